@@ -1,0 +1,60 @@
+# `make run` starts the gateway, `make test` runs the tests; each sets up what it needs. Wants Python 3.11 or later and make.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: help run test clients check format proto lock bench clean
+.DEFAULT_GOAL := help
+
+help: ## Show the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+run: $(VENV)/run ## Start the gateway: server, Envoy, echo provider, and every provider whose key is in the environment
+	@$(BIN)/antiphon up $(if $(CONFIG),--config $(CONFIG))
+
+test: $(VENV)/dev ## Run the tests (ARGS="-k name" for some of them)
+	$(BIN)/pytest $(ARGS)
+
+clients: $(VENV)/dev ## Install the clients that need environments of their own, for the tests that use them
+	@for client in llmstudio==0.3.11 "llmstudio[proxy]==1.0.6"; do \
+	  folder=$(VENV)/clients/$$(echo "$$client" | sed 's/\[.*\]//; s/==/-/'); \
+	  test -x $$folder/bin/python || { $(BIN)/python -m venv $$folder && $$folder/bin/pip install --quiet --disable-pip-version-check "$$client"; } || exit 1; \
+	done
+
+check: $(VENV)/dev ## Lint, types, layers, protos, drift
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	proto/check.sh "$(CURDIR)/$(BIN)/python"
+
+format: $(VENV)/dev ## Format the code
+	$(BIN)/ruff check --fix --unsafe-fixes .
+	$(BIN)/ruff format .
+
+proto: $(VENV)/dev ## Make the generated code and Envoy's descriptor set
+	proto/generate.sh "$(CURDIR)/$(BIN)/python"
+
+lock: $(VENV)/dev ## Make the lock files anew
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --upgrade \
+	  pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+	  -c requirements.lock --extra dev pyproject.toml -o requirements-dev.lock
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+# The environment, in two steps: what runs, and what tests.
+$(VENV)/run: pyproject.toml requirements.lock
+	@echo "Setting up $(VENV): once, a minute or less"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "$(PYTHON) is too old: Antiphon wants Python 3.11 or later, as in: make run PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/run requirements-dev.lock
+	@echo "Adding what the tests and checks need"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@

@@ -1,0 +1,178 @@
+"""Puts the parts together: the only place that knows them all. Everything else is handed its collaborators."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import grpc
+import structlog
+
+from antiphon.auth.keys import load_keys
+from antiphon.chat import ChatService
+from antiphon.config import Config, ConfigError, ProviderConfig, database_url
+from antiphon.context import Contexts
+from antiphon.errors import StoreUnavailable
+from antiphon.history.open import open_store
+from antiphon.history.recorder import Recorder
+from antiphon.passthrough import Passthrough
+from antiphon.prices import Prices
+from antiphon.providers import hosts, registry
+from antiphon.providers.base import Provider
+from antiphon.rest import analytics, assistant, engine, openai, proxy
+from antiphon.rest.v1 import (
+    analytics_pb2,
+    analytics_pb2_grpc,
+    assistant_pb2,
+    assistant_pb2_grpc,
+    engine_pb2,
+    engine_pb2_grpc,
+    openai_pb2,
+    openai_pb2_grpc,
+    proxy_pb2,
+    proxy_pb2_grpc,
+)
+from antiphon.routing import Router
+from antiphon.rpc.chat import ChatServicer
+from antiphon.rpc.history import HistoryServicer
+from antiphon.rpc.interceptor import CallInterceptor, ErrorRenderer
+from antiphon.rpc.models import ModelServicer
+from antiphon.rpc.server import Server
+from antiphon.v1 import chat_pb2, chat_pb2_grpc, history_pb2, history_pb2_grpc, models_pb2, models_pb2_grpc
+
+HEARTBEAT = 5.0
+"""Seconds between two signs of life."""
+
+SETTLING = 10.0
+"""Seconds that a stop waits for turns to be stored."""
+
+ECHO = ProviderConfig(protocol="echo", models=("echo",))
+
+log = structlog.get_logger(__name__)
+
+
+def provider_configs(config: Config, environment: Mapping[str, str]) -> dict[str, ProviderConfig]:
+    """The providers: those configured; else those whose environment variable is set, and `echo`. Raises `ConfigError`."""
+    if config.providers:
+        return {name: hosts.complete(name, provider, environment) for name, provider in config.providers.items()}
+    return {**hosts.from_environment(environment), "echo": ECHO}
+
+
+class App:
+    """One server process: its providers, its routes, its services. Building it checks the whole configuration."""
+
+    def __init__(self, config: Config, environment: Mapping[str, str]) -> None:
+        """Raises `ConfigError`. Opens nothing yet."""
+        configs = provider_configs(config, environment)
+        self.providers: list[tuple[Provider, Sequence[str]]] = [
+            (registry.build(name, provider, environment), provider.models) for name, provider in configs.items()
+        ]
+        self.router = Router(self.providers, config.models.default)
+        self._config = config
+        self._keys = load_keys(config.auth, environment)
+        self.store = open_store(database_url(config), config.database.timeout)
+        self._recorder = Recorder(self.store)
+        prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()})
+        self._chat = ChatService(self.router, Recorder(self.store), prices, timeout=config.limits.request_timeout)
+        self._passthrough = Passthrough(config.proxy, timeout=config.limits.request_timeout)
+        self._contexts = Contexts(config.clients, environment)
+        for name in config.engine.own_key_providers:
+            if name not in configs:
+                raise ConfigError(f"engine.own_key_providers: there is no provider {name!r}")
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that are going on."""
+        return self._chat.in_flight + self._passthrough.in_flight
+
+    async def serve(self, addresses: Sequence[str], stop: asyncio.Event) -> None:
+        """Serves gRPC on `addresses` until `stop` is set, then stops gracefully. Raises `OSError` for one that is taken."""
+        server = Server(CallInterceptor(self._keys, _renderers()), self._services())
+        for address in addresses:
+            server.listen(address)
+        keeping = asyncio.create_task(self._keep_history())
+        await server.start()
+        log.info("serving", addresses=list(addresses), models=len(self.router.models()), default=self.router.default)
+        await stop.wait()
+        log.info("draining", calls=self.in_flight, seconds=self._config.limits.drain)
+        await server.stop(self._config.limits.drain, self._interrupt)
+        await self._chat.settled(SETTLING)
+        keeping.cancel()
+        await asyncio.wait([keeping])
+        await self.store.close()
+        for provider, _ in self.providers:
+            await provider.close()
+        await self._passthrough.close()
+        await self._contexts.close()
+        log.info("stopped")
+
+    async def _keep_history(self) -> None:
+        """Says that this process lives, and settles the turns of those that do not."""
+        while True:
+            try:
+                await self.store.heartbeat()
+                settled = await self.store.settle()
+                if settled:
+                    log.warning("turns of a process that is gone were settled", count=settled)
+            except StoreUnavailable:
+                pass  # the store has told why
+            await asyncio.sleep(HEARTBEAT)
+
+    def _interrupt(self) -> None:
+        self._chat.interrupt()
+        self._passthrough.interrupt()
+
+    def _services(self) -> list[tuple[str, Callable[[grpc.aio.Server], None]]]:
+        chat = ChatServicer(self._chat)
+        models = ModelServicer(self.router)
+        history = HistoryServicer(self.store)
+        sessions = self._config.sessions.automatic
+        dialect = openai.OpenAIServicer(self._chat, self.router, int(time.time()), automatic_sessions=sessions)
+        chats = assistant.AssistantServicer(self._chat, self.store, self._config.personas)
+        proxies = proxy.ProxyServicer(self._passthrough)
+        clients = analytics.AnalyticsServicer(self._chat, self._contexts)
+        measured = engine.EngineServicer(self._chat, self.router, self._keys, self._config.engine.own_key_providers)
+        return [
+            (_name(chat_pb2, "ChatService"), lambda s: chat_pb2_grpc.add_ChatServiceServicer_to_server(chat, s)),
+            (_name(models_pb2, "ModelService"), lambda s: models_pb2_grpc.add_ModelServiceServicer_to_server(models, s)),
+            (_name(history_pb2, "HistoryService"), lambda s: history_pb2_grpc.add_HistoryServiceServicer_to_server(history, s)),
+            (_name(openai_pb2, "OpenAIService"), lambda s: openai_pb2_grpc.add_OpenAIServiceServicer_to_server(dialect, s)),
+            (
+                _name(assistant_pb2, "AssistantService"),
+                lambda s: assistant_pb2_grpc.add_AssistantServiceServicer_to_server(chats, s),
+            ),
+            (
+                _name(analytics_pb2, "AnalyticsService"),
+                lambda s: analytics_pb2_grpc.add_AnalyticsServiceServicer_to_server(clients, s),
+            ),
+            (_name(engine_pb2, "EngineService"), lambda s: engine_pb2_grpc.add_EngineServiceServicer_to_server(measured, s)),
+            (_name(proxy_pb2, "ProxyService"), lambda s: proxy_pb2_grpc.add_ProxyServiceServicer_to_server(proxies, s)),
+        ]
+
+
+async def until_told(app: App, addresses: Sequence[str]) -> None:
+    """Serves until SIGTERM or SIGINT. Raises as `App.serve`."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await app.serve(addresses, stop)
+
+
+def _renderers() -> dict[str, ErrorRenderer]:
+    """How each dialect tells an error, by service; the proxies answer as the API does that is behind them."""
+    proxies = _name(proxy_pb2, "ProxyService")
+    return {
+        _name(analytics_pb2, "AnalyticsService"): analytics.render_error,
+        _name(engine_pb2, "EngineService"): engine.render_error,
+        _name(openai_pb2, "OpenAIService"): openai.render_error,
+        _name(assistant_pb2, "AssistantService"): assistant.render_error,
+        proxies: proxy.render_openai_error,
+        f"{proxies}/ProxyGemini": proxy.render_gemini_error,
+    }
+
+
+def _name(module: object, service: str) -> str:
+    full: str = module.DESCRIPTOR.services_by_name[service].full_name  # type: ignore[attr-defined]  # every generated module has it
+    return full

@@ -1,0 +1,204 @@
+"""The chat service: every call of every dialect goes through here, and from here to a provider.
+
+It resolves the route, records the turn, asks the provider within the call's deadline, measures, and hands the events up. It knows
+no dialect and no wire. A call that is not recorded asks the database nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+
+import structlog
+from msgspec.structs import replace
+
+from antiphon.deadline import Deadline
+from antiphon.errors import AntiphonError, ConversationChanged, InvalidRequest, ShuttingDown, TurnNotComplete, Violation
+from antiphon.history.base import MessageState, Turn
+from antiphon.history.recorder import Record, Recorder, Recording
+from antiphon.measure import Stopwatch, closing
+from antiphon.messages import (
+    Batch,
+    ChatRequest,
+    Finished,
+    FinishReason,
+    Message,
+    Part,
+    Refusal,
+    RefusalDelta,
+    Started,
+    Text,
+    TextDelta,
+    Thinking,
+    ThinkingDelta,
+    ToolCall,
+    ToolCallDelta,
+    ToolResult,
+)
+from antiphon.prices import Prices
+from antiphon.routing import Route, Router
+
+
+class ChatService:
+    """Answers chat requests."""
+
+    def __init__(self, router: Router, recorder: Recorder, prices: Prices, *, timeout: float) -> None:
+        """`timeout` is the longest that a call may take, in seconds."""
+        self._router = router
+        self._recorder = recorder
+        self._prices = prices
+        self._timeout = timeout
+        self._calls: set[Deadline] = set()
+
+    async def stream(
+        self, request: ChatRequest, *, timeout: float | None, record: Record | None = None
+    ) -> AsyncGenerator[Batch, None]:
+        """Asks the provider that has the model, and yields its events.
+
+        `timeout` is what the caller gives it, in seconds; None leaves it to the configuration. The provider has taken the
+        request before the first batch comes, so what is raised before it can still be told as a status. The last batch holds
+        `Usage`, `Metrics` and `Finished`; otherwise this raises. Closing the generator ends the provider's call at once.
+
+        With `record` the turn is stored before the provider is asked, and the reply before the last batch comes. A turn that
+        exists already is answered from the store.
+
+        Raises any `AntiphonError`.
+        """
+        _check(request)
+        route = self._router.resolve(request.model, request.provider)
+        structlog.contextvars.bind_contextvars(model=route.model, provider=route.provider.name)
+        deadline = Deadline(self._timeout if timeout is None else min(timeout, self._timeout))
+        self._calls.add(deadline)
+        try:
+            if record is None:
+                answer = self._answer(replace(request, model=route.model), route, deadline)
+            else:
+                recording = await deadline.wait(self._recorder.begin(record, request.messages))
+                if recording.turn.existing:
+                    answer = _replay(recording.turn)
+                else:
+                    answer = self._record(
+                        replace(request, model=route.model, messages=recording.messages), route, deadline, recording
+                    )
+            try:
+                async for batch in answer:
+                    yield batch
+            finally:
+                await answer.aclose()
+        finally:
+            deadline.close()
+            self._calls.discard(deadline)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that are going on."""
+        return len(self._calls)
+
+    def interrupt(self, error: AntiphonError | None = None) -> None:
+        """Ends every call in flight with an error, `ShuttingDown` unless told otherwise, as a failure that its caller is told."""
+        for deadline in tuple(self._calls):
+            deadline.expire(error or ShuttingDown())
+
+    async def settled(self, seconds: float = 10.0) -> None:
+        """Returns when every turn that has ended is stored, or after so many seconds."""
+        await self._recorder.close(seconds)
+
+    async def _answer(self, request: ChatRequest, route: Route, deadline: Deadline) -> AsyncGenerator[Batch, None]:
+        """Asks, and measures."""
+        watch = Stopwatch(request)
+        batches = route.provider.stream(request)
+        try:
+            while True:
+                try:
+                    batch = await deadline.wait(anext(batches))
+                except StopAsyncIteration:
+                    return
+                watch.see(batch)
+                if type(batch[-1]) is Finished:
+                    usage = watch.usage(batch)
+                    batch = closing(batch, usage, watch.metrics(self._prices.cost(route.provider.name, route.model, usage)))
+                yield batch
+        finally:
+            await batches.aclose()
+
+    async def _record(
+        self, request: ChatRequest, route: Route, deadline: Deadline, recording: Recording
+    ) -> AsyncGenerator[Batch, None]:
+        """Asks, and stores what is answered before it is told to be whole."""
+        turn = recording.turn
+        batches = self._answer(request, route, deadline)
+        try:
+            async for batch in batches:
+                recording.see(batch)
+                if type(batch[0]) is Started:
+                    batch[0] = _in_conversation(batch[0], turn)
+                if type(batch[-1]) is Finished:
+                    await deadline.wait(recording.complete())
+                yield batch
+        except (asyncio.CancelledError, GeneratorExit):
+            recording.cancel()
+            raise
+        except Exception as error:
+            await recording.fail(error)
+            raise
+        finally:
+            await batches.aclose()
+
+
+def _in_conversation(started: Started, turn: Turn) -> Started:
+    conversation = turn.conversation
+    return replace(started, conversation_id=conversation.id, conversation_title=conversation.title, message_id=turn.reply.id)
+
+
+async def _replay(turn: Turn) -> AsyncGenerator[Batch, None]:
+    """A turn that was made before, as it is stored. Raises `ConversationChanged` while it is still going on."""
+    reply = turn.reply
+    if reply.state is MessageState.IN_PROGRESS:
+        raise ConversationChanged(turn.conversation.id)
+    started = Started(f"chatcmpl-{reply.id}", reply.model, reply.provider, int(reply.created.timestamp()))
+    batch: Batch = [_in_conversation(started, turn)]
+    calls = 0
+    for part in reply.message.parts:
+        match part:
+            case Text():
+                batch.append(TextDelta(0, part.text))
+            case Thinking():
+                batch.append(ThinkingDelta(0, part.text, part.signature, part.redacted))
+            case Refusal():
+                batch.append(RefusalDelta(0, part.text))
+            case ToolCall():
+                batch.append(ToolCallDelta(0, calls, part.id, part.name, part.arguments, part.signature))
+                calls += 1
+            case _:
+                pass  # a model says nothing else
+    if reply.state is not MessageState.COMPLETE:
+        yield batch
+        raise TurnNotComplete(reply.id)
+    if reply.usage is not None:
+        batch.append(reply.usage)
+    reason = reply.finish_reason or FinishReason.STOP
+    batch.append(Finished(0, reason, reason.value))
+    yield batch
+
+
+def _check(request: ChatRequest) -> None:
+    """What no dialect allows. Raises `InvalidRequest`."""
+    if not request.messages:
+        raise InvalidRequest("A request needs a message.", (Violation(("messages",), "must hold at least one message"),))
+    wrong = tuple(
+        Violation(("messages", index), "text must not hold the character NUL")
+        for index, message in enumerate(request.messages)
+        if _has_nul(message)
+    )
+    if wrong:
+        raise InvalidRequest("A message holds the character NUL.", wrong)
+
+
+def _has_nul(message: Message) -> bool:
+    return _hold_nul(message.parts)
+
+
+def _hold_nul(parts: Iterable[Part]) -> bool:
+    return any(
+        (isinstance(part, Text) and "\0" in part.text) or (isinstance(part, ToolResult) and _hold_nul(part.parts)) for part in parts
+    )

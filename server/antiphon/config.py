@@ -1,0 +1,331 @@
+"""What an operator decides: one YAML file, environment variables over it, defaults under it; checked whole at start.
+
+`ANTIPHON_` and the path of a setting, joined by `__`, override the file: `ANTIPHON_REST__LISTEN=127.0.0.1:9000`. Secrets are never
+in the file: it names the environment variable, or the file, that holds each. No I/O here but reading them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+"""The largest request and the largest single reply, at every layer: 32 MiB. `gateway/listeners.yaml` has the same figure."""
+
+
+class ConfigError(Exception):
+    """The configuration is not usable. The message tells where and why, a line each, and holds no secret."""
+
+
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError('must be "host:port", such as "127.0.0.1:8080"')
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """("127.0.0.1", 8080) of "127.0.0.1:8080"; the brackets of an IPv6 host are dropped."""
+    host, _, port = address.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GrpcConfig(_Section):
+    """The gRPC server."""
+
+    listen: Address = "127.0.0.1:50051"
+
+
+class RestConfig(_Section):
+    """The edge: Envoy."""
+
+    listen: Address = "127.0.0.1:8080"
+
+
+class DatabaseConfig(_Section):
+    """Where history is kept: `sqlite:///relative.db`, `sqlite:////absolute.db` or `postgresql://...`."""
+
+    url: str = ""
+    """Unset: SQLite in the user's data directory."""
+    timeout: float = Field(default=5.0, gt=0)
+    """The longest that the database may take for one answer, in seconds."""
+
+
+class ModelsConfig(_Section):
+    """Which model answers a request that names none. Unset: the first model of the first provider."""
+
+    default: str | None = None
+
+
+class PriceConfig(_Section):
+    """The price of a model, in USD for a million tokens. Unset `cached_input`: as `input`."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+    cached_input: float | None = Field(default=None, ge=0)
+
+
+class ProviderConfig(_Section):
+    """One provider. `models` are names, or patterns with `*`; a name that several providers have belongs to the first."""
+
+    protocol: str = "openai"
+    base_url: str | None = None
+    api_key_env: str | None = None
+    api_key_file: Path | None = None
+    models: tuple[str, ...] = ()
+    headers: Mapping[str, str] = Field(default_factory=dict)
+    """Sent with every request."""
+    query: Mapping[str, str] = Field(default_factory=dict)
+    """Sent with every request, such as Azure's `api-version`."""
+    auth_header: str = "authorization"
+    """The header that carries the key: as a bearer token in `authorization`, bare in any other."""
+    stream_usage: bool = True
+    """Whether it knows `stream_options.include_usage`."""
+    connect_timeout: float = Field(default=10.0, gt=0)
+    """Seconds."""
+    read_timeout: float = Field(default=300.0, gt=0)
+    """The longest silence, in seconds: until the first byte, and between two."""
+    token_delay: float = Field(default=0.02, ge=0)
+    """Seconds between the words of the `echo` protocol's streams; the other protocols ignore it."""
+
+    def api_key(self, environment: Mapping[str, str]) -> SecretStr | None:
+        """The key, from the variable or file that the configuration names. Raises `ConfigError` if that is not there."""
+        return _secret("api_key", self.api_key_env, self.api_key_file, environment)
+
+
+class KeyConfig(_Section):
+    """One static API key of a caller."""
+
+    name: str
+    key_env: str | None = None
+    key_file: Path | None = None
+    admin: bool = False
+
+    @model_validator(mode="after")
+    def _one_source(self) -> KeyConfig:
+        if (self.key_env is None) == (self.key_file is None):
+            raise ValueError("needs one of key_env and key_file")
+        return self
+
+    def key(self, environment: Mapping[str, str]) -> SecretStr:
+        """The key itself. Raises `ConfigError` if the variable or file is not there, or is empty."""
+        key = _secret(f"auth key {self.name!r}", self.key_env, self.key_file, environment)
+        assert key is not None, "a validator sees to it that one source is set"
+        return key
+
+
+class AuthConfig(_Section):
+    """Who may call. No keys: the key in ANTIPHON_KEY, or one that `antiphon up` makes and prints."""
+
+    keys: tuple[KeyConfig, ...] = ()
+
+
+class LogConfig(_Section):
+    """Structured logs. No file: standard error."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lambda v: str(v).lower())] = "info"
+    file: Path | None = None
+
+
+class ProxyConfig(_Section):
+    """Which targets the proxy paths may reach: none, unless they are named here. `antiphon.egress` has the rules."""
+
+    allow: tuple[str, ...] = ()
+    """Base URLs, such as https://api.openai.com or http://models.internal:8000/v1: scheme, host, port; with a path, all below it.
+    Only one with a port in it, or with an address for a host, may lie in a private network."""
+    aliases: Mapping[str, str] = Field(default_factory=dict)
+    """Short names of base URLs, such as default: https://api.openai.com/v1. What has one is allowed."""
+    connect_timeout: float = Field(default=10.0, gt=0)
+    """Seconds."""
+    read_timeout: float = Field(default=300.0, gt=0)
+    """The longest silence of a target, in seconds: until the first byte, and between two."""
+
+
+class PersonaConfig(_Section):
+    """Who answers on the chat paths of `/api/v1/chat`. What is unset is left to the request's defaults."""
+
+    system: str = ""
+    """What the model is told before the conversation. Never stored with it."""
+    model: str | None = None
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    max_tokens: int | None = Field(default=None, gt=0)
+
+
+class SessionsConfig(_Section):
+    """Sessions of `/api/v1/chat/completions`."""
+
+    automatic: bool = False
+    """Whether a call without a `session_id` begins one: all that is said there is then stored."""
+
+
+class ClientConfig(_Section):
+    """What the conversations of one client of `/api/v1/ai/chat` begin with: a text, a file, or what a URL answers."""
+
+    context: str | None = None
+    file: Path | None = None
+    url: str | None = None
+    headers: Mapping[str, str] = Field(default_factory=dict)
+    """Sent to the URL."""
+    api_key_env: str | None = None
+    """The environment variable, or the file, that holds a bearer token for the URL."""
+    api_key_file: Path | None = None
+    ttl: float = Field(default=300.0, ge=0)
+    """Seconds for which what was read is used before it is read again."""
+    stale: float = Field(default=86400.0, ge=0)
+    """Seconds beyond that for which it is still used while it cannot be read again."""
+    timeout: float = Field(default=5.0, gt=0)
+    """Seconds that reading it may take."""
+    max_bytes: int = Field(default=1024 * 1024, gt=0)
+    """The largest that it may be."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ClientConfig:
+        if sum(source is not None for source in (self.context, self.file, self.url)) != 1:
+            raise ValueError("needs one of context, file and url")
+        return self
+
+    def api_key(self, environment: Mapping[str, str]) -> SecretStr | None:
+        """The token for the URL. Raises `ConfigError` if the variable or file that is named is not there."""
+        return _secret("client", self.api_key_env, self.api_key_file, environment)
+
+
+class EngineConfig(_Section):
+    """The paths under /api/engine."""
+
+    own_key_providers: tuple[str, ...] = ()
+    """Providers that may be asked without a key of this gateway, by a caller that brings a key of the provider's own. Name none
+    that takes calls without a key, or whose `headers` hold one: anybody could use it."""
+
+
+class LimitsConfig(_Section):
+    """Bounds on a call. Seconds."""
+
+    request_timeout: float = Field(default=600.0, gt=0)
+    """The longest that a call may take; a caller's own deadline can only be shorter."""
+    drain: float = Field(default=30.0, ge=0)
+    """On SIGTERM, how long the calls in flight may go on."""
+
+
+class Config(BaseSettings):
+    """The whole configuration. Build it with `load`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ANTIPHON_", env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    grpc: GrpcConfig = GrpcConfig()
+    rest: RestConfig = RestConfig()
+    workers: int = Field(default=1, ge=1, le=256)
+    database: DatabaseConfig = DatabaseConfig()
+    models: ModelsConfig = ModelsConfig()
+    providers: Mapping[str, ProviderConfig] = Field(default_factory=dict)
+    """By name, in order. None: every provider whose usual environment variable is set, and `echo`."""
+    prices: Mapping[str, PriceConfig] = Field(default_factory=dict)
+    """By model, or by `provider/model`: instead of the published price."""
+    auth: AuthConfig = AuthConfig()
+    log: LogConfig = LogConfig()
+    proxy: ProxyConfig = ProxyConfig()
+    clients: Mapping[str, ClientConfig] = Field(default_factory=dict)
+    """By `client_id`."""
+    engine: EngineConfig = EngineConfig()
+    limits: LimitsConfig = LimitsConfig()
+    personas: Mapping[str, PersonaConfig] = Field(default_factory=dict)
+    """By name. "maya" is there without being named here, and answers where a request names none."""
+    sessions: SessionsConfig = SessionsConfig()
+
+    @model_validator(mode="after")
+    def _two_addresses(self) -> Config:
+        if self.rest.listen == self.grpc.listen:
+            raise ValueError(f"rest.listen and grpc.listen are both {self.rest.listen}: each needs an address of its own")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment over the file, which comes as the arguments."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+
+def load(path: Path | None) -> Config:
+    """Reads and checks the configuration; `path` None takes the defaults and the environment.
+
+    Raises `ConfigError`.
+    """
+    raw: Any = {}
+    if path is not None:
+        try:
+            raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not YAML: {error}") from error
+        if not isinstance(raw, dict):
+            raise ConfigError(f"{path}: must be a mapping of settings")
+    try:
+        return Config(**{str(name): value for name, value in raw.items()})
+    except SettingsError as error:
+        raise ConfigError(f"environment: {error}; lists and mappings are JSON there") from None
+    except ValidationError as error:
+        where = path or "environment"
+        lines = (
+            ": ".join(filter(None, (str(where), ".".join(map(str, e["loc"])), e["msg"]))) for e in error.errors(include_input=False)
+        )
+        raise ConfigError("\n".join(lines)) from None
+
+
+def data_directory(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where Antiphon keeps its own files for this user: `$XDG_DATA_HOME/antiphon`, by default `~/.local/share/antiphon`."""
+    base = environment.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "antiphon"
+
+
+def database_url(config: Config) -> str:
+    """Where history is kept: as configured, or SQLite in the user's data directory."""
+    return config.database.url or f"sqlite:///{data_directory() / 'antiphon.db'}"
+
+
+def _secret(what: str, variable: str | None, file: Path | None, environment: Mapping[str, str]) -> SecretStr | None:
+    if variable is not None:
+        value = environment.get(variable, "")
+        where = f"environment variable {variable}"
+    elif file is not None:
+        where = f"file {file}"
+        try:
+            value = file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{what}: {where}: {error.strerror}") from error
+    else:
+        return None
+    if not value.strip():
+        raise ConfigError(f"{what}: {where} is not set")
+    return SecretStr(value.strip())

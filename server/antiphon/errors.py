@@ -1,0 +1,332 @@
+"""Every way in which a call can fail.
+
+    AntiphonError
+    ├── InvalidRequest              the request is at fault; `violations` tell where
+    │   └── Unsupported             the provider of the model has no such feature
+    ├── Unauthenticated             no key, or not a good one
+    ├── PermissionDenied            the key may not do this
+    ├── ModelNotFound
+    │   └── ProviderNotFound        no such provider, so none of its models
+    ├── ContextUnavailable          what a client's conversations begin with cannot be read
+    ├── ConversationNotFound        or not the caller's own
+    ├── MessageNotFound
+    ├── ConversationChanged         it went on meanwhile
+    ├── TurnNotComplete             the turn of that request id broke off
+    ├── StoreUnavailable            the database is out of reach; nothing was changed
+    ├── DeadlineExceeded            the call's own deadline
+    ├── ShuttingDown
+    ├── Internal                    our fault
+    └── ProviderError               `provider`, and the HTTP `status` it gave, if any
+        ├── ProviderRateLimited     429
+        ├── ProviderRejected        it refused the request as such: 400, 404, 413, 422
+        ├── ProviderCredentials     it refused our key: 401, 403
+        ├── ProviderUnavailable     out of reach, overloaded, or broken
+        ├── ProviderTimeout
+        └── ProviderProtocolError   a cut, or what its protocol does not allow
+
+The message is what the caller reads: our words only. What a provider said may hold keys and inner addresses, and goes to the log.
+An error names its reason; `rpc.status` and the dialects turn reasons into statuses.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+
+class Reason(StrEnum):
+    """Why a call failed: the names of `antiphon.v1.ErrorReason`."""
+
+    INVALID_REQUEST = "INVALID_REQUEST"
+    UNSUPPORTED = "UNSUPPORTED"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    MODEL_NOT_FOUND = "MODEL_NOT_FOUND"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    SHUTTING_DOWN = "SHUTTING_DOWN"
+    INTERNAL = "INTERNAL"
+    PROVIDER_RATE_LIMITED = "PROVIDER_RATE_LIMITED"
+    PROVIDER_REJECTED = "PROVIDER_REJECTED"
+    PROVIDER_CREDENTIALS = "PROVIDER_CREDENTIALS"
+    PROVIDER_UNAVAILABLE = "PROVIDER_UNAVAILABLE"
+    PROVIDER_TIMEOUT = "PROVIDER_TIMEOUT"
+    PROVIDER_PROTOCOL = "PROVIDER_PROTOCOL"
+    CONVERSATION_NOT_FOUND = "CONVERSATION_NOT_FOUND"
+    MESSAGE_NOT_FOUND = "MESSAGE_NOT_FOUND"
+    CONVERSATION_CHANGED = "CONVERSATION_CHANGED"
+    STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
+    TURN_NOT_COMPLETE = "TURN_NOT_COMPLETE"
+    CONTEXT_UNAVAILABLE = "CONTEXT_UNAVAILABLE"
+
+
+class Violation(Struct, frozen=True):
+    """One field at fault: its path in the request, what is wrong with it, and a short name for the kind of wrong."""
+
+    path: tuple[str | int, ...]
+    message: str
+    kind: str = "value_error"
+
+
+class AntiphonError(Exception):
+    """The root. `retryable`: the same call may succeed later. `retry_after` is in seconds."""
+
+    reason: Reason = Reason.INTERNAL
+    retryable: bool = False
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What a program may want to know: the `metadata` of `google.rpc.ErrorInfo`."""
+        return {}
+
+
+class InvalidRequest(AntiphonError):
+    """The request is at fault."""
+
+    reason = Reason.INVALID_REQUEST
+
+    def __init__(self, message: str, violations: tuple[Violation, ...] = ()) -> None:
+        super().__init__(message)
+        self.violations = violations
+
+
+class Unsupported(InvalidRequest):
+    """The request is good, but the provider of its model has no such feature."""
+
+    reason = Reason.UNSUPPORTED
+
+    def __init__(self, message: str, provider: str) -> None:
+        super().__init__(message)
+        self.provider = provider
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"provider": self.provider}
+
+
+class Unauthenticated(AntiphonError):
+    """No key, or not a good one."""
+
+    reason = Reason.UNAUTHENTICATED
+
+
+class PermissionDenied(AntiphonError):
+    """The key is good, but may not do this."""
+
+    reason = Reason.PERMISSION_DENIED
+
+
+class ModelNotFound(AntiphonError):
+    """No such model."""
+
+    reason = Reason.MODEL_NOT_FOUND
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"The model {model[:200]!r} does not exist. The models that do are listed by the models endpoint.")
+        self.model = model
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"model": self.model}
+
+
+class ProviderNotFound(ModelNotFound):
+    """No such provider, and so none of its models."""
+
+    def __init__(self, provider: str) -> None:
+        AntiphonError.__init__(self, f"The provider {provider!r} does not exist.")
+        self.provider = provider
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"provider": self.provider}
+
+
+class ContextUnavailable(AntiphonError):
+    """The source of what a client's conversations begin with is out of reach, and nothing older of it is known."""
+
+    reason = Reason.CONTEXT_UNAVAILABLE
+    retryable = True
+
+    def __init__(self, client: str) -> None:
+        super().__init__(f"The context of the client {client!r} cannot be read at the moment.")
+        self.client = client
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"client": self.client}
+
+
+class ConversationNotFound(AntiphonError):
+    """No conversation of that id that the caller may see."""
+
+    reason = Reason.CONVERSATION_NOT_FOUND
+
+    def __init__(self, conversation: str) -> None:
+        super().__init__("The conversation does not exist.")
+        self.conversation = conversation
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"conversation": self.conversation}
+
+
+class MessageNotFound(AntiphonError):
+    """No message of that id in the conversation."""
+
+    reason = Reason.MESSAGE_NOT_FOUND
+
+    def __init__(self, message_id: str) -> None:
+        super().__init__("The message does not exist in the conversation.")
+        self.message_id = message_id
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"message": self.message_id}
+
+
+class ConversationChanged(AntiphonError):
+    """The conversation went on meanwhile."""
+
+    reason = Reason.CONVERSATION_CHANGED
+    retryable = True
+
+    def __init__(self, conversation: str) -> None:
+        super().__init__("The conversation has changed meanwhile. Read it again, then try again.")
+        self.conversation = conversation
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"conversation": self.conversation}
+
+
+class TurnNotComplete(AntiphonError):
+    """The turn that the request id names was begun before, and broke off. What had come of it is what there is."""
+
+    reason = Reason.TURN_NOT_COMPLETE
+
+    def __init__(self, message_id: str) -> None:
+        super().__init__("The turn of this request id broke off. Begin another one, with another request id.")
+        self.message_id = message_id
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"message": self.message_id}
+
+
+class StoreUnavailable(AntiphonError):
+    """The database is out of reach, full or too slow.
+
+    Nothing was changed, unless the connection broke in the middle of the commit: nobody can tell then.
+    """
+
+    reason = Reason.STORE_UNAVAILABLE
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__("The history cannot be reached at the moment.")
+
+
+class DeadlineExceeded(AntiphonError):
+    """The call's own deadline passed."""
+
+    reason = Reason.DEADLINE_EXCEEDED
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__("The deadline of the call passed before the reply was whole.")
+
+
+class ShuttingDown(AntiphonError):
+    """The server is stopping."""
+
+    reason = Reason.SHUTTING_DOWN
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__("The server is stopping. Try again.")
+
+
+class Internal(AntiphonError):
+    """A fault of this server; the log has the details under the same request id."""
+
+    reason = Reason.INTERNAL
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__("The gateway failed. Its log tells more under the request id.")
+
+
+class ProviderError(AntiphonError):
+    """A provider failed. `status` is its HTTP status, `code` its own error code where that is safe to tell."""
+
+    reason = Reason.PROVIDER_UNAVAILABLE
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str,
+        status: int | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.provider = provider
+        self.status = status
+        self.code = code
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        known = {"provider": self.provider, "status": self.status and str(self.status), "code": self.code}
+        return {name: value for name, value in known.items() if value}
+
+
+class ProviderRateLimited(ProviderError):
+    """The provider's own rate limit or quota."""
+
+    reason = Reason.PROVIDER_RATE_LIMITED
+    retryable = True
+
+
+class ProviderRejected(ProviderError):
+    """The provider refused the request as such."""
+
+    reason = Reason.PROVIDER_REJECTED
+
+
+class ProviderCredentials(ProviderError):
+    """The provider refused our key."""
+
+    reason = Reason.PROVIDER_CREDENTIALS
+
+
+class ProviderUnavailable(ProviderError):
+    """The provider is out of reach, overloaded or broken."""
+
+    reason = Reason.PROVIDER_UNAVAILABLE
+    retryable = True
+
+
+class ProviderTimeout(ProviderError):
+    """The provider took longer than it is given."""
+
+    reason = Reason.PROVIDER_TIMEOUT
+    retryable = True
+
+
+class ProviderProtocolError(ProviderError):
+    """The provider's answer was cut, or is not what its protocol allows."""
+
+    reason = Reason.PROVIDER_PROTOCOL
+    retryable = True
+
+
+def told(error: Exception) -> AntiphonError:
+    """What a caller is told of an exception: itself if it is one of ours, else only that the server failed."""
+    return error if isinstance(error, AntiphonError) else Internal()

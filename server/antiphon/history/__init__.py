@@ -1,0 +1,1 @@
+"""Conversations that lose nothing."""

@@ -1,0 +1,208 @@
+"""What a history store is, and the values that it keeps.
+
+Messages form trees: each but the first has a parent. A conversation is a name for one path of a tree, from the first message to its
+head. A fork is another conversation on the same tree; nothing is copied. Every method takes the owner first: what is another's
+does not exist.
+
+A turn is durable before its provider is asked: `begin_turn` commits the new messages and an assistant message IN_PROGRESS;
+`end_turn` settles that one. A store is told at its start which turns nobody will settle any more (`settle`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from msgspec import Struct
+
+from antiphon.messages import FinishReason, Message, Usage
+
+MAX_TITLE = 500
+MAX_SOURCE = 100
+MAX_REQUEST_ID = 200
+
+
+class MessageState(StrEnum):
+    """How far a message is. The values are stored: they never change their meaning."""
+
+    IN_PROGRESS = "in_progress"
+    COMPLETE = "complete"
+    INCOMPLETE = "incomplete"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class Conversation(Struct, frozen=True):
+    """A conversation. Times are in UTC, with microseconds; `message_count` counts its path, `head_id` is the path's end."""
+
+    id: str
+    owner: str
+    title: str
+    pinned: bool
+    source: str
+    created: datetime
+    updated: datetime
+    message_count: int
+    head_id: str | None
+    forked_from: str | None
+
+
+class TurnEnd(Struct, frozen=True):
+    """How a turn ended: what an assistant message has beyond its text."""
+
+    state: MessageState
+    message: Message
+    model: str = ""
+    provider: str = ""
+    usage: Usage | None = None
+    finish_reason: FinishReason | None = None
+    error_reason: str = ""
+
+
+class StoredMessage(Struct, frozen=True):
+    """A message as it is stored."""
+
+    id: str
+    parent_id: str | None
+    message: Message
+    state: MessageState
+    created: datetime
+    request_id: str = ""
+    model: str = ""
+    provider: str = ""
+    usage: Usage | None = None
+    finish_reason: FinishReason | None = None
+    error_reason: str = ""
+
+
+class Turn(Struct, frozen=True):
+    """A turn that was begun, or that exists already.
+
+    `path` are the messages up to the turn's assistant message, that one excluded, oldest first: what the model is to be told.
+    `existing`: a turn of this request_id was begun before; `reply` is then as it is now, and nothing was written.
+    """
+
+    conversation: Conversation
+    path: tuple[StoredMessage, ...]
+    reply: StoredMessage
+    existing: bool
+
+
+class Page(Struct, frozen=True):
+    """One page of conversations; `next_token` asks for the next one, and is empty at the end."""
+
+    conversations: tuple[Conversation, ...]
+    next_token: str
+
+
+class MessagePage(Struct, frozen=True):
+    """One page of messages, oldest first; `next_token` as for `Page`."""
+
+    messages: tuple[StoredMessage, ...]
+    next_token: str
+
+
+class Store(Protocol):
+    """Keeps conversations. Shared by all calls of a process; every method is one transaction, and durable when it returns.
+
+    Every method raises `StoreUnavailable` if the database is out of reach, full, or takes longer than it is given, and then has
+    changed nothing, unless the database was lost in the moment of the commit (but see `end_turn`). `owner` is who the caller's key
+    belongs to.
+    """
+
+    async def create(self, owner: str, *, title: str, source: str, pinned: bool, messages: Sequence[Message]) -> Conversation:
+        """A new conversation with these messages."""
+        ...
+
+    async def get(self, owner: str, conversation: str) -> Conversation:
+        """Raises `ConversationNotFound`."""
+        ...
+
+    async def list(
+        self,
+        owner: str,
+        *,
+        size: int,
+        token: str = "",
+        pinned: bool | None = None,
+        source: str = "",
+        title_contains: str = "",
+    ) -> Page:
+        """Pinned ones first, then the one that changed last. Raises `InvalidRequest` for a token that is not ours."""
+        ...
+
+    async def update(self, owner: str, conversation: str, *, title: str | None = None, pinned: bool | None = None) -> Conversation:
+        """Changes what is not None. Raises `ConversationNotFound`."""
+        ...
+
+    async def delete(self, owner: str, conversation: str) -> None:
+        """Deletes it, and those of its messages that no other conversation needs: for its path, or for a branch that it left.
+
+        Raises `ConversationNotFound`.
+        """
+        ...
+
+    async def fork(self, owner: str, conversation: str, *, message_id: str | None = None, title: str | None = None) -> Conversation:
+        """A new conversation whose path ends at `message_id` (None: the head). Raises `ConversationNotFound`, `MessageNotFound`."""
+        ...
+
+    async def messages(self, owner: str, conversation: str, *, size: int | None = None, token: str = "") -> MessagePage:
+        """The path, oldest first; `size` None gives all of it. Raises `ConversationNotFound`, `InvalidRequest` for a bad token."""
+        ...
+
+    async def append(
+        self, owner: str, conversation: str, messages: Sequence[Message], *, expected_head: str | None = None
+    ) -> tuple[Conversation, tuple[StoredMessage, ...]]:
+        """Appends behind the head. Concurrent appends are put one after the other, each whole.
+
+        Raises `ConversationNotFound`; `ConversationChanged` if `expected_head` is given and is not the head.
+        """
+        ...
+
+    async def begin_turn(
+        self,
+        owner: str,
+        conversation: str | None,
+        messages: Sequence[Message],
+        *,
+        request_id: str = "",
+        parent_id: str | None = None,
+        title: str = "",
+        source: str = "",
+    ) -> Turn:
+        """Stores new messages and an assistant message IN_PROGRESS behind them, before the provider is asked.
+
+        `conversation` None makes a new one with `title` and `source`. `parent_id` is the message to go on from (None: the head):
+        any of the conversation's tree. Another than the head begins a branch, and the conversation's path follows it. A turn that
+        is still in progress is on the path of the next one as it is, without text. `request_id`, if not empty, names the
+        turn within its conversation: seen again, the turn that exists is the answer. With `conversation` None, a request_id that
+        the owner has used for a turn that made its conversation finds that one.
+
+        Raises `ConversationNotFound`, `MessageNotFound`.
+        """
+        ...
+
+    async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> None:
+        """Settles the assistant message of a turn. Settled once, it stays as it is: a later call changes nothing.
+
+        May be called while the caller is gone. On `StoreUnavailable` the turn may be settled or not; calling again is safe.
+        """
+        ...
+
+    async def settle(self) -> int:
+        """Marks every turn as INCOMPLETE that nobody will end any more, and returns how many. To be called now and then.
+
+        These are the turns of workers without a heartbeat for a while, and those of this one that no caller was told of. A worker
+        that was only asleep may still end its turn: what it has to say then takes the place of the guess.
+        """
+        ...
+
+    async def heartbeat(self) -> None:
+        """Says that this process lives, so that no other settles its turns. To be called every few seconds."""
+        ...
+
+    async def close(self) -> None:
+        """Ends the connections."""
+        ...

@@ -1,0 +1,94 @@
+"""Brings a database to the newest schema. Safe to run by several processes at once: one does it, the others wait and find it done.
+
+All of it is one transaction, on both databases: what fails leaves the database as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from sqlite3 import SQLITE_BUSY
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
+
+from antiphon.config import ConfigError
+from antiphon.history import postgres, sqlite
+from antiphon.history.database import translated
+from antiphon.history.open import parse, sqlite_path
+
+SCRIPTS: Final = Path(__file__).parent / "migrations"
+
+_LOCK: Final = 0x616E7469_70686F6E
+"""What migrations lock in PostgreSQL; no other program is likely to use it. "antiphon" in ASCII."""
+
+_WAIT: Final = 600.0
+"""Seconds that another process's migration is waited for."""
+
+_RETRY: Final = 0.05
+"""Seconds between two tries to get at a SQLite file that is being made."""
+
+
+async def migrate(url: str, timeout: float = 5.0, scripts: Path = SCRIPTS) -> None:
+    """Makes the database, or upgrades it, to the newest schema of `scripts`; does nothing to one that has it.
+
+    `timeout` in seconds bounds connecting; the migration takes what it takes. Raises `ConfigError` for a database that a newer
+    version has made, and for a URL that is none; `StoreUnavailable`.
+    """
+    parsed = parse(url)
+    if parsed.drivername == "sqlite":
+        await asyncio.to_thread(_migrate_sqlite, sqlite_path(parsed), scripts)
+        return
+    with translated(postgres.FAULTS, parsed.password):
+        engine = postgres.engine(url, timeout, connections=1, bounded=False)
+        try:
+            async with engine.begin() as connection:
+                await connection.execute(text(f"SET LOCAL lock_timeout = '{_WAIT:.0f}s'"))
+                await connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+                await connection.run_sync(_upgrade, scripts)
+        finally:
+            await engine.dispose()
+
+
+def _migrate_sqlite(path: Path, scripts: Path) -> None:
+    with translated((OSError,), None):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Conversations are for nobody else's eyes. SQLite gives its other files the same mode.
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        engine = sqlite.engine(path, _WAIT, begin="BEGIN IMMEDIATE")
+        with _connect(engine) as connection, connection.begin():
+            _upgrade(connection, scripts)
+
+
+def _connect(engine: Engine) -> Connection:
+    # The first to open a new file changes it to WAL, and SQLite lets no other wait for that.
+    end = time.monotonic() + _WAIT
+    while True:
+        try:
+            return engine.connect()
+        except OperationalError as error:
+            if getattr(error.orig, "sqlite_errorcode", None) != SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(_RETRY)
+
+
+def _upgrade(connection: Connection, scripts: Path) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    found = MigrationContext.configure(connection).get_current_revision()
+    if found is not None and found not in known:
+        raise ConfigError(
+            f"database.url: a newer version of Antiphon has made this database (its schema is {found}). Run that version."
+        )
+    command.upgrade(config, "head")

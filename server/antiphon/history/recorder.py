@@ -1,0 +1,179 @@
+"""Records turns: begun before the provider is asked, settled whichever way they end.
+
+A turn is settled even if its caller is gone, and even if the database is out of reach for a while: what was said waits here, and is
+written when it can be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+from msgspec import Struct
+
+from antiphon.errors import StoreUnavailable, told
+from antiphon.history.base import MessageState, Store, Turn, TurnEnd
+from antiphon.history.resent import continuation
+from antiphon.messages import Batch, Message, Role, Text
+from antiphon.reply import Reply
+
+MAX_DERIVED_TITLE = 80
+
+FIRST_DELAY = 0.1
+"""Seconds before a turn that could not be settled is tried again; doubled each time."""
+
+LONGEST_DELAY = 5.0
+
+PATIENCE = 2.0
+"""Seconds that a failed call waits for its turn to be settled, before its caller is told."""
+
+log = structlog.get_logger(__name__)
+
+
+class Record(Struct, frozen=True):
+    """Where a turn is recorded.
+
+    `conversation` None: a new one, with `title` (empty: taken from the first message of the user) and `source`. Else the request's
+    messages are the new ones, and those that are stored come before them; `parent_id` is the message to go on from, None the head.
+    `request_id` names the turn, for a retry that is safe. `preamble` is told to the model before everything else, and not stored.
+    `resent`: the request's messages may repeat what is stored, and only what is new of them is taken; `antiphon.history.resent` has
+    the rules.
+    """
+
+    owner: str
+    conversation: str | None = None
+    request_id: str = ""
+    parent_id: str | None = None
+    title: str = ""
+    source: str = ""
+    preamble: tuple[Message, ...] = ()
+    resent: bool = False
+
+
+class Recorder:
+    """Begins turns, and sees to it that each is settled."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def begin(self, record: Record, messages: Sequence[Message]) -> Recording:
+        """Stores the new messages and the reply to come. Raises as `Store.begin_turn`."""
+        parent_id = record.parent_id
+        if record.resent and record.conversation is not None:
+            stored = await self._store.messages(record.owner, record.conversation)
+            follows = continuation(stored.messages, messages)
+            messages, parent_id = follows.new, follows.parent_id
+        turn = await self._store.begin_turn(
+            record.owner,
+            record.conversation,
+            messages,
+            request_id=record.request_id,
+            parent_id=parent_id,
+            title=record.title or derived_title(messages),
+            source=record.source,
+        )
+        return Recording(self, record.owner, turn, record.preamble)
+
+    def settle(self, owner: str, turn: Turn, end: TurnEnd) -> asyncio.Task[None]:
+        """Settles a turn in a task of its own, which goes on until it is done."""
+        task = asyncio.create_task(self._settle(owner, turn, end))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def close(self, seconds: float) -> None:
+        """Waits for the turns that are being settled, for so many seconds at most."""
+        if self._tasks:
+            _, left = await asyncio.wait(set(self._tasks), timeout=seconds)
+            for task in left:
+                task.cancel()
+            if left:
+                log.error("turns not settled", count=len(left))
+
+    async def _settle(self, owner: str, turn: Turn, end: TurnEnd) -> None:
+        delay = FIRST_DELAY
+        while True:
+            try:
+                await self._store.end_turn(owner, turn.reply.id, end)
+            except StoreUnavailable:
+                log.warning("turn not settled yet", message=turn.reply.id, retry_in_s=delay)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, LONGEST_DELAY)
+            else:
+                return
+
+
+class Recording:
+    """One turn that is being recorded."""
+
+    def __init__(self, recorder: Recorder, owner: str, turn: Turn, preamble: tuple[Message, ...] = ()) -> None:
+        self.turn = turn
+        self._preamble = preamble
+        self._recorder = recorder
+        self._owner = owner
+        self._reply = Reply()
+        self._settled = False
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """What the model is to be told: the preamble and the path. A reply of which nothing came is left out."""
+        return self._preamble + tuple(stored.message for stored in self.turn.path if stored.message.parts or stored.message.extra)
+
+    def see(self, batch: Batch) -> None:
+        """Takes what was said."""
+        for event in batch:
+            self._reply.add(event)
+
+    async def complete(self) -> None:
+        """The reply is whole: returns when it is stored. Raises `StoreUnavailable`; it is then stored as soon as can be."""
+        task = self._settle(MessageState.COMPLETE, "")
+        # The store's own time-out bounds the first try. What could not be stored then is tried on, but not waited for.
+        done, _ = await asyncio.wait({task}, timeout=PATIENCE + FIRST_DELAY)
+        if not done:
+            raise StoreUnavailable
+        task.result()
+
+    async def fail(self, error: Exception) -> None:
+        """The turn failed; returns when that is stored, or after a while."""
+        if not self._settled:
+            said = bool(self._reply.choices)
+            task = self._settle(MessageState.INCOMPLETE if said else MessageState.FAILED, told(error).reason)
+            await asyncio.wait({task}, timeout=PATIENCE)
+
+    def cancel(self) -> None:
+        """The caller is gone: what came is stored, and nobody waits for it."""
+        if not self._settled:
+            self._settle(MessageState.CANCELLED, "")
+
+    def _settle(self, state: MessageState, reason: str) -> asyncio.Task[None]:
+        self._settled = True
+        reply = self._reply
+        message, finish = Message(Role.ASSISTANT, ()), None
+        if reply.choices:
+            choice = reply.choices[0]
+            message, finish = choice.message(), choice.reason
+        end = TurnEnd(
+            state=state,
+            message=message,
+            model=reply.started.model if reply.started else "",
+            provider=reply.started.provider if reply.started else "",
+            usage=reply.usage,
+            finish_reason=finish if state is MessageState.COMPLETE else None,
+            error_reason=reason,
+        )
+        return self._recorder.settle(self._owner, self.turn, end)
+
+
+def derived_title(messages: Sequence[Message]) -> str:
+    """A title from the first message of the user: its first line, cut at a word."""
+    for message in messages:
+        if message.role is Role.USER:
+            for part in message.parts:
+                if isinstance(part, Text) and part.text.strip():
+                    line = " ".join(part.text.strip().splitlines()[0].split())
+                    if len(line) <= MAX_DERIVED_TITLE:
+                        return line
+                    return line[:MAX_DERIVED_TITLE].rsplit(" ", 1)[0] + "…"
+    return ""

@@ -1,0 +1,286 @@
+"""The store over a SQL database: what each method does inside one transaction.
+
+A method makes its values, hands a unit of work to the `Database`, and gives back what that one returns. All SQL is in
+`statements`, all conversion in `rows`, and what SQLite and PostgreSQL do not have in common in `sqlite` and `postgres`.
+
+Two calls on one tree of messages are put one after the other: whoever writes locks the tree first. A turn that is begun while
+another of the same conversation is in progress goes behind that one's reply; its path then holds a reply without text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import structlog
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import IntegrityError
+
+from antiphon.errors import ConversationChanged, ConversationNotFound
+from antiphon.history import rows, statements, tree
+from antiphon.history.base import Conversation, MessagePage, MessageState, Page, StoredMessage, Turn, TurnEnd
+from antiphon.history.database import Database
+from antiphon.history.ids import is_id, new_id
+from antiphon.history.tables import workers
+from antiphon.messages import Message, Role
+
+STALE: Final = 15.0
+"""Seconds without a heartbeat after which a worker is taken for dead."""
+
+_BEAT: Final = 5.0
+"""Seconds after which a turn renews the heartbeat by itself, if nobody has."""
+
+_NO_REPLY: Final = rows.reply(Message(Role.ASSISTANT, ()))
+
+log = structlog.get_logger(__name__)
+
+
+class SqlStore:
+    """Implements `base.Store`. One for a process: it knows which turns that one has in progress."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._worker = new_id()
+        self._beaten = float("-inf")
+        # Turns that are, or may be, in progress here. One that this worker has begun and does not know was never told to a caller.
+        self._live: set[str] = set()
+
+    async def create(self, owner: str, *, title: str, source: str, pinned: bool, messages: Sequence[Message]) -> Conversation:
+        rows.check_title(title)
+        rows.check_source(source)
+        bodies = rows.bodies(messages)
+
+        def work(connection: Connection) -> Conversation:
+            made, _ = tree.create(connection, owner, bodies, title=title, source=source, pinned=pinned)
+            return made
+
+        return await self._database.write(work)
+
+    async def get(self, owner: str, conversation: str) -> Conversation:
+        return rows.conversation(await self._database.read(lambda connection: tree.find(connection, owner, conversation)))
+
+    async def list(
+        self,
+        owner: str,
+        *,
+        size: int,
+        token: str = "",
+        pinned: bool | None = None,
+        source: str = "",
+        title_contains: str = "",
+    ) -> Page:
+        rows.check_source(source)
+        rows.check_title(title_contains)
+        filters = rows.digest(owner, pinned, source, title_contains)
+        after = rows.read_token(token, rows.ListToken) if token else None
+        if after is not None and after.filters != filters:
+            raise rows.bad_token()
+        query = statements.listing(
+            size=size + 1,
+            pinned=pinned,
+            source=source,
+            folded_title=title_contains.casefold(),
+            after=None if after is None else (after.pinned, after.updated, after.id),
+        )
+        found = await self._database.read(lambda connection: connection.execute(query, {"mine": owner}).all())
+        if len(found) <= size:
+            return Page(tuple(map(rows.conversation, found)), "")
+        last = found[size - 1]
+        following = rows.ListToken(filters, last.pinned, last.updated, last.id)
+        return Page(tuple(map(rows.conversation, found[:size])), rows.token(following))
+
+    async def update(self, owner: str, conversation: str, *, title: str | None = None, pinned: bool | None = None) -> Conversation:
+        values: dict[str, Any] = {}
+        if not is_id(conversation):
+            raise ConversationNotFound(conversation)
+        if title is not None:
+            rows.check_title(title)
+            values |= {"title": title, "title_folded": title.casefold()}
+        if pinned is not None:
+            values["pinned"] = pinned
+        if not values:
+            return await self.get(owner, conversation)
+        change = statements.changed(**values)
+
+        def work(connection: Connection) -> Conversation:
+            row = connection.execute(change, {"mine": owner, "conversation": conversation, "now": rows.now()}).first()
+            if row is None:
+                raise ConversationNotFound(conversation)
+            return rows.conversation(row)
+
+        return await self._database.write(work)
+
+    async def delete(self, owner: str, conversation: str) -> None:
+        def work(connection: Connection) -> None:
+            row = tree.find(connection, owner, conversation, lock=True)
+            at = {"conversation": row.id, "tree": row.tree_id}
+            shared = connection.execute(statements.TREE_IS_SHARED, at).first() is not None
+            connection.execute(statements.DELETE_CONVERSATION, {"conversation": row.id})
+            # The messages of a tree go with it.
+            connection.execute(statements.PRUNE if shared else statements.DELETE_TREE, {"tree": row.tree_id})
+
+        await self._database.write(work)
+
+    async def fork(self, owner: str, conversation: str, *, message_id: str | None = None, title: str | None = None) -> Conversation:
+        if title is not None:
+            rows.check_title(title)
+
+        def work(connection: Connection) -> Conversation:
+            row = tree.find(connection, owner, conversation, lock=True)
+            head = tree.place(connection, row, message_id)
+            return tree.conversation(
+                connection,
+                owner,
+                row.tree_id,
+                head,
+                id_=new_id(),
+                title=row.title if title is None else title,
+                source=row.source,
+                forked_from=row.id,
+            )
+
+        return await self._database.write(work)
+
+    async def messages(self, owner: str, conversation: str, *, size: int | None = None, token: str = "") -> MessagePage:
+        after = rows.read_token(token, rows.PathToken) if token else None
+        if after is not None and after.conversation != conversation:
+            raise rows.bad_token()
+
+        def work(connection: Connection) -> tuple[str | None, Sequence[tree.Found]]:
+            row = tree.find(connection, owner, conversation)
+            # The path as it was when its first page was read: what is appended meanwhile is not on it.
+            last = row.head_id if after is None else after.last
+            if last is None:
+                return None, ()
+            if size is None:
+                found = connection.execute(statements.PATH, {"last": last, "tree": row.tree_id}).all()
+                return None, found if after is None else found[after.depth :]
+            depth = 0 if after is None else after.depth
+            at = {"last": last, "tree": row.tree_id, "depth": depth, "size": size + 1}
+            return last, connection.execute(statements.PATH_PAGE, at).all()
+
+        last, found = await self._database.read(work)
+        if last is None or size is None or len(found) <= size:
+            return MessagePage(tuple(map(rows.stored, found)), "")
+        depth = (0 if after is None else after.depth) + size
+        return MessagePage(tuple(map(rows.stored, found[:size])), rows.token(rows.PathToken(conversation, last, depth)))
+
+    async def append(
+        self, owner: str, conversation: str, messages: Sequence[Message], *, expected_head: str | None = None
+    ) -> tuple[Conversation, tuple[StoredMessage, ...]]:
+        bodies = rows.bodies(messages)
+
+        def work(connection: Connection) -> tuple[Conversation, list[tree.NewRow]]:
+            row = tree.find(connection, owner, conversation, lock=True)
+            if expected_head is not None and expected_head != row.head_id:
+                raise ConversationChanged(conversation)
+            if not bodies:
+                return rows.conversation(row), []
+            new = tree.behind(tree.place(connection, row, None), row.tree_id, row.id, bodies)
+            return tree.append(connection, row, new), new
+
+        changed, new = await self._database.write(work)
+        return changed, tuple(map(tree.stored, new))
+
+    async def begin_turn(
+        self,
+        owner: str,
+        conversation: str | None,
+        messages: Sequence[Message],
+        *,
+        request_id: str = "",
+        parent_id: str | None = None,
+        title: str = "",
+        source: str = "",
+    ) -> Turn:
+        rows.check_request_id(request_id)
+        rows.check_title(title)
+        rows.check_source(source)
+        bodies = [*rows.bodies(messages), _NO_REPLY]
+        reply_id, named = new_id(), request_id or None
+        reply = {"id": reply_id, "state": MessageState.IN_PROGRESS.value, "worker": self._worker, "request_id": named}
+
+        def begin(connection: Connection) -> Turn:
+            if conversation is None:
+                row = connection.execute(statements.CREATED_BY, {"mine": owner, "request": request_id}).first() if named else None
+                if row is not None and (turn := tree.existing(connection, row, request_id)):
+                    return turn
+                made, new = tree.create(connection, owner, bodies, title=title, source=source, request_id=named, reply=reply)
+                return tree.turn(made, (), new)
+            row = tree.find(connection, owner, conversation, lock=True)
+            if named and (turn := tree.existing(connection, row, request_id)):
+                return turn
+            parent = tree.place(connection, row, parent_id)
+            path = tree.path(connection, row, parent.id)
+            new = tree.behind(parent, row.tree_id, row.id, bodies)
+            new[-1] |= reply
+            return tree.turn(tree.append(connection, row, new), path, new)
+
+        # It has to be seen that this worker lives before its turn can be seen.
+        if time.monotonic() - self._beaten > _BEAT:
+            await self.heartbeat()
+        self._live.add(reply_id)
+        turn = None
+        try:
+            try:
+                turn = await self._database.write(begin)
+            except IntegrityError:
+                # Another call of the same request_id made its conversation first. Now it is there to be found.
+                turn = await self._database.write(begin)
+            return turn
+        finally:
+            # If nobody was told of it, and the commit came to pass all the same, `settle` takes care of it.
+            if turn is None or turn.existing:
+                self._live.discard(reply_id)
+
+    async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> None:
+        values = {
+            "reply": reply_id,
+            "mine": owner,
+            "worker": None,
+            "state": end.state.value,
+            "body": rows.reply(end.message),
+            "model": rows.clean(end.model),
+            "provider": rows.clean(end.provider),
+            "usage": rows.usage(end.usage),
+            "finish_reason": None if end.finish_reason is None else end.finish_reason.value,
+            "error_reason": rows.clean(end.error_reason),
+        }
+
+        def work(connection: Connection) -> None:
+            # The conversation first, as everybody does: those who take locks in one order never wait for each other.
+            connection.execute(statements.TOUCH_TURN, {"reply": reply_id, "mine": owner, "now": rows.now()})
+            connection.execute(statements.END_TURN, values)
+
+        if not is_id(reply_id):
+            return
+        await self._database.write(work)
+        self._live.discard(reply_id)
+
+    async def settle(self) -> int:
+        def work(connection: Connection) -> int:
+            own = connection.execute(statements.OWN_IN_PROGRESS, {"me": self._worker}).scalars().all()
+            # Read after the rows: a turn is known before it is stored, and for as long as it is in progress.
+            lost = [reply_id for reply_id in own if reply_id not in self._live]
+            limit = connection.execute(select(self._database.clock() - int(STALE * 1_000_000))).scalar_one()
+            lost += connection.execute(statements.OTHERS_IN_PROGRESS, {"me": self._worker, "limit": limit}).scalars()
+            if lost:
+                connection.execute(statements.SETTLE, [{"reply": reply_id} for reply_id in lost])
+            connection.execute(statements.FORGET_WORKERS, {"limit": limit})
+            return len(lost)
+
+        settled = await self._database.write(work)
+        if settled:
+            log.warning("turns_settled", count=settled)
+        return settled
+
+    async def heartbeat(self) -> None:
+        now = time.monotonic()
+        upsert = self._database.insert(workers).values(id=self._worker, seen=self._database.clock())
+        upsert = upsert.on_conflict_do_update(index_elements=["id"], set_={"seen": upsert.excluded.seen})
+        await self._database.write(lambda connection: connection.execute(upsert) and None)
+        self._beaten = now
+
+    async def close(self) -> None:
+        await self._database.close()

@@ -1,0 +1,165 @@
+"""The statements of the store, built once: building one costs as much as running it.
+
+Every statement that a caller's id reaches names the owner too.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+
+from sqlalchemy import CTE, Delete, Select, Update, bindparam, case, delete, literal_column, or_, select, tuple_, update
+
+from antiphon.history.base import MessageState
+from antiphon.history.tables import conversations, messages, trees, workers
+
+Query: TypeAlias = Select[*tuple[Any, ...]]
+
+_C: Final = conversations.c
+_M: Final = messages.c
+
+CONVERSATION: Final = (
+    _C.id,
+    _C.owner,
+    _C.title,
+    _C.pinned,
+    _C.source,
+    _C.created,
+    _C.updated,
+    _C.message_count,
+    _C.head_id,
+    _C.forked_from,
+)
+"""What `rows.conversation` takes, in its order."""
+
+MESSAGE: Final = (
+    _M.id,
+    _M.parent_id,
+    _M.body,
+    _M.state,
+    _M.created,
+    _M.request_id,
+    _M.model,
+    _M.provider,
+    _M.usage,
+    _M.finish_reason,
+    _M.error_reason,
+)
+"""What `rows.stored` takes, in its order."""
+
+_MINE: Final = (_C.id == bindparam("conversation"), _C.owner == bindparam("mine"))
+
+# A change is never older than the one before it, even if a clock is set back.
+_NOW: Final = bindparam("now", type_=_C.updated.type)
+_UPDATED: Final = case((_C.updated < _NOW, _NOW), else_=_C.updated + 1)
+
+GET: Final[Query] = select(*CONVERSATION, _C.tree_id).where(*_MINE)
+
+LOCK: Final[Query] = GET.join_from(conversations, trees, trees.c.id == _C.tree_id).with_for_update()
+"""The conversation, locked with its tree until the transaction ends. SQLite needs no such lock: it has one writer."""
+
+CREATED_BY: Final[Query] = select(*CONVERSATION, _C.tree_id).where(
+    _C.owner == bindparam("mine"), _C.create_request_id == bindparam("request")
+)
+
+TURN: Final[Query] = select(*MESSAGE).where(_M.conversation_id == bindparam("conversation"), _M.request_id == bindparam("request"))
+
+PLACE: Final = select(_M.id, _M.depth).where(_M.id == bindparam("message"), _M.tree_id == bindparam("tree"))
+"""Where a message is in the tree."""
+
+ADVANCE: Final = (
+    update(conversations)
+    .where(_C.id == bindparam("conversation"))
+    .values(head_id=bindparam("head"), message_count=bindparam("count"), updated=_UPDATED)
+    .returning(*CONVERSATION)
+)
+"""Moves the head on, in a conversation that is locked."""
+
+TOUCH_TURN: Final = (
+    update(conversations)
+    .where(
+        _C.owner == bindparam("mine"),
+        _C.id == select(_M.conversation_id).where(_M.id == bindparam("reply"), _M.worker.is_not(None)).scalar_subquery(),
+    )
+    .values(updated=_UPDATED)
+)
+
+END_TURN: Final = update(messages).where(
+    _M.id == bindparam("reply"),
+    _M.worker.is_not(None),
+    select(trees.c.id).where(trees.c.id == _M.tree_id, trees.c.owner == bindparam("mine")).exists(),
+)
+"""Sets the columns that it is given values for, in a turn that its worker has not ended yet."""
+
+TREE_IS_SHARED: Final = select(_C.id).where(_C.tree_id == bindparam("tree"), _C.id != bindparam("conversation")).limit(1)
+DELETE_CONVERSATION: Final = delete(conversations).where(_C.id == bindparam("conversation"))
+DELETE_TREE: Final = delete(trees).where(trees.c.id == bindparam("tree"))
+
+# Written out, and not bound: only so does the plan use the index on those in progress.
+_IN_PROGRESS: Final = _M.state == literal_column(f"'{MessageState.IN_PROGRESS}'")
+
+OWN_IN_PROGRESS: Final = select(_M.id).where(_IN_PROGRESS, _M.worker == bindparam("me"))
+OTHERS_IN_PROGRESS: Final = (
+    select(_M.id)
+    .where(
+        _IN_PROGRESS,
+        _M.worker != bindparam("me"),
+        _M.worker.not_in(select(workers.c.id).where(workers.c.seen >= bindparam("limit"))),
+    )
+    .with_for_update(skip_locked=True)
+)
+"""The turns of workers that are gone, but those that another process looks after in this moment."""
+SETTLE: Final = update(messages).where(_M.id == bindparam("reply"), _IN_PROGRESS).values(state=MessageState.INCOMPLETE.value)
+"""`worker` stays: if that one was only asleep, its own word is better than this guess."""
+FORGET_WORKERS: Final = delete(workers).where(workers.c.seen < bindparam("limit"))
+
+
+def _walk() -> CTE:
+    """A message and all before it, without their texts."""
+    last = select(_M.id, _M.parent_id).where(_M.id == bindparam("last"), _M.tree_id == bindparam("tree"))
+    walk = last.cte("walk", recursive=True)
+    return walk.union_all(select(_M.id, _M.parent_id).join(walk, _M.id == walk.c.parent_id))
+
+
+_WALK: Final = _walk()
+PATH: Final[Query] = select(*MESSAGE).join(_WALK, _M.id == _WALK.c.id).order_by(_M.depth)
+"""The message `last` of `tree` and all before it, the oldest first."""
+PATH_PAGE: Final[Query] = PATH.where(_M.depth >= bindparam("depth")).limit(bindparam("size"))
+
+
+def _prune() -> Delete:
+    # What stays: the path of every conversation that is left on the tree, and what was made in one of them, with all before it:
+    # a branch that was left can be taken up again.
+    left = select(_C.id).where(_C.tree_id == bindparam("tree"))
+    heads = select(_C.head_id).where(_C.tree_id == bindparam("tree"), _C.head_id.is_not(None))
+    keep = (
+        select(_M.id, _M.parent_id)
+        .where(_M.tree_id == bindparam("tree"), or_(_M.conversation_id.in_(left), _M.id.in_(heads)))
+        .cte("keep", recursive=True)
+    )
+    keep = keep.union(select(_M.id, _M.parent_id).join(keep, _M.id == keep.c.parent_id))
+    return delete(messages).where(_M.tree_id == bindparam("tree"), _M.id.not_in(select(keep.c.id)))
+
+
+PRUNE: Final = _prune()
+"""Deletes the messages of a tree that no conversation on it needs."""
+
+
+def listing(*, size: int, pinned: bool | None, source: str, folded_title: str, after: tuple[bool, int, str] | None) -> Query:
+    """The conversations of `mine`, the owner, in order; `after` is (pinned, updated, id) of the one before."""
+    query = select(*CONVERSATION).where(_C.owner == bindparam("mine"))
+    if pinned is not None:
+        query = query.where(_C.pinned == bindparam("is_pinned", pinned, type_=_C.pinned.type))
+    if source:
+        # The second term says nothing new, but that the partial index may be used.
+        query = query.where(_C.source == bindparam("of_source", source), _C.source != literal_column("''"))
+    if folded_title:
+        query = query.where(_C.title_folded.contains(folded_title, autoescape=True))
+    if after is not None:
+        order = _C.pinned, _C.updated, _C.id
+        query = query.where(tuple_(*order) < tuple_(*after, types=[column.type for column in order]))
+    return query.order_by(_C.pinned.desc(), _C.updated.desc(), _C.id.desc()).limit(size)
+
+
+def changed(**values: Any) -> Update:
+    """Sets columns of one's own conversation."""
+    return update(conversations).where(*_MINE).values(**values, updated=_UPDATED).returning(*CONVERSATION)

@@ -1,0 +1,116 @@
+"""The tables, as the newest migration leaves them. A test holds the two together.
+
+Times are microseconds since 1970 in UTC, as integers: both databases sort and compare those alike. Ids are compared byte by byte,
+whatever the database's own collation.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+METADATA: Final = MetaData()
+
+ID: Final = Text().with_variant(Text(collation="C"), "postgresql")
+
+trees = Table(
+    "trees",
+    METADATA,
+    Column("id", ID, primary_key=True),
+    Column("owner", Text, nullable=False),
+)
+"""One row for each tree of messages. It is what a writer locks: all that touches one tree happens one after the other."""
+
+conversations = Table(
+    "conversations",
+    METADATA,
+    Column("id", ID, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("tree_id", ID, ForeignKey("trees.id"), nullable=False),
+    Column("title", Text, nullable=False),
+    # Case-folded by Python, as neither database can do that for every script.
+    Column("title_folded", Text, nullable=False),
+    Column("pinned", Boolean, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("updated", BigInteger, nullable=False),
+    Column("head_id", ID),
+    Column("message_count", Integer, nullable=False),
+    Column("forked_from", ID),
+    # The request_id of the turn that made it.
+    Column("create_request_id", Text),
+    UniqueConstraint("owner", "create_request_id", name="conversations_create_request"),
+    Index("conversations_list", "owner", "pinned", "updated", "id"),
+    Index(
+        "conversations_list_source",
+        "owner",
+        "source",
+        "pinned",
+        "updated",
+        "id",
+        sqlite_where=text("source <> ''"),
+        postgresql_where=text("source <> ''"),
+    ),
+    Index("conversations_tree", "tree_id"),
+)
+
+messages = Table(
+    "messages",
+    METADATA,
+    Column("id", ID, primary_key=True),
+    Column("tree_id", ID, ForeignKey("trees.id", ondelete="CASCADE"), nullable=False),
+    # Where it was made. It may outlive that conversation, in a fork.
+    Column("conversation_id", ID, nullable=False),
+    Column("parent_id", ID),
+    # How many messages are before it.
+    Column("depth", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    # Assistant messages of a turn only, from here.
+    Column("request_id", Text),
+    # The worker that is to end it; null once that one has.
+    Column("worker", ID),
+    Column("model", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("finish_reason", Text),
+    Column("error_reason", Text, nullable=False),
+    Column("usage", Text),
+    # The message as JSON. The last column: SQLite then needs not read it to follow a path.
+    Column("body", Text, nullable=False),
+    Index("messages_tree", "tree_id"),
+    Index(
+        "messages_request",
+        "conversation_id",
+        "request_id",
+        unique=True,
+        sqlite_where=text("request_id IS NOT NULL"),
+        postgresql_where=text("request_id IS NOT NULL"),
+    ),
+    Index(
+        "messages_in_progress",
+        "worker",
+        sqlite_where=text("state = 'in_progress'"),
+        postgresql_where=text("state = 'in_progress'"),
+    ),
+)
+
+workers = Table(
+    "workers",
+    METADATA,
+    Column("id", ID, primary_key=True),
+    Column("seen", BigInteger, nullable=False),
+)
+"""The processes that begin turns, and when each last said that it lives."""

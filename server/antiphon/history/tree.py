@@ -1,0 +1,184 @@
+"""What a unit of work does to a tree of messages: finds its way in it, and puts new ones behind others.
+
+These functions run inside a transaction of `sql`, on a conversation that is locked where they change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from sqlalchemy import Connection, Row, insert
+
+from antiphon.errors import ConversationNotFound, MessageNotFound
+from antiphon.history import rows, statements
+from antiphon.history.base import Conversation, MessageState, StoredMessage, Turn
+from antiphon.history.ids import is_id, new_id
+from antiphon.history.tables import conversations, messages, trees
+
+_INSERT_TREE: Final = insert(trees)
+_INSERT_CONVERSATION: Final = insert(conversations)
+_INSERT_MESSAGES: Final = insert(messages)
+
+Found: TypeAlias = Row[*tuple[Any, ...]]
+"""A row that was read."""
+
+NewRow: TypeAlias = dict[str, Any]
+"""A row of `messages` that is to be inserted."""
+
+
+class Place(NamedTuple):
+    """Where to go on: behind the message `id`, the first of which has the depth 0. `length` counts the messages up to it."""
+
+    id: str | None
+    length: int
+
+
+START: Final = Place(None, 0)
+
+
+def find(connection: Connection, owner: str, conversation: str, *, lock: bool = False) -> Found:
+    """The owner's conversation, and its `tree_id`; `lock` for a change. Raises `ConversationNotFound`."""
+    if is_id(conversation):
+        query = statements.LOCK if lock else statements.GET
+        row = connection.execute(query, {"mine": owner, "conversation": conversation}).first()
+        if row is not None:
+            return row
+    raise ConversationNotFound(conversation)
+
+
+def place(connection: Connection, row: Found, message: str | None) -> Place:
+    """Where a message of the conversation's tree is, None: its head. Raises `MessageNotFound`.
+
+    Any message of the tree will do, not only those of the path: a branch that was left can be taken up again.
+    """
+    if message is None or message == row.head_id:
+        return Place(row.head_id, row.message_count)
+    if is_id(message):
+        found = connection.execute(statements.PLACE, {"message": message, "tree": row.tree_id}).first()
+        if found is not None:
+            return Place(found.id, found.depth + 1)
+    raise MessageNotFound(message)
+
+
+def path(connection: Connection, row: Found, last: str | None) -> tuple[StoredMessage, ...]:
+    """The message and all before it, the oldest first."""
+    if last is None:
+        return ()
+    found = connection.execute(statements.PATH, {"last": last, "tree": row.tree_id})
+    return tuple(map(rows.stored, found))
+
+
+def behind(parent: Place, tree: str, conversation: str, bodies: Sequence[str]) -> list[NewRow]:
+    """Rows for new messages, each behind the one before."""
+    created = rows.now()
+    new: list[NewRow] = []
+    last = parent.id
+    for depth, body in enumerate(bodies, parent.length):
+        new.append(
+            {
+                "id": new_id(),
+                "tree_id": tree,
+                "conversation_id": conversation,
+                "parent_id": last,
+                "depth": depth,
+                "state": MessageState.COMPLETE.value,
+                "created": created,
+                "request_id": None,
+                "worker": None,
+                "model": "",
+                "provider": "",
+                "finish_reason": None,
+                "error_reason": "",
+                "usage": None,
+                "body": body,
+            }
+        )
+        last = new[-1]["id"]
+    return new
+
+
+def append(connection: Connection, row: Found, new: Sequence[NewRow]) -> Conversation:
+    """Inserts the messages, and makes the last of them the head."""
+    connection.execute(_INSERT_MESSAGES, new)
+    last = new[-1]
+    moved = {"conversation": row.id, "head": last["id"], "count": last["depth"] + 1, "now": rows.now()}
+    return rows.conversation(connection.execute(statements.ADVANCE, moved).one())
+
+
+def create(
+    connection: Connection,
+    owner: str,
+    bodies: Sequence[str],
+    *,
+    title: str,
+    source: str,
+    pinned: bool = False,
+    request_id: str | None = None,
+    reply: Mapping[str, Any] | None = None,
+) -> tuple[Conversation, list[NewRow]]:
+    """A new conversation on a new tree, with its messages; `reply` are values of the last of them."""
+    tree, id_ = new_id(), new_id()
+    new = behind(START, tree, id_, bodies)
+    if reply is not None:
+        new[-1] |= reply
+    connection.execute(_INSERT_TREE, {"id": tree, "owner": owner})
+    head = Place(new[-1]["id"], len(new)) if new else START
+    made = conversation(connection, owner, tree, head, id_=id_, title=title, source=source, pinned=pinned, request_id=request_id)
+    if new:
+        connection.execute(_INSERT_MESSAGES, new)
+    return made, new
+
+
+def conversation(
+    connection: Connection,
+    owner: str,
+    tree: str,
+    head: Place,
+    *,
+    id_: str,
+    title: str,
+    source: str,
+    pinned: bool = False,
+    forked_from: str | None = None,
+    request_id: str | None = None,
+) -> Conversation:
+    """A new conversation on a tree."""
+    created = rows.now()
+    values = {
+        "id": id_,
+        "owner": owner,
+        "tree_id": tree,
+        "title": title,
+        "title_folded": title.casefold(),
+        "pinned": pinned,
+        "source": source,
+        "created": created,
+        "updated": created,
+        "head_id": head.id,
+        "message_count": head.length,
+        "forked_from": forked_from,
+        "create_request_id": request_id,
+    }
+    connection.execute(_INSERT_CONVERSATION, values)
+    return rows.conversation([values[column.name] for column in statements.CONVERSATION])
+
+
+def stored(new: NewRow) -> StoredMessage:
+    """A row that was inserted, as it is read."""
+    return rows.stored([new[column.name] for column in statements.MESSAGE])
+
+
+def turn(made: Conversation, before: tuple[StoredMessage, ...], new: Sequence[NewRow]) -> Turn:
+    """A turn that was begun: the last of its new messages is the reply."""
+    *said, reply = map(stored, new)
+    return Turn(made, (*before, *said), reply, existing=False)
+
+
+def existing(connection: Connection, row: Found, request_id: str) -> Turn | None:
+    """The turn of this request_id in the conversation, if there is one."""
+    found = connection.execute(statements.TURN, {"conversation": row.id, "request": request_id}).first()
+    if found is None:
+        return None
+    reply = rows.stored(found)
+    return Turn(rows.conversation(row), path(connection, row, reply.parent_id), reply, existing=True)

@@ -1,0 +1,114 @@
+"""What tokens cost: the price data that ships with `genai-prices`, and what the configuration says instead.
+
+A price that is not known is None, never a guess: a model is looked up at the provider that answered, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import genai_prices
+from genai_prices.types import ModelPrice, TieredPrices
+from msgspec import Struct
+
+from antiphon.messages import Usage
+
+if TYPE_CHECKING:
+    from antiphon.config import PriceConfig
+
+_MILLION = 1_000_000
+
+
+class _Rates(Struct, frozen=True):
+    """USD for a million tokens: fresh, cached and cache-writing prompt, and completion. `price` is where they are from."""
+
+    input: float
+    cached: float
+    written: float
+    output: float
+    price: ModelPrice | None = None
+    tiered: bool = False
+
+
+class Prices:
+    """The prices of one gateway."""
+
+    def __init__(self, overrides: Mapping[str, PriceConfig], addresses: Mapping[str, str | None]) -> None:
+        """`overrides` are by model, or by `provider/model`; `addresses` are the providers' base URLs by name."""
+        self._overrides = overrides
+        self._addresses = addresses
+        self._found: dict[tuple[str, str], _Rates | None] = {}
+
+    def cost(self, provider: str, model: str, usage: Usage) -> float | None:
+        """The cost of a call in USD; None where the price is not known."""
+        rates = self._rates(provider, model)
+        if rates is None:
+            return None
+        cached, written = usage.cached_prompt_tokens, usage.cache_write_tokens
+        fresh = usage.prompt_tokens - cached - written
+        if fresh < 0:  # counts that do not fit together
+            return None
+        if rates.price is not None and (rates.tiered or usage.audio_prompt_tokens or usage.audio_completion_tokens):
+            return _exact(rates.price, usage)
+        total = fresh * rates.input + cached * rates.cached + written * rates.written + usage.completion_tokens * rates.output
+        return total / _MILLION
+
+    def _rates(self, provider: str, model: str) -> _Rates | None:
+        key = (provider, model)
+        if key not in self._found:
+            if len(self._found) > 10_000:  # names of models come from callers
+                self._found.clear()
+            self._found[key] = self._look_up(provider, model)
+        return self._found[key]
+
+    def _look_up(self, provider: str, model: str) -> _Rates | None:
+        override = self._overrides.get(f"{provider}/{model}") or self._overrides.get(model)
+        if override is not None:
+            cached = override.input if override.cached_input is None else override.cached_input
+            return _Rates(override.input, cached, override.input, override.output)
+        price = self._published(provider, model)
+        return None if price is None else _rates_of(price)
+
+    def _published(self, provider: str, model: str) -> ModelPrice | None:
+        nothing: Any = genai_prices.Usage(input_tokens=0, output_tokens=0)
+        places: list[dict[str, Any]] = [{"provider_id": provider}]
+        if address := self._addresses.get(provider):
+            places.append({"provider_api_url": address})
+        for place in places:
+            try:
+                return genai_prices.calc_price(nothing, model, **place).model_price
+            except LookupError:
+                continue
+        return None
+
+
+def _rates_of(price: ModelPrice) -> _Rates | None:
+    """The library is asked once for each kind of token: it takes as long for one call as the rest of the gateway's own work."""
+    asked = (
+        Usage(_MILLION, 0, _MILLION),
+        Usage(_MILLION, 0, _MILLION, cached_prompt_tokens=_MILLION),
+        Usage(_MILLION, 0, _MILLION, cache_write_tokens=_MILLION),
+        Usage(0, _MILLION, _MILLION),
+    )
+    match [_exact(price, usage) for usage in asked]:
+        case [float(fresh), float(cached), float(written), float(output)]:
+            tiered = any(isinstance(value, TieredPrices) for value in vars(price).values())
+            return _Rates(fresh, cached, written, output, price, tiered)
+        case _:
+            return None
+
+
+def _exact(price: ModelPrice, usage: Usage) -> float | None:
+    counted = genai_prices.Usage(
+        input_tokens=usage.prompt_tokens,
+        output_tokens=usage.completion_tokens,
+        cache_read_tokens=usage.cached_prompt_tokens or None,
+        cache_write_tokens=usage.cache_write_tokens or None,
+        input_audio_tokens=usage.audio_prompt_tokens or None,
+        output_audio_tokens=usage.audio_completion_tokens or None,
+    )
+    try:
+        return float(price.calc_price(counted)["total_price"])
+    except (LookupError, ValueError):  # counts that do not fit together
+        return None

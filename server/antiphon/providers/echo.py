@@ -1,0 +1,169 @@
+"""A provider without a model: it says what it was told. Deterministic, and reaches nothing.
+
+It lets a new installation answer, and gives tests and demonstrations replies that they know beforehand: streams, choices, tool
+calls and JSON included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from typing import Any, Final
+from uuid import uuid4
+
+import orjson
+
+from antiphon.config import ProviderConfig
+from antiphon.messages import (
+    Batch,
+    ChatRequest,
+    Event,
+    Finished,
+    FinishReason,
+    JsonObject,
+    JsonSchemaFormat,
+    NativeFormat,
+    Role,
+    Started,
+    Text,
+    TextDelta,
+    Tool,
+    ToolCallDelta,
+    ToolChoiceMode,
+    Usage,
+)
+
+_WORDS: Final = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+")
+"""A word with the white space before it: concatenated, the text."""
+
+_DEEPEST: Final = 32
+"""Levels of a schema that are followed; one that refers to itself has no end."""
+
+
+class EchoProvider:
+    """Says "You said: " and the text of the last message of the user."""
+
+    def __init__(self, name: str, config: ProviderConfig) -> None:
+        self.name = name
+        self._delay = config.token_delay
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+        """See `Provider.stream`. One batch a word."""
+        text = _last_user_text(request)
+        words = list(_words(text))
+        tool = _chosen_tool(request)
+        reason = FinishReason.STOP if tool is None else FinishReason.TOOL_CALLS
+        said = _reply(request, text) if tool is None else orjson.dumps(example(tool.parameters or {}, text)).decode()
+        pieces = list(_words(said))
+        limit = request.sampling.max_completion_tokens or request.sampling.max_tokens
+        if limit is not None and limit < len(pieces):
+            pieces = pieces[:limit]
+            reason = FinishReason.LENGTH
+
+        choices = range(request.sampling.choices or 1)
+        batch: Batch = [
+            Started(f"chatcmpl-{uuid4().hex}", request.model, self.name, created=int(time.time())),
+        ]
+        if tool is not None:
+            batch += [ToolCallDelta(choice, 0, id=f"call_{uuid4().hex[:24]}", name=tool.name) for choice in choices]
+        for piece in pieces:
+            if request.stream:
+                yield batch
+                batch = []
+                await asyncio.sleep(self._delay)
+            batch += [_delta(choice, piece, is_tool=tool is not None) for choice in choices]
+        if request.stream:
+            yield batch
+            batch = []
+        completion = len(pieces) * len(choices)
+        batch.append(Usage(len(words), completion, len(words) + completion))
+        batch += [Finished(choice, reason, reason.value) for choice in choices]
+        yield batch
+
+    async def close(self) -> None:
+        """There is nothing to end."""
+
+
+def example(schema: JsonObject, text: str) -> Any:
+    """The smallest value that a JSON schema lets through, in so far as its usual words go; strings are `text`.
+
+    `$ref` into the schema itself is followed. Patterns, formats and minimal lengths are not looked at.
+    """
+    return _example(schema, text, schema, 0)
+
+
+def _example(schema: object, text: str, root: JsonObject, depth: int) -> Any:
+    if not isinstance(schema, Mapping) or depth > _DEEPEST:
+        return {} if depth == 0 else None
+    if "const" in schema:
+        return schema["const"]
+    if schema.get("enum"):
+        return schema["enum"][0]
+    if isinstance(schema.get("$ref"), str):
+        return _example(_resolve(root, schema["$ref"]), text, root, depth + 1)
+    for combined in ("anyOf", "oneOf", "allOf"):
+        if schema.get(combined):
+            return _example(schema[combined][0], text, root, depth + 1)
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        kind = next((name for name in kind if name != "null"), "null")
+    match kind:
+        case "string":
+            return text
+        case "integer" | "number":
+            return schema.get("minimum", 0)
+        case "boolean":
+            return False
+        case "null":
+            return None
+        case "array":
+            return [_example(schema.get("items", {}), text, root, depth + 1)] * int(schema.get("minItems", 0))
+        case _:
+            properties = schema.get("properties", {})
+            required = schema.get("required", ())
+            return {name: _example(properties.get(name, {}), text, root, depth + 1) for name in required}
+
+
+def _resolve(root: JsonObject, reference: str) -> object:
+    found: object = root
+    for step in reference.removeprefix("#").split("/")[1:]:
+        found = found.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(found, Mapping) else None
+    return found
+
+
+def _reply(request: ChatRequest, text: str) -> str:
+    match request.response_format:
+        case None | NativeFormat():
+            return f"You said: {text}"
+        case JsonSchemaFormat() as response_format:
+            return orjson.dumps(example(response_format.schema, text)).decode()
+        case _:
+            return orjson.dumps({"echo": text}).decode()
+
+
+def _last_user_text(request: ChatRequest) -> str:
+    for message in reversed(request.messages):
+        if message.role is Role.USER:
+            return "".join(part.text for part in message.parts if isinstance(part, Text))
+    return ""
+
+
+def _chosen_tool(request: ChatRequest) -> Tool | None:
+    """The tool that it must ask for; it never does so of its own will."""
+    tools = [tool for tool in request.tools if isinstance(tool, Tool)]
+    choice = request.tool_choice
+    if choice is None or not tools:
+        return None
+    if choice.mode is ToolChoiceMode.TOOL:
+        return next((tool for tool in tools if tool.name == choice.name), tools[0])
+    return tools[0] if choice.mode is ToolChoiceMode.REQUIRED else None
+
+
+def _words(text: str) -> Iterator[str]:
+    return (match.group() for match in _WORDS.finditer(text))
+
+
+def _delta(choice: int, piece: str, *, is_tool: bool) -> Event:
+    return ToolCallDelta(choice, 0, arguments=piece) if is_tool else TextDelta(choice, piece)

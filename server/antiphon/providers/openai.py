@@ -1,0 +1,143 @@
+"""The OpenAI chat-completions protocol: OpenAI itself, Azure, and every host that speaks it. Hosts are rows in `hosts`.
+
+Here is the call; `openai_request` and `openai_response` have the two directions of the conversion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Final
+from urllib.parse import quote, urlencode
+
+import httpx2
+from pydantic import SecretStr
+
+from antiphon.config import MAX_MESSAGE_BYTES, ConfigError, ProviderConfig
+from antiphon.errors import ProviderCredentials, ProviderError, ProviderProtocolError
+from antiphon.messages import Batch, ChatRequest
+from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, log_refusal, of_status
+from antiphon.providers.openai_request import encode
+from antiphon.providers.openai_response import ReplyReader
+from antiphon.providers.transport import Reply, Transport
+
+_PATH: Final = "/chat/completions"
+_MODEL: Final = "{model}"
+
+_DONE_GRACE: Final = 1.0
+"""Seconds that a reply all of whose choices are finished is given for its usage and `[DONE]`, where the host sends none."""
+
+
+class OpenAIProvider:
+    """One configured host. Needs no event loop until the first call, and belongs to the loop of that call.
+
+    Raises `ConfigError` if the base URL is missing or no good. A `{model}` in it is replaced by the model's name.
+    """
+
+    def __init__(self, name: str, config: ProviderConfig, api_key: SecretStr | None) -> None:
+        self.name = name
+        self._url = _template(name, config)
+        self._fixed_url = None if _MODEL in self._url else httpx2.URL(self._url)
+        self._stream_usage = config.stream_usage
+        key = None if api_key is None else api_key.get_secret_value()
+        self._key_header = config.auth_header.lower()
+        self._headers = _headers(config, key)
+        self._secrets = (*((key,) if key is not None else ()), *config.headers.values())
+        self._transport = Transport(name, config)
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+        """See `Provider.stream`. A caller that takes every batch lets the connection be used again."""
+        body = encode(request, self.name, stream_usage=self._stream_usage)
+        url = self._fixed_url or httpx2.URL(self._url.replace(_MODEL, quote(request.model, safe="")))
+        headers, secrets = self._headers, self._secrets
+        if request.api_key is not None:
+            key = request.api_key.get_secret_value()
+            headers = httpx2.Headers(headers, encoding="utf-8")
+            headers[self._key_header] = _credential(self._key_header, key)
+            secrets = (*secrets, key)
+        async with self._transport.post(url, headers, body) as reply:
+            if not 200 <= reply.status < 300:
+                raise await self._refusal(reply, secrets, own_key=request.api_key is not None)
+            # Hosts get the content type wrong; what the body begins with tells what it is.
+            begin = await reply.peek()
+            if begin.startswith(b"<"):
+                log_refusal(self.name, reply.status, begin, secrets)
+                raise ProviderProtocolError(f"The provider {self.name} answered with a web page.", provider=self.name)
+            reader = ReplyReader(request, self.name)
+            collected: Batch = []
+            size = 0
+            settled = False
+            try:
+                if begin.startswith((b"{", b"[")):
+                    yield reader.whole(await reply.read())
+                    return
+                async for piece in reply:
+                    batch = reader.feed(piece)
+                    if batch and request.stream:
+                        yield batch
+                    else:
+                        collected += batch
+                    size += len(piece)
+                    if size > MAX_MESSAGE_BYTES and not request.stream:
+                        raise ProviderProtocolError(
+                            f"The provider {self.name} sent a reply of more than {MAX_MESSAGE_BYTES} bytes.", provider=self.name
+                        )
+                    if reader.failure is not None:
+                        raise reader.failure
+                    if reader.done:
+                        break
+                    if reader.settled is not settled:
+                        settled = reader.settled
+                        reply.end_within(_DONE_GRACE if settled else None)
+                yield collected + reader.end()
+            except ProviderError as error:
+                if reader.blame:
+                    log_refusal(self.name, error.status or reply.status, reader.blame, secrets)
+                raise
+
+    async def close(self) -> None:
+        """Ends the connections that are kept open."""
+        await self._transport.close()
+
+    async def _refusal(self, reply: Reply, secrets: tuple[str, ...], *, own_key: bool) -> ProviderError:
+        body = await reply.read_some(ERROR_BODY_BYTES, ERROR_BODY_SECONDS)
+        log_refusal(self.name, reply.status, body, secrets)
+        error = of_status(self.name, reply.status, reply.headers, body)
+        if own_key and isinstance(error, ProviderCredentials):
+            return ProviderCredentials(
+                f"The provider {self.name} refused the key of the request.", provider=self.name, status=error.status
+            )
+        return error
+
+
+def _template(name: str, config: ProviderConfig) -> str:
+    """The URL of the one method that is called, `{model}` still in it."""
+    base, _, query = (config.base_url or "").partition("?")
+    query = "&".join(filter(None, (query, urlencode(dict(config.query)))))
+    text = f"{base.rstrip('/')}{_PATH}{'?' if query else ''}{query}"
+    try:
+        url = httpx2.URL(text.replace(_MODEL, "model"))
+    except httpx2.InvalidURL as error:
+        raise ConfigError(f"providers.{name}.base_url: {error}") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigError(f'providers.{name}.base_url: must be a URL such as "https://api.example.com/v1"')
+    if url.userinfo:
+        raise ConfigError(f"providers.{name}.base_url: must not hold a password; use api_key_env or headers")
+    return text
+
+
+def _headers(config: ProviderConfig, key: str | None) -> httpx2.Headers:
+    headers = {
+        "accept": "application/json, text/event-stream",
+        "accept-encoding": "identity",
+        "content-type": "application/json",
+        "user-agent": "antiphon",
+    }
+    if key is not None:
+        name = config.auth_header.lower()
+        headers[name] = _credential(name, key)
+    headers |= {name.lower(): value for name, value in config.headers.items()}
+    return httpx2.Headers(headers, encoding="utf-8")
+
+
+def _credential(header: str, key: str) -> str:
+    return f"Bearer {key}" if header == "authorization" else key

@@ -1,0 +1,245 @@
+"""A `ChatRequest` as a body of the OpenAI chat-completions API.
+
+https://platform.openai.com/docs/api-reference/chat/create. What the domain calls `extra` is merged at the same level; where both
+have a field, the domain's is sent. No I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from antiphon.errors import InvalidRequest, Unsupported
+from antiphon.messages import (
+    Audio,
+    ChatRequest,
+    File,
+    Image,
+    JsonObject,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    Message,
+    NativeFormat,
+    NativeTool,
+    Other,
+    Part,
+    Refusal,
+    ResponseFormat,
+    Role,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolChoiceMode,
+    ToolResult,
+    Video,
+)
+
+_SAMPLING: Final = (
+    ("temperature", "temperature"),
+    ("top_p", "top_p"),
+    ("top_k", "top_k"),
+    ("max_tokens", "max_tokens"),
+    ("max_completion_tokens", "max_completion_tokens"),
+    ("stop", "stop"),
+    ("presence_penalty", "presence_penalty"),
+    ("frequency_penalty", "frequency_penalty"),
+    ("seed", "seed"),
+    ("choices", "n"),
+    ("logprobs", "logprobs"),
+    ("top_logprobs", "top_logprobs"),
+    ("logit_bias", "logit_bias"),
+)
+"""The domain's name, and the API's."""
+
+_FUNCTION: Final = "function"
+"""The role of a tool's answer in 2023, which the domain has no word for: a user's message whose `extra` has it is sent with it."""
+
+_AUDIO_FORMATS: Final = {"mpeg": "mp3", "wave": "wav", "vnd.wave": "wav", "mp4": "m4a"}
+"""The API's name for a subtype of `audio/`, where it is not the subtype itself."""
+
+
+def encode(request: ChatRequest, provider: str, *, stream_usage: bool) -> bytes:
+    """The JSON to send. `stream_usage`: the host knows `stream_options.include_usage`.
+
+    Raises `Unsupported` for what this API has no words for, and `InvalidRequest` for what is nested too deep to be sent.
+    """
+    body: dict[str, Any] = {"model": request.model, "messages": _messages(request.messages, provider)}
+    if request.stream:
+        body["stream"] = True
+        if stream_usage:
+            body["stream_options"] = {"include_usage": True}
+    sampling = request.sampling
+    for ours, theirs in _SAMPLING:
+        value = getattr(sampling, ours)
+        if value is not None:
+            body[theirs] = value
+    if request.tools:
+        body["tools"] = [_tool(tool) for tool in request.tools]
+    if request.tool_choice is not None:
+        body["tool_choice"] = _tool_choice(request.tool_choice)
+    if request.parallel_tool_calls is not None:
+        body["parallel_tool_calls"] = request.parallel_tool_calls
+    if request.response_format is not None:
+        body["response_format"] = _response_format(request.response_format)
+    if request.reasoning is not None:
+        if request.reasoning.max_tokens is not None:
+            raise Unsupported(f"The provider {provider} takes an effort of reasoning, not a number of tokens.", provider=provider)
+        if request.reasoning.effort is not None:
+            body["reasoning_effort"] = request.reasoning.effort
+    if request.modalities:
+        body["modalities"] = request.modalities
+    if request.audio_output is not None:
+        body["audio"] = {"voice": request.audio_output.voice, "format": request.audio_output.format}
+    if request.end_user is not None:
+        body["user"] = request.end_user
+    try:
+        return orjson.dumps(_with_extra(body, request.extra), default=_plain)
+    except (orjson.JSONEncodeError, RecursionError):
+        raise InvalidRequest("The request cannot be sent as JSON: it is nested too deep, or holds what is no text.") from None
+
+
+def _messages(messages: tuple[Message, ...], provider: str) -> list[JsonObject]:
+    encoded: list[JsonObject] = []
+    for message in messages:
+        _add_message(encoded, message, provider)
+    return encoded
+
+
+def _add_message(encoded: list[JsonObject], message: Message, provider: str) -> None:
+    """A message of ours is more than one of theirs if it holds the results of several tools."""
+    body: dict[str, Any] = {"role": message.role.value}
+    if message.role is Role.USER and message.extra.get("role") == _FUNCTION:
+        body["role"] = _FUNCTION
+    if message.name is not None:
+        body["name"] = message.name
+    content: list[Part] = []
+    calls: list[JsonObject] = []
+    results = False
+    for part in message.parts:
+        match part:
+            case ToolCall():
+                function = {"name": part.name, "arguments": part.arguments}
+                calls.append(_with_extra({"id": part.id, "type": "function", "function": function}, part.extra))
+            case ToolResult():
+                results = True
+                text = _content(part.parts, provider)
+                result = {"role": "tool", "tool_call_id": part.tool_call_id, "content": "" if text is None else text}
+                encoded.append(_with_extra(result, message.extra))
+            case Thinking():
+                pass  # the API takes no thoughts back
+            case _:
+                content.append(part)
+    if results and not content and not calls:
+        return
+    if message.role is Role.ASSISTANT and len(content) == 1 and isinstance(content[0], Refusal):
+        body["content"] = None
+        body["refusal"] = content[0].text
+    else:
+        body["content"] = _content(tuple(content), provider)
+    if calls:
+        body["tool_calls"] = calls
+    encoded.append(_with_extra(body, message.extra))
+
+
+def _content(parts: tuple[Part, ...], provider: str) -> str | list[JsonObject] | None:
+    """One text is a string: some hosts know no other form."""
+    if not parts:
+        return None
+    first = parts[0]
+    if len(parts) == 1 and isinstance(first, Text) and not first.extra:
+        return first.text
+    return [_part(part, provider) for part in parts]
+
+
+def _part(part: Part, provider: str) -> JsonObject:
+    match part:
+        case Text():
+            return _with_extra({"type": "text", "text": part.text}, part.extra)
+        case Image():
+            if part.media.url is None:
+                raise Unsupported(f"The provider {provider} takes a picture as a URL only.", provider=provider)
+            image = {"url": part.media.url} if part.detail is None else {"url": part.media.url, "detail": part.detail}
+            return _with_extra({"type": "image_url", "image_url": image}, part.extra)
+        case Audio():
+            return _with_extra({"type": "input_audio", "input_audio": _audio(part, provider)}, part.extra)
+        case File():
+            file = {"file_id": part.media.file_id} if part.media.file_id is not None else {"file_data": part.media.url}
+            if part.filename is not None:
+                file["filename"] = part.filename
+            return _with_extra({"type": "file", "file": file}, part.extra)
+        case Refusal():
+            return {"type": "refusal", "refusal": part.text}
+        case Other():
+            return part.fields
+        case Video():
+            raise Unsupported(f"The provider {provider} takes no video.", provider=provider)
+        case Thinking() | ToolCall() | ToolResult():
+            raise Unsupported(f"The provider {provider} takes no {type(part).__name__} at this place.", provider=provider)
+
+
+def _audio(part: Audio, provider: str) -> JsonObject:
+    head, comma, data = (part.media.url or "").partition(",")
+    media_type, *parameters = head.removeprefix("data:").lower().split(";")
+    kind, _, subtype = media_type.partition("/")
+    if not comma or not head.startswith("data:") or kind != "audio" or "base64" not in parameters:
+        raise Unsupported(f"The provider {provider} takes a recording only as its bytes, with their media type.", provider=provider)
+    subtype = subtype.removeprefix("x-")
+    return {"data": data, "format": _AUDIO_FORMATS.get(subtype, subtype)}
+
+
+def _tool(tool: Tool | NativeTool) -> JsonObject:
+    if isinstance(tool, NativeTool):
+        return tool.fields
+    function: dict[str, Any] = {"name": tool.name}
+    if tool.description is not None:
+        function["description"] = tool.description
+    if tool.parameters is not None:
+        function["parameters"] = tool.parameters
+    if tool.strict is not None:
+        function["strict"] = tool.strict
+    return _with_extra({"type": "function", "function": function}, tool.extra)
+
+
+def _tool_choice(choice: ToolChoice) -> JsonObject | str:
+    if choice.native is not None:
+        return choice.native
+    if choice.mode is ToolChoiceMode.TOOL:
+        return {"type": "function", "function": {"name": choice.name}}
+    return choice.mode.value
+
+
+def _response_format(response_format: ResponseFormat) -> JsonObject:
+    match response_format:
+        case JsonObjectFormat():
+            return {"type": "json_object"}
+        case JsonSchemaFormat():
+            schema: dict[str, Any] = {"name": response_format.name, "schema": response_format.schema}
+            if response_format.description is not None:
+                schema["description"] = response_format.description
+            if response_format.strict is not None:
+                schema["strict"] = response_format.strict
+            return {"type": "json_schema", "json_schema": schema}
+        case NativeFormat():
+            return response_format.fields
+
+
+def _with_extra(body: dict[str, Any], extra: JsonObject) -> dict[str, Any]:
+    """`body` with what `extra` has more; objects that both have are merged the same way."""
+    for name, value in extra.items():
+        ours = body.get(name)
+        if name not in body:
+            body[name] = value
+        elif isinstance(ours, dict) and isinstance(value, Mapping):
+            body[name] = _with_extra(dict(ours), value)
+    return body
+
+
+def _plain(value: object) -> object:
+    """For orjson, which knows `dict` only."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")

@@ -1,0 +1,148 @@
+"""The values of an OpenAI answer, checked: what hosts put there need be neither of the type nor in the range that is documented.
+
+Two ways to take what is wrong. What only tells of the reply - a time, a count of tokens - is left out: it does not cost the reply.
+What is the reply raises `TypeError` or `ValueError`, which `openai_response` turns into an error of our tree. No I/O.
+"""
+
+from __future__ import annotations
+
+import binascii
+from typing import Any, Final, TypeGuard
+
+from antiphon.messages import JsonObject, Usage
+
+MAX_INDEX: Final = 2**31 - 1
+"""Of a choice, as 32 bits hold it."""
+
+MAX_DEPTH: Final = 24
+"""Objects and lists in each other, in a field that is handed on unread: gRPC's readers take about 30."""
+
+_MAX_COUNT: Final = 2**53
+"""Of tokens: sums of it still fit 64 bits, and it is exact in JSON."""
+
+_MAX_TIME: Final = 253_402_300_799
+"""The last second of the year 9999, which is as far as a timestamp goes."""
+
+_PROMPT_DETAILS: Final = frozenset({"cached_tokens", "cache_write_tokens", "audio_tokens"})
+_COMPLETION_DETAILS: Final = frozenset({"reasoning_tokens", "audio_tokens"})
+_USAGE: Final = frozenset(
+    {
+        "prompt_tokens",
+        "completion_tokens",
+        "total_tokens",
+        "prompt_tokens_details",
+        "completion_tokens_details",
+        "prompt_cache_hit_tokens",
+        "cached_tokens",
+    }
+)
+
+
+def text(value: object) -> str:
+    """A text, where null is an empty one."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    raise TypeError("not a text")
+
+
+def as_object(value: object) -> JsonObject:
+    """An object; anything else is an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def is_shallow(value: object, depth: int = MAX_DEPTH) -> bool:
+    """Whether no more than `depth` objects and lists are in each other."""
+    level: list[Any] = [value]
+    while level := [one for one in level if isinstance(one, dict | list)]:
+        if depth == 0:
+            return False
+        depth -= 1
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+    return True
+
+
+def seconds(value: object) -> int | None:
+    """A time in Unix seconds, None if it is none."""
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value[:20])
+    return int(value) if _is_number(value) and 0 < value <= _MAX_TIME else None
+
+
+def read_logprobs(value: object) -> tuple[JsonObject, ...]:
+    """The entries of `logprobs.content`. Raises if one has no token, or bytes that are none."""
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not is_shallow(value):
+        raise TypeError("logprobs")
+    for entry in value:
+        _check_logprob(entry)
+        for other in entry.get("top_logprobs") or ():
+            _check_logprob(other)
+    return tuple(value)
+
+
+def _check_logprob(entry: dict[str, Any]) -> None:
+    if not isinstance(entry["token"], str) or not isinstance(entry["logprob"], int | float | None):
+        raise TypeError("logprob")
+    given = entry.get("bytes")
+    if given is not None:
+        if not isinstance(given, list):
+            raise TypeError("bytes")
+        bytes(given)  # raises for what is no list of bytes
+
+
+class Sound:
+    """Makes whole base64 of sound that comes in pieces, which may be cut anywhere."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+
+    def feed(self, data: str) -> str:
+        """As much as is whole by now. Raises for what is not base64."""
+        data = self._rest + data
+        whole = len(data) // 4 * 4
+        data, self._rest = data[:whole], data[whole:]
+        binascii.a2b_base64(data, strict_mode=True)
+        return data
+
+    def end(self) -> None:
+        """Raises if something is missing."""
+        if self._rest:
+            raise ValueError("base64")
+
+
+def read_usage(raw: JsonObject) -> Usage:
+    """The tokens used. What has no place is handed on."""
+    prompt_details = as_object(raw.get("prompt_tokens_details"))
+    completion_details = as_object(raw.get("completion_tokens_details"))
+    prompt, completion = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
+    extra = {name: value for name, value in raw.items() if name not in _USAGE and value is not None}
+    for name, details, known in (
+        ("prompt_tokens_details", prompt_details, _PROMPT_DETAILS),
+        ("completion_tokens_details", completion_details, _COMPLETION_DETAILS),
+    ):
+        rest = {key: value for key, value in details.items() if key not in known and value is not None}
+        if rest:
+            extra[name] = rest
+    cached = prompt_details.get("cached_tokens") or raw.get("prompt_cache_hit_tokens") or raw.get("cached_tokens")
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=_count(raw.get("total_tokens")) or prompt + completion,
+        cached_prompt_tokens=_count(cached),
+        cache_write_tokens=_count(prompt_details.get("cache_write_tokens")),
+        reasoning_tokens=_count(completion_details.get("reasoning_tokens")),
+        audio_prompt_tokens=_count(prompt_details.get("audio_tokens")),
+        audio_completion_tokens=_count(completion_details.get("audio_tokens")),
+        extra=extra if is_shallow(extra) else {},
+    )
+
+
+def _count(value: object) -> int:
+    return int(value) if _is_number(value) and 0 <= value <= _MAX_COUNT else 0
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

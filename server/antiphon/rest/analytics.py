@@ -1,0 +1,136 @@
+"""The analytics dialect: POST /api/v1/ai/chat.
+
+Its source is the gateway's own document. A message, and what else a body may hold, is as in the OpenAI dialect, and so are the
+events of a stream, which the document leaves open. What is not known is accepted, and goes nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from http import HTTPStatus
+from typing import Any, TypeAlias
+
+import grpc
+import orjson
+from google.api import httpbody_pb2
+from msgspec.structs import replace
+
+from antiphon import messages as m
+from antiphon.auth.caller import require_admin
+from antiphon.chat import ChatService
+from antiphon.context import Contexts
+from antiphon.deadline import time_left
+from antiphon.errors import AntiphonError, DeadlineExceeded, InvalidRequest, Violation, told
+from antiphon.reply import Reply, collect
+from antiphon.rest import openai
+from antiphon.rest.body import parse
+from antiphon.rest.http import headers_of, status_of
+from antiphon.rest.json import DONE, EVENT_STREAM, JSON, event
+from antiphon.rest.v1 import analytics_pb2, analytics_pb2_grpc
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class Body(openai.Body):
+    """The body: the document's four fields, and those of a chat completion beside them."""
+
+    client_id: str | None = None
+
+
+class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
+    """Serves the dialect."""
+
+    def __init__(self, chat: ChatService, contexts: Contexts) -> None:
+        self._chat = chat
+        self._contexts = contexts
+
+    async def CreateAnalyticsChat(
+        self, request: analytics_pb2.CreateAnalyticsChatRequest, context: Context
+    ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
+        """One JSON object, or events."""
+        require_admin()
+        body = parse(request.body.data, Body)
+        asked = await self._scoped(request_from_body(body), body.client_id, context)
+        async with aclosing(self._chat.stream(asked, timeout=time_left(context.time_remaining()))) as batches:
+            if not asked.stream:
+                yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(answer(await collect(batches))))
+                return
+            writer = openai.ChunkWriter(include_usage=bool((body.stream_options or {}).get("include_usage")))
+            content_type = EVENT_STREAM
+            try:
+                async for batch in batches:
+                    if data := writer.write(batch):
+                        yield httpbody_pb2.HttpBody(content_type=content_type, data=data)
+                        content_type = ""
+            except Exception as error:
+                if not content_type:
+                    yield httpbody_pb2.HttpBody(data=event(error_object(told(error))))
+                raise
+            yield httpbody_pb2.HttpBody(content_type=content_type, data=writer.end() + DONE)
+
+    async def _scoped(self, asked: m.ChatRequest, client_id: str | None, context: Context) -> m.ChatRequest:
+        """With what the client's conversations begin with. Raises `ContextUnavailable`, `DeadlineExceeded`."""
+        if not client_id:
+            return asked
+        try:
+            async with asyncio.timeout(time_left(context.time_remaining())):
+                text = await self._contexts.of(client_id)
+        except TimeoutError:
+            raise DeadlineExceeded from None
+        if not text:
+            return asked
+        return replace(asked, messages=(m.Message(m.Role.SYSTEM, (m.Text(text),)), *asked.messages))
+
+
+def request_from_body(body: Body) -> m.ChatRequest:
+    """The domain's request. There is room for one reply only. Raises `InvalidRequest`."""
+    asked = openai.request_from_body(body, stream=bool(body.stream))
+    return replace(asked, sampling=replace(asked.sampling, choices=None), extra=m.NOTHING)
+
+
+def answer(reply: Reply) -> dict[str, Any]:
+    """The JSON object of a whole reply. Tool calls stand beside the content, as in a chat completion."""
+    completion = openai.completion(reply)
+    said = completion["choices"][0]["message"]
+    usage = completion["usage"]
+    names = ("role", "content", "tool_calls")
+    return {
+        "success": True,
+        "data": {
+            "message": {name: said[name] for name in names if name in said},
+            "usage": {name: usage[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")},
+        },
+    }
+
+
+# Errors.
+
+
+def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
+    """The HTTP status, headers and body of an error before the first byte."""
+    return status_of(error), headers_of(error), orjson.dumps(error_object(error))
+
+
+def error_object(error: AntiphonError) -> dict[str, Any]:
+    """The body of an error, or the event."""
+    status = status_of(error)
+    # The document's word for a failure of the provider is "Error".
+    word = "Error" if status == 502 else HTTPStatus(status).phrase
+    body: dict[str, Any] = {"error": word, "message": error.message, "code": status}
+    if isinstance(error, InvalidRequest):
+        if error.violations:
+            body["message"] = "The request contains invalid parameters or malformed data."
+        body["details"] = [{"field": _field(violation), "message": violation.message} for violation in error.violations]
+    if status == 429:
+        body["retryAfter"] = int(headers_of(error)["retry-after"])
+    return body
+
+
+def _field(violation: Violation) -> str:
+    """("messages", 0, "role") as "messages[0].role"; the body itself is "body"."""
+    if violation.kind == "json_invalid":
+        return "body"
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in violation.path)
+    return "".join(steps).removeprefix(".") or "body"

@@ -1,0 +1,314 @@
+"""The assistant dialect: POST /api/v1/chat, /api/v1/chat/generate and /api/v1/chat/generate/stream; the rest is in `rest.chats`.
+
+Its source is the gateway's own document. A persona says how the model is to answer: what it is told comes before the chat and is
+never stored with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+from google.api import httpbody_pb2
+from msgspec import Struct
+from pydantic import AliasChoices, Field
+
+from antiphon import messages as m
+from antiphon.auth.caller import caller
+from antiphon.chat import ChatService
+from antiphon.config import PersonaConfig
+from antiphon.deadline import time_left
+from antiphon.errors import AntiphonError, InvalidRequest, Violation, told
+from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
+from antiphon.history.recorder import Record
+from antiphon.reply import Reply, collect
+from antiphon.rest.body import Fields, invalid, parse
+from antiphon.rest.chats import CREATED, Answer, ChatsServicer, Context
+from antiphon.rest.content import MessageBody, message_of, tool_of
+from antiphon.rest.http import headers_of, status_of
+from antiphon.rest.json import DONE, EVENT_STREAM, JSON, dumps, event
+from antiphon.rest.v1 import assistant_pb2
+
+DEFAULT_PERSONA = "maya"
+MAYA = PersonaConfig(system="You are Maya, a helpful assistant.")
+
+PLANNING = "Planning response"
+"""The first event of a stream."""
+
+Asking: TypeAlias = assistant_pb2.GenerateRequest | assistant_pb2.GenerateStreamRequest
+
+
+class ChatBody(Fields):
+    """A chat to answer."""
+
+    chat_history: list[MessageBody] = Field(min_length=1)
+    persona: str | None = None
+
+
+class GenerateBody(ChatBody):
+    """A chat to answer and keep. `scope` and `voice` are taken and change nothing."""
+
+    tools: dict[str, Any] | list[dict[str, Any]] | None = None
+    scope: str | None = None
+    stream: bool | None = None
+    voice: bool | None = None
+    fast_context: list[Any] | None = Field(default=None, validation_alias=AliasChoices("fastContext", "fast_context"))
+    chat_id: str | None = Field(default=None, validation_alias=AliasChoices("chatId", "chat_id"))
+
+
+class Turn(Struct, frozen=True):
+    """What to ask, as whom, and where to keep it."""
+
+    persona: str
+    request: m.ChatRequest
+    record: Record | None = None
+
+
+class AssistantServicer(ChatsServicer):
+    """Serves the whole dialect."""
+
+    def __init__(self, chat: ChatService, store: Store, personas: Mapping[str, PersonaConfig]) -> None:
+        super().__init__(store)
+        self._chat = chat
+        self._personas = {DEFAULT_PERSONA: MAYA, **personas}
+
+    async def Generate(self, request: assistant_pb2.GenerateRequest, context: Context) -> Answer:
+        """One JSON object, or events."""
+        body = parse(request.body.data, GenerateBody)
+        turn = self._turn(request, body, stream=bool(body.stream))
+        async with aclosing(self._events(turn, context) if body.stream else self._whole(turn, context)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def GenerateStream(self, request: assistant_pb2.GenerateStreamRequest, context: Context) -> Answer:
+        """Events."""
+        turn = self._turn(request, parse(request.body.data, GenerateBody), stream=True)
+        async with aclosing(self._events(turn, context)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def Chat(self, request: assistant_pb2.ChatRequest, context: Context) -> Answer:
+        """One JSON object; nothing is kept."""
+        body = parse(request.body.data, ChatBody)
+        name, persona = self._persona(body)
+        asked = _request(persona, (*_system(persona.system), *_messages(body)), stream=False)
+        async with self._batches(Turn(name, asked), context) as batches:
+            reply = await collect(batches)
+        metadata = {"timeTaken": _milliseconds(reply)}
+        yield _json({"result": {"message": _said(reply), "persona": name}, "metadata": metadata})
+
+    def _batches(self, turn: Turn, context: Context) -> aclosing[AsyncGenerator[m.Batch, None]]:
+        return aclosing(self._chat.stream(turn.request, timeout=time_left(context.time_remaining()), record=turn.record))
+
+    async def _whole(self, turn: Turn, context: Context) -> Answer:
+        async with self._batches(turn, context) as batches:
+            reply = await collect(batches)
+        await context.send_initial_metadata(CREATED)
+        yield _json(generated(reply, turn.persona))
+
+    async def _events(self, turn: Turn, context: Context) -> Answer:
+        async with self._batches(turn, context) as batches:
+            writer = EventWriter(turn.persona)
+            content_type = EVENT_STREAM
+            try:
+                async for batch in batches:
+                    if data := writer.write(batch):
+                        yield httpbody_pb2.HttpBody(content_type=content_type, data=data)
+                        content_type = ""
+            except Exception as error:
+                if not content_type:
+                    late = {"type": "error", "content": None, "error": {"message": message_of_error(told(error))}}
+                    yield httpbody_pb2.HttpBody(data=event(late))
+                raise
+            yield httpbody_pb2.HttpBody(content_type=content_type, data=writer.end() + DONE)
+
+    def _turn(self, asking: Asking, body: GenerateBody, *, stream: bool) -> Turn:
+        """Raises `InvalidRequest`."""
+        for field, most in (("title", MAX_TITLE), ("source", MAX_SOURCE)):
+            if len(getattr(asking, field)) > most:
+                raise invalid(Violation((field,), f"must not be longer than {most} characters"))
+        name, persona = self._persona(body)
+        record = Record(
+            caller().owner,
+            conversation=asking.chat_id or body.chat_id or None,
+            title=asking.title,
+            source=asking.source,
+            preamble=(*_system(persona.system), *_system(_context(body.fast_context or []))),
+            resent=True,
+        )
+        return Turn(name, _request(persona, _messages(body), _tools(body.tools), stream=stream), record)
+
+    def _persona(self, body: ChatBody) -> tuple[str, PersonaConfig]:
+        name = body.persona or DEFAULT_PERSONA
+        persona = self._personas.get(name)
+        if persona is None:
+            raise invalid(Violation(("persona",), f"must be one of {', '.join(sorted(self._personas))}"))
+        return name, persona
+
+
+# Requests.
+
+
+def _messages(body: ChatBody) -> tuple[m.Message, ...]:
+    # Other fields of a message are not for the provider: what FetchChat gives may be sent as it is.
+    return tuple(message_of(message, ("chat_history", index), unknown=False) for index, message in enumerate(body.chat_history))
+
+
+def _request(
+    persona: PersonaConfig, messages: tuple[m.Message, ...], tools: tuple[m.Tool | m.NativeTool, ...] = (), *, stream: bool
+) -> m.ChatRequest:
+    sampling = m.Sampling(temperature=persona.temperature, top_p=persona.top_p, max_tokens=persona.max_tokens)
+    return m.ChatRequest(persona.model or "", messages, stream, sampling=sampling, tools=tools)
+
+
+def _system(text: str) -> tuple[m.Message, ...]:
+    return (m.Message(m.Role.SYSTEM, (m.Text(text),)),) if text else ()
+
+
+def _context(items: list[Any]) -> str:
+    """What the model is told of `fastContext`: texts as they are, objects by their `content` or `text`, all else as JSON."""
+    texts = []
+    for index, item in enumerate(items):
+        match item:
+            case str(text) | {"content": str(text)} | {"text": str(text)}:
+                if "\0" in text:
+                    raise invalid(Violation(("fastContext", index), "must not hold the character NUL"))
+                texts.append(text)
+            case _:
+                texts.append(dumps(item).decode())
+    return "\n\n".join(("Context for this chat:", *texts)) if texts else ""
+
+
+def _tools(tools: dict[str, Any] | list[dict[str, Any]] | None) -> tuple[m.Tool | m.NativeTool, ...]:
+    """A list as the OpenAI API has it, one tool of it, or functions by name. What else an object holds is an option of no tool."""
+    match tools:
+        case None:
+            return ()
+        case list():
+            return tuple(tool_of(tool, ("tools", index)) for index, tool in enumerate(tools))
+        case {"type": str()}:
+            return (tool_of(tools, ("tools",)),)
+        case dict():
+            functions = ((name, body) for name, body in tools.items() if isinstance(body, dict))
+            return tuple(
+                tool_of({"type": "function", "function": {**body, "name": name}}, ("tools", name))
+                for name, body in functions
+                if "parameters" in body or "description" in body
+            )
+
+
+# Replies.
+
+
+def generated(reply: Reply, persona: str) -> dict[str, Any]:
+    """The object of a whole reply."""
+    started = reply.started
+    assert started is not None, "a stream that ended well has started"
+    said = _said(reply)
+    response: dict[str, Any] = {"role": "assistant", "content": said}
+    if calls := _calls(reply):
+        response["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in calls
+        ]
+    return {
+        "result": {"response": response, "message": said, "persona": persona},
+        "chatId": started.conversation_id,
+        "title": started.conversation_title,
+        "researchMode": False,
+        "stream": False,
+        "messageId": started.message_id,
+        "metadata": {"timeTaken": _milliseconds(reply), "model": started.model, "usage": _usage(reply.usage)},
+    }
+
+
+class EventWriter:
+    """Writes the events of one stream."""
+
+    def __init__(self, persona: str) -> None:
+        self._persona = persona
+        self._reply = Reply()  # of all but the text: that is gone when it is written
+
+    def write(self, batch: m.Batch) -> bytes:
+        """The events of a batch. May be empty."""
+        pieces: list[bytes] = []
+        for happened in batch:
+            match happened:
+                case m.TextDelta(text=text) | m.RefusalDelta(text=text):
+                    pieces.append(b'data: {"type":"final_response","content":%b}\n\n' % dumps(text))
+                case m.ThinkingDelta(text=text):
+                    if text:
+                        pieces.append(event({"type": "thinking_update", "content": text}))
+                case m.Started():
+                    self._reply.add(happened)
+                    pieces.append(event({"type": "thinking_update", "content": PLANNING}))
+                case _:
+                    self._reply.add(happened)
+        return b"".join(pieces)
+
+    def end(self) -> bytes:
+        """What comes after the last batch."""
+        reply, started = self._reply, self._reply.started
+        assert started is not None, "a stream that ended well has started"
+        calls = [
+            event({"type": "tool_call", "content": {"id": call.id, "name": call.name, "arguments": call.arguments}})
+            for call in _calls(reply)
+        ]
+        metadata = {
+            "chatId": started.conversation_id,
+            "title": started.conversation_title,
+            "messageId": started.message_id,
+            "persona": self._persona,
+            "model": started.model,
+            "usage": _usage(reply.usage),
+            "timeTaken": _milliseconds(reply),
+        }
+        return b"".join(calls) + event({"type": "metadata", "content": metadata})
+
+
+def _said(reply: Reply) -> str:
+    choice = reply.choices[0]
+    return "".join(choice.text) or "".join(choice.refusal)
+
+
+def _calls(reply: Reply) -> list[m.ToolCall]:
+    return [choice.tool_calls[index].value() for choice in reply.choices[:1] for index in sorted(choice.tool_calls)]
+
+
+def _usage(usage: m.Usage | None) -> dict[str, int] | None:
+    if usage is None:
+        return None
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+    }
+
+
+def _milliseconds(reply: Reply) -> int:
+    return round(reply.metrics.latency * 1000) if reply.metrics else 0
+
+
+def _json(value: dict[str, Any]) -> httpbody_pb2.HttpBody:
+    return httpbody_pb2.HttpBody(content_type=JSON, data=dumps(value))
+
+
+# Errors.
+
+
+def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
+    """The HTTP status, headers and body of an error before the first byte."""
+    return status_of(error), headers_of(error), dumps({"message": message_of_error(error)})
+
+
+def message_of_error(error: AntiphonError) -> str:
+    """The message; of a request at fault every field, as the body has no other place for them."""
+    if isinstance(error, InvalidRequest) and error.violations:
+        return "; ".join(map(_violation, error.violations))
+    return error.message
+
+
+def _violation(violation: Violation) -> str:
+    if not violation.path or violation.kind == "json_invalid":
+        return violation.message
+    return f"{'.'.join(map(str, violation.path))}: {violation.message}"

@@ -1,0 +1,66 @@
+"""The JSON body of a request, checked. What the dialects share of it; no dialect is known here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from antiphon import messages as m
+from antiphon.errors import InvalidRequest, Violation
+
+MAX_ENTRIES = 10_000
+"""The most messages, or tools, of a request: each costs time before anybody else is served."""
+
+MAX_VIOLATIONS = 100
+"""The most fields at fault that are told."""
+
+
+class Fields(BaseModel):
+    """A JSON object; what is not known is kept beside it."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+B = TypeVar("B", bound=BaseModel)
+
+
+def parse(data: bytes, schema: type[B]) -> B:
+    """The body. Raises `InvalidRequest` with every field at fault."""
+    try:
+        raw = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise invalid(Violation((error.pos,), f"JSON decode error: {error.msg}", "json_invalid")) from None
+    if isinstance(raw, dict):
+        large = [name for name, value in raw.items() if isinstance(value, list) and len(value) > MAX_ENTRIES]
+        if large:
+            raise invalid(*(Violation((name,), f"must not have more than {MAX_ENTRIES} entries", "too_long") for name in large))
+    try:
+        return schema.model_validate(raw)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_VIOLATIONS]
+        raise invalid(*(Violation(e["loc"], e["msg"], e["type"]) for e in found)) from None
+
+
+def get(body: Mapping[str, Any], name: str, kind: type, path: tuple[str | int, ...]) -> Any:
+    """A field that must be there, and of that kind; `path` is where `body` stands. Raises `InvalidRequest`."""
+    if name not in body:
+        raise invalid(Violation((*path, name), "Field required", "missing"))
+    if not isinstance(body[name], kind):
+        wanted = "string" if kind is str else "object"
+        raise invalid(Violation((*path, name), f"Input should be a valid {wanted}", f"{wanted}_type"))
+    return body[name]
+
+
+def rest(body: Mapping[str, Any], *known: str) -> m.JsonObject:
+    """The fields beside `type` and those that are known."""
+    if len(body) == 2 and len(known) == 1:  # "type" and the one that is known
+        return m.NOTHING
+    return {name: value for name, value in body.items() if name != "type" and name not in known}
+
+
+def invalid(*violations: Violation) -> InvalidRequest:
+    """The error for fields at fault."""
+    return InvalidRequest("The request is not valid: see the detail list.", violations)

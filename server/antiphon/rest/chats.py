@@ -1,0 +1,179 @@
+"""The kept chats of the assistant dialect: list, fetch, fork, pin, change, delete and keep.
+
+Its source is the gateway's own document. A chat is a conversation of the caller's own; another's does not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from datetime import datetime
+from typing import Any, TypeAlias
+
+import grpc
+from google.api import httpbody_pb2
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictBool
+
+from antiphon.auth.caller import caller
+from antiphon.errors import Violation
+from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversation, Store, StoredMessage
+from antiphon.history.recorder import derived_title
+from antiphon.rest.body import Fields, invalid, parse
+from antiphon.rest.content import MessageBody, message_json, message_of
+from antiphon.rest.json import JSON, dumps
+from antiphon.rest.v1 import assistant_pb2, assistant_pb2_grpc
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Answer: TypeAlias = AsyncGenerator[httpbody_pb2.HttpBody, None]
+
+CREATED = (("x-http-status", "201"),)
+"""The metadata that makes a response a 201."""
+
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 1000
+
+
+class ForkBody(Fields):
+    """Which chat to fork, and up to which message: an id, or a place counted from 0. Neither: all of it."""
+
+    chat_id: str = Field(validation_alias=AliasChoices("chatId", "chat_id"))
+    message_id: str | None = Field(default=None, validation_alias=AliasChoices("messageId", "message_id"))
+    message_index: int | None = Field(default=None, ge=0, validation_alias=AliasChoices("messageIndex", "message_index"))
+    title: str | None = Field(default=None, max_length=MAX_TITLE)
+
+
+class PinBody(Fields):
+    """Whether to pin."""
+
+    pinned: StrictBool | None = None
+
+
+class UpdateBody(BaseModel):
+    """What to change; null is the same as not sent."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: str | None = Field(default=None, max_length=MAX_TITLE)
+    pinned: StrictBool | None = None
+
+
+class NewBody(Fields):
+    """A chat that was held elsewhere."""
+
+    title: str | None = Field(default=None, max_length=MAX_TITLE)
+    messages: list[MessageBody] = Field(validation_alias=AliasChoices("messages", "chat_history"))
+    source: str | None = Field(default=None, max_length=MAX_SOURCE)
+    pinned: StrictBool | None = None
+
+
+class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
+    """Serves the paths that ask no model."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def ListChats(self, request: assistant_pb2.ListChatsRequest, context: Context) -> Answer:
+        """One page."""
+        if not 0 <= request.page_size <= MAX_PAGE_SIZE:
+            raise invalid(Violation(("page_size",), f"must be between 1 and {MAX_PAGE_SIZE}"))
+        page = await self._store.list(
+            caller().owner,
+            size=request.page_size or DEFAULT_PAGE_SIZE,
+            token=request.page_token,
+            pinned=request.pinned if request.HasField("pinned") else None,
+            source=request.source,
+            title_contains=request.title,
+        )
+        yield _json({"chats": [chat_json(chat) for chat in page.conversations], "nextPageToken": page.next_token or None})
+
+    async def FetchChat(self, request: assistant_pb2.FetchChatRequest, context: Context) -> Answer:
+        """One chat, with all its messages."""
+        owner = caller().owner
+        chat = await self._store.get(owner, request.chat_id)
+        page = await self._store.messages(owner, request.chat_id)
+        # A message may have come between the two.
+        yield _json({**chat_json(chat), "messageCount": len(page.messages), "messages": list(map(stored_json, page.messages))})
+
+    async def ForkChat(self, request: assistant_pb2.ForkChatRequest, context: Context) -> Answer:
+        """Another chat with the same past."""
+        body = parse(request.body.data, ForkBody)
+        owner = caller().owner
+        message_id = body.message_id
+        if body.message_index is not None:
+            if message_id is not None:
+                raise invalid(Violation(("messageIndex",), "must not be given with messageId"))
+            path = (await self._store.messages(owner, body.chat_id)).messages
+            if body.message_index >= len(path):
+                raise invalid(Violation(("messageIndex",), f"must be less than {len(path)}, the number of messages"))
+            message_id = path[body.message_index].id
+        fork = await self._store.fork(owner, body.chat_id, message_id=message_id, title=body.title)
+        await context.send_initial_metadata(CREATED)
+        yield _json(chat_json(fork))
+
+    async def PinChat(self, request: assistant_pb2.PinChatRequest, context: Context) -> Answer:
+        """The chat, pinned or not."""
+        body = parse(request.body.data, PinBody) if request.body.data.strip() else PinBody()
+        chat = await self._store.update(caller().owner, request.chat_id, pinned=body.pinned is not False)
+        yield _json(chat_json(chat))
+
+    async def UpdateChat(self, request: assistant_pb2.UpdateChatRequest, context: Context) -> Answer:
+        """The chat after the change."""
+        body = parse(request.body.data, UpdateBody)
+        if body.title is None and body.pinned is None:
+            raise invalid(Violation((), "The body must hold title or pinned."))
+        chat = await self._store.update(caller().owner, request.chat_id, title=body.title, pinned=body.pinned)
+        yield _json(chat_json(chat))
+
+    async def DeleteChat(self, request: assistant_pb2.DeleteChatRequest, context: Context) -> Answer:
+        """That it is gone."""
+        await self._store.delete(caller().owner, request.chat_id)
+        yield _json({"chatId": request.chat_id, "deleted": True})
+
+    async def CreateChat(self, request: assistant_pb2.CreateChatRequest, context: Context) -> Answer:
+        """The new chat."""
+        body = parse(request.body.data, NewBody)
+        messages = [message_of(message, ("messages", index), unknown=False) for index, message in enumerate(body.messages)]
+        chat = await self._store.create(
+            caller().owner,
+            title=derived_title(messages) if body.title is None else body.title,
+            source=body.source or "",
+            pinned=bool(body.pinned),
+            messages=messages,
+        )
+        await context.send_initial_metadata(CREATED)
+        yield _json(chat_json(chat))
+
+
+def chat_json(chat: Conversation) -> dict[str, Any]:
+    """A chat without its messages."""
+    return {
+        "chatId": chat.id,
+        "title": chat.title,
+        "pinned": chat.pinned,
+        "source": chat.source,
+        "createdAt": _time(chat.created),
+        "updatedAt": _time(chat.updated),
+        "messageCount": chat.message_count,
+        "forkedFrom": chat.forked_from,
+    }
+
+
+def stored_json(stored: StoredMessage) -> dict[str, Any]:
+    """A message as it was sent, and where and when it is."""
+    body = message_json(stored.message)
+    if body["content"] is None and not stored.message.parts and "tool_calls" not in body:
+        body["content"] = ""  # a reply of which nothing came
+    return {
+        "messageId": stored.id,
+        **body,
+        "createdAt": _time(stored.created),
+        "status": stored.state.value,
+        "model": stored.model or None,
+    }
+
+
+def _time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _json(value: dict[str, Any]) -> httpbody_pb2.HttpBody:
+    return httpbody_pb2.HttpBody(content_type=JSON, data=dumps(value))

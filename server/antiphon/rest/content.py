@@ -1,0 +1,184 @@
+"""Messages and tools in JSON, in the form of the OpenAI API: to the domain, and back as they came.
+
+https://platform.openai.com/docs/api-reference/chat/create. Several dialects write messages this way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, assert_never
+
+from antiphon import messages as m
+from antiphon.errors import Violation
+from antiphon.rest.body import Fields, get, invalid, rest
+
+
+class FunctionBody(Fields):
+    """The function that a tool call names."""
+
+    name: str
+    arguments: str = ""
+
+
+class ToolCallBody(Fields):
+    """A tool call of an assistant message."""
+
+    id: str
+    type: str = "function"
+    function: FunctionBody | None = None
+
+
+class MessageBody(Fields):
+    """A message as it is documented; null is the same as not sent."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[dict[str, Any]] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCallBody] | None = None
+    tool_call_id: str | None = None
+
+
+def message_of(message: MessageBody, path: tuple[str | int, ...], *, unknown: bool = True) -> m.Message:
+    """The domain's message; `path` is where it stands in the request. `unknown`: fields that are not known go along.
+
+    Raises `InvalidRequest`.
+    """
+    content = message.content
+    parts: tuple[m.Part, ...]
+    if content is None:
+        parts = ()
+    elif isinstance(content, str):
+        parts = (m.Text(content),)
+    else:
+        parts = tuple(_part(part, (*path, "content", index)) for index, part in enumerate(content))
+    extra = dict(message.model_extra or {}) if unknown else {}
+    if message.role == "tool":
+        if not message.tool_call_id:
+            raise invalid(Violation((*path, "tool_call_id"), "Field required", "missing"))
+        parts = (m.ToolResult(message.tool_call_id, parts),)
+    elif message.role == "function":  # the tools of 2023; the provider is sent them as they came
+        extra["role"] = "function"
+    calls = message.tool_calls or ()
+    if all(call.function for call in calls):
+        parts += tuple(
+            m.ToolCall(call.id, call.function.name, call.function.arguments, None, call.model_extra or m.NOTHING)
+            for call in calls
+            if call.function
+        )
+    else:  # calls of a kind that only the provider knows
+        extra["tool_calls"] = [call.model_dump(exclude_unset=True) for call in calls]
+    role = m.Role.USER if message.role == "function" else m.Role(message.role)
+    return m.Message(role, parts, message.name, extra, listed=isinstance(content, list))
+
+
+def _part(part: Mapping[str, Any], path: tuple[str | int, ...]) -> m.Part:
+    kind = get(part, "type", str, path)
+    match kind:
+        case "text":
+            return m.Text(get(part, "text", str, path), rest(part, "text"))
+        case "image_url":
+            image = get(part, "image_url", dict, path)
+            url = get(image, "url", str, (*path, "image_url"))
+            return m.Image(m.Media(url=url), image.get("detail"), rest(part, "image_url"))
+        case "input_audio":
+            audio = get(part, "input_audio", dict, path)
+            data = get(audio, "data", str, (*path, "input_audio"))
+            form = get(audio, "format", str, (*path, "input_audio"))
+            return m.Audio(m.Media(url=f"data:audio/{form};base64,{data}"), rest(part, "input_audio"))
+        case "file":
+            file = get(part, "file", dict, path)
+            if ("file_id" in file) == ("file_data" in file):
+                raise invalid(Violation((*path, "file"), "needs one of file_id and file_data"))
+            media = m.Media(url=file.get("file_data"), file_id=file.get("file_id"))
+            return m.File(media, file.get("filename"), rest(part, "file"))
+        case _:
+            return m.Other(part)
+
+
+def tool_of(tool: Mapping[str, Any], path: tuple[str | int, ...]) -> m.Tool | m.NativeTool:
+    """The domain's tool; `path` is where it stands in the request. Raises `InvalidRequest`."""
+    if get(tool, "type", str, path) != "function":
+        return m.NativeTool(tool)
+    function = get(tool, "function", dict, path)
+    return m.Tool(
+        name=get(function, "name", str, (*path, "function")),
+        description=function.get("description"),
+        parameters=function.get("parameters"),
+        strict=function.get("strict"),
+        extra=rest(function, "name", "description", "parameters", "strict"),
+    )
+
+
+# And back.
+
+
+def message_json(message: m.Message) -> dict[str, Any]:
+    """The message as it came. A thought is `reasoning_content`, as in replies."""
+    body: dict[str, Any] = {"role": message.extra.get("role", message.role.value), "content": None}
+    content: list[m.Part] = []
+    calls: list[dict[str, Any]] = []
+    for part in message.parts:
+        match part:
+            case m.ToolCall():
+                call = {"name": part.name, "arguments": part.arguments}
+                calls.append({"id": part.id, "type": "function", "function": call, **part.extra})
+            case m.ToolResult() if len(message.parts) == 1:
+                body["tool_call_id"] = part.tool_call_id
+                content.extend(part.parts)
+            case m.Thinking():
+                body["reasoning_content"] = body.get("reasoning_content", "") + part.text
+            case m.Refusal() if not message.listed:
+                body["refusal"] = body.get("refusal", "") + part.text
+            case _:
+                content.append(part)
+    if content or message.listed:
+        body["content"] = _content(content, listed=message.listed)
+    if calls:
+        body["tool_calls"] = calls
+    if message.name is not None:
+        body["name"] = message.name
+    return {**message.extra, **body}
+
+
+def _content(parts: Sequence[m.Part], *, listed: bool) -> str | list[m.JsonObject]:
+    match parts:
+        case [m.Text(text, extra)] if not extra and not listed:
+            return text
+        case _:
+            return [_part_json(part) for part in parts]
+
+
+def _part_json(part: m.Part) -> m.JsonObject:
+    match part:
+        case m.Text():
+            return {"type": "text", "text": part.text, **part.extra}
+        case m.Image():
+            image = _media_json(part.media)
+            return {"type": "image_url", "image_url": image | ({"detail": part.detail} if part.detail else {}), **part.extra}
+        case m.Audio():
+            head, comma, data = (part.media.url or "").partition(";base64,")
+            if comma and head.startswith("data:audio/"):
+                audio = {"data": data, "format": head.removeprefix("data:audio/")}
+                return {"type": "input_audio", "input_audio": audio, **part.extra}
+            return {"type": "audio_url", "audio_url": _media_json(part.media), **part.extra}
+        case m.Video():
+            return {"type": "video_url", "video_url": _media_json(part.media), **part.extra}
+        case m.File():
+            file = {"file_data": part.media.url} if part.media.file_id is None else {"file_id": part.media.file_id}
+            return {"type": "file", "file": file | ({"filename": part.filename} if part.filename else {}), **part.extra}
+        case m.Refusal():
+            return {"type": "refusal", "refusal": part.text}
+        case m.Other():
+            return part.fields
+        case m.ToolResult():
+            return {"type": "tool_result", "tool_call_id": part.tool_call_id, "content": _content(part.parts, listed=False)}
+        case m.ToolCall():
+            return {"type": "tool_call", "id": part.id, "name": part.name, "arguments": part.arguments}
+        case m.Thinking():
+            return {"type": "thinking", "thinking": part.text}
+        case _:
+            assert_never(part)
+
+
+def _media_json(media: m.Media) -> dict[str, Any]:
+    return {"url": media.url} if media.file_id is None else {"file_id": media.file_id}

@@ -1,0 +1,151 @@
+"""The engine dialect: POST /api/engine/chat/{provider}, GET /api/engine/providers, models and parameters, and GET /health.
+
+Its source is the gateway's own document, and for what that leaves open LLMstudio 0.3 and 1.0, whose clients speak it. The provider
+is always asked for a stream, so that the times are those of its tokens, also for a caller who wants one object. `retries`,
+`api_endpoint`, `api_version` and `base_url` are accepted and not used: where providers are, and how often they are tried, is the
+operator's matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+import grpc
+import orjson
+import structlog
+from google.api import httpbody_pb2
+from msgspec.structs import replace
+from pydantic import SecretStr
+
+from antiphon.auth.caller import ANONYMOUS, CALLER, caller
+from antiphon.auth.keys import KeyRing, Principal
+from antiphon.chat import ChatService
+from antiphon.deadline import time_left
+from antiphon.errors import AntiphonError, InvalidRequest, ModelNotFound, ProviderNotFound, Reason, Unauthenticated, Violation
+from antiphon.reply import collect
+from antiphon.rest.body import invalid, parse
+from antiphon.rest.engine_answer import ChunkWriter, TextWriter, Writer, completion
+from antiphon.rest.engine_request import PARAMETERS, Body, Call, key_in, request_from_body
+from antiphon.rest.http import break_off, headers_of, status_of
+from antiphon.rest.json import JSON
+from antiphon.rest.v1 import engine_pb2, engine_pb2_grpc
+from antiphon.routing import Router
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Answer: TypeAlias = AsyncGenerator[httpbody_pb2.HttpBody, None]
+
+
+class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
+    """Serves the dialect."""
+
+    def __init__(self, chat: ChatService, router: Router, keys: KeyRing, own_key_providers: tuple[str, ...]) -> None:
+        """`own_key_providers` may be asked without a key of this gateway by who has one of the provider's."""
+        self._chat = chat
+        self._router = router
+        self._keys = keys
+        self._own_key_providers = own_key_providers
+
+    async def CreateEngineChat(self, request: engine_pb2.CreateEngineChatRequest, context: Context) -> Answer:
+        """One JSON object, or text, or chunks. The only method here that may be called without a key in `authorization`."""
+        if caller() is ANONYMOUS:
+            self._admit(request.provider, request.body.data)
+        self._router.models_at(request.provider)
+        body = parse(request.body.data, Body)
+        call = Call(body, request.provider)
+        asked = replace(request_from_body(body, call), api_key=self._own_key(body))
+        async with aclosing(self._chat.stream(asked, timeout=time_left(context.time_remaining()))) as batches:
+            if not body.is_stream:
+                yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(completion(await collect(batches), call)))
+                return
+            writer: Writer = ChunkWriter(call) if body.is_1x else TextWriter(end_token=bool(body.has_end_token))
+            content_type = writer.content_type
+            try:
+                async for batch in batches:
+                    if data := writer.write(batch):
+                        yield httpbody_pb2.HttpBody(content_type=content_type, data=data)
+                        content_type = ""
+            except Exception:
+                if not content_type:  # there is no room for an error in bare text
+                    break_off(context)
+                raise
+            if (data := writer.end()) or content_type:
+                yield httpbody_pb2.HttpBody(content_type=content_type, data=data)
+
+    async def ListEngineProviders(self, request: engine_pb2.ListEngineProvidersRequest, context: Context) -> Answer:
+        """Their names."""
+        yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(self._router.providers()))
+
+    async def ListEngineModels(self, request: engine_pb2.ListEngineModelsRequest, context: Context) -> Answer:
+        """By provider, or of one."""
+        names = [request.provider] if request.provider else self._router.providers()
+        found = {name: {"name": name, "models": self._router.models_at(name)} for name in names}
+        data = found[request.provider] if request.provider else found
+        yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(data))
+
+    async def ListEngineParameters(self, request: engine_pb2.ListEngineParametersRequest, context: Context) -> Answer:
+        """The same for every model."""
+        if not request.provider:
+            raise invalid(Violation(("query", "provider"), "Field required", "missing"))
+        self._router.models_at(request.provider)
+        yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(PARAMETERS))
+
+    async def GetHealth(self, request: engine_pb2.GetHealthRequest, context: Context) -> Answer:
+        """Whoever reads this has reached a server that takes calls."""
+        data = {"status": "healthy", "message": "Antiphon is up and running"}
+        yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(data))
+
+    def _admit(self, provider: str, data: bytes) -> None:
+        """Lets a caller in who has no key in `authorization`, or raises `Unauthenticated`, whatever else is wrong.
+
+        What lets in is a key of this gateway in `api_key`, the only place that these clients know; or one of the provider's, where
+        that is allowed.
+        """
+        try:
+            raw = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            raw = None
+        key = key_in(raw) if isinstance(raw, dict) else None
+        if isinstance(key, str):
+            principal = self._holder(key)
+            if principal is not None:
+                CALLER.set(principal)
+                structlog.contextvars.bind_contextvars(key=principal.name)
+                return
+            if provider in self._own_key_providers:
+                return
+        raise Unauthenticated('No API key. Send it as "Authorization: Bearer <key>", or as api_key in the body.')
+
+    def _own_key(self, body: Body) -> SecretStr | None:
+        """The caller's key for the provider. A key of this gateway is none, and never leaves it."""
+        if body.api_key is None or self._holder(body.api_key.get_secret_value()) is not None:
+            return None
+        return body.api_key
+
+    def _holder(self, key: str) -> Principal | None:
+        try:
+            return self._keys.authenticate(f"Bearer {key}")
+        except Unauthenticated:
+            return None
+
+
+# Errors.
+
+
+def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
+    """The HTTP status, headers and body of an error before the first byte."""
+    status = status_of(error)
+    detail: str | list[dict[str, Any]] = error.message
+    match error:
+        case InvalidRequest(reason=Reason.INVALID_REQUEST):
+            status = 422
+            violations = error.violations or (Violation((), error.message),)
+            detail = [{"type": violation.kind, "loc": violation.path, "msg": violation.message} for violation in violations]
+        case ProviderNotFound():
+            pass
+        case ModelNotFound():
+            status = 400
+        case _:
+            pass
+    return status, headers_of(error), orjson.dumps({"detail": detail})

@@ -1,0 +1,183 @@
+"""A reply in the engine dialect: one object, bare text, or chunk objects. Its source is that of `antiphon.rest.engine`."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final, Protocol
+
+from antiphon import messages as m
+from antiphon.reply import Reply
+from antiphon.rest import openai
+from antiphon.rest.engine_request import Call
+from antiphon.rest.json import JSON, dumps
+
+TEXT: Final = "text/plain; charset=utf-8"
+
+_END_FIGURES: Final = {
+    "input_tokens": "",
+    "output_tokens": "",
+    "cost_usd": "",
+    "latency_s": ".5f",
+    "time_to_first_token_s": ".5f",
+    "inter_token_latency_s": ".5f",
+    "tokens_per_second": ".2f",
+}
+"""What LLMstudio 0.3 writes after its end token, and how."""
+
+
+def completion(reply: Reply, call: Call) -> dict[str, Any]:
+    """The documented object, nulls and order included."""
+    assert reply.started is not None, "a stream that ended well has started"
+    choices = [_choice(choice, call) for choice in openai.completion(reply)["choices"]]
+    return {
+        "id": call.id,
+        "choices": choices,
+        "created": reply.started.created,
+        "model": call.model_name(reply.started),
+        "object": "chat.completion",
+        "system_fingerprint": None,
+        "usage": None,
+        "session_id": call.session_id,
+        "chat_input": call.chat_input,
+        "chat_output": _output(choices[0]["message"]),
+        "context": call.context,
+        "provider": call.provider,
+        "timestamp": time.time(),
+        "parameters": call.parameters,
+        "metrics": metrics(reply.usage, reply.metrics),
+    }
+
+
+def _choice(choice: dict[str, Any], call: Call) -> dict[str, Any]:
+    said = choice["message"]
+    reason = choice["finish_reason"]
+    message = {"content": said["content"], "role": "assistant", "function_call": None, "tool_calls": said.get("tool_calls")}
+    message |= {name: value for name, value in said.items() if name not in message and value is not None}
+    if call.has_functions and message["tool_calls"]:  # the caller's tools are those of 2023
+        message |= {"function_call": message["tool_calls"][0]["function"], "tool_calls": None}
+        reason = "function_call" if reason == "tool_calls" else reason
+    return {"finish_reason": reason, "index": choice["index"], "logprobs": choice["logprobs"], "message": message}
+
+
+def _output(message: dict[str, Any]) -> str:
+    """The text, or the arguments of the tool that the model asks for."""
+    call = message["function_call"] or (message["tool_calls"][0].get("function") if message["tool_calls"] else None)
+    return message["content"] or (call["arguments"] if call else "")
+
+
+def metrics(usage: m.Usage | None, measured: m.Metrics | None) -> dict[str, Any]:
+    """What the call took."""
+    assert usage is not None, "the chat service tells what every call took"
+    assert measured is not None, "the same"
+    return {
+        "input_tokens": usage.prompt_tokens,
+        "output_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+        "cost_usd": measured.cost_usd,
+        "latency_s": measured.latency,
+        "time_to_first_token_s": measured.time_to_first_token,
+        "inter_token_latency_s": measured.inter_token_latency,
+        "tokens_per_second": measured.chunks / measured.latency if measured.latency > 0 else None,
+    }
+
+
+class Writer(Protocol):
+    """Writes a stream."""
+
+    content_type: str
+
+    def write(self, batch: m.Batch) -> bytes:
+        """What a batch adds. May be empty."""
+        ...
+
+    def end(self) -> bytes:
+        """What ends a stream that went well. May be empty."""
+        ...
+
+
+class TextWriter:
+    """The text of the first choice, bare."""
+
+    content_type = TEXT
+
+    def __init__(self, *, end_token: bool) -> None:
+        self._end_token = end_token
+        self._reply = Reply()
+
+    def write(self, batch: m.Batch) -> bytes:
+        for event in batch:
+            if isinstance(event, m.Usage | m.Metrics):
+                self._reply.add(event)
+        return "".join(event.text for event in batch if isinstance(event, m.TextDelta) and event.choice == 0).encode()
+
+    def end(self) -> bytes:
+        if not self._end_token:
+            return b""
+        found = metrics(self._reply.usage, self._reply.metrics)
+        return b",".join((b"<END_TOKEN>", *(f"{name}={_figure(name, found[name])}".encode() for name in _END_FIGURES)))
+
+
+class ChunkWriter:
+    """One `chat.completion.chunk` object for each batch: the 1.x clients take each piece of the transfer for one."""
+
+    content_type = JSON
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._reply = Reply()
+
+    def write(self, batch: m.Batch) -> bytes:
+        choices: dict[int, dict[str, Any]] = {}
+        for event in batch:
+            self._reply.add(event)
+            if isinstance(event, m.Started | m.Usage | m.Metrics):
+                continue
+            choice = choices.get(event.choice)
+            if choice is None:
+                delta: dict[str, Any] = {"role": "assistant", "content": None}
+                choice = choices[event.choice] = {"delta": delta, "finish_reason": None, "index": event.choice, "logprobs": None}
+            delta = choice["delta"]
+            match event:
+                case m.TextDelta():
+                    delta["content"] = (delta["content"] or "") + event.text
+                case m.ToolCallDelta():
+                    delta.setdefault("tool_calls", []).append(openai.tool_call_delta(event))
+                case m.RefusalDelta():
+                    delta["refusal"] = delta.get("refusal", "") + event.text
+                case m.Finished():
+                    choice["finish_reason"] = openai.finish_reason(event)
+                case _:
+                    pass  # the clients know no other
+        return self._chunk([choices[index] for index in sorted(choices)]) if choices else b""
+
+    def end(self) -> bytes:
+        return b""
+
+    def _chunk(self, choices: list[dict[str, Any]]) -> bytes:
+        """What repeats the request comes once, in the last one, as it may be long."""
+        started = self._reply.started
+        assert started is not None, "it is the first event"
+        call = self._call
+        last = self._reply.metrics is not None
+        return dumps(
+            {
+                "id": call.id,
+                "choices": choices,
+                "created": started.created,
+                "model": call.model_name(started),
+                "object": "chat.completion.chunk",
+                "system_fingerprint": None,
+                "chat_input": call.chat_input if last else None,
+                "chat_output": "".join(self._reply.choices[0].text) if last else None,
+                "chat_output_stream": next((c["delta"]["content"] for c in choices if c["index"] == 0), None) or "",
+                "context": call.context if last else None,
+                "provider": call.provider,
+                "timestamp": time.time(),
+                "parameters": call.parameters if last else None,
+                "metrics": metrics(self._reply.usage, self._reply.metrics) if last else None,
+            }
+        )
+
+
+def _figure(name: str, value: float | None) -> str:
+    return "null" if value is None else format(value, _END_FIGURES[name])

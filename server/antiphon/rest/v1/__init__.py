@@ -1,0 +1,1 @@
+"""Generated from proto/antiphon/rest/v1: `make proto`."""

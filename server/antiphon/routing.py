@@ -1,0 +1,108 @@
+"""Which provider answers for which model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from msgspec import Struct
+
+from antiphon.config import ConfigError
+from antiphon.errors import ModelNotFound, ProviderNotFound
+from antiphon.providers.base import Provider
+
+
+class Route(Struct, frozen=True):
+    """Where a request goes: the provider, and the provider's own name of the model."""
+
+    provider: Provider
+    model: str
+
+
+class ModelEntry(Struct, frozen=True):
+    """A model that can be asked for by name."""
+
+    name: str
+    provider: str
+    is_default: bool
+
+
+class Router:
+    """Resolves model names.
+
+    A name is looked for, in this order: as one that a provider lists; as `provider/model`, where the provider lists that
+    model, or a pattern that fits it, or nothing at all; as one that fits a provider's pattern, `*` alone last. What several
+    providers list belongs to the first. A name that begins with a provider's never goes to another one.
+    """
+
+    def __init__(self, providers: Sequence[tuple[Provider, Sequence[str]]], default: str | None = None) -> None:
+        """`providers` are pairs of a provider and its models: names, and patterns with `*`.
+
+        Raises `ConfigError` when there is no model to be the default, or `default` names none.
+        """
+        self._providers = {provider.name: (provider, tuple(models)) for provider, models in providers}
+        self._named: dict[str, Provider] = {}
+        self._patterns: list[tuple[str, Provider]] = []
+        for provider, models in providers:
+            for model in models:
+                if "*" in model:
+                    self._patterns.append((model, provider))
+                else:
+                    self._named.setdefault(model, provider)
+        self._patterns.sort(key=lambda entry: entry[0] == "*")
+        self.default = default or next(iter(self._named), "")
+        if not self.default:
+            raise ConfigError("models.default: is not set, and no provider lists a model by name")
+        try:
+            route = self._resolve(self.default)
+        except ModelNotFound:
+            raise ConfigError(f"models.default: no provider has the model {self.default!r}") from None
+        if self._named.get(route.model) is route.provider:
+            self.default = route.model  # as it is listed
+
+    def resolve(self, model: str, provider: str = "") -> Route:
+        """The route of a model; the default's for an empty name. With `provider` it is that one's. Raises `ModelNotFound`."""
+        if provider:
+            return self._resolve_at(provider, model)
+        return self._resolve(model or self.default)
+
+    def providers(self) -> list[str]:
+        """The names of the providers, in order of configuration."""
+        return list(self._providers)
+
+    def models_at(self, provider: str) -> list[str]:
+        """The models that a provider lists by name, in its order. Raises `ProviderNotFound`."""
+        if provider not in self._providers:
+            raise ProviderNotFound(provider)
+        return [model for model in self._providers[provider][1] if "*" not in model]
+
+    def models(self) -> list[ModelEntry]:
+        """The models that are listed by name, in order of name."""
+        return [ModelEntry(name, provider.name, is_default=name == self.default) for name, provider in sorted(self._named.items())]
+
+    def model(self, name: str) -> ModelEntry:
+        """The entry of a model that can be asked for, listed or not. Raises `ModelNotFound`."""
+        return ModelEntry(name, self._resolve(name).provider.name, is_default=name == self.default)
+
+    def _resolve(self, model: str) -> Route:
+        provider = self._named.get(model)
+        if provider is not None:
+            return Route(provider, model)
+        prefix, slash, rest = model.partition("/")
+        if slash and rest and prefix in self._providers:
+            try:
+                return self._resolve_at(prefix, rest)
+            except ModelNotFound:
+                raise ModelNotFound(model) from None
+        for pattern, provider in self._patterns:
+            if fnmatchcase(model, pattern):
+                return Route(provider, model)
+        raise ModelNotFound(model)
+
+    def _resolve_at(self, name: str, model: str) -> Route:
+        if name not in self._providers:
+            raise ProviderNotFound(name)
+        provider, models = self._providers[name]
+        if not model or (models and not any(fnmatchcase(model, pattern) for pattern in models)):
+            raise ModelNotFound(model)
+        return Route(provider, model)

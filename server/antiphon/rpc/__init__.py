@@ -1,0 +1,1 @@
+"""The typed gRPC API: the server, its interceptor, and one servicer for each service."""

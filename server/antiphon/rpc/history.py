@@ -1,0 +1,160 @@
+"""HistoryService."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import grpc
+
+from antiphon.auth.caller import caller
+from antiphon.errors import InvalidRequest, Violation
+from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
+from antiphon.rpc.convert import messages_from_proto
+from antiphon.rpc.convert_history import conversation_to_proto, stored_to_proto
+from antiphon.v1 import history_pb2, history_pb2_grpc
+
+MAX_PAGE_SIZE = 1000
+CONVERSATIONS_A_PAGE = 50
+MESSAGES_A_PAGE = 100
+
+CHANGEABLE = ("title", "pinned")
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
+    """The caller's own conversations."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def ListConversations(
+        self, request: history_pb2.ListConversationsRequest, context: Context
+    ) -> history_pb2.ListConversationsResponse:
+        """One page."""
+        _refuse(_page_size(request.page_size))
+        page = await self._store.list(
+            caller().owner,
+            size=request.page_size or CONVERSATIONS_A_PAGE,
+            token=request.page_token,
+            pinned=request.pinned if request.HasField("pinned") else None,
+            source=request.source,
+            title_contains=request.title_contains,
+        )
+        return history_pb2.ListConversationsResponse(
+            conversations=map(conversation_to_proto, page.conversations), next_page_token=page.next_token
+        )
+
+    async def GetConversation(
+        self, request: history_pb2.GetConversationRequest, context: Context
+    ) -> history_pb2.GetConversationResponse:
+        """One conversation."""
+        _refuse(_required("id", request.id))
+        conversation = await self._store.get(caller().owner, request.id)
+        return history_pb2.GetConversationResponse(conversation=conversation_to_proto(conversation))
+
+    async def CreateConversation(
+        self, request: history_pb2.CreateConversationRequest, context: Context
+    ) -> history_pb2.CreateConversationResponse:
+        """The new conversation."""
+        wanted = request.conversation
+        _refuse(_length("title", wanted.title, MAX_TITLE), _length("source", wanted.source, MAX_SOURCE))
+        conversation = await self._store.create(
+            caller().owner,
+            title=wanted.title,
+            source=wanted.source,
+            pinned=wanted.pinned,
+            messages=messages_from_proto(request.messages),
+        )
+        return history_pb2.CreateConversationResponse(conversation=conversation_to_proto(conversation))
+
+    async def UpdateConversation(
+        self, request: history_pb2.UpdateConversationRequest, context: Context
+    ) -> history_pb2.UpdateConversationResponse:
+        """The conversation after the change: only what the mask names."""
+        wanted, paths = request.conversation, request.update_mask.paths
+        _refuse(_required("conversation.id", wanted.id), _mask(paths), _length("title", wanted.title, MAX_TITLE))
+        conversation = await self._store.update(
+            caller().owner,
+            wanted.id,
+            title=wanted.title if "title" in paths else None,
+            pinned=wanted.pinned if "pinned" in paths else None,
+        )
+        return history_pb2.UpdateConversationResponse(conversation=conversation_to_proto(conversation))
+
+    async def DeleteConversation(
+        self, request: history_pb2.DeleteConversationRequest, context: Context
+    ) -> history_pb2.DeleteConversationResponse:
+        """Nothing."""
+        _refuse(_required("id", request.id))
+        await self._store.delete(caller().owner, request.id)
+        return history_pb2.DeleteConversationResponse()
+
+    async def ForkConversation(
+        self, request: history_pb2.ForkConversationRequest, context: Context
+    ) -> history_pb2.ForkConversationResponse:
+        """The fork."""
+        _refuse(_required("id", request.id), _length("title", request.title, MAX_TITLE, within=""))
+        conversation = await self._store.fork(
+            caller().owner, request.id, message_id=request.message_id or None, title=request.title or None
+        )
+        return history_pb2.ForkConversationResponse(conversation=conversation_to_proto(conversation))
+
+    async def ListMessages(self, request: history_pb2.ListMessagesRequest, context: Context) -> history_pb2.ListMessagesResponse:
+        """One page."""
+        _refuse(_required("conversation_id", request.conversation_id), _page_size(request.page_size))
+        page = await self._store.messages(
+            caller().owner, request.conversation_id, size=request.page_size or MESSAGES_A_PAGE, token=request.page_token
+        )
+        return history_pb2.ListMessagesResponse(messages=map(stored_to_proto, page.messages), next_page_token=page.next_token)
+
+    async def AppendMessages(
+        self, request: history_pb2.AppendMessagesRequest, context: Context
+    ) -> history_pb2.AppendMessagesResponse:
+        """What was appended, and the conversation after it."""
+        _refuse(
+            _required("conversation_id", request.conversation_id),
+            [] if request.messages else [Violation(("messages",), "must hold at least one message")],
+        )
+        conversation, appended = await self._store.append(
+            caller().owner,
+            request.conversation_id,
+            messages_from_proto(request.messages),
+            expected_head=request.expected_head_message_id or None,
+        )
+        return history_pb2.AppendMessagesResponse(
+            messages=map(stored_to_proto, appended), conversation=conversation_to_proto(conversation)
+        )
+
+
+def _refuse(*found: Iterable[Violation]) -> None:
+    """Raises `InvalidRequest` if there is any violation."""
+    wrong = tuple(violation for violations in found for violation in violations)
+    if wrong:
+        raise InvalidRequest("The request is not valid: see the field violations.", wrong)
+
+
+def _required(field: str, value: str) -> list[Violation]:
+    return [] if value else [Violation(tuple(field.split(".")), "is required")]
+
+
+def _page_size(size: int) -> list[Violation]:
+    return [] if 0 <= size <= MAX_PAGE_SIZE else [Violation(("page_size",), f"must be between 1 and {MAX_PAGE_SIZE}")]
+
+
+def _length(field: str, value: str, most: int, within: str = "conversation") -> list[Violation]:
+    if len(value) <= most:
+        return []
+    return [Violation((within, field) if within else (field,), f"must not be longer than {most} characters")]
+
+
+def _mask(paths: Iterable[str]) -> list[Violation]:
+    named = list(paths)
+    if not named:
+        return [Violation(("update_mask",), "must name at least one of title, pinned")]
+    return [
+        Violation(("update_mask", "paths", index), "must be title or pinned")
+        for index, path in enumerate(named)
+        if path not in CHANGEABLE
+    ]

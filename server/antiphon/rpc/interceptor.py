@@ -1,0 +1,197 @@
+"""What happens around every call: a request id, the caller's key, one log line, and the one place where errors become statuses.
+
+A servicer raises; it never aborts. An error of a REST call goes through its dialect, which alone knows the shape of the body: the
+body and the HTTP status are sent first, and the true gRPC status ends the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing
+from typing import Any, Self, TypeAlias
+
+import grpc
+import structlog
+from google.api import httpbody_pb2
+from google.protobuf.message import DecodeError
+
+from antiphon.auth.caller import ANONYMOUS, CALLER
+from antiphon.auth.keys import KeyRing
+from antiphon.errors import AntiphonError, InvalidRequest, told
+from antiphon.rpc.status import DETAILS_KEY, code_of, status_of
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+HttpError: TypeAlias = tuple[int, Mapping[str, str], bytes]
+"""An HTTP status, headers, and a JSON body."""
+ErrorRenderer: TypeAlias = Callable[[AntiphonError], HttpError]
+
+OPEN_SERVICES = frozenset(
+    {"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"}
+)
+"""What may be called without a key: it tells nothing but the public contract and whether the server is well."""
+
+OPEN_METHODS = frozenset({"/antiphon.rest.v1.EngineService/GetHealth"})
+"""The same, of services whose other methods want a key."""
+
+BODY_KEY_METHODS = frozenset({"/antiphon.rest.v1.EngineService/CreateEngineChat"})
+"""What may carry its key in the body: without `authorization` the caller is `ANONYMOUS`, and the servicer refuses it or not."""
+
+REQUEST_ID = "x-request-id"
+
+PIECE = 1024 * 1024
+"""Bytes of a body that are written at once."""
+_GOOD_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+log = structlog.get_logger(__name__)
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps every handler of the server, but those of `OPEN_SERVICES` and `OPEN_METHODS`."""
+
+    def __init__(self, keys: KeyRing, renderers: Mapping[str, ErrorRenderer]) -> None:
+        """`renderers` turn an error into an HTTP answer, by full name of REST service, or of a method that has its own."""
+        self._keys = keys
+        self._renderers = renderers
+        self._wrapped: dict[str, Handler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Wraps a method's handler once, and keeps it: the methods of a server do not change."""
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            service, _, name = method.removeprefix("/").rpartition("/")
+            if handler is None or service in OPEN_SERVICES or method in OPEN_METHODS:
+                return handler
+            wrapped = self._wrapped[method] = self._wrap(service, name, handler)
+        return wrapped
+
+    def _wrap(self, service: str, name: str, handler: Any) -> Handler:
+        render = self._renderers.get(f"{service}/{name}", self._renderers.get(service))
+        method = f"{service.rpartition('.')[2]}/{name}"
+        key_in_body = f"/{service}/{name}" in BODY_KEY_METHODS
+        if handler.unary_unary:
+
+            async def unary(request: Any, context: Context) -> Any:
+                async with _Call(self._keys, method, context, None):
+                    if isinstance(request, InvalidRequest):
+                        raise request
+                    return await handler.unary_unary(request, context)
+
+            return grpc.unary_unary_rpc_method_handler(unary, _reader(handler.request_deserializer), handler.response_serializer)
+
+        assert handler.unary_stream, f"{service}/{name}: no other kind of method is wrapped"
+        assert inspect.isasyncgenfunction(handler.unary_stream), f"{service}/{name} must be an asynchronous generator"
+
+        async def stream(request: Any, context: Context) -> None:
+            # grpc.aio does not close the generators of handlers; this does, so that a provider's call ends with its caller's.
+            messages = handler.unary_stream(request, context)
+            async with _Call(self._keys, method, context, render, key_in_body=key_in_body) as call, aclosing(messages):
+                if isinstance(request, InvalidRequest):
+                    raise request
+                await call.write_all(messages)
+
+        return grpc.unary_stream_rpc_method_handler(stream, _reader(handler.request_deserializer), handler.response_serializer)
+
+
+def _reader(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Reads a request. One that cannot be read becomes the error that its call ends with: gRPC's own is in no dialect's shape."""
+
+    def deserialize(data: bytes) -> Any:
+        try:
+            return read(data)
+        except DecodeError:
+            return InvalidRequest("The request cannot be read: a text in it is not UTF-8.")
+
+    return deserialize
+
+
+def _pieces(body: httpbody_pb2.HttpBody) -> Iterator[httpbody_pb2.HttpBody]:
+    """A body in pieces that are no larger than a message may be; Envoy puts them together."""
+    for at in range(0, len(body.data), PIECE):
+        yield httpbody_pb2.HttpBody(content_type=body.content_type if at == 0 else "", data=body.data[at : at + PIECE])
+
+
+class _Call:
+    """One call, as a context: entered, it has a request id and a good key; left, it is logged, and its error is a status."""
+
+    __slots__ = ("_context", "_key_in_body", "_keys", "_method", "_render", "_request_id", "_start", "_written")
+
+    def __init__(
+        self, keys: KeyRing, method: str, context: Context, render: ErrorRenderer | None, *, key_in_body: bool = False
+    ) -> None:
+        self._keys = keys
+        self._key_in_body = key_in_body
+        self._method = method
+        self._context = context
+        self._render = render
+        self._request_id = ""
+        self._start = time.monotonic()
+        self._written = False
+
+    async def __aenter__(self) -> Self:
+        metadata = {str(key): value for key, value in self._context.invocation_metadata() or ()}
+        request_id = str(metadata.get(REQUEST_ID, ""))
+        self._request_id = request_id if _GOOD_REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=self._request_id)
+        try:
+            if self._render is None:
+                # REST callers get it from Envoy, which spares them a write of its own here.
+                await self._context.send_initial_metadata(((REQUEST_ID, self._request_id),))
+            authorization = str(metadata.get("authorization", "")) or None
+            anonymous = authorization is None and self._key_in_body
+            principal = ANONYMOUS if anonymous else self._keys.authenticate(authorization)
+        except AntiphonError as error:
+            await self._fail(error)
+            raise  # not reached: `_fail` aborts
+        CALLER.set(principal)
+        structlog.contextvars.bind_contextvars(key=principal.name)
+        return self
+
+    async def write_all(self, messages: AsyncIterator[Any]) -> None:
+        """Writes a stream of answers."""
+        async for message in messages:
+            self._written = True
+            if isinstance(message, httpbody_pb2.HttpBody) and len(message.data) > PIECE:
+                for piece in _pieces(message):
+                    await self._context.write(piece)
+            else:
+                await self._context.write(message)
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        match error:
+            case None:
+                self._log("OK")
+            case asyncio.CancelledError():
+                self._log("CANCELLED")
+            case Exception():
+                if not isinstance(error, AntiphonError):
+                    log.error("call_failed", exc_info=error)
+                await self._fail(told(error))
+
+    async def _fail(self, error: AntiphonError) -> None:
+        """Tells the caller, and aborts the call: raises."""
+        code = code_of(error)
+        self._log(code.name, reason=error.reason)
+        if self._render is not None and not self._written:
+            status, headers, body = self._render(error)
+            metadata = (("x-http-status", str(status)), *headers.items())
+            await self._context.send_initial_metadata(metadata)
+            await self._context.write(httpbody_pb2.HttpBody(content_type="application/json", data=body))
+        details = (*(self._context.trailing_metadata() or ()), (DETAILS_KEY, status_of(error).SerializeToString()))
+        await self._context.abort(code, error.message, details)
+
+    def _log(self, code: str, **fields: Any) -> None:
+        duration = round((time.monotonic() - self._start) * 1000, 1)
+        log.info("call", method=self._method, code=code, duration_ms=duration, **fields)

@@ -1,0 +1,60 @@
+"""ModelService."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import grpc
+
+from antiphon.errors import InvalidRequest, Violation
+from antiphon.routing import ModelEntry, Router
+from antiphon.v1 import models_pb2, models_pb2_grpc
+
+DEFAULT_PAGE_SIZE = 100
+MAX_PAGE_SIZE = 1000
+
+
+class ModelServicer(models_pb2_grpc.ModelServiceServicer):
+    """Tells which models this gateway offers."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    async def ListModels(
+        self, request: models_pb2.ListModelsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> models_pb2.ListModelsResponse:
+        """One page of models, in order of name. The page token is the last name of the page before."""
+        if request.page_size < 0:
+            raise InvalidRequest("The page size is negative.", (Violation(("page_size",), "must not be negative"),))
+        size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+        after = _decode(request.page_token)
+        entries = [entry for entry in self._router.models() if entry.name > after]
+        page, more = entries[:size], len(entries) > size
+        return models_pb2.ListModelsResponse(
+            models=[_model(entry) for entry in page], next_page_token=_encode(page[-1].name) if more else ""
+        )
+
+    async def GetModel(
+        self, request: models_pb2.GetModelRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> models_pb2.GetModelResponse:
+        """One model."""
+        return models_pb2.GetModelResponse(model=_model(self._router.model(request.name)))
+
+
+def _model(entry: ModelEntry) -> models_pb2.Model:
+    return models_pb2.Model(name=entry.name, provider=entry.provider, is_default=entry.is_default)
+
+
+def _encode(name: str) -> str:
+    return base64.urlsafe_b64encode(name.encode()).decode()
+
+
+def _decode(token: str) -> str:
+    try:
+        return base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeError):
+        raise InvalidRequest(
+            "The page token is not one of ours.", (Violation(("page_token",), "must be a next_page_token"),)
+        ) from None

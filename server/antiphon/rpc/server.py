@@ -1,0 +1,81 @@
+"""The gRPC server: its options, its health, and how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from antiphon.config import MAX_MESSAGE_BYTES
+
+MAX_CONCURRENT_STREAMS = 1000
+"""Calls that may go on at once on one connection; more wait in the client."""
+
+MAX_METADATA_BYTES = 64 * 1024
+"""The largest metadata of a call."""
+
+LAST_WORDS = 1.0
+"""Seconds that calls which are cut short by a stop have to tell their callers."""
+
+log = structlog.get_logger(__name__)
+
+
+class Server:
+    """A grpc.aio server with health and reflection."""
+
+    def __init__(
+        self, interceptor: grpc.aio.ServerInterceptor, registrations: Iterable[tuple[str, Callable[[grpc.aio.Server], None]]]
+    ) -> None:
+        """`registrations` are pairs of a service's full name and what adds its servicer to a server."""
+        self._server = grpc.aio.server(
+            interceptors=[interceptor],
+            options=[
+                ("grpc.so_reuseport", 1),
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                # The headers of a request, as much as Envoy takes: the query of a proxied call is among them.
+                ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+                ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+                ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
+                # Clients may ping to keep a silent stream alive through what lies between.
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ],
+        )
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = [reflection.SERVICE_NAME, health.SERVICE_NAME]
+        for name, register in registrations:
+            register(self._server)
+            names.append(name)
+        reflection.enable_server_reflection(names, self._server)
+        self._names = ["", *names]
+
+    def listen(self, address: str) -> None:
+        """Adds an address: "host:port" or "unix:/path". Raises `OSError` if it is taken."""
+        try:
+            self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"{address} cannot be listened on: is it taken?") from error
+
+    async def start(self) -> None:
+        """Starts to answer, and says so in its health."""
+        await self._server.start()
+        for name in self._names:
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self, grace: float, interrupt: Callable[[], None]) -> None:
+        """Stops: not healthy from now on, no new calls.
+
+        The calls in flight have `grace` seconds; then `interrupt` is called, which is to end them with an error of their own.
+        """
+        await self._health.enter_graceful_shutdown()
+        stopping = asyncio.create_task(self._server.stop(grace + LAST_WORDS))
+        done, _ = await asyncio.wait([stopping], timeout=grace)
+        if not done:
+            interrupt()
+        await stopping

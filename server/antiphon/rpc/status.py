@@ -1,0 +1,81 @@
+"""Turns an error into a `google.rpc.Status`: the one place that knows which reason is which gRPC status."""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from antiphon.errors import AntiphonError, InvalidRequest, Reason, Violation
+
+DOMAIN = "antiphon"
+MAX_VIOLATIONS = 20
+MAX_TEXT = 200
+"""Fields at fault, and characters of each name, that are told: trailers of more than some kilobytes do not arrive."""
+
+DETAILS_KEY = "grpc-status-details-bin"
+"""The trailer that carries the serialised `google.rpc.Status`."""
+
+_CODES = {
+    Reason.INVALID_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.UNSUPPORTED: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    Reason.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.MODEL_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Reason.SHUTTING_DOWN: grpc.StatusCode.UNAVAILABLE,
+    Reason.INTERNAL: grpc.StatusCode.INTERNAL,
+    Reason.PROVIDER_RATE_LIMITED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.PROVIDER_REJECTED: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.PROVIDER_CREDENTIALS: grpc.StatusCode.UNAVAILABLE,
+    Reason.PROVIDER_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.PROVIDER_TIMEOUT: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Reason.PROVIDER_PROTOCOL: grpc.StatusCode.UNAVAILABLE,
+    Reason.CONVERSATION_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.MESSAGE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.CONVERSATION_CHANGED: grpc.StatusCode.ABORTED,
+    Reason.TURN_NOT_COMPLETE: grpc.StatusCode.ABORTED,
+    Reason.STORE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.CONTEXT_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+}
+
+
+def code_of(error: AntiphonError) -> grpc.StatusCode:
+    """The gRPC status code of an error."""
+    return _CODES[error.reason]
+
+
+def status_of(error: AntiphonError) -> status_pb2.Status:
+    """The status with its details: `ErrorInfo` always, `BadRequest` and `RetryInfo` where they apply."""
+    packed = [
+        _pack(
+            error_details_pb2.ErrorInfo(
+                reason=error.reason, domain=DOMAIN, metadata={name: value[:MAX_TEXT] for name, value in error.metadata.items()}
+            )
+        )
+    ]
+    if isinstance(error, InvalidRequest) and error.violations:
+        violations = [
+            error_details_pb2.BadRequest.FieldViolation(
+                field=_path(violation), description=violation.message, reason=violation.kind.upper()
+            )
+            for violation in error.violations[:MAX_VIOLATIONS]
+        ]
+        packed.append(_pack(error_details_pb2.BadRequest(field_violations=violations)))
+    if error.retry_after is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(round(error.retry_after * 1000))
+        packed.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
+    code: int = code_of(error).value[0]
+    return status_pb2.Status(code=code, message=error.message, details=packed)
+
+
+def _pack(message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed
+
+
+def _path(violation: Violation) -> str:
+    """("messages", 0, "role") as "messages[0].role"."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in violation.path).removeprefix(".")

@@ -1,0 +1,399 @@
+"""Runs the gateway on one machine: the server's workers and Envoy, each a process of its own, started again when it dies.
+
+The rules:
+
+- Before anything starts, the two addresses are tried: one that is taken is told by the name of its setting.
+- A child that dies is started again, at once if it had lived a while, else after a delay that doubles. Until the gateway has been
+  ready once, a child that keeps dying, or says that the configuration is not usable, ends the whole: there is somebody there to
+  read why. After that a child is never given up, as the others may still serve; and one that a signal ended is started again at
+  once unless it had only just started: whoever killed it, or whatever it crashed on, callers wait for it.
+- Envoy gets what it needs of the environment, which no secret is in; the workers get all.
+- SIGTERM, SIGINT: the workers get SIGTERM and finish their calls, through an Envoy that is still there; then Envoy. A second signal
+  kills what is left.
+- Children have sessions of their own, so that Ctrl-C in a terminal reaches this process alone; and on Linux they die with it,
+  however it dies.
+
+Signals only processes that it started itself. Knows nothing of what the children do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from antiphon import edge
+from antiphon.config import Config, split_address
+
+QUICK = 5.0
+"""A child that ends within so many seconds of its start has not lived."""
+
+QUICK_KILL = 1.0
+"""The same, for one that a signal ended after the gateway had been ready."""
+
+ATTEMPTS = 5
+"""How often a child may end quickly, one after the other, before the gateway has been ready."""
+
+FIRST_DELAY = 0.2
+"""Seconds before a child that ended quickly is started again; doubled each time it does."""
+
+LONGEST_DELAY = 10.0
+"""Seconds."""
+
+UNUSABLE = 2
+"""The exit code by which a worker says that its configuration is not usable, so that starting it again is of no use."""
+
+MARGIN = 5.0
+"""Seconds that a child has to end beyond those that it was promised."""
+
+POLL = 0.05
+"""Seconds between two looks at whether the gateway is ready."""
+
+PATIENCE = 10.0
+"""Seconds after which, and then again and again, it is told what the start still waits for."""
+
+LONGEST_SOCKET_PATH = 103
+"""Bytes of a unix socket's path: the smallest limit of the systems that have them."""
+
+# Runs before the child's own program, in its process: asks the kernel for SIGKILL at the parent's death (1 is PR_SET_PDEATHSIG).
+# A program rather than a preexec_fn, which would run Python in a fork of a process that may have threads.
+_LEASH = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+Say = Callable[[str], None]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a child runs. `name` is how it is spoken of; `command` begins with an absolute path; `folder` is where it runs."""
+
+    name: str
+    command: Sequence[str]
+    folder: Path
+    grace: float
+    """Seconds that it may take to end after SIGTERM."""
+
+
+class GaveUp(Exception):
+    """A child cannot be started; the message says which, and how it ended."""
+
+
+class Child:
+    """One child: started, and started again, until it is stopped."""
+
+    def __init__(self, program: Program, environment: Mapping[str, str], output: int, say: Say) -> None:
+        """`output` is the file descriptor that takes the child's standard output and error."""
+        self.program = program
+        self.settled = False
+        """Set once the gateway has been ready: from then on the child is never given up."""
+        self._environment = dict(environment)
+        self._output = output
+        self._say = say
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = asyncio.Event()
+        self._signal = signal.SIGTERM
+        self._task = asyncio.create_task(self._keep(), name=program.name)
+
+    @property
+    def task(self) -> asyncio.Task[None]:
+        """Ends when the child was stopped, or fails with `GaveUp`."""
+        return self._task
+
+    async def stop(self) -> None:
+        """Ends the child, by force once its grace is over, and returns when it has ended."""
+        self._end(signal.SIGTERM)
+        done, _ = await asyncio.wait([self._task], timeout=self.program.grace)
+        if not done:
+            self._say(f"{self.program.name} did not end within {self.program.grace:g} s of SIGTERM: killed")
+            self.kill()
+            await asyncio.wait([self._task])
+
+    def kill(self) -> None:
+        """Ends the child by force, without waiting."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._signal is not signal.SIGKILL:
+            self._signal = number  # for a process that is being started at this moment
+        self._stopping.set()
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+    async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        quick = 0
+        while not self._stopping.is_set():
+            started = loop.time()
+            try:
+                code = await self._run()
+                how = _how(code)
+            except OSError as error:  # no process to be had, for now
+                code, how = 1, f"not even started: {error.strerror}"
+            lived = loop.time() - started
+            if self._stopping.is_set():
+                return
+            quick = quick + 1 if lived < (QUICK_KILL if self.settled and code < 0 else QUICK) else 0
+            if not self.settled and code == UNUSABLE:
+                raise GaveUp(f"{self.program.name} cannot start: {how}. It says why above.")
+            if not self.settled and quick >= ATTEMPTS:
+                raise GaveUp(f"{self.program.name} cannot start: it ended {quick} times within {QUICK:g} s, the last time {how}.")
+            delay = min(FIRST_DELAY * 2 ** (quick - 1), LONGEST_DELAY) if quick else 0.0
+            when = f"in {delay:g} s" if delay else "now"
+            self._say(f"{self.program.name} ended ({how}) after {lived:.1f} s; starting it again {when}")
+            log.warning("child ended", child=self.program.name, how=how, lived_s=round(lived, 1), restart_in_s=delay)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._stopping.wait()
+
+    async def _run(self) -> int:
+        """Runs the program once, and returns its exit code, or the negative number of the signal that ended it."""
+        process = await asyncio.create_subprocess_exec(
+            *_leashed(self.program.command),
+            cwd=self.program.folder,
+            env=self._environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=self._output,
+            start_new_session=True,
+        )
+        self._process = process
+        if self._stopping.is_set():
+            self._end(self._signal)
+        try:
+            return await process.wait()
+        finally:
+            self._process = None
+
+
+async def supervise(
+    config: Config, config_path: Path | None, environment: Mapping[str, str], *, say: Say, ready: Callable[[], None]
+) -> int:
+    """Runs the gateway until it is told to stop, and returns the exit code of the whole.
+
+    `config_path` is the file that `config` was read from, for the workers; `environment` is theirs, and some of it Envoy's. `say`
+    takes lines for the operator, `ready` is called once when every worker and Envoy answer. The code is 0 after one signal, 128 and
+    the signal's number after a second one, 1 when an address is taken or a child cannot be started. Raises `OSError` if the runtime
+    folder cannot be made.
+    """
+    taken = unusable_addresses(config)
+    for line in taken:
+        say(line)
+    if taken:
+        return 1
+    with runtime_folder() as folder, _output(config) as output:
+        edge.prepare(folder, config.rest.listen, [edge.worker_socket(number) for number in range(config.workers)])
+        here = Path.cwd()
+        workers = [
+            Program(
+                f"worker {number}",
+                worker_command(config_path, folder / edge.worker_socket(number), number),
+                folder=here,
+                grace=config.limits.drain + MARGIN,
+            )
+            for number in range(config.workers)
+        ]
+        # Envoy's work for a call is a tenth of a worker's.
+        threads = min((config.workers + 1) // 2, os.cpu_count() or 1)
+        envoy = Program("Envoy", edge.command(threads), folder=folder, grace=MARGIN)
+
+        def start(program: Program) -> Child:
+            return Child(program, edge.environment(environment) if program is envoy else environment, output, say)
+
+        return await run(
+            workers, envoy, start, lambda: edge.missing(folder, config.workers), drain=config.limits.drain, say=say, ready=ready
+        )
+
+
+def worker_command(config_path: Path | None, socket_path: Path, number: int) -> list[str]:
+    """The command line of a worker."""
+    chosen = ["--config", str(config_path)] if config_path else []
+    return [sys.executable, "-m", "antiphon", "serve", *chosen, "--socket", str(socket_path), "--worker", str(number)]
+
+
+async def run(
+    workers: Sequence[Program],
+    envoy: Program,
+    start: Callable[[Program], Child],
+    missing: Callable[[], Awaitable[Sequence[str]]],
+    *,
+    drain: float,
+    say: Say,
+    ready: Callable[[], None],
+) -> int:
+    """Runs `workers` and `envoy` until a signal, or until one is given up; `missing` tells what is not ready. As `supervise`."""
+    signals: list[int] = []
+    told = asyncio.Event()
+    children: list[Child] = []
+
+    def on_signal(number: int) -> None:
+        signals.append(number)
+        told.set()
+        if len(signals) == 1:
+            say(f"Stopping. Calls in flight may take {drain:g} s more; a second signal ends them at once.")
+        else:
+            for child in children:
+                child.kill()
+
+    with _signals(on_signal):
+        children.extend(start(program) for program in (*workers, envoy))
+        stopped = asyncio.create_task(told.wait())
+        starting = asyncio.create_task(_until_ready(children, missing, say, ready))
+        try:
+            await _first([stopped, *(child.task for child in children)], starting)
+            for error in _failures(children):
+                say(str(error))
+                log.error("gave up", error=str(error))
+            await asyncio.gather(*(child.stop() for child in children[:-1]))
+            await children[-1].stop()
+        finally:
+            stopped.cancel()
+            starting.cancel()
+            for child in children:
+                child.kill()
+            await asyncio.wait([stopped, starting, *(child.task for child in children)])
+    if not starting.cancelled():
+        starting.result()
+    for error in _failures(children):
+        if not isinstance(error, GaveUp):
+            raise error
+        return 1
+    return 128 + signals[-1] if len(signals) > 1 else 0
+
+
+async def _first(ends: Sequence[asyncio.Task[Any]], starting: asyncio.Task[None]) -> None:
+    """Waits until one of `ends` has ended, or `starting` has failed."""
+    waiting: set[asyncio.Task[Any]] = {*ends, starting}
+    while True:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if done != {starting} or starting.exception() is not None:
+            return
+
+
+def _failures(children: Sequence[Child]) -> list[BaseException]:
+    ended = [child.task for child in children if child.task.done() and not child.task.cancelled()]
+    return [error for task in ended if (error := task.exception()) is not None]
+
+
+async def _until_ready(
+    children: Sequence[Child], missing: Callable[[], Awaitable[Sequence[str]]], say: Say, ready: Callable[[], None]
+) -> None:
+    loop = asyncio.get_running_loop()
+    tell = loop.time() + PATIENCE
+    while lacking := await missing():
+        if loop.time() >= tell:
+            say(f"Still waiting for {', '.join(lacking)}.")
+            tell += PATIENCE
+        await asyncio.sleep(POLL)
+    await asyncio.sleep(POLL)  # Envoy's threads learn of a worker a moment later than Envoy tells of it
+    for child in children:
+        child.settled = True
+    ready()
+
+
+@contextlib.contextmanager
+def _signals(handle: Callable[[int], None]) -> Iterator[None]:
+    """Hands SIGTERM, SIGINT and, unless it is ignored as under nohup, SIGHUP to `handle`."""
+    loop = asyncio.get_running_loop()
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
+        loop.add_signal_handler(number, handle, int(number))
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def unusable_addresses(config: Config) -> list[str]:
+    """A line for each of the two listening addresses that cannot be had, which says why and what to do."""
+    lines = []
+    with contextlib.ExitStack() as held:
+        for setting, address in (("grpc.listen", config.grpc.listen), ("rest.listen", config.rest.listen)):
+            host, port = split_address(address)
+            variable = f"ANTIPHON_{setting.upper().replace('.', '__')}"
+            other = f"{address.rpartition(':')[0]}:{port + 1 if port < 65535 else port - 1}"
+            try:
+                held.enter_context(_listen(host, port))
+            except (OSError, UnicodeError) as error:  # UnicodeError: it cannot be a host name
+                if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+                    lines.append(
+                        f"{setting}: {address} is taken by another program. Stop that one, or choose another address: {setting} in "
+                        f"the configuration file, or {variable}={other}"
+                    )
+                else:
+                    reason = error.strerror if isinstance(error, OSError) else error
+                    lines.append(f"{setting}: {address} cannot be listened on: {reason}. Change {setting} or {variable}.")
+    return lines
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens as the server would. Without SO_REUSEPORT, so that no one else can be there. Raises `OSError`."""
+    family, kind, protocol, _, address = min(
+        socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE), key=lambda e: e[0] != socket.AF_INET
+    )
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+@contextlib.contextmanager
+def runtime_folder() -> Iterator[Path]:
+    """A new folder that only this user can enter, for the sockets and Envoy's files; gone at the end. Raises `OSError`."""
+    name_length = len("/antiphon-12345678/worker-255.sock")
+    usual = tempfile.gettempdir()
+    parent = usual if len(os.fsencode(usual)) + name_length <= LONGEST_SOCKET_PATH else "/tmp"  # noqa: S108  # mkdtemp is safe there
+    with tempfile.TemporaryDirectory(prefix="antiphon-", dir=parent, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def _output(config: Config) -> Iterator[int]:
+    """Where what the children print goes, as their logs do: the log file, or standard error."""
+    if config.log.file is None:
+        yield 2
+    else:
+        with config.log.file.open("ab") as file:
+            yield file.fileno()
+
+
+def _leashed(command: Sequence[str]) -> list[str]:
+    """The command line that runs `command` such that it dies with this process, where the system can do that."""
+    if not sys.platform.startswith("linux"):
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *command]
+
+
+def _how(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"by signal {-code}"

@@ -1,0 +1,77 @@
+"""A running gateway as seen from a terminal: a gRPC client."""
+
+from __future__ import annotations
+
+import sys
+
+import grpc
+from rich.console import Console
+
+from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2, models_pb2, models_pb2_grpc
+
+
+def target(address: str) -> str:
+    """What gRPC connects to: "host:port" of an address, which may be the URL that a start prints."""
+    return address.partition("://")[2].partition("/")[0] if "://" in address else address
+
+
+async def models(address: str, key: str) -> list[models_pb2.Model]:
+    """Every model of the gateway at `address`. Raises `grpc.aio.AioRpcError`."""
+    found: list[models_pb2.Model] = []
+    async with grpc.aio.insecure_channel(target(address)) as channel:
+        stub = models_pb2_grpc.ModelServiceStub(channel)
+        token = ""
+        while True:
+            page = await stub.ListModels(models_pb2.ListModelsRequest(page_token=token), metadata=_metadata(key))
+            found.extend(page.models)
+            token = page.next_page_token
+            if not token:
+                return found
+
+
+async def chat(address: str, key: str, message: str, model: str, system: str, out: Console) -> None:
+    """Says `message` and shows the reply; without one, goes on line by line until the input ends. Raises `grpc.aio.AioRpcError`."""
+    messages: list[message_pb2.Message] = []
+    if system:
+        messages.append(_message(message_pb2.ROLE_SYSTEM, system))
+    async with grpc.aio.insecure_channel(target(address)) as channel:
+        stub = chat_pb2_grpc.ChatServiceStub(channel)
+        while True:
+            said = message or out.input("[bold cyan]you>[/] " if sys.stdin.isatty() else "")
+            if said.strip():
+                messages.append(_message(message_pb2.ROLE_USER, said))
+                request = chat_pb2.GenerateRequest(model=model, messages=messages)
+                reply = await _show(stub, request, key, out)
+                messages.append(_message(message_pb2.ROLE_ASSISTANT, reply))
+            if message:
+                return
+
+
+async def _show(stub: chat_pb2_grpc.ChatServiceStub, request: chat_pb2.GenerateRequest, key: str, out: Console) -> str:
+    pieces: list[str] = []
+    try:
+        async for answer in stub.StreamGenerate(request, metadata=_metadata(key)):
+            for event in answer.events:
+                match event.WhichOneof("event"):
+                    case "thinking" if out.is_terminal:  # a pipe gets the reply alone
+                        out.print(event.thinking.text, end="", style="dim", markup=False, soft_wrap=True)
+                    case "text":
+                        pieces.append(event.text.text)
+                        out.print(event.text.text, end="", markup=False, soft_wrap=True)
+                    case "refusal":
+                        out.print(event.refusal.text, end="", style="yellow", markup=False, soft_wrap=True)
+                    case "tool_call":
+                        out.print(event.tool_call.name + event.tool_call.arguments, end="", style="magenta", markup=False)
+                    case _:
+                        pass
+    finally:
+        out.print()
+    return "".join(pieces)
+
+
+def _message(role: message_pb2.Role.ValueType, text: str) -> message_pb2.Message:
+    return message_pb2.Message(role=role, parts=[message_pb2.Part(text=text)])
+
+
+def _metadata(key: str) -> list[tuple[str, str]]:
+    return [("authorization", f"Bearer {key}")] if key else []

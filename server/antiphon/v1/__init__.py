@@ -1,0 +1,1 @@
+"""Generated from proto/antiphon/v1: `make proto`."""

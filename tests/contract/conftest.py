@@ -1,0 +1,124 @@
+"""A fresh database for each test of the history, on SQLite and on a real PostgreSQL."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from sqlalchemy import func, make_url, select
+
+from antiphon.history.base import Store
+from antiphon.history.migrate import migrate
+from antiphon.history.open import open_store
+from antiphon.history.sql import SqlStore
+from antiphon.history.tables import messages
+from tests.postgres import Postgres
+
+_NUMBERS = count()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A server of our own, which may be stopped."""
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_url(request: pytest.FixtureRequest) -> str:
+    """The server that ANTIPHON_TEST_POSTGRES_URL names, or our own."""
+    named = os.environ.get("ANTIPHON_TEST_POSTGRES_URL")
+    if named:
+        return named
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.url
+
+
+def _named(url: str, database: str) -> str:
+    return make_url(url).set(database=database).render_as_string(hide_password=False)
+
+
+async def run_sql(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "history.db"
+    asyncio.run(migrate(f"sqlite:///{path}"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_url: str) -> str:
+    name = f"antiphon_template_{os.getpid()}"
+    asyncio.run(run_sql(postgres_url, f"CREATE DATABASE {name}"))
+    asyncio.run(migrate(_named(postgres_url, name)))
+    return name
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """A new SQLite database, migrated."""
+    path = tmp_path / "history.db"
+    shutil.copy(sqlite_template, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def fresh_postgres_url(postgres_url: str, postgres_template: str) -> Iterator[str]:
+    """A new PostgreSQL database, migrated."""
+    name = f"antiphon_test_{os.getpid()}_{next(_NUMBERS)}"
+    asyncio.run(run_sql(postgres_url, f"CREATE DATABASE {name} TEMPLATE {postgres_template}"))
+    yield _named(postgres_url, name)
+    asyncio.run(run_sql(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def empty_postgres_url(postgres_url: str) -> Iterator[str]:
+    """A new PostgreSQL database, with nothing in it."""
+    name = f"antiphon_test_{os.getpid()}_{next(_NUMBERS)}"
+    asyncio.run(run_sql(postgres_url, f"CREATE DATABASE {name}"))
+    yield _named(postgres_url, name)
+    asyncio.run(run_sql(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> str:
+    """A new database of either kind, migrated."""
+    made: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "fresh_postgres_url")
+    return made
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new database of either kind, with nothing in it."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'new' / 'history.db'}"
+    made: str = request.getfixturevalue("empty_postgres_url")
+    return made
+
+
+@pytest_asyncio.fixture
+async def store(url: str) -> AsyncGenerator[Store, None]:
+    opened = open_store(url)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def count_messages(store: Store) -> Callable[[], Awaitable[int]]:
+    """How many there are in the whole database."""
+    assert isinstance(store, SqlStore)
+    query = select(func.count()).select_from(messages)
+    return lambda: store._database.read(lambda connection: connection.execute(query).scalar_one())

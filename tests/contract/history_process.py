@@ -1,0 +1,38 @@
+"""A process of its own that writes to a history: `history_process.py URL CONVERSATION COUNT`.
+
+It prints each message's id once it was told that it is stored. COUNT 0: turns, without end.
+"""
+
+import asyncio
+import sys
+
+from antiphon.history.base import MessageState, TurnEnd
+from antiphon.history.open import open_store
+from antiphon.messages import Message, Role, Text
+
+
+def tell(*words: str) -> None:
+    sys.stdout.write(" ".join(words) + "\n")
+    sys.stdout.flush()
+
+
+async def main(url: str, conversation: str, count: int) -> None:
+    store = open_store(url)
+    for number in range(count):
+        _, new = await store.append("me", conversation, [Message(Role.USER, (Text(str(number)),))])
+        tell(new[0].id)
+
+    async def turns() -> None:
+        while True:
+            turn = await store.begin_turn("me", conversation, [Message(Role.USER, (Text("x"),))])
+            tell(turn.path[-1].id)
+            tell(turn.reply.id)
+            await store.end_turn("me", turn.reply.id, TurnEnd(MessageState.COMPLETE, Message(Role.ASSISTANT, (Text("y"),))))
+            tell(turn.reply.id, "ended")
+
+    if not count:
+        await asyncio.gather(*(turns() for _ in range(4)))
+    await store.close()
+
+
+asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))

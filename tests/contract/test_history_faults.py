@@ -1,0 +1,279 @@
+"""A database that hangs, stops, is locked or full: a clear error in time, nothing lost, and no restart needed afterwards."""
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+import pytest_asyncio
+import structlog
+from sqlalchemy import event, make_url, text
+from sqlalchemy.exc import IntegrityError
+
+from antiphon.errors import StoreUnavailable
+from antiphon.history.base import MessageState, Store, StoredMessage, TurnEnd
+from antiphon.history.open import open_store
+from antiphon.history.sql import SqlStore
+from antiphon.history.sqlite import SqliteDatabase
+from antiphon.messages import Message, Role, Text
+from tests.postgres import Postgres
+
+ME = "me"
+TIMEOUT = 1.0
+HELLO = [Message(Role.USER, (Text("hello"),))]
+DONE = TurnEnd(MessageState.COMPLETE, Message(Role.ASSISTANT, (Text("done"),)))
+
+needs_own_server = pytest.mark.skipif("ANTIPHON_TEST_POSTGRES_URL" in os.environ, reason="the server is not ours to stop")
+
+
+@pytest_asyncio.fixture
+async def lite(sqlite_url: str) -> AsyncGenerator[SqlStore, None]:
+    opened = open_store(sqlite_url, TIMEOUT)
+    assert isinstance(opened, SqlStore)
+    yield opened
+    await opened.close()
+
+
+@pytest_asyncio.fixture
+async def pg(fresh_postgres_url: str) -> AsyncGenerator[SqlStore, None]:
+    opened = open_store(fresh_postgres_url, TIMEOUT)
+    assert isinstance(opened, SqlStore)
+    yield opened
+    await opened.close()
+
+
+async def new(store: Store, messages: list[Message] | None = None) -> str:
+    return (await store.create(ME, title="", source="", pinned=False, messages=messages or [])).id
+
+
+async def ids(store: Store, conversation: str) -> list[str]:
+    return [stored.id for stored in (await store.messages(ME, conversation)).messages]
+
+
+async def every_call_fails(store: Store, conversation: str, reply: str, at_once: int = 1) -> None:
+    """Each kind of call, several at once, is told in time that the store is out of reach."""
+    began = time.monotonic()
+    calls: list[Any] = []
+    for _ in range(at_once):
+        calls += [
+            new(store, HELLO),
+            store.get(ME, conversation),
+            store.list(ME, size=1),
+            store.update(ME, conversation, title="x"),
+            store.fork(ME, conversation),
+            store.messages(ME, conversation),
+            store.append(ME, conversation, HELLO),
+            store.begin_turn(ME, conversation, HELLO),
+            store.end_turn(ME, reply, DONE),
+            store.settle(),
+            store.heartbeat(),
+            store.delete(ME, conversation),
+        ]
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(result) for result in results} == {StoreUnavailable}
+    # begin_turn may have to renew the heartbeat before it.
+    assert time.monotonic() - began < 3 * TIMEOUT
+
+
+@needs_own_server
+async def test_a_server_that_hangs(pg: SqlStore, postgres: Postgres) -> None:
+    """Calls fail within their time; as soon as it goes on, the next ones work, and none of the failed ones had begun a turn."""
+    conversation = await new(pg, HELLO)
+    turn = await pg.begin_turn(ME, conversation, HELLO)
+    postgres.pause()
+    try:
+        await every_call_fails(pg, conversation, turn.reply.id, at_once=4)
+        await every_call_fails(pg, conversation, turn.reply.id)
+    finally:
+        postgres.resume()
+    assert await ids(pg, conversation) == [*(stored.id for stored in turn.path), turn.reply.id]
+    await pg.end_turn(ME, turn.reply.id, DONE)
+    assert await pg.settle() == 0
+
+
+@needs_own_server
+async def test_a_server_that_is_restarted(pg: SqlStore, postgres: Postgres) -> None:
+    """While it is away calls fail; afterwards the very next ones work, many at once, on connections that died meanwhile."""
+    conversation = await new(pg, HELLO)
+    turn = await pg.begin_turn(ME, conversation, HELLO)
+    await asyncio.gather(*(pg.append(ME, conversation, HELLO) for _ in range(20)))
+    postgres.stop()
+    try:
+        await every_call_fails(pg, conversation, turn.reply.id)
+    finally:
+        postgres.start()
+    await asyncio.gather(*(pg.append(ME, conversation, HELLO) for _ in range(20)))
+    postgres.restart()
+    await asyncio.gather(*(pg.append(ME, conversation, HELLO) for _ in range(20)))
+    await pg.end_turn(ME, turn.reply.id, DONE)
+    assert len(await ids(pg, conversation)) == 63
+
+
+@needs_own_server
+async def test_a_server_that_is_killed(pg: SqlStore, postgres: Postgres) -> None:
+    """Under load, and started again: what was told is stored, and none is stored twice."""
+    conversation = await new(pg)
+    told: list[str] = []
+
+    async def write(task: int) -> None:
+        for number in range(15):
+            message = [Message(Role.USER, (Text(f"{task} {number}"),))]
+            while True:
+                try:
+                    turn = await pg.begin_turn(ME, conversation, message, request_id=f"{task} {number}")
+                    await pg.end_turn(ME, turn.reply.id, DONE)
+                except StoreUnavailable:
+                    await asyncio.sleep(0.01)
+                else:
+                    told.append(turn.reply.id)
+                    break
+
+    async def crash() -> None:
+        for count in (20, 60):
+            while len(told) < count:
+                await asyncio.sleep(0)
+            await asyncio.to_thread(postgres.kill)
+            await asyncio.to_thread(postgres.start)
+
+    await asyncio.gather(crash(), *map(write, range(8)))
+    await pg.settle()
+    found = (await pg.messages(ME, conversation)).messages
+    replies = [stored for stored in found if stored.message.role is Role.ASSISTANT]
+    assert sorted(told) == sorted(stored.id for stored in replies)
+    assert len(found) == 240
+    assert {stored.state for stored in replies} == {MessageState.COMPLETE}
+
+
+async def test_a_row_that_somebody_else_locks(pg: SqlStore, fresh_postgres_url: str) -> None:
+    """Is waited for as long as the time-out says, and is free for the next call when the lock is gone."""
+    conversation = await new(pg)
+    elsewhere = await asyncpg.connect(fresh_postgres_url)
+    try:
+        transaction = elsewhere.transaction()
+        await transaction.start()
+        await elsewhere.execute("SELECT 1 FROM conversations FOR UPDATE")
+        calls = [pg.append(ME, conversation, HELLO) for _ in range(3)]
+        assert {type(each) for each in await asyncio.gather(*calls, return_exceptions=True)} == {StoreUnavailable}
+        assert (await pg.get(ME, conversation)).message_count == 0
+        await transaction.rollback()
+        await pg.append(ME, conversation, HELLO)
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
+        assert await elsewhere.fetchval(waiting) == 0
+    finally:
+        await elsewhere.close()
+
+
+async def test_a_log_without_secrets(fresh_postgres_url: str) -> None:
+    """A failure is logged with what the driver says, but with neither the password nor what people wrote."""
+    url = make_url(fresh_postgres_url).set(database="nowhere", password="pg-password")
+    opened = open_store(url.render_as_string(hide_password=False), TIMEOUT)
+    with structlog.testing.capture_logs() as lines, pytest.raises(StoreUnavailable):
+        await new(opened, HELLO)
+    await opened.close()
+    assert [line["event"] for line in lines] == ["store_unavailable"]
+    assert "nowhere" in lines[0]["error"]
+    assert "pg-password" not in str(lines)
+    assert "hello" not in str(lines)
+
+
+async def test_a_full_disk(lite: SqlStore, sqlite_url: str) -> None:
+    """Writes fail, reads go on; the file stays whole, and as soon as there is room, writes work."""
+    database = lite._database
+    assert isinstance(database, SqliteDatabase)
+    path = make_url(sqlite_url).database
+    assert path is not None
+    pages = {"limit": 0}
+
+    @event.listens_for(database._write_engine, "connect")
+    def _limit(connection: Any, _: Any) -> None:
+        if pages["limit"]:
+            connection.execute(f"PRAGMA max_page_count = {pages['limit']}")
+
+    large = [Message(Role.USER, (Text("x" * 100_000),))]
+    pages["limit"] = 200
+    conversation = await new(lite)
+    told: list[str] = []
+    with pytest.raises(StoreUnavailable):
+        while True:
+            told.append((await lite.append(ME, conversation, large))[1][0].id)
+    results = await asyncio.gather(*(lite.append(ME, conversation, large) for _ in range(8)), return_exceptions=True)
+    assert {type(result) for result in results} == {StoreUnavailable}
+    assert told
+    assert await ids(lite, conversation) == told
+    check = text("PRAGMA integrity_check")
+    assert await database.read(lambda connection: connection.execute(check).scalar_one()) == "ok"
+    pages["limit"] = 100_000
+    told.append((await lite.append(ME, conversation, large))[1][0].id)
+    assert await ids(lite, conversation) == told
+
+
+async def test_a_file_that_another_process_locks(lite: SqlStore, sqlite_url: str) -> None:
+    """Writes fail in time, reads go on; when it lets go, writes work."""
+    path = make_url(sqlite_url).database
+    assert path is not None
+    conversation = await new(lite)
+    elsewhere = sqlite3.connect(path, isolation_level=None)
+    elsewhere.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    calls = [lite.append(ME, conversation, HELLO) for _ in range(4)]
+    assert {type(each) for each in await asyncio.gather(*calls, return_exceptions=True)} == {StoreUnavailable}
+    assert time.monotonic() - began < 3 * TIMEOUT
+    assert await ids(lite, conversation) == []
+    elsewhere.execute("ROLLBACK")
+    elsewhere.close()
+    _, stored = await lite.append(ME, conversation, HELLO)
+    assert await ids(lite, conversation) == [stored[0].id]
+
+
+async def test_a_file_that_is_none(lite: SqlStore, sqlite_url: str) -> None:
+    """What is no database is told as such, and not overwritten."""
+    path = make_url(sqlite_url).database
+    assert path is not None
+    file = Path(path)
+    file.write_bytes(b"something else" * 1000)
+    with pytest.raises(StoreUnavailable):
+        await new(lite)
+    with pytest.raises(StoreUnavailable):
+        await lite.list(ME, size=1)
+    assert file.read_bytes().startswith(b"something else")
+
+
+async def test_one_bad_write_does_not_spoil_the_others(lite: SqlStore) -> None:
+    """Writes that share a commit fail or succeed each by itself."""
+    conversation = await new(lite)
+    database = lite._database
+
+    async def bad(kind: int) -> None:
+        def work(connection: Any) -> None:
+            connection.execute(text("INSERT INTO workers VALUES ('half', 1)"))
+            if kind:
+                raise ZeroDivisionError
+            connection.execute(text("INSERT INTO workers VALUES ('half', 1)"))
+
+        await database.write(work)
+
+    good: list[Any] = [lite.append(ME, conversation, HELLO) for _ in range(20)]
+    results = await asyncio.gather(*good[:10], bad(0), bad(1), lite.get(ME, conversation), *good[10:], return_exceptions=True)
+    assert {type(result) for result in results if isinstance(result, Exception)} == {IntegrityError, ZeroDivisionError}
+    found: tuple[StoredMessage, ...] = (await lite.messages(ME, conversation)).messages
+    assert len(found) == 20
+    count = text("SELECT count(*) FROM workers WHERE id = 'half'")
+    assert await database.read(lambda connection: connection.execute(count).scalar_one()) == 0
+
+
+async def test_it_is_durable(lite: SqlStore) -> None:
+    """The writer flushes each commit, and checks foreign keys; readers cannot write."""
+    database = lite._database
+
+    def pragmas(connection: Any) -> list[Any]:
+        return [connection.execute(text(f"PRAGMA {name}")).scalar_one() for name in names]
+
+    names = ["journal_mode", "synchronous", "foreign_keys"]
+    assert await database.write(pragmas) == ["wal", 2, 1]
+    with pytest.raises(StoreUnavailable):
+        await database.read(lambda connection: connection.execute(text("DELETE FROM trees")).rowcount)

@@ -1,0 +1,145 @@
+"""The schema, and how a database comes to it."""
+
+import asyncio
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, text
+
+from antiphon.config import ConfigError
+from antiphon.errors import StoreUnavailable
+from antiphon.history.base import MessageState, Store, TurnEnd
+from antiphon.history.migrate import SCRIPTS, migrate
+from antiphon.history.open import open_store
+from antiphon.history.sql import SqlStore
+from antiphon.history.tables import METADATA
+from antiphon.messages import Message, Role, Text, Usage
+
+HELLO = [Message(Role.USER, (Text("hello 🎉"),))]
+
+NEXT = '''
+"""What a later version may do: a column with a value for each row there is, and an index."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "next"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    op.add_column("conversations", sa.Column("note", sa.Text, nullable=False, server_default="none"))
+    op.execute("UPDATE conversations SET note = title")
+    op.create_index("conversations_note", "conversations", ["note"])
+'''
+
+
+@pytest.fixture
+def later(tmp_path: Path) -> Path:
+    """The migrations of a later version."""
+    scripts = tmp_path / "100% later"
+    shutil.copytree(SCRIPTS, scripts)
+    (scripts / "versions" / "next.py").write_text(NEXT)
+    return scripts
+
+
+async def in_database(url: str, statement: str) -> list[tuple[object, ...]]:
+    store = open_store(url)
+    assert isinstance(store, SqlStore)
+    try:
+        return await store._database.read(lambda connection: [tuple(row) for row in connection.execute(text(statement))])
+    finally:
+        await store.close()
+
+
+async def test_the_migrations_make_the_tables(store: Store) -> None:
+    """What they make is what the program expects: tables, columns and indices."""
+    assert isinstance(store, SqlStore)
+
+    def differences(connection: Connection) -> list[object]:
+        return list(compare_metadata(MigrationContext.configure(connection), METADATA))
+
+    assert await store._database.read(differences) == []
+
+
+async def test_an_older_database_is_upgraded_without_loss(url: str, later: Path) -> None:
+    """Every conversation, message and turn of it is as it was; to migrate again changes nothing."""
+    store = open_store(url)
+    made = await store.create("me", title="t", source="s", pinned=True, messages=HELLO * 3)
+    fork = await store.fork("me", made.id, title="f")
+    turn = await store.begin_turn("me", fork.id, HELLO, request_id="r")
+    end = TurnEnd(MessageState.COMPLETE, Message(Role.ASSISTANT, (Text("hi"),)), usage=Usage(1, 2, 3))
+    await store.end_turn("me", turn.reply.id, end)
+    open_turn = await store.begin_turn("me", made.id, HELLO)
+    before = [(each, await store.messages("me", each.id)) for each in (await store.list("me", size=9)).conversations]
+    await store.close()
+    await migrate(url, scripts=later)
+    await migrate(url, scripts=later)
+    store = open_store(url)
+    assert [(each, await store.messages("me", each.id)) for each in (await store.list("me", size=9)).conversations] == before
+    await store.end_turn("me", open_turn.reply.id, end)
+    await store.append("me", made.id, HELLO)
+    await store.close()
+    assert sorted(await in_database(url, "SELECT note FROM conversations")) == [("f",), ("t",)]
+
+
+async def test_a_newer_database_is_refused(url: str, later: Path) -> None:
+    """With words that tell what to do; and it stays as it is."""
+    await migrate(url, scripts=later)
+    with pytest.raises(ConfigError, match="newer version"):
+        await migrate(url)
+    assert await in_database(url, "SELECT version_num FROM alembic_version") == [("next",)]
+
+
+async def test_a_migration_that_fails_changes_nothing(url: str, later: Path) -> None:
+    """Not even what it did before it failed."""
+    script = later / "versions" / "next.py"
+    script.write_text(script.read_text() + "    op.execute('SELECT nonsense')\n")
+    with pytest.raises(StoreUnavailable):
+        await migrate(url, scripts=later)
+    assert await in_database(url, "SELECT version_num FROM alembic_version") == [("0001",)]
+    with pytest.raises(StoreUnavailable):
+        await in_database(url, "SELECT note FROM conversations")
+
+
+async def test_several_processes_may_migrate_at_once(empty_url: str) -> None:
+    """A new database: one makes it, the others find it made."""
+    code = f"import asyncio; from antiphon.history.migrate import migrate; asyncio.run(migrate({empty_url!r}))"
+    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
+    await asyncio.gather(*(migrate(empty_url) for _ in range(4)))
+    assert [await asyncio.to_thread(process.wait) for process in processes] == [0, 0, 0, 0]
+    assert await in_database(empty_url, "SELECT version_num FROM alembic_version") == [("0001",)]
+
+
+async def test_a_sqlite_file_is_its_owners_alone(sqlite_url: str, tmp_path: Path) -> None:
+    """What people wrote is not for everybody on the machine: the file that `migrate` makes, and those beside it."""
+    path = tmp_path / "deep" / "er" / "history.db"
+    await migrate(f"sqlite:///{path}")
+    store = open_store(f"sqlite:///{path}")
+    await store.create("me", title="", source="", pinned=False, messages=HELLO)
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    await store.close()
+    assert modes == dict.fromkeys(["history.db", "history.db-wal", "history.db-shm"], 0o600)
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "x", "mysql://h/d", "sqlite://", "sqlite:///:memory:", "sqlite:///", "postgresql+asyncpg://h/d"]
+)
+async def test_a_url_that_is_none_is_refused(bad: str) -> None:
+    """By both who take one; the message names the setting."""
+    with pytest.raises(ConfigError, match=r"database\.url"):
+        open_store(bad)
+    with pytest.raises(ConfigError, match=r"database\.url"):
+        await migrate(bad)
+
+
+async def test_a_server_that_is_not_there(unused_tcp_port: int) -> None:
+    """Is told as such."""
+    with pytest.raises(StoreUnavailable):
+        await migrate(f"postgresql://u:p@127.0.0.1:{unused_tcp_port}/d", timeout=1)

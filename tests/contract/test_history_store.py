@@ -1,0 +1,517 @@
+"""What every store does, on SQLite and on PostgreSQL: one method after the other. Long, as it is one list that has to be whole."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from antiphon.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound
+from antiphon.history.base import Conversation, MessageState, Store, StoredMessage, Turn, TurnEnd
+from antiphon.messages import (
+    File,
+    FinishReason,
+    Image,
+    Media,
+    Message,
+    Other,
+    Part,
+    Role,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
+
+ME, OTHER = "me", "somebody else"
+NO_ID = "01890000-0000-7000-8000-000000000000"
+ODD_IDS = ["", "x", NO_ID, NO_ID.upper(), NO_ID + "\n", "a\0b", "\ud800", "' OR 1=1 --", "x" * 10_000]
+
+
+def said(*texts: str) -> list[Message]:
+    return [Message(Role.USER, (Text(text),)) for text in texts]
+
+
+def answered(text: str, state: MessageState = MessageState.COMPLETE) -> TurnEnd:
+    return TurnEnd(state, Message(Role.ASSISTANT, (Text(text),)))
+
+
+def texts(messages: Sequence[StoredMessage]) -> list[str]:
+    return ["".join(part.text for part in stored.message.parts if isinstance(part, Text)) for stored in messages]
+
+
+async def path(store: Store, conversation: str, owner: str = ME) -> list[str]:
+    return texts((await store.messages(owner, conversation)).messages)
+
+
+async def create(
+    store: Store, *messages: str, owner: str = ME, title: str = "", source: str = "", pinned: bool = False
+) -> Conversation:
+    return await store.create(owner, title=title, source=source, pinned=pinned, messages=said(*messages))
+
+
+async def test_a_new_conversation_is_as_it_was_told(store: Store) -> None:
+    """Title, source, pin, count and head; its times are those of now, in UTC."""
+    before = datetime.now(UTC)
+    made = await store.create(ME, title="Ünï", source="app", pinned=True, messages=said("a", "b"))
+    assert before - timedelta(seconds=1) < made.created == made.updated <= datetime.now(UTC)
+    found = (await store.messages(ME, made.id)).messages
+    assert (made.owner, made.title, made.source, made.pinned, made.message_count, made.head_id, made.forked_from) == (
+        (ME, "Ünï", "app", True, 2, found[1].id, None)
+    )
+    assert await store.get(ME, made.id) == made
+    assert [stored.parent_id for stored in found] == [None, found[0].id]
+    assert {stored.state for stored in found} == {MessageState.COMPLETE}
+    empty = await create(store)
+    assert (empty.message_count, empty.head_id, await path(store, empty.id)) == (0, None, [])
+
+
+async def test_what_is_anothers_does_not_exist(store: Store) -> None:
+    """Every method that names a conversation, message or turn of another owner, or none at all, answers as if there were none."""
+    theirs = await create(store, "secret", owner=OTHER, title="secret", source="s")
+    turn = await store.begin_turn(OTHER, theirs.id, said("more"), request_id="r")
+    mine = await create(store, "mine")
+    for id_ in [theirs.id, *ODD_IDS]:
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda id_=id_: store.get(ME, id_),
+            lambda id_=id_: store.update(ME, id_, title="x"),
+            lambda id_=id_: store.update(ME, id_),
+            lambda id_=id_: store.delete(ME, id_),
+            lambda id_=id_: store.fork(ME, id_),
+            lambda id_=id_: store.messages(ME, id_),
+            lambda id_=id_: store.append(ME, id_, said("x")),
+            lambda id_=id_: store.begin_turn(ME, id_, said("x"), request_id="r"),
+        ]
+        for call in calls:
+            with pytest.raises(ConversationNotFound):
+                await call()
+    for id_ in [turn.reply.id, *ODD_IDS]:
+        with pytest.raises(MessageNotFound):
+            await store.fork(ME, mine.id, message_id=id_)
+        with pytest.raises(MessageNotFound):
+            await store.begin_turn(ME, mine.id, said("x"), parent_id=id_)
+        await store.end_turn(ME, id_, answered("forged"))
+    assert [found.id for found in (await store.list(ME, size=10)).conversations] == [mine.id]
+    assert (await store.list(ME, size=10, source="s", title_contains="secret")).conversations == ()
+    assert not (await store.begin_turn(ME, None, said("x"), request_id="r")).existing
+    seen = (await store.messages(OTHER, theirs.id)).messages
+    assert [(stored.state, text) for stored, text in zip(seen, texts(seen), strict=True)] == [
+        (MessageState.COMPLETE, "secret"),
+        (MessageState.COMPLETE, "more"),
+        (MessageState.IN_PROGRESS, ""),
+    ]
+    assert await store.get(OTHER, theirs.id) == turn.conversation
+
+
+async def test_a_forged_token_shows_nothing_of_others(store: Store) -> None:
+    """A page token that names another's message, in one's own conversation, finds an empty path."""
+    theirs = await create(store, "1", "2", "3", owner=OTHER)
+    mine = await create(store, "1", "2", "3")
+    token = (await store.messages(OTHER, theirs.id, size=1)).next_token
+    with pytest.raises(InvalidRequest):
+        await store.messages(ME, mine.id, size=1, token=token)
+    from antiphon.history import rows
+
+    forged = rows.token(rows.PathToken(mine.id, theirs.head_id or "", 1))
+    assert (await store.messages(ME, mine.id, size=1, token=forged)).messages == ()
+
+
+async def test_update_changes_what_is_given(store: Store) -> None:
+    """And nothing else, but the time of the change, which only grows."""
+    made = await create(store, "a", title="old")
+    titled = await store.update(ME, made.id, title="new")
+    pinned = await store.update(ME, made.id, pinned=True)
+    assert (titled.title, titled.pinned, pinned.title, pinned.pinned) == ("new", False, "new", True)
+    assert made.updated < titled.updated < pinned.updated
+    assert pinned.created == made.created
+    assert await store.update(ME, made.id) == pinned
+    assert [c.id for c in (await store.list(ME, size=5, title_contains="NEW")).conversations] == [made.id]
+    assert (await store.list(ME, size=5, title_contains="old")).conversations == ()
+
+
+ODD_TITLES = [
+    "100%",
+    "a_b",
+    "a\\b",
+    "a/b",
+    "'\"; DROP TABLE",
+    "🎉👩‍👩‍👧",
+    "שלום عالم",
+    "Straße",
+    "İstanbul",
+    "\u2028",
+    " ",
+    "x" * 500,
+    "ß" * 500,
+]
+
+
+async def test_odd_titles_are_kept_and_found(store: Store) -> None:
+    """Each is stored as it is, and found by itself, whatever the case; no character of it is a wildcard."""
+    for title in ODD_TITLES:
+        await create(store, title=title)
+    await create(store, title="100 percent, a-b, no wildcard")
+    for title in ODD_TITLES:
+        for wanted in {title, title.upper() if len(title.upper()) <= 500 else title, title.casefold()[:500]}:
+            found = await store.list(ME, size=50, title_contains=wanted)
+            assert title in [conversation.title for conversation in found.conversations], wanted
+    for wanted, expected in [("%", ["100%"]), ("_", ["a_b"]), ("\\", ["a\\b"]), ("STRASSE", ["Straße"])]:
+        assert [c.title for c in (await store.list(ME, size=50, title_contains=wanted)).conversations] == expected
+
+
+async def test_text_that_cannot_be_stored_is_refused(store: Store) -> None:
+    """NUL, half a surrogate pair, and what is too long: each is an invalid request that names its field, and nothing is written."""
+    made = await create(store, "a")
+    for bad in ["a\0b", "\ud83d"]:
+        for parts in [(Text(bad),), (Other({"deep": [{bad: 1}]}),), (ToolResult("id", (Text(bad),)),)]:
+            message = Message(Role.USER, parts)
+            for call in [
+                store.create(ME, title="", source="", pinned=False, messages=[message]),
+                store.append(ME, made.id, [*said("fine"), message]),
+                store.begin_turn(ME, made.id, [*said("fine"), message]),
+            ]:
+                with pytest.raises(InvalidRequest) as caught:
+                    await call
+                assert caught.value.violations[0].path[0] == "messages"
+    for bad in ["a\0b", "\ud83d", "x" * 501]:
+        for field, call in [
+            ("title", create(store, title=bad)),
+            ("source", create(store, source=bad)),
+            ("title", store.update(ME, made.id, title=bad)),
+            ("title", store.fork(ME, made.id, title=bad)),
+            ("title", store.begin_turn(ME, None, said("x"), title=bad)),
+            ("source", store.begin_turn(ME, None, said("x"), source=bad)),
+            ("request_id", store.begin_turn(ME, made.id, said("x"), request_id=bad)),
+            ("title", store.list(ME, size=1, title_contains=bad)),
+            ("source", store.list(ME, size=1, source=bad)),
+        ]:
+            with pytest.raises(InvalidRequest) as caught:
+                await call
+            assert caught.value.violations[0].path == (field,)
+    assert await path(store, made.id) == ["a"]
+    assert len((await store.list(ME, size=50)).conversations) == 1
+
+
+ODD_TEXTS = [
+    "",
+    " ",
+    "🎉👩‍👩‍👧‍👦",
+    "שלום \u202eعالم\u202c",  # noqa: RUF001  # the script is what is tested
+    "\u2028\u2029\x85",
+    "\"'`\\",
+    "\\u0000",
+    "\\\\u0000",
+    "\r\n\t\x01\x1f\x7f",
+    "e\u0301",
+    "\ufeff\ufffe\uffff",
+    "\U0010ffff",
+]
+
+
+async def test_text_survives_exactly(store: Store) -> None:
+    """Whatever its script, quotes, line ends and control characters."""
+    made = await create(store, *ODD_TEXTS)
+    turn = await store.begin_turn(ME, made.id, said(*ODD_TEXTS))
+    await store.end_turn(ME, turn.reply.id, answered("".join(ODD_TEXTS)))
+    assert await path(store, made.id) == [*ODD_TEXTS, *ODD_TEXTS, "".join(ODD_TEXTS)]
+
+
+async def test_a_message_of_a_megabyte_survives(store: Store) -> None:
+    """In and out, as one's own and as a reply."""
+    text = "0123456789abcde🎉" * 65536
+    turn = await store.begin_turn(ME, None, said(text))
+    await store.end_turn(ME, turn.reply.id, answered(text))
+    assert await path(store, turn.conversation.id) == [text, text]
+
+
+async def test_every_kind_of_part_survives(store: Store) -> None:
+    """With what only its provider knows, and whether the content came as a list."""
+    parts: tuple[Part, ...] = (
+        Text("t", {"cache_control": {"type": "ephemeral"}}),
+        Image(Media("data:image/png;base64,AA=="), "low"),
+        File(Media(file_id="f"), "name.pdf"),
+        Thinking("hm", "sig", "red"),
+        ToolCall("id", "name", '{"a": 1.0}', extra={"n": None}),
+        ToolResult("id", (Text("result"),), is_error=True),
+        Other({"type": "odd", "numbers": [1, 1.5, 2**53], "none": None}),
+    )
+    message = Message(Role.DEVELOPER, parts, name="n", extra={"x": [True]}, listed=True)
+    made = await store.create(ME, title="", source="", pinned=False, messages=[message])
+    assert (await store.messages(ME, made.id)).messages[0].message == message
+
+
+async def test_a_model_may_say_what_cannot_be_stored(store: Store) -> None:
+    """Its reply is kept all the same, with a replacement character there."""
+    turn = await store.begin_turn(ME, None, said("x"))
+    await store.end_turn(
+        ME, turn.reply.id, TurnEnd(MessageState.COMPLETE, Message(Role.ASSISTANT, (Text("a\0b\\\0c"),)), model="m\0")
+    )
+    reply = (await store.messages(ME, turn.conversation.id)).messages[-1]
+    assert (texts([reply]), reply.model) == (["a\ufffdb\\\ufffdc"], "m\ufffd")
+    turn = await store.begin_turn(ME, None, said("x"))
+    await store.end_turn(ME, turn.reply.id, answered("a\ud800b"))
+    assert await path(store, turn.conversation.id) == ["x", "a?b"]
+
+
+async def test_the_list_has_pinned_ones_first_then_the_last_changed(store: Store) -> None:
+    """Whatever changes a conversation moves it up: a message, the title, the pin, a turn's end."""
+    made = [await create(store, "x", title=str(number)) for number in range(6)]
+
+    async def order() -> str:
+        return "".join(c.title for c in (await store.list(ME, size=50)).conversations)
+
+    assert await order() == "543210"
+    await store.append(ME, made[0].id, said("y"))
+    assert await order() == "054321"
+    turn = await store.begin_turn(ME, made[1].id, said("y"))
+    assert await order() == "105432"
+    await store.update(ME, made[2].id, pinned=True)
+    await store.update(ME, made[3].id, pinned=True)
+    assert await order() == "321054"
+    await store.append(ME, made[0].id, said("y"))
+    assert await order() == "320154"
+    await store.end_turn(ME, turn.reply.id, answered("z"))
+    assert await order() == "321054"
+
+
+async def test_filters_and_pages_together(store: Store) -> None:
+    """Every combination of filters, in pages of every size, gives what a filter over the whole list gives, in its order."""
+    for number in range(24):
+        await create(store, title=f"T{number % 3}", source=["", "app", "web"][number % 4 % 3], pinned=number % 5 == 0)
+    everything = (await store.list(ME, size=100)).conversations
+    assert len(everything) == 24
+    for pinned in (None, True, False):
+        for source in ("", "app", "none"):
+            for title in ("", "t1"):
+                expected = [
+                    c for c in everything if pinned in (None, c.pinned) and source in ("", c.source) and title.upper() in c.title
+                ]
+                for size in (1, 5, len(expected) or 1, 100):
+                    found: list[Conversation] = []
+                    token = ""
+                    while True:
+                        page = await store.list(ME, size=size, token=token, pinned=pinned, source=source, title_contains=title)
+                        assert len(page.conversations) <= size
+                        found += page.conversations
+                        token = page.next_token
+                        if not token:
+                            break
+                    assert found == expected, (pinned, source, title, size)
+
+
+async def test_pages_are_stable_while_rows_change(store: Store) -> None:
+    """What does not change is seen once, while others are made, changed, pinned and deleted between two pages."""
+    still = [await create(store, title=f"still {number}") for number in range(20)]
+    moving = [await create(store, title=f"moving {number}") for number in range(20)]
+    seen: list[str] = []
+    token = ""
+    for step in range(20):
+        page = await store.list(ME, size=3, token=token)
+        seen += [c.id for c in page.conversations]
+        token = page.next_token
+        if not token:
+            break
+        await create(store, title="new")
+        if step < 10:
+            await store.update(ME, moving[step].id, pinned=True)
+            await store.delete(ME, moving[-1 - step].id)
+    assert not token
+    assert [id_ for id_ in seen if id_ in {c.id for c in still}] == [c.id for c in reversed(still)]
+
+
+async def test_a_token_of_another_list_is_refused(store: Store) -> None:
+    """Other filters, another owner, another conversation, another kind of list, and what is no token at all."""
+    made = [await create(store, "1", "2", "3") for _ in range(3)]
+    token = (await store.list(ME, size=1, pinned=False)).next_token
+    path_token = (await store.messages(ME, made[0].id, size=1)).next_token
+    bad = ["x", "é", "=", "AAAA", token[:-2], token + "AAAA", path_token, "\0", "\ud800", "WyJjIl0"]
+    for call in [
+        store.list(ME, size=1, token=token),
+        store.list(ME, size=1, token=token, pinned=True),
+        store.list(ME, size=1, token=token, pinned=False, source="x"),
+        store.list(OTHER, size=1, token=token, pinned=False),
+        store.messages(ME, made[1].id, size=1, token=path_token),
+        store.messages(ME, made[0].id, size=1, token=token),
+        *[store.list(ME, size=1, token=other, pinned=False) for other in bad],
+        *[store.messages(ME, made[0].id, size=1, token=other) for other in bad if other != path_token],
+    ]:
+        with pytest.raises(InvalidRequest) as caught:
+            await call
+        assert caught.value.violations[0].path == ("page_token",)
+
+
+async def test_messages_come_in_pages(store: Store) -> None:
+    """Of every size; a page that was asked for later shows the path as it was at the first, whatever was appended or branched."""
+    made = await create(store, *map(str, range(10)))
+    for size in (1, 3, 10, 100):
+        found: list[str] = []
+        token = ""
+        while True:
+            page = await store.messages(ME, made.id, size=size, token=token)
+            found += texts(page.messages)
+            token = page.next_token
+            if not token:
+                break
+        assert found == list(map(str, range(10)))
+    first = await store.messages(ME, made.id, size=4)
+    await store.append(ME, made.id, said("more"))
+    await store.begin_turn(ME, made.id, said("branch"), parent_id=first.messages[1].id)
+    assert texts((await store.messages(ME, made.id, token=first.next_token)).messages) == list(map(str, range(4, 10)))
+    assert await path(store, made.id) == ["0", "1", "branch", ""]
+
+
+async def test_append_goes_behind_the_head(store: Store) -> None:
+    """And gives the messages as they are read later; nothing to append changes nothing."""
+    made = await create(store, "a")
+    changed, new = await store.append(ME, made.id, said("b", "c"), expected_head=made.head_id)
+    assert (changed.message_count, changed.head_id) == (3, new[-1].id)
+    assert changed.updated > made.updated
+    assert (await store.messages(ME, made.id)).messages[1:] == new
+    assert await store.append(ME, made.id, []) == (changed, ())
+    with pytest.raises(ConversationChanged):
+        await store.append(ME, made.id, said("d"), expected_head=made.head_id)
+    with pytest.raises(ConversationChanged):
+        await store.append(ME, (await create(store)).id, said("d"), expected_head="")
+    assert await path(store, made.id) == ["a", "b", "c"]
+
+
+async def test_a_turn_from_its_beginning_to_its_end(store: Store) -> None:
+    """What the model is to be told, the reply in progress, and the reply as it ended."""
+    made = await create(store, "a")
+    turn = await store.begin_turn(ME, made.id, said("b"), request_id="r")
+    assert (texts(turn.path), turn.existing, turn.reply.state) == (["a", "b"], False, MessageState.IN_PROGRESS)
+    assert turn.conversation == await store.get(ME, made.id)
+    assert (turn.conversation.head_id, turn.conversation.message_count) == (turn.reply.id, 3)
+    assert (await store.messages(ME, made.id)).messages == (*turn.path, turn.reply)
+    end = TurnEnd(
+        MessageState.INCOMPLETE,
+        Message(Role.ASSISTANT, (Text("c"),)),
+        model="gpt",
+        provider="openai",
+        usage=Usage(1, 2, 3, reasoning_tokens=1, extra={"tier": "x"}),
+        finish_reason=FinishReason.LENGTH,
+        error_reason="PROVIDER_PROTOCOL",
+    )
+    await store.end_turn(ME, turn.reply.id, end)
+    reply = (await store.messages(ME, made.id)).messages[-1]
+    assert reply == StoredMessage(
+        turn.reply.id, turn.path[-1].id, end.message, end.state, turn.reply.created, "r",
+        end.model, end.provider, end.usage, end.finish_reason, end.error_reason,
+    )  # fmt: skip
+    assert (await store.get(ME, made.id)).updated > turn.conversation.updated
+
+
+async def test_a_settled_turn_stays_as_it_is(store: Store) -> None:
+    """A later end changes neither the reply nor the conversation."""
+    turn = await store.begin_turn(ME, None, said("a"))
+    await store.end_turn(ME, turn.reply.id, answered("first", MessageState.CANCELLED))
+    before = await store.get(ME, turn.conversation.id)
+    await store.end_turn(ME, turn.reply.id, answered("second"))
+    assert await path(store, before.id) == ["a", "first"]
+    assert await store.get(ME, before.id) == before
+
+
+@pytest.mark.parametrize("new", [True, False])
+async def test_a_request_id_seen_again_is_the_same_turn(store: Store, *, new: bool) -> None:
+    """With what has become of it, and nothing written; in another conversation, or another owner's, it is another turn."""
+
+    async def begin(owner: str = ME) -> Turn:
+        if not new and owner != ME:
+            return await store.begin_turn(owner, (await create(store, owner=owner)).id, said("b"), request_id="r")
+        return await store.begin_turn(owner, None if new else made.id, said("b"), request_id="r", title="t", source="s")
+
+    made = await create(store, "a")
+    first = await begin()
+    again = await begin()
+    assert (again.existing, again.conversation, again.path, again.reply) == (True, first.conversation, first.path, first.reply)
+    await store.end_turn(ME, first.reply.id, answered("c"))
+    await store.append(ME, first.conversation.id, said("later"))
+    again = await begin()
+    assert (again.existing, again.path, texts([again.reply])) == (True, first.path, ["c"])
+    assert again.conversation == await store.get(ME, first.conversation.id)
+    by_name = await store.begin_turn(ME, first.conversation.id, said("b"), request_id="r")
+    assert (by_name.existing, by_name.reply.id) == (True, first.reply.id)
+    assert not (await begin(OTHER)).existing
+    assert not (await store.begin_turn(ME, (await create(store)).id, said("b"), request_id="r")).existing
+    await store.delete(ME, first.conversation.id)
+    if new:
+        assert not (await begin()).existing
+
+
+async def test_a_turn_may_begin_a_branch(store: Store) -> None:
+    """The path follows it; the branch that was left can be taken up again, by its messages' ids."""
+    made = await create(store, "a", "b")
+    a, b = (await store.messages(ME, made.id)).messages
+    turn = await store.begin_turn(ME, made.id, said("B"), parent_id=a.id)
+    assert (texts(turn.path), turn.conversation.message_count) == (["a", "B"], 3)
+    assert await path(store, made.id) == ["a", "B", ""]
+    back = await store.begin_turn(ME, made.id, [], parent_id=b.id)
+    assert (texts(back.path), back.reply.parent_id) == (["a", "b"], b.id)
+    assert await path(store, made.id) == ["a", "b", ""]
+    elsewhere = (await store.messages(ME, (await create(store, "x")).id)).messages[0]
+    with pytest.raises(MessageNotFound):
+        await store.begin_turn(ME, made.id, said("c"), parent_id=elsewhere.id)
+
+
+async def test_a_turn_behind_one_in_progress(store: Store) -> None:
+    """Goes behind that one's reply, which is on its path as it is: without text."""
+    first = await store.begin_turn(ME, None, said("a"))
+    second = await store.begin_turn(ME, first.conversation.id, said("b"))
+    assert texts(second.path) == ["a", "", "b"]
+    assert second.path[1] == first.reply
+    await store.end_turn(ME, second.reply.id, answered("B"))
+    await store.end_turn(ME, first.reply.id, answered("A"))
+    assert await path(store, first.conversation.id) == ["a", "A", "b", "B"]
+
+
+async def test_a_fork_shares_its_past(store: Store) -> None:
+    """The same messages, not copies; from there each goes its own way."""
+    made = await store.create(ME, title="t", source="s", pinned=True, messages=said("a", "b", "c"))
+    a, b, c = (await store.messages(ME, made.id)).messages
+    fork = await store.fork(ME, made.id, message_id=b.id)
+    assert (fork.title, fork.source, fork.pinned, fork.forked_from, fork.message_count, fork.head_id) == (
+        ("t", "s", False, made.id, 2, b.id)
+    )
+    assert (await store.messages(ME, fork.id)).messages == (a, b)
+    await store.append(ME, fork.id, said("C"))
+    await store.append(ME, made.id, said("d"))
+    assert (await path(store, made.id), await path(store, fork.id)) == (["a", "b", "c", "d"], ["a", "b", "C"])
+    whole = await store.fork(ME, fork.id, title="")
+    assert (whole.title, await path(store, whole.id), whole.forked_from) == ("", ["a", "b", "C"], fork.id)
+    assert (await store.get(ME, made.id)).head_id != c.id
+    empty = await store.fork(ME, (await create(store)).id)
+    await store.append(ME, empty.id, said("first"))
+    assert await path(store, empty.id) == ["first"]
+
+
+async def test_a_reply_in_progress_is_shared_too(store: Store) -> None:
+    """A fork of it sees how it ends, even when the conversation of the turn is deleted before."""
+    turn = await store.begin_turn(ME, None, said("a"))
+    fork = await store.fork(ME, turn.conversation.id)
+    await store.delete(ME, turn.conversation.id)
+    await store.end_turn(ME, turn.reply.id, answered("b"))
+    assert await path(store, fork.id) == ["a", "b"]
+
+
+async def test_delete_takes_what_nobody_else_has(store: Store, count_messages: Callable[[], Awaitable[int]]) -> None:
+    """And leaves the paths of its forks, and the branches that they left; the last one takes all."""
+    made = await create(store, "a", "b", "c", "d")
+    await create(store, "unrelated")
+    a, b, *_ = (await store.messages(ME, made.id)).messages
+    fork = await store.fork(ME, made.id, message_id=b.id)
+    left = await store.begin_turn(ME, fork.id, said("left"))
+    await store.begin_turn(ME, fork.id, said("taken"), parent_id=a.id)
+    assert await count_messages() == 9
+    await store.delete(ME, made.id)
+    with pytest.raises(ConversationNotFound):
+        await store.get(ME, made.id)
+    with pytest.raises(ConversationNotFound):
+        await store.delete(ME, made.id)
+    assert await path(store, fork.id) == ["a", "taken", ""]
+    assert await count_messages() == 7  # without "c" and "d"
+    again = await store.begin_turn(ME, fork.id, [], parent_id=left.reply.id)
+    assert texts(again.path) == ["a", "b", "left", ""]
+    await store.end_turn(ME, left.reply.id, answered("late"))
+    await store.delete(ME, fork.id)
+    assert await count_messages() == 1
+    await store.end_turn(ME, again.reply.id, answered("too late"))

@@ -1,0 +1,179 @@
+"""What every provider does: one suite over every implementation, the real upstream of `llmock` behind those that reach out."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from llmock.scenarios import Reply, StreamFault, ToolCall
+from llmock.simulation import MockResponseSettings
+from llmock.testing import LLMockServer
+
+from antiphon.config import ProviderConfig
+from antiphon.messages import (
+    Batch,
+    ChatRequest,
+    Finished,
+    FinishReason,
+    Message,
+    Role,
+    Sampling,
+    Started,
+    Text,
+    TextDelta,
+    Tool,
+    ToolCallDelta,
+    ToolChoice,
+    ToolChoiceMode,
+    Usage,
+)
+from antiphon.providers.base import Provider
+from antiphon.providers.registry import PROTOCOLS, build
+
+TOOL = Tool("find", "finds", {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]})
+
+
+@pytest.fixture(scope="module")
+def llmock() -> Iterator[LLMockServer]:
+    with LLMockServer(responses=MockResponseSettings(response_style="echo")) as server:
+        yield server
+
+
+def config(protocol: str, llmock: LLMockServer) -> ProviderConfig:
+    if protocol == "echo":
+        return ProviderConfig(protocol="echo", token_delay=0.001)
+    return ProviderConfig(protocol=protocol, base_url=llmock.base_url(protocol), api_key_env="KEY")
+
+
+def test_every_protocol_is_here(llmock: LLMockServer) -> None:
+    """The suite knows an upstream for every protocol that can be configured."""
+    assert set(PROTOCOLS) == {"echo", "openai"}
+
+
+@pytest.fixture(params=["echo", "openai"])
+async def provider(request: pytest.FixtureRequest, llmock: LLMockServer) -> AsyncIterator[Provider]:
+    llmock.state.scenarios.clear()
+    made = build("acme", config(request.param, llmock), {"KEY": "sk-test"})
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def endless(provider: Provider, llmock: LLMockServer) -> Provider:
+    """The provider, whose next stream says something and then nothing for a long time."""
+    if type(provider) is PROTOCOLS["openai"]:
+        llmock.state.scenarios.add(StreamFault("stall", after_chunks=2, stall_seconds=20))
+        return provider
+    return build("acme", ProviderConfig(protocol="echo", token_delay=20), {})
+
+
+def ask(*, stream: bool = True, text: str = "How are you  today?", **fields: object) -> ChatRequest:
+    return ChatRequest("gpt-4o-mini", (Message(Role.USER, (Text(text),)),), stream=stream, **fields)  # type: ignore[arg-type]
+
+
+async def read(provider: Provider, request: ChatRequest) -> list[Batch]:
+    batches = [batch async for batch in provider.stream(request)]
+    assert all(batches), "no batch is empty"
+    return batches
+
+
+def text(batches: list[Batch], choice: int = 0) -> str:
+    return "".join(e.text for batch in batches for e in batch if isinstance(e, TextDelta) and e.choice == choice)
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+async def test_order_of_events(provider: Provider, stream: bool) -> None:
+    """It starts once, says something, tells its usage at most once, and ends each choice once, after all else."""
+    batches = await read(provider, ask(stream=stream))
+    events = [event for batch in batches for event in batch]
+    started, *said, usage, finished = events
+    assert isinstance(started, Started)
+    assert started.provider == "acme"
+    assert started.id
+    assert started.model
+    assert started.created > 1_600_000_000
+    assert said
+    assert all(isinstance(event, TextDelta) for event in said)
+    assert isinstance(usage, Usage)
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens > 0
+    assert finished == Finished(0, FinishReason.STOP, "stop")
+    assert len(batches) > 1 if stream else len(batches) == 1  # reads that come together are one batch
+
+
+async def test_stream_and_whole_agree(provider: Provider) -> None:
+    """The pieces of a stream are the whole reply."""
+    streamed, whole = await read(provider, ask()), await read(provider, ask(stream=False))
+    assert text(streamed) == text(whole)
+    assert "How are you" in text(whole)
+
+
+async def test_choices(provider: Provider) -> None:
+    """Every choice that is asked for is said and ended."""
+    batches = await read(provider, ask(sampling=Sampling(choices=2)))
+    assert text(batches, 0)
+    assert text(batches, 1)
+    assert [event.choice for event in batches[-1] if isinstance(event, Finished)] == [0, 1]
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+async def test_tool_calls(provider: Provider, llmock: LLMockServer, stream: bool) -> None:
+    """A tool call has its id and name once, and JSON as its arguments."""
+    llmock.state.scenarios.add(Reply(tool_calls=(ToolCall("find", {"q": "x"}),)))
+    choice = ToolChoice(ToolChoiceMode.TOOL, "find")
+    batches = await read(provider, ask(stream=stream, text="x", tools=(TOOL,), tool_choice=choice))
+    calls = [event for batch in batches for event in batch if isinstance(event, ToolCallDelta)]
+    assert calls[0].id
+    assert [call.id for call in calls[1:]] == [None] * (len(calls) - 1)
+    assert [call.name for call in calls] == ["find"] + [None] * (len(calls) - 1)
+    assert "".join(call.arguments for call in calls).replace(" ", "") == '{"q":"x"}'
+    last = batches[-1][-1]
+    assert isinstance(last, Finished)
+    assert last.reason is FinishReason.TOOL_CALLS
+
+
+async def test_many_at_once(provider: Provider) -> None:
+    """Calls do not mix."""
+    texts = [f"number {number}" for number in range(20)]
+    replies = await asyncio.gather(*(read(provider, ask(text=one)) for one in texts))
+    for one, reply in zip(texts, replies, strict=True):
+        assert text(reply).endswith(one)
+
+
+async def test_closing_in_the_middle(endless: Provider) -> None:
+    """Closing the generator ends at once, and leaves no task."""
+    tasks = asyncio.all_tasks()
+    stream = endless.stream(ask())
+    await anext(stream)
+    async with asyncio.timeout(5):
+        await stream.aclose()
+    assert asyncio.all_tasks() <= tasks
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+
+
+async def test_cancelling_in_the_middle(endless: Provider) -> None:
+    """Cancelling the task that waits ends at once, and leaves no task."""
+    tasks = asyncio.all_tasks()
+    begun = asyncio.Event()
+
+    async def call() -> None:
+        async for _ in endless.stream(ask()):
+            begun.set()
+
+    task = asyncio.create_task(call())
+    await begun.wait()
+    task.cancel()
+    async with asyncio.timeout(5):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert asyncio.all_tasks() <= tasks
+
+
+async def test_a_stream_that_is_not_begun(provider: Provider) -> None:
+    """A generator that was never asked for a batch has asked nobody, and closes."""
+    await provider.stream(ask()).aclose()
+
+
+async def test_closing_a_provider_twice(provider: Provider) -> None:
+    """Closing may come twice, and before the first call."""
+    await provider.close()
+    await provider.close()

@@ -1,0 +1,367 @@
+"""The assistant dialect, over plain HTTP, by a plain reader of events."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import httpx2
+import pytest
+import pytest_asyncio
+
+from tests.e2e.conftest import Gateway
+from tests.odd_upstream import CUT, HANG, OddUpstream, chunk, delta, head, sse
+
+HI = [{"role": "user", "content": "Hi"}]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def http(persona_gateway: Gateway) -> AsyncGenerator[httpx2.AsyncClient, None]:
+    """A plain client of the gateway whose default model is `echo`."""
+    async with persona_gateway.client() as made:
+        yield made
+
+
+def events(text: str) -> list[Any]:
+    """What the events of a stream hold, the last one included."""
+    assert text.endswith("\n\n")
+    found = [line.removeprefix("data: ") for line in text.split("\n\n")[:-1]]
+    return [entry if entry == "[DONE]" else json.loads(entry) for entry in found]
+
+
+async def generate(http: httpx2.AsyncClient, history: Any = HI, query: str = "", **body: Any) -> Any:
+    response = await http.post(f"/chat/generate{query}", json={"chat_history": history, **body})
+    assert response.status_code == 201, response.text
+    return response.json()
+
+
+async def fetch(http: httpx2.AsyncClient, chat: str) -> Any:
+    response = await http.get(f"/chat/fetch/{chat}")
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+async def said(http: httpx2.AsyncClient, chat: str) -> list[tuple[str, Any]]:
+    return [(message["role"], message["content"]) for message in (await fetch(http, chat))["messages"]]
+
+
+async def test_generate_answers_201_and_keeps_the_chat(http: httpx2.AsyncClient) -> None:
+    """Every documented field; null, false and numbers as they are."""
+    made = await generate(http, query="?source=slack&username=ann&title=Weather%20%26%20more", persona="maya", scope="internal")
+    assert made["result"] == {
+        "response": {"role": "assistant", "content": "You said: Hi"},
+        "message": "You said: Hi",
+        "persona": "maya",
+    }
+    assert (made["title"], made["researchMode"], made["stream"]) == ("Weather & more", False, False)
+    assert isinstance(made["metadata"]["timeTaken"], int)
+    chat = await fetch(http, made["chatId"])
+    assert (chat["title"], chat["pinned"], chat["source"], chat["messageCount"]) == ("Weather & more", False, "slack", 2)
+    assert [(m["role"], m["content"], m["status"]) for m in chat["messages"]] == [
+        ("user", "Hi", "complete"),
+        ("assistant", "You said: Hi", "complete"),
+    ]
+    assert chat["messages"][1]["messageId"] == made["messageId"]
+    assert chat["createdAt"].endswith("Z")
+
+
+async def test_the_documents_example(http: httpx2.AsyncClient) -> None:
+    """Without a query; the title comes from the first message."""
+    made = await generate(http, [{"role": "user", "content": "What's the weather like?"}], persona="maya")
+    assert made["title"] == "What's the weather like?"
+
+
+async def test_a_chat_goes_on_and_only_its_tail_is_new(http: httpx2.AsyncClient) -> None:
+    """The whole history again, the chat's id in the query or in the body; then only the new message."""
+    made = await generate(http)
+    chat = made["chatId"]
+    history = [*HI, {"role": "assistant", "content": "You said: Hi"}, {"role": "user", "content": "And now?"}]
+    assert (await generate(http, history, f"?chatId={chat}"))["chatId"] == chat
+    history += [{"role": "assistant", "content": "You said: And now?"}, {"role": "user", "content": "And then?"}]
+    assert (await generate(http, history, chatId=chat))["chatId"] == chat
+    await generate(http, [{"role": "user", "content": "The last."}], f"?chat_id={chat}")
+    texts = ["Hi", "And now?", "And then?", "The last."]
+    expected = [pair for text in texts for pair in (("user", text), ("assistant", f"You said: {text}"))]
+    assert await said(http, chat) == expected
+
+
+@pytest.mark.parametrize("path", ["/chat/generate", "/chat/generate/stream"])
+async def test_a_stream_is_events_as_documented(http: httpx2.AsyncClient, path: str) -> None:
+    """Planning, the reply piece by piece, the metadata, the end."""
+    response = await http.post(path, json={"chat_history": HI, "stream": True})
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/event-stream"
+    found = events(response.text)
+    assert found[0] == {"type": "thinking_update", "content": "Planning response"}
+    final = [event["content"] for event in found[1:-2]]
+    assert all(event["type"] == "final_response" for event in found[1:-2])
+    assert len(final) > 1
+    assert "".join(final) == "You said: Hi"
+    assert found[-2]["type"] == "metadata"
+    metadata = found[-2]["content"]
+    assert metadata["title"] == "Hi"
+    assert found[-1] == "[DONE]"
+    chat = await fetch(http, metadata["chatId"])
+    assert chat["messages"][1]["messageId"] == metadata["messageId"]
+
+
+async def test_what_the_model_thinks_is_an_update(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+    """One for each delta, before the reply."""
+    pieces = [delta(reasoning_content="Hm"), delta(reasoning_content=", so"), delta("Yes", "stop")]
+    upstream.script("odd-persona", [head(), chunk(sse(*pieces, "[DONE]")), b"0\r\n\r\n"])
+    response = await http.post("/chat/generate/stream", json={"chat_history": HI, "persona": "odd"})
+    assert [(event["type"], event["content"]) for event in events(response.text)[:-2]] == [
+        ("thinking_update", "Planning response"),
+        ("thinking_update", "Hm"),
+        ("thinking_update", ", so"),
+        ("final_response", "Yes"),
+    ]
+
+
+async def test_persona_and_context_reach_the_provider_and_are_not_kept(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+    """They stand before the chat, each time; sampling and model are the persona's; the tools are told."""
+    upstream.script("odd-persona", [head(), chunk(sse(delta("Yes", "stop"), "[DONE]")), b"0\r\n\r\n"])
+    tools = {"look": {"description": "Looks.", "parameters": {"type": "object"}}, "depth": 3}
+    body = {"persona": "odd", "fastContext": ["It rains.", {"content": "In Rome."}, {"a": 1}], "tools": tools, "stream": True}
+    first = await http.post("/chat/generate", json={"chat_history": HI, **body})
+    chat = events(first.text)[-2]["content"]["chatId"]
+    history = [*HI, {"role": "assistant", "content": "Yes"}, {"role": "user", "content": "More"}]
+    await http.post(f"/chat/generate?chatId={chat}", json={"chat_history": history, **body})
+    assert await said(http, chat) == [("user", "Hi"), ("assistant", "Yes"), ("user", "More"), ("assistant", "Yes")]
+    sent = upstream.requests[-1].json
+    assert sent["messages"] == [
+        {"role": "system", "content": "You are odd."},
+        {"role": "system", "content": 'Context for this chat:\n\nIt rains.\n\nIn Rome.\n\n{"a":1}'},
+        *history,
+    ]
+    assert sent["temperature"] == 0.5
+    assert [tool["function"]["name"] for tool in sent["tools"]] == ["look"]
+
+
+async def test_a_direct_chat_keeps_nothing(http: httpx2.AsyncClient) -> None:
+    """As documented, with the time in milliseconds."""
+    before = (await http.get("/chat/history?pageSize=1000")).json()["chats"]
+    response = await http.post("/chat", json={"chat_history": HI, "persona": "maya"})
+    assert response.status_code == 200
+    body = response.json()
+    assert set(body) == {"result", "metadata"}
+    assert body["result"] == {"message": "You said: Hi", "persona": "maya"}
+    assert isinstance(body["metadata"]["timeTaken"], int)
+    assert (await http.get("/chat/history?pageSize=1000")).json()["chats"] == before
+
+
+async def test_history_is_paged_pinned_first(http: httpx2.AsyncClient) -> None:
+    """Then the one that changed last; the token is null at the end; filters hold across pages."""
+    source = "paging"
+    made = [await generate(http, query=f"?source={source}&title=Chat%20{number}") for number in range(5)]
+    await http.put(f"/chat/{made[1]['chatId']}/pin", json={"pinned": True})
+    found: list[Any] = []
+    token = ""
+    while True:
+        page = (await http.get("/chat/history", params={"source": source, "page_size": 2, "page_token": token})).json()
+        found += page["chats"]
+        token = page["nextPageToken"]
+        if token is None:
+            break
+    assert [chat["title"] for chat in found] == ["Chat 1", "Chat 4", "Chat 3", "Chat 2", "Chat 0"]
+    assert [chat["pinned"] for chat in found] == [True, False, False, False, False]
+    assert found[0]["messageCount"] == 2
+    only = (await http.get(f"/chat/history?source={source}&pinned=true&pageSize=1")).json()
+    assert [chat["title"] for chat in only["chats"]] == ["Chat 1"]
+
+
+async def test_fork(http: httpx2.AsyncClient) -> None:
+    """Up to a message by its id or its place; the original stays as it is; each goes its own way."""
+    made = await generate(http)
+    chat = made["chatId"]
+    await generate(http, [{"role": "user", "content": "More"}], f"?chatId={chat}")
+    messages = (await fetch(http, chat))["messages"]
+    for body in ({"messageId": messages[1]["messageId"]}, {"messageIndex": 1}):
+        response = await http.post("/chat/fork", json={"chatId": chat, **body})
+        assert response.status_code == 201
+        fork = response.json()
+        assert (fork["title"], fork["forkedFrom"], fork["messageCount"]) == ("Hi", chat, 2)
+        await generate(http, [{"role": "user", "content": "Otherwise"}], f"?chatId={fork['chatId']}")
+        assert [text for _, text in await said(http, fork["chatId"])][2:] == ["Otherwise", "You said: Otherwise"]
+    assert [text for _, text in await said(http, chat)][2:] == ["More", "You said: More"]
+
+
+async def test_pin_update_delete(http: httpx2.AsyncClient) -> None:
+    """Pin with a body and without; a new title; after the deletion nothing but 404."""
+    chat = (await generate(http))["chatId"]
+    assert (await http.put(f"/chat/{chat}/pin")).json()["pinned"] is True
+    assert (await http.put(f"/chat/{chat}/pin", json={"pinned": False})).json()["pinned"] is False
+    changed = await http.patch(f"/chat/{chat}", json={"title": "A title", "pinned": True})
+    assert (changed.json()["title"], changed.json()["pinned"]) == ("A title", True)
+    assert (await http.delete(f"/chat/{chat}")).json() == {"chatId": chat, "deleted": True}
+    for response in (
+        await http.delete(f"/chat/{chat}"),
+        await http.get(f"/chat/fetch/{chat}"),
+        await http.patch(f"/chat/{chat}", json={"pinned": True}),
+        await http.put(f"/chat/{chat}/pin"),
+        await http.post("/chat/fork", json={"chatId": chat}),
+        await http.post(f"/chat/generate?chatId={chat}", json={"chat_history": HI}),
+    ):
+        assert response.status_code == 404
+        assert set(response.json()) == {"message"}
+
+
+async def test_a_new_chat_is_kept_as_it_was_sent(http: httpx2.AsyncClient) -> None:
+    """Texts and lists of parts, tool calls and their results; 201 with its id."""
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "What is this?"}]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "See"},
+                {"type": "image_url", "image_url": {"url": "https://x.test/a.png", "detail": "low"}},
+                {"type": "input_audio", "input_audio": {"data": "AAEC", "format": "wav"}},
+                {"type": "file", "file": {"file_id": "f1", "filename": "a.pdf"}},
+                {"type": "odd", "a": 1},
+            ],
+        },
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+        },
+        {"role": "tool", "content": "7", "tool_call_id": "c1"},
+        {"role": "assistant", "content": "Seven. 🙂 \u2028 مرحبا"},
+    ]
+    response = await http.post("/chat/new", json={"title": "Kept", "messages": messages})
+    assert response.status_code == 201
+    chat = await fetch(http, response.json()["chatId"])
+    assert (chat["title"], chat["messageCount"]) == ("Kept", 6)
+    ours = {"messageId", "createdAt", "status", "model"}
+    assert [{k: v for k, v in message.items() if k not in ours} for message in chat["messages"]] == messages
+    again = await http.post("/chat/new", json={"title": "Again", "messages": chat["messages"]})
+    assert again.status_code == 201, "what was fetched can be sent"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/chat/generate", {}),
+        ("POST", "/chat/generate", {"chat_history": []}),
+        ("POST", "/chat/generate", {"chat_history": [{"content": "x"}]}),
+        ("POST", "/chat/generate", {"chat_history": [{"role": "user", "content": "a\0b"}]}),
+        ("POST", "/chat/generate", {"chat_history": HI, "persona": "nobody"}),
+        ("POST", "/chat/generate", {"chat_history": HI, "tools": "x"}),
+        ("POST", "/chat/generate/stream", {"chat_history": HI, "fastContext": {}}),
+        ("POST", f"/chat/generate?title={'x' * 501}", {"chat_history": HI}),
+        ("POST", "/chat", {"chat_history": "x"}),
+        ("POST", "/chat/fork", {}),
+        ("POST", "/chat/fork", {"chatId": "x", "messageIndex": -1}),
+        ("POST", "/chat/new", {"title": "x"}),
+        ("POST", "/chat/new", {"title": "a\0b", "messages": []}),
+        ("PATCH", "/chat/x", {}),
+        ("PATCH", "/chat/x", {"title": None}),
+        ("PATCH", "/chat/x", {"owner": "me"}),
+        ("PATCH", "/chat/x", {"pinned": "yes"}),
+        ("PUT", "/chat/x/pin", {"pinned": 1}),
+        ("GET", "/chat/history?pageSize=-1", None),
+        ("GET", "/chat/history?pageSize=x", None),
+        ("GET", "/chat/history?page_token=%25", None),
+        ("GET", "/chat/history?title=%ff", None),
+        ("GET", "/chat/fetch/%ff", None),
+    ],
+)
+async def test_bad_requests_are_400_with_a_message(http: httpx2.AsyncClient, method: str, path: str, body: Any) -> None:
+    """And with nothing else."""
+    response = await http.request(method, path, json=body)
+    assert response.status_code == 400, response.text
+    assert set(response.json()) == {"message"}
+    assert response.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("GET", "/chat/generate", "POST"),
+        ("GET", "/chat", "POST"),
+        ("POST", "/chat/history", "GET"),
+        ("POST", "/chat/fetch/x", "GET"),
+        ("GET", "/chat/x/pin", "PUT"),
+        ("GET", "/chat/x", "PATCH, DELETE"),
+    ],
+)
+async def test_a_wrong_method_is_405(http: httpx2.AsyncClient, method: str, path: str, allow: str) -> None:
+    """It says which one the path takes."""
+    response = await http.request(method, path)
+    assert (response.status_code, response.headers["allow"]) == (405, allow)
+    assert set(response.json()) == {"message"}
+
+
+async def test_no_key_is_401_and_nothing_of_others_is_seen(persona_gateway: Gateway) -> None:
+    """401 before the body is looked at; another's chat is 404 on every path."""
+    async with persona_gateway.client() as http, persona_gateway.client(headers={"authorization": "Bearer sk-other"}) as other:
+        chat = (await generate(http))["chatId"]
+        for response in (
+            await other.get(f"/chat/fetch/{chat}"),
+            await other.put(f"/chat/{chat}/pin"),
+            await other.patch(f"/chat/{chat}", json={"title": "mine"}),
+            await other.delete(f"/chat/{chat}"),
+            await other.post("/chat/fork", json={"chatId": chat}),
+            await other.post(f"/chat/generate?chatId={chat}", json={"chat_history": HI}),
+            await other.post("/chat/completions", json={"messages": HI, "session_id": chat}),
+        ):
+            assert response.status_code == 404
+        assert (await other.get("/chat/history")).json() == {"chats": [], "nextPageToken": None}
+        nobody = await http.post("/chat/generate", content=b"{", headers={"authorization": ""})
+        assert (nobody.status_code, set(nobody.json())) == (401, {"message"})
+        assert nobody.headers["www-authenticate"] == "Bearer"
+
+
+async def test_a_provider_that_fails_at_once_is_a_status(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+    """Also for a stream: nothing is said before the provider has answered."""
+    upstream.script("odd-persona", [head("503 Service Unavailable", "text/html"), b"0\r\n\r\n"])
+    for path in ("/chat/generate", "/chat/generate/stream", "/chat"):
+        response = await http.post(path, json={"chat_history": HI, "persona": "odd"})
+        assert response.status_code == 502
+        assert set(response.json()) == {"message"}
+
+
+async def test_a_late_failure_is_an_event_and_what_came_is_kept(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+    """No [DONE]; the reply is stored as incomplete; tried again, it takes the place of the one that broke off."""
+    upstream.script("odd-persona", [head(), chunk(sse(delta("Hel"))), CUT])
+    response = await http.post("/chat/generate/stream?source=cut", json={"chat_history": HI, "persona": "odd"})
+    found = events(response.text)
+    assert [event["type"] for event in found] == ["thinking_update", "final_response", "error"]
+    assert found[-1]["content"] is None
+    assert found[-1]["error"]["message"]
+    chat = (await http.get("/chat/history?source=cut")).json()["chats"][0]["chatId"]
+    last = (await fetch(http, chat))["messages"][-1]
+    assert (last["content"], last["status"]) == ("Hel", "incomplete")
+    await generate(http, query=f"?chatId={chat}")
+    assert await said(http, chat) == [("user", "Hi"), ("assistant", "You said: Hi")]
+
+
+async def test_a_caller_that_leaves_mid_stream_leaves_what_came(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+    """Stored as cancelled, with its text; the provider's call is gone."""
+    upstream.script("odd-persona", [head(), chunk(sse(delta("Hel"))), HANG])
+    while not upstream.left.empty():
+        upstream.left.get_nowait()
+    body = {"chat_history": HI, "persona": "odd"}
+    async with http.stream("POST", "/chat/generate/stream?source=gone", json=body) as response:
+        text = ""
+        async for piece in response.aiter_text():
+            text += piece
+            if "Hel" in text:
+                break
+    await asyncio.wait_for(upstream.left.get(), 2)
+    chat = (await http.get("/chat/history?source=gone")).json()["chats"][0]["chatId"]
+    while (last := (await fetch(http, chat))["messages"][-1])["status"] == "in_progress":
+        await asyncio.sleep(0.02)
+    assert (last["content"], last["status"]) == ("Hel", "cancelled")
+
+
+async def test_no_text_can_forge_an_event(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+    """Line ends of every kind, and what looks like an event, arrive as text."""
+    odd = 'a\n\ndata: [DONE]\n\nb\r\n\u2028data: {"type":"error"}\u2029\x85\u2028c'
+    upstream.script("odd-persona", [head(), chunk(sse(delta(odd, "stop"), "[DONE]")), b"0\r\n\r\n"])
+    response = await http.post("/chat/generate/stream", json={"chat_history": HI, "persona": "odd"})
+    assert all(line.startswith("data: ") for line in response.text.splitlines() if line)
+    found = events(response.text)
+    assert [event["content"] for event in found if event != "[DONE]" and event["type"] == "final_response"] == [odd]
+    assert (await said(http, found[-2]["content"]["chatId"]))[-1] == ("assistant", odd)

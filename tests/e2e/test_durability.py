@@ -1,0 +1,202 @@
+"""What a client was told is stored, is stored: through kills of the server, and through a database that fails."""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from antiphon.v1 import chat_pb2, chat_pb2_grpc, history_pb2, history_pb2_grpc, message_pb2
+from tests.e2e.conftest import READY, Gateway
+from tests.e2e.test_grpc import METADATA, reason
+from tests.e2e.test_up import ECHO, children
+from tests.odd_upstream import HANG, OddUpstream, chunk, delta, head, sse
+from tests.postgres import Postgres
+
+KILLS = int(os.environ.get("ANTIPHON_TEST_KILLS", "6"))
+"""How often the server is killed; more for a longer look."""
+
+WRITERS = 16
+
+
+class Told(NamedTuple):
+    """A turn that a client was told is whole."""
+
+    conversation: str
+    message: str
+    request: str
+    said: str
+    answered: str
+
+
+def turn(said: str, request: str, conversation: str = "", model: str = "echo") -> chat_pb2.GenerateRequest:
+    return chat_pb2.GenerateRequest(
+        model=model,
+        messages=[message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text=said)])],
+        recording=chat_pb2.Recording(conversation_id=conversation, request_id=request),
+    )
+
+
+async def write(stub: chat_pb2_grpc.ChatServiceStub, number: int, told: list[Told], stop: asyncio.Event) -> None:
+    """One client: conversation after conversation of five turns; a turn that failed is tried again under the same request id."""
+    conversation, turns, count = "", 0, 0
+    while not stop.is_set():
+        count += 1
+        request = f"{number}-{count}"
+        said = f"{request} {random.random()}"
+        while not stop.is_set():
+            try:
+                answer = await stub.Generate(turn(said, request, conversation), metadata=METADATA, timeout=5)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.ABORTED:
+                    break  # the turn broke off with the server that was killed, or is not settled yet
+                await asyncio.sleep(0.02)
+            else:
+                text = answer.choices[0].message.parts[0].text
+                told.append(Told(answer.conversation_id, answer.message_id, request, said, text))
+                conversation, turns = answer.conversation_id, turns + 1
+                break
+        if turns == 5:
+            conversation, turns = "", 0
+
+
+async def stored(stub: history_pb2_grpc.HistoryServiceStub) -> dict[str, list[Any]]:
+    """Every conversation with its messages."""
+    found: dict[str, list[Any]] = {}
+    token = ""
+    while True:
+        page = await stub.ListConversations(
+            history_pb2.ListConversationsRequest(page_size=1000, page_token=token), metadata=METADATA
+        )
+        for conversation in page.conversations:
+            request = history_pb2.ListMessagesRequest(conversation_id=conversation.id, page_size=1000)
+            found[conversation.id] = list((await stub.ListMessages(request, metadata=METADATA)).messages)
+        token = page.next_page_token
+        if not token:
+            return found
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Any:
+    with Postgres() as server:
+        yield server
+
+
+@pytest_asyncio.fixture(params=["sqlite", "postgresql"], loop_scope="session")
+async def recorded(
+    request: pytest.FixtureRequest, tmp_path: Path, upstream: OddUpstream
+) -> AsyncGenerator[tuple[Gateway, Postgres | None], None]:
+    """A gateway with a history, in each kind of database."""
+    postgres: Postgres | None = None
+    url = f"sqlite:///{tmp_path}/history.db"
+    if request.param == "postgresql":
+        postgres = request.getfixturevalue("postgres")
+        assert postgres is not None
+        name = f"t{random.randrange(10**9)}"
+        postgres.run(f"CREATE DATABASE {name}")
+        url = postgres.url_of(name)
+    odd = {"base_url": upstream.base_url, "models": ["odd-*"]}
+    config = {**ECHO, "providers": {**ECHO["providers"], "odd": odd}, "database": {"url": url, "timeout": 2}}
+    gateway = Gateway(tmp_path, config)
+    await asyncio.to_thread(gateway.wait_for, READY)
+    yield gateway, postgres
+    assert await asyncio.to_thread(gateway.stop) == 0
+    assert "pg-password" not in gateway.said
+
+
+async def test_nothing_that_was_told_is_lost_when_the_server_is_killed(recorded: tuple[Gateway, Postgres | None]) -> None:
+    """Under a load of writers: every turn that a client was told of is there, none twice, and none is left unsettled."""
+    gateway, _ = recorded
+    told: list[Told] = []
+    stop = asyncio.Event()
+    async with grpc.aio.insecure_channel(gateway.rest) as channel:
+        stub = chat_pb2_grpc.ChatServiceStub(channel)
+        writers = [asyncio.create_task(write(stub, number, told, stop)) for number in range(WRITERS)]
+        for _ in range(KILLS):
+            before = len(told)
+            while len(told) < before + 20:  # it serves again
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(random.random() * 0.2)
+            for worker in children(gateway, "serve"):
+                os.kill(worker, signal.SIGKILL)
+        stop.set()
+        await asyncio.gather(*writers)
+        history = history_pb2_grpc.HistoryServiceStub(channel)
+        async with asyncio.timeout(60):
+            while True:  # turns of a process that is gone are settled within some seconds
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    found = await stored(history)
+                    states = {message.state for messages in found.values() for message in messages}
+                    if history_pb2.MESSAGE_STATE_IN_PROGRESS not in states:
+                        break
+                await asyncio.sleep(0.5)
+    assert len(told) > KILLS * 20
+    by_id = {message.id: message for messages in found.values() for message in messages}
+    for turn_ in told:
+        assert by_id[turn_.message].message.parts[0].text == turn_.answered == f"You said: {turn_.said}"
+        assert by_id[turn_.message].state == history_pb2.MESSAGE_STATE_COMPLETE
+        said = [m for m in found[turn_.conversation] if m.message.parts and m.message.parts[0].text == turn_.said]
+        assert len(said) == 1, "once"
+    for messages in found.values():  # each path is whole
+        assert [message.parent_message_id for message in messages] == ["", *(message.id for message in messages)][:-1]
+
+
+async def test_a_caller_that_leaves_has_its_partial_reply_stored(
+    recorded: tuple[Gateway, Postgres | None], upstream: OddUpstream
+) -> None:
+    """As cancelled, with the text that had come."""
+    gateway, _ = recorded
+    upstream.script("odd-left", [head(), chunk(sse(delta("Hel"), delta("lo 🎼"))), HANG])
+    async with grpc.aio.insecure_channel(gateway.rest) as channel:
+        call = chat_pb2_grpc.ChatServiceStub(channel).StreamGenerate(turn("Hi", "r1", model="odd-left"), metadata=METADATA)
+        started = (await call.read()).events[0].started
+        call.cancel()
+        history = history_pb2_grpc.HistoryServiceStub(channel)
+        async with asyncio.timeout(5):
+            while True:
+                found = (await stored(history))[started.conversation_id]
+                if found[-1].state != history_pb2.MESSAGE_STATE_IN_PROGRESS:
+                    break
+                await asyncio.sleep(0.02)
+    assert [message.state for message in found] == [history_pb2.MESSAGE_STATE_COMPLETE, history_pb2.MESSAGE_STATE_CANCELLED]
+    assert found[1].message.parts[0].text == "Hello 🎼"
+
+
+async def test_a_database_that_hangs_or_stops_is_told_and_comes_back(recorded: tuple[Gateway, Postgres | None]) -> None:
+    """A clear error within the time-out; calls that are not recorded go on; no restart is needed; what was told is there."""
+    gateway, postgres = recorded
+    if postgres is None:
+        pytest.skip("a file does not hang; that a disk can be full is tested with the store")
+    async with grpc.aio.insecure_channel(gateway.rest) as channel:
+        stub = chat_pb2_grpc.ChatServiceStub(channel)
+        first = await stub.Generate(turn("one", "r1"), metadata=METADATA)
+        for number, (fail, mend) in enumerate(((postgres.pause, postgres.resume), (postgres.stop, postgres.start))):
+            await asyncio.to_thread(fail)
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.Generate(turn("two", f"lost-{number}", first.conversation_id), metadata=METADATA, timeout=20)
+            assert (caught.value.code(), reason(caught.value)) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
+            assert loop.time() - began < 6
+            unrecorded = turn("x", "")
+            unrecorded.ClearField("recording")
+            assert (await stub.Generate(unrecorded, metadata=METADATA)).choices
+            await asyncio.to_thread(mend)
+            async with asyncio.timeout(20):
+                while True:
+                    try:
+                        await stub.Generate(turn("three", f"back-{number}", first.conversation_id), metadata=METADATA)
+                        break
+                    except grpc.aio.AioRpcError:
+                        await asyncio.sleep(0.1)
+        found = await stored(history_pb2_grpc.HistoryServiceStub(channel))
+    texts = [message.message.parts[0].text for message in found[first.conversation_id]]
+    assert texts[:2] == ["one", "You said: one"]
+    assert texts.count("three") == 2

@@ -1,0 +1,134 @@
+"""Providers of odd manners, through the real gateway: none may turn into a clean, short answer."""
+
+import json
+from typing import Any
+
+import grpc
+import httpx2
+import pytest
+
+from antiphon.v1 import chat_pb2, chat_pb2_grpc
+from tests.e2e.test_grpc import METADATA, asked
+from tests.odd_upstream import CUT, LAST, RESET, OddUpstream, Step, answer, chunk, delta, head, sse
+
+WHOLE = sse(delta("", role="assistant"), delta("Hel"), delta("lo"), delta(finish="stop"), "[DONE]")
+USAGE = {"id": "x", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}}
+REPLY = {
+    "id": "x",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "odd-model",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}],
+}
+
+GOOD: dict[str, list[Step]] = {
+    "in one piece": [head(), chunk(WHOLE), LAST],
+    "byte by byte": [head(), *(chunk(WHOLE[i : i + 1]) for i in range(len(WHOLE))), LAST],
+    "with CRLF": [head(), chunk(WHOLE.replace(b"\n", b"\r\n")), LAST],
+    "with CR": [head(), chunk(WHOLE.replace(b"\n", b"\r")), LAST],
+    "with comments": [head(), chunk(b": keep-alive\n\n" + WHOLE.replace(b"data: ", b": ping\n\nevent: x\nid: 7\ndata:")), LAST],
+    "without [DONE]": [head(), chunk(sse(delta("Hello", "stop"))), LAST],
+    "usage late, in a chunk without a choice": [head(), chunk(sse(delta("Hello"), delta(finish="stop"), USAGE, "[DONE]")), LAST],
+    "usage after [DONE] is too late": [head(), chunk(sse(delta("Hello", "stop"), "[DONE]", USAGE)), LAST],
+    "the reason first": [head(), chunk(sse(delta("Hel", "stop"), delta("lo"), "[DONE]")), LAST],
+    "[DONE], and then the connection stays open": [head(), chunk(WHOLE)],
+    "JSON though a stream was asked for": [answer(REPLY)],
+    "until the connection closes": [b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n", WHOLE, CUT],
+}
+
+ERROR = {"error": {"message": "sk-secret at 10.0.0.7", "type": "server_error", "code": None}}
+
+BAD: dict[str, tuple[list[Step], int]] = {
+    "a 200 that holds an error": ([answer(ERROR)], 502),
+    "a 200 whose first event is an error": ([head(), chunk(sse(ERROR)), LAST], 502),
+    "a 200 that tells of a rate limit": ([answer({"error": {"message": "x", "code": "rate_limit_exceeded"}})], 429),
+    "an HTML 502": ([answer(b"<html>10.0.0.7</html>", "502 Bad Gateway", "text/html")], 502),
+    "an HTML 200": ([answer(b"<html>10.0.0.7</html>", "200 OK", "text/html")], 502),
+    "an HTML 200 that says it is a stream": ([head(), chunk(b"<html>"), LAST], 502),
+    "a redirect": ([answer(b"", "302 Found", "text/html", "location: http://127.0.0.1:9/")], 502),
+    "nothing": ([CUT], 502),
+    "a reset": ([RESET], 502),
+    "an empty stream": ([head(), LAST], 502),
+    "an empty object": ([answer({})], 502),
+    "bad JSON": ([answer(b"{]")], 502),
+    "not HTTP": ([b"SSH-2.0-x\r\n\r\n", CUT], 502),
+    "only [DONE]": ([head(), chunk(sse("[DONE]")), LAST], 502),
+}
+
+HEL = chunk(sse(delta("Hel")))
+LATE: dict[str, list[Step]] = {
+    "the end without a reason": [head(), HEL, LAST],
+    "[DONE] without a reason": [head(), HEL, chunk(sse("[DONE]")), LAST],
+    "a cut between events": [head(), HEL, CUT],
+    "a cut in an event": [head(), HEL, chunk(b'data: {"choices": [{"delta": {"content": "lo"}, "finish_reason": "stop"'), CUT],
+    "the end in an event": [head(), HEL, chunk(b'data: {"choices": [{"delta": {"content": "lo"}, "finish_reason": "stop"'), LAST],
+    "a reset": [head(), HEL, RESET],
+    "an error event": [head(), HEL, chunk(sse(ERROR)), LAST],
+    "bad JSON": [head(), HEL, chunk(sse("{]")), LAST],
+    "an event of another shape": [head(), HEL, chunk(sse({"choices": "all"})), LAST],
+    "HTML": [head(), HEL, chunk(b"<html>10.0.0.7</html>"), LAST],
+}
+
+
+def asking(model: str, *, stream: bool) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": "Hi"}], "stream": stream}
+
+
+def read(body: str) -> tuple[str, list[dict[str, Any]], bool]:
+    """The text, the other events, and whether it ended with [DONE]."""
+    events = [line.removeprefix("data: ") for line in body.split("\n") if line]
+    done = events[-1] == "[DONE]"
+    found = [json.loads(event) for event in (events[:-1] if done else events)]
+    deltas = [chunk["choices"][0]["delta"].get("content") or "" for chunk in found if chunk.get("choices")]
+    return "".join(deltas), [chunk for chunk in found if "error" in chunk], done
+
+
+@pytest.mark.parametrize("name", GOOD)
+async def test_what_is_only_odd_is_a_whole_answer(
+    name: str, http: httpx2.AsyncClient, channel: grpc.aio.Channel, upstream: OddUpstream
+) -> None:
+    """As a stream, as JSON, and as typed events."""
+    upstream.script("odd-x", GOOD[name])
+    response = await http.post("/chat/completions", json=asking("odd-x", stream=True))
+    assert read(response.text) == ("Hello", [], True)
+    response = await http.post("/chat/completions", json=asking("odd-x", stream=False))
+    assert response.json()["choices"][0]["message"]["content"] == "Hello"
+    answers = chat_pb2_grpc.ChatServiceStub(channel).StreamGenerate(asked("odd-x"), metadata=METADATA)
+    events = [event async for answer_ in answers for event in answer_.events]
+    assert "".join(event.text.text for event in events) == "Hello"
+    assert events[-1].finished.reason == chat_pb2.FINISH_REASON_STOP
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("name", BAD)
+async def test_a_failure_before_the_first_byte_is_a_status(
+    name: str, stream: bool, http: httpx2.AsyncClient, upstream: OddUpstream
+) -> None:
+    """In the dialect's shape, in our words."""
+    steps, status = BAD[name]
+    upstream.script("odd-x", steps)
+    response = await http.post("/chat/completions", json=asking("odd-x", stream=stream))
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/json")
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+    assert "secret" not in response.text
+    assert "10.0.0.7" not in response.text
+    assert response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("name", LATE)
+async def test_a_failure_after_the_first_byte_is_an_event(
+    name: str, http: httpx2.AsyncClient, channel: grpc.aio.Channel, upstream: OddUpstream
+) -> None:
+    """What came before is there, then an error, and no [DONE]; as JSON it is a 502; over gRPC an event and a status."""
+    upstream.script("odd-x", LATE[name])
+    response = await http.post("/chat/completions", json=asking("odd-x", stream=True))
+    text, errors, done = read(response.text)
+    assert (response.status_code, text, len(errors), done) == (200, "Hel", 1, False)
+    assert set(errors[0]["error"]) == {"message", "type", "param", "code"}
+    assert "secret" not in response.text
+    assert (await http.post("/chat/completions", json=asking("odd-x", stream=False))).status_code == 502
+    events: list[str | None] = []
+    with pytest.raises(grpc.aio.AioRpcError):
+        async for answer_ in chat_pb2_grpc.ChatServiceStub(channel).StreamGenerate(asked("odd-x"), metadata=METADATA):
+            events += [event.WhichOneof("event") for event in answer_.events]
+    assert events == ["started", "text", "error"]

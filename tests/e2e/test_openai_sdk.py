@@ -1,0 +1,182 @@
+"""The real OpenAI SDK, which is told nothing but another base URL and key, against llmock."""
+
+from typing import Any
+
+import openai
+import pytest
+from llmock.scenarios import Fail, Reply, StreamFault, ToolCall
+from llmock.testing import LLMockServer
+from openai import AsyncOpenAI
+from pydantic import BaseModel
+
+HELLO: Any = [{"role": "user", "content": "Say hello"}]
+WEATHER: Any = [
+    {
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "description": "The weather of a city",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+        },
+    }
+]
+
+
+async def test_create(sdk: AsyncOpenAI, llm: LLMockServer) -> None:
+    """The text of the provider, its usage and its reason."""
+    llm.state.scenarios.add(Reply(text='Hello, "world" — שלום 🎼\n\u2028data: [DONE]'))
+    reply = await sdk.chat.completions.create(model="gpt-4o", messages=HELLO)
+    assert reply.choices[0].message.content == 'Hello, "world" — שלום 🎼\n\u2028data: [DONE]'
+    assert reply.choices[0].finish_reason == "stop"
+    assert reply.usage is not None
+    assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens > 0
+    assert reply._request_id
+
+
+async def test_stream_and_create_agree(sdk: AsyncOpenAI, llm: LLMockServer) -> None:
+    """The same words, piece by piece; usage in a last chunk if asked for."""
+    text = "One two three: four, five. \u2028 six\n\nseven"
+    llm.state.scenarios.add(Reply(text=text, times=2))
+    stream = await sdk.chat.completions.create(model="gpt-4o", messages=HELLO, stream=True, stream_options={"include_usage": True})
+    chunks = [chunk async for chunk in stream]
+    pieces = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
+    assert len(pieces) > 3
+    assert "".join(pieces) == text
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
+    assert chunks[-1].usage is not None
+    reply = await sdk.chat.completions.create(model="gpt-4o", messages=HELLO)
+    assert reply.choices[0].message.content == text
+
+
+async def test_tools(sdk: AsyncOpenAI, llm: LLMockServer) -> None:
+    """A call comes, its result goes back, and the provider speaks."""
+    llm.state.scenarios.add(Reply(tool_calls=(ToolCall("get_weather", {"city": "Paris"}),)))
+    reply = await sdk.chat.completions.create(model="gpt-4o", messages=HELLO, tools=WEATHER)
+    message = reply.choices[0].message
+    assert reply.choices[0].finish_reason == "tool_calls"
+    assert message.tool_calls is not None
+    (call,) = message.tool_calls
+    assert call.type == "function"
+    assert (call.function.name, call.function.arguments.replace(" ", "")) == ("get_weather", '{"city":"Paris"}')
+    result = {"role": "tool", "tool_call_id": call.id, "content": "Sunny"}
+    after = await sdk.chat.completions.create(model="gpt-4o", messages=[*HELLO, message, result], tools=WEATHER)
+    assert after.choices[0].message.content
+
+
+async def test_tools_streamed(sdk: AsyncOpenAI, llm: LLMockServer) -> None:
+    """The SDK's own accumulator puts the call together."""
+    llm.state.scenarios.add(Reply(tool_calls=(ToolCall("get_weather", {"city": "Paris, in the rain and in the sun"}),)))
+    async with sdk.chat.completions.stream(model="gpt-4o", messages=HELLO, tools=WEATHER) as stream:
+        reply = await stream.get_final_completion()
+    assert reply.choices[0].message.tool_calls is not None
+    (call,) = reply.choices[0].message.tool_calls
+    assert "in the rain and in the sun" in call.function.arguments
+    assert reply.choices[0].finish_reason == "tool_calls"
+
+
+async def test_parse_with_a_schema(sdk: AsyncOpenAI) -> None:
+    """The schema reaches the provider, and its reply is an object of it."""
+
+    class Invoice(BaseModel):
+        number: str
+        total: float
+
+    reply = await sdk.chat.completions.parse(model="gpt-4o", messages=HELLO, response_format=Invoice)
+    assert isinstance(reply.choices[0].message.parsed, Invoice)
+
+
+async def test_models(sdk: AsyncOpenAI) -> None:
+    """What is configured by name; one of them; and one that is not there."""
+    assert [model.id async for model in sdk.models.list()] == ["echo", "gpt-4o", "gpt-4o-mini", "lost"]
+    assert (await sdk.models.retrieve("gpt-4o")).owned_by == "llmock"
+    with pytest.raises(openai.NotFoundError):
+        await sdk.models.retrieve("vendor/unknown")
+
+
+async def test_no_model_means_the_default(sdk: AsyncOpenAI) -> None:
+    """Null, as the document has it."""
+    reply = await sdk.chat.completions.create(model=None, messages=HELLO)  # type: ignore[call-overload]  # documented
+    assert reply.model.startswith("gpt-4o-mini")
+
+
+async def test_422(sdk: AsyncOpenAI, llm: LLMockServer) -> None:
+    """The SDK's own class, the detail list, and the provider is never asked."""
+    before = len(llm.state.journal.records())
+    with pytest.raises(openai.UnprocessableEntityError) as caught:
+        await sdk.chat.completions.create(model="gpt-4o", messages="Hello", temperature="hot")  # type: ignore[call-overload]
+    body: Any = caught.value.response.json()
+    assert [entry["loc"] for entry in body["detail"]] == [["body", "messages"], ["body", "temperature"]]
+    assert all(set(entry) == {"loc", "msg", "type"} for entry in body["detail"])
+    assert len(llm.state.journal.records()) == before
+
+
+async def test_401(sdk: AsyncOpenAI) -> None:
+    """Before the body is looked at, with its header."""
+    with pytest.raises(openai.AuthenticationError) as caught:
+        await sdk.with_options(api_key="sk-wrong").chat.completions.create(model="gpt-4o", messages="wrong")  # type: ignore[call-overload]
+    assert caught.value.response.headers["www-authenticate"] == "Bearer"
+    assert set(caught.value.response.json()) == {"detail"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "kind"),
+    [
+        (Fail(429, retry_after=7), 429, "rate_limit_error"),
+        (Fail(400), 502, "server_error"),
+        (Fail(401), 502, "server_error"),
+        (Fail(403), 502, "server_error"),
+        (Fail(500), 502, "server_error"),
+        (Fail(503), 502, "server_error"),
+    ],
+    ids=lambda value: str(getattr(value, "status", value)),
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_provider_that_refuses_is_a_status(
+    sdk: AsyncOpenAI, llm: LLMockServer, fault: Fail, status: int, kind: str, stream: bool
+) -> None:
+    """429 with the time to wait; all else is the gateway's 502, never the caller's 401."""
+    llm.state.scenarios.add(fault)
+    with pytest.raises(openai.APIStatusError) as caught:
+        await sdk.chat.completions.create(model="gpt-4o", messages=HELLO, stream=stream)
+    assert caught.value.status_code == status
+    error: Any = caught.value.body
+    assert (error["type"], set(error)) == (kind, {"message", "type", "param", "code"})
+    headers = caught.value.response.headers
+    if status == 429:
+        assert headers["retry-after"] == "7"
+    assert headers.get("x-should-retry") == ("false" if fault.status in (400, 401, 403) else None)
+
+
+@pytest.mark.parametrize("kind", ["disconnect", "truncate", "malformed"])
+async def test_a_stream_that_breaks_raises_in_the_sdk(sdk: AsyncOpenAI, llm: LLMockServer, kind: Any) -> None:
+    """Even the silent one: what came before is there, and then an error, not an end."""
+    llm.state.scenarios.add(Reply(text="one two three four five six"))
+    llm.state.scenarios.add(StreamFault(kind, after_chunks=4))
+    stream = await sdk.chat.completions.create(model="gpt-4o", messages=HELLO, stream=True)
+    pieces = []
+    with pytest.raises(openai.APIError) as caught:
+        async for chunk in stream:
+            pieces.append(chunk.choices[0].delta.content or "")  # noqa: PERF401  # what came before the error counts
+    assert "".join(pieces).startswith("one")
+    assert isinstance(caught.value.body, dict)
+    assert caught.value.body["code"] == "provider_protocol"
+
+
+async def test_a_provider_that_is_not_there(sdk: AsyncOpenAI) -> None:
+    """502, and the message has no address in it."""
+    with pytest.raises(openai.InternalServerError) as caught:
+        await sdk.chat.completions.create(model="lost", messages=HELLO)
+    assert caught.value.status_code == 502
+    assert "127.0.0.1" not in caught.value.message
+
+
+async def test_unknown_fields_reach_the_provider(sdk: AsyncOpenAI, llm: LLMockServer) -> None:
+    """In the body and in a message; what is the gateway's own does not."""
+    messages: Any = [{"role": "user", "content": "x", "prefix": True}]
+    extra = {"top_k": 4, "session_id": None}
+    await sdk.chat.completions.create(model="gpt-4o", messages=messages, extra_body=extra, max_tokens=5, seed=7)
+    body = llm.state.journal.records()[-1].body
+    assert body is not None
+    assert (body["top_k"], body["max_tokens"], body["seed"], body["messages"][0]["prefix"]) == (4, 5, 7, True)
+    assert "session_id" not in body

@@ -1,0 +1,217 @@
+"""The REST edge, over plain HTTP."""
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import httpx2
+import pytest
+from llmock.testing import LLMockServer
+
+from antiphon.config import MAX_MESSAGE_BYTES
+from tests.e2e.conftest import Gateway
+from tests.odd_upstream import HANG, LAST, OddUpstream, answer, chunk, delta, head, sse
+
+HELLO = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+async def test_a_stream_comes_piece_by_piece(http: httpx2.AsyncClient) -> None:
+    """Each word as soon as the provider has it."""
+    times = []
+    async with http.stream("POST", "/chat/completions", json={**HELLO, "stream": True}) as response:
+        assert response.headers["content-type"] == "text/event-stream"
+        assert response.headers["cache-control"] == "no-cache"
+        async for _ in response.aiter_raw():
+            times.append(time.monotonic())  # noqa: PERF401  # the time of each piece
+    assert len(times) >= 3
+    assert times[-1] - times[0] > 0.03
+
+
+async def test_the_first_delta_does_not_wait_for_the_next(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+    """A provider that says one word and then nothing: the word is there."""
+    gate = asyncio.Event()
+    upstream.script("odd-gate", [head(), chunk(sse(delta("Hel"))), gate, chunk(sse(delta("lo", "stop"), "[DONE]")), LAST])
+    body = {"model": "odd-gate", "messages": HELLO["messages"], "stream": True}
+    async with http.stream("POST", "/chat/completions", json=body) as response:
+        text = ""
+        async for piece in response.aiter_text():
+            text += piece
+            if "Hel" in text:
+                gate.set()
+    assert text.endswith("data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize(
+    ("accept", "stream", "expected"),
+    [
+        ("application/json", {"stream": True}, "text/event-stream"),
+        ("text/event-stream", {}, "text/event-stream"),
+        ("text/event-stream", {"stream": False}, "application/json"),
+        ("application/json", {}, "application/json"),
+        ("text/event-stream", {"stream": None}, "application/json"),
+    ],
+)
+async def test_the_body_decides_what_comes(http: httpx2.AsyncClient, accept: str, stream: Any, expected: str) -> None:
+    """`Accept` only where the body has no `stream`."""
+    response = await http.post("/chat/completions", json={**HELLO, **stream}, headers={"accept": accept})
+    assert response.headers["content-type"] == expected
+
+
+async def test_the_documents_own_example_is_taken(http: httpx2.AsyncClient) -> None:
+    """Every listed parameter, with a role that exists and a tool call that is whole."""
+    body = {
+        "model": "echo",
+        "messages": [
+            {"role": "user", "content": "string", "name": "string", "tool_call_id": "string"},
+        ],
+        "temperature": 1,
+        "top_p": 1,
+        "n": 1,
+        "stream": False,
+        "stop": "string",
+        "max_tokens": 0,
+        "presence_penalty": 0,
+        "frequency_penalty": 0,
+        "tools": [{"type": "function", "function": {"name": "string", "description": "string", "parameters": {}}}],
+        "tool_choice": "auto",
+        "session_id": None,
+    }
+    assert (await http.post("/chat/completions", json=body)).status_code == 200
+
+
+async def test_request_ids(http: httpx2.AsyncClient) -> None:
+    """The caller's own comes back; there is always one."""
+    mine = await http.post("/chat/completions", json=HELLO, headers={"x-request-id": "mine-1"})
+    assert mine.headers["x-request-id"] == "mine-1"
+    for response in (await http.get("/models"), await http.get("/nothing"), await http.post("/chat/completions", json={})):
+        assert response.headers["x-request-id"]
+    assert not [name for name in mine.headers if name.startswith(("grpc-", "x-envoy-", "x-http-status", "server"))]
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+async def test_the_schemes_case_does_not_matter(gateway: Gateway, scheme: str) -> None:
+    """As HTTP has it."""
+    async with gateway.client() as http:
+        key = http.headers["authorization"].split()[1]
+        assert (await http.get("/models", headers={"authorization": f"{scheme} {key}"})).status_code == 200
+
+
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer sk-wrong", "Basic eDp5"])
+@pytest.mark.parametrize("body", [b"", b"{", b'{"messages": "wrong"}', json.dumps(HELLO).encode()])
+async def test_no_good_key_is_401_whatever_the_body(http: httpx2.AsyncClient, header: str, body: bytes) -> None:
+    """It is decided first."""
+    response = await http.post("/chat/completions", content=body, headers={"authorization": header})
+    assert response.status_code == 401
+    assert set(response.json()) == {"detail"}
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b'{"messages": 7}', b"x" * 100_000])
+async def test_a_bad_body_is_422(http: httpx2.AsyncClient, body: bytes) -> None:
+    """With a detail list."""
+    response = await http.post("/chat/completions", content=body)
+    assert response.status_code == 422
+    assert all(set(entry) == {"loc", "msg", "type"} for entry in response.json()["detail"])
+
+
+async def test_a_large_request_passes_and_a_too_large_one_is_told(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+    """20 MiB pass untouched; above 32 MiB it is 413 in the dialect's shape."""
+    reply = {"id": "x", "choices": [{"index": 0, "message": {"content": "ok"}, "finish_reason": "stop"}]}
+    upstream.script("odd-large", [answer(reply)])
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 20 * 1024 * 1024}}
+    body = {"model": "odd-large", "messages": [{"role": "user", "content": [image]}]}
+    response = await http.post("/chat/completions", json=body)
+    assert response.status_code == 200
+    assert upstream.requests[-1].json["messages"][0]["content"] == [image]
+    response = await http.post("/chat/completions", content=b" " * (MAX_MESSAGE_BYTES + 1))
+    assert response.status_code == 413
+    assert set(response.json()) == {"detail", "error"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "keys"),
+    [
+        ("GET", "/nothing", 404, {"error", "message", "code"}),
+        ("POST", "/", 404, {"error", "message", "code"}),
+        ("GET", "/chat/completions", 405, {"detail", "error"}),
+        ("DELETE", "/models", 405, {"detail", "error"}),
+    ],
+)
+async def test_what_is_not_there_is_told_in_json(
+    http: httpx2.AsyncClient, method: str, path: str, status: int, keys: set[str]
+) -> None:
+    """In the shape of its path."""
+    response = await http.request(method, path)
+    assert (response.status_code, set(response.json())) == (status, keys)
+
+
+async def test_the_key_of_the_gateway_never_leaves(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+    """The provider sees its own key, and no header of the caller."""
+    reply = {"id": "x", "choices": [{"index": 0, "message": {"content": "ok"}, "finish_reason": "stop"}]}
+    upstream.script("odd-headers", [answer(reply)])
+    body = {"model": "odd-headers", "messages": HELLO["messages"]}
+    await http.post("/chat/completions", json=body, headers={"x-mine": "1", "cookie": "a=b"})
+    headers = upstream.requests[-1].headers
+    assert headers["authorization"] == "Bearer sk-provider-secret"
+    assert not {"x-mine", "cookie", "x-request-id", "x-forwarded-for"} & set(headers)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_deadline_over_rest_is_504(http: httpx2.AsyncClient, upstream: OddUpstream, stream: bool) -> None:
+    """`grpc-timeout: 1S` with a provider that hangs: after a second, and the provider's call is gone."""
+    upstream.script("odd-hang", [HANG])
+    while not upstream.left.empty():
+        upstream.left.get_nowait()
+    start = time.monotonic()
+    body = {"model": "odd-hang", "messages": HELLO["messages"], "stream": stream}
+    response = await http.post("/chat/completions", json=body, headers={"grpc-timeout": "1S"})
+    assert response.status_code == 504
+    assert response.json()["error"]["code"] == "deadline_exceeded"
+    assert 0.9 < time.monotonic() - start < 1.5
+    assert await asyncio.wait_for(upstream.left.get(), 0.5) - start < 1.5
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_caller_that_leaves_ends_the_providers_call(
+    gateway: Gateway, upstream: OddUpstream, stream: bool, begun: bool
+) -> None:
+    """Within half a second, streaming or not, before the provider's first byte or after."""
+    upstream.script("odd-left", [head(), chunk(sse(delta("Hel"))), HANG] if begun else [HANG])
+    while not upstream.left.empty():
+        upstream.left.get_nowait()
+    before = len(upstream.requests)
+    async with gateway.client() as http:
+        body = {"model": "odd-left", "messages": HELLO["messages"], "stream": stream}
+        task = asyncio.create_task(http.post("/chat/completions", json=body))
+        while len(upstream.requests) == before:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1 if begun else 0)  # so that the first byte is on its way
+        task.cancel()
+        left = time.monotonic()
+    assert await asyncio.wait_for(upstream.left.get(), 2) - left < 0.5
+
+
+async def test_nothing_is_lost_between_the_sdks_and_llmock(http: httpx2.AsyncClient, llm: LLMockServer) -> None:
+    """A conversation of 500 messages arrives as it was sent."""
+    messages = [{"role": ("user", "assistant")[n % 2], "content": f'{n} \u2028 🎼 \\ " \n'} for n in range(500)]
+    assert (await http.post("/chat/completions", json={"model": "gpt-4o", "messages": messages})).status_code == 200
+    body = llm.state.journal.records()[-1].body
+    assert body is not None
+    assert body["messages"] == messages
+
+
+@pytest.mark.parametrize("value", ["30", "abc", "0S", "-1S", "1x"])
+async def test_a_deadline_that_is_none_is_told(http: httpx2.AsyncClient, value: str) -> None:
+    """400 in the dialect's shape, and not worth a retry."""
+    response = await http.post("/chat/completions", json=HELLO, headers={"grpc-timeout": value})
+    assert (response.status_code, response.headers["x-should-retry"]) == (400, "false")
+    assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("name", ["x-foo-bin", "grpc-trace-bin", "grpc-encoding", "x-foo!", "x$f"])
+async def test_headers_that_only_grpc_minds_do_no_harm(http: httpx2.AsyncClient, name: str) -> None:
+    """They stop at the edge."""
+    response = await http.post("/chat/completions", json=HELLO, headers={name: "%%%"})
+    assert response.status_code == 200

@@ -1,0 +1,79 @@
+"""Sessions of the OpenAI dialect, with the OpenAI SDK."""
+
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from tests.e2e.conftest import Gateway
+
+HI: Any = [{"role": "user", "content": "Hi"}]
+
+
+async def kept(http: httpx2.AsyncClient, session: str) -> list[tuple[str, Any]]:
+    chat = (await http.get(f"/chat/fetch/{session}")).json()
+    return [(message["role"], message["content"]) for message in chat["messages"]]
+
+
+async def test_a_call_without_a_session_keeps_nothing(http: httpx2.AsyncClient) -> None:
+    """Unless sessions are automatic: no header, no field, no chat."""
+    before = (await http.get("/chat/history?pageSize=1000")).json()
+    response = await http.post("/chat/completions", json={"model": "echo", "messages": HI, "session_id": None})
+    assert "x-session-id" not in response.headers
+    assert "session_id" not in response.json()
+    assert (await http.get("/chat/history?pageSize=1000")).json() == before
+
+
+async def test_an_automatic_session_goes_on(persona_gateway: Gateway) -> None:
+    """Its id comes back in header and body; the SDK repeats its messages, and only the new ones are stored."""
+    async with persona_gateway.sdk() as sdk, persona_gateway.client() as http:
+        raw = await sdk.chat.completions.with_raw_response.create(model="echo", messages=HI)
+        first = raw.parse()
+        session = raw.headers["x-session-id"]
+        assert first.model_extra is not None
+        assert first.model_extra["session_id"] == session
+        messages: Any = [*HI, first.choices[0].message.model_dump(exclude_none=True), {"role": "user", "content": "More"}]
+        await sdk.chat.completions.create(model="echo", messages=messages, extra_body={"session_id": session})
+        assert await kept(http, session) == [
+            ("user", "Hi"),
+            ("assistant", "You said: Hi"),
+            ("user", "More"),
+            ("assistant", "You said: More"),
+        ]
+        listed = (await http.get("/chat/history?title=hi")).json()["chats"]
+        assert session in [chat["chatId"] for chat in listed]
+
+
+async def test_a_streamed_session(persona_gateway: Gateway) -> None:
+    """The id is in the header, before the first event; a new message alone is understood too."""
+    async with persona_gateway.sdk() as sdk, persona_gateway.client() as http:
+        raw = await sdk.chat.completions.with_raw_response.create(model="echo", messages=HI, stream=True)
+        session = raw.headers["x-session-id"]
+        assert "".join([chunk.choices[0].delta.content or "" async for chunk in raw.parse()]) == "You said: Hi"
+        body: Any = {"session_id": session}
+        again = [{"role": "user", "content": "Hi"}]
+        stream = await sdk.chat.completions.create(model="echo", messages=again, stream=True, extra_body=body)  # type: ignore[arg-type]
+        async for _ in stream:
+            pass
+        assert await kept(http, session) == [("user", "Hi"), ("assistant", "You said: Hi")] * 2
+
+
+async def test_instructions_are_kept_once(persona_gateway: Gateway) -> None:
+    """An SDK sends them with every call."""
+    system: Any = {"role": "system", "content": "Be brief."}
+    async with persona_gateway.sdk() as sdk, persona_gateway.client() as http:
+        raw = await sdk.chat.completions.with_raw_response.create(model="echo", messages=[system, *HI])
+        session = raw.headers["x-session-id"]
+        body = {"session_id": session}
+        await sdk.chat.completions.create(model="echo", messages=[system, {"role": "user", "content": "More"}], extra_body=body)
+        assert [role for role, _ in await kept(http, session)] == ["system", "user", "assistant", "user", "assistant"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_unknown_session_is_404(sdk: openai.AsyncOpenAI, stream: bool) -> None:
+    """In the shape that the SDK reads."""
+    with pytest.raises(openai.NotFoundError) as caught:
+        await sdk.chat.completions.create(model="echo", messages=HI, stream=stream, extra_body={"session_id": "string"})
+    assert caught.value.param == "session_id"
+    assert caught.value.code == "conversation_not_found"

@@ -1,0 +1,379 @@
+"""`antiphon up` as an operator sees it, and the command line around it."""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from llmock.testing import LLMockServer
+
+from tests.e2e.conftest import KEY, READY, Gateway, configuration, free_port
+from tests.odd_upstream import LAST, OddUpstream, chunk, delta, head, sse
+
+ROOT = Path(__file__).parents[2]
+ECHO: dict[str, Any] = {
+    "providers": {"echo": {"protocol": "echo", "models": ["echo"], "token_delay": 0}},
+    "auth": {"keys": [{"name": "test", "key_env": "TEST_KEY"}]},
+}
+HELLO = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+@pytest.fixture
+def two_workers(tmp_path: Path) -> Iterator[Gateway]:
+    started = Gateway(tmp_path, {**ECHO, "workers": 2})
+    started.wait_for(READY)
+    yield started
+    started.stop()
+
+
+def children(gateway: Gateway, of: str) -> list[int]:
+    """The process ids of the gateway's children whose command line has `of` in it."""
+    found = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text().split()
+    return [int(child) for child in found if of.encode() in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+async def answers(http: httpx2.AsyncClient) -> None:
+    """Until the gateway does."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                if (await http.post("/chat/completions", json=HELLO)).status_code == 200:
+                    return
+            except httpx2.TransportError:
+                pass
+            await asyncio.sleep(0.05)
+
+
+def antiphon(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "antiphon", *arguments],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "HOME": str(folder), "COLUMNS": "200", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("part", ["serve", "envoy"])
+async def test_a_part_that_is_killed_is_started_again(two_workers: Gateway, part: str) -> None:
+    """With a line that says so; the gateway answers all the while, or at once after."""
+    (victim, *_) = children(two_workers, part)
+    os.kill(victim, signal.SIGKILL)
+    await asyncio.to_thread(two_workers.wait_for, "by SIGKILL")
+    async with two_workers.client(transport=httpx2.AsyncHTTPTransport(retries=10)) as http:
+        for _ in range(20):
+            assert (await http.post("/chat/completions", json=HELLO)).status_code == 200
+    async with asyncio.timeout(20):
+        while victim in (running := children(two_workers, part)) or len(running) < (2 if part == "serve" else 1):
+            await asyncio.sleep(0.05)
+
+
+async def test_a_kill_again_and_again_costs_no_delay(two_workers: Gateway) -> None:
+    """A worker that had lived a second is started again at once, however often it is killed."""
+    for count in range(1, 4):
+        await asyncio.to_thread(two_workers.wait_for_count, '"event":"serving"', count + 1)
+        await asyncio.sleep(1)  # to have lived
+        os.kill(max(children(two_workers, "serve")), signal.SIGKILL)
+        await asyncio.to_thread(two_workers.wait_for_count, "starting it again", count)
+    assert two_workers.said.count("starting it again now") == 3
+
+
+def test_envoy_has_no_secret(two_workers: Gateway) -> None:
+    """Its environment has none; that of the workers has to."""
+    (envoy,) = children(two_workers, "bootstrap.yaml")
+    assert KEY.encode() not in Path(f"/proc/{envoy}/environ").read_bytes()
+    assert KEY.encode() in Path(f"/proc/{children(two_workers, 'serve')[0]}/environ").read_bytes()
+
+
+async def test_a_log_that_cannot_be_written_breaks_nothing(tmp_path: Path) -> None:
+    """Calls succeed and fail as they would, a worker that dies is started again, and a stop is a stop."""
+    gateway = Gateway(tmp_path, {**ECHO, "log": {"file": "/dev/full", "level": "debug"}})
+    await asyncio.to_thread(gateway.wait_for, READY)
+    (worker,) = children(gateway, "serve")
+    async with gateway.client() as http:
+        assert (await http.post("/chat/completions", json=HELLO)).status_code == 200
+        assert (await http.post("/chat/completions", json={**HELLO, "model": "none"})).status_code == 404
+        os.kill(worker, signal.SIGKILL)
+        await asyncio.to_thread(gateway.wait_for, "by SIGKILL")
+        await answers(http)
+    assert await asyncio.to_thread(gateway.stop) == 0
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-", "| true"])
+async def test_nobody_has_to_listen(closed: str, tmp_path: Path) -> None:
+    """Standard streams may be closed from the start, or lose their reader."""
+    rest = f"127.0.0.1:{free_port()}"
+    reader = "2>&1 | true" if closed == "| true" else closed
+    process = subprocess.Popen(
+        ["bash", "-c", f"(sh -c 'echo $$ > pid; exec {sys.executable} -m antiphon up'; echo $? > code) {reader}"],
+        cwd=tmp_path,
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "ANTIPHON_KEY": KEY,
+            "ANTIPHON_GRPC__LISTEN": f"127.0.0.1:{free_port()}",
+            "ANTIPHON_REST__LISTEN": rest,
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    async with httpx2.AsyncClient(
+        base_url=f"http://{rest}/api/v1", trust_env=False, headers={"authorization": f"Bearer {KEY}"}
+    ) as http:
+        await answers(http)
+        pid = int((tmp_path / "pid").read_text())
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        (worker,) = (int(child) for child in found if b"serve" in Path(f"/proc/{child}/cmdline").read_bytes())
+        os.kill(worker, signal.SIGKILL)  # of which a line would be said
+        await answers(http)
+    os.kill(pid, signal.SIGTERM)
+    await asyncio.to_thread(process.wait, 20)
+    assert (tmp_path / "code").read_text() == "0\n"
+
+
+async def test_every_worker_serves(two_workers: Gateway) -> None:
+    """Each process is an endpoint of its own."""
+    async with two_workers.client() as http:
+        for _ in range(20):
+            await http.post("/chat/completions", json=HELLO)
+    workers = set(re.findall(r'"event":"call".*"worker":(\d)', two_workers.said))
+    assert workers == {"0", "1"}
+
+
+async def test_a_stop_lets_streams_finish(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer) -> None:
+    """The stream that was going on when SIGTERM came is whole; the exit code is 0; no process is left."""
+    gate = asyncio.Event()
+    upstream.script("odd-drain", [head(), chunk(sse(delta("Hel"))), gate, chunk(sse(delta("lo", "stop"), "[DONE]")), LAST])
+    gateway = Gateway(tmp_path, configuration(upstream, llm))
+    await asyncio.to_thread(gateway.wait_for, READY)
+    pids = [gateway.process.pid, *children(gateway, "")]
+    async with gateway.client() as http:
+        body = {"model": "odd-drain", "messages": HELLO["messages"], "stream": True}
+        async with http.stream("POST", "/chat/completions", json=body) as response:
+            text = ""
+            async for piece in response.aiter_text():
+                text += piece
+                if "Hel" in text and not gate.is_set():
+                    gateway.process.send_signal(signal.SIGTERM)
+                    await asyncio.to_thread(gateway.wait_for, "draining")
+                    gate.set()
+    assert text.endswith("data: [DONE]\n\n")
+    assert await asyncio.to_thread(gateway.process.wait, 20) == 0
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+async def test_a_stop_tells_streams_that_do_not_finish(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer) -> None:
+    """After the grace an error event, and no [DONE]."""
+    upstream.script("odd-endless", [head(), chunk(sse(delta("Hel"))), asyncio.Event()])
+    gateway = Gateway(tmp_path, configuration(upstream, llm, limits={"drain": 0.3}))
+    await asyncio.to_thread(gateway.wait_for, READY)
+    async with gateway.client() as http:
+        body = {"model": "odd-endless", "messages": HELLO["messages"], "stream": True}
+        async with http.stream("POST", "/chat/completions", json=body) as response:
+            text = ""
+            async for piece in response.aiter_text():
+                if not text:
+                    gateway.process.send_signal(signal.SIGTERM)
+                text += piece
+    assert '"code":"shutting_down"' in text
+    assert "[DONE]" not in text
+    assert await asyncio.to_thread(gateway.process.wait, 20) == 0
+
+
+def test_children_die_with_a_supervisor_that_is_killed(two_workers: Gateway) -> None:
+    """No orphan holds a port."""
+    pids = children(two_workers, "")
+    assert len(pids) == 3
+    two_workers.process.kill()
+    two_workers.process.wait(5)
+    for pid in pids:
+        status = Path(f"/proc/{pid}/stat")
+        for _ in range(500):
+            if not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                break
+            os.sched_yield()
+            subprocess.run(["sleep", "0.01"], check=True)
+        else:
+            pytest.fail(f"process {pid} is still there")
+
+
+@pytest.mark.parametrize("setting", ["grpc", "rest"])
+def test_a_port_that_is_taken_is_told_by_its_setting(setting: str, tmp_path: Path) -> None:
+    """A line, no traceback, and exit code 1."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        other = "rest" if setting == "grpc" else "grpc"
+        environment = {
+            f"ANTIPHON_{setting.upper()}__LISTEN": address,
+            f"ANTIPHON_{other.upper()}__LISTEN": f"127.0.0.1:{free_port()}",
+        }
+        ended = antiphon("up", folder=tmp_path, **environment)
+    assert ended.returncode == 1
+    assert f"{setting}.listen" in ended.stderr
+    assert address in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_with_no_configuration_a_key_is_made_and_printed_once(tmp_path: Path) -> None:
+    """With a curl line that works as it is, and a key that no log line has."""
+    grpc, rest = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    output = tmp_path / "output.txt"
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "ANTIPHON_GRPC__LISTEN": grpc, "ANTIPHON_REST__LISTEN": rest}
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "antiphon", "up"], cwd=tmp_path, env=environment, stdout=file, stderr=subprocess.STDOUT
+        )
+    try:
+        for _ in range(400):
+            if (found := re.search(r"^ +(curl .*)$", output.read_text(), re.MULTILINE)) is not None:
+                break
+            subprocess.run(["sleep", "0.05"], check=True)
+        assert found is not None
+        answer = subprocess.run(["bash", "-c", found[1]], capture_output=True, text=True, timeout=20, check=True)
+        assert answer.stdout.endswith("data: [DONE]\n\n")
+        made = re.search(r"export ANTIPHON_KEY=(\S+)", output.read_text())
+        assert made is not None
+        said = antiphon("chat", "Hello", "there", folder=tmp_path, ANTIPHON_KEY=made[1], ANTIPHON_ADDRESS=grpc)
+        assert said.stdout == "You said: Hello there\n"
+        printed = re.search(r"REST +(\S+)", output.read_text())
+        assert printed is not None
+        for address in (rest, printed[1]):
+            listed = antiphon("models", folder=tmp_path, ANTIPHON_KEY=made[1], ANTIPHON_ADDRESS=address)
+            assert "echo" in listed.stdout
+        refused = antiphon("models", folder=tmp_path, ANTIPHON_ADDRESS=grpc)
+        assert refused.returncode == 1
+        assert "UNAUTHENTICATED" in refused.stderr
+    finally:
+        process.terminate()
+        process.wait(20)
+    logged = [line for line in output.read_text().splitlines() if line.startswith("{")]
+    assert logged
+    assert not [line for line in logged if made[1] in line]
+
+
+def test_the_environment_switches_a_provider_on(tmp_path: Path) -> None:
+    """Its usual variables, and nothing else; the key is not shown."""
+    shown = antiphon("check-config", folder=tmp_path, OPENAI_API_KEY="sk-very-secret", OLLAMA_HOST="127.0.0.1:11434")
+    assert shown.returncode == 0
+    assert "https://api.openai.com/v1" in shown.stdout
+    assert "ollama" in shown.stdout
+    assert "secret" not in shown.stdout + shown.stderr
+
+
+def test_what_a_configuration_amounts_to_is_shown_whole(tmp_path: Path) -> None:
+    """Names of keys, the database, limits and the log: not cut for a program, and without a key or password."""
+    address = f"https://models.{'long.' * 30}test/v1"
+    (tmp_path / "a.yaml").write_text(
+        f"providers: {{far: {{base_url: '{address}', models: [m], api_key_env: FAR}}}}\n"
+        "auth: {keys: [{name: alice, key_env: ALICE, admin: true}, {name: bob, key_env: BOB}]}\n"
+        "database: {url: 'postgresql://me:hush@db.test/chats?password=hush&sslmode=require'}\n"
+        "limits: {request_timeout: 77, drain: 8}\n"
+        "log: {level: debug, file: here.log}\n"
+    )
+    for options in ([], ["--json"]):
+        secrets = {"ALICE": "sk-hush-1", "BOB": "sk-hush-2", "FAR": "sk-hush-3", "COLUMNS": "80"}
+        shown = antiphon("check-config", "--config", "a.yaml", *options, folder=tmp_path, **secrets)
+        assert shown.returncode == 0
+        for part in (
+            "alice (admin), bob",
+            "postgresql://me:***@db.test/chats",
+            "sslmode=require",
+            "77 s",
+            "8 s",
+            "debug",
+            "here.log",
+        ):
+            assert part in shown.stdout
+        assert options or address in shown.stdout
+        assert "hush" not in shown.stdout + shown.stderr
+    assert not (tmp_path / "here.log").exists()
+
+
+@pytest.mark.parametrize("command", [["models"], ["chat", "Hello"]])
+def test_a_gateway_that_is_not_there_is_told_in_a_line(command: list[str], tmp_path: Path) -> None:
+    """With its address as it was given, without the library's own words."""
+    address = f"http://127.0.0.1:{free_port()}/api/v1"
+    ended = antiphon(*command, "--address", address, folder=tmp_path)
+    assert ended.returncode == 1
+    assert ended.stderr == f"error: no gateway answers at {address}. Is it running? --address names another.\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("wrokers: 2", "wrokers"),
+        ("providers: {openai: {api_key_env: NOT_THERE}}", "NOT_THERE"),
+        ("providers: {x: {protocol: smoke, base_url: 'http://x.test'}}", "smoke"),
+        ("providers: {x: {models: [a]}}", "base_url"),
+        ("models: {default: nope}", "nope"),
+        ("rest: {listen: '127.0.0.1:50051'}", "rest.listen and grpc.listen"),
+        ("log: {file: nowhere/log}", "log.file: nowhere/log: "),
+    ],
+)
+@pytest.mark.parametrize("command", ["check-config", "up", "serve"])
+def test_a_configuration_that_is_not_usable_is_told_in_a_line(text: str, told: str, command: str, tmp_path: Path) -> None:
+    """By every command alike, before anything starts, with exit code 2."""
+    (tmp_path / "antiphon.yaml").write_text(text)
+    ended = antiphon(command, "--config", "antiphon.yaml", folder=tmp_path, ANTIPHON_KEY=KEY)
+    assert ended.returncode == 2
+    assert told in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+async def test_the_installed_wheel_is_whole(tmp_path: Path) -> None:
+    """Built from the sources, installed beside the dependencies, started from another folder: it answers."""
+    made = tmp_path / "venv"
+    venv.create(made, system_site_packages=False, with_pip=False)
+    site = made / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(site)], check=True)
+    # The dependencies of the tests' own environment, but not the sources that it points at.
+    dependencies = str(Path(httpx2.__file__).parents[1])
+    check = "import antiphon, sys; print(antiphon.__file__)"
+    environment = {"PYTHONPATH": f"{site}:{dependencies}"}
+    python = str(made / "bin" / "python")
+    where = subprocess.run([python, "-c", check], env=environment, capture_output=True, text=True, check=True)
+    assert where.stdout.startswith(str(site))
+    rest = f"127.0.0.1:{free_port()}"
+    process = subprocess.Popen(
+        [python, "-m", "antiphon", "up"],
+        cwd=tmp_path,
+        env={
+            **environment,
+            "HOME": str(tmp_path),
+            "ANTIPHON_KEY": KEY,
+            "ANTIPHON_GRPC__LISTEN": f"127.0.0.1:{free_port()}",
+            "ANTIPHON_REST__LISTEN": rest,
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        async with httpx2.AsyncClient(trust_env=False, headers={"authorization": f"Bearer {KEY}"}) as http, asyncio.timeout(30):
+            while True:
+                try:
+                    response = await http.post(f"http://{rest}/api/v1/chat/completions", json=HELLO)
+                    if response.status_code != 503:  # Envoy is there before its workers
+                        break
+                except httpx2.TransportError:
+                    pass
+                await asyncio.sleep(0.1)
+        assert response.json()["choices"][0]["message"]["content"] == "You said: Hello"
+    finally:
+        process.terminate()
+        process.wait(20)

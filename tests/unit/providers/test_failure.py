@@ -1,0 +1,165 @@
+"""What it means that a provider refuses."""
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import orjson
+import pytest
+import structlog
+
+from antiphon.errors import (
+    ProviderCredentials,
+    ProviderError,
+    ProviderRateLimited,
+    ProviderRejected,
+    ProviderTimeout,
+    ProviderUnavailable,
+)
+from antiphon.providers.failure import log_refusal, of_payload, of_status, retry_after
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (301, ProviderUnavailable),
+        (400, ProviderRejected),
+        (401, ProviderCredentials),
+        (402, ProviderUnavailable),
+        (403, ProviderCredentials),
+        (404, ProviderRejected),
+        (408, ProviderTimeout),
+        (413, ProviderRejected),
+        (418, ProviderUnavailable),
+        (422, ProviderRejected),
+        (429, ProviderRateLimited),
+        (500, ProviderUnavailable),
+        (502, ProviderUnavailable),
+        (503, ProviderUnavailable),
+        (504, ProviderTimeout),
+        (529, ProviderUnavailable),
+    ],
+)
+def test_statuses(status: int, kind: type[ProviderError]) -> None:
+    """Each status has one meaning, is kept, and says nothing of the provider's text."""
+    error = of_status("acme", status, {}, b'{"error": {"message": "secret words", "code": "secret_code"}}')
+    assert type(error) is kind
+    assert (error.status, error.provider, error.code) == (status, "acme", None)
+    assert "secret" not in error.message
+
+
+def test_only_safe_codes_are_told() -> None:
+    """A code of the allow-list is told; another, or something that is no code, is not."""
+    body = b'{"error": {"message": "m", "code": "context_length_exceeded"}}'
+    error = of_status("acme", 400, {}, body)
+    assert error.code == "context_length_exceeded"
+    assert error.message == "The provider acme refused the request: context_length_exceeded."
+    for code in (b'"internal_10.0.0.1"', b'{"a": 1}', b"17", b"null"):
+        assert of_status("acme", 400, {}, b'{"error": {"code": ' + code + b"}}").code is None
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"7", b'{"error": "text"}', b'{"detail": "text"}', b"\xff\xfe"])
+def test_bodies_of_any_shape(body: bytes) -> None:
+    """A body that is not an error object changes nothing."""
+    assert type(of_status("acme", 422, {}, body)) is ProviderRejected
+
+
+def test_bad_key_with_status_400() -> None:
+    """A 400 whose error object names the key is a matter of credentials, also in the array that Google's hosts make of it."""
+    for body in (b'{"error": {"code": "invalid_api_key"}}', b'[{"error": {"code": 400, "status": "UNAUTHENTICATED"}}]'):
+        assert type(of_status("acme", 400, {}, body)) is ProviderCredentials
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "1e99"}, 24 * 3600),
+        ({"retry-after-ms": "1500", "retry-after": "7"}, 1.5),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, 24 * 3600),
+        ({"retry-after": "Fri, 31 Dec 99999 23:59:59 GMT"}, None),
+        ({"retry-after": "Mon, 1 Jan 2024 1:1:1 +999999999999999999"}, None),
+        ({"retry-after": "Thu, 01 Jan 0001 00:00:00 +2359"}, 0),
+    ],
+)
+def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
+    """The wait is read in milliseconds, in seconds and as a date; nonsense is no wait."""
+    assert retry_after(headers) == seconds
+
+
+def test_retry_after_date() -> None:
+    """A date to come is the time until then."""
+    value = retry_after({"retry-after": format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)})
+    assert value is not None
+    assert 57 < value <= 60
+
+
+def test_waits_of_errors() -> None:
+    """A rate limit always has a wait, of one second if none is told; an overload the one that is told; a refusal none."""
+    assert of_status("acme", 429, {}, b"").retry_after == 1.0
+    assert of_status("acme", 429, {"retry-after": "9"}, b"").retry_after == 9
+    assert of_status("acme", 503, {"retry-after": "9"}, b"").retry_after == 9
+    assert of_status("acme", 503, {}, b"").retry_after is None
+    assert of_status("acme", 400, {"retry-after": "9"}, b"").retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("payload", "kind", "status"),
+    [
+        ({"code": 429}, ProviderRateLimited, 429),
+        ({"code": "429"}, ProviderRateLimited, 429),
+        ({"code": "rate_limit_exceeded", "type": "tokens"}, ProviderRateLimited, None),
+        ({"type": "insufficient_quota"}, ProviderRateLimited, None),
+        ({"status": "RESOURCE_EXHAUSTED"}, ProviderRateLimited, None),
+        ({"code": "invalid_api_key", "type": "invalid_request_error"}, ProviderCredentials, None),
+        ({"code": 401}, ProviderCredentials, 401),
+        ({"type": "authentication_error"}, ProviderCredentials, None),
+        ({"type": "invalid_request_error"}, ProviderRejected, None),
+        ({"type": "BadRequestError", "code": 400, "object": "error"}, ProviderRejected, 400),
+        ({"code": "context_length_exceeded"}, ProviderRejected, None),
+        ({"code": 502, "message": "upstream"}, ProviderUnavailable, 502),
+        ({"type": "server_error"}, ProviderUnavailable, None),
+        ({"status_code": 504}, ProviderTimeout, 504),
+        ({"error": {"code": 429}}, ProviderRateLimited, 429),
+        ({"code": True}, ProviderUnavailable, None),
+        ("text", ProviderUnavailable, None),
+        (["a"], ProviderUnavailable, None),
+    ],
+)
+def test_payloads(payload: object, kind: type[ProviderError], status: int | None) -> None:
+    """An error object inside a good answer is read by its status, then by the words of its code and type."""
+    error = of_payload("acme", payload)
+    assert (type(error), error.status) == (kind, status)
+
+
+def test_the_log_gets_what_the_provider_said_redacted_and_cut() -> None:
+    """The provider's text goes to the log at the level debug only: without keys, and not more than 500 characters."""
+    with structlog.testing.capture_logs() as logs:
+        log_refusal("acme", 401, b"no: open-sesame, sk-123456789012 \xff" + b"." * 600, ("open-sesame",))
+    line, text = logs
+    assert line == {"event": "provider_error", "log_level": "warning", "provider": "acme", "status": 401, "size": 634}
+    assert (text["event"], text["log_level"], len(text["body"])) == ("provider_error_body", "debug", 500)
+    assert text["body"].startswith("no: [redacted], [redacted] \ufffd...")
+
+
+def test_the_log_gets_no_words_of_the_request() -> None:
+    """Of an error object the log has its type, code and param, if they are words and not sentences; the message it has not."""
+    error = {"message": "my secret diary", "type": "invalid_request_error", "code": 17, "param": "messages[0].content"}
+    with structlog.testing.capture_logs() as logs:
+        log_refusal("acme", 400, orjson.dumps({"error": error}), ())
+        log_refusal(
+            "acme",
+            400,
+            orjson.dumps({"error": {"code": "my secret diary", "param": ["secret"], "type": "open-sesame"}}),
+            ("open-sesame",),
+        )
+    first, second = (line for line in logs if line["log_level"] != "debug")
+    assert (first["type"], first["code"], first["param"]) == ("invalid_request_error", "17", "messages[0].content")
+    assert second["type"] == "[redacted]"
+    assert not {"code", "param"} & second.keys()
+    assert "secret" not in str(first) + str(second)

@@ -1,0 +1,114 @@
+"""The table of hosts, and what the environment switches on."""
+
+import httpx2
+import pytest
+
+from antiphon.config import ConfigError, ProviderConfig
+from antiphon.providers.hosts import HOSTS, complete, from_environment
+from antiphon.providers.registry import PROTOCOLS, build
+
+
+@pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
+def test_rows(host: object) -> None:
+    """Every row can be switched on by its variables alone, and then built."""
+    row = next(row for row in HOSTS if row is host)
+    environment = {name: "http://host.test" for name in (row.url_variable,) if name}
+    environment |= {name: "a-key" for name in (row.key_variable,) if name}
+    configs = from_environment(environment)
+    assert list(configs) == [row.name]
+    assert build(row.name, configs[row.name], environment).name == row.name
+    assert row.protocol in PROTOCOLS
+    if row.base_url is not None:
+        url = httpx2.URL(row.base_url)
+        assert url.scheme == "https" or url.host == "127.0.0.1"
+        assert not row.base_url.endswith("/")
+
+
+def test_rows_do_not_compete() -> None:
+    """No name or pattern stands in two rows, and none takes every model."""
+    assert len({host.name for host in HOSTS}) == len(HOSTS)
+    models = [model for host in HOSTS for model in host.models]
+    assert len(set(models)) == len(models)
+    assert "*" not in models
+    assert all("*" not in host.models[0] for host in HOSTS if host.models), "the first may become the default model"
+
+
+def test_the_environment_switches_on() -> None:
+    """A host is on when its variable is set, and not when it is empty; the order is the table's."""
+    assert from_environment({}) == {}
+    assert from_environment({"OPENAI_API_KEY": " ", "OLLAMA_HOST": ""}) == {}
+    configs = from_environment({"GROQ_API_KEY": "g", "OPENAI_API_KEY": "o"})
+    assert list(configs) == ["openai", "groq"]
+    assert configs["openai"].base_url == "https://api.openai.com/v1"
+    assert configs["openai"].api_key_env == "OPENAI_API_KEY"
+    assert "gpt-*" in configs["openai"].models
+    assert configs["groq"].models == ()
+
+
+def test_the_environment_names_the_url() -> None:
+    """The usual variable takes the place of the base URL; it alone switches on nothing that needs a key."""
+    assert from_environment({"OPENAI_BASE_URL": "http://x/v1"}) == {}
+    config = from_environment({"OPENAI_BASE_URL": "http://x/v1/", "OPENAI_API_KEY": "k"})["openai"]
+    assert config.base_url == "http://x/v1"
+
+
+def test_azure() -> None:
+    """Azure needs its endpoint and its key, which goes into a header of its own."""
+    assert from_environment({"AZURE_OPENAI_API_KEY": "k"}) == {}
+    config = from_environment({"AZURE_OPENAI_API_KEY": "k", "AZURE_OPENAI_ENDPOINT": "https://r.openai.azure.com/"})["azure"]
+    assert config.base_url == "https://r.openai.azure.com/openai/v1"
+    assert config.auth_header == "api-key"
+
+
+@pytest.mark.parametrize(
+    ("value", "url"),
+    [
+        ("http://gpu:1234", "http://gpu:1234/v1"),
+        ("https://gpu/v1/", "https://gpu/v1"),
+        ("gpu", "http://gpu:11434/v1"),
+        ("gpu:1234", "http://gpu:1234/v1"),
+        ("0.0.0.0", "http://127.0.0.1:11434/v1"),
+        ("0.0.0.0:1234", "http://127.0.0.1:1234/v1"),
+        (":1234", "http://127.0.0.1:1234/v1"),
+        ("[::1]:1234", "http://[::1]:1234/v1"),
+        ("[::]", "http://127.0.0.1:11434/v1"),
+    ],
+)
+def test_ollama_host(value: str, url: str) -> None:
+    """OLLAMA_HOST is a URL, or an address as its server listens on."""
+    assert from_environment({"OLLAMA_HOST": value})["ollama"].base_url == url
+
+
+def test_local_hosts_need_no_key() -> None:
+    """VLLM and LM Studio are on by their URL; a key is sent where there is one."""
+    assert from_environment({"VLLM_BASE_URL": "http://x/v1"})["vllm"].api_key_env is None
+    assert from_environment({"VLLM_BASE_URL": "http://x/v1", "VLLM_API_KEY": "k"})["vllm"].api_key_env == "VLLM_API_KEY"
+    assert from_environment({"LMSTUDIO_BASE_URL": "http://x/v1"})["lmstudio"].base_url == "http://x/v1"
+
+
+def test_complete_fills_what_is_missing() -> None:
+    """A configured provider with the name of a row gets what it leaves open, and keeps what it sets."""
+    environment = {"MISTRAL_API_KEY": "k"}
+    config = complete("mistral", ProviderConfig(models=("m",), read_timeout=7), environment)
+    assert config.base_url == "https://api.mistral.ai/v1"
+    assert (config.api_key_env, config.models, config.read_timeout) == ("MISTRAL_API_KEY", ("m",), 7)
+    assert config.stream_usage is False
+    assert complete("mistral", ProviderConfig(stream_usage=True), environment).stream_usage is True
+    assert complete("mistral", ProviderConfig(api_key_env="OTHER"), environment).api_key_env == "OTHER"
+    assert complete("mistral", ProviderConfig(), {}).api_key_env is None
+    assert complete("mistral", config, environment) == config, "what is complete stays"
+
+
+def test_a_key_goes_to_its_own_host_only() -> None:
+    """A provider that only shares the name of a row, and has a base URL of its own, gets neither key nor models of the row."""
+    config = complete("openai", ProviderConfig(base_url="http://other/v1"), {"OPENAI_API_KEY": "k"})
+    assert (config.base_url, config.api_key_env, config.models) == ("http://other/v1", None, ())
+
+
+def test_no_base_url() -> None:
+    """A provider that nobody knows needs a base URL, and so does a host that has none for all; echo needs none."""
+    with pytest.raises(ConfigError, match=r"providers\.mine\.base_url"):
+        complete("mine", ProviderConfig(), {})
+    with pytest.raises(ConfigError, match="AZURE_OPENAI_ENDPOINT"):
+        complete("azure", ProviderConfig(), {})
+    assert complete("openai", ProviderConfig(protocol="echo"), {}).base_url is None

@@ -1,0 +1,379 @@
+"""The OpenAI protocol over a real socket, against an upstream with every odd manner that is known."""
+
+import asyncio
+import gzip
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from antiphon.config import ProviderConfig
+from antiphon.errors import (
+    ProviderCredentials,
+    ProviderError,
+    ProviderProtocolError,
+    ProviderRateLimited,
+    ProviderRejected,
+    ProviderTimeout,
+    ProviderUnavailable,
+    Unsupported,
+)
+from antiphon.messages import (
+    Batch,
+    ChatRequest,
+    Event,
+    Finished,
+    FinishReason,
+    Media,
+    Message,
+    Role,
+    Started,
+    Text,
+    TextDelta,
+    Usage,
+    Video,
+)
+from antiphon.providers.openai import OpenAIProvider
+from tests.odd_upstream import CUT, HANG, LAST, RESET, OddUpstream, Pause, Step, answer, chunk, delta, head, sse
+
+KEY = "open-sesame"
+STARTED = Started("chatcmpl-odd", "odd-model", "acme", 1_700_000_000)
+STOP = Finished(0, FinishReason.STOP, "stop")
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+GOOD: list[Event] = [STARTED, TextDelta(0, "Hel"), TextDelta(0, "lo"), Usage(3, 2, 5), STOP]
+EVENTS = (
+    delta("", role="assistant"),
+    delta("Hel"),
+    delta("lo"),
+    delta(finish="stop"),
+    {**delta(), "choices": [], "usage": USAGE},
+)
+WHOLE = {
+    "id": "chatcmpl-odd",
+    "created": 1_700_000_000,
+    "model": "odd-model",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}],
+    "usage": USAGE,
+}
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[OddUpstream]:
+    async with OddUpstream() as server:
+        yield server
+
+
+@pytest.fixture
+async def provider(upstream: OddUpstream) -> AsyncIterator[OpenAIProvider]:
+    made = OpenAIProvider("acme", ProviderConfig(base_url=upstream.base_url, read_timeout=5), SecretStr(KEY))
+    yield made
+    await made.close()
+
+
+def request(*, stream: bool = True, model: str = "m") -> ChatRequest:
+    return ChatRequest(model, (Message(Role.USER, (Text("hello"),)),), stream=stream)
+
+
+async def ask(provider: OpenAIProvider, upstream: OddUpstream, *steps: Step, stream: bool = True) -> list[Batch]:
+    upstream.script("m", steps)
+    return [batch async for batch in provider.stream(request(stream=stream))]
+
+
+def flat(batches: list[Batch]) -> list[Event]:
+    return [event for batch in batches for event in batch]
+
+
+async def test_stream(upstream: OddUpstream, provider: OpenAIProvider) -> None:
+    """Each read is one batch, as it comes."""
+    more = asyncio.Event()
+    upstream.script("m", [head(), chunk(sse(*EVENTS[:2])), more, chunk(sse(*EVENTS[2:], "[DONE]")), LAST])
+    stream = provider.stream(request())
+    assert await anext(stream) == GOOD[:2]
+    more.set()
+    assert [batch async for batch in stream] == [GOOD[2:3], GOOD[3:]]
+
+
+async def test_request(upstream: OddUpstream) -> None:
+    """The request goes to the documented path, with the key, the configured headers and query, and no hint at who asks."""
+    config = ProviderConfig(
+        base_url=upstream.base_url + "/{model}/?a=b",
+        query={"api-version": "2024-10 21"},
+        headers={"X-Team": "blue", "User-Agent": "mine"},
+        auth_header="api-key",
+    )
+    provider = OpenAIProvider("acme", config, SecretStr(KEY))
+    upstream.default = [answer(WHOLE)]
+    assert [batch async for batch in provider.stream(request(stream=False, model="my model/1"))]
+    await provider.close()
+    (sent,) = upstream.requests
+    assert sent.path in (
+        "/v1/my%20model%2F1/chat/completions?a=b&api-version=2024-10+21",
+        "/v1/my%20model%2F1/chat/completions?a=b&api-version=2024-10%2021",
+    )
+    assert sent.json == {"model": "my model/1", "messages": [{"role": "user", "content": "hello"}]}
+    names = ("api-key", "x-team", "user-agent", "content-type", "accept-encoding")
+    assert [sent.headers.get(name) for name in names] == [KEY, "blue", "mine", "application/json", "identity"]
+    assert "authorization" not in sent.headers
+
+
+async def test_bearer_and_none(upstream: OddUpstream, provider: OpenAIProvider) -> None:
+    """The key is a bearer token by default; without a key there is no such header."""
+    await ask(provider, upstream, answer(WHOLE), stream=False)
+    keyless = OpenAIProvider("acme", ProviderConfig(base_url=upstream.base_url), None)
+    await ask(keyless, upstream, answer(WHOLE), stream=False)
+    await keyless.close()
+    assert [sent.headers.get("authorization") for sent in upstream.requests] == [f"Bearer {KEY}", None]
+
+
+async def test_unsupported_reaches_nobody(upstream: OddUpstream, provider: OpenAIProvider) -> None:
+    """What the protocol cannot say is refused before the host is asked."""
+    video = ChatRequest("m", (Message(Role.USER, (Video(Media(url="https://x/y")),)),), stream=True)
+    with pytest.raises(Unsupported):
+        await anext(provider.stream(video))
+    assert upstream.connections == 0
+
+
+PINGS: list[Step] = [Pause(0.1), chunk(b": ping\n\n")] * 100
+
+ODD_BUT_GOOD: dict[str, list[Step]] = {
+    "as documented": [head(), chunk(sse(*EVENTS, "[DONE]")), LAST],
+    "no done": [head(), chunk(sse(*EVENTS)), LAST],
+    "no done, no last blank line": [head(), chunk(sse(*EVENTS)[:-1]), LAST],
+    "crlf": [head(), chunk(sse(*EVENTS, "[DONE]", end="\r\n\r\n")), LAST],
+    "comments": [head(), chunk(b": ping\n\n"), chunk(sse(*EVENTS[:2]) + b": ping\n\n" + sse(*EVENTS[2:], "[DONE]")), LAST],
+    "byte by byte": [head(), *(chunk(bytes([byte])) for byte in sse(*EVENTS, "[DONE]")), LAST],
+    "byte order mark": [head(), chunk(b"\xef\xbb\xbf" + sse(*EVENTS, "[DONE]")), LAST],
+    "wrong content type": [head(content_type="application/json"), chunk(sse(*EVENTS, "[DONE]")), LAST],
+    "no content type": [b"HTTP/1.1 200 OK\r\n\r\n" + sse(*EVENTS, "[DONE]"), CUT],
+    "no end of the body": [head(), chunk(sse(*EVENTS, "[DONE]")), HANG],
+    "more after done": [head(), chunk(sse(*EVENTS, "[DONE]", delta("x"), "junk")), chunk(b"data: x"), LAST],
+    "no done, and the connection held": [head(), chunk(sse(*EVENTS)), HANG],
+    "no done, and kept alive": [head(), chunk(sse(*EVENTS)), *PINGS],
+    "encoded, no done": [answer(gzip.compress(sse(*EVENTS)), "200 OK", "text/event-stream", "content-encoding: gzip")],
+    "late usage": [head(), chunk(sse(*EVENTS[:-1])), Pause(0.1), chunk(sse(EVENTS[-1])), HANG],
+    "cut after done": [head(), chunk(sse(*EVENTS, "[DONE]")), CUT],
+    "finish in the first chunk": [
+        head(),
+        chunk(sse(delta("", finish="stop"), delta("Hel"), delta("lo"), EVENTS[-1], "[DONE]")),
+        LAST,
+    ],
+}
+
+
+@pytest.mark.parametrize("steps", ODD_BUT_GOOD.values(), ids=ODD_BUT_GOOD)
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+async def test_odd_but_good(upstream: OddUpstream, provider: OpenAIProvider, steps: list[Step], stream: bool) -> None:
+    """None of these manners changes the reply; who asked for a whole reply gets one batch, although the host streams."""
+    batches = await ask(provider, upstream, *steps, stream=stream)
+    assert flat(batches) == GOOD
+    assert stream or len(batches) == 1
+    assert all(batches), "no batch is empty"
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("content_type", ["application/json", "text/event-stream", "text/plain"])
+async def test_whole_reply(upstream: OddUpstream, provider: OpenAIProvider, stream: bool, content_type: str) -> None:
+    """A JSON body is accepted as one batch, also by who asked for a stream, and behind the blank lines that keep it alive."""
+    body = b"\n\n\n" + json.dumps(WHOLE, indent=1).encode()
+    batches = await ask(provider, upstream, answer(body, "200 OK", content_type), stream=stream)
+    assert batches == [[STARTED, TextDelta(0, "Hello"), Usage(3, 2, 5), STOP]]
+
+
+CUTS: dict[str, list[Step]] = {
+    "eof before the end": [head(), chunk(sse(*EVENTS[:3])), LAST],
+    "done before the end": [head(), chunk(sse(*EVENTS[:3], "[DONE]")), LAST],
+    "cut": [head(), chunk(sse(*EVENTS[:3])), CUT],
+    "cut inside an event": [head(), chunk(sse(*EVENTS[:3])[:-9]), CUT],
+    "eof inside an event": [head(), chunk(sse(*EVENTS[:3]) + b'data: {"cho'), LAST],
+    "reset": [head(), chunk(sse(*EVENTS[:3])), RESET],
+    "second choice cut": [head(), chunk(sse(*EVENTS[:4], delta("x", index=1), "[DONE]")), LAST],
+    "bad JSON": [head(), chunk(sse(*EVENTS[:3], "{bad")), LAST],
+    "cut inside an encoding": [
+        answer(gzip.compress(sse(*EVENTS))[:-1], "200 OK", "text/event-stream", "content-encoding: gzip"),
+    ],
+    "no HTTP in the body": [head(), chunk(sse(*EVENTS[:3])), Pause(0.05), b"zz\r\nabc\r\n", HANG],
+    "empty": [head(), LAST],
+    "nothing but comments": [head(), chunk(b": ping\n\n"), LAST],
+    "text": [head(content_type="text/plain"), chunk(b"upstream connect error"), LAST],
+    "web page": [answer(b"<!DOCTYPE html><html>sk-123456789</html>", "200 OK", "text/html")],
+    "no content": [b"HTTP/1.1 204 No Content\r\n\r\n"],
+    "short of its length": [answer(json.dumps(WHOLE).encode())[:-9], CUT],
+    "half a JSON": [answer(json.dumps(WHOLE).encode()[:-9])],
+    "other JSON": [answer({"hello": "world"})],
+    "unfinished JSON": [answer({**WHOLE, "choices": [{"index": 0, "message": {"content": "Hel"}, "finish_reason": None}]})],
+}
+
+
+@pytest.mark.parametrize("steps", CUTS.values(), ids=CUTS)
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+async def test_cuts(upstream: OddUpstream, provider: OpenAIProvider, steps: list[Step], stream: bool) -> None:
+    """None of these looks like a reply: each raises, and ends no choice."""
+    upstream.script("m", steps)
+    events: list[Event] = []
+    with pytest.raises(ProviderProtocolError) as raised:
+        async for batch in provider.stream(request(stream=stream)):
+            events += batch
+    assert not any(isinstance(event, Finished | Usage) for event in events)
+    assert raised.value.provider == "acme"
+
+
+async def test_text_before_a_failure_is_given(upstream: OddUpstream, provider: OpenAIProvider) -> None:
+    """What was said before bad JSON in the same read is not lost."""
+    upstream.script("m", [head(), chunk(sse(*EVENTS[:3], "{bad")), LAST])
+    stream = provider.stream(request())
+    assert await anext(stream) == GOOD[:3]
+    with pytest.raises(ProviderProtocolError):
+        await anext(stream)
+
+
+async def test_a_reply_that_is_finished_early(upstream: OddUpstream, provider: OpenAIProvider) -> None:
+    """A finish reason with more said after it ends nothing, however long what follows takes: only [DONE] or the end does."""
+    events = (delta("", role="assistant"), delta("Hel", finish="stop"), delta("lo"))
+    upstream.script("m", [head(), chunk(sse(*events)), Pause(1.5), chunk(sse(EVENTS[-1], "[DONE]")), LAST])
+    assert flat([batch async for batch in provider.stream(request())]) == GOOD
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_stream_without_end_for_a_whole_reply(
+    upstream: OddUpstream, provider: OpenAIProvider, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    """What is collected for a whole reply is limited; a stream, which is handed on as it comes, is not."""
+    monkeypatch.setattr("antiphon.providers.openai.MAX_MESSAGE_BYTES", 1000)
+    pieces = [chunk(sse(delta("x" * 100)))] * 100
+    steps: list[Step] = [head(), *([b"".join(pieces)] if at_once else pieces), chunk(sse(delta(finish="stop"), "[DONE]")), LAST]
+    with pytest.raises(ProviderProtocolError, match="1000 bytes"):
+        await ask(provider, upstream, *steps, stream=False)
+    assert await ask(provider, upstream, *steps)
+
+
+STATUSES: list[tuple[str, type[ProviderError]]] = [
+    ("301 Moved Permanently", ProviderUnavailable),
+    ("400 Bad Request", ProviderRejected),
+    ("401 Unauthorized", ProviderCredentials),
+    ("403 Forbidden", ProviderCredentials),
+    ("404 Not Found", ProviderRejected),
+    ("429 Too Many Requests", ProviderRateLimited),
+    ("500 Internal Server Error", ProviderUnavailable),
+    ("502 Bad Gateway", ProviderUnavailable),
+    ("504 Gateway Timeout", ProviderTimeout),
+]
+
+
+@pytest.mark.parametrize(("status", "kind"), STATUSES, ids=[status for status, _ in STATUSES])
+@pytest.mark.parametrize("body", [{"error": {"message": f"your key {KEY}"}}, b"<html>sk-123456789</html>", b""])
+async def test_statuses(upstream: OddUpstream, provider: OpenAIProvider, status: str, kind: type[ProviderError], body: Any) -> None:
+    """A status is its error, whatever the body; the body goes to the log, without keys, and not to the caller."""
+    with structlog.testing.capture_logs() as logs, pytest.raises(ProviderError) as raised:
+        await ask(provider, upstream, answer(body, status, "text/html", "retry-after: 7"))
+    assert type(raised.value) is kind
+    assert raised.value.status == int(status[:3])
+    assert raised.value.retry_after == (7 if kind in (ProviderRateLimited, ProviderUnavailable, ProviderTimeout) else None)
+    line, _ = logs
+    assert (line["event"], line["provider"], line["status"]) == ("provider_error", "acme", int(status[:3]))
+    assert "sesame" not in str(logs) + raised.value.message
+    assert "sk-1" not in str(logs) + raised.value.message
+
+
+async def test_a_refusal_without_end(upstream: OddUpstream, provider: OpenAIProvider) -> None:
+    """The body of a refusal is read for 64 KiB and no further."""
+    steps: list[Step] = [head("500 Oops"), chunk(b"x" * 100_000), HANG]
+    with pytest.raises(ProviderUnavailable):
+        await ask(provider, upstream, *steps)
+    await asyncio.wait_for(upstream.left.get(), 5)
+
+
+@pytest.mark.parametrize("tail", [[HANG], [Pause(0.1), chunk(b".")] * 100], ids=["hangs", "drips"])
+async def test_a_slow_refusal(upstream: OddUpstream, provider: OpenAIProvider, tail: list[Step]) -> None:
+    """A status is told without waiting long for its body."""
+    began = time.monotonic()
+    with pytest.raises(ProviderRateLimited) as raised:
+        await ask(provider, upstream, head("429 Slow Down", "a/b", "retry-after: 7"), chunk(b"{"), *tail)
+    assert raised.value.retry_after == 7
+    assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+async def test_error_in_a_good_answer(upstream: OddUpstream, provider: OpenAIProvider, stream: bool) -> None:
+    """A 200 that holds an error is that error: before the first delta, and after; it is logged without keys."""
+    error = {"error": {"message": f"limit of {KEY}", "type": "requests", "code": "rate_limit_exceeded"}}
+    for steps in (
+        [answer(error)],
+        [head(), chunk(sse(error)), LAST],
+        [head(), chunk(b": ping\n\n"), chunk(b"event: error\n" + sse(error["error"])), LAST],
+        [head(), chunk(sse(*EVENTS[:3])), chunk(sse(error)), HANG],
+    ):
+        with structlog.testing.capture_logs() as logs, pytest.raises(ProviderRateLimited) as raised:
+            await ask(provider, upstream, *steps, stream=stream)
+        assert raised.value.code == "rate_limit_exceeded"
+        line, text = logs
+        assert (line["code"], line["type"]) == ("rate_limit_exceeded", "requests")
+        assert "limit of" in text["body"]
+        assert text["log_level"] == "debug"
+        assert "sesame" not in str(logs)
+
+
+async def test_silence(upstream: OddUpstream) -> None:
+    """A host that says nothing more is a time-out, and its connection is dropped."""
+    provider = OpenAIProvider("acme", ProviderConfig(base_url=upstream.base_url, read_timeout=0.05), None)
+    for steps in ([HANG], [head(), chunk(sse(*EVENTS[:2])), HANG]):
+        with pytest.raises(ProviderTimeout):
+            await ask(provider, upstream, *steps)
+        await asyncio.wait_for(upstream.left.get(), 5)
+    await provider.close()
+
+
+async def test_connections_are_used_again(upstream: OddUpstream, provider: OpenAIProvider) -> None:
+    """Streams, whole replies and short refusals that came to their end leave a connection that serves the next call."""
+    for _ in range(3):
+        assert flat(await ask(provider, upstream, head(), chunk(sse(*EVENTS, "[DONE]")), LAST)) == GOOD
+        await ask(provider, upstream, answer(WHOLE), stream=False)
+        with pytest.raises(ProviderRejected):
+            await ask(provider, upstream, answer({"error": {}}, "400 Bad Request"))
+    assert upstream.connections == 1
+    await provider.close()
+    while upstream.open_connections:
+        await asyncio.sleep(0)
+
+
+async def test_a_reply_is_given_before_its_body_ends(upstream: OddUpstream, provider: OpenAIProvider) -> None:
+    """The last batch, and the end, come with [DONE]; what the host does with its connection then is of no matter to them."""
+    upstream.script("m", [head(), chunk(sse(*EVENTS, "[DONE]")), HANG])
+    stream = provider.stream(request())
+    began = time.monotonic()
+    assert await anext(stream) == GOOD[:3]
+    assert await anext(stream) == GOOD[3:]
+    assert time.monotonic() - began < 5
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    assert upstream.left.empty(), "the connection is still there when the stream has ended"
+    await asyncio.wait_for(upstream.left.get(), 5)
+
+
+async def test_closing_the_generator(upstream: OddUpstream, provider: OpenAIProvider) -> None:
+    """Closing between two batches drops the connection at once, and leaves no task."""
+    upstream.script("m", [head(), chunk(sse(*EVENTS[:2])), HANG])
+    stream = provider.stream(request())
+    assert await anext(stream) == GOOD[:2]
+    tasks = asyncio.all_tasks()
+    await stream.aclose()
+    assert asyncio.all_tasks() <= tasks
+    await asyncio.wait_for(upstream.left.get(), 5)
+    assert upstream.open_connections == 0
+
+
+async def test_cancelling(upstream: OddUpstream, provider: OpenAIProvider) -> None:
+    """Cancelling the task that waits drops the connection at once: before the head, and between two deltas."""
+    for steps in ([HANG], [head(), chunk(sse(*EVENTS[:2])), HANG]):
+        upstream.requests.clear()
+        task = asyncio.create_task(ask(provider, upstream, *steps))
+        while not upstream.requests:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.wait_for(upstream.left.get(), 5)
+    assert upstream.open_connections == 0

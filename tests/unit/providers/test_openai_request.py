@@ -1,0 +1,279 @@
+"""A request as JSON of the OpenAI API."""
+
+from types import MappingProxyType
+from typing import Any
+
+import orjson
+import pytest
+
+from antiphon.errors import InvalidRequest, Unsupported
+from antiphon.messages import (
+    Audio,
+    AudioOutput,
+    ChatRequest,
+    File,
+    Image,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    Media,
+    Message,
+    NativeFormat,
+    NativeTool,
+    Other,
+    Part,
+    Reasoning,
+    Refusal,
+    Role,
+    Sampling,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolChoiceMode,
+    ToolResult,
+    Video,
+)
+from antiphon.providers.openai_request import encode
+
+HELLO = (Message(Role.USER, (Text("hello"),)),)
+
+
+def encoded(request: ChatRequest, *, stream_usage: bool = True) -> Any:
+    return orjson.loads(encode(request, "acme", stream_usage=stream_usage))
+
+
+def messages(*sent: Message) -> Any:
+    return encoded(ChatRequest("m", sent, stream=False))["messages"]
+
+
+def content(*parts: Part) -> Any:
+    return messages(Message(Role.USER, parts))[0]["content"]
+
+
+def test_what_is_not_set_is_not_sent() -> None:
+    """The smallest request holds the model and the messages, and nothing else."""
+    assert encoded(ChatRequest("m", HELLO, stream=False)) == {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+
+
+def test_every_parameter() -> None:
+    """Every parameter is sent under the API's name, both limits of tokens under their own, and zeros and `false` too."""
+    sampling = Sampling(
+        temperature=0.0,
+        top_p=0.5,
+        top_k=3,
+        max_tokens=10,
+        max_completion_tokens=20,
+        stop=("a", "b"),
+        presence_penalty=0.1,
+        frequency_penalty=0.2,
+        seed=0,
+        choices=2,
+        logprobs=False,
+        top_logprobs=0,
+        logit_bias={"50256": -100},
+    )
+    request = ChatRequest(
+        "m",
+        HELLO,
+        stream=False,
+        sampling=sampling,
+        parallel_tool_calls=False,
+        reasoning=Reasoning(effort="low"),
+        modalities=("text", "audio"),
+        audio_output=AudioOutput("alloy", "wav"),
+        end_user="u1",
+        extra={"store": True, "metadata": {"a": "b"}},
+    )
+    assert encoded(request) == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "hello"}],
+        "temperature": 0.0,
+        "top_p": 0.5,
+        "top_k": 3,
+        "max_tokens": 10,
+        "max_completion_tokens": 20,
+        "stop": ["a", "b"],
+        "presence_penalty": 0.1,
+        "frequency_penalty": 0.2,
+        "seed": 0,
+        "n": 2,
+        "logprobs": False,
+        "top_logprobs": 0,
+        "logit_bias": {"50256": -100},
+        "parallel_tool_calls": False,
+        "reasoning_effort": "low",
+        "modalities": ["text", "audio"],
+        "audio": {"voice": "alloy", "format": "wav"},
+        "user": "u1",
+        "store": True,
+        "metadata": {"a": "b"},
+    }
+
+
+def test_stream_asks_for_usage() -> None:
+    """A stream asks for its usage where the host knows how, and keeps the other stream options of the caller."""
+    request = ChatRequest("m", HELLO, stream=True, extra={"stream_options": {"include_obfuscation": False, "include_usage": False}})
+    assert encoded(request)["stream"] is True
+    assert encoded(request)["stream_options"] == {"include_usage": True, "include_obfuscation": False}
+    assert "stream_options" not in encoded(ChatRequest("m", HELLO, stream=True), stream_usage=False)
+
+
+def test_parts() -> None:
+    """Every kind of part has the API's form, and `extra` is merged into it."""
+    assert content() is None
+    assert content(Text("")) == ""
+    assert content(Text("a"), Text("b")) == [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    cached = {"cache_control": {"type": "ephemeral"}}
+    assert content(Text("a", extra=cached)) == [{"type": "text", "text": "a", **cached}]
+    assert content(Image(Media(url="https://x/y.png"), detail="low", extra={"image_url": {"format": "png"}})) == [
+        {"type": "image_url", "image_url": {"url": "https://x/y.png", "detail": "low", "format": "png"}}
+    ]
+    assert content(File(Media(file_id="file-1"))) == [{"type": "file", "file": {"file_id": "file-1"}}]
+    assert content(File(Media(url="data:application/pdf;base64,QQ=="), filename="a.pdf")) == [
+        {"type": "file", "file": {"file_data": "data:application/pdf;base64,QQ==", "filename": "a.pdf"}}
+    ]
+    assert content(Other({"type": "new", "x": 1})) == [{"type": "new", "x": 1}]
+
+
+@pytest.mark.parametrize(
+    ("media_type", "name"),
+    [("audio/wav", "wav"), ("audio/x-wav", "wav"), ("audio/mpeg", "mp3"), ("audio/mp3", "mp3"), ("AUDIO/FLAC;rate=8", "flac")],
+)
+def test_audio(media_type: str, name: str) -> None:
+    """A recording is sent as its bytes and the API's name of its format."""
+    part = Audio(Media(url=f"data:{media_type};base64,QUJD"), extra={"x": 1})
+    assert content(part) == [{"type": "input_audio", "input_audio": {"data": "QUJD", "format": name}, "x": 1}]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        Video(Media(url="https://x/y.mp4")),
+        Audio(Media(url="https://x/y.wav")),
+        Audio(Media(url="data:audio/wav,raw")),
+        Audio(Media(url="data:image/png;base64,QQ==")),
+        Audio(Media(file_id="file-1")),
+        Image(Media(file_id="file-1")),
+        ToolResult("c", (ToolCall("i", "n", "{}"),)),
+    ],
+)
+def test_unsupported_parts(part: Part) -> None:
+    """What the API has no words for is refused here, and not sent in another form."""
+    with pytest.raises(Unsupported, match="acme") as raised:
+        content(part)
+    assert raised.value.provider == "acme"
+
+
+def test_reasoning_tokens_are_unsupported() -> None:
+    """The API knows no number of reasoning tokens."""
+    with pytest.raises(Unsupported):
+        encoded(ChatRequest("m", HELLO, stream=False, reasoning=Reasoning(max_tokens=100)))
+
+
+def test_assistant_messages() -> None:
+    """Thoughts are not sent back; tool calls stand beside the content, a refusal alone in its own field."""
+    call = ToolCall("c1", "f", '{"a": 1}', extra={"extra_content": 1})
+    assert messages(
+        Message(Role.ASSISTANT, (Thinking("hm"), Text("let me see"), call), name="bob", extra={"function_call": {}})
+    ) == [
+        {
+            "role": "assistant",
+            "name": "bob",
+            "content": "let me see",
+            "tool_calls": [
+                {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}, "extra_content": 1}
+            ],
+            "function_call": {},
+        }
+    ]
+    assert messages(Message(Role.ASSISTANT, (call,)))[0]["content"] is None
+    assert messages(Message(Role.ASSISTANT, (Refusal("no"),))) == [{"role": "assistant", "content": None, "refusal": "no"}]
+    assert messages(Message(Role.ASSISTANT, (Text("a"), Refusal("no"))))[0]["content"] == [
+        {"type": "text", "text": "a"},
+        {"type": "refusal", "refusal": "no"},
+    ]
+
+
+def test_tool_results() -> None:
+    """Each tool result is a message of its own, before what else its message holds."""
+    results = (ToolResult("c1", (Text("one"),)), ToolResult("c2", (Text("a"), Text("b"))), ToolResult("c3", ()))
+    assert messages(Message(Role.TOOL, results, extra={"x": 1})) == [
+        {"role": "tool", "tool_call_id": "c1", "content": "one", "x": 1},
+        {"role": "tool", "tool_call_id": "c2", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "x": 1},
+        {"role": "tool", "tool_call_id": "c3", "content": "", "x": 1},
+    ]
+    assert messages(Message(Role.USER, (*results[:1], Text("and?")))) == [
+        {"role": "tool", "tool_call_id": "c1", "content": "one"},
+        {"role": "user", "content": "and?"},
+    ]
+
+
+def test_tools() -> None:
+    """Functions have the API's form with what is set; a provider's own tool, and its own choice, go as they are."""
+    tools = (
+        Tool("f"),
+        Tool("g", "d", {"type": "object"}, strict=True, extra={"function": {"x": 1, "parameters": {"y": 2}}}),
+        NativeTool({"type": "web_search"}),
+    )
+    request = ChatRequest("m", HELLO, stream=False, tools=tools, tool_choice=ToolChoice(ToolChoiceMode.TOOL, "f"))
+    body = encoded(request)
+    assert body["tools"] == [
+        {"type": "function", "function": {"name": "f"}},
+        {
+            "type": "function",
+            "function": {"name": "g", "description": "d", "parameters": {"type": "object", "y": 2}, "strict": True, "x": 1},
+        },
+        {"type": "web_search"},
+    ]
+    assert tools[1].parameters == {"type": "object"}, "the request itself is not changed"
+    assert body["tool_choice"] == {"type": "function", "function": {"name": "f"}}
+    for choice, sent in (
+        (ToolChoice(ToolChoiceMode.REQUIRED), "required"),
+        (ToolChoice(ToolChoiceMode.AUTO, native={"type": "allowed_tools"}), {"type": "allowed_tools"}),
+    ):
+        assert encoded(ChatRequest("m", HELLO, stream=False, tool_choice=choice))["tool_choice"] == sent
+
+
+def test_response_formats() -> None:
+    """Each form of reply has the API's form."""
+    for response_format, sent in (
+        (JsonObjectFormat(), {"type": "json_object"}),
+        (
+            JsonSchemaFormat("s", {"type": "object"}, "d", strict=False),
+            {
+                "type": "json_schema",
+                "json_schema": {"name": "s", "schema": {"type": "object"}, "description": "d", "strict": False},
+            },
+        ),
+        (NativeFormat({"type": "grammar"}), {"type": "grammar"}),
+    ):
+        body = encoded(ChatRequest("m", HELLO, stream=False, response_format=response_format))
+        assert body["response_format"] == sent
+
+
+def test_fields_of_the_domain_win_over_extra() -> None:
+    """`extra` adds fields and replaces none, and may be any mapping."""
+    request = ChatRequest(
+        "m", HELLO, stream=True, extra=MappingProxyType({"model": "x", "stream": False, "a": MappingProxyType({})})
+    )
+    body = encoded(request)
+    assert (body["model"], body["stream"], body["a"]) == ("m", True, {})
+
+
+def test_the_role_of_a_tool_in_2023() -> None:
+    """A user's message whose `extra` calls it a function's is sent as one; no other role can be replaced that way."""
+    (sent,) = messages(Message(Role.USER, (Text("4"),), name="add", extra={"role": "function"}))
+    assert sent == {"role": "function", "name": "add", "content": "4"}
+    assert messages(Message(Role.USER, (Text("a"),), extra={"role": "system"}))[0]["role"] == "user"
+    assert messages(Message(Role.ASSISTANT, (Text("a"),), extra={"role": "function"}))[0]["role"] == "assistant"
+
+
+def test_what_cannot_be_sent_is_refused() -> None:
+    """Fields that are nested too deep for JSON, or that hold half a character, are the fault of the request."""
+    deep: list[Any] = []
+    for _ in range(300):
+        deep = [deep]
+    for extra in ({"x": deep}, {"x": "\ud800"}):
+        with pytest.raises(InvalidRequest):
+            encoded(ChatRequest("m", HELLO, stream=False, extra=extra))

@@ -1,0 +1,668 @@
+"""Answers of the OpenAI API, and of hosts that do it their own way, as events."""
+
+import base64
+import json
+import time
+from typing import Any
+
+import pytest
+
+from antiphon.errors import (
+    ProviderCredentials,
+    ProviderError,
+    ProviderProtocolError,
+    ProviderRateLimited,
+    ProviderRejected,
+    ProviderUnavailable,
+)
+from antiphon.messages import (
+    AudioDelta,
+    ChatRequest,
+    Event,
+    ExtraDelta,
+    Finished,
+    FinishReason,
+    RefusalDelta,
+    Sampling,
+    Started,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallDelta,
+    Usage,
+)
+from antiphon.providers.openai_response import ReplyReader
+from tests.odd_upstream import delta, sse
+
+STARTED = Started("chatcmpl-odd", "odd-model", "acme", 1_700_000_000)
+STOP = Finished(0, FinishReason.STOP, "stop")
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+
+
+def deep(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+DEEP = deep(30)
+VERY_DEEP = deep(300)
+
+
+def reader(choices: int | None = None) -> ReplyReader:
+    return ReplyReader(ChatRequest("asked", (), stream=True, sampling=Sampling(choices=choices)), "acme")
+
+
+def streamed(*events: dict[str, Any] | str, choices: int | None = None) -> list[Event]:
+    """All events of a stream, its start aside."""
+    read = reader(choices)
+    found = read.feed(sse(*events))
+    if read.failure is not None:
+        raise read.failure
+    found += read.end()
+    return [event for event in found if not isinstance(event, Started)]
+
+
+def whole(body: Any) -> list[Event]:
+    return reader().whole(json.dumps(body).encode())
+
+
+def reply(message: dict[str, Any], finish: str | None = "stop", **fields: Any) -> dict[str, Any]:
+    return {
+        "id": "chatcmpl-odd",
+        "object": "chat.completion",
+        "created": 1_700_000_000,
+        "model": "odd-model",
+        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+        **fields,
+    }
+
+
+def test_stream_in_batches() -> None:
+    """Each read gives the events that it completes; usage and ends come last, usage first."""
+    read = reader()
+    assert read.feed(sse(delta(role="assistant", content=""), delta("Hel"))) == [STARTED, TextDelta(0, "Hel")]
+    assert read.feed(sse(delta("lo"), delta(finish="stop"))) == [TextDelta(0, "lo")]
+    assert read.feed(sse({**delta(), "choices": [], "usage": USAGE}, "[DONE]")) == []
+    assert read.done
+    assert read.end() == [Usage(3, 2, 5), STOP]
+
+
+@pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n"])
+def test_cut_anywhere(end: str) -> None:
+    """Where the bytes are cut makes no difference to the events."""
+    events = (delta("größe "), delta("🦀"), delta(finish="stop"), {**delta(), "choices": [], "usage": USAGE}, "[DONE]")
+    stream = b": keep-alive" + end.encode() + sse(*events, end=end)
+    for at in range(len(stream) + 1):
+        read = reader()
+        found = read.feed(stream[:at]) + (read.feed(stream[at:]) if not read.done else []) + read.end()
+        assert found == [STARTED, TextDelta(0, "größe "), TextDelta(0, "🦀"), Usage(3, 2, 5), STOP]
+
+
+def test_whole_reply() -> None:
+    """A whole reply is the same events in one batch."""
+    assert whole(reply({"role": "assistant", "content": "Hello"}, usage=USAGE)) == [
+        STARTED,
+        TextDelta(0, "Hello"),
+        Usage(3, 2, 5),
+        STOP,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reason", "meaning"),
+    [
+        ("stop", FinishReason.STOP),
+        ("eos", FinishReason.STOP),
+        ("length", FinishReason.LENGTH),
+        ("model_length", FinishReason.LENGTH),
+        ("tool_calls", FinishReason.TOOL_CALLS),
+        ("function_call", FinishReason.TOOL_CALLS),
+        ("content_filter", FinishReason.CONTENT_FILTER),
+        ("brand_new", FinishReason.OTHER),
+    ],
+)
+def test_finish_reasons(reason: str, meaning: FinishReason) -> None:
+    """Every reason has its meaning, and keeps the provider's word."""
+    assert streamed(delta("a", finish=reason))[-1] == Finished(0, meaning, reason)
+
+
+@pytest.mark.parametrize("reason", ["error", "insufficient_system_resource"])
+def test_finish_reasons_that_are_failures(reason: str) -> None:
+    """A choice that ended by a failure is not a reply."""
+    with pytest.raises(ProviderUnavailable):
+        streamed(delta("a", finish=reason), "[DONE]")
+
+
+def test_no_done() -> None:
+    """Without [DONE], a reply that is finished is whole, also if the last blank line is missing."""
+    for stream in (sse(delta("a", finish="stop")), sse(delta("a", finish="stop"))[:-1], sse(delta("a", finish="stop"))[:-2]):
+        read = reader()
+        assert [*read.feed(stream), *read.end()] == [STARTED, TextDelta(0, "a"), STOP]
+
+
+@pytest.mark.parametrize("tail", [(), ("[DONE]",)], ids=["eof", "done"])
+def test_not_finished_is_a_cut(tail: tuple[str, ...]) -> None:
+    """An end before every choice is finished raises, with and without [DONE]; so does one without any choice."""
+    for events in ((), (delta("a"),), ({**delta(), "choices": []},), (delta("a", finish="stop"), delta("b", index=1))):
+        with pytest.raises(ProviderProtocolError):
+            streamed(*events, *tail)
+
+
+def test_fewer_choices_than_asked_for_is_a_cut() -> None:
+    """All the choices that were asked for must finish; they are ended in order."""
+    both = (delta("a", index=1, finish="length"), delta("b", finish="stop"))
+    assert streamed(*both, choices=2)[-2:] == [STOP, Finished(1, FinishReason.LENGTH, "length")]
+    with pytest.raises(ProviderProtocolError):
+        streamed(*both[:1], "[DONE]", choices=2)
+    with pytest.raises(ProviderProtocolError):
+        streamed(*both, "[DONE]", choices=3)
+    with pytest.raises(ProviderProtocolError):
+        streamed(both[1], choices=2)
+
+
+def test_a_host_that_knows_no_n_answers_with_one_choice() -> None:
+    """It says that it is done: what came is the answer."""
+    assert streamed(delta("b", finish="stop"), "[DONE]", choices=2)[-1] == STOP
+
+
+def test_cut_inside_an_event() -> None:
+    """Every cut before the end of the finishing event raises: none looks like a short answer."""
+    stream = sse(delta("a"), delta("b", finish="stop"))
+    for at in range(len(stream) - len('"}]}\n\n')):
+        read = reader()
+        read.feed(stream[:at])
+        with pytest.raises(ProviderProtocolError):
+            read.end()
+
+
+def test_finish_before_content() -> None:
+    """A finish reason in the first chunk does not end the reply."""
+    assert streamed(delta("a", finish="stop"), delta("b"), delta("c"), "[DONE]") == [
+        TextDelta(0, "a"),
+        TextDelta(0, "b"),
+        TextDelta(0, "c"),
+        STOP,
+    ]
+
+
+def test_after_done() -> None:
+    """What comes after [DONE] is not looked at."""
+    assert streamed(delta("a", finish="stop"), "[DONE]", delta("b"), "nonsense") == [TextDelta(0, "a"), STOP]
+
+
+def test_bad_json_on_the_way() -> None:
+    """What came before bad JSON in the same read is given; then it raises."""
+    read = reader()
+    assert read.feed(sse(delta("a"), "{bad")) == [STARTED, TextDelta(0, "a")]
+    assert isinstance(read.failure, ProviderProtocolError)
+    with pytest.raises(ProviderProtocolError):
+        read.end()
+    with pytest.raises(ProviderProtocolError):
+        reader().feed(sse("{bad"))
+    with pytest.raises(ProviderProtocolError):
+        reader().whole(b"{bad")
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        [],
+        7,
+        None,
+        {"choices": 7},
+        {"choices": {"a": 1}},
+        {"choices": [7]},
+        {"choices": [{"index": "x", "delta": {"content": "a"}}]},
+        {"choices": [{"index": -1, "delta": {"content": "a"}}]},
+        {"choices": [{"index": [1], "delta": {"content": "a"}}]},
+        {"choices": [{"index": 0, "delta": "a"}]},
+        {"choices": [{"index": 0, "delta": {"content": 7}}]},
+        {"choices": [{"index": 0, "delta": {"content": [7]}}]},
+        {"choices": [{"index": 0, "delta": {"refusal": 7}}]},
+        {"choices": [{"index": 0, "delta": {"audio": "x"}}]},
+        {"choices": [{"index": 0, "delta": {"tool_calls": [7]}}]},
+        {"choices": [{"index": 0, "delta": {"tool_calls": [{"function": "f"}]}}]},
+        {"choices": [{"index": 0, "delta": {"tool_calls": [{"function": {"name": "f", "arguments": 7}}]}}]},
+        {"choices": [{"index": 0, "delta": {}, "logprobs": "x"}]},
+        {"choices": [{"index": 2**31, "delta": {"content": "a"}}]},
+        {"choices": [{"index": True, "delta": {"content": "a"}}]},
+        {"choices": [{"index": 0, "delta": {"content": 0}}]},
+        {"choices": [{"index": 0, "delta": {"content": False}}]},
+        {"choices": [{"index": 0, "delta": {"content": {}}}]},
+        {"choices": [{"index": 0, "delta": []}]},
+        {"choices": [{"index": 0, "delta": "", "message": ""}]},
+        {"choices": [{"index": 0, "delta": {"reasoning_content": 5}}]},
+        {"choices": [{"index": 0, "text": 5}]},
+        {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": ["stop"]}]},
+        {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": True}]},
+        {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": 0}]},
+        {"choices": [{"index": 0, "delta": {"tool_calls": [{"id": 5, "function": {"name": "f"}}]}}]},
+        {"choices": [{"index": 0, "delta": {"tool_calls": [{"id": ["a"], "function": {"name": "f"}}]}}]},
+        {"choices": [{"index": 0, "delta": {"tool_calls": [{"id": "a", "function": {"arguments": "{}"}}]}}]},
+        {"choices": [{"index": 0, "delta": {"tool_calls": [{"id": "a"}]}}]},
+        {"choices": [{"index": 0, "delta": {"audio": {"id": 5}}}]},
+        {"choices": [{"index": 0, "delta": {"audio": {"data": "@@@x"}}}]},
+        {"choices": [{"index": 0, "delta": {"audio": {"data": "QUJ"}}}]},
+        {"choices": [{"index": 0, "delta": {"xx": DEEP}}]},
+        {"choices": [{"index": 0, "delta": {"content": [{"type": "x", "x": DEEP}]}}]},
+        {"choices": [{"index": 0, "delta": {"tool_calls": [{"function": {"name": "f", "arguments": {"x": VERY_DEEP}}}]}}]},
+        {"choices": [{"index": 0, "delta": {"content": "a"}}], "xx": DEEP},
+    ],
+)
+def test_json_of_another_shape(chunk: Any) -> None:
+    """JSON that is not of the protocol raises, and nothing else does."""
+    with pytest.raises(ProviderProtocolError):
+        streamed(chunk, delta("a", finish="stop"))
+    with pytest.raises(ProviderProtocolError):
+        whole(chunk)
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        [1],
+        {"content": "abc"},
+        {"content": [1]},
+        {"content": [{"tok": "a"}]},
+        {"content": [{"token": None, "logprob": -1}]},
+        {"content": [{"token": "a"}]},
+        {"content": [{"token": "a", "logprob": "x"}]},
+        {"content": [{"token": "a", "logprob": -1, "bytes": [300]}]},
+        {"content": [{"token": "a", "logprob": -1, "bytes": "a"}]},
+        {"content": [{"token": "a", "logprob": -1, "top_logprobs": [{"token": "b"}]}]},
+        {"content": [{"token": "a", "logprob": -1, "top_logprobs": 7}]},
+        {"content": [{"token": "a", "logprob": -1, "x": DEEP}]},
+        {"refusal": DEEP},
+    ],
+)
+def test_logprobs_of_another_shape(logprobs: Any) -> None:
+    """Log probabilities that are not of the documented shape raise."""
+    chunk = delta("a", finish="stop")
+    chunk["choices"][0]["logprobs"] = logprobs
+    with pytest.raises(ProviderProtocolError):
+        streamed(chunk)
+
+
+@pytest.mark.parametrize("created", [1e300, 2**63, -5, True, "yesterday", [1], {}, None, 0, 1_700_000_000_000])
+def test_a_time_that_makes_no_sense(created: Any) -> None:
+    """A reply whose time is none, or out of range, is of the present."""
+    (started, *_) = reader().feed(sse({**delta("a"), "created": created}))
+    assert isinstance(started, Started)
+    assert abs(started.created - time.time()) < 10
+    audio = {"id": "a", "data": "QUJD", "expires_at": 1e300}
+    assert streamed(delta(audio=audio), delta(finish="stop"))[0] == AudioDelta(0, "a", "QUJD")
+
+
+@pytest.mark.parametrize("count", [1e300, 2**63, -5, True, "5", [1]])
+def test_counts_that_make_no_sense(count: Any) -> None:
+    """A count of tokens that is none, or out of range, is none; what is nested too deep is left out."""
+    usage = {"prompt_tokens": count, "completion_tokens": 2, "completion_tokens_details": {"reasoning_tokens": count, "x": DEEP}}
+    assert streamed({**delta("a", finish="stop"), "usage": usage})[1] == Usage(0, 2, 2)
+
+
+@pytest.mark.parametrize("usage", [7, "x", [1], {"prompt_tokens": "x", "prompt_tokens_details": 7, "completion_tokens": None}])
+def test_usage_of_another_shape(usage: Any) -> None:
+    """Usage that makes no sense does not cost the reply."""
+    assert streamed({**delta("a", finish="stop"), "usage": usage})[0] == TextDelta(0, "a")
+
+
+ERRORS: list[tuple[dict[str, Any], type[ProviderError]]] = [
+    ({"error": {"message": "m", "type": "requests", "code": "rate_limit_exceeded"}}, ProviderRateLimited),
+    ({"error": {"message": "m", "code": "invalid_api_key"}}, ProviderCredentials),
+    ({"error": {"message": "m", "type": "invalid_request_error"}}, ProviderRejected),
+    ({"error": {"message": "m", "type": "server_error"}}, ProviderUnavailable),
+    ({"error": "text"}, ProviderUnavailable),
+    ({"object": "error", "message": "m", "type": "BadRequestError", "code": 400}, ProviderRejected),
+    ({**delta("", finish="error"), "error": {"code": 429, "message": "m"}}, ProviderRateLimited),
+]
+
+
+@pytest.mark.parametrize(("payload", "kind"), ERRORS)
+def test_errors_inside_a_good_answer(payload: dict[str, Any], kind: type[ProviderError]) -> None:
+    """An error inside a good answer is that error: as the whole, as the first event, and later; its words are kept for the log."""
+    with pytest.raises(kind):
+        whole(payload)
+    with pytest.raises(kind):
+        reader().feed(sse(payload))
+    read = reader()
+    assert read.feed(sse(delta("a"))) == [STARTED, TextDelta(0, "a")]
+    with pytest.raises(kind):
+        read.feed(sse(payload))
+    read = reader()
+    assert read.feed(sse(delta("a"), payload)) == [STARTED, TextDelta(0, "a")]
+    assert type(read.failure) is kind
+    assert json.loads(read.blame) == payload
+
+
+def test_error_before_anything_was_said() -> None:
+    """An error right behind an empty first chunk is raised in the place of a start."""
+    with pytest.raises(ProviderRateLimited):
+        reader().feed(sse(delta(role="assistant", content=""), {"error": {"code": 429}}))
+
+
+def test_named_error_event() -> None:
+    """An event that is called error is one, whatever its payload looks like."""
+    with pytest.raises(ProviderRateLimited):
+        reader().feed(b'event: error\ndata: {"code": 429, "message": "m"}\n\n')
+
+
+def test_start_without_id() -> None:
+    """A host that gives no id, time or model gets ours, the present, and what was asked for."""
+    (started, *_) = reader().feed(sse({"choices": [{"delta": {"content": "a"}}]}))
+    assert isinstance(started, Started)
+    assert started.id.startswith("chatcmpl-")
+    assert started.created > 1_700_000_000
+    assert started.model == "asked"
+
+
+def test_azure_begins_with_a_chunk_without_id() -> None:
+    """A first chunk without id and choices is waited behind; what it tells is not lost."""
+    read = reader()
+    first = {"id": "", "object": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": [{"prompt_index": 0}]}
+    assert read.feed(sse(first)) == []
+    (started, text) = read.feed(sse({**delta("a"), "system_fingerprint": "fp", "service_tier": None, "obfuscation": "x"}))
+    assert started == Started(
+        "chatcmpl-odd",
+        "odd-model",
+        "acme",
+        1_700_000_000,
+        {"prompt_filter_results": [{"prompt_index": 0}], "system_fingerprint": "fp"},
+    )
+    assert text == TextDelta(0, "a")
+
+
+def test_kinds_of_delta() -> None:
+    """Thoughts, refusals, sound and unknown fields have events of their own, in a stream and in a whole reply."""
+    for name in ("reasoning_content", "reasoning"):
+        thought: dict[str, Any] = {name: "hm"}
+        assert streamed(delta(**thought), delta("a", finish="stop"))[0] == ThinkingDelta(0, "hm")
+    assert streamed(delta(reasoning="hm", reasoning_content="hm"), delta("a", finish="stop"))[:-1] == [
+        ThinkingDelta(0, "hm"),
+        TextDelta(0, "a"),
+    ]
+    annotations = [{"type": "url_citation"}]
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": None,
+        "refusal": "no",
+        "reasoning": "hm",
+        "reasoning_details": [{"text": "hm"}],
+        "annotations": annotations,
+        "audio": {"id": "a1", "data": "QQ==", "transcript": "t", "expires_at": 9},
+        "function_call": {"name": "f", "arguments": "{}"},
+        "nothing": None,
+    }
+    expected = [
+        ThinkingDelta(0, "hm"),
+        RefusalDelta(0, "no"),
+        AudioDelta(0, "a1", "QQ==", "t", 9),
+        ExtraDelta(
+            0,
+            {
+                "reasoning_details": [{"text": "hm"}],
+                "annotations": annotations,
+                "function_call": {"name": "f", "arguments": "{}"},
+            },
+        ),
+        STOP,
+    ]
+    assert whole(reply(message))[1:] == expected
+    assert streamed(delta(**message, finish="stop")) == expected
+    assert streamed(delta(audio={"transcript": "x"}), delta(finish="stop"))[0] == AudioDelta(0, transcript="x")
+    assert streamed(delta(reasoning={"steps": 1}), delta(finish="stop"))[0] == ExtraDelta(0, {"reasoning": {"steps": 1}})
+
+
+def test_content_in_parts() -> None:
+    """Content in parts is texts, thoughts, and what else there may be."""
+    parts = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "h"}, {"type": "text", "text": "m"}]},
+        {"type": "text", "text": "a"},
+        {"type": "image", "url": "u"},
+    ]
+    assert streamed(delta(content=parts, finish="stop"))[:-1] == [
+        ThinkingDelta(0, "hm"),
+        TextDelta(0, "a"),
+        ExtraDelta(0, {"content": [{"type": "image", "url": "u"}]}),
+    ]
+
+
+def test_logprobs() -> None:
+    """Log probabilities stand with their text, even without one; those of a refusal are handed on."""
+    token = {"token": "a", "logprob": -0.1, "bytes": [97], "top_logprobs": []}
+    chunk = delta("a")
+    chunk["choices"][0]["logprobs"] = {"content": [token], "refusal": None}
+    alone = delta(finish="stop")
+    alone["choices"][0]["logprobs"] = {"content": [token], "refusal": [token]}
+    assert streamed(chunk, alone)[:-1] == [
+        TextDelta(0, "a", (token,)),
+        TextDelta(0, "", (token,)),
+        ExtraDelta(0, {"logprobs": {"refusal": [token]}}),
+    ]
+
+
+def call(index: int | None = None, call_id: str | None = None, name: str | None = None, arguments: Any = None) -> dict[str, Any]:
+    fields: dict[str, Any] = {"function": {}}
+    if index is not None:
+        fields["index"] = index
+    if call_id is not None:
+        fields |= {"id": call_id, "type": "function"}
+    if name is not None:
+        fields["function"]["name"] = name
+    if arguments is not None:
+        fields["function"]["arguments"] = arguments
+    return fields
+
+
+def calls(*deltas: dict[str, Any]) -> list[ToolCallDelta]:
+    """The events of tool calls, each in a delta of its own."""
+    events = streamed(*(delta(tool_calls=[one]) for one in deltas), delta(finish="tool_calls"))
+    assert all(isinstance(event, ToolCallDelta) for event in events[:-1])
+    return [event for event in events if isinstance(event, ToolCallDelta)]
+
+
+def test_tool_calls_as_openai_streams_them() -> None:
+    """The first delta of a call has id and name, the others pieces of arguments."""
+    assert calls(call(0, "c1", "f", ""), call(0, arguments='{"a'), call(0, arguments='": 1}'), call(1, "c2", "g", "{}")) == [
+        ToolCallDelta(0, 0, "c1", "f", ""),
+        ToolCallDelta(0, 0, arguments='{"a'),
+        ToolCallDelta(0, 0, arguments='": 1}'),
+        ToolCallDelta(0, 1, "c2", "g", "{}"),
+    ]
+
+
+def test_tool_calls_that_repeat_id_and_name() -> None:
+    """Id and name are told once, also if the host tells them every time, or a new id every time."""
+    expected = [ToolCallDelta(0, 0, "c1", "f", "{"), ToolCallDelta(0, 0, arguments="}")]
+    assert calls(call(0, "c1", "f", "{"), call(0, "c1", "f", "}")) == expected
+    assert calls(call(0, "c1", "f", "{"), call(0, "c9", None, "}")) == expected
+    assert calls(call(0, "c1", "f", "{"), call(0, "", "", "}")) == expected
+
+
+def test_whole_tool_calls_without_index() -> None:
+    """Calls without an index are told apart by their ids, or by each being whole; arguments may be an object."""
+    assert calls(call(None, "c1", "f", "{}"), call(None, "c2", "f", {"a": 1})) == [
+        ToolCallDelta(0, 0, "c1", "f", "{}"),
+        ToolCallDelta(0, 1, "c2", "f", '{"a":1}'),
+    ]
+    first, second = calls(call(None, None, "f", "{}"), call(None, None, "f", "{}"))
+    assert (first.index, second.index) == (0, 1)
+    assert first.id is not None
+    assert first.id.startswith("call_")
+    assert first.id != second.id
+    assert calls(call(None, "c1", "f", "{"), call(None, None, None, "}"))[1] == ToolCallDelta(0, 0, arguments="}")
+
+
+def test_different_tool_calls_with_the_same_index() -> None:
+    """Calls that all have index 0 are told apart by id and name."""
+    assert calls(call(0, "c1", "f", "{}"), call(0, "c2", "g", "{}"), call(0, arguments=" ")) == [
+        ToolCallDelta(0, 0, "c1", "f", "{}"),
+        ToolCallDelta(0, 1, "c2", "g", "{}"),
+        ToolCallDelta(0, 1, arguments=" "),
+    ]
+
+
+def test_interleaved_tool_calls() -> None:
+    """Deltas of several calls may come in turns, and each choice has calls of its own."""
+    chunks = [
+        delta(tool_calls=[call(1, "c1", "f", "a"), call(0, "c0", "g", "b")]),
+        delta(tool_calls=[call(1, arguments="c")]),
+        delta(tool_calls=[call(0, "x", "h", "d")], index=1, finish="tool_calls"),
+        delta(finish="tool_calls"),
+    ]
+    assert streamed(*chunks)[:-2] == [
+        ToolCallDelta(0, 0, "c1", "f", "a"),
+        ToolCallDelta(0, 1, "c0", "g", "b"),
+        ToolCallDelta(0, 0, arguments="c"),
+        ToolCallDelta(1, 0, "x", "h", "d"),
+    ]
+
+
+def test_unknown_fields_of_tool_calls() -> None:
+    """What a call has besides a function, and a call that is none of a function, are handed on."""
+    signed = {**call(0, "c1", "f", "{}"), "extra_content": {"google": {"thought_signature": "s"}}}
+    custom = {"index": 1, "id": "c2", "type": "custom", "custom": {"name": "n", "input": "i"}}
+    assert streamed(delta(tool_calls=[signed, custom]), delta(finish="tool_calls"))[:-1] == [
+        ToolCallDelta(0, 0, "c1", "f", "{}"),
+        ExtraDelta(
+            0,
+            {
+                "tool_calls": [
+                    {"index": 0, "id": "c1", "extra_content": {"google": {"thought_signature": "s"}}},
+                    {"index": 1, "id": "c2", "custom": {"name": "n", "input": "i"}, "type": "custom"},
+                ]
+            },
+        ),
+    ]
+
+
+def test_tool_calls_of_a_whole_reply() -> None:
+    """A whole reply's calls come one after the other."""
+    message = {"content": None, "tool_calls": [call(None, "c1", "f", "{}"), call(None, "c2", "g", "{}")]}
+    assert whole(reply(message, "tool_calls"))[1:] == [
+        ToolCallDelta(0, 0, "c1", "f", "{}"),
+        ToolCallDelta(0, 1, "c2", "g", "{}"),
+        Finished(0, FinishReason.TOOL_CALLS, "tool_calls"),
+    ]
+
+
+def test_usage_in_full() -> None:
+    """Every count has its place; what has none is handed on."""
+    usage = {
+        **USAGE,
+        "prompt_tokens_details": {"cached_tokens": 1, "audio_tokens": 2, "cache_write_tokens": 6, "text_tokens": 9},
+        "completion_tokens_details": {"reasoning_tokens": 4, "audio_tokens": 5, "rejected_prediction_tokens": 0},
+        "cost": 0.5,
+        "nothing": None,
+    }
+    assert streamed(delta("a", finish="stop"), {**delta(), "choices": [], "usage": usage})[1] == Usage(
+        prompt_tokens=3,
+        completion_tokens=2,
+        total_tokens=5,
+        cached_prompt_tokens=1,
+        cache_write_tokens=6,
+        reasoning_tokens=4,
+        audio_prompt_tokens=2,
+        audio_completion_tokens=5,
+        extra={
+            "cost": 0.5,
+            "prompt_tokens_details": {"text_tokens": 9},
+            "completion_tokens_details": {"rejected_prediction_tokens": 0},
+        },
+    )
+
+
+def test_places_of_usage() -> None:
+    """Usage is found wherever hosts put it; the last one counts, null is none, and a missing sum is made."""
+    finish = delta("a", finish="stop")
+    with_choice = delta("a", finish="stop")
+    with_choice["choices"][0]["usage"] = USAGE
+    for events in (
+        ({**finish, "usage": USAGE},),
+        ({**delta("a"), "usage": {"prompt_tokens": 3, "completion_tokens": 1}}, {**delta(finish="stop"), "usage": USAGE}),
+        ({**delta("a"), "usage": None}, {**delta(finish="stop"), "usage": None}, {**delta(), "choices": [], "usage": USAGE}),
+        ({**finish, "x_groq": {"id": "r", "usage": USAGE}},),
+        (with_choice,),
+        ({**finish, "usage": {"prompt_tokens": 3, "completion_tokens": 2}},),
+    ):
+        assert streamed(*events)[-2:] == [Usage(3, 2, 5), STOP], events
+    assert streamed({**finish, "usage": None}) == [TextDelta(0, "a"), STOP]
+    (usage,) = (e for e in streamed({**finish, "usage": {**USAGE, "prompt_cache_hit_tokens": 2}}) if isinstance(e, Usage))
+    assert usage.cached_prompt_tokens == 2
+
+
+def test_groq_keeps_its_request_id() -> None:
+    """Groq's own object is handed on, its usage aside."""
+    (started, *_) = reader().feed(sse({**delta("a"), "x_groq": {"id": "r", "usage": USAGE}}))
+    assert isinstance(started, Started)
+    assert started.extra == {"x_groq": {"id": "r"}}
+
+
+def test_whole_reply_without_its_end() -> None:
+    """A whole reply with no choice, or one that is not finished, raises."""
+    for body in (reply({"content": "a"}, None), reply({"content": "a"}, choices=[]), {"id": "x"}, {"detail": "x"}):
+        with pytest.raises(ProviderProtocolError):
+            whole(body)
+
+
+def test_message_and_delta_side_by_side() -> None:
+    """Where a choice has both, a stream reads the delta and a whole reply the message."""
+    choice = {"index": 0, "message": {"content": "all"}, "delta": {"content": ""}, "finish_reason": "stop"}
+    assert whole(reply({}, choices=[choice]))[1] == TextDelta(0, "all")
+    assert streamed({**delta(), "choices": [{**choice, "delta": {"content": "b"}}]})[0] == TextDelta(0, "b")
+
+
+def test_event_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event without end raises instead of filling the memory."""
+    monkeypatch.setattr("antiphon.providers.openai_response.MAX_MESSAGE_BYTES", 1000)
+    with pytest.raises(ProviderProtocolError, match="too large"):
+        reader().feed(b"data: " + b"x" * 1001)
+
+
+def test_sound_that_is_cut_anywhere() -> None:
+    """Base64 may be cut at any place between two deltas: each event has whole groups of it, and nothing is lost."""
+    data = base64.b64encode(bytes(range(20))).decode()
+    for at in range(len(data) + 1):
+        events = streamed(delta(audio={"id": "a", "data": data[:at]}), delta(audio={"data": data[at:]}), delta(finish="stop"))
+        pieces = [event.data for event in events if isinstance(event, AudioDelta)]
+        assert b"".join(base64.b64decode(piece, validate=True) for piece in pieces) == bytes(range(20))
+    mixed = streamed(
+        delta(audio={"data": "QU"}),
+        delta(audio={"data": "Qg=="}, index=1),
+        delta(audio={"data": "JD"}, finish="stop"),
+        delta(finish="stop", index=1),
+    )
+    assert mixed[:-2] == [AudioDelta(1, data="Qg=="), AudioDelta(0, data="QUJD")]
+
+
+def test_the_older_completions_api() -> None:
+    """A choice with a text and no message says that text; one with neither is no reply."""
+    choice = {"index": 0, "text": "Hello", "finish_reason": "stop"}
+    expected = [TextDelta(0, "Hello"), STOP]
+    assert whole(reply({}, choices=[choice]))[1:] == expected
+    assert streamed({**delta(), "choices": [choice]}) == expected
+    for nothing in ({"message": None}, {}, {"text": None}):
+        with pytest.raises(ProviderProtocolError):
+            whole(reply({}, choices=[{"index": 0, "finish_reason": "stop", **nothing}]))
+
+
+def test_settled() -> None:
+    """A reply is settled once every choice that was asked for is finished after something was said, until more is said."""
+    read = reader(choices=2)
+    steps: list[tuple[dict[str, Any], bool]] = [
+        (delta("a"), False),
+        (delta(finish="stop"), False),
+        (delta("b", index=1), False),
+        (delta("c", index=1, finish="stop"), True),
+        ({**delta(), "choices": [], "usage": USAGE}, True),
+        (delta("", index=1), True),
+        (delta("d"), False),
+        (delta(finish="stop"), False),
+    ]
+    for event, settled in steps:
+        read.feed(sse(event))
+        assert read.settled is settled, event
+    for events in ([delta("", role="assistant", finish="stop")], [delta("a", finish="stop"), delta("b")]):
+        read = reader()
+        read.feed(sse(*events))
+        assert not read.settled

@@ -1,0 +1,36 @@
+"""From a protocol's name to a provider."""
+
+import pytest
+
+from antiphon.config import ConfigError, ProviderConfig
+from antiphon.providers.echo import EchoProvider
+from antiphon.providers.openai import OpenAIProvider
+from antiphon.providers.registry import build
+
+
+def test_build() -> None:
+    """A provider of the configured protocol, under its configured name, without an event loop."""
+    provider = build("mine", ProviderConfig(base_url="http://x/v1", api_key_env="K"), {"K": "k"})
+    assert isinstance(provider, OpenAIProvider)
+    assert provider.name == "mine"
+    assert isinstance(build("echo", ProviderConfig(protocol="echo"), {}), EchoProvider)
+
+
+def test_unknown_protocol() -> None:
+    """A protocol that is not there names those that are."""
+    with pytest.raises(ConfigError, match="'smtp' is not known; known are echo, openai"):
+        build("mine", ProviderConfig(protocol="smtp"), {})
+
+
+@pytest.mark.parametrize("url", [None, "", "not a url", "ftp://x/v1", "http://", "http://user:pass@x/v1", "http://x:port/v1"])
+def test_bad_base_url(url: str | None) -> None:
+    """A base URL that cannot be used is refused at start, and its password is not told."""
+    with pytest.raises(ConfigError, match=r"providers\.mine\.base_url") as raised:
+        build("mine", ProviderConfig(base_url=url), {})
+    assert "pass@" not in str(raised.value)
+
+
+def test_missing_key() -> None:
+    """A key that is named and not there is refused at start."""
+    with pytest.raises(ConfigError, match="variable K"):
+        build("mine", ProviderConfig(base_url="http://x/v1", api_key_env="K"), {})

@@ -1,0 +1,31 @@
+"""What a REST servicer is called with, without a socket."""
+
+from typing import Any
+
+from antiphon.auth.caller import CALLER
+from antiphon.auth.keys import Principal
+
+ADMIN = Principal("boss", admin=True)
+USER = Principal("ann", admin=False)
+
+
+class Context:
+    """The part of gRPC's context that servicers of dialects use."""
+
+    def __init__(self, **metadata: str) -> None:
+        self.metadata = tuple(metadata.items())
+        self.trailing: tuple[Any, ...] = ()
+
+    def invocation_metadata(self) -> Any:
+        return self.metadata
+
+    def time_remaining(self) -> float | None:
+        return None
+
+    def set_trailing_metadata(self, metadata: Any) -> None:
+        self.trailing = metadata
+
+
+def as_caller(principal: Principal) -> None:
+    """Who calls from here on, in this task."""
+    CALLER.set(principal)

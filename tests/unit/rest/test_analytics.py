@@ -1,0 +1,202 @@
+"""The analytics dialect, without a socket."""
+
+import json
+from typing import Any
+
+import pytest
+from google.api import httpbody_pb2
+
+from antiphon import messages as m
+from antiphon.auth.keys import Principal
+from antiphon.chat import ChatService
+from antiphon.config import ClientConfig
+from antiphon.context import Contexts
+from antiphon.errors import (
+    AntiphonError,
+    ContextUnavailable,
+    DeadlineExceeded,
+    Internal,
+    InvalidRequest,
+    ModelNotFound,
+    PermissionDenied,
+    ProviderProtocolError,
+    ProviderRateLimited,
+    ProviderUnavailable,
+    Unauthenticated,
+    Unsupported,
+    Violation,
+)
+from antiphon.history.recorder import Recorder
+from antiphon.rest import analytics
+from antiphon.rest.v1 import analytics_pb2
+from antiphon.routing import Router
+from tests.unit.rest.caller import ADMIN, USER, Context, as_caller
+from tests.unit.scripted import NO_PRICES, NO_STORE, START, STOP, USAGE, ScriptedProvider
+
+HELLO = m.Message(m.Role.USER, (m.Text("Hello"),))
+CONTEXT = m.Message(m.Role.SYSTEM, (m.Text("Acme sells hats."),))
+
+
+async def called(
+    provider: ScriptedProvider, body: dict[str, Any], said: list[httpbody_pb2.HttpBody] | None = None, caller: Principal = ADMIN
+) -> list[httpbody_pb2.HttpBody]:
+    """What the servicer writes for a body; `said` has it even if it raises."""
+    said = [] if said is None else said
+    chat = ChatService(Router([(provider, ["one", "two"])]), Recorder(NO_STORE), NO_PRICES, timeout=60)
+    servicer = analytics.AnalyticsServicer(chat, Contexts({"acme": ClientConfig(context="Acme sells hats.")}, {}))
+    data = {"messages": [{"role": "user", "content": "Hello"}]} | body
+    request = analytics_pb2.CreateAnalyticsChatRequest(body=httpbody_pb2.HttpBody(data=json.dumps(data).encode()))
+    as_caller(caller)
+    context: Any = Context()
+    async for piece in servicer.CreateAnalyticsChat(request, context):
+        said.append(piece)
+    return said
+
+
+async def test_the_documented_answer() -> None:
+    """Nothing more, and nothing less; a default model where the body names none."""
+    provider = ScriptedProvider()
+    (piece,) = await called(provider, {})
+    assert piece.content_type == "application/json"
+    assert json.loads(piece.data) == {
+        "success": True,
+        "data": {
+            "message": {"role": "assistant", "content": "Hello"},
+            "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+        },
+    }
+    assert provider.requests[0].model == "one"
+    assert not provider.requests[0].stream
+
+
+async def test_a_stream_is_chunks_and_done() -> None:
+    """As in the OpenAI dialect."""
+    pieces = await called(ScriptedProvider(), {"stream": True})
+    assert [piece.content_type for piece in pieces] == ["text/event-stream", "", "", ""]
+    events = b"".join(piece.data for piece in pieces).decode().removesuffix("\n\n").split("\n\n")
+    assert events[-1] == "data: [DONE]"
+    chunks = [json.loads(event.removeprefix("data: ")) for event in events[:-1]]
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == "Hello"
+
+
+@pytest.mark.parametrize(
+    ("client", "expected"), [("acme", (CONTEXT, HELLO)), ("other", (HELLO,)), ("", (HELLO,)), (None, (HELLO,))]
+)
+async def test_a_clients_context_stands_before_the_conversation(client: str | None, expected: tuple[m.Message, ...]) -> None:
+    """A client without one is as good as none."""
+    provider = ScriptedProvider()
+    await called(provider, {"client_id": client})
+    assert provider.requests[0].messages == expected
+
+
+async def test_what_is_documented_elsewhere_counts_and_what_is_unknown_does_not() -> None:
+    """Sampling and tools reach the provider; one reply only; other fields are accepted and dropped."""
+    provider = ScriptedProvider()
+    tool = {"type": "function", "function": {"name": "f"}}
+    await called(provider, {"model": "two", "temperature": 0, "max_tokens": 9, "n": 3, "tools": [tool], "wishes": "many"})
+    assert provider.requests == [
+        m.ChatRequest("two", (HELLO,), stream=False, sampling=m.Sampling(temperature=0, max_tokens=9), tools=(m.Tool("f"),))
+    ]
+
+
+async def test_a_tool_call_stands_beside_the_content() -> None:
+    """It would be lost otherwise."""
+    finished = m.Finished(0, m.FinishReason.TOOL_CALLS, "tool_calls")
+    (piece,) = await called(ScriptedProvider([START, m.ToolCallDelta(0, 0, "c", "f", "{}"), USAGE, finished]), {})
+    assert json.loads(piece.data)["data"]["message"] == {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+    }
+
+
+async def test_it_wants_an_admin_before_it_looks_at_the_body() -> None:
+    """A good key is not enough."""
+    provider = ScriptedProvider()
+    with pytest.raises(PermissionDenied):
+        await called(provider, {"messages": "nonsense"}, caller=USER)
+    assert provider.requests == []
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ({"messages": None}, ["messages"]),
+        ({"messages": []}, ["messages"]),
+        ({"messages": [{"role": "user", "content": 5}]}, ["messages[0].content.str", "messages[0].content.list[dict[str,any]]"]),
+        ({"messages": [{"content": "x"}, {"role": "king", "content": "x"}]}, ["messages[0].role", "messages[1].role"]),
+        ({"client_id": 5, "stream": "perhaps", "model": {}}, ["model", "stream", "client_id"]),
+    ],
+)
+async def test_every_field_at_fault_is_told(body: dict[str, Any], fields: list[str]) -> None:
+    """With its path; no provider is asked."""
+    provider = ScriptedProvider()
+    with pytest.raises(InvalidRequest) as caught:
+        await called(provider, body)
+    status, _, data = analytics.render_error(caught.value)
+    error = json.loads(data)
+    assert (status, error["error"], error["code"]) == (400, "Bad Request", 400)
+    assert sorted(detail["field"] for detail in error["details"]) == sorted(fields)
+    assert provider.requests == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "word"),
+    [
+        (Unauthenticated("x"), 401, "Unauthorized"),
+        (PermissionDenied("x"), 403, "Forbidden"),
+        (ModelNotFound("x"), 404, "Not Found"),
+        (ProviderUnavailable("x", provider="p"), 502, "Error"),
+        (DeadlineExceeded(), 504, "Gateway Timeout"),
+        (ContextUnavailable("acme"), 503, "Service Unavailable"),
+        (Internal(), 500, "Internal Server Error"),
+    ],
+)
+def test_errors_have_the_documented_shape(error: AntiphonError, status: int, word: str) -> None:
+    """Three fields."""
+    found, headers, data = analytics.render_error(error)
+    assert found == status
+    assert json.loads(data) == {"error": word, "message": error.message, "code": status}
+    assert ("www-authenticate" in headers) is (status == 401)
+
+
+def test_a_rate_limit_tells_when_to_try_again_in_body_and_header() -> None:
+    """In whole seconds, rounded up."""
+    status, headers, data = analytics.render_error(ProviderRateLimited("x", provider="p", retry_after=2.5))
+    assert (status, headers["retry-after"]) == (429, "3")
+    assert json.loads(data) == {"error": "Too Many Requests", "message": "x", "code": 429, "retryAfter": 3}
+
+
+def test_a_400_always_has_details() -> None:
+    """Also one that no single field is to blame for, and one that is no JSON."""
+    assert json.loads(analytics.render_error(Unsupported("No video.", "p"))[2]) == {
+        "error": "Bad Request",
+        "message": "No video.",
+        "code": 400,
+        "details": [],
+    }
+    broken = InvalidRequest("x", (Violation((7,), "JSON decode error", "json_invalid"),))
+    assert json.loads(analytics.render_error(broken)[2])["details"] == [{"field": "body", "message": "JSON decode error"}]
+
+
+async def test_a_late_failure_is_an_event_and_no_done() -> None:
+    """In the shape of every error here."""
+    said: list[httpbody_pb2.HttpBody] = []
+    provider = ScriptedProvider([START, m.TextDelta(0, "Hel")], ProviderProtocolError("Cut.", provider="scripted"))
+    with pytest.raises(ProviderProtocolError):
+        await called(provider, {"stream": True}, said)
+    assert said[-1].data == b'data: {"error":"Error","message":"Cut.","code":502}\n\n'
+
+
+async def test_a_failure_before_the_first_byte_is_a_status() -> None:
+    """Nothing is written that would be a 200."""
+    said: list[httpbody_pb2.HttpBody] = []
+    with pytest.raises(ProviderUnavailable):
+        await called(ScriptedProvider(ProviderUnavailable("x", provider="scripted")), {"stream": True}, said)
+    assert said == []
+
+
+async def test_a_reply_without_text_is_an_empty_one() -> None:
+    """Never null, where there is no tool call."""
+    (piece,) = await called(ScriptedProvider([START, USAGE, STOP]), {})
+    assert json.loads(piece.data)["data"]["message"] == {"role": "assistant", "content": ""}

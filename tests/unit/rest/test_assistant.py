@@ -1,0 +1,211 @@
+"""The assistant dialect, called without a socket, on a store in memory."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from google.api import httpbody_pb2
+
+from antiphon import messages as m
+from antiphon.auth.caller import CALLER
+from antiphon.auth.keys import Principal
+from antiphon.chat import ChatService
+from antiphon.config import PersonaConfig
+from antiphon.errors import (
+    ConversationNotFound,
+    InvalidRequest,
+    ProviderProtocolError,
+    ProviderRateLimited,
+    StoreUnavailable,
+    Unauthenticated,
+    Violation,
+)
+from antiphon.history.recorder import Recorder
+from antiphon.rest import assistant
+from antiphon.rest.v1 import assistant_pb2
+from antiphon.routing import Router
+from tests.unit.memory_store import MemoryStore
+from tests.unit.scripted import NO_PRICES, START, STOP, USAGE, ScriptedProvider
+
+HI = [{"role": "user", "content": "Hi"}]
+MAYA = m.Message(m.Role.SYSTEM, (m.Text(assistant.MAYA.system),))
+
+
+class Context:
+    """What a servicer needs of a call."""
+
+    def __init__(self) -> None:
+        self.metadata: dict[str, str] = {}
+
+    def time_remaining(self) -> None:
+        return None
+
+    async def send_initial_metadata(self, metadata: tuple[tuple[str, str], ...]) -> None:
+        assert not self.metadata, "it can be sent once"
+        self.metadata = dict(metadata)
+
+
+class Dialect:
+    """A servicer, what it asks, and what it keeps."""
+
+    def __init__(self, *batches: m.Batch | Exception | None, **personas: PersonaConfig) -> None:
+        self.provider = ScriptedProvider(*batches)
+        self.store = MemoryStore()
+        chat = ChatService(Router([(self.provider, ["one", "two"])]), Recorder(self.store), NO_PRICES, timeout=60)
+        self.servicer: Any = assistant.AssistantServicer(chat, self.store, personas)
+        self.status = "200"
+        self.content_type = ""
+
+    async def call(self, method: str, request: Any) -> Any:
+        """The JSON of an answer, or the text of a stream."""
+        context = Context()
+        pieces = [piece async for piece in getattr(self.servicer, method)(request, context)]
+        self.status = context.metadata.get("x-http-status", "200")
+        self.content_type = pieces[0].content_type
+        data = b"".join(piece.data for piece in pieces)
+        return json.loads(data) if self.content_type == "application/json" else data.decode()
+
+    async def generate(self, history: Any = HI, chat_id: str = "", title: str = "", **body: Any) -> Any:
+        request = assistant_pb2.GenerateRequest(chat_id=chat_id, title=title, body=sent(chat_history=history, **body))
+        return await self.call("Generate", request)
+
+
+def sent(**body: Any) -> httpbody_pb2.HttpBody:
+    return httpbody_pb2.HttpBody(data=json.dumps(body).encode())
+
+
+@pytest.fixture(autouse=True)
+def me() -> Iterator[None]:
+    """Somebody is calling."""
+    token = CALLER.set(Principal("me", admin=False))
+    yield
+    CALLER.reset(token)
+
+
+async def test_a_chat_is_made_and_goes_on() -> None:
+    """The persona's words come first each time, and are not kept."""
+    dialect = Dialect()
+    made = await dialect.generate()
+    assert (dialect.status, made["title"], made["result"]["message"]) == ("201", "Hi", "Hello")
+    assert made["metadata"]["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    await dialect.generate([*HI, {"role": "assistant", "content": "Hello", "status": "complete"}, *HI], made["chatId"])
+    user, reply = m.Message(m.Role.USER, (m.Text("Hi"),)), m.Message(m.Role.ASSISTANT, (m.Text("Hello"),))
+    assert dialect.provider.requests[1].messages == (MAYA, user, reply, user)
+    path = (await dialect.store.messages("me", made["chatId"])).messages
+    assert [stored.message for stored in path] == [user, reply, user, reply]
+
+
+async def test_a_persona_has_model_and_sampling() -> None:
+    """Maya too can be configured; without words of her own she has none."""
+    maya = PersonaConfig(model="two", temperature=0, top_p=0.5, max_tokens=9)
+    dialect = Dialect(maya=maya)
+    await dialect.generate()
+    (request,) = dialect.provider.requests
+    assert (request.model, request.sampling) == ("two", m.Sampling(temperature=0, top_p=0.5, max_tokens=9))
+    assert [message.role for message in request.messages] == [m.Role.USER]
+    with pytest.raises(InvalidRequest) as caught:
+        await dialect.generate(persona="nobody")
+    assert json.loads(assistant.render_error(caught.value)[2]) == {"message": "persona: must be one of maya"}
+
+
+@pytest.mark.parametrize(
+    ("tools", "names"),
+    [
+        (None, []),
+        ([], []),
+        ({}, []),
+        ([{"type": "function", "function": {"name": "f"}}], ["f"]),
+        ({"type": "function", "function": {"name": "f"}}, ["f"]),
+        ({"f": {"parameters": {"type": "object"}}, "g": {"description": "G"}, "depth": 3, "web": True}, ["f", "g"]),
+    ],
+)
+async def test_tools(tools: Any, names: list[str]) -> None:
+    """A list, one tool, or functions by name with options that are no tools."""
+    dialect = Dialect()
+    await dialect.generate(tools=tools)
+    found = dialect.provider.requests[0].tools
+    assert [tool.name for tool in found if isinstance(tool, m.Tool)] == names
+
+
+async def test_a_stream_tells_thought_reply_tools_and_metadata() -> None:
+    """In this order; line ends of any kind stay within their event."""
+    call = m.ToolCallDelta(0, 0, "c1", "f", "{}")
+    dialect = Dialect([START], [m.ThinkingDelta(0, "Hm"), m.TextDelta(0, "a\u2028b\n")], [call, USAGE, STOP])
+    text = await dialect.generate(stream=True)
+    assert (dialect.status, dialect.content_type) == ("200", "text/event-stream")
+    events = [line.removeprefix("data: ") for line in text.splitlines() if line]
+    assert [(event["type"], event["content"]) for event in map(json.loads, events[:-2])] == [
+        ("thinking_update", "Planning response"),
+        ("thinking_update", "Hm"),
+        ("final_response", "a\u2028b\n"),
+        ("tool_call", {"id": "c1", "name": "f", "arguments": "{}"}),
+    ]
+    assert set(json.loads(events[-2])["content"]) >= {"chatId", "title", "messageId", "usage", "timeTaken"}
+    assert events[-1] == "[DONE]"
+
+
+async def test_a_failure_before_the_first_byte_is_raised() -> None:
+    """So that it can be a status; not even the planning has been said."""
+    dialect = Dialect(ProviderRateLimited("Busy.", provider="scripted"))
+    with pytest.raises(ProviderRateLimited):
+        await dialect.generate(stream=True)
+    dialect = Dialect([START], ProviderProtocolError("Cut.", provider="scripted"))
+    request = assistant_pb2.GenerateStreamRequest(body=sent(chat_history=HI))
+    pieces = []
+    with pytest.raises(ProviderProtocolError):
+        async for piece in dialect.servicer.GenerateStream(request, Context()):
+            pieces.append(piece.data)  # noqa: PERF401  # what came before the error counts
+    assert json.loads(pieces[-1].removeprefix(b"data: ")) == {"type": "error", "content": None, "error": {"message": "Cut."}}
+
+
+async def test_a_direct_chat_asks_the_store_nothing() -> None:
+    """It is forgotten."""
+    dialect = Dialect()
+    answer = await dialect.call("Chat", assistant_pb2.ChatRequest(body=sent(chat_history=HI)))
+    assert answer["result"] == {"message": "Hello", "persona": "maya"}
+    assert dialect.provider.requests[0].messages[0] == MAYA
+    assert dialect.store.calls == 0
+
+
+async def test_messages_by_their_place() -> None:
+    """A fork up to it; a place that is none is refused, and so are a place and an id together."""
+    dialect = Dialect()
+    chat = (await dialect.generate())["chatId"]
+    fork = await dialect.call("ForkChat", assistant_pb2.ForkChatRequest(body=sent(chatId=chat, messageIndex=0, title="F")))
+    assert (dialect.status, fork["title"], fork["messageCount"]) == ("201", "F", 1)
+    for body in ({"messageIndex": 2}, {"messageIndex": 0, "messageId": "m1"}):
+        with pytest.raises(InvalidRequest):
+            await dialect.call("ForkChat", assistant_pb2.ForkChatRequest(body=sent(chatId=chat, **body)))
+
+
+async def test_pins() -> None:
+    """No body and an empty one pin."""
+    dialect = Dialect()
+    chat = (await dialect.generate())["chatId"]
+    bodies = ((b"", True), (b'{"pinned": false}', False), (b"{}", True))
+    for data, pinned in bodies:
+        request = assistant_pb2.PinChatRequest(chat_id=chat, body=httpbody_pb2.HttpBody(data=data))
+        assert (await dialect.call("PinChat", request))["pinned"] is pinned
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (Unauthenticated("No key."), 401, "No key."),
+        (ConversationNotFound("x"), 404, "The conversation does not exist."),
+        (StoreUnavailable(), 503, "The history cannot be reached at the moment."),
+        (ProviderRateLimited("Busy.", provider="p", retry_after=2.1), 429, "Busy."),
+        (
+            InvalidRequest("x", (Violation(("chat_history", 0, "role"), "Field required"), Violation((), "Odd."))),
+            400,
+            "chat_history.0.role: Field required; Odd.",
+        ),
+        (InvalidRequest("x", (Violation((3,), "JSON decode error: x", "json_invalid"),)), 400, "JSON decode error: x"),
+    ],
+)
+def test_errors_are_a_message(error: Any, status: int, message: str) -> None:
+    """And the status; the fields at fault are in it."""
+    found, headers, body = assistant.render_error(error)
+    assert (found, json.loads(body)) == (status, {"message": message})
+    assert ("retry-after" in headers) == (status in (429, 503))

@@ -1,0 +1,355 @@
+"""The OpenAI dialect, without a socket."""
+
+import json
+from typing import Any
+
+import pytest
+
+from antiphon import messages as m
+from antiphon.errors import InvalidRequest, ModelNotFound, ProviderRejected, Unauthenticated
+from antiphon.reply import Reply
+from antiphon.rest import openai
+from tests.unit.scripted import START, STOP, USAGE
+
+
+def parsed(**fields: Any) -> m.ChatRequest:
+    body = {"messages": [{"role": "user", "content": "Hi"}], **fields}
+    return openai.request_from_body(openai.parse(json.dumps(body).encode()), stream=False)
+
+
+def failing(**fields: Any) -> list[tuple[str, str]]:
+    with pytest.raises(InvalidRequest) as caught:
+        parsed(**fields)
+    return [(".".join(map(str, v.path)), v.kind) for v in caught.value.violations]
+
+
+def test_every_documented_parameter_reaches_the_domain() -> None:
+    """And what is not known goes along as it is."""
+    request = parsed(
+        model="gpt-4o",
+        temperature=1,
+        top_p=1,
+        n=1,
+        stop="x",
+        max_tokens=0,
+        max_completion_tokens=9,
+        presence_penalty=0,
+        frequency_penalty=0,
+        seed=7,
+        logprobs=True,
+        top_logprobs=2,
+        logit_bias={"5": -1},
+        parallel_tool_calls=False,
+        reasoning_effort="low",
+        modalities=["text"],
+        audio={"voice": "alloy", "format": "wav"},
+        user="u",
+        session_id="s",
+        stream_options={"include_usage": True, "include_obfuscation": False},
+        store=True,
+        metadata=None,
+    )
+    assert request == m.ChatRequest(
+        model="gpt-4o",
+        messages=(m.Message(m.Role.USER, (m.Text("Hi"),)),),
+        stream=False,
+        sampling=m.Sampling(1, 1, None, 0, 9, ("x",), 0, 0, 7, 1, logprobs=True, top_logprobs=2, logit_bias={"5": -1}),
+        parallel_tool_calls=False,
+        reasoning=m.Reasoning("low"),
+        modalities=("text",),
+        audio_output=m.AudioOutput("alloy", "wav"),
+        end_user="u",
+        extra={"store": True, "metadata": None, "stream_options": {"include_obfuscation": False}},
+    )
+
+
+def test_documented_nulls_are_the_same_as_nothing() -> None:
+    """The document writes every parameter but the messages as nullable."""
+    names = "model temperature top_p n stream stop max_tokens presence_penalty frequency_penalty tools tool_choice session_id"
+    assert parsed(**dict.fromkeys(names.split())) == parsed()
+
+
+def test_messages_of_every_role_and_part() -> None:
+    """Text, null, parts that are known and parts that are not; tool calls and their results; unknown fields."""
+    image = {"type": "image_url", "image_url": {"url": "https://x.test/a.png", "detail": "low"}}
+    request = parsed(
+        messages=[
+            {"role": "developer", "content": "Be brief."},
+            {"role": "user", "name": "ann", "content": [{"type": "text", "text": "Hi", "cache_control": {"type": "x"}}, image]},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "input_audio", "input_audio": {"data": "AAEC", "format": "wav"}},
+                    {"type": "file", "file": {"file_id": "f1"}},
+                    {"type": "file", "file": {"file_data": "data:application/pdf;base64,AA", "filename": "a.pdf"}},
+                    {"type": "video_url", "video_url": {"url": "https://x.test/a.mp4"}},
+                ],
+            },
+            {
+                "role": "assistant",
+                "content": None,
+                "reasoning_content": "hm",
+                "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+            },
+            {"role": "tool", "tool_call_id": "c1", "content": "7"},
+            {"role": "function", "name": "f", "content": "7"},
+            {"role": "assistant", "tool_calls": [{"id": "c2", "type": "custom", "custom": {"name": "g", "input": "x"}}]},
+        ]
+    )
+    assert request.messages == (
+        m.Message(m.Role.DEVELOPER, (m.Text("Be brief."),)),
+        m.Message(
+            m.Role.USER,
+            (m.Text("Hi", {"cache_control": {"type": "x"}}), m.Image(m.Media(url="https://x.test/a.png"), "low")),
+            name="ann",
+            listed=True,
+        ),
+        m.Message(
+            m.Role.USER,
+            (
+                m.Audio(m.Media(url="data:audio/wav;base64,AAEC")),
+                m.File(m.Media(file_id="f1")),
+                m.File(m.Media(url="data:application/pdf;base64,AA"), "a.pdf"),
+                m.Other({"type": "video_url", "video_url": {"url": "https://x.test/a.mp4"}}),
+            ),
+            listed=True,
+        ),
+        m.Message(m.Role.ASSISTANT, (m.ToolCall("c1", "f", "{}"),), extra={"reasoning_content": "hm"}),
+        m.Message(m.Role.TOOL, (m.ToolResult("c1", (m.Text("7"),)),)),
+        m.Message(m.Role.USER, (m.Text("7"),), name="f", extra={"role": "function"}),
+        m.Message(
+            m.Role.ASSISTANT,
+            (),
+            extra={"tool_calls": [{"id": "c2", "type": "custom", "custom": {"name": "g", "input": "x"}}]},
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ("required", m.ToolChoice(m.ToolChoiceMode.REQUIRED)),
+        ({"type": "function", "function": {"name": "f"}}, m.ToolChoice(m.ToolChoiceMode.TOOL, "f")),
+        ({"type": "allowed_tools", "x": 1}, m.ToolChoice(m.ToolChoiceMode.AUTO, native={"type": "allowed_tools", "x": 1})),
+    ],
+)
+def test_tool_choices(choice: Any, expected: m.ToolChoice) -> None:
+    """A word, a function, or what only the provider knows."""
+    assert parsed(tool_choice=choice).tool_choice == expected
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ({"type": "text"}, None),
+        ({"type": "json_object"}, m.JsonObjectFormat()),
+        (
+            {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}, "strict": True}},
+            m.JsonSchemaFormat("s", {"type": "object"}, None, strict=True),
+        ),
+        ({"type": "grammar", "grammar": "x"}, m.NativeFormat({"type": "grammar", "grammar": "x"})),
+    ],
+)
+def test_response_formats(form: Any, expected: m.ResponseFormat | None) -> None:
+    """The documented ones, or what only the provider knows."""
+    assert parsed(response_format=form).response_format == expected
+
+
+def test_tools_keep_what_is_not_known() -> None:
+    """In a function, and as a tool of another type."""
+    tools = parsed(
+        tools=[
+            {"type": "function", "function": {"name": "f", "parameters": {}, "cache": 1}},
+            {"type": "web_search", "region": "eu"},
+        ]
+    ).tools
+    assert tools == (
+        m.Tool("f", None, {}, None, {"cache": 1}),
+        m.NativeTool({"type": "web_search", "region": "eu"}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"messages": []}, [("messages", "too_short")]),
+        ({"messages": None}, [("messages", "list_type")]),
+        ({"messages": [{"content": "x"}]}, [("messages.0.role", "missing")]),
+        ({"messages": [{"role": "king", "content": "x"}]}, [("messages.0.role", "literal_error")]),
+        ({"messages": [{"role": "tool", "content": "x"}]}, [("messages.0.tool_call_id", "missing")]),
+        ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, [("messages.0.content.0.type", "missing")]),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
+            [("messages.0.content.0.image_url", "object_type")],
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "file", "file": {}}]}]},
+            [("messages.0.content.0.file", "value_error")],
+        ),
+        ({"temperature": "hot", "n": 0}, [("temperature", "float_parsing"), ("n", "greater_than_equal")]),
+        ({"tools": [{"type": "function"}]}, [("tools.0.function", "missing")]),
+        ({"tool_choice": "perhaps"}, [("tool_choice", "value_error")]),
+        ({"response_format": {"type": "json_schema"}}, [("response_format", "value_error")]),
+        ({"audio": {"voice": "x"}}, [("audio.format", "missing")]),
+    ],
+)
+def test_a_bad_body_is_told_field_by_field(fields: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+    """All that are at fault, by path and kind."""
+    assert failing(**fields) == expected
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b'"x"', b"\xff"])
+def test_what_is_not_a_json_object_is_refused(data: bytes) -> None:
+    """As an invalid request, never as a fault of ours."""
+    with pytest.raises(InvalidRequest):
+        openai.parse(data)
+
+
+def chunks(*batches: m.Batch, include_usage: bool = False) -> list[dict[str, Any]]:
+    writer = openai.ChunkWriter(include_usage=include_usage)
+    data = b"".join(map(writer.write, batches)) + writer.end()
+    events = data.decode().split("\n\n")
+    assert events.pop() == ""
+    return [json.loads(event.removeprefix("data: ")) for event in events]
+
+
+def test_chunks_are_those_of_the_api() -> None:
+    """A first one with the role, then the deltas, then the reason."""
+    found = chunks([START, m.TextDelta(0, "Hel")], [m.TextDelta(0, "lo")], [USAGE, STOP])
+    assert [chunk["choices"][0]["delta"] for chunk in found] == [
+        {"role": "assistant", "content": "", "refusal": None},
+        {"content": "Hel"},
+        {"content": "lo"},
+        {},
+    ]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in found] == [None, None, None, "stop"]
+    assert {(chunk["id"], chunk["object"], chunk["created"], chunk["model"]) for chunk in found} == {
+        ("chatcmpl-1", "chat.completion.chunk", 1_700_000_000, "model-1")
+    }
+    assert all("usage" not in chunk for chunk in found)
+
+
+def test_usage_comes_last_and_only_if_asked_for() -> None:
+    """In a chunk without choices; null in all others."""
+    found = chunks([START, m.TextDelta(0, "x")], [USAGE], [STOP], include_usage=True)
+    assert [chunk["usage"] is None for chunk in found] == [True, True, True, False]
+    assert found[-1]["choices"] == []
+    assert found[-1]["usage"]["total_tokens"] == 5
+
+
+def test_every_kind_of_delta_has_a_chunk() -> None:
+    """Thought, tool calls, refusal, sound, log probabilities, fields that are not known; a second choice of its own."""
+    found = chunks(
+        [
+            m.Started("id", "model", "p", 1, {"system_fingerprint": "fp"}),
+            m.ThinkingDelta(0, "hm"),
+            m.ToolCallDelta(0, 0, "c1", "f", ""),
+            m.ToolCallDelta(0, 0, arguments="{}"),
+            m.RefusalDelta(1, "no"),
+            m.AudioDelta(1, "a1", "AAEC", "la", 5),
+            m.TextDelta(1, "x", ({"token": "x", "logprob": -1},)),
+            m.ExtraDelta(1, {"annotations": [1]}),
+            m.Finished(0, m.FinishReason.TOOL_CALLS, "tool_calls"),
+            m.Finished(1, m.FinishReason.OTHER, "eos"),
+        ]
+    )
+    deltas = [(chunk["choices"][0]["index"], chunk["choices"][0]["delta"]) for chunk in found]
+    assert deltas == [
+        (0, {"role": "assistant", "content": None, "refusal": None}),
+        (0, {"reasoning_content": "hm"}),
+        (0, {"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": ""}}]}),
+        (0, {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}),
+        (1, {"role": "assistant", "content": None, "refusal": None}),
+        (1, {"refusal": "no"}),
+        (1, {"audio": {"id": "a1", "data": "AAEC", "transcript": "la", "expires_at": 5}}),
+        (1, {"content": "x"}),
+        (1, {"annotations": [1]}),
+        (0, {}),
+        (1, {}),
+    ]
+    assert found[7]["choices"][0]["logprobs"]["content"] == [{"token": "x", "logprob": -1}]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in found[-2:]] == ["tool_calls", "eos"]
+    assert all(chunk["system_fingerprint"] == "fp" for chunk in found)
+
+
+@pytest.mark.parametrize("text", ["\n\ndata: [DONE]\n\n", "\r", "\u2028\u2029\x85\x0b\x0c", "\"'\\", "שלום 🎼", "\ud83d\ude00"])
+def test_text_cannot_forge_an_event(text: str) -> None:
+    """Whatever the model writes stays inside its JSON string, for readers that split at any kind of line end."""
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16")
+    writer = openai.ChunkWriter(include_usage=False)
+    data = writer.write([START, m.TextDelta(0, text)]).decode()
+    lines = [line for line in data.splitlines() if line]
+    assert len(lines) == 2
+    assert json.loads(lines[1].removeprefix("data: "))["choices"][0]["delta"]["content"] == text
+
+
+def test_a_whole_reply_is_a_completion_object() -> None:
+    """With documented nulls, and with what only the provider knows."""
+    reply = Reply()
+    events: list[m.Event] = [
+        m.Started("id", "model", "p", 1, {"service_tier": "default"}),
+        m.ToolCallDelta(0, 0, "c1", "f", "{}"),
+        m.ExtraDelta(0, {"annotations": []}),
+        m.Usage(7, 5, 12, 3, 0, 2, extra={"cost": 1}),
+        m.Finished(0, m.FinishReason.TOOL_CALLS, "tool_calls"),
+    ]
+    for event in events:
+        reply.add(event)
+    found = openai.completion(reply)
+    assert found["choices"] == [
+        {
+            "index": 0,
+            "message": {
+                "role": "assistant",
+                "content": None,
+                "refusal": None,
+                "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+                "annotations": [],
+            },
+            "logprobs": None,
+            "finish_reason": "tool_calls",
+        }
+    ]
+    assert found["usage"]["prompt_tokens_details"] == {"cached_tokens": 3, "audio_tokens": 0}
+    assert (found["object"], found["service_tier"], found["usage"]["cost"]) == ("chat.completion", "default", 1)
+
+
+def test_errors_have_the_documented_shapes() -> None:
+    """422 a detail list, 401 a detail and its header, all else what the SDKs read as well."""
+    status, headers, body = openai.render_error(Unauthenticated("No."))
+    assert (status, json.loads(body), headers["www-authenticate"]) == (401, {"detail": "No."}, "Bearer")
+    status, _, body = openai.render_error(ModelNotFound("x"))
+    error = json.loads(body)["error"]
+    assert (status, error["type"], error["param"], error["code"]) == (404, "invalid_request_error", "model", "model_not_found")
+    rejected = ProviderRejected("No.", provider="p", status=400, code="context_length_exceeded")
+    status, headers, body = openai.render_error(rejected)
+    error = json.loads(body)["error"]
+    assert (status, error["type"], error["code"]) == (502, "server_error", "context_length_exceeded")
+    assert headers["x-should-retry"] == "false"
+
+
+def test_what_only_the_provider_knows_joins_what_is_known() -> None:
+    """Of a tool call, and of the content: neither takes the place of the other."""
+    reply = Reply()
+    events: list[m.Event] = [
+        START,
+        m.TextDelta(0, "Hi"),
+        m.ToolCallDelta(0, 0, "a", "f", "{}"),
+        m.ExtraDelta(0, {"tool_calls": [{"index": 0, "id": "a", "extra_content": 1}, {"index": 1, "id": "b", "custom": {}}]}),
+        m.ExtraDelta(0, {"content": [{"type": "odd"}]}),
+        STOP,
+    ]
+    for event in events:
+        reply.add(event)
+    message = openai.completion(reply)["choices"][0]["message"]
+    assert message["tool_calls"] == [
+        {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}, "extra_content": 1},
+        {"id": "b", "custom": {}},
+    ]
+    assert message["content"] == [{"type": "text", "text": "Hi"}, {"type": "odd"}]
+
+
+def test_more_messages_than_can_be_looked_at_are_refused_at_once() -> None:
+    """Before each of them is looked at."""
+    assert failing(messages=[1] * 10_001) == [("messages", "too_long")]
+    assert len(failing(messages=[1] * 1000)) == 100

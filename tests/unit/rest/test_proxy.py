@@ -1,0 +1,178 @@
+"""The proxies' dialect, without a socket."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from multidict import CIMultiDict
+
+from antiphon import errors
+from antiphon.errors import InvalidRequest
+from antiphon.rest import proxy
+from antiphon.rest.v1 import proxy_pb2
+
+
+def refused(check: Any, data: bytes, **options: Any) -> tuple[str, str]:
+    """The field at fault, and the kind of wrong."""
+    with pytest.raises(InvalidRequest) as caught:
+        check(data, **options)
+    violation = caught.value.violations[0]
+    return proxy._written(violation), violation.kind
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"model":"m","messages":[]}',
+        b' \r\n\t{ "messages" : [ null , 1e999 ] , "model" : "" }\n',
+        rb'{"model":"\ud83c","messages":["\udfbc\ud83c", "\\ud83c"],"x":"\uD83C"}',
+        b'{"model":1,"messages":{},"model":"m","messages":[]}',  # the last one counts, as nearly everywhere
+        b'{"model":"m","messages":["\xff"]}',  # the provider's matter
+        b'{"model":"m","messages":' + b"[" * 50 + b"]" * 50 + b"}",
+    ],
+)
+def test_what_can_be_right_passes(data: bytes) -> None:
+    """The check is of what the documents require, and no more."""
+    proxy.check_openai(data)
+    proxy.check_gemini(data.replace(b"{", b'{"contents":[{"parts":[]}],', 1), count=False)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b" ", b"{", b"}", b'{"model":"m","messages":[]', b'{"model":"m","messages":[]}x', b'{"model":"m","messages":[01]}',
+     b'{"model":"m","messages":[NaN]}', b"\xef\xbb\xbf{}", b'{"\xff":1}', b"{'model':'m'}", '{"model":"m"}'.encode("utf-16"),
+     rb'{"model":"\ud8","messages":[]}', b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"],
+)  # fmt: skip
+def test_what_is_not_json_is_refused(data: bytes) -> None:
+    """However it is not; nesting without end is not taken either."""
+    assert refused(proxy.check_openai, data) == ("body", "invalid_json")
+    assert refused(proxy.check_gemini, data, count=False) == ("body", "invalid_json")
+
+
+@pytest.mark.parametrize("data", [b"[]", b"null", b'"x"', b"1", b"true"])
+def test_what_is_not_an_object_is_refused(data: bytes) -> None:
+    """JSON or not."""
+    assert refused(proxy.check_openai, data) == ("body", "invalid_type")
+
+
+def test_counting_tokens_may_have_a_whole_request() -> None:
+    """In the place of the contents; it is checked like one."""
+    whole = {"model": "models/m", "contents": [{"parts": []}]}
+    for name in ("generateContentRequest", "generate_content_request"):
+        proxy.check_gemini(json.dumps({name: whole}).encode(), count=True)
+        assert refused(proxy.check_gemini, json.dumps({name: whole}).encode(), count=False)[0] == "contents"
+        assert refused(proxy.check_gemini, json.dumps({name: {}}).encode(), count=True)[0] == f"{name}.contents"
+        assert refused(proxy.check_gemini, json.dumps({name: []}).encode(), count=True)[0] == name
+    proxy.check_gemini(b'{"contents":[{"parts":[]}]}', count=True)
+
+
+@pytest.mark.parametrize("name", ["generationConfig", "generation_config", "safetySettings", "safety_settings"])
+def test_options_have_their_types_in_either_spelling(name: str) -> None:
+    """Null is the same as not sent."""
+    good: Any = {} if name.startswith("g") else [{}]
+    bad: Any = [] if name.startswith("g") else {}
+    for value in (good, None):
+        proxy.check_gemini(json.dumps({"contents": [{"parts": []}], name: value}).encode(), count=False)
+    for value in (bad, "x", 1, True):
+        body = json.dumps({"contents": [{"parts": []}], name: value}).encode()
+        assert refused(proxy.check_gemini, body, count=False) == (name, "invalid_type")
+
+
+def answer(status: int = 200, **headers: str) -> Any:
+    return SimpleNamespace(status=status, headers=CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()}))
+
+
+def test_a_header_with_a_key_in_it_does_not_come_back() -> None:
+    """Nor one that does not fit into metadata, nor one that nobody named."""
+    sent = {"authorization": "Bearer sk-own", "x-goog-api-key": "AIza"}
+    got = answer(
+        200,
+        openai_organization="the one of sk-own",
+        openai_project="AIza",
+        openai_model="m\u00e9",
+        openai_version="1",
+        X_RateLimit_Limit_Requests="7",
+        Set_Cookie="a=b",
+        grpc_status="3",
+        x_http_status="500",
+        X_Request_Id="theirs",
+    )
+    assert proxy.answer_metadata(got, sent) == {
+        "x-http-status": "200",
+        "openai-version": "1",
+        "x-ratelimit-limit-requests": "7",
+        "x-upstream-request-id": "theirs",
+    }
+
+
+def test_429_always_says_when_to_come_again() -> None:
+    """The provider's word, or a second."""
+    assert proxy.answer_metadata(answer(429), {})["retry-after"] == "1"
+    assert proxy.answer_metadata(answer(429, retry_after="7"), {})["retry-after"] == "7"
+    assert "retry-after" not in proxy.answer_metadata(answer(500), {})
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("application/json; charset=utf-8", "application/json; charset=utf-8"),
+        ("", "application/octet-stream"),
+        ("application/grpc", "application/octet-stream"),
+        ("Application/gRPC-web+proto", "application/octet-stream"),
+        ("text/pl\u00e4in", "application/octet-stream"),
+    ],
+)
+def test_content_types(written: str, told: str) -> None:
+    """As they came, but for what would be taken for gRPC's own."""
+    assert proxy._content_type(answer(content_type=written)) == told
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, errors.ProviderRejected),
+        (401, errors.ProviderCredentials),
+        (403, errors.ProviderCredentials),
+        (429, errors.ProviderRateLimited),
+        (500, errors.ProviderUnavailable),
+    ],
+)
+def test_the_log_knows_a_providers_error_by_its_status(status: int, kind: type[errors.ProviderError]) -> None:
+    """The caller has read the provider's own words by then."""
+    error = proxy.failure(answer(status), SimpleNamespace(name="host"))  # type: ignore[arg-type]
+    assert type(error) is kind
+    assert (error.provider, error.status) == ("host", status)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "name"),
+    [
+        (errors.Unauthenticated("x"), 401, "UNAUTHENTICATED"),
+        (errors.PermissionDenied("x"), 403, "PERMISSION_DENIED"),
+        (InvalidRequest("x"), 400, "INVALID_ARGUMENT"),
+        (errors.DeadlineExceeded(), 504, "DEADLINE_EXCEEDED"),
+        (errors.ShuttingDown(), 503, "UNAVAILABLE"),
+        (errors.Internal(), 500, "INTERNAL"),
+        (errors.ProviderTimeout("x", provider="h"), 504, "DEADLINE_EXCEEDED"),
+        (errors.ProviderUnavailable("x", provider="h"), 502, "UNAVAILABLE"),
+        (errors.ProviderProtocolError("x", provider="h"), 502, "UNAVAILABLE"),
+    ],
+)
+def test_errors_have_the_shape_of_each_api(error: errors.AntiphonError, status: int, name: str) -> None:
+    """The same status in both."""
+    code, _, body = proxy.render_openai_error(error)
+    assert (code, set(json.loads(body)), set(json.loads(body)["error"])) == (
+        status,
+        {"error"},
+        {"message", "type", "param", "code"},
+    )
+    code, headers, body = proxy.render_gemini_error(error)
+    assert (code, json.loads(body)) == (status, {"error": {"code": status, "message": error.message, "status": name}})
+    assert ("x-should-retry" in headers) == (not error.retryable)
+
+
+def test_the_contract_marks_the_key_as_one() -> None:
+    """So that no tool prints it."""
+    field = proxy_pb2.ProxyChatCompletionRequest.DESCRIPTOR.fields_by_name["api_key"]
+    assert field.GetOptions().debug_redact

@@ -1,0 +1,72 @@
+"""Stored values as typed messages."""
+
+from datetime import UTC, datetime
+
+import pytest
+from google.protobuf import json_format
+
+from antiphon import messages as m
+from antiphon.history.base import MessageState, StoredMessage
+from antiphon.rpc import convert_history
+from antiphon.rpc.convert import messages_from_proto
+from antiphon.v1 import chat_pb2
+from tests.unit.rpc.test_convert import REQUEST
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
+
+
+def test_every_part_of_a_message_comes_back() -> None:
+    """Bytes and their type, thoughts with their signature, tool calls and results, and what only a provider knows."""
+    sent = json_format.ParseDict(REQUEST, chat_pb2.GenerateRequest()).messages
+    assert [convert_history.message_to_proto(message) for message in messages_from_proto(sent)] == list(sent)
+
+
+@pytest.mark.parametrize(
+    ("url", "data", "media_type"),
+    [
+        ("data:image/png;base64,AAEC", b"\0\1\2", "image/png"),
+        ("data:image/png;base64,", b"", "image/png"),
+        ("data:image/png;base64,AAE", None, ""),
+        ("data:image/png;base64,AA EC", None, ""),
+        ("data:text/plain;charset=utf-8;base64,AAEC", None, ""),
+        ("data:text/plain,hello", None, ""),
+        ("https://x.test/a.png", None, ""),
+    ],
+)
+def test_a_data_url_is_bytes_again_if_nothing_is_lost(url: str, data: bytes | None, media_type: str) -> None:
+    """Any other stays the URL that it is; either way the domain's message is the same again."""
+    message = m.Message(m.Role.USER, (m.Image(m.Media(url=url)),))
+    proto = convert_history.message_to_proto(message)
+    media = proto.parts[0].image.media
+    assert (media.data, media.url, media.media_type) == ((data or b"", "", media_type) if data is not None else (b"", url, ""))
+    assert messages_from_proto([proto]) == (message,)
+
+
+def test_a_reply_has_what_a_turn_tells() -> None:
+    """Times to the microsecond, the tokens used, why it ended."""
+    stored = StoredMessage(
+        "m2",
+        "m1",
+        m.Message(m.Role.ASSISTANT, (m.Text("Hi"),)),
+        MessageState.INCOMPLETE,
+        NOW,
+        request_id="r",
+        model="gpt",
+        provider="openai",
+        usage=m.Usage(1, 2, 3, estimated=True),
+        finish_reason=m.FinishReason.LENGTH,
+        error_reason="PROVIDER_PROTOCOL",
+    )
+    assert json_format.MessageToDict(convert_history.stored_to_proto(stored)) == {
+        "id": "m2",
+        "parentMessageId": "m1",
+        "message": {"role": "ROLE_ASSISTANT", "parts": [{"text": "Hi"}]},
+        "state": "MESSAGE_STATE_INCOMPLETE",
+        "createTime": "2026-01-02T03:04:05.678901Z",
+        "model": "gpt",
+        "provider": "openai",
+        "usage": {"promptTokens": "1", "completionTokens": "2", "totalTokens": "3", "estimated": True},
+        "finishReason": "FINISH_REASON_LENGTH",
+        "requestId": "r",
+        "errorReason": "PROVIDER_PROTOCOL",
+    }

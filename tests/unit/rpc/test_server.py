@@ -1,0 +1,281 @@
+"""The gRPC server, over a real socket, in front of a scripted provider."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from google.api import httpbody_pb2
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+from pydantic import SecretStr
+
+from antiphon.auth.keys import KeyRing, Principal
+from antiphon.chat import ChatService
+from antiphon.errors import ProviderProtocolError, ProviderRateLimited
+from antiphon.history.recorder import Recorder
+from antiphon.messages import TextDelta, Usage
+from antiphon.rest import openai
+from antiphon.rest.v1 import openai_pb2, openai_pb2_grpc
+from antiphon.routing import Router
+from antiphon.rpc.chat import ChatServicer
+from antiphon.rpc.interceptor import CallInterceptor
+from antiphon.rpc.models import ModelServicer
+from antiphon.rpc.server import Server
+from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2, models_pb2, models_pb2_grpc
+from tests.unit.scripted import NO_PRICES, NO_STORE, START, STOP, ScriptedProvider
+
+KEY = (("authorization", "Bearer sk-test"),)
+REST_SERVICE = "antiphon.rest.v1.OpenAIService"
+HELLO = chat_pb2.GenerateRequest(messages=[message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="Hello")])])
+
+
+class Running:
+    """A server, and a channel to it."""
+
+    def __init__(self, server: Server, chat: ChatService, channel: grpc.aio.Channel) -> None:
+        self.server = server
+        self.service = chat
+        self.chat = chat_pb2_grpc.ChatServiceStub(channel)
+        self.models = models_pb2_grpc.ModelServiceStub(channel)
+        self.rest = openai_pb2_grpc.OpenAIServiceStub(channel)
+        self.health = health_pb2_grpc.HealthStub(channel)
+
+    def post(self, body: dict[str, Any], metadata: Any = KEY) -> Any:
+        data = httpbody_pb2.HttpBody(data=json.dumps(body).encode())
+        return self.rest.CreateChatCompletion(openai_pb2.CreateChatCompletionRequest(body=data), metadata=metadata)
+
+
+@asynccontextmanager
+async def running(provider: ScriptedProvider, unused_port: int) -> AsyncGenerator[Running, None]:
+    router = Router([(provider, ["one", "two", "three"])])
+    chat = ChatService(router, Recorder(NO_STORE), NO_PRICES, timeout=60)
+    registrations: list[tuple[str, Callable[[grpc.aio.Server], None]]] = [
+        ("antiphon.v1.ChatService", lambda s: chat_pb2_grpc.add_ChatServiceServicer_to_server(ChatServicer(chat), s)),
+        ("antiphon.v1.ModelService", lambda s: models_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(router), s)),
+        (
+            REST_SERVICE,
+            lambda s: openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai.OpenAIServicer(chat, router, 1), s),
+        ),
+    ]
+    keys = KeyRing([(Principal("test", admin=False), SecretStr("sk-test"))])
+    server = Server(CallInterceptor(keys, {REST_SERVICE: openai.render_error}), registrations)
+    server.listen(f"127.0.0.1:{unused_port}")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{unused_port}") as channel:
+        yield Running(server, chat, channel)
+    await server.stop(0, chat.interrupt)
+
+
+def details(error: grpc.aio.AioRpcError) -> dict[str, Any]:
+    """The details of a status, by kind."""
+    status = rpc_status.from_call(error)
+    assert status is not None
+    found = {}
+    for detail in status.details:
+        for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo):
+            message = kind()
+            if detail.Unpack(message):
+                found[kind.__name__] = message
+    return found
+
+
+async def test_a_stream_is_events_in_sequence_and_ends_finished(unused_tcp_port: int) -> None:
+    """One message for each batch of the provider."""
+    async with running(ScriptedProvider(), unused_tcp_port) as gateway:
+        answers = [answer async for answer in gateway.chat.StreamGenerate(HELLO, metadata=KEY)]
+    assert [len(answer.events) for answer in answers] == [2, 1, 3]
+    events = [event for answer in answers for event in answer.events]
+    assert [event.sequence for event in events] == [1, 2, 3, 4, 5, 6]
+    assert [event.WhichOneof("event") for event in events] == ["started", "text", "text", "usage", "metrics", "finished"]
+
+
+async def test_a_failure_before_the_first_event_is_a_status_with_its_reason(unused_tcp_port: int) -> None:
+    """Here the provider's rate limit, with the time to wait."""
+    error = ProviderRateLimited("Busy.", provider="scripted", status=429, retry_after=2.5)
+    async with running(ScriptedProvider(error), unused_tcp_port) as gateway:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await gateway.chat.Generate(HELLO, metadata=KEY)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    found = details(caught.value)
+    assert found["ErrorInfo"].reason == "PROVIDER_RATE_LIMITED"
+    assert dict(found["ErrorInfo"].metadata) == {"provider": "scripted", "status": "429"}
+    assert found["RetryInfo"].retry_delay.ToMilliseconds() == 2500
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (ProviderProtocolError("Cut.", provider="scripted"), grpc.StatusCode.UNAVAILABLE),
+        (ZeroDivisionError("a bug"), grpc.StatusCode.INTERNAL),
+    ],
+)
+async def test_a_late_failure_is_an_event_and_a_status(failure: Exception, code: grpc.StatusCode, unused_tcp_port: int) -> None:
+    """Over gRPC an error event with the next number; over SSE an error event and no [DONE]. A bug is told like any other."""
+    async with running(ScriptedProvider([START], failure), unused_tcp_port) as gateway:
+        call = gateway.chat.StreamGenerate(HELLO, metadata=KEY)
+        events: list[chat_pb2.StreamEvent] = []
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for answer in call:
+                events.extend(answer.events)
+        assert caught.value.code() is code
+        assert [event.WhichOneof("event") for event in events] == ["started", "error"]
+        assert (events[1].sequence, events[1].error.code) == (2, code.value[0])
+        assert "bug" not in events[1].error.message
+
+        call = gateway.post({"messages": [{"role": "user", "content": "x"}], "stream": True})
+        pieces = []
+        with pytest.raises(grpc.aio.AioRpcError):
+            async for piece in call:
+                pieces.append(piece.data)  # noqa: PERF401  # what came before the error counts
+        text = b"".join(pieces)
+        assert b"[DONE]" not in text
+
+
+async def test_a_rest_error_is_its_dialects_body_and_the_true_status(unused_tcp_port: int) -> None:
+    """REST reads the header and the body; gRPC metrics read the code."""
+    async with running(ScriptedProvider(), unused_tcp_port) as gateway:
+        call = gateway.post({"messages": []})
+        metadata = dict(await call.initial_metadata() or ())
+        body = await call.read()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+    assert metadata["x-http-status"] == "422"
+    assert json.loads(body.data)["detail"][0]["loc"] == ["body", "messages"]
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_no_key_is_refused_before_the_request_is_looked_at(unused_tcp_port: int) -> None:
+    """On every service but health; the provider is not asked."""
+    provider = ScriptedProvider()
+    async with running(provider, unused_tcp_port) as gateway:
+        for call in (
+            gateway.chat.Generate(chat_pb2.GenerateRequest()),
+            gateway.models.ListModels(models_pb2.ListModelsRequest()),
+            gateway.chat.Generate(HELLO, metadata=(("authorization", "Bearer sk-other"),)),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        call = gateway.post({"messages": "wrong"}, metadata=())
+        assert dict(await call.initial_metadata() or ())["x-http-status"] == "401"
+        assert (await gateway.health.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
+    assert provider.requests == []
+
+
+@pytest.mark.parametrize(("sent", "kept"), [("abc-123", True), ("", False), ("a b", False), ("x" * 200, False)])
+async def test_a_request_id_comes_back(sent: str, kept: bool, unused_tcp_port: int) -> None:  # a parameter
+    """The caller's own if it is sane, else a new one."""
+    async with running(ScriptedProvider(), unused_tcp_port) as gateway:
+        call = gateway.chat.Generate(HELLO, metadata=(*KEY, ("x-request-id", sent)))
+        found = dict(await call.initial_metadata() or ())["x-request-id"]
+        await call
+    assert (found == sent) is kept
+    assert found
+
+
+async def test_a_caller_that_cancels_closes_the_providers_call(unused_tcp_port: int) -> None:
+    """At once, and nothing is left in flight."""
+    provider = ScriptedProvider([START], None)
+    async with running(provider, unused_tcp_port) as gateway:
+        call = gateway.chat.StreamGenerate(HELLO, metadata=KEY)
+        await call.read()
+        call.cancel()
+        async with asyncio.timeout(5):
+            while not provider.closed:
+                await asyncio.sleep(0.005)
+        assert gateway.service.in_flight == 0
+
+
+async def test_a_deadline_is_told_by_the_server_itself(unused_tcp_port: int) -> None:
+    """A little before the caller's own timer, so that the reason arrives."""
+    async with running(ScriptedProvider(None), unused_tcp_port) as gateway:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await gateway.chat.Generate(HELLO, metadata=KEY, timeout=0.3)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert details(caught.value)["ErrorInfo"].reason == "DEADLINE_EXCEEDED"
+
+
+async def test_a_stop_lets_calls_finish_then_tells_those_that_are_left(unused_tcp_port: int) -> None:
+    """Not healthy at once; after the grace an error event, never a silent end."""
+    async with running(ScriptedProvider([START], None), unused_tcp_port) as gateway:
+        watch = gateway.health.Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        call = gateway.chat.StreamGenerate(HELLO, metadata=KEY)
+        await call.read()
+        stopping = asyncio.create_task(gateway.server.stop(0.2, gateway.service.interrupt))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        answer = await call.read()
+        assert answer.events[0].WhichOneof("event") == "error"
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        await stopping
+
+
+async def test_models_are_paged(unused_tcp_port: int) -> None:
+    """Every model once, in order; a token that is not ours is refused."""
+    async with running(ScriptedProvider(), unused_tcp_port) as gateway:
+        found, token = [], ""
+        while True:
+            request = models_pb2.ListModelsRequest(page_size=2, page_token=token)
+            page = await gateway.models.ListModels(request, metadata=KEY)
+            found += [model.name for model in page.models]
+            token = page.next_page_token
+            if not token:
+                break
+        assert found == ["one", "three", "two"]
+        assert (await gateway.models.GetModel(models_pb2.GetModelRequest(name="one"), metadata=KEY)).model.is_default
+        for bad, code in (
+            (gateway.models.ListModels(models_pb2.ListModelsRequest(page_token="%%"), metadata=KEY), "INVALID_ARGUMENT"),
+            (gateway.models.GetModel(models_pb2.GetModelRequest(name="no"), metadata=KEY), "NOT_FOUND"),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await bad
+            assert caught.value.code().name == code
+
+
+async def test_an_address_that_is_taken_is_told(unused_tcp_port: int) -> None:
+    """As an OSError with the address in it; a unix socket in a folder that is not there."""
+    async with running(ScriptedProvider(), unused_tcp_port) as gateway:
+        with pytest.raises(OSError, match="/nowhere"):
+            gateway.server.listen("unix:/nowhere/x.sock")
+
+
+async def test_a_body_is_written_in_pieces_that_fit_a_message(unused_tcp_port: int) -> None:
+    """However large one delta of the provider is: nothing of it is lost."""
+    text = "\u0085" * 8_000_000  # escaped, three times as long
+    async with running(ScriptedProvider([START, TextDelta(0, text)], [STOP]), unused_tcp_port) as gateway:
+        pieces = [piece.data async for piece in gateway.post({"messages": [{"role": "user", "content": "x"}], "stream": True})]
+    assert max(map(len, pieces)) <= 1024 * 1024
+    body = b"".join(pieces)
+    assert body.count(b"\\u0085") == len(text)
+    assert body.endswith(b"data: [DONE]\n\n")
+
+
+async def test_a_fault_in_the_last_chunk_is_told(unused_tcp_port: int) -> None:
+    """Usage that is no JSON number: an error event, and no [DONE]."""
+    usage = Usage(2**80, 1, 1)
+    async with running(ScriptedProvider([START, TextDelta(0, "Hi")], [usage, STOP]), unused_tcp_port) as gateway:
+        body = {"messages": [{"role": "user", "content": "x"}], "stream": True, "stream_options": {"include_usage": True}}
+        pieces = []
+        with pytest.raises(grpc.aio.AioRpcError):
+            async for piece in gateway.post(body):
+                pieces.append(piece.data)  # noqa: PERF401  # what came before the error counts
+    assert b'{"error":' in pieces[-1]
+    assert b"[DONE]" not in b"".join(pieces)
+
+
+async def test_errors_with_much_in_them_arrive(unused_tcp_port: int) -> None:
+    """Long names and many fields at fault are cut short, so that the trailers that hold them pass."""
+    async with running(ScriptedProvider(), unused_tcp_port) as gateway:
+        many = chat_pb2.GenerateRequest(messages=[message_pb2.Message()] * 5000)
+        long = chat_pb2.GenerateRequest(model="z" * 50_000, messages=HELLO.messages)
+        for request, code in ((many, grpc.StatusCode.INVALID_ARGUMENT), (long, grpc.StatusCode.NOT_FOUND)):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await gateway.chat.Generate(request, metadata=KEY)
+            assert caught.value.code() is code

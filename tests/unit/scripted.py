@@ -1,0 +1,44 @@
+"""A provider that says what a test tells it to: the whole of the interface in a few lines, which shows that it is narrow."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from antiphon.messages import Batch, ChatRequest, Finished, FinishReason, Started, TextDelta, Usage
+from antiphon.prices import Prices
+
+NO_STORE: Any = None
+"""For what must not ask the database: it fails if it does."""
+
+NO_PRICES = Prices({}, {})
+
+START = Started("chatcmpl-1", "model-1", "scripted", 1_700_000_000)
+STOP = Finished(0, FinishReason.STOP, "stop")
+USAGE = Usage(3, 2, 5)
+
+
+class ScriptedProvider:
+    """Yields `batches`; an exception among them is raised, and None waits for ever."""
+
+    name = "scripted"
+
+    def __init__(self, *batches: Batch | Exception | None) -> None:
+        self.batches = batches or ([START, TextDelta(0, "Hel")], [TextDelta(0, "lo")], [USAGE, STOP])
+        self.requests: list[ChatRequest] = []
+        self.closed = 0
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+        self.requests.append(request)
+        try:
+            for batch in self.batches:
+                if batch is None:
+                    await asyncio.Event().wait()
+                elif isinstance(batch, Exception):
+                    raise batch
+                else:
+                    yield batch
+        finally:
+            self.closed += 1
+
+    async def close(self) -> None:
+        pass

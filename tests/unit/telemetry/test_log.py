@@ -1,0 +1,175 @@
+"""The log: what is on a line, what never is, and what happens when it cannot be written."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from antiphon.config import ConfigError, LogConfig
+from antiphon.telemetry import log
+from antiphon.telemetry.log import Stream
+from tests.unit.rpc.test_server import running
+from tests.unit.scripted import ScriptedProvider
+
+Lines = Callable[[], list[dict[str, Any]]]
+KEY = "sk-caller-0123456789"
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
+
+class Disk:
+    """A file of a disk that has room for so many bytes."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.text = b""
+
+    def write(self, data: bytes, /) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = data[: self.room]
+        self.room -= len(written)
+        self.text += written
+        return len(written)
+
+
+@pytest.fixture
+def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
+    """What was logged, with logging set up for a file; afterwards it is as before."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    file = tmp_path / "log"
+    root.handlers[:] = []  # pytest's own would be closed
+    with file.open("ab", buffering=0) as opened:
+        monkeypatch.setattr(log, "_open", lambda _file: opened)
+        log.configure(LogConfig(level="debug", file=file), worker=3)
+        structlog.configure(cache_logger_on_first_use=False)  # the loggers of other tests are the same
+        yield lambda: [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def headers(**fields: bytes) -> bytes:
+    """An HTTP/2 frame that calls a method with these headers too, none of them in a table."""
+    known = {":method": b"POST", ":scheme": b"http", ":path": b"/antiphon.v1.ModelService/ListModels", ":authority": b"x"}
+    grpc = {"te": b"trailers", "content-type": b"application/grpc"}
+    block = b"".join(
+        bytes([0, len(name)]) + name.encode() + bytes([len(value)]) + value for name, value in {**known, **grpc, **fields}.items()
+    )
+    return len(block).to_bytes(3, "big") + bytes([1, 0x4, 0, 0, 0, 1]) + block
+
+
+def data() -> bytes:
+    """An HTTP/2 frame that has an empty message, and ends the call's request."""
+    return bytes([0, 0, 5, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0])
+
+
+async def test_a_header_that_is_not_readable_is_not_logged(lines: Lines, unused_tcp_port: int) -> None:
+    """Whatever it holds; the line says only that there was one."""
+    async with running(ScriptedProvider(), unused_tcp_port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", unused_tcp_port)
+        sent = headers(authorization=f"Bearer {KEY}".encode() + b"\xa0", cookie=b"session=TopSecret\xff")
+        writer.write(PREFACE + SETTINGS + sent + data())
+        async with asyncio.timeout(10):
+            while not any(line["event"] == "call" for line in lines()):
+                assert await reader.read(65536)
+        writer.close()
+        await writer.wait_closed()
+    found = [line for line in lines() if line["event"] == "a header of a call is not readable"]
+    assert found
+    assert set(found[0]) == {"event", "level", "timestamp", "worker"}
+    text = json.dumps(lines())
+    assert not [secret for secret in (KEY, "TopSecret", "Bearer") if secret in text]
+
+
+@pytest.mark.parametrize("name", ["grpc._cython.cygrpc", "asyncio", "aiohttp.client"])
+def test_what_a_library_says_is_redacted(name: str, lines: Lines) -> None:
+    """In its text, in what it adds, and in its traceback; where a traceback points at is left."""
+    try:
+        int(f"Bearer {KEY}")
+    except ValueError:
+        logging.getLogger(name).exception("Unexpected %s", f"api_key={KEY}", extra={"header": ("authorization", f"Bearer {KEY}")})
+    (line,) = lines()
+    assert KEY not in json.dumps(line)
+    assert line["event"] == "Unexpected api_key=[redacted]"
+    assert (line["level"], line["worker"]) == ("error", 3)
+    assert f'File "{__file__}"' in line["exception"]
+
+
+def test_an_exception_on_a_line_of_ours_is_redacted(lines: Lines) -> None:
+    """A library's error may repeat what it was given."""
+    structlog.get_logger().error("call_failed", exc_info=ValueError(f"Illegal header value b'Bearer {KEY}'"))
+    (line,) = lines()
+    assert line["exception"] == "ValueError: Illegal header value b'Bearer [redacted]'"
+
+
+def test_a_line_is_written_whatever_is_on_it(lines: Lines) -> None:
+    """What JSON has no form for is told in another."""
+    structlog.get_logger().info("odd", text="\ud800", number=2**70, path=Path("x"))
+    (line,) = lines()
+    assert (line["text"], line["number"], line["path"]) == ("\ud800", 2**70, "x")
+
+
+def test_lines_that_cannot_be_written_are_counted() -> None:
+    """The next one that can be tells how many were lost, and stands on a line of its own."""
+    disk = Disk(20)
+    stream = Stream(disk)
+    stream.write(b'{"n":1}\n')
+    for number in range(2, 5):
+        stream.write(b'{"n":%d,"long":true}\n' % number)
+    disk.room = 1000
+    stream.write(b'{"n":5}\n')
+    stream.write(b'{"n":6}\n')
+    first, _, *rest = disk.text.decode().splitlines()
+    assert [json.loads(line) for line in (first, *rest)] == [{"n": 1}, {"lost": 3, "n": 5}, {"n": 6}]
+
+
+def test_a_full_disk_breaks_neither_our_lines_nor_those_of_libraries(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither raises, and nothing is printed instead."""
+    disk = Disk(0)
+    monkeypatch.setattr(log, "_open", lambda _file: disk)
+    log.configure(LogConfig())
+    structlog.configure(cache_logger_on_first_use=False)
+    structlog.get_logger().info("one")
+    logging.getLogger("asyncio").error("two")
+    disk.room = 1000
+    logging.getLogger("asyncio").error("three")
+    line = json.loads(disk.text)
+    assert (line["lost"], line["event"]) == (2, "three")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_line_of_a_closed_file_is_lost(tmp_path: Path) -> None:
+    """At the end of a process, say."""
+    file = (tmp_path / "log").open("ab", buffering=0)
+    file.close()
+    Stream(file).write(b"{}\n")
+
+
+@pytest.mark.parametrize("path", ["nowhere/log", ".", "file/log"])
+def test_a_file_that_cannot_be_is_a_mistake_of_the_configuration(path: str, tmp_path: Path) -> None:
+    """Told with the setting's name, whether it is only looked at or opened."""
+    (tmp_path / "file").touch()
+    config = LogConfig(file=tmp_path / path)
+    for ask in (log.check, log.configure):
+        with pytest.raises(ConfigError, match=r"^log\.file: /"):
+            ask(config)
+
+
+def test_a_check_makes_no_file(tmp_path: Path) -> None:
+    """It only looks."""
+    log.check(LogConfig(file=tmp_path / "log"))
+    log.check(LogConfig())
+    assert not list(tmp_path.iterdir())

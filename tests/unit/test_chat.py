@@ -1,0 +1,214 @@
+"""The chat service."""
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+
+from antiphon.chat import ChatService
+from antiphon.errors import (
+    ConversationChanged,
+    DeadlineExceeded,
+    InvalidRequest,
+    ModelNotFound,
+    ProviderProtocolError,
+    ShuttingDown,
+    StoreUnavailable,
+    TurnNotComplete,
+)
+from antiphon.history.base import MessageState, StoredMessage, TurnEnd
+from antiphon.history.recorder import Record, Recorder
+from antiphon.messages import ChatRequest, Message, Role, Started, Text, TextDelta, Usage
+from antiphon.reply import collect
+from antiphon.routing import Router
+from tests.unit.memory_store import MemoryStore
+from tests.unit.scripted import NO_PRICES, NO_STORE, START, STOP, ScriptedProvider
+
+HELLO = Message(Role.USER, (Text("Hello"),))
+
+
+def service(provider: ScriptedProvider, timeout: float = 60) -> ChatService:
+    return ChatService(Router([(provider, ["one", "up-*"])]), Recorder(NO_STORE), NO_PRICES, timeout=timeout)
+
+
+def asked(model: str = "", *messages: Message) -> ChatRequest:
+    return ChatRequest(model, messages or (HELLO,), stream=True)
+
+
+async def test_it_asks_the_provider_by_the_providers_own_name_of_the_model() -> None:
+    """A prefix is dropped, the rest of the request is handed on."""
+    provider = ScriptedProvider()
+    reply = await collect(service(provider).stream(asked("scripted/up-1"), timeout=None))
+    assert provider.requests == [asked("up-1")]
+    assert "".join(reply.choices[0].text) == "Hello"
+
+
+async def test_a_caller_that_leaves_closes_the_providers_call() -> None:
+    """And the call is no longer counted."""
+    provider = ScriptedProvider([START], None)
+    chat = service(provider)
+    async with aclosing(chat.stream(asked(), timeout=None)) as batches:
+        assert await anext(batches) == [START]
+        assert chat.in_flight == 1
+    assert (provider.closed, chat.in_flight) == (1, 0)
+
+
+@pytest.mark.parametrize(("own", "callers"), [(0.01, None), (60, 0.01), (0.01, 60)])
+async def test_the_shorter_deadline_ends_the_call(own: float, callers: float | None) -> None:
+    """The configured one, or the caller's; the provider's call is closed before it is told."""
+    provider = ScriptedProvider([START], None)
+    with pytest.raises(DeadlineExceeded):
+        await collect(service(provider, own).stream(asked(), timeout=callers))
+    assert provider.closed == 1
+
+
+async def test_calls_in_flight_can_be_interrupted() -> None:
+    """A server that stops ends them with an error that their callers are told."""
+    provider = ScriptedProvider([START], None)
+    chat = service(provider)
+    calls = [asyncio.create_task(collect(chat.stream(asked(), timeout=None))) for _ in range(3)]
+    while chat.in_flight < 3:
+        await asyncio.sleep(0)
+    chat.interrupt()
+    for call in calls:
+        with pytest.raises(ShuttingDown):
+            await call
+    assert (provider.closed, chat.in_flight) == (3, 0)
+
+
+async def test_a_bad_request_never_reaches_a_provider() -> None:
+    """No message, a NUL, a model that nobody has."""
+    provider = ScriptedProvider()
+    chat = service(provider)
+    with pytest.raises(InvalidRequest):
+        await collect(chat.stream(ChatRequest("one", (), stream=False), timeout=None))
+    with pytest.raises(InvalidRequest) as caught:
+        await collect(chat.stream(asked("one", HELLO, Message(Role.USER, (Text("a\0b"),))), timeout=None))
+    assert [violation.path for violation in caught.value.violations] == [("messages", 1)]
+    with pytest.raises(ModelNotFound):
+        await collect(chat.stream(asked("two"), timeout=None))
+    assert provider.requests == []
+
+
+# Turns that are recorded.
+
+
+def recording(provider: ScriptedProvider, store: MemoryStore) -> ChatService:
+    return ChatService(Router([(provider, ["one"])]), Recorder(store), NO_PRICES, timeout=60)
+
+
+async def path(store: MemoryStore) -> tuple[StoredMessage, ...]:
+    """The messages of the owner's only conversation."""
+    (conversation,) = (await store.list("ann", size=10)).conversations
+    return (await store.messages("ann", conversation.id)).messages
+
+
+async def test_a_turn_is_stored_before_the_provider_is_asked_and_whole_before_it_is_told() -> None:
+    """The new message and the reply in progress first; complete when the last batch comes."""
+    store = MemoryStore()
+    provider = ScriptedProvider()
+    batches = recording(provider, store).stream(asked(), timeout=None, record=Record("ann"))
+    seen = [(batch, [message.state for message in await path(store)]) async for batch in batches]
+    assert seen[0][1] == [MessageState.COMPLETE, MessageState.IN_PROGRESS]
+    assert seen[-1][1] == [MessageState.COMPLETE, MessageState.COMPLETE]
+    started = seen[0][0][0]
+    assert isinstance(started, Started)
+    _, reply = await path(store)
+    assert (reply.message.parts, reply.usage, reply.provider) == ((Text("Hello"),), Usage(3, 2, 5), "scripted")
+    assert (started.message_id, started.conversation_title) == (reply.id, "Hello")
+
+
+async def test_a_conversation_is_told_to_the_model_from_its_beginning() -> None:
+    """The request brings only what is new."""
+    store = MemoryStore()
+    provider = ScriptedProvider()
+    chat = recording(provider, store)
+    first = await collect(chat.stream(asked(), timeout=None, record=Record("ann")))
+    assert first.started is not None
+    more = Message(Role.USER, (Text("More"),))
+    record = Record("ann", conversation=first.started.conversation_id)
+    await collect(chat.stream(asked("one", more), timeout=None, record=record))
+    assert provider.requests[-1].messages == (HELLO, Message(Role.ASSISTANT, (Text("Hello"),)), more)
+
+
+async def test_a_request_id_seen_again_is_answered_from_the_store() -> None:
+    """The provider is asked once; the answer is the same, with the same ids."""
+    store = MemoryStore()
+    provider = ScriptedProvider()
+    chat = recording(provider, store)
+    first = await collect(chat.stream(asked(), timeout=None, record=Record("ann", request_id="r")))
+    again = await collect(chat.stream(asked(), timeout=None, record=Record("ann", request_id="r")))
+    assert len(provider.requests) == 1
+    assert first.started is not None
+    assert again.started is not None
+    assert again.started.message_id == first.started.message_id
+    assert "".join(again.choices[0].text) == "Hello"
+    assert len(await path(store)) == 2
+
+
+async def test_a_turn_that_goes_on_or_broke_off_is_not_begun_again() -> None:
+    """The first is a conflict for now; the second is told as what it is, after what had come of it."""
+    store = MemoryStore()
+    provider = ScriptedProvider([START, TextDelta(0, "Hel")], None)
+    chat = recording(provider, store)
+    record = Record("ann", request_id="r")
+    async with aclosing(chat.stream(asked(), timeout=None, record=record)) as batches:
+        await anext(batches)
+        with pytest.raises(ConversationChanged):
+            await collect(chat.stream(asked(), timeout=None, record=record))
+    await chat.settled()
+    found = []
+    with pytest.raises(TurnNotComplete):
+        async for batch in chat.stream(asked(), timeout=None, record=record):
+            found += batch
+    assert TextDelta(0, "Hel") in found
+    assert len(provider.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("batches", "state", "text"),
+    [
+        (([START, TextDelta(0, "Hel")], ProviderProtocolError("Cut.", provider="p")), MessageState.INCOMPLETE, "Hel"),
+        ((ProviderProtocolError("Cut.", provider="p"),), MessageState.FAILED, None),
+        (([START, TextDelta(0, "Hel")], ZeroDivisionError()), MessageState.INCOMPLETE, "Hel"),
+    ],
+)
+async def test_a_failed_turn_keeps_what_had_come(batches: tuple[object, ...], state: MessageState, text: str | None) -> None:
+    """Stored before the failure is told."""
+    store = MemoryStore()
+    with pytest.raises((ProviderProtocolError, ZeroDivisionError)):
+        await collect(recording(ScriptedProvider(*batches), store).stream(asked(), timeout=None, record=Record("ann")))  # type: ignore[arg-type]
+    _, reply = await path(store)
+    assert (reply.state, reply.message.parts) == (state, (Text(text),) if text else ())
+    assert reply.error_reason
+
+
+async def test_a_caller_that_leaves_has_its_turn_settled_behind_it() -> None:
+    """As cancelled, with the text; the caller does not wait for it."""
+    store = MemoryStore()
+    chat = recording(ScriptedProvider([START, TextDelta(0, "Hel")], None), store)
+    async with aclosing(chat.stream(asked(), timeout=None, record=Record("ann"))) as batches:
+        await anext(batches)
+    await chat.settled()
+    _, reply = await path(store)
+    assert (reply.state, reply.message.parts) == (MessageState.CANCELLED, (Text("Hel"),))
+
+
+class FailingStore(MemoryStore):
+    """Cannot end a turn the first `failures` times."""
+
+    failures = 2
+
+    async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> None:
+        self.failures -= 1
+        if self.failures >= 0:
+            raise StoreUnavailable
+        await super().end_turn(owner, reply_id, end)
+
+
+async def test_a_reply_that_cannot_be_stored_for_a_moment_is_tried_on() -> None:
+    """What was said is not lost, and the caller is told that it is whole only when it is stored."""
+    store = FailingStore()
+    provider = ScriptedProvider([START, TextDelta(0, "Hello")], [STOP])
+    await collect(recording(provider, store).stream(asked(), timeout=None, record=Record("ann")))
+    assert [message.state for message in await path(store)] == [MessageState.COMPLETE] * 2

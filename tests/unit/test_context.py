@@ -1,0 +1,168 @@
+"""What a client's conversations begin with."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from antiphon.config import ClientConfig, ConfigError
+from antiphon.context import Contexts
+from antiphon.errors import ContextUnavailable
+from tests.odd_upstream import CUT, HANG, OddUpstream, answer
+
+CLIENT = "acme"
+
+
+@asynccontextmanager
+async def contexts(**config: Any) -> AsyncGenerator[Contexts, None]:
+    made = Contexts({CLIENT: ClientConfig(**config)}, {"TOKEN": "secret-token"})
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+@asynccontextmanager
+async def source(*steps: Any) -> AsyncGenerator[tuple[OddUpstream, str], None]:
+    """A server, and the address of a text there."""
+    async with OddUpstream() as server:
+        server.default = steps
+        yield server, f"{server.base_url}/context?of=acme"
+
+
+def text(body: str) -> bytes:
+    return answer(body.encode(), content_type="text/plain")
+
+
+async def test_a_text_is_itself_and_a_client_without_one_has_none() -> None:
+    """Nothing is read for either."""
+    async with contexts(context="Acme sells hats.") as made:
+        assert await made.of(CLIENT) == "Acme sells hats."
+        assert await made.of("somebody") == ""
+
+
+async def test_a_file_is_read_again_after_its_time(tmp_path: Path) -> None:
+    """And not before; without its byte order mark and the white space around it."""
+    path = tmp_path / "acme.txt"
+    path.write_text("\ufeffhats 🎩\n")
+    async with contexts(file=path) as kept, contexts(file=path, ttl=0) as fresh:
+        assert (await kept.of(CLIENT), await fresh.of(CLIENT)) == ("hats 🎩", "hats 🎩")
+        path.write_text("caps")
+        assert (await kept.of(CLIENT), await fresh.of(CLIENT)) == ("hats 🎩", "caps")
+        path.unlink()
+        assert await fresh.of(CLIENT) == "caps"
+
+
+async def test_a_url_is_asked_once_for_all_who_wait_and_for_all_who_come_in_time() -> None:
+    """With its headers and its token."""
+    async with source(text("hats")) as (server, url), contexts(url=url, headers={"X-Team": "a"}, api_key_env="TOKEN") as made:
+        assert await asyncio.gather(*(made.of(CLIENT) for _ in range(20))) == ["hats"] * 20
+        assert await made.of(CLIENT) == "hats"
+        (request,) = server.requests
+    assert request.path == "/v1/context?of=acme"
+    assert request.headers["authorization"] == "Bearer secret-token"
+    assert request.headers["x-team"] == "a"
+
+
+async def test_who_leaves_takes_the_reading_from_nobody() -> None:
+    """The first caller gives up; the second still gets the text, from the one request."""
+    gate = asyncio.Event()
+    async with source(gate, text("hats")) as (server, url), contexts(url=url) as made:
+        first = asyncio.create_task(made.of(CLIENT))
+        while not server.requests:
+            await asyncio.sleep(0.001)
+        second = asyncio.create_task(made.of(CLIENT))
+        await asyncio.sleep(0)
+        first.cancel()
+        gate.set()
+        assert await second == "hats"
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        (answer(b"no", "500 Internal Server Error"),),
+        (answer(b"", "302 Found", "text/plain", "location: http://127.0.0.1:1/"),),
+        (answer(b"x" * 101),),
+        (answer(b"a\0b"),),
+        (answer(b"\xff"),),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhat", CUT),
+        (CUT,),
+        (HANG,),
+    ],
+)
+async def test_a_source_that_fails_is_told_or_what_it_said_before_is_used(failure: Any) -> None:
+    """A status, a redirect, too much, what is no text, a cut, silence; without an older text the caller can try again."""
+    async with source(*failure) as (server, url):
+        async with contexts(url=url, timeout=0.2, max_bytes=100) as never:
+            with pytest.raises(ContextUnavailable) as caught:
+                await never.of(CLIENT)
+            assert caught.value.retryable
+        server.default = [text("hats")]
+        async with contexts(url=url, ttl=0, timeout=0.2, max_bytes=100) as made:
+            assert await made.of(CLIENT) == "hats"
+            server.default = failure
+            with capture_logs() as logs:
+                assert await made.of(CLIENT) == "hats"
+                asked = len(server.requests)
+                assert await made.of(CLIENT) == "hats"
+            assert len(server.requests) == asked, "it is left in peace for a moment"
+    (entry,) = logs
+    assert (entry["client"], entry["older_one_used"]) == (CLIENT, True)
+    assert "127.0.0.1" not in str(entry), "an address may hold a secret"
+
+
+async def test_an_older_text_is_not_used_for_ever() -> None:
+    """`stale` bounds it."""
+    async with source(text("hats")) as (server, url), contexts(url=url, ttl=0, stale=0, timeout=1) as made:
+        assert await made.of(CLIENT) == "hats"
+        server.default = [CUT]
+        with pytest.raises(ContextUnavailable):
+            await made.of(CLIENT)
+
+
+async def test_a_source_that_is_out_of_reach_is_asked_again_by_the_next_call(unused_tcp_port: int) -> None:
+    """There is nothing older to use, so there is nothing to wait for."""
+    async with contexts(url=f"http://127.0.0.1:{unused_tcp_port}/", timeout=1) as made:
+        for _ in range(2):
+            with pytest.raises(ContextUnavailable):
+                await made.of(CLIENT)
+
+
+async def test_closing_ends_a_reading() -> None:
+    """Nothing is left running."""
+    async with source(HANG) as (server, url):
+        async with contexts(url=url) as made:
+            reading = asyncio.create_task(made.of(CLIENT))
+            while not server.requests:
+                await asyncio.sleep(0.001)
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"file": Path("/nowhere/acme.txt")},
+        {"url": "ftp://x.test/"},
+        {"url": "https://"},
+        {"url": "https://a:b@x.test/"},
+        {"url": "https://x.test/", "api_key_env": "NO_SUCH"},
+    ],
+)
+def test_what_cannot_be_is_told_at_start(config: dict[str, Any]) -> None:
+    """A file that is not there, a URL that is none, a token that is not set."""
+    with pytest.raises(ConfigError):
+        Contexts({CLIENT: ClientConfig(**config)}, {})
+
+
+@pytest.mark.parametrize("config", [{}, {"context": "a", "url": "https://x.test"}])
+def test_a_client_has_one_source(config: dict[str, Any]) -> None:
+    """Not none, and not two."""
+    with pytest.raises(ValueError, match="one of context, file and url"):
+        ClientConfig(**config)

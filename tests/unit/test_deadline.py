@@ -1,0 +1,111 @@
+"""The deadline of a call."""
+
+import asyncio
+
+import pytest
+
+from antiphon.deadline import ANSWER_MARGIN, Deadline, time_left
+from antiphon.errors import DeadlineExceeded, ShuttingDown
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_wait_that_ends_in_time_gives_its_result() -> None:
+    """The budget does not touch what is quick."""
+    deadline = Deadline(60)
+    assert await deadline.wait(asyncio.sleep(0, "done")) == "done"
+    assert 0 < deadline.remaining <= 60
+    deadline.close()
+
+
+async def test_a_wait_that_is_too_long_ends_as_deadline_exceeded() -> None:
+    """The wait is cancelled, and the error is ours."""
+    deadline = Deadline(0.01)
+    with pytest.raises(DeadlineExceeded):
+        await deadline.wait(forever())
+    assert deadline.remaining == 0
+
+
+async def test_every_later_wait_fails_at_once() -> None:
+    """A budget that is used up stays so."""
+    deadline = Deadline(0)
+    with pytest.raises(DeadlineExceeded):
+        await deadline.wait(forever())
+    with pytest.raises(DeadlineExceeded):
+        await deadline.wait(asyncio.sleep(0))
+
+
+async def test_it_can_be_ended_early_with_another_error() -> None:
+    """A server that stops ends the calls that are left with its own error; the first end counts."""
+    deadline = Deadline(60)
+    loop = asyncio.get_running_loop()
+    loop.call_soon(deadline.expire, ShuttingDown())
+    loop.call_soon(deadline.expire, DeadlineExceeded())
+    with pytest.raises(ShuttingDown):
+        await deadline.wait(forever())
+    deadline.close()
+
+
+async def test_a_cancellation_from_outside_stays_one() -> None:
+    """A caller that is gone is not a deadline."""
+    deadline = Deadline(60)
+    task = asyncio.create_task(deadline.wait(forever()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    deadline.close()
+
+
+async def test_a_cancellation_from_outside_wins_over_the_budget() -> None:
+    """When both come in the same turn of the loop the task is cancelled, as its owner asked."""
+    deadline = Deadline(60)
+    task = asyncio.create_task(deadline.wait(forever()))
+    await asyncio.sleep(0)
+    task.cancel()
+    deadline.expire(DeadlineExceeded())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    deadline.close()
+
+
+async def test_the_task_can_be_cancelled_and_can_wait_after_an_expiry() -> None:
+    """An expiry leaves no cancellation behind in its task."""
+    deadline = Deadline(0)
+    with pytest.raises(DeadlineExceeded):
+        await deadline.wait(forever())
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    await asyncio.sleep(0)
+
+
+async def test_a_task_that_is_stuck_elsewhere_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one whose caller does not read what is written; one that comes back in time gets the error instead."""
+    monkeypatch.setattr("antiphon.deadline.STUCK", 0.01)
+
+    async def stuck() -> None:
+        Deadline(0)
+        await forever()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(stuck())
+
+    async def comes_back() -> None:
+        deadline = Deadline(0)
+        await asyncio.sleep(0)
+        with pytest.raises(DeadlineExceeded):
+            await deadline.wait(forever())
+        await asyncio.sleep(0.03)
+
+    await asyncio.create_task(comes_back())
+
+
+def test_a_call_ends_a_little_before_its_caller_gives_up() -> None:
+    """The margin is small, and a tenth at most."""
+    assert time_left(None) is None
+    assert time_left(10) == 10 - ANSWER_MARGIN
+    assert time_left(0.01) == pytest.approx(0.009)
+    assert time_left(-1) == 0

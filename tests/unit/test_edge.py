@@ -1,0 +1,504 @@
+"""The edge: the files that it makes, and what the real Envoy does with them in front of a server that obeys each request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc
+import pytest
+import yaml
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf import descriptor_pb2
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+from yarl import URL
+
+from antiphon import edge
+from antiphon.config import MAX_MESSAGE_BYTES
+from antiphon.rest.v1 import openai_pb2, openai_pb2_grpc
+
+CHAT = "/api/v1/chat/completions"
+GRPC_HEADERS = {"grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-encoding", "grpc-accept-encoding"}
+
+
+def test_envoy_gets_no_secret_of_the_environment() -> None:
+    """Only what is known to be none, and to be of use."""
+    whole = {"PATH": "/bin", "SSL_CERT_FILE": "/ca.pem", "OPENAI_API_KEY": "sk-1", "ANTIPHON_DATABASE__URL": "x", "LOG": "y"}
+    assert edge.environment(whole) == {"PATH": "/bin", "SSL_CERT_FILE": "/ca.pem"}
+
+
+class Obedient(openai_pb2_grpc.OpenAIServiceServicer):
+    """Does what the body says: {"do": ...}. Keeps the metadata of the last call, and how many it took and saw cancelled."""
+
+    def __init__(self) -> None:
+        self.metadata: dict[str, str | bytes] = {}
+        self.remaining: float | None = None
+        self.calls = 0
+        self.cancelled = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def CreateChatCompletion(
+        self, request: openai_pb2.CreateChatCompletionRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[HttpBody]:
+        self.calls += 1
+        self.metadata = dict(context.invocation_metadata() or ())
+        self.remaining = context.time_remaining()
+        body = request.body.data
+        match json.loads(body).get("do") if len(body) < 1000 else None:
+            case "status":
+                await context.send_initial_metadata((("x-http-status", "422"), ("retry-after", "7")))
+                yield HttpBody(content_type="application/json", data=b'{"detail": []}')
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not for REST")
+            case "details":
+                detail = AnyMessage()
+                detail.Pack(error_details_pb2.ErrorInfo(reason="NONE", domain="antiphon"))
+                status = status_pb2.Status(code=5, message="none", details=[detail])
+                context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+                await context.abort(grpc.StatusCode.NOT_FOUND, "none")
+            case "stream":
+                yield HttpBody(content_type="text/event-stream", data=b"data: 1\n\n")
+                await self.go_on.wait()
+                yield HttpBody(data=b"data: [DONE]\n\n")
+            case "late":
+                yield HttpBody(content_type="text/event-stream", data=b"data: 1\n\n")
+                await context.abort(grpc.StatusCode.INTERNAL, "not for REST")
+            case "hang":
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    self.cancelled.set()
+                    raise
+            case _:
+                yield HttpBody(content_type="application/json", data=json.dumps({"bytes": len(body)}).encode())
+
+    async def ListModels(
+        self, request: openai_pb2.ListModelsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[HttpBody]:
+        yield HttpBody(content_type="application/json", data=b"{}")
+
+    async def GetModel(
+        self, request: openai_pb2.GetModelRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[HttpBody]:
+        yield HttpBody(content_type="application/json", data=json.dumps(request.model).encode())
+
+
+class Worker:
+    """A server on a unix socket, in this process."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.servicer = Obedient()
+        self.health = health.aio.HealthServicer()
+        options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", MAX_MESSAGE_BYTES)]
+        self.server = grpc.aio.server(options=options)
+        openai_pb2_grpc.add_OpenAIServiceServicer_to_server(self.servicer, self.server)  # type: ignore[no-untyped-call, unused-ignore]
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
+        reflection.enable_server_reflection([health.SERVICE_NAME], self.server)
+        self.server.add_insecure_port(f"unix:{folder / edge.worker_socket(number)}")
+
+    async def serve(self, status: int = health_pb2.HealthCheckResponse.SERVING) -> None:
+        await self.health.set("", status)
+
+
+class Edge:
+    """Envoy in front of workers."""
+
+    def __init__(self, folder: Path, port: int, workers: list[Worker], http: aiohttp.ClientSession) -> None:
+        self.folder = folder
+        self.port = port
+        self.workers = workers
+        self.http = http
+
+    @property
+    def servicer(self) -> Obedient:
+        return self.workers[0].servicer
+
+    def chat(self, do: str = "", **headers: str) -> Any:
+        """A request context, as aiohttp's `post`; underscores in the names of headers stand for hyphens."""
+        named = {"Content-Type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
+        return self.http.post(CHAT, data=json.dumps({"do": do}), headers=named)
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(20):
+        while not await condition():  # it is about another process
+            await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path, count: int) -> AsyncIterator[Edge]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    edge.prepare(folder, f"127.0.0.1:{port}", [edge.worker_socket(number) for number in range(count)])
+    workers = [Worker(folder, number) for number in range(count)]
+    for worker in workers:
+        await worker.server.start()
+        await worker.serve()
+    envoy = await asyncio.create_subprocess_exec(*edge.command(1), cwd=folder, stdout=asyncio.subprocess.DEVNULL)
+    try:
+        await until(lambda: _serves(folder, count))
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", timeout=aiohttp.ClientTimeout(total=20)) as http:
+            yield Edge(folder, port, workers, http)
+    finally:
+        envoy.terminate()
+        await envoy.wait()
+        for worker in workers:
+            await worker.server.stop(0)
+
+
+async def _serves(folder: Path, count: int) -> bool:
+    return not await edge.missing(folder, count)
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Edge]:
+    async with running(tmp_path, 1) as one:
+        yield one
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncIterator[Edge]:
+    async with running(tmp_path, 2) as two:
+        yield two
+
+
+# The files
+
+
+def test_only_address_and_endpoints_are_of_this_machine(tmp_path: Path) -> None:
+    """What runs on a laptop is what is deployed."""
+    edge.prepare(tmp_path, "127.0.0.1:9000", ["worker-0.sock"])
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted(edge.FILES)
+    source = edge.gateway_files()
+    for name in set(edge.FILES) - {"listeners.yaml", "endpoints.yaml"}:
+        assert (tmp_path / name).read_bytes() == (source / name).read_bytes()
+    kept, made = (yaml.safe_load((root / "listeners.yaml").read_text()) for root in (source, tmp_path))
+    assert made["resources"][0].pop("address") == {"socket_address": {"address": "127.0.0.1", "port_value": 9000}}
+    del kept["resources"][0]["address"]
+    assert made == kept
+
+
+def test_every_worker_is_an_endpoint() -> None:
+    """Each worker's socket is an endpoint of the cluster, relative to Envoy's folder."""
+    (assignment,) = yaml.safe_load(edge.endpoints(["worker-0.sock", "worker-1.sock"]))["resources"]
+    (group,) = assignment["endpoints"]
+    paths = [entry["endpoint"]["address"]["pipe"]["path"] for entry in group["lb_endpoints"]]
+    assert (assignment["cluster_name"], paths) == ("antiphon", ["./worker-0.sock", "./worker-1.sock"])
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [
+        ("127.0.0.1:1", {"address": "127.0.0.1", "port_value": 1}),
+        ("0.0.0.0:8080", {"address": "0.0.0.0", "port_value": 8080}),
+        ("localhost:65535", {"address": "127.0.0.1", "port_value": 65535}),
+        ("[::1]:8080", {"address": "::1", "port_value": 8080}),
+        ("[::]:8080", {"address": "::", "port_value": 8080, "ipv4_compat": True}),
+    ],
+)
+def test_an_address_becomes_envoys(listen: str, address: dict[str, Any]) -> None:
+    """Envoy takes numbers only; all of IPv6 takes IPv4 as well."""
+    assert edge.socket_address(listen) == address
+
+
+@pytest.mark.parametrize("endpoints", ["default", "sockets"])
+def test_envoy_accepts_the_files(tmp_path: Path, endpoints: str) -> None:
+    """The listener and the cluster are valid. Envoy's own validation does not read them unless they stand in the bootstrap file."""
+    edge.prepare(tmp_path, "0.0.0.0:8080", ["worker-0.sock"])
+    if endpoints == "default":
+        (tmp_path / "endpoints.yaml").write_bytes((edge.gateway_files() / "endpoints.yaml").read_bytes())
+    bootstrap = yaml.safe_load((tmp_path / "bootstrap.yaml").read_text())
+    del bootstrap["dynamic_resources"]
+    bootstrap["static_resources"] = {
+        kind: [
+            {name: value for name, value in resource.items() if name != "@type"}
+            for resource in yaml.safe_load((tmp_path / f"{kind}.yaml").read_text())["resources"]
+        ]
+        for kind in ("listeners", "clusters")
+    }
+    (tmp_path / "bootstrap.yaml").write_text(yaml.safe_dump(bootstrap))
+    done = subprocess.run([*edge.command(1), "--mode", "validate"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+
+
+def test_the_figures_are_those_of_the_server() -> None:
+    """One figure for the largest body at every layer."""
+    transcoder = _transcoder()
+    assert transcoder["max_request_body_size"] == transcoder["max_response_body_size"] == MAX_MESSAGE_BYTES
+
+
+def test_every_rest_service_is_transcoded() -> None:
+    """A dialect that is in the protos is served, has a route with a name for the log, and a mapper for its errors."""
+    files = descriptor_pb2.FileDescriptorSet.FromString((edge.gateway_files() / "antiphon.pb").read_bytes())
+    services = [f"{file.package}.{service.name}" for file in files.file for service in file.service]
+    dialects = sorted(name for name in services if name.startswith("antiphon.rest."))
+    assert sorted(_transcoder()["services"]) == dialects
+    manager = _manager()
+    (host,) = manager["route_config"]["virtual_hosts"]
+    prefixes = {route["match"]["prefix"] for route in host["routes"] if route["name"] != "grpc"}
+    assert prefixes == {f"/{name}/" for name in dialects}
+    assert all(f"/{name}/" in json.dumps(manager["local_reply_config"]) for name in dialects)
+
+
+def _manager() -> dict[str, Any]:
+    (listener,) = yaml.safe_load((edge.gateway_files() / "listeners.yaml").read_text())["resources"]
+    manager: dict[str, Any] = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    return manager
+
+
+def _transcoder() -> dict[str, Any]:
+    filters = {entry["name"]: entry["typed_config"] for entry in _manager()["http_filters"]}
+    transcoder: dict[str, Any] = filters["envoy.filters.http.grpc_json_transcoder"]
+    return transcoder
+
+
+# REST
+
+
+async def test_a_server_names_any_status(gateway: Edge) -> None:
+    """The metadata `x-http-status` becomes the status; what only gRPC needs is not there, the rest of the metadata is."""
+    async with gateway.chat("status") as answer:
+        assert (answer.status, await answer.json()) == (422, {"detail": []})
+    assert answer.headers["retry-after"] == "7"
+    assert not {name.lower() for name in answer.headers} & {
+        *GRPC_HEADERS,
+        "x-http-status",
+        "server",
+        "x-envoy-upstream-service-time",
+    }
+
+
+async def test_a_status_without_a_body_is_json(gateway: Edge) -> None:
+    """An abort before the first message is the JSON of its google.rpc.Status, details included."""
+    async with gateway.chat("details") as answer:
+        body = await answer.json()
+    assert (answer.status, body["code"], body["message"], body["details"][0]["reason"]) == (404, 5, "none", "NONE")
+    assert not {name.lower() for name in answer.headers} & GRPC_HEADERS
+
+
+async def test_messages_are_flushed_as_they_come(gateway: Edge) -> None:
+    """The first event is here while the server still waits before the second."""
+    async with gateway.chat("stream") as answer:
+        assert answer.headers["content-type"] == "text/event-stream"
+        assert await answer.content.readany() == b"data: 1\n\n"
+        gateway.servicer.go_on.set()
+        assert await answer.content.read() == b"data: [DONE]\n\n"
+
+
+async def test_http2_callers_get_no_grpc_trailers(gateway: Edge) -> None:
+    """A late failure's status and text stay out of the trailers. The bytes are HTTP/2 by hand: no client for it is installed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+
+    def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+        return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+    fields = {":method": "POST", ":path": CHAT, ":scheme": "http", ":authority": "x", "content-type": "application/json"}
+    headers = b"".join(b"\0" + bytes([len(n)]) + n.encode() + bytes([len(v)]) + v.encode() for n, v in fields.items())
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + frame(1, 4, 1, headers))
+    writer.write(frame(0, 1, 1, b'{"do": "late"}'))
+    kinds = []
+    ended = False
+    while not ended:
+        head = await reader.readexactly(9)
+        await reader.readexactly(int.from_bytes(head[:3], "big"))
+        if int.from_bytes(head[5:], "big") == 1:
+            kinds.append(head[3])
+            ended = bool(head[4] & 1)
+    writer.close()
+    assert kinds[0] == 1
+    assert set(kinds[1:]) == {0}, "one frame of headers, then only data"
+
+
+async def test_a_caller_that_goes_away_ends_the_call(gateway: Edge) -> None:
+    """The server learns at once that nobody listens."""
+    request = asyncio.create_task(gateway.http.post(CHAT, data='{"do": "hang"}'))
+
+    async def called() -> int:
+        return gateway.servicer.calls
+
+    await until(called)
+    request.cancel()
+    async with asyncio.timeout(2):
+        await gateway.servicer.cancelled.wait()
+
+
+async def test_request_ids(gateway: Edge) -> None:
+    """A caller's id is kept and given back; without one there is a new one. The server has it as well."""
+    async with gateway.chat(x_request_id="mine: 1/2") as answer:
+        assert answer.headers["x-request-id"] == "mine: 1/2" == gateway.servicer.metadata["x-request-id"]
+    async with gateway.chat() as answer:
+        assert answer.headers["x-request-id"] == gateway.servicer.metadata["x-request-id"] != ""
+
+
+async def test_what_the_server_learns_of_the_caller(gateway: Edge) -> None:
+    """REST headers are metadata, `grpc-timeout` is a deadline, Envoy's own headers and the raw path are not passed on."""
+    async with gateway.chat(accept="text/event-stream", grpc_timeout="5S", x_forwarded_for="203.0.113.9"):
+        metadata = gateway.servicer.metadata
+    assert metadata["accept"] == "text/event-stream"
+    assert str(metadata["x-forwarded-for"]).startswith("203.0.113.9,")
+    assert gateway.servicer.remaining is not None
+    assert 3 < gateway.servicer.remaining <= 5
+    assert not [name for name in metadata if name.startswith("x-envoy-")]
+
+
+async def test_names_of_models_may_hold_slashes(gateway: Edge) -> None:
+    """Plain and percent-encoded slashes arrive as slashes."""
+    async with gateway.http.get(URL("/api/v1/models/a/b%2Fc?x=1", encoded=True)) as answer:
+        assert await answer.json() == "a/b/c"
+
+
+# What Envoy itself refuses
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "error"),
+    [
+        ("GET", "/", 404, "Not Found"),
+        ("GET", "/api/v1/nothing", 404, "Not Found"),
+        ("POST", "/antiphon.rest.v1.OpenAIService/CreateChatCompletion", 404, None),
+        ("GET", CHAT, 405, None),
+        ("POST", "/api/v1/models?x=1", 405, None),
+        ("DELETE", "/api/v1/models/a/b", 405, None),
+        ("GET", CHAT + "/x", 404, None),
+    ],
+)
+async def test_refusals_have_the_shape_of_their_dialect(
+    gateway: Edge, method: str, path: str, status: int, error: str | None
+) -> None:
+    """`error` None is the OpenAI shape; any other path has error, message and code."""
+    async with gateway.http.request(method, path) as answer:
+        body = await answer.json()
+    assert answer.status == status
+    assert answer.headers["x-should-retry"] == "false"
+    assert answer.headers["x-request-id"]
+    assert ("allow" in answer.headers) == (status == 405)
+    if error:
+        assert body == {"error": error, "message": "There is nothing at this path.", "code": status}
+    else:
+        detail = body["detail"]
+        assert detail
+        assert body["error"] == {"message": detail, "type": "invalid_request_error", "param": None, "code": None}
+
+
+async def test_bodies_up_to_32_mib_pass(gateway: Edge) -> None:
+    """The connection's buffer is far smaller, and does not matter."""
+    size = MAX_MESSAGE_BYTES - 1024
+    async with gateway.http.post(CHAT, data=io.BytesIO(b"x" * size), headers={"Content-Type": "application/json"}) as answer:
+        assert await answer.json() == {"bytes": size}
+
+
+async def test_larger_bodies_are_refused(gateway: Edge) -> None:
+    """413, in the shape of the dialect; the server never sees the call."""
+    body = io.BytesIO(b"x" * (MAX_MESSAGE_BYTES + 1))
+    async with gateway.http.post(CHAT, data=body, headers={"Content-Type": "application/json"}) as answer:
+        assert answer.status == 413
+        assert (await answer.json())["error"]["message"] == "The request is larger than 32 MiB."
+    assert gateway.servicer.calls == 0
+
+
+async def test_no_healthy_worker_is_a_503_that_says_when(gateway: Edge) -> None:
+    """A worker that says that it is stopping gets no more calls; when it is back, so is the gateway."""
+    await gateway.workers[0].serve(health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def gone() -> bool:
+        return await edge.missing(gateway.folder, 1) == ["worker 0"]
+
+    await until(gone)
+    async with gateway.chat() as answer:
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        assert "x-should-retry" not in answer.headers
+        assert (await answer.json())["error"]["type"] == "server_error"
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert str(refused.value.details()).startswith("The server is not ready")
+    await gateway.workers[0].serve()
+
+    async def back() -> bool:
+        async with gateway.chat() as answer:
+            return bool(answer.status == 200)
+
+    await until(back)
+
+
+async def test_calls_go_round_a_worker_that_died(pair: Edge) -> None:
+    """No call fails after a worker has gone, even before a health check has seen it."""
+    for _ in range(4):
+        async with pair.chat() as answer:
+            assert answer.status == 200
+    await pair.workers[0].server.stop(0)
+    for _ in range(20):
+        async with pair.chat() as answer:
+            assert answer.status == 200
+
+
+# gRPC
+
+
+async def test_grpc_passes_untouched(gateway: Edge) -> None:
+    """Messages, status, metadata, deadline, health and reflection, all on the same port."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
+        stub = openai_pb2_grpc.OpenAIServiceStub(channel)
+
+        def call(do: str, timeout: float) -> grpc.aio.UnaryStreamCall[Any, HttpBody]:
+            body = HttpBody(data=json.dumps({"do": do}).encode())
+            request = openai_pb2.CreateChatCompletionRequest(body=body)
+            made: grpc.aio.UnaryStreamCall[Any, HttpBody] = stub.CreateChatCompletion(request, timeout=timeout)
+            return made
+
+        answer = call("status", 10)
+        assert (await anext(aiter(answer))).data == b'{"detail": []}'
+        assert await answer.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert await answer.details() == "not for REST"
+        assert dict(await answer.initial_metadata())["x-http-status"] == "422"
+        assert gateway.servicer.remaining is not None
+        assert 8 < gateway.servicer.remaining <= 10
+        assert await call("hang", 0.2).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await gateway.servicer.cancelled.wait()
+        healthy = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert healthy.status == health_pb2.HealthCheckResponse.SERVING
+        names = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
+            iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+        )
+        assert [entry.name async for found in names for entry in found.list_services_response.service] == [health.SERVICE_NAME]
+
+
+# What is missing
+
+
+async def test_without_envoy_envoy_is_missing(tmp_path: Path) -> None:
+    """No admin socket, no Envoy."""
+    assert await edge.missing(tmp_path, 1) == ["Envoy"]
+
+
+async def test_an_envoy_without_its_listener_is_missing(tmp_path: Path) -> None:
+    """A listener that Envoy rejects leaves it running, and "ready": that is not enough."""
+    edge.prepare(tmp_path, "127.0.0.1:1", [])
+    (tmp_path / "listeners.yaml").write_text("resources: [none]")
+    envoy = await asyncio.create_subprocess_exec(*edge.command(1), cwd=tmp_path, stderr=asyncio.subprocess.DEVNULL)
+
+    async def live() -> bool:
+        connector = aiohttp.UnixConnector(str(tmp_path / edge.ADMIN_SOCKET))
+        with contextlib.suppress(aiohttp.ClientError):
+            async with aiohttp.ClientSession(connector=connector) as http, http.get("http://admin/ready") as answer:
+                return answer.status == 200
+        return False
+
+    try:
+        await until(live)
+        assert await edge.missing(tmp_path, 0) == ["Envoy"]
+    finally:
+        envoy.terminate()
+        await envoy.wait()

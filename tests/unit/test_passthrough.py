@@ -1,0 +1,185 @@
+"""A POST to a target, over real sockets, with a system whose names mean what the test says."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+
+import pytest
+import pytest_asyncio
+
+from antiphon.config import ProxyConfig
+from antiphon.errors import (
+    AntiphonError,
+    DeadlineExceeded,
+    PermissionDenied,
+    ProviderProtocolError,
+    ProviderTimeout,
+    ProviderUnavailable,
+    ShuttingDown,
+)
+from antiphon.passthrough import Passthrough
+from tests.odd_upstream import CUT, HANG, LAST, OddUpstream, Step, answer, chunk, head
+
+BODY = b'{"model": "odd"}'
+
+
+@pytest_asyncio.fixture
+async def upstream() -> AsyncGenerator[OddUpstream, None]:
+    async with OddUpstream() as server:
+        yield server
+
+
+def port_of(upstream: OddUpstream) -> int:
+    return int(upstream.base_url.rpartition(":")[2].removesuffix("/v1"))
+
+
+class System:
+    """A name service that answers in turn; the last answer stays."""
+
+    def __init__(self, *answers: Sequence[str]) -> None:
+        self.answers = list(answers)
+        self.asked: list[str] = []
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        self.asked.append(host)
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def passing(upstream: OddUpstream, system: System, **config: float) -> Passthrough:
+    """Allowed: the upstream under a name that no real system knows."""
+    allowed = ProxyConfig(allow=(f"http://models.test:{port_of(upstream)}", "http://models.test"), **config)  # type: ignore[arg-type]
+    return Passthrough(allowed, timeout=5, lookup=system)
+
+
+async def post(through: Passthrough, url: str, *, query: str = "", timeout: float | None = None) -> tuple[int, bytes]:
+    target = through.policy.target(url)
+    async with through.post(target, "/x", query, {"accept": "a"}, BODY, timeout=timeout) as got:
+        return got.status, b"".join([piece async for piece in got])
+
+
+async def test_the_address_that_was_checked_is_the_one_connected_to(upstream: OddUpstream) -> None:
+    """The client asks for the name once, and no other way to look it up would find it."""
+    upstream.script("odd", [answer(b"ok", "201 Created")])
+    system = System(["127.0.0.1"], ["169.254.169.254"])
+    through = passing(upstream, system)
+    url = f"http://models.test:{port_of(upstream)}"
+    assert await post(through, url, query="a=%41+%2f") == (201, b"ok")
+    received = upstream.requests[-1]
+    assert (received.path, received.body) == ("/x?a=%41+%2f", BODY)
+    assert received.headers == {"host": f"models.test:{port_of(upstream)}", "accept": "a", "content-length": str(len(BODY))}
+    assert system.asked == ["models.test"]
+    await through.close()
+
+
+async def test_a_name_that_is_bound_anew_is_refused(upstream: OddUpstream) -> None:
+    """DNS rebinding, from one connection to the next: the second address is judged as the first was."""
+    upstream.script("odd", [answer(b"ok", "200 OK", "text/plain", "connection: close"), CUT])
+    system = System(["127.0.0.1"], ["169.254.169.254"])
+    through = passing(upstream, system)
+    url = f"http://models.test:{port_of(upstream)}"
+    await post(through, url)
+    assert through._session is not None
+    through._session.connector.clear_dns_cache()  # type: ignore[union-attr]  # as if its time had passed
+    with pytest.raises(PermissionDenied):
+        await post(through, url)
+    assert len(upstream.requests) == 1
+    assert len(system.asked) == 2
+    await through.close()
+
+
+async def test_a_name_without_its_port_on_the_list_reaches_nothing_inside(upstream: OddUpstream) -> None:
+    """Though the same name with a port does."""
+    through = passing(upstream, System(["127.0.0.1"]))
+    with pytest.raises(PermissionDenied) as caught:
+        await post(through, "http://models.test")
+    assert "127.0.0.1" not in caught.value.message
+    await through.close()
+
+
+async def test_proxies_of_the_environment_are_not_used(upstream: OddUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One would see the keys, and decide where to connect to."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    upstream.script("odd", [answer(b"ok")])
+    through = passing(upstream, System(["127.0.0.1"]))
+    assert await post(through, f"http://models.test:{port_of(upstream)}") == (200, b"ok")
+    await through.close()
+
+
+async def test_cookies_are_not_kept(upstream: OddUpstream) -> None:
+    """One caller's would be sent for another."""
+    upstream.script("odd", [answer(b"ok", "200 OK", "text/plain", "set-cookie: a=b")])
+    through = passing(upstream, System(["127.0.0.1"]))
+    for _ in range(2):
+        await post(through, f"http://models.test:{port_of(upstream)}")
+    assert "cookie" not in upstream.requests[-1].headers
+    await through.close()
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ([CUT], ProviderUnavailable),
+        ([b"SSH-2.0-x\r\n\r\n", CUT], ProviderProtocolError),
+        ([HANG], ProviderTimeout),
+        ([answer(b"", "302 Found", "text/html", "location: http://169.254.169.254/")], ProviderProtocolError),
+        ([answer(b"", "307 Again", "text/html", "location: /y")], ProviderProtocolError),
+        ([head(), chunk(b"x"), CUT], ProviderProtocolError),
+        ([head(), chunk(b"x"), HANG], ProviderTimeout),
+        ([b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nxx", CUT], ProviderProtocolError),
+    ],
+)
+async def test_each_failure_is_one_of_the_tree(upstream: OddUpstream, steps: list[Step], expected: type[AntiphonError]) -> None:
+    """Before the first byte and after; no redirect is followed."""
+    upstream.script("odd", steps)
+    through = passing(upstream, System(["127.0.0.1"]), read_timeout=0.2)
+    with pytest.raises(expected):
+        await post(through, f"http://models.test:{port_of(upstream)}")
+    assert len(upstream.requests) == 1
+    assert through.in_flight == 0
+    await through.close()
+
+
+@pytest.mark.parametrize("steps", [[HANG], [head(), chunk(b"x"), HANG]])
+async def test_deadlines_and_stops_end_a_call(upstream: OddUpstream, steps: list[Step]) -> None:
+    """And with it the target's."""
+    upstream.script("odd", steps)
+    through = passing(upstream, System(["127.0.0.1"]))
+    url = f"http://models.test:{port_of(upstream)}"
+
+    async def begin() -> asyncio.Task[tuple[int, bytes]]:
+        """A call that has reached the target."""
+        before = len(upstream.requests)
+        call = asyncio.create_task(post(through, url, timeout=1))
+        async with asyncio.timeout(1):
+            while len(upstream.requests) == before:
+                await asyncio.sleep(0.01)
+        return call
+
+    late = await begin()
+    with pytest.raises(DeadlineExceeded):
+        await late
+    cancelled = await begin()
+    assert through.in_flight == 1
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    stopped = await begin()
+    through.interrupt()
+    with pytest.raises(ShuttingDown):
+        await stopped
+    async with asyncio.timeout(2):
+        for _ in range(3):
+            await upstream.left.get()
+    assert through.in_flight == 0
+    await through.close()
+
+
+async def test_leaving_early_drops_the_rest(upstream: OddUpstream) -> None:
+    """At once, while the target still speaks."""
+    upstream.script("odd", [head(), chunk(b"x"), HANG, LAST])
+    through = passing(upstream, System(["127.0.0.1"]))
+    target = through.policy.target(f"http://models.test:{port_of(upstream)}")
+    async with through.post(target, "", "", {}, BODY, timeout=None) as got:
+        assert await anext(got) == b"x"
+    await asyncio.wait_for(upstream.left.get(), 1)
+    await through.close()

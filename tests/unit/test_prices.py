@@ -1,0 +1,86 @@
+"""Prices: the library's, quickly; the operator's before them; and none rather than a wrong one."""
+
+import genai_prices
+import pytest
+
+from antiphon.config import PriceConfig
+from antiphon.messages import Usage
+from antiphon.prices import Prices
+from antiphon.providers.hosts import HOSTS
+
+PRICES = Prices({}, {host.name: host.base_url for host in HOSTS})
+
+USAGES = (
+    Usage(1000, 500, 1500),
+    Usage(0, 0, 0),
+    Usage(1000, 500, 1500, cached_prompt_tokens=400),
+    Usage(1000, 500, 1500, cached_prompt_tokens=100, cache_write_tokens=300),
+    Usage(300_000, 500, 300_500, cached_prompt_tokens=100),
+    Usage(1000, 500, 1500, audio_prompt_tokens=200, audio_completion_tokens=50),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "provider", "model"),
+    [
+        ("openai", "openai", "gpt-4o"),
+        ("openai", "openai", "gpt-4o-audio-preview"),
+        ("openai", "openai", "gpt-5-mini"),
+        ("anthropic", "anthropic", "claude-sonnet-4-5"),
+        ("gemini", "google", "gemini-2.5-pro"),
+        ("gemini", "google", "gemini-2.5-flash"),
+        ("mistral", "mistral", "mistral-small-latest"),
+        ("xai", "x-ai", "grok-4"),
+        ("groq", "groq", "llama-3.3-70b-versatile"),
+    ],
+)
+@pytest.mark.parametrize("usage", USAGES)
+def test_they_are_those_of_the_library(name: str, provider: str, model: str, usage: Usage) -> None:
+    """Cached, cache-writing and audio tokens and tiers included."""
+    counted = genai_prices.Usage(
+        input_tokens=usage.prompt_tokens,
+        output_tokens=usage.completion_tokens,
+        cache_read_tokens=usage.cached_prompt_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        input_audio_tokens=usage.audio_prompt_tokens,
+        output_audio_tokens=usage.audio_completion_tokens,
+    )
+    expected = float(genai_prices.calc_price(counted, model, provider_id=provider).total_price)
+    assert PRICES.cost(name, model, usage) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"), [("openai", "no-such-model"), ("echo", "gpt-4o"), ("ollama", "gpt-4o"), ("nobody", "gpt-4o")]
+)
+def test_what_is_not_known_costs_none(provider: str, model: str) -> None:
+    """A model is not taken for another provider's of the same name."""
+    assert PRICES.cost(provider, model, USAGES[0]) is None
+
+
+def test_counts_that_do_not_fit_together_cost_none() -> None:
+    """More cached tokens than there were."""
+    assert PRICES.cost("openai", "gpt-4o", Usage(10, 5, 15, cached_prompt_tokens=11)) is None
+
+
+def test_the_operators_price_comes_first() -> None:
+    """By provider and model, then by model alone; cached tokens cost what others do unless it says so."""
+    prices = Prices(
+        {
+            "gpt-4o": PriceConfig(input=1, output=2),
+            "mine/gpt-4o": PriceConfig(input=10, output=20, cached_input=0),
+            "free": PriceConfig(input=0, output=0),
+        },
+        {},
+    )
+    usage = Usage(1_000_000, 1_000_000, 2_000_000, cached_prompt_tokens=500_000)
+    assert prices.cost("openai", "gpt-4o", usage) == 3
+    assert prices.cost("mine", "gpt-4o", usage) == 25
+    assert prices.cost("mine", "free", usage) == 0
+
+
+def test_a_host_is_known_by_its_address_too() -> None:
+    """Whatever the operator calls it."""
+    prices = Prices({}, {"main": "https://api.openai.com/v1", "local": "http://127.0.0.1:8000/v1", "odd": None})
+    assert prices.cost("main", "gpt-4o", USAGES[0]) == PRICES.cost("openai", "gpt-4o", USAGES[0])
+    assert prices.cost("local", "gpt-4o", USAGES[0]) is None
+    assert prices.cost("odd", "gpt-4o", USAGES[0]) is None

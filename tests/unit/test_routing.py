@@ -1,0 +1,85 @@
+"""Which provider answers for which model."""
+
+import pytest
+
+from antiphon.config import ConfigError
+from antiphon.errors import ModelNotFound, ProviderNotFound
+from antiphon.routing import Router
+from tests.unit.scripted import ScriptedProvider
+
+
+def provider(name: str) -> ScriptedProvider:
+    made = ScriptedProvider()
+    made.name = name
+    return made
+
+
+A, B, C = provider("a"), provider("b"), provider("c")
+ROUTER = Router([(A, ["one", "both", "big-*"]), (B, ["two", "both", "*"]), (C, [])])
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "upstream"),
+    [
+        ("one", "a", "one"),
+        ("both", "a", "both"),
+        ("b/both", "b", "both"),
+        ("big-1", "a", "big-1"),
+        ("anything", "b", "anything"),
+        ("c/any/thing", "c", "any/thing"),
+        ("x/two", "b", "x/two"),
+        ("", "a", "one"),
+    ],
+)
+def test_a_model_has_one_route(model: str, name: str, upstream: str) -> None:
+    """Listed names first, then provider/model, then patterns; the empty name is the default's."""
+    route = ROUTER.resolve(model)
+    assert (route.provider.name, route.model) == (name, upstream)
+
+
+def test_a_model_that_nobody_has_is_not_found() -> None:
+    """An unknown name, a known provider's unknown model, and half a name."""
+    router = Router([(A, ["one"])])
+    for model in ("two", "a/two", "a/", "/one", "b/one"):
+        with pytest.raises(ModelNotFound) as caught:
+            router.resolve(model)
+        assert caught.value.metadata == {"model": model}
+    with pytest.raises(ModelNotFound):
+        ROUTER.resolve("a/two")  # which the pattern of another provider would fit
+
+
+def test_a_provider_that_is_named_answers_or_nobody_does() -> None:
+    """Whoever else has the model; an empty model is not the default here."""
+    for name, model in (("a", "both"), ("b", "both"), ("b", "one"), ("c", "a/one"), ("a", "big-2")):
+        route = ROUTER.resolve(model, name)
+        assert (route.provider.name, route.model) == (name, model)
+    for name, model in (("a", "two"), ("a", ""), ("c", "")):
+        with pytest.raises(ModelNotFound) as caught:
+            ROUTER.resolve(model, name)
+        assert not isinstance(caught.value, ProviderNotFound)
+    with pytest.raises(ProviderNotFound) as unknown:
+        ROUTER.resolve("one", "d")
+    assert unknown.value.metadata == {"provider": "d"}
+
+
+def test_a_provider_lists_its_own_models() -> None:
+    """Those by name, also what another answers for."""
+    assert ROUTER.providers() == ["a", "b", "c"]
+    assert [ROUTER.models_at(name) for name in ROUTER.providers()] == [["one", "both"], ["two", "both"], []]
+    with pytest.raises(ProviderNotFound):
+        ROUTER.models_at("d")
+
+
+def test_models_are_listed_by_name_without_patterns() -> None:
+    """One entry a name, in order, of the provider that answers for it."""
+    entries = [(entry.name, entry.provider, entry.is_default) for entry in ROUTER.models()]
+    assert entries == [("both", "a", False), ("one", "a", True), ("two", "b", False)]
+
+
+def test_a_default_that_nobody_has_is_told_at_start() -> None:
+    """As is a gateway without any model by name."""
+    with pytest.raises(ConfigError, match="models.default"):
+        Router([(A, ["one"])], "two")
+    with pytest.raises(ConfigError, match="models.default"):
+        Router([(A, ["big-*"])])
+    assert Router([(A, ["big-*"])], "big-1").default == "big-1"
