@@ -44,17 +44,18 @@ lock: $(VENV)/dev ## Make the lock files anew
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
-# The environment, in two steps: what runs, and what tests.
+# The environment, in two steps: what runs, and what tests. A lock is whole, so nothing is resolved (--no-deps): else pip looks for
+# the newest release of what is named with an extra (google-auth[requests]), and refuses it for want of a hash.
 $(VENV)/run: pyproject.toml requirements.lock
 	@echo "Setting up $(VENV): once, a minute or less"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "$(PYTHON) is too old: Antiphon wants Python 3.11 or later, as in: make run PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run requirements-dev.lock
 	@echo "Adding what the tests and checks need"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
