@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
-from antiphon.auth.keys import Principal
 from antiphon.errors import PermissionDenied
+from antiphon.principal import Principal
 
 CALLER: ContextVar[Principal] = ContextVar("caller")
 
 
-ANONYMOUS = Principal("", admin=False)
+ANONYMOUS = Principal("", owner="", scopes=frozenset())
 """Who calls without a key, where that is not refused at once: nothing is theirs."""
 
 

@@ -19,8 +19,8 @@ from google.api import httpbody_pb2
 from msgspec.structs import replace
 from pydantic import SecretStr
 
+from antiphon.auth.base import Authenticator
 from antiphon.auth.caller import ANONYMOUS, CALLER, caller
-from antiphon.auth.keys import KeyRing, Principal
 from antiphon.chat import ChatService
 from antiphon.deadline import time_left
 from antiphon.errors import AntiphonError, InvalidRequest, ModelNotFound, ProviderNotFound, Reason, Unauthenticated, Violation
@@ -40,7 +40,7 @@ Answer: TypeAlias = AsyncGenerator[httpbody_pb2.HttpBody, None]
 class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
     """Serves the dialect."""
 
-    def __init__(self, chat: ChatService, router: Router, keys: KeyRing, own_key_providers: tuple[str, ...]) -> None:
+    def __init__(self, chat: ChatService, router: Router, keys: Authenticator, own_key_providers: tuple[str, ...]) -> None:
         """`own_key_providers` may be asked without a key of this gateway by who has one of the provider's."""
         self._chat = chat
         self._router = router
@@ -50,11 +50,11 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
     async def CreateEngineChat(self, request: engine_pb2.CreateEngineChatRequest, context: Context) -> Answer:
         """One JSON object, or text, or chunks. The only method here that may be called without a key in `authorization`."""
         if caller() is ANONYMOUS:
-            self._admit(request.provider, request.body.data)
+            await self._admit(request.provider, request.body.data)
         self._router.models_at(request.provider)
         body = parse(request.body.data, Body)
         call = Call(body, request.provider)
-        asked = replace(request_from_body(body, call), api_key=self._own_key(body))
+        asked = replace(request_from_body(body, call), api_key=await self._own_key(body))
         async with aclosing(self._chat.stream(asked, timeout=time_left(context.time_remaining()))) as batches:
             if not body.is_stream:
                 yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(completion(await collect(batches), call)))
@@ -96,7 +96,7 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         data = {"status": "healthy", "message": "Antiphon is up and running"}
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(data))
 
-    def _admit(self, provider: str, data: bytes) -> None:
+    async def _admit(self, provider: str, data: bytes) -> None:
         """Lets a caller in who has no key in `authorization`, or raises `Unauthenticated`, whatever else is wrong.
 
         What lets in is a key of this gateway in `api_key`, the only place that these clients know; or one of the provider's, where
@@ -108,7 +108,7 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
             raw = None
         key = key_in(raw) if isinstance(raw, dict) else None
         if isinstance(key, str):
-            principal = self._holder(key)
+            principal = await self._keys.authenticate(key)
             if principal is not None:
                 CALLER.set(principal)
                 structlog.contextvars.bind_contextvars(key=principal.name)
@@ -117,17 +117,11 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
                 return
         raise Unauthenticated('No API key. Send it as "Authorization: Bearer <key>", or as api_key in the body.')
 
-    def _own_key(self, body: Body) -> SecretStr | None:
+    async def _own_key(self, body: Body) -> SecretStr | None:
         """The caller's key for the provider. A key of this gateway is none, and never leaves it."""
-        if body.api_key is None or self._holder(body.api_key.get_secret_value()) is not None:
+        if body.api_key is None or await self._keys.authenticate(body.api_key.get_secret_value()) is not None:
             return None
         return body.api_key
-
-    def _holder(self, key: str) -> Principal | None:
-        try:
-            return self._keys.authenticate(f"Bearer {key}")
-        except Unauthenticated:
-            return None
 
 
 # Errors.

@@ -20,8 +20,8 @@ import structlog
 from google.api import httpbody_pb2
 from google.protobuf.message import DecodeError
 
+from antiphon.auth.base import Authenticator, identify
 from antiphon.auth.caller import ANONYMOUS, CALLER
-from antiphon.auth.keys import KeyRing
 from antiphon.errors import AntiphonError, InvalidRequest, told
 from antiphon.rpc.status import DETAILS_KEY, code_of, status_of
 
@@ -54,7 +54,7 @@ log = structlog.get_logger(__name__)
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler of the server, but those of `OPEN_SERVICES` and `OPEN_METHODS`."""
 
-    def __init__(self, keys: KeyRing, renderers: Mapping[str, ErrorRenderer]) -> None:
+    def __init__(self, keys: Authenticator, renderers: Mapping[str, ErrorRenderer]) -> None:
         """`renderers` turn an error into an HTTP answer, by full name of REST service, or of a method that has its own."""
         self._keys = keys
         self._renderers = renderers
@@ -128,7 +128,7 @@ class _Call:
     __slots__ = ("_context", "_key_in_body", "_keys", "_method", "_render", "_request_id", "_start", "_written")
 
     def __init__(
-        self, keys: KeyRing, method: str, context: Context, render: ErrorRenderer | None, *, key_in_body: bool = False
+        self, keys: Authenticator, method: str, context: Context, render: ErrorRenderer | None, *, key_in_body: bool = False
     ) -> None:
         self._keys = keys
         self._key_in_body = key_in_body
@@ -151,7 +151,7 @@ class _Call:
                 await self._context.send_initial_metadata(((REQUEST_ID, self._request_id),))
             authorization = str(metadata.get("authorization", "")) or None
             anonymous = authorization is None and self._key_in_body
-            principal = ANONYMOUS if anonymous else self._keys.authenticate(authorization)
+            principal = ANONYMOUS if anonymous else await identify(self._keys, authorization)
         except AntiphonError as error:
             await self._fail(error)
             raise  # not reached: `_fail` aborts

@@ -3,35 +3,40 @@
 import pytest
 from pydantic import SecretStr
 
-from antiphon.auth.keys import KeyRing, Principal, load_keys, new_key
+from antiphon.auth.base import Authenticators, identify
+from antiphon.auth.keys import KeyRing, load_keys, new_key
 from antiphon.config import AuthConfig, ConfigError, KeyConfig
 from antiphon.errors import Unauthenticated
+from antiphon.principal import EVERYDAY, Principal, Scope
 
-DEV, OPS = Principal("dev", admin=False), Principal("ops", admin=True)
+DEV = Principal("dev", owner="dev", id="static:dev")
+OPS = Principal("ops", owner="ops", id="static:ops", scopes=EVERYDAY | {Scope.ADMIN})
 RING = KeyRing([(DEV, SecretStr("sk-dev")), (OPS, SecretStr("sk-ops"))])
 
 
 @pytest.mark.parametrize("header", ["Bearer sk-ops", "bearer sk-ops", "BEARER  sk-ops "])
-def test_a_good_key_tells_who_is_calling(header: str) -> None:
+async def test_a_good_key_tells_who_is_calling(header: str) -> None:
     """Whatever the case of the scheme."""
-    assert RING.authenticate(header) == OPS
+    assert await identify(RING, header) == OPS
 
 
 @pytest.mark.parametrize(
     "header", [None, "", "Bearer", "Bearer ", "sk-dev", "Basic sk-dev", "Bearer sk-de", "Bearer sk-devs", "Bearer é"]
 )
-def test_anything_else_is_refused(header: str | None) -> None:
+async def test_anything_else_is_refused(header: str | None) -> None:
     """No key, half a key, another scheme."""
     with pytest.raises(Unauthenticated) as caught:
-        RING.authenticate(header)
+        await identify(RING, header)
     assert "sk-" not in caught.value.message
 
 
-def test_keys_come_from_where_the_configuration_says() -> None:
+async def test_keys_come_from_where_the_configuration_says() -> None:
     """From its variables; from ANTIPHON_KEY where it names none; never from nowhere."""
     named = AuthConfig(keys=(KeyConfig(name="dev", key_env="DEV_KEY"),))
-    assert load_keys(named, {"DEV_KEY": "k1\n"}).authenticate("Bearer k1") == DEV
-    assert load_keys(AuthConfig(), {"ANTIPHON_KEY": "k2"}).authenticate("Bearer k2").admin
+    assert await load_keys(named, {"DEV_KEY": "k1\n"}).authenticate("k1") == DEV
+    found = await load_keys(AuthConfig(), {"ANTIPHON_KEY": "k2"}).authenticate("k2")
+    assert found is not None
+    assert found.admin
     for auth in (named, AuthConfig()):
         with pytest.raises(ConfigError):
             load_keys(auth, {})
@@ -41,3 +46,12 @@ def test_keys_are_kept_only_as_digests() -> None:
     """Nothing in a key ring holds the key itself."""
     assert "sk-dev" not in repr(vars(RING))
     assert new_key().get_secret_value() != new_key().get_secret_value()
+
+
+async def test_the_first_kind_that_knows_a_credential_decides() -> None:
+    """And none that no kind knows."""
+    other = KeyRing([(DEV, SecretStr("sk-ops")), (OPS, SecretStr("sk-other"))])
+    kinds = Authenticators(RING, other)
+    assert await kinds.authenticate("sk-ops") == OPS
+    assert await kinds.authenticate("sk-other") == OPS
+    assert await kinds.authenticate("sk-none") is None

@@ -3,10 +3,10 @@
 from typing import Any
 
 from antiphon.auth.caller import CALLER
-from antiphon.auth.keys import Principal
+from antiphon.principal import EVERYDAY, Principal, Scope
 
-ADMIN = Principal("boss", admin=True)
-USER = Principal("ann", admin=False)
+ADMIN = Principal("boss", owner="boss", scopes=EVERYDAY | {Scope.ADMIN})
+USER = Principal("ann", owner="ann")
 
 
 class Context:

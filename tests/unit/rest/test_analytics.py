@@ -7,7 +7,6 @@ import pytest
 from google.api import httpbody_pb2
 
 from antiphon import messages as m
-from antiphon.auth.keys import Principal
 from antiphon.chat import ChatService
 from antiphon.config import ClientConfig
 from antiphon.context import Contexts
@@ -27,6 +26,7 @@ from antiphon.errors import (
     Violation,
 )
 from antiphon.history.recorder import Recorder
+from antiphon.principal import Principal
 from antiphon.rest import analytics
 from antiphon.rest.v1 import analytics_pb2
 from antiphon.routing import Router

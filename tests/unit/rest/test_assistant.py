@@ -9,7 +9,6 @@ from google.api import httpbody_pb2
 
 from antiphon import messages as m
 from antiphon.auth.caller import CALLER
-from antiphon.auth.keys import Principal
 from antiphon.chat import ChatService
 from antiphon.config import PersonaConfig
 from antiphon.errors import (
@@ -22,6 +21,7 @@ from antiphon.errors import (
     Violation,
 )
 from antiphon.history.recorder import Recorder
+from antiphon.principal import Principal
 from antiphon.rest import assistant
 from antiphon.rest.v1 import assistant_pb2
 from antiphon.routing import Router
@@ -78,7 +78,7 @@ def sent(**body: Any) -> httpbody_pb2.HttpBody:
 @pytest.fixture(autouse=True)
 def me() -> Iterator[None]:
     """Somebody is calling."""
-    token = CALLER.set(Principal("me", admin=False))
+    token = CALLER.set(Principal("me", owner="me"))
     yield
     CALLER.reset(token)
 

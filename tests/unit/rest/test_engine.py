@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from antiphon import messages as m
 from antiphon.auth.caller import ANONYMOUS, CALLER
-from antiphon.auth.keys import KeyRing, Principal
+from antiphon.auth.keys import KeyRing
 from antiphon.chat import ChatService
 from antiphon.config import PriceConfig
 from antiphon.errors import (
@@ -25,6 +25,7 @@ from antiphon.errors import (
 )
 from antiphon.history.recorder import Recorder
 from antiphon.prices import Prices
+from antiphon.principal import Principal
 from antiphon.rest import engine
 from antiphon.rest.v1 import engine_pb2
 from antiphon.routing import Router

@@ -9,7 +9,8 @@ import pytest
 from google.protobuf import field_mask_pb2
 from pydantic import SecretStr
 
-from antiphon.auth.keys import KeyRing, Principal
+from antiphon.auth.keys import KeyRing
+from antiphon.principal import Principal
 from antiphon.rpc.history import HistoryServicer
 from antiphon.rpc.interceptor import CallInterceptor
 from antiphon.rpc.server import Server
@@ -28,7 +29,7 @@ async def serving(port: int) -> AsyncGenerator[Any, None]:
     def register(server: grpc.aio.Server) -> None:
         history_pb2_grpc.add_HistoryServiceServicer_to_server(servicer, server)
 
-    keys = KeyRing([(Principal(name, admin=False), SecretStr(f"sk-{name}")) for name in ("me", "other")])
+    keys = KeyRing([(Principal(name, owner=name), SecretStr(f"sk-{name}")) for name in ("me", "other")])
     server = Server(CallInterceptor(keys, {}), [("antiphon.v1.HistoryService", register)])
     server.listen(f"127.0.0.1:{port}")
     await server.start()

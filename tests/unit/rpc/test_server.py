@@ -14,11 +14,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from pydantic import SecretStr
 
-from antiphon.auth.keys import KeyRing, Principal
+from antiphon.auth.keys import KeyRing
 from antiphon.chat import ChatService
 from antiphon.errors import ProviderProtocolError, ProviderRateLimited
 from antiphon.history.recorder import Recorder
 from antiphon.messages import TextDelta, Usage
+from antiphon.principal import Principal
 from antiphon.rest import openai
 from antiphon.rest.v1 import openai_pb2, openai_pb2_grpc
 from antiphon.routing import Router
@@ -62,7 +63,7 @@ async def running(provider: ScriptedProvider, unused_port: int) -> AsyncGenerato
             lambda s: openai_pb2_grpc.add_OpenAIServiceServicer_to_server(openai.OpenAIServicer(chat, router, 1), s),
         ),
     ]
-    keys = KeyRing([(Principal("test", admin=False), SecretStr("sk-test"))])
+    keys = KeyRing([(Principal("test", owner="test"), SecretStr("sk-test"))])
     server = Server(CallInterceptor(keys, {REST_SERVICE: openai.render_error}), registrations)
     server.listen(f"127.0.0.1:{unused_port}")
     await server.start()

@@ -1,0 +1,67 @@
+"""Who calls, and what they may: what every kind of credential amounts to once it is found good. No I/O."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+from msgspec import Struct
+
+
+class Scope(StrEnum):
+    """What a credential opens. The values are stored, and stand in tokens: they never change their meaning."""
+
+    CHAT = "chat"
+    """Chat, and the list of models."""
+    HISTORY = "history"
+    """Reading and changing one's own conversations."""
+    PROXY = "proxy"
+    ENGINE = "engine"
+    ADMIN = "admin"
+    """Keys, usage, and what is for admins alone."""
+
+
+EVERYDAY = frozenset({Scope.CHAT, Scope.HISTORY, Scope.PROXY, Scope.ENGINE})
+"""Every scope but that of admins."""
+
+
+class Quota(Struct, frozen=True, omit_defaults=True):
+    """How much may be used; None is no limit."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    """Tokens of prompts and of replies together."""
+    concurrent_streams: int | None = None
+    """Calls to providers at once, streaming or not."""
+    daily_usd: float | None = None
+    """Spent since midnight, UTC."""
+    monthly_usd: float | None = None
+    """Spent since the first of the month, UTC."""
+
+
+UNLIMITED = Quota()
+
+
+class Principal(Struct, frozen=True):
+    """A caller.
+
+    `id` names the credential for as long as it lives, such as "key:01J...", and holds nothing secret; `name` is how it is spoken of
+    in logs. Conversations and spending belong to `owner`. `models` are names and patterns with `*`; none allows all.
+    """
+
+    name: str
+    owner: str
+    id: str = ""
+    scopes: frozenset[Scope] = EVERYDAY
+    models: tuple[str, ...] = ()
+    quota: Quota = UNLIMITED
+    """What this credential may use; its owner may have a quota beside it."""
+
+    @property
+    def admin(self) -> bool:
+        """Whether this is an admin."""
+        return Scope.ADMIN in self.scopes
+
+    def may_use(self, model: str) -> bool:
+        """Whether a model of this name may be asked."""
+        return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
