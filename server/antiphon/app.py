@@ -14,9 +14,10 @@ from antiphon.auth.keys import load_keys
 from antiphon.chat import ChatService
 from antiphon.config import Config, ConfigError, ProviderConfig, database_url
 from antiphon.context import Contexts
+from antiphon.database.open import open_database
 from antiphon.errors import StoreUnavailable
-from antiphon.history.open import open_store
 from antiphon.history.recorder import Recorder
+from antiphon.history.sql import SqlStore
 from antiphon.passthrough import Passthrough
 from antiphon.prices import Prices
 from antiphon.providers import hosts, registry
@@ -72,10 +73,10 @@ class App:
         self.router = Router(self.providers, config.models.default)
         self._config = config
         self._keys = load_keys(config.auth, environment)
-        self.store = open_store(database_url(config), config.database.timeout)
-        self._recorder = Recorder(self.store)
+        self._database = open_database(database_url(config), config.database.timeout)
+        self._store = SqlStore(self._database)
         prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()})
-        self._chat = ChatService(self.router, Recorder(self.store), prices, timeout=config.limits.request_timeout)
+        self._chat = ChatService(self.router, Recorder(self._store), prices, timeout=config.limits.request_timeout)
         self._passthrough = Passthrough(config.proxy, timeout=config.limits.request_timeout)
         self._contexts = Contexts(config.clients, environment)
         for name in config.engine.own_key_providers:
@@ -101,7 +102,7 @@ class App:
         await self._chat.settled(SETTLING)
         keeping.cancel()
         await asyncio.wait([keeping])
-        await self.store.close()
+        await self._database.close()
         for provider, _ in self.providers:
             await provider.close()
         await self._passthrough.close()
@@ -112,8 +113,8 @@ class App:
         """Says that this process lives, and settles the turns of those that do not."""
         while True:
             try:
-                await self.store.heartbeat()
-                settled = await self.store.settle()
+                await self._store.heartbeat()
+                settled = await self._store.settle()
                 if settled:
                     log.warning("turns of a process that is gone were settled", count=settled)
             except StoreUnavailable:
@@ -127,10 +128,10 @@ class App:
     def _services(self) -> list[tuple[str, Callable[[grpc.aio.Server], None]]]:
         chat = ChatServicer(self._chat)
         models = ModelServicer(self.router)
-        history = HistoryServicer(self.store)
+        history = HistoryServicer(self._store)
         sessions = self._config.sessions.automatic
         dialect = openai.OpenAIServicer(self._chat, self.router, int(time.time()), automatic_sessions=sessions)
-        chats = assistant.AssistantServicer(self._chat, self.store, self._config.personas)
+        chats = assistant.AssistantServicer(self._chat, self._store, self._config.personas)
         proxies = proxy.ProxyServicer(self._passthrough)
         clients = analytics.AnalyticsServicer(self._chat, self._contexts)
         measured = engine.EngineServicer(self._chat, self.router, self._keys, self._config.engine.own_key_providers)

@@ -195,7 +195,7 @@ def _print_table(table: Table) -> None:
 
 def _settings(config: Config) -> dict[str, str]:
     """What is in force, for an operator's eyes: no key, no password."""
-    from antiphon.history.open import parse
+    from antiphon.database.open import parse
 
     database = parse(database_url(config))
     hidden = {name: "***" for name in database.query if "password" in name}
@@ -217,8 +217,8 @@ def _settings(config: Config) -> dict[str, str]:
 def migrate(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Check the configuration, then bring the database to this version. `up` does it too."""
     from antiphon.app import App
+    from antiphon.database.migrate import migrate as bring_up
     from antiphon.errors import StoreUnavailable
-    from antiphon.history.migrate import migrate as bring_up
 
     with _told():
         loaded = load(config)

@@ -24,15 +24,15 @@ from rich.table import Table
 from sqlalchemy import Connection, event, func, select
 from sqlalchemy.engine import make_url
 
+from antiphon.database.ids import new_id
+from antiphon.database.migrate import migrate
+from antiphon.database.open import open_database
+from antiphon.database.postgres import PostgresDatabase
+from antiphon.database.sqlite import SqliteDatabase
+from antiphon.database.tables import METADATA, conversations
 from antiphon.history import rows
 from antiphon.history.base import MessageState, TurnEnd
-from antiphon.history.ids import new_id
-from antiphon.history.migrate import migrate
-from antiphon.history.open import open_store
-from antiphon.history.postgres import PostgresDatabase
 from antiphon.history.sql import SqlStore
-from antiphon.history.sqlite import SqliteDatabase
-from antiphon.history.tables import METADATA, conversations
 from antiphon.messages import Message, Role, Text, Usage
 from tests.postgres import Postgres
 
@@ -182,7 +182,7 @@ def cpu() -> float:
 
 async def measure(url: str, count: int, depth: int, length: int, repeat: int, *, plans: bool) -> None:
     await migrate(url)
-    store = open_store(url, 60)
+    store = SqlStore(open_database(url, 60))
     assert isinstance(store, SqlStore)
     query = select(func.count()).select_from(conversations)
     there = await store._database.read(lambda connection: connection.execute(query).scalar_one())
@@ -247,7 +247,7 @@ async def measure(url: str, count: int, depth: int, length: int, repeat: int, *,
     for tasks in (1, 16, 64):
         table.add_row(f"turns, {tasks} at once", *(await turns(store, tasks, repeat, said, end)))
     out.print(table)
-    await store.close()
+    await store._database.close()
 
 
 async def turns(store: SqlStore, tasks: int, repeat: int, said: list[Message], end: TurnEnd) -> tuple[str, str, str]:

@@ -12,11 +12,11 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import func, make_url, select
 
+from antiphon.database.migrate import migrate
+from antiphon.database.open import open_database
+from antiphon.database.tables import messages
 from antiphon.history.base import Store
-from antiphon.history.migrate import migrate
-from antiphon.history.open import open_store
 from antiphon.history.sql import SqlStore
-from antiphon.history.tables import messages
 from tests.postgres import Postgres
 
 _NUMBERS = count()
@@ -111,9 +111,9 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest_asyncio.fixture
 async def store(url: str) -> AsyncGenerator[Store, None]:
-    opened = open_store(url)
+    opened = SqlStore(open_database(url))
     yield opened
-    await opened.close()
+    await opened._database.close()
 
 
 @pytest.fixture

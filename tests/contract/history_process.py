@@ -6,8 +6,9 @@ It prints each message's id once it was told that it is stored. COUNT 0: turns, 
 import asyncio
 import sys
 
+from antiphon.database.open import open_database
 from antiphon.history.base import MessageState, TurnEnd
-from antiphon.history.open import open_store
+from antiphon.history.sql import SqlStore
 from antiphon.messages import Message, Role, Text
 
 
@@ -17,7 +18,7 @@ def tell(*words: str) -> None:
 
 
 async def main(url: str, conversation: str, count: int) -> None:
-    store = open_store(url)
+    store = SqlStore(open_database(url))
     for number in range(count):
         _, new = await store.append("me", conversation, [Message(Role.USER, (Text(str(number)),))])
         tell(new[0].id)
@@ -32,7 +33,7 @@ async def main(url: str, conversation: str, count: int) -> None:
 
     if not count:
         await asyncio.gather(*(turns() for _ in range(4)))
-    await store.close()
+    await store._database.close()
 
 
 asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))

@@ -11,12 +11,12 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import func, select, text, update
 
+from antiphon.database.open import open_database
+from antiphon.database.postgres import PostgresDatabase
+from antiphon.database.tables import messages, workers
 from antiphon.errors import ConversationNotFound, MessageNotFound
 from antiphon.history.base import MessageState, Store, StoredMessage, TurnEnd
-from antiphon.history.open import open_store
-from antiphon.history.postgres import PostgresDatabase
 from antiphon.history.sql import SqlStore
-from antiphon.history.tables import messages, workers
 from antiphon.messages import Message, Role, Text
 
 ME = "me"
@@ -37,9 +37,9 @@ def texts(found: tuple[StoredMessage, ...]) -> list[str]:
 @pytest_asyncio.fixture
 async def other(url: str) -> AsyncGenerator[Store, None]:
     """Another worker on the same database."""
-    opened = open_store(url)
+    opened = SqlStore(open_database(url))
     yield opened
-    await opened.close()
+    await opened._database.close()
 
 
 async def new(store: Store, *content: str) -> str:

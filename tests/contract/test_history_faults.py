@@ -15,11 +15,11 @@ import structlog
 from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import IntegrityError
 
+from antiphon.database.open import open_database
+from antiphon.database.sqlite import SqliteDatabase
 from antiphon.errors import StoreUnavailable
 from antiphon.history.base import MessageState, Store, StoredMessage, TurnEnd
-from antiphon.history.open import open_store
 from antiphon.history.sql import SqlStore
-from antiphon.history.sqlite import SqliteDatabase
 from antiphon.messages import Message, Role, Text
 from tests.postgres import Postgres
 
@@ -33,18 +33,16 @@ needs_own_server = pytest.mark.skipif("ANTIPHON_TEST_POSTGRES_URL" in os.environ
 
 @pytest_asyncio.fixture
 async def lite(sqlite_url: str) -> AsyncGenerator[SqlStore, None]:
-    opened = open_store(sqlite_url, TIMEOUT)
-    assert isinstance(opened, SqlStore)
+    opened = SqlStore(open_database(sqlite_url, TIMEOUT))
     yield opened
-    await opened.close()
+    await opened._database.close()
 
 
 @pytest_asyncio.fixture
 async def pg(fresh_postgres_url: str) -> AsyncGenerator[SqlStore, None]:
-    opened = open_store(fresh_postgres_url, TIMEOUT)
-    assert isinstance(opened, SqlStore)
+    opened = SqlStore(open_database(fresh_postgres_url, TIMEOUT))
     yield opened
-    await opened.close()
+    await opened._database.close()
 
 
 async def new(store: Store, messages: list[Message] | None = None) -> str:
@@ -171,10 +169,10 @@ async def test_a_row_that_somebody_else_locks(pg: SqlStore, fresh_postgres_url: 
 async def test_a_log_without_secrets(fresh_postgres_url: str) -> None:
     """A failure is logged with what the driver says, but with neither the password nor what people wrote."""
     url = make_url(fresh_postgres_url).set(database="nowhere", password="pg-password")
-    opened = open_store(url.render_as_string(hide_password=False), TIMEOUT)
+    opened = SqlStore(open_database(url.render_as_string(hide_password=False), TIMEOUT))
     with structlog.testing.capture_logs() as lines, pytest.raises(StoreUnavailable):
         await new(opened, HELLO)
-    await opened.close()
+    await opened._database.close()
     assert [line["event"] for line in lines] == ["store_unavailable"]
     assert "nowhere" in lines[0]["error"]
     assert "pg-password" not in str(lines)

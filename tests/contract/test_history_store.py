@@ -5,7 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from antiphon.database import paging
 from antiphon.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound
+from antiphon.history import rows
 from antiphon.history.base import Conversation, MessageState, Store, StoredMessage, Turn, TurnEnd
 from antiphon.messages import (
     File,
@@ -110,9 +112,7 @@ async def test_a_forged_token_shows_nothing_of_others(store: Store) -> None:
     token = (await store.messages(OTHER, theirs.id, size=1)).next_token
     with pytest.raises(InvalidRequest):
         await store.messages(ME, mine.id, size=1, token=token)
-    from antiphon.history import rows
-
-    forged = rows.token(rows.PathToken(mine.id, theirs.head_id or "", 1))
+    forged = paging.token(rows.PathToken(mine.id, theirs.head_id or "", 1))
     assert (await store.messages(ME, mine.id, size=1, token=forged)).messages == ()
 
 

@@ -142,9 +142,6 @@ class MemoryStore:
     async def heartbeat(self) -> None:
         pass
 
-    async def close(self) -> None:
-        pass
-
     def _new(self, owner: str, *, title: str, source: str, pinned: bool) -> Conversation:
         self.calls += 1
         number, now = self._now()

@@ -202,7 +202,3 @@ class Store(Protocol):
     async def heartbeat(self) -> None:
         """Says that this process lives, so that no other settles its turns. To be called every few seconds."""
         ...
-
-    async def close(self) -> None:
-        """Ends the connections."""
-        ...

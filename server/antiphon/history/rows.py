@@ -7,23 +7,18 @@ from __future__ import annotations
 
 import json
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
-from antiphon.errors import InvalidRequest, Violation
+from antiphon.database import clock, paging, text
+from antiphon.database.ids import is_id
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversation, MessageState, StoredMessage
-from antiphon.history.ids import is_id
 from antiphon.messages import FinishReason, Message, Usage
 
 MAX_REQUEST_ID: Final = 200
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 _message: Final = msgspec.json.Decoder(Message)
 _usage: Final = msgspec.json.Decoder(Usage)
@@ -51,20 +46,10 @@ class PathToken(msgspec.Struct, frozen=True, array_like=True, tag="m"):
     depth: Annotated[int, msgspec.Meta(ge=0, le=2**30)]
 
 
-def now() -> int:
-    """Microseconds since 1970."""
-    return (datetime.now(UTC) - _EPOCH) // _MICROSECOND
-
-
-def time(microseconds: int) -> datetime:
-    """The time that is stored as `microseconds`."""
-    return _EPOCH + timedelta(microseconds=microseconds)
-
-
 def conversation(row: Sequence[Any]) -> Conversation:
     """Of the columns `statements.CONVERSATION`; more may follow."""
     id_, owner, title, pinned, source, created, updated, count, head, forked_from, *_ = row
-    return Conversation(id_, owner, title, pinned, source, time(created), time(updated), count, head, forked_from)
+    return Conversation(id_, owner, title, pinned, source, clock.read(created), clock.read(updated), count, head, forked_from)
 
 
 def stored(row: Sequence[Any]) -> StoredMessage:
@@ -75,7 +60,7 @@ def stored(row: Sequence[Any]) -> StoredMessage:
         parent,
         _message.decode(body),
         MessageState(state),
-        time(created),
+        clock.read(created),
         request_id or "",
         model,
         provider,
@@ -101,18 +86,13 @@ def reply(message: Message) -> str:
     return encoded.decode()
 
 
-def clean(text: str) -> str:
-    """What a provider calls something, without what cannot be stored."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
-
-
 def _body(message: Message, path: tuple[str | int, ...]) -> str:
     try:
         encoded = msgspec.json.encode(message)
     except UnicodeEncodeError:
-        raise _bad(path, "has half a surrogate pair, which is no character") from None
+        raise text.bad(path, "has half a surrogate pair, which is no character") from None
     if b"\\u0000" in encoded and _NUL.search(encoded):
-        raise _bad(path, "has a NUL character, which cannot be stored")
+        raise text.bad(path, "has a NUL character, which cannot be stored")
     return encoded.decode()
 
 
@@ -123,34 +103,17 @@ def usage(value: Usage | None) -> str | None:
 
 def check_title(title: str) -> None:
     """Raises `InvalidRequest` for a title that cannot be stored."""
-    check_text(title, "title", MAX_TITLE)
+    text.check(title, "title", MAX_TITLE)
 
 
 def check_source(source: str) -> None:
     """Raises `InvalidRequest` for a source that cannot be stored."""
-    check_text(source, "source", MAX_SOURCE)
+    text.check(source, "source", MAX_SOURCE)
 
 
 def check_request_id(request_id: str) -> None:
     """Raises `InvalidRequest` for a request id that cannot be stored."""
-    check_text(request_id, "request_id", MAX_REQUEST_ID)
-
-
-def check_text(text: str, field: str, longest: int) -> None:
-    """Raises `InvalidRequest` for text of more than `longest` characters, and for what a database cannot hold."""
-    if len(text) > longest:
-        raise _bad((field,), f"has more than {longest} characters")
-    if "\0" in text:
-        raise _bad((field,), "has a NUL character, which cannot be stored")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise _bad((field,), "has half a surrogate pair, which is no character") from None
-
-
-def _bad(path: tuple[str | int, ...], message: str) -> InvalidRequest:
-    where = ".".join(map(str, path))
-    return InvalidRequest(f"{where}: {message}", (Violation(path, message),))
+    text.check(request_id, "request_id", MAX_REQUEST_ID)
 
 
 def digest(*filters: str | bool | None) -> str:
@@ -158,23 +121,10 @@ def digest(*filters: str | bool | None) -> str:
     return blake2b(repr(filters).encode("utf-8", "surrogatepass"), digest_size=9).hexdigest()
 
 
-def token(value: ListToken | PathToken) -> str:
-    """A page token: opaque to callers, and safe in a URL. Not signed: whatever it says, a query stays within its owner."""
-    return urlsafe_b64encode(msgspec.json.encode(value)).decode().rstrip("=")
-
-
-def read_token(text: str, kind: type[Token]) -> Token:
+def read_token(written: str, kind: type[Token]) -> Token:
     """The page token. Raises `InvalidRequest` for one that is not ours, or of another list."""
-    try:
-        value = msgspec.json.decode(urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=kind)
-    except (ValueError, msgspec.MsgspecError):
-        raise bad_token() from None
+    value = paging.read_token(written, kind)
     ids = (value.id,) if isinstance(value, ListToken) else (value.last,) if isinstance(value, PathToken) else ()
     if not all(map(is_id, ids)):
-        raise bad_token()
+        raise paging.bad_token()
     return value
-
-
-def bad_token() -> InvalidRequest:
-    """What is raised for a page token that is not of this list."""
-    return _bad(("page_token",), "is not one that this list gave")

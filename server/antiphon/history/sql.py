@@ -17,12 +17,13 @@ import structlog
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import IntegrityError
 
+from antiphon.database import clock, paging, text
+from antiphon.database.base import Database
+from antiphon.database.ids import is_id, new_id
+from antiphon.database.tables import workers
 from antiphon.errors import ConversationChanged, ConversationNotFound
 from antiphon.history import rows, statements, tree
 from antiphon.history.base import Conversation, MessagePage, MessageState, Page, StoredMessage, Turn, TurnEnd
-from antiphon.history.database import Database
-from antiphon.history.ids import is_id, new_id
-from antiphon.history.tables import workers
 from antiphon.messages import Message, Role
 
 STALE: Final = 15.0
@@ -75,7 +76,7 @@ class SqlStore:
         filters = rows.digest(owner, pinned, source, title_contains)
         after = rows.read_token(token, rows.ListToken) if token else None
         if after is not None and after.filters != filters:
-            raise rows.bad_token()
+            raise paging.bad_token()
         query = statements.listing(
             size=size + 1,
             pinned=pinned,
@@ -88,7 +89,7 @@ class SqlStore:
             return Page(tuple(map(rows.conversation, found)), "")
         last = found[size - 1]
         following = rows.ListToken(filters, last.pinned, last.updated, last.id)
-        return Page(tuple(map(rows.conversation, found[:size])), rows.token(following))
+        return Page(tuple(map(rows.conversation, found[:size])), paging.token(following))
 
     async def update(self, owner: str, conversation: str, *, title: str | None = None, pinned: bool | None = None) -> Conversation:
         values: dict[str, Any] = {}
@@ -104,7 +105,7 @@ class SqlStore:
         change = statements.changed(**values)
 
         def work(connection: Connection) -> Conversation:
-            row = connection.execute(change, {"mine": owner, "conversation": conversation, "now": rows.now()}).first()
+            row = connection.execute(change, {"mine": owner, "conversation": conversation, "now": clock.now()}).first()
             if row is None:
                 raise ConversationNotFound(conversation)
             return rows.conversation(row)
@@ -145,7 +146,7 @@ class SqlStore:
     async def messages(self, owner: str, conversation: str, *, size: int | None = None, token: str = "") -> MessagePage:
         after = rows.read_token(token, rows.PathToken) if token else None
         if after is not None and after.conversation != conversation:
-            raise rows.bad_token()
+            raise paging.bad_token()
 
         def work(connection: Connection) -> tuple[str | None, Sequence[tree.Found]]:
             row = tree.find(connection, owner, conversation)
@@ -164,7 +165,7 @@ class SqlStore:
         if last is None or size is None or len(found) <= size:
             return MessagePage(tuple(map(rows.stored, found)), "")
         depth = (0 if after is None else after.depth) + size
-        return MessagePage(tuple(map(rows.stored, found[:size])), rows.token(rows.PathToken(conversation, last, depth)))
+        return MessagePage(tuple(map(rows.stored, found[:size])), paging.token(rows.PathToken(conversation, last, depth)))
 
     async def append(
         self, owner: str, conversation: str, messages: Sequence[Message], *, expected_head: str | None = None
@@ -241,16 +242,16 @@ class SqlStore:
             "worker": None,
             "state": end.state.value,
             "body": rows.reply(end.message),
-            "model": rows.clean(end.model),
-            "provider": rows.clean(end.provider),
+            "model": text.clean(end.model),
+            "provider": text.clean(end.provider),
             "usage": rows.usage(end.usage),
             "finish_reason": None if end.finish_reason is None else end.finish_reason.value,
-            "error_reason": rows.clean(end.error_reason),
+            "error_reason": text.clean(end.error_reason),
         }
 
         def work(connection: Connection) -> None:
             # The conversation first, as everybody does: those who take locks in one order never wait for each other.
-            connection.execute(statements.TOUCH_TURN, {"reply": reply_id, "mine": owner, "now": rows.now()})
+            connection.execute(statements.TOUCH_TURN, {"reply": reply_id, "mine": owner, "now": clock.now()})
             connection.execute(statements.END_TURN, values)
 
         if not is_id(reply_id):
@@ -281,6 +282,3 @@ class SqlStore:
         upsert = upsert.on_conflict_do_update(index_elements=["id"], set_={"seen": upsert.excluded.seen})
         await self._database.write(lambda connection: connection.execute(upsert) and None)
         self._beaten = now
-
-    async def close(self) -> None:
-        await self._database.close()

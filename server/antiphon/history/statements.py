@@ -9,8 +9,8 @@ from typing import Any, Final, TypeAlias
 
 from sqlalchemy import CTE, Delete, Select, Update, bindparam, case, delete, literal_column, or_, select, tuple_, update
 
+from antiphon.database.tables import conversations, messages, trees, workers
 from antiphon.history.base import MessageState
-from antiphon.history.tables import conversations, messages, trees, workers
 
 Query: TypeAlias = Select[*tuple[Any, ...]]
 

@@ -10,11 +10,12 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from sqlalchemy import Connection, Row, insert
 
+from antiphon.database import clock
+from antiphon.database.ids import is_id, new_id
+from antiphon.database.tables import conversations, messages, trees
 from antiphon.errors import ConversationNotFound, MessageNotFound
 from antiphon.history import rows, statements
 from antiphon.history.base import Conversation, MessageState, StoredMessage, Turn
-from antiphon.history.ids import is_id, new_id
-from antiphon.history.tables import conversations, messages, trees
 
 _INSERT_TREE: Final = insert(trees)
 _INSERT_CONVERSATION: Final = insert(conversations)
@@ -71,7 +72,7 @@ def path(connection: Connection, row: Found, last: str | None) -> tuple[StoredMe
 
 def behind(parent: Place, tree: str, conversation: str, bodies: Sequence[str]) -> list[NewRow]:
     """Rows for new messages, each behind the one before."""
-    created = rows.now()
+    created = clock.now()
     new: list[NewRow] = []
     last = parent.id
     for depth, body in enumerate(bodies, parent.length):
@@ -102,7 +103,7 @@ def append(connection: Connection, row: Found, new: Sequence[NewRow]) -> Convers
     """Inserts the messages, and makes the last of them the head."""
     connection.execute(_INSERT_MESSAGES, new)
     last = new[-1]
-    moved = {"conversation": row.id, "head": last["id"], "count": last["depth"] + 1, "now": rows.now()}
+    moved = {"conversation": row.id, "head": last["id"], "count": last["depth"] + 1, "now": clock.now()}
     return rows.conversation(connection.execute(statements.ADVANCE, moved).one())
 
 
@@ -144,7 +145,7 @@ def conversation(
     request_id: str | None = None,
 ) -> Conversation:
     """A new conversation on a tree."""
-    created = rows.now()
+    created = clock.now()
     values = {
         "id": id_,
         "owner": owner,

@@ -17,8 +17,8 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
+from antiphon.database.base import translated, unavailable
 from antiphon.errors import StoreUnavailable
-from antiphon.history.database import translated, unavailable
 
 T = TypeVar("T")
 

@@ -12,10 +12,9 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from antiphon.config import ConfigError
-from antiphon.history.base import Store
-from antiphon.history.postgres import PostgresDatabase
-from antiphon.history.sql import SqlStore
-from antiphon.history.sqlite import SqliteDatabase
+from antiphon.database.base import Database
+from antiphon.database.postgres import PostgresDatabase
+from antiphon.database.sqlite import SqliteDatabase
 
 
 def parse(url: str) -> URL:
@@ -36,13 +35,13 @@ def sqlite_path(url: URL) -> Path:
     return Path("" if url.database in {None, ":memory:"} else url.database or "")
 
 
-def open_store(url: str, timeout: float = 5.0) -> Store:
-    """The store in this database; `timeout` in seconds bounds each of its calls. Raises `ConfigError`.
+def open_database(url: str, timeout: float = 5.0) -> Database:
+    """The database of this URL; `timeout` in seconds bounds each unit of work. Raises `ConfigError`.
 
     Nothing is opened before the first call, which has to be on the event loop that all others are on. The database has to be
     migrated: see `migrate`.
     """
     parsed = parse(url)
     if parsed.drivername == "sqlite":
-        return SqlStore(SqliteDatabase(sqlite_path(parsed), timeout))
-    return SqlStore(PostgresDatabase(url, timeout))
+        return SqliteDatabase(sqlite_path(parsed), timeout)
+    return PostgresDatabase(url, timeout)

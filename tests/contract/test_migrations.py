@@ -13,12 +13,12 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 
 from antiphon.config import ConfigError
+from antiphon.database.migrate import SCRIPTS, migrate
+from antiphon.database.open import open_database
+from antiphon.database.tables import METADATA
 from antiphon.errors import StoreUnavailable
 from antiphon.history.base import MessageState, Store, TurnEnd
-from antiphon.history.migrate import SCRIPTS, migrate
-from antiphon.history.open import open_store
 from antiphon.history.sql import SqlStore
-from antiphon.history.tables import METADATA
 from antiphon.messages import Message, Role, Text, Usage
 
 HELLO = [Message(Role.USER, (Text("hello 🎉"),))]
@@ -50,12 +50,11 @@ def later(tmp_path: Path) -> Path:
 
 
 async def in_database(url: str, statement: str) -> list[tuple[object, ...]]:
-    store = open_store(url)
-    assert isinstance(store, SqlStore)
+    database = open_database(url)
     try:
-        return await store._database.read(lambda connection: [tuple(row) for row in connection.execute(text(statement))])
+        return await database.read(lambda connection: [tuple(row) for row in connection.execute(text(statement))])
     finally:
-        await store.close()
+        await database.close()
 
 
 async def test_the_migrations_make_the_tables(store: Store) -> None:
@@ -70,7 +69,7 @@ async def test_the_migrations_make_the_tables(store: Store) -> None:
 
 async def test_an_older_database_is_upgraded_without_loss(url: str, later: Path) -> None:
     """Every conversation, message and turn of it is as it was; to migrate again changes nothing."""
-    store = open_store(url)
+    store = SqlStore(open_database(url))
     made = await store.create("me", title="t", source="s", pinned=True, messages=HELLO * 3)
     fork = await store.fork("me", made.id, title="f")
     turn = await store.begin_turn("me", fork.id, HELLO, request_id="r")
@@ -78,14 +77,14 @@ async def test_an_older_database_is_upgraded_without_loss(url: str, later: Path)
     await store.end_turn("me", turn.reply.id, end)
     open_turn = await store.begin_turn("me", made.id, HELLO)
     before = [(each, await store.messages("me", each.id)) for each in (await store.list("me", size=9)).conversations]
-    await store.close()
+    await store._database.close()
     await migrate(url, scripts=later)
     await migrate(url, scripts=later)
-    store = open_store(url)
+    store = SqlStore(open_database(url))
     assert [(each, await store.messages("me", each.id)) for each in (await store.list("me", size=9)).conversations] == before
     await store.end_turn("me", open_turn.reply.id, end)
     await store.append("me", made.id, HELLO)
-    await store.close()
+    await store._database.close()
     assert sorted(await in_database(url, "SELECT note FROM conversations")) == [("f",), ("t",)]
 
 
@@ -110,7 +109,7 @@ async def test_a_migration_that_fails_changes_nothing(url: str, later: Path) -> 
 
 async def test_several_processes_may_migrate_at_once(empty_url: str) -> None:
     """A new database: one makes it, the others find it made."""
-    code = f"import asyncio; from antiphon.history.migrate import migrate; asyncio.run(migrate({empty_url!r}))"
+    code = f"import asyncio; from antiphon.database.migrate import migrate; asyncio.run(migrate({empty_url!r}))"
     processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
     await asyncio.gather(*(migrate(empty_url) for _ in range(4)))
     assert [await asyncio.to_thread(process.wait) for process in processes] == [0, 0, 0, 0]
@@ -121,10 +120,10 @@ async def test_a_sqlite_file_is_its_owners_alone(sqlite_url: str, tmp_path: Path
     """What people wrote is not for everybody on the machine: the file that `migrate` makes, and those beside it."""
     path = tmp_path / "deep" / "er" / "history.db"
     await migrate(f"sqlite:///{path}")
-    store = open_store(f"sqlite:///{path}")
+    store = SqlStore(open_database(f"sqlite:///{path}"))
     await store.create("me", title="", source="", pinned=False, messages=HELLO)
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
-    await store.close()
+    await store._database.close()
     assert modes == dict.fromkeys(["history.db", "history.db-wal", "history.db-shm"], 0o600)
 
 
@@ -134,7 +133,7 @@ async def test_a_sqlite_file_is_its_owners_alone(sqlite_url: str, tmp_path: Path
 async def test_a_url_that_is_none_is_refused(bad: str) -> None:
     """By both who take one; the message names the setting."""
     with pytest.raises(ConfigError, match=r"database\.url"):
-        open_store(bad)
+        SqlStore(open_database(bad))
     with pytest.raises(ConfigError, match=r"database\.url"):
         await migrate(bad)
 

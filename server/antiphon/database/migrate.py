@@ -21,9 +21,9 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
 from antiphon.config import ConfigError
-from antiphon.history import postgres, sqlite
-from antiphon.history.database import translated
-from antiphon.history.open import parse, sqlite_path
+from antiphon.database import postgres, sqlite
+from antiphon.database.base import translated
+from antiphon.database.open import parse, sqlite_path
 
 SCRIPTS: Final = Path(__file__).parent / "migrations"
 

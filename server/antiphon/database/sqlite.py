@@ -19,9 +19,9 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import URL, ColumnElement, Connection, Engine, NullPool, QueuePool, Table, create_engine, event, literal
 from sqlalchemy.dialects import sqlite
 
+from antiphon.database import clock
+from antiphon.database.base import translated, unavailable
 from antiphon.errors import AntiphonError, StoreUnavailable
-from antiphon.history import rows
-from antiphon.history.database import translated, unavailable
 
 T = TypeVar("T")
 Work = Callable[[Connection], Any]
@@ -106,7 +106,7 @@ class SqliteDatabase:
         return sqlite.insert(table)
 
     def clock(self) -> ColumnElement[int]:
-        return literal(rows.now())
+        return literal(clock.now())
 
     async def close(self) -> None:
         self._jobs.put(None)
