@@ -6,11 +6,16 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 import grpc
 import structlog
 
+from antiphon.auth.audit import AuditLog
+from antiphon.auth.base import Authenticators
+from antiphon.auth.key_store import KeyStore
 from antiphon.auth.keys import load_keys
+from antiphon.auth.stored import StoredKeys
 from antiphon.chat import ChatService
 from antiphon.config import Config, ConfigError, ProviderConfig, database_url
 from antiphon.context import Contexts
@@ -20,6 +25,7 @@ from antiphon.history.recorder import Recorder
 from antiphon.history.sql import SqlStore
 from antiphon.passthrough import Passthrough
 from antiphon.prices import Prices
+from antiphon.principal import Scope
 from antiphon.providers import hosts, registry
 from antiphon.providers.base import Provider
 from antiphon.rest import analytics, assistant, engine, openai, proxy
@@ -36,12 +42,22 @@ from antiphon.rest.v1 import (
     proxy_pb2_grpc,
 )
 from antiphon.routing import Router
+from antiphon.rpc.admin import AdminServicer
 from antiphon.rpc.chat import ChatServicer
 from antiphon.rpc.history import HistoryServicer
 from antiphon.rpc.interceptor import CallInterceptor, ErrorRenderer
 from antiphon.rpc.models import ModelServicer
 from antiphon.rpc.server import Server
-from antiphon.v1 import chat_pb2, chat_pb2_grpc, history_pb2, history_pb2_grpc, models_pb2, models_pb2_grpc
+from antiphon.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    chat_pb2,
+    chat_pb2_grpc,
+    history_pb2,
+    history_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+)
 
 HEARTBEAT = 5.0
 """Seconds between two signs of life."""
@@ -72,9 +88,12 @@ class App:
         ]
         self.router = Router(self.providers, config.models.default)
         self._config = config
-        self._keys = load_keys(config.auth, environment)
         self._database = open_database(database_url(config), config.database.timeout)
         self._store = SqlStore(self._database)
+        self._audit = AuditLog(self._database)
+        self._key_store = KeyStore(self._database)
+        self._stored_keys = StoredKeys(self._key_store)
+        self._keys = Authenticators(load_keys(config.auth, environment), self._stored_keys)
         prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()})
         self._chat = ChatService(self.router, Recorder(self._store), prices, timeout=config.limits.request_timeout)
         self._passthrough = Passthrough(config.proxy, timeout=config.limits.request_timeout)
@@ -90,10 +109,10 @@ class App:
 
     async def serve(self, addresses: Sequence[str], stop: asyncio.Event) -> None:
         """Serves gRPC on `addresses` until `stop` is set, then stops gracefully. Raises `OSError` for one that is taken."""
-        server = Server(CallInterceptor(self._keys, _renderers()), self._services())
+        server = Server(CallInterceptor(self._keys, _scopes(), _renderers(), self._audit), self._services())
         for address in addresses:
             server.listen(address)
-        keeping = asyncio.create_task(self._keep_history())
+        keeping = asyncio.create_task(self._keep_house())
         await server.start()
         log.info("serving", addresses=list(addresses), models=len(self.router.models()), default=self.router.default)
         await stop.wait()
@@ -102,6 +121,8 @@ class App:
         await self._chat.settled(SETTLING)
         keeping.cancel()
         await asyncio.wait([keeping])
+        with suppress(StoreUnavailable):
+            await self._audit.write()
         await self._database.close()
         for provider, _ in self.providers:
             await provider.close()
@@ -109,14 +130,16 @@ class App:
         await self._contexts.close()
         log.info("stopped")
 
-    async def _keep_history(self) -> None:
-        """Says that this process lives, and settles the turns of those that do not."""
+    async def _keep_house(self) -> None:
+        """Says that this process lives, settles the turns of those that do not, and writes what need not be written at once."""
         while True:
             try:
                 await self._store.heartbeat()
                 settled = await self._store.settle()
                 if settled:
                     log.warning("turns of a process that is gone were settled", count=settled)
+                await self._stored_keys.write_uses()
+                await self._audit.write()
             except StoreUnavailable:
                 pass  # the store has told why
             await asyncio.sleep(HEARTBEAT)
@@ -134,11 +157,13 @@ class App:
         chats = assistant.AssistantServicer(self._chat, self._store, self._config.personas)
         proxies = proxy.ProxyServicer(self._passthrough)
         clients = analytics.AnalyticsServicer(self._chat, self._contexts)
+        admin = AdminServicer(self._key_store, self._audit)
         measured = engine.EngineServicer(self._chat, self.router, self._keys, self._config.engine.own_key_providers)
         return [
             (_name(chat_pb2, "ChatService"), lambda s: chat_pb2_grpc.add_ChatServiceServicer_to_server(chat, s)),
             (_name(models_pb2, "ModelService"), lambda s: models_pb2_grpc.add_ModelServiceServicer_to_server(models, s)),
             (_name(history_pb2, "HistoryService"), lambda s: history_pb2_grpc.add_HistoryServiceServicer_to_server(history, s)),
+            (_name(admin_pb2, "AdminService"), lambda s: admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, s)),
             (_name(openai_pb2, "OpenAIService"), lambda s: openai_pb2_grpc.add_OpenAIServiceServicer_to_server(dialect, s)),
             (
                 _name(assistant_pb2, "AssistantService"),
@@ -159,6 +184,23 @@ async def until_told(app: App, addresses: Sequence[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await app.serve(addresses, stop)
+
+
+def _scopes() -> dict[str, Scope]:
+    """What a caller of each service needs, and of the methods that differ."""
+    chats = _name(assistant_pb2, "AssistantService")
+    return {
+        _name(chat_pb2, "ChatService"): Scope.CHAT,
+        _name(models_pb2, "ModelService"): Scope.CHAT,
+        _name(history_pb2, "HistoryService"): Scope.HISTORY,
+        _name(admin_pb2, "AdminService"): Scope.ADMIN,
+        _name(openai_pb2, "OpenAIService"): Scope.CHAT,
+        _name(analytics_pb2, "AnalyticsService"): Scope.ADMIN,
+        _name(engine_pb2, "EngineService"): Scope.ENGINE,
+        _name(proxy_pb2, "ProxyService"): Scope.PROXY,
+        chats: Scope.HISTORY,
+        **{f"{chats}/{talk}": Scope.CHAT for talk in ("Generate", "GenerateStream", "Chat")},
+    }
 
 
 def _renderers() -> dict[str, ErrorRenderer]:

@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from antiphon.auth.keys import KEY_VARIABLE, new_key
+from antiphon.auth.keys import KEY_VARIABLE
+from antiphon.auth.secret import new_key
 from antiphon.banner import print_banner
 from antiphon.config import Config, ConfigError, ProviderConfig, database_url, load
 from antiphon.routing import Router

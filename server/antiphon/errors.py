@@ -12,6 +12,8 @@
     ├── MessageNotFound
     ├── ConversationChanged         it went on meanwhile
     ├── TurnNotComplete             the turn of that request id broke off
+    ├── KeyNotFound                 no API key of that id
+    ├── KeyRevoked                  it is revoked, or has expired
     ├── StoreUnavailable            the database is out of reach; nothing was changed
     ├── DeadlineExceeded            the call's own deadline
     ├── ShuttingDown
@@ -58,6 +60,8 @@ class Reason(StrEnum):
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
     TURN_NOT_COMPLETE = "TURN_NOT_COMPLETE"
     CONTEXT_UNAVAILABLE = "CONTEXT_UNAVAILABLE"
+    KEY_NOT_FOUND = "KEY_NOT_FOUND"
+    KEY_REVOKED = "KEY_REVOKED"
 
 
 class Violation(Struct, frozen=True):
@@ -219,6 +223,34 @@ class TurnNotComplete(AntiphonError):
         return {"message": self.message_id}
 
 
+class KeyNotFound(AntiphonError):
+    """No API key of that id."""
+
+    reason = Reason.KEY_NOT_FOUND
+
+    def __init__(self, key: str) -> None:
+        super().__init__("The key does not exist.")
+        self.key = key
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"key": self.key}
+
+
+class KeyRevoked(AntiphonError):
+    """The API key is revoked, or has expired: it cannot be changed any more."""
+
+    reason = Reason.KEY_REVOKED
+
+    def __init__(self, key: str) -> None:
+        super().__init__("The key is revoked, or has expired.")
+        self.key = key
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"key": self.key}
+
+
 class StoreUnavailable(AntiphonError):
     """The database is out of reach, full or too slow.
 
@@ -229,7 +261,7 @@ class StoreUnavailable(AntiphonError):
     retryable = True
 
     def __init__(self) -> None:
-        super().__init__("The history cannot be reached at the moment.")
+        super().__init__("The database cannot be reached at the moment.")
 
 
 class DeadlineExceeded(AntiphonError):

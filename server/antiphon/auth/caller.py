@@ -1,14 +1,27 @@
-"""Who makes the call that is going on: set where the key is checked, read where something belongs to somebody."""
+"""Who makes the call that is going on, and which call it is.
+
+Set where the credential is judged; read where something belongs to somebody, or is written down.
+"""
 
 from __future__ import annotations
 
 from contextvars import ContextVar
 
+from msgspec import Struct
+
 from antiphon.errors import PermissionDenied
-from antiphon.principal import Principal
+from antiphon.principal import Principal, Scope
+
+
+class Origin(Struct, frozen=True):
+    """Where a call comes from: its `x-request-id`, and the address that the edge saw."""
+
+    request_id: str
+    peer: str
+
 
 CALLER: ContextVar[Principal] = ContextVar("caller")
-
+ORIGIN: ContextVar[Origin] = ContextVar("origin")
 
 ANONYMOUS = Principal("", owner="", scopes=frozenset())
 """Who calls without a key, where that is not refused at once: nothing is theirs."""
@@ -19,7 +32,7 @@ def caller() -> Principal:
     return CALLER.get()
 
 
-def require_admin() -> None:
-    """Raises `PermissionDenied` unless the caller is an admin."""
-    if not CALLER.get().admin:
-        raise PermissionDenied("This needs an admin key.")
+def require(scope: Scope) -> None:
+    """Raises `PermissionDenied` unless the caller has the scope."""
+    if scope not in CALLER.get().scopes:
+        raise PermissionDenied("This needs an admin key." if scope is Scope.ADMIN else f"This needs a key with the scope {scope}.")

@@ -1,18 +1,13 @@
-"""Static API keys: who holds one is who the configuration says.
-
-Only digests of keys are kept in memory past the start. A key is 128 bits of chance or more, so a plain SHA-256 is enough: there is
-nothing to guess.
-"""
+"""Static API keys: who holds one is who the configuration says. Only digests of them are kept in memory past the start."""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-import secrets
 from collections.abc import Iterable, Mapping
 
 from pydantic import SecretStr
 
+from antiphon.auth.secret import digest
 from antiphon.config import AuthConfig, ConfigError
 from antiphon.principal import EVERYDAY, Principal, Scope
 
@@ -24,21 +19,16 @@ class KeyRing:
     """The keys that are good: an `Authenticator`."""
 
     def __init__(self, keys: Iterable[tuple[Principal, SecretStr]]) -> None:
-        self._principals = [(_digest(key.get_secret_value()), principal) for principal, key in keys]
+        self._principals = [(digest(key.get_secret_value()), principal) for principal, key in keys]
 
     async def authenticate(self, credential: str) -> Principal | None:
         """See `Authenticator`. Every key is compared, each in constant time."""
-        digest = _digest(credential)
+        given = digest(credential)
         found: Principal | None = None
         for known, principal in self._principals:
-            if hmac.compare_digest(known, digest):
+            if hmac.compare_digest(known, given):
                 found = principal
         return found
-
-
-def new_key() -> SecretStr:
-    """A new key: `sk-` and 256 bits of chance."""
-    return SecretStr(f"sk-{secrets.token_urlsafe(32)}")
 
 
 def load_keys(auth: AuthConfig, environment: Mapping[str, str]) -> KeyRing:
@@ -54,7 +44,3 @@ def load_keys(auth: AuthConfig, environment: Mapping[str, str]) -> KeyRing:
 def _principal(name: str, *, admin: bool) -> Principal:
     scopes = EVERYDAY | {Scope.ADMIN} if admin else EVERYDAY
     return Principal(name, owner=name, id=f"static:{name}", scopes=scopes)
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

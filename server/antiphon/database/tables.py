@@ -114,3 +114,40 @@ workers = Table(
     Column("seen", BigInteger, nullable=False),
 )
 """The processes that begin turns, and when each last said that it lives."""
+
+api_keys = Table(
+    "api_keys",
+    METADATA,
+    Column("id", ID, primary_key=True),
+    Column("digest", ID, nullable=False, unique=True),
+    Column("previous_digest", ID, unique=True),
+    Column("previous_until", BigInteger),
+    Column("hint", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("grants", Text, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("expires", BigInteger),
+    Column("revoked", BigInteger),
+    Column("last_used", BigInteger),
+    Index("api_keys_owner", "owner", "id"),
+)
+"""One row for each key that was ever made. `grants` is JSON; `previous_digest` is good until `previous_until`."""
+
+audit_events = Table(
+    "audit_events",
+    METADATA,
+    Column("id", ID, primary_key=True),
+    Column("time", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("peer", Text, nullable=False),
+    Index("audit_events_time", "time"),
+    Index("audit_events_actor", "actor", "id"),
+    Index("audit_events_action", "action", "id"),
+)
+"""What admins did, and which calls were refused; `count` in a row."""

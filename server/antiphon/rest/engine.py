@@ -20,10 +20,11 @@ from msgspec.structs import replace
 from pydantic import SecretStr
 
 from antiphon.auth.base import Authenticator
-from antiphon.auth.caller import ANONYMOUS, CALLER, caller
+from antiphon.auth.caller import ANONYMOUS, CALLER, caller, require
 from antiphon.chat import ChatService
 from antiphon.deadline import time_left
 from antiphon.errors import AntiphonError, InvalidRequest, ModelNotFound, ProviderNotFound, Reason, Unauthenticated, Violation
+from antiphon.principal import Scope
 from antiphon.reply import collect
 from antiphon.rest.body import invalid, parse
 from antiphon.rest.engine_answer import ChunkWriter, TextWriter, Writer, completion
@@ -111,6 +112,7 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
             principal = await self._keys.authenticate(key)
             if principal is not None:
                 CALLER.set(principal)
+                require(Scope.ENGINE)
                 structlog.contextvars.bind_contextvars(key=principal.name)
                 return
             if provider in self._own_key_providers:

@@ -33,6 +33,8 @@ _STATUSES = {
     Reason.TURN_NOT_COMPLETE: 409,
     Reason.STORE_UNAVAILABLE: 503,
     Reason.CONTEXT_UNAVAILABLE: 503,
+    Reason.KEY_NOT_FOUND: 404,
+    Reason.KEY_REVOKED: 409,
 }
 
 

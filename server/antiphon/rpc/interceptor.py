@@ -19,10 +19,13 @@ import grpc
 import structlog
 from google.api import httpbody_pb2
 from google.protobuf.message import DecodeError
+from msgspec import Struct
 
+from antiphon.auth.audit import REFUSED, AuditLog, Event
 from antiphon.auth.base import Authenticator, identify
-from antiphon.auth.caller import ANONYMOUS, CALLER
-from antiphon.errors import AntiphonError, InvalidRequest, told
+from antiphon.auth.caller import ANONYMOUS, CALLER, ORIGIN, Origin, require
+from antiphon.errors import AntiphonError, InvalidRequest, Reason, told
+from antiphon.principal import Scope
 from antiphon.rpc.status import DETAILS_KEY, code_of, status_of
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -42,6 +45,9 @@ OPEN_METHODS = frozenset({"/antiphon.rest.v1.EngineService/GetHealth"})
 BODY_KEY_METHODS = frozenset({"/antiphon.rest.v1.EngineService/CreateEngineChat"})
 """What may carry its key in the body: without `authorization` the caller is `ANONYMOUS`, and the servicer refuses it or not."""
 
+REFUSALS = frozenset({Reason.UNAUTHENTICATED, Reason.PERMISSION_DENIED})
+"""What the audit log wants to know of."""
+
 REQUEST_ID = "x-request-id"
 
 PIECE = 1024 * 1024
@@ -54,10 +60,21 @@ log = structlog.get_logger(__name__)
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler of the server, but those of `OPEN_SERVICES` and `OPEN_METHODS`."""
 
-    def __init__(self, keys: Authenticator, renderers: Mapping[str, ErrorRenderer]) -> None:
-        """`renderers` turn an error into an HTTP answer, by full name of REST service, or of a method that has its own."""
+    def __init__(
+        self,
+        keys: Authenticator,
+        scopes: Mapping[str, Scope],
+        renderers: Mapping[str, ErrorRenderer],
+        audit: AuditLog | None = None,
+    ) -> None:
+        """By full name of service, or of a method that differs: what a caller needs, and what turns an error into an HTTP answer.
+
+        `scopes` has every service that is wrapped. Refused calls go to `audit`.
+        """
         self._keys = keys
+        self._scopes = scopes
         self._renderers = renderers
+        self._audit = audit
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -77,13 +94,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return wrapped
 
     def _wrap(self, service: str, name: str, handler: Any) -> Handler:
-        render = self._renderers.get(f"{service}/{name}", self._renderers.get(service))
-        method = f"{service.rpartition('.')[2]}/{name}"
-        key_in_body = f"/{service}/{name}" in BODY_KEY_METHODS
+        full = f"{service}/{name}"
+        rules = _Rules(
+            f"{service.rpartition('.')[2]}/{name}",
+            self._scopes[full] if full in self._scopes else self._scopes[service],
+            self._renderers.get(full, self._renderers.get(service)),
+            f"/{full}" in BODY_KEY_METHODS,
+        )
         if handler.unary_unary:
 
             async def unary(request: Any, context: Context) -> Any:
-                async with _Call(self._keys, method, context, None):
+                async with _Call(self._keys, rules, context, self._audit):
                     if isinstance(request, InvalidRequest):
                         raise request
                     return await handler.unary_unary(request, context)
@@ -96,7 +117,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def stream(request: Any, context: Context) -> None:
             # grpc.aio does not close the generators of handlers; this does, so that a provider's call ends with its caller's.
             messages = handler.unary_stream(request, context)
-            async with _Call(self._keys, method, context, render, key_in_body=key_in_body) as call, aclosing(messages):
+            async with _Call(self._keys, rules, context, self._audit) as call, aclosing(messages):
                 if isinstance(request, InvalidRequest):
                     raise request
                 await call.write_all(messages)
@@ -116,25 +137,44 @@ def _reader(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return deserialize
 
 
+def peer_of(context: Context) -> str:
+    """Where a call comes from: the caller's address as the edge saw it, or else the address that is connected.
+
+    Only what comes through a unix socket or from this machine, as the edge does, is believed about others.
+    """
+    peer = str(context.peer())
+    if peer.startswith(("unix:", "ipv4:127.", "ipv6:%5B::1%5D")):
+        forwarded = next((str(value) for key, value in context.invocation_metadata() or () if key == "x-forwarded-for"), "")
+        return forwarded.rpartition(",")[2].strip() or peer
+    return peer
+
+
 def _pieces(body: httpbody_pb2.HttpBody) -> Iterator[httpbody_pb2.HttpBody]:
     """A body in pieces that are no larger than a message may be; Envoy puts them together."""
     for at in range(0, len(body.data), PIECE):
         yield httpbody_pb2.HttpBody(content_type=body.content_type if at == 0 else "", data=body.data[at : at + PIECE])
 
 
+class _Rules(Struct, frozen=True):
+    """What holds for a method. `render` None: its callers speak gRPC."""
+
+    method: str
+    scope: Scope
+    render: ErrorRenderer | None
+    key_in_body: bool
+
+
 class _Call:
     """One call, as a context: entered, it has a request id and a good key; left, it is logged, and its error is a status."""
 
-    __slots__ = ("_context", "_key_in_body", "_keys", "_method", "_render", "_request_id", "_start", "_written")
+    __slots__ = ("_audit", "_context", "_keys", "_principal", "_request_id", "_rules", "_start", "_written")
 
-    def __init__(
-        self, keys: Authenticator, method: str, context: Context, render: ErrorRenderer | None, *, key_in_body: bool = False
-    ) -> None:
+    def __init__(self, keys: Authenticator, rules: _Rules, context: Context, audit: AuditLog | None) -> None:
         self._keys = keys
-        self._key_in_body = key_in_body
-        self._method = method
+        self._rules = rules
         self._context = context
-        self._render = render
+        self._audit = audit
+        self._principal = ANONYMOUS
         self._request_id = ""
         self._start = time.monotonic()
         self._written = False
@@ -146,17 +186,21 @@ class _Call:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=self._request_id)
         try:
-            if self._render is None:
+            if self._rules.render is None:
                 # REST callers get it from Envoy, which spares them a write of its own here.
                 await self._context.send_initial_metadata(((REQUEST_ID, self._request_id),))
             authorization = str(metadata.get("authorization", "")) or None
-            anonymous = authorization is None and self._key_in_body
-            principal = ANONYMOUS if anonymous else await identify(self._keys, authorization)
+            if authorization is not None or not self._rules.key_in_body:
+                self._principal = await identify(self._keys, authorization)
+            CALLER.set(self._principal)
+            if self._rules.scope is Scope.ADMIN:
+                ORIGIN.set(Origin(self._request_id, peer_of(self._context)))
+            if self._principal is not ANONYMOUS:
+                require(self._rules.scope)
         except AntiphonError as error:
             await self._fail(error)
             raise  # not reached: `_fail` aborts
-        CALLER.set(principal)
-        structlog.contextvars.bind_contextvars(key=principal.name)
+        structlog.contextvars.bind_contextvars(key=self._principal.name)
         return self
 
     async def write_all(self, messages: AsyncIterator[Any]) -> None:
@@ -184,8 +228,12 @@ class _Call:
         """Tells the caller, and aborts the call: raises."""
         code = code_of(error)
         self._log(code.name, reason=error.reason)
-        if self._render is not None and not self._written:
-            status, headers, body = self._render(error)
+        if self._audit is not None and error.reason in REFUSALS:
+            actor = CALLER.get(self._principal).id
+            event = Event(REFUSED, actor, self._rules.method, error.reason, self._request_id, peer_of(self._context))
+            self._audit.refused(event)
+        if self._rules.render is not None and not self._written:
+            status, headers, body = self._rules.render(error)
             metadata = (("x-http-status", str(status)), *headers.items())
             await self._context.send_initial_metadata(metadata)
             await self._context.write(httpbody_pb2.HttpBody(content_type="application/json", data=body))
@@ -194,4 +242,4 @@ class _Call:
 
     def _log(self, code: str, **fields: Any) -> None:
         duration = round((time.monotonic() - self._start) * 1000, 1)
-        log.info("call", method=self._method, code=code, duration_ms=duration, **fields)
+        log.info("call", method=self._rules.method, code=code, duration_ms=duration, **fields)

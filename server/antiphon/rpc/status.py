@@ -37,6 +37,8 @@ _CODES = {
     Reason.TURN_NOT_COMPLETE: grpc.StatusCode.ABORTED,
     Reason.STORE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Reason.CONTEXT_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.KEY_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.KEY_REVOKED: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 

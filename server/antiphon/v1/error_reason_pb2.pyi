@@ -130,6 +130,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
         { "reason": "CONTEXT_UNAVAILABLE", "domain": "antiphon", "metadata": { "client": "acme-retail" } }
     """
+    ERROR_REASON_KEY_NOT_FOUND: _ErrorReason.ValueType  # 30
+    """There is no key of that id. NOT_FOUND.
+
+        { "reason": "KEY_NOT_FOUND", "domain": "antiphon", "metadata": { "key": "0198..." } }
+    """
+    ERROR_REASON_KEY_REVOKED: _ErrorReason.ValueType  # 31
+    """The key is revoked, or has expired, and cannot be changed any more. FAILED_PRECONDITION.
+
+        { "reason": "KEY_REVOKED", "domain": "antiphon", "metadata": { "key": "0198..." } }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: the `reason` of the google.rpc.ErrorInfo that every status of this API carries, without the prefix
@@ -243,5 +253,15 @@ ERROR_REASON_CONTEXT_UNAVAILABLE: ErrorReason.ValueType  # 20
 """The source of what a client's conversations begin with is out of reach, and nothing older of it is known. UNAVAILABLE.
 
     { "reason": "CONTEXT_UNAVAILABLE", "domain": "antiphon", "metadata": { "client": "acme-retail" } }
+"""
+ERROR_REASON_KEY_NOT_FOUND: ErrorReason.ValueType  # 30
+"""There is no key of that id. NOT_FOUND.
+
+    { "reason": "KEY_NOT_FOUND", "domain": "antiphon", "metadata": { "key": "0198..." } }
+"""
+ERROR_REASON_KEY_REVOKED: ErrorReason.ValueType  # 31
+"""The key is revoked, or has expired, and cannot be changed any more. FAILED_PRECONDITION.
+
+    { "reason": "KEY_REVOKED", "domain": "antiphon", "metadata": { "key": "0198..." } }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

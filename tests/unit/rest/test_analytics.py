@@ -30,7 +30,7 @@ from antiphon.principal import Principal
 from antiphon.rest import analytics
 from antiphon.rest.v1 import analytics_pb2
 from antiphon.routing import Router
-from tests.unit.rest.caller import ADMIN, USER, Context, as_caller
+from tests.unit.rest.caller import ADMIN, Context, as_caller
 from tests.unit.scripted import NO_PRICES, NO_STORE, START, STOP, USAGE, ScriptedProvider
 
 HELLO = m.Message(m.Role.USER, (m.Text("Hello"),))
@@ -108,14 +108,6 @@ async def test_a_tool_call_stands_beside_the_content() -> None:
         "content": None,
         "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
     }
-
-
-async def test_it_wants_an_admin_before_it_looks_at_the_body() -> None:
-    """A good key is not enough."""
-    provider = ScriptedProvider()
-    with pytest.raises(PermissionDenied):
-        await called(provider, {"messages": "nonsense"}, caller=USER)
-    assert provider.requests == []
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ async def test_pins() -> None:
     [
         (Unauthenticated("No key."), 401, "No key."),
         (ConversationNotFound("x"), 404, "The conversation does not exist."),
-        (StoreUnavailable(), 503, "The history cannot be reached at the moment."),
+        (StoreUnavailable(), 503, "The database cannot be reached at the moment."),
         (ProviderRateLimited("Busy.", provider="p", retry_after=2.1), 429, "Busy."),
         (
             InvalidRequest("x", (Violation(("chat_history", 0, "role"), "Field required"), Violation((), "Odd."))),

@@ -10,7 +10,7 @@ from google.protobuf import field_mask_pb2
 from pydantic import SecretStr
 
 from antiphon.auth.keys import KeyRing
-from antiphon.principal import Principal
+from antiphon.principal import Principal, Scope
 from antiphon.rpc.history import HistoryServicer
 from antiphon.rpc.interceptor import CallInterceptor
 from antiphon.rpc.server import Server
@@ -30,7 +30,9 @@ async def serving(port: int) -> AsyncGenerator[Any, None]:
         history_pb2_grpc.add_HistoryServiceServicer_to_server(servicer, server)
 
     keys = KeyRing([(Principal(name, owner=name), SecretStr(f"sk-{name}")) for name in ("me", "other")])
-    server = Server(CallInterceptor(keys, {}), [("antiphon.v1.HistoryService", register)])
+    server = Server(
+        CallInterceptor(keys, {"antiphon.v1.HistoryService": Scope.HISTORY}, {}), [("antiphon.v1.HistoryService", register)]
+    )
     server.listen(f"127.0.0.1:{port}")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

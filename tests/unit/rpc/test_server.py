@@ -19,7 +19,7 @@ from antiphon.chat import ChatService
 from antiphon.errors import ProviderProtocolError, ProviderRateLimited
 from antiphon.history.recorder import Recorder
 from antiphon.messages import TextDelta, Usage
-from antiphon.principal import Principal
+from antiphon.principal import Principal, Scope
 from antiphon.rest import openai
 from antiphon.rest.v1 import openai_pb2, openai_pb2_grpc
 from antiphon.routing import Router
@@ -32,6 +32,7 @@ from tests.unit.scripted import NO_PRICES, NO_STORE, START, STOP, ScriptedProvid
 
 KEY = (("authorization", "Bearer sk-test"),)
 REST_SERVICE = "antiphon.rest.v1.OpenAIService"
+SCOPES = dict.fromkeys(("antiphon.v1.ChatService", "antiphon.v1.ModelService", REST_SERVICE), Scope.CHAT)
 HELLO = chat_pb2.GenerateRequest(messages=[message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="Hello")])])
 
 
@@ -64,7 +65,7 @@ async def running(provider: ScriptedProvider, unused_port: int) -> AsyncGenerato
         ),
     ]
     keys = KeyRing([(Principal("test", owner="test"), SecretStr("sk-test"))])
-    server = Server(CallInterceptor(keys, {REST_SERVICE: openai.render_error}), registrations)
+    server = Server(CallInterceptor(keys, SCOPES, {REST_SERVICE: openai.render_error}), registrations)
     server.listen(f"127.0.0.1:{unused_port}")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{unused_port}") as channel:

@@ -1,0 +1,209 @@
+"""API keys in the database: made, listed, revoked, rotated, found. Every change is recorded in the audit log with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+from pydantic import SecretStr
+from sqlalchemy import Connection, bindparam, insert, or_, select, update
+
+from antiphon.auth import audit
+from antiphon.auth.secret import digest, new_key
+from antiphon.database import clock, paging, text
+from antiphon.database.base import Database
+from antiphon.database.ids import is_id, new_id
+from antiphon.database.tables import api_keys
+from antiphon.errors import KeyNotFound, KeyRevoked
+from antiphon.principal import EVERYDAY, UNLIMITED, Principal, Quota, Scope
+
+MAX_NAME: Final = 100
+MAX_OWNER: Final = 200
+MAX_MODELS: Final = 100
+MAX_MODEL: Final = 200
+LONGEST_OVERLAP: Final = timedelta(days=7)
+
+_HINT: Final = 4
+
+
+class Grants(Struct, frozen=True, omit_defaults=True):
+    """What a key opens, as it is stored."""
+
+    scopes: tuple[Scope, ...]
+    models: tuple[str, ...] = ()
+    quota: Quota = UNLIMITED
+
+
+class StoredKey(Struct, frozen=True):
+    """A key without its secret. Times are in UTC."""
+
+    id: str
+    hint: str
+    name: str
+    owner: str
+    grants: Grants
+    created: datetime
+    expires: datetime | None
+    revoked: datetime | None
+    last_used: datetime | None
+
+    @property
+    def principal(self) -> Principal:
+        """Who calls with it."""
+        grants = self.grants
+        return Principal(self.name, self.owner, f"key:{self.id}", frozenset(grants.scopes), grants.models, grants.quota)
+
+    def good_at(self, time: datetime) -> bool:
+        """Whether it is neither revoked nor expired then."""
+        return self.revoked is None and (self.expires is None or time < self.expires)
+
+
+class KeyPage(Struct, frozen=True):
+    """One page of keys; `next_token` asks for the next one, and is empty at the end."""
+
+    keys: tuple[StoredKey, ...]
+    next_token: str
+
+
+class _Token(Struct, frozen=True, array_like=True, tag="k"):
+    id: str
+    filters: tuple[str, bool]
+
+
+_grants: Final = msgspec.json.Decoder(Grants)
+_COLUMNS: Final = tuple(
+    api_keys.c[name] for name in ("id", "hint", "name", "owner", "grants", "created", "expires", "revoked", "last_used")
+)
+_ONE: Final = select(*_COLUMNS).where(api_keys.c.id == bindparam("key"))
+_BY_DIGEST: Final = select(*_COLUMNS).where(
+    or_(
+        api_keys.c.digest == bindparam("given"),
+        (api_keys.c.previous_digest == bindparam("given")) & (api_keys.c.previous_until > bindparam("now")),
+    )
+)
+_USED: Final = update(api_keys).where(api_keys.c.id == bindparam("key")).values(last_used=bindparam("time"))
+
+
+class KeyStore:
+    """Shared by all calls of a process. Every method raises `StoreUnavailable`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(
+        self, *, name: str, owner: str, grants: Grants, expires: datetime | None, actor: str, origin: tuple[str, str]
+    ) -> tuple[StoredKey, SecretStr]:
+        """A new key and its secret, which is kept nowhere. `origin` is a request id and a peer. Raises `InvalidRequest`."""
+        text.check(name, "key.name", MAX_NAME)
+        text.check(owner, "key.owner", MAX_OWNER)
+        for model in grants.models:
+            text.check(model, "key.models", MAX_MODEL)
+        secret = new_key()
+        values = {
+            "id": new_id(),
+            "digest": digest(secret.get_secret_value()).hex(),
+            "hint": secret.get_secret_value()[-_HINT:],
+            "name": name,
+            "owner": owner or name,
+            "grants": msgspec.json.encode(grants).decode(),
+            "created": clock.now(),
+            "expires": None if expires is None else clock.stored(expires),
+        }
+
+        def work(connection: Connection) -> StoredKey:
+            row = connection.execute(insert(api_keys).returning(*_COLUMNS), values).one()
+            audit.record(connection, audit.Event("keys.create", actor, row.id, "", *origin))
+            return _stored(row)
+
+        return await self._database.write(work), secret
+
+    async def get(self, key: str) -> StoredKey:
+        """Raises `KeyNotFound`."""
+        return await self._database.read(lambda connection: _find(connection, key))
+
+    async def list(self, *, size: int, token: str = "", owner: str = "", revoked: bool = False) -> KeyPage:
+        """The newest first. Raises `InvalidRequest` for a page token that is not of this list."""
+        query = select(*_COLUMNS).order_by(api_keys.c.id.desc()).limit(size + 1)
+        if owner:
+            query = query.where(api_keys.c.owner == text.clean(owner))
+        if not revoked:
+            query = query.where(api_keys.c.revoked.is_(None))
+        if token:
+            after = paging.read_token(token, _Token)
+            if after.filters != (owner, revoked) or not is_id(after.id):
+                raise paging.bad_token()
+            query = query.where(api_keys.c.id < after.id)
+        found = await self._database.read(lambda connection: connection.execute(query).all())
+        more = len(found) > size
+        following = paging.token(_Token(found[size - 1].id, (owner, revoked))) if more else ""
+        return KeyPage(tuple(map(_stored, found[:size])), following)
+
+    async def revoke(self, key: str, *, actor: str, origin: tuple[str, str]) -> StoredKey:
+        """Ends a key; one that is revoked stays as it is. Raises `KeyNotFound`."""
+
+        def work(connection: Connection) -> StoredKey:
+            found = _find(connection, key)
+            if found.revoked is not None:
+                return found
+            change = update(api_keys).where(api_keys.c.id == key).values(revoked=clock.now()).returning(*_COLUMNS)
+            row = connection.execute(change).one()
+            audit.record(connection, audit.Event("keys.revoke", actor, key, "", *origin))
+            return _stored(row)
+
+        return await self._database.write(work)
+
+    async def rotate(self, key: str, *, overlap: timedelta, actor: str, origin: tuple[str, str]) -> tuple[StoredKey, SecretStr]:
+        """Another secret for a key; the one before stays good for `overlap`. Raises `KeyNotFound`, `KeyRevoked`."""
+        secret = new_key()
+
+        def work(connection: Connection) -> StoredKey:
+            now = clock.now()
+            if not _find(connection, key).good_at(clock.read(now)):
+                raise KeyRevoked(key)
+            change = (
+                update(api_keys)
+                .where(api_keys.c.id == key)
+                .values(
+                    digest=digest(secret.get_secret_value()).hex(),
+                    hint=secret.get_secret_value()[-_HINT:],
+                    previous_digest=api_keys.c.digest,
+                    previous_until=now + overlap // timedelta(microseconds=1),
+                )
+            )
+            row = connection.execute(change.returning(*_COLUMNS)).one()
+            audit.record(connection, audit.Event("keys.rotate", actor, key, "", *origin))
+            return _stored(row)
+
+        return await self._database.write(work), secret
+
+    async def find(self, given: bytes) -> StoredKey | None:
+        """The key whose secret has this digest, revoked or expired ones too; None if there is none."""
+        at = {"given": given.hex(), "now": clock.now()}
+        row = await self._database.read(lambda connection: connection.execute(_BY_DIGEST, at).first())
+        return None if row is None else _stored(row)
+
+    async def write_uses(self, uses: Mapping[str, datetime]) -> None:
+        """Takes note of when keys were last used, by id."""
+        rows = [{"key": key, "time": clock.stored(time)} for key, time in sorted(uses.items())]
+        await self._database.write(lambda connection: connection.execute(_USED, rows) and None)
+
+
+def everyday(scopes: Sequence[Scope]) -> tuple[Scope, ...]:
+    """The scopes that are meant: none named stands for all but that of admins."""
+    return tuple(sorted(set(scopes) or EVERYDAY))
+
+
+def _find(connection: Connection, key: str) -> StoredKey:
+    row = connection.execute(_ONE, {"key": key}).first() if is_id(key) else None
+    if row is None:
+        raise KeyNotFound(key[:MAX_NAME])
+    return _stored(row)
+
+
+def _stored(row: Sequence[Any]) -> StoredKey:
+    id_, hint, name, owner, grants, created, expires, revoked, last_used = row
+    times = (None if time is None else clock.read(time) for time in (expires, revoked, last_used))
+    return StoredKey(id_, hint, name, owner, _grants.decode(grants), clock.read(created), *times)
