@@ -37,6 +37,7 @@ _CODES = {
     Reason.TURN_NOT_COMPLETE: grpc.StatusCode.ABORTED,
     Reason.STORE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Reason.CONTEXT_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.IDENTITY_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
 }
 
 

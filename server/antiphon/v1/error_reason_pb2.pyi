@@ -130,6 +130,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
         { "reason": "CONTEXT_UNAVAILABLE", "domain": "antiphon", "metadata": { "client": "acme-retail" } }
     """
+    ERROR_REASON_IDENTITY_UNAVAILABLE: _ErrorReason.ValueType  # 21
+    """The issuer of the caller's token is out of reach, and what is known of its keys is not enough to judge the token. UNAVAILABLE;
+    RetryInfo tells when to try again. `issuer` is the name that the gateway's configuration has for it.
+
+        { "reason": "IDENTITY_UNAVAILABLE", "domain": "antiphon", "metadata": { "issuer": "corp" } }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: the `reason` of the google.rpc.ErrorInfo that every status of this API carries, without the prefix
@@ -243,5 +249,11 @@ ERROR_REASON_CONTEXT_UNAVAILABLE: ErrorReason.ValueType  # 20
 """The source of what a client's conversations begin with is out of reach, and nothing older of it is known. UNAVAILABLE.
 
     { "reason": "CONTEXT_UNAVAILABLE", "domain": "antiphon", "metadata": { "client": "acme-retail" } }
+"""
+ERROR_REASON_IDENTITY_UNAVAILABLE: ErrorReason.ValueType  # 21
+"""The issuer of the caller's token is out of reach, and what is known of its keys is not enough to judge the token. UNAVAILABLE;
+RetryInfo tells when to try again. `issuer` is the name that the gateway's configuration has for it.
+
+    { "reason": "IDENTITY_UNAVAILABLE", "domain": "antiphon", "metadata": { "issuer": "corp" } }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
