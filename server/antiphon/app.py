@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 import grpc
 import structlog
 
+from antiphon.auth.base import Authenticator, Authenticators
 from antiphon.auth.keys import load_keys
+from antiphon.auth.tokens import load_tokens
 from antiphon.chat import ChatService
 from antiphon.config import Config, ConfigError, ProviderConfig, database_url
 from antiphon.context import Contexts
@@ -72,7 +74,9 @@ class App:
         ]
         self.router = Router(self.providers, config.models.default)
         self._config = config
-        self._keys = load_keys(config.auth, environment)
+        keys = load_keys(config.auth, environment)
+        self._tokens = load_tokens(config.auth, environment)
+        self._callers: Authenticator = Authenticators(keys, self._tokens) if config.auth.tokens else keys
         self._database = open_database(database_url(config), config.database.timeout)
         self._store = SqlStore(self._database)
         prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()})
@@ -90,7 +94,7 @@ class App:
 
     async def serve(self, addresses: Sequence[str], stop: asyncio.Event) -> None:
         """Serves gRPC on `addresses` until `stop` is set, then stops gracefully. Raises `OSError` for one that is taken."""
-        server = Server(CallInterceptor(self._keys, _renderers()), self._services())
+        server = Server(CallInterceptor(self._callers, _renderers()), self._services())
         for address in addresses:
             server.listen(address)
         keeping = asyncio.create_task(self._keep_history())
@@ -107,6 +111,7 @@ class App:
             await provider.close()
         await self._passthrough.close()
         await self._contexts.close()
+        await self._tokens.close()
         log.info("stopped")
 
     async def _keep_history(self) -> None:
@@ -134,7 +139,7 @@ class App:
         chats = assistant.AssistantServicer(self._chat, self._store, self._config.personas)
         proxies = proxy.ProxyServicer(self._passthrough)
         clients = analytics.AnalyticsServicer(self._chat, self._contexts)
-        measured = engine.EngineServicer(self._chat, self.router, self._keys, self._config.engine.own_key_providers)
+        measured = engine.EngineServicer(self._chat, self.router, self._callers, self._config.engine.own_key_providers)
         return [
             (_name(chat_pb2, "ChatService"), lambda s: chat_pb2_grpc.add_ChatServiceServicer_to_server(chat, s)),
             (_name(models_pb2, "ModelService"), lambda s: models_pb2_grpc.add_ModelServiceServicer_to_server(models, s)),
