@@ -48,6 +48,10 @@ _SHAPE: Final = re.compile(r"[\w-]+\.([\w-]+)\.[\w-]*", re.ASCII)
 _TYPES: Final = ("jwt", "at+jwt", "application/at+jwt")
 """What `typ` may be, if it is there: what was made for another end, such as a logout, is no access token (RFC 8725, 3.11)."""
 
+_USES: Final = ("token_use", "token_type", "typ")
+_OTHER_USES: Final = ("refresh", "refresh_token", "offline", "logout")
+"""Claims in which issuers say what a token is for, and what no access token says there: some sign refresh tokens alike."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -140,6 +144,8 @@ class Issuer:
         try:
             claims: dict[str, Any] = orjson.loads(self._payload(token, keys))
             self._claims.validate(claims)
+            if any(str(claims.get(use)).lower() in _OTHER_USES for use in _USES):
+                self._refuse("other_use")
             return self._mapping.principal(claims), float(claims["exp"])
         except ExpiredTokenError:
             self._refuse("expired", "The token has expired.")

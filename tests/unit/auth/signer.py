@@ -21,7 +21,7 @@ SECRET = "a-secret-of-thirty-two-bytes-or-more"
 @cache
 def key(name: str) -> Key:
     """The key of this name, the same each time: its kind, and a number."""
-    match name.split("-")[0]:
+    match name.split("-", maxsplit=1)[0]:
         case "rsa":
             return RSAKey.generate_key(2048, {"kid": name})
         case "short":

@@ -67,7 +67,9 @@ def test_what_is_no_such_key_is_passed_over(odd: Any) -> None:
     assert parse(jwks(odd)).keys == ()
 
 
-@pytest.mark.parametrize("data", [b"", b"<html>", b"[]", b"5", b"{}", b'{"keys": {}}', b'{"keys": null}', b'{"keys": "x"}', b"\xff"])
+@pytest.mark.parametrize(
+    "data", [b"", b"<html>", b"[]", b"5", b"{}", b'{"keys": {}}', b'{"keys": null}', b'{"keys": "x"}', b"\xff"]
+)
 def test_what_is_no_key_set_is_told(data: bytes) -> None:
     """And nothing of what it says."""
     with pytest.raises(KeysUnusable):

@@ -177,6 +177,10 @@ async def test_one_audience_of_several_is_enough(aud: Any) -> None:
         {"sub": "\ud800"},
         {"sub": "a" * 256},
         {"jti": 5},
+        {"token_use": "refresh"},
+        {"token_type": "refresh_token"},
+        {"typ": "Refresh"},
+        {"typ": "Offline"},
     ],
 )
 async def test_claims_that_are_not_right_are_refused(wrong: dict[str, Any]) -> None:
@@ -379,7 +383,17 @@ async def test_a_huge_token_is_not_looked_at() -> None:
 
 @pytest.mark.parametrize(
     "credential",
-    ["sk-abc", "", "a.b", "a.b.c", "a.b.c.d", "é.é.é", "sk-or.v1.abc", sign(claims(iss="https://other.test")), sign(claims(aud="api"))],
+    [
+        "sk-abc",
+        "",
+        "a.b",
+        "a.b.c",
+        "a.b.c.d",
+        "é.é.é",
+        "sk-or.v1.abc",
+        sign(claims(iss="https://other.test")),
+        sign(claims(aud="api")),
+    ],
 )
 async def test_another_credential_is_none_of_this_kind(credential: str) -> None:
     """A key of a provider's own may look like a token, and may be one that is meant for the provider: it is left alone."""
