@@ -16,6 +16,7 @@ from antiphon.auth.base import Authenticators
 from antiphon.auth.key_store import KeyStore
 from antiphon.auth.keys import load_keys
 from antiphon.auth.stored import StoredKeys
+from antiphon.auth.tokens import load_tokens
 from antiphon.chat import ChatService
 from antiphon.config import Config, ConfigError, ProviderConfig, database_url
 from antiphon.context import Contexts
@@ -93,7 +94,8 @@ class App:
         self._audit = AuditLog(self._database)
         self._key_store = KeyStore(self._database)
         self._stored_keys = StoredKeys(self._key_store)
-        self._keys = Authenticators(load_keys(config.auth, environment), self._stored_keys)
+        self._tokens = load_tokens(config.auth, environment)
+        self._callers = Authenticators(load_keys(config.auth, environment), self._stored_keys, self._tokens)
         prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()})
         self._chat = ChatService(self.router, Recorder(self._store), prices, timeout=config.limits.request_timeout)
         self._passthrough = Passthrough(config.proxy, timeout=config.limits.request_timeout)
@@ -109,7 +111,7 @@ class App:
 
     async def serve(self, addresses: Sequence[str], stop: asyncio.Event) -> None:
         """Serves gRPC on `addresses` until `stop` is set, then stops gracefully. Raises `OSError` for one that is taken."""
-        server = Server(CallInterceptor(self._keys, _scopes(), _renderers(), self._audit), self._services())
+        server = Server(CallInterceptor(self._callers, _scopes(), _renderers(), self._audit), self._services())
         for address in addresses:
             server.listen(address)
         keeping = asyncio.create_task(self._keep_house())
@@ -128,6 +130,7 @@ class App:
             await provider.close()
         await self._passthrough.close()
         await self._contexts.close()
+        await self._tokens.close()
         log.info("stopped")
 
     async def _keep_house(self) -> None:
@@ -158,7 +161,7 @@ class App:
         proxies = proxy.ProxyServicer(self._passthrough)
         clients = analytics.AnalyticsServicer(self._chat, self._contexts)
         admin = AdminServicer(self._key_store, self._audit)
-        measured = engine.EngineServicer(self._chat, self.router, self._keys, self._config.engine.own_key_providers)
+        measured = engine.EngineServicer(self._chat, self.router, self._callers, self._config.engine.own_key_providers)
         return [
             (_name(chat_pb2, "ChatService"), lambda s: chat_pb2_grpc.add_ChatServiceServicer_to_server(chat, s)),
             (_name(models_pb2, "ModelService"), lambda s: models_pb2_grpc.add_ModelServiceServicer_to_server(models, s)),

@@ -112,7 +112,7 @@ def up(config: ConfigOption = None) -> None:
         loaded = load(config)
         environment = dict(os.environ)
         made = None
-        if not loaded.auth.keys and not environment.get(KEY_VARIABLE, "").strip():
+        if not loaded.auth.keys and not loaded.auth.tokens and not environment.get(KEY_VARIABLE, "").strip():
             made = environment[KEY_VARIABLE] = new_key().get_secret_value()
         # A configuration that is not usable is told here, once, and not by each worker.
         first = [sys.executable, "-m", "antiphon", "migrate", "--json", *(["--config", str(config)] if config else [])]
@@ -201,12 +201,14 @@ def _settings(config: Config) -> dict[str, str]:
     database = parse(database_url(config))
     hidden = {name: "***" for name in database.query if "password" in name}
     limits, written = config.limits, config.log
+    none = "none" if config.auth.tokens else "one that `up` makes"
     return {
         "gRPC": config.grpc.listen,
         "REST": config.rest.listen,
         "workers": str(config.workers),
         "keys": ", ".join(f"{key.name} (admin)" if key.admin else key.name for key in config.auth.keys)
-        or (f"default (admin), in {KEY_VARIABLE}" if os.environ.get(KEY_VARIABLE, "").strip() else "one that `up` makes"),
+        or (f"default (admin), in {KEY_VARIABLE}" if os.environ.get(KEY_VARIABLE, "").strip() else none),
+        "tokens": ", ".join(f"{issuer.name}, signed by {issuer.issuer}" for issuer in config.auth.tokens) or "none",
         "database": database.update_query_dict(hidden).render_as_string(hide_password=True),
         "database timeout": f"{config.database.timeout:g} s",
         "limits": f"a call {limits.request_timeout:g} s, a stop {limits.drain:g} s",

@@ -4,6 +4,7 @@
     ├── InvalidRequest              the request is at fault; `violations` tell where
     │   └── Unsupported             the provider of the model has no such feature
     ├── Unauthenticated             no key, or not a good one
+    ├── IdentityUnavailable         whether a token is good cannot be told now
     ├── PermissionDenied            the key may not do this
     ├── ModelNotFound
     │   └── ProviderNotFound        no such provider, so none of its models
@@ -62,6 +63,7 @@ class Reason(StrEnum):
     CONTEXT_UNAVAILABLE = "CONTEXT_UNAVAILABLE"
     KEY_NOT_FOUND = "KEY_NOT_FOUND"
     KEY_REVOKED = "KEY_REVOKED"
+    IDENTITY_UNAVAILABLE = "IDENTITY_UNAVAILABLE"
 
 
 class Violation(Struct, frozen=True):
@@ -117,6 +119,22 @@ class Unauthenticated(AntiphonError):
     """No key, or not a good one."""
 
     reason = Reason.UNAUTHENTICATED
+
+
+class IdentityUnavailable(AntiphonError):
+    """The issuer of a token is out of reach, and what is known of its keys is not enough to judge the token."""
+
+    reason = Reason.IDENTITY_UNAVAILABLE
+    retryable = True
+
+    def __init__(self, issuer: str, *, retry_after: float | None = None) -> None:
+        """`issuer` is the name that the configuration has for it."""
+        super().__init__("The token cannot be checked at the moment: its issuer is out of reach.", retry_after=retry_after)
+        self.issuer = issuer
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"issuer": self.issuer}
 
 
 class PermissionDenied(AntiphonError):

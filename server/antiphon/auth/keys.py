@@ -32,10 +32,15 @@ class KeyRing:
 
 
 def load_keys(auth: AuthConfig, environment: Mapping[str, str]) -> KeyRing:
-    """The keys that the configuration names, or the one in ANTIPHON_KEY if it names none. Raises `ConfigError`."""
+    """The keys that the configuration names, or the one in ANTIPHON_KEY if it names none. Raises `ConfigError`.
+
+    There may be none where tokens are good too.
+    """
     if auth.keys:
         return KeyRing((_principal(key.name, admin=key.admin), key.key(environment)) for key in auth.keys)
     key = environment.get(KEY_VARIABLE, "").strip()
+    if not key and auth.tokens:
+        return KeyRing(())
     if not key:
         raise ConfigError(f"auth.keys: no key; name one there, or set {KEY_VARIABLE}")
     return KeyRing([(_principal("default", admin=True), SecretStr(key))])

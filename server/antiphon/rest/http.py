@@ -35,6 +35,7 @@ _STATUSES = {
     Reason.CONTEXT_UNAVAILABLE: 503,
     Reason.KEY_NOT_FOUND: 404,
     Reason.KEY_REVOKED: 409,
+    Reason.IDENTITY_UNAVAILABLE: 503,
 }
 
 

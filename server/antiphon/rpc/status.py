@@ -39,6 +39,7 @@ _CODES = {
     Reason.CONTEXT_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Reason.KEY_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Reason.KEY_REVOKED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.IDENTITY_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
 }
 
 

@@ -130,15 +130,21 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
         { "reason": "CONTEXT_UNAVAILABLE", "domain": "antiphon", "metadata": { "client": "acme-retail" } }
     """
-    ERROR_REASON_KEY_NOT_FOUND: _ErrorReason.ValueType  # 30
+    ERROR_REASON_KEY_NOT_FOUND: _ErrorReason.ValueType  # 22
     """There is no key of that id. NOT_FOUND.
 
         { "reason": "KEY_NOT_FOUND", "domain": "antiphon", "metadata": { "key": "0198..." } }
     """
-    ERROR_REASON_KEY_REVOKED: _ErrorReason.ValueType  # 31
+    ERROR_REASON_KEY_REVOKED: _ErrorReason.ValueType  # 23
     """The key is revoked, or has expired, and cannot be changed any more. FAILED_PRECONDITION.
 
         { "reason": "KEY_REVOKED", "domain": "antiphon", "metadata": { "key": "0198..." } }
+    """
+    ERROR_REASON_IDENTITY_UNAVAILABLE: _ErrorReason.ValueType  # 21
+    """The issuer of the caller's token is out of reach, and what is known of its keys is not enough to judge the token. UNAVAILABLE;
+    RetryInfo tells when to try again. `issuer` is the name that the gateway's configuration has for it.
+
+        { "reason": "IDENTITY_UNAVAILABLE", "domain": "antiphon", "metadata": { "issuer": "corp" } }
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -254,14 +260,20 @@ ERROR_REASON_CONTEXT_UNAVAILABLE: ErrorReason.ValueType  # 20
 
     { "reason": "CONTEXT_UNAVAILABLE", "domain": "antiphon", "metadata": { "client": "acme-retail" } }
 """
-ERROR_REASON_KEY_NOT_FOUND: ErrorReason.ValueType  # 30
+ERROR_REASON_KEY_NOT_FOUND: ErrorReason.ValueType  # 22
 """There is no key of that id. NOT_FOUND.
 
     { "reason": "KEY_NOT_FOUND", "domain": "antiphon", "metadata": { "key": "0198..." } }
 """
-ERROR_REASON_KEY_REVOKED: ErrorReason.ValueType  # 31
+ERROR_REASON_KEY_REVOKED: ErrorReason.ValueType  # 23
 """The key is revoked, or has expired, and cannot be changed any more. FAILED_PRECONDITION.
 
     { "reason": "KEY_REVOKED", "domain": "antiphon", "metadata": { "key": "0198..." } }
+"""
+ERROR_REASON_IDENTITY_UNAVAILABLE: ErrorReason.ValueType  # 21
+"""The issuer of the caller's token is out of reach, and what is known of its keys is not enough to judge the token. UNAVAILABLE;
+RetryInfo tells when to try again. `issuer` is the name that the gateway's configuration has for it.
+
+    { "reason": "IDENTITY_UNAVAILABLE", "domain": "antiphon", "metadata": { "issuer": "corp" } }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

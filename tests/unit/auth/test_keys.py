@@ -8,6 +8,7 @@ from antiphon.auth.keys import KeyRing, load_keys
 from antiphon.config import AuthConfig, ConfigError, KeyConfig
 from antiphon.errors import Unauthenticated
 from antiphon.principal import EVERYDAY, Principal, Scope
+from tests.unit.auth.signer import config
 
 DEV = Principal("dev", owner="dev", id="static:dev")
 OPS = Principal("ops", owner="ops", id="static:ops", scopes=EVERYDAY | {Scope.ADMIN})
@@ -40,6 +41,13 @@ async def test_keys_come_from_where_the_configuration_says() -> None:
     for auth in (named, AuthConfig()):
         with pytest.raises(ConfigError):
             load_keys(auth, {})
+
+
+async def test_there_may_be_no_key_where_tokens_are_good() -> None:
+    """The one in ANTIPHON_KEY is good all the same, if it is there."""
+    auth = AuthConfig(tokens=(config(),))
+    assert await load_keys(auth, {}).authenticate("") is None
+    assert await load_keys(auth, {"ANTIPHON_KEY": "k2"}).authenticate("k2") is not None
 
 
 def test_keys_are_kept_only_as_digests() -> None:

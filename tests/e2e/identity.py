@@ -1,0 +1,81 @@
+"""An identity provider that others wrote: nanoidp, in a process of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import httpx2
+import yaml
+
+CLIENT = ("robot", "robot-secret")
+PASSWORD = "user-password"
+
+
+class IdentityProvider:
+    """`ann` is a user, `boss` one in the group `llm-admins`, and `robot` a client of its own."""
+
+    def __init__(self, folder: Path, port: int, audience: str) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.given: list[str] = []
+        """Every token that it gave, so that a test can look for them where they should not be."""
+        client = dict(zip(("client_id", "client_secret"), CLIENT, strict=True))
+        settings = {
+            "config_version": 1,
+            "server": {"host": "127.0.0.1", "port": port},
+            "oauth": {"issuer": self.url, "audience": audience, "token_expiry_minutes": 5, "clients": [client]},
+        }
+        users = {"ann": {"password": PASSWORD}, "boss": {"password": PASSWORD, "groups": ["llm-admins"]}}
+        folder.mkdir()
+        (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
+        (folder / "users.yaml").write_text(yaml.safe_dump({"config_version": 1, "users": users}))
+        with (folder / "output.txt").open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "nanoidp", "--config", str(folder)],
+                cwd=folder,
+                env={"PATH": os.environ["PATH"], "HOME": str(folder)},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        self._http = httpx2.Client(base_url=self.url, trust_env=False, timeout=10)
+
+    def wait(self, seconds: float = 20) -> Self:
+        """Until it answers."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                self._http.get("/.well-known/openid-configuration").raise_for_status()
+            except httpx2.HTTPError:
+                assert self._process.poll() is None, "it ended"
+                assert time.monotonic() < end, "it never answered"
+                time.sleep(0.05)
+            else:
+                return self
+
+    def tokens(self, user: str | None = None) -> dict[str, Any]:
+        """What the token endpoint gives a user, or, for None, the client itself."""
+        grant = {"grant_type": "client_credentials"}
+        if user is not None:
+            grant = {"grant_type": "password", "username": user, "password": PASSWORD, "scope": "openid email profile"}
+        response = self._http.post("/token", data=grant, auth=CLIENT)
+        found: dict[str, Any] = response.raise_for_status().json()
+        self.given += [value for name, value in found.items() if name.endswith("_token")]
+        return found
+
+    def access_token(self, user: str | None = None) -> str:
+        token: str = self.tokens(user)["access_token"]
+        return token
+
+    def rotate(self) -> None:
+        """From now on it signs with a new key; the one before stays in its key set."""
+        self._http.post("/api/keys/rotate").raise_for_status()
+
+    def stop(self) -> None:
+        """It is gone: its port refuses."""
+        self._http.close()
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGKILL)
+        self._process.wait(10)

@@ -1,0 +1,103 @@
+"""What claims amount to."""
+
+from typing import Any
+
+import pytest
+
+from antiphon.auth.claims import ClaimMapping, ClaimUnusable
+from antiphon.principal import EVERYDAY, Principal, Scope
+from tests.unit.auth.signer import config
+
+
+def principal(settings: dict[str, Any], **claims: Any) -> Principal:
+    return ClaimMapping(config(**settings)).principal({"sub": "ann", **claims})
+
+
+@pytest.mark.parametrize(
+    ("settings", "owner"),
+    [
+        ({}, "corp:ann"),
+        ({"owner_prefix": ""}, "ann"),
+        ({"owner_prefix": "old-corp:"}, "old-corp:ann"),
+        ({"owner_claim": "email"}, "corp:ann@corp.test"),
+        ({"owner_claim": "org.unit"}, "corp:sales"),
+        ({"owner_claim": "https://corp.test/user"}, "corp:ann7"),
+    ],
+)
+def test_the_owner_comes_from_a_claim(settings: dict[str, Any], owner: str) -> None:
+    """By its name, or a path; with the issuer's name before it, or another prefix. The id is always that of the subject."""
+    claims = {"email": "ann@corp.test", "org": {"unit": "sales"}, "https://corp.test/user": "ann7"}
+    found = principal(settings, **claims)
+    assert (found.owner, found.name, found.id) == (owner, owner, "token:corp:ann")
+
+
+@pytest.mark.parametrize("wrong", [None, 5, True, "", " ", [], ["a"], {}, "a\0", "a\n", "a\x7f", "a\u200b", "\ud800", "a" * 256])
+def test_an_owner_is_a_name_in_one_line(wrong: Any) -> None:
+    """Nothing else makes a caller: no number, no list, nothing that does not show, no end of it."""
+    with pytest.raises(ClaimUnusable, match="email"):
+        principal({"owner_claim": "email"}, email=wrong)
+    with pytest.raises(ClaimUnusable, match="a.b.c"):
+        principal({"owner_claim": "a.b.c"}, a={"b": "c"})
+    assert principal({"name_claim": "email"}, email=wrong).name == "corp:ann"
+
+
+def test_a_caller_is_spoken_of_by_a_name() -> None:
+    """If the configuration says which."""
+    found = principal({"name_claim": "preferred_username"}, preferred_username="Ann Onymous")
+    assert (found.name, found.owner) == ("Ann Onymous", "corp:ann")
+
+
+MAPPING = {"llm.chat": ["chat"], "llm.all": ["chat", "history", "proxy", "engine"], "llm.boss": ["admin"]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "claims", "scopes"),
+    [
+        ({}, {}, EVERYDAY),
+        ({}, {"scope": "openid email profile"}, EVERYDAY),
+        ({}, {"scope": "admin chat"}, EVERYDAY),  # what the token calls a scope is none of ours
+        ({"default_scopes": ["chat"]}, {"scope": "openid"}, {Scope.CHAT}),
+        ({"default_scopes": []}, {"scope": "openid"}, set()),
+        ({"scopes": MAPPING}, {"scope": "openid"}, EVERYDAY),
+        ({"scopes": MAPPING}, {"scope": "openid llm.chat"}, {Scope.CHAT}),
+        ({"scopes": MAPPING}, {"scope": ["llm.chat", 5, None]}, {Scope.CHAT}),
+        ({"scopes": MAPPING}, {"scp": "llm.chat"}, {Scope.CHAT}),
+        ({"scopes": MAPPING}, {"scp": ["llm.chat"], "scope": "llm.boss"}, {Scope.CHAT, Scope.ADMIN}),
+        ({"scopes": MAPPING}, {"scope": "llm.all llm.boss"}, EVERYDAY | {Scope.ADMIN}),
+        ({"scopes": MAPPING}, {"scope": "llm.chatter"}, EVERYDAY),
+        ({"scopes": MAPPING}, {"scope": {"llm.boss": 1}}, EVERYDAY),
+        ({"scopes": MAPPING}, {"scope": 5}, EVERYDAY),
+        ({"scopes": MAPPING, "scope_claim": "realm.roles"}, {"realm": {"roles": ["llm.chat"]}, "scope": "llm.boss"}, {Scope.CHAT}),
+    ],
+)
+def test_scopes_are_what_the_mapping_says(settings: dict[str, Any], claims: dict[str, Any], scopes: set[Scope]) -> None:
+    """A text or a list, under either usual name or the one that is configured; the default where it knows none of the words."""
+    assert principal(settings, **claims).scopes == scopes
+
+
+@pytest.mark.parametrize(
+    ("value", "said", "admin"),
+    [
+        ("boss", "boss", True),
+        ("boss", ["user", "boss"], True),
+        ("boss", "boss user", False),
+        ("boss", "Boss", False),
+        ("boss", ["bosses"], False),
+        ("boss", {"boss": True}, False),
+        ("boss", True, False),
+        ("boss", None, False),
+        ("True", True, False),
+        (True, True, True),
+        (True, [True], True),
+        (True, "true", False),
+        (True, 1, False),
+        (True, [1], False),
+        (True, False, False),
+    ],
+)
+def test_an_admin_is_who_the_claim_says(value: str | bool, said: Any, admin: bool) -> None:
+    """To the letter, and of the same kind; nobody is one without such a claim."""
+    found = principal({"admin": {"claim": "groups", "value": value}}, groups=said)
+    assert found.admin is admin
+    assert found.scopes >= EVERYDAY
+    assert not principal({}, groups=said, admin=True, is_admin=True, scopes=["admin"]).admin

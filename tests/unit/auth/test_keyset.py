@@ -1,0 +1,91 @@
+"""The keys of an issuer, read."""
+
+from typing import Any
+
+import pytest
+
+from antiphon.auth.keyset import MAX_KEYS, KeysUnusable, parse
+from tests.unit.auth.signer import entry, jwks
+
+
+@pytest.mark.parametrize("name", ["rsa-1", "ec-1", "ec384-1", "ec521-1", "ed-1", "ed448-1"])
+def test_public_keys_for_signatures_are_kept(name: str) -> None:
+    """Of every kind; with what else an entry may say."""
+    more = {"use": "sig", "key_ops": ["verify"], "x5t": "abc", "issuer": "https://id.test", "x5c": ["AAAA"]}
+    (found,) = parse(jwks(entry(name, **more))).keys
+    assert found.kid == name
+    assert not found.is_private
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {},
+        None,
+        5,
+        "rsa-1",
+        [],
+        {"kty": "RSA"},
+        {"kty": "oct", "k": "AAAA"},
+        {"kty": "AKP", "alg": "ML-DSA-44", "pub": "AAAA"},
+        {"kty": ["RSA"]},
+        {"kty": {}},
+        entry("short-1"),
+        entry("x-1"),
+        entry("rsa-1", n=5),
+        entry("rsa-1", n=""),
+        entry("rsa-1", n="é"),
+        entry("rsa-1", n="!!"),
+        entry("rsa-1", n=None),
+        entry("rsa-1", e="AQ"),  # an exponent of 1
+        entry("rsa-1", e="AA"),
+        entry("rsa-1", n="A" * 22000),
+        entry("rsa-1", n="_" * 2000),
+        entry("rsa-1", use=["sig"]),
+        entry("rsa-1", use={}),
+        entry("rsa-1", use=5),
+        entry("rsa-1", key_ops="sign"),
+        entry("rsa-1", key_ops=5),
+        entry("rsa-1", key_ops=[{}]),
+        entry("rsa-1", use="sig", key_ops=["encrypt"]),
+        entry("rsa-1", alg=5),
+        entry("rsa-1", alg="none"),
+        entry("rsa-1", x5u="file:///etc/passwd"),
+        entry("rsa-1", d="AQAB"),
+        entry("ec-1", crv="secp256k1"),
+        entry("ec-1", crv=[]),
+        entry("ec-1", x=entry("ec-1")["y"]),  # not on the curve
+        entry("ed-1", x="AAAA"),
+        entry("ed-1", crv="Ed25519\0"),
+    ],
+)
+def test_what_is_no_such_key_is_passed_over(odd: Any) -> None:
+    """Whatever it is; the others stay."""
+    found = parse(jwks(odd, entry("ec-2")))
+    assert [key.kid for key in found.keys] == ["ec-2"]
+    assert found.ignored == 1
+    assert parse(jwks(odd)).keys == ()
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"<html>", b"[]", b"5", b"{}", b'{"keys": {}}', b'{"keys": null}', b'{"keys": "x"}', b"\xff"]
+)
+def test_what_is_no_key_set_is_told(data: bytes) -> None:
+    """And nothing of what it says."""
+    with pytest.raises(KeysUnusable):
+        parse(data)
+
+
+def test_a_key_is_found_by_its_name() -> None:
+    """Without a name there has to be one alone; a name may stand for keys of several kinds."""
+    found = parse(jwks(entry("rsa-1"), entry("ec-1", kid="rsa-1"), entry("ed-1"), entry("ec-2", kid=None)))
+    assert [key.key_type for key in found.find("rsa-1")] == ["RSA", "EC"]
+    assert [key.key_type for key in found.find("ed-1")] == ["OKP"]
+    assert (found.find("other"), found.find(""), found.find(None)) == ((), (), ())
+    assert len(parse(jwks(entry("ec-2", kid=None), {})).find(None)) == 1
+
+
+def test_as_many_entries_are_looked_at() -> None:
+    """A set without end costs no more than that."""
+    found = parse(jwks(*[entry("ed-1")] * (MAX_KEYS + 5)))
+    assert (len(found.keys), found.ignored) == (MAX_KEYS, 5)
