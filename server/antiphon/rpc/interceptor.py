@@ -20,6 +20,7 @@ import structlog
 from google.api import httpbody_pb2
 from google.protobuf.message import DecodeError
 
+from antiphon import headers as response_headers
 from antiphon.auth.base import Authenticator, identify
 from antiphon.auth.caller import ANONYMOUS, CALLER
 from antiphon.errors import AntiphonError, InvalidRequest, told
@@ -125,7 +126,7 @@ def _pieces(body: httpbody_pb2.HttpBody) -> Iterator[httpbody_pb2.HttpBody]:
 class _Call:
     """One call, as a context: entered, it has a request id and a good key; left, it is logged, and its error is a status."""
 
-    __slots__ = ("_context", "_key_in_body", "_keys", "_method", "_render", "_request_id", "_start", "_written")
+    __slots__ = ("_context", "_headers", "_key_in_body", "_keys", "_method", "_render", "_request_id", "_start", "_written")
 
     def __init__(
         self, keys: Authenticator, method: str, context: Context, render: ErrorRenderer | None, *, key_in_body: bool = False
@@ -135,6 +136,7 @@ class _Call:
         self._method = method
         self._context = context
         self._render = render
+        self._headers = response_headers.begin()
         self._request_id = ""
         self._start = time.monotonic()
         self._written = False
@@ -162,7 +164,10 @@ class _Call:
     async def write_all(self, messages: AsyncIterator[Any]) -> None:
         """Writes a stream of answers."""
         async for message in messages:
-            self._written = True
+            if not self._written:
+                self._written = True
+                if self._headers and self._render is not None:
+                    await self._context.send_initial_metadata(tuple(self._headers.items()))
             if isinstance(message, httpbody_pb2.HttpBody) and len(message.data) > PIECE:
                 for piece in _pieces(message):
                     await self._context.write(piece)
@@ -186,8 +191,8 @@ class _Call:
         self._log(code.name, reason=error.reason)
         if self._render is not None and not self._written:
             status, headers, body = self._render(error)
-            metadata = (("x-http-status", str(status)), *headers.items())
-            await self._context.send_initial_metadata(metadata)
+            metadata = {**self._headers, "x-http-status": str(status), **headers}
+            await self._context.send_initial_metadata(tuple(metadata.items()))
             await self._context.write(httpbody_pb2.HttpBody(content_type="application/json", data=body))
         details = (*(self._context.trailing_metadata() or ()), (DETAILS_KEY, status_of(error).SerializeToString()))
         await self._context.abort(code, error.message, details)
