@@ -14,10 +14,15 @@ from antiphon.auth.keys import load_keys
 from antiphon.chat import ChatService
 from antiphon.config import Config, ConfigError, ProviderConfig, database_url
 from antiphon.context import Contexts
+from antiphon.database.base import Database
 from antiphon.database.open import open_database
 from antiphon.errors import StoreUnavailable
 from antiphon.history.recorder import Recorder
 from antiphon.history.sql import SqlStore
+from antiphon.limits.ledger import Ledger
+from antiphon.limits.limiter import Limiter
+from antiphon.limits.quotas import Quotas
+from antiphon.limits.redis import RedisCounters
 from antiphon.passthrough import Passthrough
 from antiphon.prices import Prices
 from antiphon.providers import hosts, registry
@@ -76,8 +81,10 @@ class App:
         self._database = open_database(database_url(config), config.database.timeout)
         self._store = SqlStore(self._database)
         prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()})
-        self._chat = ChatService(self.router, Recorder(self._store), prices, timeout=config.limits.request_timeout)
-        self._passthrough = Passthrough(config.proxy, timeout=config.limits.request_timeout)
+        self._limiter = _limiter(config, environment, self._database)
+        timeout = config.limits.request_timeout
+        self._chat = ChatService(self.router, Recorder(self._store), prices, timeout=timeout, limiter=self._limiter)
+        self._passthrough = Passthrough(config.proxy, timeout=timeout, limiter=self._limiter)
         self._contexts = Contexts(config.clients, environment)
         for name in config.engine.own_key_providers:
             if name not in configs:
@@ -93,15 +100,18 @@ class App:
         server = Server(CallInterceptor(self._keys, _renderers()), self._services())
         for address in addresses:
             server.listen(address)
-        keeping = asyncio.create_task(self._keep_history())
+        await self._limiter.start()
+        keeping = [asyncio.create_task(self._keep_history()), asyncio.create_task(self._limiter.keep())]
         await server.start()
         log.info("serving", addresses=list(addresses), models=len(self.router.models()), default=self.router.default)
         await stop.wait()
         log.info("draining", calls=self.in_flight, seconds=self._config.limits.drain)
         await server.stop(self._config.limits.drain, self._interrupt)
         await self._chat.settled(SETTLING)
-        keeping.cancel()
-        await asyncio.wait([keeping])
+        for task in keeping:
+            task.cancel()
+        await asyncio.wait(keeping)
+        await self._limiter.close()
         await self._database.close()
         for provider, _ in self.providers:
             await provider.close()
@@ -159,6 +169,18 @@ async def until_told(app: App, addresses: Sequence[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await app.serve(addresses, stop)
+
+
+def _limiter(config: Config, environment: Mapping[str, str], database: Database) -> Limiter:
+    limits = config.limits
+    redis = limits.redis(environment)
+    return Limiter(
+        Quotas(limits),
+        Ledger(database),
+        workers=config.workers,
+        shared=None if redis is None else RedisCounters(redis, limits.redis_timeout),
+        closed=limits.on_failure == "closed",
+    )
 
 
 def _renderers() -> dict[str, ErrorRenderer]:

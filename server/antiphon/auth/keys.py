@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pydantic import SecretStr
 
 from antiphon.config import AuthConfig, ConfigError
-from antiphon.principal import EVERYDAY, Principal, Scope
+from antiphon.principal import EVERYDAY, UNLIMITED, Principal, Quota, Scope
 
 KEY_VARIABLE = "ANTIPHON_KEY"
 """The environment variable that holds the only key, where the configuration names none."""
@@ -44,16 +44,16 @@ def new_key() -> SecretStr:
 def load_keys(auth: AuthConfig, environment: Mapping[str, str]) -> KeyRing:
     """The keys that the configuration names, or the one in ANTIPHON_KEY if it names none. Raises `ConfigError`."""
     if auth.keys:
-        return KeyRing((_principal(key.name, admin=key.admin), key.key(environment)) for key in auth.keys)
+        return KeyRing((_principal(key.name, admin=key.admin, quota=key.limits.quota()), key.key(environment)) for key in auth.keys)
     key = environment.get(KEY_VARIABLE, "").strip()
     if not key:
         raise ConfigError(f"auth.keys: no key; name one there, or set {KEY_VARIABLE}")
     return KeyRing([(_principal("default", admin=True), SecretStr(key))])
 
 
-def _principal(name: str, *, admin: bool) -> Principal:
+def _principal(name: str, *, admin: bool, quota: Quota = UNLIMITED) -> Principal:
     scopes = EVERYDAY | {Scope.ADMIN} if admin else EVERYDAY
-    return Principal(name, owner=name, id=f"static:{name}", scopes=scopes)
+    return Principal(name, owner=name, id=f"static:{name}", scopes=scopes, quota=quota)
 
 
 def _digest(key: str) -> bytes:

@@ -37,6 +37,9 @@ _CODES = {
     Reason.TURN_NOT_COMPLETE: grpc.StatusCode.ABORTED,
     Reason.STORE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Reason.CONTEXT_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.RATE_LIMIT_EXCEEDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.BUDGET_EXCEEDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.LIMITS_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
 }
 
 
