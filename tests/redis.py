@@ -48,7 +48,18 @@ class Redis:
     def start(self) -> None:
         """Until it takes connections; it knows nothing of before."""
         assert self._process is None
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--requirepass", self.PASSWORD]
+        options = [
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--requirepass",
+            self.PASSWORD,
+        ]
         self._process = subprocess.Popen([_binary(), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
         end = time.monotonic() + 20
         while not self._answers():

@@ -135,7 +135,7 @@ class Ledger:
 
     async def used(self, first: date, last: date, owner: str = "") -> list[Used]:
         """What was used from `first` to `last`, of one owner or of all, as it is written. Raises `StoreUnavailable`."""
-        query = select(table).where(table.c.day.between(first.isoformat(), last.isoformat()))
+        query = select(table).where(table.c.day >= first.isoformat(), table.c.day <= last.isoformat())
         if owner:
             query = query.where(table.c.owner == owner)
         query = query.order_by(table.c.day, table.c.owner, table.c.key)
