@@ -101,16 +101,15 @@ class App:
         for address in addresses:
             server.listen(address)
         await self._limiter.start()
-        keeping = [asyncio.create_task(self._keep_history()), asyncio.create_task(self._limiter.keep())]
+        keeping = asyncio.create_task(self._keep_history())
         await server.start()
         log.info("serving", addresses=list(addresses), models=len(self.router.models()), default=self.router.default)
         await stop.wait()
         log.info("draining", calls=self.in_flight, seconds=self._config.limits.drain)
         await server.stop(self._config.limits.drain, self._interrupt)
         await self._chat.settled(SETTLING)
-        for task in keeping:
-            task.cancel()
-        await asyncio.wait(keeping)
+        keeping.cancel()
+        await asyncio.wait([keeping])
         await self._limiter.close()
         await self._database.close()
         for provider, _ in self.providers:

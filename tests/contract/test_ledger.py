@@ -163,3 +163,13 @@ async def test_a_database_that_is_out_of_reach_loses_nothing(database: Database,
     assert spent(ledger, "overall") == (2, 2)
     day = date(2026, 11, 25)
     assert await ledger.used(day, day) == [Used(day, "acme", "key:ann", 2, 2, 4, 2.0, 0)]
+
+
+async def test_names_that_a_database_cannot_hold_stop_nothing(database: Database, clock: Clock) -> None:
+    """They come from tokens of others' making."""
+    ledger = Ledger(database, clock)
+    ledger.add(Principal("x", owner="a\0b", id="jwt:\ud800"), None, None)
+    ledger.add(ANN, None, None)
+    await ledger.write()
+    day = date(2026, 11, 25)
+    assert {row.owner for row in await ledger.used(day, day)} == {"a�b", "acme"}

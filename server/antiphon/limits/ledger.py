@@ -20,6 +20,7 @@ from sqlalchemy import Connection, case, func, select
 
 from antiphon.database.base import Database
 from antiphon.database.tables import usage as table
+from antiphon.database.text import clean
 from antiphon.limits.base import NANOS
 from antiphon.limits.quotas import subject
 from antiphon.messages import Usage
@@ -120,7 +121,7 @@ class Ledger:
 
         try:
             found = await self._database.write(work)
-        except BaseException:
+        except Exception:
             for key, sums in writing.items():
                 self._pending[key].add(sums)
             raise
@@ -187,7 +188,7 @@ class Ledger:
             "cost_nanos": sums.cost,
             "unpriced": sums.unpriced,
         }
-        insert: Any = self._database.insert(table).values(day=day, owner=owner, key=key, **counts)
+        insert: Any = self._database.insert(table).values(day=day, owner=clean(owner), key=clean(key), **counts)
         added = {name: table.c[name] + insert.excluded[name] for name in counts}
         connection.execute(insert.on_conflict_do_update(index_elements=["day", "owner", "key"], set_=added))
 

@@ -102,6 +102,8 @@ class Limiter:
         self._own = MemoryCounters(clock)
         self._shared = shared
         self._closed = closed
+        self._stopping = asyncio.Event()
+        self._keeping: asyncio.Task[None] | None = None
 
     async def admit(self, principal: Principal, request: ChatRequest | None = None) -> Grant:
         """Lets a call through, and takes its part of each limit. None of a request: its tokens and its cost are nobody's to know.
@@ -120,32 +122,42 @@ class Limiter:
         return await self._admit(principal, request, bounds, self._own, self._workers)
 
     async def start(self) -> None:
-        """Reads what was spent before. To be called before the first call comes."""
+        """Reads what was spent before, and keeps ledger and leases from now on. To be called before the first call comes."""
         if self._ledger is not None:
             try:
                 await self._ledger.read()
             except StoreUnavailable:
                 log.warning("what has been spent is not known yet: budgets begin at nothing until it is")
+        self._keeping = asyncio.create_task(self._keep())
 
-    async def keep(self) -> None:
-        """Writes the ledger and renews the leases, again and again, until it is cancelled."""
-        while True:
-            await asyncio.sleep(BEAT)
+    async def close(self) -> None:
+        """Writes what the ledger still has, and ends the connections. To be called when no call goes on any more."""
+        self._stopping.set()  # and no cancellation: nobody could tell then whether what is being written has been
+        if self._keeping is not None:
+            await self._keeping
+        if self._shared is not None:
+            await self._shared.close()
+        await self._write()
+
+    async def _keep(self) -> None:
+        while not self._stopping.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEAT):
+                    await self._stopping.wait()
             if self._shared is not None:
                 with suppress(LimitsUnavailable):  # it has told why
                     await self._shared.renew()
             await self._write()
 
-    async def close(self) -> None:
-        """Writes what the ledger still has, and ends the connections."""
-        if self._shared is not None:
-            await self._shared.close()
-        await self._write()
-
     async def _write(self) -> None:
-        if self._ledger is not None:
-            with suppress(StoreUnavailable):  # the database has told why
-                await self._ledger.write()
+        if self._ledger is None:
+            return
+        try:
+            await self._ledger.write()
+        except StoreUnavailable:
+            pass  # the database has told why
+        except Exception:
+            log.exception("the ledger could not be written")
 
     async def _admit(
         self, principal: Principal, request: ChatRequest | None, bounds: Sequence[Bound], counters: Counters, workers: int
