@@ -14,7 +14,6 @@ from antiphon.auth.keys import load_keys
 from antiphon.chat import ChatService
 from antiphon.config import Config, ConfigError, ProviderConfig, database_url
 from antiphon.context import Contexts
-from antiphon.database.base import Database
 from antiphon.database.open import open_database
 from antiphon.errors import StoreUnavailable
 from antiphon.history.recorder import Recorder
@@ -81,7 +80,8 @@ class App:
         self._database = open_database(database_url(config), config.database.timeout)
         self._store = SqlStore(self._database)
         prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()})
-        self._limiter = _limiter(config, environment, self._database)
+        self._ledger = Ledger(self._database)
+        self._limiter = _limiter(config, environment, self._ledger)
         timeout = config.limits.request_timeout
         self._chat = ChatService(self.router, Recorder(self._store), prices, timeout=timeout, limiter=self._limiter)
         self._passthrough = Passthrough(config.proxy, timeout=timeout, limiter=self._limiter)
@@ -170,12 +170,12 @@ async def until_told(app: App, addresses: Sequence[str]) -> None:
     await app.serve(addresses, stop)
 
 
-def _limiter(config: Config, environment: Mapping[str, str], database: Database) -> Limiter:
+def _limiter(config: Config, environment: Mapping[str, str], ledger: Ledger) -> Limiter:
     limits = config.limits
     redis = limits.redis(environment)
     return Limiter(
         Quotas(limits),
-        Ledger(database),
+        ledger,
         workers=config.workers,
         shared=None if redis is None else RedisCounters(redis, limits.redis_timeout),
         closed=limits.on_failure == "closed",

@@ -37,6 +37,7 @@ from antiphon.messages import (
     ToolCall,
     ToolCallDelta,
     ToolResult,
+    Usage,
 )
 from antiphon.prices import Prices
 from antiphon.routing import Route, Router
@@ -125,16 +126,19 @@ class ChatService:
                 watch.see(batch)
                 if type(batch[-1]) is Finished:
                     usage = watch.usage(batch)
-                    cost = self._prices.cost(route.provider.name, route.model, usage)
-                    await grant.settle(usage, cost if request.api_key is None else 0.0)
+                    cost = await self._settle(grant, request, route, usage)
                     batch = closing(batch, usage, watch.metrics(cost))
                 yield batch
         finally:
             await batches.aclose()
             if grant.open and watch.begun:  # broken off: what had come of it is used
-                usage = watch.usage([])
-                cost = self._prices.cost(route.provider.name, route.model, usage)
-                await grant.settle(usage, cost if request.api_key is None else 0.0)
+                await self._settle(grant, request, route, watch.usage([]))
+
+    async def _settle(self, grant: Grant, request: ChatRequest, route: Route, usage: Usage) -> float | None:
+        """Charges what was used, and returns its cost in USD. A caller that brings the provider's key pays for itself."""
+        cost = self._prices.cost(route.provider.name, route.model, usage)
+        await grant.settle(usage, cost if request.api_key is None else 0.0)
+        return cost
 
     async def _record(
         self, request: ChatRequest, route: Route, deadline: Deadline, grant: Grant, recording: Recording
