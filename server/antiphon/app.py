@@ -24,6 +24,10 @@ from antiphon.database.open import open_database
 from antiphon.errors import StoreUnavailable
 from antiphon.history.recorder import Recorder
 from antiphon.history.sql import SqlStore
+from antiphon.limits.ledger import Ledger
+from antiphon.limits.limiter import Limiter
+from antiphon.limits.quotas import Quotas
+from antiphon.limits.redis import RedisCounters
 from antiphon.passthrough import Passthrough
 from antiphon.prices import Prices
 from antiphon.principal import Scope
@@ -97,8 +101,11 @@ class App:
         self._tokens = load_tokens(config.auth, environment)
         self._callers = Authenticators(load_keys(config.auth, environment), self._stored_keys, self._tokens)
         prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()})
-        self._chat = ChatService(self.router, Recorder(self._store), prices, timeout=config.limits.request_timeout)
-        self._passthrough = Passthrough(config.proxy, timeout=config.limits.request_timeout)
+        self._ledger = Ledger(self._database)
+        self._limiter = _limiter(config, environment, self._ledger)
+        timeout = config.limits.request_timeout
+        self._chat = ChatService(self.router, Recorder(self._store), prices, timeout=timeout, limiter=self._limiter)
+        self._passthrough = Passthrough(config.proxy, timeout=timeout, limiter=self._limiter)
         self._contexts = Contexts(config.clients, environment)
         for name in config.engine.own_key_providers:
             if name not in configs:
@@ -114,6 +121,7 @@ class App:
         server = Server(CallInterceptor(self._callers, _scopes(), _renderers(), self._audit), self._services())
         for address in addresses:
             server.listen(address)
+        await self._limiter.start()
         keeping = asyncio.create_task(self._keep_house())
         await server.start()
         log.info("serving", addresses=list(addresses), models=len(self.router.models()), default=self.router.default)
@@ -125,6 +133,7 @@ class App:
         await asyncio.wait([keeping])
         with suppress(StoreUnavailable):
             await self._audit.write()
+        await self._limiter.close()
         await self._database.close()
         for provider, _ in self.providers:
             await provider.close()
@@ -204,6 +213,18 @@ def _scopes() -> dict[str, Scope]:
         chats: Scope.HISTORY,
         **{f"{chats}/{talk}": Scope.CHAT for talk in ("Generate", "GenerateStream", "Chat")},
     }
+
+
+def _limiter(config: Config, environment: Mapping[str, str], ledger: Ledger) -> Limiter:
+    limits = config.limits
+    redis = limits.redis(environment)
+    return Limiter(
+        Quotas(limits),
+        ledger,
+        workers=config.workers,
+        shared=None if redis is None else RedisCounters(redis, limits.redis_timeout),
+        closed=limits.on_failure == "closed",
+    )
 
 
 def _renderers() -> dict[str, ErrorRenderer]:

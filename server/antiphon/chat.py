@@ -1,7 +1,7 @@
 """The chat service: every call of every dialect goes through here, and from here to a provider.
 
-It resolves the route, records the turn, asks the provider within the call's deadline, measures, and hands the events up. It knows
-no dialect and no wire. A call that is not recorded asks the database nothing.
+It resolves the route, holds the call against its caller's limits, records the turn, asks the provider within the call's deadline,
+measures, and hands the events up. It knows no dialect and no wire. A call that is not recorded asks the database nothing.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from collections.abc import AsyncGenerator, Iterable
 import structlog
 from msgspec.structs import replace
 
+from antiphon.auth.caller import ANONYMOUS, CALLER
 from antiphon.deadline import Deadline
 from antiphon.errors import AntiphonError, ConversationChanged, InvalidRequest, ShuttingDown, TurnNotComplete, Violation
 from antiphon.history.base import MessageState, Turn
 from antiphon.history.recorder import Record, Recorder, Recording
+from antiphon.limits.limiter import Grant, Limiter
+from antiphon.limits.quotas import Quotas
 from antiphon.measure import Stopwatch, closing
 from antiphon.messages import (
     Batch,
@@ -34,6 +37,7 @@ from antiphon.messages import (
     ToolCall,
     ToolCallDelta,
     ToolResult,
+    Usage,
 )
 from antiphon.prices import Prices
 from antiphon.routing import Route, Router
@@ -42,8 +46,11 @@ from antiphon.routing import Route, Router
 class ChatService:
     """Answers chat requests."""
 
-    def __init__(self, router: Router, recorder: Recorder, prices: Prices, *, timeout: float) -> None:
-        """`timeout` is the longest that a call may take, in seconds."""
+    def __init__(
+        self, router: Router, recorder: Recorder, prices: Prices, *, timeout: float, limiter: Limiter | None = None
+    ) -> None:
+        """`timeout` is the longest that a call may take, in seconds. Without a limiter nothing is limited."""
+        self._limiter = limiter or Limiter(Quotas())
         self._router = router
         self._recorder = recorder
         self._prices = prices
@@ -70,21 +77,24 @@ class ChatService:
         deadline = Deadline(self._timeout if timeout is None else min(timeout, self._timeout))
         self._calls.add(deadline)
         try:
-            if record is None:
-                answer = self._answer(replace(request, model=route.model), route, deadline)
-            else:
-                recording = await deadline.wait(self._recorder.begin(record, request.messages))
-                if recording.turn.existing:
-                    answer = _replay(recording.turn)
-                else:
-                    answer = self._record(
-                        replace(request, model=route.model, messages=recording.messages), route, deadline, recording
-                    )
+            grant = await deadline.wait(self._limiter.admit(CALLER.get(ANONYMOUS), request))
             try:
-                async for batch in answer:
-                    yield batch
+                if record is None:
+                    answer = self._answer(replace(request, model=route.model), route, deadline, grant)
+                else:
+                    recording = await deadline.wait(self._recorder.begin(record, request.messages))
+                    if recording.turn.existing:
+                        answer = _replay(recording.turn)
+                    else:
+                        asked = replace(request, model=route.model, messages=recording.messages)
+                        answer = self._record(asked, route, deadline, grant, recording)
+                try:
+                    async for batch in answer:
+                        yield batch
+                finally:
+                    await answer.aclose()
             finally:
-                await answer.aclose()
+                await grant.settle()
         finally:
             deadline.close()
             self._calls.discard(deadline)
@@ -103,8 +113,8 @@ class ChatService:
         """Returns when every turn that has ended is stored, or after so many seconds."""
         await self._recorder.close(seconds)
 
-    async def _answer(self, request: ChatRequest, route: Route, deadline: Deadline) -> AsyncGenerator[Batch, None]:
-        """Asks, and measures."""
+    async def _answer(self, request: ChatRequest, route: Route, deadline: Deadline, grant: Grant) -> AsyncGenerator[Batch, None]:
+        """Asks, measures, and settles with the limits: before the last batch, so that a caller who has it may call again."""
         watch = Stopwatch(request)
         batches = route.provider.stream(request)
         try:
@@ -116,17 +126,26 @@ class ChatService:
                 watch.see(batch)
                 if type(batch[-1]) is Finished:
                     usage = watch.usage(batch)
-                    batch = closing(batch, usage, watch.metrics(self._prices.cost(route.provider.name, route.model, usage)))
+                    cost = await self._settle(grant, request, route, usage)
+                    batch = closing(batch, usage, watch.metrics(cost))
                 yield batch
         finally:
             await batches.aclose()
+            if grant.open and watch.begun:  # broken off: what had come of it is used
+                await self._settle(grant, request, route, watch.usage([]))
+
+    async def _settle(self, grant: Grant, request: ChatRequest, route: Route, usage: Usage) -> float | None:
+        """Charges what was used, and returns its cost in USD. A caller that brings the provider's key pays for itself."""
+        cost = self._prices.cost(route.provider.name, route.model, usage)
+        await grant.settle(usage, cost if request.api_key is None else 0.0)
+        return cost
 
     async def _record(
-        self, request: ChatRequest, route: Route, deadline: Deadline, recording: Recording
+        self, request: ChatRequest, route: Route, deadline: Deadline, grant: Grant, recording: Recording
     ) -> AsyncGenerator[Batch, None]:
         """Asks, and stores what is answered before it is told to be whole."""
         turn = recording.turn
-        batches = self._answer(request, route, deadline)
+        batches = self._answer(request, route, deadline, grant)
         try:
             async for batch in batches:
                 recording.see(batch)

@@ -26,7 +26,7 @@ from rich.table import Table
 from antiphon.auth.keys import KEY_VARIABLE
 from antiphon.auth.secret import new_key
 from antiphon.banner import print_banner
-from antiphon.config import Config, ConfigError, ProviderConfig, database_url, load
+from antiphon.config import Config, ConfigError, LimitsConfig, ProviderConfig, database_url, load
 from antiphon.routing import Router
 from antiphon.supervisor import supervise
 from antiphon.telemetry import log
@@ -212,8 +212,22 @@ def _settings(config: Config) -> dict[str, str]:
         "database": database.update_query_dict(hidden).render_as_string(hide_password=True),
         "database timeout": f"{config.database.timeout:g} s",
         "limits": f"a call {limits.request_timeout:g} s, a stop {limits.drain:g} s",
+        "quotas": ", ".join(_quotas(limits)) or "none",
+        "counted": f"in Redis, {limits.on_failure} while it is out of reach" if _in_redis(limits) else "by each worker for itself",
         "log": f"{written.level}, to {written.file or 'standard error'}",
     }
+
+
+def _in_redis(limits: LimitsConfig) -> bool:
+    return limits.redis_url is not None or limits.redis_url_env is not None
+
+
+def _quotas(limits: LimitsConfig) -> Iterator[str]:
+    named = {"overall": limits.overall, "per owner": limits.per_owner, "per key": limits.per_key}
+    named |= {f"owner {name}": quota for name, quota in limits.owners.items()}
+    for name, quota in named.items():
+        for field, most in quota.model_dump(exclude_unset=True).items():
+            yield f"{name} {field} {'unlimited' if most is None else most}"
 
 
 @app.command()

@@ -15,6 +15,9 @@
     ├── TurnNotComplete             the turn of that request id broke off
     ├── KeyNotFound                 no API key of that id
     ├── KeyRevoked                  it is revoked, or has expired
+    ├── RateLimited                 more than the caller's limit of requests, tokens or calls at once
+    ├── BudgetExceeded              what the caller may spend is spent
+    ├── LimitsUnavailable           who counts is out of reach
     ├── StoreUnavailable            the database is out of reach; nothing was changed
     ├── DeadlineExceeded            the call's own deadline
     ├── ShuttingDown
@@ -64,6 +67,9 @@ class Reason(StrEnum):
     KEY_NOT_FOUND = "KEY_NOT_FOUND"
     KEY_REVOKED = "KEY_REVOKED"
     IDENTITY_UNAVAILABLE = "IDENTITY_UNAVAILABLE"
+    RATE_LIMIT_EXCEEDED = "RATE_LIMIT_EXCEEDED"
+    BUDGET_EXCEEDED = "BUDGET_EXCEEDED"
+    LIMITS_UNAVAILABLE = "LIMITS_UNAVAILABLE"
 
 
 class Violation(Struct, frozen=True):
@@ -267,6 +273,53 @@ class KeyRevoked(AntiphonError):
     @property
     def metadata(self) -> dict[str, str]:
         return {"key": self.key}
+
+
+class RateLimited(AntiphonError):
+    """A limit of the gateway's own: `limit` is its name, `scope` whose it is ("key", "owner" or "overall"), `quota` how much it is.
+
+    It is worth a retry after `retry_after` seconds, unless the call alone is more than the limit.
+    """
+
+    reason = Reason.RATE_LIMIT_EXCEEDED
+    retryable = True
+
+    def __init__(self, message: str, *, limit: str, scope: str, quota: int, retry_after: float, retryable: bool = True) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.limit = limit
+        self.scope = scope
+        self.quota = quota
+        self.retryable = retryable
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"limit": self.limit, "scope": self.scope, "quota": str(self.quota)}
+
+
+class BudgetExceeded(AntiphonError):
+    """What may be spent in a day or a month is spent. As `RateLimited`, with `quota` in USD; no retry before its end helps."""
+
+    reason = Reason.BUDGET_EXCEEDED
+
+    def __init__(self, message: str, *, limit: str, scope: str, quota: float) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.scope = scope
+        self.quota = quota
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"limit": self.limit, "scope": self.scope, "quota": str(self.quota)}
+
+
+class LimitsUnavailable(AntiphonError):
+    """Who counts for all servers is out of reach, and the configuration has calls refused then."""
+
+    reason = Reason.LIMITS_UNAVAILABLE
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__("The limits cannot be checked at the moment.")
 
 
 class StoreUnavailable(AntiphonError):

@@ -41,6 +41,11 @@ class Stopwatch:
         self._chunks = 0
         self._characters = 0
 
+    @property
+    def begun(self) -> bool:
+        """Whether the provider has taken the request."""
+        return self._end > self._start
+
     def see(self, batch: Batch) -> None:
         """Takes note of a batch, at the moment it comes. Runs for every token of every stream."""
         self._end = time.monotonic()
@@ -57,11 +62,11 @@ class Stopwatch:
                 self._first = self._last
 
     def usage(self, batch: Batch) -> Usage:
-        """The tokens used: those that the last batch tells, else an estimate that says so."""
+        """The tokens used: those that the last batch tells, else an estimate, of what has come so far, that says so."""
         for event in batch:
             if type(event) is Usage:
                 return event
-        prompt = sum(map(_tokens, self._request.messages))
+        prompt = prompt_tokens(self._request.messages)
         completion = -(-self._characters // _CHARACTERS_A_TOKEN)
         return Usage(prompt, completion, prompt + completion, estimated=True)
 
@@ -83,6 +88,11 @@ def closing(batch: Batch, usage: Usage, metrics: Metrics) -> Batch:
     rest: Batch = [event for event in batch if type(event) is not Usage]
     at = next(index for index, event in enumerate(rest) if type(event) is Finished)
     return [*rest[:at], usage, metrics, *rest[at:]]
+
+
+def prompt_tokens(messages: Sequence[Message]) -> int:
+    """About how many tokens these messages are. Only text counts."""
+    return sum(map(_tokens, messages))
 
 
 def _tokens(message: Message) -> int:

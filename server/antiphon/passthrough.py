@@ -2,7 +2,8 @@
 
 Not a provider: no protocol is known here. Body, query and answer are bytes, and what a target answers is the answer, whatever its
 status. It has a client of its own, as the providers' one writes URLs anew, and the addresses here have to be checked
-(`antiphon.egress`). It follows no redirect, keeps no cookie, and takes no proxy from the environment.
+(`antiphon.egress`). It follows no redirect, keeps no cookie, and takes no proxy from the environment. Of its caller's limits
+those of requests and of calls at once hold here: tokens are not known, and it is the caller's own key that pays.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from aiohttp import http_exceptions
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from antiphon.auth.caller import ANONYMOUS, CALLER
 from antiphon.config import ProxyConfig
 from antiphon.deadline import Deadline
 from antiphon.egress import EgressPolicy, Lookup, PinnedResolver, Target
 from antiphon.errors import AntiphonError, ProviderProtocolError, ShuttingDown
+from antiphon.limits.limiter import Limiter
+from antiphon.limits.quotas import Quotas
 from antiphon.providers.transport import Connector, translate
 
 _KEEP_ALIVE: Final = 60.0
@@ -60,8 +64,11 @@ class Answer:
 class Passthrough:
     """The connections to all targets. Belongs to the event loop of its first call."""
 
-    def __init__(self, config: ProxyConfig, *, timeout: float, lookup: Lookup | None = None) -> None:
-        """`timeout` is the longest that a call may take, in seconds. Raises `ConfigError`."""
+    def __init__(
+        self, config: ProxyConfig, *, timeout: float, lookup: Lookup | None = None, limiter: Limiter | None = None
+    ) -> None:
+        """`timeout` is the longest that a call may take, in seconds. Without a limiter nothing is limited. Raises `ConfigError`."""
+        self._limiter = limiter or Limiter(Quotas())
         self.policy = EgressPolicy(config)
         self._timeout = timeout
         self._lookup = lookup
@@ -81,25 +88,29 @@ class Passthrough:
         `path` and `query` are sent as they are, so they must be fit for a request line. `timeout` is what the caller gives it, in
         seconds.
 
-        Raises the tree under `ProviderError`, `PermissionDenied` for an address that may not be reached, `DeadlineExceeded`, and
-        `ShuttingDown`.
+        Raises the tree under `ProviderError`, `PermissionDenied` for an address that may not be reached, `RateLimited`,
+        `LimitsUnavailable`, `DeadlineExceeded`, and `ShuttingDown`.
         """
         structlog.contextvars.bind_contextvars(provider=target.name)
         url = URL(f"{target.url}{path}?{query}" if query else f"{target.url}{path}", encoded=True)
         deadline = Deadline(self._timeout if timeout is None else min(timeout, self._timeout))
         self._calls.add(deadline)
         try:
-            response = await self._send(target, url, headers, body, deadline)
+            grant = await deadline.wait(self._limiter.admit(CALLER.get(ANONYMOUS)))
             try:
-                if 300 <= response.status < 400:
-                    raise ProviderProtocolError(
-                        f"The provider {target.name} redirects, which is not followed.",
-                        provider=target.name,
-                        status=response.status,
-                    )
-                yield Answer(target, response, deadline)
+                response = await self._send(target, url, headers, body, deadline)
+                try:
+                    if 300 <= response.status < 400:
+                        raise ProviderProtocolError(
+                            f"The provider {target.name} redirects, which is not followed.",
+                            provider=target.name,
+                            status=response.status,
+                        )
+                    yield Answer(target, response, deadline)
+                finally:
+                    response.close()  # a connection whose answer was read to its end is kept for the next call all the same
             finally:
-                response.close()  # a connection whose answer was read to its end is kept for the next call all the same
+                await grant.settle()
         finally:
             deadline.close()
             self._calls.discard(deadline)

@@ -1,4 +1,4 @@
-"""A fresh database for each test of the history, on SQLite and on a real PostgreSQL."""
+"""A fresh database for each test that wants one, on SQLite and on a real PostgreSQL; and a real Redis."""
 
 import asyncio
 import os
@@ -18,6 +18,7 @@ from antiphon.database.tables import messages
 from antiphon.history.base import Store
 from antiphon.history.sql import SqlStore
 from tests.postgres import Postgres
+from tests.redis import Redis
 
 _NUMBERS = count()
 
@@ -36,6 +37,23 @@ def postgres_url(request: pytest.FixtureRequest) -> str:
     if named:
         return named
     server: Postgres = request.getfixturevalue("postgres")
+    return server.url
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[Redis]:
+    """A server of our own, which may be stopped."""
+    with Redis() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_url(request: pytest.FixtureRequest) -> str:
+    """The server that ANTIPHON_TEST_REDIS_URL names, or our own."""
+    named = os.environ.get("ANTIPHON_TEST_REDIS_URL")
+    if named:
+        return named
+    server: Redis = request.getfixturevalue("redis")
     return server.url
 
 

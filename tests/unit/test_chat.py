@@ -2,27 +2,38 @@
 
 import asyncio
 from contextlib import aclosing
+from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from antiphon import headers
 from antiphon.chat import ChatService
+from antiphon.config import LimitsConfig, PriceConfig
 from antiphon.errors import (
+    BudgetExceeded,
     ConversationChanged,
     DeadlineExceeded,
     InvalidRequest,
     ModelNotFound,
     ProviderProtocolError,
+    RateLimited,
     ShuttingDown,
     StoreUnavailable,
     TurnNotComplete,
 )
 from antiphon.history.base import MessageState, StoredMessage, TurnEnd
 from antiphon.history.recorder import Record, Recorder
-from antiphon.messages import ChatRequest, Message, Role, Started, Text, TextDelta, Usage
-from antiphon.reply import collect
+from antiphon.limits.base import NANOS
+from antiphon.limits.ledger import Ledger
+from antiphon.limits.limiter import Limiter
+from antiphon.limits.quotas import Quotas
+from antiphon.messages import ChatRequest, Finished, Message, Role, Sampling, Started, Text, TextDelta, Usage
+from antiphon.prices import Prices
+from antiphon.reply import Reply, collect
 from antiphon.routing import Router
 from tests.unit.memory_store import MemoryStore
-from tests.unit.scripted import NO_PRICES, NO_STORE, START, STOP, ScriptedProvider
+from tests.unit.scripted import NO_PRICES, NO_STORE, START, STOP, USAGE, ScriptedProvider
 
 HELLO = Message(Role.USER, (Text("Hello"),))
 
@@ -88,6 +99,111 @@ async def test_a_bad_request_never_reaches_a_provider() -> None:
     with pytest.raises(ModelNotFound):
         await collect(chat.stream(asked("two"), timeout=None))
     assert provider.requests == []
+
+
+# Limits.
+
+
+class Limited:
+    """A chat service whose only caller has limits."""
+
+    def __init__(self, provider: ScriptedProvider, store: MemoryStore | None = None, **quota: Any) -> None:
+        self.provider = provider
+        self.ledger = Ledger(NO_STORE)
+        prices = Prices({"one": PriceConfig(input=1_000_000, output=1_000_000)}, {})
+        config = LimitsConfig.model_validate({"overall": quota})
+        router = Router([(provider, ["one"])])
+        limiter = Limiter(Quotas(config), self.ledger)
+        self.chat = ChatService(router, Recorder(store or NO_STORE), prices, timeout=60, limiter=limiter)
+
+    async def ask(self, record: Record | None = None, **sampling: Any) -> Reply:
+        request = ChatRequest("one", (HELLO,), stream=True, sampling=Sampling(**sampling))
+        return await collect(self.chat.stream(request, timeout=None, record=record))
+
+    @property
+    def spent(self) -> float:
+        return self.ledger.spent("overall", self.ledger.day()) / NANOS
+
+
+async def test_a_call_over_the_limit_reaches_neither_provider_nor_database() -> None:
+    """Nothing of it is stored."""
+    store = MemoryStore()
+    limited = Limited(ScriptedProvider(), store, requests_per_minute=1)
+    await limited.ask(Record("me"))
+    with pytest.raises(RateLimited):
+        await limited.ask(Record("me"))
+    assert len(limited.provider.requests) == 1
+    assert len((await store.list("me", size=9)).conversations) == 1
+
+
+async def test_a_call_is_settled_before_its_last_batch() -> None:
+    """Who has the whole reply may call again, though only one call at once is allowed."""
+    limited = Limited(ScriptedProvider(), concurrent_streams=1, tokens_per_minute=30)
+    batches = limited.chat.stream(asked(), timeout=None)
+    async with aclosing(batches):
+        async for batch in batches:
+            if type(batch[-1]) is Finished:
+                await limited.ask()
+    assert limited.spent == 2 * 5
+
+
+@pytest.mark.parametrize(
+    ("first", "spent"),
+    [
+        (None, 0),  # nothing came before the caller left
+        ([START, TextDelta(0, "x" * 40)], 6 + 10),  # what came is used
+    ],
+)
+async def test_a_call_that_is_broken_off_gives_back_what_it_did_not_use(first: Any, spent: float) -> None:
+    """Its place and its tokens; what had come is paid for."""
+    limited = Limited(ScriptedProvider(first, None), concurrent_streams=1, tokens_per_minute=1000)
+    call = asyncio.create_task(limited.ask(max_tokens=200))
+    while not limited.provider.requests:
+        await asyncio.sleep(0)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    with pytest.raises(RateLimited):
+        await limited.ask()
+    call.cancel()
+    await asyncio.wait([call])
+    told = headers.begin()
+    limited.provider.batches = ([START], [USAGE, STOP])
+    await limited.ask(max_tokens=100)
+    assert told["x-ratelimit-remaining-tokens"] == str(1000 - round(spent) - 106)
+    assert limited.spent == spent + 5
+
+
+async def test_a_call_that_fails_gives_back_all_but_its_request() -> None:
+    """The provider never took it."""
+    error = ProviderProtocolError("x", provider="scripted")
+    limited = Limited(ScriptedProvider(error), concurrent_streams=1, tokens_per_minute=1000, requests_per_minute=3)
+    told = headers.begin()
+    for _ in range(3):
+        with pytest.raises(ProviderProtocolError):
+            await limited.ask(max_tokens=200)
+        assert told["x-ratelimit-remaining-tokens"] == str(1000 - 206)
+    with pytest.raises(RateLimited):
+        await limited.ask()
+    assert limited.spent == 0
+
+
+async def test_a_callers_own_key_costs_the_gateway_nothing() -> None:
+    """Its tokens are counted."""
+    limited = Limited(ScriptedProvider(), daily_usd=1, tokens_per_minute=1000)
+    request = ChatRequest("one", (HELLO,), stream=True, api_key=SecretStr("sk-own"))
+    await collect(limited.chat.stream(request, timeout=None))
+    assert limited.spent == 0
+
+
+async def test_a_budget_that_is_spent_is_told_to_the_next_caller() -> None:
+    """By the price of what was used."""
+    limited = Limited(ScriptedProvider(), daily_usd=5)
+    reply = await limited.ask()
+    assert reply.metrics
+    assert reply.metrics.cost_usd == limited.spent == 5
+    with pytest.raises(BudgetExceeded):
+        await limited.ask()
+    assert len(limited.provider.requests) == 1
 
 
 # Turns that are recorded.

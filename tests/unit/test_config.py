@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.config import Config, ConfigError, ProviderConfig, load, split_address
+from antiphon.principal import Quota
 
 EXAMPLE = """
 grpc: {listen: "127.0.0.1:50051"}
@@ -97,3 +98,37 @@ def test_addresses_are_split() -> None:
     """IPv6 loses its brackets."""
     assert split_address("127.0.0.1:80") == ("127.0.0.1", 80)
     assert split_address("[::1]:80") == ("::1", 80)
+
+
+def test_limits_are_read_with_their_quotas(tmp_path: Path) -> None:
+    """Of all, of owners, and of a key; null is a value of its own."""
+    config = written(
+        tmp_path,
+        """
+auth: {keys: [{name: a, key_env: A, limits: {requests_per_minute: 5}}]}
+limits: {per_owner: {daily_usd: 1.5}, owners: {acme: {daily_usd: null}}, redis_url_env: REDIS, on_failure: closed}
+""",
+    )
+    assert config.auth.keys[0].limits.quota() == Quota(requests_per_minute=5)
+    assert config.limits.per_owner.quota() == Quota(daily_usd=1.5)
+    assert config.limits.owners["acme"].model_fields_set == {"daily_usd"}
+    with pytest.raises(ConfigError, match="REDIS"):
+        config.limits.redis({})
+    found = config.limits.redis({"REDIS": "redis://:secret@host/0"})
+    assert found is not None
+    assert "secret" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "{per_key: {requests_per_minute: -1}}",
+        "{per_key: {requests: 1}}",
+        "{on_failure: maybe}",
+        "{redis_url: 'redis://h', redis_url_env: X}",
+    ],
+)
+def test_limits_that_make_no_sense_are_told(wrong: str, tmp_path: Path) -> None:
+    """By the path of the setting."""
+    with pytest.raises(ConfigError, match="limits"):
+        written(tmp_path, f"limits: {wrong}")

@@ -18,7 +18,8 @@ def leaves() -> list[AntiphonError]:
     for _, kind in inspect.getmembers(errors, inspect.isclass):
         if issubclass(kind, AntiphonError):
             wanted = inspect.signature(kind).parameters.values()
-            arguments = {parameter.name: "x" for parameter in wanted if parameter.default is parameter.empty}
+            numbers = {"int", "float"}
+            arguments = {p.name: 1 if p.annotation in numbers else "x" for p in wanted if p.default is p.empty}
             made.append(kind(**arguments))
     return made
 

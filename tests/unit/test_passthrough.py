@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 import pytest
 import pytest_asyncio
 
-from antiphon.config import ProxyConfig
+from antiphon.config import LimitsConfig, ProxyConfig
 from antiphon.errors import (
     AntiphonError,
     DeadlineExceeded,
@@ -14,8 +14,11 @@ from antiphon.errors import (
     ProviderProtocolError,
     ProviderTimeout,
     ProviderUnavailable,
+    RateLimited,
     ShuttingDown,
 )
+from antiphon.limits.limiter import Limiter
+from antiphon.limits.quotas import Quotas
 from antiphon.passthrough import Passthrough
 from tests.odd_upstream import CUT, HANG, LAST, OddUpstream, Step, answer, chunk, head
 
@@ -182,4 +185,25 @@ async def test_leaving_early_drops_the_rest(upstream: OddUpstream) -> None:
     async with through.post(target, "", "", {}, BODY, timeout=None) as got:
         assert await anext(got) == b"x"
     await asyncio.wait_for(upstream.left.get(), 1)
+    await through.close()
+
+
+async def test_a_call_takes_a_place_and_gives_it_back(upstream: OddUpstream) -> None:
+    """However it ends; one that is refused reaches no target. Tokens and budgets have no part in it."""
+    upstream.script("odd", [HANG])
+    quotas = Quotas(LimitsConfig.model_validate({"overall": {"concurrent_streams": 1, "tokens_per_minute": 0, "daily_usd": 0}}))
+    allowed = ProxyConfig(allow=(f"http://models.test:{port_of(upstream)}",))
+    through = Passthrough(allowed, timeout=5, lookup=System(["127.0.0.1"]), limiter=Limiter(quotas))
+    url = f"http://models.test:{port_of(upstream)}"
+    for _ in range(2):
+        hanging = asyncio.create_task(post(through, url))
+        count = len(upstream.requests)
+        async with asyncio.timeout(5):
+            while len(upstream.requests) == count:
+                await asyncio.sleep(0.005)
+        with pytest.raises(RateLimited):
+            await post(through, url)
+        assert len(upstream.requests) == count + 1
+        hanging.cancel()
+        await asyncio.wait([hanging])
     await through.close()

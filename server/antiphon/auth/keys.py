@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from antiphon.auth.secret import digest
 from antiphon.config import AuthConfig, ConfigError
-from antiphon.principal import EVERYDAY, Principal, Scope
+from antiphon.principal import EVERYDAY, UNLIMITED, Principal, Quota, Scope
 
 KEY_VARIABLE = "ANTIPHON_KEY"
 """The environment variable that holds the only key, where the configuration names none."""
@@ -37,7 +37,7 @@ def load_keys(auth: AuthConfig, environment: Mapping[str, str]) -> KeyRing:
     There may be none where tokens are good too.
     """
     if auth.keys:
-        return KeyRing((_principal(key.name, admin=key.admin), key.key(environment)) for key in auth.keys)
+        return KeyRing((_principal(key.name, admin=key.admin, quota=key.limits.quota()), key.key(environment)) for key in auth.keys)
     key = environment.get(KEY_VARIABLE, "").strip()
     if not key and auth.tokens:
         return KeyRing(())
@@ -46,6 +46,6 @@ def load_keys(auth: AuthConfig, environment: Mapping[str, str]) -> KeyRing:
     return KeyRing([(_principal("default", admin=True), SecretStr(key))])
 
 
-def _principal(name: str, *, admin: bool) -> Principal:
+def _principal(name: str, *, admin: bool, quota: Quota = UNLIMITED) -> Principal:
     scopes = EVERYDAY | {Scope.ADMIN} if admin else EVERYDAY
-    return Principal(name, owner=name, id=f"static:{name}", scopes=scopes)
+    return Principal(name, owner=name, id=f"static:{name}", scopes=scopes, quota=quota)

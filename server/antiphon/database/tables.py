@@ -151,3 +151,20 @@ audit_events = Table(
     Index("audit_events_action", "action", "id"),
 )
 """What admins did, and which calls were refused; `count` in a row."""
+
+usage = Table(
+    "usage",
+    METADATA,
+    # In UTC, as in 2026-11-25.
+    Column("day", ID, primary_key=True),
+    Column("owner", ID, primary_key=True),
+    # `Principal.id`; empty for those who call without a key.
+    Column("key", ID, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("cost_nanos", BigInteger, nullable=False),
+    # Requests whose cost is not known.
+    Column("unpriced", BigInteger, nullable=False),
+)
+"""What was used: one row for each day and key. Money is in nano-dollars."""

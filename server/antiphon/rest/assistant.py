@@ -24,7 +24,7 @@ from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
 from antiphon.history.recorder import Record
 from antiphon.reply import Reply, collect
 from antiphon.rest.body import Fields, invalid, parse
-from antiphon.rest.chats import CREATED, Answer, ChatsServicer, Context
+from antiphon.rest.chats import Answer, ChatsServicer, Context, created
 from antiphon.rest.content import MessageBody, message_of, tool_of
 from antiphon.rest.http import headers_of, status_of
 from antiphon.rest.json import DONE, EVENT_STREAM, JSON, dumps, event
@@ -104,7 +104,7 @@ class AssistantServicer(ChatsServicer):
     async def _whole(self, turn: Turn, context: Context) -> Answer:
         async with self._batches(turn, context) as batches:
             reply = await collect(batches)
-        await context.send_initial_metadata(CREATED)
+        created()
         yield _json(generated(reply, turn.persona))
 
     async def _events(self, turn: Turn, context: Context) -> Answer:

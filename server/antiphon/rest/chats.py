@@ -13,6 +13,7 @@ import grpc
 from google.api import httpbody_pb2
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictBool
 
+from antiphon import headers
 from antiphon.auth.caller import caller
 from antiphon.errors import Violation
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversation, Store, StoredMessage
@@ -25,8 +26,6 @@ from antiphon.rest.v1 import assistant_pb2, assistant_pb2_grpc
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Answer: TypeAlias = AsyncGenerator[httpbody_pb2.HttpBody, None]
 
-CREATED = (("x-http-status", "201"),)
-"""The metadata that makes a response a 201."""
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
@@ -106,7 +105,7 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
                 raise invalid(Violation(("messageIndex",), f"must be less than {len(path)}, the number of messages"))
             message_id = path[body.message_index].id
         fork = await self._store.fork(owner, body.chat_id, message_id=message_id, title=body.title)
-        await context.send_initial_metadata(CREATED)
+        created()
         yield _json(chat_json(fork))
 
     async def PinChat(self, request: assistant_pb2.PinChatRequest, context: Context) -> Answer:
@@ -139,8 +138,13 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
             pinned=bool(body.pinned),
             messages=messages,
         )
-        await context.send_initial_metadata(CREATED)
+        created()
         yield _json(chat_json(chat))
+
+
+def created() -> None:
+    """Makes the response a 201; to be called before its first byte."""
+    headers.add("x-http-status", "201")
 
 
 def chat_json(chat: Conversation) -> dict[str, Any]:

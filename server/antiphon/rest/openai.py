@@ -17,6 +17,7 @@ import orjson
 from google.api import httpbody_pb2
 from pydantic import Field
 
+from antiphon import headers
 from antiphon import messages as m
 from antiphon.auth.caller import caller
 from antiphon.chat import ChatService
@@ -32,7 +33,7 @@ from antiphon.rest.json import DONE, EVENT_STREAM, JSON, dumps
 from antiphon.rest.v1 import openai_pb2, openai_pb2_grpc
 from antiphon.routing import ModelEntry, Router
 
-_ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_ERROR_TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
 
 
 class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
@@ -59,7 +60,7 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
         async with aclosing(self._chat.stream(asked, timeout=timeout, record=self._record(body))) as batches:
             if not asked.stream:
                 whole = completion(await collect(batches))
-                await _tell_session(context, whole.get("session_id"))
+                _tell_session(whole.get("session_id"))
                 yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(whole))
                 return
             options = body.stream_options or {}
@@ -69,7 +70,7 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
                 async for batch in batches:
                     if data := writer.write(batch):
                         if content_type:
-                            await _tell_session(context, writer.session_id)
+                            _tell_session(writer.session_id)
                         yield httpbody_pb2.HttpBody(content_type=content_type, data=data)
                         content_type = ""
                 end = writer.end() + DONE
@@ -110,10 +111,10 @@ def _accepts_events(context: grpc.aio.ServicerContext[Any, Any]) -> bool:
     return any(key == "accept" and EVENT_STREAM in str(value) for key, value in metadata)
 
 
-async def _tell_session(context: grpc.aio.ServicerContext[Any, Any], session_id: str | None) -> None:
-    """A header of the response; to be called right before its first byte."""
+def _tell_session(session_id: str | None) -> None:
+    """A header of the response; to be called before its first byte."""
     if session_id:
-        await context.send_initial_metadata((("x-session-id", session_id),))
+        headers.add("x-session-id", session_id)
 
 
 # Requests.
@@ -414,7 +415,7 @@ def tool_call_delta(delta: m.ToolCallDelta) -> dict[str, Any]:
 
 def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
     """The HTTP status, headers and body of an error before the first byte."""
-    headers = headers_of(error)
+    told_in_headers = headers_of(error)
     body: dict[str, Any]
     match error:
         case InvalidRequest(reason=Reason.INVALID_REQUEST):
@@ -427,7 +428,7 @@ def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
         case _:
             status = status_of(error)
             body = {"detail": error.message, "error": error_object(error)}
-    return status, headers, orjson.dumps(body)
+    return status, told_in_headers, orjson.dumps(body)
 
 
 def error_object(error: AntiphonError) -> dict[str, Any]:

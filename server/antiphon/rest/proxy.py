@@ -19,6 +19,7 @@ import msgspec
 import orjson
 from google.api import httpbody_pb2
 
+from antiphon import headers as response_headers
 from antiphon.deadline import time_left
 from antiphon.egress import Target
 from antiphon.errors import (
@@ -75,6 +76,7 @@ _EVENT_ENDS: Final = (b"\n\n", b"\r\r", b"\r\n\r\n")
 _GEMINI_STATUSES: Final = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
+    402: "RESOURCE_EXHAUSTED",
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
     409: "ABORTED",
@@ -153,7 +155,8 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
             # What fails before the first byte can still be told as a status.
             first = await anext(answer, b"")
             content_type = _content_type(answer)
-            await context.send_initial_metadata(tuple(answer_metadata(answer, headers).items()))
+            for name, value in answer_metadata(answer, headers).items():
+                response_headers.add(name, value)
             yield httpbody_pb2.HttpBody(content_type=content_type, data=first)
             tail = first[-4:]
             try:

@@ -21,6 +21,7 @@ from google.api import httpbody_pb2
 from google.protobuf.message import DecodeError
 from msgspec import Struct
 
+from antiphon import headers as response_headers
 from antiphon.auth.audit import REFUSED, AuditLog, Event
 from antiphon.auth.base import Authenticator, identify
 from antiphon.auth.caller import ANONYMOUS, CALLER, ORIGIN, Origin, require
@@ -45,7 +46,7 @@ OPEN_METHODS = frozenset({"/antiphon.rest.v1.EngineService/GetHealth"})
 BODY_KEY_METHODS = frozenset({"/antiphon.rest.v1.EngineService/CreateEngineChat"})
 """What may carry its key in the body: without `authorization` the caller is `ANONYMOUS`, and the servicer refuses it or not."""
 
-REFUSALS = frozenset({Reason.UNAUTHENTICATED, Reason.PERMISSION_DENIED})
+REFUSALS = frozenset({Reason.UNAUTHENTICATED, Reason.PERMISSION_DENIED, Reason.RATE_LIMIT_EXCEEDED, Reason.BUDGET_EXCEEDED})
 """What the audit log wants to know of."""
 
 REQUEST_ID = "x-request-id"
@@ -167,7 +168,7 @@ class _Rules(Struct, frozen=True):
 class _Call:
     """One call, as a context: entered, it has a request id and a good key; left, it is logged, and its error is a status."""
 
-    __slots__ = ("_audit", "_context", "_keys", "_principal", "_request_id", "_rules", "_start", "_written")
+    __slots__ = ("_audit", "_context", "_headers", "_keys", "_principal", "_request_id", "_rules", "_start", "_written")
 
     def __init__(self, keys: Authenticator, rules: _Rules, context: Context, audit: AuditLog | None) -> None:
         self._keys = keys
@@ -175,6 +176,7 @@ class _Call:
         self._context = context
         self._audit = audit
         self._principal = ANONYMOUS
+        self._headers = response_headers.begin()
         self._request_id = ""
         self._start = time.monotonic()
         self._written = False
@@ -206,7 +208,10 @@ class _Call:
     async def write_all(self, messages: AsyncIterator[Any]) -> None:
         """Writes a stream of answers."""
         async for message in messages:
-            self._written = True
+            if not self._written:
+                self._written = True
+                if self._headers and self._rules.render is not None:
+                    await self._context.send_initial_metadata(tuple(self._headers.items()))
             if isinstance(message, httpbody_pb2.HttpBody) and len(message.data) > PIECE:
                 for piece in _pieces(message):
                     await self._context.write(piece)
@@ -234,8 +239,8 @@ class _Call:
             self._audit.refused(event)
         if self._rules.render is not None and not self._written:
             status, headers, body = self._rules.render(error)
-            metadata = (("x-http-status", str(status)), *headers.items())
-            await self._context.send_initial_metadata(metadata)
+            metadata = {**self._headers, "x-http-status": str(status), **headers}
+            await self._context.send_initial_metadata(tuple(metadata.items()))
             await self._context.write(httpbody_pb2.HttpBody(content_type="application/json", data=body))
         details = (*(self._context.trailing_metadata() or ()), (DETAILS_KEY, status_of(error).SerializeToString()))
         await self._context.abort(code, error.message, details)

@@ -40,6 +40,9 @@ _CODES = {
     Reason.KEY_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Reason.KEY_REVOKED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.IDENTITY_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.RATE_LIMIT_EXCEEDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.BUDGET_EXCEEDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.LIMITS_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
 }
 
 

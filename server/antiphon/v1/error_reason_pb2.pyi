@@ -146,6 +146,25 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
         { "reason": "IDENTITY_UNAVAILABLE", "domain": "antiphon", "metadata": { "issuer": "corp" } }
     """
+    ERROR_REASON_RATE_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 24
+    """A limit of the caller's own: of its key, of its owner, or of all callers together. `limit` is one of requests_per_minute,
+    tokens_per_minute and concurrent_streams, `scope` one of key, owner and overall, `quota` how much it is. RESOURCE_EXHAUSTED;
+    RetryInfo tells when to try again.
+
+        { "reason": "RATE_LIMIT_EXCEEDED", "domain": "antiphon",
+          "metadata": { "limit": "requests_per_minute", "scope": "key", "quota": "60" } }
+    """
+    ERROR_REASON_BUDGET_EXCEEDED: _ErrorReason.ValueType  # 25
+    """What may be spent is spent: `limit` is daily_usd or monthly_usd, `quota` is in USD. RESOURCE_EXHAUSTED, without RetryInfo: a
+    retry is of no use before the day or the month is over, in UTC, or the budget is raised.
+
+        { "reason": "BUDGET_EXCEEDED", "domain": "antiphon", "metadata": { "limit": "daily_usd", "scope": "owner", "quota": "10" } }
+    """
+    ERROR_REASON_LIMITS_UNAVAILABLE: _ErrorReason.ValueType  # 26
+    """What counts for all servers is out of reach, and this gateway is configured to refuse calls then. UNAVAILABLE.
+
+        { "reason": "LIMITS_UNAVAILABLE", "domain": "antiphon", "metadata": {} }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: the `reason` of the google.rpc.ErrorInfo that every status of this API carries, without the prefix
@@ -275,5 +294,24 @@ ERROR_REASON_IDENTITY_UNAVAILABLE: ErrorReason.ValueType  # 21
 RetryInfo tells when to try again. `issuer` is the name that the gateway's configuration has for it.
 
     { "reason": "IDENTITY_UNAVAILABLE", "domain": "antiphon", "metadata": { "issuer": "corp" } }
+"""
+ERROR_REASON_RATE_LIMIT_EXCEEDED: ErrorReason.ValueType  # 24
+"""A limit of the caller's own: of its key, of its owner, or of all callers together. `limit` is one of requests_per_minute,
+tokens_per_minute and concurrent_streams, `scope` one of key, owner and overall, `quota` how much it is. RESOURCE_EXHAUSTED;
+RetryInfo tells when to try again.
+
+    { "reason": "RATE_LIMIT_EXCEEDED", "domain": "antiphon",
+      "metadata": { "limit": "requests_per_minute", "scope": "key", "quota": "60" } }
+"""
+ERROR_REASON_BUDGET_EXCEEDED: ErrorReason.ValueType  # 25
+"""What may be spent is spent: `limit` is daily_usd or monthly_usd, `quota` is in USD. RESOURCE_EXHAUSTED, without RetryInfo: a
+retry is of no use before the day or the month is over, in UTC, or the budget is raised.
+
+    { "reason": "BUDGET_EXCEEDED", "domain": "antiphon", "metadata": { "limit": "daily_usd", "scope": "owner", "quota": "10" } }
+"""
+ERROR_REASON_LIMITS_UNAVAILABLE: ErrorReason.ValueType  # 26
+"""What counts for all servers is out of reach, and this gateway is configured to refuse calls then. UNAVAILABLE.
+
+    { "reason": "LIMITS_UNAVAILABLE", "domain": "antiphon", "metadata": {} }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from google.api import httpbody_pb2
 
+from antiphon import headers
 from antiphon import messages as m
 from antiphon.auth.caller import CALLER
 from antiphon.chat import ChatService
@@ -35,15 +36,8 @@ MAYA = m.Message(m.Role.SYSTEM, (m.Text(assistant.MAYA.system),))
 class Context:
     """What a servicer needs of a call."""
 
-    def __init__(self) -> None:
-        self.metadata: dict[str, str] = {}
-
     def time_remaining(self) -> None:
         return None
-
-    async def send_initial_metadata(self, metadata: tuple[tuple[str, str], ...]) -> None:
-        assert not self.metadata, "it can be sent once"
-        self.metadata = dict(metadata)
 
 
 class Dialect:
@@ -59,9 +53,9 @@ class Dialect:
 
     async def call(self, method: str, request: Any) -> Any:
         """The JSON of an answer, or the text of a stream."""
-        context = Context()
-        pieces = [piece async for piece in getattr(self.servicer, method)(request, context)]
-        self.status = context.metadata.get("x-http-status", "200")
+        told = headers.begin()
+        pieces = [piece async for piece in getattr(self.servicer, method)(request, Context())]
+        self.status = told.get("x-http-status", "200")
         self.content_type = pieces[0].content_type
         data = b"".join(piece.data for piece in pieces)
         return json.loads(data) if self.content_type == "application/json" else data.decode()

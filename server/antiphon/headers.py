@@ -1,0 +1,25 @@
+"""Headers of the response to the call that is going on: whoever knows one adds it, and `rpc.interceptor` sends them.
+
+They leave right before the first message, so what is added later is lost. Only REST callers get them: the metadata of a typed call
+leaves at its beginning. Nothing here knows a header's meaning.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+_HEADERS: ContextVar[dict[str, str] | None] = ContextVar("response_headers", default=None)
+
+
+def begin() -> dict[str, str]:
+    """No headers yet, for a new call; what is added to them is in the mapping that this returns."""
+    headers: dict[str, str] = {}
+    _HEADERS.set(headers)
+    return headers
+
+
+def add(name: str, value: str) -> None:
+    """Adds a header, in place of one of the same name. Outside a call it does nothing."""
+    headers = _HEADERS.get()
+    if headers is not None:
+        headers[name] = value

@@ -1,0 +1,204 @@
+"""What has been used, by day, owner and key: requests, tokens and money. Budgets are held against it.
+
+Nothing here is on a request's way. What is used is added up in memory and written every few seconds, and when the server stops: a
+process that is killed loses what it had not written yet. A database that is out of reach is written to when it is back; if it was
+lost in the moment of a commit, that batch may be counted twice.
+
+Days are those of UTC. The key is `Principal.id`, so that it outlives the credential itself and holds nothing of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from typing import Any, Final
+
+from msgspec import Struct
+from sqlalchemy import Connection, case, func, select
+
+from antiphon.database.base import Database
+from antiphon.database.tables import usage as table
+from antiphon.database.text import clean
+from antiphon.limits.base import NANOS
+from antiphon.limits.quotas import subject
+from antiphon.messages import Usage
+from antiphon.principal import Principal
+
+_DAY: Final = 86400
+
+_Key = tuple[str, str, str]
+"""A day, an owner, and a key's id."""
+
+
+class Used(Struct, frozen=True):
+    """What one key has used in one day. `unpriced` counts the requests whose cost is not known, and in `cost_usd` as nothing."""
+
+    day: date
+    owner: str
+    key: str
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+    unpriced: int
+
+
+class _Sums:
+    """What is not written yet of one key and day."""
+
+    __slots__ = ("completion_tokens", "cost", "prompt_tokens", "requests", "unpriced")
+
+    def __init__(self) -> None:
+        self.requests = self.prompt_tokens = self.completion_tokens = self.cost = self.unpriced = 0
+
+    def add(self, other: _Sums) -> None:
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+class Ledger:
+    """The ledger of one process, and the sum of all that others have written."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        """`clock` tells Unix time."""
+        self._database = database
+        self._clock = clock
+        self._pending: defaultdict[_Key, _Sums] = defaultdict(_Sums)
+        self._spent: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._asked = False
+        self._number = -1
+        self._today = self._month = ""
+
+    def add(self, principal: Principal, usage: Usage | None, cost: float | None) -> None:
+        """One request: its tokens, None where nobody knows them, and its cost in USD, None where the price is not known."""
+        self._turn()
+        sums = self._pending[self._today, principal.owner, principal.id]
+        sums.requests += 1
+        if usage is None:
+            return
+        sums.prompt_tokens += usage.prompt_tokens
+        sums.completion_tokens += usage.completion_tokens
+        if cost is None:
+            sums.unpriced += 1
+        elif cost:
+            nanos = round(cost * NANOS)
+            sums.cost += nanos
+            self._spend(principal.owner, principal.id, self._today, nanos)
+            self._spend(principal.owner, principal.id, self._month, nanos)
+
+    def day(self) -> str:
+        """Today, as in 2026-11-25."""
+        self._turn()
+        return self._today
+
+    def month(self) -> str:
+        """The month that it is, as in 2026-11."""
+        self._turn()
+        return self._month
+
+    def spent(self, name: str, period: str) -> int:
+        """Nano-dollars that a key, an owner or all have spent in a day or month: here, and elsewhere as far as it was written."""
+        self._asked = True
+        return self._spent.get((name, period), 0)
+
+    async def write(self) -> None:
+        """Writes what is not written yet, and reads what others wrote, if there are budgets. Raises `StoreUnavailable`."""
+        if not self._pending:
+            if self._asked:
+                await self.read()
+            return
+        self._turn()
+        today, month = self._today, self._month
+        writing, self._pending = self._pending, defaultdict(_Sums)
+
+        def work(connection: Connection) -> list[tuple[str, str, int, int]]:
+            # In order of key, so that two processes cannot wait for each other.
+            for (day, owner, key), sums in sorted(writing.items(), key=lambda item: item[0]):
+                self._insert(connection, day, owner, key, sums)
+            return _sums(connection, today, month) if self._asked else []
+
+        try:
+            found = await self._database.write(work)
+        except Exception:
+            for key, sums in writing.items():
+                self._pending[key].add(sums)
+            raise
+        if self._asked:
+            self._take_over(found, today, month)
+
+    async def read(self) -> None:
+        """Reads what has been spent this month. Raises `StoreUnavailable`."""
+        self._turn()
+        today, month = self._today, self._month
+        self._take_over(await self._database.read(lambda connection: _sums(connection, today, month)), today, month)
+
+    async def used(self, first: date, last: date, owner: str = "") -> list[Used]:
+        """What was used from `first` to `last`, of one owner or of all, as it is written. Raises `StoreUnavailable`."""
+        query = select(table).where(table.c.day >= first.isoformat(), table.c.day <= last.isoformat())
+        if owner:
+            query = query.where(table.c.owner == owner)
+        query = query.order_by(table.c.day, table.c.owner, table.c.key)
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        return [
+            Used(
+                date.fromisoformat(row.day),
+                row.owner,
+                row.key,
+                row.requests,
+                row.prompt_tokens,
+                row.completion_tokens,
+                row.cost_nanos / NANOS,
+                row.unpriced,
+            )
+            for row in rows
+        ]
+
+    def _turn(self) -> None:
+        """A new day begins, now and then."""
+        number = int(self._clock() // _DAY)
+        if number != self._number:
+            self._number = number
+            self._today = datetime.fromtimestamp(number * _DAY, UTC).date().isoformat()
+            self._month = self._today[:7]
+            for key in [key for key in self._spent if key[1] not in {self._today, self._month}]:
+                del self._spent[key]
+
+    def _spend(self, owner: str, key: str, period: str, nanos: int) -> None:
+        for name in (subject("key", key), subject("owner", owner), "overall"):
+            self._spent[name, period] += nanos
+
+    def _take_over(self, found: list[tuple[str, str, int, int]], today: str, month: str) -> None:
+        """The sums of the database, and on top what is not in it yet."""
+        self._spent.clear()
+        for owner, key, in_day, in_month in found:
+            self._spend(owner, key, today, in_day)
+            self._spend(owner, key, month, in_month)
+        for (day, owner, key), sums in self._pending.items():
+            if sums.cost:
+                self._spend(owner, key, day, sums.cost)
+                self._spend(owner, key, day[:7], sums.cost)
+
+    def _insert(self, connection: Connection, day: str, owner: str, key: str, sums: _Sums) -> None:
+        counts = {
+            "requests": sums.requests,
+            "prompt_tokens": sums.prompt_tokens,
+            "completion_tokens": sums.completion_tokens,
+            "cost_nanos": sums.cost,
+            "unpriced": sums.unpriced,
+        }
+        insert: Any = self._database.insert(table).values(day=day, owner=clean(owner), key=clean(key), **counts)
+        added = {name: table.c[name] + insert.excluded[name] for name in counts}
+        connection.execute(insert.on_conflict_do_update(index_elements=["day", "owner", "key"], set_=added))
+
+
+def _sums(connection: Connection, today: str, month: str) -> list[tuple[str, str, int, int]]:
+    """Nano-dollars of each owner and key: of today, and of this month."""
+    in_day = func.sum(case((table.c.day == today, table.c.cost_nanos), else_=0))
+    query = (
+        select(table.c.owner, table.c.key, in_day, func.sum(table.c.cost_nanos))
+        .where(table.c.day >= f"{month}-01", table.c.day <= today)
+        .group_by(table.c.owner, table.c.key)
+    )
+    return [(owner, key, int(day), int(whole)) for owner, key, day, whole in connection.execute(query)]

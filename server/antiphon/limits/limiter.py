@@ -1,0 +1,225 @@
+"""Lets a call through, or not, and takes note of what it used. Whoever is about to ask a provider asks here first.
+
+The limits of a call are those of its key, of its owner and of all callers; each has to have room for it, or nothing is taken.
+Tokens are taken from an estimate and settled with what was used; a budget is looked at before and charged after, so that the calls
+that go on at the time may overdraw it by what they cost. A caller without limits costs no more than a line in the ledger.
+
+Without Redis each of `workers` processes counts for itself, and has its share of each limit, rounded up; budgets are common all the
+same, a few seconds late, through the ledger. With Redis limits are common and exact. While Redis is out of reach, `open` has each
+process count for itself again, with its share: that bounds what anybody can take, and nobody is turned away for a fault of ours.
+`closed` refuses what has a limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from antiphon import headers
+from antiphon.errors import AntiphonError, BudgetExceeded, LimitsUnavailable, RateLimited, StoreUnavailable
+from antiphon.limits import headers as ratelimit
+from antiphon.limits.base import NANOS, WINDOW, Claim, Counters, Limit, Ticket
+from antiphon.limits.ledger import Ledger
+from antiphon.limits.memory import MemoryCounters
+from antiphon.limits.quotas import Bound, Quotas
+from antiphon.limits.redis import RedisCounters
+from antiphon.measure import prompt_tokens
+from antiphon.messages import ChatRequest, Usage
+from antiphon.principal import Principal
+
+BEAT: Final = 5.0
+"""Seconds between two writes of the ledger, and between two renewals of leases."""
+
+COMPLETION: Final = 512
+"""Tokens that a reply is expected to have, where the request names no most."""
+
+SHARE: Final = 4
+"""The reply's part of an estimate is at most the limit divided by this: most replies end long before the most that they may have,
+and a call that names a generous one is not to wait for a minute without any other."""
+
+_UNITS: Final = {Limit.REQUESTS: "requests a minute", Limit.TOKENS: "tokens a minute", Limit.STREAMS: "calls at once"}
+_PERIODS: Final = {Limit.DAY: "today", Limit.MONTH: "this month"}
+_WHOSE: Final = {"key": "this key", "owner": "the owner of this key", "overall": "this gateway"}
+
+log = structlog.get_logger(__name__)
+
+
+class Grant:
+    """One call that was let through. It ends with `settle`."""
+
+    __slots__ = ("_counters", "_ledger", "_principal", "_ticket", "open")
+
+    def __init__(self, principal: Principal, ledger: Ledger | None, counters: Counters | None, ticket: Ticket | None) -> None:
+        self._principal = principal
+        self._ledger = ledger
+        self._counters = counters
+        self._ticket = ticket
+        self.open = True
+        """Whether it has still to be settled."""
+
+    async def settle(self, usage: Usage | None = None, cost: float | None = None) -> None:
+        """Gives back the call's place, and what was taken beyond `usage`; None: nothing is known to be used. `cost` is in USD.
+
+        Only the first settlement counts. Raises nothing but a cancellation, which changes nothing: it is settled all the same.
+        """
+        if not self.open:
+            return
+        self.open = False
+        try:
+            if self._counters is not None and self._ticket is not None:
+                tokens = 0 if usage is None else usage.prompt_tokens + usage.completion_tokens
+                # Before the ledger: what it tells raises the counters, and would be counted twice.
+                await self._counters.settle(self._ticket, tokens, round((cost or 0.0) * NANOS))
+        except LimitsUnavailable:
+            pass  # told by those who count; all but money comes back by itself, and that is in the ledger
+        finally:
+            if self._ledger is not None:
+                self._ledger.add(self._principal, usage, cost)
+
+
+class Limiter:
+    """The limits of one process."""
+
+    def __init__(
+        self,
+        quotas: Quotas,
+        ledger: Ledger | None = None,
+        *,
+        workers: int = 1,
+        shared: RedisCounters | None = None,
+        closed: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Without a ledger there are no budgets. `shared` counts for all servers, `closed` refuses while it is out of reach."""
+        self._quotas = quotas
+        self._ledger = ledger
+        self._workers = workers
+        self._own = MemoryCounters(clock)
+        self._shared = shared
+        self._closed = closed
+        self._stopping = asyncio.Event()
+        self._keeping: asyncio.Task[None] | None = None
+
+    async def admit(self, principal: Principal, request: ChatRequest | None = None) -> Grant:
+        """Lets a call through, and takes its part of each limit. None of a request: its tokens and its cost are nobody's to know.
+
+        Raises `RateLimited`, `BudgetExceeded`, `LimitsUnavailable`.
+        """
+        bounds = self._quotas.of(principal)
+        if not bounds:
+            return Grant(principal, self._ledger, None, None)
+        if self._shared is not None:
+            try:
+                return await self._admit(principal, request, bounds, self._shared, 1)
+            except LimitsUnavailable:
+                if self._closed:
+                    raise
+        return await self._admit(principal, request, bounds, self._own, self._workers)
+
+    async def start(self) -> None:
+        """Reads what was spent before, and keeps ledger and leases from now on. To be called before the first call comes."""
+        if self._ledger is not None:
+            try:
+                await self._ledger.read()
+            except StoreUnavailable:
+                log.warning("what has been spent is not known yet: budgets begin at nothing until it is")
+        self._keeping = asyncio.create_task(self._keep())
+
+    async def close(self) -> None:
+        """Writes what the ledger still has, and ends the connections. To be called when no call goes on any more."""
+        self._stopping.set()  # and no cancellation: nobody could tell then whether what is being written has been
+        if self._keeping is not None:
+            await self._keeping
+        if self._shared is not None:
+            await self._shared.close()
+        await self._write()
+
+    async def _keep(self) -> None:
+        while not self._stopping.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEAT):
+                    await self._stopping.wait()
+            if self._shared is not None:
+                with suppress(LimitsUnavailable):  # it has told why
+                    await self._shared.renew()
+            await self._write()
+
+    async def _write(self) -> None:
+        if self._ledger is None:
+            return
+        try:
+            await self._ledger.write()
+        except StoreUnavailable:
+            pass  # the database has told why
+        except Exception:
+            log.exception("the ledger could not be written")
+
+    async def _admit(
+        self, principal: Principal, request: ChatRequest | None, bounds: Sequence[Bound], counters: Counters, workers: int
+    ) -> Grant:
+        claims = self._claims(request, bounds, workers)
+        ticket = await counters.take(claims)
+        for name, value in ratelimit.of(ticket):
+            headers.add(name, value)
+        if ticket.refused:
+            raise _refusal(ticket)
+        return Grant(principal, self._ledger, counters, ticket)
+
+    def _claims(self, request: ChatRequest | None, bounds: Sequence[Bound], workers: int) -> list[Claim]:
+        claims = []
+        for bound in bounds:
+            limit = bound.limit
+            most = bound.most if limit.is_budget else -(-bound.most // workers)
+            match limit:
+                case Limit.TOKENS:
+                    if request is not None:
+                        wanted = _estimate(request, bound, most)
+                        claims.append(Claim(limit, bound.scope, f"tokens:{bound.subject}", most, wanted))
+                case Limit.DAY | Limit.MONTH:
+                    # A caller that brings the provider's key pays for itself.
+                    if request is not None and request.api_key is None and self._ledger is not None:
+                        period = self._ledger.day() if limit is Limit.DAY else self._ledger.month()
+                        known = self._ledger.spent(bound.subject, period)
+                        claims.append(Claim(limit, bound.scope, f"usd:{period}:{bound.subject}", most, known=known))
+                case Limit.REQUESTS:
+                    claims.append(Claim(limit, bound.scope, f"requests:{bound.subject}", most, 1))
+                case Limit.STREAMS:
+                    claims.append(Claim(limit, bound.scope, f"streams:{bound.subject}", most, 1))
+        return claims
+
+
+def _estimate(request: ChatRequest, bound: Bound, share: int) -> int:
+    """Tokens to take for a call, of a limit of which `share` is ours. Raises `RateLimited` for a prompt that never fits."""
+    prompt = prompt_tokens(request.messages)
+    if prompt > bound.most:
+        raise RateLimited(
+            f"The request is too large: it has about {prompt} tokens, and {_WHOSE[bound.scope]} has {bound.most} a minute.",
+            limit=bound.limit,
+            scope=bound.scope,
+            quota=bound.most,
+            retry_after=WINDOW,
+            retryable=False,
+        )
+    sampling = request.sampling
+    most = sampling.max_completion_tokens or sampling.max_tokens or COMPLETION
+    completion = min(most * (sampling.choices or 1), share // SHARE)
+    # What fits the limit fits a share as well, if nothing else is in it.
+    return min(prompt + completion, share)
+
+
+def _refusal(ticket: Ticket) -> AntiphonError:
+    """What a caller is told: a budget first, as waiting is of no use, then what it has to wait for the longest."""
+    claim, standing = max(ticket.refused, key=lambda refused: (refused[0].limit.is_budget, refused[1].wait or 0.0))
+    whose, limit = _WHOSE[claim.scope], claim.limit
+    if limit.is_budget:
+        usd = claim.most / NANOS
+        message = f"What {whose} may spend {_PERIODS[limit]}, {usd:g} USD, is spent."
+        return BudgetExceeded(message, limit=limit, scope=claim.scope, quota=usd)
+    wait = max(standing.wait or 0.0, 0.001)
+    message = f"The limit of {whose}, {claim.most} {_UNITS[limit]}, is reached. Try again in {wait:.3g} s."
+    return RateLimited(message, limit=limit, scope=claim.scope, quota=claim.most, retry_after=wait)

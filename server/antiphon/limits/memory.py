@@ -1,0 +1,117 @@
+"""Counters in the memory of one process.
+
+Budgets are not counted here: the ledger knows what this process has spent, and within seconds what all others have.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from antiphon.limits.base import BUSY, WINDOW, Claim, Limit, Standing, Ticket
+
+_SWEEP: Final = 60
+"""Seconds between two looks for counters that nobody uses any more."""
+
+
+class _Window:
+    """What was taken in the last minute, by the second."""
+
+    __slots__ = ("seconds", "total")
+
+    def __init__(self) -> None:
+        self.seconds: deque[list[int]] = deque()
+        self.total = 0
+
+    def forget(self, now: int) -> None:
+        """Drops the seconds that are over."""
+        while self.seconds and self.seconds[0][0] < now - WINDOW:
+            self.total -= self.seconds.popleft()[1]
+
+    def add(self, second: int, count: int) -> None:
+        """Adds to the second that is going on."""
+        if not self.seconds or self.seconds[-1][0] != second:
+            self.seconds.append([second, 0])
+        self.seconds[-1][1] += count
+        self.total += count
+
+    def give_back(self, second: int, count: int) -> None:
+        """Takes out of a second, unless it is over."""
+        for entry in self.seconds:
+            if entry[0] == second:
+                entry[1] -= count
+                self.total -= count
+                return
+
+    def reset(self, now: float) -> float:
+        """Seconds until nothing is left."""
+        return self.seconds[-1][0] + WINDOW + 1 - now if self.seconds else 0.0
+
+    def wait(self, excess: int, now: float) -> float:
+        """Seconds until so much less is used."""
+        for second, count in self.seconds:
+            excess -= count
+            if excess <= 0:
+                return second + WINDOW + 1 - now
+        return float(WINDOW)
+
+
+class MemoryCounters:
+    """`Counters` of one process."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` tells seconds that never go back."""
+        self._clock = clock
+        self._windows: defaultdict[str, _Window] = defaultdict(_Window)
+        self._streams: defaultdict[str, int] = defaultdict(int)
+        self._swept = 0
+
+    async def take(self, claims: Sequence[Claim]) -> Ticket:
+        now = self._clock()
+        second = int(now)
+        if second - self._swept >= _SWEEP:
+            self._sweep(second)
+        standings = [self._standing(claim, now) for claim in claims]
+        if all(standing.wait is None for standing in standings):
+            for claim in claims:
+                if claim.limit.is_rate:
+                    self._windows[claim.counter].add(second, claim.wanted)
+                elif claim.limit is Limit.STREAMS:
+                    self._streams[claim.counter] += 1
+        return Ticket("", claims, standings, second)
+
+    async def settle(self, ticket: Ticket, tokens: int, nanos: int) -> None:
+        second = int(self._clock())
+        for claim in ticket.claims:
+            if claim.limit is Limit.STREAMS:
+                self._streams[claim.counter] -= 1
+                if not self._streams[claim.counter]:
+                    del self._streams[claim.counter]
+            elif claim.limit is Limit.TOKENS:
+                window = self._windows[claim.counter]
+                if tokens > claim.wanted:
+                    window.add(second, tokens - claim.wanted)
+                else:
+                    window.give_back(ticket.second, claim.wanted - tokens)
+
+    def _standing(self, claim: Claim, now: float) -> Standing:
+        if claim.limit.is_budget:
+            return Standing(claim.known, wait=None if claim.known < claim.most else 0.0)
+        if claim.limit is Limit.STREAMS:
+            used = self._streams.get(claim.counter, 0)
+            return Standing(used + 1) if used < claim.most else Standing(used, wait=BUSY)
+        window = self._windows[claim.counter]
+        window.forget(int(now))
+        used = window.total + claim.wanted
+        if used <= claim.most:
+            return Standing(used, int(now) + WINDOW + 1 - now)
+        return Standing(window.total, window.reset(now), window.wait(used - claim.most, now))
+
+    def _sweep(self, second: int) -> None:
+        self._swept = second
+        for counter, window in list(self._windows.items()):
+            window.forget(second)
+            if not window.seconds:
+                del self._windows[counter]

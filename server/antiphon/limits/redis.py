@@ -1,0 +1,182 @@
+"""Counters in Redis, which all workers and replicas share.
+
+One call is one script before it and one after, whatever number of limits it has: each is atomic, and what is refused takes nothing.
+A place among the calls that go on at once is a lease: its server renews it, and one that is killed gives its places back within
+`LEASE` seconds. The scripts are ours, and not those of the `limits` package: that one counts each limit by itself, in a round trip
+each, so that a call which the last limit refuses has been counted by the first; it gives nothing back, and knows no leases.
+
+Redis has `timeout` seconds for an answer. One that fails is left alone for `PAUSE` seconds, then tried by one call; until it
+answers again all others fail at once. That is logged once when it begins and once when it is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any, Final
+from uuid import uuid4
+
+import redis.asyncio as client
+import structlog
+from pydantic import SecretStr
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.commands.core import AsyncScript
+from redis.exceptions import RedisError
+
+from antiphon.config import ConfigError
+from antiphon.errors import LimitsUnavailable
+from antiphon.limits.base import WINDOW, Claim, Limit, Standing, Ticket
+from antiphon.limits.scripts import RENEW, SETTLE, TAKE
+from antiphon.redaction import redact
+
+LEASE: Final = 30.0
+"""Seconds for which a place is held, unless it is renewed."""
+
+PAUSE: Final = 1.0
+"""Seconds before a Redis that failed is tried again."""
+
+_PREFIX: Final = "antiphon:{limits}:"
+"""Of every key. The braces keep all of them in one slot, where Redis is a cluster behind a proxy."""
+
+_KEPT: Final = 40 * 24 * 3600
+"""Seconds for which a sum of money is kept after its last change: more than a month."""
+
+_CONNECTIONS: Final = 32
+"""The most connections of one process; further calls wait for one, within their time-out."""
+
+_KINDS: Final = {Limit.REQUESTS: "rate", Limit.TOKENS: "rate", Limit.STREAMS: "place", Limit.DAY: "money", Limit.MONTH: "money"}
+
+log = structlog.get_logger(__name__)
+
+
+class RedisCounters:
+    """`Counters` of all servers. Belongs to the event loop of its first call."""
+
+    def __init__(self, url: SecretStr, timeout: float, clock: Callable[[], float] | None = None) -> None:
+        """`timeout` in seconds; `clock` in seconds, None for Redis's own. Raises `ConfigError`. Opens nothing yet."""
+        self._timeout = timeout
+        self._clock = clock
+        self._secret = url
+        try:
+            pool = client.BlockingConnectionPool.from_url(
+                url.get_secret_value(),
+                max_connections=_CONNECTIONS,
+                timeout=timeout,
+                socket_timeout=timeout,
+                socket_connect_timeout=timeout,
+                # A connection that Redis has closed meanwhile is found dead by the first command on it.
+                retry=Retry(NoBackoff(), 1),
+            )
+        except ValueError:
+            raise ConfigError("limits.redis_url: must begin with redis://, rediss:// or unix://") from None
+        self._redis = client.Redis.from_pool(pool)
+        self._take, self._settle, self._renew = (self._redis.register_script(script) for script in (TAKE, SETTLE, RENEW))
+        # The ids of this process's leases, which no other process's are like.
+        self._name = uuid4().hex
+        self._numbers = count()
+        self._leases: dict[str, list[str]] = {}
+        self._running: set[asyncio.Task[Any]] = set()
+        self._available = True
+        self._next_try = 0.0
+
+    async def take(self, claims: Sequence[Claim]) -> Ticket:
+        # A task of its own: a caller that goes away leaves it to end by itself, and then what it took is given back.
+        task = asyncio.create_task(self._taken(claims))
+        self._keep(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(self._give_back)
+            raise
+
+    async def settle(self, ticket: Ticket, tokens: int, nanos: int) -> None:
+        task = asyncio.create_task(self._settled(ticket, tokens, nanos))
+        self._keep(task)
+        await asyncio.shield(task)
+
+    async def renew(self) -> None:
+        """Renews the leases of the calls that go on here. Raises `LimitsUnavailable`."""
+        held = [(key, lease) for lease, keys in self._leases.items() for key in keys]
+        if held:
+            await self._run(
+                self._renew, [key for key, _ in held], [self._now(), round(LEASE * 1000), *(lease for _, lease in held)]
+            )
+
+    async def close(self) -> None:
+        """Waits for what is running, and ends the connections."""
+        if self._running:
+            await asyncio.wait(set(self._running))
+        await self._redis.aclose()
+        await self._redis.connection_pool.disconnect()
+
+    async def _taken(self, claims: Sequence[Claim]) -> Ticket:
+        lease = f"{self._name}:{next(self._numbers)}"
+        arguments: list[str | int] = [self._now(), WINDOW, lease, round(LEASE * 1000), _KEPT]
+        for claim in claims:
+            arguments += (_KINDS[claim.limit], claim.most, claim.wanted, claim.known)
+        second, *found = await self._run(self._take, [_PREFIX + claim.counter for claim in claims], arguments)
+        standings = [
+            Standing(used, reset / 1000, None if wait < 0 else wait / 1000)
+            for used, reset, wait in zip(found[::3], found[1::3], found[2::3], strict=True)
+        ]
+        ticket = Ticket(lease, claims, standings, second)
+        places = [_PREFIX + claim.counter for claim in claims if claim.limit is Limit.STREAMS]
+        if places and not ticket.refused:
+            self._leases[lease] = places
+        return ticket
+
+    async def _settled(self, ticket: Ticket, tokens: int, nanos: int) -> None:
+        self._leases.pop(ticket.id, None)
+        keys: list[str] = []
+        arguments: list[str | int] = [self._now(), WINDOW, ticket.id, ticket.second, _KEPT]
+        for claim in ticket.claims:
+            if claim.limit is Limit.TOKENS:
+                change = tokens - claim.wanted
+            elif claim.limit.is_budget:
+                change = nanos
+            else:
+                change = 0
+            if change or claim.limit is Limit.STREAMS:
+                keys.append(_PREFIX + claim.counter)
+                arguments += (_KINDS[claim.limit], change)
+        if keys:
+            await self._run(self._settle, keys, arguments)
+
+    def _give_back(self, task: asyncio.Task[Ticket]) -> None:
+        if not task.cancelled() and task.exception() is None and not task.result().refused:
+            self._keep(asyncio.create_task(self._settled(task.result(), 0, 0)))
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # it was told to the caller, or there is none any more
+
+    def _now(self) -> int:
+        return 0 if self._clock is None else round(self._clock() * 1000)
+
+    async def _run(self, script: AsyncScript, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
+        time = asyncio.get_running_loop().time
+        if not self._available:
+            if time() < self._next_try:
+                raise LimitsUnavailable
+            self._next_try = time() + PAUSE + self._timeout  # for this one alone, until it is told what came of it
+        try:
+            async with asyncio.timeout(self._timeout):
+                answer = await script(keys=keys, args=arguments)
+        except (RedisError, OSError, TimeoutError) as error:
+            if self._available:
+                text = redact(str(error), [self._secret.get_secret_value()])
+                log.warning("limits_unavailable", kind=type(error).__name__, error=text)
+            self._available = False
+            self._next_try = time() + PAUSE
+            raise LimitsUnavailable from error
+        if not self._available:
+            self._available = True
+            log.info("limits_available")
+        return answer

@@ -1,0 +1,127 @@
+"""What Redis runs, in Lua: each script is atomic. `antiphon.limits.redis` calls them, and tells what their arguments are.
+
+They change nothing on a refusal, and what they keep goes by itself: a minute's counts after a minute, a place after its lease.
+Times are milliseconds. Where `now` is 0 it is Redis's own clock, the one that all servers share.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_NOW: Final = """
+local now = tonumber(ARGV[1])
+if now == 0 then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local second = math.floor(now / 1000)
+"""
+
+TAKE: Final = (
+    _NOW
+    + """
+-- ARGV: now, window (s), id, lease (ms), how long sums of money are kept (s); then kind, most, wanted, known for each key.
+-- Returns the second, then used, reset (ms), wait (ms, or -1) for each key.
+local window, id, lease, kept = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local answer, fits = {second}, true
+
+for i, key in ipairs(KEYS) do
+  local at = 2 + 4 * i
+  local kind, most, wanted, known = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+  local used, reset, wait = 0, 0, -1
+  if kind == 'rate' then
+    local counts, newest = {}, nil
+    local found = redis.call('HGETALL', key)
+    for j = 1, #found, 2 do
+      local at_second, count = tonumber(found[j]), tonumber(found[j + 1])
+      if at_second < second - window then
+        redis.call('HDEL', key, found[j])
+      else
+        used = used + count
+        counts[#counts + 1] = {at_second, count}
+        if not newest or at_second > newest then newest = at_second end
+      end
+    end
+    if used + wanted <= most then
+      used = used + wanted
+      reset = (second + window + 1) * 1000 - now
+    else
+      if newest then reset = (newest + window + 1) * 1000 - now end
+      wait = window * 1000
+      local excess = used + wanted - most
+      table.sort(counts, function(a, b) return a[1] < b[1] end)
+      for _, entry in ipairs(counts) do
+        excess = excess - entry[2]
+        if excess <= 0 then
+          wait = (entry[1] + window + 1) * 1000 - now
+          break
+        end
+      end
+    end
+  elseif kind == 'place' then
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
+    used = redis.call('ZCARD', key)
+    if used < most then used = used + 1 else wait = 1000 end
+  else
+    used = tonumber(redis.call('GET', key) or '0')
+    if known > used then
+      used = known
+      redis.call('SET', key, string.format('%.0f', known), 'EX', kept)
+    end
+    if used >= most then wait = 0 end
+  end
+  if wait >= 0 then fits = false end
+  answer[#answer + 1] = used
+  answer[#answer + 1] = reset
+  answer[#answer + 1] = wait
+end
+
+if fits then
+  for i, key in ipairs(KEYS) do
+    local at = 2 + 4 * i
+    if ARGV[at] == 'rate' then
+      redis.call('HINCRBY', key, second, ARGV[at + 2])
+      redis.call('EXPIRE', key, window + 2)
+    elseif ARGV[at] == 'place' then
+      redis.call('ZADD', key, now + lease, id)
+      redis.call('PEXPIRE', key, lease)
+    end
+  end
+end
+return answer
+"""
+)
+
+SETTLE: Final = (
+    _NOW
+    + """
+-- ARGV: now, window (s), id, the second of taking, how long sums of money are kept (s); then kind and change for each key.
+for i, key in ipairs(KEYS) do
+  local kind, change = ARGV[4 + 2 * i], tonumber(ARGV[5 + 2 * i])
+  if kind == 'place' then
+    redis.call('ZREM', key, ARGV[3])
+  elseif kind == 'rate' then
+    if change > 0 then
+      redis.call('HINCRBY', key, second, change)
+      redis.call('EXPIRE', key, ARGV[2] + 2)
+    elseif change < 0 and redis.call('HEXISTS', key, ARGV[4]) == 1 then
+      redis.call('HINCRBY', key, ARGV[4], change)
+    end
+  elseif change > 0 then
+    redis.call('INCRBY', key, string.format('%.0f', change))
+    redis.call('EXPIRE', key, ARGV[5])
+  end
+end
+"""
+)
+
+RENEW: Final = (
+    _NOW
+    + """
+-- ARGV: now, lease (ms); then an id for each key. One that is gone stays gone: its call may have ended this moment.
+for i, key in ipairs(KEYS) do
+  redis.call('ZADD', key, 'XX', now + ARGV[2], ARGV[2 + i])
+  redis.call('PEXPIRE', key, ARGV[2])
+end
+"""
+)

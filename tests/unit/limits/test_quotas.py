@@ -1,0 +1,66 @@
+"""Which limits a caller has."""
+
+from antiphon.config import LimitsConfig
+from antiphon.limits.base import NANOS, Limit
+from antiphon.limits.quotas import Bound, Quotas
+from antiphon.principal import Principal, Quota
+
+
+def found(quotas: Quotas, principal: Principal) -> set[tuple[str, str, int]]:
+    return {(bound.subject, bound.limit.value, bound.most) for bound in quotas.of(principal)}
+
+
+def test_nobody_is_limited_unless_somebody_says_so() -> None:
+    """Nothing is looked at then."""
+    assert Quotas().of(Principal("a", owner="a")) == ()
+
+
+def test_a_key_has_its_own_limits_and_those_of_all_keys_where_it_has_none() -> None:
+    """Field by field."""
+    quotas = Quotas(LimitsConfig.model_validate({"per_key": {"requests_per_minute": 60, "concurrent_streams": 4}}))
+    own = Principal("a", owner="o", id="key:1", quota=Quota(requests_per_minute=5, daily_usd=1.5))
+    assert found(quotas, own) == {
+        ("key:key:1", "requests_per_minute", 5),
+        ("key:key:1", "concurrent_streams", 4),
+        ("key:key:1", "daily_usd", round(1.5 * NANOS)),
+    }
+    assert found(quotas, Principal("b", owner="o", id="key:2")) == {
+        ("key:key:2", "requests_per_minute", 60),
+        ("key:key:2", "concurrent_streams", 4),
+    }
+
+
+def test_an_owner_may_have_more_less_or_no_limit() -> None:
+    """What is not said of one is as for all; null is none."""
+    quotas = Quotas(
+        LimitsConfig.model_validate(
+            {
+                "per_owner": {"tokens_per_minute": 1000, "requests_per_minute": 10},
+                "owners": {"acme": {"tokens_per_minute": 5000}, "free": {"tokens_per_minute": None, "requests_per_minute": None}},
+            }
+        )
+    )
+    assert found(quotas, Principal("a", owner="acme")) == {
+        ("owner:acme", "tokens_per_minute", 5000),
+        ("owner:acme", "requests_per_minute", 10),
+    }
+    assert found(quotas, Principal("a", owner="free")) == set()
+    assert {most for _, _, most in found(quotas, Principal("a", owner="else"))} == {1000, 10}
+
+
+def test_overall_is_one_for_everybody() -> None:
+    """Also for those who call without a key, who are one caller together."""
+    quotas = Quotas(LimitsConfig.model_validate({"overall": {"monthly_usd": 100}, "per_key": {"requests_per_minute": 1}}))
+    assert quotas.of(Principal("", owner="")) == (
+        Bound(Limit.REQUESTS, "key", "key:anonymous", 1),
+        Bound(Limit.MONTH, "overall", "overall", 100 * NANOS),
+    )
+
+
+def test_a_key_whose_limits_are_changed_has_the_new_ones() -> None:
+    """They come with the caller each time."""
+    quotas = Quotas()
+    for most in (1, 2):
+        assert found(quotas, Principal("a", owner="o", id="k", quota=Quota(requests_per_minute=most))) == {
+            ("key:k", "requests_per_minute", most)
+        }
