@@ -67,6 +67,9 @@ from antiphon.v1 import (
 HEARTBEAT = 5.0
 """Seconds between two signs of life."""
 
+PRUNING = 3600.0
+"""Seconds between two prunings of the audit log."""
+
 SETTLING = 10.0
 """Seconds that a stop waits for turns to be stored."""
 
@@ -144,8 +147,12 @@ class App:
 
     async def _keep_house(self) -> None:
         """Says that this process lives, settles the turns of those that do not, and writes what need not be written at once."""
+        pruned = -PRUNING
         while True:
             try:
+                if time.monotonic() - pruned > PRUNING:
+                    await self._audit.prune()
+                    pruned = time.monotonic()
                 await self._store.heartbeat()
                 settled = await self._store.settle()
                 if settled:

@@ -14,7 +14,15 @@ from msgspec.structs import replace
 
 from antiphon.auth.caller import ANONYMOUS, CALLER
 from antiphon.deadline import Deadline
-from antiphon.errors import AntiphonError, ConversationChanged, InvalidRequest, ShuttingDown, TurnNotComplete, Violation
+from antiphon.errors import (
+    AntiphonError,
+    ConversationChanged,
+    InvalidRequest,
+    PermissionDenied,
+    ShuttingDown,
+    TurnNotComplete,
+    Violation,
+)
 from antiphon.history.base import MessageState, Turn
 from antiphon.history.recorder import Record, Recorder, Recording
 from antiphon.limits.limiter import Grant, Limiter
@@ -74,10 +82,13 @@ class ChatService:
         _check(request)
         route = self._router.resolve(request.model, request.provider)
         structlog.contextvars.bind_contextvars(model=route.model, provider=route.provider.name)
+        caller = CALLER.get(ANONYMOUS)
+        if not (caller.may_use(route.model) or caller.may_use(f"{route.provider.name}/{route.model}")):
+            raise PermissionDenied(f"This key may not use the model {route.model[:200]!r}.")
         deadline = Deadline(self._timeout if timeout is None else min(timeout, self._timeout))
         self._calls.add(deadline)
         try:
-            grant = await deadline.wait(self._limiter.admit(CALLER.get(ANONYMOUS), request))
+            grant = await deadline.wait(self._limiter.admit(caller, request))
             try:
                 if record is None:
                     answer = self._answer(replace(request, model=route.model), route, deadline, grant)

@@ -85,7 +85,7 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
         self, request: openai_pb2.ListModelsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
         """Every model that is listed by name."""
-        data = [self._model(entry) for entry in self._router.models()]
+        data = [self._model(entry) for entry in self._router.models() if caller().may_use(entry.name)]
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps({"object": "list", "data": data}))
 
     async def GetModel(

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from antiphon.auth.caller import caller
 from antiphon.errors import InvalidRequest, Violation
 from antiphon.routing import ModelEntry, Router
 from antiphon.v1 import models_pb2, models_pb2_grpc
@@ -30,7 +31,7 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
             raise InvalidRequest("The page size is negative.", (Violation(("page_size",), "must not be negative"),))
         size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         after = _decode(request.page_token)
-        entries = [entry for entry in self._router.models() if entry.name > after]
+        entries = [entry for entry in self._router.models() if entry.name > after and caller().may_use(entry.name)]
         page, more = entries[:size], len(entries) > size
         return models_pb2.ListModelsResponse(
             models=[_model(entry) for entry in page], next_page_token=_encode(page[-1].name) if more else ""

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub:
-    """The models that this gateway offers, as it is configured. The same for every caller with a good key.
+    """The models that this gateway offers, as it is configured. A key that may use only some models is told of those alone.
     """
 
     def __init__(self, channel):
@@ -48,7 +48,7 @@ class ModelServiceStub:
 
 
 class ModelServiceServicer:
-    """The models that this gateway offers, as it is configured. The same for every caller with a good key.
+    """The models that this gateway offers, as it is configured. A key that may use only some models is told of those alone.
     """
 
     def ListModels(self, request, context):
@@ -91,7 +91,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
-    """The models that this gateway offers, as it is configured. The same for every caller with a good key.
+    """The models that this gateway offers, as it is configured. A key that may use only some models is told of those alone.
     """
 
     @staticmethod

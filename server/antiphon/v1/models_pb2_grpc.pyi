@@ -13,7 +13,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelServiceStub:
-    """The models that this gateway offers, as it is configured. The same for every caller with a good key."""
+    """The models that this gateway offers, as it is configured. A key that may use only some models is told of those alone."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
@@ -28,7 +28,7 @@ class ModelServiceStub:
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The models that this gateway offers, as it is configured. The same for every caller with a good key."""
+    """The models that this gateway offers, as it is configured. A key that may use only some models is told of those alone."""
 
     @_abc_1.abstractmethod
     def ListModels(

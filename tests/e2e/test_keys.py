@@ -1,0 +1,200 @@
+"""Stored keys through the real Envoy: what each opens, and that it ends when it is said to end."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+import httpx2
+import pytest
+
+from antiphon.principal import EVERYDAY
+from antiphon.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_pb2_grpc, history_pb2, history_pb2_grpc, message_pb2
+from tests.e2e.conftest import KEY, Gateway
+
+ADMIN = (("authorization", f"Bearer {KEY}"),)
+HELLO = [message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="Hello")])]
+ASK = {"messages": [{"role": "user", "content": "Hello"}]}
+
+# One call of each kind: method, path, body, and the scope that opens it.
+CALLS: list[tuple[str, str, Any, str]] = [
+    ("POST", "/api/v1/chat/completions", {"model": "echo", **ASK}, "chat"),
+    ("GET", "/api/v1/models", None, "chat"),
+    ("POST", "/api/v1/chat/generate", {"chat_history": ASK["messages"]}, "chat"),
+    ("POST", "/api/v1/chat/generate/stream", {"chat_history": ASK["messages"]}, "chat"),
+    ("POST", "/api/v1/chat", {"chat_history": ASK["messages"]}, "chat"),
+    ("GET", "/api/v1/chat/history", None, "history"),
+    ("GET", "/api/v1/chat/fetch/x", None, "history"),
+    ("POST", "/api/v1/chat/fork", {"chatId": "x", "messageId": "y"}, "history"),
+    ("PUT", "/api/v1/chat/x/pin", {"pinned": True}, "history"),
+    ("PATCH", "/api/v1/chat/x", {"title": "t"}, "history"),
+    ("DELETE", "/api/v1/chat/x", None, "history"),
+    ("POST", "/api/v1/chat/new", {"title": "t", "messages": ASK["messages"]}, "history"),
+    ("POST", "/api/v1/ai/chat", ASK, "admin"),
+    ("POST", "/api/engine/chat/echo", {"model": "echo", "chat_input": "Hello"}, "engine"),
+    ("GET", "/api/engine/providers", None, "engine"),
+    ("GET", "/api/engine/models", None, "engine"),
+    ("GET", "/api/engine/parameters?provider=echo", None, "engine"),
+    ("POST", "/api/v1/proxy/default/sk-x/chat/completions", {"model": "m", **ASK}, "proxy"),
+    ("POST", "/api/v1/proxy/gemini.test/v1beta/models/m:generateContent", {"contents": []}, "proxy"),
+]
+
+
+def anybody(gateway: Gateway) -> httpx2.AsyncClient:
+    """A plain HTTP client without a key."""
+    return httpx2.AsyncClient(base_url=f"http://{gateway.rest}", timeout=20, trust_env=False)
+
+
+def service(channel: grpc.aio.Channel) -> Any:
+    return admin_pb2_grpc.AdminServiceStub(channel)
+
+
+async def make(channel: grpc.aio.Channel, **fields: Any) -> admin_pb2.CreateKeyResponse:
+    request = admin_pb2.CreateKeyRequest(key=admin_pb2.Key(**{"name": "app", **fields}))
+    made: admin_pb2.CreateKeyResponse = await service(channel).CreateKey(request, metadata=ADMIN)
+    return made
+
+
+async def statuses(http: httpx2.AsyncClient, headers: dict[str, str]) -> dict[tuple[str, str], int]:
+    found = {}
+    for method, path, body, _ in CALLS:
+        answer = await http.request(method, path, json=body, headers=headers)
+        found[method, path] = answer.status_code
+    return found
+
+
+async def test_each_scope_opens_its_own_paths(admin_gateway: Gateway) -> None:
+    """And no other: every path is 403 to a key without its scope, whatever else is wrong with the request."""
+    async with (
+        grpc.aio.insecure_channel(admin_gateway.grpc) as channel,
+        anybody(admin_gateway) as http,
+    ):
+        for scope in (*sorted(EVERYDAY), "admin"):
+            made = await make(channel, scopes=[f"SCOPE_{scope.upper()}"])
+            found = await statuses(http, {"authorization": f"Bearer {made.secret}"})
+            for method, path, _, wanted in CALLS:
+                assert (found[method, path] == 403) is (scope != wanted or "/proxy/" in path), (scope, method, path, found)
+
+
+async def test_no_key_and_bad_keys_are_401_everywhere(admin_gateway: Gateway) -> None:
+    """None, another's form, one that was never made, one that is revoked, one that has expired."""
+    async with (
+        grpc.aio.insecure_channel(admin_gateway.grpc) as channel,
+        anybody(admin_gateway) as http,
+    ):
+        stub = service(channel)
+        revoked = await make(channel)
+        await stub.RevokeKey(admin_pb2.RevokeKeyRequest(id=revoked.key.id), metadata=ADMIN)
+        soon = admin_pb2.Key(name="short")
+        soon.expire_time.FromDatetime(datetime.now(UTC) + timedelta(seconds=0.5))
+        expired = await stub.CreateKey(admin_pb2.CreateKeyRequest(key=soon), metadata=ADMIN)
+        while datetime.now(UTC) <= expired.key.expire_time.ToDatetime(UTC):
+            await asyncio.sleep(0.05)
+        for headers in (
+            {},
+            {"authorization": "Basic abc"},
+            {"authorization": "Bearer sk-none"},
+            {"authorization": f"Bearer {revoked.secret[:-1]}"},
+            {"authorization": f"Bearer {revoked.secret}"},
+            {"authorization": f"Bearer {expired.secret}"},
+        ):
+            assert set((await statuses(http, headers)).values()) == {401}, headers
+
+
+async def test_a_revocation_is_in_force_within_seconds(admin_gateway: Gateway) -> None:
+    """For a key that is in use all the time."""
+    async with (
+        grpc.aio.insecure_channel(admin_gateway.grpc) as channel,
+        anybody(admin_gateway) as http,
+    ):
+        made = await make(channel)
+        headers = {"authorization": f"Bearer {made.secret}"}
+        assert (await http.get("/api/v1/models", headers=headers)).status_code == 200
+        await service(channel).RevokeKey(admin_pb2.RevokeKeyRequest(id=made.key.id), metadata=ADMIN)
+        async with asyncio.timeout(5):
+            while (await http.get("/api/v1/models", headers=headers)).status_code == 200:
+                await asyncio.sleep(0.05)
+        assert (await http.get("/api/v1/models", headers=headers)).status_code == 401
+
+
+async def test_a_key_may_use_its_models_alone(admin_gateway: Gateway) -> None:
+    """Others are 403, and not listed."""
+    async with (
+        grpc.aio.insecure_channel(admin_gateway.grpc) as channel,
+        anybody(admin_gateway) as http,
+    ):
+        made = await make(channel, models=["ech*"])
+        headers = {"authorization": f"Bearer {made.secret}"}
+        listed = (await http.get("/api/v1/models", headers=headers)).json()["data"]
+        assert [model["id"] for model in listed] == ["echo"]
+        for model, status in (("echo", 200), ("gpt-4o", 403)):
+            answer = await http.post("/api/v1/chat/completions", json={"model": model, **ASK}, headers=headers)
+            assert answer.status_code == status, answer.text
+
+
+async def test_owners_see_their_own(admin_gateway: Gateway) -> None:
+    """Two keys of one owner share their conversations; another owner's are not there."""
+    async with grpc.aio.insecure_channel(admin_gateway.grpc) as channel:
+        first, second = await make(channel, owner="team"), await make(channel, owner="team")
+        other = await make(channel, owner="others")
+        chat: Any = chat_pb2_grpc.ChatServiceStub(channel)
+        history: Any = history_pb2_grpc.HistoryServiceStub(channel)
+        request = chat_pb2.GenerateRequest(model="echo", messages=HELLO, recording=chat_pb2.Recording(request_id="keys-1"))
+        reply = await chat.Generate(request, metadata=(("authorization", f"Bearer {first.secret}"),))
+        wanted = history_pb2.GetConversationRequest(id=reply.conversation_id)
+        assert await history.GetConversation(wanted, metadata=(("authorization", f"Bearer {second.secret}"),))
+        for conversation in (reply.conversation_id, "01890000-0000-7000-8000-000000000000"):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await history.GetConversation(
+                    history_pb2.GetConversationRequest(id=conversation), metadata=(("authorization", f"Bearer {other.secret}"),)
+                )
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+            assert caught.value.details() == "The conversation does not exist."
+
+
+async def test_only_admins_make_keys(admin_gateway: Gateway) -> None:
+    """PERMISSION_DENIED to others, UNAUTHENTICATED to nobody; both are in the audit log, and so is what was done."""
+    async with grpc.aio.insecure_channel(admin_gateway.grpc) as channel:
+        stub = service(channel)
+        made = await make(channel, name="mere")
+        for metadata, code in (
+            ((("authorization", f"Bearer {made.secret}"),), grpc.StatusCode.PERMISSION_DENIED),
+            ((), grpc.StatusCode.UNAUTHENTICATED),
+        ):
+            for call in (
+                stub.CreateKey(admin_pb2.CreateKeyRequest(key=admin_pb2.Key(name="x")), metadata=metadata),
+                stub.ListKeys(admin_pb2.ListKeysRequest(), metadata=metadata),
+                stub.RotateKey(admin_pb2.RotateKeyRequest(id=made.key.id), metadata=metadata),
+                stub.ListAuditEvents(admin_pb2.ListAuditEventsRequest(), metadata=metadata),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call
+                assert caught.value.code() is code
+        page = await stub.ListAuditEvents(admin_pb2.ListAuditEventsRequest(page_size=1000), metadata=ADMIN)
+        seen = {(event.action, event.actor, event.target, event.reason) for event in page.events}
+        assert ("keys.create", "static:boss", made.key.id, "") in seen
+        assert ("call.refused", f"key:{made.key.id}", "AdminService/RotateKey", "PERMISSION_DENIED") in seen
+        assert ("call.refused", "", "AdminService/ListKeys", "UNAUTHENTICATED") in seen
+        assert made.secret not in str(page)
+
+
+async def test_bad_wishes_are_refused(admin_gateway: Gateway) -> None:
+    """With the fields at fault."""
+    async with grpc.aio.insecure_channel(admin_gateway.grpc) as channel:
+        stub = service(channel)
+        past = admin_pb2.Key(name="x")
+        past.expire_time.FromDatetime(datetime(2020, 1, 1, tzinfo=UTC))
+        for key in (
+            admin_pb2.Key(),
+            past,
+            admin_pb2.Key(name="x" * 101),
+            admin_pb2.Key(name="x", scopes=[admin_pb2.SCOPE_UNSPECIFIED]),
+            admin_pb2.Key(name="x", models=[""]),
+            admin_pb2.Key(name="x", quota=admin_pb2.Quota(daily_usd=-1)),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.CreateKey(admin_pb2.CreateKeyRequest(key=key), metadata=ADMIN)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.RotateKey(admin_pb2.RotateKeyRequest(id="none"), metadata=ADMIN)
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
