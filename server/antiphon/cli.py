@@ -19,43 +19,26 @@ from typing import Annotated, Any
 
 import typer
 import uvloop
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from antiphon.auth.keys import KEY_VARIABLE
 from antiphon.auth.secret import new_key
 from antiphon.banner import print_banner
+from antiphon.cli_keys import keys
 from antiphon.config import Config, ConfigError, LimitsConfig, ProviderConfig, database_url, load
+from antiphon.console import ADDRESS, AddressOption, KeyOption, Unheard, out, print_table, rpc_told, say
 from antiphon.routing import Router
 from antiphon.supervisor import supervise
 from antiphon.telemetry import log
 
-ADDRESS = "127.0.0.1:50051"
-
-WIDE = 1000
-"""The columns of a table that no terminal shows: a program reads it, and nothing is cut."""
-
-
-class _Unheard(Console):
-    """A console that may lose its reader: it raises `BrokenPipeError`, where rich's own would end the program."""
-
-    def on_broken_pipe(self) -> None:
-        raise  # noqa: PLE0704  # called where it is handled
-
-
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-out = Console(highlight=False)
-err = _Unheard(stderr=True, highlight=False)
+app.add_typer(keys, name="keys")
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", envvar="ANTIPHON_CONFIG", help="The YAML file. None: defaults and environment.")
 ]
-AddressOption = Annotated[
-    str, typer.Option(envvar="ANTIPHON_ADDRESS", help="The gRPC address of a running gateway, or its REST address.")
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
-KeyOption = Annotated[str, typer.Option(envvar=KEY_VARIABLE, help="Your API key.", show_default=False)]
 
 
 @contextmanager
@@ -64,17 +47,11 @@ def _told() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        _say(f"[bold red]configuration:[/] {escape(str(error))}")
+        say(f"[bold red]configuration:[/] {escape(str(error))}")
         raise typer.Exit(2) from None
     except OSError as error:
-        _say(f"[bold red]error:[/] {escape(str(error))}")
+        say(f"[bold red]error:[/] {escape(str(error))}")
         raise typer.Exit(1) from None
-
-
-def _say(markup: str) -> None:
-    """Tells the operator, if there is one: that nobody reads it, or that the disk is full, is no reason to end."""
-    with suppress(OSError):
-        err.print(markup, soft_wrap=True)
 
 
 @contextmanager
@@ -124,9 +101,9 @@ def up(config: ConfigOption = None) -> None:
 
         def ready() -> None:
             with suppress(OSError):
-                print_banner(_Unheard(highlight=False), loaded, made, found["default"], found["models"])
+                print_banner(Unheard(highlight=False), loaded, made, found["default"], found["models"])
 
-        code = uvloop.run(supervise(loaded, config, environment, say=lambda line: _say(escape(line)), ready=ready))
+        code = uvloop.run(supervise(loaded, config, environment, say=lambda line: say(escape(line)), ready=ready))
     raise typer.Exit(code)
 
 
@@ -187,11 +164,7 @@ def _show(providers: dict[str, ProviderConfig], environment: dict[str, str]) -> 
         key = "yes" if provider.api_key(environment) else "none"
         row = (name, provider.protocol, provider.base_url or "-", key, " ".join(provider.models) or "any, by prefix")
         table.add_row(*map(escape, row))
-    _print_table(table)
-
-
-def _print_table(table: Table) -> None:
-    (out if out.is_terminal else Console(highlight=False, width=WIDE)).print(table)
+    print_table(table)
 
 
 def _settings(config: Config) -> dict[str, str]:
@@ -256,12 +229,12 @@ def models(address: AddressOption = ADDRESS, key: KeyOption = "") -> None:
     """List the models of a running gateway."""
     from antiphon import terminal
 
-    with _rpc_told(address):
+    with rpc_told(address):
         found = asyncio.run(terminal.models(address, key))
     table = Table("model", "provider", "default")
     for model in found:
         table.add_row(escape(model.name), escape(model.provider), "yes" if model.is_default else "")
-    _print_table(table)
+    print_table(table)
 
 
 @app.command()
@@ -275,27 +248,8 @@ def chat(
     """Talk to a running gateway. The reply is shown as it comes."""
     from antiphon import terminal
 
-    with _rpc_told(address):
+    with rpc_told(address):
         asyncio.run(terminal.chat(address, key, " ".join(message or ()), model, system, out))
-
-
-@contextmanager
-def _rpc_told(address: str) -> Iterator[None]:
-    import grpc
-
-    try:
-        yield
-    except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.UNAVAILABLE and not error.initial_metadata() and not error.trailing_metadata():
-            # Said by the client itself: what answers sends metadata.
-            _say(f"[bold red]error:[/] no gateway answers at {escape(address)}. Is it running? --address names another.")
-        else:
-            _say(f"[bold red]{error.code().name}[/] from {escape(address)}: {escape(error.details() or '')}")
-        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-            _say(f"Set {KEY_VARIABLE}, or give --key.")
-        raise typer.Exit(1) from None
-    except (KeyboardInterrupt, EOFError):
-        out.print()
 
 
 def _version(wanted: bool) -> None:

@@ -22,7 +22,7 @@ async def models(address: str, key: str) -> list[models_pb2.Model]:
         stub = models_pb2_grpc.ModelServiceStub(channel)
         token = ""
         while True:
-            page = await stub.ListModels(models_pb2.ListModelsRequest(page_token=token), metadata=_metadata(key))
+            page = await stub.ListModels(models_pb2.ListModelsRequest(page_token=token), metadata=metadata_of(key))
             found.extend(page.models)
             token = page.next_page_token
             if not token:
@@ -50,7 +50,7 @@ async def chat(address: str, key: str, message: str, model: str, system: str, ou
 async def _show(stub: chat_pb2_grpc.ChatServiceStub, request: chat_pb2.GenerateRequest, key: str, out: Console) -> str:
     pieces: list[str] = []
     try:
-        async for answer in stub.StreamGenerate(request, metadata=_metadata(key)):
+        async for answer in stub.StreamGenerate(request, metadata=metadata_of(key)):
             for event in answer.events:
                 match event.WhichOneof("event"):
                     case "thinking" if out.is_terminal:  # a pipe gets the reply alone
@@ -73,5 +73,6 @@ def _message(role: message_pb2.Role.ValueType, text: str) -> message_pb2.Message
     return message_pb2.Message(role=role, parts=[message_pb2.Part(text=text)])
 
 
-def _metadata(key: str) -> list[tuple[str, str]]:
+def metadata_of(key: str) -> list[tuple[str, str]]:
+    """The key, as a call carries it."""
     return [("authorization", f"Bearer {key}")] if key else []

@@ -1,6 +1,8 @@
 """Stored keys through the real Envoy: what each opens, and that it ends when it is said to end."""
 
 import asyncio
+import os
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -198,3 +200,37 @@ async def test_bad_wishes_are_refused(admin_gateway: Gateway) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.RotateKey(admin_pb2.RotateKeyRequest(id="none"), metadata=ADMIN)
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_keys_from_the_terminal(admin_gateway: Gateway) -> None:
+    """Made, shown once, listed, given another secret, ended; and what is wrong is told in a line."""
+
+    async def run(*words: str, code: int = 0, key: str = KEY) -> str:
+        environment = {"PATH": os.environ["PATH"], "ANTIPHON_ADDRESS": admin_gateway.grpc, "ANTIPHON_KEY": key}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "antiphon", "keys", *words),
+            env=environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await process.communicate()
+        assert process.returncode == code, said.decode()
+        return said.decode()
+
+    made = await run("create", "from-terminal", "--owner", "ops", "--scope", "chat", "--model", "echo", "--days", "1")
+    secret = made.split()[-1]
+    async with anybody(admin_gateway) as http:
+        headers = {"authorization": f"Bearer {secret}"}
+        assert (await http.get("/api/v1/models", headers=headers)).status_code == 200
+        listed = next(line for line in (await run("list", "--owner", "ops")).splitlines() if "from-terminal" in line)
+        assert secret not in listed
+        assert "good" in listed
+        key_id = listed.split()[1]
+        second = (await run("rotate", key_id, "--overlap", "1")).split()[-1]
+        assert (await http.get("/api/v1/models", headers={"authorization": f"Bearer {second}"})).status_code == 200
+        assert "is revoked" in await run("revoke", key_id)
+        assert "from-terminal" not in await run("list", "--owner", "ops")
+        assert "revoked" in await run("list", "--owner", "ops", "--revoked")
+    assert "NOT_FOUND" in await run("revoke", "none", code=1)
+    assert "UNAUTHENTICATED" in await run("list", code=1, key="sk-none")
+    assert "PERMISSION_DENIED" in await run("list", code=1, key=(await run("create", "mere")).split()[-1])

@@ -1,0 +1,66 @@
+"""What the commands have in common: where they print, and how they speak to a running gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from antiphon.auth.keys import KEY_VARIABLE
+
+ADDRESS = "127.0.0.1:50051"
+
+WIDE = 1000
+"""The columns of a table that no terminal shows: a program reads it, and nothing is cut."""
+
+
+class Unheard(Console):
+    """A console that may lose its reader: it raises `BrokenPipeError`, where rich's own would end the program."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # noqa: PLE0704  # called where it is handled
+
+
+out = Console(highlight=False)
+err = Unheard(stderr=True, highlight=False)
+
+AddressOption = Annotated[
+    str, typer.Option(envvar="ANTIPHON_ADDRESS", help="The gRPC address of a running gateway, or its REST address.")
+]
+KeyOption = Annotated[str, typer.Option(envvar=KEY_VARIABLE, help="Your API key.", show_default=False)]
+
+
+def say(markup: str) -> None:
+    """Tells the operator, if there is one: that nobody reads it, or that the disk is full, is no reason to end."""
+    with suppress(OSError):
+        err.print(markup, soft_wrap=True)
+
+
+def print_table(table: Table) -> None:
+    """Cut to the terminal's width, where one shows it."""
+    (out if out.is_terminal else Console(highlight=False, width=WIDE)).print(table)
+
+
+@contextmanager
+def rpc_told(address: str) -> Iterator[None]:
+    """What a running gateway answers to a command, and that it does not answer, is told in a line."""
+    import grpc
+
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.UNAVAILABLE and not error.initial_metadata() and not error.trailing_metadata():
+            # Said by the client itself: what answers sends metadata.
+            say(f"[bold red]error:[/] no gateway answers at {escape(address)}. Is it running? --address names another.")
+        else:
+            say(f"[bold red]{error.code().name}[/] from {escape(address)}: {escape(error.details() or '')}")
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+            say(f"Set {KEY_VARIABLE}, or give --key.")
+        raise typer.Exit(1) from None
+    except (KeyboardInterrupt, EOFError):
+        out.print()
