@@ -26,7 +26,7 @@ from yarl import URL
 
 from antiphon import edge
 from antiphon.config import MAX_MESSAGE_BYTES
-from antiphon.rest.v1 import openai_pb2, openai_pb2_grpc
+from antiphon.rest.v1 import assistant_pb2, assistant_pb2_grpc, openai_pb2, openai_pb2_grpc
 
 CHAT = "/api/v1/chat/completions"
 GRPC_HEADERS = {"grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-encoding", "grpc-accept-encoding"}
@@ -93,6 +93,15 @@ class Obedient(openai_pb2_grpc.OpenAIServiceServicer):
         yield HttpBody(content_type="application/json", data=json.dumps(request.model).encode())
 
 
+class Titles(assistant_pb2_grpc.AssistantServiceServicer):
+    """Answers with the title that it was called with."""
+
+    async def Generate(
+        self, request: assistant_pb2.GenerateRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[HttpBody]:
+        yield HttpBody(content_type="application/json", data=json.dumps(request.title).encode())
+
+
 class Worker:
     """A server on a unix socket, in this process."""
 
@@ -102,6 +111,7 @@ class Worker:
         options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", MAX_MESSAGE_BYTES)]
         self.server = grpc.aio.server(options=options)
         openai_pb2_grpc.add_OpenAIServiceServicer_to_server(self.servicer, self.server)  # type: ignore[no-untyped-call, unused-ignore]
+        assistant_pb2_grpc.add_AssistantServiceServicer_to_server(Titles(), self.server)  # type: ignore[no-untyped-call, unused-ignore]
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
         reflection.enable_server_reflection([health.SERVICE_NAME], self.server)
         self.server.add_insecure_port(f"unix:{folder / edge.worker_socket(number)}")
@@ -356,6 +366,13 @@ async def test_names_of_models_may_hold_slashes(gateway: Edge) -> None:
     """Plain and percent-encoded slashes arrive as slashes."""
     async with gateway.http.get(URL("/api/v1/models/a/b%2Fc?x=1", encoded=True)) as answer:
         assert await answer.json() == "a/b/c"
+
+
+async def test_a_plus_in_a_query_is_a_space(gateway: Edge) -> None:
+    """As forms write it; a plus that is meant is percent-encoded."""
+    path = URL("/api/v1/chat/generate?title=My+first%20chat+1%2B1", encoded=True)
+    async with gateway.http.post(path, data="{}", headers={"Content-Type": "application/json"}) as answer:
+        assert await answer.json() == "My first chat 1+1"
 
 
 # What Envoy itself refuses
