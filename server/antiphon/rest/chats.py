@@ -167,8 +167,9 @@ def stored_json(stored: StoredMessage) -> dict[str, Any]:
     if body["content"] is None and not stored.message.parts and "tool_calls" not in body:
         body["content"] = ""  # a reply of which nothing came
     return {
-        "messageId": stored.id,
         **body,
+        # A field of the same name that the message came with does not count.
+        "messageId": stored.id,
         "createdAt": _time(stored.created),
         "status": stored.state.value,
         "model": stored.model or None,

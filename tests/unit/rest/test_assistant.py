@@ -173,6 +173,16 @@ async def test_messages_by_their_place() -> None:
             await dialect.call("ForkChat", assistant_pb2.ForkChatRequest(body=sent(chatId=chat, **body)))
 
 
+async def test_a_message_cannot_name_itself() -> None:
+    """Unknown fields that it came with do not stand for the gateway's own."""
+    dialect = Dialect()
+    extra = {"messageId": "x", "createdAt": "x", "status": "x", "model": "x", "mine": "y"}
+    chat = await dialect.store.create("me", title="", source="", pinned=False, messages=[m.Message(m.Role.USER, (), None, extra)])
+    (found,) = (await dialect.call("FetchChat", assistant_pb2.FetchChatRequest(chat_id=chat.id)))["messages"]
+    assert (found["messageId"], found["status"], found["model"], found["mine"]) == (chat.head_id, "complete", None, "y")
+    assert found["createdAt"] != "x"
+
+
 async def test_pins() -> None:
     """No body and an empty one pin."""
     dialect = Dialect()
