@@ -14,6 +14,9 @@ from antiphon.errors import InvalidRequest, Violation
 MAX_ENTRIES = 10_000
 """The most messages, or tools, of a request: each costs time before anybody else is served."""
 
+MAX_DEPTH = 100
+"""The most levels of objects and arrays within a field: what is deeper can be read, but not written again."""
+
 MAX_VIOLATIONS = 100
 """The most fields at fault that are told."""
 
@@ -37,11 +40,24 @@ def parse(data: bytes, schema: type[B]) -> B:
         large = [name for name, value in raw.items() if isinstance(value, list) and len(value) > MAX_ENTRIES]
         if large:
             raise invalid(*(Violation((name,), f"must not have more than {MAX_ENTRIES} entries", "too_long") for name in large))
+        if deep := [name for name, value in raw.items() if _is_deep(value)]:
+            raise invalid(*(Violation((name,), f"must not be nested deeper than {MAX_DEPTH} levels", "too_deep") for name in deep))
     try:
         return schema.model_validate(raw)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_VIOLATIONS]
         raise invalid(*(Violation(e["loc"], e["msg"], e["type"]) for e in found)) from None
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether a value has more than `MAX_DEPTH` levels. Level by level, as a recursion would end where it is to be found."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        if not level:
+            return False
+        values = (inner for outer in level for inner in (outer.values() if type(outer) is dict else outer))
+        level = [inner for inner in values if type(inner) is dict or type(inner) is list]
+    return bool(level)
 
 
 def get(body: Mapping[str, Any], name: str, kind: type, path: tuple[str | int, ...]) -> Any:
