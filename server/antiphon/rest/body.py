@@ -22,9 +22,9 @@ MAX_VIOLATIONS = 100
 
 
 class Fields(BaseModel):
-    """A JSON object; what is not known is kept beside it."""
+    """A JSON object; what is not known is kept beside it. A number in quotes is none, nor is 1 for true."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
 
 
 B = TypeVar("B", bound=BaseModel)
@@ -46,7 +46,26 @@ def parse(data: bytes, schema: type[B]) -> B:
         return schema.model_validate(raw)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_VIOLATIONS]
-        raise invalid(*(Violation(e["loc"], e["msg"], e["type"]) for e in found)) from None
+        raise invalid(*(_violation(raw, e["loc"], e["msg"], e["type"]) for e in found)) from None
+
+
+def _violation(raw: Any, path: tuple[str | int, ...], message: str, kind: str) -> Violation:
+    """In the caller's words: without the names of our classes, nor in paths those of the types that a field may have."""
+    steps: list[str | int] = []
+    for place, step in enumerate(path):
+        match raw, step:
+            case dict(), str() if step in raw:
+                raw = raw[step]
+            case list(), int():
+                raw = raw[step]
+            case dict(), str() if kind == "missing" and place == len(path) - 1:
+                pass
+            case _ if place:  # one of several types
+                continue
+            case _:
+                pass
+        steps.append(step)
+    return Violation(tuple(steps), "Input should be an object" if kind == "model_type" else message, kind)
 
 
 def _is_deep(value: Any) -> bool:

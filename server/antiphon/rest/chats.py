@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import grpc
 from google.api import httpbody_pb2
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictBool
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from antiphon import headers
 from antiphon.auth.caller import caller
@@ -43,16 +43,16 @@ class ForkBody(Fields):
 class PinBody(Fields):
     """Whether to pin."""
 
-    pinned: StrictBool | None = None
+    pinned: bool | None = None
 
 
 class UpdateBody(BaseModel):
     """What to change; null is the same as not sent."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     title: str | None = Field(default=None, max_length=MAX_TITLE)
-    pinned: StrictBool | None = None
+    pinned: bool | None = None
 
 
 class NewBody(Fields):
@@ -61,7 +61,7 @@ class NewBody(Fields):
     title: str | None = Field(default=None, max_length=MAX_TITLE)
     messages: list[MessageBody] = Field(validation_alias=AliasChoices("messages", "chat_history"))
     source: str | None = Field(default=None, max_length=MAX_SOURCE)
-    pinned: StrictBool | None = None
+    pinned: bool | None = None
 
 
 class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):

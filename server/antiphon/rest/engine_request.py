@@ -8,12 +8,12 @@ from typing import Annotated, Any, Final
 
 import orjson
 from msgspec.structs import replace
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from antiphon import messages as m
 from antiphon.errors import InvalidRequest
 from antiphon.rest import openai
-from antiphon.rest.body import Fields, invalid
+from antiphon.rest.body import Fields, invalid, parse
 
 PARAMETERS: Final = (
     {"id": "temperature", "name": "Temperature", "type": "float", "default": 1, "min": 0, "max": 2, "step": 0.01},
@@ -53,7 +53,9 @@ def _printable(key: SecretStr | None) -> SecretStr | None:
 
 
 class Body(Fields):
-    """The body of a chat."""
+    """The body of a chat. The clients' own way with types, such as "False", is taken."""
+
+    model_config = ConfigDict(strict=False)
 
     model: str = Field(min_length=1)
     chat_input: str | list[dict[str, Any]]
@@ -81,6 +83,12 @@ class Body(Fields):
     def is_1x(self) -> bool:
         """Whether a 1.x client sent it: those read a stream of chunk objects, and know no defaults. 0.3 always sends a session."""
         return "retries" in self.model_fields_set and "session_id" not in self.model_fields_set
+
+
+class Completion(openai.Body):
+    """The same chat as a chat completion, with the same way with types."""
+
+    model_config = ConfigDict(strict=False)
 
 
 class Call:
@@ -126,7 +134,7 @@ def request_from_body(body: Body, call: Call) -> m.ChatRequest:
     sent |= {name: value for name, value in fields.items() if value is not None}
     data = orjson.dumps({**sent, "model": body.model, "messages": call.context})
     try:
-        asked = openai.request_from_body(openai.parse(data), stream=True)
+        asked = openai.request_from_body(parse(data, Completion), stream=True)
     except InvalidRequest as error:
         raise invalid(*(replace(violation, path=_path(violation.path, call)) for violation in error.violations)) from None
     return replace(asked, provider=call.provider)

@@ -183,6 +183,24 @@ async def test_a_message_cannot_name_itself() -> None:
     assert found["createdAt"] != "x"
 
 
+@pytest.mark.parametrize(
+    "body", [{"stream": "true"}, {"stream": 1}, {"voice": 0}, {"scope": 1}, {"tools": 5}, {"fast_context": {}}]
+)
+async def test_a_wrong_type_is_told_with_the_callers_name_of_the_field(body: dict[str, Any]) -> None:
+    """No number is a truth, nor is a text; and no class of the server's is named."""
+    with pytest.raises(InvalidRequest) as caught:
+        await Dialect().generate(**body)
+    assert {violation.path for violation in caught.value.violations} == {tuple(body)}
+
+
+@pytest.mark.parametrize(("body", "field"), [({"chatId": 1}, "chatId"), ({"chatId": "c", "messageIndex": True}, "messageIndex")])
+async def test_a_forks_types_are_strict(body: dict[str, Any], field: str) -> None:
+    """True is not the second message."""
+    with pytest.raises(InvalidRequest) as caught:
+        await Dialect().call("ForkChat", assistant_pb2.ForkChatRequest(body=sent(**body)))
+    assert [violation.path for violation in caught.value.violations] == [(field,)]
+
+
 async def test_pins() -> None:
     """No body and an empty one pin."""
     dialect = Dialect()

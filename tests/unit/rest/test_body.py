@@ -9,10 +9,20 @@ from antiphon.errors import InvalidRequest, Violation
 from antiphon.rest.body import MAX_DEPTH, Fields, parse
 
 
+class Inner(Fields):
+    """An object in a body."""
+
+    kind: str
+
+
 class Thing(Fields):
     """A body."""
 
     name: str = ""
+    size: float | None = None
+    count: int | None = None
+    content: str | list[dict[str, Any]] | None = None
+    inner: list[Inner] | None = None
 
 
 def wrong(data: bytes, schema: Any = Thing) -> tuple[Violation, ...]:
@@ -39,3 +49,33 @@ def test_depth_is_bounded(opening: str, closing: str) -> None:
 def test_many_brackets_are_not_deep() -> None:
     """Side by side, or in a text."""
     parse(json.dumps({"name": "[{" * 500, "x": [[{}]] * 500}).encode(), Thing)
+
+
+def test_a_whole_number_is_a_number() -> None:
+    """Types are strict, but JSON knows one kind of number; null is the same as not sent."""
+    body = parse(b'{"size": 1, "count": null}', Thing)
+    assert (body.size, body.count) == (1.0, None)
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"5", [((), "Input should be an object")]),
+        (b'{"inner": [5]}', [(("inner", 0), "Input should be an object")]),
+        (b'{"inner": [{}]}', [(("inner", 0, "kind"), "Field required")]),
+        (b'{"inner": [{"kind": 1}]}', [(("inner", 0, "kind"), "Input should be a valid string")]),
+        (b'{"count": true}', [(("count",), "Input should be a valid integer")]),
+        (b'{"size": "1"}', [(("size",), "Input should be a valid number")]),
+        (
+            b'{"content": 5}',
+            [(("content",), "Input should be a valid string"), (("content",), "Input should be a valid list")],
+        ),
+        (
+            b'{"content": [{}, 5]}',
+            [(("content",), "Input should be a valid string"), (("content", 1), "Input should be a valid dictionary")],
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_by_the_path_in_the_body(data: bytes, found: list[Any]) -> None:
+    """Neither our classes nor the alternatives of a field are part of it."""
+    assert [(violation.path, violation.message) for violation in wrong(data)] == found
