@@ -13,6 +13,7 @@ import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, Final, TypeAlias
+from urllib.parse import parse_qs
 
 import grpc
 import msgspec
@@ -20,6 +21,7 @@ import orjson
 from google.api import httpbody_pb2
 
 from antiphon import headers as response_headers
+from antiphon.auth.base import Authenticator
 from antiphon.deadline import time_left
 from antiphon.egress import Target
 from antiphon.errors import (
@@ -30,6 +32,7 @@ from antiphon.errors import (
     ProviderRateLimited,
     ProviderRejected,
     ProviderUnavailable,
+    Unauthenticated,
     Violation,
     told,
 )
@@ -91,8 +94,10 @@ _GEMINI_STATUSES: Final = {
 class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
     """Serves both proxies."""
 
-    def __init__(self, passthrough: Passthrough) -> None:
+    def __init__(self, passthrough: Passthrough, keys: Authenticator | None = None) -> None:
+        """`keys` knows the gateway's own, which are kept from leaving; None: there are none."""
         self._passthrough = passthrough
+        self._keys = keys
 
     async def ProxyChatCompletion(
         self, request: proxy_pb2.ProxyChatCompletionRequest, context: Context
@@ -100,6 +105,7 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
         """The OpenAI protocol."""
         if not _VISIBLE.fullmatch(request.api_key):
             raise _invalid("api_key", "must be a key of printable characters")
+        await self._keep(request.api_key, "api_key")
         target = self._target(request.proxy_url, "proxy_url", default_path="/v1")
         check_openai(request.body.data)
         metadata = _metadata(context)
@@ -125,6 +131,7 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
         check_gemini(request.body.data, count=task[1] == "countTokens")
         metadata = _metadata(context)
         headers = _headers(metadata, _GEMINI_HEADERS, request.body)
+        await self._keep(headers.get("x-goog-api-key", ""), "x-goog-api-key")
         path = f"/{version}/models/{request.model_name_and_task}"
         answer = self._pass(target, path, metadata, headers, request.body.data, context, gemini_error)
         async with aclosing(answer) as pieces:
@@ -135,7 +142,21 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
         try:
             return self._passthrough.policy.target(written, default_path=default_path)
         except InvalidRequest as error:
-            raise _invalid(field, error.message) from None
+            violation = Violation((field,), error.message.removesuffix("."), "invalid_value")
+            raise InvalidRequest(f"{field}: {error.message}", (violation,)) from None
+
+    async def _keep(self, key: str, field: str) -> None:
+        """Raises `InvalidRequest` for a key of this gateway, good or revoked, where the provider's belongs."""
+        if self._keys is None or not key.strip():
+            return
+        try:
+            ours = await self._keys.authenticate(key.strip()) is not None
+        except Unauthenticated:
+            ours = True
+        if ours:
+            raise _invalid(
+                field, "must be a key of the provider's; the gateway's belongs in the header Authorization, and stays here"
+            )
 
     async def _pass(
         self,
@@ -150,6 +171,8 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
         query = metadata.get(QUERY, "")
         if query and (not _VISIBLE.fullmatch(query) or "#" in query):
             raise _invalid("query", "must be printable ASCII, and percent-encoded where it is not")
+        for key in parse_qs(query).get("key", ()):
+            await self._keep(key, "key")
         timeout = time_left(context.time_remaining())
         async with self._passthrough.post(target, path, query, headers, body, timeout=timeout) as answer:
             # What fails before the first byte can still be told as a status.

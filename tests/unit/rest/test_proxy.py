@@ -5,12 +5,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from google.api.httpbody_pb2 import HttpBody
 from multidict import CIMultiDict
 
 from antiphon import errors
-from antiphon.errors import InvalidRequest
+from antiphon.config import ProxyConfig
+from antiphon.egress import EgressPolicy
+from antiphon.errors import InvalidRequest, Violation
+from antiphon.principal import Principal
 from antiphon.rest import proxy
 from antiphon.rest.v1 import proxy_pb2
+from tests.unit.rest.caller import USER, Context
 
 
 def refused(check: Any, data: bytes, **options: Any) -> tuple[str, str]:
@@ -170,6 +175,58 @@ def test_errors_have_the_shape_of_each_api(error: errors.AntiphonError, status: 
     code, headers, body = proxy.render_gemini_error(error)
     assert (code, json.loads(body)) == (status, {"error": {"code": status, "message": error.message, "status": name}})
     assert ("x-should-retry" in headers) == (not error.retryable)
+
+
+class Judge:
+    """Knows a good key and a revoked one."""
+
+    async def authenticate(self, credential: str) -> Principal | None:
+        if credential == "ap-revoked":
+            raise errors.Unauthenticated("Revoked.")
+        return USER if credential == "ap-good" else None
+
+
+async def asked(key: str, where: str) -> Violation:
+    """What is told of a call with this key in this place; nothing can be sent, as there is nobody to send it to."""
+    policy = EgressPolicy(ProxyConfig(allow=("https://generativelanguage.googleapis.com",)))
+    servicer: Any = proxy.ProxyServicer(SimpleNamespace(policy=policy), Judge())  # type: ignore[arg-type]
+    metadata = {"x-goog-api-key": key} if where == "x-goog-api-key" else {}
+    metadata |= {proxy.QUERY: f"alt=sse&%6bey={key.replace('-', '%2D')}"} if where == "key" else {}
+    context: Any = Context(**metadata)
+    if where == "api_key":
+        body = HttpBody(data=b'{"model":"m","messages":[]}')
+        openai_request = proxy_pb2.ProxyChatCompletionRequest(api_key=key, proxy_url="https://api.openai.com/v1", body=body)
+        answer = servicer.ProxyChatCompletion(openai_request, context)
+    else:
+        gemini_request = proxy_pb2.ProxyGeminiRequest(
+            gemini_url="https://generativelanguage.googleapis.com", model_name_and_task="m:generateContent",
+            body=HttpBody(data=b'{"contents":[{"parts":[]}]}'),
+        )  # fmt: skip
+        answer = servicer.ProxyGemini(gemini_request, context)
+    with pytest.raises(InvalidRequest) as caught:
+        await anext(answer)
+    assert proxy.render_gemini_error(caught.value)[0] == 400
+    assert key not in str(caught.value)
+    return caught.value.violations[0]
+
+
+@pytest.mark.parametrize("where", ["api_key", "x-goog-api-key", "key"])
+@pytest.mark.parametrize("key", ["ap-good", "ap-revoked"])
+async def test_a_key_of_the_gateway_does_not_leave_in_the_place_of_the_providers(key: str, where: str) -> None:
+    """In the path, the header or the query, however it is written there."""
+    assert (await asked(key, where)).path == (where,)
+
+
+async def test_a_target_at_fault_is_told_in_one_sentence() -> None:
+    """With the field, and one full stop."""
+    policy = EgressPolicy(ProxyConfig())
+    servicer: Any = proxy.ProxyServicer(SimpleNamespace(policy=policy), Judge())  # type: ignore[arg-type]
+    request = proxy_pb2.ProxyChatCompletionRequest(api_key="sk-theirs", proxy_url="https://a..b")
+    context: Any = Context()
+    with pytest.raises(InvalidRequest) as caught:
+        await anext(servicer.ProxyChatCompletion(request, context))
+    error = json.loads(proxy.render_openai_error(caught.value)[2])["error"]
+    assert (error["message"], error["param"]) == ("proxy_url: The target's host is not a host name.", "proxy_url")
 
 
 def test_the_contract_marks_the_key_as_one() -> None:
