@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from antiphon.auth.caller import caller
+from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.errors import InvalidRequest, Violation
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
 from antiphon.rpc.convert import messages_from_proto
@@ -17,6 +18,9 @@ from antiphon.v1 import history_pb2, history_pb2_grpc
 MAX_PAGE_SIZE = 1000
 CONVERSATIONS_A_PAGE = 50
 MESSAGES_A_PAGE = 100
+
+MAX_PAGE_BYTES = MAX_MESSAGE_BYTES // 2
+"""A page of messages that would be larger has fewer of them, but at least one."""
 
 CHANGEABLE = ("title", "pinned")
 
@@ -102,12 +106,16 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
         return history_pb2.ForkConversationResponse(conversation=conversation_to_proto(conversation))
 
     async def ListMessages(self, request: history_pb2.ListMessagesRequest, context: Context) -> history_pb2.ListMessagesResponse:
-        """One page."""
+        """One page, which ends early where the messages are large."""
         _refuse(_required("conversation_id", request.conversation_id), _page_size(request.page_size))
-        page = await self._store.messages(
-            caller().owner, request.conversation_id, size=request.page_size or MESSAGES_A_PAGE, token=request.page_token
-        )
-        return history_pb2.ListMessagesResponse(messages=map(stored_to_proto, page.messages), next_page_token=page.next_token)
+        size = request.page_size or MESSAGES_A_PAGE
+        while True:
+            page = await self._store.messages(caller().owner, request.conversation_id, size=size, token=request.page_token)
+            answer = history_pb2.ListMessagesResponse(messages=map(stored_to_proto, page.messages), next_page_token=page.next_token)
+            if len(page.messages) <= 1 or (length := answer.ByteSize()) <= MAX_PAGE_BYTES:
+                return answer
+            # The store knows where a page ends that has fewer.
+            size = max(1, min(len(page.messages) // 2, len(page.messages) * MAX_PAGE_BYTES // length))
 
     async def AppendMessages(
         self, request: history_pb2.AppendMessagesRequest, context: Context

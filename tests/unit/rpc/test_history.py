@@ -10,6 +10,7 @@ from google.protobuf import field_mask_pb2
 from pydantic import SecretStr
 
 from antiphon.auth.keys import KeyRing
+from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.principal import Principal, Scope
 from antiphon.rpc.history import HistoryServicer
 from antiphon.rpc.interceptor import CallInterceptor
@@ -35,7 +36,7 @@ async def serving(port: int) -> AsyncGenerator[Any, None]:
     )
     server.listen(f"127.0.0.1:{port}")
     await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]) as channel:
         yield history_pb2_grpc.HistoryServiceStub(channel)
     await server.stop(0, lambda: None)
 
@@ -118,6 +119,27 @@ async def test_append_and_fork(unused_tcp_port: int) -> None:
         page = await stub.ListMessages(history_pb2.ListMessagesRequest(conversation_id=made.id, page_size=3), metadata=KEY)
         assert (len(page.messages), page.messages[0].state) == (3, history_pb2.MESSAGE_STATE_COMPLETE)
         assert page.next_page_token
+
+
+async def test_a_page_of_large_messages_ends_early(unused_tcp_port: int) -> None:
+    """None is left out, none comes twice, and one that is larger than a page should be comes alone."""
+    async with serving(unused_tcp_port) as stub:
+        made = await create(stub)
+        lengths = [1, 8, 8, 8, 20, 8, 1, 1]
+        for number, length in enumerate(lengths):
+            append = history_pb2.AppendMessagesRequest(
+                conversation_id=made.id, messages=said(str(number) + "x" * (length * 1_000_000))
+            )
+            await stub.AppendMessages(append, metadata=KEY)
+        pages, token = [], None
+        while token != "":
+            request = history_pb2.ListMessagesRequest(conversation_id=made.id, page_token=token or "")
+            answer = await stub.ListMessages(request, metadata=KEY)
+            pages.append([int(stored.message.parts[0].text[0]) for stored in answer.messages])
+            token = answer.next_page_token
+        assert [number for page in pages for number in page] == list(range(len(lengths)))
+        assert all(len(page) == 1 or sum(lengths[number] for number in page) <= 16 for page in pages)
+        assert len(pages) < len(lengths)
 
 
 async def test_what_is_anothers_does_not_exist(unused_tcp_port: int) -> None:
