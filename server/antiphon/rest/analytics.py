@@ -24,7 +24,7 @@ from antiphon.deadline import time_left
 from antiphon.errors import AntiphonError, DeadlineExceeded, InvalidRequest, Violation, told
 from antiphon.reply import Reply, collect
 from antiphon.rest import openai
-from antiphon.rest.body import parse
+from antiphon.rest.body import messages_as, parse, renaming
 from antiphon.rest.http import headers_of, status_of
 from antiphon.rest.json import DONE, EVENT_STREAM, JSON, event
 from antiphon.rest.v1 import analytics_pb2, analytics_pb2_grpc
@@ -51,6 +51,12 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         """One JSON object, or events."""
         body = parse(request.body.data, Body)
         asked = await self._scoped(request_from_body(body), body.client_id, context)
+        with renaming(messages_as("messages", len(asked.messages) - len(body.messages))):
+            async with aclosing(self._answer(asked, body, context)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    async def _answer(self, asked: m.ChatRequest, body: Body, context: Context) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
         async with aclosing(self._chat.stream(asked, timeout=time_left(context.time_remaining()))) as batches:
             if not asked.stream:
                 yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(answer(await collect(batches))))

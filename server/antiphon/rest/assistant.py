@@ -23,7 +23,7 @@ from antiphon.errors import AntiphonError, InvalidRequest, Violation, told
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
 from antiphon.history.recorder import Record
 from antiphon.reply import Reply, collect
-from antiphon.rest.body import Fields, invalid, parse
+from antiphon.rest.body import Fields, invalid, messages_as, parse, renaming
 from antiphon.rest.chats import Answer, ChatsServicer, Context, created
 from antiphon.rest.content import MessageBody, message_of, tool_of
 from antiphon.rest.http import headers_of, status_of
@@ -77,24 +77,29 @@ class AssistantServicer(ChatsServicer):
         """One JSON object, or events."""
         body = parse(request.body.data, GenerateBody)
         turn = self._turn(request, body, stream=bool(body.stream))
-        async with aclosing(self._events(turn, context) if body.stream else self._whole(turn, context)) as pieces:
-            async for piece in pieces:
-                yield piece
+        answer = self._events(turn, context) if body.stream else self._whole(turn, context)
+        with renaming(messages_as("chat_history")):
+            async with aclosing(answer) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     async def GenerateStream(self, request: assistant_pb2.GenerateStreamRequest, context: Context) -> Answer:
         """Events."""
         turn = self._turn(request, parse(request.body.data, GenerateBody), stream=True)
-        async with aclosing(self._events(turn, context)) as pieces:
-            async for piece in pieces:
-                yield piece
+        with renaming(messages_as("chat_history")):
+            async with aclosing(self._events(turn, context)) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     async def Chat(self, request: assistant_pb2.ChatRequest, context: Context) -> Answer:
         """One JSON object; nothing is kept."""
         body = parse(request.body.data, ChatBody)
         name, persona = self._persona(body)
-        asked = _request(persona, (*_system(persona.system), *_messages(body)), stream=False)
-        async with self._batches(Turn(name, asked), context) as batches:
-            reply = await collect(batches)
+        before = _system(persona.system)
+        asked = _request(persona, (*before, *_messages(body)), stream=False)
+        with renaming(messages_as("chat_history", len(before))):
+            async with self._batches(Turn(name, asked), context) as batches:
+                reply = await collect(batches)
         metadata = {"timeTaken": _milliseconds(reply)}
         yield _json({"result": {"message": _said(reply), "persona": name}, "metadata": metadata})
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeAlias, TypeVar
 
 import orjson
+from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from antiphon import messages as m
@@ -26,6 +28,9 @@ class Fields(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True)
 
+
+Path: TypeAlias = "tuple[str | int, ...]"
+"""Where a field stands."""
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -99,3 +104,28 @@ def rest(body: Mapping[str, Any], *known: str) -> m.JsonObject:
 def invalid(*violations: Violation) -> InvalidRequest:
     """The error for fields at fault."""
     return InvalidRequest("The request is not valid: see the detail list.", violations)
+
+
+@contextmanager
+def renaming(name: Callable[[Path], Path]) -> Iterator[None]:
+    """Within it, what is told of the domain's request is told of the caller's body: `name` makes the one's paths the other's."""
+    try:
+        yield
+    except InvalidRequest as error:
+        error.violations = tuple(replace(violation, path=name(violation.path)) for violation in error.violations)
+        raise
+
+
+def messages_as(field: str, before: int = 0) -> Callable[[Path], Path]:
+    """The name of messages that are `field` in the body, and have as many before them as are not the caller's."""
+
+    def name(path: Path) -> Path:
+        match path:
+            case ("messages", int(index), *inner):
+                return (field, max(0, index - before), *inner)
+            case ("messages", *inner):
+                return (field, *inner)
+            case _:
+                return path
+
+    return name

@@ -19,6 +19,7 @@ from google.api import httpbody_pb2
 from msgspec.structs import replace
 from pydantic import SecretStr
 
+from antiphon import messages as m
 from antiphon.auth.base import Authenticator
 from antiphon.auth.caller import ANONYMOUS, CALLER, caller, require
 from antiphon.chat import ChatService
@@ -26,7 +27,7 @@ from antiphon.deadline import time_left
 from antiphon.errors import AntiphonError, InvalidRequest, ModelNotFound, ProviderNotFound, Reason, Unauthenticated, Violation
 from antiphon.principal import Scope
 from antiphon.reply import collect
-from antiphon.rest.body import invalid, parse
+from antiphon.rest.body import invalid, parse, renaming
 from antiphon.rest.engine_answer import ChunkWriter, TextWriter, Writer, completion
 from antiphon.rest.engine_request import PARAMETERS, Body, Call, key_in, request_from_body
 from antiphon.rest.http import break_off, headers_of, status_of
@@ -56,6 +57,12 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         body = parse(request.body.data, Body)
         call = Call(body, request.provider)
         asked = replace(request_from_body(body, call), api_key=await self._own_key(body))
+        with renaming(call.path):
+            async with aclosing(self._answer(asked, body, call, context)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    async def _answer(self, asked: m.ChatRequest, body: Body, call: Call, context: Context) -> Answer:
         async with aclosing(self._chat.stream(asked, timeout=time_left(context.time_remaining()))) as batches:
             if not body.is_stream:
                 yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(completion(await collect(batches), call)))

@@ -11,9 +11,8 @@ from msgspec.structs import replace
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from antiphon import messages as m
-from antiphon.errors import InvalidRequest
 from antiphon.rest import openai
-from antiphon.rest.body import Fields, invalid, parse
+from antiphon.rest.body import Fields, Path, parse, renaming
 
 PARAMETERS: Final = (
     {"id": "temperature", "name": "Temperature", "type": "float", "default": 1, "min": 0, "max": 2, "step": 0.01},
@@ -106,6 +105,7 @@ class Call:
         self.model = body.model
         self.session_id = body.session_id
         self.has_functions = body.functions is not None
+        self._is_text = isinstance(body.chat_input, str)
         self.context = [{"role": "user", "content": body.chat_input}] if isinstance(body.chat_input, str) else body.chat_input
         self.chat_input = self.context[-1].get("content") if self.context else None
         defaults = {} if body.is_1x else dict(DEFAULTS)
@@ -116,6 +116,16 @@ class Call:
     def model_name(self, started: m.Started) -> str:
         """The model as the caller called it, where the provider only adds a version to that."""
         return self.model if not started.model or started.model.startswith(self.model) else started.model
+
+    def path(self, path: Path) -> Path:
+        """Where a field of a chat completion stands in this dialect's body."""
+        match path:
+            case ("messages", *inner):
+                return ("chat_input",) if self._is_text else ("chat_input", *inner)
+            case (str(name), *_) if name in self.parameters:
+                return ("parameters", *path)
+            case _:
+                return path
 
 
 def request_from_body(body: Body, call: Call) -> m.ChatRequest:
@@ -133,19 +143,6 @@ def request_from_body(body: Body, call: Call) -> m.ChatRequest:
     fields = {"tools": [*functions, *(body.tools or ())] or None, "tool_choice": choice, "response_format": body.response_format}
     sent |= {name: value for name, value in fields.items() if value is not None}
     data = orjson.dumps({**sent, "model": body.model, "messages": call.context})
-    try:
+    with renaming(call.path):
         asked = openai.request_from_body(parse(data, Completion), stream=True)
-    except InvalidRequest as error:
-        raise invalid(*(replace(violation, path=_path(violation.path, call)) for violation in error.violations)) from None
     return replace(asked, provider=call.provider)
-
-
-def _path(path: tuple[str | int, ...], call: Call) -> tuple[str | int, ...]:
-    """Where a field of a chat completion stands in this dialect's body."""
-    match path:
-        case ("messages", *rest):
-            return ("chat_input", *rest)
-        case (str(name), *_) if name in call.parameters:
-            return ("parameters", *path)
-        case _:
-            return path

@@ -134,6 +134,15 @@ async def test_every_field_at_fault_is_told(body: dict[str, Any], fields: list[s
     assert provider.requests == []
 
 
+@pytest.mark.parametrize("client", [None, "acme"])
+async def test_a_message_at_fault_is_told_by_its_place_in_the_body(client: str | None) -> None:
+    """Also where a client's context stands before it."""
+    messages = [{"role": "user", "content": "x"}, {"role": "user", "content": "a\0"}]
+    with pytest.raises(InvalidRequest) as caught:
+        await called(ScriptedProvider(), {"client_id": client, "messages": messages})
+    assert json.loads(analytics.render_error(caught.value)[2])["details"][0]["field"] == "messages[1]"
+
+
 @pytest.mark.parametrize(
     ("error", "status", "word"),
     [

@@ -193,6 +193,22 @@ async def test_a_wrong_type_is_told_with_the_callers_name_of_the_field(body: dic
     assert {violation.path for violation in caught.value.violations} == {tuple(body)}
 
 
+@pytest.mark.parametrize(
+    ("method", "asking"),
+    [
+        ("Generate", assistant_pb2.GenerateRequest),
+        ("GenerateStream", assistant_pb2.GenerateStreamRequest),
+        ("Chat", assistant_pb2.ChatRequest),
+    ],
+)
+async def test_a_message_at_fault_is_told_by_its_place_in_the_body(method: str, asking: Any) -> None:
+    """The persona's words before it do not count."""
+    history = [*HI, {"role": "user", "content": "a\0"}]
+    with pytest.raises(InvalidRequest) as caught:
+        await Dialect().call(method, asking(body=sent(chat_history=history)))
+    assert assistant.message_of_error(caught.value) == "chat_history.1: text must not hold the character NUL"
+
+
 @pytest.mark.parametrize(("body", "field"), [({"chatId": 1}, "chatId"), ({"chatId": "c", "messageIndex": True}, "messageIndex")])
 async def test_a_forks_types_are_strict(body: dict[str, Any], field: str) -> None:
     """True is not the second message."""

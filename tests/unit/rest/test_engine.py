@@ -276,6 +276,17 @@ async def test_every_field_at_fault_is_told(body: Any, places: list[tuple[str | 
     assert provider.requests == []
 
 
+@pytest.mark.parametrize(
+    ("said", "place"),
+    [("a\0", ["chat_input"]), ([{"role": "user", "content": "x"}, {"role": "user", "content": "a\0"}], ["chat_input", 1])],
+)
+async def test_a_nul_is_told_where_it_stands(said: Any, place: list[str | int]) -> None:
+    """In the body, whose one text is no list."""
+    with pytest.raises(InvalidRequest) as caught:
+        await called(ScriptedProvider(), {"chat_input": said})
+    assert json.loads(engine.render_error(caught.value)[2])["detail"][0]["loc"] == place
+
+
 async def test_unknown_providers_and_models() -> None:
     """404 and 400; another provider that has the model is not asked."""
     provider = ScriptedProvider()
