@@ -13,6 +13,9 @@ from antiphon.rest.json import JSON, dumps
 
 TEXT: Final = "text/plain; charset=utf-8"
 
+MAX_REPEATED: Final = 256 * 1024
+"""The most bytes of a request that the last chunk repeats: LLMstudio 1.0 cannot read one of about 1 MiB, and it has them twice."""
+
 _END_FIGURES: Final = {
     "input_tokens": "",
     "output_tokens": "",
@@ -154,11 +157,12 @@ class ChunkWriter:
         return b""
 
     def _chunk(self, choices: list[dict[str, Any]]) -> bytes:
-        """What repeats the request comes once, in the last one, as it may be long."""
+        """What repeats the request comes once, in the last one, and only if it is not long."""
         started = self._reply.started
         assert started is not None, "it is the first event"
         call = self._call
         last = self._reply.metrics is not None
+        repeats = last and len(dumps(call.context)) <= MAX_REPEATED
         return dumps(
             {
                 "id": call.id,
@@ -167,10 +171,10 @@ class ChunkWriter:
                 "model": call.model_name(started),
                 "object": "chat.completion.chunk",
                 "system_fingerprint": None,
-                "chat_input": call.chat_input if last else None,
+                "chat_input": call.chat_input if repeats else None,
                 "chat_output": "".join(self._reply.choices[0].text) if last else None,
                 "chat_output_stream": next((c["delta"]["content"] for c in choices if c["index"] == 0), None) or "",
-                "context": call.context if last else None,
+                "context": call.context if repeats else None,
                 "provider": call.provider,
                 "timestamp": time.time(),
                 "parameters": call.parameters if last else None,

@@ -226,6 +226,16 @@ async def test_a_1x_client_gets_one_chunk_object_a_piece() -> None:
     assert provider.requests[0].sampling == m.Sampling(temperature=0.5, seed=1)
 
 
+@pytest.mark.parametrize("size", [200_000, 300_000])
+async def test_a_long_request_is_not_repeated_in_a_chunk(size: int) -> None:
+    """The 1.x client cannot read a large one; figures, output and parameters are there all the same."""
+    pieces = await called(ScriptedProvider(), {"is_stream": True, "retries": 0, "chat_input": "x" * size, "seed": 1})
+    last = json.loads(pieces[-1].data)
+    assert len(pieces[-1].data) < 1_000_000
+    assert (last["chat_input"] is None, last["context"] is None) == (size > 256 * 1024,) * 2
+    assert (last["chat_output"], last["parameters"], last["metrics"]["total_tokens"]) == ("Hello", {"seed": 1}, 5)
+
+
 @pytest.mark.parametrize("is_1x", [False, True])
 async def test_a_late_failure_breaks_the_transfer(is_1x: bool) -> None:
     """Bare text has no place for an error, and a short one must not look whole; no end token."""
