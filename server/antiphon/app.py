@@ -174,7 +174,7 @@ class App:
         sessions = self._config.sessions.automatic
         dialect = openai.OpenAIServicer(self._chat, self.router, int(time.time()), automatic_sessions=sessions)
         chats = assistant.AssistantServicer(self._chat, self._store, self._config.personas)
-        proxies = proxy.ProxyServicer(self._passthrough)
+        proxies = proxy.ProxyServicer(self._passthrough, self._callers)
         clients = analytics.AnalyticsServicer(self._chat, self._contexts)
         admin = AdminServicer(self._key_store, self._audit)
         measured = engine.EngineServicer(self._chat, self.router, self._callers, self._config.engine.own_key_providers)
