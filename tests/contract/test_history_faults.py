@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import AsyncGenerator
@@ -226,6 +227,26 @@ async def test_a_file_that_another_process_locks(lite: SqlStore, sqlite_url: str
     elsewhere.close()
     _, stored = await lite.append(ME, conversation, HELLO)
     assert await ids(lite, conversation) == [stored[0].id]
+
+
+async def test_a_file_that_is_removed(lite: SqlStore, sqlite_url: str, sqlite_template: Path) -> None:
+    """Nothing is told to be stored in a file that is gone; another file in its place is used, and no restart is needed."""
+    path = make_url(sqlite_url).database
+    assert path is not None
+    conversation = await new(lite, HELLO)
+    assert len(await ids(lite, conversation)) == 1
+    for name in (path, f"{path}-wal", f"{path}-shm"):
+        Path(name).unlink(missing_ok=True)
+    with pytest.raises(StoreUnavailable):
+        await lite.append(ME, conversation, HELLO)
+    with pytest.raises(StoreUnavailable):
+        await lite.list(ME, size=1)
+    shutil.copy(sqlite_template, path)
+    assert (await lite.list(ME, size=9)).conversations == ()
+    made = await new(lite, HELLO)
+    assert [found.id for found in (await lite.list(ME, size=9)).conversations] == [made]
+    with sqlite3.connect(path) as elsewhere:
+        assert elsewhere.execute("SELECT count(*) FROM conversations").fetchone() == (1,)
 
 
 async def test_a_file_that_is_none(lite: SqlStore, sqlite_url: str) -> None:

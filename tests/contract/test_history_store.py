@@ -412,6 +412,28 @@ async def test_a_settled_turn_stays_as_it_is(store: Store) -> None:
 
 
 @pytest.mark.parametrize("new", [True, False])
+async def test_a_turn_that_failed_unheard_is_begun_again(store: Store, *, new: bool) -> None:
+    """By the same request id: in the same place, with nothing stored twice; once it said something, it is the answer."""
+    made = await create(store, "a")
+
+    async def begin() -> Turn:
+        return await store.begin_turn(ME, None if new else made.id, said("b"), request_id="r")
+
+    first = await begin()
+    await store.end_turn(ME, first.reply.id, TurnEnd(MessageState.FAILED, Message(Role.ASSISTANT, ()), error_reason="X"))
+    again = await begin()
+    assert (again.existing, again.reply.id, again.path) == (False, first.reply.id, first.path)
+    assert (again.reply.state, again.reply.error_reason) == (MessageState.IN_PROGRESS, "")
+    assert await store.settle() == 0
+    assert (await begin()).existing
+    await store.end_turn(ME, again.reply.id, answered("c"))
+    found = (await store.messages(ME, first.conversation.id)).messages
+    assert texts(found) == (["b", "c"] if new else ["a", "b", "c"])
+    assert found[-1].state is MessageState.COMPLETE
+    assert (await begin()).existing
+
+
+@pytest.mark.parametrize("new", [True, False])
 async def test_a_request_id_seen_again_is_the_same_turn(store: Store, *, new: bool) -> None:
     """With what has become of it, and nothing written; in another conversation, or another owner's, it is another turn."""
 

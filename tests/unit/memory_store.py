@@ -107,6 +107,9 @@ class MemoryStore:
         if known is not None:
             reply = self._messages[known]
             made = next(c for c in self._conversations.values() if reply in self._path(c.head_id))
+            if reply.state is MessageState.FAILED:
+                reply = self._messages[known] = replace(reply, state=MessageState.IN_PROGRESS, error_reason="")
+                return Turn(made, self._path(reply.parent_id), reply, existing=False)
             return Turn(made, self._path(reply.parent_id), reply, existing=True)
         if conversation is None:
             made = self._new(owner, title=title, source=source, pinned=False)

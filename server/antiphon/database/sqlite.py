@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import URL, ColumnElement, Connection, Engine, NullPool, QueuePool, Table, create_engine, event, literal
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import DisconnectionError
 
 from antiphon.database import clock
 from antiphon.database.base import translated, unavailable
@@ -52,6 +53,12 @@ def engine(path: Path, timeout: float, *, begin: str, readers: int = 0) -> Engin
         if readers:
             connection.execute("PRAGMA query_only = ON")
 
+    @event.listens_for(made, "checkout")
+    def _checkout(_: Any, record: Any, *__: Any) -> None:
+        # A connection to a file that was replaced meanwhile shows what is gone.
+        if record.info.setdefault("file", _identity(path)) != _identity(path):
+            raise DisconnectionError
+
     @event.listens_for(made, "begin")
     def _begin(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
@@ -79,6 +86,7 @@ class SqliteDatabase:
     def __init__(self, path: Path, timeout: float) -> None:
         """`timeout` in seconds bounds the wait for a transaction's turn, and again the transaction. Opens nothing yet."""
         self._timeout = timeout
+        self._path = path
         # IMMEDIATE takes the file's one write lock at the beginning; a transaction that reads first and locks later can only fail.
         self._write_engine = engine(path, timeout, begin="BEGIN IMMEDIATE")
         self._read_engine = engine(path, timeout, begin="BEGIN", readers=_READERS)
@@ -86,9 +94,12 @@ class SqliteDatabase:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._writer: Thread | None = None
         self._connection: Connection | None = None
+        self._connected: tuple[int, int] | None = None
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         def run() -> T:
+            with _translated():
+                _identity(self._path)
             with _translated(), self._read_engine.connect() as connection, connection.begin():
                 return work(connection)
 
@@ -172,8 +183,13 @@ class SqliteDatabase:
                 job.future.set_result(result)
 
     def _commit(self, jobs: list[_Job], begun: list[_Job]) -> list[Any]:
+        # What is written to a file that was removed, or replaced, is lost with it: nobody would know before the next start.
+        identity = _identity(self._path)
+        if identity != self._connected:
+            self._disconnect()
         if self._connection is None:
             self._connection = self._write_engine.connect()
+            self._connected = identity
         results: list[Any] = []
         with self._connection.begin():
             # Here the file is locked. Another process may have had it for long, and callers may have given up.
@@ -193,6 +209,12 @@ class SqliteDatabase:
             connection, self._connection = self._connection, None
             with _silenced():
                 connection.close()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Which file this is. Raises `OSError` if it is gone."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _seen(future: asyncio.Future[Any]) -> None:

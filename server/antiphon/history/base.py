@@ -177,7 +177,8 @@ class Store(Protocol):
         `conversation` None makes a new one with `title` and `source`. `parent_id` is the message to go on from (None: the head):
         any of the conversation's tree. Another than the head begins a branch, and the conversation's path follows it. A turn that
         is still in progress is on the path of the next one as it is, without text. `request_id`, if not empty, names the
-        turn within its conversation: seen again, the turn that exists is the answer. With `conversation` None, a request_id that
+        turn within its conversation: seen again, the turn that exists is the answer; one that FAILED, of which nothing was said, is
+        begun again, and is IN_PROGRESS as before. With `conversation` None, a request_id that
         the owner has used for a turn that made its conversation finds that one.
 
         Raises `ConversationNotFound`, `MessageNotFound`.

@@ -200,17 +200,26 @@ class SqlStore:
         rows.check_source(source)
         bodies = [*rows.bodies(messages), _NO_REPLY]
         reply_id, named = new_id(), request_id or None
+        ours = {reply_id}
         reply = {"id": reply_id, "state": MessageState.IN_PROGRESS.value, "worker": self._worker, "request_id": named}
+
+        def existing(connection: Connection, row: tree.Found) -> Turn | None:
+            turn = tree.existing(connection, row, request_id)
+            if turn is None or turn.reply.state is not MessageState.FAILED:
+                return turn
+            ours.add(turn.reply.id)
+            self._live.add(turn.reply.id)
+            return tree.reopen(connection, turn, self._worker)
 
         def begin(connection: Connection) -> Turn:
             if conversation is None:
                 row = connection.execute(statements.CREATED_BY, {"mine": owner, "request": request_id}).first() if named else None
-                if row is not None and (turn := tree.existing(connection, row, request_id)):
+                if row is not None and (turn := existing(connection, row)):
                     return turn
                 made, new = tree.create(connection, owner, bodies, title=title, source=source, request_id=named, reply=reply)
                 return tree.turn(made, (), new)
             row = tree.find(connection, owner, conversation, lock=True)
-            if named and (turn := tree.existing(connection, row, request_id)):
+            if named and (turn := existing(connection, row)):
                 return turn
             parent = tree.place(connection, row, parent_id)
             path = tree.path(connection, row, parent.id)
@@ -232,8 +241,8 @@ class SqlStore:
             return turn
         finally:
             # If nobody was told of it, and the commit came to pass all the same, `settle` takes care of it.
-            if turn is None or turn.existing:
-                self._live.discard(reply_id)
+            begun = {turn.reply.id} if turn is not None and not turn.existing else set()
+            self._live -= ours - begun
 
     async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> None:
         values = {

@@ -90,6 +90,13 @@ END_TURN: Final = update(messages).where(
 )
 """Sets the columns that it is given values for, in a turn that its worker has not ended yet."""
 
+REOPEN: Final = (
+    update(messages)
+    .where(_M.id == bindparam("reply"))
+    .values(state=MessageState.IN_PROGRESS.value, worker=bindparam("me"), error_reason="")
+)
+"""A turn that is begun again."""
+
 TREE_IS_SHARED: Final = select(_C.id).where(_C.tree_id == bindparam("tree"), _C.id != bindparam("conversation")).limit(1)
 DELETE_CONVERSATION: Final = delete(conversations).where(_C.id == bindparam("conversation"))
 DELETE_TREE: Final = delete(trees).where(trees.c.id == bindparam("tree"))

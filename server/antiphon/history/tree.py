@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from msgspec.structs import replace
 from sqlalchemy import Connection, Row, insert
 
 from antiphon.database import clock
@@ -183,3 +184,9 @@ def existing(connection: Connection, row: Found, request_id: str) -> Turn | None
         return None
     reply = rows.stored(found)
     return Turn(rows.conversation(row), path(connection, row, reply.parent_id), reply, existing=True)
+
+
+def reopen(connection: Connection, turn: Turn, worker: str) -> Turn:
+    """A turn that failed before anything was said, in progress again."""
+    connection.execute(statements.REOPEN, {"reply": turn.reply.id, "me": worker})
+    return replace(turn, reply=replace(turn.reply, state=MessageState.IN_PROGRESS, error_reason=""), existing=False)
