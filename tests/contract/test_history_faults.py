@@ -269,10 +269,10 @@ async def test_one_bad_write_does_not_spoil_the_others(lite: SqlStore) -> None:
 
     async def bad(kind: int) -> None:
         def work(connection: Any) -> None:
-            connection.execute(text("INSERT INTO workers VALUES ('half', 1)"))
+            connection.execute(text("INSERT INTO workers (id, seen) VALUES ('half', 1)"))
             if kind:
                 raise ZeroDivisionError
-            connection.execute(text("INSERT INTO workers VALUES ('half', 1)"))
+            connection.execute(text("INSERT INTO workers (id, seen) VALUES ('half', 1)"))
 
         await database.write(work)
 

@@ -112,8 +112,9 @@ workers = Table(
     METADATA,
     Column("id", ID, primary_key=True),
     Column("seen", BigInteger, nullable=False),
+    Column("process", Text, nullable=False, server_default=""),
 )
-"""The processes that begin turns, and when each last said that it lives."""
+"""The processes that begin turns, when each last said that it lives, and which process of which machine it is."""
 
 api_keys = Table(
     "api_keys",

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import IntegrityError
 
 from antiphon.database import clock, paging, text
@@ -24,10 +24,11 @@ from antiphon.database.tables import workers
 from antiphon.errors import ConversationChanged, ConversationNotFound
 from antiphon.history import rows, statements, tree
 from antiphon.history.base import Conversation, MessagePage, MessageState, Page, StoredMessage, Turn, TurnEnd
+from antiphon.history.process import is_gone, this_process
 from antiphon.messages import Message, Role
 
 STALE: Final = 15.0
-"""Seconds without a heartbeat after which a worker is taken for dead."""
+"""Seconds without a heartbeat after which a worker is taken for dead, where its process cannot be looked at."""
 
 _BEAT: Final = 5.0
 """Seconds after which a turn renews the heartbeat by itself, if nobody has."""
@@ -43,6 +44,7 @@ class SqlStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._worker = new_id()
+        self._process = this_process()
         self._beaten = float("-inf")
         # Turns that are, or may be, in progress here. One that this worker has begun and does not know was never told to a caller.
         self._live: set[str] = set()
@@ -273,6 +275,9 @@ class SqlStore:
             own = connection.execute(statements.OWN_IN_PROGRESS, {"me": self._worker}).scalars().all()
             # Read after the rows: a turn is known before it is stored, and for as long as it is in progress.
             lost = [reply_id for reply_id in own if reply_id not in self._live]
+            others = connection.execute(select(workers.c.id, workers.c.process).where(workers.c.id != self._worker)).all()
+            if gone := [worker for worker, process in others if is_gone(process)]:
+                connection.execute(update(workers).where(workers.c.id.in_(gone)).values(seen=0))
             limit = connection.execute(select(self._database.clock() - int(STALE * 1_000_000))).scalar_one()
             lost += connection.execute(statements.OTHERS_IN_PROGRESS, {"me": self._worker, "limit": limit}).scalars()
             if lost:
@@ -287,7 +292,7 @@ class SqlStore:
 
     async def heartbeat(self) -> None:
         now = time.monotonic()
-        upsert = self._database.insert(workers).values(id=self._worker, seen=self._database.clock())
+        upsert = self._database.insert(workers).values(id=self._worker, seen=self._database.clock(), process=self._process)
         upsert = upsert.on_conflict_do_update(index_elements=["id"], set_={"seen": upsert.excluded.seen})
         await self._database.write(lambda connection: connection.execute(upsert) and None)
         self._beaten = now

@@ -1,0 +1,39 @@
+"""Which processes are gone."""
+
+import os
+import subprocess
+import sys
+
+from antiphon.history.process import is_gone, this_process
+
+PROGRAM = "from antiphon.history.process import this_process; print(this_process(), flush=True); input()"
+
+
+def test_a_process_is_there_until_it_ends() -> None:
+    """Killed, it is gone at once: before its parent has taken notice, and after."""
+    child = subprocess.Popen([sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdin is not None
+    name = child.stdout.readline().strip()
+    assert not is_gone(name)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert is_gone(name)
+    child.wait()
+    assert is_gone(name)
+    child.stdout.close()
+    child.stdin.close()
+
+
+def test_what_cannot_be_looked_at_is_not_gone() -> None:
+    """Another machine, another container, nothing at all."""
+    assert not is_gone(this_process())
+    where, number, started = this_process().rsplit(" ", 2)
+    for other in ("", "x", f"elsewhere {number} {started}", f"{where} x {started}", "a b c"):
+        assert not is_gone(other)
+
+
+def test_a_number_that_was_given_again_is_another_process() -> None:
+    """It began at another time."""
+    where, number, started = this_process().rsplit(" ", 2)
+    assert is_gone(f"{where} {number} {int(started) - 1}")
