@@ -118,7 +118,7 @@ class _Cached:
             if clock() >= self._usable_until:
                 self._text = None
             else:
-                self._fresh_until = clock() + _RETRY
+                self._fresh_until = min(clock() + _RETRY, self._usable_until)
             kind = "TimeoutError" if isinstance(error, TimeoutError) else type(error).__name__
             _log.warning(
                 "client_context_not_read",

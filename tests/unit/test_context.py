@@ -126,6 +126,21 @@ async def test_an_older_text_is_not_used_for_ever() -> None:
             await made.of(CLIENT)
 
 
+async def test_an_older_text_is_not_used_longer_because_its_source_is_left_in_peace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`stale` ends it, however long it is until the source would be asked again."""
+    loop = asyncio.get_running_loop()
+    clock, ahead = loop.time, 0.0
+    monkeypatch.setattr(loop, "time", lambda: clock() + ahead)
+    async with source(text("hats")) as (server, url), contexts(url=url, ttl=100, stale=3, timeout=30) as made:
+        assert await made.of(CLIENT) == "hats"
+        server.default = [CUT]
+        ahead = 101.0
+        assert await made.of(CLIENT) == "hats"
+        ahead = 104.0
+        with pytest.raises(ContextUnavailable):
+            await made.of(CLIENT)
+
+
 async def test_a_source_that_is_out_of_reach_is_asked_again_by_the_next_call(unused_tcp_port: int) -> None:
     """There is nothing older to use, so there is nothing to wait for."""
     async with contexts(url=f"http://127.0.0.1:{unused_tcp_port}/", timeout=1) as made:
