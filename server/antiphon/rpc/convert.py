@@ -135,6 +135,8 @@ def record_from_proto(recording: chat_pb2.Recording, owner: str) -> Record:
         for field, most in limits
         if len(getattr(recording, field)) > most
     )
+    if recording.parent_message_id and not recording.conversation_id:
+        wrong += (Violation(("recording", "parent_message_id"), "needs the conversation_id that it is part of"),)
     if wrong:
         raise InvalidRequest("The request is not valid: see the field violations.", wrong)
     return Record(

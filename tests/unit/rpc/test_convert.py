@@ -200,3 +200,11 @@ def test_numbers_that_are_no_json_are_refused_and_large_ones_kept() -> None:
     proto.extra.update({"x": float("nan")})
     with pytest.raises(InvalidRequest):
         convert.request_from_proto(proto, stream=False)
+
+
+def test_a_message_to_go_on_from_needs_its_conversation() -> None:
+    """Alone it would be ignored, so it is refused."""
+    with pytest.raises(InvalidRequest) as caught:
+        convert.record_from_proto(chat_pb2.Recording(parent_message_id="m"), "ann")
+    assert [violation.path for violation in caught.value.violations] == [("recording", "parent_message_id")]
+    assert convert.record_from_proto(chat_pb2.Recording(conversation_id="c", parent_message_id="m"), "ann").parent_id == "m"
