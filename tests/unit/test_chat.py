@@ -328,3 +328,12 @@ async def test_a_reply_that_cannot_be_stored_for_a_moment_is_tried_on() -> None:
     provider = ScriptedProvider([START, TextDelta(0, "Hello")], [STOP])
     await collect(recording(provider, store).stream(asked(), timeout=None, record=Record("ann")))
     assert [message.state for message in await path(store)] == [MessageState.COMPLETE] * 2
+
+
+@pytest.mark.parametrize("role", [Role.USER, Role.ASSISTANT])
+async def test_only_a_reply_of_which_nothing_came_is_not_told_to_the_model(role: Role) -> None:
+    """Another message without content is told, as in a call that is not recorded."""
+    provider = ScriptedProvider()
+    empty = Message(role, ())
+    await collect(recording(provider, MemoryStore()).stream(asked("", HELLO, empty), timeout=None, record=Record("ann")))
+    assert provider.requests[0].messages == ((HELLO, empty) if role is Role.USER else (HELLO,))

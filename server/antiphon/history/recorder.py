@@ -119,7 +119,8 @@ class Recording:
     @property
     def messages(self) -> tuple[Message, ...]:
         """What the model is to be told: the preamble and the path. A reply of which nothing came is left out."""
-        return self._preamble + tuple(stored.message for stored in self.turn.path if stored.message.parts or stored.message.extra)
+        path = (stored.message for stored in self.turn.path)
+        return self._preamble + tuple(one for one in path if one.parts or one.extra or one.role is not Role.ASSISTANT)
 
     def see(self, batch: Batch) -> None:
         """Takes what was said."""
