@@ -27,12 +27,14 @@ class Continuation(Struct, frozen=True):
 def continuation(path: Sequence[StoredMessage], sent: Sequence[Message]) -> Continuation:
     """What of `sent` is not on the stored `path` yet, and where it belongs.
 
-    Messages are the same if role and content are. Instructions (system, developer) are compared apart from the talk: one that is
-    stored somewhere on the path is not stored again, another goes with the new messages.
+    Messages are the same if role and content are. A reply is also the same as the stored one that it takes the place of: clients
+    change replies, and leave out what they do not understand. Instructions (system, developer) are compared apart from the talk:
+    one that is stored somewhere on the path is not stored again, another goes with the new messages.
 
-    1. `sent` begins with the whole path: what follows is new, behind the head.
+    1. `sent` begins with the whole path, or with the end of it from some message on: what follows is new, behind the head.
     2. `sent` begins with a part of the path that holds a reply, then differs or ends: the caller went back and said something
-       else, or wants another reply. A branch begins there; what was there before stays stored.
+       else, or wants another reply. A branch begins there; what was there before stays stored. Where it ends with a reply, that
+       reply is wanted again, behind what it answered.
     3. Anything else repeats nothing: all of it is new, behind the head. So a caller may also send its new messages only, and
        saying "yes" twice is not taken for a repetition.
 
@@ -41,12 +43,13 @@ def continuation(path: Sequence[StoredMessage], sent: Sequence[Message]) -> Cont
     """
     talk = [message for message in sent if message.role not in _INSTRUCTIONS]
     stored = [message for message in path if message.message.role not in _INSTRUCTIONS]
-    last, heard, at = _common(stored, talk)
-    whole = heard > 0 and all(map(_broke_off, stored[at:]))
-    if not whole and all(message.role is not Role.ASSISTANT for message in talk[:heard]):
-        heard, last = 0, None
-    elif whole and heard < len(talk):
-        last = None  # whatever the head is by now: a turn that came between is not left aside
+    heard, at, whole = _common(stored, talk)
+    last: str | None = None
+    if heard and heard == len(talk):
+        asked = [message.id for message in stored[:at] if message.message.role is not Role.ASSISTANT]
+        last = asked[-1] if asked else stored[at - 1].id
+    elif heard and not whole:
+        last = stored[at - 1].id  # else None, whatever the head is by now: a turn that came between is not left aside
     known = {_key(message.message) for message in path if message.message.role in _INSTRUCTIONS}
     new: list[Message] = []
     for message in sent:
@@ -60,18 +63,30 @@ def continuation(path: Sequence[StoredMessage], sent: Sequence[Message]) -> Cont
     return Continuation(tuple(new), last)
 
 
-def _common(stored: Sequence[StoredMessage], talk: Sequence[Message]) -> tuple[str | None, int, int]:
-    """The last stored message that both have, how many of `talk` are stored, and how far in `stored` that is."""
-    last: str | None = None
-    heard = at = 0
-    for index, message in enumerate(stored):
-        if heard == len(talk):
-            break
-        if _key(message.message) == _key(talk[heard]) or (_broke_off(message) and talk[heard].role is Role.ASSISTANT):
-            last, heard, at = message.id, heard + 1, index + 1
-        elif not _broke_off(message):
-            break
-    return last, heard, at
+def _common(stored: Sequence[StoredMessage], talk: Sequence[Message]) -> tuple[int, int, bool]:
+    """How many of `talk` are stored, how far in `stored` that is, and whether it is all that matters of the path.
+
+    Of the places where `talk` may begin on the path, the one where most is the same word for word.
+    """
+    ours, theirs = [_key(message.message) for message in stored], [_key(message) for message in talk]
+    best, found = (0, 0, False, 0), (0, 0, False)
+    for start in range(len(stored) if talk else 0):
+        if start and ours[start] != theirs[0]:
+            continue
+        heard = at = same = 0
+        for index in range(start, len(stored)):
+            if heard == len(talk):
+                break
+            equal = ours[index] == theirs[heard]
+            if equal or talk[heard].role is stored[index].message.role is Role.ASSISTANT:
+                heard, at, same = heard + 1, index + 1, same + equal
+            elif not _broke_off(stored[index]):
+                break
+        whole = heard > 0 and all(map(_broke_off, stored[at:]))
+        replied = any(message.role is Role.ASSISTANT for message in talk[:heard])
+        if (replied or (whole and not start)) and (same, heard, whole, start) > best:
+            best, found = (same, heard, whole, start), (heard, at, whole)
+    return found
 
 
 def _broke_off(message: StoredMessage) -> bool:
