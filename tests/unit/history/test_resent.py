@@ -92,3 +92,11 @@ def test_when_two_messages_are_the_same(kept: tuple[Part, ...], sent: tuple[Part
     path = [StoredMessage("0", None, Message(Role.USER, kept), MessageState.COMPLETE, NOW), *stored("u:0 a:1")[1:]]
     found = continuation(path, (Message(Role.USER, sent), *talk("a:1 u:2")))
     assert (found.new == talk("u:2")) is same
+
+
+@pytest.mark.parametrize("sent", [(), (Text(""),)])
+def test_a_tool_call_that_comes_back_as_empty_text_is_the_same(sent: tuple[Part, ...]) -> None:
+    """So clients repeat it that know no tools."""
+    call = StoredMessage("1", "0", Message(Role.ASSISTANT, (ToolCall("c", "f", "{}"),)), MessageState.COMPLETE, NOW)
+    found = continuation([*stored("u:1"), call], (say("u:1"), Message(Role.ASSISTANT, sent), say("u:2")))
+    assert found == Continuation(talk("u:2"), None)
