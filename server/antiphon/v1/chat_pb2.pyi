@@ -166,7 +166,8 @@ class Recording(_message.Message):
     """The conversation. `messages` are then only the new ones: the model is told those that are stored first. Empty: a new one."""
     request_id: _builtins.str
     """Names the turn, for a retry that is safe: a turn of this id that exists in the conversation is the answer, and no second one is
-    begun. For a new conversation it counts among the caller's own. At most 200 characters.
+    begun. One that failed before anything was said is begun again. For a new conversation it counts among the caller's own. At most
+    200 characters.
     """
     parent_message_id: _builtins.str
     """The message to go on from, which begins a branch where it is not the head. Empty: the head."""
