@@ -94,6 +94,8 @@ class ChatService:
                     answer = self._answer(replace(request, model=route.model), route, deadline, grant)
                 else:
                     recording = await deadline.wait(self._recorder.begin(record, request.messages))
+                    if record.began is not None:
+                        record.began(recording.turn.conversation.id)
                     if recording.turn.existing:
                         answer = _replay(recording.turn)
                     else:

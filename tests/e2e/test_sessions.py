@@ -59,6 +59,20 @@ async def test_a_streamed_session(persona_gateway: Gateway) -> None:
         assert await kept(http, session) == [("user", "Hi"), ("assistant", "You said: Hi")] * 2
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_failure_names_its_session(persona_gateway: Gateway, stream: bool) -> None:
+    """What was asked is stored, and the next try can go on from there: nothing of it is stored twice."""
+    async with persona_gateway.client() as http:
+        failed = await http.post("/chat/completions", json={"model": "lost", "messages": HI, "stream": stream})
+        assert failed.status_code == 502
+        session = failed.headers["x-session-id"]
+        assert await kept(http, session) == [("user", "Hi"), ("assistant", None)]
+        again = await http.post("/chat/completions", json={"model": "echo", "messages": HI, "session_id": session})
+        assert again.status_code == 200
+        assert (await kept(http, session))[-1] == ("assistant", "You said: Hi")
+        assert [role for role, _ in await kept(http, session)].count("user") == 1
+
+
 async def test_instructions_are_kept_once(persona_gateway: Gateway) -> None:
     """An SDK sends them with every call."""
     system: Any = {"role": "system", "content": "Be brief."}

@@ -7,7 +7,7 @@ written when it can be.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 from msgspec import Struct
@@ -49,6 +49,8 @@ class Record(Struct, frozen=True):
     source: str = ""
     preamble: tuple[Message, ...] = ()
     resent: bool = False
+    began: Callable[[str], None] | None = None
+    """Is told the conversation's id as soon as the turn is stored, before the provider is asked: a failure can name it too."""
 
 
 class Recorder:

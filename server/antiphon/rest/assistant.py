@@ -14,6 +14,7 @@ from google.api import httpbody_pb2
 from msgspec import Struct
 from pydantic import AliasChoices, Field
 
+from antiphon import headers
 from antiphon import messages as m
 from antiphon.auth.caller import caller
 from antiphon.chat import ChatService
@@ -141,6 +142,7 @@ class AssistantServicer(ChatsServicer):
             source=asking.source,
             preamble=(*_system(persona.system), *_system(_context(body.fast_context or []))),
             resent=True,
+            began=_tell_chat,
         )
         return Turn(name, _request(persona, _messages(body), _tools(body.tools), stream=stream), record)
 
@@ -150,6 +152,11 @@ class AssistantServicer(ChatsServicer):
         if persona is None:
             raise invalid(Violation(("persona",), f"must be one of {', '.join(sorted(self._personas))}"))
         return name, persona
+
+
+def _tell_chat(chat_id: str) -> None:
+    """A header of the response, of an error too: what was said before it is stored there."""
+    headers.add("x-chat-id", chat_id)
 
 
 # Requests.

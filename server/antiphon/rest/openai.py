@@ -60,7 +60,6 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
         async with aclosing(self._chat.stream(asked, timeout=timeout, record=self._record(body))) as batches:
             if not asked.stream:
                 whole = completion(await collect(batches))
-                _tell_session(whole.get("session_id"))
                 yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(whole))
                 return
             options = body.stream_options or {}
@@ -69,8 +68,6 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
             try:
                 async for batch in batches:
                     if data := writer.write(batch):
-                        if content_type:
-                            _tell_session(writer.session_id)
                         yield httpbody_pb2.HttpBody(content_type=content_type, data=data)
                         content_type = ""
                 end = writer.end() + DONE
@@ -99,7 +96,7 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
         """The session. None: nothing is stored, and the database is not asked."""
         if not body.session_id and not self._automatic_sessions:
             return None
-        return Record(caller().owner, conversation=body.session_id or None, resent=True)
+        return Record(caller().owner, conversation=body.session_id or None, resent=True, began=_tell_session)
 
     def _model(self, entry: ModelEntry) -> dict[str, Any]:
         return {"id": entry.name, "object": "model", "created": self._started, "owned_by": entry.provider}
@@ -111,10 +108,9 @@ def _accepts_events(context: grpc.aio.ServicerContext[Any, Any]) -> bool:
     return any(key == "accept" and EVENT_STREAM in str(value) for key, value in metadata)
 
 
-def _tell_session(session_id: str | None) -> None:
-    """A header of the response; to be called before its first byte."""
-    if session_id:
-        headers.add("x-session-id", session_id)
+def _tell_session(session_id: str) -> None:
+    """A header of the response, of an error too: what was said before it is stored there."""
+    headers.add("x-session-id", session_id)
 
 
 # Requests.
@@ -311,8 +307,6 @@ class ChunkWriter:
 
     def __init__(self, *, include_usage: bool) -> None:
         """`include_usage`: the caller asked for the tokens used, which then come in a last chunk of their own."""
-        self.session_id = ""
-        """Where the turn is stored, once the provider has taken the request; empty: nowhere."""
         self._include_usage = include_usage
         self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
         self._head = b""
@@ -357,7 +351,6 @@ class ChunkWriter:
                     pass
                 case m.Started():
                     self._head = _head(event)
-                    self.session_id = event.conversation_id
                 case _:
                     assert_never(event)
         return b"".join(pieces)
