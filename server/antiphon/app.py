@@ -1,4 +1,8 @@
-"""Puts the parts together: the only place that knows them all. Everything else is handed its collaborators."""
+"""Puts the parts together: the only place that knows them all. Everything else is handed its collaborators.
+
+What only some configurations need, and what takes megabytes of every worker, is imported where it is used: the Redis client, and
+the cryptography of tokens.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,18 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import grpc
 import structlog
 
 from antiphon.auth.audit import AuditLog
-from antiphon.auth.base import Authenticators
+from antiphon.auth.base import Authenticator, Authenticators
 from antiphon.auth.key_store import KeyStore
 from antiphon.auth.keys import load_keys
 from antiphon.auth.stored import StoredKeys
-from antiphon.auth.tokens import load_tokens
 from antiphon.chat import ChatService
-from antiphon.config import Config, ConfigError, ProviderConfig, database_url
+from antiphon.config import AuthConfig, Config, ConfigError, ProviderConfig, database_url
 from antiphon.context import Contexts
 from antiphon.database.open import open_database
 from antiphon.errors import StoreUnavailable
@@ -27,7 +31,6 @@ from antiphon.history.sql import SqlStore
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
-from antiphon.limits.redis import RedisCounters
 from antiphon.passthrough import Passthrough
 from antiphon.prices import Prices
 from antiphon.principal import Scope
@@ -63,6 +66,9 @@ from antiphon.v1 import (
     models_pb2,
     models_pb2_grpc,
 )
+
+if TYPE_CHECKING:
+    from antiphon.auth.tokens import Tokens
 
 HEARTBEAT = 5.0
 """Seconds between two signs of life."""
@@ -101,8 +107,9 @@ class App:
         self._audit = AuditLog(self._database)
         self._key_store = KeyStore(self._database)
         self._stored_keys = StoredKeys(self._key_store)
-        self._tokens = load_tokens(config.auth, environment)
-        self._callers = Authenticators(load_keys(config.auth, environment), self._stored_keys, self._tokens)
+        self._tokens = _tokens(config.auth, environment)
+        kinds: list[Authenticator] = [load_keys(config.auth, environment), self._stored_keys]
+        self._callers = Authenticators(*kinds, *([] if self._tokens is None else [self._tokens]))
         prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()})
         self._ledger = Ledger(self._database)
         self._limiter = _limiter(config, environment, self._ledger)
@@ -142,7 +149,8 @@ class App:
             await provider.close()
         await self._passthrough.close()
         await self._contexts.close()
-        await self._tokens.close()
+        if self._tokens is not None:
+            await self._tokens.close()
         log.info("stopped")
 
     async def _keep_house(self) -> None:
@@ -222,14 +230,27 @@ def _scopes() -> dict[str, Scope]:
     }
 
 
+def _tokens(auth: AuthConfig, environment: Mapping[str, str]) -> Tokens | None:
+    if not auth.tokens:
+        return None
+    from antiphon.auth.tokens import load_tokens
+
+    return load_tokens(auth, environment)
+
+
 def _limiter(config: Config, environment: Mapping[str, str], ledger: Ledger) -> Limiter:
     limits = config.limits
     redis = limits.redis(environment)
+    shared = None
+    if redis is not None:
+        from antiphon.limits.redis import RedisCounters
+
+        shared = RedisCounters(redis, limits.redis_timeout)
     return Limiter(
         Quotas(limits),
         ledger,
         workers=config.workers,
-        shared=None if redis is None else RedisCounters(redis, limits.redis_timeout),
+        shared=shared,
         closed=limits.on_failure == "closed",
     )
 

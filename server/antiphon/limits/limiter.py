@@ -16,7 +16,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -27,10 +27,12 @@ from antiphon.limits.base import NANOS, WINDOW, Claim, Counters, Limit, Ticket
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.memory import MemoryCounters
 from antiphon.limits.quotas import Bound, Quotas
-from antiphon.limits.redis import RedisCounters
 from antiphon.measure import prompt_tokens
 from antiphon.messages import ChatRequest, Usage
 from antiphon.principal import Principal
+
+if TYPE_CHECKING:
+    from antiphon.limits.redis import RedisCounters  # the app imports it where it is used: its client takes 7 MB
 
 BEAT: Final = 5.0
 """Seconds between two writes of the ledger, and between two renewals of leases."""
