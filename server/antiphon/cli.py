@@ -134,7 +134,7 @@ def check_config(
     with _told():
         loaded = load(config)
         log.check(loaded.log)
-        environment = {KEY_VARIABLE: "none", **os.environ}  # without any, `up` makes one
+        environment = _environment(loaded)
         router = App(loaded, environment).router
         settings = _settings(loaded)
         if as_json:
@@ -145,6 +145,11 @@ def check_config(
             out.print(f"{setting}: {escape(value)}", soft_wrap=True)
         out.print(f"default model: [bold]{escape(router.default)}[/]", soft_wrap=True)
         out.print("[green]The configuration is good.[/]")
+
+
+def _environment(config: Config) -> dict[str, str]:
+    """What a start has: where no key is named, and none is set, `up` makes one."""
+    return dict(os.environ) if config.auth.keys else {KEY_VARIABLE: "none", **os.environ}
 
 
 def _models(router: Router) -> dict[str, Any]:
@@ -213,7 +218,7 @@ def migrate(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     with _told():
         loaded = load(config)
         log.configure(loaded.log)
-        router = App(loaded, {KEY_VARIABLE: "none", **os.environ}).router
+        router = App(loaded, _environment(loaded)).router
         try:
             uvloop.run(bring_up(database_url(loaded), loaded.database.timeout))
         except StoreUnavailable:

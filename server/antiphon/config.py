@@ -479,4 +479,6 @@ def _secret(what: str, variable: str | None, file: Path | None, environment: Map
         return None
     if not value.strip():
         raise ConfigError(f"{what}: {where} is not set")
+    if not value.strip().isprintable():
+        raise ConfigError(f"{what}: {where} holds a line break, or another character that no header may have")
     return SecretStr(value.strip())

@@ -37,6 +37,7 @@ def load_keys(auth: AuthConfig, environment: Mapping[str, str]) -> KeyRing:
     There may be none where tokens are good too.
     """
     if auth.keys:
+        _refuse_twins(auth, environment)
         return KeyRing((_principal(key.name, admin=key.admin, quota=key.limits.quota()), key.key(environment)) for key in auth.keys)
     key = environment.get(KEY_VARIABLE, "").strip()
     if not key and auth.tokens:
@@ -44,6 +45,15 @@ def load_keys(auth: AuthConfig, environment: Mapping[str, str]) -> KeyRing:
     if not key:
         raise ConfigError(f"auth.keys: no key; name one there, or set {KEY_VARIABLE}")
     return KeyRing([(_principal("default", admin=True), SecretStr(key))])
+
+
+def _refuse_twins(auth: AuthConfig, environment: Mapping[str, str]) -> None:
+    """Raises `ConfigError` if two keys have a name in common, and so their conversations; or are the same key."""
+    names = [key.name for key in auth.keys]
+    if len(set(names)) < len(names):
+        raise ConfigError("auth.keys: two keys have the same name")
+    if len({key.key(environment).get_secret_value() for key in auth.keys}) < len(names):
+        raise ConfigError("auth.keys: two of them are the same key, under different names")
 
 
 def _principal(name: str, *, admin: bool, quota: Quota = UNLIMITED) -> Principal:

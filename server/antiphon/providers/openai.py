@@ -23,8 +23,11 @@ from antiphon.providers.transport import Reply, Transport
 _PATH: Final = "/chat/completions"
 _MODEL: Final = "{model}"
 
-_DONE_GRACE: Final = 1.0
+_DONE_GRACE: Final = 2.0
 """Seconds that a reply all of whose choices are finished is given for its usage and `[DONE]`, where the host sends none."""
+
+_SPEAKING_GRACE: Final = 30.0
+"""The same, where the chunk that finished it said something as well: so more may be to come."""
 
 
 class OpenAIProvider:
@@ -87,7 +90,8 @@ class OpenAIProvider:
                         break
                     if reader.settled is not settled:
                         settled = reader.settled
-                        reply.end_within(_DONE_GRACE if settled else None)
+                        grace = _SPEAKING_GRACE if reader.speaking else _DONE_GRACE
+                        reply.end_within(grace if settled else None)
                 yield collected + reader.end()
             except ProviderError as error:
                 if reader.blame:

@@ -128,6 +128,8 @@ def _add_message(encoded: list[JsonObject], message: Message, provider: str) -> 
                 results = True
                 text = _content(part.parts, provider)
                 result = {"role": "tool", "tool_call_id": part.tool_call_id, "content": "" if text is None else text}
+                if message.name is not None:
+                    result["name"] = message.name
                 encoded.append(_with_extra(result, message.extra))
             case Thinking():
                 pass  # the API takes no thoughts back

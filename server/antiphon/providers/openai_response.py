@@ -62,6 +62,9 @@ _REASONS: Final = {
 }
 """`eos` is Together's word, `model_length` Mistral's."""
 
+_SAYING: Final = ("content", "reasoning_content", "reasoning", "tool_calls", "refusal", "audio", "function_call")
+"""Fields of a delta that say something."""
+
 _FAILED: Final = frozenset({"error", "insufficient_system_resource"})
 """Reasons that tell of a failure: OpenRouter's and Mistral's, and DeepSeek's."""
 
@@ -85,6 +88,8 @@ class ReplyReader:
         self.failure: ProviderError | None = None
         """To be raised after the batch that `feed` gave."""
         self.settled = False
+        self.speaking = False
+        """The chunk that finished the reply said something too: there are hosts that put a reason in every chunk."""
         """Every choice is finished, after it had said something, and nothing was said since: what is left is usage and `[DONE]`."""
         self.blame = b""
         """The provider's own words about the failure, for the log."""
@@ -276,6 +281,8 @@ class ReplyReader:
         if not self._early and None not in reasons.values() and len(reasons) >= (self._request.sampling.choices or 1):
             self.settled = self._said or any(not isinstance(event, Started) for event in self._batch)
             self._at_finish = len(self._batch)
+            delta = choice.get("delta")
+            self.speaking = isinstance(delta, dict) and any(delta.get(name) for name in _SAYING)
         usage = choice.get("usage")  # Moonshot's place for it
         if usage:
             self._usage = as_object(usage)

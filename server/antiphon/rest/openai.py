@@ -291,6 +291,7 @@ def _usage(usage: m.Usage) -> dict[str, Any]:
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
+        **({"estimated": True} if usage.estimated else {}),
         **usage.extra,
         "prompt_tokens_details": prompt | usage.extra.get("prompt_tokens_details", {}),
         "completion_tokens_details": completion | usage.extra.get("completion_tokens_details", {}),

@@ -62,3 +62,20 @@ async def test_the_first_kind_that_knows_a_credential_decides() -> None:
     assert await kinds.authenticate("sk-ops") == OPS
     assert await kinds.authenticate("sk-other") == OPS
     assert await kinds.authenticate("sk-none") is None
+
+
+@pytest.mark.parametrize(
+    ("names", "values"), [(("a", "b"), ("same", "same")), (("a", "a"), ("one", "other"))], ids=["one key", "one name"]
+)
+def test_twins_are_refused(names: tuple[str, str], values: tuple[str, str]) -> None:
+    """Whose conversations would they be?"""
+    keys = tuple(KeyConfig(name=name, key_env=variable) for name, variable in zip(names, ("K1", "K2"), strict=True))
+    with pytest.raises(ConfigError):
+        load_keys(AuthConfig(keys=keys), dict(zip(("K1", "K2"), values, strict=True)))
+
+
+def test_a_key_of_two_lines_is_refused() -> None:
+    """No header could carry it."""
+    with pytest.raises(ConfigError) as caught:
+        load_keys(AuthConfig(keys=(KeyConfig(name="a", key_env="K1"),)), {"K1": "sk-a\nsk-b"})
+    assert "sk-a" not in str(caught.value)

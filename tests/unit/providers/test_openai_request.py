@@ -277,3 +277,11 @@ def test_what_cannot_be_sent_is_refused() -> None:
     for extra in ({"x": deep}, {"x": "\ud800"}):
         with pytest.raises(InvalidRequest):
             encoded(ChatRequest("m", HELLO, stream=False, extra=extra))
+
+
+def test_a_tool_message_keeps_its_name() -> None:
+    """As LangChain sends it."""
+    result = ToolResult("c1", (Text("r"),))
+    assert messages(Message(Role.TOOL, (result,), name="f")) == [
+        {"role": "tool", "tool_call_id": "c1", "content": "r", "name": "f"}
+    ]

@@ -666,3 +666,13 @@ def test_settled() -> None:
         read = reader()
         read.feed(sse(*events))
         assert not read.settled
+
+
+def test_a_chunk_that_speaks_as_it_finishes_may_not_be_the_last() -> None:
+    """There are hosts that put a reason in every chunk: so the end is waited for longer."""
+    read = reader()
+    read.feed(sse(delta("Hel", finish="stop")))
+    assert (read.settled, read.speaking) == (True, True)
+    read = reader()
+    read.feed(sse(delta("Hello"), delta(finish="stop")))
+    assert (read.settled, read.speaking) == (True, False)
