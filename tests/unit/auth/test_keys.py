@@ -68,7 +68,7 @@ async def test_the_first_kind_that_knows_a_credential_decides() -> None:
     ("names", "values"), [(("a", "b"), ("same", "same")), (("a", "a"), ("one", "other"))], ids=["one key", "one name"]
 )
 def test_twins_are_refused(names: tuple[str, str], values: tuple[str, str]) -> None:
-    """Whose conversations would they be?"""
+    """Nobody could tell whose the conversations are."""
     keys = tuple(KeyConfig(name=name, key_env=variable) for name, variable in zip(names, ("K1", "K2"), strict=True))
     with pytest.raises(ConfigError):
         load_keys(AuthConfig(keys=keys), dict(zip(("K1", "K2"), values, strict=True)))
