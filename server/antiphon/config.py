@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -21,6 +21,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
@@ -380,6 +381,32 @@ class LimitsConfig(_Section):
         return self.redis_url or _secret("limits.redis_url", self.redis_url_env, None, environment)
 
 
+class GuardOptions(_Section):
+    """The options of one kind of guard: each kind has its own subclass, where it is made."""
+
+
+Options = TypeVar("Options", bound=GuardOptions)
+
+
+class GuardConfig(_Section):
+    """One filter of what is asked and answered. What is not named here is an option of its kind."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_.-]+$")
+    """What the caller of a blocked call is told."""
+    kind: str
+    on: tuple[Literal["request", "reply"], ...] = Field(default=("request", "reply"), min_length=1)
+
+    def options(self, model: type[Options]) -> Options:
+        """The options of its kind. Raises `ConfigError`."""
+        try:
+            return model.model_validate(self.model_extra)
+        except ValidationError as error:
+            lines = (": ".join((".".join(map(str, ("guards", self.name, *e["loc"]))), e["msg"])) for e in error.errors())
+            raise ConfigError("\n".join(lines)) from None
+
+
 class Config(BaseSettings):
     """The whole configuration. Build it with `load`."""
 
@@ -406,12 +433,21 @@ class Config(BaseSettings):
     personas: Mapping[str, PersonaConfig] = Field(default_factory=dict)
     """By name. "maya" is there without being named here, and answers where a request names none."""
     sessions: SessionsConfig = SessionsConfig()
+    guards: tuple[GuardConfig, ...] = ()
+    """In the order in which they read."""
 
     @model_validator(mode="after")
     def _two_addresses(self) -> Config:
         if self.rest.listen == self.grpc.listen:
             raise ValueError(f"rest.listen and grpc.listen are both {self.rest.listen}: each needs an address of its own")
         return self
+
+    @field_validator("guards")
+    @classmethod
+    def _one_name_each(cls, guards: tuple[GuardConfig, ...]) -> tuple[GuardConfig, ...]:
+        if len({guard.name for guard in guards}) < len(guards):
+            raise ValueError("each guard needs a name of its own")
+        return guards
 
     @classmethod
     def settings_customise_sources(

@@ -6,6 +6,7 @@
     ├── Unauthenticated             no key, or not a good one
     ├── IdentityUnavailable         whether a token is good cannot be told now
     ├── PermissionDenied            the key may not do this
+    ├── ContentBlocked              a guard does not let the request through
     ├── ModelNotFound
     │   └── ProviderNotFound        no such provider, so none of its models
     ├── ContextUnavailable          what a client's conversations begin with cannot be read
@@ -70,6 +71,7 @@ class Reason(StrEnum):
     RATE_LIMIT_EXCEEDED = "RATE_LIMIT_EXCEEDED"
     BUDGET_EXCEEDED = "BUDGET_EXCEEDED"
     LIMITS_UNAVAILABLE = "LIMITS_UNAVAILABLE"
+    CONTENT_BLOCKED = "CONTENT_BLOCKED"
 
 
 class Violation(Struct, frozen=True):
@@ -147,6 +149,20 @@ class PermissionDenied(AntiphonError):
     """The key is good, but may not do this."""
 
     reason = Reason.PERMISSION_DENIED
+
+
+class ContentBlocked(AntiphonError):
+    """A guard found in the request what may not go to a provider. What it found is told to nobody."""
+
+    reason = Reason.CONTENT_BLOCKED
+
+    def __init__(self, guard: str) -> None:
+        super().__init__(f"The request was blocked by the guard {guard!r}.")
+        self.guard = guard
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"guard": self.guard}
 
 
 class ModelNotFound(AntiphonError):

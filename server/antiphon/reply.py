@@ -44,6 +44,13 @@ class ReplyToolCall:
         self.arguments: list[str] = []
         self.signature: str | None = None
 
+    def add(self, event: ToolCallDelta) -> None:
+        """Takes one more piece."""
+        self.id = event.id or self.id
+        self.name = event.name or self.name
+        self.arguments.append(event.arguments)
+        self.signature = event.signature or self.signature
+
     def value(self) -> ToolCall:
         """The call as it is now."""
         return ToolCall(self.id, self.name, "".join(self.arguments), self.signature)
@@ -119,11 +126,7 @@ class Reply:
                 choice.signature = event.signature or choice.signature
                 choice.redacted = event.redacted or choice.redacted
             case ToolCallDelta():
-                call = self._choice(event.choice).tool_calls.setdefault(event.index, ReplyToolCall())
-                call.id = event.id or call.id
-                call.name = event.name or call.name
-                call.arguments.append(event.arguments)
-                call.signature = event.signature or call.signature
+                self._choice(event.choice).tool_calls.setdefault(event.index, ReplyToolCall()).add(event)
             case RefusalDelta():
                 self._choice(event.choice).refusal.append(event.text)
             case AudioDelta():

@@ -43,6 +43,7 @@ _CODES = {
     Reason.RATE_LIMIT_EXCEEDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.BUDGET_EXCEEDED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.LIMITS_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.CONTENT_BLOCKED: grpc.StatusCode.INVALID_ARGUMENT,
 }
 
 

@@ -165,6 +165,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
         { "reason": "LIMITS_UNAVAILABLE", "domain": "antiphon", "metadata": {} }
     """
+    ERROR_REASON_CONTENT_BLOCKED: _ErrorReason.ValueType  # 27
+    """A guard of this gateway found in the request what may not go to a provider. `guard` is its name; what it found is not told.
+    INVALID_ARGUMENT. A reply in which something is blocked is no error: its choice ends with FINISH_REASON_CONTENT_FILTER.
+
+        { "reason": "CONTENT_BLOCKED", "domain": "antiphon", "metadata": { "guard": "secrets" } }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: the `reason` of the google.rpc.ErrorInfo that every status of this API carries, without the prefix
@@ -313,5 +319,11 @@ ERROR_REASON_LIMITS_UNAVAILABLE: ErrorReason.ValueType  # 26
 """What counts for all servers is out of reach, and this gateway is configured to refuse calls then. UNAVAILABLE.
 
     { "reason": "LIMITS_UNAVAILABLE", "domain": "antiphon", "metadata": {} }
+"""
+ERROR_REASON_CONTENT_BLOCKED: ErrorReason.ValueType  # 27
+"""A guard of this gateway found in the request what may not go to a provider. `guard` is its name; what it found is not told.
+INVALID_ARGUMENT. A reply in which something is blocked is no error: its choice ends with FINISH_REASON_CONTENT_FILTER.
+
+    { "reason": "CONTENT_BLOCKED", "domain": "antiphon", "metadata": { "guard": "secrets" } }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,0 +1,36 @@
+"""What a guard is: something that makes filters, each of which reads one text piece by piece.
+
+A guard reads text, and nothing else: it knows no message, no event, no provider, and does no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+
+class Blocked(Exception):
+    """A text holds what may not pass. `guard` is the guard's name, `before` what of the text may still be passed on."""
+
+    def __init__(self, guard: str, before: str) -> None:
+        super().__init__(guard)
+        self.guard = guard
+        self.before = before
+
+
+class Filter(Protocol):
+    """Reads one text, in pieces that may be split anywhere: what it gives for them together must not depend on where."""
+
+    def feed(self, piece: str, *, final: bool) -> str:
+        """Takes the next piece, and gives what may be passed on now; the rest is held back, a bounded tail of it.
+
+        With `final` the text ends here, and nothing is held back. It runs on the event loop, for every token of a reply: in a few
+        microseconds, and in time linear in its piece. Pieces are of 512 characters at most.
+
+        Raises `Blocked`; the filter is not used after that.
+        """
+        ...
+
+
+Guard: TypeAlias = Callable[[], Filter]
+"""Makes a new filter for each text. Shared by all calls of a process."""

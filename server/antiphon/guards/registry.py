@@ -1,0 +1,32 @@
+"""From a kind in the configuration to what makes guards of it. A new kind is one file, and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from antiphon.config import ConfigError, GuardConfig
+from antiphon.guards import blocklist, personal_data
+from antiphon.guards.base import Guard
+from antiphon.guards.service import Guards
+
+KINDS: Final[Mapping[str, Callable[[GuardConfig], Guard]]] = {
+    "blocklist": blocklist.build,
+    "personal_data": personal_data.build,
+}
+
+
+def build_guards(configs: Sequence[GuardConfig]) -> Guards | None:
+    """The guards that are configured; None without any. Raises `ConfigError`."""
+    built = [(config.on, _build(config)) for config in configs]
+    if not built:
+        return None
+    return Guards([guard for on, guard in built if "request" in on], [guard for on, guard in built if "reply" in on])
+
+
+def _build(config: GuardConfig) -> Guard:
+    build = KINDS.get(config.kind)
+    if build is None:
+        known = ", ".join(sorted(KINDS))
+        raise ConfigError(f"guards.{config.name}.kind: {config.kind!r} is not known; known are {known}")
+    return build(config)

@@ -1,0 +1,217 @@
+"""Guards over a reply: between the provider's events and whoever measures, records and tells them.
+
+Text, refusals and transcripts of sound are each one text a choice, held back only as far as a match may be in it (`scanner`). A
+thought is one too, until anything else of its choice comes. Tool calls come when their choice is whole: nobody can act on half of
+one, and only whole JSON can be masked and stay JSON. Left out is what cannot be guarded piecemeal: log probabilities, which spell
+the text out, and fields that only the provider knows. Sound itself is not listened to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
+from typing import TypeAlias, assert_never
+
+import structlog
+from msgspec.structs import replace
+
+from antiphon.errors import ProviderError
+from antiphon.guards.base import Blocked, Guard
+from antiphon.guards.chain import Chain
+from antiphon.guards.json_text import passed_json
+from antiphon.messages import (
+    AudioDelta,
+    Batch,
+    Event,
+    ExtraDelta,
+    Finished,
+    FinishReason,
+    Metrics,
+    RefusalDelta,
+    Started,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallDelta,
+    Usage,
+)
+from antiphon.reply import ReplyToolCall
+
+log = structlog.get_logger(__name__)
+
+_BLOCKED = FinishReason.CONTENT_FILTER
+
+_Delta: TypeAlias = TextDelta | ThinkingDelta | ToolCallDelta | RefusalDelta | AudioDelta | ExtraDelta
+
+
+async def guarded(batches: AsyncGenerator[Batch, None], guards: Sequence[Guard], choices: int) -> AsyncGenerator[Batch, None]:
+    """The events that may be passed on, of a reply of so many choices. See `Provider.stream`.
+
+    A choice in which something is blocked ends there, as filtered. When none is left that is not, the provider's call is ended.
+    """
+    reply = _Reply(guards, choices)
+    try:
+        async for batch in batches:
+            told = await reply.feed(batch)
+            if reply.over:
+                await batches.aclose()
+                yield told
+                return
+            if told:
+                yield told
+    except ProviderError:
+        if rest := await reply.rest():  # what came before a cut is told, and stored
+            yield rest
+        raise
+    finally:
+        await batches.aclose()
+
+
+class _Reply:
+    """What has come of a reply."""
+
+    def __init__(self, guards: Sequence[Guard], choices: int) -> None:
+        self._guards = guards
+        self._expected = choices
+        self._choices: dict[int, _Choice] = {}
+        self.over = False
+        """Everything has been told, whatever the provider would still say."""
+
+    async def feed(self, batch: Batch) -> Batch:
+        """What to tell now: nothing, at times."""
+        told: Batch = []
+        ended: dict[int, Finished] = {}
+        for event in batch:
+            match event:
+                case Started() | Usage() | Metrics():
+                    told.append(event)
+                case Finished():
+                    ended[event.choice] = event
+                case _:
+                    choice = self._choices.get(event.choice)
+                    if choice is None:
+                        choice = self._choices[event.choice] = _Choice(event.choice, self._guards)
+                    await choice.take(event, told)
+        if ended:  # all of them come in the last batch, after everything else
+            told += await self.rest()
+        elif len(self._choices) < self._expected or not all(choice.blocked for choice in self._choices.values()):
+            return told
+        for index in sorted(ended.keys() | self._choices):
+            if index in self._choices and self._choices[index].blocked:
+                told.append(Finished(index, _BLOCKED, _BLOCKED.value))
+            elif index in ended:
+                told.append(ended[index])
+        self.over = True
+        return told
+
+    async def rest(self) -> Batch:
+        """What was held back, now that no more comes."""
+        told: Batch = []
+        for choice in self._choices.values():
+            await choice.end(told)
+        return told
+
+
+class _Choice:
+    """What has come of one choice."""
+
+    def __init__(self, index: int, guards: Sequence[Guard]) -> None:
+        self.blocked = False
+        self._index = index
+        self._guards = guards
+        self._text = _Channel(guards, partial(TextDelta, index))
+        self._refusal = _Channel(guards, partial(RefusalDelta, index))
+        self._transcript = _Channel(guards, lambda text: AudioDelta(index, transcript=text))
+        self._thought: _Channel | None = None
+        self._unsigned = False  # a thought was masked: the signature of what it was is of no use any more
+        self._calls: dict[int, ReplyToolCall] = {}
+
+    async def take(self, event: _Delta, told: Batch) -> None:
+        """Adds to `told` what of an event may be told now."""
+        if self.blocked:
+            return
+        try:
+            await self._take(event, told)
+        except Blocked as blocked:
+            self._block(blocked)
+
+    async def end(self, told: Batch) -> None:
+        """Adds to `told` what was held back."""
+        if self.blocked:
+            return
+        try:
+            await self._end_thought(told)
+            for channel in (self._refusal, self._transcript, self._text):
+                await channel.feed("", told, final=True)
+            calls = [(index, call, await passed_json(self._guards, "".join(call.arguments))) for index, call in self._calls.items()]
+        except Blocked as blocked:
+            self._block(blocked)
+        else:
+            told += (
+                ToolCallDelta(self._index, index, call.id, call.name, arguments, call.signature) for index, call, arguments in calls
+            )
+
+    async def _take(self, event: _Delta, told: Batch) -> None:
+        if self._thought is not None and type(event) is not ThinkingDelta:
+            await self._end_thought(told)
+        match event:
+            case TextDelta():
+                await self._text.feed(event.text, told)
+            case RefusalDelta():
+                await self._refusal.feed(event.text, told)
+            case AudioDelta():
+                await self._transcript.feed(event.transcript, told)
+                if event.id or event.data or event.expires:
+                    told.append(replace(event, transcript=""))
+            case ThinkingDelta():
+                if self._thought is None:
+                    self._thought = _Channel(self._guards, partial(ThinkingDelta, self._index))
+                await self._thought.feed(event.text, told)
+                if event.signature or event.redacted:
+                    await self._end_thought(told)
+                    signature = None if self._unsigned else event.signature
+                    if signature or event.redacted:
+                        told.append(ThinkingDelta(self._index, "", signature, event.redacted))
+            case ToolCallDelta():
+                self._calls.setdefault(event.index, ReplyToolCall()).add(event)
+            case ExtraDelta():
+                pass
+            case _:
+                assert_never(event)
+
+    async def _end_thought(self, told: Batch) -> None:
+        if self._thought is not None:
+            thought, self._thought = self._thought, None
+            await thought.feed("", told, final=True)
+            self._unsigned = self._unsigned or thought.masked
+
+    def _block(self, blocked: Blocked) -> None:
+        self.blocked = True
+        log.warning("reply blocked", guard=blocked.guard, choice=self._index)
+
+
+class _Channel:
+    """One text of a choice, told in deltas of one kind."""
+
+    def __init__(self, guards: Sequence[Guard], delta: Callable[[str], Event]) -> None:
+        self._chain = Chain(guards)
+        self._delta = delta
+        self._came: list[str] = []
+        self._went: list[str] = []
+
+    async def feed(self, text: str, told: Batch, *, final: bool = False) -> None:
+        """See `Chain.feed`; what came before a match is told before this raises `Blocked`."""
+        self._came.append(text)
+        try:
+            passed = await self._chain.feed(text, final=final)
+        except Blocked as blocked:
+            if blocked.before:
+                told.append(self._delta(blocked.before))
+            raise
+        if passed:
+            self._went.append(passed)
+            told.append(self._delta(passed))
+
+    @property
+    def masked(self) -> bool:
+        """Whether what was told is not what came. To be asked at the end."""
+        return "".join(self._came) != "".join(self._went)

@@ -1,0 +1,37 @@
+"""All guards that are configured, as the chat service uses them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+
+import structlog
+
+from antiphon.errors import ContentBlocked
+from antiphon.guards.base import Blocked, Guard
+from antiphon.guards.reply import guarded
+from antiphon.guards.request import passed_request
+from antiphon.messages import Batch, ChatRequest
+
+log = structlog.get_logger(__name__)
+
+
+class Guards:
+    """What reads requests, and what reads replies, each in order."""
+
+    def __init__(self, of_requests: Sequence[Guard], of_replies: Sequence[Guard]) -> None:
+        self._of_requests = of_requests
+        self._of_replies = of_replies
+
+    async def request(self, request: ChatRequest, trusted: int = 0) -> ChatRequest:
+        """The request as it may go to a provider; its first `trusted` messages are not read. Raises `ContentBlocked`."""
+        if not self._of_requests:
+            return request
+        try:
+            return await passed_request(self._of_requests, request, trusted)
+        except Blocked as blocked:
+            log.warning("request blocked", guard=blocked.guard)
+            raise ContentBlocked(blocked.guard) from None
+
+    def reply(self, batches: AsyncGenerator[Batch, None], choices: int) -> AsyncGenerator[Batch, None]:
+        """The reply, of so many choices, as it may go to the caller. Raises what `batches` raises."""
+        return guarded(batches, self._of_replies, choices) if self._of_replies else batches

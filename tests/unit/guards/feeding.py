@@ -1,0 +1,25 @@
+"""Texts in pieces, for filters."""
+
+from hypothesis import strategies as st
+
+from antiphon.guards.base import Blocked, Filter
+
+
+def fed(reader: Filter, pieces: list[str]) -> str:
+    """All that is passed on, by the end or until it is blocked."""
+    passed = []
+    try:
+        for piece in pieces:
+            passed += [reader.feed(piece, final=False)]
+        passed.append(reader.feed("", final=True))
+    except Blocked as blocked:
+        passed += [blocked.before, "!"]
+    return "".join(passed)
+
+
+@st.composite
+def pieces(draw: st.DrawFn, text: st.SearchStrategy[str]) -> list[str]:
+    """A text, cut anywhere."""
+    whole = draw(text)
+    cuts = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=12)))
+    return [whole[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]

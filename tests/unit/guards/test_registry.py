@@ -1,0 +1,77 @@
+"""From the configuration to guards."""
+
+from typing import Any
+
+import pytest
+
+from antiphon.config import Config, ConfigError, GuardConfig, GuardOptions
+from antiphon.guards import blocklist, registry
+from antiphon.guards.base import Guard
+from antiphon.guards.registry import build_guards
+from antiphon.messages import ChatRequest, Message, Role, Text
+from tests.unit.guards.feeding import fed
+
+
+def guard(**options: Any) -> GuardConfig:
+    return GuardConfig(**{"name": "words", "kind": "blocklist", "patterns": ["a+"], **options})
+
+
+def test_none_is_none() -> None:
+    """Nothing is guarded, and nothing costs anything."""
+    assert build_guards(()) is None
+    assert Config().guards == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        ({"kind": "odd"}, "guards.words.kind: 'odd' is not known; known are blocklist, personal_data"),
+        ({"patterns": []}, "guards.words.patterns"),
+        ({"patterns": ["b", "(a"]}, "guards.words.patterns.1: missing"),
+        ({"patterns": ["a*"]}, "guards.words.patterns.0: it matches the empty text"),
+        ({"action": "laugh"}, "guards.words.action"),
+        ({"entities": ["email"]}, "guards.words.entities"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(options: dict[str, Any], where: str) -> None:
+    """A misspelt option is one too."""
+    with pytest.raises(ConfigError, match=where.replace("(", "\\(")):
+        build_guards([guard(**options)])
+
+
+class Calm:
+    """The guard of the README: nobody shouts."""
+
+    def feed(self, piece: str, *, final: bool) -> str:
+        return piece.lower()
+
+
+async def test_a_new_kind_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told its own options, and made anew for each text."""
+
+    def build(config: GuardConfig) -> Guard:
+        config.options(GuardOptions)
+        return Calm
+
+    monkeypatch.setitem(registry.KINDS, "calm", build)  # type: ignore[arg-type]
+    made = build_guards([GuardConfig(name="calm", kind="calm"), guard(action="mask")])
+    assert made is not None
+    asked = ChatRequest("one", (Message(Role.USER, (Text("BAAD Dog"),)),), stream=True)
+    assert (await made.request(asked)).messages[0].parts == (Text("b[REMOVED]d dog"),)
+
+
+def test_each_guard_has_a_name_of_its_own() -> None:
+    """It is what a caller is told."""
+    with pytest.raises(ValueError, match="a name of its own"):
+        Config(guards=(guard(), guard()))
+
+
+def test_a_blocklist_blocks_or_masks() -> None:
+    """With the word that is configured, or a default."""
+    for options, expected in (
+        ({}, "b!"),
+        ({"action": "mask"}, "b[REMOVED]b[REMOVED]"),
+        ({"action": "mask", "replacement": "*"}, "b*b*"),
+        ({"action": "mask", "replacement": ""}, "bb"),
+    ):
+        assert fed(blocklist.build(guard(**options))(), ["baab", "aa"]) == expected

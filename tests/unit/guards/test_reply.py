@@ -1,0 +1,173 @@
+"""Guards over replies, event by event."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from antiphon.config import GuardConfig
+from antiphon.errors import ProviderProtocolError
+from antiphon.guards.registry import build_guards
+from antiphon.messages import (
+    AudioDelta,
+    Batch,
+    ChatRequest,
+    Event,
+    ExtraDelta,
+    Finished,
+    FinishReason,
+    RefusalDelta,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallDelta,
+)
+from antiphon.reply import Reply
+from tests.unit.guards.feeding import pieces
+from tests.unit.scripted import START, STOP, USAGE, ScriptedProvider
+
+FILTERED = Finished(0, FinishReason.CONTENT_FILTER, "content_filter")
+
+
+def reading(provider: ScriptedProvider, action: str = "mask", choices: int = 1) -> AsyncGenerator[Batch, None]:
+    made = build_guards([GuardConfig(name="words", kind="blocklist", patterns=["bad+|4{4}"], action=action, replacement="#")])  # type: ignore[call-arg]
+    assert made is not None
+    return made.reply(provider.stream(ChatRequest("one", (), stream=True)), choices)
+
+
+async def told(*batches: Batch | Exception | None, **options: Any) -> list[Batch]:
+    return [batch async for batch in reading(ScriptedProvider(*batches), **options)]
+
+
+async def test_text_is_told_as_it_comes_but_for_what_may_be_the_beginning_of_a_match() -> None:
+    """The rest comes before the end."""
+    assert await told([START, TextDelta(0, "so b")], [TextDelta(0, "a")], [TextDelta(0, "d ba")], [USAGE, STOP]) == [
+        [START, TextDelta(0, "so ")],
+        [TextDelta(0, "# ")],
+        [USAGE, TextDelta(0, "ba"), STOP],
+    ]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.sampled_from(["mask", "block"]))
+async def test_a_reply_is_the_same_whichever_way_it_is_split(data: st.DataObject, action: str) -> None:
+    """Text of two choices that come by turns, and thoughts before."""
+    texts = pieces(st.text(alphabet="bad 4\n", max_size=20))
+    split = [data.draw(texts) for _ in range(4)]
+
+    def whole(deltas: Sequence[Sequence[str]]) -> list[Event]:
+        events: list[Event] = [ThinkingDelta(index, text) for index in (0, 1) for text in deltas[index]]
+        for at in range(max(len(deltas[2]), len(deltas[3]))):
+            events += [TextDelta(index, deltas[2 + index][at]) for index in (0, 1) if at < len(deltas[2 + index])]
+        return events
+
+    async def answered(events: list[Event]) -> list[Any]:
+        cuts = sorted(data.draw(st.lists(st.integers(0, len(events)), max_size=4)))
+        batches = [events[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(events)], strict=True) if begin < end]
+        reply = Reply()
+        for batch in await told([START], *batches, [STOP, Finished(1, FinishReason.STOP, "stop")], action=action, choices=2):
+            for event in batch:
+                reply.add(event)
+        return [(c.index, "".join(c.thinking), "".join(c.text), c.reason) for c in reply.choices]
+
+    assert await answered(whole(split)) == await answered(whole([["".join(text)] for text in split]))
+
+
+async def test_a_match_ends_the_reply_and_the_providers_call() -> None:
+    """As filtered, with what came before it, though the provider would go on."""
+    provider = ScriptedProvider([START, TextDelta(0, "so ba")], [TextDelta(0, "d "), TextDelta(0, "more")], None)
+    batches = reading(provider, "block")
+    assert await anext(batches) == [START, TextDelta(0, "so ")]
+    assert await anext(batches) == [FILTERED]
+    assert provider.closed == 1
+    with pytest.raises(StopAsyncIteration):
+        await anext(batches)
+
+
+async def test_each_choice_ends_for_itself() -> None:
+    """The call goes on for those that are left, and ends when none is."""
+    two = [TextDelta(1, "good"), Finished(0, FinishReason.STOP, "stop"), Finished(1, FinishReason.LENGTH, "length")]
+    assert await told([START, TextDelta(0, "bad !")], [TextDelta(0, "more")], two, action="block", choices=2) == [
+        [START],
+        [TextDelta(1, "good"), FILTERED, Finished(1, FinishReason.LENGTH, "length")],
+    ]
+    assert await told([START, TextDelta(0, "bad !")], [TextDelta(1, "ok bad !")], None, action="block", choices=2) == [
+        [START],
+        [TextDelta(1, "ok "), FILTERED, Finished(1, FinishReason.CONTENT_FILTER, "content_filter")],
+    ]
+
+
+async def test_a_whole_reply_keeps_its_usage() -> None:
+    """The provider has counted it already."""
+    assert await told([START, TextDelta(0, "so bad"), USAGE, STOP], action="block") == [
+        [START, TextDelta(0, "so "), USAGE, FILTERED]
+    ]
+
+
+async def test_a_match_that_ends_with_the_reply_is_found() -> None:
+    """Nothing comes after it."""
+    assert await told([START, TextDelta(0, "so bad")], [STOP], action="block") == [[START, TextDelta(0, "so ")], [FILTERED]]
+
+
+async def test_tool_calls_come_whole_when_all_is_said() -> None:
+    """Their arguments stay JSON: nothing is masked but values, escaped or not."""
+    batches = [
+        [START, TextDelta(0, "Ba"), ToolCallDelta(0, 0, "a", "bad", '{"bad": "b')],
+        [ToolCallDelta(0, 0, None, None, '\\u0061d", "n": 44'), ToolCallDelta(0, 1, "b", "good", '{"x":  1}')],
+        [ToolCallDelta(0, 0, None, None, "44}"), TextDelta(0, "d b")],
+        [Finished(0, FinishReason.TOOL_CALLS, "tool_calls")],
+    ]
+    assert (await told(*batches))[-1] == [
+        TextDelta(0, "b"),
+        ToolCallDelta(0, 0, "a", "bad", '{"bad":"#","n":"#"}'),
+        ToolCallDelta(0, 1, "b", "good", '{"x":  1}'),
+        Finished(0, FinishReason.TOOL_CALLS, "tool_calls"),
+    ]
+    assert (await told(*batches, action="block"))[-1] == [TextDelta(0, "b"), FILTERED]
+
+
+async def test_a_thought_ends_where_something_else_comes() -> None:
+    """A signature is told only where nothing was masked: it is good for that text alone."""
+    assert await told(
+        [START, ThinkingDelta(0, "good b"), TextDelta(0, "Hi")],
+        [ThinkingDelta(0, "b"), ThinkingDelta(0, "", signature="one")],
+        [ThinkingDelta(0, "ba"), ThinkingDelta(0, "d"), ThinkingDelta(0, "", signature="two")],
+        [STOP],
+    ) == [
+        [START, ThinkingDelta(0, "good "), ThinkingDelta(0, "b"), TextDelta(0, "Hi")],
+        [ThinkingDelta(0, "b"), ThinkingDelta(0, "", signature="one")],
+        [ThinkingDelta(0, "#")],
+        [STOP],
+    ]
+
+
+async def test_refusals_and_transcripts_are_read_and_what_cannot_be_is_left_out() -> None:
+    """Sound passes; log probabilities and fields that only the provider knows do not."""
+    batches = [
+        [START, RefusalDelta(0, "No b"), AudioDelta(0, "id", "QUJD", "so ba")],
+        [TextDelta(0, "Hi", ({"token": "Hi"},)), ExtraDelta(0, {"reasoning_details": "bad"})],
+        [RefusalDelta(0, "ad."), AudioDelta(0, None, "QUJD", "d."), STOP],
+    ]
+    assert await told(*batches) == [
+        [START, RefusalDelta(0, "No "), AudioDelta(0, transcript="so "), AudioDelta(0, "id", "QUJD")],
+        [TextDelta(0, "Hi")],
+        [RefusalDelta(0, "#."), AudioDelta(0, transcript="#."), AudioDelta(0, None, "QUJD"), STOP],
+    ]
+
+
+async def test_what_came_before_a_cut_is_told() -> None:
+    """And then the cut is."""
+    batches = reading(ScriptedProvider([START, TextDelta(0, "so ba")], ProviderProtocolError("Cut.", provider="p")))
+    assert [await anext(batches), await anext(batches)] == [[START, TextDelta(0, "so ")], [TextDelta(0, "ba")]]
+    with pytest.raises(ProviderProtocolError):
+        await anext(batches)
+
+
+async def test_a_caller_that_leaves_closes_the_providers_call() -> None:
+    """At once."""
+    provider = ScriptedProvider([START], None)
+    batches = reading(provider)
+    await anext(batches)
+    await batches.aclose()
+    assert provider.closed == 1

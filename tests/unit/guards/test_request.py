@@ -1,0 +1,125 @@
+"""Guards over requests."""
+
+import asyncio
+
+import pytest
+
+from antiphon.config import GuardConfig
+from antiphon.errors import ContentBlocked
+from antiphon.guards.registry import build_guards
+from antiphon.guards.service import Guards
+from antiphon.messages import (
+    ChatRequest,
+    File,
+    JsonSchemaFormat,
+    Media,
+    Message,
+    NativeTool,
+    Other,
+    Part,
+    Refusal,
+    Role,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
+
+
+def guards(action: str = "mask", on: tuple[str, ...] = ("request",)) -> Guards:
+    made = build_guards(
+        [GuardConfig(name="words", kind="blocklist", patterns=["bad+|4{4}"], action=action, replacement="#", on=on)]
+    )  # type: ignore[call-arg, arg-type]
+    assert made is not None
+    return made
+
+
+def asked(*parts: Part) -> ChatRequest:
+    return ChatRequest("one", (Message(Role.USER, parts),), stream=True)
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        (Text("a bad one", extra={"cache": {"note": "bad"}}), Text("a # one", extra={"cache": {"note": "#"}})),
+        (Refusal("bad"), Refusal("#")),
+        (Thinking("so bad", signature="s"), Thinking("so #")),
+        (Thinking("so good", signature="s"), Thinking("so good", signature="s")),
+        (ToolCall("1", "bad", '{"bad": ["\\u0062ad", 4444, 1.50]}'), ToolCall("1", "bad", '{"bad":["#","#",1.5]}')),
+        (ToolCall("1", "f", '{"good":  1.50}'), ToolCall("1", "f", '{"good":  1.50}')),
+        (ToolCall("1", "f", "{bad"), ToolCall("1", "f", "{#")),
+        (ToolCall("1", "f", "[" * 900 + '"bad"' + "]" * 900), ToolCall("1", "f", "[" * 900 + '"#"' + "]" * 900)),
+        (ToolResult("1", (Text("bad"),)), ToolResult("1", (Text("#"),))),
+        (File(Media(url="data:bad"), filename="bad.txt"), File(Media(url="data:bad"), filename="#.txt")),
+        (
+            Other({"type": "odd", "text": "bad", "n": True, "none": None}),
+            Other({"type": "odd", "text": "#", "n": True, "none": None}),
+        ),
+    ],
+)
+async def test_every_part_that_is_text_is_masked(part: Part, expected: Part) -> None:
+    """JSON stays JSON, and what is not touched stays as it was written."""
+    assert await guards().request(asked(part)) == asked(expected)
+
+
+async def test_what_goes_with_the_messages_is_masked_too() -> None:
+    """Tools, the form of the reply, the end user, the speaker, and fields that only a provider knows."""
+    request = ChatRequest(
+        "bad",
+        (Message(Role.SYSTEM, (Text("bad"),)), Message(Role.USER, (), name="bad")),
+        stream=False,
+        tools=(Tool("bad", "bad", {"enum": ["bad"]}), NativeTool({"query": "bad"})),
+        response_format=JsonSchemaFormat("bad", {"title": "bad"}),
+        end_user="bad@home",
+        extra={"prediction": {"content": "bad"}},
+    )
+    assert await guards().request(request, trusted=1) == ChatRequest(
+        "bad",
+        (Message(Role.SYSTEM, (Text("bad"),)), Message(Role.USER, (), name="#")),
+        stream=False,
+        tools=(Tool("bad", "#", {"enum": ["#"]}), NativeTool({"query": "#"})),
+        response_format=JsonSchemaFormat("bad", {"title": "#"}),
+        end_user="#@home",
+        extra={"prediction": {"content": "#"}},
+    )
+
+
+async def test_what_is_blocked_is_told_by_the_guards_name_alone() -> None:
+    """Never with what it found."""
+    with pytest.raises(ContentBlocked) as caught:
+        await guards("block").request(asked(Text("a bad one")))
+    assert caught.value.metadata == {"guard": "words"}
+    assert "bad" not in caught.value.message
+
+
+async def test_a_guard_of_replies_alone_leaves_requests() -> None:
+    """The very same request goes on."""
+    request = asked(Text("bad"))
+    assert await guards(on=("reply",)).request(request) is request
+
+
+async def test_a_long_text_does_not_keep_other_calls_waiting() -> None:
+    """Piece by piece, with a turn for the others in between; a match over the border of two is found."""
+    task = asyncio.create_task(guards().request(asked(Text("-" * 5_110 + "bad" + "-" * 100_000))))
+    turns = 0
+    while not task.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert (await task) == asked(Text("-" * 5_110 + "#" + "-" * 100_000))
+    assert turns > 100
+
+
+async def test_guards_read_in_order() -> None:
+    """What one puts in, the next one reads; what one takes out, it does not."""
+    made = build_guards(
+        [
+            GuardConfig(name="one", kind="blocklist", patterns=["bad"], action="mask", replacement="worse"),  # type: ignore[call-arg]
+            GuardConfig(name="two", kind="blocklist", patterns=["bad|worst"]),  # type: ignore[call-arg]
+            GuardConfig(name="three", kind="blocklist", patterns=["worse"], action="mask"),  # type: ignore[call-arg]
+        ]
+    )
+    assert made is not None
+    assert await made.request(asked(Text("a bad one"))) == asked(Text("a [REMOVED] one"))
+    with pytest.raises(ContentBlocked, match="two"):
+        await made.request(asked(Text("the worst")))
