@@ -1,7 +1,7 @@
 """Puts the parts together: the only place that knows them all. Everything else is handed its collaborators.
 
-What only some configurations need, and what takes megabytes of every worker, is imported where it is used: the Redis client, and
-the cryptography of tokens.
+What only some configurations need, and what takes megabytes of every worker, is imported where it is used: the Redis client, the
+cryptography of tokens, and what guards look for things with.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from antiphon.auth.key_store import KeyStore
 from antiphon.auth.keys import load_keys
 from antiphon.auth.stored import StoredKeys
 from antiphon.chat import ChatService
-from antiphon.config import AuthConfig, Config, ConfigError, ProviderConfig, database_url
+from antiphon.config import AuthConfig, Config, ConfigError, GuardConfig, ProviderConfig, database_url
 from antiphon.context import Contexts
 from antiphon.database.open import open_database
 from antiphon.errors import StoreUnavailable
+from antiphon.guards.service import Guards
 from antiphon.history.recorder import Recorder
 from antiphon.history.sql import SqlStore
 from antiphon.limits.ledger import Ledger
@@ -114,7 +115,8 @@ class App:
         self._ledger = Ledger(self._database)
         self._limiter = _limiter(config, environment, self._ledger)
         timeout = config.limits.request_timeout
-        self._chat = ChatService(self.router, Recorder(self._store), prices, timeout=timeout, limiter=self._limiter)
+        guards = _guards(config.guards)
+        self._chat = ChatService(self.router, Recorder(self._store), prices, timeout=timeout, limiter=self._limiter, guards=guards)
         self._passthrough = Passthrough(config.proxy, timeout=timeout, limiter=self._limiter)
         self._contexts = Contexts(config.clients, environment)
         for name in config.engine.own_key_providers:
@@ -236,6 +238,14 @@ def _tokens(auth: AuthConfig, environment: Mapping[str, str]) -> Tokens | None:
     from antiphon.auth.tokens import load_tokens
 
     return load_tokens(auth, environment)
+
+
+def _guards(configs: Sequence[GuardConfig]) -> Guards | None:
+    if not configs:
+        return None
+    from antiphon.guards.registry import build_guards
+
+    return build_guards(configs)
 
 
 def _limiter(config: Config, environment: Mapping[str, str], ledger: Ledger) -> Limiter:

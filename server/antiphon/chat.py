@@ -1,7 +1,7 @@
 """The chat service: every call of every dialect goes through here, and from here to a provider.
 
-It resolves the route, holds the call against its caller's limits, records the turn, asks the provider within the call's deadline,
-measures, and hands the events up. It knows no dialect and no wire. A call that is not recorded asks the database nothing.
+It resolves the route, holds the call against its caller's limits, guards it, records the turn, asks the provider within the call's
+deadline, measures, and hands the events up. It knows no dialect and no wire. A call that is not recorded asks the database nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from antiphon.errors import (
     TurnNotComplete,
     Violation,
 )
+from antiphon.guards.service import Guards
 from antiphon.history.base import MessageState, Turn
 from antiphon.history.recorder import Record, Recorder, Recording
 from antiphon.limits.limiter import Grant, Limiter
@@ -55,9 +56,17 @@ class ChatService:
     """Answers chat requests."""
 
     def __init__(
-        self, router: Router, recorder: Recorder, prices: Prices, *, timeout: float, limiter: Limiter | None = None
+        self,
+        router: Router,
+        recorder: Recorder,
+        prices: Prices,
+        *,
+        timeout: float,
+        limiter: Limiter | None = None,
+        guards: Guards | None = None,
     ) -> None:
         """`timeout` is the longest that a call may take, in seconds. Without a limiter nothing is limited."""
+        self._guards = guards
         self._limiter = limiter or Limiter(Quotas())
         self._router = router
         self._recorder = recorder
@@ -93,6 +102,8 @@ class ChatService:
                 if record is None:
                     answer = self._answer(replace(request, model=route.model), route, deadline, grant)
                 else:
+                    if self._guards is not None:  # what is stored, and what a title is made of, is what went to the provider
+                        request = await deadline.wait(self._guards.request(request))
                     recording = await deadline.wait(self._recorder.begin(record, request.messages))
                     if record.began is not None:
                         record.began(recording.turn.conversation.id)
@@ -126,10 +137,19 @@ class ChatService:
         """Returns when every turn that has ended is stored, or after so many seconds."""
         await self._recorder.close(seconds)
 
-    async def _answer(self, request: ChatRequest, route: Route, deadline: Deadline, grant: Grant) -> AsyncGenerator[Batch, None]:
-        """Asks, measures, and settles with the limits: before the last batch, so that a caller who has it may call again."""
+    async def _answer(
+        self, request: ChatRequest, route: Route, deadline: Deadline, grant: Grant, trusted: int = 0
+    ) -> AsyncGenerator[Batch, None]:
+        """Asks, measures, and settles with the limits: before the last batch, so that a caller who has it may call again.
+
+        The first `trusted` messages are the operator's own, and not guarded.
+        """
+        if self._guards is not None:  # of a recorded turn too: what is stored may be older than the guards
+            request = await deadline.wait(self._guards.request(request, trusted))
         watch = Stopwatch(request)
         batches = route.provider.stream(request)
+        if self._guards is not None:
+            batches = self._guards.reply(batches, request.sampling.choices or 1)
         try:
             while True:
                 try:
@@ -158,7 +178,7 @@ class ChatService:
     ) -> AsyncGenerator[Batch, None]:
         """Asks, and stores what is answered before it is told to be whole."""
         turn = recording.turn
-        batches = self._answer(request, route, deadline, grant)
+        batches = self._answer(request, route, deadline, grant, recording.preamble)
         try:
             async for batch in batches:
                 recording.see(batch)

@@ -192,6 +192,7 @@ def _settings(config: Config) -> dict[str, str]:
         "limits": f"a call {limits.request_timeout:g} s, a stop {limits.drain:g} s",
         "quotas": ", ".join(_quotas(limits)) or "none",
         "counted": f"in Redis, {limits.on_failure} while it is out of reach" if _in_redis(limits) else "by each worker for itself",
+        "guards": ", ".join(f"{guard.name} ({guard.kind}, {' and '.join(guard.on)})" for guard in config.guards) or "none",
         "log": f"{written.level}, to {written.file or 'standard error'}",
     }
 

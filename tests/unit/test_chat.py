@@ -9,9 +9,10 @@ from pydantic import SecretStr
 
 from antiphon import headers
 from antiphon.chat import ChatService
-from antiphon.config import LimitsConfig, PriceConfig
+from antiphon.config import GuardConfig, LimitsConfig, PriceConfig
 from antiphon.errors import (
     BudgetExceeded,
+    ContentBlocked,
     ConversationChanged,
     DeadlineExceeded,
     InvalidRequest,
@@ -22,13 +23,14 @@ from antiphon.errors import (
     StoreUnavailable,
     TurnNotComplete,
 )
+from antiphon.guards.registry import build_guards
 from antiphon.history.base import MessageState, StoredMessage, TurnEnd
 from antiphon.history.recorder import Record, Recorder
 from antiphon.limits.base import NANOS
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
-from antiphon.messages import ChatRequest, Finished, Message, Role, Sampling, Started, Text, TextDelta, Usage
+from antiphon.messages import ChatRequest, Finished, FinishReason, Message, Role, Sampling, Started, Text, TextDelta, Usage
 from antiphon.prices import Prices
 from antiphon.reply import Reply, collect
 from antiphon.routing import Router
@@ -337,3 +339,65 @@ async def test_only_a_reply_of_which_nothing_came_is_not_told_to_the_model(role:
     empty = Message(role, ())
     await collect(recording(provider, MemoryStore()).stream(asked("", HELLO, empty), timeout=None, record=Record("ann")))
     assert provider.requests[0].messages == ((HELLO, empty) if role is Role.USER else (HELLO,))
+
+
+# Calls that are guarded.
+
+
+def guarding(provider: ScriptedProvider, store: MemoryStore, action: str = "mask") -> ChatService:
+    guards = build_guards([GuardConfig(name="words", kind="blocklist", patterns=["bad+"], action=action, replacement="#")])  # type: ignore[call-arg]
+    return ChatService(Router([(provider, ["one"])]), Recorder(store), NO_PRICES, timeout=60, guards=guards)
+
+
+def saying(text: str) -> Message:
+    return Message(Role.USER, (Text(text),))
+
+
+async def test_what_is_masked_goes_neither_to_the_provider_nor_into_the_history_nor_to_the_caller() -> None:
+    """Message, title and reply; what the operator has put before them goes as it is."""
+    store = MemoryStore()
+    provider = ScriptedProvider([START, TextDelta(0, "You said b")], [TextDelta(0, "ad."), USAGE, STOP])
+    record = Record("ann", preamble=(Message(Role.SYSTEM, (Text("bad"),)),))
+    reply = await collect(guarding(provider, store).stream(asked("one", saying("a bad one")), timeout=None, record=record))
+    assert "".join(reply.choices[0].text) == "You said #."
+    assert provider.requests[0].messages == (Message(Role.SYSTEM, (Text("bad"),)), saying("a # one"))
+    assert [stored.message.parts for stored in await path(store)] == [(Text("a # one"),), (Text("You said #."),)]
+    assert reply.started is not None
+    assert reply.started.conversation_title == "a # one"
+
+
+async def test_a_blocked_request_is_neither_asked_nor_recorded() -> None:
+    """Recorded or not."""
+    store, provider = MemoryStore(), ScriptedProvider()
+    for record in (None, Record("ann")):
+        with pytest.raises(ContentBlocked):
+            await collect(guarding(provider, store, "block").stream(asked("one", saying("a bad one")), timeout=None, record=record))
+    assert provider.requests == []
+    assert (await store.list("ann", size=10)).conversations == ()
+
+
+async def test_a_blocked_reply_is_whole_as_filtered() -> None:
+    """Stored so, with tokens that are estimated where the provider did not come to tell them."""
+    store = MemoryStore()
+    provider = ScriptedProvider([START, TextDelta(0, "You said bad ")], None)
+    reply = await collect(guarding(provider, store, "block").stream(asked(), timeout=None, record=Record("ann")))
+    assert (provider.closed, reply.choices[0].reason) == (1, FinishReason.CONTENT_FILTER)
+    assert reply.usage is not None
+    assert reply.usage.estimated
+    _, stored = await path(store)
+    assert (stored.state, stored.finish_reason) == (MessageState.COMPLETE, FinishReason.CONTENT_FILTER)
+    assert stored.message.parts == (Text("You said "),)
+
+
+async def test_what_was_stored_before_there_were_guards_is_guarded_on_its_way_to_the_provider() -> None:
+    """It may also have come by another way than through a chat."""
+    store, provider = MemoryStore(), ScriptedProvider()
+    first = await collect(recording(provider, store).stream(asked("one", saying("a bad one")), timeout=None, record=Record("ann")))
+    assert first.started is not None
+    record = Record("ann", conversation=first.started.conversation_id)
+    await collect(guarding(provider, store).stream(asked("one", HELLO), timeout=None, record=record))
+    assert provider.requests[-1].messages[0] == saying("a # one")
+    with pytest.raises(ContentBlocked):
+        await collect(guarding(provider, store, "block").stream(asked("one", HELLO), timeout=None, record=record))
+    assert len(provider.requests) == 2
+    assert [stored.state for stored in await path(store)][-1] is MessageState.FAILED

@@ -124,6 +124,11 @@ class Recording:
         path = (stored.message for stored in self.turn.path)
         return self._preamble + tuple(one for one in path if one.parts or one.extra or one.role is not Role.ASSISTANT)
 
+    @property
+    def preamble(self) -> int:
+        """How many of the messages are the preamble."""
+        return len(self._preamble)
+
     def see(self, batch: Batch) -> None:
         """Takes what was said."""
         for event in batch:
