@@ -1,0 +1,190 @@
+"""Guards, through the real Envoy: what a provider splits over its chunks is found, and text flows all the same."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import grpc
+import httpx2
+import pytest
+import pytest_asyncio
+from google.rpc import error_details_pb2
+from grpc_status.rpc_status import from_call
+from llmock.testing import LLMockServer
+
+from antiphon.v1 import chat_pb2, chat_pb2_grpc
+from tests.e2e.conftest import READY, Gateway, configuration
+from tests.e2e.test_grpc import METADATA, asked
+from tests.odd_upstream import HANG, LAST, OddUpstream, Step, answer, chunk, delta, head, sse
+
+GUARDS = [
+    {"name": "secrets", "kind": "blocklist", "patterns": [r"(?i)code\s+red", "sesame[0-9]+"]},
+    {"name": "words", "kind": "blocklist", "patterns": ["darn"], "action": "mask", "replacement": "****", "on": ["reply"]},
+    {"name": "pii", "kind": "personal_data", "entities": ["email", "credit_card", "phone"]},
+]
+
+LEAK = "Write to jane.doe@example.com, darn, or pay with 4111 1111 1111 1111 "
+WHOLE = {"id": "x", "object": "chat.completion", "created": 1, "model": "odd-model"}
+MASKED = "Write to [EMAIL], ****, or pay with [CREDIT_CARD] "
+
+
+def steps(*texts: str) -> list[Step]:
+    """A stream of them, a chunk of the transfer each."""
+    return [head(), *(chunk(sse(delta(text))) for text in texts), chunk(sse(delta(finish="stop"), "[DONE]")), LAST]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def guarded(
+    upstream: OddUpstream, llm: LLMockServer, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncGenerator[Gateway, None]:
+    config = {
+        **configuration(upstream, llm),
+        "guards": GUARDS,
+        "models": {"default": "odd-leak"},
+        "proxy": {"allow": [upstream.base_url]},
+    }
+    started = Gateway(tmp_path_factory.mktemp("guards"), config)
+    await asyncio.to_thread(started.wait_for, READY)
+    yield started
+    assert await asyncio.to_thread(started.stop) == 0
+    assert "call_failed" not in started.said, "the server met an exception that it does not know"
+    for text in ("jane.doe", "4111", "sesame"):
+        assert text not in started.said, "what was found went into the log"
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def http(guarded: Gateway) -> AsyncGenerator[httpx2.AsyncClient, None]:
+    async with guarded.client() as made:
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def channel(guarded: Gateway) -> AsyncGenerator[grpc.aio.Channel, None]:
+    async with grpc.aio.insecure_channel(guarded.rest) as made:
+        yield made
+
+
+def asking(text: str = "Hello", **more: Any) -> dict[str, Any]:
+    return {"model": "odd-leak", "messages": [{"role": "user", "content": text}], **more}
+
+
+async def chunks(response: httpx2.Response) -> AsyncGenerator[dict[str, Any], None]:
+    async for line in response.aiter_lines():
+        if line.startswith("data: ") and line != "data: [DONE]":
+            yield json.loads(line.removeprefix("data: "))
+
+
+def text_of(chunk: dict[str, Any]) -> str:
+    return (chunk["choices"][0]["delta"].get("content") or "") if chunk["choices"] else ""
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+async def test_what_a_provider_splits_is_masked_in_json_and_in_a_stream(
+    http: httpx2.AsyncClient, upstream: OddUpstream, size: int
+) -> None:
+    """Character by character, in pieces, or whole."""
+    upstream.script("odd-leak", steps(*(LEAK[at : at + size] for at in range(0, len(LEAK), size))))
+    whole = await http.post("/chat/completions", json=asking())
+    assert whole.json()["choices"][0]["message"]["content"] == MASKED
+    async with http.stream("POST", "/chat/completions", json=asking(stream=True)) as response:
+        told = [text_of(each) async for each in chunks(response)]
+    assert "".join(told) == MASKED
+
+
+async def test_the_first_text_comes_before_the_reply_is_whole(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+    """The provider says more only when the caller has read what it has said."""
+    more = asyncio.Event()
+    upstream.script("odd-leak", [head(), chunk(sse(delta("Write to jane"))), more, *steps(".doe@example.com!")[1:]])
+    async with http.stream("POST", "/chat/completions", json=asking(stream=True)) as response:
+        told = ""
+        async for each in chunks(response):
+            told += text_of(each)
+            if told == "Write to ":
+                more.set()
+    assert told == "Write to [EMAIL]!"
+
+
+async def test_a_blocked_reply_ends_as_filtered_and_the_provider_is_left(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+    """With what came before, and with tokens, though the provider would never have told them."""
+    upstream.script("odd-leak", [head(), *(chunk(sse(delta(text))) for text in ("It is cod", "e", " ", "red", ", I say")), HANG])
+    while not upstream.left.empty():
+        upstream.left.get_nowait()
+    async with http.stream(
+        "POST", "/chat/completions", json=asking(stream=True, stream_options={"include_usage": True})
+    ) as response:
+        told = [each async for each in chunks(response)]
+    assert "".join(map(text_of, told)) == "It is "
+    assert [each["choices"][0]["finish_reason"] for each in told if each["choices"]][-1] == "content_filter"
+    assert told[-1]["usage"]["total_tokens"] > 0
+    await asyncio.wait_for(upstream.left.get(), 10)
+    whole = {"index": 0, "message": {"role": "assistant", "content": "It is code red, I say"}, "finish_reason": "stop"}
+    upstream.script("odd-leak", [answer({**WHOLE, "choices": [whole]})])
+    choice = (await http.post("/chat/completions", json=asking())).json()["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("It is ", "content_filter")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_blocked_request_is_400_and_never_reaches_the_provider(
+    http: httpx2.AsyncClient, upstream: OddUpstream, stream: bool
+) -> None:
+    """With the guard's name, not with what it found; not to be tried again."""
+    before = len(upstream.requests)
+    response = await http.post("/chat/completions", json=asking("open sesame42", stream=stream))
+    assert (response.status_code, response.headers["x-should-retry"]) == (400, "false")
+    error = response.json()["error"]
+    assert (error["type"], error["code"]) == ("invalid_request_error", "content_blocked")
+    assert "'secrets'" in error["message"]
+    assert "sesame" not in response.text
+    assert len(upstream.requests) == before
+
+
+async def test_over_grpc_too(channel: grpc.aio.Channel, upstream: OddUpstream) -> None:
+    """`StreamGenerate` masks; what is blocked is INVALID_ARGUMENT with its reason, or ends as filtered."""
+    stub = chat_pb2_grpc.ChatServiceStub(channel)
+    upstream.script("odd-leak", steps(*LEAK))
+    answers = [answer async for answer in stub.StreamGenerate(asked("odd-leak"), metadata=METADATA, timeout=20)]
+    events = [event for answer in answers for event in answer.events]
+    assert "".join(event.text.text for event in events) == MASKED
+    assert [event.sequence for event in events] == list(range(events[0].sequence, events[0].sequence + len(events)))
+    upstream.script("odd-leak", steps("It is code", " red"))
+    reply = await stub.Generate(asked("odd-leak"), metadata=METADATA, timeout=20)
+    assert reply.choices[0].finish_reason == chat_pb2.FINISH_REASON_CONTENT_FILTER
+    assert [part.text for part in reply.choices[0].message.parts] == ["It is "]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Generate(asked("odd-leak", "CODE  RED"), metadata=METADATA, timeout=20)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    status = from_call(caught.value)
+    assert status is not None
+    info = error_details_pb2.ErrorInfo()
+    status.details[0].Unpack(info)
+    assert (info.reason, dict(info.metadata)) == ("CONTENT_BLOCKED", {"guard": "secrets"})
+
+
+async def test_what_is_stored_and_what_the_provider_gets_is_masked(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+    """Message, title and reply of a chat; its next turn repeats them, and they are still the same turn."""
+    upstream.script("odd-leak", steps(*LEAK))
+    mine = {"role": "user", "content": "I am jane.doe@example.com"}
+    response = await http.post("/chat/generate", json={"chat_history": [mine]})
+    assert response.status_code == 201, response.text
+    made = response.json()
+    assert made["result"]["response"]["content"] == MASKED
+    assert made["title"] == "I am [EMAIL]"
+    asked_for = upstream.requests[-1].json["messages"]
+    assert asked_for[-1]["content"] == "I am [EMAIL]"
+    stored = (await http.get(f"/chat/fetch/{made['chatId']}")).text
+    assert "jane.doe" not in stored
+    assert "4111" not in stored
+    assert "[EMAIL]" in stored
+    again = {"chat_history": [mine, {"role": "assistant", "content": MASKED}, {"role": "user", "content": "And?"}]}
+    assert (await http.post("/chat/generate", params={"chatId": made["chatId"]}, json=again)).status_code == 201
+    assert [message["content"] for message in upstream.requests[-1].json["messages"]][-3:] == ["I am [EMAIL]", MASKED, "And?"]
+
+
+async def test_the_proxies_pass_bytes_through(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+    """As their contract is: they are not read, and so not guarded."""
+    upstream.script("odd-leak", [answer({**WHOLE, "note": LEAK})])
+    target = upstream.base_url.replace(":", "%3A").replace("/", "%2F")
+    response = await http.post(f"/proxy/{target}/sk-x/chat/completions", json=asking("open sesame42"))
+    assert response.json()["note"] == LEAK
+    assert upstream.requests[-1].json == asking("open sesame42")
