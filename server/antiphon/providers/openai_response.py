@@ -88,9 +88,9 @@ class ReplyReader:
         self.failure: ProviderError | None = None
         """To be raised after the batch that `feed` gave."""
         self.settled = False
+        """Every choice is finished, after it had said something, and nothing was said since: what is left is usage and `[DONE]`."""
         self.speaking = False
         """The chunk that finished the reply said something too: there are hosts that put a reason in every chunk."""
-        """Every choice is finished, after it had said something, and nothing was said since: what is left is usage and `[DONE]`."""
         self.blame = b""
         """The provider's own words about the failure, for the log."""
         self._request = request
