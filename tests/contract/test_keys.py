@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from antiphon.auth import stored
 from antiphon.auth.audit import REFUSED, AuditLog, Event
+from antiphon.auth.caller import Origin
 from antiphon.auth.key_store import Grants, KeyStore, StoredKey, everyday
 from antiphon.auth.secret import new_key
 from antiphon.auth.stored import StoredKeys
@@ -17,7 +18,7 @@ from antiphon.database.open import open_database
 from antiphon.errors import InvalidRequest, KeyNotFound, KeyRevoked, StoreUnavailable, Unauthenticated
 from antiphon.principal import EVERYDAY, Quota, Scope
 
-BOSS = {"actor": "static:boss", "origin": ("request-1", "203.0.113.9")}
+BOSS = Origin("static:boss", "request-1", "203.0.113.9")
 NOBODY = "01890000-0000-7000-8000-000000000000"
 
 
@@ -39,8 +40,7 @@ async def make(keys: KeyStore, name: str = "app", expires: datetime | None = Non
         owner="",
         grants=Grants(**({"scopes": everyday([])} | grants)),  # type: ignore[arg-type]
         expires=expires,
-        actor="static:boss",
-        origin=("request-1", "203.0.113.9"),
+        origin=BOSS,
     )
     return made, secret.get_secret_value()
 
@@ -73,13 +73,13 @@ async def test_a_revoked_key_is_refused(keys: KeyStore, monkeypatch: pytest.Monk
     made, secret = await make(keys)
     judge = StoredKeys(keys)
     assert await judge.authenticate(secret)
-    revoked = await keys.revoke(made.id, **BOSS)  # type: ignore[arg-type]
+    revoked = await keys.revoke(made.id, origin=BOSS)
     assert revoked.revoked is not None
     with pytest.raises(Unauthenticated):
         await judge.authenticate(secret)
-    assert await keys.revoke(made.id, **BOSS) == revoked  # type: ignore[arg-type]
+    assert await keys.revoke(made.id, origin=BOSS) == revoked
     with pytest.raises(KeyRevoked):
-        await keys.rotate(made.id, overlap=timedelta(), **BOSS)  # type: ignore[arg-type]
+        await keys.rotate(made.id, overlap=timedelta(), origin=BOSS)
 
 
 async def test_an_expired_key_is_refused(keys: KeyStore) -> None:
@@ -92,12 +92,12 @@ async def test_an_expired_key_is_refused(keys: KeyStore) -> None:
 async def test_a_rotated_key_keeps_what_it_opens(keys: KeyStore) -> None:
     """The new secret is good at once, the old one for as long as the overlap says."""
     made, first = await make(keys)
-    _, second = await keys.rotate(made.id, overlap=timedelta(hours=1), **BOSS)  # type: ignore[arg-type]
+    _, second = await keys.rotate(made.id, overlap=timedelta(hours=1), origin=BOSS)
     for secret in (first, second.get_secret_value()):
         found = await StoredKeys(keys).authenticate(secret)
         assert found is not None
         assert found.id == f"key:{made.id}"
-    _, third = await keys.rotate(made.id, overlap=timedelta(), **BOSS)  # type: ignore[arg-type]
+    _, third = await keys.rotate(made.id, overlap=timedelta(), origin=BOSS)
     assert await StoredKeys(keys).authenticate(third.get_secret_value())
     for secret in (first, second.get_secret_value()):
         assert await StoredKeys(keys).authenticate(secret) is None
@@ -106,7 +106,7 @@ async def test_a_rotated_key_keeps_what_it_opens(keys: KeyStore) -> None:
 async def test_keys_are_listed_in_pages(keys: KeyStore) -> None:
     """The newest first; revoked ones where they are asked for; a token of another list is refused."""
     made = [(await make(keys, f"k{number}"))[0] for number in range(5)]
-    await keys.revoke(made[1].id, **BOSS)  # type: ignore[arg-type]
+    await keys.revoke(made[1].id, origin=BOSS)
     first = await keys.list(size=3)
     rest = await keys.list(size=3, token=first.next_token)
     assert [key.name for key in (*first.keys, *rest.keys)] == ["k4", "k3", "k2", "k0"]
@@ -178,8 +178,8 @@ async def test_the_audit_log_tells_what_was_done(keys: KeyStore, database: Datab
     """With the change itself; refusals alike are one row; pages go on where they ended."""
     audit = AuditLog(database)
     made, secret = await make(keys)
-    await keys.rotate(made.id, overlap=timedelta(), **BOSS)  # type: ignore[arg-type]
-    await keys.revoke(made.id, **BOSS)  # type: ignore[arg-type]
+    await keys.rotate(made.id, overlap=timedelta(), origin=BOSS)
+    await keys.revoke(made.id, origin=BOSS)
     for number in range(5):
         audit.refused(Event(REFUSED, "", "ChatService/Generate", "UNAUTHENTICATED", f"r{number}", "198.51.100.1"))
     audit.refused(Event(REFUSED, "static:joe", "x\0" * 500, "PERMISSION_DENIED"))

@@ -18,6 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import Connection, delete, insert, select
 
+from antiphon.auth.caller import Origin
 from antiphon.database import clock, paging, text
 from antiphon.database.base import Database
 from antiphon.database.ids import is_id, new_id
@@ -126,8 +127,9 @@ class AuditLog:
         return EventPage(tuple(map(_stored, found[:size])), paging.token(_Token(found[size - 1].id)) if more else "")
 
 
-def record(connection: Connection, event: Event) -> None:
+def record(connection: Connection, action: str, target: str, origin: Origin) -> None:
     """Records what is done in the transaction of `connection`."""
+    event = Event(action, origin.actor, target, "", origin.request_id, origin.peer)
     connection.execute(insert(audit_events), _row(new_id(), clock.now(), _short(event)))
 
 

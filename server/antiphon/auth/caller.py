@@ -14,8 +14,9 @@ from antiphon.principal import Principal, Scope
 
 
 class Origin(Struct, frozen=True):
-    """Where a call comes from: its `x-request-id`, and the address that the edge saw."""
+    """Who makes a call, as the id of a credential, which call it is, as its `x-request-id`, and the address that the edge saw."""
 
+    actor: str
     request_id: str
     peer: str
 

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, bindparam, insert, or_, select, update
 
 from antiphon.auth import audit
+from antiphon.auth.caller import Origin
 from antiphon.auth.secret import digest, new_key
 from antiphon.database import clock, paging, text
 from antiphon.database.base import Database
@@ -94,9 +95,9 @@ class KeyStore:
         self._database = database
 
     async def create(
-        self, *, name: str, owner: str, grants: Grants, expires: datetime | None, actor: str, origin: tuple[str, str]
+        self, *, name: str, owner: str, grants: Grants, expires: datetime | None, origin: Origin
     ) -> tuple[StoredKey, SecretStr]:
-        """A new key and its secret, which is kept nowhere. `origin` is a request id and a peer. Raises `InvalidRequest`."""
+        """A new key and its secret, which is kept nowhere. Raises `InvalidRequest`."""
         text.check(name, "key.name", MAX_NAME)
         text.check(owner, "key.owner", MAX_OWNER)
         for model in grants.models:
@@ -115,7 +116,7 @@ class KeyStore:
 
         def work(connection: Connection) -> StoredKey:
             row = connection.execute(insert(api_keys).returning(*_COLUMNS), values).one()
-            audit.record(connection, audit.Event("keys.create", actor, row.id, "", *origin))
+            audit.record(connection, "keys.create", row.id, origin)
             return _stored(row)
 
         return await self._database.write(work), secret
@@ -141,7 +142,7 @@ class KeyStore:
         following = paging.token(_Token(found[size - 1].id, (owner, revoked))) if more else ""
         return KeyPage(tuple(map(_stored, found[:size])), following)
 
-    async def revoke(self, key: str, *, actor: str, origin: tuple[str, str]) -> StoredKey:
+    async def revoke(self, key: str, *, origin: Origin) -> StoredKey:
         """Ends a key; one that is revoked stays as it is. Raises `KeyNotFound`."""
 
         def work(connection: Connection) -> StoredKey:
@@ -150,12 +151,12 @@ class KeyStore:
                 return found
             change = update(api_keys).where(api_keys.c.id == key).values(revoked=clock.now()).returning(*_COLUMNS)
             row = connection.execute(change).one()
-            audit.record(connection, audit.Event("keys.revoke", actor, key, "", *origin))
+            audit.record(connection, "keys.revoke", key, origin)
             return _stored(row)
 
         return await self._database.write(work)
 
-    async def rotate(self, key: str, *, overlap: timedelta, actor: str, origin: tuple[str, str]) -> tuple[StoredKey, SecretStr]:
+    async def rotate(self, key: str, *, overlap: timedelta, origin: Origin) -> tuple[StoredKey, SecretStr]:
         """Another secret for a key; the one before stays good for `overlap`. Raises `KeyNotFound`, `KeyRevoked`."""
         secret = new_key()
 
@@ -174,7 +175,7 @@ class KeyStore:
                 )
             )
             row = connection.execute(change.returning(*_COLUMNS)).one()
-            audit.record(connection, audit.Event("keys.rotate", actor, key, "", *origin))
+            audit.record(connection, "keys.rotate", key, origin)
             return _stored(row)
 
         return await self._database.write(work), secret

@@ -56,7 +56,8 @@ def engine(path: Path, timeout: float, *, begin: str, readers: int = 0) -> Engin
     @event.listens_for(made, "checkout")
     def _checkout(_: Any, record: Any, *__: Any) -> None:
         # A connection to a file that was replaced meanwhile shows what is gone.
-        if record.info.setdefault("file", _identity(path)) != _identity(path):
+        identity = _identity(path)
+        if record.info.setdefault("file", identity) != identity:
             raise DisconnectionError
 
     @event.listens_for(made, "begin")

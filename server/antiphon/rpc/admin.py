@@ -9,13 +9,14 @@ import grpc
 from google.protobuf import timestamp_pb2
 
 from antiphon.auth.audit import AuditLog, StoredEvent
-from antiphon.auth.caller import ORIGIN, caller
+from antiphon.auth.caller import ORIGIN
 from antiphon.auth.key_store import LONGEST_OVERLAP, MAX_MODELS, Grants, KeyStore, StoredKey, everyday
-from antiphon.errors import InvalidRequest, Violation
+from antiphon.errors import Violation
 from antiphon.principal import Quota, Scope
+from antiphon.rpc.convert import time_to_proto
+from antiphon.rpc.request import page_size, refuse, required
 from antiphon.v1 import admin_pb2, admin_pb2_grpc
 
-MAX_PAGE_SIZE: Final = 1000
 A_PAGE: Final = 50
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -42,10 +43,10 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         """The key with its secret."""
         wanted = request.key
         expires = wanted.expire_time.ToDatetime(UTC) if wanted.HasField("expire_time") else None
-        _refuse(_wrong(wanted, expires))
+        refuse(_wrong(wanted, expires))
         grants = Grants(everyday([_SCOPES[scope] for scope in wanted.scopes]), tuple(wanted.models), _quota(wanted.quota))
         key, secret = await self._keys.create(
-            name=wanted.name, owner=wanted.owner, grants=grants, expires=expires, actor=caller().id, origin=_origin()
+            name=wanted.name, owner=wanted.owner, grants=grants, expires=expires, origin=ORIGIN.get()
         )
         return admin_pb2.CreateKeyResponse(key=_key(key), secret=secret.get_secret_value())
 
@@ -55,44 +56,39 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     async def ListKeys(self, request: admin_pb2.ListKeysRequest, context: Context) -> admin_pb2.ListKeysResponse:
         """One page."""
+        refuse(page_size(request.page_size))
         page = await self._keys.list(
-            size=_page_size(request.page_size), token=request.page_token, owner=request.owner, revoked=request.show_revoked
+            size=request.page_size or A_PAGE, token=request.page_token, owner=request.owner, revoked=request.show_revoked
         )
         return admin_pb2.ListKeysResponse(keys=map(_key, page.keys), next_page_token=page.next_token)
 
     async def RevokeKey(self, request: admin_pb2.RevokeKeyRequest, context: Context) -> admin_pb2.RevokeKeyResponse:
         """The key, revoked."""
-        key = await self._keys.revoke(request.id, actor=caller().id, origin=_origin())
+        key = await self._keys.revoke(request.id, origin=ORIGIN.get())
         return admin_pb2.RevokeKeyResponse(key=_key(key))
 
     async def RotateKey(self, request: admin_pb2.RotateKeyRequest, context: Context) -> admin_pb2.RotateKeyResponse:
         """The key with its new secret."""
         overlap = request.overlap.ToTimedelta()
         if not timedelta() <= overlap <= LONGEST_OVERLAP:
-            _refuse([Violation(("overlap",), f"must be between 0 and {LONGEST_OVERLAP.days} days")])
-        key, secret = await self._keys.rotate(request.id, overlap=overlap, actor=caller().id, origin=_origin())
+            refuse([Violation(("overlap",), f"must be between 0 and {LONGEST_OVERLAP.days} days")])
+        key, secret = await self._keys.rotate(request.id, overlap=overlap, origin=ORIGIN.get())
         return admin_pb2.RotateKeyResponse(key=_key(key), secret=secret.get_secret_value())
 
     async def ListAuditEvents(
         self, request: admin_pb2.ListAuditEventsRequest, context: Context
     ) -> admin_pb2.ListAuditEventsResponse:
         """One page, with what was refused up to now."""
+        refuse(page_size(request.page_size))
         await self._audit.write()
         page = await self._audit.list(
-            size=_page_size(request.page_size), token=request.page_token, actor=request.actor, action=request.action
+            size=request.page_size or A_PAGE, token=request.page_token, actor=request.actor, action=request.action
         )
         return admin_pb2.ListAuditEventsResponse(events=map(_event, page.events), next_page_token=page.next_token)
 
 
-def _origin() -> tuple[str, str]:
-    origin = ORIGIN.get()
-    return origin.request_id, origin.peer
-
-
 def _wrong(key: admin_pb2.Key, expires: datetime | None) -> list[Violation]:
-    wrong: list[Violation] = []
-    if not key.name.strip():
-        wrong.append(Violation(("key", "name"), "is required"))
+    wrong = required("key.name", key.name.strip())
     wrong += [
         Violation(("key", "scopes", index), "is not a scope") for index, scope in enumerate(key.scopes) if scope not in _SCOPES
     ]
@@ -109,18 +105,6 @@ def _wrong(key: admin_pb2.Key, expires: datetime | None) -> list[Violation]:
     return wrong
 
 
-def _page_size(size: int) -> int:
-    if not 0 <= size <= MAX_PAGE_SIZE:
-        _refuse([Violation(("page_size",), f"must be between 1 and {MAX_PAGE_SIZE}")])
-    return size or A_PAGE
-
-
-def _refuse(wrong: list[Violation]) -> None:
-    """Raises `InvalidRequest` if there is any violation."""
-    if wrong:
-        raise InvalidRequest("The request is not valid: see the field violations.", tuple(wrong))
-
-
 def _quota(quota: admin_pb2.Quota) -> Quota:
     return Quota(**{name: getattr(quota, name) for name in _QUOTA if quota.HasField(name)})
 
@@ -134,7 +118,7 @@ def _key(key: StoredKey) -> admin_pb2.Key:
         models=key.grants.models,
         quota=admin_pb2.Quota(**{name: getattr(key.grants.quota, name) for name in _QUOTA}),
         hint=key.hint,
-        create_time=_time(key.created),
+        create_time=time_to_proto(key.created),
         expire_time=_time(key.expires),
         revoke_time=_time(key.revoked),
         last_use_time=_time(key.last_used),
@@ -145,7 +129,7 @@ def _event(stored: StoredEvent) -> admin_pb2.AuditEvent:
     event = stored.event
     return admin_pb2.AuditEvent(
         id=stored.id,
-        time=_time(stored.time),
+        time=time_to_proto(stored.time),
         actor=event.actor,
         action=event.action,
         target=event.target,
@@ -157,8 +141,4 @@ def _event(stored: StoredEvent) -> admin_pb2.AuditEvent:
 
 
 def _time(moment: datetime | None) -> timestamp_pb2.Timestamp | None:
-    if moment is None:
-        return None
-    made = timestamp_pb2.Timestamp()
-    made.FromDatetime(moment)
-    return made
+    return None if moment is None else time_to_proto(moment)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any, assert_never
 
 from google.protobuf import json_format, struct_pb2, timestamp_pb2
@@ -410,6 +411,13 @@ def _choice(choice: ReplyChoice) -> chat_pb2.Choice:
         provider_reason=choice.provider_reason,
         logprobs=map(_logprob, choice.logprobs),
     )
+
+
+def time_to_proto(moment: datetime) -> timestamp_pb2.Timestamp:
+    """A time in UTC."""
+    made = timestamp_pb2.Timestamp()
+    made.FromDatetime(moment)
+    return made
 
 
 def usage_to_proto(usage: m.Usage) -> chat_pb2.Usage:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from datetime import datetime
 from typing import Final, assert_never
-
-from google.protobuf import timestamp_pb2
 
 from antiphon import messages as m
 from antiphon.history.base import Conversation, MessageState, StoredMessage
-from antiphon.rpc.convert import REASONS, ROLES, struct_of, usage_to_proto
+from antiphon.rpc.convert import REASONS, ROLES, struct_of, time_to_proto, usage_to_proto
 from antiphon.v1 import chat_pb2, history_pb2, message_pb2
 
 _ROLES: Final = {role: proto for proto, role in ROLES.items()}
@@ -33,8 +30,8 @@ def conversation_to_proto(conversation: Conversation) -> history_pb2.Conversatio
         title=conversation.title,
         pinned=conversation.pinned,
         source=conversation.source,
-        create_time=_time(conversation.created),
-        update_time=_time(conversation.updated),
+        create_time=time_to_proto(conversation.created),
+        update_time=time_to_proto(conversation.updated),
         message_count=conversation.message_count,
         head_message_id=conversation.head_id or "",
         forked_from=conversation.forked_from or "",
@@ -48,7 +45,7 @@ def stored_to_proto(stored: StoredMessage) -> history_pb2.StoredMessage:
         parent_message_id=stored.parent_id or "",
         message=message_to_proto(stored.message),
         state=_STATES[stored.state],
-        create_time=_time(stored.created),
+        create_time=time_to_proto(stored.created),
         model=stored.model,
         provider=stored.provider,
         usage=usage_to_proto(stored.usage) if stored.usage else None,
@@ -116,9 +113,3 @@ def _media(media: m.Media) -> message_pb2.Media:
         if base64.b64encode(data).decode() == found[2]:
             return message_pb2.Media(data=data, media_type=found[1])
     return message_pb2.Media(url=url)
-
-
-def _time(moment: datetime) -> timestamp_pb2.Timestamp:
-    made = timestamp_pb2.Timestamp()
-    made.FromDatetime(moment)
-    return made

@@ -9,13 +9,13 @@ import grpc
 
 from antiphon.auth.caller import caller
 from antiphon.config import MAX_MESSAGE_BYTES
-from antiphon.errors import InvalidRequest, Violation
+from antiphon.errors import Violation
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
 from antiphon.rpc.convert import messages_from_proto
 from antiphon.rpc.convert_history import conversation_to_proto, stored_to_proto
+from antiphon.rpc.request import page_size, refuse, required
 from antiphon.v1 import history_pb2, history_pb2_grpc
 
-MAX_PAGE_SIZE = 1000
 CONVERSATIONS_A_PAGE = 50
 MESSAGES_A_PAGE = 100
 
@@ -37,7 +37,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
         self, request: history_pb2.ListConversationsRequest, context: Context
     ) -> history_pb2.ListConversationsResponse:
         """One page."""
-        _refuse(_page_size(request.page_size))
+        refuse(page_size(request.page_size))
         page = await self._store.list(
             caller().owner,
             size=request.page_size or CONVERSATIONS_A_PAGE,
@@ -54,7 +54,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
         self, request: history_pb2.GetConversationRequest, context: Context
     ) -> history_pb2.GetConversationResponse:
         """One conversation."""
-        _refuse(_required("id", request.id))
+        refuse(required("id", request.id))
         conversation = await self._store.get(caller().owner, request.id)
         return history_pb2.GetConversationResponse(conversation=conversation_to_proto(conversation))
 
@@ -63,7 +63,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
     ) -> history_pb2.CreateConversationResponse:
         """The new conversation."""
         wanted = request.conversation
-        _refuse(_length("title", wanted.title, MAX_TITLE), _length("source", wanted.source, MAX_SOURCE))
+        refuse(_length("title", wanted.title, MAX_TITLE), _length("source", wanted.source, MAX_SOURCE))
         conversation = await self._store.create(
             caller().owner,
             title=wanted.title,
@@ -78,7 +78,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
     ) -> history_pb2.UpdateConversationResponse:
         """The conversation after the change: only what the mask names."""
         wanted, paths = request.conversation, request.update_mask.paths
-        _refuse(_required("conversation.id", wanted.id), _mask(paths), _length("title", wanted.title, MAX_TITLE))
+        refuse(required("conversation.id", wanted.id), _mask(paths), _length("title", wanted.title, MAX_TITLE))
         conversation = await self._store.update(
             caller().owner,
             wanted.id,
@@ -91,7 +91,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
         self, request: history_pb2.DeleteConversationRequest, context: Context
     ) -> history_pb2.DeleteConversationResponse:
         """Nothing."""
-        _refuse(_required("id", request.id))
+        refuse(required("id", request.id))
         await self._store.delete(caller().owner, request.id)
         return history_pb2.DeleteConversationResponse()
 
@@ -99,7 +99,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
         self, request: history_pb2.ForkConversationRequest, context: Context
     ) -> history_pb2.ForkConversationResponse:
         """The fork."""
-        _refuse(_required("id", request.id), _length("title", request.title, MAX_TITLE, within=""))
+        refuse(required("id", request.id), _length("title", request.title, MAX_TITLE, within=""))
         conversation = await self._store.fork(
             caller().owner, request.id, message_id=request.message_id or None, title=request.title or None
         )
@@ -107,7 +107,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
 
     async def ListMessages(self, request: history_pb2.ListMessagesRequest, context: Context) -> history_pb2.ListMessagesResponse:
         """One page, which ends early where the messages are large."""
-        _refuse(_required("conversation_id", request.conversation_id), _page_size(request.page_size))
+        refuse(required("conversation_id", request.conversation_id), page_size(request.page_size))
         size = request.page_size or MESSAGES_A_PAGE
         while True:
             page = await self._store.messages(caller().owner, request.conversation_id, size=size, token=request.page_token)
@@ -121,8 +121,8 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
         self, request: history_pb2.AppendMessagesRequest, context: Context
     ) -> history_pb2.AppendMessagesResponse:
         """What was appended, and the conversation after it."""
-        _refuse(
-            _required("conversation_id", request.conversation_id),
+        refuse(
+            required("conversation_id", request.conversation_id),
             [] if request.messages else [Violation(("messages",), "must hold at least one message")],
         )
         conversation, appended = await self._store.append(
@@ -134,21 +134,6 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
         return history_pb2.AppendMessagesResponse(
             messages=map(stored_to_proto, appended), conversation=conversation_to_proto(conversation)
         )
-
-
-def _refuse(*found: Iterable[Violation]) -> None:
-    """Raises `InvalidRequest` if there is any violation."""
-    wrong = tuple(violation for violations in found for violation in violations)
-    if wrong:
-        raise InvalidRequest("The request is not valid: see the field violations.", wrong)
-
-
-def _required(field: str, value: str) -> list[Violation]:
-    return [] if value else [Violation(tuple(field.split(".")), "is required")]
-
-
-def _page_size(size: int) -> list[Violation]:
-    return [] if 0 <= size <= MAX_PAGE_SIZE else [Violation(("page_size",), f"must be between 1 and {MAX_PAGE_SIZE}")]
 
 
 def _length(field: str, value: str, most: int, within: str = "conversation") -> list[Violation]:

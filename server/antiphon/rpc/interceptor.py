@@ -196,7 +196,7 @@ class _Call:
                 self._principal = await identify(self._keys, authorization)
             CALLER.set(self._principal)
             if self._rules.scope is Scope.ADMIN:
-                ORIGIN.set(Origin(self._request_id, peer_of(self._context)))
+                ORIGIN.set(Origin(self._principal.id, self._request_id, peer_of(self._context)))
             if self._principal is not ANONYMOUS:
                 require(self._rules.scope)
         except AntiphonError as error:
