@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import httpx2
 import pytest
+from google.protobuf import duration_pb2, timestamp_pb2
 
 from antiphon.principal import EVERYDAY
 from antiphon.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_pb2_grpc, history_pb2, history_pb2_grpc, message_pb2
@@ -189,6 +190,8 @@ async def test_bad_wishes_are_refused(admin_gateway: Gateway) -> None:
         for key in (
             admin_pb2.Key(),
             past,
+            admin_pb2.Key(name="x", expire_time=timestamp_pb2.Timestamp(seconds=2**62)),
+            admin_pb2.Key(name="x", expire_time=timestamp_pb2.Timestamp(nanos=-5)),
             admin_pb2.Key(name="x" * 101),
             admin_pb2.Key(name="x", scopes=[admin_pb2.SCOPE_UNSPECIFIED]),
             admin_pb2.Key(name="x", models=[""]),
@@ -196,6 +199,13 @@ async def test_bad_wishes_are_refused(admin_gateway: Gateway) -> None:
         ):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await stub.CreateKey(admin_pb2.CreateKeyRequest(key=key), metadata=ADMIN)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        for overlap in (
+            duration_pb2.Duration(seconds=2**62),
+            duration_pb2.Duration(seconds=-1),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.RotateKey(admin_pb2.RotateKeyRequest(id="none", overlap=overlap), metadata=ADMIN)
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.RotateKey(admin_pb2.RotateKeyRequest(id="none"), metadata=ADMIN)

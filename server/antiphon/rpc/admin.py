@@ -11,10 +11,10 @@ from google.protobuf import timestamp_pb2
 from antiphon.auth.audit import AuditLog, StoredEvent
 from antiphon.auth.caller import ORIGIN
 from antiphon.auth.key_store import LONGEST_OVERLAP, MAX_MODELS, Grants, KeyStore, StoredKey, everyday
-from antiphon.errors import Violation
+from antiphon.errors import InvalidRequest, Violation
 from antiphon.principal import Quota, Scope
 from antiphon.rpc.convert import time_to_proto
-from antiphon.rpc.request import page_size, refuse, required
+from antiphon.rpc.request import INVALID, page_size, refuse, required
 from antiphon.v1 import admin_pb2, admin_pb2_grpc
 
 A_PAGE: Final = 50
@@ -42,7 +42,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     async def CreateKey(self, request: admin_pb2.CreateKeyRequest, context: Context) -> admin_pb2.CreateKeyResponse:
         """The key with its secret."""
         wanted = request.key
-        expires = wanted.expire_time.ToDatetime(UTC) if wanted.HasField("expire_time") else None
+        expires = _expires(wanted)
         refuse(_wrong(wanted, expires))
         grants = Grants(everyday([_SCOPES[scope] for scope in wanted.scopes]), tuple(wanted.models), _quota(wanted.quota))
         key, secret = await self._keys.create(
@@ -69,9 +69,9 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     async def RotateKey(self, request: admin_pb2.RotateKeyRequest, context: Context) -> admin_pb2.RotateKeyResponse:
         """The key with its new secret."""
-        overlap = request.overlap.ToTimedelta()
-        if not timedelta() <= overlap <= LONGEST_OVERLAP:
-            refuse([Violation(("overlap",), f"must be between 0 and {LONGEST_OVERLAP.days} days")])
+        overlap = _overlap(request)
+        if overlap is None or not timedelta() <= overlap <= LONGEST_OVERLAP:
+            raise InvalidRequest(INVALID, (Violation(("overlap",), f"must be between 0 and {LONGEST_OVERLAP.days} days"),))
         key, secret = await self._keys.rotate(request.id, overlap=overlap, origin=ORIGIN.get())
         return admin_pb2.RotateKeyResponse(key=_key(key), secret=secret.get_secret_value())
 
@@ -85,6 +85,24 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             size=request.page_size or A_PAGE, token=request.page_token, actor=request.actor, action=request.action
         )
         return admin_pb2.ListAuditEventsResponse(events=map(_event, page.events), next_page_token=page.next_token)
+
+
+def _expires(key: admin_pb2.Key) -> datetime | None:
+    """Raises `InvalidRequest` for a time that no calendar has."""
+    if not key.HasField("expire_time"):
+        return None
+    try:
+        return key.expire_time.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidRequest(INVALID, (Violation(("key", "expire_time"), "is not a time"),)) from None
+
+
+def _overlap(request: admin_pb2.RotateKeyRequest) -> timedelta | None:
+    """None for what is too long, or not well formed."""
+    try:
+        return request.overlap.ToTimedelta()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _wrong(key: admin_pb2.Key, expires: datetime | None) -> list[Violation]:

@@ -7,6 +7,8 @@ from typing import Final
 
 from antiphon.errors import InvalidRequest, Violation
 
+INVALID: Final = "The request is not valid: see the field violations."
+
 MAX_PAGE_SIZE: Final = 1000
 
 
@@ -14,7 +16,7 @@ def refuse(*found: Iterable[Violation]) -> None:
     """Raises `InvalidRequest` if there is any violation."""
     wrong = tuple(violation for violations in found for violation in violations)
     if wrong:
-        raise InvalidRequest("The request is not valid: see the field violations.", wrong)
+        raise InvalidRequest(INVALID, wrong)
 
 
 def required(field: str, value: str) -> list[Violation]:
