@@ -14,9 +14,17 @@ from rich.markup import escape
 from antiphon.config import Config
 
 
-def print_banner(out: Console, config: Config, key: str | None, default: str, models: Sequence[str]) -> None:
-    """Says that the gateway is up, and how to ask it something. `key` is the one that was just made, if one was: shown now only."""
+def banner(out: Console, config: Config, key: str | None, default: str, models: Sequence[str]) -> str:
+    """Says, as `out` would show it, that the gateway is up, and how to ask it something.
 
+    `key` is the one that was just made, if one was: shown now only.
+    """
+    with out.capture() as said:
+        _print(out, config, key, default, models)
+    return said.get()
+
+
+def _print(out: Console, config: Config, key: str | None, default: str, models: Sequence[str]) -> None:
     def say(line: str = "") -> None:
         out.print(escape(line), soft_wrap=True)
 

@@ -1,7 +1,6 @@
 """The command `antiphon`.
 
-The server and the gRPC client are imported by the commands that need them: `up` stays for as long as the gateway runs, and has only
-to watch over others.
+The server and the gRPC client are imported by the commands that need them, as they take a second.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,12 +23,12 @@ from rich.table import Table
 
 from antiphon.auth.keys import KEY_VARIABLE
 from antiphon.auth.secret import new_key
-from antiphon.banner import print_banner
+from antiphon.banner import banner
 from antiphon.cli_keys import keys
 from antiphon.config import Config, ConfigError, LimitsConfig, ProviderConfig, database_url, load
-from antiphon.console import ADDRESS, AddressOption, KeyOption, Unheard, out, print_table, rpc_told, say
+from antiphon.console import ADDRESS, AddressOption, KeyOption, out, print_table, rpc_told, say
+from antiphon.launch import become_supervisor, plan, unusable_addresses
 from antiphon.routing import Router
-from antiphon.supervisor import supervise
 from antiphon.telemetry import log
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -85,7 +84,7 @@ def _open_standard_streams() -> None:
 @app.command()
 def up(config: ConfigOption = None) -> None:
     """Start the gateway: the server and Envoy. A part that dies is started again."""
-    with _unheard(), _told():
+    with _told():
         loaded = load(config)
         environment = dict(os.environ)
         made = None
@@ -97,14 +96,12 @@ def up(config: ConfigOption = None) -> None:
         if prepared.returncode:
             raise typer.Exit(prepared.returncode)
         found = json.loads(prepared.stdout)
-        log.configure(loaded.log, process="supervisor")
-
-        def ready() -> None:
-            with suppress(OSError):
-                print_banner(Unheard(highlight=False), loaded, made, found["default"], found["models"])
-
-        code = uvloop.run(supervise(loaded, config, environment, say=lambda line: say(escape(line)), ready=ready))
-    raise typer.Exit(code)
+        if taken := unusable_addresses(loaded):
+            for line in taken:
+                say(escape(line))
+            raise typer.Exit(1)
+        said = banner(out, loaded, made, found["default"], found["models"])
+        become_supervisor(plan(loaded, config, said), environment)
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 The rules:
 
-- Before anything starts, the two addresses are tried: one that is taken is told by the name of its setting.
 - A child that dies is started again, at once if it had lived a while, else after a delay that doubles. Until the gateway has been
   ready once, a child that keeps dying, or says that the configuration is not usable, ends the whole: there is somebody there to
   read why. After that a child is never given up, as the others may still serve; and one that a signal ended is started again at
@@ -14,27 +13,27 @@ The rules:
   however it dies.
 
 Signals only processes that it started itself. Knows nothing of what the children do.
+
+`antiphon.launch` makes the plan and then becomes this program, which stays for as long as the gateway runs and has only to watch
+over others: it is of the standard library alone, and so takes 14 MB where the configuration's libraries would make it 42.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
+import json
 import os
+import shutil
 import signal
-import socket
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import structlog
-
-from antiphon import edge
-from antiphon.config import Config, split_address
+from antiphon.readiness import missing
 
 QUICK = 5.0
 """A child that ends within so many seconds of its start has not lived."""
@@ -63,8 +62,7 @@ POLL = 0.05
 PATIENCE = 10.0
 """Seconds after which, and then again and again, it is told what the start still waits for."""
 
-LONGEST_SOCKET_PATH = 103
-"""Bytes of a unix socket's path: the smallest limit of the systems that have them."""
+STDOUT, STDERR = 1, 2
 
 # Runs before the child's own program, in its process: asks the kernel for SIGKILL at the parent's death (1 is PR_SET_PDEATHSIG).
 # A program rather than a preexec_fn, which would run Python in a fork of a process that may have threads.
@@ -78,8 +76,6 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 Say = Callable[[str], None]
 
-log = structlog.get_logger(__name__)
-
 
 @dataclass(frozen=True)
 class Program:
@@ -90,6 +86,45 @@ class Program:
     folder: Path
     grace: float
     """Seconds that it may take to end after SIGTERM."""
+    variables: Sequence[str] | None = None
+    """What it gets of the environment, by name; None is all of it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a supervisor is to know, as one JSON text may hold it."""
+
+    workers: Sequence[Program]
+    envoy: Program
+    folder: Path
+    """The children's sockets and Envoy's files, for this run: it goes at the end."""
+    drain: float
+    """Seconds that calls in flight may take after a signal."""
+    log_file: Path | None
+    """Where what the children print goes; None is standard error."""
+    banner: str
+    """What is said on standard output once the gateway is ready."""
+
+    def dumps(self) -> str:
+        """The plan in JSON."""
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def loads(cls, text: str) -> Plan:
+        """The plan that `dumps` gave."""
+        found = json.loads(text)
+        return cls(
+            workers=[_program(worker) for worker in found["workers"]],
+            envoy=_program(found["envoy"]),
+            folder=Path(found["folder"]),
+            drain=found["drain"],
+            log_file=Path(found["log_file"]) if found["log_file"] else None,
+            banner=found["banner"],
+        )
+
+
+def _program(found: dict[str, Any]) -> Program:
+    return Program(**{**found, "folder": Path(found["folder"])})
 
 
 class GaveUp(Exception):
@@ -153,16 +188,27 @@ class Child:
                 return
             quick = quick + 1 if lived < (QUICK_KILL if self.settled and code < 0 else QUICK) else 0
             if not self.settled and code == UNUSABLE:
-                raise GaveUp(f"{self.program.name} cannot start: {how}. It says why above.")
+                raise self._give_up(f"{how}. It says why above.")
             if not self.settled and quick >= ATTEMPTS:
-                raise GaveUp(f"{self.program.name} cannot start: it ended {quick} times within {QUICK:g} s, the last time {how}.")
+                raise self._give_up(f"it ended {quick} times within {QUICK:g} s, the last time {how}.")
             delay = min(FIRST_DELAY * 2 ** (quick - 1), LONGEST_DELAY) if quick else 0.0
             when = f"in {delay:g} s" if delay else "now"
             self._say(f"{self.program.name} ended ({how}) after {lived:.1f} s; starting it again {when}")
-            log.warning("child ended", child=self.program.name, how=how, lived_s=round(lived, 1), restart_in_s=delay)
+            self._log("child ended", how=how, lived_s=round(lived, 1), restart_in_s=delay)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._stopping.wait()
+
+    def _give_up(self, why: str) -> GaveUp:
+        told = GaveUp(f"{self.program.name} cannot start: {why}")
+        self._log("gave up", error=str(told))
+        return told
+
+    def _log(self, event: str, **fields: Any) -> None:
+        """Writes a line that looks like those of the children, to where theirs go."""
+        line = {"child": self.program.name, **fields, "event": event, "level": "error"}
+        line |= {"timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z"), "process": "supervisor"}
+        write(self._output, json.dumps(line) + "\n")
 
     async def _run(self) -> int:
         """Runs the program once, and returns its exit code, or the negative number of the signal that ended it."""
@@ -184,49 +230,32 @@ class Child:
             self._process = None
 
 
-async def supervise(
-    config: Config, config_path: Path | None, environment: Mapping[str, str], *, say: Say, ready: Callable[[], None]
-) -> int:
+async def supervise(plan: Plan, environment: Mapping[str, str], *, say: Say, ready: Callable[[], None]) -> int:
     """Runs the gateway until it is told to stop, and returns the exit code of the whole.
 
-    `config_path` is the file that `config` was read from, for the workers; `environment` is theirs, and some of it Envoy's. `say`
-    takes lines for the operator, `ready` is called once when every worker and Envoy answer. The code is 0 after one signal, 128 and
-    the signal's number after a second one, 1 when an address is taken or a child cannot be started. Raises `OSError` if the runtime
-    folder cannot be made.
+    `environment` is the workers', and some of it Envoy's. `say` takes lines for the operator, `ready` is called once when every
+    worker and Envoy answer. The code is 0 after one signal, 128 and the signal's number after a second one, 1 when a child cannot
+    be started. At the end the plan's folder is gone. Raises `OSError` if the log file cannot be written.
     """
-    taken = unusable_addresses(config)
-    for line in taken:
-        say(line)
-    if taken:
-        return 1
-    with runtime_folder() as folder, _output(config) as output:
-        edge.prepare(folder, config.rest.listen, [edge.worker_socket(number) for number in range(config.workers)])
-        here = Path.cwd()
-        workers = [
-            Program(
-                f"worker {number}",
-                worker_command(config_path, folder / edge.worker_socket(number), number),
-                folder=here,
-                grace=config.limits.drain + MARGIN,
+    try:
+        with _output(plan.log_file) as output:
+
+            def start(program: Program) -> Child:
+                names = environment if program.variables is None else program.variables
+                mine = {name: environment[name] for name in names if name in environment}
+                return Child(program, mine, output, say)
+
+            return await run(
+                plan.workers,
+                plan.envoy,
+                start,
+                lambda: missing(plan.folder, len(plan.workers)),
+                drain=plan.drain,
+                say=say,
+                ready=ready,
             )
-            for number in range(config.workers)
-        ]
-        # Envoy's work for a call is a tenth of a worker's.
-        threads = min((config.workers + 1) // 2, os.cpu_count() or 1)
-        envoy = Program("Envoy", edge.command(threads), folder=folder, grace=MARGIN)
-
-        def start(program: Program) -> Child:
-            return Child(program, edge.environment(environment) if program is envoy else environment, output, say)
-
-        return await run(
-            workers, envoy, start, lambda: edge.missing(folder, config.workers), drain=config.limits.drain, say=say, ready=ready
-        )
-
-
-def worker_command(config_path: Path | None, socket_path: Path, number: int) -> list[str]:
-    """The command line of a worker."""
-    chosen = ["--config", str(config_path)] if config_path else []
-    return [sys.executable, "-m", "antiphon", "serve", *chosen, "--socket", str(socket_path), "--worker", str(number)]
+    finally:
+        shutil.rmtree(plan.folder, ignore_errors=True)
 
 
 async def run(
@@ -261,7 +290,6 @@ async def run(
             await _first([stopped, *(child.task for child in children)], starting)
             for error in _failures(children):
                 say(str(error))
-                log.error("gave up", error=str(error))
             await asyncio.gather(*(child.stop() for child in children[:-1]))
             await children[-1].stop()
         finally:
@@ -325,61 +353,13 @@ def _signals(handle: Callable[[int], None]) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-def unusable_addresses(config: Config) -> list[str]:
-    """A line for each of the two listening addresses that cannot be had, which says why and what to do."""
-    lines = []
-    with contextlib.ExitStack() as held:
-        for setting, address in (("grpc.listen", config.grpc.listen), ("rest.listen", config.rest.listen)):
-            host, port = split_address(address)
-            variable = f"ANTIPHON_{setting.upper().replace('.', '__')}"
-            other = f"{address.rpartition(':')[0]}:{port + 1 if port < 65535 else port - 1}"
-            try:
-                held.enter_context(_listen(host, port))
-            except (OSError, UnicodeError) as error:  # UnicodeError: it cannot be a host name
-                if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-                    lines.append(
-                        f"{setting}: {address} is taken by another program. Stop that one, or choose another address: {setting} in "
-                        f"the configuration file, or {variable}={other}"
-                    )
-                else:
-                    reason = error.strerror if isinstance(error, OSError) else error
-                    lines.append(f"{setting}: {address} cannot be listened on: {reason}. Change {setting} or {variable}.")
-    return lines
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A socket that listens as the server would. Without SO_REUSEPORT, so that no one else can be there. Raises `OSError`."""
-    family, kind, protocol, _, address = min(
-        socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE), key=lambda e: e[0] != socket.AF_INET
-    )
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(1)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
 @contextlib.contextmanager
-def runtime_folder() -> Iterator[Path]:
-    """A new folder that only this user can enter, for the sockets and Envoy's files; gone at the end. Raises `OSError`."""
-    name_length = len("/antiphon-12345678/worker-255.sock")
-    usual = tempfile.gettempdir()
-    parent = usual if len(os.fsencode(usual)) + name_length <= LONGEST_SOCKET_PATH else "/tmp"  # noqa: S108  # mkdtemp is safe there
-    with tempfile.TemporaryDirectory(prefix="antiphon-", dir=parent, ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
-
-
-@contextlib.contextmanager
-def _output(config: Config) -> Iterator[int]:
+def _output(log_file: Path | None) -> Iterator[int]:
     """Where what the children print goes, as their logs do: the log file, or standard error."""
-    if config.log.file is None:
-        yield 2
+    if log_file is None:
+        yield STDERR
     else:
-        with config.log.file.open("ab") as file:
+        with log_file.open("ab") as file:
             yield file.fileno()
 
 
@@ -390,6 +370,14 @@ def _leashed(command: Sequence[str]) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *command]
 
 
+def write(descriptor: int, text: str) -> None:
+    """Writes to a file that may have lost its reader, or its room: that is no reason to end. Nothing is left in a buffer."""
+    data = text.encode("utf-8", "backslashreplace")
+    with contextlib.suppress(OSError):
+        while data:
+            data = data[os.write(descriptor, data) :]
+
+
 def _how(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
@@ -397,3 +385,22 @@ def _how(code: int) -> str:
         return f"by {signal.Signals(-code).name}"
     except ValueError:
         return f"by signal {-code}"
+
+
+def main(descriptor: int) -> int:
+    """Reads a plan from the file that `descriptor` stands for, and sees it through. Returns the exit code."""
+    with os.fdopen(descriptor, encoding="utf-8") as file:
+        plan = Plan.loads(file.read())
+
+    def say(line: str) -> None:
+        write(STDERR, line + "\n")
+
+    try:
+        return asyncio.run(supervise(plan, os.environ, say=say, ready=lambda: write(STDOUT, plan.banner)))
+    except OSError as error:
+        say(f"error: {error}")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

@@ -15,6 +15,7 @@ import pytest
 from antiphon import edge
 from antiphon.app import App
 from antiphon.config import AuthConfig, Config, GrpcConfig, KeyConfig, ProviderConfig
+from antiphon.readiness import missing
 from antiphon.v1 import chat_pb2_grpc
 from tests.e2e.conftest import KEY, free_port
 from tests.e2e.test_grpc import METADATA, asked
@@ -46,7 +47,7 @@ async def gateway_here(folder: Path, upstream: OddUpstream) -> AsyncGenerator[He
     envoy = await asyncio.create_subprocess_exec(*edge.command(1), cwd=folder, stderr=asyncio.subprocess.DEVNULL)
     try:
         async with asyncio.timeout(20):
-            while await edge.missing(folder, 1):
+            while await missing(folder, 1):
                 await asyncio.sleep(0.05)
         yield Here(app, config.grpc.listen, port)
     finally:

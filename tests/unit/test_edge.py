@@ -24,18 +24,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 from yarl import URL
 
-from antiphon import edge
+from antiphon import edge, readiness
 from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.rest.v1 import assistant_pb2, assistant_pb2_grpc, openai_pb2, openai_pb2_grpc
 
 CHAT = "/api/v1/chat/completions"
 GRPC_HEADERS = {"grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-encoding", "grpc-accept-encoding"}
-
-
-def test_envoy_gets_no_secret_of_the_environment() -> None:
-    """Only what is known to be none, and to be of use."""
-    whole = {"PATH": "/bin", "SSL_CERT_FILE": "/ca.pem", "OPENAI_API_KEY": "sk-1", "ANTIPHON_DATABASE__URL": "x", "LOG": "y"}
-    assert edge.environment(whole) == {"PATH": "/bin", "SSL_CERT_FILE": "/ca.pem"}
 
 
 class Obedient(openai_pb2_grpc.OpenAIServiceServicer):
@@ -114,7 +108,7 @@ class Worker:
         assistant_pb2_grpc.add_AssistantServiceServicer_to_server(Titles(), self.server)  # type: ignore[no-untyped-call, unused-ignore]
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
         reflection.enable_server_reflection([health.SERVICE_NAME], self.server)
-        self.server.add_insecure_port(f"unix:{folder / edge.worker_socket(number)}")
+        self.server.add_insecure_port(f"unix:{folder / readiness.worker_socket(number)}")
 
     async def serve(self, status: int = health_pb2.HealthCheckResponse.SERVING) -> None:
         await self.health.set("", status)
@@ -149,7 +143,7 @@ async def until(condition: Callable[[], Any]) -> None:
 async def running(folder: Path, count: int) -> AsyncIterator[Edge]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    edge.prepare(folder, f"127.0.0.1:{port}", [edge.worker_socket(number) for number in range(count)])
+    edge.prepare(folder, f"127.0.0.1:{port}", [readiness.worker_socket(number) for number in range(count)])
     workers = [Worker(folder, number) for number in range(count)]
     for worker in workers:
         await worker.server.start()
@@ -167,7 +161,7 @@ async def running(folder: Path, count: int) -> AsyncIterator[Edge]:
 
 
 async def _serves(folder: Path, count: int) -> bool:
-    return not await edge.missing(folder, count)
+    return not await readiness.missing(folder, count)
 
 
 @pytest.fixture
@@ -429,7 +423,7 @@ async def test_no_healthy_worker_is_a_503_that_says_when(gateway: Edge) -> None:
     await gateway.workers[0].serve(health_pb2.HealthCheckResponse.NOT_SERVING)
 
     async def gone() -> bool:
-        return await edge.missing(gateway.folder, 1) == ["worker 0"]
+        return await readiness.missing(gateway.folder, 1) == ["worker 0"]
 
     await until(gone)
     async with gateway.chat() as answer:
@@ -498,7 +492,7 @@ async def test_grpc_passes_untouched(gateway: Edge) -> None:
 
 async def test_without_envoy_envoy_is_missing(tmp_path: Path) -> None:
     """No admin socket, no Envoy."""
-    assert await edge.missing(tmp_path, 1) == ["Envoy"]
+    assert await readiness.missing(tmp_path, 1) == ["Envoy"]
 
 
 async def test_an_envoy_without_its_listener_is_missing(tmp_path: Path) -> None:
@@ -508,7 +502,7 @@ async def test_an_envoy_without_its_listener_is_missing(tmp_path: Path) -> None:
     envoy = await asyncio.create_subprocess_exec(*edge.command(1), cwd=tmp_path, stderr=asyncio.subprocess.DEVNULL)
 
     async def live() -> bool:
-        connector = aiohttp.UnixConnector(str(tmp_path / edge.ADMIN_SOCKET))
+        connector = aiohttp.UnixConnector(str(tmp_path / readiness.ADMIN_SOCKET))
         with contextlib.suppress(aiohttp.ClientError):
             async with aiohttp.ClientSession(connector=connector) as http, http.get("http://admin/ready") as answer:
                 return answer.status == 200
@@ -516,7 +510,7 @@ async def test_an_envoy_without_its_listener_is_missing(tmp_path: Path) -> None:
 
     try:
         await until(live)
-        assert await edge.missing(tmp_path, 0) == ["Envoy"]
+        assert await readiness.missing(tmp_path, 0) == ["Envoy"]
     finally:
         envoy.terminate()
         await envoy.wait()

@@ -1,21 +1,20 @@
-"""The supervisor, with children that are small programs, and once with Envoy and workers that only tell their health."""
+"""The supervisor, with children that are small programs."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
-import socket
+import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from antiphon import edge, supervisor
-from antiphon.config import Config
-from antiphon.supervisor import Child, Program
+from antiphon import supervisor
+from antiphon.supervisor import Child, Plan, Program
 
 # Writes "NAME start PID SESSION" and, on SIGTERM, "NAME term" to the file FILE. Usage: FILE NAME [CODE: to exit at once | deaf]
 CHILD = """
@@ -34,26 +33,6 @@ if how and how != ["deaf"]:
     sys.exit(int(how[0]))
 while True:
     signal.pause()
-"""
-
-WORKER = """
-import asyncio, signal, sys
-import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-
-async def main():
-    server = grpc.aio.server()
-    servicer = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    server.add_insecure_port(f"unix:{sys.argv[1]}")
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await server.start()
-    await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
-    await stop.wait()
-    await server.stop(0)
-
-asyncio.run(main())
 """
 
 
@@ -115,27 +94,10 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "LONGEST_DELAY", 0.02)
 
 
-@pytest.fixture
-def taken() -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield listener.getsockname()[1]
-
-
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(20):
         while not condition():  # it is about other processes
             await asyncio.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def config(**settings: object) -> Config:
-    return Config.model_validate(
-        {"grpc": {"listen": f"127.0.0.1:{free_port()}"}, "rest": {"listen": f"127.0.0.1:{free_port()}"}, **settings}
-    )
 
 
 def alive(pid: int) -> bool:
@@ -335,92 +297,34 @@ asyncio.run(main())
     await until(lambda: not alive(stage.pids("w0")[0]))
 
 
-@pytest.mark.parametrize(
-    ("setting", "variable"), [("grpc", "ANTIPHON_GRPC__LISTEN=127.0.0.1:"), ("rest", "ANTIPHON_REST__LISTEN=127.0.0.1:")]
-)
-async def test_a_taken_address_is_told_by_its_setting(taken: int, setting: str, variable: str) -> None:
-    """Nothing starts on a taken address; the line names the setting and the variable that would change it."""
-    said: list[str] = []
-    settings = config(**{setting: {"listen": f"127.0.0.1:{taken}"}})
-    assert await supervisor.supervise(settings, None, os.environ, say=said.append, ready=pytest.fail) == 1
-    (line,) = said
-    assert line.startswith(f"{setting}.listen: 127.0.0.1:{taken} is taken")
-    assert f"{variable}{taken + 1}" in line
-
-
-def test_an_address_taken_with_reuseport_is_taken() -> None:
-    """Another gateway's workers share their port among themselves, and must not share it with this one."""
-    with socket.socket() as other:
-        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        settings = config(grpc={"listen": f"127.0.0.1:{other.getsockname()[1]}"})
-        assert len(supervisor.unusable_addresses(settings)) == 1
-
-
-def test_both_settings_cannot_have_one_address() -> None:
-    """The second of two names for one address is taken by the first."""
-    port = free_port()
-    (line,) = supervisor.unusable_addresses(config(grpc={"listen": f"127.0.0.1:{port}"}, rest={"listen": f"localhost:{port}"}))
-    assert line.startswith("rest.listen")
-
-
-def test_an_address_of_another_machine_is_told() -> None:
-    """An address that this machine does not have is told with the system's words."""
-    (line,) = supervisor.unusable_addresses(config(rest={"listen": "203.0.113.1:8080"}))
-    assert line.startswith("rest.listen: 203.0.113.1:8080 cannot be listened on: ")
-    assert line.endswith(". Change rest.listen or ANTIPHON_REST__LISTEN.")
-
-
-@pytest.mark.parametrize("error", [socket.gaierror(-2, "Name or service not known"), UnicodeError("label empty or too long")])
-def test_an_unknown_host_is_told(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    """A name without an address, or that cannot be a name, is told."""
-
-    def fail(*_: object, **__: object) -> None:
-        raise error
-
-    settings = config()
-    monkeypatch.setattr(socket, "getaddrinfo", fail)
-    lines = supervisor.unusable_addresses(settings)
-    assert [line.split(":")[0] for line in lines] == ["grpc.listen", "rest.listen"]
-    assert not any("None" in line for line in lines)
-
-
-def test_the_runtime_folder_is_private_and_goes_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nobody else may reach the sockets, and their paths stay short enough whatever TMPDIR is."""
-    long = tmp_path / ("x" * 80)
-    long.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(long))
-    with supervisor.runtime_folder() as folder:
-        assert folder.stat().st_mode & 0o777 == 0o700
-        assert len(os.fsencode(folder / edge.worker_socket(255))) <= supervisor.LONGEST_SOCKET_PATH
-    assert not folder.exists()
-
-
-def test_the_workers_command_line() -> None:
-    """A worker is this very Python, with the configuration file that was given, if one was."""
-    command = supervisor.worker_command(Path("a.yaml"), Path("/run/worker-1.sock"), 1)
-    assert command[:4] == [sys.executable, "-m", "antiphon", "serve"]
-    assert command[4:] == ["--config", "a.yaml", "--socket", "/run/worker-1.sock", "--worker", "1"]
-    assert "--config" not in supervisor.worker_command(None, Path("/run/worker-0.sock"), 0)
-
-
-async def test_a_whole_gateway_comes_up_and_goes_down(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With Envoy and two workers: ready when both are healthy and REST answers; afterwards no process and no folder is left."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(supervisor, "worker_command", lambda _config, path, _number: [sys.executable, "-c", WORKER, str(path)])
-    said: list[str] = []
-    ready = asyncio.Event()
-    settings = config(workers=2, log={"file": str(tmp_path / "log")}, limits={"drain": 1})
-    task = asyncio.create_task(supervisor.supervise(settings, None, os.environ, say=said.append, ready=ready.set))
-    await until(lambda: ready.is_set() or task.done())
-    assert not task.done(), said
-    host, _, port = settings.rest.listen.partition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(b"GET /nothing HTTP/1.0\r\n\r\n")
-    assert b'{"code":404,"error":"Not Found"' in await reader.read()
-    writer.close()
+async def test_a_child_gets_the_variables_of_its_program(tmp_path: Path) -> None:
+    """A program that names its variables gets those that there are, and nothing else."""
+    file = tmp_path / "environment"
+    show = [sys.executable, "-c", f"import json, os; open({str(file)!r}, 'w').write(json.dumps(dict(os.environ)))"]
+    envoy = Program("Envoy", show, folder=tmp_path, grace=1, variables=["LANG", "TZ"])
+    plan = Plan([], envoy, folder=tmp_path / "run", drain=1, log_file=None, banner="")
+    environment = {"LANG": "C", "ANTIPHON_KEY": "sesame"}
+    task = asyncio.create_task(supervisor.supervise(plan, environment, say=lambda _: None, ready=lambda: None))
+    await until(lambda: file.exists() and file.read_text(encoding="utf-8"))
     os.kill(os.getpid(), signal.SIGTERM)
-    assert await task == 0
-    assert [entry.name for entry in os.scandir(tmp_path)] == ["log"]
-    assert '"event":"request failed"' in (tmp_path / "log").read_text(encoding="utf-8")
+    await task
+    assert json.loads(file.read_text(encoding="utf-8")).keys() - {"LC_CTYPE"} == {"LANG"}
+
+
+def test_a_plan_survives_its_text(tmp_path: Path) -> None:
+    """What launches the supervisor, and the supervisor, hold the same plan."""
+    worker = Program("worker 0", ["/bin/true", "ü"], folder=tmp_path, grace=35.0)
+    plan = Plan([worker], Program("Envoy", ["/bin/true"], tmp_path, 5.0, ["PATH"]), tmp_path, 30.0, tmp_path / "log", "up\n")
+    assert Plan.loads(plan.dumps()) == plan
+
+
+def test_the_supervisor_is_of_the_standard_library_alone() -> None:
+    """It stays for as long as the gateway runs, and what it imports stays in memory with it."""
+    show = "import sys, antiphon.supervisor; print(*(name.split('.')[0] for name in sys.modules))"
+    run = subprocess.run([sys.executable, "-S", "-c", show], capture_output=True, text=True, check=False, env=_source_path())
+    assert run.returncode == 0, run.stderr
+    assert set(run.stdout.split()) - sys.stdlib_module_names == {"antiphon", "__main__"} - sys.stdlib_module_names
+
+
+def _source_path() -> dict[str, str]:
+    return {"PYTHONPATH": str(Path(supervisor.__file__).parents[1])}

@@ -1,0 +1,120 @@
+"""The launch of a gateway on one machine: what `antiphon up` does before it becomes the supervisor.
+
+The two addresses are tried first, before anything starts: one that is taken is told by the name of its setting. Then Envoy's folder
+is filled, and this process goes on as `antiphon.supervisor`, under the same process id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from antiphon import edge
+from antiphon.config import Config, split_address
+from antiphon.readiness import worker_socket
+from antiphon.supervisor import MARGIN, Plan, Program
+
+LONGEST_SOCKET_PATH = 103
+"""Bytes of a unix socket's path: the smallest limit of the systems that have them."""
+
+
+def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
+    """What the supervisor is to run, in a folder that is made here. `config_path` is the file that `config` was read from.
+
+    Raises `OSError` if the folder cannot be made or filled.
+    """
+    folder = runtime_folder()
+    try:
+        edge.prepare(folder, config.rest.listen, [worker_socket(number) for number in range(config.workers)])
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    here = Path.cwd()
+    workers = [
+        Program(
+            f"worker {number}",
+            worker_command(config_path, folder / worker_socket(number), number),
+            folder=here,
+            grace=config.limits.drain + MARGIN,
+        )
+        for number in range(config.workers)
+    ]
+    # Envoy's work for a call is a tenth of a worker's.
+    threads = min((config.workers + 1) // 2, os.cpu_count() or 1)
+    envoy = Program("Envoy", edge.command(threads), folder=folder, grace=MARGIN, variables=sorted(edge.VARIABLES))
+    return Plan(workers, envoy, folder=folder, drain=config.limits.drain, log_file=config.log.file, banner=banner)
+
+
+def become_supervisor(plan: Plan, environment: Mapping[str, str]) -> NoReturn:
+    """Goes on as the supervisor of `plan`, whose children get `environment`. Raises `OSError` if that cannot be.
+
+    The plan goes by a file without a name, as its banner may hold a key.
+    """
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+        file.write(plan.dumps())
+        file.seek(0)
+        os.set_inheritable(file.fileno(), True)  # noqa: FBT003  # it has no name
+        sys.stdout.flush()
+        sys.stderr.flush()
+        command = [sys.executable, "-m", "antiphon.supervisor", str(file.fileno())]
+        os.execve(command[0], command, environment)  # noqa: S606  # no shell is wanted
+
+
+def worker_command(config_path: Path | None, socket_path: Path, number: int) -> list[str]:
+    """The command line of a worker."""
+    chosen = ["--config", str(config_path)] if config_path else []
+    return [sys.executable, "-m", "antiphon", "serve", *chosen, "--socket", str(socket_path), "--worker", str(number)]
+
+
+def unusable_addresses(config: Config) -> list[str]:
+    """A line for each of the two listening addresses that cannot be had, which says why and what to do."""
+    lines = []
+    with contextlib.ExitStack() as held:
+        for setting, address in (("grpc.listen", config.grpc.listen), ("rest.listen", config.rest.listen)):
+            host, port = split_address(address)
+            variable = f"ANTIPHON_{setting.upper().replace('.', '__')}"
+            other = f"{address.rpartition(':')[0]}:{port + 1 if port < 65535 else port - 1}"
+            try:
+                held.enter_context(_listen(host, port))
+            except (OSError, UnicodeError) as error:  # UnicodeError: it cannot be a host name
+                if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+                    lines.append(
+                        f"{setting}: {address} is taken by another program. Stop that one, or choose another address: {setting} in "
+                        f"the configuration file, or {variable}={other}"
+                    )
+                else:
+                    reason = error.strerror if isinstance(error, OSError) else error
+                    lines.append(f"{setting}: {address} cannot be listened on: {reason}. Change {setting} or {variable}.")
+    return lines
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens as the server would. Without SO_REUSEPORT, so that no one else can be there. Raises `OSError`."""
+    family, kind, protocol, _, address = min(
+        socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE), key=lambda e: e[0] != socket.AF_INET
+    )
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def runtime_folder() -> Path:
+    """A new folder that only this user can enter, for the sockets and Envoy's files. Raises `OSError`."""
+    name_length = len("/antiphon-12345678/worker-255.sock")
+    usual = tempfile.gettempdir()
+    parent = usual if len(os.fsencode(usual)) + name_length <= LONGEST_SOCKET_PATH else "/tmp"  # noqa: S108  # mkdtemp is safe there
+    return Path(tempfile.mkdtemp(prefix="antiphon-", dir=parent))
