@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
+# Clients that pin dependencies of their own.
+CLIENTS := $(patsubst tests/e2e/clients/%.lock,$(VENV)/clients/%,$(wildcard tests/e2e/clients/*.lock))
 
 .PHONY: help run test clients check format proto lock bench clean
 .DEFAULT_GOAL := help
@@ -12,14 +14,17 @@ help: ## Show the targets
 run: $(VENV)/run ## Start the gateway: server, Envoy, echo provider, and every provider whose key is in the environment
 	@$(BIN)/antiphon up $(if $(CONFIG),--config $(CONFIG))
 
-test: $(VENV)/dev ## Run the tests (ARGS="-k name" for some of them)
+test: $(VENV)/dev clients ## Run the tests (ARGS="-k name" for some of them)
 	$(BIN)/pytest $(ARGS)
 
-clients: $(VENV)/dev ## Install the clients that need environments of their own, for the tests that use them
-	@for client in llmstudio==0.3.11 "llmstudio[proxy]==1.0.6"; do \
-	  folder=$(VENV)/clients/$$(echo "$$client" | sed 's/\[.*\]//; s/==/-/'); \
-	  test -x $$folder/bin/python || { $(BIN)/python -m venv $$folder && $$folder/bin/pip install --quiet --disable-pip-version-check "$$client"; } || exit 1; \
-	done
+clients: $(CLIENTS) ## Install the clients that need environments of their own; `make test` does it too
+
+# One that this Python cannot install is told, and its tests are left out.
+$(VENV)/clients/%: tests/e2e/clients/%.lock $(VENV)/run
+	@echo "Adding the client $*"
+	@$(BIN)/python -m venv $@ && $@/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $< \
+	  || { rm -rf $@; echo "No $*: its tests are left out"; }
+	@test ! -d $@ || touch $@
 
 check: $(VENV)/dev ## Lint, types, layers, protos, drift
 	$(BIN)/ruff check .
@@ -40,6 +45,10 @@ lock: $(VENV)/dev ## Make the lock files anew
 	  pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 	  -c requirements.lock --extra dev pyproject.toml -o requirements-dev.lock
+	@for client in llmstudio==0.3.11 "llmstudio[proxy]==1.0.6"; do \
+	  echo "$$client" | $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	    --no-header --no-annotate - -o tests/e2e/clients/$$(echo "$$client" | sed 's/\[.*\]//; s/==/-/').lock || exit 1; \
+	done
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

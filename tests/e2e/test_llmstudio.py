@@ -1,6 +1,7 @@
 """The real llmstudio clients, 0.3.11 and 1.0.6: each pins dependencies of its own, so each has an environment of its own.
 
-`make clients` makes the environments; without them these tests are left out, and `test_engine.py` sends what the clients send.
+`make test` makes the environments; where a client cannot be installed its test is left out, and `test_engine.py` sends what the
+clients send.
 """
 
 import json
@@ -40,7 +41,7 @@ def test_the_client_works_as_it_is(version: str, program: str, gateway: Gateway,
     """Whole replies with their measurements, and streams piece by piece; told nothing but the address and a key."""
     python = CLIENTS / f"llmstudio-{version}" / "bin" / "python"
     if not python.exists():
-        pytest.skip("make clients installs it")
+        pytest.skip("it could not be installed")
     host, port = gateway.rest.split(":")
     environment = {
         "PATH": os.environ["PATH"],
