@@ -25,7 +25,8 @@ from antiphon.auth.keys import KEY_VARIABLE
 from antiphon.auth.secret import new_key
 from antiphon.banner import banner
 from antiphon.cli_keys import keys
-from antiphon.config import Config, ConfigError, LimitsConfig, ProviderConfig, database_url, load
+from antiphon.config import Config, ConfigError, LimitsConfig, ProviderConfig, database_url
+from antiphon.config_file import load
 from antiphon.console import ADDRESS, AddressOption, KeyOption, out, print_table, rpc_told, say
 from antiphon.launch import become_supervisor, plan, unusable_addresses
 from antiphon.routing import Router
@@ -41,12 +42,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for pr
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """What an operator can mend is told in a line, without a traceback."""
+def _told(config: Path | None = None) -> Iterator[None]:
+    """What an operator can mend is told in a line, without a traceback. `config` is the file that was read, if any."""
     try:
         yield
     except ConfigError as error:
-        say(f"[bold red]configuration:[/] {escape(str(error))}")
+        for line in str(error).splitlines():
+            where = "" if error.located or config is None else f"{config}: "
+            say(f"[bold red]configuration:[/] {escape(where + line)}")
         raise typer.Exit(2) from None
     except OSError as error:
         say(f"[bold red]error:[/] {escape(str(error))}")
@@ -84,7 +87,7 @@ def _open_standard_streams() -> None:
 @app.command()
 def up(config: ConfigOption = None) -> None:
     """Start the gateway: the server and Envoy. A part that dies is started again."""
-    with _told():
+    with _told(config):
         loaded = load(config)
         environment = dict(os.environ)
         made = None
@@ -108,16 +111,21 @@ def up(config: ConfigOption = None) -> None:
 def serve(
     config: ConfigOption = None,
     socket: Annotated[Path | None, typer.Option(help="A unix socket to listen on as well.")] = None,
-    worker: Annotated[int, typer.Option(help="This process's number, for its logs.")] = 0,
+    worker: Annotated[
+        int | None, typer.Option(help="This process's number, for its logs: it shares the address with others that have one.")
+    ] = None,
 ) -> None:
     """Start the gRPC server alone, in one process."""
     from antiphon.app import App, until_told
 
-    with _unheard(), _told():
+    with _unheard(), _told(config):
         loaded = load(config)
-        log.configure(loaded.log, worker=worker)
+        log.configure(loaded.log, worker=worker or 0)
+        server = App(loaded, os.environ)
+        if worker is None and (taken := unusable_addresses(loaded, ["grpc.listen"])):
+            raise OSError(taken[0])  # or it would get some of the calls that are another's
         addresses = [loaded.grpc.listen] + ([f"unix:{socket}"] if socket else [])
-        uvloop.run(until_told(App(loaded, os.environ), addresses))
+        uvloop.run(until_told(server, addresses))
 
 
 @app.command("check-config")
@@ -128,7 +136,7 @@ def check_config(
     """Check the configuration, and show what it amounts to. Starts nothing."""
     from antiphon.app import App, provider_configs
 
-    with _told():
+    with _told(config):
         loaded = load(config)
         log.check(loaded.log)
         environment = _environment(loaded)
@@ -163,7 +171,7 @@ def _show(providers: dict[str, ProviderConfig], environment: dict[str, str]) -> 
     table.add_column("key")
     table.add_column("models", overflow="fold")
     for name, provider in providers.items():
-        key = "yes" if provider.api_key(environment) else "none"
+        key = "yes" if provider.api_key(name, environment) else "none"
         row = (name, provider.protocol, provider.base_url or "-", key, " ".join(provider.models) or "any, by prefix")
         table.add_row(*map(escape, row))
     print_table(table)
@@ -213,7 +221,7 @@ def migrate(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     from antiphon.database.migrate import migrate as bring_up
     from antiphon.errors import StoreUnavailable
 
-    with _told():
+    with _told(config):
         loaded = load(config)
         log.configure(loaded.log)
         router = App(loaded, _environment(loaded)).router

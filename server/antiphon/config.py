@@ -1,8 +1,7 @@
-"""What an operator decides: one YAML file, environment variables over it, defaults under it; checked whole at start.
+"""What an operator decides, and the defaults: checked whole at start. `config_file` reads it.
 
-`ANTIPHON_` and the path of a setting, joined by `__`, override the file: `ANTIPHON_REST__LISTEN=127.0.0.1:9000`. Secrets are never
-in the file: it names the environment variable, or the file, that holds each. No I/O here but reading them. Longer than other files,
-as it is one list of all that can be set.
+Secrets are never in it: it names the environment variable, or the file, that holds each. No I/O here but reading them. Longer than
+other files, as it is one list of all that can be set.
 """
 
 from __future__ import annotations
@@ -10,11 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar, get_args
+from typing import Annotated, Final, Literal, TypeVar, get_args
 
-import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -24,8 +21,9 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from antiphon.config_values import Address, HeaderName, Headers
+from antiphon.config_words import dotted, mistakes
 from antiphon.principal import EVERYDAY, Quota, Scope
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
@@ -33,17 +31,14 @@ MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 
 
 class ConfigError(Exception):
-    """The configuration is not usable. The message tells where and why, a line each, and holds no secret."""
+    """The configuration is not usable. The message tells where and why, a line each, and holds no secret.
 
+    `located`: its lines begin with the file, or the environment variable, and not with the setting.
+    """
 
-def _address(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError('must be "host:port", such as "127.0.0.1:8080"')
-    return value
-
-
-Address = Annotated[str, AfterValidator(_address)]
+    def __init__(self, message: str, *, located: bool = False) -> None:
+        super().__init__(message)
+        self.located = located
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -53,7 +48,7 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class GrpcConfig(_Section):
@@ -99,11 +94,11 @@ class ProviderConfig(_Section):
     api_key_env: str | None = None
     api_key_file: Path | None = None
     models: tuple[str, ...] = ()
-    headers: Mapping[str, str] = Field(default_factory=dict)
+    headers: Headers = Field(default_factory=dict)
     """Sent with every request."""
     query: Mapping[str, str] = Field(default_factory=dict)
     """Sent with every request, such as Azure's `api-version`."""
-    auth_header: str = "authorization"
+    auth_header: HeaderName = "authorization"
     """The header that carries the key: as a bearer token in `authorization`, bare in any other."""
     stream_usage: bool = True
     """Whether it knows `stream_options.include_usage`."""
@@ -114,9 +109,9 @@ class ProviderConfig(_Section):
     token_delay: float = Field(default=0.02, ge=0)
     """Seconds between the words of the `echo` protocol's streams; the other protocols ignore it."""
 
-    def api_key(self, environment: Mapping[str, str]) -> SecretStr | None:
-        """The key, from the variable or file that the configuration names. Raises `ConfigError` if that is not there."""
-        return _secret("api_key", self.api_key_env, self.api_key_file, environment)
+    def api_key(self, name: str, environment: Mapping[str, str]) -> SecretStr | None:
+        """The key of the provider `name`, from the variable or file that is named. Raises `ConfigError` if that is not there."""
+        return _secret(f"providers.{name}.api_key", self.api_key_env, self.api_key_file, environment)
 
 
 class QuotaConfig(_Section):
@@ -151,7 +146,7 @@ class KeyConfig(_Section):
 
     def key(self, environment: Mapping[str, str]) -> SecretStr:
         """The key itself. Raises `ConfigError` if the variable or file is not there, or is empty."""
-        key = _secret(f"auth key {self.name!r}", self.key_env, self.key_file, environment)
+        key = _secret(f"auth.keys.{self.name}.key", self.key_env, self.key_file, environment)
         assert key is not None, "a validator sees to it that one source is set"
         return key
 
@@ -238,7 +233,7 @@ class IssuerConfig(_Section):
 
     def secret(self, environment: Mapping[str, str]) -> SecretStr:
         """The shared secret. Raises `ConfigError` if the variable or file is not there, or holds too little to be safe."""
-        where = f"auth.tokens: {self.name}: secret"
+        where = f"auth.tokens.{self.name}.secret"
         secret = _secret(where, self.secret_env, self.secret_file, environment)
         assert secret is not None, "only where `shared` is so"
         # A key is no shorter than the hash: RFC 7518, section 3.2.
@@ -312,7 +307,7 @@ class ClientConfig(_Section):
     context: str | None = None
     file: Path | None = None
     url: str | None = None
-    headers: Mapping[str, str] = Field(default_factory=dict)
+    headers: Headers = Field(default_factory=dict)
     """Sent to the URL."""
     api_key_env: str | None = None
     """The environment variable, or the file, that holds a bearer token for the URL."""
@@ -332,9 +327,9 @@ class ClientConfig(_Section):
             raise ValueError("needs one of context, file and url")
         return self
 
-    def api_key(self, environment: Mapping[str, str]) -> SecretStr | None:
-        """The token for the URL. Raises `ConfigError` if the variable or file that is named is not there."""
-        return _secret("client", self.api_key_env, self.api_key_file, environment)
+    def api_key(self, name: str, environment: Mapping[str, str]) -> SecretStr | None:
+        """The token for the URL, of the client `name`. Raises `ConfigError` if the variable or file that is named is not there."""
+        return _secret(f"clients.{name}.api_key", self.api_key_env, self.api_key_file, environment)
 
 
 class EngineConfig(_Section):
@@ -403,16 +398,12 @@ class GuardConfig(_Section):
         try:
             return model.model_validate(self.model_extra)
         except ValidationError as error:
-            lines = (": ".join((".".join(map(str, ("guards", self.name, *e["loc"]))), e["msg"])) for e in error.errors())
+            lines = (f"{dotted(('guards', self.name, *path))}: {wanted}" for path, wanted in mistakes(error, model))
             raise ConfigError("\n".join(lines)) from None
 
 
-class Config(BaseSettings):
-    """The whole configuration. Build it with `load`."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="ANTIPHON_", env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
-    )
+class Config(_Section):
+    """The whole configuration. `config_file.load` reads it."""
 
     grpc: GrpcConfig = GrpcConfig()
     rest: RestConfig = RestConfig()
@@ -442,52 +433,20 @@ class Config(BaseSettings):
             raise ValueError(f"rest.listen and grpc.listen are both {self.rest.listen}: each needs an address of its own")
         return self
 
+    @field_validator("providers")
+    @classmethod
+    def _names_fit_a_path(cls, providers: Mapping[str, ProviderConfig]) -> Mapping[str, ProviderConfig]:
+        for name in providers:
+            if not name.strip() or "/" in name or not name.isprintable():
+                raise ValueError(f"{name!r} cannot be reached: a name must not be empty, nor have a / or a line break in it")
+        return providers
+
     @field_validator("guards")
     @classmethod
     def _one_name_each(cls, guards: tuple[GuardConfig, ...]) -> tuple[GuardConfig, ...]:
         if len({guard.name for guard in guards}) < len(guards):
             raise ValueError("each guard needs a name of its own")
         return guards
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment over the file, which comes as the arguments."""
-        del settings_cls, dotenv_settings, file_secret_settings
-        return env_settings, init_settings
-
-
-def load(path: Path | None) -> Config:
-    """Reads and checks the configuration; `path` None takes the defaults and the environment.
-
-    Raises `ConfigError`.
-    """
-    raw: Any = {}
-    if path is not None:
-        try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not YAML: {error}") from error
-        if not isinstance(raw, dict):
-            raise ConfigError(f"{path}: must be a mapping of settings")
-    try:
-        return Config(**{str(name): value for name, value in raw.items()})
-    except SettingsError as error:
-        raise ConfigError(f"environment: {error}; lists and mappings are JSON there") from None
-    except ValidationError as error:
-        where = path or "environment"
-        lines = (
-            ": ".join(filter(None, (str(where), ".".join(map(str, e["loc"])), e["msg"]))) for e in error.errors(include_input=False)
-        )
-        raise ConfigError("\n".join(lines)) from None
 
 
 def data_directory(environment: Mapping[str, str] = os.environ) -> Path:
@@ -501,20 +460,23 @@ def database_url(config: Config) -> str:
     return config.database.url or f"sqlite:///{data_directory() / 'antiphon.db'}"
 
 
-def _secret(what: str, variable: str | None, file: Path | None, environment: Mapping[str, str]) -> SecretStr | None:
+def _secret(setting: str, variable: str | None, file: Path | None, environment: Mapping[str, str]) -> SecretStr | None:
+    """What the variable or the file holds that `<setting>_env` or `<setting>_file` names; None where neither is set."""
     if variable is not None:
         value = environment.get(variable, "")
-        where = f"environment variable {variable}"
+        where, missing = f"{setting}_env: the environment variable {variable}", "is not set"
     elif file is not None:
-        where = f"file {file}"
+        where, missing = f"{setting}_file: {file}", "is empty"
         try:
             value = file.read_text(encoding="utf-8")
         except OSError as error:
-            raise ConfigError(f"{what}: {where}: {error.strerror}") from error
+            raise ConfigError(f"{where}: {error.strerror}") from error
+        except UnicodeDecodeError:
+            raise ConfigError(f"{where} is not UTF-8") from None
     else:
         return None
     if not value.strip():
-        raise ConfigError(f"{what}: {where} is not set")
+        raise ConfigError(f"{where} {missing}")
     if not value.strip().isprintable():
-        raise ConfigError(f"{what}: {where} holds a line break, or another character that no header may have")
+        raise ConfigError(f"{where} holds a line break, or another character that no header may have")
     return SecretStr(value.strip())

@@ -64,7 +64,7 @@ class Contexts:
         if url.scheme not in ("http", "https") or not url.host or url.userinfo:
             raise ConfigError(f"clients.{name}.url: must be a URL such as https://example.com/context, without a password")
         headers = {"accept": "text/plain, */*;q=0.5", "accept-encoding": "identity", "user-agent": "antiphon"}
-        key = client.api_key(environment)
+        key = client.api_key(name, environment)
         if key is not None:
             headers["authorization"] = f"Bearer {key.get_secret_value()}"
         headers |= {header.lower(): value for header, value in client.headers.items()}

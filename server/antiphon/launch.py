@@ -13,7 +13,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -74,26 +74,40 @@ def worker_command(config_path: Path | None, socket_path: Path, number: int) -> 
     return [sys.executable, "-m", "antiphon", "serve", *chosen, "--socket", str(socket_path), "--worker", str(number)]
 
 
-def unusable_addresses(config: Config) -> list[str]:
-    """A line for each of the two listening addresses that cannot be had, which says why and what to do."""
+def unusable_addresses(config: Config, settings: Sequence[str] = ("grpc.listen", "rest.listen")) -> list[str]:
+    """A line for each of the listening addresses that cannot be had, which says why and what to do."""
     lines = []
+    addresses = {"grpc.listen": config.grpc.listen, "rest.listen": config.rest.listen}
+    ports = {split_address(address)[1] for address in addresses.values()}
     with contextlib.ExitStack() as held:
-        for setting, address in (("grpc.listen", config.grpc.listen), ("rest.listen", config.rest.listen)):
+        for setting in settings:
+            address = addresses[setting]
             host, port = split_address(address)
             variable = f"ANTIPHON_{setting.upper().replace('.', '__')}"
-            other = f"{address.rpartition(':')[0]}:{port + 1 if port < 65535 else port - 1}"
             try:
                 held.enter_context(_listen(host, port))
             except (OSError, UnicodeError) as error:  # UnicodeError: it cannot be a host name
                 if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+                    other = _free_port(host, port, ports)
+                    ports.add(other)
                     lines.append(
                         f"{setting}: {address} is taken by another program. Stop that one, or choose another address: {setting} in "
-                        f"the configuration file, or {variable}={other}"
+                        f"the configuration file, or {variable}={address.rpartition(':')[0]}:{other}"
                     )
                 else:
                     reason = error.strerror if isinstance(error, OSError) else error
                     lines.append(f"{setting}: {address} cannot be listened on: {reason}. Change {setting} or {variable}.")
     return lines
+
+
+def _free_port(host: str, taken: int, spoken_for: Collection[int]) -> int:
+    """The next port that can be listened on, or else one that the system chooses."""
+    for port in (*range(taken + 1, min(taken + 100, 65536)), 0):
+        if port not in spoken_for:
+            with contextlib.suppress(OSError), _listen(host, port) as listener:
+                found: int = listener.getsockname()[1]
+                return found
+    return taken  # not one is free
 
 
 def _listen(host: str, port: int) -> socket.socket:

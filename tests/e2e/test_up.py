@@ -315,7 +315,8 @@ def test_a_gateway_that_is_not_there_is_told_in_a_line(command: list[str], tmp_p
     ("text", "told"),
     [
         ("wrokers: 2", "wrokers"),
-        ("providers: {openai: {api_key_env: NOT_THERE}}", "NOT_THERE"),
+        ("providers: {openai: {api_key_env: NOT_THERE}}", "antiphon.yaml: providers.openai.api_key_env: "),
+        ("auth: {keys: [{name: dev, key_env: NOT_THERE}]}", "antiphon.yaml: auth.keys.dev.key_env: "),
         ("providers: {x: {protocol: smoke, base_url: 'http://x.test'}}", "smoke"),
         ("providers: {x: {models: [a]}}", "base_url"),
         ("models: {default: nope}", "nope"),
@@ -330,6 +331,15 @@ def test_a_configuration_that_is_not_usable_is_told_in_a_line(text: str, told: s
     ended = antiphon(command, "--config", "antiphon.yaml", folder=tmp_path, ANTIPHON_KEY=KEY)
     assert ended.returncode == 2
     assert told in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_server_does_not_share_the_port_of_another(two_workers: Gateway, tmp_path: Path) -> None:
+    """Though the workers of one gateway share theirs: it would get some of the other's calls."""
+    (tmp_path / "serve.yaml").write_text(f"grpc: {{listen: '{two_workers.grpc}'}}")
+    ended = antiphon("serve", "--config", "serve.yaml", folder=tmp_path, ANTIPHON_KEY=KEY)
+    assert ended.returncode == 1
+    assert f"grpc.listen: {two_workers.grpc} is taken" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

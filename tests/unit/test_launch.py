@@ -69,7 +69,9 @@ def test_a_taken_address_is_told_by_its_setting(taken: int, setting: str, variab
     """The line names the setting and the variable that would change it."""
     (line,) = launch.unusable_addresses(config(**{setting: {"listen": f"127.0.0.1:{taken}"}}))
     assert line.startswith(f"{setting}.listen: 127.0.0.1:{taken} is taken")
-    assert f"{variable}{taken + 1}" in line
+    proposed = int(line.partition(variable)[2])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", proposed))
 
 
 def test_an_address_taken_with_reuseport_is_taken() -> None:
@@ -80,6 +82,22 @@ def test_an_address_taken_with_reuseport_is_taken() -> None:
         other.listen()
         settings = config(grpc={"listen": f"127.0.0.1:{other.getsockname()[1]}"})
         assert len(launch.unusable_addresses(settings)) == 1
+
+
+def test_what_is_proposed_is_free() -> None:
+    """The port after the one that is taken, unless another has that too, or the other setting."""
+    with socket.socket() as first, socket.socket() as second:
+        first.bind(("127.0.0.1", 0))
+        first.listen()
+        port = first.getsockname()[1]
+        try:
+            second.bind(("127.0.0.1", port + 1))
+            second.listen()
+        except OSError:
+            pass  # another has it, which will do
+        settings = config(grpc={"listen": f"127.0.0.1:{port}"}, rest={"listen": f"127.0.0.1:{port + 2}"})
+        line = launch.unusable_addresses(settings)[0]
+        assert int(line.rpartition(":")[2]) not in (port, port + 1, port + 2)
 
 
 def test_both_settings_cannot_have_one_address() -> None:

@@ -29,4 +29,4 @@ def build(name: str, config: ProviderConfig, environment: Mapping[str, str]) -> 
     if protocol is None:
         known = ", ".join(sorted(PROTOCOLS))
         raise ConfigError(f"providers.{name}.protocol: {config.protocol!r} is not known; known are {known}")
-    return protocol(name, config, config.api_key(environment))
+    return protocol(name, config, config.api_key(name, environment))

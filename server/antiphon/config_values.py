@@ -1,0 +1,48 @@
+"""Values that settings have, checked: addresses, and headers. What is wrong with one is told as the end of a sentence. No I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+from pydantic import AfterValidator
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FRAMING: Final = frozenset({"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"})
+
+
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError('must be "host:port", such as "127.0.0.1:8080"')
+    return value
+
+
+def _header_name(value: str) -> str:
+    """As RFC 9110, section 5.1 has it; and none by which the client tells where a message ends."""
+    if not _TOKEN.fullmatch(value):
+        raise ValueError("is no name of a header: letters, digits and dashes")
+    if value.lower() in _FRAMING:
+        raise ValueError(f"{value.lower()} is not to be set: it belongs to the connection")
+    return value
+
+
+def _headers(values: Mapping[str, str]) -> Mapping[str, str]:
+    for name, value in values.items():
+        try:
+            _header_name(name)
+        except ValueError as error:
+            raise ValueError(f"{name!r} {error}" if not _TOKEN.fullmatch(name) else str(error)) from None
+        if not (value.isascii() and value.isprintable()):
+            raise ValueError(f"{name}: its value has a line break, or another character that no header may have")
+    return values
+
+
+Address = Annotated[str, AfterValidator(_address)]
+"""A host and a port."""
+
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+"""The name of a header that may be set."""
+Headers = Annotated[Mapping[str, str], AfterValidator(_headers)]
+"""Headers that may be sent, by name."""

@@ -1,0 +1,147 @@
+"""How a configuration is read: the file, the environment, and what is told of a mistake in either."""
+
+from pathlib import Path
+
+import pytest
+
+from antiphon.config import Config, ConfigError
+from antiphon.config_file import load
+
+
+def written(tmp_path: Path, text: str, environment: dict[str, str] | None = None) -> Config:
+    path = tmp_path / "antiphon.yaml"
+    path.write_text(text)
+    return load(path, environment or {})
+
+
+def refusal(tmp_path: Path, text: str, environment: dict[str, str] | None = None) -> str:
+    """What is told, without the folder."""
+    with pytest.raises(ConfigError) as caught:
+        written(tmp_path, text, environment)
+    assert caught.value.located
+    return str(caught.value).replace(f"{tmp_path}/", "")
+
+
+def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
+    """One setting at a time; the rest of its section stays."""
+    environment = {"ANTIPHON_LIMITS__DRAIN": "3", "ANTIPHON_WORKERS": "2"}
+    config = written(tmp_path, "limits: {request_timeout: 7, drain: 9}", environment)
+    assert (config.limits.request_timeout, config.limits.drain, config.workers) == (7, 3, 2)
+
+
+def test_the_environment_can_set_everything(tmp_path: Path) -> None:
+    """Lists and mappings in JSON, below names that the operator chose too; of those the file tells the case."""
+    environment = {
+        "ANTIPHON_PROVIDERS__LOCAL__MODELS": '["m", "n-*"]',
+        "ANTIPHON_PROVIDERS__LOCAL__STREAM_USAGE": "false",
+        "ANTIPHON_PROXY": '{"allow": ["https://a.test"]}',
+        "ANTIPHON_AUTH__KEYS": '[{"name": "dev", "key_env": "K"}]',
+        "ANTIPHON_LIMITS__OWNERS__ACME__DAILY_USD": "1.5",
+        "ANTIPHON_LOG__LEVEL": "DEBUG",
+    }
+    config = written(tmp_path, "limits: {owners: {Acme: {monthly_usd: 9}}}", environment)
+    assert config.providers["local"].models == ("m", "n-*")
+    assert config.providers["local"].stream_usage is False
+    assert config.proxy.allow == ("https://a.test",)
+    assert config.auth.keys[0].name == "dev"
+    assert config.limits.owners["Acme"].model_dump(exclude_unset=True) == {"monthly_usd": 9, "daily_usd": 1.5}
+    assert config.log.level == "debug"
+
+
+def test_a_section_that_stands_twice_is_overridden_once(tmp_path: Path) -> None:
+    """An alias of YAML is no second name for the same setting."""
+    text = "limits: {per_key: &q {daily_usd: 1}, per_owner: *q}"
+    limits = written(tmp_path, text, {"ANTIPHON_LIMITS__PER_KEY__DAILY_USD": "2"}).limits
+    assert (limits.per_key.daily_usd, limits.per_owner.daily_usd) == (2, 1)
+
+
+def test_names_are_texts(tmp_path: Path) -> None:
+    """Though YAML 1.1 reads some as something else: the documented `on` of a guard among them."""
+    config = written(tmp_path, "guards: [{name: a, kind: blocklist, patterns: [x], on: [reply]}]\npersonas: {7: {}, no: {}}")
+    assert config.guards[0].on == ("reply",)
+    assert set(config.personas) == {"7", "no"}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("workers: 1\nlog: {level: info}\nworkers: 2", "antiphon.yaml: line 3: not YAML: workers is set twice, first in line 1"),
+        ("log:\n  level: info\n  level: debug", "antiphon.yaml: line 3: not YAML: level is set twice, first in line 2"),
+        ("? [a, b]\n: c", "antiphon.yaml: line 1: not YAML: the name of a setting must be a text"),
+        ("a: [", "antiphon.yaml: line 1: not YAML: expected the node content, but found '<stream end>'"),
+        ("rest: 3", "antiphon.yaml: rest: must be a section of settings, such as {name: value}"),
+        ("rest: {lisen: x}", "antiphon.yaml: rest.lisen: there is no such setting; is listen meant?"),
+        ("wrokers: 1", "antiphon.yaml: wrokers: there is no such setting; is workers meant?"),
+        ("grpc: {zzz: x}", "antiphon.yaml: grpc.zzz: there is no such setting"),
+        ("providers: {a: {models: gpt}}", "antiphon.yaml: providers.a.models: must be a list, such as [one, other]"),
+        ("providers: {a: {headers: {x: 1}}}", "antiphon.yaml: providers.a.headers.x: must be a text: put it in quotes"),
+        ("providers: {a: {stream_usage: perhaps}}", "antiphon.yaml: providers.a.stream_usage: must be true or false"),
+        ("workers: 1.5", "antiphon.yaml: workers: must be a whole number"),
+        ("workers: 0", "antiphon.yaml: workers: must be 1 or more"),
+        ("workers: 257", "antiphon.yaml: workers: must be 256 or less"),
+        ("limits: {drain: soon}", "antiphon.yaml: limits.drain: must be a number"),
+        ("limits: {request_timeout: 0}", "antiphon.yaml: limits.request_timeout: must be more than 0"),
+        ("log: {level: loud}", "antiphon.yaml: log.level: must be 'debug', 'info', 'warning' or 'error'"),
+        ("auth: {keys: [{key_env: K}]}", "antiphon.yaml: auth.keys.0.name: is required"),
+        ("auth: {keys: [{name: a}]}", "antiphon.yaml: auth.keys.0: needs one of key_env and key_file"),
+        (
+            "auth: {tokens: [{name: a, issuer: i, audience: a, admin: {claim: c, value: 3}}]}",
+            "antiphon.yaml: auth.tokens.0.admin.value: must be a text: put it in quotes, or must be true or false",
+        ),
+    ],
+)
+def test_a_mistake_is_told_by_place_and_wish(tmp_path: Path, text: str, told: str) -> None:
+    """The file, the line or the setting, and what is wanted: no word of Python's."""
+    assert refusal(tmp_path, text) == told
+
+
+def test_every_mistake_is_told(tmp_path: Path) -> None:
+    """A line each, so that one start is enough to find them."""
+    lines = refusal(tmp_path, "workers: 0\nrest: 3\nlog: {levle: info}").splitlines()
+    assert [line.split(": ")[1] for line in lines] == ["rest", "workers", "log.levle"]
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """By name."""
+    with pytest.raises(ConfigError, match="nothing.yaml: No such file or directory"):
+        load(tmp_path / "nothing.yaml", {})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("ANTIPHON_WROKERS", "2", "ANTIPHON_WROKERS: there is no such setting; is ANTIPHON_WORKERS meant?"),
+        ("ANTIPHON_LIMITS_DRAIN", "2", "ANTIPHON_LIMITS_DRAIN: there is no such setting; is ANTIPHON_LIMITS__DRAIN meant?"),
+        ("ANTIPHON_LIMITS__DRIAN", "2", "ANTIPHON_LIMITS__DRIAN: limits.drian: there is no such setting; is drain meant?"),
+        ("ANTIPHON_WORKERS", "two", "ANTIPHON_WORKERS: workers: must be a whole number"),
+        ("ANTIPHON_GRPC__LISTEN", "here", 'ANTIPHON_GRPC__LISTEN: grpc.listen: must be "host:port", such as "127.0.0.1:8080"'),
+        ("ANTIPHON_PROXY__ALLOW", "https://a", "ANTIPHON_PROXY__ALLOW: a list, a mapping or a section must be JSON here"),
+        ("ANTIPHON_PROXY__ALLOW", '["https://a", 3]', "ANTIPHON_PROXY__ALLOW: proxy.allow.1: must be a text: put it in quotes"),
+    ],
+)
+def test_a_mistake_in_the_environment_is_told_by_its_variable(tmp_path: Path, variable: str, value: str, told: str) -> None:
+    """A variable that is misspelt is a mistake too."""
+    assert refusal(tmp_path, "workers: 1", {variable: value}) == told
+
+
+def test_variables_that_are_for_others_are_let_be(tmp_path: Path) -> None:
+    """Those of the commands and the tests, those that the configuration names, and those that Kubernetes sets."""
+    environment = {
+        "ANTIPHON_KEY": "k",
+        "ANTIPHON_ADDRESS": "127.0.0.1:1",
+        "ANTIPHON_CONFIG": "x",
+        "ANTIPHON_TEST_KILLS": "3",
+        "ANTIPHON_BENCH_CONFIG": "x",
+        "ANTIPHON_KEY_OF_TEAM_A": "k",
+        "ANTIPHON_OPENAI_KEY": "k",
+        "ANTIPHON_PORT": "tcp://10.0.0.1:8080",
+        "ANTIPHON_SERVICE_HOST": "10.0.0.1",
+        "ANTIPHON_SERVICE_PORT_HTTP": "8080",
+        "ANTIPHON_GRPC_PORT_50051_TCP_ADDR": "10.0.0.1",
+    }
+    text = """
+auth: {keys: [{name: a, key_env: ANTIPHON_KEY_OF_TEAM_A}]}
+providers: {openai: {api_key_env: ANTIPHON_OPENAI_KEY}}
+"""
+    assert written(tmp_path, text, environment).workers == 1
+    assert "ANTIPHON_OPENAI_KEY: there is no such setting" in refusal(tmp_path, "workers: 1", environment)
