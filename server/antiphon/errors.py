@@ -382,7 +382,10 @@ class Internal(AntiphonError):
 
 
 class ProviderError(AntiphonError):
-    """A provider failed. `status` is its HTTP status, `code` its own error code where that is safe to tell."""
+    """A provider failed. `status` is its HTTP status, `code` its own error code where that is safe to tell.
+
+    `retryable` None: as is usual for the kind.
+    """
 
     reason = Reason.PROVIDER_UNAVAILABLE
 
@@ -394,11 +397,14 @@ class ProviderError(AntiphonError):
         status: int | None = None,
         code: str | None = None,
         retry_after: float | None = None,
+        retryable: bool | None = None,
     ) -> None:
         super().__init__(message, retry_after=retry_after)
         self.provider = provider
         self.status = status
         self.code = code
+        if retryable is not None:
+            self.retryable = retryable
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -407,7 +413,7 @@ class ProviderError(AntiphonError):
 
 
 class ProviderRateLimited(ProviderError):
-    """The provider's own rate limit or quota."""
+    """The provider's own rate limit or quota. A quota that is used up is not worth a retry."""
 
     reason = Reason.PROVIDER_RATE_LIMITED
     retryable = True
@@ -426,7 +432,7 @@ class ProviderCredentials(ProviderError):
 
 
 class ProviderUnavailable(ProviderError):
-    """The provider is out of reach, overloaded or broken."""
+    """The provider is out of reach, overloaded or broken; or answers what it would answer again, such as a redirect: no retry then."""
 
     reason = Reason.PROVIDER_UNAVAILABLE
     retryable = True

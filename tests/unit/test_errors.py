@@ -3,11 +3,12 @@
 import inspect
 
 import grpc
+import orjson
 import pytest
 
 from antiphon import errors
-from antiphon.errors import AntiphonError, Internal, ProviderRateLimited, Reason, told
-from antiphon.rest import http, openai
+from antiphon.errors import AntiphonError, Internal, ProviderRateLimited, ProviderUnavailable, Reason, told
+from antiphon.rest import analytics, assistant, engine, http, openai, proxy
 from antiphon.rpc import status
 from antiphon.v1 import error_reason_pb2
 
@@ -40,6 +41,91 @@ def test_every_error_has_a_status_everywhere(error: AntiphonError) -> None:
     assert 400 <= code < 600
     assert body.startswith(b"{")
     assert ("x-should-retry" in headers) is not error.retryable
+
+
+# Each class: its HTTP status, its gRPC code, and whether a retry is worth it.
+TABLE = {
+    "AntiphonError": (500, "INTERNAL", False),
+    "BudgetExceeded": (402, "RESOURCE_EXHAUSTED", False),
+    "ContentBlocked": (400, "INVALID_ARGUMENT", False),
+    "ContextUnavailable": (503, "UNAVAILABLE", True),
+    "ConversationChanged": (409, "ABORTED", True),
+    "ConversationNotFound": (404, "NOT_FOUND", False),
+    "DeadlineExceeded": (504, "DEADLINE_EXCEEDED", True),
+    "IdentityUnavailable": (503, "UNAVAILABLE", True),
+    "Internal": (500, "INTERNAL", True),
+    "InvalidRequest": (400, "INVALID_ARGUMENT", False),
+    "KeyNotFound": (404, "NOT_FOUND", False),
+    "KeyRevoked": (409, "FAILED_PRECONDITION", False),
+    "LimitsUnavailable": (503, "UNAVAILABLE", True),
+    "MessageNotFound": (404, "NOT_FOUND", False),
+    "ModelNotFound": (404, "NOT_FOUND", False),
+    "PermissionDenied": (403, "PERMISSION_DENIED", False),
+    "ProviderCredentials": (502, "FAILED_PRECONDITION", False),
+    "ProviderError": (502, "FAILED_PRECONDITION", False),
+    "ProviderNotFound": (404, "NOT_FOUND", False),
+    "ProviderProtocolError": (502, "UNAVAILABLE", True),
+    "ProviderRateLimited": (429, "RESOURCE_EXHAUSTED", True),
+    "ProviderRejected": (502, "INVALID_ARGUMENT", False),
+    "ProviderTimeout": (504, "DEADLINE_EXCEEDED", True),
+    "ProviderUnavailable": (502, "UNAVAILABLE", True),
+    "RateLimited": (429, "RESOURCE_EXHAUSTED", True),
+    "ShuttingDown": (503, "UNAVAILABLE", True),
+    "StoreUnavailable": (503, "UNAVAILABLE", True),
+    "TurnNotComplete": (409, "ABORTED", False),
+    "Unauthenticated": (401, "UNAUTHENTICATED", False),
+    "Unsupported": (400, "INVALID_ARGUMENT", False),
+}
+
+RENDERERS = {
+    "analytics": analytics.render_error,
+    "assistant": assistant.render_error,
+    "engine": engine.render_error,
+    "openai": openai.render_error,
+    "openai proxy": proxy.render_openai_error,
+    "gemini proxy": proxy.render_gemini_error,
+}
+
+# What a dialect's own document has otherwise.
+OTHERWISE = {
+    ("openai", "InvalidRequest"): 422,
+    ("engine", "InvalidRequest"): 422,
+    ("engine", "ModelNotFound"): 400,
+}
+
+
+@pytest.mark.parametrize("error", leaves(), ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("dialect", RENDERERS)
+def test_every_dialect_tells_the_same(dialect: str, error: AntiphonError) -> None:
+    """The status; when to come again with every 429, and not at all where that is of no use; whom a 401 asks for."""
+    name = type(error).__name__
+    status_, code, retryable = TABLE[name]
+    assert status.code_of(error).name == code
+    got, headers, body = RENDERERS[dialect](error)
+    assert got == OTHERWISE.get((dialect, name), status_)
+    assert error.retryable is retryable
+    assert headers.get("x-should-retry") == (None if retryable else "false")
+    if got == 429:
+        assert int(headers["retry-after"]) >= 1
+    assert headers.get("www-authenticate") == ("Bearer" if got == 401 else None)
+    assert got != 401 or name == "Unauthenticated"
+    assert orjson.loads(body)
+
+
+@pytest.mark.parametrize("error", leaves(), ids=lambda error: type(error).__name__)
+def test_clients_of_grpc_try_again_only_what_is_worth_it(error: AntiphonError) -> None:
+    """They do so for UNAVAILABLE, by themselves, and after the time in RetryInfo."""
+    error.retry_after = 3
+    error.retryable = False
+    assert status.code_of(error) is not grpc.StatusCode.UNAVAILABLE
+    assert not [detail for detail in status.status_of(error).details if detail.type_url.endswith("RetryInfo")]
+
+
+def test_a_failure_that_would_be_the_same_again_is_none_of_availability() -> None:
+    """A provider's redirect: FAILED_PRECONDITION over gRPC, and no retry over REST."""
+    error = ProviderUnavailable("x", provider="p", status=302, retryable=False)
+    assert status.code_of(error) is grpc.StatusCode.FAILED_PRECONDITION
+    assert http.headers_of(error) == {"x-should-retry": "false"}
 
 
 def test_a_rate_limit_tells_when_to_try_again() -> None:

@@ -56,6 +56,15 @@ _BY_STATUS: Final[Mapping[int, type[ProviderError]]] = {
     504: ProviderTimeout,
 }
 
+_PASSING: Final = frozenset({409, 425})
+"""Statuses below 500, without a kind of their own, that another try may not meet: a conflict, and what came too early."""
+
+_LASTING: Final = frozenset({501, 505})
+"""Statuses from 500 on that it would meet again: what the host cannot do at all."""
+
+_SPENT: Final = frozenset({"insufficient_quota", "insufficient_balance", "billing_hard_limit_reached"})
+"""What the `code` or `type` of a payload says where nobody has paid: no time to wait will do."""
+
 SAFE_CODES: Final = frozenset(
     {
         "content_filter",
@@ -191,9 +200,11 @@ def _build(
 ) -> ProviderError:
     message = f"The provider {provider} failed."
     code = None
+    retryable = None
     if kind is ProviderRateLimited:
         message = f"The provider {provider} limits the rate of calls, or its quota is used up."
         wait = _DEFAULT_RETRY if wait is None else wait
+        retryable = not any(fields.get(name) in _SPENT for name in ("code", "type"))
     elif kind is ProviderRejected:
         message = f"The provider {provider} refused the request."
         wait = None
@@ -202,11 +213,13 @@ def _build(
         wait = None
     elif kind is ProviderTimeout:
         message = f"The provider {provider} took too long."
+    elif kind is ProviderUnavailable and status is not None:
+        retryable = status in _PASSING or (status >= 500 and status not in _LASTING)
     word = fields.get("code")
     if kind in (ProviderRejected, ProviderRateLimited) and isinstance(word, str) and word in SAFE_CODES:
         code = word
         message = f"{message[:-1]}: {code}."
-    return kind(message, provider=provider, status=status, code=code, retry_after=wait)
+    return kind(message, provider=provider, status=status, code=code, retry_after=wait, retryable=retryable)
 
 
 def _error_fields(body: bytes) -> Mapping[str, Any]:

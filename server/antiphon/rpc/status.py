@@ -27,7 +27,7 @@ _CODES = {
     Reason.INTERNAL: grpc.StatusCode.INTERNAL,
     Reason.PROVIDER_RATE_LIMITED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.PROVIDER_REJECTED: grpc.StatusCode.INVALID_ARGUMENT,
-    Reason.PROVIDER_CREDENTIALS: grpc.StatusCode.UNAVAILABLE,
+    Reason.PROVIDER_CREDENTIALS: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.PROVIDER_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Reason.PROVIDER_TIMEOUT: grpc.StatusCode.DEADLINE_EXCEEDED,
     Reason.PROVIDER_PROTOCOL: grpc.StatusCode.UNAVAILABLE,
@@ -48,8 +48,9 @@ _CODES = {
 
 
 def code_of(error: AntiphonError) -> grpc.StatusCode:
-    """The gRPC status code of an error."""
-    return _CODES[error.reason]
+    """The gRPC status code of an error. UNAVAILABLE is what clients try again, so it is said only of what is worth it."""
+    code = _CODES[error.reason]
+    return grpc.StatusCode.FAILED_PRECONDITION if code is grpc.StatusCode.UNAVAILABLE and not error.retryable else code
 
 
 def status_of(error: AntiphonError) -> status_pb2.Status:
@@ -69,7 +70,7 @@ def status_of(error: AntiphonError) -> status_pb2.Status:
             for violation in error.violations[:MAX_VIOLATIONS]
         ]
         packed.append(_pack(error_details_pb2.BadRequest(field_violations=violations)))
-    if error.retry_after is not None:
+    if error.retry_after is not None and error.retryable:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(round(error.retry_after * 1000))
         packed.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))

@@ -40,7 +40,9 @@ class ChatServiceStub:
     PERMISSION_DENIED   the key may not do this
     NOT_FOUND           no such model
     RESOURCE_EXHAUSTED  a limit, here or at the provider; RetryInfo tells when to try again
-    UNAVAILABLE         the provider is out of reach, overloaded or broken, or this server is stopping
+    FAILED_PRECONDITION the provider fails in a way that a retry would meet again: it does not accept this gateway's key, or its
+    address is wrong; a matter for who runs the gateway
+    UNAVAILABLE         the provider is out of reach, overloaded or broken, or this server is stopping; worth a retry
     DEADLINE_EXCEEDED   the deadline, or the provider's own time-out
     INTERNAL            a fault of this server
     """
@@ -78,7 +80,9 @@ class ChatServiceServicer:
     PERMISSION_DENIED   the key may not do this
     NOT_FOUND           no such model
     RESOURCE_EXHAUSTED  a limit, here or at the provider; RetryInfo tells when to try again
-    UNAVAILABLE         the provider is out of reach, overloaded or broken, or this server is stopping
+    FAILED_PRECONDITION the provider fails in a way that a retry would meet again: it does not accept this gateway's key, or its
+    address is wrong; a matter for who runs the gateway
+    UNAVAILABLE         the provider is out of reach, overloaded or broken, or this server is stopping; worth a retry
     DEADLINE_EXCEEDED   the deadline, or the provider's own time-out
     INTERNAL            a fault of this server
     """
@@ -135,7 +139,9 @@ class ChatService:
     PERMISSION_DENIED   the key may not do this
     NOT_FOUND           no such model
     RESOURCE_EXHAUSTED  a limit, here or at the provider; RetryInfo tells when to try again
-    UNAVAILABLE         the provider is out of reach, overloaded or broken, or this server is stopping
+    FAILED_PRECONDITION the provider fails in a way that a retry would meet again: it does not accept this gateway's key, or its
+    address is wrong; a matter for who runs the gateway
+    UNAVAILABLE         the provider is out of reach, overloaded or broken, or this server is stopping; worth a retry
     DEADLINE_EXCEEDED   the deadline, or the provider's own time-out
     INTERNAL            a fault of this server
     """

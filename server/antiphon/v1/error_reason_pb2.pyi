@@ -65,7 +65,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "INTERNAL", "domain": "antiphon", "metadata": {} }
     """
     ERROR_REASON_PROVIDER_RATE_LIMITED: _ErrorReason.ValueType  # 9
-    """The provider's own rate limit or quota. RESOURCE_EXHAUSTED; RetryInfo tells when to try again.
+    """The provider's own rate limit or quota. RESOURCE_EXHAUSTED; RetryInfo tells when to try again. Without RetryInfo, as with the
+    code "insufficient_quota", a retry is of no use.
 
         { "reason": "PROVIDER_RATE_LIMITED", "domain": "antiphon", "metadata": { "provider": "openai", "status": "429" } }
     """
@@ -77,13 +78,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "metadata": { "provider": "openai", "status": "400", "code": "context_length_exceeded" } }
     """
     ERROR_REASON_PROVIDER_CREDENTIALS: _ErrorReason.ValueType  # 11
-    """The provider did not accept the key that this gateway has for it. UNAVAILABLE: a matter for who runs the gateway, never for
-    the caller's own key.
+    """The provider did not accept the key that this gateway has for it. FAILED_PRECONDITION, as a retry is of no use: a matter for
+    who runs the gateway, never for the caller's own key.
 
         { "reason": "PROVIDER_CREDENTIALS", "domain": "antiphon", "metadata": { "provider": "openai", "status": "401" } }
     """
     ERROR_REASON_PROVIDER_UNAVAILABLE: _ErrorReason.ValueType  # 12
-    """The provider is out of reach, or says that it is overloaded or broken. UNAVAILABLE.
+    """The provider is out of reach, or says that it is overloaded or broken. UNAVAILABLE; FAILED_PRECONDITION where it would say the
+    same again, such as for a redirect, or for an account without money.
 
         { "reason": "PROVIDER_UNAVAILABLE", "domain": "antiphon", "metadata": { "provider": "openai", "status": "503" } }
     """
@@ -149,7 +151,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_RATE_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 24
     """A limit of the caller's own: of its key, of its owner, or of all callers together. `limit` is one of requests_per_minute,
     tokens_per_minute and concurrent_streams, `scope` one of key, owner and overall, `quota` how much it is. RESOURCE_EXHAUSTED;
-    RetryInfo tells when to try again.
+    RetryInfo tells when to try again; without it the call alone is more than the limit, and a retry is of no use.
 
         { "reason": "RATE_LIMIT_EXCEEDED", "domain": "antiphon",
           "metadata": { "limit": "requests_per_minute", "scope": "key", "quota": "60" } }
@@ -220,7 +222,8 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 8
     { "reason": "INTERNAL", "domain": "antiphon", "metadata": {} }
 """
 ERROR_REASON_PROVIDER_RATE_LIMITED: ErrorReason.ValueType  # 9
-"""The provider's own rate limit or quota. RESOURCE_EXHAUSTED; RetryInfo tells when to try again.
+"""The provider's own rate limit or quota. RESOURCE_EXHAUSTED; RetryInfo tells when to try again. Without RetryInfo, as with the
+code "insufficient_quota", a retry is of no use.
 
     { "reason": "PROVIDER_RATE_LIMITED", "domain": "antiphon", "metadata": { "provider": "openai", "status": "429" } }
 """
@@ -232,13 +235,14 @@ a retry. `code` is the provider's, where it is one that is known to be safe to t
       "metadata": { "provider": "openai", "status": "400", "code": "context_length_exceeded" } }
 """
 ERROR_REASON_PROVIDER_CREDENTIALS: ErrorReason.ValueType  # 11
-"""The provider did not accept the key that this gateway has for it. UNAVAILABLE: a matter for who runs the gateway, never for
-the caller's own key.
+"""The provider did not accept the key that this gateway has for it. FAILED_PRECONDITION, as a retry is of no use: a matter for
+who runs the gateway, never for the caller's own key.
 
     { "reason": "PROVIDER_CREDENTIALS", "domain": "antiphon", "metadata": { "provider": "openai", "status": "401" } }
 """
 ERROR_REASON_PROVIDER_UNAVAILABLE: ErrorReason.ValueType  # 12
-"""The provider is out of reach, or says that it is overloaded or broken. UNAVAILABLE.
+"""The provider is out of reach, or says that it is overloaded or broken. UNAVAILABLE; FAILED_PRECONDITION where it would say the
+same again, such as for a redirect, or for an account without money.
 
     { "reason": "PROVIDER_UNAVAILABLE", "domain": "antiphon", "metadata": { "provider": "openai", "status": "503" } }
 """
@@ -304,7 +308,7 @@ RetryInfo tells when to try again. `issuer` is the name that the gateway's confi
 ERROR_REASON_RATE_LIMIT_EXCEEDED: ErrorReason.ValueType  # 24
 """A limit of the caller's own: of its key, of its owner, or of all callers together. `limit` is one of requests_per_minute,
 tokens_per_minute and concurrent_streams, `scope` one of key, owner and overall, `quota` how much it is. RESOURCE_EXHAUSTED;
-RetryInfo tells when to try again.
+RetryInfo tells when to try again; without it the call alone is more than the limit, and a retry is of no use.
 
     { "reason": "RATE_LIMIT_EXCEEDED", "domain": "antiphon",
       "metadata": { "limit": "requests_per_minute", "scope": "key", "quota": "60" } }

@@ -47,6 +47,27 @@ def test_statuses(status: int, kind: type[ProviderError]) -> None:
     assert "secret" not in error.message
 
 
+@pytest.mark.parametrize(
+    ("status", "retryable"),
+    [
+        *((status, False) for status in (301, 302, 307, 400, 401, 402, 403, 404, 405, 410, 413, 418, 422, 451, 501, 505)),
+        *((status, True) for status in (408, 409, 425, 429, 500, 502, 503, 504, 529)),
+    ],
+)
+def test_what_would_be_the_same_again_is_not_worth_a_retry(status: int, retryable: bool) -> None:
+    """A redirect or a status that makes no sense is a wrong address; an account without money stays one."""
+    assert of_status("acme", status, {}, b"").retryable is retryable
+
+
+@pytest.mark.parametrize("fields", [{"code": "insufficient_quota"}, {"type": "insufficient_quota", "code": None}])
+def test_a_quota_that_is_used_up_is_not_worth_a_retry(fields: dict[str, str | None]) -> None:
+    """Though its status is that of a rate limit; in a stream too."""
+    for error in (of_status("acme", 429, {}, orjson.dumps({"error": fields})), of_payload("acme", {"error": fields})):
+        assert type(error) is ProviderRateLimited
+        assert not error.retryable
+    assert of_status("acme", 429, {}, orjson.dumps({"error": {"code": "rate_limit_exceeded"}})).retryable
+
+
 def test_only_safe_codes_are_told() -> None:
     """A code of the allow-list is told; another, or something that is no code, is not."""
     body = b'{"error": {"message": "m", "code": "context_length_exceeded"}}'
