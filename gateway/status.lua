@@ -3,6 +3,9 @@
 -- Requests: the query of a proxy path is the provider's, and may hold its key. The transcoder would bind some of it to fields and drop
 -- the rest, so it goes to the server whole, as a header, and the path goes on without it.
 --
+-- The transcoder would take the name of a path under /api/v1/chat for the id of a chat where the path knows no such method: it is told
+-- here that there is nothing, which the listener's local replies turn into the dialect's 405.
+--
 -- Responses: gRPC has no status for 201, 402, 422 or 502, so a server that wants one says it in the metadata
 -- `x-http-status`; and what only concerns gRPC has no place in a response to a REST caller. Responses to gRPC callers pass
 -- untouched. This filter stands before the transcoder in the list, so that it sees responses after it.
@@ -18,6 +21,17 @@ local GRPC_ONLY = {
 
 local PROXY = "/api/v1/proxy/"
 local QUERY = "x-antiphon-query"
+
+local CHAT = "/api/v1/chat/"
+local NAMES = {completions = true, generate = true, new = true, fork = true, history = true}
+
+-- Whether it is one of the names, with a method that only chats have.
+local function is_no_chat(method, path)
+  if (method ~= "DELETE" and method ~= "PATCH") or path:sub(1, #CHAT) ~= CHAT then
+    return false
+  end
+  return NAMES[path:match("^[^?]*", #CHAT + 1)] == true
+end
 
 -- Headers of a REST caller that the gRPC server would refuse, or take for its own.
 local function drop_odd(headers)
@@ -44,7 +58,14 @@ function envoy_on_request(handle)
     return
   end
   local path = headers:get(":path")
-  if path == nil or path:sub(1, #PROXY) ~= PROXY then
+  if path == nil then
+    return
+  end
+  if is_no_chat(headers:get(":method"), path) then
+    handle:respond({[":status"] = "404"}, "")
+    return
+  end
+  if path:sub(1, #PROXY) ~= PROXY then
     return
   end
   headers:remove(QUERY)

@@ -432,7 +432,7 @@ class ProviderCredentials(ProviderError):
 
 
 class ProviderUnavailable(ProviderError):
-    """The provider is out of reach, overloaded or broken; or answers what it would answer again, such as a redirect: no retry then."""
+    """The provider is out of reach, overloaded or broken. What it would answer again, such as a redirect, is not worth a retry."""
 
     reason = Reason.PROVIDER_UNAVAILABLE
     retryable = True

@@ -284,12 +284,18 @@ async def test_bad_requests_are_400_with_a_message(http: httpx2.AsyncClient, met
         ("POST", "/chat/fetch/x", "GET"),
         ("GET", "/chat/x/pin", "PUT"),
         ("GET", "/chat/x", "PATCH, DELETE"),
+        *(
+            (method, f"/chat/{path}", allow)
+            for method in ("DELETE", "PATCH")
+            for path, allow in (("generate", "POST"), ("new", "POST"), ("fork?a=b", "POST"), ("history", "GET"))
+        ),
     ],
 )
 async def test_a_wrong_method_is_405(http: httpx2.AsyncClient, method: str, path: str, allow: str) -> None:
-    """It says which one the path takes."""
+    """It says which one the path takes, and takes the name of no path for that of a chat."""
     response = await http.request(method, path)
     assert (response.status_code, response.headers["allow"]) == (405, allow)
+    assert response.headers["x-should-retry"] == "false"
     assert set(response.json()) == {"message"}
 
 

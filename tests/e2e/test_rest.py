@@ -2,15 +2,18 @@
 
 import asyncio
 import json
+import re
 import time
 from typing import Any
 
+import grpc
 import httpx2
 import pytest
 from llmock.testing import LLMockServer
 
 from antiphon.config import MAX_MESSAGE_BYTES
-from tests.e2e.conftest import Gateway
+from antiphon.v1 import models_pb2, models_pb2_grpc
+from tests.e2e.conftest import KEY, Gateway
 from tests.odd_upstream import HANG, LAST, OddUpstream, answer, chunk, delta, head, sse
 
 HELLO = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}
@@ -89,6 +92,56 @@ async def test_request_ids(http: httpx2.AsyncClient) -> None:
     assert not [name for name in mine.headers if name.startswith(("grpc-", "x-envoy-", "x-http-status", "server"))]
 
 
+async def test_one_request_id_everywhere(gateway: Gateway) -> None:
+    """The caller, the server's log and Envoy's have the same: the caller's own if it is good, or else a new one."""
+    host, port = gateway.rest.split(":")
+    told = []
+    for sent, kept in (
+        ([b"mine-1"], True),
+        ([b"!" * 128], True),
+        ([b"!" * 129], False),
+        ([b"two words"], False),
+        (["caf\u00e9".encode()], False),
+        ([b"\xff\xfe"], False),
+        ([b""], False),
+        ([], False),
+        ([b"one", b"other"], None),  # as one, with a comma between them
+    ):
+        lines = [b"POST /api/v1/chat/completions HTTP/1.1", b"Host: a", b"Content-Length: 2", b"Connection: close"]
+        lines += [b"X-Request-Id: " + value for value in sent]
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"\r\n".join([*lines, b"", b"{}"]))
+        answer = (await reader.read()).decode("latin-1")
+        writer.close()
+        assert answer.startswith("HTTP/1.1 401 ")
+        (got,) = [line.partition(": ")[2] for line in answer.split("\r\n") if line.lower().startswith("x-request-id: ")]
+        assert re.fullmatch(r"[!-~]{1,128}", got)
+        assert kept is None or ([got.encode()] == sent) is kept
+        told.append(got)
+    for log in ('"event":"call"', '"logger":"envoy.access"'):
+        async with asyncio.timeout(20):
+            while True:  # Envoy writes its log now and then
+                logged = [json.loads(line)["request_id"] for line in gateway.said.splitlines() if log in line]
+                if set(told) <= set(logged):
+                    break
+                await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(("sent", "kept"), [("mine-2", True), ("two words", False), ("x" * 129, False), ("", False)])
+async def test_one_request_id_over_grpc(gateway: Gateway, sent: str, kept: bool) -> None:
+    """In the initial metadata and in the log, straight from the server as through Envoy."""
+    for address in (gateway.grpc, gateway.rest):
+        async with grpc.aio.insecure_channel(address) as channel:
+            stub: Any = models_pb2_grpc.ModelServiceStub(channel)
+            metadata = [("authorization", f"Bearer {KEY}"), ("x-request-id", sent)]
+            call = stub.ListModels(models_pb2.ListModelsRequest(), metadata=metadata)
+            await call
+            got = [value for name, value in await call.initial_metadata() if name == "x-request-id"]
+            assert len(set(got)) == 1
+            assert (got[0] == sent) is kept
+            assert f'"request_id":"{got[0]}"' in gateway.said
+
+
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 async def test_the_schemes_case_does_not_matter(gateway: Gateway, scheme: str) -> None:
     """As HTTP has it."""
@@ -135,6 +188,8 @@ async def test_a_large_request_passes_and_a_too_large_one_is_told(http: httpx2.A
         ("GET", "/nothing", 404, {"error", "message", "code"}),
         ("POST", "/", 404, {"error", "message", "code"}),
         ("GET", "/chat/completions", 405, {"detail", "error"}),
+        ("DELETE", "/chat/completions", 405, {"detail", "error"}),
+        ("PATCH", "/chat/completions?a=b", 405, {"detail", "error"}),
         ("DELETE", "/models", 405, {"detail", "error"}),
     ],
 )

@@ -339,8 +339,8 @@ async def test_a_caller_that_goes_away_ends_the_call(gateway: Edge) -> None:
 
 async def test_request_ids(gateway: Edge) -> None:
     """A caller's id is kept and given back; without one there is a new one. The server has it as well."""
-    async with gateway.chat(x_request_id="mine: 1/2") as answer:
-        assert answer.headers["x-request-id"] == "mine: 1/2" == gateway.servicer.metadata["x-request-id"]
+    async with gateway.chat(x_request_id="mine:1/2") as answer:
+        assert answer.headers["x-request-id"] == "mine:1/2" == gateway.servicer.metadata["x-request-id"]
     async with gateway.chat() as answer:
         assert answer.headers["x-request-id"] == gateway.servicer.metadata["x-request-id"] != ""
 
