@@ -6,6 +6,7 @@ The server and the gRPC client are imported by the commands that need them, as t
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import uvloop
@@ -27,10 +28,13 @@ from antiphon.banner import banner
 from antiphon.cli_keys import keys
 from antiphon.config import Config, ConfigError, LimitsConfig, ProviderConfig, database_url
 from antiphon.config_file import load
-from antiphon.console import ADDRESS, AddressOption, KeyOption, out, print_table, rpc_told, say
+from antiphon.console import ADDRESS, AddressOption, KeyOption, out, print_table, rpc_told, say, tell_failure
 from antiphon.launch import become_supervisor, plan, unusable_addresses
 from antiphon.routing import Router
 from antiphon.telemetry import log
+
+if TYPE_CHECKING:
+    import grpc
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 app.add_typer(keys, name="keys")
@@ -82,6 +86,9 @@ def _open_standard_streams() -> None:
     sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  # for as long as the process lives
     sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  # the same
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  # the same
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what a terminal of another encoding cannot show is no reason to end
 
 
 @app.command()
@@ -256,11 +263,19 @@ def chat(
     address: AddressOption = ADDRESS,
     key: KeyOption = "",
 ) -> None:
-    """Talk to a running gateway. The reply is shown as it comes."""
+    """Talk to a running gateway. The reply is shown as it comes; one that fails does not end a conversation."""
     from antiphon import terminal
 
+    def failed(error: grpc.aio.AioRpcError | None) -> None:
+        if error is None:
+            say("[bold red]error:[/] the line is not UTF-8.")
+        else:
+            tell_failure(error, address)
+
     with rpc_told(address):
-        asyncio.run(terminal.chat(address, key, " ".join(message or ()), model, system, out))
+        whole = asyncio.run(terminal.chat(address, key, " ".join(message or ()), model, system, out, failed))
+        if not whole and not sys.stdin.isatty():
+            raise typer.Exit(1)  # nobody was there to read it
 
 
 def _version(wanted: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from antiphon.console import ADDRESS, AddressOption, KeyOption
+from antiphon.console import ADDRESS, AddressOption, KeyOption, rpc_told
 
 keys = typer.Typer(no_args_is_help=True, help="API keys of a running gateway. Asks for an admin's key.")
 
@@ -43,7 +43,8 @@ def create(
         "daily_usd": daily_usd,
         "monthly_usd": monthly_usd,
     }
-    terminal_keys.create(address, key, name, owner, scope or [], model or [], days, quota)
+    with rpc_told(address):
+        terminal_keys.create(address, key, name, owner, scope or [], model or [], days, quota)
 
 
 @keys.command("list")
@@ -56,7 +57,8 @@ def list_(
     """List the keys, the newest first."""
     from antiphon import terminal_keys
 
-    terminal_keys.show(address, key, owner, revoked=revoked)
+    with rpc_told(address):
+        terminal_keys.show(address, key, owner, revoked=revoked)
 
 
 @keys.command()
@@ -64,7 +66,8 @@ def revoke(id_: IdArgument, address: AddressOption = ADDRESS, key: KeyOption = "
     """End a key for good: in force everywhere within two seconds."""
     from antiphon import terminal_keys
 
-    terminal_keys.revoke(address, key, id_)
+    with rpc_told(address):
+        terminal_keys.revoke(address, key, id_)
 
 
 @keys.command()
@@ -77,4 +80,5 @@ def rotate(
     """Give a key another secret. It is shown now, and never again."""
     from antiphon import terminal_keys
 
-    terminal_keys.rotate(address, key, id_, overlap)
+    with rpc_told(address):
+        terminal_keys.rotate(address, key, id_, overlap)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,6 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from antiphon.auth.keys import KEY_VARIABLE
+
+if TYPE_CHECKING:
+    import grpc
 
 ADDRESS = "127.0.0.1:50051"
 
@@ -29,10 +32,18 @@ class Unheard(Console):
 out = Console(highlight=False)
 err = Unheard(stderr=True, highlight=False)
 
+
+def _one_word(key: str) -> str:
+    key = key.strip()
+    if not (key.isascii() and key.isprintable()):
+        raise typer.BadParameter("a key has letters, digits and signs of ASCII, in one line")
+    return key
+
+
 AddressOption = Annotated[
     str, typer.Option(envvar="ANTIPHON_ADDRESS", help="The gRPC address of a running gateway, or its REST address.")
 ]
-KeyOption = Annotated[str, typer.Option(envvar=KEY_VARIABLE, help="Your API key.", show_default=False)]
+KeyOption = Annotated[str, typer.Option(envvar=KEY_VARIABLE, help="Your API key.", show_default=False, callback=_one_word)]
 
 
 def say(markup: str) -> None:
@@ -46,21 +57,31 @@ def print_table(table: Table) -> None:
     (out if out.is_terminal else Console(highlight=False, width=WIDE)).print(table)
 
 
+def tell_failure(error: grpc.aio.AioRpcError, address: str) -> None:
+    """What a running gateway answers to a command, or that it does not answer, in a line."""
+    import grpc
+
+    if error.code() is grpc.StatusCode.UNAVAILABLE and not error.initial_metadata() and not error.trailing_metadata():
+        # Said by the client itself: what answers sends metadata.
+        say(f"[bold red]error:[/] no gateway answers at {escape(address)}. Is it running? --address names another.")
+    else:
+        say(f"[bold red]{error.code().name}[/] from {escape(address)}: {escape(error.details() or '')}")
+    if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+        say(f"Set {KEY_VARIABLE}, or give --key.")
+
+
 @contextmanager
 def rpc_told(address: str) -> Iterator[None]:
-    """What a running gateway answers to a command, and that it does not answer, is told in a line."""
+    """A call that fails is told in a line, and ends the command."""
     import grpc
 
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.UNAVAILABLE and not error.initial_metadata() and not error.trailing_metadata():
-            # Said by the client itself: what answers sends metadata.
-            say(f"[bold red]error:[/] no gateway answers at {escape(address)}. Is it running? --address names another.")
-        else:
-            say(f"[bold red]{error.code().name}[/] from {escape(address)}: {escape(error.details() or '')}")
-        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-            say(f"Set {KEY_VARIABLE}, or give --key.")
+        tell_failure(error, address)
+        raise typer.Exit(1) from None
+    except UnicodeError:
+        say("[bold red]error:[/] what is to be sent is not UTF-8.")
         raise typer.Exit(1) from None
     except (KeyboardInterrupt, EOFError):
         out.print()

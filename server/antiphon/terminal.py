@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import grpc
 from rich.console import Console
@@ -29,26 +32,60 @@ async def models(address: str, key: str) -> list[models_pb2.Model]:
                 return found
 
 
-async def chat(address: str, key: str, message: str, model: str, system: str, out: Console) -> None:
-    """Says `message` and shows the reply; without one, goes on line by line until the input ends. Raises `grpc.aio.AioRpcError`."""
+Failed: TypeAlias = Callable[[grpc.aio.AioRpcError | None], None]
+
+
+async def chat(address: str, key: str, message: str, model: str, system: str, out: Console, failed: Failed) -> bool:
+    """Says `message` and shows the reply; without one, goes on line by line until the input ends.
+
+    Raises `grpc.aio.AioRpcError` and, for a text that is not UTF-8, `UnicodeError`. In a conversation neither ends it: `failed` is
+    told instead, with None for such a text, and what was said is left out of what follows. Returns whether nothing failed.
+    """
     messages: list[message_pb2.Message] = []
     if system:
         messages.append(_message(message_pb2.ROLE_SYSTEM, system))
     async with grpc.aio.insecure_channel(target(address)) as channel:
         stub = chat_pb2_grpc.ChatServiceStub(channel)
-        while True:
-            said = message or out.input("[bold cyan]you>[/] " if sys.stdin.isatty() else "")
-            if said.strip():
-                messages.append(_message(message_pb2.ROLE_USER, said))
-                request = chat_pb2.GenerateRequest(model=model, messages=messages)
-                reply = await _show(stub, request, key, out)
-                messages.append(_message(message_pb2.ROLE_ASSISTANT, reply))
-            if message:
-                return
+
+        async def turn(said: str) -> None:
+            request = chat_pb2.GenerateRequest(model=model, messages=[*messages, _message(message_pb2.ROLE_USER, said)])
+            reply = await _show(stub, request, key, out)
+            if reply:
+                messages.extend((request.messages[-1], _message(message_pb2.ROLE_ASSISTANT, reply)))
+
+        if message:
+            await turn(message)
+            return True
+        whole = True
+        for said in _lines(out):
+            try:
+                await turn(said)
+            except grpc.aio.AioRpcError as error:
+                whole = False
+                failed(error)
+            except UnicodeError:
+                whole = False
+                failed(None)
+        return whole
+
+
+def _lines(out: Console) -> Iterator[str]:
+    """What is said, until the input ends. A line that is not UTF-8 has half surrogates in it, which nothing else takes."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
+    while True:
+        try:
+            said = out.input("[bold cyan]you>[/] " if sys.stdin.isatty() else "")
+        except EOFError:
+            return
+        if said.strip():
+            yield said
 
 
 async def _show(stub: chat_pb2_grpc.ChatServiceStub, request: chat_pb2.GenerateRequest, key: str, out: Console) -> str:
+    """Shows the reply as it comes, and returns its text. Tool calls, whose pieces may come mixed, have a line each at the end."""
     pieces: list[str] = []
+    calls: dict[tuple[int, int], str] = {}
     try:
         async for answer in stub.StreamGenerate(request, metadata=metadata_of(key)):
             for event in answer.events:
@@ -59,13 +96,19 @@ async def _show(stub: chat_pb2_grpc.ChatServiceStub, request: chat_pb2.GenerateR
                         pieces.append(event.text.text)
                         out.print(event.text.text, end="", markup=False, soft_wrap=True)
                     case "refusal":
+                        pieces.append(event.refusal.text)
                         out.print(event.refusal.text, end="", style="yellow", markup=False, soft_wrap=True)
                     case "tool_call":
-                        out.print(event.tool_call.name + event.tool_call.arguments, end="", style="magenta", markup=False)
+                        call = event.tool_call
+                        begun = calls.setdefault((call.choice, call.index), f"{call.name}(")
+                        calls[call.choice, call.index] = begun + call.arguments
                     case _:
                         pass
     finally:
-        out.print()
+        if pieces or not calls:
+            out.print()
+        for written in calls.values():
+            out.print(f"{written})", style="magenta", markup=False, soft_wrap=True)
     return "".join(pieces)
 
 

@@ -1,4 +1,7 @@
-"""The API keys of a running gateway as seen from a terminal: a client of its AdminService."""
+"""The API keys of a running gateway as seen from a terminal: a client of its AdminService.
+
+All of it raises `grpc.aio.AioRpcError`, and `UnicodeError` for a text that is not UTF-8.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from google.protobuf import duration_pb2, timestamp_pb2
 from rich.markup import escape
 from rich.table import Table
 
-from antiphon.console import out, print_table, rpc_told
+from antiphon.console import out, print_table
 from antiphon.terminal import metadata_of, target
 from antiphon.v1 import admin_pb2, admin_pb2_grpc
 
@@ -73,8 +76,7 @@ def _ask(address: str, ask: Callable[[Any], Any]) -> Any:
         async with grpc.aio.insecure_channel(target(address)) as channel:
             return await ask(admin_pb2_grpc.AdminServiceStub(channel))
 
-    with rpc_told(address):
-        return asyncio.run(asked())
+    return asyncio.run(asked())
 
 
 def _show_secret(key: admin_pb2.Key, secret: str) -> None:
