@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,7 +27,7 @@ from antiphon.auth.keys import KEY_VARIABLE
 from antiphon.auth.secret import new_key
 from antiphon.banner import banner
 from antiphon.cli_keys import keys
-from antiphon.config import Config, ConfigError, LimitsConfig, ProviderConfig, database_url
+from antiphon.config import Config, ConfigError, KeyConfig, LimitsConfig, ProviderConfig, database_url
 from antiphon.config_file import load
 from antiphon.console import ADDRESS, AddressOption, KeyOption, out, print_table, rpc_told, say, tell_failure
 from antiphon.launch import become_supervisor, plan, unusable_addresses
@@ -196,7 +197,7 @@ def _settings(config: Config) -> dict[str, str]:
         "gRPC": config.grpc.listen,
         "REST": config.rest.listen,
         "workers": str(config.workers),
-        "keys": ", ".join(f"{key.name} (admin)" if key.admin else key.name for key in config.auth.keys)
+        "keys": ", ".join(map(_key, config.auth.keys))
         or (f"default (admin), in {KEY_VARIABLE}" if os.environ.get(KEY_VARIABLE, "").strip() else none),
         "tokens": ", ".join(f"{issuer.name}, signed by {issuer.issuer}" for issuer in config.auth.tokens) or "none",
         "database": database.update_query_dict(hidden).render_as_string(hide_password=True),
@@ -207,6 +208,19 @@ def _settings(config: Config) -> dict[str, str]:
         "guards": ", ".join(f"{guard.name} ({guard.kind}, {' and '.join(guard.on)})" for guard in config.guards) or "none",
         "log": f"{written.level}, to {written.file or 'standard error'}",
     }
+
+
+def _key(key: KeyConfig) -> str:
+    """A key, and what it may that is not usual."""
+    told = [
+        *(["admin"] if key.admin else []),
+        *([f"owner {key.owner}"] if key.owner else []),
+        *([f"scopes {' '.join(key.scopes)}"] if key.scopes else []),
+        *([f"models {' '.join(key.models)}"] if key.models else []),
+    ]
+    if key.expire_time is not None:
+        told.append(f"{'ended' if key.expire_time <= datetime.now(UTC) else 'until'} {key.expire_time:%Y-%m-%d %H:%M} UTC")
+    return f"{key.name} ({'; '.join(told)})" if told else key.name
 
 
 def _in_redis(limits: LimitsConfig) -> bool:

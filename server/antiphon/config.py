@@ -22,9 +22,9 @@ from pydantic import (
     model_validator,
 )
 
-from antiphon.config_values import Address, HeaderName, Headers
+from antiphon.config_values import Address, HeaderName, Headers, Name, Time
 from antiphon.config_words import dotted, mistakes
-from antiphon.principal import EVERYDAY, Quota, Scope
+from antiphon.principal import EVERYDAY, MAX_MODEL, MAX_MODELS, MAX_NAME, MAX_OWNER, Quota, Scope
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """The largest request and the largest single reply, at every layer: 32 MiB. `gateway/listeners.yaml` has the same figure."""
@@ -129,12 +129,21 @@ class QuotaConfig(_Section):
 
 
 class KeyConfig(_Section):
-    """One static API key of a caller."""
+    """One static API key of a caller. What it may is told in the words of `antiphon.v1.Key`, and bounded alike."""
 
-    name: str
+    name: Annotated[Name, Field(max_length=MAX_NAME)]
     key_env: str | None = None
     key_file: Path | None = None
+    owner: Annotated[Name, Field(max_length=MAX_OWNER)] | None = None
+    """Whose the conversations and the spending are. Unset: the name."""
     admin: bool = False
+    """Adds the scope of admins to the others."""
+    scopes: tuple[Scope, ...] = ()
+    """What it opens. None: everything but the scope of admins."""
+    models: tuple[Annotated[Name, Field(max_length=MAX_MODEL)], ...] = Field(default=(), max_length=MAX_MODELS)
+    """The models that may be asked: names, and patterns with `*`. None: all."""
+    expire_time: Time | None = None
+    """When it ends. A key that has ended is no mistake: the gateway has to start all the same."""
     limits: QuotaConfig = QuotaConfig()
     """Of this key. What is unset is as in `limits.per_key`."""
 
@@ -257,7 +266,8 @@ class AuthConfig(_Section):
             if len(set(found)) < len(found):
                 raise ValueError(f"tokens: two issuers have the same {what}")
         for issuer in self.tokens:
-            if issuer.owner_prefix is None and any(key.name.startswith(issuer.prefix) for key in self.keys):
+            unowned = (key.name for key in self.keys if key.owner is None)
+            if issuer.owner_prefix is None and any(name.startswith(issuer.prefix) for name in unowned):
                 raise ValueError(f"keys: a name that begins with {issuer.prefix!r} could be that of an owner of the issuer's")
         return self
 

@@ -1,9 +1,13 @@
-"""Values that settings have, checked: addresses, and headers. What is wrong with one is told as the end of a sentence. No I/O."""
+"""Values that settings have, checked: addresses, names, times and headers.
+
+What is wrong with one is told as the end of a sentence. No I/O.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Final
 
 from pydantic import AfterValidator
@@ -39,8 +43,26 @@ def _headers(values: Mapping[str, str]) -> Mapping[str, str]:
     return values
 
 
+def _storable(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be empty")
+    if "\0" in value:
+        raise ValueError("has a NUL character, which cannot be stored")
+    return value
+
+
+def _in_utc(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
 Address = Annotated[str, AfterValidator(_address)]
 """A host and a port."""
+
+Name = Annotated[str, AfterValidator(_storable)]
+"""What things are called in the database."""
+
+Time = Annotated[datetime, AfterValidator(_in_utc)]
+"""A time; in UTC where it does not say."""
 
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 """The name of a header that may be set."""

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from typing import Final
 
 from msgspec import Struct
+
+MAX_NAME: Final = 100
+MAX_OWNER: Final = 200
+MAX_MODELS: Final = 100
+MAX_MODEL: Final = 200
+"""Characters of a key's name and owner, models that it may name, and characters of each."""
 
 
 class Scope(StrEnum):
@@ -23,6 +31,11 @@ class Scope(StrEnum):
 
 EVERYDAY = frozenset({Scope.CHAT, Scope.HISTORY, Scope.PROXY, Scope.ENGINE})
 """Every scope but that of admins."""
+
+
+def everyday(scopes: Iterable[Scope]) -> tuple[Scope, ...]:
+    """The scopes that are meant: none named stands for all but that of admins."""
+    return tuple(sorted(set(scopes) or EVERYDAY))
 
 
 class Quota(Struct, frozen=True, omit_defaults=True):

@@ -10,13 +10,13 @@ from sqlalchemy import text
 from antiphon.auth import stored
 from antiphon.auth.audit import REFUSED, AuditLog, Event
 from antiphon.auth.caller import Origin
-from antiphon.auth.key_store import Grants, KeyStore, StoredKey, everyday
+from antiphon.auth.key_store import Grants, KeyStore, StoredKey
 from antiphon.auth.secret import new_key
 from antiphon.auth.stored import StoredKeys
 from antiphon.database.base import Database
 from antiphon.database.open import open_database
 from antiphon.errors import InvalidRequest, KeyNotFound, KeyRevoked, StoreUnavailable, Unauthenticated
-from antiphon.principal import EVERYDAY, Quota, Scope
+from antiphon.principal import EVERYDAY, Quota, Scope, everyday
 
 BOSS = Origin("static:boss", "request-1", "203.0.113.9")
 NOBODY = "01890000-0000-7000-8000-000000000000"

@@ -19,12 +19,8 @@ from antiphon.database.base import Database
 from antiphon.database.ids import is_id, new_id
 from antiphon.database.tables import api_keys
 from antiphon.errors import KeyNotFound, KeyRevoked
-from antiphon.principal import EVERYDAY, UNLIMITED, Principal, Quota, Scope
+from antiphon.principal import MAX_MODEL, MAX_NAME, MAX_OWNER, UNLIMITED, Principal, Quota, Scope
 
-MAX_NAME: Final = 100
-MAX_OWNER: Final = 200
-MAX_MODELS: Final = 100
-MAX_MODEL: Final = 200
 LONGEST_OVERLAP: Final = timedelta(days=7)
 
 _HINT: Final = 4
@@ -190,11 +186,6 @@ class KeyStore:
         """Takes note of when keys were last used, by id."""
         rows = [{"key": key, "time": clock.stored(time)} for key, time in sorted(uses.items())]
         await self._database.write(lambda connection: connection.execute(_USED, rows) and None)
-
-
-def everyday(scopes: Sequence[Scope]) -> tuple[Scope, ...]:
-    """The scopes that are meant: none named stands for all but that of admins."""
-    return tuple(sorted(set(scopes) or EVERYDAY))
 
 
 def _find(connection: Connection, key: str) -> StoredKey:

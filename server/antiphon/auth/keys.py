@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 
 from pydantic import SecretStr
 
 from antiphon.auth.secret import digest
-from antiphon.config import AuthConfig, ConfigError
-from antiphon.principal import EVERYDAY, UNLIMITED, Principal, Quota, Scope
+from antiphon.config import AuthConfig, ConfigError, KeyConfig
+from antiphon.errors import Unauthenticated
+from antiphon.principal import EVERYDAY, Principal, Scope, everyday
 
 KEY_VARIABLE = "ANTIPHON_KEY"
 """The environment variable that holds the only key, where the configuration names none."""
@@ -18,8 +20,16 @@ KEY_VARIABLE = "ANTIPHON_KEY"
 class KeyRing:
     """The keys that are good: an `Authenticator`."""
 
-    def __init__(self, keys: Iterable[tuple[Principal, SecretStr]]) -> None:
+    def __init__(
+        self,
+        keys: Iterable[tuple[Principal, SecretStr]],
+        ends: Mapping[str, datetime] | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """`ends` tells by `Principal.id` when a key ends that does."""
         self._principals = [(digest(key.get_secret_value()), principal) for principal, key in keys]
+        self._ends = ends or {}
+        self._clock = clock
 
     async def authenticate(self, credential: str) -> Principal | None:
         """See `Authenticator`. Every key is compared, each in constant time."""
@@ -28,6 +38,8 @@ class KeyRing:
         for known, principal in self._principals:
             if hmac.compare_digest(known, given):
                 found = principal
+        if found is not None and found.id in self._ends and self._clock() >= self._ends[found.id]:
+            raise Unauthenticated("The API key is not valid.")
         return found
 
 
@@ -38,13 +50,15 @@ def load_keys(auth: AuthConfig, environment: Mapping[str, str]) -> KeyRing:
     """
     if auth.keys:
         _refuse_twins(auth, environment)
-        return KeyRing((_principal(key.name, admin=key.admin, quota=key.limits.quota()), key.key(environment)) for key in auth.keys)
+        ends = {_id(key.name): key.expire_time for key in auth.keys if key.expire_time is not None}
+        return KeyRing([(_principal(key), key.key(environment)) for key in auth.keys], ends)
     key = environment.get(KEY_VARIABLE, "").strip()
     if not key and auth.tokens:
         return KeyRing(())
     if not key:
         raise ConfigError(f"auth.keys: no key; name one there, or set {KEY_VARIABLE}")
-    return KeyRing([(_principal("default", admin=True), SecretStr(key))])
+    default = Principal("default", owner="default", id=_id("default"), scopes=EVERYDAY | {Scope.ADMIN})
+    return KeyRing([(default, SecretStr(key))])
 
 
 def _refuse_twins(auth: AuthConfig, environment: Mapping[str, str]) -> None:
@@ -56,6 +70,12 @@ def _refuse_twins(auth: AuthConfig, environment: Mapping[str, str]) -> None:
         raise ConfigError("auth.keys: two of them are the same key, under different names")
 
 
-def _principal(name: str, *, admin: bool, quota: Quota = UNLIMITED) -> Principal:
-    scopes = EVERYDAY | {Scope.ADMIN} if admin else EVERYDAY
-    return Principal(name, owner=name, id=f"static:{name}", scopes=scopes, quota=quota)
+def _principal(key: KeyConfig) -> Principal:
+    scopes = frozenset(everyday(key.scopes)) | ({Scope.ADMIN} if key.admin else set())
+    return Principal(
+        key.name, owner=key.owner or key.name, id=_id(key.name), scopes=scopes, models=key.models, quota=key.limits.quota()
+    )
+
+
+def _id(name: str) -> str:
+    return f"static:{name}"

@@ -10,9 +10,9 @@ from google.protobuf import timestamp_pb2
 
 from antiphon.auth.audit import AuditLog, StoredEvent
 from antiphon.auth.caller import ORIGIN
-from antiphon.auth.key_store import LONGEST_OVERLAP, MAX_MODELS, Grants, KeyStore, StoredKey, everyday
+from antiphon.auth.key_store import LONGEST_OVERLAP, Grants, KeyStore, StoredKey
 from antiphon.errors import InvalidRequest, Violation
-from antiphon.principal import Quota, Scope
+from antiphon.principal import MAX_MODELS, Quota, Scope, everyday
 from antiphon.rpc.convert import time_to_proto
 from antiphon.rpc.request import INVALID, page_size, refuse, required
 from antiphon.v1 import admin_pb2, admin_pb2_grpc

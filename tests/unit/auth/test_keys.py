@@ -1,13 +1,16 @@
 """Static API keys."""
 
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
 import pytest
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from antiphon.auth.base import Authenticators, identify
 from antiphon.auth.keys import KeyRing, load_keys
 from antiphon.config import AuthConfig, ConfigError, KeyConfig
 from antiphon.errors import Unauthenticated
-from antiphon.principal import EVERYDAY, Principal, Scope
+from antiphon.principal import EVERYDAY, Principal, Quota, Scope
 from tests.unit.auth.signer import config
 
 DEV = Principal("dev", owner="dev", id="static:dev")
@@ -79,3 +82,77 @@ def test_a_key_of_two_lines_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         load_keys(AuthConfig(keys=(KeyConfig(name="a", key_env="K1"),)), {"K1": "sk-a\nsk-b"})
     assert "sk-a" not in str(caught.value)
+
+
+async def test_a_key_of_the_configuration_may_what_it_says() -> None:
+    """In the words of stored keys; without them, everything but what admins may, as its own owner."""
+    ci = KeyConfig(
+        name="ci",
+        key_env="CI",
+        owner="team",
+        scopes=("chat", "history"),
+        models=("gpt-4o*",),
+        limits={"daily_usd": 2},
+    )
+    auth = AuthConfig(
+        keys=(ci, KeyConfig(name="ops", key_env="OPS", scopes=("chat",), admin=True), KeyConfig(name="all", key_env="ALL"))
+    )
+    ring = load_keys(auth, {"CI": "k1", "OPS": "k2", "ALL": "k3"})
+    found = await ring.authenticate("k1")
+    assert found == Principal("ci", "team", "static:ci", frozenset({Scope.CHAT, Scope.HISTORY}), ("gpt-4o*",), Quota(daily_usd=2))
+    assert found.may_use("gpt-4o-mini")
+    assert not found.may_use("o3")
+    for key, scopes in (("k2", {Scope.CHAT, Scope.ADMIN}), ("k3", EVERYDAY)):
+        found = await ring.authenticate(key)
+        assert found is not None
+        assert found.scopes == scopes
+
+
+async def test_a_key_ends_when_it_is_said_to_end() -> None:
+    """To the moment, without a restart; a time without a zone is in UTC."""
+    end = datetime(2027, 1, 1, tzinfo=UTC)
+    now = end - timedelta(microseconds=1)
+    ring = KeyRing([(DEV, SecretStr("sk-dev")), (OPS, SecretStr("sk-ops"))], {DEV.id: end}, lambda: now)
+    assert await identify(ring, "Bearer sk-dev") == DEV
+    now = end
+    with pytest.raises(Unauthenticated):
+        await identify(Authenticators(ring, KeyRing([(OPS, SecretStr("sk-dev"))])), "Bearer sk-dev")
+    assert await identify(ring, "Bearer sk-ops") == OPS
+    for written in ("2027-01-01", "2027-01-01T00:00:00", "2027-01-01T02:00:00+02:00"):
+        assert KeyConfig(name="a", key_env="A", expire_time=written).expire_time == end
+    past = AuthConfig(keys=(KeyConfig(name="old", key_env="A", expire_time="2020-01-01"),))
+    with pytest.raises(Unauthenticated):
+        await load_keys(past, {"A": "k"}).authenticate("k")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": ""},
+        {"name": "x" * 101},
+        {"name": "a\0b"},
+        {"owner": ""},
+        {"owner": "x" * 201},
+        {"scopes": ["everything"]},
+        {"models": [""]},
+        {"models": ["x" * 201]},
+        {"models": ["x"] * 101},
+        {"expire_time": "soon"},
+        {"limits": {"daily_usd": -1}},
+        {"limits": {"daily_usd": float("inf")}},
+        {"quota": {}},
+    ],
+)
+def test_what_no_stored_key_could_be_is_refused(wrong: dict[str, Any]) -> None:
+    """The bounds are those of `AdminService`."""
+    with pytest.raises(ValidationError):
+        KeyConfig.model_validate({"name": "a", "key_env": "A", **wrong})
+
+
+def test_an_owner_of_an_issuers_is_not_named_by_chance() -> None:
+    """A key's name may not be like one; an owner that is spelt out is the operator's wish."""
+    with pytest.raises(ValidationError, match="corp:"):
+        AuthConfig(keys=(KeyConfig(name="corp:ann", key_env="A"),), tokens=(config(),))
+    assert (
+        AuthConfig(keys=(KeyConfig(name="robot", owner="corp:ann", key_env="A"),), tokens=(config(),)).keys[0].owner == "corp:ann"
+    )
