@@ -32,6 +32,7 @@ from antiphon.history.sql import SqlStore
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
+from antiphon.limits.report import UsageReport
 from antiphon.passthrough import Passthrough
 from antiphon.prices import Prices
 from antiphon.principal import Scope
@@ -186,7 +187,7 @@ class App:
         chats = assistant.AssistantServicer(self._chat, self._store, self._config.personas)
         proxies = proxy.ProxyServicer(self._passthrough, self._callers)
         clients = analytics.AnalyticsServicer(self._chat, self._contexts)
-        admin = AdminServicer(self._key_store, self._audit)
+        admin = AdminServicer(self._key_store, self._audit, UsageReport(self._database))
         measured = engine.EngineServicer(self._chat, self.router, self._callers, self._config.engine.own_key_providers)
         return [
             (_name(chat_pb2, "ChatService"), lambda s: chat_pb2_grpc.add_ChatServiceServicer_to_server(chat, s)),

@@ -270,6 +270,22 @@ def models(address: AddressOption = ADDRESS, key: KeyOption = "") -> None:
 
 
 @app.command()
+def usage(
+    first: Annotated[str, typer.Option("--from", metavar="DAY", help="As in 2026-11-01. None: the first of the month.")] = "",
+    last: Annotated[str, typer.Option("--to", metavar="DAY", help="The last day. None: today, in UTC.")] = "",
+    owner: Annotated[str, typer.Option(help="Only that of this owner.")] = "",
+    as_json: JsonOption = False,
+    address: AddressOption = ADDRESS,
+    key: KeyOption = "",
+) -> None:
+    """Show what was used, by day and owner: requests, tokens and USD. Asks for an admin's key."""
+    from antiphon import terminal_usage
+
+    with rpc_told(address):
+        terminal_usage.show(address, key, first, last, owner, as_json=as_json)
+
+
+@app.command()
 def chat(
     message: Annotated[list[str] | None, typer.Argument(help="What to say. None: a conversation, line by line.")] = None,
     model: Annotated[str, typer.Option("--model", "-m", help="The model. None: the gateway's default.")] = "",

@@ -39,7 +39,7 @@ def create(
     if days is not None:
         wanted.expire_time.FromDatetime(datetime.now(UTC) + timedelta(days=days))
     request = admin_pb2.CreateKeyRequest(key=wanted)
-    made: admin_pb2.CreateKeyResponse = _ask(address, lambda stub: stub.CreateKey(request, metadata=metadata_of(key)))
+    made: admin_pb2.CreateKeyResponse = ask(address, lambda stub: stub.CreateKey(request, metadata=metadata_of(key)))
     _show_secret(made.key, made.secret)
 
 
@@ -48,7 +48,7 @@ def show(address: str, key: str, owner: str, *, revoked: bool) -> None:
     table = Table("id", "name", "owner", "secret", "scopes", "models", "expires", "last used", "state")
     request = admin_pb2.ListKeysRequest(owner=owner, show_revoked=revoked)
     while True:
-        page: admin_pb2.ListKeysResponse = _ask(address, lambda stub: stub.ListKeys(request, metadata=metadata_of(key)))
+        page: admin_pb2.ListKeysResponse = ask(address, lambda stub: stub.ListKeys(request, metadata=metadata_of(key)))
         for found in page.keys:
             table.add_row(*map(escape, _row(found)))
         if not page.next_page_token:
@@ -60,21 +60,23 @@ def show(address: str, key: str, owner: str, *, revoked: bool) -> None:
 def revoke(address: str, key: str, id_: str) -> None:
     """Ends a key."""
     request = admin_pb2.RevokeKeyRequest(id=id_)
-    answer: admin_pb2.RevokeKeyResponse = _ask(address, lambda stub: stub.RevokeKey(request, metadata=metadata_of(key)))
+    answer: admin_pb2.RevokeKeyResponse = ask(address, lambda stub: stub.RevokeKey(request, metadata=metadata_of(key)))
     out.print(f"The key {escape(answer.key.name)} ({answer.key.id}) is revoked.", soft_wrap=True)
 
 
 def rotate(address: str, key: str, id_: str, overlap: float) -> None:
     """Gives a key another secret, and shows it; `overlap` is in hours."""
     request = admin_pb2.RotateKeyRequest(id=id_, overlap=duration_pb2.Duration(seconds=round(overlap * 3600)))
-    made: admin_pb2.RotateKeyResponse = _ask(address, lambda stub: stub.RotateKey(request, metadata=metadata_of(key)))
+    made: admin_pb2.RotateKeyResponse = ask(address, lambda stub: stub.RotateKey(request, metadata=metadata_of(key)))
     _show_secret(made.key, made.secret)
 
 
-def _ask(address: str, ask: Callable[[Any], Any]) -> Any:
+def ask(address: str, question: Callable[[Any], Any]) -> Any:
+    """What a running gateway's AdminService answers to `question`, which is given its stub."""
+
     async def asked() -> Any:
         async with grpc.aio.insecure_channel(target(address)) as channel:
-            return await ask(admin_pb2_grpc.AdminServiceStub(channel))
+            return await question(admin_pb2_grpc.AdminServiceStub(channel))
 
     return asyncio.run(asked())
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import re
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -12,6 +13,7 @@ from antiphon.auth.audit import AuditLog, StoredEvent
 from antiphon.auth.caller import ORIGIN
 from antiphon.auth.key_store import LONGEST_OVERLAP, Grants, KeyStore, StoredKey
 from antiphon.errors import InvalidRequest, Violation
+from antiphon.limits.report import DailyUse, UsageReport
 from antiphon.principal import MAX_MODELS, Quota, Scope, everyday
 from antiphon.rpc.convert import time_to_proto
 from antiphon.rpc.request import INVALID, page_size, refuse, required
@@ -29,15 +31,17 @@ _SCOPES: Final = {
     admin_pb2.SCOPE_ADMIN: Scope.ADMIN,
 }
 _PROTOS: Final = {scope: proto for proto, scope in _SCOPES.items()}
+_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _QUOTA: Final = ("requests_per_minute", "tokens_per_minute", "concurrent_streams", "daily_usd", "monthly_usd")
 
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
-    """Keys, and the audit log."""
+    """Keys, the audit log, and what was used."""
 
-    def __init__(self, keys: KeyStore, audit: AuditLog) -> None:
+    def __init__(self, keys: KeyStore, audit: AuditLog, report: UsageReport) -> None:
         self._keys = keys
         self._audit = audit
+        self._report = report
 
     async def CreateKey(self, request: admin_pb2.CreateKeyRequest, context: Context) -> admin_pb2.CreateKeyResponse:
         """The key with its secret."""
@@ -85,6 +89,43 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             size=request.page_size or A_PAGE, token=request.page_token, actor=request.actor, action=request.action
         )
         return admin_pb2.ListAuditEventsResponse(events=map(_event, page.events), next_page_token=page.next_token)
+
+    async def GetUsage(self, request: admin_pb2.GetUsageRequest, context: Context) -> admin_pb2.GetUsageResponse:
+        """One page."""
+        refuse(page_size(request.page_size))
+        first, last = _days(request)
+        page = await self._report.page(first, last, size=request.page_size or A_PAGE, token=request.page_token, owner=request.owner)
+        return admin_pb2.GetUsageResponse(days=map(_use, page.uses), next_page_token=page.next_token)
+
+
+def _days(request: admin_pb2.GetUsageRequest) -> tuple[date, date]:
+    """The first day and the last. Raises `InvalidRequest`."""
+    last = _day("last_day", request.last_day) if request.last_day else datetime.now(UTC).date()
+    first = _day("first_day", request.first_day) if request.first_day else last.replace(day=1)
+    if first > last:
+        raise InvalidRequest(INVALID, (Violation(("last_day",), "must not be before first_day"),))
+    return first, last
+
+
+def _day(field: str, written: str) -> date:
+    try:
+        if _DAY.fullmatch(written):
+            return date.fromisoformat(written)
+    except ValueError:
+        pass  # such as the 31st of February
+    raise InvalidRequest(INVALID, (Violation((field,), "must be a day, as in 2026-11-25"),))
+
+
+def _use(use: DailyUse) -> admin_pb2.DailyUsage:
+    return admin_pb2.DailyUsage(
+        day=use.day.isoformat(),
+        owner=use.owner,
+        requests=use.requests,
+        prompt_tokens=use.prompt_tokens,
+        completion_tokens=use.completion_tokens,
+        cost_usd=use.cost_usd,
+        unpriced_requests=use.unpriced,
+    )
 
 
 def _expires(key: admin_pb2.Key) -> datetime | None:

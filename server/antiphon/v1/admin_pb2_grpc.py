@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """API keys, and what was done with them. For admins: every other caller gets PERMISSION_DENIED.
+    """API keys, what was done with them, and what was used. For admins: every other caller gets PERMISSION_DENIED.
 
     A key is shown once, when it is made; what is stored is its SHA-256. A revocation, an expiry and a rotation are in force on every
     worker and replica within two seconds. Keys of the configuration file are not listed here, and cannot be changed here.
@@ -73,10 +73,15 @@ class AdminServiceStub:
                 request_serializer=antiphon_dot_v1_dot_admin__pb2.ListAuditEventsRequest.SerializeToString,
                 response_deserializer=antiphon_dot_v1_dot_admin__pb2.ListAuditEventsResponse.FromString,
                 _registered_method=True)
+        self.GetUsage = channel.unary_unary(
+                '/antiphon.v1.AdminService/GetUsage',
+                request_serializer=antiphon_dot_v1_dot_admin__pb2.GetUsageRequest.SerializeToString,
+                response_deserializer=antiphon_dot_v1_dot_admin__pb2.GetUsageResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
-    """API keys, and what was done with them. For admins: every other caller gets PERMISSION_DENIED.
+    """API keys, what was done with them, and what was used. For admins: every other caller gets PERMISSION_DENIED.
 
     A key is shown once, when it is made; what is stored is its SHA-256. A revocation, an expiry and a rotation are in force on every
     worker and replica within two seconds. Keys of the configuration file are not listed here, and cannot be changed here.
@@ -131,6 +136,18 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetUsage(self, request, context):
+        """Tells what was used: one entry for each day and owner that used something, the newest day first, and in a day the owners in
+        order. Days are those of UTC. Every server writes what was used every five seconds, and what is not written yet is not told.
+        Reading it is not recorded in the audit log, as reading anything else is not.
+
+        Errors: INVALID_ARGUMENT INVALID_REQUEST for a day that no calendar has, a range that ends before it begins, or a page token
+        that is not of this list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -164,6 +181,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=antiphon_dot_v1_dot_admin__pb2.ListAuditEventsRequest.FromString,
                     response_serializer=antiphon_dot_v1_dot_admin__pb2.ListAuditEventsResponse.SerializeToString,
             ),
+            'GetUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUsage,
+                    request_deserializer=antiphon_dot_v1_dot_admin__pb2.GetUsageRequest.FromString,
+                    response_serializer=antiphon_dot_v1_dot_admin__pb2.GetUsageResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'antiphon.v1.AdminService', rpc_method_handlers)
@@ -173,7 +195,7 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """API keys, and what was done with them. For admins: every other caller gets PERMISSION_DENIED.
+    """API keys, what was done with them, and what was used. For admins: every other caller gets PERMISSION_DENIED.
 
     A key is shown once, when it is made; what is stored is its SHA-256. A revocation, an expiry and a rotation are in force on every
     worker and replica within two seconds. Keys of the configuration file are not listed here, and cannot be changed here.
@@ -336,6 +358,33 @@ class AdminService:
             '/antiphon.v1.AdminService/ListAuditEvents',
             antiphon_dot_v1_dot_admin__pb2.ListAuditEventsRequest.SerializeToString,
             antiphon_dot_v1_dot_admin__pb2.ListAuditEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/antiphon.v1.AdminService/GetUsage',
+            antiphon_dot_v1_dot_admin__pb2.GetUsageRequest.SerializeToString,
+            antiphon_dot_v1_dot_admin__pb2.GetUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,7 +13,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """API keys, and what was done with them. For admins: every other caller gets PERMISSION_DENIED.
+    """API keys, what was done with them, and what was used. For admins: every other caller gets PERMISSION_DENIED.
 
     A key is shown once, when it is made; what is stored is its SHA-256. A revocation, an expiry and a rotation are in force on every
     worker and replica within two seconds. Keys of the configuration file are not listed here, and cannot be changed here.
@@ -40,9 +40,17 @@ class AdminServiceStub:
     """
     ListAuditEvents: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListAuditEventsRequest, _admin_pb2.ListAuditEventsResponse]
     """Lists the audit log, the newest first: what admins did, and which calls were refused."""
+    GetUsage: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetUsageRequest, _admin_pb2.GetUsageResponse]
+    """Tells what was used: one entry for each day and owner that used something, the newest day first, and in a day the owners in
+    order. Days are those of UTC. Every server writes what was used every five seconds, and what is not written yet is not told.
+    Reading it is not recorded in the audit log, as reading anything else is not.
+
+    Errors: INVALID_ARGUMENT INVALID_REQUEST for a day that no calendar has, a range that ends before it begins, or a page token
+    that is not of this list.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """API keys, and what was done with them. For admins: every other caller gets PERMISSION_DENIED.
+    """API keys, what was done with them, and what was used. For admins: every other caller gets PERMISSION_DENIED.
 
     A key is shown once, when it is made; what is stored is its SHA-256. A revocation, an expiry and a rotation are in force on every
     worker and replica within two seconds. Keys of the configuration file are not listed here, and cannot be changed here.
@@ -103,5 +111,19 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_admin_pb2.ListAuditEventsRequest, _abc.Awaitable[_admin_pb2.ListAuditEventsResponse]],
     ) -> _abc.Awaitable[_admin_pb2.ListAuditEventsResponse]:
         """Lists the audit log, the newest first: what admins did, and which calls were refused."""
+
+    @_abc_1.abstractmethod
+    def GetUsage(
+        self,
+        request: _admin_pb2.GetUsageRequest,
+        context: _aio.ServicerContext[_admin_pb2.GetUsageRequest, _abc.Awaitable[_admin_pb2.GetUsageResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.GetUsageResponse]:
+        """Tells what was used: one entry for each day and owner that used something, the newest day first, and in a day the owners in
+        order. Days are those of UTC. Every server writes what was used every five seconds, and what is not written yet is not told.
+        Reading it is not recorded in the audit log, as reading anything else is not.
+
+        Errors: INVALID_ARGUMENT INVALID_REQUEST for a day that no calendar has, a range that ends before it begins, or a page token
+        that is not of this list.
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _aio.Server) -> None: ...

@@ -1,0 +1,137 @@
+"""What was used, as admins read it and nobody else does."""
+
+import asyncio
+import json
+import os
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+import httpx2
+import pytest
+import pytest_asyncio
+
+from antiphon.v1 import admin_pb2, admin_pb2_grpc
+from tests.e2e.conftest import KEY, Gateway
+from tests.odd_upstream import OddUpstream, answer
+
+ADMIN = (("authorization", f"Bearer {KEY}"),)
+REPLY = {
+    "id": "c",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "odd-priced",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100},
+}
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def spent(admin_gateway: Gateway, upstream: OddUpstream) -> dict[str, str]:
+    """The secrets of two owners who have each made calls, by owner."""
+    upstream.script("odd-priced", [answer(REPLY)])
+    secrets = {}
+
+    async def requests(stub: Any, owner: str) -> int:
+        page = await stub.GetUsage(admin_pb2.GetUsageRequest(owner=owner, first_day="2026-01-01"), metadata=ADMIN)
+        return sum(day.requests for day in page.days)
+
+    async with grpc.aio.insecure_channel(admin_gateway.grpc) as channel:
+        stub: Any = admin_pb2_grpc.AdminServiceStub(channel)
+        for owner, calls in (("spender", 3), ("miser", 1)):
+            before = await requests(stub, owner)
+            key = admin_pb2.Key(name=owner, owner=owner)
+            made = await stub.CreateKey(admin_pb2.CreateKeyRequest(key=key), metadata=ADMIN)
+            secrets[owner] = made.secret
+            async with httpx2.AsyncClient(trust_env=False, headers={"authorization": f"Bearer {made.secret}"}) as http:
+                for _ in range(calls):
+                    body = {"model": "odd-priced", "messages": [{"role": "user", "content": "Hi"}]}
+                    assert (await http.post(f"{admin_gateway.url}/chat/completions", json=body)).status_code == 200
+            async with asyncio.timeout(20):
+                while await requests(stub, owner) < before + calls:  # it is written now and then
+                    await asyncio.sleep(0.1)
+    return secrets
+
+
+async def antiphon(gateway: Gateway, *words: str, key: str = KEY, code: int = 0) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "antiphon", *words),
+        env={"PATH": os.environ["PATH"], "ANTIPHON_ADDRESS": gateway.grpc, "ANTIPHON_KEY": key},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == code, said.decode()
+    return said.decode()
+
+
+async def test_what_was_used_is_read_by_admins_alone(admin_gateway: Gateway, spent: dict[str, str]) -> None:
+    """Requests, tokens and USD by day and owner, page by page; an owner may not even read its own."""
+    async with grpc.aio.insecure_channel(admin_gateway.grpc) as channel:
+        stub: Any = admin_pb2_grpc.AdminServiceStub(channel)
+        page = await stub.GetUsage(admin_pb2.GetUsageRequest(owner="spender"), metadata=ADMIN)
+        used = page.days[0]
+        assert abs(datetime.fromisoformat(f"{used.day}T12:00+00:00") - datetime.now(UTC)) < timedelta(days=2)
+        tokens = (used.prompt_tokens, used.completion_tokens)
+        assert (used.owner, *tokens, used.unpriced_requests) == ("spender", 1000 * used.requests, 100 * used.requests, 0)
+        assert used.cost_usd == pytest.approx(used.requests * 0.002)
+        found: list[str] = []
+        request = admin_pb2.GetUsageRequest(page_size=1)
+        while True:
+            page = await stub.GetUsage(request, metadata=ADMIN)
+            found += [day.owner for day in page.days]
+            request.page_token = page.next_page_token
+            if not page.next_page_token:
+                break
+        assert {"spender", "miser"} <= set(found)
+        for secret, code in (
+            (spent["miser"], "PERMISSION_DENIED"),
+            (spent["spender"], "PERMISSION_DENIED"),
+            ("", "UNAUTHENTICATED"),
+        ):
+            metadata = (("authorization", f"Bearer {secret}"),) if secret else ()
+            for owner in ("", "spender"):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await stub.GetUsage(admin_pb2.GetUsageRequest(owner=owner), metadata=metadata)
+                assert caught.value.code().name == code
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"first_day": "2026-13-01"},
+        {"first_day": "20261101"},
+        {"last_day": "2026-W44-1"},
+        {"last_day": "tomorrow"},
+        {"last_day": "\u0662\u0660\u0662\u0666-11-01"},
+        {"first_day": "2026-11-02", "last_day": "2026-11-01"},
+        {"page_size": 1001},
+        {"page_size": -1},
+        {"page_token": "x"},
+    ],
+)
+async def test_bad_wishes_are_refused(admin_gateway: Gateway, wrong: dict[str, Any]) -> None:
+    """With the field at fault."""
+    async with grpc.aio.insecure_channel(admin_gateway.grpc) as channel:
+        stub: Any = admin_pb2_grpc.AdminServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.GetUsage(admin_pb2.GetUsageRequest(**wrong), metadata=ADMIN)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_usage_from_the_terminal(admin_gateway: Gateway, spent: dict[str, str]) -> None:
+    """A table with its sum, or JSON; and what is wrong is told in a line."""
+    shown = await antiphon(admin_gateway, "usage", "--owner", "spender")
+    row = next(line for line in shown.splitlines() if "spender" in line)
+    total = next(line for line in shown.splitlines() if "total" in line)
+    assert row.split("│")[3:] == total.split("│")[3:]
+    read = json.loads(await antiphon(admin_gateway, "usage", "--json", "--owner", "spender"))
+    assert set(read["days"][0]) == {
+        *("day", "owner", "requests", "prompt_tokens", "completion_tokens", "cost_usd", "unpriced_requests")
+    }
+    assert json.loads(await antiphon(admin_gateway, "usage", "--json", "--from", "2020-01-01", "--to", "2020-01-02")) == {
+        "days": []
+    }
+    assert "INVALID_ARGUMENT" in await antiphon(admin_gateway, "usage", "--from", "soon", code=1)
+    assert "PERMISSION_DENIED" in await antiphon(admin_gateway, "usage", key=spent["miser"], code=1)
