@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from antiphon.config_values import Address, HeaderName, Headers, Name, Time
+from antiphon.config_values import Address, HeaderName, Headers, Name, OneOrMore, Time
 from antiphon.config_words import dotted, mistakes
 from antiphon.principal import EVERYDAY, MAX_MODEL, MAX_MODELS, MAX_NAME, MAX_OWNER, Quota, Scope
 
@@ -181,8 +181,11 @@ class IssuerConfig(_Section):
     """How it is spoken of, and what the ids and owners of its callers begin with: it stays when the issuer moves."""
     issuer: str = Field(min_length=1)
     """What `iss` is, to the letter. With discovery, the URL to which `/.well-known/openid-configuration` is added."""
-    audience: Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v), Field(min_length=1)]
+    audience: OneOrMore = ()
     """`aud` has to have one of these."""
+    client_ids: OneOrMore = ()
+    """For issuers whose access tokens have no `aud`, such as AWS Cognito: `client_id` has to be one of these then, and `token_use`
+    has to be `access`. A token that has an `aud` is held against `audience` alone."""
     algorithms: tuple[SharedAlgorithm | PublicAlgorithm, ...] = ()
     """Unset: HS256 with a secret, else every one of `PUBLIC_ALGORITHMS`."""
     secret_env: str | None = None
@@ -218,6 +221,8 @@ class IssuerConfig(_Section):
     def _fits(self) -> IssuerConfig:
         if sum(source is not None for source in (self.secret_env, self.secret_file, self.jwks_url, self.jwks_file)) > 1:
             raise ValueError("takes one of secret_env, secret_file, jwks_url and jwks_file; with none, discovery")
+        if not self.audience and not self.client_ids:
+            raise ValueError("needs audience or client_ids: or tokens for anybody else would be good here")
         # Never both kinds: a public key would do as a secret then.
         if any((algorithm in get_args(SharedAlgorithm)) is not self.shared for algorithm in self.algorithms):
             raise ValueError("algorithms: HS256 and its like are for a secret, and nothing else is")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FRAMING: Final = frozenset({"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"})
@@ -60,6 +60,9 @@ Address = Annotated[str, AfterValidator(_address)]
 
 Name = Annotated[str, AfterValidator(_storable)]
 """What things are called in the database."""
+
+OneOrMore = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
+"""Texts, of which one may be written without a list."""
 
 Time = Annotated[datetime, AfterValidator(_in_utc)]
 """A time; in UTC where it does not say."""

@@ -49,8 +49,9 @@ _TYPES: Final = ("jwt", "at+jwt", "application/at+jwt")
 """What `typ` may be, if it is there: what was made for another end, such as a logout, is no access token (RFC 8725, 3.11)."""
 
 _USES: Final = ("token_use", "token_type", "typ")
-_OTHER_USES: Final = ("refresh", "refresh_token", "offline", "logout")
-"""Claims in which issuers say what a token is for, and what no access token says there: some sign refresh tokens alike."""
+_OTHER_USES: Final = ("refresh", "refresh_token", "offline", "logout", "id", "id_token")
+"""Claims in which issuers say what a token is for, and what no access token says there: some sign refresh tokens alike, and an ID
+token is for the client that asked for it, and for nobody else."""
 
 _log = structlog.get_logger(__name__)
 
@@ -89,7 +90,7 @@ class Tokens:
     def _meant(self, said: Mapping[str, Any]) -> Issuer | None:
         name = said.get("iss")
         issuer = self._issuers.get(name) if isinstance(name, str) else None
-        return issuer if issuer is not None and issuer.is_meant_by(said.get("aud")) else None
+        return issuer if issuer is not None and issuer.is_meant_by(said) else None
 
     def _remember(self, digest: bytes, principal: Principal, until: float) -> None:
         self._verified.pop(digest, None)  # so that the newest comes last
@@ -105,21 +106,28 @@ class Issuer:
         self._name = config.name
         self._keys = keys
         self._audience = frozenset(config.audience)
+        self._clients = frozenset(config.client_ids)
         self._registry = _Algorithms(config.accepted)
         self._mapping = ClaimMapping(config)
-        self._claims = JWTClaimsRegistry(
-            now=lambda: int(clock()),
-            leeway=config.leeway,
-            iss={"essential": True, "value": config.issuer},
-            aud={"essential": True, "values": list(config.audience)},
-            exp={"essential": True},
-            sub={"essential": True},
-        )
 
-    def is_meant_by(self, audience: Any) -> bool:
-        """Whether an `aud` claim names this gateway."""
-        named = audience if isinstance(audience, list) else [audience]
-        if any(isinstance(entry, str) and entry in self._audience for entry in named):
+        def rules(**own: Any) -> JWTClaimsRegistry:
+            return JWTClaimsRegistry(
+                now=lambda: int(clock()),
+                leeway=config.leeway,
+                iss={"essential": True, "value": config.issuer},
+                exp={"essential": True},
+                sub={"essential": True},
+                **own,
+            )
+
+        self._for_audience = rules(aud={"essential": True, "values": list(config.audience)})
+        self._for_client = rules(client_id={"essential": True, "values": list(config.client_ids)})
+
+    def is_meant_by(self, claims: Mapping[str, Any]) -> bool:
+        """Whether `aud` names this gateway; or, of a token that has none, `client_id` one of its clients."""
+        audience = claims.get("aud")
+        named, known = ([claims.get("client_id")], self._clients) if audience is None else (audience, self._audience)
+        if any(isinstance(entry, str) and entry in known for entry in (named if isinstance(named, list) else [named])):
             return True
         _log.info("token_not_for_this_gateway", issuer=self._name)
         return False
@@ -143,7 +151,10 @@ class Issuer:
             self._refuse("unknown_key")
         try:
             claims: dict[str, Any] = orjson.loads(self._payload(token, keys))
-            self._claims.validate(claims)
+            by_client = claims.get("aud") is None and bool(self._clients)
+            (self._for_client if by_client else self._for_audience).validate(claims)
+            if by_client and claims.get("token_use") != "access":  # here and not in the rules, which take a list that has it
+                self._refuse("other_use")
             if any(str(claims.get(use)).lower() in _OTHER_USES for use in _USES):
                 self._refuse("other_use")
             return self._mapping.principal(claims), float(claims["exp"])

@@ -181,11 +181,72 @@ async def test_one_audience_of_several_is_enough(aud: Any) -> None:
         {"token_type": "refresh_token"},
         {"typ": "Refresh"},
         {"typ": "Offline"},
+        {"token_use": "id"},
+        {"typ": "ID"},
     ],
 )
 async def test_claims_that_are_not_right_are_refused(wrong: dict[str, Any]) -> None:
     """Though they are signed by the issuer: wrong issuer, audience, times, subject."""
     await refused(tokens(published()), sign(claims(**wrong)))
+
+
+COGNITO: dict[str, Any] = {"aud": None, "client_id": "app-1", "token_use": "access", "scope": "aws.cognito.signin.user.admin"}
+
+
+async def test_a_token_without_an_audience_is_good_by_its_client() -> None:
+    """An access token as AWS Cognito signs it, where the configuration names the client; one with an audience is good beside it."""
+    assert await tokens(published(), audience=[], client_ids=["app-0", "app-1"]).authenticate(sign(claims(**COGNITO))) == ANN
+    assert await tokens(published(), audience=[], client_ids="app-1").authenticate(sign(claims(**COGNITO), typ=None)) == ANN
+    both = tokens(published(), client_ids=["app-1"])
+    assert await both.authenticate(sign(claims(**COGNITO))) == ANN
+    assert await both.authenticate(sign(claims())) == ANN
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"client_id": "app-2"},
+        {"client_id": "APP-1"},
+        {"client_id": "app-1 "},
+        {"client_id": None},
+        {"client_id": ""},
+        {"client_id": ["app-1"]},
+        {"client_id": {"app-1": 1}},
+        {"client_id": None, "azp": "app-1"},
+        {"token_use": "id"},
+        {"token_use": "Access"},
+        {"token_use": None},
+        {"token_use": ["access"]},
+        {"token_use": "refresh"},
+        # An ID token as Cognito signs it; and one that tries to be both.
+        {"client_id": None, "token_use": "id", "aud": "app-1"},
+        {"token_use": "id", "aud": "app-1"},
+        # For somebody else: an audience is never passed over.
+        {"aud": "https://other.test"},
+        {"aud": "app-1"},
+        {"aud": ["app-1"]},
+        {"aud": ""},
+        {"aud": []},
+        {"aud": {}},
+        {"aud": 0},
+        {"aud": False},
+        {"iss": "https://evil.test"},
+        {"exp": at(-31)},
+        {"sub": None},
+    ],
+)
+@pytest.mark.parametrize("audience", [[], [AUDIENCE]], ids=["clients alone", "audience too"])
+async def test_a_token_of_another_client_is_refused(wrong: dict[str, Any], audience: list[str]) -> None:
+    """Though the issuer signed it: another client, an ID or refresh token in place of an access token, another's audience."""
+    await refused(tokens(published(), audience=audience, client_ids=["app-1"]), sign(claims(**COGNITO | wrong)))
+
+
+async def test_without_client_ids_an_audience_is_needed() -> None:
+    """Whatever the token says of its client."""
+    await refused(tokens(published()), sign(claims(**COGNITO)))
+    await refused(tokens(published()), sign(claims(**COGNITO | {"client_id": AUDIENCE})))
+    forged = sign(claims(**COGNITO), "rsa-2", kid="rsa-1")
+    await refused(tokens(published(), audience=[], client_ids=["app-1"]), forged)
 
 
 async def test_clocks_may_be_apart_by_the_leeway() -> None:
@@ -494,6 +555,8 @@ def test_an_issuer_is_a_good_one() -> None:
     """One source of keys, algorithms that go with it, an audience, no admin by default, names and owners that are its own."""
     for wrong in (
         {"audience": []},
+        {"audience": [], "client_ids": []},
+        {"audience": [], "client_ids": [""]},
         {"name": "a:b"},
         {"name": ""},
         {"issuer": ""},
