@@ -115,6 +115,37 @@ async def test_a_failure_before_the_first_byte_is_a_status(
     assert response.headers["x-request-id"]
 
 
+SPENT = {"error": {"message": "x", "type": "insufficient_quota", "code": "insufficient_quota"}}
+AGAIN = {"error": {"message": "x", "type": "requests", "code": "rate_limit_exceeded"}}
+
+# What a provider answers: our status, our gRPC code, and whether a retry is worth it.
+RETRIES: dict[str, tuple[bytes, int, str, bool]] = {
+    "a rate limit": (answer(AGAIN, "429 Too Many Requests"), 429, "RESOURCE_EXHAUSTED", True),
+    "a quota that is used up": (answer(SPENT, "429 Too Many Requests"), 429, "RESOURCE_EXHAUSTED", False),
+    "a redirect": (answer(b"", "307 Temporary Redirect", "text/html", "location: /v2"), 502, "FAILED_PRECONDITION", False),
+    "a teapot": (answer(b"", "418 I'm a teapot"), 502, "FAILED_PRECONDITION", False),
+    "no money": (answer(ERROR, "402 Payment Required"), 502, "FAILED_PRECONDITION", False),
+    "a refused key": (answer(ERROR, "401 Unauthorized"), 502, "FAILED_PRECONDITION", False),
+    "a forbidden key": (answer(ERROR, "403 Forbidden"), 502, "FAILED_PRECONDITION", False),
+    "overload": (answer(ERROR, "503 Service Unavailable"), 502, "UNAVAILABLE", True),
+}
+
+
+@pytest.mark.parametrize("name", RETRIES)
+async def test_a_retry_is_asked_for_where_it_is_worth_it(
+    name: str, http: httpx2.AsyncClient, channel: grpc.aio.Channel, upstream: OddUpstream
+) -> None:
+    """`x-should-retry: false` and a code that clients do not try again, where the provider would say the same once more."""
+    step, status, code, retry = RETRIES[name]
+    upstream.script("odd-x", [step])
+    response = await http.post("/chat/completions", json=asking("odd-x", stream=False))
+    assert (response.status_code, response.headers.get("x-should-retry")) == (status, None if retry else "false")
+    assert status != 429 or int(response.headers["retry-after"]) >= 1
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await chat_pb2_grpc.ChatServiceStub(channel).Generate(asked("odd-x"), metadata=METADATA)
+    assert caught.value.code().name == code
+
+
 @pytest.mark.parametrize("name", LATE)
 async def test_a_failure_after_the_first_byte_is_an_event(
     name: str, http: httpx2.AsyncClient, channel: grpc.aio.Channel, upstream: OddUpstream
