@@ -1,7 +1,8 @@
 """Reads a configuration: the YAML file, and the environment variables over it.
 
 `ANTIPHON_` and the path of a setting, joined by `__`, override the file: `ANTIPHON_REST__LISTEN=127.0.0.1:9000`. A list, a mapping
-or a whole section is JSON there. What is misspelt is refused, in the file and in the environment alike.
+or a whole section is JSON there, and takes the place of the file's. What is misspelt is refused, in the file and in the environment
+alike.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Conf
     raw = {} if path is None else _read(path)
     variables = {name: value for name, value in environment.items() if name.startswith(PREFIX) and not _is_other(name)}
     strangers = []
-    for name, value in variables.items():
+    for name, value in sorted(variables.items()):  # a section comes before what is in it
         steps = _steps(name)
         if steps[0] in Config.model_fields:
             _put(raw, name, steps, value)
@@ -130,9 +131,10 @@ def _put(raw: dict[str, Any], name: str, steps: list[str], value: str) -> None:
 
 
 def _variable(variables: Mapping[str, str], setting: tuple[str | int, ...]) -> str | None:
-    """The variable that sets it, or the section that it is in."""
-    names = (PREFIX + "__".join(map(str, setting[:end])).upper() for end in range(len(setting), 0, -1))
-    return next((name for name in names if name in variables), None)
+    """The variable that sets it, or the section that it is in; or else one that takes it for a section."""
+    names = [PREFIX + "__".join(map(str, setting[:end])).upper() for end in range(len(setting), 0, -1)]
+    found = next((name for name in names if name in variables), None)
+    return found or next((name for name in variables if names and name.startswith(f"{names[0]}__")), None)
 
 
 def _named(settings: Any) -> Iterator[str]:

@@ -58,6 +58,13 @@ def test_the_environment_can_set_everything(tmp_path: Path) -> None:
     assert config.log.level == "debug"
 
 
+def test_a_section_in_json_takes_the_place_of_the_files(tmp_path: Path) -> None:
+    """And a variable of its own overrides what is in it, whichever is set first."""
+    environment = {"ANTIPHON_LIMITS__DRAIN": "3", "ANTIPHON_LIMITS": '{"drain": 9, "redis_timeout": 2}'}
+    limits = written(tmp_path, "limits: {request_timeout: 7}", environment).limits
+    assert (limits.drain, limits.redis_timeout, limits.request_timeout) == (3, 2, 600)
+
+
 def test_a_section_that_stands_twice_is_overridden_once(tmp_path: Path) -> None:
     """An alias of YAML is no second name for the same setting."""
     text = "limits: {per_key: &q {daily_usd: 1}, per_owner: *q}"
@@ -123,6 +130,7 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
         ("ANTIPHON_WROKERS", "2", "ANTIPHON_WROKERS: there is no such setting; is ANTIPHON_WORKERS meant?"),
         ("ANTIPHON_LIMITS_DRAIN", "2", "ANTIPHON_LIMITS_DRAIN: there is no such setting; is ANTIPHON_LIMITS__DRAIN meant?"),
         ("ANTIPHON_LIMITS__DRIAN", "2", "ANTIPHON_LIMITS__DRIAN: limits.drian: there is no such setting; is drain meant?"),
+        ("ANTIPHON_WORKERS__X", "1", "ANTIPHON_WORKERS__X: workers: must be a whole number"),
         ("ANTIPHON_WORKERS", "two", "ANTIPHON_WORKERS: workers: must be a whole number"),
         ("ANTIPHON_GRPC__LISTEN", "here", 'ANTIPHON_GRPC__LISTEN: grpc.listen: must be "host:port", such as "127.0.0.1:8080"'),
         ("ANTIPHON_PROXY__ALLOW", "https://a", "ANTIPHON_PROXY__ALLOW: a list, a mapping or a section must be JSON here"),
