@@ -116,7 +116,8 @@ class App:
         self._limiter = _limiter(config, environment, self._ledger)
         timeout = config.limits.request_timeout
         guards = _guards(config.guards)
-        self._chat = ChatService(self.router, Recorder(self._store), prices, timeout=timeout, limiter=self._limiter, guards=guards)
+        self._recorder = Recorder(self._store)
+        self._chat = ChatService(self.router, self._recorder, prices, timeout=timeout, limiter=self._limiter, guards=guards)
         self._passthrough = Passthrough(config.proxy, timeout=timeout, limiter=self._limiter)
         self._contexts = Contexts(config.clients, environment)
         for name in config.engine.own_key_providers:
@@ -134,15 +135,19 @@ class App:
         for address in addresses:
             server.listen(address)
         await self._limiter.start()
-        keeping = asyncio.create_task(self._keep_house())
+        keeping = [
+            asyncio.create_task(self._keep_house()),
+            asyncio.create_task(self._recorder.keep(self._config.database.keep_interval)),
+        ]
         await server.start()
         log.info("serving", addresses=list(addresses), models=len(self.router.models()), default=self.router.default)
         await stop.wait()
         log.info("draining", calls=self.in_flight, seconds=self._config.limits.drain)
         await server.stop(self._config.limits.drain, self._interrupt)
         await self._chat.settled(SETTLING)
-        keeping.cancel()
-        await asyncio.wait([keeping])
+        for task in keeping:
+            task.cancel()
+        await asyncio.wait(keeping)
         with suppress(StoreUnavailable):
             await self._audit.write()
         await self._limiter.close()

@@ -11,7 +11,7 @@ from itertools import count
 from msgspec.structs import replace
 
 from antiphon.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound
-from antiphon.history.base import Conversation, MessagePage, MessageState, Page, StoredMessage, Turn, TurnEnd
+from antiphon.history.base import Conversation, MessagePage, MessageState, Page, Said, StoredMessage, Turn, TurnEnd
 from antiphon.messages import Message, Role
 
 
@@ -123,6 +123,14 @@ class MemoryStore:
         if request_id:
             self._turns[owner, conversation or "", request_id] = reply.id
         return Turn(made, self._path(reply.parent_id), reply, existing=False)
+
+    async def keep(self, said: Sequence[Said]) -> None:
+        self.calls += 1
+        for each in said:
+            reply = self._messages[each.reply_id]
+            if reply.state is MessageState.IN_PROGRESS:
+                kept = replace(reply, message=each.message, model=each.model, provider=each.provider)
+                self._messages[reply.id] = kept
 
     async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> None:
         self.calls += 1

@@ -1,6 +1,7 @@
 """The chat service."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -24,7 +25,7 @@ from antiphon.errors import (
     TurnNotComplete,
 )
 from antiphon.guards.registry import build_guards
-from antiphon.history.base import MessageState, StoredMessage, TurnEnd
+from antiphon.history.base import MessageState, Said, StoredMessage, TurnEnd
 from antiphon.history.recorder import Record, Recorder
 from antiphon.limits.base import NANOS
 from antiphon.limits.ledger import Ledger
@@ -310,6 +311,53 @@ async def test_a_caller_that_leaves_has_its_turn_settled_behind_it() -> None:
     await chat.settled()
     _, reply = await path(store)
     assert (reply.state, reply.message.parts) == (MessageState.CANCELLED, (Text("Hel"),))
+
+
+async def test_what_a_long_reply_has_said_is_written_down_now_and_then() -> None:
+    """Not before it has gone on for a while, not again without a new word, and all turns in one go."""
+    store = MemoryStore()
+    recorder = Recorder(store)
+    provider = ScriptedProvider([START, TextDelta(0, "Hel")], [TextDelta(0, "lo")], None)
+    chat = ChatService(Router([(provider, ["one"])]), recorder, NO_PRICES, timeout=60)
+    async with aclosing(chat.stream(asked(), timeout=None, record=Record("ann"))) as batches:
+        await anext(batches)
+        calls = store.calls
+        await recorder.keep_once()
+        assert store.calls == calls
+        await recorder.keep_once()
+        await recorder.keep_once()
+        assert store.calls == calls + 1
+        _, reply = await path(store)
+        assert (reply.state, reply.message.parts, reply.provider) == (MessageState.IN_PROGRESS, (Text("Hel"),), "scripted")
+        await anext(batches)
+        await recorder.keep_once()
+        assert (await path(store))[1].message.parts == (Text("Hello"),)
+    await chat.settled()
+    calls = store.calls
+    await recorder.keep_once()
+    assert store.calls == calls
+
+
+async def test_what_cannot_be_written_down_is_tried_the_next_time() -> None:
+    """And its call goes on meanwhile."""
+
+    class Failing(MemoryStore):
+        failures = 1
+
+        async def keep(self, said: Sequence[Said]) -> None:
+            self.failures -= 1
+            if self.failures >= 0:
+                raise StoreUnavailable
+            await super().keep(said)
+
+    store = Failing()
+    recorder = Recorder(store)
+    chat = ChatService(Router([(ScriptedProvider([START, TextDelta(0, "Hel")], None), ["one"])]), recorder, NO_PRICES, timeout=60)
+    async with aclosing(chat.stream(asked(), timeout=None, record=Record("ann"))) as batches:
+        await anext(batches)
+        for _ in range(3):
+            await recorder.keep_once()
+        assert (await path(store))[1].message.parts == (Text("Hel"),)
 
 
 class FailingStore(MemoryStore):

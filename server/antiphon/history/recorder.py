@@ -1,7 +1,8 @@
 """Records turns: begun before the provider is asked, settled whichever way they end.
 
 A turn is settled even if its caller is gone, and even if the database is out of reach for a while: what was said waits here, and is
-written when it can be.
+written when it can be. What long replies have said so far is written down now and then, all of them together: a token costs no
+write, and what is lost with a worker that is killed are its last seconds.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import structlog
 from msgspec import Struct
 
 from antiphon.errors import StoreUnavailable, told
-from antiphon.history.base import MessageState, Store, Turn, TurnEnd
+from antiphon.history.base import MessageState, Said, Store, Turn, TurnEnd
 from antiphon.history.resent import continuation
 from antiphon.messages import Batch, Message, Role, Text
 from antiphon.reply import Reply
@@ -59,6 +60,8 @@ class Recorder:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._tasks: set[asyncio.Task[None]] = set()
+        self._going: dict[str, Recording] = {}
+        """The turns in progress, by their reply's id."""
 
     async def begin(self, record: Record, messages: Sequence[Message]) -> Recording:
         """Stores the new messages and the reply to come. Raises as `Store.begin_turn`."""
@@ -76,10 +79,40 @@ class Recorder:
             title=record.title or derived_title(messages),
             source=record.source,
         )
-        return Recording(self, record.owner, turn, record.preamble)
+        recording = Recording(self, record.owner, turn, record.preamble)
+        if not turn.existing:
+            self._going[turn.reply.id] = recording
+        return recording
+
+    async def keep(self, interval: float) -> None:
+        """Writes down what turns in progress have said, every `interval` seconds, until it is cancelled."""
+        while True:
+            await asyncio.sleep(interval)
+            await self.keep_once()
+
+    async def keep_once(self) -> None:
+        """What `keep` does every time, for the turns that it has met before and that have said something since.
+
+        So a reply that is shorter than the interval is written once, at its end.
+        """
+        grown: list[Recording] = []
+        for recording in self._going.values():
+            if recording.met and recording.grown:
+                grown.append(recording)
+            recording.met = True
+        if not grown:
+            return
+        seen = [recording.seen for recording in grown]
+        try:
+            await self._store.keep([recording.said() for recording in grown])
+        except StoreUnavailable:
+            return  # the store has told why; the next time is soon
+        for recording, batches in zip(grown, seen, strict=True):
+            recording.kept = batches
 
     def settle(self, owner: str, turn: Turn, end: TurnEnd) -> asyncio.Task[None]:
         """Settles a turn in a task of its own, which goes on until it is done."""
+        self._going.pop(turn.reply.id, None)
         task = asyncio.create_task(self._settle(owner, turn, end))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -117,6 +150,16 @@ class Recording:
         self._owner = owner
         self._reply = Reply()
         self._settled = False
+        self.met = False
+        """`Recorder.keep` has come by before."""
+        self.seen = 0
+        """Batches so far; `kept`: when its text was last written down."""
+        self.kept = 0
+
+    @property
+    def grown(self) -> bool:
+        """Whether anything was said that is not written down."""
+        return self.seen > self.kept and bool(self._reply.choices)
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -131,6 +174,7 @@ class Recording:
 
     def see(self, batch: Batch) -> None:
         """Takes what was said."""
+        self.seen += 1
         for event in batch:
             self._reply.add(event)
 
@@ -155,20 +199,23 @@ class Recording:
         if not self._settled:
             self._settle(MessageState.CANCELLED, "")
 
+    def said(self) -> Said:
+        """What was said so far. Of several choices the first is what is stored."""
+        reply = self._reply
+        message = reply.choices[0].message() if reply.choices else Message(Role.ASSISTANT, ())
+        started = reply.started
+        return Said(self.turn.reply.id, message, started.model if started else "", started.provider if started else "")
+
     def _settle(self, state: MessageState, reason: str) -> asyncio.Task[None]:
         self._settled = True
-        reply = self._reply
-        message, finish = Message(Role.ASSISTANT, ()), None
-        if reply.choices:
-            choice = reply.choices[0]
-            message, finish = choice.message(), choice.reason
+        reply, said = self._reply, self.said()
         end = TurnEnd(
             state=state,
-            message=message,
-            model=reply.started.model if reply.started else "",
-            provider=reply.started.provider if reply.started else "",
+            message=said.message,
+            model=said.model,
+            provider=said.provider,
             usage=reply.usage,
-            finish_reason=finish if state is MessageState.COMPLETE else None,
+            finish_reason=reply.choices[0].reason if reply.choices and state is MessageState.COMPLETE else None,
             error_reason=reason,
         )
         return self._recorder.settle(self._owner, self.turn, end)

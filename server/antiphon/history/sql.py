@@ -4,7 +4,7 @@ A method makes its values, hands a unit of work to the `Database`, and gives bac
 `statements`, all conversion in `rows`, and what SQLite and PostgreSQL do not have in common in `sqlite` and `postgres`.
 
 Two calls on one tree of messages are put one after the other: whoever writes locks the tree first. A turn that is begun while
-another of the same conversation is in progress goes behind that one's reply; its path then holds a reply without text.
+another of the same conversation is in progress goes behind that one's reply; its path then holds what is kept of that by then.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from antiphon.database.ids import is_id, new_id
 from antiphon.database.tables import workers
 from antiphon.errors import ConversationChanged, ConversationNotFound
 from antiphon.history import rows, statements, tree
-from antiphon.history.base import Conversation, MessagePage, MessageState, Page, StoredMessage, Turn, TurnEnd
+from antiphon.history.base import Conversation, MessagePage, MessageState, Page, Said, StoredMessage, Turn, TurnEnd
 from antiphon.history.process import is_gone, this_process
 from antiphon.messages import Message, Role
 
@@ -245,6 +245,26 @@ class SqlStore:
             # If nobody was told of it, and the commit came to pass all the same, `settle` takes care of it.
             begun = {turn.reply.id} if turn is not None and not turn.existing else set()
             self._live -= ours - begun
+
+    async def keep(self, said: Sequence[Said]) -> None:
+        # In one order, as all who lock several of these rows.
+        ordered = sorted(said, key=lambda each: each.reply_id)
+
+        def work(connection: Connection) -> None:
+            values = [
+                {
+                    "reply": each.reply_id,
+                    "me": self._worker,
+                    "said": rows.reply(each.message),
+                    "by_model": text.clean(each.model),
+                    "by_provider": text.clean(each.provider),
+                }
+                for each in ordered
+            ]
+            connection.execute(statements.KEEP, values)
+
+        if ordered:
+            await self._database.write(work)
 
     async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> None:
         values = {
