@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from antiphon.database import paging
-from antiphon.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound
+from antiphon.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
 from antiphon.history import rows
 from antiphon.history.base import Conversation, MessageState, Store, StoredMessage, Turn, TurnEnd
 from antiphon.messages import (
@@ -399,6 +399,56 @@ async def test_a_turn_from_its_beginning_to_its_end(store: Store) -> None:
         end.model, end.provider, end.usage, end.finish_reason, end.error_reason,
     )  # fmt: skip
     assert (await store.get(ME, made.id)).updated > turn.conversation.updated
+
+
+NOTHING = TurnEnd(MessageState.FAILED, Message(Role.ASSISTANT, ()), error_reason="INTERNAL")
+
+
+async def test_a_turn_of_which_nothing_came_is_taken_back(store: Store, count_messages: Callable[[], Awaitable[int]]) -> None:
+    """With the conversation that it made, as often as it is asked for; its request id is free again."""
+    for _ in range(2):
+        turn = await store.begin_turn(ME, None, said("a"), request_id="r")
+        assert turn.made
+        await store.drop_turn(OTHER, turn, NOTHING)
+        assert await path(store, turn.conversation.id) == ["a", ""]
+        for _ in range(2):
+            await store.drop_turn(ME, turn, NOTHING)
+        with pytest.raises(ConversationNotFound):
+            await store.get(ME, turn.conversation.id)
+        assert await count_messages() == 0
+        assert await store.settle() == 0
+
+
+async def test_a_conversation_that_is_of_use_to_somebody_is_not_taken_back(store: Store) -> None:
+    """Renamed, pinned, forked or gone on with: it stays, and its turn ends."""
+    changes: list[Callable[[str], Awaitable[object]]] = [
+        lambda id_: store.update(ME, id_, title="mine"),
+        lambda id_: store.update(ME, id_, pinned=True),
+        lambda id_: store.fork(ME, id_),
+        lambda id_: store.append(ME, id_, said("more")),
+        lambda id_: store.begin_turn(ME, id_, said("more")),
+    ]
+    for change in changes:
+        turn = await store.begin_turn(ME, None, said("a"))
+        await change(turn.conversation.id)
+        await store.drop_turn(ME, turn, NOTHING)
+        reply = (await store.messages(ME, turn.conversation.id)).messages[1]
+        assert (reply.id, reply.state) == (turn.reply.id, MessageState.FAILED)
+
+
+async def test_a_request_id_stands_for_the_messages_of_its_turn(store: Store) -> None:
+    """Others, more or fewer of them: refused, whatever has become of the turn; the same ones find it."""
+    for conversation in (None, (await create(store, "before")).id):
+        for state in (None, MessageState.COMPLETE, MessageState.FAILED):
+            name = f"{conversation} {state}"
+            first = await store.begin_turn(ME, conversation, said("a", "b"), request_id=name)
+            if state is not None:
+                await store.end_turn(ME, first.reply.id, TurnEnd(state, Message(Role.ASSISTANT, ())))
+            for other in (said("a", "c"), said("b"), said("a", "b", "c"), said("before", "a", "b")):
+                with pytest.raises(RequestIdReused):
+                    await store.begin_turn(ME, conversation, other, request_id=name)
+            again = await store.begin_turn(ME, conversation, said("a", "b"), request_id=name)
+            assert (again.reply.id, again.existing, again.made) == (first.reply.id, state is not MessageState.FAILED, False)
 
 
 async def test_a_settled_turn_stays_as_it_is(store: Store) -> None:

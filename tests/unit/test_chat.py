@@ -1,7 +1,7 @@
 """The chat service."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -14,14 +14,15 @@ from antiphon.config import GuardConfig, LimitsConfig, PriceConfig
 from antiphon.errors import (
     BudgetExceeded,
     ContentBlocked,
-    ConversationChanged,
     DeadlineExceeded,
     InvalidRequest,
     ModelNotFound,
     ProviderProtocolError,
     RateLimited,
+    RequestIdReused,
     ShuttingDown,
     StoreUnavailable,
+    TurnInProgress,
     TurnNotComplete,
 )
 from antiphon.guards.registry import build_guards
@@ -31,7 +32,7 @@ from antiphon.limits.base import NANOS
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
-from antiphon.messages import ChatRequest, Finished, FinishReason, Message, Role, Sampling, Started, Text, TextDelta, Usage
+from antiphon.messages import Batch, ChatRequest, Finished, FinishReason, Message, Role, Sampling, Started, Text, TextDelta, Usage
 from antiphon.prices import Prices
 from antiphon.reply import Reply, collect
 from antiphon.routing import Router
@@ -273,7 +274,7 @@ async def test_a_turn_that_goes_on_or_broke_off_is_not_begun_again() -> None:
     record = Record("ann", request_id="r")
     async with aclosing(chat.stream(asked(), timeout=None, record=record)) as batches:
         await anext(batches)
-        with pytest.raises(ConversationChanged):
+        with pytest.raises(TurnInProgress):
             await collect(chat.stream(asked(), timeout=None, record=record))
     await chat.settled()
     found = []
@@ -288,7 +289,7 @@ async def test_a_turn_that_goes_on_or_broke_off_is_not_begun_again() -> None:
     ("batches", "state", "text"),
     [
         (([START, TextDelta(0, "Hel")], ProviderProtocolError("Cut.", provider="p")), MessageState.INCOMPLETE, "Hel"),
-        ((ProviderProtocolError("Cut.", provider="p"),), MessageState.FAILED, None),
+        (([START], ProviderProtocolError("Cut.", provider="p")), MessageState.FAILED, None),
         (([START, TextDelta(0, "Hel")], ZeroDivisionError()), MessageState.INCOMPLETE, "Hel"),
     ],
 )
@@ -300,6 +301,60 @@ async def test_a_failed_turn_keeps_what_had_come(batches: tuple[object, ...], st
     _, reply = await path(store)
     assert (reply.state, reply.message.parts) == (state, (Text(text),) if text else ())
     assert reply.error_reason
+
+
+async def test_a_first_turn_of_which_nothing_comes_leaves_no_conversation() -> None:
+    """However often it is tried, under a request id or not; nobody was told of one."""
+    store, told = MemoryStore(), list[str]()
+    provider = ScriptedProvider(ProviderProtocolError("Cut.", provider="p"))
+    chat = recording(provider, store)
+    for request_id in ("", "", "r", "r"):
+        with pytest.raises(ProviderProtocolError):
+            await collect(chat.stream(asked(), timeout=None, record=Record("ann", request_id=request_id, began=told.append)))
+    assert (await store.list("ann", size=10)).conversations == ()
+    assert told == []
+    provider.batches = ScriptedProvider().batches
+    await collect(chat.stream(asked(), timeout=None, record=Record("ann", request_id="r", began=told.append)))
+    (conversation,) = (await store.list("ann", size=10)).conversations
+    assert told == [conversation.id]
+
+
+async def test_a_conversation_that_is_named_keeps_a_turn_that_failed() -> None:
+    """And it is told of, also with the failure."""
+    store, told = MemoryStore(), list[str]()
+    made = await store.create("ann", title="", source="", pinned=False, messages=())
+    chat = recording(ScriptedProvider(ProviderProtocolError("Cut.", provider="p")), store)
+    with pytest.raises(ProviderProtocolError):
+        await collect(chat.stream(asked(), timeout=None, record=Record("ann", conversation=made.id, began=told.append)))
+    assert [message.state for message in await path(store)] == [MessageState.COMPLETE, MessageState.FAILED]
+    assert told == [made.id]
+
+
+async def test_a_conversation_that_somebody_has_found_meanwhile_stays() -> None:
+    """Whoever has renamed it wants it; its turn is told as what it is."""
+    store = MemoryStore()
+
+    class Renaming(ScriptedProvider):
+        async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+            (conversation,) = (await store.list("ann", size=10)).conversations
+            await store.update("ann", conversation.id, title="Mine")
+            async for batch in super().stream(request):
+                yield batch
+
+    chat = recording(Renaming(ProviderProtocolError("Cut.", provider="p")), store)
+    with pytest.raises(ProviderProtocolError):
+        await collect(chat.stream(asked(), timeout=None, record=Record("ann")))
+    assert [message.state for message in await path(store)] == [MessageState.COMPLETE, MessageState.FAILED]
+
+
+async def test_a_request_id_is_good_for_one_turn() -> None:
+    """With other messages it is told to be used, and no reply of another question is given."""
+    provider = ScriptedProvider()
+    chat = recording(provider, MemoryStore())
+    await collect(chat.stream(asked(), timeout=None, record=Record("ann", request_id="r")))
+    with pytest.raises(RequestIdReused):
+        await collect(chat.stream(asked("one", saying("Other")), timeout=None, record=Record("ann", request_id="r")))
+    assert len(provider.requests) == 1
 
 
 async def test_a_caller_that_leaves_has_its_turn_settled_behind_it() -> None:

@@ -5,7 +5,8 @@ head. A fork is another conversation on the same tree; nothing is copied. Every 
 does not exist.
 
 A turn is durable before its provider is asked: `begin_turn` commits the new messages and an assistant message IN_PROGRESS; `keep`
-writes down what has come of it so far, `end_turn` settles it. A store is told at its start which turns nobody will settle any more (`settle`).
+writes down what has come of it so far, `end_turn` settles it. A store is told now and then which turns nobody will settle any more
+(`settle`).
 """
 
 from __future__ import annotations
@@ -90,13 +91,15 @@ class Turn(Struct, frozen=True):
     """A turn that was begun, or that exists already.
 
     `path` are the messages up to the turn's assistant message, that one excluded, oldest first: what the model is to be told.
-    `existing`: a turn of this request_id was begun before; `reply` is then as it is now, and nothing was written.
+    `existing`: a turn of this request_id was begun before; `reply` is then as it is now, and nothing was written. `made`: the turn
+    made its conversation just now, so that nobody knows of it.
     """
 
     conversation: Conversation
     path: tuple[StoredMessage, ...]
     reply: StoredMessage
     existing: bool
+    made: bool = False
 
 
 class Page(Struct, frozen=True):
@@ -185,12 +188,13 @@ class Store(Protocol):
 
         `conversation` None makes a new one with `title` and `source`. `parent_id` is the message to go on from (None: the head):
         any of the conversation's tree. Another than the head begins a branch, and the conversation's path follows it. A turn that
-        is still in progress is on the path of the next one as it is, with what is kept of its text. `request_id`, if not empty, names the
-        turn within its conversation: seen again, the turn that exists is the answer; one that FAILED, of which nothing was said, is
-        begun again, and is IN_PROGRESS as before. With `conversation` None, a request_id that
+        is still in progress is on the path of the next one as it is, with what is kept of its text.
+
+        `request_id`, if not empty, names the turn within its conversation: seen again, the turn that exists is the answer; one that
+        FAILED, of which nothing was said, is begun again, and is IN_PROGRESS as before. With `conversation` None, a request_id that
         the owner has used for a turn that made its conversation finds that one.
 
-        Raises `ConversationNotFound`, `MessageNotFound`.
+        Raises `ConversationNotFound`, `MessageNotFound`; `RequestIdReused` if the turn of this request_id has other messages.
         """
         ...
 
@@ -205,6 +209,14 @@ class Store(Protocol):
         """Settles the assistant message of a turn. Settled once, it stays as it is: a later call changes nothing.
 
         May be called while the caller is gone. On `StoreUnavailable` the turn may be settled or not; calling again is safe.
+        """
+        ...
+
+    async def drop_turn(self, owner: str, turn: Turn, end: TurnEnd) -> None:
+        """Takes back a turn of which nothing came, and the conversation that it made.
+
+        If anybody has changed, forked or gone on with that conversation meanwhile it stays, and the turn ends as in `end_turn`.
+        May be called again, as that one.
         """
         ...
 

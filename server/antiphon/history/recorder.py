@@ -51,7 +51,13 @@ class Record(Struct, frozen=True):
     preamble: tuple[Message, ...] = ()
     resent: bool = False
     began: Callable[[str], None] | None = None
-    """Is told the conversation's id as soon as the turn is stored, before the provider is asked: a failure can name it too."""
+    """Is told the conversation's id before the first batch comes. Of a conversation that is named, before the provider is asked: a
+    failure can name it too. One that a turn makes is gone again if nothing comes of it, so that nobody is told of it before."""
+
+    def tell(self, conversation: str) -> None:
+        """Tells whoever wants to know that the turn is recorded there."""
+        if self.began is not None:
+            self.began(conversation)
 
 
 class Recorder:
@@ -110,10 +116,10 @@ class Recorder:
         for recording, batches in zip(grown, seen, strict=True):
             recording.kept = batches
 
-    def settle(self, owner: str, turn: Turn, end: TurnEnd) -> asyncio.Task[None]:
-        """Settles a turn in a task of its own, which goes on until it is done."""
+    def settle(self, owner: str, turn: Turn, end: TurnEnd, *, drop: bool) -> asyncio.Task[None]:
+        """Settles a turn, or takes it back, in a task of its own, which goes on until it is done."""
         self._going.pop(turn.reply.id, None)
-        task = asyncio.create_task(self._settle(owner, turn, end))
+        task = asyncio.create_task(self._settle(owner, turn, end, drop=drop))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -127,11 +133,14 @@ class Recorder:
             if left:
                 log.error("turns not settled", count=len(left))
 
-    async def _settle(self, owner: str, turn: Turn, end: TurnEnd) -> None:
+    async def _settle(self, owner: str, turn: Turn, end: TurnEnd, *, drop: bool) -> None:
         delay = FIRST_DELAY
         while True:
             try:
-                await self._store.end_turn(owner, turn.reply.id, end)
+                if drop:
+                    await self._store.drop_turn(owner, turn, end)
+                else:
+                    await self._store.end_turn(owner, turn.reply.id, end)
             except StoreUnavailable:
                 log.warning("turn not settled yet", message=turn.reply.id, retry_in_s=delay)
                 await asyncio.sleep(delay)
@@ -188,14 +197,22 @@ class Recording:
         task.result()
 
     async def fail(self, error: Exception) -> None:
-        """The turn failed; returns when that is stored, or after a while."""
+        """The turn failed; returns when that is stored, or after a while.
+
+        If the provider answered nothing, a conversation that the turn made is removed: its caller knows only that the call failed,
+        and will make another one if it tries again.
+        """
         if not self._settled:
             said = bool(self._reply.choices)
-            task = self._settle(MessageState.INCOMPLETE if said else MessageState.FAILED, told(error).reason)
+            drop = self.turn.made and self.seen == 0
+            task = self._settle(MessageState.INCOMPLETE if said else MessageState.FAILED, told(error).reason, drop=drop)
             await asyncio.wait({task}, timeout=PATIENCE)
 
     def cancel(self) -> None:
-        """The caller is gone: what came is stored, and nobody waits for it."""
+        """The caller is gone: what came is stored, and nobody waits for it.
+
+        What the caller said stays, even if nothing came: it may be nowhere else.
+        """
         if not self._settled:
             self._settle(MessageState.CANCELLED, "")
 
@@ -206,7 +223,7 @@ class Recording:
         started = reply.started
         return Said(self.turn.reply.id, message, started.model if started else "", started.provider if started else "")
 
-    def _settle(self, state: MessageState, reason: str) -> asyncio.Task[None]:
+    def _settle(self, state: MessageState, reason: str, *, drop: bool = False) -> asyncio.Task[None]:
         self._settled = True
         reply, said = self._reply, self.said()
         end = TurnEnd(
@@ -218,7 +235,7 @@ class Recording:
             finish_reason=reply.choices[0].reason if reply.choices and state is MessageState.COMPLETE else None,
             error_reason=reason,
         )
-        return self._recorder.settle(self._owner, self.turn, end)
+        return self._recorder.settle(self._owner, self.turn, end, drop=drop)
 
 
 def derived_title(messages: Sequence[Message]) -> str:

@@ -117,11 +117,7 @@ class SqlStore:
     async def delete(self, owner: str, conversation: str) -> None:
         def work(connection: Connection) -> None:
             row = tree.find(connection, owner, conversation, lock=True)
-            at = {"conversation": row.id, "tree": row.tree_id}
-            shared = connection.execute(statements.TREE_IS_SHARED, at).first() is not None
-            connection.execute(statements.DELETE_CONVERSATION, {"conversation": row.id})
-            # The messages of a tree go with it.
-            connection.execute(statements.PRUNE if shared else statements.DELETE_TREE, {"tree": row.tree_id})
+            tree.delete(connection, row)
 
         await self._database.write(work)
 
@@ -206,7 +202,7 @@ class SqlStore:
         reply = {"id": reply_id, "state": MessageState.IN_PROGRESS.value, "worker": self._worker, "request_id": named}
 
         def existing(connection: Connection, row: tree.Found) -> Turn | None:
-            turn = tree.existing(connection, row, request_id)
+            turn = tree.existing(connection, row, request_id, bodies[:-1])
             if turn is None or turn.reply.state is not MessageState.FAILED:
                 return turn
             ours.add(turn.reply.id)
@@ -219,7 +215,7 @@ class SqlStore:
                 if row is not None and (turn := existing(connection, row)):
                     return turn
                 made, new = tree.create(connection, owner, bodies, title=title, source=source, request_id=named, reply=reply)
-                return tree.turn(made, (), new)
+                return tree.turn(made, (), new, made=True)
             row = tree.find(connection, owner, conversation, lock=True)
             if named and (turn := existing(connection, row)):
                 return turn
@@ -267,28 +263,26 @@ class SqlStore:
             await self._database.write(work)
 
     async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> None:
-        values = {
-            "reply": reply_id,
-            "mine": owner,
-            "worker": None,
-            "state": end.state.value,
-            "body": rows.reply(end.message),
-            "model": text.clean(end.model),
-            "provider": text.clean(end.provider),
-            "usage": rows.usage(end.usage),
-            "finish_reason": None if end.finish_reason is None else end.finish_reason.value,
-            "error_reason": text.clean(end.error_reason),
-        }
-
-        def work(connection: Connection) -> None:
-            # The conversation first, as everybody does: those who take locks in one order never wait for each other.
-            connection.execute(statements.TOUCH_TURN, {"reply": reply_id, "mine": owner, "now": clock.now()})
-            connection.execute(statements.END_TURN, values)
-
         if not is_id(reply_id):
             return
-        await self._database.write(work)
+        await self._database.write(lambda connection: _end(connection, owner, reply_id, end))
         self._live.discard(reply_id)
+
+    async def drop_turn(self, owner: str, turn: Turn, end: TurnEnd) -> None:
+        made = turn.conversation
+
+        def work(connection: Connection) -> None:
+            row = connection.execute(statements.LOCK, {"mine": owner, "conversation": made.id}).first()
+            if row is None:
+                return
+            at = {"conversation": row.id, "tree": row.tree_id}
+            if rows.conversation(row) == made and connection.execute(statements.TREE_IS_SHARED, at).first() is None:
+                tree.delete(connection, row)
+            else:
+                _end(connection, owner, turn.reply.id, end)
+
+        await self._database.write(work)
+        self._live.discard(turn.reply.id)
 
     async def settle(self) -> int:
         def work(connection: Connection) -> int:
@@ -316,3 +310,21 @@ class SqlStore:
         upsert = upsert.on_conflict_do_update(index_elements=["id"], set_={"seen": upsert.excluded.seen})
         await self._database.write(lambda connection: connection.execute(upsert) and None)
         self._beaten = now
+
+
+def _end(connection: Connection, owner: str, reply_id: str, end: TurnEnd) -> None:
+    values = {
+        "reply": reply_id,
+        "mine": owner,
+        "worker": None,
+        "state": end.state.value,
+        "body": rows.reply(end.message),
+        "model": text.clean(end.model),
+        "provider": text.clean(end.provider),
+        "usage": rows.usage(end.usage),
+        "finish_reason": None if end.finish_reason is None else end.finish_reason.value,
+        "error_reason": text.clean(end.error_reason),
+    }
+    # The conversation first, as everybody does: those who take locks in one order never wait for each other.
+    connection.execute(statements.TOUCH_TURN, {"reply": reply_id, "mine": owner, "now": clock.now()})
+    connection.execute(statements.END_TURN, values)
