@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
-from antiphon.errors import StoreUnavailable, told
+from antiphon.errors import InvalidRequest, StoreUnavailable, Violation, told
 from antiphon.history.base import MessageState, Said, Store, Turn, TurnEnd
 from antiphon.history.resent import continuation
 from antiphon.messages import Batch, Message, Role, Text
@@ -71,20 +72,25 @@ class Recorder:
 
     async def begin(self, record: Record, messages: Sequence[Message]) -> Recording:
         """Stores the new messages and the reply to come. Raises as `Store.begin_turn`."""
-        parent_id = record.parent_id
+        parent_id, places = record.parent_id, None
         if record.resent and record.conversation is not None:
             stored = await self._store.messages(record.owner, record.conversation)
             follows = continuation(stored.messages, messages)
-            messages, parent_id = follows.new, follows.parent_id
-        turn = await self._store.begin_turn(
-            record.owner,
-            record.conversation,
-            messages,
-            request_id=record.request_id,
-            parent_id=parent_id,
-            title=record.title or derived_title(messages),
-            source=record.source,
-        )
+            messages, parent_id, places = follows.new, follows.parent_id, follows.places
+        try:
+            turn = await self._store.begin_turn(
+                record.owner,
+                record.conversation,
+                messages,
+                request_id=record.request_id,
+                parent_id=parent_id,
+                title=record.title if record.title.strip() else derived_title(messages),
+                source=record.source,
+            )
+        except InvalidRequest as error:
+            if places is not None:  # what is at fault is told of the messages that were sent, and not of those that are new
+                error.violations = tuple(_sent(violation, places) for violation in error.violations)
+            raise
         recording = Recording(self, record.owner, turn, record.preamble)
         if not turn.existing:
             self._going[turn.reply.id] = recording
@@ -236,6 +242,14 @@ class Recording:
             error_reason=reason,
         )
         return self._recorder.settle(self._owner, self.turn, end, drop=drop)
+
+
+def _sent(violation: Violation, places: Sequence[int]) -> Violation:
+    match violation.path:
+        case ("messages", int(index), *inner):
+            return replace(violation, path=("messages", places[index], *inner))
+        case _:
+            return violation
 
 
 def derived_title(messages: Sequence[Message]) -> str:
