@@ -63,9 +63,9 @@ class MemoryStore:
 
     async def update(self, owner: str, conversation: str, *, title: str | None = None, pinned: bool | None = None) -> Conversation:
         found = await self.get(owner, conversation)
-        return self._keep(
-            replace(found, title=found.title if title is None else title, pinned=found.pinned if pinned is None else pinned)
-        )
+        if pinned is not None:
+            found = self._conversations[conversation] = replace(found, pinned=pinned)
+        return found if title is None else self._keep(replace(found, title=title))
 
     async def delete(self, owner: str, conversation: str) -> None:
         await self.get(owner, conversation)

@@ -435,6 +435,15 @@ async def test_a_reply_that_cannot_be_stored_for_a_moment_is_tried_on() -> None:
     assert [message.state for message in await path(store)] == [MessageState.COMPLETE] * 2
 
 
+async def test_what_is_told_of_a_recorded_reply_is_what_is_stored() -> None:
+    """A NUL, which no database holds, is replaced in both."""
+    store = MemoryStore()
+    provider = ScriptedProvider([START, TextDelta(0, "a\0b")], [USAGE, STOP])
+    reply = await collect(recording(provider, store).stream(asked(), timeout=None, record=Record("ann")))
+    assert reply.choices[0].text == ["a\ufffdb"]
+    assert (await path(store))[1].message.parts == (Text("a\ufffdb"),)
+
+
 @pytest.mark.parametrize("role", [Role.USER, Role.ASSISTANT])
 async def test_only_a_reply_of_which_nothing_came_is_not_told_to_the_model(role: Role) -> None:
     """Another message without content is told, as in a call that is not recorded."""

@@ -17,10 +17,10 @@ from msgspec.structs import replace
 from antiphon.errors import InvalidRequest, StoreUnavailable, Violation, told
 from antiphon.history.base import MessageState, Said, Store, Turn, TurnEnd
 from antiphon.history.resent import continuation
-from antiphon.messages import Batch, Message, Role, Text
+from antiphon.history.storable import storable
+from antiphon.history.title import title_of
+from antiphon.messages import Batch, Message, Role
 from antiphon.reply import Reply
-
-MAX_DERIVED_TITLE = 80
 
 FIRST_DELAY = 0.1
 """Seconds before a turn that could not be settled is tried again; doubled each time."""
@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 class Record(Struct, frozen=True):
     """Where a turn is recorded.
 
-    `conversation` None: a new one, with `title` (empty: taken from the first message of the user) and `source`. Else the request's
+    `conversation` None: a new one, with `title` (blank: taken from the first message of the user) and `source`. Else the request's
     messages are the new ones, and those that are stored come before them; `parent_id` is the message to go on from, None the head.
     `request_id` names the turn, for a retry that is safe. `preamble` is told to the model before everything else, and not stored.
     `resent`: the request's messages may repeat what is stored, and only what is new of them is taken; `antiphon.history.resent` has
@@ -84,7 +84,7 @@ class Recorder:
                 messages,
                 request_id=record.request_id,
                 parent_id=parent_id,
-                title=record.title if record.title.strip() else derived_title(messages),
+                title=title_of(record.title, messages),
                 source=record.source,
             )
         except InvalidRequest as error:
@@ -188,10 +188,12 @@ class Recording:
         return len(self._preamble)
 
     def see(self, batch: Batch) -> None:
-        """Takes what was said."""
+        """Takes what was said. What cannot be stored is replaced in the batch, so that what is told is what is stored."""
         self.seen += 1
-        for event in batch:
-            self._reply.add(event)
+        for index, event in enumerate(batch):
+            if (clean := storable(event)) is not event:
+                batch[index] = clean
+            self._reply.add(clean)
 
     async def complete(self) -> None:
         """The reply is whole: returns when it is stored. Raises `StoreUnavailable`; it is then stored as soon as can be."""
@@ -250,16 +252,3 @@ def _sent(violation: Violation, places: Sequence[int]) -> Violation:
             return replace(violation, path=("messages", places[index], *inner))
         case _:
             return violation
-
-
-def derived_title(messages: Sequence[Message]) -> str:
-    """A title from the first message of the user: its first line, cut at a word."""
-    for message in messages:
-        if message.role is Role.USER:
-            for part in message.parts:
-                if isinstance(part, Text) and part.text.strip():
-                    line = " ".join(part.text.strip().splitlines()[0].split())
-                    if len(line) <= MAX_DERIVED_TITLE:
-                        return line
-                    return line[:MAX_DERIVED_TITLE].rsplit(" ", 1)[0] + "…"
-    return ""

@@ -23,7 +23,7 @@ from antiphon.database.ids import is_id, new_id
 from antiphon.database.tables import workers
 from antiphon.errors import ConversationChanged, ConversationNotFound
 from antiphon.history import rows, statements, tree
-from antiphon.history.base import Conversation, MessagePage, MessageState, Page, Said, StoredMessage, Turn, TurnEnd
+from antiphon.history.base import MAX_TITLE, Conversation, MessagePage, MessageState, Page, Said, StoredMessage, Turn, TurnEnd
 from antiphon.history.process import is_gone, this_process
 from antiphon.messages import Message, Role
 
@@ -74,7 +74,7 @@ class SqlStore:
         title_contains: str = "",
     ) -> Page:
         rows.check_source(source)
-        rows.check_title(title_contains)
+        text.check(title_contains, "title_contains", MAX_TITLE)
         filters = rows.digest(owner, pinned, source, title_contains)
         after = rows.read_token(token, rows.ListToken) if token else None
         if after is not None and after.filters != filters:
@@ -104,10 +104,12 @@ class SqlStore:
             values["pinned"] = pinned
         if not values:
             return await self.get(owner, conversation)
-        change = statements.changed(**values)
+        # A pin says nothing about what was said: only the place in the list is another.
+        change = statements.changed(touch=title is not None, **values)
 
         def work(connection: Connection) -> Conversation:
-            row = connection.execute(change, {"mine": owner, "conversation": conversation, "now": clock.now()}).first()
+            at = {"mine": owner, "conversation": conversation} | ({} if title is None else {"now": clock.now()})
+            row = connection.execute(change, at).first()
             if row is None:
                 raise ConversationNotFound(conversation)
             return rows.conversation(row)

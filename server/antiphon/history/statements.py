@@ -174,6 +174,8 @@ def listing(*, size: int, pinned: bool | None, source: str, folded_title: str, a
     return query.order_by(_C.pinned.desc(), _C.updated.desc(), _C.id.desc()).limit(size)
 
 
-def changed(**values: Any) -> Update:
-    """Sets columns of one's own conversation."""
-    return update(conversations).where(*_MINE).values(**values, updated=_UPDATED).returning(*CONVERSATION)
+def changed(*, touch: bool, **values: Any) -> Update:
+    """Sets columns of one's own conversation; `touch`: it is then the last that changed."""
+    if touch:
+        values["updated"] = _UPDATED
+    return update(conversations).where(*_MINE).values(**values).returning(*CONVERSATION)

@@ -98,7 +98,7 @@ class Conversation(_message.Message):
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When it last changed: a message, the title or the pin."""
+        """When it last changed: a message or the title."""
 
     def __init__(
         self,
