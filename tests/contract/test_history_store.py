@@ -4,11 +4,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import update
 
 from antiphon.database import paging
+from antiphon.database.tables import messages
 from antiphon.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
 from antiphon.history import rows
 from antiphon.history.base import Conversation, MessageState, Store, StoredMessage, Turn, TurnEnd
+from antiphon.history.sql import SqlStore
 from antiphon.messages import (
     File,
     FinishReason,
@@ -238,6 +241,20 @@ async def test_every_kind_of_part_survives(store: Store) -> None:
     message = Message(Role.DEVELOPER, parts, name="n", extra={"x": [True]}, listed=True)
     made = await store.create(ME, title="", source="", pinned=False, messages=[message])
     assert (await store.messages(ME, made.id)).messages[0].message == message
+
+
+async def test_a_row_that_cannot_be_read_hides_no_other(store: Store) -> None:
+    """What is too deep is read as null there, and what is no message as one that says so; the chat can go on."""
+    made = await create(store, "a", "b", "c")
+    first, second, _ = (await store.messages(ME, made.id)).messages
+    deep = '{"role":"user","parts":[{"type":"text","text":"a","extra":' + '{"x":' * 5000 + "1" + "}" * 5001 + "]}"
+    assert isinstance(store, SqlStore)
+    for id_, body in ((first.id, deep), (second.id, '{"role":"user","parts":[{"type":"newer"}]}')):
+        change = update(messages).where(messages.c.id == id_).values(body=body)
+        await store._database.write(lambda connection, change=change: connection.execute(change) and None)
+    assert await path(store, made.id) == ["a", "[This message cannot be read.]", "c"]
+    turn = await store.begin_turn(ME, made.id, said("d"))
+    assert texts(turn.path) == ["a", "[This message cannot be read.]", "c", "d"]
 
 
 async def test_a_model_may_say_what_cannot_be_stored(store: Store) -> None:

@@ -16,11 +16,11 @@ import msgspec
 from antiphon.database import clock, paging, text
 from antiphon.database.ids import is_id
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversation, MessageState, StoredMessage
+from antiphon.history.body import read
 from antiphon.messages import FinishReason, Message, Usage
 
 MAX_REQUEST_ID: Final = 200
 
-_message: Final = msgspec.json.Decoder(Message)
 _usage: Final = msgspec.json.Decoder(Usage)
 
 # In JSON text: an odd number of backslashes before "u0000", so that it is the escape and not the words.
@@ -58,7 +58,7 @@ def stored(row: Sequence[Any]) -> StoredMessage:
     return StoredMessage(
         id_,
         parent,
-        _message.decode(body),
+        read(body, id_),
         MessageState(state),
         clock.read(created),
         request_id or "",
