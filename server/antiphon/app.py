@@ -26,6 +26,7 @@ from antiphon.config import AuthConfig, Config, ConfigError, GuardConfig, Provid
 from antiphon.context import Contexts
 from antiphon.database.open import open_database
 from antiphon.errors import StoreUnavailable
+from antiphon.guarded_store import GuardedStore
 from antiphon.guards.service import Guards
 from antiphon.history.recorder import Recorder
 from antiphon.history.sql import SqlStore
@@ -104,7 +105,8 @@ class App:
         self.router = Router(self.providers, config.models.default)
         self._config = config
         self._database = open_database(database_url(config), config.database.timeout)
-        self._store = SqlStore(self._database)
+        guards = _guards(config.guards)
+        self._store = SqlStore(self._database) if guards is None else GuardedStore(self._database, guards)
         self._audit = AuditLog(self._database)
         self._key_store = KeyStore(self._database)
         self._stored_keys = StoredKeys(self._key_store)
@@ -115,7 +117,6 @@ class App:
         self._ledger = Ledger(self._database)
         self._limiter = _limiter(config, environment, self._ledger)
         timeout = config.limits.request_timeout
-        guards = _guards(config.guards)
         self._recorder = Recorder(self._store)
         self._chat = ChatService(self.router, self._recorder, prices, timeout=timeout, limiter=self._limiter, guards=guards)
         self._passthrough = Passthrough(config.proxy, timeout=timeout, limiter=self._limiter)

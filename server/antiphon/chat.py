@@ -24,7 +24,7 @@ from antiphon.errors import (
     Violation,
 )
 from antiphon.guards.service import Guards
-from antiphon.history.base import MessageState, Turn
+from antiphon.history.base import MAX_TITLE, MessageState, Turn
 from antiphon.history.recorder import Record, Recorder, Recording
 from antiphon.limits.limiter import Grant, Limiter
 from antiphon.limits.quotas import Quotas
@@ -104,6 +104,7 @@ class ChatService:
                 else:
                     if self._guards is not None:  # what is stored, and what a title is made of, is what went to the provider
                         request = await deadline.wait(self._guards.request(request))
+                        record = replace(record, title=(await deadline.wait(self._guards.text(record.title)))[:MAX_TITLE])
                     recording = await deadline.wait(self._recorder.begin(record, request.messages))
                     if record.conversation is not None:
                         record.tell(record.conversation)

@@ -23,7 +23,7 @@ _STATES: Final = {
     MessageState.FAILED: history_pb2.MESSAGE_STATE_FAILED,
 }
 _LEVELS: Final = 24
-"""The most levels of JSON that are told; what is deeper is null. Each is three levels of protobuf; a client reads a hundred of them."""
+"""The most levels of JSON that are told; what is deeper is null. Each is three levels of protobuf, and clients read a hundred."""
 
 _DATA_URL: Final = re.compile(r"data:([^;,]+);base64,(.*)", re.DOTALL)
 
