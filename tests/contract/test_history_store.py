@@ -10,7 +10,7 @@ from antiphon.database import paging
 from antiphon.database.tables import messages
 from antiphon.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
 from antiphon.history import rows
-from antiphon.history.base import Conversation, MessageState, Store, StoredMessage, Turn, TurnEnd
+from antiphon.history.base import Conversation, MessageState, Said, Store, StoredMessage, Turn, TurnEnd
 from antiphon.history.sql import SqlStore
 from antiphon.messages import (
     File,
@@ -268,6 +268,14 @@ async def test_a_model_may_say_what_cannot_be_stored(store: Store) -> None:
     turn = await store.begin_turn(ME, None, said("x"))
     await store.end_turn(ME, turn.reply.id, answered("a\ud800b"))
     assert await path(store, turn.conversation.id) == ["x", "a?b"]
+    deep: dict[str, object] = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+    turn = await store.begin_turn(ME, None, said("x"))
+    message = Message(Role.ASSISTANT, (Text("Hi"),), extra=deep)
+    await store.keep([Said(turn.reply.id, message, "", "")])
+    await store.end_turn(ME, turn.reply.id, TurnEnd(MessageState.COMPLETE, message))
+    assert await path(store, turn.conversation.id) == ["x", "Hi"]
 
 
 async def test_the_list_has_pinned_ones_first_then_the_last_changed(store: Store) -> None:

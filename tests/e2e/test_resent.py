@@ -135,3 +135,18 @@ async def test_a_chat_that_begins_with_a_greeting(client: Client, upstream: OddU
         ("user", "And more"),
         ("assistant", "Hi."),
     ]
+
+
+async def test_a_message_at_fault_is_told_by_its_place_in_what_was_sent(persona_gateway: Gateway, upstream: OddUpstream) -> None:
+    """And not by its place among those that are new."""
+    answering(upstream, delta("Hi."))
+    async with persona_gateway.client() as http:
+        chat: Chat = [user("Hello")]
+        client = Client(http, "sessions")
+        chat += [await client.say(chat), user("fine"), {**user("odd"), "name": "a\0b"}]
+        body = {"model": "odd-persona", "messages": chat, "session_id": client.id}
+        sessions = await http.post("/chat/completions", json=body)
+        assert (sessions.status_code, [found["loc"] for found in sessions.json()["detail"]]) == (422, [["body", "messages", 3]])
+        chats = await http.post(f"/chat/generate?chatId={client.id}", json={"chat_history": chat, "persona": "odd"})
+        assert (chats.status_code, chats.json()["message"].split(":")[0]) == (400, "chat_history.3")
+        assert await client.stored() == [("user", "Hello"), ("assistant", "Hi.")]

@@ -100,7 +100,10 @@ class Recorder:
         """Writes down what turns in progress have said, every `interval` seconds, until it is cancelled."""
         while True:
             await asyncio.sleep(interval)
-            await self.keep_once()
+            try:
+                await self.keep_once()
+            except Exception:  # a fault in one moment must not be the end of it
+                log.exception("replies in progress not written down")
 
     async def keep_once(self) -> None:
         """What `keep` does every time, for the turns that it has met before and that have said something since.

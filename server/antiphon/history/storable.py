@@ -5,12 +5,11 @@ It runs for every token: what has nothing to replace is given back as it is.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from msgspec.structs import replace
 
 from antiphon.database import text
+from antiphon.history import rows
 from antiphon.messages import AudioDelta, Event, ExtraDelta, RefusalDelta, TextDelta, ThinkingDelta, ToolCallDelta
 
 
@@ -24,18 +23,15 @@ def storable(event: Event) -> Event:
         case AudioDelta():
             return replace(event, transcript=text.clean(event.transcript)) if "\0" in event.transcript else event
         case ExtraDelta():
-            return event if b"u0000" not in msgspec.json.encode(event.fields) else replace(event, fields=_clean(event.fields))
+            return _storable_fields(event)
         case _:
             return event
 
 
-def _clean(value: Any) -> Any:
-    match value:
-        case str():
-            return text.clean(value)
-        case dict():
-            return {_clean(name): _clean(inner) for name, inner in value.items()}
-        case list():
-            return [_clean(inner) for inner in value]
-        case _:
-            return value
+def _storable_fields(event: ExtraDelta) -> ExtraDelta:
+    try:
+        encoded = msgspec.json.encode(event.fields)
+    except RecursionError:
+        return event  # nothing of it will be stored
+    clean = rows.without_nul(encoded)
+    return event if clean is encoded else replace(event, fields=msgspec.json.decode(clean))
