@@ -26,6 +26,7 @@ from antiphon.config import AuthConfig, Config, ConfigError, GuardConfig, Provid
 from antiphon.context import Contexts
 from antiphon.database.open import open_database
 from antiphon.errors import StoreUnavailable
+from antiphon.guarded_store import GuardedStore
 from antiphon.guards.service import Guards
 from antiphon.history.recorder import Recorder
 from antiphon.history.sql import SqlStore
@@ -105,7 +106,8 @@ class App:
         self.router = Router(self.providers, config.models.default)
         self._config = config
         self._database = open_database(database_url(config), config.database.timeout)
-        self._store = SqlStore(self._database)
+        guards = _guards(config.guards)
+        self._store = SqlStore(self._database) if guards is None else GuardedStore(self._database, guards)
         self._audit = AuditLog(self._database)
         self._key_store = KeyStore(self._database)
         self._stored_keys = StoredKeys(self._key_store)
@@ -116,8 +118,8 @@ class App:
         self._ledger = Ledger(self._database)
         self._limiter = _limiter(config, environment, self._ledger)
         timeout = config.limits.request_timeout
-        guards = _guards(config.guards)
-        self._chat = ChatService(self.router, Recorder(self._store), prices, timeout=timeout, limiter=self._limiter, guards=guards)
+        self._recorder = Recorder(self._store)
+        self._chat = ChatService(self.router, self._recorder, prices, timeout=timeout, limiter=self._limiter, guards=guards)
         self._passthrough = Passthrough(config.proxy, timeout=timeout, limiter=self._limiter)
         self._contexts = Contexts(config.clients, environment)
         for name in config.engine.own_key_providers:
@@ -135,15 +137,19 @@ class App:
         for address in addresses:
             server.listen(address)
         await self._limiter.start()
-        keeping = asyncio.create_task(self._keep_house())
+        keeping = [
+            asyncio.create_task(self._keep_house()),
+            asyncio.create_task(self._recorder.keep(self._config.database.keep_interval)),
+        ]
         await server.start()
         log.info("serving", addresses=list(addresses), models=len(self.router.models()), default=self.router.default)
         await stop.wait()
         log.info("draining", calls=self.in_flight, seconds=self._config.limits.drain)
         await server.stop(self._config.limits.drain, self._interrupt)
         await self._chat.settled(SETTLING)
-        keeping.cancel()
-        await asyncio.wait([keeping])
+        for task in keeping:
+            task.cancel()
+        await asyncio.wait(keeping)
         with suppress(StoreUnavailable):
             await self._audit.write()
         await self._limiter.close()

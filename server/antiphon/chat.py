@@ -16,15 +16,15 @@ from antiphon.auth.caller import ANONYMOUS, CALLER
 from antiphon.deadline import Deadline
 from antiphon.errors import (
     AntiphonError,
-    ConversationChanged,
     InvalidRequest,
     PermissionDenied,
     ShuttingDown,
+    TurnInProgress,
     TurnNotComplete,
     Violation,
 )
 from antiphon.guards.service import Guards
-from antiphon.history.base import MessageState, Turn
+from antiphon.history.base import MAX_TITLE, MessageState, Turn
 from antiphon.history.recorder import Record, Recorder, Recording
 from antiphon.limits.limiter import Grant, Limiter
 from antiphon.limits.quotas import Quotas
@@ -104,9 +104,10 @@ class ChatService:
                 else:
                     if self._guards is not None:  # what is stored, and what a title is made of, is what went to the provider
                         request = await deadline.wait(self._guards.request(request))
+                        record = replace(record, title=(await deadline.wait(self._guards.text(record.title)))[:MAX_TITLE])
                     recording = await deadline.wait(self._recorder.begin(record, request.messages))
-                    if record.began is not None:
-                        record.began(recording.turn.conversation.id)
+                    if record.conversation is not None:
+                        record.tell(record.conversation)
                     if recording.turn.existing:
                         answer = _replay(recording.turn)
                     else:
@@ -114,6 +115,8 @@ class ChatService:
                         answer = self._record(asked, route, deadline, grant, recording)
                 try:
                     async for batch in answer:
+                        if record is not None and type(batch[0]) is Started:
+                            record.tell(batch[0].conversation_id)
                         yield batch
                 finally:
                     await answer.aclose()
@@ -203,10 +206,10 @@ def _in_conversation(started: Started, turn: Turn) -> Started:
 
 
 async def _replay(turn: Turn) -> AsyncGenerator[Batch, None]:
-    """A turn that was made before, as it is stored. Raises `ConversationChanged` while it is still going on."""
+    """A turn that was made before, as it is stored. Raises `TurnInProgress` while it is still going on."""
     reply = turn.reply
     if reply.state is MessageState.IN_PROGRESS:
-        raise ConversationChanged(turn.conversation.id)
+        raise TurnInProgress(reply.request_id)
     started = Started(f"chatcmpl-{reply.id}", reply.model, reply.provider, int(reply.created.timestamp()))
     batch: Batch = [_in_conversation(started, turn)]
     calls = 0

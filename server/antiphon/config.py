@@ -70,6 +70,8 @@ class DatabaseConfig(_Section):
     """Unset: SQLite in the user's data directory."""
     timeout: float = Field(default=5.0, gt=0)
     """The longest that the database may take for one answer, in seconds."""
+    keep_interval: float = Field(default=1.0, gt=0)
+    """Seconds between two writings of what replies in progress have said so far. A worker that is killed loses what came since."""
 
 
 class ModelsConfig(_Section):

@@ -14,6 +14,8 @@
     ├── MessageNotFound
     ├── ConversationChanged         it went on meanwhile
     ├── TurnNotComplete             the turn of that request id broke off
+    ├── TurnInProgress              it is still going on
+    ├── RequestIdReused             it has other messages
     ├── KeyNotFound                 no API key of that id
     ├── KeyRevoked                  it is revoked, or has expired
     ├── RateLimited                 more than the caller's limit of requests, tokens or calls at once
@@ -64,6 +66,8 @@ class Reason(StrEnum):
     CONVERSATION_CHANGED = "CONVERSATION_CHANGED"
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
     TURN_NOT_COMPLETE = "TURN_NOT_COMPLETE"
+    TURN_IN_PROGRESS = "TURN_IN_PROGRESS"
+    REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
     CONTEXT_UNAVAILABLE = "CONTEXT_UNAVAILABLE"
     KEY_NOT_FOUND = "KEY_NOT_FOUND"
     KEY_REVOKED = "KEY_REVOKED"
@@ -261,6 +265,35 @@ class TurnNotComplete(AntiphonError):
     @property
     def metadata(self) -> dict[str, str]:
         return {"message": self.message_id}
+
+
+class TurnInProgress(AntiphonError):
+    """The turn that the request id names was begun before, and is still going on."""
+
+    reason = Reason.TURN_IN_PROGRESS
+    retryable = True
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__("The turn of this request id is still going on. Try again when it has ended.", retry_after=1)
+        self.request_id = request_id
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"request_id": self.request_id}
+
+
+class RequestIdReused(AntiphonError):
+    """The turn that the request id names has other messages than the request: it is no retry."""
+
+    reason = Reason.REQUEST_ID_REUSED
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__("This request id was used for a turn with other messages. Another turn needs another request id.")
+        self.request_id = request_id
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"request_id": self.request_id}
 
 
 class KeyNotFound(AntiphonError):

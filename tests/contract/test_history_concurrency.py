@@ -15,7 +15,7 @@ from antiphon.database.open import open_database
 from antiphon.database.postgres import PostgresDatabase
 from antiphon.database.tables import messages, workers
 from antiphon.errors import ConversationNotFound, MessageNotFound
-from antiphon.history.base import MessageState, Store, StoredMessage, TurnEnd
+from antiphon.history.base import MessageState, Said, Store, StoredMessage, TurnEnd
 from antiphon.history.sql import SqlStore
 from antiphon.messages import Message, Role, Text
 
@@ -225,6 +225,48 @@ async def test_a_worker_that_was_taken_for_dead_may_still_end_its_turn(store: St
     await other.end_turn(ME, turn.reply.id, DONE)
     reply = (await store.messages(ME, turn.conversation.id)).messages[-1]
     assert (reply.state, texts((reply,))) == (MessageState.COMPLETE, ["done"])
+
+
+def so_far(reply_id: str, text: str) -> Said:
+    return Said(reply_id, Message(Role.ASSISTANT, (Text(text),)), "m", "p")
+
+
+async def last(store: Store, conversation: str) -> tuple[MessageState, str]:
+    reply = (await store.messages(ME, conversation)).messages[-1]
+    return reply.state, "".join(texts((reply,)))
+
+
+async def test_what_was_kept_of_a_turn_outlives_its_worker(store: Store, other: Store) -> None:
+    """Of several turns in one transaction; a later word takes the place of an earlier one; the rows are settled with it."""
+    turns = [await other.begin_turn(ME, None, said("a")) for _ in range(3)]
+    await other.keep([so_far(turn.reply.id, "He") for turn in turns])
+    await other.keep([so_far(turn.reply.id, "Hello\0") for turn in reversed(turns)])
+    await other.keep([])
+    for turn in turns:
+        assert await last(store, turn.conversation.id) == (MessageState.IN_PROGRESS, "Hello\ufffd")
+    await age(store, 60)
+    assert await store.settle() == 3
+    for turn in turns:
+        assert await last(store, turn.conversation.id) == (MessageState.INCOMPLETE, "Hello\ufffd")
+        reply = (await store.messages(ME, turn.conversation.id)).messages[-1]
+        assert (reply.model, reply.provider) == ("m", "p")
+
+
+async def test_a_word_that_comes_too_late_changes_nothing(store: Store, other: Store) -> None:
+    """The turn has ended, was settled by another worker, belongs to another worker, or is gone with its conversation."""
+    ended, settled, deleted = [await other.begin_turn(ME, None, said("a")) for _ in range(3)]
+    await other.end_turn(ME, ended.reply.id, DONE)
+    await other.keep([so_far(settled.reply.id, "kept")])
+    await store.keep([so_far(settled.reply.id, "another's")])
+    assert await last(store, settled.conversation.id) == (MessageState.IN_PROGRESS, "kept")
+    await store.delete(ME, deleted.conversation.id)
+    await age(store, 60)
+    await store.settle()
+    await other.keep([so_far(turn.reply.id, "late") for turn in (ended, settled, deleted)])
+    assert await last(store, ended.conversation.id) == (MessageState.COMPLETE, "done")
+    assert await last(store, settled.conversation.id) == (MessageState.INCOMPLETE, "kept")
+    await other.end_turn(ME, settled.reply.id, DONE)
+    assert await last(store, settled.conversation.id) == (MessageState.COMPLETE, "done"), "it was only asleep"
 
 
 def start(url: str, conversation: str, count: int) -> "subprocess.Popen[str]":

@@ -4,11 +4,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import update
 
 from antiphon.database import paging
-from antiphon.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound
+from antiphon.database.tables import messages
+from antiphon.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
 from antiphon.history import rows
-from antiphon.history.base import Conversation, MessageState, Store, StoredMessage, Turn, TurnEnd
+from antiphon.history.base import Conversation, MessageState, Said, Store, StoredMessage, Turn, TurnEnd
+from antiphon.history.sql import SqlStore
 from antiphon.messages import (
     File,
     FinishReason,
@@ -117,12 +120,12 @@ async def test_a_forged_token_shows_nothing_of_others(store: Store) -> None:
 
 
 async def test_update_changes_what_is_given(store: Store) -> None:
-    """And nothing else, but the time of the change, which only grows."""
+    """And nothing else, but the time of the change, which only grows. A pin is no change of what was said."""
     made = await create(store, "a", title="old")
     titled = await store.update(ME, made.id, title="new")
     pinned = await store.update(ME, made.id, pinned=True)
     assert (titled.title, titled.pinned, pinned.title, pinned.pinned) == ("new", False, "new", True)
-    assert made.updated < titled.updated < pinned.updated
+    assert made.updated < titled.updated == pinned.updated
     assert pinned.created == made.created
     assert await store.update(ME, made.id) == pinned
     assert [c.id for c in (await store.list(ME, size=5, title_contains="NEW")).conversations] == [made.id]
@@ -182,7 +185,7 @@ async def test_text_that_cannot_be_stored_is_refused(store: Store) -> None:
             ("title", store.begin_turn(ME, None, said("x"), title=bad)),
             ("source", store.begin_turn(ME, None, said("x"), source=bad)),
             ("request_id", store.begin_turn(ME, made.id, said("x"), request_id=bad)),
-            ("title", store.list(ME, size=1, title_contains=bad)),
+            ("title_contains", store.list(ME, size=1, title_contains=bad)),
             ("source", store.list(ME, size=1, source=bad)),
         ]:
             with pytest.raises(InvalidRequest) as caught:
@@ -240,6 +243,20 @@ async def test_every_kind_of_part_survives(store: Store) -> None:
     assert (await store.messages(ME, made.id)).messages[0].message == message
 
 
+async def test_a_row_that_cannot_be_read_hides_no_other(store: Store) -> None:
+    """What is too deep is read as null there, and what is no message as one that says so; the chat can go on."""
+    made = await create(store, "a", "b", "c")
+    first, second, _ = (await store.messages(ME, made.id)).messages
+    deep = '{"role":"user","parts":[{"type":"text","text":"a","extra":' + '{"x":' * 5000 + "1" + "}" * 5001 + "]}"
+    assert isinstance(store, SqlStore)
+    for id_, body in ((first.id, deep), (second.id, '{"role":"user","parts":[{"type":"newer"}]}')):
+        change = update(messages).where(messages.c.id == id_).values(body=body)
+        await store._database.write(lambda connection, change=change: connection.execute(change) and None)
+    assert await path(store, made.id) == ["a", "[This message cannot be read.]", "c"]
+    turn = await store.begin_turn(ME, made.id, said("d"))
+    assert texts(turn.path) == ["a", "[This message cannot be read.]", "c", "d"]
+
+
 async def test_a_model_may_say_what_cannot_be_stored(store: Store) -> None:
     """Its reply is kept all the same, with a replacement character there."""
     turn = await store.begin_turn(ME, None, said("x"))
@@ -251,10 +268,18 @@ async def test_a_model_may_say_what_cannot_be_stored(store: Store) -> None:
     turn = await store.begin_turn(ME, None, said("x"))
     await store.end_turn(ME, turn.reply.id, answered("a\ud800b"))
     assert await path(store, turn.conversation.id) == ["x", "a?b"]
+    deep: dict[str, object] = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+    turn = await store.begin_turn(ME, None, said("x"))
+    message = Message(Role.ASSISTANT, (Text("Hi"),), extra=deep)
+    await store.keep([Said(turn.reply.id, message, "", "")])
+    await store.end_turn(ME, turn.reply.id, TurnEnd(MessageState.COMPLETE, message))
+    assert await path(store, turn.conversation.id) == ["x", "Hi"]
 
 
 async def test_the_list_has_pinned_ones_first_then_the_last_changed(store: Store) -> None:
-    """Whatever changes a conversation moves it up: a message, the title, the pin, a turn's end."""
+    """Whatever changes a conversation moves it up: a message, the title, a turn's end. A pin changes nothing but that."""
     made = [await create(store, "x", title=str(number)) for number in range(6)]
 
     async def order() -> str:
@@ -265,8 +290,8 @@ async def test_the_list_has_pinned_ones_first_then_the_last_changed(store: Store
     assert await order() == "054321"
     turn = await store.begin_turn(ME, made[1].id, said("y"))
     assert await order() == "105432"
-    await store.update(ME, made[2].id, pinned=True)
     await store.update(ME, made[3].id, pinned=True)
+    await store.update(ME, made[2].id, pinned=True)
     assert await order() == "321054"
     await store.append(ME, made[0].id, said("y"))
     assert await order() == "320154"
@@ -399,6 +424,56 @@ async def test_a_turn_from_its_beginning_to_its_end(store: Store) -> None:
         end.model, end.provider, end.usage, end.finish_reason, end.error_reason,
     )  # fmt: skip
     assert (await store.get(ME, made.id)).updated > turn.conversation.updated
+
+
+NOTHING = TurnEnd(MessageState.FAILED, Message(Role.ASSISTANT, ()), error_reason="INTERNAL")
+
+
+async def test_a_turn_of_which_nothing_came_is_taken_back(store: Store, count_messages: Callable[[], Awaitable[int]]) -> None:
+    """With the conversation that it made, as often as it is asked for; its request id is free again."""
+    for _ in range(2):
+        turn = await store.begin_turn(ME, None, said("a"), request_id="r")
+        assert turn.made
+        await store.drop_turn(OTHER, turn, NOTHING)
+        assert await path(store, turn.conversation.id) == ["a", ""]
+        for _ in range(2):
+            await store.drop_turn(ME, turn, NOTHING)
+        with pytest.raises(ConversationNotFound):
+            await store.get(ME, turn.conversation.id)
+        assert await count_messages() == 0
+        assert await store.settle() == 0
+
+
+async def test_a_conversation_that_is_of_use_to_somebody_is_not_taken_back(store: Store) -> None:
+    """Renamed, pinned, forked or gone on with: it stays, and its turn ends."""
+    changes: list[Callable[[str], Awaitable[object]]] = [
+        lambda id_: store.update(ME, id_, title="mine"),
+        lambda id_: store.update(ME, id_, pinned=True),
+        lambda id_: store.fork(ME, id_),
+        lambda id_: store.append(ME, id_, said("more")),
+        lambda id_: store.begin_turn(ME, id_, said("more")),
+    ]
+    for change in changes:
+        turn = await store.begin_turn(ME, None, said("a"))
+        await change(turn.conversation.id)
+        await store.drop_turn(ME, turn, NOTHING)
+        reply = (await store.messages(ME, turn.conversation.id)).messages[1]
+        assert (reply.id, reply.state) == (turn.reply.id, MessageState.FAILED)
+
+
+async def test_a_request_id_stands_for_the_messages_of_its_turn(store: Store) -> None:
+    """Others, more or fewer of them: refused, whatever has become of the turn; the same ones find it."""
+    for conversation in (None, (await create(store, "before")).id):
+        for state in (None, MessageState.COMPLETE, MessageState.FAILED):
+            name = f"{conversation} {state}"
+            first = await store.begin_turn(ME, conversation, said("a", "b"), request_id=name)
+            if state is not None:
+                await store.end_turn(ME, first.reply.id, TurnEnd(state, Message(Role.ASSISTANT, ())))
+            for other in (said("a", "c"), said("b"), said("a", "b", "c"), said("before", "a", "b")):
+                with pytest.raises(RequestIdReused):
+                    await store.begin_turn(ME, conversation, other, request_id=name)
+            again = await store.begin_turn(ME, conversation, said("a", "b"), request_id=name)
+            assert (again.reply.id, again.existing, again.made) == (first.reply.id, state is not MessageState.FAILED, False)
 
 
 async def test_a_settled_turn_stays_as_it_is(store: Store) -> None:

@@ -276,6 +276,44 @@ async def test_bad_requests_are_400_with_a_message(http: httpx2.AsyncClient, met
 
 
 @pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("page_size=abc", "page_size: must be a whole number"),
+        ("source=x&pageSize=", "page_size: must be a whole number"),
+        ("page_size=99999999999&pinned=true", "page_size: must be a whole number"),
+        ("page_size=0x1", "page_size: must be a whole number"),
+        ("page_size=1001", "page_size: must be between 1 and 1000"),
+        ("pinned=x&page_size=5", "pinned: must be true or false"),
+        ("pinned=", "pinned: must be true or false"),
+        ("title=%00", "title: has a NUL character, which cannot be stored"),
+        ("source=%00", "source: has a NUL character, which cannot be stored"),
+    ],
+)
+async def test_a_query_at_fault_names_its_field(http: httpx2.AsyncClient, query: str, message: str) -> None:
+    """Also where Envoy is the one that cannot read it."""
+    response = await http.get(f"/chat/history?{query}")
+    assert (response.status_code, response.json()) == (400, {"message": message})
+
+
+async def test_a_blank_title_is_none(http: httpx2.AsyncClient) -> None:
+    """It is then taken from what the user said; where that is blank too, a chat still has a name."""
+    assert (await generate(http, query="?title=%20"))["title"] == "Hi"
+    made = await http.post("/chat/new", json={"title": " ", "messages": [{"role": "user", "content": " \n "}]})
+    assert made.json()["title"] == "New chat"
+    fork = await http.post("/chat/fork", json={"chatId": made.json()["chatId"], "title": " "})
+    assert fork.json()["title"] == "New chat"
+
+
+async def test_a_pin_is_no_change_of_what_was_said(http: httpx2.AsyncClient) -> None:
+    """`updatedAt` stays; a title changes it."""
+    chat = (await generate(http))["chatId"]
+    before = (await fetch(http, chat))["updatedAt"]
+    assert (await http.put(f"/chat/{chat}/pin")).json()["updatedAt"] == before
+    assert (await http.patch(f"/chat/{chat}", json={"pinned": False})).json()["updatedAt"] == before
+    assert (await http.patch(f"/chat/{chat}", json={"title": "Other"})).json()["updatedAt"] > before
+
+
+@pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
         ("GET", "/chat/generate", "POST"),

@@ -169,6 +169,33 @@ async def test_a_caller_that_leaves_has_its_partial_reply_stored(
     assert found[1].message.parts[0].text == "Hello 🎼"
 
 
+async def test_what_a_reply_had_said_survives_its_worker(recorded: tuple[Gateway, Postgres | None], upstream: OddUpstream) -> None:
+    """Killed in mid-stream: the text is there, settled as incomplete soon after, by the worker that takes the place of the dead."""
+    gateway, _ = recorded
+    upstream.script("odd-slow", [head(), chunk(sse(delta("Never "), delta("lose a word 🎼"))), HANG])
+    async with grpc.aio.insecure_channel(gateway.rest) as channel:
+        call = chat_pb2_grpc.ChatServiceStub(channel).StreamGenerate(turn("Hi", "", model="odd-slow"), metadata=METADATA)
+        started = (await call.read()).events[0].started
+        history = history_pb2_grpc.HistoryServiceStub(channel)
+        (worker,) = children(gateway, "serve")
+        async with asyncio.timeout(20):
+            while not (found := (await stored(history))[started.conversation_id])[-1].message.parts:
+                await asyncio.sleep(0.02)
+            assert found[-1].state == history_pb2.MESSAGE_STATE_IN_PROGRESS
+            os.kill(worker, signal.SIGKILL)
+            while found[-1].state == history_pb2.MESSAGE_STATE_IN_PROGRESS:
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    found = (await stored(history))[started.conversation_id]
+                await asyncio.sleep(0.02)
+        with pytest.raises(grpc.aio.AioRpcError):
+            while await call.read():
+                pass
+    assert gateway.process.poll() is None
+    assert found[-1].state == history_pb2.MESSAGE_STATE_INCOMPLETE
+    assert found[-1].message.parts[0].text == "Never lose a word 🎼"
+    assert (found[-1].model, found[-1].provider) == ("odd-model", "odd")
+
+
 async def test_a_database_that_hangs_or_stops_is_told_and_comes_back(recorded: tuple[Gateway, Postgres | None]) -> None:
     """A clear error within the time-out; calls that are not recorded go on; no restart is needed; what was told is there."""
     gateway, postgres = recorded

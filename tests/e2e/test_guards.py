@@ -181,6 +181,26 @@ async def test_what_is_stored_and_what_the_provider_gets_is_masked(http: httpx2.
     assert [message["content"] for message in upstream.requests[-1].json["messages"]][-3:] == ["I am [EMAIL]", MASKED, "And?"]
 
 
+async def test_what_callers_store_themselves_is_masked_or_refused(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+    """A title with a call, a chat that was held elsewhere, a new title, the title of a fork."""
+    upstream.script("odd-leak", steps("Hello"))
+    body = {"chat_history": [{"role": "user", "content": "Hi"}]}
+    assert (await http.post("/chat/generate?title=To%20jane.doe@example.com", json=body)).json()["title"] == "To [EMAIL]"
+    assert (await http.post("/chat/generate?title=sesame42", json=body)).status_code == 400
+    kept = {"title": "jane.doe@example.com", "messages": [{"role": "assistant", "content": "I am jane.doe@example.com"}]}
+    chat = (await http.post("/chat/new", json=kept)).json()
+    assert chat["title"] == "[EMAIL]"
+    assert "jane.doe" not in (await http.get(f"/chat/fetch/{chat['chatId']}")).text
+    assert (await http.patch(f"/chat/{chat['chatId']}", json={"title": "x jane.doe@example.com"})).json()["title"] == "x [EMAIL]"
+    fork = {"chatId": chat["chatId"], "title": "sesame42"}
+    for refused in (
+        await http.post("/chat/fork", json=fork),
+        await http.patch(f"/chat/{chat['chatId']}", json={"title": "sesame42"}),
+    ):
+        assert refused.status_code == 400
+        assert "'secrets'" in refused.json()["message"]
+
+
 async def test_the_proxies_pass_bytes_through(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
     """As their contract is: they are not read, and so not guarded."""
     upstream.script("odd-leak", [answer({**WHOLE, "note": LEAK})])

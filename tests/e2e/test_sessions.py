@@ -63,14 +63,27 @@ async def test_a_streamed_session(persona_gateway: Gateway) -> None:
 async def test_a_failure_names_its_session(persona_gateway: Gateway, stream: bool) -> None:
     """What was asked is stored, and the next try can go on from there: nothing of it is stored twice."""
     async with persona_gateway.client() as http:
-        failed = await http.post("/chat/completions", json={"model": "lost", "messages": HI, "stream": stream})
+        session = (await http.post("/chat/completions", json={"model": "echo", "messages": HI})).headers["x-session-id"]
+        more = {"session_id": session, "messages": [{"role": "user", "content": "More"}], "stream": stream}
+        failed = await http.post("/chat/completions", json={"model": "lost", **more})
         assert failed.status_code == 502
-        session = failed.headers["x-session-id"]
-        assert await kept(http, session) == [("user", "Hi"), ("assistant", "")]
-        again = await http.post("/chat/completions", json={"model": "echo", "messages": HI, "session_id": session})
+        assert failed.headers["x-session-id"] == session
+        assert (await kept(http, session))[-2:] == [("user", "More"), ("assistant", "")]
+        repeated = [*HI, {"role": "assistant", "content": "You said: Hi"}, *more["messages"]]  # type: ignore[misc]
+        again = await http.post("/chat/completions", json={"model": "echo", **more, "stream": False, "messages": repeated})
         assert again.status_code == 200
-        assert (await kept(http, session))[-1] == ("assistant", "You said: Hi")
-        assert [role for role, _ in await kept(http, session)].count("user") == 1
+        assert (await kept(http, session))[-1] == ("assistant", "You said: More")
+        assert [role for role, _ in await kept(http, session)].count("user") == 2
+
+
+async def test_a_session_of_which_nothing_came_is_not_kept(persona_gateway: Gateway) -> None:
+    """The SDK tries again by itself, without knowing of a session: no attempt leaves one behind."""
+    async with persona_gateway.sdk(max_retries=2) as sdk, persona_gateway.client() as http:
+        before = (await http.get("/chat/history?pageSize=1000")).json()
+        with pytest.raises(openai.InternalServerError) as caught:
+            await sdk.chat.completions.create(model="lost", messages=HI)
+        assert "x-session-id" not in caught.value.response.headers
+        assert (await http.get("/chat/history?pageSize=1000")).json() == before
 
 
 async def test_instructions_are_kept_once(persona_gateway: Gateway) -> None:

@@ -10,8 +10,8 @@ from itertools import count
 
 from msgspec.structs import replace
 
-from antiphon.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound
-from antiphon.history.base import Conversation, MessagePage, MessageState, Page, StoredMessage, Turn, TurnEnd
+from antiphon.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
+from antiphon.history.base import Conversation, MessagePage, MessageState, Page, Said, StoredMessage, Turn, TurnEnd
 from antiphon.messages import Message, Role
 
 
@@ -63,9 +63,9 @@ class MemoryStore:
 
     async def update(self, owner: str, conversation: str, *, title: str | None = None, pinned: bool | None = None) -> Conversation:
         found = await self.get(owner, conversation)
-        return self._keep(
-            replace(found, title=found.title if title is None else title, pinned=found.pinned if pinned is None else pinned)
-        )
+        if pinned is not None:
+            found = self._conversations[conversation] = replace(found, pinned=pinned)
+        return found if title is None else self._keep(replace(found, title=title))
 
     async def delete(self, owner: str, conversation: str) -> None:
         await self.get(owner, conversation)
@@ -106,11 +106,15 @@ class MemoryStore:
         known = self._turns.get((owner, conversation or "", request_id)) if request_id else None
         if known is not None:
             reply = self._messages[known]
+            own = [stored.message for stored in self._path(reply.parent_id)[-len(messages) :]]
+            if own != list(messages):
+                raise RequestIdReused(request_id)
             made = next(c for c in self._conversations.values() if reply in self._path(c.head_id))
             if reply.state is MessageState.FAILED:
                 reply = self._messages[known] = replace(reply, state=MessageState.IN_PROGRESS, error_reason="")
                 return Turn(made, self._path(reply.parent_id), reply, existing=False)
             return Turn(made, self._path(reply.parent_id), reply, existing=True)
+        fresh = conversation is None
         if conversation is None:
             made = self._new(owner, title=title, source=source, pinned=False)
             parent = None
@@ -122,7 +126,15 @@ class MemoryStore:
         self._messages[reply.id] = reply
         if request_id:
             self._turns[owner, conversation or "", request_id] = reply.id
-        return Turn(made, self._path(reply.parent_id), reply, existing=False)
+        return Turn(made, self._path(reply.parent_id), reply, existing=False, made=fresh)
+
+    async def keep(self, said: Sequence[Said]) -> None:
+        self.calls += 1
+        for each in said:
+            reply = self._messages[each.reply_id]
+            if reply.state is MessageState.IN_PROGRESS:
+                kept = replace(reply, message=each.message, model=each.model, provider=each.provider)
+                self._messages[reply.id] = kept
 
     async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> None:
         self.calls += 1
@@ -138,6 +150,14 @@ class MemoryStore:
                 finish_reason=end.finish_reason,
                 error_reason=end.error_reason,
             )
+
+    async def drop_turn(self, owner: str, turn: Turn, end: TurnEnd) -> None:
+        self.calls += 1
+        if self._conversations.get(turn.conversation.id) != turn.conversation:
+            await self.end_turn(owner, turn.reply.id, end)
+        else:
+            del self._conversations[turn.conversation.id]
+            self._turns = {key: reply_id for key, reply_id in self._turns.items() if reply_id != turn.reply.id}
 
     async def settle(self) -> int:
         return 0

@@ -1,6 +1,7 @@
 """The chat service."""
 
 import asyncio
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -13,24 +14,25 @@ from antiphon.config import GuardConfig, LimitsConfig, PriceConfig
 from antiphon.errors import (
     BudgetExceeded,
     ContentBlocked,
-    ConversationChanged,
     DeadlineExceeded,
     InvalidRequest,
     ModelNotFound,
     ProviderProtocolError,
     RateLimited,
+    RequestIdReused,
     ShuttingDown,
     StoreUnavailable,
+    TurnInProgress,
     TurnNotComplete,
 )
 from antiphon.guards.registry import build_guards
-from antiphon.history.base import MessageState, StoredMessage, TurnEnd
+from antiphon.history.base import MessageState, Said, StoredMessage, TurnEnd
 from antiphon.history.recorder import Record, Recorder
 from antiphon.limits.base import NANOS
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
-from antiphon.messages import ChatRequest, Finished, FinishReason, Message, Role, Sampling, Started, Text, TextDelta, Usage
+from antiphon.messages import Batch, ChatRequest, Finished, FinishReason, Message, Role, Sampling, Started, Text, TextDelta, Usage
 from antiphon.prices import Prices
 from antiphon.reply import Reply, collect
 from antiphon.routing import Router
@@ -272,7 +274,7 @@ async def test_a_turn_that_goes_on_or_broke_off_is_not_begun_again() -> None:
     record = Record("ann", request_id="r")
     async with aclosing(chat.stream(asked(), timeout=None, record=record)) as batches:
         await anext(batches)
-        with pytest.raises(ConversationChanged):
+        with pytest.raises(TurnInProgress):
             await collect(chat.stream(asked(), timeout=None, record=record))
     await chat.settled()
     found = []
@@ -287,7 +289,7 @@ async def test_a_turn_that_goes_on_or_broke_off_is_not_begun_again() -> None:
     ("batches", "state", "text"),
     [
         (([START, TextDelta(0, "Hel")], ProviderProtocolError("Cut.", provider="p")), MessageState.INCOMPLETE, "Hel"),
-        ((ProviderProtocolError("Cut.", provider="p"),), MessageState.FAILED, None),
+        (([START], ProviderProtocolError("Cut.", provider="p")), MessageState.FAILED, None),
         (([START, TextDelta(0, "Hel")], ZeroDivisionError()), MessageState.INCOMPLETE, "Hel"),
     ],
 )
@@ -301,6 +303,60 @@ async def test_a_failed_turn_keeps_what_had_come(batches: tuple[object, ...], st
     assert reply.error_reason
 
 
+async def test_a_first_turn_of_which_nothing_comes_leaves_no_conversation() -> None:
+    """However often it is tried, under a request id or not; nobody was told of one."""
+    store, told = MemoryStore(), list[str]()
+    provider = ScriptedProvider(ProviderProtocolError("Cut.", provider="p"))
+    chat = recording(provider, store)
+    for request_id in ("", "", "r", "r"):
+        with pytest.raises(ProviderProtocolError):
+            await collect(chat.stream(asked(), timeout=None, record=Record("ann", request_id=request_id, began=told.append)))
+    assert (await store.list("ann", size=10)).conversations == ()
+    assert told == []
+    provider.batches = ScriptedProvider().batches
+    await collect(chat.stream(asked(), timeout=None, record=Record("ann", request_id="r", began=told.append)))
+    (conversation,) = (await store.list("ann", size=10)).conversations
+    assert told == [conversation.id]
+
+
+async def test_a_conversation_that_is_named_keeps_a_turn_that_failed() -> None:
+    """And it is told of, also with the failure."""
+    store, told = MemoryStore(), list[str]()
+    made = await store.create("ann", title="", source="", pinned=False, messages=())
+    chat = recording(ScriptedProvider(ProviderProtocolError("Cut.", provider="p")), store)
+    with pytest.raises(ProviderProtocolError):
+        await collect(chat.stream(asked(), timeout=None, record=Record("ann", conversation=made.id, began=told.append)))
+    assert [message.state for message in await path(store)] == [MessageState.COMPLETE, MessageState.FAILED]
+    assert told == [made.id]
+
+
+async def test_a_conversation_that_somebody_has_found_meanwhile_stays() -> None:
+    """Whoever has renamed it wants it; its turn is told as what it is."""
+    store = MemoryStore()
+
+    class Renaming(ScriptedProvider):
+        async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+            (conversation,) = (await store.list("ann", size=10)).conversations
+            await store.update("ann", conversation.id, title="Mine")
+            async for batch in super().stream(request):
+                yield batch
+
+    chat = recording(Renaming(ProviderProtocolError("Cut.", provider="p")), store)
+    with pytest.raises(ProviderProtocolError):
+        await collect(chat.stream(asked(), timeout=None, record=Record("ann")))
+    assert [message.state for message in await path(store)] == [MessageState.COMPLETE, MessageState.FAILED]
+
+
+async def test_a_request_id_is_good_for_one_turn() -> None:
+    """With other messages it is told to be used, and no reply of another question is given."""
+    provider = ScriptedProvider()
+    chat = recording(provider, MemoryStore())
+    await collect(chat.stream(asked(), timeout=None, record=Record("ann", request_id="r")))
+    with pytest.raises(RequestIdReused):
+        await collect(chat.stream(asked("one", saying("Other")), timeout=None, record=Record("ann", request_id="r")))
+    assert len(provider.requests) == 1
+
+
 async def test_a_caller_that_leaves_has_its_turn_settled_behind_it() -> None:
     """As cancelled, with the text; the caller does not wait for it."""
     store = MemoryStore()
@@ -310,6 +366,53 @@ async def test_a_caller_that_leaves_has_its_turn_settled_behind_it() -> None:
     await chat.settled()
     _, reply = await path(store)
     assert (reply.state, reply.message.parts) == (MessageState.CANCELLED, (Text("Hel"),))
+
+
+async def test_what_a_long_reply_has_said_is_written_down_now_and_then() -> None:
+    """Not before it has gone on for a while, not again without a new word, and all turns in one go."""
+    store = MemoryStore()
+    recorder = Recorder(store)
+    provider = ScriptedProvider([START, TextDelta(0, "Hel")], [TextDelta(0, "lo")], None)
+    chat = ChatService(Router([(provider, ["one"])]), recorder, NO_PRICES, timeout=60)
+    async with aclosing(chat.stream(asked(), timeout=None, record=Record("ann"))) as batches:
+        await anext(batches)
+        calls = store.calls
+        await recorder.keep_once()
+        assert store.calls == calls
+        await recorder.keep_once()
+        await recorder.keep_once()
+        assert store.calls == calls + 1
+        _, reply = await path(store)
+        assert (reply.state, reply.message.parts, reply.provider) == (MessageState.IN_PROGRESS, (Text("Hel"),), "scripted")
+        await anext(batches)
+        await recorder.keep_once()
+        assert (await path(store))[1].message.parts == (Text("Hello"),)
+    await chat.settled()
+    calls = store.calls
+    await recorder.keep_once()
+    assert store.calls == calls
+
+
+async def test_what_cannot_be_written_down_is_tried_the_next_time() -> None:
+    """And its call goes on meanwhile."""
+
+    class Failing(MemoryStore):
+        failures = 1
+
+        async def keep(self, said: Sequence[Said]) -> None:
+            self.failures -= 1
+            if self.failures >= 0:
+                raise StoreUnavailable
+            await super().keep(said)
+
+    store = Failing()
+    recorder = Recorder(store)
+    chat = ChatService(Router([(ScriptedProvider([START, TextDelta(0, "Hel")], None), ["one"])]), recorder, NO_PRICES, timeout=60)
+    async with aclosing(chat.stream(asked(), timeout=None, record=Record("ann"))) as batches:
+        await anext(batches)
+        for _ in range(3):
+            await recorder.keep_once()
+        assert (await path(store))[1].message.parts == (Text("Hel"),)
 
 
 class FailingStore(MemoryStore):
@@ -330,6 +433,15 @@ async def test_a_reply_that_cannot_be_stored_for_a_moment_is_tried_on() -> None:
     provider = ScriptedProvider([START, TextDelta(0, "Hello")], [STOP])
     await collect(recording(provider, store).stream(asked(), timeout=None, record=Record("ann")))
     assert [message.state for message in await path(store)] == [MessageState.COMPLETE] * 2
+
+
+async def test_what_is_told_of_a_recorded_reply_is_what_is_stored() -> None:
+    """A NUL, which no database holds, is replaced in both."""
+    store = MemoryStore()
+    provider = ScriptedProvider([START, TextDelta(0, "a\0b")], [USAGE, STOP])
+    reply = await collect(recording(provider, store).stream(asked(), timeout=None, record=Record("ann")))
+    assert reply.choices[0].text == ["a\ufffdb"]
+    assert (await path(store))[1].message.parts == (Text("a\ufffdb"),)
 
 
 @pytest.mark.parametrize("role", [Role.USER, Role.ASSISTANT])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
 
 import structlog
 
 from antiphon.errors import ContentBlocked
 from antiphon.guards.base import Blocked, Guard
+from antiphon.guards.chain import passed
 from antiphon.guards.reply import guarded
 from antiphon.guards.request import passed_request
-from antiphon.messages import Batch, ChatRequest
+from antiphon.messages import Batch, ChatRequest, Message
 
 log = structlog.get_logger(__name__)
 
@@ -26,12 +28,27 @@ class Guards:
         """The request as it may go to a provider; its first `trusted` messages are not read. Raises `ContentBlocked`."""
         if not self._of_requests:
             return request
-        try:
+        with _told():
             return await passed_request(self._of_requests, request, trusted)
-        except Blocked as blocked:
-            log.warning("request blocked", guard=blocked.guard)
-            raise ContentBlocked(blocked.guard) from None
+
+    async def messages(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """Messages as they may be stored: read as those of a request are. Raises `ContentBlocked`."""
+        return (await self.request(ChatRequest("", tuple(messages), stream=False))).messages
+
+    async def text(self, text: str) -> str:
+        """What of a text, such as a title, may be stored. Raises `ContentBlocked`."""
+        with _told():
+            return await passed(self._of_requests, text)
 
     def reply(self, batches: AsyncGenerator[Batch, None], choices: int) -> AsyncGenerator[Batch, None]:
         """The reply, of so many choices, as it may go to the caller. Raises what `batches` raises."""
         return guarded(batches, self._of_replies, choices) if self._of_replies else batches
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except Blocked as blocked:
+        log.warning("request blocked", guard=blocked.guard)
+        raise ContentBlocked(blocked.guard) from None

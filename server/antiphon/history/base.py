@@ -4,8 +4,9 @@ Messages form trees: each but the first has a parent. A conversation is a name f
 head. A fork is another conversation on the same tree; nothing is copied. Every method takes the owner first: what is another's
 does not exist.
 
-A turn is durable before its provider is asked: `begin_turn` commits the new messages and an assistant message IN_PROGRESS;
-`end_turn` settles that one. A store is told at its start which turns nobody will settle any more (`settle`).
+A turn is durable before its provider is asked: `begin_turn` commits the new messages and an assistant message IN_PROGRESS; `keep`
+writes down what has come of it so far, `end_turn` settles it. A store is told now and then which turns nobody will settle any more
+(`settle`).
 """
 
 from __future__ import annotations
@@ -61,6 +62,15 @@ class TurnEnd(Struct, frozen=True):
     error_reason: str = ""
 
 
+class Said(Struct, frozen=True):
+    """What the reply of a turn in progress has said so far, and whose it is."""
+
+    reply_id: str
+    message: Message
+    model: str
+    provider: str
+
+
 class StoredMessage(Struct, frozen=True):
     """A message as it is stored."""
 
@@ -81,13 +91,15 @@ class Turn(Struct, frozen=True):
     """A turn that was begun, or that exists already.
 
     `path` are the messages up to the turn's assistant message, that one excluded, oldest first: what the model is to be told.
-    `existing`: a turn of this request_id was begun before; `reply` is then as it is now, and nothing was written.
+    `existing`: a turn of this request_id was begun before; `reply` is then as it is now, and nothing was written. `made`: the turn
+    made its conversation just now, so that nobody knows of it.
     """
 
     conversation: Conversation
     path: tuple[StoredMessage, ...]
     reply: StoredMessage
     existing: bool
+    made: bool = False
 
 
 class Page(Struct, frozen=True):
@@ -176,12 +188,20 @@ class Store(Protocol):
 
         `conversation` None makes a new one with `title` and `source`. `parent_id` is the message to go on from (None: the head):
         any of the conversation's tree. Another than the head begins a branch, and the conversation's path follows it. A turn that
-        is still in progress is on the path of the next one as it is, without text. `request_id`, if not empty, names the
-        turn within its conversation: seen again, the turn that exists is the answer; one that FAILED, of which nothing was said, is
-        begun again, and is IN_PROGRESS as before. With `conversation` None, a request_id that
+        is still in progress is on the path of the next one as it is, with what is kept of its text.
+
+        `request_id`, if not empty, names the turn within its conversation: seen again, the turn that exists is the answer; one that
+        FAILED, of which nothing was said, is begun again, and is IN_PROGRESS as before. With `conversation` None, a request_id that
         the owner has used for a turn that made its conversation finds that one.
 
-        Raises `ConversationNotFound`, `MessageNotFound`.
+        Raises `ConversationNotFound`, `MessageNotFound`; `RequestIdReused` if the turn of this request_id has other messages.
+        """
+        ...
+
+    async def keep(self, said: Sequence[Said]) -> None:
+        """Writes down what turns of this worker have said so far, in case that it is killed: all in one transaction.
+
+        A turn that is settled, by its end or by another worker, stays as it is.
         """
         ...
 
@@ -192,8 +212,18 @@ class Store(Protocol):
         """
         ...
 
+    async def drop_turn(self, owner: str, turn: Turn, end: TurnEnd) -> None:
+        """Takes back a turn of which nothing came, and the conversation that it made.
+
+        If anybody has changed, forked or gone on with that conversation meanwhile it stays, and the turn ends as in `end_turn`.
+        May be called again, as that one.
+        """
+        ...
+
     async def settle(self) -> int:
-        """Marks every turn as INCOMPLETE that nobody will end any more, and returns how many. To be called now and then.
+        """Marks every turn as INCOMPLETE that nobody will end any more, with what was kept of it, and returns how many.
+
+        To be called now and then.
 
         These are the turns of workers without a heartbeat for a while, and those of this one that no caller was told of. A worker
         that was only asleep may still end its turn: what it has to say then takes the place of the guess.

@@ -1,7 +1,8 @@
 """Records turns: begun before the provider is asked, settled whichever way they end.
 
 A turn is settled even if its caller is gone, and even if the database is out of reach for a while: what was said waits here, and is
-written when it can be.
+written when it can be. What long replies have said so far is written down now and then, all of them together: a token costs no
+write, and what is lost with a worker that is killed are its last seconds.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from collections.abc import Callable, Sequence
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
-from antiphon.errors import StoreUnavailable, told
-from antiphon.history.base import MessageState, Store, Turn, TurnEnd
+from antiphon.errors import InvalidRequest, StoreUnavailable, Violation, told
+from antiphon.history.base import MessageState, Said, Store, Turn, TurnEnd
 from antiphon.history.resent import continuation
-from antiphon.messages import Batch, Message, Role, Text
+from antiphon.history.storable import storable
+from antiphon.history.title import title_of
+from antiphon.messages import Batch, Message, Role
 from antiphon.reply import Reply
-
-MAX_DERIVED_TITLE = 80
 
 FIRST_DELAY = 0.1
 """Seconds before a turn that could not be settled is tried again; doubled each time."""
@@ -34,7 +36,7 @@ log = structlog.get_logger(__name__)
 class Record(Struct, frozen=True):
     """Where a turn is recorded.
 
-    `conversation` None: a new one, with `title` (empty: taken from the first message of the user) and `source`. Else the request's
+    `conversation` None: a new one, with `title` (blank: taken from the first message of the user) and `source`. Else the request's
     messages are the new ones, and those that are stored come before them; `parent_id` is the message to go on from, None the head.
     `request_id` names the turn, for a retry that is safe. `preamble` is told to the model before everything else, and not stored.
     `resent`: the request's messages may repeat what is stored, and only what is new of them is taken; `antiphon.history.resent` has
@@ -50,7 +52,13 @@ class Record(Struct, frozen=True):
     preamble: tuple[Message, ...] = ()
     resent: bool = False
     began: Callable[[str], None] | None = None
-    """Is told the conversation's id as soon as the turn is stored, before the provider is asked: a failure can name it too."""
+    """Is told the conversation's id before the first batch comes. Of a conversation that is named, before the provider is asked: a
+    failure can name it too. One that a turn makes is gone again if nothing comes of it, so that nobody is told of it before."""
+
+    def tell(self, conversation: str) -> None:
+        """Tells whoever wants to know that the turn is recorded there."""
+        if self.began is not None:
+            self.began(conversation)
 
 
 class Recorder:
@@ -59,28 +67,68 @@ class Recorder:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._tasks: set[asyncio.Task[None]] = set()
+        self._going: dict[str, Recording] = {}
+        """The turns in progress, by their reply's id."""
 
     async def begin(self, record: Record, messages: Sequence[Message]) -> Recording:
         """Stores the new messages and the reply to come. Raises as `Store.begin_turn`."""
-        parent_id = record.parent_id
+        parent_id, places = record.parent_id, None
         if record.resent and record.conversation is not None:
             stored = await self._store.messages(record.owner, record.conversation)
             follows = continuation(stored.messages, messages)
-            messages, parent_id = follows.new, follows.parent_id
-        turn = await self._store.begin_turn(
-            record.owner,
-            record.conversation,
-            messages,
-            request_id=record.request_id,
-            parent_id=parent_id,
-            title=record.title or derived_title(messages),
-            source=record.source,
-        )
-        return Recording(self, record.owner, turn, record.preamble)
+            messages, parent_id, places = follows.new, follows.parent_id, follows.places
+        try:
+            turn = await self._store.begin_turn(
+                record.owner,
+                record.conversation,
+                messages,
+                request_id=record.request_id,
+                parent_id=parent_id,
+                title=title_of(record.title, messages),
+                source=record.source,
+            )
+        except InvalidRequest as error:
+            if places is not None:  # what is at fault is told of the messages that were sent, and not of those that are new
+                error.violations = tuple(_sent(violation, places) for violation in error.violations)
+            raise
+        recording = Recording(self, record.owner, turn, record.preamble)
+        if not turn.existing:
+            self._going[turn.reply.id] = recording
+        return recording
 
-    def settle(self, owner: str, turn: Turn, end: TurnEnd) -> asyncio.Task[None]:
-        """Settles a turn in a task of its own, which goes on until it is done."""
-        task = asyncio.create_task(self._settle(owner, turn, end))
+    async def keep(self, interval: float) -> None:
+        """Writes down what turns in progress have said, every `interval` seconds, until it is cancelled."""
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                await self.keep_once()
+            except Exception:  # a fault in one moment must not be the end of it
+                log.exception("replies in progress not written down")
+
+    async def keep_once(self) -> None:
+        """What `keep` does every time, for the turns that it has met before and that have said something since.
+
+        So a reply that is shorter than the interval is written once, at its end.
+        """
+        grown: list[Recording] = []
+        for recording in self._going.values():
+            if recording.met and recording.grown:
+                grown.append(recording)
+            recording.met = True
+        if not grown:
+            return
+        seen = [recording.seen for recording in grown]
+        try:
+            await self._store.keep([recording.said() for recording in grown])
+        except StoreUnavailable:
+            return  # the store has told why; the next time is soon
+        for recording, batches in zip(grown, seen, strict=True):
+            recording.kept = batches
+
+    def settle(self, owner: str, turn: Turn, end: TurnEnd, *, drop: bool) -> asyncio.Task[None]:
+        """Settles a turn, or takes it back, in a task of its own, which goes on until it is done."""
+        self._going.pop(turn.reply.id, None)
+        task = asyncio.create_task(self._settle(owner, turn, end, drop=drop))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -94,11 +142,14 @@ class Recorder:
             if left:
                 log.error("turns not settled", count=len(left))
 
-    async def _settle(self, owner: str, turn: Turn, end: TurnEnd) -> None:
+    async def _settle(self, owner: str, turn: Turn, end: TurnEnd, *, drop: bool) -> None:
         delay = FIRST_DELAY
         while True:
             try:
-                await self._store.end_turn(owner, turn.reply.id, end)
+                if drop:
+                    await self._store.drop_turn(owner, turn, end)
+                else:
+                    await self._store.end_turn(owner, turn.reply.id, end)
             except StoreUnavailable:
                 log.warning("turn not settled yet", message=turn.reply.id, retry_in_s=delay)
                 await asyncio.sleep(delay)
@@ -117,6 +168,16 @@ class Recording:
         self._owner = owner
         self._reply = Reply()
         self._settled = False
+        self.met = False
+        """`Recorder.keep` has come by before."""
+        self.seen = 0
+        """Batches so far; `kept`: when its text was last written down."""
+        self.kept = 0
+
+    @property
+    def grown(self) -> bool:
+        """Whether anything was said that is not written down."""
+        return self.seen > self.kept and bool(self._reply.choices)
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -130,9 +191,12 @@ class Recording:
         return len(self._preamble)
 
     def see(self, batch: Batch) -> None:
-        """Takes what was said."""
-        for event in batch:
-            self._reply.add(event)
+        """Takes what was said. What cannot be stored is replaced in the batch, so that what is told is what is stored."""
+        self.seen += 1
+        for index, event in enumerate(batch):
+            if (clean := storable(event)) is not event:
+                batch[index] = clean
+            self._reply.add(clean)
 
     async def complete(self) -> None:
         """The reply is whole: returns when it is stored. Raises `StoreUnavailable`; it is then stored as soon as can be."""
@@ -144,44 +208,50 @@ class Recording:
         task.result()
 
     async def fail(self, error: Exception) -> None:
-        """The turn failed; returns when that is stored, or after a while."""
+        """The turn failed; returns when that is stored, or after a while.
+
+        If the provider answered nothing, a conversation that the turn made is removed: its caller knows only that the call failed,
+        and will make another one if it tries again.
+        """
         if not self._settled:
             said = bool(self._reply.choices)
-            task = self._settle(MessageState.INCOMPLETE if said else MessageState.FAILED, told(error).reason)
+            drop = self.turn.made and self.seen == 0
+            task = self._settle(MessageState.INCOMPLETE if said else MessageState.FAILED, told(error).reason, drop=drop)
             await asyncio.wait({task}, timeout=PATIENCE)
 
     def cancel(self) -> None:
-        """The caller is gone: what came is stored, and nobody waits for it."""
+        """The caller is gone: what came is stored, and nobody waits for it.
+
+        What the caller said stays, even if nothing came: it may be nowhere else.
+        """
         if not self._settled:
             self._settle(MessageState.CANCELLED, "")
 
-    def _settle(self, state: MessageState, reason: str) -> asyncio.Task[None]:
-        self._settled = True
+    def said(self) -> Said:
+        """What was said so far. Of several choices the first is what is stored."""
         reply = self._reply
-        message, finish = Message(Role.ASSISTANT, ()), None
-        if reply.choices:
-            choice = reply.choices[0]
-            message, finish = choice.message(), choice.reason
+        message = reply.choices[0].message() if reply.choices else Message(Role.ASSISTANT, ())
+        started = reply.started
+        return Said(self.turn.reply.id, message, started.model if started else "", started.provider if started else "")
+
+    def _settle(self, state: MessageState, reason: str, *, drop: bool = False) -> asyncio.Task[None]:
+        self._settled = True
+        reply, said = self._reply, self.said()
         end = TurnEnd(
             state=state,
-            message=message,
-            model=reply.started.model if reply.started else "",
-            provider=reply.started.provider if reply.started else "",
+            message=said.message,
+            model=said.model,
+            provider=said.provider,
             usage=reply.usage,
-            finish_reason=finish if state is MessageState.COMPLETE else None,
+            finish_reason=reply.choices[0].reason if reply.choices and state is MessageState.COMPLETE else None,
             error_reason=reason,
         )
-        return self._recorder.settle(self._owner, self.turn, end)
+        return self._recorder.settle(self._owner, self.turn, end, drop=drop)
 
 
-def derived_title(messages: Sequence[Message]) -> str:
-    """A title from the first message of the user: its first line, cut at a word."""
-    for message in messages:
-        if message.role is Role.USER:
-            for part in message.parts:
-                if isinstance(part, Text) and part.text.strip():
-                    line = " ".join(part.text.strip().splitlines()[0].split())
-                    if len(line) <= MAX_DERIVED_TITLE:
-                        return line
-                    return line[:MAX_DERIVED_TITLE].rsplit(" ", 1)[0] + "…"
-    return ""
+def _sent(violation: Violation, places: Sequence[int]) -> Violation:
+    match violation.path:
+        case ("messages", int(index), *inner):
+            return replace(violation, path=("messages", places[index], *inner))
+        case _:
+            return violation

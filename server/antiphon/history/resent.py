@@ -6,7 +6,8 @@ and yet a caller that sends only its new message must be understood too.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -14,14 +15,18 @@ from msgspec import Struct
 from antiphon.history.base import MessageState, StoredMessage
 from antiphon.messages import Message, Part, Refusal, Role, Text, Thinking, ToolCall, ToolResult
 
-_INSTRUCTIONS = frozenset({Role.SYSTEM, Role.DEVELOPER})
+_INSTRUCTIONS: Final = frozenset({Role.SYSTEM, Role.DEVELOPER})
+
+_STEPS: Final = 500_000
+"""The most comparisons for one call, a tenth of a second of them: a chat that says one thing over and over would take many more."""
 
 
 class Continuation(Struct, frozen=True):
-    """How a conversation goes on: `new` behind `parent_id`, None being the head."""
+    """How a conversation goes on: `new` behind `parent_id`, None being the head. `places`: which of the messages sent those are."""
 
     new: tuple[Message, ...]
     parent_id: str | None
+    places: tuple[int, ...]
 
 
 def continuation(path: Sequence[StoredMessage], sent: Sequence[Message]) -> Continuation:
@@ -39,11 +44,13 @@ def continuation(path: Sequence[StoredMessage], sent: Sequence[Message]) -> Cont
        saying "yes" twice is not taken for a repetition.
 
     A reply that broke off, or says nothing, need not be repeated, and may be repeated in any length: its caller has seen less of
-    it, or nothing. It stays on the path if something new follows; if nothing does, the caller wants that reply again.
+    it, or nothing. It stays on the path if something new follows; if nothing does, the caller wants that reply again. Nor need what
+    a chat opens with before anybody has asked anything, a greeting, nor calls of tools and their results: some clients know only
+    what was said in the end.
     """
     talk = [message for message in sent if message.role not in _INSTRUCTIONS]
     stored = [message for message in path if message.message.role not in _INSTRUCTIONS]
-    heard, at, whole = _common(stored, talk)
+    heard, at, whole = _Comparison(stored, talk).best()
     last: str | None = None
     if heard and heard == len(talk):
         asked = [message.id for message in stored[:at] if message.message.role is not Role.ASSISTANT]
@@ -51,42 +58,100 @@ def continuation(path: Sequence[StoredMessage], sent: Sequence[Message]) -> Cont
     elif heard and not whole:
         last = stored[at - 1].id  # else None, whatever the head is by now: a turn that came between is not left aside
     known = {_key(message.message) for message in path if message.message.role in _INSTRUCTIONS}
-    new: list[Message] = []
-    for message in sent:
+    places: list[int] = []
+    for place, message in enumerate(sent):
         if message.role in _INSTRUCTIONS:
             if _key(message) not in known:
-                new.append(message)
+                places.append(place)
         elif heard:
             heard -= 1
         else:
-            new.append(message)
-    return Continuation(tuple(new), last)
+            places.append(place)
+    return Continuation(tuple(sent[place] for place in places), last, tuple(places))
 
 
-def _common(stored: Sequence[StoredMessage], talk: Sequence[Message]) -> tuple[int, int, bool]:
-    """How many of `talk` are stored, how far in `stored` that is, and whether it is all that matters of the path.
+class _Comparison:
+    """A stored path beside what was sent, both without instructions."""
 
-    Of the places where `talk` may begin on the path, the one where most is the same word for word.
-    """
-    ours, theirs = [_key(message.message) for message in stored], [_key(message) for message in talk]
-    best, found = (0, 0, False, 0), (0, 0, False)
-    for start in range(len(stored) if talk else 0):
-        if start and ours[start] != theirs[0]:
-            continue
-        heard = at = same = 0
-        for index in range(start, len(stored)):
-            if heard == len(talk):
+    def __init__(self, stored: Sequence[StoredMessage], talk: Sequence[Message]) -> None:
+        numbers: dict[Hashable, int] = {}
+
+        def numbered(messages: Iterable[Message]) -> list[int]:
+            return [numbers.setdefault(_key(message), len(numbers)) for message in messages]
+
+        self._talk = talk
+        self._ours = numbered(message.message for message in stored)
+        self._theirs = numbered(talk)
+        self._replies = [message.message.role is Role.ASSISTANT for message in stored]
+        self._broke_off = [_broke_off(message) for message in stored]
+        # From where on only replies that broke off are left.
+        self._end = next((at for at in range(len(stored), 0, -1) if not self._broke_off[at - 1]), 0)
+        # By the place of a call of tools: what was said in the end.
+        self._final = list(range(len(stored)))
+        for at in range(len(stored) - 2, -1, -1):
+            message = stored[at].message
+            if (message.role is Role.TOOL or _calls(message)) and stored[at + 1].message.role in {Role.TOOL, Role.ASSISTANT}:
+                self._final[at] = self._final[at + 1]
+
+    def best(self) -> tuple[int, int, bool]:
+        """How much of what was sent is stored, how far on the path that is, and whether it is all that matters of the path.
+
+        Of the places where it may begin on the path, the one where most is the same word for word.
+        """
+        best, found, steps = (0, 0, False, 0), (0, 0, False), 0
+        greeting = next((at for at, reply in enumerate(self._replies) if not reply), len(self._ours))
+        # From its beginning, or else an end of it: those are what clients send, if the comparisons should not do for all places.
+        for start in (*range(min(greeting + 1, len(self._ours))), *range(len(self._ours) - 1, greeting, -1)):
+            if not self._talk or min(len(self._ours) - start, len(self._talk)) < best[0]:
+                continue
+            if steps > _STEPS:
                 break
-            equal = ours[index] == theirs[heard]
-            if equal or talk[heard].role is stored[index].message.role is Role.ASSISTANT:
-                heard, at, same = heard + 1, index + 1, same + equal
-            elif not _broke_off(stored[index]):
+            heard, at, same = self._from(start)
+            steps += at - start + 1
+            whole = heard > 0 and at >= self._end
+            if not heard or not self._repeats(heard, same, whole=whole, opening=start <= greeting):
+                continue
+            if (same, heard, whole, start) > best:
+                best, found = (same, heard, whole, start), (heard, at, whole)
+        return found
+
+    def _from(self, start: int) -> tuple[int, int, int]:
+        """If what was sent begins at `start`: how much of it is stored, how far that is, and how much is the same word for word."""
+        heard = same = 0
+        index = at = start
+        while index < len(self._ours) and heard < len(self._theirs):
+            if self._ours[index] == self._theirs[heard]:
+                same += 1
+            elif self._replies[index] and self._talk[heard].role is Role.ASSISTANT:
+                final = self._final[index]
+                if self._replies[final] and not self._knows_tools(heard):
+                    index = final
+                    same += self._ours[index] == self._theirs[heard]
+            elif self._broke_off[index]:
+                index += 1
+                continue
+            else:
                 break
-        whole = heard > 0 and all(map(_broke_off, stored[at:]))
-        replied = any(message.role is Role.ASSISTANT for message in talk[:heard])
-        if (replied or (whole and not start)) and (same, heard, whole, start) > best:
-            best, found = (same, heard, whole, start), (heard, at, whole)
-    return found
+            index += 1
+            heard, at = heard + 1, index
+        return heard, at, same
+
+    def _repeats(self, heard: int, same: int, *, whole: bool, opening: bool) -> bool:
+        """Whether so much is a repetition, and no accident."""
+        if not any(message.role is Role.ASSISTANT for message in self._talk[:heard]):
+            return whole and opening
+        # A single reply that differs stands for the last one, if something follows it.
+        return same > 0 or (whole and heard < len(self._talk))
+
+    def _knows_tools(self, heard: int) -> bool:
+        """Whether who sent a reply sent the calls of its turn too."""
+        if _calls(self._talk[heard]):
+            return True
+        return heard + 1 < len(self._talk) and self._talk[heard + 1].role is Role.TOOL
+
+
+def _calls(message: Message) -> bool:
+    return any(isinstance(part, ToolCall) for part in message.parts)
 
 
 def _broke_off(message: StoredMessage) -> bool:

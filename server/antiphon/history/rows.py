@@ -12,15 +12,16 @@ from hashlib import blake2b
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from antiphon.database import clock, paging, text
 from antiphon.database.ids import is_id
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversation, MessageState, StoredMessage
-from antiphon.messages import FinishReason, Message, Usage
+from antiphon.history.body import read
+from antiphon.messages import NOTHING, FinishReason, Message, Usage
 
 MAX_REQUEST_ID: Final = 200
 
-_message: Final = msgspec.json.Decoder(Message)
 _usage: Final = msgspec.json.Decoder(Usage)
 
 # In JSON text: an odd number of backslashes before "u0000", so that it is the escape and not the words.
@@ -58,7 +59,7 @@ def stored(row: Sequence[Any]) -> StoredMessage:
     return StoredMessage(
         id_,
         parent,
-        _message.decode(body),
+        read(body, id_),
         MessageState(state),
         clock.read(created),
         request_id or "",
@@ -76,14 +77,21 @@ def bodies(messages: Sequence[Message]) -> list[str]:
 
 
 def reply(message: Message) -> str:
-    """A model's message as JSON. Never refused, as it is there already: what cannot be stored becomes a replacement character."""
+    """A model's message as JSON. Never refused, as it is there already: what cannot be stored is replaced, or left out."""
     try:
         encoded = msgspec.json.encode(message)
     except UnicodeEncodeError:
         encoded = json.dumps(msgspec.to_builtins(message), ensure_ascii=False).encode("utf-8", "replace")
-    if b"\\u0000" in encoded:
-        encoded = _NUL.sub("\\1\N{REPLACEMENT CHARACTER}".encode(), encoded)
-    return encoded.decode()
+    except RecursionError:
+        encoded = msgspec.json.encode(replace(message, extra=NOTHING))  # a provider's own fields, nested without end
+    return without_nul(encoded).decode()
+
+
+def without_nul(encoded: bytes) -> bytes:
+    """JSON with a replacement character for each NUL; the very same object if it has none."""
+    if b"\\u0000" not in encoded or not _NUL.search(encoded):
+        return encoded
+    return _NUL.sub("\\1\N{REPLACEMENT CHARACTER}".encode(), encoded)
 
 
 def _body(message: Message, path: tuple[str | int, ...]) -> str:

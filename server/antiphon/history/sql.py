@@ -4,7 +4,7 @@ A method makes its values, hands a unit of work to the `Database`, and gives bac
 `statements`, all conversion in `rows`, and what SQLite and PostgreSQL do not have in common in `sqlite` and `postgres`.
 
 Two calls on one tree of messages are put one after the other: whoever writes locks the tree first. A turn that is begun while
-another of the same conversation is in progress goes behind that one's reply; its path then holds a reply without text.
+another of the same conversation is in progress goes behind that one's reply; its path then holds what is kept of that by then.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from antiphon.database.ids import is_id, new_id
 from antiphon.database.tables import workers
 from antiphon.errors import ConversationChanged, ConversationNotFound
 from antiphon.history import rows, statements, tree
-from antiphon.history.base import Conversation, MessagePage, MessageState, Page, StoredMessage, Turn, TurnEnd
+from antiphon.history.base import MAX_TITLE, Conversation, MessagePage, MessageState, Page, Said, StoredMessage, Turn, TurnEnd
 from antiphon.history.process import is_gone, this_process
 from antiphon.messages import Message, Role
 
@@ -74,7 +74,7 @@ class SqlStore:
         title_contains: str = "",
     ) -> Page:
         rows.check_source(source)
-        rows.check_title(title_contains)
+        text.check(title_contains, "title_contains", MAX_TITLE)
         filters = rows.digest(owner, pinned, source, title_contains)
         after = rows.read_token(token, rows.ListToken) if token else None
         if after is not None and after.filters != filters:
@@ -104,10 +104,12 @@ class SqlStore:
             values["pinned"] = pinned
         if not values:
             return await self.get(owner, conversation)
-        change = statements.changed(**values)
+        # A pin says nothing about what was said: only the place in the list is another.
+        change = statements.changed(touch=title is not None, **values)
 
         def work(connection: Connection) -> Conversation:
-            row = connection.execute(change, {"mine": owner, "conversation": conversation, "now": clock.now()}).first()
+            at = {"mine": owner, "conversation": conversation} | ({} if title is None else {"now": clock.now()})
+            row = connection.execute(change, at).first()
             if row is None:
                 raise ConversationNotFound(conversation)
             return rows.conversation(row)
@@ -117,11 +119,7 @@ class SqlStore:
     async def delete(self, owner: str, conversation: str) -> None:
         def work(connection: Connection) -> None:
             row = tree.find(connection, owner, conversation, lock=True)
-            at = {"conversation": row.id, "tree": row.tree_id}
-            shared = connection.execute(statements.TREE_IS_SHARED, at).first() is not None
-            connection.execute(statements.DELETE_CONVERSATION, {"conversation": row.id})
-            # The messages of a tree go with it.
-            connection.execute(statements.PRUNE if shared else statements.DELETE_TREE, {"tree": row.tree_id})
+            tree.delete(connection, row)
 
         await self._database.write(work)
 
@@ -206,7 +204,7 @@ class SqlStore:
         reply = {"id": reply_id, "state": MessageState.IN_PROGRESS.value, "worker": self._worker, "request_id": named}
 
         def existing(connection: Connection, row: tree.Found) -> Turn | None:
-            turn = tree.existing(connection, row, request_id)
+            turn = tree.existing(connection, row, request_id, bodies[:-1])
             if turn is None or turn.reply.state is not MessageState.FAILED:
                 return turn
             ours.add(turn.reply.id)
@@ -219,7 +217,7 @@ class SqlStore:
                 if row is not None and (turn := existing(connection, row)):
                     return turn
                 made, new = tree.create(connection, owner, bodies, title=title, source=source, request_id=named, reply=reply)
-                return tree.turn(made, (), new)
+                return tree.turn(made, (), new, made=True)
             row = tree.find(connection, owner, conversation, lock=True)
             if named and (turn := existing(connection, row)):
                 return turn
@@ -246,29 +244,47 @@ class SqlStore:
             begun = {turn.reply.id} if turn is not None and not turn.existing else set()
             self._live -= ours - begun
 
-    async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> None:
-        values = {
-            "reply": reply_id,
-            "mine": owner,
-            "worker": None,
-            "state": end.state.value,
-            "body": rows.reply(end.message),
-            "model": text.clean(end.model),
-            "provider": text.clean(end.provider),
-            "usage": rows.usage(end.usage),
-            "finish_reason": None if end.finish_reason is None else end.finish_reason.value,
-            "error_reason": text.clean(end.error_reason),
-        }
+    async def keep(self, said: Sequence[Said]) -> None:
+        # In one order, as all who lock several of these rows.
+        ordered = sorted(said, key=lambda each: each.reply_id)
 
         def work(connection: Connection) -> None:
-            # The conversation first, as everybody does: those who take locks in one order never wait for each other.
-            connection.execute(statements.TOUCH_TURN, {"reply": reply_id, "mine": owner, "now": clock.now()})
-            connection.execute(statements.END_TURN, values)
+            values = [
+                {
+                    "reply": each.reply_id,
+                    "me": self._worker,
+                    "said": rows.reply(each.message),
+                    "by_model": text.clean(each.model),
+                    "by_provider": text.clean(each.provider),
+                }
+                for each in ordered
+            ]
+            connection.execute(statements.KEEP, values)
 
+        if ordered:
+            await self._database.write(work)
+
+    async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> None:
         if not is_id(reply_id):
             return
-        await self._database.write(work)
+        await self._database.write(lambda connection: _end(connection, owner, reply_id, end))
         self._live.discard(reply_id)
+
+    async def drop_turn(self, owner: str, turn: Turn, end: TurnEnd) -> None:
+        made = turn.conversation
+
+        def work(connection: Connection) -> None:
+            row = connection.execute(statements.LOCK, {"mine": owner, "conversation": made.id}).first()
+            if row is None:
+                return
+            at = {"conversation": row.id, "tree": row.tree_id}
+            if rows.conversation(row) == made and connection.execute(statements.TREE_IS_SHARED, at).first() is None:
+                tree.delete(connection, row)
+            else:
+                _end(connection, owner, turn.reply.id, end)
+
+        await self._database.write(work)
+        self._live.discard(turn.reply.id)
 
     async def settle(self) -> int:
         def work(connection: Connection) -> int:
@@ -296,3 +312,21 @@ class SqlStore:
         upsert = upsert.on_conflict_do_update(index_elements=["id"], set_={"seen": upsert.excluded.seen})
         await self._database.write(lambda connection: connection.execute(upsert) and None)
         self._beaten = now
+
+
+def _end(connection: Connection, owner: str, reply_id: str, end: TurnEnd) -> None:
+    values = {
+        "reply": reply_id,
+        "mine": owner,
+        "worker": None,
+        "state": end.state.value,
+        "body": rows.reply(end.message),
+        "model": text.clean(end.model),
+        "provider": text.clean(end.provider),
+        "usage": rows.usage(end.usage),
+        "finish_reason": None if end.finish_reason is None else end.finish_reason.value,
+        "error_reason": text.clean(end.error_reason),
+    }
+    # The conversation first, as everybody does: those who take locks in one order never wait for each other.
+    connection.execute(statements.TOUCH_TURN, {"reply": reply_id, "mine": owner, "now": clock.now()})
+    connection.execute(statements.END_TURN, values)

@@ -90,12 +90,19 @@ END_TURN: Final = update(messages).where(
 )
 """Sets the columns that it is given values for, in a turn that its worker has not ended yet."""
 
+KEEP: Final = (
+    update(messages)
+    .where(_M.id == bindparam("reply"), _M.worker == bindparam("me"), _M.state == MessageState.IN_PROGRESS.value)
+    .values(body=bindparam("said"), model=bindparam("by_model"), provider=bindparam("by_provider"))
+)
+"""What has come so far of a turn that is in progress, and its own worker's."""
+
 REOPEN: Final = (
     update(messages)
     .where(_M.id == bindparam("reply"))
     .values(state=MessageState.IN_PROGRESS.value, worker=bindparam("me"), error_reason="")
 )
-"""A turn that is begun again."""
+"""A turn that is begun again. It has no text: it failed before there was any."""
 
 TREE_IS_SHARED: Final = select(_C.id).where(_C.tree_id == bindparam("tree"), _C.id != bindparam("conversation")).limit(1)
 DELETE_CONVERSATION: Final = delete(conversations).where(_C.id == bindparam("conversation"))
@@ -167,6 +174,8 @@ def listing(*, size: int, pinned: bool | None, source: str, folded_title: str, a
     return query.order_by(_C.pinned.desc(), _C.updated.desc(), _C.id.desc()).limit(size)
 
 
-def changed(**values: Any) -> Update:
-    """Sets columns of one's own conversation."""
-    return update(conversations).where(*_MINE).values(**values, updated=_UPDATED).returning(*CONVERSATION)
+def changed(*, touch: bool, **values: Any) -> Update:
+    """Sets columns of one's own conversation; `touch`: it is then the last that changed."""
+    if touch:
+        values["updated"] = _UPDATED
+    return update(conversations).where(*_MINE).values(**values).returning(*CONVERSATION)

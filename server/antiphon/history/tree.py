@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, insert
 from antiphon.database import clock
 from antiphon.database.ids import is_id, new_id
 from antiphon.database.tables import conversations, messages, trees
-from antiphon.errors import ConversationNotFound, MessageNotFound
+from antiphon.errors import ConversationNotFound, MessageNotFound, RequestIdReused
 from antiphon.history import rows, statements
 from antiphon.history.base import Conversation, MessageState, StoredMessage, Turn
 
@@ -100,6 +100,15 @@ def behind(parent: Place, tree: str, conversation: str, bodies: Sequence[str]) -
     return new
 
 
+def delete(connection: Connection, row: Found) -> None:
+    """The conversation, which is locked, and the messages that no other on its tree needs."""
+    at = {"conversation": row.id, "tree": row.tree_id}
+    shared = connection.execute(statements.TREE_IS_SHARED, at).first() is not None
+    connection.execute(statements.DELETE_CONVERSATION, {"conversation": row.id})
+    # The messages of a tree go with it.
+    connection.execute(statements.PRUNE if shared else statements.DELETE_TREE, {"tree": row.tree_id})
+
+
 def append(connection: Connection, row: Found, new: Sequence[NewRow]) -> Conversation:
     """Inserts the messages, and makes the last of them the head."""
     connection.execute(_INSERT_MESSAGES, new)
@@ -171,19 +180,27 @@ def stored(new: NewRow) -> StoredMessage:
     return rows.stored([new[column.name] for column in statements.MESSAGE])
 
 
-def turn(made: Conversation, before: tuple[StoredMessage, ...], new: Sequence[NewRow]) -> Turn:
+def turn(changed: Conversation, before: tuple[StoredMessage, ...], new: Sequence[NewRow], *, made: bool = False) -> Turn:
     """A turn that was begun: the last of its new messages is the reply."""
     *said, reply = map(stored, new)
-    return Turn(made, (*before, *said), reply, existing=False)
+    return Turn(changed, (*before, *said), reply, existing=False, made=made)
 
 
-def existing(connection: Connection, row: Found, request_id: str) -> Turn | None:
-    """The turn of this request_id in the conversation, if there is one."""
+def existing(connection: Connection, row: Found, request_id: str, bodies: Sequence[str]) -> Turn | None:
+    """The turn of this request_id in the conversation, if there is one.
+
+    `bodies` are the messages that it is to have. Raises `RequestIdReused`.
+    """
     found = connection.execute(statements.TURN, {"conversation": row.id, "request": request_id}).first()
     if found is None:
         return None
     reply = rows.stored(found)
-    return Turn(rows.conversation(row), path(connection, row, reply.parent_id), reply, existing=True)
+    before = path(connection, row, reply.parent_id)
+    # What was stored in one go has one time: see `behind`.
+    own = [stored.message for stored in before if stored.created == reply.created]
+    if rows.bodies(own) != list(bodies):
+        raise RequestIdReused(request_id)
+    return Turn(rows.conversation(row), before, reply, existing=True)
 
 
 def reopen(connection: Connection, turn: Turn, worker: str) -> Turn:

@@ -104,7 +104,9 @@ def answer(reply: Reply) -> dict[str, Any]:
         "success": True,
         "data": {
             "message": {name: said[name] for name in names if name in said},
-            "usage": {name: usage[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")},
+            "usage": {
+                name: usage[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens", "estimated") if name in usage
+            },
         },
     }
 

@@ -287,13 +287,14 @@ def _calls(reply: Reply) -> list[m.ToolCall]:
     return [choice.tool_calls[index].value() for choice in reply.choices[:1] for index in sorted(choice.tool_calls)]
 
 
-def _usage(usage: m.Usage | None) -> dict[str, int] | None:
+def _usage(usage: m.Usage | None) -> dict[str, Any] | None:
     if usage is None:
         return None
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
+        **({"estimated": True} if usage.estimated else {}),
     }
 
 

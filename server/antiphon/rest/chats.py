@@ -17,8 +17,8 @@ from antiphon import headers
 from antiphon.auth.caller import caller
 from antiphon.errors import Violation
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversation, Store, StoredMessage
-from antiphon.history.recorder import derived_title
-from antiphon.rest.body import Fields, invalid, parse
+from antiphon.history.title import title_of
+from antiphon.rest.body import Fields, invalid, parse, renaming
 from antiphon.rest.content import MessageBody, message_json, message_of
 from antiphon.rest.json import JSON, dumps
 from antiphon.rest.v1 import assistant_pb2, assistant_pb2_grpc
@@ -74,14 +74,15 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
         """One page."""
         if not 0 <= request.page_size <= MAX_PAGE_SIZE:
             raise invalid(Violation(("page_size",), f"must be between 1 and {MAX_PAGE_SIZE}"))
-        page = await self._store.list(
-            caller().owner,
-            size=request.page_size or DEFAULT_PAGE_SIZE,
-            token=request.page_token,
-            pinned=request.pinned if request.HasField("pinned") else None,
-            source=request.source,
-            title_contains=request.title,
-        )
+        with renaming(lambda path: ("title",) if path == ("title_contains",) else path):
+            page = await self._store.list(
+                caller().owner,
+                size=request.page_size or DEFAULT_PAGE_SIZE,
+                token=request.page_token,
+                pinned=request.pinned if request.HasField("pinned") else None,
+                source=request.source,
+                title_contains=request.title,
+            )
         yield _json({"chats": [chat_json(chat) for chat in page.conversations], "nextPageToken": page.next_token or None})
 
     async def FetchChat(self, request: assistant_pb2.FetchChatRequest, context: Context) -> Answer:
@@ -104,7 +105,7 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
             if body.message_index >= len(path):
                 raise invalid(Violation(("messageIndex",), f"must be less than {len(path)}, the number of messages"))
             message_id = path[body.message_index].id
-        fork = await self._store.fork(owner, body.chat_id, message_id=message_id, title=body.title)
+        fork = await self._store.fork(owner, body.chat_id, message_id=message_id, title=_given(body.title))
         created()
         yield _json(chat_json(fork))
 
@@ -133,13 +134,18 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
         messages = [message_of(message, ("messages", index), unknown=False) for index, message in enumerate(body.messages)]
         chat = await self._store.create(
             caller().owner,
-            title=derived_title(messages) if body.title is None else body.title,
+            title=title_of(body.title, messages),
             source=body.source or "",
             pinned=bool(body.pinned),
             messages=messages,
         )
         created()
         yield _json(chat_json(chat))
+
+
+def _given(title: str | None) -> str | None:
+    """A title, unless it is blank."""
+    return title if title and title.strip() else None
 
 
 def created() -> None:

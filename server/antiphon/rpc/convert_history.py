@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
+
+from google.protobuf import struct_pb2
 
 from antiphon import messages as m
 from antiphon.history.base import Conversation, MessageState, StoredMessage
@@ -20,6 +22,9 @@ _STATES: Final = {
     MessageState.CANCELLED: history_pb2.MESSAGE_STATE_CANCELLED,
     MessageState.FAILED: history_pb2.MESSAGE_STATE_FAILED,
 }
+_LEVELS: Final = 24
+"""The most levels of JSON that are told; what is deeper is null. Each is three levels of protobuf, and clients read a hundred."""
+
 _DATA_URL: Final = re.compile(r"data:([^;,]+);base64,(.*)", re.DOTALL)
 
 
@@ -61,30 +66,30 @@ def message_to_proto(message: m.Message) -> message_pb2.Message:
         role=_ROLES[message.role],
         parts=[_part(part) for part in message.parts],
         name=message.name or "",
-        extra=struct_of(message.extra),
+        extra=_struct(message.extra),
     )
 
 
 def _part(part: m.Part) -> message_pb2.Part:
     match part:
         case m.Text():
-            return message_pb2.Part(text=part.text, extra=struct_of(part.extra))
+            return message_pb2.Part(text=part.text, extra=_struct(part.extra))
         case m.Image():
             image = message_pb2.Image(media=_media(part.media), detail=part.detail or "")
-            return message_pb2.Part(image=image, extra=struct_of(part.extra))
+            return message_pb2.Part(image=image, extra=_struct(part.extra))
         case m.Audio():
-            return message_pb2.Part(audio=message_pb2.Audio(media=_media(part.media)), extra=struct_of(part.extra))
+            return message_pb2.Part(audio=message_pb2.Audio(media=_media(part.media)), extra=_struct(part.extra))
         case m.Video():
-            return message_pb2.Part(video=message_pb2.Video(media=_media(part.media)), extra=struct_of(part.extra))
+            return message_pb2.Part(video=message_pb2.Video(media=_media(part.media)), extra=_struct(part.extra))
         case m.File():
             file = message_pb2.File(media=_media(part.media), filename=part.filename or "")
-            return message_pb2.Part(file=file, extra=struct_of(part.extra))
+            return message_pb2.Part(file=file, extra=_struct(part.extra))
         case m.Thinking():
             thinking = message_pb2.Thinking(text=part.text, signature=part.signature or "", redacted=part.redacted or "")
             return message_pb2.Part(thinking=thinking)
         case m.ToolCall():
             call = message_pb2.ToolCall(id=part.id, name=part.name, arguments=part.arguments, signature=part.signature or "")
-            return message_pb2.Part(tool_call=call, extra=struct_of(part.extra))
+            return message_pb2.Part(tool_call=call, extra=_struct(part.extra))
         case m.ToolResult():
             parts = [_part(inner) for inner in part.parts]
             result = message_pb2.ToolResult(tool_call_id=part.tool_call_id, parts=parts, is_error=part.is_error)
@@ -93,10 +98,24 @@ def _part(part: m.Part) -> message_pb2.Part:
             return message_pb2.Part(refusal=part.text)
         case m.Other():
             made = message_pb2.Part()
-            made.other.update(part.fields)
+            made.other.update(_shallow(part.fields))
             return made
         case _:
             assert_never(part)
+
+
+def _struct(fields: m.JsonObject) -> struct_pb2.Struct | None:
+    return struct_of(_shallow(fields))
+
+
+def _shallow(value: Any, levels: int = _LEVELS) -> Any:
+    match value:
+        case dict():
+            return {name: _shallow(inner, levels - 1) for name, inner in value.items()} if levels else None
+        case list():
+            return [_shallow(inner, levels - 1) for inner in value] if levels else None
+        case _:
+            return value
 
 
 def _media(media: m.Media) -> message_pb2.Media:

@@ -63,7 +63,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
     ) -> history_pb2.CreateConversationResponse:
         """The new conversation."""
         wanted = request.conversation
-        refuse(_length("title", wanted.title, MAX_TITLE), _length("source", wanted.source, MAX_SOURCE))
+        refuse(_text("title", wanted.title, MAX_TITLE), _text("source", wanted.source, MAX_SOURCE))
         conversation = await self._store.create(
             caller().owner,
             title=wanted.title,
@@ -78,7 +78,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
     ) -> history_pb2.UpdateConversationResponse:
         """The conversation after the change: only what the mask names."""
         wanted, paths = request.conversation, request.update_mask.paths
-        refuse(required("conversation.id", wanted.id), _mask(paths), _length("title", wanted.title, MAX_TITLE))
+        refuse(required("conversation.id", wanted.id), _mask(paths), _text("title", wanted.title, MAX_TITLE))
         conversation = await self._store.update(
             caller().owner,
             wanted.id,
@@ -99,7 +99,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
         self, request: history_pb2.ForkConversationRequest, context: Context
     ) -> history_pb2.ForkConversationResponse:
         """The fork."""
-        refuse(required("id", request.id), _length("title", request.title, MAX_TITLE, within=""))
+        refuse(required("id", request.id), _text("title", request.title, MAX_TITLE, within=""))
         conversation = await self._store.fork(
             caller().owner, request.id, message_id=request.message_id or None, title=request.title or None
         )
@@ -136,10 +136,12 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
         )
 
 
-def _length(field: str, value: str, most: int, within: str = "conversation") -> list[Violation]:
-    if len(value) <= most:
-        return []
-    return [Violation((within, field) if within else (field,), f"must not be longer than {most} characters")]
+def _text(field: str, value: str, most: int, within: str = "conversation") -> list[Violation]:
+    """Of a text that is to be stored, by its place in the request."""
+    path = (within, field) if within else (field,)
+    if len(value) > most:
+        return [Violation(path, f"must not be longer than {most} characters")]
+    return [Violation(path, "must not hold the character NUL")] if "\0" in value else []
 
 
 def _mask(paths: Iterable[str]) -> list[Violation]:

@@ -35,6 +35,8 @@ _CODES = {
     Reason.MESSAGE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Reason.CONVERSATION_CHANGED: grpc.StatusCode.ABORTED,
     Reason.TURN_NOT_COMPLETE: grpc.StatusCode.ABORTED,
+    Reason.TURN_IN_PROGRESS: grpc.StatusCode.ABORTED,
+    Reason.REQUEST_ID_REUSED: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.STORE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Reason.CONTEXT_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Reason.KEY_NOT_FOUND: grpc.StatusCode.NOT_FOUND,

@@ -152,7 +152,8 @@ Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
 @_typing.final
 class Recording(_message.Message):
     """Where a turn is recorded. The new messages, and the reply as IN_PROGRESS, are stored before the provider is asked; what was said
-    is stored before the call ends, whichever way it ends.
+    is stored before the call ends, whichever way it ends, and every second while it goes on. A call that begins a conversation, and
+    fails before the provider has answered anything, leaves none behind.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -166,11 +167,14 @@ class Recording(_message.Message):
     """The conversation. `messages` are then only the new ones: the model is told those that are stored first. Empty: a new one."""
     request_id: _builtins.str
     """Names the turn, for a retry that is safe: a turn of this id that exists in the conversation is the answer, and no second one is
-    begun. One that failed before anything was said is begun again. For a new conversation it counts among the caller's own. At most
-    200 characters.
+    begun. One that failed before anything was said is begun again; one that is still going on is ABORTED (TURN_IN_PROGRESS), one that
+    broke off too (TURN_NOT_COMPLETE). With other messages than that turn has: INVALID_ARGUMENT (REQUEST_ID_REUSED). For a new
+    conversation it counts among the caller's own. At most 200 characters.
     """
     parent_message_id: _builtins.str
-    """The message to go on from, which begins a branch where it is not the head. Empty: the head."""
+    """The message to go on from, which begins a branch where it is not the head. Empty: the head. It needs the conversation_id that it
+    is part of: INVALID_ARGUMENT without one.
+    """
     title: _builtins.str
     """The title of a new conversation. Empty: taken from the first message of the user."""
     source: _builtins.str

@@ -173,6 +173,17 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
         { "reason": "CONTENT_BLOCKED", "domain": "antiphon", "metadata": { "guard": "secrets" } }
     """
+    ERROR_REASON_TURN_IN_PROGRESS: _ErrorReason.ValueType  # 30
+    """The turn that the request_id names was begun before, and is still going on. ABORTED; RetryInfo tells when to try again.
+
+        { "reason": "TURN_IN_PROGRESS", "domain": "antiphon", "metadata": { "request_id": "order-17" } }
+    """
+    ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 31
+    """The turn that the request_id names has other messages than the request, which so is no retry of it. INVALID_ARGUMENT; another turn
+    takes another request_id.
+
+        { "reason": "REQUEST_ID_REUSED", "domain": "antiphon", "metadata": { "request_id": "order-17" } }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: the `reason` of the google.rpc.ErrorInfo that every status of this API carries, without the prefix
@@ -329,5 +340,16 @@ ERROR_REASON_CONTENT_BLOCKED: ErrorReason.ValueType  # 27
 INVALID_ARGUMENT. A reply in which something is blocked is no error: its choice ends with FINISH_REASON_CONTENT_FILTER.
 
     { "reason": "CONTENT_BLOCKED", "domain": "antiphon", "metadata": { "guard": "secrets" } }
+"""
+ERROR_REASON_TURN_IN_PROGRESS: ErrorReason.ValueType  # 30
+"""The turn that the request_id names was begun before, and is still going on. ABORTED; RetryInfo tells when to try again.
+
+    { "reason": "TURN_IN_PROGRESS", "domain": "antiphon", "metadata": { "request_id": "order-17" } }
+"""
+ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 31
+"""The turn that the request_id names has other messages than the request, which so is no retry of it. INVALID_ARGUMENT; another turn
+takes another request_id.
+
+    { "reason": "REQUEST_ID_REUSED", "domain": "antiphon", "metadata": { "request_id": "order-17" } }
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -32,11 +32,13 @@ class _MessageStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MessageS
     MESSAGE_STATE_UNSPECIFIED: _MessageState.ValueType  # 0
     """Not used."""
     MESSAGE_STATE_IN_PROGRESS: _MessageState.ValueType  # 1
-    """The model is still speaking."""
+    """The model is still speaking. Its text is written down every second."""
     MESSAGE_STATE_COMPLETE: _MessageState.ValueType  # 2
     """Whole."""
     MESSAGE_STATE_INCOMPLETE: _MessageState.ValueType  # 3
-    """The provider or the server broke off; what had come is kept."""
+    """The provider or the server broke off; what had come is kept. Of a server that was killed: what had come until a second or two
+    before.
+    """
     MESSAGE_STATE_CANCELLED: _MessageState.ValueType  # 4
     """The caller left or cancelled; what had come is kept."""
     MESSAGE_STATE_FAILED: _MessageState.ValueType  # 5
@@ -48,11 +50,13 @@ class MessageState(_MessageState, metaclass=_MessageStateEnumTypeWrapper):
 MESSAGE_STATE_UNSPECIFIED: MessageState.ValueType  # 0
 """Not used."""
 MESSAGE_STATE_IN_PROGRESS: MessageState.ValueType  # 1
-"""The model is still speaking."""
+"""The model is still speaking. Its text is written down every second."""
 MESSAGE_STATE_COMPLETE: MessageState.ValueType  # 2
 """Whole."""
 MESSAGE_STATE_INCOMPLETE: MessageState.ValueType  # 3
-"""The provider or the server broke off; what had come is kept."""
+"""The provider or the server broke off; what had come is kept. Of a server that was killed: what had come until a second or two
+before.
+"""
 MESSAGE_STATE_CANCELLED: MessageState.ValueType  # 4
 """The caller left or cancelled; what had come is kept."""
 MESSAGE_STATE_FAILED: MessageState.ValueType  # 5
@@ -94,7 +98,7 @@ class Conversation(_message.Message):
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When it last changed: a message, the title or the pin."""
+        """When it last changed: a message or the title."""
 
     def __init__(
         self,

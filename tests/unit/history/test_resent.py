@@ -3,6 +3,9 @@
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from antiphon.history.base import MessageState, StoredMessage
 from antiphon.history.resent import Continuation, continuation
@@ -14,8 +17,12 @@ STATES = {"!": MessageState.CANCELLED, "?": MessageState.IN_PROGRESS}
 
 
 def say(text: str) -> Message:
-    """Who and what, as in "u:Hi"; "a" alone is a reply without text."""
+    """Who and what, as in "u:Hi"; "a" alone is a reply without text, "c:1" a call of a tool and "t:1" what one gave."""
     role, _, said = text.partition(":")
+    if role == "c":
+        return Message(Role.ASSISTANT, (ToolCall(said, "f", "{}"),))
+    if role == "t":
+        return Message(Role.TOOL, (ToolResult(said, (Text(said),)),))
     return Message(ROLES[role[0]], (Text(said),) if said else ())
 
 
@@ -61,6 +68,30 @@ def stored(line: str) -> list[StoredMessage]:
         pytest.param("u:1 a!:2", "u:1 u:3", "u:3", None, id="a reply that broke off, not repeated"),
         pytest.param("u:1 a! u:2 a:3", "u:1 u:2 a:3 u:4", "u:4", None, id="the same, further back"),
         pytest.param("u:1 a", "u:1 u:2", "u:2", None, id="a reply that said nothing, not repeated"),
+        pytest.param("u:1 a:2 u:3 a:4", "a:x u:3 a:4 u:5", "u:5", None, id="the end of it, from a reply on that was changed"),
+        pytest.param("u:1 a:2 u:3 a:4", "a:x u:5", "u:5", None, id="the last reply changed, and a new message"),
+        pytest.param("u:1 a:2 u:3 a:4", "a:x u:3 a:y u:9", "u:9", None, id="the same, with every reply changed"),
+        pytest.param(
+            "u:1 a:2 u:3 a:4 u:5 a:6", "a:x u:3 a:4 u:9", "u:9", "3", id="a part from the middle, from a changed reply on"
+        ),
+        pytest.param("u:1 a:2", "a:x", "a:x", None, id="a reply alone is nothing that is repeated"),
+        pytest.param("a:0", "u:1", "u:1", None, id="a greeting, then the first message"),
+        pytest.param("a:0", "a:0 u:1", "u:1", None, id="the same, with the greeting"),
+        pytest.param("a:0", "a:x u:1", "u:1", None, id="the same, with another greeting"),
+        pytest.param("a:0 u:1 a:2", "a:0 u:1 a:2 u:3", "u:3", None, id="all of it, with its greeting"),
+        pytest.param("a:0 u:1 a:2", "u:1 a:2 u:3", "u:3", None, id="all of it, without its greeting"),
+        pytest.param("a:0 u:1 a:2", "a:x u:1 a:2 u:3", "u:3", None, id="all of it, with another greeting"),
+        pytest.param("a:0 u:1 a:2", "a:0 u:9", "u:9", "0", id="begun again behind its greeting: a branch"),
+        pytest.param("a:0 u:1 a!", "u:1", "", "1", id="a first reply that failed is wanted again, without the greeting"),
+        pytest.param("a:0 u:1 a!", "a:0 u:1", "", "1", id="the same, with the greeting"),
+        pytest.param("u:1 c:2 t:3 a:4", "u:1 c:2 t:3 a:4 u:5", "u:5", None, id="a turn with tools"),
+        pytest.param("u:1 c:2 t:3 a:4", "u:1 a:4 u:5", "u:5", None, id="the same, without the calls"),
+        pytest.param("u:1 c:2 t:3 c:4 t:5 a:6", "u:1 a:x u:7", "u:7", None, id="the same, with a changed reply"),
+        pytest.param("u:1 c:2 t:3 a:4", "c:2 t:3 a:x u:5", "u:5", None, id="the end of it, from a call on"),
+        pytest.param("u:1 c:2 t:3 a:4", "t:3 a:x u:5", "u:5", None, id="the end of it, from a result on"),
+        pytest.param("u:1 c:2", "u:1 c:2 t:3", "t:3", None, id="what a tool gave is new"),
+        pytest.param("u:1 c:2 c:3", "t:4 t:5", "t:4 t:5", None, id="the results alone"),
+        pytest.param("u:1 c:2 t:3 a!", "u:1 c:2 t:3", "", "2", id="a reply behind a tool that broke off"),
         pytest.param("s:0 u:1 a:2", "s:0 u:1 a:2 u:3", "u:3", None, id="instructions that are stored"),
         pytest.param("s:0 u:1 a:2", "s:0 u:3", "u:3", None, id="the same, with a new message only"),
         pytest.param("s:0 u:1 a:2", "u:1 a:2 u:3", "u:3", None, id="instructions that are not repeated"),
@@ -70,7 +101,9 @@ def stored(line: str) -> list[StoredMessage]:
 )
 def test_what_is_new(path: str, sent: str, new: str, parent: str | None) -> None:
     """And where it belongs."""
-    assert continuation(stored(path), talk(sent)) == Continuation(talk(new), parent)
+    found = continuation(stored(path), talk(sent))
+    assert (found.new, found.parent_id) == (talk(new), parent)
+    assert tuple(talk(sent)[place] for place in found.places) == found.new
 
 
 @pytest.mark.parametrize(
@@ -99,4 +132,109 @@ def test_a_tool_call_that_comes_back_as_empty_text_is_the_same(sent: tuple[Part,
     """So clients repeat it that know no tools."""
     call = StoredMessage("1", "0", Message(Role.ASSISTANT, (ToolCall("c", "f", "{}"),)), MessageState.COMPLETE, NOW)
     found = continuation([*stored("u:1"), call], (say("u:1"), Message(Role.ASSISTANT, sent), say("u:2")))
-    assert found == Continuation(talk("u:2"), None)
+    assert found == Continuation(talk("u:2"), None, (2,))
+
+
+# Whatever is stored, and however it is sent again.
+
+WORDS = st.sampled_from(["yes", "no", "Hi", " go on", "go on", "", "🎼 ", "two words"])
+NEW = "never said before"
+
+
+def message(role: Role, text: str) -> Message:
+    return Message(role, (Text(text),) if text else ())
+
+
+@st.composite
+def turns(draw: st.DrawFn, number: int) -> list[Message]:
+    """One turn: a question of its own, calls of tools or none, a reply."""
+    said = [message(Role.USER, f"{draw(WORDS)} {number}")]
+    for call in range(draw(st.integers(0, 2))):
+        said.append(Message(Role.ASSISTANT, (Text(draw(WORDS)), ToolCall(f"{number}-{call}", "f", "{}"))))
+        said.append(Message(Role.TOOL, (ToolResult(f"{number}-{call}", (Text(draw(WORDS)),)),)))
+    return [*said, message(Role.ASSISTANT, f"{draw(WORDS)}!")]
+
+
+@st.composite
+def chats(draw: st.DrawFn) -> list[Message]:
+    """Instructions or none, a greeting or none, turns."""
+    opening = [message(Role.SYSTEM, "Be brief.")] if draw(st.booleans()) else []
+    if draw(st.booleans()):
+        opening.append(message(Role.ASSISTANT, "Welcome."))
+    return [*opening, *(said for number in range(draw(st.integers(1, 5))) for said in draw(turns(number)))]
+
+
+def kept(messages: list[Message]) -> list[StoredMessage]:
+    return [
+        StoredMessage(str(at), str(at - 1) if at else None, each, MessageState.COMPLETE, NOW) for at, each in enumerate(messages)
+    ]
+
+
+def spaced(each: Message) -> Message:
+    """With other space at its end, as some clients send it."""
+    parts = each.parts
+    return (
+        replace(each, parts=(*parts[:-1], Text(parts[-1].text.rstrip() + "\n"))) if parts and isinstance(parts[-1], Text) else each
+    )
+
+
+@st.composite
+def clients(draw: st.DrawFn, chat: list[Message]) -> list[Message]:
+    """What a client makes of the chat before it adds to it."""
+    talk = [each for each in chat if each.role is not Role.SYSTEM]
+    if draw(st.booleans()):  # a window of it, which begins anywhere
+        talk = talk[draw(st.integers(0, len(talk))) :]
+    if draw(st.booleans()):
+        talk = [spaced(each) if draw(st.booleans()) else each for each in talk]
+    if talk and draw(st.booleans()):  # some reply trimmed; the calls of tools stay
+        at = draw(st.integers(0, len(talk) - 1))
+        if talk[at].role is Role.ASSISTANT and any(each.role is not Role.ASSISTANT for each in talk):
+            calls = tuple(part for part in talk[at].parts if isinstance(part, ToolCall))
+            talk[at] = Message(Role.ASSISTANT, (Text(f"trimmed {at}"), *calls))
+    return talk
+
+
+@given(st.data())
+@settings(max_examples=400, deadline=None)
+def test_only_the_new_tail_is_stored(data: st.DataObject) -> None:
+    """All of a chat or the end of it, with changed space, replies and instructions: nothing is stored twice, nothing is lost."""
+    chat = data.draw(chats())
+    sent = data.draw(clients(chat))
+    tail = [message(Role.USER, NEW), *data.draw(st.sampled_from([[], [message(Role.USER, "and more")]]))]
+    system = data.draw(st.sampled_from([[], ["Be brief."], ["Be long."]]))
+    instructions = [message(Role.SYSTEM, text) for text in system]
+    known = chat[0].role is Role.SYSTEM
+    found = continuation(kept(chat), [*instructions, *sent, *tail])
+    new = [] if not system or (known and system == ["Be brief."]) else instructions
+    assert found == Continuation(
+        (*new, *tail), None, tuple(range(len(new))) + tuple(range(len(system) + len(sent), len(system) + len(sent) + len(tail)))
+    )
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_part_of_the_chat_and_then_something_else_is_a_branch_there(data: st.DataObject) -> None:
+    """From its beginning to the end of some turn: what is new goes behind that, and nothing else is stored."""
+    chat = data.draw(chats())
+    ends = [at for at, each in enumerate(chat) if each.role is Role.ASSISTANT and at and chat[at - 1].role is not Role.SYSTEM]
+    end = data.draw(st.sampled_from(ends))
+    found = continuation(kept(chat), [*chat[: end + 1], message(Role.USER, NEW)])
+    assert found.new == (message(Role.USER, NEW),)
+    assert found.parent_id == (None if end == len(chat) - 1 else str(end))
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_the_last_reply_wanted_again_stores_nothing(data: st.DataObject) -> None:
+    """Whatever came before it, if a reply did: a branch behind what it answered."""
+    chat = data.draw(chats())
+    assume(any(each.role is Role.ASSISTANT for each in chat[:-1]))
+    found = continuation(kept(chat), chat[:-1])
+    assert found == Continuation((), str(len(chat) - 2), ())
+
+
+def test_a_chat_that_says_one_thing_over_and_over_is_found_in_it() -> None:
+    """All of it or its end, however many places it could begin at."""
+    chat = [message(role, "yes") for _ in range(2000) for role in (Role.USER, Role.ASSISTANT)]
+    for sent in (chat, chat[2000:], chat[-2:]):
+        assert continuation(kept(chat), [*sent, message(Role.USER, NEW)]).places == (len(sent),)

@@ -69,6 +69,14 @@ async def test_the_documented_answer() -> None:
     assert not provider.requests[0].stream
 
 
+async def test_tokens_that_were_estimated_are_marked() -> None:
+    """Where the provider did not tell them."""
+    (piece,) = await called(ScriptedProvider([START, m.TextDelta(0, "Hello")], [STOP]), {})
+    usage = json.loads(piece.data)["data"]["usage"]
+    assert usage.pop("estimated") is True
+    assert set(usage) == {"prompt_tokens", "completion_tokens", "total_tokens"}
+
+
 async def test_a_stream_is_chunks_and_done() -> None:
     """As in the OpenAI dialect."""
     pieces = await called(ScriptedProvider(), {"stream": True})

@@ -77,6 +77,14 @@ def me() -> Iterator[None]:
     CALLER.reset(token)
 
 
+async def test_tokens_that_were_estimated_are_marked() -> None:
+    """Whole and streamed, where the provider did not tell them."""
+    dialect = Dialect([START, m.TextDelta(0, "Hello")], [STOP])
+    assert (await dialect.generate())["metadata"]["usage"]["estimated"] is True
+    events = (await dialect.generate(stream=True)).strip().split("\n\n")
+    assert json.loads(events[-2].removeprefix("data: "))["content"]["usage"]["estimated"] is True
+
+
 async def test_a_chat_is_made_and_goes_on() -> None:
     """The persona's words come first each time, and are not kept."""
     dialect = Dialect()

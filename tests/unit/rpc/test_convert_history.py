@@ -9,7 +9,7 @@ from antiphon import messages as m
 from antiphon.history.base import MessageState, StoredMessage
 from antiphon.rpc import convert_history
 from antiphon.rpc.convert import messages_from_proto
-from antiphon.v1 import chat_pb2
+from antiphon.v1 import chat_pb2, history_pb2
 from tests.unit.rpc.test_convert import REQUEST
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
@@ -40,6 +40,21 @@ def test_a_data_url_is_bytes_again_if_nothing_is_lost(url: str, data: bytes | No
     media = proto.parts[0].image.media
     assert (media.data, media.url, media.media_type) == ((data or b"", "", media_type) if data is not None else (b"", url, ""))
     assert messages_from_proto([proto]) == (message,)
+
+
+@pytest.mark.parametrize("levels", [1, 24, 25, 100])
+@pytest.mark.parametrize("kind", ["object", "list"])
+def test_a_client_can_read_a_message_of_any_depth(levels: int, kind: str) -> None:
+    """What is deeper than protobuf goes is null; all else is there."""
+    deep: object = 1
+    for _ in range(levels - 1):
+        deep = {"a": deep} if kind == "object" else [deep]
+    fields = {"type": "odd", "deep": deep}
+    message = m.Message(m.Role.USER, (m.Text("Hi", fields), m.ToolResult("c", (m.Other(fields),))), extra=fields)
+    page = history_pb2.ListMessagesResponse(messages=[history_pb2.StoredMessage(message=convert_history.message_to_proto(message))])
+    read = history_pb2.ListMessagesResponse.FromString(page.SerializeToString()).messages[0].message
+    assert read.parts[0].text == "Hi"
+    assert (messages_from_proto([read]) == (message,)) is (levels <= 24)
 
 
 def test_a_reply_has_what_a_turn_tells() -> None:

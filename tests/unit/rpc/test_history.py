@@ -170,6 +170,12 @@ async def test_what_is_anothers_does_not_exist(unused_tcp_port: int) -> None:
         ("GetConversation", history_pb2.GetConversationRequest(), ["id"]),
         ("DeleteConversation", history_pb2.DeleteConversationRequest(), ["id"]),
         ("ForkConversation", history_pb2.ForkConversationRequest(title="x" * 501), ["id", "title"]),
+        ("ForkConversation", history_pb2.ForkConversationRequest(id="c", title="a\0"), ["title"]),
+        (
+            "CreateConversation",
+            history_pb2.CreateConversationRequest(conversation=history_pb2.Conversation(title="a\0", source="\0")),
+            ["conversation.title", "conversation.source"],
+        ),
         (
             "CreateConversation",
             history_pb2.CreateConversationRequest(conversation=history_pb2.Conversation(title="x" * 501, source="x" * 101)),

@@ -60,7 +60,7 @@ class AnalyticsServiceServicer:
     def CreateAnalyticsChat(self, request, context):
         """Answers a conversation: {"success": true, "data": {"message": {"role", "content"}, "usage": {...}}}, or, with `stream: true`,
         `chat.completion.chunk` events as in OpenAIService. With `client_id` the conversation begins with the context that the operator has
-        configured for that client, if there is one.
+        configured for that client, if there is one. `usage` has `"estimated": true` where the provider did not tell the tokens.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -26,7 +26,7 @@ class AnalyticsServiceStub:
     CreateAnalyticsChat: _aio.UnaryStreamMultiCallable[_analytics_pb2.CreateAnalyticsChatRequest, _httpbody_pb2.HttpBody]
     """Answers a conversation: {"success": true, "data": {"message": {"role", "content"}, "usage": {...}}}, or, with `stream: true`,
     `chat.completion.chunk` events as in OpenAIService. With `client_id` the conversation begins with the context that the operator has
-    configured for that client, if there is one.
+    configured for that client, if there is one. `usage` has `"estimated": true` where the provider did not tell the tokens.
     """
 
 class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -46,7 +46,7 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
         """Answers a conversation: {"success": true, "data": {"message": {"role", "content"}, "usage": {...}}}, or, with `stream: true`,
         `chat.completion.chunk` events as in OpenAIService. With `client_id` the conversation begins with the context that the operator has
-        configured for that client, if there is one.
+        configured for that client, if there is one. `usage` has `"estimated": true` where the provider did not tell the tokens.
         """
 
 def add_AnalyticsServiceServicer_to_server(servicer: AnalyticsServiceServicer, server: _aio.Server) -> None: ...

@@ -35,7 +35,7 @@ class GenerateRequest(_message.Message):
     source: _builtins.str
     """Where a new chat comes from. At most 100 characters."""
     title: _builtins.str
-    """The title of a new chat, at most 500 characters. Empty: taken from the first message of the user."""
+    """The title of a new chat, at most 500 characters. Blank: taken from the first message of the user."""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
         """{"chat_history": [{"role", "content"}], "persona", "tools", "scope", "stream", "voice", "fastContext"}; all but the first optional."""

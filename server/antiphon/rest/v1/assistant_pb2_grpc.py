@@ -110,12 +110,14 @@ class AssistantServiceServicer:
 
     def Generate(self, request, context):
         """Answers a chat and keeps it. 201 {"result": {"response": {"role", "content"}, "message", "persona"}, "chatId", "title",
-        "researchMode": false, "stream": false, "messageId", "metadata": {"timeTaken", "model", "usage"}}; `timeTaken` is in milliseconds. With
-        `stream: true` in the body it answers as GenerateStream does.
+        "researchMode": false, "stream": false, "messageId", "metadata": {"timeTaken", "model", "usage"}}; `timeTaken` is in milliseconds, and
+        `usage` has `"estimated": true` where the provider did not tell the tokens. With `stream: true` in the body it answers as
+        GenerateStream does.
 
         With a chatId, in the query or the body, the chat goes on. `chat_history` repeats what is stored, and only what follows is
         new; if it repeats a part of it that holds a reply and then differs or ends, a branch begins there; if it repeats nothing, all of
-        it is new.
+        it is new. Without a chatId a chat is made; if the call fails before the provider has answered anything, none is left behind.
+        The header `x-chat-id` names the chat, of an error too if it is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -183,8 +185,8 @@ class AssistantServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateChat(self, request, context):
-        """Keeps a chat that was held elsewhere: {"title", "messages"}. 201 with the fields that ListChats has. Without a title it is taken from the
-        first message of the user.
+        """Keeps a chat that was held elsewhere: {"title", "messages"}. 201 with the fields that ListChats has. Without a title, or with a blank one, it is
+        taken from the first message of the user.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -28,12 +28,14 @@ class AssistantServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_assistant_pb2.GenerateRequest, _httpbody_pb2.HttpBody]
     """Answers a chat and keeps it. 201 {"result": {"response": {"role", "content"}, "message", "persona"}, "chatId", "title",
-    "researchMode": false, "stream": false, "messageId", "metadata": {"timeTaken", "model", "usage"}}; `timeTaken` is in milliseconds. With
-    `stream: true` in the body it answers as GenerateStream does.
+    "researchMode": false, "stream": false, "messageId", "metadata": {"timeTaken", "model", "usage"}}; `timeTaken` is in milliseconds, and
+    `usage` has `"estimated": true` where the provider did not tell the tokens. With `stream: true` in the body it answers as
+    GenerateStream does.
 
     With a chatId, in the query or the body, the chat goes on. `chat_history` repeats what is stored, and only what follows is
     new; if it repeats a part of it that holds a reply and then differs or ends, a branch begins there; if it repeats nothing, all of
-    it is new.
+    it is new. Without a chatId a chat is made; if the call fails before the provider has answered anything, none is left behind.
+    The header `x-chat-id` names the chat, of an error too if it is kept.
     """
     GenerateStream: _aio.UnaryStreamMultiCallable[_assistant_pb2.GenerateStreamRequest, _httpbody_pb2.HttpBody]
     """The same, as server-sent events, each {"type", "content"}: `thinking_update` as the model begins to answer and for what it
@@ -61,8 +63,8 @@ class AssistantServiceStub:
     DeleteChat: _aio.UnaryStreamMultiCallable[_assistant_pb2.DeleteChatRequest, _httpbody_pb2.HttpBody]
     """Deletes a chat: {"chatId", "deleted": true}. Again: 404."""
     CreateChat: _aio.UnaryStreamMultiCallable[_assistant_pb2.CreateChatRequest, _httpbody_pb2.HttpBody]
-    """Keeps a chat that was held elsewhere: {"title", "messages"}. 201 with the fields that ListChats has. Without a title it is taken from the
-    first message of the user.
+    """Keeps a chat that was held elsewhere: {"title", "messages"}. 201 with the fields that ListChats has. Without a title, or with a blank one, it is
+    taken from the first message of the user.
     """
 
 class AssistantServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -84,12 +86,14 @@ class AssistantServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_assistant_pb2.GenerateRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
         """Answers a chat and keeps it. 201 {"result": {"response": {"role", "content"}, "message", "persona"}, "chatId", "title",
-        "researchMode": false, "stream": false, "messageId", "metadata": {"timeTaken", "model", "usage"}}; `timeTaken` is in milliseconds. With
-        `stream: true` in the body it answers as GenerateStream does.
+        "researchMode": false, "stream": false, "messageId", "metadata": {"timeTaken", "model", "usage"}}; `timeTaken` is in milliseconds, and
+        `usage` has `"estimated": true` where the provider did not tell the tokens. With `stream: true` in the body it answers as
+        GenerateStream does.
 
         With a chatId, in the query or the body, the chat goes on. `chat_history` repeats what is stored, and only what follows is
         new; if it repeats a part of it that holds a reply and then differs or ends, a branch begins there; if it repeats nothing, all of
-        it is new.
+        it is new. Without a chatId a chat is made; if the call fails before the provider has answered anything, none is left behind.
+        The header `x-chat-id` names the chat, of an error too if it is kept.
         """
 
     @_abc_1.abstractmethod
@@ -171,8 +175,8 @@ class AssistantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _assistant_pb2.CreateChatRequest,
         context: _aio.ServicerContext[_assistant_pb2.CreateChatRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
-        """Keeps a chat that was held elsewhere: {"title", "messages"}. 201 with the fields that ListChats has. Without a title it is taken from the
-        first message of the user.
+        """Keeps a chat that was held elsewhere: {"title", "messages"}. 201 with the fields that ListChats has. Without a title, or with a blank one, it is
+        taken from the first message of the user.
         """
 
 def add_AssistantServiceServicer_to_server(servicer: AssistantServiceServicer, server: _aio.Server) -> None: ...

@@ -1,0 +1,55 @@
+"""The message in a stored row, whatever is in that row: one that cannot be read must not hide the others of its chat. No I/O.
+
+What callers send is held to fewer levels of JSON than are read here; but what is stored may be older than that rule, and too deep
+for what writes it again.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+import structlog
+
+from antiphon.messages import Message, Role, Text
+
+LEVELS: Final = 128
+"""The most levels of objects and lists in a row; what is deeper is read as null."""
+
+UNREADABLE: Final = "[This message cannot be read.]"
+"""The text of a message that is no message."""
+
+_decoder: Final = msgspec.json.Decoder(Message)
+_TOKENS: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
+_ROLE: Final = re.compile(r'\{"role":"([a-z]+)"')
+
+log = structlog.get_logger(__name__)
+
+
+def read(body: str, message_id: str) -> Message:
+    """The message of that id."""
+    try:
+        # Few have so many brackets, and most of those have them in their text.
+        return _decoder.decode(pruned(body) if body.count("{") + body.count("[") > LEVELS else body)
+    except msgspec.MsgspecError as error:
+        log.error("message_unreadable", message=message_id, error=type(error).__name__)  # noqa: TRY400  # what it holds is not for the log
+        found = _ROLE.match(body)
+        role = Role(found[1]) if found and found[1] in list(Role) else Role.ASSISTANT
+        return Message(role, (Text(UNREADABLE),))
+
+
+def pruned(body: str, levels: int = LEVELS) -> str:
+    """JSON text with null for what is nested deeper than so many levels."""
+    pieces: list[str] = []
+    depth = kept = 0
+    for token in _TOKENS.finditer(body):
+        if token[0] in {"{", "["}:
+            depth += 1
+            if depth == levels + 1:
+                pieces += (body[kept : token.start()], "null")
+        elif token[0] in {"}", "]"}:
+            if depth == levels + 1:
+                kept = token.end()
+            depth -= 1
+    return "".join((*pieces, body[kept:]))

@@ -1,0 +1,74 @@
+"""What callers write into the history themselves passes the guards of requests."""
+
+from collections.abc import AsyncGenerator
+
+import pytest
+import pytest_asyncio
+
+from antiphon.config import GuardConfig
+from antiphon.database.open import open_database
+from antiphon.errors import ContentBlocked
+from antiphon.guarded_store import GuardedStore
+from antiphon.guards.registry import build_guards
+from antiphon.history.base import MAX_TITLE
+from antiphon.messages import Message, Role, Text, ToolCall
+
+ME = "me"
+
+
+def said(text: str, role: Role = Role.USER) -> Message:
+    return Message(role, (Text(text),))
+
+
+@pytest_asyncio.fixture
+async def guarded(sqlite_url: str) -> AsyncGenerator[GuardedStore, None]:
+    """It masks "bad" and blocks "worst"; replies alone are read for "fine"."""
+    guards = build_guards(
+        [
+            GuardConfig(name="mask", kind="blocklist", patterns=["bad"], action="mask", replacement="####"),  # type: ignore[call-arg]
+            GuardConfig(name="block", kind="blocklist", patterns=["worst"]),  # type: ignore[call-arg]
+            GuardConfig(name="reply", kind="blocklist", patterns=["fine"], on=("reply",)),  # type: ignore[call-arg]
+        ]
+    )
+    database = open_database(sqlite_url)
+    yield GuardedStore(database, guards)
+    await database.close()
+
+
+async def test_what_is_masked_is_not_stored(guarded: GuardedStore) -> None:
+    """Titles and messages, whoever they are said to be from, in every way to write them."""
+    made = await guarded.create(
+        ME, title="a bad title", source="", pinned=False, messages=[said("bad"), said("bad", Role.ASSISTANT)]
+    )
+    assert made.title == "a #### title"
+    call = Message(Role.ASSISTANT, (ToolCall("c", "f", '{"a": "bad"}'),))
+    _, appended = await guarded.append(ME, made.id, [said("fine, not bad"), call])
+    assert appended[0].message == said("fine, not ####")
+    path = (await guarded.messages(ME, made.id)).messages
+    assert "bad" not in repr(path)
+    assert (await guarded.update(ME, made.id, title="bad")).title == "####"
+    assert (await guarded.fork(ME, made.id, title="bad fork")).title == "#### fork"
+    assert (await guarded.fork(ME, made.id)).title == "####"
+    assert (await guarded.update(ME, made.id, pinned=True)).title == "####"
+
+
+async def test_what_is_blocked_is_refused_and_changes_nothing(guarded: GuardedStore) -> None:
+    """With the guard's name."""
+    made = await guarded.create(ME, title="t", source="", pinned=False, messages=[said("a")])
+    for call in (
+        guarded.create(ME, title="worst", source="", pinned=False, messages=[]),
+        guarded.create(ME, title="", source="", pinned=False, messages=[said("worst")]),
+        guarded.update(ME, made.id, title="worst"),
+        guarded.fork(ME, made.id, title="worst"),
+        guarded.append(ME, made.id, [said("a"), said("worst")]),
+    ):
+        with pytest.raises(ContentBlocked) as caught:
+            await call
+        assert caught.value.guard == "block"
+    assert (await guarded.list(ME, size=10)).conversations == (made,)
+
+
+async def test_a_title_that_masking_makes_too_long_is_cut(guarded: GuardedStore) -> None:
+    """Its caller kept to the limit."""
+    made = await guarded.create(ME, title="bad" * 166, source="", pinned=False, messages=[])
+    assert made.title == ("####" * 166)[:MAX_TITLE]

@@ -1,0 +1,152 @@
+"""A chat that a client sends again and again, through the real Envoy: what is new of it is stored once, and nothing is lost."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx2
+import pytest
+import pytest_asyncio
+
+from tests.e2e.conftest import Gateway
+from tests.odd_upstream import LAST, OddUpstream, chunk, delta, head, sse
+
+Chat = list[dict[str, Any]]
+Say = Callable[[Chat], Awaitable[dict[str, Any]]]
+
+CALL = {"id": "call-1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Paris"}'}}
+RESULT = {"role": "tool", "tool_call_id": "call-1", "content": "20 °C"}
+
+
+def answering(upstream: OddUpstream, *deltas: dict[str, Any], finish: str = "stop") -> None:
+    events = chunk(sse(*deltas, delta(finish=finish), "[DONE]"))
+    upstream.script("odd-persona", [head(), events, LAST])
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+class Client:
+    """Holds the chat, and sends of it what it likes."""
+
+    def __init__(self, http: httpx2.AsyncClient, dialect: str) -> None:
+        self._http = http
+        self._dialect = dialect
+        self.id = ""
+
+    async def say(self, messages: Chat) -> dict[str, Any]:
+        """Sends them, and returns the reply as a message."""
+        if self._dialect == "sessions":
+            body = {"model": "odd-persona", "messages": messages, "session_id": self.id or None}
+            answer = await self._http.post("/chat/completions", json=body)
+            assert answer.status_code == 200, answer.text
+            self.id = answer.json()["session_id"]
+            reply: dict[str, Any] = answer.json()["choices"][0]["message"]
+        else:
+            body = {"chat_history": messages, "persona": "odd"}
+            answer = await self._http.post("/chat/generate", params={"chatId": self.id} if self.id else {}, json=body)
+            assert answer.status_code == 201, answer.text
+            self.id = answer.json()["chatId"]
+            reply = answer.json()["result"]["response"]
+        return {name: value for name, value in reply.items() if name in {"role", "content", "tool_calls"}}
+
+    async def stored(self) -> list[tuple[str, Any]]:
+        chat = (await self._http.get(f"/chat/fetch/{self.id}")).json()
+        assert {message["status"] for message in chat["messages"]} == {"complete"}
+        return [
+            (message["role"], message["tool_calls"][0]["id"] if "tool_calls" in message else message["content"])
+            for message in chat["messages"]
+        ]
+
+
+@pytest_asyncio.fixture(params=["sessions", "chats"], loop_scope="session")
+async def client(request: pytest.FixtureRequest, persona_gateway: Gateway) -> Any:
+    """Of either dialect that keeps what is said."""
+    async with persona_gateway.client() as http:
+        yield Client(http, request.param)
+
+
+def told(upstream: OddUpstream) -> list[Any]:
+    """What the provider was told last, without instructions."""
+    return [message["content"] for message in upstream.requests[-1].json["messages"] if message["role"] != "system"]
+
+
+async def test_tools_a_trimmed_reply_and_a_window(client: Client, upstream: OddUpstream) -> None:
+    """Each turn adds what is new of it, though the client changes replies and in the end remembers four messages only."""
+    call = {"tool_calls": [{"index": 0, **CALL}]}
+    answering(upstream, delta(**call), finish="tool_calls")
+    chat: Chat = [user("How is it in Paris?")]
+    chat.append(await client.say(chat))
+    assert chat[-1]["tool_calls"][0]["id"] == "call-1"
+
+    answering(upstream, delta("  It is 20 °C in Paris,"), delta(" and sunny.\n"))
+    chat.append(RESULT)
+    assert (await client.say(chat))["content"] == "  It is 20 °C in Paris, and sunny.\n"
+    assert [message["role"] for message in upstream.requests[-1].json["messages"]][-3:] == ["user", "assistant", "tool"]
+
+    answering(upstream, delta("Colder."))
+    chat += [{"role": "assistant", "content": "It is 20 °C"}, user("And in Oslo?")]
+    chat.append(await client.say(chat))
+    expected = [
+        ("user", "How is it in Paris?"),
+        ("assistant", "call-1"),
+        ("tool", "20 °C"),
+        ("assistant", "  It is 20 °C in Paris, and sunny.\n"),
+        ("user", "And in Oslo?"),
+        ("assistant", "Colder."),
+    ]
+    assert await client.stored() == expected
+    assert told(upstream)[3:] == ["  It is 20 °C in Paris, and sunny.\n", "And in Oslo?"], (
+        "the reply as it was, not as it is remembered"
+    )
+
+    answering(upstream, delta("Warmer."))
+    chat.append(user("And in Rome?"))
+    chat.append(await client.say(chat[-4:]))  # begins with the reply that was trimmed
+    expected += [("user", "And in Rome?"), ("assistant", "Warmer.")]
+    assert await client.stored() == expected
+    assert len(told(upstream)) == 7, "all that is stored, whatever the window"
+
+    answering(upstream, delta("Bye."))
+    plain = [message for message in chat if message["role"] != "tool" and "tool_calls" not in message]
+    await client.say([*plain, user("Thanks ")])
+    expected += [("user", "Thanks "), ("assistant", "Bye.")]
+    assert await client.stored() == expected, "a client that knows no tools"
+
+    await client.say([*plain, user("Thanks")])
+    assert await client.stored() == expected, "the last reply was wanted again"
+
+
+async def test_a_chat_that_begins_with_a_greeting(client: Client, upstream: OddUpstream) -> None:
+    """It is stored once, whether the client repeats it or not."""
+    answering(upstream, delta("Hi."))
+    greeting = {"role": "assistant", "content": "Welcome!"}
+    chat: Chat = [greeting, user("Hello")]
+    chat.append(await client.say(chat))
+    chat.append(user("More"))
+    chat.append(await client.say(chat))
+    await client.say([*chat[1:], user("And more")])
+    assert await client.stored() == [
+        ("assistant", "Welcome!"),
+        ("user", "Hello"),
+        ("assistant", "Hi."),
+        ("user", "More"),
+        ("assistant", "Hi."),
+        ("user", "And more"),
+        ("assistant", "Hi."),
+    ]
+
+
+async def test_a_message_at_fault_is_told_by_its_place_in_what_was_sent(persona_gateway: Gateway, upstream: OddUpstream) -> None:
+    """And not by its place among those that are new."""
+    answering(upstream, delta("Hi."))
+    async with persona_gateway.client() as http:
+        chat: Chat = [user("Hello")]
+        client = Client(http, "sessions")
+        chat += [await client.say(chat), user("fine"), {**user("odd"), "name": "a\0b"}]
+        body = {"model": "odd-persona", "messages": chat, "session_id": client.id}
+        sessions = await http.post("/chat/completions", json=body)
+        assert (sessions.status_code, [found["loc"] for found in sessions.json()["detail"]]) == (422, [["body", "messages", 3]])
+        chats = await http.post(f"/chat/generate?chatId={client.id}", json={"chat_history": chat, "persona": "odd"})
+        assert (chats.status_code, chats.json()["message"].split(":")[0]) == (400, "chat_history.3")
+        assert await client.stored() == [("user", "Hello"), ("assistant", "Hi.")]

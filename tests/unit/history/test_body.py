@@ -1,0 +1,66 @@
+"""The message in a stored row, whatever is in that row."""
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antiphon.history.body import LEVELS, UNREADABLE, pruned, read
+from antiphon.messages import Message, Role, Text
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.sampled_from('ab"\\{}[]\n🎼')),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.sampled_from('a"{}[]\\')), inner, max_size=3),
+)
+
+
+def nested(levels: int) -> str:
+    return '{"a":' * levels + "1" + "}" * levels
+
+
+def shallow(value: object, levels: int) -> object:
+    if isinstance(value, dict | list) and not levels:
+        return None
+    if isinstance(value, dict):
+        return {name: shallow(inner, levels - 1) for name, inner in value.items()}
+    return [shallow(inner, levels - 1) for inner in value] if isinstance(value, list) else value
+
+
+@given(JSON, st.integers(0, 4))
+def test_what_is_deeper_is_null_and_all_else_is_as_it_was(value: object, levels: int) -> None:
+    """Brackets in a text, or in a name, are no levels."""
+    assert json.loads(pruned(json.dumps(value), levels)) == shallow(value, levels)
+
+
+@pytest.mark.parametrize("levels", [100, 250, 1000, 100_000])
+def test_a_message_of_any_depth_is_read(levels: int) -> None:
+    """With its text, and with as much of the rest as can be written again."""
+    body = f'{{"role":"user","parts":[{{"type":"text","text":"Hi {{[","extra":{nested(levels)}}}]}}'
+    message = read(body, "m")
+    text = message.parts[0]
+    assert isinstance(text, Text)
+    assert (message.role, text.text) == (Role.USER, "Hi {[")
+    assert json.dumps(text.extra).count("{") == min(levels, LEVELS - 3)
+
+
+@pytest.mark.parametrize("text", ["{[" * 1000, "}]" * 1000, '"\\' * 1000])
+def test_brackets_in_a_text_are_text(text: str) -> None:
+    """However many: nothing is lost of it."""
+    message = Message(Role.ASSISTANT, (Text(text, {"a": [text]}),))
+    assert read(msgspec.json.encode(message).decode(), "m") == message
+
+
+@pytest.mark.parametrize(
+    ("body", "role"),
+    [
+        ('{"role":"user","parts":[{"type":"hologram"}]}', Role.USER),
+        ('{"role":"wizard","parts":[]}', Role.ASSISTANT),
+        ('{"role":"tool","parts":', Role.TOOL),
+        ("", Role.ASSISTANT),
+    ],
+)
+def test_what_is_no_message_is_shown_as_one_that_cannot_be_read(body: str, role: Role) -> None:
+    """Such as one that a newer version has stored."""
+    assert read(body, "m") == Message(role, (Text(UNREADABLE),))

@@ -1,0 +1,68 @@
+"""Titles that are made from what was said."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antiphon.history.title import MAX_DERIVED_TITLE, NEW_CHAT, derived_title, title_of
+from antiphon.messages import Image, Media, Message, Part, Role, Text
+
+
+def said(*parts: Part) -> list[Message]:
+    return [Message(Role.SYSTEM, (Text("Be brief."),)), Message(Role.USER, parts)]
+
+
+FAMILY = "👩‍👩‍👧‍👦"
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("Hello", "Hello"),
+        ("  Hello,\t you \n and more", "Hello, you"),
+        ("x" * 80, "x" * 80),
+        ("x" * 81, "x" * 80 + "…"),
+        ("word " * 30, ("word " * 16).strip() + "…"),
+        ("x" * 80 + " y", "x" * 80 + "…"),
+        ("x" * 78 + FAMILY, "x" * 78 + "…"),
+        ("x" * 73 + FAMILY + "y", "x" * 73 + FAMILY + "…"),
+        ("x" * 79 + "e\u0301e", "x" * 79 + "…"),
+        ("x" * 79 + "👍🏽", "x" * 79 + "…"),
+        ("x" * 79 + "❤\ufe0f!", "x" * 79 + "…"),
+        ("x" * 77 + "🇫🇷🇩🇪", "x" * 77 + "🇫🇷…"),
+        ("x" * 78 + "🇫🇷🇩🇪", "x" * 78 + "🇫🇷…"),
+        ("漢" * 100, "漢" * 80 + "…"),
+        ("", NEW_CHAT),
+        (" \n\t\u3000", NEW_CHAT),
+        ("e" + "\u0301" * 100, "e" + "\u0301" * 79 + "…"),
+    ],
+)
+def test_the_title_is_the_first_line_cut_at_a_word_or_else_between_two_characters(text: str, title: str) -> None:
+    """As a reader sees characters: joined emoji, accents, colours of skin, flags."""
+    assert derived_title(said(Text(text))) == title
+
+
+def test_what_has_no_text_has_a_title_all_the_same() -> None:
+    """A picture alone, instructions alone, nothing."""
+    assert derived_title(said(Image(Media("https://a.test/x.png")))) == NEW_CHAT
+    assert derived_title(said()[:1]) == derived_title([]) == NEW_CHAT
+
+
+def test_a_blank_title_is_none() -> None:
+    """Any other is kept as it is."""
+    for blank in (None, "", " ", "\n\u3000"):
+        assert title_of(blank, said(Text("Hi"))) == "Hi"
+    assert title_of(" Mine ", said(Text("Hi"))) == " Mine "
+
+
+CLUSTERS = st.sampled_from(
+    ["a", "漢", "e\u0301", FAMILY, "👍🏽", "❤\ufe0f", "🇫🇷", "\u1100\u1161\u11a8", "각", "กำ", "נִ", "🏴\U000e0067\U000e007f"]
+)
+
+
+@given(st.lists(CLUSTERS, min_size=81, max_size=120))
+def test_no_character_is_cut(characters: list[str]) -> None:
+    """Whatever stands beside whatever, the title holds whole ones."""
+    title = derived_title(said(Text("".join(characters)))).removesuffix("…")
+    assert len(title) <= MAX_DERIVED_TITLE
+    assert title in {"".join(characters[:count]) for count in range(1, MAX_DERIVED_TITLE + 1)}
