@@ -25,7 +25,7 @@ from antiphon.auth.keys import KEY_VARIABLE
 from antiphon.auth.secret import new_key
 from antiphon.banner import banner
 from antiphon.cli_keys import keys
-from antiphon.config import Config, ConfigError, LimitsConfig, ProviderConfig, database_url, load
+from antiphon.config import Config, ConfigError, LimitsConfig, ProviderConfig, TlsConfig, database_url, load
 from antiphon.console import ADDRESS, AddressOption, KeyOption, out, print_table, rpc_told, say
 from antiphon.launch import become_supervisor, plan, unusable_addresses
 from antiphon.routing import Router
@@ -127,9 +127,11 @@ def check_config(
 ) -> None:
     """Check the configuration, and show what it amounts to. Starts nothing."""
     from antiphon.app import App, provider_configs
+    from antiphon.tls import check
 
     with _told():
         loaded = load(config)
+        check(loaded)
         log.check(loaded.log)
         environment = _environment(loaded)
         router = App(loaded, environment).router
@@ -178,8 +180,8 @@ def _settings(config: Config) -> dict[str, str]:
     limits, written = config.limits, config.log
     none = "none" if config.auth.tokens else "one that `up` makes"
     return {
-        "gRPC": config.grpc.listen,
-        "REST": config.rest.listen,
+        "gRPC": f"{config.grpc.listen}, {_tls(config.grpc.tls)}",
+        "REST": f"{config.rest.listen}, {_tls(config.rest.tls)}",
         "workers": str(config.workers),
         "keys": ", ".join(f"{key.name} (admin)" if key.admin else key.name for key in config.auth.keys)
         or (f"default (admin), in {KEY_VARIABLE}" if os.environ.get(KEY_VARIABLE, "").strip() else none),
@@ -192,6 +194,12 @@ def _settings(config: Config) -> dict[str, str]:
         "guards": ", ".join(f"{guard.name} ({guard.kind}, {' and '.join(guard.on)})" for guard in config.guards) or "none",
         "log": f"{written.level}, to {written.file or 'standard error'}",
     }
+
+
+def _tls(config: TlsConfig | None) -> str:
+    if config is None:
+        return "plain text"
+    return "TLS" if config.client_ca is None else "TLS, with a certificate of every caller"
 
 
 def _in_redis(limits: LimitsConfig) -> bool:
@@ -212,9 +220,11 @@ def migrate(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     from antiphon.app import App
     from antiphon.database.migrate import migrate as bring_up
     from antiphon.errors import StoreUnavailable
+    from antiphon.tls import check
 
     with _told():
         loaded = load(config)
+        check(loaded)
         log.configure(loaded.log)
         router = App(loaded, _environment(loaded)).router
         try:

@@ -56,16 +56,59 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class TlsConfig(_Section):
+    """TLS of a port: files in PEM, which are read again when they change."""
+
+    certificate: Path
+    """The certificate, and after it those that lead to its authority."""
+    key: Path
+    client_ca: Path | None = None
+    """The authorities one of which has to have signed the certificate of every caller. Unset: callers are asked for none. It only
+    lets connect: each call needs a key or a token besides."""
+
+
 class GrpcConfig(_Section):
     """The gRPC server."""
 
     listen: Address = "127.0.0.1:50051"
+    tls: TlsConfig | None = None
+
+
+class UpstreamTlsConfig(_Section):
+    """How the edge knows the server, and is known there."""
+
+    ca: Path
+    """The authorities one of which has to have signed the server's certificate."""
+    server_name: str = Field(min_length=1)
+    """The DNS name that has to stand in the server's certificate, to the letter."""
+    certificate: Path | None = None
+    """What the edge shows a server that asks for a certificate."""
+    key: Path | None = None
+
+    @model_validator(mode="after")
+    def _pair(self) -> UpstreamTlsConfig:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("needs both certificate and key, or neither")
+        return self
+
+
+class UpstreamConfig(_Section):
+    """The server, where the edge is not on its machine."""
+
+    address: Address
+    """A name stands for all its addresses."""
+    tls: UpstreamTlsConfig | None = None
 
 
 class RestConfig(_Section):
     """The edge: Envoy."""
 
     listen: Address = "127.0.0.1:8080"
+    tls: TlsConfig | None = None
+    upstream: UpstreamConfig | None = None
+    """For `antiphon edge`. `antiphon up` has workers of its own."""
+    jwt_authn: bool = False
+    """Whether Envoy refuses tokens that are not good, before the server looks at them."""
 
 
 class DatabaseConfig(_Section):
