@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from rich.table import Table
 
 from antiphon.auth.keys import KEY_VARIABLE
 from antiphon.auth.secret import new_key
-from antiphon.banner import banner
+from antiphon.banner import banner, warnings_of
 from antiphon.cli_keys import keys
 from antiphon.config import Config, ConfigError, LimitsConfig, ProviderConfig, TlsConfig, database_url, load
 from antiphon.console import ADDRESS, AddressOption, KeyOption, out, print_table, rpc_told, say
@@ -86,6 +87,8 @@ def up(config: ConfigOption = None) -> None:
     """Start the gateway: the server and Envoy. A part that dies is started again."""
     with _told():
         loaded = load(config)
+        if loaded.rest.upstream is not None:
+            raise ConfigError("rest.upstream: is for `antiphon edge` and `antiphon serve`; `up` has workers of its own")
         environment = dict(os.environ)
         made = None
         if not loaded.auth.keys and not loaded.auth.tokens and not environment.get(KEY_VARIABLE, "").strip():
@@ -100,6 +103,8 @@ def up(config: ConfigOption = None) -> None:
             for line in taken:
                 say(escape(line))
             raise typer.Exit(1)
+        for line in warnings_of(loaded):
+            say(escape(line))
         said = banner(out, loaded, made, found["default"], found["models"])
         become_supervisor(plan(loaded, config, said), environment)
 
@@ -118,6 +123,18 @@ def serve(
         log.configure(loaded.log, worker=worker)
         addresses = [loaded.grpc.listen] + ([f"unix:{socket}"] if socket else [])
         uvloop.run(until_told(App(loaded, os.environ), addresses))
+
+
+@app.command()
+def edge(folder: Annotated[Path, typer.Argument(help="Where Envoy will run.")], config: ConfigOption = None) -> None:
+    """Write Envoy's files for this configuration, to run it apart from the server. Starts nothing."""
+    from antiphon.edge import command, prepare
+
+    with _told():
+        loaded = load(config)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        prepare(folder, loaded.rest, (), loaded.auth.tokens)
+        out.print(escape(f"(cd {folder} && {shlex.join(command(1))})"), soft_wrap=True)
 
 
 @app.command("check-config")

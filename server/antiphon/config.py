@@ -485,6 +485,16 @@ class Config(BaseSettings):
             raise ValueError(f"rest.listen and grpc.listen are both {self.rest.listen}: each needs an address of its own")
         return self
 
+    @model_validator(mode="after")
+    def _keys_that_envoy_can_read(self) -> Config:
+        if self.rest.jwt_authn and not self.auth.tokens:
+            raise ValueError("rest.jwt_authn: there are no issuers in auth.tokens")
+        if self.rest.jwt_authn and (without := [issuer.name for issuer in self.auth.tokens if issuer.jwks_url is None]):
+            raise ValueError(
+                f"rest.jwt_authn: Envoy reads keys only from a jwks_url, and {', '.join(without)} in auth.tokens has none"
+            )
+        return self
+
     @field_validator("guards")
     @classmethod
     def _one_name_each(cls, guards: tuple[GuardConfig, ...]) -> tuple[GuardConfig, ...]:

@@ -30,7 +30,10 @@ out = Console(highlight=False)
 err = Unheard(stderr=True, highlight=False)
 
 AddressOption = Annotated[
-    str, typer.Option(envvar="ANTIPHON_ADDRESS", help="The gRPC address of a running gateway, or its REST address.")
+    str,
+    typer.Option(
+        envvar="ANTIPHON_ADDRESS", help="The gRPC address of a running gateway, or its REST address; https://host:port for TLS."
+    ),
 ]
 KeyOption = Annotated[str, typer.Option(envvar=KEY_VARIABLE, help="Your API key.", show_default=False)]
 
@@ -61,6 +64,9 @@ def rpc_told(address: str) -> Iterator[None]:
             say(f"[bold red]{error.code().name}[/] from {escape(address)}: {escape(error.details() or '')}")
         if error.code() is grpc.StatusCode.UNAUTHENTICATED:
             say(f"Set {KEY_VARIABLE}, or give --key.")
+        raise typer.Exit(1) from None
+    except OSError as error:
+        say(f"[bold red]error:[/] {escape(str(error))}")
         raise typer.Exit(1) from None
     except (KeyboardInterrupt, EOFError):
         out.print()

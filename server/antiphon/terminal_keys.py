@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-import grpc
 from google.protobuf import duration_pb2, timestamp_pb2
 from rich.markup import escape
 from rich.table import Table
 
 from antiphon.console import out, print_table, rpc_told
-from antiphon.terminal import metadata_of, target
+from antiphon.terminal import connect, metadata_of
 from antiphon.v1 import admin_pb2, admin_pb2_grpc
 
 SCOPES: Final = frozenset({"chat", "history", "proxy", "engine", "admin"})
@@ -70,7 +69,7 @@ def rotate(address: str, key: str, id_: str, overlap: float) -> None:
 
 def _ask(address: str, ask: Callable[[Any], Any]) -> Any:
     async def asked() -> Any:
-        async with grpc.aio.insecure_channel(target(address)) as channel:
+        async with connect(address) as channel:
             return await ask(admin_pb2_grpc.AdminServiceStub(channel))
 
     with rpc_told(address):
