@@ -22,6 +22,7 @@ import yaml
 from cryptography import x509
 
 from antiphon import edge
+from antiphon.readiness import ADMIN_SOCKET
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2
 from tests.certificates import Authority, Pair, replace
 from tests.e2e.conftest import KEY, READY, Gateway, free_port
@@ -360,7 +361,8 @@ async def test_a_new_certificate_breaks_nothing(secured: Secured, port: str) -> 
     text = " ".join(f"word{number}" for number in range(20))
     async with secured.channel(port) as channel:
         call = chat(channel, "slow", text)
-        events = list((await call.read()).events)
+        answers = aiter(call)
+        events = list((await anext(answers)).events)
         await secured.shows(port, secured.renew(port))
         assert not call.done(), "the stream was over before the change"
         events += [event async for answer in answers for event in answer.events]
@@ -454,9 +456,7 @@ class Apart:
         folder = self.folder / "envoy"
         assert self.run("edge", str(folder), config=config).wait(60) == 0
         self.processes.append(
-            subprocess.Popen(
-                edge.command(1), cwd=folder, env=edge.environment(self.environment), stdout=self.output, stderr=self.output
-            )
+            subprocess.Popen(edge.command(1), cwd=folder, env=self.environment, stdout=self.output, stderr=self.output)
         )
 
     async def status(self, wanted: int) -> None:
@@ -531,7 +531,7 @@ async def test_who_does_not_fit_is_not_connected(apart: Apart, tls: dict[str, st
 
 @contextlib.asynccontextmanager
 async def _admin(folder: Path) -> AsyncIterator[httpx2.AsyncClient]:
-    transport = httpx2.AsyncHTTPTransport(uds=str(folder / edge.ADMIN_SOCKET))
+    transport = httpx2.AsyncHTTPTransport(uds=str(folder / ADMIN_SOCKET))
     async with httpx2.AsyncClient(base_url="http://admin", transport=transport) as made:
         yield made
 
