@@ -293,4 +293,6 @@ def _main(
     _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
     """Antiphon: a self-hosted LLM chat gateway."""
+    # Else gRPC's core prints a line for each handshake that fails, so that anybody could fill the log.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     _open_standard_streams()
