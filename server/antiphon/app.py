@@ -1,7 +1,7 @@
 """Puts the parts together: the only place that knows them all. Everything else is handed its collaborators.
 
 What only some configurations need, and what takes megabytes of every worker, is imported where it is used: the Redis client, the
-cryptography of tokens, and what guards look for things with.
+cryptography of tokens and certificates, and what guards look for things with.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ from antiphon.rpc.chat import ChatServicer
 from antiphon.rpc.history import HistoryServicer
 from antiphon.rpc.interceptor import CallInterceptor, ErrorRenderer
 from antiphon.rpc.models import ModelServicer
-from antiphon.rpc.server import Server
+from antiphon.rpc.server import UNIX, Server
 from antiphon.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -72,6 +72,7 @@ from antiphon.v1 import (
 
 if TYPE_CHECKING:
     from antiphon.auth.tokens import Tokens
+    from antiphon.tls import Certificates
 
 HEARTBEAT = 5.0
 """Seconds between two signs of life."""
@@ -134,11 +135,15 @@ class App:
     async def serve(self, addresses: Sequence[str], stop: asyncio.Event) -> None:
         """Serves gRPC on `addresses` until `stop` is set, then stops gracefully. Raises `OSError` for one that is taken."""
         server = Server(CallInterceptor(self._callers, _scopes(), _renderers(), self._audit), self._services())
+        certificates = _certificates(self._config)
+        grpc_tls = certificates.get("grpc.tls")
         for address in addresses:
-            server.listen(address)
+            server.listen(address, None if grpc_tls is None or address.startswith(UNIX) else grpc_tls.credentials())
+        if not any(address.startswith(UNIX) for address in addresses):
+            certificates.pop("rest.tls", None)  # of an edge elsewhere
         await self._limiter.start()
         keeping = [
-            asyncio.create_task(self._keep_house()),
+            asyncio.create_task(self._keep_house(list(certificates.values()))),
             asyncio.create_task(self._recorder.keep(self._config.database.keep_interval)),
         ]
         await server.start()
@@ -162,10 +167,12 @@ class App:
             await self._tokens.close()
         log.info("stopped")
 
-    async def _keep_house(self) -> None:
+    async def _keep_house(self, certificates: Sequence[Certificates]) -> None:
         """Says that this process lives, settles the turns of those that do not, and writes what need not be written at once."""
         pruned = -PRUNING
         while True:
+            for held in certificates:
+                held.refresh()
             try:
                 if time.monotonic() - pruned > PRUNING:
                     await self._audit.prune()
@@ -178,6 +185,8 @@ class App:
                 await self._audit.write()
             except StoreUnavailable:
                 pass  # the store has told why
+            except Exception:  # a fault of ours; what lives by this loop, lives on
+                log.exception("house not kept")
             await asyncio.sleep(HEARTBEAT)
 
     def _interrupt(self) -> None:
@@ -245,6 +254,16 @@ def _tokens(auth: AuthConfig, environment: Mapping[str, str]) -> Tokens | None:
     from antiphon.auth.tokens import load_tokens
 
     return load_tokens(auth, environment)
+
+
+def _certificates(config: Config) -> dict[str, Certificates]:
+    """By the setting. What Envoy shows is only told of here: a certificate that ends, or a file that is broken."""
+    named = {"grpc.tls": config.grpc.tls, "rest.tls": config.rest.tls}
+    if not any(named.values()):
+        return {}
+    from antiphon.tls import Certificates
+
+    return {setting: Certificates(setting, tls) for setting, tls in named.items() if tls is not None}
 
 
 def _guards(configs: Sequence[GuardConfig]) -> Guards | None:

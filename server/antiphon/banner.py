@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import shutil
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from antiphon.config import Config
+from antiphon.config import Config, split_address
 
 
 def banner(out: Console, config: Config, key: str | None, default: str, models: Sequence[str]) -> str:
@@ -28,10 +29,11 @@ def _print(out: Console, config: Config, key: str | None, default: str, models: 
     def say(line: str = "") -> None:
         out.print(escape(line), soft_wrap=True)
 
-    url = f"http://{config.rest.listen}/api/v1"
+    url = f"{'https' if config.rest.tls else 'http'}://{config.rest.listen}/api/v1"
+    grpc_address = f"{'grpcs://' if config.grpc.tls else ''}{config.grpc.listen}"
     out.print("\n[bold green]Antiphon is up.[/]")
     say(f"  REST    {url}")
-    say(f"  gRPC    {config.grpc.listen}")
+    say(f"  gRPC    {grpc_address}")
     say(f"  models  {', '.join(models)} (default: {default})")
     if key:
         say("\nThis key was made for this run, and is shown only here. Set ANTIPHON_KEY beforehand to choose one that stays.")
@@ -41,8 +43,29 @@ def _print(out: Console, config: Config, key: str | None, default: str, models: 
     typed = json.dumps({"model": default, "messages": [{"role": "ROLE_USER", "parts": [{"text": "Hello!"}]}]})
     say("\nTry it:\n")
     say(f"  curl -N {url}/chat/completions {auth} -H 'Content-Type: application/json' -d '{body}'\n")
-    say(f"  grpcurl -plaintext {auth} -d '{typed}' {config.grpc.listen} antiphon.v1.ChatService/StreamGenerate\n")
-    say(f"  {'ANTIPHON_KEY=' + key + ' ' if key else ''}{_program()} chat --address {config.grpc.listen} Hello!\n")
+    plain = "" if config.grpc.tls else "-plaintext "
+    say(f"  grpcurl {plain}{auth} -d '{typed}' {config.grpc.listen} antiphon.v1.ChatService/StreamGenerate\n")
+    say(f"  {'ANTIPHON_KEY=' + key + ' ' if key else ''}{_program()} chat --address {grpc_address} Hello!\n")
+
+
+def warnings_of(config: Config) -> list[str]:
+    """A line for what others can read: addresses that are not of this machine alone, without TLS."""
+    named = {"grpc.listen": (config.grpc.listen, config.grpc.tls), "rest.listen": (config.rest.listen, config.rest.tls)}
+    open_ = [f"{setting} ({address})" for setting, (address, tls) in named.items() if tls is None and not _is_loopback(address)]
+    if not open_:
+        return []
+    where = " and ".join(open_)
+    return [
+        f"warning: {where}: other machines can connect, and keys cross the network in plain text; grpc.tls and rest.tls end that"
+    ]
+
+
+def _is_loopback(address: str) -> bool:
+    host, _ = split_address(address)
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _program() -> str:

@@ -9,6 +9,7 @@ import asyncio
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,9 +26,9 @@ from rich.table import Table
 
 from antiphon.auth.keys import KEY_VARIABLE
 from antiphon.auth.secret import new_key
-from antiphon.banner import banner
+from antiphon.banner import banner, warnings_of
 from antiphon.cli_keys import keys
-from antiphon.config import Config, ConfigError, KeyConfig, LimitsConfig, ProviderConfig, database_url
+from antiphon.config import Config, ConfigError, KeyConfig, LimitsConfig, ProviderConfig, TlsConfig, database_url
 from antiphon.config_file import load
 from antiphon.console import ADDRESS, AddressOption, KeyOption, out, print_table, rpc_told, say, tell_failure
 from antiphon.launch import become_supervisor, plan, unusable_addresses
@@ -97,6 +98,8 @@ def up(config: ConfigOption = None) -> None:
     """Start the gateway: the server and Envoy. A part that dies is started again."""
     with _told(config):
         loaded = load(config)
+        if loaded.rest.upstream is not None:
+            raise ConfigError("rest.upstream: is for `antiphon edge` and `antiphon serve`; `up` has workers of its own")
         environment = dict(os.environ)
         made = None
         if not loaded.auth.keys and not loaded.auth.tokens and not environment.get(KEY_VARIABLE, "").strip():
@@ -111,6 +114,8 @@ def up(config: ConfigOption = None) -> None:
             for line in taken:
                 say(escape(line))
             raise typer.Exit(1)
+        for line in warnings_of(loaded):
+            say(escape(line))
         said = banner(out, loaded, made, found["default"], found["models"])
         become_supervisor(plan(loaded, config, said), environment)
 
@@ -136,6 +141,18 @@ def serve(
         uvloop.run(until_told(server, addresses))
 
 
+@app.command()
+def edge(folder: Annotated[Path, typer.Argument(help="Where Envoy will run.")], config: ConfigOption = None) -> None:
+    """Write Envoy's files for this configuration, to run it apart from the server. Starts nothing."""
+    from antiphon.edge import command, prepare
+
+    with _told():
+        loaded = load(config)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        prepare(folder, loaded.rest, (), loaded.auth.tokens)
+        out.print(escape(f"(cd {folder} && {shlex.join(command(1))})"), soft_wrap=True)
+
+
 @app.command("check-config")
 def check_config(
     config: ConfigOption = None,
@@ -143,9 +160,11 @@ def check_config(
 ) -> None:
     """Check the configuration, and show what it amounts to. Starts nothing."""
     from antiphon.app import App, provider_configs
+    from antiphon.tls import check
 
     with _told(config):
         loaded = load(config)
+        check(loaded)
         log.check(loaded.log)
         environment = _environment(loaded)
         router = App(loaded, environment).router
@@ -194,8 +213,8 @@ def _settings(config: Config) -> dict[str, str]:
     limits, written = config.limits, config.log
     none = "none" if config.auth.tokens else "one that `up` makes"
     return {
-        "gRPC": config.grpc.listen,
-        "REST": config.rest.listen,
+        "gRPC": f"{config.grpc.listen}, {_tls(config.grpc.tls)}",
+        "REST": f"{config.rest.listen}, {_tls(config.rest.tls)}",
         "workers": str(config.workers),
         "keys": ", ".join(map(_key, config.auth.keys))
         or (f"default (admin), in {KEY_VARIABLE}" if os.environ.get(KEY_VARIABLE, "").strip() else none),
@@ -223,6 +242,12 @@ def _key(key: KeyConfig) -> str:
     return f"{key.name} ({'; '.join(told)})" if told else key.name
 
 
+def _tls(config: TlsConfig | None) -> str:
+    if config is None:
+        return "plain text"
+    return "TLS" if config.client_ca is None else "TLS, with a certificate of every caller"
+
+
 def _in_redis(limits: LimitsConfig) -> bool:
     return limits.redis_url is not None or limits.redis_url_env is not None
 
@@ -241,9 +266,11 @@ def migrate(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     from antiphon.app import App
     from antiphon.database.migrate import migrate as bring_up
     from antiphon.errors import StoreUnavailable
+    from antiphon.tls import check
 
     with _told(config):
         loaded = load(config)
+        check(loaded)
         log.configure(loaded.log)
         router = App(loaded, _environment(loaded)).router
         try:
@@ -319,4 +346,6 @@ def _main(
     _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
     """Antiphon: a self-hosted LLM chat gateway."""
+    # Else gRPC's core prints a line for each handshake that fails, so that anybody could fill the log.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     _open_standard_streams()

@@ -51,16 +51,59 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
+class TlsConfig(_Section):
+    """TLS of a port: files in PEM, which are read again when they change."""
+
+    certificate: Path
+    """The certificate, and after it those that lead to its authority."""
+    key: Path
+    client_ca: Path | None = None
+    """The authorities one of which has to have signed the certificate of every caller. Unset: callers are asked for none. It only
+    lets connect: each call needs a key or a token besides."""
+
+
 class GrpcConfig(_Section):
     """The gRPC server."""
 
     listen: Address = "127.0.0.1:50051"
+    tls: TlsConfig | None = None
+
+
+class UpstreamTlsConfig(_Section):
+    """How the edge knows the server, and is known there."""
+
+    ca: Path
+    """The authorities one of which has to have signed the server's certificate."""
+    server_name: str = Field(min_length=1)
+    """The DNS name that has to stand in the server's certificate, to the letter."""
+    certificate: Path | None = None
+    """What the edge shows a server that asks for a certificate."""
+    key: Path | None = None
+
+    @model_validator(mode="after")
+    def _pair(self) -> UpstreamTlsConfig:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("needs both certificate and key, or neither")
+        return self
+
+
+class UpstreamConfig(_Section):
+    """The server, where the edge is not on its machine."""
+
+    address: Address
+    """A name stands for all its addresses."""
+    tls: UpstreamTlsConfig | None = None
 
 
 class RestConfig(_Section):
     """The edge: Envoy."""
 
     listen: Address = "127.0.0.1:8080"
+    tls: TlsConfig | None = None
+    upstream: UpstreamConfig | None = None
+    """For `antiphon edge`. `antiphon up` has workers of its own."""
+    jwt_authn: bool = False
+    """Whether Envoy refuses tokens that are not good, before the server looks at them."""
 
 
 class DatabaseConfig(_Section):
@@ -457,6 +500,16 @@ class Config(_Section):
             if not name.strip() or "/" in name or not name.isprintable():
                 raise ValueError(f"{name!r} cannot be reached: a name must not be empty, nor have a / or a line break in it")
         return providers
+
+    @model_validator(mode="after")
+    def _keys_that_envoy_can_read(self) -> Config:
+        if self.rest.jwt_authn and not self.auth.tokens:
+            raise ValueError("rest.jwt_authn: there are no issuers in auth.tokens")
+        if self.rest.jwt_authn and (without := [issuer.name for issuer in self.auth.tokens if issuer.jwks_url is None]):
+            raise ValueError(
+                f"rest.jwt_authn: Envoy reads keys only from a jwks_url, and {', '.join(without)} in auth.tokens has none"
+            )
+        return self
 
     @field_validator("guards")
     @classmethod

@@ -22,7 +22,9 @@ from antiphon.config_words import dotted, find, is_text, mistakes, suggestion
 
 PREFIX: Final = "ANTIPHON_"
 
-OTHER_VARIABLES: Final = frozenset({"ANTIPHON_KEY", "ANTIPHON_CONFIG", "ANTIPHON_ADDRESS"})
+OTHER_VARIABLES: Final = frozenset(
+    {"ANTIPHON_KEY", "ANTIPHON_CONFIG", "ANTIPHON_ADDRESS", "ANTIPHON_CA", "ANTIPHON_CLIENT_CERTIFICATE", "ANTIPHON_CLIENT_KEY"}
+)
 """What the commands read besides: the only key, and their options."""
 
 # Kubernetes tells every pod of the services beside it, and one of them may be called antiphon; the tests and the bench have theirs.

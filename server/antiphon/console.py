@@ -41,7 +41,10 @@ def _one_word(key: str) -> str:
 
 
 AddressOption = Annotated[
-    str, typer.Option(envvar="ANTIPHON_ADDRESS", help="The gRPC address of a running gateway, or its REST address.")
+    str,
+    typer.Option(
+        envvar="ANTIPHON_ADDRESS", help="The gRPC address of a running gateway, or its REST address; https://host:port for TLS."
+    ),
 ]
 KeyOption = Annotated[str, typer.Option(envvar=KEY_VARIABLE, help="Your API key.", show_default=False, callback=_one_word)]
 
@@ -82,6 +85,9 @@ def rpc_told(address: str) -> Iterator[None]:
         raise typer.Exit(1) from None
     except UnicodeError:
         say("[bold red]error:[/] what is to be sent is not UTF-8.")
+        raise typer.Exit(1) from None
+    except OSError as error:
+        say(f"[bold red]error:[/] {escape(str(error))}")
         raise typer.Exit(1) from None
     except (KeyboardInterrupt, EOFError):
         out.print()

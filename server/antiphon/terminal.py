@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from pathlib import Path
+from typing import Final, TypeAlias
 
 import grpc
 from rich.console import Console
@@ -18,10 +20,31 @@ def target(address: str) -> str:
     return address.partition("://")[2].partition("/")[0] if "://" in address else address
 
 
+CA_VARIABLE: Final = "ANTIPHON_CA"
+"""The file of the authorities that a gateway with TLS is known by. Unset: those that are known everywhere."""
+
+CERTIFICATE_VARIABLE: Final = "ANTIPHON_CLIENT_CERTIFICATE"
+CLIENT_KEY_VARIABLE: Final = "ANTIPHON_CLIENT_KEY"
+"""The files of what a gateway is shown that asks for a certificate."""
+
+
+def connect(address: str) -> grpc.aio.Channel:
+    """A channel to a gateway: with TLS if its address begins with https:// or grpcs://. Raises `OSError` for a file."""
+    if not address.startswith(("https://", "grpcs://")):
+        return grpc.aio.insecure_channel(target(address))
+    credentials = grpc.ssl_channel_credentials(_file(CA_VARIABLE), _file(CLIENT_KEY_VARIABLE), _file(CERTIFICATE_VARIABLE))
+    return grpc.aio.secure_channel(target(address), credentials)
+
+
+def _file(variable: str) -> bytes | None:
+    path = os.environ.get(variable)
+    return Path(path).read_bytes() if path else None
+
+
 async def models(address: str, key: str) -> list[models_pb2.Model]:
     """Every model of the gateway at `address`. Raises `grpc.aio.AioRpcError`."""
     found: list[models_pb2.Model] = []
-    async with grpc.aio.insecure_channel(target(address)) as channel:
+    async with connect(address) as channel:
         stub = models_pb2_grpc.ModelServiceStub(channel)
         token = ""
         while True:
@@ -44,7 +67,7 @@ async def chat(address: str, key: str, message: str, model: str, system: str, ou
     messages: list[message_pb2.Message] = []
     if system:
         messages.append(_message(message_pb2.ROLE_SYSTEM, system))
-    async with grpc.aio.insecure_channel(target(address)) as channel:
+    async with connect(address) as channel:
         stub = chat_pb2_grpc.ChatServiceStub(channel)
 
         async def turn(said: str) -> None:

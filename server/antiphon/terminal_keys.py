@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-import grpc
 from google.protobuf import duration_pb2, timestamp_pb2
 from rich.markup import escape
 from rich.table import Table
 
 from antiphon.console import out, print_table
-from antiphon.terminal import metadata_of, target
+from antiphon.terminal import connect, metadata_of
 from antiphon.v1 import admin_pb2, admin_pb2_grpc
 
 SCOPES: Final = frozenset({"chat", "history", "proxy", "engine", "admin"})
@@ -75,7 +74,7 @@ def ask(address: str, question: Callable[[Any], Any]) -> Any:
     """What a running gateway's AdminService answers to `question`, which is given its stub."""
 
     async def asked() -> Any:
-        async with grpc.aio.insecure_channel(target(address)) as channel:
+        async with connect(address) as channel:
             return await question(admin_pb2_grpc.AdminServiceStub(channel))
 
     return asyncio.run(asked())

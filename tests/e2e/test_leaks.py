@@ -14,7 +14,7 @@ import pytest
 
 from antiphon import edge
 from antiphon.app import App
-from antiphon.config import AuthConfig, Config, GrpcConfig, KeyConfig, ProviderConfig
+from antiphon.config import AuthConfig, Config, GrpcConfig, KeyConfig, ProviderConfig, RestConfig
 from antiphon.readiness import missing
 from antiphon.v1 import chat_pb2_grpc
 from tests.e2e.conftest import KEY, free_port
@@ -43,7 +43,7 @@ async def gateway_here(folder: Path, upstream: OddUpstream) -> AsyncGenerator[He
     stop = asyncio.Event()
     serving = asyncio.create_task(app.serve([config.grpc.listen, f"unix:{folder}/worker-0.sock"], stop))
     port = free_port()
-    edge.prepare(folder, f"127.0.0.1:{port}", ["worker-0.sock"])
+    edge.prepare(folder, RestConfig(listen=f"127.0.0.1:{port}"), ["worker-0.sock"])
     envoy = await asyncio.create_subprocess_exec(*edge.command(1), cwd=folder, stderr=asyncio.subprocess.DEVNULL)
     try:
         async with asyncio.timeout(20):

@@ -25,7 +25,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_g
 from yarl import URL
 
 from antiphon import edge, readiness
-from antiphon.config import MAX_MESSAGE_BYTES
+from antiphon.config import MAX_MESSAGE_BYTES, RestConfig
 from antiphon.rest.v1 import assistant_pb2, assistant_pb2_grpc, openai_pb2, openai_pb2_grpc
 
 CHAT = "/api/v1/chat/completions"
@@ -143,7 +143,7 @@ async def until(condition: Callable[[], Any]) -> None:
 async def running(folder: Path, count: int) -> AsyncIterator[Edge]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    edge.prepare(folder, f"127.0.0.1:{port}", [readiness.worker_socket(number) for number in range(count)])
+    edge.prepare(folder, RestConfig(listen=f"127.0.0.1:{port}"), [readiness.worker_socket(number) for number in range(count)])
     workers = [Worker(folder, number) for number in range(count)]
     for worker in workers:
         await worker.server.start()
@@ -181,7 +181,7 @@ async def pair(tmp_path: Path) -> AsyncIterator[Edge]:
 
 def test_only_address_and_endpoints_are_of_this_machine(tmp_path: Path) -> None:
     """What runs on a laptop is what is deployed."""
-    edge.prepare(tmp_path, "127.0.0.1:9000", ["worker-0.sock"])
+    edge.prepare(tmp_path, RestConfig(listen="127.0.0.1:9000"), ["worker-0.sock"])
     assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted(edge.FILES)
     source = edge.gateway_files()
     for name in set(edge.FILES) - {"listeners.yaml", "endpoints.yaml"}:
@@ -218,7 +218,7 @@ def test_an_address_becomes_envoys(listen: str, address: dict[str, Any]) -> None
 @pytest.mark.parametrize("endpoints", ["default", "sockets"])
 def test_envoy_accepts_the_files(tmp_path: Path, endpoints: str) -> None:
     """The listener and the cluster are valid. Envoy's own validation does not read them unless they stand in the bootstrap file."""
-    edge.prepare(tmp_path, "0.0.0.0:8080", ["worker-0.sock"])
+    edge.prepare(tmp_path, RestConfig(listen="0.0.0.0:8080"), ["worker-0.sock"])
     if endpoints == "default":
         (tmp_path / "endpoints.yaml").write_bytes((edge.gateway_files() / "endpoints.yaml").read_bytes())
     bootstrap = yaml.safe_load((tmp_path / "bootstrap.yaml").read_text())
@@ -497,7 +497,7 @@ async def test_without_envoy_envoy_is_missing(tmp_path: Path) -> None:
 
 async def test_an_envoy_without_its_listener_is_missing(tmp_path: Path) -> None:
     """A listener that Envoy rejects leaves it running, and "ready": that is not enough."""
-    edge.prepare(tmp_path, "127.0.0.1:1", [])
+    edge.prepare(tmp_path, RestConfig(listen="127.0.0.1:1"), [])
     (tmp_path / "listeners.yaml").write_text("resources: [none]")
     envoy = await asyncio.create_subprocess_exec(*edge.command(1), cwd=tmp_path, stderr=asyncio.subprocess.DEVNULL)
 

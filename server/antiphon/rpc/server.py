@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
 
 import grpc
 import structlog
@@ -20,6 +22,9 @@ MAX_METADATA_BYTES = 64 * 1024
 
 LAST_WORDS = 1.0
 """Seconds that calls which are cut short by a stop have to tell their callers."""
+
+UNIX: Final = "unix:"
+"""What the address of a unix socket begins with."""
 
 log = structlog.get_logger(__name__)
 
@@ -55,12 +60,21 @@ class Server:
         reflection.enable_server_reflection(names, self._server)
         self._names = ["", *names]
 
-    def listen(self, address: str) -> None:
-        """Adds an address: "host:port" or "unix:/path". Raises `OSError` if it is taken."""
+    def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> None:
+        """Adds an address: "host:port", with TLS if there are `credentials`, or "unix:/path", which only this user can open.
+
+        Raises `OSError` if it is taken.
+        """
         try:
-            self._server.add_insecure_port(address)
+            if credentials is None:
+                self._server.add_insecure_port(address)
+            else:
+                self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise OSError(f"{address} cannot be listened on: is it taken?") from error
+        if address.startswith(UNIX):
+            # Nobody was there in between: it takes connections only from `start` on.
+            Path(address.removeprefix(UNIX)).chmod(0o600)
 
     async def start(self) -> None:
         """Starts to answer, and says so in its health."""

@@ -1,0 +1,93 @@
+"""A first look at tokens at the edge: what of Envoy's files depends on `rest.jwt_authn`.
+
+Envoy's `jwt_authn` refuses a token whose signature, issuer or time is not good. All else is the server's, which looks at every
+token again: audiences, algorithms, claims, and whatever is no token. What does not look like a token, such as an API key, goes past
+Envoy untouched. Starts nothing.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from antiphon.config import IssuerConfig
+
+LOOKS_LIKE_A_TOKEN: Final = r"Bearer eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"  # noqa: S105  # a pattern
+"""The whole header `authorization` of a JWT: `eyJ` is how the JSON of its header begins, in base64."""
+
+_AUTHORITIES: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+"""Where systems keep the certificates of the authorities that they trust."""
+
+_FILTER: Final = "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
+_CLUSTER: Final = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+_TLS: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+
+
+def token_filter(issuers: Sequence[IssuerConfig]) -> dict[str, Any]:
+    """The HTTP filter. Each of `issuers` has a `jwks_url`."""
+    providers = {
+        issuer.name: {
+            "issuer": issuer.issuer,
+            "clock_skew_seconds": issuer.leeway,
+            "forward": True,
+            "from_headers": [{"name": "Authorization", "value_prefix": "Bearer "}],
+            "remote_jwks": {
+                "http_uri": {"uri": issuer.jwks_url, "cluster": _cluster(issuer), "timeout": f"{issuer.timeout}s"},
+                "cache_duration": f"{issuer.keys_ttl}s",
+                # Read beforehand, and again and again, so that no call waits for it; what was read last is used meanwhile.
+                "async_fetch": {"failed_refetch_duration": f"{issuer.keys_cooldown}s"},
+            },
+        }
+        for issuer in issuers
+    }
+    names = [{"provider_name": name} for name in providers]
+    header = {"name": "authorization", "string_match": {"safe_regex": {"regex": LOOKS_LIKE_A_TOKEN}}}
+    rule = {
+        "match": {"prefix": "/", "headers": [header]},
+        "requires": names[0] if len(names) == 1 else {"requires_any": {"requirements": names}},
+    }
+    return {
+        "name": "envoy.filters.http.jwt_authn",
+        # Without the reason: it quotes the path, in which a key may be.
+        "typed_config": {"@type": _FILTER, "providers": providers, "rules": [rule], "strip_failure_response": True},
+    }
+
+
+def key_cluster(issuer: IssuerConfig) -> dict[str, Any]:
+    """The cluster of the host that has an issuer's public keys. Raises `OSError` if it needs TLS, and nothing is trusted here."""
+    url = urlsplit(str(issuer.jwks_url))
+    secure = url.scheme == "https"
+    host = url.hostname or ""
+    address = {"address": host, "port_value": url.port or (443 if secure else 80)}
+    cluster: dict[str, Any] = {
+        "@type": _CLUSTER,
+        "name": _cluster(issuer),
+        "type": "LOGICAL_DNS",
+        "dns_lookup_family": "ALL",
+        "connect_timeout": f"{issuer.timeout}s",
+        "load_assignment": {
+            "cluster_name": _cluster(issuer),
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": address}}}]}],
+        },
+    }
+    if secure:
+        names = [{"san_type": kind, "matcher": {"exact": host}} for kind in ("DNS", "IP_ADDRESS")]
+        context = {"trusted_ca": {"filename": trusted_authorities()}, "match_typed_subject_alt_names": names}
+        typed = {"@type": _TLS, "sni": host, "common_tls_context": {"validation_context": context}}
+        cluster["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": typed}
+    return cluster
+
+
+def trusted_authorities() -> str:
+    """The file of the authorities that this system trusts, or that `SSL_CERT_FILE` names. Raises `OSError` if there is none."""
+    for path in (ssl.get_default_verify_paths().cafile, *_AUTHORITIES):
+        if path and Path(path).is_file():
+            return str(Path(path).absolute())
+    raise OSError("rest.jwt_authn: no file with trusted authorities is found; SSL_CERT_FILE may name one")
+
+
+def _cluster(issuer: IssuerConfig) -> str:
+    return f"keys-{issuer.name}"

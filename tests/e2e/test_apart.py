@@ -1,0 +1,149 @@
+"""An edge and a server that are apart, each of which asks the other for a certificate."""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+
+from antiphon import edge
+from antiphon.readiness import ADMIN_SOCKET
+from tests.certificates import Authority
+from tests.e2e.conftest import KEY, free_port
+
+ECHO: dict[str, Any] = {
+    "providers": {"echo": {"protocol": "echo", "models": ["echo"], "token_delay": 0}},
+    "auth": {"keys": [{"name": "test", "key_env": "TEST_KEY"}]},
+}
+HELLO = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+class Apart:
+    """`antiphon serve` that asks for a certificate, and an Envoy with the files that `antiphon edge` wrote."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.authority = Authority()
+        self.authority.write(folder / "ca.crt")
+        self.authority.issue("server.test").write(folder, "server")
+        self.authority.issue("edge.test").write(folder, "edge")
+        self.grpc, self.rest = (f"localhost:{free_port()}" for _ in range(2))
+        self.server_tls = {"certificate": "server.crt", "key": "server.key", "client_ca": "ca.crt"}
+        self.environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "TEST_KEY": KEY}
+        self.output = (folder / "output.txt").open("wb")
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def run(self, *command: str, config: dict[str, Any], folder: Path | None = None) -> subprocess.Popen[bytes]:
+        path = self.folder / f"{command[0]}.yaml"
+        path.write_text(yaml.safe_dump(config))
+        started = subprocess.Popen(
+            [sys.executable, "-m", "antiphon", *command, "--config", str(path)],
+            cwd=folder or self.folder,
+            env=self.environment,
+            stdout=self.output,
+            stderr=subprocess.STDOUT,
+        )
+        self.processes.append(started)
+        return started
+
+    def serve(self) -> None:
+        config = {**ECHO, "grpc": {"listen": self.grpc, "tls": self.server_tls}, "rest": {"listen": self.rest}}
+        assert self.run("migrate", config=config).wait(60) == 0
+        self.run("serve", config=config)
+
+    def envoy(self, **tls: str | None) -> None:
+        """Starts an edge that knows the server by `tls`."""
+        wanted = {"ca": "ca.crt", "server_name": "server.test", "certificate": "edge.crt", "key": "edge.key", **tls}
+        upstream = {"address": self.grpc, "tls": wanted}
+        config = {**ECHO, "grpc": {"listen": self.grpc}, "rest": {"listen": self.rest, "upstream": upstream}}
+        folder = self.folder / "envoy"
+        assert self.run("edge", str(folder), config=config).wait(60) == 0
+        self.processes.append(
+            subprocess.Popen(edge.command(1), cwd=folder, env=self.environment, stdout=self.output, stderr=self.output)
+        )
+
+    async def status(self, wanted: int) -> None:
+        """Until a call ends so."""
+        headers = {"authorization": f"Bearer {KEY}"}
+        async with httpx2.AsyncClient(base_url=f"http://{self.rest}/api/v1", headers=headers, trust_env=False, timeout=20) as http:
+            async with asyncio.timeout(30):
+                while True:
+                    with contextlib.suppress(httpx2.TransportError):
+                        if (await http.post("/chat/completions", json=HELLO)).status_code == wanted:
+                            return
+                    await asyncio.sleep(0.05)
+
+    def listening(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", int(self.grpc.split(":")[1]))) == 0
+
+    def stop(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            process.wait(20)
+        self.output.close()
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Iterator[Apart]:
+    made = Apart(tmp_path)
+    yield made
+    made.stop()
+
+
+async def test_an_edge_and_a_server_that_are_apart_know_each_other(apart: Apart) -> None:
+    """Each shows a certificate; a call goes through, and after a change of both certificates the next one too."""
+    await asyncio.to_thread(apart.serve)
+    await asyncio.to_thread(apart.envoy)
+    await apart.status(200)
+    for name in ("server", "edge"):
+        apart.authority.issue(f"{name}.test").write(apart.folder, name)
+    await apart.status(200)
+
+
+@pytest.mark.parametrize(
+    "tls",
+    [
+        {"certificate": None, "key": None},
+        {"certificate": "other.crt", "key": "other.key"},
+        {"server_name": "other.test"},
+        {"ca": "other-ca.crt"},
+    ],
+    ids=["no certificate", "a stranger's", "another name of the server", "another authority of the server"],
+)
+async def test_who_does_not_fit_is_not_connected(apart: Apart, tls: dict[str, str | None]) -> None:
+    """Callers get 503: nothing was sent to a server that may be another's."""
+    other = Authority()
+    other.write(apart.folder / "other-ca.crt")
+    other.issue("edge.test").write(apart.folder, "other")
+    await asyncio.to_thread(apart.serve)
+    async with asyncio.timeout(30):
+        while not apart.listening():
+            await asyncio.sleep(0.05)
+    await asyncio.to_thread(lambda: apart.envoy(**tls))
+    await apart.status(503)
+    # Not only until the first health check.
+    async with _admin(apart.folder / "envoy") as admin:
+        async with asyncio.timeout(30):
+            while not int(re.findall(r"cluster.antiphon.health_check.failure: (\d+)", (await admin.get("/stats")).text)[0]):
+                await asyncio.sleep(0.05)
+        assert "cluster.antiphon.health_check.success: 0\n" in (await admin.get("/stats")).text
+
+
+@contextlib.asynccontextmanager
+async def _admin(folder: Path) -> AsyncIterator[httpx2.AsyncClient]:
+    transport = httpx2.AsyncHTTPTransport(uds=str(folder / ADMIN_SOCKET))
+    async with httpx2.AsyncClient(base_url="http://admin", transport=transport) as made:
+        yield made

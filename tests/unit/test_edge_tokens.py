@@ -1,0 +1,107 @@
+"""What Envoy's files say of tokens."""
+
+import re
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antiphon import edge_tokens
+from antiphon.config import Config, ConfigError, IssuerConfig
+from antiphon.config_file import load
+from tests.unit.auth import signer
+
+
+def issuer(**more: Any) -> IssuerConfig:
+    return IssuerConfig(
+        **{"name": "corp", "issuer": "https://id.test", "audience": "a", "jwks_url": "https://id.test/keys", **more}
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "looks"),
+    [
+        (f"Bearer {signer.sign(signer.claims(), 'oct-1', 'HS256')}", True),
+        ("Bearer eyJhbGciOiJub25lIn0.e30.", True),
+        ("Bearer sk-abc", False),
+        ("Bearer a.b.c", False),
+        ("Bearer eyJ", False),
+        ("Basic eyJhbGciOiJub25lIn0.e30.", False),
+        ("bearer eyJhbGciOiJub25lIn0.e30.", False),
+    ],
+)
+def test_what_looks_like_a_token(header: str, looks: bool) -> None:
+    """Keys do not, whatever dots they have; what is written otherwise is left to the server."""
+    assert bool(re.fullmatch(edge_tokens.LOOKS_LIKE_A_TOKEN, header)) is looks
+
+
+def test_any_of_the_issuers_will_do() -> None:
+    """One rule: whoever signed it, it has to be one of them; the audience is for the server to look at."""
+    config = edge_tokens.token_filter([issuer(), issuer(name="other", issuer="https://other.test")])["typed_config"]
+    (rule,) = config["rules"]
+    names = [entry["provider_name"] for entry in rule["requires"]["requires_any"]["requirements"]]
+    assert names == list(config["providers"]) == ["corp", "other"]
+    assert not any("audiences" in provider for provider in config["providers"].values())
+    assert config["strip_failure_response"]
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "secure"),
+    [
+        ("https://id.test/keys", "id.test", 443, True),
+        ("https://id.test:8443/keys", "id.test", 8443, True),
+        ("http://127.0.0.1:8000/keys", "127.0.0.1", 8000, False),
+        ("http://[::1]/keys", "::1", 80, False),
+    ],
+)
+def test_the_host_of_the_keys(
+    url: str, host: str, port: int, secure: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over TLS its name has to be in its certificate, whose authority this system trusts."""
+    trusted = tmp_path / "ca.crt"
+    trusted.touch()
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+    cluster = edge_tokens.key_cluster(issuer(jwks_url=url))
+    (group,) = cluster["load_assignment"]["endpoints"]
+    (entry,) = group["lb_endpoints"]
+    assert entry["endpoint"]["address"]["socket_address"] == {"address": host, "port_value": port}
+    assert ("transport_socket" in cluster) is secure
+    if secure:
+        context = cluster["transport_socket"]["typed_config"]
+        validation = context["common_tls_context"]["validation_context"]
+        assert (context["sni"], validation["trusted_ca"]) == (host, {"filename": str(trusted)})
+        assert {name["matcher"]["exact"] for name in validation["match_typed_subject_alt_names"]} == {host}
+
+
+def test_a_system_that_trusts_nobody_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With what to do."""
+    monkeypatch.setattr(edge_tokens, "_AUTHORITIES", ())
+    paths = ssl.get_default_verify_paths()._replace(cafile=None)
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+    with pytest.raises(OSError, match="SSL_CERT_FILE"):
+        edge_tokens.key_cluster(issuer())
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        ((), "there are no issuers"),
+        ((issuer(jwks_url=None),), "only from a jwks_url, and corp in auth.tokens has none"),
+        ((issuer(jwks_url=None, secret_env="S"),), "only from a jwks_url"),
+    ],
+)
+def test_issuers_that_envoy_could_not_check_are_told(tokens: tuple[IssuerConfig, ...], words: str) -> None:
+    """Else it would refuse their good tokens."""
+    raw = [token.model_dump(exclude_unset=True) for token in tokens]
+    with pytest.raises(ValueError, match=words):
+        Config(rest={"jwt_authn": True}, auth={"tokens": raw})
+    assert Config(auth={"tokens": raw})
+
+
+def test_half_a_pair_is_told(tmp_path: Path) -> None:
+    """What the edge shows the server is a certificate with its key."""
+    path = tmp_path / "antiphon.yaml"
+    path.write_text("rest: {upstream: {address: 'a:1', tls: {ca: ca.crt, server_name: a, key: tls.key}}}")
+    with pytest.raises(ConfigError, match="rest.upstream.tls: .*needs both certificate and key"):
+        load(path)
