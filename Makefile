@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Clients that pin dependencies of their own.
 CLIENTS := $(patsubst tests/e2e/clients/%.lock,$(VENV)/clients/%,$(wildcard tests/e2e/clients/*.lock))
 
-.PHONY: help run test clients check format proto lock bench clean
+.PHONY: help run test clients fuzz check format proto lock bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -25,6 +25,10 @@ $(VENV)/clients/%: tests/e2e/clients/%.lock $(VENV)/run
 	@$(BIN)/python -m venv $@ && $@/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $< \
 	  || { rm -rf $@; echo "No $*: its tests are left out"; }
 	@test ! -d $@ || touch $@
+
+fuzz: $(VENV)/fuzz ## Try new inputs: SECONDS=60 for each parser, then many requests to each path, and calls of the typed API
+	$(BIN)/python -m tests.fuzz $(or $(filter-out 0,$(SECONDS)),60) $(TARGETS)
+	$(BIN)/pytest --hypothesis-profile=fuzz tests/unit tests/fuzz tests/e2e/test_openapi.py
 
 check: $(VENV)/dev ## Lint, static security scan, types, layers, protos, drift, secrets, known vulnerabilities
 	$(BIN)/ruff check .
