@@ -49,13 +49,9 @@ def fuzz(name: str, seconds: int, progress: Progress) -> Result:
     """Fuzzes one target."""
     folder, words = prepare(name)
     task = progress.add_task(name, total=seconds, tried=0, places=0)
-    options = [
-        f"-max_total_time={seconds}",
-        f"-timeout={SLOWEST}",
-        "-max_len=4096",
-        f"-dict={words}",
-        f"-artifact_prefix={FOLDER}/",
-    ]
+    options = [f"-max_total_time={seconds}", f"-timeout={SLOWEST}", "-max_len=4096", f"-artifact_prefix={FOLDER}/"]
+    if SEEDS[name].words:  # a file without any is refused
+        options.append(f"-dict={words}")
     command = [sys.executable, "-m", "tests.fuzz.one", name, *options, str(folder)]
     tried = begun_with = places = 0
     said: list[str] = []
