@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
+import pytest
 import pytest_asyncio
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
@@ -170,3 +171,11 @@ async def test_anything_at_all_is_answered(server: str) -> None:
     print(f"{sum(seen.values())} calls: {', '.join(f'{code.name} {count}' for code, count in seen.items())}")  # noqa: T201 - for who fuzzes
     assert grpc.StatusCode.OK in seen
     assert grpc.StatusCode.INVALID_ARGUMENT in seen
+
+
+async def test_who_has_no_key_cannot_fill_the_log(server: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """A method that needs none does not look at its request, so that bytes which are none are no failure of the server's."""
+    async with grpc.aio.insecure_channel(server) as channel:
+        stream = channel.unary_stream("/antiphon.rest.v1.EngineService/GetHealth")
+        assert len([piece async for piece in stream(b"\xff\xff\xff")]) == 1
+    assert "Traceback" not in capfd.readouterr().err
