@@ -26,9 +26,10 @@ $(VENV)/clients/%: tests/e2e/clients/%.lock $(VENV)/run
 	  || { rm -rf $@; echo "No $*: its tests are left out"; }
 	@test ! -d $@ || touch $@
 
-fuzz: $(VENV)/fuzz ## Try new inputs: SECONDS=60 for each parser, then many requests to each path, and calls of the typed API
-	$(BIN)/python -m tests.fuzz $(or $(filter-out 0,$(SECONDS)),60) $(TARGETS)
-	$(BIN)/pytest --hypothesis-profile=fuzz tests/unit tests/fuzz tests/e2e/test_openapi.py
+fuzz: $(VENV)/fuzz ## Try new inputs on every parser (SECONDS=60 each), then on every path and RPC
+	$(BIN)/python -m tests.fuzz $(or $(SECONDS),60) $(TARGETS)
+	$(BIN)/pytest -vv -s --hypothesis-profile=fuzz tests/fuzz tests/unit tests/e2e/test_openapi.py tests/e2e/test_grpc_anything.py \
+	  tests/e2e/test_history_model.py tests/e2e/test_text.py
 
 check: $(VENV)/dev ## Lint, static security scan, types, layers, protos, drift, secrets, known vulnerabilities
 	$(BIN)/ruff check .

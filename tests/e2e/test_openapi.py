@@ -56,19 +56,30 @@ async def documented(
     assert "call_failed" not in started.said, "the server met an exception that it does not know"
 
 
+class Session(requests.Session):
+    """Counts its requests."""
+
+    sent = 0
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        self.sent += 1
+        return super().send(request, **options)
+
+
 @pytest.fixture(scope="module")
-def session() -> Iterator[requests.Session]:
-    with requests.Session() as made:
+def session() -> Iterator[Session]:
+    with Session() as made:
         made.trust_env = False
         made.headers["authorization"] = f"Bearer {KEY}"
         yield made
+        print(f"{made.sent} requests")  # noqa: T201 - for who fuzzes
 
 
 @pytest.mark.parametrize(
     ("name", "mode"),
     [(name, GenerationMode.POSITIVE) for name in OPERATIONS] + [(name, GenerationMode.NEGATIVE) for name in WRONG],
 )
-async def test_every_answer_is_documented(documented: Gateway, session: requests.Session, name: str, mode: GenerationMode) -> None:
+async def test_every_answer_is_documented(documented: Gateway, session: Session, name: str, mode: GenerationMode) -> None:
     """No fault of the server's, no status, content type or JSON that the document does not have."""
     operation = OPERATIONS[name]
     url = f"http://{documented.rest}"

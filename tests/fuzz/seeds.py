@@ -138,6 +138,7 @@ SEEDS: Final = {
             b"default",
             b"10.1.2.3:8000",
             b"https://[2001:db8::1]:8443/x",
+            b"https://api.openai.com/v1/../x",
             b"http://api.openai.com:443@evil",
         ),
         (
