@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Clients that pin dependencies of their own.
 CLIENTS := $(patsubst tests/e2e/clients/%.lock,$(VENV)/clients/%,$(wildcard tests/e2e/clients/*.lock))
 
-.PHONY: help run test clients check format proto lock bench clean
+.PHONY: help run test clients fuzz check format proto lock bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -26,12 +26,19 @@ $(VENV)/clients/%: tests/e2e/clients/%.lock $(VENV)/run
 	  || { rm -rf $@; echo "No $*: its tests are left out"; }
 	@test ! -d $@ || touch $@
 
-check: $(VENV)/dev ## Lint, types, layers, protos, drift
+fuzz: $(VENV)/fuzz ## Try new inputs on every parser (SECONDS=60 each), then on every path and RPC
+	$(BIN)/python -m tests.fuzz $(or $(SECONDS),60) $(TARGETS)
+	$(BIN)/pytest -vv -s --hypothesis-profile=fuzz tests/fuzz tests/unit tests/e2e/test_openapi.py tests/e2e/test_grpc_anything.py \
+	  tests/e2e/test_history_model.py tests/e2e/test_text.py
+
+check: $(VENV)/dev ## Lint, static security scan, types, layers, protos, drift, secrets, known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	proto/check.sh "$(CURDIR)/$(BIN)/python"
+	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --no-verify --baseline .secrets.baseline # where the tests' own examples are named
+	@$(BIN)/python .ci/audit $(BIN)/pip-audit requirements.lock requirements-dev.lock
 
 format: $(VENV)/dev ## Format the code
 	$(BIN)/ruff check --fix --unsafe-fixes .
@@ -45,6 +52,8 @@ lock: $(VENV)/dev ## Make the lock files anew
 	  pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 	  -c requirements.lock --extra dev pyproject.toml -o requirements-dev.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+	  -c requirements-dev.lock --extra fuzz pyproject.toml -o requirements-fuzz.lock
 	@for client in llmstudio==0.3.11 "llmstudio[proxy]==1.0.6"; do \
 	  echo "$$client" | $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --no-header --no-annotate - -o tests/e2e/clients/$$(echo "$$client" | sed 's/\[.*\]//; s/==/-/').lock || exit 1; \
@@ -67,4 +76,9 @@ $(VENV)/run: pyproject.toml requirements.lock
 $(VENV)/dev: $(VENV)/run requirements-dev.lock
 	@echo "Adding what the tests and checks need"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/fuzz: $(VENV)/dev requirements-fuzz.lock
+	@echo "Adding the coverage-guided fuzzer"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-fuzz.lock
 	@touch $@

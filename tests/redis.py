@@ -28,7 +28,7 @@ def _free_port() -> int:
 class Redis:
     """One server. As a context manager it is started, and in the end stopped."""
 
-    PASSWORD = "redis-secret-password"
+    PASSWORD = "redis-secret-password"  # noqa: S105 - of no server but the tests'
 
     def __init__(self) -> None:
         self.port = _free_port()

@@ -284,6 +284,14 @@ def migrate(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def openapi() -> None:
+    """Print the OpenAPI document of the REST paths, as JSON."""
+    from antiphon.rest.openapi import document
+
+    _print_json(document())
+
+
+@app.command()
 def models(address: AddressOption = ADDRESS, key: KeyOption = "") -> None:
     """List the models of a running gateway."""
     from antiphon import terminal

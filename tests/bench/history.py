@@ -107,7 +107,7 @@ async def fill(url: str, data: Data) -> None:
             while chunk := list(islice(values, CHUNK)):
                 if lite is not None:
                     with lite:
-                        lite.executemany(f"INSERT INTO {name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})", chunk)
+                        lite.executemany(f"INSERT INTO {name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})", chunk)  # noqa: S608 - the names are the tables' own
                 elif pg is not None:
                     await pg.copy_records_to_table(name, records=chunk, columns=names)
                 progress.advance(task, len(chunk))

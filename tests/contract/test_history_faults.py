@@ -169,7 +169,7 @@ async def test_a_row_that_somebody_else_locks(pg: SqlStore, fresh_postgres_url: 
 
 async def test_a_log_without_secrets(fresh_postgres_url: str) -> None:
     """A failure is logged with what the driver says, but with neither the password nor what people wrote."""
-    url = make_url(fresh_postgres_url).set(database="nowhere", password="pg-password")
+    url = make_url(fresh_postgres_url).set(database="nowhere", password="pg-password")  # noqa: S106 - of no server but the tests'
     opened = SqlStore(open_database(url.render_as_string(hide_password=False), TIMEOUT))
     with structlog.testing.capture_logs() as lines, pytest.raises(StoreUnavailable):
         await new(opened, HELLO)

@@ -12,7 +12,7 @@ import httpx2
 import yaml
 
 CLIENT = ("robot", "robot-secret")
-PASSWORD = "user-password"
+PASSWORD = "user-password"  # noqa: S105 - of no server but the tests'
 
 
 class IdentityProvider:

@@ -21,7 +21,7 @@ from tests.unit.auth import signer
 
 AUDIENCE = "antiphon"
 HELLO = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}
-SECRET_ISSUER = "https://shared.test"
+SECRET_ISSUER = "https://shared.test"  # noqa: S105 - a name
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

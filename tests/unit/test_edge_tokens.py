@@ -88,7 +88,7 @@ def test_a_system_that_trusts_nobody_is_told(monkeypatch: pytest.MonkeyPatch, tm
     [
         ((), "there are no issuers"),
         ((issuer(jwks_url=None),), "only from a jwks_url, and corp in auth.tokens has none"),
-        ((issuer(jwks_url=None, secret_env="S"),), "only from a jwks_url"),
+        ((issuer(jwks_url=None, secret_env="S"),), "only from a jwks_url"),  # noqa: S106  # the name of a variable
     ],
 )
 def test_issuers_that_envoy_could_not_check_are_told(tokens: tuple[IssuerConfig, ...], words: str) -> None:

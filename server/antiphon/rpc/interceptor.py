@@ -89,8 +89,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if wrapped is None:
             handler = await continuation(handler_call_details)
             service, _, name = method.removeprefix("/").rpartition("/")
-            if handler is None or service in OPEN_SERVICES or method in OPEN_METHODS:
+            if handler is None or service in OPEN_SERVICES:
                 return handler
+            if method in OPEN_METHODS:
+                return _unread(handler)
             wrapped = self._wrapped[method] = self._wrap(service, name, handler)
         return wrapped
 
@@ -136,6 +138,11 @@ def _reader(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
             return InvalidRequest("The request cannot be read: a text in it is not UTF-8.")
 
     return deserialize
+
+
+def _unread(handler: Any) -> Handler:
+    """A method that does not look at its request: one that cannot be read is none the worse, and no fault of ours for the log."""
+    return grpc.unary_stream_rpc_method_handler(handler.unary_stream, lambda _: None, handler.response_serializer)
 
 
 def peer_of(context: Context) -> str:

@@ -15,7 +15,7 @@ from antiphon.config import IssuerConfig
 
 ISSUER = "https://id.test"
 AUDIENCE = "antiphon"
-SECRET = "a-secret-of-thirty-two-bytes-or-more"
+SECRET = "a-secret-of-thirty-two-bytes-or-more"  # noqa: S105 - of no server but the tests'
 
 
 @cache
@@ -25,7 +25,7 @@ def key(name: str) -> Key:
         case "rsa":
             return RSAKey.generate_key(2048, {"kid": name})
         case "short":
-            raw = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+            raw = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - it is to be refused
             return RSAKey(raw, raw, {"kid": name})
         case "ec":
             return ECKey.generate_key("P-256", {"kid": name})

@@ -93,7 +93,7 @@ async def test_a_token_of_the_issuer_tells_who_is_calling(name: str, alg: str) -
 async def test_a_token_signed_with_the_shared_secret(alg: str) -> None:
     """HS256 without being told; its larger siblings if the configuration names them."""
     secret = "s" * 64
-    auth = AuthConfig(tokens=(config(secret_env="S", algorithms=() if alg == "HS256" else (alg,)),))
+    auth = AuthConfig(tokens=(config(secret_env="S", algorithms=() if alg == "HS256" else (alg,)),))  # noqa: S106 - a variable's name
     made = load_tokens(auth, {"S": secret})
     signed = f"{b64(json.dumps({'alg': alg}).encode())}.{b64(json.dumps(claims()).encode())}"
     signature = JWSRegistry.algorithms[alg].sign(signed.encode(), OctKey.import_key(secret.encode()))

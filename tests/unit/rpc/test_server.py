@@ -233,7 +233,7 @@ async def test_models_are_paged(unused_tcp_port: int) -> None:
         assert found == ["one", "three", "two"]
         assert (await gateway.models.GetModel(models_pb2.GetModelRequest(name="one"), metadata=KEY)).model.is_default
         for bad, code in (
-            (gateway.models.ListModels(models_pb2.ListModelsRequest(page_token="%%"), metadata=KEY), "INVALID_ARGUMENT"),
+            (gateway.models.ListModels(models_pb2.ListModelsRequest(page_token="%%"), metadata=KEY), "INVALID_ARGUMENT"),  # noqa: S106 - of a page
             (gateway.models.GetModel(models_pb2.GetModelRequest(name="no"), metadata=KEY), "NOT_FOUND"),
         ):
             with pytest.raises(grpc.aio.AioRpcError) as caught:

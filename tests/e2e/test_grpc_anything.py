@@ -1,0 +1,191 @@
+"""Anything at all as a call: bytes by chance, messages of any content, metadata of any size. The server stays well."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncGenerator, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import pytest
+import pytest_asyncio
+from google.protobuf import message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from antiphon.app import ECHO, App
+from antiphon.config import AuthConfig, Config, DatabaseConfig, GrpcConfig, KeyConfig, SessionsConfig
+from antiphon.database.migrate import migrate
+from antiphon.rest.v1 import analytics_pb2, assistant_pb2, engine_pb2, openai_pb2, proxy_pb2
+from antiphon.v1 import admin_pb2, chat_pb2, history_pb2, models_pb2
+from tests.e2e.conftest import KEY, free_port
+
+MODULES: Final[tuple[Any, ...]] = (
+    admin_pb2, chat_pb2, history_pb2, models_pb2, analytics_pb2, assistant_pb2, engine_pb2, openai_pb2, proxy_pb2
+)  # fmt: skip
+METHODS: Final[Mapping[str, MethodDescriptor]] = {
+    f"/{service.full_name}/{method.name}": method
+    for module in MODULES
+    for service in module.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+}
+OURS: Final = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNIMPLEMENTED}
+"""What would be a fault of the server's."""
+
+WORDS: Final = (
+    "echo",
+    "user",
+    "title",
+    "pinned",
+    '{"model": "echo", "messages": [{"role": "user", "content": "x"}]}',
+    "default",
+    "\0",
+    "\ud7ff",
+)
+TEXT: Final = st.one_of(st.sampled_from(WORDS), st.text(st.characters(exclude_categories=["Cs"]), max_size=50))
+SCALARS: Final[Mapping[int, st.SearchStrategy[Any]]] = {
+    FieldDescriptor.CPPTYPE_STRING: TEXT,
+    FieldDescriptor.CPPTYPE_BOOL: st.booleans(),
+    FieldDescriptor.CPPTYPE_INT32: st.one_of(st.integers(-2, 3), st.integers(-(2**31), 2**31 - 1)),
+    FieldDescriptor.CPPTYPE_INT64: st.one_of(st.integers(-2, 3), st.integers(-(2**63), 2**63 - 1)),
+    FieldDescriptor.CPPTYPE_UINT32: st.integers(0, 2**32 - 1),
+    FieldDescriptor.CPPTYPE_UINT64: st.integers(0, 2**64 - 1),
+    FieldDescriptor.CPPTYPE_DOUBLE: st.floats(),
+    FieldDescriptor.CPPTYPE_FLOAT: st.floats(width=32),
+}
+NAMES: Final = st.one_of(
+    st.sampled_from(
+        ["authorization", "accept", "x-request-id", "x-antiphon-query", "x-forwarded-for", "user-agent", "x-goog-api-key"]
+    ),
+    st.text("abcdefghijklmnopqrstuvwxyz0123456789-_.", min_size=1, max_size=20).filter(lambda name: not name.endswith("-bin")),
+)
+METADATA: Final = st.lists(
+    st.one_of(
+        st.tuples(NAMES, st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=50)),
+        st.tuples(NAMES, st.integers(0, 100_000).map("x".__mul__)),
+        st.tuples(NAMES.map("{}-bin".format), st.binary(max_size=50)),
+    ),
+    max_size=5,
+)
+
+
+@st.composite
+def filled(draw: st.DrawFn, kind: Descriptor, depth: int = 4) -> Any:
+    """A message of a kind, with some of its fields set to anything that they may hold."""
+    made = message_factory.GetMessageClass(kind)()
+    for field in (
+        draw(st.lists(st.sampled_from(list(kind.fields)), max_size=6, unique_by=lambda field: field.name)) if kind.fields else ()
+    ):
+        if field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
+            entry = field.message_type
+            if depth == 0 or entry.GetOptions().map_entry:
+                continue
+            values = draw(st.lists(filled(entry, depth - 1), min_size=1, max_size=3 if field.is_repeated else 1))
+            if field.is_repeated:
+                getattr(made, field.name).extend(values)
+            else:
+                getattr(made, field.name).CopyFrom(values[0])
+            continue
+        one = SCALARS.get(field.cpp_type, st.integers(0, 9))
+        if field.type == FieldDescriptor.TYPE_BYTES:
+            one = st.one_of(st.binary(max_size=50), TEXT.map(str.encode))
+        if field.is_repeated:
+            getattr(made, field.name).extend(draw(st.lists(one, max_size=3)))
+        else:
+            setattr(made, field.name, draw(one))
+    return made
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def server(tmp_path: Path) -> AsyncGenerator[str, None]:
+    """A server in this process, with SQLite: its address."""
+    config = Config(
+        grpc=GrpcConfig(listen=f"127.0.0.1:{free_port()}"),
+        database=DatabaseConfig(url=f"sqlite:///{tmp_path}/anything.db"),
+        providers={"echo": ECHO},
+        auth=AuthConfig(keys=(KeyConfig(name="test", key_env="K", admin=True),)),
+        sessions=SessionsConfig(automatic=True),
+    )
+    await migrate(config.database.url or "", 5)
+    stop = asyncio.Event()
+    serving = asyncio.create_task(App(config, {"K": KEY}).serve([config.grpc.listen], stop))
+    async with grpc.aio.insecure_channel(config.grpc.listen) as channel:
+        await channel.channel_ready()
+    yield config.grpc.listen
+    stop.set()
+    await serving
+
+
+def call(channel: grpc.Channel, path: str, data: bytes, metadata: list[tuple[str, Any]]) -> grpc.StatusCode:
+    """How it ends."""
+    kind: Callable[..., Any] = channel.unary_stream if METHODS[path].server_streaming else channel.unary_unary
+    method = kind(path, request_serializer=None, response_deserializer=None)
+    try:
+        answer = method(data, metadata=[("authorization", f"Bearer {KEY}"), *metadata], timeout=20)
+        if METHODS[path].server_streaming:
+            for _ in answer:
+                pass
+    except grpc.RpcError as error:
+        code: grpc.StatusCode = error.code()
+        return code
+    return grpc.StatusCode.OK
+
+
+def ours() -> int:
+    """As many objects as there are of our classes."""
+    gc.collect()
+    return sum(str(type(found).__module__).startswith("antiphon.") for found in gc.get_objects())
+
+
+async def test_anything_at_all_is_answered(server: str) -> None:
+    """No fault of the server's, whatever the method, the message and the metadata; and nothing is left behind of any call."""
+    paths = st.sampled_from(sorted(METHODS))
+    anything = paths.flatmap(
+        lambda path: st.tuples(
+            st.just(path),
+            st.one_of(st.binary(max_size=200), filled(METHODS[path].input_type).map(lambda made: made.SerializeToString())),
+            METADATA,
+        )
+    )
+    seen: dict[grpc.StatusCode, int] = {}
+
+    with grpc.insecure_channel(
+        server, options=[("grpc.max_metadata_size", 1 << 20), ("grpc.absolute_max_metadata_size", 1 << 20)]
+    ) as channel:
+
+        @settings(max_examples=3 * settings.default.max_examples)
+        @given(anything)
+        def every(asked: tuple[str, bytes, list[tuple[str, Any]]]) -> None:
+            code = call(channel, *asked)
+            seen[code] = seen.get(code, 0) + 1
+            assert code not in OURS
+
+        for path in METHODS:  # what is made once for each method
+            await asyncio.to_thread(call, channel, path, b"", [])
+        tasks, kept = len(asyncio.all_tasks()), ours()
+        with capture_logs() as logs:
+            await asyncio.to_thread(every)
+        assert not [entry for entry in logs if entry["event"] == "call_failed"]
+    async with grpc.aio.insecure_channel(server) as fresh:
+        health = await health_pb2_grpc.HealthStub(fresh).Check(health_pb2.HealthCheckRequest())
+        assert health.status == health_pb2.HealthCheckResponse.SERVING
+    async with asyncio.timeout(10):
+        while len(asyncio.all_tasks()) > tasks:
+            await asyncio.sleep(0.01)
+    print(f"{sum(seen.values())} calls: {', '.join(f'{code.name} {count}' for code, count in seen.items())}")  # noqa: T201 - for who fuzzes
+    assert ours() - kept < sum(seen.values()) // 10, "something is kept of each call"
+    assert grpc.StatusCode.OK in seen
+    assert grpc.StatusCode.INVALID_ARGUMENT in seen
+
+
+async def test_who_has_no_key_cannot_fill_the_log(server: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """A method that needs none does not look at its request, so that bytes which are none are no failure of the server's."""
+    async with grpc.aio.insecure_channel(server) as channel:
+        stream = channel.unary_stream("/antiphon.rest.v1.EngineService/GetHealth")
+        assert len([piece async for piece in stream(b"\xff\xff\xff")]) == 1
+    assert "Traceback" not in capfd.readouterr().err

@@ -1,0 +1,192 @@
+"""The typed history against a model of it: any order of calls to a real server with SQLite leaves what the model has."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+from msgspec import Struct
+
+from antiphon.v1 import history_pb2 as h
+from antiphon.v1 import history_pb2_grpc, message_pb2
+from tests.e2e.conftest import KEY, Gateway
+
+METADATA = (("authorization", f"Bearer {KEY}"),)
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
+TITLE = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=500)
+TEXTS = st.lists(TEXT.filter(bool), max_size=4)
+
+
+class Kept(Struct):
+    """What a conversation should be."""
+
+    title: str
+    pinned: bool
+    messages: list[tuple[str, str]]
+    """Ids and texts."""
+
+
+def messages(texts: list[str]) -> list[message_pb2.Message]:
+    return [message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text=text)]) for text in texts]
+
+
+class History(RuleBasedStateMachine):
+    """Calls, and what they should have done. Each run has a source of its own, and sees nothing else."""
+
+    channel: grpc.Channel
+    ids = Bundle("ids")
+
+    @initialize()
+    def begin(self) -> None:
+        self.source = uuid.uuid4().hex  # not from `random`, which Hypothesis seeds
+        self.stub: Any = history_pb2_grpc.HistoryServiceStub(self.channel)
+        self.kept: dict[str, Kept] = {}
+        self.gone: set[str] = set()
+
+    @rule(target=ids, title=TITLE, pinned=st.booleans(), texts=TEXTS)
+    def create(self, title: str, pinned: bool, texts: list[str]) -> str:
+        wanted = h.Conversation(title=title, pinned=pinned, source=self.source)
+        request = h.CreateConversationRequest(conversation=wanted, messages=messages(texts))
+        made = self.stub.CreateConversation(request, metadata=METADATA).conversation
+        assert made.id not in self.kept.keys() | self.gone
+        stored = self.read(made.id, 0)
+        assert [text for _, text in stored] == texts
+        self.kept[made.id] = Kept(title, pinned, stored)
+        return str(made.id)
+
+    @rule(chat=ids, texts=TEXTS.filter(bool), head=st.sampled_from(["", "right", "wrong"]))
+    def append(self, chat: str, texts: list[str], head: str) -> None:
+        kept = self.kept[chat]
+        expected = kept.messages[-1][0] if head == "right" and kept.messages else "no-such-message" if head == "wrong" else ""
+        request = h.AppendMessagesRequest(conversation_id=chat, messages=messages(texts), expected_head_message_id=expected)
+        if head == "wrong":
+            self.refused(self.stub.AppendMessages, request, grpc.StatusCode.ABORTED)
+            return
+        answer = self.stub.AppendMessages(request, metadata=METADATA)
+        before = kept.messages[-1][0] if kept.messages else ""
+        for stored in answer.messages:
+            assert stored.parent_message_id == before
+            before = stored.id
+        kept.messages += [(stored.id, stored.message.parts[0].text) for stored in answer.messages]
+        assert [text for _, text in kept.messages[-len(texts) :]] == texts
+
+    @rule(target=ids, chat=ids, at=st.integers(0, 9), whole=st.booleans(), title=TITLE)
+    def fork(self, chat: str, at: int, whole: bool, title: str) -> str:
+        kept = self.kept[chat]
+        up_to = len(kept.messages) if whole or not kept.messages else at % len(kept.messages) + 1
+        message_id = "" if whole or not kept.messages else kept.messages[up_to - 1][0]
+        request = h.ForkConversationRequest(id=chat, message_id=message_id, title=title)
+        made = self.stub.ForkConversation(request, metadata=METADATA).conversation
+        assert made.forked_from == chat
+        self.kept[made.id] = Kept(title or kept.title, False, kept.messages[:up_to])
+        return str(made.id)
+
+    @rule(chat=ids, title=TITLE, pinned=st.booleans(), mask=st.sampled_from([["title"], ["pinned"], ["title", "pinned"]]))
+    def update(self, chat: str, title: str, pinned: bool, mask: list[str]) -> None:
+        wanted = h.Conversation(id=chat, title=title, pinned=pinned)
+        self.stub.UpdateConversation(
+            h.UpdateConversationRequest(conversation=wanted, update_mask=FieldMask(paths=mask)), metadata=METADATA
+        )
+        if "title" in mask:
+            self.kept[chat].title = title
+        if "pinned" in mask:
+            self.kept[chat].pinned = pinned
+
+    @rule(chat=consumes(ids))
+    def delete(self, chat: str) -> None:
+        self.stub.DeleteConversation(h.DeleteConversationRequest(id=chat), metadata=METADATA)
+        del self.kept[chat]
+        self.gone.add(chat)
+        for call, request in (
+            (self.stub.DeleteConversation, h.DeleteConversationRequest(id=chat)),
+            (self.stub.GetConversation, h.GetConversationRequest(id=chat)),
+            (self.stub.ListMessages, h.ListMessagesRequest(conversation_id=chat)),
+            (self.stub.ForkConversation, h.ForkConversationRequest(id=chat)),
+            (self.stub.AppendMessages, h.AppendMessagesRequest(conversation_id=chat, messages=messages(["x"]))),
+        ):
+            self.refused(call, request, grpc.StatusCode.NOT_FOUND)
+
+    @rule(target=ids, chat=ids, text=TEXT)
+    def nul_is_refused(self, chat: str, text: str) -> Any:
+        request = h.AppendMessagesRequest(conversation_id=chat, messages=messages([f"{text}\0"]))
+        self.refused(self.stub.AppendMessages, request, grpc.StatusCode.INVALID_ARGUMENT)
+        return multiple()
+
+    @rule(chat=ids, size=st.integers(1, 3))
+    def read_in_pages(self, chat: str, size: int) -> None:
+        assert self.read(chat, size) == self.kept[chat].messages
+
+    @rule(size=st.integers(1, 3), pinned=st.sampled_from([None, True, False]))
+    def list_in_pages(self, size: int, pinned: bool | None) -> None:
+        found = self.list(size, pinned)
+        order = [(entry.pinned, entry.update_time.ToNanoseconds(), entry.id) for entry in found]
+        assert order == sorted(order, reverse=True)
+        wanted = {chat for chat, kept in self.kept.items() if pinned in (None, kept.pinned)}
+        assert len(found) == len(wanted)
+        assert {entry.id for entry in found} == wanted
+
+    @invariant()
+    def all_is_as_it_should_be(self) -> None:
+        for entry in self.list(1000, None):
+            kept = self.kept[entry.id]
+            head = kept.messages[-1][0] if kept.messages else ""
+            found = (entry.title, entry.pinned, entry.message_count, entry.head_message_id)
+            assert found == (kept.title, kept.pinned, len(kept.messages), head)
+
+    def teardown(self) -> None:
+        for chat, kept in self.kept.items():
+            assert self.read(chat, 0) == kept.messages, "a deleted relative took its messages along"
+
+    def list(self, size: int, pinned: bool | None) -> list[h.Conversation]:
+        found: list[h.Conversation] = []
+        token = ""
+        while True:
+            request = h.ListConversationsRequest(page_size=size, page_token=token, pinned=pinned, source=self.source)
+            page = self.stub.ListConversations(request, metadata=METADATA)
+            assert len(page.conversations) <= size
+            found += page.conversations
+            token = page.next_page_token
+            if not token:
+                return found
+
+    def read(self, chat: str, size: int) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = []
+        token = ""
+        while True:
+            request = h.ListMessagesRequest(conversation_id=chat, page_size=size, page_token=token)
+            page = self.stub.ListMessages(request, metadata=METADATA)
+            found += [(stored.id, stored.message.parts[0].text) for stored in page.messages]
+            token = page.next_page_token
+            if not token:
+                return found
+
+    def refused(self, call: Any, request: Any, code: grpc.StatusCode) -> None:
+        with pytest.raises(grpc.RpcError) as caught:
+            call(request, metadata=METADATA)
+        assert caught.value.code() is code
+
+
+async def test_any_order_of_calls_leaves_what_the_model_has(gateway: Gateway) -> None:
+    """Create, append, fork, change, delete, list and read, in pages of any size; no deletion takes what another shares."""
+    with grpc.insecure_channel(gateway.grpc) as channel:
+        machine = type("Machine", (History,), {"channel": channel})
+        examples = max(5, settings.default.max_examples // 10)
+        await asyncio.to_thread(
+            run_state_machine_as_test, machine, settings=settings(max_examples=examples, stateful_step_count=20)
+        )

@@ -1,0 +1,170 @@
+"""What a fuzzer begins with, for each target: whole inputs, and words that it may put together."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any, Final
+
+import orjson
+from msgspec import Struct
+
+
+class Seeds(Struct, frozen=True):
+    """For one target."""
+
+    inputs: Sequence[bytes]
+    words: Sequence[str] = ()
+
+
+def _chunk(**fields: Any) -> bytes:
+    return b"data: " + orjson.dumps({"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m", **fields}) + b"\n\n"
+
+
+_HELLO: Final = _chunk(choices=[{"index": 0, "delta": {"content": "Hello"}, "finish_reason": None}])
+_CALL: Final = _chunk(
+    choices=[{"index": 0, "delta": {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}]}}]
+)
+_STOP: Final = _chunk(
+    choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}], usage={"prompt_tokens": 1, "completion_tokens": 2}
+)
+_MESSAGES: Final = (
+    b'{"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": '
+    b'{"url": "u"}}]}, {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": '
+    b'"{}"}}]}, {"role": "tool", "tool_call_id": "c", "content": "y"}], "tools": [{"type": "function", "function": {"name": "f", '
+    b'"parameters": {}}}], "tool_choice": "auto", "temperature": 0.5, "stop": ["x"], "response_format": {"type": "json_object"}}'
+)
+_CLAIMS: Final = orjson.dumps({"iss": "https://id.test", "aud": "antiphon", "sub": "ann", "exp": 1_700_000_060, "scope": "openid"})
+
+SEEDS: Final = {
+    "sse": Seeds(
+        (b"\x03data: a\r\n\r\nevent: x\ndata: b\ndata\n\n: c\n\n", b"\x00\xef\xbb\xbfdata: a\r\rdata: b"),
+        ("data: ", "event", "\r\n", "\n\n", ":"),
+    ),
+    "reply stream": Seeds(
+        (
+            b"\x05" + _HELLO + _STOP + b"data: [DONE]\n\n",
+            b"\x01" + _CALL + _STOP,
+            b'\x02event: error\ndata: {"error": {"message": "x"}}\n\n',
+        ),
+        (
+            "data: ",
+            "[DONE]",
+            '"choices":',
+            '"delta":',
+            '"content":',
+            '"finish_reason":',
+            '"tool_calls":',
+            '"usage":',
+            '"error":',
+            '"index":',
+            '"logprobs":',
+            '"audio":',
+        ),
+    ),
+    "reply json": Seeds(
+        (
+            (
+                b'{"choices": [{"index": 0, "message": {"content": "x", "refusal": null}, "finish_reason": "stop"}], '
+                b'"usage": {"prompt_tokens": 1}}'
+            ),
+            b'[{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "m"}}]',
+        ),
+        (
+            '"choices":',
+            '"message":',
+            '"content":',
+            '"finish_reason":',
+            '"tool_calls":',
+            '"usage":',
+            '"error":',
+            '"logprobs":',
+            '"audio":',
+        ),
+    ),
+    "refusal": Seeds(
+        (b'\x1d{"error": {"code": "x", "type": "y", "message": "z"}}', b"\x1d120", b"\x1dWed, 21 Oct 2026 07:28:00 GMT")
+    ),
+    "body": Seeds(
+        (
+            *(bytes([which]) + _MESSAGES for which in range(2)),
+            b'\x02{"chat_history": [{"role": "user", "content": "x"}], "tools": {"f": {"description": "d"}}, "fastContext": ["x"]}',
+            (
+                b'\x03{"model": "m", "chat_input": "x", "parameters": {"temperature": 1}, "is_stream": "False", '
+                b'"functions": [{"name": "f"}]}'
+            ),
+            b'\x04{"chatId": "x", "messageIndex": 1}',
+            b'\x05{"title": "x", "pinned": true}',
+            b'\x06{"title": "x", "messages": [{"role": "user", "content": "x"}]}',
+            b"\x07" + _MESSAGES,
+            b'\x08{"contents": [{"parts": [{"text": "x"}]}], "generationConfig": {}, "safetySettings": [{}]}',
+            b'\x09{"generateContentRequest": {"contents": [{"parts": []}]}}',
+        ),
+        (
+            '"role":',
+            '"content":',
+            '"type":',
+            '"text"',
+            '"image_url"',
+            '"input_audio"',
+            '"file"',
+            '"function"',
+            '"tool"',
+            "null",
+            "true",
+            "[]",
+            "{}",
+            "\\ud800",
+            "\\u0000",
+            "1e999",
+        ),
+    ),
+    "page token": Seeds((b'\x00[false,1,"x"]', b'\x01["x",1]', b"\x00" + base64.urlsafe_b64encode(b'{"a": 1}'))),
+    "token": Seeds(
+        (b'{"alg": "HS256", "typ": "JWT"}\n' + _CLAIMS, b'{"alg": "none"}\n' + _CLAIMS),
+        ('"alg":', '"HS256"', '"kid":', '"crit":', '"exp":', '"nbf":', '"iat":', '"aud":', '"sub":', "1e400", "-1", "null", "[]"),
+    ),
+    "key set": Seeds(
+        (
+            b'{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kid": "a"}]}',
+            b'{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB"}, {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}]}',
+        ),
+        ('"kty":', '"RSA"', '"EC"', '"OKP"', '"use":', '"alg":', '"key_ops":', '"x":', '"n":', '"e":', '"d":'),
+    ),
+    "header": Seeds((b"Bearer sk-x", b"bearer  x ", b"x-ratelimit-limit-requests: 7", b"retry-after:1\r\n")),
+    "target": Seeds(
+        (
+            b"https://api.openai.com/v1",
+            b"default",
+            b"10.1.2.3:8000",
+            b"https://[2001:db8::1]:8443/x",
+            b"https://api.openai.com/v1/../x",
+            b"http://api.openai.com:443@evil",
+        ),
+        (
+            "https://",
+            "http://",
+            "api.openai.com",
+            "10.1.2.3",
+            "[2001:db8::1]",
+            ":8000",
+            ":443",
+            "/v1",
+            "@",
+            "\\",
+            "%2f",
+            "..",
+            "#",
+            "?",
+        ),
+    ),
+    "guard": Seeds(
+        (
+            b"\x00\x03me@example.com, +49 30 123456, 4111 1111 1111 1111",
+            b"\x01\x02the secret  plan, abbb, a1c",
+            b"\x02\x01my catfish\ny",
+        ),
+        ("@", ".com", "+49", "4111", "DE89", "secret", "plan", "abb", "cat", "fish", "192.168.0.1", "::1", "\n"),
+    ),
+}
+"""By name of the target."""

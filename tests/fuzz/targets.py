@@ -1,0 +1,314 @@
+"""What is fuzzed: each target takes any bytes, and raises for a defect. Knows no fuzzer.
+
+A target feeds one parser of what comes from outside. Only errors that the parser documents may leave it, and what else
+always holds, such as that a stream means the same wherever it is cut, that is checked too.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, Final
+
+import orjson
+from pydantic import SecretStr
+from yarl import URL
+
+from antiphon import messages as m
+from antiphon.auth.base import bearer
+from antiphon.auth.jwks import SharedSecret
+from antiphon.auth.keyset import KeysUnusable
+from antiphon.auth.keyset import parse as parse_keys
+from antiphon.auth.tokens import Issuer, Tokens
+from antiphon.config import GuardConfig, IssuerConfig, ProviderConfig, ProxyConfig
+from antiphon.database.paging import token as page_token
+from antiphon.egress import EgressPolicy, Target
+from antiphon.errors import AntiphonError, InvalidRequest, PermissionDenied, ProviderError, Unauthenticated
+from antiphon.guards.base import Blocked, Filter, Guard
+from antiphon.guards.registry import KINDS
+from antiphon.history import rows
+from antiphon.providers import failure, openai_request
+from antiphon.providers.openai_response import ReplyReader
+from antiphon.providers.sse import EventTooLarge, SseEvent, SseReader
+from antiphon.providers.transport import Transport
+from antiphon.rest import analytics, assistant, chats, engine, engine_request, openai, proxy
+from antiphon.rest.body import parse
+from antiphon.rest.content import message_json
+
+
+def cut(data: bytes, every: int) -> list[bytes]:
+    """In pieces of so many bytes."""
+    return [data[at : at + every] for at in range(0, len(data), every)]
+
+
+# What providers answer.
+
+
+def sse(data: bytes) -> None:
+    """A stream of events is the same wherever it is cut, and no larger event than allowed comes out of it."""
+    every, data = 1 + (data[0] if data else 0) % 13, data[1:]
+
+    def read(pieces: list[bytes]) -> tuple[list[SseEvent], SseEvent | None]:
+        reader = SseReader(1 << 20)
+        events = [event for piece in pieces for event in reader.feed(piece)]
+        return events, reader.end()
+
+    whole = read([data])
+    assert read(cut(data, every)) == whole, "it depends on where it is cut"
+    assert not any(b"\n" in name for name, _ in whole[0])
+    small = SseReader(16)
+    try:
+        for piece in cut(data, every):
+            assert all(len(payload) <= 16 for _, payload in small.feed(piece))
+    except EventTooLarge:
+        pass
+
+
+ASKED: Final = m.ChatRequest("m", (m.Message(m.Role.USER, (m.Text("x"),)),), stream=True)
+
+
+def reply_stream(data: bytes) -> None:
+    """A streamed reply ends, or fails as a provider's fault, and says the same wherever it is cut."""
+    every, data = 1 + (data[0] if data else 0) % 13, data[1:]
+
+    def read(pieces: list[bytes]) -> tuple[str, type[Exception] | None]:
+        reader = ReplyReader(ASKED, "p")
+        said: list[str] = []
+        try:
+            for piece in pieces:
+                said += [event.text for event in reader.feed(piece) if isinstance(event, m.TextDelta)]
+                if reader.failure is not None:
+                    raise reader.failure
+                if reader.done:
+                    break
+            said += [event.text for event in reader.end() if isinstance(event, m.TextDelta)]
+        except ProviderError as error:
+            return "".join(said), type(error)
+        return "".join(said), None
+
+    assert read([data]) == read(cut(data, every)), "it depends on where it is cut"
+
+
+def reply_json(data: bytes) -> None:
+    """A reply in one object is whole, or a provider's fault."""
+    try:
+        events = ReplyReader(ASKED, "p").whole(data)
+    except ProviderError:
+        return
+    assert any(isinstance(event, m.Finished) for event in events)
+    assert all(event.prompt_tokens >= 0 and event.completion_tokens >= 0 for event in events if isinstance(event, m.Usage))
+
+
+def refusal(data: bytes) -> None:
+    """Whatever a provider refuses with is an error of ours; a time to wait is one."""
+    status, data = 400 + (data[0] if data else 0) % 200, data[1:]
+    text = data[:40].decode("latin-1")
+    for headers in ({"retry-after": text}, {"retry-after-ms": text}, {}):
+        error = failure.of_status("p", status, headers, data)
+        assert error.retry_after is None or 0 <= error.retry_after < float("inf")
+        _told(openai.render_error, error)
+
+
+# What callers send.
+
+
+def body(data: bytes) -> None:
+    """A body of any dialect is a request that a provider can be sent and a database can keep, or the caller's fault."""
+    which, data = (data[0] if data else 0) % len(_BODIES), data[1:]
+    read, render = _BODIES[which]
+    try:
+        asked = read(data)
+        if asked is None:
+            return
+        for message in asked.messages:
+            orjson.dumps(message_json(message))
+        sent = orjson.loads(openai_request.encode(asked, "p", stream_usage=True))
+        assert isinstance(sent, dict)
+    except InvalidRequest as error:
+        _told(render, error)
+
+
+def _told(render: Callable[[AntiphonError], tuple[int, Any, bytes]], error: AntiphonError) -> None:
+    status, headers, told = render(error)
+    assert 400 <= status < 600
+    assert isinstance(orjson.loads(told), dict)
+    assert all(value.isprintable() for value in headers.values())
+
+
+def _kept(read: type[Any]) -> Callable[[bytes], None]:
+    def only(data: bytes) -> None:
+        parse(data, read)
+
+    return only
+
+
+def _generate(data: bytes) -> m.ChatRequest:
+    asked = parse(data, assistant.GenerateBody)
+    return m.ChatRequest("m", assistant._messages(asked), stream=True, tools=assistant._tools(asked.tools))
+
+
+def _engine(data: bytes) -> m.ChatRequest:
+    asked = parse(data, engine_request.Body)
+    return engine_request.request_from_body(asked, engine_request.Call(asked, "p"))
+
+
+_BODIES: Final[Sequence[tuple[Callable[[bytes], m.ChatRequest | None], Callable[..., Any]]]] = (
+    (lambda data: openai.request_from_body(openai.parse(data), stream=True), openai.render_error),
+    (lambda data: analytics.request_from_body(parse(data, analytics.Body)), analytics.render_error),
+    (_generate, assistant.render_error),
+    (_engine, engine.render_error),
+    (_kept(chats.ForkBody), assistant.render_error),
+    (_kept(chats.UpdateBody), assistant.render_error),
+    (_kept(chats.NewBody), assistant.render_error),
+    (proxy.check_openai, proxy.render_openai_error),
+    (lambda data: proxy.check_gemini(data, count=False), proxy.render_gemini_error),
+    (lambda data: proxy.check_gemini(data, count=True), proxy.render_gemini_error),
+)
+
+
+def page(data: bytes) -> None:
+    """A page token is one of ours, or the caller's fault."""
+    kinds: tuple[type[Any], ...] = (rows.ListToken, rows.PathToken)
+    written = data[1:].decode("utf-8", "surrogateescape")
+    kind = kinds[(data[0] if data else 0) % len(kinds)]
+    for text in (written, base64.urlsafe_b64encode(data[1:]).decode().rstrip("=")):
+        try:
+            found = rows.read_token(text, kind)
+        except InvalidRequest:
+            continue
+        assert rows.read_token(page_token(found), kind) == found
+
+
+# Who callers say they are.
+
+SECRET: Final = "a-secret-of-thirty-two-bytes-or-more"  # noqa: S105 - of no issuer but this one
+NOW: Final = 1_700_000_000
+
+
+def _tokens() -> Tokens:
+    config = IssuerConfig(name="corp", issuer="https://id.test", audience=("antiphon",), secret_env="S", algorithms=("HS256",))  # noqa: S106 - a name
+    issuer = Issuer(config, SharedSecret(SecretStr(SECRET)), lambda: float(NOW))
+    return Tokens({"https://id.test": issuer}, Transport("of keys", ProviderConfig()), lambda: float(NOW))
+
+
+TOKENS: Final = _tokens()
+
+
+def finished(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """What a coroutine returns that waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("it waits for something")
+
+
+def token(data: bytes) -> None:
+    """A token that nobody signed lets nobody in; one that is signed says who, or is refused."""
+    header, _, claims = data.partition(b"\n")
+    signed = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in (header, claims))
+    signature = base64.urlsafe_b64encode(hmac.new(SECRET.encode(), signed, hashlib.sha256).digest()).rstrip(b"=")
+    good = (signed + b"." + signature).decode()
+    unsigned = (data.decode("utf-8", "surrogateescape"), signed.decode() + ".", signed.decode() + "." + "A" * 43)
+    for credential in (good, *unsigned):
+        try:
+            principal = finished(TOKENS.authenticate(credential))
+        except Unauthenticated:
+            continue
+        assert principal is None or (credential == good and principal.owner.startswith("corp:")), "it is not signed"
+
+
+def key_set(data: bytes) -> None:
+    """What an issuer publishes is a key set, or unusable; no secret is a key of it."""
+    try:
+        found = parse_keys(data)
+    except KeysUnusable:
+        return
+    assert not any(key.is_private for key in found.keys)
+
+
+def header(data: bytes) -> None:
+    """An authorization header holds a credential, or is refused; what a provider's headers say can be a header again."""
+    text = data.decode("latin-1")
+    try:
+        credential = bearer(text)
+        assert credential
+        assert credential == credential.strip()
+    except Unauthenticated:
+        pass
+    name, _, value = text.partition(":")
+    answer: Any = SimpleNamespace(status=429, headers={name: value, "content-type": value})
+    for told in (*proxy.answer_metadata(answer, {"authorization": "Bearer key"}).values(), proxy._content_type(answer)):
+        assert told.isascii()
+        assert told.isprintable() or not told
+
+
+# Where callers want to go.
+
+POLICY: Final = EgressPolicy(
+    ProxyConfig(
+        allow=("https://api.openai.com", "http://10.1.2.3:8000/v1", "https://[2001:db8::1]:8443"),
+        aliases={"default": "https://api.openai.com/v1"},
+    )
+)
+ALLOWED: Final = {("https", "api.openai.com", 443), ("http", "10.1.2.3", 8000), ("https", "2001:db8::1", 8443)}
+
+
+def target(data: bytes) -> None:
+    """A target is one of those that are allowed, also to whoever reads its URL, or it is refused."""
+    try:
+        found: Target = POLICY.target(data.decode("utf-8", "surrogateescape"), default_path="/v1")
+    except (InvalidRequest, PermissionDenied):
+        return
+    url = URL(found.url + "/chat/completions")
+    assert (found.scheme, found.host, found.port) in ALLOWED
+    assert (url.scheme, url.host, url.port) == (found.scheme, found.host, found.port), "it is read in two ways"
+    assert url.path == found.path + "/chat/completions"
+
+
+# What guards read.
+
+GUARDS: Final[Sequence[Guard]] = (
+    KINDS["personal_data"](GuardConfig(name="p", kind="personal_data", regions=["US", "DE"])),
+    KINDS["blocklist"](
+        GuardConfig(name="b", kind="blocklist", patterns=[r"(?i)secret\s+plan", r"\bab+\b", r"a.{0,9}c"], action="mask")
+    ),
+    KINDS["blocklist"](GuardConfig(name="c", kind="blocklist", patterns=[r"cat|catfish", r"^x|y$"])),
+)
+
+
+def guard(data: bytes) -> None:
+    """What passes a guard does not depend on where the text is cut."""
+    which, every = (data[0] if data else 0), 1 + (data[1] if len(data) > 1 else 0) % 31
+    text = data[2:].decode("utf-8", "replace")
+    make = GUARDS[which % len(GUARDS)]
+
+    def fed(reader: Filter, step: int) -> str:
+        passed: list[str] = []
+        try:
+            passed.extend(reader.feed(text[at : at + step], final=False) for at in range(0, len(text), step))
+            passed.append(reader.feed("", final=True))
+        except Blocked as blocked:
+            return "".join(passed) + blocked.before + "!"
+        return "".join(passed)
+
+    assert fed(make(), every) == fed(make(), 512), "it depends on where it is cut"
+
+
+TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
+    "sse": sse,
+    "reply stream": reply_stream,
+    "reply json": reply_json,
+    "refusal": refusal,
+    "body": body,
+    "page token": page,
+    "token": token,
+    "key set": key_set,
+    "header": header,
+    "target": target,
+    "guard": guard,
+}
+"""By name."""

@@ -1,0 +1,97 @@
+"""Letting calls through, whatever comes in whatever order: held against a plain account of what was taken and given back."""
+
+from __future__ import annotations
+
+import asyncio
+
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Struct
+
+from antiphon import headers
+from antiphon.errors import RateLimited
+from antiphon.limits.base import WINDOW
+from antiphon.limits.limiter import Grant
+from antiphon.messages import Usage
+from tests.unit.limits.test_limiter import CALLER, Clock, asked, limiter
+
+TOKENS, REQUESTS, STREAMS = 1000, 20, 3
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("call"), st.integers(0, 3000)),
+        st.tuples(st.just("end"), st.one_of(st.none(), st.integers(0, 2000))),
+        st.tuples(st.just("wait"), st.integers(1, 70)),
+    ),
+    max_size=60,
+)
+"""A call with a prompt of so many characters; the end of one that used so many tokens, or failed; seconds that go by."""
+
+
+class Taken(Struct):
+    """So many tokens, in that second."""
+
+    second: int
+    tokens: int
+
+
+@given(STEPS)
+def test_what_is_left_is_the_limit_less_what_was_used(steps: list[tuple[str, int | None]]) -> None:
+    """Never negative nor above the limit; what a call did not use, or one that failed had taken, is free at once."""
+    asyncio.run(follow(steps))
+
+
+async def follow(steps: list[tuple[str, int | None]]) -> None:
+    clock = Clock()
+    told = headers.begin()
+    limits = limiter(
+        {"per_key": {"tokens_per_minute": TOKENS, "requests_per_minute": REQUESTS, "concurrent_streams": STREAMS}}, clock=clock
+    )
+    account: list[Taken] = []
+    requests: list[int] = []
+    going: list[tuple[Grant, Taken]] = []
+
+    def used() -> tuple[int, int]:
+        first = int(clock.now) - WINDOW
+        return sum(entry.tokens for entry in account if entry.second >= first), sum(second >= first for second in requests)
+
+    for step, amount in steps:
+        if step == "wait":
+            clock.now += amount or 0
+        elif step == "end" and going:
+            grant, taken = going.pop(0)
+            await grant.settle(None if amount is None else Usage(amount, 0, amount), 0.0)
+            await grant.settle(Usage(9, 9, 18), 0.0)  # counts for nothing
+            spent = amount or 0
+            if spent > taken.tokens:
+                account.append(Taken(int(clock.now), spent - taken.tokens))
+            else:
+                taken.tokens = spent
+        elif step == "call":
+            request = asked(amount or 0, max_tokens=100)
+            wanted = min(-(-(amount or 0) // 4) + 4 + 100, TOKENS)
+            tokens, calls = used()
+            try:
+                grant = await limits.admit(CALLER, request)
+            except RateLimited as error:
+                refusal = error
+            else:
+                refusal = None
+            if refusal is not None:
+                assert not refusal.retryable or tokens + wanted > TOKENS or calls >= REQUESTS or len(going) >= STREAMS
+                continue
+            assert tokens + wanted <= TOKENS
+            assert calls < REQUESTS
+            assert len(going) < STREAMS
+            assert int(told["x-ratelimit-remaining-tokens"]) == TOKENS - tokens - wanted
+            assert int(told["x-ratelimit-remaining-requests"]) == REQUESTS - calls - 1
+            taken = Taken(int(clock.now), wanted)
+            account.append(taken)
+            requests.append(int(clock.now))
+            going.append((grant, taken))
+
+    for grant, _ in going:
+        await grant.settle()
+    clock.now += WINDOW + 1
+    await (await limits.admit(CALLER, asked(0, max_tokens=1))).settle()
+    assert int(told["x-ratelimit-remaining-tokens"]) == TOKENS - 5, "something was not given back"
