@@ -346,12 +346,14 @@ class EngineConfig(_Section):
 
 
 class LimitsConfig(_Section):
-    """Bounds on a call, in seconds, and how much may be used: `antiphon.limits` has the rules."""
+    """Bounds on calls, times in seconds, and how much may be used: `antiphon.limits` has the rules."""
 
     request_timeout: float = Field(default=600.0, gt=0)
     """The longest that a call may take; a caller's own deadline can only be shorter."""
     drain: float = Field(default=30.0, ge=0)
     """On SIGTERM, how long the calls in flight may go on."""
+    calls_per_worker: int = Field(default=2000, gt=0)
+    """Calls that may go on at once in one worker, whoever makes them; further ones are refused."""
     overall: QuotaConfig = QuotaConfig()
     """Of all callers together."""
     per_owner: QuotaConfig = QuotaConfig()
