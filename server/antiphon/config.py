@@ -71,7 +71,7 @@ class RestConfig(_Section):
 class DatabaseConfig(_Section):
     """Where history is kept: `sqlite:///relative.db`, `sqlite:////absolute.db` or `postgresql://...`."""
 
-    url: str = ""
+    url: str = Field(default="", repr=False)  # it may hold a password
     """Unset: SQLite in the user's data directory."""
     timeout: float = Field(default=5.0, gt=0)
     """The longest that the database may take for one answer, in seconds."""
@@ -99,9 +99,9 @@ class ProviderConfig(_Section):
     api_key_env: str | None = None
     api_key_file: Path | None = None
     models: tuple[str, ...] = ()
-    headers: Mapping[str, str] = Field(default_factory=dict)
+    headers: Mapping[str, str] = Field(default_factory=dict, repr=False)  # they may hold keys
     """Sent with every request."""
-    query: Mapping[str, str] = Field(default_factory=dict)
+    query: Mapping[str, str] = Field(default_factory=dict, repr=False)
     """Sent with every request, such as Azure's `api-version`."""
     auth_header: str = "authorization"
     """The header that carries the key: as a bearer token in `authorization`, bare in any other."""
@@ -312,7 +312,7 @@ class ClientConfig(_Section):
     context: str | None = None
     file: Path | None = None
     url: str | None = None
-    headers: Mapping[str, str] = Field(default_factory=dict)
+    headers: Mapping[str, str] = Field(default_factory=dict, repr=False)  # they may hold keys
     """Sent to the URL."""
     api_key_env: str | None = None
     """The environment variable, or the file, that holds a bearer token for the URL."""
