@@ -92,7 +92,7 @@ class ChatService:
         route = self._router.resolve(request.model, request.provider)
         structlog.contextvars.bind_contextvars(model=route.model, provider=route.provider.name)
         caller = CALLER.get(ANONYMOUS)
-        if not (caller.may_use(route.model) or caller.may_use(f"{route.provider.name}/{route.model}")):
+        if not caller.may_use(route.model, route.provider.name):
             raise PermissionDenied(f"This key may not use the model {route.model[:200]!r}.")
         deadline = Deadline(self._timeout if timeout is None else min(timeout, self._timeout))
         self._calls.add(deadline)

@@ -109,7 +109,7 @@ class RestConfig(_Section):
 class DatabaseConfig(_Section):
     """Where history is kept: `sqlite:///relative.db`, `sqlite:////absolute.db` or `postgresql://...`."""
 
-    url: str = ""
+    url: str = Field(default="", repr=False)  # it may hold a password
     """Unset: SQLite in the user's data directory."""
     timeout: float = Field(default=5.0, gt=0)
     """The longest that the database may take for one answer, in seconds."""
@@ -139,9 +139,9 @@ class ProviderConfig(_Section):
     api_key_env: str | None = None
     api_key_file: Path | None = None
     models: tuple[str, ...] = ()
-    headers: Headers = Field(default_factory=dict)
+    headers: Headers = Field(default_factory=dict, repr=False)  # they may hold keys
     """Sent with every request."""
-    query: Mapping[str, str] = Field(default_factory=dict)
+    query: Mapping[str, str] = Field(default_factory=dict, repr=False)
     """Sent with every request, such as Azure's `api-version`."""
     auth_header: HeaderName = "authorization"
     """The header that carries the key: as a bearer token in `authorization`, bare in any other."""
@@ -367,7 +367,7 @@ class ClientConfig(_Section):
     context: str | None = None
     file: Path | None = None
     url: str | None = None
-    headers: Headers = Field(default_factory=dict)
+    headers: Headers = Field(default_factory=dict, repr=False)  # they may hold keys
     """Sent to the URL."""
     api_key_env: str | None = None
     """The environment variable, or the file, that holds a bearer token for the URL."""
@@ -401,12 +401,14 @@ class EngineConfig(_Section):
 
 
 class LimitsConfig(_Section):
-    """Bounds on a call, in seconds, and how much may be used: `antiphon.limits` has the rules."""
+    """Bounds on calls, times in seconds, and how much may be used: `antiphon.limits` has the rules."""
 
     request_timeout: float = Field(default=600.0, gt=0)
     """The longest that a call may take; a caller's own deadline can only be shorter."""
     drain: float = Field(default=30.0, ge=0)
     """On SIGTERM, how long the calls in flight may go on."""
+    calls_per_worker: int = Field(default=2000, gt=0)
+    """Calls that may go on at once in one worker, whoever makes them; further ones are refused."""
     overall: QuotaConfig = QuotaConfig()
     """Of all callers together."""
     per_owner: QuotaConfig = QuotaConfig()

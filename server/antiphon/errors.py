@@ -325,9 +325,10 @@ class KeyRevoked(AntiphonError):
 
 
 class RateLimited(AntiphonError):
-    """A limit of the gateway's own: `limit` is its name, `scope` whose it is ("key", "owner" or "overall"), `quota` how much it is.
+    """A limit of the gateway's own: `limit` is its name, `scope` whose it is, `quota` how much it is.
 
-    It is worth a retry after `retry_after` seconds, unless the call alone is more than the limit.
+    `scope` is "key", "owner", "overall", or "worker" for that of one server process. It is worth a retry after `retry_after`
+    seconds, unless the call alone is more than the limit.
     """
 
     reason = Reason.RATE_LIMIT_EXCEEDED

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from msgspec import Struct
 from pydantic import SecretStr
 
 JsonObject: TypeAlias = Mapping[str, Any]
+
+MAX_ENTRIES: Final = 10_000
+"""The most messages, or tools, of a request: each costs time before anybody else is served."""
 
 NOTHING: JsonObject = {}
 

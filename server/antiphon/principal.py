@@ -75,6 +75,7 @@ class Principal(Struct, frozen=True):
         """Whether this is an admin."""
         return Scope.ADMIN in self.scopes
 
-    def may_use(self, model: str) -> bool:
-        """Whether a model of this name may be asked."""
-        return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
+    def may_use(self, model: str, provider: str) -> bool:
+        """Whether the model that a provider has under this name may be asked, and told of; patterns may name the provider too."""
+        names = (model, f"{provider}/{model}")
+        return not self.models or any(fnmatchcase(name, pattern) for pattern in self.models for name in names)

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from antiphon.config import ConfigError
 from antiphon.errors import ModelNotFound, ProviderNotFound
+from antiphon.principal import Principal
 from antiphon.providers.base import Provider
 
 
@@ -80,9 +81,12 @@ class Router:
         """The models that are listed by name, in order of name."""
         return [ModelEntry(name, provider.name, is_default=name == self.default) for name, provider in sorted(self._named.items())]
 
-    def model(self, name: str) -> ModelEntry:
-        """The entry of a model that can be asked for, listed or not. Raises `ModelNotFound`."""
-        return ModelEntry(name, self._resolve(name).provider.name, is_default=name == self.default)
+    def model(self, name: str, caller: Principal | None = None) -> ModelEntry:
+        """The entry of a model that can be asked for, by that caller if one is told, listed or not. Raises `ModelNotFound`."""
+        route = self._resolve(name)
+        if caller is not None and not caller.may_use(route.model, route.provider.name):
+            raise ModelNotFound(name)
+        return ModelEntry(name, route.provider.name, is_default=name == self.default)
 
     def _resolve(self, model: str) -> Route:
         provider = self._named.get(model)

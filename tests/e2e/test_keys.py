@@ -12,7 +12,17 @@ import pytest
 from google.protobuf import duration_pb2, timestamp_pb2
 
 from antiphon.principal import EVERYDAY
-from antiphon.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_pb2_grpc, history_pb2, history_pb2_grpc, message_pb2
+from antiphon.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    chat_pb2,
+    chat_pb2_grpc,
+    history_pb2,
+    history_pb2_grpc,
+    message_pb2,
+    models_pb2,
+    models_pb2_grpc,
+)
 from tests.e2e.conftest import KEY, Gateway
 
 ADMIN = (("authorization", f"Bearer {KEY}"),)
@@ -121,7 +131,7 @@ async def test_a_revocation_is_in_force_within_seconds(admin_gateway: Gateway) -
 
 
 async def test_a_key_may_use_its_models_alone(admin_gateway: Gateway) -> None:
-    """Others are 403, and not listed."""
+    """Others are 403, and listed nowhere; told of by name, they are as models that are not there."""
     async with (
         grpc.aio.insecure_channel(admin_gateway.grpc) as channel,
         anybody(admin_gateway) as http,
@@ -130,6 +140,17 @@ async def test_a_key_may_use_its_models_alone(admin_gateway: Gateway) -> None:
         headers = {"authorization": f"Bearer {made.secret}"}
         listed = (await http.get("/api/v1/models", headers=headers)).json()["data"]
         assert [model["id"] for model in listed] == ["echo"]
+        there = (await http.get("/api/engine/models", headers=headers)).json()
+        assert {name: found["models"] for name, found in there.items() if found["models"]} == {"echo": ["echo"]}
+        for model, status in (("echo", 200), ("gpt-4o", 404), ("llmock/gpt-4o", 404), ("none", 404)):
+            assert (await http.get(f"/api/v1/models/{model}", headers=headers)).status_code == status
+        stub: Any = models_pb2_grpc.ModelServiceStub(channel)
+        metadata = tuple(headers.items())
+        page = await stub.ListModels(models_pb2.ListModelsRequest(), metadata=metadata)
+        assert [model.name for model in page.models] == ["echo"]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.GetModel(models_pb2.GetModelRequest(name="gpt-4o"), metadata=metadata)
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
         for model, status in (("echo", 200), ("gpt-4o", 403)):
             answer = await http.post("/api/v1/chat/completions", json={"model": model, **ASK}, headers=headers)
             assert answer.status_code == status, answer.text

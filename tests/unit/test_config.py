@@ -147,3 +147,14 @@ def test_limits_that_make_no_sense_are_told(wrong: str, tmp_path: Path) -> None:
     """By the path of the setting."""
     with pytest.raises(ConfigError, match="limits"):
         written(tmp_path, f"limits: {wrong}")
+
+
+def test_a_configuration_prints_no_secret() -> None:
+    """Neither the passwords in its URLs, nor headers and queries that may hold keys."""
+    config = Config(
+        database={"url": "postgresql://user:hidden-1@host/name"},  # type: ignore[arg-type]
+        limits={"redis_url": "redis://:hidden-2@host"},  # type: ignore[arg-type]
+        providers={"p": {"headers": {"x-key": "hidden-3"}, "query": {"key": "hidden-4"}}},  # type: ignore[dict-item]
+        clients={"c": {"url": "http://x", "headers": {"x-key": "hidden-5"}}},  # type: ignore[dict-item]
+    )
+    assert "hidden" not in f"{config} {config!r} {[config]}"

@@ -13,9 +13,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from antiphon import messages as m
 from antiphon.errors import InvalidRequest, Violation
 
-MAX_ENTRIES = 10_000
-"""The most messages, or tools, of a request: each costs time before anybody else is served."""
-
 MAX_DEPTH = 100
 """The most levels of objects and arrays within a field: what is deeper can be read, but not written again."""
 
@@ -42,9 +39,9 @@ def parse(data: bytes, schema: type[B]) -> B:
     except orjson.JSONDecodeError as error:
         raise invalid(Violation((error.pos,), f"JSON decode error: {error.msg}", "json_invalid")) from None
     if isinstance(raw, dict):
-        large = [name for name, value in raw.items() if isinstance(value, list) and len(value) > MAX_ENTRIES]
+        large = [name for name, value in raw.items() if isinstance(value, list) and len(value) > m.MAX_ENTRIES]
         if large:
-            raise invalid(*(Violation((name,), f"must not have more than {MAX_ENTRIES} entries", "too_long") for name in large))
+            raise invalid(*(Violation((name,), f"must not have more than {m.MAX_ENTRIES} entries", "too_long") for name in large))
         if deep := [name for name, value in raw.items() if _is_deep(value)]:
             raise invalid(*(Violation((name,), f"must not be nested deeper than {MAX_DEPTH} levels", "too_deep") for name in deep))
     try:

@@ -86,9 +86,12 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(self._router.providers()))
 
     async def ListEngineModels(self, request: engine_pb2.ListEngineModelsRequest, context: Context) -> Answer:
-        """By provider, or of one."""
+        """By provider, or of one: those that the caller may use."""
         names = [request.provider] if request.provider else self._router.providers()
-        found = {name: {"name": name, "models": self._router.models_at(name)} for name in names}
+        found = {
+            name: {"name": name, "models": [model for model in self._router.models_at(name) if caller().may_use(model, name)]}
+            for name in names
+        }
         data = found[request.provider] if request.provider else found
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(data))
 

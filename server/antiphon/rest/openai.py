@@ -81,15 +81,15 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
     async def ListModels(
         self, request: openai_pb2.ListModelsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
-        """Every model that is listed by name."""
-        data = [self._model(entry) for entry in self._router.models() if caller().may_use(entry.name)]
+        """Every model that is listed by name, and that the caller may use."""
+        data = [self._model(entry) for entry in self._router.models() if caller().may_use(entry.name, entry.provider)]
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps({"object": "list", "data": data}))
 
     async def GetModel(
         self, request: openai_pb2.GetModelRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
-        """One model."""
-        data = self._model(self._router.model(request.model))
+        """One model; one that the caller may not use is not there."""
+        data = self._model(self._router.model(request.model, caller()))
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(data))
 
     def _record(self, body: Body) -> Record | None:

@@ -87,6 +87,10 @@ _RANGES: Mapping[str, tuple[float, float]] = {
 
 def request_from_proto(request: chat_pb2.GenerateRequest, *, stream: bool) -> m.ChatRequest:
     """The domain's request. Raises `InvalidRequest` with every field at fault."""
+    large = [name for name in ("messages", "tools") if len(getattr(request, name)) > m.MAX_ENTRIES]
+    if large:
+        wrong = tuple(Violation((name,), f"must not have more than {m.MAX_ENTRIES} entries", "too_long") for name in large)
+        raise InvalidRequest("The request has too many entries.", wrong)
     try:
         return _request(request, stream=stream)
     except ValueError:  # of `json_format`

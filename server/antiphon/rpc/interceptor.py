@@ -25,7 +25,7 @@ from antiphon import headers as response_headers
 from antiphon.auth.audit import REFUSED, AuditLog, Event
 from antiphon.auth.base import Authenticator, identify
 from antiphon.auth.caller import ANONYMOUS, CALLER, ORIGIN, Origin, require
-from antiphon.errors import AntiphonError, InvalidRequest, Reason, told
+from antiphon.errors import AntiphonError, InvalidRequest, RateLimited, Reason, told
 from antiphon.principal import Scope
 from antiphon.rpc.status import DETAILS_KEY, code_of, status_of
 
@@ -67,15 +67,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         scopes: Mapping[str, Scope],
         renderers: Mapping[str, ErrorRenderer],
         audit: AuditLog | None = None,
+        most: int | None = None,
     ) -> None:
         """By full name of service, or of a method that differs: what a caller needs, and what turns an error into an HTTP answer.
 
-        `scopes` has every service that is wrapped. Refused calls go to `audit`.
+        `scopes` has every service that is wrapped. Refused calls go to `audit`. No more than `most` calls go on at once.
         """
         self._keys = keys
         self._scopes = scopes
         self._renderers = renderers
         self._audit = audit
+        self._places = _Places(most)
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -107,7 +109,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler.unary_unary:
 
             async def unary(request: Any, context: Context) -> Any:
-                async with _Call(self._keys, rules, context, self._audit):
+                async with _Call(self._keys, rules, context, self._audit, self._places):
                     if isinstance(request, InvalidRequest):
                         raise request
                     return await handler.unary_unary(request, context)
@@ -120,7 +122,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def stream(request: Any, context: Context) -> None:
             # grpc.aio does not close the generators of handlers; this does, so that a provider's call ends with its caller's.
             messages = handler.unary_stream(request, context)
-            async with _Call(self._keys, rules, context, self._audit) as call, aclosing(messages):
+            async with _Call(self._keys, rules, context, self._audit, self._places) as call, aclosing(messages):
                 if isinstance(request, InvalidRequest):
                     raise request
                 await call.write_all(messages)
@@ -172,16 +174,35 @@ class _Rules(Struct, frozen=True):
     key_in_body: bool
 
 
+class _Places:
+    """Of the calls that may go on at once in this process: 401 and 403 need none."""
+
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self._taken = 0
+
+    def take(self) -> None:
+        """Raises `RateLimited` if all are taken."""
+        if self._most is not None and self._taken >= self._most:
+            message = f"This server has as many calls as it takes at once, {self._most}. Try again in a moment."
+            raise RateLimited(message, limit="calls_per_worker", scope="worker", quota=self._most, retry_after=1.0)
+        self._taken += 1
+
+    def give_back(self) -> None:
+        self._taken -= 1
+
+
 class _Call:
     """One call, as a context: entered, it has a request id and a good key; left, it is logged, and its error is a status."""
 
-    __slots__ = ("_audit", "_context", "_headers", "_keys", "_principal", "_request_id", "_rules", "_start", "_written")
+    __slots__ = ("_audit", "_context", "_headers", "_keys", "_places", "_principal", "_request_id", "_rules", "_start", "_written")
 
-    def __init__(self, keys: Authenticator, rules: _Rules, context: Context, audit: AuditLog | None) -> None:
+    def __init__(self, keys: Authenticator, rules: _Rules, context: Context, audit: AuditLog | None, places: _Places) -> None:
         self._keys = keys
         self._rules = rules
         self._context = context
         self._audit = audit
+        self._places = places
         self._principal = ANONYMOUS
         self._headers = response_headers.begin()
         self._request_id = ""
@@ -206,6 +227,7 @@ class _Call:
                 ORIGIN.set(Origin(self._principal.id, self._request_id, peer_of(self._context)))
             if self._principal is not ANONYMOUS:
                 require(self._rules.scope)
+            self._places.take()
         except AntiphonError as error:
             await self._fail(error)
             raise  # not reached: `_fail` aborts
@@ -226,6 +248,7 @@ class _Call:
                 await self._context.write(message)
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self._places.give_back()
         match error:
             case None:
                 self._log("OK")

@@ -31,7 +31,7 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
             raise InvalidRequest("The page size is negative.", (Violation(("page_size",), "must not be negative"),))
         size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         after = _decode(request.page_token)
-        entries = [entry for entry in self._router.models() if entry.name > after and caller().may_use(entry.name)]
+        entries = [entry for entry in self._router.models() if entry.name > after and caller().may_use(entry.name, entry.provider)]
         page, more = entries[:size], len(entries) > size
         return models_pb2.ListModelsResponse(
             models=[_model(entry) for entry in page], next_page_token=_encode(page[-1].name) if more else ""
@@ -40,8 +40,8 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
     async def GetModel(
         self, request: models_pb2.GetModelRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> models_pb2.GetModelResponse:
-        """One model."""
-        return models_pb2.GetModelResponse(model=_model(self._router.model(request.name)))
+        """One model; one that the caller may not use is not there."""
+        return models_pb2.GetModelResponse(model=_model(self._router.model(request.name, caller())))
 
 
 def _model(entry: ModelEntry) -> models_pb2.Model:

@@ -20,6 +20,19 @@ MAX_CONCURRENT_STREAMS = 1000
 MAX_METADATA_BYTES = 64 * 1024
 """The largest metadata of a call."""
 
+IDLE = 900_000
+"""Milliseconds without a call after which a connection is closed: as long as at the edge."""
+
+AGE = 3_600_000
+"""Milliseconds, give or take a tenth, after which a connection takes no new calls, so that callers find new replicas; those that go
+on have as long again."""
+
+HANDSHAKE = 10_000
+"""Milliseconds within which a connection has to say that it speaks HTTP/2, or finish its TLS."""
+
+PING_INTERVAL = 10_000
+"""The shortest time between two pings of a client while nothing else goes on; the third that comes sooner ends the connection."""
+
 LAST_WORDS = 1.0
 """Seconds that calls which are cut short by a stop have to tell their callers."""
 
@@ -46,8 +59,13 @@ class Server:
                 ("grpc.max_metadata_size", MAX_METADATA_BYTES),
                 ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
                 ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
+                ("grpc.max_connection_idle_ms", IDLE),
+                ("grpc.max_connection_age_ms", AGE),
+                ("grpc.max_connection_age_grace_ms", AGE),
+                ("grpc.server_handshake_timeout_ms", HANDSHAKE),
                 # Clients may ping to keep a silent stream alive through what lies between.
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL),
+                ("grpc.http2.max_ping_strikes", 2),
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
         )

@@ -382,6 +382,7 @@ async def said_by(method: Any, request: Any) -> Any:
 
 async def test_the_lists() -> None:
     """Providers, their models by name, and what a chat's parameters may hold: the defaults are those that are used."""
+    as_caller(USER)
     dialect = servicer(ScriptedProvider())
     assert await said_by(dialect.ListEngineProviders, engine_pb2.ListEngineProvidersRequest()) == ["scripted"]
     models = {"name": "scripted", "models": ["one"]}
@@ -390,6 +391,9 @@ async def test_the_lists() -> None:
     parameters = await said_by(dialect.ListEngineParameters, engine_pb2.ListEngineParametersRequest(provider="scripted"))
     assert {parameter["id"]: parameter["default"] for parameter in parameters} == DEFAULTS
     assert all(set(parameter) == {"id", "name", "type", "default", "min", "max", "step"} for parameter in parameters)
+    as_caller(Principal("narrow", owner="narrow", models=("two", "other/*")))
+    nothing = {"scripted": {**models, "models": []}}
+    assert await said_by(dialect.ListEngineModels, engine_pb2.ListEngineModelsRequest()) == nothing
     health = await said_by(dialect.GetHealth, engine_pb2.GetHealthRequest())
     assert health["status"] == "healthy"
 
