@@ -146,7 +146,7 @@ def edge(folder: Annotated[Path, typer.Argument(help="Where Envoy will run.")], 
     """Write Envoy's files for this configuration, to run it apart from the server. Starts nothing."""
     from antiphon.edge import command, prepare
 
-    with _told():
+    with _told(config):
         loaded = load(config)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         prepare(folder, loaded.rest, (), loaded.auth.tokens)
