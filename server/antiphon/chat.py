@@ -32,9 +32,11 @@ from antiphon.measure import Stopwatch, closing
 from antiphon.messages import (
     Batch,
     ChatRequest,
+    ExtraDelta,
     Finished,
     FinishReason,
     Message,
+    Other,
     Part,
     Refusal,
     RefusalDelta,
@@ -223,9 +225,17 @@ async def _replay(turn: Turn) -> AsyncGenerator[Batch, None]:
                 batch.append(RefusalDelta(0, part.text))
             case ToolCall():
                 batch.append(ToolCallDelta(0, calls, part.id, part.name, part.arguments, part.signature))
+                if part.extra:
+                    batch.append(ExtraDelta(0, {"tool_calls": [{**part.extra, "index": calls}]}))
                 calls += 1
+            case Other():
+                batch.append(ExtraDelta(0, {"content": [part.fields]}))
             case _:
                 pass  # a model says nothing else
+    if extra := dict(reply.message.extra):
+        if "tool_calls" in extra:  # of kinds that are not known here
+            extra["tool_calls"] = [{**call, "index": index} for index, call in enumerate(extra["tool_calls"])]
+        batch.append(ExtraDelta(0, extra))
     if reply.state is not MessageState.COMPLETE:
         yield batch
         raise TurnNotComplete(reply.id)

@@ -21,7 +21,7 @@ from antiphon.messages import (
     Usage,
 )
 
-_DELTAS = frozenset({TextDelta, ThinkingDelta, ToolCallDelta, RefusalDelta, AudioDelta})
+_DELTAS = frozenset({ThinkingDelta, ToolCallDelta, RefusalDelta, AudioDelta})
 
 _CHARACTERS_A_TOKEN = 4
 """The rule of thumb that providers give for English text."""
@@ -51,10 +51,11 @@ class Stopwatch:
         self._end = time.monotonic()
         chunks = 0
         for event in batch:
-            if type(event) in _DELTAS:
+            if type(event) is TextDelta:
+                self._characters += len(event.text)
+                chunks += 1 if event.text or event.logprobs else 0  # "" alone is nothing said
+            elif type(event) in _DELTAS:
                 chunks += 1
-                if type(event) is TextDelta:
-                    self._characters += len(event.text)
         if chunks:
             self._chunks += chunks
             self._last = self._end

@@ -3,7 +3,8 @@
 Every dialect and every provider converts to and from these values, and to nothing else (hub and spoke). They are frozen and
 know no wire format. No I/O here, and no import of grpc, an HTTP client or a provider.
 
-`extra` holds what only one provider's API knows: JSON values that pass through unread.
+`extra` holds what only one provider's API knows: JSON values that pass through unread. A field that stood within an object which
+the value itself tells of, such as the `function` of a tool, stands in `extra` within an object of that name.
 """
 
 from __future__ import annotations
@@ -23,6 +24,18 @@ MAX_ENTRIES: Final = 10_000
 NOTHING: JsonObject = {}
 
 
+def with_extra(known: Mapping[str, Any], extra: JsonObject) -> dict[str, Any]:
+    """An object with what `extra` has more. What both have is as it is known; objects that both have are joined the same way."""
+    joined = dict(known)
+    for name, value in extra.items():
+        ours = joined.get(name)
+        if name not in joined:
+            joined[name] = value
+        elif isinstance(ours, Mapping) and isinstance(value, Mapping):
+            joined[name] = with_extra(ours, value)
+    return joined
+
+
 class Role(StrEnum):
     """Who a message is from. The values are the OpenAI API's words."""
 
@@ -39,6 +52,8 @@ class FinishReason(StrEnum):
     STOP = "stop"
     LENGTH = "length"
     TOOL_CALLS = "tool_calls"
+    FUNCTION_CALL = "function_call"
+    """As TOOL_CALLS, of the one function that a model of 2023 asks for."""
     CONTENT_FILTER = "content_filter"
     OTHER = "other"
     """A reason that only the provider knows; `Finished.provider_reason` has it."""
@@ -157,7 +172,8 @@ class Sampling(Struct, frozen=True):
     top_k: int | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
-    stop: tuple[str, ...] | None = None
+    stop: tuple[str, ...] | str | None = None
+    """One text, or any of several."""
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     seed: int | None = None
@@ -193,7 +209,10 @@ class ToolChoiceMode(StrEnum):
 
 
 class ToolChoice(Struct, frozen=True):
-    """Whether the model asks for a tool; `name` with TOOL. `native` replaces both: a choice that only the provider knows."""
+    """Whether the model asks for a tool; `name` with TOOL.
+
+    `native` replaces both: a choice, or one with fields, that only the provider knows.
+    """
 
     mode: ToolChoiceMode
     name: str | None = None
@@ -211,6 +230,7 @@ class JsonSchemaFormat(Struct, frozen=True):
     schema: JsonObject
     description: str | None = None
     strict: bool | None = None
+    extra: JsonObject = NOTHING
 
 
 class NativeFormat(Struct, frozen=True):
@@ -277,7 +297,10 @@ class Started(Struct, frozen=True):
 
 
 class TextDelta(Struct, frozen=True):
-    """More text. `logprobs` are JSON objects as the OpenAI API documents them."""
+    """More text; an empty one where the provider said just that, and not nothing.
+
+    `logprobs` are JSON objects as the OpenAI API documents them.
+    """
 
     choice: int
     text: str
@@ -322,9 +345,19 @@ class AudioDelta(Struct, frozen=True):
 
 
 class ExtraDelta(Struct, frozen=True):
-    """Fields that only this provider has, such as annotations."""
+    """Fields that only this provider has: of the message, such as annotations, and of the choice, such as what a filter found.
+
+    How the deltas of a field add up is told in `antiphon.reply`.
+    """
 
     choice: int
+    fields: JsonObject
+    choice_fields: JsonObject = NOTHING
+
+
+class ReplyExtra(Struct, frozen=True):
+    """Fields of the reply as a whole, as those of `Started.extra`, told later: each takes the place of an older one."""
+
     fields: JsonObject
 
 
@@ -360,7 +393,7 @@ class Metrics(Struct, frozen=True):
 
 
 class Finished(Struct, frozen=True):
-    """A choice is whole. Once for each choice, after everything else."""
+    """A choice is whole. Once for each choice, after everything else. `provider_reason` is empty where none was given."""
 
     choice: int
     reason: FinishReason
@@ -368,7 +401,17 @@ class Finished(Struct, frozen=True):
 
 
 Event: TypeAlias = (
-    Started | TextDelta | ThinkingDelta | ToolCallDelta | RefusalDelta | AudioDelta | ExtraDelta | Usage | Metrics | Finished
+    Started
+    | TextDelta
+    | ThinkingDelta
+    | ToolCallDelta
+    | RefusalDelta
+    | AudioDelta
+    | ExtraDelta
+    | ReplyExtra
+    | Usage
+    | Metrics
+    | Finished
 )
 
 Batch: TypeAlias = list[Event]

@@ -1,14 +1,22 @@
 """A whole reply, put together from the events of a stream. No I/O.
 
 Reading a reply and reading a stream are the same thing here: a dialect that answers at once collects the events first.
+
+Fields that only a provider knows add up like this. Of a message, as hosts stream them in deltas: texts are joined, but for those
+that name a thing (`id`, `type`, ...); objects add up field by field; in lists, objects of the same `index` and type are one, and
+all else is appended; what else there is, is replaced. Null ends nothing that grew. Of a choice the same, except that texts are
+replaced, as hosts tell there what they found. Of the reply as a whole, everything is replaced.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any, assert_never
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final, assert_never
+
+from msgspec.structs import replace
 
 from antiphon.messages import (
+    NOTHING,
     AudioDelta,
     Batch,
     Event,
@@ -18,9 +26,11 @@ from antiphon.messages import (
     JsonObject,
     Message,
     Metrics,
+    Other,
     Part,
     Refusal,
     RefusalDelta,
+    ReplyExtra,
     Role,
     Started,
     Text,
@@ -30,7 +40,11 @@ from antiphon.messages import (
     ToolCall,
     ToolCallDelta,
     Usage,
+    with_extra,
 )
+
+_NAMING: Final = frozenset({"id", "type", "name", "role", "index", "format"})
+"""Fields that name a thing: every delta may repeat them."""
 
 
 class ReplyToolCall:
@@ -51,9 +65,11 @@ class ReplyToolCall:
         self.arguments.append(event.arguments)
         self.signature = event.signature or self.signature
 
-    def value(self) -> ToolCall:
-        """The call as it is now."""
-        return ToolCall(self.id, self.name, "".join(self.arguments), self.signature)
+    def value(self, extra: JsonObject = NOTHING) -> ToolCall:
+        """The call as it is now; `extra` may repeat its id."""
+        if "id" in extra:
+            extra = {name: value for name, value in extra.items() if name != "id"}
+        return ToolCall(self.id, self.name, "".join(self.arguments), self.signature, extra)
 
 
 class ReplyAudio:
@@ -82,21 +98,65 @@ class ReplyChoice:
         self.audio: ReplyAudio | None = None
         self.logprobs: list[JsonObject] = []
         self.extra: dict[str, Any] = {}
+        """Fields of the message. Those of tool calls are in `calls`."""
+        self.choice_extra: dict[str, Any] = {}
+        """Fields of the choice."""
+        self.call_extra: list[dict[str, Any]] = []
+        """Fields of tool calls, and calls of kinds that are not known here, each with its `index`."""
         self.reason = FinishReason.OTHER
         self.provider_reason = ""
 
+    def add_extra(self, event: ExtraDelta) -> None:
+        """Takes fields that only the provider knows."""
+        fields = event.fields
+        if "tool_calls" in fields:
+            self.call_extra = _joined(self.call_extra, fields["tool_calls"], joins=True)
+            fields = {name: value for name, value in fields.items() if name != "tool_calls"}
+        _merge(self.extra, fields, joins=True)
+        _merge(self.choice_extra, event.choice_fields, joins=False)
+
+    @property
+    def said(self) -> bool:
+        """Whether the model has said anything yet: what is told of a choice is not."""
+        spoken = self.text or self.thinking or self.refusal or self.tool_calls or self.call_extra or self.audio
+        return bool(spoken) or any(value is not None for value in self.extra.values())
+
+    def calls(self) -> list[ToolCall | JsonObject]:
+        """The tool calls, in order of index: those of functions, and others as their JSON objects."""
+        extra = {fields.get("index", place): fields for place, fields in enumerate(self.call_extra)}
+        made: list[ToolCall | JsonObject] = []
+        for index in sorted(self.tool_calls.keys() | extra):
+            fields = {name: value for name, value in extra.get(index, {}).items() if name != "index"}
+            call = self.tool_calls.get(index)
+            made.append(fields if call is None else call.value(fields))
+        return made
+
     def message(self) -> Message:
-        """What was said so far, as a message of the conversation. Sound is not kept: its transcript is, as text."""
+        """What was said so far, as a message of the conversation. Sound is not kept: its transcript is, as text.
+
+        Where a tool call is of no function, all of them are `extra`, in the form of the OpenAI API: so does a caller's own message
+        that comes in that form have them.
+        """
         parts: list[Part] = []
         if self.thinking or self.signature or self.redacted:
             parts.append(Thinking("".join(self.thinking), self.signature, self.redacted))
         spoken = "".join(self.text) or ("".join(self.audio.transcript) if self.audio else "")
-        if spoken:
+        calls = self.calls()
+        extra = {name: value for name, value in self.extra.items() if value is not None}
+        if spoken or (self.text and (calls or extra)):
             parts.append(Text(spoken))
+        if self.audio is not None:
+            extra.pop("audio", None)
+        if isinstance(extra.get("content"), list):
+            parts.extend(map(Other, extra.pop("content")))
         if self.refusal:
             parts.append(Refusal("".join(self.refusal)))
-        parts.extend(self.tool_calls[index].value() for index in sorted(self.tool_calls))
-        return Message(Role.ASSISTANT, tuple(parts), extra=self.extra)
+        functions = [call for call in calls if isinstance(call, ToolCall)]
+        if len(functions) == len(calls):
+            parts.extend(functions)
+        else:
+            extra["tool_calls"] = list(map(call_json, calls))
+        return Message(Role.ASSISTANT, tuple(parts), extra=extra)
 
 
 class Reply:
@@ -112,6 +172,11 @@ class Reply:
     def choices(self) -> list[ReplyChoice]:
         """The choices, in order of index."""
         return [self._choices[index] for index in sorted(self._choices)]
+
+    @property
+    def said(self) -> bool:
+        """Whether the model has said anything yet."""
+        return any(choice.said for choice in self._choices.values())
 
     def add(self, event: Event) -> None:
         """Takes one more event."""
@@ -137,7 +202,10 @@ class Reply:
                 audio.transcript.append(event.transcript)
                 audio.expires = event.expires or audio.expires
             case ExtraDelta():
-                _merge(self._choice(event.choice).extra, event.fields)
+                self._choice(event.choice).add_extra(event)
+            case ReplyExtra():
+                if self.started is not None:
+                    self.started = replace(self.started, extra={**self.started.extra, **event.fields})
             case Finished():
                 choice = self._choice(event.choice)
                 choice.reason = event.reason
@@ -167,12 +235,58 @@ async def collect(batches: AsyncIterator[Batch]) -> Reply:
     return reply
 
 
-def _merge(known: dict[str, Any], fields: JsonObject) -> None:
-    """Lists grow, text grows, all else is replaced: so do the providers that stream such fields mean them."""
+def call_json(call: ToolCall | JsonObject) -> JsonObject:
+    """A tool call in the form of the OpenAI API."""
+    if not isinstance(call, ToolCall):
+        return call
+    function = {"name": call.name, "arguments": call.arguments}
+    return with_extra({"id": call.id, "type": call.extra.get("type", "function"), "function": function}, call.extra)
+
+
+def _merge(known: dict[str, Any], fields: JsonObject, *, joins: bool) -> None:
     for name, value in fields.items():
-        old = known.get(name)
-        match old, value:
-            case (list(), list()) | (str(), str()):
-                known[name] = old + value
-            case _:
-                known[name] = value
+        known[name] = _merged(name, known[name], value, joins=joins) if name in known else value
+
+
+def _merged(name: str, old: Any, new: Any, *, joins: bool) -> Any:
+    """What a field is after a delta. `joins`: texts are joined."""
+    match old, new:
+        case str(), str() if joins and name not in _NAMING:
+            return old + new
+        case str(), str() | None if name in _NAMING:
+            return new or old
+        case Mapping(), Mapping():
+            whole = dict(old)
+            _merge(whole, new, joins=joins)
+            return whole
+        case list(), list():
+            return _joined(old, new, joins=joins)
+        case ((str() | Mapping() | list()), None):
+            return old
+        case _:
+            return new
+
+
+def _joined(old: list[Any], new: list[Any], *, joins: bool) -> list[Any]:
+    whole = list(old)
+    for item in new:
+        place = _place(whole, item)
+        if place is None:
+            whole.append(item)
+        else:
+            whole[place] = _merged("", whole[place], item, joins=joins)
+    return whole
+
+
+def _place(items: list[Any], item: Any) -> int | None:
+    """Where the object is that this is more of; None: it is another one."""
+    index = item.get("index") if isinstance(item, Mapping) else None
+    if index is None:
+        return None
+    for place in range(len(items) - 1, -1, -1):
+        known = items[place]
+        if isinstance(known, Mapping) and known.get("index") == index:
+            kinds = known.get("type"), item.get("type")
+            if None in kinds or kinds[0] == kinds[1]:
+                return place
+    return None

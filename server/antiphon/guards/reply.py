@@ -28,6 +28,7 @@ from antiphon.messages import (
     FinishReason,
     Metrics,
     RefusalDelta,
+    ReplyExtra,
     Started,
     TextDelta,
     ThinkingDelta,
@@ -84,6 +85,8 @@ class _Reply:
             match event:
                 case Started() | Usage() | Metrics():
                     told.append(event)
+                case ReplyExtra():
+                    pass
                 case Finished():
                     ended[event.choice] = event
                 case _:

@@ -33,6 +33,7 @@ from antiphon.messages import (
     Thinking,
     Tool,
     ToolCall,
+    ToolChoice,
     ToolResult,
     Video,
 )
@@ -45,6 +46,7 @@ async def passed_request(guards: Sequence[Guard], request: ChatRequest, trusted:
         request,
         messages=(*request.messages[:trusted], *messages),
         tools=tuple([await _tool(guards, tool) for tool in request.tools]),
+        tool_choice=await _choice(guards, request.tool_choice),
         response_format=await _format(guards, request.response_format),
         end_user=await _optional(guards, request.end_user),
         extra=await passed_value(guards, request.extra),
@@ -102,11 +104,18 @@ async def _tool(guards: Sequence[Guard], tool: Tool | NativeTool) -> Tool | Nati
             assert_never(tool)
 
 
+async def _choice(guards: Sequence[Guard], choice: ToolChoice | None) -> ToolChoice | None:
+    if choice is None or choice.native is None:
+        return choice
+    return replace(choice, native=await passed_value(guards, choice.native))
+
+
 async def _format(guards: Sequence[Guard], form: ResponseFormat | None) -> ResponseFormat | None:
     match form:
         case JsonSchemaFormat():
             schema = await passed_value(guards, form.schema)
-            return replace(form, schema=schema, description=await _optional(guards, form.description))
+            extra = await passed_value(guards, form.extra)
+            return replace(form, schema=schema, description=await _optional(guards, form.description), extra=extra)
         case NativeFormat():
             return replace(form, fields=await passed_value(guards, form.fields))
         case _:

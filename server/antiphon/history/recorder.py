@@ -214,7 +214,7 @@ class Recording:
         and will make another one if it tries again.
         """
         if not self._settled:
-            said = bool(self._reply.choices)
+            said = self._reply.said
             drop = self.turn.made and self.seen == 0
             task = self._settle(MessageState.INCOMPLETE if said else MessageState.FAILED, told(error).reason, drop=drop)
             await asyncio.wait({task}, timeout=PATIENCE)

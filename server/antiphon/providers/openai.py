@@ -22,6 +22,7 @@ from antiphon.providers.transport import Reply, Transport
 
 _PATH: Final = "/chat/completions"
 _MODEL: Final = "{model}"
+_BOM: Final = b"\xef\xbb\xbf"
 
 _DONE_GRACE: Final = 2.0
 """Seconds that a reply all of whose choices are finished is given for its usage and `[DONE]`, where the host sends none."""
@@ -61,7 +62,7 @@ class OpenAIProvider:
             if not 200 <= reply.status < 300:
                 raise await self._refusal(reply, secrets, own_key=request.api_key is not None)
             # Hosts get the content type wrong; what the body begins with tells what it is.
-            begin = await reply.peek()
+            begin = (await reply.peek()).removeprefix(_BOM).lstrip()
             if begin.startswith(b"<"):
                 log_refusal(self.name, reply.status, begin, secrets)
                 raise ProviderProtocolError(f"The provider {self.name} answered with a web page.", provider=self.name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
 import orjson
 
 from antiphon.errors import InvalidRequest, Unsupported
@@ -36,6 +37,7 @@ from antiphon.messages import (
     ToolChoiceMode,
     ToolResult,
     Video,
+    with_extra,
 )
 
 _SAMPLING: Final = (
@@ -85,20 +87,27 @@ def encode(request: ChatRequest, provider: str, *, stream_usage: bool) -> bytes:
         body["parallel_tool_calls"] = request.parallel_tool_calls
     if request.response_format is not None:
         body["response_format"] = _response_format(request.response_format)
-    if request.reasoning is not None:
-        if request.reasoning.max_tokens is not None:
-            raise Unsupported(f"The provider {provider} takes an effort of reasoning, not a number of tokens.", provider=provider)
-        if request.reasoning.effort is not None:
-            body["reasoning_effort"] = request.reasoning.effort
+    if request.reasoning is not None and request.reasoning.max_tokens is not None:
+        raise Unsupported(f"The provider {provider} takes an effort of reasoning, not a number of tokens.", provider=provider)
+    if request.reasoning is not None and request.reasoning.effort is not None:
+        body["reasoning_effort"] = request.reasoning.effort
     if request.modalities:
         body["modalities"] = request.modalities
     if request.audio_output is not None:
         body["audio"] = {"voice": request.audio_output.voice, "format": request.audio_output.format}
     if request.end_user is not None:
         body["user"] = request.end_user
+    return _dumps(with_extra(body, request.extra))
+
+
+def _dumps(body: dict[str, Any]) -> bytes:
     try:
-        return orjson.dumps(_with_extra(body, request.extra), default=_plain)
-    except (orjson.JSONEncodeError, RecursionError):
+        return orjson.dumps(body, default=_plain)
+    except orjson.JSONEncodeError:
+        pass  # perhaps of an integer of more than 64 bits, which the slower one can write
+    try:
+        return msgspec.json.encode(body, enc_hook=_plain)
+    except (TypeError, ValueError, RecursionError):
         raise InvalidRequest("The request cannot be sent as JSON: it is nested too deep, or holds what is no text.") from None
 
 
@@ -123,14 +132,15 @@ def _add_message(encoded: list[JsonObject], message: Message, provider: str) -> 
         match part:
             case ToolCall():
                 function = {"name": part.name, "arguments": part.arguments}
-                calls.append(_with_extra({"id": part.id, "type": "function", "function": function}, part.extra))
+                kind = part.extra.get("type", "function")
+                calls.append(with_extra({"id": part.id, "type": kind, "function": function}, part.extra))
             case ToolResult():
                 results = True
-                text = _content(part.parts, provider)
+                text = _content(part.parts, provider, listed=message.listed)
                 result = {"role": "tool", "tool_call_id": part.tool_call_id, "content": "" if text is None else text}
                 if message.name is not None:
                     result["name"] = message.name
-                encoded.append(_with_extra(result, message.extra))
+                encoded.append(with_extra(result, message.extra))
             case Thinking():
                 pass  # the API takes no thoughts back
             case _:
@@ -141,18 +151,18 @@ def _add_message(encoded: list[JsonObject], message: Message, provider: str) -> 
         body["content"] = None
         body["refusal"] = content[0].text
     else:
-        body["content"] = _content(tuple(content), provider)
+        body["content"] = _content(tuple(content), provider, listed=message.listed and not results)
     if calls:
         body["tool_calls"] = calls
-    encoded.append(_with_extra(body, message.extra))
+    encoded.append(with_extra(body, message.extra))
 
 
-def _content(parts: tuple[Part, ...], provider: str) -> str | list[JsonObject] | None:
-    """One text is a string: some hosts know no other form."""
+def _content(parts: tuple[Part, ...], provider: str, *, listed: bool) -> str | list[JsonObject] | None:
+    """One text is a string, as some hosts know no other form; but a list where the caller wrote one (`listed`)."""
     if not parts:
-        return None
+        return [] if listed else None
     first = parts[0]
-    if len(parts) == 1 and isinstance(first, Text) and not first.extra:
+    if not listed and len(parts) == 1 and isinstance(first, Text) and not first.extra:
         return first.text
     return [_part(part, provider) for part in parts]
 
@@ -160,19 +170,19 @@ def _content(parts: tuple[Part, ...], provider: str) -> str | list[JsonObject] |
 def _part(part: Part, provider: str) -> JsonObject:
     match part:
         case Text():
-            return _with_extra({"type": "text", "text": part.text}, part.extra)
+            return with_extra({"type": "text", "text": part.text}, part.extra)
         case Image():
             if part.media.url is None:
                 raise Unsupported(f"The provider {provider} takes a picture as a URL only.", provider=provider)
             image = {"url": part.media.url} if part.detail is None else {"url": part.media.url, "detail": part.detail}
-            return _with_extra({"type": "image_url", "image_url": image}, part.extra)
+            return with_extra({"type": "image_url", "image_url": image}, part.extra)
         case Audio():
-            return _with_extra({"type": "input_audio", "input_audio": _audio(part, provider)}, part.extra)
+            return with_extra({"type": "input_audio", "input_audio": _audio(part, provider)}, part.extra)
         case File():
             file = {"file_id": part.media.file_id} if part.media.file_id is not None else {"file_data": part.media.url}
             if part.filename is not None:
                 file["filename"] = part.filename
-            return _with_extra({"type": "file", "file": file}, part.extra)
+            return with_extra({"type": "file", "file": file}, part.extra)
         case Refusal():
             return {"type": "refusal", "refusal": part.text}
         case Other():
@@ -203,7 +213,7 @@ def _tool(tool: Tool | NativeTool) -> JsonObject:
         function["parameters"] = tool.parameters
     if tool.strict is not None:
         function["strict"] = tool.strict
-    return _with_extra({"type": "function", "function": function}, tool.extra)
+    return with_extra({"type": "function", "function": function}, tool.extra)
 
 
 def _tool_choice(choice: ToolChoice) -> JsonObject | str:
@@ -224,24 +234,13 @@ def _response_format(response_format: ResponseFormat) -> JsonObject:
                 schema["description"] = response_format.description
             if response_format.strict is not None:
                 schema["strict"] = response_format.strict
-            return {"type": "json_schema", "json_schema": schema}
+            return with_extra({"type": "json_schema", "json_schema": schema}, response_format.extra)
         case NativeFormat():
             return response_format.fields
 
 
-def _with_extra(body: dict[str, Any], extra: JsonObject) -> dict[str, Any]:
-    """`body` with what `extra` has more; objects that both have are merged the same way."""
-    for name, value in extra.items():
-        ours = body.get(name)
-        if name not in body:
-            body[name] = value
-        elif isinstance(ours, dict) and isinstance(value, Mapping):
-            body[name] = _with_extra(dict(ours), value)
-    return body
-
-
 def _plain(value: object) -> object:
-    """For orjson, which knows `dict` only."""
+    """For encoders, which know `dict` only."""
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} is not JSON")

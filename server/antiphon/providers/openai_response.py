@@ -1,5 +1,7 @@
 """An answer of the OpenAI chat-completions API as events: server-sent chunks, or one JSON object. No I/O.
 
+Longer than other files: nearly every rule needs the state of the others.
+
 https://platform.openai.com/docs/api-reference/chat/streaming, and what the hosts that follow it make of it. The rules:
 
 - A reply is whole when every choice has its `finish_reason`, and there are at least as many choices as were asked for. `[DONE]`, or
@@ -9,47 +11,61 @@ https://platform.openai.com/docs/api-reference/chat/streaming, and what the host
   more is said, the reply is `settled`; a moment later the caller may take it for whole.
 - The usage that counts is the last one, wherever it stands.
 - What came before a failure in the same read is still given; the failure is raised after it.
-- A field that is not known here is handed on, so that nothing is lost: of a delta as `ExtraDelta`, of the first chunk as
-  `Started.extra`.
+- One JSON object is a reply, whether its choices have a `finish_reason` or not: it cannot have been cut.
+- A field that is not known here is handed on, so that nothing is lost: of a delta or a choice as `ExtraDelta`, of the first chunk
+  as `Started.extra`, of a later one as `ReplyExtra`. So is null, where it is the first that is told of a field.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
-from itertools import chain
+from operator import itemgetter
 from typing import Any, Final
 from uuid import uuid4
-
-import orjson
-from msgspec import Struct
 
 from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.errors import ProviderError, ProviderProtocolError, ProviderUnavailable
 from antiphon.messages import (
+    NOTHING,
     AudioDelta,
     Batch,
     ChatRequest,
+    Event,
     ExtraDelta,
     Finished,
     FinishReason,
     JsonObject,
     RefusalDelta,
+    ReplyExtra,
     Started,
     TextDelta,
     ThinkingDelta,
-    ToolCallDelta,
 )
 from antiphon.providers.failure import of_payload
-from antiphon.providers.openai_values import MAX_INDEX, Sound, as_object, is_shallow, read_logprobs, read_usage, seconds, text
+from antiphon.providers.openai_calls import ToolCalls
+from antiphon.providers.openai_json import JsonReader
+from antiphon.providers.openai_values import MAX_INDEX, Sound, as_object, is_shallow, news, read_logprobs, read_usage, seconds, text
 from antiphon.providers.sse import EventTooLarge, SseReader
 
 _TOP: Final = frozenset({"id", "object", "created", "model", "choices", "usage", "error", "obfuscation"})
 """Fields of a chunk that have a place in the events; `obfuscation` is padding against eavesdroppers, made anew on every hop."""
 
+_CHOICE: Final = frozenset({"index", "delta", "message", "text", "logprobs", "finish_reason", "usage"})
+"""Fields of a choice that have a place in the events."""
+
 _PLAIN: Final = frozenset({"role", "content"})
 
 _DELTA: Final = frozenset({"role", "content", "reasoning_content", "reasoning", "refusal", "audio", "tool_calls"})
+
+_AUDIO: Final = frozenset({"id", "data", "transcript", "expires_at"})
+
+_NULLS: Final = frozenset({"role", "content", "refusal", "tool_calls"})
+"""Fields of a delta whose null is the same as nothing."""
+
+_INSTEAD: Final = ("tool_calls", "function_call", "refusal", "audio")
+"""Fields of a delta in place of which the content is null: while it streams, some hosts write "" there."""
 
 _REASONS: Final = {
     "stop": FinishReason.STOP,
@@ -57,7 +73,7 @@ _REASONS: Final = {
     "length": FinishReason.LENGTH,
     "model_length": FinishReason.LENGTH,
     "tool_calls": FinishReason.TOOL_CALLS,
-    "function_call": FinishReason.TOOL_CALLS,
+    "function_call": FinishReason.FUNCTION_CALL,
     "content_filter": FinishReason.CONTENT_FILTER,
 }
 """`eos` is Together's word, `model_length` Mistral's."""
@@ -67,16 +83,6 @@ _SAYING: Final = ("content", "reasoning_content", "reasoning", "tool_calls", "re
 
 _FAILED: Final = frozenset({"error", "insufficient_system_resource"})
 """Reasons that tell of a failure: OpenRouter's and Mistral's, and DeepSeek's."""
-
-
-class _Call(Struct):
-    """A tool call that has begun: what the host calls it."""
-
-    key: object
-    id: str
-    named: bool = False
-    handed_on: bool = False
-    """It is of a kind that is not known here."""
 
 
 class ReplyReader:
@@ -96,12 +102,18 @@ class ReplyReader:
         self._request = request
         self._provider = provider
         self._sse = SseReader(MAX_MESSAGE_BYTES)
+        self._json = JsonReader()
         self._batch: Batch = []
         self._started = False
         self._head: dict[str, Any] = {}
         self._reasons: dict[int, str | None] = {}
+        self._spoke: set[int] = set()  # choices that said something, in place of which there is no ""
+        self._empty: set[int] = set()  # choices that said "", which is not nothing
+        self._told: set[tuple[int, str]] = set()  # fields of messages that were told of, so that a null tells nothing
+        self._found: dict[tuple[int, str], Any] = {}  # what was told last of a choice
+        self._is_whole = False
         self._usage: JsonObject | None = None
-        self._calls: dict[int, list[_Call]] = {}
+        self._calls: dict[int, ToolCalls] = {}
         self._sounds: dict[int, Sound] = {}
         self._said = False
         self._early = False  # the host tells the end before it has said all
@@ -110,14 +122,14 @@ class ReplyReader:
     def feed(self, data: bytes) -> Batch:
         """The events of the server-sent chunks that these bytes complete; may be empty. Raises the tree under `ProviderError`."""
         self._guard(self._feed, data)
-        if self.failure is not None and (not self._batch or isinstance(self._batch[-1], Started)):
+        if self.failure is not None and not any(map(_says, self._batch)):
             # Nothing was said yet: the failure is the answer.
             raise self.failure
         batch, self._batch = self._batch, []
         if batch:
-            if self.settled and len(batch) > self._at_finish:
+            if self.settled and any(map(_says, batch[self._at_finish :])):
                 self.settled, self._early = False, True
-            self._said = self._said or not isinstance(batch[-1], Started)
+            self._said = self._said or any(map(_says, batch))
         self._at_finish = 0
         return batch
 
@@ -130,7 +142,7 @@ class ReplyReader:
         reasons = self._reasons
         # A host that knows no `n` answers with one choice, and says that it is done; without that word, others may have been cut.
         asked = 1 if self.done and reasons.keys() == {0} else self._request.sampling.choices or 1
-        if not reasons or len(reasons) < asked or None in reasons.values():
+        if not reasons or len(reasons) < asked or (None in reasons.values() and not self._is_whole):
             raise self._protocol_error("ended before the reply was whole")
         self._guard(self._complete, b"")
         if self.failure is not None:
@@ -139,14 +151,14 @@ class ReplyReader:
         if self._usage is not None:
             batch.append(read_usage(self._usage))
         batch.extend(
-            Finished(choice, _REASONS.get(reason, FinishReason.OTHER), reason)
-            for choice, reason in sorted(reasons.items())
-            if reason is not None
+            Finished(choice, _REASONS.get(reason or "", FinishReason.OTHER), reason or "")
+            for choice, reason in sorted(reasons.items(), key=itemgetter(0))
         )
         return batch
 
     def whole(self, body: bytes) -> Batch:
         """All events of an answer that is one JSON object. Raises the tree under `ProviderError`."""
+        self._is_whole = True
         self._guard(self._whole, body)
         self.done = True
         return self.end()
@@ -162,7 +174,7 @@ class ReplyReader:
             self.failure = error
         except EventTooLarge:
             self.failure = self._protocol_error("sent an event that is too large")
-        except orjson.JSONDecodeError:
+        except (json.JSONDecodeError, UnicodeDecodeError):
             self.failure = self._protocol_error("sent what is not JSON")
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
             self.failure = self._protocol_error("sent JSON of an unknown shape")
@@ -179,24 +191,34 @@ class ReplyReader:
             self._event(*event)
 
     def _complete(self, _: bytes) -> None:
-        """Raises if something that began is not whole although the reply is."""
+        """What was left open is closed. Raises if something that began is not whole although the reply is."""
+        rest = self._json.end()
+        if rest is not None:
+            self._take(rest, b"", "delta", "message")
+        self._batch.extend(TextDelta(index, "") for index in sorted(self._empty - self._spoke))
         for sound in self._sounds.values():
             sound.end()
-        for call in chain.from_iterable(self._calls.values()):
-            if not call.named and not call.handed_on:
-                raise ValueError("a tool call without a name")
+        for calls in self._calls.values():
+            calls.end()
 
     def _event(self, name: bytes, payload: bytes) -> None:
-        if payload[:6] == b"[DONE]":
-            self.done = True
-        elif name == b"error":
+        if payload[:1] != b"{":
+            payload = payload.strip()
+            if payload[:6] == b"[DONE]":
+                self.done = True
+                return
+            if payload in (b"", b"null"):
+                return
+        if name == b"error":
             self.blame = payload
-            raise of_payload(self._provider, orjson.loads(payload))
-        elif payload:
-            self._take(orjson.loads(payload), payload, "delta", "message")
+            raise of_payload(self._provider, self._json.read(payload))
+        chunk = self._json.read(payload)
+        if (name or not self._started) and chunk.get("type") == "ping" and "choices" not in chunk:
+            return  # to keep the connection alive, as Anthropic does
+        self._take(chunk, payload, "delta", "message")
 
     def _whole(self, body: bytes) -> None:
-        chunk = orjson.loads(body)
+        chunk = self._json.read(body)
         if isinstance(chunk, list) and chunk:  # Google's hosts put an error in an array
             chunk = chunk[0]
         self._take(chunk, body, "message", "delta")
@@ -209,6 +231,8 @@ class ReplyReader:
             raise of_payload(self._provider, chunk.get("error") or chunk)
         if not self._started:
             self._start(chunk, bool(choices))
+        elif not chunk.keys() <= _TOP:
+            self._go_on(chunk)
         usage = chunk.get("usage") or ("x_groq" in chunk and as_object(chunk["x_groq"]).get("usage"))
         if usage:
             self._usage = as_object(usage)
@@ -217,18 +241,21 @@ class ReplyReader:
             if type(index) is not int:
                 raise TypeError("index")
             if index not in self._reasons:
-                if not 0 <= index <= MAX_INDEX:
-                    raise ValueError("index")
-                self._reasons[index] = None
+                self._begin(index)
             delta = choice.get(place)
             if delta is None:
                 delta = self._other_delta(choice, other_place, whole=place == "message")
+            if not choice.keys() <= _CHOICE:
+                self._beside(index, choice)
             logprobs = choice.get("logprobs")
             if delta:
                 content = delta.get("content")
                 if type(content) is str and logprobs is None and (len(delta) == 1 or delta.keys() <= _PLAIN):
                     if content:  # nearly every chunk comes here
                         self._batch.append(TextDelta(index, content))
+                        self._spoke.add(index)
+                    else:
+                        self._empty.add(index)
                 else:
                     self._delta(index, delta, logprobs or {})
             elif delta is not None and type(delta) is not dict:
@@ -238,6 +265,11 @@ class ReplyReader:
             reason = choice.get("finish_reason")
             if reason is not None and reason != "":
                 self._finish(index, reason, choice, payload)
+
+    def _begin(self, index: int) -> None:
+        if not 0 <= index <= MAX_INDEX:
+            raise ValueError("index")
+        self._reasons[index] = None
 
     @staticmethod
     def _other_delta(choice: JsonObject, place: str, *, whole: bool) -> JsonObject | None:
@@ -251,11 +283,7 @@ class ReplyReader:
 
     def _start(self, chunk: JsonObject, has_choices: bool) -> None:
         """Some hosts send chunks without an id or a choice first: what they tell is kept until there is one."""
-        self._head |= {name: value for name, value in chunk.items() if name not in _TOP and value is not None}
-        if "x_groq" in self._head:
-            self._head["x_groq"] = {key: value for key, value in as_object(self._head["x_groq"]).items() if key != "usage"}
-        if not is_shallow(self._head):
-            raise ValueError("depth")
+        self._head |= news(chunk, self._head, _TOP)
         given = chunk.get("id")
         if not given and not has_choices:
             return
@@ -269,6 +297,25 @@ class ReplyReader:
                 extra=self._head,
             )
         )
+
+    def _go_on(self, chunk: JsonObject) -> None:
+        """Fields of the reply that come after its start, such as citations."""
+        fresh = news(chunk, self._head, _TOP)
+        if fresh:
+            self._head = {**self._head, **fresh}
+            self._batch.append(ReplyExtra(fresh))
+
+    def _beside(self, index: int, choice: JsonObject) -> None:
+        """Fields beside the delta, such as what a filter found: once, as long as they stay the same."""
+        fields: dict[str, Any] = {}
+        for name, value in choice.items():
+            if name in _CHOICE:
+                continue
+            key = (index, name)
+            if key not in self._found or isinstance(value, list) or (value is not None and value != self._found[key]):
+                fields[name] = self._found[key] = value
+        if fields:
+            self._hand_on(index, {}, fields)
 
     def _finish(self, index: int, reason: object, choice: JsonObject, payload: bytes) -> None:
         if not isinstance(reason, str):
@@ -290,11 +337,7 @@ class ReplyReader:
     def _delta(self, index: int, delta: JsonObject, logprobs: JsonObject) -> None:
         """A delta that is more than text."""
         batch = self._batch
-        extra = {name: value for name, value in delta.items() if name not in _DELTA and value is not None}
-        other_logprobs = {name: value for name, value in logprobs.items() if name != "content" and value is not None}
-        if other_logprobs:
-            extra["logprobs"] = other_logprobs
-
+        extra = self._unknown(index, delta)
         reasoning = delta.get("reasoning")
         thought = text(delta.get("reasoning_content")) or reasoning  # the same text, where a host sends both
         if isinstance(thought, str) and thought:
@@ -306,25 +349,55 @@ class ReplyReader:
         content = delta.get("content")
         if isinstance(content, list):
             self._parts(index, content)
-            content = ""
-        content = text(content)
+            content = None
         if content or tokens:
-            batch.append(TextDelta(index, content, tokens))
+            batch.append(TextDelta(index, text(content), tokens))
+            self._spoke.add(index)
+        elif text(content) == content:
+            self._empty.add(index)
         refusal = delta.get("refusal")
         if refusal:
             batch.append(RefusalDelta(index, text(refusal)))
         audio = delta.get("audio")
         if audio:
             self._audio(index, audio)
+            if more := {name: value for name, value in audio.items() if name not in _AUDIO and value is not None}:
+                extra["audio"] = more
         for call in delta.get("tool_calls") or ():
-            self._tool_call(index, call, extra)
-        if extra:
-            self._hand_on(index, extra)
+            known, unknown = self._calls.setdefault(index, ToolCalls(index)).read(call)
+            if known:
+                batch.append(known)
+            if unknown:
+                extra.setdefault("tool_calls", []).append(unknown)
+        if not self._is_whole and any(delta.get(name) for name in _INSTEAD):
+            self._spoke.add(index)
+        beside = self._unknown_logprobs(logprobs, tokens)
+        if extra or beside:
+            self._hand_on(index, extra, beside)
 
-    def _hand_on(self, index: int, extra: JsonObject) -> None:
-        if not is_shallow(extra):
+    def _unknown(self, index: int, delta: JsonObject) -> dict[str, Any]:
+        """Fields of a delta that have no place in the events."""
+        extra: dict[str, Any] = {}
+        for name, value in delta.items():
+            if value is None:
+                if name not in _NULLS and (self._is_whole or (name not in _DELTA and (index, name) not in self._told)):
+                    extra[name] = None
+                    self._told.add((index, name))
+            elif name not in _DELTA:
+                extra[name] = value
+                self._told.add((index, name))
+        return extra
+
+    def _unknown_logprobs(self, logprobs: JsonObject, tokens: tuple[JsonObject, ...]) -> JsonObject:
+        unknown = {name: value for name, value in logprobs.items() if name != "content" and value is not None}
+        if self._is_whole and logprobs and not tokens:
+            unknown["content"] = logprobs.get("content")
+        return {"logprobs": unknown} if unknown else NOTHING
+
+    def _hand_on(self, index: int, extra: JsonObject, beside: JsonObject = NOTHING) -> None:
+        if not is_shallow(extra) or not is_shallow(beside):
             raise ValueError("depth")
-        self._batch.append(ExtraDelta(index, extra))
+        self._batch.append(ExtraDelta(index, extra, beside))
 
     def _audio(self, index: int, audio: JsonObject) -> None:
         sound = self._sounds.setdefault(index, Sound())
@@ -351,54 +424,12 @@ class ReplyReader:
             else:
                 self._hand_on(index, {"content": [part]})
 
-    def _tool_call(self, choice: int, delta: JsonObject, extra: dict[str, Any]) -> None:
-        """More of a tool call.
-
-        Hosts differ in what tells one call from the next: an index, an id, both, or neither but that each delta is a whole call;
-        and in whether id and name come once or every time.
-        """
-        function = delta.get("function")
-        calls = self._calls.setdefault(choice, [])
-        position = self._find(calls, delta, (function or {}).get("name"))
-        unknown = {k: v for k, v in delta.items() if k not in ("index", "id", "type", "function") and v is not None}
-        if function is None and delta.get("type"):
-            unknown["type"] = delta["type"]
-        call_id = name = None
-        if position is None:
-            position = len(calls)
-            call_id = text(delta.get("id"))
-            if function is not None and not call_id:
-                call_id = f"call_{uuid4().hex[:24]}"
-            calls.append(_Call(delta.get("index"), call_id))
-        if unknown:
-            extra.setdefault("tool_calls", []).append(
-                {"index": position, **({"id": delta["id"]} if delta.get("id") else {}), **unknown}
-            )
-        call = calls[position]
-        if function is None:
-            call.handed_on |= bool(unknown)
-            return
-        if not call.named and function.get("name"):
-            name = text(function["name"])
-            call.named = True
-        arguments = function.get("arguments")
-        if isinstance(arguments, dict | list):
-            arguments = orjson.dumps(arguments).decode()
-        if call_id or name or arguments:
-            self._batch.append(ToolCallDelta(choice, position, id=call_id, name=name, arguments=text(arguments)))
-
-    @staticmethod
-    def _find(calls: list[_Call], delta: JsonObject, name: object) -> int | None:
-        """Which of `calls` this is more of; None: a new one."""
-        key, given = delta.get("index"), delta.get("id")
-        for position in range(len(calls) - 1, -1, -1):
-            call = calls[position]
-            if given and call.id == given:
-                return position
-            if key is not None and call.key == key:
-                # One index for all calls is known of some hosts: another id with a name is another call.
-                return None if given and name and call.named else position
-        return len(calls) - 1 if calls and key is None and not given and not name else None
-
     def _protocol_error(self, what: str) -> ProviderProtocolError:
         return ProviderProtocolError(f"The provider {self._provider} {what}.", provider=self._provider)
+
+
+def _says(event: Event) -> bool:
+    """Whether the model says something by it: what is told of a reply or a choice is not said."""
+    if isinstance(event, ExtraDelta):
+        return any(value is not None for value in event.fields.values())
+    return not isinstance(event, Started | ReplyExtra)

@@ -7,6 +7,7 @@ What is the reply raises `TypeError` or `ValueError`, which `openai_response` tu
 from __future__ import annotations
 
 import binascii
+import math
 from typing import Any, Final, TypeGuard
 
 from antiphon.messages import JsonObject, Usage
@@ -16,6 +17,9 @@ MAX_INDEX: Final = 2**31 - 1
 
 MAX_DEPTH: Final = 24
 """Objects and lists in each other, in a field that is handed on unread: gRPC's readers take about 30."""
+
+UNLIKELY: Final = -9999.0
+"""The log probability that the API writes for a token that is very unlikely."""
 
 _MAX_COUNT: Final = 2**53
 """Of tokens: sums of it still fit 64 bits, and it is exact in JSON."""
@@ -63,6 +67,23 @@ def is_shallow(value: object, depth: int = MAX_DEPTH) -> bool:
     return True
 
 
+def news(chunk: JsonObject, known: JsonObject, places: frozenset[str]) -> dict[str, Any]:
+    """The fields of a chunk beside those of `places` that are not `known` as they are. Raises for what is nested too deep.
+
+    A null after something tells nothing. Of Groq's own object its usage is left out.
+    """
+    fresh: dict[str, Any] = {}
+    for name in chunk.keys() - places:
+        value = chunk[name]
+        if name == "x_groq" and isinstance(value, dict):
+            value = {key: inner for key, inner in value.items() if key != "usage"} or None
+        if name not in known or (value is not None and value != known[name]):
+            fresh[name] = value
+    if fresh and not is_shallow(fresh):
+        raise ValueError("depth")
+    return fresh
+
+
 def seconds(value: object) -> int | None:
     """A time in Unix seconds, None if it is none."""
     if isinstance(value, str) and value.isdecimal():
@@ -71,7 +92,7 @@ def seconds(value: object) -> int | None:
 
 
 def read_logprobs(value: object) -> tuple[JsonObject, ...]:
-    """The entries of `logprobs.content`. Raises if one has no token, or bytes that are none."""
+    """The entries of `logprobs.content`, of which an infinite one is as the API writes it. Raises for what is none."""
     if value is None:
         return ()
     if not isinstance(value, list) or not is_shallow(value):
@@ -86,6 +107,8 @@ def read_logprobs(value: object) -> tuple[JsonObject, ...]:
 def _check_logprob(entry: dict[str, Any]) -> None:
     if not isinstance(entry["token"], str) or not isinstance(entry["logprob"], int | float | None):
         raise TypeError("logprob")
+    if entry["logprob"] is not None and not math.isfinite(entry["logprob"]):
+        entry["logprob"] = None if math.isnan(entry["logprob"]) else UNLIKELY
     given = entry.get("bytes")
     if given is not None:
         if not isinstance(given, list):

@@ -23,7 +23,7 @@ from antiphon.context import Contexts
 from antiphon.deadline import time_left
 from antiphon.errors import AntiphonError, DeadlineExceeded, InvalidRequest, Violation, told
 from antiphon.reply import Reply, collect
-from antiphon.rest import openai
+from antiphon.rest import openai, openai_reply
 from antiphon.rest.body import messages_as, parse, renaming
 from antiphon.rest.http import headers_of, status_of
 from antiphon.rest.json import DONE, EVENT_STREAM, JSON, event
@@ -61,7 +61,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
             if not asked.stream:
                 yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(answer(await collect(batches))))
                 return
-            writer = openai.ChunkWriter(include_usage=bool((body.stream_options or {}).get("include_usage")))
+            writer = openai_reply.ChunkWriter(include_usage=bool((body.stream_options or {}).get("include_usage")))
             content_type = EVENT_STREAM
             try:
                 async for batch in batches:
@@ -96,14 +96,15 @@ def request_from_body(body: Body) -> m.ChatRequest:
 
 def answer(reply: Reply) -> dict[str, Any]:
     """The JSON object of a whole reply. Tool calls stand beside the content, as in a chat completion."""
-    completion = openai.completion(reply)
+    completion = openai_reply.completion(reply)
     said = completion["choices"][0]["message"]
+    content = said["content"] or (None if "tool_calls" in said else "")
     usage = completion["usage"]
     names = ("role", "content", "tool_calls")
     return {
         "success": True,
         "data": {
-            "message": {name: said[name] for name in names if name in said},
+            "message": {name: said[name] for name in names if name in said} | {"content": content},
             "usage": {
                 name: usage[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens", "estimated") if name in usage
             },

@@ -25,7 +25,7 @@ from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
 from antiphon.history.recorder import Record
 from antiphon.reply import Reply, collect
 from antiphon.rest.body import Fields, invalid, messages_as, parse, renaming
-from antiphon.rest.chats import Answer, ChatsServicer, Context, created
+from antiphon.rest.chats import STORED, Answer, ChatsServicer, Context, created
 from antiphon.rest.content import MessageBody, message_of, tool_of
 from antiphon.rest.http import headers_of, status_of
 from antiphon.rest.json import DONE, EVENT_STREAM, JSON, dumps, event
@@ -163,8 +163,7 @@ def _tell_chat(chat_id: str) -> None:
 
 
 def _messages(body: ChatBody) -> tuple[m.Message, ...]:
-    # Other fields of a message are not for the provider: what FetchChat gives may be sent as it is.
-    return tuple(message_of(message, ("chat_history", index), unknown=False) for index, message in enumerate(body.chat_history))
+    return tuple(message_of(message, ("chat_history", index), without=STORED) for index, message in enumerate(body.chat_history))
 
 
 def _request(

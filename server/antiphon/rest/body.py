@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeVar
 
+import msgspec
 import orjson
 from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -34,10 +35,7 @@ B = TypeVar("B", bound=BaseModel)
 
 def parse(data: bytes, schema: type[B]) -> B:
     """The body. Raises `InvalidRequest` with every field at fault."""
-    try:
-        raw = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise invalid(Violation((error.pos,), f"JSON decode error: {error.msg}", "json_invalid")) from None
+    raw = _loads(data)
     if isinstance(raw, dict):
         large = [name for name, value in raw.items() if isinstance(value, list) and len(value) > m.MAX_ENTRIES]
         if large:
@@ -49,6 +47,18 @@ def parse(data: bytes, schema: type[B]) -> B:
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_VIOLATIONS]
         raise invalid(*(_violation(raw, e["loc"], e["msg"], e["type"]) for e in found)) from None
+
+
+def _loads(data: bytes) -> Any:
+    """JSON whose whole numbers are what they are, of however many digits."""
+    try:
+        return msgspec.json.decode(data)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return orjson.loads(data)  # which tells what is wrong, and where
+    except orjson.JSONDecodeError as error:
+        raise invalid(Violation((error.pos,), f"JSON decode error: {error.msg}", "json_invalid")) from None
 
 
 def _violation(raw: Any, path: tuple[str | int, ...], message: str, kind: str) -> Violation:

@@ -27,6 +27,9 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Answer: TypeAlias = AsyncGenerator[httpbody_pb2.HttpBody, None]
 
 
+STORED = frozenset({"messageId", "createdAt", "status", "model"})
+"""What FetchChat adds to a message. It may be sent as it was fetched: these fields are for nobody but the caller."""
+
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
 
@@ -131,7 +134,7 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
     async def CreateChat(self, request: assistant_pb2.CreateChatRequest, context: Context) -> Answer:
         """The new chat."""
         body = parse(request.body.data, NewBody)
-        messages = [message_of(message, ("messages", index), unknown=False) for index, message in enumerate(body.messages)]
+        messages = [message_of(message, ("messages", index), without=STORED) for index, message in enumerate(body.messages)]
         chat = await self._store.create(
             caller().owner,
             title=title_of(body.title, messages),
@@ -170,7 +173,7 @@ def chat_json(chat: Conversation) -> dict[str, Any]:
 def stored_json(stored: StoredMessage) -> dict[str, Any]:
     """A message as it was sent, and where and when it is."""
     body = message_json(stored.message)
-    if body["content"] is None and not stored.message.parts and "tool_calls" not in body:
+    if body["content"] is None and not stored.message.parts and not stored.message.extra:
         body["content"] = ""  # a reply of which nothing came
     return {
         **body,

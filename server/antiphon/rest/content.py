@@ -1,16 +1,22 @@
 """Messages and tools in JSON, in the form of the OpenAI API: to the domain, and back as they came.
 
-https://platform.openai.com/docs/api-reference/chat/create. Several dialects write messages this way.
+https://platform.openai.com/docs/api-reference/chat/create. Several dialects write messages this way. What is not known, or
+known and of another type than documented, is `extra`, where it stood: nothing is lost, and only a provider can tell what it means.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, assert_never
+from typing import Any, Final, Literal, assert_never
 
 from antiphon import messages as m
 from antiphon.errors import Violation
+from antiphon.messages import with_extra
+from antiphon.reply import call_json
 from antiphon.rest.body import Fields, get, invalid, rest
+
+_SUBTYPES: Final = frozenset({"mpeg", "wave", "mp4"})
+"""Subtypes of `audio/` that a format of this API has another name for: as a format they are not documented."""
 
 
 class FunctionBody(Fields):
@@ -38,8 +44,8 @@ class MessageBody(Fields):
     tool_call_id: str | None = None
 
 
-def message_of(message: MessageBody, path: tuple[str | int, ...], *, unknown: bool = True) -> m.Message:
-    """The domain's message; `path` is where it stands in the request. `unknown`: fields that are not known go along.
+def message_of(message: MessageBody, path: tuple[str | int, ...], *, without: frozenset[str] = frozenset()) -> m.Message:
+    """The domain's message; `path` is where it stands in the request. What is not known goes along, but for the fields `without`.
 
     Raises `InvalidRequest`.
     """
@@ -51,24 +57,29 @@ def message_of(message: MessageBody, path: tuple[str | int, ...], *, unknown: bo
         parts = (m.Text(content),)
     else:
         parts = tuple(_part(part, (*path, "content", index)) for index, part in enumerate(content))
-    extra = dict(message.model_extra or {}) if unknown else {}
+    extra = {name: value for name, value in (message.model_extra or {}).items() if name not in without}
     if message.role == "tool":
         if not message.tool_call_id:
             raise invalid(Violation((*path, "tool_call_id"), "Field required", "missing"))
         parts = (m.ToolResult(message.tool_call_id, parts),)
     elif message.role == "function":  # the tools of 2023; the provider is sent them as they came
         extra["role"] = "function"
-    calls = message.tool_calls or ()
-    if all(call.function for call in calls):
-        parts += tuple(
-            m.ToolCall(call.id, call.function.name, call.function.arguments, None, call.model_extra or m.NOTHING)
-            for call in calls
-            if call.function
-        )
-    else:  # calls of a kind that only the provider knows
+    if message.role != "tool" and message.tool_call_id is not None:
+        extra["tool_call_id"] = message.tool_call_id
+    calls = message.tool_calls
+    if calls and message.role == "assistant" and all(call.function and call.type == "function" for call in calls):
+        parts += tuple(_tool_call(call, call.function) for call in calls if call.function)
+    elif calls is not None:  # calls of a kind that only the provider knows
         extra["tool_calls"] = [call.model_dump(exclude_unset=True) for call in calls]
     role = m.Role.USER if message.role == "function" else m.Role(message.role)
     return m.Message(role, parts, message.name, extra, listed=isinstance(content, list))
+
+
+def _tool_call(call: ToolCallBody, function: FunctionBody) -> m.ToolCall:
+    extra = call.model_extra or m.NOTHING
+    if function.model_extra:
+        extra = {**extra, "function": function.model_extra}
+    return m.ToolCall(call.id, function.name, function.arguments, None, extra)
 
 
 def _part(part: Mapping[str, Any], path: tuple[str | int, ...]) -> m.Part:
@@ -79,18 +90,21 @@ def _part(part: Mapping[str, Any], path: tuple[str | int, ...]) -> m.Part:
         case "image_url":
             image = get(part, "image_url", dict, path)
             url = get(image, "url", str, (*path, "image_url"))
-            return m.Image(m.Media(url=url), image.get("detail"), rest(part, "image_url"))
+            return m.Image(m.Media(url=url), known(image, "detail", str), inner_extra(part, "image_url", url=str, detail=str))
         case "input_audio":
             audio = get(part, "input_audio", dict, path)
             data = get(audio, "data", str, (*path, "input_audio"))
             form = get(audio, "format", str, (*path, "input_audio"))
-            return m.Audio(m.Media(url=f"data:audio/{form};base64,{data}"), rest(part, "input_audio"))
+            if not (form.isascii() and form.isalnum() and form == form.lower()) or form in _SUBTYPES:
+                return m.Other(part)  # as a media type it would come back as another word
+            return m.Audio(m.Media(url=f"data:audio/{form};base64,{data}"), inner_extra(part, "input_audio", data=str, format=str))
         case "file":
             file = get(part, "file", dict, path)
-            if ("file_id" in file) == ("file_data" in file):
+            media = m.Media(url=known(file, "file_data", str), file_id=known(file, "file_id", str))
+            if (media.url is None) == (media.file_id is None):
                 raise invalid(Violation((*path, "file"), "needs one of file_id and file_data"))
-            media = m.Media(url=file.get("file_data"), file_id=file.get("file_id"))
-            return m.File(media, file.get("filename"), rest(part, "file"))
+            extra = inner_extra(part, "file", file_data=str, file_id=str, filename=str)
+            return m.File(media, known(file, "filename", str), extra)
         case _:
             return m.Other(part)
 
@@ -102,11 +116,24 @@ def tool_of(tool: Mapping[str, Any], path: tuple[str | int, ...]) -> m.Tool | m.
     function = get(tool, "function", dict, path)
     return m.Tool(
         name=get(function, "name", str, (*path, "function")),
-        description=function.get("description"),
-        parameters=function.get("parameters"),
-        strict=function.get("strict"),
-        extra=rest(function, "name", "description", "parameters", "strict"),
+        description=known(function, "description", str),
+        parameters=known(function, "parameters", dict),
+        strict=known(function, "strict", bool),
+        extra=inner_extra(tool, "function", name=str, description=str, parameters=dict, strict=bool),
     )
+
+
+def known(body: Mapping[str, Any], name: str, kind: type) -> Any:
+    """A field, if it is of the type that is documented."""
+    value = body.get(name)
+    return value if isinstance(value, kind) else None
+
+
+def inner_extra(body: Mapping[str, Any], inner: str, **documented: type) -> m.JsonObject:
+    """What is not `documented` of the object `inner` that `body` holds, in an object of that name, and what is beside it."""
+    outer = rest(body, inner)
+    fields = {k: v for k, v in body[inner].items() if k not in documented or not isinstance(v, documented[k])}
+    return {**outer, inner: fields} if fields else outer
 
 
 # And back.
@@ -116,12 +143,11 @@ def message_json(message: m.Message) -> dict[str, Any]:
     """The message as it came. A thought is `reasoning_content`, as in replies."""
     body: dict[str, Any] = {"role": message.extra.get("role", message.role.value), "content": None}
     content: list[m.Part] = []
-    calls: list[dict[str, Any]] = []
+    calls: list[m.JsonObject] = []
     for part in message.parts:
         match part:
             case m.ToolCall():
-                call = {"name": part.name, "arguments": part.arguments}
-                calls.append({"id": part.id, "type": "function", "function": call, **part.extra})
+                calls.append(call_json(part))
             case m.ToolResult() if len(message.parts) == 1:
                 body["tool_call_id"] = part.tool_call_id
                 content.extend(part.parts)
@@ -154,18 +180,20 @@ def _part_json(part: m.Part) -> m.JsonObject:
             return {"type": "text", "text": part.text, **part.extra}
         case m.Image():
             image = _media_json(part.media)
-            return {"type": "image_url", "image_url": image | ({"detail": part.detail} if part.detail else {}), **part.extra}
+            image |= {"detail": part.detail} if part.detail is not None else {}
+            return with_extra({"type": "image_url", "image_url": image}, part.extra)
         case m.Audio():
             head, comma, data = (part.media.url or "").partition(";base64,")
             if comma and head.startswith("data:audio/"):
                 audio = {"data": data, "format": head.removeprefix("data:audio/")}
-                return {"type": "input_audio", "input_audio": audio, **part.extra}
+                return with_extra({"type": "input_audio", "input_audio": audio}, part.extra)
             return {"type": "audio_url", "audio_url": _media_json(part.media), **part.extra}
         case m.Video():
             return {"type": "video_url", "video_url": _media_json(part.media), **part.extra}
         case m.File():
             file = {"file_data": part.media.url} if part.media.file_id is None else {"file_id": part.media.file_id}
-            return {"type": "file", "file": file | ({"filename": part.filename} if part.filename else {}), **part.extra}
+            file |= {"filename": part.filename} if part.filename is not None else {}
+            return with_extra({"type": "file", "file": file}, part.extra)
         case m.Refusal():
             return {"type": "refusal", "refusal": part.text}
         case m.Other():

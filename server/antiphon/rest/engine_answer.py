@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 
 from antiphon import messages as m
 from antiphon.reply import Reply
-from antiphon.rest import openai
+from antiphon.rest import openai_reply
 from antiphon.rest.engine_request import Call
 from antiphon.rest.json import JSON, dumps
 
@@ -31,7 +31,7 @@ _END_FIGURES: Final = {
 def completion(reply: Reply, call: Call) -> dict[str, Any]:
     """The documented object, nulls and order included."""
     assert reply.started is not None, "a stream that ended well has started"
-    choices = [_choice(choice, call) for choice in openai.completion(reply)["choices"]]
+    choices = [_choice(choice, call) for choice in openai_reply.completion(reply)["choices"]]
     return {
         "id": call.id,
         "choices": choices,
@@ -54,7 +54,8 @@ def completion(reply: Reply, call: Call) -> dict[str, Any]:
 def _choice(choice: dict[str, Any], call: Call) -> dict[str, Any]:
     said = choice["message"]
     reason = choice["finish_reason"]
-    message = {"content": said["content"], "role": "assistant", "function_call": None, "tool_calls": said.get("tool_calls")}
+    calls = {name: said.get(name) for name in ("function_call", "tool_calls")}
+    message = {"content": said["content"], "role": "assistant", **calls}
     message |= {name: value for name, value in said.items() if name not in message and value is not None}
     if call.has_functions and message["tool_calls"]:  # the caller's tools are those of 2023
         message |= {"function_call": message["tool_calls"][0]["function"], "tool_calls": None}
@@ -133,7 +134,7 @@ class ChunkWriter:
         choices: dict[int, dict[str, Any]] = {}
         for event in batch:
             self._reply.add(event)
-            if isinstance(event, m.Started | m.Usage | m.Metrics):
+            if isinstance(event, m.Started | m.ReplyExtra | m.Usage | m.Metrics):
                 continue
             choice = choices.get(event.choice)
             if choice is None:
@@ -144,11 +145,11 @@ class ChunkWriter:
                 case m.TextDelta():
                     delta["content"] = (delta["content"] or "") + event.text
                 case m.ToolCallDelta():
-                    delta.setdefault("tool_calls", []).append(openai.tool_call_delta(event))
+                    delta.setdefault("tool_calls", []).append(openai_reply.tool_call_delta(event))
                 case m.RefusalDelta():
                     delta["refusal"] = delta.get("refusal", "") + event.text
                 case m.Finished():
-                    choice["finish_reason"] = openai.finish_reason(event)
+                    choice["finish_reason"] = openai_reply.finish_reason(event)
                 case _:
                     pass  # the clients know no other
         return self._chunk([choices[index] for index in sorted(choices)]) if choices else b""

@@ -6,6 +6,7 @@ Longer than other files: one vocabulary, field by field, in both directions.
 from __future__ import annotations
 
 import base64
+import json
 import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -31,6 +32,7 @@ REASONS = {
     m.FinishReason.STOP: chat_pb2.FINISH_REASON_STOP,
     m.FinishReason.LENGTH: chat_pb2.FINISH_REASON_LENGTH,
     m.FinishReason.TOOL_CALLS: chat_pb2.FINISH_REASON_TOOL_CALLS,
+    m.FinishReason.FUNCTION_CALL: chat_pb2.FINISH_REASON_TOOL_CALLS,
     m.FinishReason.CONTENT_FILTER: chat_pb2.FINISH_REASON_CONTENT_FILTER,
     m.FinishReason.OTHER: chat_pb2.FINISH_REASON_UNSPECIFIED,
 }
@@ -360,8 +362,12 @@ def _event(event: m.Event, sequence: int) -> chat_pb2.StreamEvent:
             )
             return chat_pb2.StreamEvent(sequence=sequence, audio=audio)
         case m.ExtraDelta():
-            extra = chat_pb2.ExtraDelta(choice=event.choice, fields=struct_of(event.fields))
+            extra = chat_pb2.ExtraDelta(
+                choice=event.choice, fields=struct_of(event.fields), choice_fields=struct_of(event.choice_fields)
+            )
             return chat_pb2.StreamEvent(sequence=sequence, extra=extra)
+        case m.ReplyExtra():
+            return chat_pb2.StreamEvent(sequence=sequence, reply_extra=chat_pb2.ReplyExtra(fields=struct_of(event.fields)))
         case m.Usage():
             return chat_pb2.StreamEvent(sequence=sequence, usage=usage_to_proto(event))
         case m.Metrics():
@@ -400,20 +406,21 @@ def _choice(choice: ReplyChoice) -> chat_pb2.Choice:
         parts.append(message_pb2.Part(audio=audio, extra=transcript))
     if choice.refusal:
         parts.append(message_pb2.Part(refusal="".join(choice.refusal)))
-    for index in sorted(choice.tool_calls):
-        call = choice.tool_calls[index].value()
-        parts.append(
-            message_pb2.Part(
-                tool_call=message_pb2.ToolCall(id=call.id, name=call.name, arguments=call.arguments, signature=call.signature or "")
-            )
-        )
-    message = message_pb2.Message(role=message_pb2.ROLE_ASSISTANT, parts=parts, extra=struct_of(choice.extra))
+    extra, calls = choice.extra, choice.calls()
+    for call in calls:
+        if isinstance(call, m.ToolCall):
+            made = message_pb2.ToolCall(id=call.id, name=call.name, arguments=call.arguments, signature=call.signature or "")
+            parts.append(message_pb2.Part(tool_call=made, extra=struct_of(call.extra)))
+    if others := [call for call in calls if not isinstance(call, m.ToolCall)]:
+        extra = {**extra, "tool_calls": others}
+    message = message_pb2.Message(role=message_pb2.ROLE_ASSISTANT, parts=parts, extra=struct_of(extra))
     return chat_pb2.Choice(
         index=choice.index,
         message=message,
         finish_reason=REASONS[choice.reason],
         provider_reason=choice.provider_reason,
         logprobs=map(_logprob, choice.logprobs),
+        extra=struct_of(choice.choice_extra),
     )
 
 
@@ -472,7 +479,10 @@ def struct_of(fields: m.JsonObject) -> struct_pb2.Struct | None:
     if not fields:
         return None
     struct = struct_pb2.Struct()
-    struct.update(fields)
+    try:
+        struct.update(fields)
+    except OverflowError:  # a whole number that no double holds; what else there is has to be read all the same
+        struct.update(json.loads(json.dumps(fields), parse_int=float))
     return struct
 
 

@@ -823,6 +823,7 @@ class Choice(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     PROVIDER_REASON_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    EXTRA_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Which it is, from 0."""
     finish_reason: Global___FinishReason.ValueType
@@ -837,6 +838,10 @@ class Choice(_message.Message):
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
         """The log probabilities, if asked for."""
 
+    @_builtins.property
+    def extra(self) -> _struct_pb2.Struct:
+        """What else the provider tells about it, as it tells it."""
+
     def __init__(
         self,
         *,
@@ -845,10 +850,11 @@ class Choice(_message.Message):
         finish_reason: Global___FinishReason.ValueType = ...,
         provider_reason: _builtins.str = ...,
         logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
+        extra: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["extra", b"extra", "message", b"message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "index", b"index", "logprobs", b"logprobs", "message", b"message", "provider_reason", b"provider_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extra", b"extra", "finish_reason", b"finish_reason", "index", b"index", "logprobs", b"logprobs", "message", b"message", "provider_reason", b"provider_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -896,6 +902,7 @@ class StreamEvent(_message.Message):
     FINISHED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    REPLY_EXTRA_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Counts the events of a stream: 1, 2, 3, without a gap."""
     @_builtins.property
@@ -942,6 +949,10 @@ class StreamEvent(_message.Message):
     def metrics(self) -> Global___Metrics:
         """What the call took. Once, before `finished`."""
 
+    @_builtins.property
+    def reply_extra(self) -> Global___ReplyExtra:
+        """More of what only this provider tells of the reply as a whole."""
+
     def __init__(
         self,
         *,
@@ -957,12 +968,13 @@ class StreamEvent(_message.Message):
         finished: Global___Finished | None = ...,
         error: _status_pb2.Status | None = ...,
         metrics: Global___Metrics | None = ...,
+        reply_extra: Global___ReplyExtra | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "error", b"error", "event", b"event", "extra", b"extra", "finished", b"finished", "metrics", b"metrics", "refusal", b"refusal", "started", b"started", "text", b"text", "thinking", b"thinking", "tool_call", b"tool_call", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "error", b"error", "event", b"event", "extra", b"extra", "finished", b"finished", "metrics", b"metrics", "refusal", b"refusal", "reply_extra", b"reply_extra", "started", b"started", "text", b"text", "thinking", b"thinking", "tool_call", b"tool_call", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "error", b"error", "event", b"event", "extra", b"extra", "finished", b"finished", "metrics", b"metrics", "refusal", b"refusal", "sequence", b"sequence", "started", b"started", "text", b"text", "thinking", b"thinking", "tool_call", b"tool_call", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "error", b"error", "event", b"event", "extra", b"extra", "finished", b"finished", "metrics", b"metrics", "refusal", b"refusal", "reply_extra", b"reply_extra", "sequence", b"sequence", "started", b"started", "text", b"text", "thinking", b"thinking", "tool_call", b"tool_call", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "text", "thinking", "tool_call", "refusal", "audio", "extra", "usage", "finished", "error", "metrics"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "text", "thinking", "tool_call", "refusal", "audio", "extra", "usage", "finished", "error", "metrics", "reply_extra"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -1200,25 +1212,55 @@ class ExtraDelta(_message.Message):
 
     CHOICE_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
+    CHOICE_FIELDS_FIELD_NUMBER: _builtins.int
     choice: _builtins.int
     """The choice, from 0."""
     @_builtins.property
     def fields(self) -> _struct_pb2.Struct:
-        """The fields as the provider sent them."""
+        """The fields as the provider sent them, of the message."""
+
+    @_builtins.property
+    def choice_fields(self) -> _struct_pb2.Struct:
+        """The same, of the choice: beside the message."""
 
     def __init__(
         self,
         *,
         choice: _builtins.int = ...,
         fields: _struct_pb2.Struct | None = ...,
+        choice_fields: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["choice_fields", b"choice_fields", "fields", b"fields"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "fields", b"fields"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "choice_fields", b"choice_fields", "fields", b"fields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExtraDelta: _TypeAlias = ExtraDelta  # noqa: Y015
+
+@_typing.final
+class ReplyExtra(_message.Message):
+    """Fields of the reply as a whole that only this provider has, told after the start."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def fields(self) -> _struct_pb2.Struct:
+        """The fields as the provider sent them. Each takes the place of the same one told before, in Started.extra too."""
+
+    def __init__(
+        self,
+        *,
+        fields: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplyExtra: _TypeAlias = ReplyExtra  # noqa: Y015
 
 @_typing.final
 class Finished(_message.Message):

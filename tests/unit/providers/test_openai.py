@@ -204,7 +204,6 @@ CUTS: dict[str, list[Step]] = {
     "short of its length": [answer(json.dumps(WHOLE).encode())[:-9], CUT],
     "half a JSON": [answer(json.dumps(WHOLE).encode()[:-9])],
     "other JSON": [answer({"hello": "world"})],
-    "unfinished JSON": [answer({**WHOLE, "choices": [{"index": 0, "message": {"content": "Hel"}, "finish_reason": None}]})],
 }
 
 

@@ -117,7 +117,7 @@ def test_whole_reply() -> None:
         ("length", FinishReason.LENGTH),
         ("model_length", FinishReason.LENGTH),
         ("tool_calls", FinishReason.TOOL_CALLS),
-        ("function_call", FinishReason.TOOL_CALLS),
+        ("function_call", FinishReason.FUNCTION_CALL),
         ("content_filter", FinishReason.CONTENT_FILTER),
         ("brand_new", FinishReason.OTHER),
     ],
@@ -209,7 +209,6 @@ def test_bad_json_on_the_way() -> None:
     [
         [],
         7,
-        None,
         {"choices": 7},
         {"choices": {"a": 1}},
         {"choices": [7]},
@@ -367,7 +366,7 @@ def test_azure_begins_with_a_chunk_without_id() -> None:
         "odd-model",
         "acme",
         1_700_000_000,
-        {"prompt_filter_results": [{"prompt_index": 0}], "system_fingerprint": "fp"},
+        {"prompt_filter_results": [{"prompt_index": 0}], "system_fingerprint": "fp", "service_tier": None},
     )
     assert text == TextDelta(0, "a")
 
@@ -403,6 +402,7 @@ def test_kinds_of_delta() -> None:
                 "reasoning_details": [{"text": "hm"}],
                 "annotations": annotations,
                 "function_call": {"name": "f", "arguments": "{}"},
+                "nothing": None,
             },
         ),
         STOP,
@@ -428,7 +428,7 @@ def test_content_in_parts() -> None:
 
 
 def test_logprobs() -> None:
-    """Log probabilities stand with their text, even without one; those of a refusal are handed on."""
+    """Log probabilities stand with their text, even without one; those of a refusal are handed on as fields of the choice."""
     token = {"token": "a", "logprob": -0.1, "bytes": [97], "top_logprobs": []}
     chunk = delta("a")
     chunk["choices"][0]["logprobs"] = {"content": [token], "refusal": None}
@@ -437,7 +437,7 @@ def test_logprobs() -> None:
     assert streamed(chunk, alone)[:-1] == [
         TextDelta(0, "a", (token,)),
         TextDelta(0, "", (token,)),
-        ExtraDelta(0, {"logprobs": {"refusal": [token]}}),
+        ExtraDelta(0, {}, {"logprobs": {"refusal": [token]}}),
     ]
 
 
@@ -599,8 +599,10 @@ def test_groq_keeps_its_request_id() -> None:
 
 
 def test_whole_reply_without_its_end() -> None:
-    """A whole reply with no choice, or one that is not finished, raises."""
-    for body in (reply({"content": "a"}, None), reply({"content": "a"}, choices=[]), {"id": "x"}, {"detail": "x"}):
+    """A whole reply with no choice raises; one that tells no reason has none, as nothing of the object is missing."""
+    for nothing in (None, ""):
+        assert whole(reply({"content": "a"}, nothing))[1:] == [TextDelta(0, "a"), Finished(0, FinishReason.OTHER, "")]
+    for body in (reply({"content": "a"}, choices=[]), {"id": "x"}, {"detail": "x"}, None):
         with pytest.raises(ProviderProtocolError):
             whole(body)
 

@@ -8,7 +8,7 @@ import pytest
 from antiphon import messages as m
 from antiphon.errors import InvalidRequest, ModelNotFound, ProviderRejected, Unauthenticated
 from antiphon.reply import Reply
-from antiphon.rest import openai
+from antiphon.rest import openai, openai_reply
 from tests.unit.scripted import START, STOP, USAGE
 
 
@@ -53,7 +53,7 @@ def test_every_documented_parameter_reaches_the_domain() -> None:
         model="gpt-4o",
         messages=(m.Message(m.Role.USER, (m.Text("Hi"),)),),
         stream=False,
-        sampling=m.Sampling(1, 1, None, 0, 9, ("x",), 0, 0, 7, 1, logprobs=True, top_logprobs=2, logit_bias={"5": -1}),
+        sampling=m.Sampling(1, 1, None, 0, 9, "x", 0, 0, 7, 1, logprobs=True, top_logprobs=2, logit_bias={"5": -1}),
         parallel_tool_calls=False,
         reasoning=m.Reasoning("low"),
         modalities=("text",),
@@ -164,7 +164,7 @@ def test_tools_keep_what_is_not_known() -> None:
         ]
     ).tools
     assert tools == (
-        m.Tool("f", None, {}, None, {"cache": 1}),
+        m.Tool("f", None, {}, None, {"function": {"cache": 1}}),
         m.NativeTool({"type": "web_search", "region": "eu"}),
     )
 
@@ -207,7 +207,7 @@ def test_what_is_not_a_json_object_is_refused(data: bytes) -> None:
 
 
 def chunks(*batches: m.Batch, include_usage: bool = False) -> list[dict[str, Any]]:
-    writer = openai.ChunkWriter(include_usage=include_usage)
+    writer = openai_reply.ChunkWriter(include_usage=include_usage)
     data = b"".join(map(writer.write, batches)) + writer.end()
     events = data.decode().split("\n\n")
     assert events.pop() == ""
@@ -277,7 +277,7 @@ def test_every_kind_of_delta_has_a_chunk() -> None:
 def test_text_cannot_forge_an_event(text: str) -> None:
     """Whatever the model writes stays inside its JSON string, for readers that split at any kind of line end."""
     text = text.encode("utf-16", "surrogatepass").decode("utf-16")
-    writer = openai.ChunkWriter(include_usage=False)
+    writer = openai_reply.ChunkWriter(include_usage=False)
     data = writer.write([START, m.TextDelta(0, text)]).decode()
     lines = [line for line in data.splitlines() if line]
     assert len(lines) == 2
@@ -296,7 +296,7 @@ def test_a_whole_reply_is_a_completion_object() -> None:
     ]
     for event in events:
         reply.add(event)
-    found = openai.completion(reply)
+    found = openai_reply.completion(reply)
     assert found["choices"] == [
         {
             "index": 0,
@@ -342,7 +342,7 @@ def test_what_only_the_provider_knows_joins_what_is_known() -> None:
     ]
     for event in events:
         reply.add(event)
-    message = openai.completion(reply)["choices"][0]["message"]
+    message = openai_reply.completion(reply)["choices"][0]["message"]
     assert message["tool_calls"] == [
         {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}, "extra_content": 1},
         {"id": "b", "custom": {}},

@@ -261,7 +261,7 @@ async def test_a_body_is_written_in_pieces_that_fit_a_message(unused_tcp_port: i
 
 async def test_a_fault_in_the_last_chunk_is_told(unused_tcp_port: int) -> None:
     """Usage that is no JSON number: an error event, and no [DONE]."""
-    usage = Usage(2**80, 1, 1)
+    usage = Usage(1, 1, 1, extra={"x": object()})
     async with running(ScriptedProvider([START, TextDelta(0, "Hi")], [usage, STOP]), unused_tcp_port) as gateway:
         body = {"messages": [{"role": "user", "content": "x"}], "stream": True, "stream_options": {"include_usage": True}}
         pieces = []

@@ -1,0 +1,107 @@
+"""JSON as hosts of the OpenAI protocol write it, where that is not quite JSON.
+
+Nearly all of it is read at once by `msgspec`, which keeps whole numbers of any length. What it refuses is read again with patience:
+a byte order mark, `NaN` and `Infinity`, and half a surrogate pair, as some hosts cut a text between the halves of one character. A
+half at the end of a text waits for the other one to come in the next delta of the same text.
+
+No I/O, and no field of the protocol is known here but `choices`, `delta` and `index`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+_decode: Final = msgspec.json.Decoder().decode
+
+_BOM: Final = b"\xef\xbb\xbf"
+_PAIR: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_HALF: Final = re.compile("[\ud800-\udfff]")
+_REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
+
+_Place: TypeAlias = "tuple[str | int, ...]"
+"""Where a text stands: names of fields, and in lists the `index` of an object."""
+
+
+class JsonReader:
+    """Reads the chunks of one reply."""
+
+    def __init__(self) -> None:
+        self._halves: dict[_Place, str] = {}
+
+    def read(self, payload: bytes) -> Any:
+        """One chunk. Raises `ValueError` for what is not JSON, `RecursionError` for what is nested too deep."""
+        try:
+            value = _decode(payload)
+        except ValueError:
+            return self._mended(json.loads(payload.removeprefix(_BOM)), ())
+        return self._mended(value, ()) if self._halves else value
+
+    def end(self) -> dict[str, Any] | None:
+        """A chunk of what still waits for its other half, which no more comes; None: nothing does."""
+        if not self._halves:
+            return None
+        choices: list[dict[str, Any]] = []
+        for place in self._halves:
+            _, index, *steps = place
+            choices.append({"index": index, **_at(steps)})
+        self._halves.clear()
+        return {"choices": choices}
+
+    def _mended(self, value: Any, place: _Place | None) -> Any:
+        """The value without halves of characters. `place` None: no more of this text can come."""
+        match value:
+            case str():
+                return self._text(value, place)
+            case dict():
+                return {name: self._mended(field, None if place is None else _inner(place, name)) for name, field in value.items()}
+            case list():
+                return [self._mended(item, _item(place, item)) for item in value]
+            case _:
+                return value
+
+    def _text(self, text: str, place: _Place | None) -> str:
+        if place is not None and text:
+            text = self._halves.pop(place, "") + text
+        if not _HALF.search(text):
+            return text
+        text = _PAIR.sub(_joined, text)
+        if place is not None and "\ud800" <= text[-1] <= "\udbff":
+            self._halves[place] = text[-1]
+            text = text[:-1]
+        return _HALF.sub(_REPLACEMENT, text)
+
+
+def _joined(pair: re.Match[str]) -> str:
+    return pair.group().encode("utf-16", "surrogatepass").decode("utf-16")
+
+
+def _inner(place: _Place, name: str) -> _Place | None:
+    """Only in a delta of a choice is there more to come; a whole message is whole."""
+    match place:
+        case ():
+            return (name,) if name == "choices" else None
+        case ("choices", int()):
+            return (*place, name) if name == "delta" else None
+        case _:
+            return (*place, name)
+
+
+def _item(place: _Place | None, item: Any) -> _Place | None:
+    if place is None or not isinstance(item, dict):
+        return None
+    index = item.get("index", 0 if place == ("choices",) else None)
+    return (*place, index) if type(index) is int else None
+
+
+def _at(steps: list[Any]) -> dict[str, Any]:
+    """An object that has a replacement character at the end of these steps."""
+    name, *rest = steps
+    if not rest:
+        return {name: _REPLACEMENT}
+    if isinstance(rest[0], int):
+        return {name: [{"index": rest[0], **_at(rest[1:])}]}
+    return {name: _at(rest)}
