@@ -17,7 +17,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from antiphon import edge
-from antiphon.config import MAX_MESSAGE_BYTES
+from antiphon.config import MAX_MESSAGE_BYTES, RestConfig
 from antiphon.rpc.server import MAX_CONCURRENT_STREAMS
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2
 from tests.e2e.conftest import KEY, READY, Gateway, configuration, free_port
@@ -73,7 +73,7 @@ def smaller_edge(gateway: Gateway, tmp_path: Path) -> Edge:
     @asynccontextmanager
     async def made(*figures: tuple[str, str]) -> AsyncIterator[str]:
         address = f"127.0.0.1:{free_port()}"
-        edge.prepare(tmp_path, address, [])
+        edge.prepare(tmp_path, RestConfig(listen=address), [])
         (tmp_path / "endpoints.yaml").write_text(
             (edge.gateway_files() / "endpoints.yaml").read_text().replace("50051", gateway.grpc.rpartition(":")[2])
         )
