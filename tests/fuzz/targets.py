@@ -37,6 +37,7 @@ from antiphon.providers.transport import Transport
 from antiphon.rest import analytics, assistant, chats, engine, engine_request, openai, proxy
 from antiphon.rest.body import parse
 from antiphon.rest.content import message_json
+from antiphon.rest.json import dumps
 
 
 def cut(data: bytes, every: int) -> list[bytes]:
@@ -124,7 +125,7 @@ def body(data: bytes) -> None:
         if asked is None:
             return
         for message in asked.messages:
-            orjson.dumps(message_json(message))
+            dumps(message_json(message))
         sent = orjson.loads(openai_request.encode(asked, "p", stream_usage=True))
         assert isinstance(sent, dict)
     except InvalidRequest as error:

@@ -143,15 +143,13 @@ def _add_message(encoded: list[JsonObject], message: Message, provider: str) -> 
                 encoded.append(with_extra(result, message.extra))
             case Thinking():
                 pass  # the API takes no thoughts back
+            case Refusal() if message.role is Role.ASSISTANT and not message.listed:
+                body["refusal"] = body.get("refusal", "") + part.text
             case _:
                 content.append(part)
     if results and not content and not calls:
         return
-    if message.role is Role.ASSISTANT and len(content) == 1 and isinstance(content[0], Refusal):
-        body["content"] = None
-        body["refusal"] = content[0].text
-    else:
-        body["content"] = _content(tuple(content), provider, listed=message.listed and not results)
+    body["content"] = _content(tuple(content), provider, listed=message.listed and not results)
     if calls:
         body["tool_calls"] = calls
     encoded.append(with_extra(body, message.extra))

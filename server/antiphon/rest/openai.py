@@ -55,7 +55,7 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
     ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
         """One JSON object, or events."""
         body = parse(request.body.data)
-        stream = _accepts_events(context) if body.stream is None else body.stream
+        stream = body.stream if "stream" in body.model_fields_set else _accepts_events(context)
         asked = request_from_body(body, stream=bool(stream))
         timeout = time_left(context.time_remaining())
         async with aclosing(self._chat.stream(asked, timeout=timeout, record=self._record(body))) as batches:

@@ -172,7 +172,7 @@ def test_reasoning_tokens_are_unsupported() -> None:
 
 
 def test_assistant_messages() -> None:
-    """Thoughts are not sent back; tool calls stand beside the content, a refusal alone in its own field."""
+    """Thoughts are not sent back; tool calls and a refusal stand beside the content, as in replies."""
     call = ToolCall("c1", "f", '{"a": 1}', extra={"extra_content": 1})
     assert messages(
         Message(Role.ASSISTANT, (Thinking("hm"), Text("let me see"), call), name="bob", extra={"function_call": {}})
@@ -189,10 +189,10 @@ def test_assistant_messages() -> None:
     ]
     assert messages(Message(Role.ASSISTANT, (call,)))[0]["content"] is None
     assert messages(Message(Role.ASSISTANT, (Refusal("no"),))) == [{"role": "assistant", "content": None, "refusal": "no"}]
-    assert messages(Message(Role.ASSISTANT, (Text("a"), Refusal("no"))))[0]["content"] == [
-        {"type": "text", "text": "a"},
-        {"type": "refusal", "refusal": "no"},
-    ]
+    said = (Text("a"), Refusal("no"))
+    assert messages(Message(Role.ASSISTANT, said)) == [{"role": "assistant", "content": "a", "refusal": "no"}]
+    parts = [{"type": "text", "text": "a"}, {"type": "refusal", "refusal": "no"}]
+    assert messages(Message(Role.ASSISTANT, said, listed=True)) == [{"role": "assistant", "content": parts}]
 
 
 def test_tool_results() -> None:

@@ -1,0 +1,370 @@
+"""What crosses the gateway in the OpenAI dialect and the OpenAI protocol: as it was sent, and as it was answered."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from antiphon import messages as m
+from antiphon.providers.openai_request import encode
+from antiphon.providers.openai_response import ReplyReader
+from antiphon.reply import Reply
+from antiphon.rest import openai
+from antiphon.rest.content import message_json
+from antiphon.rest.openai_reply import ChunkWriter, completion
+
+Json = dict[str, Any]
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6)
+NUMBERS = st.integers(-(10**30), 10**30) | st.floats(allow_nan=False, allow_infinity=False)
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | WORDS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(WORDS, inner, max_size=2),
+    max_leaves=4,
+)
+EXTRA = st.dictionaries(st.sampled_from(["x_one", "x_two", "cache_control", "weight"]), VALUES, max_size=2)
+
+
+@st.composite
+def objects(draw: st.DrawFn, needed: Json, optional: Json | None = None) -> Json:
+    """A JSON object of these fields, and of some that nobody knows."""
+    known = draw(st.fixed_dictionaries(needed, optional=optional or {}))
+    return {**draw(EXTRA), **known}
+
+
+def inner(kind: str, **needed: Any) -> st.SearchStrategy[Json]:
+    return objects({"type": st.just(kind), kind: objects(needed)})
+
+
+TEXT = objects({"type": st.just("text"), "text": WORDS})
+IMAGE = objects({"type": st.just("image_url"), "image_url": objects({"url": WORDS}, {"detail": st.none() | WORDS})})
+AUDIO = inner("input_audio", data=WORDS, format=st.sampled_from(["wav", "mp3", "MP3", "mpeg", "x-wav", "a;b", ""]))
+FILE = objects({"type": st.just("file"), "file": objects({"file_id": WORDS}, {"filename": st.none() | WORDS})})
+DATA = objects({"type": st.just("file"), "file": objects({"file_data": WORDS}, {"file_id": st.none()})})
+ODD = objects({"type": st.sampled_from(["video_url", "refusal", "new"])})
+CONTENT = WORDS | st.lists(TEXT | IMAGE | AUDIO | FILE | DATA | ODD, max_size=3)
+FUNCTION_CALL = objects(
+    {"id": WORDS, "type": st.just("function"), "function": objects({"name": WORDS, "arguments": WORDS})}, {"index": st.just(0)}
+)
+CUSTOM_CALL = objects({"id": WORDS, "type": st.just("custom"), "custom": objects({"name": WORDS, "input": WORDS})})
+SPOKEN: Json = {
+    "name": WORDS,
+    "tool_calls": st.lists(FUNCTION_CALL, max_size=2) | st.lists(FUNCTION_CALL | CUSTOM_CALL, max_size=3),
+    "function_call": st.fixed_dictionaries({"name": WORDS, "arguments": WORDS}),
+    "reasoning_content": WORDS,
+    "refusal": st.none() | WORDS,
+    "audio": st.none() | objects({"id": WORDS}),
+    "annotations": st.lists(VALUES, max_size=2),
+}
+MESSAGES = st.one_of(
+    objects({"role": st.sampled_from(["system", "developer", "user"]), "content": CONTENT}, {"name": WORDS}),
+    objects({"role": st.just("assistant"), "content": st.none() | CONTENT}, SPOKEN),
+    objects({"role": st.just("tool"), "tool_call_id": WORDS.filter(bool), "content": CONTENT}, {"name": WORDS}),
+    objects({"role": st.just("function"), "name": WORDS, "content": WORDS}),
+)
+FUNCTION = objects(
+    {"name": WORDS}, {"description": st.none() | WORDS, "parameters": EXTRA, "strict": st.none() | st.booleans() | st.just(1)}
+)
+TOOLS = objects({"type": st.just("function"), "function": FUNCTION}) | objects({"type": st.just("web_search")})
+SCHEMA = objects({"name": WORDS, "schema": EXTRA}, {"description": st.none() | WORDS, "strict": st.none() | st.booleans()})
+REQUESTS = objects(
+    {"model": st.just("m"), "messages": st.lists(MESSAGES, min_size=1, max_size=3)},
+    {
+        "temperature": st.sampled_from([0, 1, 0.5]),
+        "stop": WORDS | st.lists(WORDS, max_size=2),
+        "seed": st.integers(-(10**30), 10**30),
+        "logit_bias": st.dictionaries(WORDS, st.integers(-100, 100), max_size=2),
+        "tools": st.lists(TOOLS, max_size=2),
+        "tool_choice": st.sampled_from(["auto", "none", "required"])
+        | objects({"type": st.just("function"), "function": objects({"name": WORDS})})
+        | objects({"type": st.just("allowed_tools")}),
+        "response_format": st.just({"type": "text"})
+        | objects({"type": st.sampled_from(["json_object", "text", "grammar"])})
+        | objects({"type": st.just("json_schema"), "json_schema": SCHEMA}),
+        "audio": objects({"voice": WORDS | objects({"id": WORDS}), "format": WORDS}),
+        "modalities": st.lists(WORDS, max_size=2),
+        "reasoning_effort": WORDS,
+        "stream": st.booleans(),
+        "stream_options": objects({}, {"include_obfuscation": st.booleans()}),
+        "user": WORDS,
+    },
+)
+
+
+def sent(body: Json) -> Any:
+    """What the provider is sent of a body."""
+    parsed = openai.parse(json.dumps(body).encode())
+    asked = openai.request_from_body(parsed, stream=bool(parsed.stream))
+    return json.loads(encode(asked, "p", stream_usage=True))
+
+
+@settings(max_examples=300, deadline=None)
+@given(REQUESTS)
+def test_a_request_reaches_the_provider_as_it_was_sent(body: Json) -> None:
+    """Every field where it stood and with the value it had; a stream's usage is asked for beside it."""
+    if not body.get("stream_options", True):
+        del body["stream_options"]
+    expected = {**body, "stream_options": {**body.get("stream_options", {}), "include_usage": True}} if body.get("stream") else body
+    assert sent(body) == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(MESSAGES)
+def test_a_message_that_is_stored_comes_back_as_it_was_sent(body: Json) -> None:
+    """To who fetches it."""
+    parsed = openai.parse(json.dumps({"messages": [body]}).encode())
+    (message,) = openai.request_from_body(parsed, stream=False).messages
+    assert json.loads(json.dumps(message_json(message))) == body
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [{"type": "function", "function": {"name": "f", "x": 1}, "cache_control": {"type": "ephemeral"}}]},
+        {"messages": [{"role": "user", "content": []}]},
+        {"seed": 2**70, "x": [2**70, {"y": -(2**70)}]},
+        {"audio": {"voice": {"id": "voice_1"}, "format": "wav"}, "modalities": ["text", "audio"]},
+        {"stop": "x", "tools": [], "modalities": []},
+    ],
+)
+def test_what_was_once_changed_is_not(fields: Json) -> None:
+    """Fields on two levels, an empty list, whole numbers of any length, a voice of one's own."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], **fields}
+    assert sent(body) == body
+
+
+# Replies.
+
+
+def read(*chunks: Json) -> list[m.Event]:
+    reader = ReplyReader(m.ChatRequest("m", (), stream=True), "p")
+    batch = reader.feed("".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks).encode())
+    if reader.failure is not None:
+        raise reader.failure
+    return [*batch, *reader.end()]
+
+
+def put_together(events: list[m.Event]) -> Reply:
+    reply = Reply()
+    for event in events:
+        reply.add(event)
+    return reply
+
+
+def answered(body: Json) -> Json:
+    events = ReplyReader(m.ChatRequest("m", (), stream=False), "p").whole(json.dumps(body).encode())
+    return completion(put_together(events))
+
+
+def chunk(delta: Json, **fields: Any) -> Json:
+    beside = {"finish_reason": None, **{name: fields.pop(name) for name in ("finish_reason", "x_found") if name in fields}}
+    choices = [{"index": 0, "delta": delta, **beside}]
+    return {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": choices, **fields}
+
+
+def told(events: list[m.Event]) -> Iterator[Json]:
+    """The chunks that a caller is told."""
+    writer = ChunkWriter(include_usage=False)
+    data = b"".join(writer.write([event]) for event in events) + writer.end()
+    for line in data.decode().split("\n\n"):
+        if line:
+            yield json.loads(line.removeprefix("data: "))
+
+
+WHOLE = objects(
+    {
+        "id": st.just("c"),
+        "object": st.just("chat.completion"),
+        "created": st.just(1),
+        "model": st.just("m"),
+        "usage": st.none(),
+        "choices": objects(
+            {
+                "index": st.just(0),
+                "message": objects(
+                    {"role": st.just("assistant"), "content": st.none() | WORDS, "refusal": st.none() | WORDS.filter(bool)},
+                    {
+                        "tool_calls": st.lists(
+                            objects(
+                                {
+                                    "id": WORDS.filter(bool),
+                                    "type": st.just("function"),
+                                    "function": objects({"name": WORDS.filter(bool), "arguments": WORDS}),
+                                }
+                            )
+                            | CUSTOM_CALL.filter(lambda call: call["id"]),
+                            min_size=1,
+                            max_size=3,
+                            unique_by=lambda call: call["id"],
+                        ),
+                        "function_call": st.fixed_dictionaries({"name": WORDS, "arguments": WORDS}),
+                        "reasoning_content": st.none() | WORDS.filter(bool),
+                        "annotations": st.lists(VALUES, max_size=2),
+                    },
+                ),
+                "logprobs": st.none(),
+                "finish_reason": st.sampled_from(["stop", "length", "tool_calls", "function_call", None, "odd"]),
+            }
+        ).map(lambda choice: [choice]),
+    }
+)
+
+
+def without_nulls_in_calls(body: Json) -> Json:
+    """Of a tool call, null is the same as nothing."""
+    for call in body["choices"][0]["message"].get("tool_calls", ()):
+        for name in [name for name, value in call.items() if value is None]:
+            del call[name]
+    return body
+
+
+@settings(max_examples=300, deadline=None)
+@given(WHOLE)
+def test_an_answer_reaches_the_caller_as_it_was_answered(body: Json) -> None:
+    """Every field where it stood, of the reply, its choice, its message and its tool calls; null and "" each as it is."""
+    assert answered(body) == without_nulls_in_calls(body)
+
+
+@settings(max_examples=200, deadline=None)
+@given(WHOLE)
+def test_a_reply_goes_back_to_the_provider_as_it_was_answered(body: Json) -> None:
+    """By a caller that sends it as it came, and out of the history, thoughts aside."""
+    message = without_nulls_in_calls(body)["choices"][0]["message"]
+    assert sent({"model": "m", "messages": [message]})["messages"] == [message]
+    events = ReplyReader(m.ChatRequest("m", (), stream=False), "p").whole(json.dumps(body).encode())
+    stored = put_together(events).choices[0].message()
+    (again,) = json.loads(encode(m.ChatRequest("m", (stored,), stream=False), "p", stream_usage=True))["messages"]
+    known = {name: value for name, value in message.items() if value is not None and name != "reasoning_content"}
+    if known.get("content") == "" and again["content"] is None:  # a reply that is not there
+        del known["content"]
+    assert {name: value for name, value in again.items() if value is not None} == known
+
+
+DELTAS = st.lists(
+    st.one_of(
+        st.fixed_dictionaries({"content": WORDS}),
+        st.fixed_dictionaries({"x_text": WORDS}),
+        st.fixed_dictionaries({"x_number": st.integers() | st.booleans()}),
+        st.fixed_dictionaries({"annotations": st.lists(st.fixed_dictionaries({"type": WORDS}), max_size=2)}),
+        st.fixed_dictionaries(
+            {
+                "reasoning_details": st.fixed_dictionaries(
+                    {"index": st.integers(0, 2), "type": st.just("reasoning.text"), "text": WORDS}
+                ).map(lambda detail: [detail])
+            }
+        ),
+        st.fixed_dictionaries({"function_call": st.fixed_dictionaries({"arguments": WORDS}, optional={"name": st.just("f")})}),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(DELTAS)
+def test_a_stream_adds_up(deltas: list[Json]) -> None:
+    """The object is what the deltas make, and so are the chunks that a caller is told."""
+    text: dict[str, str] = {}
+    expected: Json = {}
+    details: dict[int, Json] = {}
+    for delta in deltas:
+        ((name, value),) = delta.items()
+        match name:
+            case "content" | "x_text":
+                text[name] = text.get(name, "") + value
+            case "x_number":
+                expected[name] = value
+            case "annotations":
+                expected[name] = expected.get(name, []) + value
+            case "reasoning_details":
+                detail = details.setdefault(value[0]["index"], {**value[0], "text": ""})
+                detail["text"] += value[0]["text"]
+                expected[name] = list(details.values())
+            case _:
+                call = expected.setdefault(name, {"arguments": ""})
+                call["arguments"] += value["arguments"]
+                call |= {"name": "f"} if "name" in value else {}
+    expected |= {"role": "assistant", "content": None, "refusal": None, **text}
+    called = any("function_call" in delta for delta in deltas)
+    if expected["content"] == "" and called:
+        expected["content"] = None
+    events = read(*map(chunk, deltas), chunk({}, finish_reason="stop"))
+    assert completion(put_together(events))["choices"][0]["message"] == expected
+    again = read(*told(events))
+    assert completion(put_together(again))["choices"][0]["message"] == {**expected, "content": expected["content"] or None} | (
+        {"content": ""} if expected["content"] == "" else {}
+    )
+
+
+def test_a_custom_tool_call_that_is_streamed() -> None:
+    """One call, named once, without the `index` that only chunks have; and so it is stored and sent back."""
+    deltas = [
+        {"role": "assistant", "content": None, "tool_calls": [{"index": 0, "id": "c1", "type": "custom", "custom": {"name": "g"}}]},
+        {"tool_calls": [{"index": 0, "type": "custom", "custom": {"input": "pri"}}]},
+        {"tool_calls": [{"index": 0, "id": "c1", "custom": {"name": "g", "input": "nt()"}}]},
+        {"tool_calls": [{"index": 1, "id": "c2", "type": "function", "function": {"name": "f", "arguments": ""}}]},
+        {"tool_calls": [{"index": 1, "function": {"arguments": "{}"}, "extra_content": {"google": 1}}]},
+    ]
+    events = read(*map(chunk, deltas), chunk({}, finish_reason="tool_calls"))
+    reply = put_together(events)
+    calls = [
+        {"id": "c1", "type": "custom", "custom": {"name": "g", "input": "print()"}},
+        {"id": "c2", "type": "function", "function": {"name": "f", "arguments": "{}"}, "extra_content": {"google": 1}},
+    ]
+    message = {"role": "assistant", "content": None, "tool_calls": calls}
+    assert completion(reply)["choices"][0]["message"] == {**message, "refusal": None}
+    stored = reply.choices[0].message()
+    assert message_json(stored) == message
+    assert json.loads(encode(m.ChatRequest("m", (stored,), stream=False), "p", stream_usage=True))["messages"] == [message]
+    streamed = [call for one in told(events) for call in one["choices"][0]["delta"].get("tool_calls", ())]
+    assert [call["index"] for call in streamed] == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_function_call_of_2023() -> None:
+    """It stays one, whole and in pieces, with its own reason, and no text beside it."""
+    deltas = [{"role": "assistant", "content": "", "function_call": {"name": "f", "arguments": ""}}]
+    deltas += [{"function_call": {"arguments": piece}} for piece in ('{"a"', ": 1}")]
+    events = read(*map(chunk, deltas), chunk({}, finish_reason="function_call"))
+    (choice,) = completion(put_together(events))["choices"]
+    assert choice["message"]["function_call"] == {"name": "f", "arguments": '{"a": 1}'}
+    assert (choice["message"]["content"], choice["finish_reason"]) == (None, "function_call")
+    assert [one["choices"][0]["finish_reason"] for one in told(events)][-1] == "function_call"
+
+
+def test_fields_beside_the_message_and_beside_the_choices() -> None:
+    """Of a choice the last that was told, of the reply too, wherever in the stream; both stand in the last chunk as well."""
+    events = read(
+        chunk({"content": "a"}, x_found={"hate": {"filtered": False, "severity": "safe"}}),
+        chunk({"content": "b"}, x_found={"hate": {"filtered": False, "severity": "safe"}}, citations=["u"]),
+        chunk({}, x_found={"hate": {"severity": "low"}, "tokens": 2}, finish_reason="stop", service_tier="flex"),
+        {**chunk({}), "choices": [], "citations": ["u", "v"], "system_fingerprint": "fp"},
+    )
+    whole = completion(put_together(events))
+    assert whole["choices"][0]["x_found"] == {"hate": {"filtered": False, "severity": "low"}, "tokens": 2}
+    top = {"citations": ["u", "v"], "service_tier": "flex", "system_fingerprint": "fp"}
+    assert {name: whole[name] for name in top} == top
+    chunks = list(told(events))
+    assert {name: chunks[-1][name] for name in top} == top
+    assert chunks[-1]["choices"][0]["x_found"] == {"hate": {"severity": "low"}, "tokens": 2}
+    assert "citations" not in chunks[0]
+    body = {**chunk({}), "object": "chat.completion", "usage": None, "citations": [1]}
+    choice = {"message": {"role": "assistant", "content": "x", "refusal": None}, "logprobs": None, "stop_reason": 7}
+    body["choices"] = [{"index": 0, "finish_reason": "stop", **choice}]
+    assert answered(body) == body
+
+
+def test_content_that_is_null_and_content_that_is_empty() -> None:
+    """Each as the provider said it; in a stream of a tool call, "" is not said in place of it."""
+    finish = chunk({}, finish_reason="stop")
+    call = {"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}]}
+    for deltas, content in (
+        ([{"role": "assistant", "content": None}], None),
+        ([{"role": "assistant", "content": ""}], ""),
+        ([{"role": "assistant", "content": ""}, call, {"content": ""}], None),
+        ([{"content": ""}, {"content": "x"}], "x"),
+    ):
+        events = read(*map(chunk, deltas), finish)
+        assert completion(put_together(events))["choices"][0]["message"]["content"] == content
+        assert "".join(e.text for e in events if isinstance(e, m.TextDelta)) == (content or "")
