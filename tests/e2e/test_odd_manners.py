@@ -33,6 +33,12 @@ GOOD: dict[str, list[Step]] = {
     "the reason first": [head(), chunk(sse(delta("Hel", "stop"), delta("lo"), "[DONE]")), LAST],
     "[DONE], and then the connection stays open": [head(), chunk(WHOLE)],
     "JSON though a stream was asked for": [answer(REPLY)],
+    "JSON with a byte order mark": [answer(b"\xef\xbb\xbf" + json.dumps(REPLY).encode())],
+    "null, and a ping first": [head(), chunk(b'event: ping\ndata: {"type": "ping"}\n\ndata: null\n\n' + WHOLE), LAST],
+    "[DONE] among spaces": [head(), chunk(sse(delta("Hello", "stop"), "  [DONE] ")), LAST],
+    "JSON with what is no number": [
+        answer(json.dumps(REPLY).replace('"finish_reason"', '"x": NaN, "finish_reason"').encode()),
+    ],
     "until the connection closes": [b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n", WHOLE, CUT],
 }
 
@@ -97,6 +103,16 @@ async def test_what_is_only_odd_is_a_whole_answer(
     events = [event async for answer_ in answers for event in answer_.events]
     assert "".join(event.text.text for event in events) == "Hello"
     assert events[-1].finished.reason == chat_pb2.FINISH_REASON_STOP
+
+
+@pytest.mark.parametrize("reason", ["null", '""'])
+async def test_an_object_without_a_reason_is_whole(reason: str, http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+    """It cannot have been cut: its caller is told that there was no reason."""
+    upstream.script("odd-x", [answer(json.dumps(REPLY).replace('"stop"', reason).encode())])
+    (choice,) = (await http.post("/chat/completions", json=asking("odd-x", stream=False))).json()["choices"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("Hello", None)
+    text, errors, done = read((await http.post("/chat/completions", json=asking("odd-x", stream=True))).text)
+    assert (text, errors, done) == ("Hello", [], True)
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -9,6 +9,9 @@ from llmock.testing import LLMockServer
 from openai import AsyncOpenAI
 from pydantic import BaseModel
 
+from tests.e2e.conftest import Gateway
+from tests.odd_upstream import LAST, OddUpstream, chunk, delta, head, sse
+
 HELLO: Any = [{"role": "user", "content": "Say hello"}]
 WEATHER: Any = [
     {
@@ -73,6 +76,76 @@ async def test_tools_streamed(sdk: AsyncOpenAI, llm: LLMockServer) -> None:
     (call,) = reply.choices[0].message.tool_calls
     assert "in the rain and in the sun" in call.function.arguments
     assert reply.choices[0].finish_reason == "tool_calls"
+
+
+def tool_call(index: int, **fields: Any) -> dict[str, Any]:
+    return delta(tool_calls=[{"index": index, **fields}])
+
+
+CUSTOM = [
+    tool_call(0, id="c1", type="custom", custom={"name": "run", "input": ""}),
+    tool_call(0, custom={"input": "print("}),
+    tool_call(0, custom={"input": "'\U0001f600')"}),
+    delta(finish="tool_calls"),
+]
+FUNCTION_CALL = [
+    delta(role="assistant", function_call={"name": "f", "arguments": ""}),
+    delta(function_call={"arguments": '{"a"'}),
+    delta(function_call={"arguments": ": 1}"}),
+    delta(finish="function_call"),
+]
+CITATION = {"type": "url_citation", "url_citation": {"url": "https://x.test/", "title": "X", "start_index": 0, "end_index": 1}}
+ANNOTATIONS = [
+    delta("See", role="assistant"),
+    delta(annotations=[CITATION]),
+    delta(annotations=[CITATION]),
+    {**delta(finish="stop"), "citations": ["https://x.test/"]},
+]
+SPOKEN = {
+    "a custom tool call": (CUSTOM, [{"id": "c1", "type": "custom", "custom": {"name": "run", "input": "print('\U0001f600')"}}]),
+    "a function call of 2023": (FUNCTION_CALL, {"name": "f", "arguments": '{"a": 1}'}),
+    "annotations": (ANNOTATIONS, [CITATION, CITATION]),
+}
+
+
+@pytest.mark.parametrize(("name", "field"), list(zip(SPOKEN, ("tool_calls", "function_call", "annotations"), strict=True)))
+async def test_what_a_provider_streams_reaches_the_sdk_and_comes_back(
+    sdk: AsyncOpenAI, upstream: OddUpstream, name: str, field: str
+) -> None:
+    """Whole in the object, in pieces in the chunks; and what is sent back is what the provider said."""
+    events, expected = SPOKEN[name]
+    upstream.script("odd-x", [head(), chunk(sse(*events, "[DONE]")), LAST])
+    reply = await sdk.chat.completions.create(model="odd-x", messages=HELLO)
+    (choice,) = reply.choices
+    message = choice.message.model_dump(exclude_unset=True)
+    assert message[field] == expected
+    assert choice.finish_reason == events[-1]["choices"][0]["finish_reason"]
+    assert message["content"] == ("See" if field == "annotations" else None)
+    assert (reply.model_extra or {}).get("citations") == events[-1].get("citations")
+
+    stream = await sdk.chat.completions.create(model="odd-x", messages=HELLO, stream=True)
+    pieces = [one.model_dump(exclude_unset=True)["choices"][0]["delta"].get(field) async for one in stream]
+    assert [piece for piece in pieces if piece] == [
+        one["choices"][0]["delta"][field] for one in events if field in one["choices"][0]["delta"]
+    ]
+
+    await sdk.chat.completions.create(model="odd-x", messages=[*HELLO, message, *HELLO])
+    assert upstream.requests[-1].json["messages"][1] == message
+
+
+@pytest.mark.parametrize("name", SPOKEN)
+async def test_a_session_tells_the_provider_what_it_said(persona_gateway: Gateway, upstream: OddUpstream, name: str) -> None:
+    """A caller that sends its new message alone has the provider's own words before it."""
+    events, expected = SPOKEN[name]
+    upstream.script("odd-x", [head(), chunk(sse(*events, "[DONE]")), LAST])
+    async with persona_gateway.sdk() as sdk:
+        raw = await sdk.chat.completions.with_raw_response.create(model="odd-x", messages=HELLO)
+        said = raw.parse().choices[0].message.model_dump(exclude_none=True)
+        session: Any = {"session_id": raw.headers["x-session-id"]}
+        await sdk.chat.completions.create(model="odd-x", messages=[{"role": "user", "content": "And?"}], extra_body=session)
+    _, reply, _ = upstream.requests[-1].json["messages"]
+    assert {field: value for field, value in reply.items() if value is not None} == said
+    assert expected in said.values()
 
 
 async def test_parse_with_a_schema(sdk: AsyncOpenAI) -> None:

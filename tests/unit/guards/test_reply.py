@@ -19,6 +19,7 @@ from antiphon.messages import (
     Finished,
     FinishReason,
     RefusalDelta,
+    ReplyExtra,
     TextDelta,
     ThinkingDelta,
     ToolCallDelta,
@@ -146,7 +147,7 @@ async def test_refusals_and_transcripts_are_read_and_what_cannot_be_is_left_out(
     """Sound passes; log probabilities and fields that only the provider knows do not."""
     batches = [
         [START, RefusalDelta(0, "No b"), AudioDelta(0, "id", "QUJD", "so ba")],
-        [TextDelta(0, "Hi", ({"token": "Hi"},)), ExtraDelta(0, {"reasoning_details": "bad"})],
+        [TextDelta(0, "Hi", ({"token": "Hi"},)), ExtraDelta(0, {"reasoning_details": "bad"}), ReplyExtra({"citations": "bad"})],
         [RefusalDelta(0, "ad."), AudioDelta(0, None, "QUJD", "d."), STOP],
     ]
     assert await told(*batches) == [

@@ -23,6 +23,8 @@ from antiphon.messages import (
     Thinking,
     Tool,
     ToolCall,
+    ToolChoice,
+    ToolChoiceMode,
     ToolResult,
 )
 
@@ -70,7 +72,8 @@ async def test_what_goes_with_the_messages_is_masked_too() -> None:
         (Message(Role.SYSTEM, (Text("bad"),)), Message(Role.USER, (), name="bad")),
         stream=False,
         tools=(Tool("bad", "bad", {"enum": ["bad"]}), NativeTool({"query": "bad"})),
-        response_format=JsonSchemaFormat("bad", {"title": "bad"}),
+        tool_choice=ToolChoice(ToolChoiceMode.AUTO, native={"x": "bad"}),
+        response_format=JsonSchemaFormat("bad", {"title": "bad"}, extra={"json_schema": {"x": "bad"}}),
         end_user="bad@home",
         extra={"prediction": {"content": "bad"}},
     )
@@ -79,7 +82,8 @@ async def test_what_goes_with_the_messages_is_masked_too() -> None:
         (Message(Role.SYSTEM, (Text("bad"),)), Message(Role.USER, (), name="#")),
         stream=False,
         tools=(Tool("bad", "#", {"enum": ["#"]}), NativeTool({"query": "#"})),
-        response_format=JsonSchemaFormat("bad", {"title": "#"}),
+        tool_choice=ToolChoice(ToolChoiceMode.AUTO, native={"x": "#"}),
+        response_format=JsonSchemaFormat("bad", {"title": "#"}, extra={"json_schema": {"x": "#"}}),
         end_user="#@home",
         extra={"prediction": {"content": "#"}},
     )

@@ -85,6 +85,22 @@ async def test_tokens_that_were_estimated_are_marked() -> None:
     assert json.loads(events[-2].removeprefix("data: "))["content"]["usage"]["estimated"] is True
 
 
+async def test_what_only_the_provider_knows_of_a_message_is_sent_and_kept() -> None:
+    """But for what FetchChat added to it."""
+    dialect = Dialect()
+    before = {"role": "assistant", "content": None, "refusal": "No", "audio": {"id": "a"}, "weight": 0, "reasoning_content": "Hm"}
+    ours = {"messageId": "x", "createdAt": "x", "status": "complete", "model": "x"}
+    history = [*HI, {**before, **ours}, *HI]
+    made = await dialect.generate(history)
+    kept = await dialect.call("FetchChat", assistant_pb2.FetchChatRequest(chat_id=made["chatId"]))
+    assert {name: value for name, value in kept["messages"][1].items() if name not in ours} == before
+    chat = await dialect.call("CreateChat", assistant_pb2.CreateChatRequest(body=sent(messages=history)))
+    kept = await dialect.call("FetchChat", assistant_pb2.FetchChatRequest(chat_id=chat["chatId"]))
+    assert {name: value for name, value in kept["messages"][1].items() if name not in ours} == before
+    (asked,) = dialect.provider.requests
+    assert asked.messages[2].extra == {name: before[name] for name in ("refusal", "audio", "weight", "reasoning_content")}
+
+
 async def test_a_chat_is_made_and_goes_on() -> None:
     """The persona's words come first each time, and are not kept."""
     dialect = Dialect()

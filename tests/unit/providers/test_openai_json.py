@@ -1,0 +1,108 @@
+"""JSON that hosts write, which is not always quite JSON."""
+
+import itertools
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antiphon.messages import ChatRequest, Event, Finished, FinishReason, TextDelta, ToolCallDelta
+from antiphon.providers.openai_json import JsonReader
+from antiphon.providers.openai_response import ReplyReader
+from tests.odd_upstream import delta
+
+STOP = Finished(0, FinishReason.STOP, "stop")
+
+
+def streamed(*events: bytes | dict[str, Any]) -> list[Event]:
+    """All events of a stream but its start."""
+    reader = ReplyReader(ChatRequest("m", (), stream=True), "p")
+    data = b"".join(b"data: " + (one if isinstance(one, bytes) else json.dumps(one).encode()) + b"\n\n" for one in events)
+    batch = [*reader.feed(data), *reader.end()]
+    assert reader.failure is None
+    return batch[1:]
+
+
+def text(*deltas: str, finish: str = "stop") -> str:
+    """The text of the first choice."""
+    events = streamed(*(delta(one) for one in deltas), delta(finish=finish))
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+def test_numbers_are_what_they_are() -> None:
+    """Of however many digits; and those that JSON has no words for are read too."""
+    reader = JsonReader()
+    assert reader.read(b'{"a": 123456789012345678901234567890, "b": 1.5}') == {"a": 123456789012345678901234567890, "b": 1.5}
+    assert reader.read(b"[-Infinity, Infinity]") == [-math.inf, math.inf]
+    assert reader.read(b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
+
+
+@pytest.mark.parametrize("bad", [b"", b"{", b"{]", b"nope", b'"\xff"', b"{'a': 1}", b"[1] [2]"])
+def test_what_is_no_json_is_none(bad: bytes) -> None:
+    """It raises."""
+    with pytest.raises(ValueError):  # noqa: PT011  # each of those that read it has its own
+        JsonReader().read(bad)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), st.lists(st.integers(0, 16), max_size=3))
+def test_a_text_may_be_cut_within_a_character(said: str, cuts: list[int]) -> None:
+    """Whichever way its UTF-16 is cut into deltas, it comes out as it was."""
+    halves = said.encode("utf-16-be", "surrogatepass")
+    places = [0, *sorted(min(cut * 2, len(halves)) for cut in cuts), len(halves)]
+    pieces = [halves[a:b].decode("utf-16-be", "surrogatepass") for a, b in itertools.pairwise(places)]
+    assert text(*pieces) == said
+
+
+def test_half_a_character_without_the_other_is_replaced() -> None:
+    """At the end, before another text, behind one, and in a whole reply."""
+    assert text("a\ud83d") == "a\ufffd"
+    assert text("a\ud83d", "b") == "a\ufffdb"
+    assert text("\ude00a", "\ud83d\ud83d", "\ude00") == "\ufffda\ufffd\U0001f600"
+    assert text("\ud83d", "", "\ude00") == "\U0001f600"
+    body = {"id": "x", "choices": [{"message": {"content": "a\ud83d"}, "finish_reason": "stop"}]}
+    events = ReplyReader(ChatRequest("m", (), stream=True), "p").whole(json.dumps(body).encode())
+    assert events[1:] == [TextDelta(0, "a\ufffd"), STOP]
+
+
+def test_each_text_waits_for_its_own_half() -> None:
+    """Of its choice, and of its tool call."""
+
+    def call(index: int, arguments: str, **more: Any) -> dict[str, Any]:
+        return {"index": index, "function": {"arguments": arguments, **more}}
+
+    events = streamed(
+        delta(tool_calls=[call(0, "\ud83d", name="f"), call(1, "\ud83c", name="g")]),
+        delta("\ud83d", index=1),
+        delta(tool_calls=[call(1, "\udfb5")]),
+        delta("\ude00", index=1),
+        delta(tool_calls=[call(0, "\ude00")]),
+        delta(finish="tool_calls"),
+        delta(finish="stop", index=1),
+    )
+    said = [(event.index, event.arguments) for event in events if isinstance(event, ToolCallDelta) and event.arguments]
+    assert said == [(1, "\U0001f3b5"), (0, "\U0001f600")]
+    assert [event for event in events if isinstance(event, TextDelta)] == [TextDelta(1, "\U0001f600")]
+    cut = streamed(delta(tool_calls=[call(0, "x\ud83d", name="f")]), delta(finish="tool_calls"))
+    assert "".join(event.arguments for event in cut if isinstance(event, ToolCallDelta)) == "x\ufffd"
+
+
+def test_log_probabilities_that_are_no_numbers() -> None:
+    """Infinitely unlikely is what the API writes for it; not a number is null."""
+    token = b'{"token":"a","logprob":-Infinity,"top_logprobs":[{"token":"b","logprob":NaN}]}'
+    choice = b'{"delta":{"content":"a"},"logprobs":{"content":[%b]},"finish_reason":"stop"}' % token
+    event = b'{"id":"x","choices":[%b]}' % choice
+    (said, _) = streamed(event)
+    assert said == TextDelta(0, "a", ({"token": "a", "logprob": -9999.0, "top_logprobs": [{"token": "b", "logprob": None}]},))
+
+
+def test_events_that_are_no_chunks() -> None:
+    """Null, spaces around [DONE], and what keeps a connection alive, even as the first event."""
+    reader = ReplyReader(ChatRequest("m", (), stream=True), "p")
+    assert reader.feed(b'event: ping\ndata: {"type": "ping"}\n\ndata: {"type":"ping"}\n\ndata: null\n\ndata:   \n\n') == []
+    batch = reader.feed(b"data:  " + json.dumps(delta("a", finish="stop")).encode() + b"\n\ndata:   [DONE]  \n\n")
+    assert reader.done
+    assert [getattr(event, "extra", None) for event in batch[:1]] == [{}]
+    assert [*batch[1:], *reader.end()] == [TextDelta(0, "a"), STOP]
