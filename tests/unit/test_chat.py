@@ -32,9 +32,23 @@ from antiphon.limits.base import NANOS
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
-from antiphon.messages import Batch, ChatRequest, Finished, FinishReason, Message, Role, Sampling, Started, Text, TextDelta, Usage
+from antiphon.messages import (
+    Batch,
+    ChatRequest,
+    ExtraDelta,
+    Finished,
+    FinishReason,
+    Message,
+    Role,
+    Sampling,
+    Started,
+    Text,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
 from antiphon.prices import Prices
-from antiphon.reply import Reply, collect
+from antiphon.reply import Reply, call_json, collect
 from antiphon.routing import Router
 from tests.unit.memory_store import MemoryStore
 from tests.unit.scripted import NO_PRICES, NO_STORE, START, STOP, USAGE, ScriptedProvider
@@ -345,6 +359,24 @@ async def test_a_conversation_that_somebody_has_found_meanwhile_stays() -> None:
     with pytest.raises(ProviderProtocolError):
         await collect(chat.stream(asked(), timeout=None, record=Record("ann")))
     assert [message.state for message in await path(store)] == [MessageState.COMPLETE, MessageState.FAILED]
+
+
+async def test_what_only_the_provider_knew_is_replayed() -> None:
+    """Calls of other kinds, fields of calls and of the message, parts of the content, and the reason of 2023."""
+    custom = {"index": 1, "id": "c2", "type": "custom", "custom": {"name": "g", "input": "x"}}
+    for extra in (custom, {"index": 0, "signed": 1}):
+        provider = ScriptedProvider(
+            [START, TextDelta(0, "Hi"), ToolCallDelta(0, 0, "c1", "f", "{}"), ExtraDelta(0, {"tool_calls": [extra]})],
+            [ExtraDelta(0, {"annotations": [1], "content": [{"type": "odd"}]})],
+            [USAGE, Finished(0, FinishReason.FUNCTION_CALL, "function_call")],
+        )
+        chat = recording(provider, MemoryStore())
+        first, again = [
+            (await collect(chat.stream(asked(), timeout=None, record=Record("ann", request_id="r")))).choices[0] for _ in range(2)
+        ]
+        assert len(provider.requests) == 1
+        assert (again.message(), again.reason) == (first.message(), first.reason)
+        assert list(map(call_json, again.calls())) == list(map(call_json, first.calls()))
 
 
 async def test_a_request_id_is_good_for_one_turn() -> None:

@@ -38,3 +38,49 @@ def test_deltas_add_up() -> None:
     assert calls == [m.ToolCall("call-a", "a", '{"x": 1}'), m.ToolCall("call-b", "b", "")]
     assert (second.refusal, second.reason) == (["no"], m.FinishReason.TOOL_CALLS)
     assert (reply.started, reply.usage) == (START, USAGE)
+
+
+def merged(*fields: m.JsonObject, beside: bool = False) -> m.JsonObject:
+    reply = Reply()
+    for one in fields:
+        reply.add(m.ExtraDelta(0, {}, one) if beside else m.ExtraDelta(0, one))
+    (choice,) = reply.choices
+    return choice.choice_extra if beside else choice.extra
+
+
+def test_fields_that_only_the_provider_knows_add_up() -> None:
+    """Texts grow and names do not; objects join, in lists by index and type; null ends nothing; the events are left as they are."""
+    first = {"x": {"id": "a", "type": "t", "name": "n", "input": "1"}, "n": 1, "b": True, "s": "a", "l": [1], "z": None}
+    second = {"x": {"id": "a", "type": None, "name": "", "input": "2"}, "n": None, "b": False, "s": None, "l": None, "z": "z"}
+    assert merged(first, second) == {
+        "x": {"id": "a", "type": "t", "name": "n", "input": "12"},
+        "n": None,
+        "b": False,
+        "s": "a",
+        "l": [1],
+        "z": "z",
+    }
+    assert first["x"] == {"id": "a", "type": "t", "name": "n", "input": "1"}
+    details = [
+        {"d": [{"index": 0, "type": "text", "text": "a", "format": "f"}, {"index": 1, "text": "x"}]},
+        {"d": [{"index": 0, "type": "text", "text": "b", "format": "f"}, {"index": 0, "type": "sealed", "data": "s"}]},
+        {"d": [{"index": 1, "text": "y"}, {"text": "none"}, 7]},
+    ]
+    assert merged(*details)["d"] == [
+        {"index": 0, "type": "text", "text": "ab", "format": "f"},
+        {"index": 1, "text": "xy"},
+        {"index": 0, "type": "sealed", "data": "s"},
+        {"text": "none"},
+        7,
+    ]
+
+
+def test_what_is_told_of_a_choice_takes_the_place_of_what_was() -> None:
+    """But lists grow, and objects join."""
+    told = ({"reason": "a", "found": {"x": {"is": "safe"}}, "ids": [1]}, {"reason": "b", "found": {"x": {"n": 1}}, "ids": [2]})
+    assert merged(*told, beside=True) == {"reason": "b", "found": {"x": {"is": "safe", "n": 1}}, "ids": [1, 2]}
+    reply = Reply()
+    reply.add(m.ExtraDelta(0, {"nothing": None}, {"found": {}}))
+    assert not reply.said
+    reply.add(m.ExtraDelta(0, {"function_call": {}}))
+    assert reply.said
