@@ -199,7 +199,9 @@ def _show(providers: dict[str, ProviderConfig], environment: dict[str, str]) -> 
     table.add_column("models", overflow="fold")
     for name, provider in providers.items():
         key = "yes" if provider.api_key(name, environment) else "none"
-        row = (name, provider.protocol, provider.base_url or "-", key, " ".join(provider.models) or "any, by prefix")
+        address, _, query = (provider.base_url or "-").partition("?")
+        shown = f"{address}?***" if query else address  # a query may hold a key
+        row = (name, provider.protocol, shown, key, " ".join(provider.models) or "any, by prefix")
         table.add_row(*map(escape, row))
     print_table(table)
 

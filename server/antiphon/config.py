@@ -1,7 +1,7 @@
 """What an operator decides, and the defaults: checked whole at start. `config_file` reads it.
 
-Secrets are never in it: it names the environment variable, or the file, that holds each. No I/O here but reading them. Longer than
-other files, as it is one list of all that can be set.
+Secrets are not in it: it names the environment variable, or the file, that holds each. What may hold one all the same, such as a
+URL, is neither printed nor dumped. No I/O here but reading them. Longer than other files, as it is one list of all that can be set.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class RestConfig(_Section):
 class DatabaseConfig(_Section):
     """Where history is kept: `sqlite:///relative.db`, `sqlite:////absolute.db` or `postgresql://...`."""
 
-    url: str = Field(default="", repr=False)  # it may hold a password
+    url: str = Field(default="", repr=False, exclude=True)  # it may hold a password
     """Unset: SQLite in the user's data directory."""
     timeout: float = Field(default=5.0, gt=0)
     """The longest that the database may take for one answer, in seconds."""
@@ -135,13 +135,13 @@ class ProviderConfig(_Section):
     """One provider. `models` are names, or patterns with `*`; a name that several providers have belongs to the first."""
 
     protocol: str = "openai"
-    base_url: str | None = None
+    base_url: str | None = Field(default=None, repr=False, exclude=True)  # its query may hold a key
     api_key_env: str | None = None
     api_key_file: Path | None = None
     models: tuple[str, ...] = ()
-    headers: Headers = Field(default_factory=dict, repr=False)  # they may hold keys
+    headers: Headers = Field(default_factory=dict, repr=False, exclude=True)  # they may hold keys
     """Sent with every request."""
-    query: Mapping[str, str] = Field(default_factory=dict, repr=False)
+    query: Mapping[str, str] = Field(default_factory=dict, repr=False, exclude=True)
     """Sent with every request, such as Azure's `api-version`."""
     auth_header: HeaderName = "authorization"
     """The header that carries the key: as a bearer token in `authorization`, bare in any other."""
@@ -366,8 +366,8 @@ class ClientConfig(_Section):
 
     context: str | None = None
     file: Path | None = None
-    url: str | None = None
-    headers: Headers = Field(default_factory=dict, repr=False)  # they may hold keys
+    url: str | None = Field(default=None, repr=False, exclude=True)  # its query may hold a key
+    headers: Headers = Field(default_factory=dict, repr=False, exclude=True)  # they may hold keys
     """Sent to the URL."""
     api_key_env: str | None = None
     """The environment variable, or the file, that holds a bearer token for the URL."""

@@ -13,7 +13,7 @@ The addresses that a name may stand for:
 - private ones (RFC 1918, loopback, carrier-grade NAT, IPv6 unique local), if the operator's list has that name with a port written
   out, as in http://models.internal:8000: so an operator says that something inside is meant, and what;
 - all others never: link-local with the clouds' metadata services, multicast, unspecified, reserved, and IPv6 that holds an IPv4
-  address (mapped, NAT64, 6to4, Teredo). Whoever means one of them lists the address itself, as in http://169.254.1.2:80.
+  address (mapped, NAT64, 6to4, Teredo, ISATAP). Whoever means one of them lists the address itself, as in http://169.254.1.2:80.
 
 One address that may not be is enough to refuse a name. Opens no connection; knows no provider and no dialect.
 """
@@ -66,17 +66,20 @@ _PUBLIC_V6: Final = ipaddress.IPv6Network("2000::/3")
 _NEVER: Final = tuple(
     ipaddress.ip_network(network)
     for network in (
-        # The metadata services of clouds that lie outside link-local: Azure, Oracle, Alibaba, AWS over IPv6.
+        # The metadata services of clouds that lie outside link-local: Azure, Oracle, Alibaba; AWS, Google, Scaleway over IPv6.
         "168.63.129.16/32",
         "192.0.0.192/32",
         "100.100.100.200/32",
         "fd00:ec2::254/128",
+        "fd20:ce::254/128",
+        "fd00:42::42/128",
         # Anycast relays, benchmarks, and IPv6 that holds IPv4 addresses: Teredo and 6to4. The rest of that kind is not in 2000::/3.
         "192.0.0.0/24",
         "192.88.99.0/24",
         "198.18.0.0/15",
         "2001::/32",
         "2002::/16",
+        "3fff::/20",  # documentation, RFC 9637, which older versions of Python do not know
     )
 )
 
@@ -186,7 +189,7 @@ class Reach(Enum):
 
 def reach(address: Address) -> Reach:
     """Which kind of address this is."""
-    if any(address in network for network in _NEVER):
+    if any(address in network for network in _NEVER) or _is_isatap(address):
         return Reach.NEVER
     if any(address in network for network in _PRIVATE):
         return Reach.PRIVATE
@@ -194,6 +197,11 @@ def reach(address: Address) -> Reach:
         return Reach.NEVER
     odd = address.is_multicast or address.is_reserved or address.is_unspecified or address.is_link_local
     return Reach.PUBLIC if address.is_global and not odd else Reach.NEVER
+
+
+def _is_isatap(address: Address) -> bool:
+    """Whether an interface that leads to an IPv4 address is named at the end of an IPv6 one: RFC 5214, section 6.1."""
+    return address.version == 6 and int(address) >> 32 & 0xFCFF_FFFF == 0x5EFE
 
 
 class PinnedResolver(AbstractResolver):

@@ -5,14 +5,21 @@ It may take away too much, never too little. Not for callers: what they read are
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 REDACTED: Final = "[redacted]"
 
 _SHORTEST: Final = 6
 """A shorter secret than this is left: taking every "a" out of a text tells the secret as well."""
+
+_ENCODED: Final = re.compile(r"%([0-9a-fA-F]{2})|\\+u([0-9a-fA-F]{4})|\\+(?=[^\\])")
+"""A character in percent-encoding or as JSON's escape, however often that was escaped itself."""
+
+_DEPTH: Final = 3
+"""As often may something have been encoded."""
 
 _PATTERNS: Final = (
     # Credentials inside a URL: the part between "//" and "@".
@@ -43,10 +50,47 @@ _PATTERNS: Final = (
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """`text` without `secrets`, and without what is shaped like one."""
-    for secret in secrets:
-        if len(secret) >= _SHORTEST:
-            text = text.replace(secret, REDACTED)
+    """`text` without `secrets`, and without what is shaped like one.
+
+    A secret is known in base64, in hexadecimal digits, percent-encoded and escaped as in JSON, too. Where it was encoded so that
+    parts of it are plain, the whole text comes back decoded.
+    """
+    known = [form for secret in secrets if len(secret) >= _SHORTEST for form in _forms(secret)]
+    text = decoded = _without(text, known)
+    if known and ("%" in text or "\\" in text):
+        for _ in range(_DEPTH):
+            decoded = _ENCODED.sub(_decoded, decoded)
+            if (cleaned := _without(decoded, known)) != decoded:
+                text = decoded = cleaned
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def _without(text: str, known: Iterable[str]) -> str:
+    for form in known:
+        text = text.replace(form, REDACTED)
+    return text
+
+
+def _decoded(match: re.Match[str]) -> str:
+    number = int(match[1] or match[2] or "0", 16)
+    if 0xD800 <= number < 0xE000:  # half of a character, which no log can write
+        return "\ufffd"
+    return chr(number) if match[1] or match[2] else ""
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """The secret, as it is and decoded; in hexadecimal digits; and the part of its base64 that no neighbour changes."""
+    yield secret
+    plain = secret.encode("utf-8", "surrogatepass")
+    if not secret.isascii():
+        yield plain.decode("latin-1")  # what is left of it when each byte was percent-encoded
+    if (decoded := _ENCODED.sub(_decoded, secret)) != secret and len(decoded) >= _SHORTEST:
+        yield decoded
+    yield plain.hex()
+    yield plain.hex().upper()
+    for before in range(3):
+        begin, end = -(-before * 8 // 6), (before + len(plain)) * 8 // 6
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            yield encode(bytes(before) + plain)[begin:end].decode()

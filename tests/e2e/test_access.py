@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from antiphon.v1 import admin_pb2, admin_pb2_grpc
+from antiphon.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_pb2_grpc, history_pb2, history_pb2_grpc, message_pb2
 from tests.e2e.conftest import KEY, Gateway
 
 ADMIN = (("authorization", f"Bearer {KEY}"),)
@@ -154,3 +154,120 @@ async def test_what_is_anothers_is_as_what_is_not_there(admin_gateway: Gateway) 
                 assert told[0][0] == 404, (method, path, told)
             assert words not in (await other.get("/chat/history")).text
         assert (await owner.get(f"/chat/fetch/{theirs}")).json() == before
+
+
+def others(chat: str, message: str, own: str, own_message: str) -> dict[str, tuple[str, Any]]:
+    """Every gRPC call that names a conversation or a message: the method, and the request."""
+    said = [message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="Hello")])]
+
+    def turn(**recording: str) -> chat_pb2.GenerateRequest:
+        return chat_pb2.GenerateRequest(model="echo", messages=said, recording=chat_pb2.Recording(**recording))
+
+    history, generate = "/antiphon.v1.HistoryService/", "/antiphon.v1.ChatService/"
+    renamed = history_pb2.UpdateConversationRequest(conversation=history_pb2.Conversation(id=chat, title="mine"))
+    renamed.update_mask.paths.append("title")
+    pinned = history_pb2.UpdateConversationRequest(conversation=history_pb2.Conversation(id=chat, pinned=True))
+    pinned.update_mask.paths.append("pinned")
+    append = history_pb2.AppendMessagesRequest
+    fork = history_pb2.ForkConversationRequest
+    return {
+        "get": (f"{history}GetConversation", history_pb2.GetConversationRequest(id=chat)),
+        "rename": (f"{history}UpdateConversation", renamed),
+        "pin": (f"{history}UpdateConversation", pinned),
+        "fork": (f"{history}ForkConversation", fork(id=chat)),
+        "fork at": (f"{history}ForkConversation", fork(id=chat, message_id=message)),
+        "fork at my own": (f"{history}ForkConversation", fork(id=chat, message_id=own_message)),
+        "fork mine at theirs": (f"{history}ForkConversation", fork(id=own, message_id=message)),
+        "list": (f"{history}ListMessages", history_pb2.ListMessagesRequest(conversation_id=chat)),
+        "append": (f"{history}AppendMessages", append(conversation_id=chat, messages=said)),
+        "append at": (f"{history}AppendMessages", append(conversation_id=chat, messages=said, expected_head_message_id=message)),
+        "append to mine at theirs": (
+            f"{history}AppendMessages",
+            append(conversation_id=own, messages=said, expected_head_message_id=message),
+        ),
+        "delete": (f"{history}DeleteConversation", history_pb2.DeleteConversationRequest(id=chat)),
+        "turn": (f"{generate}Generate", turn(conversation_id=chat)),
+        "turn from": (f"{generate}Generate", turn(conversation_id=chat, parent_message_id=message)),
+        "turn of mine from theirs": (f"{generate}Generate", turn(conversation_id=own, parent_message_id=message)),
+        "turn again": (f"{generate}Generate", turn(conversation_id=chat, request_id="theirs-1")),
+        "stream": (f"{generate}StreamGenerate", turn(conversation_id=chat)),
+        "stream from": (f"{generate}StreamGenerate", turn(conversation_id=chat, parent_message_id=message)),
+    }
+
+
+async def test_every_method_of_the_history_is_among_them() -> None:
+    """A new one that names a conversation or a message has to be here."""
+    tried = {method.rpartition("/")[2] for method, _ in others("", "", "", "").values()}
+    declared = history_pb2.DESCRIPTOR.services_by_name["HistoryService"].methods_by_name
+    assert set(declared) - tried == {"ListConversations", "CreateConversation"}
+
+
+@pytest.mark.parametrize("through", ["grpc", "rest"])
+async def test_what_is_anothers_is_as_what_is_not_there_over_grpc(admin_gateway: Gateway, through: str) -> None:
+    """The same code, details and metadata, straight and through Envoy; and afterwards it is what it was."""
+    words = "nobody else's"
+    message = message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text=words)])
+    async with grpc.aio.insecure_channel(getattr(admin_gateway, through)) as channel:
+        history: Any = history_pb2_grpc.HistoryServiceStub(channel)
+        chats: Any = chat_pb2_grpc.ChatServiceStub(channel)
+
+        async def all_of(chat: str, metadata: Any) -> tuple[Any, Any]:
+            return (
+                (await history.GetConversation(history_pb2.GetConversationRequest(id=chat), metadata=metadata)).conversation,
+                (await history.ListMessages(history_pb2.ListMessagesRequest(conversation_id=chat), metadata=metadata)).messages,
+            )
+
+        async def begin(metadata: Any) -> str:
+            recording = chat_pb2.Recording(title=words, request_id="theirs-1")
+            turn = chat_pb2.GenerateRequest(model="echo", messages=[message], recording=recording)
+            return str((await chats.Generate(turn, metadata=metadata)).conversation_id)
+
+        theirs = await begin(ADMIN)
+        before, messages = await all_of(theirs, ADMIN)
+        made = await make(channel, "chat", "history")
+        key = (("authorization", f"Bearer {made.secret}"),)
+        own = await begin(key)
+        assert own != theirs, "a request_id counts among the caller's own"
+        own_before, own_messages = await all_of(own, key)
+        told: dict[str, list[Any]] = {}
+        nothing = (theirs[:-4] + "0000", messages[0].id[:-4] + "0000")
+        for chat, said in ((theirs, messages[0].id), nothing):
+            for what, (method, request) in others(chat, said, own, own_messages[0].id).items():
+                code, words_of_it, trailers = await ended(channel, method, request, key)
+                unnamed = [text.replace(chat.encode(), b"").replace(said.encode(), b"") for text in (words_of_it, trailers)]
+                assert words.encode() not in words_of_it + trailers
+                told.setdefault(what, []).append((code, *unnamed))
+        for what, (of_theirs, of_none) in told.items():
+            assert of_theirs == of_none, what
+            wanted = grpc.StatusCode.ABORTED if what == "append to mine at theirs" else grpc.StatusCode.NOT_FOUND
+            assert of_theirs[0] is wanted, (what, of_theirs)
+        # A page token of another's is as one that nobody was given.
+        await history.CreateConversation(history_pb2.CreateConversationRequest(), metadata=ADMIN)
+        listed = await history.ListConversations(history_pb2.ListConversationsRequest(page_size=1), metadata=ADMIN)
+        assert listed.next_page_token
+        method = "/antiphon.v1.HistoryService/ListConversations"
+        asked = [history_pb2.ListConversationsRequest(page_token=token) for token in (listed.next_page_token, "none")]
+        of_theirs, of_none = [await ended(channel, method, request, key) for request in asked]
+        assert of_theirs == of_none
+        assert of_theirs[0] is grpc.StatusCode.INVALID_ARGUMENT
+        mine = await history.ListConversations(history_pb2.ListConversationsRequest(page_size=1000), metadata=key)
+        assert theirs not in {conversation.id for conversation in mine.conversations}
+        assert await all_of(theirs, ADMIN) == (before, messages)
+        assert await all_of(own, key) == (own_before, own_messages)
+
+
+async def ended(channel: grpc.aio.Channel, method: str, request: Any, key: Any) -> tuple[grpc.StatusCode, bytes, bytes]:
+    """How a call ends: its code, its details, and its metadata but for ids and times of the call itself."""
+    data = request.SerializeToString()
+    if method.endswith("StreamGenerate"):
+        call: Any = channel.unary_stream(method)(data, metadata=key, timeout=20)
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            async for _ in call:
+                pass
+    else:
+        call = channel.unary_unary(method)(data, metadata=key, timeout=20)
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await call
+    found = [*(await call.initial_metadata() or ()), *(await call.trailing_metadata() or ())]
+    kept = [f"{name}={value!r}" for name, value in found if name not in {"x-request-id", "date"}]
+    return await call.code(), str(await call.details()).encode(), " ".join(sorted(kept)).encode()

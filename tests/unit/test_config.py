@@ -150,11 +150,14 @@ def test_limits_that_make_no_sense_are_told(wrong: str, tmp_path: Path) -> None:
 
 
 def test_a_configuration_prints_no_secret() -> None:
-    """Neither the passwords in its URLs, nor headers and queries that may hold keys."""
+    """Neither the passwords in its URLs, nor headers and queries that may hold keys; and no dump of it has one."""
     config = Config(
         database={"url": "postgresql://user:hidden-1@host/name"},  # type: ignore[arg-type]
         limits={"redis_url": "redis://:hidden-2@host"},  # type: ignore[arg-type]
-        providers={"p": {"headers": {"x-key": "hidden-3"}, "query": {"key": "hidden-4"}}},  # type: ignore[dict-item]
-        clients={"c": {"url": "http://x", "headers": {"x-key": "hidden-5"}}},  # type: ignore[dict-item]
+        providers={
+            "p": {"base_url": "https://h/v1?key=hidden-3", "headers": {"x-key": "hidden-4"}, "query": {"key": "hidden-5"}}  # type: ignore[dict-item]
+        },
+        clients={"c": {"url": "http://x?key=hidden-6", "headers": {"x-key": "hidden-7"}}},  # type: ignore[dict-item]
     )
     assert "hidden" not in f"{config} {config!r} {[config]}"
+    assert "hidden" not in f"{config.model_dump()} {config.model_dump(mode='json')} {config.model_dump_json()}"

@@ -1,5 +1,10 @@
 """What a provider said, without its secrets."""
 
+import base64
+import json
+import re
+from urllib.parse import quote
+
 import pytest
 
 from antiphon.redaction import REDACTED, redact
@@ -39,3 +44,35 @@ def test_ordinary_text_stays() -> None:
     """An error message without secrets is left as it is."""
     text = '{"error": {"message": "maximum context length is 8192 tokens", "type": "invalid_request_error", "param": null}}'
     assert redact(text) == text
+
+
+@pytest.mark.parametrize("secret", ["Wren/Static+1~owl==", "sécret-é-£", 'a"b\\c/d%41e'])
+def test_known_secrets_go_however_they_are_encoded(secret: str) -> None:
+    """Also in part, twice, in the middle of base64, or escaped as JSON in JSON."""
+    plain = secret.encode()
+    escaped = json.dumps(secret)[1:-1].replace("/", "\\/")
+    every = [
+        quote(secret, safe=""),
+        re.sub("%..", lambda match: match[0].lower(), quote(secret, safe="")),
+        quote(secret),
+        quote(quote(secret, safe=""), safe=""),
+        escaped,
+        json.dumps(escaped)[1:-1],
+        "".join(f"\\u{ord(character):04X}" for character in secret),
+        plain.hex(),
+        plain.hex().upper(),
+        *(base64.b64encode(b"Bearer "[:count] + plain).decode() for count in range(8)),
+        *(base64.urlsafe_b64encode(b"Bearer "[:count] + plain).decode() for count in range(8)),
+    ]
+    for encoded in every:
+        found = redact(f"before {encoded} after", [secret])
+        assert "[redacted]" in found, encoded
+        assert found.startswith("before ")
+        assert found.endswith(" after")
+
+
+def test_what_comes_back_can_be_written() -> None:
+    """Also where half a character stood beside an encoded secret."""
+    found = redact(r"\ud83d Wren%2FStatic \u0000", ["Wren/Static"])
+    assert REDACTED in found
+    assert found.encode()
