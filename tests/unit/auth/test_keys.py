@@ -100,8 +100,8 @@ async def test_a_key_of_the_configuration_may_what_it_says() -> None:
     ring = load_keys(auth, {"CI": "k1", "OPS": "k2", "ALL": "k3"})
     found = await ring.authenticate("k1")
     assert found == Principal("ci", "team", "static:ci", frozenset({Scope.CHAT, Scope.HISTORY}), ("gpt-4o*",), Quota(daily_usd=2))
-    assert found.may_use("gpt-4o-mini")
-    assert not found.may_use("o3")
+    assert found.may_use("gpt-4o-mini", "openai")
+    assert not found.may_use("o3", "openai")
     for key, scopes in (("k2", {Scope.CHAT, Scope.ADMIN}), ("k3", EVERYDAY)):
         found = await ring.authenticate(key)
         assert found is not None
