@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
+from functools import partial
 
 import structlog
 from msgspec.structs import replace
@@ -99,7 +100,8 @@ class ChatService:
         deadline = Deadline(self._timeout if timeout is None else min(timeout, self._timeout))
         self._calls.add(deadline)
         try:
-            grant = await deadline.wait(self._limiter.admit(caller, request))
+            price = partial(self._prices.cost, route.provider.name, route.model)
+            grant = await deadline.wait(self._limiter.admit(caller, request, price))
             try:
                 if record is None:
                     answer = self._answer(replace(request, model=route.model), route, deadline, grant)

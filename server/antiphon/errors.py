@@ -334,7 +334,7 @@ class RateLimited(AntiphonError):
     reason = Reason.RATE_LIMIT_EXCEEDED
     retryable = True
 
-    def __init__(self, message: str, *, limit: str, scope: str, quota: int, retry_after: float, retryable: bool = True) -> None:
+    def __init__(self, message: str, *, limit: str, scope: str, quota: float, retry_after: float, retryable: bool = True) -> None:
         super().__init__(message, retry_after=retry_after)
         self.limit = limit
         self.scope = scope

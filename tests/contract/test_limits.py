@@ -2,15 +2,25 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
+from antiphon.config import LimitsConfig
+from antiphon.errors import BudgetExceeded, RateLimited
 from antiphon.limits.base import Claim, Counters, Limit, Ticket
+from antiphon.limits.ledger import Ledger
+from antiphon.limits.limiter import Grant, Limiter
 from antiphon.limits.memory import MemoryCounters
+from antiphon.limits.quotas import Quotas
 from antiphon.limits.redis import RedisCounters
+from antiphon.messages import ChatRequest, Message, Role, Sampling, Text, Usage
+from antiphon.principal import Principal
+from tests.unit.scripted import NO_STORE
 
 START = 1_000_000.25
 
@@ -155,10 +165,54 @@ async def test_calls_at_once_are_places_that_come_back(counters: Counters, calle
 
 
 async def test_a_budget_lets_through_until_it_is_spent(counters: Counters, caller: Caller) -> None:
-    """By what the ledger knows; nothing is taken of it beforehand."""
+    """By what the ledger knows, where nothing is held of it."""
     spent = Claim(Limit.DAY, "key", f"usd:{uuid4().hex}", 1_000, known=999)
     assert granted(await take(counters, spent))
     assert not granted(await take(counters, Claim(Limit.DAY, "key", spent.counter, 1_000, known=1_000)))
+
+
+async def test_what_calls_may_cost_is_held_of_a_budget_until_they_are_settled(counters: Counters, caller: Caller) -> None:
+    """The one that takes the last of it is let through; later ones are told to come again, not that it is spent."""
+    budget = Claim(Limit.DAY, "key", f"usd:{uuid4().hex}", 1_000, 600)
+    first, second, third = [await take(counters, budget) for _ in range(3)]
+    assert granted(first)
+    assert granted(second)
+    ((_, standing),) = third.refused
+    assert (standing.used, standing.wait) == (1_200, 1.0)
+    await counters.settle(first, 0, 0)
+    last = await take(counters, budget)
+    assert granted(last)
+    for ticket in (second, last):
+        await counters.settle(ticket, 0, 0)
+    assert (await take(counters, msgspec.structs.replace(budget, known=300))).standings[0].used == 300
+
+
+async def test_many_at_once_overdraw_a_budget_by_one_call_at_most(counters: Any) -> None:
+    """Of 64 that ask in the same moment; the others are told to come again, and may when these have cost less."""
+    owner = f"many-{uuid4().hex}"
+    quotas = Quotas(LimitsConfig.model_validate({"owners": {owner: {"daily_usd": 1}}}))
+    limits = Limiter(quotas, Ledger(NO_STORE), shared=counters)
+    caller = Principal("ann", owner=owner, id="key:1")
+    message = Message(Role.USER, (Text("four"),))
+    call = ChatRequest(
+        "m", (message,), stream=True, sampling=Sampling(max_tokens=15)
+    )  # 5 + 15 tokens of a cent and a half: 0.3 USD
+
+    def price(usage: Usage) -> float:
+        return (usage.prompt_tokens + usage.completion_tokens) * 0.015
+
+    grants = await asyncio.gather(*(limits.admit(caller, call, price) for _ in range(64)), return_exceptions=True)
+    granted = [grant for grant in grants if isinstance(grant, Grant)]
+    refused = [error for error in grants if isinstance(error, RateLimited)]
+    assert (len(granted), len(refused)) == (4, 60)
+    assert refused[0].metadata == {"limit": "daily_usd", "scope": "owner", "quota": "1.0"}
+    assert (refused[0].retryable, refused[0].retry_after) == (True, 1)
+    for grant in granted:
+        await grant.settle(Usage(5, 5, 10), 0.15)
+    for _ in range(2):
+        await (await limits.admit(caller, call, price)).settle(Usage(5, 15, 20), 0.3)
+    with pytest.raises(BudgetExceeded):
+        await limits.admit(caller, call, price)
 
 
 async def test_many_at_once_get_what_there_is(counters: Counters, caller: Caller) -> None:
@@ -191,4 +245,4 @@ async def test_what_nobody_uses_any_more_is_forgotten(clock: Clock) -> None:
     clock.now += 130
     await take(counters, Caller().requests(5))
     assert len(counters._windows) == 1
-    assert not counters._streams
+    assert not counters._going

@@ -62,6 +62,24 @@ async def test_two_servers_share_a_limit(redis_url: str) -> None:
     assert sum(not ticket.refused for ticket in tickets) == 100
 
 
+async def test_what_a_killed_server_held_of_a_budget_comes_back(redis_url: str) -> None:
+    """Within a lease; what one that lives holds is renewed, and given back as exactly."""
+    clock = Clock()
+    claim = Claim(Limit.DAY, "owner", f"usd:{uuid4().hex}", 10, 4)
+    async with server(redis_url, clock) as killed, server(redis_url, clock) as living:
+        await killed.take([claim])
+        ticket = await living.take([claim])
+        for used in (8, 4):
+            asked = await living.take([Claim(Limit.DAY, "owner", claim.counter, 10)])
+            assert asked.standings[0].used == used
+            clock.now += LEASE / 2
+            await living.renew()
+            clock.now += LEASE / 2
+        await living.settle(ticket, 0, 3)
+        asked = await living.take([Claim(Limit.DAY, "owner", claim.counter, 10)])
+        assert asked.standings[0].used == 3
+
+
 async def test_the_places_of_a_killed_server_come_back(redis_url: str) -> None:
     """Within a lease; those of one that lives are renewed, and so does its call hold its place for hours."""
     clock = Clock()

@@ -2,12 +2,13 @@
 
 Text, refusals and transcripts of sound are each one text a choice, held back only as far as a match may be in it (`scanner`). A
 thought is one too, until anything else of its choice comes. Tool calls come when their choice is whole: nobody can act on half of
-one, and only whole JSON can be masked and stay JSON. Left out is what cannot be guarded piecemeal: log probabilities, which spell
-the text out, and fields that only the provider knows. Sound itself is not listened to.
+one, and only whole JSON can be masked and stay JSON. So do fields that only the provider knows, if nothing of their choice was
+changed. Log probabilities, which spell the text out, go with it until something of it is changed. Sound itself is not listened to.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from typing import TypeAlias, assert_never
@@ -19,6 +20,7 @@ from antiphon.errors import ProviderError
 from antiphon.guards.base import Blocked, Guard
 from antiphon.guards.chain import Chain
 from antiphon.guards.json_text import passed_json
+from antiphon.guards.unchanged import passed_extras, passed_fields, passed_logprobs
 from antiphon.messages import (
     AudioDelta,
     Batch,
@@ -26,6 +28,7 @@ from antiphon.messages import (
     ExtraDelta,
     Finished,
     FinishReason,
+    JsonObject,
     Metrics,
     RefusalDelta,
     ReplyExtra,
@@ -83,10 +86,13 @@ class _Reply:
         ended: dict[int, Finished] = {}
         for event in batch:
             match event:
-                case Started() | Usage() | Metrics():
+                case Usage() | Metrics():
                     told.append(event)
+                case Started():
+                    told.append(replace(event, extra=await passed_fields(self._guards, event.extra)) if event.extra else event)
                 case ReplyExtra():
-                    pass
+                    if fields := await passed_fields(self._guards, event.fields):
+                        told.append(ReplyExtra(fields))
                 case Finished():
                     ended[event.choice] = event
                 case _:
@@ -122,10 +128,11 @@ class _Choice:
         self._index = index
         self._guards = guards
         self._text = _Channel(guards, partial(TextDelta, index))
+        self._extras: list[ExtraDelta] = []
         self._refusal = _Channel(guards, partial(RefusalDelta, index))
         self._transcript = _Channel(guards, lambda text: AudioDelta(index, transcript=text))
         self._thought: _Channel | None = None
-        self._unsigned = False  # a thought was masked: the signature of what it was is of no use any more
+        self._thoughts_masked = False  # the signature of what they were is of no use any more
         self._calls: dict[int, ReplyToolCall] = {}
 
     async def take(self, event: _Delta, told: Batch) -> None:
@@ -152,13 +159,16 @@ class _Choice:
             told += (
                 ToolCallDelta(self._index, index, call.id, call.name, arguments, call.signature) for index, call, arguments in calls
             )
+            masked = self._thoughts_masked or any(channel.masked for channel in (self._refusal, self._transcript, self._text))
+            if self._extras and not masked and all(arguments == "".join(call.arguments) for _, call, arguments in calls):
+                told += await passed_extras(self._guards, self._extras)
 
     async def _take(self, event: _Delta, told: Batch) -> None:
         if self._thought is not None and type(event) is not ThinkingDelta:
             await self._end_thought(told)
         match event:
             case TextDelta():
-                await self._text.feed(event.text, told)
+                await self._text.feed(event.text, told, logprobs=event.logprobs)
             case RefusalDelta():
                 await self._refusal.feed(event.text, told)
             case AudioDelta():
@@ -171,13 +181,13 @@ class _Choice:
                 await self._thought.feed(event.text, told)
                 if event.signature or event.redacted:
                     await self._end_thought(told)
-                    signature = None if self._unsigned else event.signature
+                    signature = None if self._thoughts_masked else event.signature
                     if signature or event.redacted:
                         told.append(ThinkingDelta(self._index, "", signature, event.redacted))
             case ToolCallDelta():
                 self._calls.setdefault(event.index, ReplyToolCall()).add(event)
             case ExtraDelta():
-                pass
+                self._extras.append(event)
             case _:
                 assert_never(event)
 
@@ -185,7 +195,7 @@ class _Choice:
         if self._thought is not None:
             thought, self._thought = self._thought, None
             await thought.feed("", told, final=True)
-            self._unsigned = self._unsigned or thought.masked
+            self._thoughts_masked = self._thoughts_masked or thought.masked
 
     def _block(self, blocked: Blocked) -> None:
         self.blocked = True
@@ -195,26 +205,45 @@ class _Choice:
 class _Channel:
     """One text of a choice, told in deltas of one kind."""
 
-    def __init__(self, guards: Sequence[Guard], delta: Callable[[str], Event]) -> None:
+    def __init__(self, guards: Sequence[Guard], delta: Callable[..., Event]) -> None:
+        self._guards = guards
         self._chain = Chain(guards)
         self._delta = delta
-        self._came: list[str] = []
-        self._went: list[str] = []
+        self._held = ""  # what came and is not told
+        self._changed = False
+        self._pieces: deque[tuple[str, tuple[JsonObject, ...]]] = deque()  # as they came, where they have log probabilities
+        self._begun = 0  # how much of the first of them is told
 
-    async def feed(self, text: str, told: Batch, *, final: bool = False) -> None:
+    async def feed(self, text: str, told: Batch, *, final: bool = False, logprobs: tuple[JsonObject, ...] = ()) -> None:
         """See `Chain.feed`; what came before a match is told before this raises `Blocked`."""
-        self._came.append(text)
+        if not self._changed:
+            if logprobs or self._pieces:
+                if self._held and not self._pieces:
+                    self._pieces.append((self._held, ()))
+                self._pieces.append((text, logprobs))
+            self._held += text
         try:
             passed = await self._chain.feed(text, final=final)
         except Blocked as blocked:
             if blocked.before:
-                told.append(self._delta(blocked.before))
+                await self._tell(blocked.before, told)
             raise
         if passed:
-            self._went.append(passed)
-            told.append(self._delta(passed))
+            await self._tell(passed, told)
+
+    async def _tell(self, passed: str, told: Batch) -> None:
+        self._changed = self._changed or not self._held.startswith(passed)
+        logprobs: list[JsonObject] = []
+        if not self._changed:
+            self._held = self._held[len(passed) :]
+            self._begun = self._begun + len(passed) if self._pieces else 0
+            while self._pieces and self._begun >= len(self._pieces[0][0]):
+                text, more = self._pieces.popleft()
+                self._begun -= len(text)
+                logprobs += await passed_logprobs(self._guards, text, more)
+        told.append(self._delta(passed, tuple(logprobs)) if logprobs else self._delta(passed))
 
     @property
     def masked(self) -> bool:
         """Whether what was told is not what came. To be asked at the end."""
-        return "".join(self._came) != "".join(self._went)
+        return self._changed or bool(self._held)

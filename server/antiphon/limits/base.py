@@ -46,8 +46,8 @@ class Claim(Struct, frozen=True):
     """What a call wants of one limit.
 
     `scope` is whose limit it is: "key", "owner" or "overall"; `counter` names what is counted, with the day or month of a budget.
-    `most` is how much there is, `wanted` how much of it is taken now. Of a budget nothing is taken: it is good while less than
-    `most` is spent, and `known` is what the ledger says has been.
+    `most` is how much there is, `wanted` how much of it is taken now. Of a budget that is held until the call is settled: it is
+    good while less than `most` is spent or held, and `known` is what the ledger says has been spent.
     """
 
     limit: Limit
@@ -61,7 +61,7 @@ class Claim(Struct, frozen=True):
 class Standing(Struct, frozen=True):
     """Where a limit stands: what is used of it, this call's part included, and the seconds until nothing of it is, if nobody calls.
 
-    `wait` is set if the call does not fit: the seconds until it would.
+    `wait` is set if the call does not fit: the seconds until it would; 0 of a budget that is spent.
     """
 
     used: int

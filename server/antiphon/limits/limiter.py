@@ -1,8 +1,9 @@
 """Lets a call through, or not, and takes note of what it used. Whoever is about to ask a provider asks here first.
 
 The limits of a call are those of its key, of its owner and of all callers; each has to have room for it, or nothing is taken.
-Tokens are taken from an estimate and settled with what was used; a budget is looked at before and charged after, so that the calls
-that go on at the time may overdraw it by what they cost. A caller without limits costs no more than a line in the ledger.
+Tokens are taken from an estimate and settled with what was used. So is money, except that a call is let through while anything is
+left: a budget is overdrawn by one call's estimate at most, and by what calls cost beyond theirs. A caller without limits costs no
+more than a line in the ledger.
 
 Without Redis each of `workers` processes counts for itself, and has its share of each limit, rounded up; budgets are common all the
 same, a few seconds late, through the ledger. With Redis limits are common and exact. While Redis is out of reach, `open` has each
@@ -16,14 +17,14 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import structlog
 
 from antiphon import headers
 from antiphon.errors import AntiphonError, BudgetExceeded, LimitsUnavailable, RateLimited, StoreUnavailable
 from antiphon.limits import headers as ratelimit
-from antiphon.limits.base import NANOS, WINDOW, Claim, Counters, Limit, Ticket
+from antiphon.limits.base import NANOS, WINDOW, Claim, Counters, Limit, Standing, Ticket
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.memory import MemoryCounters
 from antiphon.limits.quotas import Bound, Quotas
@@ -47,6 +48,8 @@ and a call that names a generous one is not to wait for a minute without any oth
 _UNITS: Final = {Limit.REQUESTS: "requests a minute", Limit.TOKENS: "tokens a minute", Limit.STREAMS: "calls at once"}
 _PERIODS: Final = {Limit.DAY: "today", Limit.MONTH: "this month"}
 _WHOSE: Final = {"key": "this key", "owner": "the owner of this key", "overall": "this gateway"}
+
+Price: TypeAlias = Callable[[Usage], float | None]
 
 log = structlog.get_logger(__name__)
 
@@ -107,8 +110,10 @@ class Limiter:
         self._stopping = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
 
-    async def admit(self, principal: Principal, request: ChatRequest | None = None) -> Grant:
+    async def admit(self, principal: Principal, request: ChatRequest | None = None, price: Price | None = None) -> Grant:
         """Lets a call through, and takes its part of each limit. None of a request: its tokens and its cost are nobody's to know.
+
+        `price` tells what usage costs in USD, None where nobody knows; nothing is held of a budget then.
 
         Raises `RateLimited`, `BudgetExceeded`, `LimitsUnavailable`.
         """
@@ -117,11 +122,11 @@ class Limiter:
             return Grant(principal, self._ledger, None, None)
         if self._shared is not None:
             try:
-                return await self._admit(principal, request, bounds, self._shared, 1)
+                return await self._admit(principal, self._claims(request, price, bounds, 1), self._shared)
             except LimitsUnavailable:
                 if self._closed:
                     raise
-        return await self._admit(principal, request, bounds, self._own, self._workers)
+        return await self._admit(principal, self._claims(request, price, bounds, self._workers), self._own)
 
     async def start(self) -> None:
         """Reads what was spent before, and keeps ledger and leases from now on. To be called before the first call comes."""
@@ -161,10 +166,7 @@ class Limiter:
         except Exception:
             log.exception("the ledger could not be written")
 
-    async def _admit(
-        self, principal: Principal, request: ChatRequest | None, bounds: Sequence[Bound], counters: Counters, workers: int
-    ) -> Grant:
-        claims = self._claims(request, bounds, workers)
+    async def _admit(self, principal: Principal, claims: Sequence[Claim], counters: Counters) -> Grant:
         ticket = await counters.take(claims)
         for name, value in ratelimit.of(ticket):
             headers.add(name, value)
@@ -172,8 +174,9 @@ class Limiter:
             raise _refusal(ticket)
         return Grant(principal, self._ledger, counters, ticket)
 
-    def _claims(self, request: ChatRequest | None, bounds: Sequence[Bound], workers: int) -> list[Claim]:
+    def _claims(self, request: ChatRequest | None, price: Price | None, bounds: Sequence[Bound], workers: int) -> list[Claim]:
         claims = []
+        held: int | None = None
         for bound in bounds:
             limit = bound.limit
             most = bound.most if limit.is_budget else -(-bound.most // workers)
@@ -187,7 +190,9 @@ class Limiter:
                     if request is not None and request.api_key is None and self._ledger is not None:
                         period = self._ledger.day() if limit is Limit.DAY else self._ledger.month()
                         known = self._ledger.spent(bound.subject, period)
-                        claims.append(Claim(limit, bound.scope, f"usd:{period}:{bound.subject}", most, known=known))
+                        if held is None:
+                            held = _cost(request, price)
+                        claims.append(Claim(limit, bound.scope, f"usd:{period}:{bound.subject}", most, min(held, most), known))
                 case Limit.REQUESTS:
                     claims.append(Claim(limit, bound.scope, f"requests:{bound.subject}", most, 1))
                 case Limit.STREAMS:
@@ -207,21 +212,39 @@ def _estimate(request: ChatRequest, bound: Bound, share: int) -> int:
             retry_after=WINDOW,
             retryable=False,
         )
-    sampling = request.sampling
-    most = sampling.max_completion_tokens or sampling.max_tokens or COMPLETION
-    completion = min(most * (sampling.choices or 1), share // SHARE)
+    completion = min(_completion(request), share // SHARE)
     # What fits the limit fits a share as well, if nothing else is in it.
     return min(prompt + completion, share)
 
 
+def _completion(request: ChatRequest) -> int:
+    sampling = request.sampling
+    return (sampling.max_completion_tokens or sampling.max_tokens or COMPLETION) * (sampling.choices or 1)
+
+
+def _cost(request: ChatRequest, price: Price | None) -> int:
+    """Nano-dollars to hold of a budget for a call: nothing where its price is not known."""
+    if price is None:
+        return 0
+    prompt, completion = prompt_tokens(request.messages), min(_completion(request), 1 << 40)  # whatever a caller names
+    return round((price(Usage(prompt, completion, prompt + completion)) or 0.0) * NANOS)
+
+
 def _refusal(ticket: Ticket) -> AntiphonError:
-    """What a caller is told: a budget first, as waiting is of no use, then what it has to wait for the longest."""
-    claim, standing = max(ticket.refused, key=lambda refused: (refused[0].limit.is_budget, refused[1].wait or 0.0))
+    """What a caller is told: a budget that is spent first, as waiting is of no use, then what it has to wait for the longest."""
+    claim, standing = max(ticket.refused, key=lambda refused: (_is_spent(*refused), refused[1].wait or 0.0))
     whose, limit = _WHOSE[claim.scope], claim.limit
-    if limit.is_budget:
-        usd = claim.most / NANOS
+    usd = claim.most / NANOS
+    if _is_spent(claim, standing):
         message = f"What {whose} may spend {_PERIODS[limit]}, {usd:g} USD, is spent."
         return BudgetExceeded(message, limit=limit, scope=claim.scope, quota=usd)
     wait = max(standing.wait or 0.0, 0.001)
+    if limit.is_budget:
+        message = f"What {whose} may spend {_PERIODS[limit]}, {usd:g} USD, is held for calls that go on. Try again in {wait:.3g} s."
+        return RateLimited(message, limit=limit, scope=claim.scope, quota=usd, retry_after=wait)
     message = f"The limit of {whose}, {claim.most} {_UNITS[limit]}, is reached. Try again in {wait:.3g} s."
     return RateLimited(message, limit=limit, scope=claim.scope, quota=claim.most, retry_after=wait)
+
+
+def _is_spent(claim: Claim, standing: Standing) -> bool:
+    return claim.limit.is_budget and not standing.wait

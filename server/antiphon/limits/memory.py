@@ -1,6 +1,7 @@
 """Counters in the memory of one process.
 
-Budgets are not counted here: the ledger knows what this process has spent, and within seconds what all others have.
+Of budgets only what is held for the calls that go on is counted here: the ledger knows what this process has spent, and within
+seconds what all others have.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class MemoryCounters:
         """`clock` tells seconds that never go back."""
         self._clock = clock
         self._windows: defaultdict[str, _Window] = defaultdict(_Window)
-        self._streams: defaultdict[str, int] = defaultdict(int)
+        self._going: defaultdict[str, int] = defaultdict(int)  # calls, and what is held of budgets for them
         self._swept = 0
 
     async def take(self, claims: Sequence[Claim]) -> Ticket:
@@ -78,17 +79,17 @@ class MemoryCounters:
             for claim in claims:
                 if claim.limit.is_rate:
                     self._windows[claim.counter].add(second, claim.wanted)
-                elif claim.limit is Limit.STREAMS:
-                    self._streams[claim.counter] += 1
+                else:
+                    self._going[claim.counter] += claim.wanted
         return Ticket("", claims, standings, second)
 
     async def settle(self, ticket: Ticket, tokens: int, nanos: int) -> None:
         second = int(self._clock())
         for claim in ticket.claims:
-            if claim.limit is Limit.STREAMS:
-                self._streams[claim.counter] -= 1
-                if not self._streams[claim.counter]:
-                    del self._streams[claim.counter]
+            if not claim.limit.is_rate:
+                self._going[claim.counter] -= claim.wanted
+                if not self._going[claim.counter]:
+                    del self._going[claim.counter]
             elif claim.limit is Limit.TOKENS:
                 window = self._windows[claim.counter]
                 if tokens > claim.wanted:
@@ -98,9 +99,10 @@ class MemoryCounters:
 
     def _standing(self, claim: Claim, now: float) -> Standing:
         if claim.limit.is_budget:
-            return Standing(claim.known, wait=None if claim.known < claim.most else 0.0)
+            used = claim.known + self._going.get(claim.counter, 0)
+            return Standing(used, wait=None if used < claim.most else 0.0 if claim.known >= claim.most else BUSY)
         if claim.limit is Limit.STREAMS:
-            used = self._streams.get(claim.counter, 0)
+            used = self._going.get(claim.counter, 0)
             return Standing(used + 1) if used < claim.most else Standing(used, wait=BUSY)
         window = self._windows[claim.counter]
         window.forget(int(now))

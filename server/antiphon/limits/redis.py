@@ -1,9 +1,10 @@
 """Counters in Redis, which all workers and replicas share.
 
 One call is one script before it and one after, whatever number of limits it has: each is atomic, and what is refused takes nothing.
-A place among the calls that go on at once is a lease: its server renews it, and one that is killed gives its places back within
-`LEASE` seconds. The scripts are ours, and not those of the `limits` package: that one counts each limit by itself, in a round trip
-each, so that a call which the last limit refuses has been counted by the first; it gives nothing back, and knows no leases.
+A place among the calls that go on at once is a lease, and so is what is held of a budget: its server renews it, and one that is
+killed gives its leases back within `LEASE` seconds. The scripts are ours, and not those of the `limits` package: that one counts
+each limit by itself, in a round trip each, so that a call which the last limit refuses has been counted by the first; it gives
+nothing back, and knows no leases.
 
 Redis has `timeout` seconds for an answer. One that fails is left alone for `PAUSE` seconds, then tried by one call; until it
 answers again all others fail at once. That is logged once when it begins and once when it is over.
@@ -76,7 +77,7 @@ class RedisCounters:
         # The ids of this process's leases, which no other process's are like.
         self._name = uuid4().hex
         self._numbers = count()
-        self._leases: dict[str, list[str]] = {}
+        self._leases: dict[str, list[tuple[str, str]]] = {}
         self._running: set[asyncio.Task[Any]] = set()
         self._available = True
         self._next_try = 0.0
@@ -98,7 +99,7 @@ class RedisCounters:
 
     async def renew(self) -> None:
         """Renews the leases of the calls that go on here. Raises `LimitsUnavailable`."""
-        held = [(key, lease) for lease, keys in self._leases.items() for key in keys]
+        held = [place for places in self._leases.values() for place in places]
         if held:
             await self._run(
                 self._renew, [key for key, _ in held], [self._now(), round(LEASE * 1000), *(lease for _, lease in held)]
@@ -122,7 +123,7 @@ class RedisCounters:
             for used, reset, wait in zip(found[::3], found[1::3], found[2::3], strict=True)
         ]
         ticket = Ticket(lease, claims, standings, second)
-        places = [_PREFIX + claim.counter for claim in claims if claim.limit is Limit.STREAMS]
+        places = [_place(claim, lease) for claim in claims if claim.wanted and not claim.limit.is_rate]
         if places and not ticket.refused:
             self._leases[lease] = places
         return ticket
@@ -138,9 +139,9 @@ class RedisCounters:
                 change = nanos
             else:
                 change = 0
-            if change or claim.limit is Limit.STREAMS:
+            if change or (claim.wanted and not claim.limit.is_rate):
                 keys.append(_PREFIX + claim.counter)
-                arguments += (_KINDS[claim.limit], change)
+                arguments += (_KINDS[claim.limit], change, claim.wanted)
         if keys:
             await self._run(self._settle, keys, arguments)
 
@@ -180,3 +181,9 @@ class RedisCounters:
             self._available = True
             log.info("limits_available")
         return answer
+
+
+def _place(claim: Claim, lease: str) -> tuple[str, str]:
+    """The key and the member that are a call's lease of one limit, as the scripts make them."""
+    key = _PREFIX + claim.counter
+    return (f"{key}:held", f"{lease}:{claim.wanted}") if claim.limit.is_budget else (key, lease)

@@ -17,8 +17,26 @@ end
 local second = math.floor(now / 1000)
 """
 
+_HELD: Final = """
+-- What is held of a sum of money: the members of `key:held` are leases that end in how much, and `key:total` is how much in all.
+local function release(key, member)
+  redis.call('DECRBY', key .. ':total', string.match(member, '%d+$'))
+end
+
+local function held(key, now)
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', key .. ':held', '-inf', now)) do release(key, member) end
+  redis.call('ZREMRANGEBYSCORE', key .. ':held', '-inf', now)
+  if redis.call('EXISTS', key .. ':held') == 0 then
+    redis.call('DEL', key .. ':total')
+    return 0
+  end
+  return tonumber(redis.call('GET', key .. ':total') or '0')
+end
+"""
+
 TAKE: Final = (
     _NOW
+    + _HELD
     + """
 -- ARGV: now, window (s), id, lease (ms), how long sums of money are kept (s); then kind, most, wanted, known for each key.
 -- Returns the second, then used, reset (ms), wait (ms, or -1) for each key.
@@ -69,6 +87,8 @@ for i, key in ipairs(KEYS) do
       redis.call('SET', key, string.format('%.0f', known), 'EX', kept)
     end
     if used >= most then wait = 0 end
+    used = used + held(key, now)
+    if used >= most and wait < 0 then wait = 1000 end
   end
   if wait >= 0 then fits = false end
   answer[#answer + 1] = used
@@ -85,6 +105,11 @@ if fits then
     elseif ARGV[at] == 'place' then
       redis.call('ZADD', key, now + lease, id)
       redis.call('PEXPIRE', key, lease)
+    elseif tonumber(ARGV[at + 2]) > 0 then
+      redis.call('ZADD', key .. ':held', now + lease, id .. ':' .. ARGV[at + 2])
+      redis.call('PEXPIRE', key .. ':held', lease)
+      redis.call('INCRBY', key .. ':total', ARGV[at + 2])
+      redis.call('EXPIRE', key .. ':total', kept)
     end
   end
 end
@@ -94,10 +119,13 @@ return answer
 
 SETTLE: Final = (
     _NOW
+    + _HELD
     + """
--- ARGV: now, window (s), id, the second of taking, how long sums of money are kept (s); then kind and change for each key.
+-- ARGV: now, window (s), id, the second of taking, how long sums of money are kept (s); then kind, change and
+-- what was taken for each key.
 for i, key in ipairs(KEYS) do
-  local kind, change = ARGV[4 + 2 * i], tonumber(ARGV[5 + 2 * i])
+  local at = 3 + 3 * i
+  local kind, change = ARGV[at], tonumber(ARGV[at + 1])
   if kind == 'place' then
     redis.call('ZREM', key, ARGV[3])
   elseif kind == 'rate' then
@@ -107,9 +135,13 @@ for i, key in ipairs(KEYS) do
     elseif change < 0 and redis.call('HEXISTS', key, ARGV[4]) == 1 then
       redis.call('HINCRBY', key, ARGV[4], change)
     end
-  elseif change > 0 then
-    redis.call('INCRBY', key, string.format('%.0f', change))
-    redis.call('EXPIRE', key, ARGV[5])
+  else
+    local member = ARGV[3] .. ':' .. ARGV[at + 2]
+    if redis.call('ZREM', key .. ':held', member) == 1 then release(key, member) end
+    if change > 0 then
+      redis.call('INCRBY', key, string.format('%.0f', change))
+      redis.call('EXPIRE', key, ARGV[5])
+    end
   end
 end
 """

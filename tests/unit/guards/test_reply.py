@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from antiphon.config import GuardConfig
 from antiphon.errors import ProviderProtocolError
@@ -143,18 +144,75 @@ async def test_a_thought_ends_where_something_else_comes() -> None:
     ]
 
 
-async def test_refusals_and_transcripts_are_read_and_what_cannot_be_is_left_out() -> None:
-    """Sound passes; log probabilities and fields that only the provider knows do not."""
+async def test_fields_of_a_reply_as_a_whole_pass_unless_a_guard_finds_something_in_them() -> None:
+    """At its start, and later."""
+    start = replace(START, extra={"service_tier": "default", "citations": ["bad.example"]})
+    batches = [[start], [TextDelta(0, "Hi"), ReplyExtra({"search_results": ["fine"]}), ReplyExtra({"note": "bad"})], [STOP]]
+    passed = [event for batch in await told(*batches) for event in batch]
+    assert passed[0] == replace(START, extra={"service_tier": "default"})
+    assert [event for event in passed if isinstance(event, ReplyExtra)] == [ReplyExtra({"search_results": ["fine"]})]
+
+
+async def test_refusals_and_transcripts_are_read() -> None:
+    """Sound passes."""
     batches = [
         [START, RefusalDelta(0, "No b"), AudioDelta(0, "id", "QUJD", "so ba")],
-        [TextDelta(0, "Hi", ({"token": "Hi"},)), ExtraDelta(0, {"reasoning_details": "bad"}), ReplyExtra({"citations": "bad"})],
         [RefusalDelta(0, "ad."), AudioDelta(0, None, "QUJD", "d."), STOP],
     ]
     assert await told(*batches) == [
         [START, RefusalDelta(0, "No "), AudioDelta(0, transcript="so "), AudioDelta(0, "id", "QUJD")],
-        [TextDelta(0, "Hi")],
         [RefusalDelta(0, "#."), AudioDelta(0, transcript="#."), AudioDelta(0, None, "QUJD"), STOP],
     ]
+
+
+def token(text: str, *others: str) -> dict[str, Any]:
+    return {"token": text, "logprob": -0.4444, "bytes": list(text.encode()), "top_logprobs": [{"token": each} for each in others]}
+
+
+async def test_log_probabilities_come_with_the_text_that_they_spell_until_it_is_changed() -> None:
+    """With the end of their piece of it. Those that spell something else, or have an alternative that is masked, are left out."""
+    hi, bar, ba, d = token("Hi "), token("bar"), token("ba"), token("d")
+    batches = [
+        [START, TextDelta(0, "Hi ", (hi,)), TextDelta(0, "ba", (token("ba"),))],
+        [TextDelta(0, "r ", (token("r "),)), TextDelta(0, "x", (bar,)), TextDelta(0, "y", (token("y", "bad"),))],
+        [TextDelta(0, "ba", (ba,)), TextDelta(0, "d", (d,)), TextDelta(0, " end", (token(" end"),)), STOP],
+    ]
+    events = [event for batch in await told(*batches) for event in batch]
+    assert events == [
+        START,
+        TextDelta(0, "Hi ", (hi,)),
+        TextDelta(0, "bar ", (ba, token("r "))),
+        TextDelta(0, "x"),
+        TextDelta(0, "y"),
+        TextDelta(0, "# end"),
+        STOP,
+    ]
+
+
+async def test_fields_that_only_the_provider_knows_come_last_where_nothing_was_changed() -> None:
+    """As they came, but for log probabilities of refusals, which nobody has matched with what they spell."""
+    fields = ExtraDelta(0, {"annotations": [{"url": "x"}]}, {"stop": None, "logprobs": {"refusal": [{"token": "b"}]}})
+    whole = ExtraDelta(0, fields.fields, {"stop": None})
+    assert await told([START, fields, TextDelta(0, "good")], [STOP]) == [[START, TextDelta(0, "good")], [whole, STOP]]
+    for changed in (TextDelta(0, "bad"), ThinkingDelta(0, "bad"), RefusalDelta(0, "bad"), ToolCallDelta(0, 0, "a", "f", '["bad"]')):
+        events = [event for batch in await told([START, fields, changed], [STOP]) for event in batch]
+        assert not any(isinstance(event, ExtraDelta) for event in events)
+
+
+@pytest.mark.parametrize("action", ["mask", "block"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [{"reasoning_content": "b"}, {"reasoning_content": "ad"}],
+        [{"details": [{"type": "text", "text": "b"}]}, {"details": [{"type": "text", "text": "ad"}]}],
+        [{"tool_calls": [{"index": 0, "custom": {"input": "ba"}}]}, {"tool_calls": [{"index": 0, "custom": {"input": "d"}}]}],
+        [{"number": 4444}],
+    ],
+)
+async def test_fields_in_which_something_is_found_are_left_out(fields: list[dict[str, Any]], action: str) -> None:
+    """However they are split; and the reply goes on."""
+    events = [[START], *([ExtraDelta(0, each)] for each in fields), [TextDelta(0, "good"), STOP]]
+    assert await told(*events, action=action) == [[START], [TextDelta(0, "good"), STOP]]  # type: ignore[arg-type]
 
 
 async def test_what_came_before_a_cut_is_told() -> None:

@@ -130,6 +130,13 @@ async def test_a_budget_is_held_against_what_was_spent() -> None:
     await limits.admit(CALLER, own_key)
 
 
+async def test_a_price_that_nobody_knows_holds_nothing() -> None:
+    """Such calls cost nothing here."""
+    limits = limiter({"per_key": {"monthly_usd": 0.01}})
+    for _ in range(9):
+        await limits.admit(CALLER, asked(), lambda usage: None)
+
+
 async def test_a_budget_is_told_before_a_limit_that_passes() -> None:
     """Waiting is of no use."""
     limits = limiter({"per_key": {"daily_usd": 1, "requests_per_minute": 1}})

@@ -1,0 +1,75 @@
+"""What goes with a text only where no guard changes anything: log probabilities, and fields that only a provider knows. No I/O.
+
+Both could spell out what was masked. So they are told whole or not at all, and nothing here masks or blocks a reply.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from antiphon.guards.base import Blocked, Guard
+from antiphon.guards.json_text import TooDeep, passed_value
+from antiphon.messages import ExtraDelta, JsonObject
+from antiphon.reply import ReplyChoice
+
+
+async def passed_logprobs(guards: Sequence[Guard], text: str, logprobs: tuple[JsonObject, ...]) -> tuple[JsonObject, ...]:
+    """The log probabilities of a text that passed: none if they spell another, or a guard finds something in an alternative."""
+    if not logprobs:
+        return ()
+    if b"".join(map(_spelt, logprobs)) != text.encode(errors="surrogatepass"):
+        return ()
+    others = [other.get("token") for entry in logprobs for other in entry.get("top_logprobs") or () if isinstance(other, Mapping)]
+    return logprobs if await _pass(guards, others) else ()
+
+
+async def passed_extras(guards: Sequence[Guard], extras: Sequence[ExtraDelta]) -> Sequence[ExtraDelta]:
+    """All fields of one choice that only its provider knows: none if a guard finds something, together or by name of field."""
+    whole = ReplyChoice(0)
+    texts: defaultdict[str, list[str]] = defaultdict(list)
+    kept = []
+    for event in extras:
+        choice_fields = {name: value for name, value in event.choice_fields.items() if name != "logprobs"}
+        if event.fields or choice_fields:
+            kept.append(ExtraDelta(event.choice, event.fields, choice_fields))
+            whole.add_extra(kept[-1])
+            _collect("", [event.fields, choice_fields], texts)
+    values = [whole.extra, whole.choice_extra, whole.call_extra]
+    return kept if await _pass(guards, [*values, *("".join(pieces) for pieces in texts.values())]) else ()
+
+
+async def passed_fields(guards: Sequence[Guard], fields: JsonObject) -> JsonObject:
+    """Fields of a reply as a whole that only its provider knows: those in which no guard finds anything."""
+    return {name: value for name, value in fields.items() if await _pass(guards, [value])}
+
+
+async def _pass(guards: Sequence[Guard], value: Sequence[Any]) -> bool:
+    try:
+        return await passed_value(guards, value) is value
+    except (Blocked, TooDeep):
+        return False
+
+
+def _spelt(entry: JsonObject) -> bytes:
+    """What a token stands for: a part of a character, at times."""
+    try:
+        return bytes(entry["bytes"])
+    except (KeyError, TypeError, ValueError):
+        return str(entry.get("token", "")).encode(errors="surrogatepass")
+
+
+def _collect(name: str, value: Any, texts: defaultdict[str, list[str]]) -> None:
+    """Adds the texts in a value, by name of field: what comes in pieces has one name, whatever else there is between them."""
+    match value:
+        case str():
+            texts[name].append(value)
+        case Mapping():
+            for field, inner in value.items():
+                _collect(field, inner, texts)
+        case list() | tuple():
+            for inner in value:
+                _collect(name, inner, texts)
+        case _:
+            pass
