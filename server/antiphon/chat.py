@@ -156,7 +156,7 @@ class ChatService:
         watch = Stopwatch(request)
         batches = route.provider.stream(request)
         if self._guards is not None:
-            batches = self._guards.reply(batches, request.sampling.choices or 1)
+            batches = self._guards.reply(batches, request)
         try:
             while True:
                 try:

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from antiphon.errors import ProviderError
 from antiphon.guards.base import Blocked, Guard
 from antiphon.guards.chain import Chain
+from antiphon.guards.json_chain import JsonChain
 from antiphon.guards.json_text import passed_json
 from antiphon.guards.unchanged import passed_extras, passed_fields, passed_logprobs
 from antiphon.messages import (
@@ -47,12 +48,14 @@ _BLOCKED = FinishReason.CONTENT_FILTER
 _Delta: TypeAlias = TextDelta | ThinkingDelta | ToolCallDelta | RefusalDelta | AudioDelta | ExtraDelta
 
 
-async def guarded(batches: AsyncGenerator[Batch, None], guards: Sequence[Guard], choices: int) -> AsyncGenerator[Batch, None]:
-    """The events that may be passed on, of a reply of so many choices. See `Provider.stream`.
+async def guarded(
+    batches: AsyncGenerator[Batch, None], guards: Sequence[Guard], choices: int, *, json: bool = False
+) -> AsyncGenerator[Batch, None]:
+    """The events that may be passed on, of a reply of so many choices, whose text is to be JSON or not. See `Provider.stream`.
 
     A choice in which something is blocked ends there, as filtered. When none is left that is not, the provider's call is ended.
     """
-    reply = _Reply(guards, choices)
+    reply = _Reply(guards, choices, json=json)
     try:
         async for batch in batches:
             told = await reply.feed(batch)
@@ -73,8 +76,9 @@ async def guarded(batches: AsyncGenerator[Batch, None], guards: Sequence[Guard],
 class _Reply:
     """What has come of a reply."""
 
-    def __init__(self, guards: Sequence[Guard], choices: int) -> None:
+    def __init__(self, guards: Sequence[Guard], choices: int, *, json: bool) -> None:
         self._guards = guards
+        self._json = json
         self._expected = choices
         self._choices: dict[int, _Choice] = {}
         self.over = False
@@ -98,7 +102,7 @@ class _Reply:
                 case _:
                     choice = self._choices.get(event.choice)
                     if choice is None:
-                        choice = self._choices[event.choice] = _Choice(event.choice, self._guards)
+                        choice = self._choices[event.choice] = _Choice(event.choice, self._guards, json=self._json)
                     await choice.take(event, told)
         if ended:  # all of them come in the last batch, after everything else
             told += await self.rest()
@@ -123,11 +127,11 @@ class _Reply:
 class _Choice:
     """What has come of one choice."""
 
-    def __init__(self, index: int, guards: Sequence[Guard]) -> None:
+    def __init__(self, index: int, guards: Sequence[Guard], *, json: bool) -> None:
         self.blocked = False
         self._index = index
         self._guards = guards
-        self._text = _Channel(guards, partial(TextDelta, index))
+        self._text = _Channel(guards, partial(TextDelta, index), json=json)
         self._extras: list[ExtraDelta] = []
         self._refusal = _Channel(guards, partial(RefusalDelta, index))
         self._transcript = _Channel(guards, lambda text: AudioDelta(index, transcript=text))
@@ -205,9 +209,9 @@ class _Choice:
 class _Channel:
     """One text of a choice, told in deltas of one kind."""
 
-    def __init__(self, guards: Sequence[Guard], delta: Callable[..., Event]) -> None:
+    def __init__(self, guards: Sequence[Guard], delta: Callable[..., Event], *, json: bool = False) -> None:
         self._guards = guards
-        self._chain = Chain(guards)
+        self._chain = JsonChain(guards) if json else Chain(guards)
         self._delta = delta
         self._held = ""  # what came and is not told
         self._changed = False

@@ -12,7 +12,7 @@ from antiphon.guards.base import Blocked, Guard
 from antiphon.guards.chain import passed
 from antiphon.guards.reply import guarded
 from antiphon.guards.request import passed_request
-from antiphon.messages import Batch, ChatRequest, Message
+from antiphon.messages import Batch, ChatRequest, JsonObjectFormat, JsonSchemaFormat, Message
 
 log = structlog.get_logger(__name__)
 
@@ -40,9 +40,12 @@ class Guards:
         with _told():
             return await passed(self._of_requests, text)
 
-    def reply(self, batches: AsyncGenerator[Batch, None], choices: int) -> AsyncGenerator[Batch, None]:
-        """The reply, of so many choices, as it may go to the caller. Raises what `batches` raises."""
-        return guarded(batches, self._of_replies, choices) if self._of_replies else batches
+    def reply(self, batches: AsyncGenerator[Batch, None], request: ChatRequest) -> AsyncGenerator[Batch, None]:
+        """The reply to a request as it may go to the caller. Raises what `batches` raises."""
+        if not self._of_replies:
+            return batches
+        json = isinstance(request.response_format, JsonObjectFormat | JsonSchemaFormat)
+        return guarded(batches, self._of_replies, request.sampling.choices or 1, json=json)
 
 
 @contextmanager

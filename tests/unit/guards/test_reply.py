@@ -19,8 +19,11 @@ from antiphon.messages import (
     ExtraDelta,
     Finished,
     FinishReason,
+    JsonObjectFormat,
     RefusalDelta,
     ReplyExtra,
+    ResponseFormat,
+    Sampling,
     TextDelta,
     ThinkingDelta,
     ToolCallDelta,
@@ -32,10 +35,13 @@ from tests.unit.scripted import START, STOP, USAGE, ScriptedProvider
 FILTERED = Finished(0, FinishReason.CONTENT_FILTER, "content_filter")
 
 
-def reading(provider: ScriptedProvider, action: str = "mask", choices: int = 1) -> AsyncGenerator[Batch, None]:
+def reading(
+    provider: ScriptedProvider, action: str = "mask", choices: int = 1, form: ResponseFormat | None = None
+) -> AsyncGenerator[Batch, None]:
     made = build_guards([GuardConfig(name="words", kind="blocklist", patterns=["bad+|4{4}"], action=action, replacement="#")])  # type: ignore[call-arg]
     assert made is not None
-    return made.reply(provider.stream(ChatRequest("one", (), stream=True)), choices)
+    request = ChatRequest("one", (), stream=True, sampling=Sampling(choices=choices), response_format=form)
+    return made.reply(provider.stream(request), request)
 
 
 async def told(*batches: Batch | Exception | None, **options: Any) -> list[Batch]:
@@ -213,6 +219,17 @@ async def test_fields_in_which_something_is_found_are_left_out(fields: list[dict
     """However they are split; and the reply goes on."""
     events = [[START], *([ExtraDelta(0, each)] for each in fields), [TextDelta(0, "good"), STOP]]
     assert await told(*events, action=action) == [[START], [TextDelta(0, "good"), STOP]]  # type: ignore[arg-type]
+
+
+async def test_a_masked_number_of_a_reply_that_is_to_be_json_becomes_a_string() -> None:
+    """And the stream is not held back for it."""
+    assert await told(
+        [START, TextDelta(0, '{"n": 44')], [TextDelta(0, "44, ")], [TextDelta(0, '"x": 1}'), STOP], form=JsonObjectFormat()
+    ) == [
+        [START, TextDelta(0, '{"n": ')],
+        [TextDelta(0, '"#", ')],
+        [TextDelta(0, '"x": 1}'), STOP],
+    ]
 
 
 async def test_what_came_before_a_cut_is_told() -> None:
