@@ -9,8 +9,8 @@ from pydantic import Field
 
 from antiphon.config import ConfigError, GuardConfig, GuardOptions
 from antiphon.guards.base import Guard
-from antiphon.guards.pattern import Pattern
-from antiphon.guards.scanner import Finder, Rule, Scanner
+from antiphon.guards.pattern import Pattern, shortest
+from antiphon.guards.scanner import LONGEST, Finder, Rule, Scanner
 
 
 class _Options(GuardOptions):
@@ -27,6 +27,10 @@ def build(config: GuardConfig) -> Guard:
             Pattern(expression)
         except ValueError as error:
             raise ConfigError(f"guards.{config.name}.patterns.{number}: {error}") from None
+        if shortest(expression) > LONGEST:
+            raise ConfigError(
+                f"guards.{config.name}.patterns.{number}: each match has more than {LONGEST} characters, and none of those is found"
+            )
     try:
         together = Pattern(*options.patterns)
     except ValueError as error:

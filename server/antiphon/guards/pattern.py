@@ -26,6 +26,9 @@ _TOKEN: Final = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 
+_EMPTY: Final = {r"\b", r"\B", r"\z", "$"}
+"""Parts that take no character."""
+
 _MAX_MEMORY: Final = 32 << 20
 """Bytes that one expression may take, compiled and while it runs."""
 
@@ -66,6 +69,33 @@ class Pattern:
     def undecided(self, text: str, at: int) -> bool:
         """Whether what comes can still change if, and how far, a match that begins at `at` goes."""
         return self._open.match(text, at) is not None
+
+
+def shortest(expression: str) -> int:
+    """Characters of the shortest text that an expression can match; it is one that RE2 takes."""
+    groups: list[list[list[int]]] = [[[]]]  # those that are open, each with its alternatives, each with the least of its parts
+    for token in _TOKEN.finditer(expression):
+        parts, found = groups[-1][-1], token[0]
+        match token.lastgroup:
+            case "quoted" | "text":
+                parts += [1] * len(token["text"])
+            case "part":
+                parts.append(0 if found in _EMPTY else 1)
+            case "start":
+                parts.append(0)
+            case _ if found == "|":
+                groups[-1].append([])
+            case _ if found == ")":
+                closed = min(map(sum, groups.pop()))
+                groups[-1][-1].append(closed)
+            case _ if found[0] == "(":
+                if found[-1] != ")":  # that of (?i) is no group
+                    groups.append([[]])
+            case _ if parts:
+                parts[-1] *= int(found.lstrip("{").split(",")[0].rstrip("}?")) if found[0] == "{" else int(found[0] == "+")
+            case _:
+                pass
+    return min(map(sum, groups[0]))
 
 
 def _compile(expression: str) -> Any:

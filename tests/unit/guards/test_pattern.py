@@ -2,7 +2,7 @@
 
 import pytest
 
-from antiphon.guards.pattern import Pattern
+from antiphon.guards.pattern import Pattern, shortest
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,22 @@ def test_what_cannot_be_read_in_linear_time_or_matches_nothing_is_refused(expres
 def test_no_text_makes_one_slow(expression: str) -> None:
     """These take a backtracking engine for ever."""
     assert Pattern(expression).first("a" * 100_000 + "!" + "x" * 100_000, 0) == 200_001
+
+
+@pytest.mark.parametrize(
+    ("expression", "characters"),
+    [
+        ("bad", 3),
+        (r"(?i)\bba+d?\b$", 2),
+        (r"a{3}b{2,}c{4,9}d*?", 9),
+        (r"(?:ab|c){10}", 10),
+        (r"(?P<x>(a|bc)d){2,3}|\Qx.yz+\E{2}", 4),
+        (r"[^]x]{5}\pL{2}\x{1F600}\x41", 9),
+        (r"^(?:x|)y", 1),
+        ("(?:[a-z]{100}){3}", 300),
+    ],
+)
+def test_the_shortest_match_of_an_expression(expression: str, characters: int) -> None:
+    """Groups, repetitions and alternatives counted; what takes no character not."""
+    assert Pattern(expression)
+    assert shortest(expression) == characters
