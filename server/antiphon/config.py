@@ -7,6 +7,7 @@ URL, is neither printed nor dumped. No I/O here but reading them. Longer than ot
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar, get_args
@@ -28,6 +29,8 @@ from antiphon.principal import EVERYDAY, MAX_MODEL, MAX_MODELS, MAX_NAME, MAX_OW
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """The largest request and the largest single reply, at every layer: 32 MiB. `gateway/listeners.yaml` has the same figure."""
+
+_VARIABLE: Final = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
 class ConfigError(Exception):
@@ -536,7 +539,9 @@ def _secret(setting: str, variable: str | None, file: Path | None, environment: 
     """What the variable or the file holds that `<setting>_env` or `<setting>_file` names; None where neither is set."""
     if variable is not None:
         value = environment.get(variable, "")
-        where, missing = f"{setting}_env: the environment variable {variable}", "is not set"
+        # A key that was put there by mistake is not to be told: names are in capitals, as hardly any key is.
+        named = f" {variable}" if _VARIABLE.fullmatch(variable) else ""
+        where, missing = f"{setting}_env: the environment variable{named}", "is not set" if named else "that it names is not set"
     elif file is not None:
         where, missing = f"{setting}_file: {file}", "is empty"
         try:

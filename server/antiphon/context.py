@@ -59,8 +59,8 @@ class Contexts:
     def _http(self, name: str, client: ClientConfig, written: str, environment: Mapping[str, str]) -> _Read:
         try:
             url = httpx2.URL(written)
-        except httpx2.InvalidURL as error:
-            raise ConfigError(f"clients.{name}.url: {error}") from None
+        except httpx2.InvalidURL:  # which quotes what it cannot read, such as part of a password
+            raise ConfigError(f"clients.{name}.url: is no URL that can be read") from None
         if url.scheme not in ("http", "https") or not url.host or url.userinfo:
             raise ConfigError(f"clients.{name}.url: must be a URL such as https://example.com/context, without a password")
         headers = {"accept": "text/plain, */*;q=0.5", "accept-encoding": "identity", "user-agent": "antiphon"}

@@ -114,8 +114,8 @@ class EgressPolicy:
         """Raises `ConfigError` for an entry that is no base URL."""
         self._allowed: list[Target] = []
         self._inside: set[tuple[str, int]] = set()
-        for entry in config.allow:
-            self._allow(entry, f"proxy.allow: {entry!r}")
+        for index, entry in enumerate(config.allow):
+            self._allow(entry, f"proxy.allow.{index}")  # not the entry itself: it may hold a password
         self._aliases: dict[str, Target] = {}
         for alias, entry in config.aliases.items():
             if not _ALIAS.fullmatch(alias):

@@ -378,3 +378,38 @@ def test_no_command_tells_one(tmp_path: Path, wrong: bool) -> None:
         assert ("x-other" in said) is wrong
         secrets = [STATIC, PROVIDER, OTHER_PROVIDER, GEMINI_HEADER, GEMINI_QUERY, POSTGRES, REDIS]
         assert_none(f"what {arguments} says", said, secrets)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"providers": {"p": {"base_url": f"http://user:{POSTGRES}/x@host/v1", "models": ["m"]}}},
+        {"providers": {"p": {"base_url": f"http://user:{POSTGRES}@host/v1", "models": ["m"]}}},
+        {"providers": {"p": {"api_key": STATIC}}},
+        {"providers": {"p": {"base_url": "http://host/v1", "api_key_env": STATIC, "models": ["m"]}}},
+        {"providers": {"p": {"headers": STATIC}}},
+        {"clients": {"c": {"url": f"http://user:{POSTGRES}/x@host/v1"}}},
+        {"clients": {"c": {"url": f"http://user:{POSTGRES}@host/v1"}}},
+        {"auth": {"keys": [{"name": "n", "key": STATIC}]}},
+        {"auth": {"keys": [{"name": "n", "key_env": STATIC}]}},
+        {"auth": {"keys": STATIC}},
+        {"auth": {"tokens": [{"name": "n", "issuer": f"https://user:{POSTGRES}@host", "audience": "a"}]}},
+        {"auth": {"tokens": [{"name": "n", "issuer": ISSUER, "audience": "a", "secret_env": STATIC}]}},
+        {"auth": {"tokens": [{"name": "n", "issuer": ISSUER, "audience": "a", "jwks_url": f"https://user:{POSTGRES}/x@host"}]}},
+        {"proxy": {"allow": [f"https://user:{POSTGRES}@host"]}},
+        {"proxy": {"aliases": {"a": f"https://user:{POSTGRES}@host"}}},
+        {"database": {"url": f"postgresql://user:{POSTGRES}/x@host:y/name"}},
+        {"database": {"url": f"{POSTGRES}"}},
+        {"database": POSTGRES},
+        {"limits": {"redis_url": f"redis://:{POSTGRES}/x@host:6379/0"}},
+        {"limits": {"redis_url": POSTGRES}},
+        {"limits": {"redis_url_env": STATIC}},
+    ],
+    ids=lambda config: next(iter(config)),
+)
+def test_a_mistake_is_told_without_the_secret_in_it(tmp_path: Path, config: dict[str, Any]) -> None:
+    """A password in a URL that cannot be read, and a key where the name of its variable belongs."""
+    (tmp_path / "antiphon.yaml").write_text(json.dumps(config))
+    said = antiphon(tmp_path, "check-config")
+    assert f"antiphon.yaml: {next(iter(config))}" in said
+    assert_none("what check-config says", said, [STATIC, POSTGRES])

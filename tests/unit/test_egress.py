@@ -297,7 +297,7 @@ def test_with_no_list_nothing_is_reached() -> None:
 )  # fmt: skip
 def test_an_entry_that_is_no_base_url_is_told_at_start(entry: str) -> None:
     """In the list and among the aliases, by name."""
-    with pytest.raises(ConfigError, match=r"^proxy\.allow: "):
+    with pytest.raises(ConfigError, match=r"^proxy\.allow\.0: "):
         EgressPolicy(ProxyConfig(allow=(entry,)))
     with pytest.raises(ConfigError, match=r"^proxy\.aliases\.mine: "):
         EgressPolicy(ProxyConfig(aliases={"mine": entry}))

@@ -21,7 +21,7 @@ def parse(url: str) -> URL:
     """The parts of the URL. Raises `ConfigError`, which holds no password."""
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # a port that is no number is a ValueError
         raise ConfigError('database.url: must be "sqlite:///path" or "postgresql://user@host/database"') from None
     if parsed.drivername not in {"sqlite", "postgresql", "postgres"}:
         raise ConfigError(f'database.url: there is no database "{parsed.drivername}" but sqlite and postgresql')

@@ -121,8 +121,8 @@ def _template(name: str, config: ProviderConfig) -> str:
     text = f"{base.rstrip('/')}{_PATH}{'?' if query else ''}{query}"
     try:
         url = httpx2.URL(text.replace(_MODEL, "model"))
-    except httpx2.InvalidURL as error:
-        raise ConfigError(f"providers.{name}.base_url: {error}") from None
+    except httpx2.InvalidURL:  # which quotes what it cannot read, such as part of a password
+        raise ConfigError(f"providers.{name}.base_url: is no URL that can be read") from None
     if url.scheme not in ("http", "https") or not url.host:
         raise ConfigError(f'providers.{name}.base_url: must be a URL such as "https://api.example.com/v1"')
     if url.userinfo:
