@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Final, TypeAlias
 
 import grpc
 from rich.console import Console
+from rich.style import Style
 
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2, models_pb2, models_pb2_grpc
 
@@ -19,6 +21,9 @@ def target(address: str) -> str:
     """What gRPC connects to: "host:port" of an address, which may be the URL that a start prints."""
     return address.partition("://")[2].partition("/")[0] if "://" in address else address
 
+
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Control characters, but for the end of a line and a tab."""
 
 CA_VARIABLE: Final = "ANTIPHON_CA"
 """The file of the authorities that a gateway with TLS is known by. Unset: those that are known everywhere."""
@@ -30,15 +35,21 @@ CLIENT_KEY_VARIABLE: Final = "ANTIPHON_CLIENT_KEY"
 
 def connect(address: str) -> grpc.aio.Channel:
     """A channel to a gateway: with TLS if its address begins with https:// or grpcs://. Raises `OSError` for a file."""
-    if not address.startswith(("https://", "grpcs://")):
+    if not address.lower().startswith(("https://", "grpcs://")):
         return grpc.aio.insecure_channel(target(address))
-    credentials = grpc.ssl_channel_credentials(_file(CA_VARIABLE), _file(CLIENT_KEY_VARIABLE), _file(CERTIFICATE_VARIABLE))
-    return grpc.aio.secure_channel(target(address), credentials)
+    key, certificate = _file(CLIENT_KEY_VARIABLE), _file(CERTIFICATE_VARIABLE)
+    if (key is None) != (certificate is None):
+        lacking = CLIENT_KEY_VARIABLE if key is None else CERTIFICATE_VARIABLE
+        raise OSError(f"{lacking} is not set: a certificate and its key belong together")
+    return grpc.aio.secure_channel(target(address), grpc.ssl_channel_credentials(_file(CA_VARIABLE), key, certificate))
 
 
 def _file(variable: str) -> bytes | None:
     path = os.environ.get(variable)
-    return Path(path).read_bytes() if path else None
+    try:
+        return Path(path).read_bytes() if path else None
+    except OSError as error:
+        raise OSError(f"{variable}: {path}: {error.strerror}") from None
 
 
 async def models(address: str, key: str) -> list[models_pb2.Model]:
@@ -114,13 +125,13 @@ async def _show(stub: chat_pb2_grpc.ChatServiceStub, request: chat_pb2.GenerateR
             for event in answer.events:
                 match event.WhichOneof("event"):
                     case "thinking" if out.is_terminal:  # a pipe gets the reply alone
-                        out.print(event.thinking.text, end="", style="dim", markup=False, soft_wrap=True)
+                        _write(out, event.thinking.text, "dim")
                     case "text":
                         pieces.append(event.text.text)
-                        out.print(event.text.text, end="", markup=False, soft_wrap=True)
+                        _write(out, event.text.text)
                     case "refusal":
                         pieces.append(event.refusal.text)
-                        out.print(event.refusal.text, end="", style="yellow", markup=False, soft_wrap=True)
+                        _write(out, event.refusal.text, "yellow")
                     case "tool_call":
                         call = event.tool_call
                         begun = calls.setdefault((call.choice, call.index), f"{call.name}(")
@@ -131,8 +142,19 @@ async def _show(stub: chat_pb2_grpc.ChatServiceStub, request: chat_pb2.GenerateR
         if pieces or not calls:
             out.print()
         for written in calls.values():
-            out.print(f"{written})", style="magenta", markup=False, soft_wrap=True)
+            _write(out, f"{written})", "magenta")
+            out.print()
     return "".join(pieces)
+
+
+def _write(out: Console, text: str, style: str = "") -> None:
+    """Writes what a model says, to the letter; what would command a terminal does not reach one."""
+    if out.is_terminal:
+        text = _CONTROLS.sub("", text)
+        if style and not out.no_color:
+            text = Style.parse(style).render(text)
+    out.file.write(text)
+    out.file.flush()
 
 
 def _message(role: message_pb2.Role.ValueType, text: str) -> message_pb2.Message:

@@ -1,19 +1,26 @@
 """`antiphon chat` against a server that answers as it is told, over gRPC."""
 
 import asyncio
+import io
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc
 import pytest_asyncio
+from rich.console import Console
 
+from antiphon import terminal
 from antiphon.v1 import chat_pb2, chat_pb2_grpc
+
+ODD = "all:\n\tcc a.c :bug: \x1b[31mred [bold]x[/]"
 
 
 class Told(chat_pb2_grpc.ChatServiceServicer):
-    """Fails where the last message is "fail"; calls two tools at once for "tools"; else tells how many messages it got."""
+    """Fails for "fail", calls two tools at once for "tools", says ODD for "odd"; else tells how many messages it got."""
 
     async def StreamGenerate(
         self, request: chat_pb2.GenerateRequest, context: Any
@@ -23,6 +30,8 @@ class Told(chat_pb2_grpc.ChatServiceServicer):
         if said == "tools":
             pieces = [(0, "add", "{"), (1, "mul", ""), (0, "", '"a": [1]'), (1, "", '{"b": 2'), (0, "", "}"), (1, "", "}")]
             events = [{"tool_call": {"index": index, "name": name, "arguments": more}} for index, name, more in pieces]
+        if said == "odd":
+            events = [{"text": {"text": ODD}}]
         yield chat_pb2.StreamGenerateResponse(events=[chat_pb2.StreamEvent(**event) for event in events])
         if said == "fail":
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too much.")
@@ -38,11 +47,13 @@ async def address() -> AsyncIterator[str]:
     await server.stop(0)
 
 
-async def chat(address: str, *words: str | bytes, said: bytes = b"") -> tuple[int, str, str]:
+async def chat(
+    address: str, *words: str | bytes, said: bytes = b"", variables: Mapping[str, str] = MappingProxyType({})
+) -> tuple[int, str, str]:
     """The exit code, what was printed, and what was told besides."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "antiphon", "chat", *words),
-        env={"PATH": os.environ["PATH"], "ANTIPHON_ADDRESS": address},
+        env={"PATH": os.environ["PATH"], "ANTIPHON_ADDRESS": address, **variables},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -83,3 +94,29 @@ async def test_what_is_not_utf_8_is_told_in_a_line(address: str) -> None:
 async def test_tool_calls_have_a_line_each(address: str) -> None:
     """Though their pieces come mixed."""
     assert (await chat(address, "tools"))[1] == 'add({"a": [1]})\nmul({"b": 2})\n'
+
+
+async def test_what_a_model_says_is_shown_to_the_letter(address: str) -> None:
+    """Tabs, and what would be an emoji, or markup, of the library that prints."""
+    assert (await chat(address, "odd"))[1] == ODD + "\n"
+
+
+async def test_half_of_what_a_gateway_is_to_be_shown_is_told(tmp_path: Path) -> None:
+    """A certificate without its key, and a file that is not there, by the variable."""
+    file = tmp_path / "me.crt"
+    file.touch()
+    for variables, expected in (
+        ({"ANTIPHON_CLIENT_CERTIFICATE": str(file)}, "ANTIPHON_CLIENT_KEY is not set"),
+        ({"ANTIPHON_CLIENT_KEY": str(file)}, "ANTIPHON_CLIENT_CERTIFICATE is not set"),
+        ({"ANTIPHON_CA": str(tmp_path / "none")}, f"ANTIPHON_CA: {tmp_path}/none: No such file or directory"),
+    ):
+        code, _, told = await chat("https://127.0.0.1:1", "hi", variables=variables)
+        assert code == 1
+        assert expected in told
+
+
+def test_what_would_command_a_terminal_does_not_reach_one() -> None:
+    """A model could else change its title, or what stands above."""
+    shown = io.StringIO()
+    terminal._write(Console(file=shown, force_terminal=True, color_system="standard"), ODD, "yellow")  # no terminal here
+    assert shown.getvalue() == "\x1b[33m" + ODD.replace("\x1b", "") + "\x1b[0m"

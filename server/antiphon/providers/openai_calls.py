@@ -21,7 +21,7 @@ class _Call(Struct):
 
     key: object
     id: str
-    named: bool = False
+    name: str = ""
     handed_on: bool = False
     """It is of a kind that is not known here."""
 
@@ -33,14 +33,16 @@ class ToolCalls:
     come once or every time.
     """
 
-    def __init__(self, choice: int) -> None:
+    def __init__(self, choice: int, *, whole: bool = False) -> None:
+        """`whole`: each delta is a call, as in an answer that does not stream; its ids and indices may be alike."""
         self._choice = choice
+        self._whole = whole
         self._calls: list[_Call] = []
 
     def read(self, delta: JsonObject) -> tuple[ToolCallDelta | None, dict[str, Any] | None]:
         """What a delta of a call tells, and what of it has no place in that, with our `index`. Raises for another shape."""
         function = delta.get("function")
-        position = self._find(delta, (function or {}).get("name"))
+        position = None if self._whole else self._find(delta, (function or {}).get("name"))
         unknown = {name: value for name, value in delta.items() if name not in _CALL and value is not None}
         if delta.get("type") and (function is None or delta["type"] != "function"):
             unknown["type"] = delta["type"]
@@ -58,9 +60,8 @@ class ToolCalls:
         if function is None:
             call.handed_on |= bool(unknown)
             return None, more
-        if not call.named and function.get("name"):
-            name = text(function["name"])
-            call.named = True
+        if not call.name and function.get("name"):
+            name = call.name = text(function["name"])
         arguments = function.get("arguments")
         if isinstance(arguments, dict | list):
             arguments = orjson.dumps(arguments).decode()
@@ -70,7 +71,7 @@ class ToolCalls:
 
     def end(self) -> None:
         """Raises if a call has no name."""
-        if any(not call.named and not call.handed_on for call in self._calls):
+        if any(not call.name and not call.handed_on for call in self._calls):
             raise ValueError("a tool call without a name")
 
     def _find(self, delta: JsonObject, name: object) -> int | None:
@@ -79,9 +80,12 @@ class ToolCalls:
         key, given = delta.get("index"), delta.get("id")
         for position in range(len(calls) - 1, -1, -1):
             call = calls[position]
-            if given and call.id == given:
-                return position
+            renamed = bool(name and call.name and name != call.name)
+            if given and call.id == given and (key is None or call.key in (None, key)):
+                return None if renamed else position
             if key is not None and call.key == key:
-                # One index for all calls is known of some hosts: another id with a name is another call.
-                return None if given and name and call.named else position
+                # One index for all calls is known of some hosts: another id with a name is another call, and an empty one with
+                # another name.
+                other = (given and name and call.name) or ("id" in delta and renamed)
+                return None if other else position
         return len(calls) - 1 if calls and key is None and not given and not name else None

@@ -127,6 +127,7 @@ def _add_message(encoded: list[JsonObject], message: Message, provider: str) -> 
         body["name"] = message.name
     content: list[Part] = []
     calls: list[JsonObject] = []
+    thoughts: list[str] = []
     results = False
     for part in message.parts:
         match part:
@@ -142,7 +143,7 @@ def _add_message(encoded: list[JsonObject], message: Message, provider: str) -> 
                     result["name"] = message.name
                 encoded.append(with_extra(result, message.extra))
             case Thinking():
-                pass  # the API takes no thoughts back
+                thoughts.append(part.text)
             case Refusal() if message.role is Role.ASSISTANT and not message.listed:
                 body["refusal"] = body.get("refusal", "") + part.text
             case _:
@@ -152,6 +153,8 @@ def _add_message(encoded: list[JsonObject], message: Message, provider: str) -> 
     body["content"] = _content(tuple(content), provider, listed=message.listed and not results)
     if calls:
         body["tool_calls"] = calls
+    if thoughts and (calls or "tool_calls" in message.extra):
+        body["reasoning_content"] = "".join(thoughts)  # DeepSeek refuses its own calls without; else the API takes none back
     encoded.append(with_extra(body, message.extra))
 
 

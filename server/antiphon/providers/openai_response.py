@@ -364,7 +364,7 @@ class ReplyReader:
             if more := {name: value for name, value in audio.items() if name not in _AUDIO and value is not None}:
                 extra["audio"] = more
         for call in delta.get("tool_calls") or ():
-            known, unknown = self._calls.setdefault(index, ToolCalls(index)).read(call)
+            known, unknown = self._calls.setdefault(index, ToolCalls(index, whole=self._is_whole)).read(call)
             if known:
                 batch.append(known)
             if unknown:

@@ -36,8 +36,6 @@ _USAGE: Final = frozenset(
         "total_tokens",
         "prompt_tokens_details",
         "completion_tokens_details",
-        "prompt_cache_hit_tokens",
-        "cached_tokens",
     }
 )
 

@@ -84,6 +84,8 @@ def _tool_call(call: ToolCallBody, function: FunctionBody) -> m.ToolCall:
 
 def _part(part: Mapping[str, Any], path: tuple[str | int, ...]) -> m.Part:
     kind = get(part, "type", str, path)
+    if isinstance(part.get(kind), str) and kind != "text":
+        return m.Other(part)  # as Mistral has pictures and sound: the URL, or the data, by itself
     match kind:
         case "text":
             return m.Text(get(part, "text", str, path), rest(part, "text"))
@@ -98,6 +100,8 @@ def _part(part: Mapping[str, Any], path: tuple[str | int, ...]) -> m.Part:
             if not (form.isascii() and form.isalnum() and form == form.lower()) or form in _SUBTYPES:
                 return m.Other(part)  # as a media type it would come back as another word
             return m.Audio(m.Media(url=f"data:audio/{form};base64,{data}"), inner_extra(part, "input_audio", data=str, format=str))
+        case "file" if "file" not in part and "file_id" in part:
+            return m.Other(part)  # Mistral's
         case "file":
             file = get(part, "file", dict, path)
             media = m.Media(url=known(file, "file_data", str), file_id=known(file, "file_id", str))

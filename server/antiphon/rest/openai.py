@@ -216,6 +216,8 @@ def _tool_choice(choice: str | dict[str, Any] | None) -> m.ToolChoice | None:
         case {"type": "function", "function": {"name": str(name)}} if isinstance(choice, dict):
             plain = choice == {"type": "function", "function": {"name": name}}
             return m.ToolChoice(m.ToolChoiceMode.TOOL, name, None if plain else choice)
+        case "any":  # Mistral's other word for it
+            return m.ToolChoice(m.ToolChoiceMode.REQUIRED)
         case dict() if isinstance(kind := choice.get("type"), str) and kind != "function":
             return m.ToolChoice(m.ToolChoiceMode.AUTO, native=choice)
         case _:
@@ -244,6 +246,11 @@ def _format(form: dict[str, Any] | None) -> m.ResponseFormat | None:
                 known(body, "strict", bool),
                 inner_extra(form, "json_schema", **_SCHEMA),
             )
+        case {"type": "json_schema", "json_schema": {"name": str()} | {"schema": dict()}} | {
+            "type": "json_schema",
+            "schema": dict(),
+        }:
+            return m.NativeFormat(form)  # Perplexity asks for no name, Together has the schema beside the type
         case {"type": str(kind)} if kind != "json_schema":
             return m.NativeFormat(form)
         case _:

@@ -172,7 +172,7 @@ def test_reasoning_tokens_are_unsupported() -> None:
 
 
 def test_assistant_messages() -> None:
-    """Thoughts are not sent back; tool calls and a refusal stand beside the content, as in replies."""
+    """Thoughts are sent back with the calls that they led to, as DeepSeek wants, and else not; calls and refusals as in replies."""
     call = ToolCall("c1", "f", '{"a": 1}', extra={"extra_content": 1})
     assert messages(
         Message(Role.ASSISTANT, (Thinking("hm"), Text("let me see"), call), name="bob", extra={"function_call": {}})
@@ -184,9 +184,11 @@ def test_assistant_messages() -> None:
             "tool_calls": [
                 {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}, "extra_content": 1}
             ],
+            "reasoning_content": "hm",
             "function_call": {},
         }
     ]
+    assert messages(Message(Role.ASSISTANT, (Thinking("hm"), Text("a")))) == [{"role": "assistant", "content": "a"}]
     assert messages(Message(Role.ASSISTANT, (call,)))[0]["content"] is None
     assert messages(Message(Role.ASSISTANT, (Refusal("no"),))) == [{"role": "assistant", "content": None, "refusal": "no"}]
     said = (Text("a"), Refusal("no"))

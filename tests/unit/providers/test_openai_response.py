@@ -502,6 +502,17 @@ def test_different_tool_calls_with_the_same_index() -> None:
     ]
 
 
+def test_different_tool_calls_with_the_same_id() -> None:
+    """Hosts whose ids are all "null", or all empty: calls are told apart by index and name."""
+    for first, second in (
+        (call(0, "null", "f", "{}"), call(1, "null", "g", "[]")),
+        (call(0, "", "f", "{}"), call(0, "", "g", "[]")),
+    ):
+        found = calls(first, second)
+        assert [(event.index, event.name, event.arguments) for event in found] == [(0, "f", "{}"), (1, "g", "[]")]
+        assert [(event.index, event.name, event.arguments) for event in calls(first, first)] == [(0, "f", "{}"), (0, None, "{}")]
+
+
 def test_interleaved_tool_calls() -> None:
     """Deltas of several calls may come in turns, and each choice has calls of its own."""
     chunks = [
@@ -543,6 +554,11 @@ def test_tool_calls_of_a_whole_reply() -> None:
         ToolCallDelta(0, 0, "c1", "f", "{}"),
         ToolCallDelta(0, 1, "c2", "g", "{}"),
         Finished(0, FinishReason.TOOL_CALLS, "tool_calls"),
+    ]
+    message = {"content": None, "tool_calls": [call(0, "null", "f", "{}"), call(0, "null", "f", "[]")]}
+    assert whole(reply(message, "tool_calls"))[1:-1] == [
+        ToolCallDelta(0, 0, "null", "f", "{}"),
+        ToolCallDelta(0, 1, "null", "f", "[]"),
     ]
 
 
@@ -589,6 +605,7 @@ def test_places_of_usage() -> None:
     assert streamed({**finish, "usage": None}) == [TextDelta(0, "a"), STOP]
     (usage,) = (e for e in streamed({**finish, "usage": {**USAGE, "prompt_cache_hit_tokens": 2}}) if isinstance(e, Usage))
     assert usage.cached_prompt_tokens == 2
+    assert usage.extra == {"prompt_cache_hit_tokens": 2}
 
 
 def test_groq_keeps_its_request_id() -> None:

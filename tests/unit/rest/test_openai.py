@@ -129,6 +129,7 @@ def test_messages_of_every_role_and_part() -> None:
     ("choice", "expected"),
     [
         ("required", m.ToolChoice(m.ToolChoiceMode.REQUIRED)),
+        ("any", m.ToolChoice(m.ToolChoiceMode.REQUIRED)),
         ({"type": "function", "function": {"name": "f"}}, m.ToolChoice(m.ToolChoiceMode.TOOL, "f")),
         ({"type": "allowed_tools", "x": 1}, m.ToolChoice(m.ToolChoiceMode.AUTO, native={"type": "allowed_tools", "x": 1})),
     ],
@@ -147,12 +148,34 @@ def test_tool_choices(choice: Any, expected: m.ToolChoice) -> None:
             {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}, "strict": True}},
             m.JsonSchemaFormat("s", {"type": "object"}, None, strict=True),
         ),
-        ({"type": "grammar", "grammar": "x"}, m.NativeFormat({"type": "grammar", "grammar": "x"})),
+        *(
+            (form, m.NativeFormat(form))
+            for form in (
+                {"type": "grammar", "grammar": "x"},
+                {"type": "json_schema", "json_schema": {"name": "s"}},
+                {"type": "json_schema", "json_schema": {"schema": {}}},
+                {"type": "json_schema", "schema": {}},
+            )
+        ),
     ],
 )
 def test_response_formats(form: Any, expected: m.ResponseFormat | None) -> None:
     """The documented ones, or what only the provider knows."""
     assert parsed(response_format=form).response_format == expected
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": "https://example.com/a.png"},
+        {"type": "input_audio", "input_audio": "QUJD"},
+        {"type": "file", "file_id": "f1"},
+    ],
+)
+def test_parts_that_a_provider_has_in_a_form_of_its_own(part: Any) -> None:
+    """As Mistral has them: they go as they are."""
+    (message,) = parsed(messages=[{"role": "user", "content": [part]}]).messages
+    assert message.parts == (m.Other(part),)
 
 
 def test_tools_keep_what_is_not_known() -> None:
@@ -179,7 +202,7 @@ def test_tools_keep_what_is_not_known() -> None:
         ({"messages": [{"role": "tool", "content": "x"}]}, [("messages.0.tool_call_id", "missing")]),
         ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, [("messages.0.content.0.type", "missing")]),
         (
-            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": 5}]}]},
             [("messages.0.content.0.image_url", "object_type")],
         ),
         (
