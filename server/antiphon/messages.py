@@ -308,12 +308,13 @@ class TextDelta(Struct, frozen=True):
 
 
 class ThinkingDelta(Struct, frozen=True):
-    """More thought; `signature` once it is whole."""
+    """More thought; `signature` once it is whole. `field` is what its provider calls it, if that is not `reasoning_content`."""
 
     choice: int
     text: str
     signature: str | None = None
     redacted: str | None = None
+    field: str = ""
 
 
 class ToolCallDelta(Struct, frozen=True):

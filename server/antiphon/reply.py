@@ -91,6 +91,7 @@ class ReplyChoice:
         self.index = index
         self.text: list[str] = []
         self.thinking: list[str] = []
+        self.thinking_field = ""
         self.signature: str | None = None
         self.redacted: str | None = None
         self.refusal: list[str] = []
@@ -188,6 +189,7 @@ class Reply:
             case ThinkingDelta():
                 choice = self._choice(event.choice)
                 choice.thinking.append(event.text)
+                choice.thinking_field = event.field or choice.thinking_field
                 choice.signature = event.signature or choice.signature
                 choice.redacted = event.redacted or choice.redacted
             case ToolCallDelta():

@@ -181,7 +181,7 @@ class _Choice:
                     told.append(replace(event, transcript=""))
             case ThinkingDelta():
                 if self._thought is None:
-                    self._thought = _Channel(self._guards, partial(ThinkingDelta, self._index))
+                    self._thought = _Channel(self._guards, partial(ThinkingDelta, self._index, field=event.field))
                 await self._thought.feed(event.text, told)
                 if event.signature or event.redacted:
                     await self._end_thought(told)

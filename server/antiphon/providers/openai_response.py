@@ -64,6 +64,9 @@ _AUDIO: Final = frozenset({"id", "data", "transcript", "expires_at"})
 _NULLS: Final = frozenset({"role", "content", "refusal", "tool_calls"})
 """Fields of a delta whose null is the same as nothing."""
 
+_REASONING: Final = "reasoning"
+"""What OpenRouter, Groq and vLLM call the thoughts; some hosts have the same text under both names."""
+
 _INSTEAD: Final = ("tool_calls", "function_call", "refusal", "audio")
 """Fields of a delta in place of which the content is null: while it streams, some hosts write "" there."""
 
@@ -338,12 +341,14 @@ class ReplyReader:
         """A delta that is more than text."""
         batch = self._batch
         extra = self._unknown(index, delta)
-        reasoning = delta.get("reasoning")
-        thought = text(delta.get("reasoning_content")) or reasoning  # the same text, where a host sends both
-        if isinstance(thought, str) and thought:
-            batch.append(ThinkingDelta(index, thought))
-        if reasoning and not isinstance(reasoning, str):
-            extra["reasoning"] = reasoning
+        thought, reasoning = text(delta.get("reasoning_content")), delta.get("reasoning")
+        if thought:
+            batch.append(ThinkingDelta(index, thought, field=_REASONING if reasoning == thought else ""))
+        elif reasoning and isinstance(reasoning, str):
+            batch.append(ThinkingDelta(index, reasoning, field=_REASONING))
+            reasoning = None
+        if reasoning and reasoning != thought:
+            extra[_REASONING] = reasoning
 
         tokens = read_logprobs(logprobs.get("content"))
         content = delta.get("content")

@@ -39,7 +39,7 @@ def _choice(choice: ReplyChoice) -> dict[str, Any]:
         "refusal": "".join(choice.refusal) if choice.refusal else None,
     }
     if choice.thinking:
-        message["reasoning_content"] = "".join(choice.thinking)
+        message |= _thought("".join(choice.thinking), choice.thinking_field)
     if calls := choice.calls():
         message["tool_calls"] = list(map(call_json, calls))
     if choice.audio:
@@ -61,6 +61,11 @@ def _choice(choice: ReplyChoice) -> dict[str, Any]:
         "logprobs": _logprobs(choice.logprobs, choice.choice_extra),
         "finish_reason": finish_reason(choice),
     }
+
+
+def _thought(text: str, field: str) -> dict[str, str]:
+    """Under one name whoever the provider is, and under its own."""
+    return {"reasoning_content": text, field: text} if field else {"reasoning_content": text}
 
 
 def _logprobs(tokens: Sequence[m.JsonObject], extra: m.JsonObject) -> dict[str, Any] | None:
@@ -119,7 +124,7 @@ class ChunkWriter:
                     pieces.append(self._delta(event.choice, {"content": event.text}, logprobs))
                 case m.ThinkingDelta(text=thought):
                     if thought:
-                        pieces.append(self._delta(event.choice, {"reasoning_content": thought}))
+                        pieces.append(self._delta(event.choice, _thought(thought, event.field)))
                 case m.ToolCallDelta():
                     pieces.append(self._delta(event.choice, {"tool_calls": [tool_call_delta(event)]}))
                 case m.RefusalDelta():

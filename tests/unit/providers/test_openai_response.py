@@ -373,12 +373,16 @@ def test_azure_begins_with_a_chunk_without_id() -> None:
 
 def test_kinds_of_delta() -> None:
     """Thoughts, refusals, sound and unknown fields have events of their own, in a stream and in a whole reply."""
-    for name in ("reasoning_content", "reasoning"):
+    for name, field in (("reasoning_content", ""), ("reasoning", "reasoning")):
         thought: dict[str, Any] = {name: "hm"}
-        assert streamed(delta(**thought), delta("a", finish="stop"))[0] == ThinkingDelta(0, "hm")
+        assert streamed(delta(**thought), delta("a", finish="stop"))[0] == ThinkingDelta(0, "hm", field=field)
     assert streamed(delta(reasoning="hm", reasoning_content="hm"), delta("a", finish="stop"))[:-1] == [
-        ThinkingDelta(0, "hm"),
+        ThinkingDelta(0, "hm", field="reasoning"),
         TextDelta(0, "a"),
+    ]
+    assert streamed(delta(reasoning="A", reasoning_content="B"), delta(finish="stop"))[:-1] == [
+        ThinkingDelta(0, "B"),
+        ExtraDelta(0, {"reasoning": "A"}),
     ]
     annotations = [{"type": "url_citation"}]
     message: dict[str, Any] = {
@@ -393,7 +397,7 @@ def test_kinds_of_delta() -> None:
         "nothing": None,
     }
     expected = [
-        ThinkingDelta(0, "hm"),
+        ThinkingDelta(0, "hm", field="reasoning"),
         RefusalDelta(0, "no"),
         AudioDelta(0, "a1", "QQ==", "t", 9),
         ExtraDelta(

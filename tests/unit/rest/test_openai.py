@@ -253,6 +253,18 @@ def test_chunks_are_those_of_the_api() -> None:
     assert all("usage" not in chunk for chunk in found)
 
 
+def test_thoughts_have_the_name_that_their_provider_gives_them_too() -> None:
+    """In a stream and in a whole reply: who knows the provider's own API finds them there."""
+    thought = m.ThinkingDelta(0, "hm", field="reasoning")
+    writer = openai_reply.ChunkWriter(include_usage=False)
+    assert b'{"reasoning_content":"hm","reasoning":"hm"}' in writer.write([START, thought])
+    reply = Reply()
+    for event in (START, thought, thought, STOP):
+        reply.add(event)
+    (choice,) = openai_reply.completion(reply)["choices"]
+    assert (choice["message"]["reasoning_content"], choice["message"]["reasoning"]) == ("hmhm", "hmhm")
+
+
 def test_usage_comes_last_and_only_if_asked_for() -> None:
     """In a chunk without choices; null in all others."""
     found = chunks([START, m.TextDelta(0, "x")], [USAGE], [STOP], include_usage=True)
