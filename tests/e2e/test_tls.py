@@ -198,7 +198,7 @@ async def test_the_terminal_over_tls(secured: Secured) -> None:
         for given, code, words in (
             (environment, 0, "Hello"),
             ({**environment, "ANTIPHON_CA": ""}, 1, "no gateway answers"),
-            ({**environment, "ANTIPHON_CA": "/nowhere.crt"}, 1, "No such file or directory: '/nowhere.crt'"),
+            ({**environment, "ANTIPHON_CA": "/nowhere.crt"}, 1, "ANTIPHON_CA: /nowhere.crt: No such file or directory"),
         ):
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "antiphon", "chat", "-m", "echo", "Hello"),
