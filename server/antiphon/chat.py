@@ -36,7 +36,6 @@ from antiphon.messages import (
     ExtraDelta,
     Finished,
     FinishReason,
-    Message,
     Other,
     Part,
     Refusal,
@@ -255,14 +254,10 @@ def _check(request: ChatRequest) -> None:
     wrong = tuple(
         Violation(("messages", index), "text must not hold the character NUL")
         for index, message in enumerate(request.messages)
-        if _has_nul(message)
+        if _hold_nul(message.parts)
     )
     if wrong:
         raise InvalidRequest("A message holds the character NUL.", wrong)
-
-
-def _has_nul(message: Message) -> bool:
-    return _hold_nul(message.parts)
 
 
 def _hold_nul(parts: Iterable[Part]) -> bool:

@@ -39,6 +39,7 @@ from antiphon.messages import (
     Video,
     with_extra,
 )
+from antiphon.reply import call_json
 
 _SAMPLING: Final = (
     ("temperature", "temperature"),
@@ -132,9 +133,7 @@ def _add_message(encoded: list[JsonObject], message: Message, provider: str) -> 
     for part in message.parts:
         match part:
             case ToolCall():
-                function = {"name": part.name, "arguments": part.arguments}
-                kind = part.extra.get("type", "function")
-                calls.append(with_extra({"id": part.id, "type": kind, "function": function}, part.extra))
+                calls.append(call_json(part))
             case ToolResult():
                 results = True
                 text = _content(part.parts, provider, listed=message.listed)
