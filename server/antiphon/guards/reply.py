@@ -156,15 +156,17 @@ class _Choice:
             await self._end_thought(told)
             for channel in (self._refusal, self._transcript, self._text):
                 await channel.feed("", told, final=True)
-            calls = [(index, call, await passed_json(self._guards, "".join(call.arguments))) for index, call in self._calls.items()]
+            said = {index: "".join(call.arguments) for index, call in self._calls.items()}
+            passed = {index: await passed_json(self._guards, arguments) for index, arguments in said.items()}
         except Blocked as blocked:
             self._block(blocked)
         else:
             told += (
-                ToolCallDelta(self._index, index, call.id, call.name, arguments, call.signature) for index, call, arguments in calls
+                ToolCallDelta(self._index, index, call.id, call.name, passed[index], call.signature)
+                for index, call in self._calls.items()
             )
             masked = self._thoughts_masked or any(channel.masked for channel in (self._refusal, self._transcript, self._text))
-            if self._extras and not masked and all(arguments == "".join(call.arguments) for _, call, arguments in calls):
+            if self._extras and not masked and passed == said:
                 told += await passed_extras(self._guards, self._extras)
 
     async def _take(self, event: _Delta, told: Batch) -> None:
