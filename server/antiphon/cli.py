@@ -10,7 +10,6 @@ import io
 import json
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,18 +104,14 @@ def up(config: ConfigOption = None) -> None:
         if not loaded.auth.keys and not loaded.auth.tokens and not environment.get(KEY_VARIABLE, "").strip():
             made = environment[KEY_VARIABLE] = new_key().get_secret_value()
         # A configuration that is not usable is told here, once, and not by each worker.
-        first = [sys.executable, "-m", "antiphon", "migrate", "--json", *(["--config", str(config)] if config else [])]
-        prepared = subprocess.run(first, env=environment, stdout=subprocess.PIPE, check=False)
-        if prepared.returncode:
-            raise typer.Exit(prepared.returncode)
-        found = json.loads(prepared.stdout)
+        router = _prepare(loaded, environment)
         if taken := unusable_addresses(loaded):
             for line in taken:
                 say(escape(line))
             raise typer.Exit(1)
         for line in warnings_of(loaded):
             say(escape(line))
-        said = banner(out, loaded, made, found["default"], found["models"])
+        said = banner(out, loaded, made, router.default, _names(router))
         become_supervisor(plan(loaded, config, said), environment)
 
 
@@ -185,7 +180,11 @@ def _environment(config: Config) -> dict[str, str]:
 
 
 def _models(router: Router) -> dict[str, Any]:
-    return {"default": router.default, "models": [entry.name for entry in router.models()]}
+    return {"default": router.default, "models": _names(router)}
+
+
+def _names(router: Router) -> list[str]:
+    return [entry.name for entry in router.models()]
 
 
 def _print_json(value: object) -> None:
@@ -265,24 +264,30 @@ def _quotas(limits: LimitsConfig) -> Iterator[str]:
 @app.command()
 def migrate(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Check the configuration, then bring the database to this version. `up` does it too."""
+    with _told(config):
+        loaded = load(config)
+        router = _prepare(loaded, _environment(loaded))
+        if as_json:
+            _print_json(_models(router))
+        else:
+            out.print("[green]The database is ready.[/]")
+
+
+def _prepare(config: Config, environment: dict[str, str]) -> Router:
+    """Checks all of the configuration, and brings the database to this version. Raises `ConfigError`, `OSError`."""
     from antiphon.app import App
     from antiphon.database.migrate import migrate as bring_up
     from antiphon.errors import StoreUnavailable
     from antiphon.tls import check
 
-    with _told(config):
-        loaded = load(config)
-        check(loaded)
-        log.configure(loaded.log)
-        router = App(loaded, _environment(loaded)).router
-        try:
-            uvloop.run(bring_up(database_url(loaded), loaded.database.timeout))
-        except StoreUnavailable:
-            raise OSError("database.url: the database cannot be reached; the log line above tells why") from None
-        if as_json:
-            _print_json(_models(router))
-        else:
-            out.print("[green]The database is ready.[/]")
+    check(config)
+    log.configure(config.log)
+    router = App(config, environment).router
+    try:
+        uvloop.run(bring_up(database_url(config), config.database.timeout))
+    except StoreUnavailable:
+        raise OSError("database.url: the database cannot be reached; the log line above tells why") from None
+    return router
 
 
 @app.command()
