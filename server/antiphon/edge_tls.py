@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import yaml
 
-from antiphon.config import TlsConfig, UpstreamConfig, UpstreamTlsConfig, split_address
+from antiphon.config import TlsConfig, UpstreamTlsConfig
 
 LISTENER: Final = "listener_tls.yaml"
 """The gateway's file with the listener's part."""
@@ -58,13 +58,6 @@ def upstream_secrets(config: UpstreamTlsConfig) -> dict[str, str]:
     if config.certificate is not None and config.key is not None:
         secrets["client"] = _pair(config.certificate, config.key)
     return _files(secrets)
-
-
-def upstream_assignment(cluster: str, config: UpstreamConfig) -> dict[str, Any]:
-    """Where the server is, as a cluster has it that asks the DNS for all addresses of a name."""
-    host, port = split_address(config.address)
-    endpoint = {"address": {"socket_address": {"address": host, "port_value": port}}}
-    return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}]}
 
 
 def _files(secrets: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from antiphon.config import IssuerConfig
+from antiphon.edge_endpoints import assignment, of_host
 
 LOOKS_LIKE_A_TOKEN: Final = r"Bearer eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"  # noqa: S105  # a pattern
 """The whole header `authorization` of a JWT: `eyJ` is how the JSON of its header begins, in base64."""
@@ -61,17 +62,14 @@ def key_cluster(issuer: IssuerConfig) -> dict[str, Any]:
     url = urlsplit(str(issuer.jwks_url))
     secure = url.scheme == "https"
     host = url.hostname or ""
-    address = {"address": host, "port_value": url.port or (443 if secure else 80)}
+    address = of_host(host, url.port or (443 if secure else 80))
     cluster: dict[str, Any] = {
         "@type": _CLUSTER,
         "name": _cluster(issuer),
         "type": "LOGICAL_DNS",
         "dns_lookup_family": "ALL",
         "connect_timeout": f"{issuer.timeout}s",
-        "load_assignment": {
-            "cluster_name": _cluster(issuer),
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": address}}}]}],
-        },
+        "load_assignment": assignment(_cluster(issuer), [address]),
     }
     if secure:
         names = [{"san_type": kind, "matcher": {"exact": host}} for kind in ("DNS", "IP_ADDRESS")]

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from antiphon import edge, launch
 from antiphon.config import Config
 from antiphon.readiness import worker_socket
 from antiphon.supervisor import supervise
+from tests.unit.test_supervisor import until
 
 WORKER = """
 import asyncio, signal, sys
@@ -43,12 +44,6 @@ asyncio.run(main())
 def taken() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # it is about other processes
-            await asyncio.sleep(0.01)
 
 
 def free_port() -> int:
