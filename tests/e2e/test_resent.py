@@ -4,11 +4,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx2
+import openai
 import pytest
 import pytest_asyncio
 
 from tests.e2e.conftest import Gateway
-from tests.odd_upstream import LAST, OddUpstream, chunk, delta, head, sse
+from tests.odd_upstream import LAST, OddUpstream, answer, chunk, delta, head, sse
 
 Chat = list[dict[str, Any]]
 Say = Callable[[Chat], Awaitable[dict[str, Any]]]
@@ -135,6 +136,52 @@ async def test_a_chat_that_begins_with_a_greeting(client: Client, upstream: OddU
         ("user", "And more"),
         ("assistant", "Hi."),
     ]
+
+
+async def test_an_image_that_is_left_out_later(client: Client, upstream: OddUpstream) -> None:
+    """The chat is stored once, with its image; the model is told what the client sends now."""
+    answering(upstream, delta("A cat."))
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    chat: Chat = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, picture]}]
+    chat.append(await client.say(chat))
+    assert told(upstream)[0][1]["type"] == "image_url"
+    chat = [user("What is this?"), chat[1], user("And its colour?")]
+    await client.say(chat)
+    assert told(upstream) == ["What is this?", "A cat.", "And its colour?"]
+    assert [role for role, _ in await client.stored()] == ["user", "assistant"] * 2
+
+
+async def test_instructions_that_change_and_change_back(persona_gateway: Gateway, upstream: OddUpstream) -> None:
+    """The model is told those that were sent last, first of all, and none that they took the place of."""
+    answering(upstream, delta("Hi."))
+    async with persona_gateway.client() as http:
+        client = Client(http, "sessions")
+        chat: Chat = []
+        for words in ("Be brief.", "Be long.", "Be brief."):
+            chat.append(user("Hello"))
+            chat.append(await client.say([{"role": "system", "content": words}, *chat]))
+            sent = upstream.requests[-1].json["messages"]
+            assert [each["content"] for each in sent if each["role"] == "system"] == [sent[0]["content"]] == [words]
+        stored = [content for role, content in await client.stored() if role == "system"]
+        assert stored == ["Be brief.", "Be long.", "Be brief."]
+
+
+async def test_a_turn_that_the_sdk_tries_again_is_stored_once(persona_gateway: Gateway, upstream: OddUpstream) -> None:
+    """Though it sends its new message only, and the provider failed two times: after a turn, not only at the beginning."""
+    answering(upstream, delta("Hi."))
+    async with persona_gateway.sdk(max_retries=2) as client, persona_gateway.client() as http:
+        first = await client.chat.completions.create(model="odd-persona", messages=[{"role": "user", "content": "Hello"}])
+        session = first.model_extra["session_id"]
+        turn = {"model": "odd-persona", "messages": [{"role": "user", "content": "More"}], "extra_body": {"session_id": session}}
+        upstream.script("odd-persona", [answer({"error": {"message": "busy"}}, "503 Service Unavailable")])
+        with pytest.raises(openai.InternalServerError):
+            await client.chat.completions.create(**turn)
+        asked = [received.json["messages"] for received in upstream.requests[-3:]]
+        assert [[message["content"] for message in messages] for messages in asked] == [["Hello", "Hi.", "More"]] * 3
+        answering(upstream, delta("There."))
+        await client.chat.completions.create(**turn)
+        chat = (await http.get(f"/chat/fetch/{session}")).json()
+        assert [message["content"] for message in chat["messages"]] == ["Hello", "Hi.", "More", "There."]
 
 
 async def test_a_message_at_fault_is_told_by_its_place_in_what_was_sent(persona_gateway: Gateway, upstream: OddUpstream) -> None:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from antiphon.errors import InvalidRequest, StoreUnavailable, Violation, told
 from antiphon.history.base import MessageState, Said, Store, Turn, TurnEnd
-from antiphon.history.resent import continuation
+from antiphon.history.resent import Continuation, continuation
 from antiphon.history.storable import storable
 from antiphon.history.title import title_of
 from antiphon.messages import Batch, Message, Role
@@ -72,26 +72,24 @@ class Recorder:
 
     async def begin(self, record: Record, messages: Sequence[Message]) -> Recording:
         """Stores the new messages and the reply to come. Raises as `Store.begin_turn`."""
-        parent_id, places = record.parent_id, None
+        follows = Continuation(tuple(messages), record.parent_id, tuple(range(len(messages))))
         if record.resent and record.conversation is not None:
             stored = await self._store.messages(record.owner, record.conversation)
             follows = continuation(stored.messages, messages)
-            messages, parent_id, places = follows.new, follows.parent_id, follows.places
         try:
             turn = await self._store.begin_turn(
                 record.owner,
                 record.conversation,
-                messages,
+                follows.new,
                 request_id=record.request_id,
-                parent_id=parent_id,
-                title=title_of(record.title, messages),
+                parent_id=follows.parent_id,
+                title=title_of(record.title, follows.new),
                 source=record.source,
             )
-        except InvalidRequest as error:
-            if places is not None:  # what is at fault is told of the messages that were sent, and not of those that are new
-                error.violations = tuple(_sent(violation, places) for violation in error.violations)
+        except InvalidRequest as error:  # what is at fault is told of the messages that were sent, and not of those that are new
+            error.violations = tuple(_sent(violation, follows.places) for violation in error.violations)
             raise
-        recording = Recording(self, record.owner, turn, record.preamble)
+        recording = Recording(self, record.owner, turn, follows, record.preamble)
         if not turn.existing:
             self._going[turn.reply.id] = recording
         return recording
@@ -161,8 +159,11 @@ class Recorder:
 class Recording:
     """One turn that is being recorded."""
 
-    def __init__(self, recorder: Recorder, owner: str, turn: Turn, preamble: tuple[Message, ...] = ()) -> None:
+    def __init__(
+        self, recorder: Recorder, owner: str, turn: Turn, follows: Continuation, preamble: tuple[Message, ...] = ()
+    ) -> None:
         self.turn = turn
+        self._follows = follows
         self._preamble = preamble
         self._recorder = recorder
         self._owner = owner
@@ -182,8 +183,8 @@ class Recording:
     @property
     def messages(self) -> tuple[Message, ...]:
         """What the model is to be told: the preamble and the path. A reply of which nothing came is left out."""
-        path = (stored.message for stored in self.turn.path)
-        return self._preamble + tuple(one for one in path if one.parts or one.extra or one.role is not Role.ASSISTANT)
+        told = self._follows.told(self.turn.path)
+        return self._preamble + tuple(one for one in told if one.parts or one.extra or one.role is not Role.ASSISTANT)
 
     @property
     def preamble(self) -> int:

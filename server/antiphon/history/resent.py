@@ -6,7 +6,7 @@ and yet a caller that sends only its new message must be understood too.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -22,26 +22,46 @@ _STEPS: Final = 500_000
 
 
 class Continuation(Struct, frozen=True):
-    """How a conversation goes on: `new` behind `parent_id`, None being the head. `places`: which of the messages sent those are."""
+    """How a conversation goes on: `new` behind `parent_id`, None being the head. `places`: which of the messages sent those are.
+
+    `instructions` are all that were sent, `leading` of them before the talk; `altered` has, by the id of what is stored, what the
+    caller makes of it now.
+    """
 
     new: tuple[Message, ...]
-    parent_id: str | None
-    places: tuple[int, ...]
+    parent_id: str | None = None
+    places: tuple[int, ...] = ()
+    instructions: tuple[Message, ...] = ()
+    leading: int = 0
+    altered: Mapping[str, Message] = {}
+
+    def told(self, path: Iterable[StoredMessage]) -> tuple[Message, ...]:
+        """What the model is to be told of the path that this turn is on: what its caller has changed as it is now.
+
+        A caller that sends instructions means those, and none that it sent before: they come first, as it sent them.
+        """
+        said = [self.altered.get(message.id, message.message) for message in path]
+        if not self.instructions:
+            return tuple(said)
+        within = {_key(message) for message in self.instructions[self.leading :]}
+        talk = (message for message in said if message.role not in _INSTRUCTIONS or _key(message) in within)
+        return (*self.instructions[: self.leading], *talk)
 
 
 def continuation(path: Sequence[StoredMessage], sent: Sequence[Message]) -> Continuation:
     """What of `sent` is not on the stored `path` yet, and where it belongs.
 
     Messages are the same if role and content are. A reply is also the same as the stored one that it takes the place of: clients
-    change replies, and leave out what they do not understand. Instructions (system, developer) are compared apart from the talk:
-    one that is stored somewhere on the path is not stored again, another goes with the new messages.
+    change replies, and leave out what they do not understand. What a user said is also the same if the same reply follows it:
+    clients leave out images and documents that were answered. Instructions (system, developer) are compared apart from the talk:
+    those that the path has last are not stored again, others go with the new messages.
 
     1. `sent` begins with the whole path, or with the end of it from some message on: what follows is new, behind the head.
     2. `sent` begins with a part of the path that holds a reply, then differs or ends: the caller went back and said something
        else, or wants another reply. A branch begins there; what was there before stays stored. Where it ends with a reply, that
        reply is wanted again, behind what it answered.
     3. Anything else repeats nothing: all of it is new, behind the head. So a caller may also send its new messages only, and
-       saying "yes" twice is not taken for a repetition.
+       saying "yes" twice is not taken for a repetition, unless the first was not answered: then it is that turn, tried again.
 
     A reply that broke off, or says nothing, need not be repeated, and may be repeated in any length: its caller has seen less of
     it, or nothing. It stays on the path if something new follows; if nothing does, the caller wants that reply again. Nor need what
@@ -50,24 +70,58 @@ def continuation(path: Sequence[StoredMessage], sent: Sequence[Message]) -> Cont
     """
     talk = [message for message in sent if message.role not in _INSTRUCTIONS]
     stored = [message for message in path if message.message.role not in _INSTRUCTIONS]
-    heard, at, whole = _Comparison(stored, talk).best()
+    found = _Comparison(stored, talk).best()
+    heard = found.heard
     last: str | None = None
     if heard and heard == len(talk):
-        asked = [message.id for message in stored[:at] if message.message.role is not Role.ASSISTANT]
-        last = asked[-1] if asked else stored[at - 1].id
-    elif heard and not whole:
-        last = stored[at - 1].id  # else None, whatever the head is by now: a turn that came between is not left aside
-    known = {_key(message.message) for message in path if message.message.role in _INSTRUCTIONS}
+        asked = [message.id for message in stored[: found.at] if message.message.role is not Role.ASSISTANT]
+        last = asked[-1] if asked else stored[found.at - 1].id
+    elif heard and not found.whole:
+        last = stored[found.at - 1].id  # else None, whatever the head is by now: a turn that came between is not left aside
+    instructions = tuple(message for message in sent if message.role in _INSTRUCTIONS)
+    known = _known(path, last, instructions)
     places: list[int] = []
     for place, message in enumerate(sent):
         if message.role in _INSTRUCTIONS:
-            if _key(message) not in known:
+            if known:
+                known -= 1
+            else:
                 places.append(place)
         elif heard:
             heard -= 1
         else:
             places.append(place)
-    return Continuation(tuple(sent[place] for place in places), last, tuple(places))
+    return Continuation(
+        new=tuple(sent[place] for place in places),
+        parent_id=last,
+        places=tuple(places),
+        instructions=instructions,
+        leading=next((place for place, message in enumerate(sent) if message.role not in _INSTRUCTIONS), len(sent)),
+        altered={stored[ours].id: talk[theirs] for ours, theirs in found.altered},
+    )
+
+
+def _known(path: Sequence[StoredMessage], last: str | None, instructions: Sequence[Message]) -> int:
+    """How many of the instructions, from the first on, are what the path has last, up to the message `last`."""
+    end = next((at for at, message in enumerate(path, 1) if message.id == last), len(path))
+    ours = [_key(message.message) for message in path[:end] if message.message.role in _INSTRUCTIONS]
+    theirs = [_key(message) for message in instructions]
+    return next((size for size in range(min(len(ours), len(theirs)), 0, -1) if ours[-size:] == theirs[:size]), 0)
+
+
+class _Match(Struct, frozen=True, order=True):
+    """What was sent, beside the path from `start` on. They are ordered by how well they match.
+
+    `same` messages are the same word for word, `heard` are stored in all, and the path holds those before `at`. `whole`: that is
+    all that matters of the path. `altered`: places on the path and in what was sent, of messages that the caller has changed.
+    """
+
+    same: int = 0
+    heard: int = 0
+    whole: bool = False
+    start: int = 0
+    at: int = 0
+    altered: tuple[tuple[int, int], ...] = ()
 
 
 class _Comparison:
@@ -83,7 +137,9 @@ class _Comparison:
         self._ours = numbered(message.message for message in stored)
         self._theirs = numbered(talk)
         self._replies = [message.message.role is Role.ASSISTANT for message in stored]
+        self._users = [message.message.role is Role.USER for message in stored]
         self._broke_off = [_broke_off(message) for message in stored]
+        self._failed = [each.state is not MessageState.IN_PROGRESS and _broke_off(each) for each in stored]
         # From where on only replies that broke off are left.
         self._end = next((at for at in range(len(stored), 0, -1) if not self._broke_off[at - 1]), 0)
         # By the place of a call of tools: what was said in the end.
@@ -93,32 +149,27 @@ class _Comparison:
             if (message.role is Role.TOOL or _calls(message)) and stored[at + 1].message.role in {Role.TOOL, Role.ASSISTANT}:
                 self._final[at] = self._final[at + 1]
 
-    def best(self) -> tuple[int, int, bool]:
-        """How much of what was sent is stored, how far on the path that is, and whether it is all that matters of the path.
-
-        Of the places where it may begin on the path, the one where most is the same word for word.
-        """
-        best, found, steps = (0, 0, False, 0), (0, 0, False), 0
+    def best(self) -> _Match:
+        """Of the places where what was sent may begin on the path, the one where most is the same word for word."""
+        best, steps = _Match(), 0
         greeting = next((at for at, reply in enumerate(self._replies) if not reply), len(self._ours))
         # From its beginning, or else an end of it: those are what clients send, if the comparisons should not do for all places.
         for start in (*range(min(greeting + 1, len(self._ours))), *range(len(self._ours) - 1, greeting, -1)):
-            if not self._talk or min(len(self._ours) - start, len(self._talk)) < best[0]:
+            if not self._talk or min(len(self._ours) - start, len(self._talk)) < best.same:
                 continue
             if steps > _STEPS:
                 break
-            heard, at, same = self._from(start)
-            steps += at - start + 1
-            whole = heard > 0 and at >= self._end
-            if not heard or not self._repeats(heard, same, whole=whole, opening=start <= greeting):
-                continue
-            if (same, heard, whole, start) > best:
-                best, found = (same, heard, whole, start), (heard, at, whole)
-        return found
+            match = self._from(start)
+            steps += match.at - start + 1
+            if self._repeats(match, opening=start <= greeting):
+                best = max(best, match)
+        return best
 
-    def _from(self, start: int) -> tuple[int, int, int]:
-        """If what was sent begins at `start`: how much of it is stored, how far that is, and how much is the same word for word."""
+    def _from(self, start: int) -> _Match:
+        """If what was sent begins at `start`."""
         heard = same = 0
         index = at = start
+        altered: list[tuple[int, int]] = []
         while index < len(self._ours) and heard < len(self._theirs):
             if self._ours[index] == self._theirs[heard]:
                 same += 1
@@ -130,18 +181,29 @@ class _Comparison:
             elif self._broke_off[index]:
                 index += 1
                 continue
+            elif self._answered_alike(index, heard):
+                altered.append((index, heard))
             else:
                 break
             index += 1
             heard, at = heard + 1, index
-        return heard, at, same
+        return _Match(same, heard, heard > 0 and at >= self._end, start, at, tuple(altered))
 
-    def _repeats(self, heard: int, same: int, *, whole: bool, opening: bool) -> bool:
+    def _repeats(self, match: _Match, *, opening: bool) -> bool:
         """Whether so much is a repetition, and no accident."""
-        if not any(message.role is Role.ASSISTANT for message in self._talk[:heard]):
-            return whole and opening
+        if not any(message.role is Role.ASSISTANT for message in self._talk[: match.heard]):
+            return match.whole and (opening or self._failed[match.at :] == [True])
         # A single reply that differs stands for the last one, if something follows it.
-        return same > 0 or (whole and heard < len(self._talk))
+        return match.same > 0 or (match.whole and match.heard < len(self._talk))
+
+    def _answered_alike(self, index: int, heard: int) -> bool:
+        """Whether what the user said, there and here, has the same reply word for word."""
+        if heard + 1 >= len(self._talk) or index + 1 >= len(self._ours):
+            return False
+        if self._users[index] and self._talk[heard].role is Role.USER and self._talk[heard + 1].role is Role.ASSISTANT:
+            reply = self._theirs[heard + 1]
+            return reply in (self._ours[index + 1], self._ours[self._final[index + 1]]) and bool(self._talk[heard + 1].parts)
+        return False
 
     def _knows_tools(self, heard: int) -> bool:
         """Whether who sent a reply sent the calls of its turn too."""

@@ -30,6 +30,11 @@ def talk(line: str) -> tuple[Message, ...]:
     return tuple(say(text) for text in line.split())
 
 
+def tail_of(found: Continuation) -> tuple[tuple[Message, ...], str | None, tuple[int, ...]]:
+    """What is new, and where it belongs."""
+    return found.new, found.parent_id, found.places
+
+
 def stored(line: str) -> list[StoredMessage]:
     """With the ids 0, 1, 2, ...; "a!:Hi" broke off, "a?" is going on."""
     found = []
@@ -97,6 +102,27 @@ def stored(line: str) -> list[StoredMessage]:
         pytest.param("s:0 u:1 a:2", "u:1 a:2 u:3", "u:3", None, id="instructions that are not repeated"),
         pytest.param("s:0 u:1 a:2", "s:9 u:1 a:2 u:3", "s:9 u:3", None, id="other instructions"),
         pytest.param("s:0 u:1 a:2 s:9 u:3 a:4", "s:9 u:1 a:2 u:3 a:4 u:5", "u:5", None, id="the same, the next time"),
+        pytest.param("s:0 u:1 a:2 s:9 u:3 a:4", "s:0 u:1 a:2 u:3 a:4 u:5", "s:0 u:5", None, id="the first ones again"),
+        pytest.param("s:0 u:1 a:2 s:9 u:3 a:4", "s:9 u:1 a:2 u:7", "s:9 u:7", "2", id="a branch before the others"),
+        pytest.param("s:0 s:1 u:2 a:3", "s:0 s:1 u:2 a:3 u:4", "u:4", None, id="two that are stored"),
+        pytest.param("s:0 u:1 a:2", "s:0 u:1 a:2 s:3 u:4", "s:3 u:4", None, id="others behind those that are stored"),
+        pytest.param("u:1 a:2 u:3 a!", "u:3", "", "2", id="a turn that failed, tried again with its message alone"),
+        pytest.param("u:1 a:2 u:3 a!:4", "u:3", "", "2", id="the same, of one that broke off"),
+        pytest.param("s:0 u:1 a:2 u:3 a!", "s:0 u:3", "", "3", id="the same, with instructions"),
+        pytest.param("u:1 a:2 u:3 u:4 a!", "u:3 u:4", "", "3", id="the same, with two messages"),
+        pytest.param("u:1 c:2 t:3 a!", "t:3", "", "2", id="the same, with what a tool gave"),
+        pytest.param("u:1 a:2 u:3 a?", "u:3", "u:3", None, id="while it is going on it has not failed"),
+        pytest.param("u:1 a:2 u:3 a!", "u:9", "u:9", None, id="another message behind one that failed"),
+        pytest.param("u:1 a:2 u:3 a!", "u:3 u:5", "u:5", None, id="one that failed, and another message"),
+        pytest.param("u:1 a:2 u:3 a:4", "u:9 a:2 u:3 a:4 u:5", "u:5", None, id="the first message changed"),
+        pytest.param("u:1 a:2 u:3 a:4", "u:1 a:2 u:9 a:4 u:5", "u:5", None, id="a message changed in the middle"),
+        pytest.param("u:1 a:2 u:3 a:4", "u:9 a:4 u:5", "u:5", None, id="the end of it, with its first message changed"),
+        pytest.param("u:1 a:2 u:3 a:4", "u:9 a:2 u:3", "", "2", id="another reply, with the first message changed"),
+        pytest.param("u:1 a:2 u:3 a:4", "u:9 a:2 u:8 u:5", "u:8 u:5", "1", id="a branch behind a changed message"),
+        pytest.param("u:1 a:2 u:3 a:4", "u:1 a:2 u:9 a:8 u:5", "u:9 a:8 u:5", "1", id="another question that was answered"),
+        pytest.param("u:1 a:2", "u:9 a:8 u:5", "u:9 a:8 u:5", None, id="another chat"),
+        pytest.param("u:1 c:2 t:3 a:4", "u:9 c:2 t:3 a:4 u:5", "u:5", None, id="a changed message behind which tools were called"),
+        pytest.param("u:1 c:2 t:3 a:4", "u:9 a:4 u:5", "u:5", None, id="the same, without the calls"),
     ],
 )
 def test_what_is_new(path: str, sent: str, new: str, parent: str | None) -> None:
@@ -124,7 +150,8 @@ def test_when_two_messages_are_the_same(kept: tuple[Part, ...], sent: tuple[Part
     """By what they say: not by thoughts and space, which clients do not send back."""
     path = [StoredMessage("0", None, Message(Role.USER, kept), MessageState.COMPLETE, NOW), *stored("u:0 a:1")[1:]]
     found = continuation(path, (Message(Role.USER, sent), *talk("a:1 u:2")))
-    assert (found.new == talk("u:2")) is same
+    assert found.new == talk("u:2")
+    assert found.altered == ({} if same else {"0": Message(Role.USER, sent)})
 
 
 @pytest.mark.parametrize("sent", [(), (Text(""),)])
@@ -132,7 +159,31 @@ def test_a_tool_call_that_comes_back_as_empty_text_is_the_same(sent: tuple[Part,
     """So clients repeat it that know no tools."""
     call = StoredMessage("1", "0", Message(Role.ASSISTANT, (ToolCall("c", "f", "{}"),)), MessageState.COMPLETE, NOW)
     found = continuation([*stored("u:1"), call], (say("u:1"), Message(Role.ASSISTANT, sent), say("u:2")))
-    assert found == Continuation(talk("u:2"), None, (2,))
+    assert tail_of(found) == (talk("u:2"), None, (2,))
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "told"),
+    [
+        pytest.param("s:0 u:1 a:2", "u:3", "s:0 u:1 a:2 u:3", id="instructions that were sent once"),
+        pytest.param("s:0 u:1 a:2", "s:0 u:3", "s:0 u:1 a:2 u:3", id="the same with every message"),
+        pytest.param("s:0 u:1 a:2", "s:9 u:1 a:2 u:3", "s:9 u:1 a:2 u:3", id="others"),
+        pytest.param("s:0 u:1 a:2 s:9 u:3 a:4", "s:0 u:5", "s:0 u:1 a:2 u:3 a:4 u:5", id="the first ones again"),
+        pytest.param("s:0 u:1 a:2", "u:1 a:2 s:9 u:3", "u:1 a:2 s:9 u:3", id="in the middle"),
+        pytest.param("s:0 u:1 a:2", "s:0 u:1 a:2 s:9 u:3", "s:0 u:1 a:2 s:9 u:3", id="at its beginning and in the middle"),
+        pytest.param("u:1 a:2", "u:9 a:2 u:3", "u:9 a:2 u:3", id="a message that was changed"),
+        pytest.param("u:1 a:2", "u:1 a:9 u:3", "u:1 a:2 u:3", id="a reply that was changed"),
+        pytest.param("u:1 c:2 t:3 a:4", "u:9 a:4 u:5", "u:9 c:2 t:3 a:4 u:5", id="calls of tools that were left out"),
+        pytest.param("u:1 a:2 u:3 a!", "u:3", "u:1 a:2 u:3", id="a turn that failed, tried again"),
+    ],
+)
+def test_what_the_model_is_told(path: str, sent: str, told: str) -> None:
+    """What is stored, but what the caller has changed of its own; its instructions as they are now."""
+    before = stored(path)
+    found = continuation(before, talk(sent))
+    end = next((at for at, each in enumerate(before, 1) if each.id == found.parent_id), len(before))
+    new = [StoredMessage(f"new-{at}", None, each, MessageState.COMPLETE, NOW) for at, each in enumerate(found.new)]
+    assert found.told([*before[:end], *new]) == talk(told)
 
 
 # Whatever is stored, and however it is sent again.
@@ -206,9 +257,8 @@ def test_only_the_new_tail_is_stored(data: st.DataObject) -> None:
     known = chat[0].role is Role.SYSTEM
     found = continuation(kept(chat), [*instructions, *sent, *tail])
     new = [] if not system or (known and system == ["Be brief."]) else instructions
-    assert found == Continuation(
-        (*new, *tail), None, tuple(range(len(new))) + tuple(range(len(system) + len(sent), len(system) + len(sent) + len(tail)))
-    )
+    places = tuple(range(len(new))) + tuple(range(len(system) + len(sent), len(system) + len(sent) + len(tail)))
+    assert tail_of(found) == ((*new, *tail), None, places)
 
 
 @given(st.data())
@@ -230,7 +280,7 @@ def test_the_last_reply_wanted_again_stores_nothing(data: st.DataObject) -> None
     chat = data.draw(chats())
     assume(any(each.role is Role.ASSISTANT for each in chat[:-1]))
     found = continuation(kept(chat), chat[:-1])
-    assert found == Continuation((), str(len(chat) - 2), ())
+    assert tail_of(found) == ((), str(len(chat) - 2), ())
 
 
 def test_a_chat_that_says_one_thing_over_and_over_is_found_in_it() -> None:
