@@ -15,7 +15,7 @@ from antiphon.auth.key_store import LONGEST_OVERLAP, Grants, KeyStore, StoredKey
 from antiphon.errors import InvalidRequest, Violation
 from antiphon.limits.report import DailyUse, UsageReport
 from antiphon.principal import MAX_MODELS, Quota, Scope, everyday
-from antiphon.rpc.convert import time_to_proto
+from antiphon.rpc.convert_reply import time_to_proto
 from antiphon.rpc.request import INVALID, page_size, refuse, required
 from antiphon.v1 import admin_pb2, admin_pb2_grpc
 

@@ -14,7 +14,8 @@ from antiphon.deadline import time_left
 from antiphon.errors import told
 from antiphon.history.recorder import Record
 from antiphon.reply import collect
-from antiphon.rpc import convert
+from antiphon.rpc.convert_reply import batch_to_proto, reply_to_proto
+from antiphon.rpc.convert_request import record_from_proto, request_from_proto
 from antiphon.rpc.status import status_of
 from antiphon.v1 import chat_pb2, chat_pb2_grpc
 
@@ -29,24 +30,24 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         self, request: chat_pb2.GenerateRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> chat_pb2.GenerateResponse:
         """The whole reply."""
-        asked = convert.request_from_proto(request, stream=False)
+        asked = request_from_proto(request, stream=False)
         async with aclosing(
             self._chat.stream(asked, timeout=time_left(context.time_remaining()), record=_record(request))
         ) as batches:
-            return convert.reply_to_proto(await collect(batches))
+            return reply_to_proto(await collect(batches))
 
     async def StreamGenerate(
         self, request: chat_pb2.GenerateRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncGenerator[chat_pb2.StreamGenerateResponse, None]:
         """The reply as it comes: one message for all events that arrived together."""
-        asked = convert.request_from_proto(request, stream=True)
+        asked = request_from_proto(request, stream=True)
         sequence = 1
         async with aclosing(
             self._chat.stream(asked, timeout=time_left(context.time_remaining()), record=_record(request))
         ) as batches:
             try:
                 async for batch in batches:
-                    yield convert.batch_to_proto(batch, sequence)
+                    yield batch_to_proto(batch, sequence)
                     sequence += len(batch)
             except Exception as error:
                 if sequence > 1:
@@ -56,4 +57,4 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
 
 
 def _record(request: chat_pb2.GenerateRequest) -> Record | None:
-    return convert.record_from_proto(request.recording, caller().owner) if request.HasField("recording") else None
+    return record_from_proto(request.recording, caller().owner) if request.HasField("recording") else None

@@ -11,8 +11,8 @@ from antiphon.auth.caller import caller
 from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.errors import Violation
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
-from antiphon.rpc.convert import messages_from_proto
 from antiphon.rpc.convert_history import conversation_to_proto, stored_to_proto
+from antiphon.rpc.convert_request import messages_from_proto
 from antiphon.rpc.request import page_size, refuse, required
 from antiphon.v1 import history_pb2, history_pb2_grpc
 

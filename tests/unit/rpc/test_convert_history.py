@@ -8,9 +8,9 @@ from google.protobuf import json_format
 from antiphon import messages as m
 from antiphon.history.base import MessageState, StoredMessage
 from antiphon.rpc import convert_history
-from antiphon.rpc.convert import messages_from_proto
+from antiphon.rpc.convert_request import messages_from_proto
 from antiphon.v1 import chat_pb2, history_pb2
-from tests.unit.rpc.test_convert import REQUEST
+from tests.unit.rpc.test_convert_request import REQUEST
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
 

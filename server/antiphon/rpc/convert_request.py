@@ -1,24 +1,16 @@
-"""Typed messages to domain values, and back. Nothing else.
-
-Longer than other files: one vocabulary, field by field, in both directions.
-"""
+"""Typed requests as values of the domain. Nothing else; the way back is in `convert_reply`."""
 
 from __future__ import annotations
 
 import base64
-import json
-import time
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import Any, assert_never
-
-from google.protobuf import json_format, struct_pb2, timestamp_pb2
 
 from antiphon import messages as m
 from antiphon.errors import InvalidRequest, Violation
 from antiphon.history.base import MAX_REQUEST_ID, MAX_SOURCE, MAX_TITLE
 from antiphon.history.recorder import Record
-from antiphon.reply import Reply, ReplyChoice
+from antiphon.rpc.json_struct import object_of
 from antiphon.v1 import chat_pb2, message_pb2
 
 ROLES = {
@@ -27,14 +19,6 @@ ROLES = {
     message_pb2.ROLE_USER: m.Role.USER,
     message_pb2.ROLE_ASSISTANT: m.Role.ASSISTANT,
     message_pb2.ROLE_TOOL: m.Role.TOOL,
-}
-REASONS = {
-    m.FinishReason.STOP: chat_pb2.FINISH_REASON_STOP,
-    m.FinishReason.LENGTH: chat_pb2.FINISH_REASON_LENGTH,
-    m.FinishReason.TOOL_CALLS: chat_pb2.FINISH_REASON_TOOL_CALLS,
-    m.FinishReason.FUNCTION_CALL: chat_pb2.FINISH_REASON_TOOL_CALLS,
-    m.FinishReason.CONTENT_FILTER: chat_pb2.FINISH_REASON_CONTENT_FILTER,
-    m.FinishReason.OTHER: chat_pb2.FINISH_REASON_UNSPECIFIED,
 }
 _MODES = {
     chat_pb2.ToolChoice.MODE_UNSPECIFIED: m.ToolChoiceMode.AUTO,
@@ -117,7 +101,7 @@ def _request(request: chat_pb2.GenerateRequest, *, stream: bool) -> m.ChatReques
         if request.HasField("audio_output")
         else None,
         end_user=request.end_user or None,
-        extra=_object(request.extra) if request.HasField("extra") else m.NOTHING,
+        extra=object_of(request.extra) if request.HasField("extra") else m.NOTHING,
     )
     wrong += [Violation(("extra", name), "has a field of its own") for name in result.extra if name in _OWN_FIELDS]
     if wrong:
@@ -156,33 +140,6 @@ def record_from_proto(recording: chat_pb2.Recording, owner: str) -> Record:
     )
 
 
-def batch_to_proto(batch: m.Batch, sequence: int) -> chat_pb2.StreamGenerateResponse:
-    """One answer of a stream; `sequence` is that of its first event."""
-    events = [_event(event, number) for number, event in enumerate(batch, sequence)]
-    return chat_pb2.StreamGenerateResponse(events=events)
-
-
-def reply_to_proto(reply: Reply) -> chat_pb2.GenerateResponse:
-    """A whole reply."""
-    started = reply.started
-    assert started is not None, "a stream that ended well has started"
-    return chat_pb2.GenerateResponse(
-        id=started.id,
-        model=started.model,
-        provider=started.provider,
-        create_time=timestamp_pb2.Timestamp(seconds=started.created),
-        choices=[_choice(choice) for choice in reply.choices],
-        usage=usage_to_proto(reply.usage) if reply.usage else None,
-        extra=struct_of(started.extra),
-        conversation_id=started.conversation_id,
-        message_id=started.message_id,
-        metrics=_metrics(reply.metrics) if reply.metrics else None,
-    )
-
-
-# Requests.
-
-
 def _message(message: message_pb2.Message, index: int, wrong: list[Violation]) -> m.Message:
     path = ("messages", index)
     role = ROLES.get(message.role)
@@ -192,7 +149,7 @@ def _message(message: message_pb2.Message, index: int, wrong: list[Violation]) -
         role=role or m.Role.USER,
         parts=_parts(message.parts, path, wrong),
         name=message.name or None,
-        extra=_object(message.extra) if message.HasField("extra") else m.NOTHING,
+        extra=object_of(message.extra) if message.HasField("extra") else m.NOTHING,
     )
 
 
@@ -202,7 +159,7 @@ def _parts(parts: Iterable[message_pb2.Part], path: tuple[str | int, ...], wrong
 
 
 def _part(part: message_pb2.Part, path: tuple[str | int, ...], wrong: list[Violation]) -> m.Part | None:
-    extra = _object(part.extra) if part.HasField("extra") else m.NOTHING
+    extra = object_of(part.extra) if part.HasField("extra") else m.NOTHING
     match part.WhichOneof("kind"):
         case "text":
             return m.Text(part.text, extra)
@@ -231,7 +188,7 @@ def _part(part: message_pb2.Part, path: tuple[str | int, ...], wrong: list[Viola
         case "refusal":
             return m.Refusal(part.refusal)
         case "other":
-            return m.Other(_object(part.other))
+            return m.Other(object_of(part.other))
         case None:
             wrong.append(Violation(path, "must be of a kind that is known"))
             return None
@@ -284,13 +241,13 @@ def _sampling(sampling: chat_pb2.Sampling, wrong: list[Violation]) -> m.Sampling
 
 def _tool(tool: chat_pb2.Tool, index: int, wrong: list[Violation]) -> m.Tool | m.NativeTool:
     if tool.HasField("native"):
-        return m.NativeTool(_object(tool.native))
+        return m.NativeTool(object_of(tool.native))
     if not tool.name:
         wrong.append(Violation(("tools", index, "name"), "is missing"))
     return m.Tool(
         name=tool.name,
         description=tool.description or None,
-        parameters=_object(tool.parameters) if tool.HasField("parameters") else None,
+        parameters=object_of(tool.parameters) if tool.HasField("parameters") else None,
         strict=tool.strict if tool.HasField("strict") else None,
     )
 
@@ -312,7 +269,7 @@ def _format(form: chat_pb2.ResponseFormat) -> m.ResponseFormat | None:
             schema = form.json_schema
             return m.JsonSchemaFormat(
                 name=schema.name,
-                schema=_object(schema.schema),
+                schema=object_of(schema.schema),
                 description=schema.description or None,
                 strict=schema.strict if schema.HasField("strict") else None,
             )
@@ -324,183 +281,3 @@ def _format(form: chat_pb2.ResponseFormat) -> m.ResponseFormat | None:
 
 def _reasoning(reasoning: chat_pb2.Reasoning) -> m.Reasoning:
     return m.Reasoning(reasoning.effort or None, reasoning.max_tokens if reasoning.HasField("max_tokens") else None)
-
-
-# Replies.
-
-
-def _event(event: m.Event, sequence: int) -> chat_pb2.StreamEvent:
-    match event:
-        case m.TextDelta():
-            delta = chat_pb2.TextDelta(choice=event.choice, text=event.text, logprobs=map(_logprob, event.logprobs))
-            return chat_pb2.StreamEvent(sequence=sequence, text=delta)
-        case m.ThinkingDelta():
-            thinking = chat_pb2.ThinkingDelta(
-                choice=event.choice, text=event.text, signature=event.signature or "", redacted=event.redacted or ""
-            )
-            return chat_pb2.StreamEvent(sequence=sequence, thinking=thinking)
-        case m.ToolCallDelta():
-            call = chat_pb2.ToolCallDelta(
-                choice=event.choice,
-                index=event.index,
-                id=event.id or "",
-                name=event.name or "",
-                arguments=event.arguments,
-                signature=event.signature or "",
-            )
-            return chat_pb2.StreamEvent(sequence=sequence, tool_call=call)
-        case m.RefusalDelta():
-            refusal = chat_pb2.RefusalDelta(choice=event.choice, text=event.text)
-            return chat_pb2.StreamEvent(sequence=sequence, refusal=refusal)
-        case m.AudioDelta():
-            audio = chat_pb2.AudioDelta(
-                choice=event.choice,
-                id=event.id or "",
-                data=base64.b64decode(event.data),
-                transcript=event.transcript,
-                expire_time=timestamp_pb2.Timestamp(seconds=event.expires) if event.expires else None,
-            )
-            return chat_pb2.StreamEvent(sequence=sequence, audio=audio)
-        case m.ExtraDelta():
-            extra = chat_pb2.ExtraDelta(
-                choice=event.choice, fields=struct_of(event.fields), choice_fields=struct_of(event.choice_fields)
-            )
-            return chat_pb2.StreamEvent(sequence=sequence, extra=extra)
-        case m.ReplyExtra():
-            return chat_pb2.StreamEvent(sequence=sequence, reply_extra=chat_pb2.ReplyExtra(fields=struct_of(event.fields)))
-        case m.Usage():
-            return chat_pb2.StreamEvent(sequence=sequence, usage=usage_to_proto(event))
-        case m.Metrics():
-            return chat_pb2.StreamEvent(sequence=sequence, metrics=_metrics(event))
-        case m.Finished():
-            finished = chat_pb2.Finished(choice=event.choice, reason=REASONS[event.reason], provider_reason=event.provider_reason)
-            return chat_pb2.StreamEvent(sequence=sequence, finished=finished)
-        case m.Started():
-            started = chat_pb2.Started(
-                id=event.id,
-                model=event.model,
-                provider=event.provider,
-                create_time=timestamp_pb2.Timestamp(seconds=event.created or int(time.time())),
-                extra=struct_of(event.extra),
-                conversation_id=event.conversation_id,
-                message_id=event.message_id,
-            )
-            return chat_pb2.StreamEvent(sequence=sequence, started=started)
-        case _:
-            assert_never(event)
-
-
-def _choice(choice: ReplyChoice) -> chat_pb2.Choice:
-    parts: list[message_pb2.Part] = []
-    if choice.thinking or choice.signature or choice.redacted:
-        thinking = message_pb2.Thinking(
-            text="".join(choice.thinking), signature=choice.signature or "", redacted=choice.redacted or ""
-        )
-        parts.append(message_pb2.Part(thinking=thinking))
-    if choice.text:
-        parts.append(message_pb2.Part(text="".join(choice.text)))
-    if choice.audio:
-        data = b"".join(map(base64.b64decode, choice.audio.data))
-        transcript = struct_of({"id": choice.audio.id, "transcript": "".join(choice.audio.transcript)})
-        audio = message_pb2.Audio(media=message_pb2.Media(data=data))
-        parts.append(message_pb2.Part(audio=audio, extra=transcript))
-    if choice.refusal:
-        parts.append(message_pb2.Part(refusal="".join(choice.refusal)))
-    extra, calls = choice.extra, choice.calls()
-    for call in calls:
-        if isinstance(call, m.ToolCall):
-            made = message_pb2.ToolCall(id=call.id, name=call.name, arguments=call.arguments, signature=call.signature or "")
-            parts.append(message_pb2.Part(tool_call=made, extra=struct_of(call.extra)))
-    if others := [call for call in calls if not isinstance(call, m.ToolCall)]:
-        extra = {**extra, "tool_calls": others}
-    message = message_pb2.Message(role=message_pb2.ROLE_ASSISTANT, parts=parts, extra=struct_of(extra))
-    return chat_pb2.Choice(
-        index=choice.index,
-        message=message,
-        finish_reason=REASONS[choice.reason],
-        provider_reason=choice.provider_reason,
-        logprobs=map(_logprob, choice.logprobs),
-        extra=struct_of(choice.choice_extra),
-    )
-
-
-def time_to_proto(moment: datetime) -> timestamp_pb2.Timestamp:
-    """A time in UTC."""
-    made = timestamp_pb2.Timestamp()
-    made.FromDatetime(moment)
-    return made
-
-
-def usage_to_proto(usage: m.Usage) -> chat_pb2.Usage:
-    """The tokens used."""
-    return chat_pb2.Usage(
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        total_tokens=usage.total_tokens,
-        cached_prompt_tokens=usage.cached_prompt_tokens,
-        cache_write_tokens=usage.cache_write_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
-        audio_prompt_tokens=usage.audio_prompt_tokens,
-        audio_completion_tokens=usage.audio_completion_tokens,
-        extra=struct_of(usage.extra),
-        estimated=usage.estimated,
-    )
-
-
-def _metrics(metrics: m.Metrics) -> chat_pb2.Metrics:
-    return chat_pb2.Metrics(
-        latency_seconds=metrics.latency,
-        time_to_first_token_seconds=metrics.time_to_first_token,
-        inter_token_latency_seconds=metrics.inter_token_latency,
-        chunks=metrics.chunks,
-        cost_usd=metrics.cost_usd,
-    )
-
-
-def _logprob(entry: m.JsonObject) -> chat_pb2.TokenLogprob:
-    return chat_pb2.TokenLogprob(
-        token=entry["token"],
-        logprob=entry["logprob"],
-        token_bytes=bytes(entry.get("bytes") or ()),
-        alternatives=[
-            chat_pb2.TokenLogprob.Alternative(
-                token=other["token"], logprob=other["logprob"], token_bytes=bytes(other.get("bytes") or ())
-            )
-            for other in entry.get("top_logprobs") or ()
-        ],
-    )
-
-
-# JSON objects.
-
-
-def struct_of(fields: m.JsonObject) -> struct_pb2.Struct | None:
-    """A JSON object as a Struct; None for an empty one, so that the field stays unset."""
-    if not fields:
-        return None
-    struct = struct_pb2.Struct()
-    try:
-        struct.update(fields)
-    except OverflowError:  # a whole number that no double holds; what else there is has to be read all the same
-        struct.update(json.loads(json.dumps(fields), parse_int=float))
-    return struct
-
-
-def _object(struct: struct_pb2.Struct) -> dict[str, Any]:
-    """A Struct knows only doubles; whole numbers become integers again, for which providers ask."""
-    return {name: _whole(value) for name, value in json_format.MessageToDict(struct).items()}
-
-
-_LARGEST_WHOLE = 2.0**63
-
-
-def _whole(value: Any) -> Any:
-    match value:
-        case float() if value.is_integer() and abs(value) < _LARGEST_WHOLE:
-            return int(value)
-        case dict():
-            return {name: _whole(inner) for name, inner in value.items()}
-        case list():
-            return [_whole(inner) for inner in value]
-        case _:
-            return value
