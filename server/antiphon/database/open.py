@@ -13,7 +13,6 @@ from sqlalchemy.exc import ArgumentError
 
 from antiphon.config import ConfigError
 from antiphon.database.base import Database
-from antiphon.database.postgres import PostgresDatabase
 from antiphon.database.sqlite import SqliteDatabase
 
 
@@ -44,4 +43,6 @@ def open_database(url: str, timeout: float = 5.0) -> Database:
     parsed = parse(url)
     if parsed.drivername == "sqlite":
         return SqliteDatabase(sqlite_path(parsed), timeout)
+    from antiphon.database.postgres import PostgresDatabase  # here, as it and what it needs take 9 MB
+
     return PostgresDatabase(url, timeout)
