@@ -17,7 +17,7 @@ from llmock.testing import LLMockServer
 
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2
 from tests.e2e.conftest import READY, Gateway, configuration
-from tests.odd_upstream import LAST, OddUpstream, chunk, delta, head, sse
+from tests.odd_upstream import LAST, End, OddUpstream, chunk, delta, head, sse
 from tests.redis import Redis
 
 HELLO: Any = [{"role": "user", "content": "Hello"}]
@@ -79,14 +79,15 @@ async def limited(
     """For each dialect a key that may call once a minute, and one that may spend next to nothing."""
     quotas = {name: {"requests_per_minute": 1, "tokens_per_minute": 1000} for name in NAMES}
     budgets = {f"{name}-poor": {"daily_usd": 0.000001} for name in NAMES}
+    written = {name: {"tokens_per_minute": 2000} for name in ("caller", "broken-caller", "tooled")}
     more = {
         "models": {"default": "echo"},
-        "auth": keys(**quotas, **budgets, slow={"concurrent_streams": 1, "tokens_per_minute": 2000}),
+        "auth": keys(**quotas, **budgets, slow={"concurrent_streams": 1, "tokens_per_minute": 2000}, **written),
         "prices": {"echo": {"input": 1, "output": 1}},
         "proxy": {"allow": [upstream.base_url.removesuffix("/v1"), llm.base_url("openai"), llm.base_url("gemini")]},
     }
     folder = tmp_path_factory.mktemp("limited")
-    started = Gateway(folder, {**configuration(upstream, llm), **more}, **environment(*quotas, *budgets, "slow"))
+    started = Gateway(folder, {**configuration(upstream, llm), **more}, **environment(*quotas, *budgets, *written, "slow"))
     await asyncio.to_thread(started.wait_for, READY)
     yield started
     assert await asyncio.to_thread(started.stop) == 0
@@ -231,6 +232,38 @@ async def test_a_cancelled_stream_gives_back_its_place_and_its_tokens(limited: G
                 await asyncio.sleep(0.01)
     assert answer.status_code == 200
     assert int(answer.headers["x-ratelimit-remaining-tokens"]) > 2000 - 406 - 50
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["whole", "broken-off"])
+async def test_tool_calls_without_usage_take_of_the_limit(broken: bool, limited: Gateway, upstream: OddUpstream) -> None:
+    """An upstream that tells no tokens, whether it ends or breaks off: what it wrote into a call is gone of the limit."""
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "write", "arguments": "x" * 8000}}
+    said = chunk(sse(delta(tool_calls=[call])))
+    end = [End.RESET] if broken else [chunk(sse(delta(finish="tool_calls"), "[DONE]")), LAST]
+    upstream.script("odd-caller", [head(), said, *end])
+    name = "broken-caller" if broken else "caller"
+    body = {"model": "odd-caller", "messages": HELLO, "stream": True, "max_tokens": 10}
+    async with calling(limited, name) as http:
+        first = await http.post("/chat/completions", json={**body, "stream_options": {"include_usage": True}})
+        assert first.status_code == 200
+        second = await http.post("/chat/completions", json=body)
+    assert second.status_code == 429
+    assert "2000 tokens a minute" in second.text
+    if not broken:
+        assert '"completion_tokens":2002,' in first.text
+        assert '"estimated":true' in first.text
+
+
+async def test_tools_and_pictures_take_of_the_limit(limited: Gateway) -> None:
+    """A prompt of them alone can be too large, however short its text is; the base64 of a picture is no text."""
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "description": "x" * 9000}}}
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000, "detail": "low"}}
+    async with calling(limited, "tooled") as http:
+        refused = await http.post("/chat/completions", json={**ASKED, "tools": [tool]})
+        let = await http.post("/chat/completions", json={**ASKED, "messages": [{"role": "user", "content": [picture]}]})
+    assert (refused.status_code, let.status_code) == (429, 200)
+    assert "too large" in refused.text
+    assert let.json()["usage"]["prompt_tokens"] < 100
 
 
 async def test_two_workers_have_a_share_each(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer) -> None:

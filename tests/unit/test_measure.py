@@ -1,25 +1,44 @@
 """Times and counts of a call."""
 
+from typing import Any
+
 import pytest
+from msgspec.structs import replace
 
 from antiphon import measure
-from antiphon.measure import Stopwatch, closing
+from antiphon.measure import Stopwatch, closing, prompt_tokens
 from antiphon.messages import (
+    Audio,
+    AudioDelta,
     ChatRequest,
+    Event,
     ExtraDelta,
+    File,
     Finished,
     FinishReason,
     Image,
+    JsonObjectFormat,
+    JsonSchemaFormat,
     Media,
     Message,
     Metrics,
+    NativeFormat,
+    NativeTool,
+    Other,
+    Part,
+    Refusal,
+    RefusalDelta,
     Role,
     Text,
     TextDelta,
+    Thinking,
     ThinkingDelta,
+    Tool,
+    ToolCall,
     ToolCallDelta,
     ToolResult,
     Usage,
+    Video,
 )
 from tests.unit.scripted import START, STOP, USAGE
 
@@ -77,15 +96,110 @@ def test_the_providers_count_is_the_count() -> None:
 
 
 def test_an_estimate_says_that_it_is_one() -> None:
-    """Four characters a token, rounded up, and four for each message; pictures are not counted."""
-    messages = (
-        Message(Role.SYSTEM, (Text("x" * 9),)),
-        Message(Role.USER, (Image(Media(url="https://x.test/a.png")),)),
-        Message(Role.TOOL, (ToolResult("c", (Text("x" * 4),)),)),
-    )
+    """Four characters a token, rounded up, and four tokens for each message."""
+    messages = (Message(Role.SYSTEM, (Text("x" * 9),)), Message(Role.TOOL, (ToolResult("c", (Text("x" * 4),)),)))
     watch = Stopwatch(ChatRequest("m", messages, stream=True))
     watch.see([START, TextDelta(0, "abcde")])
-    assert watch.usage([STOP]) == Usage(16, 2, 18, estimated=True)
+    assert watch.usage([STOP]) == Usage(12, 2, 14, estimated=True)
+
+
+@pytest.mark.parametrize(
+    ("event", "tokens"),
+    [
+        (TextDelta(0, "x" * 40), 10),
+        (ThinkingDelta(0, "x" * 40, signature="s" * 400), 10),
+        (ThinkingDelta(0, "", redacted="x" * 40), 10),
+        (ToolCallDelta(0, 0, "call_1", "look_up_", "x" * 40), 12),
+        (RefusalDelta(0, "x" * 40), 10),
+        (AudioDelta(0, "a", data="A" * 4000, transcript="x" * 40), 960 + 10),
+        (ExtraDelta(0, {"function_call": {"name": "look_up_", "arguments": "x" * 32}}, {"filter": "x" * 400}), 10),
+        (ExtraDelta(0, {"content": [{"n": 1, "text": "xxxx"}, {"url": "A" * 4000}]}), 2001),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_all_that_a_model_says_counts(event: Event, tokens: int) -> None:
+    """Each kind of delta, those of fields that only the provider knows too; neither signatures nor what a filter found."""
+    watch = Stopwatch(ASKED)
+    watch.see([START, event])
+    assert watch.usage([STOP]).completion_tokens == tokens
+
+
+def test_a_recording_counts_once() -> None:
+    """In however many pieces it comes; each choice has its own."""
+    watch = Stopwatch(ASKED)
+    for choice in (0, 1, 0):
+        watch.see([AudioDelta(choice, data="AAAA")])
+    assert watch.usage([STOP]).completion_tokens == 2 * 960
+
+
+def test_a_call_that_is_broken_off_has_what_had_come() -> None:
+    """The estimate needs no last batch."""
+    watch = Stopwatch(ASKED)
+    watch.see([START, ToolCallDelta(0, 0, "c", "f", "x" * 39)])
+    assert watch.usage([]) == Usage(6, 10, 16, estimated=True)
+
+
+DATA = "A" * 100_000
+"""Base64 that would be 25,000 tokens as text."""
+
+
+@pytest.mark.parametrize(
+    ("part", "tokens"),
+    [
+        (Text("x" * 40), 10),
+        (Text("x" * 40, {"cache_control": {}}), 15),
+        (Thinking("x" * 40, signature="s" * 400), 10),
+        (Refusal("x" * 40), 10),
+        (ToolCall("call_1", "look_up_", "x" * 40), 12),
+        (ToolCall("call_1", "f", "xxx", extra={"x": "1"}), 4),
+        (ToolResult("call_1", (Text("x" * 40), Image(Media(file_id="f")))), 775),
+        (Image(Media(url="https://x.test/a.png")), 765),
+        (Image(Media(url=f"data:image/png;base64,{DATA}"), "high"), 765),
+        (Image(Media(url=f"data:image/png;base64,{DATA}"), "low"), 85),
+        (Audio(Media(url=f"data:audio/wav;base64,{DATA}")), 960),
+        (Video(Media(url=f"data:video/mp4;base64,{DATA}")), 7890),
+        (File(Media(file_id="f")), 2000),
+        (File(Media(url="https://x.test/a.pdf"), "four"), 2001),
+        (File(Media(url="data:application/pdf;base64,AAAA")), 2000),
+        (File(Media(url=f"data:application/pdf;base64,{DATA}")), 4000),
+        (File(Media(url=f"data:text/plain;base64,{DATA}")), 18_750),
+        (File(Media(url="data:text/plain," + "x" * 40)), 10),
+        (Other({"type": "x", "content": "x" * 12}), 10),
+        (Other({"type": "image_url", "image_url": f"data:image/png;base64,{DATA}"}), 765 + 15),
+        (Other({"type": "input_audio", "input_audio": DATA}), 960 + 10),
+        (Other({"type": "document", "document": DATA}), 2000 + 9),
+        (Other({"type": ["x"]}), 4),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_all_that_a_message_holds_counts(part: Part, tokens: int) -> None:
+    """Each kind of part; media by a flat figure, and never by the characters of their base64."""
+    assert prompt_tokens(ChatRequest("m", (Message(Role.USER, (part,)),), stream=True)) == 4 + tokens
+
+
+@pytest.mark.parametrize(
+    ("fields", "tokens"),
+    [
+        ({"tools": (Tool("look_up_", "x" * 32),)}, 14),
+        ({"tools": (Tool("f", None, {"type": "object"}),)}, 4 + 1 + 5),
+        ({"tools": (Tool("f", extra={"function": {"x": 1}}),)}, 4 + 1 + 5),
+        ({"tools": (NativeTool({"type": "web_search"}),)}, 4 + 6),
+        ({"response_format": JsonObjectFormat()}, 0),
+        ({"response_format": JsonSchemaFormat("name", {"type": "object"}, "x" * 40)}, 11 + 5),
+        ({"response_format": NativeFormat({"type": "grammar"})}, 5),
+        ({"extra": {"functions": [{"name": "f"}]}}, 7),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_all_that_a_request_holds_counts(fields: dict[str, Any], tokens: int) -> None:
+    """Tools, schemas, and what only the provider knows, as JSON; each tool is four more, as a message is."""
+    assert prompt_tokens(replace(ASKED, **fields)) == 6 + tokens
+
+
+def test_what_is_beside_the_parts_counts() -> None:
+    """A name, and calls of the form of 2023."""
+    message = Message(Role.ASSISTANT, (), "anna", {"function_call": {"name": "f"}})
+    assert prompt_tokens(ChatRequest("m", (message,), stream=True)) == 4 + 1 + 8
 
 
 def test_usage_and_metrics_stand_before_what_ends_a_choice() -> None:

@@ -176,6 +176,7 @@ class Limiter:
 
     def _claims(self, request: ChatRequest | None, price: Price | None, bounds: Sequence[Bound], workers: int) -> list[Claim]:
         claims = []
+        prompt: int | None = None  # counted once, and only where something wants to know
         held: int | None = None
         for bound in bounds:
             limit = bound.limit
@@ -183,7 +184,8 @@ class Limiter:
             match limit:
                 case Limit.TOKENS:
                     if request is not None:
-                        wanted = _estimate(request, bound, most)
+                        prompt = prompt_tokens(request) if prompt is None else prompt
+                        wanted = _estimate(prompt, request, bound, most)
                         claims.append(Claim(limit, bound.scope, f"tokens:{bound.subject}", most, wanted))
                 case Limit.DAY | Limit.MONTH:
                     # A caller that brings the provider's key pays for itself.
@@ -191,7 +193,8 @@ class Limiter:
                         period = self._ledger.day() if limit is Limit.DAY else self._ledger.month()
                         known = self._ledger.spent(bound.subject, period)
                         if held is None:
-                            held = _cost(request, price)
+                            prompt = prompt_tokens(request) if prompt is None else prompt
+                            held = _cost(prompt, request, price)
                         claims.append(Claim(limit, bound.scope, f"usd:{period}:{bound.subject}", most, min(held, most), known))
                 case Limit.REQUESTS:
                     claims.append(Claim(limit, bound.scope, f"requests:{bound.subject}", most, 1))
@@ -200,9 +203,8 @@ class Limiter:
         return claims
 
 
-def _estimate(request: ChatRequest, bound: Bound, share: int) -> int:
+def _estimate(prompt: int, request: ChatRequest, bound: Bound, share: int) -> int:
     """Tokens to take for a call, of a limit of which `share` is ours. Raises `RateLimited` for a prompt that never fits."""
-    prompt = prompt_tokens(request.messages)
     if prompt > bound.most:
         raise RateLimited(
             f"The request is too large: it has about {prompt} tokens, and {_WHOSE[bound.scope]} has {bound.most} a minute.",
@@ -222,11 +224,11 @@ def _completion(request: ChatRequest) -> int:
     return (sampling.max_completion_tokens or sampling.max_tokens or COMPLETION) * (sampling.choices or 1)
 
 
-def _cost(request: ChatRequest, price: Price | None) -> int:
+def _cost(prompt: int, request: ChatRequest, price: Price | None) -> int:
     """Nano-dollars to hold of a budget for a call: nothing where its price is not known."""
     if price is None:
         return 0
-    prompt, completion = prompt_tokens(request.messages), min(_completion(request), 1 << 40)  # whatever a caller names
+    completion = min(_completion(request), 1 << 40)  # whatever a caller names
     return round((price(Usage(prompt, completion, prompt + completion)) or 0.0) * NANOS)
 
 
