@@ -87,7 +87,7 @@ async def test_no_minute_holds_more_than_the_limit(counters: Counters, clock: Cl
             times.append(clock.now)
         clock.now += 0.7
     assert all(later - earlier > 60 for earlier, later in zip(times, times[7:], strict=False))
-    # And it is used up: seven in each 61 seconds.
+    # And it is used up: seven in each minute, and what is left of a second.
     assert len(times) == 7 * 3
 
 
@@ -97,13 +97,38 @@ async def test_what_is_refused_tells_when_it_would_fit(counters: Counters, clock
     clock.now += 20
     await take(counters, caller.tokens(10, 6))
     ((_, standing),) = (await take(counters, caller.tokens(10, 3))).refused
-    assert standing.wait == pytest.approx(61 - 0.25 - 20)
+    assert standing.wait == pytest.approx(60 - 20)
     assert standing.used == 10
     assert standing.wait is not None
     clock.now += standing.wait - 0.01
     assert not granted(await take(counters, caller.tokens(10, 3)))
     clock.now += 0.01
     assert granted(await take(counters, caller.tokens(10, 3)))
+
+
+async def test_nobody_waits_for_longer_than_a_minute(counters: Counters, clock: Clock, caller: Caller) -> None:
+    """At whatever moment of a second calls are let through and refused; nor for no time at all."""
+    waits = []
+    for step in range(300):
+        clock.now = START + step * 0.437
+        for claim, standing in (await take(counters, caller.requests(3), caller.tokens(40, 13))).refused:
+            assert claim.limit.is_rate
+            waits += [standing.wait or 0, standing.reset]
+    assert 0 < min(waits) < 1
+    assert 59 < max(waits) <= 60
+
+
+async def test_a_minute_is_a_minute(counters: Counters, clock: Clock, caller: Caller) -> None:
+    """A call fits again when the one before it is 60 seconds old, and not while others of its second are younger."""
+    for _ in range(2):
+        ticket = await take(counters, caller.requests(2))
+        assert ticket.standings[0].reset == 60
+        clock.now += 0.5
+    clock.now = START + 60
+    ((_, standing),) = (await take(counters, caller.requests(2))).refused
+    assert standing.wait == pytest.approx(0.5)
+    clock.now += 0.5
+    assert (await take(counters, caller.requests(2))).standings[0].used == 1
 
 
 async def test_a_limit_of_nothing_lets_nothing_through(counters: Counters, caller: Caller) -> None:

@@ -62,6 +62,18 @@ async def test_two_servers_share_a_limit(redis_url: str) -> None:
     assert sum(not ticket.refused for ticket in tickets) == 100
 
 
+async def test_a_clock_that_goes_back_makes_nobody_wait_for_longer(redis_url: str) -> None:
+    """As that of a Redis does that takes over from another."""
+    clock, claim = Clock(), requests(1)
+    async with server(redis_url, clock) as counters:
+        await counters.take([claim])
+        clock.now -= 30
+        (refused,) = (await counters.take([claim])).standings
+        assert (refused.wait, refused.reset) == (60, 60)
+        clock.now += 90
+        assert not (await counters.take([claim])).refused
+
+
 async def test_what_a_killed_server_held_of_a_budget_comes_back(redis_url: str) -> None:
     """Within a lease; what one that lives holds is renewed, and given back as exactly."""
     clock = Clock()

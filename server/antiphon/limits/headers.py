@@ -25,8 +25,8 @@ def of(ticket: Ticket) -> Iterator[tuple[str, str]]:
 
 
 def duration(seconds: float) -> str:
-    """As that API writes a time: "1m0s", "6.5s", "120ms"."""
-    milliseconds = max(0, round(seconds * 1000))
+    """As that API writes a time: "1m0s", "6.5s", "120ms". What is no time at all is the only 0."""
+    milliseconds = max(1, round(seconds * 1000)) if seconds > 0 else 0
     if milliseconds < 1000:
         return f"{milliseconds}ms"
     minutes, milliseconds = divmod(milliseconds, 60_000)

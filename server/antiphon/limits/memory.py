@@ -17,45 +17,62 @@ _SWEEP: Final = 60
 """Seconds between two looks for counters that nobody uses any more."""
 
 
+class _Second:
+    """What was taken in one second, and when the newest of it was."""
+
+    __slots__ = ("count", "newest", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.newest = float(number)
+        self.count = 0
+
+    @property
+    def end(self) -> float:
+        """When all of it is a minute old."""
+        return self.newest + WINDOW
+
+
 class _Window:
     """What was taken in the last minute, by the second."""
 
     __slots__ = ("seconds", "total")
 
     def __init__(self) -> None:
-        self.seconds: deque[list[int]] = deque()
+        self.seconds: deque[_Second] = deque()
         self.total = 0
 
-    def forget(self, now: int) -> None:
+    def forget(self, now: float) -> None:
         """Drops the seconds that are over."""
-        while self.seconds and self.seconds[0][0] < now - WINDOW:
-            self.total -= self.seconds.popleft()[1]
+        while self.seconds and self.seconds[0].end <= now:
+            self.total -= self.seconds.popleft().count
 
-    def add(self, second: int, count: int) -> None:
+    def add(self, now: float, count: int) -> None:
         """Adds to the second that is going on."""
-        if not self.seconds or self.seconds[-1][0] != second:
-            self.seconds.append([second, 0])
-        self.seconds[-1][1] += count
+        if not self.seconds or self.seconds[-1].number != int(now):
+            self.seconds.append(_Second(int(now)))
+        self.seconds[-1].newest = now
+        self.seconds[-1].count += count
         self.total += count
 
     def give_back(self, second: int, count: int) -> None:
         """Takes out of a second, unless it is over."""
         for entry in self.seconds:
-            if entry[0] == second:
-                entry[1] -= count
+            if entry.number == second:
+                entry.count -= count
                 self.total -= count
                 return
 
     def reset(self, now: float) -> float:
         """Seconds until nothing is left."""
-        return self.seconds[-1][0] + WINDOW + 1 - now if self.seconds else 0.0
+        return self.seconds[-1].end - now if self.seconds else 0.0
 
     def wait(self, excess: int, now: float) -> float:
         """Seconds until so much less is used."""
-        for second, count in self.seconds:
-            excess -= count
+        for entry in self.seconds:
+            excess -= entry.count
             if excess <= 0:
-                return second + WINDOW + 1 - now
+                return entry.end - now
         return float(WINDOW)
 
 
@@ -73,18 +90,18 @@ class MemoryCounters:
         now = self._clock()
         second = int(now)
         if second - self._swept >= _SWEEP:
-            self._sweep(second)
+            self._sweep(now)
         standings = [self._standing(claim, now) for claim in claims]
         if all(standing.wait is None for standing in standings):
             for claim in claims:
                 if claim.limit.is_rate:
-                    self._windows[claim.counter].add(second, claim.wanted)
+                    self._windows[claim.counter].add(now, claim.wanted)
                 else:
                     self._going[claim.counter] += claim.wanted
         return Ticket("", claims, standings, second)
 
     async def settle(self, ticket: Ticket, tokens: int, nanos: int) -> None:
-        second = int(self._clock())
+        now = self._clock()
         for claim in ticket.claims:
             if not claim.limit.is_rate:
                 self._going[claim.counter] -= claim.wanted
@@ -93,7 +110,7 @@ class MemoryCounters:
             elif claim.limit is Limit.TOKENS:
                 window = self._windows[claim.counter]
                 if tokens > claim.wanted:
-                    window.add(second, tokens - claim.wanted)
+                    window.add(now, tokens - claim.wanted)
                 else:
                     window.give_back(ticket.second, claim.wanted - tokens)
 
@@ -105,15 +122,15 @@ class MemoryCounters:
             used = self._going.get(claim.counter, 0)
             return Standing(used + 1) if used < claim.most else Standing(used, wait=BUSY)
         window = self._windows[claim.counter]
-        window.forget(int(now))
+        window.forget(now)
         used = window.total + claim.wanted
         if used <= claim.most:
-            return Standing(used, int(now) + WINDOW + 1 - now)
+            return Standing(used, float(WINDOW))
         return Standing(window.total, window.reset(now), window.wait(used - claim.most, now))
 
-    def _sweep(self, second: int) -> None:
-        self._swept = second
+    def _sweep(self, now: float) -> None:
+        self._swept = int(now)
         for counter, window in list(self._windows.items()):
-            window.forget(second)
+            window.forget(now)
             if not window.seconds:
                 del self._windows[counter]

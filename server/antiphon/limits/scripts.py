@@ -34,8 +34,18 @@ local function held(key, now)
 end
 """
 
+_COUNTED: Final = """
+-- What is counted by the minute: a hash of counts by the second, and of when the newest of each was, under "t" and the second.
+local function add(key, count, now, second, window)
+  redis.call('HINCRBY', key, second, count)
+  redis.call('HSET', key, 't' .. second, now)
+  redis.call('EXPIRE', key, window + 2)
+end
+"""
+
 TAKE: Final = (
     _NOW
+    + _COUNTED
     + _HELD
     + """
 -- ARGV: now, window (s), id, lease (ms), how long sums of money are kept (s); then kind, most, wanted, known for each key.
@@ -48,30 +58,37 @@ for i, key in ipairs(KEYS) do
   local kind, most, wanted, known = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
   local used, reset, wait = 0, 0, -1
   if kind == 'rate' then
-    local counts, newest = {}, nil
+    local counts, newest, seconds, last = {}, {}, {}, now
     local found = redis.call('HGETALL', key)
     for j = 1, #found, 2 do
-      local at_second, count = tonumber(found[j]), tonumber(found[j + 1])
-      if at_second < second - window then
-        redis.call('HDEL', key, found[j])
+      if string.sub(found[j], 1, 1) == 't' then
+        newest[string.sub(found[j], 2)] = tonumber(found[j + 1])
+      else
+        counts[found[j]] = tonumber(found[j + 1])
+      end
+    end
+    for number, count in pairs(counts) do
+      local ends = math.min(newest[number] or number * 1000 + 999, now) + window * 1000
+      if ends <= now then
+        redis.call('HDEL', key, number, 't' .. number)
       else
         used = used + count
-        counts[#counts + 1] = {at_second, count}
-        if not newest or at_second > newest then newest = at_second end
+        seconds[#seconds + 1] = {ends, count}
+        last = math.max(last, ends)
       end
     end
     if used + wanted <= most then
       used = used + wanted
-      reset = (second + window + 1) * 1000 - now
+      reset = window * 1000
     else
-      if newest then reset = (newest + window + 1) * 1000 - now end
+      reset = last - now
       wait = window * 1000
       local excess = used + wanted - most
-      table.sort(counts, function(a, b) return a[1] < b[1] end)
-      for _, entry in ipairs(counts) do
+      table.sort(seconds, function(a, b) return a[1] < b[1] end)
+      for _, entry in ipairs(seconds) do
         excess = excess - entry[2]
         if excess <= 0 then
-          wait = (entry[1] + window + 1) * 1000 - now
+          wait = entry[1] - now
           break
         end
       end
@@ -100,8 +117,7 @@ if fits then
   for i, key in ipairs(KEYS) do
     local at = 2 + 4 * i
     if ARGV[at] == 'rate' then
-      redis.call('HINCRBY', key, second, ARGV[at + 2])
-      redis.call('EXPIRE', key, window + 2)
+      add(key, ARGV[at + 2], now, second, window)
     elseif ARGV[at] == 'place' then
       redis.call('ZADD', key, now + lease, id)
       redis.call('PEXPIRE', key, lease)
@@ -119,6 +135,7 @@ return answer
 
 SETTLE: Final = (
     _NOW
+    + _COUNTED
     + _HELD
     + """
 -- ARGV: now, window (s), id, the second of taking, how long sums of money are kept (s); then kind, change and
@@ -130,8 +147,7 @@ for i, key in ipairs(KEYS) do
     redis.call('ZREM', key, ARGV[3])
   elseif kind == 'rate' then
     if change > 0 then
-      redis.call('HINCRBY', key, second, change)
-      redis.call('EXPIRE', key, ARGV[2] + 2)
+      add(key, change, now, second, ARGV[2])
     elseif change < 0 and redis.call('HEXISTS', key, ARGV[4]) == 1 then
       redis.call('HINCRBY', key, ARGV[4], change)
     end

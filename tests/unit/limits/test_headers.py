@@ -8,7 +8,7 @@ from antiphon.limits.base import Claim, Limit, Standing, Ticket
 
 @pytest.mark.parametrize(
     ("seconds", "written"),
-    [(0, "0ms"), (0.12, "120ms"), (0.9996, "1s"), (6.5, "6.5s"), (60, "1m0s"), (61.25, "1m1.25s"), (-1, "0ms")],
+    [(0, "0ms"), (0.0001, "1ms"), (0.12, "120ms"), (0.9996, "1s"), (6.5, "6.5s"), (60, "1m0s"), (61.25, "1m1.25s"), (-1, "0ms")],
 )
 def test_times_are_written_as_the_openai_api_does(seconds: float, written: str) -> None:
     """Minutes, seconds, or milliseconds."""

@@ -52,8 +52,8 @@ async def follow(steps: list[tuple[str, int | None]]) -> None:
     going: list[tuple[Grant, Taken]] = []
 
     def used() -> tuple[int, int]:
-        first = int(clock.now) - WINDOW
-        return sum(entry.tokens for entry in account if entry.second >= first), sum(second >= first for second in requests)
+        over = int(clock.now) - WINDOW
+        return sum(entry.tokens for entry in account if entry.second > over), sum(second > over for second in requests)
 
     for step, amount in steps:
         if step == "wait":
@@ -78,6 +78,7 @@ async def follow(steps: list[tuple[str, int | None]]) -> None:
             else:
                 refusal = None
             if refusal is not None:
+                assert 0 < (refusal.retry_after or WINDOW) <= WINDOW
                 assert not refusal.retryable or tokens + wanted > TOKENS or calls >= REQUESTS or len(going) >= STREAMS
                 continue
             assert tokens + wanted <= TOKENS
@@ -92,6 +93,6 @@ async def follow(steps: list[tuple[str, int | None]]) -> None:
 
     for grant, _ in going:
         await grant.settle()
-    clock.now += WINDOW + 1
+    clock.now += WINDOW
     await (await limits.admit(CALLER, asked(0, max_tokens=1))).settle()
     assert int(told["x-ratelimit-remaining-tokens"]) == TOKENS - 5, "something was not given back"
