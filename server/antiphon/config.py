@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from antiphon.config_values import Address, HeaderName, Headers, Name, OneOrMore, Time
+from antiphon.config_values import Address, HeaderName, Headers, Name, OneOrMore, Prefix, Time
 from antiphon.config_words import dotted, mistakes
 from antiphon.principal import EVERYDAY, MAX_MODEL, MAX_MODELS, MAX_NAME, MAX_OWNER, Quota, Scope
 
@@ -245,7 +245,7 @@ class IssuerConfig(_Section):
     """Seconds that clocks may be apart."""
     owner_claim: str = "sub"
     """Whom things belong to. Only of `sub` does an issuer promise that it stays, and is never given to another."""
-    owner_prefix: str | None = None
+    owner_prefix: Prefix | None = None
     """Put before it. Unset: the issuer's name and a colon. Empty, the issuer can name any owner, those of keys too."""
     name_claim: str | None = None
     """How a caller is spoken of in logs. Unset: as its owner."""

@@ -43,12 +43,16 @@ def _headers(values: Mapping[str, str]) -> Mapping[str, str]:
     return values
 
 
-def _storable(value: str) -> str:
+def _shown(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("has a character that does not show, such as a line break")
+    return value
+
+
+def _name(value: str) -> str:
     if not value.strip():
         raise ValueError("must not be empty")
-    if "\0" in value:
-        raise ValueError("has a NUL character, which cannot be stored")
-    return value
+    return _shown(value)
 
 
 def _in_utc(value: datetime) -> datetime:
@@ -58,8 +62,11 @@ def _in_utc(value: datetime) -> datetime:
 Address = Annotated[str, AfterValidator(_address)]
 """A host and a port."""
 
-Name = Annotated[str, AfterValidator(_storable)]
-"""What things are called in the database."""
+Name = Annotated[str, AfterValidator(_name)]
+"""What things are called in the database, in lists and in logs: nothing in it but what shows."""
+
+Prefix = Annotated[str, AfterValidator(_shown)]
+"""What names begin with, if with anything."""
 
 OneOrMore = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
 """Texts, of which one may be written without a list."""

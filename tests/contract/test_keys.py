@@ -103,6 +103,16 @@ async def test_a_rotated_key_keeps_what_it_opens(keys: KeyStore) -> None:
         assert await StoredKeys(keys).authenticate(secret) is None
 
 
+async def test_names_show(keys: KeyStore) -> None:
+    """All of them: what would be a line of its own in a list, or turn it round, is refused; other scripts are not."""
+    for odd in ("a\nb", "\x1b[2J", "a\u202eb", "a\u200b", "a\0", "\ud800", " "):
+        for name, owner in ((odd, ""), ("x", odd)):
+            with pytest.raises(InvalidRequest, match=r"^key\.(name|owner): "):
+                await keys.create(name=name, owner=owner, grants=Grants((Scope.CHAT,)), expires=None, origin=BOSS)
+    made, _ = await keys.create(name="Zoë", owner="株式会社 é", grants=Grants((Scope.CHAT,)), expires=None, origin=BOSS)
+    assert (made.name, made.owner) == ("Zoë", "株式会社 é")
+
+
 async def test_keys_are_listed_in_pages(keys: KeyStore) -> None:
     """The newest first; revoked ones where they are asked for; a token of another list is refused."""
     made = [(await make(keys, f"k{number}"))[0] for number in range(5)]

@@ -10,6 +10,8 @@ import grpc
 import httpx2
 import pytest
 from google.protobuf import duration_pb2, timestamp_pb2
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
 from antiphon.principal import EVERYDAY
 from antiphon.v1 import (
@@ -214,6 +216,7 @@ async def test_bad_wishes_are_refused(admin_gateway: Gateway) -> None:
             admin_pb2.Key(name="x", expire_time=timestamp_pb2.Timestamp(seconds=2**62)),
             admin_pb2.Key(name="x", expire_time=timestamp_pb2.Timestamp(nanos=-5)),
             admin_pb2.Key(name="x" * 101),
+            admin_pb2.Key(name="x", owner=" "),
             admin_pb2.Key(name="x", scopes=[admin_pb2.SCOPE_UNSPECIFIED]),
             admin_pb2.Key(name="x", models=[""]),
             admin_pb2.Key(name="x", quota=admin_pb2.Quota(daily_usd=-1)),
@@ -231,6 +234,25 @@ async def test_bad_wishes_are_refused(admin_gateway: Gateway) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.RotateKey(admin_pb2.RotateKeyRequest(id="none"), metadata=ADMIN)
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("odd", ["a\nb", "a\x1b[2Jb", "a\0b", "a\u202eb", "a\u2066b", "a\u200bb", "a\x7f"], ids=ascii)
+async def test_a_name_that_does_not_show_is_refused(odd: str, admin_gateway: Gateway) -> None:
+    """So is an owner, and the name of a model; with the field at fault."""
+    async with grpc.aio.insecure_channel(admin_gateway.grpc) as channel:
+        for field, key in (
+            ("key.name", admin_pb2.Key(name=odd)),
+            ("key.owner", admin_pb2.Key(name="x", owner=odd)),
+            ("key.models", admin_pb2.Key(name="x", models=[odd])),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await service(channel).CreateKey(admin_pb2.CreateKeyRequest(key=key), metadata=ADMIN)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            status = rpc_status.from_call(caught.value)
+            assert status is not None
+            bad = error_details_pb2.BadRequest()
+            assert any(detail.Unpack(bad) for detail in status.details)
+            assert [violation.field for violation in bad.field_violations] == [field]
 
 
 async def test_keys_from_the_terminal(admin_gateway: Gateway) -> None:
@@ -263,5 +285,6 @@ async def test_keys_from_the_terminal(admin_gateway: Gateway) -> None:
         assert "from-terminal" not in await run("list", "--owner", "ops")
         assert "revoked" in await run("list", "--owner", "ops", "--revoked")
     assert "NOT_FOUND" in await run("revoke", "none", code=1)
+    assert "key.name: has a character that does not show" in await run("create", "two\nlines", code=1)
     assert "UNAUTHENTICATED" in await run("list", code=1, key="sk-none")
     assert "PERMISSION_DENIED" in await run("list", code=1, key=(await run("create", "mere")).split()[-1])

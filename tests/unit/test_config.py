@@ -115,6 +115,27 @@ def test_addresses_are_split() -> None:
     assert split_address("[::1]:80") == ("::1", 80)
 
 
+@pytest.mark.parametrize("odd", ["a\\nb", "a\\e[2Jb", "a\\0b", "a\\u202Eb", "a\\u2066b", "\\u200B", "\\x7F"])
+def test_a_name_that_does_not_show_is_told(tmp_path: Path, odd: str) -> None:
+    """Line breaks, escapes, NUL, marks that turn the direction of writing: in names, owners and models of keys."""
+    for field, fields in (
+        ("name", f'name: "{odd}"'),
+        ("owner", f'name: a, owner: "{odd}"'),
+        ("models", f'name: a, models: ["{odd}"]'),
+    ):
+        with pytest.raises(ConfigError, match=rf"auth\.keys\.0\.{field}.*does not show"):
+            written(tmp_path, f"auth: {{keys: [{{key_env: A, {fields}}}]}}")
+    issuer = "{name: i, issuer: i, audience: a, secret_env: S, owner_prefix: "
+    with pytest.raises(ConfigError, match=r"owner_prefix.*does not show"):
+        written(tmp_path, f'auth: {{tokens: [{issuer}"{odd}"}}]}}')
+
+
+def test_names_may_be_of_any_script(tmp_path: Path) -> None:
+    """Whatever shows, a space within too."""
+    config = written(tmp_path, 'auth: {keys: [{name: "Zoë Ångström", owner: "株式会社 é/1", key_env: A}]}')
+    assert (config.auth.keys[0].name, config.auth.keys[0].owner) == ("Zoë Ångström", "株式会社 é/1")
+
+
 def test_limits_are_read_with_their_quotas(tmp_path: Path) -> None:
     """Of all, of owners, and of a key; null is a value of its own."""
     config = written(

@@ -94,10 +94,10 @@ class KeyStore:
         self, *, name: str, owner: str, grants: Grants, expires: datetime | None, origin: Origin
     ) -> tuple[StoredKey, SecretStr]:
         """A new key and its secret, which is kept nowhere. Raises `InvalidRequest`."""
-        text.check(name, "key.name", MAX_NAME)
-        text.check(owner, "key.owner", MAX_OWNER)
+        text.check_name(name, "key.name", MAX_NAME)
+        text.check_name(owner, "key.owner", MAX_OWNER)
         for model in grants.models:
-            text.check(model, "key.models", MAX_MODEL)
+            text.check_name(model, "key.models", MAX_MODEL)
         secret = new_key()
         values = {
             "id": new_id(),

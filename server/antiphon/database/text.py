@@ -17,6 +17,19 @@ def check(text: str, field: str, longest: int) -> None:
         raise bad((field,), "has half a surrogate pair, which is no character") from None
 
 
+def check_name(text: str, field: str, longest: int) -> None:
+    """As `check`, of what operators read in lists and logs.
+
+    Raises `InvalidRequest` also for what does not show, or makes other text show as something else: line breaks, escapes, marks
+    that turn the direction of writing. Empty is no name at all, and not refused.
+    """
+    check(text, field, longest)
+    if text and not text.strip():
+        raise bad((field,), "is blank")
+    if not text.isprintable():
+        raise bad((field,), "has a character that does not show, such as a line break")
+
+
 def clean(text: str) -> str:
     """Text of somebody else's making, without what cannot be stored."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()

@@ -1,7 +1,8 @@
 """What a call takes of its limits, and who counts it: `memory` in this process, `redis` for all servers together.
 
 A minute is the 60 seconds that have just passed, and never holds more than the limit: counts are kept by the second, and a second
-is given back when the newest of it is a minute old, so that nobody has to wait for longer than that. Sums of money are whole nano-dollars: they add up without a rounding error.
+is given back when the newest of it is a minute old, so that nobody has to wait for longer than that. Sums of money are whole
+nano-dollars: they add up without a rounding error.
 """
 
 from __future__ import annotations

@@ -134,9 +134,9 @@ class Key(_message.Message):
     id: _builtins.str
     """Its id."""
     name: _builtins.str
-    """What people call it. 1 to 100 characters."""
+    """What people call it. 1 to 100 characters, all of which show: no line break, nor a mark that turns the direction of writing."""
     owner: _builtins.str
-    """Whose the conversations and the spending are. Empty: the name. At most 200 characters."""
+    """Whose the conversations and the spending are. Empty: the name. At most 200 characters, as those of the name."""
     hint: _builtins.str
     """The secret's last four characters, for telling keys apart."""
     @_builtins.property
