@@ -74,6 +74,16 @@ async def test_a_clock_that_goes_back_makes_nobody_wait_for_longer(redis_url: st
         assert not (await counters.take([claim])).refused
 
 
+async def test_no_owner_has_a_name_that_is_the_key_of_something_else(redis_url: str) -> None:
+    """Whatever it ends in: a token may name its owner as it likes."""
+    name = uuid4().hex
+    async with server(redis_url) as counters:
+        for ending in ("", ":held", ":total", "held", ":"):
+            claim = Claim(Limit.DAY, "owner", f"usd:{name}{ending}", 10, 4)
+            (standing,) = (await counters.take([claim])).standings
+            assert (standing.used, standing.wait) == (0, None)
+
+
 async def test_what_a_killed_server_held_of_a_budget_comes_back(redis_url: str) -> None:
     """Within a lease; what one that lives holds is renewed, and given back as exactly."""
     clock = Clock()

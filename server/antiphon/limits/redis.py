@@ -117,7 +117,7 @@ class RedisCounters:
         arguments: list[str | int] = [self._now(), WINDOW, lease, round(LEASE * 1000), _KEPT]
         for claim in claims:
             arguments += (_KINDS[claim.limit], claim.most, claim.wanted, claim.known)
-        second, *found = await self._run(self._take, [_PREFIX + claim.counter for claim in claims], arguments)
+        second, *found = await self._run(self._take, [_key(claim) for claim in claims], arguments)
         standings = [
             Standing(used, reset / 1000, None if wait < 0 else wait / 1000)
             for used, reset, wait in zip(found[::3], found[1::3], found[2::3], strict=True)
@@ -140,7 +140,7 @@ class RedisCounters:
             else:
                 change = 0
             if change or (claim.wanted and not claim.limit.is_rate):
-                keys.append(_PREFIX + claim.counter)
+                keys.append(_key(claim))
                 arguments += (_KINDS[claim.limit], change, claim.wanted)
         if keys:
             await self._run(self._settle, keys, arguments)
@@ -183,7 +183,12 @@ class RedisCounters:
         return answer
 
 
+def _key(claim: Claim) -> str:
+    """Ends in a colon, as what the scripts add to it does not: who chooses an owner's name cannot make it the key of another's."""
+    return f"{_PREFIX}{claim.counter}:"
+
+
 def _place(claim: Claim, lease: str) -> tuple[str, str]:
     """The key and the member that are a call's lease of one limit, as the scripts make them."""
-    key = _PREFIX + claim.counter
-    return (f"{key}:held", f"{lease}:{claim.wanted}") if claim.limit.is_budget else (key, lease)
+    key = _key(claim)
+    return (f"{key}held", f"{lease}:{claim.wanted}") if claim.limit.is_budget else (key, lease)

@@ -18,19 +18,19 @@ local second = math.floor(now / 1000)
 """
 
 _HELD: Final = """
--- What is held of a sum of money: the members of `key:held` are leases that end in how much, and `key:total` is how much in all.
+-- What is held of a sum of money: members of key .. "held" are leases that end in how much, and key .. "total" is how much in all.
 local function release(key, member)
-  redis.call('DECRBY', key .. ':total', string.match(member, '%d+$'))
+  redis.call('DECRBY', key .. 'total', string.match(member, '%d+$'))
 end
 
 local function held(key, now)
-  for _, member in ipairs(redis.call('ZRANGEBYSCORE', key .. ':held', '-inf', now)) do release(key, member) end
-  redis.call('ZREMRANGEBYSCORE', key .. ':held', '-inf', now)
-  if redis.call('EXISTS', key .. ':held') == 0 then
-    redis.call('DEL', key .. ':total')
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', key .. 'held', '-inf', now)) do release(key, member) end
+  redis.call('ZREMRANGEBYSCORE', key .. 'held', '-inf', now)
+  if redis.call('EXISTS', key .. 'held') == 0 then
+    redis.call('DEL', key .. 'total')
     return 0
   end
-  return tonumber(redis.call('GET', key .. ':total') or '0')
+  return tonumber(redis.call('GET', key .. 'total') or '0')
 end
 """
 
@@ -122,10 +122,10 @@ if fits then
       redis.call('ZADD', key, now + lease, id)
       redis.call('PEXPIRE', key, lease)
     elseif tonumber(ARGV[at + 2]) > 0 then
-      redis.call('ZADD', key .. ':held', now + lease, id .. ':' .. ARGV[at + 2])
-      redis.call('PEXPIRE', key .. ':held', lease)
-      redis.call('INCRBY', key .. ':total', ARGV[at + 2])
-      redis.call('EXPIRE', key .. ':total', kept)
+      redis.call('ZADD', key .. 'held', now + lease, id .. ':' .. ARGV[at + 2])
+      redis.call('PEXPIRE', key .. 'held', lease)
+      redis.call('INCRBY', key .. 'total', ARGV[at + 2])
+      redis.call('EXPIRE', key .. 'total', kept)
     end
   end
 end
@@ -153,7 +153,7 @@ for i, key in ipairs(KEYS) do
     end
   else
     local member = ARGV[3] .. ':' .. ARGV[at + 2]
-    if redis.call('ZREM', key .. ':held', member) == 1 then release(key, member) end
+    if redis.call('ZREM', key .. 'held', member) == 1 then release(key, member) end
     if change > 0 then
       redis.call('INCRBY', key, string.format('%.0f', change))
       redis.call('EXPIRE', key, ARGV[5])
