@@ -77,7 +77,8 @@ class Grant:
         self.open = False
         try:
             if self._counters is not None and self._ticket is not None:
-                tokens = 0 if usage is None else usage.prompt_tokens + usage.completion_tokens
+                # Some hosts tell the tokens of thoughts in the sum alone.
+                tokens = 0 if usage is None else max(usage.prompt_tokens + usage.completion_tokens, usage.total_tokens)
                 # Before the ledger: what it tells raises the counters, and would be counted twice.
                 await self._counters.settle(self._ticket, tokens, round((cost or 0.0) * NANOS))
         except LimitsUnavailable:
@@ -221,7 +222,8 @@ def _estimate(prompt: int, request: ChatRequest, bound: Bound, share: int) -> in
 
 def _completion(request: ChatRequest) -> int:
     sampling = request.sampling
-    return (sampling.max_completion_tokens or sampling.max_tokens or COMPLETION) * (sampling.choices or 1)
+    # Which of the two is followed is the provider's to say.
+    return (max(sampling.max_completion_tokens or 0, sampling.max_tokens or 0) or COMPLETION) * (sampling.choices or 1)
 
 
 def _cost(prompt: int, request: ChatRequest, price: Price | None) -> int:

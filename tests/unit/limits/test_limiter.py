@@ -81,6 +81,7 @@ async def test_more_requests_than_the_limit_are_refused_until_a_minute_is_over()
         (asked(400), 10_000, 104 + 512),
         (asked(400, max_tokens=100), 10_000, 104 + 100),
         (asked(400, max_completion_tokens=50, max_tokens=9), 10_000, 104 + 50),
+        (asked(400, max_completion_tokens=1, max_tokens=100), 10_000, 104 + 100),
         (asked(400, max_tokens=100, choices=3), 10_000, 104 + 300),
         (asked(400, max_tokens=100_000), 10_000, 104 + 2_500),
         (asked(400, max_tokens=100), 110, 110),
@@ -95,6 +96,15 @@ async def test_tokens_are_taken_from_an_estimate(request_: ChatRequest, limit: i
     await grant.settle(Usage(7, 3, 10), 0.0)
     await limits.admit(CALLER, asked(4, max_tokens=1))
     assert told["x-ratelimit-remaining-tokens"] == str(limit - 10 - 6)
+
+
+async def test_tokens_that_are_told_in_the_sum_alone_are_taken() -> None:
+    """As some hosts tell those of thoughts."""
+    told = headers.begin()
+    limits = limiter({"per_key": {"tokens_per_minute": 1000}})
+    await (await limits.admit(CALLER, asked(4, max_tokens=1))).settle(Usage(5, 5, 400), 0.0)
+    await limits.admit(CALLER, asked(4, max_tokens=1))
+    assert told["x-ratelimit-remaining-tokens"] == str(1000 - 400 - 6)
 
 
 async def test_a_prompt_that_never_fits_is_told_so() -> None:
