@@ -17,6 +17,8 @@ from antiphon.auth.caller import ANONYMOUS, CALLER
 from antiphon.deadline import Deadline
 from antiphon.errors import (
     AntiphonError,
+    ContentBlocked,
+    DeadlineExceeded,
     InvalidRequest,
     PermissionDenied,
     ShuttingDown,
@@ -153,6 +155,7 @@ class ChatService:
         if self._guards is not None:  # of a recorded turn too: what is stored may be older than the guards
             request = await deadline.wait(self._guards.request(request, trusted))
         watch = Stopwatch(request)
+        left = False
         batches = route.provider.stream(request)
         if self._guards is not None:
             batches = self._guards.reply(batches, request)
@@ -168,9 +171,12 @@ class ChatService:
                     cost = await self._settle(grant, request, route, usage)
                     batch = closing(batch, usage, watch.metrics(cost))
                 yield batch
+        except (asyncio.CancelledError, DeadlineExceeded, ContentBlocked):
+            left = True  # the provider was asked, and reads a prompt whether or not anybody waits for what it says
+            raise
         finally:
             await batches.aclose()
-            if grant.open and watch.begun:  # broken off: what had come of it is used
+            if grant.open and (watch.begun or left):  # broken off: what had come of it is used
                 await self._settle(grant, request, route, watch.usage([]))
 
     async def _settle(self, grant: Grant, request: ChatRequest, route: Route, usage: Usage) -> float | None:

@@ -168,7 +168,7 @@ async def test_a_call_is_settled_before_its_last_batch() -> None:
 @pytest.mark.parametrize(
     ("first", "spent"),
     [
-        (None, 0),  # nothing came before the caller left
+        (None, 6),  # nothing came before the caller left, but the provider had the prompt
         ([START, TextDelta(0, "x" * 40)], 6 + 10),  # what came is used
     ],
 )
@@ -189,6 +189,14 @@ async def test_a_call_that_is_broken_off_gives_back_what_it_did_not_use(first: A
     await limited.ask(max_tokens=100)
     assert told["x-ratelimit-remaining-tokens"] == str(1000 - round(spent) - 106)
     assert limited.spent == spent + 5
+
+
+async def test_a_prompt_is_used_where_its_reply_is_too_late() -> None:
+    """Whoever sets a deadline that no reply can keep, pays for what the provider was sent."""
+    limited = Limited(ScriptedProvider(None), tokens_per_minute=1000)
+    with pytest.raises(DeadlineExceeded):
+        await collect(limited.chat.stream(ChatRequest("one", (HELLO,), stream=True), timeout=0.01))
+    assert limited.spent == 6
 
 
 async def test_a_call_that_fails_gives_back_all_but_its_request() -> None:
