@@ -79,7 +79,7 @@ async def limited(
     """For each dialect a key that may call once a minute, and one that may spend next to nothing."""
     quotas = {name: {"requests_per_minute": 1, "tokens_per_minute": 1000} for name in NAMES}
     budgets = {f"{name}-poor": {"daily_usd": 0.000001} for name in NAMES}
-    written = {name: {"tokens_per_minute": 2000} for name in ("caller", "broken-caller", "tooled")}
+    written = {name: {"tokens_per_minute": 2000} for name in ("caller", "broken-caller", "tooled", "teller")}
     more = {
         "models": {"default": "echo"},
         "auth": keys(**quotas, **budgets, slow={"concurrent_streams": 1, "tokens_per_minute": 2000}, **written),
@@ -252,6 +252,26 @@ async def test_tool_calls_without_usage_take_of_the_limit(broken: bool, limited:
     if not broken:
         assert '"completion_tokens":2002,' in first.text
         assert '"estimated":true' in first.text
+
+
+async def test_an_estimate_is_the_same_in_each_dialect(limited: Gateway, upstream: OddUpstream) -> None:
+    """A reply that is nothing but a tool call, of an upstream that tells no tokens."""
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "x" * 399}}
+    upstream.script("odd-teller", [head(), chunk(sse(delta(tool_calls=[call]), delta(finish="tool_calls"), "[DONE]")), LAST])
+    asked = {"model": "odd-teller", "messages": HELLO}
+    async with calling(limited, "teller") as http:
+        openai_ = (await http.post("/chat/completions", json=asked)).json()["usage"]
+        analytics = (await http.post("/ai/chat", json=asked)).json()["data"]["usage"]
+        body = {"model": "odd-teller", "chat_input": "Hello"}
+        engine = (await http.post(f"http://{limited.rest}/api/engine/chat/odd", json=body)).json()["metrics"]
+    async with grpc.aio.insecure_channel(limited.grpc) as channel:
+        request = chat_pb2.GenerateRequest(model="odd-teller", messages=TYPED.messages)
+        metadata = (("authorization", f"Bearer {key_of('teller')}"),)
+        typed = (await chat_pb2_grpc.ChatServiceStub(channel).Generate(request, metadata=metadata)).usage
+    told = [(usage["prompt_tokens"], usage["completion_tokens"], usage["estimated"]) for usage in (openai_, analytics)]
+    assert told == [(6, 100, True)] * 2
+    assert (typed.prompt_tokens, typed.completion_tokens, typed.estimated) == (6, 100, True)
+    assert (engine["input_tokens"], engine["output_tokens"]) == (6, 100)
 
 
 async def test_tools_and_pictures_take_of_the_limit(limited: Gateway) -> None:
