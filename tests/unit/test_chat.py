@@ -299,6 +299,22 @@ async def test_a_turn_that_goes_on_or_broke_off_is_not_begun_again() -> None:
     assert len(provider.requests) == 1
 
 
+async def test_a_turn_whose_caller_left_unheard_is_begun_again() -> None:
+    """By its request id: the retry has the conversation that the first attempt made, and there is no second one."""
+    store = MemoryStore()
+    provider = ScriptedProvider([START], None)
+    chat = recording(provider, store)
+    record = Record("ann", request_id="r")
+    async with aclosing(chat.stream(asked(), timeout=None, record=record)) as batches:
+        await anext(batches)
+    await chat.settled()
+    assert [stored.state for stored in await path(store)] == [MessageState.COMPLETE, MessageState.CANCELLED]
+    provider.batches = ScriptedProvider().batches
+    reply = await collect(chat.stream(asked(), timeout=None, record=record))
+    assert "".join(reply.choices[0].text) == "Hello"
+    assert [stored.state for stored in await path(store)] == [MessageState.COMPLETE, MessageState.COMPLETE]
+
+
 @pytest.mark.parametrize(
     ("batches", "state", "text"),
     [
