@@ -3,6 +3,9 @@
 -- Requests: the query of a proxy path is the provider's, and may hold its key. The transcoder would bind some of it to fields and drop
 -- the rest, so it goes to the server whole, as a header, and the path goes on without it.
 --
+-- The transcoder knows no HEAD. It is told GET, and what then comes as a body is dropped here: Envoy would write it to an HTTP/1.1
+-- caller, who takes it for the next response. The proxies take POST alone.
+--
 -- The transcoder would take the name of a path under /api/v1/chat for the id of a chat where the path knows no such method: it is told
 -- here that there is nothing, which the listener's local replies turn into the dialect's 405.
 --
@@ -21,6 +24,8 @@ local GRPC_ONLY = {
 
 local PROXY = "/api/v1/proxy/"
 local QUERY = "x-antiphon-query"
+
+local HEAD = "antiphon.head"
 
 local CHAT = "/api/v1/chat/"
 local NAMES = {completions = true, generate = true, new = true, fork = true, history = true}
@@ -61,6 +66,10 @@ function envoy_on_request(handle)
   if path == nil then
     return
   end
+  if headers:get(":method") == "HEAD" and path:sub(1, #PROXY) ~= PROXY then
+    headers:replace(":method", "GET")
+    handle:streamInfo():dynamicMetadata():set(HEAD, "is", true)
+  end
   if is_no_chat(headers:get(":method"), path) then
     handle:respond({[":status"] = "404"}, "")
     return
@@ -100,6 +109,12 @@ function envoy_on_response(handle)
     -- What stands between must neither keep nor gather a stream.
     headers:replace("cache-control", "no-cache")
     headers:replace("x-accel-buffering", "no")
+  end
+  -- From here on the headers are on their way.
+  if handle:streamInfo():dynamicMetadata():get(HEAD) ~= nil then
+    for chunk in handle:bodyChunks() do
+      chunk:setBytes("")
+    end
   end
   -- HTTP/1 callers get no trailers from Envoy; HTTP/2 callers would get the gRPC ones.
   if handle:streamInfo():protocol():sub(1, 6) ~= "HTTP/1" then

@@ -27,7 +27,7 @@ from antiphon.errors import (
     Violation,
 )
 from antiphon.guards.service import Guards
-from antiphon.history.base import MAX_TITLE, MessageState, Turn
+from antiphon.history.base import MAX_SOURCE, MAX_TITLE, MessageState, Turn
 from antiphon.history.recorder import Record, Recorder, Recording
 from antiphon.limits.limiter import Grant, Limiter
 from antiphon.limits.quotas import Quotas
@@ -109,14 +109,15 @@ class ChatService:
                 else:
                     if self._guards is not None:  # what is stored, and what a title is made of, is what went to the provider
                         request = await deadline.wait(self._guards.request(request))
-                        record = replace(record, title=(await deadline.wait(self._guards.text(record.title)))[:MAX_TITLE])
+                        record = await deadline.wait(_guarded(record, self._guards))
                     recording = await deadline.wait(self._recorder.begin(record, request.messages))
                     if record.conversation is not None:
                         record.tell(record.conversation)
                     if recording.turn.existing:
                         answer = _replay(recording.turn)
                     else:
-                        asked = replace(request, model=route.model, messages=recording.messages)
+                        trusted = len(record.instructions)
+                        asked = replace(request, model=route.model, messages=recording.messages, trusted=trusted)
                         answer = self._record(asked, route, deadline, grant, recording)
                 try:
                     async for batch in answer:
@@ -145,15 +146,10 @@ class ChatService:
         """Returns when every turn that has ended is stored, or after so many seconds."""
         await self._recorder.close(seconds)
 
-    async def _answer(
-        self, request: ChatRequest, route: Route, deadline: Deadline, grant: Grant, trusted: int = 0
-    ) -> AsyncGenerator[Batch, None]:
-        """Asks, measures, and settles with the limits: before the last batch, so that a caller who has it may call again.
-
-        The first `trusted` messages are the operator's own, and not guarded.
-        """
+    async def _answer(self, request: ChatRequest, route: Route, deadline: Deadline, grant: Grant) -> AsyncGenerator[Batch, None]:
+        """Asks, measures, and settles with the limits: before the last batch, so that a caller who has it may call again."""
         if self._guards is not None:  # of a recorded turn too: what is stored may be older than the guards
-            request = await deadline.wait(self._guards.request(request, trusted))
+            request = await deadline.wait(self._guards.request(request))
         watch = Stopwatch(request)
         left = False
         batches = route.provider.stream(request)
@@ -190,7 +186,7 @@ class ChatService:
     ) -> AsyncGenerator[Batch, None]:
         """Asks, and stores what is answered before it is told to be whole."""
         turn = recording.turn
-        batches = self._answer(request, route, deadline, grant, recording.preamble)
+        batches = self._answer(request, route, deadline, grant)
         try:
             async for batch in batches:
                 recording.see(batch)
@@ -207,6 +203,13 @@ class ChatService:
             raise
         finally:
             await batches.aclose()
+
+
+async def _guarded(record: Record, guards: Guards) -> Record:
+    """What the caller says beside the messages. What stands for a match may be longer than it. Raises `ContentBlocked`."""
+    title, source = await guards.text(record.title), await guards.text(record.source)
+    preamble = await guards.messages(record.preamble)
+    return replace(record, title=title[:MAX_TITLE], source=source[:MAX_SOURCE], preamble=preamble)
 
 
 def _in_conversation(started: Started, turn: Turn) -> Started:

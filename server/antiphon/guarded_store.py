@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from antiphon.database.base import Database
 from antiphon.guards.service import Guards
-from antiphon.history.base import MAX_TITLE, Conversation, StoredMessage
+from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversation, StoredMessage
 from antiphon.history.sql import SqlStore
 from antiphon.messages import Message
 
@@ -22,15 +22,16 @@ class GuardedStore(SqlStore):
         self._guards = guards
 
     async def create(self, owner: str, *, title: str, source: str, pinned: bool, messages: Sequence[Message]) -> Conversation:
-        title, messages = await self._title(title), await self._guards.messages(messages)
+        title, source = await self._short(title, MAX_TITLE), await self._short(source, MAX_SOURCE)
+        messages = await self._guards.messages(messages)
         return await super().create(owner, title=title, source=source, pinned=pinned, messages=messages)
 
     async def update(self, owner: str, conversation: str, *, title: str | None = None, pinned: bool | None = None) -> Conversation:
-        title = None if title is None else await self._title(title)
+        title = None if title is None else await self._short(title, MAX_TITLE)
         return await super().update(owner, conversation, title=title, pinned=pinned)
 
     async def fork(self, owner: str, conversation: str, *, message_id: str | None = None, title: str | None = None) -> Conversation:
-        title = None if title is None else await self._title(title)
+        title = None if title is None else await self._short(title, MAX_TITLE)
         return await super().fork(owner, conversation, message_id=message_id, title=title)
 
     async def append(
@@ -39,6 +40,6 @@ class GuardedStore(SqlStore):
         messages = await self._guards.messages(messages)
         return await super().append(owner, conversation, messages, expected_head=expected_head)
 
-    async def _title(self, title: str) -> str:
-        """One that is not too long by its own doing alone: what stands for a match may be longer than that."""
-        return (await self._guards.text(title))[: max(len(title), MAX_TITLE)]
+    async def _short(self, text: str, most: int) -> str:
+        """What of it is stored, cut if only what stands for a match makes it too long."""
+        return (await self._guards.text(text))[: max(len(text), most)]

@@ -277,6 +277,8 @@ class ChatRequest(Struct, frozen=True):
     extra: JsonObject = NOTHING
     provider: str = ""
     api_key: SecretStr | None = None
+    trusted: int = 0
+    """So many of the messages, the first ones, are the operator's own words: no guard reads them. All else is the caller's."""
 
 
 # What happens while it answers. `choice` counts the replies from 0.

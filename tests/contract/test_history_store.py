@@ -486,8 +486,9 @@ async def test_a_settled_turn_stays_as_it_is(store: Store) -> None:
     assert await store.get(ME, before.id) == before
 
 
+@pytest.mark.parametrize("state", [MessageState.FAILED, MessageState.CANCELLED])
 @pytest.mark.parametrize("new", [True, False])
-async def test_a_turn_that_failed_unheard_is_begun_again(store: Store, *, new: bool) -> None:
+async def test_a_turn_that_ended_unheard_is_begun_again(store: Store, state: MessageState, *, new: bool) -> None:
     """By the same request id: in the same place, with nothing stored twice; once it said something, it is the answer."""
     made = await create(store, "a")
 
@@ -495,7 +496,7 @@ async def test_a_turn_that_failed_unheard_is_begun_again(store: Store, *, new: b
         return await store.begin_turn(ME, None if new else made.id, said("b"), request_id="r")
 
     first = await begin()
-    await store.end_turn(ME, first.reply.id, TurnEnd(MessageState.FAILED, Message(Role.ASSISTANT, ()), error_reason="X"))
+    await store.end_turn(ME, first.reply.id, TurnEnd(state, Message(Role.ASSISTANT, ()), error_reason="X"))
     again = await begin()
     assert (again.existing, again.reply.id, again.path) == (False, first.reply.id, first.path)
     assert (again.reply.state, again.reply.error_reason) == (MessageState.IN_PROGRESS, "")

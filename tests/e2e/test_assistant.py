@@ -318,14 +318,14 @@ async def test_a_pin_is_no_change_of_what_was_said(http: httpx2.AsyncClient) -> 
     [
         ("GET", "/chat/generate", "POST"),
         ("GET", "/chat", "POST"),
-        ("POST", "/chat/history", "GET"),
-        ("POST", "/chat/fetch/x", "GET"),
+        ("POST", "/chat/history", "GET, HEAD"),
+        ("POST", "/chat/fetch/x", "GET, HEAD"),
         ("GET", "/chat/x/pin", "PUT"),
         ("GET", "/chat/x", "PATCH, DELETE"),
         *(
             (method, f"/chat/{path}", allow)
             for method in ("DELETE", "PATCH")
-            for path, allow in (("generate", "POST"), ("new", "POST"), ("fork?a=b", "POST"), ("history", "GET"))
+            for path, allow in (("generate", "POST"), ("new", "POST"), ("fork?a=b", "POST"), ("history", "GET, HEAD"))
         ),
     ],
 )

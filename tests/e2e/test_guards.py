@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2
 from grpc_status.rpc_status import from_call
 from llmock.testing import LLMockServer
 
-from antiphon.v1 import chat_pb2, chat_pb2_grpc
+from antiphon.v1 import chat_pb2, chat_pb2_grpc, history_pb2, history_pb2_grpc
 from tests.e2e.conftest import READY, Gateway, configuration
 from tests.e2e.test_grpc import METADATA, asked
 from tests.odd_upstream import HANG, LAST, OddUpstream, Step, answer, chunk, delta, head, sse
@@ -26,6 +26,9 @@ GUARDS = [
 
 LEAK = "Write to jane.doe@example.com, darn, or pay with 4111 1111 1111 1111 "
 WHOLE = {"id": "x", "object": "chat.completion", "created": 1, "model": "odd-model"}
+HELP = "You may name help@example.com, and sesame42."
+"""The operator's own words."""
+
 MASKED = "Write to [EMAIL], ****, or pay with [CREDIT_CARD] "
 
 
@@ -42,6 +45,9 @@ async def guarded(
         **configuration(upstream, llm),
         "guards": GUARDS,
         "models": {"default": "odd-leak"},
+        "auth": {"keys": [{"name": "test", "key_env": "TEST_KEY", "admin": True}]},
+        "personas": {"helper": {"system": HELP}},
+        "clients": {"acme": {"context": HELP}},
         "proxy": {"allow": [upstream.base_url]},
     }
     started = Gateway(tmp_path_factory.mktemp("guards"), config)
@@ -199,6 +205,95 @@ async def test_what_callers_store_themselves_is_masked_or_refused(http: httpx2.A
     ):
         assert refused.status_code == 400
         assert "'secrets'" in refused.json()["message"]
+
+
+@pytest.mark.parametrize("path", ["/chat/generate", "/chat/generate/stream"])
+async def test_context_that_a_caller_sends_is_guarded_and_the_personas_is_not(
+    http: httpx2.AsyncClient, upstream: OddUpstream, path: str
+) -> None:
+    """Masked on its way to the provider, and refused before anything is stored."""
+    upstream.script("odd-leak", steps("Hello"))
+    body = {"chat_history": [{"role": "user", "content": "Hi"}], "persona": "helper"}
+    response = await http.post(path, json={**body, "fastContext": ["I am jane.doe@example.com", {"jane.doe@example.com": 1}]})
+    assert response.is_success, response.text
+    told = [message["content"] for message in upstream.requests[-1].json["messages"]]
+    assert told == [HELP, 'Context for this chat:\n\nI am [EMAIL]\n\n{"[EMAIL]":1}', "Hi"]
+    chats = len((await http.get("/chat/history")).json()["chats"])
+    asked_before = len(upstream.requests)
+    for context in (["open sesame42"], [{"text": "open sesame42"}], [{"a": ["sesame42"]}]):
+        refused = await http.post(path, json={**body, "fastContext": context})
+        assert refused.status_code == 400
+        assert "'secrets'" in refused.json()["message"]
+    assert len(upstream.requests) == asked_before
+    assert len((await http.get("/chat/history")).json()["chats"]) == chats
+
+
+async def test_the_operators_words_go_as_they_are_where_nothing_is_kept(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+    """A persona of /chat, a client's context of /ai/chat."""
+    upstream.script("odd-leak", steps("Hello"))
+    said = asking("I am jane.doe@example.com")["messages"]
+    for path, body in (
+        ("/chat", {"chat_history": said, "persona": "helper"}),
+        ("/ai/chat", {"model": "odd-leak", "messages": said, "client_id": "acme"}),
+    ):
+        response = await http.post(path, json=body)
+        assert response.status_code == 200, response.text
+    told = [[message["content"] for message in asked.json["messages"]] for asked in upstream.requests[-2:]]
+    assert told == [[HELP, "I am [EMAIL]"]] * 2
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"user": "jane.doe@example.com"},
+        {"metadata": {"jane.doe@example.com": "jane.doe@example.com"}},
+        {"stop": "jane.doe@example.com"},
+        {"stop": ["jane.doe@example.com", "x"]},
+        {"prediction": {"type": "content", "content": "jane.doe@example.com"}},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "jane.doe@example.com", "schema": {}}}},
+        {"response_format": {"type": "odd", "grammar": "jane.doe@example.com"}},
+        {"tools": [{"type": "function", "function": {"name": "jane.doe@example.com"}}]},
+        {
+            "tools": [
+                {"type": "function", "function": {"name": "f", "parameters": {"properties": {"jane.doe@example.com": {"a": 1}}}}}
+            ]
+        },
+        {"tools": [{"type": "web_search", "user_location": "jane.doe@example.com"}]},
+        {"tool_choice": {"type": "function", "function": {"name": "jane.doe@example.com"}}},
+        {"tool_choice": {"type": "custom", "custom": {"name": "jane.doe@example.com"}}},
+        {"unknown": [{"jane.doe@example.com": ["jane.doe@example.com"]}]},
+        {"audio": {"voice": {"note": "jane.doe@example.com"}, "format": "wav"}},
+    ],
+)
+async def test_no_field_carries_words_past_the_guards(
+    http: httpx2.AsyncClient, upstream: OddUpstream, field: dict[str, Any]
+) -> None:
+    """Masked where they stood; what a guard that blocks finds in the same place is refused."""
+    upstream.script("odd-leak", steps("Hello"))
+    response = await http.post("/chat/completions", json=asking(**field))
+    assert response.status_code == 200, response.text
+    assert "jane.doe" not in json.dumps(upstream.requests[-1].json)
+    assert "[EMAIL]" in json.dumps(upstream.requests[-1].json)
+    blocked = json.loads(json.dumps(field).replace("jane.doe@example.com", "sesame42"))
+    assert (await http.post("/chat/completions", json=asking(**blocked))).status_code == 400
+
+
+async def test_where_a_chat_came_from_is_guarded(
+    http: httpx2.AsyncClient, channel: grpc.aio.Channel, upstream: OddUpstream
+) -> None:
+    """As its title is, whichever way it is stored."""
+    upstream.script("odd-leak", steps("Hello"))
+    said = [{"role": "user", "content": "Hi"}]
+    generated = (await http.post("/chat/generate?source=jane.doe@example.com", json={"chat_history": said})).json()["chatId"]
+    kept = (await http.post("/chat/new", json={"messages": said, "source": "jane.doe@example.com"})).json()["chatId"]
+    history = history_pb2_grpc.HistoryServiceStub(channel)
+    wanted = history_pb2.Conversation(title="x", source="jane.doe@example.com")
+    request = history_pb2.CreateConversationRequest(conversation=wanted)
+    made = (await history.CreateConversation(request, metadata=METADATA, timeout=20)).conversation.id
+    for chat in (generated, kept, made):
+        assert (await http.get(f"/chat/fetch/{chat}")).json()["source"] == "[EMAIL]"
+    assert (await http.post("/chat/generate?source=sesame42", json={"chat_history": said})).status_code == 400
+    assert (await http.post("/chat/new", json={"messages": said, "source": "sesame42"})).status_code == 400
 
 
 async def test_the_proxies_pass_bytes_through(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:

@@ -110,7 +110,7 @@ class MemoryStore:
             if own != list(messages):
                 raise RequestIdReused(request_id)
             made = next(c for c in self._conversations.values() if reply in self._path(c.head_id))
-            if reply.state is MessageState.FAILED:
+            if reply.is_unheard:
                 reply = self._messages[known] = replace(reply, state=MessageState.IN_PROGRESS, error_reason="")
                 return Turn(made, self._path(reply.parent_id), reply, existing=False)
             return Turn(made, self._path(reply.parent_id), reply, existing=True)

@@ -307,6 +307,22 @@ async def test_a_turn_that_goes_on_or_broke_off_is_not_begun_again() -> None:
     assert len(provider.requests) == 1
 
 
+async def test_a_turn_whose_caller_left_unheard_is_begun_again() -> None:
+    """By its request id: the retry has the conversation that the first attempt made, and there is no second one."""
+    store = MemoryStore()
+    provider = ScriptedProvider([START], None)
+    chat = recording(provider, store)
+    record = Record("ann", request_id="r")
+    async with aclosing(chat.stream(asked(), timeout=None, record=record)) as batches:
+        await anext(batches)
+    await chat.settled()
+    assert [stored.state for stored in await path(store)] == [MessageState.COMPLETE, MessageState.CANCELLED]
+    provider.batches = ScriptedProvider().batches
+    reply = await collect(chat.stream(asked(), timeout=None, record=record))
+    assert "".join(reply.choices[0].text) == "Hello"
+    assert [stored.state for stored in await path(store)] == [MessageState.COMPLETE, MessageState.COMPLETE]
+
+
 @pytest.mark.parametrize(
     ("batches", "state", "text"),
     [
@@ -506,13 +522,15 @@ def saying(text: str) -> Message:
 
 
 async def test_what_is_masked_goes_neither_to_the_provider_nor_into_the_history_nor_to_the_caller() -> None:
-    """Message, title and reply; what the operator has put before them goes as it is."""
+    """Message, title, source and reply, and what is said for this turn alone; what the operator has put before goes as it is."""
     store = MemoryStore()
     provider = ScriptedProvider([START, TextDelta(0, "You said b")], [TextDelta(0, "ad."), USAGE, STOP])
-    record = Record("ann", preamble=(Message(Role.SYSTEM, (Text("bad"),)),))
+    words = (Message(Role.SYSTEM, (Text("bad"),)),)
+    record = Record("ann", source="so bad", instructions=words, preamble=words)
     reply = await collect(guarding(provider, store).stream(asked("one", saying("a bad one")), timeout=None, record=record))
     assert "".join(reply.choices[0].text) == "You said #."
-    assert provider.requests[0].messages == (Message(Role.SYSTEM, (Text("bad"),)), saying("a # one"))
+    assert provider.requests[0].messages == (*words, Message(Role.SYSTEM, (Text("#"),)), saying("a # one"))
+    assert [conversation.source for conversation in (await store.list("ann", size=10)).conversations] == ["so #"]
     assert [stored.message.parts for stored in await path(store)] == [(Text("a # one"),), (Text("You said #."),)]
     assert reply.started is not None
     assert reply.started.conversation_title == "a # one"
@@ -521,9 +539,15 @@ async def test_what_is_masked_goes_neither_to_the_provider_nor_into_the_history_
 async def test_a_blocked_request_is_neither_asked_nor_recorded() -> None:
     """Recorded or not."""
     store, provider = MemoryStore(), ScriptedProvider()
-    for record in (None, Record("ann")):
+    bad = saying("a bad one")
+    for record, said in (
+        (None, bad),
+        (Record("ann"), bad),
+        (Record("ann", preamble=(bad,)), HELLO),
+        (Record("ann", source="bad"), HELLO),
+    ):
         with pytest.raises(ContentBlocked):
-            await collect(guarding(provider, store, "block").stream(asked("one", saying("a bad one")), timeout=None, record=record))
+            await collect(guarding(provider, store, "block").stream(asked("one", said), timeout=None, record=record))
     assert provider.requests == []
     assert (await store.list("ann", size=10)).conversations == ()
 

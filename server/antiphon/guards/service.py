@@ -24,12 +24,12 @@ class Guards:
         self._of_requests = of_requests
         self._of_replies = of_replies
 
-    async def request(self, request: ChatRequest, trusted: int = 0) -> ChatRequest:
-        """The request as it may go to a provider; its first `trusted` messages are not read. Raises `ContentBlocked`."""
+    async def request(self, request: ChatRequest) -> ChatRequest:
+        """The request as it may go to a provider; what of it is `trusted` is not read. Raises `ContentBlocked`."""
         if not self._of_requests:
             return request
         with _told():
-            return await passed_request(self._of_requests, request, trusted)
+            return await passed_request(self._of_requests, request)
 
     async def messages(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """Messages as they may be stored: read as those of a request are. Raises `ContentBlocked`."""

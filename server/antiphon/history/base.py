@@ -86,6 +86,12 @@ class StoredMessage(Struct, frozen=True):
     finish_reason: FinishReason | None = None
     error_reason: str = ""
 
+    @property
+    def is_unheard(self) -> bool:
+        """A reply that failed, or that its caller left, before anything of it was said: the same turn may be begun again."""
+        said = self.message.parts or self.message.extra
+        return self.state is MessageState.FAILED or (self.state is MessageState.CANCELLED and not said)
+
 
 class Turn(Struct, frozen=True):
     """A turn that was begun, or that exists already.
@@ -191,8 +197,8 @@ class Store(Protocol):
         is still in progress is on the path of the next one as it is, with what is kept of its text.
 
         `request_id`, if not empty, names the turn within its conversation: seen again, the turn that exists is the answer; one that
-        FAILED, of which nothing was said, is begun again, and is IN_PROGRESS as before. With `conversation` None, a request_id that
-        the owner has used for a turn that made its conversation finds that one.
+        ended before anything of it was said (`StoredMessage.is_unheard`) is begun again, and is IN_PROGRESS as before. With
+        `conversation` None, a request_id that the owner has used for a turn that made its conversation finds that one.
 
         Raises `ConversationNotFound`, `MessageNotFound`; `RequestIdReused` if the turn of this request_id has other messages.
         """

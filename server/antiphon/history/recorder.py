@@ -38,9 +38,8 @@ class Record(Struct, frozen=True):
 
     `conversation` None: a new one, with `title` (blank: taken from the first message of the user) and `source`. Else the request's
     messages are the new ones, and those that are stored come before them; `parent_id` is the message to go on from, None the head.
-    `request_id` names the turn, for a retry that is safe. `preamble` is told to the model before everything else, and not stored.
-    `resent`: the request's messages may repeat what is stored, and only what is new of them is taken; `antiphon.history.resent` has
-    the rules.
+    `request_id` names the turn, for a retry that is safe. `resent`: the request's messages may repeat what is stored, and only what
+    is new of them is taken; `antiphon.history.resent` has the rules.
     """
 
     owner: str
@@ -49,7 +48,10 @@ class Record(Struct, frozen=True):
     parent_id: str | None = None
     title: str = ""
     source: str = ""
+    instructions: tuple[Message, ...] = ()
+    """What the operator tells the model before everything else. Not stored, and not guarded."""
     preamble: tuple[Message, ...] = ()
+    """What the caller has to say before the conversation, for this turn alone. Not stored; guarded as all that a caller says."""
     resent: bool = False
     began: Callable[[str], None] | None = None
     """Is told the conversation's id before the first batch comes. Of a conversation that is named, before the provider is asked: a
@@ -89,7 +91,7 @@ class Recorder:
         except InvalidRequest as error:  # what is at fault is told of the messages that were sent, and not of those that are new
             error.violations = tuple(_sent(violation, follows.places) for violation in error.violations)
             raise
-        recording = Recording(self, record.owner, turn, follows, record.preamble)
+        recording = Recording(self, record.owner, turn, follows, record.instructions + record.preamble)
         if not turn.existing:
             self._going[turn.reply.id] = recording
         return recording
@@ -159,12 +161,11 @@ class Recorder:
 class Recording:
     """One turn that is being recorded."""
 
-    def __init__(
-        self, recorder: Recorder, owner: str, turn: Turn, follows: Continuation, preamble: tuple[Message, ...] = ()
-    ) -> None:
+    def __init__(self, recorder: Recorder, owner: str, turn: Turn, follows: Continuation, before: tuple[Message, ...] = ()) -> None:
+        """`before` is told to the model before the conversation."""
         self.turn = turn
         self._follows = follows
-        self._preamble = preamble
+        self._before = before
         self._recorder = recorder
         self._owner = owner
         self._reply = Reply()
@@ -182,14 +183,9 @@ class Recording:
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """What the model is to be told: the preamble and the path. A reply of which nothing came is left out."""
+        """What the model is to be told: instructions, preamble and path. A reply of which nothing came is left out."""
         told = self._follows.told(self.turn.path)
-        return self._preamble + tuple(one for one in told if one.parts or one.extra or one.role is not Role.ASSISTANT)
-
-    @property
-    def preamble(self) -> int:
-        """How many of the messages are the preamble."""
-        return len(self._preamble)
+        return self._before + tuple(one for one in told if one.parts or one.extra or one.role is not Role.ASSISTANT)
 
     def see(self, batch: Batch) -> None:
         """Takes what was said. What cannot be stored is replaced in the batch, so that what is told is what is stored."""

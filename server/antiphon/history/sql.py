@@ -205,7 +205,7 @@ class SqlStore:
 
         def existing(connection: Connection, row: tree.Found) -> Turn | None:
             turn = tree.existing(connection, row, request_id, bodies[:-1])
-            if turn is None or turn.reply.state is not MessageState.FAILED:
+            if turn is None or not turn.reply.is_unheard:
                 return turn
             ours.add(turn.reply.id)
             self._live.add(turn.reply.id)

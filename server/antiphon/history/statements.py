@@ -102,7 +102,7 @@ REOPEN: Final = (
     .where(_M.id == bindparam("reply"))
     .values(state=MessageState.IN_PROGRESS.value, worker=bindparam("me"), error_reason="")
 )
-"""A turn that is begun again. It has no text: it failed before there was any."""
+"""A turn that is begun again. It has no text: it ended before there was any."""
 
 TREE_IS_SHARED: Final = select(_C.id).where(_C.tree_id == bindparam("tree"), _C.id != bindparam("conversation")).limit(1)
 DELETE_CONVERSATION: Final = delete(conversations).where(_C.id == bindparam("conversation"))

@@ -204,6 +204,6 @@ def existing(connection: Connection, row: Found, request_id: str, bodies: Sequen
 
 
 def reopen(connection: Connection, turn: Turn, worker: str) -> Turn:
-    """A turn that failed before anything was said, in progress again."""
+    """A turn that ended before anything was said, in progress again."""
     connection.execute(statements.REOPEN, {"reply": turn.reply.id, "me": worker})
     return replace(turn, reply=replace(turn.reply, state=MessageState.IN_PROGRESS, error_reason=""), existing=False)

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from google.api import httpbody_pb2
 from msgspec import Struct
+from msgspec.structs import replace
 from pydantic import AliasChoices, Field
 
 from antiphon import headers
@@ -97,7 +98,7 @@ class AssistantServicer(ChatsServicer):
         body = parse(request.body.data, ChatBody)
         name, persona = self._persona(body)
         before = _system(persona.system)
-        asked = _request(persona, (*before, *_messages(body)), stream=False)
+        asked = replace(_request(persona, (*before, *_messages(body)), stream=False), trusted=len(before))
         with renaming(messages_as("chat_history", len(before))):
             async with self._batches(Turn(name, asked), context) as batches:
                 reply = await collect(batches)
@@ -140,7 +141,8 @@ class AssistantServicer(ChatsServicer):
             conversation=asking.chat_id or body.chat_id or None,
             title=asking.title,
             source=asking.source,
-            preamble=(*_system(persona.system), *_system(_context(body.fast_context or []))),
+            instructions=_system(persona.system),
+            preamble=_system(_context(body.fast_context or [])),
             resent=True,
             began=_tell_chat,
         )

@@ -19,6 +19,7 @@ from antiphon.messages import (
     Part,
     Refusal,
     Role,
+    Sampling,
     Text,
     Thinking,
     Tool,
@@ -48,7 +49,9 @@ def asked(*parts: Part) -> ChatRequest:
         (Refusal("bad"), Refusal("#")),
         (Thinking("so bad", signature="s"), Thinking("so #")),
         (Thinking("so good", signature="s"), Thinking("so good", signature="s")),
-        (ToolCall("1", "bad", '{"bad": ["\\u0062ad", 4444, 1.50]}'), ToolCall("1", "bad", '{"bad":["#","#",1.5]}')),
+        (ToolCall("bad", "bad_f", '{"bad": ["\\u0062ad", 4444, 1.50]}'), ToolCall("bad", "#_f", '{"#":["#","#",1.5]}')),
+        (ToolCall("1", "f", '{"bad": 1, "badd": 2, "a": 3}'), ToolCall("1", "f", '{"#":1,"#_":2,"a":3}')),
+        (ToolCall("1", "f", '{"a": "bad", "a": ""}'), ToolCall("1", "f", '{"a": "#", "a": ""}')),
         (ToolCall("1", "f", '{"good":  1.50}'), ToolCall("1", "f", '{"good":  1.50}')),
         (ToolCall("1", "f", "{bad"), ToolCall("1", "f", "{#")),
         (ToolCall("1", "f", "[" * 900 + '"bad"' + "]" * 900), ToolCall("1", "f", "[" * 900 + '"#"' + "]" * 900)),
@@ -66,26 +69,51 @@ async def test_every_part_that_is_text_is_masked(part: Part, expected: Part) -> 
 
 
 async def test_what_goes_with_the_messages_is_masked_too() -> None:
-    """Tools, the form of the reply, the end user, the speaker, and fields that only a provider knows."""
+    """Tools, the form of the reply, what ends it, the end user, the speaker, and fields that only a provider knows."""
     request = ChatRequest(
         "bad",
         (Message(Role.SYSTEM, (Text("bad"),)), Message(Role.USER, (), name="bad")),
         stream=False,
+        sampling=Sampling(stop=("bad", "end")),
         tools=(Tool("bad", "bad", {"enum": ["bad"]}), NativeTool({"query": "bad"})),
         tool_choice=ToolChoice(ToolChoiceMode.AUTO, native={"x": "bad"}),
         response_format=JsonSchemaFormat("bad", {"title": "bad"}, extra={"json_schema": {"x": "bad"}}),
         end_user="bad@home",
-        extra={"prediction": {"content": "bad"}},
+        extra={"prediction": {"content": "bad"}, "metadata": {"bad": "x"}},
+        trusted=1,
     )
-    assert await guards().request(request, trusted=1) == ChatRequest(
+    assert await guards().request(request) == ChatRequest(
         "bad",
         (Message(Role.SYSTEM, (Text("bad"),)), Message(Role.USER, (), name="#")),
         stream=False,
-        tools=(Tool("bad", "#", {"enum": ["#"]}), NativeTool({"query": "#"})),
+        sampling=Sampling(stop=("#", "end")),
+        tools=(Tool("#", "#", {"enum": ["#"]}), NativeTool({"query": "#"})),
         tool_choice=ToolChoice(ToolChoiceMode.AUTO, native={"x": "#"}),
-        response_format=JsonSchemaFormat("bad", {"title": "#"}, extra={"json_schema": {"x": "#"}}),
+        response_format=JsonSchemaFormat("#", {"title": "#"}, extra={"json_schema": {"x": "#"}}),
         end_user="#@home",
-        extra={"prediction": {"content": "#"}},
+        extra={"prediction": {"content": "#"}, "metadata": {"#": "x"}},
+        trusted=1,
+    )
+
+
+@pytest.mark.parametrize("stop", ["a bad end", ("bad",)])
+async def test_a_call_still_belongs_to_its_tool_and_what_ends_a_reply_is_masked(stop: str | tuple[str, ...]) -> None:
+    """A name is masked alike wherever it stands; the id of a call is no text."""
+    request = ChatRequest(
+        "one",
+        (Message(Role.ASSISTANT, (ToolCall("bad 1", "bad_f", "{}"),)), Message(Role.TOOL, (ToolResult("bad 1", ()),))),
+        stream=True,
+        sampling=Sampling(stop=stop),
+        tools=(Tool("bad_f"),),
+        tool_choice=ToolChoice(ToolChoiceMode.TOOL, "bad_f"),
+    )
+    assert await guards().request(request) == ChatRequest(
+        "one",
+        (Message(Role.ASSISTANT, (ToolCall("bad 1", "#_f", "{}"),)), Message(Role.TOOL, (ToolResult("bad 1", ()),))),
+        stream=True,
+        sampling=Sampling(stop="a # end" if isinstance(stop, str) else ("#",)),
+        tools=(Tool("#_f"),),
+        tool_choice=ToolChoice(ToolChoiceMode.TOOL, "#_f"),
     )
 
 

@@ -95,6 +95,7 @@ async def test_a_clients_context_stands_before_the_conversation(client: str | No
     provider = ScriptedProvider()
     await called(provider, {"client_id": client})
     assert provider.requests[0].messages == expected
+    assert provider.requests[0].trusted == len(expected) - 1, "the operator's words are not guarded, and the caller's are"
 
 
 async def test_what_is_documented_elsewhere_counts_and_what_is_unknown_does_not() -> None:

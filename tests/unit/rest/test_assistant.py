@@ -11,7 +11,7 @@ from antiphon import headers
 from antiphon import messages as m
 from antiphon.auth.caller import CALLER
 from antiphon.chat import ChatService
-from antiphon.config import PersonaConfig
+from antiphon.config import GuardConfig, PersonaConfig
 from antiphon.errors import (
     ConversationNotFound,
     InvalidRequest,
@@ -21,6 +21,8 @@ from antiphon.errors import (
     Unauthenticated,
     Violation,
 )
+from antiphon.guards.registry import build_guards
+from antiphon.guards.service import Guards
 from antiphon.history.recorder import Recorder
 from antiphon.principal import Principal
 from antiphon.rest import assistant
@@ -43,10 +45,10 @@ class Context:
 class Dialect:
     """A servicer, what it asks, and what it keeps."""
 
-    def __init__(self, *batches: m.Batch | Exception | None, **personas: PersonaConfig) -> None:
+    def __init__(self, *batches: m.Batch | Exception | None, guards: Guards | None = None, **personas: PersonaConfig) -> None:
         self.provider = ScriptedProvider(*batches)
         self.store = MemoryStore()
-        chat = ChatService(Router([(self.provider, ["one", "two"])]), Recorder(self.store), NO_PRICES, timeout=60)
+        chat = ChatService(Router([(self.provider, ["one", "two"])]), Recorder(self.store), NO_PRICES, timeout=60, guards=guards)
         self.servicer: Any = assistant.AssistantServicer(chat, self.store, personas)
         self.status = "200"
         self.content_type = ""
@@ -75,6 +77,19 @@ def me() -> Iterator[None]:
     token = CALLER.set(Principal("me", owner="me"))
     yield
     CALLER.reset(token)
+
+
+async def test_of_what_comes_before_a_chat_only_the_personas_words_are_trusted() -> None:
+    """Context that the caller sends is guarded and not kept; the persona's words go as they are, kept or not."""
+    guards = build_guards([GuardConfig(name="words", kind="blocklist", patterns=["bad"], action="mask", replacement="#")])  # type: ignore[call-arg]
+    dialect = Dialect(guards=guards, stern=PersonaConfig(system="Be bad"))
+    made = await dialect.generate(persona="stern", fastContext=["It is bad", {"bad": 1}])
+    await dialect.call("Chat", assistant_pb2.ChatRequest(body=sent(chat_history=HI, persona="stern")))
+    system, user = m.Message(m.Role.SYSTEM, (m.Text("Be bad"),)), m.Message(m.Role.USER, (m.Text("Hi"),))
+    context = m.Message(m.Role.SYSTEM, (m.Text('Context for this chat:\n\nIt is #\n\n{"#":1}'),))
+    assert [asked.messages for asked in dialect.provider.requests] == [(system, context, user), (system, user)]
+    kept = (await dialect.store.messages("me", made["chatId"])).messages
+    assert [stored.message.role for stored in kept] == [m.Role.USER, m.Role.ASSISTANT]
 
 
 async def test_tokens_that_were_estimated_are_marked() -> None:
