@@ -19,8 +19,9 @@ from typing import NoReturn
 
 from antiphon import edge
 from antiphon.config import Config, split_address
+from antiphon.plan import Plan, Program
 from antiphon.readiness import worker_socket
-from antiphon.supervisor import MARGIN, Plan, Program
+from antiphon.supervisor import MARGIN
 
 LONGEST_SOCKET_PATH = 103
 """Bytes of a unix socket's path: the smallest limit of the systems that have them."""
@@ -49,7 +50,8 @@ def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
     ]
     # Envoy's work for a call is a tenth of a worker's.
     threads = min((config.workers + 1) // 2, os.cpu_count() or 1)
-    envoy = Program("Envoy", edge.command(threads), folder=folder, grace=MARGIN, variables=sorted(edge.VARIABLES))
+    variables = sorted(edge.VARIABLES)
+    envoy = Program("Envoy", edge.command(threads), folder=folder, grace=MARGIN, variables=variables, ends_by="SIGINT")
     return Plan(workers, envoy, folder=folder, drain=config.limits.drain, log_file=config.log.file, banner=banner)
 
 

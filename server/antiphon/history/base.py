@@ -226,8 +226,8 @@ class Store(Protocol):
         INCOMPLETE with what was kept of it; FAILED if that is nothing, so that its request_id begins it again.
 
         These are the turns of workers without a heartbeat for a while, and those of this one that no caller was told of. A worker
-        that was only asleep may still end its turn: what it has to say then takes the place of the guess, unless another one has begun
-        the turn again.
+        that was only asleep may still end its turn: what it has to say then takes the place of the guess, unless another
+        one has begun the turn again.
         """
         ...
 
