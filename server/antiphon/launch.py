@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from antiphon import edge
 from antiphon.config import Config, split_address
 from antiphon.plan import Plan, Program
 from antiphon.readiness import worker_socket
-from antiphon.supervisor import MARGIN
+from antiphon.supervisor import ENDING, MARGIN
 
 LONGEST_SOCKET_PATH = 103
 """Bytes of a unix socket's path: the smallest limit of the systems that have them."""
@@ -53,6 +54,11 @@ def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
     variables = sorted(edge.VARIABLES)
     envoy = Program("Envoy", edge.command(threads), folder=folder, grace=MARGIN, variables=variables, ends_by="SIGINT")
     return Plan(workers, envoy, folder=folder, drain=config.limits.drain, log_file=config.log.file, banner=banner)
+
+
+def hold_signals() -> None:
+    """Puts off the signals that end a gateway, until the supervisor that this process becomes takes them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
 
 
 def become_supervisor(plan: Plan, environment: Mapping[str, str]) -> NoReturn:

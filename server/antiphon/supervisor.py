@@ -70,6 +70,9 @@ PATIENCE = 10.0
 
 STDOUT, STDERR = 1, 2
 
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""The signals that end the gateway."""
+
 _TOLD = frozenset({0, -signal.SIGTERM, -signal.SIGINT})
 """How a child ends that was told to."""
 
@@ -314,13 +317,12 @@ async def _until_ready(
 
 @contextlib.contextmanager
 def _signals(handle: Callable[[int], None]) -> Iterator[None]:
-    """Hands SIGTERM, SIGINT and, unless it is ignored as under nohup, SIGHUP to `handle`."""
+    """Hands the signals to `handle`, those too that were held back; SIGHUP not if it is ignored, as under nohup."""
     loop = asyncio.get_running_loop()
-    numbers = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
+    numbers = [number for number in ENDING if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
     for number in numbers:
         loop.add_signal_handler(number, handle, int(number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     try:
         yield
     finally:

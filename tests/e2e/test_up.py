@@ -191,6 +191,16 @@ async def test_a_stop_lets_streams_finish(tmp_path: Path, upstream: OddUpstream,
     assert '"level":"error"' not in gateway.said.replace('": "', '":"')
 
 
+async def test_a_stop_in_the_middle_of_a_start_leaves_nothing(tmp_path: Path) -> None:
+    """As soon as there is a folder to take away, and before anybody is there who would: it goes, with code 0."""
+    gateway = Gateway(tmp_path, ECHO, TMPDIR=str(tmp_path))
+    async with asyncio.timeout(20):
+        while not list(tmp_path.glob("antiphon-*")):
+            await asyncio.sleep(0.005)
+    assert await asyncio.to_thread(gateway.stop) == 0, gateway.said
+    assert not list(tmp_path.glob("antiphon-*"))
+
+
 async def test_a_stop_tells_streams_that_do_not_finish(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer) -> None:
     """After the grace an error event, and no [DONE]."""
     upstream.script("odd-endless", [head(), chunk(sse(delta("Hel"))), asyncio.Event()])
