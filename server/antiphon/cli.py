@@ -30,7 +30,7 @@ from antiphon.cli_keys import keys
 from antiphon.config import Config, ConfigError, KeyConfig, LimitsConfig, ProviderConfig, TlsConfig, database_url
 from antiphon.config_file import load
 from antiphon.console import ADDRESS, AddressOption, KeyOption, out, print_table, rpc_told, say, tell_failure
-from antiphon.launch import become_supervisor, plan, unusable_addresses
+from antiphon.launch import become_supervisor, hold_signals, plan, unusable_addresses
 from antiphon.routing import Router
 from antiphon.telemetry import log
 
@@ -112,6 +112,7 @@ def up(config: ConfigOption = None) -> None:
         for line in warnings_of(loaded):
             say(escape(line))
         said = banner(out, loaded, made, router.default, _names(router))
+        hold_signals()  # a stop that comes from here on finds somebody who takes the plan's folder away
         become_supervisor(plan(loaded, config, said), environment)
 
 

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -19,8 +20,9 @@ from typing import NoReturn
 
 from antiphon import edge
 from antiphon.config import Config, split_address
+from antiphon.plan import Plan, Program
 from antiphon.readiness import worker_socket
-from antiphon.supervisor import MARGIN, Plan, Program
+from antiphon.supervisor import ENDING, MARGIN
 
 LONGEST_SOCKET_PATH = 103
 """Bytes of a unix socket's path: the smallest limit of the systems that have them."""
@@ -49,8 +51,14 @@ def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
     ]
     # Envoy's work for a call is a tenth of a worker's.
     threads = min((config.workers + 1) // 2, os.cpu_count() or 1)
-    envoy = Program("Envoy", edge.command(threads), folder=folder, grace=MARGIN, variables=sorted(edge.VARIABLES))
+    variables = sorted(edge.VARIABLES)
+    envoy = Program("Envoy", edge.command(threads), folder=folder, grace=MARGIN, variables=variables, ends_by="SIGINT")
     return Plan(workers, envoy, folder=folder, drain=config.limits.drain, log_file=config.log.file, banner=banner)
+
+
+def hold_signals() -> None:
+    """Puts off the signals that end a gateway, until the supervisor that this process becomes takes them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
 
 
 def become_supervisor(plan: Plan, environment: Mapping[str, str]) -> NoReturn:

@@ -9,8 +9,10 @@ The rules:
 - Envoy gets what it needs of the environment, which no secret is in; the workers get all.
 - SIGTERM, SIGINT: the workers get SIGTERM and finish their calls, through an Envoy that is still there; then Envoy. A second signal
   kills what is left.
-- Children have sessions of their own, so that Ctrl-C in a terminal reaches this process alone; and on Linux they die with it,
-  however it dies.
+- Children have sessions of their own, so that Ctrl-C in a terminal, or a signal to the process group, reaches this process alone;
+  and on Linux they die with it, however it dies.
+- SIGTERM may come to every process at once, as systemd sends it. The order stays the same: the workers drain already, and Envoy,
+  on Linux, does not hear of it, as it is ended by SIGINT when its turn has come.
 
 Signals only processes that it started itself. Knows nothing of what the children do.
 
@@ -28,11 +30,11 @@ import shutil
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from antiphon.plan import Plan, Program
 from antiphon.readiness import missing
 
 QUICK = 5.0
@@ -53,6 +55,10 @@ LONGEST_DELAY = 10.0
 UNUSABLE = 2
 """The exit code by which a worker says that its configuration is not usable, so that starting it again is of no use."""
 
+TOGETHER = 0.2
+"""Seconds in which signals are taken for one: whoever told a child to end may be about to tell this process as well, and `timeout`
+tells it twice."""
+
 MARGIN = 5.0
 """Seconds that a child has to end beyond those that it was promised."""
 
@@ -64,67 +70,28 @@ PATIENCE = 10.0
 
 STDOUT, STDERR = 1, 2
 
-# Runs before the child's own program, in its process: asks the kernel for SIGKILL at the parent's death (1 is PR_SET_PDEATHSIG).
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""The signals that end the gateway."""
+
+_TOLD = frozenset({0, -signal.SIGTERM, -signal.SIGINT})
+"""How a child ends that was told to."""
+
+# Runs before the child's own program, in its process: asks the kernel for SIGKILL at the parent's death (1 is PR_SET_PDEATHSIG),
+# and blocks SIGTERM, which the program then inherits, if it is to end by another signal.
 # A program rather than a preexec_fn, which would run Python in a fork of a process that may have threads.
 _LEASH = """
-import ctypes, os, signal, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+if sys.argv[2] != "SIGTERM":
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+import ctypes
 ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
 if os.getppid() != int(sys.argv[1]):
     sys.exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
+os.execv(sys.argv[3], sys.argv[3:])
 """
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Program:
-    """What a child runs. `name` is how it is spoken of; `command` begins with an absolute path; `folder` is where it runs."""
-
-    name: str
-    command: Sequence[str]
-    folder: Path
-    grace: float
-    """Seconds that it may take to end after SIGTERM."""
-    variables: Sequence[str] | None = None
-    """What it gets of the environment, by name; None is all of it."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All that a supervisor is to know, as one JSON text may hold it."""
-
-    workers: Sequence[Program]
-    envoy: Program
-    folder: Path
-    """The children's sockets and Envoy's files, for this run: it goes at the end."""
-    drain: float
-    """Seconds that calls in flight may take after a signal."""
-    log_file: Path | None
-    """Where what the children print goes; None is standard error."""
-    banner: str
-    """What is said on standard output once the gateway is ready."""
-
-    def dumps(self) -> str:
-        """The plan in JSON."""
-        return json.dumps(asdict(self), default=str)
-
-    @classmethod
-    def loads(cls, text: str) -> Plan:
-        """The plan that `dumps` gave."""
-        found = json.loads(text)
-        return cls(
-            workers=[_program(worker) for worker in found["workers"]],
-            envoy=_program(found["envoy"]),
-            folder=Path(found["folder"]),
-            drain=found["drain"],
-            log_file=Path(found["log_file"]) if found["log_file"] else None,
-            banner=found["banner"],
-        )
-
-
-def _program(found: dict[str, Any]) -> Program:
-    return Program(**{**found, "folder": Path(found["folder"])})
 
 
 class GaveUp(Exception):
@@ -144,7 +111,7 @@ class Child:
         self._say = say
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
-        self._signal = signal.SIGTERM
+        self._signal = signal.Signals[program.ends_by]
         self._task = asyncio.create_task(self._keep(), name=program.name)
 
     @property
@@ -154,10 +121,10 @@ class Child:
 
     async def stop(self) -> None:
         """Ends the child, by force once its grace is over, and returns when it has ended."""
-        self._end(signal.SIGTERM)
+        self._end(self._signal)
         done, _ = await asyncio.wait([self._task], timeout=self.program.grace)
         if not done:
-            self._say(f"{self.program.name} did not end within {self.program.grace:g} s of SIGTERM: killed")
+            self._say(f"{self.program.name} did not end within {self.program.grace:g} s of {self.program.ends_by}: killed")
             self.kill()
             await asyncio.wait([self._task])
 
@@ -184,6 +151,8 @@ class Child:
             except OSError as error:  # no process to be had, for now
                 code, how = 1, f"not even started: {error.strerror}"
             lived = loop.time() - started
+            if code in _TOLD:
+                await self._stopped_within(TOGETHER)
             if self._stopping.is_set():
                 return
             quick = quick + 1 if lived < (QUICK_KILL if self.settled and code < 0 else QUICK) else 0
@@ -195,9 +164,12 @@ class Child:
             when = f"in {delay:g} s" if delay else "now"
             self._say(f"{self.program.name} ended ({how}) after {lived:.1f} s; starting it again {when}")
             self._log("child ended", how=how, lived_s=round(lived, 1), restart_in_s=delay)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(delay):
-                    await self._stopping.wait()
+            await self._stopped_within(delay)
+
+    async def _stopped_within(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
     def _give_up(self, why: str) -> GaveUp:
         told = GaveUp(f"{self.program.name} cannot start: {why}")
@@ -213,7 +185,7 @@ class Child:
     async def _run(self) -> int:
         """Runs the program once, and returns its exit code, or the negative number of the signal that ended it."""
         process = await asyncio.create_subprocess_exec(
-            *_leashed(self.program.command),
+            *_leashed(self.program),
             cwd=self.program.folder,
             env=self._environment,
             stdin=asyncio.subprocess.DEVNULL,
@@ -269,11 +241,17 @@ async def run(
     ready: Callable[[], None],
 ) -> int:
     """Runs `workers` and `envoy` until a signal, or until one is given up; `missing` tells what is not ready. As `supervise`."""
+    loop = asyncio.get_running_loop()
     signals: list[int] = []
+    first = 0.0
     told = asyncio.Event()
     children: list[Child] = []
 
     def on_signal(number: int) -> None:
+        nonlocal first
+        first = first or loop.time()
+        if signals and loop.time() < first + TOGETHER:
+            return
         signals.append(number)
         told.set()
         if len(signals) == 1:
@@ -339,13 +317,12 @@ async def _until_ready(
 
 @contextlib.contextmanager
 def _signals(handle: Callable[[int], None]) -> Iterator[None]:
-    """Hands SIGTERM, SIGINT and, unless it is ignored as under nohup, SIGHUP to `handle`."""
+    """Hands the signals to `handle`, those too that were held back; SIGHUP not if it is ignored, as under nohup."""
     loop = asyncio.get_running_loop()
-    numbers = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
+    numbers = [number for number in ENDING if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
     for number in numbers:
         loop.add_signal_handler(number, handle, int(number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     try:
         yield
     finally:
@@ -363,11 +340,11 @@ def _output(log_file: Path | None) -> Iterator[int]:
             yield file.fileno()
 
 
-def _leashed(command: Sequence[str]) -> list[str]:
-    """The command line that runs `command` such that it dies with this process, where the system can do that."""
+def _leashed(program: Program) -> list[str]:
+    """The command line that runs the program such that it dies with this process, where the system can do that."""
     if not sys.platform.startswith("linux"):
-        return list(command)
-    return [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *command]
+        return list(program.command)
+    return [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), program.ends_by, *program.command]
 
 
 def write(descriptor: int, text: str) -> None:

@@ -15,7 +15,7 @@ from antiphon.database.open import open_database
 from antiphon.database.postgres import PostgresDatabase
 from antiphon.database.tables import messages, workers
 from antiphon.errors import ConversationNotFound, MessageNotFound
-from antiphon.history.base import MessageState, Said, Store, StoredMessage, TurnEnd
+from antiphon.history.base import MessageState, Said, Store, StoredMessage, Turn, TurnEnd
 from antiphon.history.sql import SqlStore
 from antiphon.messages import Message, Role, Text
 
@@ -203,7 +203,7 @@ async def test_a_dead_workers_turns_are_settled(store: Store, other: Store) -> N
     assert await store.settle() == 1
     assert await store.settle() == 0
     states = [(await store.messages(ME, each.conversation.id)).messages[-1].state for each in (turn, ended)]
-    assert states == [MessageState.INCOMPLETE, MessageState.COMPLETE]
+    assert states == [MessageState.FAILED, MessageState.COMPLETE]
     assert texts((await store.begin_turn(ME, turn.conversation.id, said("c"))).path) == ["a", "", "c"]
 
 
@@ -225,6 +225,46 @@ async def test_a_worker_that_was_taken_for_dead_may_still_end_its_turn(store: St
     await other.end_turn(ME, turn.reply.id, DONE)
     reply = (await store.messages(ME, turn.conversation.id)).messages[-1]
     assert (reply.state, texts((reply,))) == (MessageState.COMPLETE, ["done"])
+
+
+@pytest.mark.parametrize("makes", [True, False])
+async def test_a_dead_workers_turn_of_which_nothing_was_said_is_begun_again(store: Store, other: Store, *, makes: bool) -> None:
+    """By its request id, in the conversation that it made or went on with, by another worker; its messages are stored once."""
+    conversation = None if makes else await new(store, "before")
+
+    async def begin(by: Store) -> Turn:
+        return await by.begin_turn(ME, conversation, said("a"), request_id="r")
+
+    first = await begin(other)
+    assert (await begin(store)).existing, "it is still going on"
+    await age(store, 60)
+    assert await store.settle() == 1
+    assert await last(store, first.conversation.id) == (MessageState.FAILED, "")
+    again = await begin(store)
+    assert (again.existing, again.made, again.reply.id, again.path) == (False, False, first.reply.id, first.path)
+    assert await store.settle() == 0
+    await store.end_turn(ME, again.reply.id, DONE)
+    assert texts(await whole_path(store, first.conversation.id)) == [*([] if makes else ["before"]), "a", "done"]
+    assert await last(store, first.conversation.id) == (MessageState.COMPLETE, "done")
+    assert (await begin(store)).existing
+
+
+async def test_a_turn_that_another_worker_has_begun_again_is_that_ones(store: Store, other: Store) -> None:
+    """One that was only asleep neither ends it, nor writes to it, nor takes back the conversation that it made."""
+    turn = await other.begin_turn(ME, None, said("a"), request_id="r")
+    await age(store, 60)
+    await store.settle()
+    again = await store.begin_turn(ME, None, said("a"), request_id="r")
+    before = await store.get(ME, turn.conversation.id)
+    await other.keep([so_far(turn.reply.id, "late")])
+    await other.end_turn(ME, turn.reply.id, DONE)
+    await other.drop_turn(ME, turn, TurnEnd(MessageState.FAILED, Message(Role.ASSISTANT, ())))
+    assert await last(store, turn.conversation.id) == (MessageState.IN_PROGRESS, "")
+    assert await store.get(ME, turn.conversation.id) == before
+    await store.keep([so_far(again.reply.id, "he")])
+    await age(store, 60)
+    await other.settle()
+    assert await last(store, turn.conversation.id) == (MessageState.INCOMPLETE, "he")
 
 
 def so_far(reply_id: str, text: str) -> Said:

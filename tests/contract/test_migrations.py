@@ -75,14 +75,14 @@ async def test_an_older_database_is_upgraded_without_loss(url: str, later: Path)
     turn = await store.begin_turn("me", fork.id, HELLO, request_id="r")
     end = TurnEnd(MessageState.COMPLETE, Message(Role.ASSISTANT, (Text("hi"),)), usage=Usage(1, 2, 3))
     await store.end_turn("me", turn.reply.id, end)
-    open_turn = await store.begin_turn("me", made.id, HELLO)
+    await store.begin_turn("me", made.id, HELLO)
     before = [(each, await store.messages("me", each.id)) for each in (await store.list("me", size=9)).conversations]
     await store._database.close()
     await migrate(url, scripts=later)
     await migrate(url, scripts=later)
     store = SqlStore(open_database(url))
     assert [(each, await store.messages("me", each.id)) for each in (await store.list("me", size=9)).conversations] == before
-    await store.end_turn("me", open_turn.reply.id, end)
+    await store.end_turn("me", (await store.begin_turn("me", made.id, HELLO)).reply.id, end)
     await store.append("me", made.id, HELLO)
     await store._database.close()
     assert sorted(await in_database(url, "SELECT note FROM conversations")) == [("f",), ("t",)]

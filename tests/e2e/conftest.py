@@ -48,6 +48,9 @@ def free_port() -> int:
 class Gateway:
     """One `antiphon up`."""
 
+    group: int | None = None
+    """0: it has a process group of its own."""
+
     def __init__(self, folder: Path, config: dict[str, Any], **environment: str) -> None:
         self.grpc = f"127.0.0.1:{free_port()}"
         self.rest = f"127.0.0.1:{free_port()}"
@@ -68,6 +71,7 @@ class Gateway:
                 },
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                process_group=self.group,
             )
         self.url = f"http://{self.rest}/api/v1"
 

@@ -17,7 +17,7 @@ from antiphon.v1 import chat_pb2, chat_pb2_grpc, history_pb2, history_pb2_grpc, 
 from tests.e2e.conftest import READY, Gateway
 from tests.e2e.test_grpc import METADATA, reason
 from tests.e2e.test_up import ECHO, children
-from tests.odd_upstream import HANG, OddUpstream, chunk, delta, head, sse
+from tests.odd_upstream import HANG, LAST, OddUpstream, chunk, delta, head, sse
 from tests.postgres import Postgres
 
 KILLS = int(os.environ.get("ANTIPHON_TEST_KILLS", "6"))
@@ -194,6 +194,53 @@ async def test_what_a_reply_had_said_survives_its_worker(recorded: tuple[Gateway
     assert found[-1].state == history_pb2.MESSAGE_STATE_INCOMPLETE
     assert found[-1].message.parts[0].text == "Never lose a word 🎼"
     assert (found[-1].model, found[-1].provider) == ("odd-model", "odd")
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_a_turn_whose_worker_was_killed_before_a_word_is_tried_again(
+    recorded: tuple[Gateway, Postgres | None], upstream: OddUpstream, *, goes_on: bool
+) -> None:
+    """Under its request id: first told that it is going on, then answered by the model, in the same place, and stored once."""
+    gateway, _ = recorded
+    model = f"odd-killed-{gateway.rest.rpartition(':')[2]}-{goes_on}"
+    upstream.script(model, [HANG])
+
+    def asked() -> int:
+        return sum(request.json["model"] == model for request in upstream.requests)
+
+    async with grpc.aio.insecure_channel(gateway.rest) as channel:
+        stub = chat_pb2_grpc.ChatServiceStub(channel)
+        history = history_pb2_grpc.HistoryServiceStub(channel)
+        before = (await stub.Generate(turn("One", ""), metadata=METADATA)).conversation_id if goes_on else ""
+        request = turn("Hi", "again", before, model)
+        call = stub.Generate(request, metadata=METADATA)
+        async with asyncio.timeout(20):
+            while not asked():
+                assert not call.done()
+                await asyncio.sleep(0.02)
+        (worker,) = children(gateway, "serve")
+        os.kill(worker, signal.SIGKILL)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call
+        upstream.script(model, [head(), chunk(sse(delta("Hello", "stop"), "[DONE]")), LAST])
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    answer = await stub.Generate(request, metadata=METADATA)
+                    break
+                except grpc.aio.AioRpcError as error:
+                    if error.code() is not grpc.StatusCode.UNAVAILABLE and reason(error) != "TURN_IN_PROGRESS":
+                        raise
+                    await asyncio.sleep(0.05)
+        assert answer.choices[0].message.parts[0].text == "Hello"
+        assert answer.conversation_id == before or not goes_on
+        assert (await stub.Generate(request, metadata=METADATA)).message_id == answer.message_id
+        found = await stored(history)
+    assert asked() == 2
+    assert list(found) == [answer.conversation_id]
+    told = [(message.message.parts[0].text, message.state) for message in found[answer.conversation_id]][-2:]
+    assert told == [("Hi", history_pb2.MESSAGE_STATE_COMPLETE), ("Hello", history_pb2.MESSAGE_STATE_COMPLETE)]
+    assert len(found[answer.conversation_id]) == (4 if goes_on else 2)
 
 
 async def test_a_database_that_hangs_or_stops_is_told_and_comes_back(recorded: tuple[Gateway, Postgres | None]) -> None:

@@ -151,13 +151,29 @@ async def test_every_worker_serves(two_workers: Gateway) -> None:
     assert workers == {"0", "1"}
 
 
-async def test_a_stop_lets_streams_finish(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer) -> None:
-    """The stream that was going on when SIGTERM came is whole; the exit code is 0; no process is left."""
+class OwnGroup(Gateway):
+    """In a process group of its own, as a shell starts it."""
+
+    group = 0
+
+
+@pytest.mark.parametrize("told", ["it", "its group", "all of its processes, Envoy first", "all of its processes, itself first"])
+async def test_a_stop_lets_streams_finish(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer, told: str) -> None:
+    """The stream that was going on when SIGTERM came is whole, whoever else was told; nothing is started again; code 0."""
     gate = asyncio.Event()
     upstream.script("odd-drain", [head(), chunk(sse(delta("Hel"))), gate, chunk(sse(delta("lo", "stop"), "[DONE]")), LAST])
-    gateway = Gateway(tmp_path, configuration(upstream, llm))
+    gateway = OwnGroup(tmp_path, configuration(upstream, llm))
     await asyncio.to_thread(gateway.wait_for, READY)
-    pids = [gateway.process.pid, *children(gateway, "")]
+    itself = gateway.process.pid
+    pids = [*children(gateway, "envoy"), *children(gateway, "serve"), itself]
+    assert len(pids) == 3
+
+    def tell() -> None:
+        if told == "its group":
+            os.killpg(itself, signal.SIGTERM)
+        for pid in [itself] if told == "it" else pids if "Envoy first" in told else pids[::-1] if "itself first" in told else []:
+            os.kill(pid, signal.SIGTERM)
+
     async with gateway.client() as http:
         body = {"model": "odd-drain", "messages": HELLO["messages"], "stream": True}
         async with http.stream("POST", "/chat/completions", json=body) as response:
@@ -165,12 +181,24 @@ async def test_a_stop_lets_streams_finish(tmp_path: Path, upstream: OddUpstream,
             async for piece in response.aiter_text():
                 text += piece
                 if "Hel" in text and not gate.is_set():
-                    gateway.process.send_signal(signal.SIGTERM)
+                    tell()
                     await asyncio.to_thread(gateway.wait_for, "draining")
                     gate.set()
     assert text.endswith("data: [DONE]\n\n")
     assert await asyncio.to_thread(gateway.process.wait, 20) == 0
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    assert "starting it again" not in gateway.said
+    assert '"level":"error"' not in gateway.said.replace('": "', '":"')
+
+
+async def test_a_stop_in_the_middle_of_a_start_leaves_nothing(tmp_path: Path) -> None:
+    """As soon as there is a folder to take away, and before anybody is there who would: it goes, with code 0."""
+    gateway = Gateway(tmp_path, ECHO, TMPDIR=str(tmp_path))
+    async with asyncio.timeout(20):
+        while not list(tmp_path.glob("antiphon-*")):
+            await asyncio.sleep(0.005)
+    assert await asyncio.to_thread(gateway.stop) == 0, gateway.said
+    assert not list(tmp_path.glob("antiphon-*"))
 
 
 async def test_a_stop_tells_streams_that_do_not_finish(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer) -> None:

@@ -14,20 +14,23 @@ from pathlib import Path
 import pytest
 
 from antiphon import supervisor
-from antiphon.supervisor import Child, Plan, Program
+from antiphon.plan import Plan, Program
+from antiphon.supervisor import Child
 
-# Writes "NAME start PID SESSION" and, on SIGTERM, "NAME term" to the file FILE. Usage: FILE NAME [CODE: to exit at once | deaf]
+# Writes "NAME start PID SESSION" and, on SIGTERM and SIGINT, "NAME term" and "NAME int" to the file FILE.
+# Usage: FILE NAME [CODE: to exit at once | deaf]
 CHILD = """
 import os, signal, sys
 file, name, *how = sys.argv[1:]
 def write(what):
     with open(file, "a") as f:
         f.write(f"{name} {what}\\n")
-def term(*_):
-    write("term")
+def end(number, _):
+    write("term" if number == signal.SIGTERM else "int")
     if how != ["deaf"]:
         sys.exit(0)
-signal.signal(signal.SIGTERM, term)
+signal.signal(signal.SIGTERM, end)
+signal.signal(signal.SIGINT, end)
 write(f"start {os.getpid()} {os.getsid(0)}")
 if how and how != ["deaf"]:
     sys.exit(int(how[0]))
@@ -47,8 +50,9 @@ class Stage:
         self.readied = 0
         self.blocked: list[str] = []
 
-    def program(self, name: str, *how: str, grace: float = 10.0) -> Program:
-        return Program(name, [sys.executable, "-c", CHILD, str(self.file), name, *how], folder=self.folder, grace=grace)
+    def program(self, name: str, *how: str, grace: float = 10.0, ends_by: str = "SIGTERM") -> Program:
+        command = [sys.executable, "-c", CHILD, str(self.file), name, *how]
+        return Program(name, command, folder=self.folder, grace=grace, ends_by=ends_by)
 
     @property
     def lines(self) -> list[str]:
@@ -211,7 +215,7 @@ async def test_a_child_that_dies_by_itself_is_started_again_later(
 async def test_a_program_that_is_not_there_is_given_up(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that cannot be run at all is an early death like any other."""
     monkeypatch.setattr(supervisor, "FIRST_DELAY", 0.0)
-    monkeypatch.setattr(supervisor, "_leashed", list)
+    monkeypatch.setattr(supervisor, "_leashed", lambda program: program.command)
     stage.blocked = ["w0"]
     program = Program("w0", [str(stage.folder / "none")], folder=stage.folder, grace=1)
     assert await stage.run(program) == 1
@@ -229,8 +233,9 @@ async def test_a_deaf_child_is_killed_after_its_grace(stage: Stage) -> None:
     assert not alive(stage.pids("w0")[0])
 
 
-async def test_a_second_signal_ends_at_once(stage: Stage) -> None:
+async def test_a_second_signal_ends_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second signal kills what is left; the code tells the signal."""
+    monkeypatch.setattr(supervisor, "TOGETHER", 0.0)
     task = stage.run(stage.program("w0", "deaf", grace=60))
     await until(lambda: len(stage.lines) == 2)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -238,6 +243,47 @@ async def test_a_second_signal_ends_at_once(stage: Stage) -> None:
     os.kill(os.getpid(), signal.SIGINT)
     async with asyncio.timeout(5):
         assert await task == 128 + signal.SIGINT
+
+
+async def test_a_signal_that_comes_twice_at_once_is_one(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `timeout` sends it: to its child, and to the group that both are in. Nothing is cut short."""
+    monkeypatch.setattr(supervisor, "TOGETHER", 60.0)
+    task = stage.run(stage.program("w0", "deaf", grace=0.5))
+    await until(lambda: len(stage.lines) == 2)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await until(lambda: "w0 term" in stage.lines)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await task == 0
+    assert "w0 did not end within 0.5 s of SIGTERM: killed" in stage.said
+
+
+async def test_children_that_are_told_to_end_before_the_supervisor_are_not_started_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever tells every process at once tells one of them first: nothing is said of those that have ended by then."""
+    monkeypatch.setattr(supervisor, "TOGETHER", 60.0)
+    task = stage.run(stage.program("w0"))
+    await until(lambda: len(stage.lines) == 2)
+    pids = [*stage.pids("w0"), *stage.pids("envoy")]
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
+    await until(lambda: not any(map(alive, pids)))
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await task == 0
+    assert len(stage.lines) == 4
+    assert [line.partition(".")[0] for line in stage.said] == ["Stopping"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can do it")
+async def test_a_child_that_ends_by_another_signal_does_not_hear_sigterm(stage: Stage) -> None:
+    """So Envoy outlives the workers, whoever else is told to end."""
+    task = stage.run(stage.program("w0"), envoy=stage.program("envoy", ends_by="SIGINT"))
+    await until(lambda: len(stage.lines) == 2)
+    for pid in (*stage.pids("envoy"), *stage.pids("w0"), os.getpid()):
+        os.kill(pid, signal.SIGTERM)
+    assert await task == 0
+    assert [line for line in stage.lines[2:] if line != "w0 term"] == ["envoy int"]
+    assert stage.lines[-1] == "envoy int"
 
 
 async def test_a_stop_does_not_wait_for_a_restart(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,7 +328,8 @@ async def test_children_die_with_a_killed_supervisor(tmp_path: Path) -> None:
     driver = f"""
 import asyncio, os, sys
 from pathlib import Path
-from antiphon.supervisor import Child, Program
+from antiphon.plan import Program
+from antiphon.supervisor import Child
 
 async def main():
     command = [sys.executable, "-c", {CHILD!r}, {str(stage.file)!r}, "w0", "deaf"]
@@ -309,13 +356,6 @@ async def test_a_child_gets_the_variables_of_its_program(tmp_path: Path) -> None
     os.kill(os.getpid(), signal.SIGTERM)
     await task
     assert json.loads(file.read_text(encoding="utf-8")).keys() - {"LC_CTYPE"} == {"LANG"}
-
-
-def test_a_plan_survives_its_text(tmp_path: Path) -> None:
-    """What launches the supervisor, and the supervisor, hold the same plan."""
-    worker = Program("worker 0", ["/bin/true", "ü"], folder=tmp_path, grace=35.0)
-    plan = Plan([worker], Program("Envoy", ["/bin/true"], tmp_path, 5.0, ["PATH"]), tmp_path, 30.0, tmp_path / "log", "up\n")
-    assert Plan.loads(plan.dumps()) == plan
 
 
 def test_the_supervisor_is_of_the_standard_library_alone() -> None:

@@ -212,7 +212,7 @@ class Store(Protocol):
         ...
 
     async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> None:
-        """Settles the assistant message of a turn. Settled once, it stays as it is: a later call changes nothing.
+        """Settles the assistant message of a turn of this worker's. Settled once, it stays as it is: a later call changes nothing.
 
         May be called while the caller is gone. On `StoreUnavailable` the turn may be settled or not; calling again is safe.
         """
@@ -221,18 +221,19 @@ class Store(Protocol):
     async def drop_turn(self, owner: str, turn: Turn, end: TurnEnd) -> None:
         """Takes back a turn of which nothing came, and the conversation that it made.
 
-        If anybody has changed, forked or gone on with that conversation meanwhile it stays, and the turn ends as in `end_turn`.
-        May be called again, as that one.
+        If anybody has changed, forked or gone on with that conversation meanwhile it stays, and the turn ends as in `end_turn`. One
+        that another worker has begun again stays as it is. May be called again, as that one.
         """
         ...
 
     async def settle(self) -> int:
-        """Marks every turn as INCOMPLETE that nobody will end any more, with what was kept of it, and returns how many.
+        """Ends every turn that nobody will end any more, and returns how many; to be called now and then.
 
-        To be called now and then.
+        INCOMPLETE with what was kept of it; FAILED if that is nothing, so that its request_id begins it again.
 
         These are the turns of workers without a heartbeat for a while, and those of this one that no caller was told of. A worker
-        that was only asleep may still end its turn: what it has to say then takes the place of the guess.
+        that was only asleep may still end its turn: what it has to say then takes the place of the guess, unless another
+        one has begun the turn again.
         """
         ...
 

@@ -267,7 +267,7 @@ class SqlStore:
     async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> None:
         if not is_id(reply_id):
             return
-        await self._database.write(lambda connection: _end(connection, owner, reply_id, end))
+        await self._database.write(lambda connection: self._end(connection, owner, reply_id, end))
         self._live.discard(reply_id)
 
     async def drop_turn(self, owner: str, turn: Turn, end: TurnEnd) -> None:
@@ -278,10 +278,11 @@ class SqlStore:
             if row is None:
                 return
             at = {"conversation": row.id, "tree": row.tree_id}
-            if rows.conversation(row) == made and connection.execute(statements.TREE_IS_SHARED, at).first() is None:
+            ours = connection.execute(statements.OUR_TURN, {"reply": turn.reply.id, "me": self._worker}).first() is not None
+            if ours and rows.conversation(row) == made and connection.execute(statements.TREE_IS_SHARED, at).first() is None:
                 tree.delete(connection, row)
             else:
-                _end(connection, owner, turn.reply.id, end)
+                self._end(connection, owner, turn.reply.id, end)
 
         await self._database.write(work)
         self._live.discard(turn.reply.id)
@@ -297,7 +298,7 @@ class SqlStore:
             limit = connection.execute(select(self._database.clock() - int(STALE * 1_000_000))).scalar_one()
             lost += connection.execute(statements.OTHERS_IN_PROGRESS, {"me": self._worker, "limit": limit}).scalars()
             if lost:
-                connection.execute(statements.SETTLE, [{"reply": reply_id} for reply_id in lost])
+                connection.execute(statements.SETTLE, [{"reply": reply_id, "nothing": _NO_REPLY} for reply_id in lost])
             connection.execute(statements.FORGET_WORKERS, {"limit": limit})
             return len(lost)
 
@@ -313,20 +314,20 @@ class SqlStore:
         await self._database.write(lambda connection: connection.execute(upsert) and None)
         self._beaten = now
 
-
-def _end(connection: Connection, owner: str, reply_id: str, end: TurnEnd) -> None:
-    values = {
-        "reply": reply_id,
-        "mine": owner,
-        "worker": None,
-        "state": end.state.value,
-        "body": rows.reply(end.message),
-        "model": text.clean(end.model),
-        "provider": text.clean(end.provider),
-        "usage": rows.usage(end.usage),
-        "finish_reason": None if end.finish_reason is None else end.finish_reason.value,
-        "error_reason": text.clean(end.error_reason),
-    }
-    # The conversation first, as everybody does: those who take locks in one order never wait for each other.
-    connection.execute(statements.TOUCH_TURN, {"reply": reply_id, "mine": owner, "now": clock.now()})
-    connection.execute(statements.END_TURN, values)
+    def _end(self, connection: Connection, owner: str, reply_id: str, end: TurnEnd) -> None:
+        values = {
+            "reply": reply_id,
+            "mine": owner,
+            "me": self._worker,
+            "worker": None,
+            "state": end.state.value,
+            "body": rows.reply(end.message),
+            "model": text.clean(end.model),
+            "provider": text.clean(end.provider),
+            "usage": rows.usage(end.usage),
+            "finish_reason": None if end.finish_reason is None else end.finish_reason.value,
+            "error_reason": text.clean(end.error_reason),
+        }
+        # The conversation first, as everybody does: those who take locks in one order never wait for each other.
+        connection.execute(statements.TOUCH_TURN, {"reply": reply_id, "mine": owner, "me": self._worker, "now": clock.now()})
+        connection.execute(statements.END_TURN, values)

@@ -74,25 +74,29 @@ ADVANCE: Final = (
 )
 """Moves the head on, in a conversation that is locked."""
 
+# A turn that its worker has not ended yet, and that no other has begun again.
+_OURS: Final = (_M.id == bindparam("reply"), _M.worker == bindparam("me"))
+
+OUR_TURN: Final = select(_M.id).where(*_OURS)
+
 TOUCH_TURN: Final = (
     update(conversations)
     .where(
         _C.owner == bindparam("mine"),
-        _C.id == select(_M.conversation_id).where(_M.id == bindparam("reply"), _M.worker.is_not(None)).scalar_subquery(),
+        _C.id == select(_M.conversation_id).where(*_OURS).scalar_subquery(),
     )
     .values(updated=_UPDATED)
 )
 
 END_TURN: Final = update(messages).where(
-    _M.id == bindparam("reply"),
-    _M.worker.is_not(None),
+    *_OURS,
     select(trees.c.id).where(trees.c.id == _M.tree_id, trees.c.owner == bindparam("mine")).exists(),
 )
-"""Sets the columns that it is given values for, in a turn that its worker has not ended yet."""
+"""Sets the columns that it is given values for, in a turn of this worker's."""
 
 KEEP: Final = (
     update(messages)
-    .where(_M.id == bindparam("reply"), _M.worker == bindparam("me"), _M.state == MessageState.IN_PROGRESS.value)
+    .where(*_OURS, _M.state == MessageState.IN_PROGRESS.value)
     .values(body=bindparam("said"), model=bindparam("by_model"), provider=bindparam("by_provider"))
 )
 """What has come so far of a turn that is in progress, and its own worker's."""
@@ -122,8 +126,18 @@ OTHERS_IN_PROGRESS: Final = (
     .with_for_update(skip_locked=True)
 )
 """The turns of workers that are gone, but those that another process looks after in this moment."""
-SETTLE: Final = update(messages).where(_M.id == bindparam("reply"), _IN_PROGRESS).values(state=MessageState.INCOMPLETE.value)
-"""`worker` stays: if that one was only asleep, its own word is better than this guess."""
+SETTLE: Final = (
+    update(messages)
+    .where(_M.id == bindparam("reply"), _IN_PROGRESS)
+    .values(
+        state=case(
+            (_M.body == bindparam("nothing"), MessageState.FAILED.value),
+            else_=MessageState.INCOMPLETE.value,
+        )
+    )
+)
+"""`nothing` is the body of a reply that has said nothing. `worker` stays: if that one was only asleep, its own word is better than
+this guess, as long as the turn was not begun again."""
 FORGET_WORKERS: Final = delete(workers).where(workers.c.seen < bindparam("limit"))
 
 

@@ -167,8 +167,8 @@ class Recording(_message.Message):
     """The conversation. `messages` are then only the new ones: the model is told those that are stored first. Empty: a new one."""
     request_id: _builtins.str
     """Names the turn, for a retry that is safe: a turn of this id that exists in the conversation is the answer, and no second one is
-    begun. One that failed, or was cancelled, before anything was said is begun again; one that is still going on is ABORTED
-    (TURN_IN_PROGRESS), one that broke off too (TURN_NOT_COMPLETE). With other messages than that turn has: INVALID_ARGUMENT
+    begun. One that failed, was cancelled or lost its server before anything was said is begun again; one that is still going on is
+    ABORTED (TURN_IN_PROGRESS), one that broke off too (TURN_NOT_COMPLETE). With other messages than that turn has: INVALID_ARGUMENT
     (REQUEST_ID_REUSED). For a new conversation it counts among the caller's own. At most 200 characters.
     """
     parent_message_id: _builtins.str

@@ -122,8 +122,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "STORE_UNAVAILABLE", "domain": "antiphon", "metadata": {} }
     """
     ERROR_REASON_TURN_NOT_COMPLETE: _ErrorReason.ValueType  # 19
-    """The turn that the request_id names was begun before, and broke off. What had come of it is told first. ABORTED; another turn
-    takes another request_id.
+    """The turn that the request_id names was begun before, and broke off: after something was said, or because its caller left. What had
+    come of it is told first. ABORTED; another turn takes another request_id.
 
         { "reason": "TURN_NOT_COMPLETE", "domain": "antiphon", "metadata": { "message": "0198..." } }
     """
@@ -290,8 +290,8 @@ the commit, which nobody can tell: a turn that has a request_id is safe to try a
     { "reason": "STORE_UNAVAILABLE", "domain": "antiphon", "metadata": {} }
 """
 ERROR_REASON_TURN_NOT_COMPLETE: ErrorReason.ValueType  # 19
-"""The turn that the request_id names was begun before, and broke off. What had come of it is told first. ABORTED; another turn
-takes another request_id.
+"""The turn that the request_id names was begun before, and broke off: after something was said, or because its caller left. What had
+come of it is told first. ABORTED; another turn takes another request_id.
 
     { "reason": "TURN_NOT_COMPLETE", "domain": "antiphon", "metadata": { "message": "0198..." } }
 """

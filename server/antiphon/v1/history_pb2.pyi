@@ -42,7 +42,9 @@ class _MessageStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MessageS
     MESSAGE_STATE_CANCELLED: _MessageState.ValueType  # 4
     """The caller left or cancelled; what had come is kept."""
     MESSAGE_STATE_FAILED: _MessageState.ValueType  # 5
-    """The provider failed before it said anything."""
+    """The provider failed before it said anything, or the server was killed before anything was written down. The turn can be begun
+    again with its request_id.
+    """
 
 class MessageState(_MessageState, metaclass=_MessageStateEnumTypeWrapper):
     """How far a message is."""
@@ -60,7 +62,9 @@ before.
 MESSAGE_STATE_CANCELLED: MessageState.ValueType  # 4
 """The caller left or cancelled; what had come is kept."""
 MESSAGE_STATE_FAILED: MessageState.ValueType  # 5
-"""The provider failed before it said anything."""
+"""The provider failed before it said anything, or the server was killed before anything was written down. The turn can be begun
+again with its request_id.
+"""
 Global___MessageState: _TypeAlias = MessageState  # noqa: Y015
 
 @_typing.final

@@ -1,0 +1,64 @@
+"""What a supervisor is to run, as values that one process can hand to another.
+
+`antiphon.launch` makes a plan, `antiphon.supervisor` sees it through. Of the standard library alone, as that one is. No I/O.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a child runs. `name` is how it is spoken of; `command` begins with an absolute path; `folder` is where it runs."""
+
+    name: str
+    command: Sequence[str]
+    folder: Path
+    grace: float
+    """Seconds that it may take to end after the signal."""
+    variables: Sequence[str] | None = None
+    """What it gets of the environment, by name; None is all of it."""
+    ends_by: str = "SIGTERM"
+    """The signal that tells it to end. If that is another one, it never sees SIGTERM, on Linux."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a supervisor is to know, as one JSON text may hold it."""
+
+    workers: Sequence[Program]
+    envoy: Program
+    folder: Path
+    """The children's sockets and Envoy's files, for this run: it goes at the end."""
+    drain: float
+    """Seconds that calls in flight may take after a signal."""
+    log_file: Path | None
+    """Where what the children print goes; None is standard error."""
+    banner: str
+    """What is said on standard output once the gateway is ready."""
+
+    def dumps(self) -> str:
+        """The plan in JSON."""
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def loads(cls, text: str) -> Plan:
+        """The plan that `dumps` gave."""
+        found = json.loads(text)
+        return cls(
+            workers=[_program(worker) for worker in found["workers"]],
+            envoy=_program(found["envoy"]),
+            folder=Path(found["folder"]),
+            drain=found["drain"],
+            log_file=Path(found["log_file"]) if found["log_file"] else None,
+            banner=found["banner"],
+        )
+
+
+def _program(found: dict[str, Any]) -> Program:
+    return Program(**{**found, "folder": Path(found["folder"])})

@@ -1,0 +1,14 @@
+"""The plan of a supervisor."""
+
+from pathlib import Path
+
+from antiphon.plan import Plan, Program
+
+
+def test_a_plan_survives_its_text(tmp_path: Path) -> None:
+    """What launches the supervisor, and the supervisor, hold the same plan."""
+    worker = Program("worker 0", ["/bin/true", "ü"], folder=tmp_path, grace=35.0)
+    plan = Plan(
+        [worker], Program("Envoy", ["/bin/true"], tmp_path, 5.0, ["PATH"], "SIGINT"), tmp_path, 30.0, tmp_path / "log", "up\n"
+    )
+    assert Plan.loads(plan.dumps()) == plan
