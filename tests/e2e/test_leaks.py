@@ -47,7 +47,7 @@ async def gateway_here(folder: Path, upstream: OddUpstream) -> AsyncGenerator[He
     envoy = await asyncio.create_subprocess_exec(*edge.command(1), cwd=folder, stderr=asyncio.subprocess.DEVNULL)
     try:
         async with asyncio.timeout(20):
-            while await missing(folder, 1):
+            while missing(folder, 1):
                 await asyncio.sleep(0.05)
         yield Here(app, config.grpc.listen, port)
     finally:

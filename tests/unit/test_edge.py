@@ -161,7 +161,7 @@ async def running(folder: Path, count: int) -> AsyncIterator[Edge]:
 
 
 async def _serves(folder: Path, count: int) -> bool:
-    return not await readiness.missing(folder, count)
+    return not await asyncio.to_thread(readiness.missing, folder, count)
 
 
 @pytest.fixture
@@ -423,7 +423,7 @@ async def test_no_healthy_worker_is_a_503_that_says_when(gateway: Edge) -> None:
     await gateway.workers[0].serve(health_pb2.HealthCheckResponse.NOT_SERVING)
 
     async def gone() -> bool:
-        return await readiness.missing(gateway.folder, 1) == ["worker 0"]
+        return await asyncio.to_thread(readiness.missing, gateway.folder, 1) == ["worker 0"]
 
     await until(gone)
     async with gateway.chat() as answer:
@@ -492,7 +492,7 @@ async def test_grpc_passes_untouched(gateway: Edge) -> None:
 
 async def test_without_envoy_envoy_is_missing(tmp_path: Path) -> None:
     """No admin socket, no Envoy."""
-    assert await readiness.missing(tmp_path, 1) == ["Envoy"]
+    assert readiness.missing(tmp_path, 1) == ["Envoy"]
 
 
 async def test_an_envoy_without_its_listener_is_missing(tmp_path: Path) -> None:
@@ -510,7 +510,7 @@ async def test_an_envoy_without_its_listener_is_missing(tmp_path: Path) -> None:
 
     try:
         await until(live)
-        assert await readiness.missing(tmp_path, 0) == ["Envoy"]
+        assert await asyncio.to_thread(readiness.missing, tmp_path, 0) == ["Envoy"]
     finally:
         envoy.terminate()
         await envoy.wait()

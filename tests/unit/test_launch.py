@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
@@ -17,7 +16,6 @@ from antiphon import edge, launch
 from antiphon.config import Config
 from antiphon.readiness import worker_socket
 from antiphon.supervisor import supervise
-from tests.unit.test_supervisor import until
 
 WORKER = """
 import asyncio, signal, sys
@@ -153,22 +151,22 @@ def test_envoy_gets_no_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch
     assert [worker.variables for worker in made.workers] == [None]
 
 
-async def test_a_whole_gateway_comes_up_and_goes_down(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_whole_gateway_comes_up_and_goes_down(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With Envoy and two workers: ready when both are healthy and REST answers; afterwards no process and no folder is left."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(launch, "worker_command", lambda _config, path, _number: [sys.executable, "-c", WORKER, str(path)])
     said: list[str] = []
-    ready = asyncio.Event()
+    answers: list[bytes] = []
     settings = config(workers=2, log={"file": str(tmp_path / "log")}, limits={"drain": 1})
-    task = asyncio.create_task(supervise(launch.plan(settings, None, ""), os.environ, say=said.append, ready=ready.set))
-    await until(lambda: ready.is_set() or task.done())
-    assert not task.done(), said
     host, _, port = settings.rest.listen.partition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(b"GET /nothing HTTP/1.0\r\n\r\n")
-    assert b'{"code":404,"error":"Not Found"' in await reader.read()
-    writer.close()
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert await task == 0
+
+    def ready() -> None:
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            connection.sendall(b"GET /nothing HTTP/1.0\r\n\r\n")
+            answers.append(connection.makefile("rb").read())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert supervise(launch.plan(settings, None, ""), os.environ, say=said.append, ready=ready) == 0, said
+    assert b'{"code":404,"error":"Not Found"' in answers[0]
     assert [entry.name for entry in os.scandir(tmp_path)] == ["log"]
     assert '"event":"request failed"' in (tmp_path / "log").read_text(encoding="utf-8")

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from antiphon import supervisor
+from antiphon import child, supervisor
+from antiphon.child import Child
 from antiphon.plan import Plan, Program
-from antiphon.supervisor import Child
 
 # Writes "NAME start PID SESSION" and, on SIGTERM and SIGINT, "NAME term" and "NAME int" to the file FILE.
 # Usage: FILE NAME [CODE: to exit at once | deaf]
@@ -61,30 +62,32 @@ class Stage:
     def pids(self, name: str) -> list[int]:
         return [int(line.split()[2]) for line in self.lines if line.startswith(f"{name} start ")]
 
-    async def started(self, name: str, count: int) -> None:
-        await until(lambda: len(self.pids(name)) == count)
+    def started(self, name: str, count: int) -> None:
+        until(lambda: len(self.pids(name)) == count)
 
-    async def missing(self) -> Sequence[str]:
+    def missing(self) -> Sequence[str]:
         return self.blocked
 
     def ready(self) -> None:
         self.readied += 1
 
-    def run(self, *workers: Program, envoy: Program | None = None) -> asyncio.Task[int]:
-        def start(program: Program) -> Child:
-            return Child(program, os.environ, 2, self.said.append)
+    def run(self, *workers: Program, envoy: Program | None = None, meanwhile: Callable[[], None] = lambda: None) -> int:
+        """Runs the supervisor here, as signals come to the main thread, and `meanwhile` beside it; returns the exit code."""
+        programs = [*workers, envoy or self.program("envoy")]
+        *others, last = [Child(program, os.environ, 2, self.said.append) for program in programs]
 
-        return asyncio.create_task(
-            supervisor.run(
-                workers,
-                envoy or self.program("envoy"),
-                start,
-                self.missing,
-                drain=1,
-                say=self.said.append,
-                ready=self.ready,
-            )
-        )
+        def script() -> None:
+            try:
+                meanwhile()
+            except BaseException:
+                told()
+                raise
+
+        with ThreadPoolExecutor() as threads:
+            played = threads.submit(script)
+            code = supervisor.run(others, last, self.missing, drain=1, say=self.said.append, ready=self.ready)
+            played.result()
+        return code
 
 
 @pytest.fixture
@@ -94,14 +97,21 @@ def stage(tmp_path: Path) -> Stage:
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "FIRST_DELAY", 0.01)
-    monkeypatch.setattr(supervisor, "LONGEST_DELAY", 0.02)
+    monkeypatch.setattr(child, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(child, "LONGEST_DELAY", 0.02)
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # it is about other processes
-            await asyncio.sleep(0.01)
+def until(condition: Callable[[], object]) -> None:
+    """Returns when it is so: it is about other processes."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "that never came"
+        time.sleep(0.01)
+
+
+def told(number: signal.Signals = signal.SIGTERM) -> None:
+    """Tells the supervisor, which is this process."""
+    os.kill(os.getpid(), number)
 
 
 def alive(pid: int) -> bool:
@@ -112,258 +122,283 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def test_ready_is_told_once_when_nothing_is_missing(stage: Stage) -> None:
+def test_ready_is_told_once_when_nothing_is_missing(stage: Stage) -> None:
     """The gateway is ready when nothing is missing, which is told once."""
     stage.blocked = ["worker 0"]
-    task = stage.run(stage.program("worker 0"))
-    await until(lambda: len(stage.lines) == 2)
-    assert stage.readied == 0
-    stage.blocked = []
-    await until(lambda: stage.readied)
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert await task == 0
+
+    def script() -> None:
+        until(lambda: len(stage.lines) == 2)
+        assert stage.readied == 0
+        stage.blocked = []
+        until(lambda: stage.readied)
+        told()
+
+    assert stage.run(stage.program("worker 0"), meanwhile=script) == 0
     assert stage.readied == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-async def test_a_signal_ends_the_workers_then_envoy(stage: Stage, number: signal.Signals) -> None:
+def test_a_signal_ends_the_workers_then_envoy(stage: Stage, number: signal.Signals) -> None:
     """One signal ends everything in order, with code 0."""
-    task = stage.run(stage.program("w0"), stage.program("w1"))
-    await until(lambda: len(stage.lines) == 3)
-    os.kill(os.getpid(), number)
-    assert await task == 0
+
+    def script() -> None:
+        until(lambda: len(stage.lines) == 3)
+        told(number)
+
+    assert stage.run(stage.program("w0"), stage.program("w1"), meanwhile=script) == 0
     assert sorted(stage.lines[3:5]) == ["w0 term", "w1 term"]
     assert stage.lines[5] == "envoy term"
     assert "Stopping" in stage.said[0]
 
 
-async def test_a_dead_child_is_started_again_and_told(stage: Stage) -> None:
+def test_a_dead_child_is_started_again_and_told(stage: Stage) -> None:
     """A killed child comes back, and a line says what happened."""
-    task = stage.run(stage.program("w0"))
-    await until(lambda: stage.pids("w0"))
-    os.kill(stage.pids("w0")[0], signal.SIGKILL)
-    await until(lambda: len(stage.pids("w0")) == 2)
-    assert stage.said[0].startswith("w0 ended (by SIGKILL) after 0.")
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert await task == 0
+
+    def script() -> None:
+        until(lambda: stage.pids("w0"))
+        os.kill(stage.pids("w0")[0], signal.SIGKILL)
+        until(lambda: len(stage.pids("w0")) == 2)
+        assert stage.said[0].startswith("w0 ended (by SIGKILL) after 0.")
+        told()
+
+    assert stage.run(stage.program("w0"), meanwhile=script) == 0
 
 
 @pytest.mark.usefixtures("soon")
-async def test_a_child_that_cannot_start_ends_the_whole(stage: Stage) -> None:
+def test_a_child_that_cannot_start_ends_the_whole(stage: Stage) -> None:
     """Before the gateway has been ready, a child that keeps dying is given up: code 1, and the others are ended."""
     stage.blocked = ["w0"]
-    assert await stage.run(stage.program("w0", "3"), stage.program("w1")) == 1
-    assert len(stage.pids("w0")) == supervisor.ATTEMPTS
+    assert stage.run(stage.program("w0", "3"), stage.program("w1")) == 1
+    assert len(stage.pids("w0")) == child.ATTEMPTS
     assert "w0 cannot start: it ended 5 times within 5 s, the last time exit code 3." in stage.said
     assert stage.lines[-1] == "envoy term"
     assert not any(alive(pid) for name in ("w1", "envoy") for pid in stage.pids(name))
 
 
-async def test_an_unusable_configuration_is_not_tried_again(stage: Stage) -> None:
+def test_an_unusable_configuration_is_not_tried_again(stage: Stage) -> None:
     """A child that says that its configuration is not usable is started once."""
     stage.blocked = ["w0"]
-    assert await stage.run(stage.program("w0", str(supervisor.UNUSABLE))) == 1
+    assert stage.run(stage.program("w0", str(child.UNUSABLE))) == 1
     assert len(stage.pids("w0")) == 1
 
 
 @pytest.mark.usefixtures("soon")
-async def test_once_ready_a_child_is_never_given_up(stage: Stage) -> None:
+def test_once_ready_a_child_is_never_given_up(stage: Stage) -> None:
     """After the gateway has been ready, a child is started again however often it dies."""
-    task = stage.run(stage.program("w0"))
-    await until(lambda: stage.readied)
-    for count in range(1, supervisor.ATTEMPTS + 3):
-        await stage.started("w0", count)
-        os.kill(stage.pids("w0")[-1], signal.SIGKILL)
-    await stage.started("w0", supervisor.ATTEMPTS + 3)
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert await task == 0
+
+    def script() -> None:
+        until(lambda: stage.readied)
+        for count in range(1, child.ATTEMPTS + 3):
+            stage.started("w0", count)
+            os.kill(stage.pids("w0")[-1], signal.SIGKILL)
+        stage.started("w0", child.ATTEMPTS + 3)
+        told()
+
+    assert stage.run(stage.program("w0"), meanwhile=script) == 0
 
 
-async def test_once_ready_a_kill_costs_no_delay(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_once_ready_a_kill_costs_no_delay(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """However often a signal ends a child, it is started again at once, if it had lived a moment."""
-    monkeypatch.setattr(supervisor, "FIRST_DELAY", 60.0)
-    monkeypatch.setattr(supervisor, "QUICK_KILL", 0.0)
-    task = stage.run(stage.program("w0"))
-    await until(lambda: stage.readied)
-    for count, number in enumerate((signal.SIGKILL, signal.SIGSEGV, signal.SIGKILL), start=1):
-        await stage.started("w0", count)
-        os.kill(stage.pids("w0")[-1], number)
-    await stage.started("w0", 4)
-    assert all(line.endswith("starting it again now") for line in stage.said)
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert await task == 0
+    monkeypatch.setattr(child, "FIRST_DELAY", 60.0)
+    monkeypatch.setattr(child, "QUICK_KILL", 0.0)
+
+    def script() -> None:
+        until(lambda: stage.readied)
+        for count, number in enumerate((signal.SIGKILL, signal.SIGSEGV, signal.SIGKILL), start=1):
+            stage.started("w0", count)
+            os.kill(stage.pids("w0")[-1], number)
+        stage.started("w0", 4)
+        assert all(line.endswith("starting it again now") for line in stage.said)
+        told()
+
+    assert stage.run(stage.program("w0"), meanwhile=script) == 0
 
 
 @pytest.mark.parametrize("ready", [True, False])
-async def test_a_child_that_dies_by_itself_is_started_again_later(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, ready: bool
-) -> None:
+def test_a_child_that_dies_by_itself_is_started_again_later(stage: Stage, monkeypatch: pytest.MonkeyPatch, ready: bool) -> None:
     """With an exit code, or before the gateway has been ready, however long it took: what it died of is still there."""
-    monkeypatch.setattr(supervisor, "QUICK_KILL", 0.0)
-    monkeypatch.setattr(supervisor, "FIRST_DELAY", 60.0)
-    monkeypatch.setattr(supervisor, "LONGEST_DELAY", 60.0)
+    monkeypatch.setattr(child, "QUICK_KILL", 0.0)
+    monkeypatch.setattr(child, "FIRST_DELAY", 60.0)
+    monkeypatch.setattr(child, "LONGEST_DELAY", 60.0)
     stage.blocked = [] if ready else ["w0"]
-    task = stage.run(stage.program("w0"))
-    await until(lambda: stage.pids("w0") and bool(stage.readied) is ready)
-    os.kill(stage.pids("w0")[0], signal.SIGTERM if ready else signal.SIGKILL)  # the program ends itself on SIGTERM: code 0
-    await until(lambda: stage.said)
-    assert stage.said[0].endswith("starting it again in 60 s")
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert await task == 0
+
+    def script() -> None:
+        until(lambda: stage.pids("w0") and bool(stage.readied) is ready)
+        os.kill(stage.pids("w0")[0], signal.SIGTERM if ready else signal.SIGKILL)  # the program ends itself on SIGTERM: code 0
+        until(lambda: stage.said)
+        assert stage.said[0].endswith("starting it again in 60 s")
+        told()
+
+    assert stage.run(stage.program("w0"), meanwhile=script) == 0
 
 
-async def test_a_program_that_is_not_there_is_given_up(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_is_not_there_is_given_up(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that cannot be run at all is an early death like any other."""
-    monkeypatch.setattr(supervisor, "FIRST_DELAY", 0.0)
-    monkeypatch.setattr(supervisor, "_leashed", lambda program: program.command)
+    monkeypatch.setattr(child, "FIRST_DELAY", 0.0)
+    monkeypatch.setattr(child, "_leashed", lambda program: program.command)
     stage.blocked = ["w0"]
     program = Program("w0", [str(stage.folder / "none")], folder=stage.folder, grace=1)
-    assert await stage.run(program) == 1
+    assert stage.run(program) == 1
     assert "w0 cannot start" in stage.said[-1]
     assert "No such file" in stage.said[-1]
 
 
-async def test_a_deaf_child_is_killed_after_its_grace(stage: Stage) -> None:
+def test_a_deaf_child_is_killed_after_its_grace(stage: Stage) -> None:
     """SIGKILL follows when the grace is over, and is told."""
-    task = stage.run(stage.program("w0", "deaf", grace=0.2))
-    await until(lambda: len(stage.lines) == 2)
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert await task == 0
+
+    def script() -> None:
+        until(lambda: len(stage.lines) == 2)
+        told()
+
+    assert stage.run(stage.program("w0", "deaf", grace=0.2), meanwhile=script) == 0
     assert "w0 did not end within 0.2 s of SIGTERM: killed" in stage.said
     assert not alive(stage.pids("w0")[0])
 
 
-async def test_a_second_signal_ends_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_signal_ends_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second signal kills what is left; the code tells the signal."""
     monkeypatch.setattr(supervisor, "TOGETHER", 0.0)
-    task = stage.run(stage.program("w0", "deaf", grace=60))
-    await until(lambda: len(stage.lines) == 2)
-    os.kill(os.getpid(), signal.SIGTERM)
-    await until(lambda: "w0 term" in stage.lines)
-    os.kill(os.getpid(), signal.SIGINT)
-    async with asyncio.timeout(5):
-        assert await task == 128 + signal.SIGINT
+
+    def script() -> None:
+        until(lambda: len(stage.lines) == 2)
+        told()
+        until(lambda: "w0 term" in stage.lines)
+        told(signal.SIGINT)
+
+    assert stage.run(stage.program("w0", "deaf", grace=60), meanwhile=script) == 128 + signal.SIGINT
 
 
-async def test_a_signal_that_comes_twice_at_once_is_one(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_that_comes_twice_at_once_is_one(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `timeout` sends it: to its child, and to the group that both are in. Nothing is cut short."""
     monkeypatch.setattr(supervisor, "TOGETHER", 60.0)
-    task = stage.run(stage.program("w0", "deaf", grace=0.5))
-    await until(lambda: len(stage.lines) == 2)
-    os.kill(os.getpid(), signal.SIGTERM)
-    await until(lambda: "w0 term" in stage.lines)
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert await task == 0
+
+    def script() -> None:
+        until(lambda: len(stage.lines) == 2)
+        told()
+        until(lambda: "w0 term" in stage.lines)
+        told()
+
+    assert stage.run(stage.program("w0", "deaf", grace=0.5), meanwhile=script) == 0
     assert "w0 did not end within 0.5 s of SIGTERM: killed" in stage.said
 
 
-async def test_children_that_are_told_to_end_before_the_supervisor_are_not_started_again(
+def test_children_that_are_told_to_end_before_the_supervisor_are_not_started_again(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever tells every process at once tells one of them first: nothing is said of those that have ended by then."""
-    monkeypatch.setattr(supervisor, "TOGETHER", 60.0)
-    task = stage.run(stage.program("w0"))
-    await until(lambda: len(stage.lines) == 2)
-    pids = [*stage.pids("w0"), *stage.pids("envoy")]
-    for pid in pids:
-        os.kill(pid, signal.SIGTERM)
-    await until(lambda: not any(map(alive, pids)))
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert await task == 0
+    monkeypatch.setattr(child, "TOGETHER", 60.0)
+
+    def script() -> None:
+        until(lambda: len(stage.lines) == 2)
+        pids = [*stage.pids("w0"), *stage.pids("envoy")]
+        for pid in pids:
+            os.kill(pid, signal.SIGTERM)
+        until(lambda: not any(map(alive, pids)))
+        told()
+
+    assert stage.run(stage.program("w0"), meanwhile=script) == 0
     assert len(stage.lines) == 4
     assert [line.partition(".")[0] for line in stage.said] == ["Stopping"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can do it")
-async def test_a_child_that_ends_by_another_signal_does_not_hear_sigterm(stage: Stage) -> None:
+def test_a_child_that_ends_by_another_signal_does_not_hear_sigterm(stage: Stage) -> None:
     """So Envoy outlives the workers, whoever else is told to end."""
-    task = stage.run(stage.program("w0"), envoy=stage.program("envoy", ends_by="SIGINT"))
-    await until(lambda: len(stage.lines) == 2)
-    for pid in (*stage.pids("envoy"), *stage.pids("w0"), os.getpid()):
-        os.kill(pid, signal.SIGTERM)
-    assert await task == 0
+
+    def script() -> None:
+        until(lambda: len(stage.lines) == 2)
+        for pid in (*stage.pids("envoy"), *stage.pids("w0"), os.getpid()):
+            os.kill(pid, signal.SIGTERM)
+
+    assert stage.run(stage.program("w0"), envoy=stage.program("envoy", ends_by="SIGINT"), meanwhile=script) == 0
     assert [line for line in stage.lines[2:] if line != "w0 term"] == ["envoy int"]
     assert stage.lines[-1] == "envoy int"
 
 
-async def test_a_stop_does_not_wait_for_a_restart(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_does_not_wait_for_a_restart(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child that waits to be started again is simply not."""
-    monkeypatch.setattr(supervisor, "FIRST_DELAY", 60.0)
-    monkeypatch.setattr(supervisor, "LONGEST_DELAY", 60.0)
-    task = stage.run(stage.program("w0", "1"))
-    await until(lambda: any("w0 ended" in line for line in stage.said))
-    os.kill(os.getpid(), signal.SIGTERM)
-    async with asyncio.timeout(5):
-        assert await task == 0
+    monkeypatch.setattr(child, "FIRST_DELAY", 60.0)
+    monkeypatch.setattr(child, "LONGEST_DELAY", 60.0)
+
+    def script() -> None:
+        until(lambda: any("w0 ended" in line for line in stage.said))
+        told()
+
+    assert stage.run(stage.program("w0", "1"), meanwhile=script) == 0
 
 
-async def test_a_failing_ready_callback_ends_the_children(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_ready_callback_ends_the_children(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `ready` raises comes out, and no child is left."""
 
     def fail() -> None:
         raise RuntimeError("no terminal")
 
     monkeypatch.setattr(stage, "ready", fail)
-    task = stage.run(stage.program("w0"))
     with pytest.raises(RuntimeError, match="no terminal"):
-        await task
+        stage.run(stage.program("w0"))
     assert not any(alive(pid) for pid in stage.pids("w0"))
 
 
-async def test_children_have_sessions_of_their_own(stage: Stage) -> None:
+def test_children_have_sessions_of_their_own(stage: Stage) -> None:
     """Ctrl-C in a terminal reaches the foreground process group, so the children must not be in it."""
-    task = stage.run(stage.program("w0"))
-    await until(lambda: len(stage.lines) == 2)
-    for line in stage.lines:
-        _, _, pid, session = line.split()
-        assert pid == session
-    os.kill(os.getpid(), signal.SIGTERM)
-    await task
+
+    def script() -> None:
+        until(lambda: len(stage.lines) == 2)
+        for line in stage.lines:
+            _, _, pid, session = line.split()
+            assert pid == session
+        told()
+
+    stage.run(stage.program("w0"), meanwhile=script)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can do it")
-async def test_children_die_with_a_killed_supervisor(tmp_path: Path) -> None:
+def test_children_die_with_a_killed_supervisor(tmp_path: Path) -> None:
     """SIGKILL of the supervisor leaves no child behind."""
     stage = Stage(tmp_path)
     driver = f"""
-import asyncio, os, sys
+import os, sys
 from pathlib import Path
+from antiphon.child import Child
 from antiphon.plan import Program
-from antiphon.supervisor import Child
 
-async def main():
-    command = [sys.executable, "-c", {CHILD!r}, {str(stage.file)!r}, "w0", "deaf"]
-    await Child(Program("w0", command, folder=Path({str(tmp_path)!r}), grace=1), os.environ, 2, print).task
-
-asyncio.run(main())
+command = [sys.executable, "-c", {CHILD!r}, {str(stage.file)!r}, "w0", "deaf"]
+Child(Program("w0", command, folder=Path({str(tmp_path)!r}), grace=1), os.environ, 2, print).look()
+sys.stdin.read()
 """
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", driver)
-    await until(lambda: stage.pids("w0"))
-    process.kill()
-    await process.wait()
-    await until(lambda: not alive(stage.pids("w0")[0]))
+    with subprocess.Popen([sys.executable, "-c", driver], stdin=subprocess.PIPE) as process:
+        until(lambda: stage.pids("w0"))
+        process.kill()
+    until(lambda: not alive(stage.pids("w0")[0]))
 
 
-async def test_a_child_gets_the_variables_of_its_program(tmp_path: Path) -> None:
+def test_a_child_gets_the_variables_of_its_program(tmp_path: Path) -> None:
     """A program that names its variables gets those that there are, and nothing else."""
     file = tmp_path / "environment"
     show = [sys.executable, "-c", f"import json, os; open({str(file)!r}, 'w').write(json.dumps(dict(os.environ)))"]
     envoy = Program("Envoy", show, folder=tmp_path, grace=1, variables=["LANG", "TZ"])
     plan = Plan([], envoy, folder=tmp_path / "run", drain=1, log_file=None, banner="")
     environment = {"LANG": "C", "ANTIPHON_KEY": "sesame"}
-    task = asyncio.create_task(supervisor.supervise(plan, environment, say=lambda _: None, ready=lambda: None))
-    await until(lambda: file.exists() and file.read_text(encoding="utf-8"))
-    os.kill(os.getpid(), signal.SIGTERM)
-    await task
+
+    def script() -> None:
+        until(lambda: file.exists() and file.read_text(encoding="utf-8"))
+        told()
+
+    with ThreadPoolExecutor() as threads:
+        played = threads.submit(script)
+        supervisor.supervise(plan, environment, say=lambda _: None, ready=lambda: None)
+        played.result()
     assert json.loads(file.read_text(encoding="utf-8")).keys() - {"LC_CTYPE"} == {"LANG"}
 
 
 def test_the_supervisor_is_of_the_standard_library_alone() -> None:
-    """It stays for as long as the gateway runs, and what it imports stays in memory with it."""
+    """And not of asyncio: it stays for as long as the gateway runs, and what it imports stays in memory with it."""
     show = "import sys, antiphon.supervisor; print(*(name.split('.')[0] for name in sys.modules))"
     run = subprocess.run([sys.executable, "-S", "-c", show], capture_output=True, text=True, check=False, env=_source_path())
     assert run.returncode == 0, run.stderr
-    assert set(run.stdout.split()) - sys.stdlib_module_names == {"antiphon", "__main__"} - sys.stdlib_module_names
+    loaded = set(run.stdout.split())
+    assert loaded - sys.stdlib_module_names == {"antiphon", "__main__"} - sys.stdlib_module_names
+    assert not loaded & {"asyncio", "ssl"}
 
 
 def _source_path() -> dict[str, str]:
