@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from antiphon.history.base import MessageState, StoredMessage
 from antiphon.messages import Message, Part, Refusal, Role, Text, Thinking, ToolCall, ToolResult
@@ -53,8 +54,9 @@ def continuation(path: Sequence[StoredMessage], sent: Sequence[Message]) -> Cont
 
     Messages are the same if role and content are. A reply is also the same as the stored one that it takes the place of: clients
     change replies, and leave out what they do not understand. What a user said is also the same if the same reply follows it:
-    clients leave out images and documents that were answered. Instructions (system, developer) are compared apart from the talk:
-    those that the path has last are not stored again, others go with the new messages.
+    clients leave out images and documents that were answered. What was changed so is told to the model as it is now, and stays
+    stored as it was. Instructions (system, developer) are compared apart from the talk: those that the path has last are not stored
+    again, others go with the new messages.
 
     1. `sent` begins with the whole path, or with the end of it from some message on: what follows is new, behind the head.
     2. `sent` begins with a part of the path that holds a reply, then differs or ends: the caller went back and said something
@@ -97,8 +99,18 @@ def continuation(path: Sequence[StoredMessage], sent: Sequence[Message]) -> Cont
         places=tuple(places),
         instructions=instructions,
         leading=next((place for place, message in enumerate(sent) if message.role not in _INSTRUCTIONS), len(sent)),
-        altered={stored[ours].id: talk[theirs] for ours, theirs in found.altered},
+        altered={stored[ours].id: _altered(stored[ours].message, talk[theirs]) for ours, theirs in found.altered},
     )
+
+
+def _altered(ours: Message, theirs: Message) -> Message:
+    """What the caller has made of a message. The thoughts and calls of a reply are its own: clients do not send them back."""
+    if ours.role is not Role.ASSISTANT:
+        return theirs
+    said = (part for part in theirs.parts if not isinstance(part, Thinking | ToolCall))
+    thoughts = (part for part in ours.parts if isinstance(part, Thinking))
+    calls = (part for part in ours.parts if isinstance(part, ToolCall))
+    return replace(ours, parts=(*thoughts, *said, *calls))
 
 
 def _known(path: Sequence[StoredMessage], last: str | None, instructions: Sequence[Message]) -> int:
@@ -133,6 +145,7 @@ class _Comparison:
         def numbered(messages: Iterable[Message]) -> list[int]:
             return [numbers.setdefault(_key(message), len(numbers)) for message in messages]
 
+        self._stored = stored
         self._talk = talk
         self._ours = numbered(message.message for message in stored)
         self._theirs = numbered(talk)
@@ -177,7 +190,10 @@ class _Comparison:
                 final = self._final[index]
                 if self._replies[final] and not self._knows_tools(heard):
                     index = final
-                    same += self._ours[index] == self._theirs[heard]
+                if self._ours[index] == self._theirs[heard]:
+                    same += 1
+                elif self._retells(index, heard):
+                    altered.append((index, heard))
             elif self._broke_off[index]:
                 index += 1
                 continue
@@ -195,6 +211,11 @@ class _Comparison:
             return match.whole and (opening or self._failed[match.at :] == [True])
         # A single reply that differs stands for the last one, if something follows it.
         return match.same > 0 or (match.whole and match.heard < len(self._talk))
+
+    def _retells(self, index: int, heard: int) -> bool:
+        """Whether a reply was changed: one that has no text was only not understood, and of one that broke off a part was seen."""
+        text = _text(self._talk[heard])
+        return bool(text) and not (self._broke_off[index] and _text(self._stored[index].message).startswith(text))
 
     def _answered_alike(self, index: int, heard: int) -> bool:
         """Whether what the user said, there and here, has the same reply word for word."""
@@ -214,6 +235,10 @@ class _Comparison:
 
 def _calls(message: Message) -> bool:
     return any(isinstance(part, ToolCall) for part in message.parts)
+
+
+def _text(message: Message) -> str:
+    return "".join(part.text for part in message.parts if isinstance(part, Text | Refusal)).strip()
 
 
 def _broke_off(message: StoredMessage) -> bool:

@@ -172,7 +172,12 @@ def test_a_tool_call_that_comes_back_as_empty_text_is_the_same(sent: tuple[Part,
         pytest.param("s:0 u:1 a:2", "u:1 a:2 s:9 u:3", "u:1 a:2 s:9 u:3", id="in the middle"),
         pytest.param("s:0 u:1 a:2", "s:0 u:1 a:2 s:9 u:3", "s:0 u:1 a:2 s:9 u:3", id="at its beginning and in the middle"),
         pytest.param("u:1 a:2", "u:9 a:2 u:3", "u:9 a:2 u:3", id="a message that was changed"),
-        pytest.param("u:1 a:2", "u:1 a:9 u:3", "u:1 a:2 u:3", id="a reply that was changed"),
+        pytest.param("u:1 a:2", "u:1 a:9 u:3", "u:1 a:9 u:3", id="a reply that was changed"),
+        pytest.param("u:1 a:2", "u:1 a u:3", "u:1 a:2 u:3", id="a reply that was left out"),
+        pytest.param("u:1 a!:23", "u:1 a:2 u:3", "u:1 a:23 u:3", id="a reply that broke off, as far as it was seen"),
+        pytest.param("u:1 a!:23", "u:1 a:9 u:3", "u:1 a:9 u:3", id="a reply that broke off, and was changed"),
+        pytest.param("u:1 a:2 u:3 a:4", "a:x u:3 a:4 u:5", "u:1 a:x u:3 a:4 u:5", id="the end of it, with a changed reply"),
+        pytest.param("u:1 c:2 t:3 a:4", "u:1 a:x u:5", "u:1 c:2 t:3 a:x u:5", id="a changed reply behind calls of tools"),
         pytest.param("u:1 c:2 t:3 a:4", "u:9 a:4 u:5", "u:9 c:2 t:3 a:4 u:5", id="calls of tools that were left out"),
         pytest.param("u:1 a:2 u:3 a!", "u:3", "u:1 a:2 u:3", id="a turn that failed, tried again"),
     ],
@@ -184,6 +189,14 @@ def test_what_the_model_is_told(path: str, sent: str, told: str) -> None:
     end = next((at for at, each in enumerate(before, 1) if each.id == found.parent_id), len(before))
     new = [StoredMessage(f"new-{at}", None, each, MessageState.COMPLETE, NOW) for at, each in enumerate(found.new)]
     assert found.told([*before[:end], *new]) == talk(told)
+
+
+def test_a_changed_reply_keeps_its_thoughts_and_calls() -> None:
+    """Clients do not send them back, and some providers ask for them."""
+    parts = (Thinking("Hm", "sig"), Text("Hi"), ToolCall("c", "f", "{}"))
+    path = [*stored("u:1"), StoredMessage("1", "0", Message(Role.ASSISTANT, parts), MessageState.COMPLETE, NOW)]
+    found = continuation(path, talk("u:1 a:Hello u:2"))
+    assert found.told(path)[1].parts == (Thinking("Hm", "sig"), Text("Hello"), ToolCall("c", "f", "{}"))
 
 
 # Whatever is stored, and however it is sent again.
