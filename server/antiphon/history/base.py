@@ -200,7 +200,9 @@ class Store(Protocol):
         ended before anything of it was said (`StoredMessage.is_unheard`) is begun again, and is IN_PROGRESS as before. With
         `conversation` None, a request_id that the owner has used for a turn that made its conversation finds that one.
 
-        Raises `ConversationNotFound`, `MessageNotFound`; `RequestIdReused` if the turn of this request_id has other messages.
+        Raises `ConversationNotFound`, `MessageNotFound`; `RequestIdReused` if the turn of this request_id has other messages;
+        `TurnInProgress` where it could be begun again, but an attempt of this worker's has not been told that it ended, or another
+        caller is beginning it.
         """
         ...
 
@@ -211,10 +213,14 @@ class Store(Protocol):
         """
         ...
 
-    async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> None:
+    async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> bool:
         """Settles the assistant message of a turn of this worker's. Settled once, it stays as it is: a later call changes nothing.
 
-        May be called while the caller is gone. On `StoreUnavailable` the turn may be settled or not; calling again is safe.
+        Returns whether the turn's conversation has this end now: not if it is deleted, even where a fork keeps the reply, and not
+        if the turn has ended otherwise or was begun again by another worker.
+
+        May be called while the caller is gone. On `StoreUnavailable` the turn may be settled or not; calling again is safe, and
+        until a call returns, this worker begins the turn no second time.
         """
         ...
 

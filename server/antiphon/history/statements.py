@@ -57,9 +57,7 @@ GET: Final[Query] = select(*CONVERSATION, _C.tree_id).where(*_MINE)
 LOCK: Final[Query] = GET.join_from(conversations, trees, trees.c.id == _C.tree_id).with_for_update()
 """The conversation, locked with its tree until the transaction ends. SQLite needs no such lock: it has one writer."""
 
-CREATED_BY: Final[Query] = select(*CONVERSATION, _C.tree_id).where(
-    _C.owner == bindparam("mine"), _C.create_request_id == bindparam("request")
-)
+CREATED_BY: Final = select(_C.id).where(_C.owner == bindparam("mine"), _C.create_request_id == bindparam("request"))
 
 TURN: Final[Query] = select(*MESSAGE).where(_M.conversation_id == bindparam("conversation"), _M.request_id == bindparam("request"))
 
@@ -94,6 +92,13 @@ END_TURN: Final = update(messages).where(
 )
 """Sets the columns that it is given values for, in a turn of this worker's."""
 
+HOW_IT_ENDED: Final = (
+    select(_M.state, _M.body)
+    .join(conversations, _C.id == _M.conversation_id)
+    .where(_M.id == bindparam("reply"), _C.owner == bindparam("mine"))
+)
+"""What has become of a turn in the conversation that it is of; nothing, if that one is gone."""
+
 KEEP: Final = (
     update(messages)
     .where(*_OURS, _M.state == MessageState.IN_PROGRESS.value)
@@ -103,10 +108,10 @@ KEEP: Final = (
 
 REOPEN: Final = (
     update(messages)
-    .where(_M.id == bindparam("reply"))
+    .where(_M.id == bindparam("reply"), _M.state == bindparam("was"))
     .values(state=MessageState.IN_PROGRESS.value, worker=bindparam("me"), error_reason="")
 )
-"""A turn that is begun again. It has no text: it ended before there was any."""
+"""A turn that is begun again, if it is still as it was read. It has no text: it ended before there was any."""
 
 TREE_IS_SHARED: Final = select(_C.id).where(_C.tree_id == bindparam("tree"), _C.id != bindparam("conversation")).limit(1)
 DELETE_CONVERSATION: Final = delete(conversations).where(_C.id == bindparam("conversation"))

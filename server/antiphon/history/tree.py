@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, insert
 from antiphon.database import clock
 from antiphon.database.ids import is_id, new_id
 from antiphon.database.tables import conversations, messages, trees
-from antiphon.errors import ConversationNotFound, MessageNotFound, RequestIdReused
+from antiphon.errors import ConversationNotFound, MessageNotFound, RequestIdReused, TurnInProgress
 from antiphon.history import rows, statements
 from antiphon.history.base import Conversation, MessageState, StoredMessage, Turn
 
@@ -47,6 +47,12 @@ def find(connection: Connection, owner: str, conversation: str, *, lock: bool = 
         if row is not None:
             return row
     raise ConversationNotFound(conversation)
+
+
+def made_by(connection: Connection, owner: str, request_id: str) -> Found | None:
+    """The owner's conversation that the turn of this request_id made, locked; None if there is none, or none any more."""
+    made = connection.execute(statements.CREATED_BY, {"mine": owner, "request": request_id}).scalar()
+    return None if made is None else connection.execute(statements.LOCK, {"mine": owner, "conversation": made}).first()
 
 
 def place(connection: Connection, row: Found, message: str | None) -> Place:
@@ -204,6 +210,8 @@ def existing(connection: Connection, row: Found, request_id: str, bodies: Sequen
 
 
 def reopen(connection: Connection, turn: Turn, worker: str) -> Turn:
-    """A turn that ended before anything was said, in progress again."""
-    connection.execute(statements.REOPEN, {"reply": turn.reply.id, "me": worker})
+    """A turn that ended before anything was said, in progress again. Raises `TurnInProgress` if it is no longer as it was read."""
+    at = {"reply": turn.reply.id, "was": turn.reply.state.value, "me": worker}
+    if not connection.execute(statements.REOPEN, at).rowcount:
+        raise TurnInProgress(turn.reply.request_id)
     return replace(turn, reply=replace(turn.reply, state=MessageState.IN_PROGRESS, error_reason=""), existing=False)
