@@ -584,6 +584,25 @@ async def test_a_fork_shares_its_past(store: Store) -> None:
     assert await path(store, empty.id) == ["first"]
 
 
+async def test_what_was_only_said_in_another_fork_is_not_there(store: Store) -> None:
+    """Neither to go on from nor to fork at; a branch that was left is, where it was left, and so is what it has from elsewhere."""
+    made = await create(store, "a", "b", "c")
+    a, b, c = (await store.messages(ME, made.id)).messages
+    fork = await store.fork(ME, made.id, message_id=b.id)
+    _, (theirs,) = await store.append(ME, fork.id, said("theirs"))
+    branch = await store.begin_turn(ME, fork.id, said("branch"), parent_id=a.id)
+    for conversation, message in ((made, theirs), (made, branch.reply), (fork, c)):
+        with pytest.raises(MessageNotFound):
+            await store.fork(ME, conversation.id, message_id=message.id)
+        with pytest.raises(MessageNotFound):
+            await store.begin_turn(ME, conversation.id, said("x"), parent_id=message.id)
+    assert await path(store, fork.id) == ["a", "branch", ""]
+    for message in (a, b, theirs, branch.path[-1]):
+        assert (await store.fork(ME, fork.id, message_id=message.id)).head_id == message.id
+    await store.delete(ME, made.id)
+    assert texts((await store.begin_turn(ME, fork.id, [], parent_id=b.id)).path) == ["a", "b"]
+
+
 async def test_a_reply_in_progress_is_shared_too(store: Store) -> None:
     """A fork of it sees how it ends, even when the conversation of the turn is deleted before; but that one has no such end."""
     turn = await store.begin_turn(ME, None, said("a"))

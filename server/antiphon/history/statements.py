@@ -7,7 +7,21 @@ from __future__ import annotations
 
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import CTE, Delete, Select, Update, bindparam, case, delete, literal_column, or_, select, tuple_, update
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Delete,
+    Select,
+    Update,
+    bindparam,
+    case,
+    delete,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from antiphon.database.tables import conversations, messages, trees, workers
 from antiphon.history.base import MessageState
@@ -61,7 +75,7 @@ CREATED_BY: Final = select(_C.id).where(_C.owner == bindparam("mine"), _C.create
 
 TURN: Final[Query] = select(*MESSAGE).where(_M.conversation_id == bindparam("conversation"), _M.request_id == bindparam("request"))
 
-PLACE: Final = select(_M.id, _M.depth).where(_M.id == bindparam("message"), _M.tree_id == bindparam("tree"))
+PLACE: Final = select(_M.id, _M.depth, _M.conversation_id).where(_M.id == bindparam("message"), _M.tree_id == bindparam("tree"))
 """Where a message is in the tree."""
 
 ADVANCE: Final = (
@@ -159,17 +173,27 @@ PATH: Final[Query] = select(*MESSAGE).join(_WALK, _M.id == _WALK.c.id).order_by(
 PATH_PAGE: Final[Query] = PATH.where(_M.depth >= bindparam("depth")).limit(bindparam("size"))
 
 
+def _reached(begin: ColumnElement[bool]) -> CTE:
+    """The messages of a tree of which `begin` is true, and all before them."""
+    reached = select(_M.id, _M.parent_id).where(_M.tree_id == bindparam("tree"), begin).cte("reached", recursive=True)
+    return reached.union(select(_M.id, _M.parent_id).join(reached, _M.id == reached.c.parent_id))
+
+
+def _is_reached() -> Query:
+    # What is a conversation's: its path, and what was made in it, with all before it: a branch that was left can be taken up again.
+    reached = _reached(or_(_M.conversation_id == bindparam("conversation"), _M.id == bindparam("last")))
+    return select(reached.c.id).where(reached.c.id == bindparam("message")).limit(1)
+
+
+IS_REACHED: Final[Query] = _is_reached()
+"""The message, if it is one of the conversation's, whose head is `last`."""
+
+
 def _prune() -> Delete:
-    # What stays: the path of every conversation that is left on the tree, and what was made in one of them, with all before it:
-    # a branch that was left can be taken up again.
+    # What stays is what one of the conversations that are left on the tree has.
     left = select(_C.id).where(_C.tree_id == bindparam("tree"))
     heads = select(_C.head_id).where(_C.tree_id == bindparam("tree"), _C.head_id.is_not(None))
-    keep = (
-        select(_M.id, _M.parent_id)
-        .where(_M.tree_id == bindparam("tree"), or_(_M.conversation_id.in_(left), _M.id.in_(heads)))
-        .cte("keep", recursive=True)
-    )
-    keep = keep.union(select(_M.id, _M.parent_id).join(keep, _M.id == keep.c.parent_id))
+    keep = _reached(or_(_M.conversation_id.in_(left), _M.id.in_(heads)))
     return delete(messages).where(_M.tree_id == bindparam("tree"), _M.id.not_in(select(keep.c.id)))
 
 

@@ -56,15 +56,18 @@ def made_by(connection: Connection, owner: str, request_id: str) -> Found | None
 
 
 def place(connection: Connection, row: Found, message: str | None) -> Place:
-    """Where a message of the conversation's tree is, None: its head. Raises `MessageNotFound`.
+    """Where a message of the conversation is, None: its head. Raises `MessageNotFound`.
 
-    Any message of the tree will do, not only those of the path: a branch that was left can be taken up again.
+    Not only those of the path are: a branch that was left can be taken up again. But what was only said in another conversation of
+    the same tree is not.
     """
     if message is None or message == row.head_id:
         return Place(row.head_id, row.message_count)
     if is_id(message):
         found = connection.execute(statements.PLACE, {"message": message, "tree": row.tree_id}).first()
-        if found is not None:
+        at = {"message": message, "tree": row.tree_id, "conversation": row.id, "last": row.head_id}
+        # Most are of the conversation's own, so that its messages need not be gone through.
+        if found is not None and (found.conversation_id == row.id or connection.execute(statements.IS_REACHED, at).first()):
             return Place(found.id, found.depth + 1)
     raise MessageNotFound(message)
 
