@@ -6,16 +6,18 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import func, select, text, update
+from sqlalchemy import Connection, func, select, text, update
 
 from antiphon.database.open import open_database
 from antiphon.database.postgres import PostgresDatabase
 from antiphon.database.tables import messages, workers
-from antiphon.errors import ConversationNotFound, MessageNotFound
+from antiphon.errors import ConversationNotFound, MessageNotFound, StoreUnavailable, TurnInProgress
 from antiphon.history.base import MessageState, Said, Store, StoredMessage, Turn, TurnEnd
+from antiphon.history.recorder import Record, Recorder
 from antiphon.history.sql import SqlStore
 from antiphon.messages import Message, Role, Text
 
@@ -28,6 +30,7 @@ def said(*texts: str) -> list[Message]:
 
 
 DONE = TurnEnd(MessageState.COMPLETE, Message(Role.ASSISTANT, (Text("done"),)))
+FAILED = TurnEnd(MessageState.FAILED, Message(Role.ASSISTANT, ()), error_reason="INTERNAL")
 
 
 def texts(found: tuple[StoredMessage, ...]) -> list[str]:
@@ -103,6 +106,76 @@ async def test_one_request_id_begins_one_turn(store: Store, other: Store, *, fre
         assert all(turn.path == turns[0].path for turn in turns)
         assert len(await whole_path(store, turns[0].conversation.id)) == (2 if fresh else 2 * number + 2)
     assert len((await store.list(ME, size=50)).conversations) == (5 if fresh else 1)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+async def test_a_failed_turn_is_begun_again_once(store: Store, other: Store, *, fresh: bool) -> None:
+    """By however many callers at once, in two workers: one of them asks the model, the others are told that it goes on."""
+    conversation = None if fresh else await new(store)
+    for number in range(5):
+
+        async def begin(by: Store, name: str = f"r{number}") -> Turn:
+            return await by.begin_turn(ME, conversation, said("a"), request_id=name)
+
+        first = await begin(store)
+        assert await store.end_turn(ME, first.reply.id, FAILED)
+        found = await asyncio.gather(*(begin((store, other)[n % 2]) for n in range(20)), return_exceptions=True)
+        turns = [each for each in found if isinstance(each, Turn)]
+        assert all(isinstance(each, Turn | TurnInProgress) for each in found)
+        assert sum(not turn.existing for turn in turns) == 1
+        assert {(turn.reply.id, turn.reply.state) for turn in turns} == {(first.reply.id, MessageState.IN_PROGRESS)}
+
+
+async def test_a_turn_is_not_begun_again_before_its_worker_knows_that_it_ended(store: Store, other: Store) -> None:
+    """The answer to the commit was lost, and the end comes again: it never ends another attempt."""
+    assert isinstance(store, SqlStore)
+    write = store._database.write
+
+    async def lost(work: Callable[[Connection], Any]) -> Any:
+        await write(work)
+        raise StoreUnavailable
+
+    async def begin(by: Store) -> Turn:
+        return await by.begin_turn(ME, None, said("a"), request_id="r")
+
+    first = await begin(store)
+    store._database.write = lost  # type: ignore[method-assign]
+    with pytest.raises(StoreUnavailable):
+        await store.end_turn(ME, first.reply.id, FAILED)
+    store._database.write = write  # type: ignore[method-assign]
+    assert await last(store, first.conversation.id) == (MessageState.FAILED, "")
+    with pytest.raises(TurnInProgress):
+        await begin(store)
+    assert await store.end_turn(ME, first.reply.id, FAILED)
+    assert not (await begin(store)).existing
+    assert await store.end_turn(ME, first.reply.id, FAILED)
+    assert not (await begin(other)).existing, "another worker may at once: whose a turn is, is stored"
+    assert not await store.end_turn(ME, first.reply.id, FAILED)
+    assert (await begin(store)).existing
+    assert await other.end_turn(ME, first.reply.id, DONE)
+
+
+async def test_a_caller_that_leaves_while_its_turn_is_begun_may_try_again(store: Store) -> None:
+    """At whatever moment it left: as soon as that is written down, there is no turn that goes on."""
+    recorder = Recorder(store)
+    for steps in range(40):
+        record = Record(ME, request_id=str(steps))
+        task = asyncio.create_task(recorder.begin(record, said("a")))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.result().cancel()
+        await recorder.close(10)
+        again = await recorder.begin(record, said("a"))
+        assert not again.turn.existing
+        again.cancel()
+    await recorder.close(10)
+    found = (await store.list(ME, size=1000)).conversations
+    assert len(found) == 40
+    assert {await last(store, each.id) for each in found} == {(MessageState.CANCELLED, "")}
+    assert await store.settle() == 0
 
 
 async def test_forks_branches_and_deletes_at_once(store: Store, other: Store, count_messages: Callable[[], Awaitable[int]]) -> None:
@@ -257,7 +330,7 @@ async def test_a_turn_that_another_worker_has_begun_again_is_that_ones(store: St
     again = await store.begin_turn(ME, None, said("a"), request_id="r")
     before = await store.get(ME, turn.conversation.id)
     await other.keep([so_far(turn.reply.id, "late")])
-    await other.end_turn(ME, turn.reply.id, DONE)
+    assert not await other.end_turn(ME, turn.reply.id, DONE)
     await other.drop_turn(ME, turn, TurnEnd(MessageState.FAILED, Message(Role.ASSISTANT, ())))
     assert await last(store, turn.conversation.id) == (MessageState.IN_PROGRESS, "")
     assert await store.get(ME, turn.conversation.id) == before

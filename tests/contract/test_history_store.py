@@ -95,7 +95,7 @@ async def test_what_is_anothers_does_not_exist(store: Store) -> None:
             await store.fork(ME, mine.id, message_id=id_)
         with pytest.raises(MessageNotFound):
             await store.begin_turn(ME, mine.id, said("x"), parent_id=id_)
-        await store.end_turn(ME, id_, answered("forged"))
+        assert not await store.end_turn(ME, id_, answered("forged"))
     assert [found.id for found in (await store.list(ME, size=10)).conversations] == [mine.id]
     assert (await store.list(ME, size=10, source="s", title_contains="secret")).conversations == ()
     assert not (await store.begin_turn(ME, None, said("x"), request_id="r")).existing
@@ -477,11 +477,13 @@ async def test_a_request_id_stands_for_the_messages_of_its_turn(store: Store) ->
 
 
 async def test_a_settled_turn_stays_as_it_is(store: Store) -> None:
-    """A later end changes neither the reply nor the conversation."""
+    """A later end changes neither the reply nor the conversation, and says so, unless it is the same one again."""
     turn = await store.begin_turn(ME, None, said("a"))
-    await store.end_turn(ME, turn.reply.id, answered("first", MessageState.CANCELLED))
+    assert await store.end_turn(ME, turn.reply.id, answered("first", MessageState.CANCELLED))
     before = await store.get(ME, turn.conversation.id)
-    await store.end_turn(ME, turn.reply.id, answered("second"))
+    assert not await store.end_turn(ME, turn.reply.id, answered("second"))
+    assert not await store.end_turn(ME, turn.reply.id, answered("first"))
+    assert await store.end_turn(ME, turn.reply.id, answered("first", MessageState.CANCELLED))
     assert await path(store, before.id) == ["a", "first"]
     assert await store.get(ME, before.id) == before
 
@@ -582,12 +584,32 @@ async def test_a_fork_shares_its_past(store: Store) -> None:
     assert await path(store, empty.id) == ["first"]
 
 
+async def test_what_was_only_said_in_another_fork_is_not_there(store: Store) -> None:
+    """Neither to go on from nor to fork at; a branch that was left is, where it was left, and so is what it has from elsewhere."""
+    made = await create(store, "a", "b", "c")
+    a, b, c = (await store.messages(ME, made.id)).messages
+    fork = await store.fork(ME, made.id, message_id=b.id)
+    _, (theirs,) = await store.append(ME, fork.id, said("theirs"))
+    branch = await store.begin_turn(ME, fork.id, said("branch"), parent_id=a.id)
+    for conversation, message in ((made, theirs), (made, branch.reply), (fork, c)):
+        with pytest.raises(MessageNotFound):
+            await store.fork(ME, conversation.id, message_id=message.id)
+        with pytest.raises(MessageNotFound):
+            await store.begin_turn(ME, conversation.id, said("x"), parent_id=message.id)
+    assert await path(store, fork.id) == ["a", "branch", ""]
+    for message in (a, b, theirs, branch.path[-1]):
+        assert (await store.fork(ME, fork.id, message_id=message.id)).head_id == message.id
+    await store.delete(ME, made.id)
+    assert texts((await store.begin_turn(ME, fork.id, [], parent_id=b.id)).path) == ["a", "b"]
+
+
 async def test_a_reply_in_progress_is_shared_too(store: Store) -> None:
-    """A fork of it sees how it ends, even when the conversation of the turn is deleted before."""
+    """A fork of it sees how it ends, even when the conversation of the turn is deleted before; but that one has no such end."""
     turn = await store.begin_turn(ME, None, said("a"))
     fork = await store.fork(ME, turn.conversation.id)
     await store.delete(ME, turn.conversation.id)
-    await store.end_turn(ME, turn.reply.id, answered("b"))
+    for _ in range(2):
+        assert not await store.end_turn(ME, turn.reply.id, answered("b"))
     assert await path(store, fork.id) == ["a", "b"]
 
 
@@ -609,7 +631,7 @@ async def test_delete_takes_what_nobody_else_has(store: Store, count_messages: C
     assert await count_messages() == 7  # without "c" and "d"
     again = await store.begin_turn(ME, fork.id, [], parent_id=left.reply.id)
     assert texts(again.path) == ["a", "b", "left", ""]
-    await store.end_turn(ME, left.reply.id, answered("late"))
+    assert await store.end_turn(ME, left.reply.id, answered("late"))
     await store.delete(ME, fork.id)
     assert await count_messages() == 1
-    await store.end_turn(ME, again.reply.id, answered("too late"))
+    assert not await store.end_turn(ME, again.reply.id, answered("too late"))

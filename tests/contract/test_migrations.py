@@ -138,6 +138,15 @@ async def test_a_url_that_is_none_is_refused(bad: str) -> None:
         await migrate(bad)
 
 
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    """As what it is, and it stays as it is."""
+    file = tmp_path / "notes.txt"
+    file.write_bytes(b"something else" * 1000)
+    with pytest.raises(ConfigError, match=r"database\.url: the file .*notes\.txt is not a SQLite database"):
+        await migrate(f"sqlite:///{file}")
+    assert file.read_bytes() == b"something else" * 1000
+
+
 async def test_a_server_that_is_not_there(unused_tcp_port: int) -> None:
     """Is told as such."""
     with pytest.raises(StoreUnavailable):

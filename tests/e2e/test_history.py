@@ -1,12 +1,16 @@
 """The typed history, and that it is the same as that of the REST paths."""
 
+import asyncio
 from typing import Any
 
 import grpc
 import httpx2
+import pytest
 
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, history_pb2, history_pb2_grpc, message_pb2
+from tests.e2e.conftest import Gateway
 from tests.e2e.test_grpc import METADATA
+from tests.odd_upstream import OddUpstream, chunk, delta, head, sse
 
 
 def asked(text: str, **recording: Any) -> chat_pb2.GenerateRequest:
@@ -30,3 +34,64 @@ async def test_a_recorded_turn_is_in_the_history_of_both(channel: grpc.aio.Chann
     shown = (await http.get(f"/chat/fetch/{reply.conversation_id}")).json()
     assert (shown["title"], shown["source"], shown["messageCount"]) == ("Typed", "grpc", 6)
     assert [message["content"] for message in shown["messages"]][3:] == ["You said: two", "three", "You said: three"]
+
+
+async def deleted_meanwhile(upstream: OddUpstream, http: httpx2.AsyncClient, call: Any) -> Any:
+    """What `call` gets, whose provider has begun to answer when the chat of that id, which it is told, is deleted."""
+    go = asyncio.Event()
+    upstream.script("odd-persona", [head(), chunk(sse(delta("Hel"))), go, chunk(sse(delta("lo", "stop"), "[DONE]")), chunk(b"")])
+    chat = (await http.post("/chat/new", json={"messages": [{"role": "user", "content": "Hi"}]})).json()["chatId"]
+    asked = len(upstream.requests)
+    task = asyncio.create_task(call(chat))
+    async with asyncio.timeout(20):
+        while len(upstream.requests) == asked:
+            await asyncio.sleep(0.01)
+    assert (await http.delete(f"/chat/{chat}")).is_success
+    go.set()
+    return await task
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/chat/generate"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_chat_that_is_deleted_while_it_is_answered(
+    persona_gateway: Gateway, upstream: OddUpstream, path: str, stream: bool
+) -> None:
+    """Is a 404, or where the answer has begun, an error in band and no `[DONE]`: nothing of it is stored."""
+    messages = [{"role": "user", "content": "More"}]
+
+    async def call(chat: str) -> httpx2.Response:
+        if path == "/chat/generate":
+            return await http.post(f"{path}?chatId={chat}", json={"chat_history": messages, "persona": "odd", "stream": stream})
+        return await http.post(path, json={"model": "odd-persona", "messages": messages, "session_id": chat, "stream": stream})
+
+    async with persona_gateway.client() as http:
+        response = await deleted_meanwhile(upstream, http, call)
+    assert response.status_code == (200 if stream else 404)
+    assert "does not exist" in response.text
+    assert "[DONE]" not in response.text
+
+
+async def test_a_conversation_that_is_deleted_while_it_is_answered(persona_gateway: Gateway, upstream: OddUpstream) -> None:
+    """Is NOT_FOUND over gRPC too, and nothing is told to be finished."""
+    async with persona_gateway.client() as http, grpc.aio.insecure_channel(persona_gateway.grpc) as channel:
+        chat = chat_pb2_grpc.ChatServiceStub(channel)
+
+        async def generate(conversation: str) -> Any:
+            request = asked("More", conversation_id=conversation)
+            request.model = "odd-persona"
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await chat.Generate(request, metadata=METADATA)
+            return caught.value.code()
+
+        async def stream(conversation: str) -> Any:
+            request = asked("More", conversation_id=conversation)
+            request.model = "odd-persona"
+            events: list[str] = []
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                async for answer in chat.StreamGenerate(request, metadata=METADATA):
+                    events += [event.WhichOneof("event") for event in answer.events]
+            assert (events[-1], "finished" in events) == ("error", False)
+            return caught.value.code()
+
+        assert await deleted_meanwhile(upstream, http, generate) is grpc.StatusCode.NOT_FOUND
+        assert await deleted_meanwhile(upstream, http, stream) is grpc.StatusCode.NOT_FOUND

@@ -136,11 +136,13 @@ class MemoryStore:
                 kept = replace(reply, message=each.message, model=each.model, provider=each.provider)
                 self._messages[reply.id] = kept
 
-    async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> None:
+    async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> bool:
         self.calls += 1
         reply = self._messages.get(reply_id)
-        if reply is not None and self._owners[reply_id] == owner and reply.state is MessageState.IN_PROGRESS:
-            self._messages[reply_id] = replace(
+        if reply is None or self._owners[reply_id] != owner:
+            return False
+        if reply.state is MessageState.IN_PROGRESS:
+            reply = self._messages[reply_id] = replace(
                 reply,
                 state=end.state,
                 message=end.message,
@@ -150,6 +152,8 @@ class MemoryStore:
                 finish_reason=end.finish_reason,
                 error_reason=end.error_reason,
             )
+        kept = any(reply in self._path(conversation.head_id) for conversation in self._conversations.values())
+        return kept and (reply.state, reply.message) == (end.state, end.message)
 
     async def drop_turn(self, owner: str, turn: Turn, end: TurnEnd) -> None:
         self.calls += 1

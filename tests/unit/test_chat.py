@@ -14,6 +14,7 @@ from antiphon.config import GuardConfig, LimitsConfig, PriceConfig
 from antiphon.errors import (
     BudgetExceeded,
     ContentBlocked,
+    ConversationNotFound,
     DeadlineExceeded,
     InvalidRequest,
     ModelNotFound,
@@ -385,6 +386,30 @@ async def test_a_conversation_that_somebody_has_found_meanwhile_stays() -> None:
     assert [message.state for message in await path(store)] == [MessageState.COMPLETE, MessageState.FAILED]
 
 
+async def test_a_turn_whose_conversation_is_deleted_meanwhile_is_told_so() -> None:
+    """It has no clean end, as there is nothing that it is stored in."""
+    store = MemoryStore()
+    found: Batch = []
+    with pytest.raises(ConversationNotFound):
+        async for batch in recording(ScriptedProvider(), store).stream(asked(), timeout=None, record=Record("ann")):
+            found += batch
+            for conversation in (await store.list("ann", size=10)).conversations:
+                await store.delete("ann", conversation.id)
+    assert found
+    assert not any(isinstance(event, Finished) for event in found)
+
+
+async def test_a_turn_that_another_worker_has_begun_again_is_told_so() -> None:
+    """Its end is not what is stored: the caller is to ask again for what is."""
+
+    class Taken(MemoryStore):
+        async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> bool:
+            return False
+
+    with pytest.raises(TurnInProgress):
+        await collect(recording(ScriptedProvider(), Taken()).stream(asked(), timeout=None, record=Record("ann", request_id="r")))
+
+
 async def test_what_only_the_provider_knew_is_replayed() -> None:
     """Calls of other kinds, fields of calls and of the message, parts of the content, and the reason of 2023."""
     custom = {"index": 1, "id": "c2", "type": "custom", "custom": {"name": "g", "input": "x"}}
@@ -476,11 +501,11 @@ class FailingStore(MemoryStore):
 
     failures = 2
 
-    async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> None:
+    async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> bool:
         self.failures -= 1
         if self.failures >= 0:
             raise StoreUnavailable
-        await super().end_turn(owner, reply_id, end)
+        return await super().end_turn(owner, reply_id, end)
 
 
 async def test_a_reply_that_cannot_be_stored_for_a_moment_is_tried_on() -> None:

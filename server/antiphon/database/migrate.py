@@ -10,7 +10,7 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
-from sqlite3 import SQLITE_BUSY
+from sqlite3 import SQLITE_BUSY, SQLITE_CORRUPT, SQLITE_NOTADB
 from typing import Final
 
 from alembic import command
@@ -18,7 +18,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from antiphon.config import ConfigError
 from antiphon.database import postgres, sqlite
@@ -33,6 +33,8 @@ _LOCK: Final = 0x616E7469_70686F6E
 _WAIT: Final = 600.0
 """Seconds that another process's migration is waited for."""
 
+_NO_DATABASE: Final = (SQLITE_NOTADB, SQLITE_CORRUPT)
+
 _RETRY: Final = 0.05
 """Seconds between two tries to get at a SQLite file that is being made."""
 
@@ -41,7 +43,7 @@ async def migrate(url: str, timeout: float = 5.0, scripts: Path = SCRIPTS) -> No
     """Makes the database, or upgrades it, to the newest schema of `scripts`; does nothing to one that has it.
 
     `timeout` in seconds bounds connecting; the migration takes what it takes. Raises `ConfigError` for a database that a newer
-    version has made, and for a URL that is none; `StoreUnavailable`.
+    version has made, for a file that is no database, and for a URL that is none; `StoreUnavailable`.
     """
     parsed = parse(url)
     if parsed.drivername == "sqlite":
@@ -65,8 +67,13 @@ def _migrate_sqlite(path: Path, scripts: Path) -> None:
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         engine = sqlite.engine(path, _WAIT, begin="BEGIN IMMEDIATE")
-        with _connect(engine) as connection, connection.begin():
-            _upgrade(connection, scripts)
+        try:
+            with _connect(engine) as connection, connection.begin():
+                _upgrade(connection, scripts)
+        except DatabaseError as error:
+            if getattr(error.orig, "sqlite_errorcode", None) in _NO_DATABASE:
+                raise ConfigError(f"database.url: the file {path} is not a SQLite database, or is damaged") from None
+            raise
 
 
 def _connect(engine: Engine) -> Connection:

@@ -163,7 +163,10 @@ class Store(Protocol):
         ...
 
     async def fork(self, owner: str, conversation: str, *, message_id: str | None = None, title: str | None = None) -> Conversation:
-        """A new conversation whose path ends at `message_id` (None: the head). Raises `ConversationNotFound`, `MessageNotFound`."""
+        """A new conversation whose path ends at `message_id` (None: the head), which is as `parent_id` of `begin_turn`.
+
+        Raises `ConversationNotFound`, `MessageNotFound`.
+        """
         ...
 
     async def messages(self, owner: str, conversation: str, *, size: int | None = None, token: str = "") -> MessagePage:
@@ -193,14 +196,17 @@ class Store(Protocol):
         """Stores new messages and an assistant message IN_PROGRESS behind them, before the provider is asked.
 
         `conversation` None makes a new one with `title` and `source`. `parent_id` is the message to go on from (None: the head):
-        any of the conversation's tree. Another than the head begins a branch, and the conversation's path follows it. A turn that
-        is still in progress is on the path of the next one as it is, with what is kept of its text.
+        one of the path, or one that was made in the conversation, or one before that. Another than the head begins a branch, and
+        the conversation's path follows it. A turn that is still in progress is on the path of the next one as it is, with what is
+        kept of its text.
 
         `request_id`, if not empty, names the turn within its conversation: seen again, the turn that exists is the answer; one that
         ended before anything of it was said (`StoredMessage.is_unheard`) is begun again, and is IN_PROGRESS as before. With
         `conversation` None, a request_id that the owner has used for a turn that made its conversation finds that one.
 
-        Raises `ConversationNotFound`, `MessageNotFound`; `RequestIdReused` if the turn of this request_id has other messages.
+        Raises `ConversationNotFound`, `MessageNotFound`; `RequestIdReused` if the turn of this request_id has other messages;
+        `TurnInProgress` where it could be begun again, but an attempt of this worker's has not been told that it ended, or another
+        caller is beginning it.
         """
         ...
 
@@ -211,10 +217,14 @@ class Store(Protocol):
         """
         ...
 
-    async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> None:
+    async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> bool:
         """Settles the assistant message of a turn of this worker's. Settled once, it stays as it is: a later call changes nothing.
 
-        May be called while the caller is gone. On `StoreUnavailable` the turn may be settled or not; calling again is safe.
+        Returns whether the turn's conversation has this end now: not if it is deleted, even where a fork keeps the reply, and not
+        if the turn has ended otherwise or was begun again by another worker.
+
+        May be called while the caller is gone. On `StoreUnavailable` the turn may be settled or not; calling again is safe, and
+        until a call returns, this worker begins the turn no second time.
         """
         ...
 

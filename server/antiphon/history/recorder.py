@@ -8,13 +8,13 @@ write, and what is lost with a worker that is killed are its last seconds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
 import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from antiphon.errors import InvalidRequest, StoreUnavailable, Violation, told
+from antiphon.errors import AntiphonError, ConversationNotFound, InvalidRequest, StoreUnavailable, TurnInProgress, Violation, told
 from antiphon.history.base import MessageState, Said, Store, Turn, TurnEnd
 from antiphon.history.resent import Continuation, continuation
 from antiphon.history.storable import storable
@@ -68,18 +68,21 @@ class Recorder:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[bool]] = set()
         self._going: dict[str, Recording] = {}
         """The turns in progress, by their reply's id."""
 
     async def begin(self, record: Record, messages: Sequence[Message]) -> Recording:
-        """Stores the new messages and the reply to come. Raises as `Store.begin_turn`."""
+        """Stores the new messages and the reply to come. Raises as `Store.begin_turn`.
+
+        If its caller leaves meanwhile, the turn ends as CANCELLED as soon as it is begun, so that a retry need not wait.
+        """
         follows = Continuation(tuple(messages), record.parent_id, tuple(range(len(messages))))
         if record.resent and record.conversation is not None:
             stored = await self._store.messages(record.owner, record.conversation)
             follows = continuation(stored.messages, messages)
-        try:
-            turn = await self._store.begin_turn(
+        begun = asyncio.create_task(
+            self._store.begin_turn(
                 record.owner,
                 record.conversation,
                 follows.new,
@@ -88,6 +91,12 @@ class Recorder:
                 title=title_of(record.title, follows.new),
                 source=record.source,
             )
+        )
+        try:
+            turn = await asyncio.shield(begun)
+        except asyncio.CancelledError:
+            self._run(self._leave(record.owner, begun))
+            raise
         except InvalidRequest as error:  # what is at fault is told of the messages that were sent, and not of those that are new
             error.violations = tuple(_sent(violation, follows.places) for violation in error.violations)
             raise
@@ -125,10 +134,21 @@ class Recorder:
         for recording, batches in zip(grown, seen, strict=True):
             recording.kept = batches
 
-    def settle(self, owner: str, turn: Turn, end: TurnEnd, *, drop: bool) -> asyncio.Task[None]:
-        """Settles a turn, or takes it back, in a task of its own, which goes on until it is done."""
+    def settle(self, owner: str, turn: Turn, end: TurnEnd, *, drop: bool) -> asyncio.Task[bool]:
+        """Settles a turn, or takes it back, in a task of its own, which goes on until it is done; returns as `Store.end_turn`."""
         self._going.pop(turn.reply.id, None)
-        task = asyncio.create_task(self._settle(owner, turn, end, drop=drop))
+        return self._run(self._settle(owner, turn, end, drop=drop))
+
+    async def not_stored(self, owner: str, turn: Turn) -> AntiphonError:
+        """Why the end of a turn is not in its conversation."""
+        try:
+            await self._store.get(owner, turn.conversation.id)
+        except (ConversationNotFound, StoreUnavailable) as error:
+            return error
+        return TurnInProgress(turn.reply.request_id)
+
+    def _run(self, settling: Coroutine[None, None, bool]) -> asyncio.Task[bool]:
+        task = asyncio.create_task(settling)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -142,20 +162,28 @@ class Recorder:
             if left:
                 log.error("turns not settled", count=len(left))
 
-    async def _settle(self, owner: str, turn: Turn, end: TurnEnd, *, drop: bool) -> None:
+    async def _leave(self, owner: str, begun: asyncio.Task[Turn]) -> bool:
+        """Ends a turn whose caller left while it was begun."""
+        try:
+            turn = await begun
+        except AntiphonError:
+            return False
+        end = TurnEnd(MessageState.CANCELLED, turn.reply.message)
+        return not turn.existing and await self._settle(owner, turn, end, drop=False)
+
+    async def _settle(self, owner: str, turn: Turn, end: TurnEnd, *, drop: bool) -> bool:
         delay = FIRST_DELAY
         while True:
             try:
-                if drop:
-                    await self._store.drop_turn(owner, turn, end)
-                else:
-                    await self._store.end_turn(owner, turn.reply.id, end)
+                if not drop:
+                    return await self._store.end_turn(owner, turn.reply.id, end)
+                await self._store.drop_turn(owner, turn, end)
             except StoreUnavailable:
                 log.warning("turn not settled yet", message=turn.reply.id, retry_in_s=delay)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, LONGEST_DELAY)
             else:
-                return
+                return False
 
 
 class Recording:
@@ -196,13 +224,18 @@ class Recording:
             self._reply.add(clean)
 
     async def complete(self) -> None:
-        """The reply is whole: returns when it is stored. Raises `StoreUnavailable`; it is then stored as soon as can be."""
+        """The reply is whole: returns when it is stored. Raises `StoreUnavailable`; it is then stored as soon as can be.
+
+        Raises `ConversationNotFound` if the conversation was deleted meanwhile, `TurnInProgress` if another worker has begun the
+        turn again, as this one was taken for dead: what is stored is then not what was said here.
+        """
         task = self._settle(MessageState.COMPLETE, "")
         # The store's own time-out bounds the first try. What could not be stored then is tried on, but not waited for.
         done, _ = await asyncio.wait({task}, timeout=PATIENCE + FIRST_DELAY)
         if not done:
             raise StoreUnavailable
-        task.result()
+        if not task.result():
+            raise await self._recorder.not_stored(self._owner, self.turn)
 
     async def fail(self, error: Exception) -> None:
         """The turn failed; returns when that is stored, or after a while.
@@ -231,7 +264,7 @@ class Recording:
         started = reply.started
         return Said(self.turn.reply.id, message, started.model if started else "", started.provider if started else "")
 
-    def _settle(self, state: MessageState, reason: str, *, drop: bool = False) -> asyncio.Task[None]:
+    def _settle(self, state: MessageState, reason: str, *, drop: bool = False) -> asyncio.Task[bool]:
         self._settled = True
         reply, said = self._reply, self.said()
         end = TurnEnd(

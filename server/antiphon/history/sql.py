@@ -21,7 +21,7 @@ from antiphon.database import clock, paging, text
 from antiphon.database.base import Database
 from antiphon.database.ids import is_id, new_id
 from antiphon.database.tables import workers
-from antiphon.errors import ConversationChanged, ConversationNotFound
+from antiphon.errors import ConversationChanged, ConversationNotFound, TurnInProgress
 from antiphon.history import rows, statements, tree
 from antiphon.history.base import MAX_TITLE, Conversation, MessagePage, MessageState, Page, Said, StoredMessage, Turn, TurnEnd
 from antiphon.history.process import is_gone, this_process
@@ -207,14 +207,17 @@ class SqlStore:
             turn = tree.existing(connection, row, request_id, bodies[:-1])
             if turn is None or not turn.reply.is_unheard:
                 return turn
+            if turn.reply.id in self._live - ours:
+                # An attempt of this worker's that has not been told that it ended: it will try again to end the turn, and it cannot
+                # be told from the attempt that would be begun here.
+                raise TurnInProgress(request_id)
             ours.add(turn.reply.id)
             self._live.add(turn.reply.id)
             return tree.reopen(connection, turn, self._worker)
 
         def begin(connection: Connection) -> Turn:
             if conversation is None:
-                row = connection.execute(statements.CREATED_BY, {"mine": owner, "request": request_id}).first() if named else None
-                if row is not None and (turn := existing(connection, row)):
+                if named and (row := tree.made_by(connection, owner, request_id)) and (turn := existing(connection, row)):
                     return turn
                 made, new = tree.create(connection, owner, bodies, title=title, source=source, request_id=named, reply=reply)
                 return tree.turn(made, (), new, made=True)
@@ -264,11 +267,12 @@ class SqlStore:
         if ordered:
             await self._database.write(work)
 
-    async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> None:
+    async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> bool:
         if not is_id(reply_id):
-            return
-        await self._database.write(lambda connection: self._end(connection, owner, reply_id, end))
+            return False
+        ended = await self._database.write(lambda connection: self._end(connection, owner, reply_id, end))
         self._live.discard(reply_id)
+        return ended
 
     async def drop_turn(self, owner: str, turn: Turn, end: TurnEnd) -> None:
         made = turn.conversation
@@ -314,8 +318,9 @@ class SqlStore:
         await self._database.write(lambda connection: connection.execute(upsert) and None)
         self._beaten = now
 
-    def _end(self, connection: Connection, owner: str, reply_id: str, end: TurnEnd) -> None:
-        values = {
+    def _end(self, connection: Connection, owner: str, reply_id: str, end: TurnEnd) -> bool:
+        """Ends the turn; returns as `end_turn`."""
+        values: dict[str, Any] = {
             "reply": reply_id,
             "mine": owner,
             "me": self._worker,
@@ -329,5 +334,10 @@ class SqlStore:
             "error_reason": text.clean(end.error_reason),
         }
         # The conversation first, as everybody does: those who take locks in one order never wait for each other.
-        connection.execute(statements.TOUCH_TURN, {"reply": reply_id, "mine": owner, "me": self._worker, "now": clock.now()})
-        connection.execute(statements.END_TURN, values)
+        at = {"reply": reply_id, "mine": owner, "me": self._worker, "now": clock.now()}
+        touched = connection.execute(statements.TOUCH_TURN, at).rowcount
+        if connection.execute(statements.END_TURN, values).rowcount and touched:
+            return True
+        # It may have been ended so before, where the answer to the first try was lost.
+        found = connection.execute(statements.HOW_IT_ENDED, {"reply": reply_id, "mine": owner}).first()
+        return found is not None and (found.state, found.body) == (values["state"], values["body"])

@@ -7,7 +7,21 @@ from __future__ import annotations
 
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import CTE, Delete, Select, Update, bindparam, case, delete, literal_column, or_, select, tuple_, update
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Delete,
+    Select,
+    Update,
+    bindparam,
+    case,
+    delete,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from antiphon.database.tables import conversations, messages, trees, workers
 from antiphon.history.base import MessageState
@@ -57,13 +71,11 @@ GET: Final[Query] = select(*CONVERSATION, _C.tree_id).where(*_MINE)
 LOCK: Final[Query] = GET.join_from(conversations, trees, trees.c.id == _C.tree_id).with_for_update()
 """The conversation, locked with its tree until the transaction ends. SQLite needs no such lock: it has one writer."""
 
-CREATED_BY: Final[Query] = select(*CONVERSATION, _C.tree_id).where(
-    _C.owner == bindparam("mine"), _C.create_request_id == bindparam("request")
-)
+CREATED_BY: Final = select(_C.id).where(_C.owner == bindparam("mine"), _C.create_request_id == bindparam("request"))
 
 TURN: Final[Query] = select(*MESSAGE).where(_M.conversation_id == bindparam("conversation"), _M.request_id == bindparam("request"))
 
-PLACE: Final = select(_M.id, _M.depth).where(_M.id == bindparam("message"), _M.tree_id == bindparam("tree"))
+PLACE: Final = select(_M.id, _M.depth, _M.conversation_id).where(_M.id == bindparam("message"), _M.tree_id == bindparam("tree"))
 """Where a message is in the tree."""
 
 ADVANCE: Final = (
@@ -94,6 +106,13 @@ END_TURN: Final = update(messages).where(
 )
 """Sets the columns that it is given values for, in a turn of this worker's."""
 
+HOW_IT_ENDED: Final = (
+    select(_M.state, _M.body)
+    .join(conversations, _C.id == _M.conversation_id)
+    .where(_M.id == bindparam("reply"), _C.owner == bindparam("mine"))
+)
+"""What has become of a turn in the conversation that it is of; nothing, if that one is gone."""
+
 KEEP: Final = (
     update(messages)
     .where(*_OURS, _M.state == MessageState.IN_PROGRESS.value)
@@ -103,10 +122,10 @@ KEEP: Final = (
 
 REOPEN: Final = (
     update(messages)
-    .where(_M.id == bindparam("reply"))
+    .where(_M.id == bindparam("reply"), _M.state == bindparam("was"))
     .values(state=MessageState.IN_PROGRESS.value, worker=bindparam("me"), error_reason="")
 )
-"""A turn that is begun again. It has no text: it ended before there was any."""
+"""A turn that is begun again, if it is still as it was read. It has no text: it ended before there was any."""
 
 TREE_IS_SHARED: Final = select(_C.id).where(_C.tree_id == bindparam("tree"), _C.id != bindparam("conversation")).limit(1)
 DELETE_CONVERSATION: Final = delete(conversations).where(_C.id == bindparam("conversation"))
@@ -154,17 +173,27 @@ PATH: Final[Query] = select(*MESSAGE).join(_WALK, _M.id == _WALK.c.id).order_by(
 PATH_PAGE: Final[Query] = PATH.where(_M.depth >= bindparam("depth")).limit(bindparam("size"))
 
 
+def _reached(begin: ColumnElement[bool]) -> CTE:
+    """The messages of a tree of which `begin` is true, and all before them."""
+    reached = select(_M.id, _M.parent_id).where(_M.tree_id == bindparam("tree"), begin).cte("reached", recursive=True)
+    return reached.union(select(_M.id, _M.parent_id).join(reached, _M.id == reached.c.parent_id))
+
+
+def _is_reached() -> Query:
+    # What is a conversation's: its path, and what was made in it, with all before it: a branch that was left can be taken up again.
+    reached = _reached(or_(_M.conversation_id == bindparam("conversation"), _M.id == bindparam("last")))
+    return select(reached.c.id).where(reached.c.id == bindparam("message")).limit(1)
+
+
+IS_REACHED: Final[Query] = _is_reached()
+"""The message, if it is one of the conversation's, whose head is `last`."""
+
+
 def _prune() -> Delete:
-    # What stays: the path of every conversation that is left on the tree, and what was made in one of them, with all before it:
-    # a branch that was left can be taken up again.
+    # What stays is what one of the conversations that are left on the tree has.
     left = select(_C.id).where(_C.tree_id == bindparam("tree"))
     heads = select(_C.head_id).where(_C.tree_id == bindparam("tree"), _C.head_id.is_not(None))
-    keep = (
-        select(_M.id, _M.parent_id)
-        .where(_M.tree_id == bindparam("tree"), or_(_M.conversation_id.in_(left), _M.id.in_(heads)))
-        .cte("keep", recursive=True)
-    )
-    keep = keep.union(select(_M.id, _M.parent_id).join(keep, _M.id == keep.c.parent_id))
+    keep = _reached(or_(_M.conversation_id.in_(left), _M.id.in_(heads)))
     return delete(messages).where(_M.tree_id == bindparam("tree"), _M.id.not_in(select(keep.c.id)))
 
 

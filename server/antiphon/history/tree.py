@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, insert
 from antiphon.database import clock
 from antiphon.database.ids import is_id, new_id
 from antiphon.database.tables import conversations, messages, trees
-from antiphon.errors import ConversationNotFound, MessageNotFound, RequestIdReused
+from antiphon.errors import ConversationNotFound, MessageNotFound, RequestIdReused, TurnInProgress
 from antiphon.history import rows, statements
 from antiphon.history.base import Conversation, MessageState, StoredMessage, Turn
 
@@ -49,16 +49,25 @@ def find(connection: Connection, owner: str, conversation: str, *, lock: bool = 
     raise ConversationNotFound(conversation)
 
 
-def place(connection: Connection, row: Found, message: str | None) -> Place:
-    """Where a message of the conversation's tree is, None: its head. Raises `MessageNotFound`.
+def made_by(connection: Connection, owner: str, request_id: str) -> Found | None:
+    """The owner's conversation that the turn of this request_id made, locked; None if there is none, or none any more."""
+    made = connection.execute(statements.CREATED_BY, {"mine": owner, "request": request_id}).scalar()
+    return None if made is None else connection.execute(statements.LOCK, {"mine": owner, "conversation": made}).first()
 
-    Any message of the tree will do, not only those of the path: a branch that was left can be taken up again.
+
+def place(connection: Connection, row: Found, message: str | None) -> Place:
+    """Where a message of the conversation is, None: its head. Raises `MessageNotFound`.
+
+    Not only those of the path are: a branch that was left can be taken up again. But what was only said in another conversation of
+    the same tree is not.
     """
     if message is None or message == row.head_id:
         return Place(row.head_id, row.message_count)
     if is_id(message):
         found = connection.execute(statements.PLACE, {"message": message, "tree": row.tree_id}).first()
-        if found is not None:
+        at = {"message": message, "tree": row.tree_id, "conversation": row.id, "last": row.head_id}
+        # Most are of the conversation's own, so that its messages need not be gone through.
+        if found is not None and (found.conversation_id == row.id or connection.execute(statements.IS_REACHED, at).first()):
             return Place(found.id, found.depth + 1)
     raise MessageNotFound(message)
 
@@ -204,6 +213,8 @@ def existing(connection: Connection, row: Found, request_id: str, bodies: Sequen
 
 
 def reopen(connection: Connection, turn: Turn, worker: str) -> Turn:
-    """A turn that ended before anything was said, in progress again."""
-    connection.execute(statements.REOPEN, {"reply": turn.reply.id, "me": worker})
+    """A turn that ended before anything was said, in progress again. Raises `TurnInProgress` if it is no longer as it was read."""
+    at = {"reply": turn.reply.id, "was": turn.reply.state.value, "me": worker}
+    if not connection.execute(statements.REOPEN, at).rowcount:
+        raise TurnInProgress(turn.reply.request_id)
     return replace(turn, reply=replace(turn.reply, state=MessageState.IN_PROGRESS, error_reason=""), existing=False)

@@ -57,4 +57,6 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
 
 
 def _record(request: chat_pb2.GenerateRequest) -> Record | None:
-    return record_from_proto(request.recording, caller().owner) if request.HasField("recording") else None
+    if not request.HasField("recording"):
+        return None
+    return record_from_proto(request.recording, caller().owner, choices=request.sampling.choices)

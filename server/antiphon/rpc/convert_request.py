@@ -118,8 +118,8 @@ def messages_from_proto(messages: Iterable[message_pb2.Message]) -> tuple[m.Mess
     return found
 
 
-def record_from_proto(recording: chat_pb2.Recording, owner: str) -> Record:
-    """Where a turn is recorded. Raises `InvalidRequest`."""
+def record_from_proto(recording: chat_pb2.Recording, owner: str, *, choices: int = 1) -> Record:
+    """Where a turn is recorded, of which so many replies are asked for. Raises `InvalidRequest`."""
     limits = (("request_id", MAX_REQUEST_ID), ("title", MAX_TITLE), ("source", MAX_SOURCE))
     wrong = tuple(
         Violation(("recording", field), f"must not be longer than {most} characters")
@@ -128,6 +128,8 @@ def record_from_proto(recording: chat_pb2.Recording, owner: str) -> Record:
     )
     if recording.parent_message_id and not recording.conversation_id:
         wrong += (Violation(("recording", "parent_message_id"), "needs the conversation_id that it is part of"),)
+    if choices > 1:
+        wrong += (Violation(("sampling", "choices"), "must be 1 where the turn is recorded: a turn has one reply"),)
     if wrong:
         raise InvalidRequest("The request is not valid: see the field violations.", wrong)
     return Record(

@@ -78,7 +78,8 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
     ) -> history_pb2.UpdateConversationResponse:
         """The conversation after the change: only what the mask names."""
         wanted, paths = request.conversation, request.update_mask.paths
-        refuse(required("conversation.id", wanted.id), _mask(paths), _text("title", wanted.title, MAX_TITLE))
+        titled = _text("title", wanted.title, MAX_TITLE) if "title" in paths else []
+        refuse(required("conversation.id", wanted.id), _mask(paths), titled)
         conversation = await self._store.update(
             caller().owner,
             wanted.id,

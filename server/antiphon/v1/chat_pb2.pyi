@@ -252,7 +252,7 @@ class Sampling(_message.Message):
     seed: _builtins.int
     """Asks for the same reply to the same request, as far as the provider can."""
     choices: _builtins.int
-    """How many replies (choices) to make: 1 to 128. Unset: 1."""
+    """How many replies (choices) to make: 1 to 128. Unset: 1. A turn that is recorded has one: INVALID_ARGUMENT for more."""
     logprobs: _builtins.bool
     """Asks for the log probability of each token of the reply."""
     top_logprobs: _builtins.int

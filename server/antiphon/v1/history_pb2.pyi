@@ -102,7 +102,9 @@ class Conversation(_message.Message):
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When it last changed: a message or the title."""
+        """When it last changed: a message or the title. A reply that it shares with another conversation changes that one of them in which
+        its turn was begun, when it ends.
+        """
 
     def __init__(
         self,

@@ -30,6 +30,7 @@ class HistoryServiceStub:
 
     Messages form trees: each but the first has a parent. A conversation is a name for one path of a tree, from its first message to
     its head; appending moves the head on. A fork is another conversation whose path begins with the same messages: nothing is copied.
+    A conversation's messages are those of its path and those that were made in it, on branches that it left, with all before them.
 
     A conversation belongs to the owner of the key that made it. To everybody else it does not exist: NOT_FOUND.
 
@@ -92,6 +93,7 @@ class HistoryServiceServicer:
 
     Messages form trees: each but the first has a parent. A conversation is a name for one path of a tree, from its first message to
     its head; appending moves the head on. A fork is another conversation whose path begins with the same messages: nothing is copied.
+    A conversation's messages are those of its path and those that were made in it, on branches that it left, with all before them.
 
     A conversation belongs to the owner of the key that made it. To everybody else it does not exist: NOT_FOUND.
 
@@ -213,6 +215,7 @@ class HistoryService:
 
     Messages form trees: each but the first has a parent. A conversation is a name for one path of a tree, from its first message to
     its head; appending moves the head on. A fork is another conversation whose path begins with the same messages: nothing is copied.
+    A conversation's messages are those of its path and those that were made in it, on branches that it left, with all before them.
 
     A conversation belongs to the owner of the key that made it. To everybody else it does not exist: NOT_FOUND.
 

@@ -154,3 +154,12 @@ def test_a_message_to_go_on_from_needs_its_conversation() -> None:
         record_from_proto(chat_pb2.Recording(parent_message_id="m"), "ann")
     assert [violation.path for violation in caught.value.violations] == [("recording", "parent_message_id")]
     assert record_from_proto(chat_pb2.Recording(conversation_id="c", parent_message_id="m"), "ann").parent_id == "m"
+
+
+def test_a_recorded_turn_has_one_reply() -> None:
+    """More are refused, by the name of the field: only one of them would be stored."""
+    for choices in (0, 1):
+        record_from_proto(chat_pb2.Recording(), "ann", choices=choices)
+    with pytest.raises(InvalidRequest) as caught:
+        record_from_proto(chat_pb2.Recording(), "ann", choices=2)
+    assert [violation.path for violation in caught.value.violations] == [("sampling", "choices")]

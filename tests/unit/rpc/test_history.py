@@ -73,6 +73,7 @@ async def test_a_conversation_from_its_creation_to_its_deletion(unused_tcp_port:
         assert (changed.title, changed.pinned, changed.source) == ("", True, "app")
         change.update_mask.paths[:] = ["pinned"]
         change.conversation.pinned = False
+        change.conversation.title = "x" * 501  # not named, so not looked at
         assert not (await stub.UpdateConversation(change, metadata=KEY)).conversation.pinned
         await stub.DeleteConversation(history_pb2.DeleteConversationRequest(id=made.id), metadata=KEY)
         with pytest.raises(grpc.aio.AioRpcError) as caught:

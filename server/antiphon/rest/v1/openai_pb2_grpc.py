@@ -69,7 +69,7 @@ class OpenAIServiceServicer:
 
     def CreateChatCompletion(self, request, context):
         """Creates a chat completion: one JSON object, or server-sent events with `stream: true` (or, where the body has no `stream`,
-        with `Accept: text/event-stream`).
+        with `Accept: text/event-stream`). In a session, all of several replies (`n`) are answered, and the first is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -27,7 +27,7 @@ class OpenAIServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateChatCompletion: _aio.UnaryStreamMultiCallable[_openai_pb2.CreateChatCompletionRequest, _httpbody_pb2.HttpBody]
     """Creates a chat completion: one JSON object, or server-sent events with `stream: true` (or, where the body has no `stream`,
-    with `Accept: text/event-stream`).
+    with `Accept: text/event-stream`). In a session, all of several replies (`n`) are answered, and the first is kept.
     """
     ListModels: _aio.UnaryStreamMultiCallable[_openai_pb2.ListModelsRequest, _httpbody_pb2.HttpBody]
     """Lists the models that this gateway offers."""
@@ -50,7 +50,7 @@ class OpenAIServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_openai_pb2.CreateChatCompletionRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
         """Creates a chat completion: one JSON object, or server-sent events with `stream: true` (or, where the body has no `stream`,
-        with `Accept: text/event-stream`).
+        with `Accept: text/event-stream`). In a session, all of several replies (`n`) are answered, and the first is kept.
         """
 
     @_abc_1.abstractmethod
