@@ -104,7 +104,8 @@ class App:
         self.providers: list[tuple[Provider, Sequence[str]]] = [
             (registry.build(name, provider, environment), provider.models) for name, provider in configs.items()
         ]
-        self.router = Router(self.providers, config.models.default)
+        keyed = {name for name, provider in configs.items() if provider.has_key} | {*config.engine.own_key_providers}
+        self.router = Router(self.providers, config.models.default, keyed)
         self._config = config
         self._database = open_database(database_url(config), config.database.timeout)
         guards = _guards(config.guards)

@@ -102,7 +102,8 @@ class ChatService:
         self._calls.add(deadline)
         try:
             price = partial(self._prices.cost, route.provider.name, route.model)
-            grant = await deadline.wait(self._limiter.admit(caller, request, price))
+            spends = not route.is_paid_by_caller(request)
+            grant = await deadline.wait(self._limiter.admit(caller, request, price, spends=spends))
             try:
                 if record is None:
                     answer = self._answer(replace(request, model=route.model), route, deadline, grant)
@@ -176,9 +177,9 @@ class ChatService:
                 await self._settle(grant, request, route, watch.usage([]))
 
     async def _settle(self, grant: Grant, request: ChatRequest, route: Route, usage: Usage) -> float | None:
-        """Charges what was used, and returns its cost in USD. A caller that brings the provider's key pays for itself."""
+        """Charges what was used, and returns its cost in USD."""
         cost = self._prices.cost(route.provider.name, route.model, usage)
-        await grant.settle(usage, cost if request.api_key is None else 0.0)
+        await grant.settle(usage, 0.0 if route.is_paid_by_caller(request) else cost)
         return cost
 
     async def _record(

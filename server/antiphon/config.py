@@ -161,6 +161,11 @@ class ProviderConfig(_Section):
         """The key of the provider `name`, from the variable or file that is named. Raises `ConfigError` if that is not there."""
         return _secret(f"providers.{name}.api_key", self.api_key_env, self.api_key_file, environment)
 
+    @property
+    def has_key(self) -> bool:
+        """Whether it is asked with an API key, in whose place a caller's own can be sent."""
+        return self.api_key_env is not None or self.api_key_file is not None
+
 
 class QuotaConfig(_Section):
     """How much may be used; unset or null is no limit, 0 is nothing at all. `antiphon.principal.Quota` has the same fields."""
@@ -400,7 +405,7 @@ class EngineConfig(_Section):
 
     own_key_providers: tuple[str, ...] = ()
     """Providers that may be asked without a key of this gateway, by a caller that brings a key of the provider's own. Name none
-    that takes calls without a key, or whose `headers` hold one: anybody could use it."""
+    that takes calls without a key, or whose `headers` or `query` hold one: anybody could use it."""
 
 
 class LimitsConfig(_Section):

@@ -1,23 +1,32 @@
-"""Which provider answers for which model."""
+"""Which provider answers for which model, and with whose key."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 
 from msgspec import Struct
 
 from antiphon.config import ConfigError
 from antiphon.errors import ModelNotFound, ProviderNotFound
+from antiphon.messages import ChatRequest
 from antiphon.principal import Principal
 from antiphon.providers.base import Provider
 
 
 class Route(Struct, frozen=True):
-    """Where a request goes: the provider, and the provider's own name of the model."""
+    """Where a request goes: the provider, and the provider's own name of the model.
+
+    `wants_key`: a caller's own key takes the place of the gateway's there, or is what that provider is asked with.
+    """
 
     provider: Provider
     model: str
+    wants_key: bool = False
+
+    def is_paid_by_caller(self, request: ChatRequest) -> bool:
+        """Whether the call costs its caller, and nobody here: it brings the key, and the provider goes by that key."""
+        return self.wants_key and request.api_key is not None
 
 
 class ModelEntry(Struct, frozen=True):
@@ -36,11 +45,20 @@ class Router:
     providers list belongs to the first. A name that begins with a provider's never goes to another one.
     """
 
-    def __init__(self, providers: Sequence[tuple[Provider, Sequence[str]]], default: str | None = None) -> None:
+    def __init__(
+        self,
+        providers: Sequence[tuple[Provider, Sequence[str]]],
+        default: str | None = None,
+        wants_key: Collection[str] = frozenset(),
+    ) -> None:
         """`providers` are pairs of a provider and its models: names, and patterns with `*`.
+
+        `wants_key` names those that are asked with a key: the gateway's, or one that callers bring. At any other, a caller's key
+        is as good as none: whatever lets the gateway in there lets the caller in as well.
 
         Raises `ConfigError` when there is no model to be the default, or `default` names none.
         """
+        self._wants_key = frozenset(wants_key)
         self._providers = {provider.name: (provider, tuple(models)) for provider, models in providers}
         self._named: dict[str, Provider] = {}
         self._patterns: list[tuple[str, Provider]] = []
@@ -91,7 +109,7 @@ class Router:
     def _resolve(self, model: str) -> Route:
         provider = self._named.get(model)
         if provider is not None:
-            return Route(provider, model)
+            return self._route(provider, model)
         prefix, slash, rest = model.partition("/")
         if slash and rest and prefix in self._providers:
             try:
@@ -100,7 +118,7 @@ class Router:
                 raise ModelNotFound(model) from None
         for pattern, provider in self._patterns:
             if fnmatchcase(model, pattern):
-                return Route(provider, model)
+                return self._route(provider, model)
         raise ModelNotFound(model)
 
     def _resolve_at(self, name: str, model: str) -> Route:
@@ -109,4 +127,7 @@ class Router:
         provider, models = self._providers[name]
         if not model or (models and not any(fnmatchcase(model, pattern) for pattern in models)):
             raise ModelNotFound(model)
-        return Route(provider, model)
+        return self._route(provider, model)
+
+    def _route(self, provider: Provider, model: str) -> Route:
+        return Route(provider, model, provider.name in self._wants_key)

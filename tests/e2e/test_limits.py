@@ -78,7 +78,7 @@ async def limited(
 ) -> AsyncGenerator[Gateway, None]:
     """For each dialect a key that may call once a minute, and one that may spend next to nothing."""
     quotas = {name: {"requests_per_minute": 1, "tokens_per_minute": 1000} for name in NAMES}
-    budgets = {f"{name}-poor": {"daily_usd": 0.000001} for name in NAMES}
+    budgets = {f"{name}-poor": {"daily_usd": 0.000001} for name in (*NAMES, "keyed")}
     written = {name: {"tokens_per_minute": 2000} for name in ("caller", "broken-caller", "tooled", "teller")}
     more = {
         "models": {"default": "echo"},
@@ -164,6 +164,19 @@ async def test_a_spent_budget_is_told_in_each_dialect(name: str, limited: Gatewa
     assert "retry-after" not in second.headers
     assert second.headers["x-should-retry"] == "false"
     assert second.json() == body_of(name, 402, "What this key may spend today, 1e-06 USD, is spent.", 0)
+
+
+async def test_only_a_key_in_place_of_the_gateways_pays(limited: Gateway) -> None:
+    """One that is sent to a provider that asks for none is no way past a budget."""
+
+    async def ask(provider: str, model: str, **key: str) -> int:
+        body = {"model": model, "chat_input": "Hello", **key}
+        return (await http.post(f"http://{limited.rest}/api/engine/chat/{provider}", json=body)).status_code
+
+    async with calling(limited, "keyed-poor") as http:
+        assert [await ask("echo", "echo", api_key="x") for _ in range(3)] == [200, 402, 402]
+        assert [await ask("llmock", "gpt-4o", api_key="sk-own") for _ in range(2)] == [200, 200]
+        assert await ask("llmock", "gpt-4o") == 402
 
 
 def _texts(value: Any) -> list[str]:

@@ -126,12 +126,14 @@ async def test_a_bad_request_never_reaches_a_provider() -> None:
 class Limited:
     """A chat service whose only caller has limits."""
 
-    def __init__(self, provider: ScriptedProvider, store: MemoryStore | None = None, **quota: Any) -> None:
+    def __init__(
+        self, provider: ScriptedProvider, store: MemoryStore | None = None, wants_key: Sequence[str] = (), **quota: Any
+    ) -> None:
         self.provider = provider
         self.ledger = Ledger(NO_STORE)
         prices = Prices({"one": PriceConfig(input=1_000_000, output=1_000_000)}, {})
         config = LimitsConfig.model_validate({"overall": quota})
-        router = Router([(provider, ["one"])])
+        router = Router([(provider, ["one"])], wants_key=wants_key)
         limiter = Limiter(Quotas(config), self.ledger)
         self.chat = ChatService(router, Recorder(store or NO_STORE), prices, timeout=60, limiter=limiter)
 
@@ -216,10 +218,25 @@ async def test_a_call_that_fails_gives_back_all_but_its_request() -> None:
 
 async def test_a_callers_own_key_costs_the_gateway_nothing() -> None:
     """Its tokens are counted."""
-    limited = Limited(ScriptedProvider(), daily_usd=1, tokens_per_minute=1000)
+    limited = Limited(ScriptedProvider(), wants_key=["scripted"], daily_usd=1, tokens_per_minute=1000)
     request = ChatRequest("one", (HELLO,), stream=True, api_key=SecretStr("sk-own"))
     await collect(limited.chat.stream(request, timeout=None))
     assert limited.spent == 0
+    await limited.ask()
+    with pytest.raises(BudgetExceeded):
+        await limited.ask()
+    await collect(limited.chat.stream(request, timeout=None))
+
+
+async def test_a_key_that_no_provider_asks_for_is_no_way_past_a_budget() -> None:
+    """Such a call is on who runs the provider, whatever its caller sends."""
+    limited = Limited(ScriptedProvider(), daily_usd=5)
+    request = ChatRequest("one", (HELLO,), stream=True, api_key=SecretStr("x"))
+    await collect(limited.chat.stream(request, timeout=None))
+    assert limited.spent == 5
+    with pytest.raises(BudgetExceeded):
+        await collect(limited.chat.stream(request, timeout=None))
+    assert len(limited.provider.requests) == 1
 
 
 async def test_a_budget_that_is_spent_is_told_to_the_next_caller() -> None:

@@ -1,9 +1,11 @@
 """Which provider answers for which model."""
 
 import pytest
+from pydantic import SecretStr
 
 from antiphon.config import ConfigError
 from antiphon.errors import ModelNotFound, ProviderNotFound
+from antiphon.messages import ChatRequest
 from antiphon.routing import Router
 from tests.unit.scripted import ScriptedProvider
 
@@ -83,3 +85,14 @@ def test_a_default_that_nobody_has_is_told_at_start() -> None:
     with pytest.raises(ConfigError, match="models.default"):
         Router([(A, ["big-*"])])
     assert Router([(A, ["big-*"])], "big-1").default == "big-1"
+
+
+def test_a_callers_key_pays_where_a_key_is_wanted() -> None:
+    """At any other provider it is as good as none, and so it is where there is none."""
+    router = Router([(A, ["one"]), (B, ["two", "*"])], wants_key={"a"})
+    bare = ChatRequest("", (), stream=True)
+    own = ChatRequest("", (), stream=True, api_key=SecretStr("sk-own"))
+    paid = [router.resolve(model).is_paid_by_caller(own) for model in ("one", "a/one", "two", "b/any", "any")]
+    assert paid == [True, True, False, False, False]
+    assert not router.resolve("one").is_paid_by_caller(bare)
+    assert router.resolve("one", "a").is_paid_by_caller(own)

@@ -111,10 +111,13 @@ class Limiter:
         self._stopping = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
 
-    async def admit(self, principal: Principal, request: ChatRequest | None = None, price: Price | None = None) -> Grant:
+    async def admit(
+        self, principal: Principal, request: ChatRequest | None = None, price: Price | None = None, *, spends: bool = True
+    ) -> Grant:
         """Lets a call through, and takes its part of each limit. None of a request: its tokens and its cost are nobody's to know.
 
         `price` tells what usage costs in USD, None where nobody knows; nothing is held of a budget then.
+        A call that does not spend asks no budget: its caller pays the provider.
 
         Raises `RateLimited`, `BudgetExceeded`, `LimitsUnavailable`.
         """
@@ -123,11 +126,12 @@ class Limiter:
             return Grant(principal, self._ledger, None, None)
         if self._shared is not None:
             try:
-                return await self._admit(principal, self._claims(request, price, bounds, 1), self._shared)
+                return await self._admit(principal, self._claims(request, price, bounds, 1, spends=spends), self._shared)
             except LimitsUnavailable:
                 if self._closed:
                     raise
-        return await self._admit(principal, self._claims(request, price, bounds, self._workers), self._own)
+        claims = self._claims(request, price, bounds, self._workers, spends=spends)
+        return await self._admit(principal, claims, self._own)
 
     async def start(self) -> None:
         """Reads what was spent before, and keeps ledger and leases from now on. To be called before the first call comes."""
@@ -175,7 +179,9 @@ class Limiter:
             raise _refusal(ticket)
         return Grant(principal, self._ledger, counters, ticket)
 
-    def _claims(self, request: ChatRequest | None, price: Price | None, bounds: Sequence[Bound], workers: int) -> list[Claim]:
+    def _claims(
+        self, request: ChatRequest | None, price: Price | None, bounds: Sequence[Bound], workers: int, *, spends: bool
+    ) -> list[Claim]:
         claims = []
         prompt: int | None = None  # counted once, and only where something wants to know
         held: int | None = None
@@ -189,8 +195,7 @@ class Limiter:
                         wanted = _estimate(prompt, request, bound, most)
                         claims.append(Claim(limit, bound.scope, f"tokens:{bound.subject}", most, wanted))
                 case Limit.DAY | Limit.MONTH:
-                    # A caller that brings the provider's key pays for itself.
-                    if request is not None and request.api_key is None and self._ledger is not None:
+                    if request is not None and spends and self._ledger is not None:
                         period = self._ledger.day() if limit is Limit.DAY else self._ledger.month()
                         known = self._ledger.spent(bound.subject, period)
                         if held is None:

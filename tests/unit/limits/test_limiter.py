@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from pydantic import SecretStr
 
 from antiphon import headers
@@ -135,9 +136,10 @@ async def test_a_budget_is_held_against_what_was_spent() -> None:
         await limits.admit(CALLER, asked())
     assert caught.value.metadata == {"limit": "daily_usd", "scope": "owner", "quota": "1.0"}
     assert (caught.value.retryable, caught.value.retry_after) == (False, None)
-    # What is not paid for by the gateway has no part in it: the proxies, and a caller's own key.
-    own_key = ChatRequest("m", asked().messages, stream=True, api_key=SecretStr("sk-own"))
-    await limits.admit(CALLER, own_key)
+    # A key in the request changes nothing by itself: whether a provider goes by it, the route tells.
+    with pytest.raises(BudgetExceeded):
+        await limits.admit(CALLER, replace(asked(), api_key=SecretStr("sk-own")))
+    await limits.admit(CALLER, asked(), spends=False)
 
 
 async def test_a_price_that_nobody_knows_holds_nothing() -> None:
