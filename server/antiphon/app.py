@@ -184,7 +184,7 @@ class App:
                 if settled:
                     log.warning("turns of a process that is gone were settled", count=settled)
                 await self._stored_keys.write_uses()
-                await self._audit.write()
+                await self._audit.keep()
             except StoreUnavailable:
                 pass  # the store has told why
             except Exception:  # a fault of ours; what lives by this loop, lives on

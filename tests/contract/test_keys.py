@@ -210,6 +210,106 @@ async def test_the_audit_log_tells_what_was_done(keys: KeyStore, database: Datab
     assert (await audit.list(size=9)).events == ()
 
 
+class Timer:
+    """Goes on when it is told to."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def refusal(number: int, actor: str = "", **fields: str) -> Event:
+    usual = {"target": f"Service/{number % 7}", "reason": "UNAUTHENTICATED", "peer": "198.51.100.1"}
+    return Event(REFUSED, actor, **{**usual, **fields})
+
+
+async def test_nobody_without_a_key_fills_the_audit_log(database: Database) -> None:
+    """However many doors and addresses are tried, it is a row for each of a few addresses, and one for all the others."""
+    audit = AuditLog(database)
+    audit.refused(refusal(0, "static:joe", reason="PERMISSION_DENIED"))
+    for number in range(5000):
+        audit.refused(refusal(number))
+        audit.refused(refusal(number, peer=f"2001:db8::{number:x}"))
+    audit.refused(refusal(0, reason="RATE_LIMIT_EXCEEDED"))
+    await audit.write()
+    found = [stored.event for stored in (await audit.list(size=100)).events]
+    assert len(found) == 1 + 20 + 2
+    assert found.count(refusal(0, "static:joe", reason="PERMISSION_DENIED")) == 1
+    counts = {(event.peer, event.reason): (event.count, event.target) for event in found}
+    assert counts["198.51.100.1", "UNAUTHENTICATED"] == (5000, "*")
+    assert counts["2001:db8::0", "UNAUTHENTICATED"] == (1, "Service/0")
+    assert counts["*", "UNAUTHENTICATED"] == (5000 - 19, "*")
+    assert counts["*", "RATE_LIMIT_EXCEEDED"] == (1, "*")
+
+
+async def test_refusals_of_nobody_known_are_written_once_a_minute(database: Database) -> None:
+    """Those of known callers are each time; all of them before they are listed."""
+    timer = Timer()
+    audit = AuditLog(database, timer)
+
+    async def after(seconds: float) -> list[tuple[str, int]]:
+        timer.now += seconds
+        audit.refused(refusal(1))
+        audit.refused(refusal(1, "static:joe"))
+        await audit.keep()
+        return [(stored.event.actor, stored.event.count) for stored in (await audit.list(size=100)).events]
+
+    assert sorted(await after(0)) == [("", 1), ("static:joe", 1)]
+    for calls in (2, 3, 4):
+        assert sorted(await after(5)) == [("", 1), *[("static:joe", 1)] * calls]
+    assert sorted(await after(50))[:3] == [("", 1), ("", 4), ("static:joe", 1)]
+
+
+async def test_refusals_of_a_known_caller_are_one_row_for_each_method(database: Database) -> None:
+    """In whatever order they come; beyond what can be told apart, one for each caller."""
+    audit = AuditLog(database)
+    for number in range(700):
+        audit.refused(refusal(number, "static:joe"))
+    for number in range(2000):
+        audit.refused(refusal(number, "static:eve", peer=f"10.0.{number // 250}.{number % 250}"))
+    audit.refused(refusal(1, "static:ann"))
+    await audit.write()
+    found = [stored.event for stored in (await audit.list(size=2000)).events]
+    counts = {(event.actor, event.target, event.peer): event.count for event in found}
+    assert len(found) == len(counts) == 1000 + 2
+    assert [counts["static:joe", f"Service/{number}", "198.51.100.1"] for number in range(7)] == [100] * 7
+    assert counts["static:eve", "*", "*"] == 2000 - (1000 - 7)
+    assert counts["static:ann", "*", "*"] == 1
+
+
+class Hanging:
+    """A database that can be away."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.away = True
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.database, name)
+
+    async def write(self, work: object) -> object:
+        answer = await self.database.write(work)  # type: ignore[arg-type]
+        if self.away:  # lost in the moment of the commit
+            raise StoreUnavailable
+        return answer
+
+
+async def test_refusals_outlive_an_outage_of_the_database(database: Database) -> None:
+    """With those that came meanwhile; what had been written after all is not written twice."""
+    hanging = Hanging(database)
+    audit = AuditLog(hanging)  # type: ignore[arg-type]
+    audit.refused(refusal(1))
+    with pytest.raises(StoreUnavailable):
+        await audit.write()
+    audit.refused(refusal(1))
+    audit.refused(refusal(1, "static:joe"))
+    hanging.away = False
+    await audit.write()
+    await audit.write()
+    assert sorted(stored.event.actor for stored in (await audit.list(size=9)).events) == ["", "static:joe"]
+
+
 def test_no_scope_means_all_but_admin() -> None:
     """Whoever names some gets those."""
     assert set(everyday([])) == EVERYDAY

@@ -46,7 +46,7 @@ class Database(Protocol):
         ...
 
     def insert(self, table: Table) -> Any:
-        """The dialect's own INSERT, with `on_conflict_do_update`."""
+        """The dialect's own INSERT, with `on_conflict_do_update` and `on_conflict_do_nothing`."""
         ...
 
     def clock(self) -> ColumnElement[int]:

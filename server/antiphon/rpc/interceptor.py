@@ -148,11 +148,13 @@ def _unread(handler: Any) -> Handler:
 
 
 def peer_of(context: Context) -> str:
-    """Where a call comes from: the caller's address as the edge saw it, or else the address that is connected.
+    """Where a call comes from: the caller's address as the edge saw it, or else the address that is connected, without its port.
 
     Only what comes through a unix socket or from this machine, as the edge does, is believed about others.
     """
     peer = str(context.peer())
+    if peer.startswith(("ipv4:", "ipv6:")):
+        peer = peer.rpartition(":")[0]
     if peer.startswith(("unix:", "ipv4:127.", "ipv6:%5B::1%5D")):
         forwarded = next((str(value) for key, value in context.invocation_metadata() or () if key == "x-forwarded-for"), "")
         return forwarded.rpartition(",")[2].strip() or peer

@@ -474,11 +474,14 @@ class AuditEvent(_message.Message):
     action: _builtins.str
     """What was done: "keys.create", "keys.revoke", "keys.rotate", "call.refused"."""
     target: _builtins.str
-    """What it was done to: the id of a key, or the method that was called."""
+    """What it was done to: the id of a key, or the method that was called; "*" for several."""
     reason: _builtins.str
     """Why it was refused: a name of ErrorReason, without its prefix. Empty: it was not."""
     count: _builtins.int
-    """How often in a row the same was refused, one after the other."""
+    """How often it was refused. What is refused alike within five seconds is one event: to a known caller, each method and reason;
+    to nobody known, each address and reason, and within a minute. An address that is "*" stands for several, where there were too
+    many to tell apart.
+    """
     request_id: _builtins.str
     """The x-request-id of the call, of the first where there are several."""
     peer: _builtins.str
