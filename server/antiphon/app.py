@@ -111,7 +111,7 @@ class App:
         guards = _guards(config.guards)
         self._store = SqlStore(self._database) if guards is None else GuardedStore(self._database, guards)
         self._audit = AuditLog(self._database)
-        self._key_store = KeyStore(self._database)
+        self._key_store = KeyStore(self._database, config.auth.reserved)
         self._stored_keys = StoredKeys(self._key_store)
         self._tokens = _tokens(config.auth, environment)
         kinds: list[Authenticator] = [load_keys(config.auth, environment), self._stored_keys]

@@ -257,9 +257,9 @@ class IssuerConfig(_Section):
     scope_claim: str | None = None
     """A list, or a text with spaces, such as `realm_access.roles`. Unset: `scope` and `scp`."""
     scopes: Mapping[str, tuple[Scope, ...]] = Field(default_factory=dict)
-    """What a word of that claim opens."""
+    """What a word of that claim opens. A token that has the claim opens this and nothing else."""
     default_scopes: tuple[Scope, ...] = tuple(sorted(EVERYDAY))
-    """What a token opens that has none of those words."""
+    """What a token opens that has no such claim; and any, if there are no `scopes`."""
     admin: AdminClaimConfig | None = None
     keys_ttl: float = Field(default=300.0, gt=0)
     """Seconds for which a key set is used before it is read again. A key that is withdrawn is good for as long."""
@@ -323,11 +323,15 @@ class AuthConfig(_Section):
             found = [getattr(issuer, what) for issuer in self.tokens]
             if len(set(found)) < len(found):
                 raise ValueError(f"tokens: two issuers have the same {what}")
-        for issuer in self.tokens:
-            unowned = (key.name for key in self.keys if key.owner is None)
-            if issuer.owner_prefix is None and any(name.startswith(issuer.prefix) for name in unowned):
-                raise ValueError(f"keys: a name that begins with {issuer.prefix!r} could be that of an owner of the issuer's")
+        for key in self.keys:
+            if key.owner is None and key.name.startswith(self.reserved):
+                raise ValueError(f"keys: {key.name!r} could be the name of an owner of an issuer's: say whose the key is")
         return self
+
+    @property
+    def reserved(self) -> tuple[str, ...]:
+        """What the owners of issuers' callers begin with: a key has such an owner only if somebody says so, never by its name."""
+        return tuple(issuer.prefix for issuer in self.tokens if issuer.owner_prefix is None)
 
 
 class LogConfig(_Section):

@@ -113,6 +113,17 @@ async def test_names_show(keys: KeyStore) -> None:
     assert (made.name, made.owner) == ("Zoë", "株式会社 é")
 
 
+async def test_a_key_is_an_issuers_users_only_if_that_is_said(database: Database) -> None:
+    """Its name makes nobody's conversations its own."""
+    keys = KeyStore(database, ("corp:",))
+    with pytest.raises(InvalidRequest) as caught:
+        await make(keys, "corp:vic")
+    assert [violation.path for violation in caught.value.violations] == [("key", "owner")]
+    for name, owner in (("corp:vic", "ops"), ("for vic", "corp:vic"), ("corpse", ""), ("corp", "")):
+        made, _ = await keys.create(name=name, owner=owner, grants=Grants((Scope.CHAT,)), expires=None, origin=BOSS)
+        assert made.owner == (owner or name)
+
+
 async def test_keys_are_listed_in_pages(keys: KeyStore) -> None:
     """The newest first; revoked ones where they are asked for; a token of another list is refused."""
     made = [(await make(keys, f"k{number}"))[0] for number in range(5)]

@@ -43,9 +43,12 @@ class ClaimMapping:
             return None  # nothing depends on it
 
     def _granted(self, claims: Mapping[str, Any]) -> frozenset[Scope]:
-        words = {word for claim in self._scope_claims for word in _words(_find(claims, claim))}
-        known = [self._scopes[word] for word in words if word in self._scopes]
-        granted = frozenset[Scope]().union(*known) if known else self._default_scopes
+        said = [found for claim in self._scope_claims if (found := _find(claims, claim)) is not None]
+        if said and self._scopes:
+            # A token that says what it is for opens that and no more, though it be nothing that is known here.
+            granted = frozenset[Scope]().union(*(self._scopes.get(word, ()) for found in said for word in _words(found)))
+        else:
+            granted = self._default_scopes
         return granted | {Scope.ADMIN} if self._is_admin(claims) else granted
 
     def _is_admin(self, claims: Mapping[str, Any]) -> bool:

@@ -87,8 +87,10 @@ _USED: Final = update(api_keys).where(api_keys.c.id == bindparam("key")).values(
 class KeyStore:
     """Shared by all calls of a process. Every method raises `StoreUnavailable`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, reserved: tuple[str, ...] = ()) -> None:
+        """A key whose name begins with one of `reserved` is made only for an owner that is named: see `AuthConfig.reserved`."""
         self._database = database
+        self._reserved = reserved
 
     async def create(
         self, *, name: str, owner: str, grants: Grants, expires: datetime | None, origin: Origin
@@ -98,6 +100,8 @@ class KeyStore:
         text.check_name(owner, "key.owner", MAX_OWNER)
         for model in grants.models:
             text.check_name(model, "key.models", MAX_MODEL)
+        if not owner and name.startswith(self._reserved):
+            raise text.bad(("key", "owner"), "must be set, as the name could be that of an owner of an issuer's")
         secret = new_key()
         values = {
             "id": new_id(),

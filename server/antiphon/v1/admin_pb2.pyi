@@ -136,7 +136,10 @@ class Key(_message.Message):
     name: _builtins.str
     """What people call it. 1 to 100 characters, all of which show: no line break, nor a mark that turns the direction of writing."""
     owner: _builtins.str
-    """Whose the conversations and the spending are. Empty: the name. At most 200 characters, as those of the name."""
+    """Whose the conversations and the spending are. Empty: the name. At most 200 characters, as those of the name. It may be that of
+    a user of an issuer of tokens, such as "corp:ann", who then shares it all with this key; but only if it is set: a name that
+    begins like that of such an owner is refused without.
+    """
     hint: _builtins.str
     """The secret's last four characters, for telling keys apart."""
     @_builtins.property

@@ -58,20 +58,25 @@ MAPPING = {"llm.chat": ["chat"], "llm.all": ["chat", "history", "proxy", "engine
         ({}, {"scope": "admin chat"}, EVERYDAY),  # what the token calls a scope is none of ours
         ({"default_scopes": ["chat"]}, {"scope": "openid"}, {Scope.CHAT}),
         ({"default_scopes": []}, {"scope": "openid"}, set()),
-        ({"scopes": MAPPING}, {"scope": "openid"}, EVERYDAY),
+        ({"scopes": MAPPING}, {}, EVERYDAY),
+        ({"scopes": MAPPING, "default_scopes": ["chat"]}, {"scope": None}, {Scope.CHAT}),
+        ({"scopes": MAPPING}, {"scope": "openid"}, set()),
+        ({"scopes": MAPPING}, {"scope": ""}, set()),
+        ({"scopes": MAPPING}, {"scope": []}, set()),
+        ({"scopes": MAPPING}, {"scope": "openid", "scp": ["llm.chat"]}, {Scope.CHAT}),
         ({"scopes": MAPPING}, {"scope": "openid llm.chat"}, {Scope.CHAT}),
         ({"scopes": MAPPING}, {"scope": ["llm.chat", 5, None]}, {Scope.CHAT}),
         ({"scopes": MAPPING}, {"scp": "llm.chat"}, {Scope.CHAT}),
         ({"scopes": MAPPING}, {"scp": ["llm.chat"], "scope": "llm.boss"}, {Scope.CHAT, Scope.ADMIN}),
         ({"scopes": MAPPING}, {"scope": "llm.all llm.boss"}, EVERYDAY | {Scope.ADMIN}),
-        ({"scopes": MAPPING}, {"scope": "llm.chatter"}, EVERYDAY),
-        ({"scopes": MAPPING}, {"scope": {"llm.boss": 1}}, EVERYDAY),
-        ({"scopes": MAPPING}, {"scope": 5}, EVERYDAY),
+        ({"scopes": MAPPING}, {"scope": "llm.chatter"}, set()),
+        ({"scopes": MAPPING}, {"scope": {"llm.boss": 1}}, set()),
+        ({"scopes": MAPPING}, {"scope": 5}, set()),
         ({"scopes": MAPPING, "scope_claim": "realm.roles"}, {"realm": {"roles": ["llm.chat"]}, "scope": "llm.boss"}, {Scope.CHAT}),
     ],
 )
 def test_scopes_are_what_the_mapping_says(settings: dict[str, Any], claims: dict[str, Any], scopes: set[Scope]) -> None:
-    """A text or a list, under either usual name or the one that is configured; the default where it knows none of the words."""
+    """A text or a list, under either usual name or the one that is configured; the default only for tokens without such a claim."""
     assert principal(settings, **claims).scopes == scopes
 
 

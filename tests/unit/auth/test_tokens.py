@@ -576,6 +576,6 @@ def test_an_issuer_is_a_good_one() -> None:
     with pytest.raises(ValueError, match="same issuer"):
         AuthConfig(tokens=(config(), config(name="other")))
     key_of_that_name = {"name": "corp:ann", "key_env": "K"}
-    with pytest.raises(ValueError, match="owner of the issuer's"):
+    with pytest.raises(ValueError, match="owner of an issuer's"):
         AuthConfig.model_validate({"keys": [key_of_that_name], "tokens": [config().model_dump()]})
     IssuerConfig.model_validate({"name": "a", "issuer": "b", "audience": "c", "secret_env": "S", "algorithms": ["HS384"]})
