@@ -55,8 +55,8 @@ def prepare(folder: Path, rest: RestConfig, sockets: Sequence[str], issuers: Seq
         listener["filter_chains"][0]["transport_socket"] = edge_tls.listener_socket(text, rest.tls)
         texts |= edge_tls.listener_secrets(rest.tls)
     if rest.jwt_authn:
-        # Behind status.lua, which gives its refusal a shape, and before the transcoder, so that a body is not even held for it.
-        listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"].insert(1, edge_tokens.token_filter(issuers))
+        # Behind status.lua, which gives a refusal its shape, and before the transcoder, so that a body is not even held for it.
+        listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"][1:1] = edge_tokens.token_filters(issuers)
         clusters["resources"] += [edge_tokens.key_cluster(issuer) for issuer in issuers]
     if sockets:
         texts["endpoints.yaml"] = endpoints(sockets)

@@ -1,8 +1,12 @@
 """A first look at tokens at the edge: what of Envoy's files depends on `rest.jwt_authn`.
 
-Envoy's `jwt_authn` refuses a token whose signature, issuer or time is not good. All else is the server's, which looks at every
-token again: audiences, algorithms, claims, and whatever is no token. What does not look like a token, such as an API key, goes past
-Envoy untouched. Starts nothing.
+Envoy's `jwt_authn` judges a token's signature, issuer and time, and what it finds bad is refused. All else is the server's, which
+looks at every token again: audiences, algorithms, claims, and whatever is no token. What does not look like a token, such as an API
+key, goes past Envoy untouched.
+
+So does a token that names a key which Envoy has not read, as all new ones do when an issuer has changed its keys: Envoy reads keys
+only as often as it is told to, but the server at once. `jwt_authn` alone would refuse it. So it lets all pass and leaves a note of
+why each issuer refused; the filter behind it refuses by those notes. Starts nothing.
 """
 
 from __future__ import annotations
@@ -22,18 +26,41 @@ LOOKS_LIKE_A_TOKEN: Final = r"Bearer eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0
 _AUTHORITIES: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 """Where systems keep the certificates of the authorities that they trust."""
 
+_LUA: Final = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
 _FILTER: Final = "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 _CLUSTER: Final = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 _TLS: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 
 
-def token_filter(issuers: Sequence[IssuerConfig]) -> dict[str, Any]:
-    """The HTTP filter. Each of `issuers` has a `jwks_url`."""
+_REFUSE: Final = """
+local ISSUERS = {%s}
+local UNKNOWN_KEY = "Jwks doesn't have key to match kid or alg from Jwt"
+
+function envoy_on_request(handle)
+  local refusals = handle:streamInfo():dynamicMetadata():get("envoy.filters.http.jwt_authn")
+  if refusals == nil then
+    return
+  end
+  for _, issuer in ipairs(ISSUERS) do
+    local refusal = refusals[issuer]
+    if refusal == nil or refusal.message == UNKNOWN_KEY then
+      return
+    end
+  end
+  handle:respond({[":status"] = "401"}, "")
+end
+"""
+"""Refuses what every issuer has refused, for another reason than that its key is not known. The words are Envoy's own."""
+
+
+def token_filters(issuers: Sequence[IssuerConfig]) -> list[dict[str, Any]]:
+    """The HTTP filters, in order. Each of `issuers` has a `jwks_url`."""
     providers = {
         issuer.name: {
             "issuer": issuer.issuer,
             "clock_skew_seconds": issuer.leeway,
             "forward": True,
+            "failed_status_in_metadata": issuer.name,
             "from_headers": [{"name": "Authorization", "value_prefix": "Bearer "}],
             "remote_jwks": {
                 "http_uri": {"uri": issuer.jwks_url, "cluster": _cluster(issuer), "timeout": f"{issuer.timeout}s"},
@@ -44,17 +71,25 @@ def token_filter(issuers: Sequence[IssuerConfig]) -> dict[str, Any]:
         }
         for issuer in issuers
     }
-    names = [{"provider_name": name} for name in providers]
+    requirements: list[dict[str, Any]] = [{"provider_name": name} for name in providers]
+    requirements.append({"allow_missing_or_failed": {}})
     header = {"name": "authorization", "string_match": {"safe_regex": {"regex": LOOKS_LIKE_A_TOKEN}}}
     rule = {
         "match": {"prefix": "/", "headers": [header]},
-        "requires": names[0] if len(names) == 1 else {"requires_any": {"requirements": names}},
+        "requires": {"requires_any": {"requirements": requirements}},
     }
-    return {
-        "name": "envoy.filters.http.jwt_authn",
-        # Without the reason: it quotes the path, in which a key may be.
-        "typed_config": {"@type": _FILTER, "providers": providers, "rules": [rule], "strip_failure_response": True},
-    }
+    refuse = _REFUSE % ", ".join(f'"{name}"' for name in providers)
+    return [
+        {
+            "name": "envoy.filters.http.jwt_authn",
+            # Without the reason: it quotes the path, in which a key may be.
+            "typed_config": {"@type": _FILTER, "providers": providers, "rules": [rule], "strip_failure_response": True},
+        },
+        {
+            "name": "antiphon.bad_tokens",
+            "typed_config": {"@type": _LUA, "default_source_code": {"inline_string": refuse}},
+        },
+    ]
 
 
 def key_cluster(issuer: IssuerConfig) -> dict[str, Any]:

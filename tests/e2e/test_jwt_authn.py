@@ -94,7 +94,7 @@ async def test_a_good_token_passes(guarded: Gateway, idp: IdentityProvider) -> N
     await asyncio.to_thread(idp.rotate)
     token = await asyncio.to_thread(idp.access_token, "ann")
     async with asyncio.timeout(20):
-        while (await ask(guarded, token)).status_code != 200:
+        while (await ask(guarded, token)).status_code != 200:  # until the server may ask the issuer again
             await asyncio.sleep(0.1)
 
 
@@ -199,6 +199,53 @@ async def test_the_bound_of_a_body_holds(guarded: Gateway, idp: IdentityProvider
     body = io.BytesIO(b'"' + b"x" * (size - 2) + b'"')
     async with aiohttp.ClientSession() as http, http.post(f"{guarded.url}/chat/completions", data=body, headers=headers) as answer:
         assert answer.status == status
+
+
+@pytest.mark.parametrize("others", [(), ("http://127.0.0.1:9",)])
+async def test_a_key_that_envoy_has_not_read_is_the_servers_to_judge(tmp_path: Path, others: tuple[str, ...]) -> None:
+    """A token with the issuer's new key is good at once; what else is bad of a token still ends at Envoy."""
+    published = ["ec-1"]
+
+    async def keys(request: web.Request) -> web.Response:
+        return web.Response(body=signer.jwks(*map(signer.entry, published)), content_type="application/json")
+
+    application = web.Application()
+    application.router.add_get("/keys", keys)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    port, address = free_port(), f"127.0.0.1:{free_port()}"
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    usual = {"audience": AUDIENCE, "keys_ttl": 3600, "keys_cooldown": 0.01}
+    issuers = [{"name": "corp", "issuer": signer.ISSUER, "jwks_url": f"http://127.0.0.1:{port}/keys", **usual}]
+    issuers += [{"name": f"o{number}", "issuer": url, "jwks_url": f"{url}/keys", **usual} for number, url in enumerate(others)]
+    config = {
+        "providers": {"echo": {"protocol": "echo", "models": ["echo"], "token_delay": 0}},
+        "rest": {"listen": address, "jwt_authn": True},
+        "auth": {"tokens": issuers},
+        "log": {"level": "debug"},
+    }
+    gateway = Gateway(tmp_path, config)
+    gateway.rest, gateway.url = address, f"http://{address}/api/v1"
+    old, new = (signer.sign(signer.claims(), name, "ES256") for name in ("ec-1", "ec-2"))
+    try:
+        await asyncio.to_thread(gateway.wait_for, READY)
+        unknown = await ask(gateway, new)
+        assert (unknown.status_code, by_envoy(gateway, unknown)) == (401, False)
+        published[:] = ["ec-2"]
+        assert (await ask(gateway, new)).status_code == 200
+        for bad in (
+            strangers(old)["another signature"],
+            strangers(old)["an unknown issuer"],
+            signer.sign(signer.claims(exp=1), "ec-1", "ES256"),
+            signer.sign(signer.claims(exp=1), "ec-2", "ES256"),
+        ):
+            refused = await ask(gateway, bad)
+            assert (refused.status_code, refused.json(), by_envoy(gateway, refused)) == (401, {"detail": REFUSED}, True)
+        forged = await ask(gateway, strangers(new)["another signature"])
+        assert (forged.status_code, forged.json(), by_envoy(gateway, forged)) == (401, {"detail": REFUSED}, False)
+    finally:
+        assert await asyncio.to_thread(gateway.stop) == 0
+        await runner.cleanup()
 
 
 @pytest.mark.parametrize("trusted", [True, False])

@@ -38,10 +38,14 @@ def test_what_looks_like_a_token(header: str, looks: bool) -> None:
 
 def test_any_of_the_issuers_will_do() -> None:
     """One rule: whoever signed it, it has to be one of them; the audience is for the server to look at."""
-    config = edge_tokens.token_filter([issuer(), issuer(name="other", issuer="https://other.test")])["typed_config"]
+    filters = edge_tokens.token_filters([issuer(), issuer(name="other", issuer="https://other.test")])
+    config, refuse = (entry["typed_config"] for entry in filters)
     (rule,) = config["rules"]
-    names = [entry["provider_name"] for entry in rule["requires"]["requires_any"]["requirements"]]
-    assert names == list(config["providers"]) == ["corp", "other"]
+    *names, last = rule["requires"]["requires_any"]["requirements"]
+    assert [entry["provider_name"] for entry in names] == list(config["providers"]) == ["corp", "other"]
+    assert last == {"allow_missing_or_failed": {}}
+    assert [provider["failed_status_in_metadata"] for provider in config["providers"].values()] == ["corp", "other"]
+    assert 'ISSUERS = {"corp", "other"}' in refuse["default_source_code"]["inline_string"]
     assert not any("audiences" in provider for provider in config["providers"].values())
     assert config["strip_failure_response"]
 
