@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from typing import Final
 
 from msgspec import Struct
+
+from antiphon.model_names import fits
 
 MAX_NAME: Final = 100
 MAX_OWNER: Final = 200
@@ -78,4 +79,4 @@ class Principal(Struct, frozen=True):
     def may_use(self, model: str, provider: str) -> bool:
         """Whether the model that a provider has under this name may be asked, and told of; patterns may name the provider too."""
         names = (model, f"{provider}/{model}")
-        return not self.models or any(fnmatchcase(name, pattern) for pattern in self.models for name in names)
+        return not self.models or any(fits(name, pattern) for pattern in self.models for name in names)

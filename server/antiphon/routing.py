@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from fnmatch import fnmatchcase
 
 from msgspec import Struct
 
 from antiphon.config import ConfigError
-from antiphon.errors import ModelNotFound, ProviderNotFound
+from antiphon.errors import InvalidRequest, ModelNotFound, ProviderNotFound, Violation
 from antiphon.messages import ChatRequest
+from antiphon.model_names import fits, is_name
 from antiphon.principal import Principal
 from antiphon.providers.base import Provider
 
@@ -80,10 +80,15 @@ class Router:
             self.default = route.model  # as it is listed
 
     def resolve(self, model: str, provider: str = "") -> Route:
-        """The route of a model; the default's for an empty name. With `provider` it is that one's. Raises `ModelNotFound`."""
-        if provider:
-            return self._resolve_at(provider, model)
-        return self._resolve(model or self.default)
+        """The route of a model; the default's for an empty name. With `provider` it is that one's.
+
+        Raises `ModelNotFound`, and `InvalidRequest` for what is no name.
+        """
+        route = self._resolve_at(provider, model) if provider else self._resolve(model or self.default)
+        if not is_name(route.model):
+            wrong = Violation(("model",), "must have no white space at its ends, nor a character that does not show")
+            raise InvalidRequest("The model's name is not valid.", (wrong,))
+        return route
 
     def providers(self) -> list[str]:
         """The names of the providers, in order of configuration."""
@@ -102,7 +107,7 @@ class Router:
     def model(self, name: str, caller: Principal | None = None) -> ModelEntry:
         """The entry of a model that can be asked for, by that caller if one is told, listed or not. Raises `ModelNotFound`."""
         route = self._resolve(name)
-        if caller is not None and not caller.may_use(route.model, route.provider.name):
+        if not is_name(route.model) or (caller is not None and not caller.may_use(route.model, route.provider.name)):
             raise ModelNotFound(name)
         return ModelEntry(name, route.provider.name, is_default=name == self.default)
 
@@ -117,7 +122,7 @@ class Router:
             except ModelNotFound:
                 raise ModelNotFound(model) from None
         for pattern, provider in self._patterns:
-            if fnmatchcase(model, pattern):
+            if fits(model, pattern):
                 return self._route(provider, model)
         raise ModelNotFound(model)
 
@@ -125,7 +130,7 @@ class Router:
         if name not in self._providers:
             raise ProviderNotFound(name)
         provider, models = self._providers[name]
-        if not model or (models and not any(fnmatchcase(model, pattern) for pattern in models)):
+        if not model or (models and not any(fits(model, pattern) for pattern in models)):
             raise ModelNotFound(model)
         return self._route(provider, model)
 

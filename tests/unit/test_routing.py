@@ -4,7 +4,7 @@ import pytest
 from pydantic import SecretStr
 
 from antiphon.config import ConfigError
-from antiphon.errors import ModelNotFound, ProviderNotFound
+from antiphon.errors import InvalidRequest, ModelNotFound, ProviderNotFound
 from antiphon.messages import ChatRequest
 from antiphon.routing import Router
 from tests.unit.scripted import ScriptedProvider
@@ -96,3 +96,25 @@ def test_a_callers_key_pays_where_a_key_is_wanted() -> None:
     assert paid == [True, True, False, False, False]
     assert not router.resolve("one").is_paid_by_caller(bare)
     assert router.resolve("one", "a").is_paid_by_caller(own)
+
+
+@pytest.mark.parametrize("odd", ["any ", " any", "any\n", "a\tb", "b/any ", "b/ any", "b/\u200bany", "c/any\x00"])
+def test_what_is_no_name_goes_nowhere(odd: str) -> None:
+    """Though a pattern fits it: a provider might take it for a model that has a price, and that not everybody may use."""
+    with pytest.raises(InvalidRequest) as caught:
+        ROUTER.resolve(odd)
+    assert [violation.path for violation in caught.value.violations] == [("model",)]
+    with pytest.raises(ModelNotFound):
+        ROUTER.model(odd)
+    with pytest.raises(InvalidRequest):
+        ROUTER.resolve("any\n", "b")
+
+
+def test_a_pattern_is_a_star_and_what_is_written() -> None:
+    """Of providers as of keys."""
+    router = Router([(A, ["one", "x[1]*"]), (B, ["y?*"])])
+    assert router.resolve("x[1]2").provider.name == "a"
+    assert router.resolve("y?2").provider.name == "b"
+    for model in ("x12", "yy2", "b/yy2"):
+        with pytest.raises(ModelNotFound):
+            router.resolve(model)

@@ -1,0 +1,43 @@
+"""Names of models, and patterns."""
+
+import pytest
+
+from antiphon.model_names import fits, is_name
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "does"),
+    [
+        ("llama1", "llama1", True),
+        ("llama1", "llama[1]", False),
+        ("llama[1]", "llama[1]", True),
+        ("llama[1]-x", "llama[1]*", True),
+        ("llama1-x", "llama[1]*", False),
+        ("llama[!1]2", "llama[!1]*", True),
+        ("llama1", "llama?", False),
+        ("llama?", "llama?", True),
+        ("llama?b", "*?b", True),
+        ("llamaxb", "*?b", False),
+        ("gpt-4o-mini", "gpt-*-mini", True),
+        ("GPT-4o", "gpt-*", False),
+        ("a.b", "a*b", True),
+        ("a\nb", "a*", True),
+        ("anything", "*", True),
+        ("openai/gpt-4o", "openai/*", True),
+    ],
+)
+def test_only_a_star_stands_for_others(name: str, pattern: str, does: bool) -> None:
+    """Whatever else other languages of patterns have, here it is a character."""
+    assert fits(name, pattern) is does
+
+
+@pytest.mark.parametrize("good", ["gpt-4o", "Qwen/Qwen2.5-7B", "a model", "llama3.1:8b@q4", "模型", "ft:gpt-4o:org::id"])
+def test_a_name_is_what_shows(good: str) -> None:
+    """Other scripts, and white space within it, too."""
+    assert is_name(good)
+
+
+@pytest.mark.parametrize("odd", ["fast ", " fast", "fast\n", "fa\tst", "fa\0st", "fast\u200b", "fast\u00a0", "\ud800", "\x1b[2J"])
+def test_no_name_is_what_only_looks_like_one(odd: str) -> None:
+    """Nor what cannot be written."""
+    assert not is_name(odd)
