@@ -9,10 +9,12 @@ from typing import Any
 import grpc
 import httpx2
 import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 from llmock.testing import LLMockServer
 
 from antiphon.config import MAX_MESSAGE_BYTES
-from antiphon.v1 import models_pb2, models_pb2_grpc
+from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2, models_pb2, models_pb2_grpc
 from tests.e2e.conftest import KEY, Gateway
 from tests.odd_upstream import HANG, LAST, OddUpstream, answer, chunk, delta, head, sse
 
@@ -273,3 +275,27 @@ async def test_headers_that_only_grpc_minds_do_no_harm(http: httpx2.AsyncClient,
     """They stop at the edge."""
     response = await http.post("/chat/completions", json=HELLO, headers={name: "%%%"})
     assert response.status_code == 200
+
+
+@pytest.mark.parametrize("model", ["odd-x ", "odd-x\n", "odd/odd-x ", "odd-\u200bx"])
+async def test_what_only_looks_like_a_model_is_refused(model: str, gateway: Gateway, upstream: OddUpstream) -> None:
+    """In each dialect's words, by its field; no provider hears of it."""
+    before = len(upstream.requests)
+    wrong = "must have no white space at its ends, nor a character that does not show"
+    async with gateway.client() as http:
+        chat = await http.post("/chat/completions", json={"model": model, "messages": [{"role": "user", "content": "Hi"}]})
+        assert (chat.status_code, chat.json()["detail"][0]["loc"]) == (422, ["body", "model"])
+        body = {"model": model.removeprefix("odd/"), "chat_input": "Hi"}
+        engine = await http.post(f"http://{gateway.rest}/api/engine/chat/odd", json=body)
+        assert (engine.status_code, engine.json()["detail"][0]["loc"]) == (422, ["model"])
+    async with grpc.aio.insecure_channel(gateway.grpc) as channel:
+        said = message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="Hi")])
+        request = chat_pb2.GenerateRequest(model=model, messages=[said])
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await chat_pb2_grpc.ChatServiceStub(channel).Generate(request, metadata=[("authorization", f"Bearer {KEY}")])
+    status = rpc_status.from_call(caught.value)
+    assert status is not None
+    found = error_details_pb2.BadRequest()
+    assert any(packed.Unpack(found) for packed in status.details)
+    assert [(violation.field, violation.description) for violation in found.field_violations] == [("model", wrong)]
+    assert len(upstream.requests) == before

@@ -11,7 +11,7 @@ import inspect
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Self, TypeAlias
 
@@ -25,7 +25,7 @@ from antiphon import headers as response_headers
 from antiphon.auth.audit import REFUSED, AuditLog, Event
 from antiphon.auth.base import Authenticator, identify
 from antiphon.auth.caller import ANONYMOUS, CALLER, ORIGIN, Origin, require
-from antiphon.errors import AntiphonError, InvalidRequest, RateLimited, Reason, told
+from antiphon.errors import AntiphonError, InvalidRequest, RateLimited, Reason, Unauthenticated, told
 from antiphon.principal import Scope
 from antiphon.rpc.status import DETAILS_KEY, code_of, status_of
 
@@ -48,6 +48,9 @@ BODY_KEY_METHODS = frozenset({"/antiphon.rest.v1.EngineService/CreateEngineChat"
 
 REFUSALS = frozenset({Reason.UNAUTHENTICATED, Reason.PERMISSION_DENIED, Reason.RATE_LIMIT_EXCEEDED, Reason.BUDGET_EXCEEDED})
 """What the audit log wants to know of."""
+
+CREDENTIALS = frozenset({"authorization", "x-goog-api-key"})
+"""The metadata that hold keys: ours, and a provider's for its proxy. Of two, who stands before us may have judged the other."""
 
 REQUEST_ID = "x-request-id"
 
@@ -161,6 +164,13 @@ def peer_of(context: Context) -> str:
     return peer
 
 
+def _refuse_doubles(names: Sequence[str]) -> None:
+    """Raises `Unauthenticated` if a credential is there more than once."""
+    for name in CREDENTIALS:
+        if names.count(name) > 1:
+            raise Unauthenticated(f"There is more than one {name}. Send it once.")
+
+
 def _pieces(body: httpbody_pb2.HttpBody) -> Iterator[httpbody_pb2.HttpBody]:
     """A body in pieces that are no larger than a message may be; Envoy puts them together."""
     for at in range(0, len(body.data), PIECE):
@@ -212,7 +222,8 @@ class _Call:
         self._written = False
 
     async def __aenter__(self) -> Self:
-        metadata = {str(key): value for key, value in self._context.invocation_metadata() or ()}
+        entries = self._context.invocation_metadata() or ()
+        metadata = {str(key): value for key, value in entries}
         request_id = str(metadata.get(REQUEST_ID, ""))
         self._request_id = request_id if _GOOD_REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
         structlog.contextvars.clear_contextvars()
@@ -221,6 +232,8 @@ class _Call:
             if self._rules.render is None:
                 # REST callers get it from Envoy, which spares them a write of its own here.
                 await self._context.send_initial_metadata(((REQUEST_ID, self._request_id),))
+            if len(metadata) < len(entries):
+                _refuse_doubles([str(key) for key, _ in entries])
             authorization = str(metadata.get("authorization", "")) or None
             if authorization is not None or not self._rules.key_in_body:
                 self._principal = await identify(self._keys, authorization)

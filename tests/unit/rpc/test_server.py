@@ -169,6 +169,26 @@ async def test_no_key_is_refused_before_the_request_is_looked_at(unused_tcp_port
     assert provider.requests == []
 
 
+@pytest.mark.parametrize("name", ["authorization", "x-goog-api-key"])
+async def test_two_credentials_are_none(name: str, unused_tcp_port: int) -> None:
+    """Whichever is the good one, and though they are the same; another header may come twice."""
+    provider = ScriptedProvider()
+    good, other = "Bearer sk-test", "Bearer sk-other"
+    async with running(provider, unused_tcp_port) as gateway:
+        for first, second in ((good, other), (other, good), (good, good)):
+            entries = ((name, first), ("x-some", "a"), (name, second))
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await gateway.chat.Generate(HELLO, metadata=entries if name == "authorization" else (*KEY, *entries))
+            assert (caught.value.code(), caught.value.details()) == (
+                grpc.StatusCode.UNAUTHENTICATED,
+                f"There is more than one {name}. Send it once.",
+            )
+        call = gateway.post({"messages": "wrong"}, metadata=(*KEY, *KEY))
+        assert dict(await call.initial_metadata() or ())["x-http-status"] == "401"
+        assert provider.requests == []
+        await gateway.chat.Generate(HELLO, metadata=(*KEY, ("x-some", "a"), ("x-some", "b")))
+
+
 @pytest.mark.parametrize(("sent", "kept"), [("abc-123", True), ("", False), ("a b", False), ("x" * 200, False)])
 async def test_a_request_id_comes_back(sent: str, kept: bool, unused_tcp_port: int) -> None:  # a parameter
     """The caller's own if it is sane, else a new one."""
