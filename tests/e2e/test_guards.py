@@ -263,6 +263,10 @@ async def test_the_operators_words_go_as_they_are_where_nothing_is_kept(http: ht
         {"tool_choice": {"type": "custom", "custom": {"name": "jane.doe@example.com"}}},
         {"unknown": [{"jane.doe@example.com": ["jane.doe@example.com"]}]},
         {"audio": {"voice": {"note": "jane.doe@example.com"}, "format": "wav"}},
+        {"audio": {"voice": "jane.doe@example.com", "format": "wav"}},
+        {"modalities": ["jane.doe@example.com"]},
+        {"reasoning_effort": "jane.doe@example.com"},
+        {"logit_bias": {"jane.doe@example.com": 1}},
     ],
 )
 async def test_no_field_carries_words_past_the_guards(

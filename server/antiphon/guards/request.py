@@ -1,20 +1,21 @@
 """Guards over a request: everything in it that is text for the model.
 
 That is the text of messages, the names of their speakers, calls of tools and what they answered, thoughts and refusals that are
-told again, tools and the form of the reply as they are described, with the names of both, what ends the reply, the end user, and
-whatever the fields hold that only a provider knows, names of fields within JSON too. A name that is masked is masked alike
-wherever it stands: a call still belongs to its tool.
+told again, tools and the form of the reply as they are described, with the names of both, what ends the reply, the end user,
+settings in words, such as the effort and the voice, and whatever the fields hold that only a provider knows, names of fields within
+JSON too. A name that is masked is masked alike wherever it stands: a call still belongs to its tool.
 
-Not read are the operator's own messages, and what the model is not told as words: names of models, ids of calls and files,
-signatures, URLs and what is behind them, the bytes of a picture, recording or document, and settings such as the effort and the
-voice. An id is no text: providers make it at random, and a word would be found in one now and then. Each text is read by itself:
-a match does not go from one into another.
+Not read are the operator's own messages, names of models, the bytes of a picture, recording or document, what is behind a URL, and
+what is no text: ids of calls and files, signatures, and URLs, as long as they are visible ASCII. Providers make ids at random, of
+whatever characters (`call_Ab3`, `functions.f:0`, `call_1|fc_2`, some with base64 in them), and a word would be found in one now and
+then; but none has a space, so what does is a text, and read. Each text is read by itself: no match goes from one into the next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, assert_never
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeVar, assert_never
 
 from msgspec.structs import replace
 
@@ -23,15 +24,18 @@ from antiphon.guards.chain import passed
 from antiphon.guards.json_text import passed_json, passed_value
 from antiphon.messages import (
     Audio,
+    AudioOutput,
     ChatRequest,
     File,
     Image,
     JsonSchemaFormat,
+    Media,
     Message,
     NativeFormat,
     NativeTool,
     Other,
     Part,
+    Reasoning,
     Refusal,
     ResponseFormat,
     Sampling,
@@ -44,6 +48,14 @@ from antiphon.messages import (
     Video,
 )
 
+Opaque = TypeVar("Opaque", str, str | None)
+
+_OPAQUE: Final = re.compile(r"[\x21-\x7e]*")
+"""An id, a signature or a URL, and no text."""
+
+_TOKEN: Final = re.compile(r"[0-9]{1,7}")
+"""A token as `logit_bias` has it: a number. The largest vocabularies have some hundred thousand."""
+
 
 async def passed_request(guards: Sequence[Guard], request: ChatRequest) -> ChatRequest:
     """What of a request may be passed on; what is `trusted` is left as it is. Raises `Blocked`."""
@@ -55,6 +67,9 @@ async def passed_request(guards: Sequence[Guard], request: ChatRequest) -> ChatR
         tools=tuple([await _tool(guards, tool) for tool in request.tools]),
         tool_choice=await _choice(guards, request.tool_choice),
         response_format=await _format(guards, request.response_format),
+        reasoning=await _reasoning(guards, request.reasoning),
+        modalities=tuple([await passed(guards, modality) for modality in request.modalities]),
+        audio_output=await _audio_output(guards, request.audio_output),
         end_user=await _optional(guards, request.end_user),
         extra=await _value(guards, request.extra),
     )
@@ -79,31 +94,64 @@ async def _part(guards: Sequence[Guard], part: Part) -> Part:
         case Thinking():
             text = await passed(guards, part.text)
             # A signature is good for the text that the provider signed, and for no other.
-            return part if text == part.text else replace(part, text=text, signature=None)
+            if text != part.text:
+                return replace(part, text=text, signature=None, redacted=await _opaque(guards, part.redacted))
+            signature, redacted = await _opaque(guards, part.signature), await _opaque(guards, part.redacted)
+            return replace(part, signature=signature, redacted=redacted)
         case ToolCall():
             name, arguments = await passed(guards, part.name), await passed_json(guards, part.arguments, names=True)
-            return replace(part, name=name, arguments=arguments, extra=await _value(guards, part.extra))
+            id_, signature = await _opaque(guards, part.id), await _opaque(guards, part.signature)
+            extra = await _value(guards, part.extra)
+            return replace(part, id=id_, name=name, arguments=arguments, signature=signature, extra=extra)
         case ToolResult():
-            return replace(part, parts=await _parts(guards, part.parts))
-        case Image() | Audio() | Video():
-            return replace(part, extra=await _value(guards, part.extra))
+            return replace(part, tool_call_id=await _opaque(guards, part.tool_call_id), parts=await _parts(guards, part.parts))
+        case Image():
+            media, detail = await _media(guards, part.media), await _optional(guards, part.detail)
+            return replace(part, media=media, detail=detail, extra=await _value(guards, part.extra))
+        case Audio() | Video():
+            return replace(part, media=await _media(guards, part.media), extra=await _value(guards, part.extra))
         case File():
-            filename = await _optional(guards, part.filename)
-            return replace(part, filename=filename, extra=await _value(guards, part.extra))
+            media, filename = await _media(guards, part.media), await _optional(guards, part.filename)
+            return replace(part, media=media, filename=filename, extra=await _value(guards, part.extra))
         case Other():
             return replace(part, fields=await _value(guards, part.fields))
         case _:
             assert_never(part)
 
 
+async def _media(guards: Sequence[Guard], media: Media) -> Media:
+    """Of bytes that are there themselves, what is said of them, such as their form: the bytes may have line breaks."""
+    url = media.url
+    if url is not None:
+        end = url.find(",") if url.startswith("data:") else -1
+        head = url if end < 0 else url[:end]
+        said = await _opaque(guards, head)
+        url = url if said == head else said + url[len(head) :]
+    return Media(url, await _opaque(guards, media.file_id))
+
+
 async def _sampling(guards: Sequence[Guard], sampling: Sampling) -> Sampling:
-    match sampling.stop:
-        case None:
-            return sampling
-        case str():
-            return replace(sampling, stop=await passed(guards, sampling.stop))
-        case _:
-            return replace(sampling, stop=tuple([await passed(guards, text) for text in sampling.stop]))
+    stop, bias = sampling.stop, sampling.logit_bias
+    if isinstance(stop, str):
+        stop = await passed(guards, stop)
+    elif stop is not None:
+        stop = tuple([await passed(guards, text) for text in stop])
+    return replace(sampling, stop=stop, logit_bias=await _bias(guards, bias))
+
+
+async def _bias(guards: Sequence[Guard], bias: Mapping[str, float] | None) -> Mapping[str, float] | None:
+    if bias is None or all(map(_TOKEN.fullmatch, bias)):
+        return bias
+    read: Mapping[str, float] = await _value(guards, bias)
+    return read
+
+
+async def _reasoning(guards: Sequence[Guard], reasoning: Reasoning | None) -> Reasoning | None:
+    return None if reasoning is None else replace(reasoning, effort=await _optional(guards, reasoning.effort))
+
+
+async def _audio_output(guards: Sequence[Guard], audio: AudioOutput | None) -> AudioOutput | None:
+    return None if audio is None else AudioOutput(await passed(guards, audio.voice), await passed(guards, audio.format))
 
 
 async def _tool(guards: Sequence[Guard], tool: Tool | NativeTool) -> Tool | NativeTool:
@@ -143,6 +191,11 @@ async def _format(guards: Sequence[Guard], form: ResponseFormat | None) -> Respo
             return replace(form, fields=await _value(guards, form.fields))
         case _:
             return form
+
+
+async def _opaque(guards: Sequence[Guard], text: Opaque) -> Opaque:
+    """What the provider knows and the model is not told, unless it is a text in such a place."""
+    return text if text is None or _OPAQUE.fullmatch(text) else await passed(guards, text)
 
 
 async def _optional(guards: Sequence[Guard], text: str | None) -> str | None:

@@ -3,20 +3,25 @@
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from antiphon.config import GuardConfig
 from antiphon.errors import ContentBlocked
 from antiphon.guards.registry import build_guards
 from antiphon.guards.service import Guards
 from antiphon.messages import (
+    Audio,
+    AudioOutput,
     ChatRequest,
     File,
+    Image,
     JsonSchemaFormat,
     Media,
     Message,
     NativeTool,
     Other,
     Part,
+    Reasoning,
     Refusal,
     Role,
     Sampling,
@@ -27,6 +32,7 @@ from antiphon.messages import (
     ToolChoice,
     ToolChoiceMode,
     ToolResult,
+    Video,
 )
 
 
@@ -57,6 +63,13 @@ def asked(*parts: Part) -> ChatRequest:
         (ToolCall("1", "f", "[" * 900 + '"bad"' + "]" * 900), ToolCall("1", "f", "[" * 900 + '"#"' + "]" * 900)),
         (ToolResult("1", (Text("bad"),)), ToolResult("1", (Text("#"),))),
         (File(Media(url="data:bad"), filename="bad.txt"), File(Media(url="data:bad"), filename="#.txt")),
+        (File(Media(file_id="bad-1")), File(Media(file_id="bad-1"))),
+        (File(Media(file_id="a bad file")), File(Media(file_id="a # file"))),
+        (Image(Media("https://a.test/bad.png"), "bad"), Image(Media("https://a.test/bad.png"), "#")),
+        (Image(Media("a bad one"), "high"), Image(Media("a # one"), "high")),
+        (Audio(Media("data:audio/bad\u00a0x;base64,bad\nbad")), Audio(Media("data:audio/#\u00a0x;base64,bad\nbad"))),
+        (Video(Media("data:video/mp4;base64,bad\nbad")), Video(Media("data:video/mp4;base64,bad\nbad"))),
+        (Thinking("good", signature="so bad", redacted="bad"), Thinking("good", signature="so #", redacted="bad")),
         (
             Other({"type": "odd", "text": "bad", "n": True, "none": None}),
             Other({"type": "odd", "text": "#", "n": True, "none": None}),
@@ -98,10 +111,13 @@ async def test_what_goes_with_the_messages_is_masked_too() -> None:
 
 @pytest.mark.parametrize("stop", ["a bad end", ("bad",)])
 async def test_a_call_still_belongs_to_its_tool_and_what_ends_a_reply_is_masked(stop: str | tuple[str, ...]) -> None:
-    """A name is masked alike wherever it stands; the id of a call is no text."""
+    """A name is masked alike wherever it stands; so is an id that is no id but a text, and no other."""
     request = ChatRequest(
         "one",
-        (Message(Role.ASSISTANT, (ToolCall("bad 1", "bad_f", "{}"),)), Message(Role.TOOL, (ToolResult("bad 1", ()),))),
+        (
+            Message(Role.ASSISTANT, (ToolCall("bad 1", "bad_f", "{}"), ToolCall("bad:1|fc_bad/+=", "f", "{}"))),
+            Message(Role.TOOL, (ToolResult("bad 1", ()), ToolResult("bad:1|fc_bad/+=", ()))),
+        ),
         stream=True,
         sampling=Sampling(stop=stop),
         tools=(Tool("bad_f"),),
@@ -109,12 +125,37 @@ async def test_a_call_still_belongs_to_its_tool_and_what_ends_a_reply_is_masked(
     )
     assert await guards().request(request) == ChatRequest(
         "one",
-        (Message(Role.ASSISTANT, (ToolCall("bad 1", "#_f", "{}"),)), Message(Role.TOOL, (ToolResult("bad 1", ()),))),
+        (
+            Message(Role.ASSISTANT, (ToolCall("# 1", "#_f", "{}"), ToolCall("bad:1|fc_bad/+=", "f", "{}"))),
+            Message(Role.TOOL, (ToolResult("# 1", ()), ToolResult("bad:1|fc_bad/+=", ()))),
+        ),
         stream=True,
         sampling=Sampling(stop="a # end" if isinstance(stop, str) else ("#",)),
         tools=(Tool("#_f"),),
         tool_choice=ToolChoice(ToolChoiceMode.TOOL, "#_f"),
     )
+
+
+async def test_settings_in_words_are_masked() -> None:
+    """Numbers of tokens are none, whatever a guard makes of numbers."""
+    request = ChatRequest(
+        "one",
+        (),
+        stream=True,
+        sampling=Sampling(logit_bias={"4444": 1, "a bad": -1}),
+        reasoning=Reasoning("bad", 5),
+        modalities=("text", "bad"),
+        audio_output=AudioOutput("bad", "bad"),
+    )
+    assert await guards().request(request) == replace(
+        request,
+        sampling=Sampling(logit_bias={"#": 1, "a #": -1}),
+        reasoning=Reasoning("#", 5),
+        modalities=("text", "#"),
+        audio_output=AudioOutput("#", "#"),
+    )
+    tokens = replace(request, sampling=Sampling(logit_bias={"4444": 1}), reasoning=None, modalities=(), audio_output=None)
+    assert await guards().request(tokens) == tokens
 
 
 async def test_what_is_blocked_is_told_by_the_guards_name_alone() -> None:
