@@ -299,3 +299,17 @@ async def test_what_only_looks_like_a_model_is_refused(model: str, gateway: Gate
     assert any(packed.Unpack(found) for packed in status.details)
     assert [(violation.field, violation.description) for violation in found.field_violations] == [("model", wrong)]
     assert len(upstream.requests) == before
+
+
+@pytest.mark.parametrize("values", [(KEY, KEY), (KEY, "sk-other"), ("sk-other", KEY)])
+async def test_two_authorization_headers_are_none(values: tuple[str, str], gateway: Gateway) -> None:
+    """Whichever of them is good: 401, through the edge as at the server's own port."""
+    headers = [("authorization", f"Bearer {value}") for value in values]
+    async with httpx2.AsyncClient(base_url=gateway.url, trust_env=False) as bare:
+        response = await bare.post("/chat/completions", json=HELLO, headers=headers)
+    assert response.status_code == 401
+    for address in (gateway.grpc, gateway.rest):
+        async with grpc.aio.insecure_channel(address) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await models_pb2_grpc.ModelServiceStub(channel).ListModels(models_pb2.ListModelsRequest(), metadata=headers)
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
