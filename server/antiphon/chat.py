@@ -38,6 +38,7 @@ from antiphon.messages import (
     ExtraDelta,
     Finished,
     FinishReason,
+    Message,
     Other,
     Part,
     Refusal,
@@ -104,6 +105,12 @@ class ChatService:
             price = partial(self._prices.cost, route.provider.name, route.model)
             spends = not route.is_paid_by_caller(request)
             grant = await deadline.wait(self._limiter.admit(caller, request, price, spends=spends))
+
+            async def weigh(messages: tuple[Message, ...]) -> None:
+                nonlocal grant
+                whole = replace(request, messages=messages)
+                grant = await self._limiter.readmit(grant, caller, whole, price, spends=spends)
+
             try:
                 if record is None:
                     answer = self._answer(replace(request, model=route.model), route, deadline, grant)
@@ -111,7 +118,8 @@ class ChatService:
                     if self._guards is not None:  # what is stored, and what a title is made of, is what went to the provider
                         request = await deadline.wait(self._guards.request(request))
                         record = await deadline.wait(_guarded(record, self._guards))
-                    recording = await deadline.wait(self._recorder.begin(record, request.messages))
+                    begun = self._recorder.begin(record, request.messages, weigh if grant.weighs else None)
+                    recording = await deadline.wait(begun)
                     if record.conversation is not None:
                         record.tell(record.conversation)
                     if recording.turn.existing:

@@ -157,6 +157,39 @@ async def test_a_call_over_the_limit_reaches_neither_provider_nor_database() -> 
     assert len((await store.list("me", size=9)).conversations) == 1
 
 
+@pytest.mark.parametrize("resent", [False, True])
+async def test_what_is_stored_counts_before_the_provider_is_asked(resent: bool) -> None:
+    """A short message behind a long conversation is a long prompt: beyond the limit it is refused, and not stored."""
+    store = MemoryStore()
+    limited = Limited(ScriptedProvider(), store, tokens_per_minute=1000, requests_per_minute=3)
+    long = Message(Role.USER, (Text("x" * 4000),))
+    made = await store.create("me", title="", source="", pinned=False, messages=[long])
+    with pytest.raises(RateLimited, match="about 1010 tokens"):
+        await limited.ask(Record("me", conversation=made.id, resent=resent))
+    assert limited.provider.requests == []
+    assert len((await store.messages("me", made.id)).messages) == 1
+    told = headers.begin()
+    await limited.ask()
+    assert (told["x-ratelimit-remaining-tokens"], told["x-ratelimit-remaining-requests"]) == ("744", "1")
+
+
+async def test_a_turn_is_one_request_and_holds_what_it_comes_to() -> None:
+    """Looked at twice, it is counted once: as one request, and with all of its prompt while it goes on."""
+    store = MemoryStore()
+    limited = Limited(ScriptedProvider([START], None), store, tokens_per_minute=1000, requests_per_minute=9, concurrent_streams=1)
+    made = await store.create("me", title="", source="", pinned=False, messages=[Message(Role.USER, (Text("x" * 400),))])
+    told = headers.begin()
+    call = asyncio.create_task(limited.ask(Record("me", conversation=made.id), max_tokens=100))
+    while not limited.provider.requests:
+        await asyncio.sleep(0)
+    assert (told["x-ratelimit-remaining-tokens"], told["x-ratelimit-remaining-requests"]) == (str(1000 - 110 - 100), "8")
+    with pytest.raises(RateLimited):
+        await limited.ask()
+    call.cancel()
+    await asyncio.wait([call])
+    await limited.chat.settled()
+
+
 async def test_a_call_is_settled_before_its_last_batch() -> None:
     """Who has the whole reply may call again, though only one call at once is allowed."""
     limited = Limited(ScriptedProvider(), concurrent_streams=1, tokens_per_minute=30)

@@ -8,7 +8,8 @@ write, and what is lost with a worker that is killed are its last seconds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import TypeAlias
 
 import structlog
 from msgspec import Struct
@@ -16,7 +17,7 @@ from msgspec.structs import replace
 
 from antiphon.errors import AntiphonError, ConversationNotFound, InvalidRequest, StoreUnavailable, TurnInProgress, Violation, told
 from antiphon.history.base import MessageState, Said, Store, Turn, TurnEnd
-from antiphon.history.resent import Continuation, continuation
+from antiphon.history.resent import Continuation, continuation, up_to
 from antiphon.history.storable import storable
 from antiphon.history.title import title_of
 from antiphon.messages import Batch, Message, Role
@@ -29,6 +30,8 @@ LONGEST_DELAY = 5.0
 
 PATIENCE = 2.0
 """Seconds that a failed call waits for its turn to be settled, before its caller is told."""
+
+Weigh: TypeAlias = Callable[[tuple[Message, ...]], Awaitable[None]]
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +60,11 @@ class Record(Struct, frozen=True):
     """Is told the conversation's id before the first batch comes. Of a conversation that is named, before the provider is asked: a
     failure can name it too. One that a turn makes is gone again if nothing comes of it, so that nobody is told of it before."""
 
+    @property
+    def before(self) -> tuple[Message, ...]:
+        """What the model is told before the conversation."""
+        return self.instructions + self.preamble
+
     def tell(self, conversation: str) -> None:
         """Tells whoever wants to know that the turn is recorded there."""
         if self.began is not None:
@@ -72,15 +80,19 @@ class Recorder:
         self._going: dict[str, Recording] = {}
         """The turns in progress, by their reply's id."""
 
-    async def begin(self, record: Record, messages: Sequence[Message]) -> Recording:
+    async def begin(self, record: Record, messages: Sequence[Message], weigh: Weigh | None = None) -> Recording:
         """Stores the new messages and the reply to come. Raises as `Store.begin_turn`.
 
+        `weigh` is asked before, with all that the model would be told of a conversation that there is: it may raise.
         If its caller leaves meanwhile, the turn ends as CANCELLED as soon as it is begun, so that a retry need not wait.
         """
         follows = Continuation(tuple(messages), record.parent_id, tuple(range(len(messages))))
-        if record.resent and record.conversation is not None:
-            stored = await self._store.messages(record.owner, record.conversation)
-            follows = continuation(stored.messages, messages)
+        if record.conversation is not None and (record.resent or weigh is not None):
+            stored = (await self._store.messages(record.owner, record.conversation)).messages
+            if record.resent:
+                follows = continuation(stored, messages)
+            if weigh is not None:
+                await weigh((*record.before, *follows.told(up_to(stored, follows.parent_id)), *follows.new))
         begun = asyncio.create_task(
             self._store.begin_turn(
                 record.owner,
@@ -100,7 +112,7 @@ class Recorder:
         except InvalidRequest as error:  # what is at fault is told of the messages that were sent, and not of those that are new
             error.violations = tuple(_sent(violation, follows.places) for violation in error.violations)
             raise
-        recording = Recording(self, record.owner, turn, follows, record.instructions + record.preamble)
+        recording = Recording(self, record.owner, turn, follows, record.before)
         if not turn.existing:
             self._going[turn.reply.id] = recording
         return recording

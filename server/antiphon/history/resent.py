@@ -103,6 +103,11 @@ def continuation(path: Sequence[StoredMessage], sent: Sequence[Message]) -> Cont
     )
 
 
+def up_to(path: Sequence[StoredMessage], last: str | None) -> Sequence[StoredMessage]:
+    """The path to the message `last`; None: all of it."""
+    return path[: next((at for at, message in enumerate(path, 1) if message.id == last), len(path))]
+
+
 def _altered(ours: Message, theirs: Message) -> Message:
     """What the caller has made of a message. The thoughts and calls of a reply are its own: clients do not send them back."""
     if ours.role is not Role.ASSISTANT:
@@ -115,8 +120,7 @@ def _altered(ours: Message, theirs: Message) -> Message:
 
 def _known(path: Sequence[StoredMessage], last: str | None, instructions: Sequence[Message]) -> int:
     """How many of the instructions, from the first on, are what the path has last, up to the message `last`."""
-    end = next((at for at, message in enumerate(path, 1) if message.id == last), len(path))
-    ours = [_key(message.message) for message in path[:end] if message.message.role in _INSTRUCTIONS]
+    ours = [_key(message.message) for message in up_to(path, last) if message.message.role in _INSTRUCTIONS]
     theirs = [_key(message) for message in instructions]
     return next((size for size in range(min(len(ours), len(theirs)), 0, -1) if ours[-size:] == theirs[:size]), 0)
 

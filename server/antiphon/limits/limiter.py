@@ -67,6 +67,12 @@ class Grant:
         self.open = True
         """Whether it has still to be settled."""
 
+    @property
+    def weighs(self) -> bool:
+        """Whether it matters how many tokens the call has."""
+        claims = () if self._ticket is None else self._ticket.claims
+        return any(claim.limit is Limit.TOKENS or claim.limit.is_budget for claim in claims)
+
     async def settle(self, usage: Usage | None = None, cost: float | None = None) -> None:
         """Gives back the call's place, and what was taken beyond `usage`; None: nothing is known to be used. `cost` is in USD.
 
@@ -86,6 +92,13 @@ class Grant:
         finally:
             if self._ledger is not None:
                 self._ledger.add(self._principal, usage, cost)
+
+    async def give_back(self) -> None:
+        """Gives back what was taken but the request itself, before it is known whether the call goes on."""
+        counters, ticket, self._ticket = self._counters, self._ticket, None
+        if counters is not None and ticket is not None:
+            with suppress(LimitsUnavailable):
+                await counters.settle(ticket, 0, 0)
 
 
 class Limiter:
@@ -121,7 +134,22 @@ class Limiter:
 
         Raises `RateLimited`, `BudgetExceeded`, `LimitsUnavailable`.
         """
-        bounds = self._quotas.of(principal)
+        return await self._grant(principal, self._quotas.of(principal), request, price, spends=spends)
+
+    async def readmit(
+        self, grant: Grant, principal: Principal, request: ChatRequest, price: Price | None = None, *, spends: bool = True
+    ) -> Grant:
+        """Lets a call through that was let through before it was known that it comes to this `request`. It is one request still.
+
+        The new grant takes the place of the old one, which holds nothing any more, even if this raises. As `admit`.
+        """
+        await grant.give_back()
+        bounds = [bound for bound in self._quotas.of(principal) if bound.limit is not Limit.REQUESTS]
+        return await self._grant(principal, bounds, request, price, spends=spends)
+
+    async def _grant(
+        self, principal: Principal, bounds: Sequence[Bound], request: ChatRequest | None, price: Price | None, *, spends: bool
+    ) -> Grant:
         if not bounds:
             return Grant(principal, self._ledger, None, None)
         if self._shared is not None:
