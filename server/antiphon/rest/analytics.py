@@ -91,7 +91,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
 def request_from_body(body: Body) -> m.ChatRequest:
     """The domain's request. There is room for one reply only. Raises `InvalidRequest`."""
     asked = openai.request_from_body(body, stream=bool(body.stream))
-    return replace(asked, sampling=replace(asked.sampling, choices=None), extra=m.NOTHING)
+    return replace(asked, sampling=replace(asked.sampling, choices=None), extra=m.NOTHING, known_fields=True)
 
 
 def answer(reply: Reply) -> dict[str, Any]:

@@ -172,7 +172,7 @@ def _request(
     persona: PersonaConfig, messages: tuple[m.Message, ...], tools: tuple[m.Tool | m.NativeTool, ...] = (), *, stream: bool
 ) -> m.ChatRequest:
     sampling = m.Sampling(temperature=persona.temperature, top_p=persona.top_p, max_tokens=persona.max_tokens)
-    return m.ChatRequest(persona.model or "", messages, stream, sampling=sampling, tools=tools)
+    return m.ChatRequest(persona.model or "", messages, stream, sampling=sampling, tools=tools, known_fields=True)
 
 
 def _system(text: str) -> tuple[m.Message, ...]:

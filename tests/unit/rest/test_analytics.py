@@ -104,7 +104,9 @@ async def test_what_is_documented_elsewhere_counts_and_what_is_unknown_does_not(
     tool = {"type": "function", "function": {"name": "f"}}
     await called(provider, {"model": "two", "temperature": 0, "max_tokens": 9, "n": 3, "tools": [tool], "wishes": "many"})
     assert provider.requests == [
-        m.ChatRequest("two", (HELLO,), stream=False, sampling=m.Sampling(temperature=0, max_tokens=9), tools=(m.Tool("f"),))
+        m.ChatRequest(
+            "two", (HELLO,), stream=False, sampling=m.Sampling(temperature=0, max_tokens=9), tools=(m.Tool("f"),), known_fields=True
+        )
     ]
 
 

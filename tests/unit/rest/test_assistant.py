@@ -100,8 +100,8 @@ async def test_tokens_that_were_estimated_are_marked() -> None:
     assert json.loads(events[-2].removeprefix("data: "))["content"]["usage"]["estimated"] is True
 
 
-async def test_what_only_the_provider_knows_of_a_message_is_sent_and_kept() -> None:
-    """But for what FetchChat added to it."""
+async def test_fields_of_a_message_are_kept_but_for_those_that_a_fetch_added() -> None:
+    """Also unknown ones, which the provider is not sent."""
     dialect = Dialect()
     before = {"role": "assistant", "content": None, "refusal": "No", "audio": {"id": "a"}, "weight": 0, "reasoning_content": "Hm"}
     ours = {"messageId": "x", "createdAt": "x", "status": "complete", "model": "x"}
@@ -113,6 +113,7 @@ async def test_what_only_the_provider_knows_of_a_message_is_sent_and_kept() -> N
     kept = await dialect.call("FetchChat", assistant_pb2.FetchChatRequest(chat_id=chat["chatId"]))
     assert {name: value for name, value in kept["messages"][1].items() if name not in ours} == before
     (asked,) = dialect.provider.requests
+    assert asked.known_fields
     assert asked.messages[2].extra == {name: before[name] for name in ("refusal", "audio", "weight", "reasoning_content")}
 
 

@@ -111,6 +111,7 @@ async def test_the_documented_answer() -> None:
             stream=True,
             sampling=m.Sampling(max_tokens=2048),
             provider="scripted",
+            known_fields=True,
         )
     ]
 
