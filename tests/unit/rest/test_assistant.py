@@ -249,6 +249,14 @@ async def test_a_message_at_fault_is_told_by_its_place_in_the_body(method: str, 
     assert assistant.message_of_error(caught.value) == "chat_history.1: text must not hold the character NUL"
 
 
+@pytest.mark.parametrize("title", [None, " "])
+async def test_a_title_that_nobody_sent_is_not_at_fault(title: str | None) -> None:
+    """A NUL in the message that it is made from is not in it: the store is to refuse the message."""
+    body = sent(messages=[{"role": "user", "content": "a\0b"}], title=title)
+    made = await Dialect().call("CreateChat", assistant_pb2.CreateChatRequest(body=body))
+    assert made["title"] == "ab"
+
+
 @pytest.mark.parametrize(("body", "field"), [({"chatId": 1}, "chatId"), ({"chatId": "c", "messageIndex": True}, "messageIndex")])
 async def test_a_forks_types_are_strict(body: dict[str, Any], field: str) -> None:
     """True is not the second message."""
