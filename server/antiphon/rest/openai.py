@@ -55,7 +55,7 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
     ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
         """One JSON object, or events."""
         body = parse(request.body.data)
-        stream = body.stream if "stream" in body.model_fields_set else _accepts_events(context)
+        stream = _accepts_events(context) if body.stream is None else body.stream
         asked = request_from_body(body, stream=bool(stream))
         timeout = time_left(context.time_remaining())
         async with aclosing(self._chat.stream(asked, timeout=timeout, record=self._record(body))) as batches:
@@ -104,7 +104,7 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
 
 
 def _accepts_events(context: grpc.aio.ServicerContext[Any, Any]) -> bool:
-    """An addition to the API: a body without `stream` streams to a caller that accepts events and nothing else."""
+    """An addition to the API: a body without `stream`, or with null, streams to a caller that accepts events and nothing else."""
     metadata = context.invocation_metadata() or ()
     accepted = ",".join(str(value) for key, value in metadata if key == "accept").split(",")
     return all(kind.partition(";")[0].strip().lower() == EVENT_STREAM for kind in accepted)
