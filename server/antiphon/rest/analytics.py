@@ -126,10 +126,11 @@ def error_object(error: AntiphonError) -> dict[str, Any]:
     # The document's word for a failure of the provider is "Error".
     word = "Error" if status == 502 else HTTPStatus(status).phrase
     body: dict[str, Any] = {"error": word, "message": error.message, "code": status}
-    if isinstance(error, InvalidRequest):
-        if error.violations:
+    if status == 400:
+        violations = error.violations if isinstance(error, InvalidRequest) else ()
+        if violations:
             body["message"] = "The request contains invalid parameters or malformed data."
-        body["details"] = [{"field": _field(violation), "message": violation.message} for violation in error.violations]
+        body["details"] = [{"field": _field(violation), "message": violation.message} for violation in violations]
     if status == 429:
         body["retryAfter"] = int(headers_of(error)["retry-after"])
     return body

@@ -12,6 +12,7 @@ from antiphon.config import ClientConfig
 from antiphon.context import Contexts
 from antiphon.errors import (
     AntiphonError,
+    ContentBlocked,
     ContextUnavailable,
     DeadlineExceeded,
     Internal,
@@ -182,7 +183,9 @@ def test_a_rate_limit_tells_when_to_try_again_in_body_and_header() -> None:
 
 
 def test_a_400_always_has_details() -> None:
-    """Also one that no single field is to blame for, and one that is no JSON."""
+    """Also one that no single field is to blame for, one that a guard blocks, and one that is no JSON."""
+    blocked = json.loads(analytics.render_error(ContentBlocked("pii"))[2])
+    assert (blocked["code"], blocked["details"]) == (400, [])
     assert json.loads(analytics.render_error(Unsupported("No video.", "p"))[2]) == {
         "error": "Bad Request",
         "message": "No video.",
