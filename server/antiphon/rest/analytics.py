@@ -27,6 +27,7 @@ from antiphon.rest import openai, openai_reply
 from antiphon.rest.body import messages_as, parse, renaming
 from antiphon.rest.http import headers_of, status_of
 from antiphon.rest.json import DONE, EVENT_STREAM, JSON, event
+from antiphon.rest.shown import Shown, shown
 from antiphon.rest.v1 import analytics_pb2, analytics_pb2_grpc
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -62,10 +63,11 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
                 yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(answer(await collect(batches))))
                 return
             writer = openai_reply.ChunkWriter(include_usage=bool((body.stream_options or {}).get("include_usage")))
+            spoken = Shown()
             content_type = EVENT_STREAM
             try:
                 async for batch in batches:
-                    if data := writer.write(batch):
+                    if data := writer.write(with_content(batch, spoken)):
                         yield httpbody_pb2.HttpBody(content_type=content_type, data=data)
                         content_type = ""
             except Exception as error:
@@ -95,21 +97,37 @@ def request_from_body(body: Body) -> m.ChatRequest:
 
 
 def answer(reply: Reply) -> dict[str, Any]:
-    """The JSON object of a whole reply. Tool calls stand beside the content, as in a chat completion."""
+    """The JSON object of a whole reply. What is no text stands beside the content, as in a chat completion.
+
+    A refusal is content as well, and so is what is said in a reply of sound alone: the document knows of no other field.
+    """
     completion = openai_reply.completion(reply)
     said = completion["choices"][0]["message"]
-    content = said["content"] or (None if "tool_calls" in said else "")
+    content = said["content"] if isinstance(said["content"], list) else shown(reply.choices[0])
     usage = completion["usage"]
-    names = ("role", "content", "tool_calls")
+    beside = {name: said[name] for name in ("refusal", "tool_calls", "audio") if said.get(name)}
     return {
         "success": True,
         "data": {
-            "message": {name: said[name] for name in names if name in said} | {"content": content},
+            "message": {"role": said["role"], "content": content or (None if "tool_calls" in beside else ""), **beside},
             "usage": {
                 name: usage[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens", "estimated") if name in usage
             },
         },
     }
+
+
+def with_content(batch: m.Batch, spoken: Shown) -> m.Batch:
+    """The events to write of a stream: with what is content as well, as in a whole reply."""
+    events: m.Batch = []
+    for happened in batch:
+        if isinstance(happened, m.RefusalDelta | m.AudioDelta):
+            if text := spoken.text(happened):
+                events.append(m.TextDelta(happened.choice, text))
+        elif isinstance(happened, m.TextDelta):
+            spoken.text(happened)
+        events.append(happened)
+    return events
 
 
 # Errors.

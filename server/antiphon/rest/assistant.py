@@ -30,6 +30,7 @@ from antiphon.rest.chats import STORED, Answer, ChatsServicer, Context, created
 from antiphon.rest.content import MessageBody, message_of, tool_of
 from antiphon.rest.http import headers_of, status_of
 from antiphon.rest.json import DONE, EVENT_STREAM, JSON, dumps, event
+from antiphon.rest.shown import Shown, shown
 from antiphon.rest.v1 import assistant_pb2
 
 DEFAULT_PERSONA = "maya"
@@ -103,7 +104,7 @@ class AssistantServicer(ChatsServicer):
             async with self._batches(Turn(name, asked), context) as batches:
                 reply = await collect(batches)
         metadata = {"timeTaken": _milliseconds(reply)}
-        yield _json({"result": {"message": _said(reply), "persona": name}, "metadata": metadata})
+        yield _json({"result": {"message": shown(reply.choices[0]), "persona": name}, "metadata": metadata})
 
     def _batches(self, turn: Turn, context: Context) -> aclosing[AsyncGenerator[m.Batch, None]]:
         return aclosing(self._chat.stream(turn.request, timeout=time_left(context.time_remaining()), record=turn.record))
@@ -218,7 +219,7 @@ def generated(reply: Reply, persona: str) -> dict[str, Any]:
     """The object of a whole reply."""
     started = reply.started
     assert started is not None, "a stream that ended well has started"
-    said = _said(reply)
+    said = shown(reply.choices[0])
     response: dict[str, Any] = {"role": "assistant", "content": said}
     if calls := _calls(reply):
         response["tool_calls"] = [
@@ -241,14 +242,17 @@ class EventWriter:
     def __init__(self, persona: str) -> None:
         self._persona = persona
         self._reply = Reply()  # of all but the text: that is gone when it is written
+        self._shown = Shown()
 
     def write(self, batch: m.Batch) -> bytes:
         """The events of a batch. May be empty."""
         pieces: list[bytes] = []
         for happened in batch:
             match happened:
-                case m.TextDelta(text=text) | m.RefusalDelta(text=text):
-                    pieces.append(b'data: {"type":"final_response","content":%b}\n\n' % dumps(text))
+                case m.TextDelta() | m.RefusalDelta() | m.AudioDelta():
+                    text = self._shown.text(happened)
+                    if text or not isinstance(happened, m.AudioDelta):
+                        pieces.append(b'data: {"type":"final_response","content":%b}\n\n' % dumps(text))
                 case m.ThinkingDelta(text=text):
                     if text:
                         pieces.append(event({"type": "thinking_update", "content": text}))
@@ -277,11 +281,6 @@ class EventWriter:
             "timeTaken": _milliseconds(reply),
         }
         return b"".join(calls) + event({"type": "metadata", "content": metadata})
-
-
-def _said(reply: Reply) -> str:
-    choice = reply.choices[0]
-    return "".join(choice.text) or "".join(choice.refusal)
 
 
 def _calls(reply: Reply) -> list[m.ToolCall]:
