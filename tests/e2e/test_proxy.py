@@ -484,9 +484,15 @@ async def test_what_envoy_refuses_has_the_proxies_shapes(proxy: Gateway, upstrea
 
 
 async def test_failures_before_the_first_byte(proxy: Gateway, upstream: OddUpstream) -> None:
-    """502 for what is no answer or a redirect, 504 for silence and for the caller's own deadline."""
+    """502 for what is no answer, a redirect or no status of HTTP, 504 for silence and for the caller's own deadline."""
     redirect = answer(b"", "302 Found", "text/html", "location: http://169.254.169.254/")
-    for steps, status in (([CUT], 502), ([RESET], 502), ([b"SSH-2.0-x\r\n\r\n", CUT], 502), ([redirect], 502), ([HANG], 504)):
+    weird = [
+        [answer(b"{}", "600 Weird")],
+        [answer(b"{}", "999 No")],
+        [b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n", CUT],
+    ]
+    gone = [[CUT], [RESET], [b"SSH-2.0-x\r\n\r\n", CUT], [redirect]]
+    for steps, status in (*((steps, 502) for steps in (*gone, *weird)), ([HANG], 504)):
         upstream.script("odd", steps)
         assert (await told(proxy, path_of(upstream.base_url), asking("odd"), OPENAI_SHAPE))[0] == status
         body = {"model": "odd", "contents": CONTENTS}
