@@ -70,6 +70,9 @@ _ANSWER_HEADERS: Final = re.compile(
     r"content-encoding|retry-after(-ms)?|x-should-retry|server-timing|openai-[a-z-]+|(x|anthropic)-ratelimit-[a-z-]+"
 )
 
+_RATE_LIMITS: Final = "x-ratelimit-"
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_.$-]{1,64}")
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]*")
 _GEMINI_TASK: Final = re.compile(r"[A-Za-z0-9._-]+:(generateContent|streamGenerateContent|countTokens)")
@@ -178,7 +181,10 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
             # What fails before the first byte can still be told as a status.
             first = await anext(answer, b"")
             content_type = _content_type(answer)
-            for name, value in answer_metadata(answer, headers).items():
+            told_back = answer_metadata(answer, headers)
+            if any(name.startswith(_RATE_LIMITS) for name in told_back):
+                response_headers.drop(_RATE_LIMITS)  # two accounts of limits in one answer would be read as one
+            for name, value in told_back.items():
                 response_headers.add(name, value)
             yield httpbody_pb2.HttpBody(content_type=content_type, data=first)
             tail = first[-4:]
