@@ -434,7 +434,12 @@ async def test_what_cannot_be_right_never_leaves(proxy: Gateway, upstream: OddUp
         ({"contents": [{"parts": "x"}]}, "contents[0].parts"),
         ({"contents": CONTENTS, "generationConfig": []}, "generationConfig"),
         ({"contents": CONTENTS, "safetySettings": {}}, "safetySettings"),
-        ({"contents": CONTENTS, "safetySettings": ["x"]}, "safetySettings"),
+        ({"contents": CONTENTS, "safetySettings": ["x"]}, "safetySettings[0]"),
+        ({"contents": CONTENTS, "safety_settings": [{"category": "X", "threshold": 5}]}, "safety_settings[0].threshold"),
+        ({"contents": [{"parts": ["Hi"]}]}, "contents[0].parts[0]"),
+        ({"contents": [{"parts": [{"text": 5}]}]}, "contents[0].parts[0].text"),
+        ({"contents": CONTENTS, "generationConfig": {"temperature": "hot"}}, "generationConfig.temperature"),
+        ({"contents": CONTENTS, "generation_config": {"max_output_tokens": 1.5}}, "generation_config.max_output_tokens"),
     ):
         status, error = await told(proxy, gemini_path(url), wrong, GEMINI_SHAPE)
         assert (status, error["status"]) == (400, "INVALID_ARGUMENT")
@@ -590,3 +595,14 @@ async def test_connections_to_a_target_are_kept(proxy: Gateway, upstream: OddUps
         for _ in range(5):
             await http.post(path_of(upstream.base_url), json=asking("odd"))
     assert upstream.connections == before
+
+
+@pytest.mark.parametrize("query", ["api_key={}", "access_token={}", "a=b&authorization=Bearer+{}", "{}", "%6bey={}"])
+async def test_the_gateways_key_does_not_leave_in_the_query(proxy: Gateway, upstream: OddUpstream, query: str) -> None:
+    """Under whatever name; nor in a header that is passed on. It is not repeated in the error either."""
+    before = len(upstream.requests)
+    for path, shape in ((path_of(upstream.base_url), OPENAI_SHAPE), (gemini_path(upstream.base_url), GEMINI_SHAPE)):
+        body = {**asking("odd"), "contents": CONTENTS}
+        assert (await told(proxy, f"{path}?{query.format(KEY)}", body, shape))[0] == 400
+        assert (await told(proxy, path, body, shape, **{"user-agent": KEY}))[0] == 400
+    assert len(upstream.requests) == before

@@ -10,10 +10,10 @@ The two keys: the gateway's stands in `Authorization` and stays here; the provid
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any, Final, TypeAlias
-from urllib.parse import parse_qs
+from urllib.parse import unquote, unquote_plus
 
 import grpc
 import msgspec
@@ -134,7 +134,6 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
         check_gemini(request.body.data, count=task[1] == "countTokens")
         metadata = _metadata(context)
         headers = _headers(metadata, _GEMINI_HEADERS, request.body)
-        await self._keep(headers.get("x-goog-api-key", ""), "x-goog-api-key")
         path = f"/{version}/models/{request.model_name_and_task}"
         answer = self._pass(target, path, metadata, headers, request.body.data, context, gemini_error)
         async with aclosing(answer) as pieces:
@@ -150,10 +149,13 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
 
     async def _keep(self, key: str, field: str) -> None:
         """Raises `InvalidRequest` for a key of this gateway, good or revoked, where the provider's belongs."""
-        if self._keys is None or not key.strip():
+        key = key.strip()
+        if key[:7].lower() == "bearer ":
+            key = key[7:].strip()
+        if self._keys is None or not key:
             return
         try:
-            ours = await self._keys.authenticate(key.strip()) is not None
+            ours = await self._keys.authenticate(key) is not None
         except Unauthenticated:
             ours = True
         if ours:
@@ -173,9 +175,10 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
     ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
         query = metadata.get(QUERY, "")
         if query and (not _VISIBLE.fullmatch(query) or "#" in query):
-            raise _invalid("query", "must be printable ASCII, and percent-encoded where it is not")
-        for key in parse_qs(query).get("key", ()):
-            await self._keep(key, "key")
+            raise invalid("query", "must be printable ASCII, and percent-encoded where it is not")
+        passing = ((name, value) for name, value in headers.items() if name != "authorization")  # that one was made here
+        for name, value in (*_query_texts(query), *passing):
+            await self._keep(value, name)
         timeout = time_left(context.time_remaining())
         async with self._passthrough.post(target, path, query, headers, body, timeout=timeout) as answer:
             # What fails before the first byte can still be told as a status.
@@ -201,6 +204,18 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
                 raise
             if answer.status >= 400:
                 raise failure(answer, target)
+
+
+def _query_texts(query: str) -> Iterator[tuple[str, str]]:
+    """Every text in a query, decoded, and by what name to tell of it; names too, as who writes `?<key>` sends a name."""
+    for field in query.split("&"):
+        name, _, value = field.partition("=")
+        name = unquote_plus(name)
+        yield "query", name
+        told_as = name if _NAME.fullmatch(name) else "query"
+        yield told_as, unquote_plus(value)
+        if "+" in value:
+            yield told_as, unquote(value)
 
 
 def _metadata(context: Context) -> dict[str, str]:

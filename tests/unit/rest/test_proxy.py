@@ -125,16 +125,26 @@ class Judge:
         return USER if credential == "ap-good" else None
 
 
-async def asked(key: str, where: str) -> Violation:
+async def asked(key: str, where: str, *, in_query: bool = False) -> Violation:
     """What is told of a call with this key in this place; nothing can be sent, as there is nobody to send it to."""
     policy = EgressPolicy(ProxyConfig(allow=("https://generativelanguage.googleapis.com",)))
     servicer: Any = proxy.ProxyServicer(SimpleNamespace(policy=policy), Judge())  # type: ignore[arg-type]
-    metadata = {"x-goog-api-key": key} if where == "x-goog-api-key" else {}
-    metadata |= {proxy.QUERY: f"alt=sse&%6bey={key.replace('-', '%2D')}"} if where == "key" else {}
+    coded = key.replace("-", "%2D")
+    queries = {
+        "key": f"alt=sse&%6bey={coded}",
+        "api_key": f"api_key=x&api_key={key}",
+        "access_token": f"access_token=Bearer+{key}",
+        "authorization": f"authorization={key}",
+        "query": f"a&{coded}&b=",
+    }
+    metadata = {proxy.QUERY: queries[where]} if in_query else {} if where == "api_key" else {where: key}
     context: Any = Context(**metadata)
-    if where == "api_key":
+    if (where == "api_key" and not in_query) or where.startswith("openai-"):
         body = HttpBody(data=b'{"model":"m","messages":[]}')
-        openai_request = proxy_pb2.ProxyChatCompletionRequest(api_key=key, proxy_url="https://api.openai.com/v1", body=body)
+        path_key = key if where == "api_key" else "sk-theirs"
+        openai_request = proxy_pb2.ProxyChatCompletionRequest(
+            api_key=path_key, proxy_url="https://generativelanguage.googleapis.com", body=body
+        )
         answer = servicer.ProxyChatCompletion(openai_request, context)
     else:
         gemini_request = proxy_pb2.ProxyGeminiRequest(
@@ -149,11 +159,20 @@ async def asked(key: str, where: str) -> Violation:
     return caught.value.violations[0]
 
 
-@pytest.mark.parametrize("where", ["api_key", "x-goog-api-key", "key"])
+@pytest.mark.parametrize("where", ["api_key", "x-goog-api-key", "x-goog-user-project", "user-agent", "openai-organization"])
 @pytest.mark.parametrize("key", ["ap-good", "ap-revoked"])
 async def test_a_key_of_the_gateway_does_not_leave_in_the_place_of_the_providers(key: str, where: str) -> None:
-    """In the path, the header or the query, however it is written there."""
+    """In the path, or in any header that is passed on."""
     assert (await asked(key, where)).path == (where,)
+    if where != "api_key":
+        assert (await asked(f"Bearer {key}", where)).path == (where,)
+
+
+@pytest.mark.parametrize("where", ["key", "api_key", "access_token", "authorization", "query"])
+@pytest.mark.parametrize("key", ["ap-good", "ap-revoked"])
+async def test_a_key_of_the_gateway_does_not_leave_in_the_query(key: str, where: str) -> None:
+    """Under whatever name, or under none, and however it is written."""
+    assert (await asked(key, where, in_query=True)).path == (where,)
 
 
 async def test_a_target_at_fault_is_told_in_one_sentence() -> None:
