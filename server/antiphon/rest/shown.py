@@ -61,7 +61,7 @@ class Shown:
 
     def _of_extra(self, fields: m.JsonObject) -> str:
         """The function of 2023, or a call of a kind that only the provider knows."""
-        for place, call in enumerate(fields.get("tool_calls") or ()):
+        for place, call in enumerate(fields.get("tool_calls", ())):
             index = call.get("index", place)
             if self._call is None:
                 self._call = index
