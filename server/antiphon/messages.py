@@ -280,7 +280,7 @@ class ChatRequest(Struct, frozen=True):
     trusted: int = 0
     """So many of the messages, the first ones, are the operator's own words: no guard reads them. All else is the caller's."""
     known_fields: bool = False
-    """Of a message's `extra` only what its provider's API documents is sent: the caller's API is another, and so are its fields."""
+    """Of what is `extra` in messages only what the provider's API knows is sent: the caller's is another, with its own fields."""
 
 
 # What happens while it answers. `choice` counts the replies from 0.

@@ -279,7 +279,8 @@ async def test_a_reply_without_text_is_no_empty_answer(engine: httpx2.AsyncClien
 
 async def test_only_known_fields_of_messages_reach_the_provider(engine: httpx2.AsyncClient, upstream: OddUpstream) -> None:
     """Strict hosts refuse others; the answer repeats them."""
-    said = [{"role": "user", "name": "ann", "content": "Hi", "id": "m1", "timestamp": 1}]
+    said = [{"role": "user", "name": "ann", "content": [{"type": "text", "text": "Hi", "id": "t1"}], "id": "m1", "timestamp": 1}]
     reply = await engine.post(PATH, json=asking(chat_input=said))
     assert reply.json()["context"] == said
-    assert upstream.requests[-1].json["messages"] == [{"role": "user", "name": "ann", "content": "Hi"}]
+    told = [{"role": "user", "name": "ann", "content": [{"type": "text", "text": "Hi"}]}]
+    assert upstream.requests[-1].json["messages"] == told

@@ -78,6 +78,9 @@ _MESSAGE: Final = frozenset(
 )
 """What may be known of a message's `extra`: the API's fields, and those in which hosts want a model's thoughts back."""
 
+_PART: Final = frozenset({"type", "cache_control", "extra_content"})
+"""The same of a part's, or of a tool call's; and where hosts are told what to keep in mind."""
+
 _AUDIO_FORMATS: Final = {"mpeg": "mp3", "wave": "wav", "vnd.wave": "wav", "mp4": "m4a"}
 """The API's name for a subtype of `audio/`, where it is not the subtype itself."""
 
@@ -132,13 +135,27 @@ def _dumps(body: dict[str, Any]) -> bytes:
 def _messages(request: ChatRequest, provider: str) -> list[JsonObject]:
     encoded: list[JsonObject] = []
     for message in request.messages:
-        _add_message(encoded, _known(message) if request.known_fields and message.extra else message, provider)
+        _add_message(encoded, _known(message) if request.known_fields else message, provider)
     return encoded
 
 
 def _known(message: Message) -> Message:
     """The message without fields that the API does not document."""
-    return replace(message, extra={name: value for name, value in message.extra.items() if name in _MESSAGE})
+    return replace(message, parts=tuple(map(_known_part, message.parts)), extra=_only(_MESSAGE, message.extra))
+
+
+def _known_part(part: Part) -> Part:
+    match part:
+        case ToolResult():
+            return replace(part, parts=tuple(map(_known_part, part.parts)))
+        case Text() | Image() | Audio() | Video() | File() | ToolCall() if part.extra:
+            return replace(part, extra=_only(_PART, part.extra))
+        case _:
+            return part
+
+
+def _only(names: frozenset[str], extra: JsonObject) -> JsonObject:
+    return {name: value for name, value in extra.items() if name in names} if extra else extra
 
 
 def _add_message(encoded: list[JsonObject], message: Message, provider: str) -> None:
