@@ -21,13 +21,14 @@ from antiphon import messages as m
 from antiphon.chat import ChatService
 from antiphon.context import Contexts
 from antiphon.deadline import time_left
-from antiphon.errors import AntiphonError, DeadlineExceeded, InvalidRequest, Violation, told
+from antiphon.errors import AntiphonError, DeadlineExceeded, InvalidRequest, Violation
 from antiphon.reply import Reply, collect
 from antiphon.rest import openai, openai_reply
 from antiphon.rest.body import messages_as, parse, renaming
 from antiphon.rest.http import headers_of, status_of
-from antiphon.rest.json import DONE, EVENT_STREAM, JSON, event
+from antiphon.rest.json import JSON, event
 from antiphon.rest.shown import Shown, shown
+from antiphon.rest.stream import transfer
 from antiphon.rest.v1 import analytics_pb2, analytics_pb2_grpc
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -62,19 +63,10 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
             if not asked.stream:
                 yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(answer(await collect(batches))))
                 return
-            writer = openai_reply.ChunkWriter(include_usage=bool((body.stream_options or {}).get("include_usage")))
-            spoken = Shown()
-            content_type = EVENT_STREAM
-            try:
-                async for batch in batches:
-                    if data := writer.write(with_content(batch, spoken)):
-                        yield httpbody_pb2.HttpBody(content_type=content_type, data=data)
-                        content_type = ""
-            except Exception as error:
-                if not content_type:
-                    yield httpbody_pb2.HttpBody(data=event(error_object(told(error))))
-                raise
-            yield httpbody_pb2.HttpBody(content_type=content_type, data=writer.end() + DONE)
+            writer = ChunkWriter(include_usage=openai.include_usage(body))
+            async with aclosing(transfer(batches, writer, _late)) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     async def _scoped(self, asked: m.ChatRequest, client_id: str | None, context: Context) -> m.ChatRequest:
         """With what the client's conversations begin with. Raises `ContextUnavailable`, `DeadlineExceeded`."""
@@ -117,17 +109,24 @@ def answer(reply: Reply) -> dict[str, Any]:
     }
 
 
-def with_content(batch: m.Batch, spoken: Shown) -> m.Batch:
-    """The events to write of a stream: with what is content as well, as in a whole reply."""
-    events: m.Batch = []
-    for happened in batch:
-        if isinstance(happened, m.RefusalDelta | m.AudioDelta):
-            if text := spoken.text(happened):
-                events.append(m.TextDelta(happened.choice, text))
-        elif isinstance(happened, m.TextDelta):
-            spoken.text(happened)
-        events.append(happened)
-    return events
+class ChunkWriter(openai_reply.ChunkWriter):
+    """Writes the same events as the OpenAI dialect, with what is content as well, as in a whole reply."""
+
+    def __init__(self, *, include_usage: bool) -> None:
+        super().__init__(include_usage=include_usage)
+        self._shown = Shown()
+
+    def write(self, batch: m.Batch) -> bytes:
+        """The events of a batch. May be empty."""
+        events: m.Batch = []
+        for happened in batch:
+            if isinstance(happened, m.RefusalDelta | m.AudioDelta):
+                if text := self._shown.text(happened):
+                    events.append(m.TextDelta(happened.choice, text))
+            elif isinstance(happened, m.TextDelta):
+                self._shown.text(happened)
+            events.append(happened)
+        return super().write(events)
 
 
 # Errors.
@@ -136,6 +135,10 @@ def with_content(batch: m.Batch, spoken: Shown) -> m.Batch:
 def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
     """The HTTP status, headers and body of an error before the first byte."""
     return status_of(error), headers_of(error), orjson.dumps(error_object(error))
+
+
+def _late(error: AntiphonError) -> bytes:
+    return event(error_object(error))
 
 
 def error_object(error: AntiphonError) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from antiphon.auth.caller import caller
 from antiphon.chat import ChatService
 from antiphon.config import PersonaConfig
 from antiphon.deadline import time_left
-from antiphon.errors import AntiphonError, InvalidRequest, Violation, told
+from antiphon.errors import AntiphonError, InvalidRequest, Violation
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
 from antiphon.history.recorder import Record
 from antiphon.reply import Reply, collect
@@ -31,6 +31,7 @@ from antiphon.rest.content import MessageBody, message_of, tool_of
 from antiphon.rest.http import headers_of, status_of
 from antiphon.rest.json import DONE, EVENT_STREAM, JSON, dumps, event
 from antiphon.rest.shown import Shown, shown
+from antiphon.rest.stream import transfer
 from antiphon.rest.v1 import assistant_pb2
 
 DEFAULT_PERSONA = "maya"
@@ -116,20 +117,12 @@ class AssistantServicer(ChatsServicer):
         yield _json(generated(reply, turn.persona))
 
     async def _events(self, turn: Turn, context: Context) -> Answer:
-        async with self._batches(turn, context) as batches:
-            writer = EventWriter(turn.persona)
-            content_type = EVENT_STREAM
-            try:
-                async for batch in batches:
-                    if data := writer.write(batch):
-                        yield httpbody_pb2.HttpBody(content_type=content_type, data=data)
-                        content_type = ""
-            except Exception as error:
-                if not content_type:
-                    late = {"type": "error", "content": None, "error": {"message": message_of_error(told(error))}}
-                    yield httpbody_pb2.HttpBody(data=event(late))
-                raise
-            yield httpbody_pb2.HttpBody(content_type=content_type, data=writer.end() + DONE)
+        async with (
+            self._batches(turn, context) as batches,
+            aclosing(transfer(batches, EventWriter(turn.persona), _late)) as pieces,
+        ):
+            async for piece in pieces:
+                yield piece
 
     def _turn(self, asking: Asking, body: GenerateBody, *, stream: bool) -> Turn:
         """Raises `InvalidRequest`."""
@@ -237,7 +230,9 @@ def generated(reply: Reply, persona: str) -> dict[str, Any]:
 
 
 class EventWriter:
-    """Writes the events of one stream."""
+    """Writes the events of one stream, and [DONE]."""
+
+    content_type = EVENT_STREAM
 
     def __init__(self, persona: str) -> None:
         self._persona = persona
@@ -280,7 +275,7 @@ class EventWriter:
             "usage": _usage(reply.usage),
             "timeTaken": _milliseconds(reply),
         }
-        return b"".join(calls) + event({"type": "metadata", "content": metadata})
+        return b"".join(calls) + event({"type": "metadata", "content": metadata}) + DONE
 
 
 def _calls(reply: Reply) -> list[m.ToolCall]:
@@ -312,6 +307,10 @@ def _json(value: dict[str, Any]) -> httpbody_pb2.HttpBody:
 def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
     """The HTTP status, headers and body of an error before the first byte."""
     return status_of(error), headers_of(error), dumps({"message": message_of_error(error)})
+
+
+def _late(error: AntiphonError) -> bytes:
+    return event({"type": "error", "content": None, "error": {"message": message_of_error(error)}})
 
 
 def message_of_error(error: AntiphonError) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from antiphon import messages as m
 from antiphon.reply import Reply
@@ -78,20 +78,6 @@ def metrics(usage: m.Usage | None, measured: m.Metrics | None) -> dict[str, Any]
         "inter_token_latency_s": measured.inter_token_latency,
         "tokens_per_second": measured.chunks / measured.latency if measured.latency > 0 else None,
     }
-
-
-class Writer(Protocol):
-    """Writes a stream."""
-
-    content_type: str
-
-    def write(self, batch: m.Batch) -> bytes:
-        """What a batch adds. May be empty."""
-        ...
-
-    def end(self) -> bytes:
-        """What ends a stream that went well. May be empty."""
-        ...
 
 
 class TextWriter:
