@@ -18,6 +18,13 @@ def begin() -> dict[str, str]:
     return headers
 
 
+def drop(prefix: str) -> None:
+    """Takes back the headers whose names begin so."""
+    headers = _HEADERS.get() or {}
+    for name in [name for name in headers if name.startswith(prefix)]:
+        del headers[name]
+
+
 def add(name: str, value: str) -> None:
     """Adds a header, in place of one of the same name. Outside a call it does nothing."""
     headers = _HEADERS.get()

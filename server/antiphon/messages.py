@@ -279,6 +279,8 @@ class ChatRequest(Struct, frozen=True):
     api_key: SecretStr | None = None
     trusted: int = 0
     """So many of the messages, the first ones, are the operator's own words: no guard reads them. All else is the caller's."""
+    known_fields: bool = False
+    """Of what is `extra` in messages only what the provider's API knows is sent: the caller's is another, with its own fields."""
 
 
 # What happens while it answers. `choice` counts the replies from 0.

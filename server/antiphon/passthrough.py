@@ -100,6 +100,12 @@ class Passthrough:
             try:
                 response = await self._send(target, url, headers, body, deadline)
                 try:
+                    if not 200 <= response.status < 600:  # which nobody could be told as a status
+                        raise ProviderProtocolError(
+                            f"The provider {target.name} answered with no status of HTTP.",
+                            provider=target.name,
+                            status=response.status,
+                        )
                     if 300 <= response.status < 400:
                         raise ProviderProtocolError(
                             f"The provider {target.name} redirects, which is not followed.",

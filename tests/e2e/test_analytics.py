@@ -43,6 +43,27 @@ async def test_the_documented_answer(admin: httpx2.AsyncClient, upstream: OddUps
     assert sent == {"model": "odd-ai", "messages": [{"role": "system", "content": "Acme sells hats."}, ASKED]}
 
 
+async def test_a_refusal_is_content(admin: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+    """Whole and streamed: it is no empty answer."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": None, "refusal": "no"}, "finish_reason": "stop"}
+    upstream.script("odd-ai", [answer({**REPLY, "choices": [choice]})])
+    reply = await admin.post(PATH, json=asking())
+    assert reply.json()["data"]["message"] == {"role": "assistant", "content": "no", "refusal": "no"}
+    upstream.script("odd-ai", [head(), chunk(sse(delta(refusal="no"), delta(finish="stop"), "[DONE]")), LAST])
+    reply = await admin.post(PATH, json=asking(stream=True))
+    chunks = [json.loads(line.removeprefix("data: ")) for line in reply.text.split("\n\n") if line.startswith("data: {")]
+    deltas = [part["choices"][0]["delta"] for part in chunks]
+    for name in ("content", "refusal"):
+        assert "".join(part.get(name) or "" for part in deltas) == "no"
+
+
+async def test_only_known_fields_of_messages_reach_the_provider(admin: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+    """Strict hosts refuse others."""
+    upstream.script("odd-ai", [answer(REPLY)])
+    assert (await admin.post(PATH, json=asking() | {"messages": [{**ASKED, "id": "m1", "timestamp": 1}]})).status_code == 200
+    assert upstream.requests[-1].json["messages"] == [ASKED]
+
+
 async def test_the_platforms_default_model(admin: httpx2.AsyncClient) -> None:
     """Where the body names none, or null."""
     for body in ({"messages": [ASKED]}, asking(None)):

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.e2e.conftest import Gateway
-from tests.odd_upstream import CUT, HANG, OddUpstream, chunk, delta, head, sse
+from tests.odd_upstream import CUT, HANG, LAST, OddUpstream, chunk, delta, head, sse
 
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -293,6 +293,31 @@ async def test_a_query_at_fault_names_its_field(http: httpx2.AsyncClient, query:
     """Also where Envoy is the one that cannot read it."""
     response = await http.get(f"/chat/history?{query}")
     assert (response.status_code, response.json()) == (400, {"message": message})
+
+
+async def test_unknown_fields_of_messages_are_kept_and_not_sent(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+    """Neither in the call that brings them, nor in one that goes on with the chat; strict hosts refuse them."""
+    upstream.script("odd-persona", [head(), chunk(sse(delta("Hm", "stop"), "[DONE]")), LAST])
+    sent = [{"role": "user", "content": "Hi", "id": "m1", "timestamp": 1}]
+    told = [{"role": "system", "content": "You are odd."}, *HI]
+    assert (await http.post("/chat", json={"chat_history": sent, "persona": "odd"})).status_code == 200
+    assert upstream.requests[-1].json["messages"] == told
+    chat = (await generate(http, sent, persona="odd"))["chatId"]
+    assert upstream.requests[-1].json["messages"] == told
+    stored = (await fetch(http, chat))["messages"][0]
+    assert (stored["id"], stored["timestamp"]) == ("m1", 1)
+    stream = await http.post("/chat/generate/stream", json={"chat_history": HI, "persona": "odd", "chatId": chat})
+    assert stream.status_code == 200
+    assert upstream.requests[-1].json["messages"] == [*told, {"role": "assistant", "content": "Hm"}, *HI]
+
+
+async def test_a_nul_is_told_of_the_field_that_was_sent(http: httpx2.AsyncClient) -> None:
+    """Of the message, not of the title that is made from it."""
+    body = {"messages": [{"role": "user", "content": "a\0b"}]}
+    response = await http.post("/chat/new", json=body)
+    assert (response.status_code, response.json()["message"]) == (400, "messages.0: has a NUL character, which cannot be stored")
+    response = await http.post("/chat/new", json={**body, "title": "a\0"})
+    assert (response.status_code, response.json()["message"]) == (400, "title: has a NUL character, which cannot be stored")
 
 
 async def test_a_blank_title_is_none(http: httpx2.AsyncClient) -> None:

@@ -254,3 +254,33 @@ async def test_who_leaves_ends_the_providers_call(engine: httpx2.AsyncClient, up
             await asyncio.sleep(0.01)
         call.cancel()
         await upstream.left.get()
+
+
+TOOL = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a":'}}
+MORE = {"index": 0, "function": {"arguments": "1}"}}
+NO_TEXT: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "refusal": ([delta(refusal="I can"), delta(refusal="not."), delta(finish="stop")], "I cannot."),
+    "tool": ([delta(tool_calls=[TOOL]), delta(tool_calls=[MORE]), delta(finish="tool_calls")], '{"a":1}'),
+    "sound": ([delta(audio={"id": "a", "transcript": "Good day."}), delta(finish="stop")], "Good day."),
+}
+
+
+@pytest.mark.parametrize("kind", NO_TEXT)
+async def test_a_reply_without_text_is_no_empty_answer(engine: httpx2.AsyncClient, upstream: OddUpstream, kind: str) -> None:
+    """Whole, as bare text, and in the chunks of a 1.x client, all the same."""
+    deltas, output = NO_TEXT[kind]
+    upstream.script("odd-priced", [head(), chunk(sse(*deltas, "[DONE]")), LAST])
+    assert (await engine.post(PATH, json=as_03())).json()["chat_output"] == output
+    stream = as_03(is_stream=True, has_end_token=True)
+    assert (await engine.post(PATH, json=stream)).text.partition("<END_TOKEN>")[0] == output
+    last = (await engine.post(PATH, json=as_10(is_stream=True))).text
+    assert f'"chat_output":{json.dumps(output)}' in last
+
+
+async def test_only_known_fields_of_messages_reach_the_provider(engine: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+    """Strict hosts refuse others; the answer repeats them."""
+    said = [{"role": "user", "name": "ann", "content": [{"type": "text", "text": "Hi", "id": "t1"}], "id": "m1", "timestamp": 1}]
+    reply = await engine.post(PATH, json=asking(chat_input=said))
+    assert reply.json()["context"] == said
+    told = [{"role": "user", "name": "ann", "content": [{"type": "text", "text": "Hi"}]}]
+    assert upstream.requests[-1].json["messages"] == told

@@ -434,7 +434,12 @@ async def test_what_cannot_be_right_never_leaves(proxy: Gateway, upstream: OddUp
         ({"contents": [{"parts": "x"}]}, "contents[0].parts"),
         ({"contents": CONTENTS, "generationConfig": []}, "generationConfig"),
         ({"contents": CONTENTS, "safetySettings": {}}, "safetySettings"),
-        ({"contents": CONTENTS, "safetySettings": ["x"]}, "safetySettings"),
+        ({"contents": CONTENTS, "safetySettings": ["x"]}, "safetySettings[0]"),
+        ({"contents": CONTENTS, "safety_settings": [{"category": "X", "threshold": 5}]}, "safety_settings[0].threshold"),
+        ({"contents": [{"parts": ["Hi"]}]}, "contents[0].parts[0]"),
+        ({"contents": [{"parts": [{"text": 5}]}]}, "contents[0].parts[0].text"),
+        ({"contents": CONTENTS, "generationConfig": {"temperature": "hot"}}, "generationConfig.temperature"),
+        ({"contents": CONTENTS, "generation_config": {"max_output_tokens": 1.5}}, "generation_config.max_output_tokens"),
     ):
         status, error = await told(proxy, gemini_path(url), wrong, GEMINI_SHAPE)
         assert (status, error["status"]) == (400, "INVALID_ARGUMENT")
@@ -484,9 +489,15 @@ async def test_what_envoy_refuses_has_the_proxies_shapes(proxy: Gateway, upstrea
 
 
 async def test_failures_before_the_first_byte(proxy: Gateway, upstream: OddUpstream) -> None:
-    """502 for what is no answer or a redirect, 504 for silence and for the caller's own deadline."""
+    """502 for what is no answer, a redirect or no status of HTTP, 504 for silence and for the caller's own deadline."""
     redirect = answer(b"", "302 Found", "text/html", "location: http://169.254.169.254/")
-    for steps, status in (([CUT], 502), ([RESET], 502), ([b"SSH-2.0-x\r\n\r\n", CUT], 502), ([redirect], 502), ([HANG], 504)):
+    weird = [
+        [answer(b"{}", "600 Weird")],
+        [answer(b"{}", "999 No")],
+        [b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n", CUT],
+    ]
+    gone = [[CUT], [RESET], [b"SSH-2.0-x\r\n\r\n", CUT], [redirect]]
+    for steps, status in (*((steps, 502) for steps in (*gone, *weird)), ([HANG], 504)):
         upstream.script("odd", steps)
         assert (await told(proxy, path_of(upstream.base_url), asking("odd"), OPENAI_SHAPE))[0] == status
         body = {"model": "odd", "contents": CONTENTS}
@@ -584,3 +595,14 @@ async def test_connections_to_a_target_are_kept(proxy: Gateway, upstream: OddUps
         for _ in range(5):
             await http.post(path_of(upstream.base_url), json=asking("odd"))
     assert upstream.connections == before
+
+
+@pytest.mark.parametrize("query", ["api_key={}", "access_token={}", "a=b&authorization=Bearer+{}", "{}", "%6bey={}"])
+async def test_the_gateways_key_does_not_leave_in_the_query(proxy: Gateway, upstream: OddUpstream, query: str) -> None:
+    """Under whatever name; nor in a header that is passed on. It is not repeated in the error either."""
+    before = len(upstream.requests)
+    for path, shape in ((path_of(upstream.base_url), OPENAI_SHAPE), (gemini_path(upstream.base_url), GEMINI_SHAPE)):
+        body = {**asking("odd"), "contents": CONTENTS}
+        assert (await told(proxy, f"{path}?{query.format(KEY)}", body, shape))[0] == 400
+        assert (await told(proxy, path, body, shape, **{"user-agent": KEY}))[0] == 400
+    assert len(upstream.requests) == before

@@ -54,7 +54,7 @@ async def test_the_first_delta_does_not_wait_for_the_next(http: httpx2.AsyncClie
         ("text/event-stream", {}, "text/event-stream"),
         ("text/event-stream", {"stream": False}, "application/json"),
         ("application/json", {}, "application/json"),
-        ("text/event-stream", {"stream": None}, "application/json"),
+        ("text/event-stream", {"stream": None}, "text/event-stream"),
         ("application/json, text/event-stream", {}, "application/json"),
         ("text/event-stream, */*", {}, "application/json"),
         ("Text/Event-Stream; charset=utf-8", {}, "text/event-stream"),

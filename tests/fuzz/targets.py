@@ -34,7 +34,7 @@ from antiphon.providers import failure, openai_request
 from antiphon.providers.openai_response import ReplyReader
 from antiphon.providers.sse import EventTooLarge, SseEvent, SseReader
 from antiphon.providers.transport import Transport
-from antiphon.rest import analytics, assistant, chats, engine, engine_request, openai, proxy
+from antiphon.rest import analytics, assistant, chats, engine, engine_request, openai, proxied, proxy
 from antiphon.rest.body import parse
 from antiphon.rest.content import message_json
 from antiphon.rest.json import dumps
@@ -164,9 +164,9 @@ _BODIES: Final[Sequence[tuple[Callable[[bytes], m.ChatRequest | None], Callable[
     (_kept(chats.ForkBody), assistant.render_error),
     (_kept(chats.UpdateBody), assistant.render_error),
     (_kept(chats.NewBody), assistant.render_error),
-    (proxy.check_openai, proxy.render_openai_error),
-    (lambda data: proxy.check_gemini(data, count=False), proxy.render_gemini_error),
-    (lambda data: proxy.check_gemini(data, count=True), proxy.render_gemini_error),
+    (proxied.check_openai, proxy.render_openai_error),
+    (lambda data: proxied.check_gemini(data, count=False), proxy.render_gemini_error),
+    (lambda data: proxied.check_gemini(data, count=True), proxy.render_gemini_error),
 )
 
 

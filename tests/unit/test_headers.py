@@ -20,6 +20,16 @@ async def test_each_call_has_headers_of_its_own() -> None:
     ]
 
 
+def test_headers_are_taken_back_by_how_their_names_begin() -> None:
+    """The others stay; outside a call there are none."""
+    headers.drop("x-")
+    told = headers.begin()
+    for name in ("x-one-a", "x-two", "x-one-b"):
+        headers.add(name, "1")
+    headers.drop("x-one-")
+    assert told == {"x-two": "1"}
+
+
 def test_outside_a_call_nothing_is_kept() -> None:
     """There is nobody to send it to."""
     headers.add("x-one", "1")

@@ -14,6 +14,7 @@ from antiphon.providers.openai_response import ReplyReader
 from antiphon.reply import Reply
 from antiphon.rest import openai
 from antiphon.rest.content import message_json
+from antiphon.rest.json import DONE
 from antiphon.rest.openai_reply import ChunkWriter, completion
 
 Json = dict[str, Any]
@@ -168,7 +169,7 @@ def chunk(delta: Json, **fields: Any) -> Json:
 def told(events: list[m.Event]) -> Iterator[Json]:
     """The chunks that a caller is told."""
     writer = ChunkWriter(include_usage=False)
-    data = b"".join(writer.write([event]) for event in events) + writer.end()
+    data = b"".join(writer.write([event]) for event in events) + writer.end().removesuffix(DONE)
     for line in data.decode().split("\n\n"):
         if line:
             yield json.loads(line.removeprefix("data: "))

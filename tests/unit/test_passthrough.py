@@ -126,13 +126,16 @@ async def test_cookies_are_not_kept(upstream: OddUpstream) -> None:
         ([HANG], ProviderTimeout),
         ([answer(b"", "302 Found", "text/html", "location: http://169.254.169.254/")], ProviderProtocolError),
         ([answer(b"", "307 Again", "text/html", "location: /y")], ProviderProtocolError),
+        ([answer(b"{}", "600 Weird")], ProviderProtocolError),
+        ([answer(b"{}", "999 No")], ProviderProtocolError),
+        ([b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", HANG], ProviderProtocolError),
         ([head(), chunk(b"x"), CUT], ProviderProtocolError),
         ([head(), chunk(b"x"), HANG], ProviderTimeout),
         ([b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nxx", CUT], ProviderProtocolError),
     ],
 )
 async def test_each_failure_is_one_of_the_tree(upstream: OddUpstream, steps: list[Step], expected: type[AntiphonError]) -> None:
-    """Before the first byte and after; no redirect is followed."""
+    """Before the first byte and after; no redirect is followed, and no status is passed on that is none."""
     upstream.script("odd", steps)
     through = passing(upstream, System(["127.0.0.1"]), read_timeout=0.2)
     with pytest.raises(expected):

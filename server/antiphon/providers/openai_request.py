@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 import orjson
+from msgspec.structs import replace
 
 from antiphon.errors import InvalidRequest, Unsupported
 from antiphon.messages import (
@@ -61,6 +62,25 @@ _SAMPLING: Final = (
 _FUNCTION: Final = "function"
 """The role of a tool's answer in 2023, which the domain has no word for: a user's message whose `extra` has it is sent with it."""
 
+_MESSAGE: Final = frozenset(
+    {
+        "role",
+        "refusal",
+        "audio",
+        "function_call",
+        "tool_calls",
+        "tool_call_id",
+        "reasoning",
+        "reasoning_content",
+        "reasoning_details",
+        "extra_content",
+    }
+)
+"""What may be known of a message's `extra`: the API's fields, and those in which hosts want a model's thoughts back."""
+
+_PART: Final = frozenset({"type", "cache_control", "extra_content"})
+"""The same of a part's, or of a tool call's; and where hosts are told what to keep in mind."""
+
 _AUDIO_FORMATS: Final = {"mpeg": "mp3", "wave": "wav", "vnd.wave": "wav", "mp4": "m4a"}
 """The API's name for a subtype of `audio/`, where it is not the subtype itself."""
 
@@ -70,7 +90,7 @@ def encode(request: ChatRequest, provider: str, *, stream_usage: bool) -> bytes:
 
     Raises `Unsupported` for what this API has no words for, and `InvalidRequest` for what is nested too deep to be sent.
     """
-    body: dict[str, Any] = {"model": request.model, "messages": _messages(request.messages, provider)}
+    body: dict[str, Any] = {"model": request.model, "messages": _messages(request, provider)}
     if request.stream:
         body["stream"] = True
         if stream_usage:
@@ -112,11 +132,30 @@ def _dumps(body: dict[str, Any]) -> bytes:
         raise InvalidRequest("The request cannot be sent as JSON: it is nested too deep, or holds what is no text.") from None
 
 
-def _messages(messages: tuple[Message, ...], provider: str) -> list[JsonObject]:
+def _messages(request: ChatRequest, provider: str) -> list[JsonObject]:
     encoded: list[JsonObject] = []
-    for message in messages:
-        _add_message(encoded, message, provider)
+    for message in request.messages:
+        _add_message(encoded, _known(message) if request.known_fields else message, provider)
     return encoded
+
+
+def _known(message: Message) -> Message:
+    """The message without fields that the API does not document."""
+    return replace(message, parts=tuple(map(_known_part, message.parts)), extra=_only(_MESSAGE, message.extra))
+
+
+def _known_part(part: Part) -> Part:
+    match part:
+        case ToolResult():
+            return replace(part, parts=tuple(map(_known_part, part.parts)))
+        case Text() | Image() | Audio() | Video() | File() | ToolCall() if part.extra:
+            return replace(part, extra=_only(_PART, part.extra))
+        case _:
+            return part
+
+
+def _only(names: frozenset[str], extra: JsonObject) -> JsonObject:
+    return {name: value for name, value in extra.items() if name in names} if extra else extra
 
 
 def _add_message(encoded: list[JsonObject], message: Message, provider: str) -> None:

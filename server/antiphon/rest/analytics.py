@@ -21,12 +21,14 @@ from antiphon import messages as m
 from antiphon.chat import ChatService
 from antiphon.context import Contexts
 from antiphon.deadline import time_left
-from antiphon.errors import AntiphonError, DeadlineExceeded, InvalidRequest, Violation, told
+from antiphon.errors import AntiphonError, DeadlineExceeded, InvalidRequest, Violation
 from antiphon.reply import Reply, collect
 from antiphon.rest import openai, openai_reply
 from antiphon.rest.body import messages_as, parse, renaming
 from antiphon.rest.http import headers_of, status_of
-from antiphon.rest.json import DONE, EVENT_STREAM, JSON, event
+from antiphon.rest.json import JSON, event
+from antiphon.rest.shown import Shown, shown
+from antiphon.rest.stream import transfer
 from antiphon.rest.v1 import analytics_pb2, analytics_pb2_grpc
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -61,18 +63,10 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
             if not asked.stream:
                 yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(answer(await collect(batches))))
                 return
-            writer = openai_reply.ChunkWriter(include_usage=bool((body.stream_options or {}).get("include_usage")))
-            content_type = EVENT_STREAM
-            try:
-                async for batch in batches:
-                    if data := writer.write(batch):
-                        yield httpbody_pb2.HttpBody(content_type=content_type, data=data)
-                        content_type = ""
-            except Exception as error:
-                if not content_type:
-                    yield httpbody_pb2.HttpBody(data=event(error_object(told(error))))
-                raise
-            yield httpbody_pb2.HttpBody(content_type=content_type, data=writer.end() + DONE)
+            writer = ChunkWriter(include_usage=openai.include_usage(body))
+            async with aclosing(transfer(batches, writer, _late)) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     async def _scoped(self, asked: m.ChatRequest, client_id: str | None, context: Context) -> m.ChatRequest:
         """With what the client's conversations begin with. Raises `ContextUnavailable`, `DeadlineExceeded`."""
@@ -91,25 +85,48 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
 def request_from_body(body: Body) -> m.ChatRequest:
     """The domain's request. There is room for one reply only. Raises `InvalidRequest`."""
     asked = openai.request_from_body(body, stream=bool(body.stream))
-    return replace(asked, sampling=replace(asked.sampling, choices=None), extra=m.NOTHING)
+    return replace(asked, sampling=replace(asked.sampling, choices=None), extra=m.NOTHING, known_fields=True)
 
 
 def answer(reply: Reply) -> dict[str, Any]:
-    """The JSON object of a whole reply. Tool calls stand beside the content, as in a chat completion."""
+    """The JSON object of a whole reply. What is no text stands beside the content, as in a chat completion.
+
+    A refusal is content as well, and so is what is said in a reply of sound alone: the document knows of no other field.
+    """
     completion = openai_reply.completion(reply)
     said = completion["choices"][0]["message"]
-    content = said["content"] or (None if "tool_calls" in said else "")
+    content = said["content"] if isinstance(said["content"], list) else shown(reply.choices[0])
     usage = completion["usage"]
-    names = ("role", "content", "tool_calls")
+    beside = {name: said[name] for name in ("refusal", "tool_calls", "audio") if said.get(name)}
     return {
         "success": True,
         "data": {
-            "message": {name: said[name] for name in names if name in said} | {"content": content},
+            "message": {"role": said["role"], "content": content or (None if "tool_calls" in beside else ""), **beside},
             "usage": {
                 name: usage[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens", "estimated") if name in usage
             },
         },
     }
+
+
+class ChunkWriter(openai_reply.ChunkWriter):
+    """Writes the same events as the OpenAI dialect, with what is content as well, as in a whole reply."""
+
+    def __init__(self, *, include_usage: bool) -> None:
+        super().__init__(include_usage=include_usage)
+        self._shown = Shown()
+
+    def write(self, batch: m.Batch) -> bytes:
+        """The events of a batch. May be empty."""
+        events: m.Batch = []
+        for happened in batch:
+            if isinstance(happened, m.RefusalDelta | m.AudioDelta):
+                if text := self._shown.text(happened):
+                    events.append(m.TextDelta(happened.choice, text))
+            elif isinstance(happened, m.TextDelta):
+                self._shown.text(happened)
+            events.append(happened)
+        return super().write(events)
 
 
 # Errors.
@@ -120,16 +137,21 @@ def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
     return status_of(error), headers_of(error), orjson.dumps(error_object(error))
 
 
+def _late(error: AntiphonError) -> bytes:
+    return event(error_object(error))
+
+
 def error_object(error: AntiphonError) -> dict[str, Any]:
     """The body of an error, or the event."""
     status = status_of(error)
     # The document's word for a failure of the provider is "Error".
     word = "Error" if status == 502 else HTTPStatus(status).phrase
     body: dict[str, Any] = {"error": word, "message": error.message, "code": status}
-    if isinstance(error, InvalidRequest):
-        if error.violations:
+    if status == 400:
+        violations = error.violations if isinstance(error, InvalidRequest) else ()
+        if violations:
             body["message"] = "The request contains invalid parameters or malformed data."
-        body["details"] = [{"field": _field(violation), "message": violation.message} for violation in error.violations]
+        body["details"] = [{"field": _field(violation), "message": violation.message} for violation in violations]
     if status == 429:
         body["retryAfter"] = int(headers_of(error)["retry-after"])
     return body

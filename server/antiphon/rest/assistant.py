@@ -21,7 +21,7 @@ from antiphon.auth.caller import caller
 from antiphon.chat import ChatService
 from antiphon.config import PersonaConfig
 from antiphon.deadline import time_left
-from antiphon.errors import AntiphonError, InvalidRequest, Violation, told
+from antiphon.errors import AntiphonError, InvalidRequest, Violation
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
 from antiphon.history.recorder import Record
 from antiphon.reply import Reply, collect
@@ -30,6 +30,8 @@ from antiphon.rest.chats import STORED, Answer, ChatsServicer, Context, created
 from antiphon.rest.content import MessageBody, message_of, tool_of
 from antiphon.rest.http import headers_of, status_of
 from antiphon.rest.json import DONE, EVENT_STREAM, JSON, dumps, event
+from antiphon.rest.shown import Shown, shown
+from antiphon.rest.stream import transfer
 from antiphon.rest.v1 import assistant_pb2
 
 DEFAULT_PERSONA = "maya"
@@ -103,7 +105,7 @@ class AssistantServicer(ChatsServicer):
             async with self._batches(Turn(name, asked), context) as batches:
                 reply = await collect(batches)
         metadata = {"timeTaken": _milliseconds(reply)}
-        yield _json({"result": {"message": _said(reply), "persona": name}, "metadata": metadata})
+        yield _json({"result": {"message": shown(reply.choices[0]), "persona": name}, "metadata": metadata})
 
     def _batches(self, turn: Turn, context: Context) -> aclosing[AsyncGenerator[m.Batch, None]]:
         return aclosing(self._chat.stream(turn.request, timeout=time_left(context.time_remaining()), record=turn.record))
@@ -115,20 +117,12 @@ class AssistantServicer(ChatsServicer):
         yield _json(generated(reply, turn.persona))
 
     async def _events(self, turn: Turn, context: Context) -> Answer:
-        async with self._batches(turn, context) as batches:
-            writer = EventWriter(turn.persona)
-            content_type = EVENT_STREAM
-            try:
-                async for batch in batches:
-                    if data := writer.write(batch):
-                        yield httpbody_pb2.HttpBody(content_type=content_type, data=data)
-                        content_type = ""
-            except Exception as error:
-                if not content_type:
-                    late = {"type": "error", "content": None, "error": {"message": message_of_error(told(error))}}
-                    yield httpbody_pb2.HttpBody(data=event(late))
-                raise
-            yield httpbody_pb2.HttpBody(content_type=content_type, data=writer.end() + DONE)
+        async with (
+            self._batches(turn, context) as batches,
+            aclosing(transfer(batches, EventWriter(turn.persona), _late)) as pieces,
+        ):
+            async for piece in pieces:
+                yield piece
 
     def _turn(self, asking: Asking, body: GenerateBody, *, stream: bool) -> Turn:
         """Raises `InvalidRequest`."""
@@ -172,7 +166,7 @@ def _request(
     persona: PersonaConfig, messages: tuple[m.Message, ...], tools: tuple[m.Tool | m.NativeTool, ...] = (), *, stream: bool
 ) -> m.ChatRequest:
     sampling = m.Sampling(temperature=persona.temperature, top_p=persona.top_p, max_tokens=persona.max_tokens)
-    return m.ChatRequest(persona.model or "", messages, stream, sampling=sampling, tools=tools)
+    return m.ChatRequest(persona.model or "", messages, stream, sampling=sampling, tools=tools, known_fields=True)
 
 
 def _system(text: str) -> tuple[m.Message, ...]:
@@ -218,7 +212,7 @@ def generated(reply: Reply, persona: str) -> dict[str, Any]:
     """The object of a whole reply."""
     started = reply.started
     assert started is not None, "a stream that ended well has started"
-    said = _said(reply)
+    said = shown(reply.choices[0])
     response: dict[str, Any] = {"role": "assistant", "content": said}
     if calls := _calls(reply):
         response["tool_calls"] = [
@@ -236,19 +230,24 @@ def generated(reply: Reply, persona: str) -> dict[str, Any]:
 
 
 class EventWriter:
-    """Writes the events of one stream."""
+    """Writes the events of one stream, and [DONE]."""
+
+    content_type = EVENT_STREAM
 
     def __init__(self, persona: str) -> None:
         self._persona = persona
         self._reply = Reply()  # of all but the text: that is gone when it is written
+        self._shown = Shown()
 
     def write(self, batch: m.Batch) -> bytes:
         """The events of a batch. May be empty."""
         pieces: list[bytes] = []
         for happened in batch:
             match happened:
-                case m.TextDelta(text=text) | m.RefusalDelta(text=text):
-                    pieces.append(b'data: {"type":"final_response","content":%b}\n\n' % dumps(text))
+                case m.TextDelta() | m.RefusalDelta() | m.AudioDelta():
+                    text = self._shown.text(happened)
+                    if text or not isinstance(happened, m.AudioDelta):
+                        pieces.append(b'data: {"type":"final_response","content":%b}\n\n' % dumps(text))
                 case m.ThinkingDelta(text=text):
                     if text:
                         pieces.append(event({"type": "thinking_update", "content": text}))
@@ -276,12 +275,7 @@ class EventWriter:
             "usage": _usage(reply.usage),
             "timeTaken": _milliseconds(reply),
         }
-        return b"".join(calls) + event({"type": "metadata", "content": metadata})
-
-
-def _said(reply: Reply) -> str:
-    choice = reply.choices[0]
-    return "".join(choice.text) or "".join(choice.refusal)
+        return b"".join(calls) + event({"type": "metadata", "content": metadata}) + DONE
 
 
 def _calls(reply: Reply) -> list[m.ToolCall]:
@@ -313,6 +307,10 @@ def _json(value: dict[str, Any]) -> httpbody_pb2.HttpBody:
 def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
     """The HTTP status, headers and body of an error before the first byte."""
     return status_of(error), headers_of(error), dumps({"message": message_of_error(error)})
+
+
+def _late(error: AntiphonError) -> bytes:
+    return event({"type": "error", "content": None, "error": {"message": message_of_error(error)}})
 
 
 def message_of_error(error: AntiphonError) -> str:

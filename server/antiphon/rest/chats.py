@@ -135,9 +135,10 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
         """The new chat."""
         body = parse(request.body.data, NewBody)
         messages = [message_of(message, ("messages", index), without=STORED) for index, message in enumerate(body.messages)]
+        title = title_of(body.title, messages)
         chat = await self._store.create(
             caller().owner,
-            title=title_of(body.title, messages),
+            title=title if _given(body.title) else title.replace("\0", ""),  # then it is the message that is told to be at fault
             source=body.source or "",
             pinned=bool(body.pinned),
             messages=messages,

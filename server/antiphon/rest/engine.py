@@ -28,10 +28,11 @@ from antiphon.errors import AntiphonError, InvalidRequest, ModelNotFound, Provid
 from antiphon.principal import Scope
 from antiphon.reply import collect
 from antiphon.rest.body import invalid, parse, renaming
-from antiphon.rest.engine_answer import ChunkWriter, TextWriter, Writer, completion
+from antiphon.rest.engine_answer import ChunkWriter, TextWriter, completion
 from antiphon.rest.engine_request import PARAMETERS, Body, Call, key_in, request_from_body
 from antiphon.rest.http import break_off, headers_of, status_of
 from antiphon.rest.json import JSON
+from antiphon.rest.stream import Writer, transfer
 from antiphon.rest.v1 import engine_pb2, engine_pb2_grpc
 from antiphon.routing import Router
 
@@ -68,18 +69,14 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
                 yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(completion(await collect(batches), call)))
                 return
             writer: Writer = ChunkWriter(call) if body.is_1x else TextWriter(end_token=bool(body.has_end_token))
-            content_type = writer.content_type
-            try:
-                async for batch in batches:
-                    if data := writer.write(batch):
-                        yield httpbody_pb2.HttpBody(content_type=content_type, data=data)
-                        content_type = ""
-            except Exception:
-                if not content_type:  # there is no room for an error in bare text
-                    break_off(context)
-                raise
-            if (data := writer.end()) or content_type:
-                yield httpbody_pb2.HttpBody(content_type=content_type, data=data)
+
+            def late(_: AntiphonError) -> bytes:
+                break_off(context)  # there is no room for an error in bare text
+                return b""
+
+            async with aclosing(transfer(batches, writer, late)) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     async def ListEngineProviders(self, request: engine_pb2.ListEngineProvidersRequest, context: Context) -> Answer:
         """Their names."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from antiphon import messages as m
 from antiphon.reply import Reply
 from antiphon.rest import openai_reply
 from antiphon.rest.engine_request import Call
 from antiphon.rest.json import JSON, dumps
+from antiphon.rest.shown import Shown, shown_or_called
 
 TEXT: Final = "text/plain; charset=utf-8"
 
@@ -42,7 +43,7 @@ def completion(reply: Reply, call: Call) -> dict[str, Any]:
         "usage": None,
         "session_id": call.session_id,
         "chat_input": call.chat_input,
-        "chat_output": _output(choices[0]["message"]),
+        "chat_output": shown_or_called(reply.choices[0]),
         "context": call.context,
         "provider": call.provider,
         "timestamp": time.time(),
@@ -63,12 +64,6 @@ def _choice(choice: dict[str, Any], call: Call) -> dict[str, Any]:
     return {"finish_reason": reason, "index": choice["index"], "logprobs": choice["logprobs"], "message": message}
 
 
-def _output(message: dict[str, Any]) -> str:
-    """The text, or the arguments of the tool that the model asks for."""
-    call = message["function_call"] or (message["tool_calls"][0].get("function") if message["tool_calls"] else None)
-    return message["content"] or (call["arguments"] if call else "")
-
-
 def metrics(usage: m.Usage | None, measured: m.Metrics | None) -> dict[str, Any]:
     """What the call took."""
     assert usage is not None, "the chat service tells what every call took"
@@ -85,34 +80,24 @@ def metrics(usage: m.Usage | None, measured: m.Metrics | None) -> dict[str, Any]
     }
 
 
-class Writer(Protocol):
-    """Writes a stream."""
-
-    content_type: str
-
-    def write(self, batch: m.Batch) -> bytes:
-        """What a batch adds. May be empty."""
-        ...
-
-    def end(self) -> bytes:
-        """What ends a stream that went well. May be empty."""
-        ...
-
-
 class TextWriter:
-    """The text of the first choice, bare."""
+    """The output of the first choice, bare: all its pieces together are the `chat_output` of a whole reply."""
 
     content_type = TEXT
 
     def __init__(self, *, end_token: bool) -> None:
         self._end_token = end_token
         self._reply = Reply()
+        self._shown = Shown()
 
     def write(self, batch: m.Batch) -> bytes:
+        pieces: list[str] = []
         for event in batch:
             if isinstance(event, m.Usage | m.Metrics):
                 self._reply.add(event)
-        return "".join(event.text for event in batch if isinstance(event, m.TextDelta) and event.choice == 0).encode()
+            elif not isinstance(event, m.Started | m.ReplyExtra) and event.choice == 0:
+                pieces.append(self._shown.text_or_arguments(event))
+        return "".join(pieces).encode()
 
     def end(self) -> bytes:
         if not self._end_token:
@@ -129,9 +114,11 @@ class ChunkWriter:
     def __init__(self, call: Call) -> None:
         self._call = call
         self._reply = Reply()
+        self._shown = Shown()
 
     def write(self, batch: m.Batch) -> bytes:
         choices: dict[int, dict[str, Any]] = {}
+        shown: list[str] = []
         for event in batch:
             self._reply.add(event)
             if isinstance(event, m.Started | m.ReplyExtra | m.Usage | m.Metrics):
@@ -141,6 +128,8 @@ class ChunkWriter:
                 delta: dict[str, Any] = {"role": "assistant", "content": None}
                 choice = choices[event.choice] = {"delta": delta, "finish_reason": None, "index": event.choice, "logprobs": None}
             delta = choice["delta"]
+            if event.choice == 0:
+                shown.append(self._shown.text(event))
             match event:
                 case m.TextDelta():
                     delta["content"] = (delta["content"] or "") + event.text
@@ -152,12 +141,12 @@ class ChunkWriter:
                     choice["finish_reason"] = openai_reply.finish_reason(event)
                 case _:
                     pass  # the clients know no other
-        return self._chunk([choices[index] for index in sorted(choices)]) if choices else b""
+        return self._chunk([choices[index] for index in sorted(choices)], "".join(shown)) if choices else b""
 
     def end(self) -> bytes:
         return b""
 
-    def _chunk(self, choices: list[dict[str, Any]]) -> bytes:
+    def _chunk(self, choices: list[dict[str, Any]], shown: str) -> bytes:
         """What repeats the request comes once, in the last one, and only if it is not long."""
         started = self._reply.started
         assert started is not None, "it is the first event"
@@ -173,8 +162,8 @@ class ChunkWriter:
                 "object": "chat.completion.chunk",
                 "system_fingerprint": None,
                 "chat_input": call.chat_input if repeats else None,
-                "chat_output": "".join(self._reply.choices[0].text) if last else None,
-                "chat_output_stream": next((c["delta"]["content"] for c in choices if c["index"] == 0), None) or "",
+                "chat_output": shown_or_called(self._reply.choices[0]) if last else None,
+                "chat_output_stream": shown,
                 "context": call.context if repeats else None,
                 "provider": call.provider,
                 "timestamp": time.time(),

@@ -145,4 +145,4 @@ def request_from_body(body: Body, call: Call) -> m.ChatRequest:
     data = orjson.dumps({**sent, "model": body.model, "messages": call.context})
     with renaming(call.path):
         asked = openai.request_from_body(parse(data, Completion), stream=True)
-    return replace(asked, provider=call.provider)
+    return replace(asked, provider=call.provider, known_fields=True)

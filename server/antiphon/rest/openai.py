@@ -22,15 +22,16 @@ from antiphon import messages as m
 from antiphon.auth.caller import caller
 from antiphon.chat import ChatService
 from antiphon.deadline import time_left
-from antiphon.errors import AntiphonError, ConversationNotFound, InvalidRequest, ModelNotFound, Reason, Violation, told
+from antiphon.errors import AntiphonError, ConversationNotFound, InvalidRequest, ModelNotFound, Reason, Violation
 from antiphon.history.recorder import Record
 from antiphon.reply import collect
 from antiphon.rest import body as json_body
 from antiphon.rest.body import Fields, get, invalid
 from antiphon.rest.content import MessageBody, inner_extra, known, message_of, tool_of
 from antiphon.rest.http import headers_of, status_of
-from antiphon.rest.json import DONE, EVENT_STREAM, JSON, dumps
+from antiphon.rest.json import EVENT_STREAM, JSON, dumps, event
 from antiphon.rest.openai_reply import ChunkWriter, completion
+from antiphon.rest.stream import transfer
 from antiphon.rest.v1 import openai_pb2, openai_pb2_grpc
 from antiphon.routing import ModelEntry, Router
 
@@ -55,7 +56,7 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
     ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
         """One JSON object, or events."""
         body = parse(request.body.data)
-        stream = body.stream if "stream" in body.model_fields_set else _accepts_events(context)
+        stream = _accepts_events(context) if body.stream is None else body.stream
         asked = request_from_body(body, stream=bool(stream))
         timeout = time_left(context.time_remaining())
         async with aclosing(self._chat.stream(asked, timeout=timeout, record=self._record(body))) as batches:
@@ -63,21 +64,10 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
                 whole = completion(await collect(batches))
                 yield httpbody_pb2.HttpBody(content_type=JSON, data=dumps(whole))
                 return
-            options = body.stream_options or {}
-            writer = ChunkWriter(include_usage=bool(options.get("include_usage")))
-            content_type = EVENT_STREAM
-            try:
-                async for batch in batches:
-                    if data := writer.write(batch):
-                        yield httpbody_pb2.HttpBody(content_type=content_type, data=data)
-                        content_type = ""
-                end = writer.end() + DONE
-            except Exception as error:
-                if not content_type:
-                    event = {"error": error_object(told(error))}
-                    yield httpbody_pb2.HttpBody(data=b"data: " + orjson.dumps(event) + b"\n\n")
-                raise
-            yield httpbody_pb2.HttpBody(content_type=content_type, data=end)
+            writer = ChunkWriter(include_usage=include_usage(body))
+            async with aclosing(transfer(batches, writer, _late)) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     async def ListModels(
         self, request: openai_pb2.ListModelsRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -103,8 +93,13 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
         return {"id": entry.name, "object": "model", "created": self._started, "owned_by": entry.provider}
 
 
+def include_usage(body: Body) -> bool:
+    """Whether the caller of a stream asks for the tokens used."""
+    return bool((body.stream_options or {}).get("include_usage"))
+
+
 def _accepts_events(context: grpc.aio.ServicerContext[Any, Any]) -> bool:
-    """An addition to the API: a body without `stream` streams to a caller that accepts events and nothing else."""
+    """An addition to the API: a body without `stream`, or with null, streams to a caller that accepts events and nothing else."""
     metadata = context.invocation_metadata() or ()
     accepted = ",".join(str(value) for key, value in metadata if key == "accept").split(",")
     return all(kind.partition(";")[0].strip().lower() == EVENT_STREAM for kind in accepted)
@@ -287,6 +282,10 @@ def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
             status = status_of(error)
             body = {"detail": error.message, "error": error_object(error)}
     return status, told_in_headers, orjson.dumps(body)
+
+
+def _late(error: AntiphonError) -> bytes:
+    return event({"error": error_object(error)})
 
 
 def error_object(error: AntiphonError) -> dict[str, Any]:

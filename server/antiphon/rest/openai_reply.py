@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from antiphon import messages as m
 from antiphon.reply import Reply, ReplyChoice, call_json
-from antiphon.rest.json import dumps
+from antiphon.rest.json import DONE, EVENT_STREAM, dumps
 
 
 def completion(reply: Reply) -> dict[str, Any]:
@@ -94,7 +94,9 @@ def finish_reason(ended: m.Finished | ReplyChoice) -> str | None:
 
 
 class ChunkWriter:
-    """Writes the `chat.completion.chunk` events of one stream."""
+    """Writes the `chat.completion.chunk` events of one stream, and [DONE]."""
+
+    content_type = EVENT_STREAM
 
     def __init__(self, *, include_usage: bool) -> None:
         """`include_usage`: the caller asked for the tokens used, which then come in a last chunk of their own."""
@@ -149,10 +151,10 @@ class ChunkWriter:
         return b"".join(pieces)
 
     def end(self) -> bytes:
-        """What comes after the last batch: the tokens used, if the caller asked and the provider told."""
+        """What comes after the last batch: the tokens used, if the caller asked and the provider told, and the end."""
         if not self._include_usage or self._usage is None:
-            return b""
-        return b'%b],"usage":%b}\n\n' % (self._head.removesuffix(b'{"index":'), dumps(_usage(self._usage)))
+            return DONE
+        return b'%b],"usage":%b}\n\n%b' % (self._head.removesuffix(b'{"index":'), dumps(_usage(self._usage)), DONE)
 
     def _begin(self, event: m.Started | m.ReplyExtra) -> None:
         """What is told of the reply as a whole is in every chunk from now on: some look for it in the first, some in the last."""

@@ -104,18 +104,35 @@ class ProxiedChat(Fields):
     messages: list[Any]
 
 
+class ProxiedPart(Fields):
+    """A part of a content."""
+
+    text: str | None = None
+
+
 class ProxiedContent(Fields):
     """A content."""
 
-    parts: list[Any]
+    parts: list[ProxiedPart]
+    role: str | None = None
+
+
+class ProxiedSetting(Fields):
+    """What of a kind of harm is blocked."""
+
+    category: str
+    threshold: str
 
 
 class ProxiedContents(Fields):
-    """A call of a Gemini model. Only these fields are looked at; all others pass on. countTokens may have other ones."""
+    """A call of a Gemini model. Only these fields are looked at; all others pass on. countTokens may have other ones.
+
+    The known fields of `generationConfig` have the types that the Gemini API documents.
+    """
 
     contents: list[ProxiedContent]
     generationConfig: dict[str, Any] | None = None
-    safetySettings: list[dict[str, Any]] | None = None
+    safetySettings: list[ProxiedSetting] | None = None
 
 
 _ANY: Final[tuple[Mapping[str, list[str]], ...]] = ({"key": []}, {})

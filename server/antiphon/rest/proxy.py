@@ -10,13 +10,12 @@ The two keys: the gateway's stands in `Authorization` and stays here; the provid
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any, Final, TypeAlias
-from urllib.parse import parse_qs
+from urllib.parse import unquote, unquote_plus
 
 import grpc
-import msgspec
 import orjson
 from google.api import httpbody_pb2
 
@@ -39,6 +38,7 @@ from antiphon.errors import (
 from antiphon.passthrough import Answer, Passthrough
 from antiphon.rest import openai
 from antiphon.rest.http import break_off, headers_of, status_of
+from antiphon.rest.proxied import check_gemini, check_openai, field_of, invalid
 from antiphon.rest.v1 import proxy_pb2, proxy_pb2_grpc
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -70,6 +70,9 @@ _ANSWER_HEADERS: Final = re.compile(
     r"content-encoding|retry-after(-ms)?|x-should-retry|server-timing|openai-[a-z-]+|(x|anthropic)-ratelimit-[a-z-]+"
 )
 
+_RATE_LIMITS: Final = "x-ratelimit-"
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_.$-]{1,64}")
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]*")
 _GEMINI_TASK: Final = re.compile(r"[A-Za-z0-9._-]+:(generateContent|streamGenerateContent|countTokens)")
@@ -104,7 +107,7 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
     ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
         """The OpenAI protocol."""
         if not _VISIBLE.fullmatch(request.api_key):
-            raise _invalid("api_key", "must be a key of printable characters")
+            raise invalid("api_key", "must be a key of printable characters")
         await self._keep(request.api_key, "api_key")
         target = self._target(request.proxy_url, "proxy_url", default_path="/v1")
         check_openai(request.body.data)
@@ -124,37 +127,39 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
         task = _GEMINI_TASK.fullmatch(request.model_name_and_task)
         if task is None:
             message = "must be a model, a colon, and generateContent, streamGenerateContent or countTokens"
-            raise _invalid("model_name_and_task", message)
+            raise invalid("model_name_and_task", message)
         version = request.api_version or "v1beta"
         if version not in _GEMINI_VERSIONS:
-            raise _invalid("api_version", "must be v1, v1beta or v1alpha")
+            raise invalid("api_version", "must be v1, v1beta or v1alpha")
         check_gemini(request.body.data, count=task[1] == "countTokens")
         metadata = _metadata(context)
         headers = _headers(metadata, _GEMINI_HEADERS, request.body)
-        await self._keep(headers.get("x-goog-api-key", ""), "x-goog-api-key")
         path = f"/{version}/models/{request.model_name_and_task}"
         answer = self._pass(target, path, metadata, headers, request.body.data, context, gemini_error)
         async with aclosing(answer) as pieces:
             async for piece in pieces:
                 yield piece
 
-    def _target(self, written: str, field: str, *, default_path: str = "") -> Target:
+    def _target(self, url: str, field: str, *, default_path: str = "") -> Target:
         try:
-            return self._passthrough.policy.target(written, default_path=default_path)
+            return self._passthrough.policy.target(url, default_path=default_path)
         except InvalidRequest as error:
             violation = Violation((field,), error.message.removesuffix("."), "invalid_value")
             raise InvalidRequest(f"{field}: {error.message}", (violation,)) from None
 
     async def _keep(self, key: str, field: str) -> None:
         """Raises `InvalidRequest` for a key of this gateway, good or revoked, where the provider's belongs."""
-        if self._keys is None or not key.strip():
+        key = key.strip()
+        if key[:7].lower() == "bearer ":
+            key = key[7:].strip()
+        if self._keys is None or not key:
             return
         try:
-            ours = await self._keys.authenticate(key.strip()) is not None
+            ours = await self._keys.authenticate(key) is not None
         except Unauthenticated:
             ours = True
         if ours:
-            raise _invalid(
+            raise invalid(
                 field, "must be a key of the provider's; the gateway's belongs in the header Authorization, and stays here"
             )
 
@@ -170,15 +175,19 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
     ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
         query = metadata.get(QUERY, "")
         if query and (not _VISIBLE.fullmatch(query) or "#" in query):
-            raise _invalid("query", "must be printable ASCII, and percent-encoded where it is not")
-        for key in parse_qs(query).get("key", ()):
-            await self._keep(key, "key")
+            raise invalid("query", "must be printable ASCII, and percent-encoded where it is not")
+        passing = ((name, value) for name, value in headers.items() if name != "authorization")  # that one was made here
+        for name, value in (*_query_texts(query), *passing):
+            await self._keep(value, name)
         timeout = time_left(context.time_remaining())
         async with self._passthrough.post(target, path, query, headers, body, timeout=timeout) as answer:
             # What fails before the first byte can still be told as a status.
             first = await anext(answer, b"")
             content_type = _content_type(answer)
-            for name, value in answer_metadata(answer, headers).items():
+            told_back = answer_metadata(answer, headers)
+            if any(name.startswith(_RATE_LIMITS) for name in told_back):
+                response_headers.drop(_RATE_LIMITS)  # two accounts of limits in one answer would be read as one
+            for name, value in told_back.items():
                 response_headers.add(name, value)
             yield httpbody_pb2.HttpBody(content_type=content_type, data=first)
             tail = first[-4:]
@@ -195,6 +204,18 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
                 raise
             if answer.status >= 400:
                 raise failure(answer, target)
+
+
+def _query_texts(query: str) -> Iterator[tuple[str, str]]:
+    """Every text in a query, decoded, and by what name to tell of it; names too, as who writes `?<key>` sends a name."""
+    for field in query.split("&"):
+        name, _, value = field.partition("=")
+        name = unquote_plus(name)
+        yield "query", name
+        told_as = name if _NAME.fullmatch(name) else "query"
+        yield told_as, unquote_plus(value)
+        if "+" in value:
+            yield told_as, unquote(value)
 
 
 def _metadata(context: Context) -> dict[str, str]:
@@ -247,90 +268,6 @@ def failure(answer: Answer, target: Target) -> ProviderError:
     return kind(f"The provider {target.name} answered with an error.", provider=target.name, status=answer.status)
 
 
-# Requests.
-
-
-_OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
-_NAMES: Final = {b'"': "string", b"[": "array", b"{": "object", b"t": "boolean", b"f": "boolean", b"n": "null"}
-
-
-def check_openai(data: bytes) -> None:
-    """What the OpenAI protocol always has: `model`, a string, and `messages`, an array. Raises `InvalidRequest`."""
-    body = _object(data, ())
-    _require(body, "model", "string", ())
-    _require(body, "messages", "array", ())
-
-
-def check_gemini(data: bytes, *, count: bool) -> None:
-    """The documented fields of the Gemini protocol, in camelCase or as the proto has them. Raises `InvalidRequest`.
-
-    `count`: of countTokens, which may have `generateContentRequest` in the place of `contents`.
-    """
-    body = _object(data, ())
-    path: tuple[str | int, ...] = ()
-    for whole in ("generateContentRequest", "generate_content_request"):
-        if count and whole in body:
-            path = (whole,)
-            body = _object(_require(body, whole, "object", ()), path)
-            break
-    contents = _ARRAY.decode(_require(body, "contents", "array", path))
-    if not contents:
-        raise _invalid((*path, "contents"), "must hold at least one content")
-    for index, content in enumerate(contents):
-        here = (*path, "contents", index)
-        if _kind(content) != "object":
-            raise _invalid(here, "must be an object", "invalid_type")
-        _require(_object(content, here), "parts", "array", here)
-    for name in ("generationConfig", "generation_config"):
-        if name in body and _kind(body[name]) != "null":
-            _require(body, name, "object", path)
-    for name in ("safetySettings", "safety_settings"):
-        if name in body and _kind(body[name]) != "null":
-            settings = _ARRAY.decode(_require(body, name, "array", path))
-            if not all(_kind(setting) == "object" for setting in settings):
-                raise _invalid((*path, name), "must hold objects", "invalid_type")
-
-
-def _object(data: bytes | msgspec.Raw, path: tuple[str | int, ...]) -> dict[str, msgspec.Raw]:
-    """The fields of a JSON object, each as it is written."""
-    try:
-        try:
-            return _OBJECT.decode(data)
-        except msgspec.ValidationError:
-            raise
-        except msgspec.DecodeError:
-            # JSON allows half of a surrogate pair, and JavaScript writes it; this parser does not take it.
-            return _OBJECT.decode(_SURROGATE.sub(rb"\\ufffd", bytes(data)))
-    except msgspec.ValidationError:
-        raise _invalid(path or "body", "must be a JSON object", "invalid_type") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise _invalid(path or "body", "is not JSON", "invalid_json") from None
-
-
-def _require(body: Mapping[str, msgspec.Raw], name: str, kind: str, path: tuple[str | int, ...]) -> msgspec.Raw:
-    if name not in body:
-        raise _invalid((*path, name), "is required", "missing_required_parameter")
-    if _kind(body[name]) != kind:
-        raise _invalid((*path, name), f"must be {'a' if kind == 'string' else 'an'} {kind}", "invalid_type")
-    return body[name]
-
-
-def _kind(raw: msgspec.Raw) -> str:
-    return _NAMES.get(bytes(memoryview(raw)[:1]), "number")
-
-
-def _invalid(path: str | tuple[str | int, ...], message: str, kind: str = "invalid_value") -> InvalidRequest:
-    violation = Violation((path,) if isinstance(path, str) else path, message, kind)
-    return InvalidRequest(f"{_written(violation)} {message}.", (violation,))
-
-
-def _written(violation: Violation) -> str:
-    """("contents", 0, "parts") as "contents[0].parts"."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in violation.path).removeprefix(".")
-
-
 # Errors.
 
 
@@ -343,7 +280,7 @@ def openai_error(error: AntiphonError) -> dict[str, Any]:
     """The `error` object of the OpenAI API."""
     made = openai.error_object(error)
     if isinstance(error, InvalidRequest) and error.violations:
-        made |= {"param": _written(error.violations[0]), "code": error.violations[0].kind}
+        made |= {"param": field_of(error.violations[0]), "code": error.violations[0].kind}
     return made
 
 

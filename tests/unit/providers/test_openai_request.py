@@ -287,3 +287,29 @@ def test_a_tool_message_keeps_its_name() -> None:
     assert messages(Message(Role.TOOL, (result,), name="f")) == [
         {"role": "tool", "tool_call_id": "c1", "content": "r", "name": "f"}
     ]
+
+
+def test_of_a_message_only_known_fields_are_sent_where_the_caller_speaks_another_api() -> None:
+    """What hosts know stays, and what a model said goes back as it came."""
+    known = {"refusal": "No", "audio": {"id": "a"}, "function_call": {"name": "f"}, "reasoning_content": "Hm", "extra_content": {}}
+    ours = {"id": "m1", "timestamp": 1, "weight": 0, "cache": None}
+    call = ToolCall("c", "f", "{}", extra={"extra_content": {"signature": "s"}, "index": 0, "function": {"strict": True}})
+    text = Text("Hi", {"cache_control": {"type": "ephemeral"}, "id": "t1"})
+    picture = Image(Media(url="https://x/y.png"), extra={"image_url": {"id": 5}, "id": "i1"})
+    said = (
+        Message(Role.USER, (Text("Hi"),), name="ann", extra=ours),
+        Message(Role.USER, (text, picture, Other({"type": "odd", "id": "o1"}))),
+        Message(Role.ASSISTANT, (call,), extra=known | ours),
+        Message(Role.TOOL, (ToolResult("c", (Text("42", {"id": "t2"}),)),), extra=ours),
+    )
+    user, parts, assistant, tool = encoded(ChatRequest("m", said, stream=False, known_fields=True))["messages"]
+    assert user == {"role": "user", "name": "ann", "content": "Hi"}
+    assert parts["content"] == [
+        {"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}},
+        {"type": "image_url", "image_url": {"url": "https://x/y.png"}},
+        {"type": "odd", "id": "o1"},
+    ]
+    calls = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}, "extra_content": {"signature": "s"}}]
+    assert assistant == {"role": "assistant", "content": None, "tool_calls": calls, **known}
+    assert tool == {"role": "tool", "tool_call_id": "c", "content": "42"}
+    assert messages(*said)[0] == {"role": "user", "name": "ann", "content": "Hi", **ours}

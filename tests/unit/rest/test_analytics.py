@@ -12,6 +12,7 @@ from antiphon.config import ClientConfig
 from antiphon.context import Contexts
 from antiphon.errors import (
     AntiphonError,
+    ContentBlocked,
     ContextUnavailable,
     DeadlineExceeded,
     Internal,
@@ -104,7 +105,9 @@ async def test_what_is_documented_elsewhere_counts_and_what_is_unknown_does_not(
     tool = {"type": "function", "function": {"name": "f"}}
     await called(provider, {"model": "two", "temperature": 0, "max_tokens": 9, "n": 3, "tools": [tool], "wishes": "many"})
     assert provider.requests == [
-        m.ChatRequest("two", (HELLO,), stream=False, sampling=m.Sampling(temperature=0, max_tokens=9), tools=(m.Tool("f"),))
+        m.ChatRequest(
+            "two", (HELLO,), stream=False, sampling=m.Sampling(temperature=0, max_tokens=9), tools=(m.Tool("f"),), known_fields=True
+        )
     ]
 
 
@@ -180,7 +183,9 @@ def test_a_rate_limit_tells_when_to_try_again_in_body_and_header() -> None:
 
 
 def test_a_400_always_has_details() -> None:
-    """Also one that no single field is to blame for, and one that is no JSON."""
+    """Also one that no single field is to blame for, one that a guard blocks, and one that is no JSON."""
+    blocked = json.loads(analytics.render_error(ContentBlocked("pii"))[2])
+    assert (blocked["code"], blocked["details"]) == (400, [])
     assert json.loads(analytics.render_error(Unsupported("No video.", "p"))[2]) == {
         "error": "Bad Request",
         "message": "No video.",
@@ -206,6 +211,41 @@ async def test_a_failure_before_the_first_byte_is_a_status() -> None:
     with pytest.raises(ProviderUnavailable):
         await called(ScriptedProvider(ProviderUnavailable("x", provider="scripted")), {"stream": True}, said)
     assert said == []
+
+
+async def test_a_refusal_is_the_content() -> None:
+    """And stands beside it, in a whole reply and in a stream: neither is an empty answer."""
+    batches = [START, m.RefusalDelta(0, "I can")], [m.RefusalDelta(0, "not.")], [USAGE, STOP]
+    (piece,) = await called(ScriptedProvider(*batches), {})
+    expected = {"role": "assistant", "content": "I cannot.", "refusal": "I cannot."}
+    assert json.loads(piece.data)["data"]["message"] == expected
+    assert await streamed(ScriptedProvider(*batches)) == expected
+
+
+async def test_sound_alone_is_shown_by_what_is_said_in_it() -> None:
+    """The sound stands beside it; where there is text too, that is the content."""
+    sound = m.AudioDelta(0, id="a", data="AAAA", transcript="Good day.", expires=7)
+    batches = [START, sound], [USAGE, STOP]
+    (piece,) = await called(ScriptedProvider(*batches), {})
+    audio = {"id": "a", "data": "AAAA", "expires_at": 7, "transcript": "Good day."}
+    assert json.loads(piece.data)["data"]["message"] == {"role": "assistant", "content": "Good day.", "audio": audio}
+    assert (await streamed(ScriptedProvider(*batches)))["content"] == "Good day."
+    batches = [START, m.TextDelta(0, "Hello")], [sound, USAGE, STOP]
+    (piece,) = await called(ScriptedProvider(*batches), {})
+    assert json.loads(piece.data)["data"]["message"]["content"] == "Hello"
+    assert (await streamed(ScriptedProvider(*batches)))["content"] == "Hello"
+
+
+async def streamed(provider: ScriptedProvider) -> dict[str, Any]:
+    """The message that the texts of a stream's deltas add up to."""
+    pieces = await called(provider, {"stream": True})
+    events = b"".join(piece.data for piece in pieces).decode().removesuffix("data: [DONE]\n\n").strip().split("\n\n")
+    message: dict[str, Any] = {}
+    for event in events:
+        for name, value in json.loads(event.removeprefix("data: "))["choices"][0]["delta"].items():
+            if isinstance(value, str):
+                message[name] = value if name == "role" else message.get(name, "") + value
+    return message
 
 
 async def test_a_reply_without_text_is_an_empty_one() -> None:

@@ -100,8 +100,8 @@ async def test_tokens_that_were_estimated_are_marked() -> None:
     assert json.loads(events[-2].removeprefix("data: "))["content"]["usage"]["estimated"] is True
 
 
-async def test_what_only_the_provider_knows_of_a_message_is_sent_and_kept() -> None:
-    """But for what FetchChat added to it."""
+async def test_fields_of_a_message_are_kept_but_for_those_that_a_fetch_added() -> None:
+    """Also unknown ones, which the provider is not sent."""
     dialect = Dialect()
     before = {"role": "assistant", "content": None, "refusal": "No", "audio": {"id": "a"}, "weight": 0, "reasoning_content": "Hm"}
     ours = {"messageId": "x", "createdAt": "x", "status": "complete", "model": "x"}
@@ -113,6 +113,7 @@ async def test_what_only_the_provider_knows_of_a_message_is_sent_and_kept() -> N
     kept = await dialect.call("FetchChat", assistant_pb2.FetchChatRequest(chat_id=chat["chatId"]))
     assert {name: value for name, value in kept["messages"][1].items() if name not in ours} == before
     (asked,) = dialect.provider.requests
+    assert asked.known_fields
     assert asked.messages[2].extra == {name: before[name] for name in ("refusal", "audio", "weight", "reasoning_content")}
 
 
@@ -246,6 +247,14 @@ async def test_a_message_at_fault_is_told_by_its_place_in_the_body(method: str, 
     with pytest.raises(InvalidRequest) as caught:
         await Dialect().call(method, asking(body=sent(chat_history=history)))
     assert assistant.message_of_error(caught.value) == "chat_history.1: text must not hold the character NUL"
+
+
+@pytest.mark.parametrize("title", [None, " "])
+async def test_a_title_that_nobody_sent_is_not_at_fault(title: str | None) -> None:
+    """A NUL in the message that it is made from is not in it: the store is to refuse the message."""
+    body = sent(messages=[{"role": "user", "content": "a\0b"}], title=title)
+    made = await Dialect().call("CreateChat", assistant_pb2.CreateChatRequest(body=body))
+    assert made["title"] == "ab"
 
 
 @pytest.mark.parametrize(("body", "field"), [({"chatId": 1}, "chatId"), ({"chatId": "c", "messageIndex": True}, "messageIndex")])

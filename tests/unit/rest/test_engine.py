@@ -111,6 +111,7 @@ async def test_the_documented_answer() -> None:
             stream=True,
             sampling=m.Sampling(max_tokens=2048),
             provider="scripted",
+            known_fields=True,
         )
     ]
 
@@ -186,6 +187,45 @@ async def test_a_stream_is_bare_text() -> None:
     first, second = [m.ThinkingDelta(0, "hm"), m.TextDelta(0, "Hé")], [m.TextDelta(1, "no"), m.TextDelta(0, "llo\n")]
     pieces = await called(ScriptedProvider([START, *first], [*second], [USAGE, STOP]), {"is_stream": True})
     assert [(piece.content_type, piece.data.decode()) for piece in pieces] == [("text/plain; charset=utf-8", "Hé"), ("", "llo\n")]
+
+
+def call(arguments: str, index: int = 0, **named: str) -> m.ToolCallDelta:
+    return m.ToolCallDelta(0, index, arguments=arguments, **named)
+
+
+def custom(**fields: str) -> m.ExtraDelta:
+    return m.ExtraDelta(0, {"tool_calls": [{"index": 0, "type": "custom", "custom": fields}]})
+
+
+def function(**fields: str) -> m.ExtraDelta:
+    return m.ExtraDelta(0, {"function_call": fields})
+
+
+@pytest.mark.parametrize(
+    ("events", "output"),
+    [
+        ([m.RefusalDelta(0, "I can"), m.RefusalDelta(0, "not.")], "I cannot."),
+        ([m.TextDelta(0, "Well. "), m.RefusalDelta(0, "No.")], "Well. No."),
+        ([m.AudioDelta(0, id="a", transcript="Good "), m.AudioDelta(0, data="AAAA", transcript="day.")], "Good day."),
+        ([m.TextDelta(0, "Hi"), m.AudioDelta(0, transcript="Hi")], "Hi"),
+        ([m.TextDelta(0, ""), call("", id="c", name="f"), call('{"a":'), call("1}")], '{"a":1}'),
+        ([call("{}", id="c", name="f"), call('{"b":2}', 1, id="d", name="g")], "{}"),
+        ([m.ThinkingDelta(0, "hm"), m.TextDelta(0, "Let me see."), call("{}", id="c", name="f")], "Let me see."),
+        ([function(name="f", arguments='{"a"'), function(arguments=":1}")], '{"a":1}'),
+        ([custom(name="f", input="grep"), custom(input=" x")], "grep x"),
+        ([m.RefusalDelta(1, "no"), m.ToolCallDelta(1, 0, "c", "f", "{}"), m.TextDelta(0, "yes")], "yes"),
+    ],
+)
+async def test_a_stream_and_a_whole_reply_have_the_same_output(events: list[m.Event], output: str) -> None:
+    """Whatever the model says, none of it becomes an empty answer: not a refusal, a recording, or a call of a tool."""
+    batches: list[m.Batch] = [[START], *([event] for event in events), [USAGE, STOP]]
+    assert (await answered(ScriptedProvider(*batches)))["chat_output"] == output
+    pieces = await called(ScriptedProvider(*batches), {"is_stream": True})
+    assert b"".join(piece.data for piece in pieces).decode() == output
+    chunks = [json.loads(piece.data) for piece in await called(ScriptedProvider(*batches), {"is_stream": True, "retries": 0})]
+    assert chunks[-1]["chat_output"] == output
+    calls = any(isinstance(event, m.ToolCallDelta | m.ExtraDelta) for event in events)
+    assert "".join(chunk["chat_output_stream"] for chunk in chunks) in ({output, ""} if calls else {output})
 
 
 async def test_an_end_token_carries_the_measurements() -> None:

@@ -9,6 +9,7 @@ from antiphon import messages as m
 from antiphon.errors import InvalidRequest, ModelNotFound, ProviderRejected, Unauthenticated
 from antiphon.reply import Reply
 from antiphon.rest import openai, openai_reply
+from antiphon.rest.json import DONE
 from tests.unit.scripted import START, STOP, USAGE
 
 
@@ -231,7 +232,7 @@ def test_what_is_not_a_json_object_is_refused(data: bytes) -> None:
 
 def chunks(*batches: m.Batch, include_usage: bool = False) -> list[dict[str, Any]]:
     writer = openai_reply.ChunkWriter(include_usage=include_usage)
-    data = b"".join(map(writer.write, batches)) + writer.end()
+    data = b"".join(map(writer.write, batches)) + writer.end().removesuffix(DONE)
     events = data.decode().split("\n\n")
     assert events.pop() == ""
     return [json.loads(event.removeprefix("data: ")) for event in events]

@@ -8,80 +8,19 @@ import pytest
 from google.api.httpbody_pb2 import HttpBody
 from multidict import CIMultiDict
 
-from antiphon import errors
-from antiphon.config import ProxyConfig
+from antiphon import errors, headers
+from antiphon.config import LimitsConfig, ProxyConfig
 from antiphon.egress import EgressPolicy
 from antiphon.errors import InvalidRequest, Violation
+from antiphon.limits.limiter import Limiter
+from antiphon.limits.quotas import Quotas
+from antiphon.passthrough import Passthrough
 from antiphon.principal import Principal
 from antiphon.rest import proxy
 from antiphon.rest.v1 import proxy_pb2
-from tests.unit.rest.caller import USER, Context
-
-
-def refused(check: Any, data: bytes, **options: Any) -> tuple[str, str]:
-    """The field at fault, and the kind of wrong."""
-    with pytest.raises(InvalidRequest) as caught:
-        check(data, **options)
-    violation = caught.value.violations[0]
-    return proxy._written(violation), violation.kind
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b'{"model":"m","messages":[]}',
-        b' \r\n\t{ "messages" : [ null , 1e999 ] , "model" : "" }\n',
-        rb'{"model":"\ud83c","messages":["\udfbc\ud83c", "\\ud83c"],"x":"\uD83C"}',
-        b'{"model":1,"messages":{},"model":"m","messages":[]}',  # the last one counts, as nearly everywhere
-        b'{"model":"m","messages":["\xff"]}',  # the provider's matter
-        b'{"model":"m","messages":' + b"[" * 50 + b"]" * 50 + b"}",
-    ],
-)
-def test_what_can_be_right_passes(data: bytes) -> None:
-    """The check is of what the documents require, and no more."""
-    proxy.check_openai(data)
-    proxy.check_gemini(data.replace(b"{", b'{"contents":[{"parts":[]}],', 1), count=False)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [b"", b" ", b"{", b"}", b'{"model":"m","messages":[]', b'{"model":"m","messages":[]}x', b'{"model":"m","messages":[01]}',
-     b'{"model":"m","messages":[NaN]}', b"\xef\xbb\xbf{}", b'{"\xff":1}', b"{'model':'m'}", '{"model":"m"}'.encode("utf-16"),
-     rb'{"model":"\ud8","messages":[]}', b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"],
-)  # fmt: skip
-def test_what_is_not_json_is_refused(data: bytes) -> None:
-    """However it is not; nesting without end is not taken either."""
-    assert refused(proxy.check_openai, data) == ("body", "invalid_json")
-    assert refused(proxy.check_gemini, data, count=False) == ("body", "invalid_json")
-
-
-@pytest.mark.parametrize("data", [b"[]", b"null", b'"x"', b"1", b"true"])
-def test_what_is_not_an_object_is_refused(data: bytes) -> None:
-    """JSON or not."""
-    assert refused(proxy.check_openai, data) == ("body", "invalid_type")
-
-
-def test_counting_tokens_may_have_a_whole_request() -> None:
-    """In the place of the contents; it is checked like one."""
-    whole = {"model": "models/m", "contents": [{"parts": []}]}
-    for name in ("generateContentRequest", "generate_content_request"):
-        proxy.check_gemini(json.dumps({name: whole}).encode(), count=True)
-        assert refused(proxy.check_gemini, json.dumps({name: whole}).encode(), count=False)[0] == "contents"
-        assert refused(proxy.check_gemini, json.dumps({name: {}}).encode(), count=True)[0] == f"{name}.contents"
-        assert refused(proxy.check_gemini, json.dumps({name: []}).encode(), count=True)[0] == name
-    proxy.check_gemini(b'{"contents":[{"parts":[]}]}', count=True)
-
-
-@pytest.mark.parametrize("name", ["generationConfig", "generation_config", "safetySettings", "safety_settings"])
-def test_options_have_their_types_in_either_spelling(name: str) -> None:
-    """Null is the same as not sent."""
-    good: Any = {} if name.startswith("g") else [{}]
-    bad: Any = [] if name.startswith("g") else {}
-    for value in (good, None):
-        proxy.check_gemini(json.dumps({"contents": [{"parts": []}], name: value}).encode(), count=False)
-    for value in (bad, "x", 1, True):
-        body = json.dumps({"contents": [{"parts": []}], name: value}).encode()
-        assert refused(proxy.check_gemini, body, count=False) == (name, "invalid_type")
+from tests.odd_upstream import OddUpstream
+from tests.odd_upstream import answer as scripted
+from tests.unit.rest.caller import USER, Context, as_caller
 
 
 def answer(status: int = 200, **headers: str) -> Any:
@@ -186,16 +125,26 @@ class Judge:
         return USER if credential == "ap-good" else None
 
 
-async def asked(key: str, where: str) -> Violation:
+async def asked(key: str, where: str, *, in_query: bool = False) -> Violation:
     """What is told of a call with this key in this place; nothing can be sent, as there is nobody to send it to."""
     policy = EgressPolicy(ProxyConfig(allow=("https://generativelanguage.googleapis.com",)))
     servicer: Any = proxy.ProxyServicer(SimpleNamespace(policy=policy), Judge())  # type: ignore[arg-type]
-    metadata = {"x-goog-api-key": key} if where == "x-goog-api-key" else {}
-    metadata |= {proxy.QUERY: f"alt=sse&%6bey={key.replace('-', '%2D')}"} if where == "key" else {}
+    coded = key.replace("-", "%2D")
+    queries = {
+        "key": f"alt=sse&%6bey={coded}",
+        "api_key": f"api_key=x&api_key={key}",
+        "access_token": f"access_token=Bearer+{key}",
+        "authorization": f"authorization={key}",
+        "query": f"a&{coded}&b=",
+    }
+    metadata = {proxy.QUERY: queries[where]} if in_query else {} if where == "api_key" else {where: key}
     context: Any = Context(**metadata)
-    if where == "api_key":
+    if (where == "api_key" and not in_query) or where.startswith("openai-"):
         body = HttpBody(data=b'{"model":"m","messages":[]}')
-        openai_request = proxy_pb2.ProxyChatCompletionRequest(api_key=key, proxy_url="https://api.openai.com/v1", body=body)
+        path_key = key if where == "api_key" else "sk-theirs"
+        openai_request = proxy_pb2.ProxyChatCompletionRequest(
+            api_key=path_key, proxy_url="https://generativelanguage.googleapis.com", body=body
+        )
         answer = servicer.ProxyChatCompletion(openai_request, context)
     else:
         gemini_request = proxy_pb2.ProxyGeminiRequest(
@@ -210,11 +159,20 @@ async def asked(key: str, where: str) -> Violation:
     return caught.value.violations[0]
 
 
-@pytest.mark.parametrize("where", ["api_key", "x-goog-api-key", "key"])
+@pytest.mark.parametrize("where", ["api_key", "x-goog-api-key", "x-goog-user-project", "user-agent", "openai-organization"])
 @pytest.mark.parametrize("key", ["ap-good", "ap-revoked"])
 async def test_a_key_of_the_gateway_does_not_leave_in_the_place_of_the_providers(key: str, where: str) -> None:
-    """In the path, the header or the query, however it is written there."""
+    """In the path, or in any header that is passed on."""
     assert (await asked(key, where)).path == (where,)
+    if where != "api_key":
+        assert (await asked(f"Bearer {key}", where)).path == (where,)
+
+
+@pytest.mark.parametrize("where", ["key", "api_key", "access_token", "authorization", "query"])
+@pytest.mark.parametrize("key", ["ap-good", "ap-revoked"])
+async def test_a_key_of_the_gateway_does_not_leave_in_the_query(key: str, where: str) -> None:
+    """Under whatever name, or under none, and however it is written."""
+    assert (await asked(key, where, in_query=True)).path == (where,)
 
 
 async def test_a_target_at_fault_is_told_in_one_sentence() -> None:
@@ -233,3 +191,27 @@ def test_the_contract_marks_the_key_as_one() -> None:
     """So that no tool prints it."""
     field = proxy_pb2.ProxyChatCompletionRequest.DESCRIPTOR.fields_by_name["api_key"]
     assert field.GetOptions().debug_redact
+
+
+@pytest.mark.parametrize("told", [False, True])
+async def test_limits_are_those_of_one_side(told: bool) -> None:
+    """The provider's, if it tells of any; else the gateway's."""
+    given = ("x-ratelimit-limit-requests: 7",) if told else ("openai-version: 1",)
+    async with OddUpstream() as upstream:
+        upstream.script("odd", [scripted(b"{}", "200 OK", "application/json", *given)])
+        url = upstream.base_url
+        limiter = Limiter(Quotas(LimitsConfig.model_validate({"overall": {"requests_per_minute": 100}})))
+        through = Passthrough(ProxyConfig(allow=(url.removesuffix("/v1"),)), timeout=5, limiter=limiter)
+        as_caller(USER)
+        added = headers.begin()
+        body = HttpBody(data=b'{"model":"odd","messages":[]}')
+        request = proxy_pb2.ProxyChatCompletionRequest(api_key="sk-theirs", proxy_url=url, body=body)
+        context: Any = Context()
+        pieces = [piece.data async for piece in proxy.ProxyServicer(through).ProxyChatCompletion(request, context)]
+        await through.close()
+    assert b"".join(pieces) == b"{}"
+    limits = {name: value for name, value in added.items() if name.startswith("x-ratelimit-")}
+    if told:
+        assert limits == {"x-ratelimit-limit-requests": "7"}
+    else:
+        assert limits.keys() == {f"x-ratelimit-{word}-requests" for word in ("limit", "remaining", "reset")}

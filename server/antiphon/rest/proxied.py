@@ -1,0 +1,181 @@
+"""What the proxies look at in the bodies that they pass on: only what their APIs document. No I/O.
+
+https://platform.openai.com/docs/api-reference/chat/create and https://ai.google.dev/api/generate-content. A body is never written
+anew, so most of it is not even read: objects are taken apart only as far as something in them is known. What is not known passes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final, TypeAlias
+
+import msgspec
+
+from antiphon import messages as m
+from antiphon.errors import InvalidRequest, Violation
+
+Path: TypeAlias = "tuple[str | int, ...]"
+
+_OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_KINDS: Final = {b'"': "string", b"[": "array", b"{": "object", b"t": "boolean", b"f": "boolean", b"n": "null"}
+
+
+def _either(kinds: Mapping[str, str]) -> Mapping[str, str]:
+    """Fields under both of their names: Google's API takes the one of JSON and the one of its proto."""
+    snake = {re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", name): kind for name, kind in kinds.items()}
+    return {**kinds, **snake}
+
+
+_CONFIG: Final = _either({
+    "temperature": "number",
+    "topP": "number",
+    "topK": "number",
+    "presencePenalty": "number",
+    "frequencyPenalty": "number",
+    "candidateCount": "integer",
+    "maxOutputTokens": "integer",
+    "seed": "integer",
+    "logprobs": "integer",
+    "responseLogprobs": "boolean",
+    "enableEnhancedCivicAnswers": "boolean",
+    "responseMimeType": "string",
+    "mediaResolution": "string",
+    "stopSequences": "strings",
+    "responseModalities": "strings",
+    "responseSchema": "object",
+    "speechConfig": "object",
+    "thinkingConfig": "object",
+    "imageConfig": "object",
+})  # fmt: skip
+"""Of `generationConfig`. `responseJsonSchema` may be of any kind, so it is not here."""
+
+_THINKING: Final = _either({"includeThoughts": "boolean", "thinkingBudget": "integer", "thinkingLevel": "string"})
+_CONTENT: Final = {"role": "string"}
+_PART: Final = {"text": "string"}
+
+
+def check_openai(data: bytes) -> None:
+    """What the OpenAI protocol always has: `model`, a string, and `messages`, an array. Raises `InvalidRequest`."""
+    body = _object(data, ())
+    _require(body, "model", "string", ())
+    _require(body, "messages", "array", ())
+
+
+def check_gemini(data: bytes, *, count: bool) -> None:
+    """The documented fields of the Gemini protocol, in camelCase or as the proto has them. Raises `InvalidRequest`.
+
+    `count`: of countTokens, which may have `generateContentRequest` in the place of `contents`.
+    """
+    body = _object(data, ())
+    path: Path = ()
+    for name, whole in _given(body, "generateContentRequest", "generate_content_request") if count else ():
+        path = (name,)
+        body = _object(_of_kind(whole, "object", path), path)
+        break
+    contents = _array(_require(body, "contents", "array", path), (*path, "contents"))
+    if not contents:
+        raise invalid((*path, "contents"), "must hold at least one content")
+    room = m.MAX_ENTRIES - len(contents)
+    for index, content in enumerate(contents):
+        if room >= 0:
+            room -= _check_content(content, (*path, "contents", index), room)
+    if room < 0:
+        raise invalid((*path, "contents"), f"must not have more than {m.MAX_ENTRIES} entries and parts", "too_long")
+    for name, config in _given(body, "generationConfig", "generation_config"):
+        here = (*path, name)
+        inner = _object(_of_kind(config, "object", here), here)
+        _check(inner, _CONFIG, here)
+        for thinking, fields in _given(inner, "thinkingConfig", "thinking_config"):
+            _check(_object(fields, (*here, thinking)), _THINKING, (*here, thinking))
+    for name, settings in _given(body, "safetySettings", "safety_settings"):
+        for index, setting in enumerate(_array(settings, (*path, name))):
+            here = (*path, name, index)
+            inner = _object(_of_kind(setting, "object", here), here)
+            _require(inner, "category", "string", here)
+            _require(inner, "threshold", "string", here)
+
+
+def _check_content(content: msgspec.Raw, path: Path, room: int) -> int:
+    """How many parts it has; they are looked at if there is room for them."""
+    body = _object(_of_kind(content, "object", path), path)
+    _check(body, _CONTENT, path)
+    parts = _ARRAY.decode(_require(body, "parts", "array", path))
+    for index, part in enumerate(parts if len(parts) <= room else ()):
+        here = (*path, "parts", index)
+        _check(_object(_of_kind(part, "object", here), here), _PART, here)
+    return len(parts)
+
+
+def _check(body: Mapping[str, msgspec.Raw], kinds: Mapping[str, str], path: Path) -> None:
+    for name, raw in _given(body, *(name for name in body if name in kinds)):
+        _of_kind(raw, kinds[name], (*path, name))
+
+
+def _given(body: Mapping[str, msgspec.Raw], *names: str) -> Iterator[tuple[str, msgspec.Raw]]:
+    """Those of the fields that are there. Null is the same as not sent."""
+    for name in names:
+        if name in body and _kind(body[name]) != "null":
+            yield name, body[name]
+
+
+def _object(data: bytes | msgspec.Raw, path: Path) -> dict[str, msgspec.Raw]:
+    """The fields of a JSON object, each as it is written."""
+    try:
+        try:
+            return _OBJECT.decode(data)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            # JSON allows half of a surrogate pair, and JavaScript writes it; this parser does not take it.
+            return _OBJECT.decode(_SURROGATE.sub(rb"\\ufffd", bytes(data)))
+    except msgspec.ValidationError:
+        raise invalid(path or "body", "must be a JSON object", "invalid_type") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise invalid(path or "body", "is not JSON", "invalid_json") from None
+
+
+def _array(raw: msgspec.Raw, path: Path) -> list[msgspec.Raw]:
+    """What an array holds, each as it is written. There is an end to it: each costs time before anybody else is served."""
+    items = _ARRAY.decode(_of_kind(raw, "array", path))
+    if len(items) > m.MAX_ENTRIES:
+        raise invalid(path, f"must not have more than {m.MAX_ENTRIES} entries", "too_long")
+    return items
+
+
+def _require(body: Mapping[str, msgspec.Raw], name: str, kind: str, path: Path) -> msgspec.Raw:
+    if name not in body:
+        raise invalid((*path, name), "is required", "missing_required_parameter")
+    return _of_kind(body[name], kind, (*path, name))
+
+
+def _of_kind(raw: msgspec.Raw, kind: str, path: Path) -> msgspec.Raw:
+    """The value, if it is one of that kind."""
+    if kind == "strings":
+        for index, item in enumerate(_array(raw, path)):
+            _of_kind(item, "string", (*path, index))
+    elif _kind(raw) != ("number" if kind == "integer" else kind) or (kind == "integer" and not _is_whole(raw)):
+        raise invalid(path, f"must be {'an' if kind[0] in 'aio' else 'a'} {kind}", "invalid_type")
+    return raw
+
+
+def _kind(raw: msgspec.Raw) -> str:
+    return _KINDS.get(bytes(memoryview(raw)[:1]), "number")
+
+
+def _is_whole(number: msgspec.Raw) -> bool:
+    """However it is written: 8, 8.0 and 8e0 are the same."""
+    return float(bytes(number)).is_integer()
+
+
+def invalid(path: str | Path, message: str, kind: str = "invalid_value") -> InvalidRequest:
+    """The error for a field at fault."""
+    violation = Violation((path,) if isinstance(path, str) else path, message, kind)
+    return InvalidRequest(f"{field_of(violation)} {message}.", (violation,))
+
+
+def field_of(violation: Violation) -> str:
+    """("contents", 0, "parts") as "contents[0].parts"."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in violation.path).removeprefix(".")

@@ -1,0 +1,81 @@
+"""What is shown of a reply where a dialect has room for one text: of a whole reply, and piece by piece, and both agree. No I/O.
+
+The text, and a refusal behind it; of a reply that is sound alone, what is said in it. Where a dialect has no place for a tool call
+either, the arguments of the first one stand for a reply that says nothing else. Nothing that a model says becomes an empty answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from antiphon import messages as m
+from antiphon.reply import ReplyChoice, call_json
+
+
+def shown(choice: ReplyChoice) -> str:
+    """The text of a whole choice."""
+    spoken = "".join(choice.text) + "".join(choice.refusal)
+    return spoken or ("".join(choice.audio.transcript) if choice.audio else "")
+
+
+def shown_or_called(choice: ReplyChoice) -> str:
+    """The same, or the arguments of the tool that the model asks for."""
+    return shown(choice) or _arguments(choice.extra) or next((_arguments(call_json(call)) for call in choice.calls()), "")
+
+
+class Shown:
+    """The same texts in pieces, of one choice."""
+
+    def __init__(self) -> None:
+        self._spoken = False
+        self._heard = False
+        self._call: int | None = None
+
+    def text(self, event: m.Event) -> str:
+        """What an event of the choice adds. May be empty."""
+        match event:
+            case m.TextDelta(text=text) | m.RefusalDelta(text=text):
+                self._spoken = self._spoken or bool(text)
+                return text
+            case m.AudioDelta(transcript=text) if not self._spoken:
+                self._heard = self._heard or bool(text)
+                return text
+            case _:
+                return ""
+
+    def text_or_arguments(self, event: m.Event) -> str:
+        """The same, or more of the arguments."""
+        text = self.text(event)
+        if text or self._spoken or self._heard:
+            return text
+        match event:
+            case m.ToolCallDelta():
+                if self._call is None:
+                    self._call = event.index
+                return event.arguments if event.index == self._call else ""
+            case m.ExtraDelta():
+                return self._of_extra(event.fields)
+            case _:
+                return ""
+
+    def _of_extra(self, fields: m.JsonObject) -> str:
+        """The function of 2023, or a call of a kind that only the provider knows."""
+        for place, call in enumerate(fields.get("tool_calls", ())):
+            index = call.get("index", place)
+            if self._call is None:
+                self._call = index
+            if index == self._call:
+                return _arguments(call)
+        return _arguments(fields)
+
+
+def _arguments(call: Mapping[str, Any]) -> str:
+    """What a tool is told: of a function's call, of one of 2023, or of a tool that takes plain text."""
+    match call:
+        case (
+            {"function": {"arguments": str(text)}} | {"function_call": {"arguments": str(text)}} | {"custom": {"input": str(text)}}
+        ):
+            return text
+        case _:
+            return ""
