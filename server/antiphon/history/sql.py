@@ -326,7 +326,7 @@ class SqlStore:
             "me": self._worker,
             "worker": None,
             "state": end.state.value,
-            "body": rows.reply(end.message),
+            "body": rows.reply(end.message, end.told),
             "model": text.clean(end.model),
             "provider": text.clean(end.provider),
             "usage": rows.usage(end.usage),
