@@ -105,10 +105,12 @@ class Recorder:
             )
         )
         try:
-            turn = await asyncio.shield(begun)
+            await asyncio.wait({begun})
         except asyncio.CancelledError:
             self._run(self._leave(record.owner, begun))
             raise
+        try:
+            turn = begun.result()
         except InvalidRequest as error:  # what is at fault is told of the messages that were sent, and not of those that are new
             error.violations = tuple(_sent(violation, follows.places) for violation in error.violations)
             raise
