@@ -231,7 +231,9 @@ async def _replay(turn: Turn) -> AsyncGenerator[Batch, None]:
     reply = turn.reply
     if reply.state is MessageState.IN_PROGRESS:
         raise TurnInProgress(reply.request_id)
-    started = Started(f"chatcmpl-{reply.id}", reply.model, reply.provider, int(reply.created.timestamp()))
+    told = turn.told
+    created = told.created or int(reply.created.timestamp())
+    started = Started(told.id or f"chatcmpl-{reply.id}", reply.model, reply.provider, created)
     batch: Batch = [_in_conversation(started, turn)]
     calls = 0
     for part in reply.message.parts:
@@ -261,7 +263,7 @@ async def _replay(turn: Turn) -> AsyncGenerator[Batch, None]:
     if reply.usage is not None:
         batch.append(reply.usage)
     reason = reply.finish_reason or FinishReason.STOP
-    batch.append(Finished(0, reason, reason.value))
+    batch.append(Finished(0, reason, told.reason or reason.value))
     yield batch
 
 

@@ -24,6 +24,7 @@ from rich.table import Table
 from sqlalchemy import Connection, event, func, select
 from sqlalchemy.engine import make_url
 
+from antiphon.database import clock, paging
 from antiphon.database.ids import new_id
 from antiphon.database.migrate import migrate
 from antiphon.database.open import open_database
@@ -48,7 +49,7 @@ class Data:
 
     def __init__(self, count: int, depth: int, length: int) -> None:
         self.count, self.depth = count, depth
-        self.start = rows.now() - count * depth * 100
+        self.start = clock.now() - count * depth * 100
         self.trees = [new_id() for _ in range(count)]
         self.ids = [new_id() for _ in range(count)]
         self.heads: list[str | None] = [None] * count
@@ -196,7 +197,7 @@ async def measure(url: str, count: int, depth: int, length: int, repeat: int, *,
             select(*conversations.c).order_by(conversations.c.id).offset(count // 2).limit(repeat * 4)
         ).all()
     )
-    deep = rows.token(rows.ListToken(rows.digest(OWNER, None, "", ""), False, middle[0].updated, middle[0].id))
+    deep = paging.token(rows.ListToken(rows.digest(OWNER, None, "", ""), False, middle[0].updated, middle[0].id))
     each = iter([*(row.id for row in middle), *(c.id for c in some)] * 4)
     end = TurnEnd(MessageState.COMPLETE, Message(Role.ASSISTANT, (Text("x" * length),)), "m", "p", Usage(1, 2, 3))
     said = [Message(Role.USER, (Text("x" * length),))]

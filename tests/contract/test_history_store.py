@@ -10,7 +10,7 @@ from antiphon.database import paging
 from antiphon.database.tables import messages
 from antiphon.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
 from antiphon.history import rows
-from antiphon.history.base import Conversation, MessageState, Said, Store, StoredMessage, Turn, TurnEnd
+from antiphon.history.base import Conversation, MessageState, Said, Store, StoredMessage, Told, Turn, TurnEnd
 from antiphon.history.sql import SqlStore
 from antiphon.messages import (
     File,
@@ -416,6 +416,7 @@ async def test_a_turn_from_its_beginning_to_its_end(store: Store) -> None:
         usage=Usage(1, 2, 3, reasoning_tokens=1, extra={"tier": "x"}),
         finish_reason=FinishReason.LENGTH,
         error_reason="PROVIDER_PROTOCOL",
+        told=Told("chatcmpl-\0\ud800", 1_700_000_000, "max_tokens"),
     )
     await store.end_turn(ME, turn.reply.id, end)
     reply = (await store.messages(ME, made.id)).messages[-1]
@@ -424,6 +425,8 @@ async def test_a_turn_from_its_beginning_to_its_end(store: Store) -> None:
         end.model, end.provider, end.usage, end.finish_reason, end.error_reason,
     )  # fmt: skip
     assert (await store.get(ME, made.id)).updated > turn.conversation.updated
+    again = await store.begin_turn(ME, made.id, said("b"), request_id="r")
+    assert (again.reply, again.told) == (reply, Told("chatcmpl-\ufffd?", 1_700_000_000, "max_tokens"))
 
 
 NOTHING = TurnEnd(MessageState.FAILED, Message(Role.ASSISTANT, ()), error_reason="INTERNAL")

@@ -11,7 +11,7 @@ from itertools import count
 from msgspec.structs import replace
 
 from antiphon.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
-from antiphon.history.base import Conversation, MessagePage, MessageState, Page, Said, StoredMessage, Turn, TurnEnd
+from antiphon.history.base import Conversation, MessagePage, MessageState, Page, Said, StoredMessage, Told, Turn, TurnEnd
 from antiphon.messages import Message, Role
 
 
@@ -24,6 +24,7 @@ class MemoryStore:
         self._conversations: dict[str, Conversation] = {}
         self._messages: dict[str, StoredMessage] = {}
         self._owners: dict[str, str] = {}
+        self._told: dict[str, Told] = {}
         self._turns: dict[tuple[str, str, str], str] = {}
         """The reply's id of each turn that has a request id: by owner, conversation (empty: it made one) and request id."""
 
@@ -113,7 +114,7 @@ class MemoryStore:
             if reply.is_unheard:
                 reply = self._messages[known] = replace(reply, state=MessageState.IN_PROGRESS, error_reason="")
                 return Turn(made, self._path(reply.parent_id), reply, existing=False)
-            return Turn(made, self._path(reply.parent_id), reply, existing=True)
+            return Turn(made, self._path(reply.parent_id), reply, existing=True, told=self._told.get(known, Told()))
         fresh = conversation is None
         if conversation is None:
             made = self._new(owner, title=title, source=source, pinned=False)
@@ -142,6 +143,7 @@ class MemoryStore:
         if reply is None or self._owners[reply_id] != owner:
             return False
         if reply.state is MessageState.IN_PROGRESS:
+            self._told[reply_id] = end.told
             reply = self._messages[reply_id] = replace(
                 reply,
                 state=end.state,

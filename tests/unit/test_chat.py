@@ -334,7 +334,8 @@ async def test_a_request_id_seen_again_is_answered_from_the_store() -> None:
     assert len(provider.requests) == 1
     assert first.started is not None
     assert again.started is not None
-    assert again.started.message_id == first.started.message_id
+    assert again.started == first.started
+    assert again.choices[0].provider_reason == first.choices[0].provider_reason
     assert "".join(again.choices[0].text) == "Hello"
     assert len(await path(store)) == 2
 

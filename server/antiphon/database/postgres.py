@@ -42,6 +42,10 @@ def engine(url: str, timeout: float, *, connections: int = _CONNECTIONS, bounded
     if bounded:
         # The watchdog cuts off a server that hangs; this one ends, at the server, what a caller no longer waits for.
         settings["statement_timeout"] = milliseconds
+        # Each query has its index. Where one owner has nearly all rows, or a plan is from a time when there were few, the planner
+        # would rather read a whole table, with the rows of all owners. Where it has to, it takes that for so dear that it would
+        # compile the query first.
+        settings |= {"enable_seqscan": "off", "jit": "off"}
 
     async def connect() -> asyncpg.Connection[asyncpg.Record]:
         # The driver reads the URL: it knows `sslmode`, several hosts and unix sockets.

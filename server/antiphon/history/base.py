@@ -50,6 +50,14 @@ class Conversation(Struct, frozen=True):
     forked_from: str | None
 
 
+class Told(Struct, frozen=True, omit_defaults=True):
+    """What a provider told of a reply beside what it said: its id of it, when it made it (Unix seconds), and why it ended."""
+
+    id: str = ""
+    created: int = 0
+    reason: str = ""
+
+
 class TurnEnd(Struct, frozen=True):
     """How a turn ended: what an assistant message has beyond its text."""
 
@@ -60,6 +68,7 @@ class TurnEnd(Struct, frozen=True):
     usage: Usage | None = None
     finish_reason: FinishReason | None = None
     error_reason: str = ""
+    told: Told = Told()
 
 
 class Said(Struct, frozen=True):
@@ -97,8 +106,8 @@ class Turn(Struct, frozen=True):
     """A turn that was begun, or that exists already.
 
     `path` are the messages up to the turn's assistant message, that one excluded, oldest first: what the model is to be told.
-    `existing`: a turn of this request_id was begun before; `reply` is then as it is now, and nothing was written. `made`: the turn
-    made its conversation just now, so that nobody knows of it.
+    `existing`: a turn of this request_id was begun before; `reply` is then as it is now, with what was `told` of it, and nothing
+    was written. `made`: the turn made its conversation just now, so that nobody knows of it.
     """
 
     conversation: Conversation
@@ -106,6 +115,7 @@ class Turn(Struct, frozen=True):
     reply: StoredMessage
     existing: bool
     made: bool = False
+    told: Told = Told()
 
 
 class Page(Struct, frozen=True):

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from antiphon.history.base import Told
 from antiphon.messages import Message, Role, Text
 
 LEVELS: Final = 128
@@ -20,7 +21,15 @@ LEVELS: Final = 128
 UNREADABLE: Final = "[This message cannot be read.]"
 """The text of a message that is no message."""
 
+
+class _Beside(msgspec.Struct, frozen=True):
+    """What a row has beside the message, in the same object: what reads the message passes over it."""
+
+    told: Told = Told()
+
+
 _decoder: Final = msgspec.json.Decoder(Message)
+_beside: Final = msgspec.json.Decoder(_Beside)
 _TOKENS: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
 _ROLE: Final = re.compile(r'\{"role":"([a-z]+)"')
 
@@ -37,6 +46,14 @@ def read(body: str, message_id: str) -> Message:
         found = _ROLE.match(body)
         role = Role(found[1]) if found and found[1] in list(Role) else Role.ASSISTANT
         return Message(role, (Text(UNREADABLE),))
+
+
+def told(body: str) -> Told:
+    """What was told of a reply beside the message; nothing, in a row that has none of it."""
+    try:
+        return _beside.decode(body).told
+    except (msgspec.MsgspecError, RecursionError):
+        return Told()
 
 
 def pruned(body: str, levels: int = LEVELS) -> str:

@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from antiphon.errors import AntiphonError, ConversationNotFound, InvalidRequest, StoreUnavailable, TurnInProgress, Violation, told
-from antiphon.history.base import MessageState, Said, Store, Turn, TurnEnd
+from antiphon.history.base import MessageState, Said, Store, Told, Turn, TurnEnd
 from antiphon.history.resent import Continuation, continuation, up_to
 from antiphon.history.storable import storable
 from antiphon.history.title import title_of
@@ -105,10 +105,12 @@ class Recorder:
             )
         )
         try:
-            turn = await asyncio.shield(begun)
+            await asyncio.wait({begun})
         except asyncio.CancelledError:
             self._run(self._leave(record.owner, begun))
             raise
+        try:
+            turn = begun.result()
         except InvalidRequest as error:  # what is at fault is told of the messages that were sent, and not of those that are new
             error.violations = tuple(_sent(violation, follows.places) for violation in error.violations)
             raise
@@ -276,6 +278,11 @@ class Recording:
         started = reply.started
         return Said(self.turn.reply.id, message, started.model if started else "", started.provider if started else "")
 
+    def _told(self) -> Told:
+        started, choices = self._reply.started, self._reply.choices
+        told = Told() if started is None else Told(started.id, started.created)
+        return replace(told, reason=choices[0].provider_reason) if choices else told
+
     def _settle(self, state: MessageState, reason: str, *, drop: bool = False) -> asyncio.Task[bool]:
         self._settled = True
         reply, said = self._reply, self.said()
@@ -287,6 +294,7 @@ class Recording:
             usage=reply.usage,
             finish_reason=reply.choices[0].reason if reply.choices and state is MessageState.COMPLETE else None,
             error_reason=reason,
+            told=self._told() if state is MessageState.COMPLETE else Told(),
         )
         return self._recorder.settle(self._owner, self.turn, end, drop=drop)
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from antiphon.database import clock, paging, text
 from antiphon.database.ids import is_id
-from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversation, MessageState, StoredMessage
+from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversation, MessageState, StoredMessage, Told
 from antiphon.history.body import read
 from antiphon.messages import NOTHING, FinishReason, Message, Usage
 
@@ -76,14 +76,20 @@ def bodies(messages: Sequence[Message]) -> list[str]:
     return [_body(message, ("messages", index)) for index, message in enumerate(messages)]
 
 
-def reply(message: Message) -> str:
-    """A model's message as JSON. Never refused, as it is there already: what cannot be stored is replaced, or left out."""
+def reply(message: Message, told: Told = Told()) -> str:  # noqa: B008  # it cannot be changed
+    """A model's message as JSON. Never refused, as it is there already: what cannot be stored is replaced, or left out.
+
+    What was told of it is in the same object.
+    """
     try:
         encoded = msgspec.json.encode(message)
     except UnicodeEncodeError:
         encoded = json.dumps(msgspec.to_builtins(message), ensure_ascii=False).encode("utf-8", "replace")
     except RecursionError:
         encoded = msgspec.json.encode(replace(message, extra=NOTHING))  # a provider's own fields, nested without end
+    if told != Told():
+        clean = Told(text.clean(told.id), told.created, text.clean(told.reason))
+        encoded = encoded[:-1] + b',"told":' + msgspec.json.encode(clean) + b"}"
     return without_nul(encoded).decode()
 
 

@@ -207,7 +207,7 @@ class SqlStore:
             turn = tree.existing(connection, row, request_id, bodies[:-1])
             if turn is None or not turn.reply.is_unheard:
                 return turn
-            if turn.reply.id in self._live - ours:
+            if turn.reply.id in self._live and turn.reply.id not in ours:
                 # An attempt of this worker's that has not been told that it ended: it will try again to end the turn, and it cannot
                 # be told from the attempt that would be begun here.
                 raise TurnInProgress(request_id)
@@ -326,7 +326,7 @@ class SqlStore:
             "me": self._worker,
             "worker": None,
             "state": end.state.value,
-            "body": rows.reply(end.message),
+            "body": rows.reply(end.message, end.told),
             "model": text.clean(end.model),
             "provider": text.clean(end.provider),
             "usage": rows.usage(end.usage),

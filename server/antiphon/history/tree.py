@@ -15,7 +15,7 @@ from antiphon.database import clock
 from antiphon.database.ids import is_id, new_id
 from antiphon.database.tables import conversations, messages, trees
 from antiphon.errors import ConversationNotFound, MessageNotFound, RequestIdReused, TurnInProgress
-from antiphon.history import rows, statements
+from antiphon.history import body, rows, statements
 from antiphon.history.base import Conversation, MessageState, StoredMessage, Turn
 
 _INSERT_TREE: Final = insert(trees)
@@ -85,7 +85,7 @@ def behind(parent: Place, tree: str, conversation: str, bodies: Sequence[str]) -
     created = clock.now()
     new: list[NewRow] = []
     last = parent.id
-    for depth, body in enumerate(bodies, parent.length):
+    for depth, written in enumerate(bodies, parent.length):
         new.append(
             {
                 "id": new_id(),
@@ -102,7 +102,7 @@ def behind(parent: Place, tree: str, conversation: str, bodies: Sequence[str]) -
                 "finish_reason": None,
                 "error_reason": "",
                 "usage": None,
-                "body": body,
+                "body": written,
             }
         )
         last = new[-1]["id"]
@@ -209,7 +209,7 @@ def existing(connection: Connection, row: Found, request_id: str, bodies: Sequen
     own = [stored.message for stored in before if stored.created == reply.created]
     if rows.bodies(own) != list(bodies):
         raise RequestIdReused(request_id)
-    return Turn(rows.conversation(row), before, reply, existing=True)
+    return Turn(rows.conversation(row), before, reply, existing=True, told=body.told(found.body))
 
 
 def reopen(connection: Connection, turn: Turn, worker: str) -> Turn:

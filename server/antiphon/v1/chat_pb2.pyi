@@ -153,7 +153,8 @@ Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
 class Recording(_message.Message):
     """Where a turn is recorded. The new messages, and the reply as IN_PROGRESS, are stored before the provider is asked; what was said
     is stored before the call ends, whichever way it ends, and every second while it goes on. A call that begins a conversation, and
-    fails before the provider has answered anything, leaves none behind.
+    fails before the provider has answered anything, leaves none behind. If the conversation is deleted meanwhile, the call ends as
+    NOT_FOUND (CONVERSATION_NOT_FOUND), in a stream as its `error`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -170,6 +171,10 @@ class Recording(_message.Message):
     begun. One that failed, was cancelled or lost its server before anything was said is begun again; one that is still going on is
     ABORTED (TURN_IN_PROGRESS), one that broke off too (TURN_NOT_COMPLETE). With other messages than that turn has: INVALID_ARGUMENT
     (REQUEST_ID_REUSED). For a new conversation it counts among the caller's own. At most 200 characters.
+
+    The answer to such a retry is what is stored of the reply: its id, time, model, provider, message, usage and reason, and what only
+    the provider tells of the message. It has no metrics, as it asked nobody and costs nothing, and none of what is not stored: log
+    probabilities, sound (its transcript is the text), and what only the provider tells of the choice or of the reply as a whole.
     """
     parent_message_id: _builtins.str
     """The message to go on from, which begins a branch where it is not the head. Empty: the head. It needs the conversation_id that it

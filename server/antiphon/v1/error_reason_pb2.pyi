@@ -174,7 +174,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "CONTENT_BLOCKED", "domain": "antiphon", "metadata": { "guard": "secrets" } }
     """
     ERROR_REASON_TURN_IN_PROGRESS: _ErrorReason.ValueType  # 30
-    """The turn that the request_id names was begun before, and is still going on. ABORTED; RetryInfo tells when to try again.
+    """The turn that the request_id names was begun before, and is still going on; or another attempt at it took the place of this one.
+    ABORTED; RetryInfo tells when to try again.
 
         { "reason": "TURN_IN_PROGRESS", "domain": "antiphon", "metadata": { "request_id": "order-17" } }
     """
@@ -342,7 +343,8 @@ INVALID_ARGUMENT. A reply in which something is blocked is no error: its choice 
     { "reason": "CONTENT_BLOCKED", "domain": "antiphon", "metadata": { "guard": "secrets" } }
 """
 ERROR_REASON_TURN_IN_PROGRESS: ErrorReason.ValueType  # 30
-"""The turn that the request_id names was begun before, and is still going on. ABORTED; RetryInfo tells when to try again.
+"""The turn that the request_id names was begun before, and is still going on; or another attempt at it took the place of this one.
+ABORTED; RetryInfo tells when to try again.
 
     { "reason": "TURN_IN_PROGRESS", "domain": "antiphon", "metadata": { "request_id": "order-17" } }
 """
