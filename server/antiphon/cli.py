@@ -28,7 +28,7 @@ from antiphon.auth.secret import new_key
 from antiphon.banner import banner, warnings_of
 from antiphon.cli_keys import keys
 from antiphon.config import Config, ConfigError, KeyConfig, LimitsConfig, ProviderConfig, TlsConfig, database_url
-from antiphon.config_file import load
+from antiphon.config.file import load
 from antiphon.console import ADDRESS, AddressOption, KeyOption, out, print_table, rpc_told, say, tell_failure
 from antiphon.launch import become_supervisor, hold_signals, plan, unusable_addresses
 from antiphon.routing import Router

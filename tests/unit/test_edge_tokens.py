@@ -9,7 +9,7 @@ import pytest
 
 from antiphon import edge_tokens
 from antiphon.config import Config, ConfigError, IssuerConfig
-from antiphon.config_file import load
+from antiphon.config.file import load
 from tests.unit.auth import signer
 
 

@@ -18,7 +18,7 @@ import yaml
 from pydantic import ValidationError
 
 from antiphon.config import Config, ConfigError
-from antiphon.config_words import dotted, find, is_text, mistakes, suggestion
+from antiphon.config.words import dotted, find, is_text, mistakes, suggestion
 
 PREFIX: Final = "ANTIPHON_"
 

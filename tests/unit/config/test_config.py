@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.config import Config, ConfigError, ProviderConfig, split_address
-from antiphon.config_file import load
+from antiphon.config.file import load
 from antiphon.principal import Quota
 
 EXAMPLE = """

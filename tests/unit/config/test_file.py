@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from antiphon.config import Config, ConfigError
-from antiphon.config_file import load
+from antiphon.config.file import load
 
 
 def written(tmp_path: Path, text: str, environment: dict[str, str] | None = None) -> Config:

@@ -1,0 +1,39 @@
+"""What an operator decides, and the defaults: each section of the configuration is a class, each setting one of its fields."""
+
+from antiphon.config.access import PUBLIC_ALGORITHMS, AuthConfig, IssuerConfig, KeyConfig
+from antiphon.config.dialects import ClientConfig, EngineConfig, PersonaConfig, ProxyConfig, SessionsConfig
+from antiphon.config.guards import GuardConfig, GuardOptions
+from antiphon.config.limits import LimitsConfig, QuotaConfig
+from antiphon.config.ports import MAX_MESSAGE_BYTES, GrpcConfig, RestConfig, TlsConfig, UpstreamTlsConfig, split_address
+from antiphon.config.providers import PriceConfig, ProviderConfig
+from antiphon.config.section import ConfigError
+from antiphon.config.whole import Config, DatabaseConfig, LogConfig, database_url
+
+__all__ = [
+    "MAX_MESSAGE_BYTES",
+    "PUBLIC_ALGORITHMS",
+    "AuthConfig",
+    "ClientConfig",
+    "Config",
+    "ConfigError",
+    "DatabaseConfig",
+    "EngineConfig",
+    "GrpcConfig",
+    "GuardConfig",
+    "GuardOptions",
+    "IssuerConfig",
+    "KeyConfig",
+    "LimitsConfig",
+    "LogConfig",
+    "PersonaConfig",
+    "PriceConfig",
+    "ProviderConfig",
+    "ProxyConfig",
+    "QuotaConfig",
+    "RestConfig",
+    "SessionsConfig",
+    "TlsConfig",
+    "UpstreamTlsConfig",
+    "database_url",
+    "split_address",
+]

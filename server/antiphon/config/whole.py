@@ -1,0 +1,107 @@
+"""The whole configuration: what an operator decides, and the defaults. Checked whole at start; `file` reads it.
+
+What may hold a secret all the same, such as a URL, is neither printed nor dumped. No I/O.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from antiphon.config.access import AuthConfig
+from antiphon.config.dialects import ClientConfig, EngineConfig, PersonaConfig, ProxyConfig, SessionsConfig
+from antiphon.config.guards import GuardConfig
+from antiphon.config.limits import LimitsConfig
+from antiphon.config.ports import GrpcConfig, RestConfig
+from antiphon.config.providers import ModelsConfig, PriceConfig, ProviderConfig
+from antiphon.config.section import Section
+
+
+class DatabaseConfig(Section):
+    """Where history is kept: `sqlite:///relative.db`, `sqlite:////absolute.db` or `postgresql://...`."""
+
+    url: str = Field(default="", repr=False, exclude=True)  # it may hold a password
+    """Unset: SQLite in the user's data directory."""
+    timeout: float = Field(default=5.0, gt=0)
+    """The longest that the database may take for one answer, in seconds."""
+    keep_interval: float = Field(default=1.0, gt=0)
+    """Seconds between two writings of what replies in progress have said so far. A worker that is killed loses what came since."""
+
+
+class LogConfig(Section):
+    """Structured logs. No file: standard error."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lambda v: str(v).lower())] = "info"
+    file: Path | None = None
+
+
+class Config(Section):
+    """The whole configuration. `config.file.load` reads it."""
+
+    grpc: GrpcConfig = GrpcConfig()
+    rest: RestConfig = RestConfig()
+    workers: int = Field(default=1, ge=1, le=256)
+    database: DatabaseConfig = DatabaseConfig()
+    models: ModelsConfig = ModelsConfig()
+    providers: Mapping[str, ProviderConfig] = Field(default_factory=dict)
+    """By name, in order. None: every provider whose usual environment variable is set, and `echo`."""
+    prices: Mapping[str, PriceConfig] = Field(default_factory=dict)
+    """By model, or by `provider/model`: instead of the published price."""
+    auth: AuthConfig = AuthConfig()
+    log: LogConfig = LogConfig()
+    proxy: ProxyConfig = ProxyConfig()
+    clients: Mapping[str, ClientConfig] = Field(default_factory=dict)
+    """By `client_id`."""
+    engine: EngineConfig = EngineConfig()
+    limits: LimitsConfig = LimitsConfig()
+    personas: Mapping[str, PersonaConfig] = Field(default_factory=dict)
+    """By name. "maya" is there without being named here, and answers where a request names none."""
+    sessions: SessionsConfig = SessionsConfig()
+    guards: tuple[GuardConfig, ...] = ()
+    """In the order in which they read."""
+
+    @model_validator(mode="after")
+    def _two_addresses(self) -> Config:
+        if self.rest.listen == self.grpc.listen:
+            raise ValueError(f"rest.listen and grpc.listen are both {self.rest.listen}: each needs an address of its own")
+        return self
+
+    @field_validator("providers")
+    @classmethod
+    def _names_fit_a_path(cls, providers: Mapping[str, ProviderConfig]) -> Mapping[str, ProviderConfig]:
+        for name in providers:
+            if not name.strip() or "/" in name or not name.isprintable():
+                raise ValueError(f"{name!r} cannot be reached: a name must not be empty, nor have a / or a line break in it")
+        return providers
+
+    @model_validator(mode="after")
+    def _keys_that_envoy_can_read(self) -> Config:
+        if self.rest.jwt_authn and not self.auth.tokens:
+            raise ValueError("rest.jwt_authn: there are no issuers in auth.tokens")
+        if self.rest.jwt_authn and (without := [issuer.name for issuer in self.auth.tokens if issuer.jwks_url is None]):
+            raise ValueError(
+                f"rest.jwt_authn: Envoy reads keys only from a jwks_url, and {', '.join(without)} in auth.tokens has none"
+            )
+        return self
+
+    @field_validator("guards")
+    @classmethod
+    def _one_name_each(cls, guards: tuple[GuardConfig, ...]) -> tuple[GuardConfig, ...]:
+        if len({guard.name for guard in guards}) < len(guards):
+            raise ValueError("each guard needs a name of its own")
+        return guards
+
+
+def data_directory(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where Antiphon keeps its own files for this user: `$XDG_DATA_HOME/antiphon`, by default `~/.local/share/antiphon`."""
+    base = environment.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "antiphon"
+
+
+def database_url(config: Config) -> str:
+    """Where history is kept: as configured, or SQLite in the user's data directory."""
+    return config.database.url or f"sqlite:///{data_directory() / 'antiphon.db'}"
