@@ -81,7 +81,7 @@ async def recorder(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[R
         envoy = await asyncio.create_subprocess_exec(*edge.command(1), cwd=folder, stdout=output, stderr=subprocess.STDOUT)
     try:
         async with asyncio.timeout(20):
-            while await readiness.missing(folder, 1):
+            while await asyncio.to_thread(readiness.missing, folder, 1):
                 await asyncio.sleep(0.02)
         async with httpx2.AsyncClient(base_url=f"http://{address}", timeout=20, trust_env=False) as http:
             yield Recorder(asked, http)
