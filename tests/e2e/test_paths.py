@@ -1,4 +1,4 @@
-"""What stands in a path is what is meant, through the real Envoy: nothing beside it overrides it, and it can be read in one way only."""
+"""What stands in a path is what is meant, through the real Envoy: nothing beside it overrides it, and it reads in one way only."""
 
 from __future__ import annotations
 
