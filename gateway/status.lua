@@ -1,7 +1,13 @@
 -- The first hand on a request, and the last on a response.
 --
--- Requests: the query of a proxy path is the provider's, and may hold its key. The transcoder would bind some of it to fields and drop
--- the rest, so it goes to the server whole, as a header, and the path goes on without it.
+-- Requests: what is no good for any dialect ends here, in the shape of the dialect, which the listener's local replies give it: too
+-- many headers, a path that can be read in two ways, two hosts, a body that is compressed.
+--
+-- The query of a proxy path is the provider's, and may hold its key. The transcoder would bind some of it to fields and drop
+-- the rest, so it goes to the server whole, as a header, and the path goes on without it. All other paths go on without theirs, but
+-- for those that have a query of their own: the transcoder would bind it after what stands in the path, and have it win.
+--
+-- GET, HEAD and DELETE have no body: the transcoder would read one as fields of the request, and have them win, too.
 --
 -- The transcoder knows no HEAD. It is told GET, and what then comes as a body is dropped here: Envoy would write it to an HTTP/1.1
 -- caller, who takes it for the next response. The proxies take POST alone.
@@ -35,29 +41,85 @@ local function is_no_chat(method, path)
   if (method ~= "DELETE" and method ~= "PATCH") or path:sub(1, #CHAT) ~= CHAT then
     return false
   end
-  return NAMES[path:match("^[^?]*", #CHAT + 1)] == true
+  return NAMES[path:sub(#CHAT + 1)] == true
 end
 
--- Headers of a REST caller that the gRPC server would refuse, or take for its own.
-local function drop_odd(headers)
-  local odd = {}
-  for name, _ in pairs(headers) do
-    if name:find("^grpc%-[^t]") or name:find("%-bin$") or name:find("[^a-z0-9_.:-]") then
-      odd[#odd + 1] = name
+-- The paths that have a query of their own. None of them has a variable, which the query could override.
+local QUERIED = {
+  ["/api/v1/chat/generate"] = true,
+  ["/api/v1/chat/generate/stream"] = true,
+  ["/api/v1/chat/history"] = true,
+  ["/api/engine/models"] = true,
+  ["/api/engine/parameters"] = true,
+}
+
+local BODILESS = {GET = true, HEAD = true, DELETE = true}
+
+-- A caller may have 100 headers of 60 KiB. Eight come beside them: four that are the request line, and x-request-id,
+-- x-forwarded-for, x-forwarded-proto and x-envoy-external-address, which Envoy makes. Envoy itself takes more of both (see
+-- listeners.yaml), as what goes beyond its own bounds is refused in no dialect's shape.
+local MOST_HEADERS = 100 + 8
+local MOST_BYTES = 60 * 1024
+
+-- The status for headers that are refused, if they are. Drops headers of a REST caller that the gRPC server would refuse, or take
+-- for its own.
+local function check(headers, rest)
+  local count, bytes, odd, encoded = 0, 0, nil, false
+  for name, value in pairs(headers) do
+    count = count + 1
+    bytes = bytes + #name + #value
+    if rest then
+      if name:find("^grpc%-[^t]") or name:find("%-bin$") or name:find("[^a-z0-9_.:-]") then
+        odd = odd or {}
+        odd[#odd + 1] = name
+      elseif name == "content-encoding" and value ~= "" and value:lower() ~= "identity" then
+        encoded = true
+      end
     end
   end
-  for _, name in ipairs(odd) do
+  if count > MOST_HEADERS or bytes > MOST_BYTES then
+    return "431"
+  end
+  for _, name in ipairs(odd or {}) do
     headers:remove(name)
   end
+  if encoded and not BODILESS[headers:get(":method")] then
+    return "415"
+  end
+end
+
+-- Whether others on the way could take the path for another one: a backslash, a dot segment, a NUL. `path` is without its query.
+local function is_ambiguous(path)
+  if path:find("\\", 1, true) or path:find("%00", 1, true) then
+    return true
+  end
+  if not path:find("/[.%%]") then
+    return false
+  end
+  for segment in path:gmatch("[^/]+") do
+    segment = segment:gsub("%%2[eE]", ".")
+    if segment == "." or segment == ".." then
+      return true
+    end
+  end
+  return false
 end
 
 function envoy_on_request(handle)
   local headers = handle:headers()
-  local timeout = headers:get("grpc-timeout")
-  if headers:get("content-type") ~= "application/grpc" then
-    drop_odd(headers)
+  local rest = headers:get("content-type") ~= "application/grpc"
+  local status = check(headers, rest)
+  if status == "431" then
+    -- A gRPC caller is told RESOURCE_EXHAUSTED.
+    handle:respond({[":status"] = "431", ["grpc-status"] = not rest and "8" or nil}, "")
+    return
   end
-  if timeout ~= nil and not timeout:match("^0*[1-9]%d*[HMSmun]$") and headers:get("content-type") ~= "application/grpc" then
+  if status ~= nil then
+    handle:respond({[":status"] = status, ["accept-encoding"] = "identity"}, "")
+    return
+  end
+  local timeout = headers:get("grpc-timeout")
+  if timeout ~= nil and rest and not timeout:match("^0*[1-9]%d*[HMSmun]$") then
     -- A REST caller's deadline, as gRPC writes it: 30S. The server would answer in words that no dialect has.
     handle:respond({[":status"] = "400"}, "The header grpc-timeout must be a whole number and a unit, as in 30S.")
     return
@@ -66,22 +128,48 @@ function envoy_on_request(handle)
   if path == nil then
     return
   end
-  if headers:get(":method") == "HEAD" and path:sub(1, #PROXY) ~= PROXY then
-    headers:replace(":method", "GET")
-    handle:streamInfo():dynamicMetadata():set(HEAD, "is", true)
+  local query
+  local mark = path:find("?", 1, true)
+  if mark ~= nil then
+    path, query = path:sub(1, mark - 1), path:sub(mark + 1)
   end
-  if is_no_chat(headers:get(":method"), path) then
+  if is_ambiguous(path) then
+    handle:respond({[":status"] = "400"}, "The path must have no backslash, dot segment or NUL.")
+    return
+  end
+  -- Two of them, which Envoy joins.
+  if (headers:get(":authority") or ""):find(",", 1, true) then
+    handle:respond({[":status"] = "400"}, "There must be one host.")
+    return
+  end
+  if not rest then
+    return
+  end
+  local method = headers:get(":method")
+  if is_no_chat(method, path) then
     handle:respond({[":status"] = "404"}, "")
     return
   end
-  if path:sub(1, #PROXY) ~= PROXY then
-    return
+  if path:sub(1, #PROXY) == PROXY then
+    headers:remove(QUERY)
+    if query ~= nil then
+      headers:replace(QUERY, query)
+      headers:replace(":path", path)
+    end
+  else
+    if query ~= nil and not QUERIED[path:match("^(.-)/*$")] then
+      headers:replace(":path", path)
+    end
+    if method == "HEAD" then
+      headers:replace(":method", "GET")
+      handle:streamInfo():dynamicMetadata():set(HEAD, "is", true)
+    end
   end
-  headers:remove(QUERY)
-  local mark = path:find("?", 1, true)
-  if mark ~= nil then
-    headers:replace(QUERY, path:sub(mark + 1))
-    headers:replace(":path", path:sub(1, mark - 1))
+  -- From here on the headers are on their way.
+  if BODILESS[method] then
+    for chunk in handle:bodyChunks() do
+      chunk:setBytes("")
+    end
   end
 end
 

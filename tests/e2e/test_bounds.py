@@ -63,6 +63,9 @@ DIALECTS = {
     "/api/v1/proxy/default/v1beta/models/m:generateContent": {"error"},
 }
 
+LARGE = {"60 KiB": {"x-large": "x" * 62_000}, "100 of them": {f"x-{number}": "x" for number in range(101)}}
+"""Headers that are too large, or too many."""
+
 Edge = Callable[..., AbstractAsyncContextManager[str]]
 
 
@@ -120,23 +123,53 @@ async def test_a_body_that_is_too_large_is_413(gateway: Gateway, path: str) -> N
     check_shape(path, answer, 413)
 
 
-@pytest.mark.parametrize(
-    "headers", [{"x-large": "x" * 62_000}, {f"x-{number}": "x" for number in range(100)}], ids=["60 KiB", "100 of them"]
-)
-async def test_headers_that_are_too_large_are_431(gateway: Gateway, headers: dict[str, str]) -> None:
-    """They are never read whole, so that the answer has the shape of no dialect; in HTTP/2 the stream is reset."""
-    (answer,) = await ask(gateway.rest, post(CHAT, json.dumps(ASK).encode(), {**WITH_KEY, **headers}))
+@pytest.mark.parametrize("path", DIALECTS)
+@pytest.mark.parametrize("headers", LARGE.values(), ids=LARGE)
+async def test_headers_that_are_too_large_are_431(gateway: Gateway, path: str, headers: dict[str, str]) -> None:
+    """In the shape of the dialect, in HTTP/1.1 and HTTP/2; other calls of the connection go on."""
+    request = post(path, json.dumps(ASK).encode(), {**WITH_KEY, "connection": "close", **headers})
+    (answer,) = await ask(gateway.rest, request)
+    check_shape(path, answer, 431)
+    assert (answer.headers["x-should-retry"], bool(answer.headers["x-request-id"])) == ("false", True)
+    async with http2(gateway.rest) as caller:
+        await caller.send(*in_frames(1, caller.request(path, "POST", **WITH_KEY, **headers)))
+        assert set(json.loads(await caller.answer(1))) == DIALECTS[path]
+        await caller.send(frame(HEADERS, END_HEADERS | END_STREAM, 3, caller.request("/health")))
+        assert b"healthy" in await caller.answer(3)
+
+
+async def test_headers_within_the_bounds_pass(gateway: Gateway) -> None:
+    """100 of them, and 60 KiB less what Envoy adds."""
+    for headers in ({f"x-{number}": "x" for number in range(96)}, {"x-large": "x" * 60_500}):
+        request = post(CHAT, json.dumps(ASK).encode(), {**WITH_KEY, "connection": "close", **headers})
+        (answer,) = await ask(gateway.rest, request)
+        assert answer.status == 200, answer
+
+
+async def test_headers_that_no_filter_sees(gateway: Gateway) -> None:
+    """Beyond Envoy's own bounds the answer has the shape of no dialect; in HTTP/2 the stream is reset, and no other."""
+    headers = {f"x-{number}": "x" for number in range(500)}
+    (answer,) = await ask(gateway.rest, post(CHAT, b"", {**WITH_KEY, **headers}))
     assert (answer.status, set(json.loads(answer.body))) == (431, {"error", "message", "code"})
     async with http2(gateway.rest) as caller:
-        pieces = [fields({name: value}) for name, value in headers.items()]
-        block = b"".join([caller.request(CHAT, "POST", **WITH_KEY), *pieces])
-        await caller.send(*in_frames(1, block))
+        await caller.send(*in_frames(1, caller.request(CHAT, "POST", **WITH_KEY, **headers)))
         found = await caller.receive()
         while found is not None and found.kind != RST_STREAM:
             found = await caller.receive()
         assert found is not None
         await caller.send(frame(HEADERS, END_HEADERS | END_STREAM, 3, caller.request("/health")))
         assert b"healthy" in await caller.answer(3)
+
+
+@pytest.mark.parametrize("headers", LARGE.values(), ids=LARGE)
+async def test_headers_of_grpc_that_are_too_large(gateway: Gateway, headers: dict[str, str]) -> None:
+    """Through the edge they are RESOURCE_EXHAUSTED, and in words."""
+    async with grpc.aio.insecure_channel(gateway.rest) as channel:
+        stub: Any = chat_pb2_grpc.ChatServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Generate(chat_pb2.GenerateRequest(), metadata=[*WITH_KEY.items(), *headers.items()])
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert caught.value.details() == "The headers of the request are too large."
 
 
 def in_frames(stream: int, block: bytes, size: int = 16_000) -> list[bytes]:

@@ -47,6 +47,7 @@ _WORDS: Final = {
     408: "The request took too long to arrive.",
     409: "It has changed meanwhile, or what it goes on with is not complete.",
     413: "The request is larger than 32 MiB.",
+    415: "The body has a content-encoding.",
     422: "Fields of the request are at fault.",
     429: "Too many requests; `retry-after` tells when to come again.",
     431: "The headers of the request are too large.",
@@ -277,7 +278,8 @@ def _responses(dialect: Dialect, operation: Operation, schemas: _Schemas) -> dic
     for media_type in operation.streams:
         streamed = responses.setdefault("200", {"description": _WORDS[200], "content": {}})
         streamed["content"][media_type] = {}  # what the pieces are, OpenAPI 3.1 cannot say; the description does
-    for status in sorted(operation.errors):
+    encoded = () if operation.body is None or operation.passes_on else (415,)
+    for status in sorted((*operation.errors, *encoded)):
         model = dialect.errors.get(status, dialect.errors[0])
         responses[str(status)] = {
             "description": f"{HTTPStatus(status).phrase}. {_WORDS[status]}",

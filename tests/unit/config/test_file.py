@@ -25,7 +25,7 @@ def refusal(tmp_path: Path, text: str, environment: dict[str, str] | None = None
 
 def test_the_examples_of_the_readme_are_good(tmp_path: Path) -> None:
     """As they stand there."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
     examples = re.findall(r"^```yaml\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
     assert len(examples) >= 2
     for example in examples:

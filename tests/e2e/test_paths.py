@@ -1,0 +1,253 @@
+"""What stands in a path is what is meant, through the real Envoy: nothing beside it overrides it, and it reads in one way only."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx2
+import pytest
+import pytest_asyncio
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from antiphon import edge, readiness
+from antiphon.config import RestConfig
+from antiphon.rest import openapi
+from tests.e2e.conftest import KEY, Gateway, free_port
+from tests.e2e.wire import END_HEADERS, END_STREAM, HEADERS, ask, frame, http2, post
+
+CHAT = "/api/v1/chat/completions"
+ASK = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}
+GET = "GET {} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\nconnection: close\r\n{}\r\n"
+VARIABLE = re.compile(r"\{(\w+)(?:=[^}]*)?\}")
+
+RULES = {
+    f"{verb.upper()} {path}": (method, verb.upper(), path)
+    for dialect in openapi.DIALECTS
+    for method in dialect.service.methods
+    for verb, path in openapi.bindings(method)
+}
+"""Every HTTP rule of the protos, those of dialects to come too."""
+
+
+class Asked(grpc.GenericRpcHandler):
+    """Answers every call, and keeps the name and the message of the last."""
+
+    def __init__(self) -> None:
+        self.method = ""
+        self.message = b""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """A handler for whatever is not health."""
+
+        async def answer(request: bytes, _: Any) -> AsyncIterator[bytes]:
+            self.method, self.message = handler_call_details.method, request
+            yield HttpBody(content_type="application/json", data=b"{}").SerializeToString()
+
+        return None if handler_call_details.method.startswith("/grpc.health.") else grpc.unary_stream_rpc_method_handler(answer)
+
+
+class Recorder:
+    """Envoy in front of a server that only listens."""
+
+    def __init__(self, asked: Asked, http: httpx2.AsyncClient) -> None:
+        self.asked = asked
+        self.http = http
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def recorder(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Recorder, None]:
+    folder = tmp_path_factory.mktemp("recorder")
+    address = f"127.0.0.1:{free_port()}"
+    edge.prepare(folder, RestConfig(listen=address), [readiness.worker_socket(0)])
+    asked = Asked()
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((asked,))
+    healthy = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    server.add_insecure_port(f"unix:{folder / readiness.worker_socket(0)}")
+    await server.start()
+    await healthy.set("", health_pb2.HealthCheckResponse.SERVING)
+    with Path(folder / "output.txt").open("wb") as output:
+        envoy = await asyncio.create_subprocess_exec(*edge.command(1), cwd=folder, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        async with asyncio.timeout(20):
+            while await asyncio.to_thread(readiness.missing, folder, 1):
+                await asyncio.sleep(0.02)
+        async with httpx2.AsyncClient(base_url=f"http://{address}", timeout=20, trust_env=False) as http:
+            yield Recorder(asked, http)
+    finally:
+        envoy.terminate()
+        await envoy.wait()
+        await server.stop(0)
+
+
+def texts(method: MethodDescriptor) -> list[FieldDescriptor]:
+    """The fields of a request that are text."""
+    return [field for field in method.input_type.fields if field.type == FieldDescriptor.TYPE_STRING]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("spelling", ["name", "json_name"])
+async def test_nothing_overrides_what_the_path_says(recorder: Recorder, rule: str, spelling: str) -> None:
+    """Neither query nor body, in either spelling; what is documented as a parameter of the query arrives."""
+    method, verb, path = RULES[rule]
+    others = {getattr(field, spelling): "other" for field in texts(method)}
+    params = {**others, "body.data": "b3RoZXI=", "body.contentType": "other"}
+    response = await recorder.http.request(verb, VARIABLE.sub("own", path), params=params, json={**others, "body": others})
+    assert response.status_code == 200, response.text
+    assert recorder.asked.method == f"/{method.containing_service.full_name}/{method.name}"
+    found: Any = GetMessageClass(method.input_type).FromString(recorder.asked.message)
+    own = set(VARIABLE.findall(path))
+    queried = {each["name"] for each in openapi.document()["paths"][_documented(path, method)][verb.lower()]["parameters"]}
+    for field in texts(method):
+        if field.name in own:
+            assert getattr(found, field.name) == "own"
+        else:
+            assert getattr(found, field.name) == ("other" if field.json_name in queried else "")
+    if method.input_type.fields_by_name.get("body") is not None:
+        assert (json.loads(found.body.data), found.body.content_type) == ({**others, "body": others}, "application/json")
+
+
+def _documented(path: str, method: MethodDescriptor) -> str:
+    return VARIABLE.sub(lambda found: f"{{{method.input_type.fields_by_name[found[1]].json_name}}}", path)
+
+
+@pytest.mark.parametrize("rule", RULES)
+async def test_a_body_is_one_field_or_none(recorder: Recorder, rule: str) -> None:
+    """POST, PUT and PATCH have theirs in `body`, as it came; that of any other method would be read as fields, and is dropped."""
+    method, verb, path = RULES[rule]
+    assert (verb in {"POST", "PUT", "PATCH"}) == ("body" in method.input_type.fields_by_name)
+    for content, content_type in ((b"{bad", "application/json"), (b"a=1", "application/x-www-form-urlencoded")):
+        response = await recorder.http.request(
+            verb, VARIABLE.sub("own", path), content=content, headers={"content-type": content_type}
+        )
+        assert response.status_code == 200, response.text
+        found: Any = GetMessageClass(method.input_type).FromString(recorder.asked.message)
+        assert verb in {"GET", "DELETE"} or found.body.data == content
+
+
+async def test_the_chat_of_the_path_is_deleted(http: httpx2.AsyncClient) -> None:
+    """And not the one that query or body name."""
+    new = {"messages": ASK["messages"]}
+    for more in ({"params": {"chatId": ""}}, {"params": {"chat_id": ""}}, {"json": {"chat_id": ""}}):
+        named, other = [(await http.post("/chat/new", json=new)).json()["chatId"] for _ in range(2)]
+        ((place, fields),) = more.items()
+        pointing: dict[str, Any] = {place: dict.fromkeys(fields, other)}
+        response = await http.request("DELETE", f"/chat/{named}", **pointing)
+        assert response.json() == {"chatId": named, "deleted": True}
+        assert [(await http.get(f"/chat/fetch/{chat}")).status_code for chat in (named, other)] == [404, 200]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_body_where_none_belongs_is_ignored(http: httpx2.AsyncClient, method: str) -> None:
+    """In HTTP/1.1 and chunked too; without a key it is 401 all the same."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"{b"
+        yield b"ad"
+
+    for content in (b"{bad", pieces()):
+        assert (await http.request(method, "/chat/history", content=content)).status_code == 200
+    refused = await http.request(method, "/chat/history", content=b"{bad", headers={"authorization": ""})
+    assert refused.status_code == 401
+
+
+DIALECTS = {
+    CHAT: {"detail", "error"},
+    "/api/v1/chat/generate": {"message"},
+    "/api/v1/ai/chat": {"error", "message", "code"},
+    "/api/engine/chat/echo": {"detail"},
+    "/api/v1/proxy/default/sk-x/chat/completions": {"error"},
+    "/api/v1/proxy/default/v1beta/models/m:generateContent": {"error"},
+}
+
+
+@pytest.mark.parametrize("path", DIALECTS)
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "x-unknown", "gzip, identity"])
+async def test_a_body_with_an_encoding_is_415(gateway: Gateway, path: str, encoding: str) -> None:
+    """In the dialect's shape, and tells what is taken (RFC 9110, section 15.5.16); once more would be the same."""
+    headers = {"authorization": f"Bearer {KEY}", "content-encoding": encoding, "connection": "close"}
+    (answer,) = await ask(gateway.rest, post(path, b"\x1f\x8b", headers))
+    assert (answer.status, set(json.loads(answer.body))) == (415, DIALECTS[path])
+    assert (answer.headers["accept-encoding"], answer.headers["x-should-retry"]) == ("identity", "false")
+    assert b"content-encoding" in answer.body
+
+
+@pytest.mark.parametrize("encoding", ["identity", "Identity", ""])
+async def test_no_encoding_may_be_named(http: httpx2.AsyncClient, encoding: str) -> None:
+    """It is the body as it is."""
+    response = await http.post("/chat/completions", json=ASK, headers={"content-encoding": encoding})
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api\\v1\\models",
+        "/api/v1/chat\\history",
+        "/api/v1\\proxy/default/sk-x/chat/completions",
+        "/api/v1/chat/fetch/%00",
+        "/api/v1/x/../models",
+        "/api/v1/./models",
+        "/api/v1/%2E%2e/v1/models",
+        "/api/v1/models/..",
+    ],
+)
+async def test_a_path_that_can_be_read_in_two_ways_is_400(gateway: Gateway, path: str) -> None:
+    """What stands before the gateway, and goes by paths, must see what it sees."""
+    (answer,) = await ask(gateway.rest, GET.format(path, KEY, "").encode())
+    assert answer.status == 400, answer
+    assert answer.headers["x-request-id"]
+    assert json.loads(answer.body)
+
+
+@pytest.mark.parametrize("model", [".hidden", "a..b", "...", "a%2Fb", "%2e%2e%2ex"])
+async def test_dots_and_slashes_in_a_name_are_the_names(http: httpx2.AsyncClient, model: str) -> None:
+    """Only a segment that is nothing but one or two dots has another meaning."""
+    assert (await http.get(f"/models/{model}")).status_code == 404
+
+
+async def test_two_hosts_are_400(gateway: Gateway) -> None:
+    """RFC 9112, section 3.2."""
+    (answer,) = await ask(gateway.rest, GET.format("/api/v1/models", KEY, "host: y\r\n").encode())
+    assert answer.status == 400, answer
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "GET /api/v1/models HTTP/1.1\r\n\r\n",
+        "GET nowhere HTTP/1.1\r\nhost: x\r\n\r\n",
+        "GET /\x01 HTTP/1.1\r\nhost: x\r\n\r\n",
+        "GET /health HTTP/1.1\r\nhost: x\r\nx-large: " + "x" * 300_000 + "\r\n\r\n",
+        "\x16\x03\x01\r\n\r\n",
+    ],
+    ids=["no host", "no slash", "no text", "too large", "no HTTP"],
+)
+async def test_what_is_refused_at_once_has_a_request_id(gateway: Gateway, head: str) -> None:
+    """Also where Envoy never made one, and the log has the same."""
+    answer = (await ask(gateway.rest, head.encode()))[0]
+    assert answer.status in {400, 431}
+    name = answer.headers["x-request-id"]
+    async with asyncio.timeout(10):
+        while name not in gateway.said:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_header_that_is_not_valid_costs_its_own_stream(gateway: Gateway) -> None:
+    """And no other of the connection."""
+    async with http2(gateway.rest) as caller:
+        bad = caller.request("/health") + b"\0\x05X bad\x01x"
+        await caller.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, bad))
+        await caller.send(frame(HEADERS, END_HEADERS | END_STREAM, 3, caller.request("/health")))
+        assert b"healthy" in await caller.answer(3)
