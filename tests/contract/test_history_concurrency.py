@@ -155,6 +155,23 @@ async def test_a_turn_is_not_begun_again_before_its_worker_knows_that_it_ended(s
     assert await other.end_turn(ME, first.reply.id, DONE)
 
 
+async def test_a_turn_whose_end_cannot_be_written_at_all_is_settled(store: Store) -> None:
+    """After a fault that nobody foresaw nobody tries again: the turn does not go on until the worker is started anew."""
+    assert isinstance(store, SqlStore)
+    write = store._database.write
+
+    async def fail(_: Callable[[Connection], Any]) -> Any:
+        raise RuntimeError("a fault")
+
+    turn = await store.begin_turn(ME, None, said("a"), request_id="r")
+    store._database.write = fail  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError):
+        await store.end_turn(ME, turn.reply.id, DONE)
+    store._database.write = write  # type: ignore[method-assign]
+    assert await store.settle() == 1
+    assert await last(store, turn.conversation.id) == (MessageState.FAILED, "")
+
+
 async def test_a_caller_that_leaves_while_its_turn_is_begun_may_try_again(store: Store) -> None:
     """At whatever moment it left: as soon as that is written down, there is no turn that goes on."""
     recorder = Recorder(store)

@@ -10,8 +10,8 @@ another of the same conversation is in progress goes behind that one's reply; it
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
 
 import structlog
 from sqlalchemy import Connection, select, update
@@ -21,7 +21,7 @@ from antiphon.database import clock, paging, text
 from antiphon.database.base import Database
 from antiphon.database.ids import is_id, new_id
 from antiphon.database.tables import workers
-from antiphon.errors import ConversationChanged, ConversationNotFound, TurnInProgress
+from antiphon.errors import ConversationChanged, ConversationNotFound, StoreUnavailable, TurnInProgress
 from antiphon.history import rows, statements, tree
 from antiphon.history.base import MAX_TITLE, Conversation, MessagePage, MessageState, Page, Said, StoredMessage, Turn, TurnEnd
 from antiphon.history.process import is_gone, this_process
@@ -34,6 +34,8 @@ _BEAT: Final = 5.0
 """Seconds after which a turn renews the heartbeat by itself, if nobody has."""
 
 _NO_REPLY: Final = rows.reply(Message(Role.ASSISTANT, ()))
+
+_T = TypeVar("_T")
 
 log = structlog.get_logger(__name__)
 
@@ -270,9 +272,7 @@ class SqlStore:
     async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> bool:
         if not is_id(reply_id):
             return False
-        ended = await self._database.write(lambda connection: self._end(connection, owner, reply_id, end))
-        self._live.discard(reply_id)
-        return ended
+        return await self._last(reply_id, lambda connection: self._end(connection, owner, reply_id, end))
 
     async def drop_turn(self, owner: str, turn: Turn, end: TurnEnd) -> None:
         made = turn.conversation
@@ -288,8 +288,7 @@ class SqlStore:
             else:
                 self._end(connection, owner, turn.reply.id, end)
 
-        await self._database.write(work)
-        self._live.discard(turn.reply.id)
+        await self._last(turn.reply.id, work)
 
     async def settle(self) -> int:
         def work(connection: Connection) -> int:
@@ -317,6 +316,18 @@ class SqlStore:
         upsert = upsert.on_conflict_do_update(index_elements=["id"], set_={"seen": upsert.excluded.seen})
         await self._database.write(lambda connection: connection.execute(upsert) and None)
         self._beaten = now
+
+    async def _last(self, reply_id: str, work: Callable[[Connection], _T]) -> _T:
+        """The last that is done for a turn of this worker's; `StoreUnavailable`, which is tried again, is not the last."""
+        try:
+            done = await self._database.write(work)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            self._live.discard(reply_id)  # nobody comes back for it: `settle` ends it
+            raise
+        self._live.discard(reply_id)
+        return done
 
     def _end(self, connection: Connection, owner: str, reply_id: str, end: TurnEnd) -> bool:
         """Ends the turn; returns as `end_turn`."""
