@@ -92,7 +92,7 @@ class Recorder:
             if record.resent:
                 follows = continuation(stored, messages)
             if weigh is not None:
-                await weigh((*record.before, *follows.told(up_to(stored, follows.parent_id)), *follows.new))
+                await weigh((*record.before, *follows.told(up_to(stored, follows.parent_id), follows.new)))
         begun = asyncio.create_task(
             self._store.begin_turn(
                 record.owner,
@@ -226,7 +226,8 @@ class Recording:
     @property
     def messages(self) -> tuple[Message, ...]:
         """What the model is to be told: instructions, preamble and path. A reply of which nothing came is left out."""
-        told = self._follows.told(self.turn.path)
+        begun = len(self.turn.path) - len(self._follows.new)
+        told = self._follows.told(self.turn.path[:begun], (message.message for message in self.turn.path[begun:]))
         return self._before + tuple(one for one in told if one.parts or one.extra or one.role is not Role.ASSISTANT)
 
     def see(self, batch: Batch) -> None:

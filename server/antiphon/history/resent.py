@@ -6,7 +6,8 @@ and yet a caller that sends only its new message must be understood too.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -18,6 +19,9 @@ from antiphon.messages import Message, Part, Refusal, Role, Text, Thinking, Tool
 
 _INSTRUCTIONS: Final = frozenset({Role.SYSTEM, Role.DEVELOPER})
 
+_CALLS: Final = ("tool_calls", "function_call")
+"""Calls that only a provider knows, among the fields of a message."""
+
 _STEPS: Final = 500_000
 """The most comparisons for one call, a tenth of a second of them: a chat that says one thing over and over would take many more."""
 
@@ -25,43 +29,40 @@ _STEPS: Final = 500_000
 class Continuation(Struct, frozen=True):
     """How a conversation goes on: `new` behind `parent_id`, None being the head. `places`: which of the messages sent those are.
 
-    `instructions` are all that were sent, `leading` of them before the talk; `altered` has, by the id of what is stored, what the
-    caller makes of it now.
+    `retold` and `tail` are set where the messages were read beside a path, which had `read` messages, the last of which is `last`:
+    what the model is to be told for those, and for what is new.
     """
 
     new: tuple[Message, ...]
     parent_id: str | None = None
     places: tuple[int, ...] = ()
-    instructions: tuple[Message, ...] = ()
-    leading: int = 0
-    altered: Mapping[str, Message] = {}
+    retold: tuple[Message, ...] | None = None
+    tail: tuple[Message, ...] = ()
+    read: int = 0
+    last: str | None = None
 
-    def told(self, path: Iterable[StoredMessage]) -> tuple[Message, ...]:
-        """What the model is to be told of the path that this turn is on: what its caller has changed as it is now.
+    def told(self, before: Sequence[StoredMessage], new: Iterable[Message]) -> tuple[Message, ...]:
+        """What the model is to be told: `before` is the path that the turn goes on from, `new` are its messages as they are stored.
 
-        A caller that sends instructions means those, and none that it sent before: they come first, as it sent them.
+        A turn that came between is told as well. If the path is another one by now, it is told as it is stored.
         """
-        said = [self.altered.get(message.id, message.message) for message in path]
-        if not self.instructions:
-            return tuple(said)
-        within = {_key(message) for message in self.instructions[self.leading :]}
-        talk = (message for message in said if message.role not in _INSTRUCTIONS or _key(message) in within)
-        return (*self.instructions[: self.leading], *talk)
+        if self.retold is None or (self.read and (len(before) < self.read or before[self.read - 1].id != self.last)):
+            return (*(message.message for message in before), *new)
+        return (*self.retold, *(message.message for message in before[self.read :]), *self.tail)
 
 
 def continuation(path: Sequence[StoredMessage], sent: Sequence[Message]) -> Continuation:
-    """What of `sent` is not on the stored `path` yet, and where it belongs.
+    """What of `sent` is not on the stored `path` yet, where it belongs, and what the model is to be told.
 
     Messages are the same if role and content are. A reply is also the same as the stored one that it takes the place of: clients
     change replies, and leave out what they do not understand. What a user said is also the same if the same reply follows it:
-    clients leave out images and documents that were answered. What was changed so is told to the model as it is now, and stays
-    stored as it was. Instructions (system, developer) are compared apart from the talk: those that the path has last are not stored
-    again, others go with the new messages.
+    clients leave out images and documents that were answered.
 
     1. `sent` begins with the whole path, or with the end of it from some message on: what follows is new, behind the head.
     2. `sent` begins with a part of the path that holds a reply, then differs or ends: the caller went back and said something
        else, or wants another reply. A branch begins there; what was there before stays stored. Where it ends with a reply, that
-       reply is wanted again, behind what it answered.
+       reply is wanted again, behind what it answered; but where it ends with the beginning of a reply that the caller wrote, and
+       that was gone on with, it is that turn, tried again.
     3. Anything else repeats nothing: all of it is new, behind the head. So a caller may also send its new messages only, and
        saying "yes" twice is not taken for a repetition, unless the first was not answered: then it is that turn, tried again.
 
@@ -69,37 +70,29 @@ def continuation(path: Sequence[StoredMessage], sent: Sequence[Message]) -> Cont
     it, or nothing. It stays on the path if something new follows; if nothing does, the caller wants that reply again. Nor need what
     a chat opens with before anybody has asked anything, a greeting, nor calls of tools and their results: some clients know only
     what was said in the end.
+
+    The model is told what was sent, as it was sent, and of the path what stands before it or was left out. What stays stored is
+    how it was said first. Instructions (system, developer) are compared apart from the talk: if any are sent, those are told, in
+    their places, and none that are stored; those that the path has are not stored again, unless its last one is another by now.
     """
-    talk = [message for message in sent if message.role not in _INSTRUCTIONS]
-    stored = [message for message in path if message.message.role not in _INSTRUCTIONS]
-    found = _Comparison(stored, talk).best()
-    heard = found.heard
-    last: str | None = None
-    if heard and heard == len(talk):
-        asked = [message.id for message in stored[: found.at] if message.message.role is not Role.ASSISTANT]
-        last = asked[-1] if asked else stored[found.at - 1].id
-    elif heard and not found.whole:
-        last = stored[found.at - 1].id  # else None, whatever the head is by now: a turn that came between is not left aside
-    instructions = tuple(message for message in sent if message.role in _INSTRUCTIONS)
-    known = _known(path, last, instructions)
-    places: list[int] = []
-    for place, message in enumerate(sent):
-        if message.role in _INSTRUCTIONS:
-            if known:
-                known -= 1
-            else:
-                places.append(place)
-        elif heard:
-            heard -= 1
-        else:
-            places.append(place)
+    talk = [place for place, message in enumerate(sent) if message.role not in _INSTRUCTIONS]
+    ours = [place for place, message in enumerate(path) if message.message.role not in _INSTRUCTIONS]
+    match = _Comparison([path[place] for place in ours], [sent[place] for place in talk]).best()
+    pairs = [(ours[mine], talk[theirs]) for mine, theirs in match.pairs]
+    parent = _parent([path[place] for place in ours], match, ended=match.heard == len(talk))
+    kept = up_to(path, parent)
+    heard = {theirs for _, theirs in pairs}
+    known = _known(kept, sent)
+    places = tuple(place for place in range(len(sent)) if place not in heard and place not in known)
+    retold, rest = _retold(kept, sent, pairs)
     return Continuation(
         new=tuple(sent[place] for place in places),
-        parent_id=last,
-        places=tuple(places),
-        instructions=instructions,
-        leading=next((place for place, message in enumerate(sent) if message.role not in _INSTRUCTIONS), len(sent)),
-        altered={stored[ours].id: _altered(stored[ours].message, talk[theirs]) for ours, theirs in found.altered},
+        parent_id=parent,
+        places=places,
+        retold=retold,
+        tail=tuple(sent[place] for place in range(rest, len(sent)) if place not in heard),
+        read=len(kept),
+        last=kept[-1].id if kept else None,
     )
 
 
@@ -108,36 +101,101 @@ def up_to(path: Sequence[StoredMessage], last: str | None) -> Sequence[StoredMes
     return path[: next((at for at, message in enumerate(path, 1) if message.id == last), len(path))]
 
 
-def _altered(ours: Message, theirs: Message) -> Message:
-    """What the caller has made of a message. The thoughts and calls of a reply are its own: clients do not send them back."""
-    if ours.role is not Role.ASSISTANT:
+def _parent(stored: Sequence[StoredMessage], match: _Match, *, ended: bool) -> str | None:
+    """What is gone on from. `ended`: nothing that was sent is left."""
+    if match.heard and ended:
+        if match.at < len(stored) and _is_reply(stored[match.at - 1]) and _is_reply(stored[match.at]):
+            return stored[match.at - 1].id  # the beginning of a reply: what comes behind it is its end
+        asked = [message.id for message in stored[: match.at] if not _is_reply(message)]
+        return asked[-1] if asked else stored[match.at - 1].id
+    if match.heard and not match.whole:
+        return stored[match.at - 1].id
+    return None  # the head, whatever it is by now: a turn that came between is not left aside
+
+
+def _known(path: Sequence[StoredMessage], sent: Sequence[Message]) -> set[int]:
+    """The places of the instructions that are stored: none if the last ones are not."""
+    stored: dict[Hashable, list[int]] = {}
+    last: Hashable = None
+    for at, message in enumerate(path):
+        if message.message.role in _INSTRUCTIONS:
+            last = _key(message.message)
+            stored.setdefault(last, []).append(at)
+    places = [place for place, message in enumerate(sent) if message.role in _INSTRUCTIONS]
+    known: set[int] = set()
+    begin = 0
+    for place in places:
+        found = stored.get(_key(sent[place]), [])
+        if (at := bisect_left(found, begin)) < len(found):
+            begin = found[at] + 1
+            known.add(place)
+    if len(known) == len(places) and places and _key(sent[places[-1]]) != last:
+        return set()
+    return known
+
+
+def _retold(
+    path: Sequence[StoredMessage], sent: Sequence[Message], pairs: Sequence[tuple[int, int]]
+) -> tuple[tuple[Message, ...], int]:
+    """What the model is told for the path, and the place from which on what was sent is not in that yet."""
+    instructed = any(message.role in _INSTRUCTIONS for message in sent)
+    place = next((at for at, message in enumerate(sent) if message.role not in _INSTRUCTIONS), len(sent))
+    told = list(sent[:place])
+    at = 0
+
+    def left_out(end: int) -> Iterator[Message]:
+        return (each.message for each in path[at:end] if not instructed or each.message.role not in _INSTRUCTIONS)
+
+    for ours, theirs in pairs:
+        if ours >= len(path):
+            break
+        told += left_out(ours)
+        told += sent[place:theirs]  # instructions
+        following = [each.message for each in path[ours + 1 : ours + 2]] + list(sent[theirs + 1 : theirs + 2])
+        answered = any(message.role is Role.TOOL for message in following)
+        told.append(_merged(path[ours], sent[theirs], answered=answered))
+        at, place = ours + 1, theirs + 1
+    told += left_out(len(path))
+    return tuple(told), place
+
+
+def _merged(stored: StoredMessage, theirs: Message, *, answered: bool) -> Message:
+    """A message as its caller has it now. The thoughts and calls of a reply are its own, as many clients do not send them back.
+
+    `answered`: results of its calls follow; without them, calls that the caller knows nothing of are no good.
+    """
+    ours = stored.message
+    if ours.role is not Role.ASSISTANT or ours == theirs:
         return theirs
-    said = (part for part in theirs.parts if not isinstance(part, Thinking | ToolCall))
-    thoughts = (part for part in ours.parts if isinstance(part, Thinking))
-    calls = (part for part in ours.parts if isinstance(part, ToolCall))
-    return replace(ours, parts=(*thoughts, *said, *calls))
-
-
-def _known(path: Sequence[StoredMessage], last: str | None, instructions: Sequence[Message]) -> int:
-    """How many of the instructions, from the first on, are what the path has last, up to the message `last`."""
-    ours = [_key(message.message) for message in up_to(path, last) if message.message.role in _INSTRUCTIONS]
-    theirs = [_key(message) for message in instructions]
-    return next((size for size in range(min(len(ours), len(theirs)), 0, -1) if ours[-size:] == theirs[:size]), 0)
+    # One without text was only not understood, and of one that broke off a part was seen.
+    seen = _broke_off(stored) and _text(ours).startswith(_text(theirs))
+    said = ours if seen or not _text(theirs) else theirs
+    calls = theirs if _calls(theirs) or not answered else ours
+    extra = {name: value for name, value in ours.extra.items() if calls is ours or name not in _CALLS}
+    return replace(
+        theirs,
+        parts=(
+            *(part for part in ours.parts if isinstance(part, Thinking)),
+            *(part for part in said.parts if not isinstance(part, Thinking | ToolCall)),
+            *(part for part in calls.parts if isinstance(part, ToolCall)),
+        ),
+        extra={**extra, **theirs.extra},
+    )
 
 
 class _Match(Struct, frozen=True, order=True):
-    """What was sent, beside the path from `start` on. They are ordered by how well they match.
+    """What was sent, beside the path from some message on. They are ordered by how well they match.
 
-    `same` messages are the same word for word, `heard` are stored in all, and the path holds those before `at`. `whole`: that is
-    all that matters of the path. `altered`: places on the path and in what was sent, of messages that the caller has changed.
+    `same` messages are the same word for word, `altered`, which is negative, are not; `heard` are stored in all. `whole`: that is
+    all that matters of the path, which holds those before `at`. `pairs`: the places of each, there and in what was sent.
     """
 
     same: int = 0
+    altered: int = 0
     heard: int = 0
     whole: bool = False
-    start: int = 0
     at: int = 0
-    altered: tuple[tuple[int, int], ...] = ()
+    pairs: tuple[tuple[int, int], ...] = ()
 
 
 class _Comparison:
@@ -149,7 +207,6 @@ class _Comparison:
         def numbered(messages: Iterable[Message]) -> list[int]:
             return [numbers.setdefault(_key(message), len(numbers)) for message in messages]
 
-        self._stored = stored
         self._talk = talk
         self._ours = numbered(message.message for message in stored)
         self._theirs = numbered(talk)
@@ -168,46 +225,44 @@ class _Comparison:
 
     def best(self) -> _Match:
         """Of the places where what was sent may begin on the path, the one where most is the same word for word."""
-        best, steps = _Match(), 0
+        best: _Match | None = None
+        steps = 0
         greeting = next((at for at, reply in enumerate(self._replies) if not reply), len(self._ours))
         # From its beginning, or else an end of it: those are what clients send, if the comparisons should not do for all places.
         for start in (*range(min(greeting + 1, len(self._ours))), *range(len(self._ours) - 1, greeting, -1)):
-            if not self._talk or min(len(self._ours) - start, len(self._talk)) < best.same:
+            if not self._talk or min(len(self._ours) - start, len(self._talk)) < (best.same if best else 0):
                 continue
             if steps > _STEPS:
                 break
             match = self._from(start)
             steps += match.at - start + 1
             if self._repeats(match, opening=start <= greeting):
-                best = max(best, match)
-        return best
+                best = max(best or match, match)
+        return best or _Match()
 
     def _from(self, start: int) -> _Match:
         """If what was sent begins at `start`."""
-        heard = same = 0
+        same = 0
         index = at = start
-        altered: list[tuple[int, int]] = []
-        while index < len(self._ours) and heard < len(self._theirs):
+        pairs: list[tuple[int, int]] = []
+        while index < len(self._ours) and len(pairs) < len(self._theirs):
+            heard = len(pairs)
             if self._ours[index] == self._theirs[heard]:
                 same += 1
             elif self._replies[index] and self._talk[heard].role is Role.ASSISTANT:
                 final = self._final[index]
                 if self._replies[final] and not self._knows_tools(heard):
                     index = final
-                if self._ours[index] == self._theirs[heard]:
-                    same += 1
-                elif self._retells(index, heard):
-                    altered.append((index, heard))
+                    same += self._ours[index] == self._theirs[heard]
             elif self._broke_off[index]:
                 index += 1
                 continue
-            elif self._answered_alike(index, heard):
-                altered.append((index, heard))
-            else:
+            elif not self._answered_alike(index, heard):
                 break
+            pairs.append((index, heard))
             index += 1
-            heard, at = heard + 1, index
-        return _Match(same, heard, heard > 0 and at >= self._end, start, at, tuple(altered))
+            at = index
+        return _Match(same, same - len(pairs), len(pairs), bool(pairs) and at >= self._end, at, tuple(pairs))
 
     def _repeats(self, match: _Match, *, opening: bool) -> bool:
         """Whether so much is a repetition, and no accident."""
@@ -215,11 +270,6 @@ class _Comparison:
             return match.whole and (opening or self._failed[match.at :] == [True])
         # A single reply that differs stands for the last one, if something follows it.
         return match.same > 0 or (match.whole and match.heard < len(self._talk))
-
-    def _retells(self, index: int, heard: int) -> bool:
-        """Whether a reply was changed: one that has no text was only not understood, and of one that broke off a part was seen."""
-        text = _text(self._talk[heard])
-        return bool(text) and not (self._broke_off[index] and _text(self._stored[index].message).startswith(text))
 
     def _answered_alike(self, index: int, heard: int) -> bool:
         """Whether what the user said, there and here, has the same reply word for word."""
@@ -238,7 +288,11 @@ class _Comparison:
 
 
 def _calls(message: Message) -> bool:
-    return any(isinstance(part, ToolCall) for part in message.parts)
+    return any(isinstance(part, ToolCall) for part in message.parts) or any(name in message.extra for name in _CALLS)
+
+
+def _is_reply(message: StoredMessage) -> bool:
+    return message.message.role is Role.ASSISTANT
 
 
 def _text(message: Message) -> str:

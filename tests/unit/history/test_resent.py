@@ -1,6 +1,7 @@
 """What is new in a conversation that is sent again."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from antiphon.history.base import MessageState, StoredMessage
-from antiphon.history.resent import Continuation, continuation
+from antiphon.history.resent import Continuation, continuation, up_to
 from antiphon.messages import Image, Media, Message, Part, Role, Text, Thinking, ToolCall, ToolResult
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -121,6 +122,13 @@ def stored(line: str) -> list[StoredMessage]:
         pytest.param("u:1 a:2 u:3 a:4", "u:9 a:2 u:8 u:5", "u:8 u:5", "1", id="a branch behind a changed message"),
         pytest.param("u:1 a:2 u:3 a:4", "u:1 a:2 u:9 a:8 u:5", "u:9 a:8 u:5", "1", id="another question that was answered"),
         pytest.param("u:1 a:2", "u:9 a:8 u:5", "u:9 a:8 u:5", None, id="another chat"),
+        pytest.param("u:1 a:2 u:3 a:4", "a:4 u:3", "u:3", None, id="the last reply, and what was asked before"),
+        pytest.param("u:1 a:2 u:1 a:4", "u:1 a:4 u:1", "u:1", None, id="the same again and again, with the last turn"),
+        pytest.param("u:1 a:2 u:3 a:x a!", "u:1 a:2 u:3 a:x", "", "3", id="the beginning of a reply, tried again"),
+        pytest.param("u:1 a:2 u:3 a:x a!", "u:3 a:x", "", "3", id="the same, with the new messages alone"),
+        pytest.param("u:1 a:x a:2", "u:1 a:x", "", "1", id="its end is wanted again"),
+        pytest.param("u:1 a:2 u:3", "u:1 a:2 u:3 a:x", "a:x", None, id="the beginning of a reply is new"),
+        pytest.param("s:0 u:1 a:2 s:7 u:3 a:4", "s:0 u:1 a:2 s:8 u:3 a:4 u:5", "s:8 u:5", None, id="others in their place"),
         pytest.param("u:1 c:2 t:3 a:4", "u:9 c:2 t:3 a:4 u:5", "u:5", None, id="a changed message behind which tools were called"),
         pytest.param("u:1 c:2 t:3 a:4", "u:9 a:4 u:5", "u:5", None, id="the same, without the calls"),
     ],
@@ -149,9 +157,8 @@ def test_what_is_new(path: str, sent: str, new: str, parent: str | None) -> None
 def test_when_two_messages_are_the_same(kept: tuple[Part, ...], sent: tuple[Part, ...], same: bool) -> None:
     """By what they say: not by thoughts and space, which clients do not send back."""
     path = [StoredMessage("0", None, Message(Role.USER, kept), MessageState.COMPLETE, NOW), *stored("u:0 a:1")[1:]]
-    found = continuation(path, (Message(Role.USER, sent), *talk("a:1 u:2")))
-    assert found.new == talk("u:2")
-    assert found.altered == ({} if same else {"0": Message(Role.USER, sent)})
+    found = continuation(path, (Message(Role.USER, sent), *talk("a:9 u:2")))
+    assert (found.new == talk("u:2")) is same
 
 
 @pytest.mark.parametrize("sent", [(), (Text(""),)])
@@ -180,23 +187,70 @@ def test_a_tool_call_that_comes_back_as_empty_text_is_the_same(sent: tuple[Part,
         pytest.param("u:1 c:2 t:3 a:4", "u:1 a:x u:5", "u:1 c:2 t:3 a:x u:5", id="a changed reply behind calls of tools"),
         pytest.param("u:1 c:2 t:3 a:4", "u:9 a:4 u:5", "u:9 c:2 t:3 a:4 u:5", id="calls of tools that were left out"),
         pytest.param("u:1 a:2 u:3 a!", "u:3", "u:1 a:2 u:3", id="a turn that failed, tried again"),
+        pytest.param("s:0 u:1 a:2", "s:0 u:1 a:2 s:0 u:3", "s:0 u:1 a:2 s:0 u:3", id="instructions before each message"),
+        pytest.param("s:0 u:1 s:9 a:2", "s:0 u:1 a:2 u:3 s:9", "s:0 u:1 a:2 u:3 s:9", id="instructions that stay behind it all"),
+        pytest.param("s:0 u:1 a:2 s:7 u:3 a:4", "s:0 u:1 a:2 s:8 u:3 a:4 u:5", "s:0 u:1 a:2 s:8 u:3 a:4 u:5", id="others in place"),
+        pytest.param("s:0 u:1 a:2", "u:1 a:2 s:0 u:3", "u:1 a:2 s:0 u:3", id="instructions that have moved"),
+        pytest.param("s:0 u:1 a:2 s:9 u:3 a:4", "u:3 a:4 u:5", "s:0 u:1 a:2 s:9 u:3 a:4 u:5", id="the end of it, without any"),
+        pytest.param("s:0 u:1 a:2 s:9 u:3 a:4", "s:5 u:3 a:4 u:5", "s:5 u:1 a:2 u:3 a:4 u:5", id="the end of it, with others"),
+        pytest.param("u:1 a:2 u:3 a:x a!", "u:1 a:2 u:3 a:x", "u:1 a:2 u:3 a:x", id="the beginning of a reply, tried again"),
+        pytest.param("u:1 a!:2 u:3 a:4", "u:1 u:3 a:4 u:5", "u:1 a:2 u:3 a:4 u:5", id="a reply that broke off, left out"),
+        pytest.param("a:0 u:1 a:2", "u:1 a:2 u:3", "a:0 u:1 a:2 u:3", id="a greeting that was left out"),
+        pytest.param("u:1 a:2 u:3 a:4", "u:1 a:x u:3", "u:1 a:x u:3", id="another reply, behind a changed one"),
     ],
 )
 def test_what_the_model_is_told(path: str, sent: str, told: str) -> None:
-    """What is stored, but what the caller has changed of its own; its instructions as they are now."""
-    before = stored(path)
-    found = continuation(before, talk(sent))
-    end = next((at for at, each in enumerate(before, 1) if each.id == found.parent_id), len(before))
-    new = [StoredMessage(f"new-{at}", None, each, MessageState.COMPLETE, NOW) for at, each in enumerate(found.new)]
-    assert found.told([*before[:end], *new]) == talk(told)
+    """What was sent, and what is stored of the rest."""
+    assert told_of(stored(path), talk(sent)) == talk(told)
 
 
-def test_a_changed_reply_keeps_its_thoughts_and_calls() -> None:
-    """Clients do not send them back, and some providers ask for them."""
-    parts = (Thinking("Hm", "sig"), Text("Hi"), ToolCall("c", "f", "{}"))
-    path = [*stored("u:1"), StoredMessage("1", "0", Message(Role.ASSISTANT, parts), MessageState.COMPLETE, NOW)]
-    found = continuation(path, talk("u:1 a:Hello u:2"))
-    assert found.told(path)[1].parts == (Thinking("Hm", "sig"), Text("Hello"), ToolCall("c", "f", "{}"))
+def told_of(path: list[StoredMessage], sent: tuple[Message, ...], *between: StoredMessage) -> tuple[Message, ...]:
+    """What the model is told of the turn that is begun; `between` are messages that come before it is."""
+    found = continuation(path, sent)
+    return found.told([*up_to(path, found.parent_id), *between], found.new)
+
+
+def reply(*parts: Part, **fields: Any) -> StoredMessage:
+    """The reply to the first message."""
+    return StoredMessage("1", "0", Message(Role.ASSISTANT, parts, **fields), MessageState.COMPLETE, NOW)
+
+
+def test_a_changed_reply_keeps_its_thoughts() -> None:
+    """And its calls, if they were answered: clients do not send them back, and some providers ask for them."""
+    path = [*stored("u:1"), reply(Thinking("Hm", "sig"), Text("Hi"), ToolCall("c", "f", "{}"))]
+    assert told_of(path, talk("u:1 a:Hello u:2"))[1].parts == (Thinking("Hm", "sig"), Text("Hello"))
+    path += [
+        StoredMessage("2", "1", say("t:c"), MessageState.COMPLETE, NOW),
+        StoredMessage("3", "2", say("a:4"), MessageState.COMPLETE, NOW),
+    ]
+    told = told_of(path, talk("u:1 a:Hello t:c a:4 u:2"))
+    assert told[1].parts == (Thinking("Hm", "sig"), Text("Hello"), ToolCall("c", "f", "{}"))
+    assert told[2:] == talk("t:c a:4 u:2")
+
+
+def test_a_call_that_its_caller_has_changed_is_told_as_it_is_now() -> None:
+    """Beside what the tool gave for that."""
+    path = [*stored("u:1"), reply(ToolCall("c", "f", '{"a":1}'))]
+    changed = Message(Role.ASSISTANT, (ToolCall("c", "f", '{"a":2}'),))
+    assert told_of(path, (say("u:1"), changed, say("t:c")))[1] == changed
+
+
+def test_fields_beside_the_text_are_told_as_they_are_now() -> None:
+    """A marker of what to keep in mind, which moves on with each turn; a name; what only the provider knows of a reply stays."""
+    marked = Message(Role.USER, (Text("1", {"cache_control": {"type": "ephemeral"}}),), name="ann")
+    path = [StoredMessage("0", None, marked, MessageState.COMPLETE, NOW), reply(Text("2"), extra={"annotations": [1]})]
+    plain = Message(Role.USER, (Text("1"),), name="bob")
+    told = told_of(path, (plain, say("a:2"), say("u:3")))
+    assert told == (plain, Message(Role.ASSISTANT, (Text("2"),), extra={"annotations": [1]}), say("u:3"))
+
+
+def test_a_turn_that_came_between_is_told_too() -> None:
+    """It is on the path by the time that this one is stored; and a path that is another one by then is told as it is."""
+    path = stored("u:1 a:2")
+    other = stored("u:1 a:2 u:3 a:4")[2:]
+    assert told_of(path, talk("s:0 u:1 a:2 u:5"), *other) == talk("s:0 u:1 a:2 u:3 a:4 u:5")
+    found = continuation(path, talk("u:1 a:9 u:5"))
+    assert found.told([*path[:1], *other], found.new) == talk("u:1 u:3 a:4 u:5")
 
 
 # Whatever is stored, and however it is sent again.
@@ -272,6 +326,46 @@ def test_only_the_new_tail_is_stored(data: st.DataObject) -> None:
     new = [] if not system or (known and system == ["Be brief."]) else instructions
     places = tuple(range(len(new))) + tuple(range(len(system) + len(sent), len(system) + len(sent) + len(tail)))
     assert tail_of(found) == ((*new, *tail), None, places)
+
+
+@given(st.data())
+@settings(max_examples=400, deadline=None)
+def test_who_sends_all_of_a_chat_has_the_model_told_just_that(data: st.DataObject) -> None:
+    """Whatever was made of replies and of space, and wherever instructions stand by now."""
+    chat = data.draw(chats())
+    sent = [each for each in chat if each.role is not Role.SYSTEM]
+    for at, each in enumerate(sent):
+        if data.draw(st.booleans()):
+            sent[at] = spaced(each)
+        elif each.role is Role.ASSISTANT and at + 1 < len(sent) and data.draw(st.booleans()):
+            calls = tuple(part for part in each.parts if isinstance(part, ToolCall))
+            sent[at] = Message(Role.ASSISTANT, (Text(f"changed {at}"), *calls))
+    assume(any(one.parts == other.parts for one, other in zip(sent, chat[-len(sent) :], strict=True)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(sent)))
+        sent.insert(place, message(Role.SYSTEM, data.draw(st.sampled_from(["Be brief.", "Be long."]))))
+    sent.append(message(Role.USER, NEW))
+    assert told_of(kept(chat), tuple(sent)) == tuple(sent)
+
+
+@given(st.data())
+@settings(max_examples=400, deadline=None)
+def test_a_turn_that_failed_is_the_same_when_it_is_sent_again(data: st.DataObject) -> None:
+    """Nothing more is stored, and the model is told what it was told before: with all of the chat, or with new messages alone."""
+    chat = data.draw(chats())
+    sent = data.draw(st.one_of(st.just([]), clients(chat)))
+    if data.draw(st.booleans()):
+        sent.insert(0, message(Role.SYSTEM, data.draw(st.sampled_from(["Be brief.", "Be long."]))))
+    sent.append(message(Role.USER, NEW))
+    if data.draw(st.booleans()):
+        sent.append(message(Role.ASSISTANT, "Sure, "))
+    first = continuation(kept(chat), sent)
+    before = up_to(kept(chat), first.parent_id)
+    path = kept([*(each.message for each in before), *first.new, message(Role.ASSISTANT, "")])
+    path[-1] = replace(path[-1], state=MessageState.FAILED)
+    again = continuation(path, sent)
+    assert (again.new, again.parent_id) == ((), str(len(path) - 2))
+    assert again.told(path[:-1], ()) == first.told(before, first.new)
 
 
 @given(st.data())
