@@ -224,21 +224,28 @@ class _Comparison:
                 self._final[at] = self._final[at + 1]
 
     def best(self) -> _Match:
-        """Of the places where what was sent may begin on the path, the one where most is the same word for word."""
-        best: _Match | None = None
+        """Of the places where what was sent may begin on the path, the one where most is the same word for word.
+
+        But where a part of the path would say that nothing is new, and its end that something is, it is: no word is lost.
+        """
+        best = fresh = _Match()
         steps = 0
         greeting = next((at for at, reply in enumerate(self._replies) if not reply), len(self._ours))
         # From its beginning, or else an end of it: those are what clients send, if the comparisons should not do for all places.
         for start in (*range(min(greeting + 1, len(self._ours))), *range(len(self._ours) - 1, greeting, -1)):
-            if not self._talk or min(len(self._ours) - start, len(self._talk)) < (best.same if best else 0):
+            if not self._talk or min(len(self._ours) - start, len(self._talk)) < min(best.same, fresh.same):
                 continue
             if steps > _STEPS:
                 break
             match = self._from(start)
             steps += match.at - start + 1
             if self._repeats(match, opening=start <= greeting):
-                best = max(best or match, match)
-        return best or _Match()
+                best = max(best, match) if best.heard else match
+                if match.whole and not match.altered and match.heard < len(self._talk):
+                    fresh = max(fresh, match)
+        if fresh.heard and best.heard == len(self._talk) and best.pairs[0][0] > greeting:
+            return fresh
+        return best
 
     def _from(self, start: int) -> _Match:
         """If what was sent begins at `start`."""

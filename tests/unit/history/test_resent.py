@@ -124,6 +124,8 @@ def stored(line: str) -> list[StoredMessage]:
         pytest.param("u:1 a:2", "u:9 a:8 u:5", "u:9 a:8 u:5", None, id="another chat"),
         pytest.param("u:1 a:2 u:3 a:4", "a:4 u:3", "u:3", None, id="the last reply, and what was asked before"),
         pytest.param("u:1 a:2 u:1 a:4", "u:1 a:4 u:1", "u:1", None, id="the same again and again, with the last turn"),
+        pytest.param("u:1 a:2 u:3 a:2", "a:2 u:3", "u:3", None, id="the last reply, or one that was the same before"),
+        pytest.param("u:1 a:2 u:3 a:4", "a:2 u:3", "", "2", id="an earlier reply, and what was asked then"),
         pytest.param("u:1 a:2 u:3 a:x a!", "u:1 a:2 u:3 a:x", "", "3", id="the beginning of a reply, tried again"),
         pytest.param("u:1 a:2 u:3 a:x a!", "u:3 a:x", "", "3", id="the same, with the new messages alone"),
         pytest.param("u:1 a:x a:2", "u:1 a:x", "", "1", id="its end is wanted again"),
