@@ -72,7 +72,7 @@ local function check(headers, rest)
       if name:find("^grpc%-[^t]") or name:find("%-bin$") or name:find("[^a-z0-9_.:-]") then
         odd = odd or {}
         odd[#odd + 1] = name
-      elseif name == "content-encoding" and value ~= "" and value:lower() ~= "identity" then
+      elseif name == "content-encoding" and value:lower():gsub("identity", ""):find("[^%s,]") then
         encoded = true
       end
     end
@@ -105,9 +105,14 @@ local function is_ambiguous(path)
   return false
 end
 
+-- As Envoy and the gRPC protocol have it: with or without the name of a message format.
+local function is_grpc(content_type)
+  return content_type == "application/grpc" or (content_type ~= nil and content_type:sub(1, 17) == "application/grpc+")
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
-  local rest = headers:get("content-type") ~= "application/grpc"
+  local rest = not is_grpc(headers:get("content-type"))
   local status = check(headers, rest)
   if status == "431" then
     -- A gRPC caller is told RESOURCE_EXHAUSTED.

@@ -248,10 +248,10 @@ async def test_headers_that_trickle_are_408(smaller_edge: Edge) -> None:
             assert b"took too long" in await caller.answer(1)
 
 
-@pytest.mark.parametrize("path", DIALECTS)
-async def test_bodies_that_trickle_are_408(smaller_edge: Edge, path: str) -> None:
+async def test_bodies_that_trickle_are_408(smaller_edge: Edge) -> None:
     """In the shape of the dialect, within request_timeout, however often a byte comes; the connection is closed."""
-    async with smaller_edge(("request_timeout: 300s", "request_timeout: 0.5s")) as address:
+
+    async def check(address: str, path: str) -> None:
         for length in ({"content-length": 1000}, {"transfer-encoding": "chunked", "x-none": ""}):
             request = post(path, b"", {**WITH_KEY, **length})
             if "transfer-encoding" in length:
@@ -263,11 +263,12 @@ async def test_bodies_that_trickle_are_408(smaller_edge: Edge, path: str) -> Non
             await until_closed(reader)
             await ended(trickling)
         async with http2(address) as caller:
-            await caller.send(
-                frame(HEADERS, END_HEADERS, 1, caller.request(path, "POST", content_type="application/json", **WITH_KEY))
-            )
-            await caller.send(frame(DATA, 0, 1, b"{"))
+            head = caller.request(path, "POST", content_type="application/json", **WITH_KEY)
+            await caller.send(frame(HEADERS, END_HEADERS, 1, head), frame(DATA, 0, 1, b"{"))
             assert set(json.loads(await caller.answer(1))) == DIALECTS[path]
+
+    async with smaller_edge(("request_timeout: 300s", "request_timeout: 0.5s")) as address:
+        await asyncio.gather(*(check(address, path) for path in DIALECTS))
 
 
 async def trickle(writer: asyncio.StreamWriter, piece: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import re
 import subprocess
@@ -22,10 +23,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from antiphon import edge, readiness
 from antiphon.config import RestConfig
 from antiphon.rest import openapi
+from antiphon.v1 import chat_pb2, message_pb2
 from tests.e2e.conftest import KEY, Gateway, free_port
-from tests.e2e.wire import END_HEADERS, END_STREAM, HEADERS, ask, frame, http2, post
+from tests.e2e.wire import DATA, END_HEADERS, END_STREAM, HEADERS, ask, frame, http2, post
 
 CHAT = "/api/v1/chat/completions"
+HELLO = message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="Hello")])
 ASK = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}
 GET = "GET {} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\nconnection: close\r\n{}\r\n"
 VARIABLE = re.compile(r"\{(\w+)(?:=[^}]*)?\}")
@@ -223,24 +226,21 @@ async def test_two_hosts_are_400(gateway: Gateway) -> None:
     assert answer.status == 400, answer
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
+async def test_what_is_refused_at_once_has_a_request_id(gateway: Gateway) -> None:
+    """Also where Envoy never made one, and the log has the same."""
+    heads = [
         "GET /api/v1/models HTTP/1.1\r\n\r\n",
         "GET nowhere HTTP/1.1\r\nhost: x\r\n\r\n",
         "GET /\x01 HTTP/1.1\r\nhost: x\r\n\r\n",
         "GET /health HTTP/1.1\r\nhost: x\r\nx-large: " + "x" * 300_000 + "\r\n\r\n",
         "\x16\x03\x01\r\n\r\n",
-    ],
-    ids=["no host", "no slash", "no text", "too large", "no HTTP"],
-)
-async def test_what_is_refused_at_once_has_a_request_id(gateway: Gateway, head: str) -> None:
-    """Also where Envoy never made one, and the log has the same."""
-    answer = (await ask(gateway.rest, head.encode()))[0]
-    assert answer.status in {400, 431}
-    name = answer.headers["x-request-id"]
-    async with asyncio.timeout(10):
-        while name not in gateway.said:
+    ]
+    answers = [(await ask(gateway.rest, head.encode()))[0] for head in heads]
+    assert {answer.status for answer in answers} == {400, 431}
+    names = {answer.headers["x-request-id"] for answer in answers}
+    assert len(names) == len(heads)
+    async with asyncio.timeout(20):  # Envoy writes its log every ten seconds
+        while not all(name in gateway.said for name in names):
             await asyncio.sleep(0.02)
 
 
@@ -251,3 +251,50 @@ async def test_a_header_that_is_not_valid_costs_its_own_stream(gateway: Gateway)
         await caller.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, bad))
         await caller.send(frame(HEADERS, END_HEADERS | END_STREAM, 3, caller.request("/health")))
         assert b"healthy" in await caller.answer(3)
+
+
+@pytest.mark.parametrize("content_type", ["application/grpc", "application/grpc+proto"])
+async def test_a_grpc_call_passes_whatever_name_its_format_has(gateway: Gateway, content_type: str) -> None:
+    """With its compression and its metadata: both are spellings of the protocol."""
+    message = gzip.compress(chat_pb2.GenerateRequest(model="echo", messages=[HELLO]).SerializeToString())
+    async with http2(gateway.rest) as caller:
+        head = caller.request(
+            "/antiphon.v1.ChatService/Generate",
+            "POST",
+            content_type=content_type,
+            te="trailers",
+            grpc_encoding="gzip",
+            authorization=f"Bearer {KEY}",
+        )
+        await caller.send(frame(HEADERS, END_HEADERS, 1, head), frame(DATA, END_STREAM, 1, grpc_message(message, compressed=True)))
+        answer = await caller.answer(1)
+    reply = chat_pb2.GenerateResponse.FromString(answer[5:])
+    assert reply.choices[0].message.parts[0].text == "You said: Hello"
+
+
+def grpc_message(data: bytes, *, compressed: bool) -> bytes:
+    """As the protocol frames it."""
+    return bytes([compressed]) + len(data).to_bytes(4, "big") + data
+
+
+async def test_a_body_may_be_said_to_be_as_it_is_twice(gateway: Gateway) -> None:
+    """Two headers, which Envoy joins."""
+    body = b'{"chat_history": [{"role": "user", "content": "Hello"}]}'
+    lines = [
+        "POST /api/v1/chat HTTP/1.1",
+        "host: x",
+        f"authorization: Bearer {KEY}",
+        "content-type: application/json",
+        "content-encoding: identity",
+        "content-encoding: identity",
+        f"content-length: {len(body)}",
+        "connection: close",
+    ]
+    (answer,) = await ask(gateway.rest, ("\r\n".join(lines) + "\r\n\r\n").encode() + body)
+    assert answer.status in {200, 201}, answer
+
+
+async def test_a_400_of_the_edge_has_details_where_the_dialect_has_them(http: httpx2.AsyncClient) -> None:
+    """As all that are the server's own."""
+    answer = await http.post("/ai/chat", headers={"grpc-timeout": "30"}, json={})
+    assert (answer.status_code, set(answer.json()), answer.json()["details"]) == (400, {"error", "message", "code", "details"}, [])
