@@ -257,6 +257,7 @@ async def test_a_new_chat_is_kept_as_it_was_sent(http: httpx2.AsyncClient) -> No
         ("POST", "/chat/new", {"title": "a\0b", "messages": []}),
         ("PATCH", "/chat/x", {}),
         ("PATCH", "/chat/x", {"title": None}),
+        ("PATCH", "/chat/x", {"title": " "}),
         ("PATCH", "/chat/x", {"owner": "me"}),
         ("PATCH", "/chat/x", {"pinned": "yes"}),
         ("PUT", "/chat/x/pin", {"pinned": 1}),

@@ -97,11 +97,12 @@ def answer(reply: Reply) -> dict[str, Any]:
     said = completion["choices"][0]["message"]
     content = said["content"] if isinstance(said["content"], list) else shown(reply.choices[0])
     usage = completion["usage"]
-    beside = {name: said[name] for name in ("refusal", "tool_calls", "audio") if said.get(name)}
+    beside = {name: said[name] for name in ("refusal", "tool_calls", "function_call", "audio") if said.get(name)}
+    called = beside.keys() & {"tool_calls", "function_call"}
     return {
         "success": True,
         "data": {
-            "message": {"role": said["role"], "content": content or (None if "tool_calls" in beside else ""), **beside},
+            "message": {"role": said["role"], "content": content or (None if called else ""), **beside},
             "usage": {
                 name: usage[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens", "estimated") if name in usage
             },

@@ -6,7 +6,7 @@ never stored with it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
@@ -24,7 +24,7 @@ from antiphon.deadline import time_left
 from antiphon.errors import AntiphonError, InvalidRequest, Violation
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
 from antiphon.history.recorder import Record
-from antiphon.reply import Reply, collect
+from antiphon.reply import Reply, ReplyChoice, call_json, collect
 from antiphon.rest.body import Fields, invalid, messages_as, parse, renaming
 from antiphon.rest.chats import STORED, Answer, ChatsServicer, Context, created
 from antiphon.rest.content import MessageBody, message_of, tool_of
@@ -214,10 +214,11 @@ def generated(reply: Reply, persona: str) -> dict[str, Any]:
     assert started is not None, "a stream that ended well has started"
     said = shown(reply.choices[0])
     response: dict[str, Any] = {"role": "assistant", "content": said}
-    if calls := _calls(reply):
-        response["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in calls
-        ]
+    choice = reply.choices[0]
+    if calls := choice.calls():
+        response["tool_calls"] = list(map(call_json, calls))
+    if "function_call" in choice.extra:
+        response["function_call"] = choice.extra["function_call"]
     return {
         "result": {"response": response, "message": said, "persona": persona},
         "chatId": started.conversation_id,
@@ -262,10 +263,7 @@ class EventWriter:
         """What comes after the last batch."""
         reply, started = self._reply, self._reply.started
         assert started is not None, "a stream that ended well has started"
-        calls = [
-            event({"type": "tool_call", "content": {"id": call.id, "name": call.name, "arguments": call.arguments}})
-            for call in _calls(reply)
-        ]
+        calls = [event({"type": "tool_call", "content": call}) for choice in reply.choices[:1] for call in _calls(choice)]
         metadata = {
             "chatId": started.conversation_id,
             "title": started.conversation_title,
@@ -278,8 +276,19 @@ class EventWriter:
         return b"".join(calls) + event({"type": "metadata", "content": metadata}) + DONE
 
 
-def _calls(reply: Reply) -> list[m.ToolCall]:
-    return [choice.tool_calls[index].value() for choice in reply.choices[:1] for index in sorted(choice.tool_calls)]
+def _calls(choice: ReplyChoice) -> Iterator[dict[str, Any]]:
+    """The calls of tools as a stream tells them: of functions, of tools that take plain text, and the one function of 2023."""
+    for call in choice.calls():
+        match call:
+            case m.ToolCall():
+                yield {"id": call.id, "name": call.name, "arguments": call.arguments}
+            case {"custom": {"name": name, "input": text}}:
+                yield {"id": call.get("id"), "name": name, "arguments": text}
+            case _:
+                yield dict(call)
+    match choice.extra:
+        case {"function_call": {"name": name, "arguments": text}}:
+            yield {"id": None, "name": name, "arguments": text}
 
 
 def _usage(usage: m.Usage | None) -> dict[str, Any] | None:

@@ -123,6 +123,8 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
         body = parse(request.body.data, UpdateBody)
         if body.title is None and body.pinned is None:
             raise invalid(Violation((), "The body must hold title or pinned."))
+        if body.title is not None and _given(body.title) is None:
+            raise invalid(Violation(("title",), "must not be blank"))
         chat = await self._store.update(caller().owner, request.chat_id, title=body.title, pinned=body.pinned)
         yield _json(chat_json(chat))
 

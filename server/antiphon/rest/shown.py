@@ -1,4 +1,6 @@
-"""What is shown of a reply where a dialect has room for one text: of a whole reply, and piece by piece, and both agree. No I/O.
+"""What is shown of a reply where a dialect has room for one text: of a whole reply, and piece by piece. No I/O.
+
+Both have the same text, the pieces in the order in which they come.
 
 The text, and a refusal behind it; of a reply that is sound alone, what is said in it. Where a dialect has no place for a tool call
 either, the arguments of the first one stand for a reply that says nothing else. Nothing that a model says becomes an empty answer.

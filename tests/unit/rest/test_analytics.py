@@ -122,6 +122,15 @@ async def test_a_tool_call_stands_beside_the_content() -> None:
     }
 
 
+async def test_the_one_function_of_2023_stands_beside_the_content() -> None:
+    """As in a stream."""
+    call = {"name": "f", "arguments": "{}"}
+    finished = m.Finished(0, m.FinishReason.FUNCTION_CALL, "function_call")
+    (piece,) = await called(ScriptedProvider([START, m.ExtraDelta(0, {"function_call": call}), USAGE, finished]), {})
+    message = json.loads(piece.data)["data"]["message"]
+    assert message == {"role": "assistant", "content": None, "function_call": call}
+
+
 @pytest.mark.parametrize(
     ("body", "fields"),
     [

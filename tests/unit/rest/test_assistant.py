@@ -179,6 +179,31 @@ async def test_a_stream_tells_thought_reply_tools_and_metadata() -> None:
     assert events[-1] == "[DONE]"
 
 
+CUSTOM = {"id": "c2", "type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "response", "content"),
+    [
+        ({"tool_calls": [{"index": 0, **CUSTOM}]}, {"tool_calls": [CUSTOM]}, {"id": "c2", "name": "sql", "arguments": "SELECT 1"}),
+        (
+            {"function_call": {"name": "f", "arguments": "{}"}},
+            {"function_call": {"name": "f", "arguments": "{}"}},
+            {"id": None, "name": "f", "arguments": "{}"},
+        ),
+        ({"tool_calls": [{"index": 0, "id": "c3", "odd": 1}]}, {"tool_calls": [{"id": "c3", "odd": 1}]}, {"id": "c3", "odd": 1}),
+    ],
+)
+async def test_every_kind_of_call_is_told(fields: dict[str, Any], response: dict[str, Any], content: dict[str, Any]) -> None:
+    """Of a tool that takes plain text, of the one function of 2023, of a kind to come: whole and as an event."""
+    dialect = Dialect([START], [m.ExtraDelta(0, fields), USAGE, STOP])
+    whole = await dialect.generate()
+    assert whole["result"]["response"] == {"role": "assistant", "content": "", **response}
+    text = await dialect.generate(stream=True)
+    events = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line and "[DONE]" not in line]
+    assert [event["content"] for event in events if event["type"] == "tool_call"] == [content]
+
+
 async def test_a_failure_before_the_first_byte_is_raised() -> None:
     """So that it can be a status; not even the planning has been said."""
     dialect = Dialect(ProviderRateLimited("Busy.", provider="scripted"))
