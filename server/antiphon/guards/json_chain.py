@@ -1,8 +1,8 @@
 """A `Chain` for a text that is to be JSON: piece by piece, or whole. What is masked in it leaves it JSON. No I/O.
 
-Each string, names of fields too, is a text of its own, read as what it stands for, and so is each number, as it is written; one that
-is masked becomes a string. What no guard changes is told as it was written: nothing is parsed, so it does not matter how deep it is,
-how long its numbers are, or whether a field is named twice.
+Each string, names of fields too, is a text of its own, read as what it stands for, and so is each number, as it is written; one
+that is masked becomes a string. What no guard changes is told as it was written: nothing is parsed, so it does not matter how deep
+it is, how long its numbers are, or whether a field is named twice.
 
 From where it turns out not to be JSON, what is told is read once more, as one text. Strings in it are still read as what they stand
 for: some readers of JSON take more than JSON. What only they know as a string, in single quotes, is text.
