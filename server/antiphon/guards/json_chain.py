@@ -30,7 +30,8 @@ _UNREAD: Final = {"true", "false", "null"}
 _PLAIN: Final = re.compile(r'"([^"\\\x00-\x1f]*)"')
 """A whole string that is written as what it stands for."""
 
-_SAID: Final = re.compile(r'[^"\\]+')
+_SAID: Final = re.compile(r'[^"\\\x00-\x1f]+|[\x00-\x1f]')
+"""What stands for itself; JSON writes the latter as an escape, so each is told for itself."""
 _ESCAPE: Final = re.compile(r'\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})')
 _LONGEST_ESCAPE: Final = 12
 _STANDS_FOR: Final = {r"\b": "\b", r"\f": "\f", r"\n": "\n", r"\r": "\r", r"\t": "\t", r"\"": '"', r"\\": "\\", r"\/": "/"}
