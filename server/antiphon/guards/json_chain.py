@@ -105,7 +105,7 @@ class JsonChain:
             told.append(found[0])
             return found.end()
         found = _VALUE.match(text, at)
-        if found is not None and (found[3] is not None or final):
+        if found is not None and (final if found[3] is None else self._around):
             value = found[1]
             masked = value if value in _UNREAD else await passed(self._guards, value)
             told += (value if masked == value else f'"{_quoted(masked)}"', found[2])

@@ -46,7 +46,9 @@ async def test_what_is_no_json_is_read_as_well(text: str, data: st.DataObject) -
     assert await masked(text[:cut], text[cut:]) == await masked(text)
 
 
-@pytest.mark.parametrize("text", ["so bad", '{"x": 4 4444 bad}', '{"x": 1} bad', '{"x": "\\q bad"}', '"bad"', "{bad"])
+@pytest.mark.parametrize(
+    "text", ["so bad", "44, bad", "44} bad", '{"x": 4 4444 bad}', '{"x": 1} bad', '{"x": "\\q bad"}', '"bad"', "{bad"]
+)
 async def test_what_is_no_json_is_masked_as_text(text: str) -> None:
     """From where it is none."""
     assert "bad" not in await masked(text)
@@ -128,6 +130,14 @@ async def test_what_a_strict_reader_refuses_hides_nothing(before: str, secret: s
     """As another reader may take it, or a model."""
     assert await passed_json([GUARD], f'{{{before}"a":"{secret}"}}') == f'{{{before}"a":"\\"#"}}'
     assert await passed_json([GUARD], f'"{secret}"') == await masked(*f'"{secret}"') == '"\\"#"'
+
+
+async def test_numbers_in_what_is_no_json_are_text() -> None:
+    """No quotes come round them, and a match may go from one to the next."""
+    assert await passed_json([GUARD], "4444, 4444 and 4444") == '"#, "# and "#'
+    assert (
+        await passed_json([build(GuardConfig(name="w", kind="blocklist", patterns=["1, 2"], action="mask"))], "1, 2") == "[REMOVED]"
+    )  # type: ignore[call-arg]
 
 
 async def test_fields_that_are_masked_alike_stay_as_many() -> None:
