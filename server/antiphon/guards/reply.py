@@ -1,8 +1,8 @@
 """Guards over a reply: between the provider's events and whoever measures, records and tells them.
 
 Text, refusals and transcripts of sound are each one text a choice, held back only as far as a match may be in it (`scanner`). A
-thought is one too, until anything else of its choice comes. Tool calls come when their choice is whole, as nobody can act on half of
-one; names of functions are read as those of requests are. So do fields that only the provider knows, if nothing of their choice was
+thought is one too, until anything else of its choice comes. Tool calls, the names of their functions too, come when their choice
+is whole: nobody can act on half of one. So do fields that only the provider knows, if nothing of their choice was
 changed. Log probabilities, which spell the text out, go with it until something of it is changed. Sound itself is not listened to.
 """
 
