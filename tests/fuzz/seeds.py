@@ -166,5 +166,32 @@ SEEDS: Final = {
         ),
         ("@", ".com", "+49", "4111", "DE89", "secret", "plan", "abb", "cat", "fish", "192.168.0.1", "::1", "\n"),
     ),
+    "guarded json": Seeds(
+        (
+            rb'3{"a": "x", "a": "\u0061bb", "n": NaN}',
+            rb'1{"abb": [1.10, -Infinity, "\ud83d\ude00 abb \ud800"], "\u0061bb": null}',
+            rb'2[12345678901234567890, "\q", {}] abb "abb',
+        ),
+        (
+            "abb",
+            r"\u0061",
+            r"\u0062",
+            r"\ud83d",
+            r"\ude00",
+            r"\n",
+            r"\\",
+            '"',
+            ":",
+            ",",
+            "{",
+            "}",
+            "[",
+            "]",
+            "NaN",
+            "null",
+            "1e9",
+            "-",
+        ),
+    ),
 }
 """By name of the target."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
+import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Final
@@ -28,6 +30,7 @@ from antiphon.database.paging import token as page_token
 from antiphon.egress import EgressPolicy, Target
 from antiphon.errors import AntiphonError, InvalidRequest, PermissionDenied, ProviderError, Unauthenticated
 from antiphon.guards.base import Blocked, Filter, Guard
+from antiphon.guards.json_chain import JsonChain, passed_json
 from antiphon.guards.registry import KINDS
 from antiphon.history import rows
 from antiphon.providers import failure, openai_request
@@ -199,9 +202,10 @@ TOKENS: Final = _tokens()
 
 
 def finished(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """What a coroutine returns that waits for nothing."""
+    """What a coroutine returns that waits for nothing but its turn."""
     try:
-        coroutine.send(None)
+        while coroutine.send(None) is None:
+            pass
     except StopIteration as done:
         return done.value
     raise AssertionError("it waits for something")
@@ -280,6 +284,8 @@ GUARDS: Final[Sequence[Guard]] = (
     KINDS["blocklist"](GuardConfig(name="c", kind="blocklist", patterns=[r"cat|catfish", r"^x|y$"])),
 )
 
+MASKING: Final = KINDS["blocklist"](GuardConfig(name="m", kind="blocklist", patterns=["abb"], action="mask", replacement="#"))
+
 
 def guard(data: bytes) -> None:
     """What passes a guard does not depend on where the text is cut."""
@@ -299,6 +305,42 @@ def guard(data: bytes) -> None:
     assert fed(make(), every) == fed(make(), 512), "it depends on where it is cut"
 
 
+def guarded_json(data: bytes) -> None:
+    """What passes guards in JSON is JSON, as it was where nothing was found, and holds no match in any string, name or number."""
+    every, text = 1 + (data[0] if data else 0) % 31, data[1:].decode("utf-8", "replace")
+    if re.search(r"[0-9.eE+-]{100}|[ \n\r\t]{100}", text):
+        return  # of a number too long to wait for, a stream cannot tell that it is one
+
+    async def fed(step: int) -> str:
+        chain = JsonChain([MASKING])
+        passed = [await chain.feed(text[at : at + step]) for at in range(0, len(text), step)]
+        return "".join(passed) + await chain.feed("", final=True)
+
+    told = finished(passed_json([MASKING], text))
+    assert finished(fed(every)) == told, "it depends on where it is cut"
+    try:
+        read = _texts(text)
+    except (ValueError, RecursionError):
+        return
+    assert "abb" not in "\0".join(_texts(told)), "it is told"
+    assert "abb" in "\0".join(read) or told == text, "it was changed for nothing"
+
+
+def _texts(text: str) -> list[str]:
+    """Names, strings and numbers of JSON, as they are written."""
+    found: list[str] = []
+
+    def collect(value: Any) -> None:
+        if isinstance(value, list | tuple):
+            for inner in value:
+                collect(inner)
+        else:
+            found.append(str(value))
+
+    collect(json.loads(text, parse_int=str, parse_float=str, object_pairs_hook=list))
+    return found
+
+
 TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "sse": sse,
     "reply stream": reply_stream,
@@ -311,5 +353,6 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "header": header,
     "target": target,
     "guard": guard,
+    "guarded json": guarded_json,
 }
 """By name."""

@@ -16,6 +16,10 @@ MAX_NAME: Final = 255
 """Characters that a name in a claim may have: as many as OpenID Connect allows `sub`."""
 
 
+_ABSENT: Final = object()
+"""What is said by a claim that is not there. One that is null is."""
+
+
 class ClaimUnusable(Exception):
     """A claim cannot be what it has to be. The message names it, and holds nothing of what it says."""
 
@@ -43,9 +47,9 @@ class ClaimMapping:
             return None  # nothing depends on it
 
     def _granted(self, claims: Mapping[str, Any]) -> frozenset[Scope]:
-        said = [found for claim in self._scope_claims if (found := _find(claims, claim)) is not None]
+        said = [found for claim in self._scope_claims if (found := _find(claims, claim)) is not _ABSENT]
         if said and self._scopes:
-            # A token that says what it is for opens that and no more, though it be nothing that is known here.
+            # A token that says what it is for opens that and no more, though it be nothing that is known here, or null.
             granted = frozenset[Scope]().union(*(self._scopes.get(word, ()) for found in said for word in _words(found)))
         else:
             granted = self._default_scopes
@@ -61,12 +65,13 @@ class ClaimMapping:
 
 
 def _find(claims: Mapping[str, Any], path: str) -> Any:
-    """A claim by its name, or by a path of names with dots between them; None if there is none."""
+    """A claim by its name, or by a path of names with dots between them; `_ABSENT` if there is none. What null holds is null."""
     if path in claims:
         return claims[path]
     found: Any = claims
     for step in path.split("."):
-        found = found.get(step) if isinstance(found, dict) else None
+        if found is not None:
+            found = found.get(step, _ABSENT) if isinstance(found, dict) else _ABSENT
     return found
 
 

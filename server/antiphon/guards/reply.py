@@ -1,8 +1,8 @@
 """Guards over a reply: between the provider's events and whoever measures, records and tells them.
 
 Text, refusals and transcripts of sound are each one text a choice, held back only as far as a match may be in it (`scanner`). A
-thought is one too, until anything else of its choice comes. Tool calls come when their choice is whole: nobody can act on half of
-one, and only whole JSON can be masked and stay JSON. So do fields that only the provider knows, if nothing of their choice was
+thought is one too, until anything else of its choice comes. Tool calls, the names of their functions too, come when their choice
+is whole: nobody can act on half of one. So do fields that only the provider knows, if nothing of their choice was
 changed. Log probabilities, which spell the text out, go with it until something of it is changed. Sound itself is not listened to.
 """
 
@@ -18,9 +18,8 @@ from msgspec.structs import replace
 
 from antiphon.errors import ProviderError
 from antiphon.guards.base import Blocked, Guard
-from antiphon.guards.chain import Chain
-from antiphon.guards.json_chain import JsonChain
-from antiphon.guards.json_text import passed_json
+from antiphon.guards.chain import Chain, passed
+from antiphon.guards.json_chain import JsonChain, passed_json
 from antiphon.guards.unchanged import passed_extras, passed_fields, passed_logprobs
 from antiphon.messages import (
     AudioDelta,
@@ -36,6 +35,7 @@ from antiphon.messages import (
     Started,
     TextDelta,
     ThinkingDelta,
+    ToolCall,
     ToolCallDelta,
     Usage,
 )
@@ -156,18 +156,22 @@ class _Choice:
             await self._end_thought(told)
             for channel in (self._refusal, self._transcript, self._text):
                 await channel.feed("", told, final=True)
-            said = {index: "".join(call.arguments) for index, call in self._calls.items()}
-            passed = {index: await passed_json(self._guards, arguments) for index, arguments in said.items()}
+            calls = {index: await self._passed_call(call) for index, call in self._calls.items()}
         except Blocked as blocked:
             self._block(blocked)
         else:
             told += (
-                ToolCallDelta(self._index, index, call.id, call.name, passed[index], call.signature)
-                for index, call in self._calls.items()
+                ToolCallDelta(self._index, index, call.id, call.name, call.arguments, call.signature)
+                for index, call in calls.items()
             )
             masked = self._thoughts_masked or any(channel.masked for channel in (self._refusal, self._transcript, self._text))
-            if self._extras and not masked and passed == said:
+            if self._extras and not masked and all(call == self._calls[index].value() for index, call in calls.items()):
                 told += await passed_extras(self._guards, self._extras)
+
+    async def _passed_call(self, call: ReplyToolCall) -> ToolCall:
+        whole = call.value()
+        name, arguments = await passed(self._guards, whole.name), await passed_json(self._guards, whole.arguments)
+        return replace(whole, name=name, arguments=arguments)
 
     async def _take(self, event: _Delta, told: Batch) -> None:
         if self._thought is not None and type(event) is not ThinkingDelta:

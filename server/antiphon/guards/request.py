@@ -21,7 +21,8 @@ from msgspec.structs import replace
 
 from antiphon.guards.base import Guard
 from antiphon.guards.chain import passed
-from antiphon.guards.json_text import passed_json, passed_value
+from antiphon.guards.json_chain import passed_json
+from antiphon.guards.json_value import passed_value
 from antiphon.messages import (
     Audio,
     AudioOutput,
@@ -99,7 +100,7 @@ async def _part(guards: Sequence[Guard], part: Part) -> Part:
             signature, redacted = await _opaque(guards, part.signature), await _opaque(guards, part.redacted)
             return replace(part, signature=signature, redacted=redacted)
         case ToolCall():
-            name, arguments = await passed(guards, part.name), await passed_json(guards, part.arguments, names=True)
+            name, arguments = await passed(guards, part.name), await passed_json(guards, part.arguments)
             id_, signature = await _opaque(guards, part.id), await _opaque(guards, part.signature)
             extra = await _value(guards, part.extra)
             return replace(part, id=id_, name=name, arguments=arguments, signature=signature, extra=extra)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from antiphon.guards.base import Blocked, Guard
-from antiphon.guards.json_text import TooDeep, passed_value
+from antiphon.guards.json_value import TooDeep, passed_value
 from antiphon.messages import ExtraDelta, JsonObject
 from antiphon.reply import ReplyChoice
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from antiphon.config import GuardConfig
 from antiphon.guards.base import Blocked, Guard
 from antiphon.guards.blocklist import build
-from antiphon.guards.json_chain import JsonChain
-from antiphon.guards.json_text import passed_value
+from antiphon.guards.json_chain import JsonChain, passed_json
+from antiphon.guards.json_value import passed_value
 
 GUARD: Guard = build(GuardConfig(name="words", kind="blocklist", patterns=["bad+|4{4}"], action="mask", replacement='"#'))  # type: ignore[call-arg]
 
@@ -46,11 +46,111 @@ async def test_what_is_no_json_is_read_as_well(text: str, data: st.DataObject) -
     assert await masked(text[:cut], text[cut:]) == await masked(text)
 
 
-@pytest.mark.parametrize("text", ["so bad", '{"x": 4 4444 bad}', '{"x": 1} bad', '{"x": "\\q bad"}', '"bad"', "{bad"])
+@pytest.mark.parametrize(
+    "text", ["so bad", "44, bad", "44} bad", '{"x": 4 4444 bad}', '{"x": 1} bad', '{"x": "\\q bad"}', '"bad"', "{bad"]
+)
 async def test_what_is_no_json_is_masked_as_text(text: str) -> None:
     """From where it is none."""
     assert "bad" not in await masked(text)
     assert '"#' in await masked(text)
+
+
+SPACE = st.sampled_from(["", " ", "\n"])
+SECRETS = ["bad", r"\u0062ad", r"b\u0061d", r"\u0062\u0061\u0064"]
+
+
+def texts(strings: st.SearchStrategy[str], numbers: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """JSON as it may be written: spaces anywhere, names that stand twice, numbers that no float holds."""
+    quoted = strings.map(lambda text: f'"{text}"')
+    return st.recursive(
+        quoted | numbers | st.sampled_from(["true", "null", "NaN", "-Infinity"]),
+        lambda inner: (
+            st.builds(lambda items, space: "[" + f",{space}".join(items) + "]", st.lists(inner, max_size=3), SPACE)
+            | st.builds(
+                lambda items, space: "{" + f",{space}".join(f"{name}{space}:{item}" for name, item in items) + "}",
+                st.lists(st.tuples(quoted, inner), max_size=3),
+                SPACE,
+            )
+        ),
+        max_leaves=8,
+    )
+
+
+GOOD = st.lists(
+    st.sampled_from(["a", "b", "ba", "\u00e9", "\t", r"\n", r"\u0064", r"\ud83d\ude00", r"\ud800", r"\/", r"\q"]), max_size=5
+)
+PLAIN = GOOD.map("|".join)
+HIDDEN = st.builds(lambda before, secret, after: f"{before}|{secret}|{after}", PLAIN, st.sampled_from(SECRETS), PLAIN)
+DIGITS = st.sampled_from(["0", "1.10", "1e999", "-123456789012345678901"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(texts(PLAIN, DIGITS | st.just("9" * 5000)), st.sampled_from(["", ",", "x", "/*", "}"]), st.integers(0, 40), st.data())
+async def test_what_holds_no_match_is_told_as_it_was_written(text: str, sloppy: str, at: int, data: st.DataObject) -> None:
+    """To the last character, be it JSON or only nearly; whole or however it is split."""
+    text = text[:at] + sloppy + text[at:]
+    cut = data.draw(st.integers(0, len(text)))
+    assert await masked(text[:cut], text[cut:]) == await passed_json([GUARD], text) == text
+
+
+@settings(max_examples=200, deadline=None)
+@given(texts(PLAIN | HIDDEN, DIGITS | st.sampled_from(["44444", "12344445678901234567890.5", "-0.4444e7"])), st.data())
+async def test_a_match_is_found_however_it_is_written(text: str, data: st.DataObject) -> None:
+    """In names, in strings and in numbers; and JSON is JSON afterwards."""
+    cut = data.draw(st.integers(0, len(text)))
+    told = await masked(text[:cut], text[cut:])
+    assert told == await passed_json([GUARD], text)
+    assert "bad" not in told
+    assert "4444" not in told
+    try:
+        json.loads(text, strict=False, parse_int=str)
+    except ValueError:
+        return
+    read = repr(json.loads(told, strict=False, parse_int=str, object_pairs_hook=list))
+    assert "bad" not in read
+    assert "4444" not in read
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        '"n":NaN,',
+        '"n":-Infinity,',
+        '"n":1e999,',
+        r'"n":"\ud800",',
+        '"a":1,',
+        f'"n":{"[" * 5000}{"]" * 5000},',
+        "/* ' */",
+        '"n":+1,',
+        "'b':1,",
+    ],
+)
+@pytest.mark.parametrize("secret", SECRETS)
+async def test_what_a_strict_reader_refuses_hides_nothing(before: str, secret: str) -> None:
+    """As another reader may take it, or a model."""
+    assert await passed_json([GUARD], f'{{{before}"a":"{secret}"}}') == f'{{{before}"a":"\\"#"}}'
+    assert await passed_json([GUARD], f'"{secret}"') == await masked(*f'"{secret}"') == '"\\"#"'
+
+
+async def test_numbers_in_what_is_no_json_are_text() -> None:
+    """No quotes come round them, and a match may go from one to the next."""
+    assert await passed_json([GUARD], "4444, 4444 and 4444") == '"#, "# and "#'
+    assert (
+        await passed_json([build(GuardConfig(name="w", kind="blocklist", patterns=["1, 2"], action="mask"))], "1, 2") == "[REMOVED]"
+    )  # type: ignore[call-arg]
+
+
+async def test_fields_that_are_masked_alike_stay_as_many() -> None:
+    """Though there be thousands; a name that stood twice does so still."""
+    text = '{"bad":1,"badd":2,"baddd":[{"bad":3}],"bad":4}'
+    assert await passed_json([GUARD], text) == r'{"\"#":1,"\"#_":2,"\"#_2":[{"\"#":3}],"\"#":4}'
+    many = {"ba" + "d" * (1 + number): number for number in range(200)}
+    assert len(json.loads(await passed_json([GUARD], json.dumps(many)))) == len(many)
+
+
+async def test_a_string_is_written_anew_only_from_where_it_was_changed() -> None:
+    """The others keep their escapes."""
+    assert await passed_json([GUARD], r'["\u0061\/", "\u0061 bad \u0061\/", 1.10]') == r'["\u0061\/", "\u0061 \"# a/", 1.10]'
 
 
 async def test_what_came_before_a_match_is_told() -> None:

@@ -119,7 +119,7 @@ async def test_a_match_that_ends_with_the_reply_is_found() -> None:
 
 
 async def test_tool_calls_come_whole_when_all_is_said() -> None:
-    """Their arguments stay JSON: nothing is masked but values, escaped or not."""
+    """Their arguments stay JSON: names and values are masked, escaped or not, and the function's name as in a request."""
     batches = [
         [START, TextDelta(0, "Ba"), ToolCallDelta(0, 0, "a", "bad", '{"bad": "b')],
         [ToolCallDelta(0, 0, None, None, '\\u0061d", "n": 44'), ToolCallDelta(0, 1, "b", "good", '{"x":  1}')],
@@ -128,11 +128,21 @@ async def test_tool_calls_come_whole_when_all_is_said() -> None:
     ]
     assert (await told(*batches))[-1] == [
         TextDelta(0, "b"),
-        ToolCallDelta(0, 0, "a", "bad", '{"bad":"#","n":"#"}'),
+        ToolCallDelta(0, 0, "a", "#", '{"#": "#", "n": "#"}'),
         ToolCallDelta(0, 1, "b", "good", '{"x":  1}'),
         Finished(0, FinishReason.TOOL_CALLS, "tool_calls"),
     ]
     assert (await told(*batches, action="block"))[-1] == [TextDelta(0, "b"), FILTERED]
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("a_bad_f", "{}"), ("f", '{"bad": 1}'), ("f", '{"a": 1, "a": "\\u0062ad"}')])
+async def test_names_in_a_call_are_read(name: str, arguments: str) -> None:
+    """That of the function, and those of fields: fields that only the provider knows could tell them."""
+    call = ToolCallDelta(0, 0, "a", name, arguments)
+    assert await told([START, call, ExtraDelta(0, {"x": 1}), STOP], action="block") == [[START, FILTERED]]
+    (masked,) = await told([START, call, ExtraDelta(0, {"x": 1}), STOP])
+    assert [type(event) for event in masked] == [type(START), ToolCallDelta, Finished]
+    assert "bad" not in str(masked)
 
 
 async def test_a_thought_ends_where_something_else_comes() -> None:

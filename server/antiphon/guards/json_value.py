@@ -1,12 +1,9 @@
-"""Guards over JSON: each string in it is a text of its own, and so is each number, and of requests each name of a field."""
+"""Guards over JSON values: each string in one is a text of its own, and so is each number, and of requests each name of a field."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-
-import orjson
 
 from antiphon.guards.base import Guard
 from antiphon.guards.chain import passed
@@ -17,6 +14,22 @@ _DEEPEST: Final = 200
 
 class TooDeep(ValueError):
     """A value is nested deeper than can be read here."""
+
+
+class Names:
+    """Names of the fields of one object, as they are told: two that are masked alike stay two."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, str] = {}
+        self._alike: dict[str, int] = {}
+
+    def ending(self, name: str, masked: str) -> str:
+        """What to add to what a guard made of a name: nothing, unless it made the same of another."""
+        ending = ""
+        while self._told.setdefault(masked + ending, name) != name:
+            alike = self._alike[masked] = self._alike.get(masked, 0) + 1
+            ending = "_" if alike == 1 else f"_{alike}"
+        return ending
 
 
 async def passed_value(guards: Sequence[Guard], value: Any, depth: int = 0, *, names: dict[str, str] | None = None) -> Any:
@@ -50,31 +63,9 @@ async def passed_value(guards: Sequence[Guard], value: Any, depth: int = 0, *, n
 async def _named(guards: Sequence[Guard], fields: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     """The fields by what of their names may be passed on."""
     named: dict[str, Any] = {}
+    told = Names()
     for name, field in fields.items():
         if name not in names:
             names[name] = await passed(guards, name)
-        new = names[name]
-        while new in named:  # two that are masked alike: neither is lost
-            new += "_"
-        named[new] = field
+        named[names[name] + told.ending(name, names[name])] = field
     return named
-
-
-async def passed_json(guards: Sequence[Guard], text: str, *, names: bool = False) -> str:
-    """What of a JSON text may be passed on: as it was written if nothing is masked. Other text is text. Raises `Blocked`.
-
-    So is JSON that names a field twice: who reads it as JSON sees one of the two, and a model both. `names`: also names of fields
-    are read.
-    """
-    try:
-        value = orjson.loads(text)
-        json.loads(text, object_pairs_hook=_check_fields)
-        masked = await passed_value(guards, value, names={} if names else None)
-    except (ValueError, RecursionError):  # of all three
-        return await passed(guards, text)
-    return text if masked is value else orjson.dumps(masked).decode()
-
-
-def _check_fields(pairs: list[tuple[str, Any]]) -> None:
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise ValueError("a field is named twice")
