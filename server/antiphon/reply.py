@@ -104,6 +104,8 @@ class ReplyChoice:
         """Fields of the choice."""
         self.call_extra: list[dict[str, Any]] = []
         """Fields of tool calls, and calls of kinds that are not known here, each with its `index`."""
+        self.beside: list[tuple[int, RefusalDelta | AudioDelta | ToolCallDelta | ExtraDelta]] = []
+        """What else than text was said, as it came, each behind how many pieces of text: the order is known by it."""
         self.reason = FinishReason.OTHER
         self.provider_reason = ""
 
@@ -193,18 +195,26 @@ class Reply:
                 choice.signature = event.signature or choice.signature
                 choice.redacted = event.redacted or choice.redacted
             case ToolCallDelta():
-                self._choice(event.choice).tool_calls.setdefault(event.index, ReplyToolCall()).add(event)
+                choice = self._choice(event.choice)
+                choice.beside.append((len(choice.text), event))
+                choice.tool_calls.setdefault(event.index, ReplyToolCall()).add(event)
             case RefusalDelta():
-                self._choice(event.choice).refusal.append(event.text)
+                choice = self._choice(event.choice)
+                choice.beside.append((len(choice.text), event))
+                choice.refusal.append(event.text)
             case AudioDelta():
                 choice = self._choice(event.choice)
+                choice.beside.append((len(choice.text), event))
                 audio = choice.audio = choice.audio or ReplyAudio()
                 audio.id = event.id or audio.id
                 audio.data.append(event.data)
                 audio.transcript.append(event.transcript)
                 audio.expires = event.expires or audio.expires
             case ExtraDelta():
-                self._choice(event.choice).add_extra(event)
+                choice = self._choice(event.choice)
+                if "tool_calls" in event.fields or "function_call" in event.fields:
+                    choice.beside.append((len(choice.text), event))
+                choice.add_extra(event)
             case ReplyExtra():
                 if self.started is not None:
                     self.started = replace(self.started, extra={**self.started.extra, **event.fields})

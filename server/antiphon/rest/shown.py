@@ -1,29 +1,42 @@
 """What is shown of a reply where a dialect has room for one text: of a whole reply, and piece by piece. No I/O.
 
-Both have the same text, the pieces in the order in which they come.
+Both have the same text, in the order in which the model says it: what a stream has sent cannot be taken back, so that a whole reply
+is what its pieces add up to.
 
-The text, and a refusal behind it; of a reply that is sound alone, what is said in it. Where a dialect has no place for a tool call
-either, the arguments of the first one stand for a reply that says nothing else. Nothing that a model says becomes an empty answer.
+The text and the refusal; what is said in sound that comes before either, or alone. Where a dialect has no place for a tool call
+either, the arguments of the first one that comes before all of them, or alone. Nothing that a model says becomes an empty answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from antiphon import messages as m
-from antiphon.reply import ReplyChoice, call_json
+from antiphon.reply import ReplyChoice
 
 
 def shown(choice: ReplyChoice) -> str:
     """The text of a whole choice."""
-    spoken = "".join(choice.text) + "".join(choice.refusal)
-    return spoken or ("".join(choice.audio.transcript) if choice.audio else "")
+    return _whole(choice, Shown().text)
 
 
 def shown_or_called(choice: ReplyChoice) -> str:
     """The same, or the arguments of the tool that the model asks for."""
-    return shown(choice) or _arguments(choice.extra) or next((_arguments(call_json(call)) for call in choice.calls()), "")
+    return _whole(choice, Shown().text_or_arguments)
+
+
+def _whole(choice: ReplyChoice, piece: Callable[[m.Event], str]) -> str:
+    """All pieces of a choice, those of text between two others at once."""
+    pieces: list[str] = []
+    start = 0
+    for end, event in choice.beside:
+        if end > start:
+            pieces.append(piece(m.TextDelta(choice.index, "".join(choice.text[start:end]))))
+            start = end
+        pieces.append(piece(event))
+    pieces += choice.text[start:]
+    return "".join(pieces)
 
 
 class Shown:

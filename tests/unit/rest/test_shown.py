@@ -17,7 +17,12 @@ REPLAYED = {
     [
         ([m.TextDelta(0, "a"), m.RefusalDelta(0, "b")], "ab", "ab"),
         ([m.AudioDelta(0, data="AAAA"), m.AudioDelta(0, transcript="c")], "c", "c"),
+        ([m.RefusalDelta(0, "b"), m.TextDelta(0, "a"), m.TextDelta(0, "d"), m.RefusalDelta(0, "e")], "bade", "bade"),
         ([m.TextDelta(0, "a"), m.AudioDelta(0, transcript="c"), *CALLED], "a", "a"),
+        ([m.AudioDelta(0, transcript="c"), m.TextDelta(0, "a"), m.AudioDelta(0, transcript="d")], "ca", "ca"),
+        ([m.TextDelta(0, ""), m.AudioDelta(0, transcript="c"), m.TextDelta(0, "a")], "ca", "ca"),
+        ([*CALLED, m.TextDelta(0, "a"), m.ToolCallDelta(0, 3, arguments=" ")], "a", "{}a"),
+        ([m.ExtraDelta(0, {"function_call": {"name": "f", "arguments": "{}"}}), m.TextDelta(0, "a")], "a", "{}a"),
         ([m.AudioDelta(0, transcript="c"), *CALLED], "c", "c"),
         ([m.TextDelta(0, ""), m.ThinkingDelta(0, "hm"), *CALLED], "", "{}"),
         ([m.ExtraDelta(0, REPLAYED)], "", "x"),
