@@ -32,6 +32,7 @@ local PROXY = "/api/v1/proxy/"
 local QUERY = "x-antiphon-query"
 
 local HEAD = "antiphon.head"
+local REFUSED = "antiphon.refused"
 
 local CHAT = "/api/v1/chat/"
 local NAMES = {completions = true, generate = true, new = true, fork = true, history = true}
@@ -105,14 +106,29 @@ local function is_ambiguous(path)
   return false
 end
 
--- As Envoy and the gRPC protocol have it: with or without the name of a message format.
-local function is_grpc(content_type)
-  return content_type == "application/grpc" or (content_type ~= nil and content_type:sub(1, 17) == "application/grpc+")
+-- As the gRPC protocol has it: with or without the name of a message format. Its servers take parameters too, which Envoy does not
+-- know: they go. `application/grpc-web` is another protocol.
+local function is_grpc(headers)
+  local content_type = headers:get("content-type")
+  if content_type == nil or content_type:sub(1, 16) ~= "application/grpc" then
+    return false
+  end
+  local after = content_type:sub(17, 17)
+  if after == ";" then
+    headers:replace("content-type", "application/grpc")
+  end
+  return after == "" or after == "+" or after == ";"
+end
+
+-- Ends a request that is at fault; the listener's local replies find the reason.
+local function refuse(handle, reason)
+  handle:streamInfo():dynamicMetadata():set(REFUSED, "reason", reason)
+  handle:respond({[":status"] = "400"}, reason)
 end
 
 function envoy_on_request(handle)
   local headers = handle:headers()
-  local rest = not is_grpc(headers:get("content-type"))
+  local rest = not is_grpc(headers)
   local status = check(headers, rest)
   if status == "431" then
     -- A gRPC caller is told RESOURCE_EXHAUSTED.
@@ -126,7 +142,7 @@ function envoy_on_request(handle)
   local timeout = headers:get("grpc-timeout")
   if timeout ~= nil and rest and not timeout:match("^0*[1-9]%d*[HMSmun]$") then
     -- A REST caller's deadline, as gRPC writes it: 30S. The server would answer in words that no dialect has.
-    handle:respond({[":status"] = "400"}, "The header grpc-timeout must be a whole number and a unit, as in 30S.")
+    refuse(handle, "The header grpc-timeout must be a whole number and a unit, as in 30S.")
     return
   end
   local path = headers:get(":path")
@@ -139,12 +155,12 @@ function envoy_on_request(handle)
     path, query = path:sub(1, mark - 1), path:sub(mark + 1)
   end
   if is_ambiguous(path) then
-    handle:respond({[":status"] = "400"}, "The path must have no backslash, dot segment or NUL.")
+    refuse(handle, "The path must have no backslash, dot segment or NUL.")
     return
   end
   -- Two of them, which Envoy joins.
   if (headers:get(":authority") or ""):find(",", 1, true) then
-    handle:respond({[":status"] = "400"}, "There must be one host.")
+    refuse(handle, "There must be one host.")
     return
   end
   if not rest then

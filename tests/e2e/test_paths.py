@@ -253,9 +253,9 @@ async def test_a_header_that_is_not_valid_costs_its_own_stream(gateway: Gateway)
         assert b"healthy" in await caller.answer(3)
 
 
-@pytest.mark.parametrize("content_type", ["application/grpc", "application/grpc+proto"])
+@pytest.mark.parametrize("content_type", ["application/grpc", "application/grpc+proto", "application/grpc; charset=utf-8"])
 async def test_a_grpc_call_passes_whatever_name_its_format_has(gateway: Gateway, content_type: str) -> None:
-    """With its compression and its metadata: both are spellings of the protocol."""
+    """With its compression and its metadata: all are spellings of the protocol."""
     message = gzip.compress(chat_pb2.GenerateRequest(model="echo", messages=[HELLO]).SerializeToString())
     async with http2(gateway.rest) as caller:
         head = caller.request(
@@ -298,3 +298,39 @@ async def test_a_400_of_the_edge_has_details_where_the_dialect_has_them(http: ht
     """As all that are the server's own."""
     answer = await http.post("/ai/chat", headers={"grpc-timeout": "30"}, json={})
     assert (answer.status_code, set(answer.json()), answer.json()["details"]) == (400, {"error", "message", "code", "details"}, [])
+
+
+AT_FAULT = (
+    ("", "grpc-timeout: 30\r\n", "The header grpc-timeout must be a whole number and a unit, as in 30S."),
+    ("", "host: y\r\n", "There must be one host."),
+    ("/\\", "", "The path must have no backslash, dot segment or NUL."),
+)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        CHAT,
+        "/api/v1/chat",
+        "/api/v1/ai/chat",
+        "/api/engine/chat/echo",
+        "/api/v1/proxy/default/sk-x/chat/completions",
+        "/api/v1/proxy/g/v1beta/models/m:generateContent",
+        "/",
+    ],
+)
+async def test_a_400_of_the_edge_tells_what_is_wrong(gateway: Gateway, path: str) -> None:
+    """Where the edge knows: in the same words in the shape of every dialect."""
+    for more, line, words in AT_FAULT:
+        (answer,) = await ask(gateway.rest, GET.format(path + more, KEY, line).encode())
+        said = json.loads(answer.body)
+        assert answer.status == 400, answer
+        assert (said.get("message") or said.get("detail") or said["error"]["message"]) == words
+
+
+async def test_a_grpc_caller_is_told_what_is_wrong_too(gateway: Gateway) -> None:
+    """As the message of its status."""
+    async with grpc.aio.insecure_channel(gateway.rest) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await channel.unary_unary("/antiphon.v1.ChatService/../Generate")(b"")
+    assert (failed.value.code(), failed.value.details()) == (grpc.StatusCode.INTERNAL, AT_FAULT[2][2])
