@@ -217,8 +217,8 @@ def generated(reply: Reply, persona: str) -> dict[str, Any]:
     choice = reply.choices[0]
     if calls := choice.calls():
         response["tool_calls"] = list(map(call_json, calls))
-    if "function_call" in choice.extra:
-        response["function_call"] = choice.extra["function_call"]
+    if called := choice.extra.get("function_call"):  # null is told by some hosts
+        response["function_call"] = called
     return {
         "result": {"response": response, "message": said, "persona": persona},
         "chatId": started.conversation_id,

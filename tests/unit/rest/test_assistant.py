@@ -191,7 +191,11 @@ CUSTOM = {"id": "c2", "type": "custom", "custom": {"name": "sql", "input": "SELE
             {"function_call": {"name": "f", "arguments": "{}"}},
             {"id": None, "name": "f", "arguments": "{}"},
         ),
-        ({"tool_calls": [{"index": 0, "id": "c3", "odd": 1}]}, {"tool_calls": [{"id": "c3", "odd": 1}]}, {"id": "c3", "odd": 1}),
+        (
+            {"function_call": None, "tool_calls": [{"index": 0, "id": "c3", "odd": 1}]},
+            {"tool_calls": [{"id": "c3", "odd": 1}]},
+            {"id": "c3", "odd": 1},
+        ),
     ],
 )
 async def test_every_kind_of_call_is_told(fields: dict[str, Any], response: dict[str, Any], content: dict[str, Any]) -> None:
