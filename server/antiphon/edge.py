@@ -109,4 +109,6 @@ def command(threads: int) -> list[str]:
         str(threads),
         "--log-level",
         "warn",
+        "--file-flush-interval-msec",
+        "1000",  # its own figure is ten seconds, by which the access log would be late
     ]

@@ -235,11 +235,11 @@ async def test_what_is_refused_at_once_has_a_request_id(gateway: Gateway) -> Non
         "GET /health HTTP/1.1\r\nhost: x\r\nx-large: " + "x" * 300_000 + "\r\n\r\n",
         "\x16\x03\x01\r\n\r\n",
     ]
-    answers = [(await ask(gateway.rest, head.encode()))[0] for head in heads]
+    answers = [found[0] for found in await asyncio.gather(*(ask(gateway.rest, head.encode()) for head in heads))]
     assert {answer.status for answer in answers} == {400, 431}
     names = {answer.headers["x-request-id"] for answer in answers}
     assert len(names) == len(heads)
-    async with asyncio.timeout(20):  # Envoy writes its log every ten seconds
+    async with asyncio.timeout(20):  # Envoy writes its log now and then
         while not all(name in gateway.said for name in names):
             await asyncio.sleep(0.02)
 
@@ -321,8 +321,9 @@ AT_FAULT = (
 )
 async def test_a_400_of_the_edge_tells_what_is_wrong(gateway: Gateway, path: str) -> None:
     """Where the edge knows: in the same words in the shape of every dialect."""
-    for more, line, words in AT_FAULT:
-        (answer,) = await ask(gateway.rest, GET.format(path + more, KEY, line).encode())
+    requests = [GET.format(path + more, KEY, line).encode() for more, line, _ in AT_FAULT]
+    answers = await asyncio.gather(*(ask(gateway.rest, request) for request in requests))
+    for (answer,), (_, _, words) in zip(answers, AT_FAULT, strict=True):
         said = json.loads(answer.body)
         assert answer.status == 400, answer
         assert (said.get("message") or said.get("detail") or said["error"]["message"]) == words
