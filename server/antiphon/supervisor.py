@@ -1,4 +1,4 @@
-"""Runs the gateway on one machine: the server's workers and Envoy, each a `antiphon.child` of its own.
+"""Runs the gateway on one machine: the server's workers and Envoy, each an `antiphon.child` of its own.
 
 - Envoy gets what it needs of the environment, which no secret is in; the workers get all.
 - SIGTERM, SIGINT: the workers are told to end and finish their calls, through an Envoy that is still there; then Envoy. A second

@@ -24,6 +24,7 @@ from tests.e2e.conftest import KEY, READY, Gateway, configuration, free_port
 from tests.e2e.wire import (
     CONTINUATION,
     DATA,
+    DIALECTS,
     END_HEADERS,
     END_STREAM,
     ENHANCE_YOUR_CALM,
@@ -52,16 +53,6 @@ from tests.odd_upstream import HANG, OddUpstream
 CHAT = "/api/v1/chat/completions"
 WITH_KEY = {"authorization": f"Bearer {KEY}"}
 ASK = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}
-
-# One path of each dialect, and the fields of its errors.
-DIALECTS = {
-    CHAT: {"detail", "error"},
-    "/api/v1/chat/generate": {"message"},
-    "/api/v1/ai/chat": {"error", "message", "code"},
-    "/api/engine/chat/echo": {"detail"},
-    "/api/v1/proxy/default/sk-x/chat/completions": {"error"},
-    "/api/v1/proxy/default/v1beta/models/m:generateContent": {"error"},
-}
 
 LARGE = {"60 KiB": {"x-large": "x" * 62_000}, "100 of them": {f"x-{number}": "x" for number in range(101)}}
 """Headers that are too large, or too many."""

@@ -25,7 +25,7 @@ from antiphon.config import RestConfig
 from antiphon.rest import openapi
 from antiphon.v1 import chat_pb2, message_pb2
 from tests.e2e.conftest import KEY, Gateway, free_port
-from tests.e2e.wire import DATA, END_HEADERS, END_STREAM, HEADERS, ask, frame, http2, post
+from tests.e2e.wire import DATA, DIALECTS, END_HEADERS, END_STREAM, HEADERS, ask, frame, http2, post
 
 CHAT = "/api/v1/chat/completions"
 HELLO = message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="Hello")])
@@ -163,16 +163,6 @@ async def test_a_body_where_none_belongs_is_ignored(http: httpx2.AsyncClient, me
         assert (await http.request(method, "/chat/history", content=content)).status_code == 200
     refused = await http.request(method, "/chat/history", content=b"{bad", headers={"authorization": ""})
     assert refused.status_code == 401
-
-
-DIALECTS = {
-    CHAT: {"detail", "error"},
-    "/api/v1/chat/generate": {"message"},
-    "/api/v1/ai/chat": {"error", "message", "code"},
-    "/api/engine/chat/echo": {"detail"},
-    "/api/v1/proxy/default/sk-x/chat/completions": {"error"},
-    "/api/v1/proxy/default/v1beta/models/m:generateContent": {"error"},
-}
 
 
 @pytest.mark.parametrize("path", DIALECTS)

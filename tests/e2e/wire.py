@@ -163,6 +163,17 @@ class Http2:
                     return body
 
 
+# One path of each dialect, and the fields of its errors.
+DIALECTS = {
+    "/api/v1/chat/completions": {"detail", "error"},
+    "/api/v1/chat/generate": {"message"},
+    "/api/v1/ai/chat": {"error", "message", "code"},
+    "/api/engine/chat/echo": {"detail"},
+    "/api/v1/proxy/default/sk-x/chat/completions": {"error"},
+    "/api/v1/proxy/default/v1beta/models/m:generateContent": {"error"},
+}
+
+
 @asynccontextmanager
 async def http2(address: str, settings: bytes = b"") -> AsyncIterator[Http2]:
     """A connection to "host:port" that has said hello."""

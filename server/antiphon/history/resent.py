@@ -210,7 +210,7 @@ class _Comparison:
         self._talk = talk
         self._ours = numbered(message.message for message in stored)
         self._theirs = numbered(talk)
-        self._replies = [message.message.role is Role.ASSISTANT for message in stored]
+        self._replies = list(map(_is_reply, stored))
         self._users = [message.message.role is Role.USER for message in stored]
         self._broke_off = [_broke_off(message) for message in stored]
         self._failed = [each.state is not MessageState.IN_PROGRESS and _broke_off(each) for each in stored]
@@ -308,7 +308,7 @@ def _text(message: Message) -> str:
 
 def _broke_off(message: StoredMessage) -> bool:
     said = message.message.parts or message.message.extra
-    return message.message.role is Role.ASSISTANT and (message.state is not MessageState.COMPLETE or not said)
+    return _is_reply(message) and (message.state is not MessageState.COMPLETE or not said)
 
 
 def _key(message: Message) -> Hashable:
