@@ -136,7 +136,10 @@ class App:
     async def serve(self, addresses: Sequence[str], stop: asyncio.Event) -> None:
         """Serves gRPC on `addresses` until `stop` is set, then stops gracefully. Raises `OSError` for one that is taken."""
         most = self._config.limits.calls_per_worker
-        server = Server(CallInterceptor(self._callers, _scopes(), _renderers(), self._audit, most), self._services())
+        interceptor = CallInterceptor(
+            self._callers, _scopes(), _renderers(), self._audit, most, heartbeat=self._config.streams.heartbeat
+        )
+        server = Server(interceptor, self._services())
         certificates = _certificates(self._config)
         grpc_tls = certificates.get("grpc.tls")
         for address in addresses:

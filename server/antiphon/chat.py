@@ -56,6 +56,9 @@ from antiphon.messages import (
 from antiphon.prices import Prices
 from antiphon.routing import Route, Router
 
+MAX_HELD = 64
+"""Events before the first delta that are held back at most."""
+
 
 class ChatService:
     """Answers chat requests."""
@@ -84,9 +87,9 @@ class ChatService:
     ) -> AsyncGenerator[Batch, None]:
         """Asks the provider that has the model, and yields its events.
 
-        `timeout` is what the caller gives it, in seconds; None leaves it to the configuration. The provider has taken the
-        request before the first batch comes, so what is raised before it can still be told as a status. The last batch holds
-        `Usage`, `Metrics` and `Finished`; otherwise this raises. Closing the generator ends the provider's call at once.
+        `timeout` is what the caller gives it, in seconds; None leaves it to the configuration. The first batch holds the first
+        delta, or all of the reply, so what fails before the model says anything can still be told as a status. The last batch
+        holds `Usage`, `Metrics` and `Finished`; otherwise this raises. Closing the generator ends the provider's call at once.
 
         With `record` the turn is stored before the provider is asked, and the reply before the last batch comes. A turn that
         exists already is answered from the store.
@@ -161,6 +164,7 @@ class ChatService:
             request = await deadline.wait(self._guards.request(request))
         watch = Stopwatch(request)
         left = False
+        held: Batch | None = []  # what came before the first delta
         batches = route.provider.stream(request)
         if self._guards is not None:
             batches = self._guards.reply(batches, request)
@@ -171,6 +175,11 @@ class ChatService:
                 except StopAsyncIteration:
                     return
                 watch.see(batch)
+                if held is not None:
+                    held += batch
+                    if not watch.has_delta and len(held) < MAX_HELD and type(batch[-1]) is not Finished:
+                        continue
+                    batch, held = held, None
                 if type(batch[-1]) is Finished:
                     usage = watch.usage(batch)
                     cost = await self._settle(grant, request, route, usage)

@@ -99,6 +99,11 @@ class Stopwatch:
         """Whether the provider has taken the request."""
         return self._end > self._start
 
+    @property
+    def has_delta(self) -> bool:
+        """Whether anything of the reply itself has come."""
+        return bool(self._chunks or self._characters)
+
     def see(self, batch: Batch) -> None:
         """Takes note of a batch, at the moment it comes. Runs for every token of every stream."""
         self._end = time.monotonic()

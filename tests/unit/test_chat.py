@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from antiphon import headers
-from antiphon.chat import ChatService
+from antiphon.chat import MAX_HELD, ChatService
 from antiphon.config import GuardConfig, LimitsConfig, PriceConfig
 from antiphon.errors import (
     BudgetExceeded,
@@ -40,6 +40,7 @@ from antiphon.messages import (
     Finished,
     FinishReason,
     Message,
+    Metrics,
     Role,
     Sampling,
     Started,
@@ -75,12 +76,32 @@ async def test_it_asks_the_provider_by_the_providers_own_name_of_the_model() -> 
 
 async def test_a_caller_that_leaves_closes_the_providers_call() -> None:
     """And the call is no longer counted."""
-    provider = ScriptedProvider([START], None)
+    provider = ScriptedProvider([START, TextDelta(0, "Hel")], None)
     chat = service(provider)
     async with aclosing(chat.stream(asked(), timeout=None)) as batches:
-        assert await anext(batches) == [START]
+        assert await anext(batches) == [START, TextDelta(0, "Hel")]
         assert chat.in_flight == 1
     assert (provider.closed, chat.in_flight) == (1, 0)
+
+
+async def test_nothing_is_told_before_the_first_delta() -> None:
+    """What comes before it comes with it, so that a failure until then can still be a status."""
+    provider = ScriptedProvider([START], [TextDelta(0, "")], [TextDelta(0, "Hel")], [TextDelta(0, "lo")], [USAGE, STOP])
+    batches = [batch async for batch in service(provider).stream(asked(), timeout=None)]
+    assert batches[:2] == [[START, TextDelta(0, ""), TextDelta(0, "Hel")], [TextDelta(0, "lo")]]
+    failing = service(ScriptedProvider([START], [TextDelta(0, "")], ProviderProtocolError("Cut.", provider="p")))
+    with pytest.raises(ProviderProtocolError):
+        await anext(failing.stream(asked(), timeout=None))
+    whole = [batch async for batch in service(ScriptedProvider([START], [USAGE, STOP])).stream(asked(), timeout=None)]
+    assert [type(event) for batch in whole for event in batch] == [Started, Usage, Metrics, Finished]
+
+
+async def test_no_more_is_held_back_than_some_events() -> None:
+    """A provider that sends nothing but fields without a delta does not fill the memory."""
+    empty = ExtraDelta(0, {"annotations": []})
+    provider = ScriptedProvider([START], *([empty] for _ in range(MAX_HELD)), None)
+    async with aclosing(service(provider).stream(asked(), timeout=None)) as batches:
+        assert len(await anext(batches)) == MAX_HELD
 
 
 @pytest.mark.parametrize(("own", "callers"), [(0.01, None), (60, 0.01), (0.01, 60)])
@@ -365,8 +386,12 @@ async def test_a_turn_whose_caller_left_unheard_is_begun_again() -> None:
     provider = ScriptedProvider([START], None)
     chat = recording(provider, store)
     record = Record("ann", request_id="r")
-    async with aclosing(chat.stream(asked(), timeout=None, record=record)) as batches:
-        await anext(batches)
+    call = asyncio.create_task(collect(chat.stream(asked(), timeout=None, record=record)))
+    while not provider.requests:
+        await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
     await chat.settled()
     assert [stored.state for stored in await path(store)] == [MessageState.COMPLETE, MessageState.CANCELLED]
     provider.batches = ScriptedProvider().batches
@@ -379,24 +404,24 @@ async def test_a_turn_whose_caller_left_unheard_is_begun_again() -> None:
     ("batches", "state", "text"),
     [
         (([START, TextDelta(0, "Hel")], ProviderProtocolError("Cut.", provider="p")), MessageState.INCOMPLETE, "Hel"),
-        (([START], ProviderProtocolError("Cut.", provider="p")), MessageState.FAILED, None),
         (([START, TextDelta(0, "Hel")], ZeroDivisionError()), MessageState.INCOMPLETE, "Hel"),
     ],
 )
-async def test_a_failed_turn_keeps_what_had_come(batches: tuple[object, ...], state: MessageState, text: str | None) -> None:
+async def test_a_failed_turn_keeps_what_had_come(batches: tuple[object, ...], state: MessageState, text: str) -> None:
     """Stored before the failure is told."""
     store = MemoryStore()
     with pytest.raises((ProviderProtocolError, ZeroDivisionError)):
         await collect(recording(ScriptedProvider(*batches), store).stream(asked(), timeout=None, record=Record("ann")))  # type: ignore[arg-type]
     _, reply = await path(store)
-    assert (reply.state, reply.message.parts) == (state, (Text(text),) if text else ())
+    assert (reply.state, reply.message.parts) == (state, (Text(text),))
     assert reply.error_reason
 
 
-async def test_a_first_turn_of_which_nothing_comes_leaves_no_conversation() -> None:
+@pytest.mark.parametrize("before", [(), ([START],)])
+async def test_a_first_turn_of_which_nothing_comes_leaves_no_conversation(before: tuple[Batch, ...]) -> None:
     """However often it is tried, under a request id or not; nobody was told of one."""
     store, told = MemoryStore(), list[str]()
-    provider = ScriptedProvider(ProviderProtocolError("Cut.", provider="p"))
+    provider = ScriptedProvider(*before, ProviderProtocolError("Cut.", provider="p"))
     chat = recording(provider, store)
     for request_id in ("", "", "r", "r"):
         with pytest.raises(ProviderProtocolError):

@@ -39,6 +39,14 @@ class LogConfig(Section):
     file: Path | None = None
 
 
+class StreamsConfig(Section):
+    """How replies are streamed."""
+
+    heartbeat: float = Field(default=15.0, ge=0)
+    """Seconds of silence after which the caller of a stream gets the headers and a comment, and another comment each time
+    as many have passed again. 0: never."""
+
+
 class Config(Section):
     """The whole configuration. `config.file.load` reads it."""
 
@@ -61,6 +69,7 @@ class Config(Section):
     personas: Mapping[str, PersonaConfig] = Field(default_factory=dict)
     """By name. "maya" is there without being named here, and answers where a request names none."""
     sessions: SessionsConfig = SessionsConfig()
+    streams: StreamsConfig = StreamsConfig()
     guards: tuple[GuardConfig, ...] = ()
     """In the order in which they read."""
 

@@ -29,7 +29,7 @@ from antiphon.rest.body import Fields, invalid, messages_as, parse, renaming
 from antiphon.rest.chats import STORED, Answer, ChatsServicer, Context, created
 from antiphon.rest.content import MessageBody, message_of, tool_of
 from antiphon.rest.http import headers_of, status_of
-from antiphon.rest.json import DONE, EVENT_STREAM, JSON, dumps, event
+from antiphon.rest.json import COMMENT, DONE, EVENT_STREAM, JSON, dumps, event
 from antiphon.rest.shown import Shown, shown
 from antiphon.rest.stream import transfer
 from antiphon.rest.v1 import assistant_pb2
@@ -234,6 +234,7 @@ class EventWriter:
     """Writes the events of one stream, and [DONE]."""
 
     content_type = EVENT_STREAM
+    comment = COMMENT
 
     def __init__(self, persona: str) -> None:
         self._persona = persona

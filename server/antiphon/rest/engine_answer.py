@@ -84,6 +84,7 @@ class TextWriter:
     """The output of the first choice, bare: all its pieces together are the `chat_output` of a whole reply."""
 
     content_type = TEXT
+    comment = b""
 
     def __init__(self, *, end_token: bool) -> None:
         self._end_token = end_token
@@ -110,6 +111,7 @@ class ChunkWriter:
     """One `chat.completion.chunk` object for each batch: the 1.x clients take each piece of the transfer for one."""
 
     content_type = JSON
+    comment = b""
 
     def __init__(self, call: Call) -> None:
         self._call = call

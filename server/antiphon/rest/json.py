@@ -10,6 +10,8 @@ import orjson
 JSON: Final = "application/json"
 EVENT_STREAM: Final = "text/event-stream"
 DONE: Final = b"data: [DONE]\n\n"
+COMMENT: Final = b": waiting\n\n"
+"""An event stream's sign of life; its readers pass over it."""
 
 
 def dumps(value: Any) -> bytes:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from antiphon import messages as m
 from antiphon.reply import Reply, ReplyChoice, call_json
-from antiphon.rest.json import DONE, EVENT_STREAM, dumps
+from antiphon.rest.json import COMMENT, DONE, EVENT_STREAM, dumps
 
 
 def completion(reply: Reply) -> dict[str, Any]:
@@ -97,6 +97,7 @@ class ChunkWriter:
     """Writes the `chat.completion.chunk` events of one stream, and [DONE]."""
 
     content_type = EVENT_STREAM
+    comment = COMMENT
 
     def __init__(self, *, include_usage: bool) -> None:
         """`include_usage`: the caller asked for the tokens used, which then come in a last chunk of their own."""

@@ -9,12 +9,15 @@ from google.api import httpbody_pb2
 
 from antiphon import messages as m
 from antiphon.errors import AntiphonError, told
+from antiphon.rpc import heartbeat
 
 
 class Writer(Protocol):
     """Writes a stream."""
 
     content_type: str
+    comment: bytes
+    """What a reader of the stream passes over. Empty where there is no such thing."""
 
     def write(self, batch: m.Batch) -> bytes:
         """What a batch adds. May be empty."""
@@ -30,10 +33,11 @@ async def transfer(
 ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
     """The pieces, each as soon as there is something to write; at least one, as it is with the first that an answer begins.
 
-    Raises what the stream raises. Before the first piece that is all, as it can be told as a status; after it, `late` writes what
-    tells the caller, if anything can, and what would end the stream well is left out.
+    Raises what the stream raises. Before the first piece or heartbeat that is all, as it can be told as a status; after it, `late`
+    writes what tells the caller, if anything can, and what would end the stream well is left out.
     """
     content_type = writer.content_type
+    beat = heartbeat.start(httpbody_pb2.HttpBody(content_type=content_type, data=writer.comment))
     try:
         async for batch in batches:
             if data := writer.write(batch):
@@ -41,7 +45,7 @@ async def transfer(
                 content_type = ""
         end = writer.end()
     except Exception as error:
-        if not content_type and (data := late(told(error))):
+        if (beat.sent or not content_type) and (data := late(told(error))):
             yield httpbody_pb2.HttpBody(data=data)
         raise
     if end or content_type:

@@ -14,6 +14,7 @@ from antiphon.deadline import time_left
 from antiphon.errors import told
 from antiphon.history.recorder import Record
 from antiphon.reply import collect
+from antiphon.rpc import heartbeat
 from antiphon.rpc.convert_reply import batch_to_proto, reply_to_proto
 from antiphon.rpc.convert_request import record_from_proto, request_from_proto
 from antiphon.rpc.status import status_of
@@ -42,6 +43,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         """The reply as it comes: one message for all events that arrived together."""
         asked = request_from_proto(request, stream=True)
         sequence = 1
+        heartbeat.start()
         async with aclosing(
             self._chat.stream(asked, timeout=time_left(context.time_remaining()), record=_record(request))
         ) as batches:

@@ -27,6 +27,7 @@ from antiphon.auth.base import Authenticator, identify
 from antiphon.auth.caller import ANONYMOUS, CALLER, ORIGIN, Origin, require
 from antiphon.errors import AntiphonError, InvalidRequest, RateLimited, Reason, Unauthenticated, told
 from antiphon.principal import Scope
+from antiphon.rpc.heartbeat import Pulse
 from antiphon.rpc.status import DETAILS_KEY, code_of, status_of
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -71,16 +72,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         renderers: Mapping[str, ErrorRenderer],
         audit: AuditLog | None = None,
         most: int | None = None,
+        heartbeat: float = 15.0,
     ) -> None:
         """By full name of service, or of a method that differs: what a caller needs, and what turns an error into an HTTP answer.
 
         `scopes` has every service that is wrapped. Refused calls go to `audit`. No more than `most` calls go on at once.
+        `heartbeat` is the seconds of silence after which a stream that waits for its model gives a sign of life; 0: never.
         """
         self._keys = keys
         self._scopes = scopes
         self._renderers = renderers
         self._audit = audit
         self._places = _Places(most)
+        self._heartbeat = heartbeat
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -128,7 +132,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             async with _Call(self._keys, rules, context, self._audit, self._places) as call, aclosing(messages):
                 if isinstance(request, InvalidRequest):
                     raise request
-                await call.write_all(messages)
+                await call.write_all(messages, self._heartbeat)
 
         return grpc.unary_stream_rpc_method_handler(stream, _reader(handler.request_deserializer), handler.response_serializer)
 
@@ -249,18 +253,26 @@ class _Call:
         structlog.contextvars.bind_contextvars(key=self._principal.name)
         return self
 
-    async def write_all(self, messages: AsyncIterator[Any]) -> None:
-        """Writes a stream of answers."""
-        async for message in messages:
-            if not self._written:
-                self._written = True
-                if self._headers and self._rules.render is not None:
-                    await self._context.send_initial_metadata(tuple(self._headers.items()))
-            if isinstance(message, httpbody_pb2.HttpBody) and len(message.data) > PIECE:
-                for piece in _pieces(message):
-                    await self._context.write(piece)
-            else:
-                await self._context.write(message)
+    async def write_all(self, messages: AsyncIterator[Any], heartbeat: float) -> None:
+        """Writes a stream of answers. See `CallInterceptor` for `heartbeat`."""
+        pulse = Pulse(heartbeat, self._write)
+        try:
+            async for message in messages:
+                await pulse.write(message)
+        finally:
+            await pulse.stop()
+
+    async def _write(self, message: Any) -> None:
+        """Writes a message, with the headers if it is the first. None: the headers alone."""
+        if not self._written:
+            self._written = True
+            if self._headers and self._rules.render is not None:
+                await self._context.send_initial_metadata(tuple(self._headers.items()))
+        if isinstance(message, httpbody_pb2.HttpBody) and len(message.data) > PIECE:
+            for piece in _pieces(message):
+                await self._context.write(piece)
+        elif message is not None:
+            await self._context.write(message)
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         self._places.give_back()

@@ -213,7 +213,7 @@ async def test_a_failure_before_the_first_byte_is_raised() -> None:
     dialect = Dialect(ProviderRateLimited("Busy.", provider="scripted"))
     with pytest.raises(ProviderRateLimited):
         await dialect.generate(stream=True)
-    dialect = Dialect([START], ProviderProtocolError("Cut.", provider="scripted"))
+    dialect = Dialect([START, m.TextDelta(0, "Hel")], ProviderProtocolError("Cut.", provider="scripted"))
     request = assistant_pb2.GenerateStreamRequest(body=sent(chat_history=HI))
     pieces = []
     with pytest.raises(ProviderProtocolError):

@@ -16,6 +16,7 @@ class Writer:
     """Writes texts as they are; a batch without one adds nothing."""
 
     content_type = "text/odd"
+    comment = b"..."
 
     def __init__(self, end: bytes | Exception) -> None:
         self._end = end

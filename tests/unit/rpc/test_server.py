@@ -118,16 +118,16 @@ async def test_a_failure_before_the_first_event_is_a_status_with_its_reason(unus
 )
 async def test_a_late_failure_is_an_event_and_a_status(failure: Exception, code: grpc.StatusCode, unused_tcp_port: int) -> None:
     """Over gRPC an error event with the next number; over SSE an error event and no [DONE]. A bug is told like any other."""
-    async with running(ScriptedProvider([START], failure), unused_tcp_port) as gateway:
+    async with running(ScriptedProvider([START, TextDelta(0, "Hel")], failure), unused_tcp_port) as gateway:
         call = gateway.chat.StreamGenerate(HELLO, metadata=KEY)
         events: list[chat_pb2.StreamEvent] = []
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             async for answer in call:
                 events.extend(answer.events)
         assert caught.value.code() is code
-        assert [event.WhichOneof("event") for event in events] == ["started", "error"]
-        assert (events[1].sequence, events[1].error.code) == (2, code.value[0])
-        assert "bug" not in events[1].error.message
+        assert [event.WhichOneof("event") for event in events] == ["started", "text", "error"]
+        assert (events[2].sequence, events[2].error.code) == (3, code.value[0])
+        assert "bug" not in events[2].error.message
 
         call = gateway.post({"messages": [{"role": "user", "content": "x"}], "stream": True})
         pieces = []
@@ -202,7 +202,7 @@ async def test_a_request_id_comes_back(sent: str, kept: bool, unused_tcp_port: i
 
 async def test_a_caller_that_cancels_closes_the_providers_call(unused_tcp_port: int) -> None:
     """At once, and nothing is left in flight."""
-    provider = ScriptedProvider([START], None)
+    provider = ScriptedProvider([START, TextDelta(0, "Hel")], None)
     async with running(provider, unused_tcp_port) as gateway:
         call = gateway.chat.StreamGenerate(HELLO, metadata=KEY)
         await call.read()
@@ -224,7 +224,7 @@ async def test_a_deadline_is_told_by_the_server_itself(unused_tcp_port: int) -> 
 
 async def test_a_stop_lets_calls_finish_then_tells_those_that_are_left(unused_tcp_port: int) -> None:
     """Not healthy at once; after the grace an error event, never a silent end."""
-    async with running(ScriptedProvider([START], None), unused_tcp_port) as gateway:
+    async with running(ScriptedProvider([START, TextDelta(0, "Hel")], None), unused_tcp_port) as gateway:
         watch = gateway.health.Watch(health_pb2.HealthCheckRequest())
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
         call = gateway.chat.StreamGenerate(HELLO, metadata=KEY)

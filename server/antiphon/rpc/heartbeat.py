@@ -1,0 +1,87 @@
+"""What a stream sends while its model is silent, so that nobody between the gateway and its caller takes it for dead.
+
+The interceptor, which writes all messages of a call, writes them through a `Pulse`; a servicer whose reply may be long in coming
+calls `start`. One timer a call, not one a message: a stream writes thousands of messages and is rarely silent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import Any
+
+from msgspec import Struct
+
+_PULSE: ContextVar[Pulse | None] = ContextVar("pulse", default=None)
+
+
+class Heartbeat(Struct):
+    """What to write after each interval of silence. None: the response's headers alone, once."""
+
+    message: Any = None
+    sent: bool = False
+    """True once it went out: the headers are gone, so a later failure can only be told within the stream."""
+
+
+def start(message: Any = None) -> Heartbeat:
+    """Gives the current call a heartbeat, from now until its end."""
+    heartbeat = Heartbeat(message)
+    pulse = _PULSE.get()
+    if pulse is not None:
+        pulse.keep(heartbeat)
+    return heartbeat
+
+
+class Pulse:
+    """Writes the messages of one call, and its heartbeat if it is given one. Belongs to the task that handles the call."""
+
+    def __init__(self, seconds: float, write: Callable[[Any], Awaitable[None]]) -> None:
+        """`seconds` is the length of silence after which the heartbeat is written; 0: never."""
+        self._seconds = seconds
+        self._write = write
+        self._loop = asyncio.get_running_loop()
+        self._last = self._loop.time()
+        self._heartbeat: Heartbeat | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._beat: asyncio.Task[None] | None = None
+        _PULSE.set(self)
+
+    def keep(self, heartbeat: Heartbeat) -> None:
+        """Starts to wait for silence."""
+        self._heartbeat = heartbeat
+        if self._seconds:
+            self._timer = self._loop.call_later(self._seconds, self._check)
+
+    async def write(self, message: Any) -> None:
+        """Writes a message, after a heartbeat that is still being written: a call takes one write at a time."""
+        if self._beat is not None:
+            await self._beat
+        self._last = float("inf")  # a caller who is slow to read is no silence
+        await self._write(message)
+        self._last = self._loop.time()
+
+    async def stop(self) -> None:
+        """Ends the heartbeat; returns when nothing of it is being written."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._beat is not None:
+            with suppress(Exception):  # the caller is gone, which is told by how the call ends
+                await self._beat
+
+    def _check(self) -> None:
+        heartbeat = self._heartbeat
+        assert heartbeat is not None, "the timer starts with it"
+        left = self._last + self._seconds - self._loop.time()
+        if left <= 0:
+            left = self._seconds
+            if self._beat is None:
+                heartbeat.sent = True
+                self._beat = self._loop.create_task(self._send(heartbeat.message))
+        if heartbeat.message is not None or not heartbeat.sent:
+            self._timer = self._loop.call_later(min(left, self._seconds), self._check)
+
+    async def _send(self, message: Any) -> None:
+        await self._write(message)
+        self._beat = None

@@ -1,0 +1,89 @@
+"""The heartbeat of a stream, with nothing below it."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from antiphon.rpc import heartbeat
+from antiphon.rpc.heartbeat import Pulse
+
+
+class Wire:
+    """Takes what is written; `blocked` holds up each write until it is set."""
+
+    def __init__(self) -> None:
+        self.written: asyncio.Queue[Any] = asyncio.Queue()
+        self.open = asyncio.Event()
+        self.open.set()
+        self.writing = 0
+
+    async def write(self, message: Any) -> None:
+        self.writing += 1
+        assert self.writing == 1, "a call takes one write at a time"
+        await self.open.wait()
+        self.written.put_nowait(message)
+        self.writing -= 1
+
+
+async def test_silence_is_broken_again_and_again() -> None:
+    """Each time the interval passes without a message, and not before."""
+    wire = Wire()
+    pulse = Pulse(0.01, wire.write)
+    beat = heartbeat.start("beat")
+    assert not beat.sent
+    assert [await wire.written.get() for _ in range(3)] == ["beat"] * 3
+    assert beat.sent
+    await pulse.stop()
+
+
+async def test_headers_alone_go_out_once() -> None:
+    """There is nothing to repeat where a stream has no comments."""
+    wire = Wire()
+    pulse = Pulse(0.01, wire.write)
+    heartbeat.start()
+    assert await wire.written.get() is None
+    await pulse.write("reply")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            assert await wire.written.get() == "reply"
+            await wire.written.get()
+    await pulse.stop()
+
+
+async def test_a_message_waits_for_the_heartbeat_that_is_being_written() -> None:
+    """And a caller who is slow to read a message gets no heartbeat on top of it."""
+    wire = Wire()
+    pulse = Pulse(0.01, wire.write)
+    heartbeat.start("beat")
+    wire.open.clear()
+    while not wire.writing:
+        await asyncio.sleep(0.001)
+    message = asyncio.create_task(pulse.write("reply"))
+    await asyncio.sleep(0)
+    wire.open.set()
+    await message
+    await pulse.stop()
+    assert [wire.written.get_nowait() for _ in range(2)] == ["beat", "reply"]
+
+
+async def test_without_an_interval_or_a_call_there_is_none() -> None:
+    """Zero turns it off; a servicer that is called by a test has no call."""
+    wire = Wire()
+    pulse = Pulse(0, wire.write)
+    assert not heartbeat.start("beat").sent
+    await pulse.stop()
+    assert wire.written.empty()
+
+
+async def test_a_heartbeat_that_finds_the_caller_gone_does_not_hide_how_the_call_ends() -> None:
+    """Its error is the next message's, and nobody's if there is none."""
+
+    async def gone(message: Any) -> None:
+        raise ConnectionError
+
+    pulse = Pulse(0.001, gone)
+    beat = heartbeat.start("beat")
+    while not beat.sent:
+        await asyncio.sleep(0.001)
+    await pulse.stop()
