@@ -189,8 +189,9 @@ class MemoryStore:
         self, conversation: Conversation, parent: str | None, messages: Sequence[Message]
     ) -> tuple[Conversation, tuple[StoredMessage, ...]]:
         stored = []
+        _, now = self._now()
         for message in messages:
-            number, now = self._now()
+            number = next(self._numbers)
             stored.append(StoredMessage(f"m{number}", parent, message, MessageState.COMPLETE, now))
             parent = f"m{number}"
             self._messages[parent], self._owners[parent] = stored[-1], conversation.owner

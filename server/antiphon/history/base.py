@@ -81,7 +81,7 @@ class Said(Struct, frozen=True):
 
 
 class StoredMessage(Struct, frozen=True):
-    """A message as it is stored."""
+    """A message as it is stored. Those that are stored in one go, such as a turn's, have one and the same `created`."""
 
     id: str
     parent_id: str | None

@@ -209,7 +209,12 @@ def test_what_the_model_is_told(path: str, sent: str, told: str) -> None:
 def told_of(path: list[StoredMessage], sent: tuple[Message, ...], *between: StoredMessage) -> tuple[Message, ...]:
     """What the model is told of the turn that is begun; `between` are messages that come before it is."""
     found = continuation(path, sent)
-    return found.told([*up_to(path, found.parent_id), *between], found.new)
+    return messages_of(found, [*up_to(path, found.parent_id), *between])
+
+
+def messages_of(found: Continuation, before: list[StoredMessage]) -> tuple[Message, ...]:
+    """What `told` has, whether it is stored or new."""
+    return tuple(entry.message for entry in found.told(before, found.new))
 
 
 def reply(*parts: Part, **fields: Any) -> StoredMessage:
@@ -252,7 +257,7 @@ def test_a_turn_that_came_between_is_told_too() -> None:
     other = stored("u:1 a:2 u:3 a:4")[2:]
     assert told_of(path, talk("s:0 u:1 a:2 u:5"), *other) == talk("s:0 u:1 a:2 u:3 a:4 u:5")
     found = continuation(path, talk("u:1 a:9 u:5"))
-    assert found.told([*path[:1], *other], found.new) == talk("u:1 u:3 a:4 u:5")
+    assert messages_of(found, [*path[:1], *other]) == talk("u:1 u:3 a:4 u:5")
 
 
 # Whatever is stored, and however it is sent again.
@@ -367,7 +372,7 @@ def test_a_turn_that_failed_is_the_same_when_it_is_sent_again(data: st.DataObjec
     path[-1] = replace(path[-1], state=MessageState.FAILED)
     again = continuation(path, sent)
     assert (again.new, again.parent_id) == ((), str(len(path) - 2))
-    assert again.told(path[:-1], ()) == first.told(before, first.new)
+    assert messages_of(again, path[:-1]) == messages_of(first, [*before])
 
 
 @given(st.data())
