@@ -235,6 +235,13 @@ def test_a_changed_reply_keeps_its_thoughts() -> None:
     assert told[2:] == talk("t:c a:4 u:2")
 
 
+def test_a_reply_of_thoughts_alone_need_not_be_repeated() -> None:
+    """Clients show nothing of it; the turn that it ended is tried again, or goes on."""
+    path = [*stored("u:1"), reply(Thinking("Hm"))]
+    assert tail_of(continuation(path, talk("u:1 u:2"))) == (talk("u:2"), None, (1,))
+    assert tail_of(continuation(path, talk("u:1"))) == ((), "0", ())
+
+
 def test_a_call_that_its_caller_has_changed_is_told_as_it_is_now() -> None:
     """Beside what the tool gave for that."""
     path = [*stored("u:1"), reply(ToolCall("c", "f", '{"a":1}'))]
