@@ -10,7 +10,7 @@ from antiphon.database import paging
 from antiphon.database.tables import messages
 from antiphon.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
 from antiphon.history import rows
-from antiphon.history.base import Conversation, MessageState, Said, Store, StoredMessage, Told, Turn, TurnEnd
+from antiphon.history.base import Conversation, MessagePage, MessageState, Said, Store, StoredMessage, Told, Turn, TurnEnd
 from antiphon.history.sql import SqlStore
 from antiphon.messages import (
     File,
@@ -383,6 +383,25 @@ async def test_messages_come_in_pages(store: Store) -> None:
     await store.begin_turn(ME, made.id, said("branch"), parent_id=first.messages[1].id)
     assert texts((await store.messages(ME, made.id, token=first.next_token)).messages) == list(map(str, range(4, 10)))
     assert await path(store, made.id) == ["0", "1", "branch", ""]
+
+
+async def test_a_page_ends_before_it_is_too_large(store: Store) -> None:
+    """By the bytes of what is stored; one that is larger comes alone, none is left out, and of small ones as many as are wanted."""
+    lengths = [400, 400, 400, 5000, 100, 100, *[1] * 40, 400]
+    made = await create(store, *("é" * (length // 2) for length in lengths))
+    for size, most in ((50, 1100), (3, 1100), (1, 1100), (50, 1), (50, 100_000)):
+        pages: list[list[int]] = []
+        token = ""
+        while not pages or token:
+            page = await store.messages(ME, made.id, size=size, token=token, most_bytes=most)
+            pages.append([len(text) * 2 for text in texts(page.messages)])
+            token = page.next_token
+        assert [length for page in pages for length in page] == [length // 2 * 2 for length in lengths]
+        assert all(len(page) <= size for page in pages)
+        assert all(len(page) == 1 or sum(page) <= most for page in pages)
+        if most == 1100 and size == 50:
+            assert pages[:3] == [[400, 400], [400], [5000]]
+    assert await store.messages(ME, (await create(store)).id, size=5, most_bytes=9) == MessagePage((), "")
 
 
 async def test_append_goes_behind_the_head(store: Store) -> None:

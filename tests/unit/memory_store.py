@@ -6,8 +6,9 @@ pages that hold while something changes, messages that nobody needs any more.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import accumulate, count
 
+import msgspec
 from msgspec.structs import replace
 
 from antiphon.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
@@ -78,9 +79,14 @@ class MemoryStore:
         made = self._new(owner, title=found.title if title is None else title, source=found.source, pinned=False)
         return self._keep(replace(made, head_id=head, forked_from=found.id, message_count=len(self._path(head))))
 
-    async def messages(self, owner: str, conversation: str, *, size: int | None = None, token: str = "") -> MessagePage:
+    async def messages(
+        self, owner: str, conversation: str, *, size: int | None = None, token: str = "", most_bytes: int | None = None
+    ) -> MessagePage:
         path = self._path((await self.get(owner, conversation)).head_id)
         first = _place(token)
+        if size is not None and most_bytes is not None:
+            total = accumulate(len(msgspec.json.encode(each.message)) for each in path[first : first + size])
+            size = max(1, sum(length <= most_bytes for length in total))
         if size is None or len(path) <= first + size:
             return MessagePage(path[first:], "")
         return MessagePage(path[first : first + size], str(first + size))

@@ -179,8 +179,14 @@ class Store(Protocol):
         """
         ...
 
-    async def messages(self, owner: str, conversation: str, *, size: int | None = None, token: str = "") -> MessagePage:
-        """The path, oldest first; `size` None gives all of it. Raises `ConversationNotFound`, `InvalidRequest` for a bad token."""
+    async def messages(
+        self, owner: str, conversation: str, *, size: int | None = None, token: str = "", most_bytes: int | None = None
+    ) -> MessagePage:
+        """The path, oldest first; `size` None gives all of it.
+
+        With `size` and `most_bytes` a page ends before its messages, as they are stored, are larger than that, but has one at
+        least; no more than those are read. Raises `ConversationNotFound`, `InvalidRequest` for a bad token.
+        """
         ...
 
     async def append(

@@ -145,29 +145,32 @@ class SqlStore:
 
         return await self._database.write(work)
 
-    async def messages(self, owner: str, conversation: str, *, size: int | None = None, token: str = "") -> MessagePage:
+    async def messages(
+        self, owner: str, conversation: str, *, size: int | None = None, token: str = "", most_bytes: int | None = None
+    ) -> MessagePage:
         after = rows.read_token(token, rows.PathToken) if token else None
         if after is not None and after.conversation != conversation:
             raise paging.bad_token()
+        depth = 0 if after is None else after.depth
 
-        def work(connection: Connection) -> tuple[str | None, Sequence[tree.Found]]:
+        def work(connection: Connection) -> tuple[str | None, Sequence[tree.Found], bool]:
             row = tree.find(connection, owner, conversation)
             # The path as it was when its first page was read: what is appended meanwhile is not on it.
             last = row.head_id if after is None else after.last
             if last is None:
-                return None, ()
+                return None, (), False
             if size is None:
-                found = connection.execute(statements.PATH, {"last": last, "tree": row.tree_id}).all()
-                return None, found if after is None else found[after.depth :]
-            depth = 0 if after is None else after.depth
-            at = {"last": last, "tree": row.tree_id, "depth": depth, "size": size + 1}
-            return last, connection.execute(statements.PATH_PAGE, at).all()
+                return last, connection.execute(statements.PATH, {"last": last, "tree": row.tree_id}).all()[depth:], False
+            at = {"last": last, "tree": row.tree_id, "depth": depth}
+            if most_bytes is None:
+                found = connection.execute(statements.PATH_PAGE, at | {"size": size + 1}).all()
+                return last, found[:size], len(found) > size
+            fitting, more = tree.fitting(connection, at, size, most_bytes)
+            return last, connection.execute(statements.PATH_PAGE, at | {"size": fitting}).all(), more
 
-        last, found = await self._database.read(work)
-        if last is None or size is None or len(found) <= size:
-            return MessagePage(tuple(map(rows.stored, found)), "")
-        depth = (0 if after is None else after.depth) + size
-        return MessagePage(tuple(map(rows.stored, found[:size])), paging.token(rows.PathToken(conversation, last, depth)))
+        last, found, more = await self._database.read(work)
+        following = paging.token(rows.PathToken(conversation, last, depth + len(found))) if last is not None and more else ""
+        return MessagePage(tuple(map(rows.stored, found)), following)
 
     async def append(
         self, owner: str, conversation: str, messages: Sequence[Message], *, expected_head: str | None = None

@@ -16,6 +16,7 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    func,
     literal_column,
     or_,
     select,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     update,
 )
 
+from antiphon.database.size import ByteLength
 from antiphon.database.tables import conversations, messages, trees, workers
 from antiphon.history.base import MessageState
 
@@ -160,17 +162,29 @@ this guess, as long as the turn was not begun again."""
 FORGET_WORKERS: Final = delete(workers).where(workers.c.seen < bindparam("limit"))
 
 
-def _walk() -> CTE:
-    """A message and all before it, without their texts."""
+def _walk(*bounds: ColumnElement[bool]) -> CTE:
+    """A message and all before it, without their texts; with `bounds` on the depth of those before, only as far as they hold."""
     last = select(_M.id, _M.parent_id).where(_M.id == bindparam("last"), _M.tree_id == bindparam("tree"))
     walk = last.cte("walk", recursive=True)
-    return walk.union_all(select(_M.id, _M.parent_id).join(walk, _M.id == walk.c.parent_id))
+    return walk.union_all(select(_M.id, _M.parent_id).join(walk, _M.id == walk.c.parent_id).where(*bounds))
 
 
 _WALK: Final = _walk()
 PATH: Final[Query] = select(*MESSAGE).join(_WALK, _M.id == _WALK.c.id).order_by(_M.depth)
 """The message `last` of `tree` and all before it, the oldest first."""
-PATH_PAGE: Final[Query] = PATH.where(_M.depth >= bindparam("depth")).limit(bindparam("size"))
+
+_FROM: Final = _M.depth >= bindparam("depth", type_=_M.depth.type)
+_WALK_FROM: Final = _walk(_FROM)
+
+
+def _page(*columns: ColumnElement[Any]) -> Query:
+    path = select(*columns).join_from(messages, _WALK_FROM, _M.id == _WALK_FROM.c.id)
+    return path.where(_FROM).order_by(_M.depth).limit(bindparam("size"))
+
+
+PATH_PAGE: Final[Query] = _page(*MESSAGE)
+PATH_SIZES: Final = _page(ByteLength(_M.body) + func.coalesce(func.length(_M.usage), 0))
+"""How large the rows of a page are, about."""
 
 
 def _reached(begin: ColumnElement[bool]) -> CTE:

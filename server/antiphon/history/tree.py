@@ -22,6 +22,9 @@ _INSERT_TREE: Final = insert(trees)
 _INSERT_CONVERSATION: Final = insert(conversations)
 _INSERT_MESSAGES: Final = insert(messages)
 
+_FEW: Final = 16
+"""Messages whose sizes are looked at first; then so many times as many."""
+
 Found: TypeAlias = Row[*tuple[Any, ...]]
 """A row that was read."""
 
@@ -78,6 +81,28 @@ def path(connection: Connection, row: Found, last: str | None) -> tuple[StoredMe
         return ()
     found = connection.execute(statements.PATH, {"last": last, "tree": row.tree_id})
     return tuple(map(rows.stored, found))
+
+
+def fitting(connection: Connection, at: Mapping[str, Any], size: int, most_bytes: int) -> tuple[int, bool]:
+    """How many of the next `size` messages are not larger than `most_bytes` together, but at least one; and whether there are more.
+
+    `at` are `last`, `tree` and `depth` of `statements.PATH_SIZES`. A database may have to read a text to know its size, so that few
+    are looked at first.
+    """
+    found: list[int] = []
+    total, look = 0, _FEW
+    while len(found) <= size:
+        wanted = min(look, size + 1 - len(found))
+        sizes = connection.execute(statements.PATH_SIZES, {**at, "depth": at["depth"] + len(found), "size": wanted}).scalars().all()
+        for each in sizes:
+            total += each
+            if found and (total > most_bytes or len(found) == size):
+                return len(found), True
+            found.append(each)
+        if len(sizes) < wanted:
+            break
+        look *= _FEW
+    return len(found), False
 
 
 def behind(parent: Place, tree: str, conversation: str, bodies: Sequence[str]) -> list[NewRow]:
