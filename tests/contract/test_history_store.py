@@ -586,6 +586,90 @@ async def test_a_turn_behind_one_in_progress(store: Store) -> None:
     assert await path(store, first.conversation.id) == ["a", "A", "b", "B"]
 
 
+async def branches(store: Store, conversation: str, size: int = 100, owner: str = ME) -> list[tuple[str | None, list[str]]]:
+    """What each leaves, and its texts; read in pages."""
+    found: list[tuple[str | None, list[str]]] = []
+    token = ""
+    while True:
+        page = await store.branches(owner, conversation, size=size, token=token)
+        assert len(page.branches) <= size
+        for branch in page.branches:
+            said = await store.messages(owner, conversation, size=100, token=branch.messages_token)
+            assert said.messages[0].parent_id == branch.parent_id
+            found.append((branch.parent_id, texts(said.messages)))
+        token = page.next_token
+        if not token:
+            return found
+
+
+async def test_what_was_said_beside_the_path_is_found(store: Store) -> None:
+    """Turns that were begun at one place, and a reply that was asked for again: each message once, the newest first."""
+    made = await create(store, "a", "b")
+    assert await branches(store, made.id) == []
+    b = (await store.messages(ME, made.id)).messages[1].id
+    tabs = [await store.begin_turn(ME, made.id, said(f"tab {number}"), parent_id=b) for number in range(3)]
+    for number, turn in enumerate(tabs):
+        await store.end_turn(ME, turn.reply.id, answered(f"reply {number}"))
+    beside = [(b, ["tab 1", "reply 1"]), (b, ["tab 0", "reply 0"])]
+    assert await path(store, made.id) == ["a", "b", "tab 2", "reply 2"]
+    for size in (1, 2, 100):
+        assert await branches(store, made.id, size) == beside
+    again = await store.begin_turn(ME, made.id, [], parent_id=tabs[0].path[-1].id)
+    assert await path(store, made.id) == ["a", "b", "tab 0", ""]
+    assert await branches(store, made.id) == [
+        (b, ["tab 2", "reply 2"]), (b, ["tab 1", "reply 1"]), (again.path[-1].id, ["reply 0"])
+    ]  # fmt: skip
+    fork = await store.fork(ME, made.id, message_id=tabs[1].path[-1].id)
+    assert (await path(store, fork.id), await branches(store, fork.id)) == (["a", "b", "tab 1"], [])
+    await store.append(ME, fork.id, said("mine"))
+    assert len(await branches(store, made.id)) == 3
+    with pytest.raises(ConversationNotFound):
+        await store.branches(OTHER, made.id, size=1)
+    token = (await store.branches(ME, made.id, size=1)).next_token
+    with pytest.raises(InvalidRequest):
+        await store.branches(ME, fork.id, size=1, token=token)
+    await store.delete(ME, made.id)
+    assert await branches(store, fork.id) == []
+
+
+async def test_a_branch_of_a_branch_comes_behind_it(store: Store) -> None:
+    """It leaves what is in the list already; an empty reply that something follows is a place to leave too."""
+    made = await create(store, "a")
+    a = (await store.messages(ME, made.id)).messages[0].id
+    left = await store.begin_turn(ME, made.id, said("b"), parent_id=a)
+    await store.end_turn(ME, left.reply.id, TurnEnd(MessageState.FAILED, Message(Role.ASSISTANT, ())))
+    for text in ("c", "d"):
+        turn = await store.begin_turn(ME, made.id, said(text), parent_id=left.reply.id)
+        await store.end_turn(ME, turn.reply.id, answered(text.upper()))
+    await store.begin_turn(ME, made.id, said("e"), parent_id=a)
+    assert await branches(store, made.id) == [(a, ["b", "", "d", "D"]), (left.reply.id, ["c", "C"])]
+
+
+async def test_replies_of_which_nothing_came_are_no_branch_and_are_counted(store: Store) -> None:
+    """Those on the path: in lists, and wherever one conversation is told of."""
+    made = await create(store, "a")
+    ends = [MessageState.FAILED, MessageState.CANCELLED, MessageState.CANCELLED, MessageState.INCOMPLETE]
+    for state, text in zip(ends, ["", "", "half", "half"], strict=True):
+        turn = await store.begin_turn(ME, made.id, said("b"))
+        await store.end_turn(ME, turn.reply.id, TurnEnd(state, Message(Role.ASSISTANT, (Text(text),) if text else ())))
+    found = await store.get(ME, made.id)
+    assert (found.message_count, found.empty_replies) == (9, 2)
+    await create(store, "x")
+    listed = {each.id: each.empty_replies for each in (await store.list(ME, size=9)).conversations}
+    assert sorted(listed.values()) == [0, 2]
+    assert (await store.update(ME, made.id, pinned=True)).empty_replies == 2
+    whole = (await store.messages(ME, made.id)).messages
+    assert (await store.fork(ME, made.id, message_id=whole[2].id)).empty_replies == 1
+    await store.begin_turn(ME, made.id, said("other"), parent_id=whole[0].id)
+    assert (await store.get(ME, made.id)).empty_replies == 0
+    assert await branches(store, made.id) == [(whole[0].id, ["b", "", "b", "", "b", "half", "b", "half"])]
+    alone = await create(store, "a")
+    for _ in range(2):
+        turn = await store.begin_turn(ME, alone.id, [], parent_id=alone.head_id)
+        await store.end_turn(ME, turn.reply.id, TurnEnd(MessageState.FAILED, Message(Role.ASSISTANT, ())))
+    assert await branches(store, alone.id) == []
+
+
 async def test_a_fork_shares_its_past(store: Store) -> None:
     """The same messages, not copies; from there each goes its own way."""
     made = await store.create(ME, title="t", source="s", pinned=True, messages=said("a", "b", "c"))

@@ -1,7 +1,7 @@
 """A store that forgets: the whole of the interface on a few dictionaries, which shows that nothing in it needs a database.
 
 It lets what stands above a store be tested without one. What only a store has to see to is left out: text that cannot be stored,
-pages that hold while something changes, messages that nobody needs any more.
+pages that hold while something changes, branches, messages that nobody needs any more.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,18 @@ import msgspec
 from msgspec.structs import replace
 
 from antiphon.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
-from antiphon.history.base import Conversation, MessagePage, MessageState, Page, Said, StoredMessage, Told, Turn, TurnEnd
+from antiphon.history.base import (
+    BranchPage,
+    Conversation,
+    MessagePage,
+    MessageState,
+    Page,
+    Said,
+    StoredMessage,
+    Told,
+    Turn,
+    TurnEnd,
+)
 from antiphon.messages import Message, Role
 
 
@@ -90,6 +101,10 @@ class MemoryStore:
         if size is None or len(path) <= first + size:
             return MessagePage(path[first:], "")
         return MessagePage(path[first : first + size], str(first + size))
+
+    async def branches(self, owner: str, conversation: str, *, size: int, token: str = "") -> BranchPage:
+        await self.get(owner, conversation)
+        return BranchPage((), "", "")
 
     async def append(
         self, owner: str, conversation: str, messages: Sequence[Message], *, expected_head: str | None = None

@@ -13,13 +13,16 @@ from sqlalchemy import (
     Delete,
     Select,
     Update,
+    and_,
     bindparam,
     case,
     delete,
+    exists,
     func,
     literal_column,
     or_,
     select,
+    text,
     tuple_,
     update,
 )
@@ -69,6 +72,20 @@ _NOW: Final = bindparam("now", type_=_C.updated.type)
 _UPDATED: Final = case((_C.updated < _NOW, _NOW), else_=_C.updated + 1)
 
 GET: Final[Query] = select(*CONVERSATION, _C.tree_id).where(*_MINE)
+
+# Written out as it is in the index, so that the plan uses that.
+_MAY_BE_EMPTY: Final = text("messages.state IN ('failed', 'cancelled')")
+_IS_EMPTY: Final = or_(
+    _M.state == literal_column(f"'{MessageState.FAILED}'"),
+    and_(_M.state == literal_column(f"'{MessageState.CANCELLED}'"), _M.body == bindparam("nothing")),
+)
+"""Whether a message is a reply of which nothing came; `nothing` is the body of such a one. As `StoredMessage.is_unheard`."""
+
+_MAY_HAVE_EMPTY: Final = exists().where(_M.tree_id == _C.tree_id, _MAY_BE_EMPTY).correlate(conversations)
+COUNTED: Final = (*CONVERSATION, _C.tree_id, _MAY_HAVE_EMPTY.label("may_have_empty"))
+"""What `tree.counted` takes."""
+
+GET_COUNTED: Final[Query] = select(*COUNTED).where(*_MINE)
 
 LOCK: Final[Query] = GET.join_from(conversations, trees, trees.c.id == _C.tree_id).with_for_update()
 """The conversation, locked with its tree until the transaction ends. SQLite needs no such lock: it has one writer."""
@@ -187,20 +204,42 @@ PATH_SIZES: Final = _page(ByteLength(_M.body) + func.coalesce(func.length(_M.usa
 """How large the rows of a page are, about."""
 
 
+EMPTY_REPLIES: Final = (
+    select(func.count())
+    .select_from(messages)
+    .join(_WALK, _M.id == _WALK.c.id)
+    .where(_M.tree_id == bindparam("tree"), _MAY_BE_EMPTY, _IS_EMPTY)
+)
+"""How many replies of which nothing came are on the path that ends at `last`."""
+
+
 def _reached(begin: ColumnElement[bool]) -> CTE:
     """The messages of a tree of which `begin` is true, and all before them."""
     reached = select(_M.id, _M.parent_id).where(_M.tree_id == bindparam("tree"), begin).cte("reached", recursive=True)
     return reached.union(select(_M.id, _M.parent_id).join(reached, _M.id == reached.c.parent_id))
 
 
+# What is a conversation's: its path, and what was made in it, with all before it: a branch that was left can be taken up again.
+_OF_CONVERSATION: Final = or_(_M.conversation_id == bindparam("conversation"), _M.id == bindparam("last"))
+
+
 def _is_reached() -> Query:
-    # What is a conversation's: its path, and what was made in it, with all before it: a branch that was left can be taken up again.
-    reached = _reached(or_(_M.conversation_id == bindparam("conversation"), _M.id == bindparam("last")))
+    reached = _reached(_OF_CONVERSATION)
     return select(reached.c.id).where(reached.c.id == bindparam("message")).limit(1)
 
 
 IS_REACHED: Final[Query] = _is_reached()
 """The message, if it is one of the conversation's, whose head is `last`."""
+
+
+def _off_path() -> Query:
+    reached = _reached(_OF_CONVERSATION)
+    query = select(_M.id, _M.parent_id, _M.depth, _IS_EMPTY.label("is_empty")).join(reached, _M.id == reached.c.id)
+    return query.where(_M.id.not_in(select(_WALK.c.id)))
+
+
+OFF_PATH: Final[Query] = _off_path()
+"""The messages of a conversation that are not on its path, which ends at `last`."""
 
 
 def _prune() -> Delete:
@@ -217,7 +256,7 @@ PRUNE: Final = _prune()
 
 def listing(*, size: int, pinned: bool | None, source: str, folded_title: str, after: tuple[bool, int, str] | None) -> Query:
     """The conversations of `mine`, the owner, in order; `after` is (pinned, updated, id) of the one before."""
-    query = select(*CONVERSATION).where(_C.owner == bindparam("mine"))
+    query = select(*COUNTED).where(_C.owner == bindparam("mine"))
     if pinned is not None:
         query = query.where(_C.pinned == bindparam("is_pinned", pinned, type_=_C.pinned.type))
     if source:

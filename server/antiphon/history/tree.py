@@ -52,6 +52,49 @@ def find(connection: Connection, owner: str, conversation: str, *, lock: bool = 
     raise ConversationNotFound(conversation)
 
 
+def get(connection: Connection, owner: str, conversation: str) -> Found:
+    """The owner's conversation as `counted` takes it. Raises `ConversationNotFound`."""
+    row = None
+    if is_id(conversation):
+        row = connection.execute(statements.GET_COUNTED, {"mine": owner, "conversation": conversation}).first()
+    if row is None:
+        raise ConversationNotFound(conversation)
+    return row
+
+
+def counted(connection: Connection, row: Found) -> Conversation:
+    """The conversation, with the replies of which nothing came counted. Few have any: the others cost no query."""
+    found = rows.conversation(row)
+    if not row.may_have_empty:
+        return found
+    at = {"last": row.head_id, "tree": row.tree_id, "nothing": rows.NO_REPLY}
+    return replace(found, empty_replies=connection.execute(statements.EMPTY_REPLIES, at).scalar_one())
+
+
+def chains(found: Sequence[Found]) -> list[list[Found]]:
+    """Messages that are not on a path as chains, each from its first message to a last one; the newest last message first.
+
+    Every message is in one chain. A chain that leaves another one comes behind that. Replies of which nothing came end none.
+    """
+    known = {row.id: row for row in found}
+    left: dict[str, Found] = {}  # of those, what is said and what stands before it
+    for row in found:
+        at = None if row.is_empty else row
+        while at is not None and at.id not in left:
+            left[at.id] = at
+            at = known.get(at.parent_id)
+    parents = {row.parent_id for row in left.values()}
+    made: list[list[Found]] = []
+    for end in sorted(left.keys() - parents, reverse=True):
+        chain: list[Found] = []
+        at = left[end]
+        while at is not None:
+            chain.append(left.pop(at.id))
+            at = left.get(at.parent_id)
+        made.append(chain[::-1])
+    return made
+
+
 def made_by(connection: Connection, owner: str, request_id: str) -> Found | None:
     """The owner's conversation that the turn of this request_id made, locked; None if there is none, or none any more."""
     made = connection.execute(statements.CREATED_BY, {"mine": owner, "request": request_id}).scalar()
