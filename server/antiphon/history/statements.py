@@ -190,13 +190,15 @@ _WALK: Final = _walk()
 PATH: Final[Query] = select(*MESSAGE).join(_WALK, _M.id == _WALK.c.id).order_by(_M.depth)
 """The message `last` of `tree` and all before it, the oldest first."""
 
-_FROM: Final = _M.depth >= bindparam("depth", type_=_M.depth.type)
+_DEPTH: Final = bindparam("depth", type_=_M.depth.type)
+_FROM: Final = _M.depth >= _DEPTH
 _WALK_FROM: Final = _walk(_FROM)
 
 
 def _page(*columns: ColumnElement[Any]) -> Query:
     path = select(*columns).join_from(messages, _WALK_FROM, _M.id == _WALK_FROM.c.id)
-    return path.where(_FROM).order_by(_M.depth).limit(bindparam("size"))
+    # By their depth, and not with LIMIT, which would have a database read the texts of all that follow, to sort them.
+    return path.where(_FROM, _M.depth < _DEPTH + bindparam("size", type_=_M.depth.type)).order_by(_M.depth)
 
 
 PATH_PAGE: Final[Query] = _page(*MESSAGE)

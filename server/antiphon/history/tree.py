@@ -22,7 +22,7 @@ _INSERT_TREE: Final = insert(trees)
 _INSERT_CONVERSATION: Final = insert(conversations)
 _INSERT_MESSAGES: Final = insert(messages)
 
-_FEW: Final = 16
+_FEW: Final = 4
 """Messages whose sizes are looked at first; then so many times as many."""
 
 Found: TypeAlias = Row[*tuple[Any, ...]]

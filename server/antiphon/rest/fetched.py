@@ -20,8 +20,11 @@ MAX_BRANCHES: Final = 100
 _PAGE: Final = 1000
 """The most messages that are read at once."""
 
-_PAGE_BYTES: Final = 1024 * 1024
+_PAGE_BYTES: Final = 4 * 1024 * 1024
 """The most bytes of them, if they are several."""
+
+_PIECE: Final = 1024 * 1024
+"""Bytes from which on a piece is written."""
 
 
 async def fetch(store: Store, owner: str, chat_id: str, branch_token: str) -> AsyncGenerator[bytes, None]:
@@ -37,7 +40,7 @@ async def fetch(store: Store, owner: str, chat_id: str, branch_token: str) -> As
     piece = bytearray(dumps(head)[:-1] + b',"messages":[')
     async for message in fetched.read(None, page.path_token):
         piece += message
-        if len(piece) >= _PAGE_BYTES:
+        if len(piece) >= _PIECE:
             yield bytes(piece)
             piece.clear()
     piece += b'],"messageCount":%d,"branches":[' % fetched.count
@@ -47,7 +50,7 @@ async def fetch(store: Store, owner: str, chat_id: str, branch_token: str) -> As
         piece += b'{"messageId":%b,"messages":[' % dumps(parent)
         async for message in fetched.read(parent, branch.messages_token):
             piece += message
-            if len(piece) >= _PAGE_BYTES:
+            if len(piece) >= _PIECE:
                 yield bytes(piece)
                 piece.clear()
         piece += b"]}"
