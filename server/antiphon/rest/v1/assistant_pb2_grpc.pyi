@@ -56,7 +56,7 @@ class AssistantServiceStub:
     "branches": [{"messageId", "messages"}] is what was said besides: in another tab, before an edit, or before a reply was asked for again.
     `messageId` is the message after which a branch leaves the path, or leaves a branch before it in the list; null: it is a beginning of the
     chat. `messages` has the form of those above. Every message is there once. At most 100 branches, the newest first; "nextBranchToken"
-    asks for older ones, and is null if there are none. A branch is gone on with by sending its messages, and forked by their ids.
+    asks for older ones, in the path, and is null if there are none. A branch is gone on with by sending its messages, and forked by their ids.
 
     The answer has no bound; it comes in pieces as it is read.
     """
@@ -146,7 +146,7 @@ class AssistantServiceServicer(metaclass=_abc_1.ABCMeta):
         "branches": [{"messageId", "messages"}] is what was said besides: in another tab, before an edit, or before a reply was asked for again.
         `messageId` is the message after which a branch leaves the path, or leaves a branch before it in the list; null: it is a beginning of the
         chat. `messages` has the form of those above. Every message is there once. At most 100 branches, the newest first; "nextBranchToken"
-        asks for older ones, and is null if there are none. A branch is gone on with by sending its messages, and forked by their ids.
+        asks for older ones, in the path, and is null if there are none. A branch is gone on with by sending its messages, and forked by their ids.
 
         The answer has no bound; it comes in pieces as it is read.
         """
