@@ -17,6 +17,7 @@ from tests.odd_upstream import CUT, LAST, OddUpstream, Step, answer, chunk, delt
 HALF = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": "hal'}}
 WHOLE = {**HALF, "function": {"name": "f", "arguments": "{}"}}
 REFUSAL = {"error": {"message": "no", "type": "invalid_request_error", "code": "context_length_exceeded"}}
+NO_MODEL = {"error": {"message": "no such model", "type": "invalid_request_error", "code": "model_not_found"}}
 
 
 def ends(*deltas: dict[str, Any], finish: str | None = "stop") -> list[Step]:
@@ -40,6 +41,7 @@ TURNS: dict[str, tuple[list[Step], list[str]]] = {
     "thoughts that broke off": (ends(delta(reasoning_content="Hm"), finish=None), ["ask"]),
     "half a text": (ends(delta("Hel"), finish=None), ["ask", "Hel"]),
     "a refusal for good": ([answer(REFUSAL, "400 Bad Request")], []),
+    "a model that is not there": ([answer(NO_MODEL, "404 Not Found")], ["ask"]),
     "a filter before a word": (ends(finish="content_filter"), []),
     "a failure for a moment": ([answer({"error": {"message": "busy"}}, "503 Service Unavailable")], ["ask"]),
 }

@@ -15,7 +15,17 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from antiphon.errors import AntiphonError, ConversationNotFound, InvalidRequest, StoreUnavailable, TurnInProgress, Violation, told
+from antiphon.errors import (
+    AntiphonError,
+    ConversationNotFound,
+    InvalidRequest,
+    ProviderRejected,
+    Reason,
+    StoreUnavailable,
+    TurnInProgress,
+    Violation,
+    told,
+)
 from antiphon.history.base import MessageState, Said, Store, StoredMessage, Told, Turn, TurnEnd
 from antiphon.history.resent import Continuation, continuation, up_to
 from antiphon.history.sendable import LeftOut, sendable
@@ -258,7 +268,7 @@ class Recording:
         if not self._settled:
             said = self._reply.said
             drop = self.turn.made and self.seen == 0
-            task = self._settle(MessageState.INCOMPLETE if said else MessageState.FAILED, told(error).reason, drop=drop)
+            task = self._settle(MessageState.INCOMPLETE if said else MessageState.FAILED, _reason(error), drop=drop)
             await asyncio.wait({task}, timeout=PATIENCE)
 
     def cancel(self) -> None:
@@ -295,6 +305,13 @@ class Recording:
             told=self._told() if state is MessageState.COMPLETE else Told(),
         )
         return self._recorder.settle(self._owner, self.turn, end, drop=drop)
+
+
+def _reason(error: Exception) -> Reason:
+    """What is stored as the reason of a failure. `history.sendable` leaves out what a provider refused, which it tells by this."""
+    if isinstance(error, ProviderRejected) and error.code == "model_not_found":
+        return Reason.MODEL_NOT_FOUND  # a provider that has no such model has nothing against the messages
+    return told(error).reason
 
 
 def _log_left_out(turn: Turn, before: Sequence[StoredMessage], left_out: Sequence[LeftOut]) -> None:

@@ -159,9 +159,9 @@ class _Calls:
 
     def _reply(self, at: int, entry: Entry) -> Message | None:
         message, row = entry.message, entry.row
-        self._open = self._answered(at)
         self._function_gone = False
         calls = dict(_calls(message))
+        self._open = self._answered(at, calls) if calls else {}
         if row is None:
             self._gone.difference_update(calls)
             return message
@@ -179,9 +179,8 @@ class _Calls:
         said = any(not isinstance(part, Thinking) and part != Text("") for part in kept.parts)
         return kept if said or any(map(kept.extra.get, _SPOKEN)) else None
 
-    def _answered(self, at: int) -> dict[str, int]:
-        """The calls of the reply at `at` that are answered directly behind it, and which entry has the last result of each."""
-        calls = {id_ for id_, _ in _calls(self._entries[at].message)}
+    def _answered(self, at: int, calls: Collection[str]) -> dict[str, int]:
+        """Those of the calls that are answered directly behind the reply at `at`, and which entry has the last result of each."""
         found: dict[str, int] = {}
         for place in range(at + 1, len(self._entries)):
             message = self._entries[place].message
