@@ -126,12 +126,12 @@ class _Calls:
         """Appends to `left_out`."""
         self._entries = entries
         self._left_out = left_out
-        self._brought = {id_ for entry in entries if entry.row is None for id_ in _answers(entry.message)}
+        self._brought = {each.tool_call_id for entry in entries if entry.row is None for each in _results(entry.message)}
         """The calls that the request has results of."""
         self._gone: set[str] = set()
         """The calls that were left out."""
-        self._open: dict[str, int] = {}
-        """The calls that may be answered where the pass is, and by which entry they are."""
+        self._open: dict[str, ToolResult] = {}
+        """The calls that may be answered where the pass is, and what answers them."""
         self._function_gone = False
         """The function call of 2023 before this message was left out."""
 
@@ -148,7 +148,7 @@ class _Calls:
             if message.extra.get("role") == "function":
                 self._note(entry, Why.RESULT_WITHOUT_CALL)
                 return None
-        parts = tuple(part for part in message.parts if not isinstance(part, ToolResult) or self._is_wanted(at, entry, part))
+        parts = tuple(part for part in message.parts if not isinstance(part, ToolResult) or self._is_wanted(entry, part))
         if not _is_results(message):
             self._open = {}
         if len(parts) == len(message.parts):
@@ -160,17 +160,17 @@ class _Calls:
     def _reply(self, at: int, entry: Entry) -> Message | None:
         message, row = entry.message, entry.row
         self._function_gone = False
-        calls = dict(_calls(message))
-        self._open = self._answered(at, calls) if calls else {}
+        calls = list(_calls(message))
+        ids = {id_ for id_, _ in calls}
+        self._open = self._answered(at, ids) if ids else {}
+        self._gone -= ids
         if row is None:
-            self._gone.difference_update(calls)
             return message
         broke_off = row.state is not MessageState.COMPLETE or row.finish_reason not in _WHOLE
-        broken = {id_ for id_, arguments in calls.items() if broke_off and not _is_json(arguments)}
-        unanswered = calls.keys() - self._open.keys() - self._brought
-        self._gone.difference_update(calls)
-        self._gone.update(broken, unanswered)
-        self._open = {id_: last for id_, last in self._open.items() if id_ not in broken}
+        broken = {id_ for id_, arguments in calls if broke_off and not _is_json(arguments)}
+        unanswered = ids - self._open.keys() - self._brought
+        self._gone |= broken | unanswered
+        self._open = {id_: result for id_, result in self._open.items() if id_ not in broken}
         self._function_gone = broke_off and not _is_json(_function_arguments(message))
         if not (broken or unanswered or self._function_gone):
             return message
@@ -179,20 +179,20 @@ class _Calls:
         said = any(not isinstance(part, Thinking) and part != Text("") for part in kept.parts)
         return kept if said or any(map(kept.extra.get, _SPOKEN)) else None
 
-    def _answered(self, at: int, calls: Collection[str]) -> dict[str, int]:
-        """Those of the calls that are answered directly behind the reply at `at`, and which entry has the last result of each."""
-        found: dict[str, int] = {}
+    def _answered(self, at: int, calls: Collection[str]) -> dict[str, ToolResult]:
+        """The last results that stand directly behind the reply at `at`, by those of its calls that they answer."""
+        found: dict[str, ToolResult] = {}
         for place in range(at + 1, len(self._entries)):
             message = self._entries[place].message
-            found.update((id_, place) for id_ in _answers(message) if id_ in calls)
+            found.update((result.tool_call_id, result) for result in _results(message) if result.tool_call_id in calls)
             if not _is_results(message):
                 break
         return found
 
-    def _is_wanted(self, at: int, entry: Entry, result: ToolResult) -> bool:
+    def _is_wanted(self, entry: Entry, result: ToolResult) -> bool:
         if entry.row is None:
             return result.tool_call_id in self._open or result.tool_call_id not in self._gone
-        return self._open.get(result.tool_call_id) == at
+        return self._open.get(result.tool_call_id) is result
 
     def _note(self, entry: Entry, why: Why) -> None:
         self._left_out.append(LeftOut(entry.row, why))
@@ -226,8 +226,8 @@ def _function_arguments(message: Message) -> str:
             return "{}"
 
 
-def _answers(message: Message) -> Iterator[str]:
-    return (part.tool_call_id for part in message.parts if isinstance(part, ToolResult))
+def _results(message: Message) -> Iterator[ToolResult]:
+    return (part for part in message.parts if isinstance(part, ToolResult))
 
 
 def _is_results(message: Message) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.errors import Reason
@@ -138,10 +138,10 @@ def test_the_result_of_a_call_that_broke_off_goes_with_it() -> None:
 def test_results_that_are_stored_without_their_call_are_not_sent() -> None:
     """Nor those that come late, or twice; what else their message says is."""
     late = Message(Role.USER, (ToolResult("x", ()), Text("So?")))
-    said = (result("x"), user(), reply(call("c")), result("c"), result("c"), reply(Text("1")), result("c"), late)
+    said = (result("x"), user(), reply(call("c")), result("c"), result("c", "c"), reply(Text("1")), result("c"), late)
     messages, left_out = sendable(stored(*said))
     assert messages == (user(), reply(call("c")), result("c"), reply(Text("1")), user("So?"))
-    assert why(left_out) == [Why.RESULT_WITHOUT_CALL] * 4
+    assert why(left_out) == [Why.RESULT_WITHOUT_CALL] * 5
 
 
 def test_what_a_request_brings_is_sent_as_it_is() -> None:
@@ -251,6 +251,7 @@ def rows(draw: st.DrawFn, at: int) -> StoredMessage:
 
 
 @given(st.data())
+@settings(max_examples=500, deadline=None)
 def test_a_strict_host_takes_what_is_sent(data: st.DataObject) -> None:
     """Whatever is stored; and what is left would be sent again unchanged."""
     path = [data.draw(rows(at)) for at in range(data.draw(st.integers(0, 8)))]
