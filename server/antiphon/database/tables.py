@@ -105,13 +105,6 @@ messages = Table(
         sqlite_where=text("state = 'in_progress'"),
         postgresql_where=text("state = 'in_progress'"),
     ),
-    # Replies of which perhaps nothing came. There are few.
-    Index(
-        "messages_empty",
-        "tree_id",
-        sqlite_where=text("state IN ('failed', 'cancelled')"),
-        postgresql_where=text("state IN ('failed', 'cancelled')"),
-    ),
 )
 
 workers = Table(
