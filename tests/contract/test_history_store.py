@@ -10,7 +10,7 @@ from antiphon.database import paging
 from antiphon.database.tables import messages
 from antiphon.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
 from antiphon.history import rows
-from antiphon.history.base import Conversation, MessageState, Said, Store, StoredMessage, Told, Turn, TurnEnd
+from antiphon.history.base import Conversation, MessagePage, MessageState, Said, Store, StoredMessage, Told, Turn, TurnEnd
 from antiphon.history.sql import SqlStore
 from antiphon.messages import (
     File,
@@ -385,6 +385,25 @@ async def test_messages_come_in_pages(store: Store) -> None:
     assert await path(store, made.id) == ["0", "1", "branch", ""]
 
 
+async def test_a_page_ends_before_it_is_too_large(store: Store) -> None:
+    """By the bytes of what is stored; one that is larger comes alone, none is left out, and of small ones as many as are wanted."""
+    lengths = [400, 400, 400, 5000, 100, 100, *[1] * 40, 400]
+    made = await create(store, *("é" * (length // 2) for length in lengths))
+    for size, most in ((50, 1100), (3, 1100), (1, 1100), (50, 1), (50, 100_000)):
+        pages: list[list[int]] = []
+        token = ""
+        while not pages or token:
+            page = await store.messages(ME, made.id, size=size, token=token, most_bytes=most)
+            pages.append([len(text) * 2 for text in texts(page.messages)])
+            token = page.next_token
+        assert [length for page in pages for length in page] == [length // 2 * 2 for length in lengths]
+        assert all(len(page) <= size for page in pages)
+        assert all(len(page) == 1 or sum(page) <= most for page in pages)
+        if most == 1100 and size == 50:
+            assert pages[:3] == [[400, 400], [400], [5000]]
+    assert await store.messages(ME, (await create(store)).id, size=5, most_bytes=9) == MessagePage((), "")
+
+
 async def test_append_goes_behind_the_head(store: Store) -> None:
     """And gives the messages as they are read later; nothing to append changes nothing."""
     made = await create(store, "a")
@@ -565,6 +584,90 @@ async def test_a_turn_behind_one_in_progress(store: Store) -> None:
     await store.end_turn(ME, second.reply.id, answered("B"))
     await store.end_turn(ME, first.reply.id, answered("A"))
     assert await path(store, first.conversation.id) == ["a", "A", "b", "B"]
+
+
+async def branches(store: Store, conversation: str, size: int = 100, owner: str = ME) -> list[tuple[str | None, list[str]]]:
+    """What each leaves, and its texts; read in pages."""
+    found: list[tuple[str | None, list[str]]] = []
+    token = ""
+    while True:
+        page = await store.branches(owner, conversation, size=size, token=token)
+        assert len(page.branches) <= size
+        for branch in page.branches:
+            said = await store.messages(owner, conversation, size=100, token=branch.messages_token)
+            assert said.messages[0].parent_id == branch.parent_id
+            found.append((branch.parent_id, texts(said.messages)))
+        token = page.next_token
+        if not token:
+            return found
+
+
+async def test_what_was_said_beside_the_path_is_found(store: Store) -> None:
+    """Turns that were begun at one place, and a reply that was asked for again: each message once, the newest first."""
+    made = await create(store, "a", "b")
+    assert await branches(store, made.id) == []
+    b = (await store.messages(ME, made.id)).messages[1].id
+    tabs = [await store.begin_turn(ME, made.id, said(f"tab {number}"), parent_id=b) for number in range(3)]
+    for number, turn in enumerate(tabs):
+        await store.end_turn(ME, turn.reply.id, answered(f"reply {number}"))
+    beside = [(b, ["tab 1", "reply 1"]), (b, ["tab 0", "reply 0"])]
+    assert await path(store, made.id) == ["a", "b", "tab 2", "reply 2"]
+    for size in (1, 2, 100):
+        assert await branches(store, made.id, size) == beside
+    again = await store.begin_turn(ME, made.id, [], parent_id=tabs[0].path[-1].id)
+    assert await path(store, made.id) == ["a", "b", "tab 0", ""]
+    assert await branches(store, made.id) == [
+        (b, ["tab 2", "reply 2"]), (b, ["tab 1", "reply 1"]), (again.path[-1].id, ["reply 0"])
+    ]  # fmt: skip
+    fork = await store.fork(ME, made.id, message_id=tabs[1].path[-1].id)
+    assert (await path(store, fork.id), await branches(store, fork.id)) == (["a", "b", "tab 1"], [])
+    await store.append(ME, fork.id, said("mine"))
+    assert len(await branches(store, made.id)) == 3
+    with pytest.raises(ConversationNotFound):
+        await store.branches(OTHER, made.id, size=1)
+    token = (await store.branches(ME, made.id, size=1)).next_token
+    with pytest.raises(InvalidRequest):
+        await store.branches(ME, fork.id, size=1, token=token)
+    await store.delete(ME, made.id)
+    assert await branches(store, fork.id) == []
+
+
+async def test_a_branch_of_a_branch_comes_behind_it(store: Store) -> None:
+    """It leaves what is in the list already; an empty reply that something follows is a place to leave too."""
+    made = await create(store, "a")
+    a = (await store.messages(ME, made.id)).messages[0].id
+    left = await store.begin_turn(ME, made.id, said("b"), parent_id=a)
+    await store.end_turn(ME, left.reply.id, TurnEnd(MessageState.FAILED, Message(Role.ASSISTANT, ())))
+    for text in ("c", "d"):
+        turn = await store.begin_turn(ME, made.id, said(text), parent_id=left.reply.id)
+        await store.end_turn(ME, turn.reply.id, answered(text.upper()))
+    await store.begin_turn(ME, made.id, said("e"), parent_id=a)
+    assert await branches(store, made.id) == [(a, ["b", "", "d", "D"]), (left.reply.id, ["c", "C"])]
+
+
+async def test_replies_of_which_nothing_came_are_no_branch_and_are_counted(store: Store) -> None:
+    """Those on the path: in lists, and wherever one conversation is told of."""
+    made = await create(store, "a")
+    ends = [MessageState.FAILED, MessageState.CANCELLED, MessageState.CANCELLED, MessageState.INCOMPLETE]
+    for state, text in zip(ends, ["", "", "half", "half"], strict=True):
+        turn = await store.begin_turn(ME, made.id, said("b"))
+        await store.end_turn(ME, turn.reply.id, TurnEnd(state, Message(Role.ASSISTANT, (Text(text),) if text else ())))
+    found = await store.get(ME, made.id)
+    assert (found.message_count, found.empty_replies) == (9, 2)
+    await create(store, "x")
+    listed = {each.id: each.empty_replies for each in (await store.list(ME, size=9)).conversations}
+    assert sorted(listed.values()) == [0, 2]
+    assert (await store.update(ME, made.id, pinned=True)).empty_replies == 2
+    whole = (await store.messages(ME, made.id)).messages
+    assert (await store.fork(ME, made.id, message_id=whole[2].id)).empty_replies == 1
+    await store.begin_turn(ME, made.id, said("other"), parent_id=whole[0].id)
+    assert (await store.get(ME, made.id)).empty_replies == 0
+    assert await branches(store, made.id) == [(whole[0].id, ["b", "", "b", "", "b", "half", "b", "half"])]
+    alone = await create(store, "a")
+    for _ in range(2):
+        turn = await store.begin_turn(ME, alone.id, [], parent_id=alone.head_id)
+        await store.end_turn(ME, turn.reply.id, TurnEnd(MessageState.FAILED, Message(Role.ASSISTANT, ())))
+    assert await branches(store, alone.id) == []
 
 
 async def test_a_fork_shares_its_past(store: Store) -> None:

@@ -1,17 +1,29 @@
 """A store that forgets: the whole of the interface on a few dictionaries, which shows that nothing in it needs a database.
 
 It lets what stands above a store be tested without one. What only a store has to see to is left out: text that cannot be stored,
-pages that hold while something changes, messages that nobody needs any more.
+pages that hold while something changes, branches, messages that nobody needs any more.
 """
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import accumulate, count
 
+import msgspec
 from msgspec.structs import replace
 
 from antiphon.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
-from antiphon.history.base import Conversation, MessagePage, MessageState, Page, Said, StoredMessage, Told, Turn, TurnEnd
+from antiphon.history.base import (
+    BranchPage,
+    Conversation,
+    MessagePage,
+    MessageState,
+    Page,
+    Said,
+    StoredMessage,
+    Told,
+    Turn,
+    TurnEnd,
+)
 from antiphon.messages import Message, Role
 
 
@@ -78,12 +90,21 @@ class MemoryStore:
         made = self._new(owner, title=found.title if title is None else title, source=found.source, pinned=False)
         return self._keep(replace(made, head_id=head, forked_from=found.id, message_count=len(self._path(head))))
 
-    async def messages(self, owner: str, conversation: str, *, size: int | None = None, token: str = "") -> MessagePage:
+    async def messages(
+        self, owner: str, conversation: str, *, size: int | None = None, token: str = "", most_bytes: int | None = None
+    ) -> MessagePage:
         path = self._path((await self.get(owner, conversation)).head_id)
         first = _place(token)
+        if size is not None and most_bytes is not None:
+            total = accumulate(len(msgspec.json.encode(each.message)) for each in path[first : first + size])
+            size = max(1, sum(length <= most_bytes for length in total))
         if size is None or len(path) <= first + size:
             return MessagePage(path[first:], "")
         return MessagePage(path[first : first + size], str(first + size))
+
+    async def branches(self, owner: str, conversation: str, *, size: int, token: str = "") -> BranchPage:
+        await self.get(owner, conversation)
+        return BranchPage((), "", "")
 
     async def append(
         self, owner: str, conversation: str, messages: Sequence[Message], *, expected_head: str | None = None
@@ -189,8 +210,9 @@ class MemoryStore:
         self, conversation: Conversation, parent: str | None, messages: Sequence[Message]
     ) -> tuple[Conversation, tuple[StoredMessage, ...]]:
         stored = []
+        _, now = self._now()
         for message in messages:
-            number, now = self._now()
+            number = next(self._numbers)
             stored.append(StoredMessage(f"m{number}", parent, message, MessageState.COMPLETE, now))
             parent = f"m{number}"
             self._messages[parent], self._owners[parent] = stored[-1], conversation.owner

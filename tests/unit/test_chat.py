@@ -6,6 +6,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+import structlog
 from pydantic import SecretStr
 
 from antiphon import headers
@@ -19,6 +20,7 @@ from antiphon.errors import (
     InvalidRequest,
     ModelNotFound,
     ProviderProtocolError,
+    ProviderRejected,
     RateLimited,
     RequestIdReused,
     ShuttingDown,
@@ -46,6 +48,7 @@ from antiphon.messages import (
     Started,
     Text,
     TextDelta,
+    Thinking,
     ToolCallDelta,
     Usage,
 )
@@ -192,6 +195,16 @@ async def test_what_is_stored_counts_before_the_provider_is_asked(resent: bool) 
     told = headers.begin()
     await limited.ask()
     assert (told["x-ratelimit-remaining-tokens"], told["x-ratelimit-remaining-requests"]) == ("744", "1")
+
+
+async def test_what_is_stored_and_cannot_be_sent_does_not_count() -> None:
+    """It is no part of the prompt."""
+    store = MemoryStore()
+    limited = Limited(ScriptedProvider(), store, tokens_per_minute=1000)
+    thought = Message(Role.ASSISTANT, (Thinking("Hm" * 4000),))
+    made = await store.create("me", title="", source="", pinned=False, messages=[HELLO, thought])
+    await limited.ask(Record("me", conversation=made.id))
+    assert limited.provider.requests[-1].messages == (HELLO, HELLO)
 
 
 async def test_a_turn_is_one_request_and_holds_what_it_comes_to() -> None:
@@ -610,16 +623,46 @@ async def test_only_a_reply_of_which_nothing_came_is_not_told_to_the_model(role:
     assert provider.requests[0].messages == ((HELLO, empty) if role is Role.USER else (HELLO,))
 
 
+def saying(text: str) -> Message:
+    return Message(Role.USER, (Text(text),))
+
+
+@pytest.mark.parametrize("resent", [False, True])
+async def test_a_message_that_the_provider_refused_is_not_sent_again(resent: bool) -> None:
+    """It stays in the history, the next turns go without it, and the log tells it once."""
+    store, provider = MemoryStore(), ScriptedProvider()
+    chat = recording(provider, store)
+    made = await store.create("ann", title="", source="", pinned=False, messages=[HELLO, Message(Role.ASSISTANT, (Text("Hi"),))])
+
+    async def say(*messages: Message) -> list[Message]:
+        """Returns what the provider was sent behind the first turn."""
+        record = Record("ann", conversation=made.id, resent=resent)
+        await collect(chat.stream(asked("one", *messages), timeout=None, record=record))
+        return list(provider.requests[-1].messages[2:])
+
+    good, provider.batches = provider.batches, (ProviderRejected("No.", provider="p"),)
+    with pytest.raises(ProviderRejected):
+        await say(saying("bad"))
+    provider.batches = good
+    reply = Message(Role.ASSISTANT, (Text("Hello"),))
+    with structlog.testing.capture_logs() as logs:
+        assert await say(saying("1")) == [saying("1")]
+        assert await say(saying("2")) == [saying("1"), reply, saying("2")]
+        if resent:  # with what it was shown, as a client does that holds its chat itself
+            shown = [HELLO, Message(Role.ASSISTANT, (Text("Hi"),)), saying("bad"), saying("1"), reply, saying("2"), reply]
+            assert await say(*shown, saying("3")) == [saying("1"), reply, saying("2"), reply, saying("3")]
+    stored = await path(store)
+    assert stored[2].message == saying("bad")
+    told = [entry for entry in logs if entry["event"] == "messages_not_sent"]
+    assert [(entry["messages"], entry["reasons"]) for entry in told] == [([stored[2].id], ["refused"])]
+
+
 # Calls that are guarded.
 
 
 def guarding(provider: ScriptedProvider, store: MemoryStore, action: str = "mask") -> ChatService:
     guards = build_guards([GuardConfig(name="words", kind="blocklist", patterns=["bad+"], action=action, replacement="#")])  # type: ignore[call-arg]
     return ChatService(Router([(provider, ["one"])]), Recorder(store), NO_PRICES, timeout=60, guards=guards)
-
-
-def saying(text: str) -> Message:
-    return Message(Role.USER, (Text(text),))
 
 
 async def test_what_is_masked_goes_neither_to_the_provider_nor_into_the_history_nor_to_the_caller() -> None:

@@ -36,7 +36,11 @@ class MessageState(StrEnum):
 
 
 class Conversation(Struct, frozen=True):
-    """A conversation. Times are in UTC, with microseconds; `message_count` counts its path, `head_id` is the path's end."""
+    """A conversation. Times are in UTC, with microseconds; `message_count` counts its path, `head_id` is the path's end.
+
+    `empty_replies` of those are replies of which nothing came (`StoredMessage.is_unheard`); `Store.get`, `list`, `update` and
+    `fork` count them, everywhere else it is 0.
+    """
 
     id: str
     owner: str
@@ -48,6 +52,7 @@ class Conversation(Struct, frozen=True):
     message_count: int
     head_id: str | None
     forked_from: str | None
+    empty_replies: int = 0
 
 
 class Told(Struct, frozen=True, omit_defaults=True):
@@ -81,7 +86,7 @@ class Said(Struct, frozen=True):
 
 
 class StoredMessage(Struct, frozen=True):
-    """A message as it is stored."""
+    """A message as it is stored. Those that are stored in one go, such as a turn's, have one and the same `created`."""
 
     id: str
     parent_id: str | None
@@ -132,6 +137,25 @@ class MessagePage(Struct, frozen=True):
     next_token: str
 
 
+class Branch(Struct, frozen=True):
+    """Messages one behind the other that are a conversation's, but not on its path: of another turn, or from before an edit.
+
+    They begin behind `parent_id`, a message of the path or of another branch; None: they are a beginning of the conversation.
+    `messages_token` asks `Store.messages` for them.
+    """
+
+    parent_id: str | None
+    messages_token: str
+
+
+class BranchPage(Struct, frozen=True):
+    """One page of branches; `next_token` as for `Page`. `path_token` asks `Store.messages` for the path that they are not on."""
+
+    branches: tuple[Branch, ...]
+    next_token: str
+    path_token: str
+
+
 class Store(Protocol):
     """Keeps conversations. Shared by all calls of a process; every method is one transaction, and durable when it returns.
 
@@ -179,8 +203,22 @@ class Store(Protocol):
         """
         ...
 
-    async def messages(self, owner: str, conversation: str, *, size: int | None = None, token: str = "") -> MessagePage:
-        """The path, oldest first; `size` None gives all of it. Raises `ConversationNotFound`, `InvalidRequest` for a bad token."""
+    async def messages(
+        self, owner: str, conversation: str, *, size: int | None = None, token: str = "", most_bytes: int | None = None
+    ) -> MessagePage:
+        """The path, oldest first; `size` None gives all of it.
+
+        With `size` and `most_bytes` a page ends before its messages, as they are stored, are larger than that, but has one at
+        least; no more than those are read. Raises `ConversationNotFound`, `InvalidRequest` for a bad token.
+        """
+        ...
+
+    async def branches(self, owner: str, conversation: str, *, size: int, token: str = "") -> BranchPage:
+        """What was said in the conversation and is not on its path, the newest branch first; each message is in one of them.
+
+        A branch that leaves another one comes behind that. A reply of which nothing came is no branch.
+        Raises `ConversationNotFound`, `InvalidRequest` for a bad token.
+        """
         ...
 
     async def append(

@@ -15,9 +15,20 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from antiphon.errors import AntiphonError, ConversationNotFound, InvalidRequest, StoreUnavailable, TurnInProgress, Violation, told
-from antiphon.history.base import MessageState, Said, Store, Told, Turn, TurnEnd
+from antiphon.errors import (
+    AntiphonError,
+    ConversationNotFound,
+    InvalidRequest,
+    ProviderRejected,
+    Reason,
+    StoreUnavailable,
+    TurnInProgress,
+    Violation,
+    told,
+)
+from antiphon.history.base import MessageState, Said, Store, StoredMessage, Told, Turn, TurnEnd
 from antiphon.history.resent import Continuation, continuation, up_to
+from antiphon.history.sendable import LeftOut, sendable
 from antiphon.history.storable import storable
 from antiphon.history.title import title_of
 from antiphon.messages import Batch, Message, Role
@@ -92,8 +103,9 @@ class Recorder:
             if record.resent:
                 follows = continuation(stored, messages)
             if weigh is not None:
-                await weigh((*record.before, *follows.told(up_to(stored, follows.parent_id), follows.new)))
-        begun = asyncio.create_task(
+                told, _ = sendable(follows.told(up_to(stored, follows.parent_id), follows.new))
+                await weigh((*record.before, *told))
+        beginning = asyncio.create_task(
             self._store.begin_turn(
                 record.owner,
                 record.conversation,
@@ -105,18 +117,21 @@ class Recorder:
             )
         )
         try:
-            await asyncio.wait({begun})
+            await asyncio.wait({beginning})
         except asyncio.CancelledError:
-            self._run(self._leave(record.owner, begun))
+            self._run(self._leave(record.owner, beginning))
             raise
         try:
-            turn = begun.result()
+            turn = beginning.result()
         except InvalidRequest as error:  # what is at fault is told of the messages that were sent, and not of those that are new
             error.violations = tuple(_sent(violation, follows.places) for violation in error.violations)
             raise
-        recording = Recording(self, record.owner, turn, follows, record.before)
-        if not turn.existing:
-            self._going[turn.reply.id] = recording
+        if turn.existing:
+            return Recording(self, record.owner, turn)
+        begun = len(turn.path) - len(follows.new)
+        told, left_out = sendable(follows.told(turn.path[:begun], (message.message for message in turn.path[begun:])))
+        _log_left_out(turn, turn.path[:begun], left_out)
+        recording = self._going[turn.reply.id] = Recording(self, record.owner, turn, (*record.before, *told))
         return recording
 
     async def keep(self, interval: float) -> None:
@@ -203,11 +218,10 @@ class Recorder:
 class Recording:
     """One turn that is being recorded."""
 
-    def __init__(self, recorder: Recorder, owner: str, turn: Turn, follows: Continuation, before: tuple[Message, ...] = ()) -> None:
-        """`before` is told to the model before the conversation."""
+    def __init__(self, recorder: Recorder, owner: str, turn: Turn, messages: tuple[Message, ...] = ()) -> None:
+        """`messages` are what the model is asked with: instructions, preamble and the path, as far as that can be sent."""
         self.turn = turn
-        self._follows = follows
-        self._before = before
+        self.messages = messages
         self._recorder = recorder
         self._owner = owner
         self._reply = Reply()
@@ -222,13 +236,6 @@ class Recording:
     def grown(self) -> bool:
         """Whether anything was said that is not written down."""
         return self.seen > self.kept and bool(self._reply.choices)
-
-    @property
-    def messages(self) -> tuple[Message, ...]:
-        """What the model is to be told: instructions, preamble and path. A reply of which nothing came is left out."""
-        begun = len(self.turn.path) - len(self._follows.new)
-        told = self._follows.told(self.turn.path[:begun], (message.message for message in self.turn.path[begun:]))
-        return self._before + tuple(one for one in told if one.parts or one.extra or one.role is not Role.ASSISTANT)
 
     def see(self, batch: Batch) -> None:
         """Takes what was said. What cannot be stored is replaced in the batch, so that what is told is what is stored."""
@@ -261,7 +268,7 @@ class Recording:
         if not self._settled:
             said = self._reply.said
             drop = self.turn.made and self.seen == 0
-            task = self._settle(MessageState.INCOMPLETE if said else MessageState.FAILED, told(error).reason, drop=drop)
+            task = self._settle(MessageState.INCOMPLETE if said else MessageState.FAILED, _reason(error), drop=drop)
             await asyncio.wait({task}, timeout=PATIENCE)
 
     def cancel(self) -> None:
@@ -298,6 +305,26 @@ class Recording:
             told=self._told() if state is MessageState.COMPLETE else Told(),
         )
         return self._recorder.settle(self._owner, self.turn, end, drop=drop)
+
+
+def _reason(error: Exception) -> Reason:
+    """What is stored as the reason of a failure. `history.sendable` leaves out what a provider refused, which it tells by this."""
+    if isinstance(error, ProviderRejected) and error.code == "model_not_found":
+        return Reason.MODEL_NOT_FOUND  # a provider that has no such model has nothing against the messages
+    return told(error).reason
+
+
+def _log_left_out(turn: Turn, before: Sequence[StoredMessage], left_out: Sequence[LeftOut]) -> None:
+    """Logs what was left out for the first time. What stands before the last reply was left out of an earlier turn already."""
+    last = max((row.created for row in before if row.message.role is Role.ASSISTANT), default=None)
+    new = [each for each in left_out if each.row is None or last is None or each.row.created >= last]
+    if new:
+        log.info(
+            "messages_not_sent",
+            conversation=turn.conversation.id,
+            messages=[each.row.id for each in new if each.row is not None],
+            reasons=sorted({each.why.value for each in new}),
+        )
 
 
 def _sent(violation: Violation, places: Sequence[int]) -> Violation:

@@ -15,9 +15,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from antiphon.history.base import MessageState, StoredMessage
+from antiphon.history.sendable import INSTRUCTIONS, Entry, says_something
 from antiphon.messages import Message, Part, Refusal, Role, Text, Thinking, ToolCall, ToolResult
-
-_INSTRUCTIONS: Final = frozenset({Role.SYSTEM, Role.DEVELOPER})
 
 _CALLS: Final = ("tool_calls", "function_call")
 """Calls that only a provider knows, among the fields of a message."""
@@ -36,19 +35,19 @@ class Continuation(Struct, frozen=True):
     new: tuple[Message, ...]
     parent_id: str | None = None
     places: tuple[int, ...] = ()
-    retold: tuple[Message, ...] | None = None
+    retold: tuple[Entry, ...] | None = None
     tail: tuple[Message, ...] = ()
     read: int = 0
     last: str | None = None
 
-    def told(self, before: Sequence[StoredMessage], new: Iterable[Message]) -> tuple[Message, ...]:
+    def told(self, before: Sequence[StoredMessage], new: Iterable[Message]) -> tuple[Entry, ...]:
         """What the model is to be told: `before` is the path that the turn goes on from, `new` are its messages as they are stored.
 
         A turn that came between is told as well. If the path is another one by now, it is told as it is stored.
         """
         if self.retold is None or (self.read and (len(before) < self.read or before[self.read - 1].id != self.last)):
-            return (*(message.message for message in before), *new)
-        return (*self.retold, *(message.message for message in before[self.read :]), *self.tail)
+            return (*map(_entry, before), *map(Entry, new))
+        return (*self.retold, *map(_entry, before[self.read :]), *map(Entry, self.tail))
 
 
 def continuation(path: Sequence[StoredMessage], sent: Sequence[Message]) -> Continuation:
@@ -75,8 +74,8 @@ def continuation(path: Sequence[StoredMessage], sent: Sequence[Message]) -> Cont
     how it was said first. Instructions (system, developer) are compared apart from the talk: if any are sent, those are told, in
     their places, and none that are stored; those that the path has are not stored again, unless its last one is another by now.
     """
-    talk = [place for place, message in enumerate(sent) if message.role not in _INSTRUCTIONS]
-    ours = [place for place, message in enumerate(path) if message.message.role not in _INSTRUCTIONS]
+    talk = [place for place, message in enumerate(sent) if message.role not in INSTRUCTIONS]
+    ours = [place for place, message in enumerate(path) if message.message.role not in INSTRUCTIONS]
     match = _Comparison([path[place] for place in ours], [sent[place] for place in talk]).best()
     pairs = [(ours[mine], talk[theirs]) for mine, theirs in match.pairs]
     parent = _parent([path[place] for place in ours], match, ended=match.heard == len(talk))
@@ -118,10 +117,10 @@ def _known(path: Sequence[StoredMessage], sent: Sequence[Message]) -> set[int]:
     stored: dict[Hashable, list[int]] = {}
     last: Hashable = None
     for at, message in enumerate(path):
-        if message.message.role in _INSTRUCTIONS:
+        if message.message.role in INSTRUCTIONS:
             last = _key(message.message)
             stored.setdefault(last, []).append(at)
-    places = [place for place, message in enumerate(sent) if message.role in _INSTRUCTIONS]
+    places = [place for place, message in enumerate(sent) if message.role in INSTRUCTIONS]
     known: set[int] = set()
     begin = 0
     for place in places:
@@ -136,27 +135,31 @@ def _known(path: Sequence[StoredMessage], sent: Sequence[Message]) -> set[int]:
 
 def _retold(
     path: Sequence[StoredMessage], sent: Sequence[Message], pairs: Sequence[tuple[int, int]]
-) -> tuple[tuple[Message, ...], int]:
+) -> tuple[tuple[Entry, ...], int]:
     """What the model is told for the path, and the place from which on what was sent is not in that yet."""
-    instructed = any(message.role in _INSTRUCTIONS for message in sent)
-    place = next((at for at, message in enumerate(sent) if message.role not in _INSTRUCTIONS), len(sent))
-    told = list(sent[:place])
+    instructed = any(message.role in INSTRUCTIONS for message in sent)
+    place = next((at for at, message in enumerate(sent) if message.role not in INSTRUCTIONS), len(sent))
+    told = [*map(Entry, sent[:place])]
     at = 0
 
-    def left_out(end: int) -> Iterator[Message]:
-        return (each.message for each in path[at:end] if not instructed or each.message.role not in _INSTRUCTIONS)
+    def left_out(end: int) -> Iterator[Entry]:
+        return (_entry(each) for each in path[at:end] if not instructed or each.message.role not in INSTRUCTIONS)
 
     for ours, theirs in pairs:
         if ours >= len(path):
             break
         told += left_out(ours)
-        told += sent[place:theirs]  # instructions
+        told += map(Entry, sent[place:theirs])  # instructions
         following = [each.message for each in path[ours + 1 : ours + 2]] + list(sent[theirs + 1 : theirs + 2])
         answered = any(message.role is Role.TOOL for message in following)
-        told.append(_merged(path[ours], sent[theirs], answered=answered))
+        told.append(Entry(_merged(path[ours], sent[theirs], answered=answered), path[ours]))
         at, place = ours + 1, theirs + 1
     told += left_out(len(path))
     return tuple(told), place
+
+
+def _entry(stored: StoredMessage) -> Entry:
+    return Entry(stored.message, stored)
 
 
 def _merged(stored: StoredMessage, theirs: Message, *, answered: bool) -> Message:
@@ -307,8 +310,7 @@ def _text(message: Message) -> str:
 
 
 def _broke_off(message: StoredMessage) -> bool:
-    said = message.message.parts or message.message.extra
-    return _is_reply(message) and (message.state is not MessageState.COMPLETE or not said)
+    return _is_reply(message) and (message.state is not MessageState.COMPLETE or not says_something(message.message))
 
 
 def _key(message: Message) -> Hashable:

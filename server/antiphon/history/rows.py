@@ -18,7 +18,7 @@ from antiphon.database import clock, paging, text
 from antiphon.database.ids import is_id
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversation, MessageState, StoredMessage, Told
 from antiphon.history.body import read
-from antiphon.messages import NOTHING, FinishReason, Message, Usage
+from antiphon.messages import NOTHING, FinishReason, Message, Role, Usage
 
 MAX_REQUEST_ID: Final = 200
 
@@ -45,6 +45,13 @@ class PathToken(msgspec.Struct, frozen=True, array_like=True, tag="m"):
     conversation: str
     last: str
     depth: Annotated[int, msgspec.Meta(ge=0, le=2**30)]
+
+
+class BranchToken(msgspec.Struct, frozen=True, array_like=True, tag="b"):
+    """Where a page of branches ended: the end of its last one."""
+
+    conversation: str
+    last: str
 
 
 def conversation(row: Sequence[Any]) -> Conversation:
@@ -138,7 +145,11 @@ def digest(*filters: str | bool | None) -> str:
 def read_token(written: str, kind: type[Token]) -> Token:
     """The page token. Raises `InvalidRequest` for one that is not ours, or of another list."""
     value = paging.read_token(written, kind)
-    ids = (value.id,) if isinstance(value, ListToken) else (value.last,) if isinstance(value, PathToken) else ()
+    ids = (value.id,) if isinstance(value, ListToken) else (value.last,) if isinstance(value, PathToken | BranchToken) else ()
     if not all(map(is_id, ids)):
         raise paging.bad_token()
     return value
+
+
+NO_REPLY: Final = reply(Message(Role.ASSISTANT, ()))
+"""The body of a reply of which nothing came."""

@@ -23,17 +23,27 @@ from antiphon.database.ids import is_id, new_id
 from antiphon.database.tables import workers
 from antiphon.errors import ConversationChanged, ConversationNotFound, StoreUnavailable, TurnInProgress
 from antiphon.history import rows, statements, tree
-from antiphon.history.base import MAX_TITLE, Conversation, MessagePage, MessageState, Page, Said, StoredMessage, Turn, TurnEnd
+from antiphon.history.base import (
+    MAX_TITLE,
+    Branch,
+    BranchPage,
+    Conversation,
+    MessagePage,
+    MessageState,
+    Page,
+    Said,
+    StoredMessage,
+    Turn,
+    TurnEnd,
+)
 from antiphon.history.process import is_gone, this_process
-from antiphon.messages import Message, Role
+from antiphon.messages import Message
 
 STALE: Final = 15.0
 """Seconds without a heartbeat after which a worker is taken for dead, where its process cannot be looked at."""
 
 _BEAT: Final = 5.0
 """Seconds after which a turn renews the heartbeat by itself, if nobody has."""
-
-_NO_REPLY: Final = rows.reply(Message(Role.ASSISTANT, ()))
 
 _T = TypeVar("_T")
 
@@ -63,7 +73,7 @@ class SqlStore:
         return await self._database.write(work)
 
     async def get(self, owner: str, conversation: str) -> Conversation:
-        return rows.conversation(await self._database.read(lambda connection: tree.find(connection, owner, conversation)))
+        return await self._database.read(lambda connection: tree.counted(connection, tree.get(connection, owner, conversation)))
 
     async def list(
         self,
@@ -88,12 +98,15 @@ class SqlStore:
             folded_title=title_contains.casefold(),
             after=None if after is None else (after.pinned, after.updated, after.id),
         )
-        found = await self._database.read(lambda connection: connection.execute(query, {"mine": owner}).all())
-        if len(found) <= size:
-            return Page(tuple(map(rows.conversation, found)), "")
-        last = found[size - 1]
-        following = rows.ListToken(filters, last.pinned, last.updated, last.id)
-        return Page(tuple(map(rows.conversation, found[:size])), paging.token(following))
+
+        def work(connection: Connection) -> tuple[tuple[Conversation, ...], tree.Found | None]:
+            found = connection.execute(query, {"mine": owner}).all()
+            shown = tuple(tree.counted(connection, row) for row in found[:size])
+            return shown, found[size - 1] if len(found) > size else None
+
+        shown, last = await self._database.read(work)
+        following = "" if last is None else paging.token(rows.ListToken(filters, last.pinned, last.updated, last.id))
+        return Page(shown, following)
 
     async def update(self, owner: str, conversation: str, *, title: str | None = None, pinned: bool | None = None) -> Conversation:
         values: dict[str, Any] = {}
@@ -111,10 +124,9 @@ class SqlStore:
 
         def work(connection: Connection) -> Conversation:
             at = {"mine": owner, "conversation": conversation} | ({} if title is None else {"now": clock.now()})
-            row = connection.execute(change, at).first()
-            if row is None:
+            if connection.execute(change, at).first() is None:
                 raise ConversationNotFound(conversation)
-            return rows.conversation(row)
+            return tree.counted(connection, tree.get(connection, owner, conversation))
 
         return await self._database.write(work)
 
@@ -132,7 +144,7 @@ class SqlStore:
         def work(connection: Connection) -> Conversation:
             row = tree.find(connection, owner, conversation, lock=True)
             head = tree.place(connection, row, message_id)
-            return tree.conversation(
+            made = tree.conversation(
                 connection,
                 owner,
                 row.tree_id,
@@ -142,32 +154,55 @@ class SqlStore:
                 source=row.source,
                 forked_from=row.id,
             )
+            return tree.counted(connection, tree.get(connection, owner, made.id))
 
         return await self._database.write(work)
 
-    async def messages(self, owner: str, conversation: str, *, size: int | None = None, token: str = "") -> MessagePage:
+    async def messages(
+        self, owner: str, conversation: str, *, size: int | None = None, token: str = "", most_bytes: int | None = None
+    ) -> MessagePage:
         after = rows.read_token(token, rows.PathToken) if token else None
+        if after is not None and after.conversation != conversation:
+            raise paging.bad_token()
+        depth = 0 if after is None else after.depth
+
+        def work(connection: Connection) -> tuple[str | None, Sequence[tree.Found], bool]:
+            row = tree.find(connection, owner, conversation)
+            # The path as it was when its first page was read: what is appended meanwhile is not on it.
+            last = row.head_id if after is None else after.last
+            if last is None:
+                return None, (), False
+            if size is None:
+                return last, connection.execute(statements.PATH, {"last": last, "tree": row.tree_id}).all()[depth:], False
+            at = {"last": last, "tree": row.tree_id, "depth": depth}
+            if most_bytes is None:
+                found = connection.execute(statements.PATH_PAGE, at | {"size": size + 1}).all()
+                return last, found[:size], len(found) > size
+            fitting, more = tree.fitting(connection, at, size, most_bytes)
+            return last, connection.execute(statements.PATH_PAGE, at | {"size": fitting}).all(), more
+
+        last, found, more = await self._database.read(work)
+        following = paging.token(rows.PathToken(conversation, last, depth + len(found))) if last is not None and more else ""
+        return MessagePage(tuple(map(rows.stored, found)), following)
+
+    async def branches(self, owner: str, conversation: str, *, size: int, token: str = "") -> BranchPage:
+        after = rows.read_token(token, rows.BranchToken) if token else None
         if after is not None and after.conversation != conversation:
             raise paging.bad_token()
 
         def work(connection: Connection) -> tuple[str | None, Sequence[tree.Found]]:
             row = tree.find(connection, owner, conversation)
-            # The path as it was when its first page was read: what is appended meanwhile is not on it.
-            last = row.head_id if after is None else after.last
-            if last is None:
-                return None, ()
-            if size is None:
-                found = connection.execute(statements.PATH, {"last": last, "tree": row.tree_id}).all()
-                return None, found if after is None else found[after.depth :]
-            depth = 0 if after is None else after.depth
-            at = {"last": last, "tree": row.tree_id, "depth": depth, "size": size + 1}
-            return last, connection.execute(statements.PATH_PAGE, at).all()
+            at = {"conversation": row.id, "tree": row.tree_id, "last": row.head_id, "nothing": rows.NO_REPLY}
+            return row.head_id, connection.execute(statements.OFF_PATH, at).all()
 
-        last, found = await self._database.read(work)
-        if last is None or size is None or len(found) <= size:
-            return MessagePage(tuple(map(rows.stored, found)), "")
-        depth = (0 if after is None else after.depth) + size
-        return MessagePage(tuple(map(rows.stored, found[:size])), paging.token(rows.PathToken(conversation, last, depth)))
+        head, off_path = await self._database.read(work)
+        found = [chain for chain in tree.chains(off_path) if after is None or chain[-1].id < after.last]
+        branches = tuple(
+            Branch(chain[0].parent_id, paging.token(rows.PathToken(conversation, chain[-1].id, chain[0].depth)))
+            for chain in found[:size]
+        )
+        following = paging.token(rows.BranchToken(conversation, found[size - 1][-1].id)) if len(found) > size else ""
+        return BranchPage(branches, following, "" if head is None else paging.token(rows.PathToken(conversation, head, 0)))
 
     async def append(
         self, owner: str, conversation: str, messages: Sequence[Message], *, expected_head: str | None = None
@@ -200,7 +235,7 @@ class SqlStore:
         rows.check_request_id(request_id)
         rows.check_title(title)
         rows.check_source(source)
-        bodies = [*rows.bodies(messages), _NO_REPLY]
+        bodies = [*rows.bodies(messages), rows.NO_REPLY]
         reply_id, named = new_id(), request_id or None
         ours = {reply_id}
         reply = {"id": reply_id, "state": MessageState.IN_PROGRESS.value, "worker": self._worker, "request_id": named}
@@ -301,7 +336,7 @@ class SqlStore:
             limit = connection.execute(select(self._database.clock() - int(STALE * 1_000_000))).scalar_one()
             lost += connection.execute(statements.OTHERS_IN_PROGRESS, {"me": self._worker, "limit": limit}).scalars()
             if lost:
-                connection.execute(statements.SETTLE, [{"reply": reply_id, "nothing": _NO_REPLY} for reply_id in lost])
+                connection.execute(statements.SETTLE, [{"reply": reply_id, "nothing": rows.NO_REPLY} for reply_id in lost])
             connection.execute(statements.FORGET_WORKERS, {"limit": limit})
             return len(lost)
 

@@ -13,9 +13,11 @@ from sqlalchemy import (
     Delete,
     Select,
     Update,
+    and_,
     bindparam,
     case,
     delete,
+    func,
     literal_column,
     or_,
     select,
@@ -23,6 +25,7 @@ from sqlalchemy import (
     update,
 )
 
+from antiphon.database.size import ByteLength
 from antiphon.database.tables import conversations, messages, trees, workers
 from antiphon.history.base import MessageState
 
@@ -67,6 +70,24 @@ _NOW: Final = bindparam("now", type_=_C.updated.type)
 _UPDATED: Final = case((_C.updated < _NOW, _NOW), else_=_C.updated + 1)
 
 GET: Final[Query] = select(*CONVERSATION, _C.tree_id).where(*_MINE)
+
+_FAILED: Final = _M.state == literal_column(f"'{MessageState.FAILED}'")
+_CANCELLED: Final = _M.state == literal_column(f"'{MessageState.CANCELLED}'")
+_IS_EMPTY: Final = or_(_FAILED, and_(_CANCELLED, _M.body == bindparam("nothing")))
+"""Whether a message is a reply of which nothing came; `nothing` is the body of such a one. As `StoredMessage.is_unheard`."""
+
+
+def _may_have_empty() -> ColumnElement[Any]:
+    # Whether a reply in the tree failed or was cancelled: about 0.4 us a message; to follow the path would cost ten times as much.
+    # With LIMIT, as PostgreSQL might read the whole table for an EXISTS.
+    ended: Query = select(literal_column("1")).where(_M.tree_id == _C.tree_id, or_(_FAILED, _CANCELLED))
+    return ended.limit(1).correlate(conversations).label("may_have_empty")
+
+
+COUNTED: Final = (*CONVERSATION, _C.tree_id, _may_have_empty())
+"""What `tree.counted` takes."""
+
+GET_COUNTED: Final[Query] = select(*COUNTED).where(*_MINE)
 
 LOCK: Final[Query] = GET.join_from(conversations, trees, trees.c.id == _C.tree_id).with_for_update()
 """The conversation, locked with its tree until the transaction ends. SQLite needs no such lock: it has one writer."""
@@ -160,17 +181,37 @@ this guess, as long as the turn was not begun again."""
 FORGET_WORKERS: Final = delete(workers).where(workers.c.seen < bindparam("limit"))
 
 
-def _walk() -> CTE:
-    """A message and all before it, without their texts."""
+def _walk(*bounds: ColumnElement[bool]) -> CTE:
+    """A message and all before it, without their texts; with `bounds` on the depth of those before, only as far as they hold."""
     last = select(_M.id, _M.parent_id).where(_M.id == bindparam("last"), _M.tree_id == bindparam("tree"))
     walk = last.cte("walk", recursive=True)
-    return walk.union_all(select(_M.id, _M.parent_id).join(walk, _M.id == walk.c.parent_id))
+    return walk.union_all(select(_M.id, _M.parent_id).join(walk, _M.id == walk.c.parent_id).where(*bounds))
 
 
 _WALK: Final = _walk()
 PATH: Final[Query] = select(*MESSAGE).join(_WALK, _M.id == _WALK.c.id).order_by(_M.depth)
 """The message `last` of `tree` and all before it, the oldest first."""
-PATH_PAGE: Final[Query] = PATH.where(_M.depth >= bindparam("depth")).limit(bindparam("size"))
+
+_DEPTH: Final = bindparam("depth", type_=_M.depth.type)
+_FROM: Final = _M.depth >= _DEPTH
+_WALK_FROM: Final = _walk(_FROM)
+
+
+def _page(*columns: ColumnElement[Any]) -> Query:
+    path = select(*columns).join_from(messages, _WALK_FROM, _M.id == _WALK_FROM.c.id)
+    # By their depth, and not with LIMIT, which would have a database read the texts of all that follow, to sort them.
+    return path.where(_FROM, _M.depth < _DEPTH + bindparam("size", type_=_M.depth.type)).order_by(_M.depth)
+
+
+PATH_PAGE: Final[Query] = _page(*MESSAGE)
+PATH_SIZES: Final = _page(ByteLength(_M.body) + func.coalesce(func.length(_M.usage), 0))
+"""How large the rows of a page are, about."""
+
+
+EMPTY_REPLIES: Final = (
+    select(func.count()).select_from(messages).join(_WALK, _M.id == _WALK.c.id).where(_M.tree_id == bindparam("tree"), _IS_EMPTY)
+)
+"""How many replies of which nothing came are on the path that ends at `last`."""
 
 
 def _reached(begin: ColumnElement[bool]) -> CTE:
@@ -179,14 +220,27 @@ def _reached(begin: ColumnElement[bool]) -> CTE:
     return reached.union(select(_M.id, _M.parent_id).join(reached, _M.id == reached.c.parent_id))
 
 
+# What is a conversation's: its path, and what was made in it, with all before it: a branch that was left can be taken up again.
+_OF_CONVERSATION: Final = or_(_M.conversation_id == bindparam("conversation"), _M.id == bindparam("last"))
+
+
 def _is_reached() -> Query:
-    # What is a conversation's: its path, and what was made in it, with all before it: a branch that was left can be taken up again.
-    reached = _reached(or_(_M.conversation_id == bindparam("conversation"), _M.id == bindparam("last")))
+    reached = _reached(_OF_CONVERSATION)
     return select(reached.c.id).where(reached.c.id == bindparam("message")).limit(1)
 
 
 IS_REACHED: Final[Query] = _is_reached()
 """The message, if it is one of the conversation's, whose head is `last`."""
+
+
+def _off_path() -> Query:
+    reached = _reached(_OF_CONVERSATION)
+    query = select(_M.id, _M.parent_id, _M.depth, _IS_EMPTY.label("is_empty")).join(reached, _M.id == reached.c.id)
+    return query.where(_M.id.not_in(select(_WALK.c.id)))
+
+
+OFF_PATH: Final[Query] = _off_path()
+"""The messages of a conversation that are not on its path, which ends at `last`."""
 
 
 def _prune() -> Delete:
@@ -203,7 +257,7 @@ PRUNE: Final = _prune()
 
 def listing(*, size: int, pinned: bool | None, source: str, folded_title: str, after: tuple[bool, int, str] | None) -> Query:
     """The conversations of `mine`, the owner, in order; `after` is (pinned, updated, id) of the one before."""
-    query = select(*CONVERSATION).where(_C.owner == bindparam("mine"))
+    query = select(*COUNTED).where(_C.owner == bindparam("mine"))
     if pinned is not None:
         query = query.where(_C.pinned == bindparam("is_pinned", pinned, type_=_C.pinned.type))
     if source:

@@ -22,6 +22,9 @@ _INSERT_TREE: Final = insert(trees)
 _INSERT_CONVERSATION: Final = insert(conversations)
 _INSERT_MESSAGES: Final = insert(messages)
 
+_FEW: Final = 4
+"""Messages whose sizes are looked at first; then so many times as many."""
+
 Found: TypeAlias = Row[*tuple[Any, ...]]
 """A row that was read."""
 
@@ -47,6 +50,49 @@ def find(connection: Connection, owner: str, conversation: str, *, lock: bool = 
         if row is not None:
             return row
     raise ConversationNotFound(conversation)
+
+
+def get(connection: Connection, owner: str, conversation: str) -> Found:
+    """The owner's conversation as `counted` takes it. Raises `ConversationNotFound`."""
+    row = None
+    if is_id(conversation):
+        row = connection.execute(statements.GET_COUNTED, {"mine": owner, "conversation": conversation}).first()
+    if row is None:
+        raise ConversationNotFound(conversation)
+    return row
+
+
+def counted(connection: Connection, row: Found) -> Conversation:
+    """The conversation, with the replies of which nothing came counted. Few have any: the others cost no query."""
+    found = rows.conversation(row)
+    if not row.may_have_empty:
+        return found
+    at = {"last": row.head_id, "tree": row.tree_id, "nothing": rows.NO_REPLY}
+    return replace(found, empty_replies=connection.execute(statements.EMPTY_REPLIES, at).scalar_one())
+
+
+def chains(found: Sequence[Found]) -> list[list[Found]]:
+    """Messages that are not on a path as chains, each from its first message to a last one; the newest last message first.
+
+    Every message is in one chain. A chain that leaves another one comes behind that. Replies of which nothing came end none.
+    """
+    known = {row.id: row for row in found}
+    left: dict[str, Found] = {}  # of those, what is said and what stands before it
+    for row in found:
+        at = None if row.is_empty else row
+        while at is not None and at.id not in left:
+            left[at.id] = at
+            at = known.get(at.parent_id)
+    parents = {row.parent_id for row in left.values()}
+    made: list[list[Found]] = []
+    for end in sorted(left.keys() - parents, reverse=True):
+        chain: list[Found] = []
+        at = left[end]
+        while at is not None:
+            chain.append(left.pop(at.id))
+            at = left.get(at.parent_id)
+        made.append(chain[::-1])
+    return made
 
 
 def made_by(connection: Connection, owner: str, request_id: str) -> Found | None:
@@ -78,6 +124,28 @@ def path(connection: Connection, row: Found, last: str | None) -> tuple[StoredMe
         return ()
     found = connection.execute(statements.PATH, {"last": last, "tree": row.tree_id})
     return tuple(map(rows.stored, found))
+
+
+def fitting(connection: Connection, at: Mapping[str, Any], size: int, most_bytes: int) -> tuple[int, bool]:
+    """How many of the next `size` messages are not larger than `most_bytes` together, but at least one; and whether there are more.
+
+    `at` are `last`, `tree` and `depth` of `statements.PATH_SIZES`. A database may have to read a text to know its size, so that few
+    are looked at first.
+    """
+    found: list[int] = []
+    total, look = 0, _FEW
+    while len(found) <= size:
+        wanted = min(look, size + 1 - len(found))
+        sizes = connection.execute(statements.PATH_SIZES, {**at, "depth": at["depth"] + len(found), "size": wanted}).scalars().all()
+        for each in sizes:
+            total += each
+            if found and (total > most_bytes or len(found) == size):
+                return len(found), True
+            found.append(each)
+        if len(sizes) < wanted:
+            break
+        look *= _FEW
+    return len(found), False
 
 
 def behind(parent: Place, tree: str, conversation: str, bodies: Sequence[str]) -> list[NewRow]:

@@ -144,10 +144,19 @@ class ChatMessage(Answer):
     model: str | None
 
 
+class ChatBranch(Answer):
+    """Messages that are not on the chat's path, oldest first, and the message after which they leave it, or another branch."""
+
+    messageId: str | None
+    messages: list[ChatMessage]
+
+
 class WholeChat(Chat):
-    """A chat with its messages, oldest first."""
+    """A chat with its messages, oldest first, and with its branches, the newest first."""
 
     messages: list[ChatMessage]
+    branches: list[ChatBranch]
+    nextBranchToken: str | None
 
 
 class DeletedChat(Answer):

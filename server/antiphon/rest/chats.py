@@ -6,7 +6,7 @@ Its source is the gateway's own document. A chat is a conversation of the caller
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from datetime import datetime
+from contextlib import aclosing
 from typing import Any, TypeAlias
 
 import grpc
@@ -16,10 +16,11 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from antiphon import headers
 from antiphon.auth.caller import caller
 from antiphon.errors import Violation
-from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversation, Store, StoredMessage
+from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
 from antiphon.history.title import title_of
 from antiphon.rest.body import Fields, invalid, parse, renaming
-from antiphon.rest.content import MessageBody, message_json, message_of
+from antiphon.rest.content import MessageBody, message_of
+from antiphon.rest.fetched import chat_json, fetch
 from antiphon.rest.json import JSON, dumps
 from antiphon.rest.v1 import assistant_pb2, assistant_pb2_grpc
 
@@ -89,12 +90,10 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
         yield _json({"chats": [chat_json(chat) for chat in page.conversations], "nextPageToken": page.next_token or None})
 
     async def FetchChat(self, request: assistant_pb2.FetchChatRequest, context: Context) -> Answer:
-        """One chat, with all its messages."""
-        owner = caller().owner
-        chat = await self._store.get(owner, request.chat_id)
-        page = await self._store.messages(owner, request.chat_id)
-        # A message may have come between the two.
-        yield _json({**chat_json(chat), "messageCount": len(page.messages), "messages": list(map(stored_json, page.messages))})
+        """One chat, with its messages and its branches."""
+        async with aclosing(fetch(self._store, caller().owner, request.chat_id, request.branch_token)) as pieces:
+            async for piece in pieces:
+                yield httpbody_pb2.HttpBody(content_type=JSON, data=piece)
 
     async def ForkChat(self, request: assistant_pb2.ForkChatRequest, context: Context) -> Answer:
         """Another chat with the same past."""
@@ -104,7 +103,7 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
         if body.message_index is not None:
             if message_id is not None:
                 raise invalid(Violation(("messageIndex",), "must not be given with messageId"))
-            path = (await self._store.messages(owner, body.chat_id)).messages
+            path = [each for each in (await self._store.messages(owner, body.chat_id)).messages if not each.is_unheard]
             if body.message_index >= len(path):
                 raise invalid(Violation(("messageIndex",), f"must be less than {len(path)}, the number of messages"))
             message_id = path[body.message_index].id
@@ -157,39 +156,6 @@ def _given(title: str | None) -> str | None:
 def created() -> None:
     """Makes the response a 201; to be called before its first byte."""
     headers.add("x-http-status", "201")
-
-
-def chat_json(chat: Conversation) -> dict[str, Any]:
-    """A chat without its messages."""
-    return {
-        "chatId": chat.id,
-        "title": chat.title,
-        "pinned": chat.pinned,
-        "source": chat.source,
-        "createdAt": _time(chat.created),
-        "updatedAt": _time(chat.updated),
-        "messageCount": chat.message_count,
-        "forkedFrom": chat.forked_from,
-    }
-
-
-def stored_json(stored: StoredMessage) -> dict[str, Any]:
-    """A message as it was sent, and where and when it is."""
-    body = message_json(stored.message)
-    if body["content"] is None and not stored.message.parts and not stored.message.extra:
-        body["content"] = ""  # a reply of which nothing came
-    return {
-        **body,
-        # A field of the same name that the message came with does not count.
-        "messageId": stored.id,
-        "createdAt": _time(stored.created),
-        "status": stored.state.value,
-        "model": stored.model or None,
-    }
-
-
-def _time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _json(value: dict[str, Any]) -> httpbody_pb2.HttpBody:

@@ -261,10 +261,11 @@ def _operation(dialect: Dialect, method: MethodDescriptor, operation: Operation,
 
 def _parameters(method: MethodDescriptor, operation: Operation, path: str) -> Iterator[Schema]:
     in_path = {found[1] for found in _VARIABLE.finditer(path)}
+    in_others = {found[1] for _, other in bindings(method) for found in _VARIABLE.finditer(other)}
     for field in method.input_type.fields:
         if field.name in in_path:
             yield {"name": field.json_name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-        elif field.name != "body" and not operation.passes_on:
+        elif field.name != "body" and field.name not in in_others and not operation.passes_on:
             behavior = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
             required = field_behavior_pb2.REQUIRED in behavior
             yield {"name": field.json_name, "in": "query", "required": required, "schema": _TYPES[field.type]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, TypeAlias
 
@@ -16,6 +17,7 @@ from antiphon.errors import InvalidRequest, Violation
 from antiphon.limits.report import DailyUse, UsageReport
 from antiphon.principal import MAX_MODELS, Quota, Scope, everyday
 from antiphon.rpc.convert_reply import time_to_proto
+from antiphon.rpc.page import fitting
 from antiphon.rpc.request import INVALID, page_size, refuse, required
 from antiphon.v1 import admin_pb2, admin_pb2_grpc
 
@@ -61,10 +63,12 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     async def ListKeys(self, request: admin_pb2.ListKeysRequest, context: Context) -> admin_pb2.ListKeysResponse:
         """One page."""
         refuse(page_size(request.page_size))
-        page = await self._keys.list(
-            size=request.page_size or A_PAGE, token=request.page_token, owner=request.owner, revoked=request.show_revoked
-        )
-        return admin_pb2.ListKeysResponse(keys=map(_key, page.keys), next_page_token=page.next_token)
+
+        async def read(size: int) -> tuple[Sequence[StoredKey], admin_pb2.ListKeysResponse]:
+            page = await self._keys.list(size=size, token=request.page_token, owner=request.owner, revoked=request.show_revoked)
+            return page.keys, admin_pb2.ListKeysResponse(keys=map(_key, page.keys), next_page_token=page.next_token)
+
+        return await fitting(request.page_size or A_PAGE, read)
 
     async def RevokeKey(self, request: admin_pb2.RevokeKeyRequest, context: Context) -> admin_pb2.RevokeKeyResponse:
         """The key, revoked."""
@@ -85,17 +89,23 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         """One page, with what was refused up to now."""
         refuse(page_size(request.page_size))
         await self._audit.write()
-        page = await self._audit.list(
-            size=request.page_size or A_PAGE, token=request.page_token, actor=request.actor, action=request.action
-        )
-        return admin_pb2.ListAuditEventsResponse(events=map(_event, page.events), next_page_token=page.next_token)
+
+        async def read(size: int) -> tuple[Sequence[StoredEvent], admin_pb2.ListAuditEventsResponse]:
+            page = await self._audit.list(size=size, token=request.page_token, actor=request.actor, action=request.action)
+            return page.events, admin_pb2.ListAuditEventsResponse(events=map(_event, page.events), next_page_token=page.next_token)
+
+        return await fitting(request.page_size or A_PAGE, read)
 
     async def GetUsage(self, request: admin_pb2.GetUsageRequest, context: Context) -> admin_pb2.GetUsageResponse:
         """One page."""
         refuse(page_size(request.page_size))
         first, last = _days(request)
-        page = await self._report.page(first, last, size=request.page_size or A_PAGE, token=request.page_token, owner=request.owner)
-        return admin_pb2.GetUsageResponse(days=map(_use, page.uses), next_page_token=page.next_token)
+
+        async def read(size: int) -> tuple[Sequence[DailyUse], admin_pb2.GetUsageResponse]:
+            page = await self._report.page(first, last, size=size, token=request.page_token, owner=request.owner)
+            return page.uses, admin_pb2.GetUsageResponse(days=map(_use, page.uses), next_page_token=page.next_token)
+
+        return await fitting(request.page_size or A_PAGE, read)
 
 
 def _days(request: admin_pb2.GetUsageRequest) -> tuple[date, date]:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import grpc
 
 from antiphon.auth.caller import caller
-from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.errors import Violation
-from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
+from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversation, Store, StoredMessage
 from antiphon.rpc.convert_history import conversation_to_proto, stored_to_proto
 from antiphon.rpc.convert_request import messages_from_proto
+from antiphon.rpc.page import MAX_ANSWER_BYTES, fitting
 from antiphon.rpc.request import page_size, refuse, required
 from antiphon.v1 import history_pb2, history_pb2_grpc
 
 CONVERSATIONS_A_PAGE = 50
 MESSAGES_A_PAGE = 100
-
-MAX_PAGE_BYTES = MAX_MESSAGE_BYTES // 2
-"""A page of messages that would be larger has fewer of them, but at least one."""
 
 CHANGEABLE = ("title", "pinned")
 
@@ -38,17 +35,21 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
     ) -> history_pb2.ListConversationsResponse:
         """One page."""
         refuse(page_size(request.page_size))
-        page = await self._store.list(
-            caller().owner,
-            size=request.page_size or CONVERSATIONS_A_PAGE,
-            token=request.page_token,
-            pinned=request.pinned if request.HasField("pinned") else None,
-            source=request.source,
-            title_contains=request.title_contains,
-        )
-        return history_pb2.ListConversationsResponse(
-            conversations=map(conversation_to_proto, page.conversations), next_page_token=page.next_token
-        )
+
+        async def read(size: int) -> tuple[Sequence[Conversation], history_pb2.ListConversationsResponse]:
+            page = await self._store.list(
+                caller().owner,
+                size=size,
+                token=request.page_token,
+                pinned=request.pinned if request.HasField("pinned") else None,
+                source=request.source,
+                title_contains=request.title_contains,
+            )
+            return page.conversations, history_pb2.ListConversationsResponse(
+                conversations=map(conversation_to_proto, page.conversations), next_page_token=page.next_token
+            )
+
+        return await fitting(request.page_size or CONVERSATIONS_A_PAGE, read)
 
     async def GetConversation(
         self, request: history_pb2.GetConversationRequest, context: Context
@@ -109,19 +110,21 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
     async def ListMessages(self, request: history_pb2.ListMessagesRequest, context: Context) -> history_pb2.ListMessagesResponse:
         """One page, which ends early where the messages are large."""
         refuse(required("conversation_id", request.conversation_id), page_size(request.page_size))
-        size = request.page_size or MESSAGES_A_PAGE
-        while True:
-            page = await self._store.messages(caller().owner, request.conversation_id, size=size, token=request.page_token)
-            answer = history_pb2.ListMessagesResponse(messages=map(stored_to_proto, page.messages), next_page_token=page.next_token)
-            if len(page.messages) <= 1 or (length := answer.ByteSize()) <= MAX_PAGE_BYTES:
-                return answer
-            # The store knows where a page ends that has fewer.
-            size = max(1, min(len(page.messages) // 2, len(page.messages) * MAX_PAGE_BYTES // length))
+
+        async def read(size: int) -> tuple[Sequence[StoredMessage], history_pb2.ListMessagesResponse]:
+            page = await self._store.messages(
+                caller().owner, request.conversation_id, size=size, token=request.page_token, most_bytes=MAX_ANSWER_BYTES
+            )
+            return page.messages, history_pb2.ListMessagesResponse(
+                messages=map(stored_to_proto, page.messages), next_page_token=page.next_token
+            )
+
+        return await fitting(request.page_size or MESSAGES_A_PAGE, read)
 
     async def AppendMessages(
         self, request: history_pb2.AppendMessagesRequest, context: Context
     ) -> history_pb2.AppendMessagesResponse:
-        """What was appended, and the conversation after it."""
+        """What was appended, and the conversation after it; without what the messages hold, where that would be too large."""
         refuse(
             required("conversation_id", request.conversation_id),
             [] if request.messages else [Violation(("messages",), "must hold at least one message")],
@@ -132,9 +135,13 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
             messages_from_proto(request.messages),
             expected_head=request.expected_head_message_id or None,
         )
-        return history_pb2.AppendMessagesResponse(
+        answer = history_pb2.AppendMessagesResponse(
             messages=map(stored_to_proto, appended), conversation=conversation_to_proto(conversation)
         )
+        if answer.ByteSize() > MAX_ANSWER_BYTES:
+            for message in answer.messages:
+                message.ClearField("message")
+        return answer
 
 
 def _text(field: str, value: str, most: int, within: str = "conversation") -> list[Violation]:

@@ -302,7 +302,7 @@ class ListKeysRequest(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     SHOW_REVOKED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """The most to answer with: 1 to 1000. 0: 50."""
+    """The most to answer with: 1 to 1000. 0: 50. A page that would be larger than 4 MiB has fewer."""
     page_token: _builtins.str
     """The next_page_token of the page before. The filters must be the same."""
     owner: _builtins.str
@@ -525,7 +525,7 @@ class ListAuditEventsRequest(_message.Message):
     ACTOR_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """The most to answer with: 1 to 1000. 0: 50."""
+    """The most to answer with: 1 to 1000. 0: 50. A page that would be larger than 4 MiB has fewer."""
     page_token: _builtins.str
     """The next_page_token of the page before. The filters must be the same."""
     actor: _builtins.str

@@ -88,7 +88,8 @@ class ChatServiceServicer:
     """
 
     def Generate(self, request, context):
-        """Answers with the whole reply.
+        """Answers with the whole reply. It may be larger than the 4 MiB that clients take by default, up to 32 MiB: who asks for such raises the
+        channel's option grpc.max_receive_message_length, or streams.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,9 @@ class ChatServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryUnaryMultiCallable[_chat_pb2.GenerateRequest, _chat_pb2.GenerateResponse]
-    """Answers with the whole reply."""
+    """Answers with the whole reply. It may be larger than the 4 MiB that clients take by default, up to 32 MiB: who asks for such raises the
+    channel's option grpc.max_receive_message_length, or streams.
+    """
     StreamGenerate: _aio.UnaryStreamMultiCallable[_chat_pb2.GenerateRequest, _chat_pb2.StreamGenerateResponse]
     """Answers with events as the model speaks. The first event is `started`. The stream is whole if and only if every choice had
     its `finished` event; a stream that fails on the way ends with an `error` event and the same status, and what came before it
@@ -71,7 +73,9 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _chat_pb2.GenerateRequest,
         context: _aio.ServicerContext[_chat_pb2.GenerateRequest, _abc.Awaitable[_chat_pb2.GenerateResponse]],
     ) -> _abc.Awaitable[_chat_pb2.GenerateResponse]:
-        """Answers with the whole reply."""
+        """Answers with the whole reply. It may be larger than the 4 MiB that clients take by default, up to 32 MiB: who asks for such raises the
+        channel's option grpc.max_receive_message_length, or streams.
+        """
 
     @_abc_1.abstractmethod
     def StreamGenerate(

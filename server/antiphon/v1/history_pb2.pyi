@@ -522,7 +522,7 @@ class ListMessagesRequest(_message.Message):
     conversation_id: _builtins.str
     """The conversation."""
     page_size: _builtins.int
-    """The most to answer with: 1 to 1000. 0: 100. A page of large messages has fewer."""
+    """The most to answer with: 1 to 1000. 0: 100. A page that would be larger than 4 MiB has fewer, but at least one."""
     page_token: _builtins.str
     """The next_page_token of the page before."""
     def __init__(

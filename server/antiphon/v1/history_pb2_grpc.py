@@ -146,14 +146,16 @@ class HistoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListMessages(self, request, context):
-        """Lists the messages of a conversation's path, oldest first.
+        """Lists the messages of a conversation's path, oldest first. A page fits the 4 MiB that clients take by default; only a message that is
+        larger, up to 32 MiB, comes alone: who stores such raises the channel's option grpc.max_receive_message_length.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AppendMessages(self, request, context):
-        """Appends messages behind the head. Concurrent appends to one conversation are put one after the other, each whole.
+        """Appends messages behind the head. Concurrent appends to one conversation are put one after the other, each whole. Where the answer
+        would be larger than 4 MiB its messages are without their `message`, which the caller has.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,9 +41,13 @@ class HistoryServiceStub:
     ForkConversation: _aio.UnaryUnaryMultiCallable[_history_pb2.ForkConversationRequest, _history_pb2.ForkConversationResponse]
     """Creates a conversation whose path is that of another, up to and including one of its messages."""
     ListMessages: _aio.UnaryUnaryMultiCallable[_history_pb2.ListMessagesRequest, _history_pb2.ListMessagesResponse]
-    """Lists the messages of a conversation's path, oldest first."""
+    """Lists the messages of a conversation's path, oldest first. A page fits the 4 MiB that clients take by default; only a message that is
+    larger, up to 32 MiB, comes alone: who stores such raises the channel's option grpc.max_receive_message_length.
+    """
     AppendMessages: _aio.UnaryUnaryMultiCallable[_history_pb2.AppendMessagesRequest, _history_pb2.AppendMessagesResponse]
-    """Appends messages behind the head. Concurrent appends to one conversation are put one after the other, each whole."""
+    """Appends messages behind the head. Concurrent appends to one conversation are put one after the other, each whole. Where the answer
+    would be larger than 4 MiB its messages are without their `message`, which the caller has.
+    """
 
 class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Conversations, and the messages in them.
@@ -114,7 +118,9 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_pb2.ListMessagesRequest,
         context: _aio.ServicerContext[_history_pb2.ListMessagesRequest, _abc.Awaitable[_history_pb2.ListMessagesResponse]],
     ) -> _abc.Awaitable[_history_pb2.ListMessagesResponse]:
-        """Lists the messages of a conversation's path, oldest first."""
+        """Lists the messages of a conversation's path, oldest first. A page fits the 4 MiB that clients take by default; only a message that is
+        larger, up to 32 MiB, comes alone: who stores such raises the channel's option grpc.max_receive_message_length.
+        """
 
     @_abc_1.abstractmethod
     def AppendMessages(
@@ -122,6 +128,8 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_pb2.AppendMessagesRequest,
         context: _aio.ServicerContext[_history_pb2.AppendMessagesRequest, _abc.Awaitable[_history_pb2.AppendMessagesResponse]],
     ) -> _abc.Awaitable[_history_pb2.AppendMessagesResponse]:
-        """Appends messages behind the head. Concurrent appends to one conversation are put one after the other, each whole."""
+        """Appends messages behind the head. Concurrent appends to one conversation are put one after the other, each whole. Where the answer
+        would be larger than 4 MiB its messages are without their `message`, which the caller has.
+        """
 
 def add_HistoryServiceServicer_to_server(servicer: HistoryServiceServicer, server: _aio.Server) -> None: ...

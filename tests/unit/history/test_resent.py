@@ -209,7 +209,12 @@ def test_what_the_model_is_told(path: str, sent: str, told: str) -> None:
 def told_of(path: list[StoredMessage], sent: tuple[Message, ...], *between: StoredMessage) -> tuple[Message, ...]:
     """What the model is told of the turn that is begun; `between` are messages that come before it is."""
     found = continuation(path, sent)
-    return found.told([*up_to(path, found.parent_id), *between], found.new)
+    return messages_of(found, [*up_to(path, found.parent_id), *between])
+
+
+def messages_of(found: Continuation, before: list[StoredMessage]) -> tuple[Message, ...]:
+    """What `told` has, whether it is stored or new."""
+    return tuple(entry.message for entry in found.told(before, found.new))
 
 
 def reply(*parts: Part, **fields: Any) -> StoredMessage:
@@ -228,6 +233,13 @@ def test_a_changed_reply_keeps_its_thoughts() -> None:
     told = told_of(path, talk("u:1 a:Hello t:c a:4 u:2"))
     assert told[1].parts == (Thinking("Hm", "sig"), Text("Hello"), ToolCall("c", "f", "{}"))
     assert told[2:] == talk("t:c a:4 u:2")
+
+
+def test_a_reply_of_thoughts_alone_need_not_be_repeated() -> None:
+    """Clients show nothing of it; the turn that it ended is tried again, or goes on."""
+    path = [*stored("u:1"), reply(Thinking("Hm"))]
+    assert tail_of(continuation(path, talk("u:1 u:2"))) == (talk("u:2"), None, (1,))
+    assert tail_of(continuation(path, talk("u:1"))) == ((), "0", ())
 
 
 def test_a_call_that_its_caller_has_changed_is_told_as_it_is_now() -> None:
@@ -252,7 +264,7 @@ def test_a_turn_that_came_between_is_told_too() -> None:
     other = stored("u:1 a:2 u:3 a:4")[2:]
     assert told_of(path, talk("s:0 u:1 a:2 u:5"), *other) == talk("s:0 u:1 a:2 u:3 a:4 u:5")
     found = continuation(path, talk("u:1 a:9 u:5"))
-    assert found.told([*path[:1], *other], found.new) == talk("u:1 u:3 a:4 u:5")
+    assert messages_of(found, [*path[:1], *other]) == talk("u:1 u:3 a:4 u:5")
 
 
 # Whatever is stored, and however it is sent again.
@@ -367,7 +379,7 @@ def test_a_turn_that_failed_is_the_same_when_it_is_sent_again(data: st.DataObjec
     path[-1] = replace(path[-1], state=MessageState.FAILED)
     again = continuation(path, sent)
     assert (again.new, again.parent_id) == ((), str(len(path) - 2))
-    assert again.told(path[:-1], ()) == first.told(before, first.new)
+    assert messages_of(again, path[:-1]) == messages_of(first, [*before])
 
 
 @given(st.data())

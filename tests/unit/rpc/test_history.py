@@ -14,6 +14,7 @@ from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.principal import Principal, Scope
 from antiphon.rpc.history import HistoryServicer
 from antiphon.rpc.interceptor import CallInterceptor
+from antiphon.rpc.page import MAX_ANSWER_BYTES
 from antiphon.rpc.server import Server
 from antiphon.v1 import history_pb2, history_pb2_grpc, message_pb2
 from tests.unit.memory_store import MemoryStore
@@ -126,7 +127,7 @@ async def test_a_page_of_large_messages_ends_early(unused_tcp_port: int) -> None
     """None is left out, none comes twice, and one that is larger than a page should be comes alone."""
     async with serving(unused_tcp_port) as stub:
         made = await create(stub)
-        lengths = [1, 8, 8, 8, 20, 8, 1, 1]
+        lengths = [1, 2, 2, 2, 20, 2, 1, 1]
         for number, length in enumerate(lengths):
             append = history_pb2.AppendMessagesRequest(
                 conversation_id=made.id, messages=said(str(number) + "x" * (length * 1_000_000))
@@ -137,10 +138,24 @@ async def test_a_page_of_large_messages_ends_early(unused_tcp_port: int) -> None
             request = history_pb2.ListMessagesRequest(conversation_id=made.id, page_token=token or "")
             answer = await stub.ListMessages(request, metadata=KEY)
             pages.append([int(stored.message.parts[0].text[0]) for stored in answer.messages])
+            assert len(answer.messages) == 1 or answer.ByteSize() <= MAX_ANSWER_BYTES
             token = answer.next_page_token
         assert [number for page in pages for number in page] == list(range(len(lengths)))
-        assert all(len(page) == 1 or sum(lengths[number] for number in page) <= 16 for page in pages)
         assert len(pages) < len(lengths)
+
+
+async def test_what_a_large_append_answers_is_without_content(unused_tcp_port: int) -> None:
+    """Its caller has it; the ids and the conversation are what it does not know."""
+    async with serving(unused_tcp_port) as stub:
+        made = await create(stub)
+        small = history_pb2.AppendMessagesRequest(conversation_id=made.id, messages=said("a", "b"))
+        large = history_pb2.AppendMessagesRequest(conversation_id=made.id, messages=said("x" * 2_500_000, "y" * 2_500_000))
+        assert [stored.message.parts[0].text for stored in (await stub.AppendMessages(small, metadata=KEY)).messages] == ["a", "b"]
+        answer = await stub.AppendMessages(large, metadata=KEY)
+        assert answer.ByteSize() < 1000
+        assert [stored.HasField("message") for stored in answer.messages] == [False, False]
+        assert answer.conversation.head_message_id == answer.messages[-1].id
+        assert (answer.messages[0].state, answer.conversation.message_count) == (history_pb2.MESSAGE_STATE_COMPLETE, 4)
 
 
 async def test_what_is_anothers_does_not_exist(unused_tcp_port: int) -> None:

@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n antiphon/rest/v1/assistant.proto\x12\x10\x61ntiphon.rest.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\"\x95\x01\n\x0fGenerateRequest\x12\x15\n\x07\x63hat_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08username\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06source\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05title\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12(\n\x04\x62ody\x18\x05 \x01(\x0b\x32\x14.google.api.HttpBodyB\x04\xe2\x41\x01\x02\"\x9b\x01\n\x15GenerateStreamRequest\x12\x15\n\x07\x63hat_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08username\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06source\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05title\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12(\n\x04\x62ody\x18\x05 \x01(\x0b\x32\x14.google.api.HttpBodyB\x04\xe2\x41\x01\x02\"7\n\x0b\x43hatRequest\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyB\x04\xe2\x41\x01\x02\"\x96\x01\n\x10ListChatsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x06pinned\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x14\n\x06source\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05title\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x42\t\n\x07_pinned\")\n\x10\x46\x65tchChatRequest\x12\x15\n\x07\x63hat_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\";\n\x0f\x46orkChatRequest\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyB\x04\xe2\x41\x01\x02\"Q\n\x0ePinChatRequest\x12\x15\n\x07\x63hat_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12(\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBodyB\x04\xe2\x41\x01\x01\"T\n\x11UpdateChatRequest\x12\x15\n\x07\x63hat_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12(\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBodyB\x04\xe2\x41\x01\x02\"*\n\x11\x44\x65leteChatRequest\x12\x15\n\x07\x63hat_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"=\n\x11\x43reateChatRequest\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyB\x04\xe2\x41\x01\x02\x32\xcc\x08\n\x10\x41ssistantService\x12j\n\x08Generate\x12!.antiphon.rest.v1.GenerateRequest\x1a\x14.google.api.HttpBody\"#\x82\xd3\xe4\x93\x02\x1d\"\x15/api/v1/chat/generate:\x04\x62ody0\x01\x12}\n\x0eGenerateStream\x12\'.antiphon.rest.v1.GenerateStreamRequest\x1a\x14.google.api.HttpBody\"*\x82\xd3\xe4\x93\x02$\"\x1c/api/v1/chat/generate/stream:\x04\x62ody0\x01\x12Y\n\x04\x43hat\x12\x1d.antiphon.rest.v1.ChatRequest\x1a\x14.google.api.HttpBody\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0c/api/v1/chat:\x04\x62ody0\x01\x12\x65\n\tListChats\x12\".antiphon.rest.v1.ListChatsRequest\x1a\x14.google.api.HttpBody\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/api/v1/chat/history0\x01\x12m\n\tFetchChat\x12\".antiphon.rest.v1.FetchChatRequest\x1a\x14.google.api.HttpBody\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/api/v1/chat/fetch/{chat_id}0\x01\x12\x66\n\x08\x46orkChat\x12!.antiphon.rest.v1.ForkChatRequest\x1a\x14.google.api.HttpBody\"\x1f\x82\xd3\xe4\x93\x02\x19\"\x11/api/v1/chat/fork:\x04\x62ody0\x01\x12m\n\x07PinChat\x12 .antiphon.rest.v1.PinChatRequest\x1a\x14.google.api.HttpBody\"(\x82\xd3\xe4\x93\x02\"\x1a\x1a/api/v1/chat/{chat_id}/pin:\x04\x62ody0\x01\x12o\n\nUpdateChat\x12#.antiphon.rest.v1.UpdateChatRequest\x1a\x14.google.api.HttpBody\"$\x82\xd3\xe4\x93\x02\x1e\x32\x16/api/v1/chat/{chat_id}:\x04\x62ody0\x01\x12i\n\nDeleteChat\x12#.antiphon.rest.v1.DeleteChatRequest\x1a\x14.google.api.HttpBody\"\x1e\x82\xd3\xe4\x93\x02\x18*\x16/api/v1/chat/{chat_id}0\x01\x12i\n\nCreateChat\x12#.antiphon.rest.v1.CreateChatRequest\x1a\x14.google.api.HttpBody\"\x1e\x82\xd3\xe4\x93\x02\x18\"\x10/api/v1/chat/new:\x04\x62ody0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n antiphon/rest/v1/assistant.proto\x12\x10\x61ntiphon.rest.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\"\x95\x01\n\x0fGenerateRequest\x12\x15\n\x07\x63hat_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08username\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06source\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05title\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12(\n\x04\x62ody\x18\x05 \x01(\x0b\x32\x14.google.api.HttpBodyB\x04\xe2\x41\x01\x02\"\x9b\x01\n\x15GenerateStreamRequest\x12\x15\n\x07\x63hat_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08username\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06source\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05title\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12(\n\x04\x62ody\x18\x05 \x01(\x0b\x32\x14.google.api.HttpBodyB\x04\xe2\x41\x01\x02\"7\n\x0b\x43hatRequest\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyB\x04\xe2\x41\x01\x02\"\x96\x01\n\x10ListChatsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x06pinned\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x14\n\x06source\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05title\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x42\t\n\x07_pinned\"E\n\x10\x46\x65tchChatRequest\x12\x15\n\x07\x63hat_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x62ranch_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\";\n\x0f\x46orkChatRequest\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyB\x04\xe2\x41\x01\x02\"Q\n\x0ePinChatRequest\x12\x15\n\x07\x63hat_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12(\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBodyB\x04\xe2\x41\x01\x01\"T\n\x11UpdateChatRequest\x12\x15\n\x07\x63hat_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12(\n\x04\x62ody\x18\x02 \x01(\x0b\x32\x14.google.api.HttpBodyB\x04\xe2\x41\x01\x02\"*\n\x11\x44\x65leteChatRequest\x12\x15\n\x07\x63hat_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"=\n\x11\x43reateChatRequest\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyB\x04\xe2\x41\x01\x02\x32\x85\t\n\x10\x41ssistantService\x12j\n\x08Generate\x12!.antiphon.rest.v1.GenerateRequest\x1a\x14.google.api.HttpBody\"#\x82\xd3\xe4\x93\x02\x1d\"\x15/api/v1/chat/generate:\x04\x62ody0\x01\x12}\n\x0eGenerateStream\x12\'.antiphon.rest.v1.GenerateStreamRequest\x1a\x14.google.api.HttpBody\"*\x82\xd3\xe4\x93\x02$\"\x1c/api/v1/chat/generate/stream:\x04\x62ody0\x01\x12Y\n\x04\x43hat\x12\x1d.antiphon.rest.v1.ChatRequest\x1a\x14.google.api.HttpBody\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0c/api/v1/chat:\x04\x62ody0\x01\x12\x65\n\tListChats\x12\".antiphon.rest.v1.ListChatsRequest\x1a\x14.google.api.HttpBody\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/api/v1/chat/history0\x01\x12\xa5\x01\n\tFetchChat\x12\".antiphon.rest.v1.FetchChatRequest\x1a\x14.google.api.HttpBody\"\\\x82\xd3\xe4\x93\x02V\x12\x1c/api/v1/chat/fetch/{chat_id}Z6\x12\x34/api/v1/chat/fetch/{chat_id}/branches/{branch_token}0\x01\x12\x66\n\x08\x46orkChat\x12!.antiphon.rest.v1.ForkChatRequest\x1a\x14.google.api.HttpBody\"\x1f\x82\xd3\xe4\x93\x02\x19\"\x11/api/v1/chat/fork:\x04\x62ody0\x01\x12m\n\x07PinChat\x12 .antiphon.rest.v1.PinChatRequest\x1a\x14.google.api.HttpBody\"(\x82\xd3\xe4\x93\x02\"\x1a\x1a/api/v1/chat/{chat_id}/pin:\x04\x62ody0\x01\x12o\n\nUpdateChat\x12#.antiphon.rest.v1.UpdateChatRequest\x1a\x14.google.api.HttpBody\"$\x82\xd3\xe4\x93\x02\x1e\x32\x16/api/v1/chat/{chat_id}:\x04\x62ody0\x01\x12i\n\nDeleteChat\x12#.antiphon.rest.v1.DeleteChatRequest\x1a\x14.google.api.HttpBody\"\x1e\x82\xd3\xe4\x93\x02\x18*\x16/api/v1/chat/{chat_id}0\x01\x12i\n\nCreateChat\x12#.antiphon.rest.v1.CreateChatRequest\x1a\x14.google.api.HttpBody\"\x1e\x82\xd3\xe4\x93\x02\x18\"\x10/api/v1/chat/new:\x04\x62ody0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -68,6 +68,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTCHATSREQUEST'].fields_by_name['title']._serialized_options = b'\342A\001\001'
   _globals['_FETCHCHATREQUEST'].fields_by_name['chat_id']._loaded_options = None
   _globals['_FETCHCHATREQUEST'].fields_by_name['chat_id']._serialized_options = b'\342A\001\002'
+  _globals['_FETCHCHATREQUEST'].fields_by_name['branch_token']._loaded_options = None
+  _globals['_FETCHCHATREQUEST'].fields_by_name['branch_token']._serialized_options = b'\342A\001\001'
   _globals['_FORKCHATREQUEST'].fields_by_name['body']._loaded_options = None
   _globals['_FORKCHATREQUEST'].fields_by_name['body']._serialized_options = b'\342A\001\002'
   _globals['_PINCHATREQUEST'].fields_by_name['chat_id']._loaded_options = None
@@ -91,7 +93,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASSISTANTSERVICE'].methods_by_name['ListChats']._loaded_options = None
   _globals['_ASSISTANTSERVICE'].methods_by_name['ListChats']._serialized_options = b'\202\323\344\223\002\026\022\024/api/v1/chat/history'
   _globals['_ASSISTANTSERVICE'].methods_by_name['FetchChat']._loaded_options = None
-  _globals['_ASSISTANTSERVICE'].methods_by_name['FetchChat']._serialized_options = b'\202\323\344\223\002\036\022\034/api/v1/chat/fetch/{chat_id}'
+  _globals['_ASSISTANTSERVICE'].methods_by_name['FetchChat']._serialized_options = b'\202\323\344\223\002V\022\034/api/v1/chat/fetch/{chat_id}Z6\0224/api/v1/chat/fetch/{chat_id}/branches/{branch_token}'
   _globals['_ASSISTANTSERVICE'].methods_by_name['ForkChat']._loaded_options = None
   _globals['_ASSISTANTSERVICE'].methods_by_name['ForkChat']._serialized_options = b'\202\323\344\223\002\031\"\021/api/v1/chat/fork:\004body'
   _globals['_ASSISTANTSERVICE'].methods_by_name['PinChat']._loaded_options = None
@@ -111,17 +113,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTCHATSREQUEST']._serialized_start=512
   _globals['_LISTCHATSREQUEST']._serialized_end=662
   _globals['_FETCHCHATREQUEST']._serialized_start=664
-  _globals['_FETCHCHATREQUEST']._serialized_end=705
-  _globals['_FORKCHATREQUEST']._serialized_start=707
-  _globals['_FORKCHATREQUEST']._serialized_end=766
-  _globals['_PINCHATREQUEST']._serialized_start=768
-  _globals['_PINCHATREQUEST']._serialized_end=849
-  _globals['_UPDATECHATREQUEST']._serialized_start=851
-  _globals['_UPDATECHATREQUEST']._serialized_end=935
-  _globals['_DELETECHATREQUEST']._serialized_start=937
-  _globals['_DELETECHATREQUEST']._serialized_end=979
-  _globals['_CREATECHATREQUEST']._serialized_start=981
-  _globals['_CREATECHATREQUEST']._serialized_end=1042
-  _globals['_ASSISTANTSERVICE']._serialized_start=1045
-  _globals['_ASSISTANTSERVICE']._serialized_end=2145
+  _globals['_FETCHCHATREQUEST']._serialized_end=733
+  _globals['_FORKCHATREQUEST']._serialized_start=735
+  _globals['_FORKCHATREQUEST']._serialized_end=794
+  _globals['_PINCHATREQUEST']._serialized_start=796
+  _globals['_PINCHATREQUEST']._serialized_end=877
+  _globals['_UPDATECHATREQUEST']._serialized_start=879
+  _globals['_UPDATECHATREQUEST']._serialized_end=963
+  _globals['_DELETECHATREQUEST']._serialized_start=965
+  _globals['_DELETECHATREQUEST']._serialized_end=1007
+  _globals['_CREATECHATREQUEST']._serialized_start=1009
+  _globals['_CREATECHATREQUEST']._serialized_end=1070
+  _globals['_ASSISTANTSERVICE']._serialized_start=1073
+  _globals['_ASSISTANTSERVICE']._serialized_end=2230
 # @@protoc_insertion_point(module_scope)

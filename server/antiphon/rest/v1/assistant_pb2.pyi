@@ -168,16 +168,20 @@ class FetchChatRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHAT_ID_FIELD_NUMBER: _builtins.int
+    BRANCH_TOKEN_FIELD_NUMBER: _builtins.int
     chat_id: _builtins.str
     """Its id."""
+    branch_token: _builtins.str
+    """The nextBranchToken of the answer before: which branches to answer with. Empty: the newest."""
     def __init__(
         self,
         *,
         chat_id: _builtins.str = ...,
+        branch_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat_id", b"chat_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch_token", b"branch_token", "chat_id", b"chat_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

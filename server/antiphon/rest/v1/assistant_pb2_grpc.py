@@ -148,8 +148,16 @@ class AssistantServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FetchChat(self, request, context):
-        """Gets one chat: the fields that ListChats has, and "messages": [{messageId, role, content, createdAt, status, ...}], oldest first.
-        `content` is as it was sent, a string or a list of parts; `status` is complete, in_progress, incomplete, cancelled or failed.
+        """Gets one chat: the fields that ListChats has, and "messages": [{messageId, role, content, createdAt, status, ...}], oldest first: those of
+        the path that the chat went on with last. `content` is as it was sent, a string or a list of parts; `status` is complete, in_progress,
+        incomplete or cancelled. Replies that failed, or were cancelled, before anything of them came are not among the messages.
+
+        "branches": [{"messageId", "messages"}] is what was said besides: in another tab, before an edit, or before a reply was asked for again.
+        `messageId` is the message after which a branch leaves the path, or leaves a branch before it in the list; null: it is a beginning of the
+        chat. `messages` has the form of those above. Every message is there once. At most 100 branches, the newest first; "nextBranchToken"
+        asks for older ones, in the path, and is null if there are none. A branch is gone on with by sending its messages, and forked by their ids.
+
+        The answer has no bound; it comes in pieces as it is read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

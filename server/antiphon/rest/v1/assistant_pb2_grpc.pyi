@@ -49,8 +49,16 @@ class AssistantServiceStub:
     updatedAt, messageCount, forkedFrom}], "nextPageToken": null}.
     """
     FetchChat: _aio.UnaryStreamMultiCallable[_assistant_pb2.FetchChatRequest, _httpbody_pb2.HttpBody]
-    """Gets one chat: the fields that ListChats has, and "messages": [{messageId, role, content, createdAt, status, ...}], oldest first.
-    `content` is as it was sent, a string or a list of parts; `status` is complete, in_progress, incomplete, cancelled or failed.
+    """Gets one chat: the fields that ListChats has, and "messages": [{messageId, role, content, createdAt, status, ...}], oldest first: those of
+    the path that the chat went on with last. `content` is as it was sent, a string or a list of parts; `status` is complete, in_progress,
+    incomplete or cancelled. Replies that failed, or were cancelled, before anything of them came are not among the messages.
+
+    "branches": [{"messageId", "messages"}] is what was said besides: in another tab, before an edit, or before a reply was asked for again.
+    `messageId` is the message after which a branch leaves the path, or leaves a branch before it in the list; null: it is a beginning of the
+    chat. `messages` has the form of those above. Every message is there once. At most 100 branches, the newest first; "nextBranchToken"
+    asks for older ones, in the path, and is null if there are none. A branch is gone on with by sending its messages, and forked by their ids.
+
+    The answer has no bound; it comes in pieces as it is read.
     """
     ForkChat: _aio.UnaryStreamMultiCallable[_assistant_pb2.ForkChatRequest, _httpbody_pb2.HttpBody]
     """Begins another chat with the messages of one, up to and including a message: {"chatId", "messageId"} or {"chatId", "messageIndex"}, which
@@ -131,8 +139,16 @@ class AssistantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _assistant_pb2.FetchChatRequest,
         context: _aio.ServicerContext[_assistant_pb2.FetchChatRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
-        """Gets one chat: the fields that ListChats has, and "messages": [{messageId, role, content, createdAt, status, ...}], oldest first.
-        `content` is as it was sent, a string or a list of parts; `status` is complete, in_progress, incomplete, cancelled or failed.
+        """Gets one chat: the fields that ListChats has, and "messages": [{messageId, role, content, createdAt, status, ...}], oldest first: those of
+        the path that the chat went on with last. `content` is as it was sent, a string or a list of parts; `status` is complete, in_progress,
+        incomplete or cancelled. Replies that failed, or were cancelled, before anything of them came are not among the messages.
+
+        "branches": [{"messageId", "messages"}] is what was said besides: in another tab, before an edit, or before a reply was asked for again.
+        `messageId` is the message after which a branch leaves the path, or leaves a branch before it in the list; null: it is a beginning of the
+        chat. `messages` has the form of those above. Every message is there once. At most 100 branches, the newest first; "nextBranchToken"
+        asks for older ones, in the path, and is null if there are none. A branch is gone on with by sending its messages, and forked by their ids.
+
+        The answer has no bound; it comes in pieces as it is read.
         """
 
     @_abc_1.abstractmethod

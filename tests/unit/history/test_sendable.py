@@ -1,0 +1,283 @@
+"""What of a conversation can be sent to a provider."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from antiphon.errors import Reason
+from antiphon.history.base import MessageState, StoredMessage
+from antiphon.history.sendable import Entry, LeftOut, Why, sendable
+from antiphon.messages import ChatRequest, FinishReason, Message, Part, Refusal, Role, Text, Thinking, ToolCall, ToolResult
+from antiphon.providers import openai_request
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+HALF = '{"a": "hal'
+
+
+def user(text: str = "Hi") -> Message:
+    return Message(Role.USER, (Text(text),))
+
+
+def reply(*parts: Part, **fields: Any) -> Message:
+    return Message(Role.ASSISTANT, parts, **fields)
+
+
+def call(id_: str = "c", arguments: str = "{}") -> ToolCall:
+    return ToolCall(id_, "f", arguments)
+
+
+def result(*ids: str) -> Message:
+    return Message(Role.TOOL, tuple(ToolResult(id_, (Text("20"),)) for id_ in ids))
+
+
+def stored(*said: Message | tuple[Message, MessageState] | tuple[Message, FinishReason], turn: int = 0) -> list[Entry]:
+    """Rows that were stored one after the other; a message alone is complete."""
+    entries = []
+    for at, each in enumerate(said):
+        message, end = each if isinstance(each, tuple) else (each, MessageState.COMPLETE)
+        state = end if isinstance(end, MessageState) else MessageState.COMPLETE
+        finish = end if isinstance(end, FinishReason) else None
+        created = NOW + timedelta(seconds=turn * 100 + at)
+        row = StoredMessage(f"{turn}-{at}", None, message, state, created, finish_reason=finish)
+        entries.append(Entry(message, row))
+    return entries
+
+
+def failed(*said: Message, reason: Reason | None = None, finish: FinishReason | None = None, turn: int = 9) -> list[Entry]:
+    """A turn of which nothing came: its messages and its reply are stored in one go."""
+    created = NOW + timedelta(seconds=turn * 100)
+    rows = [StoredMessage(f"{turn}-{at}", None, each, MessageState.COMPLETE, created) for at, each in enumerate(said)]
+    state = MessageState.FAILED if reason else MessageState.COMPLETE
+    rows.append(StoredMessage(f"{turn}-reply", None, reply(), state, created, error_reason=reason or "", finish_reason=finish))
+    return [Entry(row.message, row) for row in rows]
+
+
+def brought(*messages: Message) -> list[Entry]:
+    """What the request itself has."""
+    return [Entry(message) for message in messages]
+
+
+def why(left_out: tuple[LeftOut, ...]) -> list[Why]:
+    return [each.why for each in left_out]
+
+
+INCOMPLETE, CANCELLED, IN_PROGRESS = MessageState.INCOMPLETE, MessageState.CANCELLED, MessageState.IN_PROGRESS
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        pytest.param(reply(Thinking("Hm")), None, id="a thought alone"),
+        pytest.param((reply(Thinking("Hm")), FinishReason.LENGTH), None, id="a thought until the tokens ended"),
+        pytest.param((reply(Thinking("Hm")), INCOMPLETE), None, id="a thought that broke off"),
+        pytest.param(reply(Thinking("Hm"), extra={"reasoning_details": [{"text": "Hm"}]}), None, id="a thought told twice"),
+        pytest.param(reply(), None, id="nothing at all"),
+        pytest.param(reply(extra={"annotations": []}), None, id="fields that say nothing"),
+        pytest.param((reply(call("c", HALF)), INCOMPLETE), None, id="a call that broke off"),
+        pytest.param((reply(call("c", HALF)), CANCELLED), None, id="a call whose caller left"),
+        pytest.param((reply(call("c", HALF)), IN_PROGRESS), None, id="a call that is still being made"),
+        pytest.param((reply(call("c", HALF)), FinishReason.LENGTH), None, id="a call in which the tokens ended"),
+        pytest.param((reply(Text("So."), call("c", HALF)), INCOMPLETE), reply(Text("So.")), id="text beside it"),
+        pytest.param((reply(Refusal("No."), call("c", HALF)), INCOMPLETE), reply(Refusal("No.")), id="a refusal beside it"),
+        pytest.param((reply(Thinking("Hm"), call("c", HALF)), INCOMPLETE), None, id="a thought beside it"),
+        pytest.param((reply(Text(""), call("c", HALF)), INCOMPLETE), None, id="an empty text beside it"),
+        pytest.param((reply(call("c", "")), CANCELLED), None, id="a call without its arguments"),
+        pytest.param(reply(call()), None, id="a call that nobody answered"),
+        pytest.param(reply(Text("So."), call()), reply(Text("So.")), id="text beside a call that nobody answered"),
+        pytest.param(
+            (reply(extra={"function_call": {"name": "f", "arguments": HALF}}), INCOMPLETE), None, id="of 2023, broken off"
+        ),
+        pytest.param(
+            (reply(extra={"tool_calls": [{"id": "c", "type": "custom", "custom": {"name": "f", "input": "1"}}]}), CANCELLED),
+            None,
+            id="a call of another kind",
+        ),
+        pytest.param(reply(extra={"images": [{"url": "x"}]}), reply(Text(""), extra={"images": [{"url": "x"}]}), id="a picture"),
+        pytest.param(reply(Text("")), reply(Text("")), id="an empty text"),
+        pytest.param(reply(Refusal("No.")), reply(Refusal("No.")), id="a refusal"),
+        pytest.param((reply(Thinking("Hm"), Text("So")), INCOMPLETE), reply(Thinking("Hm"), Text("So")), id="half a text"),
+    ],
+)
+def test_a_stored_reply_is_sent_as_far_as_it_can_be(said: Any, kept: Message | None) -> None:
+    """When a new message follows it."""
+    messages, _ = sendable([*stored(user(), said), *brought(user("and now?"))])
+    assert messages == (user(), *([kept] if kept else []), user("and now?"))
+
+
+def test_calls_that_were_answered_stay_beside_one_that_broke_off() -> None:
+    """Each with its result."""
+    made = reply(Text("So."), call("a"), call("b", HALF), call("c"))
+    messages, left_out = sendable([*stored(user(), (made, INCOMPLETE), result("a")), *brought(user("and now?"))])
+    assert messages == (user(), reply(Text("So."), call("a")), result("a"), user("and now?"))
+    assert why(left_out) == [Why.BROKEN_CALL]
+
+
+def test_half_arguments_of_a_whole_reply_are_the_models_own() -> None:
+    """Its caller has answered them, and hosts know what the model wrote."""
+    entries = stored(user(), (reply(call("c", HALF)), FinishReason.TOOL_CALLS), result("c"))
+    assert sendable(entries) == (tuple(entry.message for entry in entries), ())
+
+
+def test_the_calls_that_a_request_answers_are_sent() -> None:
+    """Beside those that were answered before; their results are the request's."""
+    entries = [*stored(user(), reply(call("a"), call("b")), result("a")), *brought(result("b"))]
+    assert sendable(entries) == (tuple(entry.message for entry in entries), ())
+
+
+def test_the_result_of_a_call_that_broke_off_goes_with_it() -> None:
+    """Even if the request brings it: nothing else can be done with it."""
+    messages, left_out = sendable([*stored(user(), (reply(call("c", HALF)), INCOMPLETE)), *brought(result("c"))])
+    assert messages == (user(),)
+    assert why(left_out) == [Why.BROKEN_CALL, Why.RESULT_WITHOUT_CALL]
+
+
+def test_results_that_are_stored_without_their_call_are_not_sent() -> None:
+    """Nor those that come late, or twice; what else their message says is."""
+    late = Message(Role.USER, (ToolResult("x", ()), Text("So?")))
+    said = (result("x"), user(), reply(call("c")), result("c"), result("c", "c"), reply(Text("1")), result("c"), late)
+    messages, left_out = sendable(stored(*said))
+    assert messages == (user(), reply(call("c")), result("c"), reply(Text("1")), user("So?"))
+    assert why(left_out) == [Why.RESULT_WITHOUT_CALL] * 5
+
+
+def test_what_a_request_brings_is_sent_as_it_is() -> None:
+    """Results without a call, calls without a result, thoughts alone: its caller is told what is wrong with them."""
+    entries = brought(result("x"), reply(call("c", HALF)), user(), reply(Thinking("Hm")))
+    assert sendable(entries) == (tuple(entry.message for entry in entries), ())
+
+
+def test_the_answer_to_a_function_call_of_2023_that_broke_off_goes_with_it() -> None:
+    """That API has no ids."""
+    made = reply(Text("So."), extra={"function_call": {"name": "f", "arguments": HALF}})
+    answer = Message(Role.USER, (Text("20"),), extra={"role": "function"}, name="f")
+    messages, _ = sendable(stored(user(), (made, INCOMPLETE), answer, user("and now?")))
+    assert messages == (user(), reply(Text("So.")), user("and now?"))
+
+
+@pytest.mark.parametrize(
+    ("turn", "is_sent"),
+    [
+        pytest.param({"reason": Reason.PROVIDER_REJECTED}, False, id="rejected"),
+        pytest.param({"reason": Reason.UNSUPPORTED}, False, id="unsupported"),
+        pytest.param({"finish": FinishReason.CONTENT_FILTER}, False, id="filtered before a word"),
+        pytest.param({"reason": Reason.PROVIDER_RATE_LIMITED}, True, id="for a moment"),
+        pytest.param({"reason": Reason.PROVIDER_TIMEOUT}, True, id="too late"),
+        pytest.param({"reason": Reason.PROVIDER_CREDENTIALS}, True, id="the gateway's own fault"),
+        pytest.param({"finish": FinishReason.STOP}, True, id="a reply without a word"),
+    ],
+)
+def test_a_message_that_was_refused_for_good_is_sent_once(turn: dict[str, Any], is_sent: bool) -> None:
+    """One that failed for another reason was not answered, and still is to be; instructions stay either way."""
+    system = Message(Role.SYSTEM, (Text("Be brief."),))
+    before = stored(user("1"), reply(Text("2")))
+    messages, left_out = sendable([*before, *failed(system, user("bad"), **turn), *brought(user("3"))])
+    assert messages == (user("1"), reply(Text("2")), system, *([user("bad")] if is_sent else []), user("3"))
+    assert why(left_out) == ([] if is_sent else [Why.REFUSED])
+
+
+def test_a_refused_message_is_sent_when_it_is_asked_again() -> None:
+    """Then the reply that failed is not on the path; nor is a message refused of which something was said."""
+    system = Message(Role.SYSTEM, (Text("Be brief."),))
+    entries = failed(system, user("long"), reason=Reason.PROVIDER_REJECTED)[:-1]
+    assert sendable(entries)[0] == (system, user("long"))
+    answered = stored(user("long"), (reply(Text("So")), FinishReason.CONTENT_FILTER))
+    assert sendable(answered)[0] == (user("long"), reply(Text("So")))
+
+
+def test_a_result_that_was_refused_takes_its_call_along() -> None:
+    """Nobody has answered the call in what is left."""
+    refused = failed(result("c"), reason=Reason.PROVIDER_REJECTED)
+    messages, left_out = sendable([*stored(user(), reply(call("c"))), *refused, *brought(user("2"))])
+    assert messages == (user(), user("2"))
+    assert why(left_out) == [Why.REFUSED, Why.UNANSWERED_CALL]
+
+
+# Whatever is stored.
+
+
+def complaint(messages: tuple[Message, ...]) -> str:
+    """What a strict host has against them; empty if nothing."""
+    request = ChatRequest("m", messages, stream=False)
+    sent = orjson.loads(openai_request.encode(request, "p", stream_usage=False))["messages"]
+    wanted: set[str] = set()
+    for message in sent:
+        if message["role"] == "tool":
+            if message["tool_call_id"] not in wanted:
+                return f"no call {message['tool_call_id']}"
+            wanted.remove(message["tool_call_id"])
+            continue
+        if wanted:
+            return f"no result of {wanted}"
+        calls = message.get("tool_calls") or []
+        if message["role"] == "assistant" and message["content"] is None and not (calls or message.get("refusal")):
+            return "an assistant message without content"
+        for made in calls:
+            try:
+                orjson.loads(made.get("function", {"arguments": "{}"})["arguments"])
+            except orjson.JSONDecodeError:
+                return "arguments that are no JSON"
+        wanted = {made["id"] for made in calls}
+    return f"no result of {wanted}" if wanted else ""
+
+
+IDS = st.sampled_from("abc")
+CALLS = st.builds(ToolCall, IDS, st.just("f"), st.sampled_from(["{}", "null", '{"a": 1}']))
+HALF_CALLS = st.builds(ToolCall, IDS, st.just("f"), st.sampled_from([HALF, "", "{", "[1,", "{}"]))
+SAID = st.sampled_from([Text("So."), Text(""), Thinking("Hm"), Refusal("No.")])
+RESULTS = st.builds(ToolResult, IDS, st.just((Text("20"),)))
+
+
+@st.composite
+def rows(draw: st.DrawFn, at: int) -> StoredMessage:
+    """Any message that may be stored, at any state."""
+    created = NOW + timedelta(seconds=at // draw(st.integers(1, 3)))
+    role = draw(st.sampled_from([Role.USER, Role.ASSISTANT, Role.ASSISTANT, Role.TOOL, Role.TOOL]))
+    if role is not Role.ASSISTANT:
+        results = draw(st.lists(RESULTS, min_size=role is Role.TOOL, max_size=2))
+        said = [Text("Hi")] if role is Role.USER else []
+        return StoredMessage(str(at), None, Message(role, (*results, *said)), MessageState.COMPLETE, created)
+    state = draw(st.sampled_from(MessageState))
+    finish = draw(st.sampled_from([None, FinishReason.LENGTH, FinishReason.TOOL_CALLS, FinishReason.CONTENT_FILTER]))
+    broke_off = state is not MessageState.COMPLETE or finish in (FinishReason.LENGTH, FinishReason.CONTENT_FILTER)
+    calls = draw(st.lists(HALF_CALLS if broke_off else CALLS, max_size=2, unique_by=lambda made: made.id))
+    said = draw(st.lists(SAID, max_size=2))
+    reason = draw(st.sampled_from(["", Reason.PROVIDER_REJECTED, Reason.PROVIDER_TIMEOUT]))
+    message = Message(role, (*said, *calls))
+    return StoredMessage(str(at), None, message, state, created, finish_reason=finish, error_reason=reason)
+
+
+@given(st.data())
+@settings(max_examples=500, deadline=None)
+def test_a_strict_host_takes_what_is_sent(data: st.DataObject) -> None:
+    """Whatever is stored; and what is left would be sent again unchanged."""
+    path = [data.draw(rows(at)) for at in range(data.draw(st.integers(0, 8)))]
+    entries = [Entry(row.message, row) for row in path]
+    messages, left_out = sendable([*entries, *brought(user("and now?"))])
+    assert complaint(messages) == ""
+    assert messages[-1] == user("and now?")
+    assert {each.row.id for each in left_out if each.row} <= {row.id for row in path}
+    assert sendable(stored(*messages)) == (messages, ())
+
+
+@st.composite
+def turns(draw: st.DrawFn, number: int) -> list[Message]:
+    """A turn that ended well, with calls or without."""
+    said = [user(str(number))]
+    for step in range(draw(st.integers(0, 2))):
+        ids = [f"{number}-{step}-{made}" for made in range(draw(st.integers(1, 3)))]
+        said.append(reply(Thinking("Hm"), *map(call, ids)))
+        said += [result(*ids)] if draw(st.booleans()) else map(result, ids)
+    return [*said, reply(draw(SAID.filter(lambda part: not isinstance(part, Thinking))))]
+
+
+@given(st.data())
+def test_what_a_strict_host_takes_is_sent_unchanged(data: st.DataObject) -> None:
+    """Stored or not."""
+    said = [each for number in range(data.draw(st.integers(0, 4))) for each in data.draw(turns(number))]
+    assert complaint(tuple(said)) == ""
+    split = data.draw(st.integers(0, len(said)))
+    assert sendable([*stored(*said[:split]), *brought(*said[split:])]) == (tuple(said), ())
