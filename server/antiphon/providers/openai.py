@@ -5,6 +5,7 @@ Here is the call; `openai_request` and `openai_response` have the two directions
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator
 from typing import Final
 from urllib.parse import quote, urlencode
@@ -15,7 +16,7 @@ from pydantic import SecretStr
 from antiphon.config import MAX_MESSAGE_BYTES, ConfigError, ProviderConfig
 from antiphon.errors import ProviderCredentials, ProviderError, ProviderProtocolError
 from antiphon.messages import Batch, ChatRequest
-from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, log_refusal, of_status
+from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, explain, log_refusal, of_status
 from antiphon.providers.openai_request import encode
 from antiphon.providers.openai_response import ReplyReader
 from antiphon.providers.transport import Reply, Transport
@@ -46,6 +47,7 @@ class OpenAIProvider:
         self._key_header = config.auth_header.lower()
         self._headers = _headers(config, key)
         self._secrets = (*((key,) if key is not None else ()), *config.headers.values())
+        self._names = _private_names(self._url)
         self._transport = Transport(name, config)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
@@ -97,6 +99,7 @@ class OpenAIProvider:
             except ProviderError as error:
                 if reader.blame:
                     log_refusal(self.name, error.status or reply.status, reader.blame, secrets)
+                    explain(error, reader.blame, (*secrets, *self._names))
                 raise
 
     async def close(self) -> None:
@@ -107,7 +110,8 @@ class OpenAIProvider:
         body = await reply.read_some(ERROR_BODY_BYTES, ERROR_BODY_SECONDS)
         log_refusal(self.name, reply.status, body, secrets)
         error = of_status(self.name, reply.status, reply.headers, body)
-        if own_key and isinstance(error, ProviderCredentials):
+        explain(error, body, (*secrets, *self._names))
+        if own_key and isinstance(error, ProviderCredentials) and error.status != 404:
             return ProviderCredentials(
                 f"The provider {self.name} refused the key of the request.", provider=self.name, status=error.status
             )
@@ -128,6 +132,16 @@ def _template(name: str, config: ProviderConfig) -> str:
     if url.userinfo:
         raise ConfigError(f"providers.{name}.base_url: must not hold a password; use api_key_env or headers")
     return text
+
+
+def _private_names(template: str) -> tuple[str, ...]:
+    """What no caller may read of the URL: its host, and the values of its query, which may hold a key.
+
+    A host of one plain word, as within a cluster, is left: it could be any word of a message.
+    """
+    url = httpx2.URL(template.replace(_MODEL, "model"))
+    host = (url.netloc.decode(), url.host) if re.search(r"[^a-z]", url.host) else ()
+    return (*host, *(value for _, value in url.params.multi_items()))
 
 
 def _headers(config: ProviderConfig, key: str | None) -> httpx2.Headers:
