@@ -477,6 +477,9 @@ class ProviderRejected(ProviderError):
 class ProviderCredentials(ProviderError):
     """The provider refused our key, or does not have for it the model that the configuration names."""
 
+    of_model = False
+    """Whether it is the model."""
+
     reason = Reason.PROVIDER_CREDENTIALS
 
 

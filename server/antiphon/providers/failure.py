@@ -74,8 +74,9 @@ _LASTING: Final = frozenset({501, 505})
 """Statuses from 500 on that it would meet again: what the host cannot do at all."""
 
 _OF_THE_GATEWAY: Final = re.compile(
-    r"\s*(?:access denied|api[ _-]?key\b|authentication|not authorized|unauthorized"
-    r"|(?:an? )?(?:incorrect|invalid|missing|expired|unknown|no) api[ _-]?key\b|(?:invalid|expired) (?:token|credentials?)\b"
+    r"\s*(?:access denied|authentication (?:error|fail|is required|required)|not authorized|unauthorized"
+    r"|(?:the |your )?api[ -]?key (?:not|is|has|was|expired|invalid|missing|required)\b"
+    r"|(?:an? )?(?:incorrect|invalid|missing|expired|unknown|no) (?:api[ _-]?key|(?:access |auth )?token\W*$|credentials?\b)"
     r"|(?:(?:your|you have) )?insufficient (?:balance|credits?|funds|quota)\b|your (?:credit )?balance\b"
     r"|you have (?:reached your specified|exceeded your|run out of|no credits?\b)"
     r"|(?:this|the|your) (?:account|organi[sz]ation|project|team|workspace) (?:has been|is|was) (?:deactivat|disabl|suspend)ed)",
@@ -84,7 +85,8 @@ _OF_THE_GATEWAY: Final = re.compile(
 """How a refusal begins that is about the gateway's key or account, from hosts that have neither a status nor a code for it.
 
 Anthropic: "Your credit balance is too low ...", "You have reached your specified API usage limits."; Google: "API key not valid.";
-xAI: "Incorrect API key provided: ...". Only the beginning is looked at: further on a message may quote what the caller sent.
+xAI: "Incorrect API key provided: ...". Only the beginning is looked at, and only where no field is named: what a caller sends must
+not pass for a bad key.
 """
 
 _SPENT: Final = frozenset({"insufficient_quota", "insufficient_balance", "billing_hard_limit_reached"})
@@ -213,8 +215,8 @@ def explain(error: ProviderError, body: bytes, private: Iterable[str]) -> None:
     code, text = fields.get("code"), _explanation(fields)
     if isinstance(code, str) and code != str(error.status) and _CODE.fullmatch(code) and publishable(code, private) == code:
         error.code = code
-    param = fields.get("param") or _first_location(fields)
-    if isinstance(param, str) and _WORD.fullmatch(param) and publishable(param, private) == param:
+    param = _field(fields)
+    if _WORD.fullmatch(param) and publishable(param, private) == param:
         error.param = param
     # Cut at last, so that nothing is cut in two that is taken out as a whole.
     error.explanation = publishable(text, private).strip()[:EXPLANATION_CHARACTERS] or None
@@ -255,17 +257,18 @@ def _build(
     provider: str, kind: type[ProviderError], status: int | None, fields: Mapping[str, Any], wait: float | None
 ) -> ProviderError:
     message = f"The provider {provider} failed."
+    of_model = status == 404 or _is_of_model(fields)
     code = None
     retryable = None
     if kind is ProviderRateLimited:
         message = f"The provider {provider} limits the rate of calls, or its quota is used up."
         wait = _DEFAULT_RETRY if wait is None else wait
-        retryable = not any(fields.get(name) in _SPENT for name in ("code", "type"))
+        retryable = not any(word in _SPENT for word in (fields.get("code"), fields.get("type")) if isinstance(word, str))
     elif kind is ProviderRejected:
         message = f"The provider {provider} refused the request."
         wait = None
-    elif kind is ProviderCredentials and (status == 404 or _is_of_model(fields)):
-        message = f"The provider {provider} does not have the model, or not for the key that this gateway has."
+    elif kind is ProviderCredentials and of_model:
+        message = f"The provider {provider} does not have the model, or not for the key that it was asked with."
         wait = None
     elif kind is ProviderCredentials:
         message = f"The provider {provider} refused the key that this gateway has for it."
@@ -278,7 +281,10 @@ def _build(
     if kind in (ProviderRejected, ProviderRateLimited, ProviderCredentials) and isinstance(word, str) and word in SAFE_CODES:
         code = word
         message = f"{message[:-1]}: {code}."
-    return kind(message, provider=provider, status=status, code=code, retry_after=wait, retryable=retryable)
+    made = kind(message, provider=provider, status=status, code=code, retry_after=wait, retryable=retryable)
+    if isinstance(made, ProviderCredentials):
+        made.of_model = of_model
+    return made
 
 
 def _error_fields(body: bytes) -> Mapping[str, Any]:
@@ -301,7 +307,9 @@ def _blamed(kind: type[ProviderError], fields: Mapping[str, Any]) -> type[Provid
     meant = _by_words(fields)
     if meant in (ProviderCredentials, ProviderRateLimited):
         return meant
-    return ProviderCredentials if _OF_THE_GATEWAY.match(_explanation(fields)) else kind
+    if _field(fields) or not _OF_THE_GATEWAY.match(_explanation(fields)):
+        return kind
+    return ProviderCredentials
 
 
 def _explanation(value: object, level: int = 0) -> str:
@@ -319,6 +327,12 @@ def _explanation(value: object, level: int = 0) -> str:
     if isinstance(value, list):
         return "; ".join(filter(None, (_explanation(entry, level + 1) for entry in value[:10])))
     return ""
+
+
+def _field(fields: Mapping[str, Any]) -> str:
+    """The field at fault, if one is named."""
+    param = fields.get("param")
+    return param if isinstance(param, str) and param else _first_location(fields)
 
 
 def _first_location(value: object, level: int = 0) -> str:

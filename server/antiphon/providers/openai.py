@@ -46,8 +46,11 @@ class OpenAIProvider:
         key = None if api_key is None else api_key.get_secret_value()
         self._key_header = config.auth_header.lower()
         self._headers = _headers(config, key)
-        self._secrets = (*((key,) if key is not None else ()), *config.headers.values())
-        self._names = _private_names(self._url)
+        url = httpx2.URL(self._url.replace(_MODEL, "model"))
+        query = [value for _, value in url.params.multi_items()]  # one may be a key
+        self._secrets = (*((key,) if key is not None else ()), *config.headers.values(), *query)
+        # A host of one plain word, as there are within a cluster, could be any word of a message.
+        self._hosts = (url.netloc.decode(), url.host) if re.search(r"[^a-z]", url.host) else ()
         self._transport = Transport(name, config)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
@@ -99,7 +102,7 @@ class OpenAIProvider:
             except ProviderError as error:
                 if reader.blame:
                     log_refusal(self.name, error.status or reply.status, reader.blame, secrets)
-                    explain(error, reader.blame, (*secrets, *self._names))
+                    explain(error, reader.blame, (*secrets, *self._hosts))
                 raise
 
     async def close(self) -> None:
@@ -110,8 +113,8 @@ class OpenAIProvider:
         body = await reply.read_some(ERROR_BODY_BYTES, ERROR_BODY_SECONDS)
         log_refusal(self.name, reply.status, body, secrets)
         error = of_status(self.name, reply.status, reply.headers, body)
-        explain(error, body, (*secrets, *self._names))
-        if own_key and isinstance(error, ProviderCredentials) and error.status != 404:
+        explain(error, body, (*secrets, *self._hosts))
+        if own_key and isinstance(error, ProviderCredentials) and not error.of_model:
             return ProviderCredentials(
                 f"The provider {self.name} refused the key of the request.", provider=self.name, status=error.status
             )
@@ -132,16 +135,6 @@ def _template(name: str, config: ProviderConfig) -> str:
     if url.userinfo:
         raise ConfigError(f"providers.{name}.base_url: must not hold a password; use api_key_env or headers")
     return text
-
-
-def _private_names(template: str) -> tuple[str, ...]:
-    """What no caller may read of the URL: its host, and the values of its query, which may hold a key.
-
-    A host of one plain word, as within a cluster, is left: it could be any word of a message.
-    """
-    url = httpx2.URL(template.replace(_MODEL, "model"))
-    host = (url.netloc.decode(), url.host) if re.search(r"[^a-z]", url.host) else ()
-    return (*host, *(value for _, value in url.params.multi_items()))
 
 
 def _headers(config: ProviderConfig, key: str | None) -> httpx2.Headers:

@@ -2,10 +2,13 @@
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import orjson
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
 from antiphon.errors import (
     ProviderCredentials,
@@ -129,10 +132,45 @@ def test_a_400_about_the_key_the_account_or_the_model_is_the_gateways(body: obje
     assert "balance" not in error.message
 
 
-def test_a_message_that_quotes_a_callers_words_about_keys_is_about_the_request() -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "Invalid value: 'Incorrect API key provided'.", "type": "invalid_request_error"}},
+        {"error": {"message": "Invalid API key.", "type": "invalid_request_error", "param": "tools[0].function.name"}},
+        {"detail": [{"loc": ["body", "api key is"], "msg": "Extra inputs are not permitted"}]},
+        {"error": {"message": "Unrecognized request argument supplied: api_key"}},
+        {"error": {"message": "api_key: Extra inputs are not permitted"}},
+        {"error": {"message": "Invalid token 50300 in logit_bias"}},
+    ],
+    ids=str,
+)
+def test_a_callers_words_about_keys_are_about_the_request(body: object) -> None:
     """Nobody can have a good key taken for a bad one by writing of keys."""
-    body = orjson.dumps({"error": {"message": "Invalid value: 'Incorrect API key provided'.", "type": "invalid_request_error"}})
-    assert type(of_status("acme", 400, {}, body)) is ProviderRejected
+    assert type(of_status("acme", 400, {}, orjson.dumps(body))) is ProviderRejected
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 999) | st.text(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["error", "message", "msg", "detail", "details", "loc", "param", "code", "type", "status", "reason"]),
+            inner,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(body=JSON, status=st.sampled_from([200, 400, 401, 404, 413, 422, 429, 500]))
+def test_an_error_object_of_any_shape_is_an_error_of_ours(body: Any, status: int) -> None:
+    """Whatever stands where a word is expected."""
+    data = orjson.dumps(body)
+    for error in (of_status("acme", status, {}, data), of_payload("acme", body)):
+        explain(error, data, ("open-sesame",))
+        assert isinstance(error, ProviderError)
+        if isinstance(error, ProviderRejected):
+            assert error.explanation is None or 0 < len(error.explanation) <= EXPLANATION_CHARACTERS
 
 
 REFUSALS: dict[str, tuple[object, tuple[str | None, str | None, str | None]]] = {

@@ -338,6 +338,18 @@ async def test_what_is_wrong_with_a_request_is_told(upstream: OddUpstream, provi
         assert error.explanation == "Too long for [redacted] with [redacted]."
 
 
+async def test_a_key_in_the_query_is_a_key(upstream: OddUpstream) -> None:
+    """Neither the log nor the caller gets it."""
+    config = ProviderConfig(base_url=f"{upstream.base_url}?key=open-door-1", query={"token": "open-door-2"})
+    provider = OpenAIProvider("acme", config, None)
+    body = {"error": {"message": "No: open-door-1, open-door-2."}}
+    with structlog.testing.capture_logs() as logs, pytest.raises(ProviderRejected) as raised:
+        await ask(provider, upstream, answer(body, "400 Bad Request"))
+    assert raised.value.explanation == "No: [redacted], [redacted]."
+    assert "open-door" not in str(logs)
+    await provider.close()
+
+
 async def test_silence(upstream: OddUpstream) -> None:
     """A host that says nothing more is a time-out, and its connection is dropped."""
     provider = OpenAIProvider("acme", ProviderConfig(base_url=upstream.base_url, read_timeout=0.05), None)
