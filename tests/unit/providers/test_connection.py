@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import httpx2
 import pytest
@@ -54,6 +55,20 @@ async def test_a_request_that_crosses_a_close_is_sent_again(
     assert await ask(transport, upstream, b"x" * size) == b"ok"
     assert [len(request.body) for request in upstream.requests] == [size]
     assert upstream.connections == idle + 1
+
+
+async def test_it_is_sent_again_on_no_other_idle_connection(upstream: OddUpstream, transport: Transport) -> None:
+    """Though one is still open: it may be the next to be closed."""
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(ask(transport, upstream))
+    connector = cast(Any, transport._transport.client).connector
+    ((next_protocol, _), _) = next(iter(connector._conns.values()))
+    port = next_protocol.transport.get_extra_info("sockname")[1]
+    (closing,) = (one for one in upstream._open if one._transport.get_extra_info("peername")[1] == port)
+    closing.drop()
+    assert await ask(transport, upstream) == b"ok"
+    assert (upstream.connections, upstream.requests[-1].connection) == (3, 3)
 
 
 @pytest.mark.parametrize("end", [CUT, RESET])
