@@ -52,7 +52,7 @@ _ERROR_TYPES = {
     429: "rate_limit_error",
 }
 
-_TOLD_VIOLATIONS = 5
+_NAMED_VIOLATIONS = 5
 """Fields at fault that `error.message` names; `detail` has all of them."""
 
 
@@ -310,8 +310,8 @@ def error_object(error: AntiphonError) -> dict[str, Any]:
         case ProviderRejected():
             message, param = error.explanation or message, error.param
         case InvalidRequest(violations=(first, *_) as violations):
-            told = [f"{field_path(v.path) or 'body'}: {v.message}" for v in violations[:_TOLD_VIOLATIONS]]
-            message, param = "; ".join(told), field_path(first.path) or None
+            lines = [f"{field_path(v.path) or 'body'}: {v.message}" for v in violations[:_NAMED_VIOLATIONS]]
+            message, param = "; ".join(lines), field_path(first.path) or None
     code = error.metadata.get("code") or error.reason.lower()
     return {"message": message, "type": kind, "param": param, "code": code}
 
