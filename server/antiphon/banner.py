@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from antiphon.config import Config, split_address
+from antiphon.private_file import stays_open_to_others
 
 
 def banner(out: Console, config: Config, key: str | None, default: str, models: Sequence[str]) -> str:
@@ -49,15 +50,19 @@ def _print(out: Console, config: Config, key: str | None, default: str, models: 
 
 
 def warnings_of(config: Config) -> list[str]:
-    """A line for what others can read: addresses that are not of this machine alone, without TLS."""
+    """A line for what others can read: addresses that are not of this machine alone, without TLS; a log file of another user's."""
+    lines = []
     named = {"grpc.listen": (config.grpc.listen, config.grpc.tls), "rest.listen": (config.rest.listen, config.rest.tls)}
     open_ = [f"{setting} ({address})" for setting, (address, tls) in named.items() if tls is None and not _is_loopback(address)]
-    if not open_:
-        return []
-    where = " and ".join(open_)
-    return [
-        f"warning: {where}: other machines can connect, and keys cross the network in plain text; grpc.tls and rest.tls end that"
-    ]
+    if open_:
+        where = " and ".join(open_)
+        lines.append(
+            f"warning: {where}: other machines can connect, and keys cross the network in plain text; "
+            "grpc.tls and rest.tls end that"
+        )
+    if config.log.file is not None and stays_open_to_others(config.log.file):
+        lines.append(f"warning: log.file ({config.log.file}): it belongs to another user, and its mode lets others open it")
+    return lines
 
 
 def _is_loopback(address: str) -> bool:

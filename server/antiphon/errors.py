@@ -27,13 +27,14 @@
     ├── Internal                    our fault
     └── ProviderError               `provider`, and the HTTP `status` it gave, if any
         ├── ProviderRateLimited     429
-        ├── ProviderRejected        it refused the request as such: 400, 404, 413, 422
-        ├── ProviderCredentials     it refused our key: 401, 403
+        ├── ProviderRejected        it refused the request as such: 400, 413, 422
+        ├── ProviderCredentials     it refused our key, or does not have the model for it: 401, 403, 404
         ├── ProviderUnavailable     out of reach, overloaded, or broken
         ├── ProviderTimeout
         └── ProviderProtocolError   a cut, or what its protocol does not allow
 
-The message is what the caller reads: our words only. What a provider said may hold keys and inner addresses, and goes to the log.
+The message is what the caller reads: our words only. What a provider said may hold keys and inner addresses, and goes to the log;
+only of a request that it rejected there is an `explanation`, from which those are taken out.
 An error names its reason; `rpc.status` and the dialects turn reasons into statuses.
 """
 
@@ -84,6 +85,11 @@ class Violation(Struct, frozen=True):
     path: tuple[str | int, ...]
     message: str
     kind: str = "value_error"
+
+
+def field_path(path: tuple[str | int, ...]) -> str:
+    """("messages", 0, "role") as "messages[0].role"."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
 
 
 class AntiphonError(Exception):
@@ -454,13 +460,25 @@ class ProviderRateLimited(ProviderError):
 
 
 class ProviderRejected(ProviderError):
-    """The provider refused the request as such."""
+    """The provider refused the request as such: what the caller sent is at fault."""
 
     reason = Reason.PROVIDER_REJECTED
 
+    param: str | None = None
+    """The field that the provider names, as "messages[0].content"."""
+    explanation: str | None = None
+    """What the provider says is wrong, fit for the caller to read: `providers.failure.explain` sets it."""
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {**super().metadata, **({"param": self.param} if self.param else {})}
+
 
 class ProviderCredentials(ProviderError):
-    """The provider refused our key."""
+    """The provider refused our key, or does not have for it the model that the configuration names."""
+
+    of_model = False
+    """Whether it is the model."""
 
     reason = Reason.PROVIDER_CREDENTIALS
 

@@ -18,14 +18,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from antiphon import edge
+from antiphon import edge, run_folder
 from antiphon.config import Config, split_address
 from antiphon.plan import Plan, Program
 from antiphon.readiness import worker_socket
 from antiphon.supervisor import ENDING, MARGIN
-
-LONGEST_SOCKET_PATH = 103
-"""Bytes of a unix socket's path: the smallest limit of the systems that have them."""
 
 
 def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
@@ -33,11 +30,13 @@ def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
 
     Raises `OSError` if the folder cannot be made or filled.
     """
-    folder = runtime_folder()
+    run_folder.sweep()
+    folder, lock = run_folder.make()
     try:
         edge.prepare(folder, config.rest, [worker_socket(number) for number in range(config.workers)], config.auth.tokens)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
         raise
     here = Path.cwd()
     workers = [
@@ -53,7 +52,7 @@ def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
     threads = min((config.workers + 1) // 2, os.cpu_count() or 1)
     variables = sorted(edge.VARIABLES)
     envoy = Program("Envoy", edge.command(threads), folder=folder, grace=MARGIN, variables=variables, ends_by="SIGINT")
-    return Plan(workers, envoy, folder=folder, drain=config.limits.drain, log_file=config.log.file, banner=banner)
+    return Plan(workers, envoy, folder=folder, lock=lock, drain=config.limits.drain, log_file=config.log.file, banner=banner)
 
 
 def hold_signals() -> None:
@@ -69,7 +68,8 @@ def become_supervisor(plan: Plan, environment: Mapping[str, str]) -> NoReturn:
     with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
         file.write(plan.dumps())
         file.seek(0)
-        os.set_inheritable(file.fileno(), True)  # noqa: FBT003  # it has no name
+        for descriptor in filter(None, (file.fileno(), plan.lock)):
+            os.set_inheritable(descriptor, True)  # noqa: FBT003  # it has no name
         sys.stdout.flush()
         sys.stderr.flush()
         command = [sys.executable, "-m", "antiphon.supervisor", str(file.fileno())]
@@ -132,11 +132,3 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def runtime_folder() -> Path:
-    """A new folder that only this user can enter, for the sockets and Envoy's files. Raises `OSError`."""
-    name_length = len("/antiphon-12345678/worker-255.sock")
-    usual = tempfile.gettempdir()
-    parent = usual if len(os.fsencode(usual)) + name_length <= LONGEST_SOCKET_PATH else "/tmp"  # noqa: S108  # mkdtemp is safe there
-    return Path(tempfile.mkdtemp(prefix="antiphon-", dir=parent))

@@ -26,10 +26,11 @@ from antiphon.egress import EgressPolicy, Lookup, PinnedResolver, Target
 from antiphon.errors import AntiphonError, ProviderProtocolError, ShuttingDown
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
-from antiphon.providers.transport import Connector, translate
+from antiphon.providers.connection import Connector, send_past_a_close
+from antiphon.providers.transport import translate
 
-_KEEP_ALIVE: Final = 60.0
-"""Seconds that an idle connection is kept."""
+_KEEP_ALIVE: Final = 4.0
+"""Seconds that an idle connection is kept, as `ProviderConfig.keep_alive`."""
 
 _DNS_TTL: Final = 60
 """Seconds for which addresses that were checked are used before the name is asked for, and its addresses are checked, again."""
@@ -127,7 +128,10 @@ class Passthrough:
         if self._session is None:
             self._session = self._open()
         try:
-            return await deadline.wait(self._session.post(url, data=body, headers=headers, allow_redirects=False))
+            session = self._session
+            return await send_past_a_close(
+                lambda: deadline.wait(session.post(url, data=body, headers=headers, allow_redirects=False))
+            )
         except _FAILURES as error:
             raise translate(error, target.name, begun=False) from error
 

@@ -41,6 +41,8 @@ class Plan:
     """Where what the children print goes; None is standard error."""
     banner: str
     """What is said on standard output once the gateway is ready."""
+    lock: int | None = None
+    """The descriptor that holds the folder's lock: see `antiphon.run_folder`."""
 
     def dumps(self) -> str:
         """The plan in JSON."""
@@ -57,6 +59,7 @@ class Plan:
             drain=found["drain"],
             log_file=Path(found["log_file"]) if found["log_file"] else None,
             banner=found["banner"],
+            lock=found["lock"],
         )
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from antiphon.child import TOGETHER, Child, Say, write
 from antiphon.plan import Plan, Program
+from antiphon.private_file import open_private
 from antiphon.readiness import missing
 
 MARGIN = 5.0
@@ -71,6 +72,8 @@ def supervise(plan: Plan, environment: Mapping[str, str], *, say: Say, ready: Ca
             )
     finally:
         shutil.rmtree(plan.folder, ignore_errors=True)
+        if plan.lock is not None:
+            os.close(plan.lock)
 
 
 def run(
@@ -193,7 +196,7 @@ def _output(log_file: Path | None) -> Iterator[int]:
     if log_file is None:
         yield STDERR
     else:
-        with log_file.open("ab") as file:
+        with open_private(log_file) as file:
             yield file.fileno()
 
 

@@ -9,10 +9,14 @@ import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from antiphon.config import ConfigError
-from antiphon.errors import LimitsUnavailable
+from antiphon.config import ConfigError, LimitsConfig
+from antiphon.errors import LimitsUnavailable, RateLimited
 from antiphon.limits.base import NANOS, Claim, Limit
-from antiphon.limits.redis import LEASE, RedisCounters
+from antiphon.limits.limiter import Grant, Limiter
+from antiphon.limits.quotas import Quotas
+from antiphon.limits.redis import LEASE, PAUSE, RedisCounters
+from antiphon.messages import ChatRequest, Message, Role, Text, Usage
+from antiphon.principal import Principal
 from tests.redis import Redis
 
 
@@ -40,6 +44,19 @@ async def server(url: str, clock: Clock | None = None, timeout: float = 5) -> As
         yield made
     finally:
         await made.close()
+
+
+async def back(counters: RedisCounters) -> None:
+    """Until it has been found out that Redis answers again."""
+    async with asyncio.timeout(10):
+        while not counters._available:
+            await asyncio.sleep(0.01)
+
+
+async def away(counters: RedisCounters) -> None:
+    """Until a call has found out that Redis is gone."""
+    with pytest.raises(LimitsUnavailable):
+        await counters.take([requests()])
 
 
 def requests(most: int = 10) -> Claim:
@@ -162,7 +179,7 @@ async def test_what_the_ledger_knows_is_the_least_that_is_spent(own_redis: Redis
 
 
 async def test_a_redis_that_is_gone_is_told_once_and_costs_no_time(own_redis: Redis) -> None:
-    """All calls fail at once, none of them waits; when it is back the next one that tries it finds it."""
+    """All calls fail at once, none of them waits; when it is back that is found out, whether anybody calls or not."""
     async with server(own_redis.url) as counters:
         await counters.take([requests()])
         own_redis.kill()
@@ -173,7 +190,7 @@ async def test_a_redis_that_is_gone_is_told_once_and_costs_no_time(own_redis: Re
             own_redis.start()
             with pytest.raises(LimitsUnavailable):  # it is left alone for a while
                 await counters.take([requests()])
-            counters._next_try = 0  # as if that were over
+            await back(counters)
             assert not (await counters.take([requests()])).refused
         assert [line["event"] for line in lines] == ["limits_unavailable", "limits_available"]
         assert Redis.PASSWORD not in str(lines)
@@ -192,23 +209,24 @@ async def test_a_redis_that_hangs_holds_nobody_up(own_redis: Redis) -> None:
     assert len(lines) == 1
 
 
-async def test_one_call_at_a_time_tries_a_redis_that_is_down(own_redis: Redis) -> None:
-    """While it waits for an answer all others fail at once."""
+async def test_no_call_waits_for_a_redis_that_is_down(own_redis: Redis) -> None:
+    """Also while it is tried, which takes until the time-out."""
     async with server(own_redis.url, timeout=0.2) as counters:
         await counters.take([requests()])
         own_redis.pause()
         with pytest.raises(LimitsUnavailable):
             await counters.take([requests()])
-        counters._next_try = 0
-        trying = asyncio.create_task(counters.take([requests()]))
-        while not counters._next_try:
-            await asyncio.sleep(0)
-        for _ in range(10):
+        loop = asyncio.get_running_loop()
+        until = loop.time() + 3 * (PAUSE + 0.2)
+        while loop.time() < until:
+            turns: list[int] = []
             with pytest.raises(LimitsUnavailable):
+                loop.call_soon(turns.append, 1)
                 await counters.take([requests()])
-            assert not trying.done()
+            assert not turns, "nothing was waited for"
+            await asyncio.sleep(0.01)
         own_redis.resume()
-        await asyncio.wait([trying])
+        await back(counters)
 
 
 async def test_a_redis_that_was_started_again_is_found_by_the_first_call(own_redis: Redis) -> None:
@@ -233,7 +251,7 @@ async def test_what_could_not_be_given_back_comes_back_by_itself(own_redis: Redi
         with pytest.raises(LimitsUnavailable):
             await counters.settle(ticket, 0, 0)
         own_redis.resume()
-        counters._next_try = 0
+        await back(counters)
         clock.now += LEASE
         await counters.renew()  # which it is none of any more
         assert not (await counters.take([claim])).refused
@@ -267,3 +285,106 @@ async def test_a_password_that_is_wrong_is_an_outage(own_redis: Redis) -> None:
             await counters.take([requests()])
     assert len(lines) == 1
     assert "wrong-password" not in str(lines)
+
+
+# The end of an outage.
+
+
+CALLER = Principal("ann", owner="acme", id="key:ann")
+
+
+def limiter(counters: RedisCounters, workers: int = 1, **per_key: float) -> Limiter:
+    return Limiter(Quotas(LimitsConfig.model_validate({"per_key": per_key})), shared=counters, workers=workers)
+
+
+async def burst(limits: Limiter, calls: int) -> list[Grant]:
+    """Calls at once; those that were let through."""
+    found = await asyncio.gather(*(limits.admit(CALLER) for _ in range(calls)), return_exceptions=True)
+    assert {type(one) for one in found} <= {Grant, RateLimited}
+    return [one for one in found if isinstance(one, Grant)]
+
+
+@pytest.mark.parametrize("during", [0, 4])
+async def test_the_first_burst_after_an_outage_is_counted_once(own_redis: Redis, during: int) -> None:
+    """Whether or not it was known already that Redis is back, and with what was let through while it was not."""
+    async with server(own_redis.url) as counters:
+        limits = limiter(counters, requests_per_minute=7)
+        own_redis.kill()
+        await away(counters)
+        let_through = len(await burst(limits, during))
+        own_redis.start()
+        for _ in range(20):
+            let_through += len(await burst(limits, 20))
+            await asyncio.sleep(PAUSE / 10)
+        await back(counters)
+        let_through += len(await burst(limits, 20))
+        assert let_through == 7
+
+
+async def test_what_two_workers_counted_is_counted_together(own_redis: Redis) -> None:
+    """Each has had its share, and none has another after that."""
+    async with server(own_redis.url) as one, server(own_redis.url) as two:
+        workers = [limiter(counters, workers=2, requests_per_minute=8) for counters in (one, two)]
+        own_redis.kill()
+        for counters, limits in zip((one, two), workers, strict=True):
+            await away(counters)
+            assert len(await burst(limits, 9)) == 4
+        own_redis.start()
+        await asyncio.gather(back(one), back(two))
+        assert await burst(workers[0], 5) == await burst(workers[1], 5) == []
+
+
+async def test_a_minute_that_began_in_an_outage_ends_a_minute_later(own_redis: Redis) -> None:
+    """What was counted here is as old there."""
+    clock, own = Clock(), Clock()
+    own.now = 17.9
+    async with server(own_redis.url, clock) as counters:
+        limits = Limiter(Quotas(LimitsConfig.model_validate({"per_key": {"requests_per_minute": 2}})), shared=counters, clock=own)
+        own_redis.kill()
+        await away(counters)
+        assert len(await burst(limits, 1)) == 1
+        own.now += 30
+        assert len(await burst(limits, 2)) == 1
+        own_redis.start()
+        await back(counters)
+        clock.now += 29.9
+        assert len(await burst(limits, 2)) == 0
+        clock.now += 0.2
+        assert len(await burst(limits, 2)) == 1
+        clock.now += 29.8
+        assert len(await burst(limits, 2)) == 0
+        clock.now += 0.2
+        assert len(await burst(limits, 2)) == 1
+
+
+async def test_a_call_that_began_in_an_outage_holds_its_place_until_it_ends(own_redis: Redis) -> None:
+    """And its tokens are settled with what it used."""
+    request = ChatRequest("m", (Message(Role.USER, (Text("x" * 40),)),), stream=True)
+    async with server(own_redis.url) as counters:
+        limits = limiter(counters, concurrent_streams=1, tokens_per_minute=100)
+        own_redis.kill()
+        await away(counters)
+        grant = await limits.admit(CALLER, request)
+        own_redis.start()
+        await back(counters)
+        assert await burst(limits, 2) == []
+        assert counters._leases
+        await grant.settle(Usage(90, 10, 100))
+        assert not counters._leases
+        assert len(await burst(limits, 1)) == 1
+        with pytest.raises(RateLimited, match="tokens"):
+            await limiter(counters, tokens_per_minute=100).admit(CALLER, request)
+
+
+async def test_a_redis_that_can_only_be_read_is_not_back(own_redis: Redis) -> None:
+    """It would count nothing: a replica that nobody has made a primary yet, or one without memory."""
+    async with server(own_redis.url) as counters:
+        await counters.take([requests()])
+        await counters._redis.config_set("maxmemory", 1)
+        with capture_logs() as lines:
+            await away(counters)
+            await asyncio.sleep(3 * PAUSE)
+            await away(counters)
+            await counters._redis.config_set("maxmemory", 0)
+            await back(counters)
+        assert [line["event"] for line in lines] == ["limits_unavailable", "limits_available"]

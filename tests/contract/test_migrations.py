@@ -117,7 +117,7 @@ async def test_several_processes_may_migrate_at_once(empty_url: str) -> None:
 
 
 async def test_a_sqlite_file_is_its_owners_alone(sqlite_url: str, tmp_path: Path) -> None:
-    """What people wrote is not for everybody on the machine: the file that `migrate` makes, and those beside it."""
+    """What people wrote is not for everybody on the machine: the file that `migrate` makes, those beside it, and their folder."""
     path = tmp_path / "deep" / "er" / "history.db"
     await migrate(f"sqlite:///{path}")
     store = SqlStore(open_database(f"sqlite:///{path}"))
@@ -125,6 +125,7 @@ async def test_a_sqlite_file_is_its_owners_alone(sqlite_url: str, tmp_path: Path
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
     await store._database.close()
     assert modes == dict.fromkeys(["history.db", "history.db-wal", "history.db-shm"], 0o600)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ HELLO = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}
 GONE = "http://127.0.0.1:9"
 """An issuer that nobody reaches."""
 REFUSED = "The token is not valid."
+OPENAI_ERROR = {"message": REFUSED, "type": "authentication_error", "param": None, "code": None}
+OPENAI_BODY = {"detail": REFUSED, "error": OPENAI_ERROR}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -111,7 +113,7 @@ async def test_a_bad_token_is_refused_by_envoy(guarded: Gateway, idp: IdentityPr
     """401, with what a client needs; the server never hears of it, nor does the answer say why."""
     token = strangers(await asyncio.to_thread(idp.access_token, "ann"))[kind]
     response = await ask(guarded, token)
-    assert (response.status_code, response.json()) == (401, {"detail": REFUSED})
+    assert (response.status_code, response.json()) == (401, OPENAI_BODY)
     assert response.headers["www-authenticate"] == "Bearer"
     assert response.headers["x-should-retry"] == "false"
     assert by_envoy(guarded, response)
@@ -137,8 +139,10 @@ async def test_no_credential_is_the_servers_to_refuse(guarded: Gateway) -> None:
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("/chat/completions", {"detail": REFUSED}),
-        ("/models", {"detail": REFUSED}),
+        ("/chat/completions", OPENAI_BODY),
+        ("/models", OPENAI_BODY),
+        ("/../../v1/chat/completions", OPENAI_BODY),
+        ("/../../v1/models/echo", OPENAI_BODY),
         ("/ai/chat", {"error": "Unauthorized", "message": REFUSED, "code": 401}),
         ("/chat/generate", {"message": REFUSED}),
         ("/chat/history", {"message": REFUSED}),
@@ -241,9 +245,10 @@ async def test_a_key_that_envoy_has_not_read_is_the_servers_to_judge(tmp_path: P
             signer.sign(signer.claims(exp=1), "ec-2", "ES256"),
         ):
             refused = await ask(gateway, bad)
-            assert (refused.status_code, refused.json(), by_envoy(gateway, refused)) == (401, {"detail": REFUSED}, True)
+            assert (refused.status_code, refused.json(), by_envoy(gateway, refused)) == (401, OPENAI_BODY, True)
         forged = await ask(gateway, strangers(new)["another signature"])
-        assert (forged.status_code, forged.json(), by_envoy(gateway, forged)) == (401, {"detail": REFUSED}, False)
+        body = {**OPENAI_BODY, "error": {**OPENAI_ERROR, "code": "unauthenticated"}}
+        assert (forged.status_code, forged.json(), by_envoy(gateway, forged)) == (401, body, False)
     finally:
         assert await asyncio.to_thread(gateway.stop) == 0
         await runner.cleanup()

@@ -10,7 +10,7 @@ from openai import AsyncOpenAI
 from pydantic import BaseModel
 
 from tests.e2e.conftest import Gateway
-from tests.odd_upstream import LAST, OddUpstream, chunk, delta, head, sse
+from tests.odd_upstream import LAST, OddUpstream, answer, chunk, delta, head, sse
 
 HELLO: Any = [{"role": "user", "content": "Say hello"}]
 WEATHER: Any = [
@@ -181,6 +181,9 @@ async def test_422(sdk: AsyncOpenAI, llm: LLMockServer) -> None:
     body: Any = caught.value.response.json()
     assert [entry["loc"] for entry in body["detail"]] == [["body", "messages"], ["body", "temperature"]]
     assert all(set(entry) == {"loc", "msg", "type"} for entry in body["detail"])
+    error: Any = caught.value.body
+    assert error["message"].startswith("messages: ")
+    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", "messages", "invalid_request")
     assert len(llm.state.journal.records()) == before
 
 
@@ -189,14 +192,90 @@ async def test_401(sdk: AsyncOpenAI) -> None:
     with pytest.raises(openai.AuthenticationError) as caught:
         await sdk.with_options(api_key="sk-wrong").chat.completions.create(model="gpt-4o", messages="wrong")  # type: ignore[call-overload]
     assert caught.value.response.headers["www-authenticate"] == "Bearer"
-    assert set(caught.value.response.json()) == {"detail"}
+    error: Any = caught.value.body
+    assert (error["message"], error["type"]) == (caught.value.response.json()["detail"], "authentication_error")
+    assert error["message"] in caught.value.message
+
+
+async def test_a_base_url_that_ends_in_v1(gateway: Gateway, llm: LLMockServer) -> None:
+    """As most clients expect it: chat, streams and models, a bad key, a bad request, and what is not served."""
+    async with gateway.sdk(base_url=f"http://{gateway.rest}/v1") as sdk:
+        llm.state.scenarios.add(Reply(text="Hello you", times=2))
+        reply = await sdk.chat.completions.create(model="gpt-4o", messages=HELLO)
+        assert reply.choices[0].message.content == "Hello you"
+        stream = await sdk.chat.completions.create(model="gpt-4o", messages=HELLO, stream=True)
+        assert "".join([one.choices[0].delta.content or "" async for one in stream if one.choices]) == "Hello you"
+        assert "gpt-4o" in [model.id async for model in sdk.models.list()]
+        assert (await sdk.models.retrieve("gpt-4o")).owned_by == "llmock"
+        with pytest.raises(openai.AuthenticationError, match="key"):
+            await sdk.with_options(api_key="sk-wrong").models.list()
+        with pytest.raises(openai.UnprocessableEntityError, match="temperature"):
+            await sdk.chat.completions.create(model="gpt-4o", messages=HELLO, temperature=7)
+
+
+@pytest.mark.parametrize("base", ["/v1", "/api/v1"])
+async def test_what_is_not_served_is_not_found(gateway: Gateway, base: str) -> None:
+    """The SDK can tell: its own class, with a message."""
+    async with gateway.sdk(base_url=f"http://{gateway.rest}{base}") as sdk:
+        for call in (
+            sdk.embeddings.create(model="x", input="y"),
+            sdk.responses.create(model="x", input="y"),
+            sdk.files.list(),
+            sdk.models.retrieve("nothing"),
+        ):
+            with pytest.raises(openai.NotFoundError) as caught:
+                await call
+            error: Any = caught.value.body
+            assert error["message"]
+            assert (error["type"], set(error)) == ("invalid_request_error", {"message", "type", "param", "code"})
+
+
+TOO_LONG = {
+    "message": "This model's maximum context length is 8192 tokens, says http://gpu.internal:8000 to sk-provider-secret.",
+    "type": "invalid_request_error",
+    "param": "messages",
+    "code": "context_length_exceeded",
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("status", ["400 Bad Request", "413 Content Too Large", "422 Unprocessable Content", "200 OK"])
+async def test_what_a_provider_refuses_of_a_request_is_the_callers_400(
+    gateway: Gateway, upstream: OddUpstream, status: str, stream: bool
+) -> None:
+    """The class, code, param and message that it would be without a gateway, and no second try; nothing of what is behind it."""
+    upstream.script("odd-long", [answer({"error": TOO_LONG}, status)])
+    before = len(upstream.requests)
+    async with gateway.sdk(max_retries=2) as sdk:
+        with pytest.raises(openai.BadRequestError) as caught:
+            await sdk.chat.completions.create(model="odd-long", messages=HELLO, stream=stream)
+    shown = "This model's maximum context length is 8192 tokens, says [redacted] to [redacted]."
+    assert caught.value.body == {**TOO_LONG, "message": shown}
+    assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "messages")
+    assert caught.value.response.headers["x-should-retry"] == "false"
+    assert len(upstream.requests) == before + 1
+
+
+async def test_a_refusal_in_the_middle_of_a_stream_is_the_same_object(sdk: AsyncOpenAI, upstream: OddUpstream) -> None:
+    """Told in band, as there is no status any more."""
+    upstream.script("odd-late", [head(), chunk(sse(delta("Hel"), {"error": TOO_LONG})), LAST])
+    stream = await sdk.chat.completions.create(model="odd-late", messages=HELLO, stream=True)
+    with pytest.raises(openai.APIError) as caught:
+        async for _ in stream:
+            pass
+    assert isinstance(caught.value.body, dict)
+    assert (caught.value.code, caught.value.param, caught.value.type) == (
+        "context_length_exceeded",
+        "messages",
+        "invalid_request_error",
+    )
 
 
 @pytest.mark.parametrize(
     ("fault", "status", "kind"),
     [
         (Fail(429, retry_after=7), 429, "rate_limit_error"),
-        (Fail(400), 502, "server_error"),
+        (Fail(400), 400, "invalid_request_error"),
         (Fail(401), 502, "server_error"),
         (Fail(403), 502, "server_error"),
         (Fail(500), 502, "server_error"),
@@ -208,7 +287,7 @@ async def test_401(sdk: AsyncOpenAI) -> None:
 async def test_a_provider_that_refuses_is_a_status(
     sdk: AsyncOpenAI, llm: LLMockServer, fault: Fail, status: int, kind: str, stream: bool
 ) -> None:
-    """429 with the time to wait; all else is the gateway's 502, never the caller's 401."""
+    """429 with the time to wait, 400 for what is the request's fault; all else is the gateway's 502, never the caller's 401."""
     llm.state.scenarios.add(fault)
     with pytest.raises(openai.APIStatusError) as caught:
         await sdk.chat.completions.create(model="gpt-4o", messages=HELLO, stream=stream)

@@ -161,7 +161,8 @@ async def test_no_good_key_is_401_whatever_the_body(http: httpx2.AsyncClient, he
     """It is decided first."""
     response = await http.post("/chat/completions", content=body, headers={"authorization": header})
     assert response.status_code == 401
-    assert set(response.json()) == {"detail"}
+    said = response.json()
+    assert (said["error"]["message"], said["error"]["type"]) == (said["detail"], "authentication_error")
     assert response.headers["www-authenticate"] == "Bearer"
 
 
@@ -190,8 +191,12 @@ async def test_a_large_request_passes_and_a_too_large_one_is_told(http: httpx2.A
 @pytest.mark.parametrize(
     ("method", "path", "status", "keys"),
     [
-        ("GET", "/nothing", 404, {"error", "message", "code"}),
-        ("POST", "/", 404, {"error", "message", "code"}),
+        ("GET", "/nothing", 404, {"detail", "error"}),
+        ("POST", "/", 404, {"detail", "error"}),
+        ("POST", "/../nothing", 404, {"error", "message", "code"}),
+        ("GET", "/chat/nothing/x", 404, {"message"}),
+        ("POST", "/ai/nothing", 404, {"error", "message", "code"}),
+        ("GET", "/proxy/nothing", 404, {"error"}),
         ("GET", "/chat/completions", 405, {"detail", "error"}),
         ("DELETE", "/chat/completions", 405, {"detail", "error"}),
         ("PATCH", "/chat/completions?a=b", 405, {"detail", "error"}),

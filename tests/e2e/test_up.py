@@ -204,6 +204,33 @@ async def test_a_stop_in_the_middle_of_a_start_leaves_nothing(tmp_path: Path) ->
     assert not list(tmp_path.glob("antiphon-*"))
 
 
+async def test_what_a_killed_gateway_left_goes_with_the_next_start(tmp_path: Path) -> None:
+    """Its folder, and not that of one that runs; the log file is its owner's alone."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    config = {**ECHO, "log": {"file": str(tmp_path / "log")}}
+    (tmp_path / "log").touch()
+    (tmp_path / "log").chmod(0o666)
+    first = Gateway(tmp_path / "a", config, TMPDIR=str(tmp_path))
+    await asyncio.to_thread(first.wait_for, READY)
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
+    (killed,) = tmp_path.glob("antiphon-*")
+    second = Gateway(tmp_path / "b", config, TMPDIR=str(tmp_path))
+    await asyncio.to_thread(second.wait_for, READY)
+    (living,) = set(tmp_path.glob("antiphon-*")) - {killed}
+    pids = children(first, "")
+    first.process.kill()
+    first.process.wait(5)
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        await asyncio.sleep(0.01)
+    assert killed.exists()
+    third = Gateway(tmp_path / "a", config, TMPDIR=str(tmp_path))
+    await asyncio.to_thread(third.wait_for, READY)
+    assert (killed.exists(), living.exists()) == (False, True)
+    assert await asyncio.to_thread(second.stop) == await asyncio.to_thread(third.stop) == 0
+    assert not list(tmp_path.glob("antiphon-*"))
+
+
 async def test_a_stop_tells_streams_that_do_not_finish(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer) -> None:
     """After the grace an error event, and no [DONE]."""
     upstream.script("odd-endless", [head(), chunk(sse(delta("Hel"))), asyncio.Event()])

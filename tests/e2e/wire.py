@@ -166,6 +166,7 @@ class Http2:
 # One path of each dialect, and the fields of its errors.
 DIALECTS = {
     "/api/v1/chat/completions": {"detail", "error"},
+    "/v1/chat/completions": {"detail", "error"},
     "/api/v1/chat/generate": {"message"},
     "/api/v1/ai/chat": {"error", "message", "code"},
     "/api/engine/chat/echo": {"detail"},

@@ -112,6 +112,7 @@ def refusal(data: bytes) -> None:
     text = data[:40].decode("latin-1")
     for headers in ({"retry-after": text}, {"retry-after-ms": text}, {}):
         error = failure.of_status("p", status, headers, data)
+        failure.explain(error, data, ("open-sesame",))
         assert error.retry_after is None or 0 <= error.retry_after < float("inf")
         _told(openai.render_error, error)
 

@@ -93,6 +93,7 @@ OTHERWISE = {
     ("openai", "InvalidRequest"): 422,
     ("engine", "InvalidRequest"): 422,
     ("engine", "ModelNotFound"): 400,
+    ("openai", "ProviderRejected"): 400,  # a dialect of an SDK, whose clients are to do as without a gateway
 }
 
 

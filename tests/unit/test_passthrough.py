@@ -73,6 +73,24 @@ async def test_the_address_that_was_checked_is_the_one_connected_to(upstream: Od
     await through.close()
 
 
+async def test_a_request_that_crosses_a_close_is_sent_again(upstream: OddUpstream) -> None:
+    """Once, on a connection to an address that is checked again; one that was answered with a byte is not."""
+    system = System(["127.0.0.1"])
+    through = passing(upstream, system)
+    url = f"http://models.test:{port_of(upstream)}"
+    upstream.script("odd", [answer(b"ok")])
+    await post(through, url)
+    for connection in list(upstream._open):
+        connection.drop()  # nothing is awaited until the request is on its way
+    assert await post(through, url) == (200, b"ok")
+    assert (len(upstream.requests), upstream.connections) == (2, 2)
+    upstream.script("odd", [b"H", CUT])
+    with pytest.raises(ProviderUnavailable):
+        await post(through, url)
+    assert len(upstream.requests) == 3
+    await through.close()
+
+
 async def test_a_name_that_is_bound_anew_is_refused(upstream: OddUpstream) -> None:
     """DNS rebinding, from one connection to the next: the second address is judged as the first was."""
     upstream.script("odd", [answer(b"ok", "200 OK", "text/plain", "connection: close"), CUT])

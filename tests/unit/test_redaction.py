@@ -3,11 +3,14 @@
 import base64
 import json
 import re
+import time
 from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from antiphon.redaction import REDACTED, redact
+from antiphon.redaction import REDACTED, publishable, redact
 
 
 @pytest.mark.parametrize(
@@ -76,3 +79,90 @@ def test_what_comes_back_can_be_written() -> None:
     found = redact(r"\ud83d Wren%2FStatic \u0000", ["Wren/Static"])
     assert REDACTED in found
     assert found.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("cannot reach http://gpu-7.rack.lan:8000/v1/chat", "gpu-7.rack.lan"),
+        ("see https://platform.openai.com/account/api-keys.", "platform.openai.com"),
+        ("api.internal:8443 closed the connection", "api.internal"),
+        ("vllm.models:8000 closed the connection", "vllm.models"),
+        ("vllm-svc:8000 and redis:6379 are down", "vllm-svc"),
+        ("vllm-svc:8000 and redis:6379 are down", "redis"),
+        ("no route to localhost", "localhost"),
+        ("at worker.default.svc.cluster.local", "worker"),
+        ("API.ACME.COM refused it.", "ACME"),
+        ("from api.acme.co.uk, sorry", "acme"),
+        ("from api.acme.it.", "acme"),
+        ('{"host": "gpu7"}', "gpu7"),
+        ("upstream=gpu, try again", "=gpu"),
+        ("node: rack-12", "rack-12"),
+        ("at 192.168.1.4:8080", "192.168.1.4"),
+        ("network 10.0.0.0/8", "10.0.0.0"),
+        ("error internal_10.0.0.1", "10.0.0.1"),
+        ("node ip-10-1-2-3 failed", "10-1-2-3"),
+        ("from [fd00::1]:8080", "fd00"),
+        ("from 2001:db8::8a2e:370:7334.", "2001:db8"),
+        ("fe80::1%eth0 is down", "fe80"),
+        ("::ffff:10.0.0.1", "ffff"),
+        ("ask admin@corp.example", "admin"),
+        ("Rate limit in organization org-AbCdEf123456 on tokens", "AbCdEf"),
+        ("project proj_abcDEF123 is not active", "abcDEF"),
+        ("key 0b6f2c1e-1d6f-4a55-9a53-2f1d2f0c7a10 is", "1d6f"),
+        ("arn:aws:bedrock:us-east-1:123456789012:inference-profile/x", "123456789012"),
+        ("projects/my-project/locations/eu", "my-project"),
+        ("you sent swordfish to gpu_no7", "swordfish"),
+        ("you sent swordfish to gpu_no7", "gpu_no7"),
+        ("Incorrect API key provided: sk-abcd1234efgh5678.", "abcd1234"),
+    ],
+)
+def test_what_no_caller_may_read(text: str, hidden: str) -> None:
+    """Keys, hosts, addresses and accounts are taken out of what a provider says to its caller."""
+    shown = publishable(text, ("swordfish", "gpu_no7"))
+    assert hidden not in shown
+    assert REDACTED in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens (8800 in messages, 200 in tools).",
+        "prompt is too long: 208310 tokens > 200000 maximum",
+        "Unsupported parameter: 'max_tokens' is not supported with gpt-5.6. Use 'max_completion_tokens' instead.",
+        "Invalid value: 'x'. Supported values are: 'system', 'assistant', and 'developer'.",
+        "messages.0.content: Field required",
+        "messages[0].content[1].image_url.url: must be text",
+        "tools.0.function.parameters.properties.name.type is not valid",
+        "response_format.json_schema.schema, e.g. i.e. v1.2.3 3.14 top_p>=0.5",
+        "claude-3.5-sonnet-20241022, anthropic.claude-sonnet-4-20250514-v1:0, qwen2.5:14b, llama3:8b, meta-llama/Llama-3.1-8B",
+        "image/png at 12:30:45, 16:9, status:400, line:12",
+        "`tool_use` ids were found without `tool_result` blocks immediately after: toolu_01A09q90qw90lq917835lq9.",
+        "wrong.Please retry; org-level and user_message stay",
+    ],
+)
+def test_what_a_caller_has_to_read_stays(text: str) -> None:
+    """Words, numbers, fields and names of models are left as they are."""
+    assert publishable(text) == text
+
+
+HOSTS = st.from_regex(r"[a-z][a-z0-9\-]{0,20}(\.[a-z][a-z0-9\-]{0,20}){0,3}\.(com|internal|local|io|net)", fullmatch=True)
+ADDRESSES = st.ip_addresses().map(str)
+
+
+@given(private=HOSTS | ADDRESSES | st.tuples(ADDRESSES, st.integers(1, 65535)).map(lambda pair: f"[{pair[0]}]:{pair[1]}"))
+def test_no_host_and_no_address_stays(private: str) -> None:
+    """Wherever in a sentence, quoted, in parentheses, or before a full stop."""
+    for form in ("at {}", "{} failed", "({})", "'{}'", "at {}.", "{}, twice"):
+        assert private.strip("[]") not in publishable(form.format(private))
+
+
+@pytest.mark.parametrize(
+    "piece", ["a", "a.", "a-", "::", "a:", "1.", "a@", "http:/", "host=", "org-", "sk-.", "0:", "arn:", "[:", "x.com."]
+)
+def test_a_long_text_takes_no_long_time(piece: str) -> None:
+    """The time grows with the length of the text, and not with its square, whatever it is made of."""
+    text = (piece * 65536)[:65536]
+    began = time.process_time()
+    publishable(text)
+    assert time.process_time() - began < 2

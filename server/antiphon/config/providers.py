@@ -45,6 +45,11 @@ class ProviderConfig(Section):
     """Seconds."""
     read_timeout: float = Field(default=300.0, gt=0)
     """The longest silence, in seconds: until the first byte, and between two."""
+    keep_alive: float = Field(default=4.0, gt=0)
+    """Seconds that an idle connection is kept: less than the 5 s of Node.js, uvicorn and hypercorn.
+
+    A new connection costs a call one to three round trips, so more may pay for a host that is known to keep its end for longer.
+    """
     token_delay: float = Field(default=0.02, ge=0)
     """Seconds between the words of the `echo` protocol's streams; the other protocols ignore it."""
 

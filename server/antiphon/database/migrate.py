@@ -62,7 +62,7 @@ async def migrate(url: str, timeout: float = 5.0, scripts: Path = SCRIPTS) -> No
 
 def _migrate_sqlite(path: Path, scripts: Path) -> None:
     with translated((OSError,), None):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Conversations are for nobody else's eyes. SQLite gives its other files the same mode.
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))

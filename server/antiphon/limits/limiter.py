@@ -8,7 +8,7 @@ more than a line in the ledger.
 Without Redis each of `workers` processes counts for itself, and has its share of each limit, rounded up; budgets are common all the
 same, a few seconds late, through the ledger. With Redis limits are common and exact. While Redis is out of reach, `open` has each
 process count for itself again, with its share: that bounds what anybody can take, and nobody is turned away for a fault of ours.
-`closed` refuses what has a limit.
+What was counted so is Redis's when it is back. `closed` refuses what has a limit.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from antiphon.limits.base import NANOS, WINDOW, Claim, Counters, Limit, Standing
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.memory import MemoryCounters
 from antiphon.limits.quotas import Bound, Quotas
+from antiphon.limits.stand_in import StandIn
 from antiphon.measure import prompt_tokens
 from antiphon.messages import ChatRequest, Usage
 from antiphon.principal import Principal
@@ -118,7 +119,9 @@ class Limiter:
         self._quotas = quotas
         self._ledger = ledger
         self._workers = workers
-        self._own = MemoryCounters(clock)
+        self._own: Counters = MemoryCounters(clock)
+        if shared is not None:
+            self._own = shared.stand_in = StandIn(shared, clock)
         self._shared = shared
         self._closed = closed
         self._stopping = asyncio.Event()

@@ -11,10 +11,21 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from msgspec import Struct
+
 from antiphon.limits.base import BUSY, WINDOW, Claim, Limit, Standing, Ticket
 
 _SWEEP: Final = 60
 """Seconds between two looks for counters that nobody uses any more."""
+
+
+class Counted(Struct, frozen=True):
+    """What was taken of one counter in one second, and how many seconds ago the newest of it was."""
+
+    counter: str
+    second: int
+    count: int
+    age: float
 
 
 class _Second:
@@ -113,6 +124,18 @@ class MemoryCounters:
                     window.add(now, tokens - claim.wanted)
                 else:
                     window.give_back(ticket.second, claim.wanted - tokens)
+
+    def counted(self) -> list[Counted]:
+        """What was taken in the last minute."""
+        now = self._clock()
+        for window in self._windows.values():
+            window.forget(now)
+        return [
+            Counted(counter, entry.number, entry.count, now - entry.newest)
+            for counter, window in self._windows.items()
+            for entry in window.seconds
+            if entry.count
+        ]
 
     def _standing(self, claim: Claim, now: float) -> Standing:
         if claim.limit.is_budget:

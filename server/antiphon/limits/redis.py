@@ -6,8 +6,9 @@ killed gives its leases back within `LEASE` seconds. The scripts are ours, and n
 each limit by itself, in a round trip each, so that a call which the last limit refuses has been counted by the first; it gives
 nothing back, and knows no leases.
 
-Redis has `timeout` seconds for an answer. One that fails is left alone for `PAUSE` seconds, then tried by one call; until it
-answers again all others fail at once. That is logged once when it begins and once when it is over.
+Redis has `timeout` seconds for an answer. Once it fails, all calls fail at once, and it is tried every `PAUSE` seconds until it
+answers, whether anybody calls or not. Then it first gets what was counted in its place (`stand_in`), for which calls wait, and then
+counts again. An outage is logged once when it begins and once when it is over.
 """
 
 from __future__ import annotations
@@ -29,14 +30,17 @@ from redis.exceptions import RedisError
 from antiphon.config import ConfigError
 from antiphon.errors import LimitsUnavailable
 from antiphon.limits.base import WINDOW, Claim, Limit, Standing, Ticket
-from antiphon.limits.scripts import RENEW, SETTLE, TAKE
+from antiphon.limits.scripts import RENEW, SETTLE, TAKE, TAKE_OVER
+from antiphon.limits.stand_in import StandIn
 from antiphon.redaction import redact
 
 LEASE: Final = 30.0
 """Seconds for which a place is held, unless it is renewed."""
 
-PAUSE: Final = 1.0
+PAUSE: Final = 0.2
 """Seconds before a Redis that failed is tried again."""
+
+_FAILURES: Final = (RedisError, OSError, TimeoutError)
 
 _PREFIX: Final = "antiphon:{limits}:"
 """Of every key. The braces keep all of them in one slot, where Redis is a cluster behind a proxy."""
@@ -54,6 +58,9 @@ log = structlog.get_logger(__name__)
 
 class RedisCounters:
     """`Counters` of all servers. Belongs to the event loop of its first call."""
+
+    stand_in: StandIn | None = None
+    """Who counts while Redis is out of reach, if anybody does."""
 
     def __init__(self, url: SecretStr, timeout: float, clock: Callable[[], float] | None = None) -> None:
         """`timeout` in seconds; `clock` in seconds, None for Redis's own. Raises `ConfigError`. Opens nothing yet."""
@@ -73,16 +80,22 @@ class RedisCounters:
         except ValueError:
             raise ConfigError("limits.redis_url: must begin with redis://, rediss:// or unix://") from None
         self._redis = client.Redis.from_pool(pool)
-        self._take, self._settle, self._renew = (self._redis.register_script(script) for script in (TAKE, SETTLE, RENEW))
+        self._take, self._settle, self._renew, self._take_over = (
+            self._redis.register_script(script) for script in (TAKE, SETTLE, RENEW, TAKE_OVER)
+        )
         # The ids of this process's leases, which no other process's are like.
         self._name = uuid4().hex
         self._numbers = count()
         self._leases: dict[str, list[tuple[str, str]]] = {}
         self._running: set[asyncio.Task[Any]] = set()
         self._available = True
-        self._next_try = 0.0
+        self._returning: asyncio.Event | None = None
+        """While Redis answers again, and gets what was counted in its place: set when that is over."""
+        self._watching: asyncio.Task[None] | None = None
 
     async def take(self, claims: Sequence[Claim]) -> Ticket:
+        if not self._available and self._returning is None:
+            raise LimitsUnavailable  # before anything is awaited, so that whoever counts instead does so before Redis is back
         # A task of its own: a caller that goes away leaves it to end by itself, and then what it took is given back.
         task = asyncio.create_task(self._taken(claims))
         self._keep(task)
@@ -107,26 +120,37 @@ class RedisCounters:
 
     async def close(self) -> None:
         """Waits for what is running, and ends the connections."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
         if self._running:
             await asyncio.wait(set(self._running))
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
 
     async def _taken(self, claims: Sequence[Claim]) -> Ticket:
-        lease = f"{self._name}:{next(self._numbers)}"
+        lease = self._lease()
         arguments: list[str | int] = [self._now(), WINDOW, lease, round(LEASE * 1000), _KEPT]
         for claim in claims:
             arguments += (_KINDS[claim.limit], claim.most, claim.wanted, claim.known)
-        second, *found = await self._run(self._take, [_key(claim) for claim in claims], arguments)
+        second, *found = await self._run(self._take, [_key(claim.counter) for claim in claims], arguments)
         standings = [
             Standing(used, reset / 1000, None if wait < 0 else wait / 1000)
             for used, reset, wait in zip(found[::3], found[1::3], found[2::3], strict=True)
         ]
         ticket = Ticket(lease, claims, standings, second)
-        places = [_place(claim, lease) for claim in claims if claim.wanted and not claim.limit.is_rate]
-        if places and not ticket.refused:
-            self._leases[lease] = places
+        if not ticket.refused:
+            self._hold(ticket)
         return ticket
+
+    def _lease(self) -> str:
+        return f"{self._name}:{next(self._numbers)}"
+
+    def _hold(self, ticket: Ticket) -> None:
+        """Has the places of a ticket renewed until it is settled."""
+        places = [_place(claim, ticket.id) for claim in ticket.claims if _is_held(claim)]
+        if places:
+            self._leases[ticket.id] = places
 
     async def _settled(self, ticket: Ticket, tokens: int, nanos: int) -> None:
         self._leases.pop(ticket.id, None)
@@ -139,8 +163,8 @@ class RedisCounters:
                 change = nanos
             else:
                 change = 0
-            if change or (claim.wanted and not claim.limit.is_rate):
-                keys.append(_key(claim))
+            if change or _is_held(claim):
+                keys.append(_key(claim.counter))
                 arguments += (_KINDS[claim.limit], change, claim.wanted)
         if keys:
             await self._run(self._settle, keys, arguments)
@@ -162,33 +186,77 @@ class RedisCounters:
         return 0 if self._clock is None else round(self._clock() * 1000)
 
     async def _run(self, script: AsyncScript, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
-        time = asyncio.get_running_loop().time
-        if not self._available:
-            if time() < self._next_try:
-                raise LimitsUnavailable
-            self._next_try = time() + PAUSE + self._timeout  # for this one alone, until it is told what came of it
         try:
             async with asyncio.timeout(self._timeout):
-                answer = await script(keys=keys, args=arguments)
-        except (RedisError, OSError, TimeoutError) as error:
+                if self._returning is not None:
+                    await self._returning.wait()
+                if self._available:
+                    return await script(keys=keys, args=arguments)
+        except _FAILURES as error:
             if self._available:
                 text = redact(str(error), [self._secret.get_secret_value()])
                 log.warning("limits_unavailable", kind=type(error).__name__, error=text)
-            self._available = False
-            self._next_try = time() + PAUSE
+                self._available = False
+                self._watching = asyncio.create_task(self._watch())
             raise LimitsUnavailable from error
-        if not self._available:
-            self._available = True
-            log.info("limits_available")
-        return answer
+        raise LimitsUnavailable
+
+    async def _watch(self) -> None:
+        """Tries Redis until it answers, and has it count again."""
+        while not self._available:
+            await asyncio.sleep(PAUSE)
+            try:
+                async with asyncio.timeout(self._timeout):
+                    # Something is written: one that can only be read from counts nothing.
+                    await self._redis.set(f"{_PREFIX}probe", self._name, px=1000)
+                    self._returning = asyncio.Event()
+                    await self._catch_up()
+            except _FAILURES:
+                pass
+            else:
+                self._available = True
+                log.info("limits_available")
+            finally:
+                if self._returning is not None:
+                    self._returning.set()
+                    self._returning = None
+
+    async def _catch_up(self) -> None:
+        """Gives Redis what was counted in its place. If its answer is lost it has that twice, until the minute is over."""
+        if self.stand_in is None:
+            return
+        with self.stand_in.handing_over() as backlog:
+            keys: list[str] = []
+            arguments: list[str | int] = [self._now(), WINDOW, round(LEASE * 1000), _KEPT, backlog.second]
+            for entry in backlog.counted:
+                keys.append(_key(entry.counter))
+                arguments += ("rate", entry.second, round(entry.age * 1000), entry.count)
+            leases = {ticket.id: self._lease() for ticket in backlog.tickets}
+            for ticket in backlog.tickets:
+                for claim in filter(_is_held, ticket.claims):
+                    keys.append(_key(claim.counter))
+                    arguments += (_KINDS[claim.limit], leases[ticket.id], 0, claim.wanted)
+            offset = await self._take_over(keys=keys, args=arguments)
+            known = {
+                ticket.id: Ticket(leases[ticket.id], ticket.claims, ticket.standings, ticket.second + offset)
+                for ticket in backlog.tickets
+            }
+            for ticket in known.values():
+                self._hold(ticket)
+            self.stand_in.hand_over(known)
 
 
-def _key(claim: Claim) -> str:
+def _is_held(claim: Claim) -> bool:
+    """Whether something is held for as long as the call goes on."""
+    return bool(claim.wanted) and not claim.limit.is_rate
+
+
+def _key(counter: str) -> str:
     """Ends in a colon, as what the scripts add to it does not: who chooses an owner's name cannot make it the key of another's."""
-    return f"{_PREFIX}{claim.counter}:"
+    return f"{_PREFIX}{counter}:"
 
 
 def _place(claim: Claim, lease: str) -> tuple[str, str]:
     """The key and the member that are a call's lease of one limit, as the scripts make them."""
-    key = _key(claim)
+    key = _key(claim.counter)
     return (f"{key}held", f"{lease}:{claim.wanted}") if claim.limit.is_budget else (key, lease)

@@ -163,6 +163,39 @@ end
 """
 )
 
+TAKE_OVER: Final = (
+    _NOW
+    + """
+-- What a server counted for itself while Redis was away. ARGV: now, window (s), lease (ms), how long sums of money are kept (s),
+-- and the present second on that server's clock; then for each key its kind and three more: of a rate the second, how old that is
+-- (ms), and the count; of the others an id, nothing, and how much is held. Returns what to add to a second of that server's.
+local window, lease, kept = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local offset = second - tonumber(ARGV[5])
+for i, key in ipairs(KEYS) do
+  local at = 2 + 4 * i
+  local kind, a, b, c = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  if kind == 'rate' then
+    local number = string.format('%.0f', tonumber(a) + offset)
+    local newest = now - tonumber(b)
+    redis.call('HINCRBY', key, number, c)
+    if newest > tonumber(redis.call('HGET', key, 't' .. number) or '0') then
+      redis.call('HSET', key, 't' .. number, newest)
+    end
+    redis.call('EXPIRE', key, window + 2)
+  elseif kind == 'place' then
+    redis.call('ZADD', key, now + lease, a)
+    redis.call('PEXPIRE', key, lease)
+  else
+    redis.call('ZADD', key .. 'held', now + lease, a .. ':' .. c)
+    redis.call('PEXPIRE', key .. 'held', lease)
+    redis.call('INCRBY', key .. 'total', c)
+    redis.call('EXPIRE', key .. 'total', kept)
+  end
+end
+return offset
+"""
+)
+
 RENEW: Final = (
     _NOW
     + """

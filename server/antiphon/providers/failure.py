@@ -2,9 +2,10 @@
 
 For every protocol; what differs between providers is where the words stand, not what they say.
 
-Who may read what a provider wrote: the caller reads our words, and a code of `SAFE_CODES`. The log has the status, the size, and
-the error object's `type`, `code` and `param`, each if it is one word. The rest may quote the request, so it is logged at the level
-"debug" only, redacted and cut.
+Who may read what a provider wrote: the caller reads our words, and a code of `SAFE_CODES`; of a request that was refused as such
+also the provider's explanation, without keys, hosts and addresses (`explain`). The log has the status, the size, and the error
+object's `type`, `code` and `param`, each if it is one word. The rest may quote the request, so it is logged at the level "debug"
+only, redacted and cut.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from antiphon.errors import (
     ProviderRejected,
     ProviderTimeout,
     ProviderUnavailable,
+    field_path,
 )
-from antiphon.redaction import redact
+from antiphon.redaction import publishable, redact
 
 ERROR_BODY_BYTES: Final = 64 * 1024
 """As much as is read of the body of a refusal."""
@@ -36,8 +38,17 @@ ERROR_BODY_SECONDS: Final = 1.0
 
 _LOGGED_CHARACTERS: Final = 500
 
+EXPLANATION_CHARACTERS: Final = 1000
+"""The most that a caller reads of a provider's explanation."""
+
+_EXPLANATION_LEVELS: Final = 4
+"""As deep in an error object is an explanation looked for."""
+
 _WORD: Final = re.compile(r"[\w.\-/\[\]]{1,64}")
 """What may be logged of an error object's field: one word, as no sentence of a request is."""
+
+_CODE: Final = re.compile(r"[A-Za-z0-9_\-]{1,64}")
+"""A provider's code that a caller is told: an identifier, in which no address has room."""
 
 _DEFAULT_RETRY: Final = 1.0
 """Seconds to wait where a provider limits the rate and does not say for how long."""
@@ -48,7 +59,7 @@ _BY_STATUS: Final[Mapping[int, type[ProviderError]]] = {
     400: ProviderRejected,
     401: ProviderCredentials,
     403: ProviderCredentials,
-    404: ProviderRejected,
+    404: ProviderCredentials,  # of a model: what it is called there is the configuration's matter
     408: ProviderTimeout,
     413: ProviderRejected,
     422: ProviderRejected,
@@ -61,6 +72,22 @@ _PASSING: Final = frozenset({409, 425})
 
 _LASTING: Final = frozenset({501, 505})
 """Statuses from 500 on that it would meet again: what the host cannot do at all."""
+
+_OF_THE_GATEWAY: Final = re.compile(
+    r"\s*(?:access denied|authentication (?:error|fail|is required|required)|not authorized|unauthorized"
+    r"|(?:the |your )?api[ -]?key (?:not|is|has|was|expired|invalid|missing|required)\b"
+    r"|(?:an? )?(?:incorrect|invalid|missing|expired|unknown|no) (?:api[ _-]?key|(?:access |auth )?token\W*$|credentials?\b)"
+    r"|(?:(?:your|you have) )?insufficient (?:balance|credits?|funds|quota)\b|your (?:credit )?balance\b"
+    r"|you have (?:reached your specified|exceeded your|run out of|no credits?\b)"
+    r"|(?:this|the|your) (?:account|organi[sz]ation|project|team|workspace) (?:has been|is|was) (?:deactivat|disabl|suspend)ed)",
+    re.IGNORECASE,
+)
+"""How a refusal begins that is about the gateway's key or account, from hosts that have neither a status nor a code for it.
+
+Anthropic: "Your credit balance is too low ...", "You have reached your specified API usage limits."; Google: "API key not valid.";
+xAI: "Incorrect API key provided: ...". Only the beginning is looked at, and only where no field is named: what a caller sends must
+not pass for a bad key.
+"""
 
 _SPENT: Final = frozenset({"insufficient_quota", "insufficient_balance", "billing_hard_limit_reached"})
 """What the `code` or `type` of a payload says where nobody has paid: no time to wait will do."""
@@ -97,6 +124,9 @@ SAFE_CODES: Final = frozenset(
 https://platform.openai.com/docs/guides/error-codes, and `ResponseError.code` of its API reference.
 """
 
+_OF_MODEL: Final = frozenset({"invalid_model", "model_not_available", "model_not_found", "not_found", "not_found_error"})
+"""What `code`, `type` or `status` says where the host does not have the model."""
+
 # What the `type` or `code` of an error payload says, in lower case with "_" between words. Whole words only: a guess from a part
 # of a sentence would be wrong one day.
 _BY_WORD: Final[Mapping[str, type[ProviderError]]] = {
@@ -121,21 +151,32 @@ _BY_WORD: Final[Mapping[str, type[ProviderError]]] = {
     **dict.fromkeys(
         (
             "access_denied",
+            "accessdenied",
+            "account_deactivated",
+            "api_key_expired",
             "api_key_invalid",
+            "api_key_service_blocked",
+            "arrearage",
             "authentication_error",
             "authenticationerror",
             "authorization_error",
+            "billing_disabled",
+            "billing_error",
+            "billing_not_active",
+            "consumer_suspended",
             "invalid_api_key",
             "invalid_authentication",
+            *_OF_MODEL,
             "permission_denied",
             "permission_error",
+            "service_disabled",
             "unauthenticated",
             "unauthorized",
         ),
         ProviderCredentials,
     ),
     **dict.fromkeys(
-        ("bad_request", "badrequesterror", "invalid_argument", "invalid_request", "invalid_request_error", "not_found_error"),
+        ("bad_request", "badrequesterror", "invalid_argument", "invalid_request", "invalid_request_error"),
         ProviderRejected,
     ),
     **dict.fromkeys(("deadline_exceeded", "timeout", "timeout_error", "request_timeout"), ProviderTimeout),
@@ -147,9 +188,7 @@ _log = structlog.get_logger(__name__)
 def of_status(provider: str, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
     """The error that a status other than 2xx means."""
     fields = _error_fields(body)
-    kind = _BY_STATUS.get(status, ProviderUnavailable)
-    if kind is ProviderRejected and _by_words(fields) is ProviderCredentials:
-        kind = ProviderCredentials  # some hosts answer 400 to a bad key
+    kind = _blamed(_BY_STATUS.get(status, ProviderUnavailable), fields)
     return _build(provider, kind, status, fields, retry_after(headers))
 
 
@@ -160,8 +199,27 @@ def of_payload(provider: str, error: object) -> ProviderError:
     if isinstance(inner, dict):
         fields = inner
     status = next((s for s in map(_status, (fields.get(name) for name in ("status", "code", "status_code"))) if s), None)
-    kind = _BY_STATUS.get(status or 0) or _by_words(fields) or ProviderUnavailable
+    kind = _blamed(_BY_STATUS.get(status or 0) or _by_words(fields) or ProviderUnavailable, fields)
     return _build(provider, kind, status, fields, None)
+
+
+def explain(error: ProviderError, body: bytes, private: Iterable[str]) -> None:
+    """Adds to a `ProviderRejected` what the provider says of the request: its code, its param, and its message.
+
+    `body` is the provider's answer, `private` what nobody outside may read of it: keys, and the names of hosts.
+    """
+    if not isinstance(error, ProviderRejected):
+        return
+    private = tuple(private)
+    fields = _error_fields(body)
+    code, text = fields.get("code"), _explanation(fields)
+    if isinstance(code, str) and code != str(error.status) and _CODE.fullmatch(code) and publishable(code, private) == code:
+        error.code = code
+    param = _field(fields)
+    if _WORD.fullmatch(param) and publishable(param, private) == param:
+        error.param = param
+    # Cut at last, so that nothing is cut in two that is taken out as a whole.
+    error.explanation = publishable(text, private).strip()[:EXPLANATION_CHARACTERS] or None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -199,14 +257,18 @@ def _build(
     provider: str, kind: type[ProviderError], status: int | None, fields: Mapping[str, Any], wait: float | None
 ) -> ProviderError:
     message = f"The provider {provider} failed."
+    of_model = status == 404 or _is_of_model(fields)
     code = None
     retryable = None
     if kind is ProviderRateLimited:
         message = f"The provider {provider} limits the rate of calls, or its quota is used up."
         wait = _DEFAULT_RETRY if wait is None else wait
-        retryable = not any(fields.get(name) in _SPENT for name in ("code", "type"))
+        retryable = not any(word in _SPENT for word in (fields.get("code"), fields.get("type")) if isinstance(word, str))
     elif kind is ProviderRejected:
         message = f"The provider {provider} refused the request."
+        wait = None
+    elif kind is ProviderCredentials and of_model:
+        message = f"The provider {provider} does not have the model, or not for the key that it was asked with."
         wait = None
     elif kind is ProviderCredentials:
         message = f"The provider {provider} refused the key that this gateway has for it."
@@ -216,10 +278,13 @@ def _build(
     elif kind is ProviderUnavailable and status is not None:
         retryable = status in _PASSING or (status >= 500 and status not in _LASTING)
     word = fields.get("code")
-    if kind in (ProviderRejected, ProviderRateLimited) and isinstance(word, str) and word in SAFE_CODES:
+    if kind in (ProviderRejected, ProviderRateLimited, ProviderCredentials) and isinstance(word, str) and word in SAFE_CODES:
         code = word
         message = f"{message[:-1]}: {code}."
-    return kind(message, provider=provider, status=status, code=code, retry_after=wait, retryable=retryable)
+    made = kind(message, provider=provider, status=status, code=code, retry_after=wait, retryable=retryable)
+    if isinstance(made, ProviderCredentials):
+        made.of_model = of_model
+    return made
 
 
 def _error_fields(body: bytes) -> Mapping[str, Any]:
@@ -235,15 +300,79 @@ def _error_fields(body: bytes) -> Mapping[str, Any]:
     return inner if isinstance(inner, dict) else payload
 
 
+def _blamed(kind: type[ProviderError], fields: Mapping[str, Any]) -> type[ProviderError]:
+    """What a refusal means that by its status is the request's fault: some hosts answer 400 to a bad key, or to a full account."""
+    if kind is not ProviderRejected:
+        return kind
+    meant = _by_words(fields)
+    if meant in (ProviderCredentials, ProviderRateLimited):
+        return meant
+    if _field(fields) or not _OF_THE_GATEWAY.match(_explanation(fields)):
+        return kind
+    return ProviderCredentials
+
+
+def _explanation(value: object, level: int = 0) -> str:
+    """What is wrong, in the words of an error object: a text, an object that has one, or a list of such. Empty: it has none.
+
+    The lists are those of FastAPI: `{"loc": [...], "msg": "..."}` for each field at fault.
+    """
+    if isinstance(value, str) or level == _EXPLANATION_LEVELS:
+        return value if isinstance(value, str) else ""
+    if isinstance(value, dict):
+        found = (_explanation(value.get(name), level + 1) for name in ("message", "msg", "detail", "error", "errors"))
+        text = next(filter(None, found), "")
+        path = _location(value)
+        return f"{path}: {text}" if path and text else text
+    if isinstance(value, list):
+        return "; ".join(filter(None, (_explanation(entry, level + 1) for entry in value[:10])))
+    return ""
+
+
+def _field(fields: Mapping[str, Any]) -> str:
+    """The field at fault, if one is named."""
+    param = fields.get("param")
+    return param if isinstance(param, str) and param else _first_location(fields)
+
+
+def _first_location(value: object, level: int = 0) -> str:
+    """The path of the first field that FastAPI's list names; empty: there is none."""
+    if level == _EXPLANATION_LEVELS:
+        return ""
+    if isinstance(value, dict):
+        return _location(value) or next(filter(None, (_first_location(value.get(n), level + 1) for n in ("detail", "message"))), "")
+    return _first_location(value[0], level + 1) if isinstance(value, list) and value else ""
+
+
+def _location(entry: Mapping[str, Any]) -> str:
+    """`["body", "messages", 0, "role"]` as "messages[0].role"."""
+    steps = entry.get("loc")
+    if not isinstance(steps, list):
+        return ""
+    path = tuple(step for step in steps if isinstance(step, str | int))
+    return field_path(path[1:] if path[:1] == ("body",) else path)
+
+
+def _is_of_model(fields: Mapping[str, Any]) -> bool:
+    words = [fields.get(name) for name in ("code", "type", "status")]
+    return any(_normal(word) in _OF_MODEL for word in words if isinstance(word, str))
+
+
+def _normal(word: str) -> str:
+    """A word as the tables here have it."""
+    return word.lower().replace("-", "_").replace(" ", "_")
+
+
 def _is_word(value: object) -> bool:
     return type(value) is int or (isinstance(value, str) and _WORD.fullmatch(value) is not None)
 
 
 def _by_words(fields: Mapping[str, Any]) -> type[ProviderError] | None:
-    for name in ("code", "type", "status"):
-        word = fields.get(name)
+    details = fields.get("details")  # Google's: each may have a reason
+    reasons = [entry.get("reason") for entry in details if isinstance(entry, dict)] if isinstance(details, list) else []
+    for word in (*reasons, fields.get("code"), fields.get("type"), fields.get("status")):
         if isinstance(word, str):
-            kind = _BY_WORD.get(word.lower().replace("-", "_").replace(" ", "_"))
+            kind = _BY_WORD.get(_normal(word))
             if kind is not None:
                 return kind
             if word in SAFE_CODES:

@@ -5,6 +5,7 @@ Here is the call; `openai_request` and `openai_response` have the two directions
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator
 from typing import Final
 from urllib.parse import quote, urlencode
@@ -15,7 +16,7 @@ from pydantic import SecretStr
 from antiphon.config import MAX_MESSAGE_BYTES, ConfigError, ProviderConfig
 from antiphon.errors import ProviderCredentials, ProviderError, ProviderProtocolError
 from antiphon.messages import Batch, ChatRequest
-from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, log_refusal, of_status
+from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, explain, log_refusal, of_status
 from antiphon.providers.openai_request import encode
 from antiphon.providers.openai_response import ReplyReader
 from antiphon.providers.transport import Reply, Transport
@@ -45,7 +46,11 @@ class OpenAIProvider:
         key = None if api_key is None else api_key.get_secret_value()
         self._key_header = config.auth_header.lower()
         self._headers = _headers(config, key)
-        self._secrets = (*((key,) if key is not None else ()), *config.headers.values())
+        url = httpx2.URL(self._url.replace(_MODEL, "model"))
+        query = [value for _, value in url.params.multi_items()]  # one may be a key
+        self._secrets = (*((key,) if key is not None else ()), *config.headers.values(), *query)
+        # A host of one plain word, as there are within a cluster, could be any word of a message.
+        self._hosts = (url.netloc.decode(), url.host) if re.search(r"[^a-z]", url.host) else ()
         self._transport = Transport(name, config)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
@@ -97,6 +102,7 @@ class OpenAIProvider:
             except ProviderError as error:
                 if reader.blame:
                     log_refusal(self.name, error.status or reply.status, reader.blame, secrets)
+                    explain(error, reader.blame, (*secrets, *self._hosts))
                 raise
 
     async def close(self) -> None:
@@ -107,7 +113,8 @@ class OpenAIProvider:
         body = await reply.read_some(ERROR_BODY_BYTES, ERROR_BODY_SECONDS)
         log_refusal(self.name, reply.status, body, secrets)
         error = of_status(self.name, reply.status, reply.headers, body)
-        if own_key and isinstance(error, ProviderCredentials):
+        explain(error, body, (*secrets, *self._hosts))
+        if own_key and isinstance(error, ProviderCredentials) and not error.of_model:
             return ProviderCredentials(
                 f"The provider {self.name} refused the key of the request.", provider=self.name, status=error.status
             )

@@ -18,14 +18,11 @@ from typing import Any, Final, cast
 import aiohttp
 import httpx2
 from aiohttp import http_exceptions
-from aiohttp.client_proto import ResponseHandler
 from httpx_aiohttp.httpx2 import AiohttpTransport
 
 from antiphon.config import MAX_MESSAGE_BYTES, ProviderConfig
 from antiphon.errors import ProviderError, ProviderProtocolError, ProviderTimeout, ProviderUnavailable
-
-_KEEP_ALIVE: Final = 60.0
-"""Seconds that an idle connection is kept: as long as the usual load balancer keeps its end."""
+from antiphon.providers.connection import Connector, send_past_a_close
 
 _DNS_TTL: Final = 60
 """Seconds that an address is used before the name is asked for again."""
@@ -223,27 +220,6 @@ class _Ending:
         response.close()
 
 
-class _Protocol(ResponseHandler):
-    """Ends the body whose bytes are no HTTP.
-
-    aiohttp tells only the one who waits for a head: who waits for more of a body would wait for ever, as it also stops the clock.
-    """
-
-    def set_exception(self, exc: type[BaseException] | BaseException, *cause: Any) -> None:
-        super().set_exception(cast(BaseException, exc), *cause)
-        body = self._payload
-        if body is not None and not body.is_eof() and body.exception() is None:
-            body.set_exception(cast(BaseException, exc))
-
-
-class Connector(aiohttp.TCPConnector):
-    """Makes connections of that protocol; aiohttp has no public place to ask for it."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._factory = cast("partial[ResponseHandler]", partial(_Protocol, loop=self._loop))
-
-
 class _Response(aiohttp.ClientResponse):
     """Drops the connection of a response that is let go of before its end.
 
@@ -278,7 +254,7 @@ class Call:
     async def __aenter__(self) -> Reply:
         """Sends, and waits for the head of the answer. Raises `ProviderUnavailable`, `ProviderTimeout`, `ProviderProtocolError`."""
         try:
-            response = await self._transport.handle_async_request(self._request)
+            response = await send_past_a_close(partial(self._transport.handle_async_request, self._request))
         except _ANY as error:
             raise translate(error, self._provider, begun=False) from error
         self._reply = Reply(self._provider, response, self._ending)
@@ -299,6 +275,7 @@ class Transport:
             # "pool" is what httpx-aiohttp calls aiohttp's limit on connecting as a whole, the look-up of the name included.
             "timeout": {"connect": config.connect_timeout, "pool": config.connect_timeout, "read": config.read_timeout}
         }
+        self._keep_alive = config.keep_alive
         self._ending = _Ending()
         # It asks for its session at the first call, inside the event loop.
         self._transport = AiohttpTransport(verify=_tls(), client=self._session)
@@ -333,7 +310,7 @@ class Transport:
             ssl=_tls(),
             limit=0,
             ttl_dns_cache=_DNS_TTL,
-            keepalive_timeout=_KEEP_ALIVE,
+            keepalive_timeout=self._keep_alive,
         )
         return aiohttp.ClientSession(
             connector=connector,

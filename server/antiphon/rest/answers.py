@@ -110,6 +110,13 @@ class DetailAndError(Answer):
     error: ErrorObject
 
 
+class FieldsAtFaultAndError(Answer):
+    """What is wrong with a request, in both forms."""
+
+    detail: list[FieldAtFault]
+    error: ErrorObject
+
+
 # Chats.
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import grpc
 
-from antiphon.errors import AntiphonError, Reason
+from antiphon.errors import AntiphonError, ProviderRejected, Reason
 
 ENVOY_HEADERS: Final = 100
 """As many headers, and trailers, as Envoy takes from this server."""
@@ -48,6 +48,14 @@ _STATUSES = {
 def status_of(error: AntiphonError) -> int:
     """The HTTP status of an error, where its dialect documents no other."""
     return _STATUSES[error.reason]
+
+
+def sdk_status_of(error: AntiphonError) -> int:
+    """The HTTP status of an error in a dialect of an SDK: a request that the provider refuses is the caller's fault, not a 502.
+
+    So clients do what they do without a gateway: shorten a conversation that is too long, and do not try again.
+    """
+    return 400 if isinstance(error, ProviderRejected) else status_of(error)
 
 
 def headers_of(error: AntiphonError) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The OpenAI dialect: POST /api/v1/chat/completions and GET /api/v1/models.
+"""The OpenAI dialect: POST /api/v1/chat/completions and GET /api/v1/models, both also below /v1.
 
 Its source is the OpenAI API reference, and the gateway's own document for errors: 422 as a `detail` list. What a caller sends that
 is not known here goes to the provider as it is, and what a provider answers that is not known here goes to the caller.
@@ -22,20 +22,38 @@ from antiphon import messages as m
 from antiphon.auth.caller import caller
 from antiphon.chat import ChatService
 from antiphon.deadline import time_left
-from antiphon.errors import AntiphonError, ConversationNotFound, InvalidRequest, ModelNotFound, Reason, Violation
+from antiphon.errors import (
+    AntiphonError,
+    ConversationNotFound,
+    InvalidRequest,
+    ModelNotFound,
+    ProviderRejected,
+    Reason,
+    Violation,
+    field_path,
+)
 from antiphon.history.recorder import Record
 from antiphon.reply import collect
 from antiphon.rest import body as json_body
 from antiphon.rest.body import Fields, get, invalid
 from antiphon.rest.content import MessageBody, inner_extra, known, message_of, tool_of
-from antiphon.rest.http import headers_of, status_of
+from antiphon.rest.http import headers_of, sdk_status_of
 from antiphon.rest.json import EVENT_STREAM, JSON, dumps, event
 from antiphon.rest.openai_reply import ChunkWriter, completion
 from antiphon.rest.stream import transfer
 from antiphon.rest.v1 import openai_pb2, openai_pb2_grpc
 from antiphon.routing import ModelEntry, Router
 
-_ERROR_TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
+_ERROR_TYPES = {
+    401: "authentication_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    409: "conflict_error",
+    429: "rate_limit_error",
+}
+
+_NAMED_VIOLATIONS = 5
+"""Fields at fault that `error.message` names; `detail` has all of them."""
 
 
 class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
@@ -268,20 +286,11 @@ def _audio_output(audio: dict[str, Any] | None) -> tuple[m.AudioOutput | None, m
 
 def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
     """The HTTP status, headers and body of an error before the first byte."""
-    told_in_headers = headers_of(error)
-    body: dict[str, Any]
-    match error:
-        case InvalidRequest(reason=Reason.INVALID_REQUEST):
-            status = 422
-            violations = error.violations or (Violation((), error.message),)
-            body = {"detail": [{"loc": ["body", *v.path], "msg": v.message, "type": v.kind} for v in violations]}
-        case _ if error.reason is Reason.UNAUTHENTICATED:
-            status = 401
-            body = {"detail": error.message}
-        case _:
-            status = status_of(error)
-            body = {"detail": error.message, "error": error_object(error)}
-    return status, told_in_headers, orjson.dumps(body)
+    made = error_object(error)
+    if _violations(error):
+        detail = [{"loc": ["body", *v.path], "msg": v.message, "type": v.kind} for v in _violations(error)]
+        return 422, headers_of(error), orjson.dumps({"detail": detail, "error": made})
+    return sdk_status_of(error), headers_of(error), orjson.dumps({"detail": made["message"], "error": made})
 
 
 def _late(error: AntiphonError) -> bytes:
@@ -289,9 +298,26 @@ def _late(error: AntiphonError) -> bytes:
 
 
 def error_object(error: AntiphonError) -> dict[str, Any]:
-    """The `error` object that the SDKs read."""
-    status = status_of(error)
+    """The `error` object that the SDKs read: they show its message, and nothing of what stands beside it."""
+    status = sdk_status_of(error)
     kind = _ERROR_TYPES.get(status) or ("invalid_request_error" if status < 500 else "server_error")
-    param = "model" if isinstance(error, ModelNotFound) else "session_id" if isinstance(error, ConversationNotFound) else None
+    message, param = error.message, None
+    match error:
+        case ModelNotFound():
+            param = "model"
+        case ConversationNotFound():
+            param = "session_id"
+        case ProviderRejected():
+            message, param = error.explanation or message, error.param
+        case InvalidRequest(violations=(first, *_) as violations):
+            lines = [f"{field_path(v.path) or 'body'}: {v.message}" for v in violations[:_NAMED_VIOLATIONS]]
+            message, param = "; ".join(lines), field_path(first.path) or None
     code = error.metadata.get("code") or error.reason.lower()
-    return {"message": error.message, "type": kind, "param": param, "code": code}
+    return {"message": message, "type": kind, "param": param, "code": code}
+
+
+def _violations(error: AntiphonError) -> tuple[Violation, ...]:
+    """The fields at fault: at least one where the request is no good, and none of any other error."""
+    if isinstance(error, InvalidRequest) and error.reason is Reason.INVALID_REQUEST:
+        return error.violations or (Violation((), error.message),)
+    return ()

@@ -142,7 +142,7 @@ DIALECTS: Final = (
     Dialect(
         openai_pb2.DESCRIPTOR.services_by_name["OpenAIService"],
         openai_pb2_grpc.OpenAIServiceServicer,
-        {401: answers.Detail, 422: answers.FieldsAtFault, 0: answers.DetailAndError},
+        {422: answers.FieldsAtFaultAndError, 0: answers.DetailAndError},
         {
             "CreateChatCompletion": Operation((*_RECORDED, 422), answers.ChatCompletion, streams=(EVENT_STREAM,), body=openai.Body),
             "ListModels": Operation((*_KEYED, 422), answers.Models),

@@ -280,7 +280,7 @@ def openai_error(error: AntiphonError) -> dict[str, Any]:
     """The `error` object of the OpenAI API."""
     made = openai.error_object(error)
     if isinstance(error, InvalidRequest) and error.violations:
-        made |= {"param": field_of(error.violations[0]), "code": error.violations[0].kind}
+        made |= {"message": error.message, "param": field_of(error.violations[0]), "code": error.violations[0].kind}
     return made
 
 

@@ -6,7 +6,7 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from antiphon.errors import AntiphonError, InvalidRequest, Reason, Violation
+from antiphon.errors import AntiphonError, InvalidRequest, ProviderRejected, Reason, field_path
 
 DOMAIN = "antiphon"
 MAX_VIOLATIONS = 20
@@ -64,13 +64,12 @@ def status_of(error: AntiphonError) -> status_pb2.Status:
             )
         )
     ]
-    if isinstance(error, InvalidRequest) and error.violations:
-        violations = [
-            error_details_pb2.BadRequest.FieldViolation(
-                field=_path(violation), description=violation.message, reason=violation.kind.upper()
-            )
-            for violation in error.violations[:MAX_VIOLATIONS]
-        ]
+    violations: list[error_details_pb2.BadRequest.FieldViolation] = []
+    if isinstance(error, InvalidRequest):
+        violations = [_violation(field_path(v.path), v.message, v.kind) for v in error.violations[:MAX_VIOLATIONS]]
+    elif isinstance(error, ProviderRejected) and error.explanation:
+        violations = [_violation(error.param or "", error.explanation[:MAX_TEXT], error.code or "")]
+    if violations:
         packed.append(_pack(error_details_pb2.BadRequest(field_violations=violations)))
     if error.retry_after is not None and error.retryable:
         delay = duration_pb2.Duration()
@@ -86,6 +85,5 @@ def _pack(message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | 
     return packed
 
 
-def _path(violation: Violation) -> str:
-    """("messages", 0, "role") as "messages[0].role"."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in violation.path).removeprefix(".")
+def _violation(field: str, description: str, kind: str) -> error_details_pb2.BadRequest.FieldViolation:
+    return error_details_pb2.BadRequest.FieldViolation(field=field, description=description, reason=kind.upper())

@@ -21,6 +21,7 @@ import orjson
 import structlog
 
 from antiphon.config import ConfigError, LogConfig
+from antiphon.private_file import open_private
 from antiphon.redaction import redact
 
 STDERR: Final = 2
@@ -143,7 +144,7 @@ def _open(file: Path | None) -> _Raw:
     if file is None:
         return io.FileIO(STDERR, "wb", closefd=False)
     try:
-        return file.open("ab", buffering=0)
+        return open_private(file)
     except OSError as error:
         raise ConfigError(f"log.file: {file}: {error.strerror}") from error
 

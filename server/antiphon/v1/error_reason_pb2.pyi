@@ -72,14 +72,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_PROVIDER_REJECTED: _ErrorReason.ValueType  # 10
     """The provider refused the request as such, for example because it is too long for the model. INVALID_ARGUMENT. Not worth
-    a retry. `code` is the provider's, where it is one that is known to be safe to tell.
+    a retry. `code` and `param` are the provider's. What it says of the request is the description of a BadRequest.FieldViolation,
+    without keys, hosts and addresses.
 
         { "reason": "PROVIDER_REJECTED", "domain": "antiphon",
-          "metadata": { "provider": "openai", "status": "400", "code": "context_length_exceeded" } }
+          "metadata": { "provider": "openai", "status": "400", "code": "context_length_exceeded", "param": "messages" } }
     """
     ERROR_REASON_PROVIDER_CREDENTIALS: _ErrorReason.ValueType  # 11
-    """The provider did not accept the key that this gateway has for it. FAILED_PRECONDITION, as a retry is of no use: a matter for
-    who runs the gateway, never for the caller's own key.
+    """The provider did not accept the key that this gateway has for it, or does not have the model for it. FAILED_PRECONDITION, as a
+    retry is of no use: a matter for who runs the gateway, never for the caller's own key.
 
         { "reason": "PROVIDER_CREDENTIALS", "domain": "antiphon", "metadata": { "provider": "openai", "status": "401" } }
     """
@@ -241,14 +242,15 @@ code "insufficient_quota", a retry is of no use.
 """
 ERROR_REASON_PROVIDER_REJECTED: ErrorReason.ValueType  # 10
 """The provider refused the request as such, for example because it is too long for the model. INVALID_ARGUMENT. Not worth
-a retry. `code` is the provider's, where it is one that is known to be safe to tell.
+a retry. `code` and `param` are the provider's. What it says of the request is the description of a BadRequest.FieldViolation,
+without keys, hosts and addresses.
 
     { "reason": "PROVIDER_REJECTED", "domain": "antiphon",
-      "metadata": { "provider": "openai", "status": "400", "code": "context_length_exceeded" } }
+      "metadata": { "provider": "openai", "status": "400", "code": "context_length_exceeded", "param": "messages" } }
 """
 ERROR_REASON_PROVIDER_CREDENTIALS: ErrorReason.ValueType  # 11
-"""The provider did not accept the key that this gateway has for it. FAILED_PRECONDITION, as a retry is of no use: a matter for
-who runs the gateway, never for the caller's own key.
+"""The provider did not accept the key that this gateway has for it, or does not have the model for it. FAILED_PRECONDITION, as a
+retry is of no use: a matter for who runs the gateway, never for the caller's own key.
 
     { "reason": "PROVIDER_CREDENTIALS", "domain": "antiphon", "metadata": { "provider": "openai", "status": "401" } }
 """

@@ -2,10 +2,13 @@
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import orjson
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
 from antiphon.errors import (
     ProviderCredentials,
@@ -15,7 +18,7 @@ from antiphon.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from antiphon.providers.failure import log_refusal, of_payload, of_status, retry_after
+from antiphon.providers.failure import EXPLANATION_CHARACTERS, explain, log_refusal, of_payload, of_status, retry_after
 
 
 @pytest.mark.parametrize(
@@ -26,7 +29,7 @@ from antiphon.providers.failure import log_refusal, of_payload, of_status, retry
         (401, ProviderCredentials),
         (402, ProviderUnavailable),
         (403, ProviderCredentials),
-        (404, ProviderRejected),
+        (404, ProviderCredentials),
         (408, ProviderTimeout),
         (413, ProviderRejected),
         (418, ProviderUnavailable),
@@ -88,6 +91,194 @@ def test_bad_key_with_status_400() -> None:
     """A 400 whose error object names the key is a matter of credentials, also in the array that Google's hosts make of it."""
     for body in (b'{"error": {"code": "invalid_api_key"}}', b'[{"error": {"code": 400, "status": "UNAUTHENTICATED"}}]'):
         assert type(of_status("acme", 400, {}, body)) is ProviderCredentials
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {
+            "type": "error",
+            "error": {"type": "invalid_request_error", "message": "Your credit balance is too low to access the API."},
+        },
+        {
+            "type": "error",
+            "error": {"type": "invalid_request_error", "message": "You have reached your specified API usage limits."},
+        },
+        {"error": {"type": "invalid_request_error", "message": "This organization has been disabled."}},
+        [
+            {
+                "error": {
+                    "code": 400,
+                    "message": "It is not valid.",
+                    "status": "INVALID_ARGUMENT",
+                    "details": [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}],
+                }
+            }
+        ],
+        {"error": {"code": 400, "message": "API key not valid. Please pass a valid API key.", "status": "INVALID_ARGUMENT"}},
+        {"code": "Client specified an invalid argument", "error": "Incorrect API key provided: xa***ey."},
+        {"code": "Arrearage", "message": "Access denied, please make sure your account is in good standing."},
+        {"object": "error", "message": "Invalid model: x", "type": "invalid_model", "code": "1500"},
+        {"error": {"message": "The model `x` does not exist.", "code": "model_not_found"}},
+    ],
+    ids=str,
+)
+def test_a_400_about_the_key_the_account_or_the_model_is_the_gateways(body: object) -> None:
+    """By its words, where they are some; else by how the message begins. Nothing of it is told."""
+    error = of_status("acme", 400, {}, orjson.dumps(body))
+    explain(error, orjson.dumps(body), ())
+    assert type(error) is ProviderCredentials
+    assert type(of_payload("acme", body[0] if isinstance(body, list) else {**body, "status": 400})) is ProviderCredentials
+    assert "balance" not in error.message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "Invalid value: 'Incorrect API key provided'.", "type": "invalid_request_error"}},
+        {"error": {"message": "Invalid API key.", "type": "invalid_request_error", "param": "tools[0].function.name"}},
+        {"detail": [{"loc": ["body", "api key is"], "msg": "Extra inputs are not permitted"}]},
+        {"error": {"message": "Unrecognized request argument supplied: api_key"}},
+        {"error": {"message": "api_key: Extra inputs are not permitted"}},
+        {"error": {"message": "Invalid token 50300 in logit_bias"}},
+    ],
+    ids=str,
+)
+def test_a_callers_words_about_keys_are_about_the_request(body: object) -> None:
+    """Nobody can have a good key taken for a bad one by writing of keys."""
+    assert type(of_status("acme", 400, {}, orjson.dumps(body))) is ProviderRejected
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 999) | st.text(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["error", "message", "msg", "detail", "details", "loc", "param", "code", "type", "status", "reason"]),
+            inner,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(body=JSON, status=st.sampled_from([200, 400, 401, 404, 413, 422, 429, 500]))
+def test_an_error_object_of_any_shape_is_an_error_of_ours(body: Any, status: int) -> None:
+    """Whatever stands where a word is expected."""
+    data = orjson.dumps(body)
+    for error in (of_status("acme", status, {}, data), of_payload("acme", body)):
+        explain(error, data, ("open-sesame",))
+        assert isinstance(error, ProviderError)
+        if isinstance(error, ProviderRejected):
+            assert error.explanation is None or 0 < len(error.explanation) <= EXPLANATION_CHARACTERS
+
+
+REFUSALS: dict[str, tuple[object, tuple[str | None, str | None, str | None]]] = {
+    "OpenAI": (
+        {
+            "error": {
+                "message": "Too long.",
+                "type": "invalid_request_error",
+                "param": "messages",
+                "code": "context_length_exceeded",
+            }
+        },
+        ("Too long.", "context_length_exceeded", "messages"),
+    ),
+    "Azure": (
+        {
+            "error": {
+                "message": "Filtered.",
+                "type": None,
+                "param": "prompt",
+                "code": "content_filter",
+                "status": 400,
+                "innererror": {},
+            }
+        },
+        ("Filtered.", "content_filter", "prompt"),
+    ),
+    "Anthropic": (
+        {"type": "error", "error": {"type": "invalid_request_error", "message": "messages.0: no"}, "request_id": "req_1"},
+        ("messages.0: no", None, None),
+    ),
+    "Google": (
+        [{"error": {"code": 400, "message": "Bad contents.", "status": "INVALID_ARGUMENT"}}],
+        ("Bad contents.", None, None),
+    ),
+    "vLLM": (
+        {"object": "error", "message": "Too long.", "type": "BadRequestError", "param": None, "code": 400},
+        ("Too long.", None, None),
+    ),
+    "Mistral": (
+        {
+            "object": "error",
+            "message": {
+                "detail": [{"type": "extra_forbidden", "loc": ["body", "messages", 0, "x"], "msg": "No extras", "input": 1}]
+            },
+            "type": "invalid_request_error",
+            "code": None,
+        },
+        ("messages[0].x: No extras", None, "messages[0].x"),
+    ),
+    "FastAPI": (
+        {"detail": [{"loc": ["body", "n"], "msg": "Too many"}, {"loc": ["body", "stop"], "msg": "Too long"}]},
+        ("n: Too many; stop: Too long", None, "n"),
+    ),
+    "FastAPI's text": ({"detail": "No."}, ("No.", None, None)),
+    "Ollama": ({"error": "invalid options: x"}, ("invalid options: x", None, None)),
+    "xAI": ({"code": "invalid-argument", "error": "No."}, ("No.", "invalid-argument", None)),
+    "Cohere": ({"message": "invalid request", "id": "x"}, ("invalid request", None, None)),
+    "Cloudflare": ({"errors": [{"message": "No.", "code": 5006}], "success": False}, ("No.", None, None)),
+    "a number": ({"error": {"message": 7, "code": 7, "param": 7}}, (None, None, None)),
+    "private": (
+        {"error": {"message": "open-sesame at gpu.internal", "code": "open-sesame", "param": "gpu.internal"}},
+        ("[redacted] at [redacted]", None, None),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_what_a_provider_says_of_the_request(name: str, status: int) -> None:
+    """Its message, code and param, from every shape that is known, without what is private."""
+    body, told = REFUSALS[name]
+    error = of_status("acme", status, {}, orjson.dumps(body))
+    explain(error, orjson.dumps(body), ("open-sesame",))
+    assert isinstance(error, ProviderRejected)
+    assert (error.explanation, error.code, error.param) == told
+    assert not error.retryable
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>No</html>", b"text", b"[]", b"7", b"\xff", b'{"error": {}}', b'{"error": ' + b"[" * 900]
+)
+def test_a_refusal_without_a_message_has_our_words_alone(body: bytes) -> None:
+    """A page, plain text and nonsense are of something between, and not of the provider's API."""
+    error = of_status("acme", 400, {}, body)
+    explain(error, body, ())
+    assert isinstance(error, ProviderRejected)
+    assert (error.explanation, error.code, error.param) == (None, None, None)
+
+
+def test_an_explanation_is_1000_characters_at_most() -> None:
+    """It is cut after what is private was taken out, so that nothing private is cut in two."""
+    body = orjson.dumps({"error": {"message": "x" * 5 + " " + "y " * 490 + "open-sesame-and-more " * 9}})
+    error = of_status("acme", 400, {}, body)
+    explain(error, body, ("open-sesame-and-more",))
+    assert isinstance(error, ProviderRejected)
+    assert error.explanation is not None
+    assert len(error.explanation) == EXPLANATION_CHARACTERS == 1000
+    assert "open" not in error.explanation
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
+def test_of_no_other_failure_is_anything_told(status: int) -> None:
+    """The provider's words go to the log alone."""
+    body = orjson.dumps({"error": {"message": "secret words", "code": "secret_code", "param": "secret"}})
+    error = of_status("acme", status, {}, body)
+    explain(error, body, ())
+    assert "secret" not in str(vars(error))
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,7 @@ STATUSES: list[tuple[str, type[ProviderError]]] = [
     ("400 Bad Request", ProviderRejected),
     ("401 Unauthorized", ProviderCredentials),
     ("403 Forbidden", ProviderCredentials),
-    ("404 Not Found", ProviderRejected),
+    ("404 Not Found", ProviderCredentials),
     ("429 Too Many Requests", ProviderRateLimited),
     ("500 Internal Server Error", ProviderUnavailable),
     ("502 Bad Gateway", ProviderUnavailable),
@@ -313,6 +313,41 @@ async def test_error_in_a_good_answer(upstream: OddUpstream, provider: OpenAIPro
         assert "limit of" in text["body"]
         assert text["log_level"] == "debug"
         assert "sesame" not in str(logs)
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+async def test_what_is_wrong_with_a_request_is_told(upstream: OddUpstream, provider: OpenAIProvider, stream: bool) -> None:
+    """With a status, in a 200, and after the first delta alike: without the key, and without the host that was asked."""
+    host = upstream.base_url.split("/")[2]
+    words = {
+        "message": f"Too long for {host} with {KEY}.",
+        "type": "invalid_request_error",
+        "code": "too_much",
+        "param": "messages[0]",
+    }
+    for steps in (
+        [answer({"error": words}, "400 Bad Request")],
+        [answer({"error": words})],
+        [head(), chunk(sse({"error": words})), LAST],
+        [head(), chunk(sse(*EVENTS[:3])), chunk(sse({"error": words})), HANG],
+    ):
+        with pytest.raises(ProviderRejected) as raised:
+            await ask(provider, upstream, *steps, stream=stream)
+        error = raised.value
+        assert (error.code, error.param) == ("too_much", "messages[0]")
+        assert error.explanation == "Too long for [redacted] with [redacted]."
+
+
+async def test_a_key_in_the_query_is_a_key(upstream: OddUpstream) -> None:
+    """Neither the log nor the caller gets it."""
+    config = ProviderConfig(base_url=f"{upstream.base_url}?key=open-door-1", query={"token": "open-door-2"})
+    provider = OpenAIProvider("acme", config, None)
+    body = {"error": {"message": "No: open-door-1, open-door-2."}}
+    with structlog.testing.capture_logs() as logs, pytest.raises(ProviderRejected) as raised:
+        await ask(provider, upstream, answer(body, "400 Bad Request"))
+    assert raised.value.explanation == "No: [redacted], [redacted]."
+    assert "open-door" not in str(logs)
+    await provider.close()
 
 
 async def test_silence(upstream: OddUpstream) -> None:

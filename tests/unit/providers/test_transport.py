@@ -17,7 +17,8 @@ from aiohttp import client_exceptions, http_exceptions
 
 from antiphon.config import ProviderConfig
 from antiphon.errors import ProviderError, ProviderProtocolError, ProviderTimeout, ProviderUnavailable
-from antiphon.providers.transport import Call, Transport, _Protocol, meaning, translate
+from antiphon.providers.connection import Protocol
+from antiphon.providers.transport import Call, Transport, meaning, translate
 from tests.odd_upstream import CUT, HANG, LAST, RESET, OddUpstream, Pause, Step, answer, chunk, head
 
 NEVER = {
@@ -173,7 +174,7 @@ async def test_connections_are_of_our_protocol(upstream: OddUpstream, transport:
     async with post(transport, upstream, [head(), chunk(b"a"), HANG]) as reply:
         await anext(reply)
         connected = cast(Any, reply._stream)._aiohttp_response.connection
-        assert type(connected.protocol) is _Protocol
+        assert type(connected.protocol) is Protocol
 
 
 async def test_a_body_without_end_is_not_waited_for(upstream: OddUpstream, transport: Transport) -> None:

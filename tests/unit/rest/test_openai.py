@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from antiphon import messages as m
-from antiphon.errors import InvalidRequest, ModelNotFound, ProviderRejected, Unauthenticated
+from antiphon.errors import InvalidRequest, ModelNotFound, ProviderRejected, TurnInProgress, Unauthenticated, Violation
+from antiphon.providers.failure import of_status
 from antiphon.reply import Reply
 from antiphon.rest import openai, openai_reply
 from antiphon.rest.json import DONE
@@ -352,17 +353,52 @@ def test_a_whole_reply_is_a_completion_object() -> None:
 
 
 def test_errors_have_the_documented_shapes() -> None:
-    """422 a detail list, 401 a detail and its header, all else what the SDKs read as well."""
+    """A detail, of a 422 a list, and beside it what the SDKs read; a 401 with its header."""
     status, headers, body = openai.render_error(Unauthenticated("No."))
-    assert (status, json.loads(body), headers["www-authenticate"]) == (401, {"detail": "No."}, "Bearer")
+    shown = {"message": "No.", "type": "authentication_error", "param": None, "code": "unauthenticated"}
+    assert (status, json.loads(body), headers["www-authenticate"]) == (401, {"detail": "No.", "error": shown}, "Bearer")
+    violations = (Violation(("messages", 0, "role"), "is missing", "missing"), Violation(("n",), "is too large", "too_large"))
+    status, headers, body = openai.render_error(InvalidRequest("No.", violations))
+    shown = {"message": "messages[0].role: is missing; n: is too large", "type": "invalid_request_error"}
+    detail = [
+        {"loc": ["body", "messages", 0, "role"], "msg": "is missing", "type": "missing"},
+        {"loc": ["body", "n"], "msg": "is too large", "type": "too_large"},
+    ]
+    assert (status, json.loads(body)) == (
+        422,
+        {"detail": detail, "error": {**shown, "param": "messages[0].role", "code": "invalid_request"}},
+    )
+    _, _, body = openai.render_error(InvalidRequest("No."))
+    assert json.loads(body)["error"] == {
+        "message": "No.",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "invalid_request",
+    }
     status, _, body = openai.render_error(ModelNotFound("x"))
     error = json.loads(body)["error"]
     assert (status, error["type"], error["param"], error["code"]) == (404, "invalid_request_error", "model", "model_not_found")
-    rejected = ProviderRejected("No.", provider="p", status=400, code="context_length_exceeded")
+    status, _, body = openai.render_error(TurnInProgress("x"))
+    assert (status, json.loads(body)["error"]["type"]) == (409, "conflict_error")
+
+
+@pytest.mark.parametrize(("explanation", "message"), [("Too long.", "Too long."), (None, "No.")])
+def test_a_request_that_the_provider_refuses_is_the_callers_400(explanation: str | None, message: str) -> None:
+    """With the provider's code, param and words, or else ours, and without a retry; the same in the middle of a stream."""
+    rejected = ProviderRejected("No.", provider="p", status=422, code="context_length_exceeded")
+    rejected.param, rejected.explanation = "messages", explanation
     status, headers, body = openai.render_error(rejected)
-    error = json.loads(body)["error"]
-    assert (status, error["type"], error["code"]) == (502, "server_error", "context_length_exceeded")
-    assert headers["x-should-retry"] == "false"
+    shown = {"message": message, "type": "invalid_request_error", "param": "messages", "code": "context_length_exceeded"}
+    assert (status, headers, json.loads(body)) == (400, {"x-should-retry": "false"}, {"detail": message, "error": shown})
+    assert json.loads(openai._late(rejected).removeprefix(b"data: ")) == {"error": shown}
+
+
+@pytest.mark.parametrize("status", [401, 404, 500])
+def test_another_failure_of_the_provider_is_a_502(status: int) -> None:
+    """In our words."""
+    got, _, body = openai.render_error(of_status("p", status, {}, b'{"error": {"message": "secret"}}'))
+    assert (got, json.loads(body)["error"]["type"]) == (502, "server_error")
+    assert b"secret" not in body
 
 
 def test_what_only_the_provider_knows_joins_what_is_known() -> None:

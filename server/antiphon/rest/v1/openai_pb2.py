@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61ntiphon/rest/v1/openai.proto\x12\x10\x61ntiphon.rest.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\"G\n\x1b\x43reateChatCompletionRequest\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyB\x04\xe2\x41\x01\x02\"\x13\n\x11ListModelsRequest\"&\n\x0fGetModelRequest\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\xe4\x02\n\rOpenAIService\x12\x85\x01\n\x14\x43reateChatCompletion\x12-.antiphon.rest.v1.CreateChatCompletionRequest\x1a\x14.google.api.HttpBody\"&\x82\xd3\xe4\x93\x02 \"\x18/api/v1/chat/completions:\x04\x62ody0\x01\x12\x61\n\nListModels\x12#.antiphon.rest.v1.ListModelsRequest\x1a\x14.google.api.HttpBody\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/models0\x01\x12h\n\x08GetModel\x12!.antiphon.rest.v1.GetModelRequest\x1a\x14.google.api.HttpBody\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/models/{model=**}0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61ntiphon/rest/v1/openai.proto\x12\x10\x61ntiphon.rest.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\"G\n\x1b\x43reateChatCompletionRequest\x12(\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBodyB\x04\xe2\x41\x01\x02\"\x13\n\x11ListModelsRequest\"&\n\x0fGetModelRequest\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x32\xaa\x03\n\rOpenAIService\x12\xa3\x01\n\x14\x43reateChatCompletion\x12-.antiphon.rest.v1.CreateChatCompletionRequest\x1a\x14.google.api.HttpBody\"D\x82\xd3\xe4\x93\x02>\"\x18/api/v1/chat/completions:\x04\x62odyZ\x1c\"\x14/v1/chat/completions:\x04\x62ody0\x01\x12o\n\nListModels\x12#.antiphon.rest.v1.ListModelsRequest\x1a\x14.google.api.HttpBody\"$\x82\xd3\xe4\x93\x02\x1e\x12\x0e/api/v1/modelsZ\x0c\x12\n/v1/models0\x01\x12\x81\x01\n\x08GetModel\x12!.antiphon.rest.v1.GetModelRequest\x1a\x14.google.api.HttpBody\":\x82\xd3\xe4\x93\x02\x34\x12\x19/api/v1/models/{model=**}Z\x17\x12\x15/v1/models/{model=**}0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,11 +39,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_GETMODELREQUEST'].fields_by_name['model']._serialized_options = b'\342A\001\002'
   _globals['_OPENAISERVICE'].methods_by_name['CreateChatCompletion']._loaded_options = None
-  _globals['_OPENAISERVICE'].methods_by_name['CreateChatCompletion']._serialized_options = b'\202\323\344\223\002 \"\030/api/v1/chat/completions:\004body'
+  _globals['_OPENAISERVICE'].methods_by_name['CreateChatCompletion']._serialized_options = b'\202\323\344\223\002>\"\030/api/v1/chat/completions:\004bodyZ\034\"\024/v1/chat/completions:\004body'
   _globals['_OPENAISERVICE'].methods_by_name['ListModels']._loaded_options = None
-  _globals['_OPENAISERVICE'].methods_by_name['ListModels']._serialized_options = b'\202\323\344\223\002\020\022\016/api/v1/models'
+  _globals['_OPENAISERVICE'].methods_by_name['ListModels']._serialized_options = b'\202\323\344\223\002\036\022\016/api/v1/modelsZ\014\022\n/v1/models'
   _globals['_OPENAISERVICE'].methods_by_name['GetModel']._loaded_options = None
-  _globals['_OPENAISERVICE'].methods_by_name['GetModel']._serialized_options = b'\202\323\344\223\002\033\022\031/api/v1/models/{model=**}'
+  _globals['_OPENAISERVICE'].methods_by_name['GetModel']._serialized_options = b'\202\323\344\223\0024\022\031/api/v1/models/{model=**}Z\027\022\025/v1/models/{model=**}'
   _globals['_CREATECHATCOMPLETIONREQUEST']._serialized_start=141
   _globals['_CREATECHATCOMPLETIONREQUEST']._serialized_end=212
   _globals['_LISTMODELSREQUEST']._serialized_start=214
@@ -51,5 +51,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELREQUEST']._serialized_start=235
   _globals['_GETMODELREQUEST']._serialized_end=273
   _globals['_OPENAISERVICE']._serialized_start=276
-  _globals['_OPENAISERVICE']._serialized_end=632
+  _globals['_OPENAISERVICE']._serialized_end=702
 # @@protoc_insertion_point(module_scope)

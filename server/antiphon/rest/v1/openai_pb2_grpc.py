@@ -29,10 +29,12 @@ if _version_not_supported:
 class OpenAIServiceStub:
     """Chat completions and models, as the OpenAI API documents them.
 
-    Errors are JSON: 422 {"detail": [{"loc", "msg", "type"}]}; 401 {"detail"} with WWW-Authenticate; every other
-    {"detail", "error": {"message", "type", "param", "code"}}: 404 no such model, 413 too large, 429 with Retry-After, 502 the
-    provider failed, 503 this server is stopping, 504 too late. After the first byte of a stream an error is an event
-    {"error": {...}}, and the stream ends without "[DONE]".
+    Each path is also there without `/api` before it, as most clients expect a base URL that ends in `/v1`.
+
+    Errors are JSON, {"detail", "error": {"message", "type", "param", "code"}}, where `detail` is the message, or with 422 a list of
+    {"loc", "msg", "type"}: 400 the provider refused the request, in the provider's words, 401 with WWW-Authenticate, 404 no such
+    model, 413 too large, 429 with Retry-After, 502 the provider failed, 503 this server is stopping, 504 too late. After the first
+    byte of a stream an error is an event {"error": {...}}, and the stream ends without "[DONE]".
     """
 
     def __init__(self, channel):
@@ -61,10 +63,12 @@ class OpenAIServiceStub:
 class OpenAIServiceServicer:
     """Chat completions and models, as the OpenAI API documents them.
 
-    Errors are JSON: 422 {"detail": [{"loc", "msg", "type"}]}; 401 {"detail"} with WWW-Authenticate; every other
-    {"detail", "error": {"message", "type", "param", "code"}}: 404 no such model, 413 too large, 429 with Retry-After, 502 the
-    provider failed, 503 this server is stopping, 504 too late. After the first byte of a stream an error is an event
-    {"error": {...}}, and the stream ends without "[DONE]".
+    Each path is also there without `/api` before it, as most clients expect a base URL that ends in `/v1`.
+
+    Errors are JSON, {"detail", "error": {"message", "type", "param", "code"}}, where `detail` is the message, or with 422 a list of
+    {"loc", "msg", "type"}: 400 the provider refused the request, in the provider's words, 401 with WWW-Authenticate, 404 no such
+    model, 413 too large, 429 with Retry-After, 502 the provider failed, 503 this server is stopping, 504 too late. After the first
+    byte of a stream an error is an event {"error": {...}}, and the stream ends without "[DONE]".
     """
 
     def CreateChatCompletion(self, request, context):
@@ -118,10 +122,12 @@ def add_OpenAIServiceServicer_to_server(servicer, server):
 class OpenAIService:
     """Chat completions and models, as the OpenAI API documents them.
 
-    Errors are JSON: 422 {"detail": [{"loc", "msg", "type"}]}; 401 {"detail"} with WWW-Authenticate; every other
-    {"detail", "error": {"message", "type", "param", "code"}}: 404 no such model, 413 too large, 429 with Retry-After, 502 the
-    provider failed, 503 this server is stopping, 504 too late. After the first byte of a stream an error is an event
-    {"error": {...}}, and the stream ends without "[DONE]".
+    Each path is also there without `/api` before it, as most clients expect a base URL that ends in `/v1`.
+
+    Errors are JSON, {"detail", "error": {"message", "type", "param", "code"}}, where `detail` is the message, or with 422 a list of
+    {"loc", "msg", "type"}: 400 the provider refused the request, in the provider's words, 401 with WWW-Authenticate, 404 no such
+    model, 413 too large, 429 with Retry-After, 502 the provider failed, 503 this server is stopping, 504 too late. After the first
+    byte of a stream an error is an event {"error": {...}}, and the stream ends without "[DONE]".
     """
 
     @staticmethod

@@ -1,0 +1,126 @@
+"""The connections of the HTTP client, and what becomes of a request that meets the close of one.
+
+Hosts close connections that are idle, and a request can cross that close on its way. So connections are kept for less time than
+common hosts keep them (`ProviderConfig.keep_alive`), and such a request is sent once more. aiohttp itself does so for GET alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from functools import partial
+from typing import Any, Final, TypeVar, cast
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
+
+_AT_ONCE: Final = 0.05
+"""Seconds that a close which crossed a request may take to be seen here, beside the way from the host."""
+
+_AT_ONCE_MOST: Final = 0.5
+"""The most, with the way: a host that was slow to connect to may have had another reason for it."""
+
+_LOST: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
+"""What a connection that is closed or reset raises, also for the one who still writes to it."""
+
+
+class Protocol(ResponseHandler):
+    """Ends the body whose bytes are no HTTP, and knows whether anything was answered.
+
+    aiohttp tells only the one who waits for a head: who waits for more of a body would wait for ever, as it also stops the clock.
+    """
+
+    opened_in: float | None = None
+    """Seconds that it took to open: a round trip at least. None until its first request."""
+    answered = False
+    """Whether a byte has come since the last request was begun."""
+
+    def data_received(self, data: bytes) -> None:
+        self.answered = True
+        ResponseHandler.data_received(self, data)
+
+    def set_exception(self, exc: type[BaseException] | BaseException, *cause: Any) -> None:
+        super().set_exception(cast(BaseException, exc), *cause)
+        body = self._payload
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(cast(BaseException, exc))
+
+
+class ConnectionUse:
+    """One request's use of a connection, of which the connector takes note."""
+
+    def __init__(self) -> None:
+        self.fresh = False
+        """Whether it must be a new one."""
+        self._protocol: Protocol | None = None
+        self._reused = False
+        self._begun = 0.0
+
+    def begin(self, protocol: Protocol, now: float) -> None:
+        """The request is about to be sent."""
+        self._protocol, self._reused, self._begun = protocol, protocol.opened_in is not None, now
+
+    def met_a_close(self, now: float) -> bool:
+        """Whether a connection that is lost now was closed by its host before the request came to it.
+
+        Nobody can know for sure: a host that has read a request and dies at that moment looks the same. So it is only taken for one
+        where the connection had been idle, nothing was answered, and the close came within the time of a round trip: a close that
+        answers to the request takes longer, by all that the host did for it.
+        """
+        protocol = self._protocol
+        if protocol is None or not self._reused or protocol.answered:
+            return False
+        return now - self._begun <= min((protocol.opened_in or 0.0) + _AT_ONCE, _AT_ONCE_MOST)
+
+
+_USE: Final[ContextVar[ConnectionUse | None]] = ContextVar("connection_use", default=None)
+
+_T = TypeVar("_T")
+
+
+async def send_past_a_close(send: Callable[[], Awaitable[_T]]) -> _T:
+    """Sends one request by `send`, which waits for the head of the answer and returns it.
+
+    A request that met the close of an idle connection is sent once more, on a new one, and no other is: a model call costs money.
+    `send` is called again for that, so its body must be there again. Raises what `send` raises.
+    """
+    use = ConnectionUse()
+    token = _USE.set(use)
+    try:
+        try:
+            return await send()
+        except Exception as error:
+            is_lost = isinstance(error, _LOST) or isinstance(error.__cause__, _LOST)
+            if not is_lost or not use.met_a_close(asyncio.get_running_loop().time()):
+                raise
+        use.fresh = True
+        return await send()
+    finally:
+        _USE.reset(token)
+
+
+class Connector(aiohttp.TCPConnector):
+    """Makes connections of that protocol; aiohttp has no public place to ask for it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory = cast("partial[ResponseHandler]", partial(Protocol, loop=self._loop))
+
+    async def connect(self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
+        began = self._loop.time()
+        connection = await super().connect(req, traces, timeout)
+        now = self._loop.time()
+        protocol = cast(Protocol, connection.protocol)
+        if (use := _USE.get()) is not None:
+            use.begin(protocol, now)
+        if protocol.opened_in is None:
+            protocol.opened_in = now - began
+        protocol.answered = False
+        return connection
+
+    async def _get(self, key: Any, traces: list[Trace]) -> Connection | None:
+        use = _USE.get()
+        return None if use is not None and use.fresh else await super()._get(key, traces)

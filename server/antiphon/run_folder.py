@@ -1,0 +1,102 @@
+"""The folder of one run of `antiphon up`: the workers' sockets and Envoy's files.
+
+Whoever runs in it holds a lock on it, which the system releases with the process, however that ends, and which tells more than the
+number of a process, as another may have that later. So the next start can take away what a killed gateway left, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import socket
+import stat
+import tempfile
+from pathlib import Path
+
+LONGEST_SOCKET_PATH = 103
+"""Bytes of a unix socket's path: the smallest limit of the systems that have them."""
+
+_PREFIX = "antiphon-"
+_NAME = re.compile(rf"{_PREFIX}[a-z0-9_]{{8}}")
+"""As `mkdtemp` makes them."""
+
+_OURS = (".yaml", ".lua", ".pb", ".sock")
+"""What the names of the files in it end in."""
+
+
+def make() -> tuple[Path, int]:
+    """A new folder that only this user can enter, and the descriptor that holds its lock while it is open. Raises `OSError`."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent()))
+        lock = _lock(folder)
+        if lock is not None:  # else a start at the same time took it for one that was left
+            return folder, lock
+
+
+def parent() -> str:
+    """Where the folders are: the usual place, unless the paths of sockets would be too long there."""
+    name_length = len("/antiphon-12345678/worker-255.sock")
+    usual = tempfile.gettempdir()
+    return usual if len(os.fsencode(usual)) + name_length <= LONGEST_SOCKET_PATH else "/tmp"  # noqa: S108  # mkdtemp is safe there
+
+
+def sweep() -> None:
+    """Takes away the folders that gateways of this user's left behind when they were killed. What cannot be taken away stays."""
+    with contextlib.suppress(OSError), os.scandir(parent()) as entries:
+        for entry in entries:
+            if _NAME.fullmatch(entry.name):
+                with contextlib.suppress(OSError):
+                    _take_away(Path(entry.path))
+
+
+def _take_away(folder: Path) -> None:
+    """Removes the folder if it is one of ours that nobody runs in. Raises `OSError`."""
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        return
+    lock = _lock(folder)
+    if lock is None:
+        return
+    try:
+        files = list(folder.iterdir())
+        if any(file.suffix not in _OURS or file.is_dir() or _answers(file) for file in files):
+            return
+        for file in files:
+            file.unlink()
+        folder.rmdir()
+    finally:
+        os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """A descriptor that holds the folder's lock; None if another process has it, or the folder is gone."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), folder.lstat()):
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
+def _answers(file: Path) -> bool:
+    """Whether somebody listens on a socket: a child that outlived its supervisor, where the system does not end both."""
+    if not file.is_socket():
+        return False
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(1)
+        try:
+            connection.connect(str(file))
+        except ConnectionRefusedError:
+            return False
+    return True

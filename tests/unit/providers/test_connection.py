@@ -1,0 +1,125 @@
+"""Requests that meet the close of an idle connection, over real sockets."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import httpx2
+import pytest
+
+from antiphon.config import ProviderConfig
+from antiphon.errors import ProviderProtocolError, ProviderUnavailable
+from antiphon.providers.transport import Call, Transport
+from tests.odd_upstream import CUT, RESET, OddUpstream, Pause, Step, answer
+
+OK = answer(b"ok")
+BODY = b'{"model": "any"}'
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[OddUpstream]:
+    async with OddUpstream() as server:
+        server.default = [OK]
+        yield server
+
+
+@pytest.fixture
+async def transport() -> AsyncIterator[Transport]:
+    made = Transport("acme", ProviderConfig())
+    yield made
+    await made.close()
+
+
+def post(transport: Transport, upstream: OddUpstream, body: bytes = BODY) -> Call:
+    return transport.post(httpx2.URL(upstream.base_url), httpx2.Headers(), body)
+
+
+async def ask(transport: Transport, upstream: OddUpstream, body: bytes = BODY) -> bytes:
+    async with post(transport, upstream, body) as reply:
+        return await reply.read()
+
+
+@pytest.mark.parametrize("size", [16, 3_000_000])
+@pytest.mark.parametrize("idle", [1, 3])
+async def test_a_request_that_crosses_a_close_is_sent_again(
+    upstream: OddUpstream, transport: Transport, size: int, idle: int
+) -> None:
+    """On a new connection, though others of the same age are idle too; the host reads it once, whatever its size."""
+    async with asyncio.TaskGroup() as group:
+        for _ in range(idle):
+            group.create_task(ask(transport, upstream))
+    assert (upstream.connections, upstream.open_connections) == (idle, idle)
+    upstream.requests.clear()
+    for connection in list(upstream._open):
+        connection.drop()  # nothing is awaited until the request is on its way
+    assert await ask(transport, upstream, b"x" * size) == b"ok"
+    assert [len(request.body) for request in upstream.requests] == [size]
+    assert upstream.connections == idle + 1
+
+
+async def test_it_is_sent_again_on_no_other_idle_connection(upstream: OddUpstream, transport: Transport) -> None:
+    """Though one is still open: it may be the next to be closed."""
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(ask(transport, upstream))
+    connector = cast(Any, transport._transport.client).connector
+    ((next_protocol, _), _) = next(iter(connector._conns.values()))
+    port = next_protocol.transport.get_extra_info("sockname")[1]
+    (closing,) = (one for one in upstream._open if one._transport.get_extra_info("peername")[1] == port)
+    closing.drop()
+    assert await ask(transport, upstream) == b"ok"
+    assert (upstream.connections, upstream.requests[-1].connection) == (3, 3)
+
+
+@pytest.mark.parametrize("end", [CUT, RESET])
+async def test_it_is_sent_again_once(upstream: OddUpstream, transport: Transport, end: Step) -> None:
+    """A host that closes at once, and again on the new connection, has failed."""
+    await ask(transport, upstream)
+    upstream.default = [end]
+    with pytest.raises(ProviderUnavailable):
+        await ask(transport, upstream)
+    assert [request.connection for request in upstream.requests] == [1, 1, 2]
+
+
+@pytest.mark.parametrize("end", [CUT, RESET])
+async def test_a_new_connection_that_is_closed_is_a_failure(upstream: OddUpstream, transport: Transport, end: Step) -> None:
+    """It was not idle: the host had the request, or will not have it."""
+    upstream.default = [end]
+    with pytest.raises(ProviderUnavailable):
+        await ask(transport, upstream)
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("end", [CUT, RESET])
+@pytest.mark.parametrize(
+    ("steps", "kind"),
+    [
+        ([Pause(0.6)], ProviderUnavailable),
+        ([b"H", Pause(0.01)], ProviderUnavailable),
+        ([b"HTTP/1.1 100 Continue\r\n\r\n", Pause(0.01)], ProviderUnavailable),
+        ([OK[:-1], Pause(0.01)], ProviderProtocolError),
+    ],
+    ids=["later", "after a byte", "after a word", "in the body"],
+)
+async def test_what_a_host_may_have_read_is_not_sent_again(
+    upstream: OddUpstream, transport: Transport, steps: list[Step], kind: type[Exception], end: Step
+) -> None:
+    """It closed later than a close that crossed the request could come, or answered something: a call may have been made."""
+    await ask(transport, upstream)
+    upstream.default = [*steps, end]
+    with pytest.raises(kind):
+        await ask(transport, upstream)
+    assert len(upstream.requests) == 2
+
+
+async def test_an_idle_connection_is_closed_before_its_host_does(upstream: OddUpstream) -> None:
+    """By default sooner than the five seconds of common hosts."""
+    assert ProviderConfig().keep_alive < 5
+    transport = Transport("acme", ProviderConfig(keep_alive=0.05))
+    await ask(transport, upstream)
+    async with asyncio.timeout(5):
+        while upstream.open_connections:
+            await asyncio.sleep(0)
+    await ask(transport, upstream)
+    assert upstream.connections == 2
+    await transport.close()

@@ -1,0 +1,64 @@
+"""Files that nobody but their owner may read."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from antiphon.private_file import open_private, stays_open_to_others
+
+
+@pytest.fixture(params=[0o000, 0o022, 0o077, 0o777], ids=oct)
+def umask(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.usefixtures("umask")
+def test_a_new_file_is_its_owners_alone(tmp_path: Path) -> None:
+    """Whatever the umask; what is written is appended."""
+    path = tmp_path / "log"
+    for line in (b"one\n", b"two\n"):
+        with open_private(path) as file:
+            file.write(line)
+        assert mode(path) == 0o600
+    assert path.read_bytes() == b"one\ntwo\n"
+
+
+@pytest.mark.parametrize("wide", [0o644, 0o666, 0o640, 0o777])
+def test_a_file_that_others_could_open_is_closed_to_them(tmp_path: Path, wide: int) -> None:
+    """Through a link as well, and what it holds stays."""
+    path, link = tmp_path / "log", tmp_path / "link"
+    path.write_bytes(b"one\n")
+    path.chmod(wide)
+    link.symlink_to(path)
+    open_private(link).close()
+    assert (mode(path), path.read_bytes()) == (0o600, b"one\n")
+
+
+def test_what_is_no_file_keeps_its_mode() -> None:
+    """The null device is everybody's."""
+    before = mode(Path(os.devnull))
+    open_private(Path(os.devnull)).close()
+    assert mode(Path(os.devnull)) == before
+
+
+@pytest.mark.parametrize(("wide", "told"), [(0o666, True), (0o640, True), (0o600, False)])
+def test_a_file_of_another_user_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wide: int, told: bool) -> None:
+    """As its mode cannot be changed, but by its owner and by root."""
+    path = tmp_path / "log"
+    path.touch()
+    path.chmod(wide)
+    owner = path.stat().st_uid
+    for user, expected in ((owner, False), (0, False), (owner + 1, told)):
+        monkeypatch.setattr(os, "geteuid", lambda user=user: user)
+        assert stays_open_to_others(path) is expected
+    assert not stays_open_to_others(tmp_path / "none")
+    assert not stays_open_to_others(Path(os.devnull))
