@@ -55,7 +55,7 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
         self, request: openai_pb2.CreateChatCompletionRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
         """One JSON object, or events."""
-        body = parse(request.body.data)
+        body = await json_body.parse_in_turns(request.body.data, Body)
         stream = _accepts_events(context) if body.stream is None else body.stream
         asked = request_from_body(body, stream=bool(stream))
         timeout = time_left(context.time_remaining())
