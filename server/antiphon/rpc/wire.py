@@ -35,7 +35,7 @@ def shape_of(descriptor: Descriptor, known: dict[str, _Shape] | None = None) -> 
 
 
 def check(data: bytes, shape: _Shape) -> None:
-    """Raise `TooMuch` for a message that holds too much, and `DecodeError` for what ends too early or has fields of no known kind."""
+    """Raise `TooMuch` for a message that holds too much, and `DecodeError` for one that ends too early, or is none."""
     if len(data) <= SMALL:
         return
     left = MAX_VALUES

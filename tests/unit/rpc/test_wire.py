@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 from google.protobuf import descriptor_pb2, struct_pb2
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from antiphon.errors import InvalidRequest
 from antiphon.json_bounds import MAX_VALUES, SMALL, TooMuch
 from antiphon.rpc import wire
 from antiphon.rpc.interceptor import _reader
@@ -60,19 +62,21 @@ def test_so_many_fields_are_taken_and_no_more(kind: Any, data: bytes, fields: in
     checked(kind, data * min(most + 1, SMALL // len(data)))  # what is small cannot hold too much
 
 
-@pytest.mark.parametrize(
-    "data", [b"\x0a", b"\x80" * SMALL, field(2, b"\x0a\xff\xff\x03"), b"\x0f\x00", b"\x12\xff\xff\xff\xff\x7f"]
-)
-def test_what_is_no_message_is_left_to_who_reads_it(data: bytes) -> None:
-    """Fields that end too early, or are longer than what they stand in, and kinds of fields that there are not."""
-    checked(chat_pb2.GenerateRequest, LARGE + data)
+@pytest.mark.parametrize("data", [b"\x0a", b"\x80" * 9, b"\x0f\x00"])
+def test_what_is_no_message_is_not_read(data: bytes) -> None:
+    """Fields that end too early and kinds of fields that there are not: what stands before them may be very much."""
+    with pytest.raises(DecodeError):
+        checked(chat_pb2.GenerateRequest, LARGE + USER * 20 + data)
+    error = _reader(chat_pb2.GenerateRequest.FromString)(LARGE + data)
+    assert str(error) == str(_reader(chat_pb2.GenerateRequest.FromString)(data))
+    assert isinstance(error, InvalidRequest)
 
 
 @given(st.binary(max_size=40))
 def test_any_bytes_can_be_looked_at(data: bytes) -> None:
     """Whatever they are, it ends; what follows may be taken for very many fields then."""
     for kind in (chat_pb2.GenerateRequest, descriptor_pb2.FileDescriptorProto):
-        with suppress(TooMuch):
+        with suppress(TooMuch, DecodeError):
             checked(kind, data + LARGE)
 
 
