@@ -61,7 +61,7 @@ def values() -> Iterator[tuple[str, bytes]]:
     yield "parts", orjson.dumps({"messages": [{"role": "user", "content": [part] * (most // 3)}]})
     yield "pictures", orjson.dumps({"messages": [{"role": "user", "content": [picture] * (most // 4)}]})
     yield "tool calls", orjson.dumps({"messages": [{"role": "assistant", "tool_calls": [call] * (most // 6)}]})
-    yield "logit_bias", orjson.dumps({"messages": [USER], "logit_bias": {str(number): 1 for number in range(most)}})
+    yield "logit_bias", orjson.dumps({"messages": [USER], "logit_bias": {str(number): 1 for number in range(10_000)}})
     yield "unknown fields", orjson.dumps({"messages": [USER], **named})
     yield "lists in an unknown field", orjson.dumps({"messages": [USER], "x": {"y": [[]] * (most // 2)}})
     yield "an unknown object", orjson.dumps({"messages": [USER], "x": named})
@@ -124,7 +124,9 @@ async def proxy(data: bytes) -> None:
 async def grpc(data: bytes) -> None:
     """The typed API."""
     wire.check(data, SHAPE)
-    encode(request_from_proto(chat_pb2.GenerateRequest.FromString(data), stream=True), "p", stream_usage=True)
+    asked = request_from_proto(chat_pb2.GenerateRequest.FromString(data), stream=True)
+    await asyncio.sleep(0)
+    encode(asked, "p", stream_usage=True)
 
 
 async def longest_hold(work: Callable[[bytes], Awaitable[None]], data: bytes) -> tuple[float, float, str]:

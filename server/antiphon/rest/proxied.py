@@ -138,7 +138,7 @@ def _object(data: bytes | msgspec.Raw, path: Path) -> dict[str, msgspec.Raw]:
             raise
         except msgspec.DecodeError:
             written = bytes(data)
-            if rb"\ud" not in written and rb"\uD" not in written:
+            if b"\\" not in written or (rb"\ud" not in written and rb"\uD" not in written):
                 raise
             # JSON allows half of a surrogate pair, and JavaScript writes it; this parser does not take it. No text is read here, so
             # other characters will do as well, and replacing bytes is much faster than a regular expression.
