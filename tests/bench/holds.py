@@ -26,6 +26,7 @@ from antiphon.rest import engine_request, openai, proxied
 from antiphon.rest.body import parse_in_turns
 from antiphon.rpc import wire
 from antiphon.rpc.convert_request import request_from_proto
+from antiphon.turns import give_way
 from antiphon.v1 import chat_pb2, message_pb2
 
 MIB = 1024 * 1024
@@ -107,7 +108,10 @@ def _varint(number: int) -> bytes:
 async def rest(data: bytes) -> None:
     """The OpenAI dialect, and others that take its messages."""
     body = await parse_in_turns(data, openai.Body)
-    encode(openai.request_from_body(body, stream=True), "p", stream_usage=True)
+    asked = openai.request_from_body(body, stream=True)
+    if sum(len(message.parts) for message in asked.messages) > 1000:  # as `ChatService` does
+        await give_way()
+    encode(asked, "p", stream_usage=True)
 
 
 async def engine(data: bytes) -> None:
@@ -125,7 +129,7 @@ async def grpc(data: bytes) -> None:
     """The typed API."""
     wire.check(data, SHAPE)
     asked = request_from_proto(chat_pb2.GenerateRequest.FromString(data), stream=True)
-    await asyncio.sleep(0)
+    await give_way()
     encode(asked, "p", stream_usage=True)
 
 
@@ -137,7 +141,7 @@ async def longest_hold(work: Callable[[bytes], Awaitable[None]], data: bytes) ->
         nonlocal longest
         before = time.thread_time()
         while not over:
-            await asyncio.sleep(0)
+            await asyncio.sleep(1e-5)  # and not 0: who waits for a socket or the clock has no turn before the loop has looked
             now = time.thread_time()
             longest = max(longest, now - before)
             before = now

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from antiphon import json_bounds
 from antiphon import messages as m
 from antiphon.errors import InvalidRequest, Violation
+from antiphon.turns import give_way
 
 MAX_DEPTH = 100
 """The most levels of objects and arrays within a field: what is deeper can be read, but not written again."""
@@ -57,14 +57,15 @@ async def parse_in_turns(data: bytes, schema: type[B]) -> B:
     """The same for servicers: a large body is parsed step by step, between which other calls have their turn."""
     if len(data) <= json_bounds.SMALL:
         return parse(data, schema)
+    await give_way()  # it was received and copied just now
     try:
         await json_bounds.check_in_turns(data)
     except json_bounds.TooMuch as error:
         raise _too_much(error) from None
     raw = _loads(data)
-    await asyncio.sleep(0)
+    await give_way()
     body = validate(raw, schema)
-    await asyncio.sleep(0)
+    await give_way()
     return body
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -14,8 +13,6 @@ from antiphon.chat import ChatService
 from antiphon.deadline import time_left
 from antiphon.errors import told
 from antiphon.history.recorder import Record
-from antiphon.json_bounds import SMALL
-from antiphon.messages import ChatRequest
 from antiphon.reply import collect
 from antiphon.rpc.convert_reply import batch_to_proto, reply_to_proto
 from antiphon.rpc.convert_request import record_from_proto, request_from_proto
@@ -33,7 +30,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         self, request: chat_pb2.GenerateRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> chat_pb2.GenerateResponse:
         """The whole reply."""
-        asked = await _asked(request, stream=False)
+        asked = request_from_proto(request, stream=False)
         async with aclosing(
             self._chat.stream(asked, timeout=time_left(context.time_remaining()), record=_record(request))
         ) as batches:
@@ -43,7 +40,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         self, request: chat_pb2.GenerateRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncGenerator[chat_pb2.StreamGenerateResponse, None]:
         """The reply as it comes: one message for all events that arrived together."""
-        asked = await _asked(request, stream=True)
+        asked = request_from_proto(request, stream=True)
         sequence = 1
         async with aclosing(
             self._chat.stream(asked, timeout=time_left(context.time_remaining()), record=_record(request))
@@ -57,14 +54,6 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
                     event = chat_pb2.StreamEvent(sequence=sequence, error=status_of(told(error)))
                     yield chat_pb2.StreamGenerateResponse(events=[event])
                 raise
-
-
-async def _asked(request: chat_pb2.GenerateRequest, *, stream: bool) -> ChatRequest:
-    """The domain's request. Reading a large one takes long: before it is written for a provider, other calls have their turn."""
-    asked = request_from_proto(request, stream=stream)
-    if request.ByteSize() > SMALL:
-        await asyncio.sleep(0)
-    return asked
 
 
 def _record(request: chat_pb2.GenerateRequest) -> Record | None:
