@@ -23,10 +23,15 @@ SMALL: Final = 2 * MAX_VALUES
 """Bytes that no more than `MAX_VALUES` values fit into, as each has one at least, and another that parts it from the next."""
 
 _PIECE: Final = 64 * 1024
-"""Bytes that are looked at in one go: a tenth of a millisecond, or at the very most some ten."""
+"""Bytes that are looked at in one go: 0.2 ms, or 2 at the most."""
 
-_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_SPACE: Final = b" \t\r\n"
+_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
+"""A string, or the beginning of one that ends later. It matches at every quote, so that no byte is looked at again and again."""
+
+_END: Final = b"\0"
+"""Put behind a piece: it is left over only if the piece does not end within a string."""
+
+_NO_VALUES: Final = b" \t\r\n" + _END
 
 
 class TooMuch(ValueError):
@@ -61,11 +66,11 @@ class _Count:
 
     def add(self, piece: bytes) -> None:
         """Count one more piece. Raises `TooMuch`."""
-        rest, strings = _STRING.subn(b"", self._open + piece)
-        bare, quote, tail = rest.partition(b'"')
-        escaping = (len(tail) - len(tail.rstrip(b"\\"))) % 2
-        self._open = quote + b"\\" * escaping
-        bare = bare.translate(None, _SPACE)
+        text = self._open + piece
+        bare, strings = _STRING.subn(b"", text + _END)
+        escaping = (len(text) - len(text.rstrip(b"\\"))) % 2
+        self._open = b"" if bare.endswith(_END) else b'"' + b"\\" * escaping
+        bare = bare.translate(None, _NO_VALUES)
         # Every value but the first comes behind a comma, or is the first in a list or an object.
         self._values += bare.count(b",") + bare.count(b"[") + bare.count(b"{")
         self._strings += strings

@@ -46,6 +46,8 @@ def texts() -> Iterator[tuple[str, bytes]]:
     yield "10,000 messages", orjson.dumps({"messages": [{"role": "user", "content": one}] * 10_000})
     code = "    return value  # as it was written\n"
     yield "code", orjson.dumps({"messages": [{"role": "user", "content": code * (WHOLE // (len(code) + 1) - 9)}]})
+    inner = '{"a": [1, 2], "b": {"c": null}}, '
+    yield "JSON in a text", orjson.dumps({"messages": [{"role": "user", "content": inner * (WHOLE // (len(inner) + 6) - 9)}]})
     yield "nothing but line breaks", orjson.dumps({"messages": [{"role": "user", "content": "\n" * (WHOLE // 2 - 99)}]})
     yield "Chinese", orjson.dumps({"messages": [{"role": "user", "content": "漢" * (WHOLE // 3 - 99)}]})
     yield "cut off", orjson.dumps({"messages": [{"role": "user", "content": prose * (WHOLE // len(prose))}]})[:-3]

@@ -27,9 +27,10 @@ _MAX_TOLD: Final = 5000
 """Faults that pydantic is asked to describe, which takes it more than a microsecond each."""
 
 _BEGINNING: Final = 20
-"""Entries of each list that are validated again, where there are more faults than that; of an object as many as no message has."""
+"""Entries of each list that are validated again, where there are more faults than that."""
 
 _LARGEST_OBJECT: Final = 1000
+"""The same of an object that is not the body itself: more than any has that must have certain fields."""
 
 
 class Fields(BaseModel):
