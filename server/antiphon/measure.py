@@ -8,6 +8,7 @@ each, and the characters of their base64 are never text.
 
 from __future__ import annotations
 
+import string
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, assert_never
@@ -77,7 +78,7 @@ _FLAT: Final[Mapping[str, int]] = {
 }
 """By `type`: parts that a provider has in another form than the domain."""
 
-_BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
+_BASE64: Final = f"{string.ascii_letters}{string.digits}+/=".encode()
 _LONG_BASE64: Final = 1000
 """No text has so many letters without a break."""
 _STRETCH: Final = _LONG_BASE64 // 2
