@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from functools import partial
+from typing import Final
 
 import structlog
 from msgspec.structs import replace
@@ -55,6 +56,9 @@ from antiphon.messages import (
 )
 from antiphon.prices import Prices
 from antiphon.routing import Route, Router
+from antiphon.turns import give_way
+
+_MANY_PARTS: Final = 1000
 
 MAX_HELD = 64
 """Events before the first delta that are held back at most."""
@@ -96,6 +100,8 @@ class ChatService:
 
         Raises any `AntiphonError`.
         """
+        if sum(len(message.parts) for message in request.messages) > _MANY_PARTS:
+            await give_way()  # to read so many took long, and so will writing them: others have their turn in between
         _check(request)
         route = self._router.resolve(request.model, request.provider)
         structlog.contextvars.bind_contextvars(model=route.model, provider=route.provider.name)

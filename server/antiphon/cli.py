@@ -26,6 +26,7 @@ from rich.table import Table
 from antiphon.auth.keys import KEY_VARIABLE
 from antiphon.auth.secret import new_key
 from antiphon.banner import banner, warnings_of
+from antiphon.cli_access import key_rows, show_access, token_rows
 from antiphon.cli_keys import keys
 from antiphon.config import Config, ConfigError, KeyConfig, LimitsConfig, ProviderConfig, TlsConfig, database_url
 from antiphon.config.file import load
@@ -165,10 +166,12 @@ def check_config(
         environment = _environment(loaded)
         router = App(loaded, environment).router
         settings = _settings(loaded)
+        keys_opened, tokens_opened = key_rows(loaded.auth, os.environ), token_rows(loaded.auth)
         if as_json:
-            _print_json({**_models(router), "settings": settings})
+            _print_json({**_models(router), "settings": settings, "keys": keys_opened, "tokens": tokens_opened})
             return
         _show(provider_configs(loaded, environment), environment)
+        show_access(keys_opened, tokens_opened)
         for setting, value in settings.items():
             out.print(f"{setting}: {escape(value)}", soft_wrap=True)
         out.print(f"default model: [bold]{escape(router.default)}[/]", soft_wrap=True)
@@ -236,8 +239,8 @@ def _key(key: KeyConfig) -> str:
     told = [
         *(["admin"] if key.admin else []),
         *([f"owner {key.owner}"] if key.owner else []),
-        *([f"scopes {' '.join(key.scopes)}"] if key.scopes else []),
-        *([f"models {' '.join(key.models)}"] if key.models else []),
+        *([f"scopes {' '.join(key.scopes) or 'none'}"] if key.scopes is not None else []),
+        *([f"models {' '.join(key.models) or 'none'}"] if key.models is not None else []),
     ]
     if key.expire_time is not None:
         told.append(f"{'ended' if key.expire_time <= datetime.now(UTC) else 'until'} {key.expire_time:%Y-%m-%d %H:%M} UTC")

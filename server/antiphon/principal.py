@@ -34,9 +34,9 @@ EVERYDAY = frozenset({Scope.CHAT, Scope.HISTORY, Scope.PROXY, Scope.ENGINE})
 """Every scope but that of admins."""
 
 
-def everyday(scopes: Iterable[Scope]) -> tuple[Scope, ...]:
-    """The scopes that are meant: none named stands for all but that of admins."""
-    return tuple(sorted(set(scopes) or EVERYDAY))
+def everyday(scopes: Iterable[Scope] | None) -> tuple[Scope, ...]:
+    """Return the scopes in order: all but that of admins for None, and none for an empty list."""
+    return tuple(sorted(EVERYDAY if scopes is None else set(scopes)))
 
 
 class Quota(Struct, frozen=True, omit_defaults=True):
@@ -60,14 +60,15 @@ class Principal(Struct, frozen=True):
     """A caller.
 
     `id` names the credential for as long as it lives, such as "key:01J...", and holds nothing secret; `name` is how it is spoken of
-    in logs. Conversations and spending belong to `owner`. `models` are names and patterns with `*`; none allows all.
+    in logs. Conversations and spending belong to `owner`. `models` are names and patterns with `*`: None allows all, and an empty
+    list none.
     """
 
     name: str
     owner: str
     id: str = ""
     scopes: frozenset[Scope] = EVERYDAY
-    models: tuple[str, ...] = ()
+    models: tuple[str, ...] | None = None
     quota: Quota = UNLIMITED
     """What this credential may use; its owner may have a quota beside it."""
 
@@ -79,4 +80,4 @@ class Principal(Struct, frozen=True):
     def may_use(self, model: str, provider: str) -> bool:
         """Whether the model that a provider has under this name may be asked, and told of; patterns may name the provider too."""
         names = (model, f"{provider}/{model}")
-        return not self.models or any(fits(name, pattern) for pattern in self.models for name in names)
+        return self.models is None or any(fits(name, pattern) for pattern in self.models for name in names)

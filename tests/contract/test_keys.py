@@ -38,7 +38,7 @@ async def make(keys: KeyStore, name: str = "app", expires: datetime | None = Non
     made, secret = await keys.create(
         name=name,
         owner="",
-        grants=Grants(**({"scopes": everyday([])} | grants)),  # type: ignore[arg-type]
+        grants=Grants(**({"scopes": everyday(None)} | grants)),  # type: ignore[arg-type]
         expires=expires,
         origin=BOSS,
     )
@@ -56,6 +56,17 @@ async def test_a_key_opens_what_it_was_given(keys: KeyStore) -> None:
     assert made.hint == secret[-4:]
     for other in (new_key().get_secret_value(), secret[:-1], "", "sk-x"):
         assert await StoredKeys(keys).authenticate(other) is None
+
+
+async def test_a_stored_key_with_empty_lists_opens_nothing(keys: KeyStore) -> None:
+    """No scope and no model; a key that was stored without models may use all of them."""
+    _, closed = await make(keys, "closed", scopes=(), models=())
+    _, usual = await make(keys, "usual")
+    found, other = [await StoredKeys(keys).authenticate(secret) for secret in (closed, usual)]
+    assert found is not None
+    assert other is not None
+    assert (found.scopes, found.models, found.may_use("gpt-4o", "openai")) == (frozenset(), (), False)
+    assert (other.models, other.may_use("gpt-4o", "openai")) == (None, True)
 
 
 async def test_the_secret_is_nowhere_in_the_database(keys: KeyStore, database: Database) -> None:
@@ -323,5 +334,5 @@ async def test_refusals_outlive_an_outage_of_the_database(database: Database) ->
 
 def test_no_scope_means_all_but_admin() -> None:
     """Whoever names some gets those."""
-    assert set(everyday([])) == EVERYDAY
+    assert set(everyday(None)) == EVERYDAY
     assert everyday([Scope.ADMIN, Scope.ADMIN]) == (Scope.ADMIN,)

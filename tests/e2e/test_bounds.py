@@ -18,6 +18,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from antiphon import edge
 from antiphon.config import MAX_MESSAGE_BYTES, RestConfig
+from antiphon.json_bounds import MAX_VALUES
+from antiphon.rest.engine_request import MAX_KEY_BODY
 from antiphon.rpc.server import MAX_CONCURRENT_STREAMS
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2
 from tests.e2e.conftest import KEY, READY, Gateway, configuration, free_port
@@ -209,6 +211,51 @@ async def test_messages_that_are_too_many_are_refused(admin_gateway: Gateway, pa
     (answer,) = await ask(admin_gateway.rest, post(path, body.encode(), {**WITH_KEY, "connection": "close"}))
     assert answer.status in {400, 422}, answer
     assert "10000 entries" in answer.body.decode()
+
+
+@pytest.mark.parametrize("path", [path for path in DIALECTS if "/proxy/" not in path])
+@pytest.mark.parametrize("entry", ["[]", '{"a":0}', "0"])
+async def test_json_that_holds_too_much_is_refused(admin_gateway: Gateway, path: str, entry: str) -> None:
+    """As a body at fault, in the shape of the dialect: 65,536 values are the most, wherever they stand."""
+    told = {**ASK, "chat_input": "x", "chat_history": ASK["messages"]}
+    many = ",".join([entry] * 2 * MAX_VALUES)
+    body = f'{json.dumps(told)[:-1]},"extra":[{{"more":[{many}]}}]}}'.encode()
+    (answer,) = await ask(admin_gateway.rest, post(path, body, {**WITH_KEY, "connection": "close"}))
+    assert answer.status in {400, 422}, answer
+    assert set(json.loads(answer.body)) <= DIALECTS[path] | {"details"}
+    assert "must not hold more than 65536 values" in answer.body.decode()
+
+
+async def test_a_long_body_has_no_key_in_it(admin_gateway: Gateway) -> None:
+    """The engine looks for a key in 1 MiB, and says where to send it instead; with it there, the same body is taken."""
+    path = "/api/engine/chat/echo"
+    body = json.dumps({"model": "echo", "chat_input": "x" * MAX_KEY_BODY, "api_key": KEY}).encode()
+    (answer,) = await ask(admin_gateway.rest, post(path, body, {"connection": "close"}))
+    check_shape(path, answer, 401)
+    assert "Authorization: Bearer" in answer.body.decode()
+    (answer,) = await ask(admin_gateway.rest, post(path, body, {**WITH_KEY, "connection": "close"}))
+    assert answer.status == 200
+    short = json.dumps({"model": "echo", "chat_input": "x", "api_key": KEY}).encode()
+    (answer,) = await ask(admin_gateway.rest, post(path, short, {"connection": "close"}))
+    assert answer.status == 200
+
+
+async def test_grpc_messages_that_hold_too_much_are_refused(gateway: Gateway) -> None:
+    """In a field of any JSON, and in parts of a message; through the edge and at the server's own port."""
+    many = chat_pb2.GenerateRequest(
+        model="echo", messages=[message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="x")])]
+    )
+    many.extra.update({"x": [[]] * MAX_VALUES})
+    parts = [message_pb2.Part(text="x")] * MAX_VALUES
+    long = chat_pb2.GenerateRequest(model="echo", messages=[message_pb2.Message(role="ROLE_USER", parts=parts)])
+    for address in (gateway.grpc, gateway.rest):
+        async with grpc.aio.insecure_channel(address) as channel:
+            stub: Any = chat_pb2_grpc.ChatServiceStub(channel)
+            for request in (many, long):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await stub.Generate(request, metadata=[*WITH_KEY.items()])
+                assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+                assert caught.value.details() == "The request must not hold more than 65536 values."
 
 
 async def test_grpc_messages_that_are_too_many_are_refused(gateway: Gateway) -> None:

@@ -421,6 +421,7 @@ async def test_what_cannot_be_right_never_leaves(proxy: Gateway, upstream: OddUp
         ({"model": "odd"}, "messages", "missing_required_parameter"),
         ({"model": 7, "messages": []}, "model", "invalid_type"),
         ({"model": "odd", "messages": {}}, "messages", "invalid_type"),
+        ({"model": "odd", "messages": [[]] * 70_000}, "body", "too_large"),
     ):
         status, error = await told(proxy, path_of(url), body, OPENAI_SHAPE)
         assert (status, error["type"], error["param"], error["code"]) == (400, "invalid_request_error", param, code)
@@ -432,6 +433,7 @@ async def test_what_cannot_be_right_never_leaves(proxy: Gateway, upstream: OddUp
         ({"contents": ["x"]}, "contents[0]"),
         ({"contents": [{"parts": []}, {"role": "user"}]}, "contents[1].parts"),
         ({"contents": [{"parts": "x"}]}, "contents[0].parts"),
+        ({"contents": CONTENTS, "x": [[]] * 70_000}, "body"),
         ({"contents": CONTENTS, "generationConfig": []}, "generationConfig"),
         ({"contents": CONTENTS, "safetySettings": {}}, "safetySettings"),
         ({"contents": CONTENTS, "safetySettings": ["x"]}, "safetySettings[0]"),

@@ -1,6 +1,7 @@
 """`antiphon up` as an operator sees it, and the command line around it."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -329,6 +330,32 @@ def test_the_environment_switches_a_provider_on(tmp_path: Path) -> None:
     assert "https://api.openai.com/v1" in shown.stdout
     assert "ollama" in shown.stdout
     assert "secret" not in shown.stdout + shown.stderr
+
+
+def test_what_each_key_and_token_opens_is_shown(tmp_path: Path) -> None:
+    """Scopes, models, end and limits of each key and the rules of each issuer; where a list is empty, that it opens nothing."""
+    (tmp_path / "a.yaml").write_text(
+        "auth:\n"
+        "  keys:\n"
+        "    - {name: usual, key_env: A}\n"
+        "    - {name: closed, key_env: B, scopes: [], models: []}\n"
+        "    - {name: ops, key_env: C, admin: true, scopes: [chat], models: [gpt-*], expire_time: '2020-01-01', owner: team,\n"
+        "       limits: {daily_usd: 2}}\n"
+        "  tokens:\n"
+        "    - {name: corp, issuer: 'https://id.test', audience: a, secret_env: D, default_scopes: [],\n"
+        "       scopes: {llm: [chat], nil: []}}\n"
+    )
+    secrets = {"A": "sk-hush-1", "B": "sk-hush-2", "C": "sk-hush-3", "D": "hush" * 8, "COLUMNS": "80"}
+    shown = antiphon("check-config", "--config", "a.yaml", folder=tmp_path, **secrets)
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.stdout.splitlines() if line.startswith("│")]
+    assert ["usual", "usual", "no", "chat engine history proxy", "all", "never", "none"] in rows
+    assert ["closed", "closed", "no", "opens nothing", "none", "never", "none"] in rows
+    assert ["ops", "team", "yes", "admin chat", "gpt-*", "2020-01-01 00:00 UTC (ended)", "daily_usd=2.0"] in rows
+    assert ["corp", "scope, scp", "llm: chat; nil: opens nothing", "opens nothing", "no"] in rows
+    assert "hush" not in shown.stdout + shown.stderr
+    told = json.loads(antiphon("check-config", "--config", "a.yaml", "--json", folder=tmp_path, **secrets).stdout)
+    assert [key["opens"] for key in told["keys"]] == ["chat engine history proxy", "opens nothing", "admin chat"]
+    assert told["tokens"][0]["without it"] == "opens nothing"
 
 
 def test_what_a_configuration_amounts_to_is_shown_whole(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """Times and counts of a call."""
 
+import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from antiphon import measure
-from antiphon.measure import Stopwatch, closing, prompt_tokens
+from antiphon.measure import Stopwatch, _long_base64, closing, prompt_tokens
 from antiphon.messages import (
     Audio,
     AudioDelta,
@@ -208,3 +211,18 @@ def test_usage_and_metrics_stand_before_what_ends_a_choice() -> None:
     counted = Usage(1, 1, 2)
     took = Metrics(1.0, None, None, 0, None)
     assert closing([TextDelta(0, "a"), USAGE, STOP, second], counted, took) == [TextDelta(0, "a"), counted, took, STOP, second]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("aZ9/="), st.sampled_from([1, 3, 499, 500, 501, 999, 1000, 1001, 2500]), st.sampled_from(["", " ", '"'])
+        ),
+        max_size=6,
+    )
+)
+def test_base64_is_found_wherever_it_begins(runs: list[tuple[str, int, str]]) -> None:
+    """As a regular expression finds it, which would take too long."""
+    text = "".join(letter * length + end for letter, length, end in runs)
+    rest, found = re.subn("[A-Za-z0-9+/=]{1000,}", "", text)
+    assert _long_base64(text.encode()) == (found, len(text) - len(rest))

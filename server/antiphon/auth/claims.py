@@ -30,7 +30,7 @@ class ClaimMapping:
     def __init__(self, config: IssuerConfig) -> None:
         self._config = config
         self._scope_claims = ("scope", "scp") if config.scope_claim is None else (config.scope_claim,)
-        self._scopes = {word: frozenset(scopes) for word, scopes in config.scopes.items()}
+        self._scopes = None if config.scopes is None else {word: frozenset(opened) for word, opened in config.scopes.items()}
         self._default_scopes = frozenset(config.default_scopes)
 
     def principal(self, claims: Mapping[str, Any]) -> Principal:
@@ -48,7 +48,7 @@ class ClaimMapping:
 
     def _granted(self, claims: Mapping[str, Any]) -> frozenset[Scope]:
         said = [found for claim in self._scope_claims if (found := _find(claims, claim)) is not _ABSENT]
-        if said and self._scopes:
+        if said and self._scopes is not None:
             # A token that says what it is for opens that and no more, though it be nothing that is known here, or null.
             granted = frozenset[Scope]().union(*(self._scopes.get(word, ()) for found in said for word in _words(found)))
         else:

@@ -30,7 +30,8 @@ class Grants(Struct, frozen=True, omit_defaults=True):
     """What a key opens, as it is stored."""
 
     scopes: tuple[Scope, ...]
-    models: tuple[str, ...] = ()
+    models: tuple[str, ...] | None = None
+    """None: all, which is also what a row without them means."""
     quota: Quota = UNLIMITED
 
 
@@ -98,7 +99,7 @@ class KeyStore:
         """A new key and its secret, which is kept nowhere. Raises `InvalidRequest`."""
         text.check_name(name, "key.name", MAX_NAME)
         text.check_name(owner, "key.owner", MAX_OWNER)
-        for model in grants.models:
+        for model in grants.models or ():
             text.check_name(model, "key.models", MAX_MODEL)
         if not owner and name.startswith(self._reserved):
             raise text.bad(("key", "owner"), "must be set, as the name could be that of an owner of an issuer's")

@@ -24,10 +24,10 @@ class KeyConfig(Section):
     """Whose the conversations and the spending are. Unset: the name."""
     admin: bool = False
     """Adds the scope of admins to the others."""
-    scopes: tuple[Scope, ...] = ()
-    """What it opens. None: everything but the scope of admins."""
-    models: tuple[Annotated[Name, Field(max_length=MAX_MODEL)], ...] = Field(default=(), max_length=MAX_MODELS)
-    """The models that may be asked: names, and patterns with `*`. None: all."""
+    scopes: tuple[Scope, ...] | None = None
+    """What it opens. Unset or null: everything but the scope of admins. An empty list: nothing."""
+    models: tuple[Annotated[Name, Field(max_length=MAX_MODEL)], ...] | None = Field(default=None, max_length=MAX_MODELS)
+    """The models that may be asked: names, and patterns with `*`. Unset or null: all. An empty list: none."""
     expire_time: Time | None = None
     """When it ends. A key that has ended is no mistake: the gateway has to start all the same."""
     limits: QuotaConfig = QuotaConfig()
@@ -89,10 +89,10 @@ class IssuerConfig(Section):
     """How a caller is spoken of in logs. Unset: as its owner."""
     scope_claim: str | None = None
     """A list, or a text with spaces, such as `realm_access.roles`. Unset: `scope` and `scp`."""
-    scopes: Mapping[str, tuple[Scope, ...]] = Field(default_factory=dict)
-    """What a word of that claim opens. A token that has the claim opens this and nothing else."""
+    scopes: Mapping[str, tuple[Scope, ...]] | None = None
+    """What a word of that claim opens. A token that has the claim opens this and nothing else. Unset: the claim is not read."""
     default_scopes: tuple[Scope, ...] = tuple(sorted(EVERYDAY))
-    """What a token opens that has no such claim; and any, if there are no `scopes`."""
+    """What a token opens that has no such claim; and any, if `scopes` is unset."""
     admin: AdminClaimConfig | None = None
     keys_ttl: float = Field(default=300.0, gt=0)
     """Seconds for which a key set is used before it is read again. A key that is withdrawn is good for as long."""

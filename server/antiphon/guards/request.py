@@ -13,8 +13,10 @@ then; but none has a space, so what does is a text, and read. Each text is read 
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar, assert_never
 
 from msgspec.structs import replace
@@ -49,7 +51,11 @@ from antiphon.messages import (
     Video,
 )
 
+Item = TypeVar("Item")
 Opaque = TypeVar("Opaque", str, str | None)
+
+_TURN: Final = 16
+"""Messages, parts or tools that are read at one go."""
 
 _OPAQUE: Final = re.compile(r"[\x21-\x7e]*")
 """An id, a signature or a URL, and no text."""
@@ -60,20 +66,30 @@ _TOKEN: Final = re.compile(r"[0-9]{1,7}")
 
 async def passed_request(guards: Sequence[Guard], request: ChatRequest) -> ChatRequest:
     """What of a request may be passed on; what is `trusted` is left as it is. Raises `Blocked`."""
-    messages = [await _message(guards, message) for message in request.messages[request.trusted :]]
+    messages = await _each(partial(_message, guards), request.messages[request.trusted :])
     return replace(
         request,
         messages=(*request.messages[: request.trusted], *messages),
         sampling=await _sampling(guards, request.sampling),
-        tools=tuple([await _tool(guards, tool) for tool in request.tools]),
+        tools=await _each(partial(_tool, guards), request.tools),
         tool_choice=await _choice(guards, request.tool_choice),
         response_format=await _format(guards, request.response_format),
         reasoning=await _reasoning(guards, request.reasoning),
-        modalities=tuple([await passed(guards, modality) for modality in request.modalities]),
+        modalities=await _each(partial(passed, guards), request.modalities),
         audio_output=await _audio_output(guards, request.audio_output),
         end_user=await _optional(guards, request.end_user),
         extra=await _value(guards, request.extra),
     )
+
+
+async def _each(read: Callable[[Item], Awaitable[Item]], items: Sequence[Item]) -> tuple[Item, ...]:
+    """What may be passed on of each. Other calls have their turn after every `_TURN` of them, and at the end."""
+    done: list[Item] = []
+    for number, item in enumerate(items, 1):
+        done.append(await read(item))
+        if number % _TURN == 0 or (number == len(items) and number > 1):
+            await asyncio.sleep(0)
+    return tuple(done)
 
 
 async def _message(guards: Sequence[Guard], message: Message) -> Message:
@@ -83,7 +99,7 @@ async def _message(guards: Sequence[Guard], message: Message) -> Message:
 
 
 async def _parts(guards: Sequence[Guard], parts: Sequence[Part]) -> tuple[Part, ...]:
-    return tuple([await _part(guards, part) for part in parts])
+    return await _each(partial(_part, guards), parts)
 
 
 async def _part(guards: Sequence[Guard], part: Part) -> Part:
@@ -136,7 +152,7 @@ async def _sampling(guards: Sequence[Guard], sampling: Sampling) -> Sampling:
     if isinstance(stop, str):
         stop = await passed(guards, stop)
     elif stop is not None:
-        stop = tuple([await passed(guards, text) for text in stop])
+        stop = await _each(partial(passed, guards), stop)
     return replace(sampling, stop=stop, logit_bias=await _bias(guards, bias))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
 from uuid import uuid4
 
@@ -38,6 +38,9 @@ from antiphon.messages import (
 _WORDS: Final = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+")
 """A word with the white space before it: concatenated, the text."""
 
+_TURN: Final = 1000
+"""Words that are read, or said, at one go: other calls have their turn between them."""
+
 _DEEPEST: Final = 32
 """Levels of a schema that are followed; one that refers to itself has no end."""
 
@@ -50,13 +53,13 @@ class EchoProvider:
         self._delay = config.token_delay
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
-        """See `Provider.stream`. One batch a word."""
+        """See `Provider.stream`. One batch a word; for who asks for no stream one for `_TURN` of them."""
         text = _last_user_text(request)
-        words = list(_words(text))
+        words = await _split(text)
         tool = _chosen_tool(request)
         reason = FinishReason.STOP if tool is None else FinishReason.TOOL_CALLS
         said = _reply(request, text) if tool is None else orjson.dumps(example(tool.parameters or {}, text)).decode()
-        pieces = list(_words(said))
+        pieces = await _split(said)
         limit = request.sampling.max_completion_tokens or request.sampling.max_tokens
         if limit is not None and limit < len(pieces):
             pieces = pieces[:limit]
@@ -68,11 +71,11 @@ class EchoProvider:
         ]
         if tool is not None:
             batch += [ToolCallDelta(choice, 0, id=f"call_{uuid4().hex[:24]}", name=tool.name) for choice in choices]
-        for piece in pieces:
-            if request.stream:
+        for number, piece in enumerate(pieces, 1):
+            if request.stream or number % _TURN == 0:
                 yield batch
                 batch = []
-                await asyncio.sleep(self._delay)
+                await asyncio.sleep(self._delay if request.stream else 0)
             batch += [_delta(choice, piece, is_tool=tool is not None) for choice in choices]
         if request.stream:
             yield batch
@@ -161,8 +164,14 @@ def _chosen_tool(request: ChatRequest) -> Tool | None:
     return tools[0] if choice.mode is ToolChoiceMode.REQUIRED else None
 
 
-def _words(text: str) -> Iterator[str]:
-    return (match.group() for match in _WORDS.finditer(text))
+async def _split(text: str) -> list[str]:
+    """Return the words, each with the white space before it."""
+    words = []
+    for match in _WORDS.finditer(text):
+        words.append(match.group())
+        if len(words) % _TURN == 0:
+            await asyncio.sleep(0)
+    return words
 
 
 def _delta(choice: int, piece: str, *, is_tool: bool) -> Event:

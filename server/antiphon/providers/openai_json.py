@@ -15,6 +15,8 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from antiphon import json_bounds
+
 _decode: Final = msgspec.json.Decoder().decode
 
 _BOM: Final = b"\xef\xbb\xbf"
@@ -33,7 +35,9 @@ class JsonReader:
         self._halves: dict[_Place, str] = {}
 
     def read(self, payload: bytes) -> Any:
-        """One chunk. Raises `ValueError` for what is not JSON, `RecursionError` for what is nested too deep."""
+        """One chunk. Raises `ValueError` for what is not JSON or holds too much, `RecursionError` for what is nested too deep."""
+        if len(payload) > json_bounds.SMALL:
+            json_bounds.check(payload)
         try:
             value = _decode(payload)
         except ValueError:

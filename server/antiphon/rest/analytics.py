@@ -24,7 +24,7 @@ from antiphon.deadline import time_left
 from antiphon.errors import AntiphonError, DeadlineExceeded, InvalidRequest, Violation
 from antiphon.reply import Reply, collect
 from antiphon.rest import openai, openai_reply
-from antiphon.rest.body import messages_as, parse, renaming
+from antiphon.rest.body import messages_as, parse_in_turns, renaming
 from antiphon.rest.http import headers_of, status_of
 from antiphon.rest.json import JSON, event
 from antiphon.rest.shown import Shown, shown
@@ -51,7 +51,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         self, request: analytics_pb2.CreateAnalyticsChatRequest, context: Context
     ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
         """One JSON object, or events."""
-        body = parse(request.body.data, Body)
+        body = await parse_in_turns(request.body.data, Body)
         asked = await self._scoped(request_from_body(body), body.client_id, context)
         with renaming(messages_as("messages", len(asked.messages) - len(body.messages))):
             async with aclosing(self._answer(asked, body, context)) as pieces:

@@ -25,7 +25,7 @@ from antiphon.errors import AntiphonError, InvalidRequest, Violation
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
 from antiphon.history.recorder import Record
 from antiphon.reply import Reply, ReplyChoice, call_json, collect
-from antiphon.rest.body import Fields, invalid, messages_as, parse, renaming
+from antiphon.rest.body import Fields, invalid, messages_as, parse_in_turns, renaming
 from antiphon.rest.chats import STORED, Answer, ChatsServicer, Context, created
 from antiphon.rest.content import MessageBody, message_of, tool_of
 from antiphon.rest.http import headers_of, status_of
@@ -79,7 +79,7 @@ class AssistantServicer(ChatsServicer):
 
     async def Generate(self, request: assistant_pb2.GenerateRequest, context: Context) -> Answer:
         """One JSON object, or events."""
-        body = parse(request.body.data, GenerateBody)
+        body = await parse_in_turns(request.body.data, GenerateBody)
         turn = self._turn(request, body, stream=bool(body.stream))
         answer = self._events(turn, context) if body.stream else self._whole(turn, context)
         with renaming(messages_as("chat_history")):
@@ -89,7 +89,7 @@ class AssistantServicer(ChatsServicer):
 
     async def GenerateStream(self, request: assistant_pb2.GenerateStreamRequest, context: Context) -> Answer:
         """Events."""
-        turn = self._turn(request, parse(request.body.data, GenerateBody), stream=True)
+        turn = self._turn(request, await parse_in_turns(request.body.data, GenerateBody), stream=True)
         with renaming(messages_as("chat_history")):
             async with aclosing(self._events(turn, context)) as pieces:
                 async for piece in pieces:
@@ -97,7 +97,7 @@ class AssistantServicer(ChatsServicer):
 
     async def Chat(self, request: assistant_pb2.ChatRequest, context: Context) -> Answer:
         """One JSON object; nothing is kept."""
-        body = parse(request.body.data, ChatBody)
+        body = await parse_in_turns(request.body.data, ChatBody)
         name, persona = self._persona(body)
         before = _system(persona.system)
         asked = replace(_request(persona, (*before, *_messages(body)), stream=False), trusted=len(before))

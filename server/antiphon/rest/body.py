@@ -4,21 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeAlias, TypeVar
+from itertools import islice
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 import orjson
 from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from antiphon import json_bounds
 from antiphon import messages as m
 from antiphon.errors import InvalidRequest, Violation
+from antiphon.turns import give_way
 
 MAX_DEPTH = 100
 """The most levels of objects and arrays within a field: what is deeper can be read, but not written again."""
 
 MAX_VIOLATIONS = 100
 """The most fields at fault that are told."""
+
+_MAX_TOLD: Final = 5000
+"""Faults that pydantic is asked to describe, which takes it more than a microsecond each."""
+
+_BEGINNING: Final = 20
+"""Entries of each list that are validated again, where there are more faults than that."""
+
+_LARGEST_OBJECT: Final = 1000
+"""The same of an object that is not the body itself: more than any has that must have certain fields."""
 
 
 class Fields(BaseModel):
@@ -35,7 +47,31 @@ B = TypeVar("B", bound=BaseModel)
 
 def parse(data: bytes, schema: type[B]) -> B:
     """The body. Raises `InvalidRequest` with every field at fault."""
+    try:
+        json_bounds.check(data)
+    except json_bounds.TooMuch as error:
+        raise _too_much(error) from None
+    return validate(_loads(data), schema)
+
+
+async def parse_in_turns(data: bytes, schema: type[B]) -> B:
+    """The same for servicers: a large body is parsed step by step, between which other calls have their turn."""
+    if len(data) <= json_bounds.SMALL:
+        return parse(data, schema)
+    await give_way()  # it was received and copied just now
+    try:
+        await json_bounds.check_in_turns(data)
+    except json_bounds.TooMuch as error:
+        raise _too_much(error) from None
     raw = _loads(data)
+    await give_way()
+    body = validate(raw, schema)
+    await give_way()
+    return body
+
+
+def validate(raw: Any, schema: type[B]) -> B:
+    """The body as the schema has it. Raises `InvalidRequest` with every field at fault."""
     if isinstance(raw, dict):
         large = [name for name, value in raw.items() if isinstance(value, list) and len(value) > m.MAX_ENTRIES]
         if large:
@@ -45,16 +81,42 @@ def parse(data: bytes, schema: type[B]) -> B:
     try:
         return schema.model_validate(raw)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_VIOLATIONS]
-        raise invalid(*(_violation(raw, e["loc"], e["msg"], e["type"]) for e in found)) from None
+        found = _faults(error, raw, schema)
+    raise invalid(*found)
+
+
+def _faults(error: ValidationError, raw: Any, schema: type[BaseModel]) -> list[Violation]:
+    """What is wrong, in the order of the fields; of very many faults those among the first entries of each list."""
+    if error.error_count() > _MAX_TOLD:
+        count = error.error_count()
+        try:
+            schema.model_validate({name: _beginning(value) for name, value in raw.items()} if isinstance(raw, dict) else raw)
+        except ValidationError as shorter:
+            error = shorter
+        if error.error_count() > _MAX_TOLD:
+            return [Violation((), f"The body has {count} faults, too many to tell.", "too_many_faults")]
+    found = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_VIOLATIONS]
+    return [_violation(raw, e["loc"], e["msg"], e["type"]) for e in found]
+
+
+def _beginning(value: Any) -> Any:
+    """A JSON value with the first entries of each list and large object alone."""
+    match value:
+        case dict():
+            return {name: _beginning(inner) for name, inner in islice(value.items(), _LARGEST_OBJECT)}
+        case list():
+            return [_beginning(inner) for inner in value[:_BEGINNING]]
+        case _:
+            return value
 
 
 def _loads(data: bytes) -> Any:
     """JSON whose whole numbers are what they are, of however many digits."""
     try:
         return msgspec.json.decode(data)
-    except (ValueError, RecursionError):
-        pass
+    except (ValueError, RecursionError) as error:
+        if len(data) > json_bounds.SMALL:  # another parser would take as long again, with nobody else served
+            raise invalid(Violation((), f"JSON decode error: {error}", "json_invalid")) from None
     try:
         return orjson.loads(data)  # which tells what is wrong, and where
     except orjson.JSONDecodeError as error:
@@ -106,6 +168,10 @@ def rest(body: Mapping[str, Any], *known: str) -> m.JsonObject:
     if len(body) == 2 and len(known) == 1:  # "type" and the one that is known
         return m.NOTHING
     return {name: value for name, value in body.items() if name != "type" and name not in known}
+
+
+def _too_much(error: json_bounds.TooMuch) -> InvalidRequest:
+    return invalid(Violation((), f"The body {error}.", "too_large"))
 
 
 def invalid(*violations: Violation) -> InvalidRequest:

@@ -18,7 +18,7 @@ from antiphon.auth.caller import caller
 from antiphon.errors import Violation
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
 from antiphon.history.title import title_of
-from antiphon.rest.body import Fields, invalid, parse, renaming
+from antiphon.rest.body import Fields, invalid, parse_in_turns, renaming
 from antiphon.rest.content import MessageBody, message_of
 from antiphon.rest.fetched import chat_json, fetch
 from antiphon.rest.json import JSON, dumps
@@ -97,7 +97,7 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
 
     async def ForkChat(self, request: assistant_pb2.ForkChatRequest, context: Context) -> Answer:
         """Another chat with the same past."""
-        body = parse(request.body.data, ForkBody)
+        body = await parse_in_turns(request.body.data, ForkBody)
         owner = caller().owner
         message_id = body.message_id
         if body.message_index is not None:
@@ -113,13 +113,13 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
 
     async def PinChat(self, request: assistant_pb2.PinChatRequest, context: Context) -> Answer:
         """The chat, pinned or not."""
-        body = parse(request.body.data, PinBody) if request.body.data.strip() else PinBody()
+        body = await parse_in_turns(request.body.data, PinBody) if request.body.data.strip() else PinBody()
         chat = await self._store.update(caller().owner, request.chat_id, pinned=body.pinned is not False)
         yield _json(chat_json(chat))
 
     async def UpdateChat(self, request: assistant_pb2.UpdateChatRequest, context: Context) -> Answer:
         """The chat after the change."""
-        body = parse(request.body.data, UpdateBody)
+        body = await parse_in_turns(request.body.data, UpdateBody)
         if body.title is None and body.pinned is None:
             raise invalid(Violation((), "The body must hold title or pinned."))
         if body.title is not None and _given(body.title) is None:
@@ -134,7 +134,7 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
 
     async def CreateChat(self, request: assistant_pb2.CreateChatRequest, context: Context) -> Answer:
         """The new chat."""
-        body = parse(request.body.data, NewBody)
+        body = await parse_in_turns(request.body.data, NewBody)
         messages = [message_of(message, ("messages", index), without=STORED) for index, message in enumerate(body.messages)]
         title = title_of(body.title, messages)
         chat = await self._store.create(

@@ -27,9 +27,9 @@ from antiphon.deadline import time_left
 from antiphon.errors import AntiphonError, InvalidRequest, ModelNotFound, ProviderNotFound, Reason, Unauthenticated, Violation
 from antiphon.principal import Scope
 from antiphon.reply import collect
-from antiphon.rest.body import invalid, parse, renaming
+from antiphon.rest.body import invalid, parse_in_turns, renaming
 from antiphon.rest.engine_answer import ChunkWriter, TextWriter, completion
-from antiphon.rest.engine_request import PARAMETERS, Body, Call, key_in, request_from_body
+from antiphon.rest.engine_request import MAX_KEY_BODY, PARAMETERS, Body, Call, key_of, request_from_body
 from antiphon.rest.http import break_off, headers_of, status_of
 from antiphon.rest.json import JSON
 from antiphon.rest.stream import Writer, transfer
@@ -52,10 +52,11 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
 
     async def CreateEngineChat(self, request: engine_pb2.CreateEngineChatRequest, context: Context) -> Answer:
         """One JSON object, or text, or chunks. The only method here that may be called without a key in `authorization`."""
+        data = request.body.data
         if caller() is ANONYMOUS:
-            await self._admit(request.provider, request.body.data)
+            await self._admit(request.provider, data)
         self._router.models_at(request.provider)
-        body = parse(request.body.data, Body)
+        body = await parse_in_turns(data, Body)
         call = Call(body, request.provider)
         asked = replace(request_from_body(body, call), api_key=await self._own_key(body))
         with renaming(call.path):
@@ -108,14 +109,14 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         """Lets a caller in who has no key in `authorization`, or raises `Unauthenticated`, whatever else is wrong.
 
         What lets in is a key of this gateway in `api_key`, the only place that these clients know; or one of the provider's, where
-        that is allowed.
+        that is allowed. Nothing else of the body is read before, and none that is longer than `MAX_KEY_BODY`.
         """
-        try:
-            raw = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            raw = None
-        key = key_in(raw) if isinstance(raw, dict) else None
-        if isinstance(key, str):
+        if len(data) > MAX_KEY_BODY:
+            raise Unauthenticated(
+                f'No API key is looked for in a body of more than {MAX_KEY_BODY} bytes. Send it as "Authorization: Bearer <key>".'
+            )
+        key = key_of(data)
+        if key is not None:
             principal = await self._keys.authenticate(key)
             if principal is not None:
                 CALLER.set(principal)

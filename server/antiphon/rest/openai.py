@@ -15,7 +15,8 @@ from typing import Annotated, Any, TypeAlias
 import grpc
 import orjson
 from google.api import httpbody_pb2
-from pydantic import Field, WrapValidator
+from pydantic import BeforeValidator, Field, WrapValidator
+from pydantic_core import PydanticCustomError
 
 from antiphon import headers
 from antiphon import messages as m
@@ -73,7 +74,7 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
         self, request: openai_pb2.CreateChatCompletionRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
         """One JSON object, or events."""
-        body = parse(request.body.data)
+        body = await json_body.parse_in_turns(request.body.data, Body)
         stream = _accepts_events(context) if body.stream is None else body.stream
         asked = request_from_body(body, stream=bool(stream))
         timeout = time_left(context.time_remaining())
@@ -140,6 +141,13 @@ Number: TypeAlias = Annotated[float, WrapValidator(_as_sent)]
 """A number; a whole one stays one, as there are hosts that ask for it."""
 
 
+def _few(biases: Any) -> Any:
+    """Before they are read: pydantic counts only what it has read."""
+    if isinstance(biases, dict) and len(biases) > m.MAX_ENTRIES:
+        raise PydanticCustomError("too_long", f"must not have more than {m.MAX_ENTRIES} entries")
+    return biases
+
+
 class Body(Fields):
     """The body of a chat completion, as it is documented; null is the same as not sent."""
 
@@ -158,7 +166,7 @@ class Body(Fields):
     seed: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    logit_bias: dict[str, Number] | None = None
+    logit_bias: Annotated[dict[str, Number] | None, BeforeValidator(_few)] = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from antiphon import json_bounds
 from antiphon import messages as m
 from antiphon.errors import InvalidRequest, Violation
 
@@ -19,7 +20,6 @@ Path: TypeAlias = "tuple[str | int, ...]"
 
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _KINDS: Final = {b'"': "string", b"[": "array", b"{": "object", b"t": "boolean", b"f": "boolean", b"n": "null"}
 
 
@@ -55,6 +55,14 @@ _CONFIG: Final = _either({
 _THINKING: Final = _either({"includeThoughts": "boolean", "thinkingBudget": "integer", "thinkingLevel": "string"})
 _CONTENT: Final = {"role": "string"}
 _PART: Final = {"text": "string"}
+
+
+async def check_size(data: bytes) -> None:
+    """How much a body holds, which is bounded though most of it is not read. Raises `InvalidRequest`."""
+    try:
+        await json_bounds.check_in_turns(data)
+    except json_bounds.TooMuch as error:
+        raise invalid("body", str(error), "too_large") from None
 
 
 def check_openai(data: bytes) -> None:
@@ -129,8 +137,12 @@ def _object(data: bytes | msgspec.Raw, path: Path) -> dict[str, msgspec.Raw]:
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
-            # JSON allows half of a surrogate pair, and JavaScript writes it; this parser does not take it.
-            return _OBJECT.decode(_SURROGATE.sub(rb"\\ufffd", bytes(data)))
+            written = bytes(data)
+            if b"\\" not in written or (rb"\ud" not in written and rb"\uD" not in written):
+                raise
+            # JSON allows half of a surrogate pair, and JavaScript writes it; this parser does not take it. No text is read here, so
+            # other characters will do as well, and replacing bytes is much faster than a regular expression.
+            return _OBJECT.decode(written.replace(rb"\ud", rb"\u0").replace(rb"\uD", rb"\u0"))
     except msgspec.ValidationError:
         raise invalid(path or "body", "must be a JSON object", "invalid_type") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -38,7 +38,7 @@ from antiphon.errors import (
 from antiphon.passthrough import Answer, Passthrough
 from antiphon.rest import openai
 from antiphon.rest.http import break_off, headers_of, status_of
-from antiphon.rest.proxied import check_gemini, check_openai, field_of, invalid
+from antiphon.rest.proxied import check_gemini, check_openai, check_size, field_of, invalid
 from antiphon.rest.v1 import proxy_pb2, proxy_pb2_grpc
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -110,11 +110,13 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
             raise invalid("api_key", "must be a key of printable characters")
         await self._keep(request.api_key, "api_key")
         target = self._target(request.proxy_url, "proxy_url", default_path="/v1")
-        check_openai(request.body.data)
+        body = request.body.data
+        await check_size(body)
+        check_openai(body)
         metadata = _metadata(context)
         headers = _headers(metadata, _OPENAI_HEADERS, request.body)
         headers["authorization"] = f"Bearer {request.api_key}"
-        answer = self._pass(target, "/chat/completions", metadata, headers, request.body.data, context, openai_error)
+        answer = self._pass(target, "/chat/completions", metadata, headers, body, context, openai_error)
         async with aclosing(answer) as pieces:
             async for piece in pieces:
                 yield piece
@@ -131,11 +133,13 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
         version = request.api_version or "v1beta"
         if version not in _GEMINI_VERSIONS:
             raise invalid("api_version", "must be v1, v1beta or v1alpha")
-        check_gemini(request.body.data, count=task[1] == "countTokens")
+        body = request.body.data
+        await check_size(body)
+        check_gemini(body, count=task[1] == "countTokens")
         metadata = _metadata(context)
         headers = _headers(metadata, _GEMINI_HEADERS, request.body)
         path = f"/{version}/models/{request.model_name_and_task}"
-        answer = self._pass(target, path, metadata, headers, request.body.data, context, gemini_error)
+        answer = self._pass(target, path, metadata, headers, body, context, gemini_error)
         async with aclosing(answer) as pieces:
             async for piece in pieces:
                 yield piece

@@ -50,7 +50,9 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         wanted = request.key
         expires = _expires(wanted)
         refuse(_wrong(wanted, expires))
-        grants = Grants(everyday([_SCOPES[scope] for scope in wanted.scopes]), tuple(wanted.models), _quota(wanted.quota))
+        # In protobuf a list that is empty is one that is not set: both stand for the default, as `admin.proto` tells.
+        scopes = everyday([_SCOPES[scope] for scope in wanted.scopes] or None)
+        grants = Grants(scopes, tuple(wanted.models) or None, _quota(wanted.quota))
         key, secret = await self._keys.create(
             name=wanted.name, owner=wanted.owner, grants=grants, expires=expires, origin=ORIGIN.get()
         )
@@ -184,7 +186,7 @@ def _key(key: StoredKey) -> admin_pb2.Key:
         name=key.name,
         owner=key.owner,
         scopes=[_PROTOS[scope] for scope in key.grants.scopes],
-        models=key.grants.models,
+        models=key.grants.models or (),
         quota=admin_pb2.Quota(**{name: getattr(key.grants.quota, name) for name in _QUOTA}),
         hint=key.hint,
         create_time=time_to_proto(key.created),

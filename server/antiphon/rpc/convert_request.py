@@ -79,7 +79,7 @@ def request_from_proto(request: chat_pb2.GenerateRequest, *, stream: bool) -> m.
         raise InvalidRequest("The request has too many entries.", wrong)
     try:
         return _request(request, stream=stream)
-    except ValueError:  # of `json_format`
+    except ValueError:  # of `object_of`
         raise InvalidRequest("The request is not valid: NaN and Infinity are no JSON.") from None
 
 

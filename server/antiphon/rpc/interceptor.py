@@ -26,7 +26,9 @@ from antiphon.auth.audit import REFUSED, AuditLog, Event
 from antiphon.auth.base import Authenticator, identify
 from antiphon.auth.caller import ANONYMOUS, CALLER, ORIGIN, Origin, require
 from antiphon.errors import AntiphonError, InvalidRequest, RateLimited, Reason, Unauthenticated, told
+from antiphon.json_bounds import TooMuch
 from antiphon.principal import Scope
+from antiphon.rpc import wire
 from antiphon.rpc.heartbeat import Pulse
 from antiphon.rpc.status import DETAILS_KEY, code_of, status_of
 
@@ -138,11 +140,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _reader(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Reads a request. One that cannot be read becomes the error that its call ends with: gRPC's own is in no dialect's shape."""
+    """Reads a request. One that cannot be read becomes the error that its call ends with: gRPC's own is in no dialect's shape.
+
+    `read` is a generated class's `FromString`. A request that holds too much is not read at all.
+    """
+    shape = wire.shape_of(read.__self__.DESCRIPTOR)  # type: ignore[attr-defined]  # the class that it belongs to
 
     def deserialize(data: bytes) -> Any:
         try:
+            wire.check(data, shape)
             return read(data)
+        except TooMuch as error:
+            return InvalidRequest(f"The request {error}.")
         except DecodeError:
             return InvalidRequest("The request cannot be read: a text in it is not UTF-8.")
 

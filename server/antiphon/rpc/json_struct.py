@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, Final
 
-from google.protobuf import json_format, struct_pb2
+from google.protobuf import struct_pb2
 
 from antiphon.messages import JsonObject
 
@@ -25,17 +26,30 @@ def struct_of(fields: JsonObject) -> struct_pb2.Struct | None:
 
 
 def object_of(struct: struct_pb2.Struct) -> dict[str, Any]:
-    """A Struct knows only doubles; whole numbers become integers again, for which providers ask."""
-    return {name: _whole(value) for name, value in json_format.MessageToDict(struct).items()}
+    """A Struct knows only doubles; whole numbers become integers again, for which providers ask.
+
+    Raises `ValueError` for a number that no JSON has.
+    """
+    return {name: _value(value) for name, value in struct.fields.items()}
 
 
-def _whole(value: Any) -> Any:
-    match value:
-        case float() if value.is_integer() and abs(value) < _LARGEST_WHOLE:
-            return int(value)
-        case dict():
-            return {name: _whole(inner) for name, inner in value.items()}
-        case list():
-            return [_whole(inner) for inner in value]
-        case _:
-            return value
+def _value(value: struct_pb2.Value) -> Any:
+    match value.WhichOneof("kind"):
+        case "string_value":
+            return value.string_value
+        case "number_value":
+            return _number(value.number_value)
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            return object_of(value.struct_value)
+        case "list_value":
+            return [_value(inner) for inner in value.list_value.values]
+        case _:  # null, or nothing at all
+            return None
+
+
+def _number(number: float) -> int | float:
+    if not math.isfinite(number):
+        raise ValueError("NaN and Infinity are no JSON")
+    return int(number) if number.is_integer() and abs(number) < _LARGEST_WHOLE else number

@@ -144,11 +144,13 @@ class Key(_message.Message):
     """The secret's last four characters, for telling keys apart."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[Global___Scope.ValueType]:
-        """What it opens. Empty: everything but SCOPE_ADMIN."""
+        """What it opens. Not set, which in protobuf is the same as an empty list: everything but SCOPE_ADMIN. A key that was made has them
+        all named. There is no key that opens nothing.
+        """
 
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The models that may be asked: names, and patterns with `*`. Empty: all."""
+        """The models that may be asked: names, and patterns with `*`. Not set, which is the same as an empty list: all."""
 
     @_builtins.property
     def quota(self) -> Global___Quota:

@@ -58,6 +58,10 @@ MAPPING = {"llm.chat": ["chat"], "llm.all": ["chat", "history", "proxy", "engine
         ({}, {"scope": "admin chat"}, EVERYDAY),  # what the token calls a scope is none of ours
         ({"default_scopes": ["chat"]}, {"scope": "openid"}, {Scope.CHAT}),
         ({"default_scopes": []}, {"scope": "openid"}, set()),
+        ({"scopes": {}}, {"scope": "llm.chat"}, set()),
+        ({"scopes": {}}, {}, EVERYDAY),
+        ({"scopes": None}, {"scope": "llm.chat"}, EVERYDAY),
+        ({"scopes": {"llm.chat": []}}, {"scope": "llm.chat"}, set()),
         ({"scopes": MAPPING}, {}, EVERYDAY),
         ({"scopes": MAPPING, "default_scopes": ["chat"]}, {}, {Scope.CHAT}),
         ({"scopes": MAPPING, "default_scopes": ["chat"]}, {"scope": None}, set()),

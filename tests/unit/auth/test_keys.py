@@ -108,6 +108,27 @@ async def test_a_key_of_the_configuration_may_what_it_says() -> None:
         assert found.scopes == scopes
 
 
+@pytest.mark.parametrize(
+    ("written", "all_of_it"),
+    [({}, True), ({"scopes": None, "models": None}, True), ({"scopes": [], "models": []}, False)],
+)
+async def test_an_empty_list_opens_nothing(written: dict[str, Any], all_of_it: bool) -> None:
+    """A key whose scopes or models are an empty list opens none of them; only where they are unset or null it opens the default."""
+    ring = load_keys(AuthConfig(keys=(KeyConfig.model_validate({"name": "a", "key_env": "A", **written}),)), {"A": "k"})
+    found = await ring.authenticate("k")
+    assert found is not None
+    assert found.scopes == (EVERYDAY if all_of_it else frozenset())
+    assert found.may_use("gpt-4o", "openai") is all_of_it
+
+
+async def test_an_admin_with_an_empty_list_of_scopes_is_an_admin_alone() -> None:
+    """`admin` adds to the scopes, of which there are none."""
+    key = KeyConfig.model_validate({"name": "a", "key_env": "A", "scopes": [], "admin": True})
+    found = await load_keys(AuthConfig(keys=(key,)), {"A": "k"}).authenticate("k")
+    assert found is not None
+    assert found.scopes == {Scope.ADMIN}
+
+
 async def test_a_key_ends_when_it_is_said_to_end() -> None:
     """To the moment, without a restart; a time without a zone is in UTC."""
     end = datetime(2027, 1, 1, tzinfo=UTC)

@@ -196,3 +196,31 @@ async def test_guards_read_in_order() -> None:
     assert await made.request(asked(Text("a bad one"))) == asked(Text("a [REMOVED] one"))
     with pytest.raises(ContentBlocked, match="two"):
         await made.request(asked(Text("the worst")))
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ChatRequest("m", (Message(Role.USER, (Text("x"),)),) * 1000, stream=False),
+        ChatRequest("m", (Message(Role.USER, (Text("x"),) * 1000),), stream=False),
+        ChatRequest("m", (), stream=False, extra={"x": ["x"] * 5000}),
+        ChatRequest("m", (), stream=False, extra={"x": [{"y": index} for index in range(5000)]}),
+        ChatRequest("m", (), stream=False, extra={str(index): None for index in range(5000)}),
+        ChatRequest("m", (), stream=False, tools=(Tool("x", parameters={"a": "b"}),) * 1000),
+    ],
+    ids=["messages", "parts", "texts", "objects", "names", "tools"],
+)
+async def test_others_have_their_turn_however_short_the_texts_are(request_: ChatRequest) -> None:
+    """Of messages, parts and tools after every 16, of texts in JSON after every 100."""
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    running = asyncio.create_task(other())
+    await guards().request(request_)
+    assert turns >= 45
+    running.cancel()

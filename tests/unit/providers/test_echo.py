@@ -1,5 +1,6 @@
 """The provider that says what it was told."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -145,3 +146,20 @@ def test_schema_without_end() -> None:
     """A schema that needs itself comes to an end."""
     assert example({"$ref": "#"}, "hi") is None
     assert "next" in example({"required": ["next"], "properties": {"next": {"$ref": "#"}}}, "hi")
+
+
+async def test_others_have_their_turn_while_a_long_text_is_said() -> None:
+    """Of the words that are read, and of those that are said, after every 1,000; all of it is said."""
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    running = asyncio.create_task(other())
+    text = "word " * 20_000
+    assert said(await ask(text, stream=False)) == f"You said: {text}"
+    assert turns >= 60
+    running.cancel()

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from antiphon.errors import ProviderProtocolError
+from antiphon.json_bounds import MAX_VALUES, TooMuch
 from antiphon.messages import ChatRequest, Event, Finished, FinishReason, TextDelta, ToolCallDelta
 from antiphon.providers.openai_json import JsonReader
 from antiphon.providers.openai_response import ReplyReader
@@ -106,3 +108,12 @@ def test_events_that_are_no_chunks() -> None:
     assert reader.done
     assert [getattr(event, "extra", None) for event in batch[:1]] == [{}]
     assert [*batch[1:], *reader.end()] == [TextDelta(0, "a"), STOP]
+
+
+def test_what_holds_too_much_is_not_read() -> None:
+    """A reply of very many values counts as one that is not JSON."""
+    data = b'{"choices":[' + b"[]," * MAX_VALUES + b"0]}"
+    with pytest.raises(TooMuch):
+        JsonReader().read(data)
+    with pytest.raises(ProviderProtocolError):
+        ReplyReader(ChatRequest("m", (), stream=False), "p").whole(data)

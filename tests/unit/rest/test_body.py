@@ -1,12 +1,15 @@
 """What every dialect checks of a body."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
 from antiphon.errors import InvalidRequest, Violation
-from antiphon.rest.body import MAX_DEPTH, Fields, parse
+from antiphon.json_bounds import MAX_VALUES, SMALL
+from antiphon.rest import body as json_body
+from antiphon.rest.body import MAX_DEPTH, Fields, parse, parse_in_turns
 
 
 class Inner(Fields):
@@ -79,3 +82,62 @@ def test_a_whole_number_is_a_number() -> None:
 def test_what_is_wrong_is_told_by_the_path_in_the_body(data: bytes, found: list[Any]) -> None:
     """Neither our classes nor the alternatives of a field are part of it."""
     assert [(violation.path, violation.message) for violation in wrong(data)] == found
+
+
+async def in_turns(data: bytes, schema: Any) -> Any:
+    """`parse_in_turns`, of what is large only because white space follows it."""
+    return await parse_in_turns(data + b" " * SMALL, schema)
+
+
+@pytest.mark.parametrize("entry", [b"[]", b"0", b'{"a":0}', b'"a"'])
+async def test_what_holds_too_much_is_not_parsed(entry: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By either way: the body is refused before a parser sees it."""
+    monkeypatch.setattr(json_body, "_loads", None)
+    data = b'{"x":[' + b",".join([entry] * 2 * MAX_VALUES) + b"]}"
+    told = (Violation((), "The body must not hold more than 65536 values.", "too_large"),)
+    assert wrong(data) == told
+    with pytest.raises(InvalidRequest) as caught:
+        await in_turns(data, Thing)
+    assert caught.value.violations == told
+
+
+async def test_a_large_body_is_as_a_small_one() -> None:
+    """What it holds, and what is wrong with it; others have their turn before and after it is checked."""
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    running = asyncio.create_task(other())
+    data = json.dumps({"name": "a", "inner": [{"kind": "b"}]}).encode()
+    assert await in_turns(data, Thing) == parse(data, Thing)
+    assert turns >= 4
+    for fault in (b'{"count": true}', b'{"inner": [{}]}'):
+        with pytest.raises(InvalidRequest) as caught:
+            await in_turns(fault, Thing)
+        assert caught.value.violations == wrong(fault)
+    running.cancel()
+
+
+@pytest.mark.parametrize("data", [b'{"name":', b'{"name": "a"}}', b"{'name': 1}", b'{"x":' + b"[" * 5000, b'{"name": "\\ud800"}'])
+async def test_a_large_body_that_is_not_json_is_told_so(data: bytes) -> None:
+    """By the one parser that has read it: another would take as long again."""
+    with pytest.raises(InvalidRequest) as caught:
+        await in_turns(data, Thing)
+    (violation,) = caught.value.violations
+    assert violation.kind == "json_invalid"
+    assert violation.message.startswith("JSON decode error: ")
+
+
+def test_of_very_many_faults_the_first_are_told() -> None:
+    """Those of the first entries of each list, as describing all takes long; where these are good, how many there are."""
+    bad: list[Any] = [{}, *[{"kind": "a"}] * 9, *[5] * 9_000]
+    found = wrong(json.dumps({"inner": bad}).encode())
+    assert found[0] == Violation(("inner", 0, "kind"), "Field required", "missing")
+    assert [violation.path for violation in found[1:]] == [("inner", index) for index in range(10, 20)]
+    good = [{"kind": "a"}] * 50
+    told = wrong(json.dumps({"inner": good + [5] * 9_000}).encode())
+    assert told == (Violation((), "The body has 9000 faults, too many to tell.", "too_many_faults"),)

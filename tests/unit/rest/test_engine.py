@@ -27,6 +27,7 @@ from antiphon.history.recorder import Recorder
 from antiphon.prices import Prices
 from antiphon.principal import Principal
 from antiphon.rest import engine
+from antiphon.rest.engine_request import MAX_KEY_BODY, key_in, key_of
 from antiphon.rest.v1 import engine_pb2
 from antiphon.routing import Router
 from tests.unit.rest.caller import USER, Context, as_caller
@@ -409,6 +410,38 @@ async def test_a_providers_key_lets_in_where_the_operator_says_so() -> None:
     assert provider.requests[0].api_key == SecretStr("sk-own")
     with pytest.raises(Unauthenticated):
         await called(provider, {}, "scripted", caller=ANONYMOUS)
+
+
+@pytest.mark.parametrize("value", ["sk-a", "", "None", None, 5, ["sk-a"], {"api_key": "sk-a"}, "sk-\u00e9\n", "Nonesuch"])
+@pytest.mark.parametrize("parameters", [{}, {"parameters": None}, {"parameters": {"api_key": "sk-b", "x": 1}}, {"parameters": [1]}])
+def test_a_key_is_found_without_the_rest(value: Any, parameters: dict[str, Any]) -> None:
+    """The same as in the whole body, if it is a text."""
+    body = {"chat_input": "x", "api_key": value, **parameters, "more": [[]]}
+    found = key_in(body)
+    for one in (body, dict(reversed(body.items()))):
+        assert key_of(json.dumps(one).encode()) == (found if isinstance(found, str) else None)
+
+
+@pytest.mark.parametrize("rest", [b'"\xff"', b'"' + b"x" * 10_000 + b'"', b"1e999", b"9" * 10_000, b"[" * 500 + b"]" * 500])
+def test_nothing_but_the_key_is_read(rest: bytes) -> None:
+    """What no parser would take stands in no key's way."""
+    assert key_of(b'{"x":' + rest + b',"api_key":"sk-a"}') == "sk-a"
+    assert key_of(b'{"x":' + b"[" * 5000 + rest) is None
+
+
+async def test_a_long_body_has_its_key_in_the_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anybody is known no more is read than may hold a key, and nothing of a body is parsed."""
+    monkeypatch.setattr(engine, "parse_in_turns", None)
+    body = {"model": "one", "chat_input": "", "api_key": GATEWAY_KEY}
+    room = MAX_KEY_BODY - len(json.dumps(body))
+    with pytest.raises(Unauthenticated, match='Send it as "Authorization: Bearer <key>"') as caught:
+        await called(ScriptedProvider(), body | {"chat_input": "x" * (room + 1)}, caller=ANONYMOUS)
+    assert "1048576" in caught.value.message
+    with pytest.raises(Unauthenticated):
+        await called(ScriptedProvider(), body | {"api_key": "sk-unknown"}, caller=ANONYMOUS)
+    monkeypatch.undo()
+    (piece,) = await called(ScriptedProvider(), body | {"chat_input": "x" * room}, caller=ANONYMOUS)
+    assert piece.content_type == "application/json"
 
 
 # Lists.

@@ -213,6 +213,7 @@ def test_tools_keep_what_is_not_known() -> None:
         ),
         ({"temperature": "0.5", "stream": 1}, [("temperature", "float_type"), ("stream", "bool_type")]),
         ({"temperature": 3, "n": 0}, [("temperature", "less_than_equal"), ("n", "greater_than_equal")]),
+        ({"logit_bias": dict.fromkeys(map(str, range(10_001)), "x")}, [("logit_bias", "too_long")]),
         ({"tools": [{"type": "function"}]}, [("tools.0.function", "missing")]),
         ({"tool_choice": "perhaps"}, [("tool_choice", "value_error")]),
         ({"response_format": {"type": "json_schema"}}, [("response_format", "value_error")]),

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from antiphon.errors import InvalidRequest
+from antiphon.json_bounds import MAX_VALUES
 from antiphon.messages import MAX_ENTRIES
 from antiphon.rest import proxied
 
@@ -172,3 +173,12 @@ def test_a_safety_setting_has_both_its_fields(missing: str) -> None:
 def test_there_is_an_end_to_what_is_looked_at(fields: dict[str, Any], field: str) -> None:
     """Each entry costs time before anybody else is served."""
     assert refused(proxied.check_gemini, gemini(**fields), count=False) == (field, "too_long")
+
+
+async def test_what_holds_too_much_is_refused_before_it_is_read() -> None:
+    """Though the proxies pass on what they do not know, for who takes it apart has to pass over all of it."""
+    data = b'{"model":"m","messages":[],"x":[' + b"[]," * MAX_VALUES + b"0]}"
+    with pytest.raises(InvalidRequest) as caught:
+        await proxied.check_size(data)
+    assert [(proxied.field_of(found), found.kind) for found in caught.value.violations] == [("body", "too_large")]
+    await proxied.check_size(b'{"model":"m","messages":["' + b"[]," * MAX_VALUES + b'"]}')

@@ -1,0 +1,98 @@
+"""How much a protobuf message holds, counted on its bytes."""
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from google.protobuf import descriptor_pb2, struct_pb2
+from google.protobuf.message import DecodeError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antiphon.errors import InvalidRequest
+from antiphon.json_bounds import MAX_VALUES, SMALL, TooMuch
+from antiphon.rpc import wire
+from antiphon.rpc.interceptor import _reader
+from antiphon.v1 import admin_pb2, chat_pb2, message_pb2
+
+LARGE = b"\x92\x4e" + bytes([SMALL & 127 | 128, SMALL >> 7 & 127 | 128, SMALL >> 14]) + b"x" * SMALL
+"""A field that nobody knows, which makes a message one that is looked at."""
+
+
+def varint(number: int) -> bytes:
+    return bytes([number]) if number < 128 else bytes([number & 127 | 128]) + varint(number >> 7)
+
+
+def field(number: int, data: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(data)) + data
+
+
+def checked(kind: Any, data: bytes) -> None:
+    wire.check(data, wire.shape_of(kind.DESCRIPTOR))
+
+
+ROLE, PART = b"\x08\x03", field(2, field(1, b"x"))
+USER = field(2, ROLE + PART)
+"""A message of four fields."""
+
+
+def test_the_layout_is_that_of_the_protos() -> None:
+    """What these tests write by hand is a request."""
+    request = chat_pb2.GenerateRequest.FromString(USER)
+    assert (request.messages[0].role, request.messages[0].parts[0].text) == (message_pb2.ROLE_USER, "x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "fields"),
+    [
+        (chat_pb2.GenerateRequest, USER, 4),
+        (struct_pb2.Struct, field(1, field(2, field(6, field(1, b"")))), 4),
+        (chat_pb2.GenerateRequest, field(2, b"\x13\x0a\x00\x14"), 4),  # a group has a beginning and an end
+        (chat_pb2.GenerateRequest, b"\x99\x4e" + b"x" * 8 + b"\x9d\x4e" + b"x" * 4, 2),
+        (admin_pb2.Key, field(4, b"\x01" * 7), 8),  # numbers side by side
+        (chat_pb2.GenerateRequest, field(1, b"\x0a\x00" * 99), 1),  # a text that looks like fields
+    ],
+)
+def test_so_many_fields_are_taken_and_no_more(kind: Any, data: bytes, fields: int) -> None:
+    """In messages within messages too, and never in what is no message."""
+    most = (MAX_VALUES - 1) // fields
+    checked(kind, LARGE + data * most)
+    with pytest.raises(TooMuch, match="more than 65536 values"):
+        checked(kind, LARGE + data * (most + 1))
+    checked(kind, data * min(most + 1, SMALL // len(data)))  # what is small cannot hold too much
+
+
+@pytest.mark.parametrize("data", [b"\x0a", b"\x80" * 9, b"\x0f\x00"])
+def test_what_is_no_message_is_not_read(data: bytes) -> None:
+    """Fields that end too early and kinds of fields that there are not: what stands before them may be very much."""
+    with pytest.raises(DecodeError):
+        checked(chat_pb2.GenerateRequest, LARGE + USER * 20 + data)
+    error = _reader(chat_pb2.GenerateRequest.FromString)(LARGE + data)
+    assert str(error) == str(_reader(chat_pb2.GenerateRequest.FromString)(data))
+    assert isinstance(error, InvalidRequest)
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_can_be_looked_at(data: bytes) -> None:
+    """Whatever they are, it ends; what follows may be taken for very many fields then."""
+    for kind in (chat_pb2.GenerateRequest, descriptor_pb2.FileDescriptorProto):
+        with suppress(TooMuch, DecodeError):
+            checked(kind, data + LARGE)
+
+
+def test_what_holds_too_much_is_not_read() -> None:
+    """It becomes the error of its call, before anything is made of it."""
+    read = []
+
+    class Kind:
+        DESCRIPTOR = chat_pb2.GenerateRequest.DESCRIPTOR
+
+        @classmethod
+        def from_string(cls, data: bytes) -> bytes:
+            read.append(data)
+            return data
+
+    reader = _reader(Kind.from_string)
+    error = reader(LARGE + USER * MAX_VALUES)
+    assert (str(error), read) == ("The request must not hold more than 65536 values.", [])
+    assert reader(LARGE + USER) == LARGE + USER

@@ -1,0 +1,34 @@
+"""Giving way to other calls."""
+
+import asyncio
+import socket
+import time
+
+from antiphon.turns import give_way
+
+
+async def test_who_waited_for_a_socket_or_the_clock_has_a_turn() -> None:
+    """Though what they wait for came only while the caller was at work."""
+    loop = asyncio.get_running_loop()
+    done: list[str] = []
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+
+        async def reading() -> None:
+            await loop.sock_recv(theirs, 1)
+            done.append("socket")
+
+        async def sleeping() -> None:
+            await asyncio.sleep(0.001)
+            done.append("clock")
+
+        waiting = [asyncio.create_task(reading()), asyncio.create_task(sleeping())]
+        await asyncio.sleep(0)
+        ours.send(b"x")
+        end = time.monotonic() + 0.01
+        while time.monotonic() < end:  # work
+            pass
+        await give_way()
+        assert sorted(done) == ["clock", "socket"]
+        await asyncio.gather(*waiting)
