@@ -24,11 +24,11 @@ _PATH: Final = "/chat/completions"
 _MODEL: Final = "{model}"
 _BOM: Final = b"\xef\xbb\xbf"
 
-_DONE_GRACE: Final = 2.0
-"""Seconds that a reply all of whose choices are finished is given for its usage and `[DONE]`, where the host sends none."""
+_AFTER_DONE: Final = 0.25
+"""Seconds that usage behind `[DONE]` is waited for, where none has come before and the host does not end the body."""
 
-_SPEAKING_GRACE: Final = 30.0
-"""The same, where the chunk that finished it said something as well: so more may be to come."""
+_AFTER_DONE_BYTES: Final = 64 * 1024
+"""As much as is read then."""
 
 
 class OpenAIProvider:
@@ -67,9 +67,9 @@ class OpenAIProvider:
                 log_refusal(self.name, reply.status, begin, secrets)
                 raise ProviderProtocolError(f"The provider {self.name} answered with a web page.", provider=self.name)
             reader = ReplyReader(request, self.name)
+            ending = reader.ending
             collected: Batch = []
             size = 0
-            settled = False
             try:
                 if begin.startswith((b"{", b"[")):
                     yield reader.whole(await reply.read())
@@ -87,13 +87,14 @@ class OpenAIProvider:
                         )
                     if reader.failure is not None:
                         raise reader.failure
-                    if reader.done:
+                    if ending.done:
                         break
-                    if reader.settled is not settled:
-                        settled = reader.settled
-                        grace = _SPEAKING_GRACE if reader.speaking else _DONE_GRACE
-                        reply.end_within(grace if settled else None)
-                yield collected + reader.end()
+                    if ending.changed:
+                        ending.changed = False
+                        reply.end_within(ending.wait())
+                if ending.done and not reader.has_usage:
+                    reader.feed_after_done(await reply.read_some(_AFTER_DONE_BYTES, _AFTER_DONE))
+                yield collected + reader.end(silent=reply.timed_out)
             except ProviderError as error:
                 if reader.blame:
                     log_refusal(self.name, error.status or reply.status, reader.blame, secrets)

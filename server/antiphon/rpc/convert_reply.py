@@ -25,8 +25,11 @@ REASONS = {
 
 
 def batch_to_proto(batch: m.Batch, sequence: int) -> chat_pb2.StreamGenerateResponse:
-    """One answer of a stream; `sequence` is that of its first event."""
-    events = [_event(event, number) for number, event in enumerate(batch, sequence)]
+    """One answer of a stream; `sequence` is that of its first event. May be empty: not every event is told."""
+    events: list[chat_pb2.StreamEvent] = []
+    for event in batch:
+        if not isinstance(event, m.DeltaGroup) and not (isinstance(event, m.ReplyExtra) and event.repeats):
+            events.append(_event(event, sequence + len(events)))
     return chat_pb2.StreamGenerateResponse(events=events)
 
 
@@ -66,6 +69,7 @@ def _event(event: m.Event, sequence: int) -> chat_pb2.StreamEvent:
                 name=event.name or "",
                 arguments=event.arguments,
                 signature=event.signature or "",
+                extra=struct_of(event.extra),
             )
             return chat_pb2.StreamEvent(sequence=sequence, tool_call=call)
         case m.RefusalDelta():
@@ -105,6 +109,8 @@ def _event(event: m.Event, sequence: int) -> chat_pb2.StreamEvent:
                 message_id=event.message_id,
             )
             return chat_pb2.StreamEvent(sequence=sequence, started=started)
+        case m.DeltaGroup():
+            raise TypeError("a group is no event of the typed API")
         case _:
             assert_never(event)
 
