@@ -47,7 +47,7 @@ from antiphon.messages import (
 _BESIDE_TEXT: Final = frozenset({"content", "tool_calls", "function_call"})
 """Fields that only a provider knows whose place among the text matters."""
 
-_NAMING: Final = frozenset({"id", "type", "name", "role", "index", "format"})
+_NAMING: Final = frozenset({"id", "type", "name", "role", "index", "format", "channel"})
 """Fields that name a thing: every delta may repeat them."""
 
 

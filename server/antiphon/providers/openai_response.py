@@ -98,10 +98,12 @@ class ReplyReader:
 
     def feed_after_done(self, data: bytes) -> None:
         """Takes the usage out of what follows `[DONE]`, if it is there. Nothing else of it counts, and nothing is raised."""
-        last = self._sse.feed(data)
-        if (open_event := self._sse.end()) is not None:
-            last.append(open_event)
-        self._take_late_usage(last)
+        try:
+            events = self._sse.feed(data)
+        except EventTooLarge:
+            return
+        unclosed = self._sse.end()
+        self._take_late_usage(events if unclosed is None else [*events, unclosed])
 
     def end(self, *, silent: bool = False) -> Batch:
         """The last batch: what was held back. Raises `ProviderProtocolError` if the reply is not whole.
