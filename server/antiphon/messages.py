@@ -378,7 +378,7 @@ class DeltaGroup(Struct, frozen=True):
 class ReplyExtra(Struct, frozen=True):
     """Fields of the reply as a whole, as those of `Started.extra`, told later: each takes the place of an older one.
 
-    `repeats`: they are known already; the provider tells them with every delta from now on.
+    `repeats`: they are known already, and the provider tells them again, with every delta from here to the next such event.
     """
 
     fields: JsonObject

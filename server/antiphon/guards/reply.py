@@ -97,7 +97,8 @@ class _Reply:
                 case Started():
                     told.append(replace(event, extra=await passed_fields(self._guards, event.extra)) if event.extra else event)
                 case ReplyExtra():
-                    if fields := await passed_fields(self._guards, event.fields):
+                    fields = await passed_fields(self._guards, event.fields)
+                    if fields or event.repeats:
                         told.append(replace(event, fields=fields))
                 case DeltaGroup():
                     pass  # what comes together is told as it passes

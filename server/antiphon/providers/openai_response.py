@@ -68,7 +68,7 @@ class ReplyReader:
         self._batch: Batch = []
         self._started = False
         self._head: dict[str, Any] = {}
-        self._repeated: set[str] = set()  # fields of the head that the host tells again and again
+        self._repeated: list[str] = []  # fields of the head that the last chunk told again
         self._choices: dict[int, ChoiceReader] = {}
         self._usage: JsonObject | None = None
         self._said = False
@@ -213,7 +213,7 @@ class ReplyReader:
             raise of_payload(self._provider, chunk.get("error") or chunk)
         if not self._started:
             self._start(chunk, bool(choices))
-        elif not chunk.keys() <= _TOP:
+        elif self._repeated or not chunk.keys() <= _TOP:
             self._go_on(chunk)
         if chunk.get("usage") or "x_groq" in chunk:
             self._take_usage(chunk)
@@ -286,14 +286,13 @@ class ReplyReader:
 
     def _go_on(self, chunk: JsonObject) -> None:
         """Fields of the reply that come after its start, such as citations, or again, such as a fingerprint."""
-        changed, again = changed_fields(chunk, self._head, _TOP)
+        changed, repeated = changed_fields(chunk, self._head, _TOP)
         if changed:
             self._head = {**self._head, **changed}
             self._batch.append(ReplyExtra(changed))
-        if again and not self._repeated.issuperset(again):
-            fields = {name: self._head[name] for name in again if name not in self._repeated}
-            self._repeated.update(fields)
-            self._batch.append(ReplyExtra(fields, repeats=True))
+        if repeated != self._repeated:
+            self._repeated = repeated
+            self._batch.append(ReplyExtra({name: self._head[name] for name in repeated}, repeats=True))
 
     def _finish(self, index: int, reason: object, choice: JsonObject, payload: bytes) -> None:
         if isinstance(reason, dict):  # SGLang's form of it

@@ -105,7 +105,8 @@ class ChunkWriter:
         self._usage: m.Usage | None = None
         self._spoken: set[int] = set()
         self._found: dict[int, dict[str, Any]] = {}
-        self._every: dict[str, Any] = {}  # fields of every chunk
+        self._named: dict[str, Any] = {}  # fields of every chunk
+        self._repeated: m.JsonObject = m.NOTHING  # the same, as long as the provider tells them with every delta
         self._once: dict[str, Any] = {}  # fields of the next chunk alone
         self._plain = b""  # a chunk up to the number of its choice
         self._head = b""  # the same, of the next chunk
@@ -165,16 +166,16 @@ class ChunkWriter:
         `is_pending`: what was told last has not been written yet.
         """
         if isinstance(event, m.Started):
-            self._every = {"id": event.id, "object": "chat.completion.chunk", "created": event.created, "model": event.model}
+            self._named = {"id": event.id, "object": "chat.completion.chunk", "created": event.created, "model": event.model}
             self._once = dict(event.extra)
-        elif event.repeats:
-            self._every |= event.fields
-            self._once = self._once if is_pending else {}
         else:
-            self._once = {**self._once, **event.fields} if is_pending else dict(event.fields)
-            self._every |= {name: value for name, value in event.fields.items() if name in self._every}
-        self._plain = _head(self._every)
-        self._head = _head({**self._every, **self._once}) if self._once else self._plain
+            self._once = self._once if is_pending else {}
+            if event.repeats:
+                self._repeated = event.fields
+            else:
+                self._once |= event.fields
+        self._plain = _head({**self._named, **self._repeated})
+        self._head = _head({**self._named, **self._repeated, **self._once}) if self._once else self._plain
 
     def _first(self, head: bytes, choice: int, content: bytes) -> bytes:
         self._spoken.add(choice)

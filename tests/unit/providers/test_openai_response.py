@@ -24,6 +24,7 @@ from antiphon.messages import (
     Finished,
     FinishReason,
     RefusalDelta,
+    ReplyExtra,
     Sampling,
     Started,
     TextDelta,
@@ -492,6 +493,46 @@ def test_usage_in_full() -> None:
             "completion_tokens_details": {"rejected_prediction_tokens": 0},
         },
     )
+
+
+def test_thoughts_that_are_counted_beside_the_completion() -> None:
+    """As xAI's chat API does: where only all three make the total, the reply is both of them; and a zero that is told is kept."""
+    beside = {"completion_tokens_details": {"reasoning_tokens": 340}, "prompt_tokens_details": {"cache_write_tokens": 0}}
+    for completion, total, expected in ((2, 354, 342), (342, 354, 342), (342, 0, 342)):
+        usage = {"prompt_tokens": 12, "completion_tokens": completion, "total_tokens": total, **beside}
+        extra = {"prompt_tokens_details": {"cache_write_tokens": 0}}
+        found = Usage(12, expected, 354, reasoning_tokens=340, extra=extra)
+        assert streamed({**delta("a", finish="stop"), "usage": usage})[1] == found
+        assert whole(reply({"content": "a"}, usage=usage))[2] == found
+
+
+def test_fields_of_the_reply_keep_their_order_and_are_told_as_often_as_they_come() -> None:
+    """New and changed ones at once; that one comes again is told when it begins and when it ends."""
+    names = [f"x_{number}" for number in (7, 3, 9, 1, 8)]
+    first = {**delta("a"), **{name: [name] for name in names}}
+    events = reader().feed(
+        sse(
+            first,
+            {**delta("b"), names[2]: [names[2]], names[0]: [names[0]], "late": 1},
+            {**delta("c"), names[2]: [names[2]], names[0]: None, "late": 2},
+            {**delta("d"), names[2]: [names[2]]},
+            delta("e"),
+        )
+    )
+    assert list(events[0].extra) == names  # type: ignore[union-attr]
+    assert events[1:] == [
+        TextDelta(0, "a"),
+        ReplyExtra({"late": 1}),
+        ReplyExtra({names[2]: [names[2]], names[0]: [names[0]]}, repeats=True),
+        TextDelta(0, "b"),
+        ReplyExtra({"late": 2}),
+        ReplyExtra({names[2]: [names[2]]}, repeats=True),
+        TextDelta(0, "c"),
+        TextDelta(0, "d"),
+        ReplyExtra({}, repeats=True),
+        TextDelta(0, "e"),
+    ]
+    assert list(events[3].fields) == [names[2], names[0]]  # type: ignore[union-attr]
 
 
 def test_places_of_usage() -> None:

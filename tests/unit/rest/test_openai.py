@@ -373,8 +373,8 @@ def test_what_is_told_of_a_reply_is_told_once() -> None:
     found = chunks(
         [m.Started("id", "model", "p", 1, {"ids": [1, 2], "fp": "a"}), m.TextDelta(0, "a"), m.TextDelta(0, "b")],
         [m.ReplyExtra({"fp": "a"}, repeats=True), m.ReplyExtra({"more": 1}), m.TextDelta(0, "c"), m.TextDelta(0, "d")],
-        [m.ReplyExtra({"more": 2}), m.ReplyExtra({"fp": "b"})],
-        [m.TextDelta(0, "e")],
+        [m.ReplyExtra({"more": 2}), m.ReplyExtra({"fp": "b"}), m.ReplyExtra({}, repeats=True)],
+        [m.TextDelta(0, "e"), m.ReplyExtra({"fp": "b"}, repeats=True)],
         [m.ReplyExtra({"citations": []}), m.Usage(1, 1, 2), STOP],
         [m.ReplyExtra({"last": True})],
         include_usage=True,
