@@ -109,11 +109,11 @@ class Ending:
         return DOUBTED_WAIT if self._doubted or not self._spoke else WAIT
 
     def is_whole(self, *, silent: bool) -> bool:
-        """Whether the reply is whole, now that it has ended. `silent`: by silence."""
+        """Whether the reply is whole, now that it has ended. `silent`: by silence, if there was no [DONE]."""
         reasons = self.reasons
         if not reasons or self.is_object:
             return bool(reasons)
-        if silent and (self._doubted or not self._spoke):
+        if silent and not self.done and (self._doubted or not self._spoke):
             return False
         if self.done and self._asked > 1:
             finished = any(reasons.values()) if len(reasons) >= self._asked else None not in reasons.values()

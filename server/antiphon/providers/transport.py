@@ -88,7 +88,7 @@ class Reply:
         self._peeked = b""
         self._until: float | None = None
         self.timed_out = False
-        """The body counts as ended as the time that `end_within` gave is over."""
+        """The body counts as ended because the time that `end_within` gave is over."""
 
     def __aiter__(self) -> Reply:
         return self

@@ -259,6 +259,13 @@ async def test_a_reply_that_is_finished_early(upstream: OddUpstream, provider: O
     assert flat([batch async for batch in provider.stream(request())]) == GOOD
 
 
+async def test_a_finished_reply_is_whole_at_a_time_out(upstream: OddUpstream) -> None:
+    """A host that ends it by silence alone, where the time-out is shorter than what is waited for."""
+    provider = OpenAIProvider("acme", ProviderConfig(base_url=upstream.base_url, read_timeout=0.2), None)
+    assert flat(await ask(provider, upstream, head(), chunk(sse(*EVENTS)), HANG)) == GOOD
+    await provider.close()
+
+
 @pytest.mark.usefixtures("short_wait")
 async def test_a_host_that_goes_on_after_its_end_and_falls_silent(upstream: OddUpstream, provider: OpenAIProvider) -> None:
     """Its silence is a cut, as its finish reasons end nothing: never a clean end of half a reply."""

@@ -84,6 +84,8 @@ def test_silence_that_is_not_believed(made: Callable[[], Ending]) -> None:
     """Of a host that went on after its reasons, or said nothing, only [DONE] or the end of the body is an end."""
     found = made()
     assert (found.wait(), found.is_whole(silent=True), found.is_whole(silent=False)) == (DOUBTED_WAIT, False, True)
+    found.done = True
+    assert found.is_whole(silent=True)
 
 
 @pytest.mark.parametrize(
