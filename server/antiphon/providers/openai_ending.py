@@ -5,7 +5,7 @@ The rules:
 - `[DONE]` ends a reply, and so does the end of the body. The reply is whole if every choice has a finish reason by then.
 - Where neither comes, silence ends it: `WAIT` seconds after every choice has a finish reason and nothing more was said.
 - A host that goes on after its finish reasons has contradicted itself. Its silence is not an end any more: after `DOUBTED_WAIT`
-  seconds it is a cut. The same holds where nothing was said at all.
+  seconds it is a cut. Where nothing was said at all, silence ends nothing: the model may be thinking.
 - A choice has one finish reason. Of several the last counts, but `stop` never takes the place of another one.
 - A finish reason that means a failure (`abort`, `error`, ...) is one: it ends no choice.
 - A host may give fewer choices than were asked for, or one finish reason for all of them, if it says `[DONE]`.
@@ -24,7 +24,7 @@ WAIT: Final = 5.0
 """Seconds of silence after the finish reasons that end a reply."""
 
 DOUBTED_WAIT: Final = 30.0
-"""Seconds of silence after the finish reasons of a host that has gone on after one, or said nothing: then the reply is cut."""
+"""Seconds of silence after the finish reasons of a host that has gone on after one: then the reply is cut."""
 
 _MEANINGS: Final = {
     FinishReason.STOP: (
@@ -99,21 +99,21 @@ class Ending:
 
     @property
     def is_finished(self) -> bool:
-        """Whether every choice is finished, and nothing was said since."""
-        return self._finished
+        """Whether every choice is finished after something was said, and nothing was said since."""
+        return self._finished and self._spoke
 
     def wait(self) -> float | None:
         """Seconds of silence that end the reply; None: more must come."""
-        if not self._finished:
+        if not self.is_finished:
             return None
-        return DOUBTED_WAIT if self._doubted or not self._spoke else WAIT
+        return DOUBTED_WAIT if self._doubted else WAIT
 
     def is_whole(self, *, silent: bool) -> bool:
         """Whether the reply is whole, now that it has ended. `silent`: by silence, if there was no [DONE]."""
         reasons = self.reasons
         if not reasons or self.is_object:
             return bool(reasons)
-        if silent and not self.done and (self._doubted or not self._spoke):
+        if silent and self._doubted and not self.done:
             return False
         if self.done and self._asked > 1:
             finished = any(reasons.values()) if len(reasons) >= self._asked else None not in reasons.values()
@@ -133,6 +133,7 @@ def meaning_of(reason: str) -> FinishReason | None:
     return known or FinishReason.OTHER
 
 
+@lru_cache(maxsize=256)
 def normal_word(reason: str) -> str:
     """A reason as the table has it: `MAX_TOKENS`, `max-tokens`, `maxTokens` and `FINISH_REASON_MAX_TOKENS` are `max_tokens`.
 

@@ -240,7 +240,7 @@ class ReplyReader:
             else:
                 self._take_choice(reader, choice, chunk, payload)
             reason = choice.get("finish_reason")
-            if reason is not None:
+            if reason is not None and reason != "":
                 self._finish(index, reason, choice, payload)
 
     def _take_choice(self, reader: ChoiceReader, choice: JsonObject, chunk: JsonObject, payload: bytes) -> None:

@@ -1,6 +1,5 @@
 """What ends a reply of the OpenAI API, whichever way its host ends it."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -79,13 +78,20 @@ def test_silence_ends_what_is_finished() -> None:
     assert ending("stop", (1, "stop"), choices=2).wait() == WAIT
 
 
-@pytest.mark.parametrize("made", [lambda: ending("stop", "...", "stop"), lambda: ending("stop", spoke=False)])
-def test_silence_that_is_not_believed(made: Callable[[], Ending]) -> None:
-    """Of a host that went on after its reasons, or said nothing, only [DONE] or the end of the body is an end."""
-    found = made()
+def test_silence_that_is_not_believed() -> None:
+    """Of a host that went on after its reasons only [DONE] or the end of the body is an end."""
+    found = ending("stop", "...", "stop")
     assert (found.wait(), found.is_whole(silent=True), found.is_whole(silent=False)) == (DOUBTED_WAIT, False, True)
     found.done = True
     assert found.is_whole(silent=True)
+
+
+def test_silence_before_anything_was_said_ends_nothing() -> None:
+    """The model may be thinking; what is said then contradicts the reason, as later."""
+    made = ending("stop", spoke=False)
+    assert (made.is_finished, made.wait(), made.is_whole(silent=False)) == (False, None, True)
+    made = ending("stop", "...", "stop", spoke=False)
+    assert made.wait() == DOUBTED_WAIT
 
 
 @pytest.mark.parametrize(
