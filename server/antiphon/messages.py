@@ -366,9 +366,9 @@ class ExtraDelta(Struct, frozen=True):
 
 
 class DeltaGroup(Struct, frozen=True):
-    """The next `count` events, all of one choice, came in one delta: a dialect that writes deltas writes them as one.
+    """The next `count` events, all of one choice, came in one delta of the provider: a dialect that has deltas writes them as one.
 
-    A delta that is one event has none. Whoever does not write deltas may leave it out.
+    A delta that became a single event has no group. Whoever does not write deltas may drop it.
     """
 
     choice: int
@@ -378,7 +378,7 @@ class DeltaGroup(Struct, frozen=True):
 class ReplyExtra(Struct, frozen=True):
     """Fields of the reply as a whole, as those of `Started.extra`, told later: each takes the place of an older one.
 
-    `repeats`: they are known already, and the provider tells them again, with every delta from here to the next such event.
+    `repeats`: the fields are known already; the provider sends them again with every delta, until the next such event.
     """
 
     fields: JsonObject

@@ -168,7 +168,11 @@ class _Choice:
         else:
             masked = self._thoughts_masked or any(channel.masked for channel in (self._refusal, self._transcript, self._text))
             extras = None
-            if not masked and all(call == self._calls[index].value() for index, call in calls.items()):
+            if (
+                (self._extras or self._call_extras)
+                and not masked
+                and all(call == self._calls[index].value() for index, call in calls.items())
+            ):
                 extras = await passed_extras(self._guards, self._extras, self._call_extras)
             told += (
                 ToolCallDelta(

@@ -33,11 +33,11 @@ _REASONING: Final = "reasoning"
 """What OpenRouter, Groq and vLLM call the thoughts; some hosts have the same text under both names."""
 
 _INSTEAD: Final = ("tool_calls", "function_call", "refusal", "audio")
-"""Fields of a delta in place of which the content is null: while it streams, some hosts write "" there."""
+"""Fields of a delta beside which the content is null; some hosts write "" there while they stream."""
 
 
 class Streamed:
-    """How much of a text has come. It is not kept: a token has to be cheap."""
+    """The length and the last piece of a text that streams. The text itself is not kept: a token has to be cheap."""
 
     __slots__ = ("last", "length")
 
@@ -52,7 +52,7 @@ class Streamed:
         return piece
 
     def rest(self, whole: object) -> str:
-        """What a whole text has more: nothing, if it is not one that goes on with what came."""
+        """What a whole text adds to what streamed; empty if it does not continue it."""
         if not isinstance(whole, str):
             return ""
         goes_on = whole[self.length - len(self.last) : self.length] == self.last
@@ -66,23 +66,23 @@ class ChoiceReader:
         """`tools` are the names of those that were offered. `is_object`: the reply is one JSON object, and does not stream."""
         self.index = index
         self.text = Streamed()
-        """Of the content. Plain text is counted here by whoever makes its event."""
+        """Of the content. Whoever makes events of plain text counts it here."""
         self.is_empty = False
-        """The content was "", which is not nothing."""
+        """There was a content of "", which is not the same as none."""
         self._is_object = is_object
         self._thought = Streamed()
         self._refusal = Streamed()
-        self._instead = False  # something else than content was said, in place of which there is no ""
+        self._other_output = False  # there was output without text: then a content of "" is no content
         self._by_message = False  # the host streams its pieces as messages
         self._calls = ToolCalls(index, tools, whole=is_object)
         self._sound: Sound | None = None
-        self._told: set[str] = set()  # fields of messages that were told of, so that a null tells nothing
-        self._found: dict[str, Any] = {}  # what was told last of the choice
+        self._seen: set[str] = set()  # unknown fields of the message that have an event: null adds nothing to them
+        self._beside_fields: dict[str, Any] = {}  # unknown fields of the choice, with their last values
 
     def read(self, choice: JsonObject, *, is_whole: bool) -> Batch:
-        """The events of what a chunk holds of the choice. `is_whole`: the chunk is a whole `chat.completion`.
+        """The events of one chunk's part of the choice, behind a `DeltaGroup` if there are several.
 
-        More than one of them stand behind a `DeltaGroup`. Raises for another shape.
+        `is_whole`: the chunk calls itself a `chat.completion`. Raises for another shape.
         """
         events: Batch = []
         if not choice.keys() <= CHOICE:
@@ -92,8 +92,8 @@ class ChoiceReader:
         reason = choice.get("finish_reason")
         if self._is_object:
             self._delta(self._message(choice), logprobs, events)
-        elif message is not None and (delta is None or (not delta and reason and not self._said)):
-            if not self._by_message and (reason or (is_whole and self._said)):
+        elif message is not None and (delta is None or (not delta and reason and not self._has_output)):
+            if not self._by_message and (reason or (is_whole and self._has_output)):
                 self._conclude(message, events)
             else:
                 self._by_message = True
@@ -109,15 +109,15 @@ class ChoiceReader:
         return events
 
     def end(self) -> Batch:
-        """What was held back. Raises if something that began is not whole."""
+        """The events that had to wait for the end. Raises if a call or a recording is not complete."""
         if self._sound is not None:
             self._sound.end()
         self._calls.end()
-        return [TextDelta(self.index, "")] if self.is_empty and not self.text.length and not self._instead else []
+        return [TextDelta(self.index, "")] if self.is_empty and not self.text.length and not self._other_output else []
 
     @property
-    def _said(self) -> bool:
-        """Whether anything has come."""
+    def _has_output(self) -> bool:
+        """Whether anything has streamed."""
         return bool(self.text.length or self._thought.length or self._refusal.length or self._calls or self._sound)
 
     @staticmethod
@@ -131,8 +131,8 @@ class ChoiceReader:
         return {"content": choice["text"]}
 
     def _conclude(self, message: JsonObject, events: Batch) -> None:
-        """A whole message at the end of a stream: what streamed cannot be taken back, so only what goes on with it is told."""
-        rest = {name: value for name, value in message.items() if name in _DELTA or (value is not None and name not in self._told)}
+        """Read a whole message at the end of a stream: only what continues the stream, which cannot be taken back."""
+        rest = {name: value for name, value in message.items() if name in _DELTA or (value is not None and name not in self._seen)}
         for name, streamed in (
             ("content", self.text),
             ("reasoning_content", self._thought),
@@ -141,7 +141,7 @@ class ChoiceReader:
         ):
             if streamed.length and name in rest:
                 rest[name] = streamed.rest(rest[name]) or None
-        if isinstance(rest.get("content"), list) and (self._said or "content" in self._told):
+        if isinstance(rest.get("content"), list) and (self._has_output or "content" in self._seen):
             rest["content"] = None
         if self._sound is not None:
             rest["audio"] = None
@@ -173,7 +173,7 @@ class ChoiceReader:
             content = None
         if content or tokens:
             events.append(TextDelta(index, self.text.add(text(content)), tokens))
-            self._instead = self._instead or not content
+            self._other_output = self._other_output or not content
         elif text(content) == content:
             self.is_empty = True
         refusal = delta.get("refusal")
@@ -187,7 +187,7 @@ class ChoiceReader:
         for call in delta.get("tool_calls") or ():
             self._call(self._calls.read(call), extra, events)
         if not self._is_object and any(delta.get(name) for name in _INSTEAD):
-            self._instead = True
+            self._other_output = True
         beside = self._unknown_logprobs(logprobs, tokens)
         if extra or beside:
             self._hand_on(events, extra, beside)
@@ -204,12 +204,12 @@ class ChoiceReader:
         extra: dict[str, Any] = {}
         for name, value in delta.items():
             if value is None:
-                if name not in _NULLS and (self._is_object or (name not in _DELTA and name not in self._told)):
+                if name not in _NULLS and (self._is_object or (name not in _DELTA and name not in self._seen)):
                     extra[name] = None
-                    self._told.add(name)
+                    self._seen.add(name)
             elif name not in _DELTA:
                 extra[name] = value
-                self._told.add(name)
+                self._seen.add(name)
         return extra
 
     def _unknown_logprobs(self, logprobs: JsonObject, tokens: tuple[JsonObject, ...]) -> JsonObject:
@@ -224,8 +224,12 @@ class ChoiceReader:
         for name, value in choice.items():
             if name in CHOICE:
                 continue
-            if name not in self._found or isinstance(value, list) or (value is not None and value != self._found[name]):
-                fields[name] = self._found[name] = value
+            if (
+                name not in self._beside_fields
+                or isinstance(value, list)
+                or (value is not None and value != self._beside_fields[name])
+            ):
+                fields[name] = self._beside_fields[name] = value
         if fields:
             self._hand_on(events, {}, fields)
 
@@ -258,5 +262,5 @@ class ChoiceReader:
                 pieces = (thought,) if isinstance(thought, str) else (piece.get("text") for piece in thought or ())
                 events.append(ThinkingDelta(self.index, self._thought.add("".join(map(text, pieces)))))
             else:
-                self._told.add("content")
+                self._seen.add("content")
                 self._hand_on(events, {"content": [part]})

@@ -2,10 +2,10 @@
 
 The rules:
 
-- `[DONE]` ends a reply, and so does the end of the body. The reply is whole if every choice has a finish reason by then.
-- Where neither comes, silence ends it: `WAIT` seconds after every choice has a finish reason and nothing more was said.
-- A host that goes on after its finish reasons has contradicted itself. Its silence is not an end any more: after `DOUBTED_WAIT`
-  seconds it is a cut. Where nothing was said at all, silence ends nothing: the model may be thinking.
+- `[DONE]` ends a reply, and so does the end of the body. The reply is complete if every choice has a finish reason by then.
+- Where neither comes, silence ends it: `WAIT` seconds after the chunk with which every choice has a finish reason.
+- A host that sends more output after its finish reasons has contradicted itself. Its silence is not an end any more: after
+  `LONG_WAIT` seconds it is a cut. Silence before any output ends nothing: the model may be thinking.
 - A choice has one finish reason. Of several the last counts, but `stop` never takes the place of another one.
 - A finish reason that means a failure (`abort`, `error`, ...) is one: it ends no choice.
 - A host may give fewer choices than were asked for, or one finish reason for all of them, if it says `[DONE]`.
@@ -15,16 +15,15 @@ The rules:
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Final
 
 from antiphon.messages import FinishReason
 
 WAIT: Final = 5.0
-"""Seconds of silence after the finish reasons that end a reply."""
+"""Seconds of silence that end a reply all of whose choices have a finish reason."""
 
-DOUBTED_WAIT: Final = 30.0
-"""Seconds of silence after the finish reasons of a host that has gone on after one: then the reply is cut."""
+LONG_WAIT: Final = 30.0
+"""Seconds of silence after which the reply of a host that has contradicted itself counts as cut."""
 
 _MEANINGS: Final = {
     FinishReason.STOP: (
@@ -53,12 +52,12 @@ _FAILURE: Final = re.compile(
 """Stems of the words for a failure: vLLM's and SGLang's `abort`, DeepSeek's `insufficient_system_resource`, Zhipu's
 `network_error`, Google's `MALFORMED_FUNCTION_CALL`, Cohere's `TIMEOUT`, `error` of Mistral and OpenRouter, and their like."""
 
-_NO_REASON: Final = frozenset({"", "null", "none", "unspecified"})
-"""Words that hosts write for null, as long as a choice goes on."""
+_NO_REASON: Final = frozenset({"", "null", "none", "finish_reason_unspecified"})
+"""Words that hosts write in place of null while a choice goes on, in lower case."""
 
 
 class Ending:
-    """Decides when a reply has ended, and whether it is whole."""
+    """Decides when a reply has ended, and whether it is complete."""
 
     def __init__(self, choices: int | None) -> None:
         """`choices` is how many were asked for."""
@@ -67,30 +66,32 @@ class Ending:
         self.is_object = False
         """The reply is one JSON object."""
         self.changed = False
-        """What `wait` returns counts from now; it is for the caller to reset."""
+        """The time that `wait` returns starts anew. The caller resets this flag."""
         self.reasons: dict[int, str | None] = {}
         """The finish reason of each choice that has begun, in the host's own words."""
         self._asked = choices or 1
         self._finished = False
-        self._doubted = False
-        self._spoke = False
+        self._contradicted = False
+        self._has_output = False
 
     def begin(self, choice: int) -> None:
-        """A choice has begun."""
+        """Note that a choice has begun."""
         self.reasons.setdefault(choice, None)
 
-    def speak(self) -> None:
-        """Something was said."""
-        self._spoke = True
+    def note_output(self) -> None:
+        """Note that the host sent output."""
+        self._has_output = True
         if self._finished:
             self._finished = False
-            self._doubted = self.changed = True
+            self._contradicted = self.changed = True
 
     def finish(self, choice: int, reason: str) -> bool:
-        """A choice has a finish reason. Returns False, and does nothing, if that means a failure."""
+        """Note the finish reason of a choice. Returns False, and keeps nothing, if it means a failure."""
         meaning = meaning_of(reason)
         if meaning is None:
-            return normal_word(reason) in _NO_REASON
+            return False
+        if reason.strip().lower() in _NO_REASON:
+            return True
         known = self.reasons.get(choice)
         if known is None or meaning is not FinishReason.STOP:
             self.reasons[choice] = reason
@@ -100,21 +101,21 @@ class Ending:
 
     @property
     def is_finished(self) -> bool:
-        """Whether every choice is finished after something was said, and nothing was said since."""
-        return self._finished and self._spoke
+        """Whether there was output, every choice has a finish reason, and no output came after them."""
+        return self._finished and self._has_output
 
     def wait(self) -> float | None:
-        """Seconds of silence that end the reply; None: more must come."""
+        """Seconds of silence that end the reply; None: it is not finished."""
         if not self.is_finished:
             return None
-        return DOUBTED_WAIT if self._doubted else WAIT
+        return LONG_WAIT if self._contradicted else WAIT
 
-    def is_whole(self, *, silent: bool) -> bool:
-        """Whether the reply is whole, now that it has ended. `silent`: by silence, if there was no [DONE]."""
+    def is_complete(self, *, silent: bool) -> bool:
+        """Whether the reply is complete, now that it has ended. `silent`: neither `[DONE]` nor the end of the body came."""
         reasons = self.reasons
         if not reasons or self.is_object:
             return bool(reasons)
-        if silent and self._doubted and not self.done:
+        if silent and self._contradicted and not self.done:
             return False
         if self.done and self._asked > 1:
             finished = any(reasons.values()) if len(reasons) >= self._asked else None not in reasons.values()
@@ -122,23 +123,20 @@ class Ending:
         return len(reasons) >= self._asked and None not in reasons.values()
 
 
-@lru_cache(maxsize=256)
 def meaning_of(reason: str) -> FinishReason | None:
-    """What a host's word for the end of a choice means. None: no end, but a failure or nothing yet."""
-    word = normal_word(reason)
-    if word in _NO_REASON:
-        return None
-    known = _BY_WORD.get(word)
-    if known is None and _FAILURE.search(word):
-        return None
-    return known or FinishReason.OTHER
+    """What a host's word for the end of a choice means; None if that is a failure.
 
-
-@lru_cache(maxsize=256)
-def normal_word(reason: str) -> str:
-    """A reason as the table has it: `MAX_TOKENS`, `max-tokens`, `maxTokens` and `FINISH_REASON_MAX_TOKENS` are `max_tokens`.
-
-    Google's hosts write what it is about before it, as in `content_filter: SAFETY`.
+    Case and separators do not matter: `MAX_TOKENS`, `max-tokens`, `maxTokens` and `FINISH_REASON_MAX_TOKENS` are the same. Google's
+    OpenAI endpoint writes a kind before the word, as in `function_call_filter: MALFORMED_FUNCTION_CALL`.
     """
-    word = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", reason.rpartition(":")[2].strip())
-    return re.sub(r"[^a-z]+", "_", word.lower()).removeprefix("finish_reason_").strip("_")
+    known = _BY_WORD.get(reason)
+    if known is not None:
+        return known
+    for part in reason.split(":"):
+        word = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", part.strip())
+        word = re.sub(r"[^a-z]+", "_", word.lower()).removeprefix("finish_reason_").strip("_")
+        meaning = _BY_WORD.get(word)
+        if meaning is None and _FAILURE.search(word):
+            return None
+        known = known or meaning
+    return known or FinishReason.OTHER

@@ -71,7 +71,7 @@ class ReplyReader:
         self._repeated: list[str] = []  # fields of the head that the last chunk told again
         self._choices: dict[int, ChoiceReader] = {}
         self._usage: JsonObject | None = None
-        self._said = False
+        self._has_output = False
         self._at_finish = 0  # how much was in the batch when the last choice finished
 
     @property
@@ -87,11 +87,11 @@ class ReplyReader:
     def feed(self, data: bytes) -> Batch:
         """The events of the server-sent chunks that these bytes complete; may be empty. Raises the tree under `ProviderError`."""
         self._guard(self._feed, data)
-        if self.failure is not None and not any(map(_says, self._batch)):
+        if self.failure is not None and not any(map(_is_output, self._batch)):
             # Nothing was said yet: the failure is the answer.
             raise self.failure
-        if not self._said or self.ending.is_finished:
-            self._notice_speech()
+        if not self._has_output or self.ending.is_finished:
+            self._note_output()
         batch, self._batch = self._batch, []
         self._at_finish = 0
         return batch
@@ -114,7 +114,7 @@ class ReplyReader:
             self._guard(self._leftover, b"")
         if self.failure is not None:
             raise self.failure
-        if not self.ending.is_whole(silent=silent):
+        if not self.ending.is_complete(silent=silent):
             raise self._protocol_error("ended before the reply was whole")
         self._guard(self._complete, b"")
         if self.failure is not None:
@@ -299,7 +299,7 @@ class ReplyReader:
             reason = reason.get("type")
         if not isinstance(reason, str):
             raise TypeError("finish_reason")
-        self._notice_speech()
+        self._note_output()
         if not self.ending.finish(index, reason):
             self.blame = payload
             raise ProviderUnavailable(f"The provider {self._provider} failed on the way.", provider=self._provider)
@@ -307,11 +307,11 @@ class ReplyReader:
         if usage:
             self._usage = as_object(usage)
 
-    def _notice_speech(self) -> None:
+    def _note_output(self) -> None:
         """Tells the ending if something was said since the last finish reason."""
-        if any(map(_says, self._batch[self._at_finish :])):
-            self._said = True
-            self.ending.speak()
+        if any(map(_is_output, self._batch[self._at_finish :])):
+            self._has_output = True
+            self.ending.note_output()
         self._at_finish = len(self._batch)
 
     def _protocol_error(self, what: str) -> ProviderProtocolError:
@@ -324,7 +324,7 @@ def _is_heartbeat(chunk: JsonObject) -> bool:
     return isinstance(kind, str) and kind.lower().encode() in _HEARTBEATS
 
 
-def _says(event: Event) -> bool:
+def _is_output(event: Event) -> bool:
     """Whether the model says something by it: what is told of a reply or a choice is not said."""
     if isinstance(event, ExtraDelta):
         return any(value is not None for value in event.fields.values())

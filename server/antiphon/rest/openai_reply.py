@@ -106,7 +106,7 @@ class ChunkWriter:
         self._spoken: set[int] = set()
         self._found: dict[int, dict[str, Any]] = {}
         self._named: dict[str, Any] = {}  # fields of every chunk
-        self._repeated: m.JsonObject = m.NOTHING  # the same, as long as the provider tells them with every delta
+        self._repeated: m.JsonObject = m.NOTHING  # fields of every chunk for now, as the provider repeats them
         self._once: dict[str, Any] = {}  # fields of the next chunk alone
         self._plain = b""  # a chunk up to the number of its choice
         self._head = b""  # the same, of the next chunk
@@ -161,9 +161,9 @@ class ChunkWriter:
         return b'%b],"usage":%b}\n\n%b' % (self._head.removesuffix(b'{"index":'), dumps(_usage(self._usage)), DONE)
 
     def _begin(self, event: m.Started | m.ReplyExtra, *, is_pending: bool) -> None:
-        """What is told of the reply as a whole stands in the next chunk: in every one only what the provider tells with every one.
+        """Put fields of the reply as a whole into the next chunk; those that the provider repeats, into every chunk.
 
-        `is_pending`: what was told last has not been written yet.
+        `is_pending`: the next chunk already has such fields.
         """
         if isinstance(event, m.Started):
             self._named = {"id": event.id, "object": "chat.completion.chunk", "created": event.created, "model": event.model}

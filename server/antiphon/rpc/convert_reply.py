@@ -25,11 +25,12 @@ REASONS = {
 
 
 def batch_to_proto(batch: m.Batch, sequence: int) -> chat_pb2.StreamGenerateResponse:
-    """One answer of a stream; `sequence` is that of its first event. May be empty: not every event is told."""
+    """One answer of a stream; `sequence` is that of its first event. May be empty: not every event has a typed form."""
     events: list[chat_pb2.StreamEvent] = []
     for event in batch:
-        if not isinstance(event, m.DeltaGroup) and not (isinstance(event, m.ReplyExtra) and event.repeats):
-            events.append(_event(event, sequence + len(events)))
+        made = _event(event, sequence + len(events))
+        if made is not None:
+            events.append(made)
     return chat_pb2.StreamGenerateResponse(events=events)
 
 
@@ -51,7 +52,7 @@ def reply_to_proto(reply: Reply) -> chat_pb2.GenerateResponse:
     )
 
 
-def _event(event: m.Event, sequence: int) -> chat_pb2.StreamEvent:
+def _event(event: m.Event, sequence: int) -> chat_pb2.StreamEvent | None:
     match event:
         case m.TextDelta():
             delta = chat_pb2.TextDelta(choice=event.choice, text=event.text, logprobs=map(_logprob, event.logprobs))
@@ -89,6 +90,8 @@ def _event(event: m.Event, sequence: int) -> chat_pb2.StreamEvent:
                 choice=event.choice, fields=struct_of(event.fields), choice_fields=struct_of(event.choice_fields)
             )
             return chat_pb2.StreamEvent(sequence=sequence, extra=extra)
+        case m.ReplyExtra(repeats=True):
+            return None
         case m.ReplyExtra():
             return chat_pb2.StreamEvent(sequence=sequence, reply_extra=chat_pb2.ReplyExtra(fields=struct_of(event.fields)))
         case m.Usage():
@@ -110,7 +113,7 @@ def _event(event: m.Event, sequence: int) -> chat_pb2.StreamEvent:
             )
             return chat_pb2.StreamEvent(sequence=sequence, started=started)
         case m.DeltaGroup():
-            raise TypeError("a group is no event of the typed API")
+            return None
         case _:
             assert_never(event)
 

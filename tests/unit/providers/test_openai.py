@@ -183,7 +183,7 @@ ODD_BUT_GOOD: dict[str, list[Step]] = {
 def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is waited for in silence is short, so that tests are."""
     monkeypatch.setattr("antiphon.providers.openai_ending.WAIT", 0.5)
-    monkeypatch.setattr("antiphon.providers.openai_ending.DOUBTED_WAIT", 0.5)
+    monkeypatch.setattr("antiphon.providers.openai_ending.LONG_WAIT", 0.5)
 
 
 @pytest.mark.usefixtures("short_wait")

@@ -6,7 +6,7 @@ import pytest
 
 from antiphon.errors import ProviderError, ProviderProtocolError, ProviderUnavailable
 from antiphon.messages import ChatRequest, Finished, FinishReason, Sampling, Started, TextDelta
-from antiphon.providers.openai_ending import DOUBTED_WAIT, WAIT, Ending, meaning_of
+from antiphon.providers.openai_ending import LONG_WAIT, WAIT, Ending, meaning_of
 from antiphon.providers.openai_response import ReplyReader
 from tests.odd_upstream import delta, sse
 
@@ -34,9 +34,12 @@ def test_words_of_hosts(words: str, meaning: FinishReason | None) -> None:
 
 
 def test_words_with_what_they_are_about() -> None:
-    """Google's hosts write the kind before it."""
+    """Google's hosts write the kind before it; and a word of no letters is one, too."""
     assert meaning_of("content_filter: SAFETY") is FILTER
+    assert meaning_of("odd: MAX_TOKENS") is LENGTH
     assert meaning_of("function_call_filter: MALFORMED_FUNCTION_CALL") is None
+    assert meaning_of("error: the peer is gone") is None
+    assert meaning_of("\u7d42") is OTHER
 
 
 def ending(*steps: str | tuple[int, str], choices: int | None = None, spoke: bool = True) -> Ending:
@@ -44,11 +47,11 @@ def ending(*steps: str | tuple[int, str], choices: int | None = None, spoke: boo
     made = Ending(choices)
     made.begin(0)
     if spoke:
-        made.speak()
+        made.note_output()
     for step in steps:
         match step:
             case "...":
-                made.speak()
+                made.note_output()
             case "[DONE]":
                 made.done = True
             case str():
@@ -62,12 +65,12 @@ def ending(*steps: str | tuple[int, str], choices: int | None = None, spoke: boo
 def test_silence_ends_what_is_finished() -> None:
     """It is waited for once every choice has a reason, and until more is said; each reason counts anew."""
     made = ending("stop")
-    assert (made.wait(), made.changed, made.is_whole(silent=True)) == (WAIT, True, True)
+    assert (made.wait(), made.changed, made.is_complete(silent=True)) == (WAIT, True, True)
     made.changed = False
-    made.speak()
+    made.note_output()
     assert (made.wait(), made.changed) == (None, True)
     made.changed = False
-    made.speak()
+    made.note_output()
     assert not made.changed
     made.finish(0, "stop")
     assert made.changed
@@ -81,17 +84,17 @@ def test_silence_ends_what_is_finished() -> None:
 def test_silence_that_is_not_believed() -> None:
     """Of a host that went on after its reasons only [DONE] or the end of the body is an end."""
     found = ending("stop", "...", "stop")
-    assert (found.wait(), found.is_whole(silent=True), found.is_whole(silent=False)) == (DOUBTED_WAIT, False, True)
+    assert (found.wait(), found.is_complete(silent=True), found.is_complete(silent=False)) == (LONG_WAIT, False, True)
     found.done = True
-    assert found.is_whole(silent=True)
+    assert found.is_complete(silent=True)
 
 
 def test_silence_before_anything_was_said_ends_nothing() -> None:
     """The model may be thinking; what is said then contradicts the reason, as later."""
     made = ending("stop", spoke=False)
-    assert (made.is_finished, made.wait(), made.is_whole(silent=False)) == (False, None, True)
+    assert (made.is_finished, made.wait(), made.is_complete(silent=False)) == (False, None, True)
     made = ending("stop", "...", "stop", spoke=False)
-    assert made.wait() == DOUBTED_WAIT
+    assert made.wait() == LONG_WAIT
 
 
 @pytest.mark.parametrize(
@@ -115,7 +118,7 @@ def test_words_for_nothing_end_nothing() -> None:
     """Some hosts write them as long as a choice goes on."""
     for word in ("", "null", "None", "FINISH_REASON_UNSPECIFIED"):
         made = ending(word)
-        assert (made.reasons, made.wait(), made.is_whole(silent=False)) == ({0: None}, None, False)
+        assert (made.reasons, made.wait(), made.is_complete(silent=False)) == ({0: None}, None, False)
 
 
 def test_a_failure_ends_nothing() -> None:
@@ -144,7 +147,7 @@ def test_a_failure_ends_nothing() -> None:
 )
 def test_whole(made: Ending, whole: bool) -> None:
     """Every choice that was asked for has a reason; with [DONE] there may be fewer, or one reason for all."""
-    assert made.is_whole(silent=False) is whole
+    assert made.is_complete(silent=False) is whole
 
 
 def failure(reader: ReplyReader, data: bytes, at: int) -> ProviderError:
@@ -192,7 +195,7 @@ def test_a_stop_after_every_chunk_cut_anywhere() -> None:
         assert reader.end() == [Finished(0, STOP, "stop")]
     reader = ReplyReader(ChatRequest("m", (), stream=True), "p")
     reader.feed(sse(*pieces))
-    assert reader.ending.wait() == DOUBTED_WAIT
+    assert reader.ending.wait() == LONG_WAIT
     with pytest.raises(ProviderProtocolError):
         reader.end(silent=True)
 
