@@ -1,12 +1,13 @@
 """The tool calls of one choice of an OpenAI answer, out of deltas that hosts make each their own way. No I/O.
 
-Hosts differ in what tells one call from the next: an index, an id, both, or neither but that each delta is a whole call; and in
-whether id and name come once, every time, or in pieces. The rules:
+Hosts differ in how they distinguish calls: by an index, an id, both, or neither, each delta being a whole call; and in whether id
+and name come once, every time, or in pieces. The rules:
 
-- Another index is another call, and so is another id that comes with a name.
-- A delta without a name is more of a call that has begun.
-- A name that is the same again is a repetition; another one is a further piece of it, unless both are names of tools.
-- Arguments that are whole are not gone on with: what comes with a name is another call, and the same text again a repetition.
+- Another index with a name is another call, and so is another id with a name.
+- A delta without a name continues a call: the one of its index or id, else the last.
+- The same name again is a repetition; another one is a further piece of the name, unless both are names of tools.
+- Arguments that are complete JSON are not continued: a delta with a name is then another call, and the same arguments again are a
+  repetition.
 """
 
 from __future__ import annotations
@@ -27,20 +28,21 @@ _CALL: Final = frozenset({"index", "id", "type", "function"})
 _FUNCTION: Final = frozenset({"name", "arguments"})
 
 _ABOUT: Final = frozenset({"extra_content", "provider_specific_fields"})
-"""Fields that a call of any kind may have: they do not tell which it is of."""
+"""Fields that a call of any kind may have."""
 
 ReadCall: TypeAlias = "ToolCallDelta | dict[str, Any]"
-"""More of a call: of a function, or of a tool of another kind, as the JSON that it came as, with our `index`."""
+"""A piece of a call: of a function, or of a tool of another kind, that one as the JSON in which it came, with our `index`."""
 
 
 class _Call(Struct):
-    """A tool call that has begun: what the host calls it, and what has come of it."""
+    """A tool call that has begun."""
 
     key: object
+    """The host's index, if it has one."""
     given: str
-    """The host's id."""
+    """The host's id, if it has one."""
     native: bool
-    """It is of no function."""
+    """The call is of another kind than a function."""
     name: str = ""
     pieces: list[str] = msgspec.field(default_factory=list)
     """Of the arguments."""
@@ -56,8 +58,8 @@ class _Call(Struct):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the arguments are a whole object or list."""
-        if not self.pieces or self.pieces[-1].rstrip()[-1:] not in ("}", "]"):  # by far the most pieces: nothing is joined
+        """Whether the arguments are a complete object or list."""
+        if not self.pieces or self.pieces[-1].rstrip()[-1:] not in ("}", "]"):  # joins nothing for nearly every piece
             return False
         try:
             msgspec.json.decode(self.arguments)
@@ -81,11 +83,11 @@ class ToolCalls:
         return bool(self._calls)
 
     def read(self, delta: JsonObject) -> ReadCall | None:
-        """What a delta of a call tells; None: nothing new. Raises for another shape."""
+        """The piece that a delta of a call adds; None: nothing. Raises for another shape."""
         return self._read(delta, whole=self._whole)
 
     def conclude(self, calls: list[JsonObject]) -> Iterator[ReadCall]:
-        """What a whole message at the end of the stream tells of its calls that was not streamed."""
+        """What the calls of a whole message at the end of the stream add to those that streamed."""
         for position, given in enumerate(calls):
             if position >= len(self._calls):
                 if (call := self._read(given, whole=True)) is not None:
@@ -152,20 +154,33 @@ class ToolCalls:
             if by_key is None and key is not None and call.key == key:
                 by_key = position
         found = by_key if by_id is None else by_id
+        is_function = delta.get("function") is not None
         if found is None:
-            # Neither tells: what has no name, or no id of its own, is more of the last call.
-            if not calls or key is not None or (given and (name or delta.get("function") is None)):
+            found = self._find_otherwise(key, given, begins=bool(name) or not is_function)
+            if found is None:
                 return None
-            found = len(calls) - 1
         call = calls[found]
+        if by_id is None and given and call.given and (name or not is_function):  # another id under the same index
+            return None
         if not name or not call.name:
             return found
-        if by_id is None and given and call.given:  # the index is that of another id
-            return None
         return found if self._continues(call, name, arguments, told_apart=by_id is not None or by_key is not None) else None
 
+    def _find_otherwise(self, key: object, given: object, *, begins: bool) -> int | None:
+        """Which call a delta continues that neither its index nor its id tells. `begins`: a call may begin with it."""
+        last = len(self._calls) - 1
+        if last < 0 or (begins and (given or key is not None)):
+            return None
+        if key is None:
+            return last
+        # An index that is only a counter of deltas.
+        for position in range(last, -1, -1):
+            if given and self._calls[position].given == given:
+                return position
+        return None if given or self._calls[last].is_whole else last
+
     def _continues(self, call: _Call, name: str, arguments: str, *, told_apart: bool) -> bool:
-        """Whether a delta that names a function is more of a call that has a name. `told_apart`: by an index or an id."""
+        """Whether a delta with a name continues a call that has one. `told_apart`: it has the index or the id of the call."""
         same = name == call.name
         if call.is_whole:
             repeats = not arguments.strip() or (bool(call.given) and arguments == call.arguments)
@@ -178,7 +193,7 @@ class ToolCalls:
         return told_apart or bool(call.arguments)
 
     def _joins(self, call: _Call, name: str) -> bool:
-        """Whether the tools tell that this is a further piece of the name."""
+        """Whether this is a further piece of the name, judging by the names of the tools."""
         return call.name not in self._tools and call.name + name in self._tools
 
 

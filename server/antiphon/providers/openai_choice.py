@@ -94,7 +94,7 @@ class ChoiceReader:
             self._delta(self._message(choice), logprobs, events)
         elif message is not None and (delta is None or (not delta and reason and not self._has_output)):
             if not self._by_message and (reason or (is_whole and self._has_output)):
-                self._conclude(message, events)
+                self._conclude(message, logprobs, events)
             else:
                 self._by_message = True
                 self._delta(message, logprobs, events)
@@ -130,7 +130,7 @@ class ChoiceReader:
             raise KeyError("message")
         return {"content": choice["text"]}
 
-    def _conclude(self, message: JsonObject, events: Batch) -> None:
+    def _conclude(self, message: JsonObject, logprobs: JsonObject, events: Batch) -> None:
         """Read a whole message at the end of a stream: only what continues the stream, which cannot be taken back."""
         rest = {name: value for name, value in message.items() if name in _DELTA or (value is not None and name not in self._seen)}
         for name, streamed in (
@@ -151,7 +151,7 @@ class ChoiceReader:
                 self._call(call, others, events)
             if others:
                 self._hand_on(events, others)
-        self._delta(rest, NOTHING, events)
+        self._delta(rest, NOTHING if self.text.length else logprobs, events)
 
     def _delta(self, delta: JsonObject, logprobs: JsonObject, events: Batch) -> None:
         """A delta, or a whole message."""

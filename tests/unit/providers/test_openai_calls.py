@@ -133,6 +133,16 @@ def test_deltas_in_turns() -> None:
     assert joined(call(0, "a", "f", "1"), call(0, "b", "f", "2"), call(0, "a", None, "3")) == [("f", "13"), ("f", "2")]
 
 
+def test_an_index_that_counts_deltas() -> None:
+    """It is no other call without a name: the id tells, or there is only the last."""
+    for given in ("c1", None):
+        pieces = [call(1, given, None, OSLO[2:7]), call(2, given, None, OSLO[7:])]
+        assert joined(call(0, "c1", "f", OSLO[:2]), *pieces) == [("f", OSLO)]
+    assert joined(call(0, "a", "f", "1"), call(1, "b", "f", "2"), call(2, "a", None, "3")) == [("f", "13"), ("f", "2")]
+    with pytest.raises(ValueError, match="name"):
+        read(call(0, "c1", "f", "{}"), call(1, None, None, "{}"))
+
+
 def test_a_name_in_pieces() -> None:
     """Each piece is told as it comes, with the arguments begun or not, and a name that is the same again is not told."""
     assert read(call(0, "c1", "get_", '{"ci'), call(0, None, "weather", 'ty":"Oslo"}')) == [
@@ -173,6 +183,8 @@ def test_a_call_that_is_none_of_a_function() -> None:
         {"index": 0, "id": "c2", "type": "custom", "custom": {"name": "n", "input": "i"}},
         {"index": 0, "custom": {"input": "j"}},
     ]
+    other = {**custom, "id": "c3"}
+    assert [told["index"] for told in read(custom, other) if isinstance(told, dict)] == [0, 1]
 
 
 @pytest.mark.parametrize("delta", [{"id": "a"}, {"id": "a", "type": "function"}, call(0, "a", None, "{}"), call(0, "a", "")])
