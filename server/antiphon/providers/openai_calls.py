@@ -109,7 +109,9 @@ class ToolCalls:
         function = delta.get("function")
         name, arguments = text((function or NOTHING).get("name")), _arguments(function or NOTHING)
         position = None if whole else self._find(delta, name, arguments)
-        extra = {key: value for key, value in delta.items() if key not in _CALL and value is not None}
+        extra: dict[str, Any] = {}
+        if not delta.keys() <= _CALL:
+            extra = {key: value for key, value in delta.items() if key not in _CALL and value is not None}
         call_id = None
         if position is None:
             position = len(self._calls)
@@ -146,6 +148,8 @@ class ToolCalls:
         """Which call this is more of; None: a new one."""
         calls = self._calls
         key, given = delta.get("index"), delta.get("id")
+        if calls and not name and key is not None and calls[-1].key == key and (not given or calls[-1].given == given):
+            return len(calls) - 1  # the commonest: more arguments
         by_id = by_key = None
         for position in range(len(calls) - 1, -1, -1):
             call = calls[position]
@@ -199,4 +203,4 @@ class ToolCalls:
 
 def _arguments(function: JsonObject) -> str:
     arguments = function.get("arguments")
-    return orjson.dumps(arguments).decode() if isinstance(arguments, dict | list) else text(arguments)
+    return orjson.dumps(arguments).decode() if isinstance(arguments, (dict, list)) else text(arguments)

@@ -36,6 +36,14 @@ _INSTEAD: Final = ("tool_calls", "function_call", "refusal", "audio")
 """Fields of a delta beside which the content is null; some hosts write "" there while they stream."""
 
 
+class ErrorInside(Exception):
+    """A choice, or its delta, holds an error in place of output."""
+
+    def __init__(self, error: object) -> None:
+        super().__init__("an error inside a choice")
+        self.error = error
+
+
 class Streamed:
     """The length and the last piece of a text that streams. The text itself is not kept: a token has to be cheap."""
 
@@ -79,34 +87,56 @@ class ChoiceReader:
         self._seen: set[str] = set()  # unknown fields of the message that have an event: null adds nothing to them
         self._beside_fields: dict[str, Any] = {}  # unknown fields of the choice, with their last values
 
-    def read(self, choice: JsonObject, *, is_whole: bool) -> Batch:
-        """The events of one chunk's part of the choice, behind a `DeltaGroup` if there are several.
+    def read(self, choice: JsonObject, chunk: JsonObject, batch: Batch) -> None:
+        """Append the events of one chunk's part of the choice, behind a `DeltaGroup` if there are several.
 
-        `is_whole`: the chunk calls itself a `chat.completion`. Raises for another shape.
+        Raises `ErrorInside`, and `TypeError` or `ValueError` for another shape.
         """
-        events: Batch = []
-        if not choice.keys() <= CHOICE:
-            self._beside(choice, events)
-        message, delta = choice.get("message"), choice.get("delta")
-        logprobs = choice.get("logprobs") or {}
-        reason = choice.get("finish_reason")
+        begin = len(batch)
+        if not choice.keys() <= CHOICE and (fields := self.changed_fields(choice)):
+            self._beside_fields |= fields
+            self._hand_on(batch, {}, fields)
+        delta = choice.get("delta")
+        logprobs = choice.get("logprobs") or NOTHING
         if self._is_object:
-            self._delta(self._message(choice), logprobs, events)
-        elif message is not None and (delta is None or (not delta and reason and not self._has_output)):
-            if not self._by_message and (reason or (is_whole and self._has_output)):
-                self._conclude(message, logprobs, events)
+            self._delta(self._message(choice), logprobs, batch)
+        elif delta:
+            self._delta(delta, logprobs, batch)
+        else:
+            self._no_delta(choice, chunk, logprobs, batch)
+        if len(batch) - begin > 1 and not self._is_object:
+            batch.insert(begin, DeltaGroup(self.index, len(batch) - begin))
+
+    def changed_fields(self, choice: JsonObject) -> dict[str, Any]:
+        """Unknown fields beside the delta, such as what a filter found: those that are new or changed. Raises `ErrorInside`."""
+        fields: dict[str, Any] = {}
+        known = self._beside_fields
+        for name, value in choice.items():
+            if name in CHOICE:
+                continue
+            if name not in known or type(value) is list or (value is not None and value != known[name]):
+                if name == "error" and value:
+                    raise ErrorInside(value)
+                fields[name] = value
+        return fields
+
+    def _no_delta(self, choice: JsonObject, chunk: JsonObject, logprobs: JsonObject, batch: Batch) -> None:
+        """A chunk without a delta, or with an empty one: some hosts have a message in its place, or a text."""
+        delta, message = choice.get("delta"), choice.get("message")
+        reason = choice.get("finish_reason")
+        if message is not None and (delta is None or (reason and not self._has_output)):
+            is_whole = chunk.get("object") == "chat.completion" and self._has_output
+            if not self._by_message and (reason or is_whole):
+                self._conclude(message, logprobs, batch)
             else:
                 self._by_message = True
-                self._delta(message, logprobs, events)
+                self._delta(message, logprobs, batch)
         elif delta is None and choice.get("text") is not None:
-            self._delta({"content": choice["text"]}, logprobs, events)  # of the older completions API
-        elif delta or logprobs:
-            self._delta(delta or {}, logprobs, events)
+            self._delta({"content": choice["text"]}, logprobs, batch)  # of the older completions API
         elif delta is not None and type(delta) is not dict:
             raise TypeError("delta")
-        if len(events) > 1 and not self._is_object:
-            events.insert(0, DeltaGroup(self.index, len(events)))
-        return events
+        elif logprobs:
+            self._delta(NOTHING, logprobs, batch)
 
     def end(self) -> Batch:
         """The events that had to wait for the end. Raises if a call or a recording is not complete."""
@@ -208,6 +238,8 @@ class ChoiceReader:
                     extra[name] = None
                     self._seen.add(name)
             elif name not in _DELTA:
+                if name == "error" and value:
+                    raise ErrorInside(value)
                 extra[name] = value
                 self._seen.add(name)
         return extra
@@ -217,21 +249,6 @@ class ChoiceReader:
         if self._is_object and logprobs and not tokens:
             unknown["content"] = logprobs.get("content")
         return {"logprobs": unknown} if unknown else NOTHING
-
-    def _beside(self, choice: JsonObject, events: Batch) -> None:
-        """Fields beside the delta, such as what a filter found: once, as long as they stay the same."""
-        fields: dict[str, Any] = {}
-        for name, value in choice.items():
-            if name in CHOICE:
-                continue
-            if (
-                name not in self._beside_fields
-                or isinstance(value, list)
-                or (value is not None and value != self._beside_fields[name])
-            ):
-                fields[name] = self._beside_fields[name] = value
-        if fields:
-            self._hand_on(events, {}, fields)
 
     def _hand_on(self, events: Batch, extra: JsonObject, beside: JsonObject = NOTHING) -> None:
         if not is_shallow(extra) or not is_shallow(beside):

@@ -69,8 +69,10 @@ class Ending:
         """The time that `wait` returns starts anew. The caller resets this flag."""
         self.reasons: dict[int, str | None] = {}
         """The finish reason of each choice that has begun, in the host's own words."""
+        self.is_finished = False
+        """There was output, every choice has a finish reason, and no output came after them."""
         self._asked = choices or 1
-        self._finished = False
+        self._has_reasons = False  # every choice has one, and no output came after them
         self._contradicted = False
         self._has_output = False
 
@@ -81,8 +83,8 @@ class Ending:
     def note_output(self) -> None:
         """Note that the host sent output."""
         self._has_output = True
-        if self._finished:
-            self._finished = False
+        if self._has_reasons:
+            self._has_reasons = self.is_finished = False
             self._contradicted = self.changed = True
 
     def finish(self, choice: int, reason: str) -> bool:
@@ -96,13 +98,9 @@ class Ending:
         if known is None or meaning is not FinishReason.STOP:
             self.reasons[choice] = reason
         if len(self.reasons) >= self._asked and None not in self.reasons.values():
-            self._finished = self.changed = True
+            self._has_reasons = self.changed = True
+            self.is_finished = self._has_output
         return True
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether there was output, every choice has a finish reason, and no output came after them."""
-        return self._finished and self._has_output
 
     def wait(self) -> float | None:
         """Seconds of silence that end the reply; None: it is not finished."""

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from operator import itemgetter
 from typing import Any, Final
 from uuid import uuid4
@@ -37,7 +38,7 @@ from antiphon.messages import (
     Tool,
 )
 from antiphon.providers.failure import of_payload
-from antiphon.providers.openai_choice import CHOICE, ChoiceReader
+from antiphon.providers.openai_choice import CHOICE, ChoiceReader, ErrorInside
 from antiphon.providers.openai_ending import Ending, meaning_of
 from antiphon.providers.openai_json import JsonReader
 from antiphon.providers.openai_values import MAX_INDEX, as_object, changed_fields, read_usage, seconds
@@ -50,6 +51,18 @@ _PLAIN: Final = frozenset({"role", "content"})
 
 _HEARTBEATS: Final = frozenset({b"ping", b"pong", b"keepalive", b"keep-alive", b"keep_alive", b"heartbeat", b"processing"})
 """What hosts call an event that only keeps the connection alive, or send as its data."""
+
+_FAULTS: Final = (
+    ProviderError,
+    EventTooLarge,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What a step may raise; `ValueError` has the errors of JSON and UTF-8 below it."""
 
 
 class ReplyReader:
@@ -66,9 +79,10 @@ class ReplyReader:
         self._sse = SseReader(MAX_MESSAGE_BYTES)
         self._json = JsonReader()
         self._batch: Batch = []
+        self._place = "delta"  # of a choice's text
         self._started = False
         self._head: dict[str, Any] = {}
-        self._repeated: list[str] = []  # fields of the head that the last chunk told again
+        self._repeated: list[str] = []  # fields of the head that the last chunk had again
         self._choices: dict[int, ChoiceReader] = {}
         self._usage: JsonObject | None = None
         self._has_output = False
@@ -76,17 +90,20 @@ class ReplyReader:
 
     @property
     def done(self) -> bool:
-        """The provider said that nothing follows."""
+        """The provider has sent `[DONE]`."""
         return self.ending.done
 
     @property
     def has_usage(self) -> bool:
-        """The provider has told the tokens used."""
+        """The provider has sent the tokens used."""
         return self._usage is not None
 
     def feed(self, data: bytes) -> Batch:
         """The events of the server-sent chunks that these bytes complete; may be empty. Raises the tree under `ProviderError`."""
-        self._guard(self._feed, data)
+        try:
+            self._feed(data)
+        except _FAULTS as error:
+            self.failure = self._failure(error)
         if self.failure is not None and not any(map(_is_output, self._batch)):
             # Nothing was said yet: the failure is the answer.
             raise self.failure
@@ -97,7 +114,7 @@ class ReplyReader:
         return batch
 
     def feed_after_done(self, data: bytes) -> None:
-        """Takes the usage out of what follows `[DONE]`, if it is there. Nothing else of it counts, and nothing is raised."""
+        """Read the usage in what follows `[DONE]`, if there is any. Ignores all else, and raises nothing."""
         try:
             events = self._sse.feed(data)
         except EventTooLarge:
@@ -108,17 +125,15 @@ class ReplyReader:
     def end(self, *, silent: bool = False) -> Batch:
         """The last batch: what was held back. Raises `ProviderProtocolError` if the reply is not whole.
 
-        `silent`: the host did not end it, but said nothing for as long as `Ending.wait` tells.
+        `silent`: the host did not end it, but sent nothing for the time of `Ending.wait`.
         """
-        if not self.done:
-            self._guard(self._leftover, b"")
         if self.failure is not None:
             raise self.failure
+        if not self.done:
+            self._guard(self._leftover)
         if not self.ending.is_complete(silent=silent):
             raise self._protocol_error("ended before the reply was whole")
-        self._guard(self._complete, b"")
-        if self.failure is not None:
-            raise self.failure
+        self._guard(self._complete)
         batch, self._batch = self._batch, []
         if self._usage is not None:
             batch.append(read_usage(self._usage))
@@ -131,40 +146,48 @@ class ReplyReader:
     def whole(self, body: bytes) -> Batch:
         """All events of an answer that is one JSON object. Raises the tree under `ProviderError`."""
         self.ending.is_object = True
-        self._guard(self._whole, body)
+        self._place = "message"
+        self._guard(partial(self._whole, body))
         self.ending.done = True
         return self.end()
 
-    def _guard(self, step: Callable[[bytes], None], data: bytes) -> None:
-        """Runs a step; what goes wrong becomes `failure`.
+    def _guard(self, step: Callable[[], None]) -> None:
+        """Runs a step, and raises its failure as one of our tree."""
+        try:
+            step()
+        except _FAULTS as error:
+            self.failure = self._failure(error)
+            raise self.failure from None
+
+    def _failure(self, error: Exception) -> ProviderError:
+        """What a fault of a step means.
 
         The steps take the shape of the JSON for granted where using it shows that it is another one: it shows here.
         """
-        try:
-            step(data)
-        except ProviderError as error:
-            self.failure = error
-        except EventTooLarge:
-            self.failure = self._protocol_error("sent an event that is too large")
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            self.failure = self._protocol_error("sent what is not JSON")
-        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
-            self.failure = self._protocol_error("sent JSON of an unknown shape")
+        match error:
+            case ProviderError():
+                return error
+            case EventTooLarge():
+                return self._protocol_error("sent an event that is too large")
+            case json.JSONDecodeError() | UnicodeDecodeError():
+                return self._protocol_error("sent what is not JSON")
+            case _:
+                return self._protocol_error("sent JSON of an unknown shape")
 
     def _feed(self, data: bytes) -> None:
-        events = self._sse.feed(data)
-        for position, (name, payload) in enumerate(events, 1):
+        ending = self.ending
+        events = iter(self._sse.feed(data))
+        for name, payload in events:
             self._event(name, payload)
-            if self.ending.done:
-                self._take_late_usage(events[position:])
-                return
+            if ending.done:
+                self._take_late_usage(events)
 
-    def _leftover(self, _: bytes) -> None:
+    def _leftover(self) -> None:
         event = self._sse.end()
         if event is not None:
             self._event(*event)
 
-    def _complete(self, _: bytes) -> None:
+    def _complete(self) -> None:
         """What was left open is closed. Raises if something that began is not whole although the reply is."""
         rest = self._json.end()
         if rest is not None:
@@ -188,7 +211,7 @@ class ReplyReader:
                 return
         self._take(self._json.read(payload), payload)
 
-    def _take_late_usage(self, events: list[SseEvent]) -> None:
+    def _take_late_usage(self, events: Iterable[SseEvent]) -> None:
         for _, payload in events:
             if b'"usage"' in payload:
                 try:
@@ -219,22 +242,23 @@ class ReplyReader:
             self._take_usage(chunk)
         for choice in choices or ():
             index = choice.get("index") or 0
-            reader = self._choices.get(index)
-            if reader is None:
+            try:
+                reader = self._choices[index]
+            except KeyError:
                 reader = self._begin(index)
-            delta = choice.get("delta")
+            delta = choice.get(self._place)
             if (
                 delta
                 and choice.get("logprobs") is None
                 and (len(delta) == 1 or delta.keys() <= _PLAIN)
                 and type(content := delta.get("content")) is str
-                and choice.keys() <= CHOICE
-                and not self.ending.is_object
+                and (choice.keys() <= CHOICE or not reader.changed_fields(choice))
             ):  # nearly every chunk comes here
                 if content:
                     self._batch.append(TextDelta(index, content))
-                    reader.text.length += len(content)
-                    reader.text.last = content
+                    streamed = reader.text
+                    streamed.length += len(content)
+                    streamed.last = content
                 else:
                     reader.is_empty = True
             else:
@@ -245,11 +269,11 @@ class ReplyReader:
 
     def _take_choice(self, reader: ChoiceReader, choice: JsonObject, chunk: JsonObject, payload: bytes) -> None:
         """A choice that is more than a delta of text."""
-        for place in (choice, as_object(choice.get("delta")), as_object(choice.get("message"))):
-            if error := place.get("error"):
-                self.blame = payload
-                raise of_payload(self._provider, error)
-        self._batch += reader.read(choice, is_whole=chunk.get("object") == "chat.completion")
+        try:
+            reader.read(choice, chunk, self._batch)
+        except ErrorInside as inside:
+            self.blame = payload
+            raise of_payload(self._provider, inside.error) from None
 
     def _take_usage(self, chunk: JsonObject) -> None:
         usage = chunk.get("usage") or as_object(chunk.get("x_groq")).get("usage")
@@ -308,7 +332,7 @@ class ReplyReader:
             self._usage = as_object(usage)
 
     def _note_output(self) -> None:
-        """Tells the ending if something was said since the last finish reason."""
+        """Tell the ending whether output came since the last finish reason."""
         if any(map(_is_output, self._batch[self._at_finish :])):
             self._has_output = True
             self.ending.note_output()
@@ -325,7 +349,7 @@ def _is_heartbeat(chunk: JsonObject) -> bool:
 
 
 def _is_output(event: Event) -> bool:
-    """Whether the model says something by it: what is told of a reply or a choice is not said."""
+    """Whether an event is output of the model: fields of the reply or of a choice are not."""
     if isinstance(event, ExtraDelta):
         return any(value is not None for value in event.fields.values())
     return not isinstance(event, Started | ReplyExtra | DeltaGroup)

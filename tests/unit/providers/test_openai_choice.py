@@ -23,8 +23,7 @@ def read(*choices: Json, is_object: bool = False) -> Batch:
     reader = ChoiceReader(0, frozenset(), is_object=is_object)
     events: Batch = []
     for choice in choices:
-        fields = {name: value for name, value in choice.items() if name != "object"}
-        events += reader.read(fields, is_whole=choice.get("object") == "chat.completion")
+        reader.read({name: value for name, value in choice.items() if name != "object"}, choice, events)
     return events + reader.end()
 
 
