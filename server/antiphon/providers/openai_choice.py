@@ -94,6 +94,8 @@ class ChoiceReader:
         """
         begin = len(batch)
         if not choice.keys() <= CHOICE and (fields := self.changed_fields(choice)):
+            if fields.get("error"):
+                raise ErrorInside(fields["error"])
             self._beside_fields |= fields
             self._hand_on(batch, {}, fields)
         delta = choice.get("delta")
@@ -108,15 +110,13 @@ class ChoiceReader:
             batch.insert(begin, DeltaGroup(self.index, len(batch) - begin))
 
     def changed_fields(self, choice: JsonObject) -> dict[str, Any]:
-        """Unknown fields beside the delta, such as what a filter found: those that are new or changed. Raises `ErrorInside`."""
+        """Unknown fields beside the delta, such as what a filter found: those that are new or changed."""
         fields: dict[str, Any] = {}
         known = self._beside_fields
         for name, value in choice.items():
             if name in CHOICE:
                 continue
             if name not in known or type(value) is list or (value is not None and value != known[name]):
-                if name == "error" and value:
-                    raise ErrorInside(value)
                 fields[name] = value
         return fields
 

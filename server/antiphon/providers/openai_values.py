@@ -147,13 +147,13 @@ def read_usage(raw: JsonObject) -> Usage:
     prompt, completion = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
     total, reasoning = _count(raw.get("total_tokens")), _count(completion_details.get("reasoning_tokens"))
     if reasoning and prompt + completion + reasoning == total:
-        completion += reasoning  # xAI counts thoughts beside the completion: only their sum is what was said
+        completion += reasoning  # xAI's chat API leaves thoughts out of the completion, and out of nothing else
     extra = {name: value for name, value in raw.items() if name not in _USAGE and value is not None}
     for name, details, known in (
         ("prompt_tokens_details", prompt_details, _PROMPT_DETAILS),
         ("completion_tokens_details", completion_details, _COMPLETION_DETAILS),
     ):
-        # A zero where others tell nothing goes on as it came, to be told to the caller.
+        # `Usage` cannot distinguish a zero from nothing: so that the caller gets it, it stays among the unknown fields.
         rest = {
             key: value
             for key, value in details.items()

@@ -170,6 +170,11 @@ FAILURES: dict[str, list[dict[str, Any] | str]] = {
         {"choices": [{"index": 0, "delta": {}, "error": {"code": 502, "message": "x"}, "finish_reason": "stop"}]},
         "[DONE]",
     ],
+    "an error beside an empty text": [
+        delta("a"),
+        {"choices": [{"index": 0, "delta": {"content": ""}, "error": {"code": 502, "message": "x"}, "finish_reason": None}]},
+        "[DONE]",
+    ],
     "an error in the delta": [delta("a"), delta(error={"message": "x"}, finish="stop"), "[DONE]"],
 }
 
