@@ -77,6 +77,7 @@ def test_fields_that_only_the_provider_knows_add_up() -> None:
         "l": [1],
         "z": "z",
     }
+    assert merged({"channel": "analysis"}, {"channel": "final"}) == {"channel": "final"}
     assert first["x"] == {"id": "a", "type": "t", "name": "n", "input": "1"}
     details = [
         {"d": [{"index": 0, "type": "text", "text": "a", "format": "f"}, {"index": 1, "text": "x"}]},
