@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 # Clients that pin dependencies of their own.
-CLIENTS := $(patsubst tests/e2e/clients/%.lock,$(VENV)/clients/%,$(wildcard tests/e2e/clients/*.lock))
+CLIENTS := $(patsubst tests/e2e/clients/%.lock,$(VENV)/clients/%,$(wildcard tests/e2e/clients/*.lock)) $(VENV)/clients/ai
 
 .PHONY: help run test clients fuzz check format proto lock bench clean
 .DEFAULT_GOAL := help
@@ -24,6 +24,12 @@ $(VENV)/clients/%: tests/e2e/clients/%.lock $(VENV)/run
 	@echo "Adding the client $*"
 	@$(BIN)/python -m venv $@ && $@/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $< \
 	  || { rm -rf $@; echo "No $*: its tests are left out"; }
+	@test ! -d $@ || touch $@
+
+$(VENV)/clients/ai: tests/e2e/clients/ai/package.json tests/e2e/clients/ai/package-lock.json | $(VENV)/run
+	@echo "Adding the client ai"
+	@rm -rf $@ && mkdir -p $@ && cp $^ $@/ && (cd $@ && npm ci --silent --ignore-scripts --no-audit --no-fund) \
+	  || { rm -rf $@; echo "No ai, as there is no Node or npm: its tests are left out"; }
 	@test ! -d $@ || touch $@
 
 fuzz: $(VENV)/fuzz ## Try new inputs on every parser (SECONDS=60 each), then on every path and RPC
@@ -54,10 +60,12 @@ lock: $(VENV)/dev ## Make the lock files anew
 	  -c requirements.lock --extra dev pyproject.toml -o requirements-dev.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 	  -c requirements-dev.lock --extra fuzz pyproject.toml -o requirements-fuzz.lock
-	@for client in llmstudio==0.3.11 "llmstudio[proxy]==1.0.6"; do \
+	@for client in llmstudio==0.3.11 "llmstudio[proxy]==1.0.6" llama-index-llms-openai-like==0.8.1; do \
 	  echo "$$client" | $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --no-header --no-annotate - -o tests/e2e/clients/$$(echo "$$client" | sed 's/\[.*\]//; s/==/-/').lock || exit 1; \
 	done
+	@cd tests/e2e/clients/ai && { npm update --silent --package-lock-only --ignore-scripts --no-audit --no-fund \
+	  && node without-addresses.js; } || echo "No npm: the lock of ai stays as it is"
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

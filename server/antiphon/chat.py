@@ -260,9 +260,7 @@ async def _replay(turn: Turn) -> AsyncGenerator[Batch, None]:
             case Refusal():
                 batch.append(RefusalDelta(0, part.text))
             case ToolCall():
-                batch.append(ToolCallDelta(0, calls, part.id, part.name, part.arguments, part.signature))
-                if part.extra:
-                    batch.append(ExtraDelta(0, {"tool_calls": [{**part.extra, "index": calls}]}))
+                batch.append(ToolCallDelta(0, calls, part.id, part.name, part.arguments, part.signature, part.extra))
                 calls += 1
             case Other():
                 batch.append(ExtraDelta(0, {"content": [part.fields]}))

@@ -138,7 +138,7 @@ class Stopwatch:
         """Characters of what is not plain text. A signature is none of the model's, and sound counts by the recording."""
         match event:
             case ToolCallDelta():
-                return len(event.arguments) + len(event.name or "")
+                return len(event.arguments) + len(event.name or "") + (_leaves(event.extra) if event.extra else 0)
             case ThinkingDelta():
                 return len(event.text) + len(event.redacted or "")
             case RefusalDelta():

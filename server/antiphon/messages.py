@@ -322,7 +322,11 @@ class ThinkingDelta(Struct, frozen=True):
 
 
 class ToolCallDelta(Struct, frozen=True):
-    """More of the tool call `index`; `id` and `name` with its first delta, `arguments` a further piece of text."""
+    """More of the tool call `index`: `id` with its first delta, `name` and `arguments` further pieces of text.
+
+    `extra` are fields that only this provider has, where they stand in a call of the OpenAI API, those of `function` included; they
+    add up like those of a message.
+    """
 
     choice: int
     index: int
@@ -330,6 +334,7 @@ class ToolCallDelta(Struct, frozen=True):
     name: str | None = None
     arguments: str = ""
     signature: str | None = None
+    extra: JsonObject = NOTHING
 
 
 class RefusalDelta(Struct, frozen=True):
@@ -360,10 +365,24 @@ class ExtraDelta(Struct, frozen=True):
     choice_fields: JsonObject = NOTHING
 
 
+class DeltaGroup(Struct, frozen=True):
+    """The next `count` events, all of one choice, came in one delta of the provider: a dialect that has deltas writes them as one.
+
+    A delta that became a single event has no group. Whoever does not write deltas may drop it.
+    """
+
+    choice: int
+    count: int
+
+
 class ReplyExtra(Struct, frozen=True):
-    """Fields of the reply as a whole, as those of `Started.extra`, told later: each takes the place of an older one."""
+    """Fields of the reply as a whole, as those of `Started.extra`, told later: each takes the place of an older one.
+
+    `repeats`: the fields are known already; the provider sends them again with every delta, until the next such event.
+    """
 
     fields: JsonObject
+    repeats: bool = False
 
 
 class Usage(Struct, frozen=True, omit_defaults=True):
@@ -413,6 +432,7 @@ Event: TypeAlias = (
     | RefusalDelta
     | AudioDelta
     | ExtraDelta
+    | DeltaGroup
     | ReplyExtra
     | Usage
     | Metrics

@@ -19,6 +19,7 @@ from antiphon.messages import (
     NOTHING,
     AudioDelta,
     Batch,
+    DeltaGroup,
     Event,
     ExtraDelta,
     Finished,
@@ -43,32 +44,38 @@ from antiphon.messages import (
     with_extra,
 )
 
-_NAMING: Final = frozenset({"id", "type", "name", "role", "index", "format"})
+_BESIDE_TEXT: Final = frozenset({"content", "tool_calls", "function_call"})
+"""Fields that only a provider knows whose place among the text matters."""
+
+_NAMING: Final = frozenset({"id", "type", "name", "role", "index", "format", "channel"})
 """Fields that name a thing: every delta may repeat them."""
 
 
 class ReplyToolCall:
     """A tool call that grows."""
 
-    __slots__ = ("arguments", "id", "name", "signature")
+    __slots__ = ("arguments", "extra", "id", "name", "signature")
 
     def __init__(self) -> None:
         self.id = ""
         self.name = ""
         self.arguments: list[str] = []
         self.signature: str | None = None
+        self.extra: dict[str, Any] = {}
 
     def add(self, event: ToolCallDelta) -> None:
         """Takes one more piece."""
         self.id = event.id or self.id
-        self.name = event.name or self.name
+        self.name += event.name or ""
         self.arguments.append(event.arguments)
         self.signature = event.signature or self.signature
+        if event.extra:
+            _merge(self.extra, event.extra, joins=True)
 
     def value(self, extra: JsonObject = NOTHING) -> ToolCall:
-        """The call as it is now; `extra` may repeat its id."""
-        if "id" in extra:
-            extra = {name: value for name, value in extra.items() if name != "id"}
+        """The call as it is now; `extra` is told beside its own, and may repeat its id."""
+        if extra or self.extra:
+            extra = {name: value for name, value in {**self.extra, **extra}.items() if name != "id"}
         return ToolCall(self.id, self.name, "".join(self.arguments), self.signature, extra)
 
 
@@ -134,6 +141,22 @@ class ReplyChoice:
             made.append(fields if call is None else call.value(fields))
         return made
 
+    def content(self) -> list[str | JsonObject]:
+        """The text, and parts of kinds that are not known here, in the order in which they came. Empty if nothing did."""
+        if "content" not in self.extra:
+            return ["".join(self.text)] if self.text else []
+        found: list[str | JsonObject] = []
+        start = 0
+        for end, event in self.beside:
+            if isinstance(event, ExtraDelta) and "content" in event.fields:
+                if text := "".join(self.text[start:end]):
+                    found.append(text)
+                start = end
+                found = _joined(found, event.fields["content"], joins=True)
+        if text := "".join(self.text[start:]):
+            found.append(text)
+        return found
+
     def message(self) -> Message:
         """What was said so far, as a message of the conversation. Sound is not kept: its transcript is, as text.
 
@@ -143,15 +166,15 @@ class ReplyChoice:
         parts: list[Part] = []
         if self.thinking or self.signature or self.redacted:
             parts.append(Thinking("".join(self.thinking), self.signature, self.redacted))
-        spoken = "".join(self.text) or ("".join(self.audio.transcript) if self.audio else "")
+        content = self.content()
         calls = self.calls()
-        extra = {name: value for name, value in self.extra.items() if value is not None}
-        if spoken or (self.text and (calls or extra)):
-            parts.append(Text(spoken))
+        extra = {name: value for name, value in self.extra.items() if value is not None and name != "content"}
+        if content in ([], [""]) and self.audio is not None:
+            content = ["".join(self.audio.transcript)]
+        if content != [""] or (self.text and (calls or extra)):
+            parts.extend(Text(part) if isinstance(part, str) else Other(part) for part in content)
         if self.audio is not None:
             extra.pop("audio", None)
-        if isinstance(extra.get("content"), list):
-            parts.extend(map(Other, extra.pop("content")))
         if self.refusal:
             parts.append(Refusal("".join(self.refusal)))
         functions = [call for call in calls if isinstance(call, ToolCall)]
@@ -212,11 +235,13 @@ class Reply:
                 audio.expires = event.expires or audio.expires
             case ExtraDelta():
                 choice = self._choice(event.choice)
-                if "tool_calls" in event.fields or "function_call" in event.fields:
+                if not _BESIDE_TEXT.isdisjoint(event.fields):
                     choice.beside.append((len(choice.text), event))
                 choice.add_extra(event)
+            case DeltaGroup():
+                pass
             case ReplyExtra():
-                if self.started is not None:
+                if self.started is not None and not event.repeats:
                     self.started = replace(self.started, extra={**self.started.extra, **event.fields})
             case Finished():
                 choice = self._choice(event.choice)

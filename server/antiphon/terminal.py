@@ -119,7 +119,7 @@ def _lines(out: Console) -> Iterator[str]:
 async def _show(stub: chat_pb2_grpc.ChatServiceStub, request: chat_pb2.GenerateRequest, key: str, out: Console) -> str:
     """Shows the reply as it comes, and returns its text. Tool calls, whose pieces may come mixed, have a line each at the end."""
     pieces: list[str] = []
-    calls: dict[tuple[int, int], str] = {}
+    calls: dict[tuple[int, int], tuple[str, str]] = {}  # name and arguments
     try:
         async for answer in stub.StreamGenerate(request, metadata=metadata_of(key)):
             for event in answer.events:
@@ -134,15 +134,15 @@ async def _show(stub: chat_pb2_grpc.ChatServiceStub, request: chat_pb2.GenerateR
                         _write(out, event.refusal.text, "yellow")
                     case "tool_call":
                         call = event.tool_call
-                        begun = calls.setdefault((call.choice, call.index), f"{call.name}(")
-                        calls[call.choice, call.index] = begun + call.arguments
+                        name, arguments = calls.get((call.choice, call.index), ("", ""))
+                        calls[call.choice, call.index] = name + call.name, arguments + call.arguments
                     case _:
                         pass
     finally:
         if pieces or not calls:
             out.print()
-        for written in calls.values():
-            _write(out, f"{written})", "magenta")
+        for name, arguments in calls.values():
+            _write(out, f"{name}({arguments})", "magenta")
             out.print()
     return "".join(pieces)
 

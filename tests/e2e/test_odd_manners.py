@@ -29,7 +29,7 @@ GOOD: dict[str, list[Step]] = {
     "with comments": [head(), chunk(b": keep-alive\n\n" + WHOLE.replace(b"data: ", b": ping\n\nevent: x\nid: 7\ndata:")), LAST],
     "without [DONE]": [head(), chunk(sse(delta("Hello", "stop"))), LAST],
     "usage late, in a chunk without a choice": [head(), chunk(sse(delta("Hello"), delta(finish="stop"), USAGE, "[DONE]")), LAST],
-    "usage after [DONE] is too late": [head(), chunk(sse(delta("Hello", "stop"), "[DONE]", USAGE)), LAST],
+    "usage after [DONE]": [head(), chunk(sse(delta("Hello", "stop"), "[DONE]", USAGE)), LAST],
     "the reason first": [head(), chunk(sse(delta("Hel", "stop"), delta("lo"), "[DONE]")), LAST],
     "[DONE], and then the connection stays open": [head(), chunk(WHOLE)],
     "JSON though a stream was asked for": [answer(REPLY)],

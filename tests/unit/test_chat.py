@@ -517,6 +517,17 @@ async def test_what_only_the_provider_knew_is_replayed() -> None:
         assert list(map(call_json, again.calls())) == list(map(call_json, first.calls()))
 
 
+async def test_a_replayed_call_is_one_delta() -> None:
+    """With what only the provider knew of it, and parts of the content among the text."""
+    call = ToolCallDelta(0, 0, "c1", "f", "{}", extra={"signed": 1})
+    odd = ExtraDelta(0, {"content": [{"type": "odd"}]})
+    provider = ScriptedProvider([START, odd, TextDelta(0, "Hi"), call], [USAGE, Finished(0, FinishReason.TOOL_CALLS, "tool_calls")])
+    chat = recording(provider, MemoryStore())
+    await collect(chat.stream(asked(), timeout=None, record=Record("ann", request_id="r")))
+    (batch,) = [batch async for batch in chat.stream(asked(), timeout=None, record=Record("ann", request_id="r"))]
+    assert batch[1:-2] == [odd, TextDelta(0, "Hi"), call]
+
+
 async def test_a_request_id_is_good_for_one_turn() -> None:
     """With other messages it is told to be used, and no reply of another question is given."""
     provider = ScriptedProvider()

@@ -113,6 +113,7 @@ def test_an_estimate_says_that_it_is_one() -> None:
         (ThinkingDelta(0, "x" * 40, signature="s" * 400), 10),
         (ThinkingDelta(0, "", redacted="x" * 40), 10),
         (ToolCallDelta(0, 0, "call_1", "look_up_", "x" * 40), 12),
+        (ToolCallDelta(0, 0, "call_1", "look_up_", extra={"custom": {"input": "x" * 32}}), 10),
         (RefusalDelta(0, "x" * 40), 10),
         (AudioDelta(0, "a", data="A" * 4000, transcript="x" * 40), 960 + 10),
         (ExtraDelta(0, {"function_call": {"name": "look_up_", "arguments": "x" * 32}}, {"filter": "x" * 400}), 10),

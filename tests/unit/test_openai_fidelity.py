@@ -169,7 +169,7 @@ def chunk(delta: Json, **fields: Any) -> Json:
 def told(events: list[m.Event]) -> Iterator[Json]:
     """The chunks that a caller is told."""
     writer = ChunkWriter(include_usage=False)
-    data = b"".join(writer.write([event]) for event in events) + writer.end().removesuffix(DONE)
+    data = writer.write(events) + writer.end().removesuffix(DONE)
     for line in data.decode().split("\n\n"):
         if line:
             yield json.loads(line.removeprefix("data: "))
@@ -322,7 +322,8 @@ def test_a_custom_tool_call_that_is_streamed() -> None:
     assert message_json(stored) == message
     assert json.loads(encode(m.ChatRequest("m", (stored,), stream=False), "p", stream_usage=True))["messages"] == [message]
     streamed = [call for one in told(events) for call in one["choices"][0]["delta"].get("tool_calls", ())]
-    assert [call["index"] for call in streamed] == [0, 0, 0, 1, 1, 1]
+    assert [call["index"] for call in streamed] == [0, 0, 0, 1, 1]
+    assert streamed[3:] == [call for delta in deltas[3:] for call in delta["tool_calls"]]
 
 
 def test_a_function_call_of_2023() -> None:
@@ -337,7 +338,7 @@ def test_a_function_call_of_2023() -> None:
 
 
 def test_fields_beside_the_message_and_beside_the_choices() -> None:
-    """Of a choice the last that was told, of the reply too, wherever in the stream; both stand in the last chunk as well."""
+    """The last that was told, wherever in the stream; in chunks once, and those of a choice in its last one as well."""
     events = read(
         chunk({"content": "a"}, x_found={"hate": {"filtered": False, "severity": "safe"}}),
         chunk({"content": "b"}, x_found={"hate": {"filtered": False, "severity": "safe"}}, citations=["u"]),
@@ -349,9 +350,14 @@ def test_fields_beside_the_message_and_beside_the_choices() -> None:
     top = {"citations": ["u", "v"], "service_tier": "flex", "system_fingerprint": "fp"}
     assert {name: whole[name] for name in top} == top
     chunks = list(told(events))
-    assert {name: chunks[-1][name] for name in top} == top
+    assert [{name: one[name] for name in top if name in one} for one in chunks] == [
+        {},
+        {},
+        {"citations": ["u"]},
+        {"service_tier": "flex"},
+        {"citations": ["u", "v"], "system_fingerprint": "fp"},
+    ]
     assert chunks[-1]["choices"][0]["x_found"] == {"hate": {"severity": "low"}, "tokens": 2}
-    assert "citations" not in chunks[0]
     body = {**chunk({}), "object": "chat.completion", "usage": None, "citations": [1]}
     choice = {"message": {"role": "assistant", "content": "x", "refusal": None}, "logprobs": None, "stop_reason": 7}
     body["choices"] = [{"index": 0, "finish_reason": "stop", **choice}]

@@ -40,6 +40,23 @@ def test_deltas_add_up() -> None:
     assert (reply.started, reply.usage) == (START, USAGE)
 
 
+def test_calls_add_up_with_their_fields() -> None:
+    """Names and texts in pieces are joined; groups and what is repeated add nothing."""
+    reply = Reply()
+    signed = {"extra_content": {"google": {"thought_signature": "s"}}}
+    for event in (
+        m.Started("id", "m", "p", 1, {"fp": "x"}),
+        m.DeltaGroup(0, 2),
+        m.ToolCallDelta(0, 0, "a", "get_", "{", extra=signed),
+        m.ReplyExtra({"fp": "x"}, repeats=True),
+        m.ToolCallDelta(0, 0, name="weather", arguments="}", extra={"x": 1}),
+    ):
+        reply.add(event)
+    assert reply.choices[0].calls() == [m.ToolCall("a", "get_weather", "{}", extra={**signed, "x": 1})]
+    assert reply.started == m.Started("id", "m", "p", 1, {"fp": "x"})
+    assert not Reply().choices
+
+
 def merged(*fields: m.JsonObject, beside: bool = False) -> m.JsonObject:
     reply = Reply()
     for one in fields:
@@ -60,6 +77,7 @@ def test_fields_that_only_the_provider_knows_add_up() -> None:
         "l": [1],
         "z": "z",
     }
+    assert merged({"channel": "analysis"}, {"channel": "final"}) == {"channel": "final"}
     assert first["x"] == {"id": "a", "type": "t", "name": "n", "input": "1"}
     details = [
         {"d": [{"index": 0, "type": "text", "text": "a", "format": "f"}, {"index": 1, "text": "x"}]},

@@ -28,7 +28,15 @@ class Told(chat_pb2_grpc.ChatServiceServicer):
         said = request.messages[-1].parts[0].text
         events = [{"text": {"text": f"{len(request.messages)} messages"}}]
         if said == "tools":
-            pieces = [(0, "add", "{"), (1, "mul", ""), (0, "", '"a": [1]'), (1, "", '{"b": 2'), (0, "", "}"), (1, "", "}")]
+            pieces = [
+                (0, "ad", "{"),
+                (1, "mul", ""),
+                (0, "d", ""),
+                (0, "", '"a": [1]'),
+                (1, "", '{"b": 2'),
+                (0, "", "}"),
+                (1, "", "}"),
+            ]
             events = [{"tool_call": {"index": index, "name": name, "arguments": more}} for index, name, more in pieces]
         if said == "odd":
             events = [{"text": {"text": ODD}}]

@@ -22,8 +22,10 @@ from antiphon.guards.chain import Chain, passed
 from antiphon.guards.json_chain import JsonChain, passed_json
 from antiphon.guards.unchanged import passed_extras, passed_fields, passed_logprobs
 from antiphon.messages import (
+    NOTHING,
     AudioDelta,
     Batch,
+    DeltaGroup,
     Event,
     ExtraDelta,
     Finished,
@@ -95,8 +97,11 @@ class _Reply:
                 case Started():
                     told.append(replace(event, extra=await passed_fields(self._guards, event.extra)) if event.extra else event)
                 case ReplyExtra():
-                    if fields := await passed_fields(self._guards, event.fields):
-                        told.append(ReplyExtra(fields))
+                    fields = await passed_fields(self._guards, event.fields)
+                    if fields or event.repeats:
+                        told.append(replace(event, fields=fields))
+                case DeltaGroup():
+                    pass  # what comes together is told as it passes
                 case Finished():
                     ended[event.choice] = event
                 case _:
@@ -138,6 +143,7 @@ class _Choice:
         self._thought: _Channel | None = None
         self._thoughts_masked = False  # the signature of what they were is of no use any more
         self._calls: dict[int, ReplyToolCall] = {}
+        self._call_extras: list[JsonObject] = []
 
     async def take(self, event: _Delta, told: Batch) -> None:
         """Adds to `told` what of an event may be told now."""
@@ -160,13 +166,27 @@ class _Choice:
         except Blocked as blocked:
             self._block(blocked)
         else:
+            masked = self._thoughts_masked or any(channel.masked for channel in (self._refusal, self._transcript, self._text))
+            extras = None
+            if (
+                (self._extras or self._call_extras)
+                and not masked
+                and all(call == self._calls[index].value() for index, call in calls.items())
+            ):
+                extras = await passed_extras(self._guards, self._extras, self._call_extras)
             told += (
-                ToolCallDelta(self._index, index, call.id, call.name, call.arguments, call.signature)
+                ToolCallDelta(
+                    self._index,
+                    index,
+                    call.id,
+                    call.name,
+                    call.arguments,
+                    call.signature,
+                    NOTHING if extras is None else call.extra,
+                )
                 for index, call in calls.items()
             )
-            masked = self._thoughts_masked or any(channel.masked for channel in (self._refusal, self._transcript, self._text))
-            if self._extras and not masked and all(call == self._calls[index].value() for index, call in calls.items()):
-                told += await passed_extras(self._guards, self._extras)
+            told += extras or ()
 
     async def _passed_call(self, call: ReplyToolCall) -> ToolCall:
         whole = call.value()
@@ -196,6 +216,8 @@ class _Choice:
                         told.append(ThinkingDelta(self._index, "", signature, event.redacted))
             case ToolCallDelta():
                 self._calls.setdefault(event.index, ReplyToolCall()).add(event)
+                if event.extra:
+                    self._call_extras.append({"index": event.index, **event.extra})
             case ExtraDelta():
                 self._extras.append(event)
             case _:

@@ -25,8 +25,13 @@ async def passed_logprobs(guards: Sequence[Guard], text: str, logprobs: tuple[Js
     return logprobs if await _pass(guards, others) else ()
 
 
-async def passed_extras(guards: Sequence[Guard], extras: Sequence[ExtraDelta]) -> Sequence[ExtraDelta]:
-    """All fields of one choice that only its provider knows: none if a guard finds something, together or by name of field."""
+async def passed_extras(
+    guards: Sequence[Guard], extras: Sequence[ExtraDelta], calls: Sequence[JsonObject]
+) -> Sequence[ExtraDelta] | None:
+    """All fields of one choice that only its provider knows: None if a guard finds something, together or by name of field.
+
+    `calls` are those of its tool calls as they came, each with the `index` of its call.
+    """
     whole = ReplyChoice(0)
     texts: defaultdict[str, list[str]] = defaultdict(list)
     kept = []
@@ -36,8 +41,11 @@ async def passed_extras(guards: Sequence[Guard], extras: Sequence[ExtraDelta]) -
             kept.append(ExtraDelta(event.choice, event.fields, choice_fields))
             whole.add_extra(kept[-1])
             _collect("", [event.fields, choice_fields], texts)
+    for call in calls:
+        whole.add_extra(ExtraDelta(0, {"tool_calls": [call]}))
+        _collect("", [call], texts)
     values = [whole.extra, whole.choice_extra, whole.call_extra]
-    return kept if await _pass(guards, [*values, *("".join(pieces) for pieces in texts.values())]) else ()
+    return kept if await _pass(guards, [*values, *("".join(pieces) for pieces in texts.values())]) else None
 
 
 async def passed_fields(guards: Sequence[Guard], fields: JsonObject) -> JsonObject:

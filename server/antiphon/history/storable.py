@@ -5,12 +5,14 @@ It runs for every token: what has nothing to replace is given back as it is.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from msgspec.structs import replace
 
 from antiphon.database import text
 from antiphon.history import rows
-from antiphon.messages import AudioDelta, Event, ExtraDelta, RefusalDelta, TextDelta, ThinkingDelta, ToolCallDelta
+from antiphon.messages import AudioDelta, Event, ExtraDelta, JsonObject, RefusalDelta, TextDelta, ThinkingDelta, ToolCallDelta
 
 
 def storable(event: Event) -> Event:
@@ -19,19 +21,23 @@ def storable(event: Event) -> Event:
         case TextDelta() | RefusalDelta() | ThinkingDelta():
             return replace(event, text=text.clean(event.text)) if "\0" in event.text else event
         case ToolCallDelta():
-            return replace(event, arguments=text.clean(event.arguments)) if "\0" in event.arguments else event
+            if "\0" in event.arguments:
+                event = replace(event, arguments=text.clean(event.arguments))
+            return replace(event, extra=_storable_fields(event.extra)) if event.extra else event
         case AudioDelta():
             return replace(event, transcript=text.clean(event.transcript)) if "\0" in event.transcript else event
         case ExtraDelta():
-            return _storable_fields(event)
+            fields = _storable_fields(event.fields)
+            return event if fields is event.fields else replace(event, fields=fields)
         case _:
             return event
 
 
-def _storable_fields(event: ExtraDelta) -> ExtraDelta:
+def _storable_fields(fields: JsonObject) -> JsonObject:
+    """The fields themselves, or others."""
     try:
-        encoded = msgspec.json.encode(event.fields)
+        encoded = msgspec.json.encode(fields)
     except RecursionError:
-        return event  # nothing of it will be stored
+        return fields  # nothing of it will be stored
     clean = rows.without_nul(encoded)
-    return event if clean is encoded else replace(event, fields=msgspec.json.decode(clean))
+    return fields if clean is encoded else msgspec.json.decode(clean, type=dict[str, Any])

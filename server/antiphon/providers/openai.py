@@ -14,7 +14,7 @@ import httpx2
 from pydantic import SecretStr
 
 from antiphon.config import MAX_MESSAGE_BYTES, ConfigError, ProviderConfig
-from antiphon.errors import ProviderCredentials, ProviderError, ProviderProtocolError
+from antiphon.errors import ProviderCredentials, ProviderError, ProviderProtocolError, ProviderTimeout
 from antiphon.messages import Batch, ChatRequest
 from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, explain, log_refusal, of_status
 from antiphon.providers.openai_request import encode
@@ -25,11 +25,11 @@ _PATH: Final = "/chat/completions"
 _MODEL: Final = "{model}"
 _BOM: Final = b"\xef\xbb\xbf"
 
-_DONE_GRACE: Final = 2.0
-"""Seconds that a reply all of whose choices are finished is given for its usage and `[DONE]`, where the host sends none."""
+_AFTER_DONE: Final = 0.25
+"""Seconds that usage behind `[DONE]` is waited for, where none has come before and the host does not end the body."""
 
-_SPEAKING_GRACE: Final = 30.0
-"""The same, where the chunk that finished it said something as well: so more may be to come."""
+_AFTER_DONE_BYTES: Final = 64 * 1024
+"""As much as is read then."""
 
 
 class OpenAIProvider:
@@ -64,41 +64,42 @@ class OpenAIProvider:
             headers[self._key_header] = _credential(self._key_header, key)
             secrets = (*secrets, key)
         async with self._transport.post(url, headers, body) as reply:
-            if not 200 <= reply.status < 300:
-                raise await self._refusal(reply, secrets, own_key=request.api_key is not None)
-            # Hosts get the content type wrong; what the body begins with tells what it is.
-            begin = (await reply.peek()).removeprefix(_BOM).lstrip()
-            if begin.startswith(b"<"):
-                log_refusal(self.name, reply.status, begin, secrets)
-                raise ProviderProtocolError(f"The provider {self.name} answered with a web page.", provider=self.name)
+            begin = await self._begin(reply, secrets, own_key=request.api_key is not None)
             reader = ReplyReader(request, self.name)
+            ending = reader.ending
             collected: Batch = []
             size = 0
-            settled = False
+            silent = False
             try:
                 if begin.startswith((b"{", b"[")):
                     yield reader.whole(await reply.read())
                     return
-                async for piece in reply:
-                    batch = reader.feed(piece)
-                    if batch and request.stream:
-                        yield batch
-                    else:
-                        collected += batch
-                    size += len(piece)
-                    if size > MAX_MESSAGE_BYTES and not request.stream:
-                        raise ProviderProtocolError(
-                            f"The provider {self.name} sent a reply of more than {MAX_MESSAGE_BYTES} bytes.", provider=self.name
-                        )
-                    if reader.failure is not None:
-                        raise reader.failure
-                    if reader.done:
-                        break
-                    if reader.settled is not settled:
-                        settled = reader.settled
-                        grace = _SPEAKING_GRACE if reader.speaking else _DONE_GRACE
-                        reply.end_within(grace if settled else None)
-                yield collected + reader.end()
+                try:
+                    async for piece in reply:
+                        batch = reader.feed(piece)
+                        if batch and request.stream:
+                            yield batch
+                        else:
+                            collected += batch
+                        size += len(piece)
+                        if size > MAX_MESSAGE_BYTES and not request.stream:
+                            raise ProviderProtocolError(
+                                f"The provider {self.name} sent a reply of more than {MAX_MESSAGE_BYTES} bytes.", provider=self.name
+                            )
+                        if reader.failure is not None:
+                            raise reader.failure
+                        if ending.done:
+                            break
+                        if ending.changed:
+                            ending.changed = False
+                            reply.end_within(ending.wait())
+                except ProviderTimeout:  # shorter than what is waited for in silence
+                    if reader.failure is not None or not ending.is_finished:
+                        raise
+                    silent = True
+                if ending.done and not reader.has_usage:
+                    reader.feed_after_done(await reply.read_some(_AFTER_DONE_BYTES, _AFTER_DONE))
+                yield collected + reader.end(silent=silent or reply.timed_out)
             except ProviderError as error:
                 if reader.blame:
                     log_refusal(self.name, error.status or reply.status, reader.blame, secrets)
@@ -108,6 +109,17 @@ class OpenAIProvider:
     async def close(self) -> None:
         """Ends the connections that are kept open."""
         await self._transport.close()
+
+    async def _begin(self, reply: Reply, secrets: tuple[str, ...], *, own_key: bool) -> bytes:
+        """What the body of a good answer begins with. Raises for any other."""
+        if not 200 <= reply.status < 300:
+            raise await self._refusal(reply, secrets, own_key=own_key)
+        # Hosts get the content type wrong; what the body begins with tells what it is.
+        begin = (await reply.peek()).removeprefix(_BOM).lstrip()
+        if begin.startswith(b"<"):
+            log_refusal(self.name, reply.status, begin, secrets)
+            raise ProviderProtocolError(f"The provider {self.name} answered with a web page.", provider=self.name)
+        return begin
 
     async def _refusal(self, reply: Reply, secrets: tuple[str, ...], *, own_key: bool) -> ProviderError:
         body = await reply.read_some(ERROR_BODY_BYTES, ERROR_BODY_SECONDS)

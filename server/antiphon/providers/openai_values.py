@@ -65,21 +65,27 @@ def is_shallow(value: object, depth: int = MAX_DEPTH) -> bool:
     return True
 
 
-def news(chunk: JsonObject, known: JsonObject, places: frozenset[str]) -> dict[str, Any]:
-    """The fields of a chunk beside those of `places` that are not `known` as they are. Raises for what is nested too deep.
+def changed_fields(chunk: JsonObject, known: JsonObject, places: frozenset[str]) -> tuple[dict[str, Any], list[str]]:
+    """Fields of a chunk beside those of `places` that are new or changed, in the host's order, and the names of those that are not.
 
-    A null after something tells nothing. Of Groq's own object its usage is left out.
+    A null after something is neither. Of Groq's own object the usage is left out. Raises for what is nested too deep.
     """
-    fresh: dict[str, Any] = {}
-    for name in chunk.keys() - places:
-        value = chunk[name]
+    changed: dict[str, Any] = {}
+    repeated: list[str] = []
+    for name, value in chunk.items():
+        if name in places:
+            continue
         if name == "x_groq" and isinstance(value, dict):
-            value = {key: inner for key, inner in value.items() if key != "usage"} or None
-        if name not in known or (value is not None and value != known[name]):
-            fresh[name] = value
-    if fresh and not is_shallow(fresh):
+            value = {key: inner for key, inner in value.items() if key != "usage"} or None  # noqa: PLW2901
+        if name not in known:
+            changed[name] = value
+        elif value == known[name]:
+            repeated.append(name)
+        elif value is not None:
+            changed[name] = value
+    if changed and not is_shallow(changed):
         raise ValueError("depth")
-    return fresh
+    return changed, repeated
 
 
 def seconds(value: object) -> int | None:
@@ -139,22 +145,30 @@ def read_usage(raw: JsonObject) -> Usage:
     prompt_details = as_object(raw.get("prompt_tokens_details"))
     completion_details = as_object(raw.get("completion_tokens_details"))
     prompt, completion = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
+    total, reasoning = _count(raw.get("total_tokens")), _count(completion_details.get("reasoning_tokens"))
+    if reasoning and prompt + completion + reasoning == total:
+        completion += reasoning  # xAI's chat API leaves thoughts out of the completion, and out of nothing else
     extra = {name: value for name, value in raw.items() if name not in _USAGE and value is not None}
     for name, details, known in (
         ("prompt_tokens_details", prompt_details, _PROMPT_DETAILS),
         ("completion_tokens_details", completion_details, _COMPLETION_DETAILS),
     ):
-        rest = {key: value for key, value in details.items() if key not in known and value is not None}
+        # `Usage` cannot distinguish a zero from nothing: so that the caller gets it, it stays among the unknown fields.
+        rest = {
+            key: value
+            for key, value in details.items()
+            if value is not None and (key not in known or (key == "cache_write_tokens" and value == 0))
+        }
         if rest:
             extra[name] = rest
     cached = prompt_details.get("cached_tokens") or raw.get("prompt_cache_hit_tokens") or raw.get("cached_tokens")
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
-        total_tokens=_count(raw.get("total_tokens")) or prompt + completion,
+        total_tokens=total or prompt + completion,
         cached_prompt_tokens=_count(cached),
         cache_write_tokens=_count(prompt_details.get("cache_write_tokens")),
-        reasoning_tokens=_count(completion_details.get("reasoning_tokens")),
+        reasoning_tokens=reasoning,
         audio_prompt_tokens=_count(prompt_details.get("audio_tokens")),
         audio_completion_tokens=_count(completion_details.get("audio_tokens")),
         extra=extra if is_shallow(extra) else {},

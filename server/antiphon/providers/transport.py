@@ -84,6 +84,8 @@ class Reply:
         self._body = cast("AsyncGenerator[bytes, None]", body)
         self._peeked = b""
         self._until: float | None = None
+        self.timed_out = False
+        """The body counts as ended because the time that `end_within` gave is over."""
 
     def __aiter__(self) -> Reply:
         return self
@@ -107,6 +109,7 @@ class Reply:
                 return await self._body.__anext__()
         except TimeoutError:
             if limit.expired():
+                self.timed_out = True
                 raise StopAsyncIteration from None
             raise
 

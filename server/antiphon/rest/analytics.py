@@ -120,13 +120,22 @@ class ChunkWriter(openai_reply.ChunkWriter):
     def write(self, batch: m.Batch) -> bytes:
         """The events of a batch. May be empty."""
         events: m.Batch = []
+        at = count = left = 0  # where the group is whose events come now, how many they are, and how many of them are left
         for happened in batch:
-            if isinstance(happened, m.RefusalDelta | m.AudioDelta):
+            if isinstance(happened, m.DeltaGroup):
+                at, count, left = len(events), happened.count, happened.count + 1
+            elif isinstance(happened, m.RefusalDelta | m.AudioDelta):
                 if text := self._shown.text(happened):
+                    if left > 0:
+                        count += 1
+                        events[at] = m.DeltaGroup(happened.choice, count)
+                    else:
+                        events.append(m.DeltaGroup(happened.choice, 2))
                     events.append(m.TextDelta(happened.choice, text))
             elif isinstance(happened, m.TextDelta):
                 self._shown.text(happened)
             events.append(happened)
+            left -= 1
         return super().write(events)
 
 

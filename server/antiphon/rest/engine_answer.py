@@ -96,7 +96,7 @@ class TextWriter:
         for event in batch:
             if isinstance(event, m.Usage | m.Metrics):
                 self._reply.add(event)
-            elif not isinstance(event, m.Started | m.ReplyExtra) and event.choice == 0:
+            elif not isinstance(event, m.Started | m.ReplyExtra | m.DeltaGroup) and event.choice == 0:
                 pieces.append(self._shown.text_or_arguments(event))
         return "".join(pieces).encode()
 
@@ -123,7 +123,7 @@ class ChunkWriter:
         shown: list[str] = []
         for event in batch:
             self._reply.add(event)
-            if isinstance(event, m.Started | m.ReplyExtra | m.Usage | m.Metrics):
+            if isinstance(event, m.Started | m.ReplyExtra | m.DeltaGroup | m.Usage | m.Metrics):
                 continue
             choice = choices.get(event.choice)
             if choice is None:

@@ -7,9 +7,8 @@ or in the object as a whole.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, assert_never
-
-from msgspec.structs import replace
 
 from antiphon import messages as m
 from antiphon.reply import Reply, ReplyChoice, call_json
@@ -51,9 +50,8 @@ def _choice(choice: ReplyChoice) -> dict[str, Any]:
             "transcript": "".join(audio.transcript),
         }
     extra = choice.extra
-    if "content" in extra:  # parts of a kind that is not known here: after the text
-        text = [{"type": "text", "text": message["content"]}] if message["content"] else []
-        message["content"] = [*text, *extra["content"]]
+    if "content" in extra:  # parts of a kind that is not known here
+        message["content"] = [_text_part(part) if isinstance(part, str) else part for part in choice.content()]
     return {
         **choice.choice_extra,
         "index": choice.index,
@@ -76,6 +74,8 @@ def _logprobs(tokens: Sequence[m.JsonObject], extra: m.JsonObject) -> dict[str, 
 
 def _usage(usage: m.Usage) -> dict[str, Any]:
     prompt = {"cached_tokens": usage.cached_prompt_tokens, "audio_tokens": usage.audio_prompt_tokens}
+    if usage.cache_write_tokens:
+        prompt["cache_write_tokens"] = usage.cache_write_tokens
     completion = {"reasoning_tokens": usage.reasoning_tokens, "audio_tokens": usage.audio_completion_tokens}
     return {
         "prompt_tokens": usage.prompt_tokens,
@@ -103,52 +103,56 @@ class ChunkWriter:
         """`include_usage`: the caller asked for the tokens used, which then come in a last chunk of their own."""
         self._include_usage = include_usage
         self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
-        self._head = b""
         self._usage: m.Usage | None = None
         self._spoken: set[int] = set()
-        self._started: m.Started | None = None
         self._found: dict[int, dict[str, Any]] = {}
+        self._named: dict[str, Any] = {}  # fields of every chunk
+        self._repeated: m.JsonObject = m.NOTHING  # fields of every chunk for now, as the provider repeats them
+        self._once: dict[str, Any] = {}  # fields of the next chunk alone
+        self._plain = b""  # a chunk up to the number of its choice
+        self._head = b""  # the same, of the next chunk
 
     def write(self, batch: m.Batch) -> bytes:
         """The events of a batch. May be empty: not every event has a chunk."""
         pieces: list[bytes] = []
-        for event in batch:
+        plain, head = self._plain, self._head
+        events = iter(batch)
+        for event in events:
             match event:
                 case m.TextDelta(choice, text, ()):
                     if choice not in self._spoken:
-                        pieces.append(self._first(choice, b'""'))
+                        pieces.append(self._first(head, choice, b'""'))
+                        head = plain
                     # The commonest by far: written without building a dictionary.
                     pieces.append(
                         b'%b%d,"delta":{"content":%b},"logprobs":null,"finish_reason":null}]%b'
-                        % (self._head, choice, dumps(text), self._tail)
+                        % (head, choice, dumps(text), self._tail)
                     )
-                case m.TextDelta():
-                    logprobs = {"logprobs": {"content": event.logprobs, "refusal": None}}
-                    pieces.append(self._delta(event.choice, {"content": event.text}, logprobs))
-                case m.ThinkingDelta(text=thought):
-                    if thought:
-                        pieces.append(self._delta(event.choice, _thought(thought, event.field)))
-                case m.ToolCallDelta():
-                    pieces.append(self._delta(event.choice, {"tool_calls": [tool_call_delta(event)]}))
-                case m.RefusalDelta():
-                    pieces.append(self._delta(event.choice, {"refusal": event.text}))
-                case m.AudioDelta():
-                    audio = {"id": event.id, "data": event.data, "transcript": event.transcript, "expires_at": event.expires}
-                    pieces.append(self._delta(event.choice, {"audio": {k: v for k, v in audio.items() if v}}))
-                case m.ExtraDelta():
-                    pieces.append(self._extra(event))
-                case m.Finished():
-                    if event.choice not in self._spoken:
-                        pieces.append(self._first(event.choice, b"null"))
-                    pieces.append(self._chunk(event.choice, {}, self._found.get(event.choice, {}), finish_reason(event)))
+                    head = plain
+                case m.ThinkingDelta(text=""):
+                    pass
+                case m.DeltaGroup(choice, count):
+                    pieces.append(self._delta(head, choice, list(islice(events, count))))
+                    head = plain
+                case m.TextDelta() | m.ThinkingDelta() | m.ToolCallDelta() | m.RefusalDelta() | m.AudioDelta() | m.ExtraDelta():
+                    pieces.append(self._delta(head, event.choice, [event]))
+                    head = plain
+                case m.Finished(choice):
+                    if choice not in self._spoken:
+                        pieces.append(self._first(head, choice, b"null"))
+                        head = plain
+                    pieces.append(self._chunk(head, choice, {}, self._found.get(choice, {}), finish_reason(event)))
+                    head = plain
                 case m.Usage():
                     self._usage = event
                 case m.Metrics():
                     pass
                 case m.Started() | m.ReplyExtra():
-                    self._begin(event)
+                    self._begin(event, is_pending=head is not plain)
+                    plain, head = self._plain, self._head
                 case _:
                     assert_never(event)
+        self._head = head
         return b"".join(pieces)
 
     def end(self) -> bytes:
@@ -157,38 +161,100 @@ class ChunkWriter:
             return DONE
         return b'%b],"usage":%b}\n\n%b' % (self._head.removesuffix(b'{"index":'), dumps(_usage(self._usage)), DONE)
 
-    def _begin(self, event: m.Started | m.ReplyExtra) -> None:
-        """What is told of the reply as a whole is in every chunk from now on: some look for it in the first, some in the last."""
-        if isinstance(event, m.ReplyExtra):
-            assert self._started is not None, "it is the first event"
-            event = replace(self._started, extra={**self._started.extra, **event.fields})
-        self._started = event
-        self._head = _head(event)
+    def _begin(self, event: m.Started | m.ReplyExtra, *, is_pending: bool) -> None:
+        """Put fields of the reply as a whole into the next chunk; those that the provider repeats, into every chunk.
 
-    def _first(self, choice: int, content: bytes) -> bytes:
+        `is_pending`: the next chunk already has such fields.
+        """
+        if isinstance(event, m.Started):
+            self._named = {"id": event.id, "object": "chat.completion.chunk", "created": event.created, "model": event.model}
+            self._once = dict(event.extra)
+        else:
+            self._once = self._once if is_pending else {}
+            if event.repeats:
+                self._repeated = event.fields
+            else:
+                self._once |= event.fields
+        self._plain = _head({**self._named, **self._repeated})
+        self._head = _head({**self._named, **self._repeated, **self._once}) if self._once else self._plain
+
+    def _first(self, head: bytes, choice: int, content: bytes) -> bytes:
         self._spoken.add(choice)
         return b'%b%d,"delta":{"role":"assistant","content":%b,"refusal":null},"logprobs":null,"finish_reason":null}]%b' % (
-            self._head,
+            head,
             choice,
             content,
             self._tail,
         )
 
-    def _delta(self, choice: int, delta: m.JsonObject, fields: m.JsonObject = m.NOTHING) -> bytes:
-        first = b"" if choice in self._spoken else self._first(choice, b'""' if _may_speak(delta) else b"null")
-        return first + self._chunk(choice, delta, fields, None)
+    def _delta(self, head: bytes, choice: int, events: list[m.Event]) -> bytes:
+        """One chunk of events that came together."""
+        delta: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
+        for event in events:
+            _add(delta, fields, event)
+            if isinstance(event, m.ExtraDelta) and event.choice_fields:
+                # What the provider found about a choice is told again at its end, where it is looked for.
+                found = {
+                    name: value for name, value in event.choice_fields.items() if name != "logprobs" and type(value) is not list
+                }
+                self._found[choice] = self._found.get(choice, {}) | found
+        first = b""
+        if choice not in self._spoken:
+            first = self._first(head, choice, b'""' if _may_speak(delta) else b"null")
+            head = self._plain
+        return first + self._chunk(head, choice, delta, fields, None)
 
-    def _extra(self, event: m.ExtraDelta) -> bytes:
-        """What only the provider knows. What it found about a choice is told again at its end, where it is looked for."""
-        if event.choice_fields:
-            found = {name: value for name, value in event.choice_fields.items() if name != "logprobs" and type(value) is not list}
-            self._found[event.choice] = self._found.get(event.choice, {}) | found
-        return self._delta(event.choice, event.fields, event.choice_fields)
-
-    def _chunk(self, choice: int, delta: m.JsonObject, fields: m.JsonObject, reason: str | None) -> bytes:
+    def _chunk(self, head: bytes, choice: int, delta: m.JsonObject, fields: m.JsonObject, reason: str | None) -> bytes:
         """`fields` are those beside the delta."""
         whole = {"delta": delta, "logprobs": None, "finish_reason": reason, **fields}
-        return b"%b%d,%b]%b" % (self._head, choice, dumps(whole)[1:], self._tail)
+        return b"%b%d,%b]%b" % (head, choice, dumps(whole)[1:], self._tail)
+
+
+def _add(delta: dict[str, Any], fields: dict[str, Any], event: m.Event) -> None:
+    """Adds an event to a delta, and to the `fields` beside it."""
+    added: m.JsonObject
+    beside: m.JsonObject = m.NOTHING
+    match event:
+        case m.TextDelta():
+            added = {"content": event.text}
+            if event.logprobs:
+                beside = {"logprobs": {"content": event.logprobs, "refusal": None}}
+        case m.ThinkingDelta():
+            added = _thought(event.text, event.field) if event.text else {}
+        case m.ToolCallDelta():
+            added = {"tool_calls": [tool_call_delta(event)]}
+        case m.RefusalDelta():
+            added = {"refusal": event.text}
+        case m.AudioDelta():
+            audio = {"id": event.id, "data": event.data, "transcript": event.transcript, "expires_at": event.expires}
+            added = {"audio": {k: v for k, v in audio.items() if v}}
+        case m.ExtraDelta():
+            added, beside = event.fields, event.choice_fields
+        case _:
+            raise TypeError(type(event))
+    for whole, part in ((delta, added), (fields, beside)):
+        for name, value in part.items():
+            whole[name] = _joined(name, whole[name], value) if name in whole else value
+
+
+def _joined(name: str, old: Any, new: Any) -> Any:
+    """What two events of one delta make of a field that both have."""
+    match old, new:
+        case (dict(), dict()):
+            return {**old, **new}
+        case (str(), str()) | (list(), list()):
+            return old + new
+        case (str(), list()) if name == "content":
+            return [_text_part(old), *new]
+        case (list(), str()) if name == "content":
+            return [*old, _text_part(new)]
+        case _:
+            return new
+
+
+def _text_part(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
 
 
 def _may_speak(delta: m.JsonObject) -> bool:
@@ -196,24 +262,17 @@ def _may_speak(delta: m.JsonObject) -> bool:
     return "content" in delta or all(value is None for value in delta.values())
 
 
-def _head(started: m.Started) -> bytes:
+def _head(fields: m.JsonObject) -> bytes:
     """A chunk up to the number of its choice."""
-    fields = {
-        "id": started.id,
-        "object": "chat.completion.chunk",
-        "created": started.created,
-        "model": started.model,
-        **started.extra,
-    }
     return b"data: " + dumps(fields)[:-1] + b',"choices":[{"index":'
 
 
 def tool_call_delta(delta: m.ToolCallDelta) -> dict[str, Any]:
-    """A piece of a tool call, as it stands in a chunk."""
+    """A piece of a tool call, as it stands in a chunk. It always has a `function`: clients read it without asking."""
     function: dict[str, str] = {"arguments": delta.arguments}
     if delta.name:
         function = {"name": delta.name, **function}
     call: dict[str, Any] = {"index": delta.index, "function": function}
     if delta.id:
-        call = {"index": delta.index, "id": delta.id, "type": "function", "function": function}
-    return call
+        call = {"index": delta.index, "id": delta.id, "type": delta.extra.get("type", "function"), "function": function}
+    return m.with_extra(call, delta.extra) if delta.extra else call

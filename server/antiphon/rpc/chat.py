@@ -49,8 +49,10 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         ) as batches:
             try:
                 async for batch in batches:
-                    yield batch_to_proto(batch, sequence)
-                    sequence += len(batch)
+                    answer = batch_to_proto(batch, sequence)
+                    if answer.events:
+                        yield answer
+                        sequence += len(answer.events)
             except Exception as error:
                 if sequence > 1:
                     event = chat_pb2.StreamEvent(sequence=sequence, error=status_of(told(error)))

@@ -25,8 +25,12 @@ REASONS = {
 
 
 def batch_to_proto(batch: m.Batch, sequence: int) -> chat_pb2.StreamGenerateResponse:
-    """One answer of a stream; `sequence` is that of its first event."""
-    events = [_event(event, number) for number, event in enumerate(batch, sequence)]
+    """One answer of a stream; `sequence` is that of its first event. May be empty: not every event has a typed form."""
+    events: list[chat_pb2.StreamEvent] = []
+    for event in batch:
+        made = _event(event, sequence + len(events))
+        if made is not None:
+            events.append(made)
     return chat_pb2.StreamGenerateResponse(events=events)
 
 
@@ -48,7 +52,7 @@ def reply_to_proto(reply: Reply) -> chat_pb2.GenerateResponse:
     )
 
 
-def _event(event: m.Event, sequence: int) -> chat_pb2.StreamEvent:
+def _event(event: m.Event, sequence: int) -> chat_pb2.StreamEvent | None:
     match event:
         case m.TextDelta():
             delta = chat_pb2.TextDelta(choice=event.choice, text=event.text, logprobs=map(_logprob, event.logprobs))
@@ -66,6 +70,7 @@ def _event(event: m.Event, sequence: int) -> chat_pb2.StreamEvent:
                 name=event.name or "",
                 arguments=event.arguments,
                 signature=event.signature or "",
+                extra=struct_of(event.extra),
             )
             return chat_pb2.StreamEvent(sequence=sequence, tool_call=call)
         case m.RefusalDelta():
@@ -85,6 +90,8 @@ def _event(event: m.Event, sequence: int) -> chat_pb2.StreamEvent:
                 choice=event.choice, fields=struct_of(event.fields), choice_fields=struct_of(event.choice_fields)
             )
             return chat_pb2.StreamEvent(sequence=sequence, extra=extra)
+        case m.ReplyExtra(repeats=True):
+            return None
         case m.ReplyExtra():
             return chat_pb2.StreamEvent(sequence=sequence, reply_extra=chat_pb2.ReplyExtra(fields=struct_of(event.fields)))
         case m.Usage():
@@ -105,6 +112,8 @@ def _event(event: m.Event, sequence: int) -> chat_pb2.StreamEvent:
                 message_id=event.message_id,
             )
             return chat_pb2.StreamEvent(sequence=sequence, started=started)
+        case m.DeltaGroup():
+            return None
         case _:
             assert_never(event)
 

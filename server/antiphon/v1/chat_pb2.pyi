@@ -1113,6 +1113,7 @@ class ToolCallDelta(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    EXTRA_FIELD_NUMBER: _builtins.int
     choice: _builtins.int
     """The choice, from 0."""
     index: _builtins.int
@@ -1120,11 +1121,15 @@ class ToolCallDelta(_message.Message):
     id: _builtins.str
     """Its id: with the first delta of the call."""
     name: _builtins.str
-    """The tool's name: with the first delta of the call."""
+    """More of the tool's name, nearly always all of it with the first delta of the call; concatenated, the deltas are ToolCall.name."""
     arguments: _builtins.str
     """More argument text; concatenated, the deltas are ToolCall.arguments."""
     signature: _builtins.str
     """The provider's signature: belongs in ToolCall.signature when the message is sent back."""
+    @_builtins.property
+    def extra(self) -> _struct_pb2.Struct:
+        """What else the provider tells about it, as it tells it: belongs in Part.extra when the message is sent back."""
+
     def __init__(
         self,
         *,
@@ -1134,10 +1139,11 @@ class ToolCallDelta(_message.Message):
         name: _builtins.str = ...,
         arguments: _builtins.str = ...,
         signature: _builtins.str = ...,
+        extra: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["extra", b"extra"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "choice", b"choice", "id", b"id", "index", b"index", "name", b"name", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "choice", b"choice", "extra", b"extra", "id", b"id", "index", b"index", "name", b"name", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

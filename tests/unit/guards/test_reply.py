@@ -15,6 +15,7 @@ from antiphon.messages import (
     AudioDelta,
     Batch,
     ChatRequest,
+    DeltaGroup,
     Event,
     ExtraDelta,
     Finished,
@@ -213,6 +214,28 @@ async def test_fields_that_only_the_provider_knows_come_last_where_nothing_was_c
     for changed in (TextDelta(0, "bad"), ThinkingDelta(0, "bad"), RefusalDelta(0, "bad"), ToolCallDelta(0, 0, "a", "f", '["bad"]')):
         events = [event for batch in await told([START, fields, changed], [STOP]) for event in batch]
         assert not any(isinstance(event, ExtraDelta) for event in events)
+
+
+async def test_fields_of_a_tool_call_come_with_it_where_nothing_was_changed() -> None:
+    """In one delta, whichever way they are split; without them where a guard finds something in them, or elsewhere."""
+    call, more = ToolCallDelta(0, 0, "a", "f", "{}", extra={"x": "go"}), ToolCallDelta(0, 0, extra={"x": "od"})
+    whole = ToolCallDelta(0, 0, "a", "f", "{}", extra={"x": "good"})
+    assert await told([START, DeltaGroup(0, 2), TextDelta(0, "x# "), call], [more], [STOP]) == [
+        [START, TextDelta(0, "x# ")],
+        [whole, STOP],
+    ]
+    plain = ToolCallDelta(0, 0, "a", "f", "{}")
+    bad = [ToolCallDelta(0, 0, "a", "f", "{}", extra={"x": "b"}), ToolCallDelta(0, 0, extra={"x": "ad"})]
+    assert await told([START, *bad], [STOP]) == [[START], [plain, STOP]]
+    events = [event for batch in await told([START, TextDelta(0, "bad"), call], [STOP]) for event in batch]
+    assert plain in events
+
+
+async def test_what_is_repeated_of_a_reply_passes_as_such() -> None:
+    """So that a caller is told it as often as the provider tells it."""
+    again = ReplyExtra({"fp": "x"}, repeats=True)
+    bad, none = ReplyExtra({"fp": "bad"}, repeats=True), ReplyExtra({}, repeats=True)
+    assert await told([START, again, bad], [STOP]) == [[START, again, none], [STOP]]
 
 
 @pytest.mark.parametrize("action", ["mask", "block"])

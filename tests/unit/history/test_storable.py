@@ -23,6 +23,8 @@ from antiphon.messages import (
         (RefusalDelta(1, "\0"), RefusalDelta(1, "\ufffd")),
         (ThinkingDelta(0, "\0\0", "s"), ThinkingDelta(0, "\ufffd\ufffd", "s")),
         (ToolCallDelta(0, 0, "id", "f", '"\0'), ToolCallDelta(0, 0, "id", "f", '"\ufffd')),
+        (ToolCallDelta(0, 0, "", extra={"x": "\0"}), ToolCallDelta(0, 0, "", extra={"x": "\ufffd"})),
+        (ToolCallDelta(0, 0, "", "f", "\0", extra={"x": 1}), ToolCallDelta(0, 0, "", "f", "\ufffd", extra={"x": 1})),
         (AudioDelta(0, transcript="\0"), AudioDelta(0, transcript="\ufffd")),
         (ExtraDelta(0, {"a\0": ["\0", {"b": 1}]}), ExtraDelta(0, {"a\ufffd": ["\ufffd", {"b": 1}]})),
     ],

@@ -151,6 +151,21 @@ ODD_BUT_GOOD: dict[str, list[Step]] = {
     "no content type": [b"HTTP/1.1 200 OK\r\n\r\n" + sse(*EVENTS, "[DONE]"), CUT],
     "no end of the body": [head(), chunk(sse(*EVENTS, "[DONE]")), HANG],
     "more after done": [head(), chunk(sse(*EVENTS, "[DONE]", delta("x"), "junk")), chunk(b"data: x"), LAST],
+    "usage after done": [head(), chunk(sse(*EVENTS[:-1], "[DONE]", EVENTS[-1])), HANG],
+    "usage after done, in a read of its own": [
+        head(),
+        chunk(sse(*EVENTS[:-1], "[DONE]")),
+        Pause(0.05),
+        chunk(sse(EVENTS[-1])),
+        HANG,
+    ],
+    "usage at the end of the body": [head(), chunk(sse(*EVENTS[:-1], "[DONE]")), chunk(sse(EVENTS[-1])[:-2]), LAST],
+    "keep-alives as data first": [head(), chunk(b"data: : alive\n\nevent: ping\ndata: 1\n\n"), chunk(sse(*EVENTS, "[DONE]")), LAST],
+    "comments first, in a body of another type": [
+        head(content_type="text/plain"),
+        chunk(b": hi\n\n" + sse(*EVENTS, "[DONE]")),
+        LAST,
+    ],
     "no done, and the connection held": [head(), chunk(sse(*EVENTS)), HANG],
     "no done, and kept alive": [head(), chunk(sse(*EVENTS)), *PINGS],
     "encoded, no done": [answer(gzip.compress(sse(*EVENTS)), "200 OK", "text/event-stream", "content-encoding: gzip")],
@@ -164,6 +179,14 @@ ODD_BUT_GOOD: dict[str, list[Step]] = {
 }
 
 
+@pytest.fixture
+def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is waited for in silence is short, so that tests are."""
+    monkeypatch.setattr("antiphon.providers.openai_ending.WAIT", 0.5)
+    monkeypatch.setattr("antiphon.providers.openai_ending.LONG_WAIT", 0.5)
+
+
+@pytest.mark.usefixtures("short_wait")
 @pytest.mark.parametrize("steps", ODD_BUT_GOOD.values(), ids=ODD_BUT_GOOD)
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 async def test_odd_but_good(upstream: OddUpstream, provider: OpenAIProvider, steps: list[Step], stream: bool) -> None:
@@ -234,6 +257,34 @@ async def test_a_reply_that_is_finished_early(upstream: OddUpstream, provider: O
     events = (delta("", role="assistant"), delta("Hel", finish="stop"), delta("lo"))
     upstream.script("m", [head(), chunk(sse(*events)), Pause(1.5), chunk(sse(EVENTS[-1], "[DONE]")), LAST])
     assert flat([batch async for batch in provider.stream(request())]) == GOOD
+
+
+async def test_a_finished_reply_is_whole_at_a_time_out(upstream: OddUpstream) -> None:
+    """A host that ends it by silence alone, where the time-out is shorter than what is waited for."""
+    provider = OpenAIProvider("acme", ProviderConfig(base_url=upstream.base_url, read_timeout=0.2), None)
+    assert flat(await ask(provider, upstream, head(), chunk(sse(*EVENTS)), HANG)) == GOOD
+    await provider.close()
+
+
+@pytest.mark.usefixtures("short_wait")
+async def test_a_host_that_goes_on_after_its_end_and_falls_silent(upstream: OddUpstream, provider: OpenAIProvider) -> None:
+    """Its silence is a cut, as its finish reasons end nothing: never a clean end of half a reply."""
+    events = (delta("Hel"), delta(finish="stop"), delta("lo"), delta(finish="stop"))
+    with pytest.raises(ProviderProtocolError, match="whole"):
+        await ask(provider, upstream, head(), *(chunk(sse(event)) for event in events), HANG)
+    await asyncio.wait_for(upstream.left.get(), 5)
+
+
+async def test_no_usage_is_waited_for_behind_the_end_of_the_body(
+    upstream: OddUpstream, provider: OpenAIProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor where it has come before; so that a caller waits for nothing."""
+    monkeypatch.setattr("antiphon.providers.openai._AFTER_DONE", 60.0)
+    assert flat(await ask(provider, upstream, head(), chunk(sse(*EVENTS, "[DONE]")), HANG)) == GOOD
+    without = [event for event in GOOD if not isinstance(event, Usage)]
+    async with asyncio.timeout(20):
+        assert flat(await ask(provider, upstream, head(), chunk(sse(*EVENTS[:-1], "[DONE]")), LAST)) == without
+        assert flat(await ask(provider, upstream, head(), chunk(sse(*EVENTS[:-1], "[DONE]")), CUT)) == without
 
 
 @pytest.mark.parametrize("at_once", [True, False])

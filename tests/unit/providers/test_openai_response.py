@@ -18,16 +18,17 @@ from antiphon.errors import (
 from antiphon.messages import (
     AudioDelta,
     ChatRequest,
+    DeltaGroup,
     Event,
     ExtraDelta,
     Finished,
     FinishReason,
     RefusalDelta,
+    ReplyExtra,
     Sampling,
     Started,
     TextDelta,
     ThinkingDelta,
-    ToolCallDelta,
     Usage,
 )
 from antiphon.providers.openai_response import ReplyReader
@@ -54,13 +55,13 @@ def reader(choices: int | None = None) -> ReplyReader:
 
 
 def streamed(*events: dict[str, Any] | str, choices: int | None = None) -> list[Event]:
-    """All events of a stream, its start aside."""
+    """All events of a stream, its start aside, and which of them came together."""
     read = reader(choices)
     found = read.feed(sse(*events))
     if read.failure is not None:
         raise read.failure
     found += read.end()
-    return [event for event in found if not isinstance(event, Started)]
+    return [event for event in found if not isinstance(event, Started | DeltaGroup)]
 
 
 def whole(body: Any) -> list[Event]:
@@ -156,14 +157,27 @@ def test_fewer_choices_than_asked_for_is_a_cut() -> None:
     with pytest.raises(ProviderProtocolError):
         streamed(*both[:1], "[DONE]", choices=2)
     with pytest.raises(ProviderProtocolError):
-        streamed(*both, "[DONE]", choices=3)
+        streamed(*both, choices=3)
     with pytest.raises(ProviderProtocolError):
         streamed(both[1], choices=2)
 
 
-def test_a_host_that_knows_no_n_answers_with_one_choice() -> None:
-    """It says that it is done: what came is the answer."""
+def test_a_host_that_gives_fewer_choices_says_that_it_is_done() -> None:
+    """With [DONE], what came is the answer: the first choices, or one finish reason for all of them; as in a whole reply."""
     assert streamed(delta("b", finish="stop"), "[DONE]", choices=2)[-1] == STOP
+    both = [delta("a", finish="stop"), delta("b", index=1)]
+    assert streamed(*both, "[DONE]", choices=2)[-2:] == [STOP, Finished(1, FinishReason.OTHER, "")]
+    for events in ([delta("a"), delta("b", index=1)], [delta("a", finish="stop"), delta("b", index=1)]):
+        with pytest.raises(ProviderProtocolError):
+            streamed(*events, choices=2)
+    with pytest.raises(ProviderProtocolError):
+        streamed(delta("a"), delta("b", index=1), "[DONE]", choices=2)
+    finished = [delta("a", finish="stop"), delta("b", index=1, finish="stop")]
+    assert streamed(*finished, "[DONE]", choices=3)[-2:] == [STOP, Finished(1, FinishReason.STOP, "stop")]
+    for count in (1, 2):
+        choices = [{"index": index, "message": {"content": "a"}, "finish_reason": "stop"} for index in range(count)]
+        found = reader(3).whole(json.dumps(reply({}, choices=choices)).encode())
+        assert [event.choice for event in found if isinstance(event, Finished)] == list(range(count))
 
 
 def test_cut_inside_an_event() -> None:
@@ -187,8 +201,18 @@ def test_finish_before_content() -> None:
 
 
 def test_after_done() -> None:
-    """What comes after [DONE] is not looked at."""
+    """Of what comes after [DONE] only the usage is looked at, in the same read and in the next."""
     assert streamed(delta("a", finish="stop"), "[DONE]", delta("b"), "nonsense") == [TextDelta(0, "a"), STOP]
+    rest = sse(delta("b"), '{"usage"', '{"usage": 1}', {**delta("c"), "usage": USAGE}, "nonsense")
+    stream = sse(delta("a", finish="stop"), "[DONE]")
+    for data, late in ((stream + rest, b""), (stream, rest), (stream, rest[:-1])):
+        read = reader()
+        found = read.feed(data)
+        assert read.done
+        assert read.has_usage is (not late)
+        read.feed_after_done(late)
+        assert read.has_usage
+        assert found + read.end() == [STARTED, TextDelta(0, "a"), Usage(3, 2, 5), STOP]
 
 
 def test_bad_json_on_the_way() -> None:
@@ -445,127 +469,6 @@ def test_logprobs() -> None:
     ]
 
 
-def call(index: int | None = None, call_id: str | None = None, name: str | None = None, arguments: Any = None) -> dict[str, Any]:
-    fields: dict[str, Any] = {"function": {}}
-    if index is not None:
-        fields["index"] = index
-    if call_id is not None:
-        fields |= {"id": call_id, "type": "function"}
-    if name is not None:
-        fields["function"]["name"] = name
-    if arguments is not None:
-        fields["function"]["arguments"] = arguments
-    return fields
-
-
-def calls(*deltas: dict[str, Any]) -> list[ToolCallDelta]:
-    """The events of tool calls, each in a delta of its own."""
-    events = streamed(*(delta(tool_calls=[one]) for one in deltas), delta(finish="tool_calls"))
-    assert all(isinstance(event, ToolCallDelta) for event in events[:-1])
-    return [event for event in events if isinstance(event, ToolCallDelta)]
-
-
-def test_tool_calls_as_openai_streams_them() -> None:
-    """The first delta of a call has id and name, the others pieces of arguments."""
-    assert calls(call(0, "c1", "f", ""), call(0, arguments='{"a'), call(0, arguments='": 1}'), call(1, "c2", "g", "{}")) == [
-        ToolCallDelta(0, 0, "c1", "f", ""),
-        ToolCallDelta(0, 0, arguments='{"a'),
-        ToolCallDelta(0, 0, arguments='": 1}'),
-        ToolCallDelta(0, 1, "c2", "g", "{}"),
-    ]
-
-
-def test_tool_calls_that_repeat_id_and_name() -> None:
-    """Id and name are told once, also if the host tells them every time, or a new id every time."""
-    expected = [ToolCallDelta(0, 0, "c1", "f", "{"), ToolCallDelta(0, 0, arguments="}")]
-    assert calls(call(0, "c1", "f", "{"), call(0, "c1", "f", "}")) == expected
-    assert calls(call(0, "c1", "f", "{"), call(0, "c9", None, "}")) == expected
-    assert calls(call(0, "c1", "f", "{"), call(0, "", "", "}")) == expected
-
-
-def test_whole_tool_calls_without_index() -> None:
-    """Calls without an index are told apart by their ids, or by each being whole; arguments may be an object."""
-    assert calls(call(None, "c1", "f", "{}"), call(None, "c2", "f", {"a": 1})) == [
-        ToolCallDelta(0, 0, "c1", "f", "{}"),
-        ToolCallDelta(0, 1, "c2", "f", '{"a":1}'),
-    ]
-    first, second = calls(call(None, None, "f", "{}"), call(None, None, "f", "{}"))
-    assert (first.index, second.index) == (0, 1)
-    assert first.id is not None
-    assert first.id.startswith("call_")
-    assert first.id != second.id
-    assert calls(call(None, "c1", "f", "{"), call(None, None, None, "}"))[1] == ToolCallDelta(0, 0, arguments="}")
-
-
-def test_different_tool_calls_with_the_same_index() -> None:
-    """Calls that all have index 0 are told apart by id and name."""
-    assert calls(call(0, "c1", "f", "{}"), call(0, "c2", "g", "{}"), call(0, arguments=" ")) == [
-        ToolCallDelta(0, 0, "c1", "f", "{}"),
-        ToolCallDelta(0, 1, "c2", "g", "{}"),
-        ToolCallDelta(0, 1, arguments=" "),
-    ]
-
-
-def test_different_tool_calls_with_the_same_id() -> None:
-    """Hosts whose ids are all "null", or all empty: calls are told apart by index and name."""
-    for first, second in (
-        (call(0, "null", "f", "{}"), call(1, "null", "g", "[]")),
-        (call(0, "", "f", "{}"), call(0, "", "g", "[]")),
-    ):
-        found = calls(first, second)
-        assert [(event.index, event.name, event.arguments) for event in found] == [(0, "f", "{}"), (1, "g", "[]")]
-        assert [(event.index, event.name, event.arguments) for event in calls(first, first)] == [(0, "f", "{}"), (0, None, "{}")]
-
-
-def test_interleaved_tool_calls() -> None:
-    """Deltas of several calls may come in turns, and each choice has calls of its own."""
-    chunks = [
-        delta(tool_calls=[call(1, "c1", "f", "a"), call(0, "c0", "g", "b")]),
-        delta(tool_calls=[call(1, arguments="c")]),
-        delta(tool_calls=[call(0, "x", "h", "d")], index=1, finish="tool_calls"),
-        delta(finish="tool_calls"),
-    ]
-    assert streamed(*chunks)[:-2] == [
-        ToolCallDelta(0, 0, "c1", "f", "a"),
-        ToolCallDelta(0, 1, "c0", "g", "b"),
-        ToolCallDelta(0, 0, arguments="c"),
-        ToolCallDelta(1, 0, "x", "h", "d"),
-    ]
-
-
-def test_unknown_fields_of_tool_calls() -> None:
-    """What a call has besides a function, and a call that is none of a function, are handed on."""
-    signed = {**call(0, "c1", "f", "{}"), "extra_content": {"google": {"thought_signature": "s"}}}
-    custom = {"index": 1, "id": "c2", "type": "custom", "custom": {"name": "n", "input": "i"}}
-    assert streamed(delta(tool_calls=[signed, custom]), delta(finish="tool_calls"))[:-1] == [
-        ToolCallDelta(0, 0, "c1", "f", "{}"),
-        ExtraDelta(
-            0,
-            {
-                "tool_calls": [
-                    {"index": 0, "id": "c1", "extra_content": {"google": {"thought_signature": "s"}}},
-                    {"index": 1, "id": "c2", "custom": {"name": "n", "input": "i"}, "type": "custom"},
-                ]
-            },
-        ),
-    ]
-
-
-def test_tool_calls_of_a_whole_reply() -> None:
-    """A whole reply's calls come one after the other."""
-    message = {"content": None, "tool_calls": [call(None, "c1", "f", "{}"), call(None, "c2", "g", "{}")]}
-    assert whole(reply(message, "tool_calls"))[1:] == [
-        ToolCallDelta(0, 0, "c1", "f", "{}"),
-        ToolCallDelta(0, 1, "c2", "g", "{}"),
-        Finished(0, FinishReason.TOOL_CALLS, "tool_calls"),
-    ]
-    message = {"content": None, "tool_calls": [call(0, "null", "f", "{}"), call(0, "null", "f", "[]")]}
-    assert whole(reply(message, "tool_calls"))[1:-1] == [
-        ToolCallDelta(0, 0, "null", "f", "{}"),
-        ToolCallDelta(0, 1, "null", "f", "[]"),
-    ]
-
-
 def test_usage_in_full() -> None:
     """Every count has its place; what has none is handed on."""
     usage = {
@@ -590,6 +493,46 @@ def test_usage_in_full() -> None:
             "completion_tokens_details": {"rejected_prediction_tokens": 0},
         },
     )
+
+
+def test_thoughts_that_are_counted_beside_the_completion() -> None:
+    """As xAI's chat API does: where only all three make the total, the reply is both of them; and a zero that is told is kept."""
+    beside = {"completion_tokens_details": {"reasoning_tokens": 340}, "prompt_tokens_details": {"cache_write_tokens": 0}}
+    for completion, total, expected in ((2, 354, 342), (342, 354, 342), (342, 0, 342)):
+        usage = {"prompt_tokens": 12, "completion_tokens": completion, "total_tokens": total, **beside}
+        extra = {"prompt_tokens_details": {"cache_write_tokens": 0}}
+        found = Usage(12, expected, 354, reasoning_tokens=340, extra=extra)
+        assert streamed({**delta("a", finish="stop"), "usage": usage})[1] == found
+        assert whole(reply({"content": "a"}, usage=usage))[2] == found
+
+
+def test_fields_of_the_reply_keep_their_order_and_are_told_as_often_as_they_come() -> None:
+    """New and changed ones at once; that one comes again is told when it begins and when it ends."""
+    names = [f"x_{number}" for number in (7, 3, 9, 1, 8)]
+    first = {**delta("a"), **{name: [name] for name in names}}
+    events = reader().feed(
+        sse(
+            first,
+            {**delta("b"), names[2]: [names[2]], names[0]: [names[0]], "late": 1},
+            {**delta("c"), names[2]: [names[2]], names[0]: None, "late": 2},
+            {**delta("d"), names[2]: [names[2]]},
+            delta("e"),
+        )
+    )
+    assert list(events[0].extra) == names  # type: ignore[union-attr]
+    assert events[1:] == [
+        TextDelta(0, "a"),
+        ReplyExtra({"late": 1}),
+        ReplyExtra({names[2]: [names[2]], names[0]: [names[0]]}, repeats=True),
+        TextDelta(0, "b"),
+        ReplyExtra({"late": 2}),
+        ReplyExtra({names[2]: [names[2]]}, repeats=True),
+        TextDelta(0, "c"),
+        TextDelta(0, "d"),
+        ReplyExtra({}, repeats=True),
+        TextDelta(0, "e"),
+    ]
+    assert list(events[3].fields) == [names[2], names[0]]  # type: ignore[union-attr]
 
 
 def test_places_of_usage() -> None:
@@ -667,35 +610,3 @@ def test_the_older_completions_api() -> None:
     for nothing in ({"message": None}, {}, {"text": None}):
         with pytest.raises(ProviderProtocolError):
             whole(reply({}, choices=[{"index": 0, "finish_reason": "stop", **nothing}]))
-
-
-def test_settled() -> None:
-    """A reply is settled once every choice that was asked for is finished after something was said, until more is said."""
-    read = reader(choices=2)
-    steps: list[tuple[dict[str, Any], bool]] = [
-        (delta("a"), False),
-        (delta(finish="stop"), False),
-        (delta("b", index=1), False),
-        (delta("c", index=1, finish="stop"), True),
-        ({**delta(), "choices": [], "usage": USAGE}, True),
-        (delta("", index=1), True),
-        (delta("d"), False),
-        (delta(finish="stop"), False),
-    ]
-    for event, settled in steps:
-        read.feed(sse(event))
-        assert read.settled is settled, event
-    for events in ([delta("", role="assistant", finish="stop")], [delta("a", finish="stop"), delta("b")]):
-        read = reader()
-        read.feed(sse(*events))
-        assert not read.settled
-
-
-def test_a_chunk_that_speaks_as_it_finishes_may_not_be_the_last() -> None:
-    """There are hosts that put a reason in every chunk: so the end is waited for longer."""
-    read = reader()
-    read.feed(sse(delta("Hel", finish="stop")))
-    assert (read.settled, read.speaking) == (True, True)
-    read = reader()
-    read.feed(sse(delta("Hello"), delta(finish="stop")))
-    assert (read.settled, read.speaking) == (True, False)

@@ -122,6 +122,21 @@ async def test_a_tool_call_stands_beside_the_content() -> None:
     }
 
 
+async def test_what_came_in_one_delta_is_one_chunk() -> None:
+    """With what is content here as well: a refusal, and what is said in sound, alone or with others."""
+    group: m.Batch = [m.DeltaGroup(0, 3), m.AudioDelta(0, "a", transcript="Ah"), m.RefusalDelta(0, "No"), m.ThinkingDelta(0, "hm")]
+    provider = ScriptedProvider([START, *group, m.RefusalDelta(0, "."), m.TextDelta(0, "Bye")], [USAGE, STOP])
+    data = b"".join([piece.data for piece in await called(provider, {"stream": True})]).decode()
+    chunks = [json.loads(line.removeprefix("data: ")) for line in data.split("\n\n")[:-2]]
+    assert [chunk["choices"][0]["delta"] for chunk in chunks] == [
+        {"role": "assistant", "content": "", "refusal": None},
+        {"content": "AhNo", "audio": {"id": "a", "transcript": "Ah"}, "refusal": "No", "reasoning_content": "hm"},
+        {"content": ".", "refusal": "."},
+        {"content": "Bye"},
+        {},
+    ]
+
+
 async def test_the_one_function_of_2023_stands_beside_the_content() -> None:
     """As in a stream."""
     call = {"name": "f", "arguments": "{}"}

@@ -267,6 +267,15 @@ async def test_a_1x_client_gets_one_chunk_object_a_piece() -> None:
     assert provider.requests[0].sampling == m.Sampling(temperature=0.5, seed=1)
 
 
+async def test_a_1x_client_gets_a_call_with_its_fields_in_one_delta() -> None:
+    """It has a function, whatever only the provider knows beside it."""
+    signed = m.ToolCallDelta(0, 0, "c", "f", "{}", extra={"extra_content": {"google": 1}})
+    provider = ScriptedProvider([START, m.DeltaGroup(0, 2), m.TextDelta(0, "Hi"), signed], [USAGE, STOP])
+    first, _ = [json.loads(piece.data) for piece in await called(provider, {"is_stream": True, "retries": 0})]
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}, "extra_content": {"google": 1}}
+    assert first["choices"][0]["delta"] == {"role": "assistant", "content": "Hi", "tool_calls": [call]}
+
+
 @pytest.mark.parametrize("size", [200_000, 300_000])
 async def test_a_long_request_is_not_repeated_in_a_chunk(size: int) -> None:
     """The 1.x client cannot read a large one; figures, output and parameters are there all the same."""

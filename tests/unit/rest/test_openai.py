@@ -308,7 +308,101 @@ def test_every_kind_of_delta_has_a_chunk() -> None:
     ]
     assert found[7]["choices"][0]["logprobs"]["content"] == [{"token": "x", "logprob": -1}]
     assert [chunk["choices"][0]["finish_reason"] for chunk in found[-2:]] == ["tool_calls", "eos"]
-    assert all(chunk["system_fingerprint"] == "fp" for chunk in found)
+    assert [chunk.get("system_fingerprint") for chunk in found] == ["fp", *[None] * (len(found) - 1)]
+
+
+def test_what_came_in_one_delta_is_one_chunk() -> None:
+    """Text, thought, several calls and fields beside them; every call has a function, whatever it tells."""
+    signed = {"extra_content": {"google": {"thought_signature": "s"}}}
+    token = {"token": "x", "logprob": -1}
+    found = chunks(
+        [
+            START,
+            m.DeltaGroup(0, 7),
+            m.ExtraDelta(0, {}, {"found": 1}),
+            m.ThinkingDelta(0, "hm", field="reasoning"),
+            m.TextDelta(0, "x", (token,)),
+            m.TextDelta(0, "y"),
+            m.ToolCallDelta(0, 0, "c1", "f", "{}", extra={"type": "builtin_function", "function": {"a": 1}}),
+            m.ToolCallDelta(0, 1, extra=signed),
+            m.ExtraDelta(0, {"tool_calls": [{"index": 2, "id": "c", "custom": {}}], "x": 2}, {"logprobs": {"refusal": [token]}}),
+            m.ToolCallDelta(0, 0, extra=signed),
+            STOP,
+        ]
+    )
+    assert [chunk["choices"][0]["delta"] for chunk in found] == [
+        {"role": "assistant", "content": "", "refusal": None},
+        {
+            "reasoning_content": "hm",
+            "reasoning": "hm",
+            "content": "xy",
+            "tool_calls": [
+                {"index": 0, "id": "c1", "type": "builtin_function", "function": {"name": "f", "arguments": "{}", "a": 1}},
+                {"index": 1, "function": {"arguments": ""}, **signed},
+                {"index": 2, "id": "c", "custom": {}},
+            ],
+            "x": 2,
+        },
+        {"tool_calls": [{"index": 0, "function": {"arguments": ""}, **signed}]},
+        {},
+    ]
+    choice = found[1]["choices"][0]
+    assert (choice["found"], choice["logprobs"]) == (1, {"content": [token], "refusal": [token]})
+    assert found[-1]["choices"][0]["found"] == 1
+
+
+def test_parts_that_are_not_known_stand_among_the_text() -> None:
+    """In a whole reply, in a delta, and in what is stored: in the order in which they came."""
+    part, other = {"type": "reasoning", "summary": []}, {"type": "odd"}
+    events: m.Batch = [
+        m.ExtraDelta(0, {"content": [part]}),
+        m.TextDelta(0, "Hi"),
+        m.TextDelta(0, "!"),
+        m.ExtraDelta(0, {"content": [other]}),
+    ]
+    reply = Reply()
+    for event in [START, *events, STOP]:
+        reply.add(event)
+    content = [part, {"type": "text", "text": "Hi!"}, other]
+    assert openai_reply.completion(reply)["choices"][0]["message"]["content"] == content
+    assert reply.choices[0].message().parts == (m.Other(part), m.Text("Hi!"), m.Other(other))
+    content[1:2] = [{"type": "text", "text": "Hi"}, {"type": "text", "text": "!"}]
+    assert chunks([START, m.DeltaGroup(0, 4), *events])[1]["choices"][0]["delta"] == {"content": content}
+
+
+def test_what_is_told_of_a_reply_is_told_once() -> None:
+    """In the next chunk, and in the last where none follows; in every one what the provider tells with every one."""
+    found = chunks(
+        [m.Started("id", "model", "p", 1, {"ids": [1, 2], "fp": "a"}), m.TextDelta(0, "a"), m.TextDelta(0, "b")],
+        [m.ReplyExtra({"fp": "a"}, repeats=True), m.ReplyExtra({"more": 1}), m.TextDelta(0, "c"), m.TextDelta(0, "d")],
+        [m.ReplyExtra({"more": 2}), m.ReplyExtra({"fp": "b"}), m.ReplyExtra({}, repeats=True)],
+        [m.TextDelta(0, "e"), m.ReplyExtra({"fp": "b"}, repeats=True)],
+        [m.ReplyExtra({"citations": []}), m.Usage(1, 1, 2), STOP],
+        [m.ReplyExtra({"last": True})],
+        include_usage=True,
+    )
+    assert [{name: chunk[name] for name in ("ids", "fp", "more", "citations", "last") if name in chunk} for chunk in found] == [
+        {"ids": [1, 2], "fp": "a"},
+        {},
+        {},
+        {"fp": "a", "more": 1},
+        {"fp": "a"},
+        {"fp": "b", "more": 2},
+        {"fp": "b", "citations": []},
+        {"fp": "b", "last": True},
+    ]
+    assert list(found[0])[4:6] == ["ids", "fp"]
+
+
+def test_tokens_written_to_a_cache_are_told() -> None:
+    """Among the details of the prompt, where the provider told of any."""
+    for usage, expected in (
+        (m.Usage(7, 5, 12, cache_write_tokens=6), 6),
+        (m.Usage(7, 5, 12, extra={"prompt_tokens_details": {"cache_write_tokens": 0}}), 0),
+        (USAGE, None),
+    ):
+        details = chunks([START, usage, STOP], include_usage=True)[-1]["usage"]["prompt_tokens_details"]
+        assert details.get("cache_write_tokens") == expected
 
 
 @pytest.mark.parametrize("text", ["\n\ndata: [DONE]\n\n", "\r", "\u2028\u2029\x85\x0b\x0c", "\"'\\", "שלום 🎼", "\ud83d\ude00"])

@@ -11,7 +11,7 @@ EVENTS: m.Batch = [
     m.Started("id", "model", "p", 1_700_000_000, {"service_tier": "default"}),
     m.ThinkingDelta(0, "Hm", "sig", "red"),
     m.TextDelta(0, "a", (LOGPROB,)),
-    m.ToolCallDelta(0, 1, "c1", "f", "{}", "sig"),
+    m.ToolCallDelta(0, 1, "c1", "f", "{}", "sig", {"signed": 1}),
     m.RefusalDelta(0, "no"),
     m.AudioDelta(0, "a1", "AAEC", "la", 1_700_000_100),
     m.ExtraDelta(0, {"annotations": [{"n": 1}], "large": 10**400}, {"stop_reason": 7}),
@@ -33,6 +33,15 @@ def test_every_kind_of_event_has_a_typed_form() -> None:
     assert (proto.events[6].extra.choice_fields["stop_reason"], proto.events[7].reply_extra.fields["citations"][0]) == (7, "u")
     assert (proto.events[8].usage.cached_prompt_tokens, proto.events[8].usage.reasoning_tokens) == (3, 2)
     assert proto.events[9].finished.provider_reason == "odd"
+    assert (proto.events[3].tool_call.name, proto.events[3].tool_call.extra["signed"]) == ("f", 1)
+
+
+def test_what_only_tells_how_deltas_came_has_no_typed_form() -> None:
+    """Numbers go on without it."""
+    group, again = m.DeltaGroup(0, 2), m.ReplyExtra({"fp": "x"}, repeats=True)
+    proto = batch_to_proto([START, again, group, m.ThinkingDelta(0, "a"), m.TextDelta(0, "b")], 1)
+    assert [(event.sequence, event.WhichOneof("event")) for event in proto.events] == [(1, "started"), (2, "thinking"), (3, "text")]
+    assert not batch_to_proto([again], 4).events
 
 
 def test_a_whole_reply_holds_what_its_events_held() -> None:

@@ -1,0 +1,251 @@
+"""What ends a reply of the OpenAI API, whichever way its host ends it."""
+
+from typing import Any
+
+import pytest
+
+from antiphon.errors import ProviderError, ProviderProtocolError, ProviderUnavailable
+from antiphon.messages import ChatRequest, Finished, FinishReason, Sampling, Started, TextDelta
+from antiphon.providers.openai_ending import LONG_WAIT, WAIT, Ending, meaning_of
+from antiphon.providers.openai_response import ReplyReader
+from tests.odd_upstream import delta, sse
+
+STOP, LENGTH, CALLS = FinishReason.STOP, FinishReason.LENGTH, FinishReason.TOOL_CALLS
+FILTER, FUNCTION, OTHER = FinishReason.CONTENT_FILTER, FinishReason.FUNCTION_CALL, FinishReason.OTHER
+
+
+@pytest.mark.parametrize(
+    ("words", "meaning"),
+    [
+        ("stop STOP eos eos_token end_turn stop_sequence COMPLETE endTurn FINISH_REASON_STOP normal", STOP),
+        ("length max_tokens MAX_TOKENS maxTokens model_length model_context_window_exceeded pause_turn", LENGTH),
+        ("tool_calls tool-calls TOOL_CALL tool_use", CALLS),
+        ("function_call", FUNCTION),
+        ("content_filter content-filter SAFETY RECITATION PROHIBITED_CONTENT sensitive refusal ERROR_TOXIC", FILTER),
+        ("OTHER brand_new", OTHER),
+        ("error ERROR abort aborted Aborted cancelled canceled network_error timeout TIMEOUT internal_server_error failed", None),
+        ("insufficient_system_resource engine_overloaded MALFORMED_FUNCTION_CALL malformed_model_output", None),
+        ("UNEXPECTED_TOOL_CALL TOO_MANY_TOOL_CALLS MISSING_THOUGHT_SIGNATURE", None),
+    ],
+)
+def test_words_of_hosts(words: str, meaning: FinishReason | None) -> None:
+    """Each has its meaning in whatever case it is written; those of failures have none."""
+    assert {word: meaning_of(word) for word in words.split()} == dict.fromkeys(words.split(), meaning)
+
+
+def test_words_with_what_they_are_about() -> None:
+    """Google's hosts write the kind before it; and a word of no letters is one, too."""
+    assert meaning_of("content_filter: SAFETY") is FILTER
+    assert meaning_of("odd: MAX_TOKENS") is LENGTH
+    assert meaning_of("function_call_filter: MALFORMED_FUNCTION_CALL") is None
+    assert meaning_of("error: the peer is gone") is None
+    assert meaning_of("\u7d42") is OTHER
+
+
+def ending(*steps: str | tuple[int, str], choices: int | None = None, spoke: bool = True) -> Ending:
+    """Words finish choice 0, pairs another one; "..." says something, "[DONE]" is the host's."""
+    made = Ending(choices)
+    made.begin(0)
+    if spoke:
+        made.note_output()
+    for step in steps:
+        match step:
+            case "...":
+                made.note_output()
+            case "[DONE]":
+                made.done = True
+            case str():
+                assert made.finish(0, step)
+            case (choice, word):
+                made.begin(choice)
+                assert not word or made.finish(choice, word)
+    return made
+
+
+def test_silence_ends_what_is_finished() -> None:
+    """It is waited for once every choice has a reason, and until more is said; each reason counts anew."""
+    made = ending("stop")
+    assert (made.wait(), made.changed, made.is_complete(silent=True)) == (WAIT, True, True)
+    made.changed = False
+    made.note_output()
+    assert (made.wait(), made.changed) == (None, True)
+    made.changed = False
+    made.note_output()
+    assert not made.changed
+    made.finish(0, "stop")
+    assert made.changed
+    made.changed = False
+    made.finish(0, "stop")
+    assert made.changed
+    assert ending("stop", choices=2).wait() is None
+    assert ending("stop", (1, "stop"), choices=2).wait() == WAIT
+
+
+def test_silence_that_is_not_believed() -> None:
+    """Of a host that went on after its reasons only [DONE] or the end of the body is an end."""
+    found = ending("stop", "...", "stop")
+    assert (found.wait(), found.is_complete(silent=True), found.is_complete(silent=False)) == (LONG_WAIT, False, True)
+    found.done = True
+    assert found.is_complete(silent=True)
+
+
+def test_silence_before_anything_was_said_ends_nothing() -> None:
+    """The model may be thinking; what is said then contradicts the reason, as later."""
+    made = ending("stop", spoke=False)
+    assert (made.is_finished, made.wait(), made.is_complete(silent=False)) == (False, None, True)
+    made = ending("stop", "...", "stop", spoke=False)
+    assert made.wait() == LONG_WAIT
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("tool_calls", "stop"), "tool_calls"),
+        (("stop", "tool_calls"), "tool_calls"),
+        (("length", "stop", "stop"), "length"),
+        (("stop", "length"), "length"),
+        (("content_filter", "STOP"), "content_filter"),
+        (("stop", "", "null"), "stop"),
+        (("odd", "eos"), "odd"),
+    ],
+)
+def test_one_reason_of_several(words: tuple[str, ...], expected: str) -> None:
+    """The last that tells more than that the model stopped."""
+    assert ending(*words).reasons == {0: expected}
+
+
+def test_words_for_nothing_end_nothing() -> None:
+    """Some hosts write them as long as a choice goes on."""
+    for word in ("", "null", "None", "FINISH_REASON_UNSPECIFIED"):
+        made = ending(word)
+        assert (made.reasons, made.wait(), made.is_complete(silent=False)) == ({0: None}, None, False)
+
+
+def test_a_failure_ends_nothing() -> None:
+    """It is told to whoever asks, and no reason is kept."""
+    made = ending()
+    assert not made.finish(0, "abort")
+    assert made.reasons == {0: None}
+
+
+@pytest.mark.parametrize(
+    ("made", "whole"),
+    [
+        (ending(), False),
+        (ending("[DONE]"), False),
+        (ending("stop"), True),
+        (ending("stop", (1, "")), False),
+        (ending("stop", (1, ""), "[DONE]"), False),
+        (ending("stop", choices=2), False),
+        (ending("stop", "[DONE]", choices=2), True),
+        (ending("stop", (1, ""), "[DONE]", choices=2), True),
+        (ending((1, ""), "[DONE]", choices=2), False),
+        (ending("stop", (1, ""), "[DONE]", choices=3), False),
+        (ending("stop", (1, "stop"), "[DONE]", choices=3), True),
+        (ending("stop", (2, "stop"), "[DONE]", choices=3), False),
+    ],
+)
+def test_whole(made: Ending, whole: bool) -> None:
+    """Every choice that was asked for has a reason; with [DONE] there may be fewer, or one reason for all."""
+    assert made.is_complete(silent=False) is whole
+
+
+def failure(reader: ReplyReader, data: bytes, at: int) -> ProviderError:
+    """What reading the bytes in two pieces raises, now or at the end."""
+    with pytest.raises(ProviderError) as raised:
+        for piece in (data[:at], data[at:]):
+            reader.feed(piece)
+            if reader.failure is not None:
+                raise reader.failure
+        reader.end()
+    return raised.value
+
+
+FAILURES: dict[str, list[dict[str, Any] | str]] = {
+    "abort": [delta("a"), delta(finish="abort"), "[DONE]"],
+    "an object": [delta("a"), delta(finish={"type": "abort", "message": "x"}), "[DONE]"],  # type: ignore[arg-type]
+    "abort behind stop": [delta("a"), delta(finish="stop"), delta(finish="abort"), "[DONE]"],
+    "an error in the choice": [
+        delta("a"),
+        {"choices": [{"index": 0, "delta": {}, "error": {"code": 502, "message": "x"}, "finish_reason": "stop"}]},
+        "[DONE]",
+    ],
+    "an error beside an empty text": [
+        delta("a"),
+        {"choices": [{"index": 0, "delta": {"content": ""}, "error": {"code": 502, "message": "x"}, "finish_reason": None}]},
+        "[DONE]",
+    ],
+    "an error in the delta": [delta("a"), delta(error={"message": "x"}, finish="stop"), "[DONE]"],
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_failures_cut_anywhere(name: str) -> None:
+    """They are failures wherever the bytes are cut."""
+    data = sse(*FAILURES[name])
+    for at in range(len(data)):
+        assert type(failure(ReplyReader(ChatRequest("m", (), stream=True), "p"), data, at)) is ProviderUnavailable
+
+
+def test_a_stop_after_every_chunk_cut_anywhere() -> None:
+    """All of the text is there, whole at [DONE] alone, wherever the bytes are cut; before that it is cut, or waited for longer."""
+    pieces = [delta("One"), delta(finish="stop"), delta(" two"), delta(finish="stop"), delta(" three"), delta(finish="stop")]
+    data = sse(*pieces, "[DONE]")
+    for at in range(len(data)):
+        reader = ReplyReader(ChatRequest("m", (), stream=True), "p")
+        events = reader.feed(data[:at])
+        assert (reader.ending.wait() == WAIT) is (len(sse(*pieces[:2])) <= at < len(sse(*pieces[:3])))
+        events += reader.feed(data[at:]) if not reader.done else []
+        assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "One two three"
+        assert reader.end() == [Finished(0, STOP, "stop")]
+    reader = ReplyReader(ChatRequest("m", (), stream=True), "p")
+    reader.feed(sse(*pieces))
+    assert reader.ending.wait() == LONG_WAIT
+    with pytest.raises(ProviderProtocolError):
+        reader.end(silent=True)
+
+
+def test_one_reason_for_a_choice_cut_anywhere() -> None:
+    """Of `tool_calls` and a trailing `stop` the first is told, once."""
+    function = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}
+    data = sse(delta("a"), delta(tool_calls=[function]), delta(finish="tool_calls"), delta(finish="stop"), "[DONE]")
+    for at in range(len(data)):
+        reader = ReplyReader(ChatRequest("m", (), stream=True, sampling=Sampling()), "p")
+        events = reader.feed(data[:at]) + reader.feed(data[at:]) + reader.end()
+        assert [event for event in events if isinstance(event, Finished)] == [Finished(0, CALLS, "tool_calls")]
+
+
+KEEP_ALIVES = {
+    "comments as data": b"data: : keepalive\n\n",
+    "a word": b"data: ping\n\n",
+    "a word in brackets": b"data: [PING]\n\n",
+    "a JSON string": b'data: "keep-alive"\n\n',
+    "an object": b'data: {"type": "heartbeat", "time": 1}\n\n',
+    "a named event": b"event: ping\ndata: 2026-01-01T00:00:00Z\n\n",
+    "another": b'event: keepalive\ndata: {"choices": 7}\n\n',
+    "a capital": b"event: Heartbeat\ndata: {}\n\n",
+    "an empty event": b"data:\n\n",
+}
+
+
+@pytest.mark.parametrize("name", KEEP_ALIVES)
+def test_keep_alives_as_data(name: str) -> None:
+    """They say nothing, at the beginning and between deltas, cut anywhere, and neither end a reply nor put off its end."""
+    alive = KEEP_ALIVES[name]
+    data = alive + sse(delta("hi")) + alive + sse(delta(finish="stop")) + alive + sse("[DONE]")
+    for at in range(len(data)):
+        reader = ReplyReader(ChatRequest("m", (), stream=True), "p")
+        events = reader.feed(data[:at]) + reader.feed(data[at:]) + reader.end()
+        assert [event for event in events if not isinstance(event, Started)] == [TextDelta(0, "hi"), Finished(0, STOP, "stop")]
+    reader = ReplyReader(ChatRequest("m", (), stream=True), "p")
+    reader.feed(sse(delta("hi"), delta(finish="stop")))
+    reader.ending.changed = False
+    assert reader.feed(alive) == []
+    assert not reader.ending.changed
+
+
+@pytest.mark.parametrize("payload", ["hello", "pinging", "-", "{", "[1, 2]", '"text"', "7"])
+def test_data_that_is_no_keep_alive(payload: str) -> None:
+    """It is a failure, as before."""
+    with pytest.raises(ProviderProtocolError):
+        ReplyReader(ChatRequest("m", (), stream=True), "p").feed(sse(payload))

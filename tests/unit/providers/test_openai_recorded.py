@@ -1,0 +1,88 @@
+"""Replies that real hosts sent, where a folder of them is given by `ANTIPHON_RECORDED`: none is cut, changed or doubled."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antiphon import messages as m
+from antiphon.providers.openai_response import ReplyReader
+from antiphon.reply import Reply
+from antiphon.rest.openai_reply import ChunkWriter, completion
+
+FOLDER = os.environ.get("ANTIPHON_RECORDED")
+REQUEST = m.ChatRequest("m", (), stream=True)
+
+
+def recorded(pattern: str) -> Iterator[Any]:
+    """Files of chat completions, streams as lists of their chunks."""
+    for path in sorted(Path(FOLDER).rglob(pattern)) if FOLDER else ():
+        try:
+            lines = path.read_text().strip()
+            found = (
+                json.loads(lines)
+                if pattern.endswith("json")
+                else [json.loads(line) for line in lines.split("\n") if line[:1] == "{"]
+            )
+        except ValueError:
+            continue
+        first = found[0] if isinstance(found, list) and found else found
+        if isinstance(first, dict) and "choices" in first:
+            yield pytest.param(found, id=str(path.relative_to(str(FOLDER))))
+
+
+def folded(events: list[m.Event]) -> Reply:
+    reply = Reply()
+    for event in events:
+        reply.add(event)
+    return reply
+
+
+def read(data: bytes, size: int) -> list[m.Event]:
+    reader = ReplyReader(REQUEST, "p")
+    events: list[m.Event] = []
+    for at in range(0, len(data), size):
+        events += reader.feed(data[at : at + size])
+        assert reader.failure is None
+    return [*events, *reader.end()]
+
+
+def text_of(delta: dict[str, Any]) -> str:
+    """The text of a delta, in whichever form."""
+    content = delta.get("content") or ""
+    return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content if part["type"] == "text")
+
+
+@pytest.mark.parametrize("chunks", list(recorded("*.chunks.txt")))
+def test_a_stream(chunks: list[dict[str, Any]]) -> None:
+    """It is whole however it is cut, its text and calls are those of its deltas, and what a caller is told of it reads the same."""
+    data = b"".join(b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks)
+    events = read(data, len(data))
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    choice = folded(events).choices[0]
+    assert "".join(choice.text) == "".join(text_of(one.get("delta") or {"content": one.get("text")}) for one in choices)
+    assert choice.provider_reason
+    for call in choice.calls():
+        assert isinstance(call, m.ToolCall)
+        json.loads(call.arguments)
+    assert folded(read(data, 7)).choices[0].message() == choice.message()
+    writer = ChunkWriter(include_usage=True)
+    again = folded(read(writer.write(events) + writer.end(), 1000))
+    whole = folded(events)
+    assert completion(again)["choices"] == completion(whole)["choices"]
+    assert again.usage == whole.usage
+
+
+@pytest.mark.parametrize("body", list(recorded("*.json")))
+def test_a_whole_reply(body: dict[str, Any]) -> None:
+    """Its text, reason and tokens are those that the host sent."""
+    reply = folded(ReplyReader(REQUEST, "p").whole(json.dumps(body).encode()))
+    (choice,) = body["choices"]
+    found = completion(reply)["choices"][0]
+    content = text_of(choice.get("message") or {"content": choice.get("text")})
+    assert (text_of(found["message"]), found["finish_reason"]) == (content, choice["finish_reason"])
+    assert reply.usage is not None
+    assert reply.usage.total_tokens == body["usage"]["total_tokens"]
