@@ -15,6 +15,9 @@
 -- The transcoder would take the name of a path under /api/v1/chat for the id of a chat where the path knows no such method: it is told
 -- here that there is nothing, which the listener's local replies turn into the dialect's 405.
 --
+-- The transcoder sends the head of a call on at once, and the server judges the key by it, before there is a body to hold. Only the
+-- engine's chats may have their key in the body: without one in the headers, the body has to be small, and is awaited here.
+--
 -- Responses: gRPC has no status for 201, 402, 422 or 502, so a server that wants one says it in the metadata
 -- `x-http-status`; and what only concerns gRPC has no place in a response to a REST caller. Responses to gRPC callers pass
 -- untouched. This filter stands before the transcoder in the list, so that it sees responses after it.
@@ -33,6 +36,14 @@ local QUERY = "x-antiphon-query"
 
 local HEAD = "antiphon.head"
 local REFUSED = "antiphon.refused"
+
+-- The server knows by it that the message will come as a whole, and that nothing of it is held there before.
+local WHOLE = "x-antiphon-whole"
+
+local ENGINE_CHAT = "/api/engine/chat/"
+-- Bytes of a body that may hold its key itself: STRANGERS_BYTES of the server, and the listener's buffer limit.
+local WITH_KEY = 256 * 1024
+local NO_KEY = 'A request of more than 256 KiB, or of unknown length, needs its key as "Authorization: Bearer <key>".'
 
 local CHAT = "/api/v1/chat/"
 local NAMES = {completions = true, generate = true, new = true, fork = true, history = true}
@@ -121,9 +132,9 @@ local function is_grpc(headers)
 end
 
 -- Ends a request that is at fault; the listener's local replies find the reason.
-local function refuse(handle, reason)
+local function refuse(handle, reason, status)
   handle:streamInfo():dynamicMetadata():set(REFUSED, "reason", reason)
-  handle:respond({[":status"] = "400"}, reason)
+  handle:respond({[":status"] = status or "400"}, reason)
 end
 
 function envoy_on_request(handle)
@@ -164,8 +175,10 @@ function envoy_on_request(handle)
     return
   end
   if not rest then
+    headers:remove(WHOLE)
     return
   end
+  headers:replace(WHOLE, "1")
   local method = headers:get(":method")
   if is_no_chat(method, path) then
     handle:respond({[":status"] = "404"}, "")
@@ -185,6 +198,16 @@ function envoy_on_request(handle)
       headers:replace(":method", "GET")
       handle:streamInfo():dynamicMetadata():set(HEAD, "is", true)
     end
+  end
+  if method == "POST" and path:sub(1, #ENGINE_CHAT) == ENGINE_CHAT and (headers:get("authorization") or "") == "" then
+    local length = headers:get("content-length")
+    length = tonumber(length)
+    if length == nil or length > WITH_KEY then
+      refuse(handle, NO_KEY, "401")
+      return
+    end
+    handle:body()  -- waits until it is whole
+    return
   end
   -- From here on the headers are on their way.
   if BODILESS[method] then

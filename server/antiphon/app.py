@@ -55,9 +55,10 @@ from antiphon.rest.v1 import (
 )
 from antiphon.routing import Router
 from antiphon.rpc.admin import AdminServicer
+from antiphon.rpc.admission import ErrorRenderer
 from antiphon.rpc.chat import ChatServicer
 from antiphon.rpc.history import HistoryServicer
-from antiphon.rpc.interceptor import CallInterceptor, ErrorRenderer
+from antiphon.rpc.interceptor import CallInterceptor
 from antiphon.rpc.models import ModelServicer
 from antiphon.rpc.server import UNIX, Server
 from antiphon.v1 import (
@@ -136,9 +137,15 @@ class App:
 
     async def serve(self, addresses: Sequence[str], stop: asyncio.Event) -> None:
         """Serves gRPC on `addresses` until `stop` is set, then stops gracefully. Raises `OSError` for one that is taken."""
-        most = self._config.limits.calls_per_worker
+        limits = self._config.limits
         interceptor = CallInterceptor(
-            self._callers, _scopes(), _renderers(), self._audit, most, heartbeat=self._config.streams.heartbeat
+            self._callers,
+            _scopes(),
+            _renderers(),
+            self._audit,
+            limits.calls_per_worker,
+            limits.request_bytes_per_worker,
+            self._config.streams.heartbeat,
         )
         server = Server(interceptor, self._services())
         certificates = _certificates(self._config)

@@ -1,7 +1,7 @@
 """Headers of the response to the call that is going on: whoever knows one adds it, and `rpc.interceptor` sends them.
 
-They leave right before the first message, so what is added later is lost. Only REST callers get them: the metadata of a typed call
-leaves at its beginning. Nothing here knows a header's meaning.
+They leave right before the first message, so what is added later is lost. Only REST callers get them. Nothing here knows a header's
+meaning.
 """
 
 from __future__ import annotations

@@ -63,15 +63,15 @@ Edge = Callable[..., AbstractAsyncContextManager[str]]
 
 
 @pytest.fixture
-def smaller_edge(gateway: Gateway, tmp_path: Path) -> Edge:
-    """Makes an edge in front of the gateway's server, with some figures replaced: its address."""
+def smaller_edge(admin_gateway: Gateway, tmp_path: Path) -> Edge:
+    """Makes an edge in front of a server where the key may do everything, with some figures replaced: its address."""
 
     @asynccontextmanager
     async def made(*figures: tuple[str, str]) -> AsyncIterator[str]:
         address = f"127.0.0.1:{free_port()}"
         edge.prepare(tmp_path, RestConfig(listen=address), [])
         (tmp_path / "endpoints.yaml").write_text(
-            (edge.gateway_files() / "endpoints.yaml").read_text().replace("50051", gateway.grpc.rpartition(":")[2])
+            (edge.gateway_files() / "endpoints.yaml").read_text().replace("50051", admin_gateway.grpc.rpartition(":")[2])
         )
         for figure, smaller in figures:
             (path,) = (path for path in tmp_path.glob("*.yaml") if figure in path.read_text())
@@ -109,10 +109,10 @@ def check_shape(path: str, answer: Answer, status: int) -> None:
 
 
 @pytest.mark.parametrize("path", DIALECTS)
-async def test_a_body_that_is_too_large_is_413(gateway: Gateway, path: str) -> None:
+async def test_a_body_that_is_too_large_is_413(admin_gateway: Gateway, path: str) -> None:
     """In the shape of the dialect, whether its length is told or not, and the connection is of no more use."""
     request = post(path, headers={**WITH_KEY, "content-length": MAX_MESSAGE_BYTES + 1}) + b" " * (MAX_MESSAGE_BYTES + 1)
-    (answer,) = await ask(gateway.rest, request)
+    (answer,) = await ask(admin_gateway.rest, request)
     check_shape(path, answer, 413)
 
 

@@ -13,10 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx2
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from llmock.testing import LLMockServer
 
+from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2
 from tests.e2e.conftest import KEY, READY, Gateway, configuration, free_port
 from tests.odd_upstream import LAST, OddUpstream, chunk, delta, head, sse
 
@@ -193,6 +196,56 @@ async def test_a_stop_lets_streams_finish(tmp_path: Path, upstream: OddUpstream,
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
     assert "starting it again" not in gateway.said
     assert '"level":"error"' not in gateway.said.replace('": "', '":"')
+
+
+async def test_a_stop_waits_for_nobody_who_has_no_call(tmp_path: Path) -> None:
+    """Neither for watchers and reflection nor for a request that does not come, at both ports, whatever limits.drain is."""
+    gateway = Gateway(tmp_path, {**ECHO, "limits": {"drain": 600}})
+    await asyncio.to_thread(gateway.wait_for, READY)
+    async with grpc.aio.insecure_channel(gateway.grpc) as direct, grpc.aio.insecure_channel(gateway.rest) as edge:
+        ends, watching = [], []
+        for channel in (direct, edge):
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+            reflection = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")()
+            await reflection.write(b"\x3a\x00")
+            await reflection.read()
+            half = channel.stream_unary("/antiphon.v1.ChatService/Generate")(metadata=[("authorization", f"Bearer {KEY}")])
+            await half.wait_for_connection()
+            ends += [reflection, half]
+            watching.append(watch)
+        assert await asyncio.to_thread(gateway.stop) == 0
+        assert {await call.code() for call in ends} == {grpc.StatusCode.UNAVAILABLE}
+        for watch in watching:
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert await watch.read() is grpc.aio.EOF
+    assert '"level":"error"' not in gateway.said.replace('": "', '":"')
+
+
+@pytest.mark.parametrize("kind", ["unary", "stream"])
+async def test_a_worker_that_dies_is_unavailable(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer, kind: str) -> None:
+    """To gRPC callers through the edge, as long as nothing was answered: that is what their clients try again."""
+    upstream.script("odd-dies", [asyncio.Event()])
+    gateway = Gateway(tmp_path, configuration(upstream, llm))
+    await asyncio.to_thread(gateway.wait_for, READY)
+    before = len(upstream.requests)
+    async with grpc.aio.insecure_channel(gateway.rest) as channel:
+        stub: Any = chat_pb2_grpc.ChatServiceStub(channel)
+        text = message_pb2.Part(text="Hello")
+        request = chat_pb2.GenerateRequest(model="odd-dies", messages=[message_pb2.Message(role="ROLE_USER", parts=[text])])
+        method = stub.Generate if kind == "unary" else stub.StreamGenerate
+        call = method(request, metadata=[("authorization", f"Bearer {KEY}")])
+        ended = asyncio.ensure_future(call.code())
+        reading = asyncio.ensure_future(call.read()) if kind == "stream" else None
+        async with asyncio.timeout(20):
+            while len(upstream.requests) == before:
+                await asyncio.sleep(0.01)
+        os.kill(children(gateway, "serve")[0], signal.SIGKILL)
+        assert await ended is grpc.StatusCode.UNAVAILABLE
+        if reading is not None:
+            await asyncio.wait([reading])
+            assert reading.exception() is not None
+    gateway.stop()
 
 
 async def test_a_stop_in_the_middle_of_a_start_leaves_nothing(tmp_path: Path) -> None:

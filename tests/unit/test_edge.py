@@ -354,6 +354,7 @@ async def test_what_the_server_learns_of_the_caller(gateway: Edge) -> None:
     assert gateway.servicer.remaining is not None
     assert 3 < gateway.servicer.remaining <= 5
     assert not [name for name in metadata if name.startswith("x-envoy-")]
+    assert metadata["x-antiphon-whole"] == "1"
 
 
 async def test_names_of_models_may_hold_slashes(gateway: Edge) -> None:
@@ -474,7 +475,8 @@ async def test_grpc_passes_untouched(gateway: Edge) -> None:
         def call(do: str, timeout: float) -> grpc.aio.UnaryStreamCall[Any, HttpBody]:
             body = HttpBody(data=json.dumps({"do": do}).encode())
             request = openai_pb2.CreateChatCompletionRequest(body=body)
-            made: grpc.aio.UnaryStreamCall[Any, HttpBody] = stub.CreateChatCompletion(request, timeout=timeout)
+            forged = [("x-antiphon-whole", "1")]
+            made: grpc.aio.UnaryStreamCall[Any, HttpBody] = stub.CreateChatCompletion(request, timeout=timeout, metadata=forged)
             return made
 
         answer = call("status", 10)
@@ -485,6 +487,7 @@ async def test_grpc_passes_untouched(gateway: Edge) -> None:
         assert gateway.servicer.remaining is not None
         # gRPC sends a deadline rounded up to three digits or so: 10.001 s is sent as 10.1 s.
         assert 8 < gateway.servicer.remaining < 10.5
+        assert "x-antiphon-whole" not in gateway.servicer.metadata
         assert await call("hang", 0.2).code() is grpc.StatusCode.DEADLINE_EXCEEDED
         await gateway.servicer.cancelled.wait()
         healthy = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())

@@ -34,6 +34,9 @@ class LimitsConfig(Section):
     """On SIGTERM, how long the calls in flight may go on."""
     calls_per_worker: int = Field(default=2000, gt=0)
     """Calls that may go on at once in one worker, whoever makes them; further ones are refused."""
+    request_bytes_per_worker: int = Field(default=1024**3, gt=0)
+    """Bytes that the requests of one worker may have together, from their arrival to their calls' end; further ones are refused.
+    Those of up to 64 KiB are not counted; over gRPC, one that is not there after half a second counts as 32 MiB."""
     overall: QuotaConfig = QuotaConfig()
     """Of all callers together."""
     per_owner: QuotaConfig = QuotaConfig()

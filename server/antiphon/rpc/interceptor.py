@@ -11,7 +11,7 @@ import inspect
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any, Self, TypeAlias
 
@@ -19,24 +19,24 @@ import grpc
 import structlog
 from google.api import httpbody_pb2
 from google.protobuf.message import DecodeError
-from msgspec import Struct
 
 from antiphon import headers as response_headers
 from antiphon.auth.audit import REFUSED, AuditLog, Event
-from antiphon.auth.base import Authenticator, identify
-from antiphon.auth.caller import ANONYMOUS, CALLER, ORIGIN, Origin, require
-from antiphon.errors import AntiphonError, InvalidRequest, RateLimited, Reason, Unauthenticated, told
+from antiphon.auth.base import Authenticator
+from antiphon.auth.caller import ANONYMOUS, CALLER, ORIGIN, Origin
+from antiphon.config import MAX_MESSAGE_BYTES
+from antiphon.errors import AntiphonError, InvalidRequest, Reason, told
 from antiphon.json_bounds import TooMuch
 from antiphon.principal import Scope
 from antiphon.rpc import wire
+from antiphon.rpc.admission import Admission, Context, ErrorRenderer, Rules, peer_of, refuse_doubles
 from antiphon.rpc.heartbeat import Pulse
+from antiphon.rpc.open_calls import OpenCalls
+from antiphon.rpc.receiver import Arrival, Receiver
+from antiphon.rpc.release import drop_tracebacks, releasing
 from antiphon.rpc.status import DETAILS_KEY, code_of, status_of
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-HttpError: TypeAlias = tuple[int, Mapping[str, str], bytes]
-"""An HTTP status, headers, and a JSON body."""
-ErrorRenderer: TypeAlias = Callable[[AntiphonError], HttpError]
 
 OPEN_SERVICES = frozenset(
     {"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"}
@@ -52,10 +52,10 @@ BODY_KEY_METHODS = frozenset({"/antiphon.rest.v1.EngineService/CreateEngineChat"
 REFUSALS = frozenset({Reason.UNAUTHENTICATED, Reason.PERMISSION_DENIED, Reason.RATE_LIMIT_EXCEEDED, Reason.BUDGET_EXCEEDED})
 """What the audit log wants to know of."""
 
-CREDENTIALS = frozenset({"authorization", "x-goog-api-key"})
-"""The metadata that hold keys: ours, and a provider's for its proxy. Of two, who stands before us may have judged the other."""
-
 REQUEST_ID = "x-request-id"
+
+WHOLE = "x-antiphon-whole"
+"""What the edge says of a REST call: it sends the message when it is whole."""
 
 PIECE = 1024 * 1024
 """Bytes of a body that are written at once."""
@@ -65,7 +65,7 @@ log = structlog.get_logger(__name__)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler of the server, but those of `OPEN_SERVICES` and `OPEN_METHODS`."""
+    """Wraps every handler of the server: those of `OPEN_SERVICES` and `OPEN_METHODS` are called without a key, and not logged."""
 
     def __init__(
         self,
@@ -74,20 +74,28 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         renderers: Mapping[str, ErrorRenderer],
         audit: AuditLog | None = None,
         most: int | None = None,
+        most_bytes: int | None = None,
         heartbeat: float = 15.0,
     ) -> None:
         """By full name of service, or of a method that differs: what a caller needs, and what turns an error into an HTTP answer.
 
-        `scopes` has every service that is wrapped. Refused calls go to `audit`. No more than `most` calls go on at once.
-        `heartbeat` is the seconds of silence after which a stream that waits for its model gives a sign of life; 0: never.
+        `scopes` has every service that is wrapped. Refused calls go to `audit`. No more than `most` calls go on at once, and their
+        requests have no more than `most_bytes` together. `heartbeat` is the seconds of silence after which a stream that waits for
+        its model gives a sign of life; 0: never.
         """
-        self._keys = keys
         self._scopes = scopes
         self._renderers = renderers
+        self._receiver = Receiver(most_bytes)
+        self._admission = Admission(keys, most)
         self._audit = audit
-        self._places = _Places(most)
+        self._open = OpenCalls(self._receiver, most)
         self._heartbeat = heartbeat
         self._wrapped: dict[str, Handler] = {}
+
+    def drain(self) -> None:
+        """The server stops: open calls, and those whose request does not come, end; those that are being answered go on."""
+        self._receiver.drain()
+        self._open.drain()
 
     async def intercept_service(
         self,
@@ -99,50 +107,49 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         wrapped = self._wrapped.get(method)
         if wrapped is None:
             handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
             service, _, name = method.removeprefix("/").rpartition("/")
-            if handler is None or service in OPEN_SERVICES:
-                return handler
-            if method in OPEN_METHODS:
-                return _unread(handler)
-            wrapped = self._wrapped[method] = self._wrap(service, name, handler)
+            if service in OPEN_SERVICES:
+                wrapped = self._open.wrap(handler)
+            elif method in OPEN_METHODS:
+                wrapped = self._open.wrap_unread(handler)
+            else:
+                wrapped = self._wrap(service, name, handler)
+            self._wrapped[method] = wrapped
         return wrapped
 
     def _wrap(self, service: str, name: str, handler: Any) -> Handler:
+        """As a handler that asks for its request itself, so that what is refused is refused before that."""
         full = f"{service}/{name}"
-        rules = _Rules(
+        rules = Rules(
             f"{service.rpartition('.')[2]}/{name}",
             self._scopes[full] if full in self._scopes else self._scopes[service],
             self._renderers.get(full, self._renderers.get(service)),
             f"/{full}" in BODY_KEY_METHODS,
         )
-        if handler.unary_unary:
+        read = _reader(handler.request_deserializer)
 
-            async def unary(request: Any, context: Context) -> Any:
-                async with _Call(self._keys, rules, context, self._audit, self._places):
-                    if isinstance(request, InvalidRequest):
-                        raise request
-                    return await handler.unary_unary(request, context)
+        async def unary(context: Context) -> None:
+            async with _Call(self._admission, self._receiver, rules, context, self._audit) as call:
+                await call.write(await handler.unary_unary(await call.request(read), context))
 
-            return grpc.unary_unary_rpc_method_handler(unary, _reader(handler.request_deserializer), handler.response_serializer)
+        async def stream(context: Context) -> None:
+            async with _Call(self._admission, self._receiver, rules, context, self._audit) as call:
+                await call.write_all(handler.unary_stream(await call.request(read), context), self._heartbeat)
 
-        assert handler.unary_stream, f"{service}/{name}: no other kind of method is wrapped"
-        assert inspect.isasyncgenfunction(handler.unary_stream), f"{service}/{name} must be an asynchronous generator"
-
-        async def stream(request: Any, context: Context) -> None:
-            # grpc.aio does not close the generators of handlers; this does, so that a provider's call ends with its caller's.
-            messages = handler.unary_stream(request, context)
-            async with _Call(self._keys, rules, context, self._audit, self._places) as call, aclosing(messages):
-                if isinstance(request, InvalidRequest):
-                    raise request
-                await call.write_all(messages, self._heartbeat)
-
-        return grpc.unary_stream_rpc_method_handler(stream, _reader(handler.request_deserializer), handler.response_serializer)
+        if not handler.unary_unary:
+            assert handler.unary_stream, f"{full}: no other kind of method is wrapped"
+            assert inspect.isasyncgenfunction(handler.unary_stream), f"{full} must be an asynchronous generator"
+        # Also a reply that is one message is written here, and not by gRPC afterwards, so that what becomes of it is known.
+        serve = unary if handler.unary_unary else stream
+        return grpc.stream_stream_rpc_method_handler(releasing(serve), None, handler.response_serializer)
 
 
 def _reader(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Reads a request. One that cannot be read becomes the error that its call ends with: gRPC's own is in no dialect's shape.
+    """Reads a request. One that holds too much is not read at all, and is an `InvalidRequest` like one that cannot be read.
 
-    `read` is a generated class's `FromString`. A request that holds too much is not read at all.
+    `read` is a generated class's `FromString`.
     """
     shape = wire.shape_of(read.__self__.DESCRIPTOR)  # type: ignore[attr-defined]  # the class that it belongs to
 
@@ -151,37 +158,11 @@ def _reader(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
             wire.check(data, shape)
             return read(data)
         except TooMuch as error:
-            return InvalidRequest(f"The request {error}.")
+            raise InvalidRequest(f"The request {error}.") from None
         except DecodeError:
-            return InvalidRequest("The request cannot be read: a text in it is not UTF-8.")
+            raise InvalidRequest("The request cannot be read: a text in it is not UTF-8.") from None
 
     return deserialize
-
-
-def _unread(handler: Any) -> Handler:
-    """A method that does not look at its request: one that cannot be read is none the worse, and no fault of ours for the log."""
-    return grpc.unary_stream_rpc_method_handler(handler.unary_stream, lambda _: None, handler.response_serializer)
-
-
-def peer_of(context: Context) -> str:
-    """Where a call comes from: the caller's address as the edge saw it, or else the address that is connected, without its port.
-
-    Only what comes through a unix socket or from this machine, as the edge does, is believed about others.
-    """
-    peer = str(context.peer())
-    if peer.startswith(("ipv4:", "ipv6:")):
-        peer = peer.rpartition(":")[0]
-    if peer.startswith(("unix:", "ipv4:127.", "ipv6:%5B::1%5D")):
-        forwarded = next((str(value) for key, value in context.invocation_metadata() or () if key == "x-forwarded-for"), "")
-        return forwarded.rpartition(",")[2].strip() or peer
-    return peer
-
-
-def _refuse_doubles(names: Sequence[str]) -> None:
-    """Raises `Unauthenticated` if a credential is there more than once."""
-    for name in CREDENTIALS:
-        if names.count(name) > 1:
-            raise Unauthenticated(f"There is more than one {name}. Send it once.")
 
 
 def _pieces(body: httpbody_pb2.HttpBody) -> Iterator[httpbody_pb2.HttpBody]:
@@ -190,109 +171,117 @@ def _pieces(body: httpbody_pb2.HttpBody) -> Iterator[httpbody_pb2.HttpBody]:
         yield httpbody_pb2.HttpBody(content_type=body.content_type if at == 0 else "", data=body.data[at : at + PIECE])
 
 
-class _Rules(Struct, frozen=True):
-    """What holds for a method. `render` None: its callers speak gRPC."""
-
-    method: str
-    scope: Scope
-    render: ErrorRenderer | None
-    key_in_body: bool
-
-
-class _Places:
-    """Of the calls that may go on at once in this process: 401 and 403 need none."""
-
-    def __init__(self, most: int | None) -> None:
-        self._most = most
-        self._taken = 0
-
-    def take(self) -> None:
-        """Raises `RateLimited` if all are taken."""
-        if self._most is not None and self._taken >= self._most:
-            message = f"This server has as many calls as it takes at once, {self._most}. Try again in a moment."
-            raise RateLimited(message, limit="calls_per_worker", scope="worker", quota=self._most, retry_after=1.0)
-        self._taken += 1
-
-    def give_back(self) -> None:
-        self._taken -= 1
-
-
 class _Call:
-    """One call, as a context: entered, it has a request id and a good key; left, it is logged, and its error is a status."""
+    """One call, as a context: left, it is logged, and its error is a status."""
 
-    __slots__ = ("_audit", "_context", "_headers", "_keys", "_places", "_principal", "_request_id", "_rules", "_start", "_written")
+    __slots__ = (
+        "_admission",
+        "_admitted",
+        "_arrival",
+        "_audit",
+        "_context",
+        "_headers",
+        "_receiver",
+        "_request_id",
+        "_rules",
+        "_start",
+        "_too_large",
+        "_written",
+    )
 
-    def __init__(self, keys: Authenticator, rules: _Rules, context: Context, audit: AuditLog | None, places: _Places) -> None:
-        self._keys = keys
+    def __init__(self, admission: Admission, receiver: Receiver, rules: Rules, context: Context, audit: AuditLog | None) -> None:
+        self._admission = admission
+        self._receiver = receiver
         self._rules = rules
         self._context = context
         self._audit = audit
-        self._places = places
-        self._principal = ANONYMOUS
         self._headers = response_headers.begin()
+        self._arrival: Arrival | None = None
+        self._admitted = False
         self._request_id = ""
         self._start = time.monotonic()
+        self._too_large = False
         self._written = False
 
     async def __aenter__(self) -> Self:
+        return self
+
+    async def request(self, read: Callable[[bytes], Any]) -> Any:
+        """The request, once its key is found good and there is room for the call."""
         entries = self._context.invocation_metadata() or ()
         metadata = {str(key): value for key, value in entries}
         request_id = str(metadata.get(REQUEST_ID, ""))
         self._request_id = request_id if _GOOD_REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=self._request_id)
-        try:
+        if len(metadata) < len(entries):
+            refuse_doubles([str(key) for key, _ in entries])
+        principal = await self._admission.admit(self._rules, str(metadata.get("authorization", "")) or None)
+        self._admitted = True
+        if self._rules.scope is Scope.ADMIN:
+            ORIGIN.set(Origin(principal.id, self._request_id, peer_of(self._context)))
+        structlog.contextvars.bind_contextvars(key=principal.name)
+        self._arrival = Arrival(known=principal is not ANONYMOUS, whole=metadata.get(WHOLE) == "1")
+        data = await self._receiver.receive(self._context, self._arrival)
+        if data is None:
+            raise InvalidRequest("The call has no request message.")
+        return read(data)
+
+    async def write(self, message: Any) -> None:
+        """Writes an answer; before the first one goes the metadata. They do not go sooner: until then a call can be tried again.
+
+        None: the metadata alone.
+        """
+        if not self._written:
+            self._written = True
             if self._rules.render is None:
                 # REST callers get it from Envoy, which spares them a write of its own here.
                 await self._context.send_initial_metadata(((REQUEST_ID, self._request_id),))
-            if len(metadata) < len(entries):
-                _refuse_doubles([str(key) for key, _ in entries])
-            authorization = str(metadata.get("authorization", "")) or None
-            if authorization is not None or not self._rules.key_in_body:
-                self._principal = await identify(self._keys, authorization)
-            CALLER.set(self._principal)
-            if self._rules.scope is Scope.ADMIN:
-                ORIGIN.set(Origin(self._principal.id, self._request_id, peer_of(self._context)))
-            if self._principal is not ANONYMOUS:
-                require(self._rules.scope)
-            self._places.take()
-        except AntiphonError as error:
-            await self._fail(error)
-            raise  # not reached: `_fail` aborts
-        structlog.contextvars.bind_contextvars(key=self._principal.name)
-        return self
-
-    async def write_all(self, messages: AsyncIterator[Any], heartbeat: float) -> None:
-        """Writes a stream of answers. See `CallInterceptor` for `heartbeat`."""
-        pulse = Pulse(heartbeat, self._write)
-        try:
-            async for message in messages:
-                await pulse.write(message)
-        finally:
-            await pulse.stop()
-
-    async def _write(self, message: Any) -> None:
-        """Writes a message, with the headers if it is the first. None: the headers alone."""
-        if not self._written:
-            self._written = True
-            if self._headers and self._rules.render is not None:
+            elif self._headers:
                 await self._context.send_initial_metadata(tuple(self._headers.items()))
         if isinstance(message, httpbody_pb2.HttpBody) and len(message.data) > PIECE:
             for piece in _pieces(message):
                 await self._context.write(piece)
-        elif message is not None:
+            return
+        if message is None:
+            return
+        try:
             await self._context.write(message)
+        except grpc.aio.InternalError:
+            self._too_large = message.ByteSize() > MAX_MESSAGE_BYTES
+            raise
+
+    async def write_all(self, messages: AsyncGenerator[Any, None], heartbeat: float) -> None:
+        """Writes a stream of answers. See `CallInterceptor` for `heartbeat`.
+
+        It closes it, too, as grpc.aio does not: so a provider's call ends with its caller's.
+        """
+        pulse = Pulse(heartbeat, self.write)
+        try:
+            async with aclosing(messages):
+                async for message in messages:
+                    await pulse.write(message)
+        finally:
+            await pulse.stop()
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        self._places.give_back()
+        if self._admitted:
+            self._admission.leave()
+        if self._arrival is not None:
+            self._receiver.release(self._arrival)
         match error:
             case None:
                 self._log("OK")
             case asyncio.CancelledError():
                 self._log("CANCELLED")
+            case grpc.aio.InternalError():
+                # Nothing can be sent: the caller has gone, or was told by gRPC that the message is too large.
+                self._log("RESOURCE_EXHAUSTED" if self._too_large else "CANCELLED")
+                raise asyncio.CancelledError from None
             case Exception():
                 if not isinstance(error, AntiphonError):
                     log.error("call_failed", exc_info=error)
+                drop_tracebacks(error)
                 await self._fail(told(error))
 
     async def _fail(self, error: AntiphonError) -> None:
@@ -300,16 +289,23 @@ class _Call:
         code = code_of(error)
         self._log(code.name, reason=error.reason)
         if self._audit is not None and error.reason in REFUSALS:
-            actor = CALLER.get(self._principal).id
+            actor = CALLER.get(ANONYMOUS).id
             event = Event(REFUSED, actor, self._rules.method, error.reason, self._request_id, peer_of(self._context))
             self._audit.refused(event)
-        if self._rules.render is not None and not self._written:
-            status, headers, body = self._rules.render(error)
-            metadata = {**self._headers, "x-http-status": str(status), **headers}
-            await self._context.send_initial_metadata(tuple(metadata.items()))
-            await self._context.write(httpbody_pb2.HttpBody(content_type="application/json", data=body))
-        details = (*(self._context.trailing_metadata() or ()), (DETAILS_KEY, status_of(error).SerializeToString()))
-        await self._context.abort(code, error.message, details)
+        trailers = (*(self._context.trailing_metadata() or ()), (DETAILS_KEY, status_of(error).SerializeToString()))
+        try:
+            if self._written:
+                pass
+            elif self._rules.render is None:
+                trailers = ((REQUEST_ID, self._request_id), *trailers)
+            else:
+                status, headers, body = self._rules.render(error)
+                metadata = {**self._headers, "x-http-status": str(status), **headers}
+                await self._context.send_initial_metadata(tuple(metadata.items()))
+                await self._context.write(httpbody_pb2.HttpBody(content_type="application/json", data=body))
+            await self._context.abort(code, error.message, trailers)
+        except grpc.aio.InternalError:
+            raise asyncio.CancelledError from None  # nobody is there to be told
 
     def _log(self, code: str, **fields: Any) -> None:
         duration = round((time.monotonic() - self._start) * 1000, 1)

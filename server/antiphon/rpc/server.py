@@ -9,10 +9,13 @@ from typing import Final
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from antiphon.config import MAX_MESSAGE_BYTES
+from antiphon.rpc.health import HealthServicer
+from antiphon.rpc.interceptor import CallInterceptor
+from antiphon.rpc.receiver import LAST_WORDS
 
 MAX_CONCURRENT_STREAMS = 1000
 """Calls that may go on at once on one connection; more wait in the client."""
@@ -33,9 +36,6 @@ HANDSHAKE = 10_000
 PING_INTERVAL = 10_000
 """The shortest time between two pings of a client while nothing else goes on; the third that comes sooner ends the connection."""
 
-LAST_WORDS = 1.0
-"""Seconds that calls which are cut short by a stop have to tell their callers."""
-
 UNIX: Final = "unix:"
 """What the address of a unix socket begins with."""
 
@@ -46,9 +46,10 @@ class Server:
     """A grpc.aio server with health and reflection."""
 
     def __init__(
-        self, interceptor: grpc.aio.ServerInterceptor, registrations: Iterable[tuple[str, Callable[[grpc.aio.Server], None]]]
+        self, interceptor: CallInterceptor, registrations: Iterable[tuple[str, Callable[[grpc.aio.Server], None]]]
     ) -> None:
         """`registrations` are pairs of a service's full name and what adds its servicer to a server."""
+        self._interceptor = interceptor
         self._server = grpc.aio.server(
             interceptors=[interceptor],
             options=[
@@ -59,6 +60,9 @@ class Server:
                 ("grpc.max_metadata_size", MAX_METADATA_BYTES),
                 ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
                 ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
+                # A stream whose message is not asked for may send 64 KiB. The probe would make that 16 MiB and more, for no gain:
+                # the window of a message that is asked for is as large as the message.
+                ("grpc.http2.bdp_probe", 0),
                 ("grpc.max_connection_idle_ms", IDLE),
                 ("grpc.max_connection_age_ms", AGE),
                 ("grpc.max_connection_age_grace_ms", AGE),
@@ -69,14 +73,13 @@ class Server:
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
         )
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = [reflection.SERVICE_NAME, health.SERVICE_NAME]
         for name, register in registrations:
             register(self._server)
             names.append(name)
+        self._health = HealthServicer(["", *names])
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(names, self._server)
-        self._names = ["", *names]
 
     def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> None:
         """Adds an address: "host:port", with TLS if there are `credentials`, or "unix:/path", which only this user can open.
@@ -95,17 +98,17 @@ class Server:
             Path(address.removeprefix(UNIX)).chmod(0o600)
 
     async def start(self) -> None:
-        """Starts to answer, and says so in its health."""
+        """Starts to answer."""
         await self._server.start()
-        for name in self._names:
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self, grace: float, interrupt: Callable[[], None]) -> None:
-        """Stops: not healthy from now on, no new calls.
+        """Stops: not healthy from now on, no new calls. Calls without a key, and those whose request is not there, end.
 
-        The calls in flight have `grace` seconds; then `interrupt` is called, which is to end them with an error of their own.
+        Those that are being answered have `grace` seconds; then `interrupt` is called, which is to end them with an error of their
+        own.
         """
-        await self._health.enter_graceful_shutdown()
+        self._health.stop()
+        self._interceptor.drain()
         stopping = asyncio.create_task(self._server.stop(grace + LAST_WORDS))
         done, _ = await asyncio.wait([stopping], timeout=grace)
         if not done:

@@ -42,6 +42,7 @@ class Running:
     def __init__(self, server: Server, chat: ChatService, channel: grpc.aio.Channel) -> None:
         self.server = server
         self.service = chat
+        self.channel = channel
         self.chat = chat_pb2_grpc.ChatServiceStub(channel)
         self.models = models_pb2_grpc.ModelServiceStub(channel)
         self.rest = openai_pb2_grpc.OpenAIServiceStub(channel)
@@ -53,7 +54,9 @@ class Running:
 
 
 @asynccontextmanager
-async def running(provider: ScriptedProvider, unused_port: int) -> AsyncGenerator[Running, None]:
+async def running(
+    provider: ScriptedProvider, unused_port: int, interceptor: CallInterceptor | None = None, most_bytes: int | None = None
+) -> AsyncGenerator[Running, None]:
     router = Router([(provider, ["one", "two", "three"])])
     chat = ChatService(router, Recorder(NO_STORE), NO_PRICES, timeout=60)
     registrations: list[tuple[str, Callable[[grpc.aio.Server], None]]] = [
@@ -65,7 +68,8 @@ async def running(provider: ScriptedProvider, unused_port: int) -> AsyncGenerato
         ),
     ]
     keys = KeyRing([(Principal("test", owner="test"), SecretStr("sk-test"))])
-    server = Server(CallInterceptor(keys, SCOPES, {REST_SERVICE: openai.render_error}), registrations)
+    usual = CallInterceptor(keys, SCOPES, {REST_SERVICE: openai.render_error}, most_bytes=most_bytes)
+    server = Server(interceptor or usual, registrations)
     server.listen(f"127.0.0.1:{unused_port}")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{unused_port}") as channel:

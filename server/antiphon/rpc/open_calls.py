@@ -1,0 +1,114 @@
+"""Calls that need no key: health, reflection, and GET /health. Not logged, and none of them holds up a stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, TypeAlias, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from antiphon.errors import AntiphonError, InvalidRequest, ShuttingDown
+from antiphon.rpc.admission import Places
+from antiphon.rpc.receiver import LAST_WORDS, Arrival, Receiver
+from antiphon.rpc.release import releasing
+from antiphon.rpc.status import code_of
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Answer = TypeVar("Answer")
+
+
+class OpenCalls:
+    """Wraps the handlers of what may be called without a key."""
+
+    def __init__(self, receiver: Receiver, most: int | None) -> None:
+        """No more than `most` of their streams go on at once."""
+        self._receiver = receiver
+        self._streams = Places(most)
+        self._going_on: set[asyncio.Timeout] = set()
+
+    def drain(self) -> None:
+        """The server stops: streams end by themselves, or else are ended in `LAST_WORDS`."""
+        for timeout in self._going_on:
+            timeout.reschedule(asyncio.get_running_loop().time() + LAST_WORDS)
+
+    def wrap(self, handler: Any) -> Handler:
+        """As a handler that asks for its requests itself."""
+        read = handler.request_deserializer
+        if handler.unary_unary:
+
+            async def unary(context: Context) -> Any:
+                return await handler.unary_unary(await self._request(context, read), context)
+
+            return grpc.stream_unary_rpc_method_handler(self._ending(unary), None, handler.response_serializer)
+
+        async def stream(context: Context) -> None:
+            if handler.unary_stream:
+                await self._write_all(handler.unary_stream(await self._request(context, read), context), context)
+            else:
+                async with aclosing(self._requests(context, read)) as requests:
+                    await self._write_all(handler.stream_stream(requests, context), context)
+
+        return grpc.stream_stream_rpc_method_handler(self._ending(stream), None, handler.response_serializer)
+
+    def wrap_unread(self, handler: Any) -> Handler:
+        """A method that does not look at its request, which is not asked for then."""
+
+        async def stream(context: Context) -> None:
+            await self._write_all(handler.unary_stream(None, context), context)
+
+        return grpc.stream_stream_rpc_method_handler(self._ending(stream), None, handler.response_serializer)
+
+    def _ending(self, serve: Callable[[Context], Awaitable[Answer]]) -> Callable[[Any, Context], Awaitable[Answer]]:
+        """`serve`, which ends when the server stops, and whose errors become a status."""
+
+        async def served(context: Context) -> Answer:
+            timeout = asyncio.timeout(None)
+            self._going_on.add(timeout)
+            try:
+                async with timeout:
+                    return await serve(context)
+            except TimeoutError:
+                error: AntiphonError = ShuttingDown()
+            except AntiphonError as raised:
+                error = raised
+            except grpc.aio.InternalError:
+                raise asyncio.CancelledError from None  # the caller has gone
+            finally:
+                self._going_on.discard(timeout)
+            await context.abort(code_of(error), error.message)
+            raise AssertionError  # not reached: `abort` raises
+
+        return releasing(served)
+
+    async def _write_all(self, messages: AsyncIterable[Any], context: Context) -> None:
+        self._streams.take()
+        try:
+            async with aclosing(messages):  # type: ignore[type-var]  # they are generators
+                async for message in messages:
+                    await context.write(message)
+        finally:
+            self._streams.give_back()
+
+    async def _requests(self, context: Context, read: Callable[[bytes], Any]) -> AsyncGenerator[Any, None]:
+        while True:
+            arrival = Arrival(known=False)
+            data = await self._receiver.receive(context, arrival)
+            if data is None:
+                return
+            yield _read(read, data)
+
+    async def _request(self, context: Context, read: Callable[[bytes], Any]) -> Any:
+        async for request in self._requests(context, read):
+            return request
+        raise InvalidRequest("The call has no request message.")
+
+
+def _read(read: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return read(data)
+    except DecodeError:
+        raise InvalidRequest("The request cannot be read.") from None

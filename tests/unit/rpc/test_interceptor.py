@@ -1,0 +1,105 @@
+"""What happens around a call, over a real socket: when its metadata leaves, and who is to blame for what cannot be written."""
+
+import asyncio
+import logging
+from typing import Any
+
+import grpc
+import pytest
+from structlog.testing import capture_logs
+
+from antiphon.config import MAX_MESSAGE_BYTES
+from antiphon.errors import ProviderRateLimited
+from antiphon.messages import TextDelta
+from antiphon.v1 import chat_pb2
+from tests.e2e.wire import DATA, END_HEADERS, END_STREAM, HEADERS, frame, http2
+from tests.unit.rpc.test_server import HELLO, KEY, Running, running
+from tests.unit.scripted import START, STOP, USAGE, ScriptedProvider
+
+WITH_ID = (*KEY, ("x-request-id", "abc-123"))
+
+
+def ask(gateway: Running, kind: str) -> Any:
+    return (gateway.chat.StreamGenerate if kind == "stream" else gateway.chat.Generate)(HELLO, metadata=WITH_ID)
+
+
+class Held(ScriptedProvider):
+    """Says nothing until it may."""
+
+    def __init__(self) -> None:
+        super().__init__([START, TextDelta(0, "Hi")], [USAGE, STOP])
+        self.may = asyncio.Event()
+
+    async def stream(self, request: Any) -> Any:
+        self.requests.append(request)
+        await self.may.wait()
+        for batch in self.batches:
+            yield batch
+
+
+@pytest.mark.parametrize("kind", ["unary", "stream"])
+async def test_metadata_leave_with_the_first_message(kind: str, unused_tcp_port: int) -> None:
+    """Not before: a call of which nothing was answered can be tried again. The request id is among them."""
+    provider = Held()
+    async with running(provider, unused_tcp_port) as gateway:
+        call = ask(gateway, kind)
+        metadata = asyncio.ensure_future(call.initial_metadata())
+        while not provider.requests:
+            await asyncio.sleep(0)
+        await gateway.chat.Generate(chat_pb2.GenerateRequest(), metadata=KEY).code()  # a round trip later
+        assert not metadata.done()
+        provider.may.set()
+        assert dict(await metadata)["x-request-id"] == "abc-123"
+        assert len([answer async for answer in call]) if kind == "stream" else [await call]
+
+
+@pytest.mark.parametrize("kind", ["unary", "stream"])
+async def test_the_request_id_of_a_call_that_fails_at_once_is_a_trailer(kind: str, unused_tcp_port: int) -> None:
+    """As there is nothing before it."""
+    async with running(ScriptedProvider(ProviderRateLimited("Busy.", provider="scripted")), unused_tcp_port) as gateway:
+        call = ask(gateway, kind)
+        assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert dict(await call.trailing_metadata())["x-request-id"] == "abc-123"
+        assert "x-request-id" not in dict(await call.initial_metadata())
+
+
+@pytest.mark.parametrize("method", ["Generate", "StreamGenerate"])
+async def test_a_caller_that_leaves_in_a_write_has_cancelled(
+    method: str, unused_tcp_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It reads nothing of a reply that is larger than its window, and closes the connection: no fault of ours, and no traceback."""
+    text = TextDelta(0, "x" * 2_000_000)
+    provider = ScriptedProvider([START, text], [text], [USAGE, STOP])
+    with capture_logs() as lines, caplog.at_level(logging.INFO):
+        async with running(provider, unused_tcp_port) as gateway:
+            for _ in range(5):
+                async with http2(f"127.0.0.1:{unused_tcp_port}") as caller:
+                    head = caller.request(
+                        f"/antiphon.v1.ChatService/{method}",
+                        "POST",
+                        content_type="application/grpc",
+                        te="trailers",
+                        authorization="Bearer sk-test",
+                    )
+                    data = HELLO.SerializeToString()
+                    message = b"\0" + len(data).to_bytes(4, "big") + data
+                    await caller.send(frame(HEADERS, END_HEADERS, 1, head), frame(DATA, END_STREAM, 1, message))
+                    while (received := await caller.receive()) is not None and received.kind != DATA:
+                        pass
+            async with asyncio.timeout(5):
+                while gateway.service.in_flight:
+                    await asyncio.sleep(0)
+    events = [line["event"] for line in lines]
+    assert "call_failed" not in events
+    codes = [line["code"] for line in lines if line["event"] == "call"]
+    assert codes == ["CANCELLED"] * 5
+    assert caplog.text == ""
+
+
+async def test_a_reply_that_is_too_large_is_logged_as_that(unused_tcp_port: int) -> None:
+    """As gRPC tells the caller."""
+    provider = ScriptedProvider([START, TextDelta(0, "x" * MAX_MESSAGE_BYTES)], [STOP])
+    with capture_logs() as lines:
+        async with running(provider, unused_tcp_port) as gateway:
+            assert await gateway.chat.Generate(HELLO, metadata=KEY).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert [line["code"] for line in lines] == ["RESOURCE_EXHAUSTED"]

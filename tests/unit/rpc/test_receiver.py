@@ -1,0 +1,159 @@
+"""Receiving requests, over a real socket: who is refused before their request is there, and what unfinished ones may take."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+
+from antiphon.rpc import receiver
+from antiphon.rpc.interceptor import CallInterceptor
+from antiphon.v1 import chat_pb2, models_pb2
+from tests.unit.rpc.test_server import HELLO, KEY, SCOPES, Running, details, running
+from tests.unit.scripted import ScriptedProvider
+
+GENERATE = "/antiphon.v1.ChatService/Generate"
+CHECK = "/grpc.health.v1.Health/Check"
+
+
+def unfinished(to: Running, method: str = GENERATE, metadata: Any = KEY) -> Any:
+    """A call whose request does not come."""
+    return to.channel.stream_unary(method)(metadata=metadata)
+
+
+async def refusal(call: Any) -> grpc.aio.AioRpcError:
+    """What a call ends with."""
+    async with asyncio.timeout(5):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+    return caught.value
+
+
+@asynccontextmanager
+async def slow_ones(gateway: Running, count: int, **more: Any) -> AsyncIterator[list[Any]]:
+    """Calls without their requests, which have reached the server."""
+    calls = [unfinished(gateway, **more) for _ in range(count)]
+    await asyncio.gather(*(call.wait_for_connection() for call in calls))
+    # The connection's streams are served in order: when this one is answered, the others are there.
+    await gateway.models.ListModels(models_pb2.ListModelsRequest(), metadata=KEY)
+    yield calls
+    for call in calls:
+        call.cancel()
+
+
+async def test_a_bad_key_is_refused_before_the_request_is_there(unused_tcp_port: int) -> None:
+    """Nobody without a key has anything held for them."""
+    async with running(ScriptedProvider(), unused_tcp_port) as gateway:
+        for metadata in ((), (("authorization", "Bearer sk-other"),)):
+            error = await refusal(unfinished(gateway, metadata=metadata))
+            assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+            assert details(error)["ErrorInfo"].reason == "UNAUTHENTICATED"
+
+
+async def test_a_call_without_a_request_is_at_fault(unused_tcp_port: int) -> None:
+    """One that ends before its message began."""
+    async with running(ScriptedProvider(), unused_tcp_port) as gateway:
+        call = unfinished(gateway)
+        await call.done_writing()
+        assert (await refusal(call)).code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_request_that_does_not_come_ends(unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within its time, with or without a key."""
+    monkeypatch.setattr(receiver, "TIME", 0.0)
+    monkeypatch.setattr(receiver, "STRANGERS_TIME", 0.0)
+    monkeypatch.setattr(receiver, "TICK", 0.01)
+    async with running(ScriptedProvider(), unused_tcp_port) as gateway:
+        for method in (GENERATE, CHECK):
+            error = await refusal(unfinished(gateway, method))
+            assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert "did not arrive" in str(error.details())
+
+
+async def test_few_requests_of_strangers_are_waited_for(unused_tcp_port: int) -> None:
+    """Of health checks that do not come, the oldest ends for each that is too many; one that comes is answered."""
+    async with (
+        running(ScriptedProvider(), unused_tcp_port) as gateway,
+        slow_ones(gateway, receiver.STRANGERS, method=CHECK) as calls,
+    ):
+        assert not any(call.done() for call in calls)
+        found = await gateway.health.Check(health_pb2.HealthCheckRequest())
+        assert found.status == health_pb2.HealthCheckResponse.SERVING
+        done, left = await asyncio.wait([asyncio.ensure_future(call.code()) for call in calls], return_when="FIRST_COMPLETED")
+        assert [ended.result() for ended in done] == [grpc.StatusCode.RESOURCE_EXHAUSTED]
+        for waiting in left:
+            waiting.cancel()
+
+
+async def test_large_requests_have_so_many_bytes_together(unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow one counts as the largest that there can be, a whole one as it is until its call ends; small ones pass."""
+    monkeypatch.setattr(receiver, "SLOW", 0.0)
+    monkeypatch.setattr(receiver, "TICK", 0.01)
+    large = chat_pb2.GenerateRequest(model="x" * 5_000_000, messages=HELLO.messages)
+    async with running(ScriptedProvider(), unused_tcp_port, most_bytes=40_000_000) as gateway:
+        async with slow_ones(gateway, 1) as (first,):
+            assert (await refusal(unfinished(gateway))).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            monkeypatch.setattr(receiver, "SLOW", 60.0)
+            for _ in range(3):
+                # 33 of 40 million bytes are taken. One call of 5 is refused for its model alone, each time.
+                assert (await refusal(gateway.chat.Generate(large, metadata=KEY))).code() is grpc.StatusCode.NOT_FOUND
+            larger = chat_pb2.GenerateRequest(model="x" * 7_000_000, messages=HELLO.messages)
+            error = await refusal(gateway.chat.Generate(larger, metadata=KEY))
+            assert details(error)["ErrorInfo"].metadata["limit"] == "request_bytes_per_worker"
+            await gateway.chat.Generate(HELLO, metadata=KEY)
+            assert not first.done()
+        async with asyncio.timeout(5):
+            while (await refusal(gateway.chat.Generate(larger, metadata=KEY))).code() is not grpc.StatusCode.NOT_FOUND:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_stop_ends_what_has_no_request_and_no_key(unused_tcp_port: int) -> None:
+    """Half-sent requests, reflection and those who watch: none of them holds up a stop, while a call that is answered goes on."""
+    provider = ScriptedProvider(None)
+    async with running(provider, unused_tcp_port) as gateway:
+        half = unfinished(gateway)
+        reflection = gateway.channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")()
+        await reflection.write(b"\x3a\x00")
+        assert await reflection.read()
+        watch = gateway.health.Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        answered = gateway.chat.StreamGenerate(HELLO, metadata=KEY)
+        reading = asyncio.create_task(answered.read())
+        while not provider.requests:
+            await asyncio.sleep(0)
+        stopping = asyncio.create_task(gateway.server.stop(600, gateway.service.interrupt))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert await watch.read() is grpc.aio.EOF
+        assert (await refusal(half)).code() is grpc.StatusCode.UNAVAILABLE
+        assert await reflection.code() is grpc.StatusCode.UNAVAILABLE
+        assert (stopping.done(), reading.done()) == (False, False)
+        answered.cancel()
+        async with asyncio.timeout(10):
+            await stopping
+        await asyncio.wait([reading])
+
+
+async def test_calls_are_counted_while_their_keys_are_judged(unused_tcp_port: int) -> None:
+    """As a token's key may have to be fetched: one too many is refused, whoever it is."""
+
+    class Slow:
+        judging = 0
+        go_on = asyncio.Event()
+
+        async def authenticate(self, credential: str) -> None:
+            self.judging += 1
+            await self.go_on.wait()
+
+    keys = Slow()
+    server = CallInterceptor(keys, SCOPES, {}, most=1)
+    async with running(ScriptedProvider(), unused_tcp_port, interceptor=server) as gateway:
+        first = asyncio.ensure_future(refusal(gateway.chat.Generate(HELLO, metadata=KEY)))
+        while not keys.judging:
+            await asyncio.sleep(0)
+        assert (await refusal(gateway.chat.Generate(HELLO, metadata=KEY))).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        keys.go_on.set()
+        assert (await first).code() is grpc.StatusCode.UNAUTHENTICATED
+        assert keys.judging == 1

@@ -1,0 +1,146 @@
+"""What a call held is let go of when it has failed, without the garbage collector, over a real socket."""
+
+import asyncio
+import gc
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import grpc
+import pytest
+import structlog
+
+from antiphon.errors import AntiphonError, ProviderProtocolError, ProviderRateLimited
+from antiphon.messages import TextDelta
+from antiphon.rpc.release import drop_tracebacks
+from antiphon.v1 import chat_pb2, message_pb2
+from tests.unit.rpc.test_server import KEY, Running, running
+from tests.unit.scripted import START, ScriptedProvider
+
+TEXT = "x" * 10_000
+TALK = {"messages": [{"role": "user", "content": TEXT}]}
+ASKED = chat_pb2.GenerateRequest(messages=[message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text=TEXT)])])
+INVALID = chat_pb2.GenerateRequest(messages=[message_pb2.Message(role="ROLE_USER")] * 50)
+BUSY = ProviderRateLimited("Busy.", provider="scripted")
+CALLS = 20
+
+OF_METADATA = {
+    "_Metadatum",
+    "_HandlerCallDetails",
+    "__pyx_scope_struct_35__find_method_handler",
+    "cython_function_or_method",
+    "tuple",
+    "ReferenceType",
+    "TimerHandle",
+    "Context",
+    "hamt",
+    "hamt_bitmap_node",
+}
+"""Types of what is left of every call, good or bad: by gRPC its metadata, until the next young collection; by asyncio up to 100
+timers that were cancelled. Neither knows the request."""
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Without the test run's own log, which keeps what it has printed."""
+
+    def drop(_logger: object, _method: str, _event: structlog.types.EventDict) -> structlog.types.EventDict:
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[drop])
+    yield
+    structlog.reset_defaults()
+
+
+def caused() -> AntiphonError:
+    """An error that came from another, with their tracebacks."""
+    try:
+        try:
+            int(TEXT)
+        except ValueError as error:
+            raise ProviderProtocolError("Cut.", provider="scripted") from error
+    except ProviderProtocolError as error:
+        return error
+
+
+async def whole(call: Any) -> None:
+    """Reads all answers."""
+    with suppress(grpc.aio.AioRpcError):
+        if hasattr(call, "read"):
+            while await call.read() is not grpc.aio.EOF:
+                pass
+        else:
+            await call
+
+
+async def cancelled(call: Any) -> None:
+    """Reads the first answer of a stream, and cancels."""
+    await call.read()
+    call.cancel()
+    with suppress(asyncio.CancelledError):
+        await call.code()
+
+
+def broken(gateway: Running) -> Any:
+    """A request that is no protobuf message."""
+    raw = gateway.channel.unary_unary("/antiphon.v1.ChatService/Generate", request_serializer=bytes)
+    return raw(b"\x0a\x03\xff\xff\xff", metadata=KEY)
+
+
+KINDS: dict[str, tuple[list[Any], Callable[[Running], Any], Callable[[Any], Awaitable[None]]]] = {
+    "no key": ([], lambda to: to.chat.Generate(ASKED), whole),
+    "no key, a stream": ([], lambda to: to.chat.StreamGenerate(ASKED), whole),
+    "no key, REST": ([], lambda to: to.post(TALK, metadata=()), whole),
+    "not readable": ([], broken, whole),
+    "invalid": ([], lambda to: to.chat.Generate(INVALID, metadata=KEY), whole),
+    "invalid, REST": ([], lambda to: to.post({"messages": TEXT}), whole),
+    "the provider fails": ([BUSY], lambda to: to.chat.Generate(ASKED, metadata=KEY), whole),
+    "the provider fails, REST": ([BUSY], lambda to: to.post(TALK), whole),
+    "the provider fails, a cause": ([caused()], lambda to: to.chat.StreamGenerate(ASKED, metadata=KEY), whole),
+    "late": ([[START], caused()], lambda to: to.chat.StreamGenerate(ASKED, metadata=KEY), whole),
+    "late, REST": ([[START, TextDelta(0, "Hi")], BUSY], lambda to: to.post({**TALK, "stream": True}), whole),
+    "a fault of ours": ([ZeroDivisionError()], lambda to: to.chat.Generate(ASKED, metadata=KEY), whole),
+    "the deadline": ([None], lambda to: to.chat.Generate(ASKED, metadata=KEY, timeout=0.1), whole),
+    "cancelled": ([[START], None], lambda to: to.chat.StreamGenerate(ASKED, metadata=KEY), cancelled),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_call_that_failed_leaves_nothing(kind: str, unused_tcp_port: int) -> None:
+    """No frame, request, reply or exception: of no type are there as many more objects as there were calls."""
+    batches, call, end = KINDS[kind]
+    provider = ScriptedProvider(*batches)
+    async with running(provider, unused_tcp_port) as gateway:
+
+        async def live(calls: int) -> Counter[str]:
+            for _ in range(calls):
+                await end(call(gateway))
+            async with asyncio.timeout(5):
+                while gateway.service.in_flight:
+                    await asyncio.sleep(0)
+            provider.requests.clear()
+            return Counter(type(one).__name__ for one in gc.get_objects())
+
+        await live(3)  # what is made once is made
+        gc.collect()
+        gc.disable()
+        try:
+            before = await live(0)
+            grown = await live(CALLS)
+        finally:
+            gc.enable()
+    grown.subtract(before)
+    assert {name: count for name, count in grown.items() if count > CALLS / 2 and name not in OF_METADATA} == {}
+
+
+def test_tracebacks_of_all_that_an_error_came_from_go() -> None:
+    """Its cause, its context, and the errors of a group; also where they go round."""
+    error = caused()
+    inner = caused()
+    group = ExceptionGroup("several", [inner])
+    error.__context__ = group
+    inner.__context__ = error
+    drop_tracebacks(error)
+    assert error.__cause__ is not None
+    assert [one.__traceback__ for one in (error, error.__cause__, group, inner)] == [None] * 4
