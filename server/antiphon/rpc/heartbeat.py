@@ -34,6 +34,10 @@ def start(message: Any = None) -> Heartbeat:
     return heartbeat
 
 
+async def _write_nothing(_message: Any) -> None:
+    pass
+
+
 class Pulse:
     """Writes the messages of one call, and its heartbeat if it is given one. Belongs to the task that handles the call."""
 
@@ -69,6 +73,8 @@ class Pulse:
         if self._beat is not None:
             with suppress(Exception):  # the caller is gone, which is told by how the call ends
                 await self._beat
+        # Timers copy the context that this is in, and a cancelled one may stay for minutes: the call must not stay with it.
+        self._write, self._heartbeat = _write_nothing, None
 
     def _check(self) -> None:
         heartbeat = self._heartbeat

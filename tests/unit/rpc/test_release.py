@@ -36,9 +36,10 @@ OF_METADATA = {
     "Context",
     "hamt",
     "hamt_bitmap_node",
+    "Pulse",
 }
 """Types of what is left of every call, good or bad: by gRPC its metadata, until the next young collection; by asyncio up to 100
-timers that were cancelled. Neither knows the request."""
+timers that were cancelled, with the context of their call and the pulse in it. None of it knows the request."""
 
 
 @pytest.fixture(autouse=True)
@@ -98,11 +99,11 @@ KINDS: dict[str, tuple[list[Any], Callable[[Running], Any], Callable[[Any], Awai
     "the provider fails": ([BUSY], lambda to: to.chat.Generate(ASKED, metadata=KEY), whole),
     "the provider fails, REST": ([BUSY], lambda to: to.post(TALK), whole),
     "the provider fails, a cause": ([caused()], lambda to: to.chat.StreamGenerate(ASKED, metadata=KEY), whole),
-    "late": ([[START], caused()], lambda to: to.chat.StreamGenerate(ASKED, metadata=KEY), whole),
+    "late": ([[START, TextDelta(0, "Hi")], caused()], lambda to: to.chat.StreamGenerate(ASKED, metadata=KEY), whole),
     "late, REST": ([[START, TextDelta(0, "Hi")], BUSY], lambda to: to.post({**TALK, "stream": True}), whole),
     "a fault of ours": ([ZeroDivisionError()], lambda to: to.chat.Generate(ASKED, metadata=KEY), whole),
     "the deadline": ([None], lambda to: to.chat.Generate(ASKED, metadata=KEY, timeout=0.1), whole),
-    "cancelled": ([[START], None], lambda to: to.chat.StreamGenerate(ASKED, metadata=KEY), cancelled),
+    "cancelled": ([[START, TextDelta(0, "Hi")], None], lambda to: to.chat.StreamGenerate(ASKED, metadata=KEY), cancelled),
 }
 
 

@@ -67,9 +67,10 @@ def test_what_is_no_message_is_not_read(data: bytes) -> None:
     """Fields that end too early and kinds of fields that there are not: what stands before them may be very much."""
     with pytest.raises(DecodeError):
         checked(chat_pb2.GenerateRequest, LARGE + USER * 20 + data)
-    error = _reader(chat_pb2.GenerateRequest.FromString)(LARGE + data)
-    assert str(error) == str(_reader(chat_pb2.GenerateRequest.FromString)(data))
-    assert isinstance(error, InvalidRequest)
+    read = _reader(chat_pb2.GenerateRequest.FromString)
+    for unreadable in (data, LARGE + data):
+        with pytest.raises(InvalidRequest, match="cannot be read"):
+            read(unreadable)
 
 
 @given(st.binary(max_size=40))
@@ -93,6 +94,7 @@ def test_what_holds_too_much_is_not_read() -> None:
             return data
 
     reader = _reader(Kind.from_string)
-    error = reader(LARGE + USER * MAX_VALUES)
-    assert (str(error), read) == ("The request must not hold more than 65536 values.", [])
+    with pytest.raises(InvalidRequest, match=r"^The request must not hold more than 65536 values\.$"):
+        reader(LARGE + USER * MAX_VALUES)
+    assert read == []
     assert reader(LARGE + USER) == LARGE + USER
