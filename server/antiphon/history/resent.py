@@ -21,8 +21,8 @@ from antiphon.messages import Message, Part, Refusal, Role, Text, Thinking, Tool
 _CALLS: Final = ("tool_calls", "function_call")
 """Calls that only a provider knows, among the fields of a message."""
 
-_STEPS: Final = 500_000
-"""The most comparisons for one call, a tenth of a second of them: a chat that says one thing over and over would take many more."""
+_STEPS: Final = 150_000
+"""The most comparisons for one call, some 40 ms of them: a chat that says one thing over and over would take many more."""
 
 
 class Continuation(Struct, frozen=True):
