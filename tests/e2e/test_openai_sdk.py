@@ -135,15 +135,18 @@ async def test_what_a_provider_streams_reaches_the_sdk_and_comes_back(
 
 @pytest.mark.parametrize("name", SPOKEN)
 async def test_a_session_tells_the_provider_what_it_said(persona_gateway: Gateway, upstream: OddUpstream, name: str) -> None:
-    """A caller that sends its new message alone has the provider's own words before it."""
+    """A caller that sends its new messages alone has the provider's own words before them."""
     events, expected = SPOKEN[name]
     upstream.script("odd-x", [head(), chunk(sse(*events, "[DONE]")), LAST])
     async with persona_gateway.sdk() as sdk:
         raw = await sdk.chat.completions.with_raw_response.create(model="odd-x", messages=HELLO)
         said = raw.parse().choices[0].message.model_dump(exclude_none=True)
         session: Any = {"session_id": raw.headers["x-session-id"]}
-        await sdk.chat.completions.create(model="odd-x", messages=[{"role": "user", "content": "And?"}], extra_body=session)
-    _, reply, _ = upstream.requests[-1].json["messages"]
+        new: Any = [{"role": "tool", "tool_call_id": call["id"], "content": "Done"} for call in said.get("tool_calls", ())]
+        new.append({"role": "user", "content": "And?"})
+        await sdk.chat.completions.create(model="odd-x", messages=new, extra_body=session)
+    _, reply, *rest = upstream.requests[-1].json["messages"]
+    assert rest == new
     assert {field: value for field, value in reply.items() if value is not None} == said
     assert expected in said.values()
 
