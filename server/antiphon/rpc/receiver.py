@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 
 import grpc
 
-from antiphon.config import MAX_MESSAGE_BYTES
+from antiphon.config import MAX_KEYLESS_BYTES, MAX_MESSAGE_BYTES
 from antiphon.errors import AntiphonError, InvalidRequest, RateLimited, ShuttingDown, Unauthenticated
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -30,9 +30,6 @@ STRANGERS: Final = 8
 
 STRANGERS_TIME: Final = 10.0
 """Seconds in which such a message has to arrive."""
-
-STRANGERS_BYTES: Final = 256 * 1024
-"""The largest such message; `status.lua` has the same figure."""
 
 GONE: Final = 0.05
 """Seconds after the end of a call's messages in which gRPC cancels it if it was its caller that ended."""
@@ -107,8 +104,10 @@ class Receiver:
             await asyncio.sleep(GONE)
             return None
         size = len(data)
-        if not arrival.known and size > STRANGERS_BYTES:
-            raise Unauthenticated('A request of more than 256 KiB needs its key as "Authorization: Bearer <key>".')
+        if not arrival.known and size > MAX_KEYLESS_BYTES:
+            raise Unauthenticated(
+                f'A request of more than {MAX_KEYLESS_BYTES // 1024} KiB needs its key as "Authorization: Bearer <key>".'
+            )
         if size > SMALL or arrival.reserved:
             self._reserve(arrival, size)
         return bytes(data)
