@@ -52,6 +52,8 @@ _PLAIN: Final = frozenset({"role", "content"})
 _HEARTBEATS: Final = frozenset({b"ping", b"pong", b"keepalive", b"keep-alive", b"keep_alive", b"heartbeat", b"processing"})
 """What hosts call an event that only keeps the connection alive, or send as its data."""
 
+_NO_OUTPUT: Final = (Started, ReplyExtra, DeltaGroup)
+
 _FAULTS: Final = (
     ProviderError,
     EventTooLarge,
@@ -352,4 +354,4 @@ def _is_output(event: Event) -> bool:
     """Whether an event is output of the model: fields of the reply or of a choice are not."""
     if isinstance(event, ExtraDelta):
         return any(value is not None for value in event.fields.values())
-    return not isinstance(event, Started | ReplyExtra | DeltaGroup)
+    return not isinstance(event, _NO_OUTPUT)
