@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from antiphon.errors import AntiphonError, InvalidRequest, ShuttingDown
 from antiphon.rpc.admission import Places
-from antiphon.rpc.receiver import LAST_WORDS, Arrival, Receiver
+from antiphon.rpc.receiver import DRAIN_GRACE, Arrival, Receiver
 from antiphon.rpc.release import releasing
 from antiphon.rpc.status import code_of
 
@@ -31,9 +31,9 @@ class OpenCalls:
         self._going_on: set[asyncio.Timeout] = set()
 
     def drain(self) -> None:
-        """The server stops: streams end by themselves, or else are ended in `LAST_WORDS`."""
+        """The server stops: streams end by themselves, or else are ended in `DRAIN_GRACE`."""
         for timeout in self._going_on:
-            timeout.reschedule(asyncio.get_running_loop().time() + LAST_WORDS)
+            timeout.reschedule(asyncio.get_running_loop().time() + DRAIN_GRACE)
 
     def wrap(self, handler: Any) -> Handler:
         """As a handler that asks for its requests itself."""
