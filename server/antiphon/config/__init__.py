@@ -13,11 +13,12 @@ from antiphon.config.ports import (
     UpstreamTlsConfig,
     split_address,
 )
-from antiphon.config.providers import PriceConfig, ProviderConfig
+from antiphon.config.providers import KEEP_ALIVE, PriceConfig, ProviderConfig
 from antiphon.config.section import ConfigError
 from antiphon.config.whole import Config, DatabaseConfig, LogConfig, database_url
 
 __all__ = [
+    "KEEP_ALIVE",
     "MAX_KEYLESS_BYTES",
     "MAX_MESSAGE_BYTES",
     "PUBLIC_ALGORITHMS",

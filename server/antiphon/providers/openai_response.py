@@ -91,11 +91,6 @@ class ReplyReader:
         self._at_finish = 0  # how much was in the batch when the last choice finished
 
     @property
-    def done(self) -> bool:
-        """The provider has sent `[DONE]`."""
-        return self.ending.done
-
-    @property
     def has_usage(self) -> bool:
         """The provider has sent the tokens used."""
         return self._usage is not None
@@ -131,7 +126,7 @@ class ReplyReader:
         """
         if self.failure is not None:
             raise self.failure
-        if not self.done:
+        if not self.ending.done:
             self._guard(self._leftover)
         if not self.ending.is_complete(silent=silent):
             raise self._protocol_error("ended before the reply was whole")
