@@ -41,7 +41,7 @@ local REFUSED = "antiphon.refused"
 local WHOLE = "x-antiphon-whole"
 
 local ENGINE_CHAT = "/api/engine/chat/"
--- Bytes of a body that may hold its key itself: STRANGERS_BYTES of the server, and the listener's buffer limit.
+-- The most bytes of a body that holds its key itself: MAX_KEYLESS_BYTES of the server, and the listener's buffer limit.
 local WITH_KEY = 256 * 1024
 local NO_KEY = 'A request of more than 256 KiB, or of unknown length, needs its key as "Authorization: Bearer <key>".'
 

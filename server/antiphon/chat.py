@@ -59,9 +59,10 @@ from antiphon.routing import Route, Router
 from antiphon.turns import give_way
 
 _MANY_PARTS: Final = 1000
+"""Parts of a request above which other calls have their turn before it is written for the provider."""
 
-MAX_HELD = 64
-"""Events before the first delta that are held back at most."""
+MAX_HELD: Final = 64
+"""The most events before the first delta that are held back, so that a failure until then is a status."""
 
 
 class ChatService:
@@ -170,7 +171,7 @@ class ChatService:
             request = await deadline.wait(self._guards.request(request))
         watch = Stopwatch(request)
         left = False
-        held: Batch | None = []  # what came before the first delta
+        held: Batch | None = []  # what came before the first delta; None: it has been passed on
         batches = route.provider.stream(request)
         if self._guards is not None:
             batches = self._guards.reply(batches, request)

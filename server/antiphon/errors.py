@@ -35,7 +35,8 @@
 
 The message is what the caller reads: our words only. What a provider said may hold keys and inner addresses, and goes to the log;
 only of a request that it rejected there is an `explanation`, from which those are taken out.
-An error names its reason; `rpc.status` and the dialects turn reasons into statuses.
+An error names its reason; `rpc.status` and the dialects turn reasons into statuses. They are in one file, as a caller that handles
+errors, and a reader of the tree, needs all of them.
 """
 
 from __future__ import annotations

@@ -68,8 +68,9 @@ def become_supervisor(plan: Plan, environment: Mapping[str, str]) -> NoReturn:
     with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
         file.write(plan.dumps())
         file.seek(0)
-        for descriptor in filter(None, (file.fileno(), plan.lock)):
-            os.set_inheritable(descriptor, True)  # noqa: FBT003  # it has no name
+        for descriptor in (file.fileno(), plan.lock):
+            if descriptor is not None:  # it may be 0, where standard input is closed
+                os.set_inheritable(descriptor, True)  # noqa: FBT003  # it has no name
         sys.stdout.flush()
         sys.stderr.flush()
         command = [sys.executable, "-m", "antiphon.supervisor", str(file.fileno())]

@@ -1,7 +1,8 @@
 """The domain: what a caller asks of a model, and what happens while it answers.
 
 Every dialect and every provider converts to and from these values, and to nothing else (hub and spoke). They are frozen and
-know no wire format. No I/O here, and no import of grpc, an HTTP client or a provider.
+know no wire format. No I/O here, and no import of grpc, an HTTP client or a provider. Requests, events and replies are in one file,
+as they share their parts.
 
 `extra` holds what only one provider's API knows: JSON values that pass through unread. A field that stood within an object which
 the value itself tells of, such as the `function` of a tool, stands in `extra` within an object of that name.

@@ -20,7 +20,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from antiphon.auth.caller import ANONYMOUS, CALLER
-from antiphon.config import ProxyConfig
+from antiphon.config import KEEP_ALIVE, ProxyConfig
 from antiphon.deadline import Deadline
 from antiphon.egress import EgressPolicy, Lookup, PinnedResolver, Target
 from antiphon.errors import AntiphonError, ProviderProtocolError, ShuttingDown
@@ -28,9 +28,6 @@ from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
 from antiphon.providers.connection import Connector, send_past_a_close
 from antiphon.providers.transport import translate
-
-_KEEP_ALIVE: Final = 4.0
-"""Seconds that an idle connection is kept, as `ProviderConfig.keep_alive`."""
 
 _DNS_TTL: Final = 60
 """Seconds for which addresses that were checked are used before the name is asked for, and its addresses are checked, again."""
@@ -141,7 +138,7 @@ class Passthrough:
             limit=0,
             resolver=PinnedResolver(self.policy, self._lookup),
             ttl_dns_cache=_DNS_TTL,
-            keepalive_timeout=_KEEP_ALIVE,
+            keepalive_timeout=KEEP_ALIVE,
         )
         return aiohttp.ClientSession(
             connector=connector,

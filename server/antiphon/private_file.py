@@ -1,4 +1,4 @@
-"""Files that nobody but their owner may read. Of the standard library alone, as the supervisor is."""
+"""Files that only their owner may read. Imports the standard library alone, as the supervisor does."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ MODE = 0o600
 
 
 def open_private(path: Path) -> io.FileIO:
-    """Opens a file to append to it, unbuffered, and makes it if there is none: with `MODE`, whatever the umask.
+    """Open a file to append to it, unbuffered. It is created with `MODE`, whatever the umask.
 
-    A regular file of this user's that others may open gets that mode, too; one of another user's stays as it is, and so does what
-    is no regular file, such as /dev/stderr or a pipe. Raises `OSError`.
+    An existing regular file of this user gets that mode, too. A file of another user keeps its mode, and so does what is not a
+    regular file, such as /dev/stderr or a pipe. Raises `OSError`.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, MODE)
     found = os.fstat(descriptor).st_mode
@@ -26,7 +26,7 @@ def open_private(path: Path) -> io.FileIO:
 
 
 def stays_open_to_others(path: Path) -> bool:
-    """Whether it is a regular file that others may open, and that only somebody else can close to them."""
+    """Whether a regular file may be opened by others, and `open_private` cannot change that, as it belongs to another user."""
     try:
         found = path.stat()
     except OSError:

@@ -1,7 +1,7 @@
 """The folder of one run of `antiphon up`: the workers' sockets and Envoy's files.
 
-Whoever runs in it holds a lock on it, which the system releases with the process, however that ends, and which tells more than the
-number of a process, as another may have that later. So the next start can take away what a killed gateway left, and nothing else.
+The run holds a lock on its folder, which the system releases when the process ends, however it ends. A process id would not do, as
+another process may get it later. So the next start can remove what a killed gateway left, and nothing else.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ _OURS = (".yaml", ".lua", ".pb", ".sock")
 
 
 def make() -> tuple[Path, int]:
-    """A new folder that only this user can enter, and the descriptor that holds its lock while it is open. Raises `OSError`."""
+    """Make a folder that only this user can enter; return it, and the descriptor that locks it while open. Raises `OSError`."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent()))
         lock = _lock(folder)
-        if lock is not None:  # else a start at the same time took it for one that was left
+        if lock is not None:  # else a start at the same time has removed it as left behind
             return folder, lock
 
 
 def parent() -> str:
-    """Where the folders are: the usual place, unless the paths of sockets would be too long there."""
+    """Return where the folders are: the usual place, unless the paths of sockets would be too long there."""
     name_length = len("/antiphon-12345678/worker-255.sock")
     usual = tempfile.gettempdir()
     return usual if len(os.fsencode(usual)) + name_length <= LONGEST_SOCKET_PATH else "/tmp"  # noqa: S108  # mkdtemp is safe there
 
 
 def sweep() -> None:
-    """Takes away the folders that gateways of this user's left behind when they were killed. What cannot be taken away stays."""
+    """Remove the folders that killed gateways of this user left behind. What cannot be removed stays."""
     with contextlib.suppress(OSError), os.scandir(parent()) as entries:
         for entry in entries:
             if _NAME.fullmatch(entry.name):
                 with contextlib.suppress(OSError):
-                    _take_away(Path(entry.path))
+                    _remove(Path(entry.path))
 
 
-def _take_away(folder: Path) -> None:
-    """Removes the folder if it is one of ours that nobody runs in. Raises `OSError`."""
+def _remove(folder: Path) -> None:
+    """Remove the folder if it is one of ours, and no run holds it. Raises `OSError`."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         return
@@ -61,7 +61,7 @@ def _take_away(folder: Path) -> None:
         return
     try:
         files = list(folder.iterdir())
-        if any(file.suffix not in _OURS or file.is_dir() or _answers(file) for file in files):
+        if any(file.suffix not in _OURS or file.is_dir() or _is_served(file) for file in files):
             return
         for file in files:
             file.unlink()
@@ -71,7 +71,7 @@ def _take_away(folder: Path) -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """A descriptor that holds the folder's lock; None if another process has it, or the folder is gone."""
+    """Return a descriptor that holds the folder's lock; None if another process has it, or the folder is gone."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -89,8 +89,8 @@ def _lock(folder: Path) -> int | None:
     return None
 
 
-def _answers(file: Path) -> bool:
-    """Whether somebody listens on a socket: a child that outlived its supervisor, where the system does not end both."""
+def _is_served(file: Path) -> bool:
+    """Whether a process listens on a socket: a child may outlive its supervisor where the system does not end both."""
     if not file.is_socket():
         return False
     with socket.socket(socket.AF_UNIX) as connection:

@@ -19,6 +19,7 @@ from typing import Any
 
 import orjson
 
+from antiphon.config import MAX_KEYLESS_BYTES
 from antiphon.errors import InvalidRequest
 from antiphon.json_bounds import MAX_VALUES, TooMuch
 from antiphon.providers.openai_request import encode
@@ -118,7 +119,7 @@ async def rest(data: bytes) -> None:
 
 async def engine(data: bytes) -> None:
     """What is done before anybody is known, of a body that is not longer than it may be then."""
-    engine_request.key_of(data[: engine_request.MAX_KEY_BODY])
+    engine_request.key_of(data[:MAX_KEYLESS_BYTES])
 
 
 async def proxy(data: bytes) -> None:

@@ -17,9 +17,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from antiphon import edge
-from antiphon.config import MAX_MESSAGE_BYTES, RestConfig
+from antiphon.config import MAX_KEYLESS_BYTES, MAX_MESSAGE_BYTES, RestConfig
 from antiphon.json_bounds import MAX_VALUES
-from antiphon.rest.engine_request import MAX_KEY_BODY
 from antiphon.rpc.server import MAX_CONCURRENT_STREAMS
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2
 from tests.e2e.conftest import KEY, READY, Gateway, configuration, free_port
@@ -227,9 +226,9 @@ async def test_json_that_holds_too_much_is_refused(admin_gateway: Gateway, path:
 
 
 async def test_a_long_body_has_no_key_in_it(admin_gateway: Gateway) -> None:
-    """The engine looks for a key in 1 MiB, and says where to send it instead; with it there, the same body is taken."""
+    """The engine looks for a key in 256 KiB, and says where to send it instead; with it there, the same body is taken."""
     path = "/api/engine/chat/echo"
-    body = json.dumps({"model": "echo", "chat_input": "x" * MAX_KEY_BODY, "api_key": KEY}).encode()
+    body = json.dumps({"model": "echo", "chat_input": "x" * MAX_KEYLESS_BYTES, "api_key": KEY}).encode()
     (answer,) = await ask(admin_gateway.rest, post(path, body, {"connection": "close"}))
     check_shape(path, answer, 401)
     assert "Authorization: Bearer" in answer.body.decode()

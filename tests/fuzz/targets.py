@@ -86,7 +86,7 @@ def reply_stream(data: bytes) -> None:
                 said += [event.text for event in reader.feed(piece) if isinstance(event, m.TextDelta)]
                 if reader.failure is not None:
                     raise reader.failure
-                if reader.done:
+                if reader.ending.done:
                     break
             said += [event.text for event in reader.end() if isinstance(event, m.TextDelta)]
         except ProviderError as error:

@@ -25,7 +25,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_g
 from yarl import URL
 
 from antiphon import edge, readiness
-from antiphon.config import MAX_MESSAGE_BYTES, RestConfig
+from antiphon.config import MAX_KEYLESS_BYTES, MAX_MESSAGE_BYTES, RestConfig
 from antiphon.rest.v1 import assistant_pb2, assistant_pb2_grpc, openai_pb2, openai_pb2_grpc
 
 CHAT = "/api/v1/chat/completions"
@@ -237,9 +237,15 @@ def test_envoy_accepts_the_files(tmp_path: Path, endpoints: str) -> None:
 
 
 def test_the_figures_are_those_of_the_server() -> None:
-    """One figure for the largest body at every layer."""
+    """One figure at every layer for the largest body, and one for the largest body without a key in its headers."""
     transcoder = _transcoder()
     assert transcoder["max_request_body_size"] == transcoder["max_response_body_size"] == MAX_MESSAGE_BYTES
+    files = edge.gateway_files()
+    (listener,) = yaml.safe_load((files / "listeners.yaml").read_text())["resources"]
+    assert listener["per_connection_buffer_limit_bytes"] == MAX_KEYLESS_BYTES
+    script = (files / "status.lua").read_text()
+    assert f"WITH_KEY = {MAX_KEYLESS_BYTES // 1024} * 1024" in script
+    assert f"more than {MAX_KEYLESS_BYTES // 1024} KiB" in script
 
 
 def test_every_rest_service_is_transcoded() -> None:

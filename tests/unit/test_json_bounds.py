@@ -1,6 +1,5 @@
 """How much a JSON text may hold."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 
 from antiphon import json_bounds
 from antiphon.json_bounds import MAX_BARE_BYTES, MAX_VALUES, SMALL, TooMuch, check, check_in_turns
+from tests.unit.other_calls import other_call
 
 PADDING = b'"' + b"x" * SMALL + b'"'
 """A value that makes a text one that is looked at."""
@@ -89,19 +89,10 @@ def test_pieces_may_end_anywhere(value: Any, indented: bool) -> None:
 
 async def test_others_have_their_turn_while_a_large_text_is_looked_at() -> None:
     """Between any two pieces of it; of a small one nothing is looked at, so nobody waits."""
-    turns = 0
-
-    async def other() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    running = asyncio.create_task(other())
-    await check_in_turns(b"x" * SMALL)
-    assert turns == 0
-    await check_in_turns(b'"' + b"x" * 10 * json_bounds._PIECE)
-    assert turns >= 10
-    with pytest.raises(TooMuch):
-        await check_in_turns(b"[" * SMALL * 2)
-    running.cancel()
+    async with other_call() as other:
+        await check_in_turns(b"x" * SMALL)
+        assert other.turns == 0
+        await check_in_turns(b'"' + b"x" * 10 * json_bounds._PIECE)
+        assert other.turns >= 10
+        with pytest.raises(TooMuch):
+            await check_in_turns(b"[" * SMALL * 2)

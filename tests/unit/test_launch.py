@@ -14,6 +14,7 @@ import pytest
 
 from antiphon import edge, launch
 from antiphon.config import Config
+from antiphon.plan import Plan, Program
 from antiphon.supervisor import supervise
 
 WORKER = """
@@ -157,3 +158,14 @@ def test_a_whole_gateway_comes_up_and_goes_down(monkeypatch: pytest.MonkeyPatch,
     assert [entry.name for entry in os.scandir(tmp_path)] == ["log"]
     assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
     assert '"event":"request failed"' in (tmp_path / "log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("lock", [0, 7])
+def test_the_lock_goes_on_to_the_supervisor(lock: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its number, which is 0 where standard input is closed."""
+    inherited: list[int] = []
+    monkeypatch.setattr(os, "set_inheritable", lambda descriptor, _: inherited.append(descriptor))
+    monkeypatch.setattr(os, "execve", lambda *_: None)
+    program = Program("envoy", ("/bin/true",), tmp_path, 1)
+    launch.become_supervisor(Plan((), program, folder=tmp_path, drain=1, log_file=None, banner="", lock=lock), {})
+    assert inherited[1:] == [lock]

@@ -4,12 +4,22 @@ from antiphon.config.access import PUBLIC_ALGORITHMS, AuthConfig, IssuerConfig, 
 from antiphon.config.dialects import ClientConfig, EngineConfig, PersonaConfig, ProxyConfig, SessionsConfig
 from antiphon.config.guards import GuardConfig, GuardOptions
 from antiphon.config.limits import LimitsConfig, QuotaConfig
-from antiphon.config.ports import MAX_MESSAGE_BYTES, GrpcConfig, RestConfig, TlsConfig, UpstreamTlsConfig, split_address
-from antiphon.config.providers import PriceConfig, ProviderConfig
+from antiphon.config.ports import (
+    MAX_KEYLESS_BYTES,
+    MAX_MESSAGE_BYTES,
+    GrpcConfig,
+    RestConfig,
+    TlsConfig,
+    UpstreamTlsConfig,
+    split_address,
+)
+from antiphon.config.providers import KEEP_ALIVE, PriceConfig, ProviderConfig
 from antiphon.config.section import ConfigError
 from antiphon.config.whole import Config, DatabaseConfig, LogConfig, database_url
 
 __all__ = [
+    "KEEP_ALIVE",
+    "MAX_KEYLESS_BYTES",
     "MAX_MESSAGE_BYTES",
     "PUBLIC_ALGORITHMS",
     "AuthConfig",

@@ -12,6 +12,10 @@ from antiphon.config.values import Address
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """The largest request and the largest single reply, at every layer: 32 MiB. `gateway/listeners.yaml` has the same figure."""
 
+MAX_KEYLESS_BYTES = 256 * 1024
+"""The largest request without a key in its headers: 256 KiB. Larger ones are 401. `WITH_KEY` in `gateway/status.lua`, and the
+listener's buffer limit in `gateway/listeners.yaml`, have the same figure."""
+
 
 def split_address(address: str) -> tuple[str, int]:
     """("127.0.0.1", 8080) of "127.0.0.1:8080"; the brackets of an IPv6 host are dropped."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field, SecretStr
 
 from antiphon.config.section import Section, read_secret
 from antiphon.config.values import HeaderName, Headers
+
+KEEP_ALIVE: Final = 4.0
+"""Seconds that an idle connection is kept, unless configured: less than the 5 s of Node.js, uvicorn and hypercorn."""
 
 
 class ModelsConfig(Section):
@@ -45,8 +49,8 @@ class ProviderConfig(Section):
     """Seconds."""
     read_timeout: float = Field(default=300.0, gt=0)
     """The longest silence, in seconds: until the first byte, and between two."""
-    keep_alive: float = Field(default=4.0, gt=0)
-    """Seconds that an idle connection is kept: less than the 5 s of Node.js, uvicorn and hypercorn.
+    keep_alive: float = Field(default=KEEP_ALIVE, gt=0)
+    """Seconds that an idle connection is kept.
 
     A new connection costs a call one to three round trips, so more may pay for a host that is known to keep its end for longer.
     """

@@ -43,8 +43,8 @@ class StreamsConfig(Section):
     """How replies are streamed."""
 
     heartbeat: float = Field(default=15.0, ge=0)
-    """Seconds of silence after which the caller of a stream gets the headers and a comment, and another comment each time
-    as many have passed again. 0: never."""
+    """Seconds of silence after which the caller of a stream gets the headers, and over SSE a comment, then and after each further
+    such silence. Callers of gRPC and of the engine dialect, which has no comments, get the headers alone. 0: never."""
 
 
 class Config(Section):

@@ -1,6 +1,6 @@
-"""The connections of the HTTP client, and what becomes of a request that meets the close of one.
+"""The connections of the HTTP client, and the one retry of a request whose idle connection the host closed meanwhile.
 
-Hosts close connections that are idle, and a request can cross that close on its way. So connections are kept for less time than
+Hosts close connections that are idle, and a request may already be on its way then. So connections are kept for less time than
 common hosts keep them (`ProviderConfig.keep_alive`), and such a request is sent once more. aiohttp itself does so for GET alone.
 """
 
@@ -18,19 +18,19 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
 _AT_ONCE: Final = 0.05
-"""Seconds that a close which crossed a request may take to be seen here, beside the way from the host."""
+"""Seconds, beside a round trip, within which a close that was sent before the request came must be seen here."""
 
 _AT_ONCE_MOST: Final = 0.5
-"""The most, with the way: a host that was slow to connect to may have had another reason for it."""
+"""The most seconds, round trip included: connecting may have been slow for another reason."""
 
 _LOST: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
-"""What a connection that is closed or reset raises, also for the one who still writes to it."""
+"""What a closed or reset connection raises, when read from and when written to."""
 
 
 class Protocol(ResponseHandler):
-    """Ends the body whose bytes are no HTTP, and knows whether anything was answered.
+    """Fails a body whose bytes are not HTTP, and knows whether anything was answered.
 
-    aiohttp tells only the one who waits for a head: who waits for more of a body would wait for ever, as it also stops the clock.
+    aiohttp raises only where the head is awaited: a reader of the body would wait for ever, as the read timeout is stopped too.
     """
 
     opened_in: float | None = None
@@ -50,7 +50,7 @@ class Protocol(ResponseHandler):
 
 
 class ConnectionUse:
-    """One request's use of a connection, of which the connector takes note."""
+    """How one request uses a connection; the connector fills it in."""
 
     def __init__(self) -> None:
         self.fresh = False
@@ -82,7 +82,7 @@ _T = TypeVar("_T")
 
 
 async def send_past_a_close(send: Callable[[], Awaitable[_T]]) -> _T:
-    """Sends one request by `send`, which waits for the head of the answer and returns it.
+    """Send one request by `send`, which waits for the head of the answer and returns it.
 
     A request that met the close of an idle connection is sent once more, on a new one, and no other is: a model call costs money.
     `send` is called again for that, so its body must be there again. Raises what `send` raises.
@@ -103,7 +103,7 @@ async def send_past_a_close(send: Callable[[], Awaitable[_T]]) -> _T:
 
 
 class Connector(aiohttp.TCPConnector):
-    """Makes connections of that protocol; aiohttp has no public place to ask for it."""
+    """Makes connections with `Protocol`; aiohttp has no public option for that."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

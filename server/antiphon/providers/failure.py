@@ -1,6 +1,6 @@
-"""What it means that a provider refuses: HTTP statuses, error payloads and their headers become errors of our tree.
+"""Turns the failures of providers - HTTP statuses, error payloads, headers - into errors of our tree, for every protocol.
 
-For every protocol; what differs between providers is where the words stand, not what they say.
+Providers differ in where their words stand, not in what these mean.
 
 Who may read what a provider wrote: the caller reads our words, and a code of `SAFE_CODES`; of a request that was refused as such
 also the provider's explanation, without keys, hosts and addresses (`explain`). The log has the status, the size, and the error
@@ -67,13 +67,13 @@ _BY_STATUS: Final[Mapping[int, type[ProviderError]]] = {
     504: ProviderTimeout,
 }
 
-_PASSING: Final = frozenset({409, 425})
-"""Statuses below 500, without a kind of their own, that another try may not meet: a conflict, and what came too early."""
+_RETRYABLE_STATUSES: Final = frozenset({409, 425})
+"""Statuses below 500, without a kind of their own, after which a retry may succeed: a conflict, or a request that came early."""
 
-_LASTING: Final = frozenset({501, 505})
-"""Statuses from 500 on that it would meet again: what the host cannot do at all."""
+_FINAL_STATUSES: Final = frozenset({501, 505})
+"""Statuses from 500 on after which a retry is of no use: what the host cannot do at all."""
 
-_OF_THE_GATEWAY: Final = re.compile(
+_ABOUT_OUR_ACCOUNT: Final = re.compile(
     r"\s*(?:access denied|authentication (?:error|fail|is required|required)|not authorized|unauthorized"
     r"|(?:the |your )?api[ -]?key (?:not|is|has|was|expired|invalid|missing|required)\b"
     r"|(?:an? )?(?:incorrect|invalid|missing|expired|unknown|no) (?:api[ _-]?key|(?:access |auth )?token\W*$|credentials?\b)"
@@ -89,8 +89,8 @@ xAI: "Incorrect API key provided: ...". Only the beginning is looked at, and onl
 not pass for a bad key.
 """
 
-_SPENT: Final = frozenset({"insufficient_quota", "insufficient_balance", "billing_hard_limit_reached"})
-"""What the `code` or `type` of a payload says where nobody has paid: no time to wait will do."""
+_QUOTA_USED_UP: Final = frozenset({"insufficient_quota", "insufficient_balance", "billing_hard_limit_reached"})
+"""The `code` or `type` of a payload where the quota or the balance is used up: a retry is of no use, however late."""
 
 SAFE_CODES: Final = frozenset(
     {
@@ -186,25 +186,25 @@ _log = structlog.get_logger(__name__)
 
 
 def of_status(provider: str, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
-    """The error that a status other than 2xx means."""
+    """Return the error for a status other than 2xx."""
     fields = _error_fields(body)
-    kind = _blamed(_BY_STATUS.get(status, ProviderUnavailable), fields)
+    kind = _rejection_kind(_BY_STATUS.get(status, ProviderUnavailable), fields)
     return _build(provider, kind, status, fields, retry_after(headers))
 
 
 def of_payload(provider: str, error: object) -> ProviderError:
-    """The error that an error object inside a good answer means: a whole JSON object, or what stands under its "error"."""
+    """Return the error for an error object inside a 2xx answer: a whole JSON object, or what stands under its "error"."""
     fields: Mapping[str, Any] = error if isinstance(error, dict) else {}
     inner = fields.get("error")
     if isinstance(inner, dict):
         fields = inner
     status = next((s for s in map(_status, (fields.get(name) for name in ("status", "code", "status_code"))) if s), None)
-    kind = _blamed(_BY_STATUS.get(status or 0) or _by_words(fields) or ProviderUnavailable, fields)
+    kind = _rejection_kind(_BY_STATUS.get(status or 0) or _by_words(fields) or ProviderUnavailable, fields)
     return _build(provider, kind, status, fields, None)
 
 
 def explain(error: ProviderError, body: bytes, private: Iterable[str]) -> None:
-    """Adds to a `ProviderRejected` what the provider says of the request: its code, its param, and its message.
+    """Add the provider's code, param and message to a `ProviderRejected`; leave other errors as they are.
 
     `body` is the provider's answer, `private` what nobody outside may read of it: keys, and the names of hosts.
     """
@@ -218,7 +218,7 @@ def explain(error: ProviderError, body: bytes, private: Iterable[str]) -> None:
     param = _field(fields)
     if _WORD.fullmatch(param) and publishable(param, private) == param:
         error.param = param
-    # Cut at last, so that nothing is cut in two that is taken out as a whole.
+    # Cut after the redaction, which would not find a secret that is cut in two.
     error.explanation = publishable(text, private).strip()[:EXPLANATION_CHARACTERS] or None
 
 
@@ -263,7 +263,7 @@ def _build(
     if kind is ProviderRateLimited:
         message = f"The provider {provider} limits the rate of calls, or its quota is used up."
         wait = _DEFAULT_RETRY if wait is None else wait
-        retryable = not any(word in _SPENT for word in (fields.get("code"), fields.get("type")) if isinstance(word, str))
+        retryable = not any(word in _QUOTA_USED_UP for word in (fields.get("code"), fields.get("type")) if isinstance(word, str))
     elif kind is ProviderRejected:
         message = f"The provider {provider} refused the request."
         wait = None
@@ -276,7 +276,7 @@ def _build(
     elif kind is ProviderTimeout:
         message = f"The provider {provider} took too long."
     elif kind is ProviderUnavailable and status is not None:
-        retryable = status in _PASSING or (status >= 500 and status not in _LASTING)
+        retryable = status in _RETRYABLE_STATUSES or (status >= 500 and status not in _FINAL_STATUSES)
     word = fields.get("code")
     if kind in (ProviderRejected, ProviderRateLimited, ProviderCredentials) and isinstance(word, str) and word in SAFE_CODES:
         code = word
@@ -300,14 +300,14 @@ def _error_fields(body: bytes) -> Mapping[str, Any]:
     return inner if isinstance(inner, dict) else payload
 
 
-def _blamed(kind: type[ProviderError], fields: Mapping[str, Any]) -> type[ProviderError]:
-    """What a refusal means that by its status is the request's fault: some hosts answer 400 to a bad key, or to a full account."""
+def _rejection_kind(kind: type[ProviderError], fields: Mapping[str, Any]) -> type[ProviderError]:
+    """Return the kind of an error that is `ProviderRejected` by its status: some answer 400 for a bad key or an empty account."""
     if kind is not ProviderRejected:
         return kind
     meant = _by_words(fields)
     if meant in (ProviderCredentials, ProviderRateLimited):
         return meant
-    if _field(fields) or not _OF_THE_GATEWAY.match(_explanation(fields)):
+    if _field(fields) or not _ABOUT_OUR_ACCOUNT.match(_explanation(fields)):
         return kind
     return ProviderCredentials
 

@@ -45,7 +45,7 @@ class ErrorInside(Exception):
 
 
 class Streamed:
-    """The length and the last piece of a text that streams. The text itself is not kept: a token has to be cheap."""
+    """The length and the last piece of a text that streams. The text itself is not kept, to keep the cost of a token low."""
 
     __slots__ = ("last", "length")
 
@@ -54,13 +54,13 @@ class Streamed:
         self.last = ""
 
     def add(self, piece: str) -> str:
-        """One more piece."""
+        """Add a piece, and return it."""
         self.length += len(piece)
         self.last = piece
         return piece
 
     def rest(self, whole: object) -> str:
-        """What a whole text adds to what streamed; empty if it does not continue it."""
+        """Return what a whole text adds to what has streamed; empty if it does not continue that."""
         if not isinstance(whole, str):
             return ""
         goes_on = whole[self.length - len(self.last) : self.length] == self.last
@@ -74,7 +74,7 @@ class ChoiceReader:
         """`tools` are the names of those that were offered. `is_object`: the reply is one JSON object, and does not stream."""
         self.index = index
         self.text = Streamed()
-        """Of the content. Whoever makes events of plain text counts it here."""
+        """The content. Whoever makes its `TextDelta` elsewhere, as `openai_response` does for plain text, counts it here."""
         self.is_empty = False
         """There was a content of "", which is not the same as none."""
         self._is_object = is_object

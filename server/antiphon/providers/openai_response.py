@@ -52,6 +52,8 @@ _PLAIN: Final = frozenset({"role", "content"})
 _HEARTBEATS: Final = frozenset({b"ping", b"pong", b"keepalive", b"keep-alive", b"keep_alive", b"heartbeat", b"processing"})
 """What hosts call an event that only keeps the connection alive, or send as its data."""
 
+_NO_OUTPUT: Final = (Started, ReplyExtra, DeltaGroup)
+
 _FAULTS: Final = (
     ProviderError,
     EventTooLarge,
@@ -89,11 +91,6 @@ class ReplyReader:
         self._at_finish = 0  # how much was in the batch when the last choice finished
 
     @property
-    def done(self) -> bool:
-        """The provider has sent `[DONE]`."""
-        return self.ending.done
-
-    @property
     def has_usage(self) -> bool:
         """The provider has sent the tokens used."""
         return self._usage is not None
@@ -129,7 +126,7 @@ class ReplyReader:
         """
         if self.failure is not None:
             raise self.failure
-        if not self.done:
+        if not self.ending.done:
             self._guard(self._leftover)
         if not self.ending.is_complete(silent=silent):
             raise self._protocol_error("ended before the reply was whole")
@@ -352,4 +349,4 @@ def _is_output(event: Event) -> bool:
     """Whether an event is output of the model: fields of the reply or of a choice are not."""
     if isinstance(event, ExtraDelta):
         return any(value is not None for value in event.fields.values())
-    return not isinstance(event, Started | ReplyExtra | DeltaGroup)
+    return not isinstance(event, _NO_OUTPUT)

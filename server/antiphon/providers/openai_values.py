@@ -24,6 +24,10 @@ UNLIKELY: Final = -9999.0
 _MAX_COUNT: Final = 2**53
 """Of tokens: sums of it still fit 64 bits, and it is exact in JSON."""
 
+# Built once: `int | float` in a call is made anew each time.
+_NUMBERS: Final = (int, float)
+_CONTAINERS: Final = (dict, list)
+
 _MAX_TIME: Final = 253_402_300_799
 """The last second of the year 9999, which is as far as a timestamp goes."""
 
@@ -57,7 +61,7 @@ def as_object(value: object) -> JsonObject:
 def is_shallow(value: object, depth: int = MAX_DEPTH) -> bool:
     """Whether no more than `depth` objects and lists are in each other."""
     level: list[Any] = [value]
-    while level := [one for one in level if isinstance(one, dict | list)]:
+    while level := [one for one in level if isinstance(one, _CONTAINERS)]:
         if depth == 0:
             return False
         depth -= 1
@@ -171,13 +175,15 @@ def read_usage(raw: JsonObject) -> Usage:
         reasoning_tokens=reasoning,
         audio_prompt_tokens=_count(prompt_details.get("audio_tokens")),
         audio_completion_tokens=_count(completion_details.get("audio_tokens")),
-        extra=extra if is_shallow(extra) else {},
+        extra=extra if not extra or is_shallow(extra) else {},
     )
 
 
 def _count(value: object) -> int:
+    if type(value) is int:  # nearly always
+        return value if 0 <= value <= _MAX_COUNT else 0
     return int(value) if _is_number(value) and 0 <= value <= _MAX_COUNT else 0
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, _NUMBERS) and not isinstance(value, bool)

@@ -23,13 +23,14 @@ from antiphon import messages as m
 from antiphon.auth.base import Authenticator
 from antiphon.auth.caller import ANONYMOUS, CALLER, caller, require
 from antiphon.chat import ChatService
+from antiphon.config import MAX_KEYLESS_BYTES
 from antiphon.deadline import time_left
 from antiphon.errors import AntiphonError, InvalidRequest, ModelNotFound, ProviderNotFound, Reason, Unauthenticated, Violation
 from antiphon.principal import Scope
 from antiphon.reply import collect
 from antiphon.rest.body import invalid, parse_in_turns, renaming
 from antiphon.rest.engine_answer import ChunkWriter, TextWriter, completion
-from antiphon.rest.engine_request import MAX_KEY_BODY, PARAMETERS, Body, Call, key_of, request_from_body
+from antiphon.rest.engine_request import PARAMETERS, Body, Call, key_of, request_from_body
 from antiphon.rest.http import break_off, headers_of, status_of
 from antiphon.rest.json import JSON
 from antiphon.rest.stream import Writer, transfer
@@ -109,11 +110,12 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         """Lets a caller in who has no key in `authorization`, or raises `Unauthenticated`, whatever else is wrong.
 
         What lets in is a key of this gateway in `api_key`, the only place that these clients know; or one of the provider's, where
-        that is allowed. Nothing else of the body is read before, and none that is longer than `MAX_KEY_BODY`.
+        that is allowed. Nothing else of the body is read before, and none that is longer than
+        `MAX_KEYLESS_BYTES`, which callers of the server's own port are told by its receiver already.
         """
-        if len(data) > MAX_KEY_BODY:
+        if len(data) > MAX_KEYLESS_BYTES:
             raise Unauthenticated(
-                f'No API key is looked for in a body of more than {MAX_KEY_BODY} bytes. Send it as "Authorization: Bearer <key>".'
+                f'A body of more than {MAX_KEYLESS_BYTES // 1024} KiB needs its key as "Authorization: Bearer <key>".'
             )
         key = key_of(data)
         if key is not None:

@@ -28,33 +28,38 @@ _PIECE: Final = 1024 * 1024
 
 
 async def fetch(store: Store, owner: str, chat_id: str, branch_token: str) -> AsyncGenerator[bytes, None]:
-    """The JSON of a whole chat, in pieces of about a megabyte, or as large as a message is.
+    """Yield the JSON of a whole chat, in pieces of about a megabyte, or as large as a message is.
 
     Raises `ConversationNotFound`, `InvalidRequest`, `StoreUnavailable`; the last one perhaps after the first piece.
     """
+    piece = bytearray()
+    async for part in _parts(store, owner, chat_id, branch_token):
+        piece += part
+        if len(piece) >= _PIECE:
+            yield bytes(piece)
+            piece.clear()
+    if piece:
+        yield bytes(piece)
+
+
+async def _parts(store: Store, owner: str, chat_id: str, branch_token: str) -> AsyncGenerator[bytes, None]:
+    """Yield the JSON of a whole chat: each message, and what stands between them."""
     chat = await store.get(owner, chat_id)
     with renaming(lambda path: ("branch_token",) if path == ("page_token",) else path):
         page = await store.branches(owner, chat_id, size=MAX_BRANCHES, token=branch_token)
     fetched = _Messages(store, owner, chat_id)
     head = {name: value for name, value in chat_json(chat).items() if name != "messageCount"}
-    piece = bytearray(dumps(head)[:-1] + b',"messages":[')
+    yield dumps(head)[:-1] + b',"messages":['
     async for message in fetched.read(None, page.path_token):
-        piece += message
-        if len(piece) >= _PIECE:
-            yield bytes(piece)
-            piece.clear()
-    piece += b'],"messageCount":%d,"branches":[' % fetched.count
+        yield message
+    yield b'],"messageCount":%d,"branches":[' % fetched.count
     for number, branch in enumerate(page.branches):
         parent = fetched.shown(branch.parent_id)
-        piece += b"," if number else b""
-        piece += b'{"messageId":%b,"messages":[' % dumps(parent)
+        yield b'%b{"messageId":%b,"messages":[' % (b"," if number else b"", dumps(parent))
         async for message in fetched.read(parent, branch.messages_token):
-            piece += message
-            if len(piece) >= _PIECE:
-                yield bytes(piece)
-                piece.clear()
-        piece += b"]}"
-    yield bytes(piece) + b'],"nextBranchToken":%b}' % dumps(page.next_token or None)
+            yield message
+        yield b"]}"
+    yield b'],"nextBranchToken":%b}' % dumps(page.next_token or None)
 
 
 class _Messages:

@@ -6,7 +6,7 @@ or in the object as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any, assert_never
 
@@ -132,10 +132,10 @@ class ChunkWriter:
                 case m.ThinkingDelta(text=""):
                     pass
                 case m.DeltaGroup(choice, count):
-                    pieces.append(self._delta(head, choice, list(islice(events, count))))
+                    pieces.append(self._delta(head, choice, islice(events, count)))
                     head = plain
-                case m.TextDelta() | m.ThinkingDelta() | m.ToolCallDelta() | m.RefusalDelta() | m.AudioDelta() | m.ExtraDelta():
-                    pieces.append(self._delta(head, event.choice, [event]))
+                case m.ToolCallDelta() | m.TextDelta() | m.ThinkingDelta() | m.RefusalDelta() | m.AudioDelta() | m.ExtraDelta():
+                    pieces.append(self._delta(head, event.choice, (event,)))
                     head = plain
                 case m.Finished(choice):
                     if choice not in self._spoken:
@@ -187,12 +187,12 @@ class ChunkWriter:
             self._tail,
         )
 
-    def _delta(self, head: bytes, choice: int, events: list[m.Event]) -> bytes:
+    def _delta(self, head: bytes, choice: int, events: Iterable[m.Event]) -> bytes:
         """One chunk of events that came together."""
-        delta: dict[str, Any] = {}
-        fields: dict[str, Any] = {}
+        delta = fields = m.NOTHING
         for event in events:
-            _add(delta, fields, event)
+            added, beside = _fields_of(event)
+            delta, fields = _merged(delta, added), _merged(fields, beside)
             if isinstance(event, m.ExtraDelta) and event.choice_fields:
                 # What the provider found about a choice is told again at its end, where it is looked for.
                 found = {
@@ -211,31 +211,31 @@ class ChunkWriter:
         return b"%b%d,%b]%b" % (head, choice, dumps(whole)[1:], self._tail)
 
 
-def _add(delta: dict[str, Any], fields: dict[str, Any], event: m.Event) -> None:
-    """Adds an event to a delta, and to the `fields` beside it."""
-    added: m.JsonObject
-    beside: m.JsonObject = m.NOTHING
+def _fields_of(event: m.Event) -> tuple[m.JsonObject, m.JsonObject]:
+    """Return the fields of an event in a delta, and those beside the delta."""
     match event:
-        case m.TextDelta():
-            added = {"content": event.text}
-            if event.logprobs:
-                beside = {"logprobs": {"content": event.logprobs, "refusal": None}}
-        case m.ThinkingDelta():
-            added = _thought(event.text, event.field) if event.text else {}
         case m.ToolCallDelta():
-            added = {"tool_calls": [tool_call_delta(event)]}
+            return {"tool_calls": [tool_call_delta(event)]}, m.NOTHING
+        case m.TextDelta(logprobs=logprobs):
+            return {"content": event.text}, {"logprobs": {"content": logprobs, "refusal": None}} if logprobs else m.NOTHING
+        case m.ThinkingDelta():
+            return _thought(event.text, event.field) if event.text else m.NOTHING, m.NOTHING
         case m.RefusalDelta():
-            added = {"refusal": event.text}
+            return {"refusal": event.text}, m.NOTHING
         case m.AudioDelta():
             audio = {"id": event.id, "data": event.data, "transcript": event.transcript, "expires_at": event.expires}
-            added = {"audio": {k: v for k, v in audio.items() if v}}
+            return {"audio": {k: v for k, v in audio.items() if v}}, m.NOTHING
         case m.ExtraDelta():
-            added, beside = event.fields, event.choice_fields
+            return event.fields, event.choice_fields
         case _:
             raise TypeError(type(event))
-    for whole, part in ((delta, added), (fields, beside)):
-        for name, value in part.items():
-            whole[name] = _joined(name, whole[name], value) if name in whole else value
+
+
+def _merged(old: m.JsonObject, new: m.JsonObject) -> m.JsonObject:
+    """Return the fields of both; where both have one, what the two make of it."""
+    if not old or not new:
+        return old or new
+    return {**old, **{name: _joined(name, old[name], value) if name in old else value for name, value in new.items()}}
 
 
 def _joined(name: str, old: Any, new: Any) -> Any:

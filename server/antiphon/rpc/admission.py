@@ -19,7 +19,8 @@ HttpError: TypeAlias = tuple[int, Mapping[str, str], bytes]
 ErrorRenderer: TypeAlias = Callable[[AntiphonError], HttpError]
 
 CREDENTIALS = frozenset({"authorization", "x-goog-api-key"})
-"""The metadata that hold keys: ours, and a provider's for its proxy. Of two, who stands before us may have judged the other."""
+"""Metadata that hold keys: ours, and a provider's for its proxy. Each may come
+once: of two, an Envoy before us may have judged the other."""
 
 
 class Rules(Struct, frozen=True):
@@ -32,15 +33,15 @@ class Rules(Struct, frozen=True):
 
 
 class Places:
-    """Of the calls that may go on at once in this process."""
+    """Places for the calls that may go on at once in this process."""
 
     def __init__(self, most: int | None) -> None:
-        """None: as many as come."""
+        """`most` None: there is no bound."""
         self._most = most
         self._taken = 0
 
     def take(self) -> None:
-        """Raises `RateLimited` if all are taken."""
+        """Take a place. Raises `RateLimited` if none is left."""
         if self._most is not None and self._taken >= self._most:
             message = f"This server has as many calls as it takes at once, {self._most}. Try again in a moment."
             raise RateLimited(message, limit="calls_per_worker", scope="worker", quota=self._most, retry_after=1.0)
@@ -64,7 +65,7 @@ class Admission:
         self._admitted = Places(most)
 
     async def admit(self, rules: Rules, authorization: str | None) -> Principal:
-        """Who calls, which is `CALLER` from now on; `leave` has to follow when the call ends.
+        """Judge who calls, set `CALLER`, and take a place; call `leave` when the call has ended.
 
         Without `authorization` it is `ANONYMOUS` where the body may hold the key: the servicer lets that caller in or not. Raises
         `Unauthenticated`, `PermissionDenied`, `RateLimited`, and as `Authenticator`.
@@ -83,7 +84,7 @@ class Admission:
         return principal
 
     def leave(self) -> None:
-        """A call that was let in has ended."""
+        """Give back the place of a call that has ended."""
         self._admitted.give_back()
 
 

@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 
 class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it comes without types
-    """Says SERVING of every service, and NOT_SERVING once the server stops; who watches is told that, and their calls end."""
+    """Answers SERVING for every service, and NOT_SERVING once the server stops, which watchers are sent before their calls end."""
 
     def __init__(self, services: Collection[str]) -> None:
         """`services` are the names that may be asked for; "" is the server as a whole."""
@@ -19,7 +19,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # i
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """From now on the server takes no calls."""
+        """Answer NOT_SERVING from now on."""
         self._stopping.set()
 
     async def Check(

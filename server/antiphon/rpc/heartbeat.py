@@ -1,4 +1,4 @@
-"""What a stream sends while its model is silent, so that nobody between the gateway and its caller takes it for dead.
+"""Heartbeats: what a stream sends while its model is silent, so that no proxy or client in between gives up on it.
 
 The interceptor, which writes all messages of a call, writes them through a `Pulse`; a servicer whose reply may be long in coming
 calls `start`. One timer a call, not one a message: a stream writes thousands of messages and is rarely silent.
@@ -26,7 +26,7 @@ class Heartbeat(Struct):
 
 
 def start(message: Any = None) -> Heartbeat:
-    """Gives the current call a heartbeat, from now until its end."""
+    """Give the current call a heartbeat, from now until the call ends. Outside a call nothing is sent."""
     heartbeat = Heartbeat(message)
     pulse = _PULSE.get()
     if pulse is not None:
@@ -53,25 +53,25 @@ class Pulse:
         _PULSE.set(self)
 
     def keep(self, heartbeat: Heartbeat) -> None:
-        """Starts to wait for silence."""
+        """Start to wait for silence."""
         self._heartbeat = heartbeat
         if self._seconds:
             self._timer = self._loop.call_later(self._seconds, self._check)
 
     async def write(self, message: Any) -> None:
-        """Writes a message, after a heartbeat that is still being written: a call takes one write at a time."""
+        """Write a message, after a heartbeat that is still being written: a call takes one write at a time."""
         if self._beat is not None:
             await self._beat
-        self._last = float("inf")  # a caller who is slow to read is no silence
+        self._last = float("inf")  # no silence, however slowly the caller reads
         await self._write(message)
         self._last = self._loop.time()
 
     async def stop(self) -> None:
-        """Ends the heartbeat; returns when nothing of it is being written."""
+        """End the heartbeat, and wait for one that is being written."""
         if self._timer is not None:
             self._timer.cancel()
         if self._beat is not None:
-            with suppress(Exception):  # the caller is gone, which is told by how the call ends
+            with suppress(Exception):  # the caller has gone, which the end of the call reports
                 await self._beat
         # Timers copy the context that this is in, and a cancelled one may stay for minutes: the call must not stay with it.
         self._write, self._heartbeat = _write_nothing, None

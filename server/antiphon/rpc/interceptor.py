@@ -55,10 +55,10 @@ REFUSALS = frozenset({Reason.UNAUTHENTICATED, Reason.PERMISSION_DENIED, Reason.R
 REQUEST_ID = "x-request-id"
 
 WHOLE = "x-antiphon-whole"
-"""What the edge says of a REST call: it sends the message when it is whole."""
+"""What the edge adds to REST calls, whose message it holds until it is complete. `status.lua` sets it, and removes a caller's."""
 
 PIECE = 1024 * 1024
-"""Bytes of a body that are written at once."""
+"""The most bytes of a body that are written as one message."""
 _GOOD_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 log = structlog.get_logger(__name__)
@@ -93,7 +93,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._wrapped: dict[str, Handler] = {}
 
     def drain(self) -> None:
-        """The server stops: open calls, and those whose request does not come, end; those that are being answered go on."""
+        """End open calls, and calls whose request has not arrived: the server stops. Calls that are being answered go on."""
         self._receiver.drain()
         self._open.drain()
 
@@ -102,7 +102,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """Wraps a method's handler once, and keeps it: the methods of a server do not change."""
+        """Wrap a method's handler once, and keep it: the methods of a server do not change."""
         method = handler_call_details.method
         wrapped = self._wrapped.get(method)
         if wrapped is None:
@@ -120,7 +120,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return wrapped
 
     def _wrap(self, service: str, name: str, handler: Any) -> Handler:
-        """As a handler that asks for its request itself, so that what is refused is refused before that."""
+        """Return a handler that reads its request itself, so that a refused call is refused before its request is read."""
         full = f"{service}/{name}"
         rules = Rules(
             f"{service.rpartition('.')[2]}/{name}",
@@ -141,13 +141,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if not handler.unary_unary:
             assert handler.unary_stream, f"{full}: no other kind of method is wrapped"
             assert inspect.isasyncgenfunction(handler.unary_stream), f"{full} must be an asynchronous generator"
-        # Also a reply that is one message is written here, and not by gRPC afterwards, so that what becomes of it is known.
+        # A unary reply, too, is written here and not by gRPC afterwards, so that the log tells whether it could be written.
         serve = unary if handler.unary_unary else stream
         return grpc.stream_stream_rpc_method_handler(releasing(serve), None, handler.response_serializer)
 
 
 def _reader(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Reads a request. One that holds too much is not read at all, and is an `InvalidRequest` like one that cannot be read.
+    """Return a function that parses a request, and raises `InvalidRequest` for one that holds too much or cannot be parsed.
 
     `read` is a generated class's `FromString`.
     """
@@ -166,13 +166,13 @@ def _reader(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
 
 def _pieces(body: httpbody_pb2.HttpBody) -> Iterator[httpbody_pb2.HttpBody]:
-    """A body in pieces that are no larger than a message may be; Envoy puts them together."""
+    """Yield a body in pieces that fit into messages; Envoy puts them together."""
     for at in range(0, len(body.data), PIECE):
         yield httpbody_pb2.HttpBody(content_type=body.content_type if at == 0 else "", data=body.data[at : at + PIECE])
 
 
 class _Call:
-    """One call, as a context: left, it is logged, and its error is a status."""
+    """One call, as a context manager: on leaving, it is logged, and its error becomes a status."""
 
     __slots__ = (
         "_admission",
@@ -207,7 +207,10 @@ class _Call:
         return self
 
     async def request(self, read: Callable[[bytes], Any]) -> Any:
-        """The request, once its key is found good and there is room for the call."""
+        """Judge the key, take a place for the call, and return its request, parsed by `read`.
+
+        Raises what `Admission.admit` and `Receiver.receive` raise, and `InvalidRequest`.
+        """
         entries = self._context.invocation_metadata() or ()
         metadata = {str(key): value for key, value in entries}
         request_id = str(metadata.get(REQUEST_ID, ""))
@@ -228,9 +231,9 @@ class _Call:
         return read(data)
 
     async def write(self, message: Any) -> None:
-        """Writes an answer; before the first one goes the metadata. They do not go sooner: until then a call can be tried again.
+        """Write a message of the response, and before the first one the initial metadata; None writes the metadata alone.
 
-        None: the metadata alone.
+        The metadata do not go out sooner, as Envoy and clients retry a call only until they have them.
         """
         if not self._written:
             self._written = True
@@ -252,9 +255,9 @@ class _Call:
             raise
 
     async def write_all(self, messages: AsyncGenerator[Any, None], heartbeat: float) -> None:
-        """Writes a stream of answers. See `CallInterceptor` for `heartbeat`.
+        """Write a stream of messages. See `CallInterceptor` for `heartbeat`.
 
-        It closes it, too, as grpc.aio does not: so a provider's call ends with its caller's.
+        Closes the stream as well, which grpc.aio does not do, so that the provider's call ends with its caller's.
         """
         pulse = Pulse(heartbeat, self.write)
         try:
@@ -285,7 +288,7 @@ class _Call:
                 await self._fail(told(error))
 
     async def _fail(self, error: AntiphonError) -> None:
-        """Tells the caller, and aborts the call: raises."""
+        """Send the error to the caller, and abort the call, which raises."""
         code = code_of(error)
         self._log(code.name, reason=error.reason)
         if self._audit is not None and error.reason in REFUSALS:

@@ -1,4 +1,4 @@
-"""Calls that need no key: health, reflection, and GET /health. Not logged, and none of them holds up a stop."""
+"""Calls that need no key: health, reflection, and GET /health. They are not logged, and end when the server stops."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from antiphon.errors import AntiphonError, InvalidRequest, ShuttingDown
 from antiphon.rpc.admission import Places
-from antiphon.rpc.receiver import LAST_WORDS, Arrival, Receiver
+from antiphon.rpc.receiver import DRAIN_GRACE, Arrival, Receiver
 from antiphon.rpc.release import releasing
 from antiphon.rpc.status import code_of
 
@@ -31,19 +31,19 @@ class OpenCalls:
         self._going_on: set[asyncio.Timeout] = set()
 
     def drain(self) -> None:
-        """The server stops: streams end by themselves, or else are ended in `LAST_WORDS`."""
+        """End all calls that have not ended in `DRAIN_GRACE`: the server stops."""
         for timeout in self._going_on:
-            timeout.reschedule(asyncio.get_running_loop().time() + LAST_WORDS)
+            timeout.reschedule(asyncio.get_running_loop().time() + DRAIN_GRACE)
 
     def wrap(self, handler: Any) -> Handler:
-        """As a handler that asks for its requests itself."""
+        """Return a handler that reads its requests itself, through the receiver."""
         read = handler.request_deserializer
         if handler.unary_unary:
 
             async def unary(context: Context) -> Any:
                 return await handler.unary_unary(await self._request(context, read), context)
 
-            return grpc.stream_unary_rpc_method_handler(self._ending(unary), None, handler.response_serializer)
+            return grpc.stream_unary_rpc_method_handler(self._drained(unary), None, handler.response_serializer)
 
         async def stream(context: Context) -> None:
             if handler.unary_stream:
@@ -52,18 +52,18 @@ class OpenCalls:
                 async with aclosing(self._requests(context, read)) as requests:
                     await self._write_all(handler.stream_stream(requests, context), context)
 
-        return grpc.stream_stream_rpc_method_handler(self._ending(stream), None, handler.response_serializer)
+        return grpc.stream_stream_rpc_method_handler(self._drained(stream), None, handler.response_serializer)
 
     def wrap_unread(self, handler: Any) -> Handler:
-        """A method that does not look at its request, which is not asked for then."""
+        """Return a handler for a method that ignores its request, which is then not read."""
 
         async def stream(context: Context) -> None:
             await self._write_all(handler.unary_stream(None, context), context)
 
-        return grpc.stream_stream_rpc_method_handler(self._ending(stream), None, handler.response_serializer)
+        return grpc.stream_stream_rpc_method_handler(self._drained(stream), None, handler.response_serializer)
 
-    def _ending(self, serve: Callable[[Context], Awaitable[Answer]]) -> Callable[[Any, Context], Awaitable[Answer]]:
-        """`serve`, which ends when the server stops, and whose errors become a status."""
+    def _drained(self, serve: Callable[[Context], Awaitable[Answer]]) -> Callable[[Any, Context], Awaitable[Answer]]:
+        """Return `serve` with an end when the server drains, and with its errors as a status."""
 
         async def served(context: Context) -> Answer:
             timeout = asyncio.timeout(None)

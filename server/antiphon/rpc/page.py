@@ -1,4 +1,4 @@
-"""Pages of lists that every client can receive."""
+"""Pages of lists, small enough for the default limit of gRPC clients."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Answer = TypeVar("Answer", bound=_Answer)
 
 
 async def fitting(size: int, read: Callable[[int], Awaitable[tuple[Sized, Answer]]]) -> Answer:
-    """Return the page of at most `size` entries that `read` makes, with fewer where it would be larger than `MAX_ANSWER_BYTES`.
+    """Return a page of at most `size` entries, and of fewer if it would be larger than `MAX_ANSWER_BYTES`.
 
-    An entry that is larger by itself comes alone. `read` takes a size, and returns the entries and the answer, which holds the
-    token of the page that follows.
+    An entry that is larger by itself comes alone. `read` takes a number of entries, and returns them and the answer that holds
+    them and the token of the next page. It is called again with a smaller number if the answer is too large.
     """
     while True:
         entries, answer = await read(size)
         if len(entries) <= 1 or (length := answer.ByteSize()) <= MAX_ANSWER_BYTES:
             return answer
-        # The store knows where a page ends that has fewer.
+        # Read again, as only the store can make the token of a page that ends earlier.
         size = max(1, min(len(entries) - 1, len(entries) * MAX_ANSWER_BYTES // length))

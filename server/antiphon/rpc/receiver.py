@@ -1,7 +1,7 @@
-"""Receiving the one message of a request: how long it may take to arrive, and how much memory all of them may take.
+"""Receives the message of a request, and bounds how long it may take to arrive and how much memory all messages may take.
 
-A message is asked for only when the call's key is known to be good. Until then gRPC takes no more of it than a stream's window (see
-`server.Server`). What may be called without a key is received as well, but only few such messages at a time, and not for long.
+A message is read only when the call's key is known to be good. Until then gRPC takes no more of it than a stream's window (see
+`server.Server`). Messages of calls that need no key are read too, but only a few at a time, and for a shorter time.
 """
 
 from __future__ import annotations
@@ -11,43 +11,40 @@ from typing import Any, Final, TypeAlias
 
 import grpc
 
-from antiphon.config import MAX_MESSAGE_BYTES
+from antiphon.config import MAX_KEYLESS_BYTES, MAX_MESSAGE_BYTES
 from antiphon.errors import AntiphonError, InvalidRequest, RateLimited, ShuttingDown, Unauthenticated
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
-TIME: Final = 300.0
+MESSAGE_TIMEOUT: Final = 300.0
 """Seconds in which a message has to arrive: as long as at the edge."""
 
-SLOW: Final = 0.5
-"""Seconds after which a message that is not there counts as the largest that there can be."""
+SLOW_AFTER: Final = 0.5
+"""Seconds after which a message that is still arriving is counted as the largest that it may become."""
 
-SMALL: Final = 64 * 1024
-"""Bytes up to which a message is not counted."""
+UNCOUNTED_BYTES: Final = 64 * 1024
+"""Messages up to this size are not counted."""
 
-STRANGERS: Final = 8
-"""Messages of callers without a key that may be on their way at once; a further one takes the place of the oldest."""
+MAX_KEYLESS: Final = 8
+"""Messages of callers without a key that may be arriving at once; a further one ends the oldest."""
 
-STRANGERS_TIME: Final = 10.0
+KEYLESS_TIMEOUT: Final = 10.0
 """Seconds in which such a message has to arrive."""
 
-STRANGERS_BYTES: Final = 256 * 1024
-"""The largest such message; `status.lua` has the same figure."""
+CANCEL_GRACE: Final = 0.05
+"""Seconds to wait after the end of a call's messages: if its caller has gone, gRPC cancels the call within them."""
 
-GONE: Final = 0.05
-"""Seconds after the end of a call's messages in which gRPC cancels it if it was its caller that ended."""
+DRAIN_GRACE: Final = 1.0
+"""Seconds in which, once the server stops, a message may still arrive."""
 
-LAST_WORDS: Final = 1.0
-"""Seconds in which, once the server stops, what is on its way may still come."""
-
-TICK: Final = 0.1
-"""Seconds between two looks at what is on its way."""
+CHECK_INTERVAL: Final = 0.1
+"""Seconds between two checks of the messages that are arriving."""
 
 
 class Arrival:
-    """A message on its way, and then the bytes that it takes until its call ends.
+    """A message that is arriving, and then the bytes that are reserved for it until its call ends.
 
-    `known`: its caller has a good key. `whole`: it is held at the edge until it is whole, so that it takes nothing here before.
+    `known`: its caller has a good key. `whole`: the edge holds it until it is complete, so that it takes nothing here before.
     """
 
     __slots__ = ("known", "refusal", "reserved", "since", "timeout", "whole")
@@ -61,7 +58,7 @@ class Arrival:
         self.refusal: AntiphonError | None = None
 
     def refuse(self, error: AntiphonError) -> None:
-        """Ends the waiting for it, with `error`."""
+        """Stop waiting for the message: `Receiver.receive` raises `error`."""
         if self.refusal is None:
             self.refusal = error
             self.timeout.reschedule(0)
@@ -71,30 +68,30 @@ class Receiver:
     """Receives the messages of a server process."""
 
     def __init__(self, capacity: int | None = None) -> None:
-        """`capacity`: the bytes that all messages above `SMALL` may have together, from their arrival to their calls' end."""
+        """`capacity`: the bytes that all messages above `UNCOUNTED_BYTES` may have together, until their calls end."""
         self._capacity = capacity
         self._reserved = 0
         self._known: dict[Arrival, None] = {}
-        self._strangers: dict[Arrival, None] = {}
+        self._keyless: dict[Arrival, None] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._ended = False
+        self._stopped = False
 
     async def receive(self, context: Context, arrival: Arrival) -> bytes | None:
-        """The next message; None if the caller ends without one. `release` has to follow when the call ends.
+        """Return the next message, or None if the caller sends no more. Call `release` when the call has ended.
 
-        Raises `RateLimited`, `Unauthenticated` for one that is too large for a caller without a key, `InvalidRequest` for one that
-        takes too long, and `ShuttingDown` where the server stops before it is there.
+        Raises `RateLimited` where there is no room, `Unauthenticated` for a message that is too large for a caller without a key,
+        `InvalidRequest` for one that takes too long, and `ShuttingDown` if the server stops before it has arrived.
         """
-        if self._ended:
+        if self._stopped:
             raise ShuttingDown
-        waiting = self._known if arrival.known else self._strangers
-        if waiting is self._strangers and len(waiting) >= STRANGERS:
+        waiting = self._known if arrival.known else self._keyless
+        if waiting is self._keyless and len(waiting) >= MAX_KEYLESS:
             oldest = next(iter(waiting))
             del waiting[oldest]
-            oldest.refuse(_full("messages_without_a_key", STRANGERS))
+            oldest.refuse(_full("messages_without_a_key", MAX_KEYLESS))
         waiting[arrival] = None
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(TICK, self._look)
+            self._timer = asyncio.get_running_loop().call_later(CHECK_INTERVAL, self._check)
         try:
             async with arrival.timeout:
                 data: Any = await context.read()
@@ -104,27 +101,29 @@ class Receiver:
         finally:
             waiting.pop(arrival, None)
         if data is grpc.aio.EOF:
-            await asyncio.sleep(GONE)
+            await asyncio.sleep(CANCEL_GRACE)
             return None
         size = len(data)
-        if not arrival.known and size > STRANGERS_BYTES:
-            raise Unauthenticated('A request of more than 256 KiB needs its key as "Authorization: Bearer <key>".')
-        if size > SMALL or arrival.reserved:
+        if not arrival.known and size > MAX_KEYLESS_BYTES:
+            raise Unauthenticated(
+                f'A request of more than {MAX_KEYLESS_BYTES // 1024} KiB needs its key as "Authorization: Bearer <key>".'
+            )
+        if size > UNCOUNTED_BYTES or arrival.reserved:
             self._reserve(arrival, size)
         return bytes(data)
 
     def release(self, arrival: Arrival) -> None:
-        """The call of a message has ended."""
+        """Give back what is reserved for the message of a call that has ended."""
         self._reserved -= arrival.reserved
         arrival.reserved = 0
 
     def drain(self) -> None:
-        """The server stops: what is not there in `LAST_WORDS` is not waited for."""
-        asyncio.get_running_loop().call_later(LAST_WORDS, self._end)
+        """Stop waiting for messages in `DRAIN_GRACE`: the server stops."""
+        asyncio.get_running_loop().call_later(DRAIN_GRACE, self._stop)
 
-    def _end(self) -> None:
-        self._ended = True
-        for arrival in (*self._known, *self._strangers):
+    def _stop(self) -> None:
+        self._stopped = True
+        for arrival in (*self._known, *self._keyless):
             arrival.refuse(ShuttingDown())
 
     def _reserve(self, arrival: Arrival, size: int) -> None:
@@ -134,21 +133,21 @@ class Receiver:
         self._reserved += more
         arrival.reserved = size
 
-    def _look(self) -> None:
-        """Ends what takes too long, and counts what is slow."""
+    def _check(self) -> None:
+        """Refuse messages that take too long, and count those that are slow."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for arrival in (*self._strangers, *self._known):
+        for arrival in (*self._keyless, *self._known):
             age = now - arrival.since
-            limit = TIME if arrival.known else STRANGERS_TIME
+            limit = MESSAGE_TIMEOUT if arrival.known else KEYLESS_TIMEOUT
             if age > limit:
                 arrival.refuse(InvalidRequest(f"The request did not arrive within {limit:.0f} seconds."))
-            elif age > SLOW and arrival.known and not arrival.whole and not arrival.reserved:
+            elif age > SLOW_AFTER and arrival.known and not arrival.whole and not arrival.reserved:
                 try:
                     self._reserve(arrival, MAX_MESSAGE_BYTES)
                 except RateLimited as error:
                     arrival.refuse(error)
-        self._timer = loop.call_later(TICK, self._look) if self._known or self._strangers else None
+        self._timer = loop.call_later(CHECK_INTERVAL, self._check) if self._known or self._keyless else None
 
 
 def _full(limit: str, quota: int) -> RateLimited:

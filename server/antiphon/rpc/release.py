@@ -1,7 +1,7 @@
-"""Lets go of what a failed call held: its request may be 32 MiB, and reference cycles stay until the garbage collector comes round.
+"""Frees the memory of a failed call at once. Its request may be 32 MiB, and a reference cycle stays until the collector runs.
 
-An exception has a traceback, that has frames, and those have the request in their variables. Whatever refers to such an exception
-and is itself in one of those variables closes a cycle: first of all gRPC's state of a call, which keeps the exception of `abort`.
+An exception refers to its traceback, that to frames, and those to the request in their variables. An object in one of those
+variables that refers to the exception closes a cycle. gRPC's state of a call is one: it keeps the exception of `abort`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Answer = TypeVar("Answer")
 
 
 def drop_tracebacks(error: BaseException) -> None:
-    """Of an exception, and of all that it came from. Log it before."""
+    """Drop the tracebacks of an exception and of all its causes, contexts and parts. Log the exception before."""
     found: list[BaseException | None] = [error]
     seen: set[int] = set()
     while found:
@@ -31,7 +31,7 @@ def drop_tracebacks(error: BaseException) -> None:
 
 
 def releasing(serve: Callable[[Context], Awaitable[Answer]]) -> Callable[[Any, Context], Awaitable[Answer]]:
-    """The handler of a method that leaves nothing behind where `serve` aborts the call."""
+    """Return a handler that calls `serve`, and leaves no reference cycle where `serve` aborts the call."""
 
     async def handle(requests: Any, context: Context) -> Answer:
         try:

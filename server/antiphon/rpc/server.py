@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.rpc.health import HealthServicer
 from antiphon.rpc.interceptor import CallInterceptor
-from antiphon.rpc.receiver import LAST_WORDS
+from antiphon.rpc.receiver import DRAIN_GRACE
 
 MAX_CONCURRENT_STREAMS = 1000
 """Calls that may go on at once on one connection; more wait in the client."""
@@ -109,7 +109,7 @@ class Server:
         """
         self._health.stop()
         self._interceptor.drain()
-        stopping = asyncio.create_task(self._server.stop(grace + LAST_WORDS))
+        stopping = asyncio.create_task(self._server.stop(grace + DRAIN_GRACE))
         done, _ = await asyncio.wait([stopping], timeout=grace)
         if not done:
             interrupt()

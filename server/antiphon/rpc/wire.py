@@ -1,7 +1,7 @@
-"""How much a protobuf message holds, counted on its bytes before it is read: what `antiphon.json_bounds` is for JSON.
+"""Bounds how many values a protobuf message holds, counted before it is parsed, as `antiphon.json_bounds` does for JSON.
 
-Reading 32 MiB of empty values takes half a second and a gigabyte, and what is made of them in Python takes half a minute. A large
-field is passed over at once, so that what this takes goes by the number of fields alone. https://protobuf.dev/programming-guides/encoding/
+Parsing 32 MiB of empty values takes half a second and a gigabyte, and converting them in Python half a minute. A large field is
+skipped in one step, so the time that counting takes depends on the number of fields alone. https://protobuf.dev/programming-guides/encoding/
 """
 
 from __future__ import annotations

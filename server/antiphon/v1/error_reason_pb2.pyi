@@ -151,7 +151,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_RATE_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 24
     """A limit of the caller's own: of its key, of its owner, or of all callers together. `limit` is one of requests_per_minute,
-    tokens_per_minute and concurrent_streams, `scope` one of key, owner and overall, `quota` how much it is. RESOURCE_EXHAUSTED;
+    tokens_per_minute and concurrent_streams, `scope` one of key, owner and overall, `quota` how much it is. With the scope "worker"
+    it is the server that has no room: calls_per_worker, request_bytes_per_worker or messages_without_a_key. RESOURCE_EXHAUSTED;
     RetryInfo tells when to try again; without it the call alone is more than the limit, and a retry is of no use.
 
         { "reason": "RATE_LIMIT_EXCEEDED", "domain": "antiphon",
@@ -321,7 +322,8 @@ RetryInfo tells when to try again. `issuer` is the name that the gateway's confi
 """
 ERROR_REASON_RATE_LIMIT_EXCEEDED: ErrorReason.ValueType  # 24
 """A limit of the caller's own: of its key, of its owner, or of all callers together. `limit` is one of requests_per_minute,
-tokens_per_minute and concurrent_streams, `scope` one of key, owner and overall, `quota` how much it is. RESOURCE_EXHAUSTED;
+tokens_per_minute and concurrent_streams, `scope` one of key, owner and overall, `quota` how much it is. With the scope "worker"
+it is the server that has no room: calls_per_worker, request_bytes_per_worker or messages_without_a_key. RESOURCE_EXHAUSTED;
 RetryInfo tells when to try again; without it the call alone is more than the limit, and a retry is of no use.
 
     { "reason": "RATE_LIMIT_EXCEEDED", "domain": "antiphon",

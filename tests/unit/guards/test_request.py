@@ -34,6 +34,7 @@ from antiphon.messages import (
     ToolResult,
     Video,
 )
+from tests.unit.other_calls import other_call
 
 
 def guards(action: str = "mask", on: tuple[str, ...] = ("request",)) -> Guards:
@@ -212,15 +213,6 @@ async def test_guards_read_in_order() -> None:
 )
 async def test_others_have_their_turn_however_short_the_texts_are(request_: ChatRequest) -> None:
     """Of messages, parts and tools after every 16, of texts in JSON after every 100."""
-    turns = 0
-
-    async def other() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    running = asyncio.create_task(other())
-    await guards().request(request_)
-    assert turns >= 45
-    running.cancel()
+    async with other_call() as other:
+        await guards().request(request_)
+        assert other.turns >= 45

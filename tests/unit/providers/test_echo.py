@@ -1,6 +1,5 @@
 """The provider that says what it was told."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -29,6 +28,7 @@ from antiphon.messages import (
     Usage,
 )
 from antiphon.providers.echo import EchoProvider, example
+from tests.unit.other_calls import other_call
 
 ECHO = EchoProvider("echo", ProviderConfig(protocol="echo", token_delay=0))
 TOOLS = (Tool("f"), Tool("g", parameters={"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]}))
@@ -150,16 +150,7 @@ def test_schema_without_end() -> None:
 
 async def test_others_have_their_turn_while_a_long_text_is_said() -> None:
     """Of the words that are read, and of those that are said, after every 1,000; all of it is said."""
-    turns = 0
-
-    async def other() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    running = asyncio.create_task(other())
-    text = "word " * 20_000
-    assert said(await ask(text, stream=False)) == f"You said: {text}"
-    assert turns >= 60
-    running.cancel()
+    async with other_call() as other:
+        text = "word " * 20_000
+        assert said(await ask(text, stream=False)) == f"You said: {text}"
+        assert other.turns >= 60

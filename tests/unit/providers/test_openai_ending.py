@@ -195,7 +195,7 @@ def test_a_stop_after_every_chunk_cut_anywhere() -> None:
         reader = ReplyReader(ChatRequest("m", (), stream=True), "p")
         events = reader.feed(data[:at])
         assert (reader.ending.wait() == WAIT) is (len(sse(*pieces[:2])) <= at < len(sse(*pieces[:3])))
-        events += reader.feed(data[at:]) if not reader.done else []
+        events += reader.feed(data[at:]) if not reader.ending.done else []
         assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "One two three"
         assert reader.end() == [Finished(0, STOP, "stop")]
     reader = ReplyReader(ChatRequest("m", (), stream=True), "p")

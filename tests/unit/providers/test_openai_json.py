@@ -105,7 +105,7 @@ def test_events_that_are_no_chunks() -> None:
     reader = ReplyReader(ChatRequest("m", (), stream=True), "p")
     assert reader.feed(b'event: ping\ndata: {"type": "ping"}\n\ndata: {"type":"ping"}\n\ndata: null\n\ndata:   \n\n') == []
     batch = reader.feed(b"data:  " + json.dumps(delta("a", finish="stop")).encode() + b"\n\ndata:   [DONE]  \n\n")
-    assert reader.done
+    assert reader.ending.done
     assert [getattr(event, "extra", None) for event in batch[:1]] == [{}]
     assert [*batch[1:], *reader.end()] == [TextDelta(0, "a"), STOP]
 

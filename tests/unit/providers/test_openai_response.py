@@ -85,7 +85,7 @@ def test_stream_in_batches() -> None:
     assert read.feed(sse(delta(role="assistant", content=""), delta("Hel"))) == [STARTED, TextDelta(0, "Hel")]
     assert read.feed(sse(delta("lo"), delta(finish="stop"))) == [TextDelta(0, "lo")]
     assert read.feed(sse({**delta(), "choices": [], "usage": USAGE}, "[DONE]")) == []
-    assert read.done
+    assert read.ending.done
     assert read.end() == [Usage(3, 2, 5), STOP]
 
 
@@ -96,7 +96,7 @@ def test_cut_anywhere(end: str) -> None:
     stream = b": keep-alive" + end.encode() + sse(*events, end=end)
     for at in range(len(stream) + 1):
         read = reader()
-        found = read.feed(stream[:at]) + (read.feed(stream[at:]) if not read.done else []) + read.end()
+        found = read.feed(stream[:at]) + (read.feed(stream[at:]) if not read.ending.done else []) + read.end()
         assert found == [STARTED, TextDelta(0, "größe "), TextDelta(0, "🦀"), Usage(3, 2, 5), STOP]
 
 
@@ -208,7 +208,7 @@ def test_after_done() -> None:
     for data, late in ((stream + rest, b""), (stream, rest), (stream, rest[:-1])):
         read = reader()
         found = read.feed(data)
-        assert read.done
+        assert read.ending.done
         assert read.has_usage is (not late)
         read.feed_after_done(late)
         assert read.has_usage

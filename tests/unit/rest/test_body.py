@@ -1,6 +1,5 @@
 """What every dialect checks of a body."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -10,6 +9,7 @@ from antiphon.errors import InvalidRequest, Violation
 from antiphon.json_bounds import MAX_VALUES, SMALL
 from antiphon.rest import body as json_body
 from antiphon.rest.body import MAX_DEPTH, Fields, parse, parse_in_turns
+from tests.unit.other_calls import other_call
 
 
 class Inner(Fields):
@@ -103,23 +103,14 @@ async def test_what_holds_too_much_is_not_parsed(entry: bytes, monkeypatch: pyte
 
 async def test_a_large_body_is_as_a_small_one() -> None:
     """What it holds, and what is wrong with it; others have their turn before and after it is checked."""
-    turns = 0
-
-    async def other() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    running = asyncio.create_task(other())
-    data = json.dumps({"name": "a", "inner": [{"kind": "b"}]}).encode()
-    assert await in_turns(data, Thing) == parse(data, Thing)
-    assert turns >= 4
-    for fault in (b'{"count": true}', b'{"inner": [{}]}'):
-        with pytest.raises(InvalidRequest) as caught:
-            await in_turns(fault, Thing)
-        assert caught.value.violations == wrong(fault)
-    running.cancel()
+    async with other_call() as other:
+        data = json.dumps({"name": "a", "inner": [{"kind": "b"}]}).encode()
+        assert await in_turns(data, Thing) == parse(data, Thing)
+        assert other.turns >= 4
+        for fault in (b'{"count": true}', b'{"inner": [{}]}'):
+            with pytest.raises(InvalidRequest) as caught:
+                await in_turns(fault, Thing)
+            assert caught.value.violations == wrong(fault)
 
 
 @pytest.mark.parametrize("data", [b'{"name":', b'{"name": "a"}}', b"{'name': 1}", b'{"x":' + b"[" * 5000, b'{"name": "\\ud800"}'])

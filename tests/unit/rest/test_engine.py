@@ -11,7 +11,7 @@ from antiphon import messages as m
 from antiphon.auth.caller import ANONYMOUS, CALLER
 from antiphon.auth.keys import KeyRing
 from antiphon.chat import ChatService
-from antiphon.config import PriceConfig
+from antiphon.config import MAX_KEYLESS_BYTES, PriceConfig
 from antiphon.errors import (
     AntiphonError,
     InvalidRequest,
@@ -27,7 +27,7 @@ from antiphon.history.recorder import Recorder
 from antiphon.prices import Prices
 from antiphon.principal import Principal
 from antiphon.rest import engine
-from antiphon.rest.engine_request import MAX_KEY_BODY, key_in, key_of
+from antiphon.rest.engine_request import key_in, key_of
 from antiphon.rest.v1 import engine_pb2
 from antiphon.routing import Router
 from tests.unit.rest.caller import USER, Context, as_caller
@@ -442,10 +442,10 @@ async def test_a_long_body_has_its_key_in_the_header(monkeypatch: pytest.MonkeyP
     """Before anybody is known no more is read than may hold a key, and nothing of a body is parsed."""
     monkeypatch.setattr(engine, "parse_in_turns", None)
     body = {"model": "one", "chat_input": "", "api_key": GATEWAY_KEY}
-    room = MAX_KEY_BODY - len(json.dumps(body))
-    with pytest.raises(Unauthenticated, match='Send it as "Authorization: Bearer <key>"') as caught:
+    room = MAX_KEYLESS_BYTES - len(json.dumps(body))
+    with pytest.raises(Unauthenticated, match='needs its key as "Authorization: Bearer <key>"') as caught:
         await called(ScriptedProvider(), body | {"chat_input": "x" * (room + 1)}, caller=ANONYMOUS)
-    assert "1048576" in caught.value.message
+    assert "256 KiB" in caught.value.message
     with pytest.raises(Unauthenticated):
         await called(ScriptedProvider(), body | {"api_key": "sk-unknown"}, caller=ANONYMOUS)
     monkeypatch.undo()

@@ -63,9 +63,9 @@ async def test_a_call_without_a_request_is_at_fault(unused_tcp_port: int) -> Non
 
 async def test_a_request_that_does_not_come_ends(unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within its time, with or without a key."""
-    monkeypatch.setattr(receiver, "TIME", 0.0)
-    monkeypatch.setattr(receiver, "STRANGERS_TIME", 0.0)
-    monkeypatch.setattr(receiver, "TICK", 0.01)
+    monkeypatch.setattr(receiver, "MESSAGE_TIMEOUT", 0.0)
+    monkeypatch.setattr(receiver, "KEYLESS_TIMEOUT", 0.0)
+    monkeypatch.setattr(receiver, "CHECK_INTERVAL", 0.01)
     async with running(ScriptedProvider(), unused_tcp_port) as gateway:
         for method in (GENERATE, CHECK):
             error = await refusal(unfinished(gateway, method))
@@ -77,7 +77,7 @@ async def test_few_requests_of_strangers_are_waited_for(unused_tcp_port: int) ->
     """Of health checks that do not come, the oldest ends for each that is too many; one that comes is answered."""
     async with (
         running(ScriptedProvider(), unused_tcp_port) as gateway,
-        slow_ones(gateway, receiver.STRANGERS, method=CHECK) as calls,
+        slow_ones(gateway, receiver.MAX_KEYLESS, method=CHECK) as calls,
     ):
         assert not any(call.done() for call in calls)
         found = await gateway.health.Check(health_pb2.HealthCheckRequest())
@@ -90,13 +90,13 @@ async def test_few_requests_of_strangers_are_waited_for(unused_tcp_port: int) ->
 
 async def test_large_requests_have_so_many_bytes_together(unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow one counts as the largest that there can be, a whole one as it is until its call ends; small ones pass."""
-    monkeypatch.setattr(receiver, "SLOW", 0.0)
-    monkeypatch.setattr(receiver, "TICK", 0.01)
+    monkeypatch.setattr(receiver, "SLOW_AFTER", 0.0)
+    monkeypatch.setattr(receiver, "CHECK_INTERVAL", 0.01)
     large = chat_pb2.GenerateRequest(model="x" * 5_000_000, messages=HELLO.messages)
     async with running(ScriptedProvider(), unused_tcp_port, most_bytes=40_000_000) as gateway:
         async with slow_ones(gateway, 1) as (first,):
             assert (await refusal(unfinished(gateway))).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            monkeypatch.setattr(receiver, "SLOW", 60.0)
+            monkeypatch.setattr(receiver, "SLOW_AFTER", 60.0)
             for _ in range(3):
                 # 33 of 40 million bytes are taken. One call of 5 is refused for its model alone, each time.
                 assert (await refusal(gateway.chat.Generate(large, metadata=KEY))).code() is grpc.StatusCode.NOT_FOUND
