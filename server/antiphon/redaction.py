@@ -72,8 +72,8 @@ def _host(pattern: str) -> re.Pattern[str]:
 
 
 _PRIVATE: Final = (
-    # URLs, and addresses of mail.
-    re.compile(r"\b[a-z][a-z0-9+.\-]{0,30}://[^\s\"'<>`)\]}]+", re.IGNORECASE),
+    # URLs, also with something that was taken out of them already, and addresses of mail.
+    re.compile(r"\b[a-z][a-z0-9+.\-]{0,30}://(?:\[redacted\]|[^\s\"'<>`)\]}])+", re.IGNORECASE),
     re.compile(r"[\w.+\-]{1,64}@[\w\-]{1,63}(?:\.[\w\-]{1,63})+"),
     # Values that are called a host: after "=" any, after ":" what is quoted or no plain word.
     re.compile(

@@ -115,6 +115,10 @@ def test_what_comes_back_can_be_written() -> None:
         ("you sent swordfish to gpu_no7", "swordfish"),
         ("you sent swordfish to gpu_no7", "gpu_no7"),
         ("Incorrect API key provided: sk-abcd1234efgh5678.", "abcd1234"),
+        ("GET https://user:hunter2@backend/v1 failed", "backend"),
+        ("GET http://[fd00::7]:80/backend failed", "backend"),
+        ("GET http://10.1.2.3/backend failed", "backend"),
+        ("GET https://x/swordfish/backend failed", "backend"),
     ],
 )
 def test_what_no_caller_may_read(text: str, hidden: str) -> None:

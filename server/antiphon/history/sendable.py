@@ -10,6 +10,8 @@ a single reply that broke off would end its conversation for good. So of what is
 4. Tool calls that no tool answered at once: chat APIs want the results of all calls directly behind them.
 5. Tool results without their call, and all but the last of several results of one call.
 
+A call without arguments is sent with `{}`: some hosts write an empty text there, and yet take only JSON.
+
 What the request itself brings is sent as it is, but for the result of a tool call that was left out.
 """
 
@@ -173,11 +175,11 @@ class _Calls:
         self._open = {id_: result for id_, result in self._open.items() if id_ not in broken}
         self._function_gone = broke_off and not _is_json(_function_arguments(message))
         if not (broken or unanswered or self._function_gone):
-            return message
+            return _with_arguments(message)
         self._note(entry, Why.BROKEN_CALL if broken or self._function_gone else Why.UNANSWERED_CALL)
         kept = _without_calls(message, broken | unanswered, function=self._function_gone)
         said = any(not isinstance(part, Thinking) and part != Text("") for part in kept.parts)
-        return kept if said or any(map(kept.extra.get, _SPOKEN)) else None
+        return _with_arguments(kept) if said or any(map(kept.extra.get, _SPOKEN)) else None
 
     def _answered(self, at: int, calls: Collection[str]) -> dict[str, ToolResult]:
         """The last results that stand directly behind the reply at `at`, by those of its calls that they answer."""
@@ -246,6 +248,14 @@ def _without_calls(message: Message, ids: Collection[str], *, function: bool) ->
         extra.pop("tool_calls", None)
     parts = tuple(part for part in message.parts if not isinstance(part, ToolCall) or part.id not in ids)
     return replace(message, parts=parts, extra=extra)
+
+
+def _with_arguments(message: Message) -> Message:
+    """The message, with `{}` for the arguments of calls that have none."""
+    if not any(isinstance(part, ToolCall) and not part.arguments for part in message.parts):
+        return message
+    parts = (replace(part, arguments="{}") if isinstance(part, ToolCall) and not part.arguments else part for part in message.parts)
+    return replace(message, parts=tuple(parts))
 
 
 def _is_json(arguments: str) -> bool:

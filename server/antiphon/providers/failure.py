@@ -194,6 +194,8 @@ def of_status(provider: str, status: int, headers: Mapping[str, str], body: byte
 
 def of_payload(provider: str, error: object) -> ProviderError:
     """Return the error for an error object inside a 2xx answer: a whole JSON object, or what stands under its "error"."""
+    if isinstance(error, list) and error:
+        error = error[0]
     fields: Mapping[str, Any] = error if isinstance(error, dict) else {}
     inner = fields.get("error")
     if isinstance(inner, dict):

@@ -46,13 +46,14 @@ _BY_WORD: Final = {word: reason for reason, words in _MEANINGS.items() for word 
 """By the words of OpenAI, and of hosts that hand on those of Anthropic, Google, Cohere, Mistral, Together, Zhipu and others."""
 
 _FAILURE: Final = re.compile(
-    r"abort|cancel|crash|disconnect|error|exception|fail|insufficient|interrupt|killed|malformed|missing|overload|preempt|shutdown"
-    r"|time_?out|timed_out|too_many|unavailable|unexpected|unload"
+    r"abort|cancel|crash|disconnect|error|exception|fail|insufficient|internal|interrupt|killed|malformed|missing"
+    r"|out_of_memory|overload|preempt|quota|rate_limit|resource_exhausted|shutdown|throttl|time_?out|timed_out|too_many"
+    r"|unavailable|unexpected|unload"
 )
 """Stems of the words for a failure: vLLM's and SGLang's `abort`, DeepSeek's `insufficient_system_resource`, Zhipu's
 `network_error`, Google's `MALFORMED_FUNCTION_CALL`, Cohere's `TIMEOUT`, `error` of Mistral and OpenRouter, and their like."""
 
-_NO_REASON: Final = frozenset({"", "null", "none", "finish_reason_unspecified"})
+_NO_REASON: Final = frozenset({"", "null", "none", "not_finished", "finish_reason_unspecified"})
 """Words that hosts write in place of null while a choice goes on, in lower case."""
 
 
@@ -115,10 +116,11 @@ class Ending:
             return bool(reasons)
         if silent and self._contradicted and not self.done:
             return False
-        if self.done and self._asked > 1:
-            finished = any(reasons.values()) if len(reasons) >= self._asked else None not in reasons.values()
-            return finished and reasons.keys() == set(range(len(reasons)))
-        return len(reasons) >= self._asked and None not in reasons.values()
+        has_all, is_finished = len(reasons) >= self._asked, None not in reasons.values()
+        if has_all and is_finished:
+            return True
+        may_lack = self.done and self._asked > 1 and (any(reasons.values()) if has_all else is_finished)
+        return may_lack and reasons.keys() == set(range(len(reasons)))
 
 
 def meaning_of(reason: str) -> FinishReason | None:

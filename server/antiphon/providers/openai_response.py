@@ -200,6 +200,9 @@ class ReplyReader:
                 return
             if payload in (b"", b"null") or payload[:1] == b":" or payload.strip(b'[]" ').lower() in _HEARTBEATS:
                 return
+            if payload[:1] == b"[" and not name:
+                self._whole(payload)
+                return
         if name:
             if name == b"error":
                 self.blame = payload
@@ -221,6 +224,10 @@ class ReplyReader:
         chunk = self._json.read(body)
         if isinstance(chunk, list) and chunk:  # Google's hosts put an error in an array
             chunk = chunk[0]
+        choices = chunk.get("choices") or ()
+        if len({choice.get("index") or 0 for choice in choices}) < len(choices):  # there are hosts that do not number them
+            for index, choice in enumerate(choices):
+                choice["index"] = index
         self._take(chunk, body)
 
     def _take(self, chunk: dict[str, Any], payload: bytes) -> None:
@@ -259,17 +266,17 @@ class ReplyReader:
                 else:
                     reader.is_empty = True
             else:
-                self._take_choice(reader, choice, chunk, payload)
+                self._take_choice(reader, choice, chunk)
             reason = choice.get("finish_reason")
             if reason is not None and reason != "":
                 self._finish(index, reason, choice, payload)
 
-    def _take_choice(self, reader: ChoiceReader, choice: JsonObject, chunk: JsonObject, payload: bytes) -> None:
+    def _take_choice(self, reader: ChoiceReader, choice: JsonObject, chunk: JsonObject) -> None:
         """A choice that is more than a delta of text."""
         try:
             reader.read(choice, chunk, self._batch)
         except ErrorInside as inside:
-            self.blame = payload
+            self.blame = json.dumps({"error": inside.error}).encode()
             raise of_payload(self._provider, inside.error) from None
 
     def _take_usage(self, chunk: JsonObject) -> None:

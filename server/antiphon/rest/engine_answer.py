@@ -6,7 +6,7 @@ import time
 from typing import Any, Final
 
 from antiphon import messages as m
-from antiphon.reply import Reply
+from antiphon.reply import Reply, ReplyChoice
 from antiphon.rest import openai_reply
 from antiphon.rest.engine_request import Call
 from antiphon.rest.json import JSON, dumps
@@ -32,7 +32,8 @@ _END_FIGURES: Final = {
 def completion(reply: Reply, call: Call) -> dict[str, Any]:
     """The documented object, nulls and order included."""
     assert reply.started is not None, "a stream that ended well has started"
-    choices = [_choice(choice, call) for choice in openai_reply.completion(reply)["choices"]]
+    written = openai_reply.completion(reply)["choices"]
+    choices = [_choice(choice, _reason(ended), call) for choice, ended in zip(written, reply.choices, strict=True)]
     return {
         "id": call.id,
         "choices": choices,
@@ -52,9 +53,8 @@ def completion(reply: Reply, call: Call) -> dict[str, Any]:
     }
 
 
-def _choice(choice: dict[str, Any], call: Call) -> dict[str, Any]:
+def _choice(choice: dict[str, Any], reason: str, call: Call) -> dict[str, Any]:
     said = choice["message"]
-    reason = choice["finish_reason"]
     calls = {name: said.get(name) for name in ("function_call", "tool_calls")}
     message = {"content": said["content"], "role": "assistant", **calls}
     message |= {name: value for name, value in said.items() if name not in message and value is not None}
@@ -62,6 +62,11 @@ def _choice(choice: dict[str, Any], call: Call) -> dict[str, Any]:
         message |= {"function_call": message["tool_calls"][0]["function"], "tool_calls": None}
         reason = "function_call" if reason == "tool_calls" else reason
     return {"finish_reason": reason, "index": choice["index"], "logprobs": choice["logprobs"], "message": message}
+
+
+def _reason(ended: m.Finished | ReplyChoice) -> str:
+    """Why a choice ended, in a word of the OpenAI API: the clients refuse a reply with any other one, or with none."""
+    return m.FinishReason.STOP.value if ended.reason is m.FinishReason.OTHER else ended.reason.value
 
 
 def metrics(usage: m.Usage | None, measured: m.Metrics | None) -> dict[str, Any]:
@@ -140,7 +145,7 @@ class ChunkWriter:
                 case m.RefusalDelta():
                     delta["refusal"] = delta.get("refusal", "") + event.text
                 case m.Finished():
-                    choice["finish_reason"] = openai_reply.finish_reason(event)
+                    choice["finish_reason"] = _reason(event)
                 case _:
                     pass  # the clients know no other
         return self._chunk([choices[index] for index in sorted(choices)], "".join(shown)) if choices else b""

@@ -122,6 +122,12 @@ def test_half_arguments_of_a_whole_reply_are_the_models_own() -> None:
     assert sendable(entries) == (tuple(entry.message for entry in entries), ())
 
 
+def test_a_call_without_arguments_is_sent_with_none() -> None:
+    """As JSON has it: some hosts write nothing there, and take only JSON."""
+    entries = [*stored(user(), (reply(Text("So."), call("c", "")), FinishReason.TOOL_CALLS)), *brought(result("c"))]
+    assert sendable(entries) == ((user(), reply(Text("So."), call("c", "{}")), result("c")), ())
+
+
 def test_the_calls_that_a_request_answers_are_sent() -> None:
     """Beside those that were answered before; their results are the request's."""
     entries = [*stored(user(), reply(call("a"), call("b")), result("a")), *brought(result("b"))]

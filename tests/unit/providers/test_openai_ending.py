@@ -26,6 +26,7 @@ FILTER, FUNCTION, OTHER = FinishReason.CONTENT_FILTER, FinishReason.FUNCTION_CAL
         ("error ERROR abort aborted Aborted cancelled canceled network_error timeout TIMEOUT internal_server_error failed", None),
         ("insufficient_system_resource engine_overloaded MALFORMED_FUNCTION_CALL malformed_model_output", None),
         ("UNEXPECTED_TOOL_CALL TOO_MANY_TOOL_CALLS MISSING_THOUGHT_SIGNATURE", None),
+        ("rate_limit RATE_LIMITED quota_exceeded throttled internal out_of_memory resource_exhausted", None),
     ],
 )
 def test_words_of_hosts(words: str, meaning: FinishReason | None) -> None:
@@ -116,7 +117,7 @@ def test_one_reason_of_several(words: tuple[str, ...], expected: str) -> None:
 
 def test_words_for_nothing_end_nothing() -> None:
     """Some hosts write them as long as a choice goes on."""
-    for word in ("", "null", "None", "FINISH_REASON_UNSPECIFIED"):
+    for word in ("", "null", "None", "not_finished", "FINISH_REASON_UNSPECIFIED"):
         made = ending(word)
         assert (made.reasons, made.wait(), made.is_complete(silent=False)) == ({0: None}, None, False)
 

@@ -174,6 +174,11 @@ def test_a_host_that_gives_fewer_choices_says_that_it_is_done() -> None:
         streamed(delta("a"), delta("b", index=1), "[DONE]", choices=2)
     finished = [delta("a", finish="stop"), delta("b", index=1, finish="stop")]
     assert streamed(*finished, "[DONE]", choices=3)[-2:] == [STOP, Finished(1, FinishReason.STOP, "stop")]
+    numbered = [delta("a", index=1, finish="stop"), delta("b", index=2, finish="stop")]
+    assert streamed(*numbered, "[DONE]", choices=2)[-2:] == [
+        Finished(1, FinishReason.STOP, "stop"),
+        Finished(2, FinishReason.STOP, "stop"),
+    ]
     for count in (1, 2):
         choices = [{"index": index, "message": {"content": "a"}, "finish_reason": "stop"} for index in range(count)]
         found = reader(3).whole(json.dumps(reply({}, choices=choices)).encode())
@@ -336,6 +341,7 @@ ERRORS: list[tuple[dict[str, Any], type[ProviderError]]] = [
     ({"error": {"message": "m", "type": "invalid_request_error"}}, ProviderRejected),
     ({"error": {"message": "m", "type": "server_error"}}, ProviderUnavailable),
     ({"error": "text"}, ProviderUnavailable),
+    ({"error": [{"message": "m", "code": 400}]}, ProviderRejected),
     ({"object": "error", "message": "m", "type": "BadRequestError", "code": 400}, ProviderRejected),
     ({**delta("", finish="error"), "error": {"code": 429, "message": "m"}}, ProviderRateLimited),
 ]
@@ -356,6 +362,24 @@ def test_errors_inside_a_good_answer(payload: dict[str, Any], kind: type[Provide
     assert read.feed(sse(delta("a"), payload)) == [STARTED, TextDelta(0, "a")]
     assert type(read.failure) is kind
     assert json.loads(read.blame) == payload
+
+
+def test_error_in_a_list() -> None:
+    """Google's hosts write one so: as a whole answer, and as an event."""
+    error = b'[{"error": {"code": 400, "message": "m"}}]'
+    with pytest.raises(ProviderRejected):
+        reader().whole(error)
+    with pytest.raises(ProviderRejected):
+        reader().feed(b"data: %b\n\n" % error)
+
+
+def test_error_in_a_choice() -> None:
+    """Its own words are kept, and not those of the chunk around it."""
+    for choice in ({"error": {"code": 400, "message": "m"}}, {"delta": {"error": {"code": 400, "message": "m"}}}):
+        read = reader()
+        with pytest.raises(ProviderRejected):
+            read.feed(sse({**delta(), "choices": [choice]}))
+        assert json.loads(read.blame) == {"error": {"code": 400, "message": "m"}}
 
 
 def test_error_before_anything_was_said() -> None:
@@ -560,6 +584,14 @@ def test_groq_keeps_its_request_id() -> None:
     (started, *_) = reader().feed(sse({**delta("a"), "x_groq": {"id": "r", "usage": USAGE}}))
     assert isinstance(started, Started)
     assert started.extra == {"x_groq": {"id": "r"}}
+
+
+@pytest.mark.parametrize("number", [{}, {"index": 0}, {"index": None}])
+def test_whole_reply_whose_choices_are_not_numbered(number: dict[str, Any]) -> None:
+    """Their order tells them apart."""
+    choices = [{**number, "message": {"content": text}, "finish_reason": "stop"} for text in "ab"]
+    ends = [STOP, Finished(1, FinishReason.STOP, "stop")]
+    assert whole(reply({}, choices=choices))[1:] == [TextDelta(0, "a"), TextDelta(1, "b"), *ends]
 
 
 def test_whole_reply_without_its_end() -> None:

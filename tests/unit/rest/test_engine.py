@@ -242,6 +242,15 @@ async def test_an_end_token_carries_the_measurements() -> None:
     assert len(found["latency_s"].partition(".")[2]) == 5
 
 
+@pytest.mark.parametrize("word", ["brand_new", ""])
+async def test_a_finish_reason_that_the_clients_do_not_know_is_stop(word: str) -> None:
+    """Whole and as a chunk: they refuse a reply with another word."""
+    batch = [START, m.TextDelta(0, "Hello"), USAGE, m.Finished(0, m.FinishReason.OTHER, word)]
+    assert (await answered(ScriptedProvider(batch)))["choices"][0]["finish_reason"] == "stop"
+    (*_, last) = await called(ScriptedProvider(batch), {"is_stream": True, "retries": 0})
+    assert json.loads(last.data)["choices"][0]["finish_reason"] == "stop"
+
+
 async def test_a_stream_without_text_has_its_type_all_the_same() -> None:
     """And nothing else."""
     (piece,) = await called(ScriptedProvider([START, USAGE, STOP]), {"is_stream": True})
