@@ -160,7 +160,8 @@ def _reader(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
         except TooMuch as error:
             raise InvalidRequest(f"The request {error}.") from None
         except DecodeError:
-            raise InvalidRequest("The request cannot be read: a text in it is not UTF-8.") from None
+            message = "The request cannot be read: it is broken off, nested deeper than 100 levels, or a text in it is not UTF-8."
+            raise InvalidRequest(message) from None
 
     return deserialize
 
