@@ -28,6 +28,9 @@ SMALL: Final = 64 * 1024
 STRANGERS: Final = 8
 """Messages of callers without a key that may be on their way at once; a further one takes the place of the oldest."""
 
+STRANGERS_WHOLE: Final = 256
+"""The same of those that are whole at the edge, and here in a moment: clients whose key is in the body may send many at once."""
+
 STRANGERS_TIME: Final = 10.0
 """Seconds in which such a message has to arrive."""
 
@@ -76,6 +79,7 @@ class Receiver:
         self._reserved = 0
         self._known: dict[Arrival, None] = {}
         self._strangers: dict[Arrival, None] = {}
+        self._strangers_whole: dict[Arrival, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._ended = False
 
@@ -87,11 +91,13 @@ class Receiver:
         """
         if self._ended:
             raise ShuttingDown
-        waiting = self._known if arrival.known else self._strangers
-        if waiting is self._strangers and len(waiting) >= STRANGERS:
+        waiting, most = self._known, None
+        if not arrival.known:
+            waiting, most = (self._strangers_whole, STRANGERS_WHOLE) if arrival.whole else (self._strangers, STRANGERS)
+        if most is not None and len(waiting) >= most:
             oldest = next(iter(waiting))
             del waiting[oldest]
-            oldest.refuse(_full("messages_without_a_key", STRANGERS))
+            oldest.refuse(_full("messages_without_a_key", most))
         waiting[arrival] = None
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(TICK, self._look)
@@ -124,7 +130,7 @@ class Receiver:
 
     def _end(self) -> None:
         self._ended = True
-        for arrival in (*self._known, *self._strangers):
+        for arrival in (*self._known, *self._strangers, *self._strangers_whole):
             arrival.refuse(ShuttingDown())
 
     def _reserve(self, arrival: Arrival, size: int) -> None:
@@ -138,7 +144,7 @@ class Receiver:
         """Ends what takes too long, and counts what is slow."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for arrival in (*self._strangers, *self._known):
+        for arrival in (*self._strangers, *self._strangers_whole, *self._known):
             age = now - arrival.since
             limit = TIME if arrival.known else STRANGERS_TIME
             if age > limit:
@@ -148,7 +154,7 @@ class Receiver:
                     self._reserve(arrival, MAX_MESSAGE_BYTES)
                 except RateLimited as error:
                     arrival.refuse(error)
-        self._timer = loop.call_later(TICK, self._look) if self._known or self._strangers else None
+        self._timer = loop.call_later(TICK, self._look) if self._known or self._strangers or self._strangers_whole else None
 
 
 def _full(limit: str, quota: int) -> RateLimited:

@@ -112,6 +112,25 @@ async def test_large_requests_have_so_many_bytes_together(unused_tcp_port: int, 
                 await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize("method", [GENERATE, "/antiphon.rest.v1.OpenAIService/CreateChatCompletion"])
+async def test_only_the_edge_can_say_that_a_request_is_whole(
+    method: str, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a caller at the server's own port a slow request counts as the largest, whatever its metadata say."""
+    monkeypatch.setattr(receiver, "SLOW", 0.0)
+    monkeypatch.setattr(receiver, "TICK", 0.01)
+    whole = (*KEY, ("x-antiphon-whole", "1"))
+    async with (
+        running(ScriptedProvider(), unused_tcp_port, most_bytes=40_000_000) as gateway,
+        slow_ones(gateway, 2, method=method, metadata=whole) as calls,
+    ):
+        codes = [asyncio.ensure_future(call.code()) for call in calls]
+        async with asyncio.timeout(5):
+            (refused,), (left,) = await asyncio.wait(codes, return_when="FIRST_COMPLETED")
+        assert refused.result() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        left.cancel()
+
+
 async def test_a_stop_ends_what_has_no_request_and_no_key(unused_tcp_port: int) -> None:
     """Half-sent requests, reflection and those who watch: none of them holds up a stop, while a call that is answered goes on."""
     provider = ScriptedProvider(None)
