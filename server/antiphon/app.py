@@ -146,6 +146,7 @@ class App:
             limits.calls_per_worker,
             limits.request_bytes_per_worker,
             self._config.streams.heartbeat,
+            edge_by_tcp=not any(address.startswith(UNIX) for address in addresses),
         )
         server = Server(interceptor, self._services())
         certificates = _certificates(self._config)

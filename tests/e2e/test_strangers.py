@@ -124,6 +124,15 @@ async def test_a_body_that_holds_its_key_may_have_256_kib(door: Gateway) -> None
             assert (await http.post(ENGINE, json=body, headers=headers)).status_code == status, size
 
 
+async def test_many_at_once_may_have_their_key_in_the_body(door: Gateway) -> None:
+    """As a batch of an engine's client has it: none is taken for a stranger that holds a place."""
+    body = {"model": "echo", "chat_input": "x" * 100_000, "api_key": KEY}
+    async with httpx2.AsyncClient(base_url=f"http://{door.rest}", trust_env=False, timeout=20) as http:
+        for _ in range(3):
+            answers = await asyncio.gather(*(http.post(ENGINE, json=body) for _ in range(40)))
+            assert {answer.status_code for answer in answers} == {200}
+
+
 async def test_large_bodies_with_a_key_pass(door: Gateway) -> None:
     """Of a told length and of an unknown one; a small one needs no length."""
     text = json.dumps({**HELLO, "messages": [{"role": "user", "content": "x" * 2_000_000}]}).encode()

@@ -4,7 +4,7 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-inte
 that `id` and `retry` are dropped (nobody here reconnects), and that the event at the end of the input that no blank line closed
 can be asked for: some hosts end that way, and whether it is whole only its payload can tell.
 
-Bytes are held only until their line is whole, and are joined once, however many reads an event is spread over.
+Bytes are held only until their line is whole, and a line is joined once, however many reads it is spread over.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SseReader:
         self._held = 0  # bytes in `_line` and `_data`, or more: comments count until they are found to be none of it
         self._open = False  # whole lines of an event have come, but not the blank line after it
         self._name = b""
-        self._data: list[bytes] = []
+        self._data: bytearray | None = None  # joined as they come: a line may be empty, and a list of them be long for its bytes
         self._begun = False
         self._after_cr = False
 
@@ -100,18 +100,22 @@ class SseReader:
         for line in lines.split(b"\n"):
             field, _, value = line.partition(b":")
             if field == b"data":
-                self._data.append(value.removeprefix(b" "))
+                if self._data is None:
+                    self._data = bytearray()
+                else:
+                    self._data += b"\n"
+                self._data += value.removeprefix(b" ")
             elif field == b"event":
                 self._name = value.removeprefix(b" ")
 
     def _dispatch(self, events: list[SseEvent]) -> None:
-        if self._data:
-            events.append((self._name, b"\n".join(self._data)))
-            self._data = []
+        if self._data is not None:
+            events.append((self._name, bytes(self._data)))
+            self._data = None
         self._name = b""
         self._open = False
 
     def _check(self, events: list[SseEvent]) -> None:
-        self._held = sum(map(len, self._line)) + sum(map(len, self._data))
+        self._held = sum(map(len, self._line)) + len(self._data or b"")
         if max(self._held, *(len(data) for _, data in events), 0) > self._limit:
             raise EventTooLarge(f"an event is larger than {self._limit} bytes")

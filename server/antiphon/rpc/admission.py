@@ -30,6 +30,7 @@ class Rules(Struct, frozen=True):
     scope: Scope
     render: ErrorRenderer | None
     key_in_body: bool
+    edge_by_tcp: bool = False
 
 
 class Places:

@@ -76,12 +76,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         most: int | None = None,
         most_bytes: int | None = None,
         heartbeat: float = 15.0,
+        *,
+        edge_by_tcp: bool = False,
     ) -> None:
         """By full name of service, or of a method that differs: what a caller needs, and what turns an error into an HTTP answer.
 
         `scopes` has every service that is wrapped. Refused calls go to `audit`. No more than `most` calls go on at once, and their
         requests have no more than `most_bytes` together. `heartbeat` is the seconds of silence after which a stream that waits for
-        its model gives a sign of life; 0: never.
+        its model gives a sign of life; 0: never. `edge_by_tcp`: the edge has no unix socket of its own, and cannot be told from
+        other callers.
         """
         self._scopes = scopes
         self._renderers = renderers
@@ -90,6 +93,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._audit = audit
         self._open = OpenCalls(self._receiver, most)
         self._heartbeat = heartbeat
+        self._edge_by_tcp = edge_by_tcp
         self._wrapped: dict[str, Handler] = {}
 
     def drain(self) -> None:
@@ -127,6 +131,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._scopes[full] if full in self._scopes else self._scopes[service],
             self._renderers.get(full, self._renderers.get(service)),
             f"/{full}" in BODY_KEY_METHODS,
+            self._edge_by_tcp,
         )
         read = _reader(handler.request_deserializer)
 
@@ -160,7 +165,8 @@ def _reader(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
         except TooMuch as error:
             raise InvalidRequest(f"The request {error}.") from None
         except DecodeError:
-            raise InvalidRequest("The request cannot be read: a text in it is not UTF-8.") from None
+            message = "The request cannot be read: it is broken off, nested deeper than 100 levels, or a text in it is not UTF-8."
+            raise InvalidRequest(message) from None
 
     return deserialize
 
@@ -224,11 +230,18 @@ class _Call:
         if self._rules.scope is Scope.ADMIN:
             ORIGIN.set(Origin(principal.id, self._request_id, peer_of(self._context)))
         structlog.contextvars.bind_contextvars(key=principal.name)
-        self._arrival = Arrival(known=principal is not ANONYMOUS, whole=metadata.get(WHOLE) == "1")
+        known = principal is not ANONYMOUS
+        self._arrival = Arrival(known=known, whole=metadata.get(WHOLE) == "1" and self._is_by_edge(known))
         data = await self._receiver.receive(self._context, self._arrival)
         if data is None:
             raise InvalidRequest("The call has no request message.")
         return read(data)
+
+    def _is_by_edge(self, known: bool) -> bool:
+        """Whether it is the edge that says a thing of this call. Anybody could say it at the server's own port."""
+        if self._rules.render is None:
+            return False
+        return str(self._context.peer()).startswith("unix:") or (known and self._rules.edge_by_tcp)
 
     async def write(self, message: Any) -> None:
         """Write a message of the response, and before the first one the initial metadata; None writes the metadata alone.

@@ -28,6 +28,9 @@ UNCOUNTED_BYTES: Final = 64 * 1024
 MAX_KEYLESS: Final = 8
 """Messages of callers without a key that may be arriving at once; a further one ends the oldest."""
 
+MAX_KEYLESS_WHOLE: Final = 256
+"""The same of those that the edge has held until they were whole: clients whose key is in the body may send many at once."""
+
 KEYLESS_TIMEOUT: Final = 10.0
 """Seconds in which such a message has to arrive."""
 
@@ -73,6 +76,7 @@ class Receiver:
         self._reserved = 0
         self._known: dict[Arrival, None] = {}
         self._keyless: dict[Arrival, None] = {}
+        self._keyless_whole: dict[Arrival, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
 
@@ -84,11 +88,13 @@ class Receiver:
         """
         if self._stopped:
             raise ShuttingDown
-        waiting = self._known if arrival.known else self._keyless
-        if waiting is self._keyless and len(waiting) >= MAX_KEYLESS:
+        waiting, most = self._known, None
+        if not arrival.known:
+            waiting, most = (self._keyless_whole, MAX_KEYLESS_WHOLE) if arrival.whole else (self._keyless, MAX_KEYLESS)
+        if most is not None and len(waiting) >= most:
             oldest = next(iter(waiting))
             del waiting[oldest]
-            oldest.refuse(_full("messages_without_a_key", MAX_KEYLESS))
+            oldest.refuse(_full("messages_without_a_key", most))
         waiting[arrival] = None
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(CHECK_INTERVAL, self._check)
@@ -123,7 +129,7 @@ class Receiver:
 
     def _stop(self) -> None:
         self._stopped = True
-        for arrival in (*self._known, *self._keyless):
+        for arrival in (*self._known, *self._keyless, *self._keyless_whole):
             arrival.refuse(ShuttingDown())
 
     def _reserve(self, arrival: Arrival, size: int) -> None:
@@ -137,7 +143,7 @@ class Receiver:
         """Refuse messages that take too long, and count those that are slow."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for arrival in (*self._keyless, *self._known):
+        for arrival in (*self._keyless, *self._keyless_whole, *self._known):
             age = now - arrival.since
             limit = MESSAGE_TIMEOUT if arrival.known else KEYLESS_TIMEOUT
             if age > limit:
@@ -147,7 +153,8 @@ class Receiver:
                     self._reserve(arrival, MAX_MESSAGE_BYTES)
                 except RateLimited as error:
                     arrival.refuse(error)
-        self._timer = loop.call_later(CHECK_INTERVAL, self._check) if self._known or self._keyless else None
+        waiting = self._known or self._keyless or self._keyless_whole
+        self._timer = loop.call_later(CHECK_INTERVAL, self._check) if waiting else None
 
 
 def _full(limit: str, quota: int) -> RateLimited:

@@ -103,9 +103,10 @@ def test_bom_only_at_the_beginning() -> None:
         [b"data: " + b"x" * 101 + b"\n\n"],
         [b"data: " + b"x" * 60, b"x" * 60],
         [b"data: " + b"x" * 60 + b"\n", b"data: " + b"x" * 60 + b"\n"],
+        [b"data:\n" * 50, b"data:\n" * 60],
         [b":" + b"x" * 120],
     ],
-    ids=["in one read", "in one line", "in several lines", "a comment"],
+    ids=["in one read", "in one line", "in several lines", "in empty lines", "a comment"],
 )
 def test_too_large(pieces: list[bytes]) -> None:
     """An event over the limit raises, however it comes."""

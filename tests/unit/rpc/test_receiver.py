@@ -1,6 +1,7 @@
 """Receiving requests, over a real socket: who is refused before their request is there, and what unfinished ones may take."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from grpc_health.v1 import health_pb2
 from antiphon.rpc import receiver
 from antiphon.rpc.interceptor import CallInterceptor
 from antiphon.v1 import chat_pb2, models_pb2
+from tests.e2e.wire import DATA, END_HEADERS, END_STREAM, HEADERS, frame, http2
 from tests.unit.rpc.test_server import HELLO, KEY, SCOPES, Running, details, running
 from tests.unit.scripted import ScriptedProvider
 
@@ -110,6 +112,25 @@ async def test_large_requests_have_so_many_bytes_together(unused_tcp_port: int, 
                 await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize("method", [GENERATE, "/antiphon.rest.v1.OpenAIService/CreateChatCompletion"])
+async def test_only_the_edge_can_say_that_a_request_is_whole(
+    method: str, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a caller at the server's own port a slow request counts as the largest, whatever its metadata say."""
+    monkeypatch.setattr(receiver, "SLOW_AFTER", 0.0)
+    monkeypatch.setattr(receiver, "CHECK_INTERVAL", 0.01)
+    whole = (*KEY, ("x-antiphon-whole", "1"))
+    async with (
+        running(ScriptedProvider(), unused_tcp_port, most_bytes=40_000_000) as gateway,
+        slow_ones(gateway, 2, method=method, metadata=whole) as calls,
+    ):
+        codes = [asyncio.ensure_future(call.code()) for call in calls]
+        async with asyncio.timeout(5):
+            (refused,), (left,) = await asyncio.wait(codes, return_when="FIRST_COMPLETED")
+        assert refused.result() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        left.cancel()
+
+
 async def test_a_stop_ends_what_has_no_request_and_no_key(unused_tcp_port: int) -> None:
     """Half-sent requests, reflection and those who watch: none of them holds up a stop, while a call that is answered goes on."""
     provider = ScriptedProvider(None)
@@ -134,6 +155,23 @@ async def test_a_stop_ends_what_has_no_request_and_no_key(unused_tcp_port: int) 
         async with asyncio.timeout(10):
             await stopping
         await asyncio.wait([reading])
+
+
+async def test_a_watcher_that_does_not_read_is_no_fault_of_the_server(
+    unused_tcp_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It takes not a byte, so that the stop can tell it nothing: its call is ended all the same, and no error is logged."""
+    with caplog.at_level(logging.INFO):
+        async with (
+            running(ScriptedProvider(), unused_tcp_port) as gateway,
+            http2(f"127.0.0.1:{unused_tcp_port}", settings=b"\0\4" + bytes(4)) as caller,
+        ):
+            head = caller.request("/grpc.health.v1.Health/Watch", "POST", content_type="application/grpc", te="trailers")
+            await caller.send(frame(HEADERS, END_HEADERS, 1, head), frame(DATA, END_STREAM, 1, bytes(5)))
+            while (received := await caller.receive()) is not None and received.kind != HEADERS:
+                pass
+            await gateway.server.stop(receiver.LAST_WORDS, gateway.service.interrupt)
+    assert caplog.text == ""
 
 
 async def test_calls_are_counted_while_their_keys_are_judged(unused_tcp_port: int) -> None:

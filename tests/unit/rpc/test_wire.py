@@ -73,6 +73,16 @@ def test_what_is_no_message_is_not_read(data: bytes) -> None:
             read(unreadable)
 
 
+def test_what_cannot_be_read_is_told_in_words_that_fit() -> None:
+    """Also of a value that is nested deeper than protobuf reads, in which every text is good."""
+    value = b"\x20\x01"
+    for _ in range(200):
+        value = field(6, field(1, value))
+    read = _reader(struct_pb2.Struct.FromString)
+    with pytest.raises(InvalidRequest, match="nested deeper"):
+        read(field(1, field(1, b"k") + field(2, value)))
+
+
 @given(st.binary(max_size=40))
 def test_any_bytes_can_be_looked_at(data: bytes) -> None:
     """Whatever they are, it ends; what follows may be taken for very many fields then."""
