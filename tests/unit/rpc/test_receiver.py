@@ -170,7 +170,7 @@ async def test_a_watcher_that_does_not_read_is_no_fault_of_the_server(
             await caller.send(frame(HEADERS, END_HEADERS, 1, head), frame(DATA, END_STREAM, 1, bytes(5)))
             while (received := await caller.receive()) is not None and received.kind != HEADERS:
                 pass
-            await gateway.server.stop(receiver.LAST_WORDS, gateway.service.interrupt)
+            await gateway.server.stop(receiver.DRAIN_GRACE, gateway.service.interrupt)
     assert caplog.text == ""
 
 
