@@ -127,7 +127,9 @@ def serve(
 ) -> None:
     """Start the gRPC server alone, in one process."""
     from antiphon.app import App, until_told
+    from antiphon.heap import give_back_large_blocks
 
+    give_back_large_blocks()
     with _unheard(), _told(config):
         loaded = load(config)
         log.configure(loaded.log, worker=worker or 0)

@@ -1,0 +1,29 @@
+"""Memory goes back to the system."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+from antiphon.heap import give_back_large_blocks
+give_back_large_blocks()
+
+def resident() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+bytearray(31 << 20)  # the largest block so far: by itself, glibc now keeps what is smaller
+before = resident()
+blocks = [bytearray(b"x") * (20 << 20) for _ in range(5)]
+pinned = [bytes(100_000) for _ in range(20)]  # small ones, which lie behind them
+del blocks
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the others have another allocator")
+def test_large_blocks_go_back_when_they_are_freed() -> None:
+    """Though larger ones were freed before them."""
+    run = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True)
+    assert int(run.stdout) < 10 << 20
