@@ -110,8 +110,7 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         """Lets a caller in who has no key in `authorization`, or raises `Unauthenticated`, whatever else is wrong.
 
         What lets in is a key of this gateway in `api_key`, the only place that these clients know; or one of the provider's, where
-        that is allowed. Nothing else of the body is read before, and none that is longer than
-        `MAX_KEYLESS_BYTES`, which callers of the server's own port are told by its receiver already.
+        that is allowed. Nothing else of the body is read before, and none that is longer than `MAX_KEYLESS_BYTES`.
         """
         if len(data) > MAX_KEYLESS_BYTES:
             raise Unauthenticated(

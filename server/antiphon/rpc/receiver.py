@@ -129,8 +129,11 @@ class Receiver:
 
     def _stop(self) -> None:
         self._stopped = True
-        for arrival in (*self._known, *self._keyless, *self._keyless_whole):
+        for arrival in self._arriving():
             arrival.refuse(ShuttingDown())
+
+    def _arriving(self) -> list[Arrival]:
+        return [*self._keyless, *self._keyless_whole, *self._known]
 
     def _reserve(self, arrival: Arrival, size: int) -> None:
         more = size - arrival.reserved
@@ -143,7 +146,8 @@ class Receiver:
         """Refuse messages that take too long, and count those that are slow."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for arrival in (*self._keyless, *self._keyless_whole, *self._known):
+        arriving = self._arriving()
+        for arrival in arriving:
             age = now - arrival.since
             limit = MESSAGE_TIMEOUT if arrival.known else KEYLESS_TIMEOUT
             if age > limit:
@@ -153,8 +157,7 @@ class Receiver:
                     self._reserve(arrival, MAX_MESSAGE_BYTES)
                 except RateLimited as error:
                     arrival.refuse(error)
-        waiting = self._known or self._keyless or self._keyless_whole
-        self._timer = loop.call_later(CHECK_INTERVAL, self._check) if waiting else None
+        self._timer = loop.call_later(CHECK_INTERVAL, self._check) if arriving else None
 
 
 def _full(limit: str, quota: int) -> RateLimited:
