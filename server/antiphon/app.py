@@ -26,7 +26,8 @@ from antiphon.chat import ChatService
 from antiphon.config import AuthConfig, Config, ConfigError, GuardConfig, ProviderConfig, database_url
 from antiphon.context import Contexts
 from antiphon.database.open import open_database
-from antiphon.errors import StoreUnavailable
+from antiphon.domain.errors import StoreUnavailable
+from antiphon.domain.principal import Scope
 from antiphon.guarded_store import GuardedStore
 from antiphon.guards.service import Guards
 from antiphon.history.recorder import Recorder
@@ -37,7 +38,6 @@ from antiphon.limits.quotas import Quotas
 from antiphon.limits.report import UsageReport
 from antiphon.passthrough import Passthrough
 from antiphon.prices import Prices
-from antiphon.principal import Scope
 from antiphon.providers import hosts, registry
 from antiphon.providers.base import Provider
 from antiphon.rest import analytics, assistant, engine, openai, proxy

@@ -15,8 +15,8 @@ import structlog
 from msgspec.structs import replace
 
 from antiphon.auth.caller import ANONYMOUS, CALLER
-from antiphon.deadline import Deadline
-from antiphon.errors import (
+from antiphon.domain.deadline import Deadline
+from antiphon.domain.errors import (
     AntiphonError,
     ContentBlocked,
     DeadlineExceeded,
@@ -27,13 +27,8 @@ from antiphon.errors import (
     TurnNotComplete,
     Violation,
 )
-from antiphon.guards.service import Guards
-from antiphon.history.base import MAX_SOURCE, MAX_TITLE, MessageState, Turn
-from antiphon.history.recorder import Record, Recorder, Recording
-from antiphon.limits.limiter import Grant, Limiter
-from antiphon.limits.quotas import Quotas
-from antiphon.measure import Stopwatch, closing
-from antiphon.messages import (
+from antiphon.domain.measure import Stopwatch, closing
+from antiphon.domain.messages import (
     Batch,
     ChatRequest,
     ExtraDelta,
@@ -54,9 +49,14 @@ from antiphon.messages import (
     ToolResult,
     Usage,
 )
+from antiphon.domain.turns import give_way
+from antiphon.guards.service import Guards
+from antiphon.history.base import MAX_SOURCE, MAX_TITLE, MessageState, Turn
+from antiphon.history.recorder import Record, Recorder, Recording
+from antiphon.limits.limiter import Grant, Limiter
+from antiphon.limits.quotas import Quotas
 from antiphon.prices import Prices
 from antiphon.routing import Route, Router
-from antiphon.turns import give_way
 
 _MANY_PARTS: Final = 1000
 """Parts of a request above which other calls have their turn before it is written for the provider."""

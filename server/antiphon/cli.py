@@ -283,7 +283,7 @@ def _prepare(config: Config, environment: dict[str, str]) -> Router:
     """Checks all of the configuration, and brings the database to this version. Raises `ConfigError`, `OSError`."""
     from antiphon.app import App
     from antiphon.database.migrate import migrate as bring_up
-    from antiphon.errors import StoreUnavailable
+    from antiphon.domain.errors import StoreUnavailable
     from antiphon.tls import check
 
     check(config)

@@ -13,7 +13,7 @@ from antiphon.auth.keys import KEY_VARIABLE
 from antiphon.config import AuthConfig, IssuerConfig, KeyConfig
 from antiphon.config.limits import QuotaConfig
 from antiphon.console import print_table
-from antiphon.principal import Scope, everyday
+from antiphon.domain.principal import Scope, everyday
 
 Row: TypeAlias = Mapping[str, str]
 """Texts by the name of their column."""

@@ -16,7 +16,7 @@ import httpx2
 import structlog
 
 from antiphon.config import ClientConfig, ConfigError, ProviderConfig
-from antiphon.errors import ContextUnavailable, ProviderError
+from antiphon.domain.errors import ContextUnavailable, ProviderError
 from antiphon.providers.transport import Transport
 
 _RETRY: Final = 5.0

@@ -33,7 +33,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from msgspec import Struct
 
 from antiphon.config import ConfigError, ProxyConfig
-from antiphon.errors import InvalidRequest, PermissionDenied
+from antiphon.domain.errors import InvalidRequest, PermissionDenied
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Lookup: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]

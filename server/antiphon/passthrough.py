@@ -21,9 +21,9 @@ from yarl import URL
 
 from antiphon.auth.caller import ANONYMOUS, CALLER
 from antiphon.config import KEEP_ALIVE, ProxyConfig
-from antiphon.deadline import Deadline
+from antiphon.domain.deadline import Deadline
+from antiphon.domain.errors import AntiphonError, ProviderProtocolError, ShuttingDown
 from antiphon.egress import EgressPolicy, Lookup, PinnedResolver, Target
-from antiphon.errors import AntiphonError, ProviderProtocolError, ShuttingDown
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
 from antiphon.providers.connection import Connector, send_past_a_close

@@ -7,10 +7,10 @@ from collections.abc import Collection, Sequence
 from msgspec import Struct
 
 from antiphon.config import ConfigError
-from antiphon.errors import InvalidRequest, ModelNotFound, ProviderNotFound, Violation
-from antiphon.messages import ChatRequest
-from antiphon.model_names import fits, is_name
-from antiphon.principal import Principal
+from antiphon.domain.errors import InvalidRequest, ModelNotFound, ProviderNotFound, Violation
+from antiphon.domain.messages import ChatRequest
+from antiphon.domain.model_names import fits, is_name
+from antiphon.domain.principal import Principal
 from antiphon.providers.base import Provider
 
 

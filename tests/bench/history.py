@@ -31,10 +31,10 @@ from antiphon.database.open import open_database
 from antiphon.database.postgres import PostgresDatabase
 from antiphon.database.sqlite import SqliteDatabase
 from antiphon.database.tables import METADATA, conversations
+from antiphon.domain.messages import Message, Role, Text, Usage
 from antiphon.history import rows
 from antiphon.history.base import MessageState, TurnEnd
 from antiphon.history.sql import SqlStore
-from antiphon.messages import Message, Role, Text, Usage
 from tests.postgres import Postgres
 
 OWNER = "bench"

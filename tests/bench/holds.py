@@ -20,14 +20,14 @@ from typing import Any
 import orjson
 
 from antiphon.config import MAX_KEYLESS_BYTES
-from antiphon.errors import InvalidRequest
+from antiphon.domain.errors import InvalidRequest
+from antiphon.domain.turns import give_way
 from antiphon.json_bounds import MAX_VALUES, TooMuch
 from antiphon.providers.openai_request import encode
 from antiphon.rest import engine_request, openai, proxied
 from antiphon.rest.body import parse_in_turns
 from antiphon.rpc import wire
 from antiphon.rpc.convert_request import request_from_proto
-from antiphon.turns import give_way
 from antiphon.v1 import chat_pb2, message_pb2
 
 MIB = 1024 * 1024

@@ -8,11 +8,8 @@ from sqlalchemy import update
 
 from antiphon.database import paging
 from antiphon.database.tables import messages
-from antiphon.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
-from antiphon.history import rows
-from antiphon.history.base import Conversation, MessagePage, MessageState, Said, Store, StoredMessage, Told, Turn, TurnEnd
-from antiphon.history.sql import SqlStore
-from antiphon.messages import (
+from antiphon.domain.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
+from antiphon.domain.messages import (
     File,
     FinishReason,
     Image,
@@ -27,6 +24,9 @@ from antiphon.messages import (
     ToolResult,
     Usage,
 )
+from antiphon.history import rows
+from antiphon.history.base import Conversation, MessagePage, MessageState, Said, Store, StoredMessage, Told, Turn, TurnEnd
+from antiphon.history.sql import SqlStore
 
 ME, OTHER = "me", "somebody else"
 NO_ID = "01890000-0000-7000-8000-000000000000"

@@ -15,8 +15,8 @@ from antiphon.auth.secret import new_key
 from antiphon.auth.stored import StoredKeys
 from antiphon.database.base import Database
 from antiphon.database.open import open_database
-from antiphon.errors import InvalidRequest, KeyNotFound, KeyRevoked, StoreUnavailable, Unauthenticated
-from antiphon.principal import EVERYDAY, Quota, Scope, everyday
+from antiphon.domain.errors import InvalidRequest, KeyNotFound, KeyRevoked, StoreUnavailable, Unauthenticated
+from antiphon.domain.principal import EVERYDAY, Quota, Scope, everyday
 
 BOSS = Origin("static:boss", "request-1", "203.0.113.9")
 NOBODY = "01890000-0000-7000-8000-000000000000"

@@ -9,11 +9,11 @@ import pytest_asyncio
 
 from antiphon.database.base import Database
 from antiphon.database.open import open_database
-from antiphon.errors import StoreUnavailable
+from antiphon.domain.errors import StoreUnavailable
+from antiphon.domain.messages import Usage
+from antiphon.domain.principal import Principal
 from antiphon.limits.base import NANOS
 from antiphon.limits.ledger import Ledger, Used
-from antiphon.messages import Usage
-from antiphon.principal import Principal
 
 ANN = Principal("ann", owner="acme", id="key:ann")
 BEN = Principal("ben", owner="acme", id="key:ben")

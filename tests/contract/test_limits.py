@@ -11,15 +11,15 @@ import pytest_asyncio
 from pydantic import SecretStr
 
 from antiphon.config import LimitsConfig
-from antiphon.errors import BudgetExceeded, RateLimited
+from antiphon.domain.errors import BudgetExceeded, RateLimited
+from antiphon.domain.messages import ChatRequest, Message, Role, Sampling, Text, Usage
+from antiphon.domain.principal import Principal
 from antiphon.limits.base import Claim, Counters, Limit, Ticket
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Grant, Limiter
 from antiphon.limits.memory import MemoryCounters
 from antiphon.limits.quotas import Quotas
 from antiphon.limits.redis import RedisCounters
-from antiphon.messages import ChatRequest, Message, Role, Sampling, Text, Usage
-from antiphon.principal import Principal
 from tests.unit.scripted import NO_STORE
 
 START = 1_000_000.25

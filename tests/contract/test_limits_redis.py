@@ -10,13 +10,13 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from antiphon.config import ConfigError, LimitsConfig
-from antiphon.errors import LimitsUnavailable, RateLimited
+from antiphon.domain.errors import LimitsUnavailable, RateLimited
+from antiphon.domain.messages import ChatRequest, Message, Role, Text, Usage
+from antiphon.domain.principal import Principal
 from antiphon.limits.base import NANOS, Claim, Limit
 from antiphon.limits.limiter import Grant, Limiter
 from antiphon.limits.quotas import Quotas
 from antiphon.limits.redis import LEASE, PAUSE, RedisCounters
-from antiphon.messages import ChatRequest, Message, Role, Text, Usage
-from antiphon.principal import Principal
 from tests.redis import Redis
 
 

@@ -16,10 +16,10 @@ from antiphon.config import ConfigError
 from antiphon.database.migrate import SCRIPTS, migrate
 from antiphon.database.open import open_database
 from antiphon.database.tables import METADATA
-from antiphon.errors import StoreUnavailable
+from antiphon.domain.errors import StoreUnavailable
+from antiphon.domain.messages import Message, Role, Text, Usage
 from antiphon.history.base import MessageState, Store, TurnEnd
 from antiphon.history.sql import SqlStore
-from antiphon.messages import Message, Role, Text, Usage
 
 HELLO = [Message(Role.USER, (Text("hello 🎉"),))]
 

@@ -9,7 +9,7 @@ from llmock.simulation import MockResponseSettings
 from llmock.testing import LLMockServer
 
 from antiphon.config import ProviderConfig
-from antiphon.messages import (
+from antiphon.domain.messages import (
     Batch,
     ChatRequest,
     Finished,

@@ -8,11 +8,11 @@ import pytest_asyncio
 
 from antiphon.database.base import Database
 from antiphon.database.open import open_database
-from antiphon.errors import InvalidRequest
+from antiphon.domain.errors import InvalidRequest
+from antiphon.domain.messages import Usage
+from antiphon.domain.principal import Principal
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.report import DailyUse, UsageReport
-from antiphon.messages import Usage
-from antiphon.principal import Principal
 
 FIRST, LAST = date(2026, 11, 1), date(2026, 11, 3)
 

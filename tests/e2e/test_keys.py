@@ -13,7 +13,7 @@ from google.protobuf import duration_pb2, timestamp_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from antiphon.principal import EVERYDAY
+from antiphon.domain.principal import EVERYDAY
 from antiphon.v1 import (
     admin_pb2,
     admin_pb2_grpc,

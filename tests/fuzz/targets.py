@@ -19,7 +19,6 @@ import orjson
 from pydantic import SecretStr
 from yarl import URL
 
-from antiphon import messages as m
 from antiphon.auth.base import bearer
 from antiphon.auth.jwks import SharedSecret
 from antiphon.auth.keyset import KeysUnusable
@@ -27,8 +26,9 @@ from antiphon.auth.keyset import parse as parse_keys
 from antiphon.auth.tokens import Issuer, Tokens
 from antiphon.config import GuardConfig, IssuerConfig, ProviderConfig, ProxyConfig
 from antiphon.database.paging import token as page_token
+from antiphon.domain import messages as m
+from antiphon.domain.errors import AntiphonError, InvalidRequest, PermissionDenied, ProviderError, Unauthenticated
 from antiphon.egress import EgressPolicy, Target
-from antiphon.errors import AntiphonError, InvalidRequest, PermissionDenied, ProviderError, Unauthenticated
 from antiphon.guards.base import Blocked, Filter, Guard
 from antiphon.guards.json_chain import JsonChain, passed_json
 from antiphon.guards.registry import KINDS

@@ -11,7 +11,8 @@ from itertools import accumulate, count
 import msgspec
 from msgspec.structs import replace
 
-from antiphon.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
+from antiphon.domain.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
+from antiphon.domain.messages import Message, Role
 from antiphon.history.base import (
     BranchPage,
     Conversation,
@@ -24,7 +25,6 @@ from antiphon.history.base import (
     Turn,
     TurnEnd,
 )
-from antiphon.messages import Message, Role
 
 
 class MemoryStore:

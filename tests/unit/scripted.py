@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from antiphon.messages import Batch, ChatRequest, Finished, FinishReason, Started, TextDelta, Usage
+from antiphon.domain.messages import Batch, ChatRequest, Finished, FinishReason, Started, TextDelta, Usage
 from antiphon.prices import Prices
 
 NO_STORE: Any = None

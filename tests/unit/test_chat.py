@@ -9,10 +9,10 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from antiphon import headers
 from antiphon.chat import MAX_HELD, ChatService
 from antiphon.config import GuardConfig, LimitsConfig, PriceConfig
-from antiphon.errors import (
+from antiphon.domain import headers
+from antiphon.domain.errors import (
     BudgetExceeded,
     ContentBlocked,
     ConversationNotFound,
@@ -28,14 +28,7 @@ from antiphon.errors import (
     TurnInProgress,
     TurnNotComplete,
 )
-from antiphon.guards.registry import build_guards
-from antiphon.history.base import MessageState, Said, StoredMessage, TurnEnd
-from antiphon.history.recorder import Record, Recorder
-from antiphon.limits.base import NANOS
-from antiphon.limits.ledger import Ledger
-from antiphon.limits.limiter import Limiter
-from antiphon.limits.quotas import Quotas
-from antiphon.messages import (
+from antiphon.domain.messages import (
     Batch,
     ChatRequest,
     ExtraDelta,
@@ -52,8 +45,15 @@ from antiphon.messages import (
     ToolCallDelta,
     Usage,
 )
+from antiphon.domain.reply import Reply, call_json, collect
+from antiphon.guards.registry import build_guards
+from antiphon.history.base import MessageState, Said, StoredMessage, TurnEnd
+from antiphon.history.recorder import Record, Recorder
+from antiphon.limits.base import NANOS
+from antiphon.limits.ledger import Ledger
+from antiphon.limits.limiter import Limiter
+from antiphon.limits.quotas import Quotas
 from antiphon.prices import Prices
-from antiphon.reply import Reply, call_json, collect
 from antiphon.routing import Router
 from tests.unit.memory_store import MemoryStore
 from tests.unit.scripted import NO_PRICES, NO_STORE, START, STOP, USAGE, ScriptedProvider

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from antiphon.config import ClientConfig, ConfigError
 from antiphon.context import Contexts
-from antiphon.errors import ContextUnavailable
+from antiphon.domain.errors import ContextUnavailable
 from tests.odd_upstream import CUT, HANG, OddUpstream, answer
 
 CLIENT = "acme"

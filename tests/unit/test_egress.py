@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from antiphon.config import ConfigError, ProxyConfig
+from antiphon.domain.errors import AntiphonError, InvalidRequest, PermissionDenied
 from antiphon.egress import EgressPolicy, PinnedResolver, Reach, reach
-from antiphon.errors import AntiphonError, InvalidRequest, PermissionDenied
 
 POLICY = EgressPolicy(
     ProxyConfig(

@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from antiphon.config import LimitsConfig, ProxyConfig
-from antiphon.errors import (
+from antiphon.domain.errors import (
     AntiphonError,
     DeadlineExceeded,
     PermissionDenied,

@@ -4,7 +4,7 @@ import genai_prices
 import pytest
 
 from antiphon.config import PriceConfig
-from antiphon.messages import Usage
+from antiphon.domain.messages import Usage
 from antiphon.prices import Prices
 from antiphon.providers.hosts import HOSTS
 

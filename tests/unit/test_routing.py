@@ -4,8 +4,8 @@ import pytest
 from pydantic import SecretStr
 
 from antiphon.config import ConfigError
-from antiphon.errors import InvalidRequest, ModelNotFound, ProviderNotFound
-from antiphon.messages import ChatRequest
+from antiphon.domain.errors import InvalidRequest, ModelNotFound, ProviderNotFound
+from antiphon.domain.messages import ChatRequest
 from antiphon.routing import Router
 from tests.unit.scripted import ScriptedProvider
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from antiphon.errors import Unauthenticated
-from antiphon.principal import Principal
+from antiphon.domain.errors import Unauthenticated
+from antiphon.domain.principal import Principal
 
 
 class Authenticator(Protocol):

@@ -9,8 +9,8 @@ from contextvars import ContextVar
 
 from msgspec import Struct
 
-from antiphon.errors import PermissionDenied
-from antiphon.principal import Principal, Scope
+from antiphon.domain.errors import PermissionDenied
+from antiphon.domain.principal import Principal, Scope
 
 
 class Origin(Struct, frozen=True):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from antiphon.config import IssuerConfig
-from antiphon.principal import Principal, Scope
+from antiphon.domain.principal import Principal, Scope
 
 MAX_NAME: Final = 255
 """Characters that a name in a claim may have: as many as OpenID Connect allows `sub`."""

@@ -18,8 +18,8 @@ from antiphon.database import clock, paging, text
 from antiphon.database.base import Database
 from antiphon.database.ids import is_id, new_id
 from antiphon.database.tables import api_keys
-from antiphon.errors import KeyNotFound, KeyRevoked
-from antiphon.principal import MAX_MODEL, MAX_NAME, MAX_OWNER, UNLIMITED, Principal, Quota, Scope
+from antiphon.domain.errors import KeyNotFound, KeyRevoked
+from antiphon.domain.principal import MAX_MODEL, MAX_NAME, MAX_OWNER, UNLIMITED, Principal, Quota, Scope
 
 LONGEST_OVERLAP: Final = timedelta(days=7)
 

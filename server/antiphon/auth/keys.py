@@ -10,8 +10,8 @@ from pydantic import SecretStr
 
 from antiphon.auth.secret import digest
 from antiphon.config import AuthConfig, ConfigError, KeyConfig
-from antiphon.errors import Unauthenticated
-from antiphon.principal import EVERYDAY, Principal, Scope, everyday
+from antiphon.domain.errors import Unauthenticated
+from antiphon.domain.principal import EVERYDAY, Principal, Scope, everyday
 
 KEY_VARIABLE = "ANTIPHON_KEY"
 """The environment variable that holds the only key, where the configuration names none."""

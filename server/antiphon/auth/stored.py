@@ -18,8 +18,8 @@ from msgspec.structs import replace
 
 from antiphon.auth.key_store import KeyStore, StoredKey
 from antiphon.auth.secret import digest, is_made_here
-from antiphon.errors import StoreUnavailable, Unauthenticated
-from antiphon.principal import Principal
+from antiphon.domain.errors import StoreUnavailable, Unauthenticated
+from antiphon.domain.principal import Principal
 
 FRESH: Final = 2.0
 """Seconds for which a look-up is good."""

@@ -30,8 +30,8 @@ from antiphon.auth import jwks
 from antiphon.auth.claims import ClaimMapping, ClaimUnusable
 from antiphon.auth.jwks import Clock, KeySource
 from antiphon.config import AuthConfig, IssuerConfig, ProviderConfig
-from antiphon.errors import Unauthenticated
-from antiphon.principal import Principal
+from antiphon.domain.errors import Unauthenticated
+from antiphon.domain.principal import Principal
 from antiphon.providers.transport import Transport
 
 MAX_TOKEN: Final = 8 * 1024

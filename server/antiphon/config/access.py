@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr, model_validator
 from antiphon.config.limits import QuotaConfig
 from antiphon.config.section import ConfigError, Section, read_secret
 from antiphon.config.values import Name, OneOrMore, Prefix, Time
-from antiphon.principal import EVERYDAY, MAX_MODEL, MAX_MODELS, MAX_NAME, MAX_OWNER, Scope
+from antiphon.domain.principal import EVERYDAY, MAX_MODEL, MAX_MODELS, MAX_NAME, MAX_OWNER, Scope
 
 
 class KeyConfig(Section):

@@ -8,11 +8,11 @@ from typing import Literal
 from pydantic import Field, SecretStr, model_validator
 
 from antiphon.config.section import Section, read_secret
-from antiphon.principal import Quota
+from antiphon.domain.principal import Quota
 
 
 class QuotaConfig(Section):
-    """How much may be used; unset or null is no limit, 0 is nothing at all. `antiphon.principal.Quota` has the same fields."""
+    """How much may be used; unset or null is no limit, 0 is nothing at all. `antiphon.domain.principal.Quota` has the same fields."""
 
     requests_per_minute: int | None = Field(default=None, ge=0)
     tokens_per_minute: int | None = Field(default=None, ge=0)

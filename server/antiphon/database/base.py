@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Table
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from antiphon.errors import StoreUnavailable
+from antiphon.domain.errors import StoreUnavailable
 
 T = TypeVar("T")
 

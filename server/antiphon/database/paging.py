@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from antiphon.database import text
-from antiphon.errors import InvalidRequest
+from antiphon.domain.errors import InvalidRequest
 
 Token = TypeVar("Token", bound=msgspec.Struct)
 

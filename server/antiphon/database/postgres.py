@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
 from antiphon.database.base import translated, unavailable
-from antiphon.errors import StoreUnavailable
+from antiphon.domain.errors import StoreUnavailable
 
 T = TypeVar("T")
 

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DisconnectionError
 
 from antiphon.database import clock
 from antiphon.database.base import translated, unavailable
-from antiphon.errors import AntiphonError, StoreUnavailable
+from antiphon.domain.errors import AntiphonError, StoreUnavailable
 
 T = TypeVar("T")
 Work = Callable[[Connection], Any]

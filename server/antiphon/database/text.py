@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from antiphon.errors import InvalidRequest, Violation
+from antiphon.domain.errors import InvalidRequest, Violation
 
 
 def check(text: str, field: str, longest: int) -> None:

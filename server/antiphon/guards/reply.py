@@ -16,12 +16,8 @@ from typing import TypeAlias, assert_never
 import structlog
 from msgspec.structs import replace
 
-from antiphon.errors import ProviderError
-from antiphon.guards.base import Blocked, Guard
-from antiphon.guards.chain import Chain, passed
-from antiphon.guards.json_chain import JsonChain, passed_json
-from antiphon.guards.unchanged import passed_extras, passed_fields, passed_logprobs
-from antiphon.messages import (
+from antiphon.domain.errors import ProviderError
+from antiphon.domain.messages import (
     NOTHING,
     AudioDelta,
     Batch,
@@ -41,7 +37,11 @@ from antiphon.messages import (
     ToolCallDelta,
     Usage,
 )
-from antiphon.reply import ReplyToolCall
+from antiphon.domain.reply import ReplyToolCall
+from antiphon.guards.base import Blocked, Guard
+from antiphon.guards.chain import Chain, passed
+from antiphon.guards.json_chain import JsonChain, passed_json
+from antiphon.guards.unchanged import passed_extras, passed_fields, passed_logprobs
 
 log = structlog.get_logger(__name__)
 

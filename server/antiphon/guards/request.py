@@ -21,11 +21,7 @@ from typing import Any, Final, TypeVar, assert_never
 
 from msgspec.structs import replace
 
-from antiphon.guards.base import Guard
-from antiphon.guards.chain import passed
-from antiphon.guards.json_chain import passed_json
-from antiphon.guards.json_value import passed_value
-from antiphon.messages import (
+from antiphon.domain.messages import (
     Audio,
     AudioOutput,
     ChatRequest,
@@ -50,6 +46,10 @@ from antiphon.messages import (
     ToolResult,
     Video,
 )
+from antiphon.guards.base import Guard
+from antiphon.guards.chain import passed
+from antiphon.guards.json_chain import passed_json
+from antiphon.guards.json_value import passed_value
 
 Item = TypeVar("Item")
 Opaque = TypeVar("Opaque", str, str | None)

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 import structlog
 
-from antiphon.errors import ContentBlocked
+from antiphon.domain.errors import ContentBlocked
+from antiphon.domain.messages import Batch, ChatRequest, JsonObjectFormat, JsonSchemaFormat, Message
 from antiphon.guards.base import Blocked, Guard
 from antiphon.guards.chain import passed
 from antiphon.guards.reply import guarded
 from antiphon.guards.request import passed_request
-from antiphon.messages import Batch, ChatRequest, JsonObjectFormat, JsonSchemaFormat, Message
 
 log = structlog.get_logger(__name__)
 

@@ -9,10 +9,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from antiphon.domain.messages import ExtraDelta, JsonObject
+from antiphon.domain.reply import ReplyChoice
 from antiphon.guards.base import Blocked, Guard
 from antiphon.guards.json_value import TooDeep, passed_value
-from antiphon.messages import ExtraDelta, JsonObject
-from antiphon.reply import ReplyChoice
 
 
 async def passed_logprobs(guards: Sequence[Guard], text: str, logprobs: tuple[JsonObject, ...]) -> tuple[JsonObject, ...]:

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from antiphon.messages import FinishReason, Message, Usage
+from antiphon.domain.messages import FinishReason, Message, Usage
 
 MAX_TITLE = 500
 MAX_SOURCE = 100

@@ -12,8 +12,8 @@ from typing import Final
 import msgspec
 import structlog
 
+from antiphon.domain.messages import Message, Role, Text
 from antiphon.history.base import Told
-from antiphon.messages import Message, Role, Text
 
 LEVELS: Final = 128
 """The most levels of objects and lists in a row; what is deeper is read as null."""

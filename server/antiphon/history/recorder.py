@@ -15,7 +15,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from antiphon.errors import (
+from antiphon.domain.errors import (
     AntiphonError,
     ConversationNotFound,
     InvalidRequest,
@@ -26,13 +26,13 @@ from antiphon.errors import (
     Violation,
     told,
 )
+from antiphon.domain.messages import Batch, Message, Role
+from antiphon.domain.reply import Reply
 from antiphon.history.base import MessageState, Said, Store, StoredMessage, Told, Turn, TurnEnd
 from antiphon.history.resent import Continuation, continuation, up_to
 from antiphon.history.sendable import LeftOut, sendable
 from antiphon.history.storable import storable
 from antiphon.history.title import title_of
-from antiphon.messages import Batch, Message, Role
-from antiphon.reply import Reply
 
 FIRST_DELAY = 0.1
 """Seconds before a turn that could not be settled is tried again; doubled each time."""

@@ -14,9 +14,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from antiphon.domain.messages import Message, Part, Refusal, Role, Text, Thinking, ToolCall, ToolResult
 from antiphon.history.base import MessageState, StoredMessage
 from antiphon.history.sendable import INSTRUCTIONS, Entry, says_something
-from antiphon.messages import Message, Part, Refusal, Role, Text, Thinking, ToolCall, ToolResult
 
 _CALLS: Final = ("tool_calls", "function_call")
 """Calls that only a provider knows, among the fields of a message."""

@@ -25,9 +25,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from antiphon.errors import Reason
+from antiphon.domain.errors import Reason
+from antiphon.domain.messages import FinishReason, Message, Role, Text, Thinking, ToolCall, ToolResult
 from antiphon.history.base import MessageState, StoredMessage
-from antiphon.messages import FinishReason, Message, Role, Text, Thinking, ToolCall, ToolResult
 
 INSTRUCTIONS: Final = frozenset({Role.SYSTEM, Role.DEVELOPER})
 

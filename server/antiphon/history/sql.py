@@ -21,7 +21,8 @@ from antiphon.database import clock, paging, text
 from antiphon.database.base import Database
 from antiphon.database.ids import is_id, new_id
 from antiphon.database.tables import workers
-from antiphon.errors import ConversationChanged, ConversationNotFound, StoreUnavailable, TurnInProgress
+from antiphon.domain.errors import ConversationChanged, ConversationNotFound, StoreUnavailable, TurnInProgress
+from antiphon.domain.messages import Message
 from antiphon.history import rows, statements, tree
 from antiphon.history.base import (
     MAX_TITLE,
@@ -37,7 +38,6 @@ from antiphon.history.base import (
     TurnEnd,
 )
 from antiphon.history.process import is_gone, this_process
-from antiphon.messages import Message
 
 STALE: Final = 15.0
 """Seconds without a heartbeat after which a worker is taken for dead, where its process cannot be looked at."""

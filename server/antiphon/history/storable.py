@@ -11,8 +11,17 @@ import msgspec
 from msgspec.structs import replace
 
 from antiphon.database import text
+from antiphon.domain.messages import (
+    AudioDelta,
+    Event,
+    ExtraDelta,
+    JsonObject,
+    RefusalDelta,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallDelta,
+)
 from antiphon.history import rows
-from antiphon.messages import AudioDelta, Event, ExtraDelta, JsonObject, RefusalDelta, TextDelta, ThinkingDelta, ToolCallDelta
 
 
 def storable(event: Event) -> Event:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, insert
 from antiphon.database import clock
 from antiphon.database.ids import is_id, new_id
 from antiphon.database.tables import conversations, messages, trees
-from antiphon.errors import ConversationNotFound, MessageNotFound, RequestIdReused, TurnInProgress
+from antiphon.domain.errors import ConversationNotFound, MessageNotFound, RequestIdReused, TurnInProgress
 from antiphon.history import body, rows, statements
 from antiphon.history.base import Conversation, MessageState, StoredMessage, Turn
 

@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import structlog
 
-from antiphon import headers
-from antiphon.errors import AntiphonError, BudgetExceeded, LimitsUnavailable, RateLimited, StoreUnavailable
+from antiphon.domain import headers
+from antiphon.domain.errors import AntiphonError, BudgetExceeded, LimitsUnavailable, RateLimited, StoreUnavailable
+from antiphon.domain.measure import prompt_tokens
+from antiphon.domain.messages import ChatRequest, Usage
+from antiphon.domain.principal import Principal
 from antiphon.limits import headers as ratelimit
 from antiphon.limits.base import NANOS, WINDOW, Claim, Counters, Limit, Standing, Ticket
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.memory import MemoryCounters
 from antiphon.limits.quotas import Bound, Quotas
 from antiphon.limits.stand_in import StandIn
-from antiphon.measure import prompt_tokens
-from antiphon.messages import ChatRequest, Usage
-from antiphon.principal import Principal
 
 if TYPE_CHECKING:
     from antiphon.limits.redis import RedisCounters  # the app imports it where it is used: its client takes 7 MB

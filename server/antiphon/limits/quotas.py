@@ -8,8 +8,8 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from antiphon.config import LimitsConfig, QuotaConfig
+from antiphon.domain.principal import UNLIMITED, Principal, Quota
 from antiphon.limits.base import NANOS, Limit
-from antiphon.principal import UNLIMITED, Principal, Quota
 
 ANONYMOUS = "anonymous"
 """What is counted for all that call without a key of this gateway."""

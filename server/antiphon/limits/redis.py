@@ -28,7 +28,7 @@ from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
 from antiphon.config import ConfigError
-from antiphon.errors import LimitsUnavailable
+from antiphon.domain.errors import LimitsUnavailable
 from antiphon.limits.base import WINDOW, Claim, Limit, Standing, Ticket
 from antiphon.limits.scripts import RENEW, SETTLE, TAKE, TAKE_OVER
 from antiphon.limits.stand_in import StandIn

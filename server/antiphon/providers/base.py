@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from antiphon.messages import Batch, ChatRequest
+from antiphon.domain.messages import Batch, ChatRequest
 
 
 class Provider(Protocol):

@@ -16,7 +16,7 @@ from uuid import uuid4
 import orjson
 
 from antiphon.config import ProviderConfig
-from antiphon.messages import (
+from antiphon.domain.messages import (
     Batch,
     ChatRequest,
     Event,

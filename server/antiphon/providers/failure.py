@@ -19,7 +19,7 @@ from typing import Any, Final
 import orjson
 import structlog
 
-from antiphon.errors import (
+from antiphon.domain.errors import (
     ProviderCredentials,
     ProviderError,
     ProviderRateLimited,

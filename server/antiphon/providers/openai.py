@@ -14,8 +14,8 @@ import httpx2
 from pydantic import SecretStr
 
 from antiphon.config import MAX_MESSAGE_BYTES, ConfigError, ProviderConfig
-from antiphon.errors import ProviderCredentials, ProviderError, ProviderProtocolError, ProviderTimeout
-from antiphon.messages import Batch, ChatRequest
+from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderProtocolError, ProviderTimeout
+from antiphon.domain.messages import Batch, ChatRequest
 from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, explain, log_refusal, of_status
 from antiphon.providers.openai_request import encode
 from antiphon.providers.openai_response import ReplyReader

@@ -20,7 +20,7 @@ import msgspec
 import orjson
 from msgspec import Struct
 
-from antiphon.messages import NOTHING, JsonObject, ToolCallDelta
+from antiphon.domain.messages import NOTHING, JsonObject, ToolCallDelta
 from antiphon.providers.openai_values import is_shallow, text
 
 _CALL: Final = frozenset({"index", "id", "type", "function"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from antiphon.messages import (
+from antiphon.domain.messages import (
     NOTHING,
     AudioDelta,
     Batch,

@@ -13,8 +13,8 @@ import msgspec
 import orjson
 from msgspec.structs import replace
 
-from antiphon.errors import InvalidRequest, Unsupported
-from antiphon.messages import (
+from antiphon.domain.errors import InvalidRequest, Unsupported
+from antiphon.domain.messages import (
     Audio,
     ChatRequest,
     File,
@@ -40,7 +40,7 @@ from antiphon.messages import (
     Video,
     with_extra,
 )
-from antiphon.reply import call_json
+from antiphon.domain.reply import call_json
 
 _SAMPLING: Final = (
     ("temperature", "temperature"),

@@ -22,8 +22,8 @@ from typing import Any, Final
 from uuid import uuid4
 
 from antiphon.config import MAX_MESSAGE_BYTES
-from antiphon.errors import ProviderError, ProviderProtocolError, ProviderUnavailable
-from antiphon.messages import (
+from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderUnavailable
+from antiphon.domain.messages import (
     Batch,
     ChatRequest,
     DeltaGroup,

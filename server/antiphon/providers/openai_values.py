@@ -10,7 +10,7 @@ import binascii
 import math
 from typing import Any, Final, TypeGuard
 
-from antiphon.messages import JsonObject, Usage
+from antiphon.domain.messages import JsonObject, Usage
 
 MAX_INDEX: Final = 2**31 - 1
 """Of a choice, as 32 bits hold it."""

@@ -21,7 +21,7 @@ from aiohttp import http_exceptions
 from httpx_aiohttp.httpx2 import AiohttpTransport
 
 from antiphon.config import MAX_MESSAGE_BYTES, ProviderConfig
-from antiphon.errors import ProviderError, ProviderProtocolError, ProviderTimeout, ProviderUnavailable
+from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderTimeout, ProviderUnavailable
 from antiphon.providers.connection import Connector, send_past_a_close
 
 _DNS_TTL: Final = 60

@@ -17,12 +17,12 @@ import orjson
 from google.api import httpbody_pb2
 from msgspec.structs import replace
 
-from antiphon import messages as m
 from antiphon.chat import ChatService
 from antiphon.context import Contexts
-from antiphon.deadline import time_left
-from antiphon.errors import AntiphonError, DeadlineExceeded, InvalidRequest, Violation
-from antiphon.reply import Reply, collect
+from antiphon.domain import messages as m
+from antiphon.domain.deadline import time_left
+from antiphon.domain.errors import AntiphonError, DeadlineExceeded, InvalidRequest, Violation
+from antiphon.domain.reply import Reply, collect
 from antiphon.rest import openai, openai_reply
 from antiphon.rest.body import messages_as, parse_in_turns, renaming
 from antiphon.rest.http import headers_of, status_of

@@ -15,16 +15,16 @@ from msgspec import Struct
 from msgspec.structs import replace
 from pydantic import AliasChoices, Field
 
-from antiphon import headers
-from antiphon import messages as m
 from antiphon.auth.caller import caller
 from antiphon.chat import ChatService
 from antiphon.config import PersonaConfig
-from antiphon.deadline import time_left
-from antiphon.errors import AntiphonError, InvalidRequest, Violation
+from antiphon.domain import headers
+from antiphon.domain import messages as m
+from antiphon.domain.deadline import time_left
+from antiphon.domain.errors import AntiphonError, InvalidRequest, Violation
+from antiphon.domain.reply import Reply, ReplyChoice, call_json, collect
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
 from antiphon.history.recorder import Record
-from antiphon.reply import Reply, ReplyChoice, call_json, collect
 from antiphon.rest.body import Fields, invalid, messages_as, parse_in_turns, renaming
 from antiphon.rest.chats import STORED, Answer, ChatsServicer, Context, created
 from antiphon.rest.content import MessageBody, message_of, tool_of

@@ -13,9 +13,9 @@ from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from antiphon import json_bounds
-from antiphon import messages as m
-from antiphon.errors import InvalidRequest, Violation
-from antiphon.turns import give_way
+from antiphon.domain import messages as m
+from antiphon.domain.errors import InvalidRequest, Violation
+from antiphon.domain.turns import give_way
 
 MAX_DEPTH = 100
 """The most levels of objects and arrays within a field: what is deeper can be read, but not written again."""

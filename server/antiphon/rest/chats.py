@@ -13,9 +13,9 @@ import grpc
 from google.api import httpbody_pb2
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from antiphon import headers
 from antiphon.auth.caller import caller
-from antiphon.errors import Violation
+from antiphon.domain import headers
+from antiphon.domain.errors import Violation
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
 from antiphon.history.title import title_of
 from antiphon.rest.body import Fields, invalid, parse_in_turns, renaming

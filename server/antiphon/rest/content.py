@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, assert_never
 
-from antiphon import messages as m
-from antiphon.errors import Violation
-from antiphon.messages import with_extra
-from antiphon.reply import call_json
+from antiphon.domain import messages as m
+from antiphon.domain.errors import Violation
+from antiphon.domain.messages import with_extra
+from antiphon.domain.reply import call_json
 from antiphon.rest.body import Fields, get, invalid, rest
 
 _SUBTYPES: Final = frozenset({"mpeg", "wave", "mp4"})

@@ -19,15 +19,23 @@ from google.api import httpbody_pb2
 from msgspec.structs import replace
 from pydantic import SecretStr
 
-from antiphon import messages as m
 from antiphon.auth.base import Authenticator
 from antiphon.auth.caller import ANONYMOUS, CALLER, caller, require
 from antiphon.chat import ChatService
 from antiphon.config import MAX_KEYLESS_BYTES
-from antiphon.deadline import time_left
-from antiphon.errors import AntiphonError, InvalidRequest, ModelNotFound, ProviderNotFound, Reason, Unauthenticated, Violation
-from antiphon.principal import Scope
-from antiphon.reply import collect
+from antiphon.domain import messages as m
+from antiphon.domain.deadline import time_left
+from antiphon.domain.errors import (
+    AntiphonError,
+    InvalidRequest,
+    ModelNotFound,
+    ProviderNotFound,
+    Reason,
+    Unauthenticated,
+    Violation,
+)
+from antiphon.domain.principal import Scope
+from antiphon.domain.reply import collect
 from antiphon.rest.body import invalid, parse_in_turns, renaming
 from antiphon.rest.engine_answer import ChunkWriter, TextWriter, completion
 from antiphon.rest.engine_request import PARAMETERS, Body, Call, key_of, request_from_body

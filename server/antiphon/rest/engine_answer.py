@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
-from antiphon import messages as m
-from antiphon.reply import Reply, ReplyChoice
+from antiphon.domain import messages as m
+from antiphon.domain.reply import Reply, ReplyChoice
 from antiphon.rest import openai_reply
 from antiphon.rest.engine_request import Call
 from antiphon.rest.json import JSON, dumps

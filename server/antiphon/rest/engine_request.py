@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
-from antiphon import messages as m
+from antiphon.domain import messages as m
 from antiphon.rest import openai
 from antiphon.rest.body import Fields, Path, renaming, validate
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import grpc
 
-from antiphon.errors import AntiphonError, ProviderRejected, Reason
+from antiphon.domain.errors import AntiphonError, ProviderRejected, Reason
 
 ENVOY_HEADERS: Final = 100
 """As many headers, and trailers, as Envoy takes from this server."""

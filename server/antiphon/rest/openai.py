@@ -18,12 +18,12 @@ from google.api import httpbody_pb2
 from pydantic import BeforeValidator, Field, WrapValidator
 from pydantic_core import PydanticCustomError
 
-from antiphon import headers
-from antiphon import messages as m
 from antiphon.auth.caller import caller
 from antiphon.chat import ChatService
-from antiphon.deadline import time_left
-from antiphon.errors import (
+from antiphon.domain import headers
+from antiphon.domain import messages as m
+from antiphon.domain.deadline import time_left
+from antiphon.domain.errors import (
     AntiphonError,
     ConversationNotFound,
     InvalidRequest,
@@ -33,8 +33,8 @@ from antiphon.errors import (
     Violation,
     field_path,
 )
+from antiphon.domain.reply import collect
 from antiphon.history.recorder import Record
-from antiphon.reply import collect
 from antiphon.rest import body as json_body
 from antiphon.rest.body import Fields, get, invalid
 from antiphon.rest.content import MessageBody, inner_extra, known, message_of, tool_of

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any, assert_never
 
-from antiphon import messages as m
-from antiphon.reply import Reply, ReplyChoice, call_json
+from antiphon.domain import messages as m
+from antiphon.domain.reply import Reply, ReplyChoice, call_json
 from antiphon.rest.json import COMMENT, DONE, EVENT_STREAM, dumps
 
 

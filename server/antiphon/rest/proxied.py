@@ -13,8 +13,8 @@ from typing import Final, TypeAlias
 import msgspec
 
 from antiphon import json_bounds
-from antiphon import messages as m
-from antiphon.errors import InvalidRequest, Violation
+from antiphon.domain import messages as m
+from antiphon.domain.errors import InvalidRequest, Violation
 
 Path: TypeAlias = "tuple[str | int, ...]"
 

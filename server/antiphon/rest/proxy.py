@@ -19,11 +19,10 @@ import grpc
 import orjson
 from google.api import httpbody_pb2
 
-from antiphon import headers as response_headers
 from antiphon.auth.base import Authenticator
-from antiphon.deadline import time_left
-from antiphon.egress import Target
-from antiphon.errors import (
+from antiphon.domain import headers as response_headers
+from antiphon.domain.deadline import time_left
+from antiphon.domain.errors import (
     AntiphonError,
     InvalidRequest,
     ProviderCredentials,
@@ -35,6 +34,7 @@ from antiphon.errors import (
     Violation,
     told,
 )
+from antiphon.egress import Target
 from antiphon.passthrough import Answer, Passthrough
 from antiphon.rest import openai
 from antiphon.rest.http import break_off, headers_of, status_of

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from antiphon import messages as m
-from antiphon.reply import ReplyChoice
+from antiphon.domain import messages as m
+from antiphon.domain.reply import ReplyChoice
 
 
 def shown(choice: ReplyChoice) -> str:

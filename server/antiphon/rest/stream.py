@@ -7,8 +7,8 @@ from typing import Protocol
 
 from google.api import httpbody_pb2
 
-from antiphon import messages as m
-from antiphon.errors import AntiphonError, told
+from antiphon.domain import messages as m
+from antiphon.domain.errors import AntiphonError, told
 from antiphon.rpc import heartbeat
 
 

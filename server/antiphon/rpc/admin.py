@@ -13,9 +13,9 @@ from google.protobuf import timestamp_pb2
 from antiphon.auth.audit import AuditLog, StoredEvent
 from antiphon.auth.caller import ORIGIN
 from antiphon.auth.key_store import LONGEST_OVERLAP, Grants, KeyStore, StoredKey
-from antiphon.errors import InvalidRequest, Violation
+from antiphon.domain.errors import InvalidRequest, Violation
+from antiphon.domain.principal import MAX_MODELS, Quota, Scope, everyday
 from antiphon.limits.report import DailyUse, UsageReport
-from antiphon.principal import MAX_MODELS, Quota, Scope, everyday
 from antiphon.rpc.convert_reply import time_to_proto
 from antiphon.rpc.page import fitting
 from antiphon.rpc.request import INVALID, page_size, refuse, required

@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from antiphon.auth.base import Authenticator, identify
 from antiphon.auth.caller import ANONYMOUS, CALLER, require
-from antiphon.errors import AntiphonError, RateLimited, Unauthenticated
-from antiphon.principal import Principal, Scope
+from antiphon.domain.errors import AntiphonError, RateLimited, Unauthenticated
+from antiphon.domain.principal import Principal, Scope
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 HttpError: TypeAlias = tuple[int, Mapping[str, str], bytes]

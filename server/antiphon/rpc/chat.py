@@ -10,10 +10,10 @@ import grpc
 
 from antiphon.auth.caller import caller
 from antiphon.chat import ChatService
-from antiphon.deadline import time_left
-from antiphon.errors import told
+from antiphon.domain.deadline import time_left
+from antiphon.domain.errors import told
+from antiphon.domain.reply import collect
 from antiphon.history.recorder import Record
-from antiphon.reply import collect
 from antiphon.rpc import heartbeat
 from antiphon.rpc.convert_reply import batch_to_proto, reply_to_proto
 from antiphon.rpc.convert_request import record_from_proto, request_from_proto

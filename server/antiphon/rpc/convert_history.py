@@ -9,7 +9,7 @@ from typing import Any, Final, assert_never
 
 from google.protobuf import struct_pb2
 
-from antiphon import messages as m
+from antiphon.domain import messages as m
 from antiphon.history.base import Conversation, MessageState, StoredMessage
 from antiphon.rpc.convert_reply import REASONS, time_to_proto, usage_to_proto
 from antiphon.rpc.convert_request import ROLES

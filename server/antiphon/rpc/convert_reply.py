@@ -9,8 +9,8 @@ from typing import assert_never
 
 from google.protobuf import timestamp_pb2
 
-from antiphon import messages as m
-from antiphon.reply import Reply, ReplyChoice
+from antiphon.domain import messages as m
+from antiphon.domain.reply import Reply, ReplyChoice
 from antiphon.rpc.json_struct import struct_of
 from antiphon.v1 import chat_pb2, message_pb2
 

@@ -6,8 +6,8 @@ import base64
 from collections.abc import Iterable, Mapping
 from typing import Any, assert_never
 
-from antiphon import messages as m
-from antiphon.errors import InvalidRequest, Violation
+from antiphon.domain import messages as m
+from antiphon.domain.errors import InvalidRequest, Violation
 from antiphon.history.base import MAX_REQUEST_ID, MAX_SOURCE, MAX_TITLE
 from antiphon.history.recorder import Record
 from antiphon.rpc.json_struct import object_of

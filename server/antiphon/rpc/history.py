@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from antiphon.auth.caller import caller
-from antiphon.errors import Violation
+from antiphon.domain.errors import Violation
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversation, Store, StoredMessage
 from antiphon.rpc.convert_history import conversation_to_proto, stored_to_proto
 from antiphon.rpc.convert_request import messages_from_proto

@@ -20,14 +20,14 @@ import structlog
 from google.api import httpbody_pb2
 from google.protobuf.message import DecodeError
 
-from antiphon import headers as response_headers
 from antiphon.auth.audit import REFUSED, AuditLog, Event
 from antiphon.auth.base import Authenticator
 from antiphon.auth.caller import ANONYMOUS, CALLER, ORIGIN, Origin
 from antiphon.config import MAX_MESSAGE_BYTES
-from antiphon.errors import AntiphonError, InvalidRequest, Reason, told
+from antiphon.domain import headers as response_headers
+from antiphon.domain.errors import AntiphonError, InvalidRequest, Reason, told
+from antiphon.domain.principal import Scope
 from antiphon.json_bounds import TooMuch
-from antiphon.principal import Scope
 from antiphon.rpc import wire
 from antiphon.rpc.admission import Admission, Context, ErrorRenderer, Rules, peer_of, refuse_doubles
 from antiphon.rpc.heartbeat import Pulse

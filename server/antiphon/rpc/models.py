@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 
 from antiphon.auth.caller import caller
-from antiphon.errors import InvalidRequest, Violation
+from antiphon.domain.errors import InvalidRequest, Violation
 from antiphon.routing import ModelEntry, Router
 from antiphon.v1 import models_pb2, models_pb2_grpc
 

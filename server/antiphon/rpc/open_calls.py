@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 import grpc
 from google.protobuf.message import DecodeError
 
-from antiphon.errors import AntiphonError, InvalidRequest, ShuttingDown
+from antiphon.domain.errors import AntiphonError, InvalidRequest, ShuttingDown
 from antiphon.rpc.admission import Places
 from antiphon.rpc.receiver import DRAIN_GRACE, Arrival, Receiver
 from antiphon.rpc.release import releasing

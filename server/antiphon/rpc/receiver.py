@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import grpc
 
 from antiphon.config import MAX_KEYLESS_BYTES, MAX_MESSAGE_BYTES
-from antiphon.errors import AntiphonError, InvalidRequest, RateLimited, ShuttingDown, Unauthenticated
+from antiphon.domain.errors import AntiphonError, InvalidRequest, RateLimited, ShuttingDown, Unauthenticated
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 

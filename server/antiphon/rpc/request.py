@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from antiphon.errors import InvalidRequest, Violation
+from antiphon.domain.errors import InvalidRequest, Violation
 
 INVALID: Final = "The request is not valid: see the field violations."
 

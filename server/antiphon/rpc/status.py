@@ -6,7 +6,7 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from antiphon.errors import AntiphonError, InvalidRequest, ProviderRejected, Reason, field_path
+from antiphon.domain.errors import AntiphonError, InvalidRequest, ProviderRejected, Reason, field_path
 
 DOMAIN = "antiphon"
 MAX_VIOLATIONS = 20

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from antiphon.auth.claims import ClaimMapping, ClaimUnusable
-from antiphon.principal import EVERYDAY, Principal, Scope
+from antiphon.domain.principal import EVERYDAY, Principal, Scope
 from tests.unit.auth.signer import config
 
 

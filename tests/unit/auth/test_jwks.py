@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from antiphon.auth.jwks import RotatingKeys, from_discovery, from_file, from_url
 from antiphon.auth.keyset import MAX_BYTES, KeysUnusable
 from antiphon.config import ConfigError, ProviderConfig
-from antiphon.errors import IdentityUnavailable
+from antiphon.domain.errors import IdentityUnavailable
 from antiphon.providers.transport import Transport
 from tests.odd_upstream import CUT, HANG, RESET, OddUpstream, answer, chunk, head
 from tests.unit.auth.signer import config, entry, jwks

@@ -9,8 +9,8 @@ from pydantic import SecretStr, ValidationError
 from antiphon.auth.base import Authenticators, identify
 from antiphon.auth.keys import KeyRing, load_keys
 from antiphon.config import AuthConfig, ConfigError, KeyConfig
-from antiphon.errors import Unauthenticated
-from antiphon.principal import EVERYDAY, Principal, Quota, Scope
+from antiphon.domain.errors import Unauthenticated
+from antiphon.domain.principal import EVERYDAY, Principal, Quota, Scope
 from tests.unit.auth.signer import config
 
 DEV = Principal("dev", owner="dev", id="static:dev")

@@ -19,8 +19,8 @@ from antiphon.auth.jwks import KeySource, RotatingKeys, SharedSecret
 from antiphon.auth.keys import KeyRing
 from antiphon.auth.tokens import MAX_TOKEN, MAX_VERIFIED, Issuer, Tokens, load_tokens
 from antiphon.config import AuthConfig, ConfigError, IssuerConfig, ProviderConfig
-from antiphon.errors import Unauthenticated
-from antiphon.principal import EVERYDAY, Principal
+from antiphon.domain.errors import Unauthenticated
+from antiphon.domain.principal import EVERYDAY, Principal
 from antiphon.providers.transport import Transport
 from tests.unit.auth.signer import AUDIENCE, ISSUER, SECRET, at, b64, claims, config, entry, jwks, key, sign
 

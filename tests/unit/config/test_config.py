@@ -6,7 +6,7 @@ import pytest
 
 from antiphon.config import Config, ConfigError, ProviderConfig, split_address
 from antiphon.config.file import load
-from antiphon.principal import Quota
+from antiphon.domain.principal import Quota
 
 EXAMPLE = """
 grpc: {listen: "127.0.0.1:50051"}

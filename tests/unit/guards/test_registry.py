@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from antiphon.config import Config, ConfigError, GuardConfig, GuardOptions
+from antiphon.domain.messages import ChatRequest, Message, Role, Text
 from antiphon.guards import blocklist, registry
 from antiphon.guards.base import Guard
 from antiphon.guards.registry import build_guards
-from antiphon.messages import ChatRequest, Message, Role, Text
 from tests.unit.guards.feeding import fed
 
 

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from antiphon.config import GuardConfig
-from antiphon.errors import ProviderProtocolError
-from antiphon.guards.registry import build_guards
-from antiphon.messages import (
+from antiphon.domain.errors import ProviderProtocolError
+from antiphon.domain.messages import (
     AudioDelta,
     Batch,
     ChatRequest,
@@ -29,7 +28,8 @@ from antiphon.messages import (
     ThinkingDelta,
     ToolCallDelta,
 )
-from antiphon.reply import Reply
+from antiphon.domain.reply import Reply
+from antiphon.guards.registry import build_guards
 from tests.unit.guards.feeding import pieces
 from tests.unit.scripted import START, STOP, USAGE, ScriptedProvider
 

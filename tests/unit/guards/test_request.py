@@ -6,10 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from antiphon.config import GuardConfig
-from antiphon.errors import ContentBlocked
-from antiphon.guards.registry import build_guards
-from antiphon.guards.service import Guards
-from antiphon.messages import (
+from antiphon.domain.errors import ContentBlocked
+from antiphon.domain.messages import (
     Audio,
     AudioOutput,
     ChatRequest,
@@ -34,6 +32,8 @@ from antiphon.messages import (
     ToolResult,
     Video,
 )
+from antiphon.guards.registry import build_guards
+from antiphon.guards.service import Guards
 from tests.unit.other_calls import other_call
 
 

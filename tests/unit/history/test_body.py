@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from antiphon.domain.messages import Message, Role, Text
 from antiphon.history.body import LEVELS, UNREADABLE, pruned, read
-from antiphon.messages import Message, Role, Text
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.sampled_from('ab"\\{}[]\n🎼')),

@@ -8,9 +8,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from antiphon.domain.messages import Image, Media, Message, Part, Role, Text, Thinking, ToolCall, ToolResult
 from antiphon.history.base import MessageState, StoredMessage
 from antiphon.history.resent import Continuation, continuation, up_to
-from antiphon.messages import Image, Media, Message, Part, Role, Text, Thinking, ToolCall, ToolResult
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ROLES = {"s": Role.SYSTEM, "u": Role.USER, "a": Role.ASSISTANT}

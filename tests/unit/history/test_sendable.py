@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.errors import Reason
+from antiphon.domain.errors import Reason
+from antiphon.domain.messages import ChatRequest, FinishReason, Message, Part, Refusal, Role, Text, Thinking, ToolCall, ToolResult
 from antiphon.history.base import MessageState, StoredMessage
 from antiphon.history.sendable import Entry, LeftOut, Why, sendable
-from antiphon.messages import ChatRequest, FinishReason, Message, Part, Refusal, Role, Text, Thinking, ToolCall, ToolResult
 from antiphon.providers import openai_request
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -2,8 +2,7 @@
 
 import pytest
 
-from antiphon.history.storable import storable
-from antiphon.messages import (
+from antiphon.domain.messages import (
     AudioDelta,
     Event,
     ExtraDelta,
@@ -14,6 +13,7 @@ from antiphon.messages import (
     ThinkingDelta,
     ToolCallDelta,
 )
+from antiphon.history.storable import storable
 
 
 @pytest.mark.parametrize(

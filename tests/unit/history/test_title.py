@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from antiphon.domain.messages import Image, Media, Message, Part, Role, Text
 from antiphon.history.title import MAX_DERIVED_TITLE, NEW_CHAT, derived_title, title_of
-from antiphon.messages import Image, Media, Message, Part, Role, Text
 
 
 def said(*parts: Part) -> list[Message]:

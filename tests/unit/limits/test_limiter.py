@@ -6,15 +6,15 @@ import pytest
 from msgspec.structs import replace
 from pydantic import SecretStr
 
-from antiphon import headers
 from antiphon.config import LimitsConfig
-from antiphon.errors import BudgetExceeded, LimitsUnavailable, RateLimited
+from antiphon.domain import headers
+from antiphon.domain.errors import BudgetExceeded, LimitsUnavailable, RateLimited
+from antiphon.domain.messages import ChatRequest, Message, Role, Sampling, Text, Usage
+from antiphon.domain.principal import Principal, Quota
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.memory import MemoryCounters
 from antiphon.limits.quotas import Quotas
-from antiphon.messages import ChatRequest, Message, Role, Sampling, Text, Usage
-from antiphon.principal import Principal, Quota
 from tests.unit.scripted import NO_STORE
 
 CALLER = Principal("ann", owner="acme", id="key:1")

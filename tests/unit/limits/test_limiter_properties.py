@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from antiphon import headers
-from antiphon.errors import RateLimited
+from antiphon.domain import headers
+from antiphon.domain.errors import RateLimited
+from antiphon.domain.messages import Usage
 from antiphon.limits.base import WINDOW
 from antiphon.limits.limiter import Grant
-from antiphon.messages import Usage
 from tests.unit.limits.test_limiter import CALLER, Clock, asked, limiter
 
 TOKENS, REQUESTS, STREAMS = 1000, 20, 3

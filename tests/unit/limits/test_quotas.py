@@ -1,9 +1,9 @@
 """Which limits a caller has."""
 
 from antiphon.config import LimitsConfig
+from antiphon.domain.principal import Principal, Quota
 from antiphon.limits.base import NANOS, Limit
 from antiphon.limits.quotas import Bound, Quotas
-from antiphon.principal import Principal, Quota
 
 
 def found(quotas: Quotas, principal: Principal) -> set[tuple[str, str, int]]:

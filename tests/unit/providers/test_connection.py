@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from antiphon.config import ProviderConfig
-from antiphon.errors import ProviderProtocolError, ProviderUnavailable
+from antiphon.domain.errors import ProviderProtocolError, ProviderUnavailable
 from antiphon.providers.transport import Call, Transport
 from tests.odd_upstream import CUT, RESET, OddUpstream, Pause, Step, answer
 

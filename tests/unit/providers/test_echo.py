@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from antiphon.config import ProviderConfig
-from antiphon.messages import (
+from antiphon.domain.messages import (
     Batch,
     ChatRequest,
     Finished,

@@ -10,7 +10,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.errors import (
+from antiphon.domain.errors import (
     ProviderCredentials,
     ProviderError,
     ProviderRateLimited,

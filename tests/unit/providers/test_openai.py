@@ -12,7 +12,7 @@ import structlog
 from pydantic import SecretStr
 
 from antiphon.config import ProviderConfig
-from antiphon.errors import (
+from antiphon.domain.errors import (
     ProviderCredentials,
     ProviderError,
     ProviderProtocolError,
@@ -22,7 +22,7 @@ from antiphon.errors import (
     ProviderUnavailable,
     Unsupported,
 )
-from antiphon.messages import (
+from antiphon.domain.messages import (
     Batch,
     ChatRequest,
     Event,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.messages import ToolCallDelta
+from antiphon.domain.messages import ToolCallDelta
 from antiphon.providers.openai_calls import ReadCall, ToolCalls
 
 Json = dict[str, Any]

@@ -4,15 +4,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.messages import (
-    Batch,
-    DeltaGroup,
-    Event,
-    ExtraDelta,
-    TextDelta,
-    ThinkingDelta,
-    ToolCallDelta,
-)
+from antiphon.domain.messages import Batch, DeltaGroup, Event, ExtraDelta, TextDelta, ThinkingDelta, ToolCallDelta
 from antiphon.providers.openai_choice import ChoiceReader, Streamed
 
 Json = dict[str, Any]

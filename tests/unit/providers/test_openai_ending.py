@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from antiphon.errors import ProviderError, ProviderProtocolError, ProviderUnavailable
-from antiphon.messages import ChatRequest, Finished, FinishReason, Sampling, Started, TextDelta
+from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderUnavailable
+from antiphon.domain.messages import ChatRequest, Finished, FinishReason, Sampling, Started, TextDelta
 from antiphon.providers.openai_ending import LONG_WAIT, WAIT, Ending, meaning_of
 from antiphon.providers.openai_response import ReplyReader
 from tests.odd_upstream import delta, sse

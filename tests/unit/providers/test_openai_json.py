@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.errors import ProviderProtocolError
+from antiphon.domain.errors import ProviderProtocolError
+from antiphon.domain.messages import ChatRequest, Event, Finished, FinishReason, TextDelta, ToolCallDelta
 from antiphon.json_bounds import MAX_VALUES, TooMuch
-from antiphon.messages import ChatRequest, Event, Finished, FinishReason, TextDelta, ToolCallDelta
 from antiphon.providers.openai_json import JsonReader
 from antiphon.providers.openai_response import ReplyReader
 from tests.odd_upstream import delta

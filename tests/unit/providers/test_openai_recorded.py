@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from antiphon import messages as m
+from antiphon.domain import messages as m
+from antiphon.domain.reply import Reply
 from antiphon.providers.openai_response import ReplyReader
-from antiphon.reply import Reply
 from antiphon.rest.openai_reply import ChunkWriter, completion
 
 FOLDER = os.environ.get("ANTIPHON_RECORDED")

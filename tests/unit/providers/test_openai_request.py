@@ -6,8 +6,8 @@ from typing import Any
 import orjson
 import pytest
 
-from antiphon.errors import InvalidRequest, Unsupported
-from antiphon.messages import (
+from antiphon.domain.errors import InvalidRequest, Unsupported
+from antiphon.domain.messages import (
     Audio,
     AudioOutput,
     ChatRequest,

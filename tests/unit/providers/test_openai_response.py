@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.errors import (
+from antiphon.domain.errors import (
     ProviderCredentials,
     ProviderError,
     ProviderProtocolError,
@@ -15,7 +15,7 @@ from antiphon.errors import (
     ProviderRejected,
     ProviderUnavailable,
 )
-from antiphon.messages import (
+from antiphon.domain.messages import (
     AudioDelta,
     ChatRequest,
     DeltaGroup,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from antiphon.auth.caller import CALLER
-from antiphon.principal import EVERYDAY, Principal, Scope
+from antiphon.domain.principal import EVERYDAY, Principal, Scope
 
 ADMIN = Principal("boss", owner="boss", scopes=EVERYDAY | {Scope.ADMIN})
 USER = Principal("ann", owner="ann")

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from google.api import httpbody_pb2
 
-from antiphon import messages as m
 from antiphon.chat import ChatService
 from antiphon.config import ClientConfig
 from antiphon.context import Contexts
-from antiphon.errors import (
+from antiphon.domain import messages as m
+from antiphon.domain.errors import (
     AntiphonError,
     ContentBlocked,
     ContextUnavailable,
@@ -26,8 +26,8 @@ from antiphon.errors import (
     Unsupported,
     Violation,
 )
+from antiphon.domain.principal import Principal
 from antiphon.history.recorder import Recorder
-from antiphon.principal import Principal
 from antiphon.rest import analytics
 from antiphon.rest.v1 import analytics_pb2
 from antiphon.routing import Router

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from google.api import httpbody_pb2
 
-from antiphon import headers
-from antiphon import messages as m
 from antiphon.auth.caller import CALLER
 from antiphon.chat import ChatService
 from antiphon.config import GuardConfig, PersonaConfig
-from antiphon.errors import (
+from antiphon.domain import headers
+from antiphon.domain import messages as m
+from antiphon.domain.errors import (
     ConversationNotFound,
     InvalidRequest,
     ProviderProtocolError,
@@ -21,10 +21,10 @@ from antiphon.errors import (
     Unauthenticated,
     Violation,
 )
+from antiphon.domain.principal import Principal
 from antiphon.guards.registry import build_guards
 from antiphon.guards.service import Guards
 from antiphon.history.recorder import Recorder
-from antiphon.principal import Principal
 from antiphon.rest import assistant
 from antiphon.rest.v1 import assistant_pb2
 from antiphon.routing import Router

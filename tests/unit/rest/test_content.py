@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from antiphon import messages as m
+from antiphon.domain import messages as m
 from antiphon.rest.content import MessageBody, message_json, message_of
 
 FUNCTION = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}

@@ -7,12 +7,12 @@ import pytest
 from google.api import httpbody_pb2
 from pydantic import SecretStr
 
-from antiphon import messages as m
 from antiphon.auth.caller import ANONYMOUS, CALLER
 from antiphon.auth.keys import KeyRing
 from antiphon.chat import ChatService
 from antiphon.config import MAX_KEYLESS_BYTES, PriceConfig
-from antiphon.errors import (
+from antiphon.domain import messages as m
+from antiphon.domain.errors import (
     AntiphonError,
     InvalidRequest,
     ModelNotFound,
@@ -23,9 +23,9 @@ from antiphon.errors import (
     Unauthenticated,
     Unsupported,
 )
+from antiphon.domain.principal import Principal
 from antiphon.history.recorder import Recorder
 from antiphon.prices import Prices
-from antiphon.principal import Principal
 from antiphon.rest import engine
 from antiphon.rest.engine_request import key_in, key_of
 from antiphon.rest.v1 import engine_pb2

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from antiphon.errors import ConversationNotFound
+from antiphon.domain.errors import ConversationNotFound
+from antiphon.domain.messages import Message, Role, Text
 from antiphon.history.base import MessagePage, MessageState, TurnEnd
-from antiphon.messages import Message, Role, Text
 from antiphon.rest.fetched import fetch
 from tests.unit.memory_store import MemoryStore
 

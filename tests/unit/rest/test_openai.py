@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from antiphon import messages as m
-from antiphon.errors import InvalidRequest, ModelNotFound, ProviderRejected, TurnInProgress, Unauthenticated, Violation
+from antiphon.domain import messages as m
+from antiphon.domain.errors import InvalidRequest, ModelNotFound, ProviderRejected, TurnInProgress, Unauthenticated, Violation
+from antiphon.domain.reply import Reply
 from antiphon.providers.failure import of_status
-from antiphon.reply import Reply
 from antiphon.rest import openai, openai_reply
 from antiphon.rest.json import DONE
 from tests.unit.scripted import START, STOP, USAGE

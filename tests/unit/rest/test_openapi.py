@@ -14,7 +14,7 @@ from google.protobuf import descriptor_pb2
 from openapi_spec_validator import validate
 
 from antiphon.rest import analytics, assistant, engine, openai, openapi
-from tests.unit.test_errors import leaves
+from tests.unit.domain.test_errors import leaves
 
 GATEWAY = Path(__file__).parents[3] / "gateway"
 RENDERERS = {

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from antiphon.errors import InvalidRequest
+from antiphon.domain.errors import InvalidRequest
+from antiphon.domain.messages import MAX_ENTRIES
 from antiphon.json_bounds import MAX_VALUES
-from antiphon.messages import MAX_ENTRIES
 from antiphon.rest import proxied
 
 

@@ -8,14 +8,14 @@ import pytest
 from google.api.httpbody_pb2 import HttpBody
 from multidict import CIMultiDict
 
-from antiphon import errors, headers
 from antiphon.config import LimitsConfig, ProxyConfig
+from antiphon.domain import errors, headers
+from antiphon.domain.errors import InvalidRequest, Violation
+from antiphon.domain.principal import Principal
 from antiphon.egress import EgressPolicy
-from antiphon.errors import InvalidRequest, Violation
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
 from antiphon.passthrough import Passthrough
-from antiphon.principal import Principal
 from antiphon.rest import proxy
 from antiphon.rest.v1 import proxy_pb2
 from tests.odd_upstream import OddUpstream

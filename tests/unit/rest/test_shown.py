@@ -2,8 +2,8 @@
 
 import pytest
 
-from antiphon import messages as m
-from antiphon.reply import Reply
+from antiphon.domain import messages as m
+from antiphon.domain.reply import Reply
 from antiphon.rest.shown import Shown, shown, shown_or_called
 
 CALLED = [m.ToolCallDelta(0, 3, "c", "f"), m.ToolCallDelta(0, 3, arguments="{}"), m.ToolCallDelta(0, 4, "d", "g", "[]")]

@@ -5,8 +5,8 @@ from collections.abc import AsyncGenerator
 import pytest
 from google.api.httpbody_pb2 import HttpBody
 
-from antiphon import messages as m
-from antiphon.errors import AntiphonError, Internal, ProviderProtocolError
+from antiphon.domain import messages as m
+from antiphon.domain.errors import AntiphonError, Internal, ProviderProtocolError
 from antiphon.rest.stream import transfer
 
 CUT = ProviderProtocolError("Cut.", provider="p")

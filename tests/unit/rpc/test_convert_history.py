@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from google.protobuf import json_format
 
-from antiphon import messages as m
+from antiphon.domain import messages as m
 from antiphon.history.base import MessageState, StoredMessage
 from antiphon.rpc import convert_history
 from antiphon.rpc.convert_request import messages_from_proto

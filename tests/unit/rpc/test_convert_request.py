@@ -3,8 +3,8 @@
 import pytest
 from google.protobuf import json_format
 
-from antiphon import messages as m
-from antiphon.errors import InvalidRequest
+from antiphon.domain import messages as m
+from antiphon.domain.errors import InvalidRequest
 from antiphon.rpc.convert_request import record_from_proto, request_from_proto
 from antiphon.v1 import chat_pb2
 

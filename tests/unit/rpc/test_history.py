@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from antiphon.auth.keys import KeyRing
 from antiphon.config import MAX_MESSAGE_BYTES
-from antiphon.principal import Principal, Scope
+from antiphon.domain.principal import Principal, Scope
 from antiphon.rpc.history import HistoryServicer
 from antiphon.rpc.interceptor import CallInterceptor
 from antiphon.rpc.page import MAX_ANSWER_BYTES

@@ -16,10 +16,10 @@ from pydantic import SecretStr
 
 from antiphon.auth.keys import KeyRing
 from antiphon.chat import ChatService
-from antiphon.errors import ProviderProtocolError, ProviderRateLimited
+from antiphon.domain.errors import ProviderProtocolError, ProviderRateLimited
+from antiphon.domain.messages import TextDelta, Usage
+from antiphon.domain.principal import Principal, Scope
 from antiphon.history.recorder import Recorder
-from antiphon.messages import TextDelta, Usage
-from antiphon.principal import Principal, Scope
 from antiphon.rest import openai
 from antiphon.rest.v1 import openai_pb2, openai_pb2_grpc
 from antiphon.routing import Router

@@ -3,7 +3,7 @@
 import grpc
 from google.rpc import error_details_pb2
 
-from antiphon.errors import ProviderRejected
+from antiphon.domain.errors import ProviderRejected
 from antiphon.rpc.status import MAX_TEXT, code_of, status_of
 
 

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.errors import InvalidRequest
+from antiphon.domain.errors import InvalidRequest
 from antiphon.json_bounds import MAX_VALUES, SMALL, TooMuch
 from antiphon.rpc import wire
 from antiphon.rpc.interceptor import _reader

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from antiphon import headers
+from antiphon.domain import headers
 
 
 async def test_each_call_has_headers_of_its_own() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from antiphon.model_names import fits, is_name
+from antiphon.domain.model_names import fits, is_name
 
 
 @pytest.mark.parametrize(

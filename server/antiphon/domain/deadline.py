@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from antiphon.errors import AntiphonError, DeadlineExceeded
+from antiphon.domain.errors import AntiphonError, DeadlineExceeded
 
 T = TypeVar("T")
 

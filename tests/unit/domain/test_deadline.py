@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from antiphon.deadline import ANSWER_MARGIN, Deadline, time_left
-from antiphon.errors import DeadlineExceeded, ShuttingDown
+from antiphon.domain.deadline import ANSWER_MARGIN, Deadline, time_left
+from antiphon.domain.errors import DeadlineExceeded, ShuttingDown
 
 
 async def forever() -> None:
@@ -84,7 +84,7 @@ async def test_the_task_can_be_cancelled_and_can_wait_after_an_expiry() -> None:
 
 async def test_a_task_that_is_stuck_elsewhere_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     """As one whose caller does not read what is written; one that comes back in time gets the error instead."""
-    monkeypatch.setattr("antiphon.deadline.STUCK", 0.01)
+    monkeypatch.setattr("antiphon.domain.deadline.STUCK", 0.01)
 
     async def stuck() -> None:
         Deadline(0)

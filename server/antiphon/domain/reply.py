@@ -15,7 +15,7 @@ from typing import Any, Final, assert_never
 
 from msgspec.structs import replace
 
-from antiphon.messages import (
+from antiphon.domain.messages import (
     NOTHING,
     AudioDelta,
     Batch,

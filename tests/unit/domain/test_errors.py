@@ -6,8 +6,8 @@ import grpc
 import orjson
 import pytest
 
-from antiphon import errors
-from antiphon.errors import AntiphonError, Internal, ProviderRateLimited, ProviderUnavailable, Reason, told
+from antiphon.domain import errors
+from antiphon.domain.errors import AntiphonError, Internal, ProviderRateLimited, ProviderUnavailable, Reason, told
 from antiphon.rest import analytics, assistant, engine, http, openai, proxy
 from antiphon.rpc import status
 from antiphon.v1 import error_reason_pb2

@@ -358,7 +358,7 @@ class AudioDelta(Struct, frozen=True):
 class ExtraDelta(Struct, frozen=True):
     """Fields that only this provider has: of the message, such as annotations, and of the choice, such as what a filter found.
 
-    How the deltas of a field add up is told in `antiphon.reply`.
+    How the deltas of a field add up is told in `antiphon.domain.reply`.
     """
 
     choice: int

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from antiphon import measure
-from antiphon.measure import Stopwatch, _long_base64, closing, prompt_tokens
-from antiphon.messages import (
+from antiphon.domain import measure
+from antiphon.domain.measure import Stopwatch, _long_base64, closing, prompt_tokens
+from antiphon.domain.messages import (
     Audio,
     AudioDelta,
     ChatRequest,

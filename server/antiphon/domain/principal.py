@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from antiphon.model_names import fits
+from antiphon.domain.model_names import fits
 
 MAX_NAME: Final = 100
 MAX_OWNER: Final = 200

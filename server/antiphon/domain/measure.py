@@ -15,7 +15,7 @@ from typing import Any, Final, assert_never
 
 import msgspec
 
-from antiphon.messages import (
+from antiphon.domain.messages import (
     Audio,
     AudioDelta,
     Batch,

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import time
 
-from antiphon.turns import give_way
+from antiphon.domain.turns import give_way
 
 
 async def test_who_waited_for_a_socket_or_the_clock_has_a_turn() -> None:

@@ -1,7 +1,7 @@
 """A reply that is put together from events."""
 
-from antiphon import messages as m
-from antiphon.reply import Reply
+from antiphon.domain import messages as m
+from antiphon.domain.reply import Reply
 from tests.unit.scripted import START, STOP, USAGE
 
 
