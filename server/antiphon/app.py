@@ -74,7 +74,7 @@ from antiphon.v1 import (
 
 if TYPE_CHECKING:
     from antiphon.auth.tokens import Tokens
-    from antiphon.tls import Certificates
+    from antiphon.net.certificates import Certificates
 
 HEARTBEAT = 5.0
 """Seconds between two signs of life."""
@@ -278,7 +278,7 @@ def _certificates(config: Config) -> dict[str, Certificates]:
     named = {"grpc.tls": config.grpc.tls, "rest.tls": config.rest.tls}
     if not any(named.values()):
         return {}
-    from antiphon.tls import Certificates
+    from antiphon.net.certificates import Certificates
 
     return {setting: Certificates(setting, tls) for setting, tls in named.items() if tls is not None}
 

@@ -159,7 +159,7 @@ def check_config(
 ) -> None:
     """Check the configuration, and show what it amounts to. Starts nothing."""
     from antiphon.app import App, provider_configs
-    from antiphon.tls import check
+    from antiphon.net.certificates import check
 
     with _told(config):
         loaded = load(config)
@@ -284,7 +284,7 @@ def _prepare(config: Config, environment: dict[str, str]) -> Router:
     from antiphon.app import App
     from antiphon.database.migrate import migrate as bring_up
     from antiphon.domain.errors import StoreUnavailable
-    from antiphon.tls import check
+    from antiphon.net.certificates import check
 
     check(config)
     log.configure(config.log)

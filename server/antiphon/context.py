@@ -17,7 +17,7 @@ import structlog
 
 from antiphon.config import ClientConfig, ConfigError, ProviderConfig
 from antiphon.domain.errors import ContextUnavailable, ProviderError
-from antiphon.providers.transport import Transport
+from antiphon.net.http import Transport
 
 _RETRY: Final = 5.0
 """Seconds until a source that failed is asked again, while there is something older to use."""

@@ -2,7 +2,7 @@
 
 Not a provider: no protocol is known here. Body, query and answer are bytes, and what a target answers is the answer, whatever its
 status. It has a client of its own, as the providers' one writes URLs anew, and the addresses here have to be checked
-(`antiphon.egress`). It follows no redirect, keeps no cookie, and takes no proxy from the environment. Of its caller's limits
+(`antiphon.net.egress`). It follows no redirect, keeps no cookie, and takes no proxy from the environment. Of its caller's limits
 those of requests and of calls at once hold here: tokens are not known, and it is the caller's own key that pays.
 """
 
@@ -23,11 +23,11 @@ from antiphon.auth.caller import ANONYMOUS, CALLER
 from antiphon.config import KEEP_ALIVE, ProxyConfig
 from antiphon.domain.deadline import Deadline
 from antiphon.domain.errors import AntiphonError, ProviderProtocolError, ShuttingDown
-from antiphon.egress import EgressPolicy, Lookup, PinnedResolver, Target
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
-from antiphon.providers.connection import Connector, send_past_a_close
-from antiphon.providers.transport import translate
+from antiphon.net.connection import Connector, send_past_a_close
+from antiphon.net.egress import EgressPolicy, Lookup, PinnedResolver, Target
+from antiphon.net.http import translate
 
 _DNS_TTL: Final = 60
 """Seconds for which addresses that were checked are used before the name is asked for, and its addresses are checked, again."""

@@ -1,4 +1,4 @@
-"""How long one request keeps all others waiting: bodies at the bounds of `antiphon.json_bounds`, and bodies past them.
+"""How long one request keeps all others waiting: bodies at the bounds of `antiphon.net.json_bounds`, and bodies past them.
 
     python -m tests.bench.holds
 
@@ -22,7 +22,7 @@ import orjson
 from antiphon.config import MAX_KEYLESS_BYTES
 from antiphon.domain.errors import InvalidRequest
 from antiphon.domain.turns import give_way
-from antiphon.json_bounds import MAX_VALUES, TooMuch
+from antiphon.net.json_bounds import MAX_VALUES, TooMuch
 from antiphon.providers.openai_request import encode
 from antiphon.rest import engine_request, openai, proxied
 from antiphon.rest.body import parse_in_turns

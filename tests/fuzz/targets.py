@@ -28,15 +28,15 @@ from antiphon.config import GuardConfig, IssuerConfig, ProviderConfig, ProxyConf
 from antiphon.database.paging import token as page_token
 from antiphon.domain import messages as m
 from antiphon.domain.errors import AntiphonError, InvalidRequest, PermissionDenied, ProviderError, Unauthenticated
-from antiphon.egress import EgressPolicy, Target
 from antiphon.guards.base import Blocked, Filter, Guard
 from antiphon.guards.json_chain import JsonChain, passed_json
 from antiphon.guards.registry import KINDS
 from antiphon.history import rows
+from antiphon.net.egress import EgressPolicy, Target
+from antiphon.net.http import Transport
+from antiphon.net.sse import EventTooLarge, SseEvent, SseReader
 from antiphon.providers import failure, openai_request
 from antiphon.providers.openai_response import ReplyReader
-from antiphon.providers.sse import EventTooLarge, SseEvent, SseReader
-from antiphon.providers.transport import Transport
 from antiphon.rest import analytics, assistant, chats, engine, engine_request, openai, proxied, proxy
 from antiphon.rest.body import parse
 from antiphon.rest.content import message_json

@@ -24,7 +24,7 @@ from pydantic import SecretStr
 from antiphon.auth.keyset import MAX_BYTES, KeySet, KeysUnusable, parse
 from antiphon.config import ConfigError, IssuerConfig
 from antiphon.domain.errors import IdentityUnavailable, ProviderError
-from antiphon.providers.transport import Transport
+from antiphon.net.http import Transport
 
 DISCOVERY: Final = "/.well-known/openid-configuration"
 

@@ -32,7 +32,7 @@ from antiphon.auth.jwks import Clock, KeySource
 from antiphon.config import AuthConfig, IssuerConfig, ProviderConfig
 from antiphon.domain.errors import Unauthenticated
 from antiphon.domain.principal import Principal
-from antiphon.providers.transport import Transport
+from antiphon.net.http import Transport
 
 MAX_TOKEN: Final = 8 * 1024
 """Bytes of the longest token that is looked at."""

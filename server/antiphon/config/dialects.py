@@ -12,7 +12,7 @@ from antiphon.config.values import Headers
 
 
 class ProxyConfig(Section):
-    """Which targets the proxy paths may reach: none, unless they are named here. `antiphon.egress` has the rules."""
+    """Which targets the proxy paths may reach: none, unless they are named here. `antiphon.net.egress` has the rules."""
 
     allow: tuple[str, ...] = ()
     """Base URLs, such as https://api.openai.com or http://models.internal:8000/v1: scheme, host, port; with a path, all below it.

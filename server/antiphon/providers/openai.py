@@ -16,10 +16,10 @@ from pydantic import SecretStr
 from antiphon.config import MAX_MESSAGE_BYTES, ConfigError, ProviderConfig
 from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderProtocolError, ProviderTimeout
 from antiphon.domain.messages import Batch, ChatRequest
+from antiphon.net.http import Reply, Transport
 from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, explain, log_refusal, of_status
 from antiphon.providers.openai_request import encode
 from antiphon.providers.openai_response import ReplyReader
-from antiphon.providers.transport import Reply, Transport
 
 _PATH: Final = "/chat/completions"
 _MODEL: Final = "{model}"

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from antiphon import json_bounds
+from antiphon.net import json_bounds
 
 _decode: Final = msgspec.json.Decoder().decode
 

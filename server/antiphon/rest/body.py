@@ -12,10 +12,10 @@ import orjson
 from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from antiphon import json_bounds
 from antiphon.domain import messages as m
 from antiphon.domain.errors import InvalidRequest, Violation
 from antiphon.domain.turns import give_way
+from antiphon.net import json_bounds
 
 MAX_DEPTH = 100
 """The most levels of objects and arrays within a field: what is deeper can be read, but not written again."""

@@ -12,9 +12,9 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from antiphon import json_bounds
 from antiphon.domain import messages as m
 from antiphon.domain.errors import InvalidRequest, Violation
+from antiphon.net import json_bounds
 
 Path: TypeAlias = "tuple[str | int, ...]"
 

@@ -34,7 +34,7 @@ from antiphon.domain.errors import (
     Violation,
     told,
 )
-from antiphon.egress import Target
+from antiphon.net.egress import Target
 from antiphon.passthrough import Answer, Passthrough
 from antiphon.rest import openai
 from antiphon.rest.http import break_off, headers_of, status_of

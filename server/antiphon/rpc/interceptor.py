@@ -27,7 +27,7 @@ from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.domain import headers as response_headers
 from antiphon.domain.errors import AntiphonError, InvalidRequest, Reason, told
 from antiphon.domain.principal import Scope
-from antiphon.json_bounds import TooMuch
+from antiphon.net.json_bounds import TooMuch
 from antiphon.rpc import wire
 from antiphon.rpc.admission import Admission, Context, ErrorRenderer, Rules, peer_of, refuse_doubles
 from antiphon.rpc.heartbeat import Pulse

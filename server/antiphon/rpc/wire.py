@@ -1,4 +1,4 @@
-"""Bounds how many values a protobuf message holds, counted before it is parsed, as `antiphon.json_bounds` does for JSON.
+"""Bounds how many values a protobuf message holds, counted before it is parsed, as `antiphon.net.json_bounds` does for JSON.
 
 Parsing 32 MiB of empty values takes half a second and a gigabyte, and converting them in Python half a minute. A large field is
 skipped in one step, so the time that counting takes depends on the number of fields alone. https://protobuf.dev/programming-guides/encoding/
@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
-from antiphon.json_bounds import MAX_VALUES, SMALL, TooMuch
+from antiphon.net.json_bounds import MAX_VALUES, SMALL, TooMuch
 
 _Shape: TypeAlias = "dict[int, _Shape | None]"
 """By number the fields that hold others: a message, or, as None, numbers side by side."""

@@ -15,7 +15,7 @@ from antiphon.auth.jwks import RotatingKeys, from_discovery, from_file, from_url
 from antiphon.auth.keyset import MAX_BYTES, KeysUnusable
 from antiphon.config import ConfigError, ProviderConfig
 from antiphon.domain.errors import IdentityUnavailable
-from antiphon.providers.transport import Transport
+from antiphon.net.http import Transport
 from tests.odd_upstream import CUT, HANG, RESET, OddUpstream, answer, chunk, head
 from tests.unit.auth.signer import config, entry, jwks
 

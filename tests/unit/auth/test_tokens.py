@@ -21,7 +21,7 @@ from antiphon.auth.tokens import MAX_TOKEN, MAX_VERIFIED, Issuer, Tokens, load_t
 from antiphon.config import AuthConfig, ConfigError, IssuerConfig, ProviderConfig
 from antiphon.domain.errors import Unauthenticated
 from antiphon.domain.principal import EVERYDAY, Principal
-from antiphon.providers.transport import Transport
+from antiphon.net.http import Transport
 from tests.unit.auth.signer import AUDIENCE, ISSUER, SECRET, at, b64, claims, config, entry, jwks, key, sign
 
 ANN = Principal("corp:ann", owner="corp:ann", id="token:corp:ann", scopes=EVERYDAY)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from antiphon.domain.errors import ProviderProtocolError
 from antiphon.domain.messages import ChatRequest, Event, Finished, FinishReason, TextDelta, ToolCallDelta
-from antiphon.json_bounds import MAX_VALUES, TooMuch
+from antiphon.net.json_bounds import MAX_VALUES, TooMuch
 from antiphon.providers.openai_json import JsonReader
 from antiphon.providers.openai_response import ReplyReader
 from tests.odd_upstream import delta

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from antiphon.domain.errors import InvalidRequest, Violation
-from antiphon.json_bounds import MAX_VALUES, SMALL
+from antiphon.net.json_bounds import MAX_VALUES, SMALL
 from antiphon.rest import body as json_body
 from antiphon.rest.body import MAX_DEPTH, Fields, parse, parse_in_turns
 from tests.unit.other_calls import other_call

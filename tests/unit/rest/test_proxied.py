@@ -7,7 +7,7 @@ import pytest
 
 from antiphon.domain.errors import InvalidRequest
 from antiphon.domain.messages import MAX_ENTRIES
-from antiphon.json_bounds import MAX_VALUES
+from antiphon.net.json_bounds import MAX_VALUES
 from antiphon.rest import proxied
 
 

@@ -12,9 +12,9 @@ from antiphon.config import LimitsConfig, ProxyConfig
 from antiphon.domain import errors, headers
 from antiphon.domain.errors import InvalidRequest, Violation
 from antiphon.domain.principal import Principal
-from antiphon.egress import EgressPolicy
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
+from antiphon.net.egress import EgressPolicy
 from antiphon.passthrough import Passthrough
 from antiphon.rest import proxy
 from antiphon.rest.v1 import proxy_pb2

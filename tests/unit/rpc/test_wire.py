@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.domain.errors import InvalidRequest
-from antiphon.json_bounds import MAX_VALUES, SMALL, TooMuch
+from antiphon.net.json_bounds import MAX_VALUES, SMALL, TooMuch
 from antiphon.rpc import wire
 from antiphon.rpc.interceptor import _reader
 from antiphon.v1 import admin_pb2, chat_pb2, message_pb2

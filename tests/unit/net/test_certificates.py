@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives import serialization
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
-from antiphon import tls
 from antiphon.auth.keys import KeyRing
 from antiphon.config import Config, ConfigError, TlsConfig
+from antiphon.net import certificates as tls
+from antiphon.net.certificates import Certificates
 from antiphon.rpc.interceptor import CallInterceptor
 from antiphon.rpc.server import Server
-from antiphon.tls import Certificates
 from tests.certificates import DAY, Authority, Pair, replace
 
 CHECK = health_pb2.HealthCheckRequest()

@@ -22,7 +22,7 @@ from httpx_aiohttp.httpx2 import AiohttpTransport
 
 from antiphon.config import MAX_MESSAGE_BYTES, ProviderConfig
 from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderTimeout, ProviderUnavailable
-from antiphon.providers.connection import Connector, send_past_a_close
+from antiphon.net.connection import Connector, send_past_a_close
 
 _DNS_TTL: Final = 60
 """Seconds that an address is used before the name is asked for again."""

@@ -9,7 +9,7 @@ import pytest
 
 from antiphon.config import ProviderConfig
 from antiphon.domain.errors import ProviderProtocolError, ProviderUnavailable
-from antiphon.providers.transport import Call, Transport
+from antiphon.net.http import Call, Transport
 from tests.odd_upstream import CUT, RESET, OddUpstream, Pause, Step, answer
 
 OK = answer(b"ok")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from antiphon.providers.sse import EventTooLarge, SseEvent, SseReader
+from antiphon.net.sse import EventTooLarge, SseEvent, SseReader
 
 STREAMS = {
     "lf": b'data: {"a": 1}\n\ndata: two\n\n',

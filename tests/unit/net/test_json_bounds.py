@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon import json_bounds
-from antiphon.json_bounds import MAX_BARE_BYTES, MAX_VALUES, SMALL, TooMuch, check, check_in_turns
+from antiphon.net import json_bounds
+from antiphon.net.json_bounds import MAX_BARE_BYTES, MAX_VALUES, SMALL, TooMuch, check, check_in_turns
 from tests.unit.other_calls import other_call
 
 PADDING = b'"' + b"x" * SMALL + b'"'

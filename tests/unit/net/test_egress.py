@@ -8,7 +8,7 @@ import pytest
 
 from antiphon.config import ConfigError, ProxyConfig
 from antiphon.domain.errors import AntiphonError, InvalidRequest, PermissionDenied
-from antiphon.egress import EgressPolicy, PinnedResolver, Reach, reach
+from antiphon.net.egress import EgressPolicy, PinnedResolver, Reach, reach
 
 POLICY = EgressPolicy(
     ProxyConfig(

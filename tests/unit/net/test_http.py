@@ -17,8 +17,8 @@ from aiohttp import client_exceptions, http_exceptions
 
 from antiphon.config import ProviderConfig
 from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderTimeout, ProviderUnavailable
-from antiphon.providers.connection import Protocol
-from antiphon.providers.transport import Call, Transport, meaning, translate
+from antiphon.net.connection import Protocol
+from antiphon.net.http import Call, Transport, meaning, translate
 from tests.odd_upstream import CUT, HANG, LAST, RESET, OddUpstream, Pause, Step, answer, chunk, head
 
 NEVER = {

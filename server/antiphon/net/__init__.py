@@ -1,0 +1,1 @@
+"""HTTP, addresses and certificates: what leaves this process."""
