@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from antiphon.config import Config, split_address
-from antiphon.private_file import stays_open_to_others
+from antiphon.telemetry.private_file import stays_open_to_others
 
 
 def banner(out: Console, config: Config, key: str | None, default: str, models: Sequence[str]) -> str:

@@ -27,8 +27,8 @@ from pathlib import Path
 
 from antiphon.child import TOGETHER, Child, Say, write
 from antiphon.plan import Plan, Program
-from antiphon.private_file import open_private
 from antiphon.readiness import missing
+from antiphon.telemetry.private_file import open_private
 
 MARGIN = 5.0
 """Seconds that a child has to end beyond those that it was promised."""

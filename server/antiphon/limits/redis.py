@@ -32,7 +32,7 @@ from antiphon.domain.errors import LimitsUnavailable
 from antiphon.limits.base import WINDOW, Claim, Limit, Standing, Ticket
 from antiphon.limits.scripts import RENEW, SETTLE, TAKE, TAKE_OVER
 from antiphon.limits.stand_in import StandIn
-from antiphon.redaction import redact
+from antiphon.telemetry.redaction import redact
 
 LEASE: Final = 30.0
 """Seconds for which a place is held, unless it is renewed."""

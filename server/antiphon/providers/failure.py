@@ -28,7 +28,7 @@ from antiphon.domain.errors import (
     ProviderUnavailable,
     field_path,
 )
-from antiphon.redaction import publishable, redact
+from antiphon.telemetry.redaction import publishable, redact
 
 ERROR_BODY_BYTES: Final = 64 * 1024
 """As much as is read of the body of a refusal."""

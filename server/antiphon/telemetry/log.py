@@ -1,7 +1,7 @@
 """Structured logs: one JSON object a line, on standard error or in a file.
 
 Every line of a call carries its request id. No key, no message of a conversation and no path reaches a line: what libraries and
-exceptions say goes through `antiphon.redaction` first.
+exceptions say goes through `antiphon.telemetry.redaction` first.
 
 A line that cannot be written is lost, and breaks nothing: the next one that can be written tells, in `lost`, how many were.
 """
@@ -21,8 +21,8 @@ import orjson
 import structlog
 
 from antiphon.config import ConfigError, LogConfig
-from antiphon.private_file import open_private
-from antiphon.redaction import redact
+from antiphon.telemetry.private_file import open_private
+from antiphon.telemetry.redaction import redact
 
 STDERR: Final = 2
 

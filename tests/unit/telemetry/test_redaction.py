@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.redaction import REDACTED, publishable, redact
+from antiphon.telemetry.redaction import REDACTED, publishable, redact
 
 
 @pytest.mark.parametrize(

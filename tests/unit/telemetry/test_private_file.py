@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.private_file import open_private, stays_open_to_others
+from antiphon.telemetry.private_file import open_private, stays_open_to_others
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077, 0o777], ids=oct)
