@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import grpc
 import structlog
 
+from antiphon.auth.api_keys.static import load_keys
+from antiphon.auth.api_keys.store import KeyStore
+from antiphon.auth.api_keys.stored import StoredKeys
 from antiphon.auth.audit import AuditLog
 from antiphon.auth.base import Authenticator, Authenticators
-from antiphon.auth.key_store import KeyStore
-from antiphon.auth.keys import load_keys
-from antiphon.auth.stored import StoredKeys
 from antiphon.chat import ChatService
 from antiphon.config import AuthConfig, Config, ConfigError, GuardConfig, ProviderConfig, database_url
 from antiphon.context import Contexts
@@ -73,7 +73,7 @@ from antiphon.v1 import (
 )
 
 if TYPE_CHECKING:
-    from antiphon.auth.tokens import Tokens
+    from antiphon.auth.tokens.authenticator import Tokens
     from antiphon.net.certificates import Certificates
 
 HEARTBEAT = 5.0
@@ -268,7 +268,7 @@ def _scopes() -> dict[str, Scope]:
 def _tokens(auth: AuthConfig, environment: Mapping[str, str]) -> Tokens | None:
     if not auth.tokens:
         return None
-    from antiphon.auth.tokens import load_tokens
+    from antiphon.auth.tokens.authenticator import load_tokens
 
     return load_tokens(auth, environment)
 

@@ -23,8 +23,8 @@ import uvloop
 from rich.markup import escape
 from rich.table import Table
 
-from antiphon.auth.keys import KEY_VARIABLE
-from antiphon.auth.secret import new_key
+from antiphon.auth.api_keys.secret import new_key
+from antiphon.auth.api_keys.static import KEY_VARIABLE
 from antiphon.banner import banner, warnings_of
 from antiphon.cli_access import key_rows, show_access, token_rows
 from antiphon.cli_keys import keys

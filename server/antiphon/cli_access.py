@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 from rich.markup import escape
 from rich.table import Table
 
-from antiphon.auth.keys import KEY_VARIABLE
+from antiphon.auth.api_keys.static import KEY_VARIABLE
 from antiphon.config import AuthConfig, IssuerConfig, KeyConfig
 from antiphon.config.limits import QuotaConfig
 from antiphon.console import print_table

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from antiphon.auth.keys import KEY_VARIABLE
+from antiphon.auth.api_keys.static import KEY_VARIABLE
 
 if TYPE_CHECKING:
     import grpc

@@ -20,10 +20,10 @@ from pydantic import SecretStr
 from yarl import URL
 
 from antiphon.auth.base import bearer
-from antiphon.auth.jwks import SharedSecret
-from antiphon.auth.keyset import KeysUnusable
-from antiphon.auth.keyset import parse as parse_keys
-from antiphon.auth.tokens import Issuer, Tokens
+from antiphon.auth.tokens.authenticator import Issuer, Tokens
+from antiphon.auth.tokens.jwks import SharedSecret
+from antiphon.auth.tokens.keyset import KeysUnusable
+from antiphon.auth.tokens.keyset import parse as parse_keys
 from antiphon.config import GuardConfig, IssuerConfig, ProviderConfig, ProxyConfig
 from antiphon.database.paging import token as page_token
 from antiphon.domain import messages as m

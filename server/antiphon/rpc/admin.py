@@ -10,9 +10,9 @@ from typing import Any, Final, TypeAlias
 import grpc
 from google.protobuf import timestamp_pb2
 
+from antiphon.auth.api_keys.store import LONGEST_OVERLAP, Grants, KeyStore, StoredKey
 from antiphon.auth.audit import AuditLog, StoredEvent
 from antiphon.auth.caller import ORIGIN
-from antiphon.auth.key_store import LONGEST_OVERLAP, Grants, KeyStore, StoredKey
 from antiphon.domain.errors import InvalidRequest, Violation
 from antiphon.domain.principal import MAX_MODELS, Quota, Scope, everyday
 from antiphon.limits.report import DailyUse, UsageReport

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
-from antiphon.auth.keys import KeyRing
+from antiphon.auth.api_keys.static import KeyRing
 from antiphon.config import Config, ConfigError, TlsConfig
 from antiphon.net import certificates as tls
 from antiphon.net.certificates import Certificates

@@ -7,8 +7,8 @@ import pytest
 from google.api import httpbody_pb2
 from pydantic import SecretStr
 
+from antiphon.auth.api_keys.static import KeyRing
 from antiphon.auth.caller import ANONYMOUS, CALLER
-from antiphon.auth.keys import KeyRing
 from antiphon.chat import ChatService
 from antiphon.config import MAX_KEYLESS_BYTES, PriceConfig
 from antiphon.domain import messages as m

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import field_mask_pb2
 from pydantic import SecretStr
 
-from antiphon.auth.keys import KeyRing
+from antiphon.auth.api_keys.static import KeyRing
 from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.domain.principal import Principal, Scope
 from antiphon.rpc.history import HistoryServicer

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from pydantic import SecretStr
 
-from antiphon.auth.keys import KeyRing
+from antiphon.auth.api_keys.static import KeyRing
 from antiphon.chat import ChatService
 from antiphon.domain.errors import ProviderProtocolError, ProviderRateLimited
 from antiphon.domain.messages import TextDelta, Usage

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.auth.claims import ClaimMapping, ClaimUnusable
+from antiphon.auth.tokens.claims import ClaimMapping, ClaimUnusable
 from antiphon.domain.principal import EVERYDAY, Principal, Scope
 from tests.unit.auth.signer import config
 

@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from antiphon.auth.jwks import RotatingKeys, from_discovery, from_file, from_url
-from antiphon.auth.keyset import MAX_BYTES, KeysUnusable
+from antiphon.auth.tokens.jwks import RotatingKeys, from_discovery, from_file, from_url
+from antiphon.auth.tokens.keyset import MAX_BYTES, KeysUnusable
 from antiphon.config import ConfigError, ProviderConfig
 from antiphon.domain.errors import IdentityUnavailable
 from antiphon.net.http import Transport

@@ -1,6 +1,6 @@
 """What an API key looks like."""
 
-from antiphon.auth.secret import digest, is_made_here, new_key
+from antiphon.auth.api_keys.secret import digest, is_made_here, new_key
 
 
 def test_a_made_key_is_known_and_a_slip_is_not() -> None:

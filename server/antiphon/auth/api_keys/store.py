@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, bindparam, insert, or_, select, update
 
 from antiphon.auth import audit
+from antiphon.auth.api_keys.secret import digest, new_key
 from antiphon.auth.caller import Origin
-from antiphon.auth.secret import digest, new_key
 from antiphon.database import clock, paging, text
 from antiphon.database.base import Database
 from antiphon.database.ids import is_id, new_id

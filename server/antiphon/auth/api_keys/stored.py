@@ -16,8 +16,8 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from antiphon.auth.key_store import KeyStore, StoredKey
-from antiphon.auth.secret import digest, is_made_here
+from antiphon.auth.api_keys.secret import digest, is_made_here
+from antiphon.auth.api_keys.store import KeyStore, StoredKey
 from antiphon.domain.errors import StoreUnavailable, Unauthenticated
 from antiphon.domain.principal import Principal
 

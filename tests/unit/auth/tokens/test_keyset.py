@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.auth.keyset import MAX_KEYS, KeysUnusable, parse
+from antiphon.auth.tokens.keyset import MAX_KEYS, KeysUnusable, parse
 from tests.unit.auth.signer import entry, jwks
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from antiphon.auth.api_keys.static import KeyRing, load_keys
 from antiphon.auth.base import Authenticators, identify
-from antiphon.auth.keys import KeyRing, load_keys
 from antiphon.config import AuthConfig, ConfigError, KeyConfig
 from antiphon.domain.errors import Unauthenticated
 from antiphon.domain.principal import EVERYDAY, Principal, Quota, Scope

@@ -21,7 +21,7 @@ import structlog
 from joserfc.jwk import Key, OctKey
 from pydantic import SecretStr
 
-from antiphon.auth.keyset import MAX_BYTES, KeySet, KeysUnusable, parse
+from antiphon.auth.tokens.keyset import MAX_BYTES, KeySet, KeysUnusable, parse
 from antiphon.config import ConfigError, IssuerConfig
 from antiphon.domain.errors import IdentityUnavailable, ProviderError
 from antiphon.net.http import Transport

@@ -26,9 +26,9 @@ from joserfc.jwk import Key
 from joserfc.jws import JWSRegistry
 from joserfc.jwt import JWTClaimsRegistry
 
-from antiphon.auth import jwks
-from antiphon.auth.claims import ClaimMapping, ClaimUnusable
-from antiphon.auth.jwks import Clock, KeySource
+from antiphon.auth.tokens import jwks
+from antiphon.auth.tokens.claims import ClaimMapping, ClaimUnusable
+from antiphon.auth.tokens.jwks import Clock, KeySource
 from antiphon.config import AuthConfig, IssuerConfig, ProviderConfig
 from antiphon.domain.errors import Unauthenticated
 from antiphon.domain.principal import Principal

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from pydantic import SecretStr
 
-from antiphon.auth.secret import digest
+from antiphon.auth.api_keys.secret import digest
 from antiphon.config import AuthConfig, ConfigError, KeyConfig
 from antiphon.domain.errors import Unauthenticated
 from antiphon.domain.principal import EVERYDAY, Principal, Scope, everyday

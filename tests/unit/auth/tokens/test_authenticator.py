@@ -14,10 +14,10 @@ from joserfc.jws import JWSRegistry
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from antiphon.auth.api_keys.static import KeyRing
 from antiphon.auth.base import Authenticators, identify
-from antiphon.auth.jwks import KeySource, RotatingKeys, SharedSecret
-from antiphon.auth.keys import KeyRing
-from antiphon.auth.tokens import MAX_TOKEN, MAX_VERIFIED, Issuer, Tokens, load_tokens
+from antiphon.auth.tokens.authenticator import MAX_TOKEN, MAX_VERIFIED, Issuer, Tokens, load_tokens
+from antiphon.auth.tokens.jwks import KeySource, RotatingKeys, SharedSecret
 from antiphon.config import AuthConfig, ConfigError, IssuerConfig, ProviderConfig
 from antiphon.domain.errors import Unauthenticated
 from antiphon.domain.principal import EVERYDAY, Principal

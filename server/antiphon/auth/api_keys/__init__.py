@@ -1,0 +1,1 @@
+"""API keys: of the configuration, and of the database."""
