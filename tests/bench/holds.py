@@ -23,7 +23,7 @@ from antiphon.config import MAX_KEYLESS_BYTES
 from antiphon.domain.errors import InvalidRequest
 from antiphon.domain.turns import give_way
 from antiphon.net.json_bounds import MAX_VALUES, TooMuch
-from antiphon.providers.openai_request import encode
+from antiphon.providers.openai.request import encode
 from antiphon.rest import engine_request, openai, proxied
 from antiphon.rest.body import parse_in_turns
 from antiphon.rpc import wire

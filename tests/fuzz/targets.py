@@ -35,8 +35,9 @@ from antiphon.history import rows
 from antiphon.net.egress import EgressPolicy, Target
 from antiphon.net.http import Transport
 from antiphon.net.sse import EventTooLarge, SseEvent, SseReader
-from antiphon.providers import failure, openai_request
-from antiphon.providers.openai_response import ReplyReader
+from antiphon.providers import failure
+from antiphon.providers.openai import request as openai_request
+from antiphon.providers.openai.response import ReplyReader
 from antiphon.rest import analytics, assistant, chats, engine, engine_request, openai, proxied, proxy
 from antiphon.rest.body import parse
 from antiphon.rest.content import message_json

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from antiphon.domain import messages as m
 from antiphon.domain.reply import Reply
-from antiphon.providers.openai_request import encode
-from antiphon.providers.openai_response import ReplyReader
+from antiphon.providers.openai.request import encode
+from antiphon.providers.openai.response import ReplyReader
 from antiphon.rest import openai
 from antiphon.rest.content import message_json
 from antiphon.rest.json import DONE

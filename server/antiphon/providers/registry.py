@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from antiphon.config import ConfigError, ProviderConfig
 from antiphon.providers.base import Provider
 from antiphon.providers.echo import EchoProvider
-from antiphon.providers.openai import OpenAIProvider
+from antiphon.providers.openai.provider import OpenAIProvider
 
 _Build: TypeAlias = Callable[[str, ProviderConfig, SecretStr | None], Provider]
 

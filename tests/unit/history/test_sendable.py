@@ -12,7 +12,7 @@ from antiphon.domain.errors import Reason
 from antiphon.domain.messages import ChatRequest, FinishReason, Message, Part, Refusal, Role, Text, Thinking, ToolCall, ToolResult
 from antiphon.history.base import MessageState, StoredMessage
 from antiphon.history.sendable import Entry, LeftOut, Why, sendable
-from antiphon.providers import openai_request
+from antiphon.providers.openai import request as openai_request
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HALF = '{"a": "hal'

@@ -10,7 +10,7 @@ import pytest
 
 from antiphon.domain import messages as m
 from antiphon.domain.reply import Reply
-from antiphon.providers.openai_response import ReplyReader
+from antiphon.providers.openai.response import ReplyReader
 from antiphon.rest.openai_reply import ChunkWriter, completion
 
 FOLDER = os.environ.get("ANTIPHON_RECORDED")

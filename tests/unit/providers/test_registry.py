@@ -4,7 +4,7 @@ import pytest
 
 from antiphon.config import ConfigError, ProviderConfig
 from antiphon.providers.echo import EchoProvider
-from antiphon.providers.openai import OpenAIProvider
+from antiphon.providers.openai.provider import OpenAIProvider
 from antiphon.providers.registry import build
 
 

@@ -37,7 +37,7 @@ from antiphon.domain.messages import (
     Usage,
     Video,
 )
-from antiphon.providers.openai import OpenAIProvider
+from antiphon.providers.openai.provider import OpenAIProvider
 from tests.odd_upstream import CUT, HANG, LAST, RESET, OddUpstream, Pause, Step, answer, chunk, delta, head, sse
 
 KEY = "open-sesame"
@@ -182,8 +182,8 @@ ODD_BUT_GOOD: dict[str, list[Step]] = {
 @pytest.fixture
 def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is waited for in silence is short, so that tests are."""
-    monkeypatch.setattr("antiphon.providers.openai_ending.WAIT", 0.5)
-    monkeypatch.setattr("antiphon.providers.openai_ending.LONG_WAIT", 0.5)
+    monkeypatch.setattr("antiphon.providers.openai.ending.WAIT", 0.5)
+    monkeypatch.setattr("antiphon.providers.openai.ending.LONG_WAIT", 0.5)
 
 
 @pytest.mark.usefixtures("short_wait")
@@ -279,7 +279,7 @@ async def test_no_usage_is_waited_for_behind_the_end_of_the_body(
     upstream: OddUpstream, provider: OpenAIProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor where it has come before; so that a caller waits for nothing."""
-    monkeypatch.setattr("antiphon.providers.openai._AFTER_DONE", 60.0)
+    monkeypatch.setattr("antiphon.providers.openai.provider._AFTER_DONE", 60.0)
     assert flat(await ask(provider, upstream, head(), chunk(sse(*EVENTS, "[DONE]")), HANG)) == GOOD
     without = [event for event in GOOD if not isinstance(event, Usage)]
     async with asyncio.timeout(20):
@@ -292,7 +292,7 @@ async def test_a_stream_without_end_for_a_whole_reply(
     upstream: OddUpstream, provider: OpenAIProvider, monkeypatch: pytest.MonkeyPatch, at_once: bool
 ) -> None:
     """What is collected for a whole reply is limited; a stream, which is handed on as it comes, is not."""
-    monkeypatch.setattr("antiphon.providers.openai.MAX_MESSAGE_BYTES", 1000)
+    monkeypatch.setattr("antiphon.providers.openai.provider.MAX_MESSAGE_BYTES", 1000)
     pieces = [chunk(sse(delta("x" * 100)))] * 100
     steps: list[Step] = [head(), *([b"".join(pieces)] if at_once else pieces), chunk(sse(delta(finish="stop"), "[DONE]")), LAST]
     with pytest.raises(ProviderProtocolError, match="1000 bytes"):

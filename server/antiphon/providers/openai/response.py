@@ -39,10 +39,10 @@ from antiphon.domain.messages import (
 )
 from antiphon.net.sse import EventTooLarge, SseEvent, SseReader
 from antiphon.providers.failure import of_payload
-from antiphon.providers.openai_choice import CHOICE, ChoiceReader, ErrorInside
-from antiphon.providers.openai_ending import Ending, meaning_of
-from antiphon.providers.openai_json import JsonReader
-from antiphon.providers.openai_values import MAX_INDEX, as_object, changed_fields, read_usage, seconds
+from antiphon.providers.openai.choice import CHOICE, ChoiceReader, ErrorInside
+from antiphon.providers.openai.ending import Ending, meaning_of
+from antiphon.providers.openai.json import JsonReader
+from antiphon.providers.openai.values import MAX_INDEX, as_object, changed_fields, read_usage, seconds
 
 _TOP: Final = frozenset({"id", "object", "created", "model", "choices", "usage", "error", "obfuscation"})
 """Fields of a chunk that have a place in the events; `obfuscation` is padding against eavesdroppers, made anew on every hop."""

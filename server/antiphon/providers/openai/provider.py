@@ -18,8 +18,8 @@ from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderP
 from antiphon.domain.messages import Batch, ChatRequest
 from antiphon.net.http import Reply, Transport
 from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, explain, log_refusal, of_status
-from antiphon.providers.openai_request import encode
-from antiphon.providers.openai_response import ReplyReader
+from antiphon.providers.openai.request import encode
+from antiphon.providers.openai.response import ReplyReader
 
 _PATH: Final = "/chat/completions"
 _MODEL: Final = "{model}"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from antiphon.domain.messages import ToolCallDelta
-from antiphon.providers.openai_calls import ReadCall, ToolCalls
+from antiphon.providers.openai.calls import ReadCall, ToolCalls
 
 Json = dict[str, Any]
 

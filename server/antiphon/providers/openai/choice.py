@@ -16,8 +16,8 @@ from antiphon.domain.messages import (
     ThinkingDelta,
     ToolCallDelta,
 )
-from antiphon.providers.openai_calls import ReadCall, ToolCalls
-from antiphon.providers.openai_values import Sound, is_shallow, read_logprobs, seconds, text
+from antiphon.providers.openai.calls import ReadCall, ToolCalls
+from antiphon.providers.openai.values import Sound, is_shallow, read_logprobs, seconds, text
 
 CHOICE: Final = frozenset({"index", "delta", "message", "text", "logprobs", "finish_reason", "usage"})
 """Fields of a choice that have a place in the events."""

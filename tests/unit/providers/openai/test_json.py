@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from antiphon.domain.errors import ProviderProtocolError
 from antiphon.domain.messages import ChatRequest, Event, Finished, FinishReason, TextDelta, ToolCallDelta
 from antiphon.net.json_bounds import MAX_VALUES, TooMuch
-from antiphon.providers.openai_json import JsonReader
-from antiphon.providers.openai_response import ReplyReader
+from antiphon.providers.openai.json import JsonReader
+from antiphon.providers.openai.response import ReplyReader
 from tests.odd_upstream import delta
 
 STOP = Finished(0, FinishReason.STOP, "stop")

@@ -31,7 +31,7 @@ from antiphon.domain.messages import (
     ThinkingDelta,
     Usage,
 )
-from antiphon.providers.openai_response import ReplyReader
+from antiphon.providers.openai.response import ReplyReader
 from tests.odd_upstream import delta, sse
 
 STARTED = Started("chatcmpl-odd", "odd-model", "acme", 1_700_000_000)
@@ -612,7 +612,7 @@ def test_message_and_delta_side_by_side() -> None:
 
 def test_event_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """An event without end raises instead of filling the memory."""
-    monkeypatch.setattr("antiphon.providers.openai_response.MAX_MESSAGE_BYTES", 1000)
+    monkeypatch.setattr("antiphon.providers.openai.response.MAX_MESSAGE_BYTES", 1000)
     with pytest.raises(ProviderProtocolError, match="too large"):
         reader().feed(b"data: " + b"x" * 1001)
 

@@ -21,7 +21,7 @@ import orjson
 from msgspec import Struct
 
 from antiphon.domain.messages import NOTHING, JsonObject, ToolCallDelta
-from antiphon.providers.openai_values import is_shallow, text
+from antiphon.providers.openai.values import is_shallow, text
 
 _CALL: Final = frozenset({"index", "id", "type", "function"})
 

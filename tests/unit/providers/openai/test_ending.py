@@ -6,8 +6,8 @@ import pytest
 
 from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderUnavailable
 from antiphon.domain.messages import ChatRequest, Finished, FinishReason, Sampling, Started, TextDelta
-from antiphon.providers.openai_ending import LONG_WAIT, WAIT, Ending, meaning_of
-from antiphon.providers.openai_response import ReplyReader
+from antiphon.providers.openai.ending import LONG_WAIT, WAIT, Ending, meaning_of
+from antiphon.providers.openai.response import ReplyReader
 from tests.odd_upstream import delta, sse
 
 STOP, LENGTH, CALLS = FinishReason.STOP, FinishReason.LENGTH, FinishReason.TOOL_CALLS

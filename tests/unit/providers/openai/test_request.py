@@ -34,7 +34,7 @@ from antiphon.domain.messages import (
     ToolResult,
     Video,
 )
-from antiphon.providers.openai_request import encode
+from antiphon.providers.openai.request import encode
 
 HELLO = (Message(Role.USER, (Text("hello"),)),)
 
