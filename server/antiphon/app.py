@@ -22,24 +22,24 @@ from antiphon.auth.api_keys.store import KeyStore
 from antiphon.auth.api_keys.stored import StoredKeys
 from antiphon.auth.audit import AuditLog
 from antiphon.auth.base import Authenticator, Authenticators
-from antiphon.chat import ChatService
+from antiphon.chat.client_context import Contexts
+from antiphon.chat.prices import Prices
+from antiphon.chat.service import ChatService
 from antiphon.config import AuthConfig, Config, ConfigError, GuardConfig, ProviderConfig, database_url
-from antiphon.context import Contexts
 from antiphon.database.open import open_database
 from antiphon.domain.errors import StoreUnavailable
 from antiphon.domain.principal import Scope
-from antiphon.guarded_store import GuardedStore
 from antiphon.guards.service import Guards
+from antiphon.history.guarded_store import GuardedStore
 from antiphon.history.recorder import Recorder
 from antiphon.history.sql import SqlStore
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
 from antiphon.limits.report import UsageReport
-from antiphon.passthrough import Passthrough
-from antiphon.prices import Prices
 from antiphon.providers import hosts, registry
 from antiphon.providers.base import Provider
+from antiphon.proxying.passthrough import Passthrough
 from antiphon.rest import analytics, assistant, engine, openai, proxy
 from antiphon.rest.v1 import (
     analytics_pb2,
@@ -53,7 +53,7 @@ from antiphon.rest.v1 import (
     proxy_pb2,
     proxy_pb2_grpc,
 )
-from antiphon.routing import Router
+from antiphon.routing.router import Router
 from antiphon.rpc.admin import AdminServicer
 from antiphon.rpc.admission import ErrorRenderer
 from antiphon.rpc.chat import ChatServicer

@@ -32,7 +32,7 @@ from antiphon.config import Config, ConfigError, KeyConfig, LimitsConfig, Provid
 from antiphon.config.file import load
 from antiphon.console import ADDRESS, AddressOption, KeyOption, out, print_table, rpc_told, say, tell_failure
 from antiphon.launch import become_supervisor, hold_signals, plan, unusable_addresses
-from antiphon.routing import Router
+from antiphon.routing.router import Router
 from antiphon.telemetry import log
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from antiphon.chat.prices import Prices
 from antiphon.domain.messages import Batch, ChatRequest, Finished, FinishReason, Started, TextDelta, Usage
-from antiphon.prices import Prices
 
 NO_STORE: Any = None
 """For what must not ask the database: it fails if it does."""

@@ -17,8 +17,8 @@ import orjson
 from google.api import httpbody_pb2
 from msgspec.structs import replace
 
-from antiphon.chat import ChatService
-from antiphon.context import Contexts
+from antiphon.chat.client_context import Contexts
+from antiphon.chat.service import ChatService
 from antiphon.domain import messages as m
 from antiphon.domain.deadline import time_left
 from antiphon.domain.errors import AntiphonError, DeadlineExceeded, InvalidRequest, Violation

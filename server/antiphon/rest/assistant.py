@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from pydantic import AliasChoices, Field
 
 from antiphon.auth.caller import caller
-from antiphon.chat import ChatService
+from antiphon.chat.service import ChatService
 from antiphon.config import PersonaConfig
 from antiphon.domain import headers
 from antiphon.domain import messages as m

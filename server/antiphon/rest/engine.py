@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from antiphon.auth.base import Authenticator
 from antiphon.auth.caller import ANONYMOUS, CALLER, caller, require
-from antiphon.chat import ChatService
+from antiphon.chat.service import ChatService
 from antiphon.config import MAX_KEYLESS_BYTES
 from antiphon.domain import messages as m
 from antiphon.domain.deadline import time_left
@@ -43,7 +43,7 @@ from antiphon.rest.http import break_off, headers_of, status_of
 from antiphon.rest.json import JSON
 from antiphon.rest.stream import Writer, transfer
 from antiphon.rest.v1 import engine_pb2, engine_pb2_grpc
-from antiphon.routing import Router
+from antiphon.routing.router import Router
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Answer: TypeAlias = AsyncGenerator[httpbody_pb2.HttpBody, None]

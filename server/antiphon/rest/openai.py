@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field, WrapValidator
 from pydantic_core import PydanticCustomError
 
 from antiphon.auth.caller import caller
-from antiphon.chat import ChatService
+from antiphon.chat.service import ChatService
 from antiphon.domain import headers
 from antiphon.domain import messages as m
 from antiphon.domain.deadline import time_left
@@ -43,7 +43,7 @@ from antiphon.rest.json import EVENT_STREAM, JSON, dumps, event
 from antiphon.rest.openai_reply import ChunkWriter, completion
 from antiphon.rest.stream import transfer
 from antiphon.rest.v1 import openai_pb2, openai_pb2_grpc
-from antiphon.routing import ModelEntry, Router
+from antiphon.routing.router import ModelEntry, Router
 
 _ERROR_TYPES = {
     401: "authentication_error",

@@ -35,7 +35,7 @@ from antiphon.domain.errors import (
     told,
 )
 from antiphon.net.egress import Target
-from antiphon.passthrough import Answer, Passthrough
+from antiphon.proxying.passthrough import Answer, Passthrough
 from antiphon.rest import openai
 from antiphon.rest.http import break_off, headers_of, status_of
 from antiphon.rest.proxied import check_gemini, check_openai, check_size, field_of, invalid

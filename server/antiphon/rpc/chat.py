@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 
 from antiphon.auth.caller import caller
-from antiphon.chat import ChatService
+from antiphon.chat.service import ChatService
 from antiphon.domain.deadline import time_left
 from antiphon.domain.errors import told
 from antiphon.domain.reply import collect

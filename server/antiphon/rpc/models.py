@@ -10,7 +10,7 @@ import grpc
 
 from antiphon.auth.caller import caller
 from antiphon.domain.errors import InvalidRequest, Violation
-from antiphon.routing import ModelEntry, Router
+from antiphon.routing.router import ModelEntry, Router
 from antiphon.v1 import models_pb2, models_pb2_grpc
 
 DEFAULT_PAGE_SIZE = 100

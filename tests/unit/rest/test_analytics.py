@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from google.api import httpbody_pb2
 
-from antiphon.chat import ChatService
+from antiphon.chat.client_context import Contexts
+from antiphon.chat.service import ChatService
 from antiphon.config import ClientConfig
-from antiphon.context import Contexts
 from antiphon.domain import messages as m
 from antiphon.domain.errors import (
     AntiphonError,
@@ -30,7 +30,7 @@ from antiphon.domain.principal import Principal
 from antiphon.history.recorder import Recorder
 from antiphon.rest import analytics
 from antiphon.rest.v1 import analytics_pb2
-from antiphon.routing import Router
+from antiphon.routing.router import Router
 from tests.unit.rest.caller import ADMIN, Context, as_caller
 from tests.unit.scripted import NO_PRICES, NO_STORE, START, STOP, USAGE, ScriptedProvider
 

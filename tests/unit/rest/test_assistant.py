@@ -8,7 +8,7 @@ import pytest
 from google.api import httpbody_pb2
 
 from antiphon.auth.caller import CALLER
-from antiphon.chat import ChatService
+from antiphon.chat.service import ChatService
 from antiphon.config import GuardConfig, PersonaConfig
 from antiphon.domain import headers
 from antiphon.domain import messages as m
@@ -27,7 +27,7 @@ from antiphon.guards.service import Guards
 from antiphon.history.recorder import Recorder
 from antiphon.rest import assistant
 from antiphon.rest.v1 import assistant_pb2
-from antiphon.routing import Router
+from antiphon.routing.router import Router
 from tests.unit.memory_store import MemoryStore
 from tests.unit.scripted import NO_PRICES, START, STOP, USAGE, ScriptedProvider
 

@@ -9,7 +9,8 @@ from pydantic import SecretStr
 
 from antiphon.auth.api_keys.static import KeyRing
 from antiphon.auth.caller import ANONYMOUS, CALLER
-from antiphon.chat import ChatService
+from antiphon.chat.prices import Prices
+from antiphon.chat.service import ChatService
 from antiphon.config import MAX_KEYLESS_BYTES, PriceConfig
 from antiphon.domain import messages as m
 from antiphon.domain.errors import (
@@ -25,11 +26,10 @@ from antiphon.domain.errors import (
 )
 from antiphon.domain.principal import Principal
 from antiphon.history.recorder import Recorder
-from antiphon.prices import Prices
 from antiphon.rest import engine
 from antiphon.rest.engine_request import key_in, key_of
 from antiphon.rest.v1 import engine_pb2
-from antiphon.routing import Router
+from antiphon.routing.router import Router
 from tests.unit.rest.caller import USER, Context, as_caller
 from tests.unit.scripted import NO_STORE, START, STOP, USAGE, ScriptedProvider
 

@@ -15,7 +15,7 @@ from antiphon.domain.principal import Principal
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
 from antiphon.net.egress import EgressPolicy
-from antiphon.passthrough import Passthrough
+from antiphon.proxying.passthrough import Passthrough
 from antiphon.rest import proxy
 from antiphon.rest.v1 import proxy_pb2
 from tests.odd_upstream import OddUpstream

@@ -15,14 +15,14 @@ from grpc_status import rpc_status
 from pydantic import SecretStr
 
 from antiphon.auth.api_keys.static import KeyRing
-from antiphon.chat import ChatService
+from antiphon.chat.service import ChatService
 from antiphon.domain.errors import ProviderProtocolError, ProviderRateLimited
 from antiphon.domain.messages import TextDelta, Usage
 from antiphon.domain.principal import Principal, Scope
 from antiphon.history.recorder import Recorder
 from antiphon.rest import openai
 from antiphon.rest.v1 import openai_pb2, openai_pb2_grpc
-from antiphon.routing import Router
+from antiphon.routing.router import Router
 from antiphon.rpc.chat import ChatServicer
 from antiphon.rpc.interceptor import CallInterceptor
 from antiphon.rpc.models import ModelServicer

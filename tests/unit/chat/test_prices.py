@@ -3,9 +3,9 @@
 import genai_prices
 import pytest
 
+from antiphon.chat.prices import Prices
 from antiphon.config import PriceConfig
 from antiphon.domain.messages import Usage
-from antiphon.prices import Prices
 from antiphon.providers.hosts import HOSTS
 
 PRICES = Prices({}, {host.name: host.base_url for host in HOSTS})

@@ -15,6 +15,7 @@ import structlog
 from msgspec.structs import replace
 
 from antiphon.auth.caller import ANONYMOUS, CALLER
+from antiphon.chat.prices import Prices
 from antiphon.domain.deadline import Deadline
 from antiphon.domain.errors import (
     AntiphonError,
@@ -55,8 +56,7 @@ from antiphon.history.base import MAX_SOURCE, MAX_TITLE, MessageState, Turn
 from antiphon.history.recorder import Record, Recorder, Recording
 from antiphon.limits.limiter import Grant, Limiter
 from antiphon.limits.quotas import Quotas
-from antiphon.prices import Prices
-from antiphon.routing import Route, Router
+from antiphon.routing.router import Route, Router
 
 _MANY_PARTS: Final = 1000
 """Parts of a request above which other calls have their turn before it is written for the provider."""

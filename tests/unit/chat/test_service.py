@@ -9,7 +9,8 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from antiphon.chat import MAX_HELD, ChatService
+from antiphon.chat.prices import Prices
+from antiphon.chat.service import MAX_HELD, ChatService
 from antiphon.config import GuardConfig, LimitsConfig, PriceConfig
 from antiphon.domain import headers
 from antiphon.domain.errors import (
@@ -53,8 +54,7 @@ from antiphon.limits.base import NANOS
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
-from antiphon.prices import Prices
-from antiphon.routing import Router
+from antiphon.routing.router import Router
 from tests.unit.memory_store import MemoryStore
 from tests.unit.scripted import NO_PRICES, NO_STORE, START, STOP, USAGE, ScriptedProvider
 

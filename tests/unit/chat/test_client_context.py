@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from antiphon.chat.client_context import Contexts
 from antiphon.config import ClientConfig, ConfigError
-from antiphon.context import Contexts
 from antiphon.domain.errors import ContextUnavailable
 from tests.odd_upstream import CUT, HANG, OddUpstream, answer
 

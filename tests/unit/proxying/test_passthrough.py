@@ -19,7 +19,7 @@ from antiphon.domain.errors import (
 )
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
-from antiphon.passthrough import Passthrough
+from antiphon.proxying.passthrough import Passthrough
 from tests.odd_upstream import CUT, HANG, LAST, OddUpstream, Step, answer, chunk, head
 
 BODY = b'{"model": "odd"}'

@@ -1,0 +1,1 @@
+"""A chat call, from admission to settlement."""

@@ -1,0 +1,1 @@
+"""The byte-for-byte proxies."""
