@@ -27,7 +27,7 @@ from antiphon.providers.openai.request import encode
 from antiphon.rest import engine_request, openai, proxied
 from antiphon.rest.body import parse_in_turns
 from antiphon.rpc import wire
-from antiphon.rpc.convert_request import request_from_proto
+from antiphon.rpc.convert.request import request_from_proto
 from antiphon.v1 import chat_pb2, message_pb2
 
 MIB = 1024 * 1024

@@ -16,7 +16,7 @@ from antiphon.auth.caller import ORIGIN
 from antiphon.domain.errors import InvalidRequest, Violation
 from antiphon.domain.principal import MAX_MODELS, Quota, Scope, everyday
 from antiphon.limits.report import DailyUse, UsageReport
-from antiphon.rpc.convert_reply import time_to_proto
+from antiphon.rpc.convert.reply import time_to_proto
 from antiphon.rpc.page import fitting
 from antiphon.rpc.request import INVALID, page_size, refuse, required
 from antiphon.v1 import admin_pb2, admin_pb2_grpc

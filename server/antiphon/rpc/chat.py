@@ -15,8 +15,8 @@ from antiphon.domain.errors import told
 from antiphon.domain.reply import collect
 from antiphon.history.recorder import Record
 from antiphon.rpc import heartbeat
-from antiphon.rpc.convert_reply import batch_to_proto, reply_to_proto
-from antiphon.rpc.convert_request import record_from_proto, request_from_proto
+from antiphon.rpc.convert.reply import batch_to_proto, reply_to_proto
+from antiphon.rpc.convert.request import record_from_proto, request_from_proto
 from antiphon.rpc.status import status_of
 from antiphon.v1 import chat_pb2, chat_pb2_grpc
 

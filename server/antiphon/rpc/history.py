@@ -10,8 +10,8 @@ import grpc
 from antiphon.auth.caller import caller
 from antiphon.domain.errors import Violation
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversation, Store, StoredMessage
-from antiphon.rpc.convert_history import conversation_to_proto, stored_to_proto
-from antiphon.rpc.convert_request import messages_from_proto
+from antiphon.rpc.convert.history import conversation_to_proto, stored_to_proto
+from antiphon.rpc.convert.request import messages_from_proto
 from antiphon.rpc.page import MAX_ANSWER_BYTES, fitting
 from antiphon.rpc.request import page_size, refuse, required
 from antiphon.v1 import history_pb2, history_pb2_grpc

@@ -2,7 +2,7 @@
 
 from antiphon.domain import messages as m
 from antiphon.domain.reply import Reply
-from antiphon.rpc.convert_reply import batch_to_proto, reply_to_proto
+from antiphon.rpc.convert.reply import batch_to_proto, reply_to_proto
 from antiphon.v1 import message_pb2
 from tests.unit.scripted import START, STOP, USAGE
 

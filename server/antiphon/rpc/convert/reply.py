@@ -11,7 +11,7 @@ from google.protobuf import timestamp_pb2
 
 from antiphon.domain import messages as m
 from antiphon.domain.reply import Reply, ReplyChoice
-from antiphon.rpc.json_struct import struct_of
+from antiphon.rpc.convert.json_struct import struct_of
 from antiphon.v1 import chat_pb2, message_pb2
 
 REASONS = {

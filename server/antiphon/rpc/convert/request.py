@@ -10,7 +10,7 @@ from antiphon.domain import messages as m
 from antiphon.domain.errors import InvalidRequest, Violation
 from antiphon.history.base import MAX_REQUEST_ID, MAX_SOURCE, MAX_TITLE
 from antiphon.history.recorder import Record
-from antiphon.rpc.json_struct import object_of
+from antiphon.rpc.convert.json_struct import object_of
 from antiphon.v1 import chat_pb2, message_pb2
 
 ROLES = {

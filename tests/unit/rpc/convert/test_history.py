@@ -7,10 +7,10 @@ from google.protobuf import json_format
 
 from antiphon.domain import messages as m
 from antiphon.history.base import MessageState, StoredMessage
-from antiphon.rpc import convert_history
-from antiphon.rpc.convert_request import messages_from_proto
+from antiphon.rpc.convert import history as convert_history
+from antiphon.rpc.convert.request import messages_from_proto
 from antiphon.v1 import chat_pb2, history_pb2
-from tests.unit.rpc.test_convert_request import REQUEST
+from tests.unit.rpc.convert.test_request import REQUEST
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
 

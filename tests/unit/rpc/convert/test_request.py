@@ -5,7 +5,7 @@ from google.protobuf import json_format
 
 from antiphon.domain import messages as m
 from antiphon.domain.errors import InvalidRequest
-from antiphon.rpc.convert_request import record_from_proto, request_from_proto
+from antiphon.rpc.convert.request import record_from_proto, request_from_proto
 from antiphon.v1 import chat_pb2
 
 REQUEST = {

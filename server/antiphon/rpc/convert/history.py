@@ -11,9 +11,9 @@ from google.protobuf import struct_pb2
 
 from antiphon.domain import messages as m
 from antiphon.history.base import Conversation, MessageState, StoredMessage
-from antiphon.rpc.convert_reply import REASONS, time_to_proto, usage_to_proto
-from antiphon.rpc.convert_request import ROLES
-from antiphon.rpc.json_struct import struct_of
+from antiphon.rpc.convert.json_struct import struct_of
+from antiphon.rpc.convert.reply import REASONS, time_to_proto, usage_to_proto
+from antiphon.rpc.convert.request import ROLES
 from antiphon.v1 import chat_pb2, history_pb2, message_pb2
 
 _ROLES: Final = {role: proto for proto, role in ROLES.items()}

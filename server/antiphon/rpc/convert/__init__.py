@@ -1,0 +1,1 @@
+"""Typed messages to domain values and back."""
