@@ -40,7 +40,11 @@ from antiphon.limits.report import UsageReport
 from antiphon.providers import hosts, registry
 from antiphon.providers.base import Provider
 from antiphon.proxying.passthrough import Passthrough
-from antiphon.rest import analytics, assistant, engine, openai, proxy
+from antiphon.rest.analytics import servicer as analytics
+from antiphon.rest.assistant import servicer as assistant
+from antiphon.rest.engine import servicer as engine
+from antiphon.rest.openai import servicer as openai
+from antiphon.rest.proxy import servicer as proxy
 from antiphon.rest.v1 import (
     analytics_pb2,
     analytics_pb2_grpc,

@@ -299,7 +299,7 @@ def _prepare(config: Config, environment: dict[str, str]) -> Router:
 @app.command()
 def openapi() -> None:
     """Print the OpenAPI document of the REST paths, as JSON."""
-    from antiphon.rest.openapi import document
+    from antiphon.rest.openapi.document import document
 
     _print_json(document())
 

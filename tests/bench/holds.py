@@ -24,8 +24,10 @@ from antiphon.domain.errors import InvalidRequest
 from antiphon.domain.turns import give_way
 from antiphon.net.json_bounds import MAX_VALUES, TooMuch
 from antiphon.providers.openai.request import encode
-from antiphon.rest import engine_request, openai, proxied
-from antiphon.rest.body import parse_in_turns
+from antiphon.rest.engine import request as engine_request
+from antiphon.rest.openai import servicer as openai
+from antiphon.rest.proxy import proxied
+from antiphon.rest.shared.body import parse_in_turns
 from antiphon.rpc import wire
 from antiphon.rpc.convert.request import request_from_proto
 from antiphon.v1 import chat_pb2, message_pb2

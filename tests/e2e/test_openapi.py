@@ -20,7 +20,7 @@ from llmock.testing import LLMockServer
 from schemathesis.checks import CHECKS
 from schemathesis.generation import GenerationMode
 
-from antiphon.rest.openapi import document
+from antiphon.rest.openapi.document import document
 from tests.e2e.conftest import KEY, PROVIDER_KEY, READY, Gateway, configuration
 from tests.odd_upstream import LAST, OddUpstream, chunk, delta, head, sse
 

@@ -38,10 +38,17 @@ from antiphon.net.sse import EventTooLarge, SseEvent, SseReader
 from antiphon.providers import failure
 from antiphon.providers.openai import request as openai_request
 from antiphon.providers.openai.response import ReplyReader
-from antiphon.rest import analytics, assistant, chats, engine, engine_request, openai, proxied, proxy
-from antiphon.rest.body import parse
-from antiphon.rest.content import message_json
-from antiphon.rest.json import dumps
+from antiphon.rest.analytics import servicer as analytics
+from antiphon.rest.assistant import chats
+from antiphon.rest.assistant import servicer as assistant
+from antiphon.rest.engine import request as engine_request
+from antiphon.rest.engine import servicer as engine
+from antiphon.rest.openai import servicer as openai
+from antiphon.rest.proxy import proxied
+from antiphon.rest.proxy import servicer as proxy
+from antiphon.rest.shared.body import parse
+from antiphon.rest.shared.content import message_json
+from antiphon.rest.shared.json import dumps
 
 
 def cut(data: bytes, every: int) -> list[bytes]:

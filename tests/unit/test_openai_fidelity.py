@@ -12,10 +12,10 @@ from antiphon.domain import messages as m
 from antiphon.domain.reply import Reply
 from antiphon.providers.openai.request import encode
 from antiphon.providers.openai.response import ReplyReader
-from antiphon.rest import openai
-from antiphon.rest.content import message_json
-from antiphon.rest.json import DONE
-from antiphon.rest.openai_reply import ChunkWriter, completion
+from antiphon.rest.openai import servicer as openai
+from antiphon.rest.openai.reply import ChunkWriter, completion
+from antiphon.rest.shared.content import message_json
+from antiphon.rest.shared.json import DONE
 
 Json = dict[str, Any]
 

@@ -11,7 +11,7 @@ import pytest
 from antiphon.domain import messages as m
 from antiphon.domain.reply import Reply
 from antiphon.providers.openai.response import ReplyReader
-from antiphon.rest.openai_reply import ChunkWriter, completion
+from antiphon.rest.openai.reply import ChunkWriter, completion
 
 FOLDER = os.environ.get("ANTIPHON_RECORDED")
 REQUEST = m.ChatRequest("m", (), stream=True)

@@ -20,7 +20,7 @@ from antiphon.domain.errors import ProviderProtocolError, ProviderRateLimited
 from antiphon.domain.messages import TextDelta, Usage
 from antiphon.domain.principal import Principal, Scope
 from antiphon.history.recorder import Recorder
-from antiphon.rest import openai
+from antiphon.rest.openai import servicer as openai
 from antiphon.rest.v1 import openai_pb2, openai_pb2_grpc
 from antiphon.routing.router import Router
 from antiphon.rpc.chat import ChatServicer

@@ -1,0 +1,176 @@
+"""The analytics dialect: POST /api/v1/ai/chat.
+
+Its source is the gateway's own document. A message, and what else a body may hold, is as in the OpenAI dialect, and so are the
+events of a stream, which the document leaves open. What is not known is accepted, and goes nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from http import HTTPStatus
+from typing import Any, TypeAlias
+
+import grpc
+import orjson
+from google.api import httpbody_pb2
+from msgspec.structs import replace
+
+from antiphon.chat.client_context import Contexts
+from antiphon.chat.service import ChatService
+from antiphon.domain import messages as m
+from antiphon.domain.deadline import time_left
+from antiphon.domain.errors import AntiphonError, DeadlineExceeded, InvalidRequest, Violation
+from antiphon.domain.reply import Reply, collect
+from antiphon.rest.openai import reply as openai_reply
+from antiphon.rest.openai import servicer as openai
+from antiphon.rest.shared.body import messages_as, parse_in_turns, renaming
+from antiphon.rest.shared.http import headers_of, status_of
+from antiphon.rest.shared.json import JSON, event
+from antiphon.rest.shared.shown import Shown, shown
+from antiphon.rest.shared.stream import transfer
+from antiphon.rest.v1 import analytics_pb2, analytics_pb2_grpc
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class Body(openai.Body):
+    """The body: the document's four fields, and those of a chat completion beside them."""
+
+    client_id: str | None = None
+
+
+class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
+    """Serves the dialect."""
+
+    def __init__(self, chat: ChatService, contexts: Contexts) -> None:
+        self._chat = chat
+        self._contexts = contexts
+
+    async def CreateAnalyticsChat(
+        self, request: analytics_pb2.CreateAnalyticsChatRequest, context: Context
+    ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
+        """One JSON object, or events."""
+        body = await parse_in_turns(request.body.data, Body)
+        asked = await self._scoped(request_from_body(body), body.client_id, context)
+        with renaming(messages_as("messages", len(asked.messages) - len(body.messages))):
+            async with aclosing(self._answer(asked, body, context)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    async def _answer(self, asked: m.ChatRequest, body: Body, context: Context) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
+        async with aclosing(self._chat.stream(asked, timeout=time_left(context.time_remaining()))) as batches:
+            if not asked.stream:
+                yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(answer(await collect(batches))))
+                return
+            writer = ChunkWriter(include_usage=openai.include_usage(body))
+            async with aclosing(transfer(batches, writer, _late)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    async def _scoped(self, asked: m.ChatRequest, client_id: str | None, context: Context) -> m.ChatRequest:
+        """With what the client's conversations begin with. Raises `ContextUnavailable`, `DeadlineExceeded`."""
+        if not client_id:
+            return asked
+        try:
+            async with asyncio.timeout(time_left(context.time_remaining())):
+                text = await self._contexts.of(client_id)
+        except TimeoutError:
+            raise DeadlineExceeded from None
+        if not text:
+            return asked
+        return replace(asked, messages=(m.Message(m.Role.SYSTEM, (m.Text(text),)), *asked.messages), trusted=1)
+
+
+def request_from_body(body: Body) -> m.ChatRequest:
+    """The domain's request. There is room for one reply only. Raises `InvalidRequest`."""
+    asked = openai.request_from_body(body, stream=bool(body.stream))
+    return replace(asked, sampling=replace(asked.sampling, choices=None), extra=m.NOTHING, known_fields=True)
+
+
+def answer(reply: Reply) -> dict[str, Any]:
+    """The JSON object of a whole reply. What is no text stands beside the content, as in a chat completion.
+
+    A refusal is content as well, and so is what is said in a reply of sound alone: the document knows of no other field.
+    """
+    completion = openai_reply.completion(reply)
+    said = completion["choices"][0]["message"]
+    content = said["content"] if isinstance(said["content"], list) else shown(reply.choices[0])
+    usage = completion["usage"]
+    beside = {name: said[name] for name in ("refusal", "tool_calls", "function_call", "audio") if said.get(name)}
+    called = beside.keys() & {"tool_calls", "function_call"}
+    return {
+        "success": True,
+        "data": {
+            "message": {"role": said["role"], "content": content or (None if called else ""), **beside},
+            "usage": {
+                name: usage[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens", "estimated") if name in usage
+            },
+        },
+    }
+
+
+class ChunkWriter(openai_reply.ChunkWriter):
+    """Writes the same events as the OpenAI dialect, with what is content as well, as in a whole reply."""
+
+    def __init__(self, *, include_usage: bool) -> None:
+        super().__init__(include_usage=include_usage)
+        self._shown = Shown()
+
+    def write(self, batch: m.Batch) -> bytes:
+        """The events of a batch. May be empty."""
+        events: m.Batch = []
+        at = count = left = 0  # where the group is whose events come now, how many they are, and how many of them are left
+        for happened in batch:
+            if isinstance(happened, m.DeltaGroup):
+                at, count, left = len(events), happened.count, happened.count + 1
+            elif isinstance(happened, m.RefusalDelta | m.AudioDelta):
+                if text := self._shown.text(happened):
+                    if left > 0:
+                        count += 1
+                        events[at] = m.DeltaGroup(happened.choice, count)
+                    else:
+                        events.append(m.DeltaGroup(happened.choice, 2))
+                    events.append(m.TextDelta(happened.choice, text))
+            elif isinstance(happened, m.TextDelta):
+                self._shown.text(happened)
+            events.append(happened)
+            left -= 1
+        return super().write(events)
+
+
+# Errors.
+
+
+def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
+    """The HTTP status, headers and body of an error before the first byte."""
+    return status_of(error), headers_of(error), orjson.dumps(error_object(error))
+
+
+def _late(error: AntiphonError) -> bytes:
+    return event(error_object(error))
+
+
+def error_object(error: AntiphonError) -> dict[str, Any]:
+    """The body of an error, or the event."""
+    status = status_of(error)
+    # The document's word for a failure of the provider is "Error".
+    word = "Error" if status == 502 else HTTPStatus(status).phrase
+    body: dict[str, Any] = {"error": word, "message": error.message, "code": status}
+    if status == 400:
+        violations = error.violations if isinstance(error, InvalidRequest) else ()
+        if violations:
+            body["message"] = "The request contains invalid parameters or malformed data."
+        body["details"] = [{"field": _field(violation), "message": violation.message} for violation in violations]
+    if status == 429:
+        body["retryAfter"] = int(headers_of(error)["retry-after"])
+    return body
+
+
+def _field(violation: Violation) -> str:
+    """("messages", 0, "role") as "messages[0].role"; the body itself is "body"."""
+    if violation.kind == "json_invalid":
+        return "body"
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in violation.path)
+    return "".join(steps).removeprefix(".") or "body"

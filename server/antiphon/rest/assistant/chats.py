@@ -1,0 +1,162 @@
+"""The kept chats of the assistant dialect: list, fetch, fork, pin, change, delete and keep.
+
+Its source is the gateway's own document. A chat is a conversation of the caller's own; another's does not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+import grpc
+from google.api import httpbody_pb2
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+from antiphon.auth.caller import caller
+from antiphon.domain import headers
+from antiphon.domain.errors import Violation
+from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
+from antiphon.history.title import title_of
+from antiphon.rest.assistant.fetched import chat_json, fetch
+from antiphon.rest.shared.body import Fields, invalid, parse_in_turns, renaming
+from antiphon.rest.shared.content import MessageBody, message_of
+from antiphon.rest.shared.json import JSON, dumps
+from antiphon.rest.v1 import assistant_pb2, assistant_pb2_grpc
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Answer: TypeAlias = AsyncGenerator[httpbody_pb2.HttpBody, None]
+
+
+STORED = frozenset({"messageId", "createdAt", "status", "model"})
+"""What FetchChat adds to a message. It may be sent as it was fetched: these fields are for nobody but the caller."""
+
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 1000
+
+
+class ForkBody(Fields):
+    """Which chat to fork, and up to which message: an id, or a place counted from 0. Neither: all of it."""
+
+    chat_id: str = Field(validation_alias=AliasChoices("chatId", "chat_id"))
+    message_id: str | None = Field(default=None, validation_alias=AliasChoices("messageId", "message_id"))
+    message_index: int | None = Field(default=None, ge=0, validation_alias=AliasChoices("messageIndex", "message_index"))
+    title: str | None = Field(default=None, max_length=MAX_TITLE)
+
+
+class PinBody(Fields):
+    """Whether to pin."""
+
+    pinned: bool | None = None
+
+
+class UpdateBody(BaseModel):
+    """What to change; null is the same as not sent."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    title: str | None = Field(default=None, max_length=MAX_TITLE)
+    pinned: bool | None = None
+
+
+class NewBody(Fields):
+    """A chat that was held elsewhere."""
+
+    title: str | None = Field(default=None, max_length=MAX_TITLE)
+    messages: list[MessageBody] = Field(validation_alias=AliasChoices("messages", "chat_history"))
+    source: str | None = Field(default=None, max_length=MAX_SOURCE)
+    pinned: bool | None = None
+
+
+class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
+    """Serves the paths that ask no model."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def ListChats(self, request: assistant_pb2.ListChatsRequest, context: Context) -> Answer:
+        """One page."""
+        if not 0 <= request.page_size <= MAX_PAGE_SIZE:
+            raise invalid(Violation(("page_size",), f"must be between 1 and {MAX_PAGE_SIZE}"))
+        with renaming(lambda path: ("title",) if path == ("title_contains",) else path):
+            page = await self._store.list(
+                caller().owner,
+                size=request.page_size or DEFAULT_PAGE_SIZE,
+                token=request.page_token,
+                pinned=request.pinned if request.HasField("pinned") else None,
+                source=request.source,
+                title_contains=request.title,
+            )
+        yield _json({"chats": [chat_json(chat) for chat in page.conversations], "nextPageToken": page.next_token or None})
+
+    async def FetchChat(self, request: assistant_pb2.FetchChatRequest, context: Context) -> Answer:
+        """One chat, with its messages and its branches."""
+        async with aclosing(fetch(self._store, caller().owner, request.chat_id, request.branch_token)) as pieces:
+            async for piece in pieces:
+                yield httpbody_pb2.HttpBody(content_type=JSON, data=piece)
+
+    async def ForkChat(self, request: assistant_pb2.ForkChatRequest, context: Context) -> Answer:
+        """Another chat with the same past."""
+        body = await parse_in_turns(request.body.data, ForkBody)
+        owner = caller().owner
+        message_id = body.message_id
+        if body.message_index is not None:
+            if message_id is not None:
+                raise invalid(Violation(("messageIndex",), "must not be given with messageId"))
+            path = [each for each in (await self._store.messages(owner, body.chat_id)).messages if not each.is_unheard]
+            if body.message_index >= len(path):
+                raise invalid(Violation(("messageIndex",), f"must be less than {len(path)}, the number of messages"))
+            message_id = path[body.message_index].id
+        fork = await self._store.fork(owner, body.chat_id, message_id=message_id, title=_given(body.title))
+        created()
+        yield _json(chat_json(fork))
+
+    async def PinChat(self, request: assistant_pb2.PinChatRequest, context: Context) -> Answer:
+        """The chat, pinned or not."""
+        body = await parse_in_turns(request.body.data, PinBody) if request.body.data.strip() else PinBody()
+        chat = await self._store.update(caller().owner, request.chat_id, pinned=body.pinned is not False)
+        yield _json(chat_json(chat))
+
+    async def UpdateChat(self, request: assistant_pb2.UpdateChatRequest, context: Context) -> Answer:
+        """The chat after the change."""
+        body = await parse_in_turns(request.body.data, UpdateBody)
+        if body.title is None and body.pinned is None:
+            raise invalid(Violation((), "The body must hold title or pinned."))
+        if body.title is not None and _given(body.title) is None:
+            raise invalid(Violation(("title",), "must not be blank"))
+        chat = await self._store.update(caller().owner, request.chat_id, title=body.title, pinned=body.pinned)
+        yield _json(chat_json(chat))
+
+    async def DeleteChat(self, request: assistant_pb2.DeleteChatRequest, context: Context) -> Answer:
+        """That it is gone."""
+        await self._store.delete(caller().owner, request.chat_id)
+        yield _json({"chatId": request.chat_id, "deleted": True})
+
+    async def CreateChat(self, request: assistant_pb2.CreateChatRequest, context: Context) -> Answer:
+        """The new chat."""
+        body = await parse_in_turns(request.body.data, NewBody)
+        messages = [message_of(message, ("messages", index), without=STORED) for index, message in enumerate(body.messages)]
+        title = title_of(body.title, messages)
+        chat = await self._store.create(
+            caller().owner,
+            title=title if _given(body.title) else title.replace("\0", ""),  # then it is the message that is told to be at fault
+            source=body.source or "",
+            pinned=bool(body.pinned),
+            messages=messages,
+        )
+        created()
+        yield _json(chat_json(chat))
+
+
+def _given(title: str | None) -> str | None:
+    """A title, unless it is blank."""
+    return title if title and title.strip() else None
+
+
+def created() -> None:
+    """Makes the response a 201; to be called before its first byte."""
+    headers.add("x-http-status", "201")
+
+
+def _json(value: dict[str, Any]) -> httpbody_pb2.HttpBody:
+    return httpbody_pb2.HttpBody(content_type=JSON, data=dumps(value))

@@ -1,0 +1,129 @@
+"""A kept chat as JSON: alone, and whole, with its messages and branches.
+
+A whole chat is as large as all that was ever said in it, so it is read and written in pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from datetime import datetime
+from typing import Any, Final
+
+from antiphon.history.base import Conversation, Store, StoredMessage
+from antiphon.rest.shared.body import renaming
+from antiphon.rest.shared.content import message_json
+from antiphon.rest.shared.json import dumps
+
+MAX_BRANCHES: Final = 100
+"""The most branches of one answer."""
+
+_PAGE: Final = 1000
+"""The most messages that are read at once."""
+
+_PAGE_BYTES: Final = 4 * 1024 * 1024
+"""The most bytes of them, if they are several."""
+
+_PIECE: Final = 1024 * 1024
+"""Bytes from which on a piece is written."""
+
+
+async def fetch(store: Store, owner: str, chat_id: str, branch_token: str) -> AsyncGenerator[bytes, None]:
+    """Yield the JSON of a whole chat, in pieces of about a megabyte, or as large as a message is.
+
+    Raises `ConversationNotFound`, `InvalidRequest`, `StoreUnavailable`; the last one perhaps after the first piece.
+    """
+    piece = bytearray()
+    async for part in _parts(store, owner, chat_id, branch_token):
+        piece += part
+        if len(piece) >= _PIECE:
+            yield bytes(piece)
+            piece.clear()
+    if piece:
+        yield bytes(piece)
+
+
+async def _parts(store: Store, owner: str, chat_id: str, branch_token: str) -> AsyncGenerator[bytes, None]:
+    """Yield the JSON of a whole chat: each message, and what stands between them."""
+    chat = await store.get(owner, chat_id)
+    with renaming(lambda path: ("branch_token",) if path == ("page_token",) else path):
+        page = await store.branches(owner, chat_id, size=MAX_BRANCHES, token=branch_token)
+    fetched = _Messages(store, owner, chat_id)
+    head = {name: value for name, value in chat_json(chat).items() if name != "messageCount"}
+    yield dumps(head)[:-1] + b',"messages":['
+    async for message in fetched.read(None, page.path_token):
+        yield message
+    yield b'],"messageCount":%d,"branches":[' % fetched.count
+    for number, branch in enumerate(page.branches):
+        parent = fetched.shown(branch.parent_id)
+        yield b'%b{"messageId":%b,"messages":[' % (b"," if number else b"", dumps(parent))
+        async for message in fetched.read(parent, branch.messages_token):
+            yield message
+        yield b"]}"
+    yield b'],"nextBranchToken":%b}' % dumps(page.next_token or None)
+
+
+class _Messages:
+    """The messages of a chat, without the replies of which nothing came."""
+
+    def __init__(self, store: Store, owner: str, chat_id: str) -> None:
+        self._store = store
+        self._owner = owner
+        self._chat_id = chat_id
+        self._hidden: dict[str, str | None] = {}
+        """What is shown before each that is not."""
+        self.count = 0
+        """How many were read."""
+
+    async def read(self, parent: str | None, token: str) -> AsyncGenerator[bytes, None]:
+        """The messages that `token` asks for as the items of a JSON list. `parent` is what is shown before them."""
+        comma = b""
+        while True:
+            page = await self._store.messages(self._owner, self._chat_id, size=_PAGE, token=token, most_bytes=_PAGE_BYTES)
+            for message in page.messages:
+                if message.is_unheard:
+                    self._hidden[message.id] = parent
+                else:
+                    yield comma + dumps(stored_json(message))
+                    comma = b","
+                    parent = message.id
+                    self.count += 1
+            token = page.next_token
+            if not token:
+                return
+
+    def shown(self, message_id: str | None) -> str | None:
+        """The message, or the one that is shown before it."""
+        return message_id if message_id is None else self._hidden.get(message_id, message_id)
+
+
+def chat_json(chat: Conversation) -> dict[str, Any]:
+    """A chat without its messages. Those of which nothing came do not count."""
+    return {
+        "chatId": chat.id,
+        "title": chat.title,
+        "pinned": chat.pinned,
+        "source": chat.source,
+        "createdAt": _time(chat.created),
+        "updatedAt": _time(chat.updated),
+        "messageCount": chat.message_count - chat.empty_replies,
+        "forkedFrom": chat.forked_from,
+    }
+
+
+def stored_json(stored: StoredMessage) -> dict[str, Any]:
+    """A message as it was sent, and where and when it is."""
+    body = message_json(stored.message)
+    if body["content"] is None and not stored.message.parts and not stored.message.extra:
+        body["content"] = ""  # a reply of which nothing came
+    return {
+        **body,
+        # A field of the same name that the message came with does not count.
+        "messageId": stored.id,
+        "createdAt": _time(stored.created),
+        "status": stored.state.value,
+        "model": stored.model or None,
+    }
+
+
+def _time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,184 @@
+"""A reply in the engine dialect: one object, bare text, or chunk objects. Its source is that of `antiphon.rest.engine.servicer`."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from antiphon.domain import messages as m
+from antiphon.domain.reply import Reply, ReplyChoice
+from antiphon.rest.engine.request import Call
+from antiphon.rest.openai import reply as openai_reply
+from antiphon.rest.shared.json import JSON, dumps
+from antiphon.rest.shared.shown import Shown, shown_or_called
+
+TEXT: Final = "text/plain; charset=utf-8"
+
+MAX_REPEATED: Final = 256 * 1024
+"""The most bytes of a request that the last chunk repeats: LLMstudio 1.0 cannot read one of about 1 MiB, and it has them twice."""
+
+_END_FIGURES: Final = {
+    "input_tokens": "",
+    "output_tokens": "",
+    "cost_usd": "",
+    "latency_s": ".5f",
+    "time_to_first_token_s": ".5f",
+    "inter_token_latency_s": ".5f",
+    "tokens_per_second": ".2f",
+}
+"""What LLMstudio 0.3 writes after its end token, and how."""
+
+
+def completion(reply: Reply, call: Call) -> dict[str, Any]:
+    """The documented object, nulls and order included."""
+    assert reply.started is not None, "a stream that ended well has started"
+    written = openai_reply.completion(reply)["choices"]
+    choices = [_choice(choice, _reason(ended), call) for choice, ended in zip(written, reply.choices, strict=True)]
+    return {
+        "id": call.id,
+        "choices": choices,
+        "created": reply.started.created,
+        "model": call.model_name(reply.started),
+        "object": "chat.completion",
+        "system_fingerprint": None,
+        "usage": None,
+        "session_id": call.session_id,
+        "chat_input": call.chat_input,
+        "chat_output": shown_or_called(reply.choices[0]),
+        "context": call.context,
+        "provider": call.provider,
+        "timestamp": time.time(),
+        "parameters": call.parameters,
+        "metrics": metrics(reply.usage, reply.metrics),
+    }
+
+
+def _choice(choice: dict[str, Any], reason: str, call: Call) -> dict[str, Any]:
+    said = choice["message"]
+    calls = {name: said.get(name) for name in ("function_call", "tool_calls")}
+    message = {"content": said["content"], "role": "assistant", **calls}
+    message |= {name: value for name, value in said.items() if name not in message and value is not None}
+    if call.has_functions and message["tool_calls"]:  # the caller's tools are those of 2023
+        message |= {"function_call": message["tool_calls"][0]["function"], "tool_calls": None}
+        reason = "function_call" if reason == "tool_calls" else reason
+    return {"finish_reason": reason, "index": choice["index"], "logprobs": choice["logprobs"], "message": message}
+
+
+def _reason(ended: m.Finished | ReplyChoice) -> str:
+    """Why a choice ended, in a word of the OpenAI API: the clients refuse a reply with any other one, or with none."""
+    return m.FinishReason.STOP.value if ended.reason is m.FinishReason.OTHER else ended.reason.value
+
+
+def metrics(usage: m.Usage | None, measured: m.Metrics | None) -> dict[str, Any]:
+    """What the call took."""
+    assert usage is not None, "the chat service tells what every call took"
+    assert measured is not None, "the same"
+    return {
+        "input_tokens": usage.prompt_tokens,
+        "output_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+        "cost_usd": measured.cost_usd,
+        "latency_s": measured.latency,
+        "time_to_first_token_s": measured.time_to_first_token,
+        "inter_token_latency_s": measured.inter_token_latency,
+        "tokens_per_second": measured.chunks / measured.latency if measured.latency > 0 else None,
+    }
+
+
+class TextWriter:
+    """The output of the first choice, bare: all its pieces together are the `chat_output` of a whole reply."""
+
+    content_type = TEXT
+    comment = b""
+
+    def __init__(self, *, end_token: bool) -> None:
+        self._end_token = end_token
+        self._reply = Reply()
+        self._shown = Shown()
+
+    def write(self, batch: m.Batch) -> bytes:
+        pieces: list[str] = []
+        for event in batch:
+            if isinstance(event, m.Usage | m.Metrics):
+                self._reply.add(event)
+            elif not isinstance(event, m.Started | m.ReplyExtra | m.DeltaGroup) and event.choice == 0:
+                pieces.append(self._shown.text_or_arguments(event))
+        return "".join(pieces).encode()
+
+    def end(self) -> bytes:
+        if not self._end_token:
+            return b""
+        found = metrics(self._reply.usage, self._reply.metrics)
+        return b",".join((b"<END_TOKEN>", *(f"{name}={_figure(name, found[name])}".encode() for name in _END_FIGURES)))
+
+
+class ChunkWriter:
+    """One `chat.completion.chunk` object for each batch: the 1.x clients take each piece of the transfer for one."""
+
+    content_type = JSON
+    comment = b""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._reply = Reply()
+        self._shown = Shown()
+
+    def write(self, batch: m.Batch) -> bytes:
+        choices: dict[int, dict[str, Any]] = {}
+        shown: list[str] = []
+        for event in batch:
+            self._reply.add(event)
+            if isinstance(event, m.Started | m.ReplyExtra | m.DeltaGroup | m.Usage | m.Metrics):
+                continue
+            choice = choices.get(event.choice)
+            if choice is None:
+                delta: dict[str, Any] = {"role": "assistant", "content": None}
+                choice = choices[event.choice] = {"delta": delta, "finish_reason": None, "index": event.choice, "logprobs": None}
+            delta = choice["delta"]
+            if event.choice == 0:
+                shown.append(self._shown.text(event))
+            match event:
+                case m.TextDelta():
+                    delta["content"] = (delta["content"] or "") + event.text
+                case m.ToolCallDelta():
+                    delta.setdefault("tool_calls", []).append(openai_reply.tool_call_delta(event))
+                case m.RefusalDelta():
+                    delta["refusal"] = delta.get("refusal", "") + event.text
+                case m.Finished():
+                    choice["finish_reason"] = _reason(event)
+                case _:
+                    pass  # the clients know no other
+        return self._chunk([choices[index] for index in sorted(choices)], "".join(shown)) if choices else b""
+
+    def end(self) -> bytes:
+        return b""
+
+    def _chunk(self, choices: list[dict[str, Any]], shown: str) -> bytes:
+        """What repeats the request comes once, in the last one, and only if it is not long."""
+        started = self._reply.started
+        assert started is not None, "it is the first event"
+        call = self._call
+        last = self._reply.metrics is not None
+        repeats = last and len(dumps(call.context)) <= MAX_REPEATED
+        return dumps(
+            {
+                "id": call.id,
+                "choices": choices,
+                "created": started.created,
+                "model": call.model_name(started),
+                "object": "chat.completion.chunk",
+                "system_fingerprint": None,
+                "chat_input": call.chat_input if repeats else None,
+                "chat_output": shown_or_called(self._reply.choices[0]) if last else None,
+                "chat_output_stream": shown,
+                "context": call.context if repeats else None,
+                "provider": call.provider,
+                "timestamp": time.time(),
+                "parameters": call.parameters if last else None,
+                "metrics": metrics(self._reply.usage, self._reply.metrics) if last else None,
+            }
+        )
+
+
+def _figure(name: str, value: float | None) -> str:
+    return "null" if value is None else format(value, _END_FIGURES[name])

@@ -1,0 +1,186 @@
+"""A chat of the engine dialect as a request of the domain. Its source is that of `antiphon.rest.engine.servicer`."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec.structs import replace
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+from antiphon.domain import messages as m
+from antiphon.rest.openai import servicer as openai
+from antiphon.rest.shared.body import Fields, Path, renaming, validate
+
+PARAMETERS: Final = (
+    {"id": "temperature", "name": "Temperature", "type": "float", "default": 1, "min": 0, "max": 2, "step": 0.01},
+    {"id": "max_tokens", "name": "Maximum length", "type": "int", "default": 2048, "min": 1, "max": 4096, "step": 1},
+    {"id": "top_p", "name": "Top P", "type": "float", "default": 1, "min": 0, "max": 1, "step": 0.01},
+    {"id": "frequency_penalty", "name": "Frequency Penalty", "type": "float", "default": 0, "min": -2, "max": 2, "step": 0.01},
+    {"id": "presence_penalty", "name": "Presence Penalty", "type": "float", "default": 0, "min": -2, "max": 2, "step": 0.01},
+)
+"""What the document lists. The `max` of the tokens is one for sliders: more may be asked for."""
+
+DEFAULTS: Final[m.JsonObject] = {str(parameter["id"]): parameter["default"] for parameter in PARAMETERS}
+
+_OURS: Final = frozenset({"api_key", "model", "messages", "stream", "stream_options", "session_id", "max_output_tokens"})
+"""What parameters cannot set. The 0.3 clients send `max_output_tokens` beside `max_tokens`, always the same."""
+
+_UNUSED: Final = frozenset({"api_endpoint", "api_version", "base_url", "region", "access_key", "secret_key"})
+
+
+def or_none(value: object) -> object:
+    """The document writes what is not there as null, or as the text "None"."""
+    return None if value in ("None", "") else value
+
+
+def key_in(raw: Mapping[str, Any]) -> object:
+    """The key that a body holds, of whatever type; None for none."""
+    parameters = raw.get("parameters")
+    key = or_none(raw.get("api_key"))
+    return or_none(parameters.get("api_key")) if key is None and isinstance(parameters, dict) else key
+
+
+_NULL: Final = msgspec.Raw(b"null")
+
+
+class _Parameters(msgspec.Struct):
+    api_key: msgspec.Raw = _NULL
+
+
+class _Keys(msgspec.Struct):
+    """The two fields that may hold a key, unread. All else of a body is passed over, and makes no objects."""
+
+    api_key: msgspec.Raw = _NULL
+    parameters: msgspec.Raw = _NULL
+
+
+_keys: Final = msgspec.json.Decoder(_Keys)
+_parameters: Final = msgspec.json.Decoder(_Parameters)
+_key: Final = msgspec.json.Decoder(str)
+
+
+def key_of(data: bytes) -> str | None:
+    """Return the key that a body holds, as `key_in` finds it, without reading anything else; None for none that is a text.
+
+    For bodies of `MAX_KEYLESS_BYTES` at most, which takes 1 ms: it runs before anybody knows who the caller is.
+    """
+    try:
+        fields = _keys.decode(data)
+        raw = fields.api_key
+        if _is_unset(raw) and bytes(memoryview(fields.parameters)[:1]) == b"{":
+            raw = _parameters.decode(fields.parameters).api_key
+        return None if _is_unset(raw) else _key.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _is_unset(raw: msgspec.Raw) -> bool:
+    return bytes(memoryview(raw)[:6]) in (b"null", b'"None"', b'""')
+
+
+def _printable(key: SecretStr | None) -> SecretStr | None:
+    """It becomes a header."""
+    text = "" if key is None else key.get_secret_value()
+    if not all("\x21" <= character <= "\x7e" for character in text):
+        raise ValueError("must be of printable characters")
+    return key
+
+
+class Body(Fields):
+    """The body of a chat. The clients' own way with types, such as "False", is taken."""
+
+    model_config = ConfigDict(strict=False)
+
+    model: str = Field(min_length=1)
+    chat_input: str | list[dict[str, Any]]
+    api_key: Annotated[SecretStr | None, BeforeValidator(or_none), AfterValidator(_printable)] = None
+    parameters: Annotated[dict[str, Any] | None, BeforeValidator(or_none)] = None
+    is_stream: Annotated[bool | None, BeforeValidator(or_none)] = None
+    has_end_token: Annotated[bool | None, BeforeValidator(or_none)] = None
+    session_id: str | None = None
+    retries: int | None = None
+    functions: list[dict[str, Any]] | None = None
+    function_call: str | dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    response_format: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _key_of_parameters(cls, raw: object) -> object:
+        """The asynchronous 1.x client has no other place for a key than the parameters, which are sent on and repeated."""
+        if isinstance(raw, dict) and (key := key_in(raw)) is not None:
+            return {**raw, "api_key": key}
+        return raw
+
+    @property
+    def is_1x(self) -> bool:
+        """Whether a 1.x client sent it: those read a stream of chunk objects, and know no defaults. 0.3 always sends a session."""
+        return "retries" in self.model_fields_set and "session_id" not in self.model_fields_set
+
+
+class Completion(openai.Body):
+    """The same chat as a chat completion, with the same way with types."""
+
+    model_config = ConfigDict(strict=False)
+
+
+class Call:
+    """What an answer repeats of its request."""
+
+    def __init__(self, body: Body, provider: str) -> None:
+        given = dict(body.parameters or {})
+        if body.is_1x:  # what these clients' callers add is a parameter as well
+            given = {name: value for name, value in (body.model_extra or {}).items() if name not in _UNUSED} | given
+        if "max_tokens" not in given and "max_output_tokens" in given:
+            given["max_tokens"] = given["max_output_tokens"]
+        self.given = {name: value for name, value in given.items() if name not in _OURS}
+        self.id = str(uuid.uuid4())
+        self.provider = provider
+        self.model = body.model
+        self.session_id = body.session_id
+        self.has_functions = body.functions is not None
+        self._is_text = isinstance(body.chat_input, str)
+        self.context = [{"role": "user", "content": body.chat_input}] if isinstance(body.chat_input, str) else body.chat_input
+        self.chat_input = self.context[-1].get("content") if self.context else None
+        defaults = {} if body.is_1x else dict(DEFAULTS)
+        if self.given.get("max_completion_tokens") is not None:  # its successor: no model takes both
+            defaults.pop("max_tokens", None)
+        self.parameters = defaults | self.given
+
+    def model_name(self, started: m.Started) -> str:
+        """The model as the caller called it, where the provider only adds a version to that."""
+        return self.model if not started.model or started.model.startswith(self.model) else started.model
+
+    def path(self, path: Path) -> Path:
+        """Where a field of a chat completion stands in this dialect's body."""
+        match path:
+            case ("messages", *inner):
+                return ("chat_input",) if self._is_text else ("chat_input", *inner)
+            case (str(name), *_) if name in self.parameters:
+                return ("parameters", *path)
+            case _:
+                return path
+
+
+def request_from_body(body: Body, call: Call) -> m.ChatRequest:
+    """The domain's request, by way of the OpenAI dialect, of which parameters are fields. Raises `InvalidRequest`.
+
+    Of the defaults only that of `max_tokens` is sent: the others are the providers' own, and some models refuse to be told them.
+    """
+    sent = {name: value for name, value in call.parameters.items() if name in call.given or name == "max_tokens"}
+    functions = [{"type": "function", "function": function} for function in body.functions or ()]
+    choice = body.tool_choice
+    if isinstance(body.function_call, dict):
+        choice = {"type": "function", "function": body.function_call}
+    elif body.function_call is not None:
+        choice = body.function_call
+    fields = {"tools": [*functions, *(body.tools or ())] or None, "tool_choice": choice, "response_format": body.response_format}
+    sent |= {name: value for name, value in fields.items() if value is not None}
+    with renaming(call.path):
+        completion = validate({**sent, "model": body.model, "messages": call.context}, Completion)
+        asked = openai.request_from_body(completion, stream=True)
+    return replace(asked, provider=call.provider, known_fields=True)

@@ -1,0 +1,164 @@
+"""The engine dialect: POST /api/engine/chat/{provider}, GET /api/engine/providers, models and parameters, and GET /health.
+
+Its source is the gateway's own document, and for what that leaves open LLMstudio 0.3 and 1.0, whose clients speak it. The provider
+is always asked for a stream, so that the times are those of its tokens, also for a caller who wants one object. `retries`,
+`api_endpoint`, `api_version` and `base_url` are accepted and not used: where providers are, and how often they are tried, is the
+operator's matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+import grpc
+import orjson
+import structlog
+from google.api import httpbody_pb2
+from msgspec.structs import replace
+from pydantic import SecretStr
+
+from antiphon.auth.base import Authenticator
+from antiphon.auth.caller import ANONYMOUS, CALLER, caller, require
+from antiphon.chat.service import ChatService
+from antiphon.config import MAX_KEYLESS_BYTES
+from antiphon.domain import messages as m
+from antiphon.domain.deadline import time_left
+from antiphon.domain.errors import (
+    AntiphonError,
+    InvalidRequest,
+    ModelNotFound,
+    ProviderNotFound,
+    Reason,
+    Unauthenticated,
+    Violation,
+)
+from antiphon.domain.principal import Scope
+from antiphon.domain.reply import collect
+from antiphon.rest.engine.answer import ChunkWriter, TextWriter, completion
+from antiphon.rest.engine.request import PARAMETERS, Body, Call, key_of, request_from_body
+from antiphon.rest.shared.body import invalid, parse_in_turns, renaming
+from antiphon.rest.shared.http import break_off, headers_of, status_of
+from antiphon.rest.shared.json import JSON
+from antiphon.rest.shared.stream import Writer, transfer
+from antiphon.rest.v1 import engine_pb2, engine_pb2_grpc
+from antiphon.routing.router import Router
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Answer: TypeAlias = AsyncGenerator[httpbody_pb2.HttpBody, None]
+
+
+class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
+    """Serves the dialect."""
+
+    def __init__(self, chat: ChatService, router: Router, keys: Authenticator, own_key_providers: tuple[str, ...]) -> None:
+        """`own_key_providers` may be asked without a key of this gateway by who has one of the provider's."""
+        self._chat = chat
+        self._router = router
+        self._keys = keys
+        self._own_key_providers = own_key_providers
+
+    async def CreateEngineChat(self, request: engine_pb2.CreateEngineChatRequest, context: Context) -> Answer:
+        """One JSON object, or text, or chunks. The only method here that may be called without a key in `authorization`."""
+        data = request.body.data
+        if caller() is ANONYMOUS:
+            await self._admit(request.provider, data)
+        self._router.models_at(request.provider)
+        body = await parse_in_turns(data, Body)
+        call = Call(body, request.provider)
+        asked = replace(request_from_body(body, call), api_key=await self._own_key(body))
+        with renaming(call.path):
+            async with aclosing(self._answer(asked, body, call, context)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    async def _answer(self, asked: m.ChatRequest, body: Body, call: Call, context: Context) -> Answer:
+        async with aclosing(self._chat.stream(asked, timeout=time_left(context.time_remaining()))) as batches:
+            if not body.is_stream:
+                yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(completion(await collect(batches), call)))
+                return
+            writer: Writer = ChunkWriter(call) if body.is_1x else TextWriter(end_token=bool(body.has_end_token))
+
+            def late(_: AntiphonError) -> bytes:
+                break_off(context)  # there is no room for an error in bare text
+                return b""
+
+            async with aclosing(transfer(batches, writer, late)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    async def ListEngineProviders(self, request: engine_pb2.ListEngineProvidersRequest, context: Context) -> Answer:
+        """Their names."""
+        yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(self._router.providers()))
+
+    async def ListEngineModels(self, request: engine_pb2.ListEngineModelsRequest, context: Context) -> Answer:
+        """By provider, or of one: those that the caller may use."""
+        names = [request.provider] if request.provider else self._router.providers()
+        found = {
+            name: {"name": name, "models": [model for model in self._router.models_at(name) if caller().may_use(model, name)]}
+            for name in names
+        }
+        data = found[request.provider] if request.provider else found
+        yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(data))
+
+    async def ListEngineParameters(self, request: engine_pb2.ListEngineParametersRequest, context: Context) -> Answer:
+        """The same for every model."""
+        if not request.provider:
+            raise invalid(Violation(("query", "provider"), "Field required", "missing"))
+        self._router.models_at(request.provider)
+        yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(PARAMETERS))
+
+    async def GetHealth(self, request: engine_pb2.GetHealthRequest, context: Context) -> Answer:
+        """Whoever reads this has reached a server that takes calls."""
+        data = {"status": "healthy", "message": "Antiphon is up and running"}
+        yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(data))
+
+    async def _admit(self, provider: str, data: bytes) -> None:
+        """Lets a caller in who has no key in `authorization`, or raises `Unauthenticated`, whatever else is wrong.
+
+        What lets in is a key of this gateway in `api_key`, the only place that these clients know; or one of the provider's, where
+        that is allowed. Nothing else of the body is read before, and none that is longer than `MAX_KEYLESS_BYTES`.
+        """
+        if len(data) > MAX_KEYLESS_BYTES:
+            raise Unauthenticated(
+                f'A body of more than {MAX_KEYLESS_BYTES // 1024} KiB needs its key as "Authorization: Bearer <key>".'
+            )
+        key = key_of(data)
+        if key is not None:
+            principal = await self._keys.authenticate(key)
+            if principal is not None:
+                CALLER.set(principal)
+                require(Scope.ENGINE)
+                structlog.contextvars.bind_contextvars(key=principal.name)
+                return
+            if provider in self._own_key_providers:
+                return
+        raise Unauthenticated('No API key. Send it as "Authorization: Bearer <key>", or as api_key in the body.')
+
+    async def _own_key(self, body: Body) -> SecretStr | None:
+        """The caller's key for the provider. A key of this gateway is none, and never leaves it."""
+        if body.api_key is None or await self._keys.authenticate(body.api_key.get_secret_value()) is not None:
+            return None
+        return body.api_key
+
+
+# Errors.
+
+
+def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
+    """The HTTP status, headers and body of an error before the first byte."""
+    status = status_of(error)
+    detail: str | list[dict[str, Any]] = error.message
+    match error:
+        case InvalidRequest(reason=Reason.INVALID_REQUEST):
+            status = 422
+            violations = error.violations or (Violation((), error.message),)
+            detail = [{"type": violation.kind, "loc": violation.path, "msg": violation.message} for violation in violations]
+        case ProviderNotFound():
+            pass
+        case ModelNotFound():
+            status = 400
+        case _:
+            pass
+    return status, headers_of(error), orjson.dumps({"detail": detail})

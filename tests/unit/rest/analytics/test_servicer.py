@@ -1,0 +1,278 @@
+"""The analytics dialect, without a socket."""
+
+import json
+from typing import Any
+
+import pytest
+from google.api import httpbody_pb2
+
+from antiphon.chat.client_context import Contexts
+from antiphon.chat.service import ChatService
+from antiphon.config import ClientConfig
+from antiphon.domain import messages as m
+from antiphon.domain.errors import (
+    AntiphonError,
+    ContentBlocked,
+    ContextUnavailable,
+    DeadlineExceeded,
+    Internal,
+    InvalidRequest,
+    ModelNotFound,
+    PermissionDenied,
+    ProviderProtocolError,
+    ProviderRateLimited,
+    ProviderUnavailable,
+    Unauthenticated,
+    Unsupported,
+    Violation,
+)
+from antiphon.domain.principal import Principal
+from antiphon.history.recorder import Recorder
+from antiphon.rest.analytics import servicer as analytics
+from antiphon.rest.v1 import analytics_pb2
+from antiphon.routing.router import Router
+from tests.unit.rest.caller import ADMIN, Context, as_caller
+from tests.unit.scripted import NO_PRICES, NO_STORE, START, STOP, USAGE, ScriptedProvider
+
+HELLO = m.Message(m.Role.USER, (m.Text("Hello"),))
+CONTEXT = m.Message(m.Role.SYSTEM, (m.Text("Acme sells hats."),))
+
+
+async def called(
+    provider: ScriptedProvider, body: dict[str, Any], said: list[httpbody_pb2.HttpBody] | None = None, caller: Principal = ADMIN
+) -> list[httpbody_pb2.HttpBody]:
+    """What the servicer writes for a body; `said` has it even if it raises."""
+    said = [] if said is None else said
+    chat = ChatService(Router([(provider, ["one", "two"])]), Recorder(NO_STORE), NO_PRICES, timeout=60)
+    servicer = analytics.AnalyticsServicer(chat, Contexts({"acme": ClientConfig(context="Acme sells hats.")}, {}))
+    data = {"messages": [{"role": "user", "content": "Hello"}]} | body
+    request = analytics_pb2.CreateAnalyticsChatRequest(body=httpbody_pb2.HttpBody(data=json.dumps(data).encode()))
+    as_caller(caller)
+    context: Any = Context()
+    async for piece in servicer.CreateAnalyticsChat(request, context):
+        said.append(piece)
+    return said
+
+
+async def test_the_documented_answer() -> None:
+    """Nothing more, and nothing less; a default model where the body names none."""
+    provider = ScriptedProvider()
+    (piece,) = await called(provider, {})
+    assert piece.content_type == "application/json"
+    assert json.loads(piece.data) == {
+        "success": True,
+        "data": {
+            "message": {"role": "assistant", "content": "Hello"},
+            "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+        },
+    }
+    assert provider.requests[0].model == "one"
+    assert not provider.requests[0].stream
+
+
+async def test_tokens_that_were_estimated_are_marked() -> None:
+    """Where the provider did not tell them."""
+    (piece,) = await called(ScriptedProvider([START, m.TextDelta(0, "Hello")], [STOP]), {})
+    usage = json.loads(piece.data)["data"]["usage"]
+    assert usage.pop("estimated") is True
+    assert set(usage) == {"prompt_tokens", "completion_tokens", "total_tokens"}
+
+
+async def test_a_stream_is_chunks_and_done() -> None:
+    """As in the OpenAI dialect."""
+    pieces = await called(ScriptedProvider(), {"stream": True})
+    assert [piece.content_type for piece in pieces] == ["text/event-stream", "", "", ""]
+    events = b"".join(piece.data for piece in pieces).decode().removesuffix("\n\n").split("\n\n")
+    assert events[-1] == "data: [DONE]"
+    chunks = [json.loads(event.removeprefix("data: ")) for event in events[:-1]]
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == "Hello"
+
+
+@pytest.mark.parametrize(
+    ("client", "expected"), [("acme", (CONTEXT, HELLO)), ("other", (HELLO,)), ("", (HELLO,)), (None, (HELLO,))]
+)
+async def test_a_clients_context_stands_before_the_conversation(client: str | None, expected: tuple[m.Message, ...]) -> None:
+    """A client without one is as good as none."""
+    provider = ScriptedProvider()
+    await called(provider, {"client_id": client})
+    assert provider.requests[0].messages == expected
+    assert provider.requests[0].trusted == len(expected) - 1, "the operator's words are not guarded, and the caller's are"
+
+
+async def test_what_is_documented_elsewhere_counts_and_what_is_unknown_does_not() -> None:
+    """Sampling and tools reach the provider; one reply only; other fields are accepted and dropped."""
+    provider = ScriptedProvider()
+    tool = {"type": "function", "function": {"name": "f"}}
+    await called(provider, {"model": "two", "temperature": 0, "max_tokens": 9, "n": 3, "tools": [tool], "wishes": "many"})
+    assert provider.requests == [
+        m.ChatRequest(
+            "two", (HELLO,), stream=False, sampling=m.Sampling(temperature=0, max_tokens=9), tools=(m.Tool("f"),), known_fields=True
+        )
+    ]
+
+
+async def test_a_tool_call_stands_beside_the_content() -> None:
+    """It would be lost otherwise."""
+    finished = m.Finished(0, m.FinishReason.TOOL_CALLS, "tool_calls")
+    (piece,) = await called(ScriptedProvider([START, m.ToolCallDelta(0, 0, "c", "f", "{}"), USAGE, finished]), {})
+    assert json.loads(piece.data)["data"]["message"] == {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+    }
+
+
+async def test_what_came_in_one_delta_is_one_chunk() -> None:
+    """With what is content here as well: a refusal, and what is said in sound, alone or with others."""
+    group: m.Batch = [m.DeltaGroup(0, 3), m.AudioDelta(0, "a", transcript="Ah"), m.RefusalDelta(0, "No"), m.ThinkingDelta(0, "hm")]
+    provider = ScriptedProvider([START, *group, m.RefusalDelta(0, "."), m.TextDelta(0, "Bye")], [USAGE, STOP])
+    data = b"".join([piece.data for piece in await called(provider, {"stream": True})]).decode()
+    chunks = [json.loads(line.removeprefix("data: ")) for line in data.split("\n\n")[:-2]]
+    assert [chunk["choices"][0]["delta"] for chunk in chunks] == [
+        {"role": "assistant", "content": "", "refusal": None},
+        {"content": "AhNo", "audio": {"id": "a", "transcript": "Ah"}, "refusal": "No", "reasoning_content": "hm"},
+        {"content": ".", "refusal": "."},
+        {"content": "Bye"},
+        {},
+    ]
+
+
+async def test_the_one_function_of_2023_stands_beside_the_content() -> None:
+    """As in a stream."""
+    call = {"name": "f", "arguments": "{}"}
+    finished = m.Finished(0, m.FinishReason.FUNCTION_CALL, "function_call")
+    (piece,) = await called(ScriptedProvider([START, m.ExtraDelta(0, {"function_call": call}), USAGE, finished]), {})
+    message = json.loads(piece.data)["data"]["message"]
+    assert message == {"role": "assistant", "content": None, "function_call": call}
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ({"messages": None}, ["messages"]),
+        ({"messages": []}, ["messages"]),
+        ({"messages": [{"role": "user", "content": 5}]}, ["messages[0].content"] * 2),
+        ({"messages": [{"content": "x"}, {"role": "king", "content": "x"}]}, ["messages[0].role", "messages[1].role"]),
+        ({"client_id": 5, "stream": "perhaps", "model": {}}, ["model", "stream", "client_id"]),
+        ({"stream": "true", "max_tokens": True, "temperature": "0.5"}, ["stream", "max_tokens", "temperature"]),
+        ({"stream": 1, "seed": "7", "logprobs": 0}, ["stream", "seed", "logprobs"]),
+    ],
+)
+async def test_every_field_at_fault_is_told(body: dict[str, Any], fields: list[str]) -> None:
+    """With its path; no provider is asked."""
+    provider = ScriptedProvider()
+    with pytest.raises(InvalidRequest) as caught:
+        await called(provider, body)
+    status, _, data = analytics.render_error(caught.value)
+    error = json.loads(data)
+    assert (status, error["error"], error["code"]) == (400, "Bad Request", 400)
+    assert sorted(detail["field"] for detail in error["details"]) == sorted(fields)
+    assert provider.requests == []
+
+
+@pytest.mark.parametrize("client", [None, "acme"])
+async def test_a_message_at_fault_is_told_by_its_place_in_the_body(client: str | None) -> None:
+    """Also where a client's context stands before it."""
+    messages = [{"role": "user", "content": "x"}, {"role": "user", "content": "a\0"}]
+    with pytest.raises(InvalidRequest) as caught:
+        await called(ScriptedProvider(), {"client_id": client, "messages": messages})
+    assert json.loads(analytics.render_error(caught.value)[2])["details"][0]["field"] == "messages[1]"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "word"),
+    [
+        (Unauthenticated("x"), 401, "Unauthorized"),
+        (PermissionDenied("x"), 403, "Forbidden"),
+        (ModelNotFound("x"), 404, "Not Found"),
+        (ProviderUnavailable("x", provider="p"), 502, "Error"),
+        (DeadlineExceeded(), 504, "Gateway Timeout"),
+        (ContextUnavailable("acme"), 503, "Service Unavailable"),
+        (Internal(), 500, "Internal Server Error"),
+    ],
+)
+def test_errors_have_the_documented_shape(error: AntiphonError, status: int, word: str) -> None:
+    """Three fields."""
+    found, headers, data = analytics.render_error(error)
+    assert found == status
+    assert json.loads(data) == {"error": word, "message": error.message, "code": status}
+    assert ("www-authenticate" in headers) is (status == 401)
+
+
+def test_a_rate_limit_tells_when_to_try_again_in_body_and_header() -> None:
+    """In whole seconds, rounded up."""
+    status, headers, data = analytics.render_error(ProviderRateLimited("x", provider="p", retry_after=2.5))
+    assert (status, headers["retry-after"]) == (429, "3")
+    assert json.loads(data) == {"error": "Too Many Requests", "message": "x", "code": 429, "retryAfter": 3}
+
+
+def test_a_400_always_has_details() -> None:
+    """Also one that no single field is to blame for, one that a guard blocks, and one that is no JSON."""
+    blocked = json.loads(analytics.render_error(ContentBlocked("pii"))[2])
+    assert (blocked["code"], blocked["details"]) == (400, [])
+    assert json.loads(analytics.render_error(Unsupported("No video.", "p"))[2]) == {
+        "error": "Bad Request",
+        "message": "No video.",
+        "code": 400,
+        "details": [],
+    }
+    broken = InvalidRequest("x", (Violation((7,), "JSON decode error", "json_invalid"),))
+    assert json.loads(analytics.render_error(broken)[2])["details"] == [{"field": "body", "message": "JSON decode error"}]
+
+
+async def test_a_late_failure_is_an_event_and_no_done() -> None:
+    """In the shape of every error here."""
+    said: list[httpbody_pb2.HttpBody] = []
+    provider = ScriptedProvider([START, m.TextDelta(0, "Hel")], ProviderProtocolError("Cut.", provider="scripted"))
+    with pytest.raises(ProviderProtocolError):
+        await called(provider, {"stream": True}, said)
+    assert said[-1].data == b'data: {"error":"Error","message":"Cut.","code":502}\n\n'
+
+
+async def test_a_failure_before_the_first_byte_is_a_status() -> None:
+    """Nothing is written that would be a 200."""
+    said: list[httpbody_pb2.HttpBody] = []
+    with pytest.raises(ProviderUnavailable):
+        await called(ScriptedProvider(ProviderUnavailable("x", provider="scripted")), {"stream": True}, said)
+    assert said == []
+
+
+async def test_a_refusal_is_the_content() -> None:
+    """And stands beside it, in a whole reply and in a stream: neither is an empty answer."""
+    batches = [START, m.RefusalDelta(0, "I can")], [m.RefusalDelta(0, "not.")], [USAGE, STOP]
+    (piece,) = await called(ScriptedProvider(*batches), {})
+    expected = {"role": "assistant", "content": "I cannot.", "refusal": "I cannot."}
+    assert json.loads(piece.data)["data"]["message"] == expected
+    assert await streamed(ScriptedProvider(*batches)) == expected
+
+
+async def test_sound_alone_is_shown_by_what_is_said_in_it() -> None:
+    """The sound stands beside it; where there is text too, that is the content."""
+    sound = m.AudioDelta(0, id="a", data="AAAA", transcript="Good day.", expires=7)
+    batches = [START, sound], [USAGE, STOP]
+    (piece,) = await called(ScriptedProvider(*batches), {})
+    audio = {"id": "a", "data": "AAAA", "expires_at": 7, "transcript": "Good day."}
+    assert json.loads(piece.data)["data"]["message"] == {"role": "assistant", "content": "Good day.", "audio": audio}
+    assert (await streamed(ScriptedProvider(*batches)))["content"] == "Good day."
+    batches = [START, m.TextDelta(0, "Hello")], [sound, USAGE, STOP]
+    (piece,) = await called(ScriptedProvider(*batches), {})
+    assert json.loads(piece.data)["data"]["message"]["content"] == "Hello"
+    assert (await streamed(ScriptedProvider(*batches)))["content"] == "Hello"
+
+
+async def streamed(provider: ScriptedProvider) -> dict[str, Any]:
+    """The message that the texts of a stream's deltas add up to."""
+    pieces = await called(provider, {"stream": True})
+    events = b"".join(piece.data for piece in pieces).decode().removesuffix("data: [DONE]\n\n").strip().split("\n\n")
+    message: dict[str, Any] = {}
+    for event in events:
+        for name, value in json.loads(event.removeprefix("data: "))["choices"][0]["delta"].items():
+            if isinstance(value, str):
+                message[name] = value if name == "role" else message.get(name, "") + value
+    return message
+
+
+async def test_a_reply_without_text_is_an_empty_one() -> None:
+    """Never null, where there is no tool call."""
+    (piece,) = await called(ScriptedProvider([START, USAGE, STOP]), {})
+    assert json.loads(piece.data)["data"]["message"] == {"role": "assistant", "content": ""}

@@ -1,0 +1,326 @@
+"""The assistant dialect, called without a socket, on a store in memory."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from google.api import httpbody_pb2
+
+from antiphon.auth.caller import CALLER
+from antiphon.chat.service import ChatService
+from antiphon.config import GuardConfig, PersonaConfig
+from antiphon.domain import headers
+from antiphon.domain import messages as m
+from antiphon.domain.errors import (
+    ConversationNotFound,
+    InvalidRequest,
+    ProviderProtocolError,
+    ProviderRateLimited,
+    StoreUnavailable,
+    Unauthenticated,
+    Violation,
+)
+from antiphon.domain.principal import Principal
+from antiphon.guards.registry import build_guards
+from antiphon.guards.service import Guards
+from antiphon.history.recorder import Recorder
+from antiphon.rest.assistant import servicer as assistant
+from antiphon.rest.v1 import assistant_pb2
+from antiphon.routing.router import Router
+from tests.unit.memory_store import MemoryStore
+from tests.unit.scripted import NO_PRICES, START, STOP, USAGE, ScriptedProvider
+
+HI = [{"role": "user", "content": "Hi"}]
+MAYA = m.Message(m.Role.SYSTEM, (m.Text(assistant.MAYA.system),))
+
+
+class Context:
+    """What a servicer needs of a call."""
+
+    def time_remaining(self) -> None:
+        return None
+
+
+class Dialect:
+    """A servicer, what it asks, and what it keeps."""
+
+    def __init__(self, *batches: m.Batch | Exception | None, guards: Guards | None = None, **personas: PersonaConfig) -> None:
+        self.provider = ScriptedProvider(*batches)
+        self.store = MemoryStore()
+        chat = ChatService(Router([(self.provider, ["one", "two"])]), Recorder(self.store), NO_PRICES, timeout=60, guards=guards)
+        self.servicer: Any = assistant.AssistantServicer(chat, self.store, personas)
+        self.status = "200"
+        self.content_type = ""
+
+    async def call(self, method: str, request: Any) -> Any:
+        """The JSON of an answer, or the text of a stream."""
+        told = headers.begin()
+        pieces = [piece async for piece in getattr(self.servicer, method)(request, Context())]
+        self.status = told.get("x-http-status", "200")
+        self.content_type = pieces[0].content_type
+        data = b"".join(piece.data for piece in pieces)
+        return json.loads(data) if self.content_type == "application/json" else data.decode()
+
+    async def generate(self, history: Any = HI, chat_id: str = "", title: str = "", **body: Any) -> Any:
+        request = assistant_pb2.GenerateRequest(chat_id=chat_id, title=title, body=sent(chat_history=history, **body))
+        return await self.call("Generate", request)
+
+
+def sent(**body: Any) -> httpbody_pb2.HttpBody:
+    return httpbody_pb2.HttpBody(data=json.dumps(body).encode())
+
+
+@pytest.fixture(autouse=True)
+def me() -> Iterator[None]:
+    """Somebody is calling."""
+    token = CALLER.set(Principal("me", owner="me"))
+    yield
+    CALLER.reset(token)
+
+
+async def test_of_what_comes_before_a_chat_only_the_personas_words_are_trusted() -> None:
+    """Context that the caller sends is guarded and not kept; the persona's words go as they are, kept or not."""
+    guards = build_guards([GuardConfig(name="words", kind="blocklist", patterns=["bad"], action="mask", replacement="#")])  # type: ignore[call-arg]
+    dialect = Dialect(guards=guards, stern=PersonaConfig(system="Be bad"))
+    made = await dialect.generate(persona="stern", fastContext=["It is bad", {"bad": 1}])
+    await dialect.call("Chat", assistant_pb2.ChatRequest(body=sent(chat_history=HI, persona="stern")))
+    system, user = m.Message(m.Role.SYSTEM, (m.Text("Be bad"),)), m.Message(m.Role.USER, (m.Text("Hi"),))
+    context = m.Message(m.Role.SYSTEM, (m.Text('Context for this chat:\n\nIt is #\n\n{"#":1}'),))
+    assert [asked.messages for asked in dialect.provider.requests] == [(system, context, user), (system, user)]
+    kept = (await dialect.store.messages("me", made["chatId"])).messages
+    assert [stored.message.role for stored in kept] == [m.Role.USER, m.Role.ASSISTANT]
+
+
+async def test_tokens_that_were_estimated_are_marked() -> None:
+    """Whole and streamed, where the provider did not tell them."""
+    dialect = Dialect([START, m.TextDelta(0, "Hello")], [STOP])
+    assert (await dialect.generate())["metadata"]["usage"]["estimated"] is True
+    events = (await dialect.generate(stream=True)).strip().split("\n\n")
+    assert json.loads(events[-2].removeprefix("data: "))["content"]["usage"]["estimated"] is True
+
+
+async def test_fields_of_a_message_are_kept_but_for_those_that_a_fetch_added() -> None:
+    """Also unknown ones, which the provider is not sent."""
+    dialect = Dialect()
+    before = {"role": "assistant", "content": None, "refusal": "No", "audio": {"id": "a"}, "weight": 0, "reasoning_content": "Hm"}
+    ours = {"messageId": "x", "createdAt": "x", "status": "complete", "model": "x"}
+    history = [*HI, {**before, **ours}, *HI]
+    made = await dialect.generate(history)
+    kept = await dialect.call("FetchChat", assistant_pb2.FetchChatRequest(chat_id=made["chatId"]))
+    assert {name: value for name, value in kept["messages"][1].items() if name not in ours} == before
+    chat = await dialect.call("CreateChat", assistant_pb2.CreateChatRequest(body=sent(messages=history)))
+    kept = await dialect.call("FetchChat", assistant_pb2.FetchChatRequest(chat_id=chat["chatId"]))
+    assert {name: value for name, value in kept["messages"][1].items() if name not in ours} == before
+    (asked,) = dialect.provider.requests
+    assert asked.known_fields
+    assert asked.messages[2].extra == {name: before[name] for name in ("refusal", "audio", "weight", "reasoning_content")}
+
+
+async def test_a_chat_is_made_and_goes_on() -> None:
+    """The persona's words come first each time, and are not kept."""
+    dialect = Dialect()
+    made = await dialect.generate()
+    assert (dialect.status, made["title"], made["result"]["message"]) == ("201", "Hi", "Hello")
+    assert made["metadata"]["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    await dialect.generate([*HI, {"role": "assistant", "content": "Hello", "status": "complete"}, *HI], made["chatId"])
+    user, reply = m.Message(m.Role.USER, (m.Text("Hi"),)), m.Message(m.Role.ASSISTANT, (m.Text("Hello"),))
+    assert dialect.provider.requests[1].messages == (MAYA, user, reply, user)
+    path = (await dialect.store.messages("me", made["chatId"])).messages
+    assert [stored.message for stored in path] == [user, reply, user, reply]
+
+
+async def test_a_persona_has_model_and_sampling() -> None:
+    """Maya too can be configured; without words of her own she has none."""
+    maya = PersonaConfig(model="two", temperature=0, top_p=0.5, max_tokens=9)
+    dialect = Dialect(maya=maya)
+    await dialect.generate()
+    (request,) = dialect.provider.requests
+    assert (request.model, request.sampling) == ("two", m.Sampling(temperature=0, top_p=0.5, max_tokens=9))
+    assert [message.role for message in request.messages] == [m.Role.USER]
+    with pytest.raises(InvalidRequest) as caught:
+        await dialect.generate(persona="nobody")
+    assert json.loads(assistant.render_error(caught.value)[2]) == {"message": "persona: must be one of maya"}
+
+
+@pytest.mark.parametrize(
+    ("tools", "names"),
+    [
+        (None, []),
+        ([], []),
+        ({}, []),
+        ([{"type": "function", "function": {"name": "f"}}], ["f"]),
+        ({"type": "function", "function": {"name": "f"}}, ["f"]),
+        ({"f": {"parameters": {"type": "object"}}, "g": {"description": "G"}, "depth": 3, "web": True}, ["f", "g"]),
+    ],
+)
+async def test_tools(tools: Any, names: list[str]) -> None:
+    """A list, one tool, or functions by name with options that are no tools."""
+    dialect = Dialect()
+    await dialect.generate(tools=tools)
+    found = dialect.provider.requests[0].tools
+    assert [tool.name for tool in found if isinstance(tool, m.Tool)] == names
+
+
+async def test_a_stream_tells_thought_reply_tools_and_metadata() -> None:
+    """In this order; line ends of any kind stay within their event."""
+    call = m.ToolCallDelta(0, 0, "c1", "f", "{}")
+    dialect = Dialect([START], [m.ThinkingDelta(0, "Hm"), m.TextDelta(0, "a\u2028b\n")], [call, USAGE, STOP])
+    text = await dialect.generate(stream=True)
+    assert (dialect.status, dialect.content_type) == ("200", "text/event-stream")
+    events = [line.removeprefix("data: ") for line in text.splitlines() if line]
+    assert [(event["type"], event["content"]) for event in map(json.loads, events[:-2])] == [
+        ("thinking_update", "Planning response"),
+        ("thinking_update", "Hm"),
+        ("final_response", "a\u2028b\n"),
+        ("tool_call", {"id": "c1", "name": "f", "arguments": "{}"}),
+    ]
+    assert set(json.loads(events[-2])["content"]) >= {"chatId", "title", "messageId", "usage", "timeTaken"}
+    assert events[-1] == "[DONE]"
+
+
+CUSTOM = {"id": "c2", "type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "response", "content"),
+    [
+        ({"tool_calls": [{"index": 0, **CUSTOM}]}, {"tool_calls": [CUSTOM]}, {"id": "c2", "name": "sql", "arguments": "SELECT 1"}),
+        (
+            {"function_call": {"name": "f", "arguments": "{}"}},
+            {"function_call": {"name": "f", "arguments": "{}"}},
+            {"id": None, "name": "f", "arguments": "{}"},
+        ),
+        (
+            {"function_call": None, "tool_calls": [{"index": 0, "id": "c3", "odd": 1}]},
+            {"tool_calls": [{"id": "c3", "odd": 1}]},
+            {"id": "c3", "odd": 1},
+        ),
+    ],
+)
+async def test_every_kind_of_call_is_told(fields: dict[str, Any], response: dict[str, Any], content: dict[str, Any]) -> None:
+    """Of a tool that takes plain text, of the one function of 2023, of a kind to come: whole and as an event."""
+    dialect = Dialect([START], [m.ExtraDelta(0, fields), USAGE, STOP])
+    whole = await dialect.generate()
+    assert whole["result"]["response"] == {"role": "assistant", "content": "", **response}
+    text = await dialect.generate(stream=True)
+    events = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line and "[DONE]" not in line]
+    assert [event["content"] for event in events if event["type"] == "tool_call"] == [content]
+
+
+async def test_a_failure_before_the_first_byte_is_raised() -> None:
+    """So that it can be a status; not even the planning has been said."""
+    dialect = Dialect(ProviderRateLimited("Busy.", provider="scripted"))
+    with pytest.raises(ProviderRateLimited):
+        await dialect.generate(stream=True)
+    dialect = Dialect([START, m.TextDelta(0, "Hel")], ProviderProtocolError("Cut.", provider="scripted"))
+    request = assistant_pb2.GenerateStreamRequest(body=sent(chat_history=HI))
+    pieces = []
+    with pytest.raises(ProviderProtocolError):
+        async for piece in dialect.servicer.GenerateStream(request, Context()):
+            pieces.append(piece.data)  # noqa: PERF401  # what came before the error counts
+    assert json.loads(pieces[-1].removeprefix(b"data: ")) == {"type": "error", "content": None, "error": {"message": "Cut."}}
+
+
+async def test_a_direct_chat_asks_the_store_nothing() -> None:
+    """It is forgotten."""
+    dialect = Dialect()
+    answer = await dialect.call("Chat", assistant_pb2.ChatRequest(body=sent(chat_history=HI)))
+    assert answer["result"] == {"message": "Hello", "persona": "maya"}
+    assert dialect.provider.requests[0].messages[0] == MAYA
+    assert dialect.store.calls == 0
+
+
+async def test_messages_by_their_place() -> None:
+    """A fork up to it; a place that is none is refused, and so are a place and an id together."""
+    dialect = Dialect()
+    chat = (await dialect.generate())["chatId"]
+    fork = await dialect.call("ForkChat", assistant_pb2.ForkChatRequest(body=sent(chatId=chat, messageIndex=0, title="F")))
+    assert (dialect.status, fork["title"], fork["messageCount"]) == ("201", "F", 1)
+    for body in ({"messageIndex": 2}, {"messageIndex": 0, "messageId": "m1"}):
+        with pytest.raises(InvalidRequest):
+            await dialect.call("ForkChat", assistant_pb2.ForkChatRequest(body=sent(chatId=chat, **body)))
+
+
+async def test_a_message_cannot_name_itself() -> None:
+    """Unknown fields that it came with do not stand for the gateway's own."""
+    dialect = Dialect()
+    extra = {"messageId": "x", "createdAt": "x", "status": "x", "model": "x", "mine": "y"}
+    chat = await dialect.store.create("me", title="", source="", pinned=False, messages=[m.Message(m.Role.USER, (), None, extra)])
+    (found,) = (await dialect.call("FetchChat", assistant_pb2.FetchChatRequest(chat_id=chat.id)))["messages"]
+    assert (found["messageId"], found["status"], found["model"], found["mine"]) == (chat.head_id, "complete", None, "y")
+    assert found["createdAt"] != "x"
+
+
+@pytest.mark.parametrize(
+    "body", [{"stream": "true"}, {"stream": 1}, {"voice": 0}, {"scope": 1}, {"tools": 5}, {"fast_context": {}}]
+)
+async def test_a_wrong_type_is_told_with_the_callers_name_of_the_field(body: dict[str, Any]) -> None:
+    """No number is a truth, nor is a text; and no class of the server's is named."""
+    with pytest.raises(InvalidRequest) as caught:
+        await Dialect().generate(**body)
+    assert {violation.path for violation in caught.value.violations} == {tuple(body)}
+
+
+@pytest.mark.parametrize(
+    ("method", "asking"),
+    [
+        ("Generate", assistant_pb2.GenerateRequest),
+        ("GenerateStream", assistant_pb2.GenerateStreamRequest),
+        ("Chat", assistant_pb2.ChatRequest),
+    ],
+)
+async def test_a_message_at_fault_is_told_by_its_place_in_the_body(method: str, asking: Any) -> None:
+    """The persona's words before it do not count."""
+    history = [*HI, {"role": "user", "content": "a\0"}]
+    with pytest.raises(InvalidRequest) as caught:
+        await Dialect().call(method, asking(body=sent(chat_history=history)))
+    assert assistant.message_of_error(caught.value) == "chat_history.1: text must not hold the character NUL"
+
+
+@pytest.mark.parametrize("title", [None, " "])
+async def test_a_title_that_nobody_sent_is_not_at_fault(title: str | None) -> None:
+    """A NUL in the message that it is made from is not in it: the store is to refuse the message."""
+    body = sent(messages=[{"role": "user", "content": "a\0b"}], title=title)
+    made = await Dialect().call("CreateChat", assistant_pb2.CreateChatRequest(body=body))
+    assert made["title"] == "ab"
+
+
+@pytest.mark.parametrize(("body", "field"), [({"chatId": 1}, "chatId"), ({"chatId": "c", "messageIndex": True}, "messageIndex")])
+async def test_a_forks_types_are_strict(body: dict[str, Any], field: str) -> None:
+    """True is not the second message."""
+    with pytest.raises(InvalidRequest) as caught:
+        await Dialect().call("ForkChat", assistant_pb2.ForkChatRequest(body=sent(**body)))
+    assert [violation.path for violation in caught.value.violations] == [(field,)]
+
+
+async def test_pins() -> None:
+    """No body and an empty one pin."""
+    dialect = Dialect()
+    chat = (await dialect.generate())["chatId"]
+    bodies = ((b"", True), (b'{"pinned": false}', False), (b"{}", True))
+    for data, pinned in bodies:
+        request = assistant_pb2.PinChatRequest(chat_id=chat, body=httpbody_pb2.HttpBody(data=data))
+        assert (await dialect.call("PinChat", request))["pinned"] is pinned
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (Unauthenticated("No key."), 401, "No key."),
+        (ConversationNotFound("x"), 404, "The conversation does not exist."),
+        (StoreUnavailable(), 503, "The database cannot be reached at the moment."),
+        (ProviderRateLimited("Busy.", provider="p", retry_after=2.1), 429, "Busy."),
+        (
+            InvalidRequest("x", (Violation(("chat_history", 0, "role"), "Field required"), Violation((), "Odd."))),
+            400,
+            "chat_history.0.role: Field required; Odd.",
+        ),
+        (InvalidRequest("x", (Violation((3,), "JSON decode error: x", "json_invalid"),)), 400, "JSON decode error: x"),
+    ],
+)
+def test_errors_are_a_message(error: Any, status: int, message: str) -> None:
+    """And the status; the fields at fault are in it."""
+    found, headers, body = assistant.render_error(error)
+    assert (found, json.loads(body)) == (status, {"message": message})
+    assert ("retry-after" in headers) == (status in (429, 503))

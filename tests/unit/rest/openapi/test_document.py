@@ -1,0 +1,102 @@
+"""The OpenAPI document: that it is one, that it is whole, and that it knows every error."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from google.api import annotations_pb2
+from google.protobuf import descriptor_pb2
+from openapi_spec_validator import validate
+
+from antiphon.rest.analytics import servicer as analytics
+from antiphon.rest.assistant import servicer as assistant
+from antiphon.rest.engine import servicer as engine
+from antiphon.rest.openai import servicer as openai
+from antiphon.rest.openapi import document as openapi
+from tests.unit.domain.test_errors import leaves
+
+GATEWAY = Path(__file__).parents[4] / "gateway"
+RENDERERS = {
+    "OpenAIService": openai.render_error,
+    "AssistantService": assistant.render_error,
+    "AnalyticsService": analytics.render_error,
+    "EngineService": engine.render_error,
+}
+DOCUMENT = openapi.document()
+OPERATIONS = {operation["operationId"]: operation for methods in DOCUMENT["paths"].values() for operation in methods.values()}
+
+
+def transcoded() -> set[tuple[str, str]]:
+    """What Envoy transcodes, by its own descriptor set and configuration, with the variables' names left out."""
+    text = (GATEWAY / "listeners.yaml").read_text()
+    services = set(re.findall(r"^ +- (antiphon\.rest\.v1\.\w+)$", text, re.MULTILINE))
+    files = descriptor_pb2.FileDescriptorSet.FromString((GATEWAY / "antiphon.pb").read_bytes())
+    found = set()
+    for file in files.file:
+        for service in file.service:
+            if f"{file.package}.{service.name}" not in services:
+                continue
+            for method in service.method:
+                rule = method.options.Extensions[annotations_pb2.http]
+                for binding in (rule, *rule.additional_bindings):
+                    verb = binding.WhichOneof("pattern")
+                    found.add((verb, re.sub(r"\{[^}]*\}", "{}", getattr(binding, verb))))
+    return found
+
+
+def test_it_is_an_openapi_document() -> None:
+    """By the specification's own schema; it can be written as JSON, and no two operations have one name."""
+    validate(DOCUMENT)
+    assert json.loads(json.dumps(DOCUMENT)) == DOCUMENT
+    assert len(OPERATIONS) == sum(len(methods) for methods in DOCUMENT["paths"].values())
+
+
+def test_every_transcoded_path_is_in_it() -> None:
+    """And no other: the paths are those of the descriptor set that Envoy reads."""
+    assert len(transcoded()) > 20
+    written = {(verb, re.sub(r"\{[^}]*\}", "{}", path)) for path, methods in DOCUMENT["paths"].items() for verb in methods}
+    assert written == transcoded()
+
+
+def test_every_method_is_in_it() -> None:
+    """A method that a proto gains has to be told about."""
+    for dialect in openapi.DIALECTS:
+        assert set(dialect.operations) == set(dialect.service.methods_by_name)
+
+
+def test_what_the_protos_say_is_told() -> None:
+    """The comment of each method and service, and the parameters with their types."""
+    assert "one JSON object, or server-sent events" in OPERATIONS["CreateChatCompletion"]["description"]
+    assert all(operation["description"] for operation in OPERATIONS.values())
+    assert {"name": "pageSize", "in": "query", "required": False, "schema": {"type": "integer", "format": "int32"}} in OPERATIONS[
+        "ListChats"
+    ]["parameters"]
+    assert [parameter["required"] for parameter in OPERATIONS["ListEngineParameters"]["parameters"]] == [True, False]
+
+
+@pytest.mark.parametrize("service", RENDERERS)
+def test_every_error_is_documented(service: str) -> None:
+    """Whatever a method that asks a model raises, it has a status and a body that are documented."""
+    (asking,) = (
+        name
+        for name in ("CreateChatCompletion", "Generate", "CreateAnalyticsChat", "CreateEngineChat")
+        if OPERATIONS[name]["tags"] == [service]
+    )
+    elsewhere = {"MessageNotFound", "KeyNotFound", "KeyRevoked"}
+    if service in ("AnalyticsService", "EngineService"):  # nothing is recorded
+        elsewhere |= {"ConversationChanged", "TurnNotComplete", "TurnInProgress", "RequestIdReused"}
+    for error in leaves():
+        if type(error).__name__ not in elsewhere:
+            status, _, body = RENDERERS[service](error)
+            check(asking, status, json.loads(body))
+
+
+def check(operation: str, status: int, body: Any) -> None:
+    """Raises unless the answer is documented."""
+    schema = OPERATIONS[operation]["responses"][str(status)]["content"]["application/json"]["schema"]
+    jsonschema_rs.validator_for({**schema, "components": DOCUMENT["components"]}).validate(body)

@@ -1,0 +1,67 @@
+"""A reply on its way to a caller."""
+
+from collections.abc import AsyncGenerator
+
+import pytest
+from google.api.httpbody_pb2 import HttpBody
+
+from antiphon.domain import messages as m
+from antiphon.domain.errors import AntiphonError, Internal, ProviderProtocolError
+from antiphon.rest.shared.stream import transfer
+
+CUT = ProviderProtocolError("Cut.", provider="p")
+
+
+class Writer:
+    """Writes texts as they are; a batch without one adds nothing."""
+
+    content_type = "text/odd"
+    comment = b"..."
+
+    def __init__(self, end: bytes | Exception) -> None:
+        self._end = end
+
+    def write(self, batch: m.Batch) -> bytes:
+        return "".join(event.text for event in batch if isinstance(event, m.TextDelta)).encode()
+
+    def end(self) -> bytes:
+        if isinstance(self._end, Exception):
+            raise self._end
+        return self._end
+
+
+async def said(*texts: str | Exception) -> AsyncGenerator[m.Batch, None]:
+    for text in texts:
+        if isinstance(text, Exception):
+            raise text
+        yield [m.TextDelta(0, text)]
+
+
+def late(error: AntiphonError) -> bytes:
+    return f"late: {error.message}".encode()
+
+
+async def pieces(*texts: str | Exception, end: bytes | Exception = b"end") -> list[tuple[str, bytes]]:
+    return [(piece.content_type, piece.data) async for piece in transfer(said(*texts), Writer(end), late)]
+
+
+async def test_the_first_piece_has_the_type() -> None:
+    """Empty ones are left out, but for one that is all there is."""
+    assert await pieces("", "a", "", "b") == [("text/odd", b"a"), ("", b"b"), ("", b"end")]
+    assert await pieces("a", end=b"") == [("text/odd", b"a")]
+    assert await pieces() == [("text/odd", b"end")]
+    assert await pieces("", end=b"") == [("text/odd", b"")]
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+@pytest.mark.parametrize(("failure", "message"), [(CUT, "Cut."), (ValueError("secret"), Internal().message)])
+async def test_a_failure_is_told_in_band_once_a_piece_has_left(failure: Exception, message: str, *, at_end: bool) -> None:
+    """Whatever it is, also that of the last piece; in our words, and without what ends a stream well."""
+    got: list[HttpBody] = []
+    batches = said("a") if at_end else said("a", failure)
+    with pytest.raises(type(failure)):
+        async for piece in transfer(batches, Writer(failure if at_end else b"end"), late):
+            got.append(piece)  # noqa: PERF401  # what came before it broke off
+    assert [piece.data for piece in got] == [b"a", f"late: {message}".encode()]
+    with pytest.raises(type(failure)):
+        await pieces(*([] if at_end else [failure]), end=failure)
