@@ -25,15 +25,15 @@ from rich.table import Table
 
 from antiphon.auth.api_keys.secret import new_key
 from antiphon.auth.api_keys.static import KEY_VARIABLE
-from antiphon.banner import banner, warnings_of
 from antiphon.cli_access import key_rows, show_access, token_rows
 from antiphon.cli_keys import keys
 from antiphon.config import Config, ConfigError, KeyConfig, LimitsConfig, ProviderConfig, TlsConfig, database_url
 from antiphon.config.file import load
 from antiphon.console import ADDRESS, AddressOption, KeyOption, out, print_table, rpc_told, say, tell_failure
-from antiphon.launch import become_supervisor, hold_signals, plan, unusable_addresses
 from antiphon.routing.router import Router
 from antiphon.telemetry import log
+from antiphon.up.banner import banner, warnings_of
+from antiphon.up.launch import become_supervisor, hold_signals, plan, unusable_addresses
 
 if TYPE_CHECKING:
     import grpc
@@ -127,7 +127,7 @@ def serve(
 ) -> None:
     """Start the gRPC server alone, in one process."""
     from antiphon.app import App, until_told
-    from antiphon.heap import give_back_large_blocks
+    from antiphon.up.heap import give_back_large_blocks
 
     give_back_large_blocks()
     with _unheard(), _told(config):
@@ -143,7 +143,7 @@ def serve(
 @app.command()
 def edge(folder: Annotated[Path, typer.Argument(help="Where Envoy will run.")], config: ConfigOption = None) -> None:
     """Write Envoy's files for this configuration, to run it apart from the server. Starts nothing."""
-    from antiphon.edge import command, prepare
+    from antiphon.edge.files import command, prepare
 
     with _told(config):
         loaded = load(config)

@@ -16,8 +16,8 @@ import httpx2
 import pytest
 import yaml
 
-from antiphon import edge
-from antiphon.readiness import ADMIN_SOCKET
+from antiphon.edge import files as edge
+from antiphon.up.readiness import ADMIN_SOCKET
 from tests.certificates import Authority
 from tests.e2e.conftest import KEY, free_port
 

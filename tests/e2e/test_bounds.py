@@ -16,8 +16,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from antiphon import edge
 from antiphon.config import MAX_KEYLESS_BYTES, MAX_MESSAGE_BYTES, RestConfig
+from antiphon.edge import files as edge
 from antiphon.net.json_bounds import MAX_VALUES
 from antiphon.rpc.server import MAX_CONCURRENT_STREAMS
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import grpc
 import pytest
 
-from antiphon import edge
 from antiphon.app import App
 from antiphon.config import AuthConfig, Config, GrpcConfig, KeyConfig, ProviderConfig, RestConfig
-from antiphon.readiness import missing
+from antiphon.edge import files as edge
+from antiphon.up.readiness import missing
 from antiphon.v1 import chat_pb2_grpc
 from tests.e2e.conftest import KEY, free_port
 from tests.e2e.test_grpc import METADATA, asked

@@ -20,9 +20,10 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from antiphon import edge, readiness
 from antiphon.config import RestConfig
+from antiphon.edge import files as edge
 from antiphon.rest.openapi import document as openapi
+from antiphon.up import readiness
 from antiphon.v1 import chat_pb2, message_pb2
 from tests.e2e.conftest import KEY, Gateway, free_port
 from tests.e2e.wire import DATA, DIALECTS, END_HEADERS, END_STREAM, HEADERS, ask, frame, http2, post

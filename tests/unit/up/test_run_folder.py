@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from antiphon import run_folder
-from antiphon.readiness import worker_socket
+from antiphon.up import run_folder
+from antiphon.up.readiness import worker_socket
 
 
 @pytest.fixture(autouse=True)

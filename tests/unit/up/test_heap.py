@@ -6,7 +6,7 @@ import sys
 import pytest
 
 PROGRAM = """
-from antiphon.heap import give_back_large_blocks
+from antiphon.up.heap import give_back_large_blocks
 give_back_large_blocks()
 
 def resident() -> int:

@@ -1,6 +1,6 @@
 """What a supervisor is to run, as values that one process can hand to another.
 
-`antiphon.launch` makes a plan, `antiphon.supervisor` sees it through. Of the standard library alone, as that one is. No I/O.
+`antiphon.up.launch` makes a plan, `antiphon.up.supervisor` sees it through. Of the standard library alone, as that one is. No I/O.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Plan:
     banner: str
     """What is said on standard output once the gateway is ready."""
     lock: int | None = None
-    """The descriptor that holds the folder's lock: see `antiphon.run_folder`."""
+    """The descriptor that holds the folder's lock: see `antiphon.up.run_folder`."""
 
     def dumps(self) -> str:
         """The plan in JSON."""

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from antiphon.banner import banner, warnings_of
 from antiphon.config import Config
+from antiphon.up.banner import banner, warnings_of
 
 TLS = {"certificate": "tls.crt", "key": "tls.key"}
 

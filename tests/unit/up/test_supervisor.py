@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from antiphon import child, supervisor
-from antiphon.child import Child
-from antiphon.plan import Plan, Program
+from antiphon.up import child, supervisor
+from antiphon.up.child import Child
+from antiphon.up.plan import Plan, Program
 
 # Writes "NAME start PID SESSION" and, on SIGTERM and SIGINT, "NAME term" and "NAME int" to the file FILE.
 # Usage: FILE NAME [CODE: to exit at once | deaf]
@@ -359,8 +359,8 @@ def test_children_die_with_a_killed_supervisor(tmp_path: Path) -> None:
     driver = f"""
 import os, sys
 from pathlib import Path
-from antiphon.child import Child
-from antiphon.plan import Program
+from antiphon.up.child import Child
+from antiphon.up.plan import Program
 
 command = [sys.executable, "-c", {CHILD!r}, {str(stage.file)!r}, "w0", "deaf"]
 Child(Program("w0", command, folder=Path({str(tmp_path)!r}), grace=1), os.environ, 2, print).look()
@@ -393,7 +393,7 @@ def test_a_child_gets_the_variables_of_its_program(tmp_path: Path) -> None:
 
 def test_the_supervisor_is_of_the_standard_library_alone() -> None:
     """And not of asyncio: it stays for as long as the gateway runs, and what it imports stays in memory with it."""
-    show = "import sys, antiphon.supervisor; print(*(name.split('.')[0] for name in sys.modules))"
+    show = "import sys, antiphon.up.supervisor; print(*(name.split('.')[0] for name in sys.modules))"
     run = subprocess.run([sys.executable, "-S", "-c", show], capture_output=True, text=True, check=False, env=_source_path())
     assert run.returncode == 0, run.stderr
     loaded = set(run.stdout.split())
@@ -402,4 +402,4 @@ def test_the_supervisor_is_of_the_standard_library_alone() -> None:
 
 
 def _source_path() -> dict[str, str]:
-    return {"PYTHONPATH": str(Path(supervisor.__file__).parents[1])}
+    return {"PYTHONPATH": str(Path(supervisor.__file__).parents[2])}
