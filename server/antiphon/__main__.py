@@ -1,5 +1,5 @@
 """`python -m antiphon`: the same as the command `antiphon`."""
 
-from antiphon.cli import app
+from antiphon.cli.main import app
 
 app()

@@ -10,9 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from antiphon.auth.api_keys.static import KEY_VARIABLE
+from antiphon.cli.console import print_table
 from antiphon.config import AuthConfig, IssuerConfig, KeyConfig
 from antiphon.config.limits import QuotaConfig
-from antiphon.console import print_table
 from antiphon.domain.principal import Scope, everyday
 
 Row: TypeAlias = Mapping[str, str]

@@ -25,11 +25,11 @@ from rich.table import Table
 
 from antiphon.auth.api_keys.secret import new_key
 from antiphon.auth.api_keys.static import KEY_VARIABLE
-from antiphon.cli_access import key_rows, show_access, token_rows
-from antiphon.cli_keys import keys
+from antiphon.cli.access import key_rows, show_access, token_rows
+from antiphon.cli.console import ADDRESS, AddressOption, KeyOption, out, print_table, rpc_told, say, tell_failure
+from antiphon.cli.keys import keys
 from antiphon.config import Config, ConfigError, KeyConfig, LimitsConfig, ProviderConfig, TlsConfig, database_url
 from antiphon.config.file import load
-from antiphon.console import ADDRESS, AddressOption, KeyOption, out, print_table, rpc_told, say, tell_failure
 from antiphon.routing.router import Router
 from antiphon.telemetry import log
 from antiphon.up.banner import banner, warnings_of
@@ -307,7 +307,7 @@ def openapi() -> None:
 @app.command()
 def models(address: AddressOption = ADDRESS, key: KeyOption = "") -> None:
     """List the models of a running gateway."""
-    from antiphon import terminal
+    from antiphon.cli import client as terminal
 
     with rpc_told(address):
         found = asyncio.run(terminal.models(address, key))
@@ -327,7 +327,7 @@ def usage(
     key: KeyOption = "",
 ) -> None:
     """Show what was used, by day and owner: requests, tokens and USD. Asks for an admin's key."""
-    from antiphon import terminal_usage
+    from antiphon.cli import usage as terminal_usage
 
     with rpc_told(address):
         terminal_usage.show(address, key, first, last, owner, as_json=as_json)
@@ -342,7 +342,7 @@ def chat(
     key: KeyOption = "",
 ) -> None:
     """Talk to a running gateway. The reply is shown as it comes; one that fails does not end a conversation."""
-    from antiphon import terminal
+    from antiphon.cli import client as terminal
 
     def failed(error: grpc.aio.AioRpcError | None) -> None:
         if error is None:

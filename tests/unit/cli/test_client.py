@@ -13,7 +13,7 @@ import grpc
 import pytest_asyncio
 from rich.console import Console
 
-from antiphon import terminal
+from antiphon.cli import client as terminal
 from antiphon.v1 import chat_pb2, chat_pb2_grpc
 
 ODD = "all:\n\tcc a.c :bug: \x1b[31mred [bold]x[/]"

@@ -12,9 +12,9 @@ from typing import Final
 from rich.markup import escape
 from rich.table import Table
 
-from antiphon.console import print_table
-from antiphon.terminal import metadata_of
-from antiphon.terminal_keys import ask
+from antiphon.cli.client import metadata_of
+from antiphon.cli.console import print_table
+from antiphon.cli.keys_client import ask
 from antiphon.v1 import admin_pb2
 
 _PAGE: Final = 1000

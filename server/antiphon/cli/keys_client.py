@@ -14,8 +14,8 @@ from google.protobuf import duration_pb2, timestamp_pb2
 from rich.markup import escape
 from rich.table import Table
 
-from antiphon.console import out, print_table
-from antiphon.terminal import connect, metadata_of
+from antiphon.cli.client import connect, metadata_of
+from antiphon.cli.console import out, print_table
 from antiphon.v1 import admin_pb2, admin_pb2_grpc
 
 SCOPES: Final = frozenset({"chat", "history", "proxy", "engine", "admin"})

@@ -1,6 +1,6 @@
 """The commands `antiphon keys ...`: the API keys of a running gateway.
 
-The gRPC client is imported by the commands, as `antiphon.cli` has it.
+The gRPC client is imported by the commands, as `antiphon.cli.main` has it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from antiphon.console import ADDRESS, AddressOption, KeyOption, rpc_told
+from antiphon.cli.console import ADDRESS, AddressOption, KeyOption, rpc_told
 
 keys = typer.Typer(no_args_is_help=True, help="API keys of a running gateway. Asks for an admin's key.")
 
@@ -32,7 +32,7 @@ def create(
     key: KeyOption = "",
 ) -> None:
     """Make a key. Its secret is shown now, and never again."""
-    from antiphon import terminal_keys
+    from antiphon.cli import keys_client as terminal_keys
 
     if unknown := sorted(set(scope or ()) - terminal_keys.SCOPES):
         raise typer.BadParameter(f"{unknown[0]} is none of {', '.join(sorted(terminal_keys.SCOPES))}", param_hint="--scope")
@@ -55,7 +55,7 @@ def list_(
     key: KeyOption = "",
 ) -> None:
     """List the keys, the newest first."""
-    from antiphon import terminal_keys
+    from antiphon.cli import keys_client as terminal_keys
 
     with rpc_told(address):
         terminal_keys.show(address, key, owner, revoked=revoked)
@@ -64,7 +64,7 @@ def list_(
 @keys.command()
 def revoke(id_: IdArgument, address: AddressOption = ADDRESS, key: KeyOption = "") -> None:
     """End a key for good: in force everywhere within two seconds."""
-    from antiphon import terminal_keys
+    from antiphon.cli import keys_client as terminal_keys
 
     with rpc_told(address):
         terminal_keys.revoke(address, key, id_)
@@ -78,7 +78,7 @@ def rotate(
     key: KeyOption = "",
 ) -> None:
     """Give a key another secret. It is shown now, and never again."""
-    from antiphon import terminal_keys
+    from antiphon.cli import keys_client as terminal_keys
 
     with rpc_told(address):
         terminal_keys.rotate(address, key, id_, overlap)
