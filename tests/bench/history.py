@@ -31,7 +31,8 @@ from antiphon.database.open import open_database
 from antiphon.database.postgres import PostgresDatabase
 from antiphon.database.sqlite import SqliteDatabase
 from antiphon.database.tables import METADATA, conversations
-from antiphon.domain.messages import Message, Role, Text, Usage
+from antiphon.domain.content import Message, Role, Text
+from antiphon.domain.events import Usage
 from antiphon.history import rows
 from antiphon.history.base import MessageState, TurnEnd
 from antiphon.history.sql import SqlStore

@@ -7,7 +7,7 @@ import asyncio
 import sys
 
 from antiphon.database.open import open_database
-from antiphon.domain.messages import Message, Role, Text
+from antiphon.domain.content import Message, Role, Text
 from antiphon.history.base import MessageState, TurnEnd
 from antiphon.history.sql import SqlStore
 

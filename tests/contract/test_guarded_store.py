@@ -7,8 +7,8 @@ import pytest_asyncio
 
 from antiphon.config import GuardConfig
 from antiphon.database.open import open_database
+from antiphon.domain.content import Message, Role, Text, ToolCall
 from antiphon.domain.errors import ContentBlocked
-from antiphon.domain.messages import Message, Role, Text, ToolCall
 from antiphon.guards.registry import build_guards
 from antiphon.history.base import MAX_TITLE
 from antiphon.history.guarded_store import GuardedStore

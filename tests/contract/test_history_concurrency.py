@@ -15,8 +15,8 @@ from sqlalchemy import Connection, func, select, text, update
 from antiphon.database.open import open_database
 from antiphon.database.postgres import PostgresDatabase
 from antiphon.database.tables import messages, workers
+from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import ConversationNotFound, MessageNotFound, StoreUnavailable, TurnInProgress
-from antiphon.domain.messages import Message, Role, Text
 from antiphon.history.base import MessageState, Said, Store, StoredMessage, Turn, TurnEnd
 from antiphon.history.recorder import Record, Recorder
 from antiphon.history.sql import SqlStore

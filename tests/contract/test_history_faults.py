@@ -18,8 +18,8 @@ from sqlalchemy.exc import IntegrityError
 
 from antiphon.database.open import open_database
 from antiphon.database.sqlite import SqliteDatabase
+from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import StoreUnavailable
-from antiphon.domain.messages import Message, Role, Text
 from antiphon.history.base import MessageState, Store, StoredMessage, TurnEnd
 from antiphon.history.sql import SqlStore
 from tests.postgres import Postgres

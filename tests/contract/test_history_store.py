@@ -8,22 +8,9 @@ from sqlalchemy import update
 
 from antiphon.database import paging
 from antiphon.database.tables import messages
+from antiphon.domain.content import File, Image, Media, Message, Other, Part, Role, Text, Thinking, ToolCall, ToolResult
 from antiphon.domain.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
-from antiphon.domain.messages import (
-    File,
-    FinishReason,
-    Image,
-    Media,
-    Message,
-    Other,
-    Part,
-    Role,
-    Text,
-    Thinking,
-    ToolCall,
-    ToolResult,
-    Usage,
-)
+from antiphon.domain.events import FinishReason, Usage
 from antiphon.history import rows
 from antiphon.history.base import Conversation, MessagePage, MessageState, Said, Store, StoredMessage, Told, Turn, TurnEnd
 from antiphon.history.sql import SqlStore

@@ -11,9 +11,11 @@ import pytest_asyncio
 from pydantic import SecretStr
 
 from antiphon.config import LimitsConfig
+from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import BudgetExceeded, RateLimited
-from antiphon.domain.messages import ChatRequest, Message, Role, Sampling, Text, Usage
+from antiphon.domain.events import Usage
 from antiphon.domain.principal import Principal
+from antiphon.domain.request import ChatRequest, Sampling
 from antiphon.limits.base import Claim, Counters, Limit, Ticket
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Grant, Limiter

@@ -10,9 +10,11 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from antiphon.config import ConfigError, LimitsConfig
+from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import LimitsUnavailable, RateLimited
-from antiphon.domain.messages import ChatRequest, Message, Role, Text, Usage
+from antiphon.domain.events import Usage
 from antiphon.domain.principal import Principal
+from antiphon.domain.request import ChatRequest
 from antiphon.limits.base import NANOS, Claim, Limit
 from antiphon.limits.limiter import Grant, Limiter
 from antiphon.limits.quotas import Quotas

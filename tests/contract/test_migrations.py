@@ -16,8 +16,9 @@ from antiphon.config import ConfigError
 from antiphon.database.migrate import SCRIPTS, migrate
 from antiphon.database.open import open_database
 from antiphon.database.tables import METADATA
+from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import StoreUnavailable
-from antiphon.domain.messages import Message, Role, Text, Usage
+from antiphon.domain.events import Usage
 from antiphon.history.base import MessageState, Store, TurnEnd
 from antiphon.history.sql import SqlStore
 

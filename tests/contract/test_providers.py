@@ -9,24 +9,9 @@ from llmock.simulation import MockResponseSettings
 from llmock.testing import LLMockServer
 
 from antiphon.config import ProviderConfig
-from antiphon.domain.messages import (
-    Batch,
-    ChatRequest,
-    Finished,
-    FinishReason,
-    Message,
-    ReplyExtra,
-    Role,
-    Sampling,
-    Started,
-    Text,
-    TextDelta,
-    Tool,
-    ToolCallDelta,
-    ToolChoice,
-    ToolChoiceMode,
-    Usage,
-)
+from antiphon.domain.content import Message, Role, Text
+from antiphon.domain.events import Batch, Finished, FinishReason, ReplyExtra, Started, TextDelta, ToolCallDelta, Usage
+from antiphon.domain.request import ChatRequest, Sampling, Tool, ToolChoice, ToolChoiceMode
 from antiphon.providers.base import Provider
 from antiphon.providers.registry import PROTOCOLS, build
 

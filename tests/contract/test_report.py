@@ -9,7 +9,7 @@ import pytest_asyncio
 from antiphon.database.base import Database
 from antiphon.database.open import open_database
 from antiphon.domain.errors import InvalidRequest
-from antiphon.domain.messages import Usage
+from antiphon.domain.events import Usage
 from antiphon.domain.principal import Principal
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.report import DailyUse, UsageReport

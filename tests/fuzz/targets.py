@@ -19,6 +19,7 @@ import orjson
 from pydantic import SecretStr
 from yarl import URL
 
+from antiphon import domain
 from antiphon.auth.base import bearer
 from antiphon.auth.tokens.authenticator import Issuer, Tokens
 from antiphon.auth.tokens.jwks import SharedSecret
@@ -26,7 +27,6 @@ from antiphon.auth.tokens.keyset import KeysUnusable
 from antiphon.auth.tokens.keyset import parse as parse_keys
 from antiphon.config import GuardConfig, IssuerConfig, ProviderConfig, ProxyConfig
 from antiphon.database.paging import token as page_token
-from antiphon.domain import messages as m
 from antiphon.domain.errors import AntiphonError, InvalidRequest, PermissionDenied, ProviderError, Unauthenticated
 from antiphon.guards.base import Blocked, Filter, Guard
 from antiphon.guards.json_chain import JsonChain, passed_json
@@ -79,7 +79,7 @@ def sse(data: bytes) -> None:
         pass
 
 
-ASKED: Final = m.ChatRequest("m", (m.Message(m.Role.USER, (m.Text("x"),)),), stream=True)
+ASKED: Final = domain.ChatRequest("m", (domain.Message(domain.Role.USER, (domain.Text("x"),)),), stream=True)
 
 
 def reply_stream(data: bytes) -> None:
@@ -91,12 +91,12 @@ def reply_stream(data: bytes) -> None:
         said: list[str] = []
         try:
             for piece in pieces:
-                said += [event.text for event in reader.feed(piece) if isinstance(event, m.TextDelta)]
+                said += [event.text for event in reader.feed(piece) if isinstance(event, domain.TextDelta)]
                 if reader.failure is not None:
                     raise reader.failure
                 if reader.ending.done:
                     break
-            said += [event.text for event in reader.end() if isinstance(event, m.TextDelta)]
+            said += [event.text for event in reader.end() if isinstance(event, domain.TextDelta)]
         except ProviderError as error:
             return "".join(said), type(error)
         return "".join(said), None
@@ -110,8 +110,8 @@ def reply_json(data: bytes) -> None:
         events = ReplyReader(ASKED, "p").whole(data)
     except ProviderError:
         return
-    assert any(isinstance(event, m.Finished) for event in events)
-    assert all(event.prompt_tokens >= 0 and event.completion_tokens >= 0 for event in events if isinstance(event, m.Usage))
+    assert any(isinstance(event, domain.Finished) for event in events)
+    assert all(event.prompt_tokens >= 0 and event.completion_tokens >= 0 for event in events if isinstance(event, domain.Usage))
 
 
 def refusal(data: bytes) -> None:
@@ -158,17 +158,17 @@ def _kept(read: type[Any]) -> Callable[[bytes], None]:
     return only
 
 
-def _generate(data: bytes) -> m.ChatRequest:
+def _generate(data: bytes) -> domain.ChatRequest:
     asked = parse(data, assistant.GenerateBody)
-    return m.ChatRequest("m", assistant._messages(asked), stream=True, tools=assistant._tools(asked.tools))
+    return domain.ChatRequest("m", assistant._messages(asked), stream=True, tools=assistant._tools(asked.tools))
 
 
-def _engine(data: bytes) -> m.ChatRequest:
+def _engine(data: bytes) -> domain.ChatRequest:
     asked = parse(data, engine_request.Body)
     return engine_request.request_from_body(asked, engine_request.Call(asked, "p"))
 
 
-_BODIES: Final[Sequence[tuple[Callable[[bytes], m.ChatRequest | None], Callable[..., Any]]]] = (
+_BODIES: Final[Sequence[tuple[Callable[[bytes], domain.ChatRequest | None], Callable[..., Any]]]] = (
     (lambda data: openai.request_from_body(openai.parse(data), stream=True), openai.render_error),
     (lambda data: analytics.request_from_body(parse(data, analytics.Body)), analytics.render_error),
     (_generate, assistant.render_error),

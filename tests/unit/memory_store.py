@@ -11,8 +11,8 @@ from itertools import accumulate, count
 import msgspec
 from msgspec.structs import replace
 
+from antiphon.domain.content import Message, Role
 from antiphon.domain.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
-from antiphon.domain.messages import Message, Role
 from antiphon.history.base import (
     BranchPage,
     Conversation,

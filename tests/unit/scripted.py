@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from antiphon.chat.prices import Prices
-from antiphon.domain.messages import Batch, ChatRequest, Finished, FinishReason, Started, TextDelta, Usage
+from antiphon.domain.events import Batch, Finished, FinishReason, Started, TextDelta, Usage
+from antiphon.domain.request import ChatRequest
 
 NO_STORE: Any = None
 """For what must not ask the database: it fails if it does."""

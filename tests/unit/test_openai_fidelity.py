@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.domain import messages as m
+from antiphon import domain
 from antiphon.domain.reply import Reply
 from antiphon.providers.openai.request import encode
 from antiphon.providers.openai.response import ReplyReader
@@ -140,15 +140,15 @@ def test_what_was_once_changed_is_not(fields: Json) -> None:
 # Replies.
 
 
-def read(*chunks: Json) -> list[m.Event]:
-    reader = ReplyReader(m.ChatRequest("m", (), stream=True), "p")
+def read(*chunks: Json) -> list[domain.Event]:
+    reader = ReplyReader(domain.ChatRequest("m", (), stream=True), "p")
     batch = reader.feed("".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks).encode())
     if reader.failure is not None:
         raise reader.failure
     return [*batch, *reader.end()]
 
 
-def put_together(events: list[m.Event]) -> Reply:
+def put_together(events: list[domain.Event]) -> Reply:
     reply = Reply()
     for event in events:
         reply.add(event)
@@ -156,7 +156,7 @@ def put_together(events: list[m.Event]) -> Reply:
 
 
 def answered(body: Json) -> Json:
-    events = ReplyReader(m.ChatRequest("m", (), stream=False), "p").whole(json.dumps(body).encode())
+    events = ReplyReader(domain.ChatRequest("m", (), stream=False), "p").whole(json.dumps(body).encode())
     return completion(put_together(events))
 
 
@@ -166,7 +166,7 @@ def chunk(delta: Json, **fields: Any) -> Json:
     return {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": choices, **fields}
 
 
-def told(events: list[m.Event]) -> Iterator[Json]:
+def told(events: list[domain.Event]) -> Iterator[Json]:
     """The chunks that a caller is told."""
     writer = ChunkWriter(include_usage=False)
     data = writer.write(events) + writer.end().removesuffix(DONE)
@@ -235,9 +235,9 @@ def test_a_reply_goes_back_to_the_provider_as_it_was_answered(body: Json) -> Non
     """By a caller that sends it as it came, and out of the history; thoughts with tool calls alone."""
     message = without_nulls_in_calls(body)["choices"][0]["message"]
     assert sent({"model": "m", "messages": [message]})["messages"] == [message]
-    events = ReplyReader(m.ChatRequest("m", (), stream=False), "p").whole(json.dumps(body).encode())
+    events = ReplyReader(domain.ChatRequest("m", (), stream=False), "p").whole(json.dumps(body).encode())
     stored = put_together(events).choices[0].message()
-    (again,) = json.loads(encode(m.ChatRequest("m", (stored,), stream=False), "p", stream_usage=True))["messages"]
+    (again,) = json.loads(encode(domain.ChatRequest("m", (stored,), stream=False), "p", stream_usage=True))["messages"]
     known = {name: value for name, value in message.items() if value is not None}
     if not known.get("tool_calls"):
         known.pop("reasoning_content", None)
@@ -320,7 +320,7 @@ def test_a_custom_tool_call_that_is_streamed() -> None:
     assert completion(reply)["choices"][0]["message"] == {**message, "refusal": None}
     stored = reply.choices[0].message()
     assert message_json(stored) == message
-    assert json.loads(encode(m.ChatRequest("m", (stored,), stream=False), "p", stream_usage=True))["messages"] == [message]
+    assert json.loads(encode(domain.ChatRequest("m", (stored,), stream=False), "p", stream_usage=True))["messages"] == [message]
     streamed = [call for one in told(events) for call in one["choices"][0]["delta"].get("tool_calls", ())]
     assert [call["index"] for call in streamed] == [0, 0, 0, 1, 1]
     assert streamed[3:] == [call for delta in deltas[3:] for call in delta["tool_calls"]]
@@ -376,4 +376,4 @@ def test_content_that_is_null_and_content_that_is_empty() -> None:
     ):
         events = read(*map(chunk, deltas), finish)
         assert completion(put_together(events))["choices"][0]["message"]["content"] == content
-        assert "".join(e.text for e in events if isinstance(e, m.TextDelta)) == (content or "")
+        assert "".join(e.text for e in events if isinstance(e, domain.TextDelta)) == (content or "")

@@ -12,7 +12,7 @@ import genai_prices
 from genai_prices.types import ModelPrice, TieredPrices
 from msgspec import Struct
 
-from antiphon.domain.messages import Usage
+from antiphon.domain.events import Usage
 
 if TYPE_CHECKING:
     from antiphon.config import PriceConfig

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from antiphon.auth.caller import ANONYMOUS, CALLER
 from antiphon.chat.prices import Prices
+from antiphon.domain.content import Message, Other, Part, Refusal, Text, Thinking, ToolCall, ToolResult
 from antiphon.domain.deadline import Deadline
 from antiphon.domain.errors import (
     AntiphonError,
@@ -28,28 +29,20 @@ from antiphon.domain.errors import (
     TurnNotComplete,
     Violation,
 )
-from antiphon.domain.measure import Stopwatch, closing
-from antiphon.domain.messages import (
+from antiphon.domain.events import (
     Batch,
-    ChatRequest,
     ExtraDelta,
     Finished,
     FinishReason,
-    Message,
-    Other,
-    Part,
-    Refusal,
     RefusalDelta,
     Started,
-    Text,
     TextDelta,
-    Thinking,
     ThinkingDelta,
-    ToolCall,
     ToolCallDelta,
-    ToolResult,
     Usage,
 )
+from antiphon.domain.measure import Stopwatch, closing
+from antiphon.domain.request import ChatRequest
 from antiphon.domain.turns import give_way
 from antiphon.guards.service import Guards
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, MessageState, Turn

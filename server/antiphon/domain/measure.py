@@ -15,39 +15,35 @@ from typing import Any, Final, assert_never
 
 import msgspec
 
-from antiphon.domain.messages import (
+from antiphon.domain.content import (
     Audio,
-    AudioDelta,
-    Batch,
-    ChatRequest,
-    Event,
-    ExtraDelta,
     File,
-    Finished,
     Image,
-    JsonObjectFormat,
-    JsonSchemaFormat,
     Media,
     Message,
-    Metrics,
-    NativeFormat,
-    NativeTool,
     Other,
     Part,
     Refusal,
-    RefusalDelta,
-    ResponseFormat,
     Text,
-    TextDelta,
     Thinking,
-    ThinkingDelta,
-    Tool,
     ToolCall,
-    ToolCallDelta,
     ToolResult,
-    Usage,
     Video,
 )
+from antiphon.domain.events import (
+    AudioDelta,
+    Batch,
+    Event,
+    ExtraDelta,
+    Finished,
+    Metrics,
+    RefusalDelta,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallDelta,
+    Usage,
+)
+from antiphon.domain.request import ChatRequest, JsonObjectFormat, JsonSchemaFormat, NativeFormat, NativeTool, ResponseFormat, Tool
 
 _DELTAS: Final = frozenset({ThinkingDelta, ToolCallDelta, RefusalDelta, AudioDelta})
 

@@ -15,8 +15,8 @@ from typing import Any, Final, assert_never
 
 from msgspec.structs import replace
 
-from antiphon.domain.messages import (
-    NOTHING,
+from antiphon.domain.content import NOTHING, JsonObject, Message, Other, Part, Refusal, Role, Text, Thinking, ToolCall, with_extra
+from antiphon.domain.events import (
     AudioDelta,
     Batch,
     DeltaGroup,
@@ -24,24 +24,14 @@ from antiphon.domain.messages import (
     ExtraDelta,
     Finished,
     FinishReason,
-    JsonObject,
-    Message,
     Metrics,
-    Other,
-    Part,
-    Refusal,
     RefusalDelta,
     ReplyExtra,
-    Role,
     Started,
-    Text,
     TextDelta,
-    Thinking,
     ThinkingDelta,
-    ToolCall,
     ToolCallDelta,
     Usage,
-    with_extra,
 )
 
 _BESIDE_TEXT: Final = frozenset({"content", "tool_calls", "function_call"})

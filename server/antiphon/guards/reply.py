@@ -16,9 +16,9 @@ from typing import TypeAlias, assert_never
 import structlog
 from msgspec.structs import replace
 
+from antiphon.domain.content import NOTHING, JsonObject, ToolCall
 from antiphon.domain.errors import ProviderError
-from antiphon.domain.messages import (
-    NOTHING,
+from antiphon.domain.events import (
     AudioDelta,
     Batch,
     DeltaGroup,
@@ -26,14 +26,12 @@ from antiphon.domain.messages import (
     ExtraDelta,
     Finished,
     FinishReason,
-    JsonObject,
     Metrics,
     RefusalDelta,
     ReplyExtra,
     Started,
     TextDelta,
     ThinkingDelta,
-    ToolCall,
     ToolCallDelta,
     Usage,
 )

@@ -21,30 +21,32 @@ from typing import Any, Final, TypeVar, assert_never
 
 from msgspec.structs import replace
 
-from antiphon.domain.messages import (
+from antiphon.domain.content import (
     Audio,
-    AudioOutput,
-    ChatRequest,
     File,
     Image,
-    JsonSchemaFormat,
     Media,
     Message,
-    NativeFormat,
-    NativeTool,
     Other,
     Part,
-    Reasoning,
     Refusal,
-    ResponseFormat,
-    Sampling,
     Text,
     Thinking,
-    Tool,
     ToolCall,
-    ToolChoice,
     ToolResult,
     Video,
+)
+from antiphon.domain.request import (
+    AudioOutput,
+    ChatRequest,
+    JsonSchemaFormat,
+    NativeFormat,
+    NativeTool,
+    Reasoning,
+    ResponseFormat,
+    Sampling,
+    Tool,
+    ToolChoice,
 )
 from antiphon.guards.base import Guard
 from antiphon.guards.chain import passed

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 
 import structlog
 
+from antiphon.domain.content import Message
 from antiphon.domain.errors import ContentBlocked
-from antiphon.domain.messages import Batch, ChatRequest, JsonObjectFormat, JsonSchemaFormat, Message
+from antiphon.domain.events import Batch
+from antiphon.domain.request import ChatRequest, JsonObjectFormat, JsonSchemaFormat
 from antiphon.guards.base import Blocked, Guard
 from antiphon.guards.chain import passed
 from antiphon.guards.reply import guarded

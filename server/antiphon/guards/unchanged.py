@@ -9,7 +9,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from antiphon.domain.messages import ExtraDelta, JsonObject
+from antiphon.domain.content import JsonObject
+from antiphon.domain.events import ExtraDelta
 from antiphon.domain.reply import ReplyChoice
 from antiphon.guards.base import Blocked, Guard
 from antiphon.guards.json_value import TooDeep, passed_value

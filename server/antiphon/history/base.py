@@ -18,7 +18,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from antiphon.domain.messages import FinishReason, Message, Usage
+from antiphon.domain.content import Message
+from antiphon.domain.events import FinishReason, Usage
 
 MAX_TITLE = 500
 MAX_SOURCE = 100

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from antiphon.domain.messages import Message, Role, Text
+from antiphon.domain.content import Message, Role, Text
 from antiphon.history.base import Told
 
 LEVELS: Final = 128

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from antiphon.database.base import Database
-from antiphon.domain.messages import Message
+from antiphon.domain.content import Message
 from antiphon.guards.service import Guards
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversation, StoredMessage
 from antiphon.history.sql import SqlStore

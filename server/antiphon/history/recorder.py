@@ -15,6 +15,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
+from antiphon.domain.content import Message, Role
 from antiphon.domain.errors import (
     AntiphonError,
     ConversationNotFound,
@@ -26,7 +27,7 @@ from antiphon.domain.errors import (
     Violation,
     told,
 )
-from antiphon.domain.messages import Batch, Message, Role
+from antiphon.domain.events import Batch
 from antiphon.domain.reply import Reply
 from antiphon.history.base import MessageState, Said, Store, StoredMessage, Told, Turn, TurnEnd
 from antiphon.history.resent import Continuation, continuation, up_to

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from antiphon.domain.messages import Message, Part, Refusal, Role, Text, Thinking, ToolCall, ToolResult
+from antiphon.domain.content import Message, Part, Refusal, Role, Text, Thinking, ToolCall, ToolResult
 from antiphon.history.base import MessageState, StoredMessage
 from antiphon.history.sendable import INSTRUCTIONS, Entry, says_something
 

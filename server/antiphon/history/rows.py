@@ -16,7 +16,8 @@ from msgspec.structs import replace
 
 from antiphon.database import clock, paging, text
 from antiphon.database.ids import is_id
-from antiphon.domain.messages import NOTHING, FinishReason, Message, Role, Usage
+from antiphon.domain.content import NOTHING, Message, Role
+from antiphon.domain.events import FinishReason, Usage
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversation, MessageState, StoredMessage, Told
 from antiphon.history.body import read
 

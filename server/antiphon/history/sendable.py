@@ -25,8 +25,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from antiphon.domain.content import Message, Role, Text, Thinking, ToolCall, ToolResult
 from antiphon.domain.errors import Reason
-from antiphon.domain.messages import FinishReason, Message, Role, Text, Thinking, ToolCall, ToolResult
+from antiphon.domain.events import FinishReason
 from antiphon.history.base import MessageState, StoredMessage
 
 INSTRUCTIONS: Final = frozenset({Role.SYSTEM, Role.DEVELOPER})

@@ -21,8 +21,8 @@ from antiphon.database import clock, paging, text
 from antiphon.database.base import Database
 from antiphon.database.ids import is_id, new_id
 from antiphon.database.tables import workers
+from antiphon.domain.content import Message
 from antiphon.domain.errors import ConversationChanged, ConversationNotFound, StoreUnavailable, TurnInProgress
-from antiphon.domain.messages import Message
 from antiphon.history import rows, statements, tree
 from antiphon.history.base import (
     MAX_TITLE,

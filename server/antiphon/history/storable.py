@@ -11,16 +11,8 @@ import msgspec
 from msgspec.structs import replace
 
 from antiphon.database import text
-from antiphon.domain.messages import (
-    AudioDelta,
-    Event,
-    ExtraDelta,
-    JsonObject,
-    RefusalDelta,
-    TextDelta,
-    ThinkingDelta,
-    ToolCallDelta,
-)
+from antiphon.domain.content import JsonObject
+from antiphon.domain.events import AudioDelta, Event, ExtraDelta, RefusalDelta, TextDelta, ThinkingDelta, ToolCallDelta
 from antiphon.history import rows
 
 

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
-from antiphon.domain.messages import Message, Role, Text
+from antiphon.domain.content import Message, Role, Text
 
 MAX_DERIVED_TITLE: Final = 80
 

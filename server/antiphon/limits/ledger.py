@@ -21,7 +21,7 @@ from sqlalchemy import Connection, case, func, select
 from antiphon.database.base import Database
 from antiphon.database.tables import usage as table
 from antiphon.database.text import clean
-from antiphon.domain.messages import Usage
+from antiphon.domain.events import Usage
 from antiphon.domain.principal import Principal
 from antiphon.limits.base import NANOS
 from antiphon.limits.quotas import subject

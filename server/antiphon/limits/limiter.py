@@ -23,9 +23,10 @@ import structlog
 
 from antiphon.domain import headers
 from antiphon.domain.errors import AntiphonError, BudgetExceeded, LimitsUnavailable, RateLimited, StoreUnavailable
+from antiphon.domain.events import Usage
 from antiphon.domain.measure import prompt_tokens
-from antiphon.domain.messages import ChatRequest, Usage
 from antiphon.domain.principal import Principal
+from antiphon.domain.request import ChatRequest
 from antiphon.limits import headers as ratelimit
 from antiphon.limits.base import NANOS, WINDOW, Claim, Counters, Limit, Standing, Ticket
 from antiphon.limits.ledger import Ledger

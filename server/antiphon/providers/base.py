@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from antiphon.domain.messages import Batch, ChatRequest
+from antiphon.domain.events import Batch
+from antiphon.domain.request import ChatRequest
 
 
 class Provider(Protocol):

@@ -16,24 +16,9 @@ from uuid import uuid4
 import orjson
 
 from antiphon.config import ProviderConfig
-from antiphon.domain.messages import (
-    Batch,
-    ChatRequest,
-    Event,
-    Finished,
-    FinishReason,
-    JsonObject,
-    JsonSchemaFormat,
-    NativeFormat,
-    Role,
-    Started,
-    Text,
-    TextDelta,
-    Tool,
-    ToolCallDelta,
-    ToolChoiceMode,
-    Usage,
-)
+from antiphon.domain.content import JsonObject, Role, Text
+from antiphon.domain.events import Batch, Event, Finished, FinishReason, Started, TextDelta, ToolCallDelta, Usage
+from antiphon.domain.request import ChatRequest, JsonSchemaFormat, NativeFormat, Tool, ToolChoiceMode
 
 _WORDS: Final = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+")
 """A word with the white space before it: concatenated, the text."""

@@ -8,9 +8,9 @@ from msgspec import Struct
 
 from antiphon.config import ConfigError
 from antiphon.domain.errors import InvalidRequest, ModelNotFound, ProviderNotFound, Violation
-from antiphon.domain.messages import ChatRequest
 from antiphon.domain.model_names import fits, is_name
 from antiphon.domain.principal import Principal
+from antiphon.domain.request import ChatRequest
 from antiphon.providers.base import Provider
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from antiphon.chat.prices import Prices
 from antiphon.config import PriceConfig
-from antiphon.domain.messages import Usage
+from antiphon.domain.events import Usage
 from antiphon.providers.hosts import HOSTS
 
 PRICES = Prices({}, {host.name: host.base_url for host in HOSTS})

@@ -13,6 +13,7 @@ from antiphon.chat.prices import Prices
 from antiphon.chat.service import MAX_HELD, ChatService
 from antiphon.config import GuardConfig, LimitsConfig, PriceConfig
 from antiphon.domain import headers
+from antiphon.domain.content import Message, Role, Text, Thinking
 from antiphon.domain.errors import (
     BudgetExceeded,
     ContentBlocked,
@@ -29,24 +30,9 @@ from antiphon.domain.errors import (
     TurnInProgress,
     TurnNotComplete,
 )
-from antiphon.domain.messages import (
-    Batch,
-    ChatRequest,
-    ExtraDelta,
-    Finished,
-    FinishReason,
-    Message,
-    Metrics,
-    Role,
-    Sampling,
-    Started,
-    Text,
-    TextDelta,
-    Thinking,
-    ToolCallDelta,
-    Usage,
-)
+from antiphon.domain.events import Batch, ExtraDelta, Finished, FinishReason, Metrics, Started, TextDelta, ToolCallDelta, Usage
 from antiphon.domain.reply import Reply, call_json, collect
+from antiphon.domain.request import ChatRequest, Sampling
 from antiphon.guards.registry import build_guards
 from antiphon.history.base import MessageState, Said, StoredMessage, TurnEnd
 from antiphon.history.recorder import Record, Recorder

@@ -9,40 +9,37 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from antiphon.domain import measure
-from antiphon.domain.measure import Stopwatch, _long_base64, closing, prompt_tokens
-from antiphon.domain.messages import (
+from antiphon.domain.content import (
     Audio,
-    AudioDelta,
-    ChatRequest,
-    Event,
-    ExtraDelta,
     File,
-    Finished,
-    FinishReason,
     Image,
-    JsonObjectFormat,
-    JsonSchemaFormat,
     Media,
     Message,
-    Metrics,
-    NativeFormat,
-    NativeTool,
     Other,
     Part,
     Refusal,
-    RefusalDelta,
     Role,
     Text,
-    TextDelta,
     Thinking,
-    ThinkingDelta,
-    Tool,
     ToolCall,
-    ToolCallDelta,
     ToolResult,
-    Usage,
     Video,
 )
+from antiphon.domain.events import (
+    AudioDelta,
+    Event,
+    ExtraDelta,
+    Finished,
+    FinishReason,
+    Metrics,
+    RefusalDelta,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallDelta,
+    Usage,
+)
+from antiphon.domain.measure import Stopwatch, _long_base64, closing, prompt_tokens
+from antiphon.domain.request import ChatRequest, JsonObjectFormat, JsonSchemaFormat, NativeFormat, NativeTool, Tool
 from tests.unit.scripted import START, STOP, USAGE
 
 ASKED = ChatRequest("m", (Message(Role.USER, (Text("x" * 8),)),), stream=True)

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from antiphon.config import Config, ConfigError, GuardConfig, GuardOptions
-from antiphon.domain.messages import ChatRequest, Message, Role, Text
+from antiphon.domain.content import Message, Role, Text
+from antiphon.domain.request import ChatRequest
 from antiphon.guards import blocklist, registry
 from antiphon.guards.base import Guard
 from antiphon.guards.registry import build_guards

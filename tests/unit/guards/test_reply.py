@@ -10,25 +10,22 @@ from msgspec.structs import replace
 
 from antiphon.config import GuardConfig
 from antiphon.domain.errors import ProviderProtocolError
-from antiphon.domain.messages import (
+from antiphon.domain.events import (
     AudioDelta,
     Batch,
-    ChatRequest,
     DeltaGroup,
     Event,
     ExtraDelta,
     Finished,
     FinishReason,
-    JsonObjectFormat,
     RefusalDelta,
     ReplyExtra,
-    ResponseFormat,
-    Sampling,
     TextDelta,
     ThinkingDelta,
     ToolCallDelta,
 )
 from antiphon.domain.reply import Reply
+from antiphon.domain.request import ChatRequest, JsonObjectFormat, ResponseFormat, Sampling
 from antiphon.guards.registry import build_guards
 from tests.unit.guards.feeding import pieces
 from tests.unit.scripted import START, STOP, USAGE, ScriptedProvider

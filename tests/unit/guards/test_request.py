@@ -6,31 +6,33 @@ import pytest
 from msgspec.structs import replace
 
 from antiphon.config import GuardConfig
-from antiphon.domain.errors import ContentBlocked
-from antiphon.domain.messages import (
+from antiphon.domain.content import (
     Audio,
-    AudioOutput,
-    ChatRequest,
     File,
     Image,
-    JsonSchemaFormat,
     Media,
     Message,
-    NativeTool,
     Other,
     Part,
-    Reasoning,
     Refusal,
     Role,
-    Sampling,
     Text,
     Thinking,
-    Tool,
     ToolCall,
-    ToolChoice,
-    ToolChoiceMode,
     ToolResult,
     Video,
+)
+from antiphon.domain.errors import ContentBlocked
+from antiphon.domain.request import (
+    AudioOutput,
+    ChatRequest,
+    JsonSchemaFormat,
+    NativeTool,
+    Reasoning,
+    Sampling,
+    Tool,
+    ToolChoice,
+    ToolChoiceMode,
 )
 from antiphon.guards.registry import build_guards
 from antiphon.guards.service import Guards

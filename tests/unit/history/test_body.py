@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.domain.messages import Message, Role, Text
+from antiphon.domain.content import Message, Role, Text
 from antiphon.history.body import LEVELS, UNREADABLE, pruned, read
 
 JSON = st.recursive(

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from antiphon.domain.messages import Image, Media, Message, Part, Role, Text, Thinking, ToolCall, ToolResult
+from antiphon.domain.content import Image, Media, Message, Part, Role, Text, Thinking, ToolCall, ToolResult
 from antiphon.history.base import MessageState, StoredMessage
 from antiphon.history.resent import Continuation, continuation, up_to
 

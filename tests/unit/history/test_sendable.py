@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from antiphon.domain.content import Message, Part, Refusal, Role, Text, Thinking, ToolCall, ToolResult
 from antiphon.domain.errors import Reason
-from antiphon.domain.messages import ChatRequest, FinishReason, Message, Part, Refusal, Role, Text, Thinking, ToolCall, ToolResult
+from antiphon.domain.events import FinishReason
+from antiphon.domain.request import ChatRequest
 from antiphon.history.base import MessageState, StoredMessage
 from antiphon.history.sendable import Entry, LeftOut, Why, sendable
 from antiphon.providers.openai import request as openai_request

@@ -2,7 +2,7 @@
 
 import pytest
 
-from antiphon.domain.messages import (
+from antiphon.domain.events import (
     AudioDelta,
     Event,
     ExtraDelta,

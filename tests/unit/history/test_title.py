@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.domain.messages import Image, Media, Message, Part, Role, Text
+from antiphon.domain.content import Image, Media, Message, Part, Role, Text
 from antiphon.history.title import MAX_DERIVED_TITLE, NEW_CHAT, derived_title, title_of
 
 

@@ -8,9 +8,11 @@ from pydantic import SecretStr
 
 from antiphon.config import LimitsConfig
 from antiphon.domain import headers
+from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import BudgetExceeded, LimitsUnavailable, RateLimited
-from antiphon.domain.messages import ChatRequest, Message, Role, Sampling, Text, Usage
+from antiphon.domain.events import Usage
 from antiphon.domain.principal import Principal, Quota
+from antiphon.domain.request import ChatRequest, Sampling
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.memory import MemoryCounters

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from antiphon.domain import headers
 from antiphon.domain.errors import RateLimited
-from antiphon.domain.messages import Usage
+from antiphon.domain.events import Usage
 from antiphon.limits.base import WINDOW
 from antiphon.limits.limiter import Grant
 from tests.unit.limits.test_limiter import CALLER, Clock, asked, limiter

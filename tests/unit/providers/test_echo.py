@@ -6,27 +6,9 @@ from typing import Any
 import pytest
 
 from antiphon.config import ProviderConfig
-from antiphon.domain.messages import (
-    Batch,
-    ChatRequest,
-    Finished,
-    FinishReason,
-    JsonObject,
-    JsonObjectFormat,
-    JsonSchemaFormat,
-    Message,
-    Role,
-    Sampling,
-    Started,
-    Text,
-    TextDelta,
-    Thinking,
-    Tool,
-    ToolCallDelta,
-    ToolChoice,
-    ToolChoiceMode,
-    Usage,
-)
+from antiphon.domain.content import JsonObject, Message, Role, Text, Thinking
+from antiphon.domain.events import Batch, Finished, FinishReason, Started, TextDelta, ToolCallDelta, Usage
+from antiphon.domain.request import ChatRequest, JsonObjectFormat, JsonSchemaFormat, Sampling, Tool, ToolChoice, ToolChoiceMode
 from antiphon.providers.echo import EchoProvider, example
 from tests.unit.other_calls import other_call
 

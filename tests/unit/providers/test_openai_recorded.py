@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from antiphon.domain import messages as m
+from antiphon import domain
 from antiphon.domain.reply import Reply
 from antiphon.providers.openai.response import ReplyReader
 from antiphon.rest.openai.reply import ChunkWriter, completion
 
 FOLDER = os.environ.get("ANTIPHON_RECORDED")
-REQUEST = m.ChatRequest("m", (), stream=True)
+REQUEST = domain.ChatRequest("m", (), stream=True)
 
 
 def recorded(pattern: str) -> Iterator[Any]:
@@ -34,16 +34,16 @@ def recorded(pattern: str) -> Iterator[Any]:
             yield pytest.param(found, id=str(path.relative_to(str(FOLDER))))
 
 
-def folded(events: list[m.Event]) -> Reply:
+def folded(events: list[domain.Event]) -> Reply:
     reply = Reply()
     for event in events:
         reply.add(event)
     return reply
 
 
-def read(data: bytes, size: int) -> list[m.Event]:
+def read(data: bytes, size: int) -> list[domain.Event]:
     reader = ReplyReader(REQUEST, "p")
-    events: list[m.Event] = []
+    events: list[domain.Event] = []
     for at in range(0, len(data), size):
         events += reader.feed(data[at : at + size])
         assert reader.failure is None
@@ -66,7 +66,7 @@ def test_a_stream(chunks: list[dict[str, Any]]) -> None:
     assert "".join(choice.text) == "".join(text_of(one.get("delta") or {"content": one.get("text")}) for one in choices)
     assert choice.provider_reason
     for call in choice.calls():
-        assert isinstance(call, m.ToolCall)
+        assert isinstance(call, domain.ToolCall)
         json.loads(call.arguments)
     assert folded(read(data, 7)).choices[0].message() == choice.message()
     writer = ChunkWriter(include_usage=True)

@@ -5,7 +5,7 @@ from pydantic import SecretStr
 
 from antiphon.config import ConfigError
 from antiphon.domain.errors import InvalidRequest, ModelNotFound, ProviderNotFound
-from antiphon.domain.messages import ChatRequest
+from antiphon.domain.request import ChatRequest
 from antiphon.routing.router import Router
 from tests.unit.scripted import ScriptedProvider
 

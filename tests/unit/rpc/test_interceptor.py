@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.domain.errors import ProviderRateLimited
-from antiphon.domain.messages import TextDelta
+from antiphon.domain.events import TextDelta
 from antiphon.v1 import chat_pb2
 from tests.e2e.wire import DATA, END_HEADERS, END_STREAM, HEADERS, frame, http2
 from tests.unit.rpc.test_server import HELLO, KEY, Running, running

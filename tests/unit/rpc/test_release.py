@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from antiphon.domain.errors import AntiphonError, ProviderProtocolError, ProviderRateLimited
-from antiphon.domain.messages import TextDelta
+from antiphon.domain.events import TextDelta
 from antiphon.rpc.release import drop_tracebacks
 from antiphon.v1 import chat_pb2, message_pb2
 from tests.unit.rpc.test_server import KEY, Running, running

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from antiphon.auth.api_keys.static import KeyRing
 from antiphon.chat.service import ChatService
 from antiphon.domain.errors import ProviderProtocolError, ProviderRateLimited
-from antiphon.domain.messages import TextDelta, Usage
+from antiphon.domain.events import TextDelta, Usage
 from antiphon.domain.principal import Principal, Scope
 from antiphon.history.recorder import Recorder
 from antiphon.rest.openai import servicer as openai

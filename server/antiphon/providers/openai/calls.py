@@ -20,7 +20,8 @@ import msgspec
 import orjson
 from msgspec import Struct
 
-from antiphon.domain.messages import NOTHING, JsonObject, ToolCallDelta
+from antiphon.domain.content import NOTHING, JsonObject
+from antiphon.domain.events import ToolCallDelta
 from antiphon.providers.openai.values import is_shallow, text
 
 _CALL: Final = frozenset({"index", "id", "type", "function"})

@@ -4,18 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from antiphon.domain.messages import (
-    NOTHING,
-    AudioDelta,
-    Batch,
-    DeltaGroup,
-    ExtraDelta,
-    JsonObject,
-    RefusalDelta,
-    TextDelta,
-    ThinkingDelta,
-    ToolCallDelta,
-)
+from antiphon.domain.content import NOTHING, JsonObject
+from antiphon.domain.events import AudioDelta, Batch, DeltaGroup, ExtraDelta, RefusalDelta, TextDelta, ThinkingDelta, ToolCallDelta
 from antiphon.providers.openai.calls import ReadCall, ToolCalls
 from antiphon.providers.openai.values import Sound, is_shallow, read_logprobs, seconds, text
 

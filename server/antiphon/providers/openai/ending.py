@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from antiphon.domain.messages import FinishReason
+from antiphon.domain.events import FinishReason
 
 WAIT: Final = 5.0
 """Seconds of silence that end a reply all of whose choices have a finish reason."""

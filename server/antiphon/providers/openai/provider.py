@@ -15,7 +15,8 @@ from pydantic import SecretStr
 
 from antiphon.config import MAX_MESSAGE_BYTES, ConfigError, ProviderConfig
 from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderProtocolError, ProviderTimeout
-from antiphon.domain.messages import Batch, ChatRequest
+from antiphon.domain.events import Batch
+from antiphon.domain.request import ChatRequest
 from antiphon.net.http import Reply, Transport
 from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, explain, log_refusal, of_status
 from antiphon.providers.openai.request import encode

@@ -13,34 +13,36 @@ import msgspec
 import orjson
 from msgspec.structs import replace
 
-from antiphon.domain.errors import InvalidRequest, Unsupported
-from antiphon.domain.messages import (
+from antiphon.domain.content import (
     Audio,
-    ChatRequest,
     File,
     Image,
     JsonObject,
-    JsonObjectFormat,
-    JsonSchemaFormat,
     Message,
-    NativeFormat,
-    NativeTool,
     Other,
     Part,
     Refusal,
-    ResponseFormat,
     Role,
     Text,
     Thinking,
-    Tool,
     ToolCall,
-    ToolChoice,
-    ToolChoiceMode,
     ToolResult,
     Video,
     with_extra,
 )
+from antiphon.domain.errors import InvalidRequest, Unsupported
 from antiphon.domain.reply import call_json
+from antiphon.domain.request import (
+    ChatRequest,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NativeFormat,
+    NativeTool,
+    ResponseFormat,
+    Tool,
+    ToolChoice,
+    ToolChoiceMode,
+)
 
 _SAMPLING: Final = (
     ("temperature", "temperature"),

@@ -22,21 +22,10 @@ from typing import Any, Final
 from uuid import uuid4
 
 from antiphon.config import MAX_MESSAGE_BYTES
+from antiphon.domain.content import JsonObject
 from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderUnavailable
-from antiphon.domain.messages import (
-    Batch,
-    ChatRequest,
-    DeltaGroup,
-    Event,
-    ExtraDelta,
-    Finished,
-    FinishReason,
-    JsonObject,
-    ReplyExtra,
-    Started,
-    TextDelta,
-    Tool,
-)
+from antiphon.domain.events import Batch, DeltaGroup, Event, ExtraDelta, Finished, FinishReason, ReplyExtra, Started, TextDelta
+from antiphon.domain.request import ChatRequest, Tool
 from antiphon.net.sse import EventTooLarge, SseEvent, SseReader
 from antiphon.providers.failure import of_payload
 from antiphon.providers.openai.choice import CHOICE, ChoiceReader, ErrorInside

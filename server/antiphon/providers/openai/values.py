@@ -10,7 +10,8 @@ import binascii
 import math
 from typing import Any, Final, TypeGuard
 
-from antiphon.domain.messages import JsonObject, Usage
+from antiphon.domain.content import JsonObject
+from antiphon.domain.events import Usage
 
 MAX_INDEX: Final = 2**31 - 1
 """Of a choice, as 32 bits hold it."""

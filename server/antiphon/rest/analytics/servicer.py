@@ -17,9 +17,9 @@ import orjson
 from google.api import httpbody_pb2
 from msgspec.structs import replace
 
+from antiphon import domain
 from antiphon.chat.client_context import Contexts
 from antiphon.chat.service import ChatService
-from antiphon.domain import messages as m
 from antiphon.domain.deadline import time_left
 from antiphon.domain.errors import AntiphonError, DeadlineExceeded, InvalidRequest, Violation
 from antiphon.domain.reply import Reply, collect
@@ -59,7 +59,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
                 async for piece in pieces:
                     yield piece
 
-    async def _answer(self, asked: m.ChatRequest, body: Body, context: Context) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
+    async def _answer(self, asked: domain.ChatRequest, body: Body, context: Context) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
         async with aclosing(self._chat.stream(asked, timeout=time_left(context.time_remaining()))) as batches:
             if not asked.stream:
                 yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(answer(await collect(batches))))
@@ -69,7 +69,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
                 async for piece in pieces:
                     yield piece
 
-    async def _scoped(self, asked: m.ChatRequest, client_id: str | None, context: Context) -> m.ChatRequest:
+    async def _scoped(self, asked: domain.ChatRequest, client_id: str | None, context: Context) -> domain.ChatRequest:
         """With what the client's conversations begin with. Raises `ContextUnavailable`, `DeadlineExceeded`."""
         if not client_id:
             return asked
@@ -80,13 +80,13 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
             raise DeadlineExceeded from None
         if not text:
             return asked
-        return replace(asked, messages=(m.Message(m.Role.SYSTEM, (m.Text(text),)), *asked.messages), trusted=1)
+        return replace(asked, messages=(domain.Message(domain.Role.SYSTEM, (domain.Text(text),)), *asked.messages), trusted=1)
 
 
-def request_from_body(body: Body) -> m.ChatRequest:
+def request_from_body(body: Body) -> domain.ChatRequest:
     """The domain's request. There is room for one reply only. Raises `InvalidRequest`."""
     asked = openai.request_from_body(body, stream=bool(body.stream))
-    return replace(asked, sampling=replace(asked.sampling, choices=None), extra=m.NOTHING, known_fields=True)
+    return replace(asked, sampling=replace(asked.sampling, choices=None), extra=domain.NOTHING, known_fields=True)
 
 
 def answer(reply: Reply) -> dict[str, Any]:
@@ -118,22 +118,22 @@ class ChunkWriter(openai_reply.ChunkWriter):
         super().__init__(include_usage=include_usage)
         self._shown = Shown()
 
-    def write(self, batch: m.Batch) -> bytes:
+    def write(self, batch: domain.Batch) -> bytes:
         """The events of a batch. May be empty."""
-        events: m.Batch = []
+        events: domain.Batch = []
         at = count = left = 0  # where the group is whose events come now, how many they are, and how many of them are left
         for happened in batch:
-            if isinstance(happened, m.DeltaGroup):
+            if isinstance(happened, domain.DeltaGroup):
                 at, count, left = len(events), happened.count, happened.count + 1
-            elif isinstance(happened, m.RefusalDelta | m.AudioDelta):
+            elif isinstance(happened, domain.RefusalDelta | domain.AudioDelta):
                 if text := self._shown.text(happened):
                     if left > 0:
                         count += 1
-                        events[at] = m.DeltaGroup(happened.choice, count)
+                        events[at] = domain.DeltaGroup(happened.choice, count)
                     else:
-                        events.append(m.DeltaGroup(happened.choice, 2))
-                    events.append(m.TextDelta(happened.choice, text))
-            elif isinstance(happened, m.TextDelta):
+                        events.append(domain.DeltaGroup(happened.choice, 2))
+                    events.append(domain.TextDelta(happened.choice, text))
+            elif isinstance(happened, domain.TextDelta):
                 self._shown.text(happened)
             events.append(happened)
             left -= 1

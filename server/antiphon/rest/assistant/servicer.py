@@ -15,11 +15,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 from pydantic import AliasChoices, Field
 
+from antiphon import domain
 from antiphon.auth.caller import caller
 from antiphon.chat.service import ChatService
 from antiphon.config import PersonaConfig
 from antiphon.domain import headers
-from antiphon.domain import messages as m
 from antiphon.domain.deadline import time_left
 from antiphon.domain.errors import AntiphonError, InvalidRequest, Violation
 from antiphon.domain.reply import Reply, ReplyChoice, call_json, collect
@@ -65,7 +65,7 @@ class Turn(Struct, frozen=True):
     """What to ask, as whom, and where to keep it."""
 
     persona: str
-    request: m.ChatRequest
+    request: domain.ChatRequest
     record: Record | None = None
 
 
@@ -107,7 +107,7 @@ class AssistantServicer(ChatsServicer):
         metadata = {"timeTaken": _milliseconds(reply)}
         yield _json({"result": {"message": shown(reply.choices[0]), "persona": name}, "metadata": metadata})
 
-    def _batches(self, turn: Turn, context: Context) -> aclosing[AsyncGenerator[m.Batch, None]]:
+    def _batches(self, turn: Turn, context: Context) -> aclosing[AsyncGenerator[domain.Batch, None]]:
         return aclosing(self._chat.stream(turn.request, timeout=time_left(context.time_remaining()), record=turn.record))
 
     async def _whole(self, turn: Turn, context: Context) -> Answer:
@@ -158,19 +158,23 @@ def _tell_chat(chat_id: str) -> None:
 # Requests.
 
 
-def _messages(body: ChatBody) -> tuple[m.Message, ...]:
+def _messages(body: ChatBody) -> tuple[domain.Message, ...]:
     return tuple(message_of(message, ("chat_history", index), without=STORED) for index, message in enumerate(body.chat_history))
 
 
 def _request(
-    persona: PersonaConfig, messages: tuple[m.Message, ...], tools: tuple[m.Tool | m.NativeTool, ...] = (), *, stream: bool
-) -> m.ChatRequest:
-    sampling = m.Sampling(temperature=persona.temperature, top_p=persona.top_p, max_tokens=persona.max_tokens)
-    return m.ChatRequest(persona.model or "", messages, stream, sampling=sampling, tools=tools, known_fields=True)
+    persona: PersonaConfig,
+    messages: tuple[domain.Message, ...],
+    tools: tuple[domain.Tool | domain.NativeTool, ...] = (),
+    *,
+    stream: bool,
+) -> domain.ChatRequest:
+    sampling = domain.Sampling(temperature=persona.temperature, top_p=persona.top_p, max_tokens=persona.max_tokens)
+    return domain.ChatRequest(persona.model or "", messages, stream, sampling=sampling, tools=tools, known_fields=True)
 
 
-def _system(text: str) -> tuple[m.Message, ...]:
-    return (m.Message(m.Role.SYSTEM, (m.Text(text),)),) if text else ()
+def _system(text: str) -> tuple[domain.Message, ...]:
+    return (domain.Message(domain.Role.SYSTEM, (domain.Text(text),)),) if text else ()
 
 
 def _context(items: list[Any]) -> str:
@@ -187,7 +191,7 @@ def _context(items: list[Any]) -> str:
     return "\n\n".join(("Context for this chat:", *texts)) if texts else ""
 
 
-def _tools(tools: dict[str, Any] | list[dict[str, Any]] | None) -> tuple[m.Tool | m.NativeTool, ...]:
+def _tools(tools: dict[str, Any] | list[dict[str, Any]] | None) -> tuple[domain.Tool | domain.NativeTool, ...]:
     """A list as the OpenAI API has it, one tool of it, or functions by name. What else an object holds is an option of no tool."""
     match tools:
         case None:
@@ -241,19 +245,19 @@ class EventWriter:
         self._reply = Reply()  # of all but the text: that is gone when it is written
         self._shown = Shown()
 
-    def write(self, batch: m.Batch) -> bytes:
+    def write(self, batch: domain.Batch) -> bytes:
         """The events of a batch. May be empty."""
         pieces: list[bytes] = []
         for happened in batch:
             match happened:
-                case m.TextDelta() | m.RefusalDelta() | m.AudioDelta():
+                case domain.TextDelta() | domain.RefusalDelta() | domain.AudioDelta():
                     text = self._shown.text(happened)
-                    if text or not isinstance(happened, m.AudioDelta):
+                    if text or not isinstance(happened, domain.AudioDelta):
                         pieces.append(b'data: {"type":"final_response","content":%b}\n\n' % dumps(text))
-                case m.ThinkingDelta(text=text):
+                case domain.ThinkingDelta(text=text):
                     if text:
                         pieces.append(event({"type": "thinking_update", "content": text}))
-                case m.Started():
+                case domain.Started():
                     self._reply.add(happened)
                     pieces.append(event({"type": "thinking_update", "content": PLANNING}))
                 case _:
@@ -281,7 +285,7 @@ def _calls(choice: ReplyChoice) -> Iterator[dict[str, Any]]:
     """The calls of tools as a stream tells them: of functions, of tools that take plain text, and the one function of 2023."""
     for call in choice.calls():
         match call:
-            case m.ToolCall():
+            case domain.ToolCall():
                 yield {"id": call.id, "name": call.name, "arguments": call.arguments}
             case {"custom": {"name": name, "input": text}}:
                 yield {"id": call.get("id"), "name": name, "arguments": text}
@@ -292,7 +296,7 @@ def _calls(choice: ReplyChoice) -> Iterator[dict[str, Any]]:
             yield {"id": None, "name": name, "arguments": text}
 
 
-def _usage(usage: m.Usage | None) -> dict[str, Any] | None:
+def _usage(usage: domain.Usage | None) -> dict[str, Any] | None:
     if usage is None:
         return None
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
-from antiphon.domain import messages as m
+from antiphon import domain
 from antiphon.domain.reply import Reply, ReplyChoice
 from antiphon.rest.engine.request import Call
 from antiphon.rest.openai import reply as openai_reply
@@ -64,12 +64,12 @@ def _choice(choice: dict[str, Any], reason: str, call: Call) -> dict[str, Any]:
     return {"finish_reason": reason, "index": choice["index"], "logprobs": choice["logprobs"], "message": message}
 
 
-def _reason(ended: m.Finished | ReplyChoice) -> str:
+def _reason(ended: domain.Finished | ReplyChoice) -> str:
     """Why a choice ended, in a word of the OpenAI API: the clients refuse a reply with any other one, or with none."""
-    return m.FinishReason.STOP.value if ended.reason is m.FinishReason.OTHER else ended.reason.value
+    return domain.FinishReason.STOP.value if ended.reason is domain.FinishReason.OTHER else ended.reason.value
 
 
-def metrics(usage: m.Usage | None, measured: m.Metrics | None) -> dict[str, Any]:
+def metrics(usage: domain.Usage | None, measured: domain.Metrics | None) -> dict[str, Any]:
     """What the call took."""
     assert usage is not None, "the chat service tells what every call took"
     assert measured is not None, "the same"
@@ -96,12 +96,12 @@ class TextWriter:
         self._reply = Reply()
         self._shown = Shown()
 
-    def write(self, batch: m.Batch) -> bytes:
+    def write(self, batch: domain.Batch) -> bytes:
         pieces: list[str] = []
         for event in batch:
-            if isinstance(event, m.Usage | m.Metrics):
+            if isinstance(event, domain.Usage | domain.Metrics):
                 self._reply.add(event)
-            elif not isinstance(event, m.Started | m.ReplyExtra | m.DeltaGroup) and event.choice == 0:
+            elif not isinstance(event, domain.Started | domain.ReplyExtra | domain.DeltaGroup) and event.choice == 0:
                 pieces.append(self._shown.text_or_arguments(event))
         return "".join(pieces).encode()
 
@@ -123,12 +123,12 @@ class ChunkWriter:
         self._reply = Reply()
         self._shown = Shown()
 
-    def write(self, batch: m.Batch) -> bytes:
+    def write(self, batch: domain.Batch) -> bytes:
         choices: dict[int, dict[str, Any]] = {}
         shown: list[str] = []
         for event in batch:
             self._reply.add(event)
-            if isinstance(event, m.Started | m.ReplyExtra | m.DeltaGroup | m.Usage | m.Metrics):
+            if isinstance(event, domain.Started | domain.ReplyExtra | domain.DeltaGroup | domain.Usage | domain.Metrics):
                 continue
             choice = choices.get(event.choice)
             if choice is None:
@@ -138,13 +138,13 @@ class ChunkWriter:
             if event.choice == 0:
                 shown.append(self._shown.text(event))
             match event:
-                case m.TextDelta():
+                case domain.TextDelta():
                     delta["content"] = (delta["content"] or "") + event.text
-                case m.ToolCallDelta():
+                case domain.ToolCallDelta():
                     delta.setdefault("tool_calls", []).append(openai_reply.tool_call_delta(event))
-                case m.RefusalDelta():
+                case domain.RefusalDelta():
                     delta["refusal"] = delta.get("refusal", "") + event.text
-                case m.Finished():
+                case domain.Finished():
                     choice["finish_reason"] = _reason(event)
                 case _:
                     pass  # the clients know no other

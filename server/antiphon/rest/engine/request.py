@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
-from antiphon.domain import messages as m
+from antiphon import domain
 from antiphon.rest.openai import servicer as openai
 from antiphon.rest.shared.body import Fields, Path, renaming, validate
 
@@ -23,7 +23,7 @@ PARAMETERS: Final = (
 )
 """What the document lists. The `max` of the tokens is one for sliders: more may be asked for."""
 
-DEFAULTS: Final[m.JsonObject] = {str(parameter["id"]): parameter["default"] for parameter in PARAMETERS}
+DEFAULTS: Final[domain.JsonObject] = {str(parameter["id"]): parameter["default"] for parameter in PARAMETERS}
 
 _OURS: Final = frozenset({"api_key", "model", "messages", "stream", "stream_options", "session_id", "max_output_tokens"})
 """What parameters cannot set. The 0.3 clients send `max_output_tokens` beside `max_tokens`, always the same."""
@@ -151,7 +151,7 @@ class Call:
             defaults.pop("max_tokens", None)
         self.parameters = defaults | self.given
 
-    def model_name(self, started: m.Started) -> str:
+    def model_name(self, started: domain.Started) -> str:
         """The model as the caller called it, where the provider only adds a version to that."""
         return self.model if not started.model or started.model.startswith(self.model) else started.model
 
@@ -166,7 +166,7 @@ class Call:
                 return path
 
 
-def request_from_body(body: Body, call: Call) -> m.ChatRequest:
+def request_from_body(body: Body, call: Call) -> domain.ChatRequest:
     """The domain's request, by way of the OpenAI dialect, of which parameters are fields. Raises `InvalidRequest`.
 
     Of the defaults only that of `max_tokens` is sent: the others are the providers' own, and some models refuse to be told them.

@@ -19,11 +19,11 @@ from google.api import httpbody_pb2
 from msgspec.structs import replace
 from pydantic import SecretStr
 
+from antiphon import domain
 from antiphon.auth.base import Authenticator
 from antiphon.auth.caller import ANONYMOUS, CALLER, caller, require
 from antiphon.chat.service import ChatService
 from antiphon.config import MAX_KEYLESS_BYTES
-from antiphon.domain import messages as m
 from antiphon.domain.deadline import time_left
 from antiphon.domain.errors import (
     AntiphonError,
@@ -73,7 +73,7 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
                 async for piece in pieces:
                     yield piece
 
-    async def _answer(self, asked: m.ChatRequest, body: Body, call: Call, context: Context) -> Answer:
+    async def _answer(self, asked: domain.ChatRequest, body: Body, call: Call, context: Context) -> Answer:
         async with aclosing(self._chat.stream(asked, timeout=time_left(context.time_remaining()))) as batches:
             if not body.is_stream:
                 yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(completion(await collect(batches), call)))

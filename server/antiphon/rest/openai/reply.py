@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any, assert_never
 
-from antiphon.domain import messages as m
+from antiphon import domain
 from antiphon.domain.reply import Reply, ReplyChoice, call_json
 from antiphon.rest.shared.json import COMMENT, DONE, EVENT_STREAM, dumps
 
@@ -55,7 +55,7 @@ def _choice(choice: ReplyChoice) -> dict[str, Any]:
     return {
         **choice.choice_extra,
         "index": choice.index,
-        "message": m.with_extra(message, extra),
+        "message": domain.with_extra(message, extra),
         "logprobs": _logprobs(choice.logprobs, choice.choice_extra),
         "finish_reason": finish_reason(choice),
     }
@@ -66,13 +66,13 @@ def _thought(text: str, field: str) -> dict[str, str]:
     return {"reasoning_content": text, field: text} if field else {"reasoning_content": text}
 
 
-def _logprobs(tokens: Sequence[m.JsonObject], extra: m.JsonObject) -> dict[str, Any] | None:
+def _logprobs(tokens: Sequence[domain.JsonObject], extra: domain.JsonObject) -> dict[str, Any] | None:
     """The `logprobs` of a choice; `extra` are its fields that are not known here."""
     more = extra.get("logprobs") or {}
     return {"refusal": None, **more, "content": tokens or more.get("content")} if tokens or more else None
 
 
-def _usage(usage: m.Usage) -> dict[str, Any]:
+def _usage(usage: domain.Usage) -> dict[str, Any]:
     prompt = {"cached_tokens": usage.cached_prompt_tokens, "audio_tokens": usage.audio_prompt_tokens}
     if usage.cache_write_tokens:
         prompt["cache_write_tokens"] = usage.cache_write_tokens
@@ -88,9 +88,9 @@ def _usage(usage: m.Usage) -> dict[str, Any]:
     }
 
 
-def finish_reason(ended: m.Finished | ReplyChoice) -> str | None:
+def finish_reason(ended: domain.Finished | ReplyChoice) -> str | None:
     """Why a choice ended, in the API's words or the provider's own; None where it gave no reason."""
-    return ended.provider_reason or None if ended.reason is m.FinishReason.OTHER else ended.reason.value
+    return ended.provider_reason or None if ended.reason is domain.FinishReason.OTHER else ended.reason.value
 
 
 class ChunkWriter:
@@ -103,23 +103,23 @@ class ChunkWriter:
         """`include_usage`: the caller asked for the tokens used, which then come in a last chunk of their own."""
         self._include_usage = include_usage
         self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
-        self._usage: m.Usage | None = None
+        self._usage: domain.Usage | None = None
         self._spoken: set[int] = set()
         self._found: dict[int, dict[str, Any]] = {}
         self._named: dict[str, Any] = {}  # fields of every chunk
-        self._repeated: m.JsonObject = m.NOTHING  # fields of every chunk for now, as the provider repeats them
+        self._repeated: domain.JsonObject = domain.NOTHING  # fields of every chunk for now, as the provider repeats them
         self._once: dict[str, Any] = {}  # fields of the next chunk alone
         self._plain = b""  # a chunk up to the number of its choice
         self._head = b""  # the same, of the next chunk
 
-    def write(self, batch: m.Batch) -> bytes:
+    def write(self, batch: domain.Batch) -> bytes:
         """The events of a batch. May be empty: not every event has a chunk."""
         pieces: list[bytes] = []
         plain, head = self._plain, self._head
         events = iter(batch)
         for event in events:
             match event:
-                case m.TextDelta(choice, text, ()):
+                case domain.TextDelta(choice, text, ()):
                     if choice not in self._spoken:
                         pieces.append(self._first(head, choice, b'""'))
                         head = plain
@@ -129,25 +129,32 @@ class ChunkWriter:
                         % (head, choice, dumps(text), self._tail)
                     )
                     head = plain
-                case m.ThinkingDelta(text=""):
+                case domain.ThinkingDelta(text=""):
                     pass
-                case m.DeltaGroup(choice, count):
+                case domain.DeltaGroup(choice, count):
                     pieces.append(self._delta(head, choice, islice(events, count)))
                     head = plain
-                case m.ToolCallDelta() | m.TextDelta() | m.ThinkingDelta() | m.RefusalDelta() | m.AudioDelta() | m.ExtraDelta():
+                case (
+                    domain.ToolCallDelta()
+                    | domain.TextDelta()
+                    | domain.ThinkingDelta()
+                    | domain.RefusalDelta()
+                    | domain.AudioDelta()
+                    | domain.ExtraDelta()
+                ):
                     pieces.append(self._delta(head, event.choice, (event,)))
                     head = plain
-                case m.Finished(choice):
+                case domain.Finished(choice):
                     if choice not in self._spoken:
                         pieces.append(self._first(head, choice, b"null"))
                         head = plain
                     pieces.append(self._chunk(head, choice, {}, self._found.get(choice, {}), finish_reason(event)))
                     head = plain
-                case m.Usage():
+                case domain.Usage():
                     self._usage = event
-                case m.Metrics():
+                case domain.Metrics():
                     pass
-                case m.Started() | m.ReplyExtra():
+                case domain.Started() | domain.ReplyExtra():
                     self._begin(event, is_pending=head is not plain)
                     plain, head = self._plain, self._head
                 case _:
@@ -161,12 +168,12 @@ class ChunkWriter:
             return DONE
         return b'%b],"usage":%b}\n\n%b' % (self._head.removesuffix(b'{"index":'), dumps(_usage(self._usage)), DONE)
 
-    def _begin(self, event: m.Started | m.ReplyExtra, *, is_pending: bool) -> None:
+    def _begin(self, event: domain.Started | domain.ReplyExtra, *, is_pending: bool) -> None:
         """Put fields of the reply as a whole into the next chunk; those that the provider repeats, into every chunk.
 
         `is_pending`: the next chunk already has such fields.
         """
-        if isinstance(event, m.Started):
+        if isinstance(event, domain.Started):
             self._named = {"id": event.id, "object": "chat.completion.chunk", "created": event.created, "model": event.model}
             self._once = dict(event.extra)
         else:
@@ -187,13 +194,13 @@ class ChunkWriter:
             self._tail,
         )
 
-    def _delta(self, head: bytes, choice: int, events: Iterable[m.Event]) -> bytes:
+    def _delta(self, head: bytes, choice: int, events: Iterable[domain.Event]) -> bytes:
         """One chunk of events that came together."""
-        delta = fields = m.NOTHING
+        delta = fields = domain.NOTHING
         for event in events:
             added, beside = _fields_of(event)
             delta, fields = _merged(delta, added), _merged(fields, beside)
-            if isinstance(event, m.ExtraDelta) and event.choice_fields:
+            if isinstance(event, domain.ExtraDelta) and event.choice_fields:
                 # What the provider found about a choice is told again at its end, where it is looked for.
                 found = {
                     name: value for name, value in event.choice_fields.items() if name != "logprobs" and type(value) is not list
@@ -205,33 +212,33 @@ class ChunkWriter:
             head = self._plain
         return first + self._chunk(head, choice, delta, fields, None)
 
-    def _chunk(self, head: bytes, choice: int, delta: m.JsonObject, fields: m.JsonObject, reason: str | None) -> bytes:
+    def _chunk(self, head: bytes, choice: int, delta: domain.JsonObject, fields: domain.JsonObject, reason: str | None) -> bytes:
         """`fields` are those beside the delta."""
         whole = {"delta": delta, "logprobs": None, "finish_reason": reason, **fields}
         return b"%b%d,%b]%b" % (head, choice, dumps(whole)[1:], self._tail)
 
 
-def _fields_of(event: m.Event) -> tuple[m.JsonObject, m.JsonObject]:
+def _fields_of(event: domain.Event) -> tuple[domain.JsonObject, domain.JsonObject]:
     """Return the fields of an event in a delta, and those beside the delta."""
     match event:
-        case m.ToolCallDelta():
-            return {"tool_calls": [tool_call_delta(event)]}, m.NOTHING
-        case m.TextDelta(logprobs=logprobs):
-            return {"content": event.text}, {"logprobs": {"content": logprobs, "refusal": None}} if logprobs else m.NOTHING
-        case m.ThinkingDelta():
-            return _thought(event.text, event.field) if event.text else m.NOTHING, m.NOTHING
-        case m.RefusalDelta():
-            return {"refusal": event.text}, m.NOTHING
-        case m.AudioDelta():
+        case domain.ToolCallDelta():
+            return {"tool_calls": [tool_call_delta(event)]}, domain.NOTHING
+        case domain.TextDelta(logprobs=logprobs):
+            return {"content": event.text}, {"logprobs": {"content": logprobs, "refusal": None}} if logprobs else domain.NOTHING
+        case domain.ThinkingDelta():
+            return _thought(event.text, event.field) if event.text else domain.NOTHING, domain.NOTHING
+        case domain.RefusalDelta():
+            return {"refusal": event.text}, domain.NOTHING
+        case domain.AudioDelta():
             audio = {"id": event.id, "data": event.data, "transcript": event.transcript, "expires_at": event.expires}
-            return {"audio": {k: v for k, v in audio.items() if v}}, m.NOTHING
-        case m.ExtraDelta():
+            return {"audio": {k: v for k, v in audio.items() if v}}, domain.NOTHING
+        case domain.ExtraDelta():
             return event.fields, event.choice_fields
         case _:
             raise TypeError(type(event))
 
 
-def _merged(old: m.JsonObject, new: m.JsonObject) -> m.JsonObject:
+def _merged(old: domain.JsonObject, new: domain.JsonObject) -> domain.JsonObject:
     """Return the fields of both; where both have one, what the two make of it."""
     if not old or not new:
         return old or new
@@ -257,17 +264,17 @@ def _text_part(text: str) -> dict[str, str]:
     return {"type": "text", "text": text}
 
 
-def _may_speak(delta: m.JsonObject) -> bool:
+def _may_speak(delta: domain.JsonObject) -> bool:
     """Whether text comes with a first delta, or may come after it."""
     return "content" in delta or all(value is None for value in delta.values())
 
 
-def _head(fields: m.JsonObject) -> bytes:
+def _head(fields: domain.JsonObject) -> bytes:
     """A chunk up to the number of its choice."""
     return b"data: " + dumps(fields)[:-1] + b',"choices":[{"index":'
 
 
-def tool_call_delta(delta: m.ToolCallDelta) -> dict[str, Any]:
+def tool_call_delta(delta: domain.ToolCallDelta) -> dict[str, Any]:
     """A piece of a tool call, as it stands in a chunk. It always has a `function`: clients read it without asking."""
     function: dict[str, str] = {"arguments": delta.arguments}
     if delta.name:
@@ -275,4 +282,4 @@ def tool_call_delta(delta: m.ToolCallDelta) -> dict[str, Any]:
     call: dict[str, Any] = {"index": delta.index, "function": function}
     if delta.id:
         call = {"index": delta.index, "id": delta.id, "type": delta.extra.get("type", "function"), "function": function}
-    return m.with_extra(call, delta.extra) if delta.extra else call
+    return domain.with_extra(call, delta.extra) if delta.extra else call

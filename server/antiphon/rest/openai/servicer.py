@@ -18,10 +18,10 @@ from google.api import httpbody_pb2
 from pydantic import BeforeValidator, Field, WrapValidator
 from pydantic_core import PydanticCustomError
 
+from antiphon import domain
 from antiphon.auth.caller import caller
 from antiphon.chat.service import ChatService
 from antiphon.domain import headers
-from antiphon.domain import messages as m
 from antiphon.domain.deadline import time_left
 from antiphon.domain.errors import (
     AntiphonError,
@@ -143,8 +143,8 @@ Number: TypeAlias = Annotated[float, WrapValidator(_as_sent)]
 
 def _few(biases: Any) -> Any:
     """Before they are read: pydantic counts only what it has read."""
-    if isinstance(biases, dict) and len(biases) > m.MAX_ENTRIES:
-        raise PydanticCustomError("too_long", f"must not have more than {m.MAX_ENTRIES} entries")
+    if isinstance(biases, dict) and len(biases) > domain.MAX_ENTRIES:
+        raise PydanticCustomError("too_long", f"must not have more than {domain.MAX_ENTRIES} entries")
     return biases
 
 
@@ -183,7 +183,7 @@ def parse(data: bytes) -> Body:
     return json_body.parse(data, Body)
 
 
-def request_from_body(body: Body, *, stream: bool) -> m.ChatRequest:
+def request_from_body(body: Body, *, stream: bool) -> domain.ChatRequest:
     """The domain's request; what the domain has no form for is `extra` as it was sent. Raises `InvalidRequest`."""
     extra = dict(body.model_extra or {})
     for name in ("tools", "modalities", "logit_bias"):
@@ -198,11 +198,11 @@ def request_from_body(body: Body, *, stream: bool) -> m.ChatRequest:
         extra["audio"] = audio_extra
     if options := {k: v for k, v in (body.stream_options or {}).items() if k != "include_usage"}:
         extra["stream_options"] = options
-    return m.ChatRequest(
+    return domain.ChatRequest(
         model=body.model or "",
         messages=tuple(message_of(message, ("messages", index)) for index, message in enumerate(body.messages)),
         stream=stream,
-        sampling=m.Sampling(
+        sampling=domain.Sampling(
             temperature=body.temperature,
             top_p=body.top_p,
             max_tokens=body.max_tokens,
@@ -220,7 +220,7 @@ def request_from_body(body: Body, *, stream: bool) -> m.ChatRequest:
         tool_choice=_tool_choice(body.tool_choice),
         parallel_tool_calls=body.parallel_tool_calls,
         response_format=_format(body.response_format),
-        reasoning=m.Reasoning(body.reasoning_effort) if body.reasoning_effort is not None else None,
+        reasoning=domain.Reasoning(body.reasoning_effort) if body.reasoning_effort is not None else None,
         modalities=tuple(body.modalities or ()),
         audio_output=audio_output,
         end_user=body.user,
@@ -228,39 +228,39 @@ def request_from_body(body: Body, *, stream: bool) -> m.ChatRequest:
     )
 
 
-def _tool_choice(choice: str | dict[str, Any] | None) -> m.ToolChoice | None:
+def _tool_choice(choice: str | dict[str, Any] | None) -> domain.ToolChoice | None:
     match choice:
         case None:
             return None
         case "auto" | "none" | "required":
-            return m.ToolChoice(m.ToolChoiceMode(choice))
+            return domain.ToolChoice(domain.ToolChoiceMode(choice))
         case {"type": "function", "function": {"name": str(name)}} if isinstance(choice, dict):
             plain = choice == {"type": "function", "function": {"name": name}}
-            return m.ToolChoice(m.ToolChoiceMode.TOOL, name, None if plain else choice)
+            return domain.ToolChoice(domain.ToolChoiceMode.TOOL, name, None if plain else choice)
         case "any":  # Mistral's other word for it
-            return m.ToolChoice(m.ToolChoiceMode.REQUIRED)
+            return domain.ToolChoice(domain.ToolChoiceMode.REQUIRED)
         case dict() if isinstance(kind := choice.get("type"), str) and kind != "function":
-            return m.ToolChoice(m.ToolChoiceMode.AUTO, native=choice)
+            return domain.ToolChoice(domain.ToolChoiceMode.AUTO, native=choice)
         case _:
             raise invalid(Violation(("tool_choice",), "must be none, auto, required, or name a function"))
 
 
-_TEXT: m.JsonObject = {"type": "text"}
+_TEXT: domain.JsonObject = {"type": "text"}
 """The form of a reply that no form was asked for."""
 
 _SCHEMA = {"name": str, "schema": dict, "description": str, "strict": bool}
 
 
-def _format(form: dict[str, Any] | None) -> m.ResponseFormat | None:
+def _format(form: dict[str, Any] | None) -> domain.ResponseFormat | None:
     match form:
         case None:
             return None
         case {"type": "text"} if form == _TEXT:
             return None
         case {"type": "json_object"} if len(form) == 1:
-            return m.JsonObjectFormat()
+            return domain.JsonObjectFormat()
         case {"type": "json_schema", "json_schema": {"name": str(name), "schema": dict(schema)} as body}:
-            return m.JsonSchemaFormat(
+            return domain.JsonSchemaFormat(
                 name,
                 schema,
                 known(body, "description", str),
@@ -271,21 +271,21 @@ def _format(form: dict[str, Any] | None) -> m.ResponseFormat | None:
             "type": "json_schema",
             "schema": dict(),
         }:
-            return m.NativeFormat(form)  # Perplexity asks for no name, Together has the schema beside the type
+            return domain.NativeFormat(form)  # Perplexity asks for no name, Together has the schema beside the type
         case {"type": str(kind)} if kind != "json_schema":
-            return m.NativeFormat(form)
+            return domain.NativeFormat(form)
         case _:
             raise invalid(Violation(("response_format",), "must have a type, and json_schema a name and a schema"))
 
 
-def _audio_output(audio: dict[str, Any] | None) -> tuple[m.AudioOutput | None, m.JsonObject]:
+def _audio_output(audio: dict[str, Any] | None) -> tuple[domain.AudioOutput | None, domain.JsonObject]:
     """How an audio reply sounds, and what else is told of it. A voice of the caller's own is an object: it goes as it is."""
     if audio is None:
-        return None, m.NOTHING
+        return None, domain.NOTHING
     form = get(audio, "format", str, ("audio",))
     if isinstance(audio.get("voice"), dict):
         return None, audio
-    made = m.AudioOutput(get(audio, "voice", str, ("audio",)), form)
+    made = domain.AudioOutput(get(audio, "voice", str, ("audio",)), form)
     return made, {name: value for name, value in audio.items() if name not in ("voice", "format")}
 
 

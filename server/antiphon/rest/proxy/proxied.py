@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from antiphon.domain import messages as m
+from antiphon import domain
 from antiphon.domain.errors import InvalidRequest, Violation
 from antiphon.net import json_bounds
 
@@ -86,12 +86,12 @@ def check_gemini(data: bytes, *, count: bool) -> None:
     contents = _array(_require(body, "contents", "array", path), (*path, "contents"))
     if not contents:
         raise invalid((*path, "contents"), "must hold at least one content")
-    room = m.MAX_ENTRIES - len(contents)
+    room = domain.MAX_ENTRIES - len(contents)
     for index, content in enumerate(contents):
         if room >= 0:
             room -= _check_content(content, (*path, "contents", index), room)
     if room < 0:
-        raise invalid((*path, "contents"), f"must not have more than {m.MAX_ENTRIES} entries and parts", "too_long")
+        raise invalid((*path, "contents"), f"must not have more than {domain.MAX_ENTRIES} entries and parts", "too_long")
     for name, config in _given(body, "generationConfig", "generation_config"):
         here = (*path, name)
         inner = _object(_of_kind(config, "object", here), here)
@@ -152,8 +152,8 @@ def _object(data: bytes | msgspec.Raw, path: Path) -> dict[str, msgspec.Raw]:
 def _array(raw: msgspec.Raw, path: Path) -> list[msgspec.Raw]:
     """What an array holds, each as it is written. There is an end to it: each costs time before anybody else is served."""
     items = _ARRAY.decode(_of_kind(raw, "array", path))
-    if len(items) > m.MAX_ENTRIES:
-        raise invalid(path, f"must not have more than {m.MAX_ENTRIES} entries", "too_long")
+    if len(items) > domain.MAX_ENTRIES:
+        raise invalid(path, f"must not have more than {domain.MAX_ENTRIES} entries", "too_long")
     return items
 
 

@@ -12,7 +12,7 @@ import orjson
 from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from antiphon.domain import messages as m
+from antiphon import domain
 from antiphon.domain.errors import InvalidRequest, Violation
 from antiphon.domain.turns import give_way
 from antiphon.net import json_bounds
@@ -73,9 +73,11 @@ async def parse_in_turns(data: bytes, schema: type[B]) -> B:
 def validate(raw: Any, schema: type[B]) -> B:
     """The body as the schema has it. Raises `InvalidRequest` with every field at fault."""
     if isinstance(raw, dict):
-        large = [name for name, value in raw.items() if isinstance(value, list) and len(value) > m.MAX_ENTRIES]
+        large = [name for name, value in raw.items() if isinstance(value, list) and len(value) > domain.MAX_ENTRIES]
         if large:
-            raise invalid(*(Violation((name,), f"must not have more than {m.MAX_ENTRIES} entries", "too_long") for name in large))
+            raise invalid(
+                *(Violation((name,), f"must not have more than {domain.MAX_ENTRIES} entries", "too_long") for name in large)
+            )
         if deep := [name for name, value in raw.items() if _is_deep(value)]:
             raise invalid(*(Violation((name,), f"must not be nested deeper than {MAX_DEPTH} levels", "too_deep") for name in deep))
     try:
@@ -163,10 +165,10 @@ def get(body: Mapping[str, Any], name: str, kind: type, path: tuple[str | int, .
     return body[name]
 
 
-def rest(body: Mapping[str, Any], *known: str) -> m.JsonObject:
+def rest(body: Mapping[str, Any], *known: str) -> domain.JsonObject:
     """The fields beside `type` and those that are known."""
     if len(body) == 2 and len(known) == 1:  # "type" and the one that is known
-        return m.NOTHING
+        return domain.NOTHING
     return {name: value for name, value in body.items() if name != "type" and name not in known}
 
 

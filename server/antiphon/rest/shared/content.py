@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, assert_never
 
-from antiphon.domain import messages as m
+from antiphon import domain
+from antiphon.domain.content import with_extra
 from antiphon.domain.errors import Violation
-from antiphon.domain.messages import with_extra
 from antiphon.domain.reply import call_json
 from antiphon.rest.shared.body import Fields, get, invalid, rest
 
@@ -44,24 +44,24 @@ class MessageBody(Fields):
     tool_call_id: str | None = None
 
 
-def message_of(message: MessageBody, path: tuple[str | int, ...], *, without: frozenset[str] = frozenset()) -> m.Message:
+def message_of(message: MessageBody, path: tuple[str | int, ...], *, without: frozenset[str] = frozenset()) -> domain.Message:
     """The domain's message; `path` is where it stands in the request. What is not known goes along, but for the fields `without`.
 
     Raises `InvalidRequest`.
     """
     content = message.content
-    parts: tuple[m.Part, ...]
+    parts: tuple[domain.Part, ...]
     if content is None:
         parts = ()
     elif isinstance(content, str):
-        parts = (m.Text(content),)
+        parts = (domain.Text(content),)
     else:
         parts = tuple(_part(part, (*path, "content", index)) for index, part in enumerate(content))
     extra = {name: value for name, value in (message.model_extra or {}).items() if name not in without}
     if message.role == "tool":
         if not message.tool_call_id:
             raise invalid(Violation((*path, "tool_call_id"), "Field required", "missing"))
-        parts = (m.ToolResult(message.tool_call_id, parts),)
+        parts = (domain.ToolResult(message.tool_call_id, parts),)
     elif message.role == "function":  # the tools of 2023; the provider is sent them as they came
         extra["role"] = "function"
     if message.role != "tool" and message.tool_call_id is not None:
@@ -71,54 +71,58 @@ def message_of(message: MessageBody, path: tuple[str | int, ...], *, without: fr
         parts += tuple(_tool_call(call, call.function) for call in calls if call.function)
     elif calls is not None:  # calls of a kind that only the provider knows
         extra["tool_calls"] = [call.model_dump(exclude_unset=True) for call in calls]
-    role = m.Role.USER if message.role == "function" else m.Role(message.role)
-    return m.Message(role, parts, message.name, extra, listed=isinstance(content, list))
+    role = domain.Role.USER if message.role == "function" else domain.Role(message.role)
+    return domain.Message(role, parts, message.name, extra, listed=isinstance(content, list))
 
 
-def _tool_call(call: ToolCallBody, function: FunctionBody) -> m.ToolCall:
-    extra = call.model_extra or m.NOTHING
+def _tool_call(call: ToolCallBody, function: FunctionBody) -> domain.ToolCall:
+    extra = call.model_extra or domain.NOTHING
     if function.model_extra:
         extra = {**extra, "function": function.model_extra}
-    return m.ToolCall(call.id, function.name, function.arguments, None, extra)
+    return domain.ToolCall(call.id, function.name, function.arguments, None, extra)
 
 
-def _part(part: Mapping[str, Any], path: tuple[str | int, ...]) -> m.Part:
+def _part(part: Mapping[str, Any], path: tuple[str | int, ...]) -> domain.Part:
     kind = get(part, "type", str, path)
     if isinstance(part.get(kind), str) and kind != "text":
-        return m.Other(part)  # as Mistral has pictures and sound: the URL, or the data, by itself
+        return domain.Other(part)  # as Mistral has pictures and sound: the URL, or the data, by itself
     match kind:
         case "text":
-            return m.Text(get(part, "text", str, path), rest(part, "text"))
+            return domain.Text(get(part, "text", str, path), rest(part, "text"))
         case "image_url":
             image = get(part, "image_url", dict, path)
             url = get(image, "url", str, (*path, "image_url"))
-            return m.Image(m.Media(url=url), known(image, "detail", str), inner_extra(part, "image_url", url=str, detail=str))
+            return domain.Image(
+                domain.Media(url=url), known(image, "detail", str), inner_extra(part, "image_url", url=str, detail=str)
+            )
         case "input_audio":
             audio = get(part, "input_audio", dict, path)
             data = get(audio, "data", str, (*path, "input_audio"))
             form = get(audio, "format", str, (*path, "input_audio"))
             if not (form.isascii() and form.isalnum() and form == form.lower()) or form in _SUBTYPES:
-                return m.Other(part)  # as a media type it would come back as another word
-            return m.Audio(m.Media(url=f"data:audio/{form};base64,{data}"), inner_extra(part, "input_audio", data=str, format=str))
+                return domain.Other(part)  # as a media type it would come back as another word
+            return domain.Audio(
+                domain.Media(url=f"data:audio/{form};base64,{data}"), inner_extra(part, "input_audio", data=str, format=str)
+            )
         case "file" if "file" not in part and "file_id" in part:
-            return m.Other(part)  # Mistral's
+            return domain.Other(part)  # Mistral's
         case "file":
             file = get(part, "file", dict, path)
-            media = m.Media(url=known(file, "file_data", str), file_id=known(file, "file_id", str))
+            media = domain.Media(url=known(file, "file_data", str), file_id=known(file, "file_id", str))
             if (media.url is None) == (media.file_id is None):
                 raise invalid(Violation((*path, "file"), "needs one of file_id and file_data"))
             extra = inner_extra(part, "file", file_data=str, file_id=str, filename=str)
-            return m.File(media, known(file, "filename", str), extra)
+            return domain.File(media, known(file, "filename", str), extra)
         case _:
-            return m.Other(part)
+            return domain.Other(part)
 
 
-def tool_of(tool: Mapping[str, Any], path: tuple[str | int, ...]) -> m.Tool | m.NativeTool:
+def tool_of(tool: Mapping[str, Any], path: tuple[str | int, ...]) -> domain.Tool | domain.NativeTool:
     """The domain's tool; `path` is where it stands in the request. Raises `InvalidRequest`."""
     if get(tool, "type", str, path) != "function":
-        return m.NativeTool(tool)
+        return domain.NativeTool(tool)
     function = get(tool, "function", dict, path)
-    return m.Tool(
+    return domain.Tool(
         name=get(function, "name", str, (*path, "function")),
         description=known(function, "description", str),
         parameters=known(function, "parameters", dict),
@@ -133,7 +137,7 @@ def known(body: Mapping[str, Any], name: str, kind: type) -> Any:
     return value if isinstance(value, kind) else None
 
 
-def inner_extra(body: Mapping[str, Any], inner: str, **documented: type) -> m.JsonObject:
+def inner_extra(body: Mapping[str, Any], inner: str, **documented: type) -> domain.JsonObject:
     """What is not `documented` of the object `inner` that `body` holds, in an object of that name, and what is beside it."""
     outer = rest(body, inner)
     fields = {k: v for k, v in body[inner].items() if k not in documented or not isinstance(v, documented[k])}
@@ -143,21 +147,21 @@ def inner_extra(body: Mapping[str, Any], inner: str, **documented: type) -> m.Js
 # And back.
 
 
-def message_json(message: m.Message) -> dict[str, Any]:
+def message_json(message: domain.Message) -> dict[str, Any]:
     """The message as it came. A thought is `reasoning_content`, as in replies."""
     body: dict[str, Any] = {"role": message.extra.get("role", message.role.value), "content": None}
-    content: list[m.Part] = []
-    calls: list[m.JsonObject] = []
+    content: list[domain.Part] = []
+    calls: list[domain.JsonObject] = []
     for part in message.parts:
         match part:
-            case m.ToolCall():
+            case domain.ToolCall():
                 calls.append(call_json(part))
-            case m.ToolResult() if len(message.parts) == 1:
+            case domain.ToolResult() if len(message.parts) == 1:
                 body["tool_call_id"] = part.tool_call_id
                 content.extend(part.parts)
-            case m.Thinking():
+            case domain.Thinking():
                 body["reasoning_content"] = body.get("reasoning_content", "") + part.text
-            case m.Refusal() if not message.listed:
+            case domain.Refusal() if not message.listed:
                 body["refusal"] = body.get("refusal", "") + part.text
             case _:
                 content.append(part)
@@ -170,47 +174,47 @@ def message_json(message: m.Message) -> dict[str, Any]:
     return {**message.extra, **body}
 
 
-def _content(parts: Sequence[m.Part], *, listed: bool) -> str | list[m.JsonObject]:
+def _content(parts: Sequence[domain.Part], *, listed: bool) -> str | list[domain.JsonObject]:
     match parts:
-        case [m.Text(text, extra)] if not extra and not listed:
+        case [domain.Text(text, extra)] if not extra and not listed:
             return text
         case _:
             return [_part_json(part) for part in parts]
 
 
-def _part_json(part: m.Part) -> m.JsonObject:
+def _part_json(part: domain.Part) -> domain.JsonObject:
     match part:
-        case m.Text():
+        case domain.Text():
             return {"type": "text", "text": part.text, **part.extra}
-        case m.Image():
+        case domain.Image():
             image = _media_json(part.media)
             image |= {"detail": part.detail} if part.detail is not None else {}
             return with_extra({"type": "image_url", "image_url": image}, part.extra)
-        case m.Audio():
+        case domain.Audio():
             head, comma, data = (part.media.url or "").partition(";base64,")
             if comma and head.startswith("data:audio/"):
                 audio = {"data": data, "format": head.removeprefix("data:audio/")}
                 return with_extra({"type": "input_audio", "input_audio": audio}, part.extra)
             return {"type": "audio_url", "audio_url": _media_json(part.media), **part.extra}
-        case m.Video():
+        case domain.Video():
             return {"type": "video_url", "video_url": _media_json(part.media), **part.extra}
-        case m.File():
+        case domain.File():
             file = {"file_data": part.media.url} if part.media.file_id is None else {"file_id": part.media.file_id}
             file |= {"filename": part.filename} if part.filename is not None else {}
             return with_extra({"type": "file", "file": file}, part.extra)
-        case m.Refusal():
+        case domain.Refusal():
             return {"type": "refusal", "refusal": part.text}
-        case m.Other():
+        case domain.Other():
             return part.fields
-        case m.ToolResult():
+        case domain.ToolResult():
             return {"type": "tool_result", "tool_call_id": part.tool_call_id, "content": _content(part.parts, listed=False)}
-        case m.ToolCall():
+        case domain.ToolCall():
             return {"type": "tool_call", "id": part.id, "name": part.name, "arguments": part.arguments}
-        case m.Thinking():
+        case domain.Thinking():
             return {"type": "thinking", "thinking": part.text}
         case _:
             assert_never(part)
 
 
-def _media_json(media: m.Media) -> dict[str, Any]:
+def _media_json(media: domain.Media) -> dict[str, Any]:
     return {"url": media.url} if media.file_id is None else {"file_id": media.file_id}

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from antiphon.domain import messages as m
+from antiphon import domain
 from antiphon.domain.reply import ReplyChoice
 
 
@@ -26,13 +26,13 @@ def shown_or_called(choice: ReplyChoice) -> str:
     return _whole(choice, Shown().text_or_arguments)
 
 
-def _whole(choice: ReplyChoice, piece: Callable[[m.Event], str]) -> str:
+def _whole(choice: ReplyChoice, piece: Callable[[domain.Event], str]) -> str:
     """All pieces of a choice, those of text between two others at once."""
     pieces: list[str] = []
     start = 0
     for end, event in choice.beside:
         if end > start:
-            pieces.append(piece(m.TextDelta(choice.index, "".join(choice.text[start:end]))))
+            pieces.append(piece(domain.TextDelta(choice.index, "".join(choice.text[start:end]))))
             start = end
         pieces.append(piece(event))
     pieces += choice.text[start:]
@@ -47,34 +47,34 @@ class Shown:
         self._heard = False
         self._call: int | None = None
 
-    def text(self, event: m.Event) -> str:
+    def text(self, event: domain.Event) -> str:
         """What an event of the choice adds. May be empty."""
         match event:
-            case m.TextDelta(text=text) | m.RefusalDelta(text=text):
+            case domain.TextDelta(text=text) | domain.RefusalDelta(text=text):
                 self._spoken = self._spoken or bool(text)
                 return text
-            case m.AudioDelta(transcript=text) if not self._spoken:
+            case domain.AudioDelta(transcript=text) if not self._spoken:
                 self._heard = self._heard or bool(text)
                 return text
             case _:
                 return ""
 
-    def text_or_arguments(self, event: m.Event) -> str:
+    def text_or_arguments(self, event: domain.Event) -> str:
         """The same, or more of the arguments."""
         text = self.text(event)
         if text or self._spoken or self._heard:
             return text
         match event:
-            case m.ToolCallDelta():
+            case domain.ToolCallDelta():
                 if self._call is None:
                     self._call = event.index
                 return event.arguments if event.index == self._call else ""
-            case m.ExtraDelta():
+            case domain.ExtraDelta():
                 return self._of_extra(event.fields)
             case _:
                 return ""
 
-    def _of_extra(self, fields: m.JsonObject) -> str:
+    def _of_extra(self, fields: domain.JsonObject) -> str:
         """The function of 2023, or a call of a kind that only the provider knows."""
         for place, call in enumerate(fields.get("tool_calls", ())):
             index = call.get("index", place)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from google.api import httpbody_pb2
 
-from antiphon.domain import messages as m
+from antiphon import domain
 from antiphon.domain.errors import AntiphonError, told
 from antiphon.rpc import heartbeat
 
@@ -19,7 +19,7 @@ class Writer(Protocol):
     comment: bytes
     """What a reader of the stream passes over. Empty where there is no such thing."""
 
-    def write(self, batch: m.Batch) -> bytes:
+    def write(self, batch: domain.Batch) -> bytes:
         """What a batch adds. May be empty."""
         ...
 
@@ -29,7 +29,7 @@ class Writer(Protocol):
 
 
 async def transfer(
-    batches: AsyncIterable[m.Batch], writer: Writer, late: Callable[[AntiphonError], bytes]
+    batches: AsyncIterable[domain.Batch], writer: Writer, late: Callable[[AntiphonError], bytes]
 ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
     """The pieces, each as soon as there is something to write; at least one, as it is with the first that an answer begins.
 

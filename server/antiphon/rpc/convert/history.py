@@ -9,7 +9,7 @@ from typing import Any, Final, assert_never
 
 from google.protobuf import struct_pb2
 
-from antiphon.domain import messages as m
+from antiphon import domain
 from antiphon.history.base import Conversation, MessageState, StoredMessage
 from antiphon.rpc.convert.json_struct import struct_of
 from antiphon.rpc.convert.reply import REASONS, time_to_proto, usage_to_proto
@@ -62,7 +62,7 @@ def stored_to_proto(stored: StoredMessage) -> history_pb2.StoredMessage:
     )
 
 
-def message_to_proto(message: m.Message) -> message_pb2.Message:
+def message_to_proto(message: domain.Message) -> message_pb2.Message:
     """A message: what `convert.messages_from_proto` makes the domain's message of again."""
     return message_pb2.Message(
         role=_ROLES[message.role],
@@ -72,33 +72,33 @@ def message_to_proto(message: m.Message) -> message_pb2.Message:
     )
 
 
-def _part(part: m.Part) -> message_pb2.Part:
+def _part(part: domain.Part) -> message_pb2.Part:
     match part:
-        case m.Text():
+        case domain.Text():
             return message_pb2.Part(text=part.text, extra=_struct(part.extra))
-        case m.Image():
+        case domain.Image():
             image = message_pb2.Image(media=_media(part.media), detail=part.detail or "")
             return message_pb2.Part(image=image, extra=_struct(part.extra))
-        case m.Audio():
+        case domain.Audio():
             return message_pb2.Part(audio=message_pb2.Audio(media=_media(part.media)), extra=_struct(part.extra))
-        case m.Video():
+        case domain.Video():
             return message_pb2.Part(video=message_pb2.Video(media=_media(part.media)), extra=_struct(part.extra))
-        case m.File():
+        case domain.File():
             file = message_pb2.File(media=_media(part.media), filename=part.filename or "")
             return message_pb2.Part(file=file, extra=_struct(part.extra))
-        case m.Thinking():
+        case domain.Thinking():
             thinking = message_pb2.Thinking(text=part.text, signature=part.signature or "", redacted=part.redacted or "")
             return message_pb2.Part(thinking=thinking)
-        case m.ToolCall():
+        case domain.ToolCall():
             call = message_pb2.ToolCall(id=part.id, name=part.name, arguments=part.arguments, signature=part.signature or "")
             return message_pb2.Part(tool_call=call, extra=_struct(part.extra))
-        case m.ToolResult():
+        case domain.ToolResult():
             parts = [_part(inner) for inner in part.parts]
             result = message_pb2.ToolResult(tool_call_id=part.tool_call_id, parts=parts, is_error=part.is_error)
             return message_pb2.Part(tool_result=result)
-        case m.Refusal():
+        case domain.Refusal():
             return message_pb2.Part(refusal=part.text)
-        case m.Other():
+        case domain.Other():
             made = message_pb2.Part()
             made.other.update(_shallow(part.fields))
             return made
@@ -106,7 +106,7 @@ def _part(part: m.Part) -> message_pb2.Part:
             assert_never(part)
 
 
-def _struct(fields: m.JsonObject) -> struct_pb2.Struct | None:
+def _struct(fields: domain.JsonObject) -> struct_pb2.Struct | None:
     return struct_of(_shallow(fields))
 
 
@@ -120,7 +120,7 @@ def _shallow(value: Any, levels: int = _LEVELS) -> Any:
             return value
 
 
-def _media(media: m.Media) -> message_pb2.Media:
+def _media(media: domain.Media) -> message_pb2.Media:
     """Bytes again, of a data URL that is no more than those and their type; any other URL as it is."""
     if media.file_id is not None:
         return message_pb2.Media(file_id=media.file_id)

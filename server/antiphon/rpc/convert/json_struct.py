@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from google.protobuf import struct_pb2
 
-from antiphon.domain.messages import JsonObject
+from antiphon.domain.content import JsonObject
 
 _LARGEST_WHOLE: Final = 2.0**63
 

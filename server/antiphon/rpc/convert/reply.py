@@ -9,22 +9,22 @@ from typing import assert_never
 
 from google.protobuf import timestamp_pb2
 
-from antiphon.domain import messages as m
+from antiphon import domain
 from antiphon.domain.reply import Reply, ReplyChoice
 from antiphon.rpc.convert.json_struct import struct_of
 from antiphon.v1 import chat_pb2, message_pb2
 
 REASONS = {
-    m.FinishReason.STOP: chat_pb2.FINISH_REASON_STOP,
-    m.FinishReason.LENGTH: chat_pb2.FINISH_REASON_LENGTH,
-    m.FinishReason.TOOL_CALLS: chat_pb2.FINISH_REASON_TOOL_CALLS,
-    m.FinishReason.FUNCTION_CALL: chat_pb2.FINISH_REASON_TOOL_CALLS,
-    m.FinishReason.CONTENT_FILTER: chat_pb2.FINISH_REASON_CONTENT_FILTER,
-    m.FinishReason.OTHER: chat_pb2.FINISH_REASON_UNSPECIFIED,
+    domain.FinishReason.STOP: chat_pb2.FINISH_REASON_STOP,
+    domain.FinishReason.LENGTH: chat_pb2.FINISH_REASON_LENGTH,
+    domain.FinishReason.TOOL_CALLS: chat_pb2.FINISH_REASON_TOOL_CALLS,
+    domain.FinishReason.FUNCTION_CALL: chat_pb2.FINISH_REASON_TOOL_CALLS,
+    domain.FinishReason.CONTENT_FILTER: chat_pb2.FINISH_REASON_CONTENT_FILTER,
+    domain.FinishReason.OTHER: chat_pb2.FINISH_REASON_UNSPECIFIED,
 }
 
 
-def batch_to_proto(batch: m.Batch, sequence: int) -> chat_pb2.StreamGenerateResponse:
+def batch_to_proto(batch: domain.Batch, sequence: int) -> chat_pb2.StreamGenerateResponse:
     """One answer of a stream; `sequence` is that of its first event. May be empty: not every event has a typed form."""
     events: list[chat_pb2.StreamEvent] = []
     for event in batch:
@@ -52,17 +52,17 @@ def reply_to_proto(reply: Reply) -> chat_pb2.GenerateResponse:
     )
 
 
-def _event(event: m.Event, sequence: int) -> chat_pb2.StreamEvent | None:
+def _event(event: domain.Event, sequence: int) -> chat_pb2.StreamEvent | None:
     match event:
-        case m.TextDelta():
+        case domain.TextDelta():
             delta = chat_pb2.TextDelta(choice=event.choice, text=event.text, logprobs=map(_logprob, event.logprobs))
             return chat_pb2.StreamEvent(sequence=sequence, text=delta)
-        case m.ThinkingDelta():
+        case domain.ThinkingDelta():
             thinking = chat_pb2.ThinkingDelta(
                 choice=event.choice, text=event.text, signature=event.signature or "", redacted=event.redacted or ""
             )
             return chat_pb2.StreamEvent(sequence=sequence, thinking=thinking)
-        case m.ToolCallDelta():
+        case domain.ToolCallDelta():
             call = chat_pb2.ToolCallDelta(
                 choice=event.choice,
                 index=event.index,
@@ -73,10 +73,10 @@ def _event(event: m.Event, sequence: int) -> chat_pb2.StreamEvent | None:
                 extra=struct_of(event.extra),
             )
             return chat_pb2.StreamEvent(sequence=sequence, tool_call=call)
-        case m.RefusalDelta():
+        case domain.RefusalDelta():
             refusal = chat_pb2.RefusalDelta(choice=event.choice, text=event.text)
             return chat_pb2.StreamEvent(sequence=sequence, refusal=refusal)
-        case m.AudioDelta():
+        case domain.AudioDelta():
             audio = chat_pb2.AudioDelta(
                 choice=event.choice,
                 id=event.id or "",
@@ -85,23 +85,23 @@ def _event(event: m.Event, sequence: int) -> chat_pb2.StreamEvent | None:
                 expire_time=timestamp_pb2.Timestamp(seconds=event.expires) if event.expires else None,
             )
             return chat_pb2.StreamEvent(sequence=sequence, audio=audio)
-        case m.ExtraDelta():
+        case domain.ExtraDelta():
             extra = chat_pb2.ExtraDelta(
                 choice=event.choice, fields=struct_of(event.fields), choice_fields=struct_of(event.choice_fields)
             )
             return chat_pb2.StreamEvent(sequence=sequence, extra=extra)
-        case m.ReplyExtra(repeats=True):
+        case domain.ReplyExtra(repeats=True):
             return None
-        case m.ReplyExtra():
+        case domain.ReplyExtra():
             return chat_pb2.StreamEvent(sequence=sequence, reply_extra=chat_pb2.ReplyExtra(fields=struct_of(event.fields)))
-        case m.Usage():
+        case domain.Usage():
             return chat_pb2.StreamEvent(sequence=sequence, usage=usage_to_proto(event))
-        case m.Metrics():
+        case domain.Metrics():
             return chat_pb2.StreamEvent(sequence=sequence, metrics=_metrics(event))
-        case m.Finished():
+        case domain.Finished():
             finished = chat_pb2.Finished(choice=event.choice, reason=REASONS[event.reason], provider_reason=event.provider_reason)
             return chat_pb2.StreamEvent(sequence=sequence, finished=finished)
-        case m.Started():
+        case domain.Started():
             started = chat_pb2.Started(
                 id=event.id,
                 model=event.model,
@@ -112,7 +112,7 @@ def _event(event: m.Event, sequence: int) -> chat_pb2.StreamEvent | None:
                 message_id=event.message_id,
             )
             return chat_pb2.StreamEvent(sequence=sequence, started=started)
-        case m.DeltaGroup():
+        case domain.DeltaGroup():
             return None
         case _:
             assert_never(event)
@@ -136,10 +136,10 @@ def _choice(choice: ReplyChoice) -> chat_pb2.Choice:
         parts.append(message_pb2.Part(refusal="".join(choice.refusal)))
     extra, calls = choice.extra, choice.calls()
     for call in calls:
-        if isinstance(call, m.ToolCall):
+        if isinstance(call, domain.ToolCall):
             made = message_pb2.ToolCall(id=call.id, name=call.name, arguments=call.arguments, signature=call.signature or "")
             parts.append(message_pb2.Part(tool_call=made, extra=struct_of(call.extra)))
-    if others := [call for call in calls if not isinstance(call, m.ToolCall)]:
+    if others := [call for call in calls if not isinstance(call, domain.ToolCall)]:
         extra = {**extra, "tool_calls": others}
     message = message_pb2.Message(role=message_pb2.ROLE_ASSISTANT, parts=parts, extra=struct_of(extra))
     return chat_pb2.Choice(
@@ -159,7 +159,7 @@ def time_to_proto(moment: datetime) -> timestamp_pb2.Timestamp:
     return made
 
 
-def usage_to_proto(usage: m.Usage) -> chat_pb2.Usage:
+def usage_to_proto(usage: domain.Usage) -> chat_pb2.Usage:
     """The tokens used."""
     return chat_pb2.Usage(
         prompt_tokens=usage.prompt_tokens,
@@ -175,7 +175,7 @@ def usage_to_proto(usage: m.Usage) -> chat_pb2.Usage:
     )
 
 
-def _metrics(metrics: m.Metrics) -> chat_pb2.Metrics:
+def _metrics(metrics: domain.Metrics) -> chat_pb2.Metrics:
     return chat_pb2.Metrics(
         latency_seconds=metrics.latency,
         time_to_first_token_seconds=metrics.time_to_first_token,
@@ -185,7 +185,7 @@ def _metrics(metrics: m.Metrics) -> chat_pb2.Metrics:
     )
 
 
-def _logprob(entry: m.JsonObject) -> chat_pb2.TokenLogprob:
+def _logprob(entry: domain.JsonObject) -> chat_pb2.TokenLogprob:
     return chat_pb2.TokenLogprob(
         token=entry["token"],
         logprob=entry["logprob"],

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterable, Mapping
 from typing import Any, assert_never
 
-from antiphon.domain import messages as m
+from antiphon import domain
 from antiphon.domain.errors import InvalidRequest, Violation
 from antiphon.history.base import MAX_REQUEST_ID, MAX_SOURCE, MAX_TITLE
 from antiphon.history.recorder import Record
@@ -14,18 +14,18 @@ from antiphon.rpc.convert.json_struct import object_of
 from antiphon.v1 import chat_pb2, message_pb2
 
 ROLES = {
-    message_pb2.ROLE_SYSTEM: m.Role.SYSTEM,
-    message_pb2.ROLE_DEVELOPER: m.Role.DEVELOPER,
-    message_pb2.ROLE_USER: m.Role.USER,
-    message_pb2.ROLE_ASSISTANT: m.Role.ASSISTANT,
-    message_pb2.ROLE_TOOL: m.Role.TOOL,
+    message_pb2.ROLE_SYSTEM: domain.Role.SYSTEM,
+    message_pb2.ROLE_DEVELOPER: domain.Role.DEVELOPER,
+    message_pb2.ROLE_USER: domain.Role.USER,
+    message_pb2.ROLE_ASSISTANT: domain.Role.ASSISTANT,
+    message_pb2.ROLE_TOOL: domain.Role.TOOL,
 }
 _MODES = {
-    chat_pb2.ToolChoice.MODE_UNSPECIFIED: m.ToolChoiceMode.AUTO,
-    chat_pb2.ToolChoice.MODE_AUTO: m.ToolChoiceMode.AUTO,
-    chat_pb2.ToolChoice.MODE_NONE: m.ToolChoiceMode.NONE,
-    chat_pb2.ToolChoice.MODE_REQUIRED: m.ToolChoiceMode.REQUIRED,
-    chat_pb2.ToolChoice.MODE_TOOL: m.ToolChoiceMode.TOOL,
+    chat_pb2.ToolChoice.MODE_UNSPECIFIED: domain.ToolChoiceMode.AUTO,
+    chat_pb2.ToolChoice.MODE_AUTO: domain.ToolChoiceMode.AUTO,
+    chat_pb2.ToolChoice.MODE_NONE: domain.ToolChoiceMode.NONE,
+    chat_pb2.ToolChoice.MODE_REQUIRED: domain.ToolChoiceMode.REQUIRED,
+    chat_pb2.ToolChoice.MODE_TOOL: domain.ToolChoiceMode.TOOL,
 }
 _OWN_FIELDS = frozenset(
     [
@@ -71,11 +71,11 @@ _RANGES: Mapping[str, tuple[float, float]] = {
 }
 
 
-def request_from_proto(request: chat_pb2.GenerateRequest, *, stream: bool) -> m.ChatRequest:
+def request_from_proto(request: chat_pb2.GenerateRequest, *, stream: bool) -> domain.ChatRequest:
     """The domain's request. Raises `InvalidRequest` with every field at fault."""
-    large = [name for name in ("messages", "tools") if len(getattr(request, name)) > m.MAX_ENTRIES]
+    large = [name for name in ("messages", "tools") if len(getattr(request, name)) > domain.MAX_ENTRIES]
     if large:
-        wrong = tuple(Violation((name,), f"must not have more than {m.MAX_ENTRIES} entries", "too_long") for name in large)
+        wrong = tuple(Violation((name,), f"must not have more than {domain.MAX_ENTRIES} entries", "too_long") for name in large)
         raise InvalidRequest("The request has too many entries.", wrong)
     try:
         return _request(request, stream=stream)
@@ -83,25 +83,25 @@ def request_from_proto(request: chat_pb2.GenerateRequest, *, stream: bool) -> m.
         raise InvalidRequest("The request is not valid: NaN and Infinity are no JSON.") from None
 
 
-def _request(request: chat_pb2.GenerateRequest, *, stream: bool) -> m.ChatRequest:
+def _request(request: chat_pb2.GenerateRequest, *, stream: bool) -> domain.ChatRequest:
     wrong: list[Violation] = []
     messages = tuple(_message(message, index, wrong) for index, message in enumerate(request.messages))
-    result = m.ChatRequest(
+    result = domain.ChatRequest(
         model=request.model,
         messages=messages,
         stream=stream,
-        sampling=_sampling(request.sampling, wrong) if request.HasField("sampling") else m.Sampling(),
+        sampling=_sampling(request.sampling, wrong) if request.HasField("sampling") else domain.Sampling(),
         tools=tuple(_tool(tool, index, wrong) for index, tool in enumerate(request.tools)),
         tool_choice=_tool_choice(request.tool_choice, wrong) if request.HasField("tool_choice") else None,
         parallel_tool_calls=request.parallel_tool_calls if request.HasField("parallel_tool_calls") else None,
         response_format=_format(request.response_format),
         reasoning=_reasoning(request.reasoning) if request.HasField("reasoning") else None,
         modalities=tuple(request.modalities),
-        audio_output=m.AudioOutput(request.audio_output.voice, request.audio_output.format)
+        audio_output=domain.AudioOutput(request.audio_output.voice, request.audio_output.format)
         if request.HasField("audio_output")
         else None,
         end_user=request.end_user or None,
-        extra=object_of(request.extra) if request.HasField("extra") else m.NOTHING,
+        extra=object_of(request.extra) if request.HasField("extra") else domain.NOTHING,
     )
     wrong += [Violation(("extra", name), "has a field of its own") for name in result.extra if name in _OWN_FIELDS]
     if wrong:
@@ -109,7 +109,7 @@ def _request(request: chat_pb2.GenerateRequest, *, stream: bool) -> m.ChatReques
     return result
 
 
-def messages_from_proto(messages: Iterable[message_pb2.Message]) -> tuple[m.Message, ...]:
+def messages_from_proto(messages: Iterable[message_pb2.Message]) -> tuple[domain.Message, ...]:
     """The domain's messages. Raises `InvalidRequest` with every field at fault."""
     wrong: list[Violation] = []
     found = tuple(_message(message, index, wrong) for index, message in enumerate(messages))
@@ -142,55 +142,55 @@ def record_from_proto(recording: chat_pb2.Recording, owner: str, *, choices: int
     )
 
 
-def _message(message: message_pb2.Message, index: int, wrong: list[Violation]) -> m.Message:
+def _message(message: message_pb2.Message, index: int, wrong: list[Violation]) -> domain.Message:
     path = ("messages", index)
     role = ROLES.get(message.role)
     if role is None:
         wrong.append(Violation((*path, "role"), "must be a role that is known"))
-    return m.Message(
-        role=role or m.Role.USER,
+    return domain.Message(
+        role=role or domain.Role.USER,
         parts=_parts(message.parts, path, wrong),
         name=message.name or None,
-        extra=object_of(message.extra) if message.HasField("extra") else m.NOTHING,
+        extra=object_of(message.extra) if message.HasField("extra") else domain.NOTHING,
     )
 
 
-def _parts(parts: Iterable[message_pb2.Part], path: tuple[str | int, ...], wrong: list[Violation]) -> tuple[m.Part, ...]:
+def _parts(parts: Iterable[message_pb2.Part], path: tuple[str | int, ...], wrong: list[Violation]) -> tuple[domain.Part, ...]:
     found = (_part(part, (*path, "parts", index), wrong) for index, part in enumerate(parts))
     return tuple(part for part in found if part is not None)
 
 
-def _part(part: message_pb2.Part, path: tuple[str | int, ...], wrong: list[Violation]) -> m.Part | None:
-    extra = object_of(part.extra) if part.HasField("extra") else m.NOTHING
+def _part(part: message_pb2.Part, path: tuple[str | int, ...], wrong: list[Violation]) -> domain.Part | None:
+    extra = object_of(part.extra) if part.HasField("extra") else domain.NOTHING
     match part.WhichOneof("kind"):
         case "text":
-            return m.Text(part.text, extra)
+            return domain.Text(part.text, extra)
         case "image":
-            return m.Image(_media(part.image.media, (*path, "image"), wrong), part.image.detail or None, extra)
+            return domain.Image(_media(part.image.media, (*path, "image"), wrong), part.image.detail or None, extra)
         case "audio":
-            return m.Audio(_media(part.audio.media, (*path, "audio"), wrong), extra)
+            return domain.Audio(_media(part.audio.media, (*path, "audio"), wrong), extra)
         case "video":
-            return m.Video(_media(part.video.media, (*path, "video"), wrong), extra)
+            return domain.Video(_media(part.video.media, (*path, "video"), wrong), extra)
         case "file":
-            return m.File(_media(part.file.media, (*path, "file"), wrong), part.file.filename or None, extra)
+            return domain.File(_media(part.file.media, (*path, "file"), wrong), part.file.filename or None, extra)
         case "thinking":
             thinking = part.thinking
-            return m.Thinking(thinking.text, thinking.signature or None, thinking.redacted or None)
+            return domain.Thinking(thinking.text, thinking.signature or None, thinking.redacted or None)
         case "tool_call":
             call = part.tool_call
             if not call.id or not call.name:
                 wrong.append(Violation((*path, "tool_call"), "needs an id and a name"))
-            return m.ToolCall(call.id, call.name, call.arguments, call.signature or None, extra)
+            return domain.ToolCall(call.id, call.name, call.arguments, call.signature or None, extra)
         case "tool_result":
             result = part.tool_result
             if not result.tool_call_id:
                 wrong.append(Violation((*path, "tool_result", "tool_call_id"), "is missing"))
             inner = _parts(result.parts, (*path, "tool_result"), wrong)
-            return m.ToolResult(result.tool_call_id, inner, result.is_error)
+            return domain.ToolResult(result.tool_call_id, inner, result.is_error)
         case "refusal":
-            return m.Refusal(part.refusal)
+            return domain.Refusal(part.refusal)
         case "other":
-            return m.Other(object_of(part.other))
+            return domain.Other(object_of(part.other))
         case None:
             wrong.append(Violation(path, "must be of a kind that is known"))
             return None
@@ -198,24 +198,24 @@ def _part(part: message_pb2.Part, path: tuple[str | int, ...], wrong: list[Viola
             assert_never(kind)
 
 
-def _media(media: message_pb2.Media, path: tuple[str | int, ...], wrong: list[Violation]) -> m.Media:
+def _media(media: message_pb2.Media, path: tuple[str | int, ...], wrong: list[Violation]) -> domain.Media:
     match media.WhichOneof("source"):
         case "data":
             if not media.media_type:
                 wrong.append(Violation((*path, "media", "media_type"), "is required with data"))
-            return m.Media(url=f"data:{media.media_type};base64,{base64.b64encode(media.data).decode()}")
+            return domain.Media(url=f"data:{media.media_type};base64,{base64.b64encode(media.data).decode()}")
         case "url":
-            return m.Media(url=media.url)
+            return domain.Media(url=media.url)
         case "file_id":
-            return m.Media(file_id=media.file_id)
+            return domain.Media(file_id=media.file_id)
         case None:
             wrong.append(Violation((*path, "media"), "needs data, a url or a file_id"))
-            return m.Media()
+            return domain.Media()
         case source:
             assert_never(source)
 
 
-def _sampling(sampling: chat_pb2.Sampling, wrong: list[Violation]) -> m.Sampling:
+def _sampling(sampling: chat_pb2.Sampling, wrong: list[Violation]) -> domain.Sampling:
     for field, (least, most) in _RANGES.items():
         value = getattr(sampling, field)
         if not least <= value <= most and sampling.HasField(field):  # type: ignore[arg-type]  # a name out of our own table
@@ -224,7 +224,7 @@ def _sampling(sampling: chat_pb2.Sampling, wrong: list[Violation]) -> m.Sampling
     def get(field: str) -> Any:
         return getattr(sampling, field) if sampling.HasField(field) else None  # type: ignore[arg-type]  # as above
 
-    return m.Sampling(
+    return domain.Sampling(
         temperature=get("temperature"),
         top_p=get("top_p"),
         top_k=get("top_k"),
@@ -241,12 +241,12 @@ def _sampling(sampling: chat_pb2.Sampling, wrong: list[Violation]) -> m.Sampling
     )
 
 
-def _tool(tool: chat_pb2.Tool, index: int, wrong: list[Violation]) -> m.Tool | m.NativeTool:
+def _tool(tool: chat_pb2.Tool, index: int, wrong: list[Violation]) -> domain.Tool | domain.NativeTool:
     if tool.HasField("native"):
-        return m.NativeTool(object_of(tool.native))
+        return domain.NativeTool(object_of(tool.native))
     if not tool.name:
         wrong.append(Violation(("tools", index, "name"), "is missing"))
-    return m.Tool(
+    return domain.Tool(
         name=tool.name,
         description=tool.description or None,
         parameters=object_of(tool.parameters) if tool.HasField("parameters") else None,
@@ -254,22 +254,22 @@ def _tool(tool: chat_pb2.Tool, index: int, wrong: list[Violation]) -> m.Tool | m
     )
 
 
-def _tool_choice(choice: chat_pb2.ToolChoice, wrong: list[Violation]) -> m.ToolChoice:
+def _tool_choice(choice: chat_pb2.ToolChoice, wrong: list[Violation]) -> domain.ToolChoice:
     mode = _MODES.get(choice.mode)
     if mode is None:
         wrong.append(Violation(("tool_choice", "mode"), "must be a mode that is known"))
-    if mode is m.ToolChoiceMode.TOOL and not choice.name:
+    if mode is domain.ToolChoiceMode.TOOL and not choice.name:
         wrong.append(Violation(("tool_choice", "name"), "is missing"))
-    return m.ToolChoice(mode or m.ToolChoiceMode.AUTO, choice.name or None)
+    return domain.ToolChoice(mode or domain.ToolChoiceMode.AUTO, choice.name or None)
 
 
-def _format(form: chat_pb2.ResponseFormat) -> m.ResponseFormat | None:
+def _format(form: chat_pb2.ResponseFormat) -> domain.ResponseFormat | None:
     match form.WhichOneof("kind"):
         case "json_object":
-            return m.JsonObjectFormat()
+            return domain.JsonObjectFormat()
         case "json_schema":
             schema = form.json_schema
-            return m.JsonSchemaFormat(
+            return domain.JsonSchemaFormat(
                 name=schema.name,
                 schema=object_of(schema.schema),
                 description=schema.description or None,
@@ -281,5 +281,5 @@ def _format(form: chat_pb2.ResponseFormat) -> m.ResponseFormat | None:
             assert_never(kind)
 
 
-def _reasoning(reasoning: chat_pb2.Reasoning) -> m.Reasoning:
-    return m.Reasoning(reasoning.effort or None, reasoning.max_tokens if reasoning.HasField("max_tokens") else None)
+def _reasoning(reasoning: chat_pb2.Reasoning) -> domain.Reasoning:
+    return domain.Reasoning(reasoning.effort or None, reasoning.max_tokens if reasoning.HasField("max_tokens") else None)

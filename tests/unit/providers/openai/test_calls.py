@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.domain.messages import ToolCallDelta
+from antiphon.domain.events import ToolCallDelta
 from antiphon.providers.openai.calls import ReadCall, ToolCalls
 
 Json = dict[str, Any]

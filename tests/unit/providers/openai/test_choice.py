@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.domain.messages import Batch, DeltaGroup, Event, ExtraDelta, TextDelta, ThinkingDelta, ToolCallDelta
+from antiphon.domain.events import Batch, DeltaGroup, Event, ExtraDelta, TextDelta, ThinkingDelta, ToolCallDelta
 from antiphon.providers.openai.choice import ChoiceReader, Streamed
 
 Json = dict[str, Any]

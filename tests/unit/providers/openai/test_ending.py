@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderUnavailable
-from antiphon.domain.messages import ChatRequest, Finished, FinishReason, Sampling, Started, TextDelta
+from antiphon.domain.events import Finished, FinishReason, Started, TextDelta
+from antiphon.domain.request import ChatRequest, Sampling
 from antiphon.providers.openai.ending import LONG_WAIT, WAIT, Ending, meaning_of
 from antiphon.providers.openai.response import ReplyReader
 from tests.odd_upstream import delta, sse

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.domain.errors import ProviderProtocolError
-from antiphon.domain.messages import ChatRequest, Event, Finished, FinishReason, TextDelta, ToolCallDelta
+from antiphon.domain.events import Event, Finished, FinishReason, TextDelta, ToolCallDelta
+from antiphon.domain.request import ChatRequest
 from antiphon.net.json_bounds import MAX_VALUES, TooMuch
 from antiphon.providers.openai.json import JsonReader
 from antiphon.providers.openai.response import ReplyReader

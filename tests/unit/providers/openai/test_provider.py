@@ -12,6 +12,7 @@ import structlog
 from pydantic import SecretStr
 
 from antiphon.config import ProviderConfig
+from antiphon.domain.content import Media, Message, Role, Text, Video
 from antiphon.domain.errors import (
     ProviderCredentials,
     ProviderError,
@@ -22,21 +23,8 @@ from antiphon.domain.errors import (
     ProviderUnavailable,
     Unsupported,
 )
-from antiphon.domain.messages import (
-    Batch,
-    ChatRequest,
-    Event,
-    Finished,
-    FinishReason,
-    Media,
-    Message,
-    Role,
-    Started,
-    Text,
-    TextDelta,
-    Usage,
-    Video,
-)
+from antiphon.domain.events import Batch, Event, Finished, FinishReason, Started, TextDelta, Usage
+from antiphon.domain.request import ChatRequest
 from antiphon.providers.openai.provider import OpenAIProvider
 from tests.odd_upstream import CUT, HANG, LAST, RESET, OddUpstream, Pause, Step, answer, chunk, delta, head, sse
 

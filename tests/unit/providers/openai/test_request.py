@@ -6,33 +6,35 @@ from typing import Any
 import orjson
 import pytest
 
-from antiphon.domain.errors import InvalidRequest, Unsupported
-from antiphon.domain.messages import (
+from antiphon.domain.content import (
     Audio,
-    AudioOutput,
-    ChatRequest,
     File,
     Image,
-    JsonObjectFormat,
-    JsonSchemaFormat,
     Media,
     Message,
-    NativeFormat,
-    NativeTool,
     Other,
     Part,
-    Reasoning,
     Refusal,
     Role,
-    Sampling,
     Text,
     Thinking,
-    Tool,
     ToolCall,
-    ToolChoice,
-    ToolChoiceMode,
     ToolResult,
     Video,
+)
+from antiphon.domain.errors import InvalidRequest, Unsupported
+from antiphon.domain.request import (
+    AudioOutput,
+    ChatRequest,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NativeFormat,
+    NativeTool,
+    Reasoning,
+    Sampling,
+    Tool,
+    ToolChoice,
+    ToolChoiceMode,
 )
 from antiphon.providers.openai.request import encode
 

@@ -15,9 +15,8 @@ from antiphon.domain.errors import (
     ProviderRejected,
     ProviderUnavailable,
 )
-from antiphon.domain.messages import (
+from antiphon.domain.events import (
     AudioDelta,
-    ChatRequest,
     DeltaGroup,
     Event,
     ExtraDelta,
@@ -25,12 +24,12 @@ from antiphon.domain.messages import (
     FinishReason,
     RefusalDelta,
     ReplyExtra,
-    Sampling,
     Started,
     TextDelta,
     ThinkingDelta,
     Usage,
 )
+from antiphon.domain.request import ChatRequest, Sampling
 from antiphon.providers.openai.response import ReplyReader
 from tests.odd_upstream import delta, sse
 

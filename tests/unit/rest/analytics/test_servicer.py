@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from google.api import httpbody_pb2
 
+from antiphon import domain
 from antiphon.chat.client_context import Contexts
 from antiphon.chat.service import ChatService
 from antiphon.config import ClientConfig
-from antiphon.domain import messages as m
 from antiphon.domain.errors import (
     AntiphonError,
     ContentBlocked,
@@ -34,8 +34,8 @@ from antiphon.routing.router import Router
 from tests.unit.rest.caller import ADMIN, Context, as_caller
 from tests.unit.scripted import NO_PRICES, NO_STORE, START, STOP, USAGE, ScriptedProvider
 
-HELLO = m.Message(m.Role.USER, (m.Text("Hello"),))
-CONTEXT = m.Message(m.Role.SYSTEM, (m.Text("Acme sells hats."),))
+HELLO = domain.Message(domain.Role.USER, (domain.Text("Hello"),))
+CONTEXT = domain.Message(domain.Role.SYSTEM, (domain.Text("Acme sells hats."),))
 
 
 async def called(
@@ -72,7 +72,7 @@ async def test_the_documented_answer() -> None:
 
 async def test_tokens_that_were_estimated_are_marked() -> None:
     """Where the provider did not tell them."""
-    (piece,) = await called(ScriptedProvider([START, m.TextDelta(0, "Hello")], [STOP]), {})
+    (piece,) = await called(ScriptedProvider([START, domain.TextDelta(0, "Hello")], [STOP]), {})
     usage = json.loads(piece.data)["data"]["usage"]
     assert usage.pop("estimated") is True
     assert set(usage) == {"prompt_tokens", "completion_tokens", "total_tokens"}
@@ -91,7 +91,7 @@ async def test_a_stream_is_chunks_and_done() -> None:
 @pytest.mark.parametrize(
     ("client", "expected"), [("acme", (CONTEXT, HELLO)), ("other", (HELLO,)), ("", (HELLO,)), (None, (HELLO,))]
 )
-async def test_a_clients_context_stands_before_the_conversation(client: str | None, expected: tuple[m.Message, ...]) -> None:
+async def test_a_clients_context_stands_before_the_conversation(client: str | None, expected: tuple[domain.Message, ...]) -> None:
     """A client without one is as good as none."""
     provider = ScriptedProvider()
     await called(provider, {"client_id": client})
@@ -105,16 +105,21 @@ async def test_what_is_documented_elsewhere_counts_and_what_is_unknown_does_not(
     tool = {"type": "function", "function": {"name": "f"}}
     await called(provider, {"model": "two", "temperature": 0, "max_tokens": 9, "n": 3, "tools": [tool], "wishes": "many"})
     assert provider.requests == [
-        m.ChatRequest(
-            "two", (HELLO,), stream=False, sampling=m.Sampling(temperature=0, max_tokens=9), tools=(m.Tool("f"),), known_fields=True
+        domain.ChatRequest(
+            "two",
+            (HELLO,),
+            stream=False,
+            sampling=domain.Sampling(temperature=0, max_tokens=9),
+            tools=(domain.Tool("f"),),
+            known_fields=True,
         )
     ]
 
 
 async def test_a_tool_call_stands_beside_the_content() -> None:
     """It would be lost otherwise."""
-    finished = m.Finished(0, m.FinishReason.TOOL_CALLS, "tool_calls")
-    (piece,) = await called(ScriptedProvider([START, m.ToolCallDelta(0, 0, "c", "f", "{}"), USAGE, finished]), {})
+    finished = domain.Finished(0, domain.FinishReason.TOOL_CALLS, "tool_calls")
+    (piece,) = await called(ScriptedProvider([START, domain.ToolCallDelta(0, 0, "c", "f", "{}"), USAGE, finished]), {})
     assert json.loads(piece.data)["data"]["message"] == {
         "role": "assistant",
         "content": None,
@@ -124,8 +129,13 @@ async def test_a_tool_call_stands_beside_the_content() -> None:
 
 async def test_what_came_in_one_delta_is_one_chunk() -> None:
     """With what is content here as well: a refusal, and what is said in sound, alone or with others."""
-    group: m.Batch = [m.DeltaGroup(0, 3), m.AudioDelta(0, "a", transcript="Ah"), m.RefusalDelta(0, "No"), m.ThinkingDelta(0, "hm")]
-    provider = ScriptedProvider([START, *group, m.RefusalDelta(0, "."), m.TextDelta(0, "Bye")], [USAGE, STOP])
+    group: domain.Batch = [
+        domain.DeltaGroup(0, 3),
+        domain.AudioDelta(0, "a", transcript="Ah"),
+        domain.RefusalDelta(0, "No"),
+        domain.ThinkingDelta(0, "hm"),
+    ]
+    provider = ScriptedProvider([START, *group, domain.RefusalDelta(0, "."), domain.TextDelta(0, "Bye")], [USAGE, STOP])
     data = b"".join([piece.data for piece in await called(provider, {"stream": True})]).decode()
     chunks = [json.loads(line.removeprefix("data: ")) for line in data.split("\n\n")[:-2]]
     assert [chunk["choices"][0]["delta"] for chunk in chunks] == [
@@ -140,8 +150,8 @@ async def test_what_came_in_one_delta_is_one_chunk() -> None:
 async def test_the_one_function_of_2023_stands_beside_the_content() -> None:
     """As in a stream."""
     call = {"name": "f", "arguments": "{}"}
-    finished = m.Finished(0, m.FinishReason.FUNCTION_CALL, "function_call")
-    (piece,) = await called(ScriptedProvider([START, m.ExtraDelta(0, {"function_call": call}), USAGE, finished]), {})
+    finished = domain.Finished(0, domain.FinishReason.FUNCTION_CALL, "function_call")
+    (piece,) = await called(ScriptedProvider([START, domain.ExtraDelta(0, {"function_call": call}), USAGE, finished]), {})
     message = json.loads(piece.data)["data"]["message"]
     assert message == {"role": "assistant", "content": None, "function_call": call}
 
@@ -223,7 +233,7 @@ def test_a_400_always_has_details() -> None:
 async def test_a_late_failure_is_an_event_and_no_done() -> None:
     """In the shape of every error here."""
     said: list[httpbody_pb2.HttpBody] = []
-    provider = ScriptedProvider([START, m.TextDelta(0, "Hel")], ProviderProtocolError("Cut.", provider="scripted"))
+    provider = ScriptedProvider([START, domain.TextDelta(0, "Hel")], ProviderProtocolError("Cut.", provider="scripted"))
     with pytest.raises(ProviderProtocolError):
         await called(provider, {"stream": True}, said)
     assert said[-1].data == b'data: {"error":"Error","message":"Cut.","code":502}\n\n'
@@ -239,7 +249,7 @@ async def test_a_failure_before_the_first_byte_is_a_status() -> None:
 
 async def test_a_refusal_is_the_content() -> None:
     """And stands beside it, in a whole reply and in a stream: neither is an empty answer."""
-    batches = [START, m.RefusalDelta(0, "I can")], [m.RefusalDelta(0, "not.")], [USAGE, STOP]
+    batches = [START, domain.RefusalDelta(0, "I can")], [domain.RefusalDelta(0, "not.")], [USAGE, STOP]
     (piece,) = await called(ScriptedProvider(*batches), {})
     expected = {"role": "assistant", "content": "I cannot.", "refusal": "I cannot."}
     assert json.loads(piece.data)["data"]["message"] == expected
@@ -248,13 +258,13 @@ async def test_a_refusal_is_the_content() -> None:
 
 async def test_sound_alone_is_shown_by_what_is_said_in_it() -> None:
     """The sound stands beside it; where there is text too, that is the content."""
-    sound = m.AudioDelta(0, id="a", data="AAAA", transcript="Good day.", expires=7)
+    sound = domain.AudioDelta(0, id="a", data="AAAA", transcript="Good day.", expires=7)
     batches = [START, sound], [USAGE, STOP]
     (piece,) = await called(ScriptedProvider(*batches), {})
     audio = {"id": "a", "data": "AAAA", "expires_at": 7, "transcript": "Good day."}
     assert json.loads(piece.data)["data"]["message"] == {"role": "assistant", "content": "Good day.", "audio": audio}
     assert (await streamed(ScriptedProvider(*batches)))["content"] == "Good day."
-    batches = [START, m.TextDelta(0, "Hello")], [sound, USAGE, STOP]
+    batches = [START, domain.TextDelta(0, "Hello")], [sound, USAGE, STOP]
     (piece,) = await called(ScriptedProvider(*batches), {})
     assert json.loads(piece.data)["data"]["message"]["content"] == "Hello"
     assert (await streamed(ScriptedProvider(*batches)))["content"] == "Hello"

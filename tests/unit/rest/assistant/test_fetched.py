@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import ConversationNotFound
-from antiphon.domain.messages import Message, Role, Text
 from antiphon.history.base import MessagePage, MessageState, TurnEnd
 from antiphon.rest.assistant.fetched import fetch
 from tests.unit.memory_store import MemoryStore

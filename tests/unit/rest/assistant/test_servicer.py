@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from google.api import httpbody_pb2
 
+from antiphon import domain
 from antiphon.auth.caller import CALLER
 from antiphon.chat.service import ChatService
 from antiphon.config import GuardConfig, PersonaConfig
 from antiphon.domain import headers
-from antiphon.domain import messages as m
 from antiphon.domain.errors import (
     ConversationNotFound,
     InvalidRequest,
@@ -32,7 +32,7 @@ from tests.unit.memory_store import MemoryStore
 from tests.unit.scripted import NO_PRICES, START, STOP, USAGE, ScriptedProvider
 
 HI = [{"role": "user", "content": "Hi"}]
-MAYA = m.Message(m.Role.SYSTEM, (m.Text(assistant.MAYA.system),))
+MAYA = domain.Message(domain.Role.SYSTEM, (domain.Text(assistant.MAYA.system),))
 
 
 class Context:
@@ -45,7 +45,7 @@ class Context:
 class Dialect:
     """A servicer, what it asks, and what it keeps."""
 
-    def __init__(self, *batches: m.Batch | Exception | None, guards: Guards | None = None, **personas: PersonaConfig) -> None:
+    def __init__(self, *batches: domain.Batch | Exception | None, guards: Guards | None = None, **personas: PersonaConfig) -> None:
         self.provider = ScriptedProvider(*batches)
         self.store = MemoryStore()
         chat = ChatService(Router([(self.provider, ["one", "two"])]), Recorder(self.store), NO_PRICES, timeout=60, guards=guards)
@@ -85,16 +85,19 @@ async def test_of_what_comes_before_a_chat_only_the_personas_words_are_trusted()
     dialect = Dialect(guards=guards, stern=PersonaConfig(system="Be bad"))
     made = await dialect.generate(persona="stern", fastContext=["It is bad", {"bad": 1}])
     await dialect.call("Chat", assistant_pb2.ChatRequest(body=sent(chat_history=HI, persona="stern")))
-    system, user = m.Message(m.Role.SYSTEM, (m.Text("Be bad"),)), m.Message(m.Role.USER, (m.Text("Hi"),))
-    context = m.Message(m.Role.SYSTEM, (m.Text('Context for this chat:\n\nIt is #\n\n{"#":1}'),))
+    system, user = (
+        domain.Message(domain.Role.SYSTEM, (domain.Text("Be bad"),)),
+        domain.Message(domain.Role.USER, (domain.Text("Hi"),)),
+    )
+    context = domain.Message(domain.Role.SYSTEM, (domain.Text('Context for this chat:\n\nIt is #\n\n{"#":1}'),))
     assert [asked.messages for asked in dialect.provider.requests] == [(system, context, user), (system, user)]
     kept = (await dialect.store.messages("me", made["chatId"])).messages
-    assert [stored.message.role for stored in kept] == [m.Role.USER, m.Role.ASSISTANT]
+    assert [stored.message.role for stored in kept] == [domain.Role.USER, domain.Role.ASSISTANT]
 
 
 async def test_tokens_that_were_estimated_are_marked() -> None:
     """Whole and streamed, where the provider did not tell them."""
-    dialect = Dialect([START, m.TextDelta(0, "Hello")], [STOP])
+    dialect = Dialect([START, domain.TextDelta(0, "Hello")], [STOP])
     assert (await dialect.generate())["metadata"]["usage"]["estimated"] is True
     events = (await dialect.generate(stream=True)).strip().split("\n\n")
     assert json.loads(events[-2].removeprefix("data: "))["content"]["usage"]["estimated"] is True
@@ -124,7 +127,10 @@ async def test_a_chat_is_made_and_goes_on() -> None:
     assert (dialect.status, made["title"], made["result"]["message"]) == ("201", "Hi", "Hello")
     assert made["metadata"]["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
     await dialect.generate([*HI, {"role": "assistant", "content": "Hello", "status": "complete"}, *HI], made["chatId"])
-    user, reply = m.Message(m.Role.USER, (m.Text("Hi"),)), m.Message(m.Role.ASSISTANT, (m.Text("Hello"),))
+    user, reply = (
+        domain.Message(domain.Role.USER, (domain.Text("Hi"),)),
+        domain.Message(domain.Role.ASSISTANT, (domain.Text("Hello"),)),
+    )
     assert dialect.provider.requests[1].messages == (MAYA, user, reply, user)
     path = (await dialect.store.messages("me", made["chatId"])).messages
     assert [stored.message for stored in path] == [user, reply, user, reply]
@@ -136,8 +142,8 @@ async def test_a_persona_has_model_and_sampling() -> None:
     dialect = Dialect(maya=maya)
     await dialect.generate()
     (request,) = dialect.provider.requests
-    assert (request.model, request.sampling) == ("two", m.Sampling(temperature=0, top_p=0.5, max_tokens=9))
-    assert [message.role for message in request.messages] == [m.Role.USER]
+    assert (request.model, request.sampling) == ("two", domain.Sampling(temperature=0, top_p=0.5, max_tokens=9))
+    assert [message.role for message in request.messages] == [domain.Role.USER]
     with pytest.raises(InvalidRequest) as caught:
         await dialect.generate(persona="nobody")
     assert json.loads(assistant.render_error(caught.value)[2]) == {"message": "persona: must be one of maya"}
@@ -159,13 +165,13 @@ async def test_tools(tools: Any, names: list[str]) -> None:
     dialect = Dialect()
     await dialect.generate(tools=tools)
     found = dialect.provider.requests[0].tools
-    assert [tool.name for tool in found if isinstance(tool, m.Tool)] == names
+    assert [tool.name for tool in found if isinstance(tool, domain.Tool)] == names
 
 
 async def test_a_stream_tells_thought_reply_tools_and_metadata() -> None:
     """In this order; line ends of any kind stay within their event."""
-    call = m.ToolCallDelta(0, 0, "c1", "f", "{}")
-    dialect = Dialect([START], [m.ThinkingDelta(0, "Hm"), m.TextDelta(0, "a\u2028b\n")], [call, USAGE, STOP])
+    call = domain.ToolCallDelta(0, 0, "c1", "f", "{}")
+    dialect = Dialect([START], [domain.ThinkingDelta(0, "Hm"), domain.TextDelta(0, "a\u2028b\n")], [call, USAGE, STOP])
     text = await dialect.generate(stream=True)
     assert (dialect.status, dialect.content_type) == ("200", "text/event-stream")
     events = [line.removeprefix("data: ") for line in text.splitlines() if line]
@@ -200,7 +206,7 @@ CUSTOM = {"id": "c2", "type": "custom", "custom": {"name": "sql", "input": "SELE
 )
 async def test_every_kind_of_call_is_told(fields: dict[str, Any], response: dict[str, Any], content: dict[str, Any]) -> None:
     """Of a tool that takes plain text, of the one function of 2023, of a kind to come: whole and as an event."""
-    dialect = Dialect([START], [m.ExtraDelta(0, fields), USAGE, STOP])
+    dialect = Dialect([START], [domain.ExtraDelta(0, fields), USAGE, STOP])
     whole = await dialect.generate()
     assert whole["result"]["response"] == {"role": "assistant", "content": "", **response}
     text = await dialect.generate(stream=True)
@@ -213,7 +219,7 @@ async def test_a_failure_before_the_first_byte_is_raised() -> None:
     dialect = Dialect(ProviderRateLimited("Busy.", provider="scripted"))
     with pytest.raises(ProviderRateLimited):
         await dialect.generate(stream=True)
-    dialect = Dialect([START, m.TextDelta(0, "Hel")], ProviderProtocolError("Cut.", provider="scripted"))
+    dialect = Dialect([START, domain.TextDelta(0, "Hel")], ProviderProtocolError("Cut.", provider="scripted"))
     request = assistant_pb2.GenerateStreamRequest(body=sent(chat_history=HI))
     pieces = []
     with pytest.raises(ProviderProtocolError):
@@ -246,7 +252,9 @@ async def test_a_message_cannot_name_itself() -> None:
     """Unknown fields that it came with do not stand for the gateway's own."""
     dialect = Dialect()
     extra = {"messageId": "x", "createdAt": "x", "status": "x", "model": "x", "mine": "y"}
-    chat = await dialect.store.create("me", title="", source="", pinned=False, messages=[m.Message(m.Role.USER, (), None, extra)])
+    chat = await dialect.store.create(
+        "me", title="", source="", pinned=False, messages=[domain.Message(domain.Role.USER, (), None, extra)]
+    )
     (found,) = (await dialect.call("FetchChat", assistant_pb2.FetchChatRequest(chat_id=chat.id)))["messages"]
     assert (found["messageId"], found["status"], found["model"], found["mine"]) == (chat.head_id, "complete", None, "y")
     assert found["createdAt"] != "x"

@@ -7,12 +7,12 @@ import pytest
 from google.api import httpbody_pb2
 from pydantic import SecretStr
 
+from antiphon import domain
 from antiphon.auth.api_keys.static import KeyRing
 from antiphon.auth.caller import ANONYMOUS, CALLER
 from antiphon.chat.prices import Prices
 from antiphon.chat.service import ChatService
 from antiphon.config import MAX_KEYLESS_BYTES, PriceConfig
-from antiphon.domain import messages as m
 from antiphon.domain.errors import (
     AntiphonError,
     InvalidRequest,
@@ -106,11 +106,11 @@ async def test_the_documented_answer() -> None:
     assert 0 < measured["time_to_first_token_s"] <= measured["latency_s"]
     assert measured["tokens_per_second"] == pytest.approx(2 / measured["latency_s"])
     assert provider.requests == [
-        m.ChatRequest(
+        domain.ChatRequest(
             "one",
-            (m.Message(m.Role.USER, (m.Text("Hello"),)),),
+            (domain.Message(domain.Role.USER, (domain.Text("Hello"),)),),
             stream=True,
-            sampling=m.Sampling(max_tokens=2048),
+            sampling=domain.Sampling(max_tokens=2048),
             provider="scripted",
             known_fields=True,
         )
@@ -120,22 +120,22 @@ async def test_the_documented_answer() -> None:
 @pytest.mark.parametrize(
     ("given", "echoed", "sent"),
     [
-        (None, DEFAULTS, m.Sampling(max_tokens=2048)),
-        ("None", DEFAULTS, m.Sampling(max_tokens=2048)),
-        ({}, DEFAULTS, m.Sampling(max_tokens=2048)),
-        ({"temperature": 0}, {**DEFAULTS, "temperature": 0}, m.Sampling(temperature=0, max_tokens=2048)),
-        ({"max_tokens": None}, {**DEFAULTS, "max_tokens": None}, m.Sampling()),
-        ({"max_output_tokens": 7}, {**DEFAULTS, "max_tokens": 7}, m.Sampling(max_tokens=7)),
-        ({"max_tokens": 8, "max_output_tokens": 7}, {**DEFAULTS, "max_tokens": 8}, m.Sampling(max_tokens=8)),
-        ({"stop": ["x"], "seed": 3}, {**DEFAULTS, "stop": ["x"], "seed": 3}, m.Sampling(max_tokens=2048, stop=("x",), seed=3)),
+        (None, DEFAULTS, domain.Sampling(max_tokens=2048)),
+        ("None", DEFAULTS, domain.Sampling(max_tokens=2048)),
+        ({}, DEFAULTS, domain.Sampling(max_tokens=2048)),
+        ({"temperature": 0}, {**DEFAULTS, "temperature": 0}, domain.Sampling(temperature=0, max_tokens=2048)),
+        ({"max_tokens": None}, {**DEFAULTS, "max_tokens": None}, domain.Sampling()),
+        ({"max_output_tokens": 7}, {**DEFAULTS, "max_tokens": 7}, domain.Sampling(max_tokens=7)),
+        ({"max_tokens": 8, "max_output_tokens": 7}, {**DEFAULTS, "max_tokens": 8}, domain.Sampling(max_tokens=8)),
+        ({"stop": ["x"], "seed": 3}, {**DEFAULTS, "stop": ["x"], "seed": 3}, domain.Sampling(max_tokens=2048, stop=("x",), seed=3)),
         (
             {"max_completion_tokens": 7},
             {name: value for name, value in DEFAULTS.items() if name != "max_tokens"} | {"max_completion_tokens": 7},
-            m.Sampling(max_completion_tokens=7),
+            domain.Sampling(max_completion_tokens=7),
         ),
     ],
 )
-async def test_parameters_override_the_defaults_and_are_repeated(given: Any, echoed: dict[str, Any], sent: m.Sampling) -> None:
+async def test_parameters_override_the_defaults_and_are_repeated(given: Any, echoed: dict[str, Any], sent: domain.Sampling) -> None:
     """Of the defaults only the length is sent on."""
     provider = ScriptedProvider()
     assert (await answered(provider, parameters=given))["parameters"] == echoed
@@ -151,20 +151,20 @@ async def test_a_conversation_is_its_own_context() -> None:
     provider = ScriptedProvider()
     found = await answered(provider, chat_input=conversation, session_id="s-1")
     assert (found["context"], found["chat_input"], found["session_id"]) == (conversation, conversation[1]["content"], "s-1")
-    assert [message.role for message in provider.requests[0].messages] == [m.Role.SYSTEM, m.Role.USER]
+    assert [message.role for message in provider.requests[0].messages] == [domain.Role.SYSTEM, domain.Role.USER]
 
 
 @pytest.mark.parametrize(("name", "told"), [("one-2024-08-06", "one"), ("two", "two"), ("", "one")])
 async def test_a_version_behind_the_models_name_is_not_told(name: str, told: str) -> None:
     """Another name is."""
-    started = m.Started("x", name, "scripted", 1)
+    started = domain.Started("x", name, "scripted", 1)
     assert (await answered(ScriptedProvider([started, USAGE, STOP])))["model"] == told
 
 
 async def test_tools_and_the_functions_of_2023() -> None:
     """The same to the provider; the answer is in the caller's own form."""
-    finished = m.Finished(0, m.FinishReason.TOOL_CALLS, "tool_calls")
-    batch = [START, m.ToolCallDelta(0, 0, "c", "f", '{"a":1}'), USAGE, finished]
+    finished = domain.Finished(0, domain.FinishReason.TOOL_CALLS, "tool_calls")
+    batch = [START, domain.ToolCallDelta(0, 0, "c", "f", '{"a":1}'), USAGE, finished]
     function = {"name": "f", "parameters": {"type": "object"}}
     tool = {"type": "function", "function": function}
 
@@ -180,52 +180,55 @@ async def test_tools_and_the_functions_of_2023() -> None:
     assert found["choices"][0]["message"]["tool_calls"] is None
     assert (found["choices"][0]["finish_reason"], found["chat_output"]) == ("function_call", '{"a":1}')
     assert old.requests[0].tools == provider.requests[0].tools
-    assert old.requests[0].tool_choice == m.ToolChoice(m.ToolChoiceMode.TOOL, "f")
+    assert old.requests[0].tool_choice == domain.ToolChoice(domain.ToolChoiceMode.TOOL, "f")
 
 
 async def test_a_stream_is_bare_text() -> None:
     """Piece by piece, of the first choice, without thoughts; and no mark at its end unless asked for."""
-    first, second = [m.ThinkingDelta(0, "hm"), m.TextDelta(0, "Hé")], [m.TextDelta(1, "no"), m.TextDelta(0, "llo\n")]
+    first, second = (
+        [domain.ThinkingDelta(0, "hm"), domain.TextDelta(0, "Hé")],
+        [domain.TextDelta(1, "no"), domain.TextDelta(0, "llo\n")],
+    )
     pieces = await called(ScriptedProvider([START, *first], [*second], [USAGE, STOP]), {"is_stream": True})
     assert [(piece.content_type, piece.data.decode()) for piece in pieces] == [("text/plain; charset=utf-8", "Hé"), ("", "llo\n")]
 
 
-def call(arguments: str, index: int = 0, **named: str) -> m.ToolCallDelta:
-    return m.ToolCallDelta(0, index, arguments=arguments, **named)
+def call(arguments: str, index: int = 0, **named: str) -> domain.ToolCallDelta:
+    return domain.ToolCallDelta(0, index, arguments=arguments, **named)
 
 
-def custom(**fields: str) -> m.ExtraDelta:
-    return m.ExtraDelta(0, {"tool_calls": [{"index": 0, "type": "custom", "custom": fields}]})
+def custom(**fields: str) -> domain.ExtraDelta:
+    return domain.ExtraDelta(0, {"tool_calls": [{"index": 0, "type": "custom", "custom": fields}]})
 
 
-def function(**fields: str) -> m.ExtraDelta:
-    return m.ExtraDelta(0, {"function_call": fields})
+def function(**fields: str) -> domain.ExtraDelta:
+    return domain.ExtraDelta(0, {"function_call": fields})
 
 
 @pytest.mark.parametrize(
     ("events", "output"),
     [
-        ([m.RefusalDelta(0, "I can"), m.RefusalDelta(0, "not.")], "I cannot."),
-        ([m.TextDelta(0, "Well. "), m.RefusalDelta(0, "No.")], "Well. No."),
-        ([m.AudioDelta(0, id="a", transcript="Good "), m.AudioDelta(0, data="AAAA", transcript="day.")], "Good day."),
-        ([m.TextDelta(0, "Hi"), m.AudioDelta(0, transcript="Hi")], "Hi"),
-        ([m.TextDelta(0, ""), call("", id="c", name="f"), call('{"a":'), call("1}")], '{"a":1}'),
+        ([domain.RefusalDelta(0, "I can"), domain.RefusalDelta(0, "not.")], "I cannot."),
+        ([domain.TextDelta(0, "Well. "), domain.RefusalDelta(0, "No.")], "Well. No."),
+        ([domain.AudioDelta(0, id="a", transcript="Good "), domain.AudioDelta(0, data="AAAA", transcript="day.")], "Good day."),
+        ([domain.TextDelta(0, "Hi"), domain.AudioDelta(0, transcript="Hi")], "Hi"),
+        ([domain.TextDelta(0, ""), call("", id="c", name="f"), call('{"a":'), call("1}")], '{"a":1}'),
         ([call("{}", id="c", name="f"), call('{"b":2}', 1, id="d", name="g")], "{}"),
-        ([m.ThinkingDelta(0, "hm"), m.TextDelta(0, "Let me see."), call("{}", id="c", name="f")], "Let me see."),
+        ([domain.ThinkingDelta(0, "hm"), domain.TextDelta(0, "Let me see."), call("{}", id="c", name="f")], "Let me see."),
         ([function(name="f", arguments='{"a"'), function(arguments=":1}")], '{"a":1}'),
         ([custom(name="f", input="grep"), custom(input=" x")], "grep x"),
-        ([m.RefusalDelta(1, "no"), m.ToolCallDelta(1, 0, "c", "f", "{}"), m.TextDelta(0, "yes")], "yes"),
+        ([domain.RefusalDelta(1, "no"), domain.ToolCallDelta(1, 0, "c", "f", "{}"), domain.TextDelta(0, "yes")], "yes"),
     ],
 )
-async def test_a_stream_and_a_whole_reply_have_the_same_output(events: list[m.Event], output: str) -> None:
+async def test_a_stream_and_a_whole_reply_have_the_same_output(events: list[domain.Event], output: str) -> None:
     """Whatever the model says, none of it becomes an empty answer: not a refusal, a recording, or a call of a tool."""
-    batches: list[m.Batch] = [[START], *([event] for event in events), [USAGE, STOP]]
+    batches: list[domain.Batch] = [[START], *([event] for event in events), [USAGE, STOP]]
     assert (await answered(ScriptedProvider(*batches)))["chat_output"] == output
     pieces = await called(ScriptedProvider(*batches), {"is_stream": True})
     assert b"".join(piece.data for piece in pieces).decode() == output
     chunks = [json.loads(piece.data) for piece in await called(ScriptedProvider(*batches), {"is_stream": True, "retries": 0})]
     assert chunks[-1]["chat_output"] == output
-    calls = any(isinstance(event, m.ToolCallDelta | m.ExtraDelta) for event in events)
+    calls = any(isinstance(event, domain.ToolCallDelta | domain.ExtraDelta) for event in events)
     assert "".join(chunk["chat_output_stream"] for chunk in chunks) in ({output, ""} if calls else {output})
 
 
@@ -245,7 +248,7 @@ async def test_an_end_token_carries_the_measurements() -> None:
 @pytest.mark.parametrize("word", ["brand_new", ""])
 async def test_a_finish_reason_that_the_clients_do_not_know_is_stop(word: str) -> None:
     """Whole and as a chunk: they refuse a reply with another word."""
-    batch = [START, m.TextDelta(0, "Hello"), USAGE, m.Finished(0, m.FinishReason.OTHER, word)]
+    batch = [START, domain.TextDelta(0, "Hello"), USAGE, domain.Finished(0, domain.FinishReason.OTHER, word)]
     assert (await answered(ScriptedProvider(batch)))["choices"][0]["finish_reason"] == "stop"
     (*_, last) = await called(ScriptedProvider(batch), {"is_stream": True, "retries": 0})
     assert json.loads(last.data)["choices"][0]["finish_reason"] == "stop"
@@ -259,7 +262,7 @@ async def test_a_stream_without_text_has_its_type_all_the_same() -> None:
 
 async def test_a_1x_client_gets_one_chunk_object_a_piece() -> None:
     """It sends `retries` and no session; what it adds is a parameter, and it knows no defaults."""
-    text, tool = [m.TextDelta(0, "Hel"), m.TextDelta(0, "lo")], [m.ToolCallDelta(0, 0, "c", "f", "{}")]
+    text, tool = [domain.TextDelta(0, "Hel"), domain.TextDelta(0, "lo")], [domain.ToolCallDelta(0, 0, "c", "f", "{}")]
     provider = ScriptedProvider([START, *text], [*tool], [USAGE, STOP])
     body = {"is_stream": True, "retries": 0, "parameters": {"temperature": 0.5}, "seed": 1, "base_url": "x"}
     pieces = await called(provider, body)
@@ -273,13 +276,13 @@ async def test_a_1x_client_gets_one_chunk_object_a_piece() -> None:
     assert (last["choices"][0]["finish_reason"], last["chat_output"]) == ("stop", "Hello")
     assert last["parameters"] == {"temperature": 0.5, "seed": 1}
     assert last["metrics"]["total_tokens"] == 5
-    assert provider.requests[0].sampling == m.Sampling(temperature=0.5, seed=1)
+    assert provider.requests[0].sampling == domain.Sampling(temperature=0.5, seed=1)
 
 
 async def test_a_1x_client_gets_a_call_with_its_fields_in_one_delta() -> None:
     """It has a function, whatever only the provider knows beside it."""
-    signed = m.ToolCallDelta(0, 0, "c", "f", "{}", extra={"extra_content": {"google": 1}})
-    provider = ScriptedProvider([START, m.DeltaGroup(0, 2), m.TextDelta(0, "Hi"), signed], [USAGE, STOP])
+    signed = domain.ToolCallDelta(0, 0, "c", "f", "{}", extra={"extra_content": {"google": 1}})
+    provider = ScriptedProvider([START, domain.DeltaGroup(0, 2), domain.TextDelta(0, "Hi"), signed], [USAGE, STOP])
     first, _ = [json.loads(piece.data) for piece in await called(provider, {"is_stream": True, "retries": 0})]
     call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}, "extra_content": {"google": 1}}
     assert first["choices"][0]["delta"] == {"role": "assistant", "content": "Hi", "tool_calls": [call]}
@@ -300,7 +303,7 @@ async def test_a_late_failure_breaks_the_transfer(is_1x: bool) -> None:
     """Bare text has no place for an error, and a short one must not look whole; no end token."""
     said: list[httpbody_pb2.HttpBody] = []
     context = Context()
-    provider = ScriptedProvider([START, m.TextDelta(0, "Hel")], ProviderProtocolError("Cut.", provider="scripted"))
+    provider = ScriptedProvider([START, domain.TextDelta(0, "Hel")], ProviderProtocolError("Cut.", provider="scripted"))
     body = {"is_stream": True, "has_end_token": True} | ({"retries": 0} if is_1x else {})
     with pytest.raises(ProviderProtocolError):
         await called(provider, body, said=said, context=context)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.domain import messages as m
+from antiphon import domain
 from antiphon.domain.errors import InvalidRequest, ModelNotFound, ProviderRejected, TurnInProgress, Unauthenticated, Violation
 from antiphon.domain.reply import Reply
 from antiphon.providers.failure import of_status
@@ -15,7 +15,7 @@ from antiphon.rest.shared.json import DONE
 from tests.unit.scripted import START, STOP, USAGE
 
 
-def parsed(**fields: Any) -> m.ChatRequest:
+def parsed(**fields: Any) -> domain.ChatRequest:
     body = {"messages": [{"role": "user", "content": "Hi"}], **fields}
     return openai.request_from_body(openai.parse(json.dumps(body).encode()), stream=False)
 
@@ -52,15 +52,15 @@ def test_every_documented_parameter_reaches_the_domain() -> None:
         store=True,
         metadata=None,
     )
-    assert request == m.ChatRequest(
+    assert request == domain.ChatRequest(
         model="gpt-4o",
-        messages=(m.Message(m.Role.USER, (m.Text("Hi"),)),),
+        messages=(domain.Message(domain.Role.USER, (domain.Text("Hi"),)),),
         stream=False,
-        sampling=m.Sampling(1, 1, None, 0, 9, "x", 0, 0, 7, 1, logprobs=True, top_logprobs=2, logit_bias={"5": -1}),
+        sampling=domain.Sampling(1, 1, None, 0, 9, "x", 0, 0, 7, 1, logprobs=True, top_logprobs=2, logit_bias={"5": -1}),
         parallel_tool_calls=False,
-        reasoning=m.Reasoning("low"),
+        reasoning=domain.Reasoning("low"),
         modalities=("text",),
-        audio_output=m.AudioOutput("alloy", "wav"),
+        audio_output=domain.AudioOutput("alloy", "wav"),
         end_user="u",
         extra={"store": True, "metadata": None, "stream_options": {"include_obfuscation": False}},
     )
@@ -100,28 +100,28 @@ def test_messages_of_every_role_and_part() -> None:
         ]
     )
     assert request.messages == (
-        m.Message(m.Role.DEVELOPER, (m.Text("Be brief."),)),
-        m.Message(
-            m.Role.USER,
-            (m.Text("Hi", {"cache_control": {"type": "x"}}), m.Image(m.Media(url="https://x.test/a.png"), "low")),
+        domain.Message(domain.Role.DEVELOPER, (domain.Text("Be brief."),)),
+        domain.Message(
+            domain.Role.USER,
+            (domain.Text("Hi", {"cache_control": {"type": "x"}}), domain.Image(domain.Media(url="https://x.test/a.png"), "low")),
             name="ann",
             listed=True,
         ),
-        m.Message(
-            m.Role.USER,
+        domain.Message(
+            domain.Role.USER,
             (
-                m.Audio(m.Media(url="data:audio/wav;base64,AAEC")),
-                m.File(m.Media(file_id="f1")),
-                m.File(m.Media(url="data:application/pdf;base64,AA"), "a.pdf"),
-                m.Other({"type": "video_url", "video_url": {"url": "https://x.test/a.mp4"}}),
+                domain.Audio(domain.Media(url="data:audio/wav;base64,AAEC")),
+                domain.File(domain.Media(file_id="f1")),
+                domain.File(domain.Media(url="data:application/pdf;base64,AA"), "a.pdf"),
+                domain.Other({"type": "video_url", "video_url": {"url": "https://x.test/a.mp4"}}),
             ),
             listed=True,
         ),
-        m.Message(m.Role.ASSISTANT, (m.ToolCall("c1", "f", "{}"),), extra={"reasoning_content": "hm"}),
-        m.Message(m.Role.TOOL, (m.ToolResult("c1", (m.Text("7"),)),)),
-        m.Message(m.Role.USER, (m.Text("7"),), name="f", extra={"role": "function"}),
-        m.Message(
-            m.Role.ASSISTANT,
+        domain.Message(domain.Role.ASSISTANT, (domain.ToolCall("c1", "f", "{}"),), extra={"reasoning_content": "hm"}),
+        domain.Message(domain.Role.TOOL, (domain.ToolResult("c1", (domain.Text("7"),)),)),
+        domain.Message(domain.Role.USER, (domain.Text("7"),), name="f", extra={"role": "function"}),
+        domain.Message(
+            domain.Role.ASSISTANT,
             (),
             extra={"tool_calls": [{"id": "c2", "type": "custom", "custom": {"name": "g", "input": "x"}}]},
         ),
@@ -131,13 +131,16 @@ def test_messages_of_every_role_and_part() -> None:
 @pytest.mark.parametrize(
     ("choice", "expected"),
     [
-        ("required", m.ToolChoice(m.ToolChoiceMode.REQUIRED)),
-        ("any", m.ToolChoice(m.ToolChoiceMode.REQUIRED)),
-        ({"type": "function", "function": {"name": "f"}}, m.ToolChoice(m.ToolChoiceMode.TOOL, "f")),
-        ({"type": "allowed_tools", "x": 1}, m.ToolChoice(m.ToolChoiceMode.AUTO, native={"type": "allowed_tools", "x": 1})),
+        ("required", domain.ToolChoice(domain.ToolChoiceMode.REQUIRED)),
+        ("any", domain.ToolChoice(domain.ToolChoiceMode.REQUIRED)),
+        ({"type": "function", "function": {"name": "f"}}, domain.ToolChoice(domain.ToolChoiceMode.TOOL, "f")),
+        (
+            {"type": "allowed_tools", "x": 1},
+            domain.ToolChoice(domain.ToolChoiceMode.AUTO, native={"type": "allowed_tools", "x": 1}),
+        ),
     ],
 )
-def test_tool_choices(choice: Any, expected: m.ToolChoice) -> None:
+def test_tool_choices(choice: Any, expected: domain.ToolChoice) -> None:
     """A word, a function, or what only the provider knows."""
     assert parsed(tool_choice=choice).tool_choice == expected
 
@@ -146,13 +149,13 @@ def test_tool_choices(choice: Any, expected: m.ToolChoice) -> None:
     ("form", "expected"),
     [
         ({"type": "text"}, None),
-        ({"type": "json_object"}, m.JsonObjectFormat()),
+        ({"type": "json_object"}, domain.JsonObjectFormat()),
         (
             {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}, "strict": True}},
-            m.JsonSchemaFormat("s", {"type": "object"}, None, strict=True),
+            domain.JsonSchemaFormat("s", {"type": "object"}, None, strict=True),
         ),
         *(
-            (form, m.NativeFormat(form))
+            (form, domain.NativeFormat(form))
             for form in (
                 {"type": "grammar", "grammar": "x"},
                 {"type": "json_schema", "json_schema": {"name": "s"}},
@@ -162,7 +165,7 @@ def test_tool_choices(choice: Any, expected: m.ToolChoice) -> None:
         ),
     ],
 )
-def test_response_formats(form: Any, expected: m.ResponseFormat | None) -> None:
+def test_response_formats(form: Any, expected: domain.ResponseFormat | None) -> None:
     """The documented ones, or what only the provider knows."""
     assert parsed(response_format=form).response_format == expected
 
@@ -178,7 +181,7 @@ def test_response_formats(form: Any, expected: m.ResponseFormat | None) -> None:
 def test_parts_that_a_provider_has_in_a_form_of_its_own(part: Any) -> None:
     """As Mistral has them: they go as they are."""
     (message,) = parsed(messages=[{"role": "user", "content": [part]}]).messages
-    assert message.parts == (m.Other(part),)
+    assert message.parts == (domain.Other(part),)
 
 
 def test_tools_keep_what_is_not_known() -> None:
@@ -190,8 +193,8 @@ def test_tools_keep_what_is_not_known() -> None:
         ]
     ).tools
     assert tools == (
-        m.Tool("f", None, {}, None, {"function": {"cache": 1}}),
-        m.NativeTool({"type": "web_search", "region": "eu"}),
+        domain.Tool("f", None, {}, None, {"function": {"cache": 1}}),
+        domain.NativeTool({"type": "web_search", "region": "eu"}),
     )
 
 
@@ -233,7 +236,7 @@ def test_what_is_not_a_json_object_is_refused(data: bytes) -> None:
         openai.parse(data)
 
 
-def chunks(*batches: m.Batch, include_usage: bool = False) -> list[dict[str, Any]]:
+def chunks(*batches: domain.Batch, include_usage: bool = False) -> list[dict[str, Any]]:
     writer = openai_reply.ChunkWriter(include_usage=include_usage)
     data = b"".join(map(writer.write, batches)) + writer.end().removesuffix(DONE)
     events = data.decode().split("\n\n")
@@ -243,7 +246,7 @@ def chunks(*batches: m.Batch, include_usage: bool = False) -> list[dict[str, Any
 
 def test_chunks_are_those_of_the_api() -> None:
     """A first one with the role, then the deltas, then the reason."""
-    found = chunks([START, m.TextDelta(0, "Hel")], [m.TextDelta(0, "lo")], [USAGE, STOP])
+    found = chunks([START, domain.TextDelta(0, "Hel")], [domain.TextDelta(0, "lo")], [USAGE, STOP])
     assert [chunk["choices"][0]["delta"] for chunk in found] == [
         {"role": "assistant", "content": "", "refusal": None},
         {"content": "Hel"},
@@ -259,7 +262,7 @@ def test_chunks_are_those_of_the_api() -> None:
 
 def test_thoughts_have_the_name_that_their_provider_gives_them_too() -> None:
     """In a stream and in a whole reply: who knows the provider's own API finds them there."""
-    thought = m.ThinkingDelta(0, "hm", field="reasoning")
+    thought = domain.ThinkingDelta(0, "hm", field="reasoning")
     writer = openai_reply.ChunkWriter(include_usage=False)
     assert b'{"reasoning_content":"hm","reasoning":"hm"}' in writer.write([START, thought])
     reply = Reply()
@@ -271,7 +274,7 @@ def test_thoughts_have_the_name_that_their_provider_gives_them_too() -> None:
 
 def test_usage_comes_last_and_only_if_asked_for() -> None:
     """In a chunk without choices; null in all others."""
-    found = chunks([START, m.TextDelta(0, "x")], [USAGE], [STOP], include_usage=True)
+    found = chunks([START, domain.TextDelta(0, "x")], [USAGE], [STOP], include_usage=True)
     assert [chunk["usage"] is None for chunk in found] == [True, True, True, False]
     assert found[-1]["choices"] == []
     assert found[-1]["usage"]["total_tokens"] == 5
@@ -281,16 +284,16 @@ def test_every_kind_of_delta_has_a_chunk() -> None:
     """Thought, tool calls, refusal, sound, log probabilities, fields that are not known; a second choice of its own."""
     found = chunks(
         [
-            m.Started("id", "model", "p", 1, {"system_fingerprint": "fp"}),
-            m.ThinkingDelta(0, "hm"),
-            m.ToolCallDelta(0, 0, "c1", "f", ""),
-            m.ToolCallDelta(0, 0, arguments="{}"),
-            m.RefusalDelta(1, "no"),
-            m.AudioDelta(1, "a1", "AAEC", "la", 5),
-            m.TextDelta(1, "x", ({"token": "x", "logprob": -1},)),
-            m.ExtraDelta(1, {"annotations": [1]}),
-            m.Finished(0, m.FinishReason.TOOL_CALLS, "tool_calls"),
-            m.Finished(1, m.FinishReason.OTHER, "eos"),
+            domain.Started("id", "model", "p", 1, {"system_fingerprint": "fp"}),
+            domain.ThinkingDelta(0, "hm"),
+            domain.ToolCallDelta(0, 0, "c1", "f", ""),
+            domain.ToolCallDelta(0, 0, arguments="{}"),
+            domain.RefusalDelta(1, "no"),
+            domain.AudioDelta(1, "a1", "AAEC", "la", 5),
+            domain.TextDelta(1, "x", ({"token": "x", "logprob": -1},)),
+            domain.ExtraDelta(1, {"annotations": [1]}),
+            domain.Finished(0, domain.FinishReason.TOOL_CALLS, "tool_calls"),
+            domain.Finished(1, domain.FinishReason.OTHER, "eos"),
         ]
     )
     deltas = [(chunk["choices"][0]["index"], chunk["choices"][0]["delta"]) for chunk in found]
@@ -319,15 +322,17 @@ def test_what_came_in_one_delta_is_one_chunk() -> None:
     found = chunks(
         [
             START,
-            m.DeltaGroup(0, 7),
-            m.ExtraDelta(0, {}, {"found": 1}),
-            m.ThinkingDelta(0, "hm", field="reasoning"),
-            m.TextDelta(0, "x", (token,)),
-            m.TextDelta(0, "y"),
-            m.ToolCallDelta(0, 0, "c1", "f", "{}", extra={"type": "builtin_function", "function": {"a": 1}}),
-            m.ToolCallDelta(0, 1, extra=signed),
-            m.ExtraDelta(0, {"tool_calls": [{"index": 2, "id": "c", "custom": {}}], "x": 2}, {"logprobs": {"refusal": [token]}}),
-            m.ToolCallDelta(0, 0, extra=signed),
+            domain.DeltaGroup(0, 7),
+            domain.ExtraDelta(0, {}, {"found": 1}),
+            domain.ThinkingDelta(0, "hm", field="reasoning"),
+            domain.TextDelta(0, "x", (token,)),
+            domain.TextDelta(0, "y"),
+            domain.ToolCallDelta(0, 0, "c1", "f", "{}", extra={"type": "builtin_function", "function": {"a": 1}}),
+            domain.ToolCallDelta(0, 1, extra=signed),
+            domain.ExtraDelta(
+                0, {"tool_calls": [{"index": 2, "id": "c", "custom": {}}], "x": 2}, {"logprobs": {"refusal": [token]}}
+            ),
+            domain.ToolCallDelta(0, 0, extra=signed),
             STOP,
         ]
     )
@@ -355,31 +360,36 @@ def test_what_came_in_one_delta_is_one_chunk() -> None:
 def test_parts_that_are_not_known_stand_among_the_text() -> None:
     """In a whole reply, in a delta, and in what is stored: in the order in which they came."""
     part, other = {"type": "reasoning", "summary": []}, {"type": "odd"}
-    events: m.Batch = [
-        m.ExtraDelta(0, {"content": [part]}),
-        m.TextDelta(0, "Hi"),
-        m.TextDelta(0, "!"),
-        m.ExtraDelta(0, {"content": [other]}),
+    events: domain.Batch = [
+        domain.ExtraDelta(0, {"content": [part]}),
+        domain.TextDelta(0, "Hi"),
+        domain.TextDelta(0, "!"),
+        domain.ExtraDelta(0, {"content": [other]}),
     ]
     reply = Reply()
     for event in [START, *events, STOP]:
         reply.add(event)
     content = [part, {"type": "text", "text": "Hi!"}, other]
     assert openai_reply.completion(reply)["choices"][0]["message"]["content"] == content
-    assert reply.choices[0].message().parts == (m.Other(part), m.Text("Hi!"), m.Other(other))
+    assert reply.choices[0].message().parts == (domain.Other(part), domain.Text("Hi!"), domain.Other(other))
     content[1:2] = [{"type": "text", "text": "Hi"}, {"type": "text", "text": "!"}]
-    assert chunks([START, m.DeltaGroup(0, 4), *events])[1]["choices"][0]["delta"] == {"content": content}
+    assert chunks([START, domain.DeltaGroup(0, 4), *events])[1]["choices"][0]["delta"] == {"content": content}
 
 
 def test_what_is_told_of_a_reply_is_told_once() -> None:
     """In the next chunk, and in the last where none follows; in every one what the provider tells with every one."""
     found = chunks(
-        [m.Started("id", "model", "p", 1, {"ids": [1, 2], "fp": "a"}), m.TextDelta(0, "a"), m.TextDelta(0, "b")],
-        [m.ReplyExtra({"fp": "a"}, repeats=True), m.ReplyExtra({"more": 1}), m.TextDelta(0, "c"), m.TextDelta(0, "d")],
-        [m.ReplyExtra({"more": 2}), m.ReplyExtra({"fp": "b"}), m.ReplyExtra({}, repeats=True)],
-        [m.TextDelta(0, "e"), m.ReplyExtra({"fp": "b"}, repeats=True)],
-        [m.ReplyExtra({"citations": []}), m.Usage(1, 1, 2), STOP],
-        [m.ReplyExtra({"last": True})],
+        [domain.Started("id", "model", "p", 1, {"ids": [1, 2], "fp": "a"}), domain.TextDelta(0, "a"), domain.TextDelta(0, "b")],
+        [
+            domain.ReplyExtra({"fp": "a"}, repeats=True),
+            domain.ReplyExtra({"more": 1}),
+            domain.TextDelta(0, "c"),
+            domain.TextDelta(0, "d"),
+        ],
+        [domain.ReplyExtra({"more": 2}), domain.ReplyExtra({"fp": "b"}), domain.ReplyExtra({}, repeats=True)],
+        [domain.TextDelta(0, "e"), domain.ReplyExtra({"fp": "b"}, repeats=True)],
+        [domain.ReplyExtra({"citations": []}), domain.Usage(1, 1, 2), STOP],
+        [domain.ReplyExtra({"last": True})],
         include_usage=True,
     )
     assert [{name: chunk[name] for name in ("ids", "fp", "more", "citations", "last") if name in chunk} for chunk in found] == [
@@ -398,8 +408,8 @@ def test_what_is_told_of_a_reply_is_told_once() -> None:
 def test_tokens_written_to_a_cache_are_told() -> None:
     """Among the details of the prompt, where the provider told of any."""
     for usage, expected in (
-        (m.Usage(7, 5, 12, cache_write_tokens=6), 6),
-        (m.Usage(7, 5, 12, extra={"prompt_tokens_details": {"cache_write_tokens": 0}}), 0),
+        (domain.Usage(7, 5, 12, cache_write_tokens=6), 6),
+        (domain.Usage(7, 5, 12, extra={"prompt_tokens_details": {"cache_write_tokens": 0}}), 0),
         (USAGE, None),
     ):
         details = chunks([START, usage, STOP], include_usage=True)[-1]["usage"]["prompt_tokens_details"]
@@ -411,7 +421,7 @@ def test_text_cannot_forge_an_event(text: str) -> None:
     """Whatever the model writes stays inside its JSON string, for readers that split at any kind of line end."""
     text = text.encode("utf-16", "surrogatepass").decode("utf-16")
     writer = openai_reply.ChunkWriter(include_usage=False)
-    data = writer.write([START, m.TextDelta(0, text)]).decode()
+    data = writer.write([START, domain.TextDelta(0, text)]).decode()
     lines = [line for line in data.splitlines() if line]
     assert len(lines) == 2
     assert json.loads(lines[1].removeprefix("data: "))["choices"][0]["delta"]["content"] == text
@@ -420,12 +430,12 @@ def test_text_cannot_forge_an_event(text: str) -> None:
 def test_a_whole_reply_is_a_completion_object() -> None:
     """With documented nulls, and with what only the provider knows."""
     reply = Reply()
-    events: list[m.Event] = [
-        m.Started("id", "model", "p", 1, {"service_tier": "default"}),
-        m.ToolCallDelta(0, 0, "c1", "f", "{}"),
-        m.ExtraDelta(0, {"annotations": []}),
-        m.Usage(7, 5, 12, 3, 0, 2, extra={"cost": 1}),
-        m.Finished(0, m.FinishReason.TOOL_CALLS, "tool_calls"),
+    events: list[domain.Event] = [
+        domain.Started("id", "model", "p", 1, {"service_tier": "default"}),
+        domain.ToolCallDelta(0, 0, "c1", "f", "{}"),
+        domain.ExtraDelta(0, {"annotations": []}),
+        domain.Usage(7, 5, 12, 3, 0, 2, extra={"cost": 1}),
+        domain.Finished(0, domain.FinishReason.TOOL_CALLS, "tool_calls"),
     ]
     for event in events:
         reply.add(event)
@@ -500,12 +510,12 @@ def test_another_failure_of_the_provider_is_a_502(status: int) -> None:
 def test_what_only_the_provider_knows_joins_what_is_known() -> None:
     """Of a tool call, and of the content: neither takes the place of the other."""
     reply = Reply()
-    events: list[m.Event] = [
+    events: list[domain.Event] = [
         START,
-        m.TextDelta(0, "Hi"),
-        m.ToolCallDelta(0, 0, "a", "f", "{}"),
-        m.ExtraDelta(0, {"tool_calls": [{"index": 0, "id": "a", "extra_content": 1}, {"index": 1, "id": "b", "custom": {}}]}),
-        m.ExtraDelta(0, {"content": [{"type": "odd"}]}),
+        domain.TextDelta(0, "Hi"),
+        domain.ToolCallDelta(0, 0, "a", "f", "{}"),
+        domain.ExtraDelta(0, {"tool_calls": [{"index": 0, "id": "a", "extra_content": 1}, {"index": 1, "id": "b", "custom": {}}]}),
+        domain.ExtraDelta(0, {"content": [{"type": "odd"}]}),
         STOP,
     ]
     for event in events:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from antiphon.domain.errors import InvalidRequest
-from antiphon.domain.messages import MAX_ENTRIES
+from antiphon.domain.request import MAX_ENTRIES
 from antiphon.net.json_bounds import MAX_VALUES
 from antiphon.rest.proxy import proxied
 

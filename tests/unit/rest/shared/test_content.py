@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.domain import messages as m
+from antiphon import domain
 from antiphon.rest.shared.content import MessageBody, message_json, message_of
 
 FUNCTION = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -38,7 +38,7 @@ def test_a_message_comes_back_as_it_was_sent(body: dict[str, Any]) -> None:
 
 def test_what_only_models_and_typed_callers_say() -> None:
     """Thought and refusal of a reply; several results in one message; media that this API has no words for."""
-    reply = m.Message(m.Role.ASSISTANT, (m.Thinking("Hm"), m.Refusal("No"), m.ToolCall("c1", "f", "{}")))
+    reply = domain.Message(domain.Role.ASSISTANT, (domain.Thinking("Hm"), domain.Refusal("No"), domain.ToolCall("c1", "f", "{}")))
     assert message_json(reply) == {
         "role": "assistant",
         "content": None,
@@ -46,14 +46,20 @@ def test_what_only_models_and_typed_callers_say() -> None:
         "refusal": "No",
         "tool_calls": [FUNCTION],
     }
-    results = m.Message(m.Role.TOOL, (m.ToolResult("c1", (m.Text("7"),)), m.ToolResult("c2", (m.Text("8"),))))
+    results = domain.Message(
+        domain.Role.TOOL, (domain.ToolResult("c1", (domain.Text("7"),)), domain.ToolResult("c2", (domain.Text("8"),)))
+    )
     assert message_json(results)["content"] == [
         {"type": "tool_result", "tool_call_id": "c1", "content": "7"},
         {"type": "tool_result", "tool_call_id": "c2", "content": "8"},
     ]
-    media = m.Message(
-        m.Role.USER,
-        (m.Audio(m.Media(url="https://x.test/a.wav")), m.Video(m.Media(url="https://x.test/a.mp4")), m.Image(m.Media(file_id="f"))),
+    media = domain.Message(
+        domain.Role.USER,
+        (
+            domain.Audio(domain.Media(url="https://x.test/a.wav")),
+            domain.Video(domain.Media(url="https://x.test/a.mp4")),
+            domain.Image(domain.Media(file_id="f")),
+        ),
     )
     assert message_json(media)["content"] == [
         {"type": "audio_url", "audio_url": {"url": "https://x.test/a.wav"}},

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 import pytest
 from google.api.httpbody_pb2 import HttpBody
 
-from antiphon.domain import messages as m
+from antiphon import domain
 from antiphon.domain.errors import AntiphonError, Internal, ProviderProtocolError
 from antiphon.rest.shared.stream import transfer
 
@@ -21,8 +21,8 @@ class Writer:
     def __init__(self, end: bytes | Exception) -> None:
         self._end = end
 
-    def write(self, batch: m.Batch) -> bytes:
-        return "".join(event.text for event in batch if isinstance(event, m.TextDelta)).encode()
+    def write(self, batch: domain.Batch) -> bytes:
+        return "".join(event.text for event in batch if isinstance(event, domain.TextDelta)).encode()
 
     def end(self) -> bytes:
         if isinstance(self._end, Exception):
@@ -30,11 +30,11 @@ class Writer:
         return self._end
 
 
-async def said(*texts: str | Exception) -> AsyncGenerator[m.Batch, None]:
+async def said(*texts: str | Exception) -> AsyncGenerator[domain.Batch, None]:
     for text in texts:
         if isinstance(text, Exception):
             raise text
-        yield [m.TextDelta(0, text)]
+        yield [domain.TextDelta(0, text)]
 
 
 def late(error: AntiphonError) -> bytes:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from google.protobuf import json_format
 
-from antiphon.domain import messages as m
+from antiphon import domain
 from antiphon.history.base import MessageState, StoredMessage
 from antiphon.rpc.convert import history as convert_history
 from antiphon.rpc.convert.request import messages_from_proto
@@ -35,7 +35,7 @@ def test_every_part_of_a_message_comes_back() -> None:
 )
 def test_a_data_url_is_bytes_again_if_nothing_is_lost(url: str, data: bytes | None, media_type: str) -> None:
     """Any other stays the URL that it is; either way the domain's message is the same again."""
-    message = m.Message(m.Role.USER, (m.Image(m.Media(url=url)),))
+    message = domain.Message(domain.Role.USER, (domain.Image(domain.Media(url=url)),))
     proto = convert_history.message_to_proto(message)
     media = proto.parts[0].image.media
     assert (media.data, media.url, media.media_type) == ((data or b"", "", media_type) if data is not None else (b"", url, ""))
@@ -50,7 +50,9 @@ def test_a_client_can_read_a_message_of_any_depth(levels: int, kind: str) -> Non
     for _ in range(levels - 1):
         deep = {"a": deep} if kind == "object" else [deep]
     fields = {"type": "odd", "deep": deep}
-    message = m.Message(m.Role.USER, (m.Text("Hi", fields), m.ToolResult("c", (m.Other(fields),))), extra=fields)
+    message = domain.Message(
+        domain.Role.USER, (domain.Text("Hi", fields), domain.ToolResult("c", (domain.Other(fields),))), extra=fields
+    )
     page = history_pb2.ListMessagesResponse(messages=[history_pb2.StoredMessage(message=convert_history.message_to_proto(message))])
     read = history_pb2.ListMessagesResponse.FromString(page.SerializeToString()).messages[0].message
     assert read.parts[0].text == "Hi"
@@ -62,14 +64,14 @@ def test_a_reply_has_what_a_turn_tells() -> None:
     stored = StoredMessage(
         "m2",
         "m1",
-        m.Message(m.Role.ASSISTANT, (m.Text("Hi"),)),
+        domain.Message(domain.Role.ASSISTANT, (domain.Text("Hi"),)),
         MessageState.INCOMPLETE,
         NOW,
         request_id="r",
         model="gpt",
         provider="openai",
-        usage=m.Usage(1, 2, 3, estimated=True),
-        finish_reason=m.FinishReason.LENGTH,
+        usage=domain.Usage(1, 2, 3, estimated=True),
+        finish_reason=domain.FinishReason.LENGTH,
         error_reason="PROVIDER_PROTOCOL",
     )
     assert json_format.MessageToDict(convert_history.stored_to_proto(stored)) == {

@@ -1,23 +1,23 @@
 """Replies and their events as typed messages."""
 
-from antiphon.domain import messages as m
+from antiphon import domain
 from antiphon.domain.reply import Reply
 from antiphon.rpc.convert.reply import batch_to_proto, reply_to_proto
 from antiphon.v1 import message_pb2
 from tests.unit.scripted import START, STOP, USAGE
 
 LOGPROB = {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": [{"token": "b", "logprob": -2, "bytes": None}]}
-EVENTS: m.Batch = [
-    m.Started("id", "model", "p", 1_700_000_000, {"service_tier": "default"}),
-    m.ThinkingDelta(0, "Hm", "sig", "red"),
-    m.TextDelta(0, "a", (LOGPROB,)),
-    m.ToolCallDelta(0, 1, "c1", "f", "{}", "sig", {"signed": 1}),
-    m.RefusalDelta(0, "no"),
-    m.AudioDelta(0, "a1", "AAEC", "la", 1_700_000_100),
-    m.ExtraDelta(0, {"annotations": [{"n": 1}], "large": 10**400}, {"stop_reason": 7}),
-    m.ReplyExtra({"citations": ["u"]}),
-    m.Usage(7, 5, 12, 3, 1, 2, 4, 6, {"cost": 0.5}),
-    m.Finished(0, m.FinishReason.OTHER, "odd"),
+EVENTS: domain.Batch = [
+    domain.Started("id", "model", "p", 1_700_000_000, {"service_tier": "default"}),
+    domain.ThinkingDelta(0, "Hm", "sig", "red"),
+    domain.TextDelta(0, "a", (LOGPROB,)),
+    domain.ToolCallDelta(0, 1, "c1", "f", "{}", "sig", {"signed": 1}),
+    domain.RefusalDelta(0, "no"),
+    domain.AudioDelta(0, "a1", "AAEC", "la", 1_700_000_100),
+    domain.ExtraDelta(0, {"annotations": [{"n": 1}], "large": 10**400}, {"stop_reason": 7}),
+    domain.ReplyExtra({"citations": ["u"]}),
+    domain.Usage(7, 5, 12, 3, 1, 2, 4, 6, {"cost": 0.5}),
+    domain.Finished(0, domain.FinishReason.OTHER, "odd"),
 ]
 
 
@@ -38,8 +38,8 @@ def test_every_kind_of_event_has_a_typed_form() -> None:
 
 def test_what_only_tells_how_deltas_came_has_no_typed_form() -> None:
     """Numbers go on without it."""
-    group, again = m.DeltaGroup(0, 2), m.ReplyExtra({"fp": "x"}, repeats=True)
-    proto = batch_to_proto([START, again, group, m.ThinkingDelta(0, "a"), m.TextDelta(0, "b")], 1)
+    group, again = domain.DeltaGroup(0, 2), domain.ReplyExtra({"fp": "x"}, repeats=True)
+    proto = batch_to_proto([START, again, group, domain.ThinkingDelta(0, "a"), domain.TextDelta(0, "b")], 1)
     assert [(event.sequence, event.WhichOneof("event")) for event in proto.events] == [(1, "started"), (2, "thinking"), (3, "text")]
     assert not batch_to_proto([again], 4).events
 
@@ -63,7 +63,7 @@ def test_a_whole_reply_holds_what_its_events_held() -> None:
 def test_a_reply_without_usage_has_none() -> None:
     """Unset, and not zero."""
     reply = Reply()
-    for event in (START, m.TextDelta(0, "x"), STOP):
+    for event in (START, domain.TextDelta(0, "x"), STOP):
         reply.add(event)
     assert not reply_to_proto(reply).HasField("usage")
     reply.add(USAGE)
@@ -75,8 +75,8 @@ def test_tool_calls_keep_what_only_the_provider_knows() -> None:
     reply = Reply()
     for event in (
         START,
-        m.ToolCallDelta(0, 0, "c1", "f", "{}"),
-        m.ExtraDelta(0, {"tool_calls": [{"index": 0, "signed": 1}, {"index": 1, "id": "c2", "custom": {"name": "g"}}]}),
+        domain.ToolCallDelta(0, 0, "c1", "f", "{}"),
+        domain.ExtraDelta(0, {"tool_calls": [{"index": 0, "signed": 1}, {"index": 1, "id": "c2", "custom": {"name": "g"}}]}),
         STOP,
     ):
         reply.add(event)

@@ -3,7 +3,7 @@
 import pytest
 from google.protobuf import json_format
 
-from antiphon.domain import messages as m
+from antiphon import domain
 from antiphon.domain.errors import InvalidRequest
 from antiphon.rpc.convert.request import record_from_proto, request_from_proto
 from antiphon.v1 import chat_pb2
@@ -53,40 +53,40 @@ REQUEST = {
 def test_every_field_of_a_request_reaches_the_domain() -> None:
     """Zeros and false are not lost, whole numbers stay whole, bytes become a data URL."""
     proto = json_format.ParseDict(REQUEST, chat_pb2.GenerateRequest())
-    assert request_from_proto(proto, stream=True) == m.ChatRequest(
+    assert request_from_proto(proto, stream=True) == domain.ChatRequest(
         model="gpt-4o",
         stream=True,
         messages=(
-            m.Message(m.Role.SYSTEM, (m.Text("Be brief.", {"cache_control": {"type": "ephemeral", "ttl": 300}}),)),
-            m.Message(
-                m.Role.USER,
+            domain.Message(domain.Role.SYSTEM, (domain.Text("Be brief.", {"cache_control": {"type": "ephemeral", "ttl": 300}}),)),
+            domain.Message(
+                domain.Role.USER,
                 (
-                    m.Image(m.Media(url="data:image/png;base64,AAEC"), "low"),
-                    m.Audio(m.Media(url="https://x.test/a.wav")),
-                    m.Video(m.Media(url="https://x.test/a.mp4")),
-                    m.File(m.Media(file_id="file-1"), "a.pdf"),
-                    m.Other({"type": "odd", "n": 1.5}),
+                    domain.Image(domain.Media(url="data:image/png;base64,AAEC"), "low"),
+                    domain.Audio(domain.Media(url="https://x.test/a.wav")),
+                    domain.Video(domain.Media(url="https://x.test/a.mp4")),
+                    domain.File(domain.Media(file_id="file-1"), "a.pdf"),
+                    domain.Other({"type": "odd", "n": 1.5}),
                 ),
                 name="ann",
             ),
-            m.Message(
-                m.Role.ASSISTANT,
-                (m.Thinking("Hm", "sig"), m.ToolCall("c1", "f", "{}"), m.Refusal("no")),
+            domain.Message(
+                domain.Role.ASSISTANT,
+                (domain.Thinking("Hm", "sig"), domain.ToolCall("c1", "f", "{}"), domain.Refusal("no")),
                 extra={"prefix": True},
             ),
-            m.Message(m.Role.TOOL, (m.ToolResult("c1", (m.Text("7"),), is_error=True),)),
+            domain.Message(domain.Role.TOOL, (domain.ToolResult("c1", (domain.Text("7"),), is_error=True),)),
         ),
-        sampling=m.Sampling(temperature=0, choices=2, stop=("x",), seed=7, logit_bias={"5": -1}, top_logprobs=3),
+        sampling=domain.Sampling(temperature=0, choices=2, stop=("x",), seed=7, logit_bias={"5": -1}, top_logprobs=3),
         tools=(
-            m.Tool("f", "F", {"type": "object", "maxProperties": 2}, strict=True),
-            m.NativeTool({"type": "web_search"}),
+            domain.Tool("f", "F", {"type": "object", "maxProperties": 2}, strict=True),
+            domain.NativeTool({"type": "web_search"}),
         ),
-        tool_choice=m.ToolChoice(m.ToolChoiceMode.TOOL, "f"),
+        tool_choice=domain.ToolChoice(domain.ToolChoiceMode.TOOL, "f"),
         parallel_tool_calls=False,
-        response_format=m.JsonSchemaFormat("s", {"type": "object"}, None, strict=False),
-        reasoning=m.Reasoning("low", 0),
+        response_format=domain.JsonSchemaFormat("s", {"type": "object"}, None, strict=False),
+        reasoning=domain.Reasoning("low", 0),
         modalities=("text", "audio"),
-        audio_output=m.AudioOutput("alloy", "wav"),
+        audio_output=domain.AudioOutput("alloy", "wav"),
         end_user="u1",
         extra={"store": True, "top_a": 0.5, "n_probs": 3},
     )
@@ -95,7 +95,7 @@ def test_every_field_of_a_request_reaches_the_domain() -> None:
 
 def test_an_empty_request_is_all_defaults() -> None:
     """What is unset stays unset: the provider decides."""
-    assert request_from_proto(chat_pb2.GenerateRequest(), stream=False) == m.ChatRequest("", (), stream=False)
+    assert request_from_proto(chat_pb2.GenerateRequest(), stream=False) == domain.ChatRequest("", (), stream=False)
 
 
 def test_every_field_at_fault_is_told_at_once() -> None:
