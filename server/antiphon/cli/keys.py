@@ -32,10 +32,10 @@ def create(
     key: KeyOption = "",
 ) -> None:
     """Make a key. Its secret is shown now, and never again."""
-    from antiphon.cli import keys_client as terminal_keys
+    from antiphon.cli import keys_client
 
-    if unknown := sorted(set(scope or ()) - terminal_keys.SCOPES):
-        raise typer.BadParameter(f"{unknown[0]} is none of {', '.join(sorted(terminal_keys.SCOPES))}", param_hint="--scope")
+    if unknown := sorted(set(scope or ()) - keys_client.SCOPES):
+        raise typer.BadParameter(f"{unknown[0]} is none of {', '.join(sorted(keys_client.SCOPES))}", param_hint="--scope")
     quota = {
         "requests_per_minute": requests,
         "tokens_per_minute": tokens,
@@ -44,7 +44,7 @@ def create(
         "monthly_usd": monthly_usd,
     }
     with rpc_told(address):
-        terminal_keys.create(address, key, name, owner, scope or [], model or [], days, quota)
+        keys_client.create(address, key, name, owner, scope or [], model or [], days, quota)
 
 
 @keys.command("list")
@@ -55,19 +55,19 @@ def list_(
     key: KeyOption = "",
 ) -> None:
     """List the keys, the newest first."""
-    from antiphon.cli import keys_client as terminal_keys
+    from antiphon.cli import keys_client
 
     with rpc_told(address):
-        terminal_keys.show(address, key, owner, revoked=revoked)
+        keys_client.show(address, key, owner, revoked=revoked)
 
 
 @keys.command()
 def revoke(id_: IdArgument, address: AddressOption = ADDRESS, key: KeyOption = "") -> None:
     """End a key for good: in force everywhere within two seconds."""
-    from antiphon.cli import keys_client as terminal_keys
+    from antiphon.cli import keys_client
 
     with rpc_told(address):
-        terminal_keys.revoke(address, key, id_)
+        keys_client.revoke(address, key, id_)
 
 
 @keys.command()
@@ -78,7 +78,7 @@ def rotate(
     key: KeyOption = "",
 ) -> None:
     """Give a key another secret. It is shown now, and never again."""
-    from antiphon.cli import keys_client as terminal_keys
+    from antiphon.cli import keys_client
 
     with rpc_told(address):
-        terminal_keys.rotate(address, key, id_, overlap)
+        keys_client.rotate(address, key, id_, overlap)

@@ -307,10 +307,10 @@ def openapi() -> None:
 @app.command()
 def models(address: AddressOption = ADDRESS, key: KeyOption = "") -> None:
     """List the models of a running gateway."""
-    from antiphon.cli import client as terminal
+    from antiphon.cli import client
 
     with rpc_told(address):
-        found = asyncio.run(terminal.models(address, key))
+        found = asyncio.run(client.models(address, key))
     table = Table("model", "provider", "default")
     for model in found:
         table.add_row(escape(model.name), escape(model.provider), "yes" if model.is_default else "")
@@ -327,10 +327,10 @@ def usage(
     key: KeyOption = "",
 ) -> None:
     """Show what was used, by day and owner: requests, tokens and USD. Asks for an admin's key."""
-    from antiphon.cli import usage as terminal_usage
+    from antiphon.cli import usage
 
     with rpc_told(address):
-        terminal_usage.show(address, key, first, last, owner, as_json=as_json)
+        usage.show(address, key, first, last, owner, as_json=as_json)
 
 
 @app.command()
@@ -342,7 +342,7 @@ def chat(
     key: KeyOption = "",
 ) -> None:
     """Talk to a running gateway. The reply is shown as it comes; one that fails does not end a conversation."""
-    from antiphon.cli import client as terminal
+    from antiphon.cli import client
 
     def failed(error: grpc.aio.AioRpcError | None) -> None:
         if error is None:
@@ -351,7 +351,7 @@ def chat(
             tell_failure(error, address)
 
     with rpc_told(address):
-        whole = asyncio.run(terminal.chat(address, key, " ".join(message or ()), model, system, out, failed))
+        whole = asyncio.run(client.chat(address, key, " ".join(message or ()), model, system, out, failed))
         if not whole and not sys.stdin.isatty():
             raise typer.Exit(1)  # nobody was there to read it
 

@@ -12,7 +12,7 @@ from antiphon.domain.principal import Quota
 
 
 class QuotaConfig(Section):
-    """How much may be used; unset or null is no limit, 0 is nothing at all. `antiphon.domain.principal.Quota` has the same fields."""
+    """How much may be used; unset or null is no limit, 0 is nothing at all. As `antiphon.domain.principal.Quota`."""
 
     requests_per_minute: int | None = Field(default=None, ge=0)
     tokens_per_minute: int | None = Field(default=None, ge=0)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
+
+CLUSTER: Final = "antiphon"
+"""The cluster of the workers; `clusters.yaml` names it."""
 
 
 def assignment(cluster: str, addresses: Sequence[dict[str, Any]]) -> dict[str, Any]:

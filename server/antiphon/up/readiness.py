@@ -1,6 +1,6 @@
 """The readiness of the edge: what its Envoy says of itself and of the workers, on its admin socket.
 
-Of the standard library alone, as the supervisor is. Knows the folder that `antiphon.edge.files` filled, not what is in its files.
+Knows the folder that `antiphon.edge.files` filled, not what is in its files.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from antiphon.edge.endpoints import CLUSTER
+
 ADMIN_SOCKET = "admin.sock"
 """Envoy's admin interface, in its working directory; `bootstrap.yaml` names it."""
 
 ADMIN_TIMEOUT = 1.0
 """Seconds that the admin interface has to answer."""
-
-CLUSTER = "antiphon"
-"""The cluster of the workers; `clusters.yaml` names it."""
 
 
 def worker_socket(number: int) -> str:

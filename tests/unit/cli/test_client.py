@@ -13,7 +13,7 @@ import grpc
 import pytest_asyncio
 from rich.console import Console
 
-from antiphon.cli import client as terminal
+from antiphon.cli import client
 from antiphon.v1 import chat_pb2, chat_pb2_grpc
 
 ODD = "all:\n\tcc a.c :bug: \x1b[31mred [bold]x[/]"
@@ -126,5 +126,5 @@ async def test_half_of_what_a_gateway_is_to_be_shown_is_told(tmp_path: Path) -> 
 def test_what_would_command_a_terminal_does_not_reach_one() -> None:
     """A model could else change its title, or what stands above."""
     shown = io.StringIO()
-    terminal._write(Console(file=shown, force_terminal=True, color_system="standard"), ODD, "yellow")  # no terminal here
+    client._write(Console(file=shown, force_terminal=True, color_system="standard"), ODD, "yellow")  # no terminal here
     assert shown.getvalue() == "\x1b[33m" + ODD.replace("\x1b", "") + "\x1b[0m"

@@ -69,7 +69,7 @@ def test_what_is_in_use_stays() -> None:
     """By this process, by another one, and by a child without its supervisor that still answers."""
     mine, lock = run_folder.make()
     fill(mine)
-    program = "import sys; from antiphon import run_folder; print(run_folder.make()[0], flush=True); sys.stdin.read()"
+    program = "import sys; from antiphon.up import run_folder; print(run_folder.make()[0], flush=True); sys.stdin.read()"
     environment = {**os.environ, "TMPDIR": str(mine.parent)}
     with subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
