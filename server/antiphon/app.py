@@ -65,6 +65,8 @@ from antiphon.rpc.history import HistoryServicer
 from antiphon.rpc.interceptor import CallInterceptor
 from antiphon.rpc.models import ModelServicer
 from antiphon.rpc.server import UNIX, Server
+from antiphon.telemetry.call_log import CallLog
+from antiphon.telemetry.observer import Observers
 from antiphon.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -124,6 +126,7 @@ class App:
         self._callers = Authenticators(*kinds, *([] if self._tokens is None else [self._tokens]))
         prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()})
         self._ledger = Ledger(self._database)
+        self._observer = Observers([CallLog(), self._ledger])
         self._limiter = _limiter(config, environment, self._ledger)
         timeout = config.limits.request_timeout
         self._recorder = Recorder(self._store)
@@ -147,6 +150,7 @@ class App:
             _scopes(),
             _renderers(),
             self._audit,
+            self._observer,
             limits.calls_per_worker,
             limits.request_bytes_per_worker,
             self._config.streams.heartbeat,

@@ -11,8 +11,7 @@ from antiphon.auth.api_keys import stored
 from antiphon.auth.api_keys.secret import new_key
 from antiphon.auth.api_keys.store import Grants, KeyStore, StoredKey
 from antiphon.auth.api_keys.stored import StoredKeys
-from antiphon.auth.audit import REFUSED, AuditLog, Event
-from antiphon.auth.caller import Origin
+from antiphon.auth.audit import REFUSED, AuditLog, Event, Origin
 from antiphon.database.base import Database
 from antiphon.database.open import open_database
 from antiphon.domain.errors import InvalidRequest, KeyNotFound, KeyRevoked, StoreUnavailable, Unauthenticated

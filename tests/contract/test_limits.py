@@ -10,7 +10,8 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
-from antiphon.config import LimitsConfig
+from antiphon.chat.prices import Prices
+from antiphon.config import LimitsConfig, PriceConfig
 from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import BudgetExceeded, RateLimited
 from antiphon.domain.events import Usage
@@ -22,6 +23,7 @@ from antiphon.limits.limiter import Grant, Limiter
 from antiphon.limits.memory import MemoryCounters
 from antiphon.limits.quotas import Quotas
 from antiphon.limits.redis import RedisCounters
+from tests.unit.limits.admitting import admit
 from tests.unit.scripted import NO_STORE
 
 START = 1_000_000.25
@@ -225,10 +227,10 @@ async def test_many_at_once_overdraw_a_budget_by_one_call_at_most(counters: Any)
         "m", (message,), stream=True, sampling=Sampling(max_tokens=15)
     )  # 5 + 15 tokens of a cent and a half: 0.3 USD
 
-    def price(usage: Usage) -> float:
-        return (usage.prompt_tokens + usage.completion_tokens) * 0.015
-
-    grants = await asyncio.gather(*(limits.admit(caller, call, price) for _ in range(64)), return_exceptions=True)
+    prices = Prices({"m": PriceConfig(input=15_000, output=15_000)}, {})
+    grants = await asyncio.gather(
+        *(admit(limits, call, principal=caller, prices=prices) for _ in range(64)), return_exceptions=True
+    )
     granted = [grant for grant in grants if isinstance(grant, Grant)]
     refused = [error for error in grants if isinstance(error, RateLimited)]
     assert (len(granted), len(refused)) == (4, 60)
@@ -237,9 +239,9 @@ async def test_many_at_once_overdraw_a_budget_by_one_call_at_most(counters: Any)
     for grant in granted:
         await grant.settle(Usage(5, 5, 10), 0.15)
     for _ in range(2):
-        await (await limits.admit(caller, call, price)).settle(Usage(5, 15, 20), 0.3)
+        await (await admit(limits, call, principal=caller, prices=prices)).settle(Usage(5, 15, 20), 0.3)
     with pytest.raises(BudgetExceeded):
-        await limits.admit(caller, call, price)
+        await admit(limits, call, principal=caller, prices=prices)
 
 
 async def test_many_at_once_get_what_there_is(counters: Counters, caller: Caller) -> None:

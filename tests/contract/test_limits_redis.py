@@ -20,6 +20,7 @@ from antiphon.limits.limiter import Grant, Limiter
 from antiphon.limits.quotas import Quotas
 from antiphon.limits.redis import LEASE, PAUSE, RedisCounters
 from tests.redis import Redis
+from tests.unit.limits.admitting import admit
 
 
 class Clock:
@@ -301,7 +302,7 @@ def limiter(counters: RedisCounters, workers: int = 1, **per_key: float) -> Limi
 
 async def burst(limits: Limiter, calls: int) -> list[Grant]:
     """Calls at once; those that were let through."""
-    found = await asyncio.gather(*(limits.admit(CALLER) for _ in range(calls)), return_exceptions=True)
+    found = await asyncio.gather(*(admit(limits, principal=CALLER) for _ in range(calls)), return_exceptions=True)
     assert {type(one) for one in found} <= {Grant, RateLimited}
     return [one for one in found if isinstance(one, Grant)]
 
@@ -366,7 +367,7 @@ async def test_a_call_that_began_in_an_outage_holds_its_place_until_it_ends(own_
         limits = limiter(counters, concurrent_streams=1, tokens_per_minute=100)
         own_redis.kill()
         await away(counters)
-        grant = await limits.admit(CALLER, request)
+        grant = await admit(limits, request, principal=CALLER)
         own_redis.start()
         await back(counters)
         assert await burst(limits, 2) == []
@@ -375,7 +376,7 @@ async def test_a_call_that_began_in_an_outage_holds_its_place_until_it_ends(own_
         assert not counters._leases
         assert len(await burst(limits, 1)) == 1
         with pytest.raises(RateLimited, match="tokens"):
-            await limiter(counters, tokens_per_minute=100).admit(CALLER, request)
+            await admit(limiter(counters, tokens_per_minute=100), request, principal=CALLER)
 
 
 async def test_a_redis_that_can_only_be_read_is_not_back(own_redis: Redis) -> None:

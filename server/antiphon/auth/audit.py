@@ -22,7 +22,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import Connection, delete, insert, select
 
-from antiphon.auth.caller import Origin
 from antiphon.database import clock, paging, text
 from antiphon.database.base import Database
 from antiphon.database.ids import is_id, new_id
@@ -49,6 +48,14 @@ _LONGEST: Final = 200
 _DAY: Final = 86_400_000_000
 
 log = structlog.get_logger(__name__)
+
+
+class Origin(Struct, frozen=True):
+    """Who makes a call, as the id of a credential, which call it is, as its `x-request-id`, and the address that the edge saw."""
+
+    actor: str
+    request_id: str
+    peer: str
 
 
 class Event(Struct, frozen=True):

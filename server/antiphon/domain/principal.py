@@ -8,6 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from antiphon.domain.errors import PermissionDenied
 from antiphon.domain.model_names import fits
 
 MAX_NAME: Final = 100
@@ -77,7 +78,18 @@ class Principal(Struct, frozen=True):
         """Whether this is an admin."""
         return Scope.ADMIN in self.scopes
 
+    def require(self, scope: Scope) -> None:
+        """Raise `PermissionDenied` unless the caller has the scope."""
+        if scope not in self.scopes:
+            raise PermissionDenied(
+                "This needs an admin key." if scope is Scope.ADMIN else f"This needs a key with the scope {scope}."
+            )
+
     def may_use(self, model: str, provider: str) -> bool:
         """Whether the model that a provider has under this name may be asked, and told of; patterns may name the provider too."""
         names = (model, f"{provider}/{model}")
         return self.models is None or any(fits(name, pattern) for pattern in self.models for name in names)
+
+
+ANONYMOUS = Principal("", owner="", scopes=frozenset())
+"""Who calls without a key, where that is not refused at once: nothing is theirs."""

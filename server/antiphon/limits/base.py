@@ -7,9 +7,9 @@ nano-dollars: they add up without a rounding error.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -41,6 +41,22 @@ class Limit(StrEnum):
     def is_budget(self) -> bool:
         """Whether it is money."""
         return self in {Limit.DAY, Limit.MONTH}
+
+
+class Estimate(Struct, frozen=True):
+    """What a call is expected to use. `cost_usd` is None where the price is not known.
+
+    `paid_by_caller`: it brings its own key of the provider, and costs nobody here.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None = None
+    paid_by_caller: bool = False
+
+
+Estimator: TypeAlias = Callable[[], Estimate]
+"""Makes an estimate when it is asked for: to count a long prompt takes milliseconds, and most callers have no limit."""
 
 
 class Claim(Struct, frozen=True):

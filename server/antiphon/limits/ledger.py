@@ -21,6 +21,7 @@ from sqlalchemy import Connection, case, func, select
 from antiphon.database.base import Database
 from antiphon.database.tables import usage as table
 from antiphon.database.text import clean
+from antiphon.domain.call import Call, Observer
 from antiphon.domain.events import Usage
 from antiphon.domain.principal import Principal
 from antiphon.limits.base import NANOS
@@ -58,8 +59,8 @@ class _Sums:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-class Ledger:
-    """The ledger of one process, and the sum of all that others have written."""
+class Ledger(Observer):
+    """The ledger of one process, and the sum of all that others have written. It listens to what calls used."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         """`clock` tells Unix time."""
@@ -70,6 +71,10 @@ class Ledger:
         self._asked = False
         self._number = -1
         self._today = self._month = ""
+
+    def settled(self, call: Call) -> None:
+        """Add a request to what its caller used."""
+        self.add(call.caller, call.usage, call.cost_usd)
 
     def add(self, principal: Principal, usage: Usage | None, cost: float | None) -> None:
         """One request: its tokens, None where nobody knows them, and its cost in USD, None where the price is not known."""

@@ -15,20 +15,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, TypeAlias
+from functools import cache
+from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 
-from antiphon.domain import headers
+from antiphon.domain.call import Call
 from antiphon.domain.errors import AntiphonError, BudgetExceeded, LimitsUnavailable, RateLimited, StoreUnavailable
 from antiphon.domain.events import Usage
-from antiphon.domain.measure import prompt_tokens
-from antiphon.domain.principal import Principal
-from antiphon.domain.request import ChatRequest
 from antiphon.limits import headers as ratelimit
-from antiphon.limits.base import NANOS, WINDOW, Claim, Counters, Limit, Standing, Ticket
+from antiphon.limits.base import NANOS, WINDOW, Claim, Counters, Estimate, Estimator, Limit, Standing, Ticket
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.memory import MemoryCounters
 from antiphon.limits.quotas import Bound, Quotas
@@ -40,9 +38,6 @@ if TYPE_CHECKING:
 BEAT: Final = 5.0
 """Seconds between two writes of the ledger, and between two renewals of leases."""
 
-COMPLETION: Final = 512
-"""Tokens that a reply is expected to have, where the request names no most."""
-
 SHARE: Final = 4
 """The reply's part of an estimate is at most the limit divided by this: most replies end long before the most that they may have,
 and a call that names a generous one is not to wait for a minute without any other."""
@@ -51,56 +46,63 @@ _UNITS: Final = {Limit.REQUESTS: "requests a minute", Limit.TOKENS: "tokens a mi
 _PERIODS: Final = {Limit.DAY: "today", Limit.MONTH: "this month"}
 _WHOSE: Final = {"key": "this key", "owner": "the owner of this key", "overall": "this gateway"}
 
-Price: TypeAlias = Callable[[Usage], float | None]
-
 log = structlog.get_logger(__name__)
 
 
 class Grant:
-    """One call that was let through. It ends with `settle`."""
+    """One call that was let through, as a context manager: what nobody settled by then used nothing that is known."""
 
-    __slots__ = ("_counters", "_ledger", "_principal", "_ticket", "open")
+    __slots__ = ("_call", "_counters", "_ticket", "open")
 
-    def __init__(self, principal: Principal, ledger: Ledger | None, counters: Counters | None, ticket: Ticket | None) -> None:
-        self._principal = principal
-        self._ledger = ledger
+    def __init__(self, call: Call, counters: Counters | None = None, ticket: Ticket | None = None) -> None:
+        self._call = call
         self._counters = counters
         self._ticket = ticket
         self.open = True
         """Whether it has still to be settled."""
 
     @property
-    def weighs(self) -> bool:
-        """Whether it matters how many tokens the call has."""
+    def needs_estimate(self) -> bool:
+        """Whether it matters how much the call uses."""
         claims = () if self._ticket is None else self._ticket.claims
         return any(claim.limit is Limit.TOKENS or claim.limit.is_budget for claim in claims)
 
-    async def settle(self, usage: Usage | None = None, cost: float | None = None) -> None:
-        """Gives back the call's place, and what was taken beyond `usage`; None: nothing is known to be used. `cost` is in USD.
+    async def __aenter__(self) -> Self:
+        return self
 
-        Only the first settlement counts. Raises nothing but a cancellation, which changes nothing: it is settled all the same.
+    async def __aexit__(self, *_: object) -> None:
+        await self.settle()
+
+    async def settle(self, usage: Usage | None = None, cost: float | None = None) -> None:
+        """Give back the call's place, and what was taken beyond `usage`; None: nothing is known to be used. `cost` is in USD.
+
+        Only the first settlement counts, and the observer is told of it. Raises nothing but a cancellation, which changes nothing:
+        it is settled all the same.
         """
         if not self.open:
             return
         self.open = False
+        call = self._call
+        call.usage, call.cost_usd = usage, cost
         try:
             if self._counters is not None and self._ticket is not None:
                 # Some hosts tell the tokens of thoughts in the sum alone.
                 tokens = 0 if usage is None else max(usage.prompt_tokens + usage.completion_tokens, usage.total_tokens)
-                # Before the ledger: what it tells raises the counters, and would be counted twice.
+                # Before the ledger hears of it: what it tells raises the counters, and would be counted twice.
                 await self._counters.settle(self._ticket, tokens, round((cost or 0.0) * NANOS))
         except LimitsUnavailable:
             pass  # told by those who count; all but money comes back by itself, and that is in the ledger
         finally:
-            if self._ledger is not None:
-                self._ledger.add(self._principal, usage, cost)
+            call.observer.settled(call)
 
-    async def give_back(self) -> None:
-        """Gives back what was taken but the request itself, before it is known whether the call goes on."""
+    async def replace(self, take: Callable[[], Awaitable[tuple[Counters, Ticket] | None]]) -> None:
+        """Give back what was taken but the request itself, and take anew. Raises what `take` raises; nothing is held then."""
         counters, ticket, self._ticket = self._counters, self._ticket, None
         if counters is not None and ticket is not None:
             with suppress(LimitsUnavailable):
                 await counters.settle(ticket, 0, 0)
+        if taken := await take():
+            self._counters, self._ticket = taken
 
 
 class Limiter:
@@ -128,42 +130,37 @@ class Limiter:
         self._stopping = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
 
-    async def admit(
-        self, principal: Principal, request: ChatRequest | None = None, price: Price | None = None, *, spends: bool = True
-    ) -> Grant:
-        """Lets a call through, and takes its part of each limit. None of a request: its tokens and its cost are nobody's to know.
+    async def admit(self, call: Call, estimate: Estimator | None = None) -> Grant:
+        """Let a call through, and take its part of each limit.
 
-        `price` tells what usage costs in USD, None where nobody knows; nothing is held of a budget then.
-        A call that does not spend asks no budget: its caller pays the provider.
+        `estimate` is asked for what the call will use only if a limit depends on it; None: nobody knows. Where its cost is not
+        known nothing is held of a budget, and a call that its caller pays for asks no budget.
 
         Raises `RateLimited`, `BudgetExceeded`, `LimitsUnavailable`.
         """
-        return await self._grant(principal, self._quotas.of(principal), request, price, spends=spends)
+        taken = await self._take(call, self._quotas.of(call.caller), estimate)
+        call.observer.admitted(call)
+        return Grant(call) if taken is None else Grant(call, *taken)
 
-    async def readmit(
-        self, grant: Grant, principal: Principal, request: ChatRequest, price: Price | None = None, *, spends: bool = True
-    ) -> Grant:
-        """Lets a call through that was let through before it was known that it comes to this `request`. It is one request still.
+    async def readmit(self, grant: Grant, call: Call, estimate: Estimator) -> None:
+        """Let a call through that was let through before it was known how much it comes to. It is one request still.
 
-        The new grant takes the place of the old one, which holds nothing any more, even if this raises. As `admit`.
+        Raises as `admit`; the grant holds nothing any more then.
         """
-        await grant.give_back()
-        bounds = [bound for bound in self._quotas.of(principal) if bound.limit is not Limit.REQUESTS]
-        return await self._grant(principal, bounds, request, price, spends=spends)
+        bounds = [bound for bound in self._quotas.of(call.caller) if bound.limit is not Limit.REQUESTS]
+        await grant.replace(lambda: self._take(call, bounds, estimate))
 
-    async def _grant(
-        self, principal: Principal, bounds: Sequence[Bound], request: ChatRequest | None, price: Price | None, *, spends: bool
-    ) -> Grant:
+    async def _take(self, call: Call, bounds: Sequence[Bound], estimate: Estimator | None) -> tuple[Counters, Ticket] | None:
         if not bounds:
-            return Grant(principal, self._ledger, None, None)
+            return None
+        known = None if estimate is None else cache(estimate)  # it takes long, and several limits may ask
         if self._shared is not None:
             try:
-                return await self._admit(principal, self._claims(request, price, bounds, 1, spends=spends), self._shared)
+                return self._shared, await self._claim(call, self._claims(known, bounds, 1), self._shared)
             except LimitsUnavailable:
                 if self._closed:
                     raise
-        claims = self._claims(request, price, bounds, self._workers, spends=spends)
-        return await self._admit(principal, claims, self._own)
+        return self._own, await self._claim(call, self._claims(known, bounds, self._workers), self._own)
 
     async def start(self) -> None:
         """Reads what was spent before, and keeps ledger and leases from now on. To be called before the first call comes."""
@@ -203,46 +200,41 @@ class Limiter:
         except Exception:
             log.exception("the ledger could not be written")
 
-    async def _admit(self, principal: Principal, claims: Sequence[Claim], counters: Counters) -> Grant:
+    async def _claim(self, call: Call, claims: Sequence[Claim], counters: Counters) -> Ticket:
         ticket = await counters.take(claims)
-        for name, value in ratelimit.of(ticket):
-            headers.add(name, value)
+        call.headers.update(ratelimit.of(ticket))
         if ticket.refused:
             raise _refusal(ticket)
-        return Grant(principal, self._ledger, counters, ticket)
+        return ticket
 
-    def _claims(
-        self, request: ChatRequest | None, price: Price | None, bounds: Sequence[Bound], workers: int, *, spends: bool
-    ) -> list[Claim]:
+    def _claims(self, estimate: Estimator | None, bounds: Sequence[Bound], workers: int) -> list[Claim]:
         claims = []
-        prompt: int | None = None  # counted once, and only where something wants to know
-        held: int | None = None
         for bound in bounds:
             limit = bound.limit
             most = bound.most if limit.is_budget else -(-bound.most // workers)
             match limit:
-                case Limit.TOKENS:
-                    if request is not None:
-                        prompt = prompt_tokens(request) if prompt is None else prompt
-                        wanted = _estimate(prompt, request, bound, most)
-                        claims.append(Claim(limit, bound.scope, f"tokens:{bound.subject}", most, wanted))
-                case Limit.DAY | Limit.MONTH:
-                    if request is not None and spends and self._ledger is not None:
-                        period = self._ledger.day() if limit is Limit.DAY else self._ledger.month()
-                        known = self._ledger.spent(bound.subject, period)
-                        if held is None:
-                            prompt = prompt_tokens(request) if prompt is None else prompt
-                            held = _cost(prompt, request, price)
-                        claims.append(Claim(limit, bound.scope, f"usd:{period}:{bound.subject}", most, min(held, most), known))
                 case Limit.REQUESTS:
                     claims.append(Claim(limit, bound.scope, f"requests:{bound.subject}", most, 1))
                 case Limit.STREAMS:
                     claims.append(Claim(limit, bound.scope, f"streams:{bound.subject}", most, 1))
+                case Limit.TOKENS:
+                    if estimate is not None:
+                        claims.append(Claim(limit, bound.scope, f"tokens:{bound.subject}", most, _tokens(estimate(), bound, most)))
+                case Limit.DAY | Limit.MONTH:
+                    if estimate is not None and self._ledger is not None and not estimate().paid_by_caller:
+                        period = self._ledger.day() if limit is Limit.DAY else self._ledger.month()
+                        known = self._ledger.spent(bound.subject, period)
+                        held = round((estimate().cost_usd or 0.0) * NANOS)
+                        claims.append(Claim(limit, bound.scope, f"usd:{period}:{bound.subject}", most, min(held, most), known))
         return claims
 
 
-def _estimate(prompt: int, request: ChatRequest, bound: Bound, share: int) -> int:
-    """Tokens to take for a call, of a limit of which `share` is ours. Raises `RateLimited` for a prompt that never fits."""
+def _tokens(estimate: Estimate, bound: Bound, share: int) -> int:
+    """Return the tokens to take for a call, of a limit of which `share` is ours.
+
+    Raises `RateLimited` for a prompt that never fits.
+    """
+    prompt = estimate.prompt_tokens
     if prompt > bound.most:
         raise RateLimited(
             f"The request is too large: it has about {prompt} tokens, and {_WHOSE[bound.scope]} has {bound.most} a minute.",
@@ -252,23 +244,9 @@ def _estimate(prompt: int, request: ChatRequest, bound: Bound, share: int) -> in
             retry_after=WINDOW,
             retryable=False,
         )
-    completion = min(_completion(request), share // SHARE)
+    completion = min(estimate.completion_tokens, share // SHARE)
     # What fits the limit fits a share as well, if nothing else is in it.
     return min(prompt + completion, share)
-
-
-def _completion(request: ChatRequest) -> int:
-    sampling = request.sampling
-    # Which of the two is followed is the provider's to say.
-    return (max(sampling.max_completion_tokens or 0, sampling.max_tokens or 0) or COMPLETION) * (sampling.choices or 1)
-
-
-def _cost(prompt: int, request: ChatRequest, price: Price | None) -> int:
-    """Nano-dollars to hold of a budget for a call: nothing where its price is not known."""
-    if price is None:
-        return 0
-    completion = min(_completion(request), 1 << 40)  # whatever a caller names
-    return round((price(Usage(prompt, completion, prompt + completion)) or 0.0) * NANOS)
 
 
 def _refusal(ticket: Ticket) -> AntiphonError:

@@ -19,15 +19,16 @@ from aiohttp import http_exceptions
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from antiphon.auth.caller import ANONYMOUS, CALLER
 from antiphon.config import KEEP_ALIVE, ProxyConfig
-from antiphon.domain.deadline import Deadline
+from antiphon.domain.call import Call
+from antiphon.domain.deadline import Deadline, Deadlines
 from antiphon.domain.errors import AntiphonError, ProviderProtocolError, ShuttingDown
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
 from antiphon.net.connection import Connector, send_past_a_close
 from antiphon.net.egress import EgressPolicy, Lookup, PinnedResolver, Target
 from antiphon.net.http import translate
+from antiphon.routing.attempts import Attempting
 
 _DNS_TTL: Final = 60
 """Seconds for which addresses that were checked are used before the name is asked for, and its addresses are checked, again."""
@@ -51,7 +52,8 @@ class Answer:
     async def __anext__(self) -> bytes:
         """The next piece. Raises the tree under `ProviderError`, `DeadlineExceeded`, and `ShuttingDown`."""
         try:
-            piece = await self._deadline.wait(self._response.content.readany())
+            with self._deadline:
+                piece = await self._response.content.readany()
         except _FAILURES as error:
             raise translate(error, self._target.name, begun=True) from error
         if not piece:
@@ -68,56 +70,44 @@ class Passthrough:
         """`timeout` is the longest that a call may take, in seconds. Without a limiter nothing is limited. Raises `ConfigError`."""
         self._limiter = limiter or Limiter(Quotas())
         self.policy = EgressPolicy(config)
-        self._timeout = timeout
+        self._deadlines = Deadlines(timeout)
         self._lookup = lookup
         # "connect" bounds connecting as a whole, the look-up of the name included.
         self._timeouts = aiohttp.ClientTimeout(
             connect=config.connect_timeout, sock_connect=config.connect_timeout, sock_read=config.read_timeout
         )
         self._session: aiohttp.ClientSession | None = None
-        self._calls: set[Deadline] = set()
 
     @asynccontextmanager
     async def post(
-        self, target: Target, path: str, query: str, headers: Mapping[str, str], body: bytes, *, timeout: float | None
+        self, call: Call, target: Target, path: str, query: str, headers: Mapping[str, str], body: bytes
     ) -> AsyncGenerator[Answer, None]:
         """Sends `body` to `path` below `target`, and hands over the answer; on leaving, what is left of it is dropped at once.
 
-        `path` and `query` are sent as they are, so they must be fit for a request line. `timeout` is what the caller gives it, in
-        seconds.
+        `path` and `query` are sent as they are, so they must be fit for a request line.
 
         Raises the tree under `ProviderError`, `PermissionDenied` for an address that may not be reached, `RateLimited`,
         `LimitsUnavailable`, `DeadlineExceeded`, and `ShuttingDown`.
         """
+        call.provider = target.name
         structlog.contextvars.bind_contextvars(provider=target.name)
         url = URL(f"{target.url}{path}?{query}" if query else f"{target.url}{path}", encoded=True)
-        deadline = Deadline(self._timeout if timeout is None else min(timeout, self._timeout))
-        self._calls.add(deadline)
+        deadline = self._deadlines.begin(call.time_left)
+        response: aiohttp.ClientResponse | None = None
+
+        async def close() -> None:
+            if response is not None:
+                response.close()  # a connection whose answer was read to its end is kept for the next call all the same
+
         try:
-            grant = await deadline.wait(self._limiter.admit(CALLER.get(ANONYMOUS)))
-            try:
+            with deadline:
+                grant = await self._limiter.admit(call)
+            async with grant, Attempting(call, close):
                 response = await self._send(target, url, headers, body, deadline)
-                try:
-                    if not 200 <= response.status < 600:  # which nobody could be told as a status
-                        raise ProviderProtocolError(
-                            f"The provider {target.name} answered with no status of HTTP.",
-                            provider=target.name,
-                            status=response.status,
-                        )
-                    if 300 <= response.status < 400:
-                        raise ProviderProtocolError(
-                            f"The provider {target.name} redirects, which is not followed.",
-                            provider=target.name,
-                            status=response.status,
-                        )
-                    yield Answer(target, response, deadline)
-                finally:
-                    response.close()  # a connection whose answer was read to its end is kept for the next call all the same
-            finally:
-                await grant.settle()
+                _check_status(response.status, target.name)
+                yield Answer(target, response, deadline)
         finally:
-            deadline.close()
-            self._calls.discard(deadline)
+            self._deadlines.end(deadline)
 
     async def _send(
         self, target: Target, url: URL, headers: Mapping[str, str], body: bytes, deadline: Deadline
@@ -126,9 +116,8 @@ class Passthrough:
             self._session = self._open()
         try:
             session = self._session
-            return await send_past_a_close(
-                lambda: deadline.wait(session.post(url, data=body, headers=headers, allow_redirects=False))
-            )
+            with deadline:
+                return await send_past_a_close(lambda: session.post(url, data=body, headers=headers, allow_redirects=False))
         except _FAILURES as error:
             raise translate(error, target.name, begun=False) from error
 
@@ -152,14 +141,24 @@ class Passthrough:
     @property
     def in_flight(self) -> int:
         """Calls that are going on."""
-        return len(self._calls)
+        return len(self._deadlines)
 
     def interrupt(self, error: AntiphonError | None = None) -> None:
-        """Ends every call in flight with an error, `ShuttingDown` unless told otherwise."""
-        for deadline in tuple(self._calls):
-            deadline.expire(error or ShuttingDown())
+        """End every call in flight with an error, `ShuttingDown` by default."""
+        self._deadlines.expire(error or ShuttingDown())
 
     async def close(self) -> None:
         """Ends the connections."""
         if self._session is not None:
             await self._session.close()
+
+
+def _check_status(status: int, provider: str) -> None:
+    """Refuse an answer that can be passed on to nobody. Raises `ProviderProtocolError`."""
+    if not 200 <= status < 600:
+        message = f"The provider {provider} answered with no status of HTTP."
+    elif 300 <= status < 400:
+        message = f"The provider {provider} redirects, which is not followed."
+    else:
+        return
+    raise ProviderProtocolError(message, provider=provider, status=status)

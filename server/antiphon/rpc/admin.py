@@ -11,8 +11,8 @@ import grpc
 from google.protobuf import timestamp_pb2
 
 from antiphon.auth.api_keys.store import LONGEST_OVERLAP, Grants, KeyStore, StoredKey
-from antiphon.auth.audit import AuditLog, StoredEvent
-from antiphon.auth.caller import ORIGIN
+from antiphon.auth.audit import AuditLog, Origin, StoredEvent
+from antiphon.domain.call import current
 from antiphon.domain.errors import InvalidRequest, Violation
 from antiphon.domain.principal import MAX_MODELS, Quota, Scope, everyday
 from antiphon.limits.report import DailyUse, UsageReport
@@ -54,7 +54,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         scopes = everyday([_SCOPES[scope] for scope in wanted.scopes] or None)
         grants = Grants(scopes, tuple(wanted.models) or None, _quota(wanted.quota))
         key, secret = await self._keys.create(
-            name=wanted.name, owner=wanted.owner, grants=grants, expires=expires, origin=ORIGIN.get()
+            name=wanted.name, owner=wanted.owner, grants=grants, expires=expires, origin=_origin()
         )
         return admin_pb2.CreateKeyResponse(key=_key(key), secret=secret.get_secret_value())
 
@@ -74,7 +74,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     async def RevokeKey(self, request: admin_pb2.RevokeKeyRequest, context: Context) -> admin_pb2.RevokeKeyResponse:
         """The key, revoked."""
-        key = await self._keys.revoke(request.id, origin=ORIGIN.get())
+        key = await self._keys.revoke(request.id, origin=_origin())
         return admin_pb2.RevokeKeyResponse(key=_key(key))
 
     async def RotateKey(self, request: admin_pb2.RotateKeyRequest, context: Context) -> admin_pb2.RotateKeyResponse:
@@ -82,7 +82,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         overlap = _overlap(request)
         if overlap is None or not timedelta() <= overlap <= LONGEST_OVERLAP:
             raise InvalidRequest(INVALID, (Violation(("overlap",), f"must be between 0 and {LONGEST_OVERLAP.days} days"),))
-        key, secret = await self._keys.rotate(request.id, overlap=overlap, origin=ORIGIN.get())
+        key, secret = await self._keys.rotate(request.id, overlap=overlap, origin=_origin())
         return admin_pb2.RotateKeyResponse(key=_key(key), secret=secret.get_secret_value())
 
     async def ListAuditEvents(
@@ -213,3 +213,9 @@ def _event(stored: StoredEvent) -> admin_pb2.AuditEvent:
 
 def _time(moment: datetime | None) -> timestamp_pb2.Timestamp | None:
     return None if moment is None else time_to_proto(moment)
+
+
+def _origin() -> Origin:
+    """Who makes the call that is going on, for the audit log."""
+    call = current()
+    return Origin(call.caller.id, call.request_id, call.peer)

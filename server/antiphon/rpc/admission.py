@@ -9,9 +9,8 @@ import grpc
 from msgspec import Struct
 
 from antiphon.auth.base import Authenticator, identify
-from antiphon.auth.caller import ANONYMOUS, CALLER, require
 from antiphon.domain.errors import AntiphonError, RateLimited, Unauthenticated
-from antiphon.domain.principal import Principal, Scope
+from antiphon.domain.principal import ANONYMOUS, Principal, Scope
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 HttpError: TypeAlias = tuple[int, Mapping[str, str], bytes]
@@ -66,7 +65,7 @@ class Admission:
         self._admitted = Places(most)
 
     async def admit(self, rules: Rules, authorization: str | None) -> Principal:
-        """Judge who calls, set `CALLER`, and take a place; call `leave` when the call has ended.
+        """Judge who calls, and take a place; call `leave` when the call has ended.
 
         Without `authorization` it is `ANONYMOUS` where the body may hold the key: the servicer lets that caller in or not. Raises
         `Unauthenticated`, `PermissionDenied`, `RateLimited`, and as `Authenticator`.
@@ -78,9 +77,8 @@ class Admission:
                 principal = await identify(self._keys, authorization)
             finally:
                 self._judged.give_back()
-        CALLER.set(principal)
         if principal is not ANONYMOUS:
-            require(rules.scope)
+            principal.require(rules.scope)
         self._admitted.take()
         return principal
 

@@ -8,13 +8,11 @@ from typing import Any
 
 import grpc
 
-from antiphon.auth.caller import caller
 from antiphon.chat.service import ChatService
-from antiphon.domain.deadline import time_left
+from antiphon.domain.call import Call, current
 from antiphon.domain.errors import told
 from antiphon.domain.reply import collect
 from antiphon.history.recorder import Record
-from antiphon.rpc import heartbeat
 from antiphon.rpc.convert.reply import batch_to_proto, reply_to_proto
 from antiphon.rpc.convert.request import record_from_proto, request_from_proto
 from antiphon.rpc.status import status_of
@@ -32,9 +30,8 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     ) -> chat_pb2.GenerateResponse:
         """The whole reply."""
         asked = request_from_proto(request, stream=False)
-        async with aclosing(
-            self._chat.stream(asked, timeout=time_left(context.time_remaining()), record=_record(request))
-        ) as batches:
+        call = current()
+        async with aclosing(self._chat.stream(call, asked, _record(call, request))) as batches:
             return reply_to_proto(await collect(batches))
 
     async def StreamGenerate(
@@ -43,10 +40,9 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         """The reply as it comes: one message for all events that arrived together."""
         asked = request_from_proto(request, stream=True)
         sequence = 1
-        heartbeat.start()
-        async with aclosing(
-            self._chat.stream(asked, timeout=time_left(context.time_remaining()), record=_record(request))
-        ) as batches:
+        call = current()
+        call.heartbeat()
+        async with aclosing(self._chat.stream(call, asked, _record(call, request))) as batches:
             try:
                 async for batch in batches:
                     answer = batch_to_proto(batch, sequence)
@@ -60,7 +56,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
                 raise
 
 
-def _record(request: chat_pb2.GenerateRequest) -> Record | None:
+def _record(call: Call, request: chat_pb2.GenerateRequest) -> Record | None:
     if not request.HasField("recording"):
         return None
-    return record_from_proto(request.recording, caller().owner, choices=request.sampling.choices)
+    return record_from_proto(request.recording, call.caller.owner, choices=request.sampling.choices)

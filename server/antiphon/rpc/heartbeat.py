@@ -1,7 +1,7 @@
 """Heartbeats: what a stream sends while its model is silent, so that no proxy or client in between gives up on it.
 
 The interceptor, which writes all messages of a call, writes them through a `Pulse`; a servicer whose reply may be long in coming
-calls `start`. One timer a call, not one a message: a stream writes thousands of messages and is rarely silent.
+calls `Call.heartbeat`. One timer a call, not one a message: a stream writes thousands of messages and is rarely silent.
 """
 
 from __future__ import annotations
@@ -9,29 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from contextvars import ContextVar
 from typing import Any
 
-from msgspec import Struct
-
-_PULSE: ContextVar[Pulse | None] = ContextVar("pulse", default=None)
-
-
-class Heartbeat(Struct):
-    """What to write after each interval of silence. None: the response's headers alone, once."""
-
-    message: Any = None
-    sent: bool = False
-    """True once it went out: the headers are gone, so a later failure can only be told within the stream."""
-
-
-def start(message: Any = None) -> Heartbeat:
-    """Give the current call a heartbeat, from now until the call ends. Outside a call nothing is sent."""
-    heartbeat = Heartbeat(message)
-    pulse = _PULSE.get()
-    if pulse is not None:
-        pulse.keep(heartbeat)
-    return heartbeat
+from antiphon.domain.call import Heartbeat
 
 
 async def _write_nothing(_message: Any) -> None:
@@ -50,7 +30,6 @@ class Pulse:
         self._heartbeat: Heartbeat | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._beat: asyncio.Task[None] | None = None
-        _PULSE.set(self)
 
     def keep(self, heartbeat: Heartbeat) -> None:
         """Start to wait for silence."""

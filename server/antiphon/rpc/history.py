@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from antiphon.auth.caller import caller
+from antiphon.domain.call import current
 from antiphon.domain.errors import Violation
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversation, Store, StoredMessage
 from antiphon.rpc.convert.history import conversation_to_proto, stored_to_proto
@@ -38,7 +38,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
 
         async def read(size: int) -> tuple[Sequence[Conversation], history_pb2.ListConversationsResponse]:
             page = await self._store.list(
-                caller().owner,
+                current().caller.owner,
                 size=size,
                 token=request.page_token,
                 pinned=request.pinned if request.HasField("pinned") else None,
@@ -56,7 +56,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
     ) -> history_pb2.GetConversationResponse:
         """One conversation."""
         refuse(required("id", request.id))
-        conversation = await self._store.get(caller().owner, request.id)
+        conversation = await self._store.get(current().caller.owner, request.id)
         return history_pb2.GetConversationResponse(conversation=conversation_to_proto(conversation))
 
     async def CreateConversation(
@@ -66,7 +66,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
         wanted = request.conversation
         refuse(_text("title", wanted.title, MAX_TITLE), _text("source", wanted.source, MAX_SOURCE))
         conversation = await self._store.create(
-            caller().owner,
+            current().caller.owner,
             title=wanted.title,
             source=wanted.source,
             pinned=wanted.pinned,
@@ -82,7 +82,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
         titled = _text("title", wanted.title, MAX_TITLE) if "title" in paths else []
         refuse(required("conversation.id", wanted.id), _mask(paths), titled)
         conversation = await self._store.update(
-            caller().owner,
+            current().caller.owner,
             wanted.id,
             title=wanted.title if "title" in paths else None,
             pinned=wanted.pinned if "pinned" in paths else None,
@@ -94,7 +94,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
     ) -> history_pb2.DeleteConversationResponse:
         """Nothing."""
         refuse(required("id", request.id))
-        await self._store.delete(caller().owner, request.id)
+        await self._store.delete(current().caller.owner, request.id)
         return history_pb2.DeleteConversationResponse()
 
     async def ForkConversation(
@@ -103,7 +103,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
         """The fork."""
         refuse(required("id", request.id), _text("title", request.title, MAX_TITLE, within=""))
         conversation = await self._store.fork(
-            caller().owner, request.id, message_id=request.message_id or None, title=request.title or None
+            current().caller.owner, request.id, message_id=request.message_id or None, title=request.title or None
         )
         return history_pb2.ForkConversationResponse(conversation=conversation_to_proto(conversation))
 
@@ -113,7 +113,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
 
         async def read(size: int) -> tuple[Sequence[StoredMessage], history_pb2.ListMessagesResponse]:
             page = await self._store.messages(
-                caller().owner, request.conversation_id, size=size, token=request.page_token, most_bytes=MAX_ANSWER_BYTES
+                current().caller.owner, request.conversation_id, size=size, token=request.page_token, most_bytes=MAX_ANSWER_BYTES
             )
             return page.messages, history_pb2.ListMessagesResponse(
                 messages=map(stored_to_proto, page.messages), next_page_token=page.next_token
@@ -130,7 +130,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
             [] if request.messages else [Violation(("messages",), "must hold at least one message")],
         )
         conversation, appended = await self._store.append(
-            caller().owner,
+            current().caller.owner,
             request.conversation_id,
             messages_from_proto(request.messages),
             expected_head=request.expected_head_message_id or None,

@@ -1,4 +1,4 @@
-"""What happens around every call: a request id, the caller's key, one log line, and the one place where errors become statuses.
+"""What happens around every call: a request id, the caller's key, its end, and the one place where errors become statuses.
 
 A servicer raises; it never aborts. An error of a REST call goes through its dialect, which alone knows the shape of the body: the
 body and the HTTP status are sent first, and the true gRPC status ends the call.
@@ -7,9 +7,7 @@ body and the HTTP status are sent first, and the true gRPC status ends the call.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import re
-import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
@@ -22,11 +20,11 @@ from google.protobuf.message import DecodeError
 
 from antiphon.auth.audit import REFUSED, AuditLog, Event
 from antiphon.auth.base import Authenticator
-from antiphon.auth.caller import ANONYMOUS, CALLER, ORIGIN, Origin
 from antiphon.config import MAX_MESSAGE_BYTES
-from antiphon.domain import headers as response_headers
+from antiphon.domain.call import CALL, SILENT, Call, Observer
+from antiphon.domain.deadline import time_left
 from antiphon.domain.errors import AntiphonError, InvalidRequest, Reason, told
-from antiphon.domain.principal import Scope
+from antiphon.domain.principal import ANONYMOUS, Scope
 from antiphon.net.json_bounds import TooMuch
 from antiphon.rpc import wire
 from antiphon.rpc.admission import Admission, Context, ErrorRenderer, Rules, peer_of, refuse_doubles
@@ -73,6 +71,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         scopes: Mapping[str, Scope],
         renderers: Mapping[str, ErrorRenderer],
         audit: AuditLog | None = None,
+        observer: Observer = SILENT,
         most: int | None = None,
         most_bytes: int | None = None,
         heartbeat: float = 15.0,
@@ -81,16 +80,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> None:
         """By full name of service, or of a method that differs: what a caller needs, and what turns an error into an HTTP answer.
 
-        `scopes` has every service that is wrapped. Refused calls go to `audit`. No more than `most` calls go on at once, and their
-        requests have no more than `most_bytes` together. `heartbeat` is the seconds of silence after which a stream that waits for
-        its model gives a sign of life; 0: never. `edge_by_tcp`: the edge has no unix socket of its own, and cannot be told from
-        other callers.
+        `scopes` has every service that is wrapped. Refused calls go to `audit`; what happens in each call is told to `observer`.
+        No more than `most` calls go on at once, and their requests have no more than `most_bytes` together. `heartbeat` is the
+        seconds of silence after which a stream that waits for its model gives a sign of life; 0: never. `edge_by_tcp`: the edge has
+        no unix socket of its own, and cannot be told from other callers.
         """
         self._scopes = scopes
         self._renderers = renderers
         self._receiver = Receiver(most_bytes)
         self._admission = Admission(keys, most)
         self._audit = audit
+        self._observer = observer
         self._open = OpenCalls(self._receiver, most)
         self._heartbeat = heartbeat
         self._edge_by_tcp = edge_by_tcp
@@ -136,16 +136,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         read = _reader(handler.request_deserializer)
 
         async def unary(context: Context) -> None:
-            async with _Call(self._admission, self._receiver, rules, context, self._audit) as call:
+            async with _Handling(self._admission, self._receiver, rules, context, self._audit, self._observer) as call:
                 await call.write(await handler.unary_unary(await call.request(read), context))
 
         async def stream(context: Context) -> None:
-            async with _Call(self._admission, self._receiver, rules, context, self._audit) as call:
+            async with _Handling(self._admission, self._receiver, rules, context, self._audit, self._observer) as call:
                 await call.write_all(handler.unary_stream(await call.request(read), context), self._heartbeat)
 
         if not handler.unary_unary:
             assert handler.unary_stream, f"{full}: no other kind of method is wrapped"
-            assert inspect.isasyncgenfunction(handler.unary_stream), f"{full} must be an asynchronous generator"
         # A unary reply, too, is written here and not by gRPC afterwards, so that the log tells whether it could be written.
         serve = unary if handler.unary_unary else stream
         return grpc.stream_stream_rpc_method_handler(releasing(serve), None, handler.response_serializer)
@@ -177,39 +176,39 @@ def _pieces(body: httpbody_pb2.HttpBody) -> Iterator[httpbody_pb2.HttpBody]:
         yield httpbody_pb2.HttpBody(content_type=body.content_type if at == 0 else "", data=body.data[at : at + PIECE])
 
 
-class _Call:
-    """One call, as a context manager: on leaving, it is logged, and its error becomes a status."""
+class _Handling:
+    """One call that is handled, as a context manager: on leaving, its end is told, and its error becomes a status."""
 
     __slots__ = (
         "_admission",
         "_admitted",
         "_arrival",
         "_audit",
+        "_call",
         "_context",
-        "_headers",
         "_receiver",
-        "_request_id",
         "_rules",
-        "_start",
         "_too_large",
         "_written",
     )
 
-    def __init__(self, admission: Admission, receiver: Receiver, rules: Rules, context: Context, audit: AuditLog | None) -> None:
+    def __init__(
+        self, admission: Admission, receiver: Receiver, rules: Rules, context: Context, audit: AuditLog | None, observer: Observer
+    ) -> None:
         self._admission = admission
         self._receiver = receiver
         self._rules = rules
         self._context = context
         self._audit = audit
-        self._headers = response_headers.begin()
+        self._call = Call(method=rules.method, timeout=time_left(context.time_remaining()), observer=observer)
         self._arrival: Arrival | None = None
         self._admitted = False
-        self._request_id = ""
-        self._start = time.monotonic()
         self._too_large = False
         self._written = False
 
     async def __aenter__(self) -> Self:
+        CALL.set(self._call)
+        self._call.observer.begun(self._call)
         return self
 
     async def request(self, read: Callable[[bytes], Any]) -> Any:
@@ -220,15 +219,16 @@ class _Call:
         entries = self._context.invocation_metadata() or ()
         metadata = {str(key): value for key, value in entries}
         request_id = str(metadata.get(REQUEST_ID, ""))
-        self._request_id = request_id if _GOOD_REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
+        call = self._call
+        call.request_id = request_id if _GOOD_REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=self._request_id)
+        structlog.contextvars.bind_contextvars(request_id=call.request_id)
         if len(metadata) < len(entries):
             refuse_doubles([str(key) for key, _ in entries])
-        principal = await self._admission.admit(self._rules, str(metadata.get("authorization", "")) or None)
+        call.caller = principal = await self._admission.admit(self._rules, str(metadata.get("authorization", "")) or None)
         self._admitted = True
         if self._rules.scope is Scope.ADMIN:
-            ORIGIN.set(Origin(principal.id, self._request_id, peer_of(self._context)))
+            call.peer = peer_of(self._context)
         structlog.contextvars.bind_contextvars(key=principal.name)
         known = principal is not ANONYMOUS
         self._arrival = Arrival(known=known, whole=metadata.get(WHOLE) == "1" and self._is_by_edge(known))
@@ -252,9 +252,9 @@ class _Call:
             self._written = True
             if self._rules.render is None:
                 # REST callers get it from Envoy, which spares them a write of its own here.
-                await self._context.send_initial_metadata(((REQUEST_ID, self._request_id),))
-            elif self._headers:
-                await self._context.send_initial_metadata(tuple(self._headers.items()))
+                await self._context.send_initial_metadata(((REQUEST_ID, self._call.request_id),))
+            elif self._call.headers:
+                await self._context.send_initial_metadata(tuple(self._call.headers.items()))
         if isinstance(message, httpbody_pb2.HttpBody) and len(message.data) > PIECE:
             for piece in _pieces(message):
                 await self._context.write(piece)
@@ -272,7 +272,7 @@ class _Call:
 
         Closes the stream as well, which grpc.aio does not do, so that the provider's call ends with its caller's.
         """
-        pulse = Pulse(heartbeat, self.write)
+        self._call.pulse = pulse = Pulse(heartbeat, self.write)
         try:
             async with aclosing(messages):
                 async for message in messages:
@@ -287,12 +287,12 @@ class _Call:
             self._receiver.release(self._arrival)
         match error:
             case None:
-                self._log("OK")
+                self._end("OK")
             case asyncio.CancelledError():
-                self._log("CANCELLED")
+                self._end("CANCELLED")
             case grpc.aio.InternalError():
                 # Nothing can be sent: the caller has gone, or was told by gRPC that the message is too large.
-                self._log("RESOURCE_EXHAUSTED" if self._too_large else "CANCELLED")
+                self._end("RESOURCE_EXHAUSTED" if self._too_large else "CANCELLED")
                 raise asyncio.CancelledError from None
             case Exception():
                 if not isinstance(error, AntiphonError):
@@ -303,26 +303,25 @@ class _Call:
     async def _fail(self, error: AntiphonError) -> None:
         """Send the error to the caller, and abort the call, which raises."""
         code = code_of(error)
-        self._log(code.name, reason=error.reason)
+        self._end(code.name, error)
         if self._audit is not None and error.reason in REFUSALS:
-            actor = CALLER.get(ANONYMOUS).id
-            event = Event(REFUSED, actor, self._rules.method, error.reason, self._request_id, peer_of(self._context))
+            call = self._call
+            event = Event(REFUSED, call.caller.id, call.method, error.reason, call.request_id, peer_of(self._context))
             self._audit.refused(event)
         trailers = (*(self._context.trailing_metadata() or ()), (DETAILS_KEY, status_of(error).SerializeToString()))
         try:
             if self._written:
                 pass
             elif self._rules.render is None:
-                trailers = ((REQUEST_ID, self._request_id), *trailers)
+                trailers = ((REQUEST_ID, self._call.request_id), *trailers)
             else:
                 status, headers, body = self._rules.render(error)
-                metadata = {**self._headers, "x-http-status": str(status), **headers}
+                metadata = {**self._call.headers, "x-http-status": str(status), **headers}
                 await self._context.send_initial_metadata(tuple(metadata.items()))
                 await self._context.write(httpbody_pb2.HttpBody(content_type="application/json", data=body))
             await self._context.abort(code, error.message, trailers)
         except grpc.aio.InternalError:
             raise asyncio.CancelledError from None  # nobody is there to be told
 
-    def _log(self, code: str, **fields: Any) -> None:
-        duration = round((time.monotonic() - self._start) * 1000, 1)
-        log.info("call", method=self._rules.method, code=code, duration_ms=duration, **fields)
+    def _end(self, code: str, error: AntiphonError | None = None) -> None:
+        self._call.observer.ended(self._call, code, error)

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from antiphon.auth.caller import caller
+from antiphon.domain.call import current
 from antiphon.domain.errors import InvalidRequest, Violation
 from antiphon.routing.router import ModelEntry, Router
 from antiphon.v1 import models_pb2, models_pb2_grpc
@@ -31,7 +31,9 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
             raise InvalidRequest("The page size is negative.", (Violation(("page_size",), "must not be negative"),))
         size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
         after = _decode(request.page_token)
-        entries = [entry for entry in self._router.models() if entry.name > after and caller().may_use(entry.name, entry.provider)]
+        entries = [
+            entry for entry in self._router.models() if entry.name > after and current().caller.may_use(entry.name, entry.provider)
+        ]
         page, more = entries[:size], len(entries) > size
         return models_pb2.ListModelsResponse(
             models=[_model(entry) for entry in page], next_page_token=_encode(page[-1].name) if more else ""
@@ -41,7 +43,7 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
         self, request: models_pb2.GetModelRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> models_pb2.GetModelResponse:
         """One model; one that the caller may not use is not there."""
-        return models_pb2.GetModelResponse(model=_model(self._router.model(request.name, caller())))
+        return models_pb2.GetModelResponse(model=_model(self._router.model(request.name, current().caller)))
 
 
 def _model(entry: ModelEntry) -> models_pb2.Model:

@@ -9,10 +9,11 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
+from antiphon.chat.hold import MAX_HELD
 from antiphon.chat.prices import Prices
-from antiphon.chat.service import MAX_HELD, ChatService
+from antiphon.chat.service import ChatService
 from antiphon.config import GuardConfig, LimitsConfig, PriceConfig
-from antiphon.domain import headers
+from antiphon.domain.call import Call
 from antiphon.domain.content import Message, Role, Text, Thinking
 from antiphon.domain.errors import (
     BudgetExceeded,
@@ -41,6 +42,7 @@ from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
 from antiphon.routing.router import Router
+from tests.unit.listener import Listener
 from tests.unit.memory_store import MemoryStore
 from tests.unit.scripted import NO_PRICES, NO_STORE, START, STOP, USAGE, ScriptedProvider
 
@@ -58,7 +60,7 @@ def asked(model: str = "", *messages: Message) -> ChatRequest:
 async def test_it_asks_the_provider_by_the_providers_own_name_of_the_model() -> None:
     """A prefix is dropped, the rest of the request is handed on."""
     provider = ScriptedProvider()
-    reply = await collect(service(provider).stream(asked("scripted/up-1"), timeout=None))
+    reply = await collect(service(provider).stream(Call(), asked("scripted/up-1")))
     assert provider.requests == [asked("up-1")]
     assert "".join(reply.choices[0].text) == "Hello"
 
@@ -67,7 +69,7 @@ async def test_a_caller_that_leaves_closes_the_providers_call() -> None:
     """And the call is no longer counted."""
     provider = ScriptedProvider([START, TextDelta(0, "Hel")], None)
     chat = service(provider)
-    async with aclosing(chat.stream(asked(), timeout=None)) as batches:
+    async with aclosing(chat.stream(Call(), asked())) as batches:
         assert await anext(batches) == [START, TextDelta(0, "Hel")]
         assert chat.in_flight == 1
     assert (provider.closed, chat.in_flight) == (1, 0)
@@ -76,12 +78,12 @@ async def test_a_caller_that_leaves_closes_the_providers_call() -> None:
 async def test_nothing_is_told_before_the_first_delta() -> None:
     """What comes before it comes with it, so that a failure until then can still be a status."""
     provider = ScriptedProvider([START], [TextDelta(0, "")], [TextDelta(0, "Hel")], [TextDelta(0, "lo")], [USAGE, STOP])
-    batches = [batch async for batch in service(provider).stream(asked(), timeout=None)]
+    batches = [batch async for batch in service(provider).stream(Call(), asked())]
     assert batches[:2] == [[START, TextDelta(0, ""), TextDelta(0, "Hel")], [TextDelta(0, "lo")]]
     failing = service(ScriptedProvider([START], [TextDelta(0, "")], ProviderProtocolError("Cut.", provider="p")))
     with pytest.raises(ProviderProtocolError):
-        await anext(failing.stream(asked(), timeout=None))
-    whole = [batch async for batch in service(ScriptedProvider([START], [USAGE, STOP])).stream(asked(), timeout=None)]
+        await anext(failing.stream(Call(), asked()))
+    whole = [batch async for batch in service(ScriptedProvider([START], [USAGE, STOP])).stream(Call(), asked())]
     assert [type(event) for batch in whole for event in batch] == [Started, Usage, Metrics, Finished]
 
 
@@ -89,7 +91,7 @@ async def test_no_more_is_held_back_than_some_events() -> None:
     """A provider that sends nothing but fields without a delta does not fill the memory."""
     empty = ExtraDelta(0, {"annotations": []})
     provider = ScriptedProvider([START], *([empty] for _ in range(MAX_HELD)), None)
-    async with aclosing(service(provider).stream(asked(), timeout=None)) as batches:
+    async with aclosing(service(provider).stream(Call(), asked())) as batches:
         assert len(await anext(batches)) == MAX_HELD
 
 
@@ -98,7 +100,7 @@ async def test_the_shorter_deadline_ends_the_call(own: float, callers: float | N
     """The configured one, or the caller's; the provider's call is closed before it is told."""
     provider = ScriptedProvider([START], None)
     with pytest.raises(DeadlineExceeded):
-        await collect(service(provider, own).stream(asked(), timeout=callers))
+        await collect(service(provider, own).stream(Call(timeout=callers), asked()))
     assert provider.closed == 1
 
 
@@ -106,7 +108,7 @@ async def test_calls_in_flight_can_be_interrupted() -> None:
     """A server that stops ends them with an error that their callers are told."""
     provider = ScriptedProvider([START], None)
     chat = service(provider)
-    calls = [asyncio.create_task(collect(chat.stream(asked(), timeout=None))) for _ in range(3)]
+    calls = [asyncio.create_task(collect(chat.stream(Call(), asked()))) for _ in range(3)]
     while chat.in_flight < 3:
         await asyncio.sleep(0)
     chat.interrupt()
@@ -121,13 +123,32 @@ async def test_a_bad_request_never_reaches_a_provider() -> None:
     provider = ScriptedProvider()
     chat = service(provider)
     with pytest.raises(InvalidRequest):
-        await collect(chat.stream(ChatRequest("one", (), stream=False), timeout=None))
+        await collect(chat.stream(Call(), ChatRequest("one", (), stream=False)))
     with pytest.raises(InvalidRequest) as caught:
-        await collect(chat.stream(asked("one", HELLO, Message(Role.USER, (Text("a\0b"),))), timeout=None))
+        await collect(chat.stream(Call(), asked("one", HELLO, Message(Role.USER, (Text("a\0b"),)))))
     assert [violation.path for violation in caught.value.violations] == [("messages", 1)]
     with pytest.raises(ModelNotFound):
-        await collect(chat.stream(asked("two"), timeout=None))
+        await collect(chat.stream(Call(), asked("two")))
     assert provider.requests == []
+
+
+async def test_what_happens_in_a_call_is_told_once() -> None:
+    """In order, with what is known by then."""
+    listener = Listener()
+    call = Call(observer=listener)
+    await collect(service(ScriptedProvider()).stream(call, asked("scripted/up-1")))
+    assert listener.events == ["admitted", "attempt_begun", "first_token", "settled", "attempt_ended"]
+    assert (call.route, call.provider, call.model) == ("scripted/up-1", "scripted", "up-1")
+    assert call.usage == USAGE
+
+
+async def test_a_caller_that_leaves_is_told_of() -> None:
+    """The provider's call is closed before it is settled."""
+    listener = Listener()
+    chat = service(ScriptedProvider([START, TextDelta(0, "Hel")], None))
+    async with aclosing(chat.stream(Call(observer=listener), asked())) as batches:
+        await anext(batches)
+    assert listener.events[3:] == ["cancelled_upstream", "attempt_ended", "settled"]
 
 
 # Limits.
@@ -141,6 +162,7 @@ class Limited:
     ) -> None:
         self.provider = provider
         self.ledger = Ledger(NO_STORE)
+        self.headers: dict[str, str] = {}
         prices = Prices({"one": PriceConfig(input=1_000_000, output=1_000_000)}, {})
         config = LimitsConfig.model_validate({"overall": quota})
         router = Router([(provider, ["one"])], wants_key=wants_key)
@@ -149,7 +171,10 @@ class Limited:
 
     async def ask(self, record: Record | None = None, **sampling: Any) -> Reply:
         request = ChatRequest("one", (HELLO,), stream=True, sampling=Sampling(**sampling))
-        return await collect(self.chat.stream(request, timeout=None, record=record))
+        return await collect(self.chat.stream(self.call(), request, record))
+
+    def call(self) -> Call:
+        return Call(observer=self.ledger, headers=self.headers)
 
     @property
     def spent(self) -> float:
@@ -178,7 +203,7 @@ async def test_what_is_stored_counts_before_the_provider_is_asked(resent: bool) 
         await limited.ask(Record("me", conversation=made.id, resent=resent))
     assert limited.provider.requests == []
     assert len((await store.messages("me", made.id)).messages) == 1
-    told = headers.begin()
+    told = limited.headers
     await limited.ask()
     assert (told["x-ratelimit-remaining-tokens"], told["x-ratelimit-remaining-requests"]) == ("744", "1")
 
@@ -198,7 +223,7 @@ async def test_a_turn_is_one_request_and_holds_what_it_comes_to() -> None:
     store = MemoryStore()
     limited = Limited(ScriptedProvider([START], None), store, tokens_per_minute=1000, requests_per_minute=9, concurrent_streams=1)
     made = await store.create("me", title="", source="", pinned=False, messages=[Message(Role.USER, (Text("x" * 400),))])
-    told = headers.begin()
+    told = limited.headers
     call = asyncio.create_task(limited.ask(Record("me", conversation=made.id), max_tokens=100))
     while not limited.provider.requests:
         await asyncio.sleep(0)
@@ -213,7 +238,7 @@ async def test_a_turn_is_one_request_and_holds_what_it_comes_to() -> None:
 async def test_a_call_is_settled_before_its_last_batch() -> None:
     """Who has the whole reply may call again, though only one call at once is allowed."""
     limited = Limited(ScriptedProvider(), concurrent_streams=1, tokens_per_minute=30)
-    batches = limited.chat.stream(asked(), timeout=None)
+    batches = limited.chat.stream(Call(observer=limited.ledger), asked())
     async with aclosing(batches):
         async for batch in batches:
             if type(batch[-1]) is Finished:
@@ -240,7 +265,7 @@ async def test_a_call_that_is_broken_off_gives_back_what_it_did_not_use(first: A
         await limited.ask()
     call.cancel()
     await asyncio.wait([call])
-    told = headers.begin()
+    told = limited.headers
     limited.provider.batches = ([START], [USAGE, STOP])
     await limited.ask(max_tokens=100)
     assert told["x-ratelimit-remaining-tokens"] == str(1000 - round(spent) - 106)
@@ -251,7 +276,7 @@ async def test_a_prompt_is_used_where_its_reply_is_too_late() -> None:
     """Whoever sets a deadline that no reply can keep, pays for what the provider was sent."""
     limited = Limited(ScriptedProvider(None), tokens_per_minute=1000)
     with pytest.raises(DeadlineExceeded):
-        await collect(limited.chat.stream(ChatRequest("one", (HELLO,), stream=True), timeout=0.01))
+        await collect(limited.chat.stream(Call(timeout=0.01, observer=limited.ledger), ChatRequest("one", (HELLO,), stream=True)))
     assert limited.spent == 6
 
 
@@ -259,7 +284,7 @@ async def test_a_call_that_fails_gives_back_all_but_its_request() -> None:
     """The provider never took it."""
     error = ProviderProtocolError("x", provider="scripted")
     limited = Limited(ScriptedProvider(error), concurrent_streams=1, tokens_per_minute=1000, requests_per_minute=3)
-    told = headers.begin()
+    told = limited.headers
     for _ in range(3):
         with pytest.raises(ProviderProtocolError):
             await limited.ask(max_tokens=200)
@@ -273,22 +298,22 @@ async def test_a_callers_own_key_costs_the_gateway_nothing() -> None:
     """Its tokens are counted."""
     limited = Limited(ScriptedProvider(), wants_key=["scripted"], daily_usd=1, tokens_per_minute=1000)
     request = ChatRequest("one", (HELLO,), stream=True, api_key=SecretStr("sk-own"))
-    await collect(limited.chat.stream(request, timeout=None))
+    await collect(limited.chat.stream(Call(observer=limited.ledger), request))
     assert limited.spent == 0
     await limited.ask()
     with pytest.raises(BudgetExceeded):
         await limited.ask()
-    await collect(limited.chat.stream(request, timeout=None))
+    await collect(limited.chat.stream(Call(observer=limited.ledger), request))
 
 
 async def test_a_key_that_no_provider_asks_for_is_no_way_past_a_budget() -> None:
     """Such a call is on who runs the provider, whatever its caller sends."""
     limited = Limited(ScriptedProvider(), daily_usd=5)
     request = ChatRequest("one", (HELLO,), stream=True, api_key=SecretStr("x"))
-    await collect(limited.chat.stream(request, timeout=None))
+    await collect(limited.chat.stream(Call(observer=limited.ledger), request))
     assert limited.spent == 5
     with pytest.raises(BudgetExceeded):
-        await collect(limited.chat.stream(request, timeout=None))
+        await collect(limited.chat.stream(Call(observer=limited.ledger), request))
     assert len(limited.provider.requests) == 1
 
 
@@ -320,7 +345,7 @@ async def test_a_turn_is_stored_before_the_provider_is_asked_and_whole_before_it
     """The new message and the reply in progress first; complete when the last batch comes."""
     store = MemoryStore()
     provider = ScriptedProvider()
-    batches = recording(provider, store).stream(asked(), timeout=None, record=Record("ann"))
+    batches = recording(provider, store).stream(Call(), asked(), Record("ann"))
     seen = [(batch, [message.state for message in await path(store)]) async for batch in batches]
     assert seen[0][1] == [MessageState.COMPLETE, MessageState.IN_PROGRESS]
     assert seen[-1][1] == [MessageState.COMPLETE, MessageState.COMPLETE]
@@ -336,11 +361,11 @@ async def test_a_conversation_is_told_to_the_model_from_its_beginning() -> None:
     store = MemoryStore()
     provider = ScriptedProvider()
     chat = recording(provider, store)
-    first = await collect(chat.stream(asked(), timeout=None, record=Record("ann")))
+    first = await collect(chat.stream(Call(), asked(), Record("ann")))
     assert first.started is not None
     more = Message(Role.USER, (Text("More"),))
     record = Record("ann", conversation=first.started.conversation_id)
-    await collect(chat.stream(asked("one", more), timeout=None, record=record))
+    await collect(chat.stream(Call(), asked("one", more), record))
     assert provider.requests[-1].messages == (HELLO, Message(Role.ASSISTANT, (Text("Hello"),)), more)
 
 
@@ -349,8 +374,8 @@ async def test_a_request_id_seen_again_is_answered_from_the_store() -> None:
     store = MemoryStore()
     provider = ScriptedProvider()
     chat = recording(provider, store)
-    first = await collect(chat.stream(asked(), timeout=None, record=Record("ann", request_id="r")))
-    again = await collect(chat.stream(asked(), timeout=None, record=Record("ann", request_id="r")))
+    first = await collect(chat.stream(Call(), asked(), Record("ann", request_id="r")))
+    again = await collect(chat.stream(Call(), asked(), Record("ann", request_id="r")))
     assert len(provider.requests) == 1
     assert first.started is not None
     assert again.started is not None
@@ -366,14 +391,14 @@ async def test_a_turn_that_goes_on_or_broke_off_is_not_begun_again() -> None:
     provider = ScriptedProvider([START, TextDelta(0, "Hel")], None)
     chat = recording(provider, store)
     record = Record("ann", request_id="r")
-    async with aclosing(chat.stream(asked(), timeout=None, record=record)) as batches:
+    async with aclosing(chat.stream(Call(), asked(), record)) as batches:
         await anext(batches)
         with pytest.raises(TurnInProgress):
-            await collect(chat.stream(asked(), timeout=None, record=record))
+            await collect(chat.stream(Call(), asked(), record))
     await chat.settled()
     found = []
     with pytest.raises(TurnNotComplete):
-        async for batch in chat.stream(asked(), timeout=None, record=record):
+        async for batch in chat.stream(Call(), asked(), record):
             found += batch
     assert TextDelta(0, "Hel") in found
     assert len(provider.requests) == 1
@@ -385,7 +410,7 @@ async def test_a_turn_whose_caller_left_unheard_is_begun_again() -> None:
     provider = ScriptedProvider([START], None)
     chat = recording(provider, store)
     record = Record("ann", request_id="r")
-    call = asyncio.create_task(collect(chat.stream(asked(), timeout=None, record=record)))
+    call = asyncio.create_task(collect(chat.stream(Call(), asked(), record)))
     while not provider.requests:
         await asyncio.sleep(0)
     call.cancel()
@@ -394,7 +419,7 @@ async def test_a_turn_whose_caller_left_unheard_is_begun_again() -> None:
     await chat.settled()
     assert [stored.state for stored in await path(store)] == [MessageState.COMPLETE, MessageState.CANCELLED]
     provider.batches = ScriptedProvider().batches
-    reply = await collect(chat.stream(asked(), timeout=None, record=record))
+    reply = await collect(chat.stream(Call(), asked(), record))
     assert "".join(reply.choices[0].text) == "Hello"
     assert [stored.state for stored in await path(store)] == [MessageState.COMPLETE, MessageState.COMPLETE]
 
@@ -410,7 +435,7 @@ async def test_a_failed_turn_keeps_what_had_come(batches: tuple[object, ...], st
     """Stored before the failure is told."""
     store = MemoryStore()
     with pytest.raises((ProviderProtocolError, ZeroDivisionError)):
-        await collect(recording(ScriptedProvider(*batches), store).stream(asked(), timeout=None, record=Record("ann")))  # type: ignore[arg-type]
+        await collect(recording(ScriptedProvider(*batches), store).stream(Call(), asked(), Record("ann")))  # type: ignore[arg-type]
     _, reply = await path(store)
     assert (reply.state, reply.message.parts) == (state, (Text(text),))
     assert reply.error_reason
@@ -424,11 +449,11 @@ async def test_a_first_turn_of_which_nothing_comes_leaves_no_conversation(before
     chat = recording(provider, store)
     for request_id in ("", "", "r", "r"):
         with pytest.raises(ProviderProtocolError):
-            await collect(chat.stream(asked(), timeout=None, record=Record("ann", request_id=request_id, began=told.append)))
+            await collect(chat.stream(Call(), asked(), Record("ann", request_id=request_id, began=told.append)))
     assert (await store.list("ann", size=10)).conversations == ()
     assert told == []
     provider.batches = ScriptedProvider().batches
-    await collect(chat.stream(asked(), timeout=None, record=Record("ann", request_id="r", began=told.append)))
+    await collect(chat.stream(Call(), asked(), Record("ann", request_id="r", began=told.append)))
     (conversation,) = (await store.list("ann", size=10)).conversations
     assert told == [conversation.id]
 
@@ -439,7 +464,7 @@ async def test_a_conversation_that_is_named_keeps_a_turn_that_failed() -> None:
     made = await store.create("ann", title="", source="", pinned=False, messages=())
     chat = recording(ScriptedProvider(ProviderProtocolError("Cut.", provider="p")), store)
     with pytest.raises(ProviderProtocolError):
-        await collect(chat.stream(asked(), timeout=None, record=Record("ann", conversation=made.id, began=told.append)))
+        await collect(chat.stream(Call(), asked(), Record("ann", conversation=made.id, began=told.append)))
     assert [message.state for message in await path(store)] == [MessageState.COMPLETE, MessageState.FAILED]
     assert told == [made.id]
 
@@ -457,7 +482,7 @@ async def test_a_conversation_that_somebody_has_found_meanwhile_stays() -> None:
 
     chat = recording(Renaming(ProviderProtocolError("Cut.", provider="p")), store)
     with pytest.raises(ProviderProtocolError):
-        await collect(chat.stream(asked(), timeout=None, record=Record("ann")))
+        await collect(chat.stream(Call(), asked(), Record("ann")))
     assert [message.state for message in await path(store)] == [MessageState.COMPLETE, MessageState.FAILED]
 
 
@@ -466,7 +491,7 @@ async def test_a_turn_whose_conversation_is_deleted_meanwhile_is_told_so() -> No
     store = MemoryStore()
     found: Batch = []
     with pytest.raises(ConversationNotFound):
-        async for batch in recording(ScriptedProvider(), store).stream(asked(), timeout=None, record=Record("ann")):
+        async for batch in recording(ScriptedProvider(), store).stream(Call(), asked(), Record("ann")):
             found += batch
             for conversation in (await store.list("ann", size=10)).conversations:
                 await store.delete("ann", conversation.id)
@@ -482,7 +507,7 @@ async def test_a_turn_that_another_worker_has_begun_again_is_told_so() -> None:
             return False
 
     with pytest.raises(TurnInProgress):
-        await collect(recording(ScriptedProvider(), Taken()).stream(asked(), timeout=None, record=Record("ann", request_id="r")))
+        await collect(recording(ScriptedProvider(), Taken()).stream(Call(), asked(), Record("ann", request_id="r")))
 
 
 async def test_what_only_the_provider_knew_is_replayed() -> None:
@@ -495,9 +520,7 @@ async def test_what_only_the_provider_knew_is_replayed() -> None:
             [USAGE, Finished(0, FinishReason.FUNCTION_CALL, "function_call")],
         )
         chat = recording(provider, MemoryStore())
-        first, again = [
-            (await collect(chat.stream(asked(), timeout=None, record=Record("ann", request_id="r")))).choices[0] for _ in range(2)
-        ]
+        first, again = [(await collect(chat.stream(Call(), asked(), Record("ann", request_id="r")))).choices[0] for _ in range(2)]
         assert len(provider.requests) == 1
         assert (again.message(), again.reason) == (first.message(), first.reason)
         assert list(map(call_json, again.calls())) == list(map(call_json, first.calls()))
@@ -509,8 +532,8 @@ async def test_a_replayed_call_is_one_delta() -> None:
     odd = ExtraDelta(0, {"content": [{"type": "odd"}]})
     provider = ScriptedProvider([START, odd, TextDelta(0, "Hi"), call], [USAGE, Finished(0, FinishReason.TOOL_CALLS, "tool_calls")])
     chat = recording(provider, MemoryStore())
-    await collect(chat.stream(asked(), timeout=None, record=Record("ann", request_id="r")))
-    (batch,) = [batch async for batch in chat.stream(asked(), timeout=None, record=Record("ann", request_id="r"))]
+    await collect(chat.stream(Call(), asked(), Record("ann", request_id="r")))
+    (batch,) = [batch async for batch in chat.stream(Call(), asked(), Record("ann", request_id="r"))]
     assert batch[1:-2] == [odd, TextDelta(0, "Hi"), call]
 
 
@@ -518,9 +541,9 @@ async def test_a_request_id_is_good_for_one_turn() -> None:
     """With other messages it is told to be used, and no reply of another question is given."""
     provider = ScriptedProvider()
     chat = recording(provider, MemoryStore())
-    await collect(chat.stream(asked(), timeout=None, record=Record("ann", request_id="r")))
+    await collect(chat.stream(Call(), asked(), Record("ann", request_id="r")))
     with pytest.raises(RequestIdReused):
-        await collect(chat.stream(asked("one", saying("Other")), timeout=None, record=Record("ann", request_id="r")))
+        await collect(chat.stream(Call(), asked("one", saying("Other")), Record("ann", request_id="r")))
     assert len(provider.requests) == 1
 
 
@@ -528,7 +551,7 @@ async def test_a_caller_that_leaves_has_its_turn_settled_behind_it() -> None:
     """As cancelled, with the text; the caller does not wait for it."""
     store = MemoryStore()
     chat = recording(ScriptedProvider([START, TextDelta(0, "Hel")], None), store)
-    async with aclosing(chat.stream(asked(), timeout=None, record=Record("ann"))) as batches:
+    async with aclosing(chat.stream(Call(), asked(), Record("ann"))) as batches:
         await anext(batches)
     await chat.settled()
     _, reply = await path(store)
@@ -541,7 +564,7 @@ async def test_what_a_long_reply_has_said_is_written_down_now_and_then() -> None
     recorder = Recorder(store)
     provider = ScriptedProvider([START, TextDelta(0, "Hel")], [TextDelta(0, "lo")], None)
     chat = ChatService(Router([(provider, ["one"])]), recorder, NO_PRICES, timeout=60)
-    async with aclosing(chat.stream(asked(), timeout=None, record=Record("ann"))) as batches:
+    async with aclosing(chat.stream(Call(), asked(), Record("ann"))) as batches:
         await anext(batches)
         calls = store.calls
         await recorder.keep_once()
@@ -575,7 +598,7 @@ async def test_what_cannot_be_written_down_is_tried_the_next_time() -> None:
     store = Failing()
     recorder = Recorder(store)
     chat = ChatService(Router([(ScriptedProvider([START, TextDelta(0, "Hel")], None), ["one"])]), recorder, NO_PRICES, timeout=60)
-    async with aclosing(chat.stream(asked(), timeout=None, record=Record("ann"))) as batches:
+    async with aclosing(chat.stream(Call(), asked(), Record("ann"))) as batches:
         await anext(batches)
         for _ in range(3):
             await recorder.keep_once()
@@ -598,7 +621,7 @@ async def test_a_reply_that_cannot_be_stored_for_a_moment_is_tried_on() -> None:
     """What was said is not lost, and the caller is told that it is whole only when it is stored."""
     store = FailingStore()
     provider = ScriptedProvider([START, TextDelta(0, "Hello")], [STOP])
-    await collect(recording(provider, store).stream(asked(), timeout=None, record=Record("ann")))
+    await collect(recording(provider, store).stream(Call(), asked(), Record("ann")))
     assert [message.state for message in await path(store)] == [MessageState.COMPLETE] * 2
 
 
@@ -606,7 +629,7 @@ async def test_what_is_told_of_a_recorded_reply_is_what_is_stored() -> None:
     """A NUL, which no database holds, is replaced in both."""
     store = MemoryStore()
     provider = ScriptedProvider([START, TextDelta(0, "a\0b")], [USAGE, STOP])
-    reply = await collect(recording(provider, store).stream(asked(), timeout=None, record=Record("ann")))
+    reply = await collect(recording(provider, store).stream(Call(), asked(), Record("ann")))
     assert reply.choices[0].text == ["a\ufffdb"]
     assert (await path(store))[1].message.parts == (Text("a\ufffdb"),)
 
@@ -616,7 +639,7 @@ async def test_only_a_reply_of_which_nothing_came_is_not_told_to_the_model(role:
     """Another message without content is told, as in a call that is not recorded."""
     provider = ScriptedProvider()
     empty = Message(role, ())
-    await collect(recording(provider, MemoryStore()).stream(asked("", HELLO, empty), timeout=None, record=Record("ann")))
+    await collect(recording(provider, MemoryStore()).stream(Call(), asked("", HELLO, empty), Record("ann")))
     assert provider.requests[0].messages == ((HELLO, empty) if role is Role.USER else (HELLO,))
 
 
@@ -634,7 +657,7 @@ async def test_a_message_that_the_provider_refused_is_not_sent_again(resent: boo
     async def say(*messages: Message) -> list[Message]:
         """Returns what the provider was sent behind the first turn."""
         record = Record("ann", conversation=made.id, resent=resent)
-        await collect(chat.stream(asked("one", *messages), timeout=None, record=record))
+        await collect(chat.stream(Call(), asked("one", *messages), record))
         return list(provider.requests[-1].messages[2:])
 
     good, provider.batches = provider.batches, (ProviderRejected("No.", provider="p"),)
@@ -668,7 +691,7 @@ async def test_what_is_masked_goes_neither_to_the_provider_nor_into_the_history_
     provider = ScriptedProvider([START, TextDelta(0, "You said b")], [TextDelta(0, "ad."), USAGE, STOP])
     words = (Message(Role.SYSTEM, (Text("bad"),)),)
     record = Record("ann", source="so bad", instructions=words, preamble=words)
-    reply = await collect(guarding(provider, store).stream(asked("one", saying("a bad one")), timeout=None, record=record))
+    reply = await collect(guarding(provider, store).stream(Call(), asked("one", saying("a bad one")), record))
     assert "".join(reply.choices[0].text) == "You said #."
     assert provider.requests[0].messages == (*words, Message(Role.SYSTEM, (Text("#"),)), saying("a # one"))
     assert [conversation.source for conversation in (await store.list("ann", size=10)).conversations] == ["so #"]
@@ -688,7 +711,7 @@ async def test_a_blocked_request_is_neither_asked_nor_recorded() -> None:
         (Record("ann", source="bad"), HELLO),
     ):
         with pytest.raises(ContentBlocked):
-            await collect(guarding(provider, store, "block").stream(asked("one", said), timeout=None, record=record))
+            await collect(guarding(provider, store, "block").stream(Call(), asked("one", said), record))
     assert provider.requests == []
     assert (await store.list("ann", size=10)).conversations == ()
 
@@ -697,7 +720,7 @@ async def test_a_blocked_reply_is_whole_as_filtered() -> None:
     """Stored so, with tokens that are estimated where the provider did not come to tell them."""
     store = MemoryStore()
     provider = ScriptedProvider([START, TextDelta(0, "You said bad ")], None)
-    reply = await collect(guarding(provider, store, "block").stream(asked(), timeout=None, record=Record("ann")))
+    reply = await collect(guarding(provider, store, "block").stream(Call(), asked(), Record("ann")))
     assert (provider.closed, reply.choices[0].reason) == (1, FinishReason.CONTENT_FILTER)
     assert reply.usage is not None
     assert reply.usage.estimated
@@ -709,12 +732,12 @@ async def test_a_blocked_reply_is_whole_as_filtered() -> None:
 async def test_what_was_stored_before_there_were_guards_is_guarded_on_its_way_to_the_provider() -> None:
     """It may also have come by another way than through a chat."""
     store, provider = MemoryStore(), ScriptedProvider()
-    first = await collect(recording(provider, store).stream(asked("one", saying("a bad one")), timeout=None, record=Record("ann")))
+    first = await collect(recording(provider, store).stream(Call(), asked("one", saying("a bad one")), Record("ann")))
     assert first.started is not None
     record = Record("ann", conversation=first.started.conversation_id)
-    await collect(guarding(provider, store).stream(asked("one", HELLO), timeout=None, record=record))
+    await collect(guarding(provider, store).stream(Call(), asked("one", HELLO), record))
     assert provider.requests[-1].messages[0] == saying("a # one")
     with pytest.raises(ContentBlocked):
-        await collect(guarding(provider, store, "block").stream(asked("one", HELLO), timeout=None, record=record))
+        await collect(guarding(provider, store, "block").stream(Call(), asked("one", HELLO), record))
     assert len(provider.requests) == 2
     assert [stored.state for stored in await path(store)][-1] is MessageState.FAILED

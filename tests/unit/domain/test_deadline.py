@@ -1,21 +1,31 @@
 """The deadline of a call."""
 
 import asyncio
+from collections.abc import Coroutine
+from contextlib import closing
+from typing import Any, TypeVar
 
 import pytest
 
-from antiphon.domain.deadline import ANSWER_MARGIN, Deadline, time_left
+from antiphon.domain.deadline import ANSWER_MARGIN, Deadline, Deadlines, time_left
 from antiphon.domain.errors import DeadlineExceeded, ShuttingDown
+
+T = TypeVar("T")
 
 
 async def forever() -> None:
     await asyncio.Event().wait()
 
 
+async def within(deadline: Deadline, waiting: Coroutine[Any, Any, T]) -> T:
+    with closing(waiting), deadline:
+        return await waiting
+
+
 async def test_a_wait_that_ends_in_time_gives_its_result() -> None:
     """The budget does not touch what is quick."""
     deadline = Deadline(60)
-    assert await deadline.wait(asyncio.sleep(0, "done")) == "done"
+    assert await within(deadline, asyncio.sleep(0, "done")) == "done"
     assert 0 < deadline.remaining <= 60
     deadline.close()
 
@@ -24,7 +34,7 @@ async def test_a_wait_that_is_too_long_ends_as_deadline_exceeded() -> None:
     """The wait is cancelled, and the error is ours."""
     deadline = Deadline(0.01)
     with pytest.raises(DeadlineExceeded):
-        await deadline.wait(forever())
+        await within(deadline, forever())
     assert deadline.remaining == 0
 
 
@@ -32,9 +42,9 @@ async def test_every_later_wait_fails_at_once() -> None:
     """A budget that is used up stays so."""
     deadline = Deadline(0)
     with pytest.raises(DeadlineExceeded):
-        await deadline.wait(forever())
+        await within(deadline, forever())
     with pytest.raises(DeadlineExceeded):
-        await deadline.wait(asyncio.sleep(0))
+        await within(deadline, asyncio.sleep(0))
 
 
 async def test_it_can_be_ended_early_with_another_error() -> None:
@@ -44,14 +54,14 @@ async def test_it_can_be_ended_early_with_another_error() -> None:
     loop.call_soon(deadline.expire, ShuttingDown())
     loop.call_soon(deadline.expire, DeadlineExceeded())
     with pytest.raises(ShuttingDown):
-        await deadline.wait(forever())
+        await within(deadline, forever())
     deadline.close()
 
 
 async def test_a_cancellation_from_outside_stays_one() -> None:
     """A caller that is gone is not a deadline."""
     deadline = Deadline(60)
-    task = asyncio.create_task(deadline.wait(forever()))
+    task = asyncio.create_task(within(deadline, forever()))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -62,7 +72,7 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
 async def test_a_cancellation_from_outside_wins_over_the_budget() -> None:
     """When both come in the same turn of the loop the task is cancelled, as its owner asked."""
     deadline = Deadline(60)
-    task = asyncio.create_task(deadline.wait(forever()))
+    task = asyncio.create_task(within(deadline, forever()))
     await asyncio.sleep(0)
     task.cancel()
     deadline.expire(DeadlineExceeded())
@@ -75,7 +85,7 @@ async def test_the_task_can_be_cancelled_and_can_wait_after_an_expiry() -> None:
     """An expiry leaves no cancellation behind in its task."""
     deadline = Deadline(0)
     with pytest.raises(DeadlineExceeded):
-        await deadline.wait(forever())
+        await within(deadline, forever())
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
@@ -97,7 +107,7 @@ async def test_a_task_that_is_stuck_elsewhere_is_cancelled(monkeypatch: pytest.M
         deadline = Deadline(0)
         await asyncio.sleep(0)
         with pytest.raises(DeadlineExceeded):
-            await deadline.wait(forever())
+            await within(deadline, forever())
         await asyncio.sleep(0.03)
 
     await asyncio.create_task(comes_back())
@@ -109,3 +119,17 @@ def test_a_call_ends_a_little_before_its_caller_gives_up() -> None:
     assert time_left(10) == 10 - ANSWER_MARGIN
     assert time_left(0.01) == pytest.approx(0.009)
     assert time_left(-1) == 0
+
+
+async def test_calls_in_flight_are_counted_and_can_all_be_ended() -> None:
+    """None lasts longer than any may; one that is over is not counted any more."""
+    deadlines = Deadlines(60)
+    first, second = deadlines.begin(None), deadlines.begin(3600)
+    assert len(deadlines) == 2
+    assert first.remaining <= 60 >= second.remaining
+    deadlines.expire(ShuttingDown())
+    for deadline in (first, second):
+        with pytest.raises(ShuttingDown), deadline:
+            pass
+        deadlines.end(deadline)
+    assert len(deadlines) == 0

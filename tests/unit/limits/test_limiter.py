@@ -7,7 +7,6 @@ from msgspec.structs import replace
 from pydantic import SecretStr
 
 from antiphon.config import LimitsConfig
-from antiphon.domain import headers
 from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import BudgetExceeded, LimitsUnavailable, RateLimited
 from antiphon.domain.events import Usage
@@ -17,9 +16,8 @@ from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.memory import MemoryCounters
 from antiphon.limits.quotas import Quotas
+from tests.unit.limits.admitting import CALLER, admit
 from tests.unit.scripted import NO_STORE
-
-CALLER = Principal("ann", owner="acme", id="key:1")
 
 
 class Clock:
@@ -59,7 +57,7 @@ def asked(characters: int = 4, **fields: Any) -> ChatRequest:
 
 async def refusal(of: Limiter, request: ChatRequest | None = None, principal: Principal = CALLER) -> RateLimited:
     with pytest.raises(RateLimited) as caught:
-        await of.admit(principal, request)
+        await admit(of, request, principal=principal)
     return caught.value
 
 
@@ -68,14 +66,14 @@ async def test_more_requests_than_the_limit_are_refused_until_a_minute_is_over()
     clock = Clock()
     limits = limiter({"per_owner": {"requests_per_minute": 2}}, clock=clock)
     for _ in range(2):
-        await (await limits.admit(CALLER)).settle()
+        await (await admit(limits)).settle()
     error = await refusal(limits)
     assert error.metadata == {"limit": "requests_per_minute", "scope": "owner", "quota": "2"}
     assert error.retryable
     assert error.retry_after == 60
-    await limits.admit(Principal("eve", owner="other"))
+    await admit(limits, principal=Principal("eve", owner="other"))
     clock.now += 60
-    await limits.admit(CALLER)
+    await admit(limits)
 
 
 @pytest.mark.parametrize(
@@ -92,21 +90,21 @@ async def test_more_requests_than_the_limit_are_refused_until_a_minute_is_over()
 )
 async def test_tokens_are_taken_from_an_estimate(request_: ChatRequest, limit: int, taken: int) -> None:
     """The prompt's and the most that the reply may have, though of that no more than a quarter of the limit."""
-    told = headers.begin()
+    told: dict[str, str] = {}
     limits = limiter({"per_key": {"tokens_per_minute": limit}})
-    grant = await limits.admit(CALLER, request_)
+    grant = await admit(limits, request_, headers=told)
     assert told["x-ratelimit-remaining-tokens"] == str(limit - taken)
     await grant.settle(Usage(7, 3, 10), 0.0)
-    await limits.admit(CALLER, asked(4, max_tokens=1))
+    await admit(limits, asked(4, max_tokens=1), headers=told)
     assert told["x-ratelimit-remaining-tokens"] == str(limit - 10 - 6)
 
 
 async def test_tokens_that_are_told_in_the_sum_alone_are_taken() -> None:
     """As some hosts tell those of thoughts."""
-    told = headers.begin()
+    told: dict[str, str] = {}
     limits = limiter({"per_key": {"tokens_per_minute": 1000}})
-    await (await limits.admit(CALLER, asked(4, max_tokens=1))).settle(Usage(5, 5, 400), 0.0)
-    await limits.admit(CALLER, asked(4, max_tokens=1))
+    await (await admit(limits, asked(4, max_tokens=1), headers=told)).settle(Usage(5, 5, 400), 0.0)
+    await admit(limits, asked(4, max_tokens=1), headers=told)
     assert told["x-ratelimit-remaining-tokens"] == str(1000 - 400 - 6)
 
 
@@ -120,12 +118,12 @@ async def test_a_prompt_that_never_fits_is_told_so() -> None:
 async def test_a_call_that_ends_gives_back_its_place_once() -> None:
     """However often it is told to."""
     limits = limiter({"per_key": {"concurrent_streams": 1}})
-    grant = await limits.admit(CALLER)
+    grant = await admit(limits)
     error = await refusal(limits)
     assert (error.limit, error.retry_after) == ("concurrent_streams", 1)
     await grant.settle()
     await grant.settle()
-    await limits.admit(CALLER)
+    await admit(limits)
     await refusal(limits)
 
 
@@ -133,46 +131,46 @@ async def test_a_budget_is_held_against_what_was_spent() -> None:
     """The call that spends the last of it is let through; no later one is, and none is told to come again."""
     limits = limiter({"owners": {"acme": {"daily_usd": 1, "requests_per_minute": 3}}})
     for _ in range(2):
-        await (await limits.admit(CALLER, asked())).settle(Usage(1, 1, 2), 0.6)
+        await (await admit(limits, asked())).settle(Usage(1, 1, 2), 0.6)
     with pytest.raises(BudgetExceeded) as caught:
-        await limits.admit(CALLER, asked())
+        await admit(limits, asked())
     assert caught.value.metadata == {"limit": "daily_usd", "scope": "owner", "quota": "1.0"}
     assert (caught.value.retryable, caught.value.retry_after) == (False, None)
     # A key in the request changes nothing by itself: whether a provider goes by it, the route tells.
     with pytest.raises(BudgetExceeded):
-        await limits.admit(CALLER, replace(asked(), api_key=SecretStr("sk-own")))
-    await limits.admit(CALLER, asked(), spends=False)
+        await admit(limits, replace(asked(), api_key=SecretStr("sk-own")))
+    await admit(limits, replace(asked(), api_key=SecretStr("sk-own")), wants_key=True)
 
 
 async def test_a_price_that_nobody_knows_holds_nothing() -> None:
     """Such calls cost nothing here."""
     limits = limiter({"per_key": {"monthly_usd": 0.01}})
     for _ in range(9):
-        await limits.admit(CALLER, asked(), lambda usage: None)
+        await admit(limits, asked())
 
 
 async def test_a_budget_is_told_before_a_limit_that_passes() -> None:
     """Waiting is of no use."""
     limits = limiter({"per_key": {"daily_usd": 1, "requests_per_minute": 1}})
-    await (await limits.admit(CALLER, asked())).settle(Usage(1, 1, 2), 1.0)
+    await (await admit(limits, asked())).settle(Usage(1, 1, 2), 1.0)
     with pytest.raises(BudgetExceeded):
-        await limits.admit(CALLER, asked())
+        await admit(limits, asked())
 
 
 async def test_each_worker_has_its_share() -> None:
     """Rounded up; what fits the limit as a whole fits a worker that has nothing else to do."""
     limits = limiter({"per_key": {"requests_per_minute": 5, "tokens_per_minute": 1000}}, workers=4)
-    assert await limits.admit(CALLER, asked(3000))
+    assert await admit(limits, asked(3000))
     assert (await refusal(limits, asked())).limit == "tokens_per_minute"
-    await limits.admit(CALLER)
+    await admit(limits)
     assert (await refusal(limits)).quota == 2
 
 
 async def test_a_caller_without_limits_has_no_headers() -> None:
     """And is in the ledger all the same."""
-    told = headers.begin()
+    told: dict[str, str] = {}
     limits = limiter({"owners": {"other": {"requests_per_minute": 1}}})
-    grant = await limits.admit(CALLER, asked())
+    grant = await admit(limits, asked(), headers=told)
     await grant.settle(Usage(1, 1, 2), 0.5)
     assert told == {}
     assert limits._ledger is not None
@@ -184,11 +182,11 @@ async def test_open_counts_here_while_redis_is_out_of_reach() -> None:
     shared: Any = Unavailable()
     limits = limiter({"per_key": {"requests_per_minute": 4}}, workers=2, shared=shared)
     for _ in range(2):
-        await (await limits.admit(CALLER)).settle()
+        await (await admit(limits)).settle()
     assert (await refusal(limits)).quota == 2
     shared.down = False
     for _ in range(4):
-        await (await limits.admit(CALLER)).settle()
+        await (await admit(limits)).settle()
     await refusal(limits)
 
 
@@ -197,8 +195,8 @@ async def test_closed_refuses_what_has_a_limit() -> None:
     shared: Any = Unavailable()
     limits = limiter({"owners": {"acme": {"requests_per_minute": 4}}}, shared=shared, closed=True)
     with pytest.raises(LimitsUnavailable):
-        await limits.admit(CALLER)
-    await limits.admit(Principal("eve", owner="other"))
+        await admit(limits)
+    await admit(limits, principal=Principal("eve", owner="other"))
 
 
 async def test_a_call_that_was_let_through_does_not_fail_for_the_counters() -> None:
@@ -206,7 +204,7 @@ async def test_a_call_that_was_let_through_does_not_fail_for_the_counters() -> N
     shared: Any = Unavailable()
     shared.down = False
     limits = limiter({"per_key": {"concurrent_streams": 1}}, shared=shared)
-    grant = await limits.admit(CALLER, asked())
+    grant = await admit(limits, asked())
     shared.down = True
     await grant.settle(Usage(1, 1, 2), 0.25)
     assert limits._ledger is not None
@@ -216,6 +214,6 @@ async def test_a_call_that_was_let_through_does_not_fail_for_the_counters() -> N
 async def test_a_keys_own_quota_comes_with_the_caller() -> None:
     """Nothing need be configured for it."""
     limits = Limiter(Quotas())
-    await limits.admit(Principal("a", owner="o", id="key:2", quota=Quota(requests_per_minute=1)))
+    await admit(limits, principal=Principal("a", owner="o", id="key:2", quota=Quota(requests_per_minute=1)))
     error = await refusal(limits, principal=Principal("a", owner="o", id="key:2", quota=Quota(requests_per_minute=1)))
     assert error.scope == "key"

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from antiphon.domain import headers
 from antiphon.domain.errors import RateLimited
 from antiphon.domain.events import Usage
 from antiphon.limits.base import WINDOW
 from antiphon.limits.limiter import Grant
-from tests.unit.limits.test_limiter import CALLER, Clock, asked, limiter
+from tests.unit.limits.admitting import admit
+from tests.unit.limits.test_limiter import Clock, asked, limiter
 
 TOKENS, REQUESTS, STREAMS = 1000, 20, 3
 
@@ -43,7 +43,7 @@ def test_what_is_left_is_the_limit_less_what_was_used(steps: list[tuple[str, int
 
 async def follow(steps: list[tuple[str, int | None]]) -> None:
     clock = Clock()
-    told = headers.begin()
+    told: dict[str, str] = {}
     limits = limiter(
         {"per_key": {"tokens_per_minute": TOKENS, "requests_per_minute": REQUESTS, "concurrent_streams": STREAMS}}, clock=clock
     )
@@ -72,7 +72,7 @@ async def follow(steps: list[tuple[str, int | None]]) -> None:
             wanted = min(-(-(amount or 0) // 4) + 4 + 100, TOKENS)
             tokens, calls = used()
             try:
-                grant = await limits.admit(CALLER, request)
+                grant = await admit(limits, request, headers=told)
             except RateLimited as error:
                 refusal = error
             else:
@@ -94,5 +94,5 @@ async def follow(steps: list[tuple[str, int | None]]) -> None:
     for grant, _ in going:
         await grant.settle()
     clock.now += WINDOW
-    await (await limits.admit(CALLER, asked(0, max_tokens=1))).settle()
+    await (await admit(limits, asked(0, max_tokens=1), headers=told)).settle()
     assert int(told["x-ratelimit-remaining-tokens"]) == TOKENS - 5, "something was not given back"

@@ -7,6 +7,7 @@ import pytest
 import pytest_asyncio
 
 from antiphon.config import LimitsConfig, ProxyConfig
+from antiphon.domain.call import Call
 from antiphon.domain.errors import (
     AntiphonError,
     DeadlineExceeded,
@@ -55,7 +56,7 @@ def passing(upstream: OddUpstream, system: System, **config: float) -> Passthrou
 
 async def post(through: Passthrough, url: str, *, query: str = "", timeout: float | None = None) -> tuple[int, bytes]:
     target = through.policy.target(url)
-    async with through.post(target, "/x", query, {"accept": "a"}, BODY, timeout=timeout) as got:
+    async with through.post(Call(timeout=timeout), target, "/x", query, {"accept": "a"}, BODY) as got:
         return got.status, b"".join([piece async for piece in got])
 
 
@@ -203,7 +204,7 @@ async def test_leaving_early_drops_the_rest(upstream: OddUpstream) -> None:
     upstream.script("odd", [head(), chunk(b"x"), HANG, LAST])
     through = passing(upstream, System(["127.0.0.1"]))
     target = through.policy.target(f"http://models.test:{port_of(upstream)}")
-    async with through.post(target, "", "", {}, BODY, timeout=None) as got:
+    async with through.post(Call(), target, "", "", {}, BODY) as got:
         assert await anext(got) == b"x"
     await asyncio.wait_for(upstream.left.get(), 1)
     await through.close()

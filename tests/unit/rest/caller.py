@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from antiphon.auth.caller import CALLER
+from antiphon.domain.call import CALL, Call
 from antiphon.domain.principal import EVERYDAY, Principal, Scope
 
 ADMIN = Principal("boss", owner="boss", scopes=EVERYDAY | {Scope.ADMIN})
@@ -26,6 +26,8 @@ class Context:
         self.trailing = metadata
 
 
-def as_caller(principal: Principal) -> None:
+def as_caller(principal: Principal) -> Call:
     """Who calls from here on, in this task."""
-    CALLER.set(principal)
+    call = Call(caller=principal)
+    CALL.set(call)
+    return call

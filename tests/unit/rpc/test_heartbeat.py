@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.rpc import heartbeat
+from antiphon.domain.call import Call
 from antiphon.rpc.heartbeat import Pulse
 
 
@@ -30,7 +30,7 @@ async def test_silence_is_broken_again_and_again() -> None:
     """Each time the interval passes without a message, and not before."""
     wire = Wire()
     pulse = Pulse(0.01, wire.write)
-    beat = heartbeat.start("beat")
+    beat = Call(pulse=pulse).heartbeat("beat")
     assert not beat.sent
     assert [await wire.written.get() for _ in range(3)] == ["beat"] * 3
     assert beat.sent
@@ -41,7 +41,7 @@ async def test_headers_alone_go_out_once() -> None:
     """There is nothing to repeat where a stream has no comments."""
     wire = Wire()
     pulse = Pulse(0.01, wire.write)
-    heartbeat.start()
+    Call(pulse=pulse).heartbeat()
     assert await wire.written.get() is None
     await pulse.write("reply")
     with pytest.raises(TimeoutError):
@@ -55,7 +55,7 @@ async def test_a_message_waits_for_the_heartbeat_that_is_being_written() -> None
     """And a caller who is slow to read a message gets no heartbeat on top of it."""
     wire = Wire()
     pulse = Pulse(0.01, wire.write)
-    heartbeat.start("beat")
+    Call(pulse=pulse).heartbeat("beat")
     wire.open.clear()
     while not wire.writing:
         await asyncio.sleep(0.001)
@@ -71,7 +71,8 @@ async def test_without_an_interval_or_a_call_there_is_none() -> None:
     """Zero turns it off; a servicer that is called by a test has no call."""
     wire = Wire()
     pulse = Pulse(0, wire.write)
-    assert not heartbeat.start("beat").sent
+    assert not Call(pulse=pulse).heartbeat("beat").sent
+    assert not Call().heartbeat("beat").sent
     await pulse.stop()
     assert wire.written.empty()
 
@@ -83,7 +84,7 @@ async def test_a_heartbeat_that_finds_the_caller_gone_does_not_hide_how_the_call
         raise ConnectionError
 
     pulse = Pulse(0.001, gone)
-    beat = heartbeat.start("beat")
+    beat = Call(pulse=pulse).heartbeat("beat")
     while not beat.sent:
         await asyncio.sleep(0.001)
     await pulse.stop()

@@ -27,6 +27,7 @@ from antiphon.rpc.chat import ChatServicer
 from antiphon.rpc.interceptor import CallInterceptor
 from antiphon.rpc.models import ModelServicer
 from antiphon.rpc.server import Server
+from antiphon.telemetry.call_log import CallLog
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2, models_pb2, models_pb2_grpc
 from tests.unit.scripted import NO_PRICES, NO_STORE, START, STOP, ScriptedProvider
 
@@ -68,7 +69,7 @@ async def running(
         ),
     ]
     keys = KeyRing([(Principal("test", owner="test"), SecretStr("sk-test"))])
-    usual = CallInterceptor(keys, SCOPES, {REST_SERVICE: openai.render_error}, most_bytes=most_bytes)
+    usual = CallInterceptor(keys, SCOPES, {REST_SERVICE: openai.render_error}, observer=CallLog(), most_bytes=most_bytes)
     server = Server(interceptor or usual, registrations)
     server.listen(f"127.0.0.1:{unused_port}")
     await server.start()

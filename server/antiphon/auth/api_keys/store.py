@@ -13,7 +13,6 @@ from sqlalchemy import Connection, bindparam, insert, or_, select, update
 
 from antiphon.auth import audit
 from antiphon.auth.api_keys.secret import digest, new_key
-from antiphon.auth.caller import Origin
 from antiphon.database import clock, paging, text
 from antiphon.database.base import Database
 from antiphon.database.ids import is_id, new_id
@@ -94,7 +93,7 @@ class KeyStore:
         self._reserved = reserved
 
     async def create(
-        self, *, name: str, owner: str, grants: Grants, expires: datetime | None, origin: Origin
+        self, *, name: str, owner: str, grants: Grants, expires: datetime | None, origin: audit.Origin
     ) -> tuple[StoredKey, SecretStr]:
         """A new key and its secret, which is kept nowhere. Raises `InvalidRequest`."""
         text.check_name(name, "key.name", MAX_NAME)
@@ -143,7 +142,7 @@ class KeyStore:
         following = paging.token(_Token(found[size - 1].id, (owner, revoked))) if more else ""
         return KeyPage(tuple(map(_stored, found[:size])), following)
 
-    async def revoke(self, key: str, *, origin: Origin) -> StoredKey:
+    async def revoke(self, key: str, *, origin: audit.Origin) -> StoredKey:
         """Ends a key; one that is revoked stays as it is. Raises `KeyNotFound`."""
 
         def work(connection: Connection) -> StoredKey:
@@ -157,7 +156,7 @@ class KeyStore:
 
         return await self._database.write(work)
 
-    async def rotate(self, key: str, *, overlap: timedelta, origin: Origin) -> tuple[StoredKey, SecretStr]:
+    async def rotate(self, key: str, *, overlap: timedelta, origin: audit.Origin) -> tuple[StoredKey, SecretStr]:
         """Another secret for a key; the one before stays good for `overlap`. Raises `KeyNotFound`, `KeyRevoked`."""
         secret = new_key()
 

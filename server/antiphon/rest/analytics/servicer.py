@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeAlias
 
@@ -20,16 +20,16 @@ from msgspec.structs import replace
 from antiphon import domain
 from antiphon.chat.client_context import Contexts
 from antiphon.chat.service import ChatService
-from antiphon.domain.deadline import time_left
+from antiphon.domain.call import Call, current
 from antiphon.domain.errors import AntiphonError, DeadlineExceeded, InvalidRequest, Violation
-from antiphon.domain.reply import Reply, collect
+from antiphon.domain.reply import Reply
 from antiphon.rest.openai import reply as openai_reply
 from antiphon.rest.openai import servicer as openai
-from antiphon.rest.shared.body import messages_as, parse_in_turns, renaming
+from antiphon.rest.shared.answer import Exchange, answer
+from antiphon.rest.shared.body import messages_as, parse_in_turns
 from antiphon.rest.shared.http import headers_of, status_of
-from antiphon.rest.shared.json import JSON, event
+from antiphon.rest.shared.json import event
 from antiphon.rest.shared.shown import Shown, shown
-from antiphon.rest.shared.stream import transfer
 from antiphon.rest.v1 import analytics_pb2, analytics_pb2_grpc
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -48,33 +48,26 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         self._chat = chat
         self._contexts = contexts
 
-    async def CreateAnalyticsChat(
+    def CreateAnalyticsChat(
         self, request: analytics_pb2.CreateAnalyticsChatRequest, context: Context
     ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
         """One JSON object, or events."""
-        body = await parse_in_turns(request.body.data, Body)
-        asked = await self._scoped(request_from_body(body), body.client_id, context)
-        with renaming(messages_as("messages", len(asked.messages) - len(body.messages))):
-            async with aclosing(self._answer(asked, body, context)) as pieces:
-                async for piece in pieces:
-                    yield piece
+        call = current()
+        return answer(self._chat, call, partial(self._exchange, call, request.body.data))
 
-    async def _answer(self, asked: domain.ChatRequest, body: Body, context: Context) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
-        async with aclosing(self._chat.stream(asked, timeout=time_left(context.time_remaining()))) as batches:
-            if not asked.stream:
-                yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(answer(await collect(batches))))
-                return
-            writer = ChunkWriter(include_usage=openai.include_usage(body))
-            async with aclosing(transfer(batches, writer, _late)) as pieces:
-                async for piece in pieces:
-                    yield piece
+    async def _exchange(self, call: Call, data: bytes) -> Exchange:
+        body = await parse_in_turns(data, Body)
+        asked = await self._scoped(request_from_body(body), body.client_id, call.time_left)
+        field = messages_as("messages", len(asked.messages) - len(body.messages))
+        form = ChunkWriter(include_usage=openai.include_usage(body)) if asked.stream else _whole
+        return Exchange(asked, form, _late, field=field)
 
-    async def _scoped(self, asked: domain.ChatRequest, client_id: str | None, context: Context) -> domain.ChatRequest:
+    async def _scoped(self, asked: domain.ChatRequest, client_id: str | None, seconds: float | None) -> domain.ChatRequest:
         """With what the client's conversations begin with. Raises `ContextUnavailable`, `DeadlineExceeded`."""
         if not client_id:
             return asked
         try:
-            async with asyncio.timeout(time_left(context.time_remaining())):
+            async with asyncio.timeout(seconds):
                 text = await self._contexts.of(client_id)
         except TimeoutError:
             raise DeadlineExceeded from None
@@ -89,7 +82,7 @@ def request_from_body(body: Body) -> domain.ChatRequest:
     return replace(asked, sampling=replace(asked.sampling, choices=None), extra=domain.NOTHING, known_fields=True)
 
 
-def answer(reply: Reply) -> dict[str, Any]:
+def whole(reply: Reply) -> dict[str, Any]:
     """The JSON object of a whole reply. What is no text stands beside the content, as in a chat completion.
 
     A refusal is content as well, and so is what is said in a reply of sound alone: the document knows of no other field.
@@ -109,6 +102,10 @@ def answer(reply: Reply) -> dict[str, Any]:
             },
         },
     }
+
+
+def _whole(reply: Reply) -> bytes:
+    return orjson.dumps(whole(reply))
 
 
 class ChunkWriter(openai_reply.ChunkWriter):

@@ -13,8 +13,7 @@ import grpc
 from google.api import httpbody_pb2
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from antiphon.auth.caller import caller
-from antiphon.domain import headers
+from antiphon.domain.call import current
 from antiphon.domain.errors import Violation
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
 from antiphon.history.title import title_of
@@ -80,7 +79,7 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
             raise invalid(Violation(("page_size",), f"must be between 1 and {MAX_PAGE_SIZE}"))
         with renaming(lambda path: ("title",) if path == ("title_contains",) else path):
             page = await self._store.list(
-                caller().owner,
+                current().caller.owner,
                 size=request.page_size or DEFAULT_PAGE_SIZE,
                 token=request.page_token,
                 pinned=request.pinned if request.HasField("pinned") else None,
@@ -91,14 +90,14 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
 
     async def FetchChat(self, request: assistant_pb2.FetchChatRequest, context: Context) -> Answer:
         """One chat, with its messages and its branches."""
-        async with aclosing(fetch(self._store, caller().owner, request.chat_id, request.branch_token)) as pieces:
+        async with aclosing(fetch(self._store, current().caller.owner, request.chat_id, request.branch_token)) as pieces:
             async for piece in pieces:
                 yield httpbody_pb2.HttpBody(content_type=JSON, data=piece)
 
     async def ForkChat(self, request: assistant_pb2.ForkChatRequest, context: Context) -> Answer:
         """Another chat with the same past."""
         body = await parse_in_turns(request.body.data, ForkBody)
-        owner = caller().owner
+        owner = current().caller.owner
         message_id = body.message_id
         if body.message_index is not None:
             if message_id is not None:
@@ -108,13 +107,13 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
                 raise invalid(Violation(("messageIndex",), f"must be less than {len(path)}, the number of messages"))
             message_id = path[body.message_index].id
         fork = await self._store.fork(owner, body.chat_id, message_id=message_id, title=_given(body.title))
-        created()
+        _created()
         yield _json(chat_json(fork))
 
     async def PinChat(self, request: assistant_pb2.PinChatRequest, context: Context) -> Answer:
         """The chat, pinned or not."""
         body = await parse_in_turns(request.body.data, PinBody) if request.body.data.strip() else PinBody()
-        chat = await self._store.update(caller().owner, request.chat_id, pinned=body.pinned is not False)
+        chat = await self._store.update(current().caller.owner, request.chat_id, pinned=body.pinned is not False)
         yield _json(chat_json(chat))
 
     async def UpdateChat(self, request: assistant_pb2.UpdateChatRequest, context: Context) -> Answer:
@@ -124,12 +123,12 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
             raise invalid(Violation((), "The body must hold title or pinned."))
         if body.title is not None and _given(body.title) is None:
             raise invalid(Violation(("title",), "must not be blank"))
-        chat = await self._store.update(caller().owner, request.chat_id, title=body.title, pinned=body.pinned)
+        chat = await self._store.update(current().caller.owner, request.chat_id, title=body.title, pinned=body.pinned)
         yield _json(chat_json(chat))
 
     async def DeleteChat(self, request: assistant_pb2.DeleteChatRequest, context: Context) -> Answer:
         """That it is gone."""
-        await self._store.delete(caller().owner, request.chat_id)
+        await self._store.delete(current().caller.owner, request.chat_id)
         yield _json({"chatId": request.chat_id, "deleted": True})
 
     async def CreateChat(self, request: assistant_pb2.CreateChatRequest, context: Context) -> Answer:
@@ -138,13 +137,13 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
         messages = [message_of(message, ("messages", index), without=STORED) for index, message in enumerate(body.messages)]
         title = title_of(body.title, messages)
         chat = await self._store.create(
-            caller().owner,
+            current().caller.owner,
             title=title if _given(body.title) else title.replace("\0", ""),  # then it is the message that is told to be at fault
             source=body.source or "",
             pinned=bool(body.pinned),
             messages=messages,
         )
-        created()
+        _created()
         yield _json(chat_json(chat))
 
 
@@ -153,9 +152,9 @@ def _given(title: str | None) -> str | None:
     return title if title and title.strip() else None
 
 
-def created() -> None:
+def _created() -> None:
     """Makes the response a 201; to be called before its first byte."""
-    headers.add("x-http-status", "201")
+    current().headers["x-http-status"] = "201"
 
 
 def _json(value: dict[str, Any]) -> httpbody_pb2.HttpBody:

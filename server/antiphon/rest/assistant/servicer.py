@@ -6,32 +6,28 @@ never stored with it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
-from google.api import httpbody_pb2
-from msgspec import Struct
 from msgspec.structs import replace
 from pydantic import AliasChoices, Field
 
 from antiphon import domain
-from antiphon.auth.caller import caller
 from antiphon.chat.service import ChatService
 from antiphon.config import PersonaConfig
-from antiphon.domain import headers
-from antiphon.domain.deadline import time_left
+from antiphon.domain.call import Call, current
 from antiphon.domain.errors import AntiphonError, InvalidRequest, Violation
-from antiphon.domain.reply import Reply, ReplyChoice, call_json, collect
+from antiphon.domain.reply import Reply, ReplyChoice, call_json
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
 from antiphon.history.recorder import Record
-from antiphon.rest.assistant.chats import STORED, Answer, ChatsServicer, Context, created
-from antiphon.rest.shared.body import Fields, invalid, messages_as, parse_in_turns, renaming
+from antiphon.rest.assistant.chats import STORED, Answer, ChatsServicer, Context
+from antiphon.rest.shared.answer import Exchange, answer
+from antiphon.rest.shared.body import Fields, invalid, messages_as, parse_in_turns
 from antiphon.rest.shared.content import MessageBody, message_of, tool_of
 from antiphon.rest.shared.http import headers_of, status_of
-from antiphon.rest.shared.json import COMMENT, DONE, EVENT_STREAM, JSON, dumps, event
+from antiphon.rest.shared.json import COMMENT, DONE, EVENT_STREAM, dumps, event
 from antiphon.rest.shared.shown import Shown, shown
-from antiphon.rest.shared.stream import transfer
 from antiphon.rest.v1 import assistant_pb2
 
 DEFAULT_PERSONA = "maya"
@@ -61,14 +57,6 @@ class GenerateBody(ChatBody):
     chat_id: str | None = Field(default=None, validation_alias=AliasChoices("chatId", "chat_id"))
 
 
-class Turn(Struct, frozen=True):
-    """What to ask, as whom, and where to keep it."""
-
-    persona: str
-    request: domain.ChatRequest
-    record: Record | None = None
-
-
 class AssistantServicer(ChatsServicer):
     """Serves the whole dialect."""
 
@@ -77,70 +65,53 @@ class AssistantServicer(ChatsServicer):
         self._chat = chat
         self._personas = {DEFAULT_PERSONA: MAYA, **personas}
 
-    async def Generate(self, request: assistant_pb2.GenerateRequest, context: Context) -> Answer:
+    def Generate(self, request: assistant_pb2.GenerateRequest, context: Context) -> Answer:
         """One JSON object, or events."""
-        body = await parse_in_turns(request.body.data, GenerateBody)
-        turn = self._turn(request, body, stream=bool(body.stream))
-        answer = self._events(turn, context) if body.stream else self._whole(turn, context)
-        with renaming(messages_as("chat_history")):
-            async with aclosing(answer) as pieces:
-                async for piece in pieces:
-                    yield piece
+        call = current()
+        return answer(self._chat, call, partial(self._generate, call, request, stream=False))
 
-    async def GenerateStream(self, request: assistant_pb2.GenerateStreamRequest, context: Context) -> Answer:
+    def GenerateStream(self, request: assistant_pb2.GenerateStreamRequest, context: Context) -> Answer:
         """Events."""
-        turn = self._turn(request, await parse_in_turns(request.body.data, GenerateBody), stream=True)
-        with renaming(messages_as("chat_history")):
-            async with aclosing(self._events(turn, context)) as pieces:
-                async for piece in pieces:
-                    yield piece
+        call = current()
+        return answer(self._chat, call, partial(self._generate, call, request, stream=True))
 
-    async def Chat(self, request: assistant_pb2.ChatRequest, context: Context) -> Answer:
+    def Chat(self, request: assistant_pb2.ChatRequest, context: Context) -> Answer:
         """One JSON object; nothing is kept."""
-        body = await parse_in_turns(request.body.data, ChatBody)
+        return answer(self._chat, current(), partial(self._talk, request.body.data))
+
+    async def _talk(self, data: bytes) -> Exchange:
+        body = await parse_in_turns(data, ChatBody)
         name, persona = self._persona(body)
         before = _system(persona.system)
         asked = replace(_request(persona, (*before, *_messages(body)), stream=False), trusted=len(before))
-        with renaming(messages_as("chat_history", len(before))):
-            async with self._batches(Turn(name, asked), context) as batches:
-                reply = await collect(batches)
-        metadata = {"timeTaken": _milliseconds(reply)}
-        yield _json({"result": {"message": shown(reply.choices[0]), "persona": name}, "metadata": metadata})
 
-    def _batches(self, turn: Turn, context: Context) -> aclosing[AsyncGenerator[domain.Batch, None]]:
-        return aclosing(self._chat.stream(turn.request, timeout=time_left(context.time_remaining()), record=turn.record))
+        def whole(reply: Reply) -> bytes:
+            metadata = {"timeTaken": _milliseconds(reply)}
+            return dumps({"result": {"message": shown(reply.choices[0]), "persona": name}, "metadata": metadata})
 
-    async def _whole(self, turn: Turn, context: Context) -> Answer:
-        async with self._batches(turn, context) as batches:
-            reply = await collect(batches)
-        created()
-        yield _json(generated(reply, turn.persona))
+        return Exchange(asked, whole, field=messages_as("chat_history", len(before)))
 
-    async def _events(self, turn: Turn, context: Context) -> Answer:
-        async with (
-            self._batches(turn, context) as batches,
-            aclosing(transfer(batches, EventWriter(turn.persona), _late)) as pieces,
-        ):
-            async for piece in pieces:
-                yield piece
-
-    def _turn(self, asking: Asking, body: GenerateBody, *, stream: bool) -> Turn:
-        """Raises `InvalidRequest`."""
+    async def _generate(self, call: Call, asking: Asking, *, stream: bool) -> Exchange:
+        body = await parse_in_turns(asking.body.data, GenerateBody)
+        stream = stream or bool(body.stream)
         for field, most in (("title", MAX_TITLE), ("source", MAX_SOURCE)):
             if len(getattr(asking, field)) > most:
                 raise invalid(Violation((field,), f"must not be longer than {most} characters"))
         name, persona = self._persona(body)
         record = Record(
-            caller().owner,
+            call.caller.owner,
             conversation=asking.chat_id or body.chat_id or None,
             title=asking.title,
             source=asking.source,
             instructions=_system(persona.system),
             preamble=_system(_context(body.fast_context or [])),
             resent=True,
-            began=_tell_chat,
+            # A header of the response, of an error too: what was said before it is stored there.
+            began=partial(call.headers.__setitem__, "x-chat-id"),
         )
-        return Turn(name, _request(persona, _messages(body), _tools(body.tools), stream=stream), record)
+        asked = _request(persona, _messages(body), _tools(body.tools), stream=stream)
+        form = EventWriter(name) if stream else lambda reply: dumps(generated(reply, name))
+        return Exchange(asked, form, _late, record, messages_as("chat_history"), status=201)
 
     def _persona(self, body: ChatBody) -> tuple[str, PersonaConfig]:
         name = body.persona or DEFAULT_PERSONA
@@ -148,11 +119,6 @@ class AssistantServicer(ChatsServicer):
         if persona is None:
             raise invalid(Violation(("persona",), f"must be one of {', '.join(sorted(self._personas))}"))
         return name, persona
-
-
-def _tell_chat(chat_id: str) -> None:
-    """A header of the response, of an error too: what was said before it is stored there."""
-    headers.add("x-chat-id", chat_id)
 
 
 # Requests.
@@ -309,10 +275,6 @@ def _usage(usage: domain.Usage | None) -> dict[str, Any] | None:
 
 def _milliseconds(reply: Reply) -> int:
     return round(reply.metrics.latency * 1000) if reply.metrics else 0
-
-
-def _json(value: dict[str, Any]) -> httpbody_pb2.HttpBody:
-    return httpbody_pb2.HttpBody(content_type=JSON, data=dumps(value))
 
 
 # Errors.

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from antiphon import domain
 from antiphon.domain.reply import Reply, ReplyChoice
-from antiphon.rest.engine.request import Call
+from antiphon.rest.engine.request import Chat
 from antiphon.rest.openai import reply as openai_reply
 from antiphon.rest.shared.json import JSON, dumps
 from antiphon.rest.shared.shown import Shown, shown_or_called
@@ -29,36 +29,36 @@ _END_FIGURES: Final = {
 """What LLMstudio 0.3 writes after its end token, and how."""
 
 
-def completion(reply: Reply, call: Call) -> dict[str, Any]:
+def completion(reply: Reply, chat: Chat) -> dict[str, Any]:
     """The documented object, nulls and order included."""
     assert reply.started is not None, "a stream that ended well has started"
     written = openai_reply.completion(reply)["choices"]
-    choices = [_choice(choice, _reason(ended), call) for choice, ended in zip(written, reply.choices, strict=True)]
+    choices = [_choice(choice, _reason(ended), chat) for choice, ended in zip(written, reply.choices, strict=True)]
     return {
-        "id": call.id,
+        "id": chat.id,
         "choices": choices,
         "created": reply.started.created,
-        "model": call.model_name(reply.started),
+        "model": chat.model_name(reply.started),
         "object": "chat.completion",
         "system_fingerprint": None,
         "usage": None,
-        "session_id": call.session_id,
-        "chat_input": call.chat_input,
+        "session_id": chat.session_id,
+        "chat_input": chat.chat_input,
         "chat_output": shown_or_called(reply.choices[0]),
-        "context": call.context,
-        "provider": call.provider,
+        "context": chat.context,
+        "provider": chat.provider,
         "timestamp": time.time(),
-        "parameters": call.parameters,
+        "parameters": chat.parameters,
         "metrics": metrics(reply.usage, reply.metrics),
     }
 
 
-def _choice(choice: dict[str, Any], reason: str, call: Call) -> dict[str, Any]:
+def _choice(choice: dict[str, Any], reason: str, chat: Chat) -> dict[str, Any]:
     said = choice["message"]
     calls = {name: said.get(name) for name in ("function_call", "tool_calls")}
     message = {"content": said["content"], "role": "assistant", **calls}
     message |= {name: value for name, value in said.items() if name not in message and value is not None}
-    if call.has_functions and message["tool_calls"]:  # the caller's tools are those of 2023
+    if chat.has_functions and message["tool_calls"]:  # the caller's tools are those of 2023
         message |= {"function_call": message["tool_calls"][0]["function"], "tool_calls": None}
         reason = "function_call" if reason == "tool_calls" else reason
     return {"finish_reason": reason, "index": choice["index"], "logprobs": choice["logprobs"], "message": message}
@@ -118,8 +118,8 @@ class ChunkWriter:
     content_type = JSON
     comment = b""
 
-    def __init__(self, call: Call) -> None:
-        self._call = call
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
         self._reply = Reply()
         self._shown = Shown()
 
@@ -157,24 +157,24 @@ class ChunkWriter:
         """What repeats the request comes once, in the last one, and only if it is not long."""
         started = self._reply.started
         assert started is not None, "it is the first event"
-        call = self._call
+        chat = self._chat
         last = self._reply.metrics is not None
-        repeats = last and len(dumps(call.context)) <= MAX_REPEATED
+        repeats = last and len(dumps(chat.context)) <= MAX_REPEATED
         return dumps(
             {
-                "id": call.id,
+                "id": chat.id,
                 "choices": choices,
                 "created": started.created,
-                "model": call.model_name(started),
+                "model": chat.model_name(started),
                 "object": "chat.completion.chunk",
                 "system_fingerprint": None,
-                "chat_input": call.chat_input if repeats else None,
+                "chat_input": chat.chat_input if repeats else None,
                 "chat_output": shown_or_called(self._reply.choices[0]) if last else None,
                 "chat_output_stream": shown,
-                "context": call.context if repeats else None,
-                "provider": call.provider,
+                "context": chat.context if repeats else None,
+                "provider": chat.provider,
                 "timestamp": time.time(),
-                "parameters": call.parameters if last else None,
+                "parameters": chat.parameters if last else None,
                 "metrics": metrics(self._reply.usage, self._reply.metrics) if last else None,
             }
         )

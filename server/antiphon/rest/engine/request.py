@@ -128,7 +128,7 @@ class Completion(openai.Body):
     model_config = ConfigDict(strict=False)
 
 
-class Call:
+class Chat:
     """What an answer repeats of its request."""
 
     def __init__(self, body: Body, provider: str) -> None:
@@ -166,12 +166,12 @@ class Call:
                 return path
 
 
-def request_from_body(body: Body, call: Call) -> domain.ChatRequest:
+def request_from_body(body: Body, chat: Chat) -> domain.ChatRequest:
     """The domain's request, by way of the OpenAI dialect, of which parameters are fields. Raises `InvalidRequest`.
 
     Of the defaults only that of `max_tokens` is sent: the others are the providers' own, and some models refuse to be told them.
     """
-    sent = {name: value for name, value in call.parameters.items() if name in call.given or name == "max_tokens"}
+    sent = {name: value for name, value in chat.parameters.items() if name in chat.given or name == "max_tokens"}
     functions = [{"type": "function", "function": function} for function in body.functions or ()]
     choice = body.tool_choice
     if isinstance(body.function_call, dict):
@@ -180,7 +180,7 @@ def request_from_body(body: Body, call: Call) -> domain.ChatRequest:
         choice = body.function_call
     fields = {"tools": [*functions, *(body.tools or ())] or None, "tool_choice": choice, "response_format": body.response_format}
     sent |= {name: value for name, value in fields.items() if value is not None}
-    with renaming(call.path):
-        completion = validate({**sent, "model": body.model, "messages": call.context}, Completion)
+    with renaming(chat.path):
+        completion = validate({**sent, "model": body.model, "messages": chat.context}, Completion)
         asked = openai.request_from_body(completion, stream=True)
-    return replace(asked, provider=call.provider, known_fields=True)
+    return replace(asked, provider=chat.provider, known_fields=True)

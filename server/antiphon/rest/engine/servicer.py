@@ -9,7 +9,7 @@ operator's matter.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
@@ -19,12 +19,10 @@ from google.api import httpbody_pb2
 from msgspec.structs import replace
 from pydantic import SecretStr
 
-from antiphon import domain
 from antiphon.auth.base import Authenticator
-from antiphon.auth.caller import ANONYMOUS, CALLER, caller, require
 from antiphon.chat.service import ChatService
 from antiphon.config import MAX_KEYLESS_BYTES
-from antiphon.domain.deadline import time_left
+from antiphon.domain.call import Call, current
 from antiphon.domain.errors import (
     AntiphonError,
     InvalidRequest,
@@ -34,19 +32,18 @@ from antiphon.domain.errors import (
     Unauthenticated,
     Violation,
 )
-from antiphon.domain.principal import Scope
-from antiphon.domain.reply import collect
+from antiphon.domain.principal import ANONYMOUS, Scope
 from antiphon.rest.engine.answer import ChunkWriter, TextWriter, completion
-from antiphon.rest.engine.request import PARAMETERS, Body, Call, key_of, request_from_body
-from antiphon.rest.shared.body import invalid, parse_in_turns, renaming
+from antiphon.rest.engine.request import PARAMETERS, Body, Chat, key_of, request_from_body
+from antiphon.rest.shared.answer import Exchange, Writer, answer
+from antiphon.rest.shared.body import invalid, parse_in_turns
 from antiphon.rest.shared.http import break_off, headers_of, status_of
 from antiphon.rest.shared.json import JSON
-from antiphon.rest.shared.stream import Writer, transfer
 from antiphon.rest.v1 import engine_pb2, engine_pb2_grpc
 from antiphon.routing.router import Router
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-Answer: TypeAlias = AsyncGenerator[httpbody_pb2.HttpBody, None]
+Pieces: TypeAlias = AsyncGenerator[httpbody_pb2.HttpBody, None]
 
 
 class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
@@ -59,62 +56,59 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         self._keys = keys
         self._own_key_providers = own_key_providers
 
-    async def CreateEngineChat(self, request: engine_pb2.CreateEngineChatRequest, context: Context) -> Answer:
+    def CreateEngineChat(self, request: engine_pb2.CreateEngineChatRequest, context: Context) -> Pieces:
         """One JSON object, or text, or chunks. The only method here that may be called without a key in `authorization`."""
+        call = current()
+        return answer(self._chat, call, partial(self._exchange, call, request, context))
+
+    async def _exchange(self, call: Call, request: engine_pb2.CreateEngineChatRequest, context: Context) -> Exchange:
         data = request.body.data
-        if caller() is ANONYMOUS:
-            await self._admit(request.provider, data)
+        if call.caller is ANONYMOUS:
+            await self._admit(call, request.provider, data)
         self._router.models_at(request.provider)
         body = await parse_in_turns(data, Body)
-        call = Call(body, request.provider)
-        asked = replace(request_from_body(body, call), api_key=await self._own_key(body))
-        with renaming(call.path):
-            async with aclosing(self._answer(asked, body, call, context)) as pieces:
-                async for piece in pieces:
-                    yield piece
+        chat = Chat(body, request.provider)
+        asked = replace(request_from_body(body, chat), api_key=await self._own_key(body))
+        if not body.is_stream:
+            return Exchange(asked, lambda reply: orjson.dumps(completion(reply, chat)), field=chat.path)
+        writer: Writer = ChunkWriter(chat) if body.is_1x else TextWriter(end_token=bool(body.has_end_token))
 
-    async def _answer(self, asked: domain.ChatRequest, body: Body, call: Call, context: Context) -> Answer:
-        async with aclosing(self._chat.stream(asked, timeout=time_left(context.time_remaining()))) as batches:
-            if not body.is_stream:
-                yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(completion(await collect(batches), call)))
-                return
-            writer: Writer = ChunkWriter(call) if body.is_1x else TextWriter(end_token=bool(body.has_end_token))
+        def late(_: AntiphonError) -> bytes:
+            break_off(context)  # there is no room for an error in bare text
+            return b""
 
-            def late(_: AntiphonError) -> bytes:
-                break_off(context)  # there is no room for an error in bare text
-                return b""
+        return Exchange(asked, writer, late, field=chat.path)
 
-            async with aclosing(transfer(batches, writer, late)) as pieces:
-                async for piece in pieces:
-                    yield piece
-
-    async def ListEngineProviders(self, request: engine_pb2.ListEngineProvidersRequest, context: Context) -> Answer:
+    async def ListEngineProviders(self, request: engine_pb2.ListEngineProvidersRequest, context: Context) -> Pieces:
         """Their names."""
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(self._router.providers()))
 
-    async def ListEngineModels(self, request: engine_pb2.ListEngineModelsRequest, context: Context) -> Answer:
+    async def ListEngineModels(self, request: engine_pb2.ListEngineModelsRequest, context: Context) -> Pieces:
         """By provider, or of one: those that the caller may use."""
         names = [request.provider] if request.provider else self._router.providers()
         found = {
-            name: {"name": name, "models": [model for model in self._router.models_at(name) if caller().may_use(model, name)]}
+            name: {
+                "name": name,
+                "models": [model for model in self._router.models_at(name) if current().caller.may_use(model, name)],
+            }
             for name in names
         }
         data = found[request.provider] if request.provider else found
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(data))
 
-    async def ListEngineParameters(self, request: engine_pb2.ListEngineParametersRequest, context: Context) -> Answer:
+    async def ListEngineParameters(self, request: engine_pb2.ListEngineParametersRequest, context: Context) -> Pieces:
         """The same for every model."""
         if not request.provider:
             raise invalid(Violation(("query", "provider"), "Field required", "missing"))
         self._router.models_at(request.provider)
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(PARAMETERS))
 
-    async def GetHealth(self, request: engine_pb2.GetHealthRequest, context: Context) -> Answer:
+    async def GetHealth(self, request: engine_pb2.GetHealthRequest, context: Context) -> Pieces:
         """Whoever reads this has reached a server that takes calls."""
         data = {"status": "healthy", "message": "Antiphon is up and running"}
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(data))
 
-    async def _admit(self, provider: str, data: bytes) -> None:
+    async def _admit(self, call: Call, provider: str, data: bytes) -> None:
         """Lets a caller in who has no key in `authorization`, or raises `Unauthenticated`, whatever else is wrong.
 
         What lets in is a key of this gateway in `api_key`, the only place that these clients know; or one of the provider's, where
@@ -128,8 +122,8 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         if key is not None:
             principal = await self._keys.authenticate(key)
             if principal is not None:
-                CALLER.set(principal)
-                require(Scope.ENGINE)
+                call.caller = principal
+                principal.require(Scope.ENGINE)
                 structlog.contextvars.bind_contextvars(key=principal.name)
                 return
             if provider in self._own_key_providers:

@@ -9,7 +9,7 @@ A session is a conversation of the caller's own: what is said in it is stored, a
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any, TypeAlias
 
 import grpc
@@ -19,10 +19,8 @@ from pydantic import BeforeValidator, Field, WrapValidator
 from pydantic_core import PydanticCustomError
 
 from antiphon import domain
-from antiphon.auth.caller import caller
 from antiphon.chat.service import ChatService
-from antiphon.domain import headers
-from antiphon.domain.deadline import time_left
+from antiphon.domain.call import Call, current
 from antiphon.domain.errors import (
     AntiphonError,
     ConversationNotFound,
@@ -33,17 +31,20 @@ from antiphon.domain.errors import (
     Violation,
     field_path,
 )
-from antiphon.domain.reply import collect
+from antiphon.domain.reply import Reply
 from antiphon.history.recorder import Record
 from antiphon.rest.openai.reply import ChunkWriter, completion
 from antiphon.rest.shared import body as json_body
+from antiphon.rest.shared.answer import Exchange, answer
 from antiphon.rest.shared.body import Fields, get, invalid
 from antiphon.rest.shared.content import MessageBody, inner_extra, known, message_of, tool_of
 from antiphon.rest.shared.http import headers_of, sdk_status_of
 from antiphon.rest.shared.json import EVENT_STREAM, JSON, dumps, event
-from antiphon.rest.shared.stream import transfer
 from antiphon.rest.v1 import openai_pb2, openai_pb2_grpc
 from antiphon.routing.router import ModelEntry, Router
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Pieces: TypeAlias = AsyncGenerator[httpbody_pb2.HttpBody, None]
 
 _ERROR_TYPES = {
     401: "authentication_error",
@@ -70,43 +71,35 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
         self._router = router
         self._started = started
 
-    async def CreateChatCompletion(
-        self, request: openai_pb2.CreateChatCompletionRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
+    def CreateChatCompletion(self, request: openai_pb2.CreateChatCompletionRequest, context: Context) -> Pieces:
         """One JSON object, or events."""
-        body = await json_body.parse_in_turns(request.body.data, Body)
+        call = current()
+        return answer(self._chat, call, partial(self._exchange, call, request.body.data, context))
+
+    async def _exchange(self, call: Call, data: bytes, context: Context) -> Exchange:
+        body = await json_body.parse_in_turns(data, Body)
         stream = _accepts_events(context) if body.stream is None else body.stream
         asked = request_from_body(body, stream=bool(stream))
-        timeout = time_left(context.time_remaining())
-        async with aclosing(self._chat.stream(asked, timeout=timeout, record=self._record(body))) as batches:
-            if not asked.stream:
-                whole = completion(await collect(batches))
-                yield httpbody_pb2.HttpBody(content_type=JSON, data=dumps(whole))
-                return
-            writer = ChunkWriter(include_usage=include_usage(body))
-            async with aclosing(transfer(batches, writer, _late)) as pieces:
-                async for piece in pieces:
-                    yield piece
+        form = ChunkWriter(include_usage=include_usage(body)) if stream else _whole
+        return Exchange(asked, form, _late, self._record(call, body))
 
-    async def ListModels(
-        self, request: openai_pb2.ListModelsRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
+    async def ListModels(self, request: openai_pb2.ListModelsRequest, context: Context) -> Pieces:
         """Every model that is listed by name, and that the caller may use."""
-        data = [self._model(entry) for entry in self._router.models() if caller().may_use(entry.name, entry.provider)]
+        data = [self._model(entry) for entry in self._router.models() if current().caller.may_use(entry.name, entry.provider)]
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps({"object": "list", "data": data}))
 
-    async def GetModel(
-        self, request: openai_pb2.GetModelRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
+    async def GetModel(self, request: openai_pb2.GetModelRequest, context: Context) -> Pieces:
         """One model; one that the caller may not use is not there."""
-        data = self._model(self._router.model(request.model, caller()))
+        data = self._model(self._router.model(request.model, current().caller))
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(data))
 
-    def _record(self, body: Body) -> Record | None:
+    def _record(self, call: Call, body: Body) -> Record | None:
         """The session. None: nothing is stored, and the database is not asked."""
         if not body.session_id and not self._automatic_sessions:
             return None
-        return Record(caller().owner, conversation=body.session_id or None, resent=True, began=_tell_session)
+        # A header of the response, of an error too: what was said before it is stored there.
+        began = partial(call.headers.__setitem__, "x-session-id")
+        return Record(call.caller.owner, conversation=body.session_id or None, resent=True, began=began)
 
     def _model(self, entry: ModelEntry) -> dict[str, Any]:
         return {"id": entry.name, "object": "model", "created": self._started, "owned_by": entry.provider}
@@ -117,16 +110,15 @@ def include_usage(body: Body) -> bool:
     return bool((body.stream_options or {}).get("include_usage"))
 
 
-def _accepts_events(context: grpc.aio.ServicerContext[Any, Any]) -> bool:
+def _accepts_events(context: Context) -> bool:
     """An addition to the API: a body without `stream`, or with null, streams to a caller that accepts events and nothing else."""
     metadata = context.invocation_metadata() or ()
     accepted = ",".join(str(value) for key, value in metadata if key == "accept").split(",")
     return all(kind.partition(";")[0].strip().lower() == EVENT_STREAM for kind in accepted)
 
 
-def _tell_session(session_id: str) -> None:
-    """A header of the response, of an error too: what was said before it is stored there."""
-    headers.add("x-session-id", session_id)
+def _whole(reply: Reply) -> bytes:
+    return dumps(completion(reply))
 
 
 # Requests.

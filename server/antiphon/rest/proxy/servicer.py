@@ -20,8 +20,7 @@ import orjson
 from google.api import httpbody_pb2
 
 from antiphon.auth.base import Authenticator
-from antiphon.domain import headers as response_headers
-from antiphon.domain.deadline import time_left
+from antiphon.domain.call import current
 from antiphon.domain.errors import (
     AntiphonError,
     InvalidRequest,
@@ -183,16 +182,16 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
         passing = ((name, value) for name, value in headers.items() if name != "authorization")  # that one was made here
         for name, value in (*_query_texts(query), *passing):
             await self._keep(value, name)
-        timeout = time_left(context.time_remaining())
-        async with self._passthrough.post(target, path, query, headers, body, timeout=timeout) as answer:
+        call = current()
+        async with self._passthrough.post(call, target, path, query, headers, body) as answer:
             # What fails before the first byte can still be told as a status.
             first = await anext(answer, b"")
             content_type = _content_type(answer)
             told_back = answer_metadata(answer, headers)
-            if any(name.startswith(_RATE_LIMITS) for name in told_back):
-                response_headers.drop(_RATE_LIMITS)  # two accounts of limits in one answer would be read as one
-            for name, value in told_back.items():
-                response_headers.add(name, value)
+            if any(name.startswith(_RATE_LIMITS) for name in told_back):  # two accounts of limits in one would be read as one
+                for name in [name for name in call.headers if name.startswith(_RATE_LIMITS)]:
+                    del call.headers[name]
+            call.headers.update(told_back)
             yield httpbody_pb2.HttpBody(content_type=content_type, data=first)
             tail = first[-4:]
             try:

@@ -1,17 +1,14 @@
 """The assistant dialect, called without a socket, on a store in memory."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from google.api import httpbody_pb2
 
 from antiphon import domain
-from antiphon.auth.caller import CALLER
 from antiphon.chat.service import ChatService
 from antiphon.config import GuardConfig, PersonaConfig
-from antiphon.domain import headers
 from antiphon.domain.errors import (
     ConversationNotFound,
     InvalidRequest,
@@ -29,6 +26,7 @@ from antiphon.rest.assistant import servicer as assistant
 from antiphon.rest.v1 import assistant_pb2
 from antiphon.routing.router import Router
 from tests.unit.memory_store import MemoryStore
+from tests.unit.rest.caller import as_caller
 from tests.unit.scripted import NO_PRICES, START, STOP, USAGE, ScriptedProvider
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -55,9 +53,9 @@ class Dialect:
 
     async def call(self, method: str, request: Any) -> Any:
         """The JSON of an answer, or the text of a stream."""
-        told = headers.begin()
+        call = as_caller(Principal("me", owner="me"))
         pieces = [piece async for piece in getattr(self.servicer, method)(request, Context())]
-        self.status = told.get("x-http-status", "200")
+        self.status = call.headers.get("x-http-status", "200")
         self.content_type = pieces[0].content_type
         data = b"".join(piece.data for piece in pieces)
         return json.loads(data) if self.content_type == "application/json" else data.decode()
@@ -69,14 +67,6 @@ class Dialect:
 
 def sent(**body: Any) -> httpbody_pb2.HttpBody:
     return httpbody_pb2.HttpBody(data=json.dumps(body).encode())
-
-
-@pytest.fixture(autouse=True)
-def me() -> Iterator[None]:
-    """Somebody is calling."""
-    token = CALLER.set(Principal("me", owner="me"))
-    yield
-    CALLER.reset(token)
 
 
 async def test_of_what_comes_before_a_chat_only_the_personas_words_are_trusted() -> None:

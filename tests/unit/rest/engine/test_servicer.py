@@ -9,10 +9,10 @@ from pydantic import SecretStr
 
 from antiphon import domain
 from antiphon.auth.api_keys.static import KeyRing
-from antiphon.auth.caller import ANONYMOUS, CALLER
 from antiphon.chat.prices import Prices
 from antiphon.chat.service import ChatService
 from antiphon.config import MAX_KEYLESS_BYTES, PriceConfig
+from antiphon.domain.call import current
 from antiphon.domain.errors import (
     AntiphonError,
     InvalidRequest,
@@ -24,7 +24,7 @@ from antiphon.domain.errors import (
     Unauthenticated,
     Unsupported,
 )
-from antiphon.domain.principal import Principal
+from antiphon.domain.principal import ANONYMOUS, Principal
 from antiphon.history.recorder import Recorder
 from antiphon.rest.engine import servicer as engine
 from antiphon.rest.engine.request import key_in, key_of
@@ -404,7 +404,7 @@ async def test_a_key_of_the_gateway_may_stand_in_the_body(body: dict[str, Any]) 
     """Its holder is the caller; it is neither sent on nor repeated."""
     provider = ScriptedProvider()
     (piece,) = await called(provider, body, caller=ANONYMOUS)
-    assert CALLER.get() == USER
+    assert current().caller == USER
     assert GATEWAY_KEY.encode() not in piece.data
     assert provider.requests[0].api_key is None
     assert GATEWAY_KEY not in str(provider.requests[0].extra)
@@ -427,7 +427,7 @@ async def test_a_providers_key_lets_in_where_the_operator_says_so() -> None:
     """For that provider, and as nobody."""
     provider = ScriptedProvider()
     await called(provider, {"api_key": "sk-own"}, "scripted", caller=ANONYMOUS)
-    assert CALLER.get() is ANONYMOUS
+    assert current().caller is ANONYMOUS
     assert provider.requests[0].api_key == SecretStr("sk-own")
     with pytest.raises(Unauthenticated):
         await called(provider, {}, "scripted", caller=ANONYMOUS)

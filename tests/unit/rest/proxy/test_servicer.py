@@ -9,7 +9,7 @@ from google.api.httpbody_pb2 import HttpBody
 from multidict import CIMultiDict
 
 from antiphon.config import LimitsConfig, ProxyConfig
-from antiphon.domain import errors, headers
+from antiphon.domain import errors
 from antiphon.domain.errors import InvalidRequest, Violation
 from antiphon.domain.principal import Principal
 from antiphon.limits.limiter import Limiter
@@ -202,8 +202,7 @@ async def test_limits_are_those_of_one_side(told: bool) -> None:
         url = upstream.base_url
         limiter = Limiter(Quotas(LimitsConfig.model_validate({"overall": {"requests_per_minute": 100}})))
         through = Passthrough(ProxyConfig(allow=(url.removesuffix("/v1"),)), timeout=5, limiter=limiter)
-        as_caller(USER)
-        added = headers.begin()
+        added = as_caller(USER).headers
         body = HttpBody(data=b'{"model":"odd","messages":[]}')
         request = proxy_pb2.ProxyChatCompletionRequest(api_key="sk-theirs", proxy_url=url, body=body)
         context: Any = Context()

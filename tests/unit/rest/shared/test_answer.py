@@ -1,13 +1,16 @@
 """A reply on its way to a caller."""
 
 from collections.abc import AsyncGenerator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from google.api.httpbody_pb2 import HttpBody
 
 from antiphon import domain
+from antiphon.domain.call import Call
 from antiphon.domain.errors import AntiphonError, Internal, ProviderProtocolError
-from antiphon.rest.shared.stream import transfer
+from antiphon.rest.shared.answer import Exchange, answer
 
 CUT = ProviderProtocolError("Cut.", provider="p")
 
@@ -41,8 +44,18 @@ def late(error: AntiphonError) -> bytes:
     return f"late: {error.message}".encode()
 
 
+def answered(batches: AsyncGenerator[domain.Batch, None], end: bytes | Exception) -> AsyncGenerator[HttpBody, None]:
+    """What is written of a chat service that says `batches`."""
+    chat: Any = SimpleNamespace(stream=lambda *_: batches)
+
+    async def prepare() -> Exchange:
+        return Exchange(domain.ChatRequest("m", (), stream=True), Writer(end), late)
+
+    return answer(chat, Call(), prepare)
+
+
 async def pieces(*texts: str | Exception, end: bytes | Exception = b"end") -> list[tuple[str, bytes]]:
-    return [(piece.content_type, piece.data) async for piece in transfer(said(*texts), Writer(end), late)]
+    return [(piece.content_type, piece.data) async for piece in answered(said(*texts), end)]
 
 
 async def test_the_first_piece_has_the_type() -> None:
@@ -60,7 +73,7 @@ async def test_a_failure_is_told_in_band_once_a_piece_has_left(failure: Exceptio
     got: list[HttpBody] = []
     batches = said("a") if at_end else said("a", failure)
     with pytest.raises(type(failure)):
-        async for piece in transfer(batches, Writer(failure if at_end else b"end"), late):
+        async for piece in answered(batches, failure if at_end else b"end"):
             got.append(piece)  # noqa: PERF401  # what came before it broke off
     assert [piece.data for piece in got] == [b"a", f"late: {message}".encode()]
     with pytest.raises(type(failure)):

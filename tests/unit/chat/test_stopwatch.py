@@ -1,29 +1,14 @@
 """Times and counts of a call."""
 
-import re
-from typing import Any
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from msgspec.structs import replace
 
-from antiphon.domain import measure
+from antiphon.chat import stopwatch
+from antiphon.chat.stopwatch import Stopwatch, closing
 from antiphon.domain.content import (
-    Audio,
-    File,
-    Image,
-    Media,
     Message,
-    Other,
-    Part,
-    Refusal,
     Role,
     Text,
-    Thinking,
-    ToolCall,
     ToolResult,
-    Video,
 )
 from antiphon.domain.events import (
     AudioDelta,
@@ -38,8 +23,7 @@ from antiphon.domain.events import (
     ToolCallDelta,
     Usage,
 )
-from antiphon.domain.measure import Stopwatch, _long_base64, closing, prompt_tokens
-from antiphon.domain.request import ChatRequest, JsonObjectFormat, JsonSchemaFormat, NativeFormat, NativeTool, Tool
+from antiphon.domain.request import ChatRequest
 from tests.unit.scripted import START, STOP, USAGE
 
 ASKED = ChatRequest("m", (Message(Role.USER, (Text("x" * 8),)),), stream=True)
@@ -58,7 +42,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(measure, "time", made)
+    monkeypatch.setattr(stopwatch, "time", made)
     return made
 
 
@@ -140,67 +124,7 @@ def test_a_call_that_is_broken_off_has_what_had_come() -> None:
     assert watch.usage([]) == Usage(6, 10, 16, estimated=True)
 
 
-DATA = "A" * 100_000
 """Base64 that would be 25,000 tokens as text."""
-
-
-@pytest.mark.parametrize(
-    ("part", "tokens"),
-    [
-        (Text("x" * 40), 10),
-        (Text("x" * 40, {"cache_control": {}}), 15),
-        (Thinking("x" * 40, signature="s" * 400), 10),
-        (Refusal("x" * 40), 10),
-        (ToolCall("call_1", "look_up_", "x" * 40), 12),
-        (ToolCall("call_1", "f", "xxx", extra={"x": "1"}), 4),
-        (ToolResult("call_1", (Text("x" * 40), Image(Media(file_id="f")))), 775),
-        (Image(Media(url="https://x.test/a.png")), 765),
-        (Image(Media(url=f"data:image/png;base64,{DATA}"), "high"), 765),
-        (Image(Media(url=f"data:image/png;base64,{DATA}"), "low"), 85),
-        (Audio(Media(url=f"data:audio/wav;base64,{DATA}")), 960),
-        (Video(Media(url=f"data:video/mp4;base64,{DATA}")), 7890),
-        (File(Media(file_id="f")), 2000),
-        (File(Media(url="https://x.test/a.pdf"), "four"), 2001),
-        (File(Media(url="data:application/pdf;base64,AAAA")), 2000),
-        (File(Media(url=f"data:application/pdf;base64,{DATA}")), 4000),
-        (File(Media(url=f"data:text/plain;base64,{DATA}")), 18_750),
-        (File(Media(url="data:text/plain," + "x" * 40)), 10),
-        (Other({"type": "x", "content": "x" * 12}), 10),
-        (Other({"type": "image_url", "image_url": f"data:image/png;base64,{DATA}"}), 765 + 15),
-        (Other({"type": "input_audio", "input_audio": DATA}), 960 + 10),
-        (Other({"type": "document", "document": DATA}), 2000 + 9),
-        (Other({"type": ["x"]}), 4),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_all_that_a_message_holds_counts(part: Part, tokens: int) -> None:
-    """Each kind of part; media by a flat figure, and never by the characters of their base64."""
-    assert prompt_tokens(ChatRequest("m", (Message(Role.USER, (part,)),), stream=True)) == 4 + tokens
-
-
-@pytest.mark.parametrize(
-    ("fields", "tokens"),
-    [
-        ({"tools": (Tool("look_up_", "x" * 32),)}, 14),
-        ({"tools": (Tool("f", None, {"type": "object"}),)}, 4 + 1 + 5),
-        ({"tools": (Tool("f", extra={"function": {"x": 1}}),)}, 4 + 1 + 5),
-        ({"tools": (NativeTool({"type": "web_search"}),)}, 4 + 6),
-        ({"response_format": JsonObjectFormat()}, 0),
-        ({"response_format": JsonSchemaFormat("name", {"type": "object"}, "x" * 40)}, 11 + 5),
-        ({"response_format": NativeFormat({"type": "grammar"})}, 5),
-        ({"extra": {"functions": [{"name": "f"}]}}, 7),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_all_that_a_request_holds_counts(fields: dict[str, Any], tokens: int) -> None:
-    """Tools, schemas, and what only the provider knows, as JSON; each tool is four more, as a message is."""
-    assert prompt_tokens(replace(ASKED, **fields)) == 6 + tokens
-
-
-def test_what_is_beside_the_parts_counts() -> None:
-    """A name, and calls of the form of 2023."""
-    message = Message(Role.ASSISTANT, (), "anna", {"function_call": {"name": "f"}})
-    assert prompt_tokens(ChatRequest("m", (message,), stream=True)) == 4 + 1 + 8
 
 
 def test_usage_and_metrics_stand_before_what_ends_a_choice() -> None:
@@ -209,18 +133,3 @@ def test_usage_and_metrics_stand_before_what_ends_a_choice() -> None:
     counted = Usage(1, 1, 2)
     took = Metrics(1.0, None, None, 0, None)
     assert closing([TextDelta(0, "a"), USAGE, STOP, second], counted, took) == [TextDelta(0, "a"), counted, took, STOP, second]
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from("aZ9/="), st.sampled_from([1, 3, 499, 500, 501, 999, 1000, 1001, 2500]), st.sampled_from(["", " ", '"'])
-        ),
-        max_size=6,
-    )
-)
-def test_base64_is_found_wherever_it_begins(runs: list[tuple[str, int, str]]) -> None:
-    """As a regular expression finds it, which would take too long."""
-    text = "".join(letter * length + end for letter, length, end in runs)
-    rest, found = re.subn("[A-Za-z0-9+/=]{1000,}", "", text)
-    assert _long_base64(text.encode()) == (found, len(text) - len(rest))

@@ -1,0 +1,36 @@
+"""Holds back the beginning of a reply, so that a failure until then can be told as a status."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from antiphon.chat.stopwatch import Stopwatch
+from antiphon.domain.call import Call
+from antiphon.domain.events import Batch, Finished
+
+MAX_HELD: Final = 64
+"""The most events before the first delta that are held back."""
+
+
+class HoldBack:
+    """The batches of one reply: measured as they come, and passed on from the first delta on."""
+
+    def __init__(self, call: Call, watch: Stopwatch) -> None:
+        self._call = call
+        self._watch = watch
+        self._held: Batch | None = []
+        """What came before the first delta. None: it has been passed on."""
+
+    def take(self, batch: Batch) -> Batch:
+        """Take a batch, and return what may go out now. May be empty. Runs for every token of every stream."""
+        self._watch.see(batch)
+        if self._held is None:
+            return batch
+        self._held += batch
+        if not self._watch.has_delta and len(self._held) < MAX_HELD and type(batch[-1]) is not Finished:
+            return []
+        batch, self._held = self._held, None
+        if self._watch.first_token is not None:
+            self._call.first_token = self._watch.first_token
+            self._call.observer.first_token(self._call)
+        return batch

@@ -1,0 +1,120 @@
+"""Times and counts of one call. No I/O."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+from antiphon.domain.errors import ContentBlocked, DeadlineExceeded
+from antiphon.domain.events import (
+    AudioDelta,
+    Batch,
+    Event,
+    ExtraDelta,
+    Finished,
+    Metrics,
+    RefusalDelta,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallDelta,
+    Usage,
+)
+from antiphon.domain.request import ChatRequest
+from antiphon.domain.tokens import AUDIO_TOKENS, json_characters, prompt_tokens, text_tokens
+
+_DELTAS: Final = frozenset({ThinkingDelta, ToolCallDelta, RefusalDelta, AudioDelta})
+
+
+class Stopwatch:
+    """Runs from the moment it is made."""
+
+    def __init__(self, request: ChatRequest) -> None:
+        self._request = request
+        self._start = time.monotonic()
+        self._first: float | None = None
+        self._last = self._end = self._start
+        self._chunks = 0
+        self._characters = 0
+        self._recordings: set[int] = set()
+
+    @property
+    def has_delta(self) -> bool:
+        """Whether anything of the reply itself has come."""
+        return bool(self._chunks or self._characters)
+
+    def see(self, batch: Batch) -> None:
+        """Takes note of a batch, at the moment it comes. Runs for every token of every stream."""
+        self._end = time.monotonic()
+        chunks = 0
+        for event in batch:
+            if type(event) is TextDelta:
+                self._characters += len(event.text)
+                chunks += 1 if event.text or event.logprobs else 0  # "" alone is nothing said
+            elif type(event) in _DELTAS:
+                self._characters += self._said(event)
+                chunks += 1
+            elif type(event) is ExtraDelta:
+                self._characters += json_characters(event.fields)
+        if chunks:
+            self._chunks += chunks
+            self._last = self._end
+            if self._first is None:
+                self._first = self._last
+
+    def usage(self, batch: Batch) -> Usage:
+        """The tokens used: those that the last batch tells, else an estimate, of what has come so far, that says so."""
+        for event in batch:
+            if type(event) is Usage:
+                return event
+        prompt = prompt_tokens(self._request)
+        completion = text_tokens(self._characters) + AUDIO_TOKENS * len(self._recordings)
+        return Usage(prompt, completion, prompt + completion, estimated=True)
+
+    def broken_off(self, error: BaseException | None) -> Usage | None:
+        """Return what was used of a call that ended with `error`; None if the provider has not taken the request.
+
+        One that was asked reads a prompt whether or not anybody waits for what it says.
+        """
+        asked = isinstance(error, asyncio.CancelledError | DeadlineExceeded | ContentBlocked)
+        return self.usage([]) if asked or self._end > self._start else None
+
+    @property
+    def first_token(self) -> float | None:
+        """Seconds to the first delta; None where none came."""
+        return None if self._first is None else self._first - self._start
+
+    def _said(self, event: Event) -> int:
+        """Characters of what is not plain text. A signature is none of the model's, and sound counts by the recording."""
+        match event:
+            case ToolCallDelta():
+                return len(event.arguments) + len(event.name or "") + (json_characters(event.extra) if event.extra else 0)
+            case ThinkingDelta():
+                return len(event.text) + len(event.redacted or "")
+            case RefusalDelta():
+                return len(event.text)
+            case AudioDelta():
+                if event.data:
+                    self._recordings.add(event.choice)
+                return len(event.transcript)
+            case _:
+                return 0
+
+    def metrics(self, cost: float | None) -> Metrics:
+        """What the call took, now that it is over."""
+        gaps = self._chunks - 1
+        first = self._first
+        return Metrics(
+            latency=self._end - self._start,
+            time_to_first_token=self.first_token,
+            inter_token_latency=(self._last - first) / gaps if first is not None and gaps > 0 else None,
+            chunks=self._chunks,
+            cost_usd=cost,
+        )
+
+
+def closing(batch: Batch, usage: Usage, metrics: Metrics) -> Batch:
+    """The last batch with `usage` and `metrics` before the first `Finished`."""
+    rest: Batch = [event for event in batch if type(event) is not Usage]
+    at = next(index for index, event in enumerate(rest) if type(event) is Finished)
+    return [*rest[:at], usage, metrics, *rest[at:]]

@@ -1,0 +1,123 @@
+"""One call, from its arrival to its end, and who is told what happens in it. Plain values; no I/O.
+
+The interceptor makes a `Call`, and servicers ask for it with `current`. All that is below them gets it handed down.
+"""
+
+from __future__ import annotations
+
+import time
+from contextvars import ContextVar
+from typing import Any, Final, Protocol
+
+from msgspec import Struct, field
+
+from antiphon.domain.errors import AntiphonError
+from antiphon.domain.events import Usage
+from antiphon.domain.principal import ANONYMOUS, Principal
+
+
+class Attempt(Struct, frozen=True):
+    """One try at a provider. `model` is the provider's own name of it; `begun` is of the monotonic clock, in seconds."""
+
+    provider: str
+    model: str
+    begun: float
+
+
+class Observer:
+    """What happens in a call, told once to whoever listens: a log, a ledger, metrics, traces.
+
+    A listener overrides what it wants to hear. It returns soon and raises nothing: no listener changes a call.
+    """
+
+    def begun(self, call: Call) -> None:
+        """The caller is known, and may make the call; its request may still be no good."""
+
+    def admitted(self, call: Call) -> None:
+        """The call has its place within its caller's limits."""
+
+    def attempt_begun(self, call: Call, attempt: Attempt) -> None:
+        """A provider is about to be asked."""
+
+    def attempt_ended(self, call: Call, attempt: Attempt, error: BaseException | None) -> None:
+        """The provider's call is over; `error` is what ended it before its time."""
+
+    def first_token(self, call: Call) -> None:
+        """The first delta of the reply has come; `call.first_token` is set."""
+
+    def settled(self, call: Call) -> None:
+        """What the call used is charged: `call.usage` and `call.cost_usd`, where they are known. Once for each admitted call."""
+
+    def cancelled_upstream(self, call: Call, attempt: Attempt, seconds: float) -> None:
+        """The caller is gone or out of time, and so many seconds later the provider's call was closed."""
+
+    def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
+        """The call is over. `code` is the name of its gRPC status."""
+
+
+SILENT: Final = Observer()
+"""Nobody listens."""
+
+
+class Heartbeat(Struct):
+    """What to write after each interval of silence. None: the response's headers alone, once."""
+
+    message: Any = None
+    sent: bool = False
+    """True once it went out: the headers are gone, so a later failure can only be told within the stream."""
+
+
+class Pulse(Protocol):
+    """Writes heartbeats."""
+
+    def keep(self, heartbeat: Heartbeat) -> None:
+        """Write `heartbeat` whenever the stream was silent for long, until the call ends."""
+        ...
+
+
+class Call(Struct, eq=False, kw_only=True):
+    """Who calls, for how long, and what is known of the call so far: the stages fill it in before they tell the observer."""
+
+    caller: Principal = ANONYMOUS
+    method: str = ""
+    """Service and method, as in "ChatService/Generate"."""
+    request_id: str = ""
+    peer: str = ""
+    """The caller's address as the edge saw it; empty but for calls of admins, which are audited."""
+    timeout: float | None = None
+    """Seconds that the caller waits, from `begun`; None where it set no deadline."""
+    begun: float = field(default_factory=time.monotonic)
+    headers: dict[str, str] = {}
+    """Headers of the response: for REST callers. They leave right before the first message; what is added later is lost."""
+    observer: Observer = SILENT
+    pulse: Pulse | None = None
+
+    route: str = ""
+    """The model that the caller asked for; `provider` and `model` are what it led to. A proxied call has a `provider` alone."""
+    provider: str = ""
+    model: str = ""
+    first_token: float | None = None
+    """Seconds from the request to the first delta."""
+    usage: Usage | None = None
+    cost_usd: float | None = None
+
+    @property
+    def time_left(self) -> float | None:
+        """Seconds that are left to the caller's deadline, never below 0; None where there is none."""
+        return None if self.timeout is None else max(0.0, self.timeout - (time.monotonic() - self.begun))
+
+    def heartbeat(self, message: Any = None) -> Heartbeat:
+        """Give the call a heartbeat, from now until it ends. Without a pulse nothing is sent."""
+        heartbeat = Heartbeat(message)
+        if self.pulse is not None:
+            self.pulse.keep(heartbeat)
+        return heartbeat
+
+
+CALL: ContextVar[Call] = ContextVar("call")
+"""Set by the interceptor, and read by servicers alone, as gRPC hands them no more than its own context."""
+
+
+def current() -> Call:
+    """Return the call that is going on. Only for servicers."""
+    return CALL.get()

@@ -1,0 +1,37 @@
+"""Attempts: a provider that is asked, and its call that is closed at once, whichever way the caller's call ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+
+from antiphon.domain.call import Attempt, Call
+from antiphon.domain.errors import DeadlineExceeded, ShuttingDown
+
+_LEFT = (asyncio.CancelledError, GeneratorExit, DeadlineExceeded, ShuttingDown)
+"""What ends a call while its provider would go on."""
+
+
+class Attempting:
+    """One try at the provider of `call`, as a context manager."""
+
+    def __init__(self, call: Call, close: Callable[[], Awaitable[None]]) -> None:
+        """`close` ends the provider's call, whether or not it has begun."""
+        self._call = call
+        self._close = close
+        self._attempt = Attempt(call.provider, call.model, time.monotonic())
+
+    async def __aenter__(self) -> None:
+        self._call.observer.attempt_begun(self._call, self._attempt)
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: TracebackType | None) -> None:
+        call, attempt = self._call, self._attempt
+        left = time.monotonic()
+        try:
+            await self._close()
+        finally:
+            if isinstance(error, _LEFT):
+                call.observer.cancelled_upstream(call, attempt, time.monotonic() - left)
+            call.observer.attempt_ended(call, attempt, error)

@@ -1,0 +1,38 @@
+"""The log line of each call: one when it ends, with all that is known of it by then."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import structlog
+
+from antiphon.domain.call import Call, Observer
+from antiphon.domain.errors import AntiphonError
+
+log = structlog.get_logger(__name__)
+
+
+class CallLog(Observer):
+    """Writes the lines."""
+
+    def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
+        """Write the line of `call`. Request id, key, provider and model stand on every line of a call, and so on this one."""
+        fields: dict[str, Any] = {}
+        if error is not None:
+            fields["reason"] = error.reason
+        if call.caller.owner:
+            fields["owner"] = call.caller.owner
+        if call.route:
+            fields["route"] = call.route
+        if call.usage is not None:
+            fields["prompt_tokens"] = call.usage.prompt_tokens
+            fields["completion_tokens"] = call.usage.completion_tokens
+            fields["cost_usd"] = call.cost_usd
+        if call.first_token is not None:
+            fields["first_token_ms"] = _milliseconds(call.first_token)
+        log.info("call", method=call.method, code=code, duration_ms=_milliseconds(time.monotonic() - call.begun), **fields)
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 1)

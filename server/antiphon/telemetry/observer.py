@@ -1,0 +1,50 @@
+"""Several listeners to what happens in calls, told one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from antiphon.domain.call import Attempt, Call, Observer
+from antiphon.domain.errors import AntiphonError
+
+log = structlog.get_logger(__name__)
+
+
+class Observers(Observer):
+    """Tells each of `listeners`. One that fails is logged, and neither the call nor the others notice."""
+
+    def __init__(self, listeners: Sequence[Observer]) -> None:
+        self._listeners = listeners
+
+    def begun(self, call: Call) -> None:
+        self._tell("begun", call)
+
+    def admitted(self, call: Call) -> None:
+        self._tell("admitted", call)
+
+    def attempt_begun(self, call: Call, attempt: Attempt) -> None:
+        self._tell("attempt_begun", call, attempt)
+
+    def attempt_ended(self, call: Call, attempt: Attempt, error: BaseException | None) -> None:
+        self._tell("attempt_ended", call, attempt, error)
+
+    def first_token(self, call: Call) -> None:
+        self._tell("first_token", call)
+
+    def settled(self, call: Call) -> None:
+        self._tell("settled", call)
+
+    def cancelled_upstream(self, call: Call, attempt: Attempt, seconds: float) -> None:
+        self._tell("cancelled_upstream", call, attempt, seconds)
+
+    def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
+        self._tell("ended", call, code, error)
+
+    def _tell(self, event: str, *arguments: object) -> None:
+        for listener in self._listeners:
+            try:
+                getattr(listener, event)(*arguments)
+            except Exception:
+                log.exception("a listener failed", listener=type(listener).__name__, call_event=event)

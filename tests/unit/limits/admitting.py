@@ -1,0 +1,29 @@
+"""Calls that ask a limiter for a place."""
+
+from antiphon.chat.admit import estimate
+from antiphon.chat.prices import Prices
+from antiphon.domain.call import SILENT, Call
+from antiphon.domain.principal import Principal
+from antiphon.domain.request import ChatRequest
+from antiphon.limits.limiter import Grant, Limiter
+from antiphon.routing.router import Route
+from tests.unit.scripted import NO_PRICES, ScriptedProvider
+
+CALLER = Principal("ann", owner="acme", id="key:1")
+
+
+async def admit(
+    limits: Limiter,
+    request: ChatRequest | None = None,
+    *,
+    principal: Principal = CALLER,
+    headers: dict[str, str] | None = None,
+    prices: Prices = NO_PRICES,
+    wants_key: bool = False,
+) -> Grant:
+    """A call's grant. `headers` are those of its answer; None of a request: nobody knows its tokens."""
+    call = Call(caller=principal, observer=limits._ledger or SILENT, headers={} if headers is None else headers)
+    if request is None:
+        return await limits.admit(call)
+    route = Route(ScriptedProvider(), request.model, wants_key)
+    return await limits.admit(call, lambda: estimate(request, route, prices))

@@ -1,0 +1,39 @@
+"""A listener that remembers what it was told."""
+
+from antiphon.domain.call import Attempt, Call, Observer
+from antiphon.domain.errors import AntiphonError
+
+
+class Listener(Observer):
+    """`events` are the names of what happened, in order; `errors` what ended attempts and calls."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.errors: list[BaseException | None] = []
+
+    def begun(self, call: Call) -> None:
+        self.events.append("begun")
+
+    def admitted(self, call: Call) -> None:
+        self.events.append("admitted")
+
+    def attempt_begun(self, call: Call, attempt: Attempt) -> None:
+        self.events.append("attempt_begun")
+
+    def attempt_ended(self, call: Call, attempt: Attempt, error: BaseException | None) -> None:
+        self.events.append("attempt_ended")
+        self.errors.append(error)
+
+    def first_token(self, call: Call) -> None:
+        assert call.first_token is not None
+        self.events.append("first_token")
+
+    def settled(self, call: Call) -> None:
+        self.events.append("settled")
+
+    def cancelled_upstream(self, call: Call, attempt: Attempt, seconds: float) -> None:
+        self.events.append("cancelled_upstream")
+
+    def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
+        self.events.append("ended")
+        self.errors.append(error)

@@ -1,0 +1,44 @@
+"""One try at a provider."""
+
+import asyncio
+
+import pytest
+
+from antiphon.domain.call import Call
+from antiphon.domain.errors import DeadlineExceeded, ProviderUnavailable, ShuttingDown
+from antiphon.routing.attempts import Attempting
+from tests.unit.listener import Listener
+
+
+@pytest.mark.parametrize(
+    ("error", "left"),
+    [
+        (None, False),
+        (ProviderUnavailable("x", provider="p"), False),
+        (DeadlineExceeded(), True),
+        (ShuttingDown(), True),
+        (asyncio.CancelledError(), True),
+        (GeneratorExit(), True),
+    ],
+)
+async def test_it_is_closed_and_told_whichever_way_it_ends(error: BaseException | None, left: bool) -> None:
+    """The time to close it counts where it is the caller who is gone."""
+    listener = Listener()
+    closed: list[bool] = []
+
+    async def close() -> None:
+        closed.append(True)
+
+    async def attempt() -> None:
+        async with Attempting(Call(observer=listener), close):
+            if error is not None:
+                raise error
+
+    if error is None:
+        await attempt()
+    else:
+        with pytest.raises(type(error)):
+            await attempt()
+    assert closed == [True]
+    assert listener.events == ["attempt_begun", *(["cancelled_upstream"] if left else []), "attempt_ended"]
+    assert listener.errors == [error]

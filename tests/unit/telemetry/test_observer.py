@@ -1,0 +1,40 @@
+"""Listeners to calls."""
+
+import inspect
+from typing import Any
+
+from structlog.testing import capture_logs
+
+from antiphon.domain.call import Attempt, Call, Observer
+from antiphon.domain.errors import Internal
+from antiphon.telemetry.observer import Observers
+from tests.unit.listener import Listener
+
+EVENTS = [name for name, _ in inspect.getmembers(Observer, inspect.isfunction) if not name.startswith("_")]
+
+
+class Failing(Observer):
+    """Fails at every event."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in EVENTS:
+            raise ValueError(name)
+        return super().__getattribute__(name)
+
+
+def test_each_listener_is_told_everything_though_another_fails() -> None:
+    """And the failure is logged."""
+    last = Listener()
+    observers = Observers([Failing(), last])
+    call, attempt = Call(first_token=0.1), Attempt("p", "m", 0.0)
+    with capture_logs() as lines:
+        observers.begun(call)
+        observers.admitted(call)
+        observers.attempt_begun(call, attempt)
+        observers.first_token(call)
+        observers.cancelled_upstream(call, attempt, 0.1)
+        observers.attempt_ended(call, attempt, None)
+        observers.settled(call)
+        observers.ended(call, "INTERNAL", Internal())
+    assert sorted(last.events) == sorted(EVENTS)
+    assert [line["call_event"] for line in lines] == last.events
