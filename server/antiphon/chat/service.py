@@ -24,7 +24,7 @@ from antiphon.chat.stopwatch import Stopwatch, closing
 from antiphon.domain.call import Call
 from antiphon.domain.content import Message
 from antiphon.domain.deadline import Deadlines
-from antiphon.domain.errors import AntiphonError, ShuttingDown
+from antiphon.domain.errors import ShuttingDown
 from antiphon.domain.events import Batch, Finished
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.turns import give_way
@@ -119,9 +119,9 @@ class ChatService:
         """Calls that are going on."""
         return len(self._deadlines)
 
-    def interrupt(self, error: AntiphonError | None = None) -> None:
-        """End every call in flight with an error, `ShuttingDown` by default, as a failure that its caller is told."""
-        self._deadlines.expire(error or ShuttingDown())
+    def interrupt(self) -> None:
+        """End every call in flight with `ShuttingDown`, as a failure that its caller is told."""
+        self._deadlines.expire(ShuttingDown())
 
     async def settled(self, seconds: float = 10.0) -> None:
         """Return when every turn that has ended is stored, or after so many seconds."""

@@ -31,17 +31,11 @@ class Deadline:
 
     def __init__(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        self._at = loop.time() + seconds
         self._error: AntiphonError | None = None
         self._owner = asyncio.current_task()
         self._waiting: asyncio.Task[Any] | None = None
         self._cancelling = 0
-        self._timer = loop.call_at(self._at, self.expire, DeadlineExceeded())
-
-    @property
-    def remaining(self) -> float:
-        """Seconds left, never below 0."""
-        return max(0.0, self._at - asyncio.get_running_loop().time())
+        self._timer = loop.call_later(seconds, self.expire, DeadlineExceeded())
 
     def expire(self, error: AntiphonError) -> None:
         """End the wait that is going on, and every later one, with `error`. Only the first call has an effect."""

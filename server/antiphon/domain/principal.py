@@ -73,11 +73,6 @@ class Principal(Struct, frozen=True):
     quota: Quota = UNLIMITED
     """What this credential may use; its owner may have a quota beside it."""
 
-    @property
-    def admin(self) -> bool:
-        """Whether this is an admin."""
-        return Scope.ADMIN in self.scopes
-
     def require(self, scope: Scope) -> None:
         """Raise `PermissionDenied` unless the caller has the scope."""
         if scope not in self.scopes:

@@ -22,7 +22,7 @@ from yarl import URL
 from antiphon.config import KEEP_ALIVE, ProxyConfig
 from antiphon.domain.call import Call
 from antiphon.domain.deadline import Deadline, Deadlines
-from antiphon.domain.errors import AntiphonError, ProviderProtocolError, ShuttingDown
+from antiphon.domain.errors import ProviderProtocolError, ShuttingDown
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
 from antiphon.net.connection import Connector, send_past_a_close
@@ -143,9 +143,9 @@ class Passthrough:
         """Calls that are going on."""
         return len(self._deadlines)
 
-    def interrupt(self, error: AntiphonError | None = None) -> None:
-        """End every call in flight with an error, `ShuttingDown` by default."""
-        self._deadlines.expire(error or ShuttingDown())
+    def interrupt(self) -> None:
+        """End every call in flight with `ShuttingDown`."""
+        self._deadlines.expire(ShuttingDown())
 
     async def close(self) -> None:
         """Ends the connections."""

@@ -40,7 +40,7 @@ async def test_keys_come_from_where_the_configuration_says() -> None:
     assert await load_keys(named, {"DEV_KEY": "k1\n"}).authenticate("k1") == DEV
     found = await load_keys(AuthConfig(), {"ANTIPHON_KEY": "k2"}).authenticate("k2")
     assert found is not None
-    assert found.admin
+    assert Scope.ADMIN in found.scopes
     for auth in (named, AuthConfig()):
         with pytest.raises(ConfigError):
             load_keys(auth, {})

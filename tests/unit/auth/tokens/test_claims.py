@@ -113,6 +113,6 @@ def test_scopes_are_what_the_mapping_says(settings: dict[str, Any], claims: dict
 def test_an_admin_is_who_the_claim_says(value: str | bool, said: Any, admin: bool) -> None:
     """To the letter, and of the same kind; nobody is one without such a claim."""
     found = principal({"admin": {"claim": "groups", "value": value}}, groups=said)
-    assert found.admin is admin
+    assert (Scope.ADMIN in found.scopes) is admin
     assert found.scopes >= EVERYDAY
-    assert not principal({}, groups=said, admin=True, is_admin=True, scopes=["admin"]).admin
+    assert Scope.ADMIN not in principal({}, groups=said, admin=True, is_admin=True, scopes=["admin"]).scopes
