@@ -135,3 +135,14 @@ async def test_usage_from_the_terminal(admin_gateway: Gateway, spent: dict[str, 
     }
     assert "INVALID_ARGUMENT" in await antiphon(admin_gateway, "usage", "--from", "soon", code=1)
     assert "PERMISSION_DENIED" in await antiphon(admin_gateway, "usage", key=spent["miser"], code=1)
+
+
+async def test_the_log_line_of_a_call_tells_whose_it_was_and_what_it_took(admin_gateway: Gateway, spent: dict[str, str]) -> None:
+    """Owner, route, tokens, cost and the time to the first token, beside the key, the provider and the model."""
+    lines = [json.loads(line) for line in admin_gateway.said.splitlines() if '"event":"call"' in line and line.startswith("{")]
+    line = next(line for line in lines if line.get("owner") == "spender")
+    assert line["method"] == "OpenAIService/CreateChatCompletion"
+    assert (line["key"], line["route"], line["provider"], line["model"]) == ("spender", "odd-priced", "odd", "odd-priced")
+    assert (line["prompt_tokens"], line["completion_tokens"]) == (1000, 100)
+    assert line["cost_usd"] > 0
+    assert 0 < line["first_token_ms"] <= line["duration_ms"]
