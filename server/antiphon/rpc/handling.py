@@ -1,0 +1,201 @@
+"""One call, from its key to its end: its request is received, its answer written, and its error becomes a status.
+
+A servicer raises; it never aborts. An error of a REST call goes through its dialect, which alone knows the shape of the body: the
+body and the HTTP status are sent first, and the true gRPC status ends the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+from typing import Any, Self
+
+import grpc
+import structlog
+from google.api import httpbody_pb2
+
+from antiphon.auth.audit import REFUSED, AuditLog, Event
+from antiphon.config import MAX_MESSAGE_BYTES
+from antiphon.domain.call import CALL, Call, Observer
+from antiphon.domain.deadline import time_left
+from antiphon.domain.errors import AntiphonError, InvalidRequest, Reason, told
+from antiphon.domain.principal import ANONYMOUS, Scope
+from antiphon.rpc.admission import Admission, Context, Rules, peer_of, refuse_doubles
+from antiphon.rpc.heartbeat import Pulse
+from antiphon.rpc.receiver import Arrival, Receiver
+from antiphon.rpc.release import drop_tracebacks
+from antiphon.rpc.status import DETAILS_KEY, code_of, status_of
+
+REFUSALS = frozenset({Reason.UNAUTHENTICATED, Reason.PERMISSION_DENIED, Reason.RATE_LIMIT_EXCEEDED, Reason.BUDGET_EXCEEDED})
+"""What the audit log wants to know of."""
+
+REQUEST_ID = "x-request-id"
+
+WHOLE = "x-antiphon-whole"
+"""What the edge adds to REST calls, whose message it holds until it is complete. `status.lua` sets it, and removes a caller's."""
+
+PIECE = 1024 * 1024
+"""The most bytes of a body that are written as one message."""
+_GOOD_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+log = structlog.get_logger(__name__)
+
+
+def _pieces(body: httpbody_pb2.HttpBody) -> Iterator[httpbody_pb2.HttpBody]:
+    """Yield a body in pieces that fit into messages; Envoy puts them together."""
+    for at in range(0, len(body.data), PIECE):
+        yield httpbody_pb2.HttpBody(content_type=body.content_type if at == 0 else "", data=body.data[at : at + PIECE])
+
+
+class Handling:
+    """One call that is handled, as a context manager: on leaving, its end is told, and its error becomes a status."""
+
+    __slots__ = (
+        "_admission",
+        "_admitted",
+        "_arrival",
+        "_audit",
+        "_call",
+        "_context",
+        "_receiver",
+        "_rules",
+        "_too_large",
+        "_written",
+    )
+
+    def __init__(
+        self, admission: Admission, receiver: Receiver, rules: Rules, context: Context, audit: AuditLog | None, observer: Observer
+    ) -> None:
+        self._admission = admission
+        self._receiver = receiver
+        self._rules = rules
+        self._context = context
+        self._audit = audit
+        self._call = Call(method=rules.method, timeout=time_left(context.time_remaining()), observer=observer)
+        self._arrival: Arrival | None = None
+        self._admitted = False
+        self._too_large = False
+        self._written = False
+
+    async def __aenter__(self) -> Self:
+        CALL.set(self._call)
+        self._call.observer.begun(self._call)
+        return self
+
+    async def request(self, read: Callable[[bytes], Any]) -> Any:
+        """Judge the key, take a place for the call, and return its request, parsed by `read`.
+
+        Raises what `Admission.admit` and `Receiver.receive` raise, and `InvalidRequest`.
+        """
+        entries = self._context.invocation_metadata() or ()
+        metadata = {str(key): value for key, value in entries}
+        request_id = str(metadata.get(REQUEST_ID, ""))
+        call = self._call
+        call.request_id = request_id if _GOOD_REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=call.request_id)
+        if len(metadata) < len(entries):
+            refuse_doubles([str(key) for key, _ in entries])
+        call.caller = principal = await self._admission.admit(self._rules, str(metadata.get("authorization", "")) or None)
+        self._admitted = True
+        if self._rules.scope is Scope.ADMIN:
+            call.peer = peer_of(self._context)
+        structlog.contextvars.bind_contextvars(key=principal.name)
+        known = principal is not ANONYMOUS
+        self._arrival = Arrival(known=known, whole=metadata.get(WHOLE) == "1" and self._is_by_edge(known))
+        data = await self._receiver.receive(self._context, self._arrival)
+        if data is None:
+            raise InvalidRequest("The call has no request message.")
+        return read(data)
+
+    def _is_by_edge(self, known: bool) -> bool:
+        """Whether it is the edge that says a thing of this call. Anybody could say it at the server's own port."""
+        if self._rules.render is None:
+            return False
+        return str(self._context.peer()).startswith("unix:") or (known and self._rules.edge_by_tcp)
+
+    async def write(self, message: Any) -> None:
+        """Write a message of the response, and before the first one the initial metadata; None writes the metadata alone.
+
+        The metadata do not go out sooner, as Envoy and clients retry a call only until they have them.
+        """
+        if not self._written:
+            self._written = True
+            if self._rules.render is None:
+                # REST callers get it from Envoy, which spares them a write of its own here.
+                await self._context.send_initial_metadata(((REQUEST_ID, self._call.request_id),))
+            elif self._call.headers:
+                await self._context.send_initial_metadata(tuple(self._call.headers.items()))
+        if isinstance(message, httpbody_pb2.HttpBody) and len(message.data) > PIECE:
+            for piece in _pieces(message):
+                await self._context.write(piece)
+            return
+        if message is None:
+            return
+        try:
+            await self._context.write(message)
+        except grpc.aio.InternalError:
+            self._too_large = message.ByteSize() > MAX_MESSAGE_BYTES
+            raise
+
+    async def write_all(self, messages: AsyncGenerator[Any, None], heartbeat: float) -> None:
+        """Write a stream of messages. See `CallInterceptor` for `heartbeat`.
+
+        Closes the stream as well, which grpc.aio does not do, so that the provider's call ends with its caller's.
+        """
+        self._call.pulse = pulse = Pulse(heartbeat, self.write)
+        try:
+            async with aclosing(messages):
+                async for message in messages:
+                    await pulse.write(message)
+        finally:
+            await pulse.stop()
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if self._admitted:
+            self._admission.leave()
+        if self._arrival is not None:
+            self._receiver.release(self._arrival)
+        match error:
+            case None:
+                self._end("OK")
+            case asyncio.CancelledError():
+                self._end("CANCELLED")
+            case grpc.aio.InternalError():
+                # Nothing can be sent: the caller has gone, or was told by gRPC that the message is too large.
+                self._end("RESOURCE_EXHAUSTED" if self._too_large else "CANCELLED")
+                raise asyncio.CancelledError from None
+            case Exception():
+                if not isinstance(error, AntiphonError):
+                    log.error("call_failed", exc_info=error)
+                drop_tracebacks(error)
+                await self._fail(told(error))
+
+    async def _fail(self, error: AntiphonError) -> None:
+        """Send the error to the caller, and abort the call, which raises."""
+        code = code_of(error)
+        self._end(code.name, error)
+        if self._audit is not None and error.reason in REFUSALS:
+            call = self._call
+            event = Event(REFUSED, call.caller.id, call.method, error.reason, call.request_id, peer_of(self._context))
+            self._audit.refused(event)
+        trailers = (*(self._context.trailing_metadata() or ()), (DETAILS_KEY, status_of(error).SerializeToString()))
+        try:
+            if self._written:
+                pass
+            elif self._rules.render is None:
+                trailers = ((REQUEST_ID, self._call.request_id), *trailers)
+            else:
+                status, headers, body = self._rules.render(error)
+                metadata = {**self._call.headers, "x-http-status": str(status), **headers}
+                await self._context.send_initial_metadata(tuple(metadata.items()))
+                await self._context.write(httpbody_pb2.HttpBody(content_type="application/json", data=body))
+            await self._context.abort(code, error.message, trailers)
+        except grpc.aio.InternalError:
+            raise asyncio.CancelledError from None  # nobody is there to be told
+
+    def _end(self, code: str, error: AntiphonError | None = None) -> None:
+        self._call.observer.ended(self._call, code, error)
