@@ -1,6 +1,6 @@
 """One call, from its arrival to its end, and who is told what happens in it. Plain values; no I/O.
 
-The interceptor makes a `Call`, and servicers ask for it with `current`. All that is below them gets it handed down.
+A `Call` is made when a call arrives; who answers it asks for it with `current`, and hands it down to everybody else.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Call(Struct, eq=False, kw_only=True):
 
 
 CALL: ContextVar[Call] = ContextVar("call")
-"""Set by the interceptor, and read by servicers alone, as gRPC hands them no more than its own context."""
+"""Set where a call arrives, and read by servicers alone, as gRPC hands them no more than its own context."""
 
 
 def current() -> Call:

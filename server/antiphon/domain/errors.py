@@ -35,7 +35,7 @@
 
 The message is what the caller reads: our words only. What a provider said may hold keys and inner addresses, and goes to the log;
 only of a request that it rejected there is an `explanation`, from which those are taken out.
-An error names its reason; `rpc.status` and the dialects turn reasons into statuses. They are in one file, as a caller that handles
+An error names its reason; whoever answers the caller turns reasons into statuses. They are in one file, as a caller that handles
 errors, and a reader of the tree, needs all of them.
 """
 
@@ -468,7 +468,7 @@ class ProviderRejected(ProviderError):
     param: str | None = None
     """The field that the provider names, as "messages[0].content"."""
     explanation: str | None = None
-    """What the provider says is wrong, fit for the caller to read: `providers.failure.explain` sets it."""
+    """What the provider says is wrong, fit for the caller to read."""
 
     @property
     def metadata(self) -> dict[str, str]:

@@ -142,7 +142,7 @@ class Usage(Struct, frozen=True, omit_defaults=True):
 
 
 class Metrics(Struct, frozen=True):
-    """What a call took, measured in the chat service. Once, before `Finished`; the chat service adds it. Times are in seconds."""
+    """What a call took, as it was measured here. Once, before `Finished`. Times are in seconds."""
 
     latency: float
     """From the request to the end of the reply."""
