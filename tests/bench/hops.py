@@ -1,0 +1,259 @@
+"""What a call costs inside the server process, counted and not timed, so that a busy machine does not change it.
+
+    python -m tests.bench.hops
+    python -m tests.bench.hops --with '{"sessions": {"automatic": true}}'     # more of the configuration
+
+A real server runs in this process. Another one is its upstream and its caller, over loopback sockets, and sends the next tokens
+when those before have arrived: so each read by the server is one batch of events and one write, of a single token unless
+`--tokens` says otherwise. An *async hop* is a coroutine that is begun, or an asynchronous generator that is asked for its next
+value; an *await woken* is a frame that is resumed because what it awaits goes on. `probes` has what else is counted.
+
+Each scenario is counted a few times in a row, and the least is shown: the server's housekeeping comes every few seconds, and not
+into all of them. Nothing of the inside of the server is known here but `App` and the configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import socket
+import tempfile
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import grpc
+import orjson
+import uvloop
+from google.api import httpbody_pb2
+from rich.console import Console
+from rich.table import Table
+
+from antiphon.app import App
+from antiphon.config import Config, LogConfig
+from antiphon.database.migrate import migrate
+from antiphon.rest.v1 import openai_pb2, openai_pb2_grpc
+from antiphon.telemetry import log
+from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2
+from tests.bench.probes import Allocations, Trace, expose_serialisation
+from tests.odd_upstream import LAST, OddUpstream, answer, chunk, delta, head, sse
+
+CALLS: Final = 50
+READS: Final = 100
+ROUNDS: Final = 3
+
+PAUSE: Final = 0.01
+"""Seconds between a token's arrival and the next: by then the server waits for it, as it does for nearly every token of a model."""
+
+SETTLED: Final = 0.15
+"""Seconds after which the server is done with all that came: its longest timer that belongs to a call is 0.1."""
+
+KEY: Final = "sk-bench"
+METADATA: Final = (("authorization", f"Bearer {KEY}"),)
+MESSAGES: Final = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is an antiphon?"}]
+USAGE: Final = {"prompt_tokens": 20, "completion_tokens": 4, "total_tokens": 24}
+
+Probe: TypeAlias = Trace | Allocations
+
+
+class Window(NamedTuple):
+    """What is counted together: `units` calls or reads of a scenario, by a probe."""
+
+    scenario: str
+    probe: type[Probe]
+    units: int
+
+
+Results: TypeAlias = dict[Window, Probe]
+
+
+class Server:
+    """The gateway. Counts between two messages of the caller, which makes no call meanwhile."""
+
+    def __init__(self, pipe: Connection, address: str) -> None:
+        self._results: Results = {}
+        self._pipe = pipe
+        self._address = address
+        self._stop = asyncio.Event()
+        self._probe: Probe | None = None
+
+    async def serve(self, app: App) -> Results:
+        """Serve until the caller is done, and return what was counted: of each window, the round with the least."""
+        asyncio.get_running_loop().add_reader(self._pipe.fileno(), self._receive)
+        self._pipe.send(self._address)
+        await app.serve([self._address], self._stop)
+        return self._results
+
+    def _receive(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            loop.call_later(SETTLED, self._turn, self._pipe.recv())
+        except EOFError:
+            loop.remove_reader(self._pipe.fileno())
+            self._stop.set()
+
+    def _turn(self, window: Window) -> None:
+        """Begin to count, or end it."""
+        if self._probe is None:
+            self._probe = window.probe()
+            self._probe.start()
+        else:
+            self._probe.stop()
+            rounds = (self._results.get(window, self._probe), self._probe)
+            self._results[window] = min(rounds, key=lambda probe: probe.counts.total())
+            self._probe = None
+        self._pipe.send(None)
+
+
+class Caller:
+    """The other process: the upstream, and a client of the gateway."""
+
+    def __init__(self, pipe: Connection, tokens: int, upstream: OddUpstream, channel: grpc.aio.Channel) -> None:
+        self._pipe = pipe
+        self._read = chunk(sse(*[delta(" word")] * tokens))
+        self._upstream = upstream
+        self._openai = openai_pb2_grpc.OpenAIServiceStub(channel)
+        self._chat = chat_pb2_grpc.ChatServiceStub(channel)
+        message = {"index": 0, "message": {"role": "assistant", "content": "A sung answer."}, "finish_reason": "stop"}
+        upstream.script("whole", [answer({**delta(), "object": "chat.completion", "choices": [message], "usage": USAGE})])
+
+    async def run(self) -> None:
+        """Run every scenario, with each probe several times."""
+        for probe in (Trace, Allocations):
+            await self._calls("REST JSON call", probe, self._whole)
+            for dialect, begin in (("REST", self._rest), ("gRPC", self._grpc)):
+                await self._calls(f"{dialect} stream of 1 read", probe, partial(self._stream, begin, 1))
+                for _ in range(ROUNDS):
+                    await self._stream(begin, READS + 2, self._counted(Window(f"{dialect} read", probe, READS)))
+
+    @contextmanager
+    def _counted(self, window: Window) -> Iterator[None]:
+        self._pipe.send(window)
+        self._pipe.recv()
+        yield
+        self._pipe.send(window)
+        self._pipe.recv()
+
+    async def _calls(self, scenario: str, probe: type[Probe], call: Callable[[], Awaitable[None]]) -> None:
+        await call()  # connections and caches are there from the second call on
+        for _ in range(ROUNDS):
+            with self._counted(Window(scenario, probe, CALLS)):
+                for _ in range(CALLS):
+                    await call()
+
+    async def _whole(self) -> None:
+        async for _ in self._rest("whole"):
+            pass
+
+    async def _stream(
+        self, begin: Callable[[str], AsyncIterable[Any]], reads: int, counted: AbstractContextManager[None] | None = None
+    ) -> None:
+        """Read a stream of so many reads by the server. All but the first two are `counted`, and the reply's end is not."""
+        turns = [asyncio.Event() for _ in range(reads)]
+        steps = [step for turn in turns for step in (self._read, turn)]
+        end = sse(delta(finish="stop"), {**delta(), "choices": [], "usage": USAGE}, "[DONE]")
+        self._upstream.script("stream", [head(), *steps, chunk(end), LAST])
+        messages = aiter(begin("stream"))
+        with ExitStack() as stack:
+            for number, turn in enumerate(turns):
+                await anext(messages)
+                if number == 1 and counted is not None:
+                    stack.enter_context(counted)
+                if turn is turns[-1]:
+                    stack.close()
+                await asyncio.sleep(PAUSE)
+                turn.set()
+        async for _ in messages:
+            pass
+
+    def _rest(self, model: str) -> AsyncIterable[Any]:
+        body = orjson.dumps({"model": model, "messages": MESSAGES, "temperature": 0.5, "stream": model == "stream"})
+        data = httpbody_pb2.HttpBody(content_type="application/json", data=body)
+        return self._openai.CreateChatCompletion(openai_pb2.CreateChatCompletionRequest(body=data), metadata=METADATA)
+
+    def _grpc(self, model: str) -> AsyncIterable[Any]:
+        messages = [
+            message_pb2.Message(role=f"ROLE_{each['role'].upper()}", parts=[message_pb2.Part(text=each["content"])])
+            for each in MESSAGES
+        ]
+        return self._chat.StreamGenerate(chat_pb2.GenerateRequest(model=model, messages=messages), metadata=METADATA)
+
+
+def call(pipe: Connection, tokens: int) -> None:
+    """Be the other process."""
+
+    async def run() -> None:
+        async with OddUpstream() as upstream:
+            pipe.send(upstream.base_url)
+            async with grpc.aio.insecure_channel(pipe.recv()) as channel:
+                await channel.channel_ready()
+                await Caller(pipe, tokens, upstream, channel).run()
+
+    asyncio.run(run())
+
+
+def measure(more: dict[str, Any], tokens: int, folder: str) -> Results:
+    """Run the server and its caller, and return what was counted.
+
+    `more` are settings of the configuration, `tokens` come with each read.
+    """
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=call, args=(theirs, tokens), daemon=True)
+    process.start()
+    theirs.close()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    database = f"sqlite:///{folder}/antiphon.db"
+    config = {
+        "grpc": {"listen": address},
+        "database": {"url": database},
+        "providers": {"upstream": {"base_url": ours.recv(), "models": ["whole", "stream"]}},
+        "auth": {"keys": [{"name": "bench", "key_env": "KEY"}]},
+        **more,
+    }
+    log.configure(LogConfig(file=Path(folder, "log")))
+    expose_serialisation()
+    app = App(Config.model_validate(config), {"KEY": KEY})
+    uvloop.run(migrate(database, 5.0))
+    results = uvloop.run(Server(ours, address).serve(app))
+    process.join()
+    if process.exitcode:
+        raise SystemExit("the caller failed, as it says above")
+    return results
+
+
+def show(results: Results, top: int) -> None:
+    """Print a table of all figures, and for each scenario the places that have the most of each."""
+    console = Console(width=132)
+    scenarios = list(dict.fromkeys(window.scenario for window in results))
+    names = sorted({name for probe in results.values() for name in probe.counts}, key=str.lower)
+    figures = {
+        (name, window.scenario): count / window.units for window, probe in results.items() for name, count in probe.counts.items()
+    }
+    table = Table("each", *scenarios)
+    for name in names:
+        table.add_row(name, *(f"{figures.get((name, scenario), 0):.1f}" for scenario in scenarios))
+    console.print(table)
+    for window, probe in results.items():
+        for title, places in probe.lists.items():
+            lines = [
+                f"{count / window.units:9.1f}  {place}" for place, count in places.most_common(top) if count / window.units >= 0.05
+            ]
+            if lines:
+                console.print(f"\n{window.scenario}: {title}", style="bold")
+                console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--with", dest="more", type=json.loads, default={}, help="more of the configuration, as JSON")
+    parser.add_argument("--tokens", type=int, default=1, help="tokens that come with each read")
+    parser.add_argument("--top", type=int, default=30, help="the most places to list of each kind")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as made:
+        show(measure(options.more, options.tokens, made), options.top)

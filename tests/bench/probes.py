@@ -1,0 +1,207 @@
+"""Probes that count what Python does in this process between their `start` and `stop`: what runs, and what is allocated."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import inspect
+import json
+import sys
+import tracemalloc
+from collections import Counter
+from collections.abc import Coroutine
+from functools import cache
+from multiprocessing import connection
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any, Final
+
+import grpc
+from google.protobuf.message import Message
+from pydantic import BaseModel
+
+import antiphon
+
+PACKAGE: Final = str(Path(antiphon.__file__).parent)
+
+ROOTS: Final = tuple(f"{Path(package.__file__).parent.parent}/" for package in (antiphon, grpc, asyncio))
+"""Where the gateway's code is, and the code of other packages, and Python's own."""
+
+BENCH: Final = (str(Path(__file__).parent), str(Path(connection.__file__).parent), tracemalloc.__file__)
+"""Code of the benchmark, which is not counted."""
+
+ASYNC: Final = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+RESUMED_IN_AWAIT: Final = 3
+"""Lower two bits of the argument of RESUME, the instruction at which every frame is entered, if what the frame awaits goes on."""
+
+JSON_READ, JSON_WRITTEN, VALIDATED, REBUILT = "JSON read", "JSON written", "pydantic validations", "values rebuilt"
+PARSED, SERIALISED = "protobuf parsed", "protobuf serialised"
+
+IN_C: Final = {
+    "orjson.loads": JSON_READ,
+    "msgspec.decode": JSON_READ,
+    "msgspec.json_decode": JSON_READ,
+    "orjson.dumps": JSON_WRITTEN,
+    "msgspec.encode": JSON_WRITTEN,
+    "msgspec.json_encode": JSON_WRITTEN,
+    "pydantic_core.validate_python": VALIDATED,
+    "pydantic_core.validate_json": VALIDATED,
+    "pydantic_core.to_python": REBUILT,
+    "msgspec.replace": REBUILT,
+    "msgspec.convert": REBUILT,
+    "msgspec.to_builtins": REBUILT,
+    "msgspec.asdict": REBUILT,
+    "protobuf.FromString": PARSED,
+    "protobuf.ParseFromString": PARSED,
+    "protobuf.MergeFromString": PARSED,
+    "protobuf.SerializeToString": SERIALISED,
+}
+"""Conversions that are functions in C, by library and name."""
+
+IN_PYTHON: Final = {
+    json.loads.__code__: JSON_READ,
+    json.dumps.__code__: JSON_WRITTEN,
+    BaseModel.model_copy.__code__: REBUILT,
+}
+
+
+class Trace:
+    """Counts frames entered, functions called, tasks made and conversions, with a profiling function.
+
+    Calls of types that are written in C cannot be seen.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.lists: dict[str, Counter[str]] = {title: Counter() for title in ("async hops", "awaits woken", "tasks", "conversions")}
+        """The same by place in the code."""
+
+    def start(self) -> None:
+        asyncio.get_running_loop().set_task_factory(self._make_task)
+        sys.setprofile(self._see)
+
+    def stop(self) -> None:
+        sys.setprofile(None)
+        asyncio.get_running_loop().set_task_factory(None)
+
+    def _count(self, title: str, name: str, entry: str) -> None:
+        self.counts[name] += 1
+        self.lists[title][entry] += 1
+
+    def _make_task(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
+        self._count("tasks", "tasks", getattr(work, "__qualname__", repr(work)))
+        return asyncio.Task(work, loop=loop, **options)
+
+    def _see(self, frame: FrameType, event: str, function: Any) -> None:
+        code = frame.f_code
+        if event == "call":
+            if code.co_filename.startswith(BENCH):
+                return
+            self.counts["Python calls"] += 1
+            if code.co_flags & ASYNC:
+                title = "awaits woken" if _bytecode(code)[frame.f_lasti + 1] & 3 == RESUMED_IN_AWAIT else "async hops"
+                whose = "antiphon" if code.co_filename.startswith(PACKAGE) else "libraries"
+                self._count(title, f"{title}, {whose}", place(code))
+            elif code in IN_PYTHON:
+                self._count("conversions", IN_PYTHON[code], f"{code.co_qualname} called by {_caller(frame.f_back)}")
+        elif event == "c_call":
+            self.counts["C calls"] += not code.co_filename.startswith(BENCH)
+            name = f"{_library(function)}.{function.__name__}"
+            if name in IN_C:
+                self._count("conversions", IN_C[name], f"{name} called by {_caller(frame)}")
+
+
+class _Allocator(ctypes.Structure):
+    """`PyMemAllocatorEx` of Python's C API."""
+
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("context", "malloc", "calloc", "realloc", "free"))
+
+
+_DOMAINS: Final = (1, 2)
+"""`PYMEM_DOMAIN_MEM` and `PYMEM_DOMAIN_OBJ`."""
+
+_FREE_NOTHING: Final = ctypes.cast(ctypes.pythonapi.Py_IsInitialized, ctypes.c_void_p).value
+"""A C function that stands in for `free`: it has no arguments, and no effect."""
+
+
+class Allocations:
+    """Counts the blocks that Python allocates, with tracemalloc.
+
+    Nothing is freed between `start` and `stop`, so that at the end every block is there to be counted. Objects that Python takes
+    from a free list, such as small tuples, and memory of C libraries are not among them.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.lists: dict[str, Counter[str]] = {"allocations": Counter()}
+        self._allocators = {domain: _Allocator() for domain in _DOMAINS}
+
+    def start(self) -> None:
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        for domain, used in self._allocators.items():
+            ctypes.pythonapi.PyMem_GetAllocator(domain, ctypes.byref(used))
+            keeping = _Allocator(used.context, used.malloc, used.calloc, used.realloc, _FREE_NOTHING)
+            ctypes.pythonapi.PyMem_SetAllocator(domain, ctypes.byref(keeping))
+        tracemalloc.clear_traces()
+
+    def stop(self) -> None:
+        for domain, used in self._allocators.items():
+            ctypes.pythonapi.PyMem_SetAllocator(domain, ctypes.byref(used))
+        snapshot = tracemalloc.take_snapshot()
+        tracemalloc.stop()
+        gc.enable()
+        for line in snapshot.statistics("lineno"):
+            frame = line.traceback[0]
+            if not frame.filename.startswith(BENCH):
+                self.counts["allocations"] += line.count
+                self.lists["allocations"][f"{_short(frame.filename)}:{frame.lineno}"] += line.count
+
+
+def expose_serialisation() -> None:
+    """Let gRPC serialise messages by way of Python: it would call C from C, which `Trace` cannot see.
+
+    To be called before a server is made.
+    """
+
+    def exposing(make: Any) -> Any:
+        def made(behaviour: Any, *args: Any, response_serializer: Any, **options: Any) -> Any:
+            def serialise(message: Any) -> bytes:
+                return response_serializer(message)
+
+            return make(behaviour, *args, response_serializer=serialise, **options)
+
+        return made
+
+    for name in ("unary_unary_rpc_method_handler", "unary_stream_rpc_method_handler"):
+        setattr(grpc, name, exposing(getattr(grpc, name)))
+
+
+@cache
+def _bytecode(code: CodeType) -> bytes:
+    return code.co_code
+
+
+@cache
+def place(code: CodeType) -> str:
+    """Return the file of some code, without the folders before its package, and the name of its function."""
+    return f"{_short(code.co_filename)}:{code.co_qualname}"
+
+
+def _short(path: str) -> str:
+    return next((path.removeprefix(root) for root in ROOTS if path.startswith(root)), path)
+
+
+def _caller(frame: FrameType | None) -> str:
+    return "C" if frame is None or frame.f_code.co_filename.startswith(BENCH) else place(frame.f_code)
+
+
+def _library(function: Any) -> str:
+    """Return the library of a C function, or of the object that it is a method of."""
+    owner = function.__self__
+    if isinstance(owner, Message) or (isinstance(owner, type) and issubclass(owner, Message)):
+        return "protobuf"
+    return str(function.__module__ or type(owner).__module__).partition(".")[0]
