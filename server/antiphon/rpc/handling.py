@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from typing import Any, Self
 
@@ -44,6 +44,10 @@ _GOOD_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 log = structlog.get_logger(__name__)
 
 
+def _is_large(message: Any) -> bool:
+    return isinstance(message, httpbody_pb2.HttpBody) and len(message.data) > PIECE
+
+
 def _pieces(body: httpbody_pb2.HttpBody) -> Iterator[httpbody_pb2.HttpBody]:
     """Yield a body in pieces that fit into messages; Envoy puts them together."""
     for at in range(0, len(body.data), PIECE):
@@ -60,9 +64,9 @@ class Handling:
         "_audit",
         "_call",
         "_context",
+        "_message",
         "_receiver",
         "_rules",
-        "_too_large",
         "_written",
     )
 
@@ -77,7 +81,7 @@ class Handling:
         self._call = Call(method=rules.method, timeout=time_left(context.time_remaining()), observer=observer)
         self._arrival: Arrival | None = None
         self._admitted = False
-        self._too_large = False
+        self._message: Any = None
         self._written = False
 
     async def __aenter__(self) -> Self:
@@ -117,11 +121,18 @@ class Handling:
             return False
         return str(self._context.peer()).startswith("unix:") or (known and self._rules.edge_by_tcp)
 
-    async def write(self, message: Any) -> None:
+    def write(self, message: Any) -> Awaitable[None]:
         """Write a message of the response, and before the first one the initial metadata; None writes the metadata alone.
 
-        The metadata do not go out sooner, as Envoy and clients retry a call only until they have them.
+        The metadata do not go out sooner, as Envoy and clients retry a call only until they have them. What is awaited for a token
+        is gRPC's own write, with no frame of ours between.
         """
+        self._message = message
+        if self._written and message is not None and not _is_large(message):
+            return self._context.write(message)
+        return self._write_slowly(message)
+
+    async def _write_slowly(self, message: Any) -> None:
         if not self._written:
             self._written = True
             if self._rules.render is None:
@@ -129,17 +140,10 @@ class Handling:
                 await self._context.send_initial_metadata(((REQUEST_ID, self._call.request_id),))
             elif self._call.headers:
                 await self._context.send_initial_metadata(tuple(self._call.headers.items()))
-        if isinstance(message, httpbody_pb2.HttpBody) and len(message.data) > PIECE:
-            for piece in _pieces(message):
-                await self._context.write(piece)
-            return
         if message is None:
             return
-        try:
-            await self._context.write(message)
-        except grpc.aio.InternalError:
-            self._too_large = message.ByteSize() > MAX_MESSAGE_BYTES
-            raise
+        for piece in _pieces(message) if _is_large(message) else (message,):
+            await self._context.write(piece)
 
     async def write_all(self, messages: AsyncGenerator[Any, None], heartbeat: float) -> None:
         """Write a stream of messages. See `CallInterceptor` for `heartbeat`.
@@ -150,7 +154,11 @@ class Handling:
         try:
             async with aclosing(messages):
                 async for message in messages:
-                    await pulse.write(message)
+                    if pulse.beat is not None:
+                        await pulse.beat  # a call takes one write at a time
+                    pulse.pause()
+                    await self.write(message)
+                    pulse.resume()
         finally:
             await pulse.stop()
 
@@ -166,7 +174,8 @@ class Handling:
                 self._end("CANCELLED")
             case grpc.aio.InternalError():
                 # Nothing can be sent: the caller has gone, or was told by gRPC that the message is too large.
-                self._end("RESOURCE_EXHAUSTED" if self._too_large else "CANCELLED")
+                is_too_large = self._message is not None and self._message.ByteSize() > MAX_MESSAGE_BYTES
+                self._end("RESOURCE_EXHAUSTED" if is_too_large else "CANCELLED")
                 raise asyncio.CancelledError from None
             case Exception():
                 if not isinstance(error, AntiphonError):
