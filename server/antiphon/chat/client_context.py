@@ -15,9 +15,9 @@ from typing import Final, TypeAlias
 import httpx2
 import structlog
 
-from antiphon.config import ClientConfig, ConfigError, ProviderConfig
-from antiphon.domain.errors import ContextUnavailable, ProviderError
-from antiphon.net.http import Transport
+from antiphon.config import ClientConfig, ConfigError
+from antiphon.domain.errors import ContextUnavailable
+from antiphon.net.fetch import Fetcher, FetchFailed
 
 _RETRY: Final = 5.0
 """Seconds until a source that failed is asked again, while there is something older to use."""
@@ -37,7 +37,7 @@ class Contexts:
     def __init__(self, clients: Mapping[str, ClientConfig], environment: Mapping[str, str]) -> None:
         """Raises `ConfigError`: a file or token that is not there, a URL that is none."""
         self._texts = {name: client.context for name, client in clients.items() if client.context is not None}
-        self._transport = Transport("of a client's context", ProviderConfig())
+        self._fetcher = Fetcher()
         self._cached: dict[str, _Cached] = {}
         for name, client in clients.items():
             if client.file is not None:
@@ -54,7 +54,7 @@ class Contexts:
         """Ends what is being read, and the connections."""
         for cached in self._cached.values():
             await cached.close()
-        await self._transport.close()
+        await self._fetcher.close()
 
     def _http(self, name: str, client: ClientConfig, written: str, environment: Mapping[str, str]) -> _Read:
         try:
@@ -68,15 +68,7 @@ class Contexts:
         if key is not None:
             headers["authorization"] = f"Bearer {key.get_secret_value()}"
         headers |= {header.lower(): value for header, value in client.headers.items()}
-        sent = httpx2.Headers(headers, encoding="utf-8")
-
-        async def read() -> bytes:
-            async with self._transport.get(url, sent) as reply:
-                if reply.status != 200:
-                    raise _Unusable(f"status {reply.status}")
-                return await reply.read(client.max_bytes)
-
-        return read
+        return lambda: self._fetcher.get(url, headers, client.max_bytes)
 
 
 class _Cached:
@@ -114,7 +106,7 @@ class _Cached:
         try:
             async with asyncio.timeout(self._config.timeout):
                 text = _decode(await self._read())
-        except (ProviderError, OSError, _Unusable) as error:
+        except (FetchFailed, OSError, _Unusable) as error:
             if clock() >= self._usable_until:
                 self._text = None
             else:
@@ -123,7 +115,7 @@ class _Cached:
             _log.warning(
                 "client_context_not_read",
                 client=self._client,
-                error=str(error) if isinstance(error, (_Unusable, ProviderError)) else kind,
+                error=str(error) if isinstance(error, (_Unusable, FetchFailed)) else kind,
                 older_one_used=self._text is not None,
             )
         else:

@@ -1,21 +1,17 @@
 """Passes a POST on to a target of the caller's, and its answer back, byte for byte.
 
 Not a provider: no protocol is known here. Body, query and answer are bytes, and what a target answers is the answer, whatever its
-status. It has a client of its own, as the providers' one writes URLs anew, and the addresses here have to be checked
-(`antiphon.net.egress`). It follows no redirect, keeps no cookie, and takes no proxy from the environment. Of its caller's limits
-those of requests and of calls at once hold here: tokens are not known, and it is the caller's own key that pays.
+status. It has a client of its own, as the addresses here have to be checked (`antiphon.net.egress`). Of its caller's limits those
+of requests and of calls at once hold here: tokens are not known, and it is the caller's own key that pays.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
 
 import aiohttp
-import httpx2
 import structlog
-from aiohttp import http_exceptions
 from multidict import CIMultiDictProxy
 from yarl import URL
 
@@ -25,14 +21,9 @@ from antiphon.domain.deadline import Deadline
 from antiphon.domain.errors import AntiphonError, ProviderProtocolError, ShuttingDown
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
-from antiphon.net.connection import Connector, send_past_a_close
+from antiphon.net.client import Client
 from antiphon.net.egress import EgressPolicy, Lookup, PinnedResolver, Target
-from antiphon.net.http import translate
-
-_DNS_TTL: Final = 60
-"""Seconds for which addresses that were checked are used before the name is asked for, and its addresses are checked, again."""
-
-_FAILURES: Final = (aiohttp.ClientError, http_exceptions.HttpProcessingError, OSError, TimeoutError)
+from antiphon.net.http_errors import UpstreamErrors
 
 
 class Answer:
@@ -41,19 +32,17 @@ class Answer:
     def __init__(self, target: Target, response: aiohttp.ClientResponse, deadline: Deadline) -> None:
         self.status = response.status
         self.headers: CIMultiDictProxy[str] = response.headers
-        self._target = target
         self._response = response
         self._deadline = deadline
+        self._errors = UpstreamErrors(target.name, begun=True)
 
     def __aiter__(self) -> Answer:
         return self
 
     async def __anext__(self) -> bytes:
         """The next piece. Raises the tree under `ProviderError`, `DeadlineExceeded`, and `ShuttingDown`."""
-        try:
+        with self._errors:
             piece = await self._deadline.wait(self._response.content.readany())
-        except _FAILURES as error:
-            raise translate(error, self._target.name, begun=True) from error
         if not piece:
             raise StopAsyncIteration
         return piece
@@ -69,12 +58,12 @@ class Passthrough:
         self._limiter = limiter or Limiter(Quotas())
         self.policy = EgressPolicy(config)
         self._timeout = timeout
-        self._lookup = lookup
-        # "connect" bounds connecting as a whole, the look-up of the name included.
-        self._timeouts = aiohttp.ClientTimeout(
-            connect=config.connect_timeout, sock_connect=config.connect_timeout, sock_read=config.read_timeout
+        self._client = Client(
+            connect_timeout=config.connect_timeout,
+            read_timeout=config.read_timeout,
+            keep_alive=KEEP_ALIVE,
+            resolver=PinnedResolver(self.policy, lookup),
         )
-        self._session: aiohttp.ClientSession | None = None
         self._calls: set[Deadline] = set()
 
     @asynccontextmanager
@@ -96,7 +85,7 @@ class Passthrough:
         try:
             grant = await deadline.wait(self._limiter.admit(CALLER.get(ANONYMOUS)))
             try:
-                response = await self._send(target, url, headers, body, deadline)
+                response = await deadline.wait(self._client.post(target.name, url, headers, body))
                 try:
                     if not 200 <= response.status < 600:  # which nobody could be told as a status
                         raise ProviderProtocolError(
@@ -119,36 +108,6 @@ class Passthrough:
             deadline.close()
             self._calls.discard(deadline)
 
-    async def _send(
-        self, target: Target, url: URL, headers: Mapping[str, str], body: bytes, deadline: Deadline
-    ) -> aiohttp.ClientResponse:
-        if self._session is None:
-            self._session = self._open()
-        try:
-            session = self._session
-            return await send_past_a_close(
-                lambda: deadline.wait(session.post(url, data=body, headers=headers, allow_redirects=False))
-            )
-        except _FAILURES as error:
-            raise translate(error, target.name, begun=False) from error
-
-    def _open(self) -> aiohttp.ClientSession:
-        connector = Connector(
-            ssl=httpx2.create_ssl_context(),
-            limit=0,
-            resolver=PinnedResolver(self.policy, self._lookup),
-            ttl_dns_cache=_DNS_TTL,
-            keepalive_timeout=KEEP_ALIVE,
-        )
-        return aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("accept", "accept-encoding", "user-agent", "content-type"),
-            timeout=self._timeouts,
-            auto_decompress=False,
-            trust_env=False,
-        )
-
     @property
     def in_flight(self) -> int:
         """Calls that are going on."""
@@ -161,5 +120,4 @@ class Passthrough:
 
     async def close(self) -> None:
         """Ends the connections."""
-        if self._session is not None:
-            await self._session.close()
+        await self._client.close()

@@ -23,8 +23,8 @@ from pydantic import SecretStr
 
 from antiphon.auth.tokens.keyset import MAX_BYTES, KeySet, KeysUnusable, parse
 from antiphon.config import ConfigError, IssuerConfig
-from antiphon.domain.errors import IdentityUnavailable, ProviderError
-from antiphon.net.http import Transport
+from antiphon.domain.errors import IdentityUnavailable
+from antiphon.net.fetch import Fetcher, FetchFailed
 
 DISCOVERY: Final = "/.well-known/openid-configuration"
 
@@ -71,7 +71,7 @@ class RotatingKeys:
     """The key set of an issuer, read as often as it takes: a `KeySource`. Belongs to the event loop of its first call."""
 
     def __init__(self, config: IssuerConfig, read: Read, clock: Clock = time.monotonic) -> None:
-        """`read` gives a JWKS, or raises `ProviderError`, `OSError` or `KeysUnusable`."""
+        """`read` gives a JWKS, or raises `FetchFailed`, `OSError` or `KeysUnusable`."""
         self._config = config
         self._read = read
         self._clock = clock
@@ -119,13 +119,13 @@ class RotatingKeys:
         try:
             async with asyncio.timeout(self._config.timeout):
                 found = parse(await self._read())
-        except (ProviderError, OSError, KeysUnusable) as error:
+        except (FetchFailed, OSError, KeysUnusable) as error:
             self._failing = True
             usable = self._set is not None and self._clock() < self._usable_until
             if not usable:
                 self._set = None
             kind = "TimeoutError" if isinstance(error, TimeoutError) else type(error).__name__
-            why = str(error) if isinstance(error, (KeysUnusable, ProviderError)) else kind
+            why = str(error) if isinstance(error, (KeysUnusable, FetchFailed)) else kind
             _log.warning("issuer_keys_not_read", issuer=self._config.name, error=why, older_ones_used=usable)
         else:
             if found != self._set:
@@ -160,19 +160,20 @@ def from_file(config: IssuerConfig, path: Path) -> RotatingKeys:
     return RotatingKeys(config, lambda: asyncio.to_thread(read))
 
 
-def from_url(config: IssuerConfig, written: str, transport: Transport) -> RotatingKeys:
+def from_url(config: IssuerConfig, written: str, fetcher: Fetcher) -> RotatingKeys:
     """The keys at a URL. Raises `ConfigError` if it is none that may be asked."""
     url = _configured(written, f"auth.tokens: {config.name}: jwks_url")
-    return RotatingKeys(config, lambda: _get(transport, url))
+    return RotatingKeys(config, lambda: fetcher.get(url, _HEADERS, MAX_BYTES))
 
 
-def from_discovery(config: IssuerConfig, transport: Transport) -> RotatingKeys:
+def from_discovery(config: IssuerConfig, fetcher: Fetcher) -> RotatingKeys:
     """The keys that the issuer's own document leads to. Raises `ConfigError` if the issuer is no URL that may be asked."""
     issuer = _configured(config.issuer, f"auth.tokens: {config.name}: issuer, as nothing else tells where its keys are")
     document = httpx2.URL(config.issuer.removesuffix("/") + DISCOVERY)
 
     async def read() -> bytes:
-        return await _get(transport, _jwks_uri(config.issuer, await _get(transport, document), plain=issuer.scheme == "http"))
+        found = await fetcher.get(document, _HEADERS, MAX_BYTES)
+        return await fetcher.get(_jwks_uri(config.issuer, found, plain=issuer.scheme == "http"), _HEADERS, MAX_BYTES)
 
     return RotatingKeys(config, read)
 
@@ -189,14 +190,6 @@ def _jwks_uri(issuer: str, data: bytes, *, plain: bool) -> httpx2.URL:
     if not isinstance(written, str):
         raise KeysUnusable("the discovery document has no jwks_uri")
     return _url(written, plain=plain)
-
-
-async def _get(transport: Transport, url: httpx2.URL) -> bytes:
-    """What is there. Raises `KeysUnusable` for any status but 200, redirects included, and `ProviderError`."""
-    async with transport.get(url, httpx2.Headers(_HEADERS)) as reply:
-        if reply.status != 200:
-            raise KeysUnusable(f"status {reply.status}")
-        return await reply.read(MAX_BYTES)
 
 
 def _configured(written: str, where: str) -> httpx2.URL:

@@ -10,8 +10,9 @@ from collections.abc import AsyncGenerator
 from typing import Final
 from urllib.parse import quote, urlencode
 
-import httpx2
+from multidict import CIMultiDict
 from pydantic import SecretStr
+from yarl import URL
 
 from antiphon.config import MAX_MESSAGE_BYTES, ConfigError, ProviderConfig
 from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderProtocolError, ProviderTimeout
@@ -42,26 +43,27 @@ class OpenAIProvider:
     def __init__(self, name: str, config: ProviderConfig, api_key: SecretStr | None) -> None:
         self.name = name
         self._url = _template(name, config)
-        self._fixed_url = None if _MODEL in self._url else httpx2.URL(self._url)
+        self._fixed_url = None if _MODEL in self._url else URL(self._url)
         self._stream_usage = config.stream_usage
         key = None if api_key is None else api_key.get_secret_value()
         self._key_header = config.auth_header.lower()
         self._headers = _headers(config, key)
-        url = httpx2.URL(self._url.replace(_MODEL, "model"))
-        query = [value for _, value in url.params.multi_items()]  # one may be a key
-        self._secrets = (*((key,) if key is not None else ()), *config.headers.values(), *query)
+        url = URL(self._url.replace(_MODEL, "model"))
+        # A value of the query may be a key too.
+        self._secrets = (*((key,) if key is not None else ()), *config.headers.values(), *url.query.values())
         # A host of one plain word, as there are within a cluster, could be any word of a message.
-        self._hosts = (url.netloc.decode(), url.host) if re.search(r"[^a-z]", url.host) else ()
+        host = url.host or ""
+        self._hosts = (url.authority, host) if re.search(r"[^a-z]", host) else ()
         self._transport = Transport(name, config)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
         """See `Provider.stream`. A caller that takes every batch lets the connection be used again."""
         body = encode(request, self.name, stream_usage=self._stream_usage)
-        url = self._fixed_url or httpx2.URL(self._url.replace(_MODEL, quote(request.model, safe="")))
+        url = self._fixed_url or URL(self._url.replace(_MODEL, quote(request.model, safe="")))
         headers, secrets = self._headers, self._secrets
         if request.api_key is not None:
             key = request.api_key.get_secret_value()
-            headers = httpx2.Headers(headers, encoding="utf-8")
+            headers = headers.copy()
             headers[self._key_header] = _credential(self._key_header, key)
             secrets = (*secrets, key)
         async with self._transport.post(url, headers, body) as reply:
@@ -140,17 +142,17 @@ def _template(name: str, config: ProviderConfig) -> str:
     query = "&".join(filter(None, (query, urlencode(dict(config.query)))))
     text = f"{base.rstrip('/')}{_PATH}{'?' if query else ''}{query}"
     try:
-        url = httpx2.URL(text.replace(_MODEL, "model"))
-    except httpx2.InvalidURL:  # which quotes what it cannot read, such as part of a password
+        url = URL(text.replace(_MODEL, "model"))
+    except ValueError:  # which quotes what it cannot read, such as part of a password
         raise ConfigError(f"providers.{name}.base_url: is no URL that can be read") from None
     if url.scheme not in ("http", "https") or not url.host:
         raise ConfigError(f'providers.{name}.base_url: must be a URL such as "https://api.example.com/v1"')
-    if url.userinfo:
+    if url.user is not None or url.password is not None:
         raise ConfigError(f"providers.{name}.base_url: must not hold a password; use api_key_env or headers")
     return text
 
 
-def _headers(config: ProviderConfig, key: str | None) -> httpx2.Headers:
+def _headers(config: ProviderConfig, key: str | None) -> CIMultiDict[str]:
     headers = {
         "accept": "application/json, text/event-stream",
         "accept-encoding": "identity",
@@ -161,7 +163,7 @@ def _headers(config: ProviderConfig, key: str | None) -> httpx2.Headers:
         name = config.auth_header.lower()
         headers[name] = _credential(name, key)
     headers |= {name.lower(): value for name, value in config.headers.items()}
-    return httpx2.Headers(headers, encoding="utf-8")
+    return CIMultiDict(headers)
 
 
 def _credential(header: str, key: str) -> str:
