@@ -28,11 +28,12 @@ from joserfc.jwt import JWTClaimsRegistry
 
 from antiphon.auth.tokens import jwks
 from antiphon.auth.tokens.claims import ClaimMapping, ClaimUnusable
-from antiphon.auth.tokens.jwks import Clock, KeySource
+from antiphon.auth.tokens.jwks import KeySource
 from antiphon.config import AuthConfig, IssuerConfig
 from antiphon.domain.errors import Unauthenticated
 from antiphon.domain.principal import Principal
 from antiphon.net.fetch import Fetcher
+from antiphon.net.refreshing import Clock
 
 MAX_TOKEN: Final = 8 * 1024
 """Bytes of the longest token that is looked at."""

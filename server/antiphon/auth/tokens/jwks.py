@@ -25,13 +25,15 @@ from antiphon.auth.tokens.keyset import MAX_BYTES, KeySet, KeysUnusable, parse
 from antiphon.config import ConfigError, IssuerConfig
 from antiphon.domain.errors import IdentityUnavailable
 from antiphon.net.fetch import Fetcher, FetchFailed
+from antiphon.net.refreshing import Clock, Refreshing, Times
 
 DISCOVERY: Final = "/.well-known/openid-configuration"
 
 _HEADERS: Final = {"accept": "application/json, application/jwk-set+json", "accept-encoding": "identity", "user-agent": "antiphon"}
 
 Read: TypeAlias = Callable[[], Awaitable[bytes]]
-Clock: TypeAlias = Callable[[], float]
+
+_FAILURES: Final = (FetchFailed, OSError, KeysUnusable)
 
 _log = structlog.get_logger(__name__)
 
@@ -75,68 +77,56 @@ class RotatingKeys:
         self._config = config
         self._read = read
         self._clock = clock
-        self._set: KeySet | None = None
-        self._fresh_until = 0.0
-        self._usable_until = 0.0
+        times = Times(ttl=config.keys_ttl, stale=config.keys_stale, retry=config.keys_cooldown)
+        self._set = Refreshing(self._read_set, times, _FAILURES, clock)
         self._rest_until = 0.0
         """The end of the cooldown."""
-        self._failing = False
-        self._reading: asyncio.Task[None] | None = None
 
     async def find(self, kid: str | None) -> Sequence[Key]:
         """See `KeySource`. Waits for one reading at most, and only if it cannot do without."""
-        if self._set is None or self._clock() >= self._fresh_until:
+        if self._set.is_due:
             reading = self._renew()
             # While the issuer fails, what was read last does: not every call is to find out anew.
-            if reading is not None and not (self._failing and self._known(kid)):
-                await asyncio.shield(reading)  # a caller that leaves does not take it away from those who wait for it too
+            if reading is not None and not (self._set.is_failing and self._known(kid)):
+                await reading
         found = self._known(kid)
         if not found and (reading := self._renew()) is not None:
-            await asyncio.shield(reading)
+            await reading
             found = self._known(kid)
-        if not found and (self._failing or self._set is None):
+        if not found and (self._set.is_failing or self._set.usable is None):
             raise IdentityUnavailable(self._config.name, retry_after=max(1.0, self._rest_until - self._clock()))
         return found
 
     async def close(self) -> None:
         """Ends a reading that is going on."""
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.wait([self._reading])
+        await self._set.close()
 
     def _known(self, kid: str | None) -> Sequence[Key]:
-        if self._set is None or self._clock() >= self._usable_until:
-            return ()
-        return self._set.find(kid)
+        usable = self._set.usable
+        return () if usable is None else usable.find(kid)
 
-    def _renew(self) -> asyncio.Task[None] | None:
+    def _renew(self) -> Awaitable[object] | None:
         """The reading that is going on, or a new one; None within the cooldown."""
-        if self._reading is None and self._clock() >= self._rest_until:
-            self._reading = asyncio.create_task(self._refresh())
-        return self._reading
+        if self._set.is_reading or self._clock() >= self._rest_until:
+            return self._set.renew()
+        return None
 
-    async def _refresh(self) -> None:
+    async def _read_set(self) -> KeySet:
+        before = self._set.usable
         try:
             async with asyncio.timeout(self._config.timeout):
                 found = parse(await self._read())
-        except (FetchFailed, OSError, KeysUnusable) as error:
-            self._failing = True
-            usable = self._set is not None and self._clock() < self._usable_until
-            if not usable:
-                self._set = None
+        except _FAILURES as error:
             kind = "TimeoutError" if isinstance(error, TimeoutError) else type(error).__name__
             why = str(error) if isinstance(error, (KeysUnusable, FetchFailed)) else kind
-            _log.warning("issuer_keys_not_read", issuer=self._config.name, error=why, older_ones_used=usable)
-        else:
-            if found != self._set:
-                _log.info("issuer_keys_read", issuer=self._config.name, keys=len(found.keys), ignored=found.ignored)
-            self._failing = False
-            self._set = found
-            self._fresh_until = self._clock() + self._config.keys_ttl
-            self._usable_until = self._fresh_until + self._config.keys_stale
+            used = self._set.usable is not None
+            _log.warning("issuer_keys_not_read", issuer=self._config.name, error=why, older_ones_used=used)
+            raise
         finally:
             self._rest_until = self._clock() + self._config.keys_cooldown
-            self._reading = None
+        if found != before:
+            _log.info("issuer_keys_read", issuer=self._config.name, keys=len(found.keys), ignored=found.ignored)
+        return found
 
 
 def from_file(config: IssuerConfig, path: Path) -> RotatingKeys:

@@ -471,7 +471,7 @@ async def test_a_token_is_checked_once_and_known_for_a_while() -> None:
     token, short = sign(claims(exp=int(clock.now) + 300)), sign(claims(exp=int(clock.now) + 10))
     assert (await kinds.authenticate(token), await kinds.authenticate(short)) == (ANN, ANN)
     keys.data = jwks()
-    await kinds._issuers[ISSUER]._keys._refresh()  # type: ignore[attr-defined]
+    await kinds._issuers[ISSUER]._keys._set.renew()  # type: ignore[attr-defined]
     clock.now += 9
     assert (await kinds.authenticate(token), await kinds.authenticate(short)) == (ANN, ANN)
     clock.now += 2

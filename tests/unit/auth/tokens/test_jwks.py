@@ -152,7 +152,7 @@ async def test_an_issuer_that_hangs_holds_up_the_first_who_finds_out_and_no_othe
     slow = keys._config.model_copy(update={"timeout": 60.0})
     keys._config = slow
     assert await found(keys, "ed-1") == ["ed-1"], "it does not wait"
-    assert keys._reading is not None
+    assert keys._set.is_reading
     waiting = asyncio.create_task(unavailable(keys, "ed-2"))
     await asyncio.sleep(0)
     issuer.fails = OSError("down")
@@ -197,7 +197,7 @@ async def test_a_file_is_read_again_when_it_was_replaced(tmp_path: Path) -> None
             pass
     path.unlink()
     async with asyncio.timeout(5):
-        while not keys._failing:
+        while not keys._set.is_failing:
             assert await found(keys, "ed-2") == ["ed-2"]
     for data, where in ((b"{}", "not a key set"), (jwks(), "no key"), (jwks(entry("short-1")), "no key"), (None, "No such file")):
         path.unlink(missing_ok=True)
