@@ -36,7 +36,7 @@ class Reply:
         self._peeked = b""
         self._until: float | None = None
         self.timed_out = False
-        """The body counts as ended because the time that `end_within` gave is over."""
+        """The body counts as ended because nothing more came in the time that `end_within` gave."""
 
     def __aiter__(self) -> Reply:
         return self
@@ -53,7 +53,10 @@ class Reply:
         return piece
 
     def end_within(self, seconds: float | None) -> None:
-        """Let the body count as ended after so many seconds from now, whatever comes; None: it is waited for again."""
+        """Let the body count as ended after so many seconds from now, whatever comes, or where a time-out would be raised before.
+
+        None: it is waited for again.
+        """
         self._until = None if seconds is None else asyncio.get_running_loop().time() + seconds
 
     async def peek(self) -> bytes:
@@ -121,15 +124,12 @@ class Reply:
             self._inflated = self._inflater.feed(data)
 
     async def _read_until(self, until: float) -> bytes:
-        limit = asyncio.timeout_at(until)
         try:
-            async with limit:
+            async with asyncio.timeout_at(until):
                 return await self._read()
         except TimeoutError:
-            if limit.expired():
-                self.timed_out = True
-                return b""
-            raise
+            self.timed_out = True
+            return b""
 
 
 class _Ending:

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from antiphon.config import MAX_MESSAGE_BYTES, ConfigError, ProviderConfig
-from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderProtocolError, ProviderTimeout
+from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderProtocolError
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
 from antiphon.net.http import Reply, Transport
@@ -60,58 +60,54 @@ class OpenAIProvider:
         """See `Provider.stream`. A caller that takes every batch lets the connection be used again."""
         body = encode(request, self.name, stream_usage=self._stream_usage)
         url = self._fixed_url or URL(self._url.replace(_MODEL, quote(request.model, safe="")))
-        headers, secrets = self._headers, self._secrets
-        if request.api_key is not None:
-            key = request.api_key.get_secret_value()
-            headers = headers.copy()
-            headers[self._key_header] = _credential(self._key_header, key)
-            secrets = (*secrets, key)
+        headers, secrets = self._credentials(request)
         async with self._transport.post(url, headers, body) as reply:
             begin = await self._begin(reply, secrets, own_key=request.api_key is not None)
             reader = ReplyReader(request, self.name)
             ending = reader.ending
             collected: Batch = []
             size = 0
-            silent = False
             try:
                 if begin.startswith((b"{", b"[")):
                     yield reader.whole(await reply.read())
                     return
-                try:
-                    async for piece in reply:
-                        batch = reader.feed(piece)
-                        if batch and request.stream:
-                            yield batch
-                        else:
-                            collected += batch
-                        size += len(piece)
-                        if size > MAX_MESSAGE_BYTES and not request.stream:
-                            raise ProviderProtocolError(
-                                f"The provider {self.name} sent a reply of more than {MAX_MESSAGE_BYTES} bytes.", provider=self.name
-                            )
-                        if reader.failure is not None:
-                            raise reader.failure
-                        if ending.done:
-                            break
-                        if ending.changed:
-                            ending.changed = False
-                            reply.end_within(ending.wait())
-                except ProviderTimeout:  # shorter than what is waited for in silence
-                    if reader.failure is not None or not ending.is_finished:
-                        raise
-                    silent = True
+                async for piece in reply:
+                    batch = reader.feed(piece)
+                    if batch and request.stream:
+                        yield batch
+                    else:
+                        collected += batch
+                    size += len(piece)
+                    if size > MAX_MESSAGE_BYTES and not request.stream:
+                        raise ProviderProtocolError(
+                            f"The provider {self.name} sent a reply of more than {MAX_MESSAGE_BYTES} bytes.", provider=self.name
+                        )
+                    if reader.failure is not None:
+                        raise reader.failure
+                    if ending.done:
+                        break
+                    if ending.changed:
+                        ending.changed = False
+                        reply.end_within(ending.wait())
                 if ending.done and not reader.has_usage:
                     reader.feed_after_done(await reply.read_some(_AFTER_DONE_BYTES, _AFTER_DONE))
-                yield collected + reader.end(silent=silent or reply.timed_out)
+                yield collected + reader.end(silent=reply.timed_out)
             except ProviderError as error:
-                if reader.blame:
-                    log_refusal(self.name, error.status or reply.status, reader.blame, secrets)
-                    explain(error, reader.blame, (*secrets, *self._hosts))
+                self._explain(error, reply, reader.blame, secrets)
                 raise
 
     async def close(self) -> None:
         """Ends the connections that are kept open."""
         await self._transport.close()
+
+    def _credentials(self, request: ChatRequest) -> tuple[CIMultiDict[str], tuple[str, ...]]:
+        """Return the headers with the key of the request, or the configured one, and all secrets that are sent."""
+        if request.api_key is None:
+            return self._headers, self._secrets
+        key = request.api_key.get_secret_value()
+        headers = self._headers.copy()
+        headers[self._key_header] = _credential(self._key_header, key)
+        return headers, (*self._secrets, key)
 
     async def _begin(self, reply: Reply, secrets: tuple[str, ...], *, own_key: bool) -> bytes:
         """What the body of a good answer begins with. Raises for any other."""
@@ -123,6 +119,12 @@ class OpenAIProvider:
             log_refusal(self.name, reply.status, begin, secrets)
             raise ProviderProtocolError(f"The provider {self.name} answered with a web page.", provider=self.name)
         return begin
+
+    def _explain(self, error: ProviderError, reply: Reply, blame: bytes, secrets: tuple[str, ...]) -> None:
+        """Log a failure inside a good answer, and tell of it what a caller may read; `blame` is what the provider said of it."""
+        if blame:
+            log_refusal(self.name, error.status or reply.status, blame, secrets)
+            explain(error, blame, (*secrets, *self._hosts))
 
     async def _refusal(self, reply: Reply, secrets: tuple[str, ...], *, own_key: bool) -> ProviderError:
         body = await reply.read_some(ERROR_BODY_BYTES, ERROR_BODY_SECONDS)
