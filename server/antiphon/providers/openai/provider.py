@@ -143,10 +143,13 @@ def _template(name: str, config: ProviderConfig) -> str:
     base, _, query = (config.base_url or "").partition("?")
     query = "&".join(filter(None, (query, urlencode(dict(config.query)))))
     text = f"{base.rstrip('/')}{_PATH}{'?' if query else ''}{query}"
+    unreadable = ConfigError(f"providers.{name}.base_url: is no URL that can be read")
+    if not text.isprintable():  # of line breaks, yarl would leave them out without a word
+        raise unreadable
     try:
         url = URL(text.replace(_MODEL, "model"))
     except ValueError:  # which quotes what it cannot read, such as part of a password
-        raise ConfigError(f"providers.{name}.base_url: is no URL that can be read") from None
+        raise unreadable from None
     if url.scheme not in ("http", "https") or not url.host:
         raise ConfigError(f'providers.{name}.base_url: must be a URL such as "https://api.example.com/v1"')
     if url.user is not None or url.password is not None:
