@@ -7,10 +7,9 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import text
 
-from antiphon.auth.api_keys import stored
 from antiphon.auth.api_keys.secret import new_key
 from antiphon.auth.api_keys.store import Grants, KeyStore, StoredKey
-from antiphon.auth.api_keys.stored import StoredKeys
+from antiphon.auth.api_keys.stored import FRESH, STALE, StoredKeys
 from antiphon.auth.audit import REFUSED, AuditLog, Event, Origin
 from antiphon.database.base import Database
 from antiphon.database.open import open_database
@@ -77,13 +76,14 @@ async def test_the_secret_is_nowhere_in_the_database(keys: KeyStore, database: D
     assert secret[6:20] not in str(rows)
 
 
-async def test_a_revoked_key_is_refused(keys: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_revoked_key_is_refused(keys: KeyStore) -> None:
     """As soon as what is remembered of it is no longer fresh; for good."""
-    monkeypatch.setattr(stored, "FRESH", 0.0)
+    now = 0.0
     made, secret = await make(keys)
-    judge = StoredKeys(keys)
+    judge = StoredKeys(keys, lambda: now)
     assert await judge.authenticate(secret)
     revoked = await keys.revoke(made.id, origin=BOSS)
+    now += FRESH
     assert revoked.revoked is not None
     with pytest.raises(Unauthenticated):
         await judge.authenticate(secret)
@@ -179,18 +179,20 @@ class Away(KeyStore):
         return await super().find(given)
 
 
-async def test_a_known_key_outlives_an_outage(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_known_key_outlives_an_outage(database: Database) -> None:
     """For a while; one that is not known cannot be judged, and that is no refusal."""
-    monkeypatch.setattr(stored, "FRESH", 0.0)
+    now = 0.0
     keys = Away(database)
     (_, secret), (_, unknown) = await make(keys), await make(keys)
-    judge = StoredKeys(keys)
+    judge = StoredKeys(keys, lambda: now)
     assert await judge.authenticate(secret)
     keys.away = True
-    assert await judge.authenticate(secret)
-    with pytest.raises(StoreUnavailable):
-        await judge.authenticate(unknown)
-    monkeypatch.setattr(stored, "STALE", 0.0)
+    for seconds in (FRESH, STALE - FRESH - 1):
+        now += seconds
+        assert await judge.authenticate(secret)
+        with pytest.raises(StoreUnavailable):
+            await judge.authenticate(unknown)
+    now += 1
     with pytest.raises(StoreUnavailable):
         await judge.authenticate(secret)
 

@@ -25,7 +25,7 @@ from antiphon.auth.tokens.authenticator import Issuer, Tokens
 from antiphon.auth.tokens.jwks import SharedSecret
 from antiphon.auth.tokens.keyset import KeysUnusable
 from antiphon.auth.tokens.keyset import parse as parse_keys
-from antiphon.config import GuardConfig, IssuerConfig, ProviderConfig, ProxyConfig
+from antiphon.config import GuardConfig, IssuerConfig, ProxyConfig
 from antiphon.database.paging import token as page_token
 from antiphon.domain.errors import AntiphonError, InvalidRequest, PermissionDenied, ProviderError, Unauthenticated
 from antiphon.guards.base import Blocked, Filter, Guard
@@ -33,7 +33,7 @@ from antiphon.guards.json_chain import JsonChain, passed_json
 from antiphon.guards.registry import KINDS
 from antiphon.history import rows
 from antiphon.net.egress import EgressPolicy, Target
-from antiphon.net.http import Transport
+from antiphon.net.fetch import Fetcher
 from antiphon.net.sse import EventTooLarge, SseEvent, SseReader
 from antiphon.providers import failure
 from antiphon.providers.openai import request as openai_request
@@ -204,7 +204,7 @@ NOW: Final = 1_700_000_000
 def _tokens() -> Tokens:
     config = IssuerConfig(name="corp", issuer="https://id.test", audience=("antiphon",), secret_env="S", algorithms=("HS256",))  # noqa: S106 - a name
     issuer = Issuer(config, SharedSecret(SecretStr(SECRET)), lambda: float(NOW))
-    return Tokens({"https://id.test": issuer}, Transport("of keys", ProviderConfig()), lambda: float(NOW))
+    return Tokens({"https://id.test": issuer}, Fetcher(), lambda: float(NOW))
 
 
 TOKENS: Final = _tokens()

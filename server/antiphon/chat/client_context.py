@@ -8,6 +8,7 @@ caller sends is part of a path or a URL. No dialect is known here.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -15,9 +16,10 @@ from typing import Final, TypeAlias
 import httpx2
 import structlog
 
-from antiphon.config import ClientConfig, ConfigError, ProviderConfig
-from antiphon.domain.errors import ContextUnavailable, ProviderError
-from antiphon.net.http import Transport
+from antiphon.config import ClientConfig, ConfigError
+from antiphon.domain.errors import ContextUnavailable
+from antiphon.net.fetch import Fetcher, FetchFailed
+from antiphon.net.refreshing import Clock, Refreshing, Times
 
 _RETRY: Final = 5.0
 """Seconds until a source that failed is asked again, while there is something older to use."""
@@ -31,30 +33,33 @@ class _Unusable(Exception):
     """What the source gave is no context; the message tells why, and holds nothing of it."""
 
 
+_FAILURES: Final = (FetchFailed, OSError, _Unusable)
+
+
 class Contexts:
     """The contexts of all clients. Belongs to the event loop of its first call."""
 
-    def __init__(self, clients: Mapping[str, ClientConfig], environment: Mapping[str, str]) -> None:
+    def __init__(self, clients: Mapping[str, ClientConfig], environment: Mapping[str, str], clock: Clock = time.monotonic) -> None:
         """Raises `ConfigError`: a file or token that is not there, a URL that is none."""
         self._texts = {name: client.context for name, client in clients.items() if client.context is not None}
-        self._transport = Transport("of a client's context", ProviderConfig())
-        self._cached: dict[str, _Cached] = {}
+        self._fetcher = Fetcher()
+        self._sources: dict[str, _Source] = {}
         for name, client in clients.items():
             if client.file is not None:
-                self._cached[name] = _Cached(name, client, _file(name, client.file, client.max_bytes))
+                self._sources[name] = _Source(name, client, _file(name, client.file, client.max_bytes), clock)
             elif client.url is not None:
-                self._cached[name] = _Cached(name, client, self._http(name, client, client.url, environment))
+                self._sources[name] = _Source(name, client, self._http(name, client, client.url, environment), clock)
 
     async def of(self, client: str) -> str:
         """The context of a client; empty where none is configured. Raises `ContextUnavailable`."""
-        cached = self._cached.get(client)
-        return self._texts.get(client, "") if cached is None else await cached.text()
+        source = self._sources.get(client)
+        return self._texts.get(client, "") if source is None else await source.text()
 
     async def close(self) -> None:
         """Ends what is being read, and the connections."""
-        for cached in self._cached.values():
-            await cached.close()
-        await self._transport.close()
+        for source in self._sources.values():
+            await source.close()
+        await self._fetcher.close()
 
     def _http(self, name: str, client: ClientConfig, written: str, environment: Mapping[str, str]) -> _Read:
         try:
@@ -68,70 +73,42 @@ class Contexts:
         if key is not None:
             headers["authorization"] = f"Bearer {key.get_secret_value()}"
         headers |= {header.lower(): value for header, value in client.headers.items()}
-        sent = httpx2.Headers(headers, encoding="utf-8")
-
-        async def read() -> bytes:
-            async with self._transport.get(url, sent) as reply:
-                if reply.status != 200:
-                    raise _Unusable(f"status {reply.status}")
-                return await reply.read(client.max_bytes)
-
-        return read
+        return lambda: self._fetcher.get(url, headers, client.max_bytes)
 
 
-class _Cached:
-    """One source, read at most once at a time, and again when what it gave is too old."""
+class _Source:
+    """A file or a URL, and what it said last."""
 
-    def __init__(self, client: str, config: ClientConfig, read: _Read) -> None:
+    def __init__(self, client: str, config: ClientConfig, read: _Read, clock: Clock) -> None:
         self._client = client
         self._config = config
         self._read = read
-        self._text: str | None = None
-        self._fresh_until = 0.0
-        self._usable_until = 0.0
-        self._reading: asyncio.Task[None] | None = None
+        self._text = Refreshing(self._read_text, Times(ttl=config.ttl, stale=config.stale, retry=_RETRY), _FAILURES, clock)
 
     async def text(self) -> str:
         """What the source says. Raises `ContextUnavailable`."""
-        clock = asyncio.get_running_loop().time
-        if self._text is None or clock() >= self._fresh_until:
-            if self._reading is None:
-                self._reading = asyncio.create_task(self._refresh())
-            # A caller that leaves does not take the reading away from those who wait for it too.
-            await asyncio.shield(self._reading)
-        if self._text is None:
-            raise ContextUnavailable(self._client)
-        return self._text
+        try:
+            return await self._text.get()
+        except _FAILURES:
+            raise ContextUnavailable(self._client) from None
 
     async def close(self) -> None:
         """Ends a reading that is going on."""
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.wait([self._reading])
+        await self._text.close()
 
-    async def _refresh(self) -> None:
-        clock = asyncio.get_running_loop().time
+    async def _read_text(self) -> str:
         try:
             async with asyncio.timeout(self._config.timeout):
-                text = _decode(await self._read())
-        except (ProviderError, OSError, _Unusable) as error:
-            if clock() >= self._usable_until:
-                self._text = None
-            else:
-                self._fresh_until = min(clock() + _RETRY, self._usable_until)
+                return _decode(await self._read())
+        except _FAILURES as error:
             kind = "TimeoutError" if isinstance(error, TimeoutError) else type(error).__name__
             _log.warning(
                 "client_context_not_read",
                 client=self._client,
-                error=str(error) if isinstance(error, (_Unusable, ProviderError)) else kind,
-                older_one_used=self._text is not None,
+                error=str(error) if isinstance(error, (_Unusable, FetchFailed)) else kind,
+                older_one_used=self._text.usable is not None,
             )
-        else:
-            self._text = text
-            self._fresh_until = clock() + self._config.ttl
-            self._usable_until = self._fresh_until + self._config.stale
-        finally:
-            self._reading = None
+            raise
 
 
 def _file(name: str, path: Path, limit: int) -> _Read:

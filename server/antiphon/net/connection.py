@@ -7,12 +7,14 @@ common hosts keep them (`ProviderConfig.keep_alive`), and such a request is sent
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final, TypeVar, cast
 
 import aiohttp
+import httpx2
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
@@ -92,9 +94,8 @@ async def send_past_a_close(send: Callable[[], Awaitable[_T]]) -> _T:
     try:
         try:
             return await send()
-        except Exception as error:
-            is_lost = isinstance(error, _LOST) or isinstance(error.__cause__, _LOST)
-            if not is_lost or not use.met_a_close(asyncio.get_running_loop().time()):
+        except _LOST:
+            if not use.met_a_close(asyncio.get_running_loop().time()):
                 raise
         use.fresh = True
         return await send()
@@ -124,3 +125,12 @@ class Connector(aiohttp.TCPConnector):
     async def _get(self, key: Any, traces: list[Trace]) -> Connection | None:
         use = _USE.get()
         return None if use is not None and use.fresh else await super()._get(key, traces)
+
+
+@cache
+def tls_context() -> ssl.SSLContext:
+    """Return what hosts' certificates are checked with, one for all: reading it takes tens of milliseconds.
+
+    It is what the system trusts, wherever that keeps it, or what `SSL_CERT_FILE` or `SSL_CERT_DIR` names; httpx2 knows the places.
+    """
+    return httpx2.create_ssl_context()

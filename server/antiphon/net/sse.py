@@ -36,14 +36,8 @@ class SseReader:
 
     def feed(self, data: bytes) -> list[SseEvent]:
         """The events that are whole with these bytes. Raises `EventTooLarge`."""
-        if self._after_cr and data:
-            # The CR before was taken for the end of its line at once, so the LF that belongs to it is not another one.
-            self._after_cr = False
-            if data.startswith(b"\n"):
-                data = data[1:]
-        if b"\r" in data:
-            self._after_cr = data.endswith(b"\r")
-            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if self._after_cr or b"\r" in data:
+            data = self._without_cr(data)
         self._held += len(data)
         if b"\n" not in data:
             self._line.append(data)
@@ -95,6 +89,17 @@ class SseReader:
         self._dispatch(events)
         self._line = []
         return events[0] if events else None
+
+    def _without_cr(self, data: bytes) -> bytes:
+        """Return it with LF for every line break."""
+        if self._after_cr and data:
+            # The CR before was taken for the end of its line at once, so the LF that belongs to it is not another one.
+            self._after_cr = False
+            data = data.removeprefix(b"\n")
+        if b"\r" in data:
+            self._after_cr = data.endswith(b"\r")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return data
 
     def _take_lines(self, lines: bytes) -> None:
         for line in lines.split(b"\n"):

@@ -94,6 +94,11 @@ def _example(schema: object, text: str, root: JsonObject, depth: int) -> Any:
     for combined in ("anyOf", "oneOf", "allOf"):
         if schema.get(combined):
             return _example(schema[combined][0], text, root, depth + 1)
+    return _of_kind(schema, text, root, depth)
+
+
+def _of_kind(schema: JsonObject, text: str, root: JsonObject, depth: int) -> Any:
+    """Return the smallest value of the schema's `type`."""
     kind = schema.get("type")
     if isinstance(kind, list):
         kind = next((name for name in kind if name != "null"), "null")

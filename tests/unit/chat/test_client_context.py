@@ -126,19 +126,19 @@ async def test_an_older_text_is_not_used_for_ever() -> None:
             await made.of(CLIENT)
 
 
-async def test_an_older_text_is_not_used_longer_because_its_source_is_left_in_peace(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_older_text_is_not_used_longer_because_its_source_is_left_in_peace() -> None:
     """`stale` ends it, however long it is until the source would be asked again."""
-    loop = asyncio.get_running_loop()
-    clock, ahead = loop.time, 0.0
-    monkeypatch.setattr(loop, "time", lambda: clock() + ahead)
-    async with source(text("hats")) as (server, url), contexts(url=url, ttl=100, stale=3, timeout=30) as made:
+    now = 0.0
+    async with source(text("hats")) as (server, url):
+        made = Contexts({CLIENT: ClientConfig(url=url, ttl=100, stale=3, timeout=30)}, {}, lambda: now)
         assert await made.of(CLIENT) == "hats"
         server.default = [CUT]
-        ahead = 101.0
+        now = 101.0
         assert await made.of(CLIENT) == "hats"
-        ahead = 104.0
+        now = 104.0
         with pytest.raises(ContextUnavailable):
             await made.of(CLIENT)
+        await made.close()
 
 
 async def test_a_source_that_is_out_of_reach_is_asked_again_by_the_next_call(unused_tcp_port: int) -> None:

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
-import httpx2
 import pytest
+from yarl import URL
 
 from antiphon.config import ProviderConfig
 from antiphon.domain.errors import ProviderProtocolError, ProviderUnavailable
@@ -31,7 +31,7 @@ async def transport() -> AsyncIterator[Transport]:
 
 
 def post(transport: Transport, upstream: OddUpstream, body: bytes = BODY) -> Call:
-    return transport.post(httpx2.URL(upstream.base_url), httpx2.Headers(), body)
+    return transport.post(URL(upstream.base_url), {}, body)
 
 
 async def ask(transport: Transport, upstream: OddUpstream, body: bytes = BODY) -> bytes:
@@ -62,7 +62,7 @@ async def test_it_is_sent_again_on_no_other_idle_connection(upstream: OddUpstrea
     async with asyncio.TaskGroup() as group:
         for _ in range(2):
             group.create_task(ask(transport, upstream))
-    connector = cast(Any, transport._transport.client).connector
+    connector = cast(Any, transport._client._session().connector)
     ((next_protocol, _), _) = next(iter(connector._conns.values()))
     port = next_protocol.transport.get_extra_info("sockname")[1]
     (closing,) = (one for one in upstream._open if one._transport.get_extra_info("peername")[1] == port)

@@ -22,7 +22,9 @@ def test_unknown_protocol() -> None:
         build("mine", ProviderConfig(protocol="smtp"), {})
 
 
-@pytest.mark.parametrize("url", [None, "", "not a url", "ftp://x/v1", "http://", "http://user:pass@x/v1", "http://x:port/v1"])
+@pytest.mark.parametrize(
+    "url", [None, "", "not a url", "ftp://x/v1", "http://", "http://user:pass@x/v1", "http://x:port/v1", "http://x\n/v1"]
+)
 def test_bad_base_url(url: str | None) -> None:
     """A base URL that cannot be used is refused at start, and its password is not told."""
     with pytest.raises(ConfigError, match=r"providers\.mine\.base_url") as raised:

@@ -7,19 +7,17 @@ minutes more: an outage of the history is none of the chat.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import Final
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from antiphon.auth.api_keys.secret import digest, is_made_here
 from antiphon.auth.api_keys.store import KeyStore, StoredKey
 from antiphon.domain.errors import StoreUnavailable, Unauthenticated
 from antiphon.domain.principal import Principal
+from antiphon.net.refreshing import Clock, RefreshingMap, Times
 
 FRESH: Final = 2.0
 """Seconds for which a look-up is good."""
@@ -37,22 +35,18 @@ _USE: Final = 60.0
 """Seconds between two writes of when a key was last used."""
 
 
-class _Known(Struct, frozen=True):
-    key: StoredKey | None
-    principal: Principal | None
-    at: float
-    """When the database said so, by the monotonic clock."""
-    due: float
-    """When it is to be asked again."""
+class _Found(Struct, frozen=True):
+    key: StoredKey
+    principal: Principal
 
 
 class StoredKeys:
     """An `Authenticator`. One for a process and its event loop."""
 
-    def __init__(self, store: KeyStore) -> None:
+    def __init__(self, store: KeyStore, clock: Clock = time.monotonic) -> None:
         self._store = store
-        self._known: OrderedDict[bytes, _Known] = OrderedDict()
-        self._asking: dict[bytes, asyncio.Task[StoredKey | None]] = {}
+        times = Times(ttl=FRESH, stale=STALE - FRESH, retry=FRESH, patience=PATIENCE)
+        self._found = RefreshingMap(self._find, times, (StoreUnavailable,), size=_KNOWN, clock=clock)
         self._used: dict[str, datetime] = {}
         self._written: dict[str, float] = {}
 
@@ -60,18 +54,14 @@ class StoredKeys:
         """See `Authenticator`. Raises `StoreUnavailable` if the database cannot tell, and did not lately."""
         if not is_made_here(credential):
             return None
-        given = digest(credential)
-        known = self._known.get(given)
-        if known is None or time.monotonic() > known.due:
-            known = await self._look_up(given, known)
-        key = known.key
-        if key is None:
+        found = await self._found.get(digest(credential))
+        if found is None:
             return None
         now = datetime.now(UTC)
-        if not key.good_at(now):
+        if not found.key.good_at(now):
             raise Unauthenticated("The API key is not valid.")
-        self._used[key.id] = now
-        return known.principal
+        self._used[found.key.id] = now
+        return found.principal
 
     async def write_uses(self) -> None:
         """Writes when keys were last used, each once a minute. Raises `StoreUnavailable`."""
@@ -82,29 +72,6 @@ class StoredKeys:
             self._written = {key: at for key, at in self._written.items() if now - at < _USE} | dict.fromkeys(due, now)
             self._used = {key: used for key, used in self._used.items() if due.get(key) != used}
 
-    async def _look_up(self, given: bytes, before: _Known | None) -> _Known:
-        """Asks the database: once, however many calls wait for it."""
-        asking = self._asking.get(given)
-        if asking is None:
-            asking = self._asking[given] = asyncio.create_task(self._store.find(given))
-            asking.add_done_callback(lambda ended: self._answered(given, ended))
-        usable = before is not None and before.key is not None and time.monotonic() - before.at < STALE
-        try:
-            async with asyncio.timeout(PATIENCE if usable else None):
-                key = await asyncio.shield(asking)
-            now = time.monotonic()
-            known = _Known(key, None if key is None else key.principal, now, now + FRESH)
-        except (StoreUnavailable, TimeoutError):
-            if before is None or not usable:
-                raise
-            known = replace(before, due=time.monotonic() + FRESH)
-        self._known[given] = known
-        self._known.move_to_end(given)
-        if len(self._known) > _KNOWN:
-            self._known.popitem(last=False)
-        return known
-
-    def _answered(self, given: bytes, ended: asyncio.Task[StoredKey | None]) -> None:
-        del self._asking[given]
-        if not ended.cancelled():
-            ended.exception()  # told to those who waited, if there are any left
+    async def _find(self, given: bytes) -> _Found | None:
+        key = await self._store.find(given)
+        return None if key is None else _Found(key, key.principal)

@@ -28,11 +28,12 @@ from joserfc.jwt import JWTClaimsRegistry
 
 from antiphon.auth.tokens import jwks
 from antiphon.auth.tokens.claims import ClaimMapping, ClaimUnusable
-from antiphon.auth.tokens.jwks import Clock, KeySource
-from antiphon.config import AuthConfig, IssuerConfig, ProviderConfig
+from antiphon.auth.tokens.jwks import KeySource
+from antiphon.config import AuthConfig, IssuerConfig
 from antiphon.domain.errors import Unauthenticated
 from antiphon.domain.principal import Principal
-from antiphon.net.http import Transport
+from antiphon.net.fetch import Fetcher
+from antiphon.net.refreshing import Clock
 
 MAX_TOKEN: Final = 8 * 1024
 """Bytes of the longest token that is looked at."""
@@ -59,10 +60,10 @@ _log = structlog.get_logger(__name__)
 class Tokens:
     """All issuers: an `Authenticator`."""
 
-    def __init__(self, issuers: Mapping[str, Issuer], transport: Transport, clock: Clock = time.time) -> None:
-        """`issuers` by what `iss` says; `transport` is what their keys are asked with, and is closed with this."""
+    def __init__(self, issuers: Mapping[str, Issuer], fetcher: Fetcher, clock: Clock = time.time) -> None:
+        """`issuers` by what `iss` says; `fetcher` is what their keys are asked with, and is closed with this."""
         self._issuers = issuers
-        self._transport = transport
+        self._fetcher = fetcher
         self._clock = clock
         self._verified: dict[bytes, tuple[Principal, float]] = {}
 
@@ -85,7 +86,7 @@ class Tokens:
         """Ends what is being read, and the connections."""
         for issuer in self._issuers.values():
             await issuer.close()
-        await self._transport.close()
+        await self._fetcher.close()
 
     def _meant(self, said: Mapping[str, Any]) -> Issuer | None:
         name = said.get("iss")
@@ -209,20 +210,19 @@ class _Algorithms(JWSRegistry):
 
 def load_tokens(auth: AuthConfig, environment: Mapping[str, str]) -> Tokens:
     """The issuers that the configuration names. Raises `ConfigError`. Asks nobody anything yet."""
-    # Nothing but the whole reading is bounded, by `timeout` of each issuer.
-    transport = Transport("of an issuer's keys", ProviderConfig())
-    issuers = {config.issuer: Issuer(config, _keys(config, environment, transport)) for config in auth.tokens}
-    return Tokens(issuers, transport)
+    fetcher = Fetcher()
+    issuers = {config.issuer: Issuer(config, _keys(config, environment, fetcher)) for config in auth.tokens}
+    return Tokens(issuers, fetcher)
 
 
-def _keys(config: IssuerConfig, environment: Mapping[str, str], transport: Transport) -> KeySource:
+def _keys(config: IssuerConfig, environment: Mapping[str, str], fetcher: Fetcher) -> KeySource:
     if config.shared:
         return jwks.SharedSecret(config.secret(environment))
     if config.jwks_file is not None:
         return jwks.from_file(config, config.jwks_file)
     if config.jwks_url is not None:
-        return jwks.from_url(config, config.jwks_url, transport)
-    return jwks.from_discovery(config, transport)
+        return jwks.from_url(config, config.jwks_url, fetcher)
+    return jwks.from_discovery(config, fetcher)
 
 
 def _said(credential: str) -> dict[str, Any]:

@@ -23,15 +23,17 @@ from pydantic import SecretStr
 
 from antiphon.auth.tokens.keyset import MAX_BYTES, KeySet, KeysUnusable, parse
 from antiphon.config import ConfigError, IssuerConfig
-from antiphon.domain.errors import IdentityUnavailable, ProviderError
-from antiphon.net.http import Transport
+from antiphon.domain.errors import IdentityUnavailable
+from antiphon.net.fetch import Fetcher, FetchFailed
+from antiphon.net.refreshing import Clock, Refreshing, Times
 
 DISCOVERY: Final = "/.well-known/openid-configuration"
 
 _HEADERS: Final = {"accept": "application/json, application/jwk-set+json", "accept-encoding": "identity", "user-agent": "antiphon"}
 
 Read: TypeAlias = Callable[[], Awaitable[bytes]]
-Clock: TypeAlias = Callable[[], float]
+
+_FAILURES: Final = (FetchFailed, OSError, KeysUnusable)
 
 _log = structlog.get_logger(__name__)
 
@@ -71,72 +73,60 @@ class RotatingKeys:
     """The key set of an issuer, read as often as it takes: a `KeySource`. Belongs to the event loop of its first call."""
 
     def __init__(self, config: IssuerConfig, read: Read, clock: Clock = time.monotonic) -> None:
-        """`read` gives a JWKS, or raises `ProviderError`, `OSError` or `KeysUnusable`."""
+        """`read` gives a JWKS, or raises `FetchFailed`, `OSError` or `KeysUnusable`."""
         self._config = config
         self._read = read
         self._clock = clock
-        self._set: KeySet | None = None
-        self._fresh_until = 0.0
-        self._usable_until = 0.0
+        times = Times(ttl=config.keys_ttl, stale=config.keys_stale, retry=config.keys_cooldown)
+        self._set = Refreshing(self._read_set, times, _FAILURES, clock)
         self._rest_until = 0.0
         """The end of the cooldown."""
-        self._failing = False
-        self._reading: asyncio.Task[None] | None = None
 
     async def find(self, kid: str | None) -> Sequence[Key]:
         """See `KeySource`. Waits for one reading at most, and only if it cannot do without."""
-        if self._set is None or self._clock() >= self._fresh_until:
+        if self._set.is_due:
             reading = self._renew()
             # While the issuer fails, what was read last does: not every call is to find out anew.
-            if reading is not None and not (self._failing and self._known(kid)):
-                await asyncio.shield(reading)  # a caller that leaves does not take it away from those who wait for it too
+            if reading is not None and not (self._set.is_failing and self._known(kid)):
+                await reading
         found = self._known(kid)
         if not found and (reading := self._renew()) is not None:
-            await asyncio.shield(reading)
+            await reading
             found = self._known(kid)
-        if not found and (self._failing or self._set is None):
+        if not found and (self._set.is_failing or self._set.usable is None):
             raise IdentityUnavailable(self._config.name, retry_after=max(1.0, self._rest_until - self._clock()))
         return found
 
     async def close(self) -> None:
         """Ends a reading that is going on."""
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.wait([self._reading])
+        await self._set.close()
 
     def _known(self, kid: str | None) -> Sequence[Key]:
-        if self._set is None or self._clock() >= self._usable_until:
-            return ()
-        return self._set.find(kid)
+        usable = self._set.usable
+        return () if usable is None else usable.find(kid)
 
-    def _renew(self) -> asyncio.Task[None] | None:
+    def _renew(self) -> Awaitable[object] | None:
         """The reading that is going on, or a new one; None within the cooldown."""
-        if self._reading is None and self._clock() >= self._rest_until:
-            self._reading = asyncio.create_task(self._refresh())
-        return self._reading
+        if self._set.is_reading or self._clock() >= self._rest_until:
+            return self._set.renew()
+        return None
 
-    async def _refresh(self) -> None:
+    async def _read_set(self) -> KeySet:
+        before = self._set.usable
         try:
             async with asyncio.timeout(self._config.timeout):
                 found = parse(await self._read())
-        except (ProviderError, OSError, KeysUnusable) as error:
-            self._failing = True
-            usable = self._set is not None and self._clock() < self._usable_until
-            if not usable:
-                self._set = None
+        except _FAILURES as error:
             kind = "TimeoutError" if isinstance(error, TimeoutError) else type(error).__name__
-            why = str(error) if isinstance(error, (KeysUnusable, ProviderError)) else kind
-            _log.warning("issuer_keys_not_read", issuer=self._config.name, error=why, older_ones_used=usable)
-        else:
-            if found != self._set:
-                _log.info("issuer_keys_read", issuer=self._config.name, keys=len(found.keys), ignored=found.ignored)
-            self._failing = False
-            self._set = found
-            self._fresh_until = self._clock() + self._config.keys_ttl
-            self._usable_until = self._fresh_until + self._config.keys_stale
+            why = str(error) if isinstance(error, (KeysUnusable, FetchFailed)) else kind
+            used = self._set.usable is not None
+            _log.warning("issuer_keys_not_read", issuer=self._config.name, error=why, older_ones_used=used)
+            raise
         finally:
             self._rest_until = self._clock() + self._config.keys_cooldown
-            self._reading = None
+        if found != before:
+            _log.info("issuer_keys_read", issuer=self._config.name, keys=len(found.keys), ignored=found.ignored)
+        return found
 
 
 def from_file(config: IssuerConfig, path: Path) -> RotatingKeys:
@@ -160,19 +150,20 @@ def from_file(config: IssuerConfig, path: Path) -> RotatingKeys:
     return RotatingKeys(config, lambda: asyncio.to_thread(read))
 
 
-def from_url(config: IssuerConfig, written: str, transport: Transport) -> RotatingKeys:
+def from_url(config: IssuerConfig, written: str, fetcher: Fetcher) -> RotatingKeys:
     """The keys at a URL. Raises `ConfigError` if it is none that may be asked."""
     url = _configured(written, f"auth.tokens: {config.name}: jwks_url")
-    return RotatingKeys(config, lambda: _get(transport, url))
+    return RotatingKeys(config, lambda: fetcher.get(url, _HEADERS, MAX_BYTES))
 
 
-def from_discovery(config: IssuerConfig, transport: Transport) -> RotatingKeys:
+def from_discovery(config: IssuerConfig, fetcher: Fetcher) -> RotatingKeys:
     """The keys that the issuer's own document leads to. Raises `ConfigError` if the issuer is no URL that may be asked."""
     issuer = _configured(config.issuer, f"auth.tokens: {config.name}: issuer, as nothing else tells where its keys are")
     document = httpx2.URL(config.issuer.removesuffix("/") + DISCOVERY)
 
     async def read() -> bytes:
-        return await _get(transport, _jwks_uri(config.issuer, await _get(transport, document), plain=issuer.scheme == "http"))
+        found = await fetcher.get(document, _HEADERS, MAX_BYTES)
+        return await fetcher.get(_jwks_uri(config.issuer, found, plain=issuer.scheme == "http"), _HEADERS, MAX_BYTES)
 
     return RotatingKeys(config, read)
 
@@ -189,14 +180,6 @@ def _jwks_uri(issuer: str, data: bytes, *, plain: bool) -> httpx2.URL:
     if not isinstance(written, str):
         raise KeysUnusable("the discovery document has no jwks_uri")
     return _url(written, plain=plain)
-
-
-async def _get(transport: Transport, url: httpx2.URL) -> bytes:
-    """What is there. Raises `KeysUnusable` for any status but 200, redirects included, and `ProviderError`."""
-    async with transport.get(url, httpx2.Headers(_HEADERS)) as reply:
-        if reply.status != 200:
-            raise KeysUnusable(f"status {reply.status}")
-        return await reply.read(MAX_BYTES)
 
 
 def _configured(written: str, where: str) -> httpx2.URL:

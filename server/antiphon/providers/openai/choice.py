@@ -201,9 +201,7 @@ class ChoiceReader:
             events.append(RefusalDelta(index, self._refusal.add(text(refusal))))
         audio = delta.get("audio")
         if audio:
-            self._audio(audio, events)
-            if more := {name: value for name, value in audio.items() if name not in _AUDIO and value is not None}:
-                extra["audio"] = more
+            self._audio(audio, extra, events)
         for call in delta.get("tool_calls") or ():
             self._call(self._calls.read(call), extra, events)
         if not self._is_object and any(delta.get(name) for name in _INSTEAD):
@@ -245,7 +243,7 @@ class ChoiceReader:
             raise ValueError("depth")
         events.append(ExtraDelta(self.index, extra, beside))
 
-    def _audio(self, audio: JsonObject, events: Batch) -> None:
+    def _audio(self, audio: JsonObject, extra: dict[str, Any], events: Batch) -> None:
         if self._sound is None:
             self._sound = Sound()
         delta = AudioDelta(
@@ -257,6 +255,8 @@ class ChoiceReader:
         )
         if delta.id or delta.data or delta.transcript or delta.expires:
             events.append(delta)
+        if more := {name: value for name, value in audio.items() if name not in _AUDIO and value is not None}:
+            extra["audio"] = more
 
     def _parts(self, parts: list[Any], events: Batch) -> None:
         """Content in parts, as Mistral's thinking models answer."""

@@ -10,11 +10,12 @@ from collections.abc import AsyncGenerator
 from typing import Final
 from urllib.parse import quote, urlencode
 
-import httpx2
+from multidict import CIMultiDict
 from pydantic import SecretStr
+from yarl import URL
 
 from antiphon.config import MAX_MESSAGE_BYTES, ConfigError, ProviderConfig
-from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderProtocolError, ProviderTimeout
+from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderProtocolError
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
 from antiphon.net.http import Reply, Transport
@@ -42,74 +43,71 @@ class OpenAIProvider:
     def __init__(self, name: str, config: ProviderConfig, api_key: SecretStr | None) -> None:
         self.name = name
         self._url = _template(name, config)
-        self._fixed_url = None if _MODEL in self._url else httpx2.URL(self._url)
+        self._fixed_url = None if _MODEL in self._url else URL(self._url)
         self._stream_usage = config.stream_usage
         key = None if api_key is None else api_key.get_secret_value()
         self._key_header = config.auth_header.lower()
         self._headers = _headers(config, key)
-        url = httpx2.URL(self._url.replace(_MODEL, "model"))
-        query = [value for _, value in url.params.multi_items()]  # one may be a key
-        self._secrets = (*((key,) if key is not None else ()), *config.headers.values(), *query)
+        url = URL(self._url.replace(_MODEL, "model"))
+        # A value of the query may be a key too.
+        self._secrets = (*((key,) if key is not None else ()), *config.headers.values(), *url.query.values())
         # A host of one plain word, as there are within a cluster, could be any word of a message.
-        self._hosts = (url.netloc.decode(), url.host) if re.search(r"[^a-z]", url.host) else ()
+        host = url.host or ""
+        self._hosts = (url.authority, host) if re.search(r"[^a-z]", host) else ()
         self._transport = Transport(name, config)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
         """See `Provider.stream`. A caller that takes every batch lets the connection be used again."""
         body = encode(request, self.name, stream_usage=self._stream_usage)
-        url = self._fixed_url or httpx2.URL(self._url.replace(_MODEL, quote(request.model, safe="")))
-        headers, secrets = self._headers, self._secrets
-        if request.api_key is not None:
-            key = request.api_key.get_secret_value()
-            headers = httpx2.Headers(headers, encoding="utf-8")
-            headers[self._key_header] = _credential(self._key_header, key)
-            secrets = (*secrets, key)
+        url = self._fixed_url or URL(self._url.replace(_MODEL, quote(request.model, safe="")))
+        headers, secrets = self._credentials(request)
         async with self._transport.post(url, headers, body) as reply:
             begin = await self._begin(reply, secrets, own_key=request.api_key is not None)
             reader = ReplyReader(request, self.name)
             ending = reader.ending
             collected: Batch = []
             size = 0
-            silent = False
             try:
                 if begin.startswith((b"{", b"[")):
                     yield reader.whole(await reply.read())
                     return
-                try:
-                    async for piece in reply:
-                        batch = reader.feed(piece)
-                        if batch and request.stream:
-                            yield batch
-                        else:
-                            collected += batch
-                        size += len(piece)
-                        if size > MAX_MESSAGE_BYTES and not request.stream:
-                            raise ProviderProtocolError(
-                                f"The provider {self.name} sent a reply of more than {MAX_MESSAGE_BYTES} bytes.", provider=self.name
-                            )
-                        if reader.failure is not None:
-                            raise reader.failure
-                        if ending.done:
-                            break
-                        if ending.changed:
-                            ending.changed = False
-                            reply.end_within(ending.wait())
-                except ProviderTimeout:  # shorter than what is waited for in silence
-                    if reader.failure is not None or not ending.is_finished:
-                        raise
-                    silent = True
+                async for piece in reply:
+                    batch = reader.feed(piece)
+                    if batch and request.stream:
+                        yield batch
+                    else:
+                        collected += batch
+                    size += len(piece)
+                    if size > MAX_MESSAGE_BYTES and not request.stream:
+                        raise ProviderProtocolError(
+                            f"The provider {self.name} sent a reply of more than {MAX_MESSAGE_BYTES} bytes.", provider=self.name
+                        )
+                    if reader.failure is not None:
+                        raise reader.failure
+                    if ending.done:
+                        break
+                    if ending.changed:
+                        ending.changed = False
+                        reply.end_within(ending.wait())
                 if ending.done and not reader.has_usage:
                     reader.feed_after_done(await reply.read_some(_AFTER_DONE_BYTES, _AFTER_DONE))
-                yield collected + reader.end(silent=silent or reply.timed_out)
+                yield collected + reader.end(silent=reply.timed_out)
             except ProviderError as error:
-                if reader.blame:
-                    log_refusal(self.name, error.status or reply.status, reader.blame, secrets)
-                    explain(error, reader.blame, (*secrets, *self._hosts))
+                self._explain(error, reply, reader.blame, secrets)
                 raise
 
     async def close(self) -> None:
         """Ends the connections that are kept open."""
         await self._transport.close()
+
+    def _credentials(self, request: ChatRequest) -> tuple[CIMultiDict[str], tuple[str, ...]]:
+        """Return the headers with the key of the request, or the configured one, and all secrets that are sent."""
+        if request.api_key is None:
+            return self._headers, self._secrets
+        key = request.api_key.get_secret_value()
+        headers = self._headers.copy()
+        headers[self._key_header] = _credential(self._key_header, key)
+        return headers, (*self._secrets, key)
 
     async def _begin(self, reply: Reply, secrets: tuple[str, ...], *, own_key: bool) -> bytes:
         """What the body of a good answer begins with. Raises for any other."""
@@ -121,6 +119,12 @@ class OpenAIProvider:
             log_refusal(self.name, reply.status, begin, secrets)
             raise ProviderProtocolError(f"The provider {self.name} answered with a web page.", provider=self.name)
         return begin
+
+    def _explain(self, error: ProviderError, reply: Reply, blame: bytes, secrets: tuple[str, ...]) -> None:
+        """Log a failure inside a good answer, and tell of it what a caller may read; `blame` is what the provider said of it."""
+        if blame:
+            log_refusal(self.name, error.status or reply.status, blame, secrets)
+            explain(error, blame, (*secrets, *self._hosts))
 
     async def _refusal(self, reply: Reply, secrets: tuple[str, ...], *, own_key: bool) -> ProviderError:
         body = await reply.read_some(ERROR_BODY_BYTES, ERROR_BODY_SECONDS)
@@ -139,18 +143,21 @@ def _template(name: str, config: ProviderConfig) -> str:
     base, _, query = (config.base_url or "").partition("?")
     query = "&".join(filter(None, (query, urlencode(dict(config.query)))))
     text = f"{base.rstrip('/')}{_PATH}{'?' if query else ''}{query}"
+    unreadable = ConfigError(f"providers.{name}.base_url: is no URL that can be read")
+    if not text.isprintable():  # of line breaks, yarl would leave them out without a word
+        raise unreadable
     try:
-        url = httpx2.URL(text.replace(_MODEL, "model"))
-    except httpx2.InvalidURL:  # which quotes what it cannot read, such as part of a password
-        raise ConfigError(f"providers.{name}.base_url: is no URL that can be read") from None
+        url = URL(text.replace(_MODEL, "model"))
+    except ValueError:  # which quotes what it cannot read, such as part of a password
+        raise unreadable from None
     if url.scheme not in ("http", "https") or not url.host:
         raise ConfigError(f'providers.{name}.base_url: must be a URL such as "https://api.example.com/v1"')
-    if url.userinfo:
+    if url.user is not None or url.password is not None:
         raise ConfigError(f"providers.{name}.base_url: must not hold a password; use api_key_env or headers")
     return text
 
 
-def _headers(config: ProviderConfig, key: str | None) -> httpx2.Headers:
+def _headers(config: ProviderConfig, key: str | None) -> CIMultiDict[str]:
     headers = {
         "accept": "application/json, text/event-stream",
         "accept-encoding": "identity",
@@ -161,7 +168,7 @@ def _headers(config: ProviderConfig, key: str | None) -> httpx2.Headers:
         name = config.auth_header.lower()
         headers[name] = _credential(name, key)
     headers |= {name.lower(): value for name, value in config.headers.items()}
-    return httpx2.Headers(headers, encoding="utf-8")
+    return CIMultiDict(headers)
 
 
 def _credential(header: str, key: str) -> str:

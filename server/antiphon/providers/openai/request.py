@@ -95,13 +95,9 @@ def encode(request: ChatRequest, provider: str, *, stream_usage: bool) -> bytes:
     body: dict[str, Any] = {"model": request.model, "messages": _messages(request, provider)}
     if request.stream:
         body["stream"] = True
-        if stream_usage:
-            body["stream_options"] = {"include_usage": True}
-    sampling = request.sampling
-    for ours, theirs in _SAMPLING:
-        value = getattr(sampling, ours)
-        if value is not None:
-            body[theirs] = value
+    if request.stream and stream_usage:
+        body["stream_options"] = {"include_usage": True}
+    body |= {theirs: value for ours, theirs in _SAMPLING if (value := getattr(request.sampling, ours)) is not None}
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
     if request.tool_choice is not None:
@@ -110,10 +106,9 @@ def encode(request: ChatRequest, provider: str, *, stream_usage: bool) -> bytes:
         body["parallel_tool_calls"] = request.parallel_tool_calls
     if request.response_format is not None:
         body["response_format"] = _response_format(request.response_format)
-    if request.reasoning is not None and request.reasoning.max_tokens is not None:
-        raise Unsupported(f"The provider {provider} takes an effort of reasoning, not a number of tokens.", provider=provider)
-    if request.reasoning is not None and request.reasoning.effort is not None:
-        body["reasoning_effort"] = request.reasoning.effort
+    effort = _reasoning_effort(request, provider)
+    if effort is not None:
+        body["reasoning_effort"] = effort
     if request.modalities:
         body["modalities"] = request.modalities
     if request.audio_output is not None:
@@ -121,6 +116,15 @@ def encode(request: ChatRequest, provider: str, *, stream_usage: bool) -> bytes:
     if request.end_user is not None:
         body["user"] = request.end_user
     return _dumps(with_extra(body, request.extra))
+
+
+def _reasoning_effort(request: ChatRequest, provider: str) -> str | None:
+    reasoning = request.reasoning
+    if reasoning is None:
+        return None
+    if reasoning.max_tokens is not None:
+        raise Unsupported(f"The provider {provider} takes an effort of reasoning, not a number of tokens.", provider=provider)
+    return reasoning.effort
 
 
 def _dumps(body: dict[str, Any]) -> bytes:

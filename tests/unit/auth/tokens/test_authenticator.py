@@ -18,10 +18,10 @@ from antiphon.auth.api_keys.static import KeyRing
 from antiphon.auth.base import Authenticators, identify
 from antiphon.auth.tokens.authenticator import MAX_TOKEN, MAX_VERIFIED, Issuer, Tokens, load_tokens
 from antiphon.auth.tokens.jwks import KeySource, RotatingKeys, SharedSecret
-from antiphon.config import AuthConfig, ConfigError, IssuerConfig, ProviderConfig
+from antiphon.config import AuthConfig, ConfigError, IssuerConfig
 from antiphon.domain.errors import Unauthenticated
 from antiphon.domain.principal import EVERYDAY, Principal
-from antiphon.net.http import Transport
+from antiphon.net.fetch import Fetcher
 from tests.unit.auth.signer import AUDIENCE, ISSUER, SECRET, at, b64, claims, config, entry, jwks, key, sign
 
 ANN = Principal("corp:ann", owner="corp:ann", id="token:corp:ann", scopes=EVERYDAY)
@@ -52,7 +52,7 @@ class Published:
 def tokens(keys: KeySource | Published, clock: Callable[[], float] = time.time, **more: Any) -> Tokens:
     settings = config(**more)
     source = RotatingKeys(settings, keys) if isinstance(keys, Published) else keys
-    return Tokens({ISSUER: Issuer(settings, source, clock)}, Transport("of an issuer's keys", ProviderConfig()), clock)
+    return Tokens({ISSUER: Issuer(settings, source, clock)}, Fetcher(), clock)
 
 
 def published(*names: str) -> Published:
@@ -471,7 +471,7 @@ async def test_a_token_is_checked_once_and_known_for_a_while() -> None:
     token, short = sign(claims(exp=int(clock.now) + 300)), sign(claims(exp=int(clock.now) + 10))
     assert (await kinds.authenticate(token), await kinds.authenticate(short)) == (ANN, ANN)
     keys.data = jwks()
-    await kinds._issuers[ISSUER]._keys._refresh()  # type: ignore[attr-defined]
+    await kinds._issuers[ISSUER]._keys._set.renew()  # type: ignore[attr-defined]
     clock.now += 9
     assert (await kinds.authenticate(token), await kinds.authenticate(short)) == (ANN, ANN)
     clock.now += 2
@@ -507,9 +507,7 @@ async def test_two_issuers_may_call_two_people_the_same() -> None:
     """They own different things; a token of one, signed by the other, is refused."""
     one, two = config(), config(name="shop", issuer="https://shop.test")
     keys = {"rsa-1": RotatingKeys(one, published("rsa-1")), "rsa-2": RotatingKeys(two, Published(entry("rsa-2", kid="rsa-1")))}
-    kinds = Tokens(
-        {one.issuer: Issuer(one, keys["rsa-1"]), two.issuer: Issuer(two, keys["rsa-2"])}, Transport("x", ProviderConfig())
-    )
+    kinds = Tokens({one.issuer: Issuer(one, keys["rsa-1"]), two.issuer: Issuer(two, keys["rsa-2"])}, Fetcher())
     shop = await kinds.authenticate(sign(claims(iss="https://shop.test"), "rsa-2", kid="rsa-1"))
     assert shop is not None
     assert (shop.owner, shop.id) == ("shop:ann", "token:shop:ann")

@@ -13,9 +13,9 @@ from structlog.testing import capture_logs
 
 from antiphon.auth.tokens.jwks import RotatingKeys, from_discovery, from_file, from_url
 from antiphon.auth.tokens.keyset import MAX_BYTES, KeysUnusable
-from antiphon.config import ConfigError, ProviderConfig
+from antiphon.config import ConfigError
 from antiphon.domain.errors import IdentityUnavailable
-from antiphon.net.http import Transport
+from antiphon.net.fetch import Fetcher
 from tests.odd_upstream import CUT, HANG, RESET, OddUpstream, answer, chunk, head
 from tests.unit.auth.signer import config, entry, jwks
 
@@ -152,7 +152,7 @@ async def test_an_issuer_that_hangs_holds_up_the_first_who_finds_out_and_no_othe
     slow = keys._config.model_copy(update={"timeout": 60.0})
     keys._config = slow
     assert await found(keys, "ed-1") == ["ed-1"], "it does not wait"
-    assert keys._reading is not None
+    assert keys._set.is_reading
     waiting = asyncio.create_task(unavailable(keys, "ed-2"))
     await asyncio.sleep(0)
     issuer.fails = OSError("down")
@@ -197,7 +197,7 @@ async def test_a_file_is_read_again_when_it_was_replaced(tmp_path: Path) -> None
             pass
     path.unlink()
     async with asyncio.timeout(5):
-        while not keys._failing:
+        while not keys._set.is_failing:
             assert await found(keys, "ed-2") == ["ed-2"]
     for data, where in ((b"{}", "not a key set"), (jwks(), "no key"), (jwks(entry("short-1")), "no key"), (None, "No such file")):
         path.unlink(missing_ok=True)
@@ -211,8 +211,8 @@ async def test_a_file_is_read_again_when_it_was_replaced(tmp_path: Path) -> None
 
 
 @asynccontextmanager
-async def transport() -> AsyncGenerator[Transport, None]:
-    made = Transport("of an issuer's keys", ProviderConfig())
+async def fetcher() -> AsyncGenerator[Fetcher, None]:
+    made = Fetcher()
     try:
         yield made
     finally:
@@ -221,7 +221,7 @@ async def transport() -> AsyncGenerator[Transport, None]:
 
 async def test_a_url_is_asked_for_keys() -> None:
     """With nothing but what it takes to ask."""
-    async with OddUpstream() as server, transport() as client:
+    async with OddUpstream() as server, fetcher() as client:
         server.default = [answer(jwks(entry("ed-1")))]
         keys = from_url(config(), f"{server.base_url}/jwks?of=corp", client)
         assert await found(keys, "ed-1") == ["ed-1"]
@@ -256,7 +256,7 @@ GOOD = jwks(entry("ed-1"))
 )
 async def test_a_url_that_gives_no_key_set_makes_the_issuer_unavailable(steps: Any) -> None:
     """A status, a redirect, too much, no JSON, a cut, silence: never a hang, never a redirect followed; told apart in the log."""
-    async with OddUpstream() as server, transport() as client:
+    async with OddUpstream() as server, fetcher() as client:
         server.default = steps
         keys = from_url(config(timeout=0.3), f"{server.base_url}/jwks", client)
         with capture_logs() as logs:
@@ -302,7 +302,7 @@ async def provider(**document: Any) -> AsyncGenerator[tuple[str, list[str]], Non
 @pytest.mark.parametrize("slash", ["", "/"])
 async def test_discovery_leads_to_the_keys(slash: str) -> None:
     """The document is below the issuer's own path; a slash at the end of the issuer belongs to its name only."""
-    async with provider(issuer="{url}" + slash) as (url, asked), transport() as client:
+    async with provider(issuer="{url}" + slash) as (url, asked), fetcher() as client:
         keys = from_discovery(config(issuer=url + slash), client)
         assert await found(keys, "ed-1") == ["ed-1"]
         assert asked == ["/tenant/.well-known/openid-configuration", "/tenant/keys"]
@@ -327,7 +327,7 @@ async def test_discovery_leads_to_the_keys(slash: str) -> None:
 )
 async def test_a_document_that_is_not_the_issuers_leads_nowhere(document: dict[str, Any]) -> None:
     """Its `issuer` has to be the configured one to the letter, and its keys in a place that is safe to ask."""
-    async with provider(**document) as (url, asked), transport() as client:
+    async with provider(**document) as (url, asked), fetcher() as client:
         keys = from_discovery(config(issuer=url), client)
         with capture_logs() as logs:
             await unavailable(keys)

@@ -1,0 +1,93 @@
+"""What leaves byte for byte, and what comes back, over real sockets. Failures and connections are tested where they are used."""
+
+import asyncio
+import gzip
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
+from multidict import CIMultiDict
+from yarl import URL
+
+from antiphon.domain.errors import PermissionDenied, ProviderUnavailable
+from antiphon.net.client import Client
+from tests.odd_upstream import OddUpstream, answer
+
+
+class Resolver(AbstractResolver):
+    """Raises for every name."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
+        raise self.error
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    made = Client(connect_timeout=5, read_timeout=5, keep_alive=1)
+    yield made
+    await made.close()
+
+
+@pytest.mark.parametrize("size", [0, 5, 2**20])
+async def test_what_is_sent(client: Client, size: int) -> None:
+    """The URL as it is written, the headers in their case and number, the body with its length, and else only `Host`."""
+    received: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        data = await reader.readuntil(b"\r\n\r\n")
+        received.put_nowait(data + await reader.readexactly(size))
+        writer.write(answer(b"ok"))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    url = URL(f"http://{host}/%41/a%2fb/../c;d?e=%7E+f&g=a b", encoded=True)
+    headers = CIMultiDict([("X-Key", "ü"), ("accept", "a"), ("accept", "b")])
+    response = await client.post("acme", url, headers, b"x" * size)
+    assert await response.read() == b"ok"
+    head, _, body = (await received.get()).partition(b"\r\n\r\n")
+    line, *lines = head.decode().split("\r\n")
+    assert line == "POST /%41/a%2fb/../c;d?e=%7E+f&g=a b HTTP/1.1"
+    assert sorted(lines) == [f"Content-Length: {size}", f"Host: {host}", "X-Key: ü", "accept: a", "accept: b"]
+    assert body == b"x" * size
+    server.close()
+
+
+async def test_what_comes_back(client: Client) -> None:
+    """An encoded body, a redirect and headers that come twice are handed on as they came."""
+    packed = gzip.compress(b"hats")
+    async with OddUpstream() as upstream:
+        upstream.default = [answer(packed, "302 Found", "a/b", "Content-Encoding: gzip", "location: /y", "x-a: 1", "X-A: 2")]
+        response = await client.post("acme", URL(upstream.base_url), {}, b"")
+        assert (response.status, await response.read()) == (302, packed)
+        assert response.raw_headers[-2:] == ((b"x-a", b"1"), (b"X-A", b"2"))
+        assert len(upstream.requests) == 1
+
+
+async def test_a_resolver_decides_where_to_connect_to() -> None:
+    """Its refusal is told as it is; that there is no address is out of reach."""
+    for error, told in ((PermissionDenied("no"), PermissionDenied), (OSError("none"), ProviderUnavailable)):
+        client = Client(connect_timeout=5, read_timeout=5, keep_alive=1, resolver=Resolver(error))
+        with pytest.raises(told):
+            await client.post("acme", URL("http://models.test/"), {}, b"")
+        await client.close()
+
+
+async def test_closing_may_come_twice_and_before_the_first_call(client: Client) -> None:
+    """It ends what there is."""
+    await client.close()
+    async with OddUpstream() as upstream:
+        upstream.default = [answer(b"ok")]
+        await (await client.post("acme", URL(upstream.base_url), {}, b"")).read()
+        assert upstream.open_connections == 1
+        await client.close()
+        while upstream.open_connections:
+            await asyncio.sleep(0)
+    await client.close()

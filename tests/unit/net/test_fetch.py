@@ -1,0 +1,94 @@
+"""Documents by GET, over real sockets."""
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+
+from antiphon.net.fetch import Fetcher, FetchFailed
+from tests.odd_upstream import CUT, HANG, RESET, OddUpstream, Step, answer, chunk, head
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[OddUpstream]:
+    async with OddUpstream() as server:
+        yield server
+
+
+@pytest.fixture
+async def fetcher() -> AsyncIterator[Fetcher]:
+    made = Fetcher()
+    yield made
+    await made.close()
+
+
+async def get(fetcher: Fetcher, upstream: OddUpstream, *steps: Step, limit: int = 1000) -> bytes:
+    upstream.default = steps
+    return await fetcher.get(httpx2.URL(f"{upstream.base_url}/x?a=%2F+b"), {"x-key": "ü"}, limit)
+
+
+async def test_what_is_sent(upstream: OddUpstream, fetcher: Fetcher) -> None:
+    """The URL as it is written, the caller's headers, and `host`; no cookie is kept."""
+    for _ in range(2):
+        assert await get(fetcher, upstream, answer(b"hats", "200 OK", "text/plain", "set-cookie: a=b")) == b"hats"
+    for request in upstream.requests:
+        assert request.path == "/v1/x?a=%2F+b"
+        sent = {name: value.encode("latin-1").decode() for name, value in request.headers.items()}
+        assert sent == {"host": upstream.base_url.split("/")[2], "x-key": "ü"}
+
+
+@pytest.mark.parametrize(
+    ("steps", "why"),
+    [
+        ([answer(b"no", "500 Internal Server Error")], "status 500"),
+        ([answer(b"", "302 Found", "text/plain", "location: /v1/y")], "status 302"),
+        ([answer(b"x" * 1001)], "more than 1000 bytes"),
+        ([answer(gzip.compress(bytes(100_000_000)), "200 OK", "a/b", "content-encoding: gzip")], "more than 1000 bytes"),
+        ([answer(gzip.compress(b"hats")[:-1], "200 OK", "a/b", "content-encoding: gzip")], "broke off"),
+        ([answer(b"hats", "200 OK", "a/b", "content-encoding: gzip")], "error"),
+        ([answer(b"hats")[:-1], CUT], "broke off"),
+        ([head(), chunk(b"hats"), CUT], "broke off"),
+        ([b"SSH-2.0-x\r\n\r\n", CUT], "no HTTP"),
+        ([CUT], "broke off"),
+        ([RESET], "broke off"),
+    ],
+)
+async def test_what_cannot_be_had_is_told(upstream: OddUpstream, fetcher: Fetcher, steps: list[Step], why: str) -> None:
+    """A status, a redirect, too much, a cut, no HTTP: with the reason, and without the address. Nothing is asked twice."""
+    with pytest.raises(FetchFailed, match=why) as raised:
+        await get(fetcher, upstream, *steps)
+    assert "127.0.0.1" not in str(raised.value)
+    assert len(upstream.requests) == 1
+
+
+async def test_nobody_listens(fetcher: Fetcher, unused_tcp_port: int) -> None:
+    """A closed port, and a name that does not exist, are out of reach."""
+    for url in (f"http://127.0.0.1:{unused_tcp_port}/", "http://name.invalid/"):
+        with pytest.raises(FetchFailed, match="out of reach"):
+            await fetcher.get(httpx2.URL(url), {}, 1000)
+
+
+async def test_an_encoded_document_is_decoded(upstream: OddUpstream, fetcher: Fetcher) -> None:
+    """Although no encoding is asked for."""
+    assert await get(fetcher, upstream, answer(gzip.compress(b"hats"), "200 OK", "a/b", "content-encoding: gzip")) == b"hats"
+
+
+async def test_a_time_out_of_the_caller_drops_the_connection(upstream: OddUpstream, fetcher: Fetcher) -> None:
+    """And leaves no task."""
+    tasks = asyncio.all_tasks()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await get(fetcher, upstream, head(), chunk(b"a"), HANG)
+    await asyncio.wait_for(upstream.left.get(), 5)
+    assert asyncio.all_tasks() <= tasks
+
+
+async def test_proxies_of_the_environment_are_not_used(
+    upstream: OddUpstream, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One would see the tokens."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert await get(fetcher, upstream, answer(b"hats")) == b"hats"

@@ -1,0 +1,68 @@
+"""What the exceptions of the HTTP client mean."""
+
+import inspect
+import zlib
+
+import aiohttp
+import pytest
+from aiohttp import client_exceptions, http_exceptions
+
+from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderTimeout, ProviderUnavailable
+from antiphon.net.http_errors import UpstreamErrors, meaning
+
+NEVER = {
+    # a root, of which only others are raised
+    aiohttp.ClientError,
+    # of what is not done here: WebSockets
+    aiohttp.WSMessageTypeError,
+}
+
+
+def exceptions(module: object) -> set[type[Exception]]:
+    return {
+        found
+        for _, found in inspect.getmembers(module, inspect.isclass)
+        if issubclass(found, Exception) and not issubclass(found, Warning)
+    }
+
+
+def test_no_exception_of_the_client_is_without_a_meaning() -> None:
+    """Every exception class of aiohttp is mapped by name or by a base of its own, or is known never to come."""
+    known = exceptions(client_exceptions) | exceptions(http_exceptions)
+    assert len(known) > 30
+    unmapped = {found for found in known - NEVER if found.__module__.startswith("aiohttp") and meaning(found) is None}
+    assert not unmapped
+    assert all(meaning(found) is None for found in NEVER), "only what has no meaning is excused"
+
+
+def mapped(error: Exception, *, begun: bool) -> type[ProviderError]:
+    with pytest.raises(ProviderError) as raised, UpstreamErrors("acme", begun=begun):
+        raise error
+    assert raised.value.provider == "acme"
+    assert raised.value.__cause__ is error
+    return type(raised.value)
+
+
+def test_a_dropped_connection_is_no_time_out() -> None:
+    """A dropped connection is out of reach before the answer, and a cut in it; only silence is a time-out."""
+    for lost in (aiohttp.ServerDisconnectedError(), aiohttp.ClientOSError(104, "reset"), aiohttp.ClientConnectionResetError()):
+        assert mapped(lost, begun=False) is ProviderUnavailable
+        assert mapped(lost, begun=True) is ProviderProtocolError
+    for late in (aiohttp.ConnectionTimeoutError(), aiohttp.SocketTimeoutError(), TimeoutError()):
+        assert mapped(late, begun=False) is ProviderTimeout
+        assert mapped(late, begun=True) is ProviderTimeout
+    for broken in (http_exceptions.BadHttpMessage("x"), aiohttp.ClientPayloadError(), zlib.error(), EOFError()):
+        assert mapped(broken, begun=False) is ProviderProtocolError
+        assert mapped(broken, begun=True) is ProviderProtocolError
+
+
+def test_an_exception_that_is_not_known_is_out_of_reach() -> None:
+    """A new one of aiohttp's is an error of the domain all the same, and what is not aiohttp's passes as it is."""
+
+    class New(aiohttp.ClientError):
+        pass
+
+    assert mapped(New(), begun=False) is ProviderUnavailable
+    assert mapped(New(), begun=True) is ProviderProtocolError
+    with pytest.raises(KeyError), UpstreamErrors("acme", begun=True):
+        raise KeyError

@@ -1,0 +1,222 @@
+"""When a value is read again, and what is used meanwhile. No test waits: the clock is moved by hand."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antiphon.net.refreshing import Refreshing, RefreshingMap, Times
+
+
+class Broken(Exception):
+    """A reading that failed."""
+
+
+class Source:
+    """Gives the number of its reading when `gate` is open, or raises; its clock is moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.reads = 0
+        self.fails: Exception | None = None
+        self.empty = False
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def read(self, _: object = None) -> int | None:
+        self.reads += 1
+        number = self.reads
+        await self.gate.wait()
+        if self.fails is not None:
+            raise self.fails
+        return None if self.empty else number
+
+    def clock(self) -> float:
+        return self.now
+
+    def value(self, times: Times) -> Refreshing[int | None]:
+        return Refreshing(self.read, times, (Broken,), self.clock)
+
+
+TIMES = Times(ttl=10, stale=20, retry=3)
+
+
+@given(
+    times=st.builds(Times, ttl=st.integers(0, 3), stale=st.integers(0, 6), retry=st.integers(0, 4)),
+    steps=st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.booleans()), max_size=30),
+)
+def test_it_does_what_is_documented(times: Times, steps: list[tuple[int, bool, bool]]) -> None:
+    """Whatever time goes by between the calls, and whichever readings fail: fresh, read again, older, or the error."""
+
+    async def run() -> None:
+        source = Source()
+        value = source.value(times)
+        known: int | None = None
+        read_at = failed_at = -1000.0
+        for seconds, fails, empty in steps:
+            source.now += seconds
+            source.fails = Broken() if fails else None
+            source.empty = empty
+            before = source.reads
+            try:
+                found: object = await value.get()
+            except Broken:
+                found = Broken
+            age = source.now - read_at
+            is_usable = known is not None and age < times.ttl + times.stale
+            if age < times.ttl or (is_usable and source.now - failed_at < times.retry):
+                assert (found, source.reads) == (known, before), "it is fresh, or its source is left alone"
+                continue
+            assert source.reads == before + 1
+            if not fails:
+                known, read_at, failed_at = (None if empty else source.reads), source.now, -1000.0
+                assert found == known
+            else:
+                failed_at = source.now
+                assert found == (known if is_usable else Broken)
+            assert value.is_failing is fails
+
+    asyncio.run(run())
+
+
+async def test_all_wait_for_one_reading_and_who_leaves_takes_it_from_nobody() -> None:
+    """The first caller gives up; the others get the value of the one reading."""
+    source = Source()
+    source.gate.clear()
+    value = source.value(TIMES)
+    callers = [asyncio.create_task(value.get()) for _ in range(20)]
+    while not source.reads:
+        await asyncio.sleep(0)
+    callers[0].cancel()
+    source.gate.set()
+    assert (await asyncio.gather(*callers, return_exceptions=True))[1:] == [1] * 19
+    assert source.reads == 1
+
+
+async def test_all_who_wait_are_told_of_a_failure() -> None:
+    """By the error of the reading; the next caller has it tried again at once, as there is nothing to use."""
+    source = Source()
+    source.fails = Broken("no")
+    value = source.value(TIMES)
+    errors = await asyncio.gather(*(value.get() for _ in range(5)), return_exceptions=True)
+    assert errors == [source.fails] * 5
+    source.fails = None
+    assert await value.get() == 2
+
+
+@pytest.mark.parametrize("ttl", [0, 10])
+async def test_a_value_that_is_read_is_given_to_those_who_waited(ttl: float) -> None:
+    """Also if it is not fresh for any time, and the next reading fails before they come to it."""
+    source = Source()
+    source.gate.clear()
+    value = source.value(Times(ttl=ttl, stale=0, retry=0))
+    waiting = asyncio.create_task(value.get())
+    while not source.reads:
+        await asyncio.sleep(0)
+    source.gate.set()
+    while value.is_reading:
+        await asyncio.sleep(0)
+    source.fails = Broken()
+    source.now += ttl
+    with pytest.raises(Broken):
+        await value.get()
+    assert await waiting == 1
+
+
+async def test_patience_ends_where_there_is_something_to_use() -> None:
+    """The caller gets what is older, those after it too, without waiting; the reading goes on, and its value is used."""
+    source = Source()
+    value = source.value(Times(ttl=10, stale=20, retry=3, patience=0.001))
+    source.gate.clear()
+    first = asyncio.create_task(value.get())
+    while not source.reads:
+        await asyncio.sleep(0)
+    source.gate.set()
+    assert await first == 1, "without anything older it waits for as long as it takes"
+    source.now += 10
+    source.gate.clear()
+    assert await value.get() == 1
+    assert not value.is_due
+    assert value.is_reading
+    assert await value.get() == 1
+    source.gate.set()
+    while value.is_reading:
+        await asyncio.sleep(0)
+    assert await value.get() == 2
+    assert source.reads == 2
+
+
+async def test_a_defect_goes_to_who_waits() -> None:
+    """What is no failure of a reading is not hidden by an older value; a time-out of its own is none of the patience."""
+    source = Source()
+    value = source.value(Times(ttl=0, stale=20, retry=3, patience=5))
+    assert await value.get() == 1
+    for defect in (KeyError(), TimeoutError()):
+        source.fails = defect
+        with pytest.raises(type(defect)):
+            await value.get()
+    assert not value.is_failing
+
+
+async def test_a_reading_can_be_asked_for_before_it_is_due() -> None:
+    """Once for all who ask; nobody has to wait for it."""
+    source = Source()
+    value = source.value(TIMES)
+    assert await value.get() == 1
+    source.gate.clear()
+    value.renew()
+    again = value.renew()
+    assert await value.get() == 1, "which is fresh"
+    source.gate.set()
+    assert await again == (2, None)
+    assert (await value.get(), value.usable) == (2, 2)
+
+
+async def test_closing_ends_a_reading() -> None:
+    """And closing again does nothing."""
+    source = Source()
+    source.gate.clear()
+    value = source.value(TIMES)
+    waiting = asyncio.create_task(value.get())
+    while not source.reads:
+        await asyncio.sleep(0)
+    await value.close()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await value.close()
+
+
+async def test_a_map_has_a_value_for_each_key() -> None:
+    """Each with times of its own; of too many, the one that was read longest ago goes."""
+    source = Source()
+    values: RefreshingMap[str, int | None] = RefreshingMap(source.read, TIMES, (Broken,), size=2, clock=source.clock)
+    assert [await values.get(key) for key in ("a", "b", "a")] == [1, 2, 1]
+    source.now += 10
+    assert await values.get("a") == 3
+    assert await values.get("c") == 4
+    assert await values.get("a") == 3
+    assert await values.get("b") == 5, "it was read longest ago"
+
+
+async def test_a_map_keeps_what_is_known_while_nothing_can_be_read() -> None:
+    """Keys that are asked for meanwhile push nothing out, whether their readings fail or hang."""
+    source = Source()
+    values: RefreshingMap[int, int | None] = RefreshingMap(source.read, TIMES, (Broken,), size=2, clock=source.clock)
+    assert [await values.get(key) for key in (-1, -2)] == [1, 2]
+    source.now += 10
+    source.fails = Broken()
+    for key in range(5):
+        with pytest.raises(Broken):
+            await values.get(key)
+    assert [await values.get(key) for key in (-1, -2)] == [1, 2]
+    source.gate.clear()
+    hanging = [asyncio.create_task(values.get(key)) for key in (5, 5, 6, 7)]
+    before = source.reads
+    while source.reads < before + 3:
+        await asyncio.sleep(0)
+    assert [await values.get(key) for key in (-1, -2)] == [1, 2]
+    source.gate.set()
+    assert all(isinstance(error, Broken) for error in await asyncio.gather(*hanging, return_exceptions=True))
+    assert source.reads == before + 3
+    assert not values._first
