@@ -21,14 +21,14 @@ from antiphon.chat.service import ChatService
 from antiphon.config import PersonaConfig
 from antiphon.domain import headers
 from antiphon.domain.deadline import time_left
-from antiphon.domain.errors import AntiphonError, InvalidRequest, Violation
+from antiphon.domain.errors import Violation
 from antiphon.domain.reply import Reply, ReplyChoice, call_json, collect
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
 from antiphon.history.recorder import Record
 from antiphon.rest.assistant.chats import STORED, Answer, ChatsServicer, Context, created
+from antiphon.rest.assistant.errors import late
 from antiphon.rest.shared.body import Fields, invalid, messages_as, parse_in_turns, renaming
 from antiphon.rest.shared.content import MessageBody, message_of, tool_of
-from antiphon.rest.shared.http import headers_of, status_of
 from antiphon.rest.shared.json import COMMENT, DONE, EVENT_STREAM, JSON, dumps, event
 from antiphon.rest.shared.shown import Shown, shown
 from antiphon.rest.shared.stream import transfer
@@ -119,7 +119,7 @@ class AssistantServicer(ChatsServicer):
     async def _events(self, turn: Turn, context: Context) -> Answer:
         async with (
             self._batches(turn, context) as batches,
-            aclosing(transfer(batches, EventWriter(turn.persona), _late)) as pieces,
+            aclosing(transfer(batches, EventWriter(turn.persona), late)) as pieces,
         ):
             async for piece in pieces:
                 yield piece
@@ -313,28 +313,3 @@ def _milliseconds(reply: Reply) -> int:
 
 def _json(value: dict[str, Any]) -> httpbody_pb2.HttpBody:
     return httpbody_pb2.HttpBody(content_type=JSON, data=dumps(value))
-
-
-# Errors.
-
-
-def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
-    """The HTTP status, headers and body of an error before the first byte."""
-    return status_of(error), headers_of(error), dumps({"message": message_of_error(error)})
-
-
-def _late(error: AntiphonError) -> bytes:
-    return event({"type": "error", "content": None, "error": {"message": message_of_error(error)}})
-
-
-def message_of_error(error: AntiphonError) -> str:
-    """The message; of a request at fault every field, as the body has no other place for them."""
-    if isinstance(error, InvalidRequest) and error.violations:
-        return "; ".join(map(_violation, error.violations))
-    return error.message
-
-
-def _violation(violation: Violation) -> str:
-    if not violation.path or violation.kind == "json_invalid":
-        return violation.message
-    return f"{'.'.join(map(str, violation.path))}: {violation.message}"

@@ -26,6 +26,7 @@ from antiphon.guards.registry import build_guards
 from antiphon.guards.service import Guards
 from antiphon.history.recorder import Recorder
 from antiphon.rest.assistant import servicer as assistant
+from antiphon.rest.assistant.errors import message_of_error, render_error
 from antiphon.rest.v1 import assistant_pb2
 from antiphon.routing.router import Router
 from tests.unit.memory_store import MemoryStore
@@ -146,7 +147,7 @@ async def test_a_persona_has_model_and_sampling() -> None:
     assert [message.role for message in request.messages] == [domain.Role.USER]
     with pytest.raises(InvalidRequest) as caught:
         await dialect.generate(persona="nobody")
-    assert json.loads(assistant.render_error(caught.value)[2]) == {"message": "persona: must be one of maya"}
+    assert json.loads(render_error(caught.value)[2]) == {"message": "persona: must be one of maya"}
 
 
 @pytest.mark.parametrize(
@@ -283,7 +284,7 @@ async def test_a_message_at_fault_is_told_by_its_place_in_the_body(method: str, 
     history = [*HI, {"role": "user", "content": "a\0"}]
     with pytest.raises(InvalidRequest) as caught:
         await Dialect().call(method, asking(body=sent(chat_history=history)))
-    assert assistant.message_of_error(caught.value) == "chat_history.1: text must not hold the character NUL"
+    assert message_of_error(caught.value) == "chat_history.1: text must not hold the character NUL"
 
 
 @pytest.mark.parametrize("title", [None, " "])
@@ -329,6 +330,6 @@ async def test_pins() -> None:
 )
 def test_errors_are_a_message(error: Any, status: int, message: str) -> None:
     """And the status; the fields at fault are in it."""
-    found, headers, body = assistant.render_error(error)
+    found, headers, body = render_error(error)
     assert (found, json.loads(body)) == (status, {"message": message})
     assert ("retry-after" in headers) == (status in (429, 503))

@@ -9,15 +9,15 @@ from antiphon import domain
 from antiphon.domain.errors import InvalidRequest, ModelNotFound, ProviderRejected, TurnInProgress, Unauthenticated, Violation
 from antiphon.domain.reply import Reply
 from antiphon.providers.failure import of_status
+from antiphon.rest.openai import errors, request
 from antiphon.rest.openai import reply as openai_reply
-from antiphon.rest.openai import servicer as openai
 from antiphon.rest.shared.json import DONE
 from tests.unit.scripted import START, STOP, USAGE
 
 
 def parsed(**fields: Any) -> domain.ChatRequest:
     body = {"messages": [{"role": "user", "content": "Hi"}], **fields}
-    return openai.request_from_body(openai.parse(json.dumps(body).encode()), stream=False)
+    return request.request_from_body(request.parse(json.dumps(body).encode()), stream=False)
 
 
 def failing(**fields: Any) -> list[tuple[str, str]]:
@@ -233,7 +233,7 @@ def test_a_bad_body_is_told_field_by_field(fields: dict[str, Any], expected: lis
 def test_what_is_not_a_json_object_is_refused(data: bytes) -> None:
     """As an invalid request, never as a fault of ours."""
     with pytest.raises(InvalidRequest):
-        openai.parse(data)
+        request.parse(data)
 
 
 def chunks(*batches: domain.Batch, include_usage: bool = False) -> list[dict[str, Any]]:
@@ -460,11 +460,11 @@ def test_a_whole_reply_is_a_completion_object() -> None:
 
 def test_errors_have_the_documented_shapes() -> None:
     """A detail, of a 422 a list, and beside it what the SDKs read; a 401 with its header."""
-    status, headers, body = openai.render_error(Unauthenticated("No."))
+    status, headers, body = errors.render_error(Unauthenticated("No."))
     shown = {"message": "No.", "type": "authentication_error", "param": None, "code": "unauthenticated"}
     assert (status, json.loads(body), headers["www-authenticate"]) == (401, {"detail": "No.", "error": shown}, "Bearer")
     violations = (Violation(("messages", 0, "role"), "is missing", "missing"), Violation(("n",), "is too large", "too_large"))
-    status, headers, body = openai.render_error(InvalidRequest("No.", violations))
+    status, headers, body = errors.render_error(InvalidRequest("No.", violations))
     shown = {"message": "messages[0].role: is missing; n: is too large", "type": "invalid_request_error"}
     detail = [
         {"loc": ["body", "messages", 0, "role"], "msg": "is missing", "type": "missing"},
@@ -474,17 +474,17 @@ def test_errors_have_the_documented_shapes() -> None:
         422,
         {"detail": detail, "error": {**shown, "param": "messages[0].role", "code": "invalid_request"}},
     )
-    _, _, body = openai.render_error(InvalidRequest("No."))
+    _, _, body = errors.render_error(InvalidRequest("No."))
     assert json.loads(body)["error"] == {
         "message": "No.",
         "type": "invalid_request_error",
         "param": None,
         "code": "invalid_request",
     }
-    status, _, body = openai.render_error(ModelNotFound("x"))
+    status, _, body = errors.render_error(ModelNotFound("x"))
     error = json.loads(body)["error"]
     assert (status, error["type"], error["param"], error["code"]) == (404, "invalid_request_error", "model", "model_not_found")
-    status, _, body = openai.render_error(TurnInProgress("x"))
+    status, _, body = errors.render_error(TurnInProgress("x"))
     assert (status, json.loads(body)["error"]["type"]) == (409, "conflict_error")
 
 
@@ -493,16 +493,16 @@ def test_a_request_that_the_provider_refuses_is_the_callers_400(explanation: str
     """With the provider's code, param and words, or else ours, and without a retry; the same in the middle of a stream."""
     rejected = ProviderRejected("No.", provider="p", status=422, code="context_length_exceeded")
     rejected.param, rejected.explanation = "messages", explanation
-    status, headers, body = openai.render_error(rejected)
+    status, headers, body = errors.render_error(rejected)
     shown = {"message": message, "type": "invalid_request_error", "param": "messages", "code": "context_length_exceeded"}
     assert (status, headers, json.loads(body)) == (400, {"x-should-retry": "false"}, {"detail": message, "error": shown})
-    assert json.loads(openai._late(rejected).removeprefix(b"data: ")) == {"error": shown}
+    assert json.loads(errors.late(rejected).removeprefix(b"data: ")) == {"error": shown}
 
 
 @pytest.mark.parametrize("status", [401, 404, 500])
 def test_another_failure_of_the_provider_is_a_502(status: int) -> None:
     """In our words."""
-    got, _, body = openai.render_error(of_status("p", status, {}, b'{"error": {"message": "secret"}}'))
+    got, _, body = errors.render_error(of_status("p", status, {}, b'{"error": {"message": "secret"}}'))
     assert (got, json.loads(body)["error"]["type"]) == (502, "server_error")
     assert b"secret" not in body
 
