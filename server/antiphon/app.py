@@ -140,7 +140,15 @@ class App:
         """Return the server with all services. `edge_here`: Envoy comes by a unix socket."""
         config, usage = self._config, UsageReport(self._database)
         typed = services(self._chat, self.router, self._store, self._key_store, self._audit, usage)
-        parts = rest.Parts(config, self._chat, self.router, self._store, self._passthrough, self._contexts, self._callers)
+        parts = rest.Parts(
+            config=config,
+            chat=self._chat,
+            router=self.router,
+            store=self._store,
+            passthrough=self._passthrough,
+            contexts=self._contexts,
+            callers=self._callers,
+        )
         interceptor = CallInterceptor(
             self._callers,
             {**{service.name: service.scope for service in typed}, **rest.scopes()},
@@ -191,10 +199,4 @@ def _limiter(config: Config, environment: Mapping[str, str], ledger: Ledger) -> 
         from antiphon.limits.redis import RedisCounters
 
         shared = RedisCounters(redis, limits.redis_timeout)
-    return Limiter(
-        Quotas(limits),
-        ledger,
-        workers=config.workers,
-        shared=shared,
-        closed=limits.on_failure == "closed",
-    )
+    return Limiter(Quotas(limits), ledger, workers=config.workers, shared=shared, closed=limits.on_failure == "closed")

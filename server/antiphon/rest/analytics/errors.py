@@ -75,4 +75,4 @@ def _field(violation: Violation) -> str:
     return "".join(steps).removeprefix(".") or "body"
 
 
-ERRORS: Final = ErrorShape("analytics", render_error, refusal, paths=("/api/v1/ai/.*",), models={0: AnalyticsError})
+ERRORS: Final = ErrorShape("analytics", render_error, refusal, paths="/api/v1/ai/.*", models={0: AnalyticsError})

@@ -46,4 +46,4 @@ def _violation(violation: Violation) -> str:
     return f"{'.'.join(map(str, violation.path))}: {violation.message}"
 
 
-ERRORS: Final = ErrorShape("assistant", render_error, refusal, paths=("/api/v1/chat([/?].*)?",), models={0: Message})
+ERRORS: Final = ErrorShape("assistant", render_error, refusal, paths="/api/v1/chat([/?].*)?", models={0: Message})

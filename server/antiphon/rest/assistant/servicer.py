@@ -1,4 +1,4 @@
-"""The assistant dialect: POST /api/v1/chat, /api/v1/chat/generate and /api/v1/chat/generate/stream; the rest is in `rest.chats`.
+"""The assistant dialect: POST /api/v1/chat, /api/v1/chat/generate and /api/v1/chat/generate/stream; the rest is in `chats`.
 
 Its source is the gateway's own document. A persona says how the model is to answer: what it is told comes before the chat and is
 never stored with it.

@@ -52,6 +52,6 @@ ERRORS: Final = ErrorShape(
     "engine",
     render_error,
     refusal,
-    paths=("/api/engine/.*", "/health.*"),
+    paths="/(api/engine/|health).*",
     models={422: FieldsAtFault, 0: Detail},
 )

@@ -115,6 +115,6 @@ ERRORS: Final = ErrorShape(
     "openai",
     render_error,
     refusal,
-    paths=("/api/v1/chat/completions.*",),
+    paths="(/api)?/v1/(chat/completions|models).*",
     models={422: FieldsAtFaultAndError, 0: DetailAndError},
 )

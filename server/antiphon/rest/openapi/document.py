@@ -18,7 +18,7 @@ from pydantic import BaseModel, TypeAdapter
 from antiphon.rest.registry import DIALECTS, Dialect
 from antiphon.rest.shared.dialect import ErrorShape, Method
 from antiphon.rest.shared.json import JSON
-from antiphon.rest.shared.paths import VARIABLE, bindings
+from antiphon.rest.shared.paths import VARIABLE, bindings, query_of
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -95,7 +95,7 @@ def _operation(dialect: Dialect, rpc: MethodDescriptor, method: Method, path: st
     made: Schema = {
         "tags": [dialect.service.name],
         "description": inspect.getdoc(getattr(dialect.contract, rpc.name)),
-        "parameters": list(_parameters(rpc, method, path)),
+        "parameters": list(_parameters(rpc, path)),
         "responses": _responses(dialect.errors_of(rpc.name), method, schemas),
     }
     if method.body is not None:
@@ -108,13 +108,13 @@ def _operation(dialect: Dialect, rpc: MethodDescriptor, method: Method, path: st
     return made
 
 
-def _parameters(rpc: MethodDescriptor, method: Method, path: str) -> Iterator[Schema]:
+def _parameters(rpc: MethodDescriptor, path: str) -> Iterator[Schema]:
     in_path = {found[1] for found in VARIABLE.finditer(path)}
-    in_others = {found[1] for _, other in bindings(rpc) for found in VARIABLE.finditer(other)}
+    in_query = query_of(rpc)
     for field in rpc.input_type.fields:
         if field.name in in_path:
             yield {"name": field.json_name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-        elif field.name != "body" and field.name not in in_others and not method.passes_on:
+        elif field in in_query:
             behavior = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
             required = field_behavior_pb2.REQUIRED in behavior
             yield {"name": field.json_name, "in": "query", "required": required, "schema": _TYPES[field.type]}

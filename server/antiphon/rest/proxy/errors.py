@@ -66,5 +66,10 @@ def gemini_refusal(status: int, message: str) -> domain.JsonObject:
     return {"error": {"code": status, "message": message, "status": word}}
 
 
-OPENAI: Final = ErrorShape("openai_proxy", render_openai_error, openai_refusal, paths=("/api/v1/proxy/.*",))
-GEMINI: Final = ErrorShape("gemini_proxy", render_gemini_error, gemini_refusal, paths=("/api/v1/proxy/[^/]+/v1[a-z]*/.*",))
+OPENAI: Final = ErrorShape("openai_proxy", render_openai_error, openai_refusal, paths="/api/v1/proxy/.*")
+GEMINI: Final = ErrorShape(
+    "gemini_proxy",
+    render_gemini_error,
+    gemini_refusal,
+    paths="/api/v1/proxy/[^/]+/v1[a-z]*/.*",  # what has no version there has a key, and is of OpenAI's shape
+)

@@ -35,8 +35,8 @@ class ErrorShape(Struct, frozen=True):
     """Makes the answer of an error of the server's."""
     refusal: Callable[[int, str], Mapping[str, Any]]
     """Makes the JSON body of what Envoy refuses itself, of an HTTP status and a message."""
-    paths: tuple[str, ...]
-    """RE2 patterns of the paths below which errors have this shape, also where there is no method."""
+    paths: str
+    """An RE2 pattern of the paths whose errors have this shape: those of its methods, and what else is near them."""
     models: Mapping[int, type[BaseModel]] = {}
     """The bodies by status, for the OpenAPI document; that of 0 is the body of all other statuses."""
 

@@ -13,13 +13,9 @@ from antiphon.chat.service import ChatService
 from antiphon.config import GuardConfig, PersonaConfig
 from antiphon.domain import headers
 from antiphon.domain.errors import (
-    ConversationNotFound,
     InvalidRequest,
     ProviderProtocolError,
     ProviderRateLimited,
-    StoreUnavailable,
-    Unauthenticated,
-    Violation,
 )
 from antiphon.domain.principal import Principal
 from antiphon.guards.registry import build_guards
@@ -311,25 +307,3 @@ async def test_pins() -> None:
     for data, pinned in bodies:
         request = assistant_pb2.PinChatRequest(chat_id=chat, body=httpbody_pb2.HttpBody(data=data))
         assert (await dialect.call("PinChat", request))["pinned"] is pinned
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "message"),
-    [
-        (Unauthenticated("No key."), 401, "No key."),
-        (ConversationNotFound("x"), 404, "The conversation does not exist."),
-        (StoreUnavailable(), 503, "The database cannot be reached at the moment."),
-        (ProviderRateLimited("Busy.", provider="p", retry_after=2.1), 429, "Busy."),
-        (
-            InvalidRequest("x", (Violation(("chat_history", 0, "role"), "Field required"), Violation((), "Odd."))),
-            400,
-            "chat_history.0.role: Field required; Odd.",
-        ),
-        (InvalidRequest("x", (Violation((3,), "JSON decode error: x", "json_invalid"),)), 400, "JSON decode error: x"),
-    ],
-)
-def test_errors_are_a_message(error: Any, status: int, message: str) -> None:
-    """And the status; the fields at fault are in it."""
-    found, headers, body = render_error(error)
-    assert (found, json.loads(body)) == (status, {"message": message})
-    assert ("retry-after" in headers) == (status in (429, 503))

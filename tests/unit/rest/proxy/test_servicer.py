@@ -90,33 +90,6 @@ def test_the_log_knows_a_providers_error_by_its_status(status: int, kind: type[e
     assert (error.provider, error.status) == ("host", status)
 
 
-@pytest.mark.parametrize(
-    ("error", "status", "name"),
-    [
-        (errors.Unauthenticated("x"), 401, "UNAUTHENTICATED"),
-        (errors.PermissionDenied("x"), 403, "PERMISSION_DENIED"),
-        (InvalidRequest("x"), 400, "INVALID_ARGUMENT"),
-        (errors.DeadlineExceeded(), 504, "DEADLINE_EXCEEDED"),
-        (errors.ShuttingDown(), 503, "UNAVAILABLE"),
-        (errors.Internal(), 500, "INTERNAL"),
-        (errors.ProviderTimeout("x", provider="h"), 504, "DEADLINE_EXCEEDED"),
-        (errors.ProviderUnavailable("x", provider="h"), 502, "UNAVAILABLE"),
-        (errors.ProviderProtocolError("x", provider="h"), 502, "UNAVAILABLE"),
-    ],
-)
-def test_errors_have_the_shape_of_each_api(error: errors.AntiphonError, status: int, name: str) -> None:
-    """The same status in both."""
-    code, _, body = render_openai_error(error)
-    assert (code, set(json.loads(body)), set(json.loads(body)["error"])) == (
-        status,
-        {"error"},
-        {"message", "type", "param", "code"},
-    )
-    code, headers, body = render_gemini_error(error)
-    assert (code, json.loads(body)) == (status, {"error": {"code": status, "message": error.message, "status": name}})
-    assert ("x-should-retry" in headers) == (not error.retryable)
-
-
 class Judge:
     """Knows a good key and a revoked one."""
 
