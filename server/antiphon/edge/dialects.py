@@ -1,7 +1,7 @@
 """Writes into `gateway/` what Envoy has to know of the REST dialects, by the rows of `antiphon.rest.registry` and their protos.
 
-`python -m antiphon.edge.dialects gateway` makes the sections of `listeners.yaml` and `status.lua` anew that stand between `>>>` and
-`<<<`. `make proto` does it, and a test says when it is due. So the files are plain ones that can be deployed as they are.
+`python -m antiphon.edge.dialects gateway [TARGET]` makes the sections of `listeners.yaml` and `status.lua` anew that stand between
+`>>>` and `<<<`. `make proto` does it, and a test says when it is due. So the files are plain ones that can be deployed as they are.
 """
 
 from __future__ import annotations

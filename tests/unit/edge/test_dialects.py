@@ -36,7 +36,7 @@ def test_the_files_are_written_to_another_folder(tmp_path: Path) -> None:
     source = Path(str(gateway_files()))
     dialects.write(source, tmp_path)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
-        name: (source / name).read_text() for name in dialects.FILES
+        name: dialects.renew((source / name).read_text()) for name in dialects.FILES
     }
 
 
