@@ -50,7 +50,7 @@ format: $(VENV)/dev ## Format the code
 	$(BIN)/ruff check --fix --unsafe-fixes .
 	$(BIN)/ruff format .
 
-proto: $(VENV)/dev ## Make the generated code and Envoy's descriptor set
+proto: $(VENV)/dev ## Make the generated code, and what Envoy has to know of protos and dialects
 	proto/generate.sh "$(CURDIR)/$(BIN)/python"
 
 lock: $(VENV)/dev ## Make the lock files anew

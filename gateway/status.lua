@@ -12,8 +12,8 @@
 -- The transcoder knows no HEAD. It is told GET, and what then comes as a body is dropped here: Envoy would write it to an HTTP/1.1
 -- caller, who takes it for the next response. The proxies take POST alone.
 --
--- The transcoder would take the name of a path under /api/v1/chat for the id of a chat where the path knows no such method: it is told
--- here that there is nothing, which the listener's local replies turn into the dialect's 405.
+-- The transcoder would take a path such as /api/v1/chat/history for a chat whose id is `history` where the path knows no such method: it
+-- is told here that there is nothing, which the listener's local replies turn into the dialect's 405.
 --
 -- The transcoder sends the head of a call on at once, and the server judges the key by it, before there is a body to hold. Only the
 -- engine's chats may have their key in the body: without one in the headers, the body has to be small, and is awaited here.
@@ -45,24 +45,35 @@ local ENGINE_CHAT = "/api/engine/chat/"
 local WITH_KEY = 256 * 1024
 local NO_KEY = 'A request of more than 256 KiB, or of unknown length, needs its key as "Authorization: Bearer <key>".'
 
-local CHAT = "/api/v1/chat/"
-local NAMES = {completions = true, generate = true, new = true, fork = true, history = true}
-
--- Whether it is one of the names, with a method that only chats have.
-local function is_no_chat(method, path)
-  if (method ~= "DELETE" and method ~= "PATCH") or path:sub(1, #CHAT) ~= CHAT then
-    return false
-  end
-  return NAMES[path:sub(#CHAT + 1)] == true
-end
+-- By method, the paths that do not have it, but that the transcoder would take for a path with a variable which has it.
+local NAMES = {
+  -- >>> names of the dialects: made by `make proto` of server/antiphon/rest/registry.py, not by hand
+  DELETE = {
+    ["/api/v1/chat/completions"] = true,
+    ["/api/v1/chat/fork"] = true,
+    ["/api/v1/chat/generate"] = true,
+    ["/api/v1/chat/history"] = true,
+    ["/api/v1/chat/new"] = true,
+  },
+  PATCH = {
+    ["/api/v1/chat/completions"] = true,
+    ["/api/v1/chat/fork"] = true,
+    ["/api/v1/chat/generate"] = true,
+    ["/api/v1/chat/history"] = true,
+    ["/api/v1/chat/new"] = true,
+  },
+  -- <<<
+}
 
 -- The paths that have a query of their own. None of them has a variable, which the query could override.
 local QUERIED = {
+  -- >>> queries of the dialects: made by `make proto` of server/antiphon/rest/registry.py, not by hand
   ["/api/v1/chat/generate"] = true,
   ["/api/v1/chat/generate/stream"] = true,
   ["/api/v1/chat/history"] = true,
   ["/api/engine/models"] = true,
   ["/api/engine/parameters"] = true,
+  -- <<<
 }
 
 local BODILESS = {GET = true, HEAD = true, DELETE = true}
@@ -180,7 +191,8 @@ function envoy_on_request(handle)
   end
   headers:replace(WHOLE, "1")
   local method = headers:get(":method")
-  if is_no_chat(method, path) then
+  local names = NAMES[method]
+  if names ~= nil and names[path] then
     handle:respond({[":status"] = "404"}, "")
     return
   end

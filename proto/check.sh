@@ -19,7 +19,7 @@ mapfile -t protos < <(find antiphon -name '*.proto' | LC_ALL=C sort)
 status=0
 (cd "$work/made" && find . -type f | LC_ALL=C sort) > "$work/files"
 while read -r file; do
-  cmp -s "$work/made/$file" "../$file" || { echo "${file#./} is not what the protos make: run make proto"; status=1; }
+  cmp -s "$work/made/$file" "../$file" || { echo "${file#./} is not what the protos and the dialects make: run make proto"; status=1; }
 done < "$work/files"
 while read -r file; do
   grep -qxF "$file" "$work/files" || { echo "${file#./} is made by no proto: delete it"; status=1; }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes what is generated from the protos, under the folder ROOT: Python modules with stubs in ROOT/server, and Envoy's descriptor
-# set in ROOT/gateway. Usage: proto/generate.sh PYTHON [ROOT]; ROOT is this repository unless told otherwise.
+# Makes what is generated from the protos, under the folder ROOT: Python modules with stubs in ROOT/server, and in ROOT/gateway Envoy's
+# descriptor set and the sections of its files that are about the REST dialects.
+# Usage: proto/generate.sh PYTHON [ROOT]; ROOT is this repository unless told otherwise.
 set -euo pipefail
 cd "$(dirname "$0")"
 python=$1
@@ -17,3 +18,4 @@ PATH="$bin:$PATH" "$python" -m grpc_tools.protoc -I . -I "$include" \
 "$python" -m grpc_tools.protoc -I . -I "$include" \
   --include_imports --descriptor_set_out="$root/gateway/antiphon.pb" \
   "${protos[@]}" google/rpc/error_details.proto
+"$python" -m antiphon.edge.dialects ../gateway "$root/gateway"

@@ -1,7 +1,7 @@
 """Puts the parts together: the only place that knows them all. Everything else is handed its collaborators.
 
-What only some configurations need, and what takes megabytes of every worker, is imported where it is used: the Redis client, the
-cryptography of tokens and certificates, and what guards look for things with.
+What only some configurations need, and what takes megabytes of every worker, is imported where it is used: the Redis client (6 MB),
+and the cryptography of tokens (10 MB) and certificates (9 MB).
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
-import grpc
 import structlog
 
 from antiphon.auth.api_keys.static import load_keys
@@ -25,11 +24,10 @@ from antiphon.auth.base import Authenticator, Authenticators
 from antiphon.chat.client_context import Contexts
 from antiphon.chat.prices import Prices
 from antiphon.chat.service import ChatService
-from antiphon.config import AuthConfig, Config, ConfigError, GuardConfig, ProviderConfig, database_url
+from antiphon.config import AuthConfig, Config, ConfigError, database_url
 from antiphon.database.open import open_database
 from antiphon.domain.errors import StoreUnavailable
-from antiphon.domain.principal import Scope
-from antiphon.guards.service import Guards
+from antiphon.guards.registry import build_guards
 from antiphon.history.guarded_store import GuardedStore
 from antiphon.history.recorder import Recorder
 from antiphon.history.sql import SqlStore
@@ -37,70 +35,27 @@ from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
 from antiphon.limits.report import UsageReport
-from antiphon.providers import hosts, registry
+from antiphon.providers import hosts
+from antiphon.providers import registry as protocols
 from antiphon.providers.base import Provider
 from antiphon.proxying.passthrough import Passthrough
-from antiphon.rest.analytics import servicer as analytics
-from antiphon.rest.assistant import servicer as assistant
-from antiphon.rest.engine import servicer as engine
-from antiphon.rest.openai import servicer as openai
-from antiphon.rest.proxy import servicer as proxy
-from antiphon.rest.v1 import (
-    analytics_pb2,
-    analytics_pb2_grpc,
-    assistant_pb2,
-    assistant_pb2_grpc,
-    engine_pb2,
-    engine_pb2_grpc,
-    openai_pb2,
-    openai_pb2_grpc,
-    proxy_pb2,
-    proxy_pb2_grpc,
-)
+from antiphon.rest import registry as rest
 from antiphon.routing.router import Router
-from antiphon.rpc.admin import AdminServicer
-from antiphon.rpc.admission import ErrorRenderer
-from antiphon.rpc.chat import ChatServicer
-from antiphon.rpc.history import HistoryServicer
+from antiphon.rpc.housekeeping import Housekeeper
 from antiphon.rpc.interceptor import CallInterceptor
-from antiphon.rpc.models import ModelServicer
+from antiphon.rpc.registry import services
 from antiphon.rpc.server import UNIX, Server
 from antiphon.telemetry.call_log import CallLog
 from antiphon.telemetry.observer import Observers
-from antiphon.v1 import (
-    admin_pb2,
-    admin_pb2_grpc,
-    chat_pb2,
-    chat_pb2_grpc,
-    history_pb2,
-    history_pb2_grpc,
-    models_pb2,
-    models_pb2_grpc,
-)
 
 if TYPE_CHECKING:
     from antiphon.auth.tokens.authenticator import Tokens
     from antiphon.net.certificates import Certificates
 
-HEARTBEAT = 5.0
-"""Seconds between two signs of life."""
-
-PRUNING = 3600.0
-"""Seconds between two prunings of the audit log."""
-
 SETTLING = 10.0
 """Seconds that a stop waits for turns to be stored."""
 
-ECHO = ProviderConfig(protocol="echo", models=("echo",))
-
 log = structlog.get_logger(__name__)
-
-
-def provider_configs(config: Config, environment: Mapping[str, str]) -> dict[str, ProviderConfig]:
-    """The providers: those configured; else those whose environment variable is set, and `echo`. Raises `ConfigError`."""
-    if config.providers:
-        return {name: hosts.complete(name, provider, environment) for name, provider in config.providers.items()}
-    return {**hosts.from_environment(environment), "echo": ECHO}
 
 
 class App:
@@ -108,15 +63,15 @@ class App:
 
     def __init__(self, config: Config, environment: Mapping[str, str]) -> None:
         """Raises `ConfigError`. Opens nothing yet."""
-        configs = provider_configs(config, environment)
+        configs = hosts.configured(config.providers, environment)
         self.providers: list[tuple[Provider, Sequence[str]]] = [
-            (registry.build(name, provider, environment), provider.models) for name, provider in configs.items()
+            (protocols.build(name, provider, environment), provider.models) for name, provider in configs.items()
         ]
         keyed = {name for name, provider in configs.items() if provider.has_key} | {*config.engine.own_key_providers}
         self.router = Router(self.providers, config.models.default, keyed)
         self._config = config
         self._database = open_database(database_url(config), config.database.timeout)
-        guards = _guards(config.guards)
+        guards = build_guards(config.guards)
         self._store = SqlStore(self._database) if guards is None else GuardedStore(self._database, guards)
         self._audit = AuditLog(self._database)
         self._key_store = KeyStore(self._database, config.auth.reserved)
@@ -144,28 +99,16 @@ class App:
 
     async def serve(self, addresses: Sequence[str], stop: asyncio.Event) -> None:
         """Serves gRPC on `addresses` until `stop` is set, then stops gracefully. Raises `OSError` for one that is taken."""
-        limits = self._config.limits
-        interceptor = CallInterceptor(
-            self._callers,
-            _scopes(),
-            _renderers(),
-            self._audit,
-            self._observer,
-            limits.calls_per_worker,
-            limits.request_bytes_per_worker,
-            self._config.streams.heartbeat,
-            edge_by_tcp=not any(address.startswith(UNIX) for address in addresses),
-        )
-        server = Server(interceptor, self._services())
-        certificates = _certificates(self._config)
+        edge_here = any(address.startswith(UNIX) for address in addresses)
+        server = self._server(edge_here=edge_here)
+        certificates = _certificates(self._config, edge_here=edge_here)
         grpc_tls = certificates.get("grpc.tls")
         for address in addresses:
             server.listen(address, None if grpc_tls is None or address.startswith(UNIX) else grpc_tls.credentials())
-        if not any(address.startswith(UNIX) for address in addresses):
-            certificates.pop("rest.tls", None)  # of an edge elsewhere
         await self._limiter.start()
+        housekeeper = Housekeeper(self._store, self._stored_keys, self._audit, list(certificates.values()))
         keeping = [
-            asyncio.create_task(self._keep_house(list(certificates.values()))),
+            asyncio.create_task(housekeeper.run()),
             asyncio.create_task(self._recorder.keep(self._config.database.keep_interval)),
         ]
         await server.start()
@@ -192,85 +135,46 @@ class App:
             await self._tokens.close()
         log.info("stopped")
 
-    async def _keep_house(self, certificates: Sequence[Certificates]) -> None:
-        """Says that this process lives, settles the turns of those that do not, and writes what need not be written at once."""
-        pruned = -PRUNING
-        while True:
-            for held in certificates:
-                held.refresh()
-            try:
-                if time.monotonic() - pruned > PRUNING:
-                    await self._audit.prune()
-                    pruned = time.monotonic()
-                await self._store.heartbeat()
-                settled = await self._store.settle()
-                if settled:
-                    log.warning("turns of a process that is gone were settled", count=settled)
-                await self._stored_keys.write_uses()
-                await self._audit.keep()
-            except StoreUnavailable:
-                pass  # the store has told why
-            except Exception:  # a fault of ours; what lives by this loop, lives on
-                log.exception("house not kept")
-            await asyncio.sleep(HEARTBEAT)
-
     def _interrupt(self) -> None:
         self._chat.interrupt()
         self._passthrough.interrupt()
 
-    def _services(self) -> list[tuple[str, Callable[[grpc.aio.Server], None]]]:
-        chat = ChatServicer(self._chat)
-        models = ModelServicer(self.router)
-        history = HistoryServicer(self._store)
-        sessions = self._config.sessions.automatic
-        dialect = openai.OpenAIServicer(self._chat, self.router, int(time.time()), automatic_sessions=sessions)
-        chats = assistant.AssistantServicer(self._chat, self._store, self._config.personas)
-        proxies = proxy.ProxyServicer(self._passthrough, self._callers)
-        clients = analytics.AnalyticsServicer(self._chat, self._contexts)
-        admin = AdminServicer(self._key_store, self._audit, UsageReport(self._database))
-        measured = engine.EngineServicer(self._chat, self.router, self._callers, self._config.engine.own_key_providers)
-        return [
-            (_name(chat_pb2, "ChatService"), lambda s: chat_pb2_grpc.add_ChatServiceServicer_to_server(chat, s)),
-            (_name(models_pb2, "ModelService"), lambda s: models_pb2_grpc.add_ModelServiceServicer_to_server(models, s)),
-            (_name(history_pb2, "HistoryService"), lambda s: history_pb2_grpc.add_HistoryServiceServicer_to_server(history, s)),
-            (_name(admin_pb2, "AdminService"), lambda s: admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, s)),
-            (_name(openai_pb2, "OpenAIService"), lambda s: openai_pb2_grpc.add_OpenAIServiceServicer_to_server(dialect, s)),
-            (
-                _name(assistant_pb2, "AssistantService"),
-                lambda s: assistant_pb2_grpc.add_AssistantServiceServicer_to_server(chats, s),
-            ),
-            (
-                _name(analytics_pb2, "AnalyticsService"),
-                lambda s: analytics_pb2_grpc.add_AnalyticsServiceServicer_to_server(clients, s),
-            ),
-            (_name(engine_pb2, "EngineService"), lambda s: engine_pb2_grpc.add_EngineServiceServicer_to_server(measured, s)),
-            (_name(proxy_pb2, "ProxyService"), lambda s: proxy_pb2_grpc.add_ProxyServiceServicer_to_server(proxies, s)),
-        ]
+    def _server(self, *, edge_here: bool) -> Server:
+        """Return the server with all services. `edge_here`: Envoy comes by a unix socket."""
+        config, usage = self._config, UsageReport(self._database)
+        typed = services(self._chat, self.router, self._store, self._key_store, self._audit, usage)
+        parts = rest.Parts(
+            config=config,
+            chat=self._chat,
+            router=self.router,
+            store=self._store,
+            passthrough=self._passthrough,
+            contexts=self._contexts,
+            callers=self._callers,
+        )
+        interceptor = CallInterceptor(
+            self._callers,
+            {**{service.name: service.scope for service in typed}, **rest.scopes()},
+            rest.renderers(),
+            self._audit,
+            self._observer,
+            most=config.limits.calls_per_worker,
+            most_bytes=config.limits.request_bytes_per_worker,
+            heartbeat=config.streams.heartbeat,
+            keys_in_body=rest.keys_in_body(),
+            edge_by_tcp=not edge_here,
+        )
+        registrations = [(service.name, service.register) for service in typed]
+        registrations += [(dialect.service.full_name, partial(dialect.register, parts)) for dialect in rest.DIALECTS]
+        return Server(interceptor, registrations)
 
 
-async def until_told(app: App, addresses: Sequence[str]) -> None:
+async def serve_until_signalled(app: App, addresses: Sequence[str]) -> None:
     """Serves until SIGTERM or SIGINT. Raises as `App.serve`."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await app.serve(addresses, stop)
-
-
-def _scopes() -> dict[str, Scope]:
-    """What a caller of each service needs, and of the methods that differ."""
-    chats = _name(assistant_pb2, "AssistantService")
-    return {
-        _name(chat_pb2, "ChatService"): Scope.CHAT,
-        _name(models_pb2, "ModelService"): Scope.CHAT,
-        _name(history_pb2, "HistoryService"): Scope.HISTORY,
-        _name(admin_pb2, "AdminService"): Scope.ADMIN,
-        _name(openai_pb2, "OpenAIService"): Scope.CHAT,
-        _name(analytics_pb2, "AnalyticsService"): Scope.ADMIN,
-        _name(engine_pb2, "EngineService"): Scope.ENGINE,
-        _name(proxy_pb2, "ProxyService"): Scope.PROXY,
-        chats: Scope.HISTORY,
-        **{f"{chats}/{talk}": Scope.CHAT for talk in ("Generate", "GenerateStream", "Chat")},
-    }
 
 
 def _tokens(auth: AuthConfig, environment: Mapping[str, str]) -> Tokens | None:
@@ -281,22 +185,14 @@ def _tokens(auth: AuthConfig, environment: Mapping[str, str]) -> Tokens | None:
     return load_tokens(auth, environment)
 
 
-def _certificates(config: Config) -> dict[str, Certificates]:
-    """By the setting. What Envoy shows is only told of here: a certificate that ends, or a file that is broken."""
-    named = {"grpc.tls": config.grpc.tls, "rest.tls": config.rest.tls}
+def _certificates(config: Config, *, edge_here: bool) -> dict[str, Certificates]:
+    """By the setting. What Envoy shows is only told of here, if it runs here: a certificate that ends, or a file that is broken."""
+    named = {"grpc.tls": config.grpc.tls, "rest.tls": config.rest.tls if edge_here else None}
     if not any(named.values()):
         return {}
     from antiphon.net.certificates import Certificates
 
     return {setting: Certificates(setting, tls) for setting, tls in named.items() if tls is not None}
-
-
-def _guards(configs: Sequence[GuardConfig]) -> Guards | None:
-    if not configs:
-        return None
-    from antiphon.guards.registry import build_guards
-
-    return build_guards(configs)
 
 
 def _limiter(config: Config, environment: Mapping[str, str], ledger: Ledger) -> Limiter:
@@ -307,28 +203,4 @@ def _limiter(config: Config, environment: Mapping[str, str], ledger: Ledger) -> 
         from antiphon.limits.redis import RedisCounters
 
         shared = RedisCounters(redis, limits.redis_timeout)
-    return Limiter(
-        Quotas(limits),
-        ledger,
-        workers=config.workers,
-        shared=shared,
-        closed=limits.on_failure == "closed",
-    )
-
-
-def _renderers() -> dict[str, ErrorRenderer]:
-    """How each dialect tells an error, by service; the proxies answer as the API does that is behind them."""
-    proxies = _name(proxy_pb2, "ProxyService")
-    return {
-        _name(analytics_pb2, "AnalyticsService"): analytics.render_error,
-        _name(engine_pb2, "EngineService"): engine.render_error,
-        _name(openai_pb2, "OpenAIService"): openai.render_error,
-        _name(assistant_pb2, "AssistantService"): assistant.render_error,
-        proxies: proxy.render_openai_error,
-        f"{proxies}/ProxyGemini": proxy.render_gemini_error,
-    }
-
-
-def _name(module: object, service: str) -> str:
-    full: str = module.DESCRIPTOR.services_by_name[service].full_name  # type: ignore[attr-defined]  # every generated module has it
-    return full
+    return Limiter(Quotas(limits), ledger, workers=config.workers, shared=shared, closed=limits.on_failure == "closed")

@@ -25,7 +25,7 @@ from antiphon.domain.turns import give_way
 from antiphon.net.json_bounds import MAX_VALUES, TooMuch
 from antiphon.providers.openai.request import encode
 from antiphon.rest.engine import request as engine_request
-from antiphon.rest.openai import servicer as openai
+from antiphon.rest.openai import request as openai
 from antiphon.rest.proxy import proxied
 from antiphon.rest.shared.body import parse_in_turns
 from antiphon.rpc import wire

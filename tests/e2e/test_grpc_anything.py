@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from antiphon.app import ECHO, App
+from antiphon.app import App
 from antiphon.config import AuthConfig, Config, DatabaseConfig, GrpcConfig, KeyConfig, SessionsConfig
 from antiphon.database.migrate import migrate
+from antiphon.providers.hosts import ECHO
 from antiphon.rest.v1 import analytics_pb2, assistant_pb2, engine_pb2, openai_pb2, proxy_pb2
 from antiphon.v1 import admin_pb2, chat_pb2, history_pb2, models_pb2
 from tests.e2e.conftest import KEY, free_port

@@ -23,6 +23,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from antiphon.config import RestConfig
 from antiphon.edge import files as edge
 from antiphon.rest.openapi import document as openapi
+from antiphon.rest.registry import DIALECTS as ROWS
+from antiphon.rest.shared.paths import bindings
 from antiphon.up import readiness
 from antiphon.v1 import chat_pb2, message_pb2
 from tests.e2e.conftest import KEY, Gateway, free_port
@@ -36,9 +38,9 @@ VARIABLE = re.compile(r"\{(\w+)(?:=[^}]*)?\}")
 
 RULES = {
     f"{verb.upper()} {path}": (method, verb.upper(), path)
-    for dialect in openapi.DIALECTS
+    for dialect in ROWS
     for method in dialect.service.methods
-    for verb, path in openapi.bindings(method)
+    for verb, path in bindings(method)
 }
 """Every HTTP rule of the protos, those of dialects to come too."""
 

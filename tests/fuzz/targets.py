@@ -38,12 +38,16 @@ from antiphon.net.sse import EventTooLarge, SseEvent, SseReader
 from antiphon.providers import failure
 from antiphon.providers.openai import request as openai_request
 from antiphon.providers.openai.response import ReplyReader
+from antiphon.rest.analytics import errors as analytics_errors
 from antiphon.rest.analytics import servicer as analytics
 from antiphon.rest.assistant import chats
+from antiphon.rest.assistant import errors as assistant_errors
 from antiphon.rest.assistant import servicer as assistant
+from antiphon.rest.engine import errors as engine_errors
 from antiphon.rest.engine import request as engine_request
-from antiphon.rest.engine import servicer as engine
-from antiphon.rest.openai import servicer as openai
+from antiphon.rest.openai import errors as openai_errors
+from antiphon.rest.openai import request as openai
+from antiphon.rest.proxy import errors as proxy_errors
 from antiphon.rest.proxy import proxied
 from antiphon.rest.proxy import servicer as proxy
 from antiphon.rest.shared.body import parse
@@ -122,7 +126,7 @@ def refusal(data: bytes) -> None:
         error = failure.of_status("p", status, headers, data)
         failure.explain(error, data, ("open-sesame",))
         assert error.retry_after is None or 0 <= error.retry_after < float("inf")
-        _told(openai.render_error, error)
+        _told(openai_errors.render_error, error)
 
 
 # What callers send.
@@ -169,16 +173,16 @@ def _engine(data: bytes) -> domain.ChatRequest:
 
 
 _BODIES: Final[Sequence[tuple[Callable[[bytes], domain.ChatRequest | None], Callable[..., Any]]]] = (
-    (lambda data: openai.request_from_body(openai.parse(data), stream=True), openai.render_error),
-    (lambda data: analytics.request_from_body(parse(data, analytics.Body)), analytics.render_error),
-    (_generate, assistant.render_error),
-    (_engine, engine.render_error),
-    (_kept(chats.ForkBody), assistant.render_error),
-    (_kept(chats.UpdateBody), assistant.render_error),
-    (_kept(chats.NewBody), assistant.render_error),
-    (proxied.check_openai, proxy.render_openai_error),
-    (lambda data: proxied.check_gemini(data, count=False), proxy.render_gemini_error),
-    (lambda data: proxied.check_gemini(data, count=True), proxy.render_gemini_error),
+    (lambda data: openai.request_from_body(openai.parse(data), stream=True), openai_errors.render_error),
+    (lambda data: analytics.request_from_body(parse(data, analytics.Body)), analytics_errors.render_error),
+    (_generate, assistant_errors.render_error),
+    (_engine, engine_errors.render_error),
+    (_kept(chats.ForkBody), assistant_errors.render_error),
+    (_kept(chats.UpdateBody), assistant_errors.render_error),
+    (_kept(chats.NewBody), assistant_errors.render_error),
+    (proxied.check_openai, proxy_errors.render_openai_error),
+    (lambda data: proxied.check_gemini(data, count=False), proxy_errors.render_gemini_error),
+    (lambda data: proxied.check_gemini(data, count=True), proxy_errors.render_gemini_error),
 )
 
 

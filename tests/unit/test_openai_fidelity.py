@@ -12,7 +12,7 @@ from antiphon import domain
 from antiphon.domain.reply import Reply
 from antiphon.providers.openai.request import encode
 from antiphon.providers.openai.response import ReplyReader
-from antiphon.rest.openai import servicer as openai
+from antiphon.rest.openai import request as openai
 from antiphon.rest.openai.reply import ChunkWriter, completion
 from antiphon.rest.shared.content import message_json
 from antiphon.rest.shared.json import DONE

@@ -126,7 +126,7 @@ def serve(
     ] = None,
 ) -> None:
     """Start the gRPC server alone, in one process."""
-    from antiphon.app import App, until_told
+    from antiphon.app import App, serve_until_signalled
     from antiphon.up.heap import give_back_large_blocks
 
     give_back_large_blocks()
@@ -137,7 +137,7 @@ def serve(
         if worker is None and (taken := unusable_addresses(loaded, ["grpc.listen"])):
             raise OSError(taken[0])  # or it would get some of the calls that are another's
         addresses = [loaded.grpc.listen] + ([f"unix:{socket}"] if socket else [])
-        uvloop.run(until_told(server, addresses))
+        uvloop.run(serve_until_signalled(server, addresses))
 
 
 @app.command()
@@ -158,8 +158,9 @@ def check_config(
     as_json: JsonOption = False,
 ) -> None:
     """Check the configuration, and show what it amounts to. Starts nothing."""
-    from antiphon.app import App, provider_configs
+    from antiphon.app import App
     from antiphon.net.certificates import check
+    from antiphon.providers import hosts
 
     with _told(config):
         loaded = load(config)
@@ -172,7 +173,7 @@ def check_config(
         if as_json:
             _print_json({**_models(router), "settings": settings, "keys": keys_opened, "tokens": tokens_opened})
             return
-        _show(provider_configs(loaded, environment), environment)
+        _show(hosts.configured(loaded.providers, environment), environment)
         show_access(keys_opened, tokens_opened)
         for setting, value in settings.items():
             out.print(f"{setting}: {escape(value)}", soft_wrap=True)

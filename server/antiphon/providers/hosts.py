@@ -151,6 +151,20 @@ HOSTS: Final = (
 """In the order in which they claim a model, and in which the first gives the default model."""
 
 
+ECHO: Final = ProviderConfig(protocol="echo", models=("echo",))
+"""What answers where no provider is configured."""
+
+
+def configured(providers: Mapping[str, ProviderConfig], environment: Mapping[str, str]) -> dict[str, ProviderConfig]:
+    """The providers by name: those of the configuration; else those whose environment variable is set, and `echo`.
+
+    Raises `ConfigError`.
+    """
+    if providers:
+        return {name: complete(name, provider, environment) for name, provider in providers.items()}
+    return {**from_environment(environment), "echo": ECHO}
+
+
 def from_environment(environment: Mapping[str, str]) -> dict[str, ProviderConfig]:
     """The providers that the usual variables switch on, by name, in the order of `HOSTS`."""
     return {host.name: complete(host.name, ProviderConfig(), environment) for host in HOSTS if _is_on(host, environment)}

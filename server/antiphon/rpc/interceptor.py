@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from typing import Any, TypeAlias
 
 import grpc
@@ -28,20 +28,14 @@ OPEN_SERVICES = frozenset(
 )
 """What may be called without a key: it tells nothing but the public contract and whether the server is well."""
 
-OPEN_METHODS = frozenset({"/antiphon.rest.v1.EngineService/GetHealth"})
-"""The same, of services whose other methods want a key."""
-
-BODY_KEY_METHODS = frozenset({"/antiphon.rest.v1.EngineService/CreateEngineChat"})
-"""What may carry its key in the body: without `authorization` the caller is `ANONYMOUS`, and the servicer refuses it or not."""
-
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler of the server: those of `OPEN_SERVICES` and `OPEN_METHODS` are called without a key, and not logged."""
+    """Wraps every handler of the server: those that need no key are not logged."""
 
     def __init__(
         self,
         keys: Authenticator,
-        scopes: Mapping[str, Scope],
+        scopes: Mapping[str, Scope | None],
         renderers: Mapping[str, ErrorRenderer],
         audit: AuditLog | None = None,
         observer: Observer = SILENT,
@@ -49,16 +43,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         most_bytes: int | None = None,
         heartbeat: float = 15.0,
         *,
+        keys_in_body: Container[str] = frozenset(),
         edge_by_tcp: bool = False,
     ) -> None:
         """By full name of service, or of a method that differs: what a caller needs, and what turns an error into an HTTP answer.
 
-        `scopes` has every service that is wrapped. Refused calls go to `audit`; what happens in each call is told to `observer`.
-        No more than `most` calls go on at once, and their requests have no more than `most_bytes` together. `heartbeat` is the
-        seconds of silence after which a stream that waits for its model gives a sign of life; 0: never. `edge_by_tcp`: the edge has
-        no unix socket of its own, and cannot be told from other callers.
+        `scopes` has every service but `OPEN_SERVICES`, or every method of it; None: no key is needed. Refused calls go to `audit`;
+        what happens in each call is told to `observer`. No more than `most` calls go on at once, and their requests have no more
+        than `most_bytes` together. `heartbeat` is the seconds of silence after which a stream that waits for its model gives a sign
+        of life; 0: never. `keys_in_body` are the methods whose key may stand in the body: without `authorization` the caller is
+        `ANONYMOUS`, and the servicer refuses it or not. `edge_by_tcp`: the edge has no unix socket of its own, and cannot be told
+        from other callers.
         """
         self._scopes = scopes
+        self._keys_in_body = keys_in_body
         self._renderers = renderers
         self._receiver = Receiver(most_bytes)
         self._admission = Admission(keys, most)
@@ -89,21 +87,25 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             service, _, name = method.removeprefix("/").rpartition("/")
             if service in OPEN_SERVICES:
                 wrapped = self._open.wrap(handler)
-            elif method in OPEN_METHODS:
+            elif (scope := self._scope(service, name)) is None:
                 wrapped = self._open.wrap_unread(handler)
             else:
-                wrapped = self._wrap(service, name, handler)
+                wrapped = self._wrap(service, name, handler, scope)
             self._wrapped[method] = wrapped
         return wrapped
 
-    def _wrap(self, service: str, name: str, handler: Any) -> Handler:
+    def _scope(self, service: str, name: str) -> Scope | None:
+        full = f"{service}/{name}"
+        return self._scopes[full] if full in self._scopes else self._scopes[service]
+
+    def _wrap(self, service: str, name: str, handler: Any, scope: Scope) -> Handler:
         """Return a handler that reads its request itself, so that a refused call is refused before its request is read."""
         full = f"{service}/{name}"
         rules = Rules(
             f"{service.rpartition('.')[2]}/{name}",
-            self._scopes[full] if full in self._scopes else self._scopes[service],
+            scope,
             self._renderers.get(full, self._renderers.get(service)),
-            f"/{full}" in BODY_KEY_METHODS,
+            full in self._keys_in_body,
             self._edge_by_tcp,
         )
         read = _reader(handler.request_deserializer)

@@ -8,11 +8,11 @@ import pytest
 
 from antiphon.domain import errors
 from antiphon.domain.errors import AntiphonError, Internal, ProviderRateLimited, ProviderUnavailable, Reason, told
-from antiphon.rest.analytics import servicer as analytics
-from antiphon.rest.assistant import servicer as assistant
-from antiphon.rest.engine import servicer as engine
-from antiphon.rest.openai import servicer as openai
-from antiphon.rest.proxy import servicer as proxy
+from antiphon.rest.analytics import errors as analytics
+from antiphon.rest.assistant import errors as assistant
+from antiphon.rest.engine import errors as engine
+from antiphon.rest.openai import errors as openai
+from antiphon.rest.proxy import errors as proxy
 from antiphon.rest.shared import http
 from antiphon.rpc import status
 from antiphon.v1 import error_reason_pb2

@@ -21,6 +21,7 @@ from antiphon.domain.events import TextDelta, Usage
 from antiphon.domain.principal import Principal, Scope
 from antiphon.history.recorder import Recorder
 from antiphon.rest.openai import servicer as openai
+from antiphon.rest.openai.errors import render_error
 from antiphon.rest.v1 import openai_pb2, openai_pb2_grpc
 from antiphon.routing.router import Router
 from antiphon.rpc.chat import ChatServicer
@@ -69,7 +70,7 @@ async def running(
         ),
     ]
     keys = KeyRing([(Principal("test", owner="test"), SecretStr("sk-test"))])
-    usual = CallInterceptor(keys, SCOPES, {REST_SERVICE: openai.render_error}, observer=CallLog(), most_bytes=most_bytes)
+    usual = CallInterceptor(keys, SCOPES, {REST_SERVICE: render_error}, observer=CallLog(), most_bytes=most_bytes)
     server = Server(interceptor or usual, registrations)
     server.listen(f"127.0.0.1:{unused_port}")
     await server.start()

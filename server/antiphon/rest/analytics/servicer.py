@@ -7,9 +7,8 @@ events of a stream, which the document leaves open. What is not known is accepte
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from functools import partial
-from http import HTTPStatus
 from typing import Any, TypeAlias
 
 import grpc
@@ -21,14 +20,13 @@ from antiphon import domain
 from antiphon.chat.client_context import Contexts
 from antiphon.chat.service import ChatService
 from antiphon.domain.call import Call, current
-from antiphon.domain.errors import AntiphonError, DeadlineExceeded, InvalidRequest, Violation
+from antiphon.domain.errors import DeadlineExceeded
 from antiphon.domain.reply import Reply
+from antiphon.rest.analytics.errors import late
 from antiphon.rest.openai import reply as openai_reply
-from antiphon.rest.openai import servicer as openai
+from antiphon.rest.openai import request as openai
 from antiphon.rest.shared.answer import Exchange, answer
 from antiphon.rest.shared.body import messages_as, parse_in_turns
-from antiphon.rest.shared.http import headers_of, status_of
-from antiphon.rest.shared.json import event
 from antiphon.rest.shared.shown import Shown, shown
 from antiphon.rest.v1 import analytics_pb2, analytics_pb2_grpc
 
@@ -60,7 +58,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         asked = await self._scoped(request_from_body(body), body.client_id, call.time_left)
         field = messages_as("messages", len(asked.messages) - len(body.messages))
         form = ChunkWriter(include_usage=openai.include_usage(body)) if asked.stream else _whole
-        return Exchange(asked, form, _late, field=field)
+        return Exchange(asked, form, late, field=field)
 
     async def _scoped(self, asked: domain.ChatRequest, client_id: str | None, seconds: float | None) -> domain.ChatRequest:
         """With what the client's conversations begin with. Raises `ContextUnavailable`, `DeadlineExceeded`."""
@@ -135,39 +133,3 @@ class ChunkWriter(openai_reply.ChunkWriter):
             events.append(happened)
             left -= 1
         return super().write(events)
-
-
-# Errors.
-
-
-def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
-    """The HTTP status, headers and body of an error before the first byte."""
-    return status_of(error), headers_of(error), orjson.dumps(error_object(error))
-
-
-def _late(error: AntiphonError) -> bytes:
-    return event(error_object(error))
-
-
-def error_object(error: AntiphonError) -> dict[str, Any]:
-    """The body of an error, or the event."""
-    status = status_of(error)
-    # The document's word for a failure of the provider is "Error".
-    word = "Error" if status == 502 else HTTPStatus(status).phrase
-    body: dict[str, Any] = {"error": word, "message": error.message, "code": status}
-    if status == 400:
-        violations = error.violations if isinstance(error, InvalidRequest) else ()
-        if violations:
-            body["message"] = "The request contains invalid parameters or malformed data."
-        body["details"] = [{"field": _field(violation), "message": violation.message} for violation in violations]
-    if status == 429:
-        body["retryAfter"] = int(headers_of(error)["retry-after"])
-    return body
-
-
-def _field(violation: Violation) -> str:
-    """("messages", 0, "role") as "messages[0].role"; the body itself is "body"."""
-    if violation.kind == "json_invalid":
-        return "body"
-    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in violation.path)
-    return "".join(steps).removeprefix(".") or "body"

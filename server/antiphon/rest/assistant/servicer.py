@@ -17,15 +17,15 @@ from antiphon import domain
 from antiphon.chat.service import ChatService
 from antiphon.config import PersonaConfig
 from antiphon.domain.call import Call, current
-from antiphon.domain.errors import AntiphonError, InvalidRequest, Violation
+from antiphon.domain.errors import Violation
 from antiphon.domain.reply import Reply, ReplyChoice, call_json
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
 from antiphon.history.recorder import Record
 from antiphon.rest.assistant.chats import STORED, Answer, ChatsServicer, Context
+from antiphon.rest.assistant.errors import late
 from antiphon.rest.shared.answer import Exchange, answer
 from antiphon.rest.shared.body import Fields, invalid, messages_as, parse_in_turns
 from antiphon.rest.shared.content import MessageBody, message_of, tool_of
-from antiphon.rest.shared.http import headers_of, status_of
 from antiphon.rest.shared.json import COMMENT, DONE, EVENT_STREAM, dumps, event
 from antiphon.rest.shared.shown import Shown, shown
 from antiphon.rest.v1 import assistant_pb2
@@ -111,7 +111,7 @@ class AssistantServicer(ChatsServicer):
         )
         asked = _request(persona, _messages(body), _tools(body.tools), stream=stream)
         form = EventWriter(name) if stream else lambda reply: dumps(generated(reply, name))
-        return Exchange(asked, form, _late, record, messages_as("chat_history"), status=201)
+        return Exchange(asked, form, late, record, messages_as("chat_history"), status=201)
 
     def _persona(self, body: ChatBody) -> tuple[str, PersonaConfig]:
         name = body.persona or DEFAULT_PERSONA
@@ -275,28 +275,3 @@ def _usage(usage: domain.Usage | None) -> dict[str, Any] | None:
 
 def _milliseconds(reply: Reply) -> int:
     return round(reply.metrics.latency * 1000) if reply.metrics else 0
-
-
-# Errors.
-
-
-def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
-    """The HTTP status, headers and body of an error before the first byte."""
-    return status_of(error), headers_of(error), dumps({"message": message_of_error(error)})
-
-
-def _late(error: AntiphonError) -> bytes:
-    return event({"type": "error", "content": None, "error": {"message": message_of_error(error)}})
-
-
-def message_of_error(error: AntiphonError) -> str:
-    """The message; of a request at fault every field, as the body has no other place for them."""
-    if isinstance(error, InvalidRequest) and error.violations:
-        return "; ".join(map(_violation, error.violations))
-    return error.message
-
-
-def _violation(violation: Violation) -> str:
-    if not violation.path or violation.kind == "json_invalid":
-        return violation.message
-    return f"{'.'.join(map(str, violation.path))}: {violation.message}"

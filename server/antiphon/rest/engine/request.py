@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from antiphon import domain
-from antiphon.rest.openai import servicer as openai
+from antiphon.rest.openai import request as openai
 from antiphon.rest.shared.body import Fields, Path, renaming, validate
 
 PARAMETERS: Final = (

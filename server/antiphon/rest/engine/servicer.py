@@ -8,7 +8,7 @@ operator's matter.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -25,10 +25,6 @@ from antiphon.config import MAX_KEYLESS_BYTES
 from antiphon.domain.call import Call, current
 from antiphon.domain.errors import (
     AntiphonError,
-    InvalidRequest,
-    ModelNotFound,
-    ProviderNotFound,
-    Reason,
     Unauthenticated,
     Violation,
 )
@@ -37,7 +33,7 @@ from antiphon.rest.engine.answer import ChunkWriter, TextWriter, completion
 from antiphon.rest.engine.request import PARAMETERS, Body, Chat, key_of, request_from_body
 from antiphon.rest.shared.answer import Exchange, Writer, answer
 from antiphon.rest.shared.body import invalid, parse_in_turns
-from antiphon.rest.shared.http import break_off, headers_of, status_of
+from antiphon.rest.shared.http import break_off
 from antiphon.rest.shared.json import JSON
 from antiphon.rest.v1 import engine_pb2, engine_pb2_grpc
 from antiphon.routing.router import Router
@@ -135,24 +131,3 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         if body.api_key is None or await self._keys.authenticate(body.api_key.get_secret_value()) is not None:
             return None
         return body.api_key
-
-
-# Errors.
-
-
-def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
-    """The HTTP status, headers and body of an error before the first byte."""
-    status = status_of(error)
-    detail: str | list[dict[str, Any]] = error.message
-    match error:
-        case InvalidRequest(reason=Reason.INVALID_REQUEST):
-            status = 422
-            violations = error.violations or (Violation((), error.message),)
-            detail = [{"type": violation.kind, "loc": violation.path, "msg": violation.message} for violation in violations]
-        case ProviderNotFound():
-            pass
-        case ModelNotFound():
-            status = 400
-        case _:
-            pass
-    return status, headers_of(error), orjson.dumps({"detail": detail})

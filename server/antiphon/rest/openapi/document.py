@@ -1,43 +1,24 @@
-"""The OpenAPI 3.1 document of the REST paths, made of what serves them.
+"""The OpenAPI 3.1 document of the REST paths, made of the protos and of the rows of `antiphon.rest.registry`.
 
-Paths, parameters and descriptions are those of the protos, bodies those of the dialects' models. Kept by hand is only what stands
-in no other place: what each method answers, and with which statuses. No I/O.
+Paths, parameters and descriptions are those of the protos; bodies, answers and statuses those of the dialects' methods. No I/O.
 """
 
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, Final, TypeAlias
 
-from google.api import annotations_pb2, field_behavior_pb2
-from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, ServiceDescriptor
-from msgspec import Struct
+from google.api import field_behavior_pb2
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from pydantic import BaseModel, TypeAdapter
 
-from antiphon.rest.analytics import servicer as analytics
-from antiphon.rest.assistant import chats
-from antiphon.rest.assistant import servicer as assistant
-from antiphon.rest.engine import request as engine_request
-from antiphon.rest.openai import servicer as openai
-from antiphon.rest.openapi import answers
-from antiphon.rest.shared.body import Fields
-from antiphon.rest.shared.json import EVENT_STREAM, JSON
-from antiphon.rest.v1 import (
-    analytics_pb2,
-    analytics_pb2_grpc,
-    assistant_pb2,
-    assistant_pb2_grpc,
-    engine_pb2,
-    engine_pb2_grpc,
-    openai_pb2,
-    openai_pb2_grpc,
-    proxy_pb2,
-    proxy_pb2_grpc,
-)
+from antiphon.rest.registry import DIALECTS, Dialect
+from antiphon.rest.shared.dialect import ErrorShape, Method
+from antiphon.rest.shared.json import JSON
+from antiphon.rest.shared.paths import VARIABLE, bindings, query_of
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -62,145 +43,14 @@ _WORDS: Final = {
     504: "It took too long.",
 }
 
-_OPEN: Final = (400, 408, 413, 431, 500, 503, 504)
-_KEYED: Final = (*_OPEN, 401, 403)
-_STORED: Final = (*_KEYED, 404, 409)
-_ASKING: Final = (*_KEYED, 402, 404, 429, 502)
-_RECORDED: Final = (*_ASKING, 409)
-"""Statuses that are errors: of what needs no key, of what does, of what is about a chat, and of what asks a model."""
-
 _TYPES: Final = {
     FieldDescriptor.TYPE_STRING: {"type": "string"},
     FieldDescriptor.TYPE_INT32: {"type": "integer", "format": "int32"},
     FieldDescriptor.TYPE_BOOL: {"type": "boolean"},
 }
 
-_VARIABLE: Final = re.compile(r"\{(\w+)(?:=[^}]*)?\}")
-
-
-class Operation(Struct, frozen=True):
-    """What the protos do not tell of a method. `answer` is a type that can be written as JSON; None: a stream alone."""
-
-    errors: tuple[int, ...]
-    answer: Any = None
-    status: int = 200
-    streams: tuple[str, ...] = ()
-    """Media types of an answer that comes piece by piece."""
-    body: type[BaseModel] | None = None
-    body_required: bool = True
-    passes_on: bool = False
-    """The query is the provider's, and so is the answer: no status tells the gateway's errors from the provider's."""
-    security: tuple[Mapping[str, list[str]], ...] | None = None
-    """None: as everywhere."""
-
-
-class Dialect(Struct, frozen=True):
-    """The methods of a service. `errors` has the model of each status; that of 0 is the model of all others."""
-
-    service: ServiceDescriptor
-    servicer: type
-    errors: Mapping[int, type[BaseModel]]
-    operations: Mapping[str, Operation]
-
-
-class ProxiedChat(Fields):
-    """A chat completion. Only these fields are looked at; all others pass on."""
-
-    model: str
-    messages: list[Any]
-
-
-class ProxiedPart(Fields):
-    """A part of a content."""
-
-    text: str | None = None
-
-
-class ProxiedContent(Fields):
-    """A content."""
-
-    parts: list[ProxiedPart]
-    role: str | None = None
-
-
-class ProxiedSetting(Fields):
-    """What of a kind of harm is blocked."""
-
-    category: str
-    threshold: str
-
-
-class ProxiedContents(Fields):
-    """A call of a Gemini model. Only these fields are looked at; all others pass on. countTokens may have other ones.
-
-    The known fields of `generationConfig` have the types that the Gemini API documents.
-    """
-
-    contents: list[ProxiedContent]
-    generationConfig: dict[str, Any] | None = None
-    safetySettings: list[ProxiedSetting] | None = None
-
-
-_ANY: Final[tuple[Mapping[str, list[str]], ...]] = ({"key": []}, {})
-
-DIALECTS: Final = (
-    Dialect(
-        openai_pb2.DESCRIPTOR.services_by_name["OpenAIService"],
-        openai_pb2_grpc.OpenAIServiceServicer,
-        {422: answers.FieldsAtFaultAndError, 0: answers.DetailAndError},
-        {
-            "CreateChatCompletion": Operation((*_RECORDED, 422), answers.ChatCompletion, streams=(EVENT_STREAM,), body=openai.Body),
-            "ListModels": Operation((*_KEYED, 422), answers.Models),
-            "GetModel": Operation((*_KEYED, 404, 422), answers.Model),
-        },
-    ),
-    Dialect(
-        assistant_pb2.DESCRIPTOR.services_by_name["AssistantService"],
-        assistant_pb2_grpc.AssistantServiceServicer,
-        {0: answers.Message},
-        {
-            "Generate": Operation(_RECORDED, answers.Generated, status=201, streams=(EVENT_STREAM,), body=assistant.GenerateBody),
-            "GenerateStream": Operation(_RECORDED, streams=(EVENT_STREAM,), body=assistant.GenerateBody),
-            "Chat": Operation(_ASKING, answers.PassingReply, body=assistant.ChatBody),
-            "ListChats": Operation(_KEYED, answers.Chats),
-            "FetchChat": Operation(_STORED, answers.WholeChat),
-            "ForkChat": Operation(_STORED, answers.Chat, status=201, body=chats.ForkBody),
-            "PinChat": Operation(_STORED, answers.Chat, body=chats.PinBody, body_required=False),
-            "UpdateChat": Operation(_STORED, answers.Chat, body=chats.UpdateBody),
-            "DeleteChat": Operation(_STORED, answers.DeletedChat),
-            "CreateChat": Operation(_KEYED, answers.Chat, status=201, body=chats.NewBody),
-        },
-    ),
-    Dialect(
-        analytics_pb2.DESCRIPTOR.services_by_name["AnalyticsService"],
-        analytics_pb2_grpc.AnalyticsServiceServicer,
-        {0: answers.AnalyticsError},
-        {"CreateAnalyticsChat": Operation(_ASKING, answers.AnalyticsReply, streams=(EVENT_STREAM,), body=analytics.Body)},
-    ),
-    Dialect(
-        engine_pb2.DESCRIPTOR.services_by_name["EngineService"],
-        engine_pb2_grpc.EngineServiceServicer,
-        {422: answers.FieldsAtFault, 0: answers.Detail},
-        {
-            "CreateEngineChat": Operation(
-                (*_ASKING, 422), answers.EngineReply, streams=("text/plain",), body=engine_request.Body, security=_ANY
-            ),
-            "ListEngineProviders": Operation((*_KEYED, 422), list[str]),
-            "ListEngineModels": Operation((*_KEYED, 404, 422), dict[str, answers.EngineProvider] | answers.EngineProvider),
-            "ListEngineParameters": Operation((*_KEYED, 404, 422), list[answers.EngineParameter]),
-            "GetHealth": Operation(_OPEN, answers.Health, security=()),
-        },
-    ),
-    Dialect(
-        proxy_pb2.DESCRIPTOR.services_by_name["ProxyService"],
-        proxy_pb2_grpc.ProxyServiceServicer,
-        {},
-        {
-            "ProxyChatCompletion": Operation((), passes_on=True, body=ProxiedChat),
-            "ProxyGemini": Operation((), passes_on=True, body=ProxiedContents),
-        },
-    ),
-)
+_ANY_KEY: Final[tuple[Mapping[str, list[str]], ...]] = ({"key": []}, {})
+"""The key may also stand in the body, which OpenAPI cannot say."""
 
 
 def document() -> Schema:
@@ -208,13 +58,13 @@ def document() -> Schema:
     schemas = _Schemas()
     paths: dict[str, Schema] = {}
     for dialect in DIALECTS:
-        for name, operation in dialect.operations.items():
-            method = dialect.service.methods_by_name[name]
-            for number, (verb, path) in enumerate(bindings(method)):
-                made = _operation(dialect, method, operation, path, schemas)
+        for name, method in dialect.methods.items():
+            rpc = dialect.service.methods_by_name[name]
+            for number, (verb, path) in enumerate(bindings(rpc)):
+                made = _operation(dialect, rpc, method, path, schemas)
                 made["operationId"] = name if number == 0 else f"{name}{number + 1}"
-                paths.setdefault(_template(path, method), {})[verb] = made
-    tags = {dialect.service.name: inspect.getdoc(dialect.servicer) for dialect in DIALECTS}
+                paths.setdefault(_template(path, rpc), {})[verb] = made
+    tags = {dialect.service.name: inspect.getdoc(dialect.contract) for dialect in DIALECTS}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -236,62 +86,56 @@ def document() -> Schema:
     }
 
 
-def bindings(method: MethodDescriptor) -> Iterator[tuple[str, str]]:
-    """The HTTP methods, in lower case, and path templates that a method is called by."""
-    rule = method.GetOptions().Extensions[annotations_pb2.http]
-    for binding in (rule, *rule.additional_bindings):
-        verb = binding.WhichOneof("pattern")
-        yield verb, getattr(binding, verb)
-
-
-def _template(path: str, method: MethodDescriptor) -> str:
+def _template(path: str, rpc: MethodDescriptor) -> str:
     """{chat_id} as {chatId}, and {model=**} as {model}."""
-    return _VARIABLE.sub(lambda found: f"{{{method.input_type.fields_by_name[found[1]].json_name}}}", path)
+    return VARIABLE.sub(lambda found: f"{{{rpc.input_type.fields_by_name[found[1]].json_name}}}", path)
 
 
-def _operation(dialect: Dialect, method: MethodDescriptor, operation: Operation, path: str, schemas: _Schemas) -> Schema:
+def _operation(dialect: Dialect, rpc: MethodDescriptor, method: Method, path: str, schemas: _Schemas) -> Schema:
     made: Schema = {
         "tags": [dialect.service.name],
-        "description": inspect.getdoc(getattr(dialect.servicer, method.name)),
-        "parameters": list(_parameters(method, operation, path)),
-        "responses": _responses(dialect, operation, schemas),
+        "description": inspect.getdoc(getattr(dialect.contract, rpc.name)),
+        "parameters": list(_parameters(rpc, path)),
+        "responses": _responses(dialect.errors_of(rpc.name), method, schemas),
     }
-    if operation.body is not None:
-        content = {JSON: {"schema": schemas.of_body(f"{method.name}Body", operation.body)}}
-        made["requestBody"] = {"required": operation.body_required, "content": content}
-    if operation.security is not None:
-        made["security"] = list(operation.security)
+    if method.body is not None:
+        content = {JSON: {"schema": schemas.of_body(f"{rpc.name}Body", method.body)}}
+        made["requestBody"] = {"required": method.body_required, "content": content}
+    if method.scope is None:
+        made["security"] = []
+    elif method.key_in_body:
+        made["security"] = list(_ANY_KEY)
     return made
 
 
-def _parameters(method: MethodDescriptor, operation: Operation, path: str) -> Iterator[Schema]:
-    in_path = {found[1] for found in _VARIABLE.finditer(path)}
-    in_others = {found[1] for _, other in bindings(method) for found in _VARIABLE.finditer(other)}
-    for field in method.input_type.fields:
+def _parameters(rpc: MethodDescriptor, path: str) -> Iterator[Schema]:
+    in_path = {found[1] for found in VARIABLE.finditer(path)}
+    in_query = query_of(rpc)
+    for field in rpc.input_type.fields:
         if field.name in in_path:
             yield {"name": field.json_name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-        elif field.name != "body" and field.name not in in_others and not operation.passes_on:
+        elif field in in_query:
             behavior = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
             required = field_behavior_pb2.REQUIRED in behavior
             yield {"name": field.json_name, "in": "query", "required": required, "schema": _TYPES[field.type]}
 
 
-def _responses(dialect: Dialect, operation: Operation, schemas: _Schemas) -> dict[str, Schema]:
+def _responses(errors: ErrorShape, method: Method, schemas: _Schemas) -> dict[str, Schema]:
     responses: dict[str, Schema] = {}
-    if operation.answer is not None:
-        content = {JSON: {"schema": schemas.of(operation.answer)}}
-        responses[str(operation.status)] = {"description": _WORDS[operation.status], "content": content}
-    for media_type in operation.streams:
+    if method.answer is not None:
+        content = {JSON: {"schema": schemas.of(method.answer)}}
+        responses[str(method.status)] = {"description": _WORDS[method.status], "content": content}
+    for media_type in method.streams:
         streamed = responses.setdefault("200", {"description": _WORDS[200], "content": {}})
         streamed["content"][media_type] = {}  # what the pieces are, OpenAPI 3.1 cannot say; the description does
-    encoded = () if operation.body is None or operation.passes_on else (415,)
-    for status in sorted((*operation.errors, *encoded)):
-        model = dialect.errors.get(status, dialect.errors[0])
+    encoded = () if method.body is None or method.passes_on else (415,)
+    for status in sorted((*method.statuses, *encoded)):
+        model = errors.models.get(status, errors.models[0])
         responses[str(status)] = {
             "description": f"{HTTPStatus(status).phrase}. {_WORDS[status]}",
             "content": {JSON: {"schema": schemas.of(model)}},
         }
-    if operation.passes_on:
+    if method.passes_on:
         responses["default"] = {"description": "The provider's own answer, or an error of the gateway's in the provider's shape."}
     return responses
 

@@ -35,9 +35,9 @@ from antiphon.domain.errors import (
 )
 from antiphon.net.egress import Target
 from antiphon.proxying.passthrough import Answer, Passthrough
-from antiphon.rest.openai import servicer as openai
-from antiphon.rest.proxy.proxied import check_gemini, check_openai, check_size, field_of, invalid
-from antiphon.rest.shared.http import break_off, headers_of, status_of
+from antiphon.rest.proxy.errors import gemini_error, openai_error
+from antiphon.rest.proxy.proxied import check_gemini, check_openai, check_size, invalid
+from antiphon.rest.shared.http import break_off
 from antiphon.rest.v1 import proxy_pb2, proxy_pb2_grpc
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -77,20 +77,6 @@ _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]*")
 _GEMINI_TASK: Final = re.compile(r"[A-Za-z0-9._-]+:(generateContent|streamGenerateContent|countTokens)")
 _GEMINI_VERSIONS: Final = frozenset({"v1", "v1alpha", "v1beta"})
 _EVENT_ENDS: Final = (b"\n\n", b"\r\r", b"\r\n\r\n")
-
-_GEMINI_STATUSES: Final = {
-    400: "INVALID_ARGUMENT",
-    401: "UNAUTHENTICATED",
-    402: "RESOURCE_EXHAUSTED",
-    403: "PERMISSION_DENIED",
-    404: "NOT_FOUND",
-    409: "ABORTED",
-    429: "RESOURCE_EXHAUSTED",
-    500: "INTERNAL",
-    502: "UNAVAILABLE",
-    503: "UNAVAILABLE",
-    504: "DEADLINE_EXCEEDED",
-}
 
 
 class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
@@ -269,30 +255,3 @@ def failure(answer: Answer, target: Target) -> ProviderError:
         case _:
             kind = ProviderUnavailable
     return kind(f"The provider {target.name} answered with an error.", provider=target.name, status=answer.status)
-
-
-# Errors.
-
-
-def render_openai_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
-    """The HTTP status, headers and body of an error of ours before the first byte, as the OpenAI API has them."""
-    return status_of(error), headers_of(error), orjson.dumps({"error": openai_error(error)})
-
-
-def openai_error(error: AntiphonError) -> dict[str, Any]:
-    """The `error` object of the OpenAI API."""
-    made = openai.error_object(error)
-    if isinstance(error, InvalidRequest) and error.violations:
-        made |= {"message": error.message, "param": field_of(error.violations[0]), "code": error.violations[0].kind}
-    return made
-
-
-def render_gemini_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
-    """The HTTP status, headers and body of an error of ours before the first byte, as the Gemini API has them."""
-    return status_of(error), headers_of(error), orjson.dumps({"error": gemini_error(error)})
-
-
-def gemini_error(error: AntiphonError) -> dict[str, Any]:
-    """The `error` object of the Gemini API, which is a `google.rpc.Status` in JSON."""
-    code = status_of(error)
-    return {"code": code, "message": error.message, "status": _GEMINI_STATUSES.get(code, "UNKNOWN")}

@@ -11,24 +11,14 @@ from antiphon.chat.client_context import Contexts
 from antiphon.chat.service import ChatService
 from antiphon.config import ClientConfig
 from antiphon.domain.errors import (
-    AntiphonError,
-    ContentBlocked,
-    ContextUnavailable,
-    DeadlineExceeded,
-    Internal,
     InvalidRequest,
-    ModelNotFound,
-    PermissionDenied,
     ProviderProtocolError,
-    ProviderRateLimited,
     ProviderUnavailable,
-    Unauthenticated,
-    Unsupported,
-    Violation,
 )
 from antiphon.domain.principal import Principal
 from antiphon.history.recorder import Recorder
 from antiphon.rest.analytics import servicer as analytics
+from antiphon.rest.analytics.errors import render_error
 from antiphon.rest.v1 import analytics_pb2
 from antiphon.routing.router import Router
 from tests.unit.rest.caller import ADMIN, Context, as_caller
@@ -173,7 +163,7 @@ async def test_every_field_at_fault_is_told(body: dict[str, Any], fields: list[s
     provider = ScriptedProvider()
     with pytest.raises(InvalidRequest) as caught:
         await called(provider, body)
-    status, _, data = analytics.render_error(caught.value)
+    status, _, data = render_error(caught.value)
     error = json.loads(data)
     assert (status, error["error"], error["code"]) == (400, "Bad Request", 400)
     assert sorted(detail["field"] for detail in error["details"]) == sorted(fields)
@@ -186,48 +176,7 @@ async def test_a_message_at_fault_is_told_by_its_place_in_the_body(client: str |
     messages = [{"role": "user", "content": "x"}, {"role": "user", "content": "a\0"}]
     with pytest.raises(InvalidRequest) as caught:
         await called(ScriptedProvider(), {"client_id": client, "messages": messages})
-    assert json.loads(analytics.render_error(caught.value)[2])["details"][0]["field"] == "messages[1]"
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "word"),
-    [
-        (Unauthenticated("x"), 401, "Unauthorized"),
-        (PermissionDenied("x"), 403, "Forbidden"),
-        (ModelNotFound("x"), 404, "Not Found"),
-        (ProviderUnavailable("x", provider="p"), 502, "Error"),
-        (DeadlineExceeded(), 504, "Gateway Timeout"),
-        (ContextUnavailable("acme"), 503, "Service Unavailable"),
-        (Internal(), 500, "Internal Server Error"),
-    ],
-)
-def test_errors_have_the_documented_shape(error: AntiphonError, status: int, word: str) -> None:
-    """Three fields."""
-    found, headers, data = analytics.render_error(error)
-    assert found == status
-    assert json.loads(data) == {"error": word, "message": error.message, "code": status}
-    assert ("www-authenticate" in headers) is (status == 401)
-
-
-def test_a_rate_limit_tells_when_to_try_again_in_body_and_header() -> None:
-    """In whole seconds, rounded up."""
-    status, headers, data = analytics.render_error(ProviderRateLimited("x", provider="p", retry_after=2.5))
-    assert (status, headers["retry-after"]) == (429, "3")
-    assert json.loads(data) == {"error": "Too Many Requests", "message": "x", "code": 429, "retryAfter": 3}
-
-
-def test_a_400_always_has_details() -> None:
-    """Also one that no single field is to blame for, one that a guard blocks, and one that is no JSON."""
-    blocked = json.loads(analytics.render_error(ContentBlocked("pii"))[2])
-    assert (blocked["code"], blocked["details"]) == (400, [])
-    assert json.loads(analytics.render_error(Unsupported("No video.", "p"))[2]) == {
-        "error": "Bad Request",
-        "message": "No video.",
-        "code": 400,
-        "details": [],
-    }
-    broken = InvalidRequest("x", (Violation((7,), "JSON decode error", "json_invalid"),))
-    assert json.loads(analytics.render_error(broken)[2])["details"] == [{"field": "body", "message": "JSON decode error"}]
+    assert json.loads(render_error(caught.value)[2])["details"][0]["field"] == "messages[1]"
 
 
 async def test_a_late_failure_is_an_event_and_no_done() -> None:

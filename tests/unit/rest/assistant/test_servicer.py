@@ -10,19 +10,16 @@ from antiphon import domain
 from antiphon.chat.service import ChatService
 from antiphon.config import GuardConfig, PersonaConfig
 from antiphon.domain.errors import (
-    ConversationNotFound,
     InvalidRequest,
     ProviderProtocolError,
     ProviderRateLimited,
-    StoreUnavailable,
-    Unauthenticated,
-    Violation,
 )
 from antiphon.domain.principal import Principal
 from antiphon.guards.registry import build_guards
 from antiphon.guards.service import Guards
 from antiphon.history.recorder import Recorder
 from antiphon.rest.assistant import servicer as assistant
+from antiphon.rest.assistant.errors import message_of_error, render_error
 from antiphon.rest.v1 import assistant_pb2
 from antiphon.routing.router import Router
 from tests.unit.memory_store import MemoryStore
@@ -136,7 +133,7 @@ async def test_a_persona_has_model_and_sampling() -> None:
     assert [message.role for message in request.messages] == [domain.Role.USER]
     with pytest.raises(InvalidRequest) as caught:
         await dialect.generate(persona="nobody")
-    assert json.loads(assistant.render_error(caught.value)[2]) == {"message": "persona: must be one of maya"}
+    assert json.loads(render_error(caught.value)[2]) == {"message": "persona: must be one of maya"}
 
 
 @pytest.mark.parametrize(
@@ -273,7 +270,7 @@ async def test_a_message_at_fault_is_told_by_its_place_in_the_body(method: str, 
     history = [*HI, {"role": "user", "content": "a\0"}]
     with pytest.raises(InvalidRequest) as caught:
         await Dialect().call(method, asking(body=sent(chat_history=history)))
-    assert assistant.message_of_error(caught.value) == "chat_history.1: text must not hold the character NUL"
+    assert message_of_error(caught.value) == "chat_history.1: text must not hold the character NUL"
 
 
 @pytest.mark.parametrize("title", [None, " "])
@@ -300,25 +297,3 @@ async def test_pins() -> None:
     for data, pinned in bodies:
         request = assistant_pb2.PinChatRequest(chat_id=chat, body=httpbody_pb2.HttpBody(data=data))
         assert (await dialect.call("PinChat", request))["pinned"] is pinned
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "message"),
-    [
-        (Unauthenticated("No key."), 401, "No key."),
-        (ConversationNotFound("x"), 404, "The conversation does not exist."),
-        (StoreUnavailable(), 503, "The database cannot be reached at the moment."),
-        (ProviderRateLimited("Busy.", provider="p", retry_after=2.1), 429, "Busy."),
-        (
-            InvalidRequest("x", (Violation(("chat_history", 0, "role"), "Field required"), Violation((), "Odd."))),
-            400,
-            "chat_history.0.role: Field required; Odd.",
-        ),
-        (InvalidRequest("x", (Violation((3,), "JSON decode error: x", "json_invalid"),)), 400, "JSON decode error: x"),
-    ],
-)
-def test_errors_are_a_message(error: Any, status: int, message: str) -> None:
-    """And the status; the fields at fault are in it."""
-    found, headers, body = assistant.render_error(error)
-    assert (found, json.loads(body)) == (status, {"message": message})
-    assert ("retry-after" in headers) == (status in (429, 503))

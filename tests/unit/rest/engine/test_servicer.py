@@ -14,19 +14,17 @@ from antiphon.chat.service import ChatService
 from antiphon.config import MAX_KEYLESS_BYTES, PriceConfig
 from antiphon.domain.call import current
 from antiphon.domain.errors import (
-    AntiphonError,
     InvalidRequest,
     ModelNotFound,
-    ProviderCredentials,
     ProviderNotFound,
     ProviderProtocolError,
     ProviderRateLimited,
     Unauthenticated,
-    Unsupported,
 )
 from antiphon.domain.principal import ANONYMOUS, Principal
 from antiphon.history.recorder import Recorder
 from antiphon.rest.engine import servicer as engine
+from antiphon.rest.engine.errors import render_error
 from antiphon.rest.engine.request import key_in, key_of
 from antiphon.rest.v1 import engine_pb2
 from antiphon.routing.router import Router
@@ -340,7 +338,7 @@ async def test_every_field_at_fault_is_told(body: Any, places: list[tuple[str | 
     provider = ScriptedProvider()
     with pytest.raises(InvalidRequest) as caught:
         await called(provider, body)
-    status, _, data = engine.render_error(caught.value)
+    status, _, data = render_error(caught.value)
     assert status == 422
     detail = json.loads(data)["detail"]
     assert [tuple(entry["loc"]) for entry in detail] == places
@@ -356,7 +354,7 @@ async def test_a_nul_is_told_where_it_stands(said: Any, place: list[str | int]) 
     """In the body, whose one text is no list."""
     with pytest.raises(InvalidRequest) as caught:
         await called(ScriptedProvider(), {"chat_input": said})
-    assert json.loads(engine.render_error(caught.value)[2])["detail"][0]["loc"] == place
+    assert json.loads(render_error(caught.value)[2])["detail"][0]["loc"] == place
 
 
 async def test_unknown_providers_and_models() -> None:
@@ -366,24 +364,8 @@ async def test_unknown_providers_and_models() -> None:
         await called(provider, {}, at="other")
     with pytest.raises(ModelNotFound) as no_model:
         await called(provider, {"model": "two"})
-    assert [engine.render_error(caught.value)[0] for caught in (no_provider, no_model)] == [404, 400]
+    assert [render_error(caught.value)[0] for caught in (no_provider, no_model)] == [404, 400]
     assert provider.requests == []
-
-
-@pytest.mark.parametrize(
-    ("error", "status"),
-    [
-        (Unauthenticated("x"), 401),
-        (Unsupported("x", "p"), 400),
-        (ProviderRateLimited("x", provider="p"), 429),
-        (ProviderCredentials("x", provider="p", status=401), 502),
-    ],
-)
-def test_errors_are_details(error: AntiphonError, status: int) -> None:
-    """One field; a provider's 401 is not the caller's."""
-    found, headers, data = engine.render_error(error)
-    assert (found, json.loads(data)) == (status, {"detail": "x"})
-    assert ("retry-after" in headers) is (status == 429)
 
 
 # Keys.

@@ -13,20 +13,12 @@ from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 from openapi_spec_validator import validate
 
-from antiphon.rest.analytics import servicer as analytics
-from antiphon.rest.assistant import servicer as assistant
-from antiphon.rest.engine import servicer as engine
-from antiphon.rest.openai import servicer as openai
 from antiphon.rest.openapi import document as openapi
+from antiphon.rest.registry import DIALECTS
 from tests.unit.domain.test_errors import leaves
 
 GATEWAY = Path(__file__).parents[4] / "gateway"
-RENDERERS = {
-    "OpenAIService": openai.render_error,
-    "AssistantService": assistant.render_error,
-    "AnalyticsService": analytics.render_error,
-    "EngineService": engine.render_error,
-}
+RENDERERS = {dialect.service.name: dialect.errors.render for dialect in DIALECTS if dialect.name != "proxy"}
 DOCUMENT = openapi.document()
 OPERATIONS = {operation["operationId"]: operation for methods in DOCUMENT["paths"].values() for operation in methods.values()}
 
@@ -65,8 +57,8 @@ def test_every_transcoded_path_is_in_it() -> None:
 
 def test_every_method_is_in_it() -> None:
     """A method that a proto gains has to be told about."""
-    for dialect in openapi.DIALECTS:
-        assert set(dialect.operations) == set(dialect.service.methods_by_name)
+    for dialect in DIALECTS:
+        assert set(dialect.methods) == set(dialect.service.methods_by_name)
 
 
 def test_what_the_protos_say_is_told() -> None:

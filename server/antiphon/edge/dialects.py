@@ -1,0 +1,89 @@
+"""Writes into `gateway/` what Envoy has to know of the REST dialects, by the rows of `antiphon.rest.registry` and their protos.
+
+`python -m antiphon.edge.dialects gateway [TARGET]` makes the sections of `listeners.yaml` and `status.lua` anew that stand between
+`>>>` and `<<<`. `make proto` does it, and a test says when it is due. So the files are plain ones that can be deployed as they are.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from antiphon.edge.refusals import mappers
+from antiphon.rest.registry import DIALECTS
+from antiphon.rest.shared.paths import bindings, has_variables, pattern_of, query_of
+
+FILES: Final = ("listeners.yaml", "status.lua")
+
+_SECTION: Final = re.compile(
+    r"^(?P<indent> *)(?P<mark>#|--) >>> (?P<name>\w+).*\n(?P<lines>(?:.*\n)*?) *(?P=mark) <<<\n", re.MULTILINE
+)
+
+
+def write(source: Path, target: Path) -> None:
+    """Write the files of the folder `source` to the folder `target`, their sections made anew."""
+    for name in FILES:
+        (target / name).write_text(renew((source / name).read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def renew(text: str) -> str:
+    """Return the text of a file with its sections made anew. Raises `KeyError` for a section that is not known."""
+
+    def section(found: re.Match[str]) -> str:
+        lines = "".join(f"{found['indent']}{line}\n" for line in SECTIONS[found["name"]]())
+        start, end = (place - found.start() for place in found.span("lines"))
+        return f"{found[0][:start]}{lines}{found[0][end:]}"
+
+    return _SECTION.sub(section, text)
+
+
+def services() -> Iterator[str]:
+    """What the transcoder serves."""
+    for dialect in DIALECTS:
+        yield f"- {dialect.service.full_name}"
+
+
+def routes() -> Iterator[str]:
+    """A route for each dialect, so that the access log has its name."""
+    for dialect in DIALECTS:
+        match = f"{{prefix: /{dialect.service.full_name}/}}"
+        yield f"- {{name: {dialect.name}, match: {match}, route: {{cluster: antiphon, timeout: 0s}}}}"
+
+
+def queries() -> Iterator[str]:
+    """The paths that have a query of their own."""
+    for dialect in DIALECTS:
+        for method in dialect.service.methods:
+            if query_of(method):
+                yield from (_entry(path) for _, path in bindings(method))
+
+
+def names() -> Iterator[str]:
+    """By HTTP method, the paths that do not have it, but that a template with a variable fits which has it."""
+    rules = [rule for dialect in DIALECTS for method in dialect.service.methods for rule in bindings(method)]
+    for verb in sorted({verb for verb, _ in rules}):
+        templates = [re.compile(pattern_of(path)) for other, path in rules if other == verb and has_variables(path)]
+        plain = {path for _, path in rules if not has_variables(path) and (verb, path) not in rules}
+        taken = sorted(path for path in plain if any(template.fullmatch(path) for template in templates))
+        if taken:
+            yield from (f"{verb.upper()} = {{", *(f"  {_entry(path)}" for path in taken), "},")
+
+
+def _entry(path: str) -> str:
+    """An entry of a Lua table that is a set."""
+    return f'["{path}"] = true,'
+
+
+SECTIONS: Final[dict[str, Callable[[], Iterable[str]]]] = {
+    "mappers": lambda: mappers(DIALECTS),
+    "services": services,
+    "routes": routes,
+    "queries": queries,
+    "names": names,
+}
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]), Path(sys.argv[-1]))

@@ -1,0 +1,49 @@
+"""The errors of the assistant dialect: {"message"}."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from antiphon import domain
+from antiphon.domain.errors import AntiphonError, InvalidRequest, Violation
+from antiphon.rest.shared.dialect import Answer, ErrorShape
+from antiphon.rest.shared.http import headers_of, status_of
+from antiphon.rest.shared.json import dumps, event
+
+
+class Message(Answer):
+    """What went wrong."""
+
+    message: str
+
+
+def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
+    """The HTTP status, headers and body of an error before the first byte."""
+    return status_of(error), headers_of(error), dumps({"message": message_of_error(error)})
+
+
+def late(error: AntiphonError) -> bytes:
+    """The event of an error after the first byte."""
+    return event({"type": "error", "content": None, "error": {"message": message_of_error(error)}})
+
+
+def refusal(_status: int, message: str) -> domain.JsonObject:
+    """The body of what Envoy refuses."""
+    return {"message": message}
+
+
+def message_of_error(error: AntiphonError) -> str:
+    """The message; of a request at fault every field, as the body has no other place for them."""
+    if isinstance(error, InvalidRequest) and error.violations:
+        return "; ".join(map(_violation, error.violations))
+    return error.message
+
+
+def _violation(violation: Violation) -> str:
+    if not violation.path or violation.kind == "json_invalid":
+        return violation.message
+    return f"{'.'.join(map(str, violation.path))}: {violation.message}"
+
+
+ERRORS: Final = ErrorShape("assistant", render_error, refusal, paths="/api/v1/chat([/?].*)?", models={0: Message})

@@ -1,0 +1,57 @@
+"""The errors of the engine dialect: {"detail"}."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from antiphon import domain
+from antiphon.domain.errors import AntiphonError, InvalidRequest, ModelNotFound, ProviderNotFound, Reason, Violation
+from antiphon.rest.shared.dialect import Answer, ErrorShape, FieldAtFault
+from antiphon.rest.shared.http import headers_of, status_of
+
+
+class FieldsAtFault(Answer):
+    """What is wrong with a request."""
+
+    detail: list[FieldAtFault]
+
+
+class Detail(Answer):
+    """What went wrong."""
+
+    detail: str
+
+
+def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
+    """The HTTP status, headers and body of an error before the first byte."""
+    status = status_of(error)
+    detail: str | list[dict[str, Any]] = error.message
+    match error:
+        case InvalidRequest(reason=Reason.INVALID_REQUEST):
+            status = 422
+            violations = error.violations or (Violation((), error.message),)
+            detail = [{"type": violation.kind, "loc": violation.path, "msg": violation.message} for violation in violations]
+        case ProviderNotFound():
+            pass
+        case ModelNotFound():
+            status = 400
+        case _:
+            pass
+    return status, headers_of(error), orjson.dumps({"detail": detail})
+
+
+def refusal(_status: int, message: str) -> domain.JsonObject:
+    """The body of what Envoy refuses."""
+    return {"detail": message}
+
+
+ERRORS: Final = ErrorShape(
+    "engine",
+    render_error,
+    refusal,
+    paths="/(api/engine/|health).*",
+    models={422: FieldsAtFault, 0: Detail},
+)

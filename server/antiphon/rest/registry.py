@@ -1,0 +1,163 @@
+"""The REST dialects, one row each: what serves it, what its methods need and answer, and the shape of its errors.
+
+The server, the OpenAPI document and Envoy's files are made of these rows and of the protos that they name. A further dialect is a
+proto, a folder beside this file, and a row; `make proto` then writes what Envoy has to know of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from msgspec import Struct
+
+from antiphon.auth.base import Authenticator
+from antiphon.chat.client_context import Contexts
+from antiphon.chat.service import ChatService
+from antiphon.config import Config
+from antiphon.domain.principal import Scope
+from antiphon.history.base import Store
+from antiphon.proxying.passthrough import Passthrough
+from antiphon.rest.analytics import errors as analytics_errors
+from antiphon.rest.analytics import methods as analytics_methods
+from antiphon.rest.analytics.servicer import AnalyticsServicer
+from antiphon.rest.assistant import errors as assistant_errors
+from antiphon.rest.assistant import methods as assistant_methods
+from antiphon.rest.assistant.servicer import AssistantServicer
+from antiphon.rest.engine import errors as engine_errors
+from antiphon.rest.engine import methods as engine_methods
+from antiphon.rest.engine.servicer import EngineServicer
+from antiphon.rest.openai import errors as openai_errors
+from antiphon.rest.openai import methods as openai_methods
+from antiphon.rest.openai.servicer import OpenAIServicer
+from antiphon.rest.proxy import errors as proxy_errors
+from antiphon.rest.proxy import methods as proxy_methods
+from antiphon.rest.proxy.servicer import ProxyServicer
+from antiphon.rest.shared.dialect import ErrorRenderer, ErrorShape, Method
+from antiphon.rest.v1 import (
+    analytics_pb2,
+    analytics_pb2_grpc,
+    assistant_pb2,
+    assistant_pb2_grpc,
+    engine_pb2,
+    engine_pb2_grpc,
+    openai_pb2,
+    openai_pb2_grpc,
+    proxy_pb2,
+    proxy_pb2_grpc,
+)
+from antiphon.routing.router import Router
+
+
+class Parts(Struct, frozen=True):
+    """What servicers are made of. Each gets of it only what it needs."""
+
+    config: Config
+    chat: ChatService
+    router: Router
+    store: Store
+    passthrough: Passthrough
+    contexts: Contexts
+    callers: Authenticator
+
+
+class Dialect(Struct, frozen=True):
+    """A REST dialect."""
+
+    name: str
+    """A word for it in Envoy's files and its access log."""
+    service: ServiceDescriptor
+    contract: type
+    """The generated class of the service, whose docstrings are the comments of the proto."""
+    add: Callable[[Any, grpc.aio.Server], None]
+    """The generated function that adds a servicer to a server."""
+    servicer: Callable[[Parts], Any]
+    """Makes the servicer."""
+    methods: Mapping[str, Method]
+    """By name, all of the service."""
+    errors: ErrorShape
+
+    def register(self, parts: Parts, server: grpc.aio.Server) -> None:
+        """Add the dialect to a server."""
+        self.add(self.servicer(parts), server)
+
+    def errors_of(self, method: str) -> ErrorShape:
+        """Return the shape of a method's errors."""
+        return self.methods[method].errors or self.errors
+
+
+DIALECTS: Final = (
+    Dialect(
+        "openai",
+        openai_pb2.DESCRIPTOR.services_by_name["OpenAIService"],
+        openai_pb2_grpc.OpenAIServiceServicer,
+        openai_pb2_grpc.add_OpenAIServiceServicer_to_server,
+        lambda parts: OpenAIServicer(
+            parts.chat, parts.router, int(time.time()), automatic_sessions=parts.config.sessions.automatic
+        ),
+        openai_methods.METHODS,
+        openai_errors.ERRORS,
+    ),
+    Dialect(
+        "assistant",
+        assistant_pb2.DESCRIPTOR.services_by_name["AssistantService"],
+        assistant_pb2_grpc.AssistantServiceServicer,
+        assistant_pb2_grpc.add_AssistantServiceServicer_to_server,
+        lambda parts: AssistantServicer(parts.chat, parts.store, parts.config.personas),
+        assistant_methods.METHODS,
+        assistant_errors.ERRORS,
+    ),
+    Dialect(
+        "analytics",
+        analytics_pb2.DESCRIPTOR.services_by_name["AnalyticsService"],
+        analytics_pb2_grpc.AnalyticsServiceServicer,
+        analytics_pb2_grpc.add_AnalyticsServiceServicer_to_server,
+        lambda parts: AnalyticsServicer(parts.chat, parts.contexts),
+        analytics_methods.METHODS,
+        analytics_errors.ERRORS,
+    ),
+    Dialect(
+        "engine",
+        engine_pb2.DESCRIPTOR.services_by_name["EngineService"],
+        engine_pb2_grpc.EngineServiceServicer,
+        engine_pb2_grpc.add_EngineServiceServicer_to_server,
+        lambda parts: EngineServicer(parts.chat, parts.router, parts.callers, parts.config.engine.own_key_providers),
+        engine_methods.METHODS,
+        engine_errors.ERRORS,
+    ),
+    Dialect(
+        "proxy",
+        proxy_pb2.DESCRIPTOR.services_by_name["ProxyService"],
+        proxy_pb2_grpc.ProxyServiceServicer,
+        proxy_pb2_grpc.add_ProxyServiceServicer_to_server,
+        lambda parts: ProxyServicer(parts.passthrough, parts.callers),
+        proxy_methods.METHODS,
+        proxy_errors.OPENAI,
+    ),
+)
+"""In the order in which Envoy tries whose path a refused request has: of two that fit, the first."""
+
+
+def scopes() -> dict[str, Scope | None]:
+    """Return what a caller's key has to have, by full name of the method. None: no key is needed."""
+    return {full_name(dialect, name): method.scope for dialect in DIALECTS for name, method in dialect.methods.items()}
+
+
+def renderers() -> dict[str, ErrorRenderer]:
+    """Return what turns an error into an HTTP answer, by full name of the method."""
+    return {full_name(dialect, name): dialect.errors_of(name).render for dialect in DIALECTS for name in dialect.methods}
+
+
+def keys_in_body() -> frozenset[str]:
+    """Return the full names of the methods whose key may stand in the body."""
+    return frozenset(
+        full_name(dialect, name) for dialect in DIALECTS for name, method in dialect.methods.items() if method.key_in_body
+    )
+
+
+def full_name(dialect: Dialect, method: str) -> str:
+    """Return a method's name as in "antiphon.rest.v1.OpenAIService/ListModels"."""
+    return f"{dialect.service.full_name}/{method}"

@@ -1,0 +1,91 @@
+"""What a dialect tells the rest of the gateway about itself: the methods it has, and the shape of its errors.
+
+`antiphon.rest.registry` has one row for each dialect, made of these; the server, the OpenAPI document and Envoy's files go by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+from msgspec import Struct
+from pydantic import BaseModel, ConfigDict
+
+from antiphon.domain.errors import AntiphonError
+from antiphon.domain.principal import Scope
+
+ErrorRenderer: TypeAlias = Callable[[AntiphonError], tuple[int, Mapping[str, str], bytes]]
+"""Makes the HTTP status, the headers and the JSON body of an error that comes before the first byte of an answer."""
+
+OPEN: Final = (400, 408, 413, 431, 500, 503, 504)
+KEYED: Final = (*OPEN, 401, 403)
+STORED: Final = (*KEYED, 404, 409)
+ASKING: Final = (*KEYED, 402, 404, 429, 502)
+RECORDED: Final = (*ASKING, 409)
+"""HTTP statuses of errors: of a method that needs no key, one that does, one about a stored chat, one that asks a model, and one
+that asks a model and stores the turn. 415, for a body with an encoding, is added to every method that has a body."""
+
+
+class ErrorShape(Struct, frozen=True):
+    """How errors look to the callers of a dialect."""
+
+    name: str
+    """A word for it in Envoy's files."""
+    render: ErrorRenderer
+    """Makes the answer of an error of the server's."""
+    refusal: Callable[[int, str], Mapping[str, Any]]
+    """Makes the JSON body of what Envoy refuses itself, of an HTTP status and a message."""
+    paths: str
+    """An RE2 pattern of the paths whose errors have this shape: those of its methods, and what else is near them."""
+    models: Mapping[int, type[BaseModel]] = {}
+    """The bodies by status, for the OpenAPI document; that of 0 is the body of all other statuses."""
+
+
+class Method(Struct, frozen=True):
+    """What the proto does not tell of a method."""
+
+    scope: Scope | None
+    """What the caller's key has to have. None: no key is needed."""
+    statuses: tuple[int, ...] = ()
+    """HTTP statuses that are errors."""
+    answer: Any = None
+    """The type of the JSON that it answers. None: it only streams."""
+    status: int = 200
+    streams: tuple[str, ...] = ()
+    """Media types of an answer that comes piece by piece."""
+    body: type[BaseModel] | None = None
+    body_required: bool = True
+    key_in_body: bool = False
+    """Whether the key may stand in the body. `gateway/status.lua` has to hold such a body until it is whole."""
+    passes_on: bool = False
+    """Whether the query is the provider's, and so is the answer: no status tells the gateway's errors from the provider's.
+
+    `gateway/status.lua` has to hand such a query to the server as a header.
+    """
+    errors: ErrorShape | None = None
+    """None: the dialect's."""
+
+
+class Answer(BaseModel):
+    """A JSON object that is answered, for the OpenAPI document and for tests: nothing is written through it, which would cost time.
+
+    A field without a default is always there. An object may hold more than is named: what only a provider knows is handed on.
+    """
+
+    model_config = ConfigDict(extra="allow", defer_build=True)  # a server needs none of them built
+
+
+class TokenCounts(Answer):
+    """What a call used."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class FieldAtFault(Answer):
+    """What is wrong with a field: where it stands, from the body or the query on, why, and that in a word."""
+
+    loc: list[str | int]
+    msg: str
+    type: str

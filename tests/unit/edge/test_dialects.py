@@ -1,0 +1,54 @@
+"""The sections of Envoy's files that are made of the rows of the dialects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from antiphon.edge import dialects
+from antiphon.edge.files import gateway_files
+
+
+@pytest.mark.parametrize("name", dialects.FILES)
+def test_the_files_are_what_the_dialects_make(name: str) -> None:
+    """What is deployed fits the server that it was made with."""
+    text = (gateway_files() / name).read_text(encoding="utf-8")
+    assert dialects.renew(text) == text, f"gateway/{name} is not what rest/registry.py and the protos make: run `make proto`"
+
+
+def test_every_section_has_its_place() -> None:
+    """Each is in one of the files, once."""
+    text = "".join((gateway_files() / name).read_text(encoding="utf-8") for name in dialects.FILES)
+    assert {name: text.count(f">>> {name} ") for name in dialects.SECTIONS} == dict.fromkeys(dialects.SECTIONS, 1)
+
+
+def test_only_sections_are_written(tmp_path: Path) -> None:
+    """What stands around a section stays, and a section has its indent."""
+    text = "before\n  # >>> services of the dialects\n  - old\n  # <<<\nafter\n"
+    made = "".join(f"  {line}\n" for line in dialects.services())
+    assert dialects.renew(text) == f"before\n  # >>> services of the dialects\n{made}  # <<<\nafter\n"
+    assert "- antiphon.rest.v1.OpenAIService" in made
+
+
+def test_the_files_are_written_to_another_folder(tmp_path: Path) -> None:
+    """So that they can be compared with those that are there."""
+    source = Path(str(gateway_files()))
+    dialects.write(source, tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        name: dialects.renew((source / name).read_text()) for name in dialects.FILES
+    }
+
+
+def test_a_name_is_not_taken_for_a_variable() -> None:
+    """A chat cannot be called `history`: that path has no DELETE, and is kept from being one of a chat."""
+    lines = list(dialects.names())
+    deleted = lines[lines.index("DELETE = {") : lines.index("},")]
+    assert '  ["/api/v1/chat/history"] = true,' in deleted
+    assert not any("GET" in line for line in lines)
+
+
+def test_only_paths_without_variables_keep_their_query() -> None:
+    """Those that have parameters of their own."""
+    assert '["/api/v1/chat/history"] = true,' in list(dialects.queries())
+    assert not any("{" in line or "/api/v1/models" in line for line in dialects.queries())

@@ -1,0 +1,35 @@
+"""The errors of the engine dialect."""
+
+import json
+
+import pytest
+
+from antiphon.domain.errors import (
+    AntiphonError,
+    ProviderCredentials,
+    ProviderRateLimited,
+    Unauthenticated,
+    Unsupported,
+)
+from antiphon.rest.engine.errors import refusal, render_error
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (Unauthenticated("x"), 401),
+        (Unsupported("x", "p"), 400),
+        (ProviderRateLimited("x", provider="p"), 429),
+        (ProviderCredentials("x", provider="p", status=401), 502),
+    ],
+)
+def test_errors_are_details(error: AntiphonError, status: int) -> None:
+    """One field; a provider's 401 is not the caller's."""
+    found, headers, data = render_error(error)
+    assert (found, json.loads(data)) == (status, {"detail": "x"})
+    assert ("retry-after" in headers) is (status == 429)
+
+
+def test_what_envoy_refuses_is_a_detail() -> None:
+    """As the server's own errors are."""
+    assert refusal(413, "No.") == {"detail": "No."}

@@ -1,0 +1,82 @@
+"""What a process does every few seconds, on a real database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from antiphon.auth.api_keys.store import KeyStore
+from antiphon.auth.api_keys.stored import StoredKeys
+from antiphon.auth.audit import REFUSED, AuditLog, Event
+from antiphon.database.base import Database
+from antiphon.database.migrate import migrate
+from antiphon.database.open import open_database
+from antiphon.domain.errors import StoreUnavailable
+from antiphon.rpc.housekeeping import Housekeeper
+from tests.unit.memory_store import MemoryStore
+
+
+class FailingStore(MemoryStore):
+    """Fails at its first sign of life, and tells of the next one."""
+
+    def __init__(self, failure: Exception) -> None:
+        super().__init__()
+        self._failures = [failure]
+        self.alive = asyncio.Event()
+
+    async def heartbeat(self) -> None:
+        if self._failures:
+            raise self._failures.pop()
+        self.alive.set()
+
+
+class AbandonedStore(MemoryStore):
+    """Has two turns of a process that is gone."""
+
+    async def settle(self) -> int:
+        return 2
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncGenerator[Database, None]:
+    url = f"sqlite:///{tmp_path / 'history.db'}"
+    await asyncio.to_thread(asyncio.run, migrate(url))
+    opened = open_database(url)
+    yield opened
+    await opened.close()
+
+
+def housekeeper(database: Database, store: MemoryStore, audit: AuditLog | None = None) -> Housekeeper:
+    return Housekeeper(store, StoredKeys(KeyStore(database)), audit or AuditLog(database), [])
+
+
+async def test_what_waits_is_written(database: Database) -> None:
+    """A refused call is in the audit log after a round, and no call has had to wait for that."""
+    audit = AuditLog(database)
+    audit.refused(Event(REFUSED, "key:1", "ChatService/Generate", "PERMISSION_DENIED"))
+    with capture_logs() as logged:
+        await housekeeper(database, AbandonedStore(), audit).round()
+    (found,) = (await audit.list(size=10)).events
+    assert found.event.actor == "key:1"
+    assert [(entry["event"], entry["count"]) for entry in logged] == [("turns of a process that is gone were settled", 2)]
+
+
+@pytest.mark.parametrize(
+    ("failure", "events"), [(StoreUnavailable(), []), (RuntimeError("a fault"), ["house not kept"])], ids=["expected", "a fault"]
+)
+async def test_a_failure_ends_nothing(database: Database, failure: Exception, events: list[str]) -> None:
+    """The next round is made all the same; only a fault is logged here, as the store has logged what it knows."""
+    store = FailingStore(failure)
+    with capture_logs() as logged:
+        keeping = asyncio.create_task(housekeeper(database, store).run(interval=0))
+        async with asyncio.timeout(20):
+            await store.alive.wait()
+        keeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeping
+    assert [entry["event"] for entry in logged] == events
