@@ -14,11 +14,13 @@ from msgspec.structs import replace
 from antiphon.domain.content import Message, Role
 from antiphon.domain.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
 from antiphon.history.base import (
+    BEGINNING,
     BranchPage,
     Conversation,
     MessagePage,
     MessageState,
     Page,
+    Parent,
     Said,
     StoredMessage,
     Told,
@@ -121,7 +123,7 @@ class MemoryStore:
         messages: Sequence[Message],
         *,
         request_id: str = "",
-        parent_id: str | None = None,
+        parent_id: Parent = None,
         title: str = "",
         source: str = "",
     ) -> Turn:
@@ -142,7 +144,7 @@ class MemoryStore:
             parent = None
         else:
             made = await self.get(owner, conversation)
-            parent = self._parent(made, parent_id)
+            parent = None if parent_id is BEGINNING else self._parent(made, parent_id)
         made, stored = self._append(made, parent, [*messages, Message(Role.ASSISTANT, ())])
         reply = replace(stored[-1], state=MessageState.IN_PROGRESS, request_id=request_id)
         self._messages[reply.id] = reply

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from enum import StrEnum
-from typing import Protocol
+from enum import Enum, StrEnum
+from typing import Final, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -24,6 +24,18 @@ from antiphon.domain.events import FinishReason, Usage
 MAX_TITLE = 500
 MAX_SOURCE = 100
 MAX_REQUEST_ID = 200
+
+
+class Beginning(Enum):
+    """The place behind no message: what is said there begins its conversation anew, on a branch of its own."""
+
+    BEGINNING = "beginning"
+
+
+BEGINNING: Final = Beginning.BEGINNING
+
+Parent: TypeAlias = str | Beginning | None
+"""What a turn goes behind: the message of this id; None: the head."""
 
 
 class MessageState(StrEnum):
@@ -238,16 +250,16 @@ class Store(Protocol):
         messages: Sequence[Message],
         *,
         request_id: str = "",
-        parent_id: str | None = None,
+        parent_id: Parent = None,
         title: str = "",
         source: str = "",
     ) -> Turn:
         """Stores new messages and an assistant message IN_PROGRESS behind them, before the provider is asked.
 
         `conversation` None makes a new one with `title` and `source`. `parent_id` is the message to go on from (None: the head):
-        one of the path, or one that was made in the conversation, or one before that. Another than the head begins a branch, and
-        the conversation's path follows it. A turn that is still in progress is on the path of the next one as it is, with what is
-        kept of its text.
+        one of the path, or one that was made in the conversation, or one before that; or `BEGINNING`. Another than the head begins
+        a branch, and the conversation's path follows it. A turn that is still in progress is on the path of the next one as it is,
+        with what is kept of its text.
 
         `request_id`, if not empty, names the turn within its conversation: seen again, the turn that exists is the answer; one that
         ended before anything of it was said (`StoredMessage.is_unheard`) is begun again, and is IN_PROGRESS as before. With

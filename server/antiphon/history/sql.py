@@ -25,6 +25,7 @@ from antiphon.domain.content import Message
 from antiphon.domain.errors import ConversationChanged, ConversationNotFound, StoreUnavailable, TurnInProgress
 from antiphon.history import rows, statements, tree
 from antiphon.history.base import (
+    BEGINNING,
     MAX_TITLE,
     Branch,
     BranchPage,
@@ -32,6 +33,7 @@ from antiphon.history.base import (
     MessagePage,
     MessageState,
     Page,
+    Parent,
     Said,
     StoredMessage,
     Turn,
@@ -228,7 +230,7 @@ class SqlStore:
         messages: Sequence[Message],
         *,
         request_id: str = "",
-        parent_id: str | None = None,
+        parent_id: Parent = None,
         title: str = "",
         source: str = "",
     ) -> Turn:
@@ -261,7 +263,7 @@ class SqlStore:
             row = tree.find(connection, owner, conversation, lock=True)
             if named and (turn := existing(connection, row)):
                 return turn
-            parent = tree.place(connection, row, parent_id)
+            parent = tree.START if parent_id is BEGINNING else tree.place(connection, row, parent_id)
             path = tree.path(connection, row, parent.id)
             new = tree.behind(parent, row.tree_id, row.id, bodies)
             new[-1] |= reply
