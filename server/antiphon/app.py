@@ -30,6 +30,7 @@ from antiphon.database.open import open_database
 from antiphon.domain.errors import StoreUnavailable
 from antiphon.domain.principal import Scope
 from antiphon.guards.service import Guards
+from antiphon.history.base import Conversations
 from antiphon.history.guarded_store import GuardedStore
 from antiphon.history.recorder import Recorder
 from antiphon.history.sql import SqlStore
@@ -115,7 +116,8 @@ class App:
         self._config = config
         self._database = open_database(database_url(config), config.database.timeout)
         guards = _guards(config.guards)
-        self._store = SqlStore(self._database) if guards is None else GuardedStore(self._database, guards)
+        self._store = SqlStore(self._database)
+        self._conversations: Conversations = self._store if guards is None else GuardedStore(self._store, guards)
         self._audit = AuditLog(self._database)
         self._key_store = KeyStore(self._database, config.auth.reserved)
         self._stored_keys = StoredKeys(self._key_store)
@@ -217,10 +219,10 @@ class App:
     def _services(self) -> list[tuple[str, Callable[[grpc.aio.Server], None]]]:
         chat = ChatServicer(self._chat)
         models = ModelServicer(self.router)
-        history = HistoryServicer(self._store)
+        history = HistoryServicer(self._conversations)
         sessions = self._config.sessions.automatic
         dialect = openai.OpenAIServicer(self._chat, self.router, int(time.time()), automatic_sessions=sessions)
-        chats = assistant.AssistantServicer(self._chat, self._store, self._config.personas)
+        chats = assistant.AssistantServicer(self._chat, self._conversations, self._config.personas)
         proxies = proxy.ProxyServicer(self._passthrough, self._callers)
         clients = analytics.AnalyticsServicer(self._chat, self._contexts)
         admin = AdminServicer(self._key_store, self._audit, UsageReport(self._database))

@@ -15,6 +15,7 @@ from antiphon.domain.content import Message, Role
 from antiphon.domain.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
 from antiphon.history.base import (
     BEGINNING,
+    MAX_PAGE_BYTES,
     BranchPage,
     Conversation,
     MessagePage,
@@ -93,11 +94,11 @@ class MemoryStore:
         return self._keep(replace(made, head_id=head, forked_from=found.id, message_count=len(self._path(head))))
 
     async def messages(
-        self, owner: str, conversation: str, *, size: int | None = None, token: str = "", most_bytes: int | None = None
+        self, owner: str, conversation: str, *, size: int | None = None, token: str = "", most_bytes: int = MAX_PAGE_BYTES
     ) -> MessagePage:
         path = self._path((await self.get(owner, conversation)).head_id)
         first = _place(token)
-        if size is not None and most_bytes is not None:
+        if size is not None:
             total = accumulate(len(msgspec.json.encode(each.message)) for each in path[first : first + size])
             size = max(1, sum(length <= most_bytes for length in total))
         if size is None or len(path) <= first + size:

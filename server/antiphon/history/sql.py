@@ -26,6 +26,7 @@ from antiphon.domain.errors import ConversationChanged, ConversationNotFound, St
 from antiphon.history import rows, statements, tree
 from antiphon.history.base import (
     BEGINNING,
+    MAX_PAGE_BYTES,
     MAX_TITLE,
     Branch,
     BranchPage,
@@ -161,7 +162,7 @@ class SqlStore:
         return await self._database.write(work)
 
     async def messages(
-        self, owner: str, conversation: str, *, size: int | None = None, token: str = "", most_bytes: int | None = None
+        self, owner: str, conversation: str, *, size: int | None = None, token: str = "", most_bytes: int = MAX_PAGE_BYTES
     ) -> MessagePage:
         after = rows.read_token(token, rows.PathToken) if token else None
         if after is not None and after.conversation != conversation:
@@ -177,9 +178,6 @@ class SqlStore:
             if size is None:
                 return last, connection.execute(statements.PATH, {"last": last, "tree": row.tree_id}).all()[depth:], False
             at = {"last": last, "tree": row.tree_id, "depth": depth}
-            if most_bytes is None:
-                found = connection.execute(statements.PATH_PAGE, at | {"size": size + 1}).all()
-                return last, found[:size], len(found) > size
             fitting, more = tree.fitting(connection, at, size, most_bytes)
             return last, connection.execute(statements.PATH_PAGE, at | {"size": fitting}).all(), more
 

@@ -23,7 +23,7 @@ from antiphon.domain import headers
 from antiphon.domain.deadline import time_left
 from antiphon.domain.errors import AntiphonError, InvalidRequest, Violation
 from antiphon.domain.reply import Reply, ReplyChoice, call_json, collect
-from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
+from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversations
 from antiphon.history.recorder import Record
 from antiphon.rest.assistant.chats import STORED, Answer, ChatsServicer, Context, created
 from antiphon.rest.shared.body import Fields, invalid, messages_as, parse_in_turns, renaming
@@ -72,7 +72,7 @@ class Turn(Struct, frozen=True):
 class AssistantServicer(ChatsServicer):
     """Serves the whole dialect."""
 
-    def __init__(self, chat: ChatService, store: Store, personas: Mapping[str, PersonaConfig]) -> None:
+    def __init__(self, chat: ChatService, store: Conversations, personas: Mapping[str, PersonaConfig]) -> None:
         super().__init__(store)
         self._chat = chat
         self._personas = {DEFAULT_PERSONA: MAYA, **personas}
