@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
-import structlog
 from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import IntegrityError
 
@@ -49,8 +48,6 @@ _BEAT: Final = 5.0
 """Seconds after which a turn renews the heartbeat by itself, if nobody has."""
 
 _T = TypeVar("_T")
-
-log = structlog.get_logger(__name__)
 
 
 class SqlStore:
@@ -340,10 +337,7 @@ class SqlStore:
             connection.execute(statements.FORGET_WORKERS, {"limit": limit})
             return len(lost)
 
-        settled = await self._database.write(work)
-        if settled:
-            log.warning("turns_settled", count=settled)
-        return settled
+        return await self._database.write(work)
 
     async def heartbeat(self) -> None:
         now = time.monotonic()
