@@ -104,6 +104,7 @@ def stored(line: str) -> list[StoredMessage]:
         pytest.param("u:1 a:2 u:1 a:4", "u:1 a:4 u:5", "u:5", "3", id="the same, where the question was put twice"),
         pytest.param("u:1 a:2 u:1 a:4", "u:1 a:4 u:1", "u:1", "3", id="the same again and again"),
         pytest.param("u:1 a:2 u:1 a:2 u:3 a:2", "u:1 a:2 u:3 a:2 u:5", "u:5", "5", id="the longest end counts"),
+        pytest.param("a:0 u:1 a:2 u:1 a:2 u:1 a:2", "u:1 a:2 u:1 a:2 u:9", "u:9", "6", id="of what is said over and over"),
         pytest.param("u:1 a:2 u:3 a:4", "a:4 u:3", "u:3", "3", id="the last reply, and what was asked before"),
         pytest.param("a:0 u:1 a:2", "u:1 a:2 u:3", "u:3", "2", id="all of it, without its greeting"),
         pytest.param("u:1 c:2 t:3 a:4", "t:3 a:4 u:5", "u:5", "3", id="from a result on"),
@@ -157,6 +158,7 @@ def test_what_is_new(path: str, sent: str, new: str, parent: Parent) -> None:
         ((ToolCall("c", "f", "{}"),), (ToolCall("d", "f", "{}"),), False),
         ((ToolResult("c", (Text("7"),)),), (ToolResult("c", (Text("7"),)),), True),
         ((ToolResult("c", (Text("7"),)),), (ToolResult("c", (Text("8"),)),), False),
+        ((ToolResult("c", (Text("7"),)),), (ToolResult("d", (Text("7"),)),), False),
         ((Text("x"), Image(Media("https://a.test/"))), (Text("x"), Image(Media("https://a.test/"))), True),
         ((Text("x"), Image(Media("https://a.test/"))), (Text("x"), Image(Media("https://b.test/"))), False),
         ((Image(Media("https://a.test/"), "low", {"cache": 1}),), (Image(Media("https://a.test/")),), True),
@@ -267,10 +269,10 @@ def test_a_call_that_its_caller_has_changed_is_told_as_it_is_now() -> None:
 def test_fields_beside_the_text_are_told_as_they_are_now() -> None:
     """A marker of what to keep in mind, which moves on with each turn; a name; what only the provider knows of a reply stays."""
     marked = Message(Role.USER, (Text("1", {"cache_control": {"type": "ephemeral"}}),), name="ann")
-    path = [StoredMessage("0", None, marked, MessageState.COMPLETE, NOW), reply(Text("2"), extra={"annotations": [1]})]
-    plain = Message(Role.USER, (Text("1"),), name="bob")
-    told = told_of(path, (plain, say("a:2"), say("u:3")))
-    assert told == (plain, Message(Role.ASSISTANT, (Text("2"),), extra={"annotations": [1]}), say("u:3"))
+    path = [StoredMessage("0", None, marked, MessageState.COMPLETE, NOW), reply(Text("2"), extra={"annotations": [1], "x": 1})]
+    plain, again = Message(Role.USER, (Text("1"),), name="bob"), Message(Role.ASSISTANT, (Text("2"),), extra={"x": 2})
+    told = told_of(path, (plain, again, say("u:3")))
+    assert told == (plain, Message(Role.ASSISTANT, (Text("2"),), extra={"annotations": [1], "x": 2}), say("u:3"))
 
 
 def test_a_turn_that_came_between_is_told_to_who_sends_new_messages_only() -> None:
@@ -279,6 +281,13 @@ def test_a_turn_that_came_between_is_told_to_who_sends_new_messages_only() -> No
     other = stored("u:1 a:2 u:3 a:4")[2:]
     assert told_of(path, talk("s:0 u:5"), *other) == talk("s:0 u:1 a:2 u:3 a:4 u:5")
     assert continuation(path, talk("u:1 a:2 u:5")).parent_id == "1"
+
+
+def test_messages_that_are_not_compared_are_told_behind_the_path() -> None:
+    """As a typed request brings them: instructions too, beside those that are stored."""
+    typed = Continuation(talk("s:9 u:3"), (0, 1))
+    assert typed.new == talk("s:9 u:3")
+    assert messages_of(typed, stored("s:0 u:1 a:2")) == talk("s:0 u:1 a:2 s:9 u:3")
 
 
 # Whatever is stored, and however it is sent again.
