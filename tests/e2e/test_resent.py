@@ -176,6 +176,59 @@ async def test_a_branch_from_the_beginning_can_be_forked(persona_gateway: Gatewa
         assert (forked["messages"], forked["branches"]) == (branch["messages"], [])
 
 
+CUSTOM = {"index": 0, "id": "call-1", "type": "custom", "custom": {"name": "weather", "input": "Paris"}}
+REPLIES: dict[str, dict[str, Any]] = {
+    "a text": delta("  It is sunny.\n"),
+    "a thought and a text": delta("Sunny.", reasoning_content="Hm"),
+    "a thought alone": delta(reasoning_content="Hm"),
+    "a call": delta(tool_calls=[{"index": 0, **CALL}]),
+    "a text and a call": delta("Let me look.", tool_calls=[{"index": 0, **CALL}]),
+    "a call with a signature": delta(
+        tool_calls=[{"index": 0, **CALL, "extra_content": {"google": {"thought_signature": "AbC+/=="}}}]
+    ),
+    "a call of a custom tool": delta(tool_calls=[CUSTOM]),
+    "a function call of 2023": delta(function_call={"name": "weather", "arguments": "{}"}),
+    "a refusal": delta(refusal="I will not."),
+    "annotations": delta("Sunny.", annotations=[{"type": "url_citation", "url_citation": {"url": "https://a.test/"}}]),
+    "a picture": delta(images=[{"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]),
+}
+
+
+@pytest.mark.parametrize("kind", REPLIES)
+@pytest.mark.parametrize("nulls", [False, True])
+async def test_a_reply_as_the_sdk_has_it_is_a_repetition(
+    persona_gateway: Gateway, upstream: OddUpstream, kind: str, nulls: bool
+) -> None:
+    """Whatever it says: the next turn goes on behind it, and is no branch."""
+    answering(upstream, REPLIES[kind], finish="tool_calls" if "call" in kind else "stop")
+    async with persona_gateway.sdk() as sdk, persona_gateway.client() as http:
+        chat: Any = [user("How is it in Paris?")]
+        first = await sdk.chat.completions.create(model="odd-persona", messages=chat)
+        reply = first.choices[0].message
+        chat.append(reply.model_dump(exclude_none=not nulls))
+        chat += [RESULT] if reply.tool_calls else [user("Well?")]
+        answering(upstream, delta("Fine."))
+        body = {"session_id": (first.model_extra or {})["session_id"]}
+        await sdk.chat.completions.create(model="odd-persona", messages=chat, extra_body=body)
+        found = (await http.get(f"/chat/fetch/{body['session_id']}")).json()
+        assert (len(found["messages"]), found["branches"]) == (4, [])
+
+
+async def test_a_reply_in_sound_is_told_as_the_client_has_it(persona_gateway: Gateway, upstream: OddUpstream) -> None:
+    """By its id: what is stored is its transcript, so that the client's begins a branch, once."""
+    answering(upstream, delta(audio={"id": "audio-1", "data": "AAAA", "transcript": "Sunny.", "expires_at": 1760000000}))
+    async with persona_gateway.client() as http:
+        client = Client(http, "sessions")
+        await client.say([user("How is it?")])
+        answering(upstream, delta("Fine."))
+        spoken = {"role": "assistant", "content": None, "audio": {"id": "audio-1"}}
+        chat = [user("How is it?"), spoken, user("Well?")]
+        chat.append(await client.say(chat))
+        assert upstream.requests[-1].json["messages"][1]["audio"] == {"id": "audio-1"}
+        await client.say([*chat, user("And now?")])
+        assert await client.branches() == [[("assistant", "Sunny.")]]
+
+
 async def test_a_window_of_langchain(persona_gateway: Gateway, upstream: OddUpstream) -> None:
     """What `trim_messages` leaves of a chat is understood, and the model is told all of it."""
     answering(upstream, delta("Fine."))
