@@ -2,7 +2,8 @@
 
 Most chat clients hold the conversation themselves and send all of it with each turn; some send their new messages only. The rule:
 
-1. Messages that equal the stored path, from its first message on, are a repetition: they are not stored again.
+1. Messages that equal the stored path, from its first message on, are a repetition: they are not stored again. If nothing follows
+   them, another reply to them is wanted.
 2. The first difference begins a branch: what follows is new, behind the last message that was equal. What stood there stays stored.
 3. A request that repeats no reply, and has none before its last message, brings new messages only, which go behind the head. So
    "yes" can be said twice.
@@ -98,14 +99,17 @@ def continuation(path: Sequence[StoredMessage], sent: Sequence[Message]) -> Cont
 
 
 def up_to(path: Sequence[StoredMessage], last: Parent) -> Sequence[StoredMessage]:
-    """Return the path that what goes behind `last` goes on."""
+    """Return the part of `path` that stands before what goes behind `last`."""
     if last is BEGINNING:
         return ()
     return path[: next((at for at, row in enumerate(path, 1) if row.id == last), len(path))]
 
 
 def _repeated(rows: Sequence[StoredMessage], talk: Sequence[Message]) -> list[int] | None:
-    """Return the places of the rows that the first messages of `talk` repeat; None if `talk` has new messages only."""
+    """Return the places of the rows that the first messages of `talk` repeat.
+
+    None if `talk` has new messages only; empty if it begins the conversation anew.
+    """
     keys, stored = list(map(_key, talk)), [_key(row.message) for row in rows]
     sent = set(keys)
     # Without replies that broke off and were not sent. One that is in progress stays: what it answers has not failed.
@@ -113,7 +117,7 @@ def _repeated(rows: Sequence[StoredMessage], talk: Sequence[Message]) -> list[in
         at for at, row in enumerate(rows) if not _broke_off(row) or row.state is MessageState.IN_PROGRESS or stored[at] in sent
     ]
     path = [stored[at] for at in places]
-    begin = sum(takewhile(bool, map(eq, path, keys)))
+    begin = sum(takewhile(bool, map(eq, path, keys)))  # how many of the first are equal
     end = _overlap(path, keys)
     repeats = any(map(_is_reply, talk[:begin]))
     if end > (begin if repeats else 0):
