@@ -28,6 +28,7 @@ from antiphon.config import AuthConfig, Config, ConfigError, database_url
 from antiphon.database.open import open_database
 from antiphon.domain.errors import StoreUnavailable
 from antiphon.guards.registry import build_guards
+from antiphon.history.base import Conversations
 from antiphon.history.guarded_store import GuardedStore
 from antiphon.history.recorder import Recorder
 from antiphon.history.sql import SqlStore
@@ -72,7 +73,8 @@ class App:
         self._config = config
         self._database = open_database(database_url(config), config.database.timeout)
         guards = build_guards(config.guards)
-        self._store = SqlStore(self._database) if guards is None else GuardedStore(self._database, guards)
+        self._store = SqlStore(self._database)
+        self._conversations: Conversations = self._store if guards is None else GuardedStore(self._store, guards)
         self._audit = AuditLog(self._database)
         self._key_store = KeyStore(self._database, config.auth.reserved)
         self._stored_keys = StoredKeys(self._key_store)
@@ -142,12 +144,12 @@ class App:
     def _server(self, *, edge_here: bool) -> Server:
         """Return the server with all services. `edge_here`: Envoy comes by a unix socket."""
         config, usage = self._config, UsageReport(self._database)
-        typed = services(self._chat, self.router, self._store, self._key_store, self._audit, usage)
+        typed = services(self._chat, self.router, self._conversations, self._key_store, self._audit, usage)
         parts = rest.Parts(
             config=config,
             chat=self._chat,
             router=self.router,
-            store=self._store,
+            conversations=self._conversations,
             passthrough=self._passthrough,
             contexts=self._contexts,
             callers=self._callers,

@@ -8,10 +8,11 @@ import pytest_asyncio
 from antiphon.config import GuardConfig
 from antiphon.database.open import open_database
 from antiphon.domain.content import Message, Role, Text, ToolCall
-from antiphon.domain.errors import ContentBlocked
+from antiphon.domain.errors import ContentBlocked, ConversationChanged, ConversationNotFound
 from antiphon.guards.registry import build_guards
 from antiphon.history.base import MAX_TITLE
 from antiphon.history.guarded_store import GuardedStore
+from antiphon.history.sql import SqlStore
 
 ME = "me"
 
@@ -21,7 +22,15 @@ def said(text: str, role: Role = Role.USER) -> Message:
 
 
 @pytest_asyncio.fixture
-async def guarded(sqlite_url: str) -> AsyncGenerator[GuardedStore, None]:
+async def store(sqlite_url: str) -> AsyncGenerator[SqlStore, None]:
+    """What is guarded."""
+    database = open_database(sqlite_url)
+    yield SqlStore(database)
+    await database.close()
+
+
+@pytest.fixture
+def guarded(store: SqlStore) -> GuardedStore:
     """It masks "bad" and blocks "worst"; replies alone are read for "fine"."""
     guards = build_guards(
         [
@@ -30,9 +39,7 @@ async def guarded(sqlite_url: str) -> AsyncGenerator[GuardedStore, None]:
             GuardConfig(name="reply", kind="blocklist", patterns=["fine"], on=("reply",)),  # type: ignore[call-arg]
         ]
     )
-    database = open_database(sqlite_url)
-    yield GuardedStore(database, guards)
-    await database.close()
+    return GuardedStore(store, guards)
 
 
 async def test_what_is_masked_is_not_stored(guarded: GuardedStore) -> None:
@@ -72,3 +79,33 @@ async def test_a_title_that_masking_makes_too_long_is_cut(guarded: GuardedStore)
     """Its caller kept to the limit."""
     made = await guarded.create(ME, title="bad" * 166, source="", pinned=False, messages=[])
     assert made.title == ("####" * 166)[:MAX_TITLE]
+
+
+async def test_what_is_read_is_what_the_store_has(guarded: GuardedStore, store: SqlStore) -> None:
+    """Whatever is asked for, page by page; what is deleted is gone."""
+    made = await store.create(ME, title="bad title", source="s", pinned=True, messages=[said("bad"), said("worst"), said("c")])
+    other = await store.create(ME, title="other", source="t", pinned=False, messages=[])
+    first = (await store.messages(ME, made.id)).messages[0]
+    await store.begin_turn(ME, made.id, [said("d")], parent_id=first.id)
+    await store.begin_turn(ME, made.id, [said("e")], parent_id=first.id)
+    assert await guarded.get(ME, made.id) == await store.get(ME, made.id)
+    for filters in ({"pinned": False}, {"source": "t"}, {"title_contains": "her"}):
+        assert [found.id for found in (await guarded.list(ME, size=9, **filters)).conversations] == [other.id]  # type: ignore[arg-type]
+    page = await guarded.list(ME, size=1)
+    assert (page, await guarded.list(ME, size=1, token=page.next_token)) == (
+        await store.list(ME, size=1),
+        await store.list(ME, size=1, token=page.next_token),
+    )
+    assert await guarded.messages(ME, made.id) == await store.messages(ME, made.id)
+    read = await guarded.messages(ME, made.id, size=9, most_bytes=1)
+    assert read.messages == (first,)
+    assert len((await guarded.messages(ME, made.id, size=9, token=read.next_token)).messages) == 2
+    found = await guarded.branches(ME, made.id, size=1)
+    assert found == await store.branches(ME, made.id, size=1)
+    assert len((await guarded.branches(ME, made.id, size=9, token=found.next_token)).branches) == 1
+    with pytest.raises(ConversationChanged):
+        await guarded.append(ME, made.id, [], expected_head=first.id)
+    assert (await guarded.fork(ME, made.id, message_id=first.id)).message_count == 1
+    await guarded.delete(ME, made.id)
+    with pytest.raises(ConversationNotFound):
+        await store.get(ME, made.id)

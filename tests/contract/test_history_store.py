@@ -12,7 +12,18 @@ from antiphon.domain.content import File, Image, Media, Message, Other, Part, Ro
 from antiphon.domain.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
 from antiphon.domain.events import FinishReason, Usage
 from antiphon.history import rows
-from antiphon.history.base import Conversation, MessagePage, MessageState, Said, Store, StoredMessage, Told, Turn, TurnEnd
+from antiphon.history.base import (
+    BEGINNING,
+    Conversation,
+    MessagePage,
+    MessageState,
+    Said,
+    Store,
+    StoredMessage,
+    Told,
+    Turn,
+    TurnEnd,
+)
 from antiphon.history.sql import SqlStore
 
 ME, OTHER = "me", "somebody else"
@@ -560,6 +571,33 @@ async def test_a_turn_may_begin_a_branch(store: Store) -> None:
     elsewhere = (await store.messages(ME, (await create(store, "x")).id)).messages[0]
     with pytest.raises(MessageNotFound):
         await store.begin_turn(ME, made.id, said("c"), parent_id=elsewhere.id)
+
+
+async def test_a_turn_may_begin_the_conversation_anew(store: Store) -> None:
+    """Behind no message: the path is its own, the old one is a branch, and each can be gone on with, forked and deleted."""
+    made = await create(store, "a", "b")
+    a, b = (await store.messages(ME, made.id)).messages
+    turn = await store.begin_turn(ME, made.id, said("A"), parent_id=BEGINNING, request_id="r")
+    assert (texts(turn.path), turn.path[0].parent_id, turn.conversation.message_count) == (["A"], None, 2)
+    again = await store.begin_turn(ME, made.id, said("A"), parent_id=BEGINNING, request_id="r")
+    assert (again.existing, again.reply.id) == (True, turn.reply.id)
+    await store.end_turn(ME, turn.reply.id, answered("reply"))
+    assert await path(store, made.id) == ["A", "reply"]
+    assert [texts((await store.messages(ME, made.id, size=1)).messages)] == [["A"]]
+    assert await branches(store, made.id) == [(None, ["a", "b"])]
+    fork = await store.fork(ME, made.id, message_id=b.id)
+    back = await store.begin_turn(ME, made.id, said("c"), parent_id=a.id)
+    assert texts(back.path) == ["a", "c"]
+    assert await branches(store, made.id) == [(None, ["A", "reply"]), (a.id, ["b"])]
+    await store.delete(ME, made.id)
+    assert (await path(store, fork.id), await branches(store, fork.id)) == (["a", "b"], [])
+
+
+async def test_an_empty_conversation_may_be_begun_anew(store: Store) -> None:
+    """As it would be begun behind its head."""
+    made = await create(store)
+    turn = await store.begin_turn(ME, made.id, said("a"), parent_id=BEGINNING)
+    assert (texts(turn.path), turn.conversation.message_count) == (["a"], 2)
 
 
 async def test_a_turn_behind_one_in_progress(store: Store) -> None:

@@ -95,6 +95,27 @@ async def test_a_chat_goes_on(persona_gateway: Gateway, upstream: OddUpstream, t
             assert "ask" in [message["content"] for message in shown], "what the user said is kept"
 
 
+@pytest.mark.parametrize("dialect", ["sessions", "chats"])
+@pytest.mark.parametrize("resent", [False, True])
+async def test_a_chat_goes_on_behind_a_refused_turn_that_was_tried_again(
+    persona_gateway: Gateway, upstream: OddUpstream, dialect: str, resent: bool
+) -> None:
+    """What was refused twice is not sent with the next turn either."""
+    async with persona_gateway.client() as http:
+        chat = await make(http, "hello", "Hi.")
+        before = (await http.get(f"/chat/fetch/{chat}")).json()["messages"] if resent else []
+        upstream.script("odd-persona", [answer(REFUSAL, "400 Bad Request")])
+        for _ in range(2):
+            await say(http, dialect, chat, [*before, user("ask")])
+            assert sent(upstream) == ["hello", "Hi.", "ask"]
+        upstream.script("odd-persona", ends(delta("ok")))
+        before = (await http.get(f"/chat/fetch/{chat}")).json()["messages"] if resent else []
+        await say(http, dialect, chat, [*before, user("and now?")])
+        assert sent(upstream) == ["hello", "Hi.", "and now?"]
+        shown = (await http.get(f"/chat/fetch/{chat}")).json()["messages"]
+        assert [message["content"] for message in shown] == ["hello", "Hi.", "ask", "and now?", "ok"]
+
+
 async def test_a_session_over_grpc_goes_on(persona_gateway: Gateway, upstream: OddUpstream) -> None:
     """Behind every kind of turn, one after the other."""
     async with grpc.aio.insecure_channel(persona_gateway.rest) as channel, persona_gateway.client() as http:

@@ -7,8 +7,11 @@ import httpx2
 import openai
 import pytest
 import pytest_asyncio
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, trim_messages
+from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
 
-from tests.e2e.conftest import Gateway
+from tests.e2e.conftest import KEY, Gateway
 from tests.odd_upstream import LAST, OddUpstream, answer, chunk, delta, head, sse
 
 Chat = list[dict[str, Any]]
@@ -52,11 +55,19 @@ class Client:
         return {name: value for name, value in reply.items() if name in {"role", "content", "tool_calls"}}
 
     async def stored(self) -> list[tuple[str, Any]]:
-        chat = (await self._http.get(f"/chat/fetch/{self.id}")).json()
-        assert {message["status"] for message in chat["messages"]} == {"complete"}
+        """Who said what, on the current path."""
+        return self._said((await self._http.get(f"/chat/fetch/{self.id}")).json())
+
+    async def branches(self) -> list[list[tuple[str, Any]]]:
+        """The same beside it, the newest first."""
+        return [self._said(branch) for branch in (await self._http.get(f"/chat/fetch/{self.id}")).json()["branches"]]
+
+    @staticmethod
+    def _said(found: dict[str, Any]) -> list[tuple[str, Any]]:
+        assert {message["status"] for message in found["messages"]} == {"complete"}
         return [
             (message["role"], message["tool_calls"][0]["id"] if "tool_calls" in message else message["content"])
-            for message in chat["messages"]
+            for message in found["messages"]
         ]
 
 
@@ -73,7 +84,7 @@ def told(upstream: OddUpstream) -> list[Any]:
 
 
 async def test_tools_a_trimmed_reply_and_a_window(client: Client, upstream: OddUpstream) -> None:
-    """Each turn adds what is new of it, though the client changes replies and in the end remembers four messages only."""
+    """Each turn adds what is new of it; what the client has changed, or left out, is a branch; nothing is lost."""
     call = {"tool_calls": [{"index": 0, **CALL}]}
     answering(upstream, delta(**call), finish="tool_calls")
     chat: Chat = [user("How is it in Paris?")]
@@ -88,15 +99,10 @@ async def test_tools_a_trimmed_reply_and_a_window(client: Client, upstream: OddU
     answering(upstream, delta("Colder."))
     chat += [{"role": "assistant", "content": "It is 20 °C"}, user("And in Oslo?")]
     chat.append(await client.say(chat))
-    expected = [
-        ("user", "How is it in Paris?"),
-        ("assistant", "call-1"),
-        ("tool", "20 °C"),
-        ("assistant", "  It is 20 °C in Paris, and sunny.\n"),
-        ("user", "And in Oslo?"),
-        ("assistant", "Colder."),
-    ]
+    begin = [("user", "How is it in Paris?"), ("assistant", "call-1"), ("tool", "20 °C")]
+    expected = [*begin, ("assistant", "It is 20 °C"), ("user", "And in Oslo?"), ("assistant", "Colder.")]
     assert await client.stored() == expected
+    assert await client.branches() == [[("assistant", "  It is 20 °C in Paris, and sunny.\n")]]
     assert told(upstream)[3:] == ["It is 20 °C", "And in Oslo?"], "the reply as the client has it now"
 
     answering(upstream, delta("Warmer."))
@@ -109,8 +115,9 @@ async def test_tools_a_trimmed_reply_and_a_window(client: Client, upstream: OddU
     answering(upstream, delta("Bye."))
     plain = [message for message in chat if message["role"] != "tool" and "tool_calls" not in message]
     await client.say([*plain, user("Thanks ")])
-    expected += [("user", "Thanks "), ("assistant", "Bye.")]
+    left, expected = expected[1:], [*expected[:1], *expected[3:], ("user", "Thanks "), ("assistant", "Bye.")]
     assert await client.stored() == expected, "a client that knows no tools"
+    assert left in await client.branches()
 
     await client.say([*plain, user("Thanks")])
     assert await client.stored() == expected, "the last reply was wanted again"
@@ -137,16 +144,110 @@ async def test_a_chat_that_begins_with_a_greeting(client: Client, upstream: OddU
 
 
 async def test_an_image_that_is_left_out_later(client: Client, upstream: OddUpstream) -> None:
-    """The chat is stored once, with its image; the model is told what the client sends now."""
+    """The chat begins anew as the client sends it now; with its image it is a branch."""
     answering(upstream, delta("A cat."))
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
     chat: Chat = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, picture]}]
     chat.append(await client.say(chat))
     assert told(upstream)[0][1]["type"] == "image_url"
+    first = await client.stored()
     chat = [user("What is this?"), chat[1], user("And its colour?")]
-    await client.say(chat)
+    chat.append(await client.say(chat))
     assert told(upstream) == ["What is this?", "A cat.", "And its colour?"]
-    assert [role for role, _ in await client.stored()] == ["user", "assistant"] * 2
+    await client.say([*chat, user("And its age?")])
+    assert [role for role, _ in await client.stored()] == ["user", "assistant"] * 3
+    assert await client.branches() == [first]
+
+
+async def test_a_branch_from_the_beginning_can_be_forked(persona_gateway: Gateway, upstream: OddUpstream) -> None:
+    """A chat whose first message was changed has the old one as a branch behind no message."""
+    answering(upstream, delta("Hi."))
+    async with persona_gateway.client() as http:
+        client = Client(http, "chats")
+        reply = await client.say([user("Hello")])
+        await client.say([user("Good day"), reply, user("More")])
+        found = (await http.get(f"/chat/fetch/{client.id}")).json()
+        assert [message["content"] for message in found["messages"]] == ["Good day", "Hi.", "More", "Hi."]
+        assert found["messageCount"] == 4
+        (branch,) = found["branches"]
+        assert (branch["messageId"], [message["content"] for message in branch["messages"]]) == (None, ["Hello", "Hi."])
+        fork = await http.post("/chat/fork", json={"chatId": client.id, "messageId": branch["messages"][-1]["messageId"]})
+        forked = (await http.get(f"/chat/fetch/{fork.json()['chatId']}")).json()
+        assert (forked["messages"], forked["branches"]) == (branch["messages"], [])
+
+
+CUSTOM = {"index": 0, "id": "call-1", "type": "custom", "custom": {"name": "weather", "input": "Paris"}}
+REPLIES: dict[str, dict[str, Any]] = {
+    "a text": delta("  It is sunny.\n"),
+    "a thought and a text": delta("Sunny.", reasoning_content="Hm"),
+    "a thought alone": delta(reasoning_content="Hm"),
+    "a call": delta(tool_calls=[{"index": 0, **CALL}]),
+    "a text and a call": delta("Let me look.", tool_calls=[{"index": 0, **CALL}]),
+    "a call with a signature": delta(
+        tool_calls=[{"index": 0, **CALL, "extra_content": {"google": {"thought_signature": "AbC+/=="}}}]
+    ),
+    "a call of a custom tool": delta(tool_calls=[CUSTOM]),
+    "a function call of 2023": delta(function_call={"name": "weather", "arguments": "{}"}),
+    "a refusal": delta(refusal="I will not."),
+    "annotations": delta("Sunny.", annotations=[{"type": "url_citation", "url_citation": {"url": "https://a.test/"}}]),
+    "a picture": delta(images=[{"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]),
+}
+
+
+@pytest.mark.parametrize("kind", REPLIES)
+@pytest.mark.parametrize("nulls", [False, True])
+async def test_a_reply_as_the_sdk_has_it_is_a_repetition(
+    persona_gateway: Gateway, upstream: OddUpstream, kind: str, nulls: bool
+) -> None:
+    """Whatever it says: the next turn goes on behind it, and is no branch."""
+    answering(upstream, REPLIES[kind], finish="tool_calls" if "call" in kind else "stop")
+    async with persona_gateway.sdk() as sdk, persona_gateway.client() as http:
+        chat: Any = [user("How is it in Paris?")]
+        first = await sdk.chat.completions.create(model="odd-persona", messages=chat)
+        reply = first.choices[0].message
+        chat.append(reply.model_dump(exclude_none=not nulls))
+        chat += [RESULT] if reply.tool_calls else [user("Well?")]
+        answering(upstream, delta("Fine."))
+        body = {"session_id": (first.model_extra or {})["session_id"]}
+        await sdk.chat.completions.create(model="odd-persona", messages=chat, extra_body=body)
+        found = (await http.get(f"/chat/fetch/{body['session_id']}")).json()
+        assert (len(found["messages"]), found["branches"]) == (4, [])
+
+
+async def test_a_reply_in_sound_is_told_as_the_client_has_it(persona_gateway: Gateway, upstream: OddUpstream) -> None:
+    """By its id: what is stored is its transcript, so that the client's begins a branch, once."""
+    answering(upstream, delta(audio={"id": "audio-1", "data": "AAAA", "transcript": "Sunny.", "expires_at": 1760000000}))
+    async with persona_gateway.client() as http:
+        client = Client(http, "sessions")
+        await client.say([user("How is it?")])
+        answering(upstream, delta("Fine."))
+        spoken = {"role": "assistant", "content": None, "audio": {"id": "audio-1"}}
+        chat = [user("How is it?"), spoken, user("Well?")]
+        chat.append(await client.say(chat))
+        assert upstream.requests[-1].json["messages"][1]["audio"] == {"id": "audio-1"}
+        await client.say([*chat, user("And now?")])
+        assert await client.branches() == [[("assistant", "Sunny.")]]
+
+
+async def test_a_window_of_langchain(persona_gateway: Gateway, upstream: OddUpstream) -> None:
+    """What `trim_messages` leaves of a chat is understood, and the model is told all of it."""
+    answering(upstream, delta("Fine."))
+    async with persona_gateway.client() as http:
+        client = Client(http, "sessions")
+        await client.say([user("turn 0")])
+        body = {"session_id": client.id}
+        model = ChatOpenAI(
+            base_url=persona_gateway.url, api_key=SecretStr(KEY), model="odd-persona", max_retries=0, timeout=20, extra_body=body
+        )
+        chat: list[BaseMessage] = [HumanMessage("turn 0"), AIMessage("Fine.")]
+        for turn in range(1, 5):
+            chat.append(HumanMessage(f"turn {turn}"))
+            window = trim_messages(chat, max_tokens=4, token_counter=len, strategy="last")
+            chat.append(await model.ainvoke(window))
+        said = [text for turn in range(5) for text in (f"turn {turn}", "Fine.")]
+        assert [content for _, content in await client.stored()] == said
+        assert told(upstream) == said[:-1]
+        assert await client.branches() == []
 
 
 async def test_instructions_that_change_and_change_back(persona_gateway: Gateway, upstream: OddUpstream) -> None:

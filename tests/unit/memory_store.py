@@ -14,11 +14,14 @@ from msgspec.structs import replace
 from antiphon.domain.content import Message, Role
 from antiphon.domain.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
 from antiphon.history.base import (
+    BEGINNING,
+    MAX_PAGE_BYTES,
     BranchPage,
     Conversation,
     MessagePage,
     MessageState,
     Page,
+    Parent,
     Said,
     StoredMessage,
     Told,
@@ -91,11 +94,11 @@ class MemoryStore:
         return self._keep(replace(made, head_id=head, forked_from=found.id, message_count=len(self._path(head))))
 
     async def messages(
-        self, owner: str, conversation: str, *, size: int | None = None, token: str = "", most_bytes: int | None = None
+        self, owner: str, conversation: str, *, size: int | None = None, token: str = "", most_bytes: int = MAX_PAGE_BYTES
     ) -> MessagePage:
         path = self._path((await self.get(owner, conversation)).head_id)
         first = _place(token)
-        if size is not None and most_bytes is not None:
+        if size is not None:
             total = accumulate(len(msgspec.json.encode(each.message)) for each in path[first : first + size])
             size = max(1, sum(length <= most_bytes for length in total))
         if size is None or len(path) <= first + size:
@@ -121,7 +124,7 @@ class MemoryStore:
         messages: Sequence[Message],
         *,
         request_id: str = "",
-        parent_id: str | None = None,
+        parent_id: Parent = None,
         title: str = "",
         source: str = "",
     ) -> Turn:
@@ -142,7 +145,7 @@ class MemoryStore:
             parent = None
         else:
             made = await self.get(owner, conversation)
-            parent = self._parent(made, parent_id)
+            parent = None if parent_id is BEGINNING else self._parent(made, parent_id)
         made, stored = self._append(made, parent, [*messages, Message(Role.ASSISTANT, ())])
         reply = replace(stored[-1], state=MessageState.IN_PROGRESS, request_id=request_id)
         self._messages[reply.id] = reply

@@ -13,17 +13,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from enum import StrEnum
-from typing import Protocol
+from enum import Enum, StrEnum
+from typing import Final, Protocol, TypeAlias
 
 from msgspec import Struct
 
 from antiphon.domain.content import Message
 from antiphon.domain.events import FinishReason, Usage
 
-MAX_TITLE = 500
-MAX_SOURCE = 100
-MAX_REQUEST_ID = 200
+MAX_TITLE: Final = 500
+MAX_SOURCE: Final = 100
+MAX_REQUEST_ID: Final = 200
+MAX_PAGE_BYTES: Final = 4 * 1024 * 1024
+"""The most bytes of a page of messages, if they are several, where nothing else is asked for."""
+
+
+class Beginning(Enum):
+    """The place behind no message: what is said there begins its conversation anew, on a branch of its own."""
+
+    BEGINNING = "beginning"
+
+
+BEGINNING: Final = Beginning.BEGINNING
+
+Parent: TypeAlias = str | Beginning | None
+"""What a turn goes behind: the message of this id; None: the head."""
 
 
 class MessageState(StrEnum):
@@ -39,8 +53,8 @@ class MessageState(StrEnum):
 class Conversation(Struct, frozen=True):
     """A conversation. Times are in UTC, with microseconds; `message_count` counts its path, `head_id` is the path's end.
 
-    `empty_replies` of those are replies of which nothing came (`StoredMessage.is_unheard`); `Store.get`, `list`, `update` and
-    `fork` count them, everywhere else it is 0.
+    `empty_replies` of those are replies of which nothing came (`StoredMessage.is_unheard`); `Conversations.get`, `list`, `update`
+    and `fork` count them, everywhere else it is 0.
     """
 
     id: str
@@ -142,7 +156,7 @@ class Branch(Struct, frozen=True):
     """Messages one behind the other that are a conversation's, but not on its path: of another turn, or from before an edit.
 
     They begin behind `parent_id`, a message of the path or of another branch; None: they are a beginning of the conversation.
-    `messages_token` asks `Store.messages` for them.
+    `messages_token` asks `Conversations.messages` for them.
     """
 
     parent_id: str | None
@@ -150,19 +164,22 @@ class Branch(Struct, frozen=True):
 
 
 class BranchPage(Struct, frozen=True):
-    """One page of branches; `next_token` as for `Page`. `path_token` asks `Store.messages` for the path that they are not on."""
+    """One page of branches; `next_token` as for `Page`.
+
+    `path_token` asks `Conversations.messages` for the path that they are not on.
+    """
 
     branches: tuple[Branch, ...]
     next_token: str
     path_token: str
 
 
-class Store(Protocol):
-    """Keeps conversations. Shared by all calls of a process; every method is one transaction, and durable when it returns.
+class Conversations(Protocol):
+    """What callers see of their conversations, and change themselves; turns are not among it.
 
-    Every method raises `StoreUnavailable` if the database is out of reach, full, or takes longer than it is given, and then has
-    changed nothing, unless the database was lost in the moment of the commit (but see `end_turn`). `owner` is who the caller's key
-    belongs to.
+    Every method is one transaction, and durable when it returns. It raises `StoreUnavailable` if the database is out of reach,
+    full, or takes longer than it is given, and then has changed nothing, unless the database was lost in the moment of the commit
+    (but see `Store.end_turn`). `owner` is who the caller's key belongs to.
     """
 
     async def create(self, owner: str, *, title: str, source: str, pinned: bool, messages: Sequence[Message]) -> Conversation:
@@ -205,12 +222,12 @@ class Store(Protocol):
         ...
 
     async def messages(
-        self, owner: str, conversation: str, *, size: int | None = None, token: str = "", most_bytes: int | None = None
+        self, owner: str, conversation: str, *, size: int | None = None, token: str = "", most_bytes: int = MAX_PAGE_BYTES
     ) -> MessagePage:
         """The path, oldest first; `size` None gives all of it.
 
-        With `size` and `most_bytes` a page ends before its messages, as they are stored, are larger than that, but has one at
-        least; no more than those are read. Raises `ConversationNotFound`, `InvalidRequest` for a bad token.
+        With `size` a page ends before its messages, as they are stored, are larger than `most_bytes`, but has one at least; no more
+        than those are read. Raises `ConversationNotFound`, `InvalidRequest` for a bad token.
         """
         ...
 
@@ -231,6 +248,10 @@ class Store(Protocol):
         """
         ...
 
+
+class Store(Conversations, Protocol):
+    """Keeps conversations, and the turns that are recorded in them. Shared by all calls of a process."""
+
     async def begin_turn(
         self,
         owner: str,
@@ -238,16 +259,16 @@ class Store(Protocol):
         messages: Sequence[Message],
         *,
         request_id: str = "",
-        parent_id: str | None = None,
+        parent_id: Parent = None,
         title: str = "",
         source: str = "",
     ) -> Turn:
         """Stores new messages and an assistant message IN_PROGRESS behind them, before the provider is asked.
 
         `conversation` None makes a new one with `title` and `source`. `parent_id` is the message to go on from (None: the head):
-        one of the path, or one that was made in the conversation, or one before that. Another than the head begins a branch, and
-        the conversation's path follows it. A turn that is still in progress is on the path of the next one as it is, with what is
-        kept of its text.
+        one of the path, or one that was made in the conversation, or one before that; or `BEGINNING`. Another than the head begins
+        a branch, and the conversation's path follows it. A turn that is still in progress is on the path of the next one as it is,
+        with what is kept of its text.
 
         `request_id`, if not empty, names the turn within its conversation: seen again, the turn that exists is the answer; one that
         ended before anything of it was said (`StoredMessage.is_unheard`) is begun again, and is IN_PROGRESS as before. With

@@ -40,7 +40,7 @@ def read(body: str, message_id: str) -> Message:
     """The message of that id."""
     try:
         # Few have so many brackets, and most of those have them in their text.
-        return _decoder.decode(pruned(body) if body.count("{") + body.count("[") > LEVELS else body)
+        return _decoder.decode(pruned(body, LEVELS) if body.count("{") + body.count("[") > LEVELS else body)
     except msgspec.MsgspecError as error:
         log.error("message_unreadable", message=message_id, error=type(error).__name__)  # noqa: TRY400  # what it holds is not for the log
         found = _ROLE.match(body)
@@ -56,7 +56,7 @@ def told(body: str) -> Told:
         return Told()
 
 
-def pruned(body: str, levels: int = LEVELS) -> str:
+def pruned(body: str, levels: int) -> str:
     """JSON text with null for what is nested deeper than so many levels."""
     pieces: list[str] = []
     depth = kept = 0

@@ -98,13 +98,13 @@ class Recorder:
         `weigh` is asked before, with all that the model would be told of a conversation that there is: it may raise.
         If its caller leaves meanwhile, the turn ends as CANCELLED as soon as it is begun, so that a retry need not wait.
         """
-        follows = Continuation(tuple(messages), record.parent_id, tuple(range(len(messages))))
+        follows = Continuation(tuple(messages), tuple(range(len(messages))), record.parent_id)
         if record.conversation is not None and (record.resent or weigh is not None):
             stored = (await self._store.messages(record.owner, record.conversation)).messages
             if record.resent:
                 follows = continuation(stored, messages)
             if weigh is not None:
-                told, _ = sendable(follows.told(up_to(stored, follows.parent_id), follows.new))
+                told, _ = sendable(follows.told(up_to(stored, follows.parent_id)))
                 await weigh((*record.before, *told))
         beginning = asyncio.create_task(
             self._store.begin_turn(
@@ -130,7 +130,7 @@ class Recorder:
         if turn.existing:
             return Recording(self, record.owner, turn)
         begun = len(turn.path) - len(follows.new)
-        told, left_out = sendable(follows.told(turn.path[:begun], (message.message for message in turn.path[begun:])))
+        told, left_out = sendable(follows.told(turn.path[:begun]))
         _log_left_out(turn, turn.path[:begun], left_out)
         recording = self._going[turn.reply.id] = Recording(self, record.owner, turn, (*record.before, *told))
         return recording

@@ -18,10 +18,8 @@ from antiphon.database import clock, paging, text
 from antiphon.database.ids import is_id
 from antiphon.domain.content import NOTHING, Message, Role
 from antiphon.domain.events import FinishReason, Usage
-from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversation, MessageState, StoredMessage, Told
+from antiphon.history.base import MAX_REQUEST_ID, MAX_SOURCE, MAX_TITLE, Conversation, MessageState, StoredMessage, Told
 from antiphon.history.body import read
-
-MAX_REQUEST_ID: Final = 200
 
 _usage: Final = msgspec.json.Decoder(Usage)
 

@@ -91,15 +91,20 @@ def says_something(message: Message) -> bool:
 
 def _refused(entries: Sequence[Entry]) -> set[str]:
     """The ids of the stored messages that a provider refused."""
-    refused: set[str] = set()
-    turn: list[StoredMessage] = []  # what was stored in one go
-    for row in (entry.row for entry in entries if entry.row is not None):
-        if turn and turn[-1].created != row.created:
-            turn = []
-        if _is_refusal(row):
-            refused.update(each.id for each in turn if each.message.role not in INSTRUCTIONS)
-        turn.append(row)
-    return refused
+    rows = [entry.row for entry in entries if entry.row is not None]
+    asked = (row for at, reply in enumerate(rows) if _is_refusal(reply) for row in _asked(rows, at))
+    return {row.id for row in asked if row.message.role not in INSTRUCTIONS}
+
+
+def _asked(rows: Sequence[StoredMessage], at: int) -> Sequence[StoredMessage]:
+    """The messages of the turn whose reply is at `at`: those that were stored in one go with it."""
+    begin = at
+    while begin and rows[begin - 1].created == rows[at].created:
+        begin -= 1
+    if begin == at:  # a turn that was tried again has stored its reply alone
+        while begin and rows[begin - 1].message.role is not Role.ASSISTANT:
+            begin -= 1
+    return rows[begin:at]
 
 
 def _is_refusal(row: StoredMessage) -> bool:
@@ -206,7 +211,7 @@ def _calls(message: Message) -> Iterator[tuple[str, str]]:
     for part in message.parts:
         if isinstance(part, ToolCall):
             yield part.id, part.arguments if part.extra.get("type", "function") == "function" else "{}"
-    for call in _extra_calls(message):
+    for call in extra_calls(message):
         match call:
             case {"function": {"arguments": str(arguments)}}:
                 yield str(call.get("id")), arguments
@@ -214,7 +219,7 @@ def _calls(message: Message) -> Iterator[tuple[str, str]]:
                 yield str(call.get("id")), "{}"
 
 
-def _extra_calls(message: Message) -> list[dict[str, Any]]:
+def extra_calls(message: Message) -> list[dict[str, Any]]:
     """The tool calls among the fields of a message: it has all of its calls there if one of them is of no function."""
     calls = message.extra.get("tool_calls")
     return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
@@ -243,7 +248,7 @@ def _without_calls(message: Message, ids: Collection[str], *, function: bool) ->
     extra = dict(message.extra)
     if function:
         del extra["function_call"]
-    if calls := [call for call in _extra_calls(message) if str(call.get("id")) not in ids]:
+    if calls := [call for call in extra_calls(message) if str(call.get("id")) not in ids]:
         extra["tool_calls"] = calls
     else:
         extra.pop("tool_calls", None)

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
-import structlog
 from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import IntegrityError
 
@@ -25,6 +24,8 @@ from antiphon.domain.content import Message
 from antiphon.domain.errors import ConversationChanged, ConversationNotFound, StoreUnavailable, TurnInProgress
 from antiphon.history import rows, statements, tree
 from antiphon.history.base import (
+    BEGINNING,
+    MAX_PAGE_BYTES,
     MAX_TITLE,
     Branch,
     BranchPage,
@@ -32,6 +33,7 @@ from antiphon.history.base import (
     MessagePage,
     MessageState,
     Page,
+    Parent,
     Said,
     StoredMessage,
     Turn,
@@ -46,8 +48,6 @@ _BEAT: Final = 5.0
 """Seconds after which a turn renews the heartbeat by itself, if nobody has."""
 
 _T = TypeVar("_T")
-
-log = structlog.get_logger(__name__)
 
 
 class SqlStore:
@@ -159,7 +159,7 @@ class SqlStore:
         return await self._database.write(work)
 
     async def messages(
-        self, owner: str, conversation: str, *, size: int | None = None, token: str = "", most_bytes: int | None = None
+        self, owner: str, conversation: str, *, size: int | None = None, token: str = "", most_bytes: int = MAX_PAGE_BYTES
     ) -> MessagePage:
         after = rows.read_token(token, rows.PathToken) if token else None
         if after is not None and after.conversation != conversation:
@@ -175,9 +175,6 @@ class SqlStore:
             if size is None:
                 return last, connection.execute(statements.PATH, {"last": last, "tree": row.tree_id}).all()[depth:], False
             at = {"last": last, "tree": row.tree_id, "depth": depth}
-            if most_bytes is None:
-                found = connection.execute(statements.PATH_PAGE, at | {"size": size + 1}).all()
-                return last, found[:size], len(found) > size
             fitting, more = tree.fitting(connection, at, size, most_bytes)
             return last, connection.execute(statements.PATH_PAGE, at | {"size": fitting}).all(), more
 
@@ -228,7 +225,7 @@ class SqlStore:
         messages: Sequence[Message],
         *,
         request_id: str = "",
-        parent_id: str | None = None,
+        parent_id: Parent = None,
         title: str = "",
         source: str = "",
     ) -> Turn:
@@ -261,7 +258,7 @@ class SqlStore:
             row = tree.find(connection, owner, conversation, lock=True)
             if named and (turn := existing(connection, row)):
                 return turn
-            parent = tree.place(connection, row, parent_id)
+            parent = tree.START if parent_id is BEGINNING else tree.place(connection, row, parent_id)
             path = tree.path(connection, row, parent.id)
             new = tree.behind(parent, row.tree_id, row.id, bodies)
             new[-1] |= reply
@@ -340,10 +337,7 @@ class SqlStore:
             connection.execute(statements.FORGET_WORKERS, {"limit": limit})
             return len(lost)
 
-        settled = await self._database.write(work)
-        if settled:
-            log.warning("turns_settled", count=settled)
-        return settled
+        return await self._database.write(work)
 
     async def heartbeat(self) -> None:
         now = time.monotonic()

@@ -19,7 +19,7 @@ from antiphon.chat.client_context import Contexts
 from antiphon.chat.service import ChatService
 from antiphon.config import Config
 from antiphon.domain.principal import Scope
-from antiphon.history.base import Store
+from antiphon.history.base import Conversations
 from antiphon.proxying.passthrough import Passthrough
 from antiphon.rest.analytics import errors as analytics_errors
 from antiphon.rest.analytics import methods as analytics_methods
@@ -58,7 +58,7 @@ class Parts(Struct, frozen=True):
     config: Config
     chat: ChatService
     router: Router
-    store: Store
+    conversations: Conversations
     passthrough: Passthrough
     contexts: Contexts
     callers: Authenticator
@@ -106,7 +106,7 @@ DIALECTS: Final = (
         assistant_pb2.DESCRIPTOR.services_by_name["AssistantService"],
         assistant_pb2_grpc.AssistantServiceServicer,
         assistant_pb2_grpc.add_AssistantServiceServicer_to_server,
-        lambda parts: AssistantServicer(parts.chat, parts.store, parts.config.personas),
+        lambda parts: AssistantServicer(parts.chat, parts.conversations, parts.config.personas),
         assistant_methods.METHODS,
         assistant_errors.ERRORS,
     ),

@@ -9,7 +9,7 @@ import grpc
 
 from antiphon.domain.call import current
 from antiphon.domain.errors import Violation
-from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversation, Store, StoredMessage
+from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversation, Conversations, StoredMessage
 from antiphon.rpc.convert.history import conversation_to_proto, stored_to_proto
 from antiphon.rpc.convert.request import messages_from_proto
 from antiphon.rpc.page import MAX_ANSWER_BYTES, fitting
@@ -27,7 +27,7 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
     """The caller's own conversations."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Conversations) -> None:
         self._store = store
 
     async def ListConversations(

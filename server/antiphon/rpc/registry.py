@@ -13,7 +13,7 @@ from antiphon.auth.api_keys.store import KeyStore
 from antiphon.auth.audit import AuditLog
 from antiphon.chat.service import ChatService
 from antiphon.domain.principal import Scope
-from antiphon.history.base import Store
+from antiphon.history.base import Conversations
 from antiphon.limits.report import UsageReport
 from antiphon.routing.router import Router
 from antiphon.rpc.admin import AdminServicer
@@ -52,7 +52,7 @@ class Service(Struct, frozen=True):
 
 
 def services(
-    chat: ChatService, router: Router, store: Store, keys: KeyStore, audit: AuditLog, usage: UsageReport
+    chat: ChatService, router: Router, conversations: Conversations, keys: KeyStore, audit: AuditLog, usage: UsageReport
 ) -> tuple[Service, ...]:
     """Return the rows."""
     return (
@@ -71,7 +71,7 @@ def services(
         Service(
             history_pb2.DESCRIPTOR.services_by_name["HistoryService"],
             history_pb2_grpc.add_HistoryServiceServicer_to_server,
-            HistoryServicer(store),
+            HistoryServicer(conversations),
             Scope.HISTORY,
         ),
         Service(

@@ -110,6 +110,15 @@ def test_a_stored_reply_is_sent_as_far_as_it_can_be(said: Any, kept: Message | N
     assert messages == (user(), *([kept] if kept else []), user("and now?"))
 
 
+def test_what_was_refused_is_left_out_behind_a_retry_too() -> None:
+    """A turn that is tried again stores its reply alone; what it asked with is what stands behind the last reply."""
+    before, instructions = stored(user("a"), reply(Text("A"))), Message(Role.SYSTEM, (Text("s"),))
+    asked, retry = stored(instructions, user("bad"), turn=1), failed(reason=Reason.PROVIDER_REJECTED)
+    messages, left_out = sendable([*before, *asked, *retry, *brought(user("and now?"))])
+    assert messages == (user("a"), reply(Text("A")), instructions, user("and now?"))
+    assert why(left_out) == [Why.REFUSED]
+
+
 def test_calls_that_were_answered_stay_beside_one_that_broke_off() -> None:
     """Each with its result."""
     made = reply(Text("So."), call("a"), call("b", HALF), call("c"))

@@ -15,7 +15,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from antiphon.domain.call import current
 from antiphon.domain.errors import Violation
-from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
+from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversations
 from antiphon.history.title import title_of
 from antiphon.rest.assistant.fetched import chat_json, fetch
 from antiphon.rest.shared.body import Fields, invalid, parse_in_turns, renaming
@@ -70,7 +70,7 @@ class NewBody(Fields):
 class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
     """Serves the paths that ask no model."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Conversations) -> None:
         self._store = store
 
     async def ListChats(self, request: assistant_pb2.ListChatsRequest, context: Context) -> Answer:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from datetime import datetime
 from typing import Any, Final
 
-from antiphon.history.base import Conversation, Store, StoredMessage
+from antiphon.history.base import Conversation, Conversations, StoredMessage
 from antiphon.rest.shared.body import renaming
 from antiphon.rest.shared.content import message_json
 from antiphon.rest.shared.json import dumps
@@ -20,14 +20,11 @@ MAX_BRANCHES: Final = 100
 _PAGE: Final = 1000
 """The most messages that are read at once."""
 
-_PAGE_BYTES: Final = 4 * 1024 * 1024
-"""The most bytes of them, if they are several."""
-
 _PIECE: Final = 1024 * 1024
 """Bytes from which on a piece is written."""
 
 
-async def fetch(store: Store, owner: str, chat_id: str, branch_token: str) -> AsyncGenerator[bytes, None]:
+async def fetch(store: Conversations, owner: str, chat_id: str, branch_token: str) -> AsyncGenerator[bytes, None]:
     """Yield the JSON of a whole chat, in pieces of about a megabyte, or as large as a message is.
 
     Raises `ConversationNotFound`, `InvalidRequest`, `StoreUnavailable`; the last one perhaps after the first piece.
@@ -42,7 +39,7 @@ async def fetch(store: Store, owner: str, chat_id: str, branch_token: str) -> As
         yield bytes(piece)
 
 
-async def _parts(store: Store, owner: str, chat_id: str, branch_token: str) -> AsyncGenerator[bytes, None]:
+async def _parts(store: Conversations, owner: str, chat_id: str, branch_token: str) -> AsyncGenerator[bytes, None]:
     """Yield the JSON of a whole chat: each message, and what stands between them."""
     chat = await store.get(owner, chat_id)
     with renaming(lambda path: ("branch_token",) if path == ("page_token",) else path):
@@ -65,7 +62,7 @@ async def _parts(store: Store, owner: str, chat_id: str, branch_token: str) -> A
 class _Messages:
     """The messages of a chat, without the replies of which nothing came."""
 
-    def __init__(self, store: Store, owner: str, chat_id: str) -> None:
+    def __init__(self, store: Conversations, owner: str, chat_id: str) -> None:
         self._store = store
         self._owner = owner
         self._chat_id = chat_id
@@ -78,7 +75,7 @@ class _Messages:
         """The messages that `token` asks for as the items of a JSON list. `parent` is what is shown before them."""
         comma = b""
         while True:
-            page = await self._store.messages(self._owner, self._chat_id, size=_PAGE, token=token, most_bytes=_PAGE_BYTES)
+            page = await self._store.messages(self._owner, self._chat_id, size=_PAGE, token=token)
             for message in page.messages:
                 if message.is_unheard:
                     self._hidden[message.id] = parent

@@ -19,7 +19,7 @@ from antiphon.config import PersonaConfig
 from antiphon.domain.call import Call, current
 from antiphon.domain.errors import Violation
 from antiphon.domain.reply import Reply, ReplyChoice, call_json
-from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Store
+from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversations
 from antiphon.history.recorder import Record
 from antiphon.rest.assistant.chats import STORED, Answer, ChatsServicer, Context
 from antiphon.rest.assistant.errors import late
@@ -60,7 +60,7 @@ class GenerateBody(ChatBody):
 class AssistantServicer(ChatsServicer):
     """Serves the whole dialect."""
 
-    def __init__(self, chat: ChatService, store: Store, personas: Mapping[str, PersonaConfig]) -> None:
+    def __init__(self, chat: ChatService, store: Conversations, personas: Mapping[str, PersonaConfig]) -> None:
         super().__init__(store)
         self._chat = chat
         self._personas = {DEFAULT_PERSONA: MAYA, **personas}

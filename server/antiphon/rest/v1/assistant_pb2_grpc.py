@@ -114,8 +114,8 @@ class AssistantServiceServicer:
         `usage` has `"estimated": true` where the provider did not tell the tokens. With `stream: true` in the body it answers as
         GenerateStream does.
 
-        With a chatId, in the query or the body, the chat goes on. `chat_history` repeats what is stored, and only what follows is
-        new; if it repeats a part of it that holds a reply and then differs or ends, a branch begins there; if it repeats nothing, all of
+        With a chatId, in the query or the body, the chat goes on. `chat_history` repeats what is stored, or the end of it, and only what
+        follows is new; where it differs a branch begins, from the first message on too. If it holds no reply that something follows, all of
         it is new. Without a chatId a chat is made; if the call fails before the provider has answered anything, none is left behind.
         The header `x-chat-id` names the chat, of an error too if it is kept.
         """
