@@ -39,17 +39,17 @@ class Places:
     def __init__(self, most: int | None) -> None:
         """`most` None: there is no bound."""
         self._most = most
-        self._taken = 0
+        self.taken = 0
 
     def take(self) -> None:
         """Take a place. Raises `RateLimited` if none is left."""
-        if self._most is not None and self._taken >= self._most:
+        if self._most is not None and self.taken >= self._most:
             message = f"This server has as many calls as it takes at once, {self._most}. Try again in a moment."
             raise RateLimited(message, limit="calls_per_worker", scope="worker", quota=self._most, retry_after=1.0)
-        self._taken += 1
+        self.taken += 1
 
     def give_back(self) -> None:
-        self._taken -= 1
+        self.taken -= 1
 
 
 class Admission:
@@ -64,6 +64,11 @@ class Admission:
         self._keys = keys
         self._judged = Places(most)
         self._admitted = Places(most)
+
+    @property
+    def calls(self) -> int:
+        """Calls that are judged, or were let in and have not ended."""
+        return self._judged.taken + self._admitted.taken
 
     async def admit(self, rules: Rules, authorization: str | None) -> Principal:
         """Judge who calls, set `CALLER`, and take a place; call `leave` when the call has ended.

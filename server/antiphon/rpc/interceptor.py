@@ -96,6 +96,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._edge_by_tcp = edge_by_tcp
         self._wrapped: dict[str, Handler] = {}
 
+    @property
+    def calls(self) -> int:
+        """Calls that go on, but for open ones."""
+        return self._admission.calls
+
     def drain(self) -> None:
         """End open calls, and calls whose request has not arrived: the server stops. Calls that are being answered go on."""
         self._receiver.drain()
