@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import grpc
 from msgspec import Struct
 
 from antiphon.auth.base import Authenticator, identify
 from antiphon.auth.caller import ANONYMOUS, CALLER, require
 from antiphon.domain.errors import AntiphonError, RateLimited, Unauthenticated
 from antiphon.domain.principal import Principal, Scope
+from antiphon.rpc.context import Context
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 HttpError: TypeAlias = tuple[int, Mapping[str, str], bytes]
 """An HTTP status, headers, and a JSON body."""
 ErrorRenderer: TypeAlias = Callable[[AntiphonError], HttpError]

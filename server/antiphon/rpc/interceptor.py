@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 import grpc
 import structlog
@@ -29,14 +29,13 @@ from antiphon.domain.errors import AntiphonError, InvalidRequest, Reason, told
 from antiphon.domain.principal import Scope
 from antiphon.net.json_bounds import TooMuch
 from antiphon.rpc import wire
-from antiphon.rpc.admission import Admission, Context, ErrorRenderer, Rules, peer_of, refuse_doubles
+from antiphon.rpc.admission import Admission, ErrorRenderer, Rules, peer_of, refuse_doubles
+from antiphon.rpc.context import Context, Handler
 from antiphon.rpc.heartbeat import Pulse
 from antiphon.rpc.open_calls import OpenCalls
 from antiphon.rpc.receiver import Arrival, Receiver
 from antiphon.rpc.release import drop_tracebacks, releasing
 from antiphon.rpc.status import DETAILS_KEY, code_of, status_of
-
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 OPEN_SERVICES = frozenset(
     {"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"}
