@@ -160,7 +160,9 @@ def _parts(parts: Iterable[message_pb2.Part], path: tuple[str | int, ...], wrong
     return tuple(part for part in found if part is not None)
 
 
-def _part(part: message_pb2.Part, path: tuple[str | int, ...], wrong: list[Violation]) -> domain.Part | None:
+def _part(  # noqa: C901  # a match over the kinds of part
+    part: message_pb2.Part, path: tuple[str | int, ...], wrong: list[Violation]
+) -> domain.Part | None:
     extra = object_of(part.extra) if part.HasField("extra") else domain.NOTHING
     match part.WhichOneof("kind"):
         case "text":
