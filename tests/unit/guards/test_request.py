@@ -146,14 +146,14 @@ async def test_settings_in_words_are_masked() -> None:
         (),
         stream=True,
         sampling=Sampling(logit_bias={"4444": 1, "a bad": -1}),
-        reasoning=Reasoning("bad", 5),
+        reasoning=Reasoning("bad"),
         modalities=("text", "bad"),
         audio_output=AudioOutput("bad", "bad"),
     )
     assert await guards().request(request) == replace(
         request,
         sampling=Sampling(logit_bias={"#": 1, "a #": -1}),
-        reasoning=Reasoning("#", 5),
+        reasoning=Reasoning("#"),
         modalities=("text", "#"),
         audio_output=AudioOutput("#", "#"),
     )

@@ -110,8 +110,6 @@ def encode(request: ChatRequest, provider: str, *, stream_usage: bool) -> bytes:
         body["parallel_tool_calls"] = request.parallel_tool_calls
     if request.response_format is not None:
         body["response_format"] = _response_format(request.response_format)
-    if request.reasoning is not None and request.reasoning.max_tokens is not None:
-        raise Unsupported(f"The provider {provider} takes an effort of reasoning, not a number of tokens.", provider=provider)
     if request.reasoning is not None and request.reasoning.effort is not None:
         body["reasoning_effort"] = request.reasoning.effort
     if request.modalities:

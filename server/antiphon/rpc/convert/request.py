@@ -95,7 +95,7 @@ def _request(request: chat_pb2.GenerateRequest, *, stream: bool) -> domain.ChatR
         tool_choice=_tool_choice(request.tool_choice, wrong) if request.HasField("tool_choice") else None,
         parallel_tool_calls=request.parallel_tool_calls if request.HasField("parallel_tool_calls") else None,
         response_format=_format(request.response_format),
-        reasoning=_reasoning(request.reasoning) if request.HasField("reasoning") else None,
+        reasoning=domain.Reasoning(request.reasoning.effort or None) if request.HasField("reasoning") else None,
         modalities=tuple(request.modalities),
         audio_output=domain.AudioOutput(request.audio_output.voice, request.audio_output.format)
         if request.HasField("audio_output")
@@ -281,7 +281,3 @@ def _format(form: chat_pb2.ResponseFormat) -> domain.ResponseFormat | None:
             return None
         case kind:
             assert_never(kind)
-
-
-def _reasoning(reasoning: chat_pb2.Reasoning) -> domain.Reasoning:
-    return domain.Reasoning(reasoning.effort or None, reasoning.max_tokens if reasoning.HasField("max_tokens") else None)
