@@ -1,4 +1,7 @@
-"""A configuration, checked as a start checks it, and what it amounts to. Imports the server, as all of it is built for that."""
+"""A configuration, checked as a start checks it, and what it amounts to.
+
+It builds the whole server, so `antiphon.cli.main` imports it only in the commands that need it.
+"""
 
 from __future__ import annotations
 
