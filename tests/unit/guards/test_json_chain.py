@@ -147,6 +147,7 @@ async def test_fields_that_are_masked_alike_stay_as_many() -> None:
     """Though there be thousands; a name that stood twice does so still."""
     text = '{"bad":1,"badd":2,"baddd":[{"bad":3}],"bad":4}'
     assert await passed_json([GUARD], text) == r'{"\"#":1,"\"#_":2,"\"#_2":[{"\"#":3}],"\"#":4}'
+    assert await passed_json([GUARD], r'{"bad":1,"b\u0061dd":2}') == r'{"\"#":1,"\"#_":2}'
     many = {"ba" + "d" * (1 + number): number for number in range(200)}
     assert len(json.loads(await passed_json([GUARD], json.dumps(many)))) == len(many)
 
@@ -173,6 +174,17 @@ async def test_words_for_numbers_are_read() -> None:
     """As another reader takes them; those that are JSON's own are not, as they are no text."""
     guard = build(GuardConfig(name="words", kind="blocklist", patterns=["Infinity|NaN|null|true"], action="mask", replacement="#"))  # type: ignore[call-arg]
     assert await masked("[NaN,-Infinity,null,true]", guard=guard) == '["#","-#",null,true]'
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "told"),
+    [("\U0001f600", r'"so \ud83d\ude00"', '"so #"'), ("\tbad", '"\t\tbad"', '"\t#"')],
+    ids=["a character of two escapes", "raw control characters"],
+)
+async def test_how_a_character_is_written_does_not_matter(pattern: str, text: str, told: str) -> None:
+    """It is found, and what is before it is told the same however it is split."""
+    guard = build(GuardConfig(name="words", kind="blocklist", patterns=[pattern], action="mask", replacement="#"))  # type: ignore[call-arg]
+    assert await masked(text, guard=guard) == await masked(*text, guard=guard) == told
 
 
 async def test_what_was_json_is_not_read_again_as_text() -> None:
