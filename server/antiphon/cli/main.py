@@ -1,7 +1,7 @@
 """The command `antiphon`.
 
-What runs or checks the server is imported by the commands that need it: it takes 0.5 s and 29 MB, which a client's command does not
-wait for, and `antiphon.cli.check` another 19 MB, most of it for migrations, which a worker has no use for.
+What runs, checks or describes the server is imported by the commands that need it: it takes 0.5 s and 29 MB, which a client's
+command does not wait for, and `antiphon.cli.check` another 19 MB, most of it for migrations, which a worker has no use for.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from antiphon.cli.console import ADDRESS, AddressOption, KeyOption, out, print_j
 from antiphon.cli.keys import keys
 from antiphon.config import ConfigError
 from antiphon.config.file import load
-from antiphon.edge.files import command, prepare
+from antiphon.edge import files
 from antiphon.telemetry import log
 from antiphon.up.banner import banner, warnings_of
 from antiphon.up.heap import give_back_large_blocks
@@ -146,8 +146,8 @@ def edge(folder: Annotated[Path, typer.Argument(help="Where Envoy will run.")], 
     with _told(config):
         loaded = load(config)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        prepare(folder, loaded.rest, (), loaded.auth.tokens)
-        out.print(escape(f"(cd {folder} && {shlex.join(command(1))})"), soft_wrap=True)
+        files.prepare(folder, loaded.rest, (), loaded.auth.tokens)
+        out.print(escape(f"(cd {folder} && {shlex.join(files.command(1))})"), soft_wrap=True)
 
 
 @app.command("check-config")

@@ -28,7 +28,7 @@ _WORDS: Final = ("NaN", "Infinity", "-Infinity", "true", "false", "null")
 _UNREAD: Final = {"true", "false", "null"}
 
 _PLAIN: Final = re.compile(r'"([^"\\\x00-\x1f]*)"')
-"""A whole string that is written as what it stands for: most are, and it takes a third of the time."""
+"""A whole string that is written as what it stands for: most are, and reading it at once takes a third less time."""
 
 _SAID: Final = re.compile(r'[^"\\\x00-\x1f]+|[\x00-\x1f]')
 """What stands for itself; JSON writes the latter as an escape, so each is told for itself."""
