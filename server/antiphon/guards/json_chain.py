@@ -218,7 +218,7 @@ async def passed_json(guards: Sequence[Guard], text: str) -> str:
 
 
 def _may_become_value(text: str) -> bool:
-    return _VALUE.fullmatch(text) is not None or text == "-" or any(word.startswith(text) for word in _WORDS)
+    return _VALUE.fullmatch(text) is not None or any(word.startswith(text) for word in _WORDS)
 
 
 def _quoted(text: str) -> str:
