@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import venv
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -479,6 +481,20 @@ def test_a_server_does_not_share_the_port_of_another(two_workers: Gateway, tmp_p
     assert ended.returncode == 1
     assert f"grpc.listen: {two_workers.grpc} is taken" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_the_archives_hold_every_file_of_the_sources(tmp_path: Path) -> None:
+    """What is read at run time and is no Python, such as Redis's scripts, is in the wheel and in the sdist."""
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
+    (wheel,), (sdist,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
+    with zipfile.ZipFile(wheel) as archive:
+        installed = set(archive.namelist())
+    with tarfile.open(sdist) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    files = {path.relative_to(ROOT) for path in (ROOT / "server").rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert Path("server/antiphon/limits/lua/take.lua") in files
+    assert {str(path) for path in files} <= packed
+    assert {str(path.relative_to("server")) for path in files} <= installed
 
 
 async def test_the_installed_wheel_is_whole(tmp_path: Path) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+import grpc
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from antiphon.auth.api_keys.static import KEY_VARIABLE
-
-if TYPE_CHECKING:
-    import grpc
 
 ADDRESS = "127.0.0.1:50051"
 
@@ -60,10 +59,13 @@ def print_table(table: Table) -> None:
     (out if out.is_terminal else Console(highlight=False, width=WIDE)).print(table)
 
 
+def print_json(value: object) -> None:
+    """Print an answer for programs."""
+    print(json.dumps(value))  # noqa: T201
+
+
 def tell_failure(error: grpc.aio.AioRpcError, address: str) -> None:
     """What a running gateway answers to a command, or that it does not answer, in a line."""
-    import grpc
-
     if error.code() is grpc.StatusCode.UNAVAILABLE and not error.initial_metadata() and not error.trailing_metadata():
         # Said by the client itself: what answers sends metadata.
         say(f"[bold red]error:[/] no gateway answers at {escape(address)}. Is it running? --address names another.")
@@ -76,8 +78,6 @@ def tell_failure(error: grpc.aio.AioRpcError, address: str) -> None:
 @contextmanager
 def rpc_told(address: str) -> Iterator[None]:
     """A call that fails is told in a line, and ends the command."""
-    import grpc
-
     try:
         yield
     except grpc.aio.AioRpcError as error:

@@ -1,7 +1,4 @@
-"""The commands `antiphon keys ...`: the API keys of a running gateway.
-
-The gRPC client is imported by the commands, as `antiphon.cli.main` has it.
-"""
+"""The commands `antiphon keys ...`: the API keys of a running gateway."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from antiphon.cli import keys_client
 from antiphon.cli.console import ADDRESS, AddressOption, KeyOption, rpc_told
 
 keys = typer.Typer(no_args_is_help=True, help="API keys of a running gateway. Asks for an admin's key.")
@@ -32,8 +30,6 @@ def create(
     key: KeyOption = "",
 ) -> None:
     """Make a key. Its secret is shown now, and never again."""
-    from antiphon.cli import keys_client
-
     if unknown := sorted(set(scope or ()) - keys_client.SCOPES):
         raise typer.BadParameter(f"{unknown[0]} is none of {', '.join(sorted(keys_client.SCOPES))}", param_hint="--scope")
     quota = {
@@ -55,8 +51,6 @@ def list_(
     key: KeyOption = "",
 ) -> None:
     """List the keys, the newest first."""
-    from antiphon.cli import keys_client
-
     with rpc_told(address):
         keys_client.show(address, key, owner, revoked=revoked)
 
@@ -64,8 +58,6 @@ def list_(
 @keys.command()
 def revoke(id_: IdArgument, address: AddressOption = ADDRESS, key: KeyOption = "") -> None:
     """End a key for good: in force everywhere within two seconds."""
-    from antiphon.cli import keys_client
-
     with rpc_told(address):
         keys_client.revoke(address, key, id_)
 
@@ -78,7 +70,5 @@ def rotate(
     key: KeyOption = "",
 ) -> None:
     """Give a key another secret. It is shown now, and never again."""
-    from antiphon.cli import keys_client
-
     with rpc_told(address):
         keys_client.rotate(address, key, id_, overlap)

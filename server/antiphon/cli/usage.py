@@ -5,7 +5,6 @@ Raises `grpc.aio.AioRpcError`, and `UnicodeError` for a text that is not UTF-8.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Final
 
@@ -13,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from antiphon.cli.client import metadata_of
-from antiphon.cli.console import print_table
+from antiphon.cli.console import print_json, print_table
 from antiphon.cli.keys_client import ask
 from antiphon.v1 import admin_pb2
 
@@ -33,7 +32,7 @@ def show(address: str, key: str, first: str, last: str, owner: str, *, as_json: 
     if as_json:
         fields = admin_pb2.DailyUsage.DESCRIPTOR.fields
         found = [{field.name: getattr(day, field.name) for field in fields} for day in days]
-        print(json.dumps({"days": found}))  # noqa: T201
+        print_json({"days": found})
         return
     table = Table("day", "owner", show_footer=True)
     table.columns[0].footer = "total"

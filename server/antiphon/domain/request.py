@@ -94,10 +94,9 @@ ResponseFormat: TypeAlias = JsonObjectFormat | JsonSchemaFormat | NativeFormat
 
 
 class Reasoning(Struct, frozen=True):
-    """How much a model thinks first. `max_tokens` where the provider takes a number."""
+    """How much a model thinks first."""
 
     effort: str | None = None
-    max_tokens: int | None = None
 
 
 class AudioOutput(Struct, frozen=True):

@@ -9,13 +9,6 @@ from typing import Any, Final
 from antiphon.guards.base import Guard
 from antiphon.guards.chain import passed
 
-_DEEPEST: Final = 200
-"""Levels. A request of more than 100 is refused before it comes here."""
-
-
-class TooDeep(ValueError):
-    """A value is nested deeper than can be read here."""
-
 
 class Names:
     """Names of the fields of one object, as they are told: two that are masked alike stay two."""
@@ -49,13 +42,12 @@ class Turns:
 
 
 async def passed_value(
-    guards: Sequence[Guard], value: Any, depth: int = 0, *, names: dict[str, str] | None = None, turns: Turns | None = None
+    guards: Sequence[Guard], value: Any, *, names: dict[str, str] | None = None, turns: Turns | None = None
 ) -> Any:
     """What of a JSON value may be passed on: the very value if nothing of it is masked. A number that is becomes a string.
 
-    `names` remembers what names of fields become, as schemas have the same few again and again; None: they are not read.
-
-    Raises `Blocked`, `TooDeep`.
+    `names` remembers what names of fields become, as schemas have the same few again and again; None: they are not read. No value
+    has more than 100 levels: callers' are refused, and providers' left out, before they come here. Raises `Blocked`.
     """
     masked: Any
     turns = turns or Turns()
@@ -66,15 +58,13 @@ async def passed_value(
             await turns.take()
             masked = await passed(guards, str(value))
             return value if masked == str(value) else masked
-        case _ if depth >= _DEEPEST:
-            raise TooDeep
         case Mapping():
-            masked = {name: await passed_value(guards, field, depth + 1, names=names, turns=turns) for name, field in value.items()}
+            masked = {name: await passed_value(guards, field, names=names, turns=turns) for name, field in value.items()}
             if names is not None:
                 masked = await _named(guards, masked, names, turns)
             return masked if any(masked.get(name, masked) is not value[name] for name in value) else value
         case list() | tuple():
-            masked = [await passed_value(guards, item, depth + 1, names=names, turns=turns) for item in value]
+            masked = [await passed_value(guards, item, names=names, turns=turns) for item in value]
             return masked if any(new is not old for new, old in zip(masked, value, strict=True)) else value
         case _:
             return value

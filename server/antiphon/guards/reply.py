@@ -9,7 +9,7 @@ changed. Log probabilities, which spell the text out, go with it until something
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeAlias, assert_never
 
@@ -103,20 +103,31 @@ class _Reply:
                 case Finished():
                     ended[event.choice] = event
                 case _:
-                    choice = self._choices.get(event.choice)
-                    if choice is None:
-                        choice = self._choices[event.choice] = _Choice(event.choice, self._guards, json=self._json)
-                    await choice.take(event, told)
+                    await self._choice(event.choice).take(event, told)
         if ended:  # all of them come in the last batch, after everything else
             told += await self.rest()
-        elif len(self._choices) < self._expected or not all(choice.blocked for choice in self._choices.values()):
-            return told
+        if ended or self._all_blocked():
+            told += self._endings(ended)
+            self.over = True
+        return told
+
+    def _choice(self, index: int) -> _Choice:
+        choice = self._choices.get(index)
+        if choice is None:
+            choice = self._choices[index] = _Choice(index, self._guards, json=self._json)
+        return choice
+
+    def _all_blocked(self) -> bool:
+        return len(self._choices) >= self._expected and all(choice.blocked for choice in self._choices.values())
+
+    def _endings(self, ended: Mapping[int, Finished]) -> Batch:
+        """How each choice ends: as filtered where it was blocked."""
+        told: Batch = []
         for index in sorted(ended.keys() | self._choices):
             if index in self._choices and self._choices[index].blocked:
                 told.append(Finished(index, _BLOCKED, _BLOCKED.value))
             elif index in ended:
                 told.append(ended[index])
-        self.over = True
         return told
 
     async def rest(self) -> Batch:
@@ -204,14 +215,7 @@ class _Choice:
                 if event.id or event.data or event.expires:
                     told.append(replace(event, transcript=""))
             case ThinkingDelta():
-                if self._thought is None:
-                    self._thought = _Channel(self._guards, partial(ThinkingDelta, self._index, field=event.field))
-                await self._thought.feed(event.text, told)
-                if event.signature or event.redacted:
-                    await self._end_thought(told)
-                    signature = None if self._thoughts_masked else event.signature
-                    if signature or event.redacted:
-                        told.append(ThinkingDelta(self._index, "", signature, event.redacted))
+                await self._take_thought(event, told)
             case ToolCallDelta():
                 self._calls.setdefault(event.index, ReplyToolCall()).add(event)
                 if event.extra:
@@ -220,6 +224,16 @@ class _Choice:
                 self._extras.append(event)
             case _:
                 assert_never(event)
+
+    async def _take_thought(self, event: ThinkingDelta, told: Batch) -> None:
+        if self._thought is None:
+            self._thought = _Channel(self._guards, partial(ThinkingDelta, self._index, field=event.field))
+        await self._thought.feed(event.text, told)
+        if event.signature or event.redacted:
+            await self._end_thought(told)
+            signature = None if self._thoughts_masked else event.signature
+            if signature or event.redacted:
+                told.append(ThinkingDelta(self._index, "", signature, event.redacted))
 
     async def _end_thought(self, told: Batch) -> None:
         if self._thought is not None:

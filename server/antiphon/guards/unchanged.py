@@ -13,7 +13,7 @@ from antiphon.domain.content import JsonObject
 from antiphon.domain.events import ExtraDelta
 from antiphon.domain.reply import ReplyChoice
 from antiphon.guards.base import Blocked, Guard
-from antiphon.guards.json_value import TooDeep, passed_value
+from antiphon.guards.json_value import passed_value
 
 
 async def passed_logprobs(guards: Sequence[Guard], text: str, logprobs: tuple[JsonObject, ...]) -> tuple[JsonObject, ...]:
@@ -57,7 +57,7 @@ async def passed_fields(guards: Sequence[Guard], fields: JsonObject) -> JsonObje
 async def _pass(guards: Sequence[Guard], value: Sequence[Any]) -> bool:
     try:
         return await passed_value(guards, value) is value
-    except (Blocked, TooDeep):
+    except Blocked:
         return False
 
 

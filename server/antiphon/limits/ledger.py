@@ -12,10 +12,9 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from msgspec import Struct
 from sqlalchemy import Connection, case, func, select
 
 from antiphon.database.base import Database
@@ -31,19 +30,6 @@ _DAY: Final = 86400
 
 _Key = tuple[str, str, str]
 """A day, an owner, and a key's id."""
-
-
-class Used(Struct, frozen=True):
-    """What one key has used in one day. `unpriced` counts the requests whose cost is not known, and in `cost_usd` as nothing."""
-
-    day: date
-    owner: str
-    key: str
-    requests: int
-    prompt_tokens: int
-    completion_tokens: int
-    cost_usd: float
-    unpriced: int
 
 
 class _Sums:
@@ -138,27 +124,6 @@ class Ledger(Observer):
         self._turn()
         today, month = self._today, self._month
         self._take_over(await self._database.read(lambda connection: _sums(connection, today, month)), today, month)
-
-    async def used(self, first: date, last: date, owner: str = "") -> list[Used]:
-        """What was used from `first` to `last`, of one owner or of all, as it is written. Raises `StoreUnavailable`."""
-        query = select(table).where(table.c.day >= first.isoformat(), table.c.day <= last.isoformat())
-        if owner:
-            query = query.where(table.c.owner == owner)
-        query = query.order_by(table.c.day, table.c.owner, table.c.key)
-        rows = await self._database.read(lambda connection: connection.execute(query).all())
-        return [
-            Used(
-                date.fromisoformat(row.day),
-                row.owner,
-                row.key,
-                row.requests,
-                row.prompt_tokens,
-                row.completion_tokens,
-                row.cost_nanos / NANOS,
-                row.unpriced,
-            )
-            for row in rows
-        ]
 
     def _turn(self) -> None:
         """A new day begins, now and then."""

@@ -30,7 +30,7 @@ from redis.exceptions import RedisError
 from antiphon.config import ConfigError
 from antiphon.domain.errors import LimitsUnavailable
 from antiphon.limits.base import WINDOW, Claim, Limit, Standing, Ticket
-from antiphon.limits.scripts import RENEW, SETTLE, TAKE, TAKE_OVER
+from antiphon.limits.scripts import load_script
 from antiphon.limits.stand_in import StandIn
 from antiphon.telemetry.redaction import redact
 
@@ -81,7 +81,7 @@ class RedisCounters:
             raise ConfigError("limits.redis_url: must begin with redis://, rediss:// or unix://") from None
         self._redis = client.Redis.from_pool(pool)
         self._take, self._settle, self._renew, self._take_over = (
-            self._redis.register_script(script) for script in (TAKE, SETTLE, RENEW, TAKE_OVER)
+            self._redis.register_script(load_script(name)) for name in ("take", "settle", "renew", "take_over")
         )
         # The ids of this process's leases, which no other process's are like.
         self._name = uuid4().hex

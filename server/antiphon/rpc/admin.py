@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Final, TypeAlias
+from typing import Final
 
-import grpc
 from google.protobuf import timestamp_pb2
 
 from antiphon.auth.api_keys.store import LONGEST_OVERLAP, Grants, KeyStore, StoredKey
@@ -16,6 +15,7 @@ from antiphon.domain.call import current
 from antiphon.domain.errors import InvalidRequest, Violation
 from antiphon.domain.principal import MAX_MODELS, Quota, Scope, everyday
 from antiphon.limits.report import DailyUse, UsageReport
+from antiphon.rpc.context import Context
 from antiphon.rpc.convert.reply import time_to_proto
 from antiphon.rpc.page import fitting
 from antiphon.rpc.request import INVALID, page_size, refuse, required
@@ -23,7 +23,6 @@ from antiphon.v1 import admin_pb2, admin_pb2_grpc
 
 A_PAGE: Final = 50
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 _SCOPES: Final = {
     admin_pb2.SCOPE_CHAT: Scope.CHAT,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import grpc
 from msgspec import Struct
 
 from antiphon.auth.base import Authenticator, identify
+from antiphon.domain.call import Call
 from antiphon.domain.errors import AntiphonError, RateLimited, Unauthenticated
-from antiphon.domain.principal import ANONYMOUS, Principal, Scope
+from antiphon.domain.principal import ANONYMOUS, Scope
+from antiphon.rpc.context import Context
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 HttpError: TypeAlias = tuple[int, Mapping[str, str], bytes]
 """An HTTP status, headers, and a JSON body."""
 ErrorRenderer: TypeAlias = Callable[[AntiphonError], HttpError]
@@ -38,17 +38,17 @@ class Places:
     def __init__(self, most: int | None) -> None:
         """`most` None: there is no bound."""
         self._most = most
-        self._taken = 0
+        self.taken = 0
 
     def take(self) -> None:
         """Take a place. Raises `RateLimited` if none is left."""
-        if self._most is not None and self._taken >= self._most:
+        if self._most is not None and self.taken >= self._most:
             message = f"This server has as many calls as it takes at once, {self._most}. Try again in a moment."
             raise RateLimited(message, limit="calls_per_worker", scope="worker", quota=self._most, retry_after=1.0)
-        self._taken += 1
+        self.taken += 1
 
     def give_back(self) -> None:
-        self._taken -= 1
+        self.taken -= 1
 
 
 class Admission:
@@ -64,23 +64,26 @@ class Admission:
         self._judged = Places(most)
         self._admitted = Places(most)
 
-    async def admit(self, rules: Rules, authorization: str | None) -> Principal:
-        """Judge who calls, and take a place; call `leave` when the call has ended.
+    @property
+    def calls(self) -> int:
+        """Calls that are judged, or were let in and have not ended."""
+        return self._judged.taken + self._admitted.taken
+
+    async def admit(self, call: Call, rules: Rules, authorization: str | None) -> None:
+        """Judge who makes a call, tell it the call, and take a place; call `leave` when the call has ended.
 
         Without `authorization` it is `ANONYMOUS` where the body may hold the key: the servicer lets that caller in or not. Raises
         `Unauthenticated`, `PermissionDenied`, `RateLimited`, and as `Authenticator`.
         """
-        principal = ANONYMOUS
         if authorization is not None or not rules.key_in_body:
             self._judged.take()
             try:
-                principal = await identify(self._keys, authorization)
+                call.caller = await identify(self._keys, authorization)
             finally:
                 self._judged.give_back()
-        if principal is not ANONYMOUS:
-            principal.require(rules.scope)
+        if call.caller is not ANONYMOUS:
+            call.caller.require(rules.scope)
         self._admitted.take()
-        return principal
 
     def leave(self) -> None:
         """Give back the place of a call that has ended."""

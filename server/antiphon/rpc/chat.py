@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
-
-import grpc
 
 from antiphon.chat.service import ChatService
 from antiphon.domain.call import Call, current
 from antiphon.domain.errors import told
 from antiphon.domain.reply import collect
 from antiphon.history.recorder import Record
+from antiphon.rpc.context import Context
 from antiphon.rpc.convert.reply import batch_to_proto, reply_to_proto
 from antiphon.rpc.convert.request import record_from_proto, request_from_proto
 from antiphon.rpc.status import status_of
@@ -25,9 +23,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
     def __init__(self, chat: ChatService) -> None:
         self._chat = chat
 
-    async def Generate(
-        self, request: chat_pb2.GenerateRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> chat_pb2.GenerateResponse:
+    async def Generate(self, request: chat_pb2.GenerateRequest, context: Context) -> chat_pb2.GenerateResponse:
         """The whole reply."""
         asked = request_from_proto(request, stream=False)
         call = current()
@@ -35,7 +31,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             return reply_to_proto(await collect(batches))
 
     async def StreamGenerate(
-        self, request: chat_pb2.GenerateRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: chat_pb2.GenerateRequest, context: Context
     ) -> AsyncGenerator[chat_pb2.StreamGenerateResponse, None]:
         """The reply as it comes: one message for all events that arrived together."""
         asked = request_from_proto(request, stream=True)

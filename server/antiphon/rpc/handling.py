@@ -23,7 +23,8 @@ from antiphon.domain.call import CALL, Call, Observer
 from antiphon.domain.deadline import time_left
 from antiphon.domain.errors import AntiphonError, InvalidRequest, Reason, told
 from antiphon.domain.principal import ANONYMOUS, Scope
-from antiphon.rpc.admission import Admission, Context, Rules, peer_of, refuse_doubles
+from antiphon.rpc.admission import Admission, Rules, peer_of, refuse_doubles
+from antiphon.rpc.context import Context
 from antiphon.rpc.heartbeat import Pulse
 from antiphon.rpc.receiver import Arrival, Receiver
 from antiphon.rpc.release import drop_tracebacks
@@ -103,12 +104,12 @@ class Handling:
         structlog.contextvars.bind_contextvars(request_id=call.request_id)
         if len(metadata) < len(entries):
             refuse_doubles([str(key) for key, _ in entries])
-        call.caller = principal = await self._admission.admit(self._rules, str(metadata.get("authorization", "")) or None)
+        await self._admission.admit(call, self._rules, str(metadata.get("authorization", "")) or None)
         self._admitted = True
         if self._rules.scope is Scope.ADMIN:
             call.peer = peer_of(self._context)
-        structlog.contextvars.bind_contextvars(key=principal.name)
-        known = principal is not ANONYMOUS
+        structlog.contextvars.bind_contextvars(key=call.caller.name)
+        known = call.caller is not ANONYMOUS
         self._arrival = Arrival(known=known, whole=metadata.get(WHOLE) == "1" and self._is_by_edge(known))
         data = await self._receiver.receive(self._context, self._arrival)
         if data is None:

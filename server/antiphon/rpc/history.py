@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
-
-import grpc
 
 from antiphon.domain.call import current
 from antiphon.domain.errors import Violation
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversation, Conversations, StoredMessage
+from antiphon.rpc.context import Context
 from antiphon.rpc.convert.history import conversation_to_proto, stored_to_proto
 from antiphon.rpc.convert.request import messages_from_proto
 from antiphon.rpc.page import MAX_ANSWER_BYTES, fitting
@@ -20,8 +18,6 @@ CONVERSATIONS_A_PAGE = 50
 MESSAGES_A_PAGE = 100
 
 CHANGEABLE = ("title", "pinned")
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):

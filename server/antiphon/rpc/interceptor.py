@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Container, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -15,13 +15,12 @@ from antiphon.domain.errors import InvalidRequest
 from antiphon.domain.principal import Scope
 from antiphon.net.json_bounds import TooMuch
 from antiphon.rpc import wire
-from antiphon.rpc.admission import Admission, Context, ErrorRenderer, Rules
+from antiphon.rpc.admission import Admission, ErrorRenderer, Rules
+from antiphon.rpc.context import Context, Handler
 from antiphon.rpc.handling import Handling
 from antiphon.rpc.open_calls import OpenCalls
 from antiphon.rpc.receiver import Receiver
 from antiphon.rpc.release import releasing
-
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 OPEN_SERVICES = frozenset(
     {"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"}
@@ -66,6 +65,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._heartbeat = heartbeat
         self._edge_by_tcp = edge_by_tcp
         self._wrapped: dict[str, Handler] = {}
+
+    @property
+    def calls(self) -> int:
+        """Calls that go on, but for open ones."""
+        return self._admission.calls
 
     def drain(self) -> None:
         """End open calls, and calls whose request has not arrived: the server stops. Calls that are being answered go on."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Any
-
-import grpc
 
 from antiphon.domain.call import current
 from antiphon.domain.errors import InvalidRequest, Violation
 from antiphon.routing.router import ModelEntry, Router
+from antiphon.rpc.context import Context
 from antiphon.v1 import models_pb2, models_pb2_grpc
 
 DEFAULT_PAGE_SIZE = 100
@@ -23,9 +21,7 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
     def __init__(self, router: Router) -> None:
         self._router = router
 
-    async def ListModels(
-        self, request: models_pb2.ListModelsRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> models_pb2.ListModelsResponse:
+    async def ListModels(self, request: models_pb2.ListModelsRequest, context: Context) -> models_pb2.ListModelsResponse:
         """One page of models, in order of name. The page token is the last name of the page before."""
         if request.page_size < 0:
             raise InvalidRequest("The page size is negative.", (Violation(("page_size",), "must not be negative"),))
@@ -39,9 +35,7 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
             models=[_model(entry) for entry in page], next_page_token=_encode(page[-1].name) if more else ""
         )
 
-    async def GetModel(
-        self, request: models_pb2.GetModelRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> models_pb2.GetModelResponse:
+    async def GetModel(self, request: models_pb2.GetModelRequest, context: Context) -> models_pb2.GetModelResponse:
         """One model; one that the caller may not use is not there."""
         return models_pb2.GetModelResponse(model=_model(self._router.model(request.name, current().caller)))
 

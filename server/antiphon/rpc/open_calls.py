@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from antiphon.domain.errors import AntiphonError, InvalidRequest, ShuttingDown
 from antiphon.rpc.admission import Places
+from antiphon.rpc.context import Context, Handler
 from antiphon.rpc.receiver import DRAIN_GRACE, Arrival, Receiver
 from antiphon.rpc.release import releasing
 from antiphon.rpc.status import code_of
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Answer = TypeVar("Answer")
 
 

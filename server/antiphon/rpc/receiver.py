@@ -7,14 +7,13 @@ A message is read only when the call's key is known to be good. Until then gRPC 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import grpc
 
 from antiphon.config import MAX_KEYLESS_BYTES, MAX_MESSAGE_BYTES
 from antiphon.domain.errors import AntiphonError, InvalidRequest, RateLimited, ShuttingDown, Unauthenticated
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+from antiphon.rpc.context import Context
 
 MESSAGE_TIMEOUT: Final = 300.0
 """Seconds in which a message has to arrive: as long as at the edge."""

@@ -7,11 +7,12 @@ variables that refers to the exception closes a cycle. gRPC's state of a call is
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+from antiphon.rpc.context import Context
+
 Answer = TypeVar("Answer")
 
 

@@ -36,6 +36,12 @@ HANDSHAKE = 10_000
 PING_INTERVAL = 10_000
 """The shortest time between two pings of a client while nothing else goes on; the third that comes sooner ends the connection."""
 
+LINGER = 2 * DRAIN_GRACE
+"""Seconds for which a stop waits for callers to take the end of their calls, once none goes on: the first half ends open calls."""
+
+CHECK_INTERVAL = 0.1
+"""Seconds between two looks, while it stops, at whether calls go on."""
+
 UNIX: Final = "unix:"
 """What the address of a unix socket begins with."""
 
@@ -105,12 +111,29 @@ class Server:
         """Stops: not healthy from now on, no new calls. Calls without a key, and those whose request is not there, end.
 
         Those that are being answered have `grace` seconds; then `interrupt` is called, which is to end them with an error of their
-        own.
+        own. When no call goes on any more, what callers have not read of theirs is dropped after `LINGER` seconds.
         """
         self._health.stop()
         self._interceptor.drain()
         stopping = asyncio.create_task(self._server.stop(grace + DRAIN_GRACE))
+        dropping = asyncio.create_task(self._drop_unread())
         done, _ = await asyncio.wait([stopping], timeout=grace)
         if not done:
             interrupt()
         await stopping
+        dropping.cancel()
+
+    async def _drop_unread(self) -> None:
+        """Wait until no call has gone on for `LINGER` seconds, then end those of callers who do not take their end.
+
+        Such a caller has an HTTP/2 window that is full, and else holds up the stop for all of its time.
+        """
+        loop = asyncio.get_running_loop()
+        quiet_since = loop.time()
+        while True:
+            if self._interceptor.calls:
+                quiet_since = loop.time()
+            elif loop.time() >= quiet_since + LINGER:
+                break
+            await asyncio.sleep(CHECK_INTERVAL)
+        await self._server.stop(None)

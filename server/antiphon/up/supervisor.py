@@ -87,38 +87,20 @@ def run(
 ) -> int:
     """Runs the children until a signal, or until one is given up; `missing` tells what is not ready. As `supervise`."""
     children = [*workers, envoy]
-    told: list[int] = []
-    first = 0.0
     with _signals() as wait:
-
-        def turn(due: float | None = None) -> None:
-            nonlocal first
-            moments = [moment for moment in (due, *(child.due for child in children)) if moment is not None]
-            for number in wait(max(min(moments) - time.monotonic(), 0) if moments else None):
-                if not told:
-                    first = time.monotonic()
-                    say(f"Stopping. Calls in flight may take {drain:g} s more; a second signal ends them at once.")
-                elif time.monotonic() < first + TOGETHER:
-                    continue
-                else:
-                    for child in children:
-                        child.kill()
-                told.append(number)
-            for child in children:
-                child.look()
-
+        watch = _Watch(children, wait, drain, say)
         try:
             start = _Start(children, missing, say, ready)
-            while not told and not any(child.failure for child in children):
+            while not watch.signals and not any(child.failure for child in children):
                 start.look()
-                turn(start.due)
+                watch.turn(start.due)
             for failure in filter(None, [child.failure for child in children]):
                 say(failure)
             for last in (workers, [envoy]):
                 for child in last:
                     child.stop()
                 while not all(child.over for child in last):
-                    turn()
+                    watch.turn()
         finally:
             for child in children:
                 child.kill()
@@ -126,7 +108,39 @@ def run(
                 child.wait()
     if any(child.failure for child in children):
         return 1
-    return 128 + told[-1] if len(told) > 1 else 0
+    return 128 + watch.signals[-1] if len(watch.signals) > 1 else 0
+
+
+class _Watch:
+    """Looks after the children, one turn after the other, and hears the signals."""
+
+    def __init__(self, children: Sequence[Child], wait: Wait, drain: float, say: Say) -> None:
+        self._children = children
+        self._wait = wait
+        self._drain = drain
+        self._say = say
+        self._first = 0.0
+        self.signals: list[int] = []
+        """Those that have come, without what came along with the first one."""
+
+    def turn(self, due: float | None = None) -> None:
+        """Wait for a signal, for what a child is due to, or until `due`; then look at every child."""
+        moments = [moment for moment in (due, *(child.due for child in self._children)) if moment is not None]
+        for number in self._wait(max(min(moments) - time.monotonic(), 0) if moments else None):
+            self._hear(number)
+        for child in self._children:
+            child.look()
+
+    def _hear(self, number: int) -> None:
+        if not self.signals:
+            self._first = time.monotonic()
+            self._say(f"Stopping. Calls in flight may take {self._drain:g} s more; a second signal ends them at once.")
+        elif time.monotonic() < self._first + TOGETHER:
+            return
+        else:
+            for child in self._children:
+                child.kill()
+        self.signals.append(number)
 
 
 class _Start:

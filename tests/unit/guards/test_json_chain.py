@@ -1,5 +1,6 @@
 """Masking in JSON that comes piece by piece."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 from antiphon.config import GuardConfig
 from antiphon.guards.base import Blocked, Guard
 from antiphon.guards.blocklist import build
+from antiphon.guards.chain import PIECE
 from antiphon.guards.json_chain import JsonChain, passed_json
 from antiphon.guards.json_value import passed_value
+from antiphon.guards.scanner import LONGEST
 
 GUARD: Guard = build(GuardConfig(name="words", kind="blocklist", patterns=["bad+|4{4}"], action="mask", replacement='"#'))  # type: ignore[call-arg]
 
@@ -144,8 +147,68 @@ async def test_fields_that_are_masked_alike_stay_as_many() -> None:
     """Though there be thousands; a name that stood twice does so still."""
     text = '{"bad":1,"badd":2,"baddd":[{"bad":3}],"bad":4}'
     assert await passed_json([GUARD], text) == r'{"\"#":1,"\"#_":2,"\"#_2":[{"\"#":3}],"\"#":4}'
+    assert await passed_json([GUARD], r'{"bad":1,"b\u0061dd":2}') == r'{"\"#":1,"\"#_":2}'
     many = {"ba" + "d" * (1 + number): number for number in range(200)}
     assert len(json.loads(await passed_json([GUARD], json.dumps(many)))) == len(many)
+
+
+@pytest.mark.parametrize("text", ['{"a":"bad","b":"badd"}', '{"a":[{}],"b":["bad","badd"]}', '{a:"bad",b:"badd"}'])
+async def test_only_names_are_told_apart(text: str) -> None:
+    """Values that are masked alike are alike afterwards, in sloppy JSON too."""
+    assert await masked(text) == text.replace("badd", r"\"#").replace("bad", r"\"#")
+
+
+@pytest.mark.parametrize("text", ["[-44444]", "[true,44444]", "[NaN,-Infinity,44444]"])
+async def test_a_value_is_waited_for(text: str) -> None:
+    """However it is split, so that it is JSON for as long as it can be."""
+    assert await masked(*text) == await masked(text)
+    assert json.loads(await masked(*text))[-1] == text.strip("[]").split(",")[-1].replace("4444", '"#')
+
+
+async def test_a_string_without_an_end_is_told_to_its_end() -> None:
+    """Though a match might have begun there."""
+    assert await masked('["so ba') == '["so ba'
+
+
+async def test_words_for_numbers_are_read() -> None:
+    """As another reader takes them; those that are JSON's own are not, as they are no text."""
+    guard = build(GuardConfig(name="words", kind="blocklist", patterns=["Infinity|NaN|null|true"], action="mask", replacement="#"))  # type: ignore[call-arg]
+    assert await masked("[NaN,-Infinity,null,true]", guard=guard) == '["#","-#",null,true]'
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "told"),
+    [("\U0001f600", r'"so \ud83d\ude00"', '"so #"'), ("\tbad", '"\t\tbad"', '"\t#"')],
+    ids=["a character of two escapes", "raw control characters"],
+)
+async def test_how_a_character_is_written_does_not_matter(pattern: str, text: str, told: str) -> None:
+    """It is found, and what is before it is told the same however it is split."""
+    guard = build(GuardConfig(name="words", kind="blocklist", patterns=[pattern], action="mask", replacement="#"))  # type: ignore[call-arg]
+    assert await masked(text, guard=guard) == await masked(*text, guard=guard) == told
+
+
+async def test_what_was_json_is_not_read_again_as_text() -> None:
+    """So that it does not depend on where a text is split whether two values of it are one match."""
+    guard = build(GuardConfig(name="words", kind="blocklist", patterns=["1, 2"], action="mask"))  # type: ignore[call-arg]
+    text = "[1, 2, x"
+    assert await masked(text, guard=guard) == await masked(*text, guard=guard) == text
+
+
+async def test_no_more_is_held_back_than_a_match_may_have() -> None:
+    """However long a number goes on."""
+    chain = JsonChain([GUARD])
+    assert len(await chain.feed("[" + "1" * 1000)) >= 1000 - LONGEST
+
+
+@pytest.mark.parametrize("text", [r'"\n' + r"\n" * 20_000, "[" + "1," * 20_000], ids=["escapes", "numbers"])
+async def test_other_calls_have_their_turn(text: str) -> None:
+    """After every so many characters of a long text."""
+    reading = asyncio.create_task(JsonChain([GUARD]).feed(text))
+    turns = 0
+    while not reading.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns >= len(text) // PIECE
 
 
 async def test_a_string_is_written_anew_only_from_where_it_was_changed() -> None:
@@ -153,9 +216,19 @@ async def test_a_string_is_written_anew_only_from_where_it_was_changed() -> None
     assert await passed_json([GUARD], r'["\u0061\/", "\u0061 bad \u0061\/", 1.10]') == r'["\u0061\/", "\u0061 \"# a/", 1.10]'
 
 
-async def test_what_came_before_a_match_is_told() -> None:
-    """As JSON writes it."""
+@pytest.mark.parametrize(
+    ("text", "before"),
+    [
+        ('{"x": "a\\n bad"}', '{"x": "a\\n '),
+        ('{"x": "a bad"}', '{"x": "a '),
+        ('{"x": 1} y bad.', '{"x": 1} y '),
+        ('y bad "bad"', "y "),
+    ],
+    ids=["a string with escapes", "a plain string", "text after JSON", "text before a string"],
+)
+async def test_what_came_before_a_match_is_told(text: str, before: str) -> None:
+    """As JSON writes it, and nothing that matches itself."""
     guard = build(GuardConfig(name="words", kind="blocklist", patterns=["bad"], action="block"))  # type: ignore[call-arg]
     with pytest.raises(Blocked) as caught:
-        await masked('{"x": "a\\n bad"}', guard=guard)
-    assert caught.value.before == '{"x": "a\\n '
+        await masked(text, guard=guard)
+    assert caught.value.before == before

@@ -203,6 +203,14 @@ async def test_log_probabilities_come_with_the_text_that_they_spell_until_it_is_
     ]
 
 
+async def test_log_probabilities_wait_for_their_text_where_some_of_it_came_without() -> None:
+    """Those of what is held back would spell a match that is masked a moment later."""
+    bar, held = token("r "), token("xy ba")
+    batches = [[START, TextDelta(0, "ba"), TextDelta(0, "r ", (bar,)), TextDelta(0, "xy ba", (held,))], [TextDelta(0, "d"), STOP]]
+    events = [event for batch in await told(*batches) for event in batch]
+    assert events == [START, TextDelta(0, "bar ", (bar,)), TextDelta(0, "xy "), TextDelta(0, "#"), STOP]
+
+
 async def test_fields_that_only_the_provider_knows_come_last_where_nothing_was_changed() -> None:
     """As they came, but for log probabilities of refusals, which nobody has matched with what they spell."""
     fields = ExtraDelta(0, {"annotations": [{"url": "x"}]}, {"stop": None, "logprobs": {"refusal": [{"token": "b"}]}})

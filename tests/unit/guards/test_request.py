@@ -146,14 +146,14 @@ async def test_settings_in_words_are_masked() -> None:
         (),
         stream=True,
         sampling=Sampling(logit_bias={"4444": 1, "a bad": -1}),
-        reasoning=Reasoning("bad", 5),
+        reasoning=Reasoning("bad"),
         modalities=("text", "bad"),
         audio_output=AudioOutput("bad", "bad"),
     )
     assert await guards().request(request) == replace(
         request,
         sampling=Sampling(logit_bias={"#": 1, "a #": -1}),
-        reasoning=Reasoning("#", 5),
+        reasoning=Reasoning("#"),
         modalities=("text", "#"),
         audio_output=AudioOutput("#", "#"),
     )
@@ -206,15 +206,16 @@ async def test_guards_read_in_order() -> None:
     [
         ChatRequest("m", (Message(Role.USER, (Text("x"),)),) * 1000, stream=False),
         ChatRequest("m", (Message(Role.USER, (Text("x"),) * 1000),), stream=False),
+        ChatRequest("m", (Message(Role.TOOL, (ToolResult("c", (Text("x"),) * 15),) * 15),) * 15, stream=False),
         ChatRequest("m", (), stream=False, extra={"x": ["x"] * 5000}),
         ChatRequest("m", (), stream=False, extra={"x": [{"y": index} for index in range(5000)]}),
         ChatRequest("m", (), stream=False, extra={str(index): None for index in range(5000)}),
         ChatRequest("m", (), stream=False, tools=(Tool("x", parameters={"a": "b"}),) * 1000),
     ],
-    ids=["messages", "parts", "texts", "objects", "names", "tools"],
+    ids=["messages", "parts", "parts in parts", "texts", "objects", "names", "tools"],
 )
 async def test_others_have_their_turn_however_short_the_texts_are(request_: ChatRequest) -> None:
-    """Of messages, parts and tools after every 16, of texts in JSON after every 100."""
+    """Of messages, parts and tools after every 16 and at the end of a list, of texts in JSON after every 100."""
     async with other_call() as other:
         await guards().request(request_)
         assert other.turns >= 45

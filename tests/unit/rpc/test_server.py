@@ -17,13 +17,15 @@ from pydantic import SecretStr
 from antiphon.auth.api_keys.static import KeyRing
 from antiphon.chat.service import ChatService
 from antiphon.domain.errors import ProviderProtocolError, ProviderRateLimited
-from antiphon.domain.events import TextDelta, Usage
+from antiphon.domain.events import Batch, TextDelta, Usage
 from antiphon.domain.principal import Principal, Scope
+from antiphon.domain.request import ChatRequest
 from antiphon.history.recorder import Recorder
 from antiphon.rest.openai import servicer as openai
 from antiphon.rest.openai.errors import render_error
 from antiphon.rest.v1 import openai_pb2, openai_pb2_grpc
 from antiphon.routing.router import Router
+from antiphon.rpc import server as server_module
 from antiphon.rpc.chat import ChatServicer
 from antiphon.rpc.interceptor import CallInterceptor
 from antiphon.rpc.models import ModelServicer
@@ -243,6 +245,42 @@ async def test_a_stop_lets_calls_finish_then_tells_those_that_are_left(unused_tc
             await call.read()
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         await stopping
+
+
+async def test_a_stop_drops_nothing_while_a_call_goes_on(unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it takes: the answer arrives whole, though callers who do not read would have been dropped by then."""
+    monkeypatch.setattr(server_module, "LINGER", 0.5)
+    monkeypatch.setattr(server_module, "CHECK_INTERVAL", 0.01)
+    lingered = asyncio.Event()
+
+    class Slow(ScriptedProvider):
+        async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
+            async for batch in super().stream(request):
+                yield batch
+                await lingered.wait()
+
+    class Watched(CallInterceptor):
+        since: float | None = None
+
+        @property
+        def calls(self) -> int:
+            now = asyncio.get_running_loop().time()
+            self.since = self.since or now
+            if now > self.since + 2 * server_module.LINGER:
+                lingered.set()
+            return super().calls
+
+    keys = KeyRing([(Principal("test", owner="test"), SecretStr("sk-test"))])
+    async with running(Slow(), unused_tcp_port, Watched(keys, SCOPES, {})) as gateway:
+        call = gateway.chat.StreamGenerate(HELLO, metadata=KEY)
+        await call.read()
+        stopping = asyncio.create_task(gateway.server.stop(600, gateway.service.interrupt))
+        async with asyncio.timeout(30):
+            await call.read()
+            last = await call.read()
+            assert last.events[-1].WhichOneof("event") == "finished"
+            assert await call.read() is grpc.aio.EOF
+            await stopping
 
 
 async def test_models_are_paged(unused_tcp_port: int) -> None:

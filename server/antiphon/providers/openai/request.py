@@ -106,9 +106,8 @@ def encode(request: ChatRequest, provider: str, *, stream_usage: bool) -> bytes:
         body["parallel_tool_calls"] = request.parallel_tool_calls
     if request.response_format is not None:
         body["response_format"] = _response_format(request.response_format)
-    effort = _reasoning_effort(request, provider)
-    if effort is not None:
-        body["reasoning_effort"] = effort
+    if request.reasoning is not None and request.reasoning.effort is not None:
+        body["reasoning_effort"] = request.reasoning.effort
     if request.modalities:
         body["modalities"] = request.modalities
     if request.audio_output is not None:
@@ -116,15 +115,6 @@ def encode(request: ChatRequest, provider: str, *, stream_usage: bool) -> bytes:
     if request.end_user is not None:
         body["user"] = request.end_user
     return _dumps(with_extra(body, request.extra))
-
-
-def _reasoning_effort(request: ChatRequest, provider: str) -> str | None:
-    reasoning = request.reasoning
-    if reasoning is None:
-        return None
-    if reasoning.max_tokens is not None:
-        raise Unsupported(f"The provider {provider} takes an effort of reasoning, not a number of tokens.", provider=provider)
-    return reasoning.effort
 
 
 def _dumps(body: dict[str, Any]) -> bytes:

@@ -167,12 +167,6 @@ def test_unsupported_parts(part: Part) -> None:
     assert raised.value.provider == "acme"
 
 
-def test_reasoning_tokens_are_unsupported() -> None:
-    """The API knows no number of reasoning tokens."""
-    with pytest.raises(Unsupported):
-        encoded(ChatRequest("m", HELLO, stream=False, reasoning=Reasoning(max_tokens=100)))
-
-
 def test_assistant_messages() -> None:
     """Thoughts are sent back with the calls that they led to, as DeepSeek wants, and else not; calls and refusals as in replies."""
     call = ToolCall("c1", "f", '{"a": 1}', extra={"extra_content": 1})
