@@ -7,13 +7,10 @@ events of a stream, which the document leaves open. What is not known is accepte
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
-import grpc
 import orjson
-from google.api import httpbody_pb2
 from msgspec.structs import replace
 
 from antiphon import domain
@@ -27,10 +24,9 @@ from antiphon.rest.openai import reply as openai_reply
 from antiphon.rest.openai import request as openai
 from antiphon.rest.shared.answer import Exchange, answer
 from antiphon.rest.shared.body import messages_as, parse_in_turns
+from antiphon.rest.shared.dialect import Context, Pieces
 from antiphon.rest.shared.shown import Shown, shown
 from antiphon.rest.v1 import analytics_pb2, analytics_pb2_grpc
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class Body(openai.Body):
@@ -46,9 +42,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         self._chat = chat
         self._contexts = contexts
 
-    def CreateAnalyticsChat(
-        self, request: analytics_pb2.CreateAnalyticsChatRequest, context: Context
-    ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
+    def CreateAnalyticsChat(self, request: analytics_pb2.CreateAnalyticsChatRequest, context: Context) -> Pieces:
         """One JSON object, or events."""
         call = current()
         return answer(self._chat, call, partial(self._exchange, call, request.body.data))

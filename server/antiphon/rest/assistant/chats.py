@@ -5,11 +5,9 @@ Its source is the gateway's own document. A chat is a conversation of the caller
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, TypeAlias
+from typing import Any
 
-import grpc
 from google.api import httpbody_pb2
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
@@ -20,12 +18,9 @@ from antiphon.history.title import title_of
 from antiphon.rest.assistant.fetched import chat_json, fetch
 from antiphon.rest.shared.body import Fields, invalid, parse_in_turns, renaming
 from antiphon.rest.shared.content import MessageBody, message_of
+from antiphon.rest.shared.dialect import Context, Pieces
 from antiphon.rest.shared.json import JSON, dumps
 from antiphon.rest.v1 import assistant_pb2, assistant_pb2_grpc
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-Answer: TypeAlias = AsyncGenerator[httpbody_pb2.HttpBody, None]
-
 
 STORED = frozenset({"messageId", "createdAt", "status", "model"})
 """What FetchChat adds to a message. It may be sent as it was fetched: these fields are for nobody but the caller."""
@@ -73,7 +68,7 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
     def __init__(self, store: Conversations) -> None:
         self._store = store
 
-    async def ListChats(self, request: assistant_pb2.ListChatsRequest, context: Context) -> Answer:
+    async def ListChats(self, request: assistant_pb2.ListChatsRequest, context: Context) -> Pieces:
         """One page."""
         if not 0 <= request.page_size <= MAX_PAGE_SIZE:
             raise invalid(Violation(("page_size",), f"must be between 1 and {MAX_PAGE_SIZE}"))
@@ -88,13 +83,13 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
             )
         yield _json({"chats": [chat_json(chat) for chat in page.conversations], "nextPageToken": page.next_token or None})
 
-    async def FetchChat(self, request: assistant_pb2.FetchChatRequest, context: Context) -> Answer:
+    async def FetchChat(self, request: assistant_pb2.FetchChatRequest, context: Context) -> Pieces:
         """One chat, with its messages and its branches."""
         async with aclosing(fetch(self._store, current().caller.owner, request.chat_id, request.branch_token)) as pieces:
             async for piece in pieces:
                 yield httpbody_pb2.HttpBody(content_type=JSON, data=piece)
 
-    async def ForkChat(self, request: assistant_pb2.ForkChatRequest, context: Context) -> Answer:
+    async def ForkChat(self, request: assistant_pb2.ForkChatRequest, context: Context) -> Pieces:
         """Another chat with the same past."""
         body = await parse_in_turns(request.body.data, ForkBody)
         owner = current().caller.owner
@@ -110,13 +105,13 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
         _created()
         yield _json(chat_json(fork))
 
-    async def PinChat(self, request: assistant_pb2.PinChatRequest, context: Context) -> Answer:
+    async def PinChat(self, request: assistant_pb2.PinChatRequest, context: Context) -> Pieces:
         """The chat, pinned or not."""
         body = await parse_in_turns(request.body.data, PinBody) if request.body.data.strip() else PinBody()
         chat = await self._store.update(current().caller.owner, request.chat_id, pinned=body.pinned is not False)
         yield _json(chat_json(chat))
 
-    async def UpdateChat(self, request: assistant_pb2.UpdateChatRequest, context: Context) -> Answer:
+    async def UpdateChat(self, request: assistant_pb2.UpdateChatRequest, context: Context) -> Pieces:
         """The chat after the change."""
         body = await parse_in_turns(request.body.data, UpdateBody)
         if body.title is None and body.pinned is None:
@@ -126,12 +121,12 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
         chat = await self._store.update(current().caller.owner, request.chat_id, title=body.title, pinned=body.pinned)
         yield _json(chat_json(chat))
 
-    async def DeleteChat(self, request: assistant_pb2.DeleteChatRequest, context: Context) -> Answer:
+    async def DeleteChat(self, request: assistant_pb2.DeleteChatRequest, context: Context) -> Pieces:
         """That it is gone."""
         await self._store.delete(current().caller.owner, request.chat_id)
         yield _json({"chatId": request.chat_id, "deleted": True})
 
-    async def CreateChat(self, request: assistant_pb2.CreateChatRequest, context: Context) -> Answer:
+    async def CreateChat(self, request: assistant_pb2.CreateChatRequest, context: Context) -> Pieces:
         """The new chat."""
         body = await parse_in_turns(request.body.data, NewBody)
         messages = [message_of(message, ("messages", index), without=STORED) for index, message in enumerate(body.messages)]

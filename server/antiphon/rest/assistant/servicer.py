@@ -21,11 +21,12 @@ from antiphon.domain.errors import Violation
 from antiphon.domain.reply import Reply, ReplyChoice, call_json
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversations
 from antiphon.history.recorder import Record
-from antiphon.rest.assistant.chats import STORED, Answer, ChatsServicer, Context
+from antiphon.rest.assistant.chats import STORED, ChatsServicer
 from antiphon.rest.assistant.errors import late
 from antiphon.rest.shared.answer import Exchange, answer
 from antiphon.rest.shared.body import Fields, invalid, messages_as, parse_in_turns
 from antiphon.rest.shared.content import MessageBody, message_of, tool_of
+from antiphon.rest.shared.dialect import Context, Pieces
 from antiphon.rest.shared.json import COMMENT, DONE, EVENT_STREAM, dumps, event
 from antiphon.rest.shared.shown import Shown, shown
 from antiphon.rest.v1 import assistant_pb2
@@ -65,17 +66,17 @@ class AssistantServicer(ChatsServicer):
         self._chat = chat
         self._personas = {DEFAULT_PERSONA: MAYA, **personas}
 
-    def Generate(self, request: assistant_pb2.GenerateRequest, context: Context) -> Answer:
+    def Generate(self, request: assistant_pb2.GenerateRequest, context: Context) -> Pieces:
         """One JSON object, or events."""
         call = current()
         return answer(self._chat, call, partial(self._generate, call, request, stream=False))
 
-    def GenerateStream(self, request: assistant_pb2.GenerateStreamRequest, context: Context) -> Answer:
+    def GenerateStream(self, request: assistant_pb2.GenerateStreamRequest, context: Context) -> Pieces:
         """Events."""
         call = current()
         return answer(self._chat, call, partial(self._generate, call, request, stream=True))
 
-    def Chat(self, request: assistant_pb2.ChatRequest, context: Context) -> Answer:
+    def Chat(self, request: assistant_pb2.ChatRequest, context: Context) -> Pieces:
         """One JSON object; nothing is kept."""
         return answer(self._chat, current(), partial(self._talk, request.body.data))
 

@@ -8,11 +8,8 @@ operator's matter.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from functools import partial
-from typing import Any, TypeAlias
 
-import grpc
 import orjson
 import structlog
 from google.api import httpbody_pb2
@@ -33,13 +30,11 @@ from antiphon.rest.engine.answer import ChunkWriter, TextWriter, completion
 from antiphon.rest.engine.request import PARAMETERS, Body, Chat, key_of, request_from_body
 from antiphon.rest.shared.answer import Exchange, Writer, answer
 from antiphon.rest.shared.body import invalid, parse_in_turns
+from antiphon.rest.shared.dialect import Context, Pieces
 from antiphon.rest.shared.http import break_off
 from antiphon.rest.shared.json import JSON
 from antiphon.rest.v1 import engine_pb2, engine_pb2_grpc
 from antiphon.routing.router import Router
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-Pieces: TypeAlias = AsyncGenerator[httpbody_pb2.HttpBody, None]
 
 
 class EngineServicer(engine_pb2_grpc.EngineServiceServicer):

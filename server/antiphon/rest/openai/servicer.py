@@ -8,11 +8,9 @@ A session is a conversation of the caller's own: what is said in it is stored, a
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
-import grpc
 import orjson
 from google.api import httpbody_pb2
 
@@ -25,12 +23,10 @@ from antiphon.rest.openai.reply import ChunkWriter, completion
 from antiphon.rest.openai.request import Body, include_usage, request_from_body
 from antiphon.rest.shared.answer import Exchange, answer
 from antiphon.rest.shared.body import parse_in_turns
+from antiphon.rest.shared.dialect import Context, Pieces
 from antiphon.rest.shared.json import EVENT_STREAM, JSON, dumps
 from antiphon.rest.v1 import openai_pb2, openai_pb2_grpc
 from antiphon.routing.router import ModelEntry, Router
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-Pieces: TypeAlias = AsyncGenerator[httpbody_pb2.HttpBody, None]
 
 
 class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):

@@ -10,12 +10,11 @@ The two keys: the gateway's stands in `Authorization` and stays here; the provid
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 from urllib.parse import unquote, unquote_plus
 
-import grpc
 import orjson
 from google.api import httpbody_pb2
 
@@ -37,10 +36,9 @@ from antiphon.net.egress import Target
 from antiphon.proxying.passthrough import Answer, Passthrough
 from antiphon.rest.proxy.errors import gemini_error, openai_error
 from antiphon.rest.proxy.proxied import check_gemini, check_openai, check_size, invalid
+from antiphon.rest.shared.dialect import Context, Pieces
 from antiphon.rest.shared.http import break_off
 from antiphon.rest.v1 import proxy_pb2, proxy_pb2_grpc
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 QUERY: Final = "x-antiphon-query"
 """The metadata that holds the query, without the question mark. `gateway/status.lua` sets it."""
@@ -87,9 +85,7 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
         self._passthrough = passthrough
         self._keys = keys
 
-    async def ProxyChatCompletion(
-        self, request: proxy_pb2.ProxyChatCompletionRequest, context: Context
-    ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
+    async def ProxyChatCompletion(self, request: proxy_pb2.ProxyChatCompletionRequest, context: Context) -> Pieces:
         """The OpenAI protocol."""
         if not _VISIBLE.fullmatch(request.api_key):
             raise invalid("api_key", "must be a key of printable characters")
@@ -106,9 +102,7 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
             async for piece in pieces:
                 yield piece
 
-    async def ProxyGemini(
-        self, request: proxy_pb2.ProxyGeminiRequest, context: Context
-    ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
+    async def ProxyGemini(self, request: proxy_pb2.ProxyGeminiRequest, context: Context) -> Pieces:
         """The Gemini protocol."""
         target = self._target(request.gemini_url, "gemini_url")
         task = _GEMINI_TASK.fullmatch(request.model_name_and_task)
@@ -161,7 +155,7 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
         body: bytes,
         context: Context,
         error_object: Callable[[AntiphonError], dict[str, Any]],
-    ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
+    ) -> Pieces:
         query = metadata.get(QUERY, "")
         if query and (not _VISIBLE.fullmatch(query) or "#" in query):
             raise invalid("query", "must be printable ASCII, and percent-encoded where it is not")

@@ -5,14 +5,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final, TypeAlias
 
+import grpc
+from google.api import httpbody_pb2
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict
 
 from antiphon.domain.errors import AntiphonError
 from antiphon.domain.principal import Scope
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+"""What gRPC hands to a servicer."""
+
+Pieces: TypeAlias = AsyncGenerator[httpbody_pb2.HttpBody, None]
+"""What the methods of a dialect return: the bytes of the HTTP answer, in pieces; the first has the content type."""
 
 ErrorRenderer: TypeAlias = Callable[[AntiphonError], tuple[int, Mapping[str, str], bytes]]
 """Makes the HTTP status, the headers and the JSON body of an error that comes before the first byte of an answer."""
