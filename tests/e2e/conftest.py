@@ -7,10 +7,8 @@ import asyncio
 import inspect
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,8 @@ import yaml
 from llmock.testing import LLMockServer
 
 from tests.odd_upstream import OddUpstream
+from tests.ports import free_port
+from tests.waiting import block_until
 
 KEY = "sk-test-e2e-key"
 PROVIDER_KEY = "sk-provider-secret"
@@ -36,13 +36,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents and isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 class Gateway:
@@ -79,20 +72,13 @@ class Gateway:
     def said(self) -> str:
         return self.output.read_text()
 
-    def wait_for(self, text: str, seconds: float = 20) -> None:
-        """Until the gateway has printed it."""
-        end = time.monotonic() + seconds
-        while text not in self.said:
-            assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.said}"
-            assert time.monotonic() < end, f"never said {text!r}: {self.said}"
-            time.sleep(0.02)
-
-    def wait_for_count(self, text: str, count: int, seconds: float = 20) -> None:
+    def wait_for(self, text: str, count: int = 1) -> None:
         """Until the gateway has printed it so often."""
-        end = time.monotonic() + seconds
-        while self.said.count(text) < count:
-            assert time.monotonic() < end, f"said {text!r} {self.said.count(text)} times: {self.said}"
-            time.sleep(0.02)
+        try:
+            block_until(lambda: self.said.count(text) >= count or self.process.poll() is not None)
+        except TimeoutError:
+            pytest.fail(f"said {text!r} {self.said.count(text)} times: {self.said}")
+        assert self.said.count(text) >= count, f"ended with {self.process.returncode}: {self.said}"
 
     def stop(self) -> int:
         """Tells it to stop, and returns its exit code."""

@@ -17,9 +17,11 @@ from aiohttp import web
 from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2
 from tests.certificates import Authority
-from tests.e2e.conftest import KEY, READY, Gateway, free_port
+from tests.e2e.conftest import KEY, READY, Gateway
 from tests.e2e.identity import IdentityProvider
+from tests.ports import free_port
 from tests.unit.auth import signer
+from tests.waiting import until
 
 AUDIENCE = "antiphon"
 DOTTED_KEY = "a.static.key"
@@ -95,9 +97,11 @@ async def test_a_good_token_passes(guarded: Gateway, idp: IdentityProvider) -> N
     assert (await ask(guarded, await asyncio.to_thread(idp.access_token, "ann"))).status_code == 200
     await asyncio.to_thread(idp.rotate)
     token = await asyncio.to_thread(idp.access_token, "ann")
-    async with asyncio.timeout(20):
-        while (await ask(guarded, token)).status_code != 200:  # until the server may ask the issuer again
-            await asyncio.sleep(0.1)
+
+    async def good() -> bool:
+        return (await ask(guarded, token)).status_code == 200
+
+    await until(good)  # once the server may ask the issuer again
 
 
 @pytest.mark.parametrize("credential", [KEY, DOTTED_KEY])

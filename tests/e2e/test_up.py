@@ -1,6 +1,7 @@
 """`antiphon up` as an operator sees it, and the command line around it."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import venv
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +22,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from llmock.testing import LLMockServer
 
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2
-from tests.e2e.conftest import KEY, READY, Gateway, configuration, free_port
+from tests.e2e.conftest import KEY, READY, Gateway, configuration
 from tests.odd_upstream import LAST, OddUpstream, chunk, delta, head, sse
+from tests.ports import free_port
+from tests.waiting import block_until, until
 
 ROOT = Path(__file__).parents[2]
 ECHO: dict[str, Any] = {
@@ -45,16 +49,25 @@ def children(gateway: Gateway, of: str) -> list[int]:
     return [int(child) for child in found if of.encode() in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
+def stat(pid: int) -> list[str]:
+    """What the system tells of a process, from its state on. Raises `FileNotFoundError`."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def age(pid: int) -> float:
+    """Seconds since a process was started."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(stat(pid)[19]) / os.sysconf("SC_CLK_TCK")
+
+
 async def answers(http: httpx2.AsyncClient) -> None:
     """Until the gateway does."""
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                if (await http.post("/chat/completions", json=HELLO)).status_code == 200:
-                    return
-            except httpx2.TransportError:
-                pass
-            await asyncio.sleep(0.05)
+
+    async def answered() -> bool:
+        with contextlib.suppress(httpx2.TransportError):
+            return (await http.post("/chat/completions", json=HELLO)).status_code == 200
+        return False
+
+    await until(answered, 30)
 
 
 def antiphon(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -81,18 +94,22 @@ async def test_a_part_that_is_killed_is_started_again(two_workers: Gateway, part
             return {(await http.post("/chat/completions", json=HELLO)).status_code for _ in range(40)}
 
         assert set().union(*await asyncio.gather(*(call() for _ in range(6)))) == {200}
-    async with asyncio.timeout(20):
-        while victim in (running := children(two_workers, part)) or len(running) < (2 if part == "serve" else 1):
-            await asyncio.sleep(0.05)
+
+    def replaced() -> bool:
+        running = children(two_workers, part)
+        return victim not in running and len(running) == (2 if part == "serve" else 1)
+
+    await until(replaced)
 
 
 async def test_a_kill_again_and_again_costs_no_delay(two_workers: Gateway) -> None:
     """A worker that had lived a second is started again at once, however often it is killed."""
     for count in range(1, 4):
-        await asyncio.to_thread(two_workers.wait_for_count, '"event":"serving"', count + 1)
-        await asyncio.sleep(1)  # to have lived
-        os.kill(max(children(two_workers, "serve")), signal.SIGKILL)
-        await asyncio.to_thread(two_workers.wait_for_count, "starting it again", count)
+        await asyncio.to_thread(two_workers.wait_for, '"event":"serving"', count + 1)
+        victim = max(children(two_workers, "serve"))
+        await until(lambda: age(victim) > 1)  # noqa: B023 - it is over before the next round
+        os.kill(victim, signal.SIGKILL)
+        await asyncio.to_thread(two_workers.wait_for, "starting it again", count)
     assert two_workers.said.count("starting it again now") == 3
 
 
@@ -237,9 +254,7 @@ async def test_a_worker_that_dies_is_unavailable(tmp_path: Path, upstream: OddUp
         call = method(request, metadata=[("authorization", f"Bearer {KEY}")])
         ended = asyncio.ensure_future(call.code())
         reading = asyncio.ensure_future(call.read()) if kind == "stream" else None
-        async with asyncio.timeout(20):
-            while len(upstream.requests) == before:
-                await asyncio.sleep(0.01)
+        await until(lambda: len(upstream.requests) > before)
         os.kill(children(gateway, "serve")[0], signal.SIGKILL)
         assert await ended is grpc.StatusCode.UNAVAILABLE
         if reading is not None:
@@ -251,9 +266,7 @@ async def test_a_worker_that_dies_is_unavailable(tmp_path: Path, upstream: OddUp
 async def test_a_stop_in_the_middle_of_a_start_leaves_nothing(tmp_path: Path) -> None:
     """As soon as there is a folder to take away, and before anybody is there who would: it goes, with code 0."""
     gateway = Gateway(tmp_path, ECHO, TMPDIR=str(tmp_path))
-    async with asyncio.timeout(20):
-        while not list(tmp_path.glob("antiphon-*")):
-            await asyncio.sleep(0.005)
+    await until(lambda: list(tmp_path.glob("antiphon-*")))
     assert await asyncio.to_thread(gateway.stop) == 0, gateway.said
     assert not list(tmp_path.glob("antiphon-*"))
 
@@ -275,8 +288,7 @@ async def test_what_a_killed_gateway_left_goes_with_the_next_start(tmp_path: Pat
     pids = children(first, "")
     first.process.kill()
     first.process.wait(5)
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        await asyncio.sleep(0.01)
+    await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
     assert killed.exists()
     third = Gateway(tmp_path / "a", config, TMPDIR=str(tmp_path))
     await asyncio.to_thread(third.wait_for, READY)
@@ -309,15 +321,14 @@ def test_children_die_with_a_supervisor_that_is_killed(two_workers: Gateway) -> 
     assert len(pids) == 3
     two_workers.process.kill()
     two_workers.process.wait(5)
-    for pid in pids:
-        status = Path(f"/proc/{pid}/stat")
-        for _ in range(500):
-            if not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] == "Z":
-                break
-            os.sched_yield()
-            subprocess.run(["sleep", "0.01"], check=True)
-        else:
-            pytest.fail(f"process {pid} is still there")
+
+    def gone(pid: int) -> bool:
+        try:
+            return stat(pid)[0] == "Z"
+        except FileNotFoundError:
+            return True
+
+    block_until(lambda: all(gone(pid) for pid in pids))
 
 
 @pytest.mark.parametrize("setting", ["grpc", "rest"])
@@ -512,15 +523,10 @@ async def test_the_installed_wheel_is_whole(tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        async with httpx2.AsyncClient(trust_env=False, headers={"authorization": f"Bearer {KEY}"}) as http, asyncio.timeout(30):
-            while True:
-                try:
-                    response = await http.post(f"http://{rest}/api/v1/chat/completions", json=HELLO)
-                    if response.status_code != 503:  # Envoy is there before its workers
-                        break
-                except httpx2.TransportError:
-                    pass
-                await asyncio.sleep(0.1)
+        headers = {"authorization": f"Bearer {KEY}"}
+        async with httpx2.AsyncClient(base_url=f"http://{rest}/api/v1", trust_env=False, headers=headers) as http:
+            await answers(http)
+            response = await http.post("/chat/completions", json=HELLO)
         assert response.json()["choices"][0]["message"]["content"] == "You said: Hello"
     finally:
         process.terminate()

@@ -7,6 +7,7 @@ import pytest
 
 from antiphon.rpc import heartbeat
 from antiphon.rpc.heartbeat import Pulse
+from tests.waiting import until
 
 
 class Wire:
@@ -57,8 +58,7 @@ async def test_a_message_waits_for_the_heartbeat_that_is_being_written() -> None
     pulse = Pulse(0.01, wire.write)
     heartbeat.start("beat")
     wire.open.clear()
-    while not wire.writing:
-        await asyncio.sleep(0.001)
+    await until(lambda: wire.writing)
     message = asyncio.create_task(pulse.write("reply"))
     await asyncio.sleep(0)
     wire.open.set()
@@ -84,6 +84,5 @@ async def test_a_heartbeat_that_finds_the_caller_gone_does_not_hide_how_the_call
 
     pulse = Pulse(0.001, gone)
     beat = heartbeat.start("beat")
-    while not beat.sent:
-        await asyncio.sleep(0.001)
+    await until(lambda: beat.sent)
     await pulse.stop()
