@@ -5,8 +5,8 @@ BIN    := $(VENV)/bin
 # Clients that pin dependencies of their own.
 CLIENTS := $(patsubst tests/e2e/clients/%.lock,$(VENV)/clients/%,$(wildcard tests/e2e/clients/*.lock)) $(VENV)/clients/ai
 
-# A process a core, and a file's tests in one of them, as they share a gateway.
-PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist loadfile
+# A process a core, four at most, and the tests of a file in one of them, as they share a gateway.
+PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help run test test-all clients fuzz check format proto lock bench clean
 .DEFAULT_GOAL := help
@@ -17,13 +17,13 @@ help: ## Show the targets
 run: $(VENV)/run ## Start the gateway: server, Envoy, echo provider, and every provider whose key is in the environment
 	@$(BIN)/antiphon up $(if $(CONFIG),--config $(CONFIG))
 
-test: $(VENV)/dev clients ## Run the tests but for the slow ones (ARGS="-k name" for some of them)
+test: $(VENV)/dev ## Run the tests but for the slow ones (ARGS="-k name" for some of them)
 	$(PYTEST) -m "not slow" $(ARGS)
 
 test-all: $(VENV)/dev clients ## Run all tests, as CI does
 	$(PYTEST) $(ARGS)
 
-clients: $(CLIENTS) ## Install the clients that need environments of their own; `make test` does it too
+clients: $(CLIENTS) ## Install the clients that need environments of their own; `make test-all` does it too
 
 # One that this Python cannot install is told, and its tests are left out.
 $(VENV)/clients/%: tests/e2e/clients/%.lock $(VENV)/run

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import grpc
 import httpx2
@@ -44,6 +44,9 @@ class Gateway:
     group: int | None = None
     """0: it has a process group of its own."""
 
+    running: ClassVar[set[Self]] = set()
+    """Those that were started, and not yet stopped by `stop`."""
+
     def __init__(self, folder: Path, config: dict[str, Any], **environment: str) -> None:
         self.grpc = f"127.0.0.1:{free_port()}"
         self.rest = f"127.0.0.1:{free_port()}"
@@ -67,6 +70,7 @@ class Gateway:
                 process_group=self.group,
             )
         self.url = f"http://{self.rest}/api/v1"
+        self.running.add(self)
 
     @property
     def said(self) -> str:
@@ -82,6 +86,7 @@ class Gateway:
 
     def stop(self) -> int:
         """Tells it to stop, and returns its exit code."""
+        self.running.discard(self)
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(20)
@@ -116,6 +121,16 @@ def configuration(upstream: OddUpstream, llm: LLMockServer, **more: Any) -> dict
 def llm() -> Iterator[LLMockServer]:
     with LLMockServer() as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def no_gateway_stays() -> Iterator[None]:
+    """A test that fails leaves none of its own behind for those that follow."""
+    before = set(Gateway.running)
+    yield
+    for gateway in Gateway.running - before:
+        gateway.process.kill()
+        gateway.stop()
 
 
 @pytest.fixture(autouse=True)

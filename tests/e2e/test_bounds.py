@@ -285,6 +285,7 @@ async def test_headers_that_trickle_are_408(smaller_edge: Edge) -> None:
             assert b"took too long" in await caller.answer(1)
 
 
+@pytest.mark.slow
 async def test_bodies_that_trickle_are_408(smaller_edge: Edge) -> None:
     """In the shape of the dialect, within request_timeout, however often a byte comes; the connection is closed."""
 
@@ -323,6 +324,7 @@ async def ended(trickling: asyncio.Task[None]) -> None:
         await trickling
 
 
+@pytest.mark.slow
 async def test_idle_connections_are_closed(smaller_edge: Edge) -> None:
     """Within idle_timeout: those that never asked anything, and those that did."""
     async with smaller_edge(("idle_timeout: 900s", "idle_timeout: 0.5s")) as address:
@@ -463,6 +465,7 @@ async def test_pings_without_a_call_end_the_connection(gateway: Gateway) -> None
     assert ENHANCE_YOUR_CALM in codes
 
 
+@pytest.mark.slow
 async def test_a_connection_that_says_nothing_is_closed(gateway: Gateway) -> None:
     """At the server's own port, within the time for its handshake."""
     reader, writer = await connect(gateway.grpc)

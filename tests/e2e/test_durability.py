@@ -84,13 +84,7 @@ async def stored(stub: history_pb2_grpc.HistoryServiceStub) -> dict[str, list[An
             return found
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Any:
-    with Postgres() as server:
-        yield server
-
-
-@pytest_asyncio.fixture(params=["sqlite", "postgresql"], loop_scope="session")
+@pytest_asyncio.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], loop_scope="session")
 async def recorded(
     request: pytest.FixtureRequest, tmp_path: Path, upstream: OddUpstream
 ) -> AsyncGenerator[tuple[Gateway, Postgres | None], None]:
@@ -112,6 +106,8 @@ async def recorded(
     assert "pg-password" not in gateway.said
 
 
+@pytest.mark.timeout(240)
+@pytest.mark.slow
 async def test_nothing_that_was_told_is_lost_when_the_server_is_killed(recorded: tuple[Gateway, Postgres | None]) -> None:
     """Under a load of writers: every turn that a client was told of is there, none twice, and none is left unsettled."""
     gateway, _ = recorded
@@ -254,6 +250,7 @@ async def test_a_turn_whose_worker_was_killed_before_a_word_is_tried_again(
     assert len(found[answer.conversation_id]) == (4 if goes_on else 2)
 
 
+@pytest.mark.slow
 async def test_a_database_that_hangs_or_stops_is_told_and_comes_back(recorded: tuple[Gateway, Postgres | None]) -> None:
     """A clear error within the time-out; calls that are not recorded go on; no restart is needed; what was told is there."""
     gateway, postgres = recorded

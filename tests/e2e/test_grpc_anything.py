@@ -144,6 +144,7 @@ def ours() -> int:
     return sum(str(type(found).__module__).startswith("antiphon.") for found in gc.get_objects())
 
 
+@pytest.mark.slow
 async def test_anything_at_all_is_answered(server: str) -> None:
     """No fault of the server's, whatever the method, the message and the metadata; and nothing is left behind of any call."""
     paths = st.sampled_from(sorted(METHODS))

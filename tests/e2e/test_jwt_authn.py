@@ -209,6 +209,7 @@ async def test_the_bound_of_a_body_holds(guarded: Gateway, idp: IdentityProvider
         assert answer.status == status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [(), (GONE,)])
 async def test_a_key_that_envoy_has_not_read_is_the_servers_to_judge(tmp_path: Path, others: tuple[str, ...]) -> None:
     """A token with the issuer's new key is good at once; what else is bad of a token still ends at Envoy."""
@@ -258,6 +259,7 @@ async def test_a_key_that_envoy_has_not_read_is_the_servers_to_judge(tmp_path: P
         await runner.cleanup()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trusted", [True, False])
 async def test_keys_are_read_over_tls(tmp_path: Path, trusted: bool) -> None:
     """By Envoy, from a host whose authority this system trusts, and from no other."""

@@ -78,6 +78,7 @@ async def leave_grpc(here: Here) -> None:
         call.cancel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", [leave_rest, leave_grpc])
 async def test_a_thousand_cancelled_streams_leave_nothing(leave: Callable[[Here], Awaitable[None]], tmp_path: Path) -> None:
     """No task, no connection to the provider, no call, and no memory that grows with their number."""

@@ -304,6 +304,7 @@ async def test_tools_and_pictures_take_of_the_limit(limited: Gateway) -> None:
     assert let.json()["usage"]["prompt_tokens"] < 100
 
 
+@pytest.mark.slow
 async def test_two_workers_have_a_share_each(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer) -> None:
     """Without Redis: half of the limit, so that both together let through the whole."""
     more = {"workers": 2, "auth": keys(shared={"requests_per_minute": 20})}
@@ -315,6 +316,7 @@ async def test_two_workers_have_a_share_each(tmp_path: Path, upstream: OddUpstre
     assert await asyncio.to_thread(gateway.stop) == 0
 
 
+@pytest.mark.slow
 async def test_a_budget_survives_a_restart(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer) -> None:
     """The gateway that is started again knows what was spent."""
     more = {
@@ -373,6 +375,7 @@ async def test_two_gateways_with_one_redis_hold_the_limit(tmp_path: Path, upstre
     assert (statuses.count(200), statuses.count(429)) == (300, 212)
 
 
+@pytest.mark.slow
 async def test_a_redis_that_dies_under_load(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer) -> None:
     """`open` goes on, `closed` refuses at once with 503, each says so once; and both are as before when it is back."""
     config = {

@@ -353,6 +353,7 @@ def antiphon(folder: Path, *arguments: str, **environment: str) -> str:
     return ended.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [False, True])
 def test_no_command_tells_one(tmp_path: Path, wrong: bool) -> None:
     """check-config in both forms, migrate and up, with a database that cannot be reached; and with a setting that is wrong."""
@@ -381,6 +382,7 @@ def test_no_command_tells_one(tmp_path: Path, wrong: bool) -> None:
         assert_none(f"what {arguments} says", said, secrets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

@@ -187,6 +187,7 @@ async def test_curl_over_tls(secured: Secured, version: str, said: str) -> None:
     assert output.decode().endswith(f" 200 {said}")
 
 
+@pytest.mark.slow
 async def test_the_terminal_over_tls(secured: Secured) -> None:
     """Authority and certificate come from the environment; without the authority nothing is said."""
     for port in PORTS:
@@ -376,6 +377,7 @@ async def test_a_new_certificate_breaks_nothing(secured: Secured, port: str) -> 
         assert await chat(channel).read()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("port", PORTS)
 async def test_a_broken_certificate_keeps_the_one_before(one_way: Secured, port: str) -> None:
     """Half a certificate, then a key of another one: a line in the log each; a good pair ends it."""
@@ -395,7 +397,7 @@ async def test_a_broken_certificate_keeps_the_one_before(one_way: Secured, port:
     await one_way.shows(port, one_way.renew(port))
 
 
-@pytest.mark.parametrize("kind", ["a mounted secret", "two folders"])
+@pytest.mark.parametrize("kind", ["a mounted secret", pytest.param("two folders", marks=pytest.mark.slow)])
 async def test_the_edge_sees_every_kind_of_change(tmp_path: Path, kind: str) -> None:
     """A link that comes to point to another folder, as Kubernetes replaces a secret; and files that lie apart."""
     authority = Authority()

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import venv
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from llmock.testing import LLMockServer
 
-from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2
+from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2, models_pb2, models_pb2_grpc
 from tests.e2e.conftest import KEY, READY, Gateway, configuration
 from tests.odd_upstream import LAST, OddUpstream, chunk, delta, head, sse
 from tests.ports import free_port
@@ -41,6 +42,13 @@ def two_workers(tmp_path: Path) -> Iterator[Gateway]:
     started.wait_for(READY)
     yield started
     started.stop()
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A folder for TMPDIR: a path as long as pytest's has no room for sockets, and the gateway would choose another."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def children(gateway: Gateway, of: str) -> list[int]:
@@ -102,6 +110,7 @@ async def test_a_part_that_is_killed_is_started_again(two_workers: Gateway, part
     await until(replaced)
 
 
+@pytest.mark.slow
 async def test_a_kill_again_and_again_costs_no_delay(two_workers: Gateway) -> None:
     """A worker that had lived a second is started again at once, however often it is killed."""
     for count in range(1, 4):
@@ -120,6 +129,7 @@ def test_envoy_has_no_secret(two_workers: Gateway) -> None:
     assert KEY.encode() in Path(f"/proc/{children(two_workers, 'serve')[0]}/environ").read_bytes()
 
 
+@pytest.mark.slow
 async def test_a_log_that_cannot_be_written_breaks_nothing(tmp_path: Path) -> None:
     """Calls succeed and fail as they would, a worker that dies is started again, and a stop is a stop."""
     gateway = Gateway(tmp_path, {**ECHO, "log": {"file": "/dev/full", "level": "debug"}})
@@ -134,6 +144,7 @@ async def test_a_log_that_cannot_be_written_breaks_nothing(tmp_path: Path) -> No
     assert await asyncio.to_thread(gateway.stop) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-", "| true"])
 async def test_nobody_has_to_listen(closed: str, tmp_path: Path) -> None:
     """Standard streams may be closed from the start, or lose their reader."""
@@ -181,7 +192,15 @@ class OwnGroup(Gateway):
     group = 0
 
 
-@pytest.mark.parametrize("told", ["it", "its group", "all of its processes, Envoy first", "all of its processes, itself first"])
+@pytest.mark.parametrize(
+    "told",
+    [
+        "it",
+        pytest.param("its group", marks=pytest.mark.slow),
+        pytest.param("all of its processes, Envoy first", marks=pytest.mark.slow),
+        pytest.param("all of its processes, itself first", marks=pytest.mark.slow),
+    ],
+)
 async def test_a_stop_lets_streams_finish(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer, told: str) -> None:
     """The stream that was going on when SIGTERM came is whole, whoever else was told; nothing is started again; code 0."""
     gate = asyncio.Event()
@@ -229,6 +248,9 @@ async def test_a_stop_waits_for_nobody_who_has_no_call(tmp_path: Path) -> None:
             await reflection.read()
             half = channel.stream_unary("/antiphon.v1.ChatService/Generate")(metadata=[("authorization", f"Bearer {KEY}")])
             await half.wait_for_connection()
+            # The connection's streams are served in order: when this one is answered, the others are there.
+            models = models_pb2_grpc.ModelServiceStub(channel)
+            await models.ListModels(models_pb2.ListModelsRequest(), metadata=[("authorization", f"Bearer {KEY}")])
             ends += [reflection, half]
             watching.append(watch)
         assert await asyncio.to_thread(gateway.stop) == 0
@@ -263,38 +285,39 @@ async def test_a_worker_that_dies_is_unavailable(tmp_path: Path, upstream: OddUp
     gateway.stop()
 
 
-async def test_a_stop_in_the_middle_of_a_start_leaves_nothing(tmp_path: Path) -> None:
+async def test_a_stop_in_the_middle_of_a_start_leaves_nothing(temporary: Path) -> None:
     """As soon as there is a folder to take away, and before anybody is there who would: it goes, with code 0."""
-    gateway = Gateway(tmp_path, ECHO, TMPDIR=str(tmp_path))
-    await until(lambda: list(tmp_path.glob("antiphon-*")))
+    gateway = Gateway(temporary, ECHO, TMPDIR=str(temporary))
+    await until(lambda: list(temporary.glob("antiphon-*")))
     assert await asyncio.to_thread(gateway.stop) == 0, gateway.said
-    assert not list(tmp_path.glob("antiphon-*"))
+    assert not list(temporary.glob("antiphon-*"))
 
 
-async def test_what_a_killed_gateway_left_goes_with_the_next_start(tmp_path: Path) -> None:
+@pytest.mark.slow
+async def test_what_a_killed_gateway_left_goes_with_the_next_start(temporary: Path) -> None:
     """Its folder, and not that of one that runs; the log file is its owner's alone."""
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    config = {**ECHO, "log": {"file": str(tmp_path / "log")}}
-    (tmp_path / "log").touch()
-    (tmp_path / "log").chmod(0o666)
-    first = Gateway(tmp_path / "a", config, TMPDIR=str(tmp_path))
+    (temporary / "a").mkdir()
+    (temporary / "b").mkdir()
+    config = {**ECHO, "log": {"file": str(temporary / "log")}}
+    (temporary / "log").touch()
+    (temporary / "log").chmod(0o666)
+    first = Gateway(temporary / "a", config, TMPDIR=str(temporary))
     await asyncio.to_thread(first.wait_for, READY)
-    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
-    (killed,) = tmp_path.glob("antiphon-*")
-    second = Gateway(tmp_path / "b", config, TMPDIR=str(tmp_path))
+    assert (temporary / "log").stat().st_mode & 0o777 == 0o600
+    (killed,) = temporary.glob("antiphon-*")
+    second = Gateway(temporary / "b", config, TMPDIR=str(temporary))
     await asyncio.to_thread(second.wait_for, READY)
-    (living,) = set(tmp_path.glob("antiphon-*")) - {killed}
+    (living,) = set(temporary.glob("antiphon-*")) - {killed}
     pids = children(first, "")
     first.process.kill()
     first.process.wait(5)
     await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
     assert killed.exists()
-    third = Gateway(tmp_path / "a", config, TMPDIR=str(tmp_path))
+    third = Gateway(temporary / "a", config, TMPDIR=str(temporary))
     await asyncio.to_thread(third.wait_for, READY)
     assert (killed.exists(), living.exists()) == (False, True)
     assert await asyncio.to_thread(second.stop) == await asyncio.to_thread(third.stop) == 0
-    assert not list(tmp_path.glob("antiphon-*"))
+    assert not list(temporary.glob("antiphon-*"))
 
 
 async def test_a_stop_tells_streams_that_do_not_finish(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer) -> None:
@@ -473,7 +496,9 @@ def test_a_gateway_that_is_not_there_is_told_in_a_line(command: list[str], tmp_p
         ("log: {file: nowhere/log}", "log.file: nowhere/log: "),
     ],
 )
-@pytest.mark.parametrize("command", ["check-config", "up", "serve"])
+@pytest.mark.parametrize(
+    "command", ["check-config", pytest.param("up", marks=pytest.mark.slow), pytest.param("serve", marks=pytest.mark.slow)]
+)
 def test_a_configuration_that_is_not_usable_is_told_in_a_line(text: str, told: str, command: str, tmp_path: Path) -> None:
     """By every command alike, before anything starts, with exit code 2."""
     (tmp_path / "antiphon.yaml").write_text(text)
@@ -492,6 +517,7 @@ def test_a_server_does_not_share_the_port_of_another(two_workers: Gateway, tmp_p
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.slow
 async def test_the_installed_wheel_is_whole(tmp_path: Path) -> None:
     """Built from the sources, installed beside the dependencies, started from another folder: it answers."""
     made = tmp_path / "venv"

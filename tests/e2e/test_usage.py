@@ -123,6 +123,7 @@ async def test_bad_wishes_are_refused(admin_gateway: Gateway, wrong: dict[str, A
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+@pytest.mark.slow
 async def test_usage_from_the_terminal(admin_gateway: Gateway, spent: dict[str, str]) -> None:
     """A table with its sum, or JSON; and what is wrong is told in a line."""
     shown = await antiphon(admin_gateway, "usage", "--owner", "spender")
