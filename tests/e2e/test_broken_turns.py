@@ -127,7 +127,7 @@ async def test_turns_that_were_begun_at_once_are_all_found(persona_gateway: Gate
         go, asked = asyncio.Event(), len(upstream.requests)
         upstream.script("odd-persona", [head(), go, *ends(delta("ok"))[1:]])
         tabs = [asyncio.create_task(say(http, "chats", chat, [*start, user(f"tab {tab}")])) for tab in range(6)]
-        await until(lambda: len(upstream.requests) == asked + len(tabs))
+        await until(lambda: len(upstream.requests) >= asked + len(tabs))
         go.set()
         await asyncio.gather(*tabs)
         found = (await http.get(f"/chat/fetch/{chat}")).json()
