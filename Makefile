@@ -40,8 +40,8 @@ $(VENV)/clients/ai: tests/e2e/clients/ai/package.json tests/e2e/clients/ai/packa
 
 fuzz: $(VENV)/fuzz ## Try new inputs on every parser (SECONDS=60 each), then on every path and RPC
 	$(BIN)/python -m tests.fuzz $(or $(SECONDS),60) $(TARGETS)
-	$(BIN)/pytest -vv -s --timeout=0 --hypothesis-profile=fuzz tests/fuzz tests/unit tests/e2e/test_openapi.py tests/e2e/test_grpc_anything.py \
-	  tests/e2e/test_history_model.py tests/e2e/test_text.py
+	$(BIN)/pytest -vv -s --timeout=0 --hypothesis-profile=fuzz tests/fuzz tests/unit tests/contract/test_openai_fidelity.py \
+	  tests/e2e/test_openapi.py tests/e2e/test_grpc_anything.py tests/e2e/test_history_model.py tests/e2e/test_text.py
 
 check: $(VENV)/dev ## Lint, static security scan, types, layers, protos, drift, secrets, known vulnerabilities
 	$(BIN)/ruff check .

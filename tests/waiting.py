@@ -1,4 +1,4 @@
-"""Waiting for what other tasks, and other processes, come to: tests sleep nowhere else."""
+"""Waiting for what other tasks, and other processes, come to: with a bound, and in place of sleeping."""
 
 import asyncio
 import inspect
