@@ -5,19 +5,25 @@ BIN    := $(VENV)/bin
 # Clients that pin dependencies of their own.
 CLIENTS := $(patsubst tests/e2e/clients/%.lock,$(VENV)/clients/%,$(wildcard tests/e2e/clients/*.lock)) $(VENV)/clients/ai
 
-.PHONY: help run test clients fuzz check format proto lock bench clean
+# A process a core, four at most, and the tests of a file in one of them, as they share a gateway.
+PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+.PHONY: help run test test-all clients fuzz check format proto lock bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 run: $(VENV)/run ## Start the gateway: server, Envoy, echo provider, and every provider whose key is in the environment
 	@$(BIN)/antiphon up $(if $(CONFIG),--config $(CONFIG))
 
-test: $(VENV)/dev clients ## Run the tests (ARGS="-k name" for some of them)
-	$(BIN)/pytest $(ARGS)
+test: $(VENV)/dev ## Run the tests but for the slow ones (ARGS="-k name" for some of them)
+	$(PYTEST) -m "not slow" $(ARGS)
 
-clients: $(CLIENTS) ## Install the clients that need environments of their own; `make test` does it too
+test-all: $(VENV)/dev clients ## Run all tests, as CI does
+	$(PYTEST) $(ARGS)
+
+clients: $(CLIENTS) ## Install the clients that need environments of their own; `make test-all` does it too
 
 # One that this Python cannot install is told, and its tests are left out.
 $(VENV)/clients/%: tests/e2e/clients/%.lock $(VENV)/run
@@ -34,8 +40,8 @@ $(VENV)/clients/ai: tests/e2e/clients/ai/package.json tests/e2e/clients/ai/packa
 
 fuzz: $(VENV)/fuzz ## Try new inputs on every parser (SECONDS=60 each), then on every path and RPC
 	$(BIN)/python -m tests.fuzz $(or $(SECONDS),60) $(TARGETS)
-	$(BIN)/pytest -vv -s --hypothesis-profile=fuzz tests/fuzz tests/unit tests/e2e/test_openapi.py tests/e2e/test_grpc_anything.py \
-	  tests/e2e/test_history_model.py tests/e2e/test_text.py
+	$(BIN)/pytest -vv -s --timeout=0 --hypothesis-profile=fuzz tests/fuzz tests/unit tests/contract/test_openai_fidelity.py \
+	  tests/e2e/test_openapi.py tests/e2e/test_grpc_anything.py tests/e2e/test_history_model.py tests/e2e/test_text.py
 
 check: $(VENV)/dev ## Lint, static security scan, types, layers, protos, drift, secrets, known vulnerabilities
 	$(BIN)/ruff check .

@@ -5,14 +5,15 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from tests.ports import free_port
+from tests.waiting import block_until
 
 
 def _binaries() -> Path:
@@ -26,18 +27,11 @@ def _binaries() -> Path:
 _BINARIES = _binaries()
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
 class Postgres:
     """One server. As a context manager it is started, and in the end stopped and its files removed."""
 
     def __init__(self) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         # PostgreSQL refuses to be root.
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         # Not below pytest's folder, which only its own user may enter. A short path, as it holds a unix socket.
@@ -97,13 +91,10 @@ class Postgres:
                 start_new_session=True,
                 **self._as_user(),
             )
-        end = time.monotonic() + 60
         ready = [_BINARIES / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port), "-U", "antiphon", "-d", "postgres"]
-        while subprocess.run(ready, check=False).returncode != 0:
-            said = (self._folder / "log").read_text()
-            assert self._process.poll() is None, said
-            assert time.monotonic() < end, said
-            time.sleep(0.02)
+        process = self._process
+        block_until(lambda: subprocess.run(ready, check=False).returncode == 0 or process.poll() is not None, 60)
+        assert process.poll() is None, (self._folder / "log").read_text()
 
     def stop(self) -> None:
         """Ends its connections, writes all to the disk, and exits."""

@@ -4,11 +4,13 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from tests.ports import free_port
+from tests.waiting import block_until
 
 
 def _binary() -> Path:
@@ -18,20 +20,13 @@ def _binary() -> Path:
     return Path(found.submodule_search_locations[0]) / "bin" / "redis-server"
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
 class Redis:
     """One server. As a context manager it is started, and in the end stopped."""
 
     PASSWORD = "redis-secret-password"  # noqa: S105 - of no server but the tests'
 
     def __init__(self) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -60,12 +55,10 @@ class Redis:
             "--requirepass",
             self.PASSWORD,
         ]
-        self._process = subprocess.Popen([_binary(), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
-        end = time.monotonic() + 20
-        while not self._answers():
-            assert self._process.poll() is None
-            assert time.monotonic() < end
-            time.sleep(0.005)
+        process = subprocess.Popen([_binary(), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
+        self._process = process
+        block_until(lambda: self._answers() or process.poll() is not None)
+        assert process.poll() is None
 
     def kill(self) -> None:
         """Ends it at once."""

@@ -24,13 +24,6 @@ _NUMBERS = count()
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """A server of our own, which may be stopped."""
-    with Postgres() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
 def postgres_url(request: pytest.FixtureRequest) -> str:
     """The server that ANTIPHON_TEST_POSTGRES_URL names, or our own."""
     named = os.environ.get("ANTIPHON_TEST_POSTGRES_URL")

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -18,9 +19,10 @@ from antiphon.domain.request import ChatRequest
 from antiphon.limits.base import NANOS, Claim, Limit
 from antiphon.limits.limiter import Grant, Limiter
 from antiphon.limits.quotas import Quotas
-from antiphon.limits.redis import LEASE, PAUSE, RedisCounters
+from antiphon.limits.redis import LEASE, RedisCounters
 from tests.redis import Redis
 from tests.unit.limits.admitting import admit
+from tests.waiting import until
 
 
 class Clock:
@@ -51,9 +53,7 @@ async def server(url: str, clock: Clock | None = None, timeout: float = 5) -> As
 
 async def back(counters: RedisCounters) -> None:
     """Until it has been found out that Redis answers again."""
-    async with asyncio.timeout(10):
-        while not counters._available:
-            await asyncio.sleep(0.01)
+    await until(lambda: counters._available)
 
 
 async def away(counters: RedisCounters) -> None:
@@ -212,22 +212,31 @@ async def test_a_redis_that_hangs_holds_nobody_up(own_redis: Redis) -> None:
     assert len(lines) == 1
 
 
-async def test_no_call_waits_for_a_redis_that_is_down(own_redis: Redis) -> None:
+async def test_no_call_waits_for_a_redis_that_is_down(own_redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while it is tried, which takes until the time-out."""
     async with server(own_redis.url, timeout=0.2) as counters:
         await counters.take([requests()])
         own_redis.pause()
         with pytest.raises(LimitsUnavailable):
             await counters.take([requests()])
-        loop = asyncio.get_running_loop()
-        until = loop.time() + 3 * (PAUSE + 0.2)
-        while loop.time() < until:
+        tries = 0
+        set_probe = counters._redis.set
+
+        async def counted(*arguments: Any, **options: Any) -> Any:
+            nonlocal tries
+            tries += 1
+            return await set_probe(*arguments, **options)
+
+        async def tried() -> bool:
             turns: list[int] = []
             with pytest.raises(LimitsUnavailable):
-                loop.call_soon(turns.append, 1)
+                asyncio.get_running_loop().call_soon(turns.append, 1)
                 await counters.take([requests()])
             assert not turns, "nothing was waited for"
-            await asyncio.sleep(0.01)
+            return tries > 3
+
+        monkeypatch.setattr(counters._redis, "set", counted)
+        await until(tried)
         own_redis.resume()
         await back(counters)
 
@@ -316,10 +325,13 @@ async def test_the_first_burst_after_an_outage_is_counted_once(own_redis: Redis,
         await away(counters)
         let_through = len(await burst(limits, during))
         own_redis.start()
-        for _ in range(20):
+
+        async def calling() -> bool:
+            nonlocal let_through
             let_through += len(await burst(limits, 20))
-            await asyncio.sleep(PAUSE / 10)
-        await back(counters)
+            return counters._available
+
+        await until(calling)
         let_through += len(await burst(limits, 20))
         assert let_through == 7
 
@@ -386,7 +398,11 @@ async def test_a_redis_that_can_only_be_read_is_not_back(own_redis: Redis) -> No
         await counters._redis.config_set("maxmemory", 1)
         with capture_logs() as lines:
             await away(counters)
-            await asyncio.sleep(3 * PAUSE)
+
+            async def tried() -> bool:
+                return (await counters._redis.info("commandstats")).get("cmdstat_set", {}).get("rejected_calls", 0) > 2
+
+            await until(tried)
             await away(counters)
             await counters._redis.config_set("maxmemory", 0)
             await back(counters)

@@ -7,13 +7,11 @@ import asyncio
 import inspect
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import grpc
 import httpx2
@@ -24,6 +22,8 @@ import yaml
 from llmock.testing import LLMockServer
 
 from tests.odd_upstream import OddUpstream
+from tests.ports import free_port
+from tests.waiting import block_until
 
 KEY = "sk-test-e2e-key"
 PROVIDER_KEY = "sk-provider-secret"
@@ -38,18 +38,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
 class Gateway:
     """One `antiphon up`."""
 
     group: int | None = None
     """0: it has a process group of its own."""
+
+    running: ClassVar[set[Self]] = set()
+    """Those that were started, and not yet stopped by `stop`."""
 
     def __init__(self, folder: Path, config: dict[str, Any], **environment: str) -> None:
         self.grpc = f"127.0.0.1:{free_port()}"
@@ -74,28 +70,23 @@ class Gateway:
                 process_group=self.group,
             )
         self.url = f"http://{self.rest}/api/v1"
+        self.running.add(self)
 
     @property
     def said(self) -> str:
         return self.output.read_text()
 
-    def wait_for(self, text: str, seconds: float = 20) -> None:
-        """Until the gateway has printed it."""
-        end = time.monotonic() + seconds
-        while text not in self.said:
-            assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.said}"
-            assert time.monotonic() < end, f"never said {text!r}: {self.said}"
-            time.sleep(0.02)
-
-    def wait_for_count(self, text: str, count: int, seconds: float = 20) -> None:
+    def wait_for(self, text: str, count: int = 1) -> None:
         """Until the gateway has printed it so often."""
-        end = time.monotonic() + seconds
-        while self.said.count(text) < count:
-            assert time.monotonic() < end, f"said {text!r} {self.said.count(text)} times: {self.said}"
-            time.sleep(0.02)
+        try:
+            block_until(lambda: self.said.count(text) >= count or self.process.poll() is not None)
+        except TimeoutError:
+            pytest.fail(f"said {text!r} {self.said.count(text)} times: {self.said}")
+        assert self.said.count(text) >= count, f"ended with {self.process.returncode}: {self.said}"
 
     def stop(self) -> int:
         """Tells it to stop, and returns its exit code."""
+        self.running.discard(self)
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(20)
@@ -130,6 +121,16 @@ def configuration(upstream: OddUpstream, llm: LLMockServer, **more: Any) -> dict
 def llm() -> Iterator[LLMockServer]:
     with LLMockServer() as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def no_gateway_stays() -> Iterator[None]:
+    """A test that fails leaves none of its own behind for those that follow."""
+    before = set(Gateway.running)
+    yield
+    for gateway in Gateway.running - before:
+        gateway.process.kill()
+        gateway.stop()
 
 
 @pytest.fixture(autouse=True)

@@ -1,15 +1,17 @@
 """An identity provider that others wrote: nanoidp, in a process of its own."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, Self
 
 import httpx2
 import yaml
+
+from tests.waiting import block_until
 
 CLIENT = ("robot", "robot-secret")
 PASSWORD = "user-password"  # noqa: S105 - of no server but the tests'
@@ -42,18 +44,17 @@ class IdentityProvider:
             )
         self._http = httpx2.Client(base_url=self.url, trust_env=False, timeout=10)
 
-    def wait(self, seconds: float = 20) -> Self:
+    def wait(self) -> Self:
         """Until it answers."""
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                self._http.get("/.well-known/openid-configuration").raise_for_status()
-            except httpx2.HTTPError:
-                assert self._process.poll() is None, "it ended"
-                assert time.monotonic() < end, "it never answered"
-                time.sleep(0.05)
-            else:
-                return self
+
+        def answers() -> bool:
+            assert self._process.poll() is None, "it ended"
+            with contextlib.suppress(httpx2.HTTPError):
+                return self._http.get("/.well-known/openid-configuration").is_success
+            return False
+
+        block_until(answers)
+        return self
 
     def tokens(self, user: str | None = None) -> dict[str, Any]:
         """What the token endpoint gives a user, or, for None, the client itself."""

@@ -19,7 +19,9 @@ import yaml
 from antiphon.edge import files as edge
 from antiphon.up.readiness import ADMIN_SOCKET
 from tests.certificates import Authority
-from tests.e2e.conftest import KEY, free_port
+from tests.e2e.conftest import KEY
+from tests.ports import free_port
+from tests.waiting import until
 
 ECHO: dict[str, Any] = {
     "providers": {"echo": {"protocol": "echo", "models": ["echo"], "token_delay": 0}},
@@ -76,12 +78,13 @@ class Apart:
         """Until a call ends so."""
         headers = {"authorization": f"Bearer {KEY}"}
         async with httpx2.AsyncClient(base_url=f"http://{self.rest}/api/v1", headers=headers, trust_env=False, timeout=20) as http:
-            async with asyncio.timeout(30):
-                while True:
-                    with contextlib.suppress(httpx2.TransportError):
-                        if (await http.post("/chat/completions", json=HELLO)).status_code == wanted:
-                            return
-                    await asyncio.sleep(0.05)
+
+            async def found() -> bool:
+                with contextlib.suppress(httpx2.TransportError):
+                    return (await http.post("/chat/completions", json=HELLO)).status_code == wanted
+                return False
+
+            await until(found, 30)
 
     def listening(self) -> bool:
         with socket.socket() as probe:
@@ -129,16 +132,16 @@ async def test_who_does_not_fit_is_not_connected(apart: Apart, tls: dict[str, st
     other.write(apart.folder / "other-ca.crt")
     other.issue("edge.test").write(apart.folder, "other")
     await asyncio.to_thread(apart.serve)
-    async with asyncio.timeout(30):
-        while not apart.listening():
-            await asyncio.sleep(0.05)
+    await until(apart.listening, 30)
     await asyncio.to_thread(lambda: apart.envoy(**tls))
     await apart.status(503)
     # Not only until the first health check.
     async with _admin(apart.folder / "envoy") as admin:
-        async with asyncio.timeout(30):
-            while not int(re.findall(r"cluster.antiphon.health_check.failure: (\d+)", (await admin.get("/stats")).text)[0]):
-                await asyncio.sleep(0.05)
+
+        async def failed() -> bool:
+            return int(re.findall(r"cluster.antiphon.health_check.failure: (\d+)", (await admin.get("/stats")).text)[0]) > 0
+
+        await until(failed, 30)
         assert "cluster.antiphon.health_check.success: 0\n" in (await admin.get("/stats")).text
 
 

@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from tests.e2e.conftest import Gateway
 from tests.odd_upstream import CUT, HANG, LAST, OddUpstream, chunk, delta, head, sse
+from tests.waiting import until
 
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -421,9 +422,16 @@ async def test_a_caller_that_leaves_mid_stream_leaves_what_came(http: httpx2.Asy
                 break
     await asyncio.wait_for(upstream.left.get(), 2)
     chat = (await http.get("/chat/history?source=gone")).json()["chats"][0]["chatId"]
-    while (last := (await fetch(http, chat))["messages"][-1])["status"] == "in_progress":
-        await asyncio.sleep(0.02)
-    assert (last["content"], last["status"]) == ("Hel", "cancelled")
+
+    async def last() -> dict[str, Any]:
+        message: dict[str, Any] = (await fetch(http, chat))["messages"][-1]
+        return message
+
+    async def settled() -> bool:
+        return (await last())["status"] != "in_progress"
+
+    await until(settled)
+    assert ((await last())["content"], (await last())["status"]) == ("Hel", "cancelled")
 
 
 async def test_no_text_can_forge_an_event(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:

@@ -21,7 +21,7 @@ from antiphon.edge import files as edge
 from antiphon.net.json_bounds import MAX_VALUES
 from antiphon.rpc.server import MAX_CONCURRENT_STREAMS
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2
-from tests.e2e.conftest import KEY, READY, Gateway, configuration, free_port
+from tests.e2e.conftest import KEY, READY, Gateway, configuration
 from tests.e2e.wire import (
     CONTINUATION,
     DATA,
@@ -50,6 +50,8 @@ from tests.e2e.wire import (
     until_closed,
 )
 from tests.odd_upstream import HANG, OddUpstream
+from tests.ports import free_port
+from tests.waiting import until
 
 CHAT = "/api/v1/chat/completions"
 WITH_KEY = {"authorization": f"Bearer {KEY}"}
@@ -78,9 +80,7 @@ def smaller_edge(admin_gateway: Gateway, tmp_path: Path) -> Edge:
         with (tmp_path / "output.txt").open("wb") as output:
             envoy = await asyncio.create_subprocess_exec(*edge.command(1), cwd=tmp_path, stdout=output, stderr=subprocess.STDOUT)
         try:
-            async with asyncio.timeout(20):
-                while not await answers(address):
-                    await asyncio.sleep(0.02)
+            await until(lambda: answers(address))
             yield address
         finally:
             envoy.terminate()
@@ -285,6 +285,7 @@ async def test_headers_that_trickle_are_408(smaller_edge: Edge) -> None:
             assert b"took too long" in await caller.answer(1)
 
 
+@pytest.mark.slow
 async def test_bodies_that_trickle_are_408(smaller_edge: Edge) -> None:
     """In the shape of the dialect, within request_timeout, however often a byte comes; the connection is closed."""
 
@@ -323,6 +324,7 @@ async def ended(trickling: asyncio.Task[None]) -> None:
         await trickling
 
 
+@pytest.mark.slow
 async def test_idle_connections_are_closed(smaller_edge: Edge) -> None:
     """Within idle_timeout: those that never asked anything, and those that did."""
     async with smaller_edge(("idle_timeout: 900s", "idle_timeout: 0.5s")) as address:
@@ -350,9 +352,7 @@ async def test_connections_are_counted(smaller_edge: Edge) -> None:
         assert b"healthy" in await kept.answer(1)
         for _, writer in held:
             await close(writer)
-        async with asyncio.timeout(10):
-            while not await answers(address):
-                await asyncio.sleep(0.02)
+        await until(lambda: answers(address))
 
 
 @pytest.mark.parametrize("port", ["edge", "server"])
@@ -390,8 +390,7 @@ async def test_calls_of_a_worker_are_counted(upstream: OddUpstream, llm: Any, tm
         async with held.client() as http, grpc.aio.insecure_channel(held.grpc) as channel:
             before = len(upstream.requests)
             calls = [asyncio.create_task(http.post("/chat/completions", json={**ASK, "model": "odd-busy"})) for _ in range(2)]
-            while len(upstream.requests) < before + 2:
-                await asyncio.sleep(0.01)
+            await until(lambda: len(upstream.requests) >= before + 2)
             response = await http.post("/chat/completions", json=ASK)
             assert (response.status_code, response.headers["retry-after"]) == (429, "1")
             assert response.json()["error"]["type"] == "rate_limit_error"
@@ -405,9 +404,11 @@ async def test_calls_of_a_worker_are_counted(upstream: OddUpstream, llm: Any, tm
             assert (await health.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
             for call in calls:
                 call.cancel()
-            async with asyncio.timeout(10):
-                while (await http.post("/chat/completions", json=ASK)).status_code != 200:
-                    await asyncio.sleep(0.02)
+
+            async def room() -> bool:
+                return (await http.post("/chat/completions", json=ASK)).status_code == 200
+
+            await until(room)
     finally:
         assert await asyncio.to_thread(held.stop) == 0
 
@@ -464,6 +465,7 @@ async def test_pings_without_a_call_end_the_connection(gateway: Gateway) -> None
     assert ENHANCE_YOUR_CALM in codes
 
 
+@pytest.mark.slow
 async def test_a_connection_that_says_nothing_is_closed(gateway: Gateway) -> None:
     """At the server's own port, within the time for its handshake."""
     reader, writer = await connect(gateway.grpc)

@@ -13,6 +13,7 @@ from antiphon.v1 import chat_pb2, chat_pb2_grpc, history_pb2, history_pb2_grpc, 
 from tests.e2e.conftest import Gateway
 from tests.e2e.test_grpc import METADATA
 from tests.odd_upstream import CUT, LAST, OddUpstream, Step, answer, chunk, delta, head, sse
+from tests.waiting import until
 
 HALF = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": "hal'}}
 WHOLE = {**HALF, "function": {"name": "f", "arguments": "{}"}}
@@ -147,9 +148,7 @@ async def test_turns_that_were_begun_at_once_are_all_found(persona_gateway: Gate
         go, asked = asyncio.Event(), len(upstream.requests)
         upstream.script("odd-persona", [head(), go, *ends(delta("ok"))[1:]])
         tabs = [asyncio.create_task(say(http, "chats", chat, [*start, user(f"tab {tab}")])) for tab in range(6)]
-        async with asyncio.timeout(20):
-            while len(upstream.requests) < asked + len(tabs):
-                await asyncio.sleep(0.01)
+        await until(lambda: len(upstream.requests) >= asked + len(tabs))
         go.set()
         await asyncio.gather(*tabs)
         found = (await http.get(f"/chat/fetch/{chat}")).json()

@@ -19,6 +19,7 @@ from tests.e2e.test_grpc import METADATA, reason
 from tests.e2e.test_up import ECHO, children
 from tests.odd_upstream import HANG, LAST, OddUpstream, chunk, delta, head, sse
 from tests.postgres import Postgres
+from tests.waiting import until
 
 KILLS = int(os.environ.get("ANTIPHON_TEST_KILLS", "6"))
 """How often the server is killed; more for a longer look."""
@@ -83,13 +84,7 @@ async def stored(stub: history_pb2_grpc.HistoryServiceStub) -> dict[str, list[An
             return found
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Any:
-    with Postgres() as server:
-        yield server
-
-
-@pytest_asyncio.fixture(params=["sqlite", "postgresql"], loop_scope="session")
+@pytest_asyncio.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], loop_scope="session")
 async def recorded(
     request: pytest.FixtureRequest, tmp_path: Path, upstream: OddUpstream
 ) -> AsyncGenerator[tuple[Gateway, Postgres | None], None]:
@@ -111,6 +106,8 @@ async def recorded(
     assert "pg-password" not in gateway.said
 
 
+@pytest.mark.timeout(240)
+@pytest.mark.slow
 async def test_nothing_that_was_told_is_lost_when_the_server_is_killed(recorded: tuple[Gateway, Postgres | None]) -> None:
     """Under a load of writers: every turn that a client was told of is there, none twice, and none is left unsettled."""
     gateway, _ = recorded
@@ -120,23 +117,22 @@ async def test_nothing_that_was_told_is_lost_when_the_server_is_killed(recorded:
         stub = chat_pb2_grpc.ChatServiceStub(channel)
         writers = [asyncio.create_task(write(stub, number, told, stop)) for number in range(WRITERS)]
         for _ in range(KILLS):
-            before = len(told)
-            while len(told) < before + 20:  # it serves again
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(random.random() * 0.2)
+            enough = len(told) + 20 + random.randrange(40)  # it serves again, and is anywhere in its work
+            await until(lambda: len(told) >= enough)  # noqa: B023 - it is over before the next round
             for worker in children(gateway, "serve"):
                 os.kill(worker, signal.SIGKILL)
         stop.set()
         await asyncio.gather(*writers)
         history = history_pb2_grpc.HistoryServiceStub(channel)
-        async with asyncio.timeout(60):
-            while True:  # turns of a process that is gone are settled within some seconds
-                with contextlib.suppress(grpc.aio.AioRpcError):
-                    found = await stored(history)
-                    states = {message.state for messages in found.values() for message in messages}
-                    if history_pb2.MESSAGE_STATE_IN_PROGRESS not in states:
-                        break
-                await asyncio.sleep(0.5)
+
+        async def settled() -> bool:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                states = {message.state for messages in (await stored(history)).values() for message in messages}
+                return history_pb2.MESSAGE_STATE_IN_PROGRESS not in states
+            return False
+
+        await until(settled, 60)  # turns of a process that is gone are settled within some seconds
+        found = await stored(history)
     assert len(told) > KILLS * 20
     by_id = {message.id: message for messages in found.values() for message in messages}
     for turn_ in told:
@@ -159,12 +155,12 @@ async def test_a_caller_that_leaves_has_its_partial_reply_stored(
         started = (await call.read()).events[0].started
         call.cancel()
         history = history_pb2_grpc.HistoryServiceStub(channel)
-        async with asyncio.timeout(5):
-            while True:
-                found = (await stored(history))[started.conversation_id]
-                if found[-1].state != history_pb2.MESSAGE_STATE_IN_PROGRESS:
-                    break
-                await asyncio.sleep(0.02)
+
+        async def settled() -> bool:
+            return (await stored(history))[started.conversation_id][-1].state != history_pb2.MESSAGE_STATE_IN_PROGRESS
+
+        await until(settled)
+        found = (await stored(history))[started.conversation_id]
     assert [message.state for message in found] == [history_pb2.MESSAGE_STATE_COMPLETE, history_pb2.MESSAGE_STATE_CANCELLED]
     assert found[1].message.parts[0].text == "Hello 🎼"
 
@@ -178,15 +174,25 @@ async def test_what_a_reply_had_said_survives_its_worker(recorded: tuple[Gateway
         started = (await call.read()).events[0].started
         history = history_pb2_grpc.HistoryServiceStub(channel)
         (worker,) = children(gateway, "serve")
-        async with asyncio.timeout(20):
-            while not (found := (await stored(history))[started.conversation_id])[-1].message.parts:
-                await asyncio.sleep(0.02)
-            assert found[-1].state == history_pb2.MESSAGE_STATE_IN_PROGRESS
-            os.kill(worker, signal.SIGKILL)
-            while found[-1].state == history_pb2.MESSAGE_STATE_IN_PROGRESS:
-                with contextlib.suppress(grpc.aio.AioRpcError):
-                    found = (await stored(history))[started.conversation_id]
-                await asyncio.sleep(0.02)
+        found: list[Any] = []
+
+        async def look() -> Any:
+            """Returns the last message."""
+            nonlocal found
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                found = (await stored(history))[started.conversation_id]
+            return found[-1]
+
+        async def spoken() -> bool:
+            return bool((await look()).message.parts)
+
+        async def settled() -> bool:
+            return (await look()).state != history_pb2.MESSAGE_STATE_IN_PROGRESS
+
+        await until(spoken)
+        assert found[-1].state == history_pb2.MESSAGE_STATE_IN_PROGRESS
+        os.kill(worker, signal.SIGKILL)
+        await until(settled)
         with pytest.raises(grpc.aio.AioRpcError):
             while await call.read():
                 pass
@@ -214,24 +220,25 @@ async def test_a_turn_whose_worker_was_killed_before_a_word_is_tried_again(
         before = (await stub.Generate(turn("One", ""), metadata=METADATA)).conversation_id if goes_on else ""
         request = turn("Hi", "again", before, model)
         call = stub.Generate(request, metadata=METADATA)
-        async with asyncio.timeout(20):
-            while not asked():
-                assert not call.done()
-                await asyncio.sleep(0.02)
+        await until(lambda: asked() or call.done())
+        assert not call.done()
         (worker,) = children(gateway, "serve")
         os.kill(worker, signal.SIGKILL)
         with pytest.raises(grpc.aio.AioRpcError):
             await call
         upstream.script(model, [head(), chunk(sse(delta("Hello", "stop"), "[DONE]")), LAST])
-        async with asyncio.timeout(30):
-            while True:
-                try:
-                    answer = await stub.Generate(request, metadata=METADATA)
-                    break
-                except grpc.aio.AioRpcError as error:
-                    if error.code() is not grpc.StatusCode.UNAVAILABLE and reason(error) != "TURN_IN_PROGRESS":
-                        raise
-                    await asyncio.sleep(0.05)
+        answer: Any = None
+
+        async def answered() -> bool:
+            nonlocal answer
+            try:
+                answer = await stub.Generate(request, metadata=METADATA)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE and reason(error) != "TURN_IN_PROGRESS":
+                    raise
+            return answer is not None
+
+        await until(answered, 30)
         assert answer.choices[0].message.parts[0].text == "Hello"
         assert answer.conversation_id == before or not goes_on
         assert (await stub.Generate(request, metadata=METADATA)).message_id == answer.message_id
@@ -243,6 +250,7 @@ async def test_a_turn_whose_worker_was_killed_before_a_word_is_tried_again(
     assert len(found[answer.conversation_id]) == (4 if goes_on else 2)
 
 
+@pytest.mark.slow
 async def test_a_database_that_hangs_or_stops_is_told_and_comes_back(recorded: tuple[Gateway, Postgres | None]) -> None:
     """A clear error within the time-out; calls that are not recorded go on; no restart is needed; what was told is there."""
     gateway, postgres = recorded
@@ -263,13 +271,14 @@ async def test_a_database_that_hangs_or_stops_is_told_and_comes_back(recorded: t
             unrecorded.ClearField("recording")
             assert (await stub.Generate(unrecorded, metadata=METADATA)).choices
             await asyncio.to_thread(mend)
-            async with asyncio.timeout(20):
-                while True:
-                    try:
-                        await stub.Generate(turn("three", f"back-{number}", first.conversation_id), metadata=METADATA)
-                        break
-                    except grpc.aio.AioRpcError:
-                        await asyncio.sleep(0.1)
+
+            async def back() -> bool:
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    await stub.Generate(turn("three", f"back-{number}", first.conversation_id), metadata=METADATA)  # noqa: B023
+                    return True
+                return False
+
+            await until(back)
         found = await stored(history_pb2_grpc.HistoryServiceStub(channel))
     texts = [message.message.parts[0].text for message in found[first.conversation_id]]
     assert texts[:2] == ["one", "You said: one"]

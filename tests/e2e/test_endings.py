@@ -1,6 +1,7 @@
 """What a host says at the end of a reply, what its caller is told, and what is stored: as JSON, as events, and over gRPC."""
 
 import json
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import grpc
@@ -104,7 +105,15 @@ def asking(chat: str, *, stream: bool) -> dict[str, Any]:
     return {"model": MODEL, "messages": [{"role": "user", "content": "More"}], "session_id": chat, "stream": stream}
 
 
-@pytest.mark.parametrize("name", ROWS)
+SLOW = {"stop, silence", "stop, a pause, a call, tool_calls", "seconds after the reason", "after the reason, and no end"}
+"""A host's silence takes its time."""
+
+
+def rows(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in names]
+
+
+@pytest.mark.parametrize("name", rows(ROWS))
 async def test_the_end_of_a_reply(name: str, persona_gateway: Gateway, upstream: OddUpstream) -> None:
     """One reason and a complete message, or a failure in all three, and what came kept as incomplete, or nothing as failed."""
     steps, reason, text = ROWS[name]
@@ -165,7 +174,7 @@ LATE: dict[str, list[Step]] = {
 }
 
 
-@pytest.mark.parametrize("name", LATE)
+@pytest.mark.parametrize("name", rows(LATE))
 async def test_usage_that_comes_late(name: str, http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
     """It is the provider's own count, streamed and whole."""
     upstream.script("odd-x", LATE[name])

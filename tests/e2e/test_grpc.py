@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2, models_pb2, models_pb2_grpc
 from tests.e2e.conftest import KEY
 from tests.odd_upstream import CUT, HANG, OddUpstream, chunk, delta, head, sse
+from tests.waiting import until
 
 METADATA = (("authorization", f"Bearer {KEY}"),)
 
@@ -102,8 +103,7 @@ async def test_a_cancelled_call_leaves_the_provider_at_once(channel: grpc.aio.Ch
 
     before = len(upstream.requests)
     whole = asyncio.ensure_future(stub.Generate(asked("odd-mute"), metadata=METADATA))
-    while len(upstream.requests) == before:
-        await asyncio.sleep(0.01)
+    await until(lambda: len(upstream.requests) > before)
     left = time.monotonic()
     whole.cancel()
     assert await asyncio.wait_for(upstream.left.get(), 2) - left < 0.5

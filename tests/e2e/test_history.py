@@ -11,6 +11,7 @@ from antiphon.v1 import chat_pb2, chat_pb2_grpc, history_pb2, history_pb2_grpc, 
 from tests.e2e.conftest import Gateway
 from tests.e2e.test_grpc import METADATA
 from tests.odd_upstream import OddUpstream, chunk, delta, head, sse
+from tests.waiting import until
 
 
 def asked(text: str, **recording: Any) -> chat_pb2.GenerateRequest:
@@ -43,9 +44,7 @@ async def deleted_meanwhile(upstream: OddUpstream, http: httpx2.AsyncClient, cal
     chat = (await http.post("/chat/new", json={"messages": [{"role": "user", "content": "Hi"}]})).json()["chatId"]
     asked = len(upstream.requests)
     task = asyncio.create_task(call(chat))
-    async with asyncio.timeout(20):
-        while len(upstream.requests) == asked:
-            await asyncio.sleep(0.01)
+    await until(lambda: len(upstream.requests) > asked)
     assert (await http.delete(f"/chat/{chat}")).is_success
     go.set()
     return await task

@@ -26,6 +26,7 @@ from antiphon.v1 import (
     models_pb2_grpc,
 )
 from tests.e2e.conftest import KEY, Gateway
+from tests.waiting import until
 
 ADMIN = (("authorization", f"Bearer {KEY}"),)
 HELLO = [message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="Hello")])]
@@ -103,8 +104,7 @@ async def test_no_key_and_bad_keys_are_401_everywhere(admin_gateway: Gateway) ->
         soon = admin_pb2.Key(name="short")
         soon.expire_time.FromDatetime(datetime.now(UTC) + timedelta(seconds=0.5))
         expired = await stub.CreateKey(admin_pb2.CreateKeyRequest(key=soon), metadata=ADMIN)
-        while datetime.now(UTC) <= expired.key.expire_time.ToDatetime(UTC):
-            await asyncio.sleep(0.05)
+        await until(lambda: datetime.now(UTC) > expired.key.expire_time.ToDatetime(UTC))
         for headers in (
             {},
             {"authorization": "Basic abc"},
@@ -126,9 +126,11 @@ async def test_a_revocation_is_in_force_within_seconds(admin_gateway: Gateway) -
         headers = {"authorization": f"Bearer {made.secret}"}
         assert (await http.get("/api/v1/models", headers=headers)).status_code == 200
         await service(channel).RevokeKey(admin_pb2.RevokeKeyRequest(id=made.key.id), metadata=ADMIN)
-        async with asyncio.timeout(5):
-            while (await http.get("/api/v1/models", headers=headers)).status_code == 200:
-                await asyncio.sleep(0.05)
+
+        async def refused() -> bool:
+            return (await http.get("/api/v1/models", headers=headers)).status_code != 200
+
+        await until(refused, 5)
         assert (await http.get("/api/v1/models", headers=headers)).status_code == 401
 
 

@@ -17,9 +17,11 @@ from antiphon.config import AuthConfig, Config, GrpcConfig, KeyConfig, ProviderC
 from antiphon.edge import files as edge
 from antiphon.up.readiness import missing
 from antiphon.v1 import chat_pb2_grpc
-from tests.e2e.conftest import KEY, free_port
+from tests.e2e.conftest import KEY
 from tests.e2e.test_grpc import METADATA, asked
 from tests.odd_upstream import HANG, OddUpstream, chunk, delta, head, sse
+from tests.ports import free_port
+from tests.waiting import until
 
 AT_ONCE = 50
 
@@ -46,9 +48,7 @@ async def gateway_here(folder: Path, upstream: OddUpstream) -> AsyncGenerator[He
     edge.prepare(folder, RestConfig(listen=f"127.0.0.1:{port}"), ["worker-0.sock"])
     envoy = await asyncio.create_subprocess_exec(*edge.command(1), cwd=folder, stderr=asyncio.subprocess.DEVNULL)
     try:
-        async with asyncio.timeout(20):
-            while missing(folder, 1):
-                await asyncio.sleep(0.05)
+        await until(lambda: not missing(folder, 1))
         yield Here(app, config.grpc.listen, port)
     finally:
         envoy.send_signal(signal.SIGTERM)
@@ -78,6 +78,7 @@ async def leave_grpc(here: Here) -> None:
         call.cancel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", [leave_rest, leave_grpc])
 async def test_a_thousand_cancelled_streams_leave_nothing(leave: Callable[[Here], Awaitable[None]], tmp_path: Path) -> None:
     """No task, no connection to the provider, no call, and no memory that grows with their number."""
@@ -88,9 +89,7 @@ async def test_a_thousand_cancelled_streams_leave_nothing(leave: Callable[[Here]
             """Runs `count` of them; then the number of tasks and of live objects."""
             for _ in range(count // AT_ONCE):
                 await asyncio.gather(*(leave(here) for _ in range(AT_ONCE)))
-            async with asyncio.timeout(5):
-                while upstream.open_connections or here.app.in_flight:
-                    await asyncio.sleep(0.01)
+            await until(lambda: not upstream.open_connections and not here.app.in_flight)
             upstream.requests.clear()
             gc.collect()
             return len(asyncio.all_tasks()), len(gc.get_objects())

@@ -1,6 +1,6 @@
 """The real llmstudio clients, 0.3.11 and 1.0.6: each pins dependencies of its own, so each has an environment of its own.
 
-`make test` makes the environments; where a client cannot be installed its test is left out, and `test_engine.py` sends what the
+`make test-all` makes the environments; where a client cannot be installed its test is left out, and `test_engine.py` sends what the
 clients send.
 """
 
@@ -36,6 +36,8 @@ print("\\n" + json.dumps({"whole": whole.chat_output, "metrics": dict(whole.metr
 """
 
 
+@pytest.mark.timeout(240)
+@pytest.mark.slow
 @pytest.mark.parametrize(("version", "program"), [("0.3.11", OLD), ("1.0.6", NEW)])
 def test_the_client_works_as_it_is(version: str, program: str, gateway: Gateway, tmp_path: Path) -> None:
     """Whole replies with their measurements, and streams piece by piece; told nothing but the address and a key."""

@@ -77,7 +77,8 @@ def session() -> Iterator[Session]:
 
 @pytest.mark.parametrize(
     ("name", "mode"),
-    [(name, GenerationMode.POSITIVE) for name in OPERATIONS] + [(name, GenerationMode.NEGATIVE) for name in WRONG],
+    [(name, GenerationMode.POSITIVE) for name in OPERATIONS]
+    + [pytest.param(name, GenerationMode.NEGATIVE, marks=pytest.mark.slow) for name in WRONG],
 )
 async def test_every_answer_is_documented(documented: Gateway, session: Session, name: str, mode: GenerationMode) -> None:
     """No fault of the server's, no status, content type or JSON that the document does not have."""

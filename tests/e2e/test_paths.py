@@ -27,8 +27,10 @@ from antiphon.rest.registry import DIALECTS as ROWS
 from antiphon.rest.shared.paths import bindings
 from antiphon.up import readiness
 from antiphon.v1 import chat_pb2, message_pb2
-from tests.e2e.conftest import KEY, Gateway, free_port
+from tests.e2e.conftest import KEY, Gateway
 from tests.e2e.wire import DATA, DIALECTS, END_HEADERS, END_STREAM, HEADERS, ask, frame, http2, post
+from tests.ports import free_port
+from tests.waiting import until
 
 CHAT = "/api/v1/chat/completions"
 HELLO = message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="Hello")])
@@ -86,9 +88,11 @@ async def recorder(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[R
     with Path(folder / "output.txt").open("wb") as output:
         envoy = await asyncio.create_subprocess_exec(*edge.command(1), cwd=folder, stdout=output, stderr=subprocess.STDOUT)
     try:
-        async with asyncio.timeout(20):
-            while await asyncio.to_thread(readiness.missing, folder, 1):
-                await asyncio.sleep(0.02)
+
+        async def ready() -> bool:
+            return not await asyncio.to_thread(readiness.missing, folder, 1)
+
+        await until(ready)
         async with httpx2.AsyncClient(base_url=f"http://{address}", timeout=20, trust_env=False) as http:
             yield Recorder(asked, http)
     finally:
@@ -232,9 +236,7 @@ async def test_what_is_refused_at_once_has_a_request_id(gateway: Gateway) -> Non
     assert {answer.status for answer in answers} == {400, 431}
     names = {answer.headers["x-request-id"] for answer in answers}
     assert len(names) == len(heads)
-    async with asyncio.timeout(20):  # Envoy writes its log now and then
-        while not all(name in gateway.said for name in names):
-            await asyncio.sleep(0.02)
+    await until(lambda: all(name in gateway.said for name in names))  # Envoy writes its log now and then
 
 
 async def test_a_header_that_is_not_valid_costs_its_own_stream(gateway: Gateway) -> None:

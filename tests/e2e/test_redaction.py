@@ -18,8 +18,9 @@ import pytest
 import pytest_asyncio
 
 from antiphon.v1 import admin_pb2, admin_pb2_grpc, chat_pb2, chat_pb2_grpc, message_pb2
-from tests.e2e.conftest import READY, Gateway, free_port
+from tests.e2e.conftest import READY, Gateway
 from tests.odd_upstream import CUT, LAST, OddUpstream, Step, answer, chunk, delta, head, sse
+from tests.ports import free_port
 from tests.unit.auth import signer
 
 # Shaped like no key that a pattern could know, with characters that every encoding changes.
@@ -352,6 +353,7 @@ def antiphon(folder: Path, *arguments: str, **environment: str) -> str:
     return ended.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [False, True])
 def test_no_command_tells_one(tmp_path: Path, wrong: bool) -> None:
     """check-config in both forms, migrate and up, with a database that cannot be reached; and with a setting that is wrong."""
@@ -380,6 +382,7 @@ def test_no_command_tells_one(tmp_path: Path, wrong: bool) -> None:
         assert_none(f"what {arguments} says", said, secrets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

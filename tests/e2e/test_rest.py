@@ -17,6 +17,7 @@ from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2, models_pb2, models_pb2_grpc
 from tests.e2e.conftest import KEY, Gateway
 from tests.odd_upstream import HANG, LAST, OddUpstream, answer, chunk, delta, head, sse
+from tests.waiting import until
 
 HELLO = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -124,14 +125,13 @@ async def test_one_request_id_everywhere(gateway: Gateway) -> None:
         assert kept is None or ([got.encode()] == sent) is kept
         told.append(got)
     for log in ('"event":"call"', '"logger":"envoy.access"'):
-        async with asyncio.timeout(20):
-            while True:  # Envoy writes its log now and then
-                lines = [line for line in gateway.said.splitlines() if log in line]
-                # Not read as JSON: two processes write here, and one may come between two halves of the other's line.
-                logged = {found for line in lines for found in re.findall(r'"request_id":"([^"]*)"', line)}
-                if set(told) <= logged:
-                    break
-                await asyncio.sleep(0.05)
+
+        def logged() -> bool:
+            lines = [line for line in gateway.said.splitlines() if log in line]  # noqa: B023 - it is over before the next round
+            # Not read as JSON: two processes write here, and one may come between two halves of the other's line.
+            return set(told) <= {found for line in lines for found in re.findall(r'"request_id":"([^"]*)"', line)}
+
+        await until(logged)  # Envoy writes its log now and then
 
 
 @pytest.mark.parametrize(("sent", "kept"), [("mine-2", True), ("two words", False), ("x" * 129, False), ("", False)])
@@ -252,9 +252,8 @@ async def test_a_caller_that_leaves_ends_the_providers_call(
     async with gateway.client() as http:
         body = {"model": "odd-left", "messages": HELLO["messages"], "stream": stream}
         task = asyncio.create_task(http.post("/chat/completions", json=body))
-        while len(upstream.requests) == before:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1 if begun else 0)  # so that the first byte is on its way
+        await until(lambda: len(upstream.requests) > before)
+        assert (await http.get("/models")).status_code == 200  # a round trip later: so the first byte, if there is one, is there
         task.cancel()
         left = time.monotonic()
     assert await asyncio.wait_for(upstream.left.get(), 2) - left < 0.5

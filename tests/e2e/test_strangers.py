@@ -253,6 +253,7 @@ ATTACKS: dict[str, Callable[[Gateway], Awaitable[Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ATTACKS)
 async def test_nothing_is_held_for_a_stranger(door: Gateway, attack: str) -> None:
     """Neither in the worker nor in Envoy; and the gateway answers others meanwhile."""
@@ -266,6 +267,7 @@ async def test_nothing_is_held_for_a_stranger(door: Gateway, attack: str) -> Non
     assert peak.grown["envoy"] < 120, peak.report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/grpc.health.v1.Health/Check", "/antiphon.rest.v1.EngineService/CreateEngineChat"])
 @pytest.mark.parametrize("port", ["edge", "server"])
 async def test_little_is_held_where_no_key_is_needed(door: Gateway, path: str, port: str) -> None:

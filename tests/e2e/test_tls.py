@@ -21,7 +21,9 @@ from cryptography import x509
 
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2
 from tests.certificates import Authority, Pair, replace
-from tests.e2e.conftest import KEY, READY, Gateway, free_port
+from tests.e2e.conftest import KEY, READY, Gateway
+from tests.ports import free_port
+from tests.waiting import until
 
 ECHO: dict[str, Any] = {
     "providers": {
@@ -99,9 +101,11 @@ class Secured:
 
     async def shows(self, port: str, pair: Pair) -> None:
         """Until a new connection gets it."""
-        async with asyncio.timeout(20):
-            while (await asyncio.to_thread(self.handshake, port))[0] != pair.serial:
-                await asyncio.sleep(0.02)
+
+        async def shown() -> bool:
+            return (await asyncio.to_thread(self.handshake, port))[0] == pair.serial
+
+        await until(shown)
 
 
 async def _up(folder: Path, *, mutual: bool) -> AsyncGenerator[Secured, None]:
@@ -183,6 +187,7 @@ async def test_curl_over_tls(secured: Secured, version: str, said: str) -> None:
     assert output.decode().endswith(f" 200 {said}")
 
 
+@pytest.mark.slow
 async def test_the_terminal_over_tls(secured: Secured) -> None:
     """Authority and certificate come from the environment; without the authority nothing is said."""
     for port in PORTS:
@@ -372,6 +377,7 @@ async def test_a_new_certificate_breaks_nothing(secured: Secured, port: str) -> 
         assert await chat(channel).read()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("port", PORTS)
 async def test_a_broken_certificate_keeps_the_one_before(one_way: Secured, port: str) -> None:
     """Half a certificate, then a key of another one: a line in the log each; a good pair ends it."""
@@ -384,14 +390,14 @@ async def test_a_broken_certificate_keeps_the_one_before(one_way: Secured, port:
         replace(path, data)
         if number != 1:
             lines += 1
-            await asyncio.to_thread(one_way.gateway.wait_for_count, "certificate_not_read", lines)
+            await asyncio.to_thread(one_way.gateway.wait_for, "certificate_not_read", lines)
         for _ in range(5):
             assert (await asyncio.to_thread(one_way.handshake, port))[0] == before.serial
     assert f"{port}.tls.key: {port}.key: is not the key of the first certificate in {port}.crt" in one_way.gateway.said
     await one_way.shows(port, one_way.renew(port))
 
 
-@pytest.mark.parametrize("kind", ["a mounted secret", "two folders"])
+@pytest.mark.parametrize("kind", ["a mounted secret", pytest.param("two folders", marks=pytest.mark.slow)])
 async def test_the_edge_sees_every_kind_of_change(tmp_path: Path, kind: str) -> None:
     """A link that comes to point to another folder, as Kubernetes replaces a secret; and files that lie apart."""
     authority = Authority()
@@ -421,9 +427,11 @@ async def test_the_edge_sees_every_kind_of_change(tmp_path: Path, kind: str) -> 
         else:
             (tmp_path / "..new").symlink_to("..2")
             (tmp_path / "..new").replace(tmp_path / "..data")
-        async with asyncio.timeout(20):
-            while await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port)) != second.certificate.decode():
-                await asyncio.sleep(0.05)
+
+        async def shown() -> bool:
+            return await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port)) == second.certificate.decode()
+
+        await until(shown)
     finally:
         assert await asyncio.to_thread(gateway.stop) == 0
 
@@ -437,13 +445,14 @@ async def test_another_authority_of_callers_is_taken_up(tmp_path: Path) -> None:
         replace(tmp_path / "ca.crt", other.pem)
         made.ca = tmp_path / "server-ca.crt"
         for port in PORTS:
-            async with asyncio.timeout(20):
-                while True:
-                    try:
-                        await asyncio.to_thread(made.handshake, port, made.context(files))
-                        break
-                    except (ssl.SSLError, ConnectionError, AssertionError):
-                        await asyncio.sleep(0.02)
+
+            async def taken() -> bool:
+                with contextlib.suppress(ssl.SSLError, ConnectionError, AssertionError):
+                    await asyncio.to_thread(made.handshake, port, made.context(files))  # noqa: B023
+                    return True
+                return False
+
+            await until(taken)
             with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)):
                 await asyncio.to_thread(made.handshake, port, made.context(made.client_files))
 

@@ -1,7 +1,7 @@
 """Streams of tool calls as hosts send them, read by clients that others wrote.
 
 The OpenAI SDK's stream helper and LangChain are in the tests' own environment; LlamaIndex and Vercel's `ai` have environments of
-their own, which `make test` makes: where one cannot be installed, or there is no Node, its tests are left out.
+their own, which `make test-all` makes: where one cannot be installed, or there is no Node, its tests are left out.
 """
 
 import asyncio
@@ -179,6 +179,8 @@ async def run(gateway: Gateway, *command: str | Path, cwd: Path) -> Any:
     return json.loads(output.splitlines()[-1])
 
 
+@pytest.mark.timeout(240)
+@pytest.mark.slow
 async def test_llama_index(gateway: Gateway, cities: list[str], tmp_path: Path) -> None:
     """Calls with their arguments as objects."""
     python = CLIENTS / "llama-index-llms-openai-like-0.8.1" / "bin" / "python"
@@ -188,6 +190,8 @@ async def test_llama_index(gateway: Gateway, cities: list[str], tmp_path: Path) 
     assert found == [["get_weather", {"city": city}] for city in cities]
 
 
+@pytest.mark.timeout(240)
+@pytest.mark.slow
 async def test_ai(gateway: Gateway, cities: list[str]) -> None:
     """Calls with their input as objects, and no error."""
     folder = CLIENTS / "ai"

@@ -1,6 +1,7 @@
 """`antiphon up` as an operator sees it, and the command line around it."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -9,6 +10,8 @@ import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
+import time
 import venv
 import zipfile
 from collections.abc import Iterator
@@ -21,9 +24,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from llmock.testing import LLMockServer
 
-from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2
-from tests.e2e.conftest import KEY, READY, Gateway, configuration, free_port
+from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2, models_pb2, models_pb2_grpc
+from tests.e2e.conftest import KEY, READY, Gateway, configuration
 from tests.odd_upstream import LAST, OddUpstream, chunk, delta, head, sse
+from tests.ports import free_port
+from tests.waiting import block_until, until
 
 ROOT = Path(__file__).parents[2]
 ECHO: dict[str, Any] = {
@@ -41,22 +46,38 @@ def two_workers(tmp_path: Path) -> Iterator[Gateway]:
     started.stop()
 
 
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A folder for TMPDIR: a path as long as pytest's has no room for sockets, and the gateway would choose another."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 def children(gateway: Gateway, of: str) -> list[int]:
     """The process ids of the gateway's children whose command line has `of` in it."""
     found = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text().split()
     return [int(child) for child in found if of.encode() in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
+def stat(pid: int) -> list[str]:
+    """What the system tells of a process, from its state on. Raises `FileNotFoundError`."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def age(pid: int) -> float:
+    """Seconds since a process was started."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(stat(pid)[19]) / os.sysconf("SC_CLK_TCK")
+
+
 async def answers(http: httpx2.AsyncClient) -> None:
     """Until the gateway does."""
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                if (await http.post("/chat/completions", json=HELLO)).status_code == 200:
-                    return
-            except httpx2.TransportError:
-                pass
-            await asyncio.sleep(0.05)
+
+    async def answered() -> bool:
+        with contextlib.suppress(httpx2.TransportError):
+            return (await http.post("/chat/completions", json=HELLO)).status_code == 200
+        return False
+
+    await until(answered, 30)
 
 
 def antiphon(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -83,18 +104,23 @@ async def test_a_part_that_is_killed_is_started_again(two_workers: Gateway, part
             return {(await http.post("/chat/completions", json=HELLO)).status_code for _ in range(40)}
 
         assert set().union(*await asyncio.gather(*(call() for _ in range(6)))) == {200}
-    async with asyncio.timeout(20):
-        while victim in (running := children(two_workers, part)) or len(running) < (2 if part == "serve" else 1):
-            await asyncio.sleep(0.05)
+
+    def replaced() -> bool:
+        running = children(two_workers, part)
+        return victim not in running and len(running) == (2 if part == "serve" else 1)
+
+    await until(replaced)
 
 
+@pytest.mark.slow
 async def test_a_kill_again_and_again_costs_no_delay(two_workers: Gateway) -> None:
     """A worker that had lived a second is started again at once, however often it is killed."""
     for count in range(1, 4):
-        await asyncio.to_thread(two_workers.wait_for_count, '"event":"serving"', count + 1)
-        await asyncio.sleep(1)  # to have lived
-        os.kill(max(children(two_workers, "serve")), signal.SIGKILL)
-        await asyncio.to_thread(two_workers.wait_for_count, "starting it again", count)
+        await asyncio.to_thread(two_workers.wait_for, '"event":"serving"', count + 1)
+        victim = max(children(two_workers, "serve"))
+        await until(lambda: age(victim) > 1)  # noqa: B023 - it is over before the next round
+        os.kill(victim, signal.SIGKILL)
+        await asyncio.to_thread(two_workers.wait_for, "starting it again", count)
     assert two_workers.said.count("starting it again now") == 3
 
 
@@ -105,6 +131,7 @@ def test_envoy_has_no_secret(two_workers: Gateway) -> None:
     assert KEY.encode() in Path(f"/proc/{children(two_workers, 'serve')[0]}/environ").read_bytes()
 
 
+@pytest.mark.slow
 async def test_a_log_that_cannot_be_written_breaks_nothing(tmp_path: Path) -> None:
     """Calls succeed and fail as they would, a worker that dies is started again, and a stop is a stop."""
     gateway = Gateway(tmp_path, {**ECHO, "log": {"file": "/dev/full", "level": "debug"}})
@@ -119,6 +146,7 @@ async def test_a_log_that_cannot_be_written_breaks_nothing(tmp_path: Path) -> No
     assert await asyncio.to_thread(gateway.stop) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-", "| true"])
 async def test_nobody_has_to_listen(closed: str, tmp_path: Path) -> None:
     """Standard streams may be closed from the start, or lose their reader."""
@@ -166,7 +194,15 @@ class OwnGroup(Gateway):
     group = 0
 
 
-@pytest.mark.parametrize("told", ["it", "its group", "all of its processes, Envoy first", "all of its processes, itself first"])
+@pytest.mark.parametrize(
+    "told",
+    [
+        "it",
+        pytest.param("its group", marks=pytest.mark.slow),
+        pytest.param("all of its processes, Envoy first", marks=pytest.mark.slow),
+        pytest.param("all of its processes, itself first", marks=pytest.mark.slow),
+    ],
+)
 async def test_a_stop_lets_streams_finish(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer, told: str) -> None:
     """The stream that was going on when SIGTERM came is whole, whoever else was told; nothing is started again; code 0."""
     gate = asyncio.Event()
@@ -214,6 +250,9 @@ async def test_a_stop_waits_for_nobody_who_has_no_call(tmp_path: Path) -> None:
             await reflection.read()
             half = channel.stream_unary("/antiphon.v1.ChatService/Generate")(metadata=[("authorization", f"Bearer {KEY}")])
             await half.wait_for_connection()
+            # The connection's streams are served in order: when this one is answered, the others are there.
+            models = models_pb2_grpc.ModelServiceStub(channel)
+            await models.ListModels(models_pb2.ListModelsRequest(), metadata=[("authorization", f"Bearer {KEY}")])
             ends += [reflection, half]
             watching.append(watch)
         assert await asyncio.to_thread(gateway.stop) == 0
@@ -239,9 +278,7 @@ async def test_a_worker_that_dies_is_unavailable(tmp_path: Path, upstream: OddUp
         call = method(request, metadata=[("authorization", f"Bearer {KEY}")])
         ended = asyncio.ensure_future(call.code())
         reading = asyncio.ensure_future(call.read()) if kind == "stream" else None
-        async with asyncio.timeout(20):
-            while len(upstream.requests) == before:
-                await asyncio.sleep(0.01)
+        await until(lambda: len(upstream.requests) > before)
         os.kill(children(gateway, "serve")[0], signal.SIGKILL)
         assert await ended is grpc.StatusCode.UNAVAILABLE
         if reading is not None:
@@ -250,41 +287,39 @@ async def test_a_worker_that_dies_is_unavailable(tmp_path: Path, upstream: OddUp
     gateway.stop()
 
 
-async def test_a_stop_in_the_middle_of_a_start_leaves_nothing(tmp_path: Path) -> None:
+async def test_a_stop_in_the_middle_of_a_start_leaves_nothing(temporary: Path) -> None:
     """As soon as there is a folder to take away, and before anybody is there who would: it goes, with code 0."""
-    gateway = Gateway(tmp_path, ECHO, TMPDIR=str(tmp_path))
-    async with asyncio.timeout(20):
-        while not list(tmp_path.glob("antiphon-*")):
-            await asyncio.sleep(0.005)
+    gateway = Gateway(temporary, ECHO, TMPDIR=str(temporary))
+    await until(lambda: list(temporary.glob("antiphon-*")))
     assert await asyncio.to_thread(gateway.stop) == 0, gateway.said
-    assert not list(tmp_path.glob("antiphon-*"))
+    assert not list(temporary.glob("antiphon-*"))
 
 
-async def test_what_a_killed_gateway_left_goes_with_the_next_start(tmp_path: Path) -> None:
+@pytest.mark.slow
+async def test_what_a_killed_gateway_left_goes_with_the_next_start(temporary: Path) -> None:
     """Its folder, and not that of one that runs; the log file is its owner's alone."""
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    config = {**ECHO, "log": {"file": str(tmp_path / "log")}}
-    (tmp_path / "log").touch()
-    (tmp_path / "log").chmod(0o666)
-    first = Gateway(tmp_path / "a", config, TMPDIR=str(tmp_path))
+    (temporary / "a").mkdir()
+    (temporary / "b").mkdir()
+    config = {**ECHO, "log": {"file": str(temporary / "log")}}
+    (temporary / "log").touch()
+    (temporary / "log").chmod(0o666)
+    first = Gateway(temporary / "a", config, TMPDIR=str(temporary))
     await asyncio.to_thread(first.wait_for, READY)
-    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
-    (killed,) = tmp_path.glob("antiphon-*")
-    second = Gateway(tmp_path / "b", config, TMPDIR=str(tmp_path))
+    assert (temporary / "log").stat().st_mode & 0o777 == 0o600
+    (killed,) = temporary.glob("antiphon-*")
+    second = Gateway(temporary / "b", config, TMPDIR=str(temporary))
     await asyncio.to_thread(second.wait_for, READY)
-    (living,) = set(tmp_path.glob("antiphon-*")) - {killed}
+    (living,) = set(temporary.glob("antiphon-*")) - {killed}
     pids = children(first, "")
     first.process.kill()
     first.process.wait(5)
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        await asyncio.sleep(0.01)
+    await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
     assert killed.exists()
-    third = Gateway(tmp_path / "a", config, TMPDIR=str(tmp_path))
+    third = Gateway(temporary / "a", config, TMPDIR=str(temporary))
     await asyncio.to_thread(third.wait_for, READY)
     assert (killed.exists(), living.exists()) == (False, True)
     assert await asyncio.to_thread(second.stop) == await asyncio.to_thread(third.stop) == 0
-    assert not list(tmp_path.glob("antiphon-*"))
+    assert not list(temporary.glob("antiphon-*"))
 
 
 async def test_a_stop_tells_streams_that_do_not_finish(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer) -> None:
@@ -311,15 +346,14 @@ def test_children_die_with_a_supervisor_that_is_killed(two_workers: Gateway) -> 
     assert len(pids) == 3
     two_workers.process.kill()
     two_workers.process.wait(5)
-    for pid in pids:
-        status = Path(f"/proc/{pid}/stat")
-        for _ in range(500):
-            if not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] == "Z":
-                break
-            os.sched_yield()
-            subprocess.run(["sleep", "0.01"], check=True)
-        else:
-            pytest.fail(f"process {pid} is still there")
+
+    def gone(pid: int) -> bool:
+        try:
+            return stat(pid)[0] == "Z"
+        except FileNotFoundError:
+            return True
+
+    block_until(lambda: all(gone(pid) for pid in pids))
 
 
 @pytest.mark.parametrize("setting", ["grpc", "rest"])
@@ -464,7 +498,9 @@ def test_a_gateway_that_is_not_there_is_told_in_a_line(command: list[str], tmp_p
         ("log: {file: nowhere/log}", "log.file: nowhere/log: "),
     ],
 )
-@pytest.mark.parametrize("command", ["check-config", "up", "serve"])
+@pytest.mark.parametrize(
+    "command", ["check-config", pytest.param("up", marks=pytest.mark.slow), pytest.param("serve", marks=pytest.mark.slow)]
+)
 def test_a_configuration_that_is_not_usable_is_told_in_a_line(text: str, told: str, command: str, tmp_path: Path) -> None:
     """By every command alike, before anything starts, with exit code 2."""
     (tmp_path / "antiphon.yaml").write_text(text)
@@ -497,6 +533,7 @@ def test_the_archives_hold_every_file_of_the_sources(tmp_path: Path) -> None:
     assert {str(path.relative_to("server")) for path in files} <= installed
 
 
+@pytest.mark.slow
 async def test_the_installed_wheel_is_whole(tmp_path: Path) -> None:
     """Built from the sources, installed beside the dependencies, started from another folder: it answers."""
     made = tmp_path / "venv"
@@ -528,15 +565,10 @@ async def test_the_installed_wheel_is_whole(tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        async with httpx2.AsyncClient(trust_env=False, headers={"authorization": f"Bearer {KEY}"}) as http, asyncio.timeout(30):
-            while True:
-                try:
-                    response = await http.post(f"http://{rest}/api/v1/chat/completions", json=HELLO)
-                    if response.status_code != 503:  # Envoy is there before its workers
-                        break
-                except httpx2.TransportError:
-                    pass
-                await asyncio.sleep(0.1)
+        headers = {"authorization": f"Bearer {KEY}"}
+        async with httpx2.AsyncClient(base_url=f"http://{rest}/api/v1", trust_env=False, headers=headers) as http:
+            await answers(http)
+            response = await http.post("/chat/completions", json=HELLO)
         assert response.json()["choices"][0]["message"]["content"] == "You said: Hello"
     finally:
         process.terminate()

@@ -15,6 +15,7 @@ import pytest_asyncio
 from antiphon.v1 import admin_pb2, admin_pb2_grpc
 from tests.e2e.conftest import KEY, Gateway
 from tests.odd_upstream import OddUpstream, answer
+from tests.waiting import until
 
 ADMIN = (("authorization", f"Bearer {KEY}"),)
 REPLY = {
@@ -48,9 +49,11 @@ async def spent(admin_gateway: Gateway, upstream: OddUpstream) -> dict[str, str]
                 for _ in range(calls):
                     body = {"model": "odd-priced", "messages": [{"role": "user", "content": "Hi"}]}
                     assert (await http.post(f"{admin_gateway.url}/chat/completions", json=body)).status_code == 200
-            async with asyncio.timeout(20):
-                while await requests(stub, owner) < before + calls:  # it is written now and then
-                    await asyncio.sleep(0.1)
+
+            async def written() -> bool:
+                return await requests(stub, owner) >= before + calls  # noqa: B023 - it is over before the next round
+
+            await until(written)  # which it is now and then
     return secrets
 
 
@@ -120,6 +123,7 @@ async def test_bad_wishes_are_refused(admin_gateway: Gateway, wrong: dict[str, A
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+@pytest.mark.slow
 async def test_usage_from_the_terminal(admin_gateway: Gateway, spent: dict[str, str]) -> None:
     """A table with its sum, or JSON; and what is wrong is told in a line."""
     shown = await antiphon(admin_gateway, "usage", "--owner", "spender")

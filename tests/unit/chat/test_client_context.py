@@ -13,6 +13,7 @@ from antiphon.chat.client_context import Contexts
 from antiphon.config import ClientConfig, ConfigError
 from antiphon.domain.errors import ContextUnavailable
 from tests.odd_upstream import CUT, HANG, OddUpstream, answer
+from tests.waiting import until
 
 CLIENT = "acme"
 
@@ -73,8 +74,7 @@ async def test_who_leaves_takes_the_reading_from_nobody() -> None:
     gate = asyncio.Event()
     async with source(gate, text("hats")) as (server, url), contexts(url=url) as made:
         first = asyncio.create_task(made.of(CLIENT))
-        while not server.requests:
-            await asyncio.sleep(0.001)
+        await until(lambda: server.requests)
         second = asyncio.create_task(made.of(CLIENT))
         await asyncio.sleep(0)
         first.cancel()
@@ -154,8 +154,7 @@ async def test_closing_ends_a_reading() -> None:
     async with source(HANG) as (server, url):
         async with contexts(url=url) as made:
             reading = asyncio.create_task(made.of(CLIENT))
-            while not server.requests:
-                await asyncio.sleep(0.001)
+            await until(lambda: server.requests)
         with pytest.raises(asyncio.CancelledError):
             await reading
 

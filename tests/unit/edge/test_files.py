@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import io
 import json
-import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,8 @@ from antiphon.config import MAX_KEYLESS_BYTES, MAX_MESSAGE_BYTES, RestConfig
 from antiphon.edge import files as edge
 from antiphon.rest.v1 import assistant_pb2, assistant_pb2_grpc, openai_pb2, openai_pb2_grpc
 from antiphon.up import readiness
+from tests.ports import free_port
+from tests.waiting import until
 
 CHAT = "/api/v1/chat/completions"
 GRPC_HEADERS = {"grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-encoding", "grpc-accept-encoding"}
@@ -134,16 +135,9 @@ class Edge:
         return self.http.post(CHAT, data=json.dumps({"do": do}), headers=named)
 
 
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(20):
-        while not await condition():  # it is about another process
-            await asyncio.sleep(0.01)
-
-
 @contextlib.asynccontextmanager
 async def running(folder: Path, count: int) -> AsyncIterator[Edge]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     edge.prepare(folder, RestConfig(listen=f"127.0.0.1:{port}"), [readiness.worker_socket(number) for number in range(count)])
     workers = [Worker(folder, number) for number in range(count)]
     for worker in workers:

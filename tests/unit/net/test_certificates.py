@@ -23,6 +23,7 @@ from antiphon.net.certificates import Certificates
 from antiphon.rpc.interceptor import CallInterceptor
 from antiphon.rpc.server import Server
 from tests.certificates import DAY, Authority, Pair, replace
+from tests.ports import free_port
 
 CHECK = health_pb2.HealthCheckRequest()
 
@@ -58,8 +59,7 @@ def files(tmp_path: Path) -> Files:
 
 @asynccontextmanager
 async def serving(certificates: Certificates) -> AsyncIterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
+    port = free_port()
     server = Server(CallInterceptor(KeyRing([]), {}, {}), [])
     server.listen(f"127.0.0.1:{port}", certificates.credentials())
     await server.start()

@@ -7,6 +7,7 @@ import pytest
 
 from antiphon.domain.call import Call
 from antiphon.rpc.heartbeat import Pulse
+from tests.waiting import until
 
 
 class Wire:
@@ -66,8 +67,7 @@ async def test_a_message_waits_for_the_heartbeat_that_is_being_written() -> None
     pulse = Pulse(0.01, wire.write)
     Call(pulse=pulse).heartbeat("beat")
     wire.open.clear()
-    while not wire.writing:
-        await asyncio.sleep(0.001)
+    await until(lambda: wire.writing)
     message = asyncio.create_task(write(pulse, wire, "reply"))
     await asyncio.sleep(0)
     wire.open.set()
@@ -94,6 +94,5 @@ async def test_a_heartbeat_that_finds_the_caller_gone_does_not_hide_how_the_call
 
     pulse = Pulse(0.001, gone)
     beat = Call(pulse=pulse).heartbeat("beat")
-    while not beat.sent:
-        await asyncio.sleep(0.001)
+    await until(lambda: beat.sent)
     await pulse.stop()

@@ -16,6 +16,7 @@ from antiphon.v1 import chat_pb2, models_pb2
 from tests.e2e.wire import DATA, END_HEADERS, END_STREAM, HEADERS, frame, http2
 from tests.unit.rpc.test_server import HELLO, KEY, SCOPES, Running, details, running
 from tests.unit.scripted import ScriptedProvider
+from tests.waiting import until
 
 GENERATE = "/antiphon.v1.ChatService/Generate"
 CHECK = "/grpc.health.v1.Health/Check"
@@ -107,9 +108,11 @@ async def test_large_requests_have_so_many_bytes_together(unused_tcp_port: int, 
             assert details(error)["ErrorInfo"].metadata["limit"] == "request_bytes_per_worker"
             await gateway.chat.Generate(HELLO, metadata=KEY)
             assert not first.done()
-        async with asyncio.timeout(5):
-            while (await refusal(gateway.chat.Generate(larger, metadata=KEY))).code() is not grpc.StatusCode.NOT_FOUND:
-                await asyncio.sleep(0.01)
+
+        async def room() -> bool:
+            return (await refusal(gateway.chat.Generate(larger, metadata=KEY))).code() is grpc.StatusCode.NOT_FOUND
+
+        await until(room)
 
 
 @pytest.mark.parametrize("method", [GENERATE, "/antiphon.rest.v1.OpenAIService/CreateChatCompletion"])
@@ -143,8 +146,7 @@ async def test_a_stop_ends_what_has_no_request_and_no_key(unused_tcp_port: int) 
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
         answered = gateway.chat.StreamGenerate(HELLO, metadata=KEY)
         reading = asyncio.create_task(answered.read())
-        while not provider.requests:
-            await asyncio.sleep(0)
+        await until(lambda: provider.requests)
         stopping = asyncio.create_task(gateway.server.stop(600, gateway.service.interrupt))
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
         assert await watch.read() is grpc.aio.EOF
@@ -190,8 +192,7 @@ async def test_calls_are_counted_while_their_keys_are_judged(unused_tcp_port: in
     server = CallInterceptor(keys, SCOPES, {}, most=1)
     async with running(ScriptedProvider(), unused_tcp_port, interceptor=server) as gateway:
         first = asyncio.ensure_future(refusal(gateway.chat.Generate(HELLO, metadata=KEY)))
-        while not keys.judging:
-            await asyncio.sleep(0)
+        await until(lambda: keys.judging)
         assert (await refusal(gateway.chat.Generate(HELLO, metadata=KEY))).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         keys.go_on.set()
         assert (await first).code() is grpc.StatusCode.UNAUTHENTICATED

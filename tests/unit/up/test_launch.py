@@ -17,6 +17,7 @@ from antiphon.edge import files as edge
 from antiphon.up import launch
 from antiphon.up.plan import Plan, Program
 from antiphon.up.supervisor import supervise
+from tests.ports import free_port
 
 WORKER = """
 import asyncio, signal, sys
@@ -43,11 +44,6 @@ asyncio.run(main())
 def taken() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def config(**settings: object) -> Config:

@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 from antiphon.up import child, supervisor
 from antiphon.up.child import Child
 from antiphon.up.plan import Plan, Program
+from tests.waiting import block_until as until
 
 # Writes "NAME start PID SESSION" and, on SIGTERM and SIGINT, "NAME term" and "NAME int" to the file FILE.
 # Usage: FILE NAME [CODE: to exit at once | deaf]
@@ -96,17 +96,17 @@ def stage(tmp_path: Path) -> Stage:
 
 
 @pytest.fixture
+def hangup(request: pytest.FixtureRequest) -> Iterator[None]:
+    """SIGHUP is heard or ignored as the test wants it, however the tests were started: nohup has it ignored."""
+    before = signal.signal(signal.SIGHUP, request.param)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "FIRST_DELAY", 0.01)
     monkeypatch.setattr(child, "LONGEST_DELAY", 0.02)
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Returns when it is so: it is about other processes."""
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "that never came"
-        time.sleep(0.01)
 
 
 def told(number: signal.Signals = signal.SIGTERM) -> None:
@@ -137,6 +137,8 @@ def test_ready_is_told_once_when_nothing_is_missing(stage: Stage) -> None:
     assert stage.readied == 1
 
 
+@pytest.mark.parametrize("hangup", [signal.SIG_DFL], indirect=True, ids=["heard"])
+@pytest.mark.usefixtures("hangup")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_workers_then_envoy(stage: Stage, number: signal.Signals) -> None:
     """One signal ends everything in order, with code 0."""
@@ -149,6 +151,19 @@ def test_a_signal_ends_the_workers_then_envoy(stage: Stage, number: signal.Signa
     assert sorted(stage.lines[3:5]) == ["w0 term", "w1 term"]
     assert stage.lines[5] == "envoy term"
     assert "Stopping" in stage.said[0]
+
+
+@pytest.mark.parametrize("hangup", [signal.SIG_IGN], indirect=True, ids=["ignored"])
+@pytest.mark.usefixtures("hangup")
+def test_a_hangup_that_is_ignored_stays_so(stage: Stage) -> None:
+    """Whoever started the gateway with nohup wants it to go on when the terminal is closed."""
+
+    def script() -> None:
+        until(lambda: len(stage.lines) == 2)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        told()
+
+    assert stage.run(stage.program("w0"), meanwhile=script) == 0
 
 
 def test_a_dead_child_is_started_again_and_told(stage: Stage) -> None:

@@ -1,0 +1,19 @@
+"""Where tests are found."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_each_file_of_unit_tests_stands_where_its_module_does() -> None:
+    """`unit/a/test_b.py` and `unit/a/test_b_aspect.py` are about `a/b.py`; what is about several modules is elsewhere."""
+    units, package = ROOT / "tests" / "unit", ROOT / "server" / "antiphon"
+    tests = [path.relative_to(units) for path in units.rglob("test_*.py")]
+    assert tests
+
+    def module(test: Path) -> bool:
+        words = test.stem.removeprefix("test_").split("_")
+        names = ("_".join(words[:count]) for count in range(1, len(words) + 1))
+        return any((package / test.with_name(f"{name}.py")).exists() for name in names)
+
+    assert [test for test in tests if not module(test)] == []
