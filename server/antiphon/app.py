@@ -135,6 +135,7 @@ class App:
         await self._contexts.close()
         if self._tokens is not None:
             await self._tokens.close()
+        self._observer.stopped()
         log.info("stopped")
 
     def _interrupt(self) -> None:

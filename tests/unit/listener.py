@@ -31,8 +31,11 @@ class Listener(Observer):
     def settled(self, call: Call) -> None:
         self.events.append("settled")
 
-    def cancelled_upstream(self, call: Call, attempt: Attempt, seconds: float) -> None:
+    def cancelled_upstream(self, call: Call, attempt: Attempt) -> None:
         self.events.append("cancelled_upstream")
+
+    def stopped(self) -> None:
+        self.events.append("stopped")
 
     def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
         self.events.append("ended")

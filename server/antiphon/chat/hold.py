@@ -20,17 +20,21 @@ class HoldBack:
         self._watch = watch
         self._held: Batch | None = []
         """What came before the first delta. None: it has been passed on."""
+        self._waits = True
+        """The first token has not been told yet."""
 
     def take(self, batch: Batch) -> Batch:
         """Take a batch, and return what may go out now. May be empty. Runs for every token of every stream."""
-        self._watch.see(batch)
+        watch = self._watch
+        watch.see(batch)
+        if self._waits and watch.first_token is not None:
+            self._waits = False
+            self._call.first_token = watch.first_token
+            self._call.observer.first_token(self._call)
         if self._held is None:
             return batch
         self._held += batch
-        if not self._watch.has_delta and len(self._held) < MAX_HELD and type(batch[-1]) is not Finished:
+        if not watch.has_delta and len(self._held) < MAX_HELD and type(batch[-1]) is not Finished:
             return []
         batch, self._held = self._held, None
-        if self._watch.first_token is not None:
-            self._call.first_token = self._watch.first_token
-            self._call.observer.first_token(self._call)
         return batch

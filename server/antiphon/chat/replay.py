@@ -21,7 +21,7 @@ from antiphon.history.base import MessageState, Turn
 
 
 def replay(turn: Turn) -> Iterator[Batch]:
-    """Yield the events of a stored turn.
+    """Yield the events of a stored turn: as it was answered, whatever guards have been added since.
 
     Raises `TurnInProgress` while it is still going on, and `TurnNotComplete` after what there is of one that failed.
     """

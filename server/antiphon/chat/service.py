@@ -24,7 +24,7 @@ from antiphon.chat.stopwatch import Stopwatch, closing
 from antiphon.domain.call import Call
 from antiphon.domain.content import Message
 from antiphon.domain.deadline import Deadlines
-from antiphon.domain.errors import ShuttingDown
+from antiphon.domain.errors import ProviderProtocolError, ShuttingDown
 from antiphon.domain.events import Batch, Finished
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.turns import give_way
@@ -37,6 +37,9 @@ from antiphon.routing.router import Route, Router
 
 _MANY_PARTS: Final = 1000
 """Parts of a request above which other calls have their turn before it is written for the provider."""
+
+_NOTHING: Final[Batch] = []
+"""No batch: the provider's reply is over."""
 
 
 class ChatService:
@@ -68,7 +71,7 @@ class ChatService:
         provider's call at once.
 
         With `record` the turn is stored before the provider is asked, and the reply before the last batch comes. A turn that
-        exists already is answered from the store.
+        exists already is answered from the store: without `Metrics`, as nothing was measured, and with `Usage` if it was stored.
 
         Raises any `AntiphonError`.
         """
@@ -92,25 +95,27 @@ class ChatService:
                     watch = Stopwatch(request)
                     hold = HoldBack(call, watch)
                     asked = self._guards.reply(route.provider.stream(request), request)
-                    settlement = self._settlement(route, request, grant, watch)
-                    async with settlement, Attempting(call, asked.aclose):
-                        while True:
-                            with deadline:
-                                batch = await anext(asked, None)
-                            if batch is None:
-                                return
-                            batch = hold.take(batch)
-                            if not batch:
-                                continue
-                            if type(batch[-1]) is not Finished:
-                                turn.see(batch)
-                            else:
-                                usage = watch.usage(batch)
-                                batch = closing(batch, usage, watch.metrics(await settlement.charge(usage)))
-                                turn.see(batch)
+                    async with self._settlement(route, request, grant, watch) as settlement:
+                        async with Attempting(call, asked.aclose):
+                            while True:
                                 with deadline:
-                                    await turn.complete()
-                            yield batch
+                                    batch = await anext(asked, _NOTHING)
+                                if not batch:
+                                    raise _unfinished(call.provider)
+                                batch = hold.take(batch)
+                                if batch and type(batch[-1]) is Finished:
+                                    with deadline:
+                                        await anext(asked, None)  # to its end, so that the connection can be used again
+                                    break
+                                if batch:
+                                    turn.see(batch)
+                                    yield batch
+                        usage = watch.usage(batch)
+                        batch = closing(batch, usage, watch.metrics(await settlement.charge(usage)))
+                        turn.see(batch)
+                        with deadline:
+                            await turn.complete()
+                        yield batch
         finally:
             self._deadlines.end(deadline)
 
@@ -159,3 +164,7 @@ class ChatService:
     def _settlement(self, route: Route, request: ChatRequest, grant: Grant, watch: Stopwatch) -> Settlement:
         price = partial(self._prices.cost, route.provider.name, route.model)
         return Settlement(grant, price, watch.broken_off, paid_by_caller=route.is_paid_by_caller(request))
+
+
+def _unfinished(provider: str) -> ProviderProtocolError:
+    return ProviderProtocolError(f"The provider {provider} ended its reply without saying so.", provider=provider)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Final
 
-from antiphon.domain.errors import ContentBlocked, DeadlineExceeded
+from antiphon.domain.call import LEFT
 from antiphon.domain.events import (
     AudioDelta,
     Batch,
@@ -76,8 +75,7 @@ class Stopwatch:
 
         One that was asked reads a prompt whether or not anybody waits for what it says.
         """
-        asked = isinstance(error, asyncio.CancelledError | DeadlineExceeded | ContentBlocked)
-        return self.usage([]) if asked or self._end > self._start else None
+        return self.usage([]) if isinstance(error, LEFT) or self._end > self._start else None
 
     @property
     def first_token(self) -> float | None:

@@ -5,15 +5,19 @@ A `Call` is made when a call arrives; who answers it asks for it with `current`,
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextvars import ContextVar
 from typing import Any, Final, Protocol
 
 from msgspec import Struct, field
 
-from antiphon.domain.errors import AntiphonError
+from antiphon.domain.errors import AntiphonError, DeadlineExceeded, ShuttingDown
 from antiphon.domain.events import Usage
 from antiphon.domain.principal import ANONYMOUS, Principal
+
+LEFT: Final = (asyncio.CancelledError, GeneratorExit, DeadlineExceeded, ShuttingDown)
+"""What ends a call while its provider would go on."""
 
 
 class Attempt(Struct, frozen=True):
@@ -27,11 +31,12 @@ class Attempt(Struct, frozen=True):
 class Observer:
     """What happens in a call, told once to whoever listens: a log, a ledger, metrics, traces.
 
-    A listener overrides what it wants to hear. It returns soon and raises nothing: no listener changes a call.
+    A listener overrides what it wants to hear. It returns soon and raises nothing: no listener changes a call. Calls without a key,
+    to health and reflection, and of methods that there are not, are not told.
     """
 
     def begun(self, call: Call) -> None:
-        """The caller is known, and may make the call; its request may still be no good."""
+        """The call has arrived; nothing of it is known but `method` and `timeout`."""
 
     def admitted(self, call: Call) -> None:
         """The call has its place within its caller's limits."""
@@ -48,11 +53,14 @@ class Observer:
     def settled(self, call: Call) -> None:
         """What the call used is charged: `call.usage` and `call.cost_usd`, where they are known. Once for each admitted call."""
 
-    def cancelled_upstream(self, call: Call, attempt: Attempt, seconds: float) -> None:
-        """The caller is gone or out of time, and so many seconds later the provider's call was closed."""
+    def cancelled_upstream(self, call: Call, attempt: Attempt) -> None:
+        """The caller is gone or out of time, and the provider's call, which would have gone on, is closed."""
 
     def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
-        """The call is over. `code` is the name of its gRPC status."""
+        """The call is over. `code` is the name of its gRPC status. Without a good key its caller is `ANONYMOUS`."""
+
+    def stopped(self) -> None:
+        """The server has stopped: every call has ended, and none comes any more."""
 
 
 SILENT: Final = Observer()
@@ -97,7 +105,7 @@ class Call(Struct, eq=False, kw_only=True):
     provider: str = ""
     model: str = ""
     first_token: float | None = None
-    """Seconds from the request to the first delta."""
+    """Seconds from when the provider was asked to the first delta."""
     usage: Usage | None = None
     cost_usd: float | None = None
 

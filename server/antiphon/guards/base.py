@@ -1,6 +1,7 @@
 """What a guard is: something that makes filters, each of which reads one text piece by piece.
 
-A guard reads text, and nothing else: it knows no message, no event, no provider, and does no I/O.
+A guard reads text, and nothing else: it knows no message, no event, no provider, and does no I/O. A text is one part of a message,
+one channel of a reply, or in JSON one string, name or number; a guard that counts counts within one of those.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from typing import Protocol, TypeAlias
 
 
 class Blocked(Exception):
-    """A text holds what may not pass. `guard` is the guard's name, `before` what of the text may still be passed on."""
+    """A text holds what may not pass. `guard` is the guard's name.
+
+    `before` is what may still be passed on of the piece, and of what was held back before it; never what was passed on already.
+    """
 
     def __init__(self, guard: str, before: str) -> None:
         super().__init__(guard)

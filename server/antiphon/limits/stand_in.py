@@ -40,6 +40,7 @@ class StandIn:
         self._open: dict[str, Ticket] = {}
         self._handed_over: dict[str, Ticket] = {}
         self._moving: asyncio.Event | None = None
+        self._settling: set[asyncio.Task[None]] = set()
 
     async def take(self, claims: Sequence[Claim]) -> Ticket:
         if self._moving is not None:
@@ -52,8 +53,19 @@ class StandIn:
         return ticket
 
     async def settle(self, ticket: Ticket, tokens: int, nanos: int) -> None:
-        if self._moving is not None:
-            await self._moving.wait()
+        if self._moving is None:
+            await self._settle(ticket, tokens, nanos)
+            return
+        settling = asyncio.create_task(self._settle_after(self._moving, ticket, tokens, nanos))
+        self._settling.add(settling)
+        settling.add_done_callback(self._settling.discard)
+        await asyncio.shield(settling)  # a caller that leaves meanwhile would hold its place for ever
+
+    async def _settle_after(self, moved: asyncio.Event, ticket: Ticket, tokens: int, nanos: int) -> None:
+        await moved.wait()
+        await self._settle(ticket, tokens, nanos)
+
+    async def _settle(self, ticket: Ticket, tokens: int, nanos: int) -> None:
         handed_over = self._handed_over.pop(ticket.id, None)
         if handed_over is not None:
             await self._shared.settle(handed_over, tokens, nanos)

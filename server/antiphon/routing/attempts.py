@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 
-from antiphon.domain.call import Attempt, Call
-from antiphon.domain.errors import DeadlineExceeded, ShuttingDown
-
-_LEFT = (asyncio.CancelledError, GeneratorExit, DeadlineExceeded, ShuttingDown)
-"""What ends a call while its provider would go on."""
+from antiphon.domain.call import LEFT, Attempt, Call
 
 
 class Attempting:
@@ -28,10 +23,9 @@ class Attempting:
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: TracebackType | None) -> None:
         call, attempt = self._call, self._attempt
-        left = time.monotonic()
         try:
             await self._close()
         finally:
-            if isinstance(error, _LEFT):
-                call.observer.cancelled_upstream(call, attempt, time.monotonic() - left)
+            if isinstance(error, LEFT):
+                call.observer.cancelled_upstream(call, attempt)
             call.observer.attempt_ended(call, attempt, error)

@@ -131,9 +131,9 @@ class Handling:
         self._message = message
         if self._written and message is not None and not _is_large(message):
             return self._context.write(message)
-        return self._write_slowly(message)
+        return self._write_first_or_large(message)
 
-    async def _write_slowly(self, message: Any) -> None:
+    async def _write_first_or_large(self, message: Any) -> None:
         if not self._written:
             self._written = True
             if self._rules.render is None:

@@ -48,15 +48,15 @@ class Housekeeper:
             await asyncio.sleep(interval)
 
     async def round(self) -> None:
-        """Do it once. Raises `StoreUnavailable`."""
+        """Do it once: what others wait for first, and what may take long last. Raises `StoreUnavailable`."""
+        await self._store.heartbeat()
         for held in self._certificates:
             held.refresh()
-        if time.monotonic() - self._pruned > PRUNING:
-            await self._audit.prune()
-            self._pruned = time.monotonic()
-        await self._store.heartbeat()
         settled = await self._store.settle()
         if settled:
             log.warning("turns of a process that is gone were settled", count=settled)
         await self._keys.write_uses()
         await self._audit.keep()
+        if time.monotonic() - self._pruned > PRUNING:
+            self._pruned = time.monotonic()  # also if it fails: the next is soon enough
+            await self._audit.prune()

@@ -29,7 +29,7 @@ OPEN_SERVICES = frozenset(
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler of the server: those that need no key are not logged."""
+    """Wraps each handler: the key is judged, the request received, the answer written. Open ones get bounds alone."""
 
     def __init__(
         self,

@@ -98,10 +98,14 @@ class OpenCalls:
     async def _requests(self, context: Context, read: Callable[[bytes], Any]) -> AsyncGenerator[Any, None]:
         while True:
             arrival = Arrival(known=False)
-            data = await self._receiver.receive(context, arrival)
-            if data is None:
-                return
-            yield _read(read, data)
+            try:
+                data = await self._receiver.receive(context, arrival)
+                if data is None:
+                    return
+                request = _read(read, data)
+            finally:
+                self._receiver.release(arrival)  # what is kept of a request here is small
+            yield request
 
     async def _request(self, context: Context, read: Callable[[bytes], Any]) -> Any:
         async for request in self._requests(context, read):

@@ -41,11 +41,14 @@ class Observers(Observer):
     def settled(self, call: Call) -> None:
         self._tell("settled", call)
 
-    def cancelled_upstream(self, call: Call, attempt: Attempt, seconds: float) -> None:
-        self._tell("cancelled_upstream", call, attempt, seconds)
+    def cancelled_upstream(self, call: Call, attempt: Attempt) -> None:
+        self._tell("cancelled_upstream", call, attempt)
 
     def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
         self._tell("ended", call, code, error)
+
+    def stopped(self) -> None:
+        self._tell("stopped")
 
     def _tell(self, event: str, *arguments: object) -> None:
         for handler in self._handlers[event]:

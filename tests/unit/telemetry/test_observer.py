@@ -29,9 +29,10 @@ def test_each_listener_is_told_everything_though_another_fails() -> None:
         observers.admitted(call)
         observers.attempt_begun(call, attempt)
         observers.first_token(call)
-        observers.cancelled_upstream(call, attempt, 0.1)
+        observers.cancelled_upstream(call, attempt)
         observers.attempt_ended(call, attempt, None)
         observers.settled(call)
         observers.ended(call, "INTERNAL", Internal())
+        observers.stopped()
     assert sorted(last.events) == sorted(EVENTS)
     assert [line["call_event"] for line in lines] == last.events

@@ -67,26 +67,27 @@ async def answer(
     status; after it `Exchange.late` writes what tells the caller, and what would end the stream well is left out.
     """
     exchange = await prepare()
-    with renaming(exchange.field):
-        async with aclosing(chat.stream(call, exchange.request, exchange.record)) as batches:
-            if callable(exchange.form):
-                data = exchange.form(await collect(batches))
-                if exchange.status is not None:
-                    call.headers["x-http-status"] = str(exchange.status)
-                yield httpbody_pb2.HttpBody(content_type=JSON, data=data)
-                return
-            writer = exchange.form
-            content_type = writer.content_type
-            beat = call.heartbeat(httpbody_pb2.HttpBody(content_type=content_type, data=writer.comment))
-            try:
+    form, field = exchange.form, exchange.field
+    async with aclosing(chat.stream(call, exchange.request, exchange.record)) as batches:
+        if callable(form):
+            with renaming(field):
+                data = form(await collect(batches))
+            if exchange.status is not None:
+                call.headers["x-http-status"] = str(exchange.status)
+            yield httpbody_pb2.HttpBody(content_type=JSON, data=data)
+            return
+        content_type = form.content_type
+        beat = call.heartbeat(httpbody_pb2.HttpBody(content_type=content_type, data=form.comment))
+        try:
+            with renaming(field):
                 async for batch in batches:
-                    if data := writer.write(batch):
+                    if data := form.write(batch):
                         yield httpbody_pb2.HttpBody(content_type=content_type, data=data)
                         content_type = ""
-                end = writer.end()
-            except Exception as error:
-                if (beat.sent or not content_type) and (data := exchange.late(told(error))):
-                    yield httpbody_pb2.HttpBody(data=data)
-                raise
-            if end or content_type:
-                yield httpbody_pb2.HttpBody(content_type=content_type, data=end)
+                end = form.end()
+        except Exception as error:
+            if (beat.sent or not content_type) and (data := exchange.late(told(error))):
+                yield httpbody_pb2.HttpBody(data=data)
+            raise
+        if end or content_type:
+            yield httpbody_pb2.HttpBody(content_type=content_type, data=end)
