@@ -169,7 +169,7 @@ def _generate(data: bytes) -> domain.ChatRequest:
 
 def _engine(data: bytes) -> domain.ChatRequest:
     asked = parse(data, engine_request.Body)
-    return engine_request.request_from_body(asked, engine_request.Call(asked, "p"))
+    return engine_request.request_from_body(asked, engine_request.Chat(asked, "p"))
 
 
 _BODIES: Final[Sequence[tuple[Callable[[bytes], domain.ChatRequest | None], Callable[..., Any]]]] = (

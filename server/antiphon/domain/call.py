@@ -9,6 +9,7 @@ import asyncio
 import time
 from contextvars import ContextVar
 from typing import Any, Final, Protocol
+from weakref import ref
 
 from msgspec import Struct, field
 
@@ -83,7 +84,7 @@ class Pulse(Protocol):
         ...
 
 
-class Call(Struct, eq=False, kw_only=True):
+class Call(Struct, eq=False, kw_only=True, weakref=True):
     """Who calls, for how long, and what is known of the call so far: the stages fill it in before they tell the observer."""
 
     caller: Principal = ANONYMOUS
@@ -122,10 +123,17 @@ class Call(Struct, eq=False, kw_only=True):
         return heartbeat
 
 
-CALL: ContextVar[Call] = ContextVar("call")
-"""Set where a call arrives, and read by servicers alone, as gRPC hands them no more than its own context."""
+_CURRENT: ContextVar[ref[Call]] = ContextVar("call")
+"""Weak, as the loop keeps the context of timers that were cancelled for minutes: the call must not stay with it."""
+
+
+def make_current(call: Call) -> None:
+    """Let `current` return this call, as long as somebody holds it."""
+    _CURRENT.set(ref(call))
 
 
 def current() -> Call:
-    """Return the call that is going on. Only for servicers."""
-    return CALL.get()
+    """Return the call that is going on. Only for servicers, as gRPC hands them no more than its own context."""
+    call = _CURRENT.get()()
+    assert call is not None, "whoever handles a call holds it"
+    return call

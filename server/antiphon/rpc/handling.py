@@ -19,7 +19,7 @@ from google.api import httpbody_pb2
 
 from antiphon.auth.audit import REFUSED, AuditLog, Event
 from antiphon.config import MAX_MESSAGE_BYTES
-from antiphon.domain.call import CALL, Call, Observer
+from antiphon.domain.call import Call, Observer, make_current
 from antiphon.domain.deadline import time_left
 from antiphon.domain.errors import AntiphonError, InvalidRequest, Reason, told
 from antiphon.domain.principal import ANONYMOUS, Scope
@@ -86,7 +86,6 @@ class Handling:
         self._written = False
 
     async def __aenter__(self) -> Self:
-        CALL.set(self._call)
         self._call.observer.begun(self._call)
         return self
 
@@ -114,6 +113,7 @@ class Handling:
         data = await self._receiver.receive(self._context, self._arrival)
         if data is None:
             raise InvalidRequest("The call has no request message.")
+        make_current(call)
         return read(data)
 
     def _is_by_edge(self, known: bool) -> bool:

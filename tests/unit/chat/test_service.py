@@ -151,6 +151,26 @@ async def test_a_caller_that_leaves_is_told_of() -> None:
     assert listener.events[3:] == ["cancelled_upstream", "attempt_ended", "settled"]
 
 
+async def test_a_database_that_fails_is_no_fault_of_the_provider() -> None:
+    """Its attempt has ended well before the reply is stored."""
+
+    class Failing(MemoryStore):
+        async def end_turn(self, owner: str, message_id: str, end: TurnEnd) -> bool:
+            raise ConversationNotFound(message_id)
+
+    listener = Listener()
+    chat = recording(ScriptedProvider(), Failing())
+    with pytest.raises(ConversationNotFound):
+        await collect(chat.stream(Call(observer=listener), asked(), Record("ann")))
+    assert listener.errors[:1] == [None]
+
+
+async def test_a_provider_that_ends_without_a_word_has_not_answered() -> None:
+    """What came is no whole reply."""
+    with pytest.raises(ProviderProtocolError):
+        await collect(service(ScriptedProvider([START, TextDelta(0, "Hel")])).stream(Call(), asked()))
+
+
 # Limits.
 
 

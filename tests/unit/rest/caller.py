@@ -1,12 +1,15 @@
 """What a REST servicer is called with, without a socket."""
 
+from contextvars import ContextVar
 from typing import Any
 
-from antiphon.domain.call import CALL, Call
+from antiphon.domain.call import Call, make_current
 from antiphon.domain.principal import EVERYDAY, Principal, Scope
 
 ADMIN = Principal("boss", owner="boss", scopes=EVERYDAY | {Scope.ADMIN})
 USER = Principal("ann", owner="ann")
+
+_HELD: ContextVar[Call] = ContextVar("held")
 
 
 class Context:
@@ -29,5 +32,6 @@ class Context:
 def as_caller(principal: Principal) -> Call:
     """Who calls from here on, in this task."""
     call = Call(caller=principal)
-    CALL.set(call)
+    _HELD.set(call)
+    make_current(call)
     return call

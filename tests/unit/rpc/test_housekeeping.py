@@ -80,3 +80,27 @@ async def test_a_failure_ends_nothing(database: Database, failure: Exception, ev
         with suppress(asyncio.CancelledError):
             await keeping
     assert [entry["event"] for entry in logged] == events
+
+
+async def test_pruning_that_fails_keeps_nobody_from_living(database: Database) -> None:
+    """The sign of life comes first, and what fails is not tried again at once."""
+
+    class FailingAudit(AuditLog):
+        tries = 0
+
+        async def prune(self, days: int = 1) -> None:
+            self.tries += 1
+            raise StoreUnavailable
+
+    class LivingStore(MemoryStore):
+        signs = 0
+
+        async def heartbeat(self) -> None:
+            self.signs += 1
+
+    audit, store = FailingAudit(database), LivingStore()
+    house = housekeeper(database, store, audit)
+    with pytest.raises(StoreUnavailable):
+        await house.round()
+    await house.round()
+    assert (store.signs, audit.tries) == (2, 1)

@@ -197,3 +197,11 @@ async def test_calls_are_counted_while_their_keys_are_judged(unused_tcp_port: in
         keys.go_on.set()
         assert (await first).code() is grpc.StatusCode.UNAUTHENTICATED
         assert keys.judging == 1
+
+
+async def test_open_calls_give_their_bytes_back(unused_tcp_port: int) -> None:
+    """However many there are: they would else take the room of all large requests, for good."""
+    async with running(ScriptedProvider(), unused_tcp_port, most_bytes=500_000) as gateway:
+        for _ in range(8):
+            refused = await refusal(gateway.health.Check(health_pb2.HealthCheckRequest(service="x" * 200_000)))
+            assert refused.code() is grpc.StatusCode.NOT_FOUND

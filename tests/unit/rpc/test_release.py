@@ -37,11 +37,9 @@ OF_METADATA = {
     "hamt",
     "hamt_bitmap_node",
     "Pulse",
-    "Call",
-    "Usage",
 }
 """Types of what is left of every call, good or bad: by gRPC its metadata, until the next young collection; by asyncio up to 100
-timers that were cancelled, with the context of their call, and in it what is known of the call. None of it knows the request."""
+timers that were cancelled, with the context of their call and the pulse in it. None of it knows the request."""
 
 
 @pytest.fixture(autouse=True)

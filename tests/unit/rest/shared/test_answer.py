@@ -9,7 +9,7 @@ from google.api.httpbody_pb2 import HttpBody
 
 from antiphon import domain
 from antiphon.domain.call import Call
-from antiphon.domain.errors import AntiphonError, Internal, ProviderProtocolError
+from antiphon.domain.errors import AntiphonError, Internal, InvalidRequest, ProviderProtocolError, Violation
 from antiphon.rest.shared.answer import Exchange, answer
 
 CUT = ProviderProtocolError("Cut.", provider="p")
@@ -78,3 +78,22 @@ async def test_a_failure_is_told_in_band_once_a_piece_has_left(failure: Exceptio
     assert [piece.data for piece in got] == [b"a", f"late: {message}".encode()]
     with pytest.raises(type(failure)):
         await pieces(*([] if at_end else [failure]), end=failure)
+
+
+async def test_a_fault_that_is_found_late_is_told_of_the_callers_fields() -> None:
+    """As one that is found at once: the domain's names are nobody's business."""
+    chat: Any = SimpleNamespace(stream=lambda *_: said("a", InvalidRequest("No.", (Violation(("messages", 3), "is no good"),))))
+
+    async def prepare() -> Exchange:
+        def tell(error: AntiphonError) -> bytes:
+            assert isinstance(error, InvalidRequest)
+            return str(error.violations[0].path).encode()
+
+        request = domain.ChatRequest("m", (), stream=True)
+        return Exchange(request, Writer(b"end"), tell, field=lambda path: ("chat_history", *path[1:]))
+
+    got: list[bytes] = []
+    with pytest.raises(InvalidRequest):
+        async for piece in answer(chat, Call(), prepare):
+            got.append(piece.data)  # noqa: PERF401  # what came before it broke off
+    assert got == [b"a", b"('chat_history', 3)"]

@@ -1,0 +1,23 @@
+"""Holding back the beginning of a reply."""
+
+from antiphon.chat.hold import MAX_HELD, HoldBack
+from antiphon.chat.stopwatch import Stopwatch
+from antiphon.domain.call import Call
+from antiphon.domain.events import ExtraDelta, TextDelta
+from antiphon.domain.request import ChatRequest
+from tests.unit.listener import Listener
+from tests.unit.scripted import START
+
+
+def test_the_first_token_is_told_once_and_whenever_it_comes() -> None:
+    """Also after something else had opened the way: content that only the provider knows, or many events without a delta."""
+    for first in ([START, ExtraDelta(0, {"content": ["odd"]})], [START, *[ExtraDelta(0, {})] * MAX_HELD]):
+        listener = Listener()
+        call = Call(observer=listener)
+        hold = HoldBack(call, Stopwatch(ChatRequest("m", (), stream=True)))
+        assert hold.take([*first])
+        assert listener.events == []
+        assert hold.take([TextDelta(0, "a")])
+        assert hold.take([TextDelta(0, "b")])
+        assert listener.events == ["first_token"]
+        assert call.first_token is not None
