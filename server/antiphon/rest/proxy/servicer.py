@@ -220,7 +220,7 @@ def answer_metadata(answer: Answer, sent: Mapping[str, str]) -> dict[str, str]:
         name = written.lower()
         if name == "x-request-id":
             name = "x-upstream-request-id"  # the gateway's own is in `x-request-id`
-        elif not _ANSWER_HEADERS.fullmatch(name):
+        elif not _ANSWER_HEADERS.fullmatch(name) or name.endswith("-bin"):  # which gRPC would take for bytes
             continue
         if _HEADER_VALUE.fullmatch(value) and not any(key in value for key in keys):
             passing.setdefault(name, value)
