@@ -126,7 +126,7 @@ async def test_an_idle_connection_is_closed_before_its_host_does(upstream: OddUp
 
 
 async def test_the_read_timeout_of_a_large_reply_does_not_outlive_it(upstream: OddUpstream) -> None:
-    """A connection that waits for its next request has no timer, though reading paused until the end: it would fail that request."""
+    """A connection that waits for its next request has no timer, which would fail that one, though reading paused at the end."""
     transport = Transport("acme", ProviderConfig(read_timeout=0.5, keep_alive=60))
     upstream.script("large", [answer(b"x" * 3_000_000)])
     async with transport.post(URL(upstream.base_url), {}, b'{"model": "large"}') as reply:
