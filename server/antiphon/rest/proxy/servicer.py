@@ -38,12 +38,11 @@ from antiphon.rest.proxy.errors import gemini_error, openai_error
 from antiphon.rest.proxy.proxied import check_gemini, check_openai, check_size, invalid
 from antiphon.rest.shared.dialect import Context, Pieces
 from antiphon.rest.shared.http import break_off
+from antiphon.rest.shared.json import EVENT_STREAM
 from antiphon.rest.v1 import proxy_pb2, proxy_pb2_grpc
 
 QUERY: Final = "x-antiphon-query"
 """The metadata that holds the query, without the question mark. `gateway/status.lua` sets it."""
-
-EVENT_STREAM: Final = "text/event-stream"
 
 _OPENAI_HEADERS: Final = (
     "accept",
