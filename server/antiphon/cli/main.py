@@ -150,13 +150,21 @@ def serve(
 
 
 @app.command()
-def edge(folder: Annotated[Path, typer.Argument(help="Where Envoy will run.")], config: ConfigOption = None) -> None:
-    """Write Envoy's files for this configuration, to run it apart from the server. Starts nothing."""
+def edge(
+    folder: Annotated[Path, typer.Argument(help="Where Envoy will run.")],
+    config: ConfigOption = None,
+    run: Annotated[bool, typer.Option("--run", help="Become that Envoy, once the files are there.")] = False,
+) -> None:
+    """Write Envoy's files for this configuration, to run it apart from the server. Starts nothing, unless with --run."""
     with _told(config):
         loaded = load(config)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         files.prepare(folder, loaded.rest, (), loaded.auth.tokens)
-        out.print(escape(f"(cd {folder} && {shlex.join(files.command(1))})"), soft_wrap=True)
+        command = files.command(os.cpu_count() or 1 if run else 1)
+        if run:
+            os.chdir(folder)
+            os.execve(command[0], command, {name: os.environ[name] for name in files.VARIABLES & os.environ.keys()})  # noqa: S606  # no shell
+        out.print(escape(f"(cd {folder} && {shlex.join(command)})"), soft_wrap=True)
 
 
 @app.command("check-config")
