@@ -38,6 +38,10 @@ class Started:
             command = [sys.executable, "-m", "antiphon", "up"]
             self.process = subprocess.Popen(command, cwd=folder, env=self.environment, stdout=out, stderr=err)
 
+    def health(self) -> int:
+        command = [sys.executable, "-m", "antiphon.up.health"]
+        return subprocess.run(command, env=self.environment, check=False, capture_output=True).returncode
+
     def stop(self) -> int:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -96,3 +100,23 @@ def test_no_key_is_made_that_nobody_would_see(tmp_path: Path, temporary: Path) -
     assert gateway.process.wait(30) == 2
     assert "auth.keys: nobody could call" in gateway.err.read_text()
     assert (tmp_path / "out").read_text() == ""
+
+
+def test_the_health_check_tells_whether_the_gateway_answers(tmp_path: Path, temporary: Path) -> None:
+    """It fails before the start, while the only worker is stopped for good, and after the end, and holds in between."""
+    file = tmp_path / "out"
+    with file.open("wb") as out:
+        gateway = Started(tmp_path, out.fileno(), temporary, ANTIPHON_KEY=KEY)
+    try:
+        assert gateway.health() == 1
+        block_until(lambda: READY in file.read_text() or gateway.process.poll() is not None)
+        assert gateway.health() == 0
+        found = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text().split()
+        worker = next(int(child) for child in found if b"serve" in Path(f"/proc/{child}/cmdline").read_bytes())
+        os.kill(worker, signal.SIGSTOP)
+        block_until(lambda: gateway.health() == 1, 60)
+        os.kill(worker, signal.SIGCONT)
+        block_until(lambda: gateway.health() == 0, 60)
+    finally:
+        gateway.stop()
+    assert gateway.health() == 1
