@@ -103,7 +103,7 @@ def test_no_key_is_made_that_nobody_would_see(tmp_path: Path, temporary: Path) -
 
 
 def test_the_health_check_tells_whether_the_gateway_answers(tmp_path: Path, temporary: Path) -> None:
-    """It fails before the start, while the only worker is stopped for good, and after the end, and holds in between."""
+    """It fails before the start and after the end, and holds in between."""
     file = tmp_path / "out"
     with file.open("wb") as out:
         gateway = Started(tmp_path, out.fileno(), temporary, ANTIPHON_KEY=KEY)
@@ -111,6 +111,19 @@ def test_the_health_check_tells_whether_the_gateway_answers(tmp_path: Path, temp
         assert gateway.health() == 1
         block_until(lambda: READY in file.read_text() or gateway.process.poll() is not None)
         assert gateway.health() == 0
+    finally:
+        gateway.stop()
+    assert gateway.health() == 1
+
+
+@pytest.mark.slow
+def test_the_health_check_fails_while_no_worker_answers(tmp_path: Path, temporary: Path) -> None:
+    """The only worker hangs: it fails once Envoy has found out, and holds again once the worker goes on."""
+    file = tmp_path / "out"
+    with file.open("wb") as out:
+        gateway = Started(tmp_path, out.fileno(), temporary, ANTIPHON_KEY=KEY)
+    try:
+        block_until(lambda: READY in file.read_text() or gateway.process.poll() is not None)
         found = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text().split()
         worker = next(int(child) for child in found if b"serve" in Path(f"/proc/{child}/cmdline").read_bytes())
         os.kill(worker, signal.SIGSTOP)
@@ -119,4 +132,3 @@ def test_the_health_check_tells_whether_the_gateway_answers(tmp_path: Path, temp
         block_until(lambda: gateway.health() == 0, 60)
     finally:
         gateway.stop()
-    assert gateway.health() == 1
