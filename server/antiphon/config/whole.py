@@ -33,10 +33,13 @@ class DatabaseConfig(Section):
 
 
 class LogConfig(Section):
-    """Structured logs. No file: standard error."""
+    """Structured logs. No file: one of the standard streams."""
 
     level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lambda v: str(v).lower())] = "info"
     file: Path | None = None
+    stream: Literal["stderr", "stdout"] = "stderr"
+    """Where they go if there is no file. With "stdout", as in the container image, what `antiphon up` tells its operator goes there
+    too, as lines of the log, and the banner is shown on a terminal only: standard output has nothing but JSON."""
 
 
 class StreamsConfig(Section):

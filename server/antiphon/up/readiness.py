@@ -19,7 +19,7 @@ ADMIN_TIMEOUT = 1.0
 """Seconds that the admin interface has to answer."""
 
 
-def worker_socket(number: int) -> str:
+def worker_socket(number: int | str) -> str:
     """The name of a worker's unix socket, in Envoy's working directory."""
     return f"worker-{number}.sock"
 
