@@ -71,7 +71,13 @@ class App:
         keyed = {name for name, provider in configs.items() if provider.has_key} | {*config.engine.own_key_providers}
         self.router = Router(self.providers, config.models.default, keyed)
         self._config = config
-        self._database = open_database(database_url(config), config.database.timeout)
+        self._database = open_database(
+            database_url(config, environment),
+            config.database.timeout,
+            connections=config.database.connections,
+            pooler=config.database.pooler,
+            statement_cache=config.database.keeps_statements,
+        )
         guards = build_guards(config.guards)
         self._store = SqlStore(self._database)
         self._conversations: Conversations = self._store if guards is None else GuardedStore(self._store, guards)

@@ -39,18 +39,19 @@ _RETRY: Final = 0.05
 """Seconds between two tries to get at a SQLite file that is being made."""
 
 
-async def migrate(url: str, timeout: float = 5.0, scripts: Path = SCRIPTS) -> None:
+async def migrate(url: str, timeout: float = 5.0, scripts: Path = SCRIPTS, *, pooler: bool = False) -> None:
     """Makes the database, or upgrades it, to the newest schema of `scripts`; does nothing to one that has it.
 
-    `timeout` in seconds bounds connecting; the migration takes what it takes. Raises `ConfigError` for a database that a newer
-    version has made, for a file that is no database, and for a URL that is none; `StoreUnavailable`.
+    `timeout` in seconds bounds connecting; the migration takes what it takes. `pooler` is as in `open_database`.
+    Raises `ConfigError` for a database that a newer version has made, for a file that is no database, and for a URL that is none;
+    `StoreUnavailable`.
     """
     parsed = parse(url)
     if parsed.drivername == "sqlite":
         await asyncio.to_thread(_migrate_sqlite, sqlite_path(parsed), scripts)
         return
     with translated(postgres.FAULTS, parsed.password):
-        engine = postgres.engine(url, timeout, connections=1, bounded=False)
+        engine = postgres.engine(url, timeout, connections=1, bounded=False, pooler=pooler, statement_cache=not pooler)
         try:
             async with engine.begin() as connection:
                 await connection.execute(text(f"SET LOCAL lock_timeout = '{_WAIT:.0f}s'"))
