@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,12 +25,14 @@ from antiphon.chat.client_context import Contexts
 from antiphon.chat.prices import Prices
 from antiphon.chat.service import ChatService
 from antiphon.config import AuthConfig, Config, ConfigError, database_url
+from antiphon.database.base import Database
 from antiphon.database.open import open_database
 from antiphon.domain.errors import StoreUnavailable
 from antiphon.guards.registry import build_guards
 from antiphon.history.base import Conversations
 from antiphon.history.guarded_store import GuardedStore
 from antiphon.history.recorder import Recorder
+from antiphon.history.retention import Retention
 from antiphon.history.sql import SqlStore
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Limiter
@@ -114,7 +116,9 @@ class App:
         for address in addresses:
             server.listen(address, None if grpc_tls is None or address.startswith(UNIX) else grpc_tls.credentials())
         await self._limiter.start()
-        housekeeper = Housekeeper(self._store, self._stored_keys, self._audit, list(certificates.values()))
+        housekeeper = Housekeeper(
+            self._store, self._stored_keys, self._audit, list(certificates.values()), _prunings(self._config, self._database)
+        )
         keeping = [
             asyncio.create_task(housekeeper.run()),
             asyncio.create_task(self._recorder.keep(self._config.database.keep_interval)),
@@ -202,6 +206,16 @@ def _certificates(config: Config, *, edge_here: bool) -> dict[str, Certificates]
     from antiphon.net.certificates import Certificates
 
     return {setting: Certificates(setting, tls) for setting, tls in named.items() if tls is not None}
+
+
+def _prunings(config: Config, database: Database) -> dict[str, Callable[[], Awaitable[int]]]:
+    """Return what forgets, by what it forgets."""
+    prunings: dict[str, Callable[[], Awaitable[int]]] = {}
+    if config.history.retention is not None:
+        prunings["conversations"] = Retention(database, config.history.retention).prune
+    if config.history.usage_retention is not None:
+        prunings["usage"] = partial(UsageReport(database).prune, config.history.usage_retention)
+    return prunings
 
 
 def _limiter(config: Config, environment: Mapping[str, str], ledger: Ledger) -> Limiter:

@@ -31,7 +31,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "next"
-down_revision = "0004"
+down_revision = "0005"
 
 
 def upgrade() -> None:
@@ -103,7 +103,7 @@ async def test_a_migration_that_fails_changes_nothing(url: str, later: Path) -> 
     script.write_text(script.read_text() + "    op.execute('SELECT nonsense')\n")
     with pytest.raises(StoreUnavailable):
         await migrate(url, scripts=later)
-    assert await in_database(url, "SELECT version_num FROM alembic_version") == [("0004",)]
+    assert await in_database(url, "SELECT version_num FROM alembic_version") == [("0005",)]
     with pytest.raises(StoreUnavailable):
         await in_database(url, "SELECT note FROM conversations")
 
@@ -114,7 +114,7 @@ async def test_several_processes_may_migrate_at_once(empty_url: str) -> None:
     processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
     await asyncio.gather(*(migrate(empty_url) for _ in range(4)))
     assert [await asyncio.to_thread(process.wait) for process in processes] == [0, 0, 0, 0]
-    assert await in_database(empty_url, "SELECT version_num FROM alembic_version") == [("0004",)]
+    assert await in_database(empty_url, "SELECT version_num FROM alembic_version") == [("0005",)]
 
 
 async def test_a_sqlite_file_is_its_owners_alone(sqlite_url: str, tmp_path: Path) -> None:

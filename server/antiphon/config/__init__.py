@@ -4,6 +4,7 @@ from antiphon.config.access import PUBLIC_ALGORITHMS, AuthConfig, IssuerConfig, 
 from antiphon.config.database import DatabaseConfig
 from antiphon.config.dialects import ClientConfig, EngineConfig, PersonaConfig, ProxyConfig, SessionsConfig
 from antiphon.config.guards import GuardConfig, GuardOptions
+from antiphon.config.history import HistoryConfig
 from antiphon.config.limits import LimitsConfig, QuotaConfig
 from antiphon.config.ports import (
     MAX_KEYLESS_BYTES,
@@ -32,6 +33,7 @@ __all__ = [
     "GrpcConfig",
     "GuardConfig",
     "GuardOptions",
+    "HistoryConfig",
     "IssuerConfig",
     "KeyConfig",
     "LimitsConfig",

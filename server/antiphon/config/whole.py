@@ -16,6 +16,7 @@ from antiphon.config.access import AuthConfig
 from antiphon.config.database import DatabaseConfig
 from antiphon.config.dialects import ClientConfig, EngineConfig, PersonaConfig, ProxyConfig, SessionsConfig
 from antiphon.config.guards import GuardConfig
+from antiphon.config.history import HistoryConfig
 from antiphon.config.limits import LimitsConfig
 from antiphon.config.ports import GrpcConfig, RestConfig
 from antiphon.config.providers import ModelsConfig, PriceConfig, ProviderConfig
@@ -44,6 +45,7 @@ class Config(Section):
     rest: RestConfig = RestConfig()
     workers: int = Field(default=1, ge=1, le=256)
     database: DatabaseConfig = DatabaseConfig()
+    history: HistoryConfig = HistoryConfig()
     models: ModelsConfig = ModelsConfig()
     providers: Mapping[str, ProviderConfig] = Field(default_factory=dict)
     """By name, in order. None: every provider whose usual environment variable is set, and `echo`."""

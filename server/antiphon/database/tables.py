@@ -65,6 +65,7 @@ conversations = Table(
         postgresql_where=text("source <> ''"),
     ),
     Index("conversations_tree", "tree_id"),
+    Index("conversations_updated", "updated", "id"),
 )
 
 messages = Table(
