@@ -87,9 +87,11 @@ $(VENV)/run: pyproject.toml requirements.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-$(VENV)/dev: $(VENV)/run requirements-dev.lock
+$(VENV)/dev: $(VENV)/run requirements-dev.lock deploy/tools.lock deploy/tools.py
 	@echo "Adding what the tests and checks need"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r deploy/tools.lock
+	@$(BIN)/python deploy/tools.py
 	@touch $@
 
 $(VENV)/fuzz: $(VENV)/dev requirements-fuzz.lock
