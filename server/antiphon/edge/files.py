@@ -22,7 +22,7 @@ from antiphon.edge import tls as edge_tls
 from antiphon.edge import tokens as edge_tokens
 from antiphon.edge.endpoints import CLUSTER, assignment, of_host, of_socket
 
-FILES = ("bootstrap.yaml", "listeners.yaml", "clusters.yaml", "endpoints.yaml", "status.lua", "antiphon.pb")
+FILES = ("bootstrap.yaml", "listeners.yaml", "clusters.yaml", "endpoints.yaml", "status.lua", "antiphon.pb", "drain.pressure")
 """What Envoy reads, by name, in its working directory."""
 
 VARIABLES = frozenset({"PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH"})

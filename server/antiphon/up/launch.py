@@ -40,12 +40,13 @@ def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
         os.close(lock)
         raise
     here = Path.cwd()
+    drain = config.limits.drain_delay + config.limits.drain
     workers = [
         Program(
             f"worker {number}",
             worker_command(config_path, folder / worker_socket(number), number),
             folder=here,
-            grace=config.limits.drain + MARGIN,
+            grace=drain + MARGIN,
         )
         for number in range(config.workers)
     ]
@@ -53,7 +54,7 @@ def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
     threads = min((config.workers + 1) // 2, os.cpu_count() or 1)
     variables = sorted(edge.VARIABLES)
     envoy = Program("Envoy", edge.command(threads), folder=folder, grace=MARGIN, variables=variables, ends_by="SIGINT")
-    return Plan(workers, envoy, folder=folder, lock=lock, drain=config.limits.drain, log_file=config.log.file, banner=banner)
+    return Plan(workers, envoy, folder=folder, lock=lock, drain=drain, log_file=config.log.file, banner=banner)
 
 
 def hold_signals() -> None:
