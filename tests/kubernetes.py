@@ -15,6 +15,9 @@ ROOT = Path(__file__).parents[1]
 MANIFESTS = ROOT / "deploy" / "kubernetes"
 PROGRAMS = Path(sys.executable).parent
 
+OLDEST, NEWEST = "1.33", "1.37"
+"""The minor versions of Kubernetes that are supported: sidecars are stable since 1.33."""
+
 OVERLAYS = ("base", "overlays/local", "overlays/production", "overlays/edge-apart")
 
 

@@ -16,10 +16,19 @@ import yaml
 from antiphon.config.file import load
 from antiphon.edge import files as edge
 from tests.certificates import Authority
-from tests.kubernetes import MANIFESTS, OVERLAYS, PROGRAMS, ROOT, containers, find, kustomize, pods, write_config_map
-
-OLDEST, NEWEST = "1.33", "1.37"
-"""The minor versions of Kubernetes that are supported: sidecars are stable since 1.33."""
+from tests.kubernetes import (
+    MANIFESTS,
+    NEWEST,
+    OLDEST,
+    OVERLAYS,
+    PROGRAMS,
+    ROOT,
+    containers,
+    find,
+    kustomize,
+    pods,
+    write_config_map,
+)
 
 CUSTOM = {"Certificate"}
 """Kinds that are not Kubernetes' own, so that its schemas know nothing of them."""
@@ -28,9 +37,6 @@ MEMORY = {"Mi": 2**20, "Gi": 2**30}
 
 AT_REST = 215 * 10**6
 """Bytes that a server has at the most before requests come."""
-
-DRAIN_DELAY = 5
-"""Seconds for which a server that was told to end still serves."""
 
 
 @pytest.fixture(scope="module", params=OVERLAYS)
@@ -130,6 +136,11 @@ def test_configurations_are_good(overlay: list[dict[str, Any]], tmp_path: Path) 
     }
     assert config.grpc.listen == f"0.0.0.0:{ports['grpc']}"
     assert config.rest.listen == f"0.0.0.0:{ports['edge']}"
+    if config.rest.tls is not None:
+        for _, pod in pods(overlay):
+            for name, container in containers(pod).items():
+                mounted = {Path(mount["mountPath"]) for mount in container["volumeMounts"]}
+                assert name == "edge-files" or mounted & set(config.rest.tls.certificate.parents), name
 
 
 def test_the_configuration_is_reloaded_and_the_gateway_rolled_out(overlay: list[dict[str, Any]]) -> None:
@@ -192,18 +203,18 @@ def test_a_sidecar_starts_before_the_server_and_ends_after_it() -> None:
 
 def test_there_is_time_to_drain(overlay: list[dict[str, Any]]) -> None:
     """Kubernetes waits for the hook before the stop, the delay, the drain, and 15 seconds more."""
-    drain = _configuration(overlay)["limits"]["drain"]
+    limits = _configuration(overlay)["limits"]
     for _, pod in pods(overlay):
         for name, container in containers(pod).items():
             match container.get("lifecycle", {}).get("preStop"):
-                case {"exec": {"command": ["antiphon", "drain", _, *options]}}:
+                case {"exec": {"command": ["python3", "-m", "antiphon", "drain", _, *options]}}:
                     hook = sum(int(seconds) for seconds in options[1::2])
                 case {"sleep": {"seconds": hook}}:
                     pass
                 case _:
                     assert name != "server"
                     continue
-            own = drain + DRAIN_DELAY if name == "server" else 0
+            own = limits["drain_delay"] + limits["drain"] if name == "server" else 0
             assert pod["terminationGracePeriodSeconds"] >= hook + own + 15
 
 

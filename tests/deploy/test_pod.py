@@ -9,11 +9,14 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx2
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from antiphon.edge import files as edge
 from tests.e2e.conftest import KEY
@@ -73,18 +76,30 @@ class Pod:
         command = [self._here(word) for word in self.containers[name]["lifecycle"]["preStop"]["exec"]["command"]]
         return subprocess.run([PROGRAMS / command[0], *command[1:]], check=False, stdout=self.output, timeout=60).returncode
 
-    def listens(self) -> bool:
-        """Whether Envoy has its port, before there is a server."""
-        with contextlib.suppress(httpx2.TransportError):
-            httpx2.get(f"http://127.0.0.1:{self.edge}/", trust_env=False)
-            return True
-        return False
+    def passes(self, name: str, probe: str) -> bool:
+        """Whether a container passes a probe: what the kubelet asks, over HTTP or gRPC."""
+        match self.containers[name][probe]:
+            case {"httpGet": {"path": path, "port": "edge"}}:
+                with contextlib.suppress(httpx2.TransportError):
+                    return httpx2.get(f"http://127.0.0.1:{self.edge}{path}", trust_env=False).status_code == 200
+                return False
+            case {"grpc": {"port": 50051, **rest}}:
+                request = health_pb2.HealthCheckRequest(service=rest.get("service", ""))
+                with grpc.insecure_channel(f"127.0.0.1:{self.grpc}") as channel, contextlib.suppress(grpc.RpcError):
+                    answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=5)
+                    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+                return False
+            case other:
+                raise AssertionError(other)
+
+    def is_ready(self) -> bool:
+        """Whether the pod is in its Services."""
+        return self.passes("envoy", "readinessProbe") and self.passes("server", "readinessProbe")
 
     def stop(self) -> None:
         for process in self.running.values():
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                process.wait(30)
+            process.kill()
+            process.wait(10)
         self.output.close()
 
 
@@ -98,27 +113,30 @@ def pod(tmp_path: Path) -> Iterator[Pod]:
 def _start(pod: Pod) -> None:
     for name in ("migrate", "edge-files"):
         assert pod.start(name).wait(60) == 0, name
-    pod.start("envoy")
-    block_until(pod.listens)
-    pod.start("server")
+    for name in ("envoy", "server"):
+        pod.start(name)
+        block_until(partial(pod.passes, name, "startupProbe"))
+        block_until(partial(pod.passes, name, "livenessProbe"))
+    block_until(pod.is_ready)
 
 
+@pytest.mark.slow
 async def test_a_pod_answers_until_its_calls_are_done(pod: Pod) -> None:
     """From init containers to a streamed answer; the hook then asks callers to leave, and a stream that goes on is not cut."""
     await asyncio.to_thread(_start, pod)
     headers = {"authorization": f"Bearer {KEY}"}
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{pod.edge}", headers=headers, trust_env=False, timeout=60) as http:
-
-        async def well() -> bool:
-            return (await http.get("/health")).status_code == 200
-
-        await until(well)
         words = " ".join(f"word{number}" for number in range(400))
         request = {**CALL, "messages": [{"role": "user", "content": words}], "stream": True}
         async with http.stream("POST", "/v1/chat/completions", json=request) as streamed:
             assert streamed.status_code == 200
-            lines = streamed.aiter_lines()
-            assert await anext(lines)
+            lines: list[str] = []
+
+            async def read() -> None:
+                async for line in streamed.aiter_lines():
+                    lines.append(line)  # noqa: PERF401  # one by one, as they come
+
+            reading = asyncio.create_task(read())
             hook = asyncio.create_task(asyncio.to_thread(pod.hook, "server"))
 
             async def asked_to_leave() -> bool:
@@ -127,28 +145,28 @@ async def test_a_pod_answers_until_its_calls_are_done(pod: Pod) -> None:
                 return response.headers.get("connection") == "close"
 
             await until(asked_to_leave)
+            assert not await asyncio.to_thread(pod.passes, "envoy", "readinessProbe")
             assert await hook == 0
-            server = pod.running["server"]
+            came, server = len(lines), pod.running["server"]
+            assert came
             server.send_signal(signal.SIGTERM)
-            rest: list[str] = [line async for line in lines]
-        assert "data: [DONE]" in rest
+            await reading
+        assert "data: [DONE]" in lines[came:]
+        assert len(lines) > came + 20  # it did go on
         assert await asyncio.to_thread(server.wait, 30) == 0
         assert pod.running["envoy"].poll() is None
 
 
-def test_a_container_that_starts_again_finds_its_socket(pod: Pod) -> None:
-    """A server that was killed left its socket behind; the next one takes the name, and Envoy finds it."""
+@pytest.mark.parametrize("name", ["server", "envoy"])
+def test_a_container_that_starts_again_finds_its_socket(pod: Pod, name: str) -> None:
+    """One that was killed left a socket behind; the next one takes its name, and the pod is ready again."""
     _start(pod)
-
-    def well() -> bool:
-        return httpx2.get(f"http://127.0.0.1:{pod.edge}/health", trust_env=False).status_code == 200
-
-    block_until(well)
-    pod.running["server"].kill()
-    pod.running["server"].wait(10)
-    assert (pod.run / "server.sock").exists()
-    pod.start("server")
-    block_until(well)
+    pod.running[name].kill()
+    pod.running[name].wait(10)
+    assert (pod.run / {"server": "server.sock", "envoy": "admin.sock"}[name]).exists()
+    assert not pod.passes(name, "livenessProbe")
+    pod.start(name)
+    block_until(pod.is_ready)
 
 
 def test_the_init_container_may_run_again(pod: Pod) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from antiphon.config import RestConfig
 from antiphon.edge import files
+from antiphon.up.admin import ADMIN_SOCKET
 from antiphon.up.draining import drain
-from antiphon.up.readiness import ADMIN_SOCKET
 from tests.ports import free_port
 from tests.waiting import block_until
 
