@@ -1,7 +1,7 @@
 """Puts the parts together: the only place that knows them all. Everything else is handed its collaborators.
 
-What only some configurations need, and what takes megabytes of every worker, is imported where it is used: the Redis client (6 MB),
-and the cryptography of tokens (10 MB) and certificates (9 MB).
+What only some configurations need, and what takes megabytes of every worker, is imported where it is used: the Redis client
+(6.3 MB), and the cryptography of tokens (10 MB) and certificates (9 MB).
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
-from antiphon.auth.api_keys.static import load_keys
+from antiphon.auth.api_keys.static import credentials_of, load_keys
 from antiphon.auth.api_keys.store import KeyStore
 from antiphon.auth.api_keys.stored import StoredKeys
 from antiphon.auth.audit import AuditLog
@@ -25,17 +25,20 @@ from antiphon.chat.client_context import Contexts
 from antiphon.chat.prices import Prices
 from antiphon.chat.service import ChatService
 from antiphon.config import AuthConfig, Config, ConfigError, database_url
+from antiphon.database.base import Database
 from antiphon.database.open import open_database
 from antiphon.domain.errors import StoreUnavailable
 from antiphon.guards.registry import build_guards
 from antiphon.history.base import Conversations
 from antiphon.history.guarded_store import GuardedStore
 from antiphon.history.recorder import Recorder
+from antiphon.history.retention import Retention
 from antiphon.history.sql import SqlStore
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
 from antiphon.limits.report import UsageReport
+from antiphon.owners.data import Owners
 from antiphon.providers import hosts
 from antiphon.providers import registry as protocols
 from antiphon.providers.base import Provider
@@ -71,7 +74,13 @@ class App:
         keyed = {name for name, provider in configs.items() if provider.has_key} | {*config.engine.own_key_providers}
         self.router = Router(self.providers, config.models.default, keyed)
         self._config = config
-        self._database = open_database(database_url(config), config.database.timeout)
+        self._database = open_database(
+            database_url(config, environment),
+            config.database.timeout,
+            connections=config.database.connections,
+            pooler=config.database.pooler,
+            statement_cache=config.database.keeps_statements,
+        )
         guards = build_guards(config.guards)
         self._store = SqlStore(self._database)
         self._conversations: Conversations = self._store if guards is None else GuardedStore(self._store, guards)
@@ -108,7 +117,9 @@ class App:
         for address in addresses:
             server.listen(address, None if grpc_tls is None or address.startswith(UNIX) else grpc_tls.credentials())
         await self._limiter.start()
-        housekeeper = Housekeeper(self._store, self._stored_keys, self._audit, list(certificates.values()))
+        housekeeper = Housekeeper(
+            self._store, self._stored_keys, self._audit, list(certificates.values()), _prunings(self._config, self._database)
+        )
         keeping = [
             asyncio.create_task(housekeeper.run()),
             asyncio.create_task(self._recorder.keep(self._config.database.keep_interval)),
@@ -148,7 +159,8 @@ class App:
     def _server(self, *, edge_here: bool) -> Server:
         """Return the server with all services. `edge_here`: Envoy comes by a unix socket."""
         config, usage = self._config, UsageReport(self._database)
-        typed = services(self._chat, self.router, self._conversations, self._key_store, self._audit, usage)
+        owners = Owners(self._database, credentials_of(config.auth))
+        typed = services(self._chat, self.router, self._conversations, self._key_store, self._audit, usage, owners)
         parts = rest.Parts(
             config=config,
             chat=self._chat,
@@ -199,6 +211,16 @@ def _certificates(config: Config, *, edge_here: bool) -> dict[str, Certificates]
     from antiphon.net.certificates import Certificates
 
     return {setting: Certificates(setting, tls) for setting, tls in named.items() if tls is not None}
+
+
+def _prunings(config: Config, database: Database) -> dict[str, Callable[[], Awaitable[int]]]:
+    """Return what forgets, by what it forgets."""
+    prunings: dict[str, Callable[[], Awaitable[int]]] = {}
+    if config.history.retention is not None:
+        prunings["conversations"] = Retention(database, config.history.retention).prune
+    if config.history.usage_retention is not None:
+        prunings["usage"] = partial(UsageReport(database).prune, config.history.usage_retention)
+    return prunings
 
 
 def _limiter(config: Config, environment: Mapping[str, str], ledger: Ledger) -> Limiter:

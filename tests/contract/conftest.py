@@ -17,6 +17,7 @@ from antiphon.database.open import open_database
 from antiphon.database.tables import messages
 from antiphon.history.base import Store
 from antiphon.history.sql import SqlStore
+from tests.pgbouncer import BINARY, PgBouncer
 from tests.postgres import Postgres
 from tests.redis import Redis
 
@@ -31,6 +32,15 @@ def postgres_url(request: pytest.FixtureRequest) -> str:
         return named
     server: Postgres = request.getfixturevalue("postgres")
     return server.url
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres_url: str) -> Iterator[PgBouncer]:
+    """In transaction mode, before the server."""
+    if BINARY is None:
+        pytest.skip("pgbouncer is not installed: apt-get install pgbouncer")
+    with PgBouncer(postgres_url) as pooler:
+        yield pooler
 
 
 @pytest.fixture(scope="session")
@@ -118,6 +128,12 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'new' / 'history.db'}"
     made: str = request.getfixturevalue("empty_postgres_url")
     return made
+
+
+@pytest.fixture
+def pooled_url(pgbouncer: PgBouncer, fresh_postgres_url: str) -> str:
+    """A new PostgreSQL database, migrated, through the pooler."""
+    return pgbouncer.url_of(fresh_postgres_url)
 
 
 @pytest_asyncio.fixture

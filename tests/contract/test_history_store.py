@@ -1,12 +1,18 @@
-"""What every store does, on SQLite and on PostgreSQL: one method after the other. Long, as it is one list that has to be whole."""
+"""What every store does, on SQLite, on PostgreSQL and on that through a pooler: one method after the other.
 
-from collections.abc import Awaitable, Callable, Sequence
+Long, as it is one list that has to be whole.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import pytest_asyncio
 from sqlalchemy import update
 
 from antiphon.database import paging
+from antiphon.database.base import Database
+from antiphon.database.open import open_database
 from antiphon.database.tables import messages
 from antiphon.domain.content import File, Image, Media, Message, Other, Part, Role, Text, Thinking, ToolCall, ToolResult
 from antiphon.domain.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
@@ -29,6 +35,18 @@ from antiphon.history.sql import SqlStore
 ME, OTHER = "me", "somebody else"
 NO_ID = "01890000-0000-7000-8000-000000000000"
 ODD_IDS = ["", "x", NO_ID, NO_ID.upper(), NO_ID + "\n", "a\0b", "\ud800", "' OR 1=1 --", "x" * 10_000]
+
+
+@pytest.fixture(params=["sqlite_url", "fresh_postgres_url", "pooled_url"])
+def database(request: pytest.FixtureRequest) -> Database:
+    pooled = request.param == "pooled_url"
+    return open_database(request.getfixturevalue(request.param), pooler=pooled, statement_cache=not pooled)
+
+
+@pytest_asyncio.fixture
+async def store(database: Database) -> AsyncGenerator[Store, None]:
+    yield SqlStore(database)
+    await database.close()
 
 
 def said(*texts: str) -> list[Message]:

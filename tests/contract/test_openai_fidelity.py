@@ -14,6 +14,7 @@ from antiphon.providers.openai.request import encode
 from antiphon.providers.openai.response import ReplyReader
 from antiphon.rest.openai import request as openai
 from antiphon.rest.openai.reply import ChunkWriter, completion
+from antiphon.rest.shared.body import parse
 from antiphon.rest.shared.content import message_json
 from antiphon.rest.shared.json import DONE
 
@@ -97,7 +98,7 @@ REQUESTS = objects(
 
 def sent(body: Json) -> Any:
     """What the provider is sent of a body."""
-    parsed = openai.parse(json.dumps(body).encode())
+    parsed = parse(json.dumps(body).encode(), openai.Body)
     asked = openai.request_from_body(parsed, stream=bool(parsed.stream))
     return json.loads(encode(asked, "p", stream_usage=True))
 
@@ -116,7 +117,7 @@ def test_a_request_reaches_the_provider_as_it_was_sent(body: Json) -> None:
 @given(MESSAGES)
 def test_a_message_that_is_stored_comes_back_as_it_was_sent(body: Json) -> None:
     """To who fetches it."""
-    parsed = openai.parse(json.dumps({"messages": [body]}).encode())
+    parsed = parse(json.dumps({"messages": [body]}).encode(), openai.Body)
     (message,) = openai.request_from_body(parsed, stream=False).messages
     assert json.loads(json.dumps(message_json(message))) == body
 

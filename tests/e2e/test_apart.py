@@ -21,7 +21,7 @@ from antiphon.up.admin import ADMIN_SOCKET
 from tests.certificates import Authority
 from tests.e2e.conftest import KEY
 from tests.ports import free_port
-from tests.waiting import until
+from tests.waiting import block_until, until
 
 ECHO: dict[str, Any] = {
     "providers": {"echo": {"protocol": "echo", "models": ["echo"], "token_delay": 0}},
@@ -143,6 +143,34 @@ async def test_who_does_not_fit_is_not_connected(apart: Apart, tls: dict[str, st
 
         await until(failed, 30)
         assert "cluster.antiphon.health_check.success: 0\n" in (await admin.get("/stats")).text
+
+
+def test_edge_becomes_an_envoy_without_secrets(tmp_path: Path) -> None:
+    """`antiphon edge --run` writes the files and goes on as Envoy in their folder, under the same process id, with no secret."""
+    config = tmp_path / "antiphon.yaml"
+    rest = f"127.0.0.1:{free_port()}"
+    config.write_text(f'{{rest: {{listen: "{rest}", upstream: {{address: "127.0.0.1:{free_port()}"}}}}}}')
+    folder = tmp_path / "edge"
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TEST_KEY": KEY}
+    command = [sys.executable, "-m", "antiphon", "edge", str(folder), "--run", "--config", str(config)]
+    with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, env=environment, stdout=log, stderr=log) as process:
+        try:
+
+            def answered() -> bool:
+                try:
+                    return httpx2.get(f"http://{rest}/v1/models").status_code == 503
+                except httpx2.TransportError:
+                    assert process.poll() is None, (tmp_path / "log").read_text()
+                    return False
+
+            block_until(answered, 30)
+            names = {
+                entry.split(b"=")[0].decode() for entry in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0") if entry
+            }
+            assert names <= edge.VARIABLES
+            assert Path(f"/proc/{process.pid}/cwd").resolve() == folder
+        finally:
+            process.terminate()
 
 
 @contextlib.asynccontextmanager

@@ -1,6 +1,7 @@
 """Limits, through the real Envoy: in every dialect, shared by two gateways through a real Redis, and while that is out of reach."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from llmock.testing import LLMockServer
 
+from antiphon.rest.registry import DIALECTS as ROWS
+from antiphon.rest.shared.paths import bindings, pattern_of
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2
 from tests.e2e.conftest import READY, Gateway, configuration
 from tests.odd_upstream import LAST, End, OddUpstream, chunk, delta, head, sse
@@ -125,8 +128,23 @@ async def post(http: httpx2.AsyncClient, name: str, llm: LLMockServer) -> httpx2
             path = f"/proxy/{quote(llm.base_url('gemini'), safe='')}/v1beta/models/gemini-2.0-flash:generateContent"
             return await http.post(path, json={"contents": [{"parts": [{"text": "Hello"}]}]}, headers={"x-goog-api-key": "own"})
         case _:
-            path, body = DIALECTS[name]
-            return await http.post(path if not path.startswith("/..") else f"{http.base_url.join('/api')}{path[3:]}", json=body)
+            return await http.post(f"{http.base_url.join(path_of(name))}", json=DIALECTS[name][1])
+
+
+def path_of(name: str) -> str:
+    """The whole path."""
+    path, _ = DIALECTS[name]
+    return path.replace("/..", "/api", 1) if path.startswith("/..") else f"/api/v1{path}"
+
+
+def test_every_method_that_asks_a_model_is_here() -> None:
+    """A dialect that is added has to be limited, too."""
+    paths = [path_of(name) for name in DIALECTS]
+    for row in ROWS:
+        for name, method in row.methods.items():
+            templates = [pattern_of(path) for _, path in bindings(row.service.methods_by_name[name])]
+            found = any(re.fullmatch(template, path) for template in templates for path in paths)
+            assert found or 402 not in method.statuses, f"tests/e2e/test_limits.py: add {name} of {row.name} to DIALECTS"
 
 
 @pytest.mark.parametrize("name", [*DIALECTS, *PROXIES])

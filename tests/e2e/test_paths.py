@@ -172,6 +172,14 @@ async def test_a_body_where_none_belongs_is_ignored(http: httpx2.AsyncClient, me
     assert refused.status_code == 401
 
 
+def test_every_shape_of_errors_has_a_path_here() -> None:
+    """What is refused, here and elsewhere, is refused in all of them."""
+    for row in ROWS:
+        for shape in {id(shape): shape for shape in map(row.errors_of, row.methods)}.values():
+            fields = [DIALECTS[path] for path in DIALECTS if re.fullmatch(shape.paths, path)]
+            assert set(shape.refusal(500, "")) in fields, f"tests/e2e/wire.py: add a path of the shape {shape.name} to DIALECTS"
+
+
 @pytest.mark.parametrize("path", DIALECTS)
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "x-unknown", "gzip, identity"])
 async def test_a_body_with_an_encoding_is_415(gateway: Gateway, path: str, encoding: str) -> None:

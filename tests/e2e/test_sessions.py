@@ -46,11 +46,13 @@ async def test_an_automatic_session_goes_on(persona_gateway: Gateway) -> None:
 
 
 async def test_a_streamed_session(persona_gateway: Gateway) -> None:
-    """The id is in the header, before the first event; a new message alone is understood too."""
+    """The id is in the header, before the first event, and in the first event; a new message alone is understood too."""
     async with persona_gateway.sdk() as sdk, persona_gateway.client() as http:
         raw = await sdk.chat.completions.with_raw_response.create(model="echo", messages=HI, stream=True)
         session = raw.headers["x-session-id"]
-        assert "".join([chunk.choices[0].delta.content or "" async for chunk in raw.parse()]) == "You said: Hi"
+        chunks = [chunk async for chunk in raw.parse()]
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "You said: Hi"
+        assert [(chunk.model_extra or {}).get("session_id") for chunk in chunks] == [session, *[None] * (len(chunks) - 1)]
         body: Any = {"session_id": session}
         again = [{"role": "user", "content": "Hi"}]
         stream = await sdk.chat.completions.create(model="echo", messages=again, stream=True, extra_body=body)  # type: ignore[arg-type]

@@ -87,18 +87,21 @@ SEEDS: Final = {
     ),
     "body": Seeds(
         (
-            *(bytes([which]) + _MESSAGES for which in range(2)),
-            b'\x02{"chat_history": [{"role": "user", "content": "x"}], "tools": {"f": {"description": "d"}}, "fastContext": ["x"]}',
+            b"\x00" + _MESSAGES,
+            b'\x01{"contents": [{"parts": [{"text": "x"}]}], "generationConfig": {}, "safetySettings": [{}]}',
+            b'\x02{"generateContentRequest": {"contents": [{"parts": []}]}}',
+            b"\x03" + _MESSAGES,
+            b'\x04{"chat_history": [{"role": "user", "content": "x"}], "tools": {"f": {"description": "d"}}, "fastContext": ["x"]}',
+            b'\x05{"chat_history": [{"role": "user", "content": "x"}], "persona": "x"}',
+            b'\x06{"chatId": "x", "messageIndex": 1}',
+            b'\x07{"pinned": true}',
+            b'\x08{"title": "x", "pinned": true}',
+            b'\x09{"title": "x", "messages": [{"role": "user", "content": "x"}]}',
+            b"\x0a" + _MESSAGES,
             (
-                b'\x03{"model": "m", "chat_input": "x", "parameters": {"temperature": 1}, "is_stream": "False", '
+                b'\x0b{"model": "m", "chat_input": "x", "parameters": {"temperature": 1}, "is_stream": "False", '
                 b'"functions": [{"name": "f"}]}'
             ),
-            b'\x04{"chatId": "x", "messageIndex": 1}',
-            b'\x05{"title": "x", "pinned": true}',
-            b'\x06{"title": "x", "messages": [{"role": "user", "content": "x"}]}',
-            b"\x07" + _MESSAGES,
-            b'\x08{"contents": [{"parts": [{"text": "x"}]}], "generationConfig": {}, "safetySettings": [{}]}',
-            b'\x09{"generateContentRequest": {"contents": [{"parts": []}]}}',
         ),
         (
             '"role":',

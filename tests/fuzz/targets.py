@@ -12,6 +12,7 @@ import hmac
 import json
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -38,18 +39,15 @@ from antiphon.net.sse import EventTooLarge, SseEvent, SseReader
 from antiphon.providers import failure
 from antiphon.providers.openai import request as openai_request
 from antiphon.providers.openai.response import ReplyReader
-from antiphon.rest.analytics import errors as analytics_errors
 from antiphon.rest.analytics import servicer as analytics
-from antiphon.rest.assistant import chats
-from antiphon.rest.assistant import errors as assistant_errors
 from antiphon.rest.assistant import servicer as assistant
-from antiphon.rest.engine import errors as engine_errors
 from antiphon.rest.engine import request as engine_request
 from antiphon.rest.openai import errors as openai_errors
 from antiphon.rest.openai import request as openai
 from antiphon.rest.proxy import errors as proxy_errors
 from antiphon.rest.proxy import proxied
 from antiphon.rest.proxy import servicer as proxy
+from antiphon.rest.registry import DIALECTS
 from antiphon.rest.shared.body import parse
 from antiphon.rest.shared.content import message_json
 from antiphon.rest.shared.json import dumps
@@ -155,35 +153,43 @@ def _told(render: Callable[[AntiphonError], tuple[int, Any, bytes]], error: Anti
     assert all(value.isprintable() for value in headers.values())
 
 
-def _kept(read: type[Any]) -> Callable[[bytes], None]:
-    def only(data: bytes) -> None:
-        parse(data, read)
-
-    return only
-
-
-def _generate(data: bytes) -> domain.ChatRequest:
-    asked = parse(data, assistant.GenerateBody)
+def _generate(asked: assistant.GenerateBody) -> domain.ChatRequest:
     return domain.ChatRequest("m", assistant._messages(asked), stream=True, tools=assistant._tools(asked.tools))
 
 
-def _engine(data: bytes) -> domain.ChatRequest:
-    asked = parse(data, engine_request.Body)
+def _engine(asked: engine_request.Body) -> domain.ChatRequest:
     return engine_request.request_from_body(asked, engine_request.Chat(asked, "p"))
 
 
+_REQUESTS: Final[Mapping[type[Any], Callable[[Any], domain.ChatRequest]]] = {
+    openai.Body: partial(openai.request_from_body, stream=True),
+    analytics.Body: analytics.request_from_body,
+    assistant.GenerateBody: _generate,
+    engine_request.Body: _engine,
+}
+"""What makes a request of a body. Of the body of a dialect that is not here, only the fields are checked."""
+
+
+def _reader(kind: type[Any]) -> Callable[[bytes], domain.ChatRequest | None]:
+    def read(data: bytes) -> domain.ChatRequest | None:
+        asked, make = parse(data, kind), _REQUESTS.get(kind)
+        return make(asked) if make else None
+
+    return read
+
+
 _BODIES: Final[Sequence[tuple[Callable[[bytes], domain.ChatRequest | None], Callable[..., Any]]]] = (
-    (lambda data: openai.request_from_body(openai.parse(data), stream=True), openai_errors.render_error),
-    (lambda data: analytics.request_from_body(parse(data, analytics.Body)), analytics_errors.render_error),
-    (_generate, assistant_errors.render_error),
-    (_engine, engine_errors.render_error),
-    (_kept(chats.ForkBody), assistant_errors.render_error),
-    (_kept(chats.UpdateBody), assistant_errors.render_error),
-    (_kept(chats.NewBody), assistant_errors.render_error),
     (proxied.check_openai, proxy_errors.render_openai_error),
     (lambda data: proxied.check_gemini(data, count=False), proxy_errors.render_gemini_error),
     (lambda data: proxied.check_gemini(data, count=True), proxy_errors.render_gemini_error),
+    *{
+        method.body: (_reader(method.body), dialect.errors_of(name).render)
+        for dialect in DIALECTS
+        for name, method in dialect.methods.items()
+        if method.body is not None and not method.passes_on
+    }.values(),
 )
+"""What reads each body, and what renders its errors."""
 
 
 def page(data: bytes) -> None:

@@ -6,16 +6,14 @@ A price that is not known is None, never a guess: a model is looked up at the pr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import genai_prices
 from genai_prices.types import ModelPrice, TieredPrices
 from msgspec import Struct
 
+from antiphon.config import PriceConfig
 from antiphon.domain.events import Usage
-
-if TYPE_CHECKING:
-    from antiphon.config import PriceConfig
 
 _MILLION = 1_000_000
 

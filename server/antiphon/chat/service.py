@@ -138,9 +138,9 @@ class ChatService:
             await give_way()  # to read so many took long, and so will writing them: others have their turn in between
         check(request)
         route = self._router.resolve(request.model, request.provider)
-        permit(call, route)
         call.route, call.provider, call.model = request.model or self._router.default, route.provider.name, route.model
         structlog.contextvars.bind_contextvars(model=route.model, provider=route.provider.name)
+        permit(call, route)
         return route
 
     async def _record(

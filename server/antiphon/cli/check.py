@@ -18,7 +18,7 @@ from antiphon.app import App
 from antiphon.auth.api_keys.static import KEY_VARIABLE
 from antiphon.cli.access import key_rows, show_access, token_rows
 from antiphon.cli.console import out, print_json, print_table
-from antiphon.config import Config, KeyConfig, LimitsConfig, ProviderConfig, TlsConfig, database_url
+from antiphon.config import Config, DatabaseConfig, KeyConfig, LimitsConfig, ProviderConfig, TlsConfig, database_url
 from antiphon.database.migrate import migrate
 from antiphon.database.open import parse
 from antiphon.domain.errors import StoreUnavailable
@@ -39,7 +39,7 @@ def prepare(config: Config, environment: Mapping[str, str]) -> Router:
     log.configure(config.log)
     router = App(config, environment).router
     try:
-        uvloop.run(migrate(database_url(config), config.database.timeout))
+        uvloop.run(migrate(database_url(config, environment), config.database.timeout, pooler=config.database.pooler))
     except StoreUnavailable:
         raise OSError("database.url: the database cannot be reached; the log line above tells why") from None
     return router
@@ -90,7 +90,7 @@ def _show_providers(providers: dict[str, ProviderConfig], environment: Mapping[s
 
 def _settings(config: Config) -> dict[str, str]:
     """What is in force, for an operator's eyes: no key, no password."""
-    database = parse(database_url(config))
+    database = parse(database_url(config, os.environ))
     hidden = {name: "***" for name in database.query if "password" in name}
     limits, written = config.limits, config.log
     none = "none" if config.auth.tokens else "one that `up` makes"
@@ -103,12 +103,18 @@ def _settings(config: Config) -> dict[str, str]:
         "tokens": ", ".join(f"{issuer.name}, signed by {issuer.issuer}" for issuer in config.auth.tokens) or "none",
         "database": database.update_query_dict(hidden).render_as_string(hide_password=True),
         "database timeout": f"{config.database.timeout:g} s",
+        "database connections": _connections(config.database),
         "limits": f"a call {limits.request_timeout:g} s, a stop {limits.drain:g} s",
         "quotas": ", ".join(_quotas(limits)) or "none",
         "counted": f"in Redis, {limits.on_failure} while it is out of reach" if _in_redis(limits) else "by each worker for itself",
         "guards": ", ".join(f"{guard.name} ({guard.kind}, {' and '.join(guard.on)})" for guard in config.guards) or "none",
         "log": f"{written.level}, to {written.file or 'standard error'}",
     }
+
+
+def _connections(database: DatabaseConfig) -> str:
+    pooled = ", through a pooler" if database.pooler else ""
+    return f"{database.connections} of each worker, to PostgreSQL{pooled}"
 
 
 def _key(key: KeyConfig) -> str:

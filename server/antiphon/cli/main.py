@@ -29,16 +29,19 @@ from antiphon.cli import client
 from antiphon.cli import usage as usage_client
 from antiphon.cli.console import ADDRESS, AddressOption, KeyOption, out, print_json, print_table, rpc_told, say, tell_failure
 from antiphon.cli.keys import keys
+from antiphon.cli.owners import owners
 from antiphon.config import ConfigError
 from antiphon.config.file import load
 from antiphon.edge import files
 from antiphon.telemetry import log
 from antiphon.up.banner import banner, warnings_of
+from antiphon.up.child import log_line, write
 from antiphon.up.heap import give_back_large_blocks
 from antiphon.up.launch import become_supervisor, hold_signals, plan, unusable_addresses
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 app.add_typer(keys, name="keys")
+app.add_typer(owners, name="owners")
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", envvar="ANTIPHON_CONFIG", help="The YAML file. None: defaults and environment.")
@@ -104,6 +107,11 @@ def up(config: ConfigOption = None) -> None:
         environment = dict(os.environ)
         made = None
         if not loaded.auth.keys and not loaded.auth.tokens and not environment.get(KEY_VARIABLE, "").strip():
+            if loaded.log.stream == "stdout" and not sys.stdout.isatty():
+                raise ConfigError(
+                    f"auth.keys: nobody could call: there are no keys, no auth.tokens and no {KEY_VARIABLE}; and where standard "
+                    "output takes the log (log.stream), no key is made for the run, as it could not be shown"
+                )
             made = environment[KEY_VARIABLE] = new_key().get_secret_value()
         # A configuration that is not usable is told here, once, and not by each worker.
         router = check.prepare(loaded, environment)
@@ -112,7 +120,10 @@ def up(config: ConfigOption = None) -> None:
                 say(escape(line))
             raise typer.Exit(1)
         for line in warnings_of(loaded):
-            say(escape(line))
+            if loaded.log.stream == "stdout":
+                write(1, log_line(line.removeprefix("warning: "), "warning"))
+            else:
+                say(escape(line))
         said = banner(out, loaded, made, router.default, check.names_of(router))
         hold_signals()  # a stop that comes from here on finds somebody who takes the plan's folder away
         become_supervisor(plan(loaded, config, said), environment)
@@ -153,15 +164,20 @@ def edge(
     gateway: Annotated[
         Path | None, typer.Option(help="A folder with the gateway's files. None: those that came with this program.")
     ] = None,
+    run: Annotated[bool, typer.Option("--run", help="Become that Envoy, once the files are there.")] = False,
 ) -> None:
-    """Write Envoy's files for this configuration, to run it apart from the server. Starts nothing."""
+    """Write Envoy's files for this configuration, to run it apart from the server. Starts nothing, unless with --run."""
     with _told(config):
         loaded = load(config)
         if socket is not None and loaded.rest.upstream is not None:
             raise ConfigError("rest.upstream: is for an edge that is given no --socket")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         files.prepare(folder, loaded.rest, [socket] if socket else (), loaded.auth.tokens, gateway)
-        out.print(escape(f"(cd {folder} && {shlex.join(files.command(1))})"), soft_wrap=True)
+        command = files.command(os.cpu_count() or 1 if run else 1)
+        if run:
+            os.chdir(folder)
+            os.execve(command[0], command, {name: os.environ[name] for name in files.VARIABLES & os.environ.keys()})  # noqa: S606  # no shell
+        out.print(escape(f"(cd {folder} && {shlex.join(command)})"), soft_wrap=True)
 
 
 @app.command()

@@ -1,8 +1,10 @@
 """What an operator decides, and the defaults: each section of the configuration is a class, each setting one of its fields."""
 
 from antiphon.config.access import PUBLIC_ALGORITHMS, AuthConfig, IssuerConfig, KeyConfig
+from antiphon.config.database import DatabaseConfig
 from antiphon.config.dialects import ClientConfig, EngineConfig, PersonaConfig, ProxyConfig, SessionsConfig
 from antiphon.config.guards import GuardConfig, GuardOptions
+from antiphon.config.history import HistoryConfig
 from antiphon.config.limits import LimitsConfig, QuotaConfig
 from antiphon.config.ports import (
     MAX_KEYLESS_BYTES,
@@ -15,7 +17,7 @@ from antiphon.config.ports import (
 )
 from antiphon.config.providers import KEEP_ALIVE, PriceConfig, ProviderConfig
 from antiphon.config.section import ConfigError
-from antiphon.config.whole import Config, DatabaseConfig, LogConfig, database_url
+from antiphon.config.whole import Config, LogConfig, database_url
 
 __all__ = [
     "KEEP_ALIVE",
@@ -31,6 +33,7 @@ __all__ = [
     "GrpcConfig",
     "GuardConfig",
     "GuardOptions",
+    "HistoryConfig",
     "IssuerConfig",
     "KeyConfig",
     "LimitsConfig",

@@ -13,30 +13,24 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from antiphon.config.access import AuthConfig
+from antiphon.config.database import DatabaseConfig
 from antiphon.config.dialects import ClientConfig, EngineConfig, PersonaConfig, ProxyConfig, SessionsConfig
 from antiphon.config.guards import GuardConfig
+from antiphon.config.history import HistoryConfig
 from antiphon.config.limits import LimitsConfig
 from antiphon.config.ports import GrpcConfig, RestConfig
 from antiphon.config.providers import ModelsConfig, PriceConfig, ProviderConfig
 from antiphon.config.section import Section
 
 
-class DatabaseConfig(Section):
-    """Where history is kept: `sqlite:///relative.db`, `sqlite:////absolute.db` or `postgresql://...`."""
-
-    url: str = Field(default="", repr=False, exclude=True)  # it may hold a password
-    """Unset: SQLite in the user's data directory."""
-    timeout: float = Field(default=5.0, gt=0)
-    """The longest that the database may take for one answer, in seconds."""
-    keep_interval: float = Field(default=1.0, gt=0)
-    """Seconds between two writings of what replies in progress have said so far. A worker that is killed loses what came since."""
-
-
 class LogConfig(Section):
-    """Structured logs. No file: standard error."""
+    """Structured logs. No file: one of the standard streams."""
 
     level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lambda v: str(v).lower())] = "info"
     file: Path | None = None
+    stream: Literal["stderr", "stdout"] = "stderr"
+    """Where they go if there is no file. With "stdout", as in the container image, what `antiphon up` tells its operator goes there
+    too, as lines of the log, and the banner is shown on a terminal only: standard output has nothing but JSON."""
 
 
 class StreamsConfig(Section):
@@ -54,6 +48,7 @@ class Config(Section):
     rest: RestConfig = RestConfig()
     workers: int = Field(default=1, ge=1, le=256)
     database: DatabaseConfig = DatabaseConfig()
+    history: HistoryConfig = HistoryConfig()
     models: ModelsConfig = ModelsConfig()
     providers: Mapping[str, ProviderConfig] = Field(default_factory=dict)
     """By name, in order. None: every provider whose usual environment variable is set, and `echo`."""
@@ -111,6 +106,6 @@ def data_directory(environment: Mapping[str, str] = os.environ) -> Path:
     return (Path(base) if base else Path.home() / ".local" / "share") / "antiphon"
 
 
-def database_url(config: Config) -> str:
-    """Where history is kept: as configured, or SQLite in the user's data directory."""
-    return config.database.url or f"sqlite:///{data_directory() / 'antiphon.db'}"
+def database_url(config: Config, environment: Mapping[str, str] = os.environ) -> str:
+    """Where history is kept: as configured, or SQLite in the user's data directory. Raises `ConfigError`."""
+    return config.database.address(environment) or f"sqlite:///{data_directory() / 'antiphon.db'}"

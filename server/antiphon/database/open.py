@@ -34,8 +34,13 @@ def sqlite_path(url: URL) -> Path:
     return Path("" if url.database in {None, ":memory:"} else url.database or "")
 
 
-def open_database(url: str, timeout: float = 5.0) -> Database:
+def open_database(
+    url: str, timeout: float = 5.0, *, connections: int = 10, pooler: bool = False, statement_cache: bool = True
+) -> Database:
     """The database of this URL; `timeout` in seconds bounds each unit of work. Raises `ConfigError`.
+
+    The rest is of PostgreSQL: how many connections there may be, whether a pooler in transaction mode stands before it, and whether
+    prepared statements are kept.
 
     Nothing is opened before the first call, which has to be on the event loop that all others are on. The database has to be
     migrated: see `migrate`.
@@ -45,4 +50,4 @@ def open_database(url: str, timeout: float = 5.0) -> Database:
         return SqliteDatabase(sqlite_path(parsed), timeout)
     from antiphon.database.postgres import PostgresDatabase  # here, as it takes 10 MB of a worker that needs 87 without it
 
-    return PostgresDatabase(url, timeout)
+    return PostgresDatabase(url, timeout, connections=connections, pooler=pooler, statement_cache=statement_cache)

@@ -7,7 +7,7 @@ driver fails by itself, and nothing is ever cancelled in the middle of its proto
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -22,9 +22,6 @@ from antiphon.domain.errors import StoreUnavailable
 
 T = TypeVar("T")
 
-_CONNECTIONS: Final = 10
-"""The most connections of one process. PostgreSQL gives a hundred to all its clients, by default."""
-
 _AGAIN: Final = frozenset({"40001", "40P01"})
 """SQLSTATEs of a transaction that would pass if it were run again: serialization failure, deadlock."""
 
@@ -32,10 +29,14 @@ _AGAIN: Final = frozenset({"40001", "40P01"})
 FAULTS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 
-def engine(url: str, timeout: float, *, connections: int = _CONNECTIONS, bounded: bool = True) -> AsyncEngine:
+def engine(
+    url: str, timeout: float, *, connections: int, bounded: bool = True, pooler: bool = False, statement_cache: bool = True
+) -> AsyncEngine:
     """Pooled connections to the server; connecting takes at most `timeout` seconds, as does a statement if `bounded`.
 
-    Opens nothing yet.
+    `pooler`: one in transaction mode stands between, such as PgBouncer. A connection to that one has another connection to the
+    server in each transaction, and what is set for one would be set for whoever has it next; so each transaction sets it for
+    itself. Opens nothing yet.
     """
     milliseconds = str(max(1, round(timeout * 1000)))
     settings = {"application_name": "antiphon", "idle_in_transaction_session_timeout": milliseconds}
@@ -47,13 +48,21 @@ def engine(url: str, timeout: float, *, connections: int = _CONNECTIONS, bounded
         # compile the query first.
         settings |= {"enable_seqscan": "off", "jit": "off"}
 
+    options: dict[str, Any] = {"connection_class": _each_transaction(settings)} if pooler else {"server_settings": settings}
+    statements: dict[str, Any] = {}
+    if not statement_cache:
+        options["statement_cache_size"] = 0
+        # Unnamed statements, which the driver sends again with each execution.
+        statements = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}
+
     async def connect() -> asyncpg.Connection[asyncpg.Record]:
         # The driver reads the URL: it knows `sslmode`, several hosts and unix sockets.
-        return await asyncpg.connect(url, timeout=timeout, command_timeout=timeout if bounded else None, server_settings=settings)
+        return await asyncpg.connect(url, timeout=timeout, command_timeout=timeout if bounded else None, **options)
 
     made = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=connect,
+        connect_args=statements,
         pool_size=connections,
         max_overflow=0,
         pool_timeout=timeout,
@@ -69,6 +78,23 @@ def engine(url: str, timeout: float, *, connections: int = _CONNECTIONS, bounded
     return made
 
 
+def _each_transaction(settings: Mapping[str, str]) -> type[asyncpg.Connection[asyncpg.Record]]:
+    """Return the class of connections whose transactions each have these settings, with no further round trip."""
+    local = "".join(f" SET LOCAL {name} = '{value}';" for name, value in settings.items())
+
+    class Connection(asyncpg.Connection):  # type: ignore[misc]  # it has no types
+        async def execute(self, query: str, *args: Any, timeout: float | None = None) -> Any:
+            if not query.startswith("BEGIN"):
+                return await super().execute(query, *args, timeout=timeout)
+            try:
+                return await super().execute(query + local, timeout=timeout)
+            except BaseException:
+                self.terminate()  # nobody would end what may have begun
+                raise
+
+    return Connection
+
+
 class _Call:
     """A unit of work: when its time is over, by the loop's clock, and whether somebody waits for it."""
 
@@ -80,11 +106,11 @@ class _Call:
 class PostgresDatabase:
     """A PostgreSQL server."""
 
-    def __init__(self, url: str, timeout: float) -> None:
+    def __init__(self, url: str, timeout: float, *, connections: int, pooler: bool, statement_cache: bool) -> None:
         """`timeout` in seconds bounds every transaction, the wait for a connection included. Opens nothing yet."""
         self._timeout = timeout
         self._secret = make_url(url).password
-        self._engine = engine(url, timeout)
+        self._engine = engine(url, timeout, connections=connections, pooler=pooler, statement_cache=statement_cache)
         self._write_engine = self._engine.sync_engine
         # One snapshot for all that a transaction reads; the setting costs no round trip.
         self._read_engine = self._write_engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)

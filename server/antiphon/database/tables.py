@@ -65,6 +65,7 @@ conversations = Table(
         postgresql_where=text("source <> ''"),
     ),
     Index("conversations_tree", "tree_id"),
+    Index("conversations_updated", "updated", "id"),
 )
 
 messages = Table(
@@ -169,3 +170,6 @@ usage = Table(
     Column("unpriced", BigInteger, nullable=False),
 )
 """What was used: one row for each day and key. Money is in nano-dollars."""
+
+compatibility = Table("compatibility", METADATA, Column("oldest", ID, primary_key=True))
+"""One row: the oldest revision whose program can use the schema as it is."""

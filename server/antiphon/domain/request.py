@@ -22,7 +22,9 @@ class Sampling(Struct, frozen=True):
     top_p: float | None = None
     top_k: int | None = None
     max_tokens: int | None = None
+    """The older name, which most hosts know: here goes the limit of a dialect that has one, whatever it is called there."""
     max_completion_tokens: int | None = None
+    """OpenAI's later name, which its reasoning models insist on; set where the caller used it. Each goes out under its own name."""
     stop: tuple[str, ...] | str | None = None
     """One text, or any of several."""
     presence_penalty: float | None = None

@@ -61,6 +61,12 @@ def queries() -> Iterator[str]:
                 yield from (_entry(path) for _, path in bindings(method))
 
 
+def streams() -> Iterator[str]:
+    """The media types of answers that come piece by piece."""
+    types = {media for dialect in DIALECTS for method in dialect.methods.values() for media in method.streams}
+    yield from map(_entry, sorted(types))
+
+
 def names() -> Iterator[str]:
     """By HTTP method, the paths that do not have it, but that a template with a variable fits which has it."""
     rules = [rule for dialect in DIALECTS for method in dialect.service.methods for rule in bindings(method)]
@@ -72,9 +78,9 @@ def names() -> Iterator[str]:
             yield from (f"{verb.upper()} = {{", *(f"  {_entry(path)}" for path in taken), "},")
 
 
-def _entry(path: str) -> str:
+def _entry(value: str) -> str:
     """An entry of a Lua table that is a set."""
-    return f'["{path}"] = true,'
+    return f'["{value}"] = true,'
 
 
 SECTIONS: Final[dict[str, Callable[[], Iterable[str]]]] = {
@@ -82,6 +88,7 @@ SECTIONS: Final[dict[str, Callable[[], Iterable[str]]]] = {
     "services": services,
     "routes": routes,
     "queries": queries,
+    "streams": streams,
     "names": names,
 }
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -30,27 +31,6 @@ _LUA: Final = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
 _FILTER: Final = "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 _CLUSTER: Final = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 _TLS: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
-
-
-_REFUSE: Final = """
-local ISSUERS = {%s}
-local UNKNOWN_KEY = "Jwks doesn't have key to match kid or alg from Jwt"
-
-function envoy_on_request(handle)
-  local refusals = handle:streamInfo():dynamicMetadata():get("envoy.filters.http.jwt_authn")
-  if refusals == nil then
-    return
-  end
-  for _, issuer in ipairs(ISSUERS) do
-    local refusal = refusals[issuer]
-    if refusal == nil or refusal.message == UNKNOWN_KEY then
-      return
-    end
-  end
-  handle:respond({[":status"] = "401"}, "")
-end
-"""
-"""Refuses what every issuer has refused, for another reason than that its key is not known. The words are Envoy's own."""
 
 
 def token_filters(issuers: Sequence[IssuerConfig]) -> list[dict[str, Any]]:
@@ -78,7 +58,8 @@ def token_filters(issuers: Sequence[IssuerConfig]) -> list[dict[str, Any]]:
         "match": {"prefix": "/", "headers": [header]},
         "requires": {"requires_any": {"requirements": requirements}},
     }
-    refuse = _REFUSE % ", ".join(f'"{name}"' for name in providers)
+    script = (files("antiphon.edge") / "bad_tokens.lua").read_text(encoding="utf-8")
+    refuse = script.replace("--[[issuers]]", ", ".join(f'"{name}"' for name in providers))
     return [
         {
             "name": "envoy.filters.http.jwt_authn",

@@ -92,6 +92,16 @@ GET_COUNTED: Final[Query] = select(*COUNTED).where(*_MINE)
 LOCK: Final[Query] = GET.join_from(conversations, trees, trees.c.id == _C.tree_id).with_for_update()
 """The conversation, locked with its tree until the transaction ends. SQLite needs no such lock: it has one writer."""
 
+UNTOUCHED: Final[Query] = (
+    select(*CONVERSATION, _C.tree_id)
+    .join_from(conversations, trees, trees.c.id == _C.tree_id)
+    .where(_C.updated < bindparam("before", type_=_C.updated.type))
+    .order_by(_C.updated, _C.id)
+    .limit(bindparam("most", type_=_C.message_count.type))
+    .with_for_update(skip_locked=True)
+)
+"""The conversations that nobody has touched since, of whatever owner, the oldest first; locked, but for those that others have."""
+
 CREATED_BY: Final = select(_C.id).where(_C.owner == bindparam("mine"), _C.create_request_id == bindparam("request"))
 
 TURN: Final[Query] = select(*MESSAGE).where(_M.conversation_id == bindparam("conversation"), _M.request_id == bindparam("request"))

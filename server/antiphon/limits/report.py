@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from msgspec import Struct
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import Connection, and_, delete, func, or_, select
 
 from antiphon.database import paging
 from antiphon.database.base import Database
@@ -77,3 +77,15 @@ class UsageReport:
         )
         more = len(found) > size
         return UsePage(uses, paging.token(_Token(uses[-1].day, uses[-1].owner, (first, last, owner))) if more else "")
+
+    async def prune(self, days: int) -> int:
+        """Remove the rows of one day, if one is more than so many days ago, and return how many. Raise `StoreUnavailable`."""
+        limit = (datetime.now(UTC).date() - timedelta(days=days)).isoformat()
+
+        def work(connection: Connection) -> int:
+            oldest = connection.execute(select(func.min(table.c.day))).scalar()
+            if oldest is None or oldest >= limit:
+                return 0
+            return connection.execute(delete(table).where(table.c.day == oldest)).rowcount
+
+        return await self._database.write(work)

@@ -44,6 +44,11 @@ class Protocol(ResponseHandler):
         self.answered = True
         ResponseHandler.data_received(self, data)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT002  # as aiohttp has it
+        super().resume_reading(resume_parser)
+        if self._payload is None or self._payload.is_eof():
+            self._drop_timeout()  # it would fire in the pool, and fail the next request
+
     def set_exception(self, exc: type[BaseException] | BaseException, *cause: Any) -> None:
         super().set_exception(cast(BaseException, exc), *cause)
         body = self._payload

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Final
@@ -15,7 +15,7 @@ from antiphon.config import MAX_MESSAGE_BYTES, ProviderConfig
 from antiphon.domain.errors import ProviderError, ProviderProtocolError
 from antiphon.net.client import Client
 from antiphon.net.http_errors import UpstreamErrors
-from antiphon.net.inflate import inflater
+from antiphon.net.inflate import Inflater, inflater
 
 _END_GRACE: Final = 0.1
 """Seconds that a finished reply is given to end its body too, so that the connection can be used again. Nobody waits for it."""
@@ -109,19 +109,20 @@ class Reply:
         else:
             self._response.close()
 
-    async def _read(self) -> bytes:
-        """Return the next piece, decoded; empty at the end. Raises what the HTTP client raises."""
-        if self._inflater is None:
-            return await self._response.content.readany()
+    def _read(self) -> Awaitable[bytes]:
+        """Read the next piece, decoded; empty at the end. Raises what the HTTP client raises."""
+        return self._response.content.readany() if self._inflater is None else self._read_encoded(self._inflater)
+
+    async def _read_encoded(self, inflater: Inflater) -> bytes:
         while True:
             piece = next(self._inflated, b"")
             if piece:
                 return piece
             data = await self._response.content.readany()
             if not data:
-                self._inflater.end()
+                inflater.end()
                 return b""
-            self._inflated = self._inflater.feed(data)
+            self._inflated = inflater.feed(data)
 
     async def _read_until(self, until: float) -> bytes:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -21,7 +21,7 @@ INTERVAL: Final = 5.0
 """Seconds between two rounds, and so between two signs of life of this process in the database."""
 
 PRUNING: Final = 3600.0
-"""Seconds between two prunings of the audit log."""
+"""Seconds between two prunings, of the audit log and of whatever else grows, once there is nothing more to prune."""
 
 log = structlog.get_logger(__name__)
 
@@ -29,12 +29,22 @@ log = structlog.get_logger(__name__)
 class Housekeeper:
     """Says in the database that this process lives, settles the turns of those that do not, and writes what can wait."""
 
-    def __init__(self, store: Store, keys: StoredKeys, audit: AuditLog, certificates: Sequence[Certificates]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        keys: StoredKeys,
+        audit: AuditLog,
+        certificates: Sequence[Certificates],
+        prunings: Mapping[str, Callable[[], Awaitable[int]]] | None = None,
+    ) -> None:
+        """`prunings`, by what they remove, each remove a part, and return how many that were; 0: there is no more to remove."""
         self._store = store
         self._keys = keys
         self._audit = audit
         self._certificates = certificates
         self._pruned = -PRUNING
+        self._prunings = prunings or {}
+        self._due = dict.fromkeys(self._prunings, float("-inf"))
 
     async def run(self, interval: float = INTERVAL) -> None:
         """Do it every `interval` seconds, until cancelled. Nothing that fails ends it."""
@@ -60,3 +70,9 @@ class Housekeeper:
         if time.monotonic() - self._pruned > PRUNING:
             self._pruned = time.monotonic()  # also if it fails: the next is soon enough
             await self._audit.prune()
+        for what, prune in self._prunings.items():
+            if time.monotonic() >= self._due[what]:
+                self._due[what] = time.monotonic() + PRUNING
+                if removed := await prune():
+                    log.info("removed what was kept for long enough", what=what, count=removed)
+                    self._due[what] = float("-inf")  # a part of it: the next one in the next round

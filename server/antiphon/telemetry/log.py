@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, on standard error or in a file.
+"""Structured logs: one JSON object a line, on a standard stream or in a file.
 
 Every line of a call carries its request id. No key, no message of a conversation and no path reaches a line: what libraries and
 exceptions say goes through `antiphon.telemetry.redaction` first.
@@ -14,7 +14,6 @@ import logging
 import os
 import re
 import threading
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 import orjson
@@ -24,7 +23,7 @@ from antiphon.config import ConfigError, LogConfig
 from antiphon.telemetry.private_file import open_private
 from antiphon.telemetry.redaction import redact
 
-STDERR: Final = 2
+STREAMS: Final = {"stdout": 1, "stderr": 2}
 
 # Where a frame of a traceback is: a path looks like a key, and is needed.
 _FRAME: Final = re.compile(r'[ |]*File "[^"\n]*", line \d+, in \S+')
@@ -33,7 +32,7 @@ _FRAME: Final = re.compile(r'[ |]*File "[^"\n]*", line \d+, in \S+')
 def configure(config: LogConfig, **fields: Any) -> None:
     """Sets up logging for this process; `fields` are on each of its lines. Raises `ConfigError` if the file cannot be written."""
     level = getattr(logging, config.level.upper())
-    stream = Stream(_open(config.file))
+    stream = Stream(_open(config))
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -140,13 +139,13 @@ class _Text:
         pass
 
 
-def _open(file: Path | None) -> _Raw:
-    if file is None:
-        return io.FileIO(STDERR, "wb", closefd=False)
+def _open(config: LogConfig) -> _Raw:
+    if config.file is None:
+        return io.FileIO(STREAMS[config.stream], "wb", closefd=False)
     try:
-        return open_private(file)
+        return open_private(config.file)
     except OSError as error:
-        raise ConfigError(f"log.file: {file}: {error.strerror}") from error
+        raise ConfigError(f"log.file: {config.file}: {error.strerror}") from error
 
 
 def _redact_library(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:

@@ -173,10 +173,13 @@ class Child:
         self._log("gave up", error=self.failure)
 
     def _log(self, event: str, **fields: Any) -> None:
-        """Writes a line that looks like those of the children, to where theirs go."""
-        line = {"child": self.program.name, **fields, "event": event, "level": "error"}
-        line |= {"timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z"), "process": "supervisor"}
-        write(self._output, json.dumps(line) + "\n")
+        write(self._output, log_line(event, "error", child=self.program.name, **fields))
+
+
+def log_line(event: str, level: str, **fields: Any) -> str:
+    """Return a line that looks like those of the children's logs."""
+    when = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    return json.dumps({**fields, "event": event, "level": level, "timestamp": when, "process": "supervisor"}) + "\n"
 
 
 def _leashed(program: Program) -> list[str]:

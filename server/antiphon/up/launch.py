@@ -54,7 +54,16 @@ def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
     threads = min((config.workers + 1) // 2, os.cpu_count() or 1)
     variables = sorted(edge.VARIABLES)
     envoy = Program("Envoy", edge.command(threads), folder=folder, grace=MARGIN, variables=variables, ends_by="SIGINT")
-    return Plan(workers, envoy, folder=folder, lock=lock, drain=drain, log_file=config.log.file, banner=banner)
+    return Plan(
+        workers,
+        envoy,
+        folder=folder,
+        lock=lock,
+        drain=drain,
+        log_file=config.log.file,
+        banner=banner,
+        stdout_is_log=config.log.stream == "stdout",
+    )
 
 
 def hold_signals() -> None:

@@ -38,11 +38,13 @@ class Plan:
     drain: float
     """Seconds that calls in flight may take after a signal, the delay before it included."""
     log_file: Path | None
-    """Where what the children print goes; None is standard error."""
+    """Where what the children print goes; None is standard error, or standard output."""
     banner: str
     """What is said on standard output once the gateway is ready."""
     lock: int | None = None
     """The descriptor that holds the folder's lock: see `antiphon.up.run_folder`."""
+    stdout_is_log: bool = False
+    """Whether standard output takes lines of JSON and nothing else, unless it is a terminal: what is told to the operator too."""
 
     def dumps(self) -> str:
         """The plan in JSON."""
@@ -60,6 +62,7 @@ class Plan:
             log_file=Path(found["log_file"]) if found["log_file"] else None,
             banner=found["banner"],
             lock=found["lock"],
+            stdout_is_log=found["stdout_is_log"],
         )
 
 

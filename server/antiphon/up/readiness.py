@@ -13,7 +13,7 @@ from antiphon.edge.endpoints import CLUSTER
 from antiphon.up.admin import ADMIN_SOCKET, ask
 
 
-def worker_socket(number: int) -> str:
+def worker_socket(number: int | str) -> str:
     """The name of a worker's unix socket, in Envoy's working directory."""
     return f"worker-{number}.sock"
 

@@ -24,11 +24,10 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 from antiphon.telemetry.private_file import open_private
 from antiphon.up.admin import turn_unready
-from antiphon.up.child import TOGETHER, Child, Say, write
+from antiphon.up.child import TOGETHER, Child, Say, log_line, write
 from antiphon.up.plan import Plan, Program
 from antiphon.up.readiness import missing
 
@@ -58,7 +57,7 @@ def supervise(plan: Plan, environment: Mapping[str, str], *, say: Say, ready: Ca
     be started. At the end the plan's folder is gone. Raises `OSError` if the log file cannot be written.
     """
     try:
-        with _output(plan.log_file) as output:
+        with _output(plan) as output:
 
             def child(program: Program) -> Child:
                 names = environment if program.variables is None else program.variables
@@ -213,12 +212,12 @@ def _signals() -> Iterator[Wait]:
 
 
 @contextlib.contextmanager
-def _output(log_file: Path | None) -> Iterator[int]:
-    """Where what the children print goes, as their logs do: the log file, or standard error."""
-    if log_file is None:
-        yield STDERR
+def _output(plan: Plan) -> Iterator[int]:
+    """Where what the children print goes, as their logs do: the log file, or a standard stream."""
+    if plan.log_file is None:
+        yield STDOUT if plan.stdout_is_log else STDERR
     else:
-        with open_private(log_file) as file:
+        with open_private(plan.log_file) as file:
             yield file.fileno()
 
 
@@ -228,10 +227,19 @@ def main(descriptor: int) -> int:
         plan = Plan.loads(file.read())
 
     def say(line: str) -> None:
-        write(STDERR, line + "\n")
+        if plan.stdout_is_log:
+            write(STDOUT, log_line(line, "info"))
+        else:
+            write(STDERR, line + "\n")
+
+    def ready() -> None:
+        if plan.stdout_is_log and not os.isatty(STDOUT):
+            say("Antiphon is up.")
+        else:
+            write(STDOUT, plan.banner)
 
     try:
-        return supervise(plan, os.environ, say=say, ready=lambda: write(STDOUT, plan.banner))
+        return supervise(plan, os.environ, say=say, ready=ready)
     except OSError as error:
         say(f"error: {error}")
         return 1

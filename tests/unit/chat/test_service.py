@@ -22,6 +22,7 @@ from antiphon.domain.errors import (
     DeadlineExceeded,
     InvalidRequest,
     ModelNotFound,
+    PermissionDenied,
     ProviderProtocolError,
     ProviderRejected,
     RateLimited,
@@ -32,6 +33,7 @@ from antiphon.domain.errors import (
     TurnNotComplete,
 )
 from antiphon.domain.events import Batch, ExtraDelta, Finished, FinishReason, Metrics, Started, TextDelta, ToolCallDelta, Usage
+from antiphon.domain.principal import Principal
 from antiphon.domain.reply import Reply, call_json, collect
 from antiphon.domain.request import ChatRequest, Sampling
 from antiphon.guards.registry import build_guards
@@ -140,6 +142,14 @@ async def test_what_happens_in_a_call_is_told_once() -> None:
     assert listener.events == ["admitted", "attempt_begun", "first_token", "attempt_ended", "settled"]
     assert (call.route, call.provider, call.model) == ("scripted/up-1", "scripted", "up-1")
     assert call.usage == USAGE
+
+
+async def test_a_model_that_a_key_may_not_use_is_known_to_the_log() -> None:
+    """An operator sees what was refused."""
+    call = Call(caller=Principal("ann", owner="ann", models=("other",)))
+    with pytest.raises(PermissionDenied):
+        await collect(service(ScriptedProvider()).stream(call, asked("scripted/up-1")))
+    assert (call.route, call.provider, call.model) == ("scripted/up-1", "scripted", "up-1")
 
 
 async def test_a_caller_that_leaves_is_told_of() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.config import Config, ConfigError, ProviderConfig, split_address
+from antiphon.config import Config, ConfigError, ProviderConfig, database_url, split_address
 from antiphon.config.file import load
 from antiphon.domain.principal import Quota
 
@@ -168,6 +168,31 @@ def test_limits_that_make_no_sense_are_told(wrong: str, tmp_path: Path) -> None:
     """By the path of the setting."""
     with pytest.raises(ConfigError, match="limits"):
         written(tmp_path, f"limits: {wrong}")
+
+
+def test_the_database_is_named_by_a_variable_or_a_file(tmp_path: Path) -> None:
+    """Which hold a password as a rule; what names nothing, or several, is told."""
+    held = tmp_path / "url"
+    held.write_text("postgresql://user:hidden@host/name\n")
+    for named in ("url_env: DATABASE_URL", f"url_file: {held}"):
+        config = written(tmp_path, f"database: {{{named}}}")
+        assert database_url(config, {"DATABASE_URL": "postgresql://user:hidden@host/name"}) == "postgresql://user:hidden@host/name"
+        assert "hidden" not in f"{config} {config.model_dump()}"
+    assert database_url(written(tmp_path, "database: {url: 'sqlite:///x.db'}"), {}) == "sqlite:///x.db"
+    assert database_url(load(None, {}), {}).startswith("sqlite:////")
+    for wrong, said in (("url_env: DATABASE_URL", "DATABASE_URL is not set"), ("url_file: /nowhere", "No such file")):
+        with pytest.raises(ConfigError, match=f"database.url_.*{said}"):
+            database_url(written(tmp_path, f"database: {{{wrong}}}"), {})
+    with pytest.raises(ConfigError, match="only one of"):
+        written(tmp_path, "database: {url: 'sqlite:///x.db', url_env: DATABASE_URL}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"), [("{}", True), ("{pooler: true}", False), ("{pooler: true, statement_cache: true}", True)]
+)
+def test_statements_are_kept_but_with_a_pooler(settings: str, tmp_path: Path, *, kept: bool) -> None:
+    """Unless it is set."""
+    assert written(tmp_path, f"database: {settings}").database.keeps_statements is kept
 
 
 def test_a_configuration_prints_no_secret() -> None:

@@ -48,6 +48,11 @@ def test_a_name_is_not_taken_for_a_variable() -> None:
     assert not any("GET" in line for line in lines)
 
 
+def test_every_media_type_of_a_stream_is_known() -> None:
+    """So that nothing on the way keeps or gathers what comes in it."""
+    assert {'["text/event-stream"] = true,', '["text/plain"] = true,'} <= set(dialects.streams())
+
+
 def test_only_paths_without_variables_keep_their_query() -> None:
     """Those that have parameters of their own."""
     assert '["/api/v1/chat/history"] = true,' in list(dialects.queries())

@@ -8,10 +8,9 @@ import pytest
 from antiphon.config import Config, ConfigError, GuardConfig, GuardOptions
 from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.request import ChatRequest
-from antiphon.guards import blocklist, registry
+from antiphon.guards import registry
 from antiphon.guards.base import Guard
 from antiphon.guards.registry import build_guards
-from tests.unit.guards.feeding import fed
 
 
 def guard(**options: Any) -> GuardConfig:
@@ -27,7 +26,7 @@ def test_none_is_none() -> None:
 @pytest.mark.parametrize(
     ("options", "where"),
     [
-        ({"kind": "odd"}, "guards.words.kind: 'odd' is not known; known are blocklist, personal_data"),
+        ({"kind": "odd"}, f"guards.words.kind: 'odd' is not known; known are {', '.join(sorted(registry.KINDS))}"),
         ({"patterns": []}, "guards.words.patterns"),
         ({"patterns": ["b", "(a"]}, "guards.words.patterns.1: missing"),
         ({"patterns": ["a*"]}, "guards.words.patterns.0: it matches the empty text"),
@@ -67,14 +66,3 @@ def test_each_guard_has_a_name_of_its_own() -> None:
     """It is what a caller is told."""
     with pytest.raises(ValueError, match="a name of its own"):
         Config(guards=(guard(), guard()))
-
-
-def test_a_blocklist_blocks_or_masks() -> None:
-    """With the word that is configured, or a default."""
-    for options, expected in (
-        ({}, "b!"),
-        ({"action": "mask"}, "b[REMOVED]b[REMOVED]"),
-        ({"action": "mask", "replacement": "*"}, "b*b*"),
-        ({"action": "mask", "replacement": ""}, "bb"),
-    ):
-        assert fed(blocklist.build(guard(**options))(), ["baab", "aa"]) == expected

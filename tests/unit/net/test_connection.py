@@ -123,3 +123,23 @@ async def test_an_idle_connection_is_closed_before_its_host_does(upstream: OddUp
     await ask(transport, upstream)
     assert upstream.connections == 2
     await transport.close()
+
+
+async def test_the_read_timeout_of_a_large_reply_does_not_outlive_it(upstream: OddUpstream) -> None:
+    """A connection that waits for its next request has no timer, which would fail that one, though reading paused at the end."""
+    transport = Transport("acme", ProviderConfig(read_timeout=0.5, keep_alive=60))
+    upstream.script("large", [answer(b"x" * 3_000_000)])
+    async with transport.post(URL(upstream.base_url), {}, b'{"model": "large"}') as reply:
+        async for _ in reply:
+            await until_later(0.005)  # more has arrived by then than is taken at once
+    await until_later(0.6)
+    assert await ask(transport, upstream) == b"ok"
+    assert upstream.connections == 1
+    await transport.close()
+
+
+async def until_later(seconds: float) -> None:
+    """Until a timer that was set before, for no longer, has fired."""
+    later = asyncio.Event()
+    asyncio.get_running_loop().call_later(seconds, later.set)
+    await later.wait()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,27 @@ async def test_pruning_that_fails_keeps_nobody_from_living(database: Database) -
         await house.round()
     await house.round()
     assert (store.signs, audit.tries) == (2, 1)
+
+
+async def test_what_is_kept_for_long_enough_is_removed_in_parts(database: Database) -> None:
+    """A part in each round, until nothing is left; then not again for an hour."""
+    parts = [50, 7, 0, 9]
+    house = Housekeeper(
+        MemoryStore(),
+        StoredKeys(KeyStore(database)),
+        AuditLog(database),
+        [],
+        {"usage": partial(asyncio.sleep, 0, 0), "x": take(parts)},
+    )
+    with capture_logs() as logged:
+        for _ in range(5):
+            await house.round()
+    assert parts == [9]
+    assert [(entry["what"], entry["count"]) for entry in logged] == [("x", 50), ("x", 7)]
+
+
+def take(parts: list[int]) -> Callable[[], Awaitable[int]]:
+    async def one() -> int:
+        return parts.pop(0)
+
+    return one

@@ -12,3 +12,9 @@ def test_a_plan_survives_its_text(tmp_path: Path) -> None:
         [worker], Program("Envoy", ["/bin/true"], tmp_path, 5.0, ["PATH"], "SIGINT"), tmp_path, 30.0, tmp_path / "log", "up\n"
     )
     assert Plan.loads(plan.dumps()) == plan
+
+
+def test_where_the_log_goes_survives_it_too(tmp_path: Path) -> None:
+    """A plan whose log is on standard output stays one."""
+    plan = Plan([], Program("Envoy", ["/bin/true"], tmp_path, 5.0), tmp_path, 30.0, None, "up\n", stdout_is_log=True)
+    assert Plan.loads(plan.dumps()).stdout_is_log

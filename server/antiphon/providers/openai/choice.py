@@ -64,7 +64,7 @@ class ChoiceReader:
         """`tools` are the names of those that were offered. `is_object`: the reply is one JSON object, and does not stream."""
         self.index = index
         self.text = Streamed()
-        """The content. Whoever makes its `TextDelta` elsewhere, as `openai_response` does for plain text, counts it here."""
+        """The content. Whoever makes its `TextDelta` elsewhere, as `response` does for plain text, counts it here."""
         self.is_empty = False
         """There was a content of "", which is not the same as none."""
         self._is_object = is_object

@@ -1,6 +1,6 @@
 """The OpenAI chat-completions protocol: OpenAI itself, Azure, and every host that speaks it. Hosts are rows in `hosts`.
 
-Here is the call; `openai_request` and `openai_response` have the two directions of the conversion.
+Here is the call; `request` and `response` have the two directions of the conversion.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An answer of the OpenAI chat-completions API as events: server-sent chunks, or one JSON object. No I/O.
 
 https://platform.openai.com/docs/api-reference/chat/streaming, and what the hosts that follow it make of it. When a reply has ended,
-and whether it is whole, is `openai_ending`'s matter; what a delta holds is `openai_choice`'s. The rules here:
+and whether it is whole, is `ending`'s matter; what a delta holds is `choice`'s. The rules here:
 
 - A `finish_reason` may come in any chunk, and more content after it: what ends a reply is held back until its end.
 - The usage that counts is the last one, wherever it stands, behind `[DONE]` too.

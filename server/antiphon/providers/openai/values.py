@@ -1,7 +1,7 @@
 """The values of an OpenAI answer, checked: what hosts put there need be neither of the type nor in the range that is documented.
 
 Two ways to take what is wrong. What only tells of the reply - a time, a count of tokens - is left out: it does not cost the reply.
-What is the reply raises `TypeError` or `ValueError`, which `openai_response` turns into an error of our tree. No I/O.
+What is the reply raises `TypeError` or `ValueError`, which `response` turns into an error of our tree. No I/O.
 """
 
 from __future__ import annotations

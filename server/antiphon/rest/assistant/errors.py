@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from antiphon import domain
-from antiphon.domain.errors import AntiphonError, InvalidRequest, Violation
+from antiphon.domain.errors import AntiphonError
 from antiphon.rest.shared.dialect import Answer, ErrorShape
+from antiphon.rest.shared.errors import message_of_error
 from antiphon.rest.shared.http import headers_of, status_of
 from antiphon.rest.shared.json import dumps, event
 
@@ -31,19 +32,6 @@ def late(error: AntiphonError) -> bytes:
 def refusal(_status: int, message: str) -> domain.JsonObject:
     """The body of what Envoy refuses."""
     return {"message": message}
-
-
-def message_of_error(error: AntiphonError) -> str:
-    """The message; of a request at fault every field, as the body has no other place for them."""
-    if isinstance(error, InvalidRequest) and error.violations:
-        return "; ".join(map(_violation, error.violations))
-    return error.message
-
-
-def _violation(violation: Violation) -> str:
-    if not violation.path or violation.kind == "json_invalid":
-        return violation.message
-    return f"{'.'.join(map(str, violation.path))}: {violation.message}"
 
 
 ERRORS: Final = ErrorShape("assistant", render_error, refusal, paths="/api/v1/chat([/?].*)?", models={0: Message})

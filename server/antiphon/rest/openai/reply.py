@@ -176,6 +176,8 @@ class ChunkWriter:
         if isinstance(event, domain.Started):
             self._named = {"id": event.id, "object": "chat.completion.chunk", "created": event.created, "model": event.model}
             self._once = dict(event.extra)
+            if event.conversation_id:  # as in a whole reply: the header x-session-id is too late behind a heartbeat
+                self._once["session_id"] = event.conversation_id
         else:
             self._once = self._once if is_pending else {}
             if event.repeats:

@@ -10,7 +10,6 @@ from pydantic_core import PydanticCustomError
 
 from antiphon import domain
 from antiphon.domain.errors import Violation
-from antiphon.rest.shared import body as json_body
 from antiphon.rest.shared.body import Fields, get, invalid
 from antiphon.rest.shared.content import MessageBody, inner_extra, known, message_of, tool_of
 
@@ -59,11 +58,6 @@ class Body(Fields):
     audio: dict[str, Any] | None = None
     user: str | None = None
     session_id: str | None = None
-
-
-def parse(data: bytes) -> Body:
-    """The body, checked. Raises `InvalidRequest` with every field at fault."""
-    return json_body.parse(data, Body)
 
 
 def include_usage(body: Body) -> bool:

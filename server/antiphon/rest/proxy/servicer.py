@@ -38,12 +38,11 @@ from antiphon.rest.proxy.errors import gemini_error, openai_error
 from antiphon.rest.proxy.proxied import check_gemini, check_openai, check_size, invalid
 from antiphon.rest.shared.dialect import Context, Pieces
 from antiphon.rest.shared.http import break_off
+from antiphon.rest.shared.json import EVENT_STREAM
 from antiphon.rest.v1 import proxy_pb2, proxy_pb2_grpc
 
 QUERY: Final = "x-antiphon-query"
 """The metadata that holds the query, without the question mark. `gateway/status.lua` sets it."""
-
-EVENT_STREAM: Final = "text/event-stream"
 
 _OPENAI_HEADERS: Final = (
     "accept",
@@ -220,7 +219,7 @@ def answer_metadata(answer: Answer, sent: Mapping[str, str]) -> dict[str, str]:
         name = written.lower()
         if name == "x-request-id":
             name = "x-upstream-request-id"  # the gateway's own is in `x-request-id`
-        elif not _ANSWER_HEADERS.fullmatch(name):
+        elif not _ANSWER_HEADERS.fullmatch(name) or name.endswith("-bin"):  # which gRPC would take for bytes
             continue
         if _HEADER_VALUE.fullmatch(value) and not any(key in value for key in keys):
             passing.setdefault(name, value)

@@ -44,7 +44,10 @@ class ErrorShape(Struct, frozen=True):
     refusal: Callable[[int, str], Mapping[str, Any]]
     """Makes the JSON body of what Envoy refuses itself, of an HTTP status and a message."""
     paths: str
-    """An RE2 pattern of the paths whose errors have this shape: those of its methods, and what else is near them."""
+    """An RE2 pattern of the paths whose errors have this shape: those of its methods, and what else is near them.
+
+    A path that no pattern fits, such as an unknown neighbour, gets the shape of the fallback in `gateway/listeners.yaml`.
+    """
     models: Mapping[int, type[BaseModel]] = {}
     """The bodies by status, for the OpenAPI document; that of 0 is the body of all other statuses."""
 
@@ -78,6 +81,7 @@ class Answer(BaseModel):
     """A JSON object that is answered, for the OpenAPI document and for tests: nothing is written through it, which would cost time.
 
     A field without a default is always there. An object may hold more than is named: what only a provider knows is handed on.
+    The name of a subclass is its name in the OpenAPI document, so it has to be unique among all dialects.
     """
 
     model_config = ConfigDict(extra="allow", defer_build=True)  # a server needs none of them built

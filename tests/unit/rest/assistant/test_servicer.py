@@ -19,7 +19,8 @@ from antiphon.guards.registry import build_guards
 from antiphon.guards.service import Guards
 from antiphon.history.recorder import Recorder
 from antiphon.rest.assistant import servicer as assistant
-from antiphon.rest.assistant.errors import message_of_error, render_error
+from antiphon.rest.assistant.errors import render_error
+from antiphon.rest.shared.errors import message_of_error
 from antiphon.rest.v1 import assistant_pb2
 from antiphon.routing.router import Router
 from tests.unit.memory_store import MemoryStore

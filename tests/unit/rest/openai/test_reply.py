@@ -91,6 +91,15 @@ def test_every_kind_of_delta_has_a_chunk() -> None:
     assert [chunk.get("system_fingerprint") for chunk in found] == ["fp", *[None] * (len(found) - 1)]
 
 
+def test_the_first_chunk_of_a_recorded_stream_has_its_session() -> None:
+    """As a whole reply has it; no later chunk has it, nor any of a stream that is not recorded."""
+    events = [domain.TextDelta(0, "a"), domain.TextDelta(0, "b"), domain.Finished(0, domain.FinishReason.STOP, "stop")]
+    found = chunks([domain.Started("id", "model", "p", 1, {"fp": "x"}, conversation_id="chat-1"), *events])
+    assert [chunk.get("session_id") for chunk in found] == ["chat-1", None, None, None]
+    assert found[0]["fp"] == "x"
+    assert not any("session_id" in chunk for chunk in chunks([domain.Started("id", "model", "p", 1), *events]))
+
+
 def test_what_came_in_one_delta_is_one_chunk() -> None:
     """Text, thought, several calls and fields beside them; every call has a function, whatever it tells."""
     signed = {"extra_content": {"google": {"thought_signature": "s"}}}

@@ -18,7 +18,13 @@ from antiphon.rest.registry import DIALECTS
 from tests.unit.domain.test_errors import leaves
 
 GATEWAY = Path(__file__).parents[4] / "gateway"
-RENDERERS = {dialect.service.name: dialect.errors.render for dialect in DIALECTS if dialect.name != "proxy"}
+ASKING = {
+    name: (method.statuses, dialect.errors_of(name).render)
+    for dialect in DIALECTS
+    for name, method in dialect.methods.items()
+    if 402 in method.statuses
+}
+"""The methods that ask a model: what each may answer, and what renders its errors."""
 DOCUMENT = openapi.document()
 OPERATIONS = {operation["operationId"]: operation for methods in DOCUMENT["paths"].values() for operation in methods.values()}
 
@@ -71,21 +77,17 @@ def test_what_the_protos_say_is_told() -> None:
     assert [parameter["required"] for parameter in OPERATIONS["ListEngineParameters"]["parameters"]] == [True, False]
 
 
-@pytest.mark.parametrize("service", RENDERERS)
-def test_every_error_is_documented(service: str) -> None:
+@pytest.mark.parametrize("method", ASKING)
+def test_every_error_is_documented(method: str) -> None:
     """Whatever a method that asks a model raises, it has a status and a body that are documented."""
-    (asking,) = (
-        name
-        for name in ("CreateChatCompletion", "Generate", "CreateAnalyticsChat", "CreateEngineChat")
-        if OPERATIONS[name]["tags"] == [service]
-    )
+    statuses, render = ASKING[method]
     elsewhere = {"MessageNotFound", "KeyNotFound", "KeyRevoked"}
-    if service in ("AnalyticsService", "EngineService"):  # nothing is recorded
+    if 409 not in statuses:  # nothing is recorded
         elsewhere |= {"ConversationChanged", "TurnNotComplete", "TurnInProgress", "RequestIdReused"}
     for error in leaves():
         if type(error).__name__ not in elsewhere:
-            status, _, body = RENDERERS[service](error)
-            check(asking, status, json.loads(body))
+            status, _, body = render(error)
+            check(method, status, json.loads(body))
 
 
 def check(operation: str, status: int, body: Any) -> None:

@@ -42,6 +42,7 @@ def test_a_header_with_a_key_in_it_does_not_come_back() -> None:
         grpc_status="3",
         x_http_status="500",
         X_Request_Id="theirs",
+        openai_a_bin="AAAA",
     )
     assert proxy.answer_metadata(got, sent) == {
         "x-http-status": "200",

@@ -1,0 +1,21 @@
+-- The filter behind `jwt_authn`: refuses a token that every issuer has refused, for another reason than that its key is not known.
+--
+-- `antiphon.edge.tokens` puts the names of the issuers into the table; each is where the issuer leaves its note.
+
+local ISSUERS = {--[[issuers]]}
+-- Envoy's own words.
+local UNKNOWN_KEY = "Jwks doesn't have key to match kid or alg from Jwt"
+
+function envoy_on_request(handle)
+  local refusals = handle:streamInfo():dynamicMetadata():get("envoy.filters.http.jwt_authn")
+  if refusals == nil then
+    return
+  end
+  for _, issuer in ipairs(ISSUERS) do
+    local refusal = refusals[issuer]
+    if refusal == nil or refusal.message == UNKNOWN_KEY then
+      return
+    end
+  end
+  handle:respond({[":status"] = "401"}, "")
+end
