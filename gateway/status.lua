@@ -179,6 +179,11 @@ function envoy_on_request(handle)
   if path == nil then
     return
   end
+  if path == "/healthz" then
+    -- Envoy is alive: the listener's local replies say so. /readyz is the health check filter's.
+    handle:respond({[":status"] = "200"}, "")
+    return
+  end
   local query
   local mark = path:find("?", 1, true)
   if mark ~= nil then

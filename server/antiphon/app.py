@@ -130,8 +130,11 @@ class App:
         gc.freeze()
         log.info("serving", addresses=list(addresses), models=len(self.router.models()), default=self.router.default)
         await stop.wait()
-        log.info("draining", calls=self.in_flight, seconds=self._config.limits.drain)
-        await server.stop(self._config.limits.drain, self._interrupt)
+        limits = self._config.limits
+        log.info("draining", calls=self.in_flight, delay=limits.drain_delay, seconds=limits.drain)
+        server.turn_unready()
+        await asyncio.sleep(limits.drain_delay)
+        await server.stop(limits.drain, self._interrupt)
         await self._chat.settled(SETTLING)
         for task in keeping:
             task.cancel()

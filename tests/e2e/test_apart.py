@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from antiphon.edge import files as edge
-from antiphon.up.readiness import ADMIN_SOCKET
+from antiphon.up.admin import ADMIN_SOCKET
 from tests.certificates import Authority
 from tests.e2e.conftest import KEY
 from tests.ports import free_port

@@ -155,18 +155,44 @@ def serve(
 def edge(
     folder: Annotated[Path, typer.Argument(help="Where Envoy will run.")],
     config: ConfigOption = None,
+    socket: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="A unix socket in FOLDER at which the server listens. None: rest.upstream, or 127.0.0.1:50051."
+        ),
+    ] = None,
+    gateway: Annotated[
+        Path | None, typer.Option(help="A folder with the gateway's files. None: those that came with this program.")
+    ] = None,
     run: Annotated[bool, typer.Option("--run", help="Become that Envoy, once the files are there.")] = False,
 ) -> None:
     """Write Envoy's files for this configuration, to run it apart from the server. Starts nothing, unless with --run."""
     with _told(config):
         loaded = load(config)
+        if socket is not None and loaded.rest.upstream is not None:
+            raise ConfigError("rest.upstream: is for an edge that is given no --socket")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files.prepare(folder, loaded.rest, (), loaded.auth.tokens)
+        files.prepare(folder, loaded.rest, [socket] if socket else (), loaded.auth.tokens, gateway)
         command = files.command(os.cpu_count() or 1 if run else 1)
         if run:
             os.chdir(folder)
             os.execve(command[0], command, {name: os.environ[name] for name in files.VARIABLES & os.environ.keys()})  # noqa: S606  # no shell
         out.print(escape(f"(cd {folder} && {shlex.join(command)})"), soft_wrap=True)
+
+
+@app.command()
+def drain(
+    folder: Annotated[Path, typer.Argument(help="Where Envoy runs.")],
+    delay: Annotated[float, typer.Option(min=0, help="Seconds that callers and load balancers have to go elsewhere.")] = 5.0,
+    wait: Annotated[
+        float, typer.Option(min=0, help="The most seconds to wait after that, until no call goes on at this Envoy.")
+    ] = 0.0,
+) -> None:
+    """Have an Envoy ask its callers to connect elsewhere. It still serves all the time: stop it afterwards."""
+    from antiphon.up import draining
+
+    with _told():
+        draining.drain(folder, delay, wait)
 
 
 @app.command("check-config")

@@ -30,8 +30,10 @@ class LimitsConfig(Section):
 
     request_timeout: float = Field(default=600.0, gt=0)
     """The longest that a call may take; a caller's own deadline can only be shorter."""
+    drain_delay: float = Field(default=0.0, ge=0)
+    """On SIGTERM, how long everything is served as before, but unready, so that balancers and clients leave; then comes `drain`."""
     drain: float = Field(default=30.0, ge=0)
-    """On SIGTERM, how long the calls in flight may go on."""
+    """On SIGTERM, how long the calls in flight may go on once no new ones are taken."""
     calls_per_worker: int = Field(default=2000, gt=0)
     """Calls that may go on at once in one worker, whoever makes them; further ones are refused."""
     request_bytes_per_worker: int = Field(default=1024**3, gt=0)

@@ -22,7 +22,7 @@ from antiphon.edge import tls as edge_tls
 from antiphon.edge import tokens as edge_tokens
 from antiphon.edge.endpoints import CLUSTER, assignment, of_host, of_socket
 
-FILES = ("bootstrap.yaml", "listeners.yaml", "clusters.yaml", "endpoints.yaml", "status.lua", "antiphon.pb")
+FILES = ("bootstrap.yaml", "listeners.yaml", "clusters.yaml", "endpoints.yaml", "status.lua", "antiphon.pb", "drain.pressure")
 """What Envoy reads, by name, in its working directory."""
 
 VARIABLES = frozenset({"PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH"})
@@ -35,14 +35,21 @@ def gateway_files() -> Traversable:
     return packaged if packaged.is_dir() else Path(__file__).parents[3] / "gateway"
 
 
-def prepare(folder: Path, rest: RestConfig, sockets: Sequence[str], issuers: Sequence[IssuerConfig] = ()) -> None:
+def prepare(
+    folder: Path,
+    rest: RestConfig,
+    sockets: Sequence[str],
+    issuers: Sequence[IssuerConfig] = (),
+    source: Traversable | None = None,
+) -> None:
     """Fills `folder` with what Envoy reads.
 
     `sockets` are the workers' unix sockets, as paths relative to `folder`; where there are none, the server is at `rest.upstream`,
     or where the gateway's own `endpoints.yaml` says. `issuers` are those whose tokens Envoy is to check, if `rest.jwt_authn` is on.
-    Raises `OSError` if the host of `rest.listen` is unknown, or a file cannot be read or written.
+    `source` is a folder with the gateway's files; None takes those that came with this package. Raises `OSError` if the host of
+    `rest.listen` is unknown, or a file cannot be read or written.
     """
-    source = gateway_files()
+    source = source or gateway_files()
     for name in FILES:
         (folder / name).write_bytes((source / name).read_bytes())
     texts: dict[str, str] = {}

@@ -107,6 +107,10 @@ class Server:
         """Starts to answer."""
         await self._server.start()
 
+    def turn_unready(self) -> None:
+        """Tell all but the edge on this machine that the server is about to stop. It still takes calls."""
+        self._health.leave()
+
     async def stop(self, grace: float, interrupt: Callable[[], None]) -> None:
         """Stops: not healthy from now on, no new calls. Calls without a key, and those whose request is not there, end.
 

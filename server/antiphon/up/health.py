@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from antiphon.up import run_folder
-from antiphon.up.readiness import ADMIN_SOCKET, missing, worker_socket
+from antiphon.up.admin import ADMIN_SOCKET
+from antiphon.up.readiness import missing, worker_socket
 
 
 def problem() -> str | None:

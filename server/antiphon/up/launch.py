@@ -40,12 +40,13 @@ def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
         os.close(lock)
         raise
     here = Path.cwd()
+    drain = config.limits.drain_delay + config.limits.drain
     workers = [
         Program(
             f"worker {number}",
             worker_command(config_path, folder / worker_socket(number), number),
             folder=here,
-            grace=config.limits.drain + MARGIN,
+            grace=drain + MARGIN,
         )
         for number in range(config.workers)
     ]
@@ -58,7 +59,7 @@ def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
         envoy,
         folder=folder,
         lock=lock,
-        drain=config.limits.drain,
+        drain=drain,
         log_file=config.log.file,
         banner=banner,
         stdout_is_log=config.log.stream == "stdout",

@@ -36,7 +36,7 @@ class Plan:
     folder: Path
     """The children's sockets and Envoy's files, for this run: it goes at the end."""
     drain: float
-    """Seconds that calls in flight may take after a signal."""
+    """Seconds that calls in flight may take after a signal, the delay before it included."""
     log_file: Path | None
     """Where what the children print goes; None is standard error, or standard output."""
     banner: str

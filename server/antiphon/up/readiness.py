@@ -6,17 +6,11 @@ Knows the folder that `antiphon.edge.files` filled, not what is in its files.
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
 from antiphon.edge.endpoints import CLUSTER
-
-ADMIN_SOCKET = "admin.sock"
-"""Envoy's admin interface, in its working directory; `bootstrap.yaml` names it."""
-
-ADMIN_TIMEOUT = 1.0
-"""Seconds that the admin interface has to answer."""
+from antiphon.up.admin import ADMIN_SOCKET, ask
 
 
 def worker_socket(number: int | str) -> str:
@@ -41,27 +35,8 @@ def missing(folder: Path, workers: int) -> list[str]:
 
 def _ask_admin(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The listeners and the clusters of an Envoy that is ready. Raises `OSError`, `ValueError`."""
-    _get(path, "/ready")
-    return json.loads(_get(path, "/listeners?format=json")), json.loads(_get(path, "/clusters?format=json"))
-
-
-def _get(path: Path, target: str) -> bytes:
-    """What the admin interface at a unix socket answers. `http.client` would bring OpenSSL with it, which takes 6 MB."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(ADMIN_TIMEOUT)
-        connection.connect(str(path))
-        connection.sendall(f"GET {target} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n".encode())
-        answer = connection.makefile("rb")
-        if answer.readline().split()[1:2] != [b"200"]:
-            raise ValueError(target)
-        headers = list(iter(lambda: answer.readline().strip().lower(), b""))
-        if b"transfer-encoding: chunked" not in headers:
-            return answer.read()
-        body = b""
-        while size := int(answer.readline(), 16):
-            body += answer.read(size)
-            answer.readline()
-        return body
+    ask(path, "/ready")
+    return json.loads(ask(path, "/listeners?format=json")), json.loads(ask(path, "/clusters?format=json"))
 
 
 def _healthy(clusters: dict[str, Any]) -> set[str]:

@@ -1,8 +1,9 @@
 """Runs the gateway on one machine: the server's workers and Envoy, each an `antiphon.up.child` of its own.
 
 - Envoy gets what it needs of the environment, which no secret is in; the workers get all.
-- SIGTERM, SIGINT: the workers are told to end and finish their calls, through an Envoy that is still there; then Envoy. A second
-  signal kills what is left, unless it comes at once, as from `timeout`, which tells its child twice.
+- SIGTERM, SIGINT: Envoy is told to say that it is not ready; the workers are told to end, for which they wait a while if they are
+  to (`limits.drain_delay`), and finish their calls, through an Envoy that is still there; then Envoy. A second signal kills what is
+  left, unless it comes at once, as from `timeout`, which tells its child twice.
 - SIGTERM may come to every process at once, as systemd sends it. The order stays the same: the workers drain already, and Envoy,
   on Linux, does not hear of it, as it is ended by SIGINT when its turn has come.
 
@@ -25,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from antiphon.telemetry.private_file import open_private
+from antiphon.up.admin import turn_unready
 from antiphon.up.child import TOGETHER, Child, Say, log_line, write
 from antiphon.up.plan import Plan, Program
 from antiphon.up.readiness import missing
@@ -68,6 +70,7 @@ def supervise(plan: Plan, environment: Mapping[str, str], *, say: Say, ready: Ca
                 drain=plan.drain,
                 say=say,
                 ready=ready,
+                leave=lambda: turn_unready(plan.folder),
             )
     finally:
         shutil.rmtree(plan.folder, ignore_errors=True)
@@ -83,8 +86,12 @@ def run(
     drain: float,
     say: Say,
     ready: Callable[[], None],
+    leave: Callable[[], None] = lambda: None,
 ) -> int:
-    """Runs the children until a signal, or until one is given up; `missing` tells what is not ready. As `supervise`."""
+    """Runs the children until a signal, or until one is given up. As `supervise`.
+
+    `missing` tells what is not ready. `leave` is called when a stop begins, before any child is told to end.
+    """
     children = [*workers, envoy]
     with _signals() as wait:
         watch = _Watch(children, wait, drain, say)
@@ -95,6 +102,7 @@ def run(
                 watch.turn(start.due)
             for failure in filter(None, [child.failure for child in children]):
                 say(failure)
+            leave()
             for last in (workers, [envoy]):
                 for child in last:
                     child.stop()

@@ -1,9 +1,13 @@
-"""The command `antiphon`, before any of its commands runs."""
+"""The command `antiphon`: what it imports, and the commands that have no file of their own."""
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from antiphon.edge import files
 
 
 @pytest.mark.parametrize(
@@ -27,3 +31,23 @@ def test_grpc_is_quiet_from_its_import_on() -> None:
     check = "import antiphon.cli.client, os; print(os.environ['GRPC_VERBOSITY'])"
     done = subprocess.run([sys.executable, "-c", check], check=True, capture_output=True, text=True, env={})
     assert done.stdout == "ERROR\n"
+
+
+def test_an_edge_is_made_of_a_folder_with_the_gateways_files(tmp_path: Path) -> None:
+    """`--gateway` names them, so that a change there reaches Envoy; `--socket` is where the server is."""
+    gateway, folder = tmp_path / "gateway", tmp_path / "run"
+    shutil.copytree(str(files.gateway_files()), gateway)
+    (gateway / "status.lua").write_text("-- another")
+    command = [sys.executable, "-m", "antiphon", "edge", str(folder), "--gateway", str(gateway), "--socket", "server.sock"]
+    subprocess.run(command, check=True, capture_output=True, env={})
+    assert (folder / "status.lua").read_text() == "-- another"
+    assert "./server.sock" in (folder / "endpoints.yaml").read_text()
+
+
+def test_an_edge_has_one_server(tmp_path: Path) -> None:
+    """A socket beside `rest.upstream` is a mistake of the configuration."""
+    command = [sys.executable, "-m", "antiphon", "edge", str(tmp_path), "--socket", "server.sock"]
+    variables = {"ANTIPHON_REST__UPSTREAM": '{"address": "server:50051"}'}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=variables)
+    assert done.returncode == 2
+    assert "rest.upstream" in done.stderr

@@ -27,6 +27,7 @@ from antiphon.config import MAX_KEYLESS_BYTES, MAX_MESSAGE_BYTES, RestConfig
 from antiphon.edge import files as edge
 from antiphon.rest.v1 import assistant_pb2, assistant_pb2_grpc, openai_pb2, openai_pb2_grpc
 from antiphon.up import readiness
+from antiphon.up.admin import ADMIN_SOCKET, ask, turn_unready
 from tests.ports import free_port
 from tests.waiting import until
 
@@ -514,7 +515,7 @@ async def test_an_envoy_without_its_listener_is_missing(tmp_path: Path) -> None:
     envoy = await asyncio.create_subprocess_exec(*edge.command(1), cwd=tmp_path, stderr=asyncio.subprocess.DEVNULL)
 
     async def live() -> bool:
-        connector = aiohttp.UnixConnector(str(tmp_path / readiness.ADMIN_SOCKET))
+        connector = aiohttp.UnixConnector(str(tmp_path / ADMIN_SOCKET))
         with contextlib.suppress(aiohttp.ClientError):
             async with aiohttp.ClientSession(connector=connector) as http, http.get("http://admin/ready") as answer:
                 return answer.status == 200
@@ -526,3 +527,57 @@ async def test_an_envoy_without_its_listener_is_missing(tmp_path: Path) -> None:
     finally:
         envoy.terminate()
         await envoy.wait()
+
+
+# Health and draining
+
+
+async def health_of(gateway: Edge, path: str) -> tuple[int, Any]:
+    """The status and the body of an answer about health."""
+    async with gateway.http.get(path) as answer:
+        return answer.status, await answer.json()
+
+
+async def test_health_has_a_shape_of_its_own(gateway: Edge) -> None:
+    """Ready while a worker is healthy; alive whatever the workers are."""
+    assert await health_of(gateway, "/readyz") == (200, {"status": "ready"})
+    await gateway.workers[0].serve(health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def unready() -> bool:
+        return await health_of(gateway, "/readyz") == (503, {"status": "not ready"})
+
+    await until(unready)
+    assert await health_of(gateway, "/healthz") == (200, {"status": "alive"})
+
+
+async def test_an_edge_that_drains_serves_and_sends_its_callers_away(gateway: Edge) -> None:
+    """Not ready and alive; each response closes its connection, and a connection without a call is closed; calls succeed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    with contextlib.closing(writer):
+        async with gateway.chat() as answer:
+            assert "connection" not in answer.headers
+        await asyncio.to_thread(turn_unready, gateway.folder)
+        assert await health_of(gateway, "/readyz") == (503, {"status": "draining"})
+        assert await health_of(gateway, "/healthz") == (200, {"status": "alive"})
+        async with gateway.chat() as answer:
+            assert (answer.status, answer.headers["connection"]) == (200, "close")
+        async with asyncio.timeout(20):
+            assert await reader.read() == b""
+
+
+async def test_a_worker_that_is_taken_out_gets_no_more_calls(pair: Edge) -> None:
+    """At once, though it is healthy, so that it can be stopped without a call that comes to it meanwhile."""
+    new = pair.folder / "new.yaml"
+    new.write_text(edge.endpoints([readiness.worker_socket(1)]))
+    new.rename(pair.folder / "endpoints.yaml")
+
+    async def gone() -> bool:
+        clusters = await asyncio.to_thread(ask, pair.folder / ADMIN_SOCKET, "/clusters?format=json")
+        return readiness.worker_socket(0).encode() not in clusters
+
+    await until(gone)
+    before = pair.workers[0].servicer.calls
+    for _ in range(10):
+        async with pair.chat() as answer:
+            assert answer.status == 200
+    assert pair.workers[0].servicer.calls == before

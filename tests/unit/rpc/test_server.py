@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -60,7 +61,11 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    provider: ScriptedProvider, unused_port: int, interceptor: CallInterceptor | None = None, most_bytes: int | None = None
+    provider: ScriptedProvider,
+    unused_port: int,
+    interceptor: CallInterceptor | None = None,
+    most_bytes: int | None = None,
+    other_address: str | None = None,
 ) -> AsyncGenerator[Running, None]:
     router = Router([(provider, ["one", "two", "three"])])
     chat = ChatService(router, Recorder(NO_STORE), NO_PRICES, timeout=60)
@@ -76,6 +81,8 @@ async def running(
     usual = CallInterceptor(keys, SCOPES, {REST_SERVICE: render_error}, observer=CallLog(), most_bytes=most_bytes)
     server = Server(interceptor or usual, registrations)
     server.listen(f"127.0.0.1:{unused_port}")
+    if other_address is not None:
+        server.listen(other_address)
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{unused_port}") as channel:
@@ -245,6 +252,28 @@ async def test_a_stop_lets_calls_finish_then_tells_those_that_are_left(unused_tc
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call.read()
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        await stopping
+
+
+async def test_a_server_that_leaves_is_unready_and_serves(unused_tcp_port: int, tmp_path: Path) -> None:
+    """Callers are told, while calls succeed as before; the edge on this machine is not, until the stop."""
+    async with (
+        running(ScriptedProvider(), unused_tcp_port, other_address=f"unix:{tmp_path}/socket") as gateway,
+        grpc.aio.insecure_channel(f"unix:{tmp_path}/socket") as beside,
+    ):
+        watch = gateway.health.Watch(health_pb2.HealthCheckRequest(service="antiphon.v1.ChatService"))
+        of_edge = health_pb2_grpc.HealthStub(beside).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == (await of_edge.read()).status == health_pb2.HealthCheckResponse.SERVING
+        gateway.server.turn_unready()
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        found = await gateway.health.Check(health_pb2.HealthCheckRequest())
+        assert found.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        found = await health_pb2_grpc.HealthStub(beside).Check(health_pb2.HealthCheckRequest())
+        assert found.status == health_pb2.HealthCheckResponse.SERVING
+        assert [answer async for answer in gateway.chat.StreamGenerate(HELLO, metadata=KEY)]
+        stopping = asyncio.create_task(gateway.server.stop(5, gateway.service.interrupt))
+        assert (await of_edge.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert await watch.read() is await of_edge.read() is grpc.aio.EOF
         await stopping
 
 

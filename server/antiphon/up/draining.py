@@ -1,0 +1,38 @@
+"""The drain of an Envoy before it is stopped, where no supervisor stops it, such as in a pod: it serves all the time."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Final
+
+from antiphon.up.admin import ADMIN_SOCKET, ask, turn_unready
+
+INTERVAL: Final = 0.25
+"""Seconds between two looks at whether calls go on."""
+
+_ACTIVE: Final = "http.edge.downstream_rq_active"
+
+
+def drain(folder: Path, delay: float, wait: float) -> None:
+    """Turn the Envoy that runs in `folder` unready, so that its callers leave, and return `delay` seconds later.
+
+    After the delay, up to `wait` seconds more are spent until no call goes on. Raises `OSError` if the Envoy does not answer.
+    """
+    path = folder / ADMIN_SOCKET
+    try:
+        _active(path)
+        turn_unready(folder)
+        time.sleep(delay)
+        end = time.monotonic() + wait
+        while time.monotonic() < end and _active(path):
+            time.sleep(INTERVAL)
+    except (OSError, ValueError) as error:
+        raise OSError(f"{path}: Envoy does not answer: {error}") from error
+
+
+def _active(path: Path) -> int:
+    """How many calls go on. Raises `OSError`, `ValueError`."""
+    stats = json.loads(ask(path, f"/stats?format=json&filter=^{_ACTIVE}$"))["stats"]
+    return sum(int(stat["value"]) for stat in stats if stat.get("name") == _ACTIVE)

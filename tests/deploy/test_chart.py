@@ -1,0 +1,125 @@
+"""The Helm chart: Helm's own rendering of it against the kustomize base."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.kubernetes import NEWEST, OLDEST, PROGRAMS, ROOT, containers, find, kustomize
+
+CHART = ROOT / "deploy" / "chart"
+
+TLS = {"tls": {"secretName": "antiphon-tls"}}
+EVERYTHING: dict[str, Any] = {
+    **TLS,
+    "image": "registry.example/antiphon@sha256:0123",
+    "envoyImage": "registry.example/envoy:1.40",
+    "redisSecret": {"name": "antiphon-redis"},
+    "autoscaling": {"enabled": False},
+    "replicas": 4,
+    "podAnnotations": {"example.com/note": "one"},
+    "pod": {"nodeSelector": {"example.com/pool": "chat"}, "imagePullSecrets": [{"name": "registry"}]},
+    "service": {"type": "LoadBalancer", "annotations": {"example.com/note": "two"}},
+}
+
+
+def _render(folder: Path, values: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    done = _helm(folder, values)
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def _helm(folder: Path, values: dict[str, Any] | None) -> subprocess.CompletedProcess[str]:
+    (folder / "values.yaml").write_text(yaml.safe_dump(values or {}))
+    command = [PROGRAMS / "helm", "template", "antiphon", CHART, "--values", folder / "values.yaml", "--kube-version", NEWEST]
+    variables = {"HOME": str(folder), "PATH": ""}
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=variables)
+
+
+def test_the_templates_are_what_the_base_makes() -> None:
+    """A change of the base that did not reach the chart is found."""
+    done = subprocess.run([sys.executable, ROOT / "deploy" / "chart.py", "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_with_its_own_values_it_is_the_base(tmp_path: Path) -> None:
+    """But for the migrations, which Helm runs before the rest is there, document for document."""
+    rendered, base = _render(tmp_path), kustomize("base")
+    for document in base:
+        found = find(rendered, document["kind"], document["metadata"]["name"])
+        if document["kind"] == "ConfigMap" and document["metadata"]["name"] == "antiphon-config":
+            assert yaml.safe_load(found["data"]["antiphon.yaml"]) == yaml.safe_load(document["data"]["antiphon.yaml"])
+        elif document["kind"] == "Job":
+            _, job = found["metadata"].pop("annotations"), found["spec"]["template"]["spec"]
+            assert job["volumes"][0]["configMap"]["name"] == "antiphon-migrate"
+            job["volumes"][0]["configMap"]["name"] = "antiphon-config"
+            assert found == {**document, "spec": found["spec"]}
+            assert job == {
+                name: part for name, part in document["spec"]["template"]["spec"].items() if name != "serviceAccountName"
+            }
+        else:
+            if document["kind"] == "Service" and document["metadata"]["name"] == "antiphon":
+                assert found["spec"].pop("type") == "ClusterIP"
+            assert found == document
+    assert len(rendered) == len(base) + 1
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["its own values", "all of them"])
+def test_kubernetes_takes_what_it_renders(values: dict[str, Any], version: str, tmp_path: Path) -> None:
+    """Each document is good by the strict schema of its kind."""
+    for document in _render(tmp_path, values):
+        kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_values_reach_the_pods(tmp_path: Path) -> None:
+    """Images, TLS, Redis, replicas, where pods go, and how the Service is reached."""
+    rendered = _render(tmp_path, EVERYTHING)
+    deployment = find(rendered, "Deployment", "antiphon")["spec"]
+    assert deployment["replicas"] == 4
+    assert deployment["template"]["metadata"]["annotations"]["example.com/note"] == "one"
+    pod = deployment["template"]["spec"]
+    assert pod["nodeSelector"] == {"example.com/pool": "chat"}
+    assert pod["imagePullSecrets"] == [{"name": "registry"}]
+    parts = containers(pod)
+    assert parts["server"]["image"] == parts["edge-files"]["image"] == EVERYTHING["image"]
+    assert parts["envoy"]["image"] == EVERYTHING["envoyImage"]
+    assert {parts["envoy"][probe]["httpGet"]["scheme"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")} == {
+        "HTTPS"
+    }
+    assert {"name": "tls", "secret": {"secretName": "antiphon-tls", "defaultMode": 0o440}} in pod["volumes"]
+    (migrate,) = find(rendered, "Job", "antiphon-migrate")["spec"]["template"]["spec"]["containers"]
+    for container in (parts["envoy"], parts["server"], migrate):
+        assert "/etc/antiphon-tls" in {mount["mountPath"] for mount in container["volumeMounts"]}
+    reference = {"name": "REDIS_URL", "valueFrom": {"secretKeyRef": {"name": "antiphon-redis", "key": "url"}}}
+    assert reference in parts["server"]["env"]
+    assert reference in migrate["env"]
+    assert not [document for document in rendered if document["kind"] == "HorizontalPodAutoscaler"]
+    service = find(rendered, "Service", "antiphon")
+    assert service["spec"]["type"] == "LoadBalancer"
+    assert service["metadata"]["annotations"] == {"example.com/note": "two"}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"imgae": "antiphon:1"}, {"replicas": "4"}, {"config": {"grpc": {"listen": "0.0.0.0:1"}}}, {"service": {"type": "Ingress"}}],
+    ids=["misspelt", "of another type", "a port that the probes do not ask", "unknown"],
+)
+def test_values_that_cannot_be_meant_are_refused(values: dict[str, Any], tmp_path: Path) -> None:
+    """The schema says so before anything is rendered."""
+    done = _helm(tmp_path, values)
+    assert done.returncode != 0
+    assert "values don't meet the specifications" in done.stderr
+
+
+def test_helm_finds_nothing_to_mend(tmp_path: Path) -> None:
+    """`helm lint --strict` has no word against it."""
+    command = [PROGRAMS / "helm", "lint", "--strict", CHART]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env={"HOME": str(tmp_path), "PATH": ""})
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,260 @@
+"""The manifests of deploy/kubernetes: what they have to hold together, and what Kubernetes' own schemas say of them."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from antiphon.config.file import load
+from antiphon.edge import files as edge
+from tests.certificates import Authority
+from tests.kubernetes import (
+    MANIFESTS,
+    NEWEST,
+    OLDEST,
+    OVERLAYS,
+    PROGRAMS,
+    ROOT,
+    containers,
+    find,
+    kustomize,
+    pods,
+    write_config_map,
+)
+
+CUSTOM = {"Certificate"}
+"""Kinds that are not Kubernetes' own, so that its schemas know nothing of them."""
+
+MEMORY = {"Mi": 2**20, "Gi": 2**30}
+
+AT_REST = 215 * 10**6
+"""Bytes that a server has at the most before requests come."""
+
+
+@pytest.fixture(scope="module", params=OVERLAYS)
+def overlay(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    return kustomize(request.param)
+
+
+def _bytes(quantity: str) -> int:
+    return int(quantity[:-2]) * MEMORY[quantity[-2:]]
+
+
+def _configuration(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    text = find(documents, "ConfigMap", "antiphon-config")["data"]["antiphon.yaml"]
+    read: dict[str, Any] = yaml.safe_load(text)
+    return read
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+def test_kubernetes_takes_them(overlay: list[dict[str, Any]], version: str) -> None:
+    """Each document is good by the strict schema of its kind, in the oldest and the newest version that is supported."""
+    for document in overlay:
+        if document["kind"] not in CUSTOM:
+            kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_the_schemas_find_mistakes(overlay: list[dict[str, Any]]) -> None:
+    """A misspelt field of a container is refused: the schemas do look at it."""
+    broken = copy.deepcopy(find(overlay, "Deployment", "antiphon"))
+    broken["spec"]["template"]["spec"]["containers"][0]["misspelt"] = 1
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(broken, NEWEST, strict=True)
+
+
+def test_pods_are_restricted(overlay: list[dict[str, Any]]) -> None:
+    """Every container is what the restricted pod security standard asks for, and more: read-only, bounded, no token."""
+    for name, pod in pods(overlay):
+        assert pod["automountServiceAccountToken"] is False, name
+        assert pod["serviceAccountName"] == "antiphon"
+        security = pod["securityContext"]
+        assert security["runAsNonRoot"] is True
+        assert security["runAsUser"] == 10001
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert all(
+            set(volume) - {"name"} <= {"configMap", "secret", "emptyDir", "persistentVolumeClaim"} for volume in pod["volumes"]
+        )
+        for container in containers(pod).values():
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+            assert container["resources"]["limits"].keys() == {"memory"}
+            assert container["image"] == "antiphon:0.1.0"
+    account = find(overlay, "ServiceAccount", "antiphon")
+    assert account["automountServiceAccountToken"] is False
+
+
+def test_no_secret_stands_in_them(overlay: list[dict[str, Any]]) -> None:
+    """Secrets are named and not made, and only the server and the migrations have them in their environment."""
+    assert not [document for document in overlay if document["kind"] == "Secret"]
+    for _, pod in pods(overlay):
+        for name, container in containers(pod).items():
+            assert ("envFrom" in container) == (name in ("server", "migrate"))
+
+
+def test_selectors_find_their_pods(overlay: list[dict[str, Any]]) -> None:
+    """Services, budgets and policies select pods that are there, and Services name ports that these have."""
+    templates = [document["spec"]["template"] for document in overlay if document["kind"] in ("Deployment", "Job")]
+    for document in overlay:
+        spec = document.get("spec", {})
+        match document["kind"]:
+            case "Service":
+                wanted = spec["selector"]
+            case "PodDisruptionBudget":
+                wanted = spec["selector"]["matchLabels"]
+            case "NetworkPolicy":
+                wanted = spec["podSelector"]["matchLabels"]
+            case _:
+                continue
+        found = [template for template in templates if wanted.items() <= template["metadata"]["labels"].items()]
+        assert found, document["metadata"]["name"]
+        if document["kind"] == "Service":
+            ports = {port["name"] for container in containers(found[0]["spec"]).values() for port in container.get("ports", [])}
+            assert {port["targetPort"] for port in spec["ports"]} <= ports
+
+
+def test_configurations_are_good(overlay: list[dict[str, Any]], tmp_path: Path) -> None:
+    """The sample configuration is read without a mistake, and its ports are those of the containers."""
+    folder = write_config_map(find(overlay, "ConfigMap", "antiphon-config"), tmp_path / "config")
+    config = load(folder / "antiphon.yaml", {"REDIS_URL": "redis://localhost"})
+    ports = {
+        port["name"]: port["containerPort"]
+        for _, pod in pods(overlay)
+        for container in containers(pod).values()
+        for port in container.get("ports", [])
+    }
+    assert config.grpc.listen == f"0.0.0.0:{ports['grpc']}"
+    assert config.rest.listen == f"0.0.0.0:{ports['edge']}"
+    if config.rest.tls is not None:
+        for _, pod in pods(overlay):
+            for name, container in containers(pod).items():
+                mounted = {Path(mount["mountPath"]) for mount in container["volumeMounts"]}
+                assert name == "edge-files" or mounted & set(config.rest.tls.certificate.parents), name
+
+
+def test_the_configuration_is_reloaded_and_the_gateway_rolled_out(overlay: list[dict[str, Any]]) -> None:
+    """The configuration's name is without a hash and its mount a folder, the gateway's has one: that change makes new pods."""
+    names = {document["metadata"]["name"] for document in overlay if document["kind"] == "ConfigMap"}
+    assert "antiphon-config" in names
+    (gateway,) = names - {"antiphon-config"}
+    assert gateway.startswith("antiphon-gateway-")
+    for _, pod in pods(overlay):
+        for container in containers(pod).values():
+            assert not any("subPath" in mount for mount in container["volumeMounts"])
+        used = {volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume}
+        assert used <= names
+
+
+def test_the_gateway_is_whole() -> None:
+    """The ConfigMap has every file that Envoy reads, and those that the edge's TLS is made of, byte for byte."""
+    kustomization = yaml.safe_load((ROOT / "gateway" / "kustomization.yaml").read_text())
+    (generator,) = kustomization["configMapGenerator"]
+    assert set(generator["files"]) == {*edge.FILES, "listener_tls.yaml", "cluster_tls.yaml"}
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_envoy_takes_the_very_files(name: str, tmp_path: Path) -> None:
+    """Envoy's folder, made by the init container's own command out of the ConfigMaps, passes Envoy's validation."""
+    documents = kustomize(name)
+    mounts = {
+        "/run/antiphon": tmp_path / "run",
+        "/etc/antiphon-gateway": write_config_map(find(documents, "ConfigMap", "antiphon-gateway"), tmp_path / "gateway"),
+        "/etc/antiphon-tls": tmp_path / "tls",
+    }
+    config = write_config_map(find(documents, "ConfigMap", "antiphon-config"), tmp_path / "config") / "antiphon.yaml"
+    mounts["/etc/antiphon-tls"].mkdir()
+    pair = Authority().issue("chat.example.com")
+    pair.write(mounts["/etc/antiphon-tls"], "tls")
+    config.write_text(config.read_text().replace("/etc/antiphon-tls", str(mounts["/etc/antiphon-tls"])))
+    mounts["/etc/antiphon"] = config.parent
+    made = next(containers(pod)["edge-files"] for _, pod in pods(documents) if "edge-files" in containers(pod))
+    arguments = list(made["args"])
+    for path, folder in mounts.items():
+        arguments = [
+            str(folder) + one.removeprefix(path) if one == path or one.startswith(f"{path}/") else one for one in arguments
+        ]
+    subprocess.run([sys.executable, "-m", "antiphon", *arguments], check=True, timeout=60, capture_output=True)
+    command = [PROGRAMS / "envoy", "--mode", "validate", "--config-path", "bootstrap.yaml"]
+    done = subprocess.run(command, cwd=mounts["/run/antiphon"], timeout=60, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_sidecar_starts_before_the_server_and_ends_after_it() -> None:
+    """Envoy is an init container that goes on, behind the one that makes its folder; both it and the server see that folder."""
+    for name in ("base", "overlays/local", "overlays/production"):
+        pod = find(kustomize(name), "Deployment", "antiphon")["spec"]["template"]["spec"]
+        names = [container["name"] for container in pod["initContainers"]]
+        assert names[-2:] == ["edge-files", "envoy"]
+        assert pod["initContainers"][-1]["restartPolicy"] == "Always"
+        for container in (*pod["initContainers"][-2:], *pod["containers"]):
+            assert "/run/antiphon" in {mount["mountPath"] for mount in container["volumeMounts"]}
+
+
+def test_there_is_time_to_drain(overlay: list[dict[str, Any]]) -> None:
+    """Kubernetes waits for the hook before the stop, the delay, the drain, and 15 seconds more."""
+    limits = _configuration(overlay)["limits"]
+    for _, pod in pods(overlay):
+        for name, container in containers(pod).items():
+            match container.get("lifecycle", {}).get("preStop"):
+                case {"exec": {"command": ["python3", "-m", "antiphon", "drain", _, *options]}}:
+                    hook = sum(int(seconds) for seconds in options[1::2])
+                case {"sleep": {"seconds": hook}}:
+                    pass
+                case _:
+                    assert name != "server"
+                    continue
+            own = limits["drain_delay"] + limits["drain"] if name == "server" else 0
+            assert pod["terminationGracePeriodSeconds"] >= hook + own + 15
+
+
+def test_memory_is_bounded_above_what_is_allowed(overlay: list[dict[str, Any]]) -> None:
+    """A server may hold all the requests that its configuration lets it, and Envoy its whole heap, before either is killed."""
+    bootstrap = yaml.safe_load(find(overlay, "ConfigMap", "antiphon-gateway")["data"]["bootstrap.yaml"])
+    heap = bootstrap["overload_manager"]["resource_monitors"][0]["typed_config"]["max_heap_size_bytes"]
+    requests = _configuration(overlay)["limits"]["request_bytes_per_worker"]
+    for _, pod in pods(overlay):
+        for name, container in containers(pod).items():
+            limit = _bytes(container["resources"]["limits"]["memory"])
+            assert name != "server" or limit >= AT_REST + 2 * requests
+            assert name != "envoy" or limit >= heap * 1.2
+
+
+def test_a_rollout_takes_nothing_away() -> None:
+    """Where there are several replicas, a new one is there before an old one goes, and an eviction takes one at a time."""
+    for name in ("base", "overlays/production", "overlays/edge-apart"):
+        documents = kustomize(name)
+        deployments = [document for document in documents if document["kind"] == "Deployment"]
+        scaled = {d["spec"]["scaleTargetRef"]["name"] for d in documents if d["kind"] == "HorizontalPodAutoscaler"}
+        budgets = [document for document in documents if document["kind"] == "PodDisruptionBudget"]
+        assert len(budgets) == len(deployments)
+        for deployment in deployments:
+            assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+            assert deployment["metadata"]["name"] in scaled
+            assert "replicas" not in deployment["spec"]
+            assert {one["topologyKey"] for one in deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]} == {
+                "topology.kubernetes.io/zone",
+                "kubernetes.io/hostname",
+            }
+
+
+def test_calls_in_flight_are_an_option(tmp_path: Path) -> None:
+    """The component adds the metric to the autoscaler's, and Kubernetes takes it."""
+    paths = {
+        "resources": [os.path.relpath(MANIFESTS / "base", tmp_path)],
+        "components": [os.path.relpath(MANIFESTS / "components" / "calls-in-flight", tmp_path)],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(paths))
+    autoscaler = find(kustomize(tmp_path), "HorizontalPodAutoscaler", "antiphon")
+    assert [metric["type"] for metric in autoscaler["spec"]["metrics"]] == ["ContainerResource", "Pods"]
+    kubernetes_validate.validate(autoscaler, OLDEST, strict=True)

@@ -1,0 +1,181 @@
+"""A pod of the base, played with its own commands and files on this machine: Envoy and the server over a unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx2
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from antiphon.edge import files as edge
+from tests.e2e.conftest import KEY
+from tests.kubernetes import PROGRAMS, containers, find, kustomize, write_config_map
+from tests.ports import free_port
+from tests.waiting import block_until, until
+
+TMP = "/tmp"  # noqa: S108  # as the pod has it
+
+CALL = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+class Pod:
+    """What the kubelet does with the containers of a Deployment, with folders and ports of this machine in place of the pod's."""
+
+    def __init__(self, folder: Path) -> None:
+        documents = kustomize("overlays/local")
+        self.containers = containers(find(documents, "Deployment", "antiphon")["spec"]["template"]["spec"])
+        self.edge, self.grpc = free_port(), free_port()
+        config = write_config_map(find(documents, "ConfigMap", "antiphon-config"), folder / "config")
+        text = (config / "antiphon.yaml").read_text()
+        text = text.replace("0.0.0.0:50051", f"127.0.0.1:{self.grpc}").replace("0.0.0.0:8080", f"127.0.0.1:{self.edge}")
+        (config / "antiphon.yaml").write_text(text)
+        self.run = folder / "run"
+        self.mounts = {
+            "/etc/antiphon": config,
+            "/etc/antiphon-gateway": write_config_map(find(documents, "ConfigMap", "antiphon-gateway"), folder / "gateway"),
+            "/run/antiphon": self.run,
+            "/var/lib/antiphon": folder / "data",
+            TMP: folder / "tmp",
+        }
+        for mount in self.mounts.values():
+            mount.mkdir(exist_ok=True)
+        self.secrets = {"ANTIPHON_KEY": KEY}
+        self.output = (folder / "output.txt").open("wb")
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def _here(self, text: str) -> str:
+        """What a pod calls by its own paths, by those of this machine."""
+        mounts = "|".join(sorted(map(re.escape, self.mounts), key=len, reverse=True))
+        return re.sub(rf"(^|(?<=//))({mounts})(?=/|$)", lambda found: str(self.mounts[found[2]]), text)
+
+    def start(self, name: str) -> subprocess.Popen[bytes]:
+        container = self.containers[name]
+        variables = {"PATH": f"{PROGRAMS}:{os.environ['PATH']}", "HOME": str(self.mounts[TMP])}
+        if "envFrom" in container:
+            variables |= self.secrets
+        variables |= {variable["name"]: self._here(variable["value"]) for variable in container.get("env", [])}
+        command = [*container.get("command", ["antiphon"]), *map(self._here, container["args"])]
+        folder = self._here(container.get("workingDir", TMP))
+        started = subprocess.Popen(command, cwd=folder, env=variables, stdout=self.output, stderr=self.output)
+        self.running[name] = started
+        return started
+
+    def hook(self, name: str) -> int:
+        """Run what is to be run before the stop."""
+        command = [self._here(word) for word in self.containers[name]["lifecycle"]["preStop"]["exec"]["command"]]
+        return subprocess.run([PROGRAMS / command[0], *command[1:]], check=False, stdout=self.output, timeout=60).returncode
+
+    def passes(self, name: str, probe: str) -> bool:
+        """Whether a container passes a probe: what the kubelet asks, over HTTP or gRPC."""
+        match self.containers[name][probe]:
+            case {"httpGet": {"path": path, "port": "edge"}}:
+                with contextlib.suppress(httpx2.TransportError):
+                    return httpx2.get(f"http://127.0.0.1:{self.edge}{path}", trust_env=False).status_code == 200
+                return False
+            case {"grpc": {"port": 50051, **rest}}:
+                request = health_pb2.HealthCheckRequest(service=rest.get("service", ""))
+                with grpc.insecure_channel(f"127.0.0.1:{self.grpc}") as channel, contextlib.suppress(grpc.RpcError):
+                    answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=5)
+                    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+                return False
+            case other:
+                raise AssertionError(other)
+
+    def is_ready(self) -> bool:
+        """Whether the pod is in its Services."""
+        return self.passes("envoy", "readinessProbe") and self.passes("server", "readinessProbe")
+
+    def stop(self) -> None:
+        for process in self.running.values():
+            process.kill()
+            process.wait(10)
+        self.output.close()
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> Iterator[Pod]:
+    made = Pod(tmp_path)
+    yield made
+    made.stop()
+
+
+def _start(pod: Pod) -> None:
+    for name in ("migrate", "edge-files"):
+        assert pod.start(name).wait(60) == 0, name
+    for name in ("envoy", "server"):
+        pod.start(name)
+        block_until(partial(pod.passes, name, "startupProbe"))
+        block_until(partial(pod.passes, name, "livenessProbe"))
+    block_until(pod.is_ready)
+
+
+@pytest.mark.slow
+async def test_a_pod_answers_until_its_calls_are_done(pod: Pod) -> None:
+    """From init containers to a streamed answer; the hook then asks callers to leave, and a stream that goes on is not cut."""
+    await asyncio.to_thread(_start, pod)
+    headers = {"authorization": f"Bearer {KEY}"}
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{pod.edge}", headers=headers, trust_env=False, timeout=60) as http:
+        words = " ".join(f"word{number}" for number in range(400))
+        request = {**CALL, "messages": [{"role": "user", "content": words}], "stream": True}
+        async with http.stream("POST", "/v1/chat/completions", json=request) as streamed:
+            assert streamed.status_code == 200
+            lines: list[str] = []
+
+            async def read() -> None:
+                async for line in streamed.aiter_lines():
+                    lines.append(line)  # noqa: PERF401  # one by one, as they come
+
+            reading = asyncio.create_task(read())
+            hook = asyncio.create_task(asyncio.to_thread(pod.hook, "server"))
+
+            async def asked_to_leave() -> bool:
+                response = await http.post("/v1/chat/completions", json=CALL)
+                assert response.status_code == 200
+                return response.headers.get("connection") == "close"
+
+            await until(asked_to_leave)
+            assert not await asyncio.to_thread(pod.passes, "envoy", "readinessProbe")
+            assert await hook == 0
+            came, server = len(lines), pod.running["server"]
+            assert came
+            server.send_signal(signal.SIGTERM)
+            await reading
+        assert "data: [DONE]" in lines[came:]
+        assert len(lines) > came + 20  # it did go on
+        assert await asyncio.to_thread(server.wait, 30) == 0
+        assert pod.running["envoy"].poll() is None
+
+
+@pytest.mark.parametrize("name", ["server", "envoy"])
+def test_a_container_that_starts_again_finds_its_socket(pod: Pod, name: str) -> None:
+    """One that was killed left a socket behind; the next one takes its name, and the pod is ready again."""
+    _start(pod)
+    pod.running[name].kill()
+    pod.running[name].wait(10)
+    assert (pod.run / {"server": "server.sock", "envoy": "admin.sock"}[name]).exists()
+    assert not pod.passes(name, "livenessProbe")
+    pod.start(name)
+    block_until(pod.is_ready)
+
+
+def test_the_init_container_may_run_again(pod: Pod) -> None:
+    """It writes the same files into the folder that is there already."""
+    first = _files(pod)
+    assert first == _files(pod)
+    assert set(edge.FILES) <= first.keys()
+
+
+def _files(pod: Pod) -> dict[str, Any]:
+    assert pod.start("edge-files").wait(60) == 0
+    return {path.name: path.read_bytes() for path in pod.run.iterdir()}

@@ -1,0 +1,59 @@
+"""The manifests of deploy/kubernetes, as kubectl makes them."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+MANIFESTS = ROOT / "deploy" / "kubernetes"
+PROGRAMS = Path(sys.executable).parent
+
+OLDEST, NEWEST = "1.33", "1.37"
+"""The minor versions of Kubernetes that are supported: sidecars are stable since 1.33."""
+
+OVERLAYS = ("base", "overlays/local", "overlays/production", "overlays/edge-apart")
+
+
+def kustomize(folder: str | Path) -> list[dict[str, Any]]:
+    """What `kubectl kustomize` makes of a folder below deploy/kubernetes."""
+    done = subprocess.run([PROGRAMS / "kubectl", "kustomize", MANIFESTS / folder], check=True, capture_output=True, timeout=60)
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def find(documents: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    """The one of a kind whose name is this; that of a ConfigMap may have a hash behind it."""
+
+    def fits(found: str) -> bool:
+        return found == name or (kind == "ConfigMap" and found.startswith(f"{name}-"))
+
+    (document,) = [document for document in documents if document["kind"] == kind and fits(document["metadata"]["name"])]
+    return document
+
+
+def pods(documents: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The pods that Deployments and Jobs make: name and specification."""
+    for document in documents:
+        if document["kind"] in ("Deployment", "Job"):
+            yield document["metadata"]["name"], document["spec"]["template"]["spec"]
+
+
+def containers(pod: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """All containers of a pod by name, in the order in which they start."""
+    return {container["name"]: container for container in [*(pod.get("initContainers") or []), *pod["containers"]]}
+
+
+def write_config_map(document: dict[str, Any], folder: Path) -> Path:
+    """Make the folder that a pod sees where it mounts this ConfigMap."""
+    folder.mkdir(parents=True)
+    for name, text in document.get("data", {}).items():
+        (folder / name).write_text(text, encoding="utf-8")
+    for name, encoded in document.get("binaryData", {}).items():
+        (folder / name).write_bytes(base64.b64decode(encoded))
+    return folder
