@@ -16,7 +16,7 @@ from antiphon.config.access import AuthConfig
 from antiphon.config.dialects import ClientConfig, EngineConfig, PersonaConfig, ProxyConfig, SessionsConfig
 from antiphon.config.guards import GuardConfig
 from antiphon.config.limits import LimitsConfig
-from antiphon.config.ports import GrpcConfig, RestConfig
+from antiphon.config.ports import GrpcConfig, MetricsConfig, RestConfig
 from antiphon.config.providers import ModelsConfig, PriceConfig, ProviderConfig
 from antiphon.config.section import Section
 
@@ -52,6 +52,7 @@ class Config(Section):
 
     grpc: GrpcConfig = GrpcConfig()
     rest: RestConfig = RestConfig()
+    metrics: MetricsConfig = MetricsConfig()
     workers: int = Field(default=1, ge=1, le=256)
     database: DatabaseConfig = DatabaseConfig()
     models: ModelsConfig = ModelsConfig()
@@ -74,9 +75,11 @@ class Config(Section):
     """In the order in which they read."""
 
     @model_validator(mode="after")
-    def _two_addresses(self) -> Config:
+    def _addresses_of_their_own(self) -> Config:
         if self.rest.listen == self.grpc.listen:
             raise ValueError(f"rest.listen and grpc.listen are both {self.rest.listen}: each needs an address of its own")
+        if self.metrics.listen in {self.rest.listen, self.grpc.listen}:
+            raise ValueError(f"metrics.listen is {self.metrics.listen}, as another port is: each needs an address of its own")
         return self
 
     @field_validator("providers")

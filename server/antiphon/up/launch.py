@@ -53,7 +53,16 @@ def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
     threads = min((config.workers + 1) // 2, os.cpu_count() or 1)
     variables = sorted(edge.VARIABLES)
     envoy = Program("Envoy", edge.command(threads), folder=folder, grace=MARGIN, variables=variables, ends_by="SIGINT")
-    return Plan(workers, envoy, folder=folder, lock=lock, drain=config.limits.drain, log_file=config.log.file, banner=banner)
+    return Plan(
+        workers,
+        envoy,
+        folder=folder,
+        lock=lock,
+        drain=config.limits.drain,
+        log_file=config.log.file,
+        banner=banner,
+        metrics=config.metrics.listen,
+    )
 
 
 def hold_signals() -> None:
@@ -84,13 +93,15 @@ def worker_command(config_path: Path | None, socket_path: Path, number: int) -> 
     return [sys.executable, "-m", "antiphon", "serve", *chosen, "--socket", str(socket_path), "--worker", str(number)]
 
 
-def unusable_addresses(config: Config, settings: Sequence[str] = ("grpc.listen", "rest.listen")) -> list[str]:
+def unusable_addresses(config: Config, settings: Sequence[str] = ("grpc.listen", "rest.listen", "metrics.listen")) -> list[str]:
     """A line for each of the listening addresses that cannot be had, which says why and what to do."""
     lines = []
     addresses = {"grpc.listen": config.grpc.listen, "rest.listen": config.rest.listen}
+    if config.metrics.listen is not None:
+        addresses["metrics.listen"] = config.metrics.listen
     ports = {split_address(address)[1] for address in addresses.values()}
     with contextlib.ExitStack() as held:
-        for setting in settings:
+        for setting in addresses.keys() & settings:
             address = addresses[setting]
             host, port = split_address(address)
             variable = f"ANTIPHON_{setting.upper().replace('.', '__')}"

@@ -43,6 +43,8 @@ class Plan:
     """What is said on standard output once the gateway is ready."""
     lock: int | None = None
     """The descriptor that holds the folder's lock: see `antiphon.up.run_folder`."""
+    metrics: str | None = None
+    """The address at which metrics and probes are answered; None is none."""
 
     def dumps(self) -> str:
         """The plan in JSON."""
@@ -60,6 +62,7 @@ class Plan:
             log_file=Path(found["log_file"]) if found["log_file"] else None,
             banner=found["banner"],
             lock=found["lock"],
+            metrics=found["metrics"],
         )
 
 
