@@ -1,8 +1,8 @@
 """Metrics and probes of a whole gateway: two workers scraped as one, after a load that was counted."""
 
 import asyncio
+import json
 import os
-import re
 import signal
 import sys
 from collections.abc import AsyncGenerator
@@ -159,10 +159,9 @@ async def test_two_workers_are_scraped_as_one(counted: Counted, upstream: OddUps
         name = metric.name + ("_count" if metric.buckets else "")
         assert any(series.partition("{")[0] == name for series in found), metric.name
     assert not [series for series in found if "invented" in series]
-    answered = set(re.findall(r'"event":"call".*"worker":(\d)', counted.said)) or set(
-        re.findall(r'"worker":(\d).*"event":"call"', counted.said)
-    )
-    assert answered == {"0", "1"}
+    lines = [json.loads(line) for line in counted.said.splitlines() if line.startswith("{")]
+    answered = {line["worker"] for line in lines if line["event"] == "call"}
+    assert answered == {0, 1}
 
 
 async def _is_idle(gateway: Counted) -> bool:
@@ -198,6 +197,16 @@ async def test_counters_never_drop_when_a_worker_is_killed(counted: Counted) -> 
                 await call()
                 made += 1
         assert made == 5
+
+
+async def test_methods_that_there_are_not_are_no_label(counted: Counted) -> None:
+    """Anybody may call them."""
+    async with grpc.aio.insecure_channel(counted.grpc) as channel:
+        call = channel.unary_unary("/antiphon.v1.ChatService/Invented")
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await call(b"", metadata=METADATA)
+        assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert not [series for series in await counted.scrape() if "Invented" in series]
 
 
 async def test_the_port_answers_probes(counted: Counted) -> None:

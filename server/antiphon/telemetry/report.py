@@ -56,7 +56,7 @@ class Reporter:
 
     def _answer(self) -> None:
         with contextlib.suppress(OSError):
-            while self._socket.recv(1):
+            while self._socket.recv(4096):  # several that were not heard are one
                 self._send()
 
     def _send(self) -> None:

@@ -19,9 +19,9 @@ from antiphon.up.families import COUNTER, Families, Family, add, parse, render
 PATIENCE = 1.0
 """Seconds that workers have to answer: of one that does not, what it said last is taken."""
 
-INTERVAL = 5.0
+INTERVAL = 10.0
 """Seconds between two times that workers are asked, whether or not anybody wants to know. One that is killed takes with it what it
-counted since."""
+counted since. A report takes a worker 10 to 20 ms of CPU."""
 
 MOST = 1024
 """Workers at once."""

@@ -101,7 +101,7 @@ def unusable_addresses(config: Config, settings: Sequence[str] = ("grpc.listen",
         addresses["metrics.listen"] = config.metrics.listen
     ports = {split_address(address)[1] for address in addresses.values()}
     with contextlib.ExitStack() as held:
-        for setting in addresses.keys() & settings:
+        for setting in filter(addresses.get, settings):
             address = addresses[setting]
             host, port = split_address(address)
             variable = f"ANTIPHON_{setting.upper().replace('.', '__')}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Callable, Sequence
 
 from antiphon.up.acceptor import Acceptor
@@ -18,7 +19,7 @@ LONGEST_HEAD = 16 * 1024
 """Bytes of a request's head, at most."""
 
 TIMEOUT = 5.0
-"""Seconds that a client may keep the port waiting, each time."""
+"""Seconds that a client may take to send its request, and again to take the answer."""
 
 MOST = 16
 """Requests at once."""
@@ -42,23 +43,18 @@ class Responder:
         self._acceptor.close()
 
     def _serve(self, connection: socket.socket) -> None:
-        connection.settimeout(TIMEOUT)
-        with connection.makefile("rb") as file:
-            request = file.readline(LONGEST_HEAD).split()
-            left = LONGEST_HEAD
-            while (line := file.readline(LONGEST_HEAD)).strip():
-                left -= len(line)
-                if left < 0:
-                    break
+        head, complete, _ = _head(connection).partition(b"\r\n\r\n")
+        request = head.partition(b"\r\n")[0].split() if complete else []
         if len(request) != 3:
             status, kind, body = 400, JSON, _json(status="bad request")
         elif request[0] not in {b"GET", b"HEAD"}:
             status, kind, body = 405, JSON, _json(status="only GET and HEAD")
         else:
             status, kind, body = self._answer(request[1].partition(b"?")[0])
-        head = f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
-        head += "connection: close\r\n\r\n"
-        connection.sendall(head.encode() + (b"" if request[:1] == [b"HEAD"] else body))
+        said = f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
+        said += "connection: close\r\n\r\n"
+        connection.settimeout(TIMEOUT)
+        connection.sendall(said.encode() + (b"" if request[:1] == [b"HEAD"] else body))
 
     def _answer(self, path: bytes) -> tuple[int, str, bytes]:
         match path:
@@ -71,6 +67,22 @@ class Responder:
                 return (503, JSON, _json(status="not ready", missing=missing)) if missing else (200, JSON, _json(status="ready"))
             case _:
                 return 404, JSON, _json(status="there are /metrics, /healthz and /readyz")
+
+
+def _head(connection: socket.socket) -> bytes:
+    """Return a request up to the end of its head, or as much as came in time. Raises `OSError`."""
+    end = time.monotonic() + TIMEOUT
+    head = b""
+    while b"\r\n\r\n" not in head and len(head) < LONGEST_HEAD:
+        left = end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        connection.settimeout(left)
+        piece = connection.recv(4096)
+        if not piece:
+            break
+        head += piece
+    return head
 
 
 def _listener(address: str) -> socket.socket:
