@@ -18,9 +18,13 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from rich.console import Console
+
 from tests.e2e.conftest import KEY, READY, Gateway
 from tests.odd_upstream import OddUpstream, answer
 from tests.ports import free_port
+
+out: Final = Console(highlight=False)
 
 CONNECTIONS: Final = 16
 WARM: Final = 300
@@ -50,8 +54,8 @@ async def load(address: str, calls: int) -> None:
             writer.write(sent)
             head = await reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200"), head
-            (length,) = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
-            await reader.readexactly(int(length.partition(b":")[2]))
+            assert b"transfer-encoding: chunked" in head, head
+            await reader.readuntil(b"\r\n0\r\n\r\n")
         writer.close()
         await writer.wait_closed()
 
@@ -101,12 +105,14 @@ async def compare(folder: Path, more: dict[str, Any], pairs: int, calls: int) ->
                 order = (0, 1) if pair % 2 == 0 else (1, 0)
                 figures = {which: await measure(gateways[which], calls) for which in order}
                 found.append((figures[0], figures[1]))
+                out.print(f"{figures[0]:.3f} ms without, {figures[1]:.3f} ms with: {figures[1] / figures[0] - 1:+.1%}")
         finally:
             for gateway in gateways:
                 await asyncio.to_thread(gateway.stop)
     ratios = sorted(after / before - 1 for before, after in found)
-    _low, _high = ratios[len(ratios) // 4], ratios[-len(ratios) // 4]
-    [statistics.median(figures) for figures in zip(*found, strict=True)]
+    low, _, high = statistics.quantiles(ratios, n=4)
+    before, after = (statistics.median(figures) for figures in zip(*found, strict=True))
+    out.print(f"median {statistics.median(ratios):+.1%}, quartiles {low:+.1%} and {high:+.1%}; {before:.3f} and {after:.3f} ms")
 
 
 if __name__ == "__main__":
