@@ -32,6 +32,7 @@ def decoded(encoding: str, *pieces: bytes) -> bytes:
         ("deflate", zlib.compress(DATA)),
         ("deflate", bare(DATA)),
     ],
+    ids=["gzip", "two members", "padded", "deflate", "bare"],  # the bytes have the time in them
 )
 def test_a_body_is_decoded_wherever_it_is_split(encoding: str, packed: bytes) -> None:
     """In one piece, in two that part at any place, and byte by byte."""
