@@ -20,7 +20,8 @@ from antiphon.rest.v1 import assistant_pb2, openai_pb2
 
 (_LISTENER,) = yaml.safe_load((gateway_files() / "listeners.yaml").read_text(encoding="utf-8"))["resources"]
 MAPPERS = _LISTENER["filter_chains"][0]["filters"][0]["typed_config"]["local_reply_config"]["mappers"]
-WORDS = MAPPERS[0]["body_format_override"]["text_format_source"]["inline_string"]
+_FORMATS = [mapper["body_format_override"] for mapper in MAPPERS]
+WORDS = next(form["text_format_source"]["inline_string"] for form in _FORMATS if "text_format_source" in form)
 """The words for each status, where the mappers have `*message`."""
 
 
