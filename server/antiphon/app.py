@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from antiphon.auth.api_keys.static import load_keys
+from antiphon.auth.api_keys.static import credentials_of, load_keys
 from antiphon.auth.api_keys.store import KeyStore
 from antiphon.auth.api_keys.stored import StoredKeys
 from antiphon.auth.audit import AuditLog
@@ -38,6 +38,7 @@ from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
 from antiphon.limits.report import UsageReport
+from antiphon.owners.data import Owners
 from antiphon.providers import hosts
 from antiphon.providers import registry as protocols
 from antiphon.providers.base import Provider
@@ -155,7 +156,8 @@ class App:
     def _server(self, *, edge_here: bool) -> Server:
         """Return the server with all services. `edge_here`: Envoy comes by a unix socket."""
         config, usage = self._config, UsageReport(self._database)
-        typed = services(self._chat, self.router, self._conversations, self._key_store, self._audit, usage)
+        owners = Owners(self._database, credentials_of(config.auth))
+        typed = services(self._chat, self.router, self._conversations, self._key_store, self._audit, usage, owners)
         parts = rest.Parts(
             config=config,
             chat=self._chat,

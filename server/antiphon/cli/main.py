@@ -29,6 +29,7 @@ from antiphon.cli import client
 from antiphon.cli import usage as usage_client
 from antiphon.cli.console import ADDRESS, AddressOption, KeyOption, out, print_json, print_table, rpc_told, say, tell_failure
 from antiphon.cli.keys import keys
+from antiphon.cli.owners import owners
 from antiphon.config import ConfigError
 from antiphon.config.file import load
 from antiphon.edge import files
@@ -39,6 +40,7 @@ from antiphon.up.launch import become_supervisor, hold_signals, plan, unusable_a
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 app.add_typer(keys, name="keys")
+app.add_typer(owners, name="owners")
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", envvar="ANTIPHON_CONFIG", help="The YAML file. None: defaults and environment.")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
@@ -15,6 +16,7 @@ from antiphon.domain.call import current
 from antiphon.domain.errors import InvalidRequest, Violation
 from antiphon.domain.principal import MAX_MODELS, Quota, Scope, everyday
 from antiphon.limits.report import DailyUse, UsageReport
+from antiphon.owners.data import Owners
 from antiphon.rpc.context import Context
 from antiphon.rpc.convert.reply import time_to_proto
 from antiphon.rpc.page import fitting
@@ -37,12 +39,13 @@ _QUOTA: Final = ("requests_per_minute", "tokens_per_minute", "concurrent_streams
 
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
-    """Keys, the audit log, and what was used."""
+    """Keys, the audit log, what was used, and what is kept of an owner."""
 
-    def __init__(self, keys: KeyStore, audit: AuditLog, report: UsageReport) -> None:
+    def __init__(self, keys: KeyStore, audit: AuditLog, report: UsageReport, owners: Owners) -> None:
         self._keys = keys
         self._audit = audit
         self._report = report
+        self._owners = owners
 
     async def CreateKey(self, request: admin_pb2.CreateKeyRequest, context: Context) -> admin_pb2.CreateKeyResponse:
         """The key with its secret."""
@@ -107,6 +110,25 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             return page.uses, admin_pb2.GetUsageResponse(days=map(_use, page.uses), next_page_token=page.next_token)
 
         return await fitting(request.page_size or A_PAGE, read)
+
+    async def ExportOwner(
+        self, request: admin_pb2.ExportOwnerRequest, context: Context
+    ) -> AsyncGenerator[admin_pb2.ExportOwnerResponse, None]:
+        """All that is kept of the owner, in parts."""
+        async with aclosing(self._owners.export(request.owner, _origin())) as parts:
+            async for part in parts:
+                yield admin_pb2.ExportOwnerResponse(lines=part)
+
+    async def EraseOwner(self, request: admin_pb2.EraseOwnerRequest, context: Context) -> admin_pb2.EraseOwnerResponse:
+        """How much was removed."""
+        erased = await self._owners.erase(request.owner, _origin())
+        return admin_pb2.EraseOwnerResponse(
+            conversations=erased.conversations,
+            messages=erased.messages,
+            keys=erased.keys,
+            usage_rows=erased.usage_rows,
+            audit_events=erased.audit_events,
+        )
 
 
 def _days(request: admin_pb2.GetUsageRequest) -> tuple[date, date]:

@@ -15,6 +15,7 @@ from antiphon.chat.service import ChatService
 from antiphon.domain.principal import Scope
 from antiphon.history.base import Conversations
 from antiphon.limits.report import UsageReport
+from antiphon.owners.data import Owners
 from antiphon.routing.router import Router
 from antiphon.rpc.admin import AdminServicer
 from antiphon.rpc.chat import ChatServicer
@@ -52,7 +53,13 @@ class Service(Struct, frozen=True):
 
 
 def services(
-    chat: ChatService, router: Router, conversations: Conversations, keys: KeyStore, audit: AuditLog, usage: UsageReport
+    chat: ChatService,
+    router: Router,
+    conversations: Conversations,
+    keys: KeyStore,
+    audit: AuditLog,
+    usage: UsageReport,
+    owners: Owners,
 ) -> tuple[Service, ...]:
     """Return the rows."""
     return (
@@ -77,7 +84,7 @@ def services(
         Service(
             admin_pb2.DESCRIPTOR.services_by_name["AdminService"],
             admin_pb2_grpc.add_AdminServiceServicer_to_server,
-            AdminServicer(keys, audit, usage),
+            AdminServicer(keys, audit, usage, owners),
             Scope.ADMIN,
         ),
     )

@@ -477,9 +477,11 @@ class AuditEvent(_message.Message):
     actor: _builtins.str
     """Who did it: the id of the credential. Empty: nobody that is known."""
     action: _builtins.str
-    """What was done: "keys.create", "keys.revoke", "keys.rotate", "call.refused"."""
+    """What was done: "keys.create", "keys.revoke", "keys.rotate", "owners.export", "owners.erase", "call.refused"."""
     target: _builtins.str
-    """What it was done to: the id of a key, or the method that was called; "*" for several."""
+    """What it was done to: the id of a key, or the method that was called, "*" for several; or an owner, as "owner:sha256:" and the
+    SHA-256 of its name.
+    """
     reason: _builtins.str
     """Why it was refused: a name of ErrorReason, without its prefix. Empty: it was not."""
     count: _builtins.int
@@ -689,3 +691,110 @@ class GetUsageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetUsageResponse: _TypeAlias = GetUsageResponse  # noqa: Y015
+
+@_typing.final
+class ExportOwnerRequest(_message.Message):
+    """Whose data to give out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OWNER_FIELD_NUMBER: _builtins.int
+    owner: _builtins.str
+    """The owner, as Key.owner has it."""
+    def __init__(
+        self,
+        *,
+        owner: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportOwnerRequest: _TypeAlias = ExportOwnerRequest  # noqa: Y015
+
+@_typing.final
+class ExportOwnerResponse(_message.Message):
+    """A part of what is kept of an owner."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    lines: _builtins.bytes
+    """The next bytes of a file of JSON Lines, in UTF-8, at most 1 MiB; a line may go on in the next response. Each line is an object
+    with `kind`: "key", "usage", "audit_event", "conversation" or "message". A message's `conversation_id` is the conversation that
+    it was said in, and `parent_id` the message before it.
+    """
+    def __init__(
+        self,
+        *,
+        lines: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportOwnerResponse: _TypeAlias = ExportOwnerResponse  # noqa: Y015
+
+@_typing.final
+class EraseOwnerRequest(_message.Message):
+    """Whose data to remove."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OWNER_FIELD_NUMBER: _builtins.int
+    owner: _builtins.str
+    """The owner, as Key.owner has it."""
+    def __init__(
+        self,
+        *,
+        owner: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseOwnerRequest: _TypeAlias = EraseOwnerRequest  # noqa: Y015
+
+@_typing.final
+class EraseOwnerResponse(_message.Message):
+    """How much was removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONVERSATIONS_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    USAGE_ROWS_FIELD_NUMBER: _builtins.int
+    AUDIT_EVENTS_FIELD_NUMBER: _builtins.int
+    conversations: _builtins.int
+    """Conversations."""
+    messages: _builtins.int
+    """Messages of these, on all their branches."""
+    keys: _builtins.int
+    """Keys, revoked ones too."""
+    usage_rows: _builtins.int
+    """Rows of usage, one for each day and key."""
+    audit_events: _builtins.int
+    """Events of the audit log that no longer tell who it was."""
+    def __init__(
+        self,
+        *,
+        conversations: _builtins.int = ...,
+        messages: _builtins.int = ...,
+        keys: _builtins.int = ...,
+        usage_rows: _builtins.int = ...,
+        audit_events: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_events", b"audit_events", "conversations", b"conversations", "keys", b"keys", "messages", b"messages", "usage_rows", b"usage_rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseOwnerResponse: _TypeAlias = EraseOwnerResponse  # noqa: Y015

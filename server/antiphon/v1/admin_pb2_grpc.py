@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """API keys, what was done with them, and what was used. For admins: every other caller gets PERMISSION_DENIED.
+    """API keys, what was done with them, what was used, and what is kept of an owner. For admins: every other caller gets PERMISSION_DENIED.
 
     A key is shown once, when it is made; what is stored is its SHA-256. A revocation, an expiry and a rotation are in force on every
     worker and replica within two seconds. Keys of the configuration file are not listed here, and cannot be changed here.
@@ -78,10 +78,20 @@ class AdminServiceStub:
                 request_serializer=antiphon_dot_v1_dot_admin__pb2.GetUsageRequest.SerializeToString,
                 response_deserializer=antiphon_dot_v1_dot_admin__pb2.GetUsageResponse.FromString,
                 _registered_method=True)
+        self.ExportOwner = channel.unary_stream(
+                '/antiphon.v1.AdminService/ExportOwner',
+                request_serializer=antiphon_dot_v1_dot_admin__pb2.ExportOwnerRequest.SerializeToString,
+                response_deserializer=antiphon_dot_v1_dot_admin__pb2.ExportOwnerResponse.FromString,
+                _registered_method=True)
+        self.EraseOwner = channel.unary_unary(
+                '/antiphon.v1.AdminService/EraseOwner',
+                request_serializer=antiphon_dot_v1_dot_admin__pb2.EraseOwnerRequest.SerializeToString,
+                response_deserializer=antiphon_dot_v1_dot_admin__pb2.EraseOwnerResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
-    """API keys, what was done with them, and what was used. For admins: every other caller gets PERMISSION_DENIED.
+    """API keys, what was done with them, what was used, and what is kept of an owner. For admins: every other caller gets PERMISSION_DENIED.
 
     A key is shown once, when it is made; what is stored is its SHA-256. A revocation, an expiry and a rotation are in force on every
     worker and replica within two seconds. Keys of the configuration file are not listed here, and cannot be changed here.
@@ -148,6 +158,33 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportOwner(self, request, context):
+        """Gives out all that is kept of one owner: conversations with all their branches, keys without their secrets, usage, and what the
+        audit log has of it. Nothing, if nothing is kept. Recorded in the audit log as "owners.export".
+
+        It is not of one moment: what is written meanwhile may be in it or not.
+
+        Errors: INVALID_ARGUMENT INVALID_REQUEST without an owner.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseOwner(self, request, context):
+        """Removes all that is kept of one owner, and tells how much that was. Cannot be undone. Recorded in the audit log as
+        "owners.erase".
+
+        Its keys are removed first, and are refused within two seconds. What was done with them stays in the audit log, as a digest's and
+        without an address. What calls of the owner's that are going on write afterwards is kept: erase again a minute after the last of
+        them; the counts then tell whether there was any.
+
+        Errors: INVALID_ARGUMENT INVALID_REQUEST without an owner. UNAVAILABLE STORE_UNAVAILABLE: a part may be removed; erasing again
+        goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -186,6 +223,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=antiphon_dot_v1_dot_admin__pb2.GetUsageRequest.FromString,
                     response_serializer=antiphon_dot_v1_dot_admin__pb2.GetUsageResponse.SerializeToString,
             ),
+            'ExportOwner': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportOwner,
+                    request_deserializer=antiphon_dot_v1_dot_admin__pb2.ExportOwnerRequest.FromString,
+                    response_serializer=antiphon_dot_v1_dot_admin__pb2.ExportOwnerResponse.SerializeToString,
+            ),
+            'EraseOwner': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseOwner,
+                    request_deserializer=antiphon_dot_v1_dot_admin__pb2.EraseOwnerRequest.FromString,
+                    response_serializer=antiphon_dot_v1_dot_admin__pb2.EraseOwnerResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'antiphon.v1.AdminService', rpc_method_handlers)
@@ -195,7 +242,7 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """API keys, what was done with them, and what was used. For admins: every other caller gets PERMISSION_DENIED.
+    """API keys, what was done with them, what was used, and what is kept of an owner. For admins: every other caller gets PERMISSION_DENIED.
 
     A key is shown once, when it is made; what is stored is its SHA-256. A revocation, an expiry and a rotation are in force on every
     worker and replica within two seconds. Keys of the configuration file are not listed here, and cannot be changed here.
@@ -385,6 +432,60 @@ class AdminService:
             '/antiphon.v1.AdminService/GetUsage',
             antiphon_dot_v1_dot_admin__pb2.GetUsageRequest.SerializeToString,
             antiphon_dot_v1_dot_admin__pb2.GetUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportOwner(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/antiphon.v1.AdminService/ExportOwner',
+            antiphon_dot_v1_dot_admin__pb2.ExportOwnerRequest.SerializeToString,
+            antiphon_dot_v1_dot_admin__pb2.ExportOwnerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseOwner(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/antiphon.v1.AdminService/EraseOwner',
+            antiphon_dot_v1_dot_admin__pb2.EraseOwnerRequest.SerializeToString,
+            antiphon_dot_v1_dot_admin__pb2.EraseOwnerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,7 +13,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """API keys, what was done with them, and what was used. For admins: every other caller gets PERMISSION_DENIED.
+    """API keys, what was done with them, what was used, and what is kept of an owner. For admins: every other caller gets PERMISSION_DENIED.
 
     A key is shown once, when it is made; what is stored is its SHA-256. A revocation, an expiry and a rotation are in force on every
     worker and replica within two seconds. Keys of the configuration file are not listed here, and cannot be changed here.
@@ -48,9 +48,28 @@ class AdminServiceStub:
     Errors: INVALID_ARGUMENT INVALID_REQUEST for a day that no calendar has, a range that ends before it begins, or a page token
     that is not of this list.
     """
+    ExportOwner: _aio.UnaryStreamMultiCallable[_admin_pb2.ExportOwnerRequest, _admin_pb2.ExportOwnerResponse]
+    """Gives out all that is kept of one owner: conversations with all their branches, keys without their secrets, usage, and what the
+    audit log has of it. Nothing, if nothing is kept. Recorded in the audit log as "owners.export".
+
+    It is not of one moment: what is written meanwhile may be in it or not.
+
+    Errors: INVALID_ARGUMENT INVALID_REQUEST without an owner.
+    """
+    EraseOwner: _aio.UnaryUnaryMultiCallable[_admin_pb2.EraseOwnerRequest, _admin_pb2.EraseOwnerResponse]
+    """Removes all that is kept of one owner, and tells how much that was. Cannot be undone. Recorded in the audit log as
+    "owners.erase".
+
+    Its keys are removed first, and are refused within two seconds. What was done with them stays in the audit log, as a digest's and
+    without an address. What calls of the owner's that are going on write afterwards is kept: erase again a minute after the last of
+    them; the counts then tell whether there was any.
+
+    Errors: INVALID_ARGUMENT INVALID_REQUEST without an owner. UNAVAILABLE STORE_UNAVAILABLE: a part may be removed; erasing again
+    goes on.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """API keys, what was done with them, and what was used. For admins: every other caller gets PERMISSION_DENIED.
+    """API keys, what was done with them, what was used, and what is kept of an owner. For admins: every other caller gets PERMISSION_DENIED.
 
     A key is shown once, when it is made; what is stored is its SHA-256. A revocation, an expiry and a rotation are in force on every
     worker and replica within two seconds. Keys of the configuration file are not listed here, and cannot be changed here.
@@ -124,6 +143,37 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_ARGUMENT INVALID_REQUEST for a day that no calendar has, a range that ends before it begins, or a page token
         that is not of this list.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportOwner(
+        self,
+        request: _admin_pb2.ExportOwnerRequest,
+        context: _aio.ServicerContext[_admin_pb2.ExportOwnerRequest, _abc.AsyncIterator[_admin_pb2.ExportOwnerResponse]],
+    ) -> _abc.AsyncIterator[_admin_pb2.ExportOwnerResponse]:
+        """Gives out all that is kept of one owner: conversations with all their branches, keys without their secrets, usage, and what the
+        audit log has of it. Nothing, if nothing is kept. Recorded in the audit log as "owners.export".
+
+        It is not of one moment: what is written meanwhile may be in it or not.
+
+        Errors: INVALID_ARGUMENT INVALID_REQUEST without an owner.
+        """
+
+    @_abc_1.abstractmethod
+    def EraseOwner(
+        self,
+        request: _admin_pb2.EraseOwnerRequest,
+        context: _aio.ServicerContext[_admin_pb2.EraseOwnerRequest, _abc.Awaitable[_admin_pb2.EraseOwnerResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.EraseOwnerResponse]:
+        """Removes all that is kept of one owner, and tells how much that was. Cannot be undone. Recorded in the audit log as
+        "owners.erase".
+
+        Its keys are removed first, and are refused within two seconds. What was done with them stays in the audit log, as a digest's and
+        without an address. What calls of the owner's that are going on write afterwards is kept: erase again a minute after the last of
+        them; the counts then tell whether there was any.
+
+        Errors: INVALID_ARGUMENT INVALID_REQUEST without an owner. UNAVAILABLE STORE_UNAVAILABLE: a part may be removed; erasing again
+        goes on.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _aio.Server) -> None: ...

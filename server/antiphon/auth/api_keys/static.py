@@ -77,5 +77,13 @@ def _principal(key: KeyConfig) -> Principal:
     )
 
 
+def credentials_of(auth: AuthConfig) -> dict[str, list[str]]:
+    """Return the ids of the keys of the configuration, as `Principal.id`, by their owners."""
+    owned: dict[str, list[str]] = {}
+    for key in auth.keys:
+        owned.setdefault(key.owner or key.name, []).append(_id(key.name))
+    return owned
+
+
 def _id(name: str) -> str:
     return f"static:{name}"

@@ -1,0 +1,53 @@
+"""The commands `antiphon owners ...`: what a running gateway keeps of an owner."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from antiphon.cli.client import connect, metadata_of
+from antiphon.cli.console import ADDRESS, AddressOption, KeyOption, out, rpc_told
+from antiphon.cli.keys_client import ask
+from antiphon.v1 import admin_pb2, admin_pb2_grpc
+
+owners = typer.Typer(no_args_is_help=True, help="What a running gateway keeps of an owner. Asks for an admin's key.")
+
+OwnerArgument = Annotated[
+    str, typer.Argument(metavar="OWNER", help="The owner, as `antiphon keys list` and `antiphon usage` show it.")
+]
+
+
+@owners.command()
+def export(owner: OwnerArgument, address: AddressOption = ADDRESS, key: KeyOption = "") -> None:
+    """Print all that is kept of an owner, as JSON Lines: conversations, messages, keys, usage, and what the audit log has."""
+
+    async def copy() -> None:
+        async with connect(address) as channel:
+            request = admin_pb2.ExportOwnerRequest(owner=owner)
+            async for part in admin_pb2_grpc.AdminServiceStub(channel).ExportOwner(request, metadata=metadata_of(key)):
+                sys.stdout.buffer.write(part.lines)
+
+    with rpc_told(address):
+        asyncio.run(copy())
+        sys.stdout.buffer.flush()
+
+
+@owners.command()
+def erase(
+    owner: OwnerArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
+    address: AddressOption = ADDRESS,
+    key: KeyOption = "",
+) -> None:
+    """Remove all that is kept of an owner, its keys first. Cannot be undone."""
+    if not yes:
+        typer.confirm(f"Remove all that is kept of {owner!r}, and end its keys?", abort=True, err=True)
+    with rpc_told(address):
+        request = admin_pb2.EraseOwnerRequest(owner=owner)
+        answer: admin_pb2.EraseOwnerResponse = ask(address, lambda stub: stub.EraseOwner(request, metadata=metadata_of(key)))
+        counts = (f"{getattr(answer, field.name)} {field.name.replace('_', ' ')}" for field in answer.DESCRIPTOR.fields)
+        out.print(f"Removed of {escape(owner)}: {', '.join(counts)}.", soft_wrap=True)

@@ -1,0 +1,167 @@
+"""What is kept of an owner: given out, and removed.
+
+An owner is a name, as `Principal.owner`. In the audit log, which outlives what is removed, it stands as a digest: whoever knows the
+name can tell that it is meant, and nobody can read it there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from msgspec import Struct
+from sqlalchemy import Connection
+
+from antiphon.auth import audit
+from antiphon.database import text
+from antiphon.database.base import Database
+from antiphon.domain.errors import InvalidRequest, Violation
+from antiphon.history.retention import CONVERSATIONS, some
+from antiphon.history.tree import Found
+from antiphon.owners import statements
+from antiphon.owners.lines import line
+
+MAX_OWNER: Final = 1000
+PIECE: Final = 1024 * 1024
+"""Bytes that are given out at a time, at most."""
+
+_ROWS: Final = 200
+"""The most rows that are read at a time."""
+
+
+class Erased(Struct, frozen=True):
+    """How much was removed; of `audit_events`, how many were made nobody's."""
+
+    conversations: int
+    messages: int
+    keys: int
+    usage_rows: int
+    audit_events: int
+
+
+def digest_of(owner: str) -> str:
+    """What stands for an owner in the audit log."""
+    return f"owner:sha256:{hashlib.sha256(owner.encode()).hexdigest()}"
+
+
+class Owners:
+    """Shared by all calls of a process. Its methods raise `StoreUnavailable`, and `InvalidRequest` for a name that nobody has."""
+
+    def __init__(self, database: Database, configured: Mapping[str, Sequence[str]] | None = None) -> None:
+        """`configured` are the credentials of the configuration, by owner, as the audit log calls them."""
+        self._database = database
+        self._configured = configured or {}
+
+    async def export(self, owner: str, origin: audit.Origin) -> AsyncGenerator[bytes, None]:
+        """Give out all that is kept of the owner, as JSON Lines: pieces of at most `PIECE` bytes, which may end within a line.
+
+        Not of one moment: what is written meanwhile may be in it or not.
+        """
+        _check(owner)
+        await self._database.write(lambda connection: audit.record(connection, "owners.export", digest_of(owner), origin))
+        waiting = bytearray()
+        async for written in self._lines(owner):
+            waiting += written
+            while len(waiting) >= PIECE:
+                yield bytes(waiting[:PIECE])
+                del waiting[:PIECE]
+        if waiting:
+            yield bytes(waiting)
+
+    async def erase(self, owner: str, origin: audit.Origin) -> Erased:
+        """Remove all that is kept of the owner. Its keys go first, in the same transaction that records it.
+
+        Not one transaction: after `StoreUnavailable` a part may be removed, and calling again goes on. What calls of the owner's
+        that are going on write afterwards is kept, so that it wants to be called again a minute after the last of them.
+        """
+        _check(owner)
+        digest = digest_of(owner)
+
+        def begin(connection: Connection) -> tuple[int, int]:
+            events = connection.execute(
+                statements.FORGET_ACTOR, {"some": self._credentials(connection, owner), "digest": digest}
+            ).rowcount
+            keys = connection.execute(statements.DELETE_KEYS, {"mine": owner}).rowcount
+            audit.record(connection, "owners.erase", digest, origin)
+            return keys, events
+
+        def part(connection: Connection) -> tuple[int, int]:
+            found = some(connection.execute(statements.LOCKED, {"mine": owner, "most": CONVERSATIONS}).all())
+            at = {"some": sorted({row.tree_id for row in found})}
+            count = connection.execute(statements.COUNT_MESSAGES, at).scalar_one()
+            removed = connection.execute(statements.DELETE_CONVERSATIONS, at).rowcount
+            connection.execute(statements.DELETE_TREES, at)
+            return removed, count
+
+        keys, events = await self._database.write(begin)
+        conversations = messages = 0
+        while True:
+            removed, count = await self._database.write(part)
+            if not removed:
+                break
+            conversations += removed
+            messages += count
+        rows = await self._database.write(lambda connection: connection.execute(statements.DELETE_USAGE, {"mine": owner}).rowcount)
+        return Erased(conversations, messages, keys, rows, events)
+
+    async def _lines(self, owner: str) -> AsyncGenerator[bytes, None]:
+        at = {"mine": owner}
+        for kind, query in (("key", statements.KEY_ROWS), ("usage", statements.USAGE_ROWS)):
+            for row in await self._rows(query, at):
+                yield line(kind, row)
+        async for row in self._events(owner):
+            yield line("audit_event", row)
+        found = await self._rows(statements.CONVERSATIONS, at)
+        told: set[str] = set()
+        for rows in _parts(found, _ROWS):
+            for row in await self._rows(statements.CONVERSATION_ROWS, {"some": [row.id for row in rows]}):
+                yield line("conversation", row)
+            trees = {row.tree_id for row in rows} - told
+            told |= trees
+            sizes = await self._rows(statements.MESSAGE_SIZES, {"some": sorted(trees)})
+            for ids in _fitting(sizes):
+                for row in await self._rows(statements.MESSAGE_ROWS, {"some": ids}):
+                    yield line("message", row)
+
+    async def _events(self, owner: str) -> AsyncGenerator[Found, None]:
+        digest = digest_of(owner)
+        actors = [*await self._database.read(lambda connection: self._credentials(connection, owner)), digest]
+        after = ""
+        while found := await self._rows(statements.EVENT_ROWS, {"some": actors, "digest": digest, "after": after, "most": _ROWS}):
+            for row in found:
+                yield row
+            after = found[-1].id
+
+    async def _rows(self, query: Any, at: dict[str, Any]) -> Sequence[Found]:
+        return await self._database.read(lambda connection: connection.execute(query, at).all())
+
+    def _credentials(self, connection: Connection, owner: str) -> list[str]:
+        """Return the ids of the owner's credentials: keys, whatever was used, and a token of that name."""
+        found = connection.execute(statements.CREDENTIALS, {"mine": owner}).scalars()
+        return sorted({*found, *self._configured.get(owner, ()), f"token:{owner}"})
+
+
+def _check(owner: str) -> None:
+    text.check(owner, "owner", MAX_OWNER)
+    if not owner:
+        raise InvalidRequest("owner: is required", (Violation(("owner",), "is required"),))
+
+
+def _parts(rows: Sequence[Found], size: int) -> Iterator[Sequence[Found]]:
+    for begin in range(0, len(rows), size):
+        yield rows[begin : begin + size]
+
+
+def _fitting(sizes: Iterable[Found]) -> Iterator[list[str]]:
+    """Return ids of messages that are read together: few, and not large, but for one that is large by itself."""
+    ids: list[str] = []
+    total = 0
+    for row in sizes:
+        if ids and (total + row.size > PIECE or len(ids) == _ROWS):
+            yield ids
+            ids, total = [], 0
+        ids.append(row.id)
+        total += row.size
+    if ids:
+        yield ids
