@@ -11,7 +11,10 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
+from structlog.testing import capture_logs
 
+from antiphon.auth.api_keys.store import Grants, KeyStore
+from antiphon.auth.audit import REFUSED, AuditLog, Event, Origin
 from antiphon.config import ConfigError
 from antiphon.database.migrate import SCRIPTS, migrate
 from antiphon.database.open import open_database
@@ -19,8 +22,10 @@ from antiphon.database.tables import METADATA
 from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import StoreUnavailable
 from antiphon.domain.events import Usage
+from antiphon.domain.principal import Principal, Scope
 from antiphon.history.base import MessageState, Store, TurnEnd
 from antiphon.history.sql import SqlStore
+from antiphon.limits.ledger import Ledger
 
 HELLO = [Message(Role.USER, (Text("hello 🎉"),))]
 
@@ -31,7 +36,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "next"
-down_revision = "0005"
+down_revision = "0006"
 
 
 def upgrade() -> None:
@@ -97,13 +102,76 @@ async def test_a_newer_database_is_refused(url: str, later: Path) -> None:
     assert await in_database(url, "SELECT version_num FROM alembic_version") == [("next",)]
 
 
+def add(scripts: Path, revision: str, before: str, *, additive: bool) -> None:
+    """One more migration, which makes a table."""
+    text = f"""
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision, additive = {revision!r}, {before!r}, {additive}
+
+
+def upgrade() -> None:
+    op.create_table("of_{revision}", sa.Column("id", sa.Text, primary_key=True))
+"""
+    (scripts / "versions" / f"{revision}.py").write_text(text)
+
+
+async def test_a_newer_database_of_additions_is_gone_on_with(url: str, later: Path) -> None:
+    """It stays as it is, all works on it, and the newer version finds what the older one wrote."""
+    script = later / "versions" / "next.py"
+    script.write_text(script.read_text().replace("revision =", "additive = True\nrevision =", 1))
+    add(later, "after", "next", additive=True)
+    await migrate(url, scripts=later)
+    with capture_logs() as logged:
+        await migrate(url)
+    assert [(entry["log_level"], entry["schema"]) for entry in logged] == [("warning", "after")]
+    assert await in_database(url, "SELECT version_num FROM alembic_version") == [("after",)]
+    database = open_database(url)
+    store, keys, ledger, audit = SqlStore(database), KeyStore(database), Ledger(database), AuditLog(database)
+    await store.heartbeat()
+    made = await store.create("me", title="t", source="s", pinned=True, messages=HELLO)
+    fork = await store.fork("me", made.id)
+    turn = await store.begin_turn("me", fork.id, HELLO, request_id="r")
+    end = TurnEnd(MessageState.COMPLETE, Message(Role.ASSISTANT, (Text("hi"),)), usage=Usage(1, 2, 3))
+    assert await store.end_turn("me", turn.reply.id, end)
+    await store.update("me", made.id, title="u")
+    key, _ = await keys.create(name="k", owner="", grants=Grants((Scope.CHAT,)), expires=None, origin=Origin("a", "b", "c"))
+    ledger.add(Principal("me", "me", f"key:{key.id}"), Usage(1, 2, 3), 1.0)
+    await ledger.write()
+    audit.refused(Event(REFUSED, "x", "y", "z"))
+    await audit.write()
+    await store.delete("me", made.id)
+    await store.settle()
+    await database.close()
+    await migrate(url, scripts=later)
+    assert await in_database(url, "SELECT title, note FROM conversations") == [("t", "none")]
+
+
+@pytest.mark.parametrize("steps", [[False], [False, True], [True, False], [True, False, True]])
+async def test_one_step_that_is_no_addition_is_enough_to_refuse(url: str, tmp_path: Path, steps: list[bool]) -> None:
+    """Wherever it stands among those that are new."""
+    scripts = tmp_path / "later"
+    shutil.copytree(SCRIPTS, scripts)
+    for number, additive in enumerate(steps):
+        add(scripts, f"n{number}", f"n{number - 1}" if number else "0006", additive=additive)
+    await migrate(url, scripts=scripts)
+    with pytest.raises(ConfigError, match="newer version"):
+        await migrate(url)
+
+
+async def test_how_far_back_the_schema_can_be_used_is_written_down(url: str) -> None:
+    """By all ways in which a database comes to it."""
+    assert await in_database(url, "SELECT oldest FROM compatibility") == [("0004",)]
+
+
 async def test_a_migration_that_fails_changes_nothing(url: str, later: Path) -> None:
     """Not even what it did before it failed."""
     script = later / "versions" / "next.py"
     script.write_text(script.read_text() + "    op.execute('SELECT nonsense')\n")
     with pytest.raises(StoreUnavailable):
         await migrate(url, scripts=later)
-    assert await in_database(url, "SELECT version_num FROM alembic_version") == [("0005",)]
+    assert await in_database(url, "SELECT version_num FROM alembic_version") == [("0006",)]
     with pytest.raises(StoreUnavailable):
         await in_database(url, "SELECT note FROM conversations")
 
@@ -114,7 +182,7 @@ async def test_several_processes_may_migrate_at_once(empty_url: str) -> None:
     processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
     await asyncio.gather(*(migrate(empty_url) for _ in range(4)))
     assert [await asyncio.to_thread(process.wait) for process in processes] == [0, 0, 0, 0]
-    assert await in_database(empty_url, "SELECT version_num FROM alembic_version") == [("0005",)]
+    assert await in_database(empty_url, "SELECT version_num FROM alembic_version") == [("0006",)]
 
 
 async def test_a_sqlite_file_is_its_owners_alone(sqlite_url: str, tmp_path: Path) -> None:

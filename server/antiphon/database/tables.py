@@ -170,3 +170,6 @@ usage = Table(
     Column("unpriced", BigInteger, nullable=False),
 )
 """What was used: one row for each day and key. Money is in nano-dollars."""
+
+compatibility = Table("compatibility", METADATA, Column("oldest", ID, primary_key=True))
+"""One row: the oldest revision whose program can use the schema as it is."""
