@@ -174,11 +174,11 @@ def test_limits_that_make_no_sense_are_told(wrong: str, tmp_path: Path) -> None:
 def test_the_database_is_named_by_a_variable_or_a_file(tmp_path: Path) -> None:
     """Which hold a password as a rule; what names nothing, or several, is told."""
     held = tmp_path / "url"
-    held.write_text("postgresql://user:hidden@host/name\n")
+    held.write_text("postgresql://user:hunter2@host/name\n")
     for named in ("url_env: DATABASE_URL", f"url_file: {held}"):
         config = written(tmp_path, f"database: {{{named}}}")
-        assert database_url(config, {"DATABASE_URL": "postgresql://user:hidden@host/name"}) == "postgresql://user:hidden@host/name"
-        assert "hidden" not in f"{config} {config.model_dump()}"
+        assert database_url(config, {"DATABASE_URL": "postgresql://user:hunter2@host/name"}) == "postgresql://user:hunter2@host/name"
+        assert "hunter2" not in f"{config} {config.model_dump()}"
     assert database_url(written(tmp_path, "database: {url: 'sqlite:///x.db'}"), {}) == "sqlite:///x.db"
     assert database_url(load(None, {}), {}).startswith("sqlite:////")
     for wrong, said in (("url_env: DATABASE_URL", "DATABASE_URL is not set"), ("url_file: /nowhere", "No such file")):
