@@ -24,7 +24,7 @@ def _binaries() -> Path:
     return Path(found.submodule_search_locations[0]) / "pginstall" / "bin"
 
 
-_BINARIES = _binaries()
+BINARIES = _binaries()
 
 
 class Postgres:
@@ -41,7 +41,7 @@ class Postgres:
             os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
         options = ["-U", "antiphon", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]
         done = subprocess.run(
-            [_BINARIES / "initdb", "-D", self._data, *options],
+            [BINARIES / "initdb", "-D", self._data, *options],
             check=False,
             capture_output=True,
             **self._as_user(),
@@ -67,7 +67,7 @@ class Postgres:
 
     def run(self, sql: str, database: str = "postgres") -> str:
         """One statement; its output without decoration."""
-        command = [_BINARIES / "psql", "-h", self._folder, "-p", str(self.port), "-U", "antiphon", "-d", database, "-XAtqc", sql]
+        command = [BINARIES / "psql", "-h", self._folder, "-p", str(self.port), "-U", "antiphon", "-d", database, "-XAtqc", sql]
         done = subprocess.run(command, check=False, capture_output=True, timeout=60)
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode().strip()
@@ -85,13 +85,13 @@ class Postgres:
         arguments = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [_BINARIES / "postgres", "-D", self._data, *arguments],
+                [BINARIES / "postgres", "-D", self._data, *arguments],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
                 **self._as_user(),
             )
-        ready = [_BINARIES / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port), "-U", "antiphon", "-d", "postgres"]
+        ready = [BINARIES / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port), "-U", "antiphon", "-d", "postgres"]
         process = self._process
         block_until(lambda: subprocess.run(ready, check=False).returncode == 0 or process.poll() is not None, 60)
         assert process.poll() is None, (self._folder / "log").read_text()

@@ -1,7 +1,7 @@
 """Puts the parts together: the only place that knows them all. Everything else is handed its collaborators.
 
 What only some configurations need, and what takes megabytes of every worker, is imported where it is used: the Redis client
-(6.3 MB), and the cryptography of tokens (10 MB) and certificates (9 MB).
+(6.3 MB), the metrics, and the cryptography of tokens (10 MB) and certificates (9 MB).
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -50,11 +52,13 @@ from antiphon.rpc.interceptor import CallInterceptor
 from antiphon.rpc.registry import services
 from antiphon.rpc.server import UNIX, Server
 from antiphon.telemetry.call_log import CallLog
+from antiphon.telemetry.lag import watch_lag
 from antiphon.telemetry.observer import Observers
 
 if TYPE_CHECKING:
     from antiphon.auth.tokens.authenticator import Tokens
     from antiphon.net.certificates import Certificates
+    from antiphon.telemetry.metrics import Metrics
 
 SETTLING = 10.0
 """Seconds that a stop waits for turns to be stored."""
@@ -74,6 +78,8 @@ class App:
         keyed = {name for name, provider in configs.items() if provider.has_key} | {*config.engine.own_key_providers}
         self.router = Router(self.providers, config.models.default, keyed)
         self._config = config
+        self.missing: list[str] = ["a server that has started"]
+        """What keeps this process from taking calls, in words."""
         self._database = open_database(
             database_url(config, environment),
             config.database.timeout,
@@ -92,7 +98,8 @@ class App:
         self._callers = Authenticators(*kinds, *([] if self._tokens is None else [self._tokens]))
         prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()})
         self._ledger = Ledger(self._database)
-        self._observer = Observers([CallLog(), self._ledger])
+        self.metrics = _metrics(config, self.router)
+        self._observer = Observers([CallLog(), self._ledger, *([] if self.metrics is None else [self.metrics])])
         self._limiter = _limiter(config, environment, self._ledger)
         timeout = config.limits.request_timeout
         self._recorder = Recorder(self._store)
@@ -124,12 +131,16 @@ class App:
             asyncio.create_task(housekeeper.run()),
             asyncio.create_task(self._recorder.keep(self._config.database.keep_interval)),
         ]
+        if self.metrics is not None:
+            keeping.append(asyncio.create_task(watch_lag(self.metrics.lag)))
         await server.start()
+        self.missing = []
         # A full collection looks at all that was imported, for 30 ms in which nobody is served. None of that ever becomes garbage.
         gc.collect()
         gc.freeze()
         log.info("serving", addresses=list(addresses), models=len(self.router.models()), default=self.router.default)
         await stop.wait()
+        self.missing = ["a server that is not stopping"]
         limits = self._config.limits
         log.info("draining", calls=self.in_flight, delay=limits.drain_delay, seconds=limits.drain)
         server.turn_unready()
@@ -193,6 +204,17 @@ async def serve_until_signalled(app: App, addresses: Sequence[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await app.serve(addresses, stop)
+
+
+def _metrics(config: Config, router: Router) -> Metrics | None:
+    """Return what counts, if there is a port to tell it at. Labels are what the configuration names."""
+    if config.metrics.listen is None:
+        return None
+    from antiphon.telemetry.metrics import Metrics
+
+    targets = {urlsplit(url).hostname or "" for url in (*config.proxy.allow, *config.proxy.aliases.values())}
+    models = {provider: router.models_at(provider) for provider in router.providers()}
+    return Metrics(models, {*config.proxy.aliases, *targets}, version("antiphon"))
 
 
 def _tokens(auth: AuthConfig, environment: Mapping[str, str]) -> Tokens | None:

@@ -34,6 +34,9 @@ class Listener(Observer):
     def cancelled_upstream(self, call: Call, attempt: Attempt) -> None:
         self.events.append("cancelled_upstream")
 
+    def turn_ended(self, call: Call, outcome: str) -> None:
+        self.events.append("turn_ended")
+
     def stopped(self) -> None:
         self.events.append("stopped")
 

@@ -10,6 +10,7 @@ from typing import Protocol, Self
 from msgspec.structs import replace
 
 from antiphon.chat.replay import replay
+from antiphon.domain.call import Call
 from antiphon.domain.events import Batch, Started
 from antiphon.history.recorder import Record, Recording
 
@@ -52,11 +53,14 @@ class Unrecorded(Turning):
 class Recorded(Turning):
     """A turn that is recorded: whichever way it ends, what the model said by then is kept."""
 
-    def __init__(self, record: Record, recording: Recording) -> None:
+    def __init__(self, call: Call, record: Record, recording: Recording) -> None:
+        self._call = call
         self._record = record
         self._recording = recording
+        self._over = False
         if recording.turn.existing:
             self.replay = self._replay()
+            self._tell("replayed")
 
     async def __aenter__(self) -> Self:
         return self
@@ -68,12 +72,21 @@ class Recorded(Turning):
 
     async def complete(self) -> None:
         await self._recording.complete()
+        self._tell("complete")
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
+            self._tell("cancelled")
             self._recording.cancel()
         elif isinstance(error, Exception):
+            self._tell("failed")
             await self._recording.fail(error)
+
+    def _tell(self, outcome: str) -> None:
+        """Tell the observer of the turn's end, once: a caller may leave after it."""
+        if not self._over:
+            self._over = True
+            self._call.observer.turn_ended(self._call, outcome)
 
     def _replay(self) -> Iterator[Batch]:
         for batch in replay(self._recording.turn):

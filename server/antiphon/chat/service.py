@@ -96,7 +96,7 @@ class ChatService:
                     hold = HoldBack(call, watch)
                     asked = self._guards.reply(route.provider.stream(request), request)
                     async with self._settlement(route, request, grant, watch) as settlement:
-                        async with Attempting(call, asked.aclose):
+                        async with Attempting(call, asked.aclose, streamed=request.stream):
                             while True:
                                 with deadline:
                                     batch = await anext(asked, _NOTHING)
@@ -159,7 +159,7 @@ class ChatService:
             record.tell(record.conversation)
         if not recording.turn.existing:
             request = replace(request, messages=recording.messages, trusted=len(record.instructions))
-        return request, Recorded(record, recording)
+        return request, Recorded(call, record, recording)
 
     def _settlement(self, route: Route, request: ChatRequest, grant: Grant, watch: Stopwatch) -> Settlement:
         price = partial(self._prices.cost, route.provider.name, route.model)

@@ -139,16 +139,18 @@ def serve(
 ) -> None:
     """Start the gRPC server alone, in one process."""
     from antiphon.app import App, serve_until_signalled
+    from antiphon.cli.counting import counted
 
     give_back_large_blocks()
     with _unheard(), _told(config):
         loaded = load(config)
         log.configure(loaded.log, worker=worker or 0)
         server = App(loaded, os.environ)
-        if worker is None and (taken := unusable_addresses(loaded, ["grpc.listen"])):
+        if worker is None and (taken := unusable_addresses(loaded, ["grpc.listen", "metrics.listen"])):
             raise OSError(taken[0])  # or it would get some of the calls that are another's
         addresses = [loaded.grpc.listen] + ([f"unix:{socket}"] if socket else [])
-        uvloop.run(serve_until_signalled(server, addresses))
+        with counted(server, loaded, None if worker is None else socket):
+            uvloop.run(serve_until_signalled(server, addresses))
 
 
 @app.command()

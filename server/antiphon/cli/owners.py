@@ -50,4 +50,4 @@ def erase(
         request = admin_pb2.EraseOwnerRequest(owner=owner)
         answer: admin_pb2.EraseOwnerResponse = ask(address, lambda stub: stub.EraseOwner(request, metadata=metadata_of(key)))
         counts = (f"{getattr(answer, field.name)} {field.name.replace('_', ' ')}" for field in answer.DESCRIPTOR.fields)
-        out.print(f"Removed of {escape(owner)}: {', '.join(counts)}.", soft_wrap=True)
+        out.print(f"Removed what was kept of {escape(owner)}: {', '.join(counts)}.", soft_wrap=True)

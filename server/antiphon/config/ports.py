@@ -41,6 +41,13 @@ class GrpcConfig(Section):
     tls: TlsConfig | None = None
 
 
+class MetricsConfig(Section):
+    """The port for Prometheus and probes: `/metrics`, `/healthz`, `/readyz`. It asks for no key."""
+
+    listen: Address | None = None
+    """Unset: there is none, and nothing is counted."""
+
+
 class UpstreamTlsConfig(Section):
     """How the edge knows the server, and is known there."""
 

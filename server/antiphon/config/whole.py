@@ -18,7 +18,7 @@ from antiphon.config.dialects import ClientConfig, EngineConfig, PersonaConfig, 
 from antiphon.config.guards import GuardConfig
 from antiphon.config.history import HistoryConfig
 from antiphon.config.limits import LimitsConfig
-from antiphon.config.ports import GrpcConfig, RestConfig
+from antiphon.config.ports import GrpcConfig, MetricsConfig, RestConfig
 from antiphon.config.providers import ModelsConfig, PriceConfig, ProviderConfig
 from antiphon.config.section import Section
 
@@ -46,6 +46,7 @@ class Config(Section):
 
     grpc: GrpcConfig = GrpcConfig()
     rest: RestConfig = RestConfig()
+    metrics: MetricsConfig = MetricsConfig()
     workers: int = Field(default=1, ge=1, le=256)
     database: DatabaseConfig = DatabaseConfig()
     history: HistoryConfig = HistoryConfig()
@@ -69,9 +70,11 @@ class Config(Section):
     """In the order in which they read."""
 
     @model_validator(mode="after")
-    def _two_addresses(self) -> Config:
+    def _addresses_of_their_own(self) -> Config:
         if self.rest.listen == self.grpc.listen:
             raise ValueError(f"rest.listen and grpc.listen are both {self.rest.listen}: each needs an address of its own")
+        if self.metrics.listen in {self.rest.listen, self.grpc.listen}:
+            raise ValueError(f"metrics.listen is {self.metrics.listen}, as another port is: each needs an address of its own")
         return self
 
     @field_validator("providers")

@@ -27,6 +27,8 @@ class Attempt(Struct, frozen=True):
     provider: str
     model: str
     begun: float
+    streamed: bool = False
+    """Whether the provider is asked to answer piecemeal."""
 
 
 class Observer:
@@ -56,6 +58,9 @@ class Observer:
 
     def cancelled_upstream(self, call: Call, attempt: Attempt) -> None:
         """The caller is gone or out of time, and the provider's call, which would have gone on, is closed."""
+
+    def turn_ended(self, call: Call, outcome: str) -> None:
+        """A recorded turn is over: "complete", and then stored; "failed"; "cancelled"; or "replayed", as it was made before."""
 
     def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
         """The call is over. `code` is the name of its gRPC status. Without a good key its caller is `ANONYMOUS`."""

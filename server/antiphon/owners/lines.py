@@ -26,7 +26,7 @@ def _fields(columns: Mapping[str, Any]) -> list[tuple[str, Any]]:
     fields: list[tuple[str, Any]] = []
     for name, value in columns.items():
         if name in _TIMES:
-            fields.append((f"{name}_time", None if value is None else clock.read(value)))
+            fields.append((name if name == "time" else f"{name}_time", None if value is None else clock.read(value)))
         elif name in _JSON:
             fields.append((_JSON[name], None if value is None else msgspec.Raw(value.encode())))
         elif name == "cost_nanos":

@@ -27,13 +27,13 @@ CONVERSATION_ROWS: Final[Query] = (
 MESSAGE_SIZES: Final = (
     select(_M.id, (ByteLength(_M.body) + func.coalesce(func.length(_M.usage), 0)).label("size"))
     .where(_M.tree_id.in_(_SOME))
-    .order_by(_M.tree_id, _M.id)
+    .order_by(_M.tree_id, _M.depth, _M.id)
 )
 
 MESSAGE_ROWS: Final[Query] = (
     select(*(column for column in _M if column.name not in {"tree_id", "depth", "worker"}))
     .where(_M.id.in_(_SOME))
-    .order_by(_M.tree_id, _M.id)
+    .order_by(_M.tree_id, _M.depth, _M.id)
 )
 
 KEY_ROWS: Final[Query] = (

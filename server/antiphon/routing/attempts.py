@@ -12,11 +12,11 @@ from antiphon.domain.call import LEFT, Attempt, Call
 class Attempting:
     """One try at the provider of `call`, as a context manager."""
 
-    def __init__(self, call: Call, close: Callable[[], Awaitable[None]]) -> None:
-        """`close` ends the provider's call, whether or not it has begun."""
+    def __init__(self, call: Call, close: Callable[[], Awaitable[None]], *, streamed: bool = False) -> None:
+        """`close` ends the provider's call, whether or not it has begun; `streamed`: it is to answer piecemeal."""
         self._call = call
         self._close = close
-        self._attempt = Attempt(call.provider, call.model, time.monotonic())
+        self._attempt = Attempt(call.provider, call.model, time.monotonic(), streamed)
 
     async def __aenter__(self) -> None:
         self._call.observer.attempt_begun(self._call, self._attempt)

@@ -44,6 +44,9 @@ class Observers(Observer):
     def cancelled_upstream(self, call: Call, attempt: Attempt) -> None:
         self._tell("cancelled_upstream", call, attempt)
 
+    def turn_ended(self, call: Call, outcome: str) -> None:
+        self._tell("turn_ended", call, outcome)
+
     def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
         self._tell("ended", call, code, error)
 

@@ -63,6 +63,7 @@ def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
         log_file=config.log.file,
         banner=banner,
         stdout_is_log=config.log.stream == "stdout",
+        metrics=config.metrics.listen,
     )
 
 
@@ -94,13 +95,15 @@ def worker_command(config_path: Path | None, socket_path: Path, number: int) -> 
     return [sys.executable, "-m", "antiphon", "serve", *chosen, "--socket", str(socket_path), "--worker", str(number)]
 
 
-def unusable_addresses(config: Config, settings: Sequence[str] = ("grpc.listen", "rest.listen")) -> list[str]:
+def unusable_addresses(config: Config, settings: Sequence[str] = ("grpc.listen", "rest.listen", "metrics.listen")) -> list[str]:
     """A line for each of the listening addresses that cannot be had, which says why and what to do."""
     lines = []
     addresses = {"grpc.listen": config.grpc.listen, "rest.listen": config.rest.listen}
+    if config.metrics.listen is not None:
+        addresses["metrics.listen"] = config.metrics.listen
     ports = {split_address(address)[1] for address in addresses.values()}
     with contextlib.ExitStack() as held:
-        for setting in settings:
+        for setting in filter(addresses.get, settings):
             address = addresses[setting]
             host, port = split_address(address)
             variable = f"ANTIPHON_{setting.upper().replace('.', '__')}"

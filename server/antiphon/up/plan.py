@@ -45,6 +45,8 @@ class Plan:
     """The descriptor that holds the folder's lock: see `antiphon.up.run_folder`."""
     stdout_is_log: bool = False
     """Whether standard output takes lines of JSON and nothing else, unless it is a terminal: what is told to the operator too."""
+    metrics: str | None = None
+    """The address at which metrics and probes are answered; None is none."""
 
     def dumps(self) -> str:
         """The plan in JSON."""
@@ -63,6 +65,7 @@ class Plan:
             banner=found["banner"],
             lock=found["lock"],
             stdout_is_log=found["stdout_is_log"],
+            metrics=found["metrics"],
         )
 
 

@@ -25,11 +25,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from antiphon.telemetry.names import METRICS_SOCKET
 from antiphon.telemetry.private_file import open_private
 from antiphon.up.admin import turn_unready
 from antiphon.up.child import TOGETHER, Child, Say, log_line, write
+from antiphon.up.counts import Counts
 from antiphon.up.plan import Plan, Program
 from antiphon.up.readiness import missing
+from antiphon.up.responder import Responder
 
 MARGIN = 5.0
 """Seconds that a child has to end beyond those that it was promised."""
@@ -54,10 +57,11 @@ def supervise(plan: Plan, environment: Mapping[str, str], *, say: Say, ready: Ca
 
     `environment` is the workers', and some of it Envoy's. `say` takes lines for the operator, `ready` is called once when every
     worker and Envoy answer. The code is 0 after one signal, 128 and the signal's number after a second one, 1 when a child cannot
-    be started. At the end the plan's folder is gone. Raises `OSError` if the log file cannot be written.
+    be started. At the end the plan's folder is gone. Raises `OSError` if the log file cannot be written, or the
+    port of metrics cannot be had.
     """
     try:
-        with _output(plan) as output:
+        with _output(plan) as output, _metrics(plan):
 
             def child(program: Program) -> Child:
                 names = environment if program.variables is None else program.variables
@@ -219,6 +223,18 @@ def _output(plan: Plan) -> Iterator[int]:
     else:
         with open_private(plan.log_file) as file:
             yield file.fileno()
+
+
+@contextlib.contextmanager
+def _metrics(plan: Plan) -> Iterator[None]:
+    """Answers Prometheus and probes, if there is a port for them. In threads, which take no signal: those are held back here."""
+    if plan.metrics is None:
+        yield
+        return
+    with contextlib.closing(Counts(plan.folder / METRICS_SOCKET)) as counts:
+        responder = Responder(plan.metrics, counts.exposition, lambda: missing(plan.folder, len(plan.workers)))
+        with contextlib.closing(responder):
+            yield
 
 
 def main(descriptor: int) -> int:

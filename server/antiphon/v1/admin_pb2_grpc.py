@@ -160,7 +160,7 @@ class AdminServiceServicer:
 
     def ExportOwner(self, request, context):
         """Gives out all that is kept of one owner: conversations with all their branches, keys without their secrets, usage, and what the
-        audit log has of it. Nothing, if nothing is kept. Recorded in the audit log as "owners.export".
+        audit log has of it. Recorded in the audit log as "owners.export", which is all that is given out where nothing is kept.
 
         It is not of one moment: what is written meanwhile may be in it or not.
 

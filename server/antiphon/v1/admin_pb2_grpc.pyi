@@ -50,7 +50,7 @@ class AdminServiceStub:
     """
     ExportOwner: _aio.UnaryStreamMultiCallable[_admin_pb2.ExportOwnerRequest, _admin_pb2.ExportOwnerResponse]
     """Gives out all that is kept of one owner: conversations with all their branches, keys without their secrets, usage, and what the
-    audit log has of it. Nothing, if nothing is kept. Recorded in the audit log as "owners.export".
+    audit log has of it. Recorded in the audit log as "owners.export", which is all that is given out where nothing is kept.
 
     It is not of one moment: what is written meanwhile may be in it or not.
 
@@ -152,7 +152,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_admin_pb2.ExportOwnerRequest, _abc.AsyncIterator[_admin_pb2.ExportOwnerResponse]],
     ) -> _abc.AsyncIterator[_admin_pb2.ExportOwnerResponse]:
         """Gives out all that is kept of one owner: conversations with all their branches, keys without their secrets, usage, and what the
-        audit log has of it. Nothing, if nothing is kept. Recorded in the audit log as "owners.export".
+        audit log has of it. Recorded in the audit log as "owners.export", which is all that is given out where nothing is kept.
 
         It is not of one moment: what is written meanwhile may be in it or not.
 

@@ -52,6 +52,7 @@ def test_none_is_needed() -> None:
         ("providers: {x: {read_timeout: 0}}", "providers.x.read_timeout"),
         ("log: {level: loud}", "log.level"),
         ("rest: {listen: '127.0.0.1:50051'}", "yaml: rest.listen and grpc.listen are both 127.0.0.1:50051"),
+        ("metrics: {listen: '127.0.0.1:8080'}", "metrics.listen is 127.0.0.1:8080, as another port is"),
         ("- a", "mapping"),
         ("a: [", "not YAML"),
     ],

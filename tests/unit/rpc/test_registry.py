@@ -10,6 +10,7 @@ from antiphon.domain.principal import Scope
 from antiphon.edge.files import gateway_files
 from antiphon.limits.report import UsageReport
 from antiphon.providers.hosts import ECHO
+from antiphon.owners.data import Owners
 from antiphon.rpc.registry import services
 
 
@@ -17,7 +18,9 @@ def test_every_typed_service_has_a_row() -> None:
     """With what a caller's key has to have for it."""
     config = Config(providers={"echo": ECHO}, auth=AuthConfig(keys=(KeyConfig(name="test", key_env="K"),)))
     app = App(config, {"K": "sk-test"})
-    rows = services(app._chat, app.router, app._store, app._key_store, app._audit, UsageReport(app._database))
+    rows = services(
+        app._chat, app.router, app._store, app._key_store, app._audit, UsageReport(app._database), Owners(app._database)
+    )
     files = descriptor_pb2.FileDescriptorSet.FromString((gateway_files() / "antiphon.pb").read_bytes())
     declared = {
         f"{file.package}.{service.name}" for file in files.file if file.package == "antiphon.v1" for service in file.service

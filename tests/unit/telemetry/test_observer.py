@@ -32,6 +32,7 @@ def test_each_listener_is_told_everything_though_another_fails() -> None:
         observers.cancelled_upstream(call, attempt)
         observers.attempt_ended(call, attempt, None)
         observers.settled(call)
+        observers.turn_ended(call, "complete")
         observers.ended(call, "INTERNAL", Internal())
         observers.stopped()
     assert sorted(last.events) == sorted(EVENTS)

@@ -53,7 +53,12 @@ def config(**settings: object) -> Config:
 
 
 @pytest.mark.parametrize(
-    ("setting", "variable"), [("grpc", "ANTIPHON_GRPC__LISTEN=127.0.0.1:"), ("rest", "ANTIPHON_REST__LISTEN=127.0.0.1:")]
+    ("setting", "variable"),
+    [
+        ("grpc", "ANTIPHON_GRPC__LISTEN=127.0.0.1:"),
+        ("rest", "ANTIPHON_REST__LISTEN=127.0.0.1:"),
+        ("metrics", "ANTIPHON_METRICS__LISTEN=127.0.0.1:"),
+    ],
 )
 def test_a_taken_address_is_told_by_its_setting(taken: int, setting: str, variable: str) -> None:
     """The line names the setting and the variable that would change it."""

@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from antiphon.telemetry.names import METRICS_SOCKET
+from antiphon.telemetry.report import Reporter
 from antiphon.up import child, supervisor
 from antiphon.up.child import Child
 from antiphon.up.plan import Plan, Program
+from tests.ports import free_port
 from tests.waiting import block_until as until
 
 # Writes "NAME start PID SESSION" and, on SIGTERM and SIGINT, "NAME term" and "NAME int" to the file FILE.
@@ -404,6 +409,40 @@ def test_a_child_gets_the_variables_of_its_program(tmp_path: Path) -> None:
         supervisor.supervise(plan, environment, say=lambda _: None, ready=lambda: None)
         played.result()
     assert json.loads(file.read_text(encoding="utf-8")).keys() - {"LC_CTYPE"} == {"LANG"}
+
+
+def test_the_supervisor_answers_prometheus_and_probes(tmp_path: Path) -> None:
+    """What workers report, and what the edge is missing; the port goes with the gateway, and so does the workers' socket."""
+    folder = Path(tempfile.mkdtemp())
+    address = f"127.0.0.1:{free_port()}"
+    pause = f"import pathlib, signal; pathlib.Path({str(tmp_path / 'there')!r}).touch(); signal.pause()"
+    envoy = Program("Envoy", [sys.executable, "-c", pause], folder=tmp_path, grace=1)
+    plan = Plan([], envoy, folder=folder, drain=1, log_file=None, banner="", metrics=address)
+    found: list[tuple[int, str]] = []
+
+    def script() -> None:
+        until((tmp_path / "there").exists)  # and so whoever hears signals is
+        with Reporter(folder / METRICS_SOCKET, lambda: b"# TYPE calls_total counter\ncalls_total 7.0\n"):
+            until(lambda: "calls_total 7.0" in get(address, "/metrics")[1])
+            found.extend(get(address, path) for path in ("/healthz", "/readyz"))
+        told()
+
+    with ThreadPoolExecutor() as threads:
+        played = threads.submit(script)
+        supervisor.supervise(Plan.loads(plan.dumps()), os.environ, say=lambda _: None, ready=lambda: None)
+        played.result()
+    assert found == [(200, '{"status": "ok"}\n'), (503, '{"status": "not ready", "missing": ["Envoy"]}\n')]
+    assert not folder.exists()
+    with pytest.raises(ConnectionRefusedError):
+        get(address, "/healthz")
+
+
+def get(address: str, path: str) -> tuple[int, str]:
+    host, _, port = address.partition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nhost: h\r\n\r\n".encode())
+        head, _, body = connection.makefile("rb").read().decode().partition("\r\n\r\n")
+    return int(head.split()[1]), body
 
 
 def test_the_supervisor_is_of_the_standard_library_alone() -> None:

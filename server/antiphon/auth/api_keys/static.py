@@ -78,8 +78,8 @@ def _principal(key: KeyConfig) -> Principal:
 
 
 def credentials_of(auth: AuthConfig) -> dict[str, list[str]]:
-    """Return the ids of the keys of the configuration, as `Principal.id`, by their owners."""
-    owned: dict[str, list[str]] = {}
+    """Return the ids, as `Principal.id`, of the keys that `load_keys` may return, by their owners."""
+    owned: dict[str, list[str]] = {} if auth.keys else {"default": [_id("default")]}
     for key in auth.keys:
         owned.setdefault(key.owner or key.name, []).append(_id(key.name))
     return owned

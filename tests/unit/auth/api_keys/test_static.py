@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from antiphon.auth.api_keys.static import KeyRing, load_keys
+from antiphon.auth.api_keys.static import KeyRing, credentials_of, load_keys
 from antiphon.auth.base import Authenticators, identify
 from antiphon.config import AuthConfig, ConfigError, KeyConfig
 from antiphon.domain.errors import Unauthenticated
@@ -177,3 +177,14 @@ def test_an_owner_of_an_issuers_is_not_named_by_chance() -> None:
     assert (
         AuthConfig(keys=(KeyConfig(name="robot", owner="corp:ann", key_env="A"),), tokens=(config(),)).keys[0].owner == "corp:ann"
     )
+
+
+def test_the_credentials_of_each_owner_are_told() -> None:
+    """Under the ids that the audit log has them by; without keys it is the one that the environment may hold."""
+    keys = (
+        KeyConfig(name="laptop", key_env="A", owner="ann"),
+        KeyConfig(name="ann", key_env="B"),
+        KeyConfig(name="ben", key_env="C"),
+    )
+    assert credentials_of(AuthConfig(keys=keys)) == {"ann": ["static:laptop", "static:ann"], "ben": ["static:ben"]}
+    assert credentials_of(AuthConfig()) == {"default": ["static:default"]}

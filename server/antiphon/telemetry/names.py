@@ -1,0 +1,163 @@
+"""The table of metrics: every name, its labels and its buckets. Everything else that names a metric is held to it.
+
+The names of `gen_ai.*` are those of OpenTelemetry's semantic conventions 1.41, `grpc.*` those of gRPC's proposal A66, both written
+as Prometheus writes them. Labels are bounded: models and providers that the configuration does not name are `other`, and who calls
+is no label at all. Of the standard library alone.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+
+class Kind(StrEnum):
+    """Prometheus' types."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Metric(NamedTuple):
+    """One metric. `name` is as Prometheus shows it, without what it adds to histograms (`_bucket`, `_count`, `_sum`)."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    standard: str = ""
+    """The name in the convention that defines it."""
+
+
+OTHER: Final = "other"
+"""The label of what the configuration does not name."""
+
+METRICS_SOCKET: Final = "metrics.sock"
+"""The unix socket in the run folder at which the supervisor takes what workers have counted."""
+
+_OPERATION: Final = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
+_MODEL: Final = ("provider", "model")
+
+# A66: metrics of latency.
+_GRPC: Final = (
+    *(0.0, 0.00001, 0.00005, 0.0001, 0.0003, 0.0006, 0.0008, 0.001, 0.002, 0.003, 0.004, 0.005, 0.006, 0.008, 0.01, 0.013, 0.016),
+    *(0.02, 0.025, 0.03, 0.04, 0.05, 0.065, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 2.0, 5.0, 10.0),
+    *(20.0, 50.0, 100.0),
+)
+_DURATION: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_TOKENS: Final = tuple(float(4**power) for power in range(14))
+_FIRST_TOKEN: Final = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+_OUTPUT_TOKEN: Final = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+_OVERHEAD: Final = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 5.0)
+_LAG: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+CALL_DURATION: Final = Metric(
+    "grpc_server_call_duration_seconds",
+    Kind.HISTOGRAM,
+    "Time from a call's arrival to its end, REST calls included. Calls without a key are not counted but as refused.",
+    ("grpc_method", "grpc_status"),
+    _GRPC,
+    "grpc.server.call.duration",
+)
+OPERATION_DURATION: Final = Metric(
+    "gen_ai_client_operation_duration_seconds",
+    Kind.HISTOGRAM,
+    "Time of one attempt at a provider, from the request to the end of the reply. `error_type` is the class of a failed one.",
+    (*_OPERATION, "error_type"),
+    _DURATION,
+    "gen_ai.client.operation.duration",
+)
+TOKEN_USAGE: Final = Metric(
+    "gen_ai_client_token_usage",
+    Kind.HISTOGRAM,
+    "Tokens of one call. `gen_ai_token_type` is input or output.",
+    (*_OPERATION, "gen_ai_token_type"),
+    _TOKENS,
+    "gen_ai.client.token.usage",
+)
+FIRST_TOKEN: Final = Metric(
+    "gen_ai_server_time_to_first_token_seconds",
+    Kind.HISTOGRAM,
+    "Time from when the provider was asked to the first delta, of streamed replies.",
+    _OPERATION,
+    _FIRST_TOKEN,
+    "gen_ai.server.time_to_first_token",
+)
+OUTPUT_TOKEN: Final = Metric(
+    "gen_ai_server_time_per_output_token_seconds",
+    Kind.HISTOGRAM,
+    "Mean time for a token after the first one, of streamed replies that ended well.",
+    _OPERATION,
+    _OUTPUT_TOKEN,
+    "gen_ai.server.time_per_output_token",
+)
+IN_FLIGHT: Final = Metric("antiphon_calls_in_flight", Kind.GAUGE, "Calls that are going on.")
+ATTEMPTS: Final = Metric(
+    "antiphon_attempts_total",
+    Kind.COUNTER,
+    "Attempts at providers that have ended. `class` is ok, or why it failed.",
+    ("provider", "class"),
+)
+CANCELLED: Final = Metric(
+    "antiphon_cancelled_upstream_total",
+    Kind.COUNTER,
+    "Providers' calls that were closed because the caller was gone or out of time.",
+    ("provider",),
+)
+COST: Final = Metric(
+    "antiphon_cost_usd_total", Kind.COUNTER, "What calls cost, in USD, where the price is known and the gateway pays.", _MODEL
+)
+TOKENS: Final = Metric(
+    "antiphon_tokens_total",
+    Kind.COUNTER,
+    "Tokens used. `kind` is input or output, or a part of these: cached_input, cache_write, reasoning, audio_input, audio_output.",
+    (*_MODEL, "kind"),
+)
+ESTIMATED: Final = Metric(
+    "antiphon_estimated_usage_total",
+    Kind.COUNTER,
+    "Calls whose tokens the provider did not tell, so that they were estimated.",
+    _MODEL,
+)
+OVERHEAD: Final = Metric(
+    "antiphon_overhead_seconds",
+    Kind.HISTOGRAM,
+    "Time of a call outside its attempts at providers: key, limits, guards and history before and after.",
+    (),
+    _OVERHEAD,
+)
+LAG: Final = Metric(
+    "antiphon_event_loop_lag_seconds",
+    Kind.HISTOGRAM,
+    "How much later than due a timer of the event loop ran; looked at twice a second in each worker.",
+    (),
+    _LAG,
+)
+TURNS: Final = Metric(
+    "antiphon_turns_recorded_total",
+    Kind.COUNTER,
+    "Turns of conversations. `outcome` is complete, failed, cancelled, or replayed for one that was told again.",
+    ("outcome",),
+)
+REFUSED: Final = Metric(
+    "antiphon_limits_refused_total",
+    Kind.COUNTER,
+    "Calls that a limit refused. `scope` is key, owner, overall or worker.",
+    ("limit", "scope"),
+)
+FAILED: Final = Metric("antiphon_failed_calls_total", Kind.COUNTER, "Calls that ended in an error, by its reason.", ("reason",))
+CPU: Final = Metric("antiphon_cpu_seconds_total", Kind.COUNTER, "CPU time of the workers, of user and system.")
+MEMORY: Final = Metric("antiphon_resident_memory_bytes", Kind.GAUGE, "Resident memory of the workers.")
+WORKERS: Final = Metric("antiphon_workers", Kind.GAUGE, "Workers that are there.")
+EXITS: Final = Metric(
+    "antiphon_worker_exits_total", Kind.COUNTER, "Workers that have ended since the gateway started. Told by `antiphon up`."
+)
+BUILD: Final = Metric("antiphon_build_info", Kind.GAUGE, "1, with the version as a label.", ("version", "python"))
+
+TABLE: Final = (
+    *(CALL_DURATION, OPERATION_DURATION, TOKEN_USAGE, FIRST_TOKEN, OUTPUT_TOKEN, IN_FLIGHT, ATTEMPTS, CANCELLED, COST, TOKENS),
+    *(ESTIMATED, OVERHEAD, LAG, TURNS, REFUSED, FAILED, CPU, MEMORY, WORKERS, EXITS, BUILD),
+)
+"""All of them, in the order in which they are documented."""

@@ -1,0 +1,106 @@
+"""The port for Prometheus and probes: `/metrics`, `/healthz`, `/readyz`, over plain HTTP/1.1, a request a connection.
+
+Asks for no key, and tells nothing of callers. Of the standard library alone, and without `http.server`, which brings OpenSSL.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+from antiphon.up.acceptor import Acceptor
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+JSON = "application/json"
+
+LONGEST_HEAD = 16 * 1024
+"""Bytes of a request's head, at most."""
+
+TIMEOUT = 5.0
+"""Seconds that a client may take to send its request, and again to take the answer."""
+
+MOST = 16
+"""Requests at once."""
+
+_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
+
+Missing = Callable[[], Sequence[str]]
+"""Tells, in words, what keeps it from being ready."""
+
+
+class Responder:
+    """Answers at `address`, "host:port", until it is closed. Raises `OSError` if it cannot listen there."""
+
+    def __init__(self, address: str, exposition: Callable[[], bytes], missing: Missing) -> None:
+        self._exposition = exposition
+        self._missing = missing
+        self._acceptor = Acceptor(_listener(address), self._serve, MOST)
+
+    def close(self) -> None:
+        """Take no more requests."""
+        self._acceptor.close()
+
+    def _serve(self, connection: socket.socket) -> None:
+        head, complete, _ = _head(connection).partition(b"\r\n\r\n")
+        request = head.partition(b"\r\n")[0].split() if complete else []
+        if len(request) != 3:
+            status, kind, body = 400, JSON, _json(status="bad request")
+        elif request[0] not in {b"GET", b"HEAD"}:
+            status, kind, body = 405, JSON, _json(status="only GET and HEAD")
+        else:
+            status, kind, body = self._answer(request[1].partition(b"?")[0])
+        said = f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
+        said += "connection: close\r\n\r\n"
+        connection.settimeout(TIMEOUT)
+        connection.sendall(said.encode() + (b"" if request[:1] == [b"HEAD"] else body))
+
+    def _answer(self, path: bytes) -> tuple[int, str, bytes]:
+        match path:
+            case b"/metrics":
+                return 200, TEXT, self._exposition()
+            case b"/healthz":
+                return 200, JSON, _json(status="ok")
+            case b"/readyz":
+                missing = list(self._missing())
+                return (503, JSON, _json(status="not ready", missing=missing)) if missing else (200, JSON, _json(status="ready"))
+            case _:
+                return 404, JSON, _json(status="there are /metrics, /healthz and /readyz")
+
+
+def _head(connection: socket.socket) -> bytes:
+    """Return a request up to the end of its head, or as much as came in time. Raises `OSError`."""
+    end = time.monotonic() + TIMEOUT
+    head = b""
+    while b"\r\n\r\n" not in head and len(head) < LONGEST_HEAD:
+        left = end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        connection.settimeout(left)
+        piece = connection.recv(4096)
+        if not piece:
+            break
+        head += piece
+    return head
+
+
+def _listener(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    found = socket.getaddrinfo(
+        host.removeprefix("[").removesuffix("]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    family, _, _, _, where = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+        listener.listen(64)
+    except OSError as error:
+        listener.close()
+        raise OSError(f"metrics.listen: {address} cannot be listened on: {error.strerror}") from error
+    return listener
+
+
+def _json(**fields: object) -> bytes:
+    return json.dumps(fields).encode() + b"\n"

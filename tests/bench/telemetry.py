@@ -1,0 +1,126 @@
+"""What telemetry costs: the CPU of a gateway's worker and supervisor for a JSON call, with it and without.
+
+    python -m tests.bench.telemetry --pairs 12 --calls 1500
+
+Two whole gateways run, the same but for `--with`, and are loaded in turn, by the same client, with the same upstream; the one that
+is not has nothing to do. Which comes first changes from pair to pair. CPU time is counted to the nanosecond, so a machine that does
+other work moves the ratio of a pair far less than its duration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from tests.e2e.conftest import KEY, READY, Gateway
+from tests.odd_upstream import OddUpstream, answer
+from tests.ports import free_port
+
+out: Final = Console(highlight=False)
+
+CONNECTIONS: Final = 16
+WARM: Final = 300
+"""Calls before anything is measured."""
+
+USAGE: Final = {"prompt_tokens": 20, "completion_tokens": 4, "total_tokens": 24}
+MESSAGE: Final = {"index": 0, "message": {"role": "assistant", "content": "A sung answer."}, "finish_reason": "stop"}
+REPLY: Final = {"id": "c", "object": "chat.completion", "created": 1, "model": "gpt-4o", "choices": [MESSAGE], "usage": USAGE}
+BODY: Final = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "What is an antiphon?"}]}).encode()
+
+
+def request(host: str) -> bytes:
+    """Return a call as it goes over the wire."""
+    head = f"POST /api/v1/chat/completions HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {KEY}\r\n"
+    return f"{head}content-type: application/json\r\ncontent-length: {len(BODY)}\r\n\r\n".encode() + BODY
+
+
+async def load(address: str, calls: int) -> None:
+    """Make so many calls, over `CONNECTIONS` connections."""
+    host, _, port = address.partition(":")
+    left = iter(range(calls))
+
+    async def run() -> None:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        sent = request(address)
+        for _ in left:
+            writer.write(sent)
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200"), head
+            assert b"transfer-encoding: chunked" in head, head
+            await reader.readuntil(b"\r\n0\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(CONNECTIONS):
+            group.create_task(run())
+
+
+def processes(gateway: Gateway) -> list[int]:
+    """Return the supervisor and its workers, without Envoy."""
+    supervisor = gateway.process.pid
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    return [supervisor, *(int(pid) for pid in children if b"serve" in Path(f"/proc/{pid}/cmdline").read_bytes())]
+
+
+def cpu(pids: list[int]) -> int:
+    """Return the nanoseconds that all their threads have run."""
+    return sum(time.clock_gettime_ns((~pid << 3) | 2) for pid in pids)  # the clock of another process: clock_getcpuclockid(3)
+
+
+async def measure(gateway: Gateway, calls: int) -> float:
+    """Return the milliseconds of CPU of a call."""
+    pids = processes(gateway)
+    before = cpu(pids)
+    await load(gateway.rest, calls)
+    return (cpu(pids) - before) / calls / 1e6
+
+
+async def compare(folder: Path, more: dict[str, Any], pairs: int, calls: int) -> None:
+    """Print the figures of each pair, and of all."""
+    async with OddUpstream() as upstream:
+        upstream.script("gpt-4o", [answer(REPLY)])
+        config = {
+            "providers": {"openai": {"base_url": upstream.base_url, "models": ["gpt-4o"], "api_key_env": "TEST_PROVIDER_KEY"}},
+            "auth": {"keys": [{"name": "test", "key_env": "TEST_KEY"}]},
+        }
+        gateways = []
+        for name, settings in (("without", config), ("with", {**config, **more})):
+            (folder / name).mkdir()
+            gateways.append(Gateway(folder / name, settings))
+        try:
+            for gateway in gateways:
+                await asyncio.to_thread(gateway.wait_for, READY)
+                await load(gateway.rest, WARM)
+            found = []
+            for pair in range(pairs):
+                order = (0, 1) if pair % 2 == 0 else (1, 0)
+                figures = {which: await measure(gateways[which], calls) for which in order}
+                found.append((figures[0], figures[1]))
+                out.print(f"{figures[0]:.3f} ms without, {figures[1]:.3f} ms with: {figures[1] / figures[0] - 1:+.1%}")
+        finally:
+            for gateway in gateways:
+                await asyncio.to_thread(gateway.stop)
+    ratios = sorted(after / before - 1 for before, after in found)
+    low, _, high = statistics.quantiles(ratios, n=4)
+    before, after = (statistics.median(figures) for figures in zip(*found, strict=True))
+    out.print(f"median {statistics.median(ratios):+.1%}, quartiles {low:+.1%} and {high:+.1%}; {before:.3f} and {after:.3f} ms")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=12)
+    parser.add_argument("--calls", type=int, default=1500, help="calls of each half of a pair")
+    parser.add_argument("--with", dest="more", type=json.loads, help="settings of one of the two, as JSON; else metrics")
+    options = parser.parse_args()
+    settings = options.more or {"metrics": {"listen": f"127.0.0.1:{free_port()}"}}
+    with tempfile.TemporaryDirectory() as made:
+        asyncio.run(compare(Path(made), settings, options.pairs, options.calls))

@@ -1,0 +1,142 @@
+"""The commands for backup and restore that docs/guide/data.md has: they are run here as they stand there."""
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from antiphon.auth.api_keys.store import Grants, KeyStore
+from antiphon.auth.api_keys.stored import StoredKeys
+from antiphon.auth.audit import AuditLog, Origin
+from antiphon.database.migrate import migrate
+from antiphon.database.open import open_database
+from antiphon.database.tables import workers
+from antiphon.domain.content import Message, Role, Text
+from antiphon.domain.principal import Scope
+from antiphon.history.base import MessageState, StoredMessage
+from antiphon.history.sql import SqlStore
+from tests.postgres import BINARIES
+
+PAGE = Path(__file__).parents[2] / "docs" / "guide" / "data.md"
+
+
+def commands(section: str) -> list[str]:
+    """The shell commands of a section: those for a backup, and those for a restore."""
+    text = PAGE.read_text(encoding="utf-8").split(f"### {section}\n", 1)[1].split("\n#", 1)[0]
+    found = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert len(found) == 2
+    return found
+
+
+async def run(script: str, folder: Path, **environment: str) -> None:
+    path = os.pathsep.join([str(Path(sys.executable).parent), str(BINARIES), os.environ["PATH"]])
+    command = ["bash", "-euc", script]
+    done = await asyncio.to_thread(
+        subprocess.run, command, cwd=folder, env={"PATH": path, **environment}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def texts(stored: tuple[StoredMessage, ...]) -> list[str]:
+    return ["".join(part.text for part in each.message.parts if isinstance(part, Text)) for each in stored]
+
+
+class Kept:
+    """What is in the database before the backup, and what has to be there after the restore."""
+
+    async def fill(self, url: str) -> None:
+        database = open_database(url)
+        store = SqlStore(database)
+        self.made = await store.create("me", title="Ünï", source="s", pinned=True, messages=said("one", "🎉 two", "x" * 100_000))
+        self.fork = await store.fork("me", self.made.id)
+        self.turn = await store.begin_turn("me", self.made.id, said("in progress"))
+        keys = KeyStore(database)
+        _, secret = await keys.create(
+            name="k", owner="me", grants=Grants((Scope.CHAT,)), expires=None, origin=Origin("a", "b", "c")
+        )
+        self.secret = secret.get_secret_value()
+        await database.close()
+
+    async def lose(self, url: str) -> None:
+        """What happens after the backup is not in it."""
+        database = open_database(url)
+        store = SqlStore(database)
+        await store.delete("me", self.made.id)
+        await store.append("me", self.fork.id, said("later"))
+        await database.close()
+
+    async def check(self, url: str) -> None:
+        await migrate(url)
+        database = open_database(url)
+        store = SqlStore(database)
+        # The worker that had the turn is gone; here it is this very process, and only just.
+        await database.write(lambda connection: connection.execute(update(workers).values(seen=0)) and None)
+        assert await store.settle() == 1
+        (reply,) = (each for each in (await store.messages("me", self.made.id)).messages if each.id == self.turn.reply.id)
+        assert reply.state is MessageState.FAILED
+        assert texts((await store.messages("me", self.fork.id)).messages) == ["one", "🎉 two", "x" * 100_000]
+        assert len((await store.list("me", size=9)).conversations) == 2
+        found = await StoredKeys(KeyStore(database)).authenticate(self.secret)
+        assert found is not None
+        assert found.owner == "me"
+        assert [stored.event.action for stored in (await AuditLog(database).list(size=9)).events] == ["keys.create"]
+        await store.append("me", self.made.id, said("goes on"))
+        await database.close()
+
+
+def said(*words: str) -> list[Message]:
+    return [Message(Role.USER, (Text(word),)) for word in words]
+
+
+async def test_a_backup_of_sqlite_is_made_while_it_is_written_and_restored(sqlite_url: str, tmp_path: Path) -> None:
+    """It is of one moment, is nobody else's to read, and takes the place of what was there."""
+    backup, restore = commands("SQLite")
+    kept, folder = Kept(), tmp_path / "data"
+    folder.mkdir()
+    shutil.copy(tmp_path / "history.db", folder / "antiphon.db")
+    url = f"sqlite:///{folder / 'antiphon.db'}"
+    await kept.fill(url)
+    database = open_database(url)
+    store = SqlStore(database)
+    busy = await store.create("busy", title="", source="", pinned=False, messages=[])
+    stop = asyncio.Event()
+
+    async def write() -> None:
+        while not stop.is_set():
+            await store.append("busy", busy.id, said("a", "b"))
+
+    writing = asyncio.create_task(write())
+    await run(backup, folder)
+    stop.set()
+    await writing
+    await database.close()
+    assert (folder / "backup.db").stat().st_mode & 0o777 == 0o600
+    await kept.lose(url)
+    await run(restore, folder)
+    await kept.check(url)
+    database = open_database(url)
+    whole = await SqlStore(database).messages("busy", busy.id)
+    assert len(whole.messages) % 2 == 0
+    await database.close()
+
+
+async def test_a_backup_of_postgresql_is_made_and_restored(
+    fresh_postgres_url: str, empty_postgres_url: str, tmp_path: Path
+) -> None:
+    """Into another database, which is whole: the indices too, by which nothing is there twice."""
+    if not fresh_postgres_url.split("@")[1].startswith("127.0.0.1"):
+        pytest.skip("the tools at hand are of the tests' own server")
+    backup, restore = commands("PostgreSQL")
+    kept = Kept()
+    await kept.fill(fresh_postgres_url)
+    await run(backup, tmp_path, DATABASE_URL=fresh_postgres_url)
+    assert (tmp_path / "antiphon.dump").stat().st_mode & 0o777 == 0o600
+    await kept.lose(fresh_postgres_url)
+    await run(restore, tmp_path, NEW_DATABASE_URL=empty_postgres_url)
+    await kept.check(empty_postgres_url)

@@ -1,0 +1,104 @@
+"""Dashboards, alert rules and the page of reference, held to the table of metrics and to each other."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from antiphon.domain.attempt_class import AttemptClass
+from antiphon.domain.errors import Reason
+from antiphon.limits.base import Limit
+from antiphon.telemetry.names import TABLE, Kind
+from deploy import observe
+
+ALERTS = Path(__file__).parents[2] / "deploy" / "alerts" / "antiphon.yaml"
+OPERATE = ALERTS.parents[2] / "docs" / "guide" / "operate.md"
+
+_SELECTOR = re.compile(r"(\w+)\{([^}]*)\}")
+_NO_METRIC = re.compile(r"\{[^}]*\}|\b(?:by|on|group_left) \([^)]*\)")
+_METRIC = re.compile(r"\b(?:antiphon|gen_ai|grpc)_\w+")
+_GROUP = re.compile(r"\bby \(([^)]*)\)")
+_MATCH = re.compile(r'([a-z_]+)(=~|!~|!=|=)"([^"]*)"')
+_OF_A_SCRAPE = {"job", "instance"}
+
+LABELS: dict[str, set[str]] = {
+    metric.name + suffix: {*metric.labels, *(("le",) if suffix == "_bucket" else ())}
+    for metric in TABLE
+    for suffix in (("_bucket", "_count", "_sum") if metric.kind is Kind.HISTOGRAM else ("",))
+}
+"""The labels of each series."""
+
+VALUES = {
+    "class": {each.value for each in AttemptClass},
+    "reason": {each.value for each in Reason},
+    "limit": {each.value for each in Limit} | {"calls_per_worker"},
+    "kind": {"input", "output", "cached_input", "cache_write", "reasoning", "audio_input", "audio_output"},
+    "outcome": {"complete", "failed", "cancelled", "replayed"},
+}
+"""What labels may be that are not the configuration's."""
+
+
+def rules() -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
+
+
+def queries() -> list[str]:
+    panels = [panel for dashboard in observe.DASHBOARDS for panel in observe.grafana(dashboard)["panels"]]
+    return [target["expr"] for panel in panels for target in panel["targets"]] + [rule["expr"] for rule in rules()]
+
+
+@pytest.mark.parametrize("query", queries())
+def test_every_query_is_of_metrics_and_labels_that_exist(query: str) -> None:
+    """And compares a label that has few values only with values that it may have."""
+    named = _METRIC.findall(_NO_METRIC.sub("", query))
+    assert named
+    assert [series for series in named if series not in LABELS] == []
+    for series, selected in _SELECTOR.findall(query):
+        for label, _, value in _MATCH.findall(selected):
+            assert label in LABELS[series] or label in _OF_A_SCRAPE, f"{series} has no {label}"
+            if label in VALUES:
+                assert set(value.split("|")) <= VALUES[label]
+    known = _OF_A_SCRAPE.union(*(LABELS[series] for series in named))
+    for group in _GROUP.findall(query):
+        assert {label.strip() for label in group.split(",")} <= known
+
+
+def test_every_metric_is_on_a_dashboard() -> None:
+    """What nobody looks at need not be counted."""
+    shown = " ".join(queries())
+    assert [metric.name for metric in TABLE if metric.name not in shown] == []
+
+
+@pytest.mark.parametrize("path", observe.files(), ids=lambda path: path.name)
+def test_what_is_committed_is_what_the_table_makes(path: Path) -> None:
+    """Else: python deploy/observe.py."""
+    assert path.read_text(encoding="utf-8") == observe.files()[path]
+
+
+def test_panels_do_not_lie_upon_each_other() -> None:
+    """And each dashboard is JSON with ids of its own."""
+    assert len({dashboard.uid for dashboard in observe.DASHBOARDS}) == len(list(observe.FOLDER.glob("*.json")))
+    for file in observe.FOLDER.glob("*.json"):
+        taken: set[tuple[int, int]] = set()
+        panels = json.loads(file.read_text())["panels"]
+        for panel in panels:
+            place = panel["gridPos"]
+            cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
+            assert not cells & taken
+            assert max(x for x, _ in cells) < observe.WIDTH
+            taken |= cells
+        assert len({panel["id"] for panel in panels}) == len(panels)
+
+
+def test_every_alert_has_a_page_of_what_to_do() -> None:
+    """A heading of docs/guide/operate.md that is as the rule is called."""
+    headings = {line.lstrip("# ").strip().lower() for line in OPERATE.read_text().splitlines() if line.startswith("#")}
+    for rule in rules():
+        page, _, anchor = rule["annotations"]["runbook"].partition("#")
+        assert page == "docs/guide/operate.md"
+        assert anchor == rule["alert"].lower()
+        assert anchor in headings
+        assert rule["labels"]["severity"] in {"critical", "warning", "info"}

@@ -1,0 +1,125 @@
+"""All that is kept of one owner, given out and removed by an admin, from a terminal."""
+
+import asyncio
+import json
+import os
+import sys
+from typing import Any
+
+import grpc
+import httpx2
+import pytest
+
+from antiphon.owners.data import digest_of
+from antiphon.v1 import admin_pb2, admin_pb2_grpc, history_pb2, history_pb2_grpc, message_pb2
+from tests.e2e.conftest import KEY, Gateway
+from tests.waiting import until
+
+ADMIN = (("authorization", f"Bearer {KEY}"),)
+LARGE = 2 * 1024 * 1024
+MEGABYTE = 1024 * 1024
+
+
+async def antiphon(address: str, *words: str, key: str = KEY) -> tuple[int, bytes, str]:
+    """The exit code, and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "antiphon", "owners", *words),
+        env={"PATH": os.environ["PATH"], "ANTIPHON_ADDRESS": address, "ANTIPHON_KEY": key},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    printed, said = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, printed, said.decode()
+
+
+async def fill(gateway: Gateway, owner: str) -> str:
+    """A key of the owner's, by which a conversation larger than any one message of gRPC's, and a call, were made."""
+    async with grpc.aio.insecure_channel(gateway.grpc) as channel:
+        admin: Any = admin_pb2_grpc.AdminServiceStub(channel)
+        made = await admin.CreateKey(admin_pb2.CreateKeyRequest(key=admin_pb2.Key(name=f"{owner}'s", owner=owner)), metadata=ADMIN)
+        history: Any = history_pb2_grpc.HistoryServiceStub(channel)
+        said = [message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text=letter * LARGE)]) for letter in "abcd"]
+        request = history_pb2.CreateConversationRequest(conversation=history_pb2.Conversation(title=f"of {owner}"), messages=said)
+        await history.CreateConversation(request, metadata=(("authorization", f"Bearer {made.secret}"),))
+    async with httpx2.AsyncClient(trust_env=False, headers={"authorization": f"Bearer {made.secret}"}) as http:
+        body = {"model": "echo", "messages": [{"role": "user", "content": "Hi"}]}
+        assert (await http.post(f"{gateway.url}/chat/completions", json=body)).status_code == 200
+    secret: str = made.secret
+    return secret
+
+
+async def test_all_is_given_out_in_parts_that_fit(admin_gateway: Gateway) -> None:
+    """With any client, which takes 4 MiB at a time; straight, and through Envoy; to admins alone."""
+    secret = await fill(admin_gateway, "erin")
+    for address in (admin_gateway.grpc, admin_gateway.rest):
+        code, printed, _ = await antiphon(address, "export", "erin")
+        assert code == 0
+        found = [json.loads(line) for line in printed.splitlines()]
+        texts = [line["message"]["parts"][0]["text"] for line in found if line["kind"] == "message"]
+        assert [(text[0], len(text)) for text in texts] == [(letter, LARGE) for letter in "abcd"]
+        assert [line["title"] for line in found if line["kind"] == "conversation"] == ["of erin"]
+        assert secret not in printed.decode()
+    async with grpc.aio.insecure_channel(admin_gateway.rest) as channel:
+        stub: Any = admin_pb2_grpc.AdminServiceStub(channel)
+        parts = [len(part.lines) async for part in stub.ExportOwner(admin_pb2.ExportOwnerRequest(owner="erin"), metadata=ADMIN)]
+    assert len(parts) == 9
+    assert max(parts) <= MEGABYTE
+    for command in (("export", "erin"), ("erase", "erin", "--yes")):
+        code, printed, said = await antiphon(admin_gateway.grpc, *command, key=secret)
+        assert (code, printed) == (1, b"")
+        assert "PERMISSION_DENIED" in said
+    code, printed, _ = await antiphon(admin_gateway.grpc, "export", "nobody at all")
+    assert (code, [json.loads(line)["action"] for line in printed.splitlines()]) == (0, ["owners.export"])
+    code, _, said = await antiphon(admin_gateway.grpc, "export", "")
+    assert code == 1
+    assert "owner" in said
+
+
+async def test_all_is_removed_once_it_is_confirmed(admin_gateway: Gateway) -> None:
+    """The counts are told, the owner's key is refused, and the audit log has it without the name."""
+    secret = await fill(admin_gateway, "frank")
+    async with httpx2.AsyncClient(trust_env=False, headers={"authorization": f"Bearer {secret}"}) as http:
+
+        async def status() -> int:
+            return (await http.get(f"{admin_gateway.url}/models")).status_code
+
+        code, printed, said = await antiphon(admin_gateway.grpc, "erase", "frank")
+        assert (code, printed.strip()) == (1, b"")
+        assert "Aborted" in said
+        assert await status() == 200
+        code, printed, _ = await antiphon(admin_gateway.grpc, "erase", "frank", "--yes")
+        assert code == 0
+        assert printed.startswith(b"Removed what was kept of frank: 1 conversations, 4 messages, 1 keys, ")
+
+        async def refused() -> bool:
+            return await status() == 401
+
+        await until(refused)
+
+    async def none_left() -> bool:
+        """What the call used may have been written after the rest was removed."""
+        return (await antiphon(admin_gateway.grpc, "erase", "frank", "--yes"))[1].startswith(
+            b"Removed what was kept of frank: 0 conversations, 0 messages, 0 keys, 0 usage rows,"
+        )
+
+    await until(none_left)
+    _, printed, _ = await antiphon(admin_gateway.grpc, "export", "frank")
+    assert {json.loads(line)["kind"] for line in printed.splitlines()} == {"audit_event"}
+    assert b"frank" not in printed
+    async with grpc.aio.insecure_channel(admin_gateway.grpc) as channel:
+        stub: Any = admin_pb2_grpc.AdminServiceStub(channel)
+        page = await stub.ListAuditEvents(admin_pb2.ListAuditEventsRequest(action="owners.erase"), metadata=ADMIN)
+    assert {(event.actor, event.target) for event in page.events} == {("static:boss", digest_of("frank"))}
+    assert page.events[0].request_id
+
+
+@pytest.mark.parametrize("method", ["ExportOwner", "EraseOwner"])
+async def test_a_request_without_an_owner_is_invalid(admin_gateway: Gateway, method: str) -> None:
+    """And removes nothing of those who call without a key, whose owner has no name."""
+    async with grpc.aio.insecure_channel(admin_gateway.grpc) as channel:
+        call = getattr(admin_pb2_grpc.AdminServiceStub(channel), method)(getattr(admin_pb2, f"{method}Request")(), metadata=ADMIN)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await (call if method == "EraseOwner" else call.read())
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

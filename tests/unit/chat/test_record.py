@@ -1,0 +1,73 @@
+"""The stage that records turns, as the observer hears of it."""
+
+import asyncio
+from contextlib import aclosing, suppress
+
+import pytest
+
+from antiphon.chat.service import ChatService
+from antiphon.domain.call import Attempt, Call, Observer
+from antiphon.domain.content import Message, Role, Text
+from antiphon.domain.errors import ProviderProtocolError
+from antiphon.domain.events import TextDelta
+from antiphon.domain.request import ChatRequest
+from antiphon.history.recorder import Record, Recorder
+from antiphon.routing.router import Router
+from tests.unit.memory_store import MemoryStore
+from tests.unit.scripted import NO_PRICES, START, ScriptedProvider
+
+
+class Turns(Observer):
+    def __init__(self) -> None:
+        self.outcomes: list[str] = []
+        self.streamed: list[bool] = []
+
+    def turn_ended(self, call: Call, outcome: str) -> None:
+        self.outcomes.append(outcome)
+
+    def attempt_begun(self, call: Call, attempt: Attempt) -> None:
+        self.streamed.append(attempt.streamed)
+
+
+async def told(provider: ScriptedProvider, *, times: int = 1, stop: bool = False, record: Record | None = None) -> Turns:
+    """What is told of turns under one request id."""
+    turns = Turns()
+    chat = ChatService(Router([(provider, ["one"])]), Recorder(MemoryStore()), NO_PRICES, timeout=60)
+    request = ChatRequest("", (Message(Role.USER, (Text("Hello"),)),), stream=True)
+
+    async def ask() -> None:
+        async with aclosing(chat.stream(Call(observer=turns), request, record)) as batches:
+            async for _ in batches:
+                if stop:
+                    raise asyncio.CancelledError
+
+    for _ in range(times):
+        task = asyncio.create_task(ask())
+        with suppress(ProviderProtocolError, asyncio.CancelledError):
+            await task
+    await chat.settled()
+    return turns
+
+
+async def test_a_whole_turn_is_complete_and_the_same_one_again_is_replayed() -> None:
+    """The provider is asked once."""
+    turns = await told(ScriptedProvider(), times=2, record=Record("ann", request_id="r"))
+    assert turns.outcomes == ["complete", "replayed"]
+    assert turns.streamed == [True]
+
+
+@pytest.mark.parametrize("before", [(), ([START, TextDelta(0, "Hel")],)])
+async def test_a_turn_whose_provider_fails_is_failed(before: tuple[list[object], ...]) -> None:
+    """Whether or not anything had come."""
+    failing = ScriptedProvider(*before, ProviderProtocolError("Cut.", provider="p"))  # type: ignore[arg-type]
+    assert (await told(failing, record=Record("ann"))).outcomes == ["failed"]
+
+
+async def test_a_turn_whose_caller_leaves_is_cancelled() -> None:
+    """It is told once, though more than one thing ends then."""
+    assert (await told(ScriptedProvider(), stop=True, record=Record("ann"))).outcomes == ["cancelled"]
+
+
+async def test_what_is_not_recorded_is_no_turn() -> None:
+    """Nothing is told of it."""
+    assert (await told(ScriptedProvider())).outcomes == []

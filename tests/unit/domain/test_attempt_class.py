@@ -1,0 +1,36 @@
+"""The classes of attempts."""
+
+import asyncio
+
+import pytest
+
+from antiphon.domain import errors
+from antiphon.domain.attempt_class import AttemptClass, class_of
+
+P = {"provider": "p"}
+
+
+@pytest.mark.parametrize(
+    ("error", "has_output", "expected"),
+    [
+        (None, True, "ok"),
+        (asyncio.CancelledError(), True, "gone"),
+        (GeneratorExit(), False, "gone"),
+        (errors.DeadlineExceeded(), False, "deadline"),
+        (errors.ShuttingDown(), True, "stopping"),
+        (errors.ProviderUnavailable("", **P), False, "connect"),
+        (errors.ProviderUnavailable("", status=503, **P), False, "overloaded"),
+        (errors.ProviderProtocolError("", **P), False, "overloaded"),
+        (errors.ProviderProtocolError("", **P), True, "cut"),
+        (errors.ProviderTimeout("", **P), False, "late"),
+        (errors.ProviderTimeout("", **P), True, "cut"),
+        (errors.ProviderRateLimited("", status=429, **P), False, "rate_limited"),
+        (errors.ProviderCredentials("", status=401, **P), False, "credentials"),
+        (errors.ProviderRejected("", status=400, **P), False, "invalid"),
+        (errors.ProviderRejected("", status=400, code="context_length_exceeded", **P), False, "too_long"),
+        (ValueError(), False, "internal"),
+    ],
+)
+def test_each_end_of_an_attempt_has_a_class(error: BaseException | None, has_output: bool, expected: str) -> None:
+    """What a provider breaks off after it said something is cut, whatever the error."""
+    assert class_of(error, has_output=has_output) is AttemptClass(expected)

@@ -1,0 +1,16 @@
+"""The lag of the event loop."""
+
+import asyncio
+import time
+
+from antiphon.telemetry.lag import watch_lag
+
+
+async def test_a_loop_that_is_held_up_is_late() -> None:
+    """By as long as it was held up beyond the next look."""
+    lags: asyncio.Queue[float] = asyncio.Queue()
+    watching = asyncio.create_task(watch_lag(lags.put_nowait, interval=0.01))
+    await lags.get()
+    time.sleep(0.2)  # what holds it up
+    assert max([await lags.get() for _ in range(2)]) > 0.1
+    watching.cancel()

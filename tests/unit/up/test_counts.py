@@ -1,0 +1,86 @@
+"""What all workers have counted, as one, with workers of this process."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+from antiphon.telemetry.names import EXITS
+from antiphon.telemetry.report import Reporter
+from antiphon.up import counts
+from antiphon.up.counts import Counts
+from antiphon.up.families import parse
+from tests.waiting import block_until
+
+
+class Worker:
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.calls = Counter("calls_total", "Calls", registry=self._registry)
+        self.open = Gauge("open", "Open ones", registry=self._registry)
+        self.reports = 0
+
+    def exposition(self) -> bytes:
+        self.reports += 1
+        return generate_latest(self._registry)
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:  # the paths of pytest's are too long for sockets
+        yield Path(folder, "metrics.sock")
+
+
+def read(of: Counts) -> dict[str, float]:
+    families = parse(of.exposition().decode())
+    return {name: value for family in families.values() for name, value in family.series.items() if not name.endswith("_created")}
+
+
+def test_all_workers_are_one(path: Path) -> None:
+    """And it is told what each has counted by the moment somebody asks."""
+    first, second = Worker(), Worker()
+    with closing(Counts(path, interval=600)) as of, Reporter(path, first.exposition), Reporter(path, second.exposition):
+        block_until(lambda: "calls_total" in read(of) and len(of._workers) == 2)
+        first.calls.inc(3)
+        second.calls.inc(4)
+        first.open.set(1)
+        second.open.set(1)
+        assert read(of) == {"calls_total": 7, "open": 2, EXITS.name: 0}
+
+
+def test_counters_of_a_worker_that_ended_stay_in_the_sum(path: Path) -> None:
+    """Up to its last moment, where it could tell; those of the one that follows come on top. Its gauges are gone."""
+    first, second = Worker(), Worker()
+    with closing(Counts(path, interval=600)) as of:
+        with Reporter(path, first.exposition):
+            first.open.set(1)
+            first.calls.inc(3)
+        block_until(lambda: read(of) == {"calls_total": 3, EXITS.name: 1})
+        with Reporter(path, second.exposition):
+            block_until(lambda: of._workers)
+            second.calls.inc(1)
+            assert read(of) == {"calls_total": 4, "open": 0, EXITS.name: 1}
+
+
+def test_a_worker_that_does_not_answer_is_taken_by_what_it_said_last(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for it for longer than `PATIENCE`."""
+    monkeypatch.setattr(counts, "PATIENCE", 0.05)
+    worker = Worker()
+    worker.calls.inc()
+    with closing(Counts(path, interval=600)) as of, ExitStack() as stack:
+        reporter = stack.enter_context(Reporter(path, worker.exposition))
+        block_until(lambda: read(of).get("calls_total") == 1)
+        with reporter._sending:  # hangs
+            worker.calls.inc()
+            assert read(of)["calls_total"] == 1
+        block_until(lambda: read(of)["calls_total"] == 2)
+
+
+def test_workers_are_asked_now_and_then(path: Path) -> None:
+    """Though nobody wants to know: so a worker that is killed takes little with it."""
+    worker = Worker()
+    with closing(Counts(path, interval=0.01)), Reporter(path, worker.exposition):
+        block_until(lambda: worker.reports > 3)

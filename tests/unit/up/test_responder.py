@@ -1,0 +1,105 @@
+"""The port for Prometheus and probes."""
+
+import select
+import socket
+from collections.abc import Iterator
+from contextlib import closing, suppress
+
+import httpx2
+import pytest
+
+from antiphon.up import responder
+from antiphon.up.responder import MOST, Responder
+from tests.ports import free_port
+from tests.waiting import block_until
+
+
+class Served:
+    def __init__(self) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        self.missing: list[str] = []
+
+    def get(self, path: str, method: str = "GET") -> httpx2.Response:
+        return httpx2.request(method, f"http://{self.address}{path}", trust_env=False)
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    of = Served()
+    with closing(Responder(of.address, lambda: b"calls_total 1\n", lambda: of.missing)):
+        yield of
+
+
+def test_metrics_are_as_prometheus_reads_them(served: Served) -> None:
+    """With its content type; a query is ignored."""
+    answer = served.get("/metrics?name=x")
+    assert (answer.status_code, answer.content) == (200, b"calls_total 1\n")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+def test_it_is_ready_if_nothing_is_missing(served: Served) -> None:
+    """And says what is. It is alive all the same."""
+    assert served.get("/readyz").json() == {"status": "ready"}
+    served.missing = ["worker 0"]
+    answer = served.get("/readyz")
+    assert (answer.status_code, answer.json()) == (503, {"status": "not ready", "missing": ["worker 0"]})
+    assert served.get("/healthz").json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize(("path", "method", "status"), [("/", "GET", 404), ("/metrics", "POST", 405), ("/healthz", "HEAD", 200)])
+def test_other_requests(served: Served, path: str, method: str, status: int) -> None:
+    """There is nothing else."""
+    answer = served.get(path, method)
+    assert answer.status_code == status
+    assert bool(answer.content) == (method != "HEAD")
+
+
+@pytest.mark.parametrize(
+    "sent", [b"\r\n", b"GET\r\n\r\n", b"\0" * 40_000 + b"\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 9_000]
+)
+def test_what_is_no_request_ends_the_connection_alone(served: Served, sent: bytes) -> None:
+    """The next one is answered."""
+    host, _, port = served.address.partition(":")
+    # What it has not read, it resets.
+    with suppress(OSError), socket.create_connection((host, int(port))) as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(4096):
+            pass
+    assert served.get("/healthz").status_code == 200
+
+
+def test_a_client_that_dribbles_has_as_long_as_one_that_is_silent(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is that of the whole request."""
+    monkeypatch.setattr(responder, "TIMEOUT", 0.2)
+    host, _, port = served.address.partition(":")
+    with socket.create_connection((host, int(port))) as connection, suppress(ConnectionError):
+
+        def dropped() -> bool:
+            connection.sendall(b"a")
+            return not connection.recv(1, socket.MSG_PEEK) if _is_readable(connection) else False
+
+        block_until(dropped)
+    assert served.get("/healthz").status_code == 200
+
+
+def _is_readable(connection: socket.socket) -> bool:
+    return bool(select.select([connection], [], [], 0)[0])
+
+
+def test_clients_that_say_nothing_hold_nobody_up_for_long(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even if they are as many as are served at once."""
+    monkeypatch.setattr(responder, "TIMEOUT", 0.05)
+    host, _, port = served.address.partition(":")
+    silent = [socket.create_connection((host, int(port))) for _ in range(MOST)]
+    assert served.get("/healthz").status_code == 200
+    for connection in silent:
+        connection.close()
+
+
+def test_an_address_that_is_taken_is_told() -> None:
+    """By its setting."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(OSError, match=f"metrics.listen: {address} cannot be listened on: Address already in use"):
+            Responder(address, lambda: b"", list)
