@@ -40,10 +40,11 @@ class Pod:
         """`secrets` are the URLs in the Secrets that the containers name, by name."""
         documents = kustomize(overlay)
         self.containers = {name: container for _, pod in pods(documents) for name, container in containers(pod).items()}
-        self.edge, self.grpc = free_port(), free_port()
+        self.edge, self.grpc, self.metrics = free_port(), free_port(), free_port()
         config = write_config_map(find(documents, "ConfigMap", "antiphon-config"), folder / "config")
         text = (config / "antiphon.yaml").read_text()
         text = text.replace("0.0.0.0:50051", f"127.0.0.1:{self.grpc}")
+        text = text.replace("0.0.0.0:9464", f"127.0.0.1:{self.metrics}")
         text = re.sub(r"0\.0\.0\.0:(8080|8443)", f"127.0.0.1:{self.edge}", text)
         self.authority = Authority()
         self.authority.write(folder / "ca.crt")
@@ -178,7 +179,7 @@ async def test_a_pod_answers_until_its_calls_are_done(pod: Pod) -> None:
 
 @pytest.mark.slow
 def test_production_has_tls_a_database_and_redis(postgres: Postgres, tmp_path: Path) -> None:
-    """The Job migrates PostgreSQL, the probes pass over TLS, and a call is answered, with Redis there."""
+    """The Job migrates PostgreSQL, the probes pass over TLS, a call is answered, with Redis there, and the metrics are told."""
     with Redis() as redis:
         pod = Pod(tmp_path, "overlays/production", {"antiphon-database": postgres.url, "antiphon-redis": redis.url})
         try:
@@ -187,6 +188,8 @@ def test_production_has_tls_a_database_and_redis(postgres: Postgres, tmp_path: P
                 answer = http.post("/v1/chat/completions", json=CALL, headers={"authorization": f"Bearer {KEY}"})
             assert answer.status_code == 200
             assert answer.json()["choices"][0]["finish_reason"] == "stop"
+            counted = httpx2.get(f"http://127.0.0.1:{pod.metrics}/metrics", trust_env=False).text
+            assert "\nantiphon_calls_in_flight" in counted  # which the component calls-in-flight scales on
         finally:
             pod.stop()
 

@@ -9,8 +9,8 @@ from antiphon.config import AuthConfig, Config, KeyConfig
 from antiphon.domain.principal import Scope
 from antiphon.edge.files import gateway_files
 from antiphon.limits.report import UsageReport
-from antiphon.providers.hosts import ECHO
 from antiphon.owners.data import Owners
+from antiphon.providers.hosts import ECHO
 from antiphon.rpc.registry import services
 
 
