@@ -136,6 +136,7 @@ def test_configurations_are_good(overlay: list[dict[str, Any]], tmp_path: Path) 
     }
     assert config.grpc.listen == f"0.0.0.0:{ports['grpc']}"
     assert config.rest.listen == f"0.0.0.0:{ports['edge']}"
+    assert config.metrics.listen == f"0.0.0.0:{ports['metrics']}"
     if config.rest.tls is not None:
         for _, pod in pods(overlay):
             for name, container in containers(pod).items():

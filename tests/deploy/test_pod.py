@@ -7,8 +7,9 @@ import contextlib
 import os
 import re
 import signal
+import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,12 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from antiphon.edge import files as edge
+from tests.certificates import Authority
 from tests.e2e.conftest import KEY
-from tests.kubernetes import PROGRAMS, containers, find, kustomize, write_config_map
+from tests.kubernetes import PROGRAMS, containers, find, kustomize, pods, write_config_map
 from tests.ports import free_port
+from tests.postgres import Postgres
+from tests.redis import Redis
 from tests.waiting import block_until, until
 
 TMP = "/tmp"  # noqa: S108  # as the pod has it
@@ -32,13 +36,22 @@ CALL = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}
 class Pod:
     """What the kubelet does with the containers of a Deployment, with folders and ports of this machine in place of the pod's."""
 
-    def __init__(self, folder: Path) -> None:
-        documents = kustomize("overlays/local")
-        self.containers = containers(find(documents, "Deployment", "antiphon")["spec"]["template"]["spec"])
-        self.edge, self.grpc = free_port(), free_port()
+    def __init__(self, folder: Path, overlay: str, secrets: Mapping[str, str]) -> None:
+        """`secrets` are the URLs in the Secrets that the containers name, by name."""
+        documents = kustomize(overlay)
+        self.containers = {name: container for _, pod in pods(documents) for name, container in containers(pod).items()}
+        self.edge, self.grpc, self.metrics = free_port(), free_port(), free_port()
         config = write_config_map(find(documents, "ConfigMap", "antiphon-config"), folder / "config")
         text = (config / "antiphon.yaml").read_text()
-        text = text.replace("0.0.0.0:50051", f"127.0.0.1:{self.grpc}").replace("0.0.0.0:8080", f"127.0.0.1:{self.edge}")
+        text = text.replace("0.0.0.0:50051", f"127.0.0.1:{self.grpc}")
+        text = text.replace("0.0.0.0:9464", f"127.0.0.1:{self.metrics}")
+        text = re.sub(r"0\.0\.0\.0:(8080|8443)", f"127.0.0.1:{self.edge}", text)
+        self.authority = Authority()
+        self.authority.write(folder / "ca.crt")
+        self.tls = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+        (folder / "tls").mkdir()
+        self.authority.issue("localhost").write(folder / "tls", "tls")
+        text = text.replace("/etc/antiphon-tls", str(folder / "tls"))
         (config / "antiphon.yaml").write_text(text)
         self.run = folder / "run"
         self.mounts = {
@@ -46,11 +59,12 @@ class Pod:
             "/etc/antiphon-gateway": write_config_map(find(documents, "ConfigMap", "antiphon-gateway"), folder / "gateway"),
             "/run/antiphon": self.run,
             "/var/lib/antiphon": folder / "data",
+            "/etc/antiphon-tls": folder / "tls",
             TMP: folder / "tmp",
         }
         for mount in self.mounts.values():
             mount.mkdir(exist_ok=True)
-        self.secrets = {"ANTIPHON_KEY": KEY}
+        self.secrets = secrets
         self.output = (folder / "output.txt").open("wb")
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -63,8 +77,13 @@ class Pod:
         container = self.containers[name]
         variables = {"PATH": f"{PROGRAMS}:{os.environ['PATH']}", "HOME": str(self.mounts[TMP])}
         if "envFrom" in container:
-            variables |= self.secrets
-        variables |= {variable["name"]: self._here(variable["value"]) for variable in container.get("env", [])}
+            variables["ANTIPHON_KEY"] = KEY
+        for variable in container.get("env", []):
+            match variable:
+                case {"value": value}:
+                    variables[variable["name"]] = self._here(value)
+                case {"valueFrom": {"secretKeyRef": {"name": name, "key": "url"}}}:
+                    variables[variable["name"]] = self.secrets[name]
         command = [*container.get("command", ["antiphon"]), *map(self._here, container["args"])]
         folder = self._here(container.get("workingDir", TMP))
         started = subprocess.Popen(command, cwd=folder, env=variables, stdout=self.output, stderr=self.output)
@@ -79,9 +98,10 @@ class Pod:
     def passes(self, name: str, probe: str) -> bool:
         """Whether a container passes a probe: what the kubelet asks, over HTTP or gRPC."""
         match self.containers[name][probe]:
-            case {"httpGet": {"path": path, "port": "edge"}}:
+            case {"httpGet": {"path": path, "port": "edge", **more}}:
+                url = f"{more.get('scheme', 'HTTP').lower()}://localhost:{self.edge}{path}"
                 with contextlib.suppress(httpx2.TransportError):
-                    return httpx2.get(f"http://127.0.0.1:{self.edge}{path}", trust_env=False).status_code == 200
+                    return httpx2.get(url, trust_env=False, verify=self.tls).status_code == 200
                 return False
             case {"grpc": {"port": 50051, **rest}}:
                 request = health_pb2.HealthCheckRequest(service=rest.get("service", ""))
@@ -105,7 +125,7 @@ class Pod:
 
 @pytest.fixture
 def pod(tmp_path: Path) -> Iterator[Pod]:
-    made = Pod(tmp_path)
+    made = Pod(tmp_path, "overlays/local", {})
     yield made
     made.stop()
 
@@ -155,6 +175,23 @@ async def test_a_pod_answers_until_its_calls_are_done(pod: Pod) -> None:
         assert len(lines) > came + 20  # it did go on
         assert await asyncio.to_thread(server.wait, 30) == 0
         assert pod.running["envoy"].poll() is None
+
+
+@pytest.mark.slow
+def test_production_has_tls_a_database_and_redis(postgres: Postgres, tmp_path: Path) -> None:
+    """The Job migrates PostgreSQL, the probes pass over TLS, a call is answered, with Redis there, and the metrics are told."""
+    with Redis() as redis:
+        pod = Pod(tmp_path, "overlays/production", {"antiphon-database": postgres.url, "antiphon-redis": redis.url})
+        try:
+            _start(pod)
+            with httpx2.Client(base_url=f"https://localhost:{pod.edge}", verify=pod.tls, trust_env=False, timeout=30) as http:
+                answer = http.post("/v1/chat/completions", json=CALL, headers={"authorization": f"Bearer {KEY}"})
+            assert answer.status_code == 200
+            assert answer.json()["choices"][0]["finish_reason"] == "stop"
+            counted = httpx2.get(f"http://127.0.0.1:{pod.metrics}/metrics", trust_env=False).text
+            assert "\nantiphon_calls_in_flight" in counted  # which the component calls-in-flight scales on
+        finally:
+            pod.stop()
 
 
 @pytest.mark.parametrize("name", ["server", "envoy"])
