@@ -177,7 +177,9 @@ def test_the_database_is_named_by_a_variable_or_a_file(tmp_path: Path) -> None:
     held.write_text("postgresql://user:hunter2@host/name\n")
     for named in ("url_env: DATABASE_URL", f"url_file: {held}"):
         config = written(tmp_path, f"database: {{{named}}}")
-        assert database_url(config, {"DATABASE_URL": "postgresql://user:hunter2@host/name"}) == "postgresql://user:hunter2@host/name"
+        assert (
+            database_url(config, {"DATABASE_URL": "postgresql://user:hunter2@host/name"}) == "postgresql://user:hunter2@host/name"
+        )
         assert "hunter2" not in f"{config} {config.model_dump()}"
     assert database_url(written(tmp_path, "database: {url: 'sqlite:///x.db'}"), {}) == "sqlite:///x.db"
     assert database_url(load(None, {}), {}).startswith("sqlite:////")
