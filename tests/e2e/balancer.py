@@ -46,7 +46,7 @@ class Balancer:
 
     async def _look(self) -> None:
         while True:
-            self._ready = [address for address, rest in self._gateways.items() if await _is_ready(rest)]
+            self._ready = [address for address, rest in [*self._gateways.items()] if await _is_ready(rest)]
             await asyncio.sleep(INTERVAL)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

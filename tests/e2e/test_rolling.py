@@ -103,7 +103,7 @@ async def test_a_rolling_restart_costs_no_call(tmp_path: Path) -> None:
         made.append(gateway)
         await asyncio.to_thread(gateway.wait_for, READY)
         balancer.add(gateway.rest, gateway.rest)
-        await until(lambda: balancer.ready(gateway.rest))
+        await until(lambda: balancer.ready(gateway.rest), 90)  # the clients and the balancer share a core with it
         return gateway
 
     async with Balancer() as balancer:
