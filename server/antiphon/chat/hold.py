@@ -20,15 +20,12 @@ class HoldBack:
         self._watch = watch
         self._held: Batch | None = []
         """What came before the first delta. None: it has been passed on."""
-        self._waits = True
-        """The first token has not been told yet."""
 
     def take(self, batch: Batch) -> Batch:
         """Take a batch, and return what may go out now. May be empty. Runs for every token of every stream."""
         watch = self._watch
         watch.see(batch)
-        if self._waits and watch.first_token is not None:
-            self._waits = False
+        if self._call.first_token is None and watch.first_token is not None:
             self._call.first_token = watch.first_token
             self._call.observer.first_token(self._call)
         if self._held is None:
