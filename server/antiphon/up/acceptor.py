@@ -14,6 +14,25 @@ PAUSE = 0.1
 """Seconds after which it is tried again to accept, where that failed."""
 
 
+def listen(host: str, port: int, waiting: int) -> socket.socket:
+    """Return a socket that listens for TCP, with room for `waiting` callers, on IPv4 if the host has it. Raises `OSError`.
+
+    Without SO_REUSEPORT, so that no one else can be there.
+    """
+    family, kind, protocol, _, address = min(
+        socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE), key=lambda e: e[0] != socket.AF_INET
+    )
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(waiting)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
 class Acceptor:
     """Serves the connections of `listener` until it is closed; no more than `most` at once, and others wait to be accepted."""
 

@@ -11,7 +11,6 @@ import errno
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import NoReturn
 from antiphon.config import Config, split_address
 from antiphon.edge import files as edge
 from antiphon.up import run_folder
+from antiphon.up.acceptor import listen
 from antiphon.up.plan import Plan, Program
 from antiphon.up.readiness import worker_socket
 from antiphon.up.supervisor import ENDING, MARGIN
@@ -108,7 +108,7 @@ def unusable_addresses(config: Config, settings: Sequence[str] = ("grpc.listen",
             host, port = split_address(address)
             variable = f"ANTIPHON_{setting.upper().replace('.', '__')}"
             try:
-                held.enter_context(_listen(host, port))
+                held.enter_context(listen(host, port, 1))
             except (OSError, UnicodeError) as error:  # UnicodeError: it cannot be a host name
                 if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
                     other = _free_port(host, port, ports)
@@ -127,23 +127,7 @@ def _free_port(host: str, taken: int, spoken_for: Collection[int]) -> int:
     """The next port that can be listened on, or else one that the system chooses."""
     for port in (*range(taken + 1, min(taken + 100, 65536)), 0):
         if port not in spoken_for:
-            with contextlib.suppress(OSError), _listen(host, port) as listener:
+            with contextlib.suppress(OSError), listen(host, port, 1) as listener:
                 found: int = listener.getsockname()[1]
                 return found
     return taken  # not one is free
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A socket that listens as the server would. Without SO_REUSEPORT, so that no one else can be there. Raises `OSError`."""
-    family, kind, protocol, _, address = min(
-        socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE), key=lambda e: e[0] != socket.AF_INET
-    )
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(1)
-    except OSError:
-        listener.close()
-        raise
-    return listener

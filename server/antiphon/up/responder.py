@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
-from antiphon.up.acceptor import Acceptor
+from antiphon.up.acceptor import Acceptor, listen
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 JSON = "application/json"
@@ -87,19 +87,10 @@ def _head(connection: socket.socket) -> bytes:
 
 def _listener(address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
-    found = socket.getaddrinfo(
-        host.removeprefix("[").removesuffix("]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    family, _, _, _, where = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-    listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(where)
-        listener.listen(64)
+        return listen(host.removeprefix("[").removesuffix("]"), int(port), 64)
     except OSError as error:
-        listener.close()
         raise OSError(f"metrics.listen: {address} cannot be listened on: {error.strerror}") from error
-    return listener
 
 
 def _json(**fields: object) -> bytes:
