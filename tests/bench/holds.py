@@ -92,12 +92,14 @@ def too_much() -> Iterator[tuple[str, bytes]]:
 
 def messages() -> Iterator[tuple[str, bytes]]:
     """The same over gRPC."""
-    hello = message_pb2.Message(role=message_pb2.ROLE_USER, parts=[message_pb2.Part(text="Hello")])
+    hello = message_pb2.Message(role=message_pb2.ROLE_USER, blocks=[message_pb2.Block(text=message_pb2.Text(text="Hello"))])
     yield "10,000 messages", chat_pb2.GenerateRequest(messages=[hello] * 10_000).SerializeToString()
     nested = chat_pb2.GenerateRequest(messages=[hello])
     nested.extra.update({"x": [[]] * (MAX_VALUES // 2 - 99), "y": "z" * 2 * MAX_VALUES})
     yield "lists", nested.SerializeToString()
-    parts = message_pb2.Message(role=message_pb2.ROLE_USER, parts=[message_pb2.Part(text="Hello")] * (MAX_VALUES // 2 - 99))
+    parts = message_pb2.Message(
+        role=message_pb2.ROLE_USER, blocks=[message_pb2.Block(text=message_pb2.Text(text="Hello"))] * (MAX_VALUES // 2 - 99)
+    )
     yield "parts", chat_pb2.GenerateRequest(messages=[parts]).SerializeToString()
     yield "empty values, 32 MiB", _field(22, _field(1, _field(1, b"x") + _field(2, _field(6, b"\x0a\x00" * (WHOLE // 2)))))
 
@@ -114,7 +116,7 @@ async def rest(data: bytes) -> None:
     """The OpenAI dialect, and others that take its messages."""
     body = await parse_in_turns(data, openai.Body)
     asked = openai.request_from_body(body, stream=True)
-    if sum(len(message.parts) for message in asked.messages) > 1000:  # as `ChatService` does
+    if sum(len(message.blocks) for message in asked.messages) > 1000:  # as `ChatService` does
         await give_way()
     encode(asked, "p", stream_usage=True)
 

@@ -178,7 +178,9 @@ class Caller:
 
     def _grpc(self, model: str) -> AsyncIterable[Any]:
         messages = [
-            message_pb2.Message(role=f"ROLE_{each['role'].upper()}", parts=[message_pb2.Part(text=each["content"])])
+            message_pb2.Message(
+                role=f"ROLE_{each['role'].upper()}", blocks=[message_pb2.Block(text=message_pb2.Text(text=each["content"]))]
+            )
             for each in MESSAGES
         ]
         return self._chat.StreamGenerate(chat_pb2.GenerateRequest(model=model, messages=messages), metadata=METADATA)

@@ -44,7 +44,7 @@ async def run(script: str, folder: Path, **environment: str) -> None:
 
 
 def texts(stored: tuple[StoredMessage, ...]) -> list[str]:
-    return ["".join(part.text for part in each.message.parts if isinstance(part, Text)) for each in stored]
+    return ["".join(part.text for part in each.message.blocks if isinstance(part, Text)) for each in stored]
 
 
 class Kept:

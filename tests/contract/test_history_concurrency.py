@@ -34,7 +34,7 @@ FAILED = TurnEnd(MessageState.FAILED, Message(Role.ASSISTANT, ()), error_reason=
 
 
 def texts(found: tuple[StoredMessage, ...]) -> list[str]:
-    return ["".join(part.text for part in stored.message.parts if isinstance(part, Text)) for stored in found]
+    return ["".join(part.text for part in stored.message.blocks if isinstance(part, Text)) for stored in found]
 
 
 @pytest_asyncio.fixture

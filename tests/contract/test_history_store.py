@@ -14,7 +14,26 @@ from antiphon.database import paging
 from antiphon.database.base import Database
 from antiphon.database.open import open_database
 from antiphon.database.tables import messages
-from antiphon.domain.content import File, Image, Media, Message, Other, Part, Role, Text, Thinking, ToolCall, ToolResult
+from antiphon.domain.content import (
+    Block,
+    Citation,
+    Compaction,
+    Document,
+    Image,
+    Media,
+    Message,
+    Opaque,
+    Origin,
+    RedactedThinking,
+    Role,
+    ServerToolCall,
+    ServerToolResult,
+    State,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
 from antiphon.domain.errors import ConversationChanged, ConversationNotFound, InvalidRequest, MessageNotFound, RequestIdReused
 from antiphon.domain.events import FinishReason, Usage
 from antiphon.history import rows
@@ -58,7 +77,7 @@ def answered(text: str, state: MessageState = MessageState.COMPLETE) -> TurnEnd:
 
 
 def texts(messages: Sequence[StoredMessage]) -> list[str]:
-    return ["".join(part.text for part in stored.message.parts if isinstance(part, Text)) for stored in messages]
+    return ["".join(part.text for part in stored.message.blocks if isinstance(part, Text)) for stored in messages]
 
 
 async def path(store: Store, conversation: str, owner: str = ME) -> list[str]:
@@ -182,7 +201,7 @@ async def test_text_that_cannot_be_stored_is_refused(store: Store) -> None:
     """NUL, half a surrogate pair, and what is too long: each is an invalid request that names its field, and nothing is written."""
     made = await create(store, "a")
     for bad in ["a\0b", "\ud83d"]:
-        for parts in [(Text(bad),), (Other({"deep": [{bad: 1}]}),), (ToolResult("id", (Text(bad),)),)]:
+        for parts in [(Text(bad),), (Opaque({"deep": [{bad: 1}]}),), (ToolResult("id", (Text(bad),)),)]:
             message = Message(Role.USER, parts)
             for call in [
                 store.create(ME, title="", source="", pinned=False, messages=[message]),
@@ -245,14 +264,21 @@ async def test_a_message_of_a_megabyte_survives(store: Store) -> None:
 
 async def test_every_kind_of_part_survives(store: Store) -> None:
     """With what only its provider knows, and whether the content came as a list."""
-    parts: tuple[Part, ...] = (
-        Text("t", {"cache_control": {"type": "ephemeral"}}),
+    parts: tuple[Block, ...] = (
+        Text("t", extra={"cache_control": {"type": "ephemeral"}}),
         Image(Media("data:image/png;base64,AA=="), "low"),
-        File(Media(file_id="f"), "name.pdf"),
-        Thinking("hm", "sig", "red"),
+        Document(Media(file_id="f"), "name.pdf"),
+        Thinking("hm", state=State("sig", {"n": 2**70}, 1, Origin("a", "b"))),
+        RedactedThinking(state=State("red")),
+        ServerToolCall("w", "web_search", input="{}"),
+        ServerToolResult("w", "web_search", is_error=True),
+        Compaction(None, state=State("c")),
+        Opaque(state=State(fields={"type": "odd"})),
+        ToolCall("id", "name", "x", "custom"),
+        Text("t", (Citation("u", start=0),)),
         ToolCall("id", "name", '{"a": 1.0}', extra={"n": None}),
         ToolResult("id", (Text("result"),), is_error=True),
-        Other({"type": "odd", "numbers": [1, 1.5, 2**53], "none": None}),
+        Opaque({"type": "odd", "numbers": [1, 1.5, 2**53], "none": None}),
     )
     message = Message(Role.DEVELOPER, parts, name="n", extra={"x": [True]}, listed=True)
     made = await store.create(ME, title="", source="", pinned=False, messages=[message])
@@ -462,6 +488,16 @@ async def test_a_turn_from_its_beginning_to_its_end(store: Store) -> None:
     assert (await store.get(ME, made.id)).updated > turn.conversation.updated
     again = await store.begin_turn(ME, made.id, said("b"), request_id="r")
     assert (again.reply, again.told) == (reply, Told("chatcmpl-\ufffd?", 1_700_000_000, "max_tokens"))
+
+
+@pytest.mark.parametrize("reason", FinishReason)
+async def test_every_finish_reason_is_kept(store: Store, reason: FinishReason) -> None:
+    """Those too that the version before has no word for: it reads one that it knows."""
+    turn = await store.begin_turn(ME, None, said("a"))
+    message = Message(Role.ASSISTANT, (Text('"finish":"stop"'),))
+    await store.end_turn(ME, turn.reply.id, TurnEnd(MessageState.COMPLETE, message, finish_reason=reason))
+    assert (await store.messages(ME, turn.conversation.id)).messages[-1].finish_reason is reason
+    assert rows.finish_word(reason) in {"stop", "length", "tool_calls", "content_filter", "other"}
 
 
 NOTHING = TurnEnd(MessageState.FAILED, Message(Role.ASSISTANT, ()), error_reason="INTERNAL")

@@ -8,12 +8,14 @@ from llmock.scenarios import Reply, StreamFault, ToolCall
 from llmock.simulation import MockResponseSettings
 from llmock.testing import LLMockServer
 
+from antiphon import domain
 from antiphon.config import ProviderConfig
 from antiphon.domain.content import Message, Role, Text
-from antiphon.domain.events import Batch, Finished, FinishReason, ReplyExtra, Started, TextDelta, ToolCallDelta, Usage
+from antiphon.domain.events import Batch, BlockStarted, ExtraFields, Finished, FinishReason, InputDelta, Started, TextDelta, Usage
 from antiphon.domain.request import ChatRequest, Sampling, Tool, ToolChoice, ToolChoiceMode
 from antiphon.providers.base import Provider
 from antiphon.providers.registry import PROTOCOLS, build
+from tests.unit.framing import check, without_frames
 
 TOOL = Tool("find", "finds", {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]})
 
@@ -63,7 +65,9 @@ async def read(provider: Provider, request: ChatRequest) -> list[Batch]:
 
 
 def text(batches: list[Batch], choice: int = 0) -> str:
-    return "".join(e.text for batch in batches for e in batch if isinstance(e, TextDelta) and e.choice == choice)
+    events = [event for batch in batches for event in batch]
+    blocks = {event.block for event in events if isinstance(event, BlockStarted) and event.choice == choice}
+    return "".join(event.text for event in events if isinstance(event, TextDelta) and event.block in blocks)
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
@@ -71,16 +75,17 @@ async def test_order_of_events(provider: Provider, stream: bool) -> None:
     """It starts once, says something, tells its usage at most once, and ends each choice once, after all else."""
     batches = await read(provider, ask(stream=stream))
     events = [event for batch in batches for event in batch]
-    started, *said, usage, finished = events
+    check(events)
+    started, *said, usage, finished = without_frames(events)
     assert isinstance(started, Started)
-    assert started.provider == "acme"
+    assert started.origin.provider == "acme"
     assert started.id
     assert started.model
     assert started.created > 1_600_000_000
     assert said
-    assert {type(event) for event in said} - {ReplyExtra} == {TextDelta}
+    assert {type(event) for event in said} - {ExtraFields} == {TextDelta}
     assert isinstance(usage, Usage)
-    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens > 0
+    assert usage.total_tokens == usage.input_tokens + usage.output_tokens > 0
     assert finished == Finished(0, FinishReason.STOP, "stop")
     assert len(batches) > 1 if stream else len(batches) == 1  # reads that come together are one batch
 
@@ -106,11 +111,13 @@ async def test_tool_calls(provider: Provider, llmock: LLMockServer, stream: bool
     llmock.state.scenarios.add(Reply(tool_calls=(ToolCall("find", {"q": "x"}),)))
     choice = ToolChoice(ToolChoiceMode.TOOL, "find")
     batches = await read(provider, ask(stream=stream, text="x", tools=(TOOL,), tool_choice=choice))
-    calls = [event for batch in batches for event in batch if isinstance(event, ToolCallDelta)]
-    assert calls[0].id
-    assert [call.id for call in calls[1:]] == [None] * (len(calls) - 1)
-    assert [call.name for call in calls] == ["find"] + [None] * (len(calls) - 1)
-    assert "".join(call.arguments for call in calls).replace(" ", "") == '{"q":"x"}'
+    events = [event for batch in batches for event in batch]
+    check(events)
+    (call,) = [event.value for event in events if isinstance(event, BlockStarted)]
+    assert isinstance(call, domain.ToolCall)
+    assert call.id
+    assert call.name == "find"
+    assert "".join(event.text for event in events if isinstance(event, InputDelta)).replace(" ", "") == '{"q":"x"}'
     last = batches[-1][-1]
     assert isinstance(last, Finished)
     assert last.reason is FinishReason.TOOL_CALLS

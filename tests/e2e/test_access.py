@@ -160,7 +160,7 @@ async def test_what_is_anothers_is_as_what_is_not_there(admin_gateway: Gateway) 
 
 def others(chat: str, message: str, own: str, own_message: str) -> dict[str, tuple[str, Any]]:
     """Every gRPC call that names a conversation or a message: the method, and the request."""
-    said = [message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="Hello")])]
+    said = [message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="Hello"))])]
 
     def turn(**recording: str) -> chat_pb2.GenerateRequest:
         return chat_pb2.GenerateRequest(model="echo", messages=said, recording=chat_pb2.Recording(**recording))
@@ -208,7 +208,7 @@ async def test_every_method_of_the_history_is_among_them() -> None:
 async def test_what_is_anothers_is_as_what_is_not_there_over_grpc(admin_gateway: Gateway, through: str) -> None:
     """The same code, details and metadata, straight and through Envoy; and afterwards it is what it was."""
     words = "nobody else's"
-    message = message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text=words)])
+    message = message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=words))])
     async with grpc.aio.insecure_channel(getattr(admin_gateway, through)) as channel:
         history: Any = history_pb2_grpc.HistoryServiceStub(channel)
         chats: Any = chat_pb2_grpc.ChatServiceStub(channel)

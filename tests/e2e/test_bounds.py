@@ -179,7 +179,7 @@ async def test_sizes_of_grpc(channel: grpc.aio.Channel, large: str) -> None:
     stub: Any = chat_pb2_grpc.ChatServiceStub(channel)
     text = "x" * (MAX_MESSAGE_BYTES if large == "message" else 10)
     request = chat_pb2.GenerateRequest(
-        model="echo", messages=[message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text=text)])]
+        model="echo", messages=[message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=text))])]
     )
     metadata = [("authorization", f"Bearer {KEY}")] + ([("x-large", "x" * 90_000)] if large == "headers" else [])
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -242,11 +242,11 @@ async def test_a_long_body_has_no_key_in_it(admin_gateway: Gateway) -> None:
 async def test_grpc_messages_that_hold_too_much_are_refused(gateway: Gateway) -> None:
     """In a field of any JSON, and in parts of a message; through the edge and at the server's own port."""
     many = chat_pb2.GenerateRequest(
-        model="echo", messages=[message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="x")])]
+        model="echo", messages=[message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="x"))])]
     )
     many.extra.update({"x": [[]] * MAX_VALUES})
-    parts = [message_pb2.Part(text="x")] * MAX_VALUES
-    long = chat_pb2.GenerateRequest(model="echo", messages=[message_pb2.Message(role="ROLE_USER", parts=parts)])
+    parts = [message_pb2.Block(text=message_pb2.Text(text="x"))] * MAX_VALUES
+    long = chat_pb2.GenerateRequest(model="echo", messages=[message_pb2.Message(role="ROLE_USER", blocks=parts)])
     for address in (gateway.grpc, gateway.rest):
         async with grpc.aio.insecure_channel(address) as channel:
             stub: Any = chat_pb2_grpc.ChatServiceStub(channel)
@@ -259,7 +259,7 @@ async def test_grpc_messages_that_hold_too_much_are_refused(gateway: Gateway) ->
 
 async def test_grpc_messages_that_are_too_many_are_refused(gateway: Gateway) -> None:
     """As over REST."""
-    message = message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="x")])
+    message = message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="x"))])
     async with grpc.aio.insecure_channel(gateway.grpc) as channel:
         stub: Any = chat_pb2_grpc.ChatServiceStub(channel)
         with pytest.raises(grpc.aio.AioRpcError) as caught:

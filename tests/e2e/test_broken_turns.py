@@ -123,7 +123,7 @@ async def test_a_session_over_grpc_goes_on(persona_gateway: Gateway, upstream: O
         stub, chat = chat_pb2_grpc.ChatServiceStub(channel), await make(http, "hello", "Hi.")
 
         def asked(text: str) -> chat_pb2.GenerateRequest:
-            message = message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text=text)])
+            message = message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=text))])
             recording = chat_pb2.Recording(conversation_id=chat)
             return chat_pb2.GenerateRequest(model="odd-persona", messages=[message], recording=recording)
 
@@ -214,8 +214,8 @@ async def test_branches_come_in_pages(persona_gateway: Gateway) -> None:
 
 async def test_a_large_chat_is_whole_over_rest_and_in_pages_over_grpc(gateway: Gateway) -> None:
     """Though it is larger than any message may be: a client of gRPC that nobody has told anything takes its pages."""
-    picture = message_pb2.Part(image=message_pb2.Image(media=message_pb2.Media(data=bytes(900_000), media_type="image/png")))
-    messages = [message_pb2.Message(role="ROLE_USER", parts=[picture])] * 15
+    picture = message_pb2.Block(image=message_pb2.Image(media=message_pb2.Media(data=bytes(900_000), media_type="image/png")))
+    messages = [message_pb2.Message(role="ROLE_USER", blocks=[picture])] * 15
     async with grpc.aio.insecure_channel(gateway.rest) as channel, gateway.client() as http:
         stub, chat = history_pb2_grpc.HistoryServiceStub(channel), await make(http)
         for _ in range(2):

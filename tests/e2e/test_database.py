@@ -42,12 +42,14 @@ async def test_two_workers_behind_a_pooler(postgres: Postgres, tmp_path: Path) -
             async def talk(number: int) -> list[str]:
                 conversation = ""
                 for turn in ("one", "two"):
-                    message = message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text=f"{turn} {number}")])
+                    message = message_pb2.Message(
+                        role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=f"{turn} {number}"))]
+                    )
                     recording = chat_pb2.Recording(conversation_id=conversation, request_id=f"{turn} {number}")
                     request = chat_pb2.GenerateRequest(model="echo", messages=[message], recording=recording)
                     conversation = (await chat.Generate(request, metadata=METADATA)).conversation_id
                 page = await history.ListMessages(history_pb2.ListMessagesRequest(conversation_id=conversation), metadata=METADATA)
-                return [stored.message.parts[0].text for stored in page.messages]
+                return [stored.message.blocks[0].text.text for stored in page.messages]
 
             told = await asyncio.gather(*map(talk, range(40)))
         assert told == [[f"one {n}", f"You said: one {n}", f"two {n}", f"You said: two {n}"] for n in range(40)]

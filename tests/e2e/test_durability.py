@@ -40,7 +40,7 @@ class Told(NamedTuple):
 def turn(said: str, request: str, conversation: str = "", model: str = "echo") -> chat_pb2.GenerateRequest:
     return chat_pb2.GenerateRequest(
         model=model,
-        messages=[message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text=said)])],
+        messages=[message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=said))])],
         recording=chat_pb2.Recording(conversation_id=conversation, request_id=request),
     )
 
@@ -60,7 +60,7 @@ async def write(stub: chat_pb2_grpc.ChatServiceStub, number: int, told: list[Tol
                     break  # the turn broke off with the server that was killed, or is not settled yet
                 await asyncio.sleep(0.02)
             else:
-                text = answer.choices[0].message.parts[0].text
+                text = answer.choices[0].message.blocks[0].text.text
                 told.append(Told(answer.conversation_id, answer.message_id, request, said, text))
                 conversation, turns = answer.conversation_id, turns + 1
                 break
@@ -136,9 +136,9 @@ async def test_nothing_that_was_told_is_lost_when_the_server_is_killed(recorded:
     assert len(told) > KILLS * 20
     by_id = {message.id: message for messages in found.values() for message in messages}
     for turn_ in told:
-        assert by_id[turn_.message].message.parts[0].text == turn_.answered == f"You said: {turn_.said}"
+        assert by_id[turn_.message].message.blocks[0].text.text == turn_.answered == f"You said: {turn_.said}"
         assert by_id[turn_.message].state == history_pb2.MESSAGE_STATE_COMPLETE
-        said = [m for m in found[turn_.conversation] if m.message.parts and m.message.parts[0].text == turn_.said]
+        said = [m for m in found[turn_.conversation] if m.message.blocks and m.message.blocks[0].text.text == turn_.said]
         assert len(said) == 1, "once"
     for messages in found.values():  # each path is whole
         assert [message.parent_message_id for message in messages] == ["", *(message.id for message in messages)][:-1]
@@ -162,7 +162,7 @@ async def test_a_caller_that_leaves_has_its_partial_reply_stored(
         await until(settled)
         found = (await stored(history))[started.conversation_id]
     assert [message.state for message in found] == [history_pb2.MESSAGE_STATE_COMPLETE, history_pb2.MESSAGE_STATE_CANCELLED]
-    assert found[1].message.parts[0].text == "Hello 🎼"
+    assert found[1].message.blocks[0].text.text == "Hello 🎼"
 
 
 async def test_what_a_reply_had_said_survives_its_worker(recorded: tuple[Gateway, Postgres | None], upstream: OddUpstream) -> None:
@@ -184,7 +184,7 @@ async def test_what_a_reply_had_said_survives_its_worker(recorded: tuple[Gateway
             return found[-1]
 
         async def spoken() -> bool:
-            return bool((await look()).message.parts)
+            return bool((await look()).message.blocks)
 
         async def settled() -> bool:
             return (await look()).state != history_pb2.MESSAGE_STATE_IN_PROGRESS
@@ -198,7 +198,7 @@ async def test_what_a_reply_had_said_survives_its_worker(recorded: tuple[Gateway
                 pass
     assert gateway.process.poll() is None
     assert found[-1].state == history_pb2.MESSAGE_STATE_INCOMPLETE
-    assert found[-1].message.parts[0].text == "Never lose a word 🎼"
+    assert found[-1].message.blocks[0].text.text == "Never lose a word 🎼"
     assert (found[-1].model, found[-1].provider) == ("odd-model", "odd")
 
 
@@ -239,13 +239,13 @@ async def test_a_turn_whose_worker_was_killed_before_a_word_is_tried_again(
             return answer is not None
 
         await until(answered, 30)
-        assert answer.choices[0].message.parts[0].text == "Hello"
+        assert answer.choices[0].message.blocks[0].text.text == "Hello"
         assert answer.conversation_id == before or not goes_on
         assert (await stub.Generate(request, metadata=METADATA)).message_id == answer.message_id
         found = await stored(history)
     assert asked() == 2
     assert list(found) == [answer.conversation_id]
-    told = [(message.message.parts[0].text, message.state) for message in found[answer.conversation_id]][-2:]
+    told = [(message.message.blocks[0].text.text, message.state) for message in found[answer.conversation_id]][-2:]
     assert told == [("Hi", history_pb2.MESSAGE_STATE_COMPLETE), ("Hello", history_pb2.MESSAGE_STATE_COMPLETE)]
     assert len(found[answer.conversation_id]) == (4 if goes_on else 2)
 
@@ -280,6 +280,6 @@ async def test_a_database_that_hangs_or_stops_is_told_and_comes_back(recorded: t
 
             await until(back)
         found = await stored(history_pb2_grpc.HistoryServiceStub(channel))
-    texts = [message.message.parts[0].text for message in found[first.conversation_id]]
+    texts = [message.message.blocks[0].text.text for message in found[first.conversation_id]]
     assert texts[:2] == ["one", "You said: one"]
     assert texts.count("three") == 2

@@ -92,7 +92,7 @@ async def stored(channel: grpc.aio.Channel, chat: str) -> tuple[str, str]:
     history = history_pb2_grpc.HistoryServiceStub(channel)
     last = (await history.ListMessages(history_pb2.ListMessagesRequest(conversation_id=chat), metadata=METADATA)).messages[-1]
     state = history_pb2.MessageState.Name(last.state).removeprefix("MESSAGE_STATE_")
-    return state, "".join(part.text for part in last.message.parts)
+    return state, "".join(block.text.text for block in last.message.blocks)
 
 
 async def begun(http: httpx2.AsyncClient) -> str:
@@ -146,7 +146,7 @@ async def test_the_end_of_a_reply(name: str, persona_gateway: Gateway, upstream:
         assert await stored(channel, chat) == (half if reason is None else ("COMPLETE", text))
 
         chat = await begun(http)
-        message = message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="More")])
+        message = message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="More"))])
         request = chat_pb2.GenerateRequest(model=MODEL, messages=[message], recording=chat_pb2.Recording(conversation_id=chat))
         found: list[chat_pb2.StreamEvent] = []
         code = None

@@ -20,7 +20,7 @@ METADATA = (("authorization", f"Bearer {KEY}"),)
 
 
 def asked(model: str, text: str = "Hello") -> chat_pb2.GenerateRequest:
-    message = message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text=text)])
+    message = message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=text))])
     return chat_pb2.GenerateRequest(model=model, messages=[message])
 
 
@@ -52,18 +52,19 @@ async def test_reflection_and_health_need_no_key(channel: grpc.aio.Channel) -> N
 async def test_stream_generate(channel: grpc.aio.Channel) -> None:
     """Numbered events from started to finished, that together are what Generate answers."""
     stub = chat_pb2_grpc.ChatServiceStub(channel)
-    events, times = [], []
+    events: list[chat_pb2.StreamEvent] = []
+    times: list[float] = []
     async for answer in stub.StreamGenerate(asked("echo", "one two three"), metadata=METADATA):
+        assert answer.sequence == len(events) + 1
         events += answer.events
         times.append(time.monotonic())
-    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
     assert events[0].started.provider == "echo"
     assert events[-1].finished.reason == chat_pb2.FINISH_REASON_STOP
     assert events[-3].usage.total_tokens > 0
     assert events[-2].metrics.chunks == 5
     assert times[-1] - times[0] > 0.04, "the words come one after the other"
     whole = await stub.Generate(asked("echo", "one two three"), metadata=METADATA)
-    assert whole.choices[0].message.parts[0].text == "".join(event.text.text for event in events)
+    assert whole.choices[0].message.blocks[0].text.text == "".join(event.text.text for event in events)
 
 
 async def test_models(channel: grpc.aio.Channel) -> None:
@@ -96,7 +97,7 @@ async def test_a_cancelled_call_leaves_the_provider_at_once(channel: grpc.aio.Ch
     while not upstream.left.empty():
         upstream.left.get_nowait()
     stream = stub.StreamGenerate(asked("odd-slow"), metadata=METADATA)
-    assert (await stream.read()).events[1].text.text == "Hel"
+    assert (await stream.read()).events[2].text.text == "Hel"
     left = time.monotonic()
     stream.cancel()
     assert await asyncio.wait_for(upstream.left.get(), 2) - left < 0.5
@@ -116,9 +117,10 @@ async def test_a_provider_that_is_cut_is_an_error_event(channel: grpc.aio.Channe
     events: list[chat_pb2.StreamEvent] = []
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         async for answer in call:
+            assert answer.sequence == len(events) + 1
             events.extend(answer.events)
-    assert [event.WhichOneof("event") for event in events] == ["started", "text", "error"]
-    assert (events[2].sequence, caught.value.code()) == (3, grpc.StatusCode.UNAVAILABLE)
+    assert [event.WhichOneof("event") for event in events] == ["started", "block_started", "text", "error"]
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert reason(caught.value) == "PROVIDER_PROTOCOL"
     with pytest.raises(grpc.aio.AioRpcError):
         await chat_pb2_grpc.ChatServiceStub(channel).Generate(asked("odd-cut"), metadata=METADATA)

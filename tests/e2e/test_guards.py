@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator
+from itertools import accumulate
 from typing import Any
 
 import grpc
@@ -152,11 +153,11 @@ async def test_over_grpc_too(channel: grpc.aio.Channel, upstream: OddUpstream) -
     answers = [answer async for answer in stub.StreamGenerate(asked("odd-leak"), metadata=METADATA, timeout=20)]
     events = [event for answer in answers for event in answer.events]
     assert "".join(event.text.text for event in events) == MASKED
-    assert [event.sequence for event in events] == list(range(events[0].sequence, events[0].sequence + len(events)))
+    assert [answer.sequence for answer in answers] == [*accumulate((len(answer.events) for answer in answers[:-1]), initial=1)]
     upstream.script("odd-leak", steps("It is code", " red"))
     reply = await stub.Generate(asked("odd-leak"), metadata=METADATA, timeout=20)
     assert reply.choices[0].finish_reason == chat_pb2.FINISH_REASON_CONTENT_FILTER
-    assert [part.text for part in reply.choices[0].message.parts] == ["It is "]
+    assert [block.text.text for block in reply.choices[0].message.blocks] == ["It is "]
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.Generate(asked("odd-leak", "CODE  RED"), metadata=METADATA, timeout=20)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

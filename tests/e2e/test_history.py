@@ -15,7 +15,7 @@ from tests.waiting import until
 
 
 def asked(text: str, **recording: Any) -> chat_pb2.GenerateRequest:
-    message = message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text=text)])
+    message = message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=text))])
     return chat_pb2.GenerateRequest(model="echo", messages=[message], recording=chat_pb2.Recording(**recording))
 
 
@@ -28,7 +28,7 @@ async def test_a_recorded_turn_is_in_the_history_of_both(channel: grpc.aio.Chann
     assert same.message_id == again.message_id
     request = history_pb2.ListMessagesRequest(conversation_id=reply.conversation_id)
     stored = (await history.ListMessages(request, metadata=METADATA)).messages
-    assert [entry.message.parts[0].text for entry in stored] == ["one", "You said: one", "two", "You said: two"]
+    assert [entry.message.blocks[0].text.text for entry in stored] == ["one", "You said: one", "two", "You said: two"]
     assert (stored[1].id, stored[1].provider, stored[1].usage.total_tokens) == (reply.message_id, "echo", 4)
     body = {"model": "echo", "messages": [{"role": "user", "content": "three"}], "session_id": reply.conversation_id}
     assert (await http.post("/chat/completions", json=body)).headers["x-session-id"] == reply.conversation_id

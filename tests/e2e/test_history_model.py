@@ -43,7 +43,7 @@ class Kept(Struct):
 
 
 def messages(texts: list[str]) -> list[message_pb2.Message]:
-    return [message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text=text)]) for text in texts]
+    return [message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=text))]) for text in texts]
 
 
 class History(RuleBasedStateMachine):
@@ -83,7 +83,7 @@ class History(RuleBasedStateMachine):
         for stored in answer.messages:
             assert stored.parent_message_id == before
             before = stored.id
-        kept.messages += [(stored.id, stored.message.parts[0].text) for stored in answer.messages]
+        kept.messages += [(stored.id, stored.message.blocks[0].text.text) for stored in answer.messages]
         assert [text for _, text in kept.messages[-len(texts) :]] == texts
 
     @rule(target=ids, chat=ids, at=st.integers(0, 9), whole=st.booleans(), title=TITLE)
@@ -171,7 +171,7 @@ class History(RuleBasedStateMachine):
         while True:
             request = h.ListMessagesRequest(conversation_id=chat, page_size=size, page_token=token)
             page = self.stub.ListMessages(request, metadata=METADATA)
-            found += [(stored.id, stored.message.parts[0].text) for stored in page.messages]
+            found += [(stored.id, stored.message.blocks[0].text.text) for stored in page.messages]
             token = page.next_page_token
             if not token:
                 return found

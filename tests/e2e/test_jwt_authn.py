@@ -177,7 +177,7 @@ async def test_a_refusal_over_grpc_is_a_status(guarded: Gateway, idp: IdentityPr
     """Through Envoy too."""
     token = strangers(await asyncio.to_thread(idp.access_token, "ann"))["another signature"]
     request = chat_pb2.GenerateRequest(
-        model="echo", messages=[message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="Hi")])]
+        model="echo", messages=[message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="Hi"))])]
     )
     async with grpc.aio.insecure_channel(guarded.rest) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:

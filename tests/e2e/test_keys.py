@@ -29,7 +29,7 @@ from tests.e2e.conftest import KEY, Gateway
 from tests.waiting import until
 
 ADMIN = (("authorization", f"Bearer {KEY}"),)
-HELLO = [message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="Hello")])]
+HELLO = [message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="Hello"))])]
 ASK = {"messages": [{"role": "user", "content": "Hello"}]}
 
 # One call of each kind: method, path, body, and the scope that opens it.

@@ -27,7 +27,7 @@ from tests.waiting import until
 HELLO: Any = [{"role": "user", "content": "Hello"}]
 ASKED = {"model": "echo", "messages": HELLO}
 TYPED = chat_pb2.GenerateRequest(
-    model="echo", messages=[message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="Hello")])]
+    model="echo", messages=[message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="Hello"))])]
 )
 
 # By name: a path below /api/v1, and a body.
@@ -306,7 +306,7 @@ async def test_an_estimate_is_the_same_in_each_dialect(limited: Gateway, upstrea
         typed = (await chat_pb2_grpc.ChatServiceStub(channel).Generate(request, metadata=metadata)).usage
     told = [(usage["prompt_tokens"], usage["completion_tokens"], usage["estimated"]) for usage in (openai_, analytics)]
     assert told == [(6, 100, True)] * 2
-    assert (typed.prompt_tokens, typed.completion_tokens, typed.estimated) == (6, 100, True)
+    assert (typed.input_tokens, typed.output_tokens, typed.estimated) == (6, 100, True)
     assert (engine["input_tokens"], engine["output_tokens"]) == (6, 100)
 
 

@@ -115,7 +115,7 @@ async def load(gateway: Counted, upstream: OddUpstream) -> int:
     async with grpc.aio.insecure_channel(gateway.rest) as channel:
         stub: Any = chat_pb2_grpc.ChatServiceStub(channel)
         for _ in range(TURNS):
-            messages = [message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="Hi")])]
+            messages = [message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="Hi"))])]
             await stub.Generate(
                 chat_pb2.GenerateRequest(model="echo", messages=messages, recording=chat_pb2.Recording()), metadata=METADATA
             )
@@ -249,7 +249,7 @@ async def test_a_server_alone_has_the_port_itself(tmp_path: Path) -> None:
             await until(ready)
             async with grpc.aio.insecure_channel(listen) as channel:
                 stub: Any = chat_pb2_grpc.ChatServiceStub(channel)
-                messages = [message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="Hi")])]
+                messages = [message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="Hi"))])]
                 await stub.Generate(chat_pb2.GenerateRequest(model="echo", messages=messages), metadata=METADATA)
 
             async def told() -> bool:

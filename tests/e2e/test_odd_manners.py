@@ -178,4 +178,4 @@ async def test_a_failure_after_the_first_byte_is_an_event(
     with pytest.raises(grpc.aio.AioRpcError):
         async for answer_ in chat_pb2_grpc.ChatServiceStub(channel).StreamGenerate(asked("odd-x"), metadata=METADATA):
             events += [event.WhichOneof("event") for event in answer_.events]
-    assert events == ["started", "text", "error"]
+    assert events == ["started", "block_started", "text", "error"]

@@ -40,7 +40,10 @@ async def fill(gateway: Gateway, owner: str) -> str:
         admin: Any = admin_pb2_grpc.AdminServiceStub(channel)
         made = await admin.CreateKey(admin_pb2.CreateKeyRequest(key=admin_pb2.Key(name=f"{owner}'s", owner=owner)), metadata=ADMIN)
         history: Any = history_pb2_grpc.HistoryServiceStub(channel)
-        said = [message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text=letter * LARGE)]) for letter in "abcd"]
+        said = [
+            message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=letter * LARGE))])
+            for letter in "abcd"
+        ]
         request = history_pb2.CreateConversationRequest(conversation=history_pb2.Conversation(title=f"of {owner}"), messages=said)
         await history.CreateConversation(request, metadata=(("authorization", f"Bearer {made.secret}"),))
     async with httpx2.AsyncClient(trust_env=False, headers={"authorization": f"Bearer {made.secret}"}) as http:

@@ -33,7 +33,7 @@ from tests.ports import free_port
 from tests.waiting import until
 
 CHAT = "/api/v1/chat/completions"
-HELLO = message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="Hello")])
+HELLO = message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="Hello"))])
 ASK = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}
 GET = "GET {} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\nconnection: close\r\n{}\r\n"
 VARIABLE = re.compile(r"\{(\w+)(?:=[^}]*)?\}")
@@ -272,7 +272,7 @@ async def test_a_grpc_call_passes_whatever_name_its_format_has(gateway: Gateway,
         await caller.send(frame(HEADERS, END_HEADERS, 1, head), frame(DATA, END_STREAM, 1, grpc_message(message, compressed=True)))
         answer = await caller.answer(1)
     reply = chat_pb2.GenerateResponse.FromString(answer[5:])
-    assert reply.choices[0].message.parts[0].text == "You said: Hello"
+    assert reply.choices[0].message.blocks[0].text.text == "You said: Hello"
 
 
 def grpc_message(data: bytes, *, compressed: bool) -> bytes:

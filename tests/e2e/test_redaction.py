@@ -199,7 +199,7 @@ async def call_rest(gateway: Gateway, base_url: str, key: str, told: list[tuple[
 
 async def call_grpc(address: str, key: str, told: list[tuple[str, str]]) -> None:
     """Generate and StreamGenerate, recorded; of failures the details and the trailers."""
-    message = message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="Hello")])
+    message = message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="Hello"))])
     async with grpc.aio.insecure_channel(address) as channel:
         stub: Any = chat_pb2_grpc.ChatServiceStub(channel)
         for sent in (key, f"{key}x"):

@@ -295,7 +295,7 @@ async def test_what_only_looks_like_a_model_is_refused(model: str, gateway: Gate
         engine = await http.post(f"http://{gateway.rest}/api/engine/chat/odd", json=body)
         assert (engine.status_code, engine.json()["detail"][0]["loc"]) == (422, ["model"])
     async with grpc.aio.insecure_channel(gateway.grpc) as channel:
-        said = message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="Hi")])
+        said = message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="Hi"))])
         request = chat_pb2.GenerateRequest(model=model, messages=[said])
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await chat_pb2_grpc.ChatServiceStub(channel).Generate(request, metadata=[("authorization", f"Bearer {KEY}")])

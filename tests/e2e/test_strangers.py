@@ -217,8 +217,8 @@ async def half_sent(address: str, path: str, streams: int, told: int, sent: int,
 
 
 def typed(size: int) -> chat_pb2.GenerateRequest:
-    text = message_pb2.Part(text="x" * size)
-    return chat_pb2.GenerateRequest(model="echo", messages=[message_pb2.Message(role="ROLE_USER", parts=[text])])
+    text = message_pb2.Block(text=message_pb2.Text(text="x" * size))
+    return chat_pb2.GenerateRequest(model="echo", messages=[message_pb2.Message(role="ROLE_USER", blocks=[text])])
 
 
 async def whole_grpc(address: str, size: int, metadata: dict[str, str]) -> None:

@@ -80,9 +80,9 @@ class Asking:
         engine = {"model": STREAMED, "chat_input": text}
         yield "/api/engine", self.post("/api/engine/chat/odd", engine).json()["chat_output"]
         yield "/api/engine, streamed", self.post("/api/engine/chat/odd", {**engine, "is_stream": True}).content.decode()
-        message = message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text=text)])
+        message = message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=text))])
         reply = self.stub.Generate(chat_pb2.GenerateRequest(model=WHOLE, messages=[message]), metadata=METADATA)
-        yield "Generate", reply.choices[0].message.parts[0].text
+        yield "Generate", reply.choices[0].message.blocks[0].text.text
         stream = self.stub.StreamGenerate(chat_pb2.GenerateRequest(model=STREAMED, messages=[message]), metadata=METADATA)
         yield "StreamGenerate", "".join(event.text.text for batch in stream for event in batch.events)
 

@@ -137,7 +137,7 @@ def secured(request: pytest.FixtureRequest, one_way: Secured, mutual: Secured) -
 
 
 def chat(channel: grpc.aio.Channel, model: str = "echo", text: str = "Hello", metadata: Any = METADATA) -> Any:
-    message = message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text=text)])
+    message = message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=text))])
     request = chat_pb2.GenerateRequest(model=model, messages=[message])
     return chat_pb2_grpc.ChatServiceStub(channel).StreamGenerate(request, metadata=metadata)
 

@@ -110,7 +110,7 @@ async def test_a_token_is_good_over_grpc_too(tokened: Gateway, idp: IdentityProv
     """Without Envoy; a bad one has the status and the reason that a bad key has."""
     token = await asyncio.to_thread(idp.access_token, "ann")
     request = chat_pb2.GenerateRequest(
-        model="echo", messages=[message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="Hi")])]
+        model="echo", messages=[message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="Hi"))])]
     )
     async with grpc.aio.insecure_channel(tokened.grpc) as channel:
         stub = chat_pb2_grpc.ChatServiceStub(channel)

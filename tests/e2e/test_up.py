@@ -272,8 +272,8 @@ async def test_a_worker_that_dies_is_unavailable(tmp_path: Path, upstream: OddUp
     before = len(upstream.requests)
     async with grpc.aio.insecure_channel(gateway.rest) as channel:
         stub: Any = chat_pb2_grpc.ChatServiceStub(channel)
-        text = message_pb2.Part(text="Hello")
-        request = chat_pb2.GenerateRequest(model="odd-dies", messages=[message_pb2.Message(role="ROLE_USER", parts=[text])])
+        text = message_pb2.Block(text=message_pb2.Text(text="Hello"))
+        request = chat_pb2.GenerateRequest(model="odd-dies", messages=[message_pb2.Message(role="ROLE_USER", blocks=[text])])
         method = stub.Generate if kind == "unary" else stub.StreamGenerate
         call = method(request, metadata=[("authorization", f"Bearer {KEY}")])
         ended = asyncio.ensure_future(call.code())

@@ -49,8 +49,8 @@ from antiphon.rest.proxy import proxied
 from antiphon.rest.proxy import servicer as proxy
 from antiphon.rest.registry import DIALECTS
 from antiphon.rest.shared.body import parse
-from antiphon.rest.shared.content import message_json
 from antiphon.rest.shared.json import dumps
+from antiphon.rest.shared.message_json import message_json
 
 
 def cut(data: bytes, every: int) -> list[bytes]:
@@ -113,7 +113,8 @@ def reply_json(data: bytes) -> None:
     except ProviderError:
         return
     assert any(isinstance(event, domain.Finished) for event in events)
-    assert all(event.prompt_tokens >= 0 and event.completion_tokens >= 0 for event in events if isinstance(event, domain.Usage))
+    used = [count for event in events if isinstance(event, domain.Usage) for count in (event.input_tokens, event.output_tokens)]
+    assert all(count is None or count >= 0 for count in used)
 
 
 def refusal(data: bytes) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from antiphon.chat.prices import Prices
 from antiphon.domain.call import Call
-from antiphon.domain.content import Part, Text, ToolResult
+from antiphon.domain.content import Block, Text, ToolResult
 from antiphon.domain.errors import InvalidRequest, PermissionDenied, Violation
 from antiphon.domain.events import Usage
 from antiphon.domain.request import ChatRequest
@@ -29,7 +29,7 @@ def check(request: ChatRequest) -> None:
     wrong = tuple(
         Violation(("messages", index), "text must not hold the character NUL")
         for index, message in enumerate(request.messages)
-        if _hold_nul(message.parts)
+        if _hold_nul(message.blocks)
     )
     if wrong:
         raise InvalidRequest("A message holds the character NUL.", wrong)
@@ -52,7 +52,8 @@ def estimate(request: ChatRequest, route: Route, prices: Prices) -> Estimate:
     return Estimate(prompt, completion, cost, paid_by_caller=route.is_paid_by_caller(request))
 
 
-def _hold_nul(parts: Iterable[Part]) -> bool:
+def _hold_nul(blocks: Iterable[Block]) -> bool:
     return any(
-        (isinstance(part, Text) and "\0" in part.text) or (isinstance(part, ToolResult) and _hold_nul(part.parts)) for part in parts
+        (isinstance(block, Text) and "\0" in block.text) or (isinstance(block, ToolResult) and _hold_nul(block.blocks))
+        for block in blocks
     )

@@ -43,13 +43,13 @@ class Prices:
         rates = self._rates(provider, model)
         if rates is None:
             return None
-        cached, written = usage.cached_prompt_tokens, usage.cache_write_tokens
-        fresh = usage.prompt_tokens - cached - written
+        cached, written = usage.cached_tokens or 0, usage.cache_write_tokens or 0
+        fresh = usage.input_tokens - cached - written
         if fresh < 0:  # counts that do not fit together
             return None
-        if rates.price is not None and (rates.tiered or usage.audio_prompt_tokens or usage.audio_completion_tokens):
+        if rates.price is not None and (rates.tiered or usage.audio_input_tokens or usage.audio_output_tokens):
             return _exact(rates.price, usage)
-        total = fresh * rates.input + cached * rates.cached + written * rates.written + usage.completion_tokens * rates.output
+        total = fresh * rates.input + cached * rates.cached + written * rates.written + usage.output_tokens * rates.output
         return total / _MILLION
 
     def _rates(self, provider: str, model: str) -> _Rates | None:
@@ -85,7 +85,7 @@ def _rates_of(price: ModelPrice) -> _Rates | None:
     """The library is asked once for each kind of token: it takes as long for one call as the rest of the gateway's own work."""
     asked = (
         Usage(_MILLION, 0, _MILLION),
-        Usage(_MILLION, 0, _MILLION, cached_prompt_tokens=_MILLION),
+        Usage(_MILLION, 0, _MILLION, cached_tokens=_MILLION),
         Usage(_MILLION, 0, _MILLION, cache_write_tokens=_MILLION),
         Usage(0, _MILLION, _MILLION),
     )
@@ -99,12 +99,12 @@ def _rates_of(price: ModelPrice) -> _Rates | None:
 
 def _exact(price: ModelPrice, usage: Usage) -> float | None:
     counted = genai_prices.Usage(
-        input_tokens=usage.prompt_tokens,
-        output_tokens=usage.completion_tokens,
-        cache_read_tokens=usage.cached_prompt_tokens or None,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cached_tokens or None,
         cache_write_tokens=usage.cache_write_tokens or None,
-        input_audio_tokens=usage.audio_prompt_tokens or None,
-        output_audio_tokens=usage.audio_completion_tokens or None,
+        input_audio_tokens=usage.audio_input_tokens or None,
+        output_audio_tokens=usage.audio_output_tokens or None,
     )
     try:
         return float(price.calc_price(counted)["total_price"])

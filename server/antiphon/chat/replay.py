@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from antiphon.domain.content import Other, Refusal, Text, Thinking, ToolCall
+from msgspec.structs import replace
+
+from antiphon.domain.content import Audio, Block, Origin, Refusal, ServerToolCall, Text, Thinking, ToolCall
 from antiphon.domain.errors import TurnInProgress, TurnNotComplete
 from antiphon.domain.events import (
     Batch,
-    ExtraDelta,
+    BlockFinished,
+    BlockStarted,
+    CitationDelta,
+    ExtraFields,
     Finished,
     FinishReason,
+    InputDelta,
+    MediaDelta,
     RefusalDelta,
     Started,
     TextDelta,
     ThinkingDelta,
-    ToolCallDelta,
 )
 from antiphon.history.base import MessageState, Turn
 
@@ -30,7 +36,8 @@ def replay(turn: Turn) -> Iterator[Batch]:
         raise TurnInProgress(reply.request_id)
     told = turn.told
     created = told.created or int(reply.created.timestamp())
-    started = Started(told.id or f"chatcmpl-{reply.id}", reply.model, reply.provider, created)
+    origin = reply.message.origin or Origin(provider=reply.provider, model=reply.model)
+    started = Started(told.id or f"chatcmpl-{reply.id}", reply.model, origin, created)
     batch: Batch = [started, *_deltas(turn)]
     if reply.state is not MessageState.COMPLETE:
         yield batch
@@ -45,24 +52,34 @@ def replay(turn: Turn) -> Iterator[Batch]:
 def _deltas(turn: Turn) -> Batch:
     message = turn.reply.message
     batch: Batch = []
-    calls = 0
-    for part in message.parts:
-        match part:
-            case Text():
-                batch.append(TextDelta(0, part.text))
-            case Thinking():
-                batch.append(ThinkingDelta(0, part.text, part.signature, part.redacted))
-            case Refusal():
-                batch.append(RefusalDelta(0, part.text))
-            case ToolCall():
-                batch.append(ToolCallDelta(0, calls, part.id, part.name, part.arguments, part.signature, part.extra))
-                calls += 1
-            case Other():
-                batch.append(ExtraDelta(0, {"content": [part.fields]}))
-            case _:
-                pass  # a model says nothing else
-    if extra := dict(message.extra):
-        if "tool_calls" in extra:  # of kinds that are not known here
-            extra["tool_calls"] = [{**call, "index": index} for index, call in enumerate(extra["tool_calls"])]
-        batch.append(ExtraDelta(0, extra))
+    for number, block in enumerate(message.blocks):
+        batch += _events(number, block)
+    if message.extra or message.fields:
+        batch.append(ExtraFields(0, {**message.extra, **message.fields}))
+    return batch
+
+
+def _events(number: int, block: Block) -> Batch:
+    """The events that a block is made of, its text in one delta."""
+    batch: Batch = [BlockStarted(number, 0, block)]
+    match block:
+        case Text(text=text):
+            batch[0] = BlockStarted(number, 0, replace(block, text="", citations=()))
+            batch.append(TextDelta(number, text))
+            batch.extend(CitationDelta(number, citation) for citation in block.citations)
+        case Thinking(text=text):
+            batch[0] = BlockStarted(number, 0, replace(block, text=""))
+            batch += [ThinkingDelta(number, text)] if text else []
+        case Refusal(text=text):
+            batch = [BlockStarted(number, 0, replace(block, text="")), RefusalDelta(number, text)]
+        case ToolCall(arguments=text):
+            batch[0] = BlockStarted(number, 0, replace(block, arguments=""))
+            batch += [InputDelta(number, text)] if text else []
+        case ServerToolCall(input=str(text)):
+            batch = [BlockStarted(number, 0, replace(block, input=None)), InputDelta(number, text)]
+        case Audio(transcript=text) if text:
+            batch = [BlockStarted(number, 0, replace(block, transcript="")), MediaDelta(number, transcript=text)]
+        case _:
+            pass  # all of it is known at its start
+    batch.append(BlockFinished(number))
     return batch

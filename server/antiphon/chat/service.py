@@ -35,8 +35,8 @@ from antiphon.limits.quotas import Quotas
 from antiphon.routing.attempts import Attempting
 from antiphon.routing.router import Route, Router
 
-_MANY_PARTS: Final = 1000
-"""Parts of a request above which other calls have their turn before it is written for the provider."""
+_MANY_BLOCKS: Final = 1000
+"""Blocks of a request above which other calls have their turn before it is written for the provider."""
 
 _NOTHING: Final[Batch] = []
 """No batch: the provider's reply is over."""
@@ -134,7 +134,7 @@ class ChatService:
 
     async def _resolve(self, call: Call, request: ChatRequest) -> Route:
         """Check the request, and find who answers it. Raises `InvalidRequest`, `ModelNotFound`, `PermissionDenied`."""
-        if sum(len(message.parts) for message in request.messages) > _MANY_PARTS:
+        if sum(len(message.blocks) for message in request.messages) > _MANY_BLOCKS:
             await give_way()  # to read so many took long, and so will writing them: others have their turn in between
         check(request)
         route = self._router.resolve(request.model, request.provider)

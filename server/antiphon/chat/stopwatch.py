@@ -6,23 +6,29 @@ import time
 from typing import Final
 
 from antiphon.domain.call import LEFT
+from antiphon.domain.content import NOTHING, Compaction, Image, Opaque, RedactedThinking, ServerToolCall, ServerToolResult, ToolCall
 from antiphon.domain.events import (
-    AudioDelta,
     Batch,
+    BlockFinished,
+    BlockStarted,
     Event,
-    ExtraDelta,
+    ExtraFields,
     Finished,
+    InputDelta,
+    MediaDelta,
     Metrics,
+    Place,
     RefusalDelta,
     TextDelta,
     ThinkingDelta,
-    ToolCallDelta,
     Usage,
 )
 from antiphon.domain.request import ChatRequest
 from antiphon.domain.tokens import AUDIO_TOKENS, json_characters, prompt_tokens, text_tokens
 
-_DELTAS: Final = frozenset({ThinkingDelta, ToolCallDelta, RefusalDelta, AudioDelta})
+_DELTAS: Final = frozenset({ThinkingDelta, InputDelta, RefusalDelta, MediaDelta})
+_OUTPUT: Final = (ToolCall, RedactedThinking, Image, Opaque, ServerToolCall, ServerToolResult, Compaction)
+"""Blocks of which there is output when they begin."""
 
 
 class Stopwatch:
@@ -46,15 +52,20 @@ class Stopwatch:
         """Takes note of a batch, at the moment it comes. Runs for every token of every stream."""
         self._end = time.monotonic()
         chunks = 0
+        begun = False  # the event before was the start of a block, which came in one delta with the first of it
         for event in batch:
-            if type(event) is TextDelta:
-                self._characters += len(event.text)
-                chunks += 1 if event.text or event.logprobs else 0  # "" alone is nothing said
-            elif type(event) in _DELTAS:
+            kind = type(event)
+            if kind is TextDelta:
+                self._characters += len(event.text)  # type: ignore[union-attr]
+                chunks += 1 if event.text or event.logprobs else 0  # type: ignore[union-attr]  # "" alone is nothing said
+            elif kind in _DELTAS:
                 self._characters += self._said(event)
-                chunks += 1
-            elif type(event) is ExtraDelta:
-                self._characters += json_characters(event.fields)
+                chunks += 0 if begun else 1
+            elif kind is not BlockFinished:
+                begun = self._other(event)
+                chunks += begun
+                continue
+            begun = False
         if chunks:
             self._chunks += chunks
             self._last = self._end
@@ -83,20 +94,39 @@ class Stopwatch:
         return None if self._first is None else self._first - self._start
 
     def _said(self, event: Event) -> int:
-        """Characters of what is not plain text. A signature is none of the model's, and sound counts by the recording."""
+        """Characters of a delta that is not plain text. Sound counts by the recording."""
         match event:
-            case ToolCallDelta():
-                return len(event.arguments) + len(event.name or "") + (json_characters(event.extra) if event.extra else 0)
-            case ThinkingDelta():
-                return len(event.text) + len(event.redacted or "")
-            case RefusalDelta():
+            case InputDelta() | ThinkingDelta() | RefusalDelta():
                 return len(event.text)
-            case AudioDelta():
+            case MediaDelta():
                 if event.data:
-                    self._recordings.add(event.choice)
+                    self._recordings.add(event.block)
                 return len(event.transcript)
             case _:
                 return 0
+
+    def _other(self, event: Event) -> bool:
+        """Count what is known of a block at its start, and fields of the message. Returns whether a block with output began.
+
+        A signature is none of the model's.
+        """
+        match event:
+            case BlockStarted(value=value) if isinstance(value, _OUTPUT):
+                fields = value.state.fields if value.state is not None else NOTHING
+                if isinstance(value, ToolCall):
+                    self._characters += len(value.name) + json_characters(fields)
+                elif isinstance(value, RedactedThinking):
+                    self._characters += len(value.state.opaque or "") if value.state is not None else 0
+                elif isinstance(value, Image):
+                    self._characters += json_characters(value.media.url or "")
+                else:
+                    self._characters += json_characters(fields)
+                return True
+            case ExtraFields(place=Place.MESSAGE):
+                self._characters += json_characters(event.fields)
+                return False
+            case _:
+                return False
 
     def metrics(self, cost: float | None) -> Metrics:
         """What the call took, now that it is over."""

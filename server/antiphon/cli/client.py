@@ -119,7 +119,7 @@ def _lines(out: Console) -> Iterator[str]:
 async def _show(stub: chat_pb2_grpc.ChatServiceStub, request: chat_pb2.GenerateRequest, key: str, out: Console) -> str:
     """Shows the reply as it comes, and returns its text. Tool calls, whose pieces may come mixed, have a line each at the end."""
     pieces: list[str] = []
-    calls: dict[tuple[int, int], tuple[str, str]] = {}  # name and arguments
+    calls: dict[int, tuple[str, str]] = {}  # name and arguments, by block
     try:
         async for answer in stub.StreamGenerate(request, metadata=metadata_of(key)):
             for event in answer.events:
@@ -132,10 +132,12 @@ async def _show(stub: chat_pb2_grpc.ChatServiceStub, request: chat_pb2.GenerateR
                     case "refusal":
                         pieces.append(event.refusal.text)
                         _write(out, event.refusal.text, "yellow")
-                    case "tool_call":
-                        call = event.tool_call
-                        name, arguments = calls.get((call.choice, call.index), ("", ""))
-                        calls[call.choice, call.index] = name + call.name, arguments + call.arguments
+                    case "block_started" if event.block_started.value.WhichOneof("kind") == "tool_call":
+                        call = event.block_started.value.tool_call
+                        calls[event.block_started.block] = call.name or call.type, ""
+                    case "input" if event.input.block in calls:
+                        name, arguments = calls[event.input.block]
+                        calls[event.input.block] = name, arguments + event.input.text
                     case _:
                         pass
     finally:
@@ -158,7 +160,7 @@ def _write(out: Console, text: str, style: str = "") -> None:
 
 
 def _message(role: message_pb2.Role.ValueType, text: str) -> message_pb2.Message:
-    return message_pb2.Message(role=role, parts=[message_pb2.Part(text=text)])
+    return message_pb2.Message(role=role, blocks=[message_pb2.Block(text=message_pb2.Text(text=text))])
 
 
 def metadata_of(key: str) -> list[tuple[str, str]]:

@@ -1,178 +1,185 @@
 """A whole reply, put together from the events of a stream. No I/O.
 
 Reading a reply and reading a stream are the same thing here: a dialect that answers at once collects the events first.
-
-Fields that only a provider knows add up like this. Of a message, as hosts stream them in deltas: texts are joined, but for those
-that name a thing (`id`, `type`, ...); objects add up field by field; in lists, objects of the same `index` and type are one, and
-all else is appended; what else there is, is replaced. Null ends nothing that grew. Of a choice the same, except that texts are
-replaced, as hosts tell there what they found. Of the reply as a whole, everything is replaced.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final, assert_never
+from collections.abc import AsyncIterator
+from operator import attrgetter
+from typing import Any, assert_never
 
 from msgspec.structs import replace
 
-from antiphon.domain.content import NOTHING, JsonObject, Message, Other, Part, Refusal, Role, Text, Thinking, ToolCall, with_extra
+from antiphon.domain import unknown_fields
+from antiphon.domain.content import (
+    NOTHING,
+    THOUGHTS,
+    Audio,
+    Block,
+    Citation,
+    Compaction,
+    Image,
+    JsonObject,
+    Media,
+    Message,
+    Origin,
+    Refusal,
+    Role,
+    ServerToolCall,
+    Text,
+    Thinking,
+    ToolCall,
+)
 from antiphon.domain.events import (
-    AudioDelta,
     Batch,
+    BlockFinished,
+    BlockProgress,
+    BlockStarted,
+    CitationDelta,
     DeltaGroup,
     Event,
-    ExtraDelta,
+    ExtraFields,
     Finished,
     FinishReason,
+    InputDelta,
+    MediaDelta,
     Metrics,
+    Place,
     RefusalDelta,
-    ReplyExtra,
     Started,
     TextDelta,
     ThinkingDelta,
-    ToolCallDelta,
     Usage,
 )
 
-_BESIDE_TEXT: Final = frozenset({"content", "tool_calls", "function_call"})
-"""Fields that only a provider knows whose place among the text matters."""
 
-_NAMING: Final = frozenset({"id", "type", "name", "role", "index", "format", "channel"})
-"""Fields that name a thing: every delta may repeat them."""
+class ReplyBlock:
+    """A block that grows."""
 
+    __slots__ = ("citations", "data", "early", "logprobs", "number", "pieces", "value")
 
-class ReplyToolCall:
-    """A tool call that grows."""
-
-    __slots__ = ("arguments", "extra", "id", "name", "signature")
-
-    def __init__(self) -> None:
-        self.id = ""
-        self.name = ""
-        self.arguments: list[str] = []
-        self.signature: str | None = None
-        self.extra: dict[str, Any] = {}
-
-    def add(self, event: ToolCallDelta) -> None:
-        """Takes one more piece."""
-        self.id = event.id or self.id
-        self.name += event.name or ""
-        self.arguments.append(event.arguments)
-        self.signature = event.signature or self.signature
-        if event.extra:
-            _merge(self.extra, event.extra, joins=True)
-
-    def value(self, extra: JsonObject = NOTHING) -> ToolCall:
-        """The call as it is now; `extra` is told beside its own, and may repeat its id."""
-        if extra or self.extra:
-            extra = {name: value for name, value in {**self.extra, **extra}.items() if name != "id"}
-        return ToolCall(self.id, self.name, "".join(self.arguments), self.signature, extra)
-
-
-class ReplyAudio:
-    """A recording that grows; `data` are pieces of base64, each of them whole."""
-
-    __slots__ = ("data", "expires", "id", "transcript")
-
-    def __init__(self) -> None:
-        self.id = ""
+    def __init__(self, number: int, value: Block, logprobs: list[JsonObject]) -> None:
+        """`logprobs` are those of the choice."""
+        self.number = number
+        self.logprobs = logprobs
+        self.value = value
+        """The block without its text."""
+        self.pieces: list[str] = []
+        """Its text, in the pieces in which it came: of a tool call the arguments, of a recording the transcript."""
         self.data: list[str] = []
-        self.transcript: list[str] = []
-        self.expires: int | None = None
+        """Pieces of base64, each of them whole."""
+        self.citations: list[Citation] = []
+        self.early: int | None = None
+        """How many of the pieces came before the first text of the choice. None: none has come yet."""
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self.pieces)
+
+    @property
+    def early_text(self) -> str:
+        """The text that came before the choice had any text of its own."""
+        return "".join(self.pieces[: self.early])
+
+    def add_media(self, event: MediaDelta) -> None:
+        """Take more of a recording or picture."""
+        if event.data:
+            self.data.append(event.data)
+        if event.transcript:
+            self.pieces.append(event.transcript)
+        if isinstance(self.value, Audio) and (event.id or event.expires):
+            self.value = replace(self.value, id=event.id or self.value.id, expires=event.expires or self.value.expires)
+
+    def finish(self, event: BlockFinished) -> None:
+        """Take what is known at the end."""
+        value = self.value
+        if event.state is not None:
+            value = replace(value, state=event.state)
+        if event.call_id is not None and isinstance(value, ToolCall):
+            value = replace(value, id=event.call_id)
+        self.value = value
+
+    def block(self) -> Block:
+        """Return the block as it is now. Of a recording the bytes are left out."""
+        value = self.value
+        match value:
+            case Text():
+                return replace(value, text=self.text, citations=(*value.citations, *self.citations))
+            case Thinking() | Refusal():
+                return replace(value, text=self.text)
+            case ToolCall():
+                return replace(value, arguments=self.text)
+            case ServerToolCall():
+                return replace(value, input=self.text if self.pieces else value.input)
+            case Audio():
+                return replace(value, transcript=self.text)
+            case Compaction():
+                return replace(value, text=self.text if self.pieces else value.text)
+            case Image():
+                return replace(value, media=Media(url="".join(self.data))) if self.data else value
+            case _:
+                return value
 
 
 class ReplyChoice:
-    """One choice that grows. Pieces of text are joined by whoever reads them."""
+    """One choice that grows."""
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self.text: list[str] = []
-        self.thinking: list[str] = []
-        self.thinking_field = ""
-        self.signature: str | None = None
-        self.redacted: str | None = None
-        self.refusal: list[str] = []
-        self.tool_calls: dict[int, ReplyToolCall] = {}
-        self.audio: ReplyAudio | None = None
+        self.blocks: list[ReplyBlock] = []
+        """In order of number."""
         self.logprobs: list[JsonObject] = []
-        self.extra: dict[str, Any] = {}
-        """Fields of the message. Those of tool calls are in `calls`."""
-        self.choice_extra: dict[str, Any] = {}
-        """Fields of the choice."""
-        self.call_extra: list[dict[str, Any]] = []
-        """Fields of tool calls, and calls of kinds that are not known here, each with its `index`."""
-        self.beside: list[tuple[int, RefusalDelta | AudioDelta | ToolCallDelta | ExtraDelta]] = []
-        """What else than text was said, as it came, each behind how many pieces of text: the order is known by it."""
+        self.fields: dict[str, Any] = {}
+        """Unknown fields of the message."""
+        self.choice_fields: dict[str, Any] = {}
+        """Unknown fields of the choice."""
         self.reason = FinishReason.OTHER
         self.provider_reason = ""
+        self.details: JsonObject = NOTHING
+        self._speaks = False
 
-    def add_extra(self, event: ExtraDelta) -> None:
-        """Takes fields that only the provider knows."""
-        fields = event.fields
-        if "tool_calls" in fields:
-            self.call_extra = _joined(self.call_extra, fields["tool_calls"], joins=True)
-            fields = {name: value for name, value in fields.items() if name != "tool_calls"}
-        _merge(self.extra, fields, joins=True)
-        _merge(self.choice_extra, event.choice_fields, joins=False)
+    def start(self, event: BlockStarted) -> ReplyBlock:
+        """Begin a block, and return it."""
+        block = ReplyBlock(event.block, event.value, self.logprobs)
+        if self._speaks:
+            block.early = 0
+        elif isinstance(event.value, Text | Refusal):
+            self._speaks = True
+            for other in self.blocks:
+                other.early = len(other.pieces)
+        self.blocks.append(block)
+        if len(self.blocks) > 1 and self.blocks[-2].number > event.block:
+            self.blocks.sort(key=attrgetter("number"))
+        return block
 
     @property
-    def said(self) -> bool:
-        """Whether the model has said anything yet: what is told of a choice is not."""
-        spoken = self.text or self.thinking or self.refusal or self.tool_calls or self.call_extra or self.audio
-        return bool(spoken) or any(value is not None for value in self.extra.values())
+    def has_output(self) -> bool:
+        """Whether there is any output of the model yet: what is told of a choice is none."""
+        return bool(self.blocks) or any(value is not None for value in self.fields.values())
 
-    def calls(self) -> list[ToolCall | JsonObject]:
-        """The tool calls, in order of index: those of functions, and others as their JSON objects."""
-        extra = {fields.get("index", place): fields for place, fields in enumerate(self.call_extra)}
-        made: list[ToolCall | JsonObject] = []
-        for index in sorted(self.tool_calls.keys() | extra):
-            fields = {name: value for name, value in extra.get(index, {}).items() if name != "index"}
-            call = self.tool_calls.get(index)
-            made.append(fields if call is None else call.value(fields))
-        return made
+    @property
+    def text(self) -> str:
+        """All text, with nothing between the blocks."""
+        return "".join(piece for block in self.blocks if type(block.value) is Text for piece in block.pieces)
 
-    def content(self) -> list[str | JsonObject]:
-        """The text, and parts of kinds that are not known here, in the order in which they came. Empty if nothing did."""
-        if "content" not in self.extra:
-            return ["".join(self.text)] if self.text else []
-        found: list[str | JsonObject] = []
-        start = 0
-        for end, event in self.beside:
-            if isinstance(event, ExtraDelta) and "content" in event.fields:
-                if text := "".join(self.text[start:end]):
-                    found.append(text)
-                start = end
-                found = _joined(found, event.fields["content"], joins=True)
-        if text := "".join(self.text[start:]):
-            found.append(text)
-        return found
+    def calls(self) -> list[ToolCall]:
+        """The calls of the client's tools, in order."""
+        return [block for one in self.blocks if isinstance(block := one.block(), ToolCall)]
 
-    def message(self) -> Message:
-        """What was said so far, as a message of the conversation. Sound is not kept: its transcript is, as text.
+    def message(self, origin: Origin | None = None) -> Message:
+        """Return what has come so far as a message of the conversation, made by `origin`.
 
-        Where a tool call is of no function, all of them are `extra`, in the form of the OpenAI API: so does a caller's own message
-        that comes in that form have them.
+        An empty text is left out where nothing but thoughts stands beside it. The bytes of recordings are not kept.
         """
-        parts: list[Part] = []
-        if self.thinking or self.signature or self.redacted:
-            parts.append(Thinking("".join(self.thinking), self.signature, self.redacted))
-        content = self.content()
-        calls = self.calls()
-        extra = {name: value for name, value in self.extra.items() if value is not None and name != "content"}
-        if content in ([], [""]) and self.audio is not None:
-            content = ["".join(self.audio.transcript)]
-        if content != [""] or (self.text and (calls or extra)):
-            parts.extend(Text(part) if isinstance(part, str) else Other(part) for part in content)
-        if self.audio is not None:
-            extra.pop("audio", None)
-        if self.refusal:
-            parts.append(Refusal("".join(self.refusal)))
-        functions = [call for call in calls if isinstance(call, ToolCall)]
-        if len(functions) == len(calls):
-            parts.extend(functions)
-        else:
-            extra["tool_calls"] = list(map(call_json, calls))
-        return Message(Role.ASSISTANT, tuple(parts), extra=extra)
+        blocks = [one.block() for one in self.blocks]
+        fields = {name: value for name, value in self.fields.items() if value is not None}
+        if not fields and not any(not isinstance(block, THOUGHTS) and block != Text("") for block in blocks):
+            blocks = [block for block in blocks if block != Text("")]
+        if not blocks and not fields:
+            return Message(Role.ASSISTANT, ())
+        return Message(Role.ASSISTANT, tuple(blocks), origin=origin, fields=fields)
 
 
 class Reply:
@@ -183,6 +190,7 @@ class Reply:
         self.usage: Usage | None = None
         self.metrics: Metrics | None = None
         self._choices: dict[int, ReplyChoice] = {}
+        self._blocks: dict[int, ReplyBlock] = {}
 
     @property
     def choices(self) -> list[ReplyChoice]:
@@ -190,61 +198,60 @@ class Reply:
         return [self._choices[index] for index in sorted(self._choices)]
 
     @property
-    def said(self) -> bool:
-        """Whether the model has said anything yet."""
-        return any(choice.said for choice in self._choices.values())
+    def has_output(self) -> bool:
+        """Whether there is any output of the model yet."""
+        return any(choice.has_output for choice in self._choices.values())
+
+    def message(self) -> Message:
+        """Return the first choice as a message of the conversation."""
+        choices = self.choices
+        origin = None if self.started is None else self.started.origin
+        return choices[0].message(origin) if choices else Message(Role.ASSISTANT, ())
 
     def add(self, event: Event) -> None:
-        """Takes one more event."""
+        """Take one more event. Runs for every token of every stream."""
         match event:
             case TextDelta():
-                choice = self._choice(event.choice)
-                choice.text.append(event.text)
-                choice.logprobs.extend(event.logprobs)
-            case ThinkingDelta():
-                choice = self._choice(event.choice)
-                choice.thinking.append(event.text)
-                choice.thinking_field = event.field or choice.thinking_field
-                choice.signature = event.signature or choice.signature
-                choice.redacted = event.redacted or choice.redacted
-            case ToolCallDelta():
-                choice = self._choice(event.choice)
-                choice.beside.append((len(choice.text), event))
-                choice.tool_calls.setdefault(event.index, ReplyToolCall()).add(event)
-            case RefusalDelta():
-                choice = self._choice(event.choice)
-                choice.beside.append((len(choice.text), event))
-                choice.refusal.append(event.text)
-            case AudioDelta():
-                choice = self._choice(event.choice)
-                choice.beside.append((len(choice.text), event))
-                audio = choice.audio = choice.audio or ReplyAudio()
-                audio.id = event.id or audio.id
-                audio.data.append(event.data)
-                audio.transcript.append(event.transcript)
-                audio.expires = event.expires or audio.expires
-            case ExtraDelta():
-                choice = self._choice(event.choice)
-                if not _BESIDE_TEXT.isdisjoint(event.fields):
-                    choice.beside.append((len(choice.text), event))
-                choice.add_extra(event)
-            case DeltaGroup():
-                pass
-            case ReplyExtra():
-                if self.started is not None and not event.repeats:
-                    self.started = replace(self.started, extra={**self.started.extra, **event.fields})
+                block = self._blocks[event.block]
+                block.pieces.append(event.text)
+                if event.logprobs:
+                    block.logprobs.extend(event.logprobs)
+            case InputDelta() | ThinkingDelta() | RefusalDelta():
+                self._blocks[event.block].pieces.append(event.text)
+            case BlockStarted():
+                self._blocks[event.block] = self._choice(event.choice).start(event)
+            case BlockFinished():
+                self._blocks[event.block].finish(event)
+            case MediaDelta():
+                self._blocks[event.block].add_media(event)
+            case CitationDelta():
+                self._blocks[event.block].citations.append(event.citation)
+            case ExtraFields():
+                self._add_fields(event)
             case Finished():
                 choice = self._choice(event.choice)
-                choice.reason = event.reason
-                choice.provider_reason = event.provider_reason
+                choice.reason, choice.provider_reason, choice.details = event.reason, event.provider_reason, event.details
             case Started():
                 self.started = event
             case Usage():
                 self.usage = event
             case Metrics():
                 self.metrics = event
+            case DeltaGroup() | BlockProgress():
+                pass
             case _:
                 assert_never(event)
+
+    def _add_fields(self, event: ExtraFields) -> None:
+        if event.place is Place.REPLY or event.choice is None:
+            if self.started is not None and not event.repeats:
+                self.started = replace(self.started, fields={**self.started.fields, **event.fields})
+            return
+        choice = self._choice(event.choice)
+        if event.place is Place.MESSAGE:
+            unknown_fields.add(choice.fields, event.fields, joins=True)
+        else:
+            unknown_fields.add(choice.choice_fields, event.fields, joins=False)
 
     def _choice(self, index: int) -> ReplyChoice:
         choice = self._choices.get(index)
@@ -254,66 +261,9 @@ class Reply:
 
 
 async def collect(batches: AsyncIterator[Batch]) -> Reply:
-    """Reads a stream to its end. Raises what the stream raises."""
+    """Read a stream to its end. Raises what the stream raises."""
     reply = Reply()
     async for batch in batches:
         for event in batch:
             reply.add(event)
     return reply
-
-
-def call_json(call: ToolCall | JsonObject) -> JsonObject:
-    """A tool call in the form of the OpenAI API."""
-    if not isinstance(call, ToolCall):
-        return call
-    function = {"name": call.name, "arguments": call.arguments}
-    return with_extra({"id": call.id, "type": call.extra.get("type", "function"), "function": function}, call.extra)
-
-
-def _merge(known: dict[str, Any], fields: JsonObject, *, joins: bool) -> None:
-    for name, value in fields.items():
-        known[name] = _merged(name, known[name], value, joins=joins) if name in known else value
-
-
-def _merged(name: str, old: Any, new: Any, *, joins: bool) -> Any:
-    """What a field is after a delta. `joins`: texts are joined."""
-    match old, new:
-        case str(), str() if joins and name not in _NAMING:
-            return old + new
-        case str(), str() | None if name in _NAMING:
-            return new or old
-        case Mapping(), Mapping():
-            whole = dict(old)
-            _merge(whole, new, joins=joins)
-            return whole
-        case list(), list():
-            return _joined(old, new, joins=joins)
-        case ((str() | Mapping() | list()), None):
-            return old
-        case _:
-            return new
-
-
-def _joined(old: list[Any], new: list[Any], *, joins: bool) -> list[Any]:
-    whole = list(old)
-    for item in new:
-        place = _place(whole, item)
-        if place is None:
-            whole.append(item)
-        else:
-            whole[place] = _merged("", whole[place], item, joins=joins)
-    return whole
-
-
-def _place(items: list[Any], item: Any) -> int | None:
-    """Where the object is that this is more of; None: it is another one."""
-    index = item.get("index") if isinstance(item, Mapping) else None
-    if index is None:
-        return None
-    for place in range(len(items) - 1, -1, -1):
-        known = items[place]
-        if isinstance(known, Mapping) and known.get("index") == index:
-            kinds = known.get("type"), item.get("type")
-            if None in kinds or kinds[0] == kinds[1]:
-                return place
-    return None

@@ -1,9 +1,9 @@
 """How many tokens a call has, where its provider does not tell: an estimate. No I/O.
 
-There is one rule for prompts and replies: all text is a quarter of a token
-a character, whatever it stands in - what is said, thought or refused, a tool's call, result or description, a schema, a field that
-only the provider knows (as JSON) - and each message or tool is a few tokens more. Pictures, sound and documents have a flat figure
-each, and the characters of their base64 are never text.
+There is one rule for prompts and replies: all text is a quarter of a token a character, whatever it stands in - what is said,
+thought or refused, a tool's call, result or description, a schema, a field that only the provider knows (as JSON) - and each
+message or tool is a few tokens more. Pictures, sound and documents have a flat figure each, and the characters of their base64 are
+never text.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ import msgspec
 
 from antiphon.domain.content import (
     Audio,
-    File,
+    Block,
+    Compaction,
+    Document,
     Image,
     Media,
     Message,
-    Other,
-    Part,
+    Opaque,
+    RedactedThinking,
     Refusal,
+    ServerToolCall,
+    ServerToolResult,
     Text,
     Thinking,
     ToolCall,
@@ -75,41 +79,47 @@ def prompt_tokens(request: ChatRequest) -> int:
 
 
 def _message(message: Message) -> int:
-    return _TOKENS_A_MESSAGE + _parts(message.parts) + text_tokens(len(message.name or "")) + _json(message.extra)
+    beside = _json(message.extra) + _json(message.fields)
+    return _TOKENS_A_MESSAGE + _blocks(message.blocks) + text_tokens(len(message.name or "")) + beside
 
 
-def _parts(parts: Iterable[Part]) -> int:
-    """Tokens of parts: the characters of all of them together, and what has a figure of its own."""
+def _blocks(blocks: Iterable[Block]) -> int:  # noqa: C901  # a match over the kinds of block
+    """Tokens of blocks: the characters of all of them together, and what has a figure of its own."""
     characters = tokens = 0
-    for part in parts:
-        match part:
-            case Text():
-                characters += len(part.text)
-                tokens += _json(part.extra)
+    for block in blocks:
+        tokens += _json(block.extra) if block.extra else 0
+        match block:
+            case Text() | Refusal() | Thinking():
+                characters += len(block.text)
             case ToolCall():
-                characters += len(part.name) + len(part.arguments)
-                tokens += _json(part.extra)
+                characters += len(block.name) + len(block.arguments)
+                tokens += _json(block.state.fields) if block.state is not None else 0
+            case ServerToolCall():
+                characters += len(block.name) + len(block.input or "")
             case ToolResult():
-                tokens += _parts(part.parts)
-            case Thinking():
-                characters += len(part.text) + len(part.redacted or "")
-            case Refusal():
-                characters += len(part.text)
+                tokens += _blocks(block.blocks)
+            case RedactedThinking():
+                characters += len(block.state.opaque or "") if block.state is not None else 0
+            case Compaction():
+                characters += len(block.text or "")
             case Image():
-                tokens += (_LOW_IMAGE if part.detail == "low" else _IMAGE) + _json(part.extra)
+                tokens += _LOW_IMAGE if block.detail == "low" else _IMAGE
             case Audio():
-                tokens += AUDIO_TOKENS + _json(part.extra)
+                characters += len(block.transcript)
+                tokens += AUDIO_TOKENS if block.media.url or block.media.file_id or block.id else 0
             case Video():
-                tokens += _VIDEO + _json(part.extra)
-            case File():
-                characters += len(part.filename or "")
-                tokens += _document(part.media) + _json(part.extra)
-            case Other():
-                kind = part.fields.get("type")
+                tokens += _VIDEO
+            case Document():
+                characters += len(block.filename or "")
+                tokens += _document(block.media)
+            case Opaque():
+                kind = block.form.get("type")
                 flat = _FLAT.get(kind) if isinstance(kind, str) else None
-                tokens += _json(part.fields) if flat is None else flat + _json(part.fields, 0)
+                tokens += _json(block.form) if flat is None else flat + _json(block.form, 0)
+            case ServerToolResult():
+                tokens += _json(block.state.fields) if block.state is not None else 0
             case _:
-                assert_never(part)
+                assert_never(block)
     return tokens + text_tokens(characters)
 
 

@@ -23,7 +23,10 @@ class Blocked(Exception):
 
 
 class Filter(Protocol):
-    """Reads one text, in pieces that may be split anywhere: what it gives for them together must not depend on where."""
+    """Reads one text, in pieces that may be split anywhere: what it gives for them together must not depend on where.
+
+    One that holds something back tells how many characters, as `held`: by it what it masks is told in the block in which it stood.
+    """
 
     def feed(self, piece: str, *, final: bool) -> str:
         """Takes the next piece, and gives what may be passed on now; the rest is held back, a bounded tail of it.

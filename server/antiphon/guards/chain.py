@@ -18,6 +18,11 @@ class Chain:
     def __init__(self, guards: Sequence[Guard]) -> None:
         self._filters = [make() for make in guards]
 
+    @property
+    def held(self) -> int:
+        """How many characters are held back, about: a guard may have masked what the next one holds."""
+        return sum(getattr(each, "held", 0) for each in self._filters)
+
     async def feed(self, text: str, *, final: bool = False) -> str:
         """See `Filter.feed`; `text` may be of any length. Raises `Blocked`, whose `before` has passed the later guards too."""
         if len(text) <= PIECE:

@@ -49,6 +49,12 @@ class JsonChain:
         self._other: Chain | None = None  # reads what is told since it is not JSON
         self._before = 0  # how much of what is told now came before that
 
+    @property
+    def held(self) -> int:
+        """See `Chain.held`."""
+        string = 0 if self._string is None else self._string.held
+        return len(self._rest) + string + (0 if self._other is None else self._other.held)
+
     async def feed(self, text: str, *, final: bool = False) -> str:
         """See `Chain.feed`."""
         told: list[str] = []
@@ -177,6 +183,11 @@ class _String:
         self._masked: list[str] = []
         self._held: deque[tuple[str, str]] = deque()  # what it stands for and how it is written, of what is not told
         self._changed = False
+
+    @property
+    def held(self) -> int:
+        """How many characters of it, as it is written, are not told yet."""
+        return self._chain.held if self._changed else sum(len(raw) for _, raw in self._held)
 
     async def say(self, pieces: Sequence[tuple[str, str]], told: list[str], *, final: bool) -> None:
         """More of it: what it stands for, each with how it is written. With `final` it ends. Raises `Blocked`."""

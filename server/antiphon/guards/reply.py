@@ -1,51 +1,52 @@
 """Guards over a reply: between the provider's events and whoever measures, records and tells them.
 
-Text, refusals and transcripts of sound are each one text a choice, held back only as far as a match may be in it (`scanner`). A
-thought is one too, until anything else of its choice comes. Tool calls, the names of their functions too, come when their choice
-is whole: nobody can act on half of one. So do fields that only the provider knows, if nothing of their choice was
-changed. Log probabilities, which spell the text out, go with it until something of it is changed. Sound itself is not listened to.
+Text, refusals and transcripts of sound are each one text a choice, over all its blocks, held back only as far as a match may be in
+it (`channel`). A thought is one too, until anything else of its choice comes. Calls of tools, the names of their functions too,
+come when their choice is whole: nobody can act on half of one. So do fields and blocks that only the provider knows, if nothing of
+their choice was changed. Log probabilities, which spell the text out, go with it until something of it is changed. A block whose
+text was changed has no signature any more, which was good for that text alone, and its sources no place in it. Sound itself is not
+listened to.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from functools import partial
-from typing import TypeAlias, assert_never
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 import structlog
 from msgspec.structs import replace
 
-from antiphon.domain.content import NOTHING, JsonObject, ToolCall
+from antiphon.domain.content import NOTHING, Audio, Block, Refusal, ServerToolCall, State, Text, Thinking, ToolCall
 from antiphon.domain.errors import ProviderError
 from antiphon.domain.events import (
-    AudioDelta,
     Batch,
+    BlockFinished,
+    BlockProgress,
+    BlockStarted,
+    CitationDelta,
     DeltaGroup,
     Event,
-    ExtraDelta,
+    ExtraFields,
     Finished,
     FinishReason,
+    InputDelta,
+    MediaDelta,
     Metrics,
     RefusalDelta,
-    ReplyExtra,
     Started,
     TextDelta,
     ThinkingDelta,
-    ToolCallDelta,
     Usage,
 )
-from antiphon.domain.reply import ReplyToolCall
+from antiphon.domain.reply import ReplyBlock
 from antiphon.guards.base import Blocked, Guard
-from antiphon.guards.chain import Chain, passed
-from antiphon.guards.json_chain import JsonChain, passed_json
-from antiphon.guards.unchanged import passed_extras, passed_fields, passed_logprobs
+from antiphon.guards.chain import passed
+from antiphon.guards.channel import Channel
+from antiphon.guards.json_chain import passed_json
+from antiphon.guards.unchanged import passed_citation, passed_extras, passed_fields
 
 log = structlog.get_logger(__name__)
 
 _BLOCKED = FinishReason.CONTENT_FILTER
-
-_Delta: TypeAlias = TextDelta | ThinkingDelta | ToolCallDelta | RefusalDelta | AudioDelta | ExtraDelta
 
 
 async def guarded(
@@ -81,6 +82,7 @@ class _Reply:
         self._json = json
         self._expected = choices
         self._choices: dict[int, _Choice] = {}
+        self._blocks: dict[int, _Choice] = {}
         self.over = False
         """Everything has been told, whatever the provider would still say."""
 
@@ -93,19 +95,24 @@ class _Reply:
                 case Usage() | Metrics():
                     told.append(event)
                 case Started():
-                    told.append(replace(event, extra=await passed_fields(self._guards, event.extra)) if event.extra else event)
-                case ReplyExtra():
-                    fields = await passed_fields(self._guards, event.fields)
-                    if fields or event.repeats:
+                    fields = await passed_fields(self._guards, event.fields) if event.fields else event.fields
+                    told.append(event if fields is event.fields else replace(event, fields=fields))
+                case ExtraFields(choice=index):
+                    if index is not None:
+                        self._choice(index).add_fields(event)
+                    elif (fields := await passed_fields(self._guards, event.fields)) or event.repeats:
                         told.append(replace(event, fields=fields))
                 case DeltaGroup():
                     pass  # what comes together is told as it passes
                 case Finished():
                     ended[event.choice] = event
+                case BlockStarted():
+                    choice = self._blocks[event.block] = self._choice(event.choice)
+                    await choice.take(event, told)
                 case _:
-                    await self._choice(event.choice).take(event, told)
+                    await self._blocks[event.block].take(event, told)
         if ended:  # all of them come in the last batch, after everything else
-            told += await self.rest()
+            told += await self.rest(whole=True)
         if ended or self._all_blocked():
             told += self._endings(ended)
             self.over = True
@@ -121,20 +128,21 @@ class _Reply:
         return len(self._choices) >= self._expected and all(choice.blocked for choice in self._choices.values())
 
     def _endings(self, ended: Mapping[int, Finished]) -> Batch:
-        """How each choice ends: as filtered where it was blocked."""
+        """How each choice ends: as filtered where it was blocked, with the blocks that were open there."""
         told: Batch = []
         for index in sorted(ended.keys() | self._choices):
             if index in self._choices and self._choices[index].blocked:
+                told += map(BlockFinished, sorted(self._choices[index].open))
                 told.append(Finished(index, _BLOCKED, _BLOCKED.value))
             elif index in ended:
                 told.append(ended[index])
         return told
 
-    async def rest(self) -> Batch:
-        """What was held back, now that no more comes."""
+    async def rest(self, *, whole: bool = False) -> Batch:
+        """What was held back, now that no more comes. `whole`: the reply has ended well."""
         told: Batch = []
         for choice in self._choices.values():
-            await choice.end(told)
+            await choice.end(told, whole=whole)
         return told
 
 
@@ -143,151 +151,215 @@ class _Choice:
 
     def __init__(self, index: int, guards: Sequence[Guard], *, json: bool) -> None:
         self.blocked = False
+        self.open: set[int] = set()
+        """The blocks whose start was told and whose end was not."""
         self._index = index
         self._guards = guards
-        self._text = _Channel(guards, partial(TextDelta, index), json=json)
-        self._extras: list[ExtraDelta] = []
-        self._refusal = _Channel(guards, partial(RefusalDelta, index))
-        self._transcript = _Channel(guards, lambda text: AudioDelta(index, transcript=text))
-        self._thought: _Channel | None = None
-        self._thoughts_masked = False  # the signature of what they were is of no use any more
-        self._calls: dict[int, ReplyToolCall] = {}
-        self._call_extras: list[JsonObject] = []
+        self._text = Channel(guards, TextDelta, self._marked, json=json)
+        self._refusal = Channel(guards, RefusalDelta, self._marked)
+        self._transcript = Channel(guards, _transcript, self._marked)
+        self._thought: Channel | None = None
+        self._thoughts_masked = False
+        self._kinds: dict[int, Block] = {}
+        self._waiting: dict[int, ReplyBlock] = {}
+        """Calls, and blocks that only the provider knows: they come when the choice is whole."""
+        self._states: dict[int, State | None] = {}
+        """Their states at their ends."""
+        self._extras: list[ExtraFields] = []
 
-    async def take(self, event: _Delta, told: Batch) -> None:
-        """Adds to `told` what of an event may be told now."""
+    def add_fields(self, event: ExtraFields) -> None:
+        """Take fields that only the provider knows."""
+        if not self.blocked:
+            self._extras.append(event)
+
+    async def take(self, event: Event, told: Batch) -> None:
+        """Add to `told` what of an event may be told now."""
         if self.blocked:
             return
+        begin = len(told)
         try:
             await self._take(event, told)
         except Blocked as blocked:
             self._block(blocked)
+        self._note(told[begin:])
 
-    async def end(self, told: Batch) -> None:
-        """Adds to `told` what was held back."""
+    async def end(self, told: Batch, *, whole: bool) -> None:
+        """Add to `told` what was held back. `whole`: with calls and fields, which nobody can use of half a reply."""
         if self.blocked:
             return
+        begin = len(told)
         try:
             await self._end_thought(told)
-            for channel in (self._refusal, self._transcript, self._text):
-                await channel.feed("", told, final=True)
-            calls = {index: await self._passed_call(call) for index, call in self._calls.items()}
+            channels = (self._refusal, self._transcript, self._text)
+            for channel in channels:
+                await channel.end(told)
+            calls = {number: await self._passed_call(block) for number, block in self._waiting.items()} if whole else {}
         except Blocked as blocked:
             self._block(blocked)
         else:
-            masked = self._thoughts_masked or any(channel.masked for channel in (self._refusal, self._transcript, self._text))
-            extras = None
-            if (
-                (self._extras or self._call_extras)
-                and not masked
-                and all(call == self._calls[index].value() for index, call in calls.items())
-            ):
-                extras = await passed_extras(self._guards, self._extras, self._call_extras)
-            told += (
-                ToolCallDelta(
-                    self._index,
-                    index,
-                    call.id,
-                    call.name,
-                    call.arguments,
-                    call.signature,
-                    NOTHING if extras is None else call.extra,
-                )
-                for index, call in calls.items()
-            )
-            told += extras or ()
+            masked = self._thoughts_masked or any(channel.masked for channel in channels)
+            if whole:
+                await self._tell_waiting(calls, told, masked=masked)
+        self._note(told[begin:])
 
-    async def _passed_call(self, call: ReplyToolCall) -> ToolCall:
-        whole = call.value()
-        name, arguments = await passed(self._guards, whole.name), await passed_json(self._guards, whole.arguments)
-        return replace(whole, name=name, arguments=arguments)
+    def _note(self, told: Batch) -> None:
+        for event in told:
+            if isinstance(event, BlockStarted):
+                self.open.add(event.block)
+            elif isinstance(event, BlockFinished):
+                self.open.discard(event.block)
 
-    async def _take(self, event: _Delta, told: Batch) -> None:
-        if self._thought is not None and type(event) is not ThinkingDelta:
+    async def _take(self, event: Event, told: Batch) -> None:
+        value = event.value if isinstance(event, BlockStarted) else None
+        if self._thought is not None and value is not None and not isinstance(value, Thinking):
             await self._end_thought(told)
         match event:
+            case BlockStarted():
+                await self._start(event, told)
             case TextDelta():
-                await self._text.feed(event.text, told, logprobs=event.logprobs)
+                await self._text.feed(event.block, event.text, told, logprobs=event.logprobs)
             case RefusalDelta():
-                await self._refusal.feed(event.text, told)
-            case AudioDelta():
-                await self._transcript.feed(event.transcript, told)
-                if event.id or event.data or event.expires:
-                    told.append(replace(event, transcript=""))
+                await self._refusal.feed(event.block, event.text, told)
             case ThinkingDelta():
-                await self._take_thought(event, told)
-            case ToolCallDelta():
-                self._calls.setdefault(event.index, ReplyToolCall()).add(event)
-                if event.extra:
-                    self._call_extras.append({"index": event.index, **event.extra})
-            case ExtraDelta():
-                self._extras.append(event)
+                await self._thoughts().feed(event.block, event.text, told)
+            case InputDelta():
+                self._waiting[event.block].pieces.append(event.text)
+            case MediaDelta():
+                await self._media(event, told)
+            case CitationDelta():
+                citation = await passed_citation(self._guards, event.citation)
+                if citation is not None:
+                    self._text.mark(event.block, replace(event, citation=citation), told)
+            case BlockProgress():
+                fields = await passed_fields(self._guards, event.fields)
+                told.append(replace(event, fields=fields, status=await passed(self._guards, event.status)))
+            case BlockFinished():
+                await self._finish(event, told)
             case _:
-                assert_never(event)
+                pass
 
-    async def _take_thought(self, event: ThinkingDelta, told: Batch) -> None:
+    async def _start(self, event: BlockStarted, told: Batch) -> None:
+        value = self._kinds[event.block] = event.value
+        if value.state is not None and value.state.fields and not isinstance(value, ToolCall):
+            fields = await passed_fields(self._guards, value.state.fields)
+            if fields != value.state.fields:
+                event = replace(event, value=replace(value, state=replace(value.state, fields=fields)))
+        match value:
+            case Text():
+                self._text.mark(event.block, event, told)
+            case Refusal():
+                self._refusal.mark(event.block, event, told)
+            case Audio():
+                self._transcript.mark(event.block, event, told)
+            case Thinking():
+                self._thoughts().mark(event.block, event, told)
+            case _ if isinstance(value, ToolCall | ServerToolCall) or (value.state is not None and value.state.opaque is None):
+                self._waiting[event.block] = ReplyBlock(event.block, value, [])
+            case _:
+                told.append(event)  # a picture, or what is encrypted
+
+    async def _media(self, event: MediaDelta, told: Batch) -> None:
+        """Sound passes at once, unless its block waits behind another's transcript."""
+        if event.transcript:
+            await self._transcript.feed(event.block, event.transcript, told)
+        if event.data or event.id or event.expires:
+            sound = replace(event, transcript="")
+            self._note(told)
+            if event.block in self.open:
+                told.append(sound)
+            else:
+                self._transcript.mark(event.block, sound, told)
+
+    async def _finish(self, event: BlockFinished, told: Batch) -> None:
+        state = event.state
+        if state is not None and state.fields and event.block not in self._waiting:
+            state = replace(state, fields=await passed_fields(self._guards, state.fields))
+            event = replace(event, state=state)
+        match self._kinds[event.block]:
+            case Text():
+                self._text.mark(event.block, event, told)
+            case Refusal():
+                self._refusal.mark(event.block, event, told)
+            case Audio():
+                self._transcript.mark(event.block, event, told)
+            case Thinking():
+                self._thoughts().mark(event.block, event, told)
+                if state is not None and state.opaque is not None:
+                    await self._end_thought(told)
+            case _ if event.block in self._waiting:
+                self._states[event.block] = state
+                self._waiting[event.block].finish(event)
+            case _:
+                told.append(event)
+
+    def _marked(self, event: Event, changed: bool) -> Event:  # told by the channel
+        """What is told of a start, an end or a source in a text, which was changed or not."""
+        match event:
+            case BlockFinished() if changed:
+                begun = self._kinds[event.block].state
+                state = event.state or begun
+                if state is None or state.opaque is None:
+                    return event
+                state = replace(state, opaque=None)
+                return replace(event, state=None if begun is None and state == State() else state)
+            case CitationDelta() if changed:
+                return replace(event, citation=replace(event.citation, start=None, end=None))
+            case _:
+                return event
+
+    def _thoughts(self) -> Channel:
         if self._thought is None:
-            self._thought = _Channel(self._guards, partial(ThinkingDelta, self._index, field=event.field))
-        await self._thought.feed(event.text, told)
-        if event.signature or event.redacted:
-            await self._end_thought(told)
-            signature = None if self._thoughts_masked else event.signature
-            if signature or event.redacted:
-                told.append(ThinkingDelta(self._index, "", signature, event.redacted))
+            self._thought = Channel(self._guards, ThinkingDelta, self._marked)
+        return self._thought
 
     async def _end_thought(self, told: Batch) -> None:
         if self._thought is not None:
             thought, self._thought = self._thought, None
-            await thought.feed("", told, final=True)
+            await thought.end(told)
             self._thoughts_masked = self._thoughts_masked or thought.masked
+
+    async def _passed_call(self, block: ReplyBlock) -> Block:
+        """A block that has waited, with what of its name and of what it is given may be told."""
+        value = block.block()
+        match value:
+            case ToolCall():
+                arguments = await passed_json(self._guards, value.arguments)
+                return replace(value, name=await passed(self._guards, value.name), arguments=arguments)
+            case ServerToolCall(input=str(given)):
+                return replace(value, name=await passed(self._guards, value.name), input=await passed_json(self._guards, given))
+            case _:
+                return value
+
+    async def _tell_waiting(self, calls: Mapping[int, Block], told: Batch, *, masked: bool) -> None:
+        """Tell calls, and what only the provider knows, which goes only with a choice of which nothing was changed."""
+        same = not masked and all(value == self._waiting[number].block() for number, value in calls.items())
+        stated = {number: value.state.fields for number, value in calls.items() if value.state is not None and value.state.fields}
+        kept = await passed_extras(self._guards, self._extras, stated) if same and (self._extras or stated) else None
+        for number, value in calls.items():
+            changed = value != self._waiting[number].block()
+            state = value.state
+            if state is not None:
+                opaque = None if changed else state.opaque
+                fields = state.fields if kept is not None else NOTHING
+                state = State(opaque, fields, state.item, state.origin) if opaque is not None or fields else None
+            match value:
+                case ToolCall():
+                    told.append(BlockStarted(number, self._index, replace(value, arguments="", state=state)))
+                    told += [InputDelta(number, value.arguments)] if value.arguments else []
+                case ServerToolCall():
+                    told.append(BlockStarted(number, self._index, replace(value, input=None, state=state)))
+                    told += [InputDelta(number, value.input)] if value.input is not None else []
+                case _ if kept is None:
+                    continue  # of a kind that only the provider knows
+                case _:
+                    told.append(BlockStarted(number, self._index, replace(value, state=state)))
+            told.append(BlockFinished(number))
+        told += kept or ()
 
     def _block(self, blocked: Blocked) -> None:
         self.blocked = True
         log.warning("reply blocked", guard=blocked.guard, choice=self._index)
 
 
-class _Channel:
-    """One text of a choice, told in deltas of one kind."""
-
-    def __init__(self, guards: Sequence[Guard], delta: Callable[..., Event], *, json: bool = False) -> None:
-        self._guards = guards
-        self._chain = JsonChain(guards) if json else Chain(guards)
-        self._delta = delta
-        self._held = ""  # what came and is not told
-        self._changed = False
-        self._pieces: deque[tuple[str, tuple[JsonObject, ...]]] = deque()  # as they came, where they have log probabilities
-        self._begun = 0  # how much of the first of them is told
-
-    async def feed(self, text: str, told: Batch, *, final: bool = False, logprobs: tuple[JsonObject, ...] = ()) -> None:
-        """See `Chain.feed`; what came before a match is told before this raises `Blocked`."""
-        if not self._changed:
-            if logprobs or self._pieces:
-                if self._held and not self._pieces:
-                    self._pieces.append((self._held, ()))
-                self._pieces.append((text, logprobs))
-            self._held += text
-        try:
-            passed = await self._chain.feed(text, final=final)
-        except Blocked as blocked:
-            if blocked.before:
-                await self._tell(blocked.before, told)
-            raise
-        if passed:
-            await self._tell(passed, told)
-
-    async def _tell(self, passed: str, told: Batch) -> None:
-        self._changed = self._changed or not self._held.startswith(passed)
-        logprobs: list[JsonObject] = []
-        if not self._changed:
-            self._held = self._held[len(passed) :]
-            self._begun = self._begun + len(passed) if self._pieces else 0
-            while self._pieces and self._begun >= len(self._pieces[0][0]):
-                text, more = self._pieces.popleft()
-                self._begun -= len(text)
-                logprobs += await passed_logprobs(self._guards, text, more)
-        told.append(self._delta(passed, tuple(logprobs)) if logprobs else self._delta(passed))
-
-    @property
-    def masked(self) -> bool:
-        """Whether what was told is not what came. To be asked at the end."""
-        return self._changed or bool(self._held)
+def _transcript(block: int, text: str) -> Event:
+    return MediaDelta(block, transcript=text)

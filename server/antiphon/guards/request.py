@@ -22,14 +22,21 @@ from typing import Any, Final, TypeVar, assert_never
 from msgspec.structs import replace
 
 from antiphon.domain.content import (
+    FUNCTION,
     Audio,
-    File,
+    Block,
+    Citation,
+    Compaction,
+    Document,
     Image,
     Media,
     Message,
-    Other,
-    Part,
+    Opaque,
+    RedactedThinking,
     Refusal,
+    ServerToolCall,
+    ServerToolResult,
+    State,
     Text,
     Thinking,
     ToolCall,
@@ -54,10 +61,10 @@ from antiphon.guards.json_chain import passed_json
 from antiphon.guards.json_value import passed_value
 
 Item = TypeVar("Item")
-Opaque = TypeVar("Opaque", str, str | None)
+Id = TypeVar("Id", str, str | None)
 
 _TURN: Final = 16
-"""Messages, parts or tools that are read at one go."""
+"""Messages, blocks or tools that are read at one go."""
 
 _OPAQUE: Final = re.compile(r"[\x21-\x7e]*")
 """An id, a signature or a URL, and no text."""
@@ -85,7 +92,7 @@ async def passed_request(guards: Sequence[Guard], request: ChatRequest) -> ChatR
 
 
 async def _each(read: Callable[[Item], Awaitable[Item]], items: Sequence[Item]) -> tuple[Item, ...]:
-    """What may be passed on of each. Other calls have their turn after every `_TURN` of them, and at the end."""
+    """What may be passed on of each. Opaque calls have their turn after every `_TURN` of them, and at the end."""
     done: list[Item] = []
     for number, item in enumerate(items, 1):
         done.append(await read(item))
@@ -95,47 +102,80 @@ async def _each(read: Callable[[Item], Awaitable[Item]], items: Sequence[Item]) 
 
 
 async def _message(guards: Sequence[Guard], message: Message) -> Message:
-    parts = await _parts(guards, message.parts)
-    extra = await _value(guards, message.extra)
-    return replace(message, parts=parts, name=await _optional(guards, message.name), extra=extra)
+    blocks = await _blocks(guards, message.blocks)
+    extra, fields = await _value(guards, message.extra), await _value(guards, message.fields)
+    return replace(message, blocks=blocks, name=await _optional(guards, message.name), extra=extra, fields=fields)
 
 
-async def _parts(guards: Sequence[Guard], parts: Sequence[Part]) -> tuple[Part, ...]:
-    return await _each(partial(_part, guards), parts)
+async def _blocks(guards: Sequence[Guard], blocks: Sequence[Block]) -> tuple[Block, ...]:
+    return await _each(partial(_block, guards), blocks)
 
 
-async def _part(guards: Sequence[Guard], part: Part) -> Part:
-    match part:
+async def _block(guards: Sequence[Guard], block: Block) -> Block:
+    """A block as it may be passed on. One in which something was changed has no state any more: that was good for it alone."""
+    read = await _said(guards, block)
+    if block.state is not None:
+        state = await _state(guards, block.state)
+        read = replace(read, state=state if read == block else None)
+    return replace(read, extra=await _value(guards, block.extra)) if block.extra else read
+
+
+async def _state(guards: Sequence[Guard], state: State) -> State | None:
+    """What a caller has of a provider's state; None if a guard changes anything of it."""
+    fields = await _value(guards, state.fields)
+    opaque = await _opaque(guards, state.opaque)
+    return state if fields is state.fields and opaque == state.opaque else None
+
+
+async def _said(guards: Sequence[Guard], block: Block) -> Block:  # noqa: C901  # a match over the kinds of block
+    """A block with what of its own fields may be passed on."""
+    match block:
         case Text():
-            return replace(part, text=await passed(guards, part.text), extra=await _value(guards, part.extra))
-        case Refusal():
-            return replace(part, text=await passed(guards, part.text))
-        case Thinking():
-            text = await passed(guards, part.text)
-            # A signature is good for the text that the provider signed, and for no other.
-            if text != part.text:
-                return replace(part, text=text, signature=None, redacted=await _opaque(guards, part.redacted))
-            signature, redacted = await _opaque(guards, part.signature), await _opaque(guards, part.redacted)
-            return replace(part, signature=signature, redacted=redacted)
+            citations = await _each(partial(_citation, guards), block.citations)
+            return replace(block, text=await passed(guards, block.text), citations=citations)
+        case Refusal() | Thinking():
+            return replace(block, text=await passed(guards, block.text))
+        case Compaction():
+            return replace(block, text=await _optional(guards, block.text))
         case ToolCall():
-            name, arguments = await passed(guards, part.name), await passed_json(guards, part.arguments)
-            id_, signature = await _opaque(guards, part.id), await _opaque(guards, part.signature)
-            extra = await _value(guards, part.extra)
-            return replace(part, id=id_, name=name, arguments=arguments, signature=signature, extra=extra)
+            name, arguments = await passed(guards, block.name), await passed_json(guards, block.arguments)
+            kind = block.type if block.type == FUNCTION else await passed(guards, block.type)
+            return replace(block, id=await _opaque(guards, block.id), name=name, arguments=arguments, type=kind)
+        case ServerToolCall():
+            name, given = await passed(guards, block.name), block.input
+            given = given if given is None else await passed_json(guards, given)
+            return replace(block, id=await _opaque(guards, block.id), name=name, input=given)
         case ToolResult():
-            return replace(part, tool_call_id=await _opaque(guards, part.tool_call_id), parts=await _parts(guards, part.parts))
+            blocks = await _blocks(guards, block.blocks)
+            return replace(block, tool_call_id=await _opaque(guards, block.tool_call_id), blocks=blocks)
+        case ServerToolResult():
+            return replace(block, call_id=await _opaque(guards, block.call_id))
         case Image():
-            media, detail = await _media(guards, part.media), await _optional(guards, part.detail)
-            return replace(part, media=media, detail=detail, extra=await _value(guards, part.extra))
-        case Audio() | Video():
-            return replace(part, media=await _media(guards, part.media), extra=await _value(guards, part.extra))
-        case File():
-            media, filename = await _media(guards, part.media), await _optional(guards, part.filename)
-            return replace(part, media=media, filename=filename, extra=await _value(guards, part.extra))
-        case Other():
-            return replace(part, fields=await _value(guards, part.fields))
+            media, detail = await _media(guards, block.media), await _optional(guards, block.detail)
+            return replace(block, media=media, detail=detail)
+        case Audio():
+            media, transcript = await _media(guards, block.media), await passed(guards, block.transcript)
+            return replace(block, media=media, id=await _opaque(guards, block.id), transcript=transcript)
+        case Video():
+            return replace(block, media=await _media(guards, block.media))
+        case Document():
+            media, filename = await _media(guards, block.media), await _optional(guards, block.filename)
+            return replace(block, media=media, filename=filename, title=await _optional(guards, block.title))
+        case Opaque():
+            return replace(block, fields=await _value(guards, block.fields))
+        case RedactedThinking():
+            return block
         case _:
-            assert_never(part)
+            assert_never(block)
+
+
+async def _citation(guards: Sequence[Guard], citation: Citation) -> Citation:
+    return replace(
+        citation,
+        title=await passed(guards, citation.title),
+        text=await passed(guards, citation.text),
+        fields=await _value(guards, citation.fields),
+    )
 
 
 async def _media(guards: Sequence[Guard], media: Media) -> Media:
@@ -212,7 +252,7 @@ async def _format(guards: Sequence[Guard], form: ResponseFormat | None) -> Respo
             return form
 
 
-async def _opaque(guards: Sequence[Guard], text: Opaque) -> Opaque:
+async def _opaque(guards: Sequence[Guard], text: Id) -> Id:
     """What the provider knows and the model is not told, unless it is a text in such a place."""
     return text if text is None or _OPAQUE.fullmatch(text) else await passed(guards, text)
 

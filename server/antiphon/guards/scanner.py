@@ -69,6 +69,11 @@ class Scanner:
         self._text = ""
         self._at = 0  # what of the text is held back; before it, the last character that is not
 
+    @property
+    def held(self) -> int:
+        """How many characters are held back."""
+        return len(self._text) - self._at
+
     def feed(self, piece: str, *, final: bool) -> str:
         """See `Filter.feed`."""
         text, at, finder = self._text + piece, self._at, self._finder

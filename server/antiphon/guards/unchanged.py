@@ -9,8 +9,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from antiphon.domain.content import JsonObject
-from antiphon.domain.events import ExtraDelta
+from msgspec.structs import replace
+
+from antiphon.domain import unknown_fields
+from antiphon.domain.content import Citation, JsonObject
+from antiphon.domain.events import ExtraFields, Place
 from antiphon.domain.reply import ReplyChoice
 from antiphon.guards.base import Blocked, Guard
 from antiphon.guards.json_value import passed_value
@@ -27,26 +30,32 @@ async def passed_logprobs(guards: Sequence[Guard], text: str, logprobs: tuple[Js
 
 
 async def passed_extras(
-    guards: Sequence[Guard], extras: Sequence[ExtraDelta], calls: Sequence[JsonObject]
-) -> Sequence[ExtraDelta] | None:
+    guards: Sequence[Guard], extras: Sequence[ExtraFields], blocks: Mapping[int, JsonObject]
+) -> Sequence[ExtraFields] | None:
     """All fields of one choice that only its provider knows: None if a guard finds something, together or by name of field.
 
-    `calls` are those of its tool calls as they came, each with the `index` of its call.
+    `blocks` are those of blocks, by their numbers.
     """
     whole = ReplyChoice(0)
     texts: defaultdict[str, list[str]] = defaultdict(list)
     kept = []
     for event in extras:
-        choice_fields = {name: value for name, value in event.choice_fields.items() if name != "logprobs"}
-        if event.fields or choice_fields:
-            kept.append(ExtraDelta(event.choice, event.fields, choice_fields))
-            whole.add_extra(kept[-1])
-            _collect("", [event.fields, choice_fields], texts)
-    for call in calls:
-        whole.add_extra(ExtraDelta(0, {"tool_calls": [call]}))
-        _collect("", [call], texts)
-    values = [whole.extra, whole.choice_extra, whole.call_extra]
+        is_beside = event.place is Place.CHOICE
+        fields = {name: value for name, value in event.fields.items() if name != "logprobs"} if is_beside else event.fields
+        if fields:
+            kept.append(replace(event, fields=fields))
+            unknown_fields.add(whole.choice_fields if is_beside else whole.fields, fields, joins=not is_beside)
+            _collect("", [fields], texts)
+    for fields in blocks.values():
+        _collect("", [fields], texts)
+    values = [whole.fields, whole.choice_fields, *blocks.values()]
     return kept if await _pass(guards, [*values, *("".join(pieces) for pieces in texts.values())]) else None
+
+
+async def passed_citation(guards: Sequence[Guard], citation: Citation) -> Citation | None:
+    """A source, if no guard finds anything in what is said of it."""
+    said = [citation.url, citation.title, citation.text, citation.source_id, citation.fields]
+    return citation if await _pass(guards, said) else None
 
 
 async def passed_fields(guards: Sequence[Guard], fields: JsonObject) -> JsonObject:

@@ -71,11 +71,15 @@ class Conversation(Struct, frozen=True):
 
 
 class Told(Struct, frozen=True, omit_defaults=True):
-    """What a provider told of a reply beside what it said: its id of it, when it made it (Unix seconds), and why it ended."""
+    """What a provider told of a reply beside what it said: its id of it, when it made it (Unix seconds), and why it ended.
+
+    `finish` is our own word for that in a row whose column has another one: one that the version before knows.
+    """
 
     id: str = ""
     created: int = 0
     reason: str = ""
+    finish: str = ""
 
 
 class TurnEnd(Struct, frozen=True):
@@ -118,7 +122,7 @@ class StoredMessage(Struct, frozen=True):
     @property
     def is_unheard(self) -> bool:
         """A reply that failed, or that its caller left, before anything of it was said: the same turn may be begun again."""
-        said = self.message.parts or self.message.extra
+        said = self.message.blocks or self.message.extra or self.message.fields
         return self.state is MessageState.FAILED or (self.state is MessageState.CANCELLED and not said)
 
 

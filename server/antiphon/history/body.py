@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from antiphon.domain.content import Message, Role, Text
+from antiphon.history import stored_form
 from antiphon.history.base import Told
 
 LEVELS: Final = 128
@@ -28,7 +29,6 @@ class _Beside(msgspec.Struct, frozen=True):
     told: Told = Told()
 
 
-_decoder: Final = msgspec.json.Decoder(Message)
 _beside: Final = msgspec.json.Decoder(_Beside)
 _TOKENS: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
 _ROLE: Final = re.compile(r'\{"role":"([a-z]+)"')
@@ -36,11 +36,12 @@ _ROLE: Final = re.compile(r'\{"role":"([a-z]+)"')
 log = structlog.get_logger(__name__)
 
 
-def read(body: str, message_id: str) -> Message:
-    """The message of that id."""
+def read(body: str, message_id: str, provider: str = "", model: str = "") -> Message:
+    """Return the message of that id; `provider` and `model` are those of its row."""
     try:
         # Few have so many brackets, and most of those have them in their text.
-        return _decoder.decode(pruned(body, LEVELS) if body.count("{") + body.count("[") > LEVELS else body)
+        pruned_body = pruned(body, LEVELS) if body.count("{") + body.count("[") > LEVELS else body
+        return stored_form.decode(pruned_body, provider, model)
     except msgspec.MsgspecError as error:
         log.error("message_unreadable", message=message_id, error=type(error).__name__)  # noqa: TRY400  # what it holds is not for the log
         found = _ROLE.match(body)

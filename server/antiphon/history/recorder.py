@@ -267,7 +267,7 @@ class Recording:
         and will make another one if it tries again.
         """
         if not self._settled:
-            said = self._reply.said
+            said = self._reply.has_output
             drop = self.turn.made and self.seen == 0
             task = self._settle(MessageState.INCOMPLETE if said else MessageState.FAILED, _reason(error), drop=drop)
             await asyncio.wait({task}, timeout=PATIENCE)
@@ -282,10 +282,9 @@ class Recording:
 
     def said(self) -> Said:
         """What was said so far. Of several choices the first is what is stored."""
-        reply = self._reply
-        message = reply.choices[0].message() if reply.choices else Message(Role.ASSISTANT, ())
-        started = reply.started
-        return Said(self.turn.reply.id, message, started.model if started else "", started.provider if started else "")
+        started = self._reply.started
+        provider, model = ("", "") if started is None else (started.origin.provider, started.model)
+        return Said(self.turn.reply.id, self._reply.message(), model, provider)
 
     def _told(self) -> Told:
         started, choices = self._reply.started, self._reply.choices

@@ -20,7 +20,8 @@ Two exceptions, each for clients that are tested:
   change them. They are stored unless the path has them, and again if the last one sent is not the last one stored.
 
 The model is told what was sent, behind what the path has before it. Instructions that are sent take the place of those that are
-stored. A repeated reply keeps the thoughts and fields that are stored with it: providers ask for them, and clients drop them.
+stored. Of a repeated reply the stored blocks are sent: their order, and what is a provider's own, are lost on clients that know
+texts only. A call whose arguments its client has changed is sent as it is now.
 """
 
 from __future__ import annotations
@@ -34,9 +35,21 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from antiphon.domain.content import Message, Other, Refusal, Role, Text, Thinking, ToolCall, ToolResult
+from antiphon.domain.content import (
+    Audio,
+    Document,
+    Image,
+    Message,
+    Opaque,
+    Refusal,
+    Role,
+    Text,
+    ToolCall,
+    ToolResult,
+    Video,
+)
 from antiphon.history.base import BEGINNING, MessageState, Parent, StoredMessage
-from antiphon.history.sendable import INSTRUCTIONS, Entry, extra_calls, says_something
+from antiphon.history.sendable import INSTRUCTIONS, Entry, says_something
 
 _NOTHING: Final[Mapping[str, int]] = {}
 
@@ -146,14 +159,27 @@ def _unknown(path: Sequence[StoredMessage], sent: Sequence[Message], places: Seq
 
 
 def _merged(stored: Message, sent: Message) -> Message:
-    """Return the message as it was sent, with what its client does not know of the stored reply."""
+    """Return the message as it is stored, with the fields that its caller has for it."""
     if sent.role is not Role.ASSISTANT or sent == stored:
         return sent
     if not says_something(stored):
         return stored  # clients show it as an empty text, which hosts refuse
-    thoughts = (part for part in stored.parts if isinstance(part, Thinking))
-    parts = (*thoughts, *(part for part in sent.parts if not isinstance(part, Thinking)))
-    return replace(sent, parts=parts, extra={**stored.extra, **sent.extra})
+    if _arguments(stored) != _arguments(sent):
+        return sent
+    extra = {name: value for name, value in sent.extra.items() if name not in stored.fields}
+    return replace(stored, name=sent.name, extra={**stored.extra, **extra})
+
+
+def _arguments(message: Message) -> list[object]:
+    """What the tools are given, as JSON where it is some."""
+    return [_read(block.arguments) for block in message.blocks if isinstance(block, ToolCall)]
+
+
+def _read(arguments: str) -> object:
+    try:
+        return msgspec.json.decode(arguments or "{}")
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
+        return arguments
 
 
 def _instructs(message: Message) -> bool:
@@ -170,21 +196,23 @@ def _broke_off(row: StoredMessage) -> bool:
 
 def _key(message: Message) -> Hashable:
     """Return what equal messages have in common."""
-    text = [str(message.extra.get("refusal") or "")]  # as the OpenAI API has it
-    rest: list[Hashable] = [str(call.get("id")) for call in extra_calls(message)]
-    for part in message.parts:
-        for each in (part, *part.parts) if isinstance(part, ToolResult) else (part,):
+    text: list[str] = []
+    rest: list[Hashable] = []
+    for block in message.blocks:
+        for each in (block, *block.blocks) if isinstance(block, ToolResult) else (block,):
             match each:
                 case Text() | Refusal():
                     text.append(each.text)
-                case Thinking():
-                    pass
                 case ToolCall():
                     rest.append((each.id, each.name))
                 case ToolResult():
                     rest.append(each.tool_call_id)
-                case Other():
-                    rest.append(msgspec.json.encode(each, order="deterministic"))
-                case _:
+                case Opaque():
+                    rest.append(msgspec.json.encode(each.form, order="deterministic"))
+                case Audio() if each.media.url is None and each.media.file_id is None:
+                    text.append(each.transcript)
+                case Image() | Audio() | Video() | Document():
                     rest.append(each.media)
+                case _:
+                    pass  # thoughts, and what the provider ran, which clients do not send back
     return message.role, "".join(text).strip(), tuple(rest)

@@ -16,10 +16,11 @@ from msgspec.structs import replace
 
 from antiphon.database import clock, paging, text
 from antiphon.database.ids import is_id
-from antiphon.domain.content import NOTHING, Message, Role
+from antiphon.domain.content import NOTHING, Message, Opaque, Role
 from antiphon.domain.events import FinishReason, Usage
-from antiphon.history.base import MAX_REQUEST_ID, MAX_SOURCE, MAX_TITLE, Conversation, MessageState, StoredMessage, Told
-from antiphon.history.body import read
+from antiphon.history import stored_form
+from antiphon.history.base import MAX_REQUEST_ID, MAX_SOURCE, MAX_TITLE, Conversation, MessageState, StoredMessage, Told, TurnEnd
+from antiphon.history.body import read, told
 
 _usage: Final = msgspec.json.Decoder(Usage)
 
@@ -65,16 +66,43 @@ def stored(row: Sequence[Any]) -> StoredMessage:
     return StoredMessage(
         id_,
         parent,
-        read(body, id_),
+        read(body, id_, provider, model),
         MessageState(state),
         clock.read(created),
         request_id or "",
         model,
         provider,
         None if usage is None else _usage.decode(usage),
-        None if finish_reason is None else FinishReason(finish_reason),
+        None if finish_reason is None else _finish_reason(finish_reason, body),
         error_reason,
     )
+
+
+_FINISHED: Final = {
+    FinishReason.REFUSAL: FinishReason.CONTENT_FILTER,
+    FinishReason.PAUSE: FinishReason.LENGTH,
+    FinishReason.CONTEXT_WINDOW: FinishReason.LENGTH,
+}
+"""Finish reasons that the version before does not know, and what it is told in their place."""
+
+
+def finish_word(reason: FinishReason | None) -> str | None:
+    """Return the word for a finish reason in its column."""
+    return None if reason is None else _FINISHED.get(reason, reason).value
+
+
+def beside(end: TurnEnd) -> Told:
+    """Return what is stored beside a reply."""
+    reason = end.finish_reason
+    return end.told if reason is None or finish_word(reason) == reason else replace(end.told, finish=reason.value)
+
+
+def _finish_reason(word: str, body: str) -> FinishReason:
+    if word == "function_call":  # of versions before
+        return FinishReason.TOOL_CALLS
+    if '"finish":"' in body and (exact := told(body).finish) in list(FinishReason):
+        return FinishReason(exact)
+    return FinishReason(word)
 
 
 def bodies(messages: Sequence[Message]) -> list[str]:
@@ -82,21 +110,31 @@ def bodies(messages: Sequence[Message]) -> list[str]:
     return [_body(message, ("messages", index)) for index, message in enumerate(messages)]
 
 
-def reply(message: Message, told: Told = Told()) -> str:  # noqa: B008  # it cannot be changed
+def reply(message: Message, info: Told = Told()) -> str:  # noqa: B008  # it cannot be changed
     """A model's message as JSON. Never refused, as it is there already: what cannot be stored is replaced, or left out.
 
     What was told of it is in the same object.
     """
     try:
-        encoded = msgspec.json.encode(message)
+        encoded = stored_form.encode(message)
     except UnicodeEncodeError:
-        encoded = json.dumps(msgspec.to_builtins(message), ensure_ascii=False).encode("utf-8", "replace")
+        encoded = json.dumps(stored_form.builtins(message), ensure_ascii=False).encode("utf-8", "replace")
     except RecursionError:
-        encoded = msgspec.json.encode(replace(message, extra=NOTHING))  # a provider's own fields, nested without end
-    if told != Told():
-        clean = Told(text.clean(told.id), told.created, text.clean(told.reason))
+        encoded = stored_form.encode(_without_fields(message))  # a provider's own, nested without end
+    if info != Told():
+        clean = Told(text.clean(info.id), info.created, text.clean(info.reason), info.finish)
         encoded = encoded[:-1] + b',"told":' + msgspec.json.encode(clean) + b"}"
     return without_nul(encoded).decode()
+
+
+def _without_fields(message: Message) -> Message:
+    """Return the message without what only its provider knows."""
+    kept = (block for block in message.blocks if not isinstance(block, Opaque))
+    blocks = tuple(
+        block if block.state is None else replace(block, state=replace(block.state, fields=NOTHING), extra=NOTHING)
+        for block in kept
+    )
+    return replace(message, blocks=blocks, extra=NOTHING, fields=NOTHING)
 
 
 def without_nul(encoded: bytes) -> bytes:
@@ -108,7 +146,7 @@ def without_nul(encoded: bytes) -> bytes:
 
 def _body(message: Message, path: tuple[str | int, ...]) -> str:
     try:
-        encoded = msgspec.json.encode(message)
+        encoded = stored_form.encode(message)
     except UnicodeEncodeError:
         raise text.bad(path, "has half a surrogate pair, which is no character") from None
     if b"\\u0000" in encoded and _NUL.search(encoded):

@@ -19,13 +19,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final, TypeGuard
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from antiphon.domain.content import Message, Role, Text, Thinking, ToolCall, ToolResult
+from antiphon.domain.content import (
+    CUSTOM,
+    FUNCTION_CALL,
+    THOUGHTS,
+    Block,
+    Message,
+    Role,
+    ServerToolCall,
+    ServerToolResult,
+    Text,
+    ToolCall,
+    ToolResult,
+)
 from antiphon.domain.errors import Reason
 from antiphon.domain.events import FinishReason
 from antiphon.history.base import MessageState, StoredMessage
@@ -35,11 +47,11 @@ INSTRUCTIONS: Final = frozenset({Role.SYSTEM, Role.DEVELOPER})
 _REFUSALS: Final = frozenset({Reason.PROVIDER_REJECTED, Reason.UNSUPPORTED, Reason.INVALID_REQUEST})
 """Why a turn failed that would fail again: its request cannot be sent, or was refused as such."""
 
-_WHOLE: Final = frozenset({FinishReason.STOP, FinishReason.TOOL_CALLS, FinishReason.FUNCTION_CALL, None})
+_WHOLE: Final = frozenset({FinishReason.STOP, FinishReason.TOOL_CALLS, FinishReason.PAUSE, None})
 """Finish reasons of a reply that ended by itself. None: it was not told, or a caller stored the reply."""
 
-_SPOKEN: Final = ("tool_calls", "function_call", "audio", "images")
-"""Fields of a message, in the form of the OpenAI API, that say something where there is no text."""
+_GOES_ON: Final = frozenset({FinishReason.TOOL_CALLS, FinishReason.PAUSE, None})
+"""Finish reasons of a reply of which a tool of the provider's may have its result in the next one."""
 
 
 class Entry(Struct, frozen=True):
@@ -79,14 +91,14 @@ def sendable(entries: Sequence[Entry]) -> tuple[tuple[Message, ...], tuple[LeftO
             left_out.append(LeftOut(entry.row, Why.REFUSED))
         elif (message := _spoken(entry)) is not None:
             spoken.append(entry if message is entry.message else replace(entry, message=message))
-        elif entry.message.parts:
+        elif entry.message.blocks:
             left_out.append(LeftOut(entry.row, Why.SAYS_NOTHING))
     return _Calls(spoken, left_out).sent(), tuple(left_out)
 
 
 def says_something(message: Message) -> bool:
     """Whether a reply has more than thoughts."""
-    return any(not isinstance(part, Thinking) for part in message.parts) or any(map(message.extra.get, _SPOKEN))
+    return any(not isinstance(block, THOUGHTS) for block in message.blocks)
 
 
 def _refused(entries: Sequence[Entry]) -> set[str]:
@@ -111,20 +123,15 @@ def _is_refusal(row: StoredMessage) -> bool:
     """Whether a row is the reply of a turn that ended without a word, and would end so again."""
     if row.message.role is not Role.ASSISTANT or says_something(row.message):
         return False
-    return row.error_reason in _REFUSALS or row.finish_reason is FinishReason.CONTENT_FILTER
+    return row.error_reason in _REFUSALS or row.finish_reason in (FinishReason.CONTENT_FILTER, FinishReason.REFUSAL)
 
 
 def _spoken(entry: Entry) -> Message | None:
     """The message; None for a reply that says nothing."""
     message = entry.message
-    if message.role is not Role.ASSISTANT or any(not isinstance(part, Thinking) for part in message.parts):
+    if message.role is not Role.ASSISTANT or says_something(message):
         return message
-    if entry.row is None:
-        return message if message.parts or message.extra else None
-    if not says_something(message):
-        return None
-    calls = any(map(message.extra.get, ("tool_calls", "function_call", "audio")))
-    return message if calls else replace(message, parts=(*message.parts, Text("")))  # pictures: hosts want a content with them
+    return message if entry.row is None and (message.blocks or message.extra) else None
 
 
 class _Calls:
@@ -151,41 +158,42 @@ class _Calls:
         message = entry.message
         if message.role is Role.ASSISTANT:
             return self._reply(at, entry)
-        if self._function_gone:
-            self._function_gone = False
-            if message.extra.get("role") == "function":
-                self._note(entry, Why.RESULT_WITHOUT_CALL)
-                return None
-        parts = tuple(part for part in message.parts if not isinstance(part, ToolResult) or self._is_wanted(entry, part))
+        gone, self._function_gone = self._function_gone, False
+        blocks = tuple(
+            block
+            for block in message.blocks
+            if not isinstance(block, ToolResult) or self._is_wanted(entry, block, function_gone=gone)
+        )
         if not _is_results(message):
             self._open = {}
-        if len(parts) == len(message.parts):
+        if len(blocks) == len(message.blocks):
             return message
         self._note(entry, Why.RESULT_WITHOUT_CALL)
-        answers = any(isinstance(part, ToolResult) for part in parts)
-        return replace(message, parts=parts) if answers or (parts and message.role is not Role.TOOL) else None
+        answers = any(isinstance(block, ToolResult) for block in blocks)
+        return replace(message, blocks=blocks) if answers or (blocks and message.role is not Role.TOOL) else None
 
     def _reply(self, at: int, entry: Entry) -> Message | None:
         message, row = entry.message, entry.row
         self._function_gone = False
         calls = list(_calls(message))
-        ids = {id_ for id_, _ in calls}
+        ids = {call.id for call in calls}
         self._open = self._answered(at, ids) if ids else {}
         self._gone -= ids
         if row is None:
             return message
         broke_off = row.state is not MessageState.COMPLETE or row.finish_reason not in _WHOLE
-        broken = {id_ for id_, arguments in calls if broke_off and not _is_json(arguments)}
+        broken = {call.id for call in calls if broke_off and not _is_whole(call)}
         unanswered = ids - self._open.keys() - self._brought
         self._gone |= broken | unanswered
         self._open = {id_: result for id_, result in self._open.items() if id_ not in broken}
-        self._function_gone = broke_off and not _is_json(_function_arguments(message))
+        self._function_gone = broke_off and any(_is_of_2023(block) and not _is_whole(block) for block in message.blocks)
+        message = _with_arguments(message)
+        ran = _without_open_tools(message) if broke_off or row.finish_reason not in _GOES_ON else message
         if not (broken or unanswered or self._function_gone):
-            return _with_arguments(message)
+            return ran
         self._note(entry, Why.BROKEN_CALL if broken or self._function_gone else Why.UNANSWERED_CALL)
-        kept = _without_calls(message, broken | unanswered, function=self._function_gone)
-        said = any(not isinstance(part, Thinking) and part != Text("") for part in kept.parts)
-        return _with_arguments(kept) if said or any(map(kept.extra.get, _SPOKEN)) else None
+        kept = _without_calls(ran, broken | unanswered, function=self._function_gone)
+        return kept if any(not isinstance(block, THOUGHTS) and block != Text("") for block in kept.blocks) else None
 
     def _answered(self, at: int, calls: Collection[str]) -> dict[str, ToolResult]:
         """The last results that stand directly behind the reply at `at`, by those of its calls that they answer."""
@@ -197,7 +205,9 @@ class _Calls:
                 break
         return found
 
-    def _is_wanted(self, entry: Entry, result: ToolResult) -> bool:
+    def _is_wanted(self, entry: Entry, result: ToolResult, *, function_gone: bool) -> bool:
+        if result.type == FUNCTION_CALL:
+            return not function_gone
         if entry.row is None:
             return result.tool_call_id in self._open or result.tool_call_id not in self._gone
         return self._open.get(result.tool_call_id) is result
@@ -206,62 +216,57 @@ class _Calls:
         self._left_out.append(LeftOut(entry.row, why))
 
 
-def _calls(message: Message) -> Iterator[tuple[str, str]]:
-    """The id and the arguments of each tool call; `{}` for calls whose arguments are no JSON in the first place."""
-    for part in message.parts:
-        if isinstance(part, ToolCall):
-            yield part.id, part.arguments if part.extra.get("type", "function") == "function" else "{}"
-    for call in extra_calls(message):
-        match call:
-            case {"function": {"arguments": str(arguments)}}:
-                yield str(call.get("id")), arguments
-            case _:
-                yield str(call.get("id")), "{}"
+def _calls(message: Message) -> Iterator[ToolCall]:
+    """The tool calls that have an id."""
+    return (block for block in message.blocks if isinstance(block, ToolCall) and block.type != FUNCTION_CALL)
 
 
-def extra_calls(message: Message) -> list[dict[str, Any]]:
-    """The tool calls among the fields of a message: it has all of its calls there if one of them is of no function."""
-    calls = message.extra.get("tool_calls")
-    return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+def _is_of_2023(block: Block) -> TypeGuard[ToolCall]:
+    """Whether a block is the one function call that models of 2023 make."""
+    return isinstance(block, ToolCall) and block.type == FUNCTION_CALL
 
 
-def _function_arguments(message: Message) -> str:
-    """The arguments of the function call that models of 2023 make; `{}` if there is none."""
-    match message.extra.get("function_call"):
-        case {"arguments": str(arguments)}:
-            return arguments
-        case _:
-            return "{}"
+def _is_whole(call: ToolCall) -> bool:
+    """Whether the arguments of a call are JSON, where its type has JSON in the first place."""
+    return call.type == CUSTOM or not call.name or _is_json(call.arguments)
 
 
 def _results(message: Message) -> Iterator[ToolResult]:
-    return (part for part in message.parts if isinstance(part, ToolResult))
+    return (block for block in message.blocks if isinstance(block, ToolResult))
 
 
 def _is_results(message: Message) -> bool:
     """Whether a message is tool results and nothing else."""
-    return bool(message.parts) and all(isinstance(part, ToolResult) for part in message.parts)
+    return bool(message.blocks) and all(isinstance(block, ToolResult) for block in message.blocks)
 
 
 def _without_calls(message: Message, ids: Collection[str], *, function: bool) -> Message:
-    """The message without these tool calls, and with `function` without its function call."""
-    extra = dict(message.extra)
-    if function:
-        del extra["function_call"]
-    if calls := [call for call in extra_calls(message) if str(call.get("id")) not in ids]:
-        extra["tool_calls"] = calls
-    else:
-        extra.pop("tool_calls", None)
-    parts = tuple(part for part in message.parts if not isinstance(part, ToolCall) or part.id not in ids)
-    return replace(message, parts=parts, extra=extra)
+    """The message without these tool calls, and with `function` without its function call of 2023."""
+    blocks = tuple(
+        block
+        for block in message.blocks
+        if not isinstance(block, ToolCall) or not (function if _is_of_2023(block) else block.id in ids)
+    )
+    return replace(message, blocks=blocks)
+
+
+def _without_open_tools(message: Message) -> Message:
+    """The message without calls of the provider's own tools that have no result: it went on without."""
+    answered = {block.call_id for block in message.blocks if isinstance(block, ServerToolResult)}
+    blocks = tuple(block for block in message.blocks if not isinstance(block, ServerToolCall) or block.id in answered)
+    return message if len(blocks) == len(message.blocks) else replace(message, blocks=blocks)
 
 
 def _with_arguments(message: Message) -> Message:
     """The message, with `{}` for the arguments of calls that have none."""
-    if not any(isinstance(part, ToolCall) and not part.arguments for part in message.parts):
+    if not any(_lacks_arguments(block) for block in message.blocks):
         return message
-    parts = (replace(part, arguments="{}") if isinstance(part, ToolCall) and not part.arguments else part for part in message.parts)
-    return replace(message, parts=tuple(parts))
+    blocks = (replace(block, arguments="{}") if _lacks_arguments(block) else block for block in message.blocks)
+    return replace(message, blocks=tuple(blocks))
+
+
+def _lacks_arguments(block: Block) -> TypeGuard[ToolCall]:
+    return isinstance(block, ToolCall) and not block.arguments and bool(block.name) and block.type not in (CUSTOM, FUNCTION_CALL)
 
 
 def _is_json(arguments: str) -> bool:

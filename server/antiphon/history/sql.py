@@ -366,11 +366,11 @@ class SqlStore:
             "me": self._worker,
             "worker": None,
             "state": end.state.value,
-            "body": rows.reply(end.message, end.told),
+            "body": rows.reply(end.message, rows.beside(end)),
             "model": text.clean(end.model),
             "provider": text.clean(end.provider),
             "usage": rows.usage(end.usage),
-            "finish_reason": None if end.finish_reason is None else end.finish_reason.value,
+            "finish_reason": rows.finish_word(end.finish_reason),
             "error_reason": text.clean(end.error_reason),
         }
         # The conversation first, as everybody does: those who take locks in one order never wait for each other.

@@ -12,22 +12,36 @@ from msgspec.structs import replace
 
 from antiphon.database import text
 from antiphon.domain.content import JsonObject
-from antiphon.domain.events import AudioDelta, Event, ExtraDelta, RefusalDelta, TextDelta, ThinkingDelta, ToolCallDelta
+from antiphon.domain.events import (
+    BlockFinished,
+    BlockStarted,
+    Event,
+    ExtraFields,
+    InputDelta,
+    MediaDelta,
+    RefusalDelta,
+    TextDelta,
+    ThinkingDelta,
+)
 from antiphon.history import rows
 
 
 def storable(event: Event) -> Event:
     """The event itself, or one with a replacement character for each NUL: as `rows.reply` stores them."""
     match event:
-        case TextDelta() | RefusalDelta() | ThinkingDelta():
+        case TextDelta() | InputDelta() | ThinkingDelta() | RefusalDelta():
             return replace(event, text=text.clean(event.text)) if "\0" in event.text else event
-        case ToolCallDelta():
-            if "\0" in event.arguments:
-                event = replace(event, arguments=text.clean(event.arguments))
-            return replace(event, extra=_storable_fields(event.extra)) if event.extra else event
-        case AudioDelta():
+        case MediaDelta():
             return replace(event, transcript=text.clean(event.transcript)) if "\0" in event.transcript else event
-        case ExtraDelta():
+        case BlockStarted() if event.value.state is not None and event.value.state.fields:
+            fields = _storable_fields(event.value.state.fields)
+            if fields is event.value.state.fields:
+                return event
+            return replace(event, value=replace(event.value, state=replace(event.value.state, fields=fields)))
+        case BlockFinished() if event.state is not None and event.state.fields:
+            fields = _storable_fields(event.state.fields)
+            return event if fields is event.state.fields else replace(event, state=replace(event.state, fields=fields))
+        case ExtraFields():
             fields = _storable_fields(event.fields)
             return event if fields is event.fields else replace(event, fields=fields)
         case _:

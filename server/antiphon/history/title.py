@@ -24,9 +24,9 @@ def derived_title(messages: Sequence[Message]) -> str:
     """A title from the first message of the user: its first line, cut at a word."""
     for message in messages:
         if message.role is Role.USER:
-            for part in message.parts:
-                if isinstance(part, Text) and part.text.strip():
-                    return _cut(" ".join(part.text.strip().splitlines()[0].split()))
+            for block in message.blocks:
+                if isinstance(block, Text) and block.text.strip():
+                    return _cut(" ".join(block.text.strip().splitlines()[0].split()))
     return NEW_CHAT
 
 

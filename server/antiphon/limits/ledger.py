@@ -69,8 +69,8 @@ class Ledger(Observer):
         sums.requests += 1
         if usage is None:
             return
-        sums.prompt_tokens += usage.prompt_tokens
-        sums.completion_tokens += usage.completion_tokens
+        sums.prompt_tokens += usage.input_tokens
+        sums.completion_tokens += usage.output_tokens
         if cost is None:
             sums.unpriced += 1
         elif cost:

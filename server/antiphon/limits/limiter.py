@@ -87,7 +87,7 @@ class Grant:
         try:
             if self._counters is not None and self._ticket is not None:
                 # Some hosts tell the tokens of thoughts in the sum alone.
-                tokens = 0 if usage is None else max(usage.prompt_tokens + usage.completion_tokens, usage.total_tokens)
+                tokens = 0 if usage is None else max(usage.input_tokens + usage.output_tokens, usage.total_tokens)
                 # Before the ledger hears of it: what it tells raises the counters, and would be counted twice.
                 await self._counters.settle(self._ticket, tokens, round((cost or 0.0) * NANOS))
         except LimitsUnavailable:

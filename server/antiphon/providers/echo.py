@@ -16,12 +16,25 @@ from uuid import uuid4
 import orjson
 
 from antiphon.config import ProviderConfig
-from antiphon.domain.content import JsonObject, Role, Text
-from antiphon.domain.events import Batch, Event, Finished, FinishReason, Started, TextDelta, ToolCallDelta, Usage
+from antiphon.domain.content import Block, JsonObject, Origin, Role, Text, ToolCall
+from antiphon.domain.events import (
+    Batch,
+    BlockFinished,
+    BlockStarted,
+    Event,
+    Finished,
+    FinishReason,
+    InputDelta,
+    Started,
+    TextDelta,
+    Usage,
+)
 from antiphon.domain.request import ChatRequest, JsonSchemaFormat, NativeFormat, Tool, ToolChoiceMode
 
 _WORDS: Final = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+")
 """A word with the white space before it: concatenated, the text."""
+
+_PROTOCOL: Final = "echo"
 
 _TURN: Final = 1000
 """Words that are read, or said, at one go: other calls have their turn between them."""
@@ -51,11 +64,9 @@ class EchoProvider:
             reason = FinishReason.LENGTH
 
         choices = range(request.sampling.choices or 1)
-        batch: Batch = [
-            Started(f"chatcmpl-{uuid4().hex}", request.model, self.name, created=int(time.time())),
-        ]
-        if tool is not None:
-            batch += [ToolCallDelta(choice, 0, id=f"call_{uuid4().hex[:24]}", name=tool.name) for choice in choices]
+        origin = Origin(_PROTOCOL, self.name, request.model, self.name)
+        batch: Batch = [Started(f"chatcmpl-{uuid4().hex}", request.model, origin, created=int(time.time()))]
+        batch += [BlockStarted(choice, choice, _block(tool)) for choice in choices]
         for number, piece in enumerate(pieces, 1):
             if request.stream or number % _TURN == 0:
                 yield batch
@@ -65,6 +76,7 @@ class EchoProvider:
         if request.stream:
             yield batch
             batch = []
+        batch += map(BlockFinished, choices)
         completion = len(pieces) * len(choices)
         batch.append(Usage(len(words), completion, len(words) + completion))
         batch += [Finished(choice, reason, reason.value) for choice in choices]
@@ -139,7 +151,7 @@ def _reply(request: ChatRequest, text: str) -> str:
 def _last_user_text(request: ChatRequest) -> str:
     for message in reversed(request.messages):
         if message.role is Role.USER:
-            return "".join(part.text for part in message.parts if isinstance(part, Text))
+            return "".join(block.text for block in message.blocks if isinstance(block, Text))
     return ""
 
 
@@ -164,5 +176,9 @@ async def _split(text: str) -> list[str]:
     return words
 
 
-def _delta(choice: int, piece: str, *, is_tool: bool) -> Event:
-    return ToolCallDelta(choice, 0, arguments=piece) if is_tool else TextDelta(choice, piece)
+def _block(tool: Tool | None) -> Block:
+    return Text("") if tool is None else ToolCall(f"call_{uuid4().hex[:24]}", tool.name, "")
+
+
+def _delta(block: int, piece: str, *, is_tool: bool) -> Event:
+    return InputDelta(block, piece) if is_tool else TextDelta(block, piece)

@@ -47,8 +47,8 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
                         sequence += len(answer.events)
             except Exception as error:
                 if sequence > 1:
-                    event = chat_pb2.StreamEvent(sequence=sequence, error=status_of(told(error)))
-                    yield chat_pb2.StreamGenerateResponse(events=[event])
+                    event = chat_pb2.StreamEvent(error=status_of(told(error)))
+                    yield chat_pb2.StreamGenerateResponse(sequence=sequence, events=[event])
                 raise
 
 

@@ -26,8 +26,8 @@ class CallLog(Observer):
         if call.route:
             fields["route"] = call.route
         if call.usage is not None:
-            fields["prompt_tokens"] = call.usage.prompt_tokens
-            fields["completion_tokens"] = call.usage.completion_tokens
+            fields["prompt_tokens"] = call.usage.input_tokens
+            fields["completion_tokens"] = call.usage.output_tokens
             fields["cost_usd"] = call.cost_usd
         if call.first_token is not None:
             fields["first_token_ms"] = _milliseconds(call.first_token)

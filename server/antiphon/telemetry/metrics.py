@@ -27,13 +27,13 @@ _CHAT: Final = "chat"
 """The operation, as the semantic conventions name it."""
 
 _KINDS: Final = {
-    "prompt_tokens": "input",
-    "completion_tokens": "output",
-    "cached_prompt_tokens": "cached_input",
+    "input_tokens": "input",
+    "output_tokens": "output",
+    "cached_tokens": "cached_input",
     "cache_write_tokens": "cache_write",
     "reasoning_tokens": "reasoning",
-    "audio_prompt_tokens": "audio_input",
-    "audio_completion_tokens": "audio_output",
+    "audio_input_tokens": "audio_input",
+    "audio_output_tokens": "audio_output",
 }
 """By the field of `Usage`."""
 
@@ -147,16 +147,16 @@ class Metrics(Observer):
         if usage is None or not call.model:
             return
         model = self._model(call.provider, call.model)
-        model.input.observe(usage.prompt_tokens)
-        model.output.observe(usage.completion_tokens)
+        model.input.observe(usage.input_tokens)
+        model.output.observe(usage.output_tokens)
         self._count(usage, *self._labels(call.provider, call.model))
         if usage.estimated:
             model.estimated.inc()
         if call.cost_usd:
             model.cost.inc(call.cost_usd)
         known = self._open.get(call)
-        if known is not None and known.generation is not None and usage.completion_tokens > 1:
-            model.output_token.observe(known.generation / (usage.completion_tokens - 1))
+        if known is not None and known.generation is not None and usage.output_tokens > 1:
+            model.output_token.observe(known.generation / (usage.output_tokens - 1))
 
     def turn_ended(self, call: Call, outcome: str) -> None:
         """Count it."""

@@ -39,6 +39,12 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     """The model waits for the results of the tools that it asked for."""
     FINISH_REASON_CONTENT_FILTER: _FinishReason.ValueType  # 4
     """The provider's content filter cut the reply."""
+    FINISH_REASON_REFUSAL: _FinishReason.ValueType  # 5
+    """The model declined."""
+    FINISH_REASON_PAUSE: _FinishReason.ValueType  # 6
+    """The provider paused a long turn: sent again, it goes on."""
+    FINISH_REASON_CONTEXT_WINDOW: _FinishReason.ValueType  # 7
+    """The context of the model was full; the text is cut."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """Why a choice ended."""
@@ -53,6 +59,12 @@ FINISH_REASON_TOOL_CALLS: FinishReason.ValueType  # 3
 """The model waits for the results of the tools that it asked for."""
 FINISH_REASON_CONTENT_FILTER: FinishReason.ValueType  # 4
 """The provider's content filter cut the reply."""
+FINISH_REASON_REFUSAL: FinishReason.ValueType  # 5
+"""The model declined."""
+FINISH_REASON_PAUSE: FinishReason.ValueType  # 6
+"""The provider paused a long turn: sent again, it goes on."""
+FINISH_REASON_CONTEXT_WINDOW: FinishReason.ValueType  # 7
+"""The context of the model was full; the text is cut."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
@@ -572,61 +584,174 @@ Global___AudioOutput: _TypeAlias = AudioOutput  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
-    """Tokens that a call used, as the provider counts them."""
+    """Tokens that a call used, as the provider counts them. Unset: it did not tell."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
-    COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
+    @_typing.final
+    class Part(_message.Message):
+        """Tokens of an inner call, such as that of another model: they are priced by its own model."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        MODEL_FIELD_NUMBER: _builtins.int
+        TYPE_FIELD_NUMBER: _builtins.int
+        INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+        OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+        CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+        CACHE_WRITE_TOKENS_FIELD_NUMBER: _builtins.int
+        model: _builtins.str
+        """The model."""
+        type: _builtins.str
+        """The kind of call, in the provider's word."""
+        input_tokens: _builtins.int
+        """All of its input."""
+        output_tokens: _builtins.int
+        """All of its output."""
+        cached_tokens: _builtins.int
+        """Of the input: read from a cache."""
+        cache_write_tokens: _builtins.int
+        """Of the input: written to a cache."""
+        def __init__(
+            self,
+            *,
+            model: _builtins.str = ...,
+            type: _builtins.str = ...,
+            input_tokens: _builtins.int = ...,
+            output_tokens: _builtins.int = ...,
+            cached_tokens: _builtins.int = ...,
+            cache_write_tokens: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_write_tokens", b"cache_write_tokens", "cached_tokens", b"cached_tokens", "input_tokens", b"input_tokens", "model", b"model", "output_tokens", b"output_tokens", "type", b"type"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ServerToolsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     TOTAL_TOKENS_FIELD_NUMBER: _builtins.int
-    CACHED_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     CACHE_WRITE_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_1H_TOKENS_FIELD_NUMBER: _builtins.int
     REASONING_TOKENS_FIELD_NUMBER: _builtins.int
-    AUDIO_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
-    AUDIO_COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
-    EXTRA_FIELD_NUMBER: _builtins.int
+    AUDIO_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    AUDIO_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    IMAGE_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    IMAGE_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    SERVER_TOOLS_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
     ESTIMATED_FIELD_NUMBER: _builtins.int
-    prompt_tokens: _builtins.int
-    """Tokens of the request, cached ones included."""
-    completion_tokens: _builtins.int
-    """Tokens of the reply, thought included."""
+    input_tokens: _builtins.int
+    """All of the input, what was read from or written to a cache included."""
+    output_tokens: _builtins.int
+    """All of the output, thought included."""
     total_tokens: _builtins.int
     """Both."""
-    cached_prompt_tokens: _builtins.int
-    """Of prompt_tokens: read from the provider's cache."""
+    cached_tokens: _builtins.int
+    """Of input_tokens: read from the provider's cache."""
     cache_write_tokens: _builtins.int
-    """Of prompt_tokens: written to the provider's cache."""
+    """Of input_tokens: written to the provider's cache."""
+    cache_write_1h_tokens: _builtins.int
+    """Of cache_write_tokens: for an hour."""
     reasoning_tokens: _builtins.int
-    """Of completion_tokens: thought."""
-    audio_prompt_tokens: _builtins.int
-    """Of prompt_tokens: audio."""
-    audio_completion_tokens: _builtins.int
-    """Of completion_tokens: audio."""
+    """Of output_tokens: thought."""
+    audio_input_tokens: _builtins.int
+    """Of input_tokens: audio."""
+    audio_output_tokens: _builtins.int
+    """Of output_tokens: audio."""
+    image_input_tokens: _builtins.int
+    """Of input_tokens: pictures."""
+    image_output_tokens: _builtins.int
+    """Of output_tokens: pictures."""
+    fields: _builtins.bytes
+    """What else the provider tells about it, as the text of a JSON object."""
     estimated: _builtins.bool
     """The provider did not tell: counted by the gateway, roughly."""
     @_builtins.property
-    def extra(self) -> _struct_pb2.Struct:
-        """What else the provider tells about it, as it tells it."""
+    def server_tools(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """How often each tool of the provider's was used."""
+
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Usage.Part]:
+        """The inner calls."""
 
     def __init__(
         self,
         *,
-        prompt_tokens: _builtins.int = ...,
-        completion_tokens: _builtins.int = ...,
+        input_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
         total_tokens: _builtins.int = ...,
-        cached_prompt_tokens: _builtins.int = ...,
-        cache_write_tokens: _builtins.int = ...,
-        reasoning_tokens: _builtins.int = ...,
-        audio_prompt_tokens: _builtins.int = ...,
-        audio_completion_tokens: _builtins.int = ...,
-        extra: _struct_pb2.Struct | None = ...,
+        cached_tokens: _builtins.int | None = ...,
+        cache_write_tokens: _builtins.int | None = ...,
+        cache_write_1h_tokens: _builtins.int | None = ...,
+        reasoning_tokens: _builtins.int | None = ...,
+        audio_input_tokens: _builtins.int | None = ...,
+        audio_output_tokens: _builtins.int | None = ...,
+        image_input_tokens: _builtins.int | None = ...,
+        image_output_tokens: _builtins.int | None = ...,
+        server_tools: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        parts: _abc.Iterable[Global___Usage.Part] | None = ...,
+        fields: _builtins.bytes = ...,
         estimated: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["extra", b"extra"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_input_tokens", b"_audio_input_tokens", "_audio_output_tokens", b"_audio_output_tokens", "_cache_write_1h_tokens", b"_cache_write_1h_tokens", "_cache_write_tokens", b"_cache_write_tokens", "_cached_tokens", b"_cached_tokens", "_image_input_tokens", b"_image_input_tokens", "_image_output_tokens", b"_image_output_tokens", "_reasoning_tokens", b"_reasoning_tokens", "audio_input_tokens", b"audio_input_tokens", "audio_output_tokens", b"audio_output_tokens", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_tokens", b"cached_tokens", "image_input_tokens", b"image_input_tokens", "image_output_tokens", b"image_output_tokens", "reasoning_tokens", b"reasoning_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_completion_tokens", b"audio_completion_tokens", "audio_prompt_tokens", b"audio_prompt_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_prompt_tokens", b"cached_prompt_tokens", "completion_tokens", b"completion_tokens", "estimated", b"estimated", "extra", b"extra", "prompt_tokens", b"prompt_tokens", "reasoning_tokens", b"reasoning_tokens", "total_tokens", b"total_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_input_tokens", b"_audio_input_tokens", "_audio_output_tokens", b"_audio_output_tokens", "_cache_write_1h_tokens", b"_cache_write_1h_tokens", "_cache_write_tokens", b"_cache_write_tokens", "_cached_tokens", b"_cached_tokens", "_image_input_tokens", b"_image_input_tokens", "_image_output_tokens", b"_image_output_tokens", "_reasoning_tokens", b"_reasoning_tokens", "audio_input_tokens", b"audio_input_tokens", "audio_output_tokens", b"audio_output_tokens", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cached_tokens", b"cached_tokens", "estimated", b"estimated", "fields", b"fields", "image_input_tokens", b"image_input_tokens", "image_output_tokens", b"image_output_tokens", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "parts", b"parts", "reasoning_tokens", b"reasoning_tokens", "server_tools", b"server_tools", "total_tokens", b"total_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__audio_input_tokens: _TypeAlias = _typing.Literal["audio_input_tokens"]  # noqa: Y015
+    _WhichOneofArgType__audio_input_tokens: _TypeAlias = _typing.Literal["_audio_input_tokens", b"_audio_input_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__audio_output_tokens: _TypeAlias = _typing.Literal["audio_output_tokens"]  # noqa: Y015
+    _WhichOneofArgType__audio_output_tokens: _TypeAlias = _typing.Literal["_audio_output_tokens", b"_audio_output_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__cache_write_1h_tokens: _TypeAlias = _typing.Literal["cache_write_1h_tokens"]  # noqa: Y015
+    _WhichOneofArgType__cache_write_1h_tokens: _TypeAlias = _typing.Literal["_cache_write_1h_tokens", b"_cache_write_1h_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__cache_write_tokens: _TypeAlias = _typing.Literal["cache_write_tokens"]  # noqa: Y015
+    _WhichOneofArgType__cache_write_tokens: _TypeAlias = _typing.Literal["_cache_write_tokens", b"_cache_write_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__cached_tokens: _TypeAlias = _typing.Literal["cached_tokens"]  # noqa: Y015
+    _WhichOneofArgType__cached_tokens: _TypeAlias = _typing.Literal["_cached_tokens", b"_cached_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__image_input_tokens: _TypeAlias = _typing.Literal["image_input_tokens"]  # noqa: Y015
+    _WhichOneofArgType__image_input_tokens: _TypeAlias = _typing.Literal["_image_input_tokens", b"_image_input_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__image_output_tokens: _TypeAlias = _typing.Literal["image_output_tokens"]  # noqa: Y015
+    _WhichOneofArgType__image_output_tokens: _TypeAlias = _typing.Literal["_image_output_tokens", b"_image_output_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__reasoning_tokens: _TypeAlias = _typing.Literal["reasoning_tokens"]  # noqa: Y015
+    _WhichOneofArgType__reasoning_tokens: _TypeAlias = _typing.Literal["_reasoning_tokens", b"_reasoning_tokens"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__audio_input_tokens) -> _WhichOneofReturnType__audio_input_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__audio_output_tokens) -> _WhichOneofReturnType__audio_output_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cache_write_1h_tokens) -> _WhichOneofReturnType__cache_write_1h_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cache_write_tokens) -> _WhichOneofReturnType__cache_write_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cached_tokens) -> _WhichOneofReturnType__cached_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__image_input_tokens) -> _WhichOneofReturnType__image_input_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__image_output_tokens) -> _WhichOneofReturnType__image_output_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reasoning_tokens) -> _WhichOneofReturnType__reasoning_tokens | None: ...
 
 Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
@@ -755,7 +880,7 @@ class GenerateResponse(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CHOICES_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
-    EXTRA_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
@@ -765,6 +890,8 @@ class GenerateResponse(_message.Message):
     """The model that answered, as the provider names it."""
     provider: _builtins.str
     """The provider that answered, as it is configured."""
+    fields: _builtins.bytes
+    """What else the provider tells about it, as the text of a JSON object."""
     conversation_id: _builtins.str
     """The conversation in which the turn is recorded. Empty: it is not."""
     message_id: _builtins.str
@@ -782,10 +909,6 @@ class GenerateResponse(_message.Message):
         """Tokens used. Unset when the provider does not tell."""
 
     @_builtins.property
-    def extra(self) -> _struct_pb2.Struct:
-        """What else the provider tells about it, as it tells it."""
-
-    @_builtins.property
     def metrics(self) -> Global___Metrics:
         """What the call took."""
 
@@ -798,14 +921,14 @@ class GenerateResponse(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         choices: _abc.Iterable[Global___Choice] | None = ...,
         usage: Global___Usage | None = ...,
-        extra: _struct_pb2.Struct | None = ...,
+        fields: _builtins.bytes = ...,
         conversation_id: _builtins.str = ...,
         message_id: _builtins.str = ...,
         metrics: Global___Metrics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "extra", b"extra", "metrics", b"metrics", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "metrics", b"metrics", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "conversation_id", b"conversation_id", "create_time", b"create_time", "extra", b"extra", "id", b"id", "message_id", b"message_id", "metrics", b"metrics", "model", b"model", "provider", b"provider", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "conversation_id", b"conversation_id", "create_time", b"create_time", "fields", b"fields", "id", b"id", "message_id", b"message_id", "metrics", b"metrics", "model", b"model", "provider", b"provider", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -822,13 +945,16 @@ class Choice(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     PROVIDER_REASON_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
-    EXTRA_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Which it is, from 0."""
     finish_reason: Global___FinishReason.ValueType
     """Why it ended."""
     provider_reason: _builtins.str
     """The provider's own word for it."""
+    fields: _builtins.bytes
+    """What else the provider tells about it, as the text of a JSON object."""
     @_builtins.property
     def message(self) -> _message_pb2.Message:
         """What the model said."""
@@ -838,8 +964,8 @@ class Choice(_message.Message):
         """The log probabilities, if asked for."""
 
     @_builtins.property
-    def extra(self) -> _struct_pb2.Struct:
-        """What else the provider tells about it, as it tells it."""
+    def details(self) -> _struct_pb2.Struct:
+        """What else the provider tells about its end."""
 
     def __init__(
         self,
@@ -849,11 +975,12 @@ class Choice(_message.Message):
         finish_reason: Global___FinishReason.ValueType = ...,
         provider_reason: _builtins.str = ...,
         logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
-        extra: _struct_pb2.Struct | None = ...,
+        fields: _builtins.bytes = ...,
+        details: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["extra", b"extra", "message", b"message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "message", b"message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["extra", b"extra", "finish_reason", b"finish_reason", "index", b"index", "logprobs", b"logprobs", "message", b"message", "provider_reason", b"provider_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "fields", b"fields", "finish_reason", b"finish_reason", "index", b"index", "logprobs", b"logprobs", "message", b"message", "provider_reason", b"provider_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -865,7 +992,10 @@ class StreamGenerateResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SEQUENCE_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """The number of the first event: events of a stream are counted 1, 2, 3, without a gap."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamEvent]:
         """In order; at least one."""
@@ -873,11 +1003,12 @@ class StreamGenerateResponse(_message.Message):
     def __init__(
         self,
         *,
+        sequence: _builtins.int = ...,
         events: _abc.Iterable[Global___StreamEvent] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -885,29 +1016,30 @@ Global___StreamGenerateResponse: _TypeAlias = StreamGenerateResponse  # noqa: Y0
 
 @_typing.final
 class StreamEvent(_message.Message):
-    """One event of a reply."""
+    """One event of a reply.
+
+    A reply is a list of blocks, numbered from 0 over all its choices. `block_started` begins one, and alone tells its choice; deltas grow
+    it; `block_finished` ends it. Several may be open at once. Who wants the text alone reads `text`, and of choices more than one the
+    choice of `block_started`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SEQUENCE_FIELD_NUMBER: _builtins.int
-    STARTED_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     THINKING_FIELD_NUMBER: _builtins.int
-    TOOL_CALL_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
-    AUDIO_FIELD_NUMBER: _builtins.int
-    EXTRA_FIELD_NUMBER: _builtins.int
+    MEDIA_FIELD_NUMBER: _builtins.int
+    CITATION_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
+    BLOCK_STARTED_FIELD_NUMBER: _builtins.int
+    BLOCK_FINISHED_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    EXTRA_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
-    METRICS_FIELD_NUMBER: _builtins.int
-    REPLY_EXTRA_FIELD_NUMBER: _builtins.int
-    sequence: _builtins.int
-    """Counts the events of a stream: 1, 2, 3, without a gap."""
-    @_builtins.property
-    def started(self) -> Global___Started:
-        """The provider took the request. The first event, once."""
-
     @_builtins.property
     def text(self) -> Global___TextDelta:
         """More text."""
@@ -917,24 +1049,48 @@ class StreamEvent(_message.Message):
         """More thought."""
 
     @_builtins.property
-    def tool_call(self) -> Global___ToolCallDelta:
-        """More of a tool call."""
+    def input(self) -> Global___InputDelta:
+        """More of what a tool is given."""
 
     @_builtins.property
     def refusal(self) -> Global___RefusalDelta:
         """More of a refusal."""
 
     @_builtins.property
-    def audio(self) -> Global___AudioDelta:
-        """More sound."""
+    def media(self) -> Global___MediaDelta:
+        """More sound, or more of a picture."""
 
     @_builtins.property
-    def extra(self) -> Global___ExtraDelta:
-        """Something that only this provider tells."""
+    def citation(self) -> Global___CitationDelta:
+        """A source of a text."""
+
+    @_builtins.property
+    def progress(self) -> Global___BlockProgress:
+        """How far a tool of the provider's is."""
+
+    @_builtins.property
+    def started(self) -> Global___Started:
+        """The provider took the request. The first event, once."""
+
+    @_builtins.property
+    def block_started(self) -> Global___BlockStarted:
+        """A block begins."""
+
+    @_builtins.property
+    def block_finished(self) -> Global___BlockFinished:
+        """A block is whole."""
 
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """The tokens used. At most once, before `finished`."""
+        """The tokens used. Before `finished`; the last one counts."""
+
+    @_builtins.property
+    def extra(self) -> Global___ExtraFields:
+        """Something that only this provider tells."""
+
+    @_builtins.property
+    def metrics(self) -> Global___Metrics:
+        """What the call took. Once, before `finished`."""
 
     @_builtins.property
     def finished(self) -> Global___Finished:
@@ -944,36 +1100,30 @@ class StreamEvent(_message.Message):
     def error(self) -> _status_pb2.Status:
         """The stream failed, and ends here. What the status means is told at ChatService."""
 
-    @_builtins.property
-    def metrics(self) -> Global___Metrics:
-        """What the call took. Once, before `finished`."""
-
-    @_builtins.property
-    def reply_extra(self) -> Global___ReplyExtra:
-        """More of what only this provider tells of the reply as a whole."""
-
     def __init__(
         self,
         *,
-        sequence: _builtins.int = ...,
-        started: Global___Started | None = ...,
         text: Global___TextDelta | None = ...,
         thinking: Global___ThinkingDelta | None = ...,
-        tool_call: Global___ToolCallDelta | None = ...,
+        input: Global___InputDelta | None = ...,
         refusal: Global___RefusalDelta | None = ...,
-        audio: Global___AudioDelta | None = ...,
-        extra: Global___ExtraDelta | None = ...,
+        media: Global___MediaDelta | None = ...,
+        citation: Global___CitationDelta | None = ...,
+        progress: Global___BlockProgress | None = ...,
+        started: Global___Started | None = ...,
+        block_started: Global___BlockStarted | None = ...,
+        block_finished: Global___BlockFinished | None = ...,
         usage: Global___Usage | None = ...,
+        extra: Global___ExtraFields | None = ...,
+        metrics: Global___Metrics | None = ...,
         finished: Global___Finished | None = ...,
         error: _status_pb2.Status | None = ...,
-        metrics: Global___Metrics | None = ...,
-        reply_extra: Global___ReplyExtra | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "error", b"error", "event", b"event", "extra", b"extra", "finished", b"finished", "metrics", b"metrics", "refusal", b"refusal", "reply_extra", b"reply_extra", "started", b"started", "text", b"text", "thinking", b"thinking", "tool_call", b"tool_call", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["block_finished", b"block_finished", "block_started", b"block_started", "citation", b"citation", "error", b"error", "event", b"event", "extra", b"extra", "finished", b"finished", "input", b"input", "media", b"media", "metrics", b"metrics", "progress", b"progress", "refusal", b"refusal", "started", b"started", "text", b"text", "thinking", b"thinking", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "error", b"error", "event", b"event", "extra", b"extra", "finished", b"finished", "metrics", b"metrics", "refusal", b"refusal", "reply_extra", b"reply_extra", "sequence", b"sequence", "started", b"started", "text", b"text", "thinking", b"thinking", "tool_call", b"tool_call", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_finished", b"block_finished", "block_started", b"block_started", "citation", b"citation", "error", b"error", "event", b"event", "extra", b"extra", "finished", b"finished", "input", b"input", "media", b"media", "metrics", b"metrics", "progress", b"progress", "refusal", b"refusal", "started", b"started", "text", b"text", "thinking", b"thinking", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "text", "thinking", "tool_call", "refusal", "audio", "extra", "usage", "finished", "error", "metrics", "reply_extra"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["text", "thinking", "input", "refusal", "media", "citation", "progress", "started", "block_started", "block_finished", "usage", "extra", "metrics", "finished", "error"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -989,15 +1139,18 @@ class Started(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
-    EXTRA_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The completion's id: the provider's, or ours where it gives none."""
     model: _builtins.str
     """The model that answers, as the provider names it."""
     provider: _builtins.str
     """The provider that answers, as it is configured."""
+    fields: _builtins.bytes
+    """What else the provider tells about it, as the text of a JSON object."""
     conversation_id: _builtins.str
     """The conversation in which the turn is recorded. Empty: it is not."""
     message_id: _builtins.str
@@ -1007,8 +1160,8 @@ class Started(_message.Message):
         """When."""
 
     @_builtins.property
-    def extra(self) -> _struct_pb2.Struct:
-        """What else the provider tells about it, as it tells it."""
+    def origin(self) -> _message_pb2.Origin:
+        """Who answers: belongs in Message.origin when the message is sent back."""
 
     def __init__(
         self,
@@ -1017,29 +1170,94 @@ class Started(_message.Message):
         model: _builtins.str = ...,
         provider: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
-        extra: _struct_pb2.Struct | None = ...,
+        fields: _builtins.bytes = ...,
         conversation_id: _builtins.str = ...,
         message_id: _builtins.str = ...,
+        origin: _message_pb2.Origin | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "extra", b"extra"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "origin", b"origin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "create_time", b"create_time", "extra", b"extra", "id", b"id", "message_id", b"message_id", "model", b"model", "provider", b"provider"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "create_time", b"create_time", "fields", b"fields", "id", b"id", "message_id", b"message_id", "model", b"model", "origin", b"origin", "provider", b"provider"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Started: _TypeAlias = Started  # noqa: Y015
 
 @_typing.final
-class TextDelta(_message.Message):
-    """More text of a choice; concatenated, the deltas are the reply."""
+class BlockStarted(_message.Message):
+    """A block begins."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    BLOCK_FIELD_NUMBER: _builtins.int
     CHOICE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    block: _builtins.int
+    """Its number."""
+    choice: _builtins.int
+    """The choice that it is of, from 0."""
+    @_builtins.property
+    def value(self) -> _message_pb2.Block:
+        """The block with what is known of it, without text."""
+
+    def __init__(
+        self,
+        *,
+        block: _builtins.int = ...,
+        choice: _builtins.int = ...,
+        value: _message_pb2.Block | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "choice", b"choice", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlockStarted: _TypeAlias = BlockStarted  # noqa: Y015
+
+@_typing.final
+class BlockFinished(_message.Message):
+    """A block is whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCK_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    block: _builtins.int
+    """Its number."""
+    call_id: _builtins.str
+    """The id of a call that the provider changed on the way. Empty: it stays."""
+    @_builtins.property
+    def state(self) -> _message_pb2.ProviderState:
+        """Takes the place of the state of its start. Unset: that stays."""
+
+    def __init__(
+        self,
+        *,
+        block: _builtins.int = ...,
+        state: _message_pb2.ProviderState | None = ...,
+        call_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "call_id", b"call_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlockFinished: _TypeAlias = BlockFinished  # noqa: Y015
+
+@_typing.final
+class TextDelta(_message.Message):
+    """More of a text; concatenated, the deltas are Text.text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCK_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
-    choice: _builtins.int
-    """The choice, from 0."""
+    block: _builtins.int
+    """The block."""
     text: _builtins.str
     """The text."""
     @_builtins.property
@@ -1049,13 +1267,13 @@ class TextDelta(_message.Message):
     def __init__(
         self,
         *,
-        choice: _builtins.int = ...,
+        block: _builtins.int = ...,
         text: _builtins.str = ...,
         logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "logprobs", b"logprobs", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "logprobs", b"logprobs", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1063,131 +1281,101 @@ Global___TextDelta: _TypeAlias = TextDelta  # noqa: Y015
 
 @_typing.final
 class ThinkingDelta(_message.Message):
-    """More thought of a choice."""
+    """More of a thought."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CHOICE_FIELD_NUMBER: _builtins.int
+    BLOCK_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
-    SIGNATURE_FIELD_NUMBER: _builtins.int
-    REDACTED_FIELD_NUMBER: _builtins.int
-    choice: _builtins.int
-    """The choice, from 0."""
+    block: _builtins.int
+    """The block."""
     text: _builtins.str
     """The text."""
-    signature: _builtins.str
-    """The provider's signature, once the thought is whole: belongs in Thinking.signature when the message is sent back."""
-    redacted: _builtins.str
-    """A thought that the provider only gives enciphered: belongs in Thinking.redacted."""
     def __init__(
         self,
         *,
-        choice: _builtins.int = ...,
+        block: _builtins.int = ...,
         text: _builtins.str = ...,
-        signature: _builtins.str = ...,
-        redacted: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "redacted", b"redacted", "signature", b"signature", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ThinkingDelta: _TypeAlias = ThinkingDelta  # noqa: Y015
 
 @_typing.final
-class ToolCallDelta(_message.Message):
-    """More of a tool call of a choice."""
+class InputDelta(_message.Message):
+    """More of what a tool is given; concatenated, the deltas are ToolCall.arguments or ServerToolCall.input."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CHOICE_FIELD_NUMBER: _builtins.int
-    INDEX_FIELD_NUMBER: _builtins.int
-    ID_FIELD_NUMBER: _builtins.int
-    NAME_FIELD_NUMBER: _builtins.int
-    ARGUMENTS_FIELD_NUMBER: _builtins.int
-    SIGNATURE_FIELD_NUMBER: _builtins.int
-    EXTRA_FIELD_NUMBER: _builtins.int
-    choice: _builtins.int
-    """The choice, from 0."""
-    index: _builtins.int
-    """Which call of the choice, from 0."""
-    id: _builtins.str
-    """Its id: with the first delta of the call."""
-    name: _builtins.str
-    """More of the tool's name, nearly always all of it with the first delta of the call; concatenated, the deltas are ToolCall.name."""
-    arguments: _builtins.str
-    """More argument text; concatenated, the deltas are ToolCall.arguments."""
-    signature: _builtins.str
-    """The provider's signature: belongs in ToolCall.signature when the message is sent back."""
-    @_builtins.property
-    def extra(self) -> _struct_pb2.Struct:
-        """What else the provider tells about it, as it tells it: belongs in Part.extra when the message is sent back."""
-
-    def __init__(
-        self,
-        *,
-        choice: _builtins.int = ...,
-        index: _builtins.int = ...,
-        id: _builtins.str = ...,
-        name: _builtins.str = ...,
-        arguments: _builtins.str = ...,
-        signature: _builtins.str = ...,
-        extra: _struct_pb2.Struct | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["extra", b"extra"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "choice", b"choice", "extra", b"extra", "id", b"id", "index", b"index", "name", b"name", "signature", b"signature"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ToolCallDelta: _TypeAlias = ToolCallDelta  # noqa: Y015
-
-@_typing.final
-class RefusalDelta(_message.Message):
-    """More of a refusal of a choice."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    CHOICE_FIELD_NUMBER: _builtins.int
+    BLOCK_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
-    choice: _builtins.int
-    """The choice, from 0."""
+    block: _builtins.int
+    """The block."""
     text: _builtins.str
     """The text."""
     def __init__(
         self,
         *,
-        choice: _builtins.int = ...,
+        block: _builtins.int = ...,
         text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InputDelta: _TypeAlias = InputDelta  # noqa: Y015
+
+@_typing.final
+class RefusalDelta(_message.Message):
+    """More of a refusal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCK_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    block: _builtins.int
+    """The block."""
+    text: _builtins.str
+    """The text."""
+    def __init__(
+        self,
+        *,
+        block: _builtins.int = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RefusalDelta: _TypeAlias = RefusalDelta  # noqa: Y015
 
 @_typing.final
-class AudioDelta(_message.Message):
-    """More sound of a choice."""
+class MediaDelta(_message.Message):
+    """More of a recording or picture."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    CHOICE_FIELD_NUMBER: _builtins.int
-    ID_FIELD_NUMBER: _builtins.int
+    BLOCK_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     TRANSCRIPT_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
-    choice: _builtins.int
-    """The choice, from 0."""
-    id: _builtins.str
-    """The provider's id of the recording: with the first delta."""
+    block: _builtins.int
+    """The block."""
     data: _builtins.bytes
     """Bytes in the format that was asked for."""
     transcript: _builtins.str
     """More of the transcript."""
+    id: _builtins.str
+    """The provider's id of a recording, where it comes after its start."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the recording can no longer be referred to by its id, if the provider tells."""
@@ -1195,77 +1383,134 @@ class AudioDelta(_message.Message):
     def __init__(
         self,
         *,
-        choice: _builtins.int = ...,
-        id: _builtins.str = ...,
+        block: _builtins.int = ...,
         data: _builtins.bytes = ...,
         transcript: _builtins.str = ...,
+        id: _builtins.str = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "data", b"data", "expire_time", b"expire_time", "id", b"id", "transcript", b"transcript"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "data", b"data", "expire_time", b"expire_time", "id", b"id", "transcript", b"transcript"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___AudioDelta: _TypeAlias = AudioDelta  # noqa: Y015
+Global___MediaDelta: _TypeAlias = MediaDelta  # noqa: Y015
 
 @_typing.final
-class ExtraDelta(_message.Message):
-    """Fields that only this provider has, such as annotations and citations."""
+class CitationDelta(_message.Message):
+    """A source of a text."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    BLOCK_FIELD_NUMBER: _builtins.int
+    CITATION_FIELD_NUMBER: _builtins.int
+    block: _builtins.int
+    """The block."""
+    @_builtins.property
+    def citation(self) -> _message_pb2.Citation:
+        """The source."""
+
+    def __init__(
+        self,
+        *,
+        block: _builtins.int = ...,
+        citation: _message_pb2.Citation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "citation", b"citation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CitationDelta: _TypeAlias = CitationDelta  # noqa: Y015
+
+@_typing.final
+class BlockProgress(_message.Message):
+    """How far a tool of the provider's is, a picture before it is whole, the output of a shell. Nothing of it is part of the message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCK_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    block: _builtins.int
+    """The block."""
+    status: _builtins.str
+    """In the provider's word."""
+    fields: _builtins.bytes
+    """As the text of a JSON object."""
+    def __init__(
+        self,
+        *,
+        block: _builtins.int = ...,
+        status: _builtins.str = ...,
+        fields: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "fields", b"fields", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlockProgress: _TypeAlias = BlockProgress  # noqa: Y015
+
+@_typing.final
+class ExtraFields(_message.Message):
+    """Fields that only this provider has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Place:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PlaceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ExtraFields._Place.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        PLACE_UNSPECIFIED: ExtraFields._Place.ValueType  # 0
+        """Not used."""
+        PLACE_MESSAGE: ExtraFields._Place.ValueType  # 1
+        """In the message: each adds to the same one told before, as in Message.fields."""
+        PLACE_CHOICE: ExtraFields._Place.ValueType  # 2
+        """In the choice, beside the message."""
+        PLACE_REPLY: ExtraFields._Place.ValueType  # 3
+        """In the reply as a whole: each takes the place of the same one told before, in Started.fields too."""
+
+    class Place(_Place, metaclass=_PlaceEnumTypeWrapper):
+        """Where they stand."""
+
+    PLACE_UNSPECIFIED: ExtraFields.Place.ValueType  # 0
+    """Not used."""
+    PLACE_MESSAGE: ExtraFields.Place.ValueType  # 1
+    """In the message: each adds to the same one told before, as in Message.fields."""
+    PLACE_CHOICE: ExtraFields.Place.ValueType  # 2
+    """In the choice, beside the message."""
+    PLACE_REPLY: ExtraFields.Place.ValueType  # 3
+    """In the reply as a whole: each takes the place of the same one told before, in Started.fields too."""
+
+    PLACE_FIELD_NUMBER: _builtins.int
     CHOICE_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
-    CHOICE_FIELDS_FIELD_NUMBER: _builtins.int
+    place: Global___ExtraFields.Place.ValueType
+    """Where they stand."""
     choice: _builtins.int
     """The choice, from 0."""
-    @_builtins.property
-    def fields(self) -> _struct_pb2.Struct:
-        """The fields as the provider sent them, of the message."""
-
-    @_builtins.property
-    def choice_fields(self) -> _struct_pb2.Struct:
-        """The same, of the choice: beside the message."""
-
+    fields: _builtins.bytes
+    """As the text of a JSON object."""
     def __init__(
         self,
         *,
+        place: Global___ExtraFields.Place.ValueType = ...,
         choice: _builtins.int = ...,
-        fields: _struct_pb2.Struct | None = ...,
-        choice_fields: _struct_pb2.Struct | None = ...,
+        fields: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["choice_fields", b"choice_fields", "fields", b"fields"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "choice_fields", b"choice_fields", "fields", b"fields"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "fields", b"fields", "place", b"place"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ExtraDelta: _TypeAlias = ExtraDelta  # noqa: Y015
-
-@_typing.final
-class ReplyExtra(_message.Message):
-    """Fields of the reply as a whole that only this provider has, told after the start."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    FIELDS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def fields(self) -> _struct_pb2.Struct:
-        """The fields as the provider sent them. Each takes the place of the same one told before, in Started.extra too."""
-
-    def __init__(
-        self,
-        *,
-        fields: _struct_pb2.Struct | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ReplyExtra: _TypeAlias = ReplyExtra  # noqa: Y015
+Global___ExtraFields: _TypeAlias = ExtraFields  # noqa: Y015
 
 @_typing.final
 class Finished(_message.Message):
@@ -1276,22 +1521,28 @@ class Finished(_message.Message):
     CHOICE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     PROVIDER_REASON_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
     choice: _builtins.int
     """The choice, from 0."""
     reason: Global___FinishReason.ValueType
     """Why it ended."""
     provider_reason: _builtins.str
     """The provider's own word for it."""
+    @_builtins.property
+    def details(self) -> _struct_pb2.Struct:
+        """What else the provider tells about it."""
+
     def __init__(
         self,
         *,
         choice: _builtins.int = ...,
         reason: Global___FinishReason.ValueType = ...,
         provider_reason: _builtins.str = ...,
+        details: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "provider_reason", b"provider_reason", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "details", b"details", "provider_reason", b"provider_reason", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -59,45 +59,129 @@ ROLE_TOOL: Role.ValueType  # 5
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 @_typing.final
+class Origin(_message.Message):
+    """Who made a reply. What a provider keeps in a reply for itself goes back to its origin and to no other. An empty field matches any."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    protocol: _builtins.str
+    """The protocol, such as "openai-chat"."""
+    provider: _builtins.str
+    """The provider, as it is configured."""
+    model: _builtins.str
+    """The model, as it was asked for."""
+    deployment: _builtins.str
+    """The deployment of the provider."""
+    def __init__(
+        self,
+        *,
+        protocol: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+        deployment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "model", b"model", "protocol", b"protocol", "provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Origin: _TypeAlias = Origin  # noqa: Y015
+
+@_typing.final
+class ProviderState(_message.Message):
+    """What of a block is its provider's own. A client that sends the block back sends it as it came, and gives up nothing if it leaves it
+    out but what the provider cannot do without.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPAQUE_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    ITEM_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    opaque: _builtins.str
+    """A signature, or encrypted or redacted content. Opaque."""
+    fields: _builtins.bytes
+    """The rest of the provider's form, as the text of a JSON object, in which whole numbers of any size are exact."""
+    item: _builtins.int
+    """Blocks with the same number are parts of one item of the provider's."""
+    @_builtins.property
+    def origin(self) -> Global___Origin:
+        """Who made it. Unset: the origin of the message."""
+
+    def __init__(
+        self,
+        *,
+        opaque: _builtins.str = ...,
+        fields: _builtins.bytes = ...,
+        item: _builtins.int | None = ...,
+        origin: Global___Origin | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_item", b"_item", "item", b"item", "origin", b"origin"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_item", b"_item", "fields", b"fields", "item", b"item", "opaque", b"opaque", "origin", b"origin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__item: _TypeAlias = _typing.Literal["item"]  # noqa: Y015
+    _WhichOneofArgType__item: _TypeAlias = _typing.Literal["_item", b"_item"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__item) -> _WhichOneofReturnType__item | None: ...
+
+Global___ProviderState: _TypeAlias = ProviderState  # noqa: Y015
+
+@_typing.final
 class Message(_message.Message):
     """One message of a conversation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ROLE_FIELD_NUMBER: _builtins.int
-    PARTS_FIELD_NUMBER: _builtins.int
+    BLOCKS_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     EXTRA_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
     role: Global___Role.ValueType
     """Who it is from."""
     name: _builtins.str
     """A name that tells participants of the same role apart."""
+    fields: _builtins.bytes
+    """What the provider's message has beside its blocks, as the text of a JSON object. It goes back to the origin alone."""
     @_builtins.property
-    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Part]:
+    def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Block]:
         """What it says, in order. May be empty for an assistant."""
 
     @_builtins.property
     def extra(self) -> _struct_pb2.Struct:
-        """Fields of a provider's own message format, passed through to it as they are. Whole numbers stay whole."""
+        """Fields of the caller's in a provider's own message format, passed through to it as they are. Whole numbers stay whole."""
+
+    @_builtins.property
+    def origin(self) -> Global___Origin:
+        """Who made it. Unset: the caller."""
 
     def __init__(
         self,
         *,
         role: Global___Role.ValueType = ...,
-        parts: _abc.Iterable[Global___Part] | None = ...,
+        blocks: _abc.Iterable[Global___Block] | None = ...,
         name: _builtins.str = ...,
         extra: _struct_pb2.Struct | None = ...,
+        origin: Global___Origin | None = ...,
+        fields: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["extra", b"extra"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["extra", b"extra", "origin", b"origin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["extra", b"extra", "name", b"name", "parts", b"parts", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "extra", b"extra", "fields", b"fields", "name", b"name", "origin", b"origin", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Message: _TypeAlias = Message  # noqa: Y015
 
 @_typing.final
-class Part(_message.Message):
+class Block(_message.Message):
     """One piece of a message."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -106,31 +190,36 @@ class Part(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     AUDIO_FIELD_NUMBER: _builtins.int
     VIDEO_FIELD_NUMBER: _builtins.int
-    FILE_FIELD_NUMBER: _builtins.int
+    DOCUMENT_FIELD_NUMBER: _builtins.int
     THINKING_FIELD_NUMBER: _builtins.int
+    REDACTED_THINKING_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
     TOOL_CALL_FIELD_NUMBER: _builtins.int
     TOOL_RESULT_FIELD_NUMBER: _builtins.int
-    REFUSAL_FIELD_NUMBER: _builtins.int
-    OTHER_FIELD_NUMBER: _builtins.int
+    SERVER_TOOL_CALL_FIELD_NUMBER: _builtins.int
+    SERVER_TOOL_RESULT_FIELD_NUMBER: _builtins.int
+    COMPACTION_FIELD_NUMBER: _builtins.int
+    OPAQUE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     EXTRA_FIELD_NUMBER: _builtins.int
-    text: _builtins.str
-    """Text, UTF-8. NUL is refused."""
-    refusal: _builtins.str
-    """The model declines, in its own words. Assistant messages only."""
+    @_builtins.property
+    def text(self) -> Global___Text:
+        """Text."""
+
     @_builtins.property
     def image(self) -> Global___Image:
-        """A picture, for models that see."""
+        """A picture, for models that see, or that a model made."""
 
     @_builtins.property
     def audio(self) -> Global___Audio:
-        """A recording, for models that hear."""
+        """A recording, for models that hear, or that a model made."""
 
     @_builtins.property
     def video(self) -> Global___Video:
         """A moving picture, for models that take one."""
 
     @_builtins.property
-    def file(self) -> Global___File:
+    def document(self) -> Global___Document:
         """A document."""
 
     @_builtins.property
@@ -138,47 +227,155 @@ class Part(_message.Message):
         """What the model thought before it spoke; sent back to it, it goes on from there."""
 
     @_builtins.property
+    def redacted_thinking(self) -> Global___RedactedThinking:
+        """The same, in encrypted form only."""
+
+    @_builtins.property
+    def refusal(self) -> Global___Refusal:
+        """The model declines. Assistant messages only."""
+
+    @_builtins.property
     def tool_call(self) -> Global___ToolCall:
-        """The model asks for a tool to be run. Assistant messages only."""
+        """The model asks the client for a tool to be run. Assistant messages only."""
 
     @_builtins.property
     def tool_result(self) -> Global___ToolResult:
         """What a tool answered. Tool messages only."""
 
     @_builtins.property
-    def other(self) -> _struct_pb2.Struct:
-        """A part of a kind that only its provider knows: its JSON object, passed through as it is. A provider of another
-        protocol refuses it with ERROR_REASON_UNSUPPORTED.
-        """
+    def server_tool_call(self) -> Global___ServerToolCall:
+        """A tool that the provider runs itself. Assistant messages only."""
+
+    @_builtins.property
+    def server_tool_result(self) -> Global___ServerToolResult:
+        """What such a tool answered. Assistant messages only."""
+
+    @_builtins.property
+    def compaction(self) -> Global___Compaction:
+        """The provider's summary of what came before. Assistant messages only."""
+
+    @_builtins.property
+    def opaque(self) -> Global___Opaque:
+        """A block of a kind that is not known here."""
+
+    @_builtins.property
+    def state(self) -> Global___ProviderState:
+        """What of it is its provider's own."""
 
     @_builtins.property
     def extra(self) -> _struct_pb2.Struct:
-        """Fields of a provider's own part format (such as cache control), passed through to it as they are."""
+        """Fields of the caller's in a provider's own format (such as cache control), passed through to it as they are."""
+
+    def __init__(
+        self,
+        *,
+        text: Global___Text | None = ...,
+        image: Global___Image | None = ...,
+        audio: Global___Audio | None = ...,
+        video: Global___Video | None = ...,
+        document: Global___Document | None = ...,
+        thinking: Global___Thinking | None = ...,
+        redacted_thinking: Global___RedactedThinking | None = ...,
+        refusal: Global___Refusal | None = ...,
+        tool_call: Global___ToolCall | None = ...,
+        tool_result: Global___ToolResult | None = ...,
+        server_tool_call: Global___ServerToolCall | None = ...,
+        server_tool_result: Global___ServerToolResult | None = ...,
+        compaction: Global___Compaction | None = ...,
+        opaque: Global___Opaque | None = ...,
+        state: Global___ProviderState | None = ...,
+        extra: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "compaction", b"compaction", "document", b"document", "extra", b"extra", "image", b"image", "kind", b"kind", "opaque", b"opaque", "redacted_thinking", b"redacted_thinking", "refusal", b"refusal", "server_tool_call", b"server_tool_call", "server_tool_result", b"server_tool_result", "state", b"state", "text", b"text", "thinking", b"thinking", "tool_call", b"tool_call", "tool_result", b"tool_result", "video", b"video"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "compaction", b"compaction", "document", b"document", "extra", b"extra", "image", b"image", "kind", b"kind", "opaque", b"opaque", "redacted_thinking", b"redacted_thinking", "refusal", b"refusal", "server_tool_call", b"server_tool_call", "server_tool_result", b"server_tool_result", "state", b"state", "text", b"text", "thinking", b"thinking", "tool_call", b"tool_call", "tool_result", b"tool_result", "video", b"video"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["text", "image", "audio", "video", "document", "thinking", "redacted_thinking", "refusal", "tool_call", "tool_result", "server_tool_call", "server_tool_result", "compaction", "opaque"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___Block: _TypeAlias = Block  # noqa: Y015
+
+@_typing.final
+class Text(_message.Message):
+    """Text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    CITATIONS_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The text, UTF-8. NUL is refused. May be empty."""
+    @_builtins.property
+    def citations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Citation]:
+        """Its sources."""
 
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
-        image: Global___Image | None = ...,
-        audio: Global___Audio | None = ...,
-        video: Global___Video | None = ...,
-        file: Global___File | None = ...,
-        thinking: Global___Thinking | None = ...,
-        tool_call: Global___ToolCall | None = ...,
-        tool_result: Global___ToolResult | None = ...,
-        refusal: _builtins.str = ...,
-        other: _struct_pb2.Struct | None = ...,
-        extra: _struct_pb2.Struct | None = ...,
+        citations: _abc.Iterable[Global___Citation] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "extra", b"extra", "file", b"file", "image", b"image", "kind", b"kind", "other", b"other", "refusal", b"refusal", "text", b"text", "thinking", b"thinking", "tool_call", b"tool_call", "tool_result", b"tool_result", "video", b"video"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "extra", b"extra", "file", b"file", "image", b"image", "kind", b"kind", "other", b"other", "refusal", b"refusal", "text", b"text", "thinking", b"thinking", "tool_call", b"tool_call", "tool_result", b"tool_result", "video", b"video"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["citations", b"citations", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["text", "image", "audio", "video", "file", "thinking", "tool_call", "tool_result", "refusal", "other"]  # noqa: Y015
-    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Part: _TypeAlias = Part  # noqa: Y015
+Global___Text: _TypeAlias = Text  # noqa: Y015
+
+@_typing.final
+class Citation(_message.Message):
+    """A source of a text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    SOURCE_ID_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """Where it is."""
+    title: _builtins.str
+    """What it is called."""
+    text: _builtins.str
+    """The words that are cited."""
+    source_id: _builtins.str
+    """The provider's id of it."""
+    start: _builtins.int
+    """The place in the text where what it is a source of begins, in characters."""
+    end: _builtins.int
+    """The place where that ends."""
+    fields: _builtins.bytes
+    """The rest of the provider's form, as the text of a JSON object."""
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+        title: _builtins.str = ...,
+        text: _builtins.str = ...,
+        source_id: _builtins.str = ...,
+        start: _builtins.int | None = ...,
+        end: _builtins.int | None = ...,
+        fields: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end", b"_end", "_start", b"_start", "end", b"end", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end", b"_end", "_start", b"_start", "end", b"end", "fields", b"fields", "source_id", b"source_id", "start", b"start", "text", b"text", "title", b"title", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__end: _TypeAlias = _typing.Literal["end"]  # noqa: Y015
+    _WhichOneofArgType__end: _TypeAlias = _typing.Literal["_end", b"_end"]  # noqa: Y015
+    _WhichOneofReturnType__start: _TypeAlias = _typing.Literal["start"]  # noqa: Y015
+    _WhichOneofArgType__start: _TypeAlias = _typing.Literal["_start", b"_start"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end) -> _WhichOneofReturnType__end | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start) -> _WhichOneofReturnType__start | None: ...
+
+Global___Citation: _TypeAlias = Citation  # noqa: Y015
 
 @_typing.final
 class Media(_message.Message):
@@ -251,6 +448,15 @@ class Audio(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MEDIA_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    TRANSCRIPT_FIELD_NUMBER: _builtins.int
+    EXPIRES_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The provider's id of one that a model made."""
+    transcript: _builtins.str
+    """What is said in it."""
+    expires: _builtins.int
+    """When it can no longer be referred to by its id, in Unix seconds."""
     @_builtins.property
     def media(self) -> Global___Media:
         """Where it is."""
@@ -259,12 +465,17 @@ class Audio(_message.Message):
         self,
         *,
         media: Global___Media | None = ...,
+        id: _builtins.str = ...,
+        transcript: _builtins.str = ...,
+        expires: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["media", b"media"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expires", b"_expires", "expires", b"expires", "media", b"media"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["media", b"media"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires", b"_expires", "expires", b"expires", "id", b"id", "media", b"media", "transcript", b"transcript"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__expires: _TypeAlias = _typing.Literal["expires"]  # noqa: Y015
+    _WhichOneofArgType__expires: _TypeAlias = _typing.Literal["_expires", b"_expires"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expires) -> _WhichOneofReturnType__expires | None: ...
 
 Global___Audio: _TypeAlias = Audio  # noqa: Y015
 
@@ -293,15 +504,18 @@ class Video(_message.Message):
 Global___Video: _TypeAlias = Video  # noqa: Y015
 
 @_typing.final
-class File(_message.Message):
+class Document(_message.Message):
     """A document."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MEDIA_FIELD_NUMBER: _builtins.int
     FILENAME_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
     filename: _builtins.str
     """The name that the model is told."""
+    title: _builtins.str
+    """Its title."""
     @_builtins.property
     def media(self) -> Global___Media:
         """Where it is."""
@@ -311,14 +525,15 @@ class File(_message.Message):
         *,
         media: Global___Media | None = ...,
         filename: _builtins.str = ...,
+        title: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["media", b"media"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filename", b"filename", "media", b"media"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filename", b"filename", "media", b"media", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___File: _TypeAlias = File  # noqa: Y015
+Global___Document: _TypeAlias = Document  # noqa: Y015
 
 @_typing.final
 class Thinking(_message.Message):
@@ -327,58 +542,95 @@ class Thinking(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
-    SIGNATURE_FIELD_NUMBER: _builtins.int
-    REDACTED_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """The thought, or the provider's summary of it. Empty when the provider only gives the signature."""
-    signature: _builtins.str
-    """The provider's proof that the thought is its own. Opaque; must be sent back unchanged."""
-    redacted: _builtins.str
-    """A thought that the provider only gives enciphered. Opaque; must be sent back unchanged."""
+    """The thought, or the provider's summary of it. Empty when the provider only gives the signature, which is ProviderState.opaque."""
+    field: _builtins.str
+    """The name under which the provider has it, if it has a name of its own for it."""
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
-        signature: _builtins.str = ...,
-        redacted: _builtins.str = ...,
+        field: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["redacted", b"redacted", "signature", b"signature", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Thinking: _TypeAlias = Thinking  # noqa: Y015
 
 @_typing.final
+class RedactedThinking(_message.Message):
+    """A thought that the provider only gives in encrypted form: ProviderState.opaque."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RedactedThinking: _TypeAlias = RedactedThinking  # noqa: Y015
+
+@_typing.final
+class Refusal(_message.Message):
+    """The model declines."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """In its own words."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
+
+@_typing.final
 class ToolCall(_message.Message):
-    """A model asks for a tool to be run."""
+    """A model asks the client for a tool to be run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
-    SIGNATURE_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Names this call; the result refers to it."""
     name: _builtins.str
     """The tool's name."""
     arguments: _builtins.str
-    """The arguments as the model wrote them: JSON text, which a model can get wrong."""
-    signature: _builtins.str
-    """The provider's signature over this call. Opaque; must be sent back unchanged."""
+    """The arguments as the model wrote them: JSON text, which a model can get wrong; of a tool of the type "custom" any text."""
+    type: _builtins.str
+    """"function" (also if empty), "custom", "function_call" (the one call of models of 2023, without an id), or the provider's own, of
+    which the arguments are the JSON of its action.
+    """
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         name: _builtins.str = ...,
         arguments: _builtins.str = ...,
-        signature: _builtins.str = ...,
+        type: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "id", b"id", "name", b"name", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "id", b"id", "name", b"name", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -391,27 +643,145 @@ class ToolResult(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
-    PARTS_FIELD_NUMBER: _builtins.int
+    BLOCKS_FIELD_NUMBER: _builtins.int
     IS_ERROR_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
     tool_call_id: _builtins.str
     """The id of the call that this answers."""
     is_error: _builtins.bool
-    """The tool failed, and the parts say how."""
+    """The tool failed, and the blocks say how."""
+    type: _builtins.str
+    """The type of the call, as there."""
     @_builtins.property
-    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Part]:
-        """The answer: text parts, and pictures where the provider takes them."""
+    def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Block]:
+        """The answer: text, and pictures where the provider takes them."""
 
     def __init__(
         self,
         *,
         tool_call_id: _builtins.str = ...,
-        parts: _abc.Iterable[Global___Part] | None = ...,
+        blocks: _abc.Iterable[Global___Block] | None = ...,
         is_error: _builtins.bool = ...,
+        type: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_error", b"is_error", "parts", b"parts", "tool_call_id", b"tool_call_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "is_error", b"is_error", "tool_call_id", b"tool_call_id", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ToolResult: _TypeAlias = ToolResult  # noqa: Y015
+
+@_typing.final
+class ServerToolCall(_message.Message):
+    """A tool that the provider runs itself, such as a web search."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The provider's id of the call."""
+    type: _builtins.str
+    """The kind of tool, in the provider's word."""
+    name: _builtins.str
+    """The tool's name, where a kind has several."""
+    input: _builtins.str
+    """What it is given. Unset: it has no such field."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        type: _builtins.str = ...,
+        name: _builtins.str = ...,
+        input: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_input", b"_input", "input", b"input"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_input", b"_input", "id", b"id", "input", b"input", "name", b"name", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__input: _TypeAlias = _typing.Literal["input"]  # noqa: Y015
+    _WhichOneofArgType__input: _TypeAlias = _typing.Literal["_input", b"_input"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__input) -> _WhichOneofReturnType__input | None: ...
+
+Global___ServerToolCall: _TypeAlias = ServerToolCall  # noqa: Y015
+
+@_typing.final
+class ServerToolResult(_message.Message):
+    """What a tool of the provider's answered: the result itself is in ProviderState.fields."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    IS_ERROR_FIELD_NUMBER: _builtins.int
+    call_id: _builtins.str
+    """The id of the call."""
+    type: _builtins.str
+    """The kind of result, in the provider's word."""
+    is_error: _builtins.bool
+    """The tool failed."""
+    def __init__(
+        self,
+        *,
+        call_id: _builtins.str = ...,
+        type: _builtins.str = ...,
+        is_error: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "is_error", b"is_error", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServerToolResult: _TypeAlias = ServerToolResult  # noqa: Y015
+
+@_typing.final
+class Compaction(_message.Message):
+    """A provider's summary of what came before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The summary. Unset: it is encrypted, in ProviderState.opaque."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_text", b"_text", "text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_text", b"_text", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__text: _TypeAlias = _typing.Literal["text"]  # noqa: Y015
+    _WhichOneofArgType__text: _TypeAlias = _typing.Literal["_text", b"_text"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__text) -> _WhichOneofReturnType__text | None: ...
+
+Global___Compaction: _TypeAlias = Compaction  # noqa: Y015
+
+@_typing.final
+class Opaque(_message.Message):
+    """A block of a kind that is not known here. A provider's is in ProviderState.fields."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELDS_FIELD_NUMBER: _builtins.int
+    fields: _builtins.bytes
+    """A caller's, as the text of a JSON object, passed through to the provider as it is. One of another protocol refuses it with
+    ERROR_REASON_UNSUPPORTED.
+    """
+    def __init__(
+        self,
+        *,
+        fields: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Opaque: _TypeAlias = Opaque  # noqa: Y015

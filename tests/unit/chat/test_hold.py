@@ -3,7 +3,7 @@
 from antiphon.chat.hold import MAX_HELD, HoldBack
 from antiphon.chat.stopwatch import Stopwatch
 from antiphon.domain.call import Call
-from antiphon.domain.events import ExtraDelta, TextDelta
+from antiphon.domain.events import ExtraFields, TextDelta
 from antiphon.domain.request import ChatRequest
 from tests.unit.listener import Listener
 from tests.unit.scripted import START
@@ -11,7 +11,7 @@ from tests.unit.scripted import START
 
 def test_the_first_token_is_told_once_and_whenever_it_comes() -> None:
     """Also after something else had opened the way: content that only the provider knows, or many events without a delta."""
-    for first in ([START, ExtraDelta(0, {"content": ["odd"]})], [START, *[ExtraDelta(0, {})] * MAX_HELD]):
+    for first in ([START, ExtraFields(0, {"content": ["odd"]})], [START, *[ExtraFields(0, {})] * MAX_HELD]):
         listener = Listener()
         call = Call(observer=listener)
         hold = HoldBack(call, Stopwatch(ChatRequest("m", (), stream=True)))

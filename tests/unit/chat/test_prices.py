@@ -13,10 +13,10 @@ PRICES = Prices({}, {host.name: host.base_url for host in HOSTS})
 USAGES = (
     Usage(1000, 500, 1500),
     Usage(0, 0, 0),
-    Usage(1000, 500, 1500, cached_prompt_tokens=400),
-    Usage(1000, 500, 1500, cached_prompt_tokens=100, cache_write_tokens=300),
-    Usage(300_000, 500, 300_500, cached_prompt_tokens=100),
-    Usage(1000, 500, 1500, audio_prompt_tokens=200, audio_completion_tokens=50),
+    Usage(1000, 500, 1500, cached_tokens=400),
+    Usage(1000, 500, 1500, cached_tokens=100, cache_write_tokens=300),
+    Usage(300_000, 500, 300_500, cached_tokens=100),
+    Usage(1000, 500, 1500, audio_input_tokens=200, audio_output_tokens=50),
 )
 
 
@@ -38,12 +38,12 @@ USAGES = (
 def test_they_are_those_of_the_library(name: str, provider: str, model: str, usage: Usage) -> None:
     """Cached, cache-writing and audio tokens and tiers included."""
     counted = genai_prices.Usage(
-        input_tokens=usage.prompt_tokens,
-        output_tokens=usage.completion_tokens,
-        cache_read_tokens=usage.cached_prompt_tokens,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cached_tokens,
         cache_write_tokens=usage.cache_write_tokens,
-        input_audio_tokens=usage.audio_prompt_tokens,
-        output_audio_tokens=usage.audio_completion_tokens,
+        input_audio_tokens=usage.audio_input_tokens,
+        output_audio_tokens=usage.audio_output_tokens,
     )
     expected = float(genai_prices.calc_price(counted, model, provider_id=provider).total_price)
     assert PRICES.cost(name, model, usage) == pytest.approx(expected, rel=1e-9)
@@ -59,7 +59,7 @@ def test_what_is_not_known_costs_none(provider: str, model: str) -> None:
 
 def test_counts_that_do_not_fit_together_cost_none() -> None:
     """More cached tokens than there were."""
-    assert PRICES.cost("openai", "gpt-4o", Usage(10, 5, 15, cached_prompt_tokens=11)) is None
+    assert PRICES.cost("openai", "gpt-4o", Usage(10, 5, 15, cached_tokens=11)) is None
 
 
 def test_the_operators_price_comes_first() -> None:
@@ -72,7 +72,7 @@ def test_the_operators_price_comes_first() -> None:
         },
         {},
     )
-    usage = Usage(1_000_000, 1_000_000, 2_000_000, cached_prompt_tokens=500_000)
+    usage = Usage(1_000_000, 1_000_000, 2_000_000, cached_tokens=500_000)
     assert prices.cost("openai", "gpt-4o", usage) == 3
     assert prices.cost("mine", "gpt-4o", usage) == 25
     assert prices.cost("mine", "free", usage) == 0

@@ -14,7 +14,23 @@ from antiphon.chat.prices import Prices
 from antiphon.chat.service import ChatService
 from antiphon.config import GuardConfig, LimitsConfig, PriceConfig
 from antiphon.domain.call import Call
-from antiphon.domain.content import Message, Role, Text, Thinking
+from antiphon.domain.content import (
+    Audio,
+    Block,
+    Citation,
+    Image,
+    Media,
+    Message,
+    Opaque,
+    RedactedThinking,
+    Role,
+    ServerToolCall,
+    ServerToolResult,
+    State,
+    Text,
+    Thinking,
+    ToolCall,
+)
 from antiphon.domain.errors import (
     BudgetExceeded,
     ContentBlocked,
@@ -32,9 +48,23 @@ from antiphon.domain.errors import (
     TurnInProgress,
     TurnNotComplete,
 )
-from antiphon.domain.events import Batch, ExtraDelta, Finished, FinishReason, Metrics, Started, TextDelta, ToolCallDelta, Usage
+from antiphon.domain.events import (
+    Batch,
+    BlockFinished,
+    BlockStarted,
+    CitationDelta,
+    ExtraFields,
+    Finished,
+    FinishReason,
+    InputDelta,
+    MediaDelta,
+    Metrics,
+    Started,
+    TextDelta,
+    Usage,
+)
 from antiphon.domain.principal import Principal
-from antiphon.domain.reply import Reply, call_json, collect
+from antiphon.domain.reply import Reply, collect
 from antiphon.domain.request import ChatRequest, Sampling
 from antiphon.guards.registry import build_guards
 from antiphon.history.base import MessageState, Said, StoredMessage, TurnEnd
@@ -44,11 +74,14 @@ from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
 from antiphon.routing.router import Router
+from tests.unit.framing import check
 from tests.unit.listener import Listener
 from tests.unit.memory_store import MemoryStore
-from tests.unit.scripted import NO_PRICES, NO_STORE, START, STOP, USAGE, ScriptedProvider
+from tests.unit.scripted import NO_PRICES, NO_STORE, ORIGIN, START, STOP, USAGE, ScriptedProvider
 
 HELLO = Message(Role.USER, (Text("Hello"),))
+
+BEGIN = BlockStarted(0, 0, Text(""))
 
 
 def service(provider: ScriptedProvider, timeout: float = 60) -> ChatService:
@@ -64,7 +97,7 @@ async def test_it_asks_the_provider_by_the_providers_own_name_of_the_model() -> 
     provider = ScriptedProvider()
     reply = await collect(service(provider).stream(Call(), asked("scripted/up-1")))
     assert provider.requests == [asked("up-1")]
-    assert "".join(reply.choices[0].text) == "Hello"
+    assert reply.choices[0].text == "Hello"
 
 
 async def test_a_caller_that_leaves_closes_the_providers_call() -> None:
@@ -72,7 +105,7 @@ async def test_a_caller_that_leaves_closes_the_providers_call() -> None:
     provider = ScriptedProvider([START, TextDelta(0, "Hel")], None)
     chat = service(provider)
     async with aclosing(chat.stream(Call(), asked())) as batches:
-        assert await anext(batches) == [START, TextDelta(0, "Hel")]
+        assert await anext(batches) == [START, BEGIN, TextDelta(0, "Hel")]
         assert chat.in_flight == 1
     assert (provider.closed, chat.in_flight) == (1, 0)
 
@@ -81,7 +114,7 @@ async def test_nothing_is_told_before_the_first_delta() -> None:
     """What comes before it comes with it, so that a failure until then can still be a status."""
     provider = ScriptedProvider([START], [TextDelta(0, "")], [TextDelta(0, "Hel")], [TextDelta(0, "lo")], [USAGE, STOP])
     batches = [batch async for batch in service(provider).stream(Call(), asked())]
-    assert batches[:2] == [[START, TextDelta(0, ""), TextDelta(0, "Hel")], [TextDelta(0, "lo")]]
+    assert batches[:2] == [[START, BEGIN, TextDelta(0, ""), TextDelta(0, "Hel")], [TextDelta(0, "lo")]]
     failing = service(ScriptedProvider([START], [TextDelta(0, "")], ProviderProtocolError("Cut.", provider="p")))
     with pytest.raises(ProviderProtocolError):
         await anext(failing.stream(Call(), asked()))
@@ -91,7 +124,7 @@ async def test_nothing_is_told_before_the_first_delta() -> None:
 
 async def test_no_more_is_held_back_than_some_events() -> None:
     """A provider that sends nothing but fields without a delta does not fill the memory."""
-    empty = ExtraDelta(0, {"annotations": []})
+    empty = ExtraFields(0, {"annotations": []})
     provider = ScriptedProvider([START], *([empty] for _ in range(MAX_HELD)), None)
     async with aclosing(service(provider).stream(Call(), asked())) as batches:
         assert len(await anext(batches)) == MAX_HELD
@@ -382,7 +415,7 @@ async def test_a_turn_is_stored_before_the_provider_is_asked_and_whole_before_it
     started = seen[0][0][0]
     assert isinstance(started, Started)
     _, reply = await path(store)
-    assert (reply.message.parts, reply.usage, reply.provider) == ((Text("Hello"),), Usage(3, 2, 5), "scripted")
+    assert (reply.message.blocks, reply.usage, reply.provider) == ((Text("Hello"),), Usage(3, 2, 5), "scripted")
     assert (started.message_id, started.conversation_title) == (reply.id, "Hello")
 
 
@@ -396,7 +429,7 @@ async def test_a_conversation_is_told_to_the_model_from_its_beginning() -> None:
     more = Message(Role.USER, (Text("More"),))
     record = Record("ann", conversation=first.started.conversation_id)
     await collect(chat.stream(Call(), asked("one", more), record))
-    assert provider.requests[-1].messages == (HELLO, Message(Role.ASSISTANT, (Text("Hello"),)), more)
+    assert provider.requests[-1].messages == (HELLO, Message(Role.ASSISTANT, (Text("Hello"),), origin=ORIGIN), more)
 
 
 async def test_a_request_id_seen_again_is_answered_from_the_store() -> None:
@@ -450,7 +483,7 @@ async def test_a_turn_whose_caller_left_unheard_is_begun_again() -> None:
     assert [stored.state for stored in await path(store)] == [MessageState.COMPLETE, MessageState.CANCELLED]
     provider.batches = ScriptedProvider().batches
     reply = await collect(chat.stream(Call(), asked(), record))
-    assert "".join(reply.choices[0].text) == "Hello"
+    assert reply.choices[0].text == "Hello"
     assert [stored.state for stored in await path(store)] == [MessageState.COMPLETE, MessageState.COMPLETE]
 
 
@@ -467,7 +500,7 @@ async def test_a_failed_turn_keeps_what_had_come(batches: tuple[object, ...], st
     with pytest.raises((ProviderProtocolError, ZeroDivisionError)):
         await collect(recording(ScriptedProvider(*batches), store).stream(Call(), asked(), Record("ann")))  # type: ignore[arg-type]
     _, reply = await path(store)
-    assert (reply.state, reply.message.parts) == (state, (Text(text),))
+    assert (reply.state, reply.message.blocks) == (state, (Text(text),))
     assert reply.error_reason
 
 
@@ -542,29 +575,43 @@ async def test_a_turn_that_another_worker_has_begun_again_is_told_so() -> None:
 
 async def test_what_only_the_provider_knew_is_replayed() -> None:
     """Calls of other kinds, fields of calls and of the message, parts of the content, and the reason of 2023."""
-    custom = {"index": 1, "id": "c2", "type": "custom", "custom": {"name": "g", "input": "x"}}
-    for extra in (custom, {"index": 0, "signed": 1}):
-        provider = ScriptedProvider(
-            [START, TextDelta(0, "Hi"), ToolCallDelta(0, 0, "c1", "f", "{}"), ExtraDelta(0, {"tool_calls": [extra]})],
-            [ExtraDelta(0, {"annotations": [1], "content": [{"type": "odd"}]})],
-            [USAGE, Finished(0, FinishReason.FUNCTION_CALL, "function_call")],
-        )
-        chat = recording(provider, MemoryStore())
-        first, again = [(await collect(chat.stream(Call(), asked(), Record("ann", request_id="r")))).choices[0] for _ in range(2)]
-        assert len(provider.requests) == 1
-        assert (again.message(), again.reason) == (first.message(), first.reason)
-        assert list(map(call_json, again.calls())) == list(map(call_json, first.calls()))
+    signed = State("s", {"signed": 1})
+    blocks: list[Block] = [
+        Thinking("", "reasoning", state=signed),
+        RedactedThinking(state=State("d")),
+        Text("", state=signed),
+        ToolCall("c1", "f", "", state=signed),
+        ToolCall("c2", "g", "", "custom"),
+        ToolCall("", "h", "", "function_call"),
+        ServerToolCall("w", "web_search", "find", None),
+        ServerToolResult("w", "web_search", state=signed),
+        Opaque(state=State(fields={"type": "odd"})),
+        Image(Media("data:image/png;base64,AA")),
+        Audio(Media(), "a"),
+    ]
+    batch: Batch = [START, *(BlockStarted(number, 0, block) for number, block in enumerate(blocks))]
+    batch += [InputDelta(3, "{}"), InputDelta(4, "x"), InputDelta(6, "{}"), TextDelta(2, "Hi"), MediaDelta(10, "QUJD", "la")]
+    ends: Batch = [CitationDelta(2, Citation("u")), ExtraFields(0, {"annotations": [1]})]
+    provider = ScriptedProvider(batch, ends, [USAGE, Finished(0, FinishReason.PAUSE, "pause_turn")])
+    chat = recording(provider, MemoryStore())
+    first, again = [await collect(chat.stream(Call(), asked(), Record("ann", request_id="r"))) for _ in range(2)]
+    assert len(provider.requests) == 1
+    assert again.message() == first.message()
+    assert len(first.message().blocks) == len(blocks)
+    ended = [(reply.choices[0].reason, reply.choices[0].provider_reason) for reply in (first, again)]
+    assert ended == [(FinishReason.PAUSE, "pause_turn")] * 2
 
 
-async def test_a_replayed_call_is_one_delta() -> None:
-    """With what only the provider knew of it, and parts of the content among the text."""
-    call = ToolCallDelta(0, 0, "c1", "f", "{}", extra={"signed": 1})
-    odd = ExtraDelta(0, {"content": [{"type": "odd"}]})
-    provider = ScriptedProvider([START, odd, TextDelta(0, "Hi"), call], [USAGE, Finished(0, FinishReason.TOOL_CALLS, "tool_calls")])
+async def test_a_replayed_block_is_one_delta() -> None:
+    """Within its frame."""
+    call = [BlockStarted(1, 0, ToolCall("c1", "f", "", state=State(fields={"signed": 1}))), InputDelta(1, "{}")]
+    pieces = [TextDelta(0, "H"), TextDelta(0, "i"), *call]
+    provider = ScriptedProvider([START, *pieces], [USAGE, Finished(0, FinishReason.TOOL_CALLS, "tool_calls")])
     chat = recording(provider, MemoryStore())
     await collect(chat.stream(Call(), asked(), Record("ann", request_id="r")))
     (batch,) = [batch async for batch in chat.stream(Call(), asked(), Record("ann", request_id="r"))]
-    assert batch[1:-2] == [odd, TextDelta(0, "Hi"), call]
+    assert batch[1:-2] == [BEGIN, TextDelta(0, "Hi"), BlockFinished(0), *call, BlockFinished(1)]
+    check(batch)
 
 
 async def test_a_request_id_is_good_for_one_turn() -> None:
@@ -585,7 +632,7 @@ async def test_a_caller_that_leaves_has_its_turn_settled_behind_it() -> None:
         await anext(batches)
     await chat.settled()
     _, reply = await path(store)
-    assert (reply.state, reply.message.parts) == (MessageState.CANCELLED, (Text("Hel"),))
+    assert (reply.state, reply.message.blocks) == (MessageState.CANCELLED, (Text("Hel"),))
 
 
 async def test_what_a_long_reply_has_said_is_written_down_now_and_then() -> None:
@@ -603,10 +650,10 @@ async def test_what_a_long_reply_has_said_is_written_down_now_and_then() -> None
         await recorder.keep_once()
         assert store.calls == calls + 1
         _, reply = await path(store)
-        assert (reply.state, reply.message.parts, reply.provider) == (MessageState.IN_PROGRESS, (Text("Hel"),), "scripted")
+        assert (reply.state, reply.message.blocks, reply.provider) == (MessageState.IN_PROGRESS, (Text("Hel"),), "scripted")
         await anext(batches)
         await recorder.keep_once()
-        assert (await path(store))[1].message.parts == (Text("Hello"),)
+        assert (await path(store))[1].message.blocks == (Text("Hello"),)
     await chat.settled()
     calls = store.calls
     await recorder.keep_once()
@@ -632,7 +679,7 @@ async def test_what_cannot_be_written_down_is_tried_the_next_time() -> None:
         await anext(batches)
         for _ in range(3):
             await recorder.keep_once()
-        assert (await path(store))[1].message.parts == (Text("Hel"),)
+        assert (await path(store))[1].message.blocks == (Text("Hel"),)
 
 
 class FailingStore(MemoryStore):
@@ -660,8 +707,8 @@ async def test_what_is_told_of_a_recorded_reply_is_what_is_stored() -> None:
     store = MemoryStore()
     provider = ScriptedProvider([START, TextDelta(0, "a\0b")], [USAGE, STOP])
     reply = await collect(recording(provider, store).stream(Call(), asked(), Record("ann")))
-    assert reply.choices[0].text == ["a\ufffdb"]
-    assert (await path(store))[1].message.parts == (Text("a\ufffdb"),)
+    assert reply.choices[0].text == "a\ufffdb"
+    assert (await path(store))[1].message.blocks == (Text("a\ufffdb"),)
 
 
 @pytest.mark.parametrize("role", [Role.USER, Role.ASSISTANT])
@@ -694,7 +741,7 @@ async def test_a_message_that_the_provider_refused_is_not_sent_again(resent: boo
     with pytest.raises(ProviderRejected):
         await say(saying("bad"))
     provider.batches = good
-    reply = Message(Role.ASSISTANT, (Text("Hello"),))
+    reply = Message(Role.ASSISTANT, (Text("Hello"),), origin=ORIGIN)
     with structlog.testing.capture_logs() as logs:
         assert await say(saying("1")) == [saying("1")]
         assert await say(saying("2")) == [saying("1"), reply, saying("2")]
@@ -722,10 +769,10 @@ async def test_what_is_masked_goes_neither_to_the_provider_nor_into_the_history_
     words = (Message(Role.SYSTEM, (Text("bad"),)),)
     record = Record("ann", source="so bad", instructions=words, preamble=words)
     reply = await collect(guarding(provider, store).stream(Call(), asked("one", saying("a bad one")), record))
-    assert "".join(reply.choices[0].text) == "You said #."
+    assert reply.choices[0].text == "You said #."
     assert provider.requests[0].messages == (*words, Message(Role.SYSTEM, (Text("#"),)), saying("a # one"))
     assert [conversation.source for conversation in (await store.list("ann", size=10)).conversations] == ["so #"]
-    assert [stored.message.parts for stored in await path(store)] == [(Text("a # one"),), (Text("You said #."),)]
+    assert [stored.message.blocks for stored in await path(store)] == [(Text("a # one"),), (Text("You said #."),)]
     assert reply.started is not None
     assert reply.started.conversation_title == "a # one"
 
@@ -756,7 +803,7 @@ async def test_a_blocked_reply_is_whole_as_filtered() -> None:
     assert reply.usage.estimated
     _, stored = await path(store)
     assert (stored.state, stored.finish_reason) == (MessageState.COMPLETE, FinishReason.CONTENT_FILTER)
-    assert stored.message.parts == (Text("You said "),)
+    assert stored.message.blocks == (Text("You said "),)
 
 
 async def test_what_was_stored_before_there_were_guards_is_guarded_on_its_way_to_the_provider() -> None:

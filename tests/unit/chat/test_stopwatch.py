@@ -5,27 +5,38 @@ import pytest
 from antiphon.chat import stopwatch
 from antiphon.chat.stopwatch import Stopwatch, closing
 from antiphon.domain.content import (
+    Image,
+    Media,
     Message,
+    Opaque,
+    RedactedThinking,
     Role,
+    State,
     Text,
+    Thinking,
+    ToolCall,
     ToolResult,
 )
 from antiphon.domain.events import (
-    AudioDelta,
+    BlockFinished,
+    BlockStarted,
     Event,
-    ExtraDelta,
+    ExtraFields,
     Finished,
     FinishReason,
+    InputDelta,
+    MediaDelta,
     Metrics,
+    Place,
     RefusalDelta,
     TextDelta,
     ThinkingDelta,
-    ToolCallDelta,
     Usage,
 )
 from antiphon.domain.request import ChatRequest
 from tests.unit.scripted import START, STOP, USAGE
 
+CALL = BlockStarted(0, 0, ToolCall("c", "f", ""))
 ASKED = ChatRequest("m", (Message(Role.USER, (Text("x" * 8),)),), stream=True)
 
 
@@ -54,11 +65,19 @@ def test_the_times_of_a_stream(clock: Clock) -> None:
     clock.now = 101.0
     watch.see([ThinkingDelta(0, "hm")])
     clock.now = 102.0
-    watch.see([TextDelta(0, "a"), ToolCallDelta(0, 0, "c", "f")])
+    watch.see([TextDelta(0, "a"), CALL])
     clock.now = 104.0
-    watch.see([TextDelta(0, "b"), ExtraDelta(0, {"x": 1}), USAGE, STOP])
+    watch.see([TextDelta(0, "b"), ExtraFields(0, {"x": 1}), USAGE, STOP])
     clock.now = 105.0
     assert watch.metrics(0.5) == Metrics(4.0, 1.0, 1.0, 4, 0.5)
+
+
+def test_a_call_and_its_first_arguments_are_one_chunk(clock: Clock) -> None:
+    """They came in one delta; all else is one for each."""
+    watch = Stopwatch(ASKED)
+    watch.see([START, CALL, InputDelta(0, "{"), InputDelta(0, "}"), BlockFinished(0)])
+    watch.see([BlockStarted(1, 0, ToolCall("d", "g", "")), BlockStarted(2, 0, Text("")), TextDelta(2, "x"), TextDelta(2, "")])
+    assert watch.metrics(None).chunks == 4
 
 
 def test_times_that_there_are_none_of(clock: Clock) -> None:
@@ -88,39 +107,39 @@ def test_an_estimate_says_that_it_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("event", "tokens"),
+    ("events", "tokens"),
     [
-        (TextDelta(0, "x" * 40), 10),
-        (ThinkingDelta(0, "x" * 40, signature="s" * 400), 10),
-        (ThinkingDelta(0, "", redacted="x" * 40), 10),
-        (ToolCallDelta(0, 0, "call_1", "look_up_", "x" * 40), 12),
-        (ToolCallDelta(0, 0, "call_1", "look_up_", extra={"custom": {"input": "x" * 32}}), 10),
-        (RefusalDelta(0, "x" * 40), 10),
-        (AudioDelta(0, "a", data="A" * 4000, transcript="x" * 40), 960 + 10),
-        (ExtraDelta(0, {"function_call": {"name": "look_up_", "arguments": "x" * 32}}, {"filter": "x" * 400}), 10),
-        (ExtraDelta(0, {"content": [{"n": 1, "text": "xxxx"}, {"url": "A" * 4000}]}), 2001),
+        ([TextDelta(0, "x" * 40)], 10),
+        ([BlockStarted(0, 0, Thinking("")), ThinkingDelta(0, "x" * 40), BlockFinished(0, State("s" * 400))], 10),
+        ([BlockStarted(0, 0, RedactedThinking(state=State("x" * 40)))], 10),
+        ([BlockStarted(0, 0, ToolCall("call_1", "look_up_", "")), InputDelta(0, "x" * 40)], 12),
+        ([BlockStarted(0, 0, ToolCall("call_1", "look_up_", "", state=State("s" * 40, {"custom": "x" * 32})))], 10),
+        ([RefusalDelta(0, "x" * 40)], 10),
+        ([MediaDelta(0, "A" * 4000, "x" * 40)], 960 + 10),
+        ([ExtraFields(0, {"note": "x" * 40}), ExtraFields(0, {"filter": "x" * 400}, Place.CHOICE)], 10),
+        ([BlockStarted(0, 0, Opaque(state=State(fields={"n": 1, "text": "xxxx"})))], 1),
+        ([BlockStarted(0, 0, Image(Media("A" * 4000)))], 2000),
     ],
-    ids=lambda value: type(value).__name__,
 )
-def test_all_that_a_model_says_counts(event: Event, tokens: int) -> None:
+def test_all_that_a_model_says_counts(events: list[Event], tokens: int) -> None:
     """Each kind of delta, those of fields that only the provider knows too; neither signatures nor what a filter found."""
     watch = Stopwatch(ASKED)
-    watch.see([START, event])
-    assert watch.usage([STOP]).completion_tokens == tokens
+    watch.see([START, *events])
+    assert watch.usage([STOP]).output_tokens == tokens
 
 
 def test_a_recording_counts_once() -> None:
     """In however many pieces it comes; each choice has its own."""
     watch = Stopwatch(ASKED)
-    for choice in (0, 1, 0):
-        watch.see([AudioDelta(choice, data="AAAA")])
-    assert watch.usage([STOP]).completion_tokens == 2 * 960
+    for block in (0, 1, 0):
+        watch.see([MediaDelta(block, "AAAA")])
+    assert watch.usage([STOP]).output_tokens == 2 * 960
 
 
 def test_a_call_that_is_broken_off_has_what_had_come() -> None:
     """The estimate needs no last batch."""
     watch = Stopwatch(ASKED)
-    watch.see([START, ToolCallDelta(0, 0, "c", "f", "x" * 39)])
+    watch.see([START, CALL, InputDelta(0, "x" * 39)])
     assert watch.usage([]) == Usage(6, 10, 16, estimated=True)
 
 

@@ -25,19 +25,15 @@ class Told(chat_pb2_grpc.ChatServiceServicer):
     async def StreamGenerate(
         self, request: chat_pb2.GenerateRequest, context: Any
     ) -> AsyncIterator[chat_pb2.StreamGenerateResponse]:
-        said = request.messages[-1].parts[0].text
-        events = [{"text": {"text": f"{len(request.messages)} messages"}}]
+        said = request.messages[-1].blocks[0].text.text
+        events: list[dict[str, Any]] = [{"text": {"text": f"{len(request.messages)} messages"}}]
         if said == "tools":
-            pieces = [
-                (0, "ad", "{"),
-                (1, "mul", ""),
-                (0, "d", ""),
-                (0, "", '"a": [1]'),
-                (1, "", '{"b": 2'),
-                (0, "", "}"),
-                (1, "", "}"),
+            pieces = [(0, "{"), (0, '"a": [1]'), (1, '{"b": 2'), (0, "}"), (1, "}")]
+            events = [
+                {"block_started": {"block": block, "value": {"tool_call": {"name": name}}}}
+                for block, name in ((0, "add"), (1, "mul"))
             ]
-            events = [{"tool_call": {"index": index, "name": name, "arguments": more}} for index, name, more in pieces]
+            events += [{"input": {"block": block, "text": more}} for block, more in pieces]
         if said == "odd":
             events = [{"text": {"text": ODD}}]
         yield chat_pb2.StreamGenerateResponse(events=[chat_pb2.StreamEvent(**event) for event in events])

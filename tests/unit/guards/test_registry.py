@@ -59,7 +59,7 @@ async def test_a_new_kind_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     made = build_guards([GuardConfig(name="calm", kind="calm"), guard(action="mask")])
     assert made is not None
     asked = ChatRequest("one", (Message(Role.USER, (Text("BAAD Dog"),)),), stream=True)
-    assert (await made.request(asked)).messages[0].parts == (Text("b[REMOVED]d dog"),)
+    assert (await made.request(asked)).messages[0].blocks == (Text("b[REMOVED]d dog"),)
 
 
 def test_each_guard_has_a_name_of_its_own() -> None:

@@ -9,24 +9,29 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from antiphon.config import GuardConfig
+from antiphon.domain.content import Audio, Citation, Image, Media, RedactedThinking, State, Text, Thinking, ToolCall
 from antiphon.domain.errors import ProviderProtocolError
 from antiphon.domain.events import (
-    AudioDelta,
     Batch,
+    BlockFinished,
+    BlockStarted,
+    CitationDelta,
     DeltaGroup,
     Event,
-    ExtraDelta,
+    ExtraFields,
     Finished,
     FinishReason,
+    InputDelta,
+    MediaDelta,
+    Place,
     RefusalDelta,
-    ReplyExtra,
     TextDelta,
     ThinkingDelta,
-    ToolCallDelta,
 )
 from antiphon.domain.reply import Reply
 from antiphon.domain.request import ChatRequest, JsonObjectFormat, ResponseFormat, Sampling
 from antiphon.guards.registry import build_guards
+from tests.unit.framing import check, without_frames
 from tests.unit.guards.feeding import pieces
 from tests.unit.scripted import START, STOP, USAGE, ScriptedProvider
 
@@ -42,8 +47,22 @@ def reading(
     return made.reply(provider.stream(request), request)
 
 
-async def told(*batches: Batch | Exception | None, **options: Any) -> list[Batch]:
+async def framed(*batches: Batch | Exception | None, **options: Any) -> list[Batch]:
     return [batch async for batch in reading(ScriptedProvider(*batches), **options)]
+
+
+async def told(*batches: Batch | Exception | None, **options: Any) -> list[Batch]:
+    """What is told, but for what only frames the blocks."""
+    found = [without_frames(batch) for batch in await framed(*batches, **options)]
+    return [batch for batch in found if batch]
+
+
+def begin(block: int, choice: int = 0) -> BlockStarted:
+    return BlockStarted(block, choice, Text(""))
+
+
+def call(block: int, call_id: str, name: str, arguments: str, state: State | None = None, choice: int = 0) -> list[Event]:
+    return [BlockStarted(block, choice, ToolCall(call_id, name, "", state=state)), InputDelta(block, arguments)]
 
 
 async def test_text_is_told_as_it_comes_but_for_what_may_be_the_beginning_of_a_match() -> None:
@@ -63,29 +82,71 @@ async def test_a_reply_is_the_same_whichever_way_it_is_split(data: st.DataObject
     split = [data.draw(texts) for _ in range(4)]
 
     def whole(deltas: Sequence[Sequence[str]]) -> list[Event]:
-        events: list[Event] = [ThinkingDelta(index, text) for index in (0, 1) for text in deltas[index]]
+        events: list[Event] = []
+        for index in (0, 1):
+            events += [BlockStarted(index, index, Thinking("")), *(ThinkingDelta(index, text) for text in deltas[index])]
+            events.append(BlockFinished(index))
+        events += [begin(2), begin(3, 1)]
         for at in range(max(len(deltas[2]), len(deltas[3]))):
-            events += [TextDelta(index, deltas[2 + index][at]) for index in (0, 1) if at < len(deltas[2 + index])]
+            events += [TextDelta(2 + index, deltas[2 + index][at]) for index in (0, 1) if at < len(deltas[2 + index])]
         return events
 
     async def answered(events: list[Event]) -> list[Any]:
         cuts = sorted(data.draw(st.lists(st.integers(0, len(events)), max_size=4)))
         batches = [events[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(events)], strict=True) if begin < end]
         reply = Reply()
-        for batch in await told([START], *batches, [STOP, Finished(1, FinishReason.STOP, "stop")], action=action, choices=2):
+        found: list[Event] = []
+        for batch in await framed([START], *batches, [STOP, Finished(1, FinishReason.STOP, "stop")], action=action, choices=2):
+            found += batch
             for event in batch:
                 reply.add(event)
-        return [(c.index, "".join(c.thinking), "".join(c.text), c.reason) for c in reply.choices]
+        check(found, in_order=False)
+        return [(c.index, [(type(b.value), b.text) for b in c.blocks if b.text], c.reason) for c in reply.choices]
 
     assert await answered(whole(split)) == await answered(whole([["".join(text)] for text in split]))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data(), st.sampled_from(["mask", "block"]))
+async def test_a_text_over_many_blocks_is_one(data: st.DataObject, action: str) -> None:
+    """What is told of it is the same as of one block; what no guard changes stays in its block, and the frames are in order."""
+    split = data.draw(pieces(st.text(alphabet="bad 4", max_size=20)))
+    events: list[Event] = []
+    for number, piece in enumerate(split):
+        events += [begin(number), TextDelta(number, piece), BlockFinished(number)]
+    found = [event for batch in await framed([START], *([event] for event in events), [STOP], action=action) for event in batch]
+    check(found)
+    (one,) = await framed([START, begin(0), TextDelta(0, "".join(split)), STOP], action=action)
+    assert "".join(e.text for e in found if isinstance(e, TextDelta)) == "".join(e.text for e in one if isinstance(e, TextDelta))
+    if not any(word in "".join(split) for word in ("bad", "4444")):
+        told_of = {
+            number: "".join(e.text for e in found if isinstance(e, TextDelta) and e.block == number) for number in range(len(split))
+        }
+        assert list(told_of.values()) == split
+
+
+async def test_a_block_that_was_changed_has_no_signature() -> None:
+    """Nor have its sources a place in it; the others keep theirs, also where a match goes over two."""
+    source = CitationDelta(0, Citation("u", "t", start=0, end=2))
+    events: list[Event] = []
+    for number, text in enumerate(("so b", "ad", " good")):
+        events += [begin(number), TextDelta(number, text), CitationDelta(number, source.citation)]
+        events.append(BlockFinished(number, State(f"s{number}", {"x": 1})))
+    found = [event for batch in await framed([START, *events], [STOP]) for event in batch]
+    check(found)
+    states = {event.block: event.state for event in found if isinstance(event, BlockFinished)}
+    assert states == {0: State(None, {"x": 1}), 1: State(None, {"x": 1}), 2: State("s2", {"x": 1})}
+    places = [event.citation.start for event in found if isinstance(event, CitationDelta)]
+    assert places == [None, None, 0]
+    assert "".join(event.text for event in found if isinstance(event, TextDelta)) == "so # good"
 
 
 async def test_a_match_ends_the_reply_and_the_providers_call() -> None:
     """As filtered, with what came before it, though the provider would go on."""
     provider = ScriptedProvider([START, TextDelta(0, "so ba")], [TextDelta(0, "d "), TextDelta(0, "more")], None)
     batches = reading(provider, "block")
-    assert await anext(batches) == [START, TextDelta(0, "so ")]
-    assert await anext(batches) == [FILTERED]
+    assert await anext(batches) == [START, begin(0), TextDelta(0, "so ")]
+    assert await anext(batches) == [BlockFinished(0), FILTERED]
     assert provider.closed == 1
     with pytest.raises(StopAsyncIteration):
         await anext(batches)
@@ -93,12 +154,12 @@ async def test_a_match_ends_the_reply_and_the_providers_call() -> None:
 
 async def test_each_choice_ends_for_itself() -> None:
     """The call goes on for those that are left, and ends when none is."""
-    two = [TextDelta(1, "good"), Finished(0, FinishReason.STOP, "stop"), Finished(1, FinishReason.LENGTH, "length")]
+    two = [begin(1, 1), TextDelta(1, "good"), Finished(0, FinishReason.STOP, "stop"), Finished(1, FinishReason.LENGTH, "length")]
     assert await told([START, TextDelta(0, "bad !")], [TextDelta(0, "more")], two, action="block", choices=2) == [
         [START],
         [TextDelta(1, "good"), FILTERED, Finished(1, FinishReason.LENGTH, "length")],
     ]
-    assert await told([START, TextDelta(0, "bad !")], [TextDelta(1, "ok bad !")], None, action="block", choices=2) == [
+    assert await told([START, TextDelta(0, "bad !")], [begin(1, 1), TextDelta(1, "ok bad !")], None, action="block", choices=2) == [
         [START],
         [TextDelta(1, "ok "), FILTERED, Finished(1, FinishReason.CONTENT_FILTER, "content_filter")],
     ]
@@ -119,15 +180,15 @@ async def test_a_match_that_ends_with_the_reply_is_found() -> None:
 async def test_tool_calls_come_whole_when_all_is_said() -> None:
     """Their arguments stay JSON: names and values are masked, escaped or not, and the function's name as in a request."""
     batches = [
-        [START, TextDelta(0, "Ba"), ToolCallDelta(0, 0, "a", "bad", '{"bad": "b')],
-        [ToolCallDelta(0, 0, None, None, '\\u0061d", "n": 44'), ToolCallDelta(0, 1, "b", "good", '{"x":  1}')],
-        [ToolCallDelta(0, 0, None, None, "44}"), TextDelta(0, "d b")],
+        [START, TextDelta(0, "Ba"), *call(1, "a", "bad", '{"bad": "b')],
+        [InputDelta(1, '\\u0061d", "n": 44'), *call(2, "b", "good", '{"x":  1}')],
+        [InputDelta(1, "44}"), TextDelta(0, "d b")],
         [Finished(0, FinishReason.TOOL_CALLS, "tool_calls")],
     ]
     assert (await told(*batches))[-1] == [
         TextDelta(0, "b"),
-        ToolCallDelta(0, 0, "a", "#", '{"#": "#", "n": "#"}'),
-        ToolCallDelta(0, 1, "b", "good", '{"x":  1}'),
+        *call(1, "a", "#", '{"#": "#", "n": "#"}'),
+        *call(2, "b", "good", '{"x":  1}'),
         Finished(0, FinishReason.TOOL_CALLS, "tool_calls"),
     ]
     assert (await told(*batches, action="block"))[-1] == [TextDelta(0, "b"), FILTERED]
@@ -136,46 +197,58 @@ async def test_tool_calls_come_whole_when_all_is_said() -> None:
 @pytest.mark.parametrize(("name", "arguments"), [("a_bad_f", "{}"), ("f", '{"bad": 1}'), ("f", '{"a": 1, "a": "\\u0062ad"}')])
 async def test_names_in_a_call_are_read(name: str, arguments: str) -> None:
     """That of the function, and those of fields: fields that only the provider knows could tell them."""
-    call = ToolCallDelta(0, 0, "a", name, arguments)
-    assert await told([START, call, ExtraDelta(0, {"x": 1}), STOP], action="block") == [[START, FILTERED]]
-    (masked,) = await told([START, call, ExtraDelta(0, {"x": 1}), STOP])
-    assert [type(event) for event in masked] == [type(START), ToolCallDelta, Finished]
+    made = call(0, "a", name, arguments)
+    assert await told([START, *made, ExtraFields(0, {"x": 1}), STOP], action="block") == [[START, FILTERED]]
+    (masked,) = await told([START, *made, ExtraFields(0, {"x": 1}), STOP])
+    assert [type(event) for event in masked] == [type(START), BlockStarted, InputDelta, Finished]
     assert "bad" not in str(masked)
 
 
 async def test_a_thought_ends_where_something_else_comes() -> None:
-    """A signature is told only where nothing was masked: it is good for that text alone."""
+    """A signature is told only where nothing was masked: it is good for that text alone. What is encrypted passes."""
+    sealed = BlockStarted(3, 0, RedactedThinking(state=State("d")))
     assert await told(
-        [START, ThinkingDelta(0, "good b"), TextDelta(0, "Hi")],
-        [ThinkingDelta(0, "b"), ThinkingDelta(0, "", signature="one")],
-        [ThinkingDelta(0, "ba"), ThinkingDelta(0, "d"), ThinkingDelta(0, "", signature="two")],
+        [START, ThinkingDelta(0, "good b"), TextDelta(1, "Hi")],
+        [ThinkingDelta(2, "b"), BlockFinished(2, State("one"))],
+        [sealed, BlockFinished(3), ThinkingDelta(4, "ba"), ThinkingDelta(4, "d"), BlockFinished(4, State("two"))],
         [STOP],
     ) == [
-        [START, ThinkingDelta(0, "good "), ThinkingDelta(0, "b"), TextDelta(0, "Hi")],
-        [ThinkingDelta(0, "b"), ThinkingDelta(0, "", signature="one")],
-        [ThinkingDelta(0, "#")],
+        [START, ThinkingDelta(0, "good "), ThinkingDelta(0, "b"), TextDelta(1, "Hi")],
+        [ThinkingDelta(2, "b"), BlockFinished(2, State("one"))],
+        [sealed, ThinkingDelta(4, "#")],
         [STOP],
     ]
 
 
 async def test_fields_of_a_reply_as_a_whole_pass_unless_a_guard_finds_something_in_them() -> None:
     """At its start, and later."""
-    start = replace(START, extra={"service_tier": "default", "citations": ["bad.example"]})
-    batches = [[start], [TextDelta(0, "Hi"), ReplyExtra({"search_results": ["fine"]}), ReplyExtra({"note": "bad"})], [STOP]]
+    start = replace(START, fields={"service_tier": "default", "citations": ["bad.example"]})
+    batches = [
+        [start],
+        [
+            TextDelta(0, "Hi"),
+            ExtraFields(None, {"search_results": ["fine"]}, Place.REPLY),
+            ExtraFields(None, {"note": "bad"}, Place.REPLY),
+        ],
+        [STOP],
+    ]
     passed = [event for batch in await told(*batches) for event in batch]
-    assert passed[0] == replace(START, extra={"service_tier": "default"})
-    assert [event for event in passed if isinstance(event, ReplyExtra)] == [ReplyExtra({"search_results": ["fine"]})]
+    assert passed[0] == replace(START, fields={"service_tier": "default"})
+    assert [event for event in passed if isinstance(event, ExtraFields)] == [
+        ExtraFields(None, {"search_results": ["fine"]}, Place.REPLY)
+    ]
 
 
 async def test_refusals_and_transcripts_are_read() -> None:
     """Sound passes."""
+    sound = BlockStarted(1, 0, Audio(Media(), "id"))
     batches = [
-        [START, RefusalDelta(0, "No b"), AudioDelta(0, "id", "QUJD", "so ba")],
-        [RefusalDelta(0, "ad."), AudioDelta(0, None, "QUJD", "d."), STOP],
+        [START, RefusalDelta(0, "No b"), sound, MediaDelta(1, "QUJD", "so ba")],
+        [RefusalDelta(0, "ad."), MediaDelta(1, "QUJD", "d."), STOP],
     ]
     assert await told(*batches) == [
-        [START, RefusalDelta(0, "No "), AudioDelta(0, transcript="so "), AudioDelta(0, "id", "QUJD")],
-        [RefusalDelta(0, "#."), AudioDelta(0, transcript="#."), AudioDelta(0, None, "QUJD"), STOP],
+        [START, RefusalDelta(0, "No "), sound, MediaDelta(1, transcript="so "), MediaDelta(1, "QUJD")],
+        [RefusalDelta(0, "#."), MediaDelta(1, transcript="#."), MediaDelta(1, "QUJD"), STOP],
     ]
 
 
@@ -213,33 +286,55 @@ async def test_log_probabilities_wait_for_their_text_where_some_of_it_came_witho
 
 async def test_fields_that_only_the_provider_knows_come_last_where_nothing_was_changed() -> None:
     """As they came, but for log probabilities of refusals, which nobody has matched with what they spell."""
-    fields = ExtraDelta(0, {"annotations": [{"url": "x"}]}, {"stop": None, "logprobs": {"refusal": [{"token": "b"}]}})
-    whole = ExtraDelta(0, fields.fields, {"stop": None})
-    assert await told([START, fields, TextDelta(0, "good")], [STOP]) == [[START, TextDelta(0, "good")], [whole, STOP]]
-    for changed in (TextDelta(0, "bad"), ThinkingDelta(0, "bad"), RefusalDelta(0, "bad"), ToolCallDelta(0, 0, "a", "f", '["bad"]')):
-        events = [event for batch in await told([START, fields, changed], [STOP]) for event in batch]
-        assert not any(isinstance(event, ExtraDelta) for event in events)
+    fields = ExtraFields(0, {"annotations": [{"url": "x"}]})
+    beside = ExtraFields(0, {"stop": None, "logprobs": {"refusal": [{"token": "b"}]}}, Place.CHOICE)
+    passed = ExtraFields(0, {"stop": None}, Place.CHOICE)
+    assert await told([START, fields, beside, TextDelta(0, "good")], [STOP]) == [
+        [START, TextDelta(0, "good")],
+        [fields, passed, STOP],
+    ]
+    changes: list[list[Event]] = [
+        [TextDelta(0, "bad")],
+        [ThinkingDelta(0, "bad")],
+        [RefusalDelta(0, "bad")],
+        call(0, "a", "f", '["bad"]'),
+    ]
+    for changed in changes:
+        events = [event for batch in await told([START, fields, *changed], [STOP]) for event in batch]
+        assert not any(isinstance(event, ExtraFields) for event in events)
 
 
 async def test_fields_of_a_tool_call_come_with_it_where_nothing_was_changed() -> None:
-    """In one delta, whichever way they are split; without them where a guard finds something in them, or elsewhere."""
-    call, more = ToolCallDelta(0, 0, "a", "f", "{}", extra={"x": "go"}), ToolCallDelta(0, 0, extra={"x": "od"})
-    whole = ToolCallDelta(0, 0, "a", "f", "{}", extra={"x": "good"})
-    assert await told([START, DeltaGroup(0, 2), TextDelta(0, "x# "), call], [more], [STOP]) == [
+    """Without them where a guard finds something in them, or elsewhere; without a signature where the call was changed."""
+    state = State("s", {"x": "good"})
+    made = call(1, "a", "f", "{}", state)
+    assert await told([START, DeltaGroup(0, 3), TextDelta(0, "x# "), *made], [STOP]) == [
         [START, TextDelta(0, "x# ")],
-        [whole, STOP],
+        [*made, STOP],
     ]
-    plain = ToolCallDelta(0, 0, "a", "f", "{}")
-    bad = [ToolCallDelta(0, 0, "a", "f", "{}", extra={"x": "b"}), ToolCallDelta(0, 0, extra={"x": "ad"})]
-    assert await told([START, *bad], [STOP]) == [[START], [plain, STOP]]
-    events = [event for batch in await told([START, TextDelta(0, "bad"), call], [STOP]) for event in batch]
-    assert plain in events
+    late = [*call(0, "a", "f", "{}"), BlockFinished(0, state)]
+    assert await told([START, *late], [STOP]) == [[START], [*call(0, "a", "f", "{}", state), STOP]]
+    unsigned = call(0, "a", "f", "{}", State("s"))
+    assert await told([START, *call(0, "a", "f", "{}", State("s", {"x": "bad"}))], [STOP]) == [[START], [*unsigned, STOP]]
+    events = [event for batch in await told([START, TextDelta(0, "bad"), *made], [STOP]) for event in batch]
+    assert call(1, "a", "f", "{}", State("s"))[0] in events
+    assert await told([START, *call(0, "a", "f", '["bad"]', state)], [STOP]) == [[START], [*call(0, "a", "f", '["#"]'), STOP]]
+
+
+async def test_pictures_pass_and_sources_in_which_something_is_found_do_not() -> None:
+    """A source stays behind the text that it is of."""
+    picture = BlockStarted(1, 0, Image(Media("data:image/png;base64,AA")))
+    good, bad = CitationDelta(0, Citation("https://good.example")), CitationDelta(0, Citation("u", "bad"))
+    assert await told([START, TextDelta(0, "so b"), good, bad, picture], [STOP]) == [
+        [START, TextDelta(0, "so "), picture],
+        [TextDelta(0, "b"), good, STOP],
+    ]
 
 
 async def test_what_is_repeated_of_a_reply_passes_as_such() -> None:
     """So that a caller is told it as often as the provider tells it."""
-    again = ReplyExtra({"fp": "x"}, repeats=True)
-    bad, none = ReplyExtra({"fp": "bad"}, repeats=True), ReplyExtra({}, repeats=True)
+    again = ExtraFields(None, {"fp": "x"}, Place.REPLY, repeats=True)
+    bad, none = ExtraFields(None, {"fp": "bad"}, Place.REPLY, repeats=True), ExtraFields(None, {}, Place.REPLY, repeats=True)
     assert await told([START, again, bad], [STOP]) == [[START, again, none], [STOP]]
 
 
@@ -249,13 +344,12 @@ async def test_what_is_repeated_of_a_reply_passes_as_such() -> None:
     [
         [{"reasoning_content": "b"}, {"reasoning_content": "ad"}],
         [{"details": [{"type": "text", "text": "b"}]}, {"details": [{"type": "text", "text": "ad"}]}],
-        [{"tool_calls": [{"index": 0, "custom": {"input": "ba"}}]}, {"tool_calls": [{"index": 0, "custom": {"input": "d"}}]}],
         [{"number": 4444}],
     ],
 )
 async def test_fields_in_which_something_is_found_are_left_out(fields: list[dict[str, Any]], action: str) -> None:
     """However they are split; and the reply goes on."""
-    events = [[START], *([ExtraDelta(0, each)] for each in fields), [TextDelta(0, "good"), STOP]]
+    events = [[START], *([ExtraFields(0, each)] for each in fields), [TextDelta(0, "good"), STOP]]
     assert await told(*events, action=action) == [[START], [TextDelta(0, "good"), STOP]]  # type: ignore[arg-type]
 
 
@@ -273,7 +367,7 @@ async def test_a_masked_number_of_a_reply_that_is_to_be_json_becomes_a_string() 
 async def test_what_came_before_a_cut_is_told() -> None:
     """And then the cut is."""
     batches = reading(ScriptedProvider([START, TextDelta(0, "so ba")], ProviderProtocolError("Cut.", provider="p")))
-    assert [await anext(batches), await anext(batches)] == [[START, TextDelta(0, "so ")], [TextDelta(0, "ba")]]
+    assert [await anext(batches), await anext(batches)] == [[START, begin(0), TextDelta(0, "so ")], [TextDelta(0, "ba")]]
     with pytest.raises(ProviderProtocolError):
         await anext(batches)
 

@@ -8,14 +8,20 @@ from msgspec.structs import replace
 from antiphon.config import GuardConfig
 from antiphon.domain.content import (
     Audio,
-    File,
+    Block,
+    Citation,
+    Compaction,
+    Document,
     Image,
     Media,
     Message,
-    Other,
-    Part,
+    Opaque,
+    RedactedThinking,
     Refusal,
     Role,
+    ServerToolCall,
+    ServerToolResult,
+    State,
     Text,
     Thinking,
     ToolCall,
@@ -47,7 +53,7 @@ def guards(action: str = "mask", on: tuple[str, ...] = ("request",)) -> Guards:
     return made
 
 
-def asked(*parts: Part) -> ChatRequest:
+def asked(*parts: Block) -> ChatRequest:
     return ChatRequest("one", (Message(Role.USER, parts),), stream=True)
 
 
@@ -56,8 +62,8 @@ def asked(*parts: Part) -> ChatRequest:
     [
         (Text("a bad one", extra={"cache": {"note": "bad"}}), Text("a # one", extra={"cache": {"note": "#"}})),
         (Refusal("bad"), Refusal("#")),
-        (Thinking("so bad", signature="s"), Thinking("so #")),
-        (Thinking("so good", signature="s"), Thinking("so good", signature="s")),
+        (Thinking("so bad", state=State("s")), Thinking("so #")),
+        (Thinking("so good", state=State("s")), Thinking("so good", state=State("s"))),
         (ToolCall("bad", "bad_f", '{"bad": ["\\u0062ad", 4444, 1.50]}'), ToolCall("bad", "#_f", '{"#": ["#", "#", 1.50]}')),
         (ToolCall("1", "f", '{"bad": 1, "badd": 2, "a": 3}'), ToolCall("1", "f", '{"#": 1, "#_": 2, "a": 3}')),
         (ToolCall("1", "f", '{"a": "bad", "a": ""}'), ToolCall("1", "f", '{"a": "#", "a": ""}')),
@@ -65,22 +71,28 @@ def asked(*parts: Part) -> ChatRequest:
         (ToolCall("1", "f", "{bad"), ToolCall("1", "f", "{#")),
         (ToolCall("1", "f", "[" * 900 + '"bad"' + "]" * 900), ToolCall("1", "f", "[" * 900 + '"#"' + "]" * 900)),
         (ToolResult("1", (Text("bad"),)), ToolResult("1", (Text("#"),))),
-        (File(Media(url="data:bad"), filename="bad.txt"), File(Media(url="data:bad"), filename="#.txt")),
-        (File(Media(file_id="bad-1")), File(Media(file_id="bad-1"))),
-        (File(Media(file_id="a bad file")), File(Media(file_id="a # file"))),
+        (Document(Media(url="data:bad"), filename="bad.txt"), Document(Media(url="data:bad"), filename="#.txt")),
+        (Document(Media(file_id="bad-1")), Document(Media(file_id="bad-1"))),
+        (Document(Media(file_id="a bad file")), Document(Media(file_id="a # file"))),
         (Image(Media("https://a.test/bad.png"), "bad"), Image(Media("https://a.test/bad.png"), "#")),
         (Image(Media("a bad one"), "high"), Image(Media("a # one"), "high")),
         (Audio(Media("data:audio/bad\u00a0x;base64,bad\nbad")), Audio(Media("data:audio/#\u00a0x;base64,bad\nbad"))),
         (Video(Media("data:video/mp4;base64,bad\nbad")), Video(Media("data:video/mp4;base64,bad\nbad"))),
-        (Thinking("good", signature="so bad", redacted="bad"), Thinking("good", signature="so #", redacted="bad")),
+        (Thinking("good", state=State("so bad")), Thinking("good")),
+        (Text("good", state=State("s", {"note": "bad"})), Text("good")),
+        (RedactedThinking(state=State("bad")), RedactedThinking(state=State("bad"))),
+        (ServerToolCall("1", "t", "bad", '{"q": "bad"}'), ServerToolCall("1", "t", "#", '{"q": "#"}')),
+        (ServerToolResult("1", "t", state=State(fields={"x": "bad"})), ServerToolResult("1", "t")),
+        (Compaction("so bad"), Compaction("so #")),
+        (Text("x", (Citation("https://a.test/bad", "bad"),)), Text("x", (Citation("https://a.test/bad", "#"),))),
         (
-            Other({"type": "odd", "text": "bad", "n": True, "none": None}),
-            Other({"type": "odd", "text": "#", "n": True, "none": None}),
+            Opaque({"type": "odd", "text": "bad", "n": True, "none": None}),
+            Opaque({"type": "odd", "text": "#", "n": True, "none": None}),
         ),
     ],
 )
-async def test_every_part_that_is_text_is_masked(part: Part, expected: Part) -> None:
-    """JSON stays JSON, and what is not touched stays as it was written."""
+async def test_every_block_that_is_text_is_masked(part: Block, expected: Block) -> None:
+    """JSON stays JSON, and what is not touched stays as it was written; a block that was changed has no state any more."""
     assert await guards().request(asked(part)) == asked(expected)
 
 

@@ -2,12 +2,12 @@
 
 import json
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.domain.content import Message, Role, Text
+from antiphon.history import stored_form
 from antiphon.history.body import LEVELS, UNREADABLE, pruned, read
 
 JSON = st.recursive(
@@ -39,7 +39,7 @@ def test_a_message_of_any_depth_is_read(levels: int) -> None:
     """With its text, and with as much of the rest as can be written again."""
     body = f'{{"role":"user","parts":[{{"type":"text","text":"Hi {{[","extra":{nested(levels)}}}]}}'
     message = read(body, "m")
-    text = message.parts[0]
+    text = message.blocks[0]
     assert isinstance(text, Text)
     assert (message.role, text.text) == (Role.USER, "Hi {[")
     assert json.dumps(text.extra).count("{") == min(levels, LEVELS - 3)
@@ -48,8 +48,8 @@ def test_a_message_of_any_depth_is_read(levels: int) -> None:
 @pytest.mark.parametrize("text", ["{[" * 1000, "}]" * 1000, '"\\' * 1000])
 def test_brackets_in_a_text_are_text(text: str) -> None:
     """However many: nothing is lost of it."""
-    message = Message(Role.ASSISTANT, (Text(text, {"a": [text]}),))
-    assert read(msgspec.json.encode(message).decode(), "m") == message
+    message = Message(Role.ASSISTANT, (Text(text, extra={"a": [text]}),))
+    assert read(stored_form.encode(message).decode(), "m") == message
 
 
 @pytest.mark.parametrize(

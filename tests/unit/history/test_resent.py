@@ -10,7 +10,23 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from antiphon.domain.content import Image, Media, Message, Other, Part, Refusal, Role, Text, Thinking, ToolCall, ToolResult
+from antiphon.domain.content import (
+    Block,
+    Image,
+    Media,
+    Message,
+    Opaque,
+    Origin,
+    Refusal,
+    Role,
+    ServerToolCall,
+    ServerToolResult,
+    State,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
 from antiphon.history.base import BEGINNING, MessageState, Parent, StoredMessage
 from antiphon.history.resent import Continuation, continuation, up_to
 
@@ -150,9 +166,9 @@ def test_what_is_new(path: str, sent: str, new: str, parent: Parent) -> None:
 @pytest.mark.parametrize(
     ("kept", "sent", "same"),
     [
-        ((Thinking("Hm", "sig"), Text("Hi")), (Text("Hi"),), True),
+        ((Thinking("Hm", state=State("sig")), Text("Hi")), (Text("Hi"),), True),
         ((Refusal("No."),), (Text("No."),), True),
-        ((Text("Hi ", {"cache": 1}),), (Text("Hi"),), True),
+        ((Text("Hi ", extra={"cache": 1}),), (Text("Hi"),), True),
         ((Text("a"), Text("b")), (Text("ab"),), True),
         ((ToolCall("c", "f", '{"a": 1}'),), (ToolCall("c", "f", '{"a":1}'),), True),
         ((ToolCall("c", "f", "{}"),), (ToolCall("d", "f", "{}"),), False),
@@ -161,27 +177,50 @@ def test_what_is_new(path: str, sent: str, new: str, parent: Parent) -> None:
         ((ToolResult("c", (Text("7"),)),), (ToolResult("d", (Text("7"),)),), False),
         ((Text("x"), Image(Media("https://a.test/"))), (Text("x"), Image(Media("https://a.test/"))), True),
         ((Text("x"), Image(Media("https://a.test/"))), (Text("x"), Image(Media("https://b.test/"))), False),
-        ((Image(Media("https://a.test/"), "low", {"cache": 1}),), (Image(Media("https://a.test/")),), True),
-        ((Other({"type": "x", "y": 1}),), (Other({"y": 1, "type": "x"}),), True),
-        ((Other({"type": "x", "y": 1}),), (Other({"type": "x", "y": 2}),), False),
+        ((Image(Media("https://a.test/"), "low", extra={"cache": 1}),), (Image(Media("https://a.test/")),), True),
+        ((Opaque({"type": "x", "y": 1}),), (Opaque({"y": 1, "type": "x"}),), True),
+        ((Opaque({"type": "x", "y": 1}),), (Opaque({"type": "x", "y": 2}),), False),
     ],
 )
-def test_when_two_messages_are_the_same(kept: tuple[Part, ...], sent: tuple[Part, ...], same: bool) -> None:
+def test_when_two_messages_are_the_same(kept: tuple[Block, ...], sent: tuple[Block, ...], same: bool) -> None:
     """By what they say: not by thoughts and space, which clients do not send back."""
     path = [*stored("u:0"), reply(*kept), *stored("u:0 a:1 u:2 a:3")[2:]]
     found = continuation(path, (say("u:0"), Message(Role.ASSISTANT, sent), *talk("u:2 a:3 u:4")))
     assert (found.new == talk("u:4")) is same
 
 
-@pytest.mark.parametrize("field", ["tool_calls", "refusal"])
-def test_fields_that_say_something_count(field: str) -> None:
-    """Calls of tools of a kind that only the provider knows by their id; a refusal as the OpenAI API has it, as its text."""
-    said: dict[str, Any] = {"tool_calls": [{"id": "1", "custom": {"input": "a"}}], "refusal": "No."}
-    path = [*stored("u:0"), reply(extra={"tool_calls": said["tool_calls"]}) if field == "tool_calls" else reply(Refusal("No."))]
-    other = {"tool_calls": [{"id": "2"}], "refusal": "Never."}
-    for value, same in ((said[field], True), (other[field], False)):
-        sent = (say("u:0"), Message(Role.ASSISTANT, (), extra={field: value}), say("u:1"))
+@pytest.mark.parametrize(
+    ("said", "other"),
+    [
+        (ToolCall("1", "", "{}", "odd"), ToolCall("2", "", "{}", "odd")),
+        (ToolCall("1", "f", "a", "custom"), ToolCall("2", "f", "a", "custom")),
+        (ToolCall("", "f", "{}", "function_call"), ToolCall("", "g", "{}", "function_call")),
+        (Refusal("No."), Refusal("Never.")),
+    ],
+)
+def test_all_that_is_said_counts(said: Block, other: Block) -> None:
+    """Calls of tools of any kind by their id and name, and a refusal by its text."""
+    path = [*stored("u:0"), reply(said)]
+    for value, same in ((said, True), (other, False)):
+        sent = (say("u:0"), Message(Role.ASSISTANT, (value,)), say("u:1"))
         assert (continuation(path, sent).new == talk("u:1")) is same
+
+
+def test_what_only_a_provider_knows_is_told_as_it_is_stored() -> None:
+    """Order, signatures, what the provider ran, and fields of its message, of which a client that has texts only knows nothing."""
+    origin = Origin("openai-chat", "p")
+    blocks = (
+        Thinking("one", state=State("s1")),
+        Text("a"),
+        ServerToolCall("w", "web_search", input="{}"),
+        ServerToolResult("w", "web_search"),
+        Thinking("two", state=State("s2")),
+        Text("b", state=State("s3")),
+    )
+    kept = reply(*blocks, origin=origin, fields={"x": 1})
+    sent = Message(Role.ASSISTANT, (Thinking("onetwo"), Text("ab")), extra={"x": 1, "cache_control": {}})
+    told = told_of([*stored("u:1"), kept], (say("u:1"), sent, say("u:2")))
+    assert told[1] == replace(kept.message, extra={"cache_control": {}})
 
 
 @pytest.mark.parametrize(
@@ -230,21 +269,21 @@ def messages_of(found: Continuation, before: Sequence[StoredMessage]) -> tuple[M
     return tuple(entry.message for entry in found.told(before))
 
 
-def reply(*parts: Part, **fields: Any) -> StoredMessage:
+def reply(*parts: Block, **fields: Any) -> StoredMessage:
     """The reply to the first message."""
     return StoredMessage("1", "0", Message(Role.ASSISTANT, parts, **fields), MessageState.COMPLETE, NOW)
 
 
 def test_a_repeated_reply_keeps_its_thoughts() -> None:
-    """Clients do not send them back, and some providers ask for them; those that a client made up are not told."""
-    path = [*stored("u:1"), reply(Thinking("Hm", "sig"), Text("Hi"), ToolCall("c", "f", "{}"))]
+    """Clients do not send them back, and some providers ask for them; what a client made of them, and of space, is not told."""
+    path = [*stored("u:1"), reply(Thinking("Hm", state=State("sig")), Text("Hi"), ToolCall("c", "f", "{}"))]
     sent = Message(Role.ASSISTANT, (Thinking("made up"), Text("Hi "), ToolCall("c", "f", "{}")))
     told = told_of(path, (say("u:1"), sent, *talk("t:c")))
-    assert told[1].parts == (Thinking("Hm", "sig"), Text("Hi "), ToolCall("c", "f", "{}"))
+    assert told[1].blocks == (Thinking("Hm", state=State("sig")), Text("Hi"), ToolCall("c", "f", "{}"))
 
 
 @pytest.mark.parametrize("thoughts", [(), (Thinking("Hm"),)])
-def test_a_reply_that_said_nothing_is_told_as_it_is_stored(thoughts: tuple[Part, ...]) -> None:
+def test_a_reply_that_said_nothing_is_told_as_it_is_stored(thoughts: tuple[Block, ...]) -> None:
     """A client has an empty text of it, which no provider takes; what is stored is known to say nothing, and left out."""
     path = [*stored("u:1"), reply(*thoughts)]
     found = continuation(path, (say("u:1"), Message(Role.ASSISTANT, (Text(""),)), say("u:2")))
@@ -268,7 +307,7 @@ def test_a_call_that_its_caller_has_changed_is_told_as_it_is_now() -> None:
 
 def test_fields_beside_the_text_are_told_as_they_are_now() -> None:
     """A marker of what to keep in mind, which moves on with each turn; a name; what only the provider knows of a reply stays."""
-    marked = Message(Role.USER, (Text("1", {"cache_control": {"type": "ephemeral"}}),), name="ann")
+    marked = Message(Role.USER, (Text("1", extra={"cache_control": {"type": "ephemeral"}}),), name="ann")
     path = [StoredMessage("0", None, marked, MessageState.COMPLETE, NOW), reply(Text("2"), extra={"annotations": [1], "x": 1})]
     plain, again = Message(Role.USER, (Text("1"),), name="bob"), Message(Role.ASSISTANT, (Text("2"),), extra={"x": 2})
     told = told_of(path, (plain, again, say("u:3")))
@@ -312,7 +351,7 @@ def turns(draw: st.DrawFn, number: int) -> list[tuple[Message, MessageState]]:
         said.append((asked, MessageState.COMPLETE))
         result = Message(Role.TOOL, (ToolResult(f"{number}-{call}", (Text(draw(WORDS)),)),))
         said.append((result, MessageState.COMPLETE))
-    thought = draw(st.sampled_from([(), (Thinking("Hm", "sig"),)]))
+    thought = draw(st.sampled_from([(), (Thinking("Hm", state=State("sig")),)]))
     return [*said, (Message(Role.ASSISTANT, (*thought, Text(f"{draw(WORDS)}!"))), MessageState.COMPLETE)]
 
 
@@ -332,12 +371,12 @@ def received(draw: st.DrawFn, path: Sequence[StoredMessage]) -> list[Message]:
     found = []
     for row in path:
         cut = row.state is not MessageState.COMPLETE
-        if row.message.role is Role.SYSTEM or (cut and (not row.message.parts or draw(st.booleans()))):
+        if row.message.role is Role.SYSTEM or (cut and (not row.message.blocks or draw(st.booleans()))):
             continue
-        parts = tuple(part for part in row.message.parts if not isinstance(part, Thinking))
+        parts = tuple(part for part in row.message.blocks if not isinstance(part, Thinking))
         if parts and isinstance(parts[-1], Text) and draw(st.booleans()):
             parts = (*parts[:-1], Text(parts[-1].text.rstrip() + "\n"))
-        found.append(replace(row.message, parts=parts))
+        found.append(replace(row.message, blocks=parts))
     return found
 
 
@@ -365,9 +404,9 @@ def test_a_prefix_that_is_sent_again_is_gone_on_with(data: st.DataObject) -> Non
     stored_before = [row.message for row in path if row.message.role is Role.SYSTEM]
     assert list(found.new) == [*(each for each in sent if each.role is Role.SYSTEM and each not in stored_before), *new]
     told = [entry for entry in found.told(before) if entry.row is None or entry.row.id in found.repeated]
-    assert [without_thoughts(entry.message) for entry in told] == sent
-    thoughts = [part for row in before for part in row.message.parts if isinstance(part, Thinking)]
-    assert [part for entry in told for part in entry.message.parts if isinstance(part, Thinking)] == thoughts
+    assert [trimmed(without_thoughts(entry.message)) for entry in told] == list(map(trimmed, sent))
+    thoughts = [part for row in before for part in row.message.blocks if isinstance(part, Thinking)]
+    assert [part for entry in told for part in entry.message.blocks if isinstance(part, Thinking)] == thoughts
 
 
 @given(st.data())
@@ -384,8 +423,17 @@ def test_an_end_that_is_sent_again_is_gone_on_with(data: st.DataObject) -> None:
     assert len(told) == len([row for row in path if row.message.role is not Role.SYSTEM]) + len(new)
 
 
+def trimmed(each: Message) -> Message:
+    """Of a repeated reply the stored text is told, and not the client's, in which space may differ."""
+    if each.role is not Role.ASSISTANT:
+        return each
+    return replace(
+        each, blocks=tuple(replace(block, text=block.text.rstrip()) if isinstance(block, Text) else block for block in each.blocks)
+    )
+
+
 def without_thoughts(each: Message) -> Message:
-    return replace(each, parts=tuple(part for part in each.parts if not isinstance(part, Thinking)))
+    return replace(each, blocks=tuple(part for part in each.blocks if not isinstance(part, Thinking)))
 
 
 TALK = ["u:1", "u:2", "a:1", "a:2", "a", "c:1", "t:1", "s:1", "s:2"]
@@ -406,7 +454,7 @@ def test_nothing_is_lost_and_nothing_told_twice_whatever_is_sent(path: list[str]
     if any(each.role is Role.ASSISTANT for each in said(messages)[:-1]):
         between = dropwhile(lambda entry: entry.row is None or entry.row.id not in found.repeated, told)
         rows = [entry.row for entry in between if entry.row is not None and entry.row.id not in found.repeated]
-        assert all(row.state is not MessageState.COMPLETE or not row.message.parts for row in rows)
+        assert all(row.state is not MessageState.COMPLETE or not row.message.blocks for row in rows)
 
 
 def said(messages: Iterable[Message]) -> list[Message]:

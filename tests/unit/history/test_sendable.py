@@ -8,7 +8,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.domain.content import Message, Part, Refusal, Role, Text, Thinking, ToolCall, ToolResult
+from antiphon.domain.content import (
+    Block,
+    Image,
+    Media,
+    Message,
+    RedactedThinking,
+    Refusal,
+    Role,
+    ServerToolCall,
+    ServerToolResult,
+    State,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
 from antiphon.domain.errors import Reason
 from antiphon.domain.events import FinishReason
 from antiphon.domain.request import ChatRequest
@@ -24,7 +39,7 @@ def user(text: str = "Hi") -> Message:
     return Message(Role.USER, (Text(text),))
 
 
-def reply(*parts: Part, **fields: Any) -> Message:
+def reply(*parts: Block, **fields: Any) -> Message:
     return Message(Role.ASSISTANT, parts, **fields)
 
 
@@ -90,15 +105,14 @@ INCOMPLETE, CANCELLED, IN_PROGRESS = MessageState.INCOMPLETE, MessageState.CANCE
         pytest.param((reply(call("c", "")), CANCELLED), None, id="a call without its arguments"),
         pytest.param(reply(call()), None, id="a call that nobody answered"),
         pytest.param(reply(Text("So."), call()), reply(Text("So.")), id="text beside a call that nobody answered"),
+        pytest.param((reply(ToolCall("", "f", HALF, "function_call")), INCOMPLETE), None, id="of 2023, broken off"),
         pytest.param(
-            (reply(extra={"function_call": {"name": "f", "arguments": HALF}}), INCOMPLETE), None, id="of 2023, broken off"
-        ),
-        pytest.param(
-            (reply(extra={"tool_calls": [{"id": "c", "type": "custom", "custom": {"name": "f", "input": "1"}}]}), CANCELLED),
+            (reply(ToolCall("c", "f", "1", "custom")), CANCELLED),
             None,
             id="a call of another kind",
         ),
-        pytest.param(reply(extra={"images": [{"url": "x"}]}), reply(Text(""), extra={"images": [{"url": "x"}]}), id="a picture"),
+        pytest.param(reply(Image(Media("x"))), reply(Image(Media("x"))), id="a picture"),
+        pytest.param(reply(RedactedThinking(state=State("d"))), None, id="an encrypted thought"),
         pytest.param(reply(Text("")), reply(Text("")), id="an empty text"),
         pytest.param(reply(Refusal("No.")), reply(Refusal("No.")), id="a refusal"),
         pytest.param((reply(Thinking("Hm"), Text("So")), INCOMPLETE), reply(Thinking("Hm"), Text("So")), id="half a text"),
@@ -131,6 +145,19 @@ def test_half_arguments_of_a_whole_reply_are_the_models_own() -> None:
     """Its caller has answered them, and hosts know what the model wrote."""
     entries = stored(user(), (reply(call("c", HALF)), FinishReason.TOOL_CALLS), result("c"))
     assert sendable(entries) == (tuple(entry.message for entry in entries), ())
+
+
+@pytest.mark.parametrize(
+    ("finish", "is_sent"), [(FinishReason.STOP, False), (FinishReason.TOOL_CALLS, True), (FinishReason.PAUSE, True), (None, True)]
+)
+def test_a_tool_of_the_providers_without_a_result(finish: FinishReason | None, is_sent: bool) -> None:
+    """Its result may come in the next reply, if this one waits for something; else the model went on without."""
+    ran = ServerToolCall("w", "web_search", input="{}")
+    done = (ServerToolCall("x", "web_search"), ServerToolResult("x", "web_search"))
+    said = reply(Text("So."), *done, ran)
+    entries = stored(user(), (said, finish) if finish else said)
+    kept = said if is_sent else reply(Text("So."), *done)
+    assert sendable([*entries, *brought(user("2"))]) == ((user(), kept, user("2")), ())
 
 
 def test_a_call_without_arguments_is_sent_with_none() -> None:
@@ -169,8 +196,8 @@ def test_what_a_request_brings_is_sent_as_it_is() -> None:
 
 def test_the_answer_to_a_function_call_of_2023_that_broke_off_goes_with_it() -> None:
     """That API has no ids."""
-    made = reply(Text("So."), extra={"function_call": {"name": "f", "arguments": HALF}})
-    answer = Message(Role.USER, (Text("20"),), extra={"role": "function"}, name="f")
+    made = reply(Text("So."), ToolCall("", "f", HALF, "function_call"))
+    answer = Message(Role.TOOL, (ToolResult("", (Text("20"),), type="function_call"),), name="f")
     messages, _ = sendable(stored(user(), (made, INCOMPLETE), answer, user("and now?")))
     assert messages == (user(), reply(Text("So.")), user("and now?"))
 
@@ -181,6 +208,7 @@ def test_the_answer_to_a_function_call_of_2023_that_broke_off_goes_with_it() -> 
         pytest.param({"reason": Reason.PROVIDER_REJECTED}, False, id="rejected"),
         pytest.param({"reason": Reason.UNSUPPORTED}, False, id="unsupported"),
         pytest.param({"finish": FinishReason.CONTENT_FILTER}, False, id="filtered before a word"),
+        pytest.param({"finish": FinishReason.REFUSAL}, False, id="refused before a word"),
         pytest.param({"reason": Reason.PROVIDER_RATE_LIMITED}, True, id="for a moment"),
         pytest.param({"reason": Reason.PROVIDER_TIMEOUT}, True, id="too late"),
         pytest.param({"reason": Reason.PROVIDER_CREDENTIALS}, True, id="the gateway's own fault"),

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.domain.content import Image, Media, Message, Part, Role, Text
+from antiphon.domain.content import Block, Image, Media, Message, Role, Text
 from antiphon.history.title import MAX_DERIVED_TITLE, NEW_CHAT, derived_title, title_of
 
 
-def said(*parts: Part) -> list[Message]:
+def said(*parts: Block) -> list[Message]:
     return [Message(Role.SYSTEM, (Text("Be brief."),)), Message(Role.USER, parts)]
 
 

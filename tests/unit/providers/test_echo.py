@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from antiphon.config import ProviderConfig
-from antiphon.domain.content import JsonObject, Message, Role, Text, Thinking
-from antiphon.domain.events import Batch, Finished, FinishReason, Started, TextDelta, ToolCallDelta, Usage
+from antiphon.domain.content import JsonObject, Message, Role, Text, Thinking, ToolCall
+from antiphon.domain.events import Batch, BlockFinished, BlockStarted, Finished, FinishReason, InputDelta, Started, TextDelta, Usage
 from antiphon.domain.request import ChatRequest, JsonObjectFormat, JsonSchemaFormat, Sampling, Tool, ToolChoice, ToolChoiceMode
 from antiphon.providers.echo import EchoProvider, example
 from tests.unit.other_calls import other_call
@@ -22,25 +22,26 @@ async def ask(*texts: str, stream: bool = True, **fields: Any) -> list[Batch]:
 
 
 def said(batches: list[Batch], choice: int = 0) -> str:
-    return "".join(e.text for batch in batches for e in batch if isinstance(e, TextDelta) and e.choice == choice)
+    return "".join(e.text for batch in batches for e in batch if isinstance(e, TextDelta) and e.block == choice)
 
 
 def arguments(batches: list[Batch]) -> Any:
-    return json.loads("".join(e.arguments for batch in batches for e in batch if isinstance(e, ToolCallDelta)))
+    return json.loads("".join(e.text for batch in batches for e in batch if isinstance(e, InputDelta)))
 
 
 async def test_one_batch_a_word() -> None:
     """It starts, says one word a batch, and ends with its usage."""
     batches = await ask("hello there")
-    (started,) = batches[0]
+    started, begun = batches[0]
     assert isinstance(started, Started)
-    assert (started.model, started.provider) == ("m", "echo")
+    assert (started.model, started.origin.provider, started.origin.model) == ("m", "echo", "m")
+    assert begun == BlockStarted(0, 0, Text(""))
     assert batches[1:] == [
         [TextDelta(0, "You")],
         [TextDelta(0, " said:")],
         [TextDelta(0, " hello")],
         [TextDelta(0, " there")],
-        [Usage(2, 4, 6), Finished(0, FinishReason.STOP, "stop")],
+        [BlockFinished(0), Usage(2, 4, 6), Finished(0, FinishReason.STOP, "stop")],
     ]
 
 
@@ -69,7 +70,7 @@ async def test_limit_of_tokens() -> None:
     for sampling in (Sampling(max_tokens=3), Sampling(max_completion_tokens=3)):
         batches = await ask("a b c", sampling=sampling)
         assert said(batches) == "You said: a"
-        assert batches[-1] == [Usage(3, 3, 6), Finished(0, FinishReason.LENGTH, "length")]
+        assert batches[-1] == [BlockFinished(0), Usage(3, 3, 6), Finished(0, FinishReason.LENGTH, "length")]
     assert (await ask("a", sampling=Sampling(max_tokens=3)))[-1][-1] == Finished(0, FinishReason.STOP, "stop")
 
 
@@ -77,14 +78,16 @@ async def test_choices() -> None:
     """Every choice that is asked for says the same, and all are ended in order."""
     batches = await ask("a", sampling=Sampling(choices=3))
     assert [said(batches, choice) for choice in range(4)] == ["You said: a"] * 3 + [""]
-    assert batches[-1] == [Usage(1, 9, 10), *(Finished(choice, FinishReason.STOP, "stop") for choice in range(3))]
+    ends = [Finished(choice, FinishReason.STOP, "stop") for choice in range(3)]
+    assert batches[-1] == [*map(BlockFinished, range(3)), Usage(1, 9, 10), *ends]
 
 
 async def test_tools() -> None:
     """It calls the tool that it must, the first where it may choose, and none where it need not."""
     batches = await ask("hi", tools=TOOLS, tool_choice=ToolChoice(ToolChoiceMode.TOOL, "g"))
-    call = next(e for e in batches[0] if isinstance(e, ToolCallDelta))
-    assert (call.name, (call.id or "")[:5]) == ("g", "call_")
+    call = next(e.value for e in batches[0] if isinstance(e, BlockStarted))
+    assert isinstance(call, ToolCall)
+    assert (call.name, call.id[:5]) == ("g", "call_")
     assert arguments(batches) == {"q": "hi"}
     assert batches[-1][-1] == Finished(0, FinishReason.TOOL_CALLS, "tool_calls")
     required = await ask("hi", tools=TOOLS, tool_choice=ToolChoice(ToolChoiceMode.REQUIRED), stream=False)

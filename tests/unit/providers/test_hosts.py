@@ -4,7 +4,8 @@ import httpx2
 import pytest
 
 from antiphon.config import ConfigError, ProviderConfig
-from antiphon.providers.hosts import HOSTS, complete, from_environment
+from antiphon.providers.hosts import HOSTS, capabilities, complete, from_environment
+from antiphon.providers.openai.capabilities import Thoughts
 from antiphon.providers.registry import PROTOCOLS, build
 
 
@@ -112,3 +113,20 @@ def test_no_base_url() -> None:
     with pytest.raises(ConfigError, match="AZURE_OPENAI_ENDPOINT"):
         complete("azure", ProviderConfig(), {})
     assert complete("openai", ProviderConfig(protocol="echo"), {}).base_url is None
+
+
+@pytest.mark.parametrize(
+    ("name", "base_url", "takes"),
+    [
+        ("mistral", None, Thoughts.PARTS),
+        ("mistral", "https://proxy.test/v1", Thoughts.PARTS),
+        ("mine", "https://api.mistral.ai/v1", Thoughts.PARTS),
+        ("mine", "https://api.deepseek.com/beta", Thoughts.REASONING_CONTENT),
+        ("mine", "https://proxy.test/v1", Thoughts.AS_TOLD),
+        ("mine", "http://127.0.0.1:8000/v1", Thoughts.AS_TOLD),
+        ("openai", "http://127.0.0.1:8000/v1", Thoughts.NONE),
+    ],
+)
+def test_what_a_provider_takes_back(name: str, base_url: str | None, takes: Thoughts) -> None:
+    """A row is known by its address, whatever the provider is called; else by its name."""
+    assert capabilities(name, base_url).thoughts is takes

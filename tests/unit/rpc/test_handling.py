@@ -13,6 +13,7 @@ from antiphon.domain.errors import ProviderRateLimited
 from antiphon.domain.events import TextDelta
 from antiphon.v1 import chat_pb2
 from tests.e2e.wire import DATA, END_HEADERS, END_STREAM, HEADERS, frame, http2
+from tests.unit.framing import Frames
 from tests.unit.rpc.test_server import HELLO, KEY, Running, running
 from tests.unit.scripted import START, STOP, USAGE, ScriptedProvider
 
@@ -33,8 +34,9 @@ class Held(ScriptedProvider):
     async def stream(self, request: Any) -> Any:
         self.requests.append(request)
         await self.may.wait()
+        frames = Frames()
         for batch in self.batches:
-            yield batch
+            yield frames.batch(batch)
 
 
 @pytest.mark.parametrize("kind", ["unary", "stream"])

@@ -43,7 +43,7 @@ async def serving(port: int) -> AsyncGenerator[Any, None]:
 
 
 def said(*texts: str) -> list[message_pb2.Message]:
-    return [message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text=text)]) for text in texts]
+    return [message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=text))]) for text in texts]
 
 
 async def create(stub: Any, *texts: str, **fields: Any) -> history_pb2.Conversation:
@@ -54,7 +54,7 @@ async def create(stub: Any, *texts: str, **fields: Any) -> history_pb2.Conversat
 
 async def texts(stub: Any, conversation: str) -> list[str]:
     answer = await stub.ListMessages(history_pb2.ListMessagesRequest(conversation_id=conversation), metadata=KEY)
-    return [stored.message.parts[0].text for stored in answer.messages]
+    return [stored.message.blocks[0].text.text for stored in answer.messages]
 
 
 async def test_a_conversation_from_its_creation_to_its_deletion(unused_tcp_port: int) -> None:
@@ -137,7 +137,7 @@ async def test_a_page_of_large_messages_ends_early(unused_tcp_port: int) -> None
         while token != "":
             request = history_pb2.ListMessagesRequest(conversation_id=made.id, page_token=token or "")
             answer = await stub.ListMessages(request, metadata=KEY)
-            pages.append([int(stored.message.parts[0].text[0]) for stored in answer.messages])
+            pages.append([int(stored.message.blocks[0].text.text[0]) for stored in answer.messages])
             assert len(answer.messages) == 1 or answer.ByteSize() <= MAX_ANSWER_BYTES
             token = answer.next_page_token
         assert [number for page in pages for number in page] == list(range(len(lengths)))
@@ -150,7 +150,10 @@ async def test_what_a_large_append_answers_is_without_content(unused_tcp_port: i
         made = await create(stub)
         small = history_pb2.AppendMessagesRequest(conversation_id=made.id, messages=said("a", "b"))
         large = history_pb2.AppendMessagesRequest(conversation_id=made.id, messages=said("x" * 2_500_000, "y" * 2_500_000))
-        assert [stored.message.parts[0].text for stored in (await stub.AppendMessages(small, metadata=KEY)).messages] == ["a", "b"]
+        assert [stored.message.blocks[0].text.text for stored in (await stub.AppendMessages(small, metadata=KEY)).messages] == [
+            "a",
+            "b",
+        ]
         answer = await stub.AppendMessages(large, metadata=KEY)
         assert answer.ByteSize() < 1000
         assert [stored.HasField("message") for stored in answer.messages] == [False, False]

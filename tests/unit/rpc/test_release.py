@@ -20,7 +20,9 @@ from tests.unit.scripted import START, ScriptedProvider
 
 TEXT = "x" * 10_000
 TALK = {"messages": [{"role": "user", "content": TEXT}]}
-ASKED = chat_pb2.GenerateRequest(messages=[message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text=TEXT)])])
+ASKED = chat_pb2.GenerateRequest(
+    messages=[message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=TEXT))])]
+)
 INVALID = chat_pb2.GenerateRequest(messages=[message_pb2.Message(role="ROLE_USER")] * 50)
 BUSY = ProviderRateLimited("Busy.", provider="scripted")
 CALLS = 20

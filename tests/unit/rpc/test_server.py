@@ -39,7 +39,9 @@ from tests.waiting import until
 KEY = (("authorization", "Bearer sk-test"),)
 REST_SERVICE = "antiphon.rest.v1.OpenAIService"
 SCOPES = dict.fromkeys(("antiphon.v1.ChatService", "antiphon.v1.ModelService", REST_SERVICE), Scope.CHAT)
-HELLO = chat_pb2.GenerateRequest(messages=[message_pb2.Message(role="ROLE_USER", parts=[message_pb2.Part(text="Hello")])])
+HELLO = chat_pb2.GenerateRequest(
+    messages=[message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="Hello"))])]
+)
 
 
 class Running:
@@ -108,10 +110,9 @@ async def test_a_stream_is_events_in_sequence_and_ends_finished(unused_tcp_port:
     """One message for each batch of the provider."""
     async with running(ScriptedProvider(), unused_tcp_port) as gateway:
         answers = [answer async for answer in gateway.chat.StreamGenerate(HELLO, metadata=KEY)]
-    assert [len(answer.events) for answer in answers] == [2, 1, 3]
-    events = [event for answer in answers for event in answer.events]
-    assert [event.sequence for event in events] == [1, 2, 3, 4, 5, 6]
-    assert [event.WhichOneof("event") for event in events] == ["started", "text", "text", "usage", "metrics", "finished"]
+    assert [(answer.sequence, len(answer.events)) for answer in answers] == [(1, 3), (4, 1), (5, 4)]
+    events = [event.WhichOneof("event") for answer in answers for event in answer.events]
+    assert events == ["started", "block_started", "text", "text", "block_finished", "usage", "metrics", "finished"]
 
 
 async def test_a_failure_before_the_first_event_is_a_status_with_its_reason(unused_tcp_port: int) -> None:
@@ -139,13 +140,15 @@ async def test_a_late_failure_is_an_event_and_a_status(failure: Exception, code:
     async with running(ScriptedProvider([START, TextDelta(0, "Hel")], failure), unused_tcp_port) as gateway:
         call = gateway.chat.StreamGenerate(HELLO, metadata=KEY)
         events: list[chat_pb2.StreamEvent] = []
+        sequence = 0
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             async for answer in call:
                 events.extend(answer.events)
+                sequence = answer.sequence
         assert caught.value.code() is code
-        assert [event.WhichOneof("event") for event in events] == ["started", "text", "error"]
-        assert (events[2].sequence, events[2].error.code) == (3, code.value[0])
-        assert "bug" not in events[2].error.message
+        assert [event.WhichOneof("event") for event in events] == ["started", "block_started", "text", "error"]
+        assert (sequence, events[3].error.code) == (4, code.value[0])
+        assert "bug" not in events[3].error.message
 
         call = gateway.post({"messages": [{"role": "user", "content": "x"}], "stream": True})
         pieces = []

@@ -31,21 +31,21 @@ def checked(kind: Any, data: bytes) -> None:
     wire.check(data, wire.shape_of(kind.DESCRIPTOR))
 
 
-ROLE, PART = b"\x08\x03", field(2, field(1, b"x"))
-USER = field(2, ROLE + PART)
-"""A message of four fields."""
+ROLE, BLOCK = b"\x08\x03", field(2, field(1, field(1, b"x")))
+USER = field(2, ROLE + BLOCK)
+"""A message of five fields."""
 
 
 def test_the_layout_is_that_of_the_protos() -> None:
     """What these tests write by hand is a request."""
     request = chat_pb2.GenerateRequest.FromString(USER)
-    assert (request.messages[0].role, request.messages[0].parts[0].text) == (message_pb2.ROLE_USER, "x")
+    assert (request.messages[0].role, request.messages[0].blocks[0].text.text) == (message_pb2.ROLE_USER, "x")
 
 
 @pytest.mark.parametrize(
     ("kind", "data", "fields"),
     [
-        (chat_pb2.GenerateRequest, USER, 4),
+        (chat_pb2.GenerateRequest, USER, 5),
         (struct_pb2.Struct, field(1, field(2, field(6, field(1, b"")))), 4),
         (chat_pb2.GenerateRequest, field(2, b"\x13\x0a\x00\x14"), 4),  # a group has a beginning and an end
         (chat_pb2.GenerateRequest, b"\x99\x4e" + b"x" * 8 + b"\x9d\x4e" + b"x" * 4, 2),

@@ -52,7 +52,7 @@ def test_a_call_is_counted_in_every_metric() -> None:
     """Of the table, but for what the supervisor tells; and no metric is there that is not in the table."""
     counted = metrics()
     counted.lag(0.001)
-    play(counted, usage=Usage(10, 5, 15, cached_prompt_tokens=4, reasoning_tokens=3, estimated=True))
+    play(counted, usage=Usage(10, 5, 15, cached_tokens=4, reasoning_tokens=3, estimated=True))
     limited = RateLimited("", limit="requests_per_minute", scope="key", quota=1, retry_after=1)
     play(counted, error=asyncio.CancelledError(), end=limited)
     families = parse(counted.exposition().decode())

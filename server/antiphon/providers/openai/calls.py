@@ -8,46 +8,56 @@ and name come once, every time, or in pieces. The rules:
 - The same name again is a repetition; another one is a further piece of the name, unless both are names of tools.
 - Arguments that are complete JSON are not continued: a delta with a name is then another call, and the same arguments again are a
   repetition.
+- A call begins when its name is whole, as far as the names of the tools tell: with its arguments, if not before. One of a tool that
+  was not offered begins when another call does, or when its choice is over.
+- A call of a kind that is not known begins and ends when its choice is over, as nobody can tell how its fields grow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 from uuid import uuid4
 
 import msgspec
 import orjson
 from msgspec import Struct
 
-from antiphon.domain.content import NOTHING, JsonObject
-from antiphon.domain.events import ToolCallDelta
+from antiphon.domain import unknown_fields
+from antiphon.domain.content import CUSTOM, FUNCTION, FUNCTION_CALL, JsonObject, ToolCall
+from antiphon.domain.events import Batch, BlockFinished, InputDelta
+from antiphon.providers.openai.blocks import Numbers, state_of, take_signature
 from antiphon.providers.openai.values import is_shallow, text
 
-_CALL: Final = frozenset({"index", "id", "type", "function"})
+_CALL: Final = frozenset({"index", "id", "type", "function", "custom"})
 
 _FUNCTION: Final = frozenset({"name", "arguments"})
+_CUSTOM: Final = frozenset({"name", "input"})
 
 _ABOUT: Final = frozenset({"extra_content", "provider_specific_fields"})
 """Fields that a call of any kind may have."""
 
-ReadCall: TypeAlias = "ToolCallDelta | dict[str, Any]"
-"""A piece of a call: of a function, or of a tool of another kind, that one as the JSON in which it came, with our `index`."""
-
 
 class _Call(Struct):
-    """A tool call that has begun."""
+    """A tool call that has come, at least in part."""
 
     key: object
     """The host's index, if it has one."""
     given: str
     """The host's id, if it has one."""
-    native: bool
-    """The call is of another kind than a function."""
+    id: str
+    type: str
+    is_known: bool
+    """The call is of a kind that is known here: it has a name, and arguments that grow."""
+    block: int | None = None
+    """None: it has not begun."""
     name: str = ""
     pieces: list[str] = msgspec.field(default_factory=list)
     """Of the arguments."""
     length: int = 0
+    fields: dict[str, Any] = msgspec.field(default_factory=dict)
+    opaque: str | None = None
+    is_changed: bool = False
+    """There is more of the state than was told at the start."""
 
     def add(self, arguments: str) -> None:
         self.pieces.append(arguments)
@@ -60,8 +70,8 @@ class _Call(Struct):
     @property
     def is_whole(self) -> bool:
         """Whether the arguments are a complete object or list."""
-        if not self.pieces or self.pieces[-1].rstrip()[-1:] not in ("}", "]"):  # joins nothing for nearly every piece
-            return False
+        if not self.pieces or self.type == CUSTOM or self.pieces[-1].rstrip()[-1:] not in ("}", "]"):
+            return False  # for nearly every piece, with nothing joined
         try:
             msgspec.json.decode(self.arguments)
         except (msgspec.DecodeError, RecursionError):
@@ -72,81 +82,149 @@ class _Call(Struct):
 class ToolCalls:
     """Reads the tool calls of one choice."""
 
-    def __init__(self, choice: int, tools: frozenset[str], *, whole: bool = False) -> None:
+    def __init__(self, choice: int, tools: frozenset[str], numbers: Numbers, *, whole: bool = False) -> None:
         """`tools` are the names of those that were offered. `whole`: each delta is a call, as in an answer that does not stream."""
         self._choice = choice
         self._tools = tools
+        self._numbers = numbers
         self._whole = whole
         self._calls: list[_Call] = []
+        self._of_2023: _Call | None = None
 
     def __bool__(self) -> bool:
         """Whether a call has begun."""
-        return bool(self._calls)
+        return bool(self._calls) or self._of_2023 is not None
 
-    def read(self, delta: JsonObject) -> ReadCall | None:
-        """The piece that a delta of a call adds; None: nothing. Raises for another shape."""
-        return self._read(delta, whole=self._whole)
+    def read(self, delta: JsonObject, events: Batch) -> None:
+        """Append what a delta of a call adds. Raises for another shape."""
+        self._read(delta, events, whole=self._whole)
 
-    def conclude(self, calls: list[JsonObject]) -> Iterator[ReadCall]:
-        """What the calls of a whole message at the end of the stream add to those that streamed."""
+    def read_function_call(self, delta: JsonObject, events: Batch) -> None:
+        """Append what a delta of the one function call of 2023 adds. It has no id."""
+        call = self._of_2023
+        if call is None:
+            call = self._of_2023 = _Call(None, "", "", FUNCTION_CALL, is_known=True)
+        self._take_fields(call, {name: value for name, value in delta.items() if name not in _FUNCTION and value is not None})
+        self._grow(call, text(delta.get("name")), _arguments(delta), events, joins=False)
+
+    def conclude(self, calls: list[JsonObject], events: Batch) -> None:
+        """Append what the calls of a whole message at the end of the stream add to those that streamed."""
         for position, given in enumerate(calls):
             if position >= len(self._calls):
-                if (call := self._read(given, whole=True)) is not None:
-                    yield call
+                self._read(given, events, whole=True)
                 continue
             known = self._calls[position]
-            arguments = _arguments(given.get("function") or NOTHING)
-            if not known.native and arguments.startswith(known.arguments) and arguments != known.arguments:
-                rest = arguments[len(known.arguments) :]
-                known.add(rest)
-                yield ToolCallDelta(self._choice, position, arguments=rest)
+            _, arguments, _ = _body(given)
+            if known.is_known and arguments.startswith(known.arguments) and arguments != known.arguments:
+                self._add_arguments(known, arguments[len(known.arguments) :], events)
 
-    def end(self) -> None:
-        """Raises if a call has no name."""
-        if any(not call.name and not call.native for call in self._calls):
-            raise ValueError("a tool call without a name")
+    def conclude_function_call(self, given: JsonObject, events: Batch) -> None:
+        """Append what the function call of 2023 of a whole message adds."""
+        known = self._of_2023
+        if known is None:
+            self.read_function_call(given, events)
+            return
+        arguments = _arguments(given)
+        if arguments.startswith(known.arguments) and arguments != known.arguments:
+            self._add_arguments(known, arguments[len(known.arguments) :], events)
 
-    def _read(self, delta: JsonObject, *, whole: bool) -> ReadCall | None:
-        function = delta.get("function")
-        name, arguments = text((function or NOTHING).get("name")), _arguments(function or NOTHING)
-        position = None if whole else self._find(delta, name, arguments)
-        extra: dict[str, Any] = {}
+    def end(self, events: Batch) -> None:
+        """Append the ends of the calls, and those that had to wait for it. Raises if a call has no name."""
+        for call in (*self._calls, *(() if self._of_2023 is None else (self._of_2023,))):
+            if call.is_known:
+                if not call.name and call.type != CUSTOM:
+                    raise ValueError("a tool call without a name")
+                self._begin(call, events)
+            else:
+                self._begin_unknown(call, events)
+            assert call.block is not None, "it has begun by now"
+            state = state_of(call.opaque, call.fields) if call.is_changed or not call.is_known else None
+            events.append(BlockFinished(call.block, state))
+
+    def _read(self, delta: JsonObject, events: Batch, *, whole: bool) -> None:
+        has_body = delta.get("function") is not None or delta.get("custom") is not None
+        name, arguments, inner = _body(delta)
+        position = None if whole else self._find(delta, name, arguments, has_body=has_body)
+        extra: dict[str, Any] = inner
         if not delta.keys() <= _CALL:
-            extra = {key: value for key, value in delta.items() if key not in _CALL and value is not None}
-        call_id = None
+            extra |= {key: value for key, value in delta.items() if key not in _CALL and value is not None}
         if position is None:
             position = len(self._calls)
-            given = text(delta.get("id"))
-            native = function is None and delta.get("type") != "function" and bool(delta.get("type") or extra.keys() - _ABOUT)
-            call_id = given
-            if not native and (not given or any(call.given == given for call in self._calls)):
-                call_id = f"call_{uuid4().hex[:24]}"
-            self._calls.append(_Call(delta.get("index"), given, native))
+            self._calls.append(self._new(delta, extra, has_body=has_body))
+            for earlier in self._calls[:-1]:
+                self._begin(earlier, events)
         call = self._calls[position]
-        call.native = call.native and function is None
-        if call.native:
-            return {"index": position, **{key: delta[key] for key in ("id", "type") if delta.get(key)}, **extra}
-        if delta.get("type") not in (None, "", "function"):
-            extra["type"] = delta["type"]
-        if function and not function.keys() <= _FUNCTION:
-            extra["function"] = {key: value for key, value in function.items() if key not in _FUNCTION}
-        if extra and not is_shallow(extra):
-            raise ValueError("depth")
-        if name and (name != call.name or self._joins(call, name)):
-            call.name += name
+        if not call.is_known and has_body:
+            call.is_known = True
+            call.type = CUSTOM if delta.get("custom") is not None else call.type
+        if extra:
+            self._take_fields(call, extra)
+        if call.is_known:
+            self._grow(call, name, arguments, events, joins=True)
         else:
-            name = ""
-        if arguments:
-            if len(arguments) == call.length and call.is_whole and arguments == call.arguments:
-                arguments = ""
-            else:
-                call.add(arguments)
-        if not (call_id or name or arguments or extra):
-            return None
-        return ToolCallDelta(self._choice, position, id=call_id, name=name or None, arguments=arguments, extra=extra or NOTHING)
+            call.id = call.id or text(delta.get("id"))
 
-    def _find(self, delta: JsonObject, name: str, arguments: str) -> int | None:
-        """Which call this is more of; None: a new one."""
+    def _new(self, delta: JsonObject, extra: JsonObject, *, has_body: bool) -> _Call:
+        given = text(delta.get("id"))
+        kind = text(delta.get("type")) or (CUSTOM if delta.get("custom") is not None else FUNCTION)
+        is_known = has_body or (kind in (FUNCTION, CUSTOM) and not (not delta.get("type") and extra.keys() - _ABOUT))
+        call_id = given
+        if is_known and (not given or any(call.given == given for call in self._calls)):
+            call_id = f"call_{uuid4().hex[:24]}"
+        return _Call(delta.get("index"), given, call_id, kind if is_known else text(delta.get("type")), is_known)
+
+    @staticmethod
+    def _take_fields(call: _Call, extra: dict[str, Any]) -> None:
+        if not extra:
+            return
+        if not is_shallow(extra):
+            raise ValueError("depth")
+        call.opaque = take_signature(extra) or call.opaque
+        unknown_fields.add(call.fields, extra, joins=True)
+        call.is_changed = True
+
+    def _grow(self, call: _Call, name: str, arguments: str, events: Batch, *, joins: bool) -> None:
+        """More of a call of a known kind."""
+        if name and (name != call.name or self._joins(call, name)) and (joins or not call.name):
+            if call.block is not None:
+                raise ValueError("a name that goes on")
+            call.name += name
+        if arguments and not (len(arguments) == call.length and call.is_whole and arguments == call.arguments):
+            self._add_arguments(call, arguments, events)
+        if call.block is None and call.name and (self._whole or self._is_named(call, joins=joins)):
+            self._begin(call, events)
+
+    def _is_named(self, call: _Call, *, joins: bool) -> bool:
+        """Whether the name of a call is whole. `joins`: it may come in pieces."""
+        if call.pieces and (call.name in self._tools or not joins):
+            return True
+        goes_on = any(tool != call.name and tool.startswith(call.name) for tool in self._tools)
+        return call.name in self._tools and not goes_on
+
+    def _add_arguments(self, call: _Call, arguments: str, events: Batch) -> None:
+        call.add(arguments)
+        if call.block is not None:
+            events.append(InputDelta(call.block, arguments))
+
+    def _begin(self, call: _Call, events: Batch) -> None:
+        """Begin a call, unless it has, with the arguments so far."""
+        if call.block is not None or not call.is_known or not (call.name or call.type == CUSTOM):
+            return
+        state = state_of(call.opaque, dict(call.fields))
+        call.is_changed = False
+        call.block = self._numbers.begin(self._choice, ToolCall(call.id, call.name, "", call.type, state=state), events)
+        if call.pieces:
+            events.append(InputDelta(call.block, call.arguments))
+
+    def _begin_unknown(self, call: _Call, events: Batch) -> None:
+        """Begin a call of a kind that is not known: what it has under the name of its type is what it is given."""
+        action = call.fields.pop(call.type, None) if isinstance(call.fields.get(call.type), dict) else None
+        call.block = self._numbers.begin(self._choice, ToolCall(call.id, "", "", call.type), events)
+        if action is not None:
+            events.append(InputDelta(call.block, msgspec.json.encode(action).decode()))
+
+    def _find(self, delta: JsonObject, name: str, arguments: str, *, has_body: bool) -> int | None:
+        """Return which call this is more of; None: a new one."""
         calls = self._calls
         key, given = delta.get("index"), delta.get("id")
         if calls and not name and key is not None and calls[-1].key == key and (not given or calls[-1].given == given):
@@ -159,20 +237,19 @@ class ToolCalls:
             if by_key is None and key is not None and call.key == key:
                 by_key = position
         found = by_key if by_id is None else by_id
-        is_function = delta.get("function") is not None
         if found is None:
-            found = self._find_otherwise(key, given, begins=bool(name) or not is_function)
+            found = self._find_otherwise(key, given, begins=bool(name) or not has_body)
             if found is None:
                 return None
         call = calls[found]
-        if by_id is None and given and call.given and (name or not is_function):  # another id under the same index
+        if by_id is None and given and call.given and (name or not has_body):  # another id under the same index
             return None
         if not name or not call.name:
             return found
         return found if self._continues(call, name, arguments, told_apart=by_id is not None or by_key is not None) else None
 
     def _find_otherwise(self, key: object, given: object, *, begins: bool) -> int | None:
-        """Which call a delta continues that neither its index nor its id tells. `begins`: a call may begin with it."""
+        """Return which call a delta continues that neither its index nor its id tells. `begins`: a call may begin with it."""
         last = len(self._calls) - 1
         if last < 0 or (begins and (given or key is not None)):
             return None
@@ -200,6 +277,19 @@ class ToolCalls:
     def _joins(self, call: _Call, name: str) -> bool:
         """Whether this is a further piece of the name, judging by the names of the tools."""
         return call.name not in self._tools and call.name + name in self._tools
+
+
+def _body(delta: JsonObject) -> tuple[str, str, dict[str, Any]]:
+    """Return the name, the arguments, and the unknown fields of what a call names: a function, or a tool that takes plain text."""
+    function = delta.get("function")
+    if function is not None:
+        inner = {} if function.keys() <= _FUNCTION else {key: value for key, value in function.items() if key not in _FUNCTION}
+        return text(function.get("name")), _arguments(function), {FUNCTION: inner} if inner else {}
+    custom = delta.get("custom")
+    if custom is not None:
+        inner = {key: value for key, value in custom.items() if key not in _CUSTOM}
+        return text(custom.get("name")), text(custom.get("input")), {CUSTOM: inner} if inner else {}
+    return "", "", {}
 
 
 def _arguments(function: JsonObject) -> str:

@@ -1,18 +1,51 @@
-"""One choice of an answer of the OpenAI API: its deltas, or its whole message, as events. No I/O."""
+"""One choice of an answer of the OpenAI API: its deltas, or its whole message, as events. No I/O.
+
+Its text has no frames, so they are made here: a delta of the same kind as the last open block continues it, and another kind
+finishes that and begins a new one. A signature ends the block that it is of. Tool calls and a recording stay open until the choice
+is over.
+"""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from antiphon.domain.content import NOTHING, JsonObject
-from antiphon.domain.events import AudioDelta, Batch, DeltaGroup, ExtraDelta, RefusalDelta, TextDelta, ThinkingDelta, ToolCallDelta
-from antiphon.providers.openai.calls import ReadCall, ToolCalls
-from antiphon.providers.openai.values import Sound, is_shallow, read_logprobs, seconds, text
+from msgspec import Struct
+
+from antiphon.domain.content import (
+    NOTHING,
+    Audio,
+    Block,
+    JsonObject,
+    Media,
+    Opaque,
+    RedactedThinking,
+    Refusal,
+    State,
+    Text,
+    Thinking,
+)
+from antiphon.domain.events import (
+    Batch,
+    BlockFinished,
+    CitationDelta,
+    DeltaGroup,
+    ExtraFields,
+    MediaDelta,
+    Place,
+    RefusalDelta,
+    TextDelta,
+    ThinkingDelta,
+)
+from antiphon.providers.openai.blocks import EXTRA_CONTENT, Numbers, is_written, state_of, take_signature
+from antiphon.providers.openai.calls import ToolCalls
+from antiphon.providers.openai.details import DETAILS, Detail, read_details
+from antiphon.providers.openai.values import ErrorInside, Sound, Streamed, is_shallow, read_logprobs, seconds, text
+from antiphon.providers.openai.wholes import read_citation, read_image
 
 CHOICE: Final = frozenset({"index", "delta", "message", "text", "logprobs", "finish_reason", "usage"})
 """Fields of a choice that have a place in the events."""
 
-_DELTA: Final = frozenset({"role", "content", "reasoning_content", "reasoning", "refusal", "audio", "tool_calls"})
+_DELTA: Final = frozenset({"role", "content", "reasoning_content", "reasoning", "refusal", "audio", "tool_calls", "function_call"})
 
 _AUDIO: Final = frozenset({"id", "data", "transcript", "expires_at"})
 
@@ -26,81 +59,66 @@ _INSTEAD: Final = ("tool_calls", "function_call", "refusal", "audio")
 """Fields of a delta beside which the content is null; some hosts write "" there while they stream."""
 
 
-class ErrorInside(Exception):
-    """A choice, or its delta, holds an error in place of output."""
+class _Open(Struct, frozen=True):
+    """The open block of text, thought or refusal."""
 
-    def __init__(self, error: object) -> None:
-        super().__init__("an error inside a choice")
-        self.error = error
-
-
-class Streamed:
-    """The length and the last piece of a text that streams. The text itself is not kept, to keep the cost of a token low."""
-
-    __slots__ = ("last", "length")
-
-    def __init__(self) -> None:
-        self.length = 0
-        self.last = ""
-
-    def add(self, piece: str) -> str:
-        """Add a piece, and return it."""
-        self.length += len(piece)
-        self.last = piece
-        return piece
-
-    def rest(self, whole: object) -> str:
-        """Return what a whole text adds to what has streamed; empty if it does not continue that."""
-        if not isinstance(whole, str):
-            return ""
-        goes_on = whole[self.length - len(self.last) : self.length] == self.last
-        return whole[self.length :] if goes_on else ""
+    block: int
+    kind: type[Block]
+    key: object = None
+    """Which thought it is, as hosts number them."""
+    fields: JsonObject = NOTHING
+    """What its state has from the start."""
 
 
 class ChoiceReader:
     """Reads one choice."""
 
-    def __init__(self, index: int, tools: frozenset[str], *, is_object: bool) -> None:
+    def __init__(self, index: int, tools: frozenset[str], numbers: Numbers, *, is_object: bool) -> None:
         """`tools` are the names of those that were offered. `is_object`: the reply is one JSON object, and does not stream."""
         self.index = index
         self.text = Streamed()
         """The content. Whoever makes its `TextDelta` elsewhere, as `response` does for plain text, counts it here."""
+        self.text_block: int | None = None
+        """The open block of text."""
         self.is_empty = False
         """There was a content of "", which is not the same as none."""
+        self._numbers = numbers
+        self._open: _Open | None = None
         self._is_object = is_object
         self._thought = Streamed()
         self._refusal = Streamed()
         self._other_output = False  # there was output without text: then a content of "" is no content
         self._by_message = False  # the host streams its pieces as messages
-        self._calls = ToolCalls(index, tools, whole=is_object)
+        self._calls = ToolCalls(index, tools, numbers, whole=is_object)
         self._sound: Sound | None = None
+        self._sound_block = 0
         self._seen: set[str] = set()  # unknown fields of the message that have an event: null adds nothing to them
         self._beside_fields: dict[str, Any] = {}  # unknown fields of the choice, with their last values
 
-    def read(self, choice: JsonObject, chunk: JsonObject, batch: Batch) -> None:
-        """Append the events of one chunk's part of the choice, behind a `DeltaGroup` if there are several.
+    def read(self, choice: JsonObject, chunk: JsonObject, events: Batch) -> None:
+        """Append the events of one chunk's part of the choice, behind a `DeltaGroup` if several of them have to be written.
 
         Raises `ErrorInside`, and `TypeError` or `ValueError` for another shape.
         """
-        begin = len(batch)
+        begin = len(events)
         if not choice.keys() <= CHOICE and (fields := self.changed_fields(choice)):
             if fields.get("error"):
                 raise ErrorInside(fields["error"])
             self._beside_fields |= fields
-            self._hand_on(batch, {}, fields)
+            self._hand_on(events, fields, Place.CHOICE)
         delta = choice.get("delta")
         logprobs = choice.get("logprobs") or NOTHING
         if self._is_object:
-            self._delta(self._message(choice), logprobs, batch)
+            self._delta(self._message(choice), logprobs, events)
         elif delta:
-            self._delta(delta, logprobs, batch)
+            self._delta(delta, logprobs, events)
         else:
-            self._no_delta(choice, chunk, logprobs, batch)
-        if len(batch) - begin > 1 and not self._is_object:
-            batch.insert(begin, DeltaGroup(self.index, len(batch) - begin))
+            self._no_delta(choice, chunk, logprobs, events)
+        if len(events) - begin > 1 and not self._is_object and sum(map(is_written, events[begin:])) > 1:
+            events.insert(begin, DeltaGroup(self.index, len(events) - begin))
 
     def changed_fields(self, choice: JsonObject) -> dict[str, Any]:
-        """Unknown fields beside the delta, such as what a filter found: those that are new or changed."""
+        """Return the unknown fields beside the delta, such as what a filter found, that are new or changed."""
         fields: dict[str, Any] = {}
         known = self._beside_fields
         for name, value in choice.items():
@@ -110,30 +128,52 @@ class ChoiceReader:
                 fields[name] = value
         return fields
 
-    def _no_delta(self, choice: JsonObject, chunk: JsonObject, logprobs: JsonObject, batch: Batch) -> None:
+    def begin_text(self, events: Batch) -> int:
+        """Return the open block of text, which begins now if there is none."""
+        if self.text_block is None:
+            self.text_block = self._begin(Text(""), events)
+        return self.text_block
+
+    def end(self, events: Batch) -> None:
+        """Append what had to wait for the end, and the ends of all blocks. Raises if a call or a recording is not complete."""
+        if self.is_empty and not self.text.length and not self._other_output:
+            events.append(TextDelta(self.begin_text(events), ""))
+        self._finish(events)
+        if self._sound is not None:
+            self._sound.end()
+            events.append(BlockFinished(self._sound_block))
+        self._calls.end(events)
+
+    def _begin(self, value: Block, events: Batch, key: object = None) -> int:
+        self._finish(events)
+        block = self._numbers.begin(self.index, value, events)
+        fields = NOTHING if value.state is None else value.state.fields
+        self._open = _Open(block, type(value), key, fields)
+        return block
+
+    def _finish(self, events: Batch, state: State | None = None) -> None:
+        """End the open block."""
+        if self._open is not None:
+            events.append(BlockFinished(self._open.block, state))
+            self._open = self.text_block = None
+
+    def _no_delta(self, choice: JsonObject, chunk: JsonObject, logprobs: JsonObject, events: Batch) -> None:
         """A chunk without a delta, or with an empty one: some hosts have a message in its place, or a text."""
         delta, message = choice.get("delta"), choice.get("message")
         reason = choice.get("finish_reason")
         if message is not None and (delta is None or (reason and not self._has_output)):
             is_whole = chunk.get("object") == "chat.completion" and self._has_output
             if not self._by_message and (reason or is_whole):
-                self._conclude(message, logprobs, batch)
+                self._conclude(message, logprobs, events)
             else:
                 self._by_message = True
-                self._delta(message, logprobs, batch)
+                self._delta(message, logprobs, events)
         elif delta is None and choice.get("text") is not None:
-            self._delta({"content": choice["text"]}, logprobs, batch)  # of the older completions API
+            self._delta({"content": choice["text"]}, logprobs, events)  # of the older completions API
         elif delta is not None and type(delta) is not dict:
             raise TypeError("delta")
         elif logprobs:
-            self._delta(NOTHING, logprobs, batch)
-
-    def end(self) -> Batch:
-        """The events that had to wait for the end. Raises if a call or a recording is not complete."""
-        if self._sound is not None:
-            self._sound.end()
-        self._calls.end()
-        return [TextDelta(self.index, "")] if self.is_empty and not self.text.length and not self._other_output else []
+            self._delta(NOTHING, logprobs, events)
 
     @property
     def _has_output(self) -> bool:
@@ -142,7 +182,7 @@ class ChoiceReader:
 
     @staticmethod
     def _message(choice: JsonObject) -> JsonObject:
-        """Where a whole reply has its message, or where else some hosts have it."""
+        """Return where a whole reply has its message, or where else some hosts have it."""
         for place in ("message", "delta"):
             if (message := choice.get(place)) is not None:
                 return message  # type: ignore[no-any-return]
@@ -161,64 +201,122 @@ class ChoiceReader:
         ):
             if streamed.length and name in rest:
                 rest[name] = streamed.rest(rest[name]) or None
+        if self._thought.length:
+            rest.pop(DETAILS, None)
         if isinstance(rest.get("content"), list) and (self._has_output or "content" in self._seen):
             rest["content"] = None
         if self._sound is not None:
             rest["audio"] = None
         if self._calls:
-            others: dict[str, Any] = {}
-            for call in self._calls.conclude(rest.pop("tool_calls", None) or []):
-                self._call(call, others, events)
-            if others:
-                self._hand_on(events, others)
+            self._calls.conclude(rest.pop("tool_calls", None) or [], events)
+            if called := rest.pop("function_call", None):
+                self._calls.conclude_function_call(called, events)
         self._delta(rest, NOTHING if self.text.length else logprobs, events)
 
     def _delta(self, delta: JsonObject, logprobs: JsonObject, events: Batch) -> None:
         """A delta, or a whole message."""
-        index = self.index
         extra = self._unknown(delta)
-        thought, reasoning = text(delta.get("reasoning_content")), delta.get("reasoning")
-        if thought:
-            events.append(ThinkingDelta(index, self._thought.add(thought), field=_REASONING if reasoning == thought else ""))
-        elif reasoning and isinstance(reasoning, str):
-            events.append(ThinkingDelta(index, self._thought.add(reasoning), field=_REASONING))
-            reasoning = None
-        if reasoning and reasoning != thought:
-            extra[_REASONING] = reasoning
-
+        self._thoughts(delta, extra, events)
         tokens = read_logprobs(logprobs.get("content"))
         content = delta.get("content")
         if isinstance(content, list):
             self._parts(content, events)
             content = None
-        if content or tokens:
-            events.append(TextDelta(index, self.text.add(text(content)), tokens))
-            self._other_output = self._other_output or not content
-        elif text(content) == content:
-            self.is_empty = True
+        self._content(delta, content, tokens, extra, events)
+        if "annotations" in extra:
+            self._annotations(extra, events)
         refusal = delta.get("refusal")
         if refusal:
-            events.append(RefusalDelta(index, self._refusal.add(text(refusal))))
+            if self._open is None or self._open.kind is not Refusal:
+                self._begin(Refusal(""), events)
+            assert self._open is not None, "it was begun just now"
+            events.append(RefusalDelta(self._open.block, self._refusal.add(text(refusal))))
         audio = delta.get("audio")
         if audio:
             self._audio(audio, extra, events)
+        if "images" in extra:
+            self._images(extra, events)
         for call in delta.get("tool_calls") or ():
-            self._call(self._calls.read(call), extra, events)
+            self._calls.read(call, events)
+        called = delta.get("function_call")
+        if called:
+            self._calls.read_function_call(called, events)
         if not self._is_object and any(delta.get(name) for name in _INSTEAD):
             self._other_output = True
-        beside = self._unknown_logprobs(logprobs, tokens)
-        if extra or beside:
-            self._hand_on(events, extra, beside)
+        if extra:
+            self._hand_on(events, extra)
+        if beside := self._unknown_logprobs(logprobs, tokens):
+            self._hand_on(events, beside, Place.CHOICE)
 
-    @staticmethod
-    def _call(call: ReadCall | None, extra: dict[str, Any], events: Batch) -> None:
-        if isinstance(call, ToolCallDelta):
-            events.append(call)
-        elif call is not None:
-            extra.setdefault("tool_calls", []).append(call)
+    def _content(
+        self, delta: JsonObject, content: object, tokens: tuple[JsonObject, ...], extra: dict[str, Any], events: Batch
+    ) -> None:
+        """The text of a delta, and a signature over it."""
+        signature = None
+        if EXTRA_CONTENT in extra and (content or self.text_block is not None or not self._says_other(delta)):
+            signature = take_signature(extra)
+        if content or tokens or (signature is not None and self.text_block is None):
+            state = State(None, {EXTRA_CONTENT: extra.pop(EXTRA_CONTENT)}) if signature and EXTRA_CONTENT in extra else None
+            if state is not None and self.text_block is None:
+                self.text_block = self._begin(Text("", state=state), events)
+            block = self.begin_text(events)
+            if content or tokens:
+                events.append(TextDelta(block, self.text.add(text(content)), tokens))
+            self._other_output = self._other_output or not content
+        elif text(content) == content:
+            self.is_empty = True
+        if signature is not None:
+            assert self._open is not None, "a text is open"
+            self._finish(events, State(signature, self._open.fields))
+
+    def _says_other(self, delta: JsonObject) -> bool:
+        """Whether a delta has output that is not text."""
+        return any(delta.get(name) for name in (*_INSTEAD, "reasoning_content", _REASONING, DETAILS))
+
+    def _thoughts(self, delta: JsonObject, extra: dict[str, Any], events: Batch) -> None:
+        """The thoughts of a delta, under whichever names they stand there."""
+        thought, reasoning = text(delta.get("reasoning_content")), delta.get("reasoning")
+        field = ""
+        if thought:
+            field = _REASONING if reasoning == thought else ""
+        elif reasoning and isinstance(reasoning, str):
+            thought, field = reasoning, _REASONING
+        if reasoning and reasoning != thought:
+            extra[_REASONING] = reasoning
+        details = read_details(extra[DETAILS]) if DETAILS in extra else None
+        if details is not None:
+            joined = "".join(detail.text for detail in details)
+            if thought and joined and joined != thought:
+                details = None
+            else:
+                del extra[DETAILS]
+                thought = "" if joined else thought
+        if thought:
+            events.append(ThinkingDelta(self._thinking(field, None, NOTHING, events), self._thought.add(thought)))
+        for detail in details or ():
+            self._detail(detail, field or (_REASONING if reasoning else ""), events)
+
+    def _thinking(self, field: str, key: object, fields: JsonObject, events: Batch) -> int:
+        """Return the open block of this thought, which begins now if there is none."""
+        if self._open is not None and self._open.kind is Thinking and (key is None or self._open.key == key):
+            return self._open.block
+        return self._begin(Thinking("", field, state=state_of(None, fields)), events, key)
+
+    def _detail(self, detail: Detail, field: str, events: Batch) -> None:
+        if detail.data is not None:
+            self._finish(events)
+            self._numbers.whole(self.index, RedactedThinking(state=State(detail.data, detail.fields)), events)
+            return
+        if detail.text or detail.signature is None or self._open is None or self._open.kind is not Thinking:
+            block = self._thinking(field, detail.key, detail.fields, events)
+            if detail.text:
+                events.append(ThinkingDelta(block, self._thought.add(detail.text)))
+        if detail.signature is not None:
+            assert self._open is not None, "a thought is open"
+            self._finish(events, State(detail.signature, self._open.fields or detail.fields))
 
     def _unknown(self, delta: JsonObject) -> dict[str, Any]:
-        """Fields of a delta that have no place in the events."""
+        """Return the fields of a delta that have no place in the events, or have one only in a certain form."""
         extra: dict[str, Any] = {}
         for name, value in delta.items():
             if value is None:
@@ -238,36 +336,60 @@ class ChoiceReader:
             unknown["content"] = logprobs.get("content")
         return {"logprobs": unknown} if unknown else NOTHING
 
-    def _hand_on(self, events: Batch, extra: JsonObject, beside: JsonObject = NOTHING) -> None:
-        if not is_shallow(extra) or not is_shallow(beside):
+    def _hand_on(self, events: Batch, fields: JsonObject, place: Place = Place.MESSAGE) -> None:
+        if not is_shallow(fields):
             raise ValueError("depth")
-        events.append(ExtraDelta(self.index, extra, beside))
+        events.append(ExtraFields(self.index, fields, place))
+
+    def _annotations(self, extra: dict[str, Any], events: Batch) -> None:
+        """The sources of the open text. In any other form, or with no text, they stay unknown fields."""
+        annotations = extra["annotations"]
+        if self.text_block is None or not isinstance(annotations, list) or not annotations:
+            return
+        found = list(map(read_citation, annotations))
+        if None not in found:
+            del extra["annotations"]
+            events.extend(CitationDelta(self.text_block, citation) for citation in found if citation is not None)
 
     def _audio(self, audio: JsonObject, extra: dict[str, Any], events: Batch) -> None:
+        call_id, transcript = text(audio.get("id")), text(audio.get("transcript"))
+        expires = seconds(audio.get("expires_at"))
+        late_id = call_id
         if self._sound is None:
-            self._sound = Sound()
-        delta = AudioDelta(
-            self.index,
-            id=text(audio.get("id")) or None,
-            data=self._sound.feed(text(audio.get("data"))),
-            transcript=text(audio.get("transcript")),
-            expires=seconds(audio.get("expires_at")),
-        )
-        if delta.id or delta.data or delta.transcript or delta.expires:
+            self._sound, late_id = Sound(), ""
+            self._sound_block = self._numbers.begin(self.index, Audio(Media(), call_id), events)
+        delta = MediaDelta(self._sound_block, self._sound.feed(text(audio.get("data"))), transcript, late_id, expires)
+        if delta.data or delta.transcript or delta.id or delta.expires:
             events.append(delta)
         if more := {name: value for name, value in audio.items() if name not in _AUDIO and value is not None}:
             extra["audio"] = more
+
+    def _images(self, extra: dict[str, Any], events: Batch) -> None:
+        """Pictures, as OpenRouter has them. In any other form they stay an unknown field."""
+        images = extra["images"]
+        found = list(map(read_image, images)) if isinstance(images, list) else []
+        if found and None not in found:
+            del extra["images"]
+            self._finish(events)
+            for image in found:
+                if image is not None:
+                    self._numbers.whole(self.index, image, events)
 
     def _parts(self, parts: list[Any], events: Batch) -> None:
         """Content in parts, as Mistral's thinking models answer."""
         for part in parts:
             kind = part.get("type")
             if kind == "text":
-                events.append(TextDelta(self.index, self.text.add(text(part.get("text")))))
+                events.append(TextDelta(self.begin_text(events), self.text.add(text(part.get("text")))))
             elif kind == "thinking":
                 thought = part.get("thinking")
                 pieces = (thought,) if isinstance(thought, str) else (piece.get("text") for piece in thought or ())
-                events.append(ThinkingDelta(self.index, self._thought.add("".join(map(text, pieces)))))
+                block = self._thinking("", None, NOTHING, events)
+                events.append(ThinkingDelta(block, self._thought.add("".join(map(text, pieces)))))
             else:
+                if not is_shallow(part):
+                    raise ValueError("depth")
                 self._seen.add("content")
-                self._hand_on(events, {"content": [part]})
+                self._finish(events)
+                self._other_output = True
+                self._numbers.whole(self.index, Opaque(state=State(fields=part)), events)

@@ -31,16 +31,17 @@ _MEANINGS: Final = {
     ),
     FinishReason.LENGTH: (
         "length max_tokens max_length max_output_tokens max_completion_tokens max_new_tokens token_limit model_length "
-        "context_length context_window context_length_exceeded model_context_window_exceeded error_limit "
-        "incomplete pause_turn compaction continuation"
+        "error_limit incomplete"
     ),
-    FinishReason.TOOL_CALLS: "tool_calls tool_call tool_use",
-    FinishReason.FUNCTION_CALL: "function_call",
+    FinishReason.TOOL_CALLS: "tool_calls tool_call tool_use function_call",
     FinishReason.CONTENT_FILTER: (
         "content_filter content_filtered content_policy content_policy_violation moderation blocked filtered safety sensitive "
         "recitation blocklist prohibited_content spii model_armor language image_safety image_prohibited_content "
-        "image_recitation refusal guardrail_intervened error_toxic"
+        "image_recitation guardrail_intervened error_toxic"
     ),
+    FinishReason.REFUSAL: "refusal",
+    FinishReason.PAUSE: "pause_turn compaction continuation",
+    FinishReason.CONTEXT_WINDOW: ("context_length context_window context_length_exceeded model_context_window_exceeded"),
 }
 _BY_WORD: Final = {word: reason for reason, words in _MEANINGS.items() for word in words.split()}
 """By the words of OpenAI, and of hosts that hand on those of Anthropic, Google, Cohere, Mistral, Together, Zhipu and others."""

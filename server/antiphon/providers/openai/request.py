@@ -11,27 +11,9 @@ from typing import Any, Final
 
 import msgspec
 import orjson
-from msgspec.structs import replace
 
-from antiphon.domain.content import (
-    Audio,
-    File,
-    Image,
-    JsonObject,
-    Message,
-    Other,
-    Part,
-    Refusal,
-    Role,
-    Text,
-    Thinking,
-    ToolCall,
-    ToolResult,
-    Video,
-    with_extra,
-)
-from antiphon.domain.errors import InvalidRequest, Unsupported
-from antiphon.domain.reply import call_json
+from antiphon.domain.content import JsonObject, with_extra
+from antiphon.domain.errors import InvalidRequest
 from antiphon.domain.request import (
     ChatRequest,
     JsonObjectFormat,
@@ -43,6 +25,8 @@ from antiphon.domain.request import (
     ToolChoice,
     ToolChoiceMode,
 )
+from antiphon.providers.openai.capabilities import UNKNOWN, Capabilities
+from antiphon.providers.openai.messages import Encoder
 
 _SAMPLING: Final = (
     ("temperature", "temperature"),
@@ -61,38 +45,14 @@ _SAMPLING: Final = (
 )
 """The domain's name, and the API's."""
 
-_FUNCTION: Final = "function"
-"""The role of a tool's answer in 2023, which the domain has no word for: a user's message whose `extra` has it is sent with it."""
 
-_MESSAGE: Final = frozenset(
-    {
-        "role",
-        "refusal",
-        "audio",
-        "function_call",
-        "tool_calls",
-        "tool_call_id",
-        "reasoning",
-        "reasoning_content",
-        "reasoning_details",
-        "extra_content",
-    }
-)
-"""What may be known of a message's `extra`: the API's fields, and those in which hosts want a model's thoughts back."""
-
-_PART: Final = frozenset({"type", "cache_control", "extra_content"})
-"""The same of a part's, or of a tool call's; and where hosts are told what to keep in mind."""
-
-_AUDIO_FORMATS: Final = {"mpeg": "mp3", "wave": "wav", "vnd.wave": "wav", "mp4": "m4a"}
-"""The API's name for a subtype of `audio/`, where it is not the subtype itself."""
-
-
-def encode(request: ChatRequest, provider: str, *, stream_usage: bool) -> bytes:
-    """The JSON to send. `stream_usage`: the host knows `stream_options.include_usage`.
+def encode(request: ChatRequest, provider: str, *, stream_usage: bool, host: Capabilities = UNKNOWN) -> bytes:
+    """Return the JSON to send. `stream_usage`: the host knows `stream_options.include_usage`.
 
     Raises `Unsupported` for what this API has no words for, and `InvalidRequest` for what is nested too deep to be sent.
     """
-    body: dict[str, Any] = {"model": request.model, "messages": _messages(request, provider)}
+    messages = Encoder(provider, host, known_fields=request.known_fields).encode(request.messages)
+    body: dict[str, Any] = {"model": request.model, "messages": messages}
     if request.stream:
         body["stream"] = True
     if request.stream and stream_usage:
@@ -126,116 +86,6 @@ def _dumps(body: dict[str, Any]) -> bytes:
         return msgspec.json.encode(body, enc_hook=_plain)
     except (TypeError, ValueError, RecursionError):
         raise InvalidRequest("The request cannot be sent as JSON: it is nested too deep, or holds what is no text.") from None
-
-
-def _messages(request: ChatRequest, provider: str) -> list[JsonObject]:
-    encoded: list[JsonObject] = []
-    for message in request.messages:
-        _add_message(encoded, _known(message) if request.known_fields else message, provider)
-    return encoded
-
-
-def _known(message: Message) -> Message:
-    """The message without fields that the API does not document."""
-    return replace(message, parts=tuple(map(_known_part, message.parts)), extra=_only(_MESSAGE, message.extra))
-
-
-def _known_part(part: Part) -> Part:
-    match part:
-        case ToolResult():
-            return replace(part, parts=tuple(map(_known_part, part.parts)))
-        case Text() | Image() | Audio() | Video() | File() | ToolCall() if part.extra:
-            return replace(part, extra=_only(_PART, part.extra))
-        case _:
-            return part
-
-
-def _only(names: frozenset[str], extra: JsonObject) -> JsonObject:
-    return {name: value for name, value in extra.items() if name in names} if extra else extra
-
-
-def _add_message(encoded: list[JsonObject], message: Message, provider: str) -> None:
-    """A message of ours is more than one of theirs if it holds the results of several tools."""
-    body: dict[str, Any] = {"role": message.role.value}
-    if message.role is Role.USER and message.extra.get("role") == _FUNCTION:
-        body["role"] = _FUNCTION
-    if message.name is not None:
-        body["name"] = message.name
-    content: list[Part] = []
-    calls: list[JsonObject] = []
-    thoughts: list[str] = []
-    results = False
-    for part in message.parts:
-        match part:
-            case ToolCall():
-                calls.append(call_json(part))
-            case ToolResult():
-                results = True
-                text = _content(part.parts, provider, listed=message.listed)
-                result = {"role": "tool", "tool_call_id": part.tool_call_id, "content": "" if text is None else text}
-                if message.name is not None:
-                    result["name"] = message.name
-                encoded.append(with_extra(result, message.extra))
-            case Thinking():
-                thoughts.append(part.text)
-            case Refusal() if message.role is Role.ASSISTANT and not message.listed:
-                body["refusal"] = body.get("refusal", "") + part.text
-            case _:
-                content.append(part)
-    if results and not content and not calls:
-        return
-    body["content"] = _content(tuple(content), provider, listed=message.listed and not results)
-    if calls:
-        body["tool_calls"] = calls
-    if thoughts and (calls or "tool_calls" in message.extra):
-        body["reasoning_content"] = "".join(thoughts)  # DeepSeek refuses its own calls without; else the API takes none back
-    encoded.append(with_extra(body, message.extra))
-
-
-def _content(parts: tuple[Part, ...], provider: str, *, listed: bool) -> str | list[JsonObject] | None:
-    """One text is a string, as some hosts know no other form; but a list where the caller wrote one (`listed`)."""
-    if not parts:
-        return [] if listed else None
-    first = parts[0]
-    if not listed and len(parts) == 1 and isinstance(first, Text) and not first.extra:
-        return first.text
-    return [_part(part, provider) for part in parts]
-
-
-def _part(part: Part, provider: str) -> JsonObject:
-    match part:
-        case Text():
-            return with_extra({"type": "text", "text": part.text}, part.extra)
-        case Image():
-            if part.media.url is None:
-                raise Unsupported(f"The provider {provider} takes a picture as a URL only.", provider=provider)
-            image = {"url": part.media.url} if part.detail is None else {"url": part.media.url, "detail": part.detail}
-            return with_extra({"type": "image_url", "image_url": image}, part.extra)
-        case Audio():
-            return with_extra({"type": "input_audio", "input_audio": _audio(part, provider)}, part.extra)
-        case File():
-            file = {"file_id": part.media.file_id} if part.media.file_id is not None else {"file_data": part.media.url}
-            if part.filename is not None:
-                file["filename"] = part.filename
-            return with_extra({"type": "file", "file": file}, part.extra)
-        case Refusal():
-            return {"type": "refusal", "refusal": part.text}
-        case Other():
-            return part.fields
-        case Video():
-            raise Unsupported(f"The provider {provider} takes no video.", provider=provider)
-        case Thinking() | ToolCall() | ToolResult():
-            raise Unsupported(f"The provider {provider} takes no {type(part).__name__} at this place.", provider=provider)
-
-
-def _audio(part: Audio, provider: str) -> JsonObject:
-    head, comma, data = (part.media.url or "").partition(",")
-    media_type, *parameters = head.removeprefix("data:").lower().split(";")
-    kind, _, subtype = media_type.partition("/")
-    if not comma or not head.startswith("data:") or kind != "audio" or "base64" not in parameters:
-        raise Unsupported(f"The provider {provider} takes a recording only as its bytes, with their media type.", provider=provider)
-    subtype = subtype.removeprefix("x-")
-    return {"data": data, "format": _AUDIO_FORMATS.get(subtype, subtype)}
 
 
 def _tool(tool: Tool | NativeTool) -> JsonObject:

@@ -7,31 +7,43 @@ and whether it is whole, is `ending`'s matter; what a delta holds is `choice`'s.
 - The usage that counts is the last one, wherever it stands, behind `[DONE]` too.
 - What came before a failure in the same read is still given; the failure is raised after it.
 - What only keeps the connection alive is skipped, also where it comes as data.
-- A field that is not known here is handed on, so that nothing is lost: of a delta or a choice as `ExtraDelta`, of the first chunk
-  as `Started.extra`, of a later one as `ReplyExtra`. So is null, where it is the first that is told of a field.
+- A field that is not known here is handed on, so that nothing is lost: as `ExtraFields` of the message, the choice or the reply,
+  and of the first chunk as `Started.fields`. So is null, where it is the first that is told of a field.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from operator import itemgetter
 from typing import Any, Final
 from uuid import uuid4
 
 from antiphon.config import MAX_MESSAGE_BYTES
-from antiphon.domain.content import JsonObject
+from antiphon.domain.content import JsonObject, Origin
 from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderUnavailable
-from antiphon.domain.events import Batch, DeltaGroup, Event, ExtraDelta, Finished, FinishReason, ReplyExtra, Started, TextDelta
-from antiphon.domain.request import ChatRequest, Tool
+from antiphon.domain.events import (
+    Batch,
+    BlockFinished,
+    DeltaGroup,
+    Event,
+    ExtraFields,
+    Finished,
+    FinishReason,
+    Place,
+    Started,
+    TextDelta,
+)
+from antiphon.domain.request import ChatRequest, NativeTool, Tool
 from antiphon.net.sse import EventTooLarge, SseEvent, SseReader
 from antiphon.providers.failure import of_payload
-from antiphon.providers.openai.choice import CHOICE, ChoiceReader, ErrorInside
+from antiphon.providers.openai.blocks import PROTOCOL, Numbers
+from antiphon.providers.openai.choice import CHOICE, ChoiceReader
 from antiphon.providers.openai.ending import Ending, meaning_of
 from antiphon.providers.openai.json import JsonReader
-from antiphon.providers.openai.values import MAX_INDEX, as_object, changed_fields, read_usage, seconds
+from antiphon.providers.openai.values import MAX_INDEX, ErrorInside, as_object, changed_fields, read_usage, seconds
 
 _TOP: Final = frozenset({"id", "object", "created", "model", "choices", "usage", "error", "obfuscation"})
 """Fields of a chunk that have a place in the events; `obfuscation` is padding against eavesdroppers, made anew on every hop."""
@@ -41,7 +53,7 @@ _PLAIN: Final = frozenset({"role", "content"})
 _HEARTBEATS: Final = frozenset({b"ping", b"pong", b"keepalive", b"keep-alive", b"keep_alive", b"heartbeat", b"processing"})
 """What hosts call an event that only keeps the connection alive, or send as its data."""
 
-_NO_OUTPUT: Final = (Started, ReplyExtra, DeltaGroup)
+_NO_OUTPUT: Final = (Started, BlockFinished, DeltaGroup)
 
 _FAULTS: Final = (
     ProviderError,
@@ -75,6 +87,8 @@ class ReplyReader:
         self._head: dict[str, Any] = {}
         self._repeated: list[str] = []  # fields of the head that the last chunk had again
         self._choices: dict[int, ChoiceReader] = {}
+        self._numbers = Numbers()
+        self._tools = frozenset(map(_name_of, request.tools))
         self._usage: JsonObject | None = None
         self._has_output = False
         self._at_finish = 0  # how much was in the batch when the last choice finished
@@ -179,7 +193,7 @@ class ReplyReader:
         if rest is not None:
             self._take(rest, b"")
         for index in sorted(self._choices):
-            self._batch += self._choices[index].end()
+            self._choices[index].end(self._batch)
 
     def _event(self, name: bytes, payload: bytes) -> None:
         if payload[:1] != b"{":
@@ -248,7 +262,10 @@ class ReplyReader:
                 and (choice.keys() <= CHOICE or not reader.changed_fields(choice))
             ):  # nearly every chunk comes here
                 if content:
-                    self._batch.append(TextDelta(index, content))
+                    block = reader.text_block
+                    if block is None:
+                        block = reader.begin_text(self._batch)
+                    self._batch.append(TextDelta(block, content))
                     streamed = reader.text
                     streamed.length += len(content)
                     streamed.last = content
@@ -278,8 +295,7 @@ class ReplyReader:
             raise TypeError("index")
         if not 0 <= index <= MAX_INDEX:
             raise ValueError("index")
-        tools = frozenset(tool.name for tool in self._request.tools if isinstance(tool, Tool))
-        reader = self._choices[index] = ChoiceReader(index, tools, is_object=self.ending.is_object)
+        reader = self._choices[index] = ChoiceReader(index, self._tools, self._numbers, is_object=self.ending.is_object)
         self.ending.begin(index)
         return reader
 
@@ -295,9 +311,9 @@ class ReplyReader:
             Started(
                 id=str(given or f"chatcmpl-{uuid4().hex}"),
                 model=str(chunk.get("model") or self._request.model),
-                provider=self._provider,
+                origin=Origin(PROTOCOL, self._provider, self._request.model, self._provider),
                 created=seconds(chunk.get("created")) or int(time.time()),
-                extra=self._head,
+                fields=self._head,
             )
         )
 
@@ -306,10 +322,11 @@ class ReplyReader:
         changed, repeated = changed_fields(chunk, self._head, _TOP)
         if changed:
             self._head = {**self._head, **changed}
-            self._batch.append(ReplyExtra(changed))
+            self._batch.append(ExtraFields(None, changed, Place.REPLY))
         if repeated != self._repeated:
             self._repeated = repeated
-            self._batch.append(ReplyExtra({name: self._head[name] for name in repeated}, repeats=True))
+            again = {name: self._head[name] for name in repeated}
+            self._batch.append(ExtraFields(None, again, Place.REPLY, repeats=True))
 
     def _finish(self, index: int, reason: object, choice: JsonObject, payload: bytes) -> None:
         if isinstance(reason, dict):  # SGLang's form of it
@@ -335,6 +352,15 @@ class ReplyReader:
         return ProviderProtocolError(f"The provider {self._provider} {what}.", provider=self._provider)
 
 
+def _name_of(tool: Tool | NativeTool) -> str:
+    """Return the name by which a model calls a tool; empty for one that has none."""
+    if isinstance(tool, Tool):
+        return tool.name
+    custom = tool.fields.get("custom")
+    name = custom.get("name") if isinstance(custom, Mapping) else tool.fields.get("name")
+    return name if isinstance(name, str) else ""
+
+
 def _is_heartbeat(chunk: JsonObject) -> bool:
     """Whether a JSON object without choices only keeps the connection alive."""
     kind = chunk.get("type") or chunk.get("event") or chunk.get("object")
@@ -343,6 +369,6 @@ def _is_heartbeat(chunk: JsonObject) -> bool:
 
 def _is_output(event: Event) -> bool:
     """Whether an event is output of the model: fields of the reply or of a choice are not."""
-    if isinstance(event, ExtraDelta):
-        return any(value is not None for value in event.fields.values())
+    if isinstance(event, ExtraFields):
+        return event.place is Place.MESSAGE and any(value is not None for value in event.fields.values())
     return not isinstance(event, _NO_OUTPUT)

@@ -14,7 +14,7 @@ from antiphon.domain.content import JsonObject
 from antiphon.domain.events import Usage
 
 MAX_INDEX: Final = 2**31 - 1
-"""Of a choice, as 32 bits hold it."""
+"""Of a choice, or of a place in a text, as 32 bits hold it."""
 
 MAX_DEPTH: Final = 24
 """Objects and lists in each other, in a field that is handed on unread: gRPC's readers take about 30."""
@@ -43,6 +43,14 @@ _USAGE: Final = frozenset(
         "completion_tokens_details",
     }
 )
+
+
+class ErrorInside(Exception):
+    """A choice, or its delta, holds an error in place of output."""
+
+    def __init__(self, error: object) -> None:
+        super().__init__("an error inside a choice")
+        self.error = error
 
 
 def text(value: object) -> str:
@@ -125,6 +133,29 @@ def _check_logprob(entry: dict[str, Any]) -> None:
         bytes(given)  # raises for what is no list of bytes
 
 
+class Streamed:
+    """The length and the last piece of a text that streams. The text itself is not kept, to keep the cost of a token low."""
+
+    __slots__ = ("last", "length")
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.last = ""
+
+    def add(self, piece: str) -> str:
+        """Add a piece, and return it."""
+        self.length += len(piece)
+        self.last = piece
+        return piece
+
+    def rest(self, whole: object) -> str:
+        """Return what a whole text adds to what has streamed; empty if it does not continue that."""
+        if not isinstance(whole, str):
+            return ""
+        goes_on = whole[self.length - len(self.last) : self.length] == self.last
+        return whole[self.length :] if goes_on else ""
+
+
 class Sound:
     """Makes whole base64 of sound that comes in pieces, which may be cut anywhere."""
 
@@ -146,11 +177,11 @@ class Sound:
 
 
 def read_usage(raw: JsonObject) -> Usage:
-    """The tokens used. What has no place is handed on."""
+    """Return the tokens used. What has no place is handed on."""
     prompt_details = as_object(raw.get("prompt_tokens_details"))
     completion_details = as_object(raw.get("completion_tokens_details"))
     prompt, completion = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
-    total, reasoning = _count(raw.get("total_tokens")), _count(completion_details.get("reasoning_tokens"))
+    total, reasoning = _count(raw.get("total_tokens")), _told(completion_details.get("reasoning_tokens"))
     if reasoning and prompt + completion + reasoning == total:
         completion += reasoning  # xAI's chat API leaves thoughts out of the completion, and out of nothing else
     extra = {name: value for name, value in raw.items() if name not in _USAGE and value is not None}
@@ -158,26 +189,25 @@ def read_usage(raw: JsonObject) -> Usage:
         ("prompt_tokens_details", prompt_details, _PROMPT_DETAILS),
         ("completion_tokens_details", completion_details, _COMPLETION_DETAILS),
     ):
-        # `Usage` cannot distinguish a zero from nothing: so that the caller gets it, it stays among the unknown fields.
-        rest = {
-            key: value
-            for key, value in details.items()
-            if value is not None and (key not in known or (key == "cache_write_tokens" and value == 0))
-        }
-        if rest:
+        if rest := {key: value for key, value in details.items() if value is not None and key not in known}:
             extra[name] = rest
     cached = prompt_details.get("cached_tokens") or raw.get("prompt_cache_hit_tokens") or raw.get("cached_tokens")
     return Usage(
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        total_tokens=total or prompt + completion,
-        cached_prompt_tokens=_count(cached),
-        cache_write_tokens=_count(prompt_details.get("cache_write_tokens")),
+        prompt,
+        completion,
+        total or prompt + completion,
+        cached_tokens=_told(prompt_details.get("cached_tokens") if cached is None else cached),
+        cache_write_tokens=_told(prompt_details.get("cache_write_tokens")),
         reasoning_tokens=reasoning,
-        audio_prompt_tokens=_count(prompt_details.get("audio_tokens")),
-        audio_completion_tokens=_count(completion_details.get("audio_tokens")),
+        audio_input_tokens=_told(prompt_details.get("audio_tokens")),
+        audio_output_tokens=_told(completion_details.get("audio_tokens")),
         extra=extra if not extra or is_shallow(extra) else {},
     )
+
+
+def _told(value: object) -> int | None:
+    """Return a count; None where there is none, or nothing that is one."""
+    return None if value != 0 and not _count(value) else _count(value)
 
 
 def _count(value: object) -> int:

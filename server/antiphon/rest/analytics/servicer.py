@@ -20,8 +20,10 @@ from antiphon.domain.call import Call, current
 from antiphon.domain.errors import DeadlineExceeded
 from antiphon.domain.reply import Reply
 from antiphon.rest.analytics.errors import late
+from antiphon.rest.openai import chunks
 from antiphon.rest.openai import reply as openai_reply
 from antiphon.rest.openai import request as openai
+from antiphon.rest.openai.delta import OpenBlock
 from antiphon.rest.shared.answer import Exchange, answer
 from antiphon.rest.shared.body import messages_as, parse_in_turns
 from antiphon.rest.shared.dialect import Context, Pieces
@@ -100,30 +102,19 @@ def _whole(reply: Reply) -> bytes:
     return orjson.dumps(whole(reply))
 
 
-class ChunkWriter(openai_reply.ChunkWriter):
+class ChunkWriter(chunks.ChunkWriter):
     """Writes the same events as the OpenAI dialect, with what is content as well, as in a whole reply."""
 
     def __init__(self, *, include_usage: bool) -> None:
         super().__init__(include_usage=include_usage)
         self._shown = Shown()
 
-    def write(self, batch: domain.Batch) -> bytes:
-        """The events of a batch. May be empty."""
-        events: domain.Batch = []
-        at = count = left = 0  # where the group is whose events come now, how many they are, and how many of them are left
-        for happened in batch:
-            if isinstance(happened, domain.DeltaGroup):
-                at, count, left = len(events), happened.count, happened.count + 1
-            elif isinstance(happened, domain.RefusalDelta | domain.AudioDelta):
-                if text := self._shown.text(happened):
-                    if left > 0:
-                        count += 1
-                        events[at] = domain.DeltaGroup(happened.choice, count)
-                    else:
-                        events.append(domain.DeltaGroup(happened.choice, 2))
-                    events.append(domain.TextDelta(happened.choice, text))
-            elif isinstance(happened, domain.TextDelta):
-                self._shown.text(happened)
-            events.append(happened)
-            left -= 1
-        return super().write(events)
+    def _fields_of(self, event: domain.Event) -> domain.JsonObject | None:
+        """Return the fields of an event in a delta; None: it has no chunk."""
+        fields = super()._fields_of(event)
+        text = self._shown.text(event)
+        return {"content": text, **(fields or {})} if text and not isinstance(event, domain.TextDelta) else fields
+
+    def _around(self, open_: OpenBlock) -> tuple[bytes, bytes] | None:
+        """Return what stands around the text of a block in a delta; None: more than that."""
+        return None if isinstance(open_.value, domain.Refusal) else super()._around(open_)

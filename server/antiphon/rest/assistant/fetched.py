@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from antiphon.history.base import Conversation, Conversations, StoredMessage
 from antiphon.rest.shared.body import renaming
-from antiphon.rest.shared.content import message_json
 from antiphon.rest.shared.json import dumps
+from antiphon.rest.shared.message_json import message_json
 
 MAX_BRANCHES: Final = 100
 """The most branches of one answer."""
@@ -110,7 +110,8 @@ def chat_json(chat: Conversation) -> dict[str, Any]:
 def stored_json(stored: StoredMessage) -> dict[str, Any]:
     """A message as it was sent, and where and when it is."""
     body = message_json(stored.message)
-    if body["content"] is None and not stored.message.parts and not stored.message.extra:
+    message = stored.message
+    if body["content"] is None and not (message.blocks or message.extra or message.fields):
         body["content"] = ""  # a reply of which nothing came
     return {
         **body,

@@ -17,10 +17,12 @@ from antiphon import domain
 from antiphon.chat.service import ChatService
 from antiphon.config import PersonaConfig
 from antiphon.domain.call import Call, current
+from antiphon.domain.content import FUNCTION_CALL
 from antiphon.domain.errors import Violation
-from antiphon.domain.reply import Reply, ReplyChoice, call_json
+from antiphon.domain.reply import Reply, ReplyChoice
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversations
 from antiphon.history.recorder import Record
+from antiphon.providers.openai.form import call_json, function_call_json
 from antiphon.rest.assistant.chats import STORED, ChatsServicer
 from antiphon.rest.assistant.errors import late
 from antiphon.rest.shared.answer import Exchange, answer
@@ -183,13 +185,15 @@ def generated(reply: Reply, persona: str) -> dict[str, Any]:
     """The object of a whole reply."""
     started = reply.started
     assert started is not None, "a stream that ended well has started"
-    said = shown(reply.choices[0])
-    response: dict[str, Any] = {"role": "assistant", "content": said}
     choice = reply.choices[0]
-    if calls := choice.calls():
-        response["tool_calls"] = list(map(call_json, calls))
-    if called := choice.extra.get("function_call"):  # null is told by some hosts
-        response["function_call"] = called
+    said = shown(choice)
+    response: dict[str, Any] = {"role": "assistant", "content": said}
+    for call in choice.calls():
+        fields = domain.NOTHING if call.state is None else call.state.fields
+        if call.type == FUNCTION_CALL:
+            response["function_call"] = function_call_json(call, fields)
+        else:
+            response.setdefault("tool_calls", []).append(call_json(call, fields))
     return {
         "result": {"response": response, "message": said, "persona": persona},
         "chatId": started.conversation_id,
@@ -217,9 +221,9 @@ class EventWriter:
         pieces: list[bytes] = []
         for happened in batch:
             match happened:
-                case domain.TextDelta() | domain.RefusalDelta() | domain.AudioDelta():
+                case domain.TextDelta() | domain.RefusalDelta() | domain.MediaDelta():
                     text = self._shown.text(happened)
-                    if text or not isinstance(happened, domain.AudioDelta):
+                    if text or not isinstance(happened, domain.MediaDelta):
                         pieces.append(b'data: {"type":"final_response","content":%b}\n\n' % dumps(text))
                 case domain.ThinkingDelta(text=text):
                     if text:
@@ -227,6 +231,12 @@ class EventWriter:
                 case domain.Started():
                     self._reply.add(happened)
                     pieces.append(event({"type": "thinking_update", "content": PLANNING}))
+                case domain.BlockStarted():
+                    self._shown.text(happened)
+                    self._reply.add(happened)
+                    if isinstance(happened.value, domain.ServerToolCall):
+                        name = happened.value.name or happened.value.type
+                        pieces.append(event({"type": "thinking_update", "content": name}))
                 case _:
                     self._reply.add(happened)
         return b"".join(pieces)
@@ -235,7 +245,8 @@ class EventWriter:
         """What comes after the last batch."""
         reply, started = self._reply, self._reply.started
         assert started is not None, "a stream that ended well has started"
-        calls = [event({"type": "tool_call", "content": call}) for choice in reply.choices[:1] for call in _calls(choice)]
+        calls = [event({"type": "tool_call", "content": _call(call)}) for choice in reply.choices[:1] for call in choice.calls()]
+        sources = [source for choice in reply.choices[:1] for source in _sources(choice)]
         metadata = {
             "chatId": started.conversation_id,
             "title": started.conversation_title,
@@ -244,31 +255,31 @@ class EventWriter:
             "model": started.model,
             "usage": _usage(reply.usage),
             "timeTaken": _milliseconds(reply),
+            **({"sources": sources} if sources else {}),
         }
         return b"".join(calls) + event({"type": "metadata", "content": metadata}) + DONE
 
 
-def _calls(choice: ReplyChoice) -> Iterator[dict[str, Any]]:
-    """The calls of tools as a stream tells them: of functions, of tools that take plain text, and the one function of 2023."""
-    for call in choice.calls():
-        match call:
-            case domain.ToolCall():
-                yield {"id": call.id, "name": call.name, "arguments": call.arguments}
-            case {"custom": {"name": name, "input": text}}:
-                yield {"id": call.get("id"), "name": name, "arguments": text}
-            case _:
-                yield dict(call)
-    match choice.extra:
-        case {"function_call": {"name": name, "arguments": text}}:
-            yield {"id": None, "name": name, "arguments": text}
+def _call(call: domain.ToolCall) -> dict[str, Any]:
+    """A call of a tool as a stream tells it."""
+    if call.name:
+        return {"id": call.id or None, "name": call.name, "arguments": call.arguments}
+    return call_json(call, domain.NOTHING if call.state is None else call.state.fields)
+
+
+def _sources(choice: ReplyChoice) -> Iterator[dict[str, Any]]:
+    """The sources of the text."""
+    for one in choice.blocks:
+        if isinstance(one.value, domain.Text):
+            yield from ({"url": each.url, "title": each.title} for each in one.citations if each.url)
 
 
 def _usage(usage: domain.Usage | None) -> dict[str, Any] | None:
     if usage is None:
         return None
     return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
         "total_tokens": usage.total_tokens,
         **({"estimated": True} if usage.estimated else {}),
     }

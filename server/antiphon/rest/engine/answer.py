@@ -6,9 +6,11 @@ import time
 from typing import Any, Final
 
 from antiphon import domain
-from antiphon.domain.reply import Reply, ReplyChoice
+from antiphon.domain.content import FUNCTION_CALL
+from antiphon.domain.reply import Reply
 from antiphon.rest.engine.request import Chat
 from antiphon.rest.openai import reply as openai_reply
+from antiphon.rest.openai.delta import DeltaFields, merged
 from antiphon.rest.shared.json import JSON, dumps
 from antiphon.rest.shared.shown import Shown, shown_or_called
 
@@ -33,7 +35,10 @@ def completion(reply: Reply, chat: Chat) -> dict[str, Any]:
     """The documented object, nulls and order included."""
     assert reply.started is not None, "a stream that ended well has started"
     written = openai_reply.completion(reply)["choices"]
-    choices = [_choice(choice, _reason(ended), chat) for choice, ended in zip(written, reply.choices, strict=True)]
+    choices = [
+        _choice(choice, _reason(ended.reason, ended.provider_reason, of_2023=openai_reply.is_of_2023(ended)), chat)
+        for choice, ended in zip(written, reply.choices, strict=True)
+    ]
     return {
         "id": chat.id,
         "choices": choices,
@@ -60,13 +65,15 @@ def _choice(choice: dict[str, Any], reason: str, chat: Chat) -> dict[str, Any]:
     message |= {name: value for name, value in said.items() if name not in message and value is not None}
     if chat.has_functions and message["tool_calls"]:  # the caller's tools are those of 2023
         message |= {"function_call": message["tool_calls"][0]["function"], "tool_calls": None}
-        reason = "function_call" if reason == "tool_calls" else reason
+        reason = FUNCTION_CALL if reason == "tool_calls" else reason
     return {"finish_reason": reason, "index": choice["index"], "logprobs": choice["logprobs"], "message": message}
 
 
-def _reason(ended: domain.Finished | ReplyChoice) -> str:
+def _reason(reason: domain.FinishReason, provider_reason: str, *, of_2023: bool) -> str:
     """Why a choice ended, in a word of the OpenAI API: the clients refuse a reply with any other one, or with none."""
-    return domain.FinishReason.STOP.value if ended.reason is domain.FinishReason.OTHER else ended.reason.value
+    if reason is domain.FinishReason.OTHER:
+        return domain.FinishReason.STOP.value
+    return openai_reply.finish_reason(reason, provider_reason, of_2023=of_2023) or domain.FinishReason.STOP.value
 
 
 def metrics(usage: domain.Usage | None, measured: domain.Metrics | None) -> dict[str, Any]:
@@ -74,8 +81,8 @@ def metrics(usage: domain.Usage | None, measured: domain.Metrics | None) -> dict
     assert usage is not None, "the chat service tells what every call took"
     assert measured is not None, "the same"
     return {
-        "input_tokens": usage.prompt_tokens,
-        "output_tokens": usage.completion_tokens,
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
         "total_tokens": usage.total_tokens,
         "cost_usd": measured.cost_usd,
         "latency_s": measured.latency,
@@ -95,14 +102,23 @@ class TextWriter:
         self._end_token = end_token
         self._reply = Reply()
         self._shown = Shown()
+        self._first: set[int] = set()
+        """The blocks of the first choice."""
 
     def write(self, batch: domain.Batch) -> bytes:
         pieces: list[str] = []
         for event in batch:
-            if isinstance(event, domain.Usage | domain.Metrics):
-                self._reply.add(event)
-            elif not isinstance(event, domain.Started | domain.ReplyExtra | domain.DeltaGroup) and event.choice == 0:
-                pieces.append(self._shown.text_or_arguments(event))
+            match event:
+                case domain.Usage() | domain.Metrics():
+                    self._reply.add(event)
+                case domain.BlockStarted(choice=0):
+                    self._first.add(event.block)
+                    pieces.append(self._shown.text_or_arguments(event))
+                case domain.TextDelta() | domain.RefusalDelta() | domain.MediaDelta() | domain.InputDelta():
+                    if event.block in self._first:
+                        pieces.append(self._shown.text_or_arguments(event))
+                case _:
+                    pass
         return "".join(pieces).encode()
 
     def end(self) -> bytes:
@@ -122,33 +138,55 @@ class ChunkWriter:
         self._chat = chat
         self._reply = Reply()
         self._shown = Shown()
+        self._calls = DeltaFields()
+        self._choices: dict[int, int] = {}
+        """The choice of each block."""
 
     def write(self, batch: domain.Batch) -> bytes:
         choices: dict[int, dict[str, Any]] = {}
         shown: list[str] = []
         for event in batch:
             self._reply.add(event)
-            if isinstance(event, domain.Started | domain.ReplyExtra | domain.DeltaGroup | domain.Usage | domain.Metrics):
-                continue
-            choice = choices.get(event.choice)
+            match event:
+                case domain.Started():
+                    self._calls.begin(event.origin)
+                    continue
+                case domain.BlockStarted():
+                    index = self._choices[event.block] = event.choice
+                case domain.Finished():
+                    index = event.choice
+                case domain.ExtraFields() if event.choice is not None:
+                    index = event.choice
+                case domain.ExtraFields() | domain.DeltaGroup() | domain.Usage() | domain.Metrics():
+                    continue
+                case _:
+                    index = self._choices[event.block]
+            choice = choices.get(index)
             if choice is None:
                 delta: dict[str, Any] = {"role": "assistant", "content": None}
-                choice = choices[event.choice] = {"delta": delta, "finish_reason": None, "index": event.choice, "logprobs": None}
-            delta = choice["delta"]
-            if event.choice == 0:
+                choice = choices[index] = {"delta": delta, "finish_reason": None, "index": index, "logprobs": None}
+            if index == 0:
                 shown.append(self._shown.text(event))
-            match event:
-                case domain.TextDelta():
-                    delta["content"] = (delta["content"] or "") + event.text
-                case domain.ToolCallDelta():
-                    delta.setdefault("tool_calls", []).append(openai_reply.tool_call_delta(event))
-                case domain.RefusalDelta():
-                    delta["refusal"] = delta.get("refusal", "") + event.text
-                case domain.Finished():
-                    choice["finish_reason"] = _reason(event)
-                case _:
-                    pass  # the clients know no other
+            self._write(event, choice)
         return self._chunk([choices[index] for index in sorted(choices)], "".join(shown)) if choices else b""
+
+    def _write(self, event: domain.Event, choice: dict[str, Any]) -> None:
+        """Add an event to its choice. The clients know text, refusals and calls, and nothing else."""
+        delta = choice["delta"]
+        match event:
+            case domain.TextDelta():
+                delta["content"] = (delta["content"] or "") + event.text
+            case domain.RefusalDelta():
+                delta["refusal"] = delta.get("refusal", "") + event.text
+            case domain.BlockStarted() | domain.InputDelta() | domain.BlockFinished():
+                calls = (self._calls.of(event) or {}).get("tool_calls")
+                if calls:
+                    delta |= merged({"tool_calls": delta.get("tool_calls", [])}, {"tool_calls": calls})
+            case domain.Finished():
+                of_2023 = event.choice in self._calls.of_2023
+                choice["finish_reason"] = _reason(event.reason, event.provider_reason, of_2023=of_2023)
+            case _:
+                pass
 
     def end(self) -> bytes:
         return b""

@@ -1,22 +1,40 @@
-"""A reply in the OpenAI dialect: one `chat.completion` object, or `chat.completion.chunk` events. No I/O.
+"""A whole reply in the OpenAI dialect: one `chat.completion` object. No I/O.
 
 What a provider answers that is not known here goes to the caller where it stood: in the message or delta, in the choice beside it,
-or in the object as a whole.
+or in the object as a whole. Opaque values go out wrapped (`antiphon.domain.opaque`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import islice
-from typing import Any, assert_never
+from collections.abc import Sequence
+from typing import Any, Final
 
 from antiphon import domain
-from antiphon.domain.reply import Reply, ReplyChoice, call_json
-from antiphon.rest.shared.json import COMMENT, DONE, EVENT_STREAM, dumps
+from antiphon.domain import unknown_fields
+from antiphon.domain.content import FUNCTION_CALL
+from antiphon.domain.opaque import wrap
+from antiphon.domain.reply import Reply, ReplyChoice
+from antiphon.providers.openai.details import DETAILS
+from antiphon.providers.openai.form import (
+    call_json,
+    citation_json,
+    detail_json,
+    function_call_json,
+    image_json,
+    is_detailed,
+    with_signature,
+)
+
+_WORDS: Final = {
+    domain.FinishReason.REFUSAL: domain.FinishReason.CONTENT_FILTER.value,
+    domain.FinishReason.PAUSE: domain.FinishReason.LENGTH.value,
+    domain.FinishReason.CONTEXT_WINDOW: domain.FinishReason.LENGTH.value,
+}
+"""Reasons that this API has another word for."""
 
 
 def completion(reply: Reply) -> dict[str, Any]:
-    """The `chat.completion` object of a whole reply."""
+    """Return the `chat.completion` object of a whole reply."""
     started = reply.started
     assert started is not None, "a stream that ended well has started"
     whole = {
@@ -24,62 +42,121 @@ def completion(reply: Reply) -> dict[str, Any]:
         "object": "chat.completion",
         "created": started.created,
         "model": started.model,
-        "choices": [_choice(choice) for choice in reply.choices],
-        "usage": _usage(reply.usage) if reply.usage else None,
-        **started.extra,
+        "choices": [_choice(choice, started.origin) for choice in reply.choices],
+        "usage": usage_json(reply.usage) if reply.usage else None,
+        **started.fields,
     }
     return whole | {"session_id": started.conversation_id} if started.conversation_id else whole
 
 
-def _choice(choice: ReplyChoice) -> dict[str, Any]:
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": "".join(choice.text) if choice.text else None,
-        "refusal": "".join(choice.refusal) if choice.refusal else None,
-    }
-    if choice.thinking:
-        message |= _thought("".join(choice.thinking), choice.thinking_field)
-    if calls := choice.calls():
-        message["tool_calls"] = list(map(call_json, calls))
-    if choice.audio:
-        audio = choice.audio
-        message["audio"] = {
-            "id": audio.id,
-            "data": "".join(audio.data),
-            "expires_at": audio.expires,
-            "transcript": "".join(audio.transcript),
-        }
-    extra = choice.extra
-    if "content" in extra:  # parts of a kind that is not known here
-        message["content"] = [_text_part(part) if isinstance(part, str) else part for part in choice.content()]
+def _choice(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
     return {
-        **choice.choice_extra,
+        **choice.choice_fields,
         "index": choice.index,
-        "message": domain.with_extra(message, extra),
-        "logprobs": _logprobs(choice.logprobs, choice.choice_extra),
-        "finish_reason": finish_reason(choice),
+        "message": _message(choice, origin),
+        "logprobs": _logprobs(choice.logprobs, choice.choice_fields),
+        "finish_reason": finish_reason(choice.reason, choice.provider_reason, of_2023=is_of_2023(choice)),
     }
 
 
-def _thought(text: str, field: str) -> dict[str, str]:
-    """Under one name whoever the provider is, and under its own."""
-    return {"reasoning_content": text, field: text} if field else {"reasoning_content": text}
+def _message(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None}
+    signature: dict[str, Any] = {}
+    for one in choice.blocks:
+        block = one.block()
+        match block:
+            case domain.Text():
+                _add_content(message, one.text)
+                signature = signature_fields(block, origin) or signature
+                if block.citations:
+                    message.setdefault("annotations", []).extend(map(citation_json, block.citations))
+            case domain.Thinking() | domain.RedactedThinking():
+                _add_thought(message, block, origin)
+            case domain.Refusal():
+                message["refusal"] = (message["refusal"] or "") + block.text
+            case domain.ToolCall(type="function_call"):
+                message["function_call"] = function_call_json(block, state_fields(block))
+            case domain.ToolCall():
+                call = call_json(block, state_fields(block), opaque_of(block, origin))
+                message.setdefault("tool_calls", []).append(call)
+            case domain.Audio():
+                audio = {"id": block.id, "data": "".join(one.data), "expires_at": block.expires, "transcript": block.transcript}
+                message["audio"] = audio
+            case domain.Image():
+                message.setdefault("images", []).append(image_json(block))
+            case domain.Opaque():
+                _add_content(message, block.form)
+            case _:
+                pass  # this dialect has no word for it
+    return domain.with_extra({**message, **signature}, choice.fields)
 
 
-def _logprobs(tokens: Sequence[domain.JsonObject], extra: domain.JsonObject) -> dict[str, Any] | None:
-    """The `logprobs` of a choice; `extra` are its fields that are not known here."""
-    more = extra.get("logprobs") or {}
+def _add_content(message: dict[str, Any], said: str | domain.JsonObject) -> None:
+    """Add to the content: a text, or what there is among the text, for which it becomes a list."""
+    content = message["content"]
+    match content, said:
+        case None, str():
+            message["content"] = said
+        case str(), str():
+            message["content"] = content + said
+        case list(), str():
+            if content[-1].get("type") == "text" and content[-1].keys() == {"type", "text"}:
+                content[-1] = text_part(content[-1]["text"] + said)
+            else:
+                content.append(text_part(said))
+        case list(), _:
+            content.append(said)
+        case _:
+            message["content"] = [*([text_part(content)] if content else []), said]
+
+
+def _add_thought(message: dict[str, Any], block: domain.Thinking | domain.RedactedThinking, origin: domain.Origin) -> None:
+    """A thought under one name whoever the provider is, under its own, and with what is opaque of it."""
+    if isinstance(block, domain.Thinking) and block.text:
+        for name in thought_names(block):
+            message[name] = message.get(name, "") + block.text
+    if is_detailed(block):
+        entry = detail_json(block, len(message.get(DETAILS, ())), opaque_of(block, origin))
+        unknown_fields.add(message, {DETAILS: [entry]}, joins=True)
+
+
+def thought_names(block: domain.Thinking) -> tuple[str, ...]:
+    """Return the names under which a thought is told."""
+    return ("reasoning_content", "reasoning") if block.field == "reasoning" else ("reasoning_content",)
+
+
+def signature_fields(block: domain.Block, origin: domain.Origin) -> dict[str, Any]:
+    """Return the fields of a message that hold the state of its text."""
+    opaque = opaque_of(block, origin)
+    return {} if opaque is None else with_signature(dict(state_fields(block)), opaque)
+
+
+def opaque_of(block: domain.Block, origin: domain.Origin | None) -> str | None:
+    """Return the opaque value of a block as a client holds it."""
+    state = block.state
+    return None if state is None or state.opaque is None else wrap(state.opaque, state.origin or origin)
+
+
+def state_fields(block: domain.Block) -> domain.JsonObject:
+    """Return the unknown fields of a block that its provider sent."""
+    return domain.NOTHING if block.state is None else block.state.fields
+
+
+def _logprobs(tokens: Sequence[domain.JsonObject], fields: domain.JsonObject) -> dict[str, Any] | None:
+    """Return the `logprobs` of a choice; `fields` are those that are not known here."""
+    more = fields.get("logprobs") or {}
     return {"refusal": None, **more, "content": tokens or more.get("content")} if tokens or more else None
 
 
-def _usage(usage: domain.Usage) -> dict[str, Any]:
-    prompt = {"cached_tokens": usage.cached_prompt_tokens, "audio_tokens": usage.audio_prompt_tokens}
-    if usage.cache_write_tokens:
+def usage_json(usage: domain.Usage) -> dict[str, Any]:
+    """Return the tokens used."""
+    prompt = {"cached_tokens": usage.cached_tokens or 0, "audio_tokens": usage.audio_input_tokens or 0}
+    if usage.cache_write_tokens is not None:
         prompt["cache_write_tokens"] = usage.cache_write_tokens
-    completion = {"reasoning_tokens": usage.reasoning_tokens, "audio_tokens": usage.audio_completion_tokens}
+    completion = {"reasoning_tokens": usage.reasoning_tokens or 0, "audio_tokens": usage.audio_output_tokens or 0}
     return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
         "total_tokens": usage.total_tokens,
         **({"estimated": True} if usage.estimated else {}),
         **usage.extra,
@@ -88,200 +165,23 @@ def _usage(usage: domain.Usage) -> dict[str, Any]:
     }
 
 
-def finish_reason(ended: domain.Finished | ReplyChoice) -> str | None:
-    """Why a choice ended, in the API's words or the provider's own; None where it gave no reason."""
-    return ended.provider_reason or None if ended.reason is domain.FinishReason.OTHER else ended.reason.value
+def finish_reason(reason: domain.FinishReason, provider_reason: str, *, of_2023: bool) -> str | None:
+    """Return why a choice ended, in the API's words or the provider's own; None where it gave no reason.
+
+    `of_2023`: the choice has the one function call of 2023.
+    """
+    if reason is domain.FinishReason.OTHER:
+        return provider_reason or None
+    if reason is domain.FinishReason.TOOL_CALLS and (provider_reason == FUNCTION_CALL or (of_2023 and provider_reason != reason)):
+        return FUNCTION_CALL
+    return _WORDS.get(reason, reason.value)
 
 
-class ChunkWriter:
-    """Writes the `chat.completion.chunk` events of one stream, and [DONE]."""
-
-    content_type = EVENT_STREAM
-    comment = COMMENT
-
-    def __init__(self, *, include_usage: bool) -> None:
-        """`include_usage`: the caller asked for the tokens used, which then come in a last chunk of their own."""
-        self._include_usage = include_usage
-        self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
-        self._usage: domain.Usage | None = None
-        self._spoken: set[int] = set()
-        self._found: dict[int, dict[str, Any]] = {}
-        self._named: dict[str, Any] = {}  # fields of every chunk
-        self._repeated: domain.JsonObject = domain.NOTHING  # fields of every chunk for now, as the provider repeats them
-        self._once: dict[str, Any] = {}  # fields of the next chunk alone
-        self._plain = b""  # a chunk up to the number of its choice
-        self._head = b""  # the same, of the next chunk
-
-    def write(self, batch: domain.Batch) -> bytes:
-        """The events of a batch. May be empty: not every event has a chunk."""
-        pieces: list[bytes] = []
-        plain, head = self._plain, self._head
-        events = iter(batch)
-        for event in events:
-            match event:
-                case domain.TextDelta(choice, text, ()):
-                    if choice not in self._spoken:
-                        pieces.append(self._first(head, choice, b'""'))
-                        head = plain
-                    # The commonest by far: written without building a dictionary.
-                    pieces.append(
-                        b'%b%d,"delta":{"content":%b},"logprobs":null,"finish_reason":null}]%b'
-                        % (head, choice, dumps(text), self._tail)
-                    )
-                    head = plain
-                case domain.ThinkingDelta(text=""):
-                    pass
-                case domain.DeltaGroup(choice, count):
-                    pieces.append(self._delta(head, choice, islice(events, count)))
-                    head = plain
-                case (
-                    domain.ToolCallDelta()
-                    | domain.TextDelta()
-                    | domain.ThinkingDelta()
-                    | domain.RefusalDelta()
-                    | domain.AudioDelta()
-                    | domain.ExtraDelta()
-                ):
-                    pieces.append(self._delta(head, event.choice, (event,)))
-                    head = plain
-                case domain.Finished(choice):
-                    if choice not in self._spoken:
-                        pieces.append(self._first(head, choice, b"null"))
-                        head = plain
-                    pieces.append(self._chunk(head, choice, {}, self._found.get(choice, {}), finish_reason(event)))
-                    head = plain
-                case domain.Usage():
-                    self._usage = event
-                case domain.Metrics():
-                    pass
-                case domain.Started() | domain.ReplyExtra():
-                    self._begin(event, is_pending=head is not plain)
-                    plain, head = self._plain, self._head
-                case _:
-                    assert_never(event)
-        self._head = head
-        return b"".join(pieces)
-
-    def end(self) -> bytes:
-        """What comes after the last batch: the tokens used, if the caller asked and the provider told, and the end."""
-        if not self._include_usage or self._usage is None:
-            return DONE
-        return b'%b],"usage":%b}\n\n%b' % (self._head.removesuffix(b'{"index":'), dumps(_usage(self._usage)), DONE)
-
-    def _begin(self, event: domain.Started | domain.ReplyExtra, *, is_pending: bool) -> None:
-        """Put fields of the reply as a whole into the next chunk; those that the provider repeats, into every chunk.
-
-        `is_pending`: the next chunk already has such fields.
-        """
-        if isinstance(event, domain.Started):
-            self._named = {"id": event.id, "object": "chat.completion.chunk", "created": event.created, "model": event.model}
-            self._once = dict(event.extra)
-            if event.conversation_id:  # as in a whole reply: the header x-session-id is too late behind a heartbeat
-                self._once["session_id"] = event.conversation_id
-        else:
-            self._once = self._once if is_pending else {}
-            if event.repeats:
-                self._repeated = event.fields
-            else:
-                self._once |= event.fields
-        self._plain = _head({**self._named, **self._repeated})
-        self._head = _head({**self._named, **self._repeated, **self._once}) if self._once else self._plain
-
-    def _first(self, head: bytes, choice: int, content: bytes) -> bytes:
-        self._spoken.add(choice)
-        return b'%b%d,"delta":{"role":"assistant","content":%b,"refusal":null},"logprobs":null,"finish_reason":null}]%b' % (
-            head,
-            choice,
-            content,
-            self._tail,
-        )
-
-    def _delta(self, head: bytes, choice: int, events: Iterable[domain.Event]) -> bytes:
-        """One chunk of events that came together."""
-        delta = fields = domain.NOTHING
-        for event in events:
-            added, beside = _fields_of(event)
-            delta, fields = _merged(delta, added), _merged(fields, beside)
-            if isinstance(event, domain.ExtraDelta) and event.choice_fields:
-                # What the provider found about a choice is told again at its end, where it is looked for.
-                found = {
-                    name: value for name, value in event.choice_fields.items() if name != "logprobs" and type(value) is not list
-                }
-                self._found[choice] = self._found.get(choice, {}) | found
-        first = b""
-        if choice not in self._spoken:
-            first = self._first(head, choice, b'""' if _may_speak(delta) else b"null")
-            head = self._plain
-        return first + self._chunk(head, choice, delta, fields, None)
-
-    def _chunk(self, head: bytes, choice: int, delta: domain.JsonObject, fields: domain.JsonObject, reason: str | None) -> bytes:
-        """`fields` are those beside the delta."""
-        whole = {"delta": delta, "logprobs": None, "finish_reason": reason, **fields}
-        return b"%b%d,%b]%b" % (head, choice, dumps(whole)[1:], self._tail)
+def is_of_2023(choice: ReplyChoice) -> bool:
+    """Whether a choice has the one function call of 2023."""
+    return any(isinstance(block.value, domain.ToolCall) and block.value.type == FUNCTION_CALL for block in choice.blocks)
 
 
-def _fields_of(event: domain.Event) -> tuple[domain.JsonObject, domain.JsonObject]:
-    """Return the fields of an event in a delta, and those beside the delta."""
-    match event:
-        case domain.ToolCallDelta():
-            return {"tool_calls": [tool_call_delta(event)]}, domain.NOTHING
-        case domain.TextDelta(logprobs=logprobs):
-            return {"content": event.text}, {"logprobs": {"content": logprobs, "refusal": None}} if logprobs else domain.NOTHING
-        case domain.ThinkingDelta():
-            return _thought(event.text, event.field) if event.text else domain.NOTHING, domain.NOTHING
-        case domain.RefusalDelta():
-            return {"refusal": event.text}, domain.NOTHING
-        case domain.AudioDelta():
-            audio = {"id": event.id, "data": event.data, "transcript": event.transcript, "expires_at": event.expires}
-            return {"audio": {k: v for k, v in audio.items() if v}}, domain.NOTHING
-        case domain.ExtraDelta():
-            return event.fields, event.choice_fields
-        case _:
-            raise TypeError(type(event))
-
-
-def _merged(old: domain.JsonObject, new: domain.JsonObject) -> domain.JsonObject:
-    """Return the fields of both; where both have one, what the two make of it."""
-    if not old or not new:
-        return old or new
-    return {**old, **{name: _joined(name, old[name], value) if name in old else value for name, value in new.items()}}
-
-
-def _joined(name: str, old: Any, new: Any) -> Any:
-    """What two events of one delta make of a field that both have."""
-    match old, new:
-        case (dict(), dict()):
-            return {**old, **new}
-        case (str(), str()) | (list(), list()):
-            return old + new
-        case (str(), list()) if name == "content":
-            return [_text_part(old), *new]
-        case (list(), str()) if name == "content":
-            return [*old, _text_part(new)]
-        case _:
-            return new
-
-
-def _text_part(text: str) -> dict[str, str]:
+def text_part(text: str) -> dict[str, str]:
+    """Return a text as a part of a content."""
     return {"type": "text", "text": text}
-
-
-def _may_speak(delta: domain.JsonObject) -> bool:
-    """Whether text comes with a first delta, or may come after it."""
-    return "content" in delta or all(value is None for value in delta.values())
-
-
-def _head(fields: domain.JsonObject) -> bytes:
-    """A chunk up to the number of its choice."""
-    return b"data: " + dumps(fields)[:-1] + b',"choices":[{"index":'
-
-
-def tool_call_delta(delta: domain.ToolCallDelta) -> dict[str, Any]:
-    """A piece of a tool call, as it stands in a chunk. It always has a `function`: clients read it without asking."""
-    function: dict[str, str] = {"arguments": delta.arguments}
-    if delta.name:
-        function = {"name": delta.name, **function}
-    call: dict[str, Any] = {"index": delta.index, "function": function}
-    if delta.id:
-        call = {"index": delta.index, "id": delta.id, "type": delta.extra.get("type", "function"), "function": function}
-    return domain.with_extra(call, delta.extra) if delta.extra else call

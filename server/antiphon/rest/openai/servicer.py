@@ -18,8 +18,9 @@ from antiphon.chat.service import ChatService
 from antiphon.domain.call import Call, current
 from antiphon.domain.reply import Reply
 from antiphon.history.recorder import Record
+from antiphon.rest.openai.chunks import ChunkWriter
 from antiphon.rest.openai.errors import late
-from antiphon.rest.openai.reply import ChunkWriter, completion
+from antiphon.rest.openai.reply import completion
 from antiphon.rest.openai.request import Body, include_usage, request_from_body
 from antiphon.rest.shared.answer import Exchange, answer
 from antiphon.rest.shared.body import parse_in_turns

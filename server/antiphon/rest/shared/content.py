@@ -2,21 +2,41 @@
 
 https://platform.openai.com/docs/api-reference/chat/create. Several dialects write messages this way. What is not known, or
 known and of another type than documented, is `extra`, where it stood: nothing is lost, and only a provider can tell what it means.
+
+What the gateway adds to a reply is removed again when a client sends that reply back: nulls, `annotations: []`, the `index` of
+calls, one thought under several names. What is opaque of it is unwrapped (`antiphon.domain.opaque`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, assert_never
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from antiphon import domain
-from antiphon.domain.content import with_extra
+from antiphon.domain.content import CUSTOM, FUNCTION_CALL
 from antiphon.domain.errors import Violation
-from antiphon.domain.reply import call_json
+from antiphon.domain.opaque import unwrap
+from antiphon.providers.openai.blocks import EXTRA_CONTENT, PROTOCOL, take_signature
+from antiphon.providers.openai.details import DETAILS, read_details
 from antiphon.rest.shared.body import Fields, get, invalid, rest
+
+CALLER: Final = domain.Origin(PROTOCOL)
+"""The origin of what a client writes in the form of a provider and does not name one."""
 
 _SUBTYPES: Final = frozenset({"mpeg", "wave", "mp4"})
 """Subtypes of `audio/` that a format of this API has another name for: as a format they are not documented."""
+
+_ADDED: Final[Mapping[str, object]] = {"refusal": None, "audio": None, "function_call": None, "annotations": []}
+"""What the gateway writes of a reply that has no such thing."""
+
+_FAR: Final = 2**53
+"""More seconds than a date has."""
+
+FUNCTION_ROLE: Final = "function"
+"""The role of a tool's answer in 2023."""
 
 
 class FunctionBody(Fields):
@@ -45,80 +65,214 @@ class MessageBody(Fields):
 
 
 def message_of(message: MessageBody, path: tuple[str | int, ...], *, without: frozenset[str] = frozenset()) -> domain.Message:
-    """The domain's message; `path` is where it stands in the request. What is not known goes along, but for the fields `without`.
+    """Return the domain's message; `path` is where it stands in the request.
 
-    Raises `InvalidRequest`.
+    What is not known goes along, but for the fields `without`. Raises `InvalidRequest`.
     """
     content = message.content
-    parts: tuple[domain.Part, ...]
+    blocks: tuple[domain.Block, ...]
     if content is None:
-        parts = ()
+        blocks = ()
     elif isinstance(content, str):
-        parts = (domain.Text(content),)
+        blocks = (domain.Text(content),)
     else:
-        parts = tuple(_part(part, (*path, "content", index)) for index, part in enumerate(content))
+        blocks = tuple(_block(part, (*path, "content", index)) for index, part in enumerate(content))
     extra = {name: value for name, value in (message.model_extra or {}).items() if name not in without}
+    if message.role == "assistant":
+        return _reply(message, blocks, extra)
+    role = domain.Role.TOOL if message.role == FUNCTION_ROLE else domain.Role(message.role)
     if message.role == "tool":
         if not message.tool_call_id:
             raise invalid(Violation((*path, "tool_call_id"), "Field required", "missing"))
-        parts = (domain.ToolResult(message.tool_call_id, parts),)
-    elif message.role == "function":  # the tools of 2023; the provider is sent them as they came
-        extra["role"] = "function"
+        blocks = (domain.ToolResult(message.tool_call_id, blocks),)
+    elif message.role == FUNCTION_ROLE:
+        blocks = (domain.ToolResult("", blocks, type=FUNCTION_CALL),)
+    _keep(message, extra)
+    if message.tool_calls is not None:
+        extra["tool_calls"] = [call.model_dump(exclude_unset=True) for call in message.tool_calls]
+    return domain.Message(role, blocks, message.name, extra, listed=isinstance(content, list))
+
+
+def _keep(message: MessageBody, extra: dict[str, Any]) -> None:
     if message.role != "tool" and message.tool_call_id is not None:
         extra["tool_call_id"] = message.tool_call_id
-    calls = message.tool_calls
-    if calls and message.role == "assistant" and all(call.function and call.type == "function" for call in calls):
-        parts += tuple(_tool_call(call, call.function) for call in calls if call.function)
-    elif calls is not None:  # calls of a kind that only the provider knows
-        extra["tool_calls"] = [call.model_dump(exclude_unset=True) for call in calls]
-    role = domain.Role.USER if message.role == "function" else domain.Role(message.role)
-    return domain.Message(role, parts, message.name, extra, listed=isinstance(content, list))
 
 
-def _tool_call(call: ToolCallBody, function: FunctionBody) -> domain.ToolCall:
-    extra = call.model_extra or domain.NOTHING
-    if function.model_extra:
-        extra = {**extra, "function": function.model_extra}
-    return domain.ToolCall(call.id, function.name, function.arguments, None, extra)
+def _reply(message: MessageBody, content: tuple[domain.Block, ...], extra: dict[str, Any]) -> domain.Message:
+    """A message of an assistant: what a model has said, as its client has it."""
+    for name, added in _ADDED.items():
+        if name in extra and extra[name] == added:
+            del extra[name]
+    audio = _sound(extra.get("audio"))
+    if audio is not None and audio.transcript and content == (domain.Text(audio.transcript),):  # as `message_json` writes it
+        content = ()
+    blocks: list[domain.Block] = [*_thoughts(extra), *_signed(content, extra)]
+    if isinstance(extra.get("refusal"), str) and not isinstance(message.content, list):
+        blocks.append(domain.Refusal(extra.pop("refusal")))
+    if audio is not None:
+        del extra["audio"]
+        blocks.append(audio)
+    if not isinstance(message.content, list) and (images := _images(extra.get("images"))):
+        del extra["images"]
+        blocks += images
+    _keep(message, extra)
+    if message.tool_calls:
+        blocks += map(_tool_call, message.tool_calls)
+    elif message.tool_calls is not None:
+        extra["tool_calls"] = []
+    called = extra.get("function_call")
+    if isinstance(called, dict) and isinstance(called.get("name"), str) and isinstance(called.get("arguments"), str):
+        del extra["function_call"]
+        more = {key: value for key, value in called.items() if key not in ("name", "arguments")}
+        blocks.append(domain.ToolCall("", called["name"], called["arguments"], FUNCTION_CALL, extra=more))
+    stated = any(block.state is not None and block.state.origin is None for block in blocks)
+    return domain.Message(
+        domain.Role.ASSISTANT,
+        tuple(blocks),
+        message.name,
+        extra,
+        listed=isinstance(message.content, list),
+        origin=CALLER if stated else None,
+    )
 
 
-def _part(part: Mapping[str, Any], path: tuple[str | int, ...]) -> domain.Part:
+def _thoughts(extra: dict[str, Any]) -> list[domain.Block]:
+    """Take the thoughts out of the fields: one thought, whichever names it stands under."""
+    reasoning_content, reasoning = extra.get("reasoning_content"), extra.get("reasoning")
+    text: str | None = None
+    field = ""
+    if isinstance(reasoning_content, str):
+        text = extra.pop("reasoning_content")
+        if reasoning == text:
+            field = "reasoning"
+            del extra["reasoning"]
+    elif isinstance(reasoning, str):
+        text, field = extra.pop("reasoning"), "reasoning"
+    details = read_details(extra.get(DETAILS))
+    if details is None:
+        return [] if text is None else [domain.Thinking(text, field)]
+    del extra[DETAILS]
+    blocks: list[domain.Block] = []
+    if text is not None and not any(detail.text for detail in details):
+        if details[0].signature is None or details[0].data is not None:
+            blocks.append(domain.Thinking(text, field))
+        else:
+            details[0] = replace(details[0], text=text)
+    for detail in details:
+        if detail.data is not None:
+            blocks.append(domain.RedactedThinking(state=_state(detail.data, detail.fields)))
+        else:
+            blocks.append(domain.Thinking(detail.text, field, state=_state(detail.signature, detail.fields)))
+    return blocks
+
+
+def _signed(content: tuple[domain.Block, ...], extra: dict[str, Any]) -> tuple[domain.Block, ...]:
+    """Return the content with the signature that stands beside it."""
+    last = next((at for at in range(len(content) - 1, -1, -1) if isinstance(content[at], domain.Text)), None)
+    if last is None or EXTRA_CONTENT not in extra:
+        return content
+    signature = take_signature(extra)
+    if signature is None:
+        return content
+    fields = {EXTRA_CONTENT: extra.pop(EXTRA_CONTENT)} if EXTRA_CONTENT in extra else domain.NOTHING
+    return (*content[:last], replace(content[last], state=_state(signature, fields)), *content[last + 1 :])
+
+
+def _state(opaque: str | None, fields: domain.JsonObject) -> domain.State:
+    """Return what a client has of a provider's state."""
+    if opaque is None:
+        return domain.State(fields=fields)
+    original, origin = unwrap(opaque)
+    return domain.State(original, fields, origin=origin)
+
+
+def _sound(audio: object) -> domain.Audio | None:
+    """Return a recording that is named by its id; None for any other form."""
+    if not isinstance(audio, dict) or not isinstance(audio.get("id"), str) or not audio["id"]:
+        return None
+    transcript, expires = audio.get("transcript"), audio.get("expires_at")
+    more = {name: value for name, value in audio.items() if name not in ("id", "data", "transcript", "expires_at")}
+    return domain.Audio(
+        domain.Media(),
+        audio["id"],
+        transcript if isinstance(transcript, str) else "",
+        expires if type(expires) is int and 0 < expires < _FAR else None,
+        extra=more,
+    )
+
+
+def _images(images: object) -> list[domain.Block]:
+    """Return the pictures of a reply; none, if one of them has any other form."""
+    found: list[domain.Block] = []
+    for image in images if isinstance(images, list) else ():
+        match image:
+            case {"type": "image_url", "image_url": {"url": str(url)} as inner}:
+                more = {name: value for name, value in image.items() if name not in ("type", "image_url")}
+                if within := {name: value for name, value in inner.items() if name != "url"}:
+                    more["image_url"] = within
+                found.append(domain.Image(domain.Media(url), extra=more))
+            case _:
+                return []
+    return found
+
+
+def _tool_call(call: ToolCallBody) -> domain.ToolCall:
+    extra = dict(call.model_extra or domain.NOTHING)
+    extra.pop("index", None)  # which only deltas have
+    signature = take_signature(extra)
+    state = None if signature is None else _state(signature, domain.NOTHING)
+    function, custom = call.function, extra.get(CUSTOM)
+    if function is not None:
+        if function.model_extra:
+            extra["function"] = function.model_extra
+        return domain.ToolCall(call.id, function.name, function.arguments, call.type, extra=extra, state=state)
+    match custom:
+        case {"name": str(name), "input": str(text), **more} if call.type == CUSTOM:
+            del extra[CUSTOM]
+            if more:
+                extra[CUSTOM] = more
+            return domain.ToolCall(call.id, name, text, CUSTOM, extra=extra, state=state)
+        case _:
+            action = extra.pop(call.type, None) if isinstance(extra.get(call.type), dict) else None
+            arguments = "" if action is None else msgspec.json.encode(action).decode()
+            return domain.ToolCall(call.id, "", arguments, call.type, extra=extra, state=state)
+
+
+def _block(part: Mapping[str, Any], path: tuple[str | int, ...]) -> domain.Block:
     kind = get(part, "type", str, path)
     if isinstance(part.get(kind), str) and kind != "text":
-        return domain.Other(part)  # as Mistral has pictures and sound: the URL, or the data, by itself
+        return domain.Opaque(part)  # as Mistral has pictures and sound: the URL, or the data, by itself
     match kind:
         case "text":
-            return domain.Text(get(part, "text", str, path), rest(part, "text"))
+            return domain.Text(get(part, "text", str, path), extra=rest(part, "text"))
         case "image_url":
             image = get(part, "image_url", dict, path)
             url = get(image, "url", str, (*path, "image_url"))
-            return domain.Image(
-                domain.Media(url=url), known(image, "detail", str), inner_extra(part, "image_url", url=str, detail=str)
-            )
+            extra = inner_extra(part, "image_url", url=str, detail=str)
+            return domain.Image(domain.Media(url=url), known(image, "detail", str), extra=extra)
         case "input_audio":
             audio = get(part, "input_audio", dict, path)
             data = get(audio, "data", str, (*path, "input_audio"))
             form = get(audio, "format", str, (*path, "input_audio"))
             if not (form.isascii() and form.isalnum() and form == form.lower()) or form in _SUBTYPES:
-                return domain.Other(part)  # as a media type it would come back as another word
-            return domain.Audio(
-                domain.Media(url=f"data:audio/{form};base64,{data}"), inner_extra(part, "input_audio", data=str, format=str)
-            )
+                return domain.Opaque(part)  # as a media type it would come back as another word
+            extra = inner_extra(part, "input_audio", data=str, format=str)
+            return domain.Audio(domain.Media(url=f"data:audio/{form};base64,{data}"), extra=extra)
         case "file" if "file" not in part and "file_id" in part:
-            return domain.Other(part)  # Mistral's
+            return domain.Opaque(part)  # Mistral's
         case "file":
             file = get(part, "file", dict, path)
             media = domain.Media(url=known(file, "file_data", str), file_id=known(file, "file_id", str))
             if (media.url is None) == (media.file_id is None):
                 raise invalid(Violation((*path, "file"), "needs one of file_id and file_data"))
             extra = inner_extra(part, "file", file_data=str, file_id=str, filename=str)
-            return domain.File(media, known(file, "filename", str), extra)
+            return domain.Document(media, known(file, "filename", str), extra=extra)
         case _:
-            return domain.Other(part)
+            return domain.Opaque(part)
 
 
 def tool_of(tool: Mapping[str, Any], path: tuple[str | int, ...]) -> domain.Tool | domain.NativeTool:
-    """The domain's tool; `path` is where it stands in the request. Raises `InvalidRequest`."""
+    """Return the domain's tool; `path` is where it stands in the request. Raises `InvalidRequest`."""
     if get(tool, "type", str, path) != "function":
         return domain.NativeTool(tool)
     function = get(tool, "function", dict, path)
@@ -132,89 +286,13 @@ def tool_of(tool: Mapping[str, Any], path: tuple[str | int, ...]) -> domain.Tool
 
 
 def known(body: Mapping[str, Any], name: str, kind: type) -> Any:
-    """A field, if it is of the type that is documented."""
+    """Return a field, if it is of the type that is documented."""
     value = body.get(name)
     return value if isinstance(value, kind) else None
 
 
 def inner_extra(body: Mapping[str, Any], inner: str, **documented: type) -> domain.JsonObject:
-    """What is not `documented` of the object `inner` that `body` holds, in an object of that name, and what is beside it."""
+    """Return what is not `documented` of the object `inner` of `body`, in an object of that name, and what is beside it."""
     outer = rest(body, inner)
     fields = {k: v for k, v in body[inner].items() if k not in documented or not isinstance(v, documented[k])}
     return {**outer, inner: fields} if fields else outer
-
-
-# And back.
-
-
-def message_json(message: domain.Message) -> dict[str, Any]:
-    """The message as it came. A thought is `reasoning_content`, as in replies."""
-    body: dict[str, Any] = {"role": message.extra.get("role", message.role.value), "content": None}
-    content: list[domain.Part] = []
-    calls: list[domain.JsonObject] = []
-    for part in message.parts:
-        match part:
-            case domain.ToolCall():
-                calls.append(call_json(part))
-            case domain.ToolResult() if len(message.parts) == 1:
-                body["tool_call_id"] = part.tool_call_id
-                content.extend(part.parts)
-            case domain.Thinking():
-                body["reasoning_content"] = body.get("reasoning_content", "") + part.text
-            case domain.Refusal() if not message.listed:
-                body["refusal"] = body.get("refusal", "") + part.text
-            case _:
-                content.append(part)
-    if content or message.listed:
-        body["content"] = _content(content, listed=message.listed)
-    if calls:
-        body["tool_calls"] = calls
-    if message.name is not None:
-        body["name"] = message.name
-    return {**message.extra, **body}
-
-
-def _content(parts: Sequence[domain.Part], *, listed: bool) -> str | list[domain.JsonObject]:
-    match parts:
-        case [domain.Text(text, extra)] if not extra and not listed:
-            return text
-        case _:
-            return [_part_json(part) for part in parts]
-
-
-def _part_json(part: domain.Part) -> domain.JsonObject:
-    match part:
-        case domain.Text():
-            return {"type": "text", "text": part.text, **part.extra}
-        case domain.Image():
-            image = _media_json(part.media)
-            image |= {"detail": part.detail} if part.detail is not None else {}
-            return with_extra({"type": "image_url", "image_url": image}, part.extra)
-        case domain.Audio():
-            head, comma, data = (part.media.url or "").partition(";base64,")
-            if comma and head.startswith("data:audio/"):
-                audio = {"data": data, "format": head.removeprefix("data:audio/")}
-                return with_extra({"type": "input_audio", "input_audio": audio}, part.extra)
-            return {"type": "audio_url", "audio_url": _media_json(part.media), **part.extra}
-        case domain.Video():
-            return {"type": "video_url", "video_url": _media_json(part.media), **part.extra}
-        case domain.File():
-            file = {"file_data": part.media.url} if part.media.file_id is None else {"file_id": part.media.file_id}
-            file |= {"filename": part.filename} if part.filename is not None else {}
-            return with_extra({"type": "file", "file": file}, part.extra)
-        case domain.Refusal():
-            return {"type": "refusal", "refusal": part.text}
-        case domain.Other():
-            return part.fields
-        case domain.ToolResult():
-            return {"type": "tool_result", "tool_call_id": part.tool_call_id, "content": _content(part.parts, listed=False)}
-        case domain.ToolCall():
-            return {"type": "tool_call", "id": part.id, "name": part.name, "arguments": part.arguments}
-        case domain.Thinking():
-            return {"type": "thinking", "thinking": part.text}
-        case _:
-            assert_never(part)
-
-
-def _media_json(media: domain.Media) -> dict[str, Any]:
-    return {"url": media.url} if media.file_id is None else {"file_id": media.file_id}

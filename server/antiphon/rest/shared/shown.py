@@ -9,88 +9,63 @@ either, the arguments of the first one that comes before all of them, or alone. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
 from antiphon import domain
 from antiphon.domain.reply import ReplyChoice
 
 
 def shown(choice: ReplyChoice) -> str:
-    """The text of a whole choice."""
-    return _whole(choice, Shown().text)
+    """Return the text of a whole choice."""
+    pieces: list[str] = []
+    for block in choice.blocks:
+        match block.value:
+            case domain.Text() | domain.Refusal():
+                pieces.append(block.text)
+            case domain.Audio():
+                pieces.append(block.early_text)
+            case _:
+                pass
+    return "".join(pieces)
 
 
 def shown_or_called(choice: ReplyChoice) -> str:
-    """The same, or the arguments of the tool that the model asks for."""
-    return _whole(choice, Shown().text_or_arguments)
-
-
-def _whole(choice: ReplyChoice, piece: Callable[[domain.Event], str]) -> str:
-    """All pieces of a choice, those of text between two others at once."""
-    pieces: list[str] = []
-    start = 0
-    for end, event in choice.beside:
-        if end > start:
-            pieces.append(piece(domain.TextDelta(choice.index, "".join(choice.text[start:end]))))
-            start = end
-        pieces.append(piece(event))
-    pieces += choice.text[start:]
-    return "".join(pieces)
+    """Return the same, or with it the arguments of the tool that the model asks for."""
+    heard = any(isinstance(block.value, domain.Audio) and block.early_text for block in choice.blocks)
+    call = next((block for block in choice.blocks if isinstance(block.value, domain.ToolCall)), None)
+    return ("" if call is None or heard else call.early_text) + shown(choice)
 
 
 class Shown:
     """The same texts in pieces, of one choice."""
 
     def __init__(self) -> None:
-        self._spoken = False
+        self._speaks = False
         self._heard = False
         self._call: int | None = None
 
     def text(self, event: domain.Event) -> str:
-        """What an event of the choice adds. May be empty."""
+        """Return what an event of the choice adds. May be empty."""
         match event:
             case domain.TextDelta(text=text) | domain.RefusalDelta(text=text):
-                self._spoken = self._spoken or bool(text)
                 return text
-            case domain.AudioDelta(transcript=text) if not self._spoken:
+            case domain.BlockStarted(value=domain.Text() | domain.Refusal()):
+                self._speaks = True
+                return ""
+            case domain.MediaDelta(transcript=text) if not self._speaks:
                 self._heard = self._heard or bool(text)
                 return text
             case _:
                 return ""
 
     def text_or_arguments(self, event: domain.Event) -> str:
-        """The same, or more of the arguments."""
+        """Return the same, or more of the arguments."""
         text = self.text(event)
-        if text or self._spoken or self._heard:
+        if text or self._speaks or self._heard:
             return text
         match event:
-            case domain.ToolCallDelta():
-                if self._call is None:
-                    self._call = event.index
-                return event.arguments if event.index == self._call else ""
-            case domain.ExtraDelta():
-                return self._of_extra(event.fields)
+            case domain.BlockStarted(block=block, value=domain.ToolCall()):
+                self._call = block if self._call is None else self._call
+                return ""
+            case domain.InputDelta(block=block, text=text):
+                return text if block == self._call else ""
             case _:
                 return ""
-
-    def _of_extra(self, fields: domain.JsonObject) -> str:
-        """The function of 2023, or a call of a kind that only the provider knows."""
-        for place, call in enumerate(fields.get("tool_calls", ())):
-            index = call.get("index", place)
-            if self._call is None:
-                self._call = index
-            if index == self._call:
-                return _arguments(call)
-        return _arguments(fields)
-
-
-def _arguments(call: Mapping[str, Any]) -> str:
-    """What a tool is told: of a function's call, of one of 2023, or of a tool that takes plain text."""
-    match call:
-        case (
-            {"function": {"arguments": str(text)}} | {"function_call": {"arguments": str(text)}} | {"custom": {"input": str(text)}}
-        ):
-            return text
-        case _:
-            return ""

@@ -12,6 +12,20 @@ from antiphon.domain.content import JsonObject
 
 _LARGEST_WHOLE: Final = 2.0**63
 
+_MAX_DEPTH: Final = 100
+"""The most levels of objects and lists: what is deeper can be read, but not written again."""
+
+
+def is_deep(value: object) -> bool:
+    """Whether a JSON value has more than `_MAX_DEPTH` levels."""
+    level: list[Any] = [value]
+    for _ in range(_MAX_DEPTH + 1):
+        level = [one for one in level if isinstance(one, dict | list)]
+        if not level:
+            return False
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+    return True
+
 
 def struct_of(fields: JsonObject) -> struct_pb2.Struct | None:
     """A JSON object as a Struct; None for an empty one, so that the field stays unset."""

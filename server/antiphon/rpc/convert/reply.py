@@ -1,155 +1,169 @@
-"""Replies and their events as typed messages. Nothing else; the way in is `convert_request`."""
+"""Replies and their events as typed messages. Nothing else; the way in is `convert.request`."""
 
 from __future__ import annotations
 
 import base64
 import time
 from datetime import datetime
-from typing import assert_never
+from typing import Final, assert_never
 
 from google.protobuf import timestamp_pb2
 
 from antiphon import domain
-from antiphon.domain.reply import Reply, ReplyChoice
+from antiphon.domain.reply import Reply, ReplyBlock, ReplyChoice
+from antiphon.rpc.convert.blocks import (
+    block_to_proto,
+    citation_to_proto,
+    json_bytes,
+    message_to_proto,
+    origin_to_proto,
+    state_to_proto,
+)
 from antiphon.rpc.convert.json_struct import struct_of
 from antiphon.v1 import chat_pb2, message_pb2
 
-REASONS = {
+REASONS: Final = {
     domain.FinishReason.STOP: chat_pb2.FINISH_REASON_STOP,
     domain.FinishReason.LENGTH: chat_pb2.FINISH_REASON_LENGTH,
     domain.FinishReason.TOOL_CALLS: chat_pb2.FINISH_REASON_TOOL_CALLS,
-    domain.FinishReason.FUNCTION_CALL: chat_pb2.FINISH_REASON_TOOL_CALLS,
     domain.FinishReason.CONTENT_FILTER: chat_pb2.FINISH_REASON_CONTENT_FILTER,
+    domain.FinishReason.REFUSAL: chat_pb2.FINISH_REASON_REFUSAL,
+    domain.FinishReason.PAUSE: chat_pb2.FINISH_REASON_PAUSE,
+    domain.FinishReason.CONTEXT_WINDOW: chat_pb2.FINISH_REASON_CONTEXT_WINDOW,
     domain.FinishReason.OTHER: chat_pb2.FINISH_REASON_UNSPECIFIED,
+}
+
+_PLACES: Final = {
+    domain.Place.MESSAGE: chat_pb2.ExtraFields.PLACE_MESSAGE,
+    domain.Place.CHOICE: chat_pb2.ExtraFields.PLACE_CHOICE,
+    domain.Place.REPLY: chat_pb2.ExtraFields.PLACE_REPLY,
 }
 
 
 def batch_to_proto(batch: domain.Batch, sequence: int) -> chat_pb2.StreamGenerateResponse:
-    """One answer of a stream; `sequence` is that of its first event. May be empty: not every event has a typed form."""
-    events: list[chat_pb2.StreamEvent] = []
+    """Return one answer of a stream; `sequence` is that of its first event. May be empty: not every event has a typed form."""
+    answer = chat_pb2.StreamGenerateResponse(sequence=sequence)
+    events = answer.events
     for event in batch:
-        made = _event(event, sequence + len(events))
-        if made is not None:
-            events.append(made)
-    return chat_pb2.StreamGenerateResponse(events=events)
+        if type(event) is domain.TextDelta:  # the commonest by far
+            text = events.add().text
+            text.block, text.text = event.block, event.text
+            if event.logprobs:
+                text.logprobs.extend(map(_logprob, event.logprobs))
+        elif not isinstance(event, domain.DeltaGroup) and not (isinstance(event, domain.ExtraFields) and event.repeats):
+            _fill(events.add(), event)
+    return answer
 
 
 def reply_to_proto(reply: Reply) -> chat_pb2.GenerateResponse:
-    """A whole reply."""
+    """Return a whole reply."""
     started = reply.started
     assert started is not None, "a stream that ended well has started"
     return chat_pb2.GenerateResponse(
         id=started.id,
         model=started.model,
-        provider=started.provider,
+        provider=started.origin.provider,
         create_time=timestamp_pb2.Timestamp(seconds=started.created),
-        choices=[_choice(choice) for choice in reply.choices],
+        choices=[_choice(choice, started.origin) for choice in reply.choices],
         usage=usage_to_proto(reply.usage) if reply.usage else None,
-        extra=struct_of(started.extra),
+        fields=json_bytes(started.fields),
         conversation_id=started.conversation_id,
         message_id=started.message_id,
         metrics=_metrics(reply.metrics) if reply.metrics else None,
     )
 
 
-def _event(event: domain.Event, sequence: int) -> chat_pb2.StreamEvent | None:  # noqa: C901  # a match over events
+def _fill(made: chat_pb2.StreamEvent, event: domain.Event) -> None:  # noqa: C901  # a match over events
     match event:
         case domain.TextDelta():
-            delta = chat_pb2.TextDelta(choice=event.choice, text=event.text, logprobs=map(_logprob, event.logprobs))
-            return chat_pb2.StreamEvent(sequence=sequence, text=delta)
+            made.text.block, made.text.text = event.block, event.text
         case domain.ThinkingDelta():
-            thinking = chat_pb2.ThinkingDelta(
-                choice=event.choice, text=event.text, signature=event.signature or "", redacted=event.redacted or ""
-            )
-            return chat_pb2.StreamEvent(sequence=sequence, thinking=thinking)
-        case domain.ToolCallDelta():
-            call = chat_pb2.ToolCallDelta(
-                choice=event.choice,
-                index=event.index,
-                id=event.id or "",
-                name=event.name or "",
-                arguments=event.arguments,
-                signature=event.signature or "",
-                extra=struct_of(event.extra),
-            )
-            return chat_pb2.StreamEvent(sequence=sequence, tool_call=call)
+            made.thinking.block, made.thinking.text = event.block, event.text
+        case domain.InputDelta():
+            made.input.block, made.input.text = event.block, event.text
         case domain.RefusalDelta():
-            refusal = chat_pb2.RefusalDelta(choice=event.choice, text=event.text)
-            return chat_pb2.StreamEvent(sequence=sequence, refusal=refusal)
-        case domain.AudioDelta():
-            audio = chat_pb2.AudioDelta(
-                choice=event.choice,
-                id=event.id or "",
+            made.refusal.block, made.refusal.text = event.block, event.text
+        case domain.BlockStarted():
+            started = chat_pb2.BlockStarted(block=event.block, choice=event.choice, value=block_to_proto(event.value))
+            made.block_started.CopyFrom(started)
+        case domain.BlockFinished():
+            made.block_finished.CopyFrom(
+                chat_pb2.BlockFinished(
+                    block=event.block,
+                    state=None if event.state is None else state_to_proto(event.state),
+                    call_id=event.call_id or "",
+                )
+            )
+        case domain.MediaDelta():
+            media = chat_pb2.MediaDelta(
+                block=event.block,
                 data=base64.b64decode(event.data),
                 transcript=event.transcript,
+                id=event.id,
                 expire_time=timestamp_pb2.Timestamp(seconds=event.expires) if event.expires else None,
             )
-            return chat_pb2.StreamEvent(sequence=sequence, audio=audio)
-        case domain.ExtraDelta():
-            extra = chat_pb2.ExtraDelta(
-                choice=event.choice, fields=struct_of(event.fields), choice_fields=struct_of(event.choice_fields)
-            )
-            return chat_pb2.StreamEvent(sequence=sequence, extra=extra)
-        case domain.ReplyExtra(repeats=True):
-            return None
-        case domain.ReplyExtra():
-            return chat_pb2.StreamEvent(sequence=sequence, reply_extra=chat_pb2.ReplyExtra(fields=struct_of(event.fields)))
+            made.media.CopyFrom(media)
+        case domain.CitationDelta():
+            made.citation.CopyFrom(chat_pb2.CitationDelta(block=event.block, citation=citation_to_proto(event.citation)))
+        case domain.BlockProgress():
+            progress = chat_pb2.BlockProgress(block=event.block, status=event.status, fields=json_bytes(event.fields))
+            made.progress.CopyFrom(progress)
+        case domain.ExtraFields():
+            extra = chat_pb2.ExtraFields(place=_PLACES[event.place], choice=event.choice or 0, fields=json_bytes(event.fields))
+            made.extra.CopyFrom(extra)
         case domain.Usage():
-            return chat_pb2.StreamEvent(sequence=sequence, usage=usage_to_proto(event))
+            made.usage.CopyFrom(usage_to_proto(event))
         case domain.Metrics():
-            return chat_pb2.StreamEvent(sequence=sequence, metrics=_metrics(event))
+            made.metrics.CopyFrom(_metrics(event))
         case domain.Finished():
-            finished = chat_pb2.Finished(choice=event.choice, reason=REASONS[event.reason], provider_reason=event.provider_reason)
-            return chat_pb2.StreamEvent(sequence=sequence, finished=finished)
-        case domain.Started():
-            started = chat_pb2.Started(
-                id=event.id,
-                model=event.model,
-                provider=event.provider,
-                create_time=timestamp_pb2.Timestamp(seconds=event.created or int(time.time())),
-                extra=struct_of(event.extra),
-                conversation_id=event.conversation_id,
-                message_id=event.message_id,
+            finished = chat_pb2.Finished(
+                choice=event.choice,
+                reason=REASONS[event.reason],
+                provider_reason=event.provider_reason,
+                details=struct_of(event.details),
             )
-            return chat_pb2.StreamEvent(sequence=sequence, started=started)
+            made.finished.CopyFrom(finished)
+        case domain.Started():
+            made.started.CopyFrom(_started(event))
         case domain.DeltaGroup():
-            return None
+            pass
         case _:
             assert_never(event)
 
 
-def _choice(choice: ReplyChoice) -> chat_pb2.Choice:
-    parts: list[message_pb2.Part] = []
-    if choice.thinking or choice.signature or choice.redacted:
-        thinking = message_pb2.Thinking(
-            text="".join(choice.thinking), signature=choice.signature or "", redacted=choice.redacted or ""
-        )
-        parts.append(message_pb2.Part(thinking=thinking))
-    if choice.text:
-        parts.append(message_pb2.Part(text="".join(choice.text)))
-    if choice.audio:
-        data = b"".join(map(base64.b64decode, choice.audio.data))
-        transcript = struct_of({"id": choice.audio.id, "transcript": "".join(choice.audio.transcript)})
-        audio = message_pb2.Audio(media=message_pb2.Media(data=data))
-        parts.append(message_pb2.Part(audio=audio, extra=transcript))
-    if choice.refusal:
-        parts.append(message_pb2.Part(refusal="".join(choice.refusal)))
-    extra, calls = choice.extra, choice.calls()
-    for call in calls:
-        if isinstance(call, domain.ToolCall):
-            made = message_pb2.ToolCall(id=call.id, name=call.name, arguments=call.arguments, signature=call.signature or "")
-            parts.append(message_pb2.Part(tool_call=made, extra=struct_of(call.extra)))
-    if others := [call for call in calls if not isinstance(call, domain.ToolCall)]:
-        extra = {**extra, "tool_calls": others}
-    message = message_pb2.Message(role=message_pb2.ROLE_ASSISTANT, parts=parts, extra=struct_of(extra))
+def _started(event: domain.Started) -> chat_pb2.Started:
+    return chat_pb2.Started(
+        id=event.id,
+        model=event.model,
+        provider=event.origin.provider,
+        create_time=timestamp_pb2.Timestamp(seconds=event.created or int(time.time())),
+        fields=json_bytes(event.fields),
+        conversation_id=event.conversation_id,
+        message_id=event.message_id,
+        origin=origin_to_proto(event.origin),
+    )
+
+
+def _choice(choice: ReplyChoice, origin: domain.Origin) -> chat_pb2.Choice:
+    message = message_to_proto(domain.Message(domain.Role.ASSISTANT, (), origin=origin, fields=choice.fields))
+    message.blocks.extend(map(_block, choice.blocks))
     return chat_pb2.Choice(
         index=choice.index,
         message=message,
         finish_reason=REASONS[choice.reason],
         provider_reason=choice.provider_reason,
         logprobs=map(_logprob, choice.logprobs),
-        extra=struct_of(choice.choice_extra),
+        fields=json_bytes(choice.choice_fields),
+        details=struct_of(choice.details),
     )
+
+
+def _block(block: ReplyBlock) -> message_pb2.Block:
+    """A block, with the bytes of a recording, which are not kept."""
+    made = block_to_proto(block.block())
+    if block.data and isinstance(block.value, domain.Audio):
+        made.audio.media.data = b"".join(map(base64.b64decode, block.data))
+    return made
 
 
 def time_to_proto(moment: datetime) -> timestamp_pb2.Timestamp:
@@ -160,17 +174,33 @@ def time_to_proto(moment: datetime) -> timestamp_pb2.Timestamp:
 
 
 def usage_to_proto(usage: domain.Usage) -> chat_pb2.Usage:
-    """The tokens used."""
+    """Return the tokens used."""
+    parts = (
+        chat_pb2.Usage.Part(
+            model=part.model,
+            type=part.type,
+            input_tokens=part.input_tokens,
+            output_tokens=part.output_tokens,
+            cached_tokens=part.cached_tokens,
+            cache_write_tokens=part.cache_write_tokens,
+        )
+        for part in usage.parts
+    )
     return chat_pb2.Usage(
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
         total_tokens=usage.total_tokens,
-        cached_prompt_tokens=usage.cached_prompt_tokens,
+        cached_tokens=usage.cached_tokens,
         cache_write_tokens=usage.cache_write_tokens,
+        cache_write_1h_tokens=usage.cache_write_1h_tokens,
         reasoning_tokens=usage.reasoning_tokens,
-        audio_prompt_tokens=usage.audio_prompt_tokens,
-        audio_completion_tokens=usage.audio_completion_tokens,
-        extra=struct_of(usage.extra),
+        audio_input_tokens=usage.audio_input_tokens,
+        audio_output_tokens=usage.audio_output_tokens,
+        image_input_tokens=usage.image_input_tokens,
+        image_output_tokens=usage.image_output_tokens,
+        server_tools=dict(usage.server_tools),
+        parts=parts,
+        fields=json_bytes(usage.extra),
         estimated=usage.estimated,
     )
 

@@ -1,4 +1,4 @@
-"""Typed requests as values of the domain. Nothing else; the way back is in `convert_reply`."""
+"""Typed requests as values of the domain. Nothing else; the way back is in `convert.reply`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import base64
 from collections.abc import Iterable, Mapping
 from typing import Any, assert_never
 
+import msgspec
+from msgspec.structs import replace
+
 from antiphon import domain
+from antiphon.domain.content import CUSTOM, FUNCTION, FUNCTION_CALL
 from antiphon.domain.errors import InvalidRequest, Violation
+from antiphon.domain.opaque import unwrap
 from antiphon.history.base import MAX_REQUEST_ID, MAX_SOURCE, MAX_TITLE
 from antiphon.history.recorder import Record
-from antiphon.rpc.convert.json_struct import object_of
+from antiphon.net import json_bounds
+from antiphon.rpc.convert.json_struct import is_deep, object_of
 from antiphon.v1 import chat_pb2, message_pb2
 
 ROLES = {
@@ -149,55 +155,125 @@ def _message(message: message_pb2.Message, index: int, wrong: list[Violation]) -
         wrong.append(Violation((*path, "role"), "must be a role that is known"))
     return domain.Message(
         role=role or domain.Role.USER,
-        parts=_parts(message.parts, path, wrong),
+        blocks=_blocks(message.blocks, path, wrong),
         name=message.name or None,
         extra=object_of(message.extra) if message.HasField("extra") else domain.NOTHING,
+        origin=_origin(message.origin) if message.HasField("origin") else None,
+        fields=_json(message.fields, (*path, "fields"), wrong),
     )
 
 
-def _parts(parts: Iterable[message_pb2.Part], path: tuple[str | int, ...], wrong: list[Violation]) -> tuple[domain.Part, ...]:
-    found = (_part(part, (*path, "parts", index), wrong) for index, part in enumerate(parts))
-    return tuple(part for part in found if part is not None)
+def _origin(origin: message_pb2.Origin) -> domain.Origin:
+    return domain.Origin(origin.protocol, origin.provider, origin.model, origin.deployment)
 
 
-def _part(  # noqa: C901  # a match over the kinds of part
-    part: message_pb2.Part, path: tuple[str | int, ...], wrong: list[Violation]
-) -> domain.Part | None:
-    extra = object_of(part.extra) if part.HasField("extra") else domain.NOTHING
-    match part.WhichOneof("kind"):
+def _json(data: bytes, path: tuple[str | int, ...], wrong: list[Violation]) -> domain.JsonObject:
+    """The fields that only a provider knows, which are the text of a JSON object."""
+    if not data:
+        return domain.NOTHING
+    try:
+        json_bounds.check(data)
+        fields = msgspec.json.decode(data)
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict) or is_deep(fields):
+        wrong.append(Violation(path, "must be the text of a JSON object"))
+        return domain.NOTHING
+    return fields
+
+
+def _state(state: message_pb2.ProviderState, path: tuple[str | int, ...], wrong: list[Violation]) -> domain.State:
+    opaque, origin = unwrap(state.opaque)
+    if state.HasField("origin"):
+        origin = _origin(state.origin)
+    item = state.item if state.HasField("item") else None
+    return domain.State(opaque or None, _json(state.fields, (*path, "state", "fields"), wrong), item, origin)
+
+
+def _blocks(blocks: Iterable[message_pb2.Block], path: tuple[str | int, ...], wrong: list[Violation]) -> tuple[domain.Block, ...]:
+    found = (_block(block, (*path, "blocks", index), wrong) for index, block in enumerate(blocks))
+    return tuple(block for block in found if block is not None)
+
+
+def _block(block: message_pb2.Block, path: tuple[str | int, ...], wrong: list[Violation]) -> domain.Block | None:
+    made = _kind(block, path, wrong)
+    if made is None or not (block.HasField("extra") or block.HasField("state")):
+        return made
+    extra = object_of(block.extra) if block.HasField("extra") else domain.NOTHING
+    return replace(made, extra=extra, state=_state(block.state, path, wrong) if block.HasField("state") else None)
+
+
+def _kind(  # noqa: C901  # a match over the kinds of block
+    block: message_pb2.Block, path: tuple[str | int, ...], wrong: list[Violation]
+) -> domain.Block | None:
+    match block.WhichOneof("kind"):
         case "text":
-            return domain.Text(part.text, extra)
+            citations = (_citation(each, (*path, "text", "citations", at), wrong) for at, each in enumerate(block.text.citations))
+            return domain.Text(block.text.text, tuple(citations))
         case "image":
-            return domain.Image(_media(part.image.media, (*path, "image"), wrong), part.image.detail or None, extra)
+            return domain.Image(_media(block.image.media, (*path, "image"), wrong), block.image.detail or None)
         case "audio":
-            return domain.Audio(_media(part.audio.media, (*path, "audio"), wrong), extra)
+            audio = block.audio
+            is_kept = audio.HasField("media") or not (audio.id or audio.transcript)
+            media = _media(audio.media, (*path, "audio"), wrong) if is_kept else domain.Media()
+            return domain.Audio(media, audio.id, audio.transcript, audio.expires if audio.HasField("expires") else None)
         case "video":
-            return domain.Video(_media(part.video.media, (*path, "video"), wrong), extra)
-        case "file":
-            return domain.File(_media(part.file.media, (*path, "file"), wrong), part.file.filename or None, extra)
+            return domain.Video(_media(block.video.media, (*path, "video"), wrong))
+        case "document":
+            document = block.document
+            media = _media(document.media, (*path, "document"), wrong)
+            return domain.Document(media, document.filename or None, document.title or None)
         case "thinking":
-            thinking = part.thinking
-            return domain.Thinking(thinking.text, thinking.signature or None, thinking.redacted or None)
+            return domain.Thinking(block.thinking.text, block.thinking.field)
+        case "redacted_thinking":
+            return domain.RedactedThinking()
         case "tool_call":
-            call = part.tool_call
-            if not call.id or not call.name:
-                wrong.append(Violation((*path, "tool_call"), "needs an id and a name"))
-            return domain.ToolCall(call.id, call.name, call.arguments, call.signature or None, extra)
+            return _tool_call(block.tool_call, path, wrong)
         case "tool_result":
-            result = part.tool_result
-            if not result.tool_call_id:
+            result = block.tool_result
+            kind = result.type or FUNCTION
+            if not result.tool_call_id and kind != FUNCTION_CALL:
                 wrong.append(Violation((*path, "tool_result", "tool_call_id"), "is missing"))
-            inner = _parts(result.parts, (*path, "tool_result"), wrong)
-            return domain.ToolResult(result.tool_call_id, inner, result.is_error)
+            inner = _blocks(result.blocks, (*path, "tool_result"), wrong)
+            return domain.ToolResult(result.tool_call_id, inner, result.is_error, kind)
+        case "server_tool_call":
+            tool = block.server_tool_call
+            return domain.ServerToolCall(tool.id, tool.type, tool.name, tool.input if tool.HasField("input") else None)
+        case "server_tool_result":
+            answer = block.server_tool_result
+            return domain.ServerToolResult(answer.call_id, answer.type, answer.is_error)
         case "refusal":
-            return domain.Refusal(part.refusal)
-        case "other":
-            return domain.Other(object_of(part.other))
+            return domain.Refusal(block.refusal.text)
+        case "compaction":
+            return domain.Compaction(block.compaction.text if block.compaction.HasField("text") else None)
+        case "opaque":
+            return domain.Opaque(_json(block.opaque.fields, (*path, "opaque", "fields"), wrong))
         case None:
             wrong.append(Violation(path, "must be of a kind that is known"))
             return None
         case kind:
             assert_never(kind)
+
+
+def _tool_call(call: message_pb2.ToolCall, path: tuple[str | int, ...], wrong: list[Violation]) -> domain.ToolCall:
+    kind = call.type or FUNCTION
+    needs_id = kind != FUNCTION_CALL
+    needs_name = kind in (FUNCTION, CUSTOM, FUNCTION_CALL)
+    if (needs_id and not call.id) or (needs_name and not call.name):
+        wrong.append(Violation((*path, "tool_call"), "needs an id and a name"))
+    return domain.ToolCall(call.id, call.name, call.arguments, kind)
+
+
+def _citation(citation: message_pb2.Citation, path: tuple[str | int, ...], wrong: list[Violation]) -> domain.Citation:
+    return domain.Citation(
+        citation.url,
+        citation.title,
+        citation.text,
+        citation.source_id,
+        citation.start if citation.HasField("start") else None,
+        citation.end if citation.HasField("end") else None,
+        _json(citation.fields, (*path, "fields"), wrong),
+    )
 
 
 def _media(media: message_pb2.Media, path: tuple[str | int, ...], wrong: list[Violation]) -> domain.Media:

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
-from antiphon.domain.events import ToolCallDelta
-from antiphon.providers.openai.calls import ReadCall, ToolCalls
+from antiphon.domain.content import State, ToolCall
+from antiphon.domain.events import Batch, BlockFinished, BlockStarted, Event, InputDelta
+from antiphon.providers.openai.blocks import Numbers
+from antiphon.providers.openai.calls import ToolCalls
 
 Json = dict[str, Any]
 
@@ -26,41 +28,59 @@ def call(index: int | None = None, call_id: str | None = None, name: str | None 
     return fields
 
 
-def read(*deltas: Json, tools: frozenset[str] = TOOLS, whole: bool = False) -> list[ReadCall]:
-    calls = ToolCalls(0, tools, whole=whole)
-    found = [told for delta in deltas if (told := calls.read(delta)) is not None]
-    calls.end()
-    return found
+def read(*deltas: Json, tools: frozenset[str] = TOOLS, whole: bool = False) -> Batch:
+    calls = ToolCalls(0, tools, Numbers(), whole=whole)
+    events: Batch = []
+    for delta in deltas:
+        calls.read(delta, events)
+    calls.end(events)
+    return events
+
+
+def begun(block: int, call_id: str, name: str, kind: str = "function", state: State | None = None) -> Event:
+    return BlockStarted(block, 0, ToolCall(call_id, name, "", kind, state=state))
+
+
+def ends(*blocks: int) -> Batch:
+    return [BlockFinished(block) for block in blocks]
+
+
+def made(*deltas: Json, tools: frozenset[str] = TOOLS, whole: bool = False) -> list[ToolCall]:
+    """The calls as a client puts them together."""
+    calls: dict[int, ToolCall] = {}
+    arguments: dict[int, str] = {}
+    for event in read(*deltas, tools=tools, whole=whole):
+        if isinstance(event, BlockStarted):
+            assert isinstance(event.value, ToolCall)
+            calls[event.block], arguments[event.block] = event.value, ""
+        elif isinstance(event, InputDelta):
+            arguments[event.block] += event.text
+    return [ToolCall(call.id, call.name, arguments[block], call.type) for block, call in calls.items()]
 
 
 def joined(*deltas: Json, tools: frozenset[str] = TOOLS) -> list[tuple[str, str]]:
     """Names and arguments as a client puts them together; all ids are there, and differ."""
-    ids: dict[int, str] = {}
-    made: dict[int, tuple[str, str]] = {}
-    for told in read(*deltas, tools=tools):
-        assert isinstance(told, ToolCallDelta)
-        name, arguments = made.get(told.index, ("", ""))
-        made[told.index] = name + (told.name or ""), arguments + told.arguments
-        if told.index not in ids:
-            assert told.id
-            ids[told.index] = told.id
-    assert len(set(ids.values())) == len(ids)
-    return list(made.values())
+    calls = made(*deltas, tools=tools)
+    assert all(call.id for call in calls)
+    assert len({call.id for call in calls}) == len(calls)
+    return [(call.name, call.arguments) for call in calls]
 
 
 def test_as_openai_streams_them() -> None:
     """The first delta of a call has id and name, the others pieces of arguments."""
     assert read(call(0, "c1", "f", ""), call(0, arguments='{"a'), call(0, arguments='": 1}'), call(1, "c2", "g", "{}")) == [
-        ToolCallDelta(0, 0, "c1", "f", ""),
-        ToolCallDelta(0, 0, arguments='{"a'),
-        ToolCallDelta(0, 0, arguments='": 1}'),
-        ToolCallDelta(0, 1, "c2", "g", "{}"),
+        begun(0, "c1", "f"),
+        InputDelta(0, '{"a'),
+        InputDelta(0, '": 1}'),
+        begun(1, "c2", "g"),
+        InputDelta(1, "{}"),
+        *ends(0, 1),
     ]
 
 
 def test_id_and_name_that_are_repeated() -> None:
     """They are told once, also if the host tells them every time, or a new id every time."""
-    expected = [ToolCallDelta(0, 0, "c1", "f", "{"), ToolCallDelta(0, 0, arguments="}")]
+    expected = [begun(0, "c1", "f"), InputDelta(0, "{"), InputDelta(0, "}"), *ends(0)]
     assert read(call(0, "c1", "f", "{"), call(0, "c1", "f", "}")) == expected
     assert read(call(0, "c1", "f", "{"), call(0, "c9", None, "}")) == expected
     assert read(call(0, "c1", "f", "{"), call(0, "", "", "}")) == expected
@@ -79,25 +99,22 @@ def test_a_call_that_is_told_again_whole(repeated: Json) -> None:
 
 def test_whole_calls_without_index() -> None:
     """They are told apart by their ids, or by each being whole; arguments may be an object."""
-    assert read(call(None, "c1", "f", "{}"), call(None, "c2", "f", {"a": 1})) == [
-        ToolCallDelta(0, 0, "c1", "f", "{}"),
-        ToolCallDelta(0, 1, "c2", "f", '{"a":1}'),
+    assert made(call(None, "c1", "f", "{}"), call(None, "c2", "f", {"a": 1})) == [
+        ToolCall("c1", "f", "{}"),
+        ToolCall("c2", "f", '{"a":1}'),
     ]
     assert joined(call(None, None, "f", "{}"), call(None, None, "f", "{}")) == [("f", "{}"), ("f", "{}")]
     assert joined(call(None, None, "f", ""), call(None, None, "f", "")) == [("f", ""), ("f", "")]
-    (first, _) = read(call(None, None, "f", "{}"), call(None, None, "f", "{}"))
-    assert isinstance(first, ToolCallDelta)
-    assert first.id is not None
+    (first, _) = made(call(None, None, "f", "{}"), call(None, None, "f", "{}"))
     assert first.id.startswith("call_")
-    assert read(call(None, "c1", "f", "{"), call(None, None, None, "}"))[1] == ToolCallDelta(0, 0, arguments="}")
+    assert made(call(None, "c1", "f", "{"), call(None, None, None, "}")) == [ToolCall("c1", "f", "{}")]
 
 
 def test_one_index_for_all_calls() -> None:
     """Calls that all have index 0 are told apart by their ids, and by their arguments being whole."""
-    assert read(call(0, "c1", "f", "{}"), call(0, "c2", "g", "{}"), call(0, arguments=" ")) == [
-        ToolCallDelta(0, 0, "c1", "f", "{}"),
-        ToolCallDelta(0, 1, "c2", "g", "{}"),
-        ToolCallDelta(0, 1, arguments=" "),
+    assert made(call(0, "c1", "f", "{}"), call(0, "c2", "g", "{}"), call(0, arguments=" ")) == [
+        ToolCall("c1", "f", "{}"),
+        ToolCall("c2", "g", "{} "),
     ]
     expected = [("get_weather", OSLO), ("get_weather", ROME)]
     for given in ("", None, "null"):
@@ -119,10 +136,8 @@ def test_one_index_for_all_calls() -> None:
 def test_one_id_for_all_calls() -> None:
     """Calls of one id are told apart by their index, and get ids of their own, as callers tell results apart by them."""
     assert joined(call(0, "null", "f", "{}"), call(1, "null", "g", "[]")) == [("f", "{}"), ("g", "[]")]
-    first, second = read(call(0, "null", "f", "{}"), call(0, "null", "f", "[]"), whole=True)
-    assert isinstance(first, ToolCallDelta)
-    assert isinstance(second, ToolCallDelta)
-    assert (first.id, second.index, second.arguments) == ("null", 1, "[]")
+    first, second = made(call(0, "null", "f", "{}"), call(0, "null", "f", "[]"), whole=True)
+    assert (first.id, second.arguments) == ("null", "[]")
     assert second.id != "null"
 
 
@@ -144,12 +159,15 @@ def test_an_index_that_counts_deltas() -> None:
 
 
 def test_a_name_in_pieces() -> None:
-    """Each piece is told as it comes, with the arguments begun or not, and a name that is the same again is not told."""
+    """The call begins when the name is whole, with the arguments by then; a name that is the same again is a repetition."""
     assert read(call(0, "c1", "get_", '{"ci'), call(0, None, "weather", 'ty":"Oslo"}')) == [
-        ToolCallDelta(0, 0, "c1", "get_", '{"ci'),
-        ToolCallDelta(0, 0, name="weather", arguments='ty":"Oslo"}'),
+        begun(0, "c1", "get_weather"),
+        InputDelta(0, '{"city":"Oslo"}'),
+        *ends(0),
     ]
     for tools in (TOOLS, frozenset[str]()):
+        pieces = (call(0, "c1", "get_", '{"ci'), call(0, None, "weather", 'ty":"Oslo"}'))
+        assert joined(*pieces, tools=tools) == [("get_weather", OSLO)]
         assert joined(call(0, "c1", "edit_ex"), call(0, "c1", "isting_file", ""), call(0, None, None, "{}"), tools=tools) == [
             ("edit_existing_file", "{}")
         ]
@@ -168,23 +186,37 @@ def test_fields_that_are_not_known() -> None:
     early = {"index": 2, "id": "c3", "extra_content": {"google": 1}}
     late = {"index": 0, "extra_content": {"google": 2}, "nothing": None}
     assert read(signed, builtin, early, call(2, None, "g", "[]"), {"index": 1, "type": "function", "id": "c2"}, late) == [
-        ToolCallDelta(0, 0, "c1", "f", "{}", extra={"extra_content": {"google": {"thought_signature": "s"}}}),
-        ToolCallDelta(0, 1, "c2", "$search", "{}", extra={"type": "builtin_function", "function": {"x": 1}}),
-        ToolCallDelta(0, 2, "c3", extra={"extra_content": {"google": 1}}),
-        ToolCallDelta(0, 2, name="g", arguments="[]"),
-        ToolCallDelta(0, 0, extra={"extra_content": {"google": 2}}),
+        begun(0, "c1", "f", state=State("s")),
+        InputDelta(0, "{}"),
+        begun(1, "c2", "$search", "builtin_function", State(fields={"function": {"x": 1}})),
+        InputDelta(1, "{}"),
+        begun(2, "c3", "g", state=State(fields={"extra_content": {"google": 1}})),
+        InputDelta(2, "[]"),
+        BlockFinished(0, State("s", {"extra_content": {"google": 2}})),
+        *ends(1, 2),
     ]
 
 
-def test_a_call_that_is_none_of_a_function() -> None:
-    """It is handed on as it came, with our index."""
+def test_a_tool_that_takes_plain_text() -> None:
+    """Its input streams as arguments do."""
     custom = {"index": 1, "id": "c2", "type": "custom", "custom": {"name": "n", "input": "i"}}
-    assert read(custom, {"index": 1, "custom": {"input": "j"}}) == [
-        {"index": 0, "id": "c2", "type": "custom", "custom": {"name": "n", "input": "i"}},
-        {"index": 0, "custom": {"input": "j"}},
+    assert read(custom, {"index": 1, "custom": {"input": "j"}}, tools=frozenset({"n"})) == [
+        begun(0, "c2", "n", "custom"),
+        InputDelta(0, "i"),
+        InputDelta(0, "j"),
+        *ends(0),
     ]
-    other = {**custom, "id": "c3"}
-    assert [told["index"] for told in read(custom, other) if isinstance(told, dict)] == [0, 1]
+    assert [call.id for call in made(custom, {**custom, "id": "c3"})] == ["c2", "c3"]
+
+
+def test_a_call_of_a_kind_that_is_not_known() -> None:
+    """It comes when it is whole: what it has under the name of its type is what it is given, and the rest its state."""
+    odd = {"index": 1, "id": "c2", "type": "odd", "odd": {"a": "x"}, "note": "y"}
+    assert read(odd, {"index": 1, "odd": {"a": "z"}}) == [
+        begun(0, "c2", "", "odd"),
+        InputDelta(0, '{"a":"xz"}'),
+        BlockFinished(0, State(fields={"note": "y"})),
+    ]
 
 
 @pytest.mark.parametrize("delta", [{"id": "a"}, {"id": "a", "type": "function"}, call(0, "a", None, "{}"), call(0, "a", "")])
@@ -199,11 +231,23 @@ def test_a_whole_message_after_the_stream() -> None:
     whole = [call(0, "c1", "f", OSLO), call(1, "c2", "g", ROME)]
     for streamed, expected in (
         (whole, []),
-        ([whole[0]], [ToolCallDelta(0, 1, "c2", "g", ROME)]),
-        ([whole[0], call(1, "c2", "g", ROME[:5])], [ToolCallDelta(0, 1, arguments=ROME[5:])]),
+        ([whole[0]], [begun(1, "c2", "g"), InputDelta(1, ROME)]),
+        ([whole[0], call(1, "c2", "g", ROME[:5])], [InputDelta(1, ROME[5:])]),
         ([call(0, "c1", "f", ROME), whole[1]], []),
     ):
-        calls = ToolCalls(0, TOOLS)
+        calls = ToolCalls(0, TOOLS, Numbers())
         for delta in streamed:
-            calls.read(delta)
-        assert list(calls.conclude(whole)) == expected
+            calls.read(delta, [])
+        events: Batch = []
+        calls.conclude(whole, events)
+        assert events == expected
+
+
+def test_the_one_function_call_of_2023() -> None:
+    """It has no id, and its name may come again with every piece."""
+    calls = ToolCalls(0, TOOLS, Numbers())
+    events: Batch = []
+    for delta in ({"name": "f", "arguments": ""}, {"name": "f", "arguments": "{"}, {"arguments": "}"}):
+        calls.read_function_call(delta, events)
+    calls.end(events)
+    assert events == [begun(0, "", "f", "function_call"), InputDelta(0, "{"), InputDelta(0, "}"), *ends(0)]

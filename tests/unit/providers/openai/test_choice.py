@@ -4,42 +4,166 @@ from typing import Any
 
 import pytest
 
-from antiphon.domain.events import Batch, DeltaGroup, Event, ExtraDelta, TextDelta, ThinkingDelta, ToolCallDelta
-from antiphon.providers.openai.choice import ChoiceReader, Streamed
+from antiphon.domain.content import Citation, Image, Media, Opaque, RedactedThinking, State, Text, Thinking, ToolCall
+from antiphon.domain.events import (
+    Batch,
+    BlockFinished,
+    BlockStarted,
+    CitationDelta,
+    DeltaGroup,
+    Event,
+    ExtraFields,
+    InputDelta,
+    Place,
+    TextDelta,
+    ThinkingDelta,
+)
+from antiphon.providers.openai.blocks import Numbers
+from antiphon.providers.openai.choice import ChoiceReader
+from antiphon.providers.openai.values import Streamed
+from tests.unit.framing import without_frames
 
 Json = dict[str, Any]
 
 
 def read(*choices: Json, is_object: bool = False) -> Batch:
     """The events of the choice; "object" in one is that of its chunk."""
-    reader = ChoiceReader(0, frozenset(), is_object=is_object)
+    reader = ChoiceReader(0, frozenset({"f"}), Numbers(), is_object=is_object)
     events: Batch = []
     for choice in choices:
         reader.read({name: value for name, value in choice.items() if name != "object"}, choice, events)
-    return events + reader.end()
+    reader.end(events)
+    return events
+
+
+def deltas(*found: Json) -> Batch:
+    """The events of deltas."""
+    return read(*({"delta": delta} for delta in found))
 
 
 CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}, "extra_content": {"x": 1}}
-SIGNED = ToolCallDelta(0, 0, "c1", "f", "{}", extra={"extra_content": {"x": 1}})
+
+
+def signed(block: int, call_id: str = "c1") -> Event:
+    return BlockStarted(block, 0, ToolCall(call_id, "f", "", state=State(fields={"extra_content": {"x": 1}})))
 
 
 def test_what_came_in_one_delta_is_a_group() -> None:
-    """All kinds of it, fields beside it included; what is one event alone is none, and neither is a whole reply."""
+    """All kinds of it, fields beside it included; what is written as one thing alone is none, and neither is a whole reply."""
     token = {"token": "a", "logprob": -1.0}
     delta = {"content": "a", "reasoning": "hm", "tool_calls": [CALL, {**CALL, "index": 1, "id": "c2"}], "x": 1}
     choice = {"delta": delta, "logprobs": {"content": [token], "refusal": [token]}, "found": 2}
     events: list[Event] = [
-        ExtraDelta(0, {}, {"found": 2}),
-        ThinkingDelta(0, "hm", field="reasoning"),
-        TextDelta(0, "a", (token,)),
-        SIGNED,
-        ToolCallDelta(0, 1, "c2", "f", "{}", extra={"extra_content": {"x": 1}}),
-        ExtraDelta(0, {"x": 1}, {"logprobs": {"refusal": [token]}}),
+        ExtraFields(0, {"found": 2}, Place.CHOICE),
+        BlockStarted(0, 0, Thinking("", "reasoning")),
+        ThinkingDelta(0, "hm"),
+        BlockFinished(0),
+        BlockStarted(1, 0, Text("")),
+        TextDelta(1, "a", (token,)),
+        signed(2),
+        InputDelta(2, "{}"),
+        signed(3, "c2"),
+        InputDelta(3, "{}"),
+        ExtraFields(0, {"x": 1}),
+        ExtraFields(0, {"logprobs": {"refusal": [token]}}, Place.CHOICE),
     ]
-    assert read(choice) == [DeltaGroup(0, 6), *events]
-    assert read({"delta": {"content": "a", "tool_calls": [CALL]}}) == [DeltaGroup(0, 2), TextDelta(0, "a"), SIGNED]
-    assert read({"delta": {"tool_calls": [CALL]}}) == [SIGNED]
-    assert read({"message": delta, "found": 2}, is_object=True)[0] == ExtraDelta(0, {}, {"found": 2})
+    assert read(choice) == [DeltaGroup(0, 12), *events, BlockFinished(1), BlockFinished(2), BlockFinished(3)]
+    assert deltas({"content": "a"}) == [BlockStarted(0, 0, Text("")), TextDelta(0, "a"), BlockFinished(0)]
+    group = deltas({"content": "a", "tool_calls": [CALL]})[0]
+    assert group == DeltaGroup(0, 4)
+    assert deltas({"tool_calls": [CALL]})[:2] == [DeltaGroup(0, 2), signed(0)]
+    empty = {**CALL, "function": {"name": "f", "arguments": ""}}
+    assert deltas({"tool_calls": [empty]}, {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}) == [
+        signed(0),
+        InputDelta(0, "{}"),
+        BlockFinished(0),
+    ]
+    assert read({"message": delta, "found": 2}, is_object=True)[0] == ExtraFields(0, {"found": 2}, Place.CHOICE)
+
+
+def test_another_kind_begins_another_block() -> None:
+    """Thoughts, text and calls interleave and repeat; calls stay open until the choice is over."""
+    plain = {"index": 0, "id": "c1", "function": {"name": "f", "arguments": "{}"}}
+    thought, text = {"reasoning_content": "h"}, {"content": "a"}
+    found = deltas(thought, thought, text, {"tool_calls": [plain]}, thought, text, text)
+    kinds = [(event.block, type(event.value)) for event in found if isinstance(event, BlockStarted)]
+    assert kinds == [(0, Thinking), (1, Text), (2, ToolCall), (3, Thinking), (4, Text)]
+    assert [event.block for event in found if isinstance(event, BlockFinished)] == [0, 1, 3, 4, 2]
+    assert [event.block for event in found if isinstance(event, ThinkingDelta)] == [0, 0, 3]
+
+
+def test_a_signature_over_text_ends_its_block() -> None:
+    """As Google's hosts have them: beside the text, behind it, and alone; with what else stands there."""
+    google = {"extra_content": {"google": {"thought_signature": "s"}}}
+    for pieces in ([{"content": "Hi"}, google], [{"content": "H"}, {"content": "i", **google}]):
+        assert deltas(*pieces)[-1] == BlockFinished(0, State("s"))
+    assert deltas({"content": "Hi", **google}, {"content": "!"})[-2:] == [TextDelta(1, "!"), BlockFinished(1)]
+    assert deltas(google) == [BlockStarted(0, 0, Text("")), BlockFinished(0, State("s"))]
+    more = {"content": "Hi", "extra_content": {"google": {"thought_signature": "s", "thought": True}}}
+    assert deltas(more)[-1] == BlockFinished(0, State("s", {"extra_content": {"google": {"thought": True}}}))
+    other = {"reasoning_content": "hm", "extra_content": {"x": 1}}
+    assert deltas(other)[-2:] == [ExtraFields(0, {"extra_content": {"x": 1}}), BlockFinished(0)]
+
+
+def detail(index: int = 0, **fields: Any) -> Json:
+    return {"type": "reasoning.text", "index": index, "format": "f", **fields}
+
+
+def test_thoughts_in_details_keep_their_signatures() -> None:
+    """Each entry is a block, whichever names the text has besides; what is encrypted is one without text."""
+    rest = {"reasoning_details": {"type": "reasoning.text", "index": 0, "format": "f"}}
+    found = deltas(
+        {"reasoning": "h", "reasoning_details": [detail(text="h")]},
+        {"reasoning": "m", "reasoning_details": [detail(text="m")]},
+        {"reasoning_details": [detail(signature="s")]},
+        {"reasoning_details": [detail(1, text="so")]},
+        {"reasoning_details": [{"type": "reasoning.encrypted", "data": "d", "id": "r"}]},
+        {"content": "a"},
+    )
+    second = {"reasoning_details": {"type": "reasoning.text", "index": 1, "format": "f"}}
+    assert [event for event in found if not isinstance(event, DeltaGroup)] == [
+        BlockStarted(0, 0, Thinking("", "reasoning", state=State(fields=rest))),
+        ThinkingDelta(0, "h"),
+        ThinkingDelta(0, "m"),
+        BlockFinished(0, State("s", rest)),
+        BlockStarted(1, 0, Thinking("", state=State(fields=second))),
+        ThinkingDelta(1, "so"),
+        BlockFinished(1),
+        BlockStarted(2, 0, RedactedThinking(state=State("d", {"reasoning_details": {"type": "reasoning.encrypted", "id": "r"}}))),
+        BlockFinished(2),
+        BlockStarted(3, 0, Text("")),
+        TextDelta(3, "a"),
+        BlockFinished(3),
+    ]
+    odd = {"reasoning_content": "hm", "reasoning_details": [{"text": "hm"}]}
+    assert deltas(odd)[-2:] == [ExtraFields(0, {"reasoning_details": [{"text": "hm"}]}), BlockFinished(0)]
+
+
+def test_sources_and_pictures() -> None:
+    """In the form of the API they are the text's, and blocks; in any other form they stay fields."""
+    source = {"type": "url_citation", "url_citation": {"url": "u", "title": "t", "start_index": 0, "end_index": 2, "x": 1}}
+    found = deltas({"content": "Hi"}, {"annotations": [source]})
+    assert CitationDelta(0, Citation("u", "t", start=0, end=2, fields={"url_citation": {"x": 1}})) in found
+    for annotations in ([], [{"type": "odd"}], [source, 7]):
+        assert ExtraFields(0, {"annotations": annotations}) in deltas({"content": "Hi"}, {"annotations": annotations})
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}, "index": 0}
+    assert deltas({"images": [image]}) == [
+        BlockStarted(0, 0, Image(Media("data:image/png;base64,AA"), state=State(fields={"index": 0}))),
+        BlockFinished(0),
+    ]
+    assert deltas({"images": ["u"]}) == [ExtraFields(0, {"images": ["u"]})]
+
+
+def test_parts_of_unknown_kinds_keep_their_place() -> None:
+    """Among the text."""
+    part = {"type": "reasoning", "summary": []}
+    assert deltas({"content": [part, {"type": "text", "text": "Hi"}]})[1:] == [
+        BlockStarted(0, 0, Opaque(state=State(fields=part))),
+        BlockFinished(0),
+        BlockStarted(1, 0, Text("")),
+        TextDelta(1, "Hi"),
+        BlockFinished(1),
+    ]
 
 
 STREAMED: dict[str, list[Json]] = {
@@ -52,6 +176,8 @@ STREAMED: dict[str, list[Json]] = {
     "parts that are not known": [{"content": [{"type": "odd", "x": 1}]}],
     "sound": [{"audio": {"id": "a", "data": "QUJD", "transcript": "x"}}],
     "fields": [{"content": "a", "name": "M", "annotations": [1]}],
+    "a function call of 2023": [{"function_call": {"name": "f", "arguments": "{"}}, {"function_call": {"arguments": "}"}}],
+    "details": [{"reasoning_details": [{"type": "reasoning.text", "text": "hm", "signature": "s"}]}],
     "a call of no function": [{"tool_calls": [{"index": 0, "id": "c", "type": "custom", "custom": {"name": "n", "input": "i"}}]}],
 }
 WHOLE: dict[str, Json] = {
@@ -64,6 +190,8 @@ WHOLE: dict[str, Json] = {
     "parts that are not known": STREAMED["parts that are not known"][0],
     "sound": STREAMED["sound"][0],
     "fields": STREAMED["fields"][0],
+    "a function call of 2023": {"content": None, "function_call": {"name": "f", "arguments": "{}"}},
+    "details": STREAMED["details"][0],
     "a call of no function": STREAMED["a call of no function"][0],
 }
 
@@ -81,27 +209,28 @@ def test_a_whole_message_that_repeats_a_stream(name: str) -> None:
 def test_a_whole_message_that_goes_on() -> None:
     """What did not stream is told, once: the rest of a text, a text behind thoughts, all of it."""
     whole = {"message": {"content": "Hello there", "reasoning_content": "hm", "x": 1}, "finish_reason": "stop"}
-    rest = [DeltaGroup(0, 3), ThinkingDelta(0, "hm"), TextDelta(0, " there"), ExtraDelta(0, {"x": 1})]
-    assert read({"delta": {"content": "Hello"}}, whole)[1:] == rest
+    rest = [TextDelta(0, "Hello"), ThinkingDelta(1, "hm"), TextDelta(2, " there"), ExtraFields(0, {"x": 1})]
+    assert without_frames(read({"delta": {"content": "Hello"}}, whole)) == rest
     thought = {"delta": {"reasoning_content": "hm"}}
-    assert read(thought, whole)[1:] == [DeltaGroup(0, 2), TextDelta(0, "Hello there"), ExtraDelta(0, {"x": 1})]
+    assert without_frames(read(thought, whole))[1:] == [TextDelta(1, "Hello there"), ExtraFields(0, {"x": 1})]
     assert read({"delta": {"role": "assistant", "content": ""}}, whole) == read(whole)
     assert read({"delta": {}, **whole}) == read(whole)
-    assert [type(event) for event in read(whole)] == [DeltaGroup, ThinkingDelta, TextDelta, ExtraDelta]
+    assert [type(event) for event in without_frames(read(whole))] == [ThinkingDelta, TextDelta, ExtraFields]
 
 
 def test_a_whole_message_that_contradicts() -> None:
     """What was told cannot be taken back: it stays, and the message is left."""
     for other in ("Bye now, friend", "Hel", "", None, 7):
         whole = {"message": {"content": other}, "finish_reason": "stop"}
-        assert read({"delta": {"content": "Hello"}}, whole) == [TextDelta(0, "Hello")]
+        assert without_frames(read({"delta": {"content": "Hello"}}, whole)) == [TextDelta(0, "Hello")]
 
 
 def test_a_host_that_streams_messages() -> None:
     """Its pieces are pieces, whatever it calls their chunks."""
     pieces = [{"message": {"content": "Hel"}}, {"message": {"content": "lo"}, "finish_reason": "stop"}]
     for kind in ("chat.completion.chunk", "chat.completion"):
-        assert read(*({**piece, "object": kind} for piece in pieces)) == [TextDelta(0, "Hel"), TextDelta(0, "lo")]
+        found = without_frames(read(*({**piece, "object": kind} for piece in pieces)))
+        assert found == [TextDelta(0, "Hel"), TextDelta(0, "lo")]
 
 
 def test_the_rest_of_a_text_that_is_not_kept() -> None:

@@ -5,24 +5,28 @@ from typing import Any
 import pytest
 
 from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderUnavailable
-from antiphon.domain.events import Finished, FinishReason, Started, TextDelta
+from antiphon.domain.events import Finished, FinishReason, TextDelta
 from antiphon.domain.request import ChatRequest, Sampling
 from antiphon.providers.openai.ending import LONG_WAIT, WAIT, Ending, meaning_of
 from antiphon.providers.openai.response import ReplyReader
 from tests.odd_upstream import delta, sse
+from tests.unit.framing import without_frames
 
 STOP, LENGTH, CALLS = FinishReason.STOP, FinishReason.LENGTH, FinishReason.TOOL_CALLS
-FILTER, FUNCTION, OTHER = FinishReason.CONTENT_FILTER, FinishReason.FUNCTION_CALL, FinishReason.OTHER
+FILTER, OTHER = FinishReason.CONTENT_FILTER, FinishReason.OTHER
+REFUSAL, PAUSE, CONTEXT = FinishReason.REFUSAL, FinishReason.PAUSE, FinishReason.CONTEXT_WINDOW
 
 
 @pytest.mark.parametrize(
     ("words", "meaning"),
     [
         ("stop STOP eos eos_token end_turn stop_sequence COMPLETE endTurn FINISH_REASON_STOP normal", STOP),
-        ("length max_tokens MAX_TOKENS maxTokens model_length model_context_window_exceeded pause_turn", LENGTH),
-        ("tool_calls tool-calls TOOL_CALL tool_use", CALLS),
-        ("function_call", FUNCTION),
-        ("content_filter content-filter SAFETY RECITATION PROHIBITED_CONTENT sensitive refusal ERROR_TOXIC", FILTER),
+        ("length max_tokens MAX_TOKENS maxTokens model_length", LENGTH),
+        ("tool_calls tool-calls TOOL_CALL tool_use function_call", CALLS),
+        ("pause_turn CONTINUATION", PAUSE),
+        ("model_context_window_exceeded context_length_exceeded", CONTEXT),
+        ("refusal", REFUSAL),
+        ("content_filter content-filter SAFETY RECITATION PROHIBITED_CONTENT sensitive ERROR_TOXIC", FILTER),
         ("OTHER brand_new", OTHER),
         ("error ERROR abort aborted Aborted cancelled canceled network_error timeout TIMEOUT internal_server_error failed", None),
         ("insufficient_system_resource engine_overloaded MALFORMED_FUNCTION_CALL malformed_model_output", None),
@@ -199,7 +203,7 @@ def test_a_stop_after_every_chunk_cut_anywhere() -> None:
         assert (reader.ending.wait() == WAIT) is (len(sse(*pieces[:2])) <= at < len(sse(*pieces[:3])))
         events += reader.feed(data[at:]) if not reader.ending.done else []
         assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "One two three"
-        assert reader.end() == [Finished(0, STOP, "stop")]
+        assert without_frames(reader.end()) == [Finished(0, STOP, "stop")]
     reader = ReplyReader(ChatRequest("m", (), stream=True), "p")
     reader.feed(sse(*pieces))
     assert reader.ending.wait() == LONG_WAIT
@@ -238,7 +242,7 @@ def test_keep_alives_as_data(name: str) -> None:
     for at in range(len(data)):
         reader = ReplyReader(ChatRequest("m", (), stream=True), "p")
         events = reader.feed(data[:at]) + reader.feed(data[at:]) + reader.end()
-        assert [event for event in events if not isinstance(event, Started)] == [TextDelta(0, "hi"), Finished(0, STOP, "stop")]
+        assert without_frames(events)[1:] == [TextDelta(0, "hi"), Finished(0, STOP, "stop")]
     reader = ReplyReader(ChatRequest("m", (), stream=True), "p")
     reader.feed(sse(delta("hi"), delta(finish="stop")))
     reader.ending.changed = False

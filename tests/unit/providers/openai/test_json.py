@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from antiphon.domain.content import ToolCall
 from antiphon.domain.errors import ProviderProtocolError
-from antiphon.domain.events import Event, Finished, FinishReason, TextDelta, ToolCallDelta
+from antiphon.domain.events import BlockStarted, Event, Finished, FinishReason, InputDelta, TextDelta
 from antiphon.domain.request import ChatRequest
 from antiphon.net.json_bounds import MAX_VALUES, TooMuch
 from antiphon.providers.openai.json import JsonReader
 from antiphon.providers.openai.response import ReplyReader
 from tests.odd_upstream import delta
+from tests.unit.framing import without_frames
 
 STOP = Finished(0, FinishReason.STOP, "stop")
 
@@ -26,7 +28,7 @@ def streamed(*events: bytes | dict[str, Any]) -> list[Event]:
     data = b"".join(b"data: " + (one if isinstance(one, bytes) else json.dumps(one).encode()) + b"\n\n" for one in events)
     batch = [*reader.feed(data), *reader.end()]
     assert reader.failure is None
-    return batch[1:]
+    return without_frames(batch)[1:]
 
 
 def text(*deltas: str, finish: str = "stop") -> str:
@@ -67,7 +69,7 @@ def test_half_a_character_without_the_other_is_replaced() -> None:
     assert text("\ud83d", "", "\ude00") == "\U0001f600"
     body = {"id": "x", "choices": [{"message": {"content": "a\ud83d"}, "finish_reason": "stop"}]}
     events = ReplyReader(ChatRequest("m", (), stream=True), "p").whole(json.dumps(body).encode())
-    assert events[1:] == [TextDelta(0, "a\ufffd"), STOP]
+    assert without_frames(events)[1:] == [TextDelta(0, "a\ufffd"), STOP]
 
 
 def test_each_text_waits_for_its_own_half() -> None:
@@ -85,11 +87,14 @@ def test_each_text_waits_for_its_own_half() -> None:
         delta(finish="tool_calls"),
         delta(finish="stop", index=1),
     )
-    said = [(event.index, event.arguments) for event in events if isinstance(event, ToolCallDelta) and event.arguments]
-    assert said == [(1, "\U0001f3b5"), (0, "\U0001f600")]
-    assert [event for event in events if isinstance(event, TextDelta)] == [TextDelta(1, "\U0001f600")]
+    names = {
+        event.block: event.value.name for event in events if isinstance(event, BlockStarted) and isinstance(event.value, ToolCall)
+    }
+    said = [(names[event.block], event.text) for event in events if isinstance(event, InputDelta)]
+    assert sorted(said) == [("f", "\U0001f600"), ("g", "\U0001f3b5")]
+    assert [event.text for event in events if isinstance(event, TextDelta)] == ["\U0001f600"]
     cut = streamed(delta(tool_calls=[call(0, "x\ud83d", name="f")]), delta(finish="tool_calls"))
-    assert "".join(event.arguments for event in cut if isinstance(event, ToolCallDelta)) == "x\ufffd"
+    assert "".join(event.text for event in cut if isinstance(event, InputDelta)) == "x\ufffd"
 
 
 def test_log_probabilities_that_are_no_numbers() -> None:
@@ -107,8 +112,8 @@ def test_events_that_are_no_chunks() -> None:
     assert reader.feed(b'event: ping\ndata: {"type": "ping"}\n\ndata: {"type":"ping"}\n\ndata: null\n\ndata:   \n\n') == []
     batch = reader.feed(b"data:  " + json.dumps(delta("a", finish="stop")).encode() + b"\n\ndata:   [DONE]  \n\n")
     assert reader.ending.done
-    assert [getattr(event, "extra", None) for event in batch[:1]] == [{}]
-    assert [*batch[1:], *reader.end()] == [TextDelta(0, "a"), STOP]
+    assert [getattr(event, "fields", None) for event in batch[:1]] == [{}]
+    assert without_frames([*batch[1:], *reader.end()]) == [TextDelta(0, "a"), STOP]
 
 
 def test_what_holds_too_much_is_not_read() -> None:

@@ -8,12 +8,12 @@ import pytest
 
 from antiphon.domain.content import (
     Audio,
-    File,
+    Block,
+    Document,
     Image,
     Media,
     Message,
-    Other,
-    Part,
+    Opaque,
     Refusal,
     Role,
     Text,
@@ -49,7 +49,7 @@ def messages(*sent: Message) -> Any:
     return encoded(ChatRequest("m", sent, stream=False))["messages"]
 
 
-def content(*parts: Part) -> Any:
+def content(*parts: Block) -> Any:
     return messages(Message(Role.USER, parts))[0]["content"]
 
 
@@ -131,11 +131,11 @@ def test_parts() -> None:
     assert content(Image(Media(url="https://x/y.png"), detail="low", extra={"image_url": {"format": "png"}})) == [
         {"type": "image_url", "image_url": {"url": "https://x/y.png", "detail": "low", "format": "png"}}
     ]
-    assert content(File(Media(file_id="file-1"))) == [{"type": "file", "file": {"file_id": "file-1"}}]
-    assert content(File(Media(url="data:application/pdf;base64,QQ=="), filename="a.pdf")) == [
+    assert content(Document(Media(file_id="file-1"))) == [{"type": "file", "file": {"file_id": "file-1"}}]
+    assert content(Document(Media(url="data:application/pdf;base64,QQ=="), filename="a.pdf")) == [
         {"type": "file", "file": {"file_data": "data:application/pdf;base64,QQ==", "filename": "a.pdf"}}
     ]
-    assert content(Other({"type": "new", "x": 1})) == [{"type": "new", "x": 1}]
+    assert content(Opaque({"type": "new", "x": 1})) == [{"type": "new", "x": 1}]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_audio(media_type: str, name: str) -> None:
         ToolResult("c", (ToolCall("i", "n", "{}"),)),
     ],
 )
-def test_unsupported_parts(part: Part) -> None:
+def test_unsupported_parts(part: Block) -> None:
     """What the API has no words for is refused here, and not sent in another form."""
     with pytest.raises(Unsupported, match="acme") as raised:
         content(part)
@@ -290,13 +290,13 @@ def test_of_a_message_only_known_fields_are_sent_where_the_caller_speaks_another
     known = {"refusal": "No", "audio": {"id": "a"}, "function_call": {"name": "f"}, "reasoning_content": "Hm", "extra_content": {}}
     ours = {"id": "m1", "timestamp": 1, "weight": 0, "cache": None}
     call = ToolCall("c", "f", "{}", extra={"extra_content": {"signature": "s"}, "index": 0, "function": {"strict": True}})
-    text = Text("Hi", {"cache_control": {"type": "ephemeral"}, "id": "t1"})
+    text = Text("Hi", extra={"cache_control": {"type": "ephemeral"}, "id": "t1"})
     picture = Image(Media(url="https://x/y.png"), extra={"image_url": {"id": 5}, "id": "i1"})
     said = (
         Message(Role.USER, (Text("Hi"),), name="ann", extra=ours),
-        Message(Role.USER, (text, picture, Other({"type": "odd", "id": "o1"}))),
+        Message(Role.USER, (text, picture, Opaque({"type": "odd", "id": "o1"}))),
         Message(Role.ASSISTANT, (call,), extra=known | ours),
-        Message(Role.TOOL, (ToolResult("c", (Text("42", {"id": "t2"}),)),), extra=ours),
+        Message(Role.TOOL, (ToolResult("c", (Text("42", extra={"id": "t2"}),)),), extra=ours),
     )
     user, parts, assistant, tool = encoded(ChatRequest("m", said, stream=False, known_fields=True))["messages"]
     assert user == {"role": "user", "name": "ann", "content": "Hi"}

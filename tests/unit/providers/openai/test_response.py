@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from antiphon.domain.content import Audio, Media, Opaque, Origin, State, Thinking, ToolCall
 from antiphon.domain.errors import (
     ProviderCredentials,
     ProviderError,
@@ -16,24 +17,26 @@ from antiphon.domain.errors import (
     ProviderUnavailable,
 )
 from antiphon.domain.events import (
-    AudioDelta,
-    DeltaGroup,
+    BlockStarted,
     Event,
-    ExtraDelta,
+    ExtraFields,
     Finished,
     FinishReason,
+    InputDelta,
+    MediaDelta,
+    Place,
     RefusalDelta,
-    ReplyExtra,
     Started,
     TextDelta,
     ThinkingDelta,
     Usage,
 )
-from antiphon.domain.request import ChatRequest, Sampling
+from antiphon.domain.request import ChatRequest, NativeTool, Sampling, Tool
 from antiphon.providers.openai.response import ReplyReader
 from tests.odd_upstream import delta, sse
+from tests.unit.framing import check, without_frames
 
-STARTED = Started("chatcmpl-odd", "odd-model", "acme", 1_700_000_000)
+STARTED = Started("chatcmpl-odd", "odd-model", Origin("openai-chat", "acme", "asked", "acme"), 1_700_000_000)
 STOP = Finished(0, FinishReason.STOP, "stop")
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 
@@ -53,18 +56,30 @@ def reader(choices: int | None = None) -> ReplyReader:
     return ReplyReader(ChatRequest("asked", (), stream=True, sampling=Sampling(choices=choices)), "acme")
 
 
+def fed(read: ReplyReader, data: bytes) -> list[Event]:
+    """The events of a read, its frames aside."""
+    return without_frames(read.feed(data))
+
+
+def ended(read: ReplyReader) -> list[Event]:
+    return without_frames(read.end())
+
+
 def streamed(*events: dict[str, Any] | str, choices: int | None = None) -> list[Event]:
-    """All events of a stream, its start aside, and which of them came together."""
+    """All events of a stream, its start and its frames aside."""
     read = reader(choices)
     found = read.feed(sse(*events))
     if read.failure is not None:
         raise read.failure
     found += read.end()
-    return [event for event in found if not isinstance(event, Started | DeltaGroup)]
+    check(found)
+    return [event for event in without_frames(found) if not isinstance(event, Started)]
 
 
 def whole(body: Any) -> list[Event]:
-    return reader().whole(json.dumps(body).encode())
+    found = reader().whole(json.dumps(body).encode())
+    check(found)
+    return without_frames(found)
 
 
 def reply(message: dict[str, Any], finish: str | None = "stop", **fields: Any) -> dict[str, Any]:
@@ -81,11 +96,11 @@ def reply(message: dict[str, Any], finish: str | None = "stop", **fields: Any) -
 def test_stream_in_batches() -> None:
     """Each read gives the events that it completes; usage and ends come last, usage first."""
     read = reader()
-    assert read.feed(sse(delta(role="assistant", content=""), delta("Hel"))) == [STARTED, TextDelta(0, "Hel")]
-    assert read.feed(sse(delta("lo"), delta(finish="stop"))) == [TextDelta(0, "lo")]
-    assert read.feed(sse({**delta(), "choices": [], "usage": USAGE}, "[DONE]")) == []
+    assert fed(read, sse(delta(role="assistant", content=""), delta("Hel"))) == [STARTED, TextDelta(0, "Hel")]
+    assert fed(read, sse(delta("lo"), delta(finish="stop"))) == [TextDelta(0, "lo")]
+    assert fed(read, sse({**delta(), "choices": [], "usage": USAGE}, "[DONE]")) == []
     assert read.ending.done
-    assert read.end() == [Usage(3, 2, 5), STOP]
+    assert ended(read) == [Usage(3, 2, 5), STOP]
 
 
 @pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n"])
@@ -95,7 +110,7 @@ def test_cut_anywhere(end: str) -> None:
     stream = b": keep-alive" + end.encode() + sse(*events, end=end)
     for at in range(len(stream) + 1):
         read = reader()
-        found = read.feed(stream[:at]) + (read.feed(stream[at:]) if not read.ending.done else []) + read.end()
+        found = fed(read, stream[:at]) + (fed(read, stream[at:]) if not read.ending.done else []) + ended(read)
         assert found == [STARTED, TextDelta(0, "größe "), TextDelta(0, "🦀"), Usage(3, 2, 5), STOP]
 
 
@@ -117,8 +132,11 @@ def test_whole_reply() -> None:
         ("length", FinishReason.LENGTH),
         ("model_length", FinishReason.LENGTH),
         ("tool_calls", FinishReason.TOOL_CALLS),
-        ("function_call", FinishReason.FUNCTION_CALL),
+        ("function_call", FinishReason.TOOL_CALLS),
         ("content_filter", FinishReason.CONTENT_FILTER),
+        ("refusal", FinishReason.REFUSAL),
+        ("pause_turn", FinishReason.PAUSE),
+        ("model_context_window_exceeded", FinishReason.CONTEXT_WINDOW),
         ("brand_new", FinishReason.OTHER),
     ],
 )
@@ -138,7 +156,7 @@ def test_no_done() -> None:
     """Without [DONE], a reply that is finished is whole, also if the last blank line is missing."""
     for stream in (sse(delta("a", finish="stop")), sse(delta("a", finish="stop"))[:-1], sse(delta("a", finish="stop"))[:-2]):
         read = reader()
-        assert [*read.feed(stream), *read.end()] == [STARTED, TextDelta(0, "a"), STOP]
+        assert [*fed(read, stream), *ended(read)] == [STARTED, TextDelta(0, "a"), STOP]
 
 
 @pytest.mark.parametrize("tail", [(), ("[DONE]",)], ids=["eof", "done"])
@@ -211,18 +229,18 @@ def test_after_done() -> None:
     stream = sse(delta("a", finish="stop"), "[DONE]")
     for data, late in ((stream + rest, b""), (stream, rest), (stream, rest[:-1])):
         read = reader()
-        found = read.feed(data)
+        found = fed(read, data)
         assert read.ending.done
         assert read.has_usage is (not late)
         read.feed_after_done(late)
         assert read.has_usage
-        assert found + read.end() == [STARTED, TextDelta(0, "a"), Usage(3, 2, 5), STOP]
+        assert found + ended(read) == [STARTED, TextDelta(0, "a"), Usage(3, 2, 5), STOP]
 
 
 def test_bad_json_on_the_way() -> None:
     """What came before bad JSON in the same read is given; then it raises."""
     read = reader()
-    assert read.feed(sse(delta("a"), "{bad")) == [STARTED, TextDelta(0, "a")]
+    assert fed(read, sse(delta("a"), "{bad")) == [STARTED, TextDelta(0, "a")]
     assert isinstance(read.failure, ProviderProtocolError)
     with pytest.raises(ProviderProtocolError):
         read.end()
@@ -318,7 +336,10 @@ def test_a_time_that_makes_no_sense(created: Any) -> None:
     assert isinstance(started, Started)
     assert abs(started.created - time.time()) < 10
     audio = {"id": "a", "data": "QUJD", "expires_at": 1e300}
-    assert streamed(delta(audio=audio), delta(finish="stop"))[0] == AudioDelta(0, "a", "QUJD")
+    assert streamed(delta(audio=audio), delta(finish="stop"))[:2] == [
+        BlockStarted(0, 0, Audio(Media(), "a")),
+        MediaDelta(0, "QUJD"),
+    ]
 
 
 @pytest.mark.parametrize("count", [1e300, 2**63, -5, True, "5", [1]])
@@ -354,11 +375,11 @@ def test_errors_inside_a_good_answer(payload: dict[str, Any], kind: type[Provide
     with pytest.raises(kind):
         reader().feed(sse(payload))
     read = reader()
-    assert read.feed(sse(delta("a"))) == [STARTED, TextDelta(0, "a")]
+    assert fed(read, sse(delta("a"))) == [STARTED, TextDelta(0, "a")]
     with pytest.raises(kind):
-        read.feed(sse(payload))
+        fed(read, sse(payload))
     read = reader()
-    assert read.feed(sse(delta("a"), payload)) == [STARTED, TextDelta(0, "a")]
+    assert fed(read, sse(delta("a"), payload)) == [STARTED, TextDelta(0, "a")]
     assert type(read.failure) is kind
     assert json.loads(read.blame) == payload
 
@@ -377,7 +398,7 @@ def test_error_in_a_choice() -> None:
     for choice in ({"error": {"code": 400, "message": "m"}}, {"delta": {"error": {"code": 400, "message": "m"}}}):
         read = reader()
         with pytest.raises(ProviderRejected):
-            read.feed(sse({**delta(), "choices": [choice]}))
+            fed(read, sse({**delta(), "choices": [choice]}))
         assert json.loads(read.blame) == {"error": {"code": 400, "message": "m"}}
 
 
@@ -406,13 +427,13 @@ def test_azure_begins_with_a_chunk_without_id() -> None:
     """A first chunk without id and choices is waited behind; what it tells is not lost."""
     read = reader()
     first = {"id": "", "object": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": [{"prompt_index": 0}]}
-    assert read.feed(sse(first)) == []
-    (started, text) = read.feed(sse({**delta("a"), "system_fingerprint": "fp", "service_tier": None, "obfuscation": "x"}))
+    assert fed(read, sse(first)) == []
+    started, text = fed(read, sse({**delta("a"), "system_fingerprint": "fp", "service_tier": None, "obfuscation": "x"}))
     assert started == Started(
-        "chatcmpl-odd",
-        "odd-model",
-        "acme",
-        1_700_000_000,
+        STARTED.id,
+        STARTED.model,
+        STARTED.origin,
+        STARTED.created,
         {"prompt_filter_results": [{"prompt_index": 0}], "system_fingerprint": "fp", "service_tier": None},
     )
     assert text == TextDelta(0, "a")
@@ -421,15 +442,15 @@ def test_azure_begins_with_a_chunk_without_id() -> None:
 def test_kinds_of_delta() -> None:
     """Thoughts, refusals, sound and unknown fields have events of their own, in a stream and in a whole reply."""
     for name, field in (("reasoning_content", ""), ("reasoning", "reasoning")):
-        thought: dict[str, Any] = {name: "hm"}
-        assert streamed(delta(**thought), delta("a", finish="stop"))[0] == ThinkingDelta(0, "hm", field=field)
+        read = reader()
+        assert read.feed(sse(delta(**{name: "hm"})))[1:] == [BlockStarted(0, 0, Thinking("", field)), ThinkingDelta(0, "hm")]
     assert streamed(delta(reasoning="hm", reasoning_content="hm"), delta("a", finish="stop"))[:-1] == [
-        ThinkingDelta(0, "hm", field="reasoning"),
-        TextDelta(0, "a"),
+        ThinkingDelta(0, "hm"),
+        TextDelta(1, "a"),
     ]
     assert streamed(delta(reasoning="A", reasoning_content="B"), delta(finish="stop"))[:-1] == [
         ThinkingDelta(0, "B"),
-        ExtraDelta(0, {"reasoning": "A"}),
+        ExtraFields(0, {"reasoning": "A"}),
     ]
     annotations = [{"type": "url_citation"}]
     message: dict[str, Any] = {
@@ -444,24 +465,21 @@ def test_kinds_of_delta() -> None:
         "nothing": None,
     }
     expected = [
-        ThinkingDelta(0, "hm", field="reasoning"),
-        RefusalDelta(0, "no"),
-        AudioDelta(0, "a1", "QQ==", "t", 9),
-        ExtraDelta(
-            0,
-            {
-                "reasoning_details": [{"text": "hm"}],
-                "annotations": annotations,
-                "function_call": {"name": "f", "arguments": "{}"},
-                "nothing": None,
-            },
-        ),
+        ThinkingDelta(0, "hm"),
+        RefusalDelta(1, "no"),
+        BlockStarted(2, 0, Audio(Media(), "a1")),
+        MediaDelta(2, "QQ==", "t", expires=9),
+        BlockStarted(3, 0, ToolCall("", "f", "", "function_call")),
+        InputDelta(3, "{}"),
+        ExtraFields(0, {"reasoning_details": [{"text": "hm"}], "annotations": annotations, "nothing": None}),
         STOP,
     ]
     assert whole(reply(message))[1:] == expected
     assert streamed(delta(**message, finish="stop")) == expected
-    assert streamed(delta(audio={"transcript": "x"}), delta(finish="stop"))[0] == AudioDelta(0, transcript="x")
-    assert streamed(delta(reasoning={"steps": 1}), delta(finish="stop"))[0] == ExtraDelta(0, {"reasoning": {"steps": 1}})
+    assert streamed(delta(audio={"transcript": "x"}), delta(finish="stop"))[1] == MediaDelta(0, transcript="x")
+    late = streamed(delta(audio={"transcript": "x"}), delta(audio={"id": "a"}), delta(finish="stop"))
+    assert late[1:3] == [MediaDelta(0, transcript="x"), MediaDelta(0, id="a")]
+    assert streamed(delta(reasoning={"steps": 1}), delta(finish="stop"))[0] == ExtraFields(0, {"reasoning": {"steps": 1}})
 
 
 def test_content_in_parts() -> None:
@@ -473,8 +491,8 @@ def test_content_in_parts() -> None:
     ]
     assert streamed(delta(content=parts, finish="stop"))[:-1] == [
         ThinkingDelta(0, "hm"),
-        TextDelta(0, "a"),
-        ExtraDelta(0, {"content": [{"type": "image", "url": "u"}]}),
+        TextDelta(1, "a"),
+        BlockStarted(2, 0, Opaque(state=State(fields={"type": "image", "url": "u"}))),
     ]
 
 
@@ -488,7 +506,7 @@ def test_logprobs() -> None:
     assert streamed(chunk, alone)[:-1] == [
         TextDelta(0, "a", (token,)),
         TextDelta(0, "", (token,)),
-        ExtraDelta(0, {}, {"logprobs": {"refusal": [token]}}),
+        ExtraFields(0, {"logprobs": {"refusal": [token]}}, Place.CHOICE),
     ]
 
 
@@ -502,14 +520,14 @@ def test_usage_in_full() -> None:
         "nothing": None,
     }
     assert streamed(delta("a", finish="stop"), {**delta(), "choices": [], "usage": usage})[1] == Usage(
-        prompt_tokens=3,
-        completion_tokens=2,
+        input_tokens=3,
+        output_tokens=2,
         total_tokens=5,
-        cached_prompt_tokens=1,
+        cached_tokens=1,
         cache_write_tokens=6,
         reasoning_tokens=4,
-        audio_prompt_tokens=2,
-        audio_completion_tokens=5,
+        audio_input_tokens=2,
+        audio_output_tokens=5,
         extra={
             "cost": 0.5,
             "prompt_tokens_details": {"text_tokens": 9},
@@ -523,8 +541,7 @@ def test_thoughts_that_are_counted_beside_the_completion() -> None:
     beside = {"completion_tokens_details": {"reasoning_tokens": 340}, "prompt_tokens_details": {"cache_write_tokens": 0}}
     for completion, total, expected in ((2, 354, 342), (342, 354, 342), (342, 0, 342)):
         usage = {"prompt_tokens": 12, "completion_tokens": completion, "total_tokens": total, **beside}
-        extra = {"prompt_tokens_details": {"cache_write_tokens": 0}}
-        found = Usage(12, expected, 354, reasoning_tokens=340, extra=extra)
+        found = Usage(12, expected, 354, cache_write_tokens=0, reasoning_tokens=340)
         assert streamed({**delta("a", finish="stop"), "usage": usage})[1] == found
         assert whole(reply({"content": "a"}, usage=usage))[2] == found
 
@@ -533,26 +550,27 @@ def test_fields_of_the_reply_keep_their_order_and_are_told_as_often_as_they_come
     """New and changed ones at once; that one comes again is told when it begins and when it ends."""
     names = [f"x_{number}" for number in (7, 3, 9, 1, 8)]
     first = {**delta("a"), **{name: [name] for name in names}}
-    events = reader().feed(
+    events = fed(
+        reader(),
         sse(
             first,
             {**delta("b"), names[2]: [names[2]], names[0]: [names[0]], "late": 1},
             {**delta("c"), names[2]: [names[2]], names[0]: None, "late": 2},
             {**delta("d"), names[2]: [names[2]]},
             delta("e"),
-        )
+        ),
     )
-    assert list(events[0].extra) == names  # type: ignore[union-attr]
+    assert list(events[0].fields) == names  # type: ignore[union-attr]
     assert events[1:] == [
         TextDelta(0, "a"),
-        ReplyExtra({"late": 1}),
-        ReplyExtra({names[2]: [names[2]], names[0]: [names[0]]}, repeats=True),
+        ExtraFields(None, {"late": 1}, Place.REPLY),
+        ExtraFields(None, {names[2]: [names[2]], names[0]: [names[0]]}, Place.REPLY, repeats=True),
         TextDelta(0, "b"),
-        ReplyExtra({"late": 2}),
-        ReplyExtra({names[2]: [names[2]]}, repeats=True),
+        ExtraFields(None, {"late": 2}, Place.REPLY),
+        ExtraFields(None, {names[2]: [names[2]]}, Place.REPLY, repeats=True),
         TextDelta(0, "c"),
         TextDelta(0, "d"),
-        ReplyExtra({}, repeats=True),
+        ExtraFields(None, {}, Place.REPLY, repeats=True),
         TextDelta(0, "e"),
     ]
     assert list(events[3].fields) == [names[2], names[0]]  # type: ignore[union-attr]
@@ -574,7 +592,7 @@ def test_places_of_usage() -> None:
         assert streamed(*events)[-2:] == [Usage(3, 2, 5), STOP], events
     assert streamed({**finish, "usage": None}) == [TextDelta(0, "a"), STOP]
     (usage,) = (e for e in streamed({**finish, "usage": {**USAGE, "prompt_cache_hit_tokens": 2}}) if isinstance(e, Usage))
-    assert usage.cached_prompt_tokens == 2
+    assert usage.cached_tokens == 2
     assert usage.extra == {"prompt_cache_hit_tokens": 2}
 
 
@@ -582,7 +600,7 @@ def test_groq_keeps_its_request_id() -> None:
     """Groq's own object is handed on, its usage aside."""
     (started, *_) = reader().feed(sse({**delta("a"), "x_groq": {"id": "r", "usage": USAGE}}))
     assert isinstance(started, Started)
-    assert started.extra == {"x_groq": {"id": "r"}}
+    assert started.fields == {"x_groq": {"id": "r"}}
 
 
 @pytest.mark.parametrize("number", [{}, {"index": 0}, {"index": None}])
@@ -621,7 +639,7 @@ def test_sound_that_is_cut_anywhere() -> None:
     data = base64.b64encode(bytes(range(20))).decode()
     for at in range(len(data) + 1):
         events = streamed(delta(audio={"id": "a", "data": data[:at]}), delta(audio={"data": data[at:]}), delta(finish="stop"))
-        pieces = [event.data for event in events if isinstance(event, AudioDelta)]
+        pieces = [event.data for event in events if isinstance(event, MediaDelta)]
         assert b"".join(base64.b64decode(piece, validate=True) for piece in pieces) == bytes(range(20))
     mixed = streamed(
         delta(audio={"data": "QU"}),
@@ -629,7 +647,7 @@ def test_sound_that_is_cut_anywhere() -> None:
         delta(audio={"data": "JD"}, finish="stop"),
         delta(finish="stop", index=1),
     )
-    assert mixed[:-2] == [AudioDelta(1, data="Qg=="), AudioDelta(0, data="QUJD")]
+    assert [event for event in mixed if isinstance(event, MediaDelta)] == [MediaDelta(1, "Qg=="), MediaDelta(0, "QUJD")]
 
 
 def test_the_older_completions_api() -> None:
@@ -641,3 +659,18 @@ def test_the_older_completions_api() -> None:
     for nothing in ({"message": None}, {}, {"text": None}):
         with pytest.raises(ProviderProtocolError):
             whole(reply({}, choices=[{"index": 0, "finish_reason": "stop", **nothing}]))
+
+
+def test_a_call_begins_at_once_only_where_its_tool_was_offered() -> None:
+    """Nobody can tell whether the name of another one is whole."""
+    custom = NativeTool({"type": "custom", "custom": {"name": "run"}})
+    tools = (Tool("f"), custom, NativeTool({"type": "web_search"}), NativeTool({"custom": {"name": 5}}))
+    for name, begins in (("f", True), ("run", True), ("g", False)):
+        asked = ReplyReader(ChatRequest("m", (), stream=True, tools=tools), "p")
+        call = {"index": 0, "id": "c", "type": "function", "function": {"name": name, "arguments": "{"}}
+        events = asked.feed(sse(delta(tool_calls=[call])))
+        assert any(isinstance(event, InputDelta) for event in events) is begins
+        rest = sse(delta(tool_calls=[{"index": 0, "function": {"arguments": "}"}}]), delta(finish="tool_calls"))
+        events += [*asked.feed(rest), *asked.end()]
+        check(events)
+        assert "".join(event.text for event in events if isinstance(event, InputDelta)) == "{}"

@@ -109,7 +109,12 @@ async def test_what_is_documented_elsewhere_counts_and_what_is_unknown_does_not(
 async def test_a_tool_call_stands_beside_the_content() -> None:
     """It would be lost otherwise."""
     finished = domain.Finished(0, domain.FinishReason.TOOL_CALLS, "tool_calls")
-    (piece,) = await called(ScriptedProvider([START, domain.ToolCallDelta(0, 0, "c", "f", "{}"), USAGE, finished]), {})
+    (piece,) = await called(
+        ScriptedProvider(
+            [START, domain.BlockStarted(0, 0, domain.ToolCall("c", "f", "")), domain.InputDelta(0, "{}"), USAGE, finished]
+        ),
+        {},
+    )
     assert json.loads(piece.data)["data"]["message"] == {
         "role": "assistant",
         "content": None,
@@ -120,12 +125,15 @@ async def test_a_tool_call_stands_beside_the_content() -> None:
 async def test_what_came_in_one_delta_is_one_chunk() -> None:
     """With what is content here as well: a refusal, and what is said in sound, alone or with others."""
     group: domain.Batch = [
-        domain.DeltaGroup(0, 3),
-        domain.AudioDelta(0, "a", transcript="Ah"),
-        domain.RefusalDelta(0, "No"),
-        domain.ThinkingDelta(0, "hm"),
+        domain.DeltaGroup(0, 6),
+        domain.BlockStarted(0, 0, domain.Audio(domain.Media(), "a")),
+        domain.MediaDelta(0, transcript="Ah"),
+        domain.BlockStarted(1, 0, domain.Refusal("")),
+        domain.RefusalDelta(1, "No"),
+        domain.BlockStarted(2, 0, domain.Thinking("")),
+        domain.ThinkingDelta(2, "hm"),
     ]
-    provider = ScriptedProvider([START, *group, domain.RefusalDelta(0, "."), domain.TextDelta(0, "Bye")], [USAGE, STOP])
+    provider = ScriptedProvider([START, *group, domain.RefusalDelta(1, "."), domain.TextDelta(3, "Bye")], [USAGE, STOP])
     data = b"".join([piece.data for piece in await called(provider, {"stream": True})]).decode()
     chunks = [json.loads(line.removeprefix("data: ")) for line in data.split("\n\n")[:-2]]
     assert [chunk["choices"][0]["delta"] for chunk in chunks] == [
@@ -140,8 +148,9 @@ async def test_what_came_in_one_delta_is_one_chunk() -> None:
 async def test_the_one_function_of_2023_stands_beside_the_content() -> None:
     """As in a stream."""
     call = {"name": "f", "arguments": "{}"}
-    finished = domain.Finished(0, domain.FinishReason.FUNCTION_CALL, "function_call")
-    (piece,) = await called(ScriptedProvider([START, domain.ExtraDelta(0, {"function_call": call}), USAGE, finished]), {})
+    finished = domain.Finished(0, domain.FinishReason.TOOL_CALLS, "function_call")
+    begun = domain.BlockStarted(0, 0, domain.ToolCall("", "f", "", "function_call"))
+    (piece,) = await called(ScriptedProvider([START, begun, domain.InputDelta(0, "{}"), USAGE, finished]), {})
     message = json.loads(piece.data)["data"]["message"]
     assert message == {"role": "assistant", "content": None, "function_call": call}
 
@@ -207,13 +216,14 @@ async def test_a_refusal_is_the_content() -> None:
 
 async def test_sound_alone_is_shown_by_what_is_said_in_it() -> None:
     """The sound stands beside it; where there is text too, that is the content."""
-    sound = domain.AudioDelta(0, id="a", data="AAAA", transcript="Good day.", expires=7)
-    batches = [START, sound], [USAGE, STOP]
+    begun = domain.BlockStarted(1, 0, domain.Audio(domain.Media(), "a"))
+    sound = domain.MediaDelta(1, "AAAA", "Good day.", expires=7)
+    batches = [START, begun, sound], [USAGE, STOP]
     (piece,) = await called(ScriptedProvider(*batches), {})
     audio = {"id": "a", "data": "AAAA", "expires_at": 7, "transcript": "Good day."}
     assert json.loads(piece.data)["data"]["message"] == {"role": "assistant", "content": "Good day.", "audio": audio}
     assert (await streamed(ScriptedProvider(*batches)))["content"] == "Good day."
-    batches = [START, domain.TextDelta(0, "Hello")], [sound, USAGE, STOP]
+    batches = [START, domain.TextDelta(0, "Hello")], [begun, sound, USAGE, STOP]
     (piece,) = await called(ScriptedProvider(*batches), {})
     assert json.loads(piece.data)["data"]["message"]["content"] == "Hello"
     assert (await streamed(ScriptedProvider(*batches)))["content"] == "Hello"

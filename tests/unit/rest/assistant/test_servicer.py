@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from google.api import httpbody_pb2
+from msgspec.structs import replace
 
 from antiphon import domain
 from antiphon.chat.service import ChatService
@@ -25,7 +26,7 @@ from antiphon.rest.v1 import assistant_pb2
 from antiphon.routing.router import Router
 from tests.unit.memory_store import MemoryStore
 from tests.unit.rest.caller import as_caller
-from tests.unit.scripted import NO_PRICES, START, STOP, USAGE, ScriptedProvider
+from tests.unit.scripted import NO_PRICES, ORIGIN, START, STOP, USAGE, ScriptedProvider
 
 HI = [{"role": "user", "content": "Hi"}]
 MAYA = domain.Message(domain.Role.SYSTEM, (domain.Text(assistant.MAYA.system),))
@@ -105,7 +106,8 @@ async def test_fields_of_a_message_are_kept_but_for_those_that_a_fetch_added() -
     assert {name: value for name, value in kept["messages"][1].items() if name not in ours} == before
     (asked,) = dialect.provider.requests
     assert asked.known_fields
-    assert asked.messages[2].extra == {name: before[name] for name in ("refusal", "audio", "weight", "reasoning_content")}
+    blocks = (domain.Thinking("Hm"), domain.Refusal("No"), domain.Audio(domain.Media(), "a"))
+    assert (asked.messages[2].blocks, asked.messages[2].extra) == (blocks, {"weight": 0})
 
 
 async def test_a_chat_is_made_and_goes_on() -> None:
@@ -117,7 +119,7 @@ async def test_a_chat_is_made_and_goes_on() -> None:
     await dialect.generate([*HI, {"role": "assistant", "content": "Hello", "status": "complete"}, *HI], made["chatId"])
     user, reply = (
         domain.Message(domain.Role.USER, (domain.Text("Hi"),)),
-        domain.Message(domain.Role.ASSISTANT, (domain.Text("Hello"),)),
+        domain.Message(domain.Role.ASSISTANT, (domain.Text("Hello"),), origin=ORIGIN),
     )
     assert dialect.provider.requests[1].messages == (MAYA, user, reply, user)
     path = (await dialect.store.messages("me", made["chatId"])).messages
@@ -158,8 +160,8 @@ async def test_tools(tools: Any, names: list[str]) -> None:
 
 async def test_a_stream_tells_thought_reply_tools_and_metadata() -> None:
     """In this order; line ends of any kind stay within their event."""
-    call = domain.ToolCallDelta(0, 0, "c1", "f", "{}")
-    dialect = Dialect([START], [domain.ThinkingDelta(0, "Hm"), domain.TextDelta(0, "a\u2028b\n")], [call, USAGE, STOP])
+    call = [domain.BlockStarted(2, 0, domain.ToolCall("c1", "f", "")), domain.InputDelta(2, "{}")]
+    dialect = Dialect([START], [domain.ThinkingDelta(0, "Hm"), domain.TextDelta(1, "a\u2028b\n")], [*call, USAGE, STOP])
     text = await dialect.generate(stream=True)
     assert (dialect.status, dialect.content_type) == ("200", "text/event-stream")
     events = [line.removeprefix("data: ") for line in text.splitlines() if line]
@@ -177,24 +179,29 @@ CUSTOM = {"id": "c2", "type": "custom", "custom": {"name": "sql", "input": "SELE
 
 
 @pytest.mark.parametrize(
-    ("fields", "response", "content"),
+    ("call", "response", "content"),
     [
-        ({"tool_calls": [{"index": 0, **CUSTOM}]}, {"tool_calls": [CUSTOM]}, {"id": "c2", "name": "sql", "arguments": "SELECT 1"}),
         (
-            {"function_call": {"name": "f", "arguments": "{}"}},
+            domain.ToolCall("c2", "sql", "SELECT 1", "custom"),
+            {"tool_calls": [CUSTOM]},
+            {"id": "c2", "name": "sql", "arguments": "SELECT 1"},
+        ),
+        (
+            domain.ToolCall("", "f", "{}", "function_call"),
             {"function_call": {"name": "f", "arguments": "{}"}},
             {"id": None, "name": "f", "arguments": "{}"},
         ),
         (
-            {"function_call": None, "tool_calls": [{"index": 0, "id": "c3", "odd": 1}]},
+            domain.ToolCall("c3", "", "", "", state=domain.State(fields={"odd": 1})),
             {"tool_calls": [{"id": "c3", "odd": 1}]},
             {"id": "c3", "odd": 1},
         ),
     ],
 )
-async def test_every_kind_of_call_is_told(fields: dict[str, Any], response: dict[str, Any], content: dict[str, Any]) -> None:
+async def test_every_kind_of_call_is_told(call: domain.ToolCall, response: dict[str, Any], content: dict[str, Any]) -> None:
     """Of a tool that takes plain text, of the one function of 2023, of a kind to come: whole and as an event."""
-    dialect = Dialect([START], [domain.ExtraDelta(0, fields), USAGE, STOP])
+    begun = domain.BlockStarted(0, 0, replace(call, arguments=""))
+    dialect = Dialect([START], [begun, *([domain.InputDelta(0, call.arguments)] if call.arguments else []), USAGE, STOP])
     whole = await dialect.generate()
     assert whole["result"]["response"] == {"role": "assistant", "content": "", **response}
     text = await dialect.generate(stream=True)

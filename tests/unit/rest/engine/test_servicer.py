@@ -29,7 +29,7 @@ from antiphon.rest.engine.request import key_in, key_of
 from antiphon.rest.v1 import engine_pb2
 from antiphon.routing.router import Router
 from tests.unit.rest.caller import USER, Context, as_caller
-from tests.unit.scripted import NO_STORE, START, STOP, USAGE, ScriptedProvider
+from tests.unit.scripted import NO_STORE, ORIGIN, START, STOP, USAGE, ScriptedProvider
 
 GATEWAY_KEY = "sk-gateway"
 DEFAULTS = {"temperature": 1, "max_tokens": 2048, "top_p": 1, "frequency_penalty": 0, "presence_penalty": 0}
@@ -155,26 +155,34 @@ async def test_a_conversation_is_its_own_context() -> None:
 @pytest.mark.parametrize(("name", "told"), [("one-2024-08-06", "one"), ("two", "two"), ("", "one")])
 async def test_a_version_behind_the_models_name_is_not_told(name: str, told: str) -> None:
     """Another name is."""
-    started = domain.Started("x", name, "scripted", 1)
+    started = domain.Started("x", name, ORIGIN, 1)
     assert (await answered(ScriptedProvider([started, USAGE, STOP])))["model"] == told
+
+
+def call(
+    arguments: str, block: int = 0, *, kind: str = "function", choice: int = 0, state: domain.State | None = None
+) -> list[domain.Event]:
+    call_id = "" if kind == "function_call" else "c"
+    begun = domain.BlockStarted(block, choice, domain.ToolCall(call_id, "f", "", kind, state=state))
+    return [begun, domain.InputDelta(block, arguments)]
 
 
 async def test_tools_and_the_functions_of_2023() -> None:
     """The same to the provider; the answer is in the caller's own form."""
     finished = domain.Finished(0, domain.FinishReason.TOOL_CALLS, "tool_calls")
-    batch = [START, domain.ToolCallDelta(0, 0, "c", "f", '{"a":1}'), USAGE, finished]
+    batch = [START, *call('{"a":1}'), USAGE, finished]
     function = {"name": "f", "parameters": {"type": "object"}}
     tool = {"type": "function", "function": function}
 
     provider = ScriptedProvider(batch)
     found = await answered(provider, tools=[tool])
-    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
-    assert found["choices"][0]["message"] == {"content": None, "role": "assistant", "function_call": None, "tool_calls": [call]}
+    entry = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
+    assert found["choices"][0]["message"] == {"content": None, "role": "assistant", "function_call": None, "tool_calls": [entry]}
     assert (found["choices"][0]["finish_reason"], found["chat_output"]) == ("tool_calls", '{"a":1}')
 
     old = ScriptedProvider(batch)
     found = await answered(old, functions=[function], function_call={"name": "f"})
-    assert found["choices"][0]["message"]["function_call"] == call["function"]
+    assert found["choices"][0]["message"]["function_call"] == entry["function"]
     assert found["choices"][0]["message"]["tool_calls"] is None
     assert (found["choices"][0]["finish_reason"], found["chat_output"]) == ("function_call", '{"a":1}')
     assert old.requests[0].tools == provider.requests[0].tools
@@ -184,38 +192,34 @@ async def test_tools_and_the_functions_of_2023() -> None:
 async def test_a_stream_is_bare_text() -> None:
     """Piece by piece, of the first choice, without thoughts; and no mark at its end unless asked for."""
     first, second = (
-        [domain.ThinkingDelta(0, "hm"), domain.TextDelta(0, "Hé")],
-        [domain.TextDelta(1, "no"), domain.TextDelta(0, "llo\n")],
+        [domain.ThinkingDelta(0, "hm"), domain.TextDelta(1, "Hé")],
+        [domain.BlockStarted(2, 1, domain.Text("")), domain.TextDelta(2, "no"), domain.TextDelta(1, "llo\n")],
     )
     pieces = await called(ScriptedProvider([START, *first], [*second], [USAGE, STOP]), {"is_stream": True})
     assert [(piece.content_type, piece.data.decode()) for piece in pieces] == [("text/plain; charset=utf-8", "Hé"), ("", "llo\n")]
-
-
-def call(arguments: str, index: int = 0, **named: str) -> domain.ToolCallDelta:
-    return domain.ToolCallDelta(0, index, arguments=arguments, **named)
-
-
-def custom(**fields: str) -> domain.ExtraDelta:
-    return domain.ExtraDelta(0, {"tool_calls": [{"index": 0, "type": "custom", "custom": fields}]})
-
-
-def function(**fields: str) -> domain.ExtraDelta:
-    return domain.ExtraDelta(0, {"function_call": fields})
 
 
 @pytest.mark.parametrize(
     ("events", "output"),
     [
         ([domain.RefusalDelta(0, "I can"), domain.RefusalDelta(0, "not.")], "I cannot."),
-        ([domain.TextDelta(0, "Well. "), domain.RefusalDelta(0, "No.")], "Well. No."),
-        ([domain.AudioDelta(0, id="a", transcript="Good "), domain.AudioDelta(0, data="AAAA", transcript="day.")], "Good day."),
-        ([domain.TextDelta(0, "Hi"), domain.AudioDelta(0, transcript="Hi")], "Hi"),
-        ([domain.TextDelta(0, ""), call("", id="c", name="f"), call('{"a":'), call("1}")], '{"a":1}'),
-        ([call("{}", id="c", name="f"), call('{"b":2}', 1, id="d", name="g")], "{}"),
-        ([domain.ThinkingDelta(0, "hm"), domain.TextDelta(0, "Let me see."), call("{}", id="c", name="f")], "Let me see."),
-        ([function(name="f", arguments='{"a"'), function(arguments=":1}")], '{"a":1}'),
-        ([custom(name="f", input="grep"), custom(input=" x")], "grep x"),
-        ([domain.RefusalDelta(1, "no"), domain.ToolCallDelta(1, 0, "c", "f", "{}"), domain.TextDelta(0, "yes")], "yes"),
+        ([domain.TextDelta(0, "Well. "), domain.RefusalDelta(1, "No.")], "Well. No."),
+        ([domain.MediaDelta(0, transcript="Good "), domain.MediaDelta(0, "AAAA", "day.")], "Good day."),
+        ([domain.TextDelta(0, "Hi"), domain.MediaDelta(1, transcript="Hi")], "Hi"),
+        ([*call(""), domain.InputDelta(0, '{"a":'), domain.InputDelta(0, "1}"), domain.TextDelta(1, "")], '{"a":1}'),
+        ([*call("{}"), *call('{"b":2}', 1)], "{}"),
+        ([domain.ThinkingDelta(0, "hm"), domain.TextDelta(1, "Let me see."), *call("{}", 2)], "Let me see."),
+        ([*call('{"a"', kind="function_call"), domain.InputDelta(0, ":1}")], '{"a":1}'),
+        ([*call("grep", kind="custom"), domain.InputDelta(0, " x")], "grep x"),
+        (
+            [
+                domain.BlockStarted(0, 1, domain.Refusal("")),
+                domain.RefusalDelta(0, "no"),
+                *call("{}", 1, choice=1),
+                domain.TextDelta(2, "yes"),
+            ],
+            "yes",
+        ),
     ],
 )
 async def test_a_stream_and_a_whole_reply_have_the_same_output(events: list[domain.Event], output: str) -> None:
@@ -226,7 +230,7 @@ async def test_a_stream_and_a_whole_reply_have_the_same_output(events: list[doma
     assert b"".join(piece.data for piece in pieces).decode() == output
     chunks = [json.loads(piece.data) for piece in await called(ScriptedProvider(*batches), {"is_stream": True, "retries": 0})]
     assert chunks[-1]["chat_output"] == output
-    calls = any(isinstance(event, domain.ToolCallDelta | domain.ExtraDelta) for event in events)
+    calls = any(isinstance(event, domain.InputDelta) for event in events)
     assert "".join(chunk["chat_output_stream"] for chunk in chunks) in ({output, ""} if calls else {output})
 
 
@@ -260,7 +264,7 @@ async def test_a_stream_without_text_has_its_type_all_the_same() -> None:
 
 async def test_a_1x_client_gets_one_chunk_object_a_piece() -> None:
     """It sends `retries` and no session; what it adds is a parameter, and it knows no defaults."""
-    text, tool = [domain.TextDelta(0, "Hel"), domain.TextDelta(0, "lo")], [domain.ToolCallDelta(0, 0, "c", "f", "{}")]
+    text, tool = [domain.TextDelta(0, "Hel"), domain.TextDelta(0, "lo")], call("{}", 1)
     provider = ScriptedProvider([START, *text], [*tool], [USAGE, STOP])
     body = {"is_stream": True, "retries": 0, "parameters": {"temperature": 0.5}, "seed": 1, "base_url": "x"}
     pieces = await called(provider, body)
@@ -279,11 +283,18 @@ async def test_a_1x_client_gets_one_chunk_object_a_piece() -> None:
 
 async def test_a_1x_client_gets_a_call_with_its_fields_in_one_delta() -> None:
     """It has a function, whatever only the provider knows beside it."""
-    signed = domain.ToolCallDelta(0, 0, "c", "f", "{}", extra={"extra_content": {"google": 1}})
-    provider = ScriptedProvider([START, domain.DeltaGroup(0, 2), domain.TextDelta(0, "Hi"), signed], [USAGE, STOP])
+    signed = call("{}", 1, state=domain.State(fields={"extra_content": {"google": 1}}))
+    text = [domain.BlockStarted(0, 0, domain.Text("")), domain.TextDelta(0, "Hi")]
+    provider = ScriptedProvider([START, domain.DeltaGroup(0, 4), *text, *signed], [USAGE, STOP])
     first, _ = [json.loads(piece.data) for piece in await called(provider, {"is_stream": True, "retries": 0})]
-    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}, "extra_content": {"google": 1}}
-    assert first["choices"][0]["delta"] == {"role": "assistant", "content": "Hi", "tool_calls": [call]}
+    entry = {
+        "index": 0,
+        "id": "c",
+        "type": "function",
+        "function": {"name": "f", "arguments": "{}"},
+        "extra_content": {"google": 1},
+    }
+    assert first["choices"][0]["delta"] == {"role": "assistant", "content": "Hi", "tool_calls": [entry]}
 
 
 @pytest.mark.parametrize("size", [200_000, 300_000])

@@ -99,7 +99,10 @@ def test_messages_of_every_role_and_part() -> None:
         domain.Message(domain.Role.DEVELOPER, (domain.Text("Be brief."),)),
         domain.Message(
             domain.Role.USER,
-            (domain.Text("Hi", {"cache_control": {"type": "x"}}), domain.Image(domain.Media(url="https://x.test/a.png"), "low")),
+            (
+                domain.Text("Hi", extra={"cache_control": {"type": "x"}}),
+                domain.Image(domain.Media(url="https://x.test/a.png"), "low"),
+            ),
             name="ann",
             listed=True,
         ),
@@ -107,20 +110,16 @@ def test_messages_of_every_role_and_part() -> None:
             domain.Role.USER,
             (
                 domain.Audio(domain.Media(url="data:audio/wav;base64,AAEC")),
-                domain.File(domain.Media(file_id="f1")),
-                domain.File(domain.Media(url="data:application/pdf;base64,AA"), "a.pdf"),
-                domain.Other({"type": "video_url", "video_url": {"url": "https://x.test/a.mp4"}}),
+                domain.Document(domain.Media(file_id="f1")),
+                domain.Document(domain.Media(url="data:application/pdf;base64,AA"), "a.pdf"),
+                domain.Opaque({"type": "video_url", "video_url": {"url": "https://x.test/a.mp4"}}),
             ),
             listed=True,
         ),
-        domain.Message(domain.Role.ASSISTANT, (domain.ToolCall("c1", "f", "{}"),), extra={"reasoning_content": "hm"}),
+        domain.Message(domain.Role.ASSISTANT, (domain.Thinking("hm"), domain.ToolCall("c1", "f", "{}"))),
         domain.Message(domain.Role.TOOL, (domain.ToolResult("c1", (domain.Text("7"),)),)),
-        domain.Message(domain.Role.USER, (domain.Text("7"),), name="f", extra={"role": "function"}),
-        domain.Message(
-            domain.Role.ASSISTANT,
-            (),
-            extra={"tool_calls": [{"id": "c2", "type": "custom", "custom": {"name": "g", "input": "x"}}]},
-        ),
+        domain.Message(domain.Role.TOOL, (domain.ToolResult("", (domain.Text("7"),), type="function_call"),), name="f"),
+        domain.Message(domain.Role.ASSISTANT, (domain.ToolCall("c2", "g", "x", "custom"),)),
     )
 
 
@@ -177,7 +176,7 @@ def test_response_formats(form: Any, expected: domain.ResponseFormat | None) -> 
 def test_parts_that_a_provider_has_in_a_form_of_its_own(part: Any) -> None:
     """As Mistral has them: they go as they are."""
     (message,) = parsed(messages=[{"role": "user", "content": [part]}]).messages
-    assert message.parts == (domain.Other(part),)
+    assert message.blocks == (domain.Opaque(part),)
 
 
 def test_tools_keep_what_is_not_known() -> None:

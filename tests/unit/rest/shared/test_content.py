@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from antiphon import domain
-from antiphon.rest.shared.content import MessageBody, message_json, message_of
+from antiphon.rest.shared.content import CALLER, MessageBody, message_of
+from antiphon.rest.shared.message_json import message_json
 
 FUNCTION = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
@@ -28,6 +29,12 @@ FUNCTION = {"id": "c1", "type": "function", "function": {"name": "f", "arguments
         {"role": "tool", "content": "7", "tool_call_id": "c1"},
         {"role": "tool", "content": [{"type": "text", "text": "7"}], "tool_call_id": "c1"},
         {"role": "function", "content": "7", "name": "f"},
+        {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}},
+        {"role": "assistant", "content": "Hi", "refusal": "No", "reasoning_content": "Hm"},
+        {"role": "assistant", "content": "Hi", "reasoning_content": "Hm", "reasoning": "Hm"},
+        {"role": "assistant", "content": None, "audio": {"id": "a"}},
+        {"role": "assistant", "content": "Hi", "images": [{"type": "image_url", "image_url": {"url": "u"}, "index": 0}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "odd", "odd": {"a": 1}, "note": "x"}]},
         {"role": "developer", "content": "x", "odd": {"a": 1}},
     ],
 )
@@ -66,3 +73,92 @@ def test_what_only_models_and_typed_callers_say() -> None:
         {"type": "video_url", "video_url": {"url": "https://x.test/a.mp4"}},
         {"type": "image_url", "image_url": {"file_id": "f"}},
     ]
+
+
+WRAPPED = "ap1.up.sig"
+UP = domain.Origin(provider="up", deployment="up")
+
+
+def read(**fields: Any) -> domain.Message:
+    return message_of(MessageBody.model_validate({"role": "assistant", **fields}), ())
+
+
+def test_what_the_gateway_adds_to_a_reply_is_removed() -> None:
+    """Nulls, an empty list of sources, the index of a call; nothing of it reaches a provider."""
+    call = {"index": 0, **FUNCTION}
+    sent = read(content="Hi", refusal=None, annotations=[], audio=None, function_call=None, tool_calls=[call])
+    assert sent == domain.Message(domain.Role.ASSISTANT, (domain.Text("Hi"), domain.ToolCall("c1", "f", "{}")))
+
+
+def test_one_thought_under_several_names_is_one() -> None:
+    """With its signature, which goes back to where it is from; what is encrypted is a block of its own."""
+    entry = {"type": "reasoning.text", "index": 0, "format": "f"}
+    fields = {"reasoning_details": entry}
+    signed = domain.Thinking("Hm", "reasoning", state=domain.State("sig", fields, origin=UP))
+    names = {"reasoning_content": "Hm", "reasoning": "Hm"}
+    for details in ([{**entry, "text": "Hm", "signature": WRAPPED}], [{**entry, "signature": WRAPPED}]):
+        assert read(content="Hi", **names, reasoning_details=details).blocks == (signed, domain.Text("Hi"))
+    sealed = {"type": "reasoning.encrypted", "data": WRAPPED, "id": "r"}
+    rest = {"reasoning_details": {"type": "reasoning.encrypted", "id": "r"}}
+    assert read(content="Hi", reasoning_details=[sealed]).blocks == (
+        domain.RedactedThinking(state=domain.State("sig", rest, origin=UP)),
+        domain.Text("Hi"),
+    )
+    own = read(content="Hi", reasoning_details=[{**entry, "text": "Hm", "signature": "mine"}])
+    assert own.blocks[0] == domain.Thinking("Hm", state=domain.State("mine", fields))
+    assert own.origin == CALLER
+    assert read(content="Hi", reasoning="a", reasoning_content="b").extra == {"reasoning": "a"}
+    assert read(content="Hi", reasoning_content="").blocks[0] == domain.Thinking("")
+    assert read(content="Hi", reasoning_details=[{"odd": 1}]).extra == {"reasoning_details": [{"odd": 1}]}
+
+
+def test_signatures_of_texts_and_calls_go_back_to_where_they_are_from() -> None:
+    """In the form that Google's hosts have."""
+    google = {"extra_content": {"google": {"thought_signature": WRAPPED}}}
+    state = domain.State("sig", origin=UP)
+    assert read(content="Hi", **google).blocks == (domain.Text("Hi", state=state),)
+    call = {**FUNCTION, "extra_content": {"google": {"thought_signature": WRAPPED, "x": 1}}}
+    extra = {"extra_content": {"google": {"x": 1}}}
+    assert read(content=None, tool_calls=[call]).blocks == (domain.ToolCall("c1", "f", "{}", extra=extra, state=state),)
+
+
+def test_a_stored_reply_is_told_as_it_was_answered() -> None:
+    """With what is opaque of it wrapped, and fields of its message; what the API has no word for is left out."""
+    origin = domain.Origin("openai-chat", "up", "m", "up")
+    message = domain.Message(
+        domain.Role.ASSISTANT,
+        (
+            domain.Thinking("Hm", state=domain.State("sig")),
+            domain.RedactedThinking(state=domain.State("d")),
+            domain.ServerToolCall("w", "web_search"),
+            domain.Text("a", (domain.Citation("u", "t"),)),
+            domain.Text("b", state=domain.State("sig")),
+            domain.ToolCall("c1", "f", "{}", state=domain.State("sig")),
+            domain.Audio(domain.Media(), "x", "la", 7),
+        ),
+        origin=origin,
+        fields={"x": 1},
+    )
+    google = {"google": {"thought_signature": WRAPPED}}
+    assert message_json(message) == {
+        "role": "assistant",
+        "content": "ab",
+        "x": 1,
+        "reasoning_content": "Hm",
+        "reasoning_details": [
+            {"type": "reasoning.text", "index": 0, "text": "Hm", "signature": WRAPPED},
+            {"type": "reasoning.encrypted", "index": 1, "data": "ap1.up.d"},
+        ],
+        "annotations": [{"type": "url_citation", "url_citation": {"url": "u", "title": "t"}}],
+        "extra_content": google,
+        "tool_calls": [{**FUNCTION, "extra_content": google}],
+        "audio": {"id": "x", "transcript": "la", "expires_at": 7},
+    }
+
+
+def test_a_stored_reply_in_sound_is_told_as_its_transcript() -> None:
+    """Beside the recording, for those that read texts only; sent back, it is no text of its own."""
+    sound = domain.Audio(domain.Media(), "x", "la", 7)
+    told = message_json(domain.Message(domain.Role.ASSISTANT, (sound,)))
+    assert told == {"role": "assistant", "content": "la", "audio": {"id": "x", "transcript": "la", "expires_at": 7}}
+    assert read(content=told["content"], audio=told["audio"]).blocks == (sound,)

@@ -8,6 +8,7 @@ from google.protobuf import json_format
 from antiphon import domain
 from antiphon.history.base import MessageState, StoredMessage
 from antiphon.rpc.convert import history as convert_history
+from antiphon.rpc.convert.blocks import message_to_proto
 from antiphon.rpc.convert.request import messages_from_proto
 from antiphon.v1 import chat_pb2, history_pb2
 from tests.unit.rpc.convert.test_request import REQUEST
@@ -16,9 +17,9 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
 
 
 def test_every_part_of_a_message_comes_back() -> None:
-    """Bytes and their type, thoughts with their signature, tool calls and results, and what only a provider knows."""
+    """Every kind of block, with its state and its origin, and what only a provider knows, to the byte."""
     sent = json_format.ParseDict(REQUEST, chat_pb2.GenerateRequest()).messages
-    assert [convert_history.message_to_proto(message) for message in messages_from_proto(sent)] == list(sent)
+    assert [message_to_proto(message) for message in messages_from_proto(sent)] == list(sent)
 
 
 @pytest.mark.parametrize(
@@ -36,8 +37,8 @@ def test_every_part_of_a_message_comes_back() -> None:
 def test_a_data_url_is_bytes_again_if_nothing_is_lost(url: str, data: bytes | None, media_type: str) -> None:
     """Any other stays the URL that it is; either way the domain's message is the same again."""
     message = domain.Message(domain.Role.USER, (domain.Image(domain.Media(url=url)),))
-    proto = convert_history.message_to_proto(message)
-    media = proto.parts[0].image.media
+    proto = message_to_proto(message)
+    media = proto.blocks[0].image.media
     assert (media.data, media.url, media.media_type) == ((data or b"", "", media_type) if data is not None else (b"", url, ""))
     assert messages_from_proto([proto]) == (message,)
 
@@ -51,11 +52,11 @@ def test_a_client_can_read_a_message_of_any_depth(levels: int, kind: str) -> Non
         deep = {"a": deep} if kind == "object" else [deep]
     fields = {"type": "odd", "deep": deep}
     message = domain.Message(
-        domain.Role.USER, (domain.Text("Hi", fields), domain.ToolResult("c", (domain.Other(fields),))), extra=fields
+        domain.Role.USER, (domain.Text("Hi", extra=fields), domain.ToolResult("c", (domain.Text("x", extra=fields),))), extra=fields
     )
-    page = history_pb2.ListMessagesResponse(messages=[history_pb2.StoredMessage(message=convert_history.message_to_proto(message))])
+    page = history_pb2.ListMessagesResponse(messages=[history_pb2.StoredMessage(message=message_to_proto(message))])
     read = history_pb2.ListMessagesResponse.FromString(page.SerializeToString()).messages[0].message
-    assert read.parts[0].text == "Hi"
+    assert read.blocks[0].text.text == "Hi"
     assert (messages_from_proto([read]) == (message,)) is (levels <= 24)
 
 
@@ -77,12 +78,12 @@ def test_a_reply_has_what_a_turn_tells() -> None:
     assert json_format.MessageToDict(convert_history.stored_to_proto(stored)) == {
         "id": "m2",
         "parentMessageId": "m1",
-        "message": {"role": "ROLE_ASSISTANT", "parts": [{"text": "Hi"}]},
+        "message": {"role": "ROLE_ASSISTANT", "blocks": [{"text": {"text": "Hi"}}]},
         "state": "MESSAGE_STATE_INCOMPLETE",
         "createTime": "2026-01-02T03:04:05.678901Z",
         "model": "gpt",
         "provider": "openai",
-        "usage": {"promptTokens": "1", "completionTokens": "2", "totalTokens": "3", "estimated": True},
+        "usage": {"inputTokens": "1", "outputTokens": "2", "totalTokens": "3", "estimated": True},
         "finishReason": "FINISH_REASON_LENGTH",
         "requestId": "r",
         "errorReason": "PROVIDER_PROTOCOL",

@@ -1,86 +1,102 @@
 """Replies and their events as typed messages."""
 
+import json
+
 from antiphon import domain
-from antiphon.domain.reply import Reply
 from antiphon.rpc.convert.reply import batch_to_proto, reply_to_proto
-from antiphon.v1 import message_pb2
-from tests.unit.scripted import START, STOP, USAGE
+from antiphon.v1 import chat_pb2, message_pb2
+from tests.unit.framing import folded
+from tests.unit.scripted import ORIGIN, START, STOP, USAGE
 
 LOGPROB = {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": [{"token": "b", "logprob": -2, "bytes": None}]}
+LARGE = 10**400
 EVENTS: domain.Batch = [
-    domain.Started("id", "model", "p", 1_700_000_000, {"service_tier": "default"}),
-    domain.ThinkingDelta(0, "Hm", "sig", "red"),
-    domain.TextDelta(0, "a", (LOGPROB,)),
-    domain.ToolCallDelta(0, 1, "c1", "f", "{}", "sig", {"signed": 1}),
-    domain.RefusalDelta(0, "no"),
-    domain.AudioDelta(0, "a1", "AAEC", "la", 1_700_000_100),
-    domain.ExtraDelta(0, {"annotations": [{"n": 1}], "large": 10**400}, {"stop_reason": 7}),
-    domain.ReplyExtra({"citations": ["u"]}),
-    domain.Usage(7, 5, 12, 3, 1, 2, 4, 6, {"cost": 0.5}),
-    domain.Finished(0, domain.FinishReason.OTHER, "odd"),
+    domain.Started("id", "model", ORIGIN, 1_700_000_000, {"service_tier": "default"}),
+    domain.BlockStarted(0, 0, domain.Thinking("")),
+    domain.ThinkingDelta(0, "Hm"),
+    domain.BlockFinished(0, domain.State("sig", {"n": LARGE}, 1, ORIGIN)),
+    domain.BlockStarted(1, 0, domain.Text("")),
+    domain.TextDelta(1, "a", (LOGPROB,)),
+    domain.CitationDelta(1, domain.Citation("u", "t", start=0)),
+    domain.BlockStarted(2, 0, domain.ToolCall("c1", "f", "", state=domain.State("sig", {"signed": 1}))),
+    domain.InputDelta(2, "{}"),
+    domain.BlockProgress(2, "searching", {"n": 1}),
+    domain.BlockFinished(2, call_id="c2"),
+    domain.BlockStarted(3, 0, domain.Refusal("")),
+    domain.RefusalDelta(3, "no"),
+    domain.BlockStarted(4, 0, domain.Audio(domain.Media(), "a1")),
+    domain.MediaDelta(4, "AAEC", "la", expires=1_700_000_100),
+    domain.ExtraFields(0, {"annotations": [{"n": 1}], "large": LARGE}),
+    domain.ExtraFields(0, {"stop_reason": 7}, domain.Place.CHOICE),
+    domain.ExtraFields(None, {"citations": ["u"]}, domain.Place.REPLY),
+    domain.Usage(7, 5, 12, 3, 1, reasoning_tokens=2, server_tools={"web_search": 2}, extra={"cost": 0.5}),
+    domain.Finished(0, domain.FinishReason.OTHER, "odd", {"why": "x"}),
 ]
 
 
 def test_every_kind_of_event_has_a_typed_form() -> None:
-    """With its sequence number."""
+    """With the number of the first; zeros are there too, and whole numbers of any length."""
     proto = batch_to_proto(EVENTS, 5)
-    assert [event.sequence for event in proto.events] == list(range(5, 15))
+    assert (proto.sequence, len(proto.events)) == (5, len(EVENTS))
     kinds = [event.WhichOneof("event") for event in proto.events]
-    assert kinds == ["started", "thinking", "text", "tool_call", "refusal", "audio", "extra", "reply_extra", "usage", "finished"]
-    text = proto.events[2].text.logprobs[0]
-    assert (text.token, text.token_bytes, text.alternatives[0].token) == ("a", b"a", "b")
-    assert proto.events[5].audio.data == b"\0\1\2"
-    assert (proto.events[6].extra.choice_fields["stop_reason"], proto.events[7].reply_extra.fields["citations"][0]) == (7, "u")
-    assert (proto.events[8].usage.cached_prompt_tokens, proto.events[8].usage.reasoning_tokens) == (3, 2)
-    assert proto.events[9].finished.provider_reason == "odd"
-    assert (proto.events[3].tool_call.name, proto.events[3].tool_call.extra["signed"]) == ("f", 1)
+    assert {kind for kind in kinds if kind} == {
+        *("started", "block_started", "thinking", "block_finished", "text", "citation", "input", "progress", "refusal", "media"),
+        *("extra", "usage", "finished"),
+    }
+    assert None not in kinds
+    text = proto.events[5].text
+    assert (text.block, text.logprobs[0].token_bytes, text.logprobs[0].alternatives[0].token) == (1, b"a", "b")
+    state = proto.events[3].block_finished.state
+    assert (state.opaque, json.loads(state.fields), state.item, state.origin.provider) == ("sig", {"n": LARGE}, 1, "scripted")
+    call = proto.events[7].block_started.value
+    assert (call.tool_call.name, call.state.opaque, call.state.fields) == ("f", "sig", b'{"signed":1}')
+    assert proto.events[10].block_finished.call_id == "c2"
+    assert proto.events[14].media.data == b"\0\1\2"
+    fields = [(event.extra.place, json.loads(event.extra.fields)) for event in proto.events[15:18]]
+    assert fields == [
+        (chat_pb2.ExtraFields.PLACE_MESSAGE, {"annotations": [{"n": 1}], "large": LARGE}),
+        (chat_pb2.ExtraFields.PLACE_CHOICE, {"stop_reason": 7}),
+        (chat_pb2.ExtraFields.PLACE_REPLY, {"citations": ["u"]}),
+    ]
+    usage = proto.events[18].usage
+    assert (usage.cached_tokens, usage.reasoning_tokens, usage.HasField("audio_input_tokens")) == (3, 2, False)
+    assert (proto.events[19].finished.provider_reason, proto.events[19].finished.details["why"]) == ("odd", "x")
+
+
+def test_an_empty_text_is_a_delta_all_the_same() -> None:
+    """Of the first block, in which all fields have their defaults."""
+    (event,) = batch_to_proto([domain.TextDelta(0, "")], 1).events
+    assert event.WhichOneof("event") == "text"
 
 
 def test_what_only_tells_how_deltas_came_has_no_typed_form() -> None:
     """Numbers go on without it."""
-    group, again = domain.DeltaGroup(0, 2), domain.ReplyExtra({"fp": "x"}, repeats=True)
-    proto = batch_to_proto([START, again, group, domain.ThinkingDelta(0, "a"), domain.TextDelta(0, "b")], 1)
-    assert [(event.sequence, event.WhichOneof("event")) for event in proto.events] == [(1, "started"), (2, "thinking"), (3, "text")]
+    group, again = domain.DeltaGroup(0, 2), domain.ExtraFields(None, {"fp": "x"}, domain.Place.REPLY, repeats=True)
+    proto = batch_to_proto([START, again, group, domain.ThinkingDelta(0, "a"), domain.TextDelta(1, "b")], 1)
+    assert [event.WhichOneof("event") for event in proto.events] == ["started", "thinking", "text"]
     assert not batch_to_proto([again], 4).events
 
 
 def test_a_whole_reply_holds_what_its_events_held() -> None:
-    """Parts in the order thought, text, sound, refusal, calls."""
-    reply = Reply()
-    for event in EVENTS:
-        reply.add(event)
-    proto = reply_to_proto(reply)
+    """Blocks in their order, with their states, and the sound that is not kept elsewhere."""
+    proto = reply_to_proto(folded(*EVENTS))
     (choice,) = proto.choices
-    kinds = [part.WhichOneof("kind") for part in choice.message.parts]
-    assert kinds == ["thinking", "text", "audio", "refusal", "tool_call"]
+    kinds = [block.WhichOneof("kind") for block in choice.message.blocks]
+    assert kinds == ["thinking", "text", "tool_call", "refusal", "audio"]
+    thinking, text, call, _, audio = choice.message.blocks
+    assert (thinking.state.opaque, text.text.citations[0].url, call.tool_call.id) == ("sig", "u", "c2")
+    assert (audio.audio.media.data, audio.audio.transcript, audio.audio.expires) == (b"\0\1\2", "la", 1_700_000_100)
     assert choice.message.role == message_pb2.ROLE_ASSISTANT
-    assert choice.message.extra["annotations"][0]["n"] == 1
-    assert (choice.extra["stop_reason"], proto.extra["citations"][0]) == (7, "u")
-    assert (proto.id, proto.provider, proto.create_time.seconds) == ("id", "p", 1_700_000_000)
-    assert proto.usage.extra["cost"] == 0.5
+    assert choice.message.origin.provider == "scripted"
+    assert json.loads(choice.message.fields) == {"annotations": [{"n": 1}], "large": LARGE}
+    assert (json.loads(choice.fields), json.loads(proto.fields)["citations"]) == ({"stop_reason": 7}, ["u"])
+    assert (proto.id, proto.provider, proto.create_time.seconds) == ("id", "scripted", 1_700_000_000)
+    assert json.loads(proto.usage.fields) == {"cost": 0.5}
 
 
 def test_a_reply_without_usage_has_none() -> None:
     """Unset, and not zero."""
-    reply = Reply()
-    for event in (START, domain.TextDelta(0, "x"), STOP):
-        reply.add(event)
+    reply = folded(START, domain.TextDelta(0, "x"), STOP)
     assert not reply_to_proto(reply).HasField("usage")
     reply.add(USAGE)
     assert reply_to_proto(reply).usage.total_tokens == 5
-
-
-def test_tool_calls_keep_what_only_the_provider_knows() -> None:
-    """Of a function's beside it; those that are of no function are fields of the message."""
-    reply = Reply()
-    for event in (
-        START,
-        domain.ToolCallDelta(0, 0, "c1", "f", "{}"),
-        domain.ExtraDelta(0, {"tool_calls": [{"index": 0, "signed": 1}, {"index": 1, "id": "c2", "custom": {"name": "g"}}]}),
-        STOP,
-    ):
-        reply.add(event)
-    message = reply_to_proto(reply).choices[0].message
-    (part,) = message.parts
-    assert (part.tool_call.id, dict(part.extra)) == ("c1", {"signed": 1})
-    assert message.extra["tool_calls"][0]["custom"]["name"] == "g"

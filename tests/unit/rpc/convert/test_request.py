@@ -1,5 +1,8 @@
 """Typed requests as values of the domain."""
 
+import base64
+import json
+
 import pytest
 from google.protobuf import json_format
 
@@ -8,31 +11,56 @@ from antiphon.domain.errors import InvalidRequest
 from antiphon.rpc.convert.request import record_from_proto, request_from_proto
 from antiphon.v1 import chat_pb2
 
+
+def bytes_of(value: object) -> str:
+    """JSON as the typed API has it in `bytes`."""
+    return base64.b64encode(json.dumps(value, separators=(",", ":")).encode()).decode()
+
+
 REQUEST = {
     "model": "gpt-4o",
     "messages": [
-        {"role": "ROLE_SYSTEM", "parts": [{"text": "Be brief.", "extra": {"cache_control": {"type": "ephemeral", "ttl": 300}}}]},
+        {
+            "role": "ROLE_SYSTEM",
+            "blocks": [{"text": {"text": "Be brief."}, "extra": {"cache_control": {"type": "ephemeral", "ttl": 300}}}],
+        },
         {
             "role": "ROLE_USER",
             "name": "ann",
-            "parts": [
+            "blocks": [
                 {"image": {"media": {"data": "AAEC", "mediaType": "image/png"}, "detail": "low"}},
                 {"audio": {"media": {"url": "https://x.test/a.wav"}}},
                 {"video": {"media": {"url": "https://x.test/a.mp4"}}},
-                {"file": {"media": {"fileId": "file-1"}, "filename": "a.pdf"}},
-                {"other": {"type": "odd", "n": 1.5}},
+                {"document": {"media": {"fileId": "file-1"}, "filename": "a.pdf"}},
+                {"opaque": {"fields": bytes_of({"type": "odd", "n": 1.5})}},
             ],
         },
         {
             "role": "ROLE_ASSISTANT",
             "extra": {"prefix": True},
-            "parts": [
-                {"thinking": {"text": "Hm", "signature": "sig"}},
-                {"toolCall": {"id": "c1", "name": "f", "arguments": "{}"}},
-                {"refusal": "no"},
+            "origin": {"protocol": "openai-chat", "provider": "p", "model": "m"},
+            "fields": bytes_of({"large": 2**70}),
+            "blocks": [
+                {"thinking": {"text": "Hm"}, "state": {"opaque": "sig", "fields": bytes_of({"n": 1.0}), "item": 0}},
+                {"redactedThinking": {}, "state": {"opaque": "d", "origin": {"provider": "q"}}},
+                {"text": {"text": "Hi", "citations": [{"url": "u", "start": 0, "fields": bytes_of({"x": 1})}]}},
+                {"toolCall": {"id": "c1", "name": "f", "arguments": "{}", "type": "function"}},
+                {"toolCall": {"name": "g", "arguments": "{}", "type": "function_call"}},
+                {"serverToolCall": {"id": "w", "type": "web_search", "input": ""}},
+                {"serverToolResult": {"callId": "w", "type": "web_search", "isError": True}},
+                {"refusal": {"text": "no"}},
+                {"compaction": {"text": "short"}},
+                {"audio": {"id": "a1", "transcript": "la", "expires": "7"}},
+                {"opaque": {}, "state": {"fields": bytes_of({"type": "odd"})}},
             ],
         },
-        {"role": "ROLE_TOOL", "parts": [{"toolResult": {"toolCallId": "c1", "parts": [{"text": "7"}], "isError": True}}]},
+        {
+            "role": "ROLE_TOOL",
+            "blocks": [
+                {"toolResult": {"toolCallId": "c1", "blocks": [{"text": {"text": "7"}}], "isError": True, "type": "function"}},
+                {"toolResult": {"blocks": [{"text": {"text": "8"}}], "type": "function_call"}},
+            ],
+        },
     ],
     "sampling": {"temperature": 0, "choices": 2, "stop": ["x"], "seed": "7", "logitBias": {"5": -1}, "topLogprobs": 3},
     "tools": [
@@ -57,24 +85,46 @@ def test_every_field_of_a_request_reaches_the_domain() -> None:
         model="gpt-4o",
         stream=True,
         messages=(
-            domain.Message(domain.Role.SYSTEM, (domain.Text("Be brief.", {"cache_control": {"type": "ephemeral", "ttl": 300}}),)),
+            domain.Message(
+                domain.Role.SYSTEM, (domain.Text("Be brief.", extra={"cache_control": {"type": "ephemeral", "ttl": 300}}),)
+            ),
             domain.Message(
                 domain.Role.USER,
                 (
                     domain.Image(domain.Media(url="data:image/png;base64,AAEC"), "low"),
                     domain.Audio(domain.Media(url="https://x.test/a.wav")),
                     domain.Video(domain.Media(url="https://x.test/a.mp4")),
-                    domain.File(domain.Media(file_id="file-1"), "a.pdf"),
-                    domain.Other({"type": "odd", "n": 1.5}),
+                    domain.Document(domain.Media(file_id="file-1"), "a.pdf"),
+                    domain.Opaque({"type": "odd", "n": 1.5}),
                 ),
                 name="ann",
             ),
             domain.Message(
                 domain.Role.ASSISTANT,
-                (domain.Thinking("Hm", "sig"), domain.ToolCall("c1", "f", "{}"), domain.Refusal("no")),
+                (
+                    domain.Thinking("Hm", state=domain.State("sig", {"n": 1.0}, 0)),
+                    domain.RedactedThinking(state=domain.State("d", origin=domain.Origin(provider="q"))),
+                    domain.Text("Hi", (domain.Citation("u", start=0, fields={"x": 1}),)),
+                    domain.ToolCall("c1", "f", "{}"),
+                    domain.ToolCall("", "g", "{}", "function_call"),
+                    domain.ServerToolCall("w", "web_search", input=""),
+                    domain.ServerToolResult("w", "web_search", is_error=True),
+                    domain.Refusal("no"),
+                    domain.Compaction("short"),
+                    domain.Audio(domain.Media(), "a1", "la", 7),
+                    domain.Opaque(state=domain.State(fields={"type": "odd"})),
+                ),
                 extra={"prefix": True},
+                origin=domain.Origin("openai-chat", "p", "m"),
+                fields={"large": 2**70},
             ),
-            domain.Message(domain.Role.TOOL, (domain.ToolResult("c1", (domain.Text("7"),), is_error=True),)),
+            domain.Message(
+                domain.Role.TOOL,
+                (
+                    domain.ToolResult("c1", (domain.Text("7"),), is_error=True),
+                    domain.ToolResult("", (domain.Text("8"),), type="function_call"),
+                ),
+            ),
         ),
         sampling=domain.Sampling(temperature=0, choices=2, stop=("x",), seed=7, logit_bias={"5": -1}, top_logprobs=3),
         tools=(
@@ -103,8 +153,15 @@ def test_every_field_at_fault_is_told_at_once() -> None:
     proto = json_format.ParseDict(
         {
             "messages": [
-                {"parts": [{}, {"image": {}}, {"image": {"media": {"data": "AA=="}}}]},
-                {"role": 99, "parts": [{"toolCall": {"id": "x"}}, {"toolResult": {}}]},
+                {"blocks": [{}, {"image": {}}, {"image": {"media": {"data": "AA=="}}}], "fields": bytes_of([1])},
+                {
+                    "role": 99,
+                    "blocks": [
+                        {"toolCall": {"id": "x"}},
+                        {"toolResult": {}},
+                        {"opaque": {"fields": "e30="}, "state": {"fields": "ew=="}},
+                    ],
+                },
             ],
             "sampling": {"temperature": 3, "choices": 0},
             "tools": [{}],
@@ -116,12 +173,14 @@ def test_every_field_at_fault_is_told_at_once() -> None:
         request_from_proto(proto, stream=False)
     assert {".".join(map(str, violation.path)) for violation in caught.value.violations} == {
         "messages.0.role",
-        "messages.0.parts.0",
-        "messages.0.parts.1.image.media",
-        "messages.0.parts.2.image.media.media_type",
+        "messages.0.blocks.0",
+        "messages.0.blocks.1.image.media",
+        "messages.0.blocks.2.image.media.media_type",
+        "messages.0.fields",
         "messages.1.role",
-        "messages.1.parts.0.tool_call",
-        "messages.1.parts.1.tool_result.tool_call_id",
+        "messages.1.blocks.2.state.fields",
+        "messages.1.blocks.0.tool_call",
+        "messages.1.blocks.1.tool_result.tool_call_id",
         "sampling.temperature",
         "sampling.choices",
         "tools.0.name",
@@ -146,6 +205,18 @@ def test_numbers_that_are_no_json_are_refused_and_large_ones_kept() -> None:
     proto.extra.update({"x": float("nan")})
     with pytest.raises(InvalidRequest):
         request_from_proto(proto, stream=False)
+
+
+def test_a_wrapped_value_goes_back_to_where_it_is_from() -> None:
+    """As a client of another dialect has it; an origin that is told beside it holds."""
+    block = {"thinking": {}, "state": {"opaque": "ap1.up.sig"}}
+    told = {"thinking": {}, "state": {"opaque": "ap1.up.sig", "origin": {"provider": "p"}}}
+    proto = json_format.ParseDict({"messages": [{"role": "ROLE_ASSISTANT", "blocks": [block, told]}]}, chat_pb2.GenerateRequest())
+    (message,) = request_from_proto(proto, stream=False).messages
+    assert [block.state for block in message.blocks] == [
+        domain.State("sig", origin=domain.Origin(provider="up", deployment="up")),
+        domain.State("sig", origin=domain.Origin(provider="p")),
+    ]
 
 
 def test_a_message_to_go_on_from_needs_its_conversation() -> None:

@@ -1,0 +1,217 @@
+"""One call of a provider over HTTP: the request, its credentials, and the reading of the answer. The same for every protocol.
+
+A protocol brings what makes the body and what reads the answer, both without I/O, and says how its calls are authorised.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from typing import Final, Protocol
+
+from msgspec import Struct
+from multidict import CIMultiDict
+from pydantic import SecretStr
+from yarl import URL
+
+from antiphon.config import MAX_MESSAGE_BYTES, ProviderConfig
+from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderProtocolError
+from antiphon.domain.events import Batch
+from antiphon.domain.request import ChatRequest
+from antiphon.net.http import Reply, Transport
+from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, explain, log_refusal, of_status
+
+_BOM: Final = b"\xef\xbb\xbf"
+
+_AFTER_DONE: Final = 0.25
+"""Seconds that usage behind the end of a reply is waited for, where none has come before and the host does not end the body."""
+
+_AFTER_DONE_BYTES: Final = 64 * 1024
+"""As much as is read then."""
+
+
+class Ending(Protocol):
+    """What a reader knows of the end of its reply."""
+
+    done: bool
+    """The provider said that the reply is over."""
+    changed: bool
+    """The time that `wait` returns starts anew. The caller resets this flag."""
+
+    def wait(self) -> float | None:
+        """Return the seconds of silence that end the reply; None: it is not finished."""
+        ...
+
+
+class Reader(Protocol):
+    """Reads the answer to one request. No I/O."""
+
+    failure: ProviderError | None
+    """To be raised after the batch that `feed` gave."""
+    blame: bytes
+    """The provider's own words about the failure, for the log."""
+
+    @property
+    def ending(self) -> Ending: ...
+
+    @property
+    def has_usage(self) -> bool:
+        """Whether the provider has sent the tokens used."""
+        ...
+
+    def feed(self, data: bytes) -> Batch:
+        """Return the events that these bytes complete; may be empty. Raises the tree under `ProviderError`."""
+        ...
+
+    def feed_after_done(self, data: bytes) -> None:
+        """Read what follows the end of the reply. Raises nothing."""
+        ...
+
+    def end(self, *, silent: bool = False) -> Batch:
+        """Return the last batch. Raises `ProviderProtocolError` if the reply is not whole.
+
+        `silent`: the host did not end it, but sent nothing for the time of `Ending.wait`.
+        """
+        ...
+
+    def whole(self, body: bytes) -> Batch:
+        """Return all events of an answer that is one JSON object. Raises the tree under `ProviderError`."""
+        ...
+
+
+class Prepared(Struct, frozen=True):
+    """A request that is ready to be sent."""
+
+    url: URL
+    body: bytes
+    reader: Reader
+
+
+class Credentials(Struct, frozen=True):
+    """What authorises one call: headers, and all secrets in them, which no log may show."""
+
+    headers: CIMultiDict[str]
+    secrets: tuple[str, ...]
+
+
+class Auth(Protocol):
+    """Authorises calls: by a header, a signature over the request, a token that is fetched first."""
+
+    async def credentials(self, prepared: Prepared, own_key: SecretStr | None) -> Credentials:
+        """Return what authorises a call; `own_key` is the caller's own key, which takes the place of the gateway's.
+
+        Raises the tree under `ProviderError`.
+        """
+        ...
+
+
+class HeaderAuth:
+    """The key in a header: as a bearer token in `authorization`, bare in any other."""
+
+    def __init__(
+        self, header: str, key: str | None, headers: CIMultiDict[str], configured: Mapping[str, str], secrets: Iterable[str]
+    ) -> None:
+        """`headers` are those of the protocol, and the `configured` ones take their places; `secrets` are what the URL holds."""
+        self._header = header.lower()
+        self._headers = headers
+        if key is not None:
+            self._headers[self._header] = self._value(key)
+        for name, value in configured.items():
+            self._headers[name.lower()] = value
+        self._secrets = (*(() if key is None else (key,)), *configured.values(), *secrets)
+
+    async def credentials(self, prepared: Prepared, own_key: SecretStr | None) -> Credentials:
+        if own_key is None:
+            return Credentials(self._headers, self._secrets)
+        key = own_key.get_secret_value()
+        headers = self._headers.copy()
+        headers[self._header] = self._value(key)
+        return Credentials(headers, (*self._secrets, key))
+
+    def _value(self, key: str) -> str:
+        return f"Bearer {key}" if self._header == "authorization" else key
+
+
+class Exchange:
+    """The calls of one provider. Needs no event loop until the first call, and belongs to the loop of that call."""
+
+    def __init__(self, name: str, config: ProviderConfig, auth: Auth, url: URL) -> None:
+        """`url` is one of those that are called: its host is told to nobody."""
+        self._name = name
+        self._auth = auth
+        # A host of one plain word, as there are within a cluster, could be any word of a message.
+        host = url.host or ""
+        self._hosts = (url.authority, host) if re.search(r"[^a-z]", host) else ()
+        self._transport = Transport(name, config)
+
+    async def stream(self, request: ChatRequest, prepare: Callable[[ChatRequest], Prepared]) -> AsyncGenerator[Batch, None]:
+        """See `Provider.stream`; `prepare` makes what is sent. Whoever takes every batch lets the connection be used again."""
+        prepared = prepare(request)
+        reader = prepared.reader
+        credentials = await self._auth.credentials(prepared, request.api_key)
+        secrets = credentials.secrets
+        async with self._transport.post(prepared.url, credentials.headers, prepared.body) as reply:
+            begin = await self._begin(reply, secrets, own_key=request.api_key is not None)
+            ending = reader.ending
+            collected: Batch = []
+            size = 0
+            try:
+                if begin.startswith((b"{", b"[")):
+                    yield reader.whole(await reply.read())
+                    return
+                async for piece in reply:
+                    batch = reader.feed(piece)
+                    if batch and request.stream:
+                        yield batch
+                    else:
+                        collected += batch
+                    size += len(piece)
+                    if size > MAX_MESSAGE_BYTES and not request.stream:
+                        raise ProviderProtocolError(
+                            f"The provider {self._name} sent a reply of more than {MAX_MESSAGE_BYTES} bytes.", provider=self._name
+                        )
+                    if reader.failure is not None:
+                        raise reader.failure
+                    if ending.done:
+                        break
+                    if ending.changed:
+                        ending.changed = False
+                        reply.end_within(ending.wait())
+                if ending.done and not reader.has_usage:
+                    reader.feed_after_done(await reply.read_some(_AFTER_DONE_BYTES, _AFTER_DONE))
+                yield collected + reader.end(silent=reply.timed_out)
+            except ProviderError as error:
+                self._explain(error, reply, reader.blame, secrets)
+                raise
+
+    async def close(self) -> None:
+        """End the connections that are kept open."""
+        await self._transport.close()
+
+    async def _begin(self, reply: Reply, secrets: tuple[str, ...], *, own_key: bool) -> bytes:
+        """Return what the body of a good answer begins with. Raises for any other."""
+        if not 200 <= reply.status < 300:
+            raise await self._refusal(reply, secrets, own_key=own_key)
+        # Hosts get the content type wrong; what the body begins with tells what it is.
+        begin = (await reply.peek()).removeprefix(_BOM).lstrip()
+        if begin.startswith(b"<"):
+            log_refusal(self._name, reply.status, begin, secrets)
+            raise ProviderProtocolError(f"The provider {self._name} answered with a web page.", provider=self._name)
+        return begin
+
+    def _explain(self, error: ProviderError, reply: Reply, blame: bytes, secrets: tuple[str, ...]) -> None:
+        """Log a failure inside a good answer, and tell of it what a caller may read; `blame` is what the provider said of it."""
+        if blame:
+            log_refusal(self._name, error.status or reply.status, blame, secrets)
+            explain(error, blame, (*secrets, *self._hosts))
+
+    async def _refusal(self, reply: Reply, secrets: tuple[str, ...], *, own_key: bool) -> ProviderError:
+        body = await reply.read_some(ERROR_BODY_BYTES, ERROR_BODY_SECONDS)
+        log_refusal(self._name, reply.status, body, secrets)
+        error = of_status(self._name, reply.status, reply.headers, body)
+        explain(error, body, (*secrets, *self._hosts))
+        if own_key and isinstance(error, ProviderCredentials) and not error.of_model:
+            return ProviderCredentials(
+                f"The provider {self._name} refused the key of the request.", provider=self._name, status=error.status
+            )
+        return error

@@ -1,0 +1,101 @@
+"""Blocks in the JSON of the chat-completions API, as the provider is sent them, and as dialects of that API write them. No I/O.
+
+https://platform.openai.com/docs/api-reference/chat/create. Opaque values are those that the caller of a function here gives: the
+original for the provider, a wrapped one for a client.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from antiphon.domain.content import (
+    CUSTOM,
+    FUNCTION,
+    NOTHING,
+    Citation,
+    Image,
+    JsonObject,
+    RedactedThinking,
+    Thinking,
+    ToolCall,
+    with_extra,
+)
+from antiphon.providers.openai.blocks import EXTRA_CONTENT, GOOGLE, SIGNATURE
+from antiphon.providers.openai.details import DETAILS, ENCRYPTED, OWN, SUMMARY, TEXT
+
+_SUMMARY_FIELD: Final = "summary_text"
+
+
+def call_json(call: ToolCall, fields: JsonObject = NOTHING, opaque: str | None = None) -> dict[str, Any]:
+    """Return an entry of `tool_calls`; `fields` are unknown ones."""
+    made: dict[str, Any] = {"id": call.id, "type": call.type} if call.type else {"id": call.id}
+    action = None if call.name or call.type == FUNCTION else _decoded(call.arguments)
+    if isinstance(action, dict):
+        made[call.type] = action
+    elif call.type == CUSTOM:
+        made[CUSTOM] = {"name": call.name, "input": call.arguments}
+    elif call.name or call.type == FUNCTION:
+        made["function"] = {"name": call.name, "arguments": call.arguments}
+    return with_signature(with_extra(made, fields) if fields else made, opaque)
+
+
+def function_call_json(call: ToolCall, fields: JsonObject = NOTHING) -> dict[str, Any]:
+    """Return the one function call of 2023."""
+    return with_extra({"name": call.name, "arguments": call.arguments}, fields)
+
+
+def with_signature(fields: dict[str, Any], opaque: str | None) -> dict[str, Any]:
+    """Return the fields with Google's signature, where there is one."""
+    return fields if opaque is None else with_extra({EXTRA_CONTENT: {GOOGLE: {SIGNATURE: opaque}}} | _outside(fields), fields)
+
+
+def _outside(fields: JsonObject) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name != EXTRA_CONTENT}
+
+
+def detail_json(block: Thinking | RedactedThinking, index: int, opaque: str | None, text: str | None = None) -> dict[str, Any]:
+    """Return an entry of `reasoning_details`, `index` unless the provider has numbered it.
+
+    `text` is that of a piece, None: all of it. `opaque` None: the signature is not told here.
+    """
+    known = {} if block.state is None else block.state.fields.get(DETAILS) or {}
+    if isinstance(block, RedactedThinking):
+        return {"type": ENCRYPTED, "index": index, **known, "data": opaque or ""}
+    kind = known.get("type") or (SUMMARY if block.field == _SUMMARY_FIELD else TEXT)
+    made: dict[str, Any] = {"type": kind, "index": index, **known}
+    said = block.text if text is None else text
+    if said or opaque is None:
+        made[OWN.get(kind, "text")] = said
+    if opaque is not None:
+        made["signature"] = opaque
+    return made
+
+
+def is_detailed(block: object) -> bool:
+    """Whether a thought is told as an entry of `reasoning_details`."""
+    if isinstance(block, RedactedThinking):
+        return block.state is not None and block.state.opaque is not None
+    return isinstance(block, Thinking) and block.state is not None
+
+
+def citation_json(citation: Citation) -> dict[str, Any]:
+    """Return an entry of `annotations`."""
+    known = {"url": citation.url, "title": citation.title, "start_index": citation.start, "end_index": citation.end}
+    cited = {name: value for name, value in known.items() if value not in (None, "") or name == "url"}
+    return with_extra({"type": "url_citation", "url_citation": cited}, citation.fields)
+
+
+def image_json(image: Image) -> dict[str, Any]:
+    """Return an entry of `images`, a picture of a reply."""
+    fields = NOTHING if image.state is None else image.state.fields
+    return with_extra({"type": "image_url", "image_url": {"url": image.media.url or ""}}, fields)
+
+
+def _decoded(arguments: str) -> Any:
+    """What a tool of a kind that is not known is given; None for what is no JSON."""
+    try:
+        return msgspec.json.decode(arguments)
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
+        return None

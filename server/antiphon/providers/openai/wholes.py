@@ -1,0 +1,42 @@
+"""What comes whole in an answer of the OpenAI API: sources and pictures. No I/O."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from antiphon.domain.content import Citation, Image, Media
+from antiphon.providers.openai.blocks import state_of
+from antiphon.providers.openai.values import MAX_INDEX, is_shallow
+
+_CITED: Final = "url_citation"
+_CITATION: Final = frozenset({"url", "title", "start_index", "end_index"})
+
+
+def read_citation(annotation: object) -> Citation | None:
+    """Return a source as the API documents it; None for any other form."""
+    cited = annotation.get(_CITED) if isinstance(annotation, dict) and annotation.get("type") == _CITED else None
+    if not isinstance(annotation, dict) or not isinstance(cited, dict) or not isinstance(cited.get("url"), str):
+        return None
+    title, start, end = cited.get("title", ""), cited.get("start_index"), cited.get("end_index")
+    if not isinstance(title, str) or not _is_place(start) or not _is_place(end):
+        return None
+    inner = {name: value for name, value in cited.items() if name not in _CITATION}
+    fields = {name: value for name, value in annotation.items() if name not in ("type", _CITED)}
+    if inner:
+        fields[_CITED] = inner
+    return Citation(cited["url"], title, start=start, end=end, fields=fields) if is_shallow(fields) else None
+
+
+def _is_place(value: object) -> bool:
+    return value is None or (type(value) is int and 0 <= value <= MAX_INDEX)
+
+
+def read_image(image: object) -> Image | None:
+    """Return a picture in the form of the API; None for any other form."""
+    inner = image.get("image_url") if isinstance(image, dict) and image.get("type") == "image_url" else None
+    if not isinstance(image, dict) or not isinstance(inner, dict) or not isinstance(inner.get("url"), str):
+        return None
+    fields = {name: value for name, value in image.items() if name not in ("type", "image_url")}
+    if more := {name: value for name, value in inner.items() if name != "url"}:
+        fields["image_url"] = more
+    return Image(Media(inner["url"]), state=state_of(None, fields)) if is_shallow(fields) else None

@@ -1,0 +1,188 @@
+"""A stream in the OpenAI dialect: `chat.completion.chunk` events. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any, Final, assert_never
+
+from antiphon import domain
+from antiphon.domain.content import CUSTOM, FUNCTION_CALL
+from antiphon.rest.openai.delta import DeltaFields, OpenBlock, merged
+from antiphon.rest.openai.reply import finish_reason, usage_json
+from antiphon.rest.shared.json import COMMENT, DONE, EVENT_STREAM, dumps
+
+_TEXTS: Final = frozenset({domain.TextDelta, domain.ThinkingDelta, domain.InputDelta, domain.RefusalDelta})
+
+
+class ChunkWriter:
+    """Writes the `chat.completion.chunk` events of one stream, and [DONE]."""
+
+    content_type = EVENT_STREAM
+    comment = COMMENT
+
+    def __init__(self, *, include_usage: bool) -> None:
+        """`include_usage`: the caller asked for the tokens used, which then come in a last chunk of their own."""
+        self._include_usage = include_usage
+        self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
+        self._usage: domain.Usage | None = None
+        self._fields = DeltaFields()
+        self._begun: set[int] = set()
+        self._found: dict[int, dict[str, Any]] = {}
+        self._ready: dict[int, tuple[bytes, bytes]] = {}
+        """What stands before and behind the text of a delta, by block. Empty while the next chunk has fields of its own."""
+        self._named: dict[str, Any] = {}  # fields of every chunk
+        self._repeated: domain.JsonObject = domain.NOTHING  # fields of every chunk for now, as the provider repeats them
+        self._once: dict[str, Any] = {}  # fields of the next chunk alone
+        self._plain = b""  # a chunk up to the number of its choice
+        self._head = b""  # the same, of the next chunk
+
+    def write(self, batch: domain.Batch) -> bytes:  # noqa: C901  # a match over the kinds of event; it runs for each token
+        """The events of a batch. May be empty: not every event has a chunk."""
+        pieces: list[bytes] = []
+        ready = self._ready
+        events = iter(batch)
+        for event in events:
+            # The commonest by far: written without building a dictionary.
+            kind = type(event)
+            if kind in _TEXTS and event.block in ready and not (kind is domain.TextDelta and event.logprobs):  # type: ignore[union-attr]
+                before, behind = ready[event.block]  # type: ignore[union-attr]
+                pieces.append(b"%b%b%b" % (before, dumps(event.text), behind))  # type: ignore[union-attr]
+                continue
+            match event:
+                case domain.DeltaGroup(choice, count):
+                    self._delta(choice, islice(events, count), pieces)
+                case domain.ExtraFields(choice=choice):
+                    if choice is None:
+                        self._begin(event)
+                    else:
+                        self._delta(choice, (event,), pieces)
+                case domain.Started():
+                    self._fields.begin(event.origin)
+                    self._begin(event)
+                case domain.BlockStarted():
+                    self._delta(event.choice, (event,), pieces)
+                case domain.BlockFinished() | domain.BlockProgress() | domain.CitationDelta() | domain.MediaDelta():
+                    self._delta(self._fields.blocks[event.block].choice, (event,), pieces)
+                case domain.TextDelta() | domain.ThinkingDelta() | domain.InputDelta() | domain.RefusalDelta():
+                    self._delta(self._fields.blocks[event.block].choice, (event,), pieces)
+                    self._prepare(event.block)
+                case domain.Finished():
+                    self._finish(event, pieces)
+                case domain.Usage():
+                    self._usage = event
+                case domain.Metrics():
+                    pass
+                case _:
+                    assert_never(event)
+        return b"".join(pieces)
+
+    def end(self) -> bytes:
+        """What comes after the last batch: the tokens used, if the caller asked and the provider told, and the end."""
+        if not self._include_usage or self._usage is None:
+            return DONE
+        return b'%b],"usage":%b}\n\n%b' % (self._head.removesuffix(b'{"index":'), dumps(usage_json(self._usage)), DONE)
+
+    def _begin(self, event: domain.Started | domain.ExtraFields) -> None:
+        """Put fields of the reply as a whole into the next chunk; those that the provider repeats, into every chunk."""
+        is_pending = self._head is not self._plain
+        if isinstance(event, domain.Started):
+            self._named = {"id": event.id, "object": "chat.completion.chunk", "created": event.created, "model": event.model}
+            self._once = dict(event.fields)
+            if event.conversation_id:  # as in a whole reply: the header x-session-id is too late behind a heartbeat
+                self._once["session_id"] = event.conversation_id
+        else:
+            self._once = self._once if is_pending else {}
+            if event.repeats:
+                self._repeated = event.fields
+            else:
+                self._once |= event.fields
+        self._ready.clear()
+        self._plain = _head({**self._named, **self._repeated})
+        self._head = _head({**self._named, **self._repeated, **self._once}) if self._once else self._plain
+
+    def _prepare(self, number: int) -> None:
+        """Have the bytes around a delta ready, of a block whose deltas hold its text and nothing else."""
+        open_ = self._fields.blocks[number]
+        around = self._around(open_)
+        if around is not None and self._head is self._plain:
+            before, behind = around
+            after = b'%b},"logprobs":null,"finish_reason":null}]%b' % (behind, self._tail)
+            self._ready[number] = (b'%b%d,"delta":{%b' % (self._plain, open_.choice, before), after)
+
+    def _around(self, open_: OpenBlock) -> tuple[bytes, bytes] | None:
+        """Return what stands in a delta before and behind the text of a block; None: more than that."""
+        match open_.value:
+            case domain.Text():
+                return b'"content":', b""
+            case domain.Thinking(state=None, field=field) if field != "reasoning":
+                return b'"reasoning_content":', b""
+            case domain.Refusal():
+                return b'"refusal":', b""
+            case domain.ToolCall(type=kind, name=name) if name and kind not in (CUSTOM, FUNCTION_CALL):
+                return b'"tool_calls":[{"index":%d,"function":{"arguments":' % open_.index, b"}}]"
+            case _:
+                return None
+
+    def _finish(self, event: domain.Finished, pieces: list[bytes]) -> None:
+        choice = event.choice
+        if choice not in self._begun:
+            pieces.append(self._first(choice, b"null"))
+        reason = finish_reason(event.reason, event.provider_reason, of_2023=choice in self._fields.of_2023)
+        pieces.append(self._chunk(choice, {}, self._found.get(choice, {}), reason))
+
+    def _first(self, choice: int, content: bytes) -> bytes:
+        self._begun.add(choice)
+        return b'%b%d,"delta":{"role":"assistant","content":%b,"refusal":null},"logprobs":null,"finish_reason":null}]%b' % (
+            self._take_head(),
+            choice,
+            content,
+            self._tail,
+        )
+
+    def _take_head(self) -> bytes:
+        head, self._head = self._head, self._plain
+        return head
+
+    def _delta(self, choice: int, events: Iterable[domain.Event], pieces: list[bytes]) -> None:
+        """Append one chunk of events that came together; none if they have nothing to write."""
+        delta: domain.JsonObject | None = None
+        fields = domain.NOTHING
+        is_text = False
+        for event in events:
+            is_text = is_text or (isinstance(event, domain.BlockStarted) and isinstance(event.value, domain.Text))
+            added = self._fields_of(event)
+            if added is not None:
+                delta = added if delta is None else merged(delta, added)
+            if isinstance(event, domain.TextDelta) and event.logprobs:
+                fields = merged(fields, {"logprobs": {"content": event.logprobs, "refusal": None}})
+            elif isinstance(event, domain.ExtraFields) and event.place is domain.Place.CHOICE:
+                fields = merged(fields, event.fields)
+                # What the provider found about a choice is told again at its end, where it is looked for.
+                found = {name: value for name, value in event.fields.items() if name != "logprobs" and type(value) is not list}
+                self._found[choice] = self._found.get(choice, {}) | found
+        if choice not in self._begun and (delta is not None or is_text):
+            pieces.append(self._first(choice, b'""' if is_text or _may_speak(delta or {}) else b"null"))
+        if delta is not None:
+            pieces.append(self._chunk(choice, delta, fields, None))
+
+    def _fields_of(self, event: domain.Event) -> domain.JsonObject | None:
+        """Return the fields of an event in a delta; None: it has no chunk."""
+        if isinstance(event, domain.BlockFinished):
+            self._ready.pop(event.block, None)
+        return self._fields.of(event)
+
+    def _chunk(self, choice: int, delta: domain.JsonObject, fields: domain.JsonObject, reason: str | None) -> bytes:
+        """`fields` are those beside the delta."""
+        whole = {"delta": delta, "logprobs": None, "finish_reason": reason, **fields}
+        return b"%b%d,%b]%b" % (self._take_head(), choice, dumps(whole)[1:], self._tail)
+
+
+def _may_speak(delta: domain.JsonObject) -> bool:
+    """Whether text comes with a first delta, or may come after it."""
+    return "content" in delta or all(value is None for value in delta.values())
+
+
+def _head(fields: domain.JsonObject) -> bytes:
+    """A chunk up to the number of its choice."""
+    return b"data: " + dumps(fields)[:-1] + b',"choices":[{"index":'

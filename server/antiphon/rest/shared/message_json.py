@@ -1,0 +1,132 @@
+"""A message of the history in the JSON of the chat API, as its dialects tell of it. The way in is in `content`. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, assert_never
+
+from antiphon import domain
+from antiphon.domain.content import FUNCTION_CALL, with_extra
+from antiphon.domain.opaque import wrap
+from antiphon.providers.openai.details import DETAILS
+from antiphon.providers.openai.form import (
+    call_json,
+    citation_json,
+    detail_json,
+    function_call_json,
+    image_json,
+    is_detailed,
+    with_signature,
+)
+from antiphon.rest.shared.content import FUNCTION_ROLE
+
+
+def message_json(message: domain.Message) -> dict[str, Any]:
+    """Return the message as it came, with the nulls and names of a reply left out."""
+    body: dict[str, Any] = {"role": message.role.value, "content": None}
+    content: list[domain.Block] = []
+    for block in message.blocks:
+        match block:
+            case domain.ToolResult() if len(message.blocks) == 1:
+                if block.type == FUNCTION_CALL:
+                    body["role"] = FUNCTION_ROLE
+                else:
+                    body["tool_call_id"] = block.tool_call_id
+                content.extend(block.blocks)
+            case _ if message.role is not domain.Role.ASSISTANT or not _add_said(body, block, message):
+                content.append(block)
+    if not content and "transcript" in body.get("audio", ()):  # which those read that know texts only
+        content.append(domain.Text(body["audio"]["transcript"]))
+    if content or message.listed:
+        body["content"] = _content(content, listed=message.listed, joins=message.role is domain.Role.ASSISTANT)
+    if message.name is not None:
+        body["name"] = message.name
+    return {**message.fields, **message.extra, **body}
+
+
+def _add_said(body: dict[str, Any], block: domain.Block, message: domain.Message) -> bool:  # noqa: C901  # as `_part_json`
+    """Add a block of an assistant's message that has a field of its own. Returns False for one of the content."""
+    fields = {**(domain.NOTHING if block.state is None else block.state.fields), **block.extra}
+    opaque = _wrapped(block, message)
+    match block:
+        case domain.Thinking() | domain.RedactedThinking():
+            if isinstance(block, domain.Thinking) and (block.text or block.state is None):
+                for name in ("reasoning_content", "reasoning") if block.field == "reasoning" else ("reasoning_content",):
+                    body[name] = body.get(name, "") + block.text
+            if is_detailed(block):
+                details = body.setdefault(DETAILS, [])
+                details.append(detail_json(block, len(details), opaque))
+        case domain.ToolCall(type="function_call"):
+            body["function_call"] = function_call_json(block, fields)
+        case domain.ToolCall():
+            body.setdefault("tool_calls", []).append(call_json(block, fields, opaque))
+        case domain.Refusal() if not message.listed:
+            body["refusal"] = body.get("refusal", "") + block.text
+        case domain.Audio(media=domain.Media(url=None, file_id=None)):
+            known = {"id": block.id, "transcript": block.transcript, "expires_at": block.expires}
+            body["audio"] = {name: value for name, value in known.items() if value} | dict(block.extra)
+        case domain.Image() if not message.listed:
+            body.setdefault("images", []).append(with_extra(image_json(block), block.extra))
+        case domain.Text():
+            if opaque is not None:
+                body |= with_signature({name: value for name, value in fields.items() if name not in block.extra}, opaque)
+            if block.citations:
+                body.setdefault("annotations", []).extend(map(citation_json, block.citations))
+            return False
+        case domain.ServerToolCall() | domain.ServerToolResult() | domain.Compaction():
+            pass  # this API has no word for them
+        case _:
+            return False
+    return True
+
+
+def _wrapped(block: domain.Block, message: domain.Message) -> str | None:
+    state = block.state
+    return None if state is None or state.opaque is None else wrap(state.opaque, state.origin or message.origin)
+
+
+def _content(blocks: Sequence[domain.Block], *, listed: bool, joins: bool = False) -> str | list[domain.JsonObject]:
+    texts = [block.text for block in blocks if isinstance(block, domain.Text) and not block.extra]
+    if not listed and len(texts) == len(blocks) and (joins or len(texts) == 1):
+        return "".join(texts)
+    return [_part_json(block) for block in blocks]
+
+
+def _part_json(block: domain.Block) -> domain.JsonObject:  # noqa: C901  # a match over the kinds of block
+    match block:
+        case domain.Text():
+            return {"type": "text", "text": block.text, **block.extra}
+        case domain.Image():
+            image = _media_json(block.media)
+            image |= {"detail": block.detail} if block.detail is not None else {}
+            return with_extra({"type": "image_url", "image_url": image}, block.extra)
+        case domain.Audio():
+            head, comma, data = (block.media.url or "").partition(";base64,")
+            if comma and head.startswith("data:audio/"):
+                audio = {"data": data, "format": head.removeprefix("data:audio/")}
+                return with_extra({"type": "input_audio", "input_audio": audio}, block.extra)
+            return {"type": "audio_url", "audio_url": _media_json(block.media), **block.extra}
+        case domain.Video():
+            return {"type": "video_url", "video_url": _media_json(block.media), **block.extra}
+        case domain.Document():
+            file = {"file_data": block.media.url} if block.media.file_id is None else {"file_id": block.media.file_id}
+            file |= {"filename": block.filename} if block.filename is not None else {}
+            return with_extra({"type": "file", "file": file}, block.extra)
+        case domain.Refusal():
+            return {"type": "refusal", "refusal": block.text}
+        case domain.Opaque():
+            return block.form
+        case domain.ToolResult():
+            return {"type": "tool_result", "tool_call_id": block.tool_call_id, "content": _content(block.blocks, listed=False)}
+        case domain.ToolCall():
+            return {"type": "tool_call", "id": block.id, "name": block.name, "arguments": block.arguments}
+        case domain.Thinking():
+            return {"type": "thinking", "thinking": block.text}
+        case domain.RedactedThinking() | domain.ServerToolCall() | domain.ServerToolResult() | domain.Compaction():
+            return {"type": type(block).__name__}
+        case _:
+            assert_never(block)
+
+
+def _media_json(media: domain.Media) -> dict[str, Any]:
+    return {"url": media.url} if media.file_id is None else {"file_id": media.file_id}

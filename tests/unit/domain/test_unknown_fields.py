@@ -1,0 +1,47 @@
+"""Fields that only a provider knows, as they add up."""
+
+from typing import Any
+
+from antiphon.domain import unknown_fields
+from antiphon.domain.content import JsonObject
+
+
+def merged(*fields: JsonObject, joins: bool = True) -> JsonObject:
+    known: dict[str, Any] = {}
+    for one in fields:
+        unknown_fields.add(known, one, joins=joins)
+    return known
+
+
+def test_fields_of_a_message_add_up() -> None:
+    """Texts grow and names do not; objects join, in lists by index and type; null ends nothing; the deltas are left as they are."""
+    first = {"x": {"id": "a", "type": "t", "name": "n", "input": "1"}, "n": 1, "b": True, "s": "a", "l": [1], "z": None}
+    second = {"x": {"id": "a", "type": None, "name": "", "input": "2"}, "n": None, "b": False, "s": None, "l": None, "z": "z"}
+    assert merged(first, second) == {
+        "x": {"id": "a", "type": "t", "name": "n", "input": "12"},
+        "n": None,
+        "b": False,
+        "s": "a",
+        "l": [1],
+        "z": "z",
+    }
+    assert merged({"channel": "analysis"}, {"channel": "final"}) == {"channel": "final"}
+    assert first["x"] == {"id": "a", "type": "t", "name": "n", "input": "1"}
+    details = [
+        {"d": [{"index": 0, "type": "text", "text": "a", "format": "f"}, {"index": 1, "text": "x"}]},
+        {"d": [{"index": 0, "type": "text", "text": "b", "format": "f"}, {"index": 0, "type": "sealed", "data": "s"}]},
+        {"d": [{"index": 1, "text": "y"}, {"text": "none"}, 7]},
+    ]
+    assert merged(*details)["d"] == [
+        {"index": 0, "type": "text", "text": "ab", "format": "f"},
+        {"index": 1, "text": "xy"},
+        {"index": 0, "type": "sealed", "data": "s"},
+        {"text": "none"},
+        7,
+    ]
+
+
+def test_what_is_told_of_a_choice_takes_the_place_of_what_was() -> None:
+    """But lists grow, and objects join."""
+    told = ({"reason": "a", "found": {"x": {"is": "safe"}}, "ids": [1]}, {"reason": "b", "found": {"x": {"n": 1}}, "ids": [2]})
+    assert merged(*told, joins=False) == {"reason": "b", "found": {"x": {"is": "safe", "n": 1}}, "ids": [1, 2]}

@@ -1,0 +1,272 @@
+"""What goes back of a reply, host by host: to the one that made it, and to another."""
+
+import hashlib
+from typing import Any, Final
+
+import pytest
+
+from antiphon.domain.content import (
+    CUSTOM,
+    FUNCTION_CALL,
+    Audio,
+    Block,
+    Citation,
+    Compaction,
+    Image,
+    Media,
+    Message,
+    Opaque,
+    Origin,
+    RedactedThinking,
+    Refusal,
+    Role,
+    ServerToolCall,
+    ServerToolResult,
+    State,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
+from antiphon.providers import hosts
+from antiphon.providers.openai.messages import Encoder
+
+Json = dict[str, Any]
+
+SILENT: Final = ("openai", "azure", "xai", "perplexity")
+LENIENT: Final = (*SILENT, "openrouter", "unknown", "deepseek", "moonshot")
+"""Those that pass over fields of a message that they do not know."""
+STRICT: Final = ("groq", "cerebras", "mistral")
+ALL: Final = (*LENIENT, *STRICT)
+
+FILLS: Final = {"deepseek": "", "moonshot": " "}
+"""What stands in `reasoning_content` where there is no thought."""
+
+ANSWER: Final = {"role": "tool", "tool_call_id": "c1", "content": "ok"}
+GO: Final = {"role": "user", "content": "Go"}
+HI: Final = {"content": "Hi"}
+DETAIL: Final = {"reasoning_details": {"type": "reasoning.text", "format": "x"}}
+GOOGLE: Final = {"extra_content": {"google": {"thought_signature": "sig"}}}
+ANNOTATION: Final = {"type": "url_citation", "url_citation": {"url": "https://x.test/", "title": "X"}}
+PICTURE: Final = {"type": "image_url", "image_url": {"url": "https://x.test/a"}}
+
+
+def own(*cells: tuple[tuple[str, ...], Json]) -> dict[str, Json]:
+    """Cells by host; the last for a host counts."""
+    return {host: fields for named, fields in cells for host in named}
+
+
+def called(**fields: Any) -> Json:
+    return {
+        "content": None,
+        "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}, **fields}],
+    }
+
+
+def parts(*texts: str) -> list[Json]:
+    return [{"type": "text", "text": text} for text in texts]
+
+
+THOUGHT_PART: Final = {"type": "thinking", "thinking": parts("Hm")}
+
+CELLS: Final[dict[str, tuple[tuple[Block, ...], dict[str, Json], Json]]] = {
+    "texts": ((Text("H"), Text("i")), own((ALL, HI)), HI),
+    "a text with a source and a signature": (
+        (Text("Hi", (Citation("https://x.test/", "X"),), state=State("sig")),),
+        own((LENIENT, {**HI, **GOOGLE, "annotations": [ANNOTATION]}), (STRICT, HI)),
+        HI,
+    ),
+    "a thought": (
+        (Thinking("Hm"), Text("Hi")),
+        own(
+            (ALL, HI),
+            (("deepseek", "moonshot"), {**HI, "reasoning_content": "Hm"}),
+            (("openrouter", "groq"), {**HI, "reasoning": "Hm"}),
+            (("mistral",), {"content": [THOUGHT_PART, *parts("Hi")]}),
+        ),
+        HI,
+    ),
+    "a thought and a call": (
+        (Thinking("Hm", "reasoning"), ToolCall("c1", "f", "{}")),
+        own(
+            (ALL, called()),
+            (("deepseek", "moonshot"), {**called(), "reasoning_content": "Hm"}),
+            (("openrouter", "groq", "unknown"), {**called(), "reasoning": "Hm"}),
+            (("mistral",), {**called(), "content": [THOUGHT_PART]}),
+        ),
+        called(),
+    ),
+    "a signed thought": (
+        (Thinking("Hm", state=State("sig", DETAIL)), Text("Hi")),
+        own(
+            (ALL, HI),
+            (("deepseek", "moonshot"), {**HI, "reasoning_content": "Hm"}),
+            (("groq",), {**HI, "reasoning": "Hm"}),
+            (
+                ("openrouter",),
+                {**HI, "reasoning_details": [{**DETAIL["reasoning_details"], "index": 0, "text": "Hm", "signature": "sig"}]},
+            ),
+            (("mistral",), {"content": [THOUGHT_PART, *parts("Hi")]}),
+        ),
+        HI,
+    ),
+    "an encrypted thought": (
+        (RedactedThinking(state=State("zz")), Text("Hi")),
+        own(
+            (ALL, HI),
+            (("openrouter",), {**HI, "reasoning_details": [{"type": "reasoning.encrypted", "index": 0, "data": "zz"}]}),
+        ),
+        HI,
+    ),
+    "a call": ((ToolCall("c1", "f", "{}", state=State("sig", {"x": 1})),), own((ALL, called(x=1, **GOOGLE))), called()),
+    "a call of a tool that takes plain text": (
+        (ToolCall("c1", "f", "x", CUSTOM),),
+        own((ALL, {"content": None, "tool_calls": [{"id": "c1", "type": "custom", "custom": {"name": "f", "input": "x"}}]})),
+        {"content": None, "tool_calls": [{"id": "c1", "type": "custom", "custom": {"name": "f", "input": "x"}}]},
+    ),
+    "a call of 2023": (
+        (ToolCall("", "f", "{}", FUNCTION_CALL),),
+        own(
+            (ALL, {"content": None, "function_call": {"name": "f", "arguments": "{}"}}),
+        ),
+        {"content": None, "function_call": {"name": "f", "arguments": "{}"}},
+    ),
+    "a refusal": (
+        (Refusal("No"),),
+        own((LENIENT, {"content": None, "refusal": "No"}), (STRICT, {"content": "No"})),
+        {"content": "No"},
+    ),
+    "a recording": (
+        (Audio(Media(), "a1", "La"),),
+        own((LENIENT, {"content": None, "audio": {"id": "a1"}}), (STRICT, {"content": "La"})),
+        {"content": "La"},
+    ),
+    "a recording that is no more": ((Audio(Media(), "a1", "La", 5),), own((ALL, {"content": "La"})), {"content": "La"}),
+    "a block of an unknown kind": (
+        (Text("Hi"), Opaque(state=State(fields={"type": "odd"}))),
+        own((ALL, {"content": [*parts("Hi"), {"type": "odd"}]})),
+        HI,
+    ),
+    "tools of the provider": (
+        (ServerToolCall("s", "web_search"), ServerToolResult("s", "web_search"), Compaction("x"), Text("Hi")),
+        own((ALL, HI)),
+        HI,
+    ),
+}
+
+
+def encoded(host: str, *messages: Message) -> list[Any]:
+    """What is sent to a host."""
+    return list(Encoder(host, hosts.capabilities(host, None), known_fields=False).encode(messages))
+
+
+def reply(origin: str, *blocks: Block, **fields: Any) -> Message:
+    return Message(Role.ASSISTANT, blocks, origin=Origin("openai-chat", origin, "m", origin), fields=fields)
+
+
+def short(call_id: str) -> str:
+    return hashlib.sha256(call_id.encode()).hexdigest()[:9]
+
+
+def as_host_has_it(host: str, fields: Json) -> Json:
+    """With what every reply has at a host: a thought, and ids that it takes."""
+    if host in FILLS and fields.get("reasoning_content") is None:
+        fields = {**fields, "reasoning_content": FILLS[host]}
+    if host == "mistral" and "tool_calls" in fields:
+        fields = {**fields, "tool_calls": [{**call, "id": short(call["id"])} for call in fields["tool_calls"]]}
+    return fields
+
+
+@pytest.mark.parametrize("host", ALL)
+@pytest.mark.parametrize("name", CELLS)
+def test_to_the_host_that_made_it(name: str, host: str) -> None:
+    """Fields of the message as well, where the host passes over what it does not know."""
+    blocks, cells, _ = CELLS[name]
+    fields = {"x": 1} if host in LENIENT else {}
+    assert encoded(host, reply(host, *blocks, x=1)) == [{"role": "assistant", **as_host_has_it(host, cells[host]), **fields}]
+
+
+@pytest.mark.parametrize("host", ALL)
+@pytest.mark.parametrize("name", CELLS)
+def test_to_another_host(name: str, host: str) -> None:
+    """Nothing of what was its provider's own."""
+    blocks, _, cell = CELLS[name]
+    assert encoded(host, reply("else", *blocks, x=1)) == [{"role": "assistant", **as_host_has_it(host, cell)}]
+
+
+@pytest.mark.parametrize("host", ALL)
+@pytest.mark.parametrize("is_own", [True, False])
+def test_a_picture(host: str, *, is_own: bool) -> None:
+    """Where the host has no field for it, or did not make it, with the next message of the user."""
+    first, second = encoded(
+        host, reply(host if is_own else "else", Text("See"), Image(Media("https://x.test/a"))), Message(Role.USER, (Text("Go"),))
+    )
+    if is_own and host in LENIENT:
+        assert first == {"role": "assistant", **as_host_has_it(host, {"content": "See"}), "images": [PICTURE]}
+        assert second == GO
+    else:
+        assert first == {"role": "assistant", **as_host_has_it(host, {"content": "See"})}
+        assert second == {"role": "user", "content": [PICTURE, *parts("Go")]}
+
+
+@pytest.mark.parametrize("host", ["openai", "mistral", "unknown"])
+def test_a_call_of_a_kind_of_its_provider(host: str) -> None:
+    """To another host neither it goes, nor its result, nor a message of which nothing is left."""
+    call = ToolCall("c1", "", '{"a":1}', "shell_call", state=State(fields={"x": 1}))
+    later = (Message(Role.TOOL, (ToolResult("c1", (Text("ok"),)),)), Message(Role.USER, (Text("Go"),)))
+    call_id = short("c1") if host == "mistral" else "c1"
+    assert encoded(host, reply(host, call), *later) == [
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": call_id, "type": "shell_call", "shell_call": {"a": 1}, "x": 1}],
+        },
+        {**ANSWER, "tool_call_id": call_id},
+        GO,
+    ]
+    assert encoded(host, reply("else", call), *later) == [GO]
+
+
+@pytest.mark.parametrize("host", ALL)
+def test_a_reply_of_thoughts_alone_is_not_sent_to_another_host(host: str) -> None:
+    """It would be a message without content, which hosts refuse."""
+    assert encoded(host, reply("else", Thinking("Hm")), Message(Role.USER, (Text("Go"),))) == [GO]
+
+
+def test_what_a_caller_writes_has_no_origin() -> None:
+    """It goes as it was sent: to whoever the caller chose."""
+    call = ToolCall("c1", "f", "{}", extra={"x": 1})
+    message = Message(Role.ASSISTANT, (Thinking("Hm"), Opaque({"type": "odd"}), call))
+    assert encoded("unknown", message) == [
+        {"role": "assistant", "content": [{"type": "odd"}], "tool_calls": called(x=1)["tool_calls"], "reasoning_content": "Hm"}
+    ]
+    assert encoded("groq", Message(Role.ASSISTANT, (Text("Hi"),), extra={"x": 1})) == [{"role": "assistant", "content": "Hi"}]
+
+
+def test_a_block_may_be_of_another_origin_than_its_message() -> None:
+    """As a client sends it that has wrapped values of one provider and the words of another."""
+    elsewhere = State("sig", {"x": 1}, origin=Origin("openai-chat", "else"))
+    here = State("sig", {"x": 1}, origin=Origin("openai-chat", "openai"))
+    for origin in ("openai", "else"):
+        (sent,) = encoded(
+            "openai", reply(origin, ToolCall("c1", "f", "{}", state=here), ToolCall("c1", "f", "{}", state=elsewhere))
+        )
+        assert sent["tool_calls"] == [*called(x=1, **GOOGLE)["tool_calls"], *called()["tool_calls"]]
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"), [("xyzKLM123", "xyzKLM123"), ("xyzKLM12", short("xyzKLM12")), ("äyzKLM123", short("äyzKLM123"))]
+)
+def test_ids_that_mistral_takes(given: str, sent: str) -> None:
+    """The same id for the call and for its result."""
+    call, result = encoded(
+        "mistral", reply("mistral", ToolCall(given, "f", "{}")), Message(Role.TOOL, (ToolResult(given, (Text("ok"),)),))
+    )
+    assert (call["tool_calls"][0]["id"], result["tool_call_id"]) == (sent, sent)
+
+
+@pytest.mark.parametrize("host", ALL)
+def test_a_name(host: str) -> None:
+    """Models of some hosts have one, and others refuse it."""
+    (sent,) = encoded(host, Message(Role.ASSISTANT, (Text("Hi"),), "MiniMax AI"))
+    assert sent.get("name") == (None if host == "mistral" else "MiniMax AI")

@@ -1,0 +1,318 @@
+"""Streams in the shape of the OpenAI dialect."""
+
+import json
+from typing import Any
+
+import pytest
+
+from antiphon import domain
+from antiphon.rest.openai.chunks import ChunkWriter
+from antiphon.rest.shared.json import DONE
+from tests.unit.framing import Frames, framed
+from tests.unit.scripted import ORIGIN, START, STOP, USAGE
+
+
+def chunks(*batches: domain.Batch, include_usage: bool = False) -> list[dict[str, Any]]:
+    writer, frames = ChunkWriter(include_usage=include_usage), Frames()
+    data = b"".join(writer.write(frames.batch(batch)) for batch in batches) + writer.end().removesuffix(DONE)
+    events = data.decode().split("\n\n")
+    assert events.pop() == ""
+    return [json.loads(event.removeprefix("data: ")) for event in events]
+
+
+def deltas(*events: domain.Event) -> list[dict[str, Any]]:
+    """The deltas of the first choice, but for the first and the last."""
+    return [chunk["choices"][0]["delta"] for chunk in chunks([START, *events, STOP])][1:-1]
+
+
+def call(block: int, name: str = "f", choice: int = 0, **fields: Any) -> domain.Event:
+    return domain.BlockStarted(block, choice, domain.ToolCall(f"c{block}", name, "", **fields))
+
+
+FIRST = {"role": "assistant", "content": "", "refusal": None}
+ENTRY = {"index": 0, "id": "c0", "type": "function", "function": {"name": "f", "arguments": ""}}
+
+
+def test_chunks_are_those_of_the_api() -> None:
+    """A first one with the role, then the deltas, then the reason."""
+    found = chunks([START, domain.TextDelta(0, "Hel")], [domain.TextDelta(0, "lo")], [USAGE, STOP])
+    assert [chunk["choices"][0]["delta"] for chunk in found] == [
+        FIRST,
+        {"content": "Hel"},
+        {"content": "lo"},
+        {},
+    ]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in found] == [None, None, None, "stop"]
+    assert {(chunk["id"], chunk["object"], chunk["created"], chunk["model"]) for chunk in found} == {
+        ("chatcmpl-1", "chat.completion.chunk", 1_700_000_000, "model-1")
+    }
+    assert all("usage" not in chunk for chunk in found)
+
+
+def test_usage_comes_last_and_only_if_asked_for() -> None:
+    """In a chunk without choices; null in all others."""
+    found = chunks([START, domain.TextDelta(0, "x")], [USAGE], [STOP], include_usage=True)
+    assert [chunk["usage"] is None for chunk in found] == [True, True, True, False]
+    assert found[-1]["choices"] == []
+    assert found[-1]["usage"]["total_tokens"] == 5
+
+
+def test_thoughts_have_the_name_that_their_provider_gives_them_too() -> None:
+    """Who knows the provider's own API finds them there."""
+    thought = domain.BlockStarted(0, 0, domain.Thinking("", "reasoning"))
+    assert deltas(thought, domain.ThinkingDelta(0, "hm"), domain.ThinkingDelta(0, "m")) == [
+        {"reasoning_content": "hm", "reasoning": "hm"},
+        {"reasoning_content": "m", "reasoning": "m"},
+    ]
+    assert deltas(domain.ThinkingDelta(0, "a"), domain.ThinkingDelta(0, "b")) == [
+        {"reasoning_content": "a"},
+        {"reasoning_content": "b"},
+    ]
+
+
+def test_thoughts_with_a_state_are_told_in_details_too() -> None:
+    """With their signature, wrapped, which comes at the end, and what is encrypted in an entry of its own."""
+    rest = {"reasoning_details": {"type": "reasoning.text", "format": "f", "index": 0}}
+    found = deltas(
+        domain.BlockStarted(0, 0, domain.Thinking("", state=domain.State(fields=rest))),
+        domain.ThinkingDelta(0, "hm"),
+        domain.BlockFinished(0, domain.State("sig", rest)),
+        domain.BlockStarted(1, 0, domain.RedactedThinking(state=domain.State("d"))),
+        domain.BlockFinished(1),
+        domain.ThinkingDelta(2, "m"),
+        domain.BlockFinished(2, domain.State("late")),
+    )
+    entry = {"type": "reasoning.text", "index": 0, "format": "f"}
+    assert found == [
+        {"reasoning_content": "hm", "reasoning_details": [{**entry, "text": "hm"}]},
+        {"reasoning_details": [{**entry, "signature": "ap1.scripted.sig"}]},
+        {"reasoning_details": [{"type": "reasoning.encrypted", "index": 1, "data": "ap1.scripted.d"}]},
+        {"reasoning_content": "m"},
+        {"reasoning_details": [{"type": "reasoning.text", "index": 2, "signature": "ap1.scripted.late"}]},
+    ]
+
+
+def test_every_kind_of_block_has_its_chunks() -> None:
+    """Thought, tool calls, refusal, sound, pictures, sources, log probabilities, unknown fields; a second choice of its own."""
+    token = {"token": "x", "logprob": -1}
+    found = chunks(
+        [
+            domain.Started("id", "model", ORIGIN, 1, {"system_fingerprint": "fp"}),
+            domain.ThinkingDelta(0, "hm"),
+            call(1),
+            domain.InputDelta(1, "{"),
+            domain.InputDelta(1, "}"),
+            domain.BlockStarted(2, 1, domain.Refusal("")),
+            domain.RefusalDelta(2, "no"),
+            domain.BlockStarted(3, 1, domain.Audio(domain.Media(), "a1")),
+            domain.MediaDelta(3, "AAEC", "la", expires=5),
+            domain.MediaDelta(3, "AAEC"),
+            domain.BlockStarted(4, 1, domain.Text("")),
+            domain.TextDelta(4, "x", (token,)),
+            domain.CitationDelta(4, domain.Citation("u", "t", start=0, end=1)),
+            domain.BlockStarted(5, 1, domain.Image(domain.Media("data:image/png;base64,AA"))),
+            domain.ExtraFields(1, {"note": 1}),
+            domain.BlockStarted(6, 1, domain.ServerToolCall("w", "web_search")),
+            domain.Finished(0, domain.FinishReason.TOOL_CALLS, "tool_calls"),
+            domain.Finished(1, domain.FinishReason.OTHER, "eos"),
+        ]
+    )
+    deltas = [(chunk["choices"][0]["index"], chunk["choices"][0]["delta"]) for chunk in found]
+    source = {"type": "url_citation", "url_citation": {"url": "u", "title": "t", "start_index": 0, "end_index": 1}}
+    assert deltas == [
+        (0, {"role": "assistant", "content": None, "refusal": None}),
+        (0, {"reasoning_content": "hm"}),
+        (0, {"tool_calls": [{**ENTRY, "id": "c1"}]}),
+        (0, {"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]}),
+        (0, {"tool_calls": [{"index": 0, "function": {"arguments": "}"}}]}),
+        (1, {"role": "assistant", "content": None, "refusal": None}),
+        (1, {"refusal": "no"}),
+        (1, {"audio": {"id": "a1", "data": "AAEC", "transcript": "la", "expires_at": 5}}),
+        (1, {"audio": {"data": "AAEC"}}),
+        (1, {"content": "x"}),
+        (1, {"annotations": [source]}),
+        (1, {"images": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]}),
+        (1, {"note": 1}),
+        (0, {}),
+        (1, {}),
+    ]
+    assert found[9]["choices"][0]["logprobs"]["content"] == [token]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in found[-2:]] == ["tool_calls", "eos"]
+    assert [chunk.get("system_fingerprint") for chunk in found] == ["fp", *[None] * (len(found) - 1)]
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        (domain.FinishReason.REFUSAL, "content_filter"),
+        (domain.FinishReason.PAUSE, "length"),
+        (domain.FinishReason.CONTEXT_WINDOW, "length"),
+    ],
+)
+def test_reasons_that_the_api_has_another_word_for(reason: domain.FinishReason, told: str) -> None:
+    """Its clients read no other."""
+    found = chunks([START, domain.TextDelta(0, "x"), domain.Finished(0, reason, "odd")])
+    assert found[-1]["choices"][0]["finish_reason"] == told
+
+
+def test_the_first_chunk_of_a_recorded_stream_has_its_session() -> None:
+    """As a whole reply has it; no later chunk has it, nor any of a stream that is not recorded."""
+    events = [domain.TextDelta(0, "a"), domain.TextDelta(0, "b"), domain.Finished(0, domain.FinishReason.STOP, "stop")]
+    found = chunks([domain.Started("id", "model", ORIGIN, 1, {"fp": "x"}, conversation_id="chat-1"), *events])
+    assert [chunk.get("session_id") for chunk in found] == ["chat-1", None, None, None]
+    assert found[0]["fp"] == "x"
+    assert not any("session_id" in chunk for chunk in chunks([domain.Started("id", "model", ORIGIN, 1), *events]))
+
+
+def test_what_came_in_one_delta_is_one_chunk() -> None:
+    """Text, thought, several calls and fields beside them; every call has a function, whatever it tells."""
+    token = {"token": "x", "logprob": -1}
+    google = {"extra_content": {"google": {"thought_signature": "ap1.scripted.s"}}}
+    found = chunks(
+        [
+            START,
+            domain.DeltaGroup(0, 12),
+            domain.ExtraFields(0, {"found": 1}, domain.Place.CHOICE),
+            domain.BlockStarted(0, 0, domain.Thinking("", "reasoning")),
+            domain.ThinkingDelta(0, "hm"),
+            domain.BlockFinished(0),
+            domain.BlockStarted(1, 0, domain.Text("")),
+            domain.TextDelta(1, "x", (token,)),
+            domain.TextDelta(1, "y"),
+            call(2, type="builtin_function", state=domain.State(fields={"function": {"a": 1}})),
+            domain.InputDelta(2, "{}"),
+            call(3, "g", state=domain.State("s")),
+            domain.ExtraFields(0, {"x": 2}),
+            domain.ExtraFields(0, {"logprobs": {"refusal": [token]}}, domain.Place.CHOICE),
+            domain.BlockFinished(2, domain.State("s", {"function": {"a": 1}})),
+            STOP,
+        ]
+    )
+    assert [chunk["choices"][0]["delta"] for chunk in found] == [
+        FIRST,
+        {
+            "reasoning_content": "hm",
+            "reasoning": "hm",
+            "content": "xy",
+            "tool_calls": [
+                {"index": 0, "id": "c2", "type": "builtin_function", "function": {"name": "f", "arguments": "{}", "a": 1}},
+                {"index": 1, "id": "c3", "type": "function", "function": {"name": "g", "arguments": ""}, **google},
+            ],
+            "x": 2,
+        },
+        {"tool_calls": [{"index": 0, "function": {"arguments": ""}, **google}]},
+        {},
+    ]
+    choice = found[1]["choices"][0]
+    assert (choice["found"], choice["logprobs"]) == (1, {"content": [token], "refusal": [token]})
+    assert found[-1]["choices"][0]["found"] == 1
+
+
+def test_calls_of_other_kinds() -> None:
+    """A tool that takes plain text, the one function of 2023, and a kind that is not known, which comes when it is whole."""
+    found = chunks(
+        [
+            START,
+            call(0, type="custom"),
+            domain.InputDelta(0, "x"),
+            call(1, "", type="odd"),
+            domain.InputDelta(1, '{"a":1}'),
+            domain.BlockFinished(1, domain.State(fields={"note": "y"})),
+            domain.BlockStarted(2, 0, domain.ToolCall("", "g", "", "function_call")),
+            domain.InputDelta(2, "{}"),
+            domain.Finished(0, domain.FinishReason.TOOL_CALLS, "stop"),
+        ]
+    )
+    assert [chunk["choices"][0]["delta"] for chunk in found][1:] == [
+        {"tool_calls": [{"index": 0, "id": "c0", "type": "custom", "custom": {"name": "f", "input": ""}}]},
+        {"tool_calls": [{"index": 0, "custom": {"input": "x"}}]},
+        {"tool_calls": [{"index": 1, "id": "c1", "type": "odd", "odd": {"a": 1}, "note": "y"}]},
+        {"function_call": {"name": "g", "arguments": ""}},
+        {"function_call": {"arguments": "{}"}},
+        {},
+    ]
+    assert found[-1]["choices"][0]["finish_reason"] == "function_call"
+
+
+def test_a_signature_over_a_text_comes_with_its_end() -> None:
+    """In one chunk, where it came in one delta."""
+    text = [domain.BlockStarted(0, 0, domain.Text("")), domain.TextDelta(0, "Hi"), domain.BlockFinished(0, domain.State("s"))]
+    google = {"extra_content": {"google": {"thought_signature": "ap1.scripted.s"}}}
+    assert deltas(*text) == [{"content": "Hi"}, google]
+    assert deltas(domain.DeltaGroup(0, 3), *text) == [{"content": "Hi", **google}]
+
+
+def test_parts_that_are_not_known_stand_among_the_text() -> None:
+    """In a delta, in the order in which they came."""
+    part, other = {"type": "reasoning", "summary": []}, {"type": "odd"}
+    events: domain.Batch = [
+        domain.BlockStarted(0, 0, domain.Opaque(state=domain.State(fields=part))),
+        domain.BlockFinished(0),
+        domain.BlockStarted(1, 0, domain.Text("")),
+        domain.TextDelta(1, "Hi"),
+        domain.TextDelta(1, "!"),
+        domain.BlockFinished(1),
+        domain.BlockStarted(2, 0, domain.Opaque(state=domain.State(fields=other))),
+        domain.BlockFinished(2),
+    ]
+    content = [part, {"type": "text", "text": "Hi"}, {"type": "text", "text": "!"}, other]
+    assert deltas(domain.DeltaGroup(0, 8), *events) == [{"content": content}]
+
+
+def test_what_is_told_of_a_reply_is_told_once() -> None:
+    """In the next chunk, and in the last where none follows; in every one what the provider tells with every one."""
+    found = chunks(
+        [
+            domain.Started("id", "model", ORIGIN, 1, {"ids": [1, 2], "fp": "a"}),
+            domain.TextDelta(0, "a"),
+            domain.TextDelta(0, "b"),
+        ],
+        [
+            domain.ExtraFields(None, {"fp": "a"}, domain.Place.REPLY, repeats=True),
+            domain.ExtraFields(None, {"more": 1}, domain.Place.REPLY),
+            domain.TextDelta(0, "c"),
+            domain.TextDelta(0, "d"),
+        ],
+        [
+            domain.ExtraFields(None, {"more": 2}, domain.Place.REPLY),
+            domain.ExtraFields(None, {"fp": "b"}, domain.Place.REPLY),
+            domain.ExtraFields(None, {}, domain.Place.REPLY, repeats=True),
+        ],
+        [domain.TextDelta(0, "e"), domain.ExtraFields(None, {"fp": "b"}, domain.Place.REPLY, repeats=True)],
+        [domain.ExtraFields(None, {"citations": []}, domain.Place.REPLY), domain.Usage(1, 1, 2), STOP],
+        [domain.ExtraFields(None, {"last": True}, domain.Place.REPLY)],
+        include_usage=True,
+    )
+    assert [{name: chunk[name] for name in ("ids", "fp", "more", "citations", "last") if name in chunk} for chunk in found] == [
+        {"ids": [1, 2], "fp": "a"},
+        {},
+        {},
+        {"fp": "a", "more": 1},
+        {"fp": "a"},
+        {"fp": "b", "more": 2},
+        {"fp": "b", "citations": []},
+        {"fp": "b", "last": True},
+    ]
+    assert list(found[0])[4:6] == ["ids", "fp"]
+
+
+def test_tokens_written_to_a_cache_are_told() -> None:
+    """Among the details of the prompt, where the provider told of any, or that there were none."""
+    for usage, expected in (
+        (domain.Usage(7, 5, 12, cache_write_tokens=6), 6),
+        (domain.Usage(7, 5, 12, cache_write_tokens=0), 0),
+        (USAGE, None),
+    ):
+        details = chunks([START, usage, STOP], include_usage=True)[-1]["usage"]["prompt_tokens_details"]
+        assert details.get("cache_write_tokens") == expected
+
+
+@pytest.mark.parametrize("text", ["\n\ndata: [DONE]\n\n", "\r", "\u2028\u2029\x85\x0b\x0c", "\"'\\", "שלום 🎼", "\ud83d\ude00"])
+def test_text_cannot_forge_an_event(text: str) -> None:
+    """Whatever the model writes stays inside its JSON string, for readers that split at any kind of line end."""
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16")
+    writer = ChunkWriter(include_usage=False)
+    data = writer.write(framed(START, domain.TextDelta(0, text))).decode()
+    lines = [line for line in data.splitlines() if line]
+    assert len(lines) == 2
+    assert json.loads(lines[1].removeprefix("data: "))["choices"][0]["delta"]["content"] == text
