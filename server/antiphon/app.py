@@ -99,8 +99,11 @@ class App:
         """Calls that are going on."""
         return self._chat.in_flight + self._passthrough.in_flight
 
-    async def serve(self, addresses: Sequence[str], stop: asyncio.Event) -> None:
-        """Serves gRPC on `addresses` until `stop` is set, then stops gracefully. Raises `OSError` for one that is taken."""
+    async def serve(self, addresses: Sequence[str], stop: asyncio.Event, retire: asyncio.Event | None = None) -> None:
+        """Serves gRPC on `addresses` until `stop` is set, then stops gracefully. Raises `OSError` for one that is taken.
+
+        `retire` stops it as well, but leaves calls the time that any call has, unless `stop` is set meanwhile.
+        """
         edge_here = any(address.startswith(UNIX) for address in addresses)
         server = self._server(edge_here=edge_here)
         certificates = _certificates(self._config, edge_here=edge_here)
@@ -118,12 +121,8 @@ class App:
         gc.collect()
         gc.freeze()
         log.info("serving", addresses=list(addresses), models=len(self.router.models()), default=self.router.default)
-        await stop.wait()
-        limits = self._config.limits
-        log.info("draining", calls=self.in_flight, delay=limits.drain_delay, seconds=limits.drain)
-        server.turn_unready()
-        await asyncio.sleep(limits.drain_delay)
-        await server.stop(limits.drain, self._interrupt)
+        await _first(stop, retire or stop)
+        await self._drain(server, stop)
         await self._chat.settled(SETTLING)
         for task in keeping:
             task.cancel()
@@ -140,6 +139,22 @@ class App:
             await self._tokens.close()
         self._observer.stopped()
         log.info("stopped")
+
+    async def _drain(self, server: Server, stop: asyncio.Event) -> None:
+        """Take no more calls after a while, and wait for those that go on: as long as a call may take, and less after `stop`."""
+        limits = self._config.limits
+        most = limits.drain if stop.is_set() else max(limits.drain, limits.request_timeout)
+        log.info("draining", calls=self.in_flight, delay=limits.drain_delay, seconds=most)
+        server.turn_unready()
+        await asyncio.sleep(limits.drain_delay)
+        stopping = asyncio.create_task(server.stop(most, self._interrupt))
+        if most > limits.drain:
+            told = asyncio.create_task(stop.wait())
+            await asyncio.wait([stopping, told], return_when=asyncio.FIRST_COMPLETED)
+            told.cancel()
+            await asyncio.wait([stopping], timeout=limits.drain)
+            self._interrupt()
+        await stopping
 
     def _interrupt(self) -> None:
         self._chat.interrupt()
@@ -176,11 +191,20 @@ class App:
 
 
 async def serve_until_signalled(app: App, addresses: Sequence[str]) -> None:
-    """Serves until SIGTERM or SIGINT. Raises as `App.serve`."""
-    stop = asyncio.Event()
+    """Serves until SIGTERM or SIGINT; SIGUSR1 stops it as well, without haste. Raises as `App.serve`."""
+    stop, retire = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await app.serve(addresses, stop)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, retire.set)
+    await app.serve(addresses, stop, retire)
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
 
 
 def _tokens(auth: AuthConfig, environment: Mapping[str, str]) -> Tokens | None:

@@ -35,6 +35,7 @@ from antiphon.edge import files
 from antiphon.telemetry import log
 from antiphon.up.banner import banner, warnings_of
 from antiphon.up.heap import give_back_large_blocks
+from antiphon.up.heartbeat import beating
 from antiphon.up.launch import become_supervisor, hold_signals, plan, unusable_addresses
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -125,6 +126,7 @@ def serve(
     worker: Annotated[
         int | None, typer.Option(help="This process's number, for its logs: it shares the address with others that have one.")
     ] = None,
+    heartbeat: Annotated[int | None, typer.Option(help="A descriptor to give signs of life at.", hidden=True)] = None,
 ) -> None:
     """Start the gRPC server alone, in one process."""
     from antiphon.app import App, serve_until_signalled
@@ -137,7 +139,21 @@ def serve(
         if worker is None and (taken := unusable_addresses(loaded, ["grpc.listen"])):
             raise OSError(taken[0])  # or it would get some of the calls that are another's
         addresses = [loaded.grpc.listen] + ([f"unix:{socket}"] if socket else [])
-        uvloop.run(serve_until_signalled(server, addresses))
+
+        async def run() -> None:
+            async with beating(heartbeat):
+                await serve_until_signalled(server, addresses)
+
+        uvloop.run(run())
+
+
+@app.command("check-reload", hidden=True)
+def check_reload(folder: Annotated[Path, typer.Argument(help="Where the gateway runs.")], config: ConfigOption = None) -> None:
+    """Check a configuration that a running gateway is to take up, and leave a copy of it in its folder. For the supervisor."""
+    from antiphon.cli.reload import accept
+
+    with _told(config):
+        accept(folder, config, dict(os.environ))
 
 
 @app.command()
