@@ -25,6 +25,7 @@ from antiphon.chat.client_context import Contexts
 from antiphon.chat.prices import Prices
 from antiphon.chat.service import ChatService
 from antiphon.config import AuthConfig, Config, ConfigError, database_url
+from antiphon.database.contact import first_contact
 from antiphon.database.open import open_database
 from antiphon.domain.errors import StoreUnavailable
 from antiphon.guards.registry import build_guards
@@ -102,6 +103,9 @@ class App:
     async def serve(self, addresses: Sequence[str], stop: asyncio.Event, retire: asyncio.Event | None = None) -> None:
         """Serves gRPC on `addresses` until `stop` is set, then stops gracefully. Raises `OSError` for one that is taken.
 
+        It is ready after its first contact with the database, and then whatever becomes of that, or of providers: else all servers
+        would be unready at once.
+
         `retire` stops it as well, but leaves calls the time that any call has, unless `stop` is set meanwhile.
         """
         edge_here = any(address.startswith(UNIX) for address in addresses)
@@ -116,12 +120,20 @@ class App:
             asyncio.create_task(housekeeper.run()),
             asyncio.create_task(self._recorder.keep(self._config.database.keep_interval)),
         ]
+        server.hold_back()
         await server.start()
         # A full collection looks at all that was imported, for 30 ms in which nobody is served. None of that ever becomes garbage.
         gc.collect()
         gc.freeze()
-        log.info("serving", addresses=list(addresses), models=len(self.router.models()), default=self.router.default)
-        await _first(stop, retire or stop)
+        contact = asyncio.create_task(first_contact(self._database))
+        stopping = asyncio.create_task(_first(stop, retire or stop))
+        await asyncio.wait([contact, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if contact.done():
+            contact.result()
+            server.turn_ready()
+            log.info("serving", addresses=list(addresses), models=len(self.router.models()), default=self.router.default)
+        await stopping
+        contact.cancel()
         await self._drain(server, stop)
         await self._chat.settled(SETTLING)
         for task in keeping:

@@ -21,6 +21,7 @@ from antiphon.v1 import models_pb2, models_pb2_grpc
 from tests.e2e.balancer import Balancer
 from tests.e2e.conftest import KEY, READY, Gateway, configuration
 from tests.odd_upstream import LAST, OddUpstream, chunk, delta, head, sse
+from tests.postgres import Postgres
 from tests.waiting import block_until, until
 
 ECHO: dict[str, Any] = {
@@ -259,6 +260,27 @@ async def test_a_terminal_that_hangs_up_ends_the_gateway(tmp_path: Path) -> None
         check=False,
     )
     assert ended.returncode == 0
+
+
+@pytest.mark.slow
+async def test_a_start_without_a_database_waits_for_it(tmp_path: Path) -> None:
+    """It says so, and is not ready; and starts when the database does. One that is lost afterwards leaves it ready."""
+    postgres = Postgres()
+    try:
+        gateway = Daemon(tmp_path, {**with_models("echo"), "database": {"url": postgres.url}})
+        await asyncio.to_thread(gateway.wait_for, "waiting for the database", 2)
+        assert READY not in gateway.said
+        await asyncio.to_thread(postgres.start)
+        await asyncio.to_thread(gateway.wait_for, READY)
+        failures = gateway.said.count("store_unavailable")
+        await asyncio.to_thread(postgres.kill)
+        async with gateway.client() as http:
+            await asyncio.to_thread(gateway.wait_for, "store_unavailable", failures + 1)  # the housekeeper looks every five seconds
+            assert (await http.get(f"http://{gateway.rest}/readyz")).json() == {"status": "ready"}
+        assert await models(gateway) == ["echo"]
+        assert await asyncio.to_thread(gateway.stop) == 0
+    finally:
+        postgres.__exit__(None, None, None)
 
 
 @pytest.mark.slow

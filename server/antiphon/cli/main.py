@@ -11,6 +11,7 @@ import io
 import os
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -37,6 +38,9 @@ from antiphon.up.banner import banner, warnings_of
 from antiphon.up.heap import give_back_large_blocks
 from antiphon.up.heartbeat import beating
 from antiphon.up.launch import become_supervisor, hold_signals, plan, unusable_addresses
+
+PAUSE = 2.0
+"""Seconds between two tries to reach the database."""
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 app.add_typer(keys, name="keys")
@@ -93,6 +97,11 @@ def _open_standard_streams() -> None:
             stream.reconfigure(errors="replace")  # what a terminal of another encoding cannot show is no reason to end
 
 
+def _wait_for_database() -> None:
+    say("Not ready: waiting for the database, which cannot be reached; the log line above tells why.")
+    time.sleep(PAUSE)
+
+
 @app.command()
 def up(config: ConfigOption = None) -> None:
     """Start the gateway: the server and Envoy. A part that dies is started again."""
@@ -107,7 +116,7 @@ def up(config: ConfigOption = None) -> None:
         if not loaded.auth.keys and not loaded.auth.tokens and not environment.get(KEY_VARIABLE, "").strip():
             made = environment[KEY_VARIABLE] = new_key().get_secret_value()
         # A configuration that is not usable is told here, once, and not by each worker.
-        router = check.prepare(loaded, environment)
+        router = check.prepare(loaded, environment, _wait_for_database)
         if taken := unusable_addresses(loaded):
             for line in taken:
                 say(escape(line))

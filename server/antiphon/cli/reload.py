@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from antiphon.cli import check
-from antiphon.config import Config, ConfigError
+from antiphon.config import Config, ConfigError, database_url
 from antiphon.config.file import load
 from antiphon.up.launch import keep_copy
 from antiphon.up.reload import CONFIG, NEXT
@@ -28,7 +28,10 @@ def accept(folder: Path, path: Path | None, environment: Mapping[str, str]) -> N
     wanted = load(path, environment)
     if changed := list(_fixed(running, wanted)):
         raise ConfigError("\n".join(f"{setting}: cannot change while the gateway runs: start it anew" for setting in changed))
-    check.prepare(wanted, environment)
+    if database_url(wanted) == database_url(running):
+        check.build(wanted, environment)  # the database may be out of reach, which is no matter of this change
+    else:
+        check.prepare(wanted, environment)
     keep_copy(folder, NEXT, wanted, path)
 
 
