@@ -43,4 +43,5 @@ def sockets(folder: Path) -> dict[str, bool]:
         for cluster in clusters.get("cluster_statuses", [])
         if cluster["name"] == CLUSTER
         for host in cluster.get("host_statuses", [])  # healthy: no other flag, such as of a failed check
+        if "pipe" in host["address"]
     }
