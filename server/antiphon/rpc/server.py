@@ -107,6 +107,14 @@ class Server:
         """Starts to answer."""
         await self._server.start()
 
+    def hold_back(self) -> None:
+        """Be unready until `turn_ready`. Calls are taken all the same."""
+        self._health.hold_back()
+
+    def turn_ready(self) -> None:
+        """Tell all that the server may be called."""
+        self._health.ready()
+
     def turn_unready(self) -> None:
         """Tell all but the edge on this machine that the server is about to stop. It still takes calls."""
         self._health.leave()

@@ -40,6 +40,17 @@ def ask(path: Path, target: str, method: str = "GET") -> bytes:
         return body
 
 
+def answers(folder: Path) -> bool:
+    """Return whether the Envoy in `folder` says anything, be it that it is not ready."""
+    try:
+        ask(folder / ADMIN_SOCKET, "/ready")
+    except ValueError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def turn_unready(folder: Path) -> None:
     """Have the Envoy in `folder` say that it is not ready, and its callers leave; it still serves them.
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from antiphon.config import Config, split_address
 from antiphon.edge import files as edge
@@ -23,6 +24,7 @@ from antiphon.up import run_folder
 from antiphon.up.acceptor import listen
 from antiphon.up.plan import Plan, Program
 from antiphon.up.readiness import worker_socket
+from antiphon.up.reload import CONFIG, WATCHED
 from antiphon.up.supervisor import ENDING, MARGIN
 
 
@@ -35,18 +37,22 @@ def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
     folder, lock = run_folder.make()
     try:
         edge.prepare(folder, config.rest, [worker_socket(number) for number in range(config.workers)], config.auth.tokens)
+        keep_copy(folder, CONFIG, config, config_path)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
         raise
     here = Path.cwd()
     drain = config.limits.drain_delay + config.limits.drain
+    # Workers read what was checked, and not what has become of the file since.
+    copy = folder / CONFIG if config_path else None
     workers = [
         Program(
             f"worker {number}",
-            worker_command(config_path, folder / worker_socket(number), number),
+            worker_command(copy, folder / worker_socket(number), number),
             folder=here,
             grace=drain + MARGIN,
+            beats=True,
         )
         for number in range(config.workers)
     ]
@@ -54,6 +60,8 @@ def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
     threads = min((config.workers + 1) // 2, os.cpu_count() or 1)
     variables = sorted(edge.VARIABLES)
     envoy = Program("Envoy", edge.command(threads), folder=folder, grace=MARGIN, variables=variables, ends_by="SIGINT")
+    chosen = ["--config", str(config_path)] if config_path else []
+    check = [sys.executable, "-m", "antiphon", "check-reload", *chosen, str(folder)]
     return Plan(
         workers,
         envoy,
@@ -62,9 +70,41 @@ def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
         drain=drain,
         log_file=config.log.file,
         banner=banner,
+        check=Program("check", check, folder=here, grace=MARGIN),
+        retiring=config.limits.drain_delay + max(config.limits.request_timeout, config.limits.drain) + MARGIN,
         stdout_is_log=config.log.stream == "stdout",
         metrics=config.metrics.listen,
     )
+
+
+def keep_copy(folder: Path, name: str, config: Config, config_path: Path | None) -> None:
+    """Put a copy of the configuration file into `folder`, and the list of all files to watch. Raises `OSError`."""
+    files = [] if config_path is None else [config_path]
+    if config_path is not None:
+        copy = folder / name
+        copy.touch(mode=0o600)  # it may hold keys
+        copy.write_bytes(config_path.read_bytes())
+    files += files_of(config)
+    (folder / WATCHED).write_text(json.dumps([str(file.absolute()) for file in files]), encoding="utf-8")
+
+
+def files_of(config: Config) -> list[Path]:
+    """Return the files that are read at a start alone, beside that of the configuration: keys, secrets, authorities."""
+    settings = config.model_dump()
+    del settings["log"]["file"]
+    return list(_paths(settings))
+
+
+def _paths(settings: Any) -> Iterator[Path]:
+    if isinstance(settings, Path):
+        yield settings
+    elif isinstance(settings, Mapping):
+        for name, value in settings.items():
+            if name != "tls":  # those are read again by themselves
+                yield from _paths(value)
+    elif isinstance(settings, list | tuple):
+        for value in settings:
+            yield from _paths(value)
 
 
 def hold_signals() -> None:

@@ -25,6 +25,8 @@ class Program:
     """What it gets of the environment, by name; None is all of it."""
     ends_by: str = "SIGTERM"
     """The signal that tells it to end. If that is another one, it never sees SIGTERM, on Linux."""
+    beats: bool = False
+    """Whether it takes `--heartbeat`, the descriptor of a pipe, and gives signs of life there."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class Plan:
     """Where what the children print goes; None is standard error, or standard output."""
     banner: str
     """What is said on standard output once the gateway is ready."""
+    check: Program | None = None
+    """What checks the configuration before a reload. None: there is no reload."""
+    retiring: float = 0.0
+    """Seconds that a worker may take to end after a reload."""
     lock: int | None = None
     """The descriptor that holds the folder's lock: see `antiphon.up.run_folder`."""
     stdout_is_log: bool = False
@@ -63,6 +69,8 @@ class Plan:
             drain=found["drain"],
             log_file=Path(found["log_file"]) if found["log_file"] else None,
             banner=found["banner"],
+            check=_program(found["check"]) if found["check"] else None,
+            retiring=found["retiring"],
             lock=found["lock"],
             stdout_is_log=found["stdout_is_log"],
             metrics=found["metrics"],

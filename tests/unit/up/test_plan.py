@@ -1,5 +1,6 @@
 """The plan of a supervisor."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from antiphon.up.plan import Plan, Program
@@ -12,6 +13,8 @@ def test_a_plan_survives_its_text(tmp_path: Path) -> None:
         [worker], Program("Envoy", ["/bin/true"], tmp_path, 5.0, ["PATH"], "SIGINT"), tmp_path, 30.0, tmp_path / "log", "up\n"
     )
     assert Plan.loads(plan.dumps()) == plan
+    reloading = replace(plan, check=Program("check", ["/bin/true"], tmp_path, 5.0), retiring=600.0, lock=3)
+    assert Plan.loads(reloading.dumps()) == reloading
 
 
 def test_where_the_log_goes_survives_it_too(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from antiphon.telemetry.names import METRICS_SOCKET
 from antiphon.telemetry.report import Reporter
-from antiphon.up import child, supervisor
+from antiphon.up import child, pulse, supervisor
 from antiphon.up.child import Child
 from antiphon.up.plan import Plan, Program
 from tests.ports import free_port
@@ -40,6 +40,19 @@ signal.signal(signal.SIGINT, end)
 write(f"start {os.getpid()} {os.getsid(0)}")
 if how and how != ["deaf"]:
     sys.exit(int(how[0]))
+while True:
+    signal.pause()
+"""
+
+
+# Gives a sign of life, and then hangs. Usage: FILE --heartbeat DESCRIPTOR
+HANGING = """
+import os, signal, sys
+file, _, descriptor = sys.argv[1:]
+with open(file, "a") as f:
+    f.write(f"w0 start {os.getpid()} 0\\n")
+os.write(int(descriptor), b".")
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 while True:
     signal.pause()
 """
@@ -333,6 +346,20 @@ def test_a_child_that_ends_by_another_signal_does_not_hear_sigterm(stage: Stage)
     assert stage.run(stage.program("w0"), envoy=stage.program("envoy", ends_by="SIGINT"), meanwhile=script) == 0
     assert [line for line in stage.lines[2:] if line != "w0 term"] == ["envoy int"]
     assert stage.lines[-1] == "envoy int"
+
+
+def test_a_child_that_hangs_is_started_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that gave signs of life, and gives none any more, is killed; a line says so."""
+    monkeypatch.setattr(pulse, "INTERVAL", 0.05)
+
+    def script() -> None:
+        until(lambda: len(stage.pids("w0")) == 2)
+        assert stage.said[0].startswith("w0 hangs: not a sign of it for ")
+        assert "w0 ended (by SIGKILL)" in stage.said[1]
+        told()
+
+    program = Program("w0", [sys.executable, "-c", HANGING, str(stage.file)], folder=stage.folder, grace=10, beats=True)
+    assert stage.run(program, meanwhile=script) == 0
 
 
 def test_a_stop_does_not_wait_for_a_restart(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
