@@ -1,7 +1,7 @@
 """Puts the parts together: the only place that knows them all. Everything else is handed its collaborators.
 
 What only some configurations need, and what takes megabytes of every worker, is imported where it is used: the Redis client
-(6.3 MB), the metrics, and the cryptography of tokens (10 MB) and certificates (9 MB).
+(6.3 MB), the metrics, the traces (4 MB), and the cryptography of tokens (10 MB) and certificates (9 MB).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from antiphon.auth.base import Authenticator, Authenticators
 from antiphon.chat.client_context import Contexts
 from antiphon.chat.prices import Prices
 from antiphon.chat.service import ChatService
-from antiphon.config import AuthConfig, Config, ConfigError, database_url
+from antiphon.config import AuthConfig, Config, ConfigError, ProviderConfig, database_url
 from antiphon.database.base import Database
 from antiphon.database.contact import first_contact
 from antiphon.database.open import open_database
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from antiphon.auth.tokens.authenticator import Tokens
     from antiphon.net.certificates import Certificates
     from antiphon.telemetry.metrics import Metrics
+    from antiphon.telemetry.tracing import Tracing
 
 SETTLING = 10.0
 """Seconds that a stop waits for turns to be stored."""
@@ -100,7 +101,9 @@ class App:
         prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()})
         self._ledger = Ledger(self._database)
         self.metrics = _metrics(config, self.router)
-        self._observer = Observers([CallLog(), self._ledger, *([] if self.metrics is None else [self.metrics])])
+        self._tracing = _tracing(config, environment, configs)
+        optional = (self.metrics, self._tracing)
+        self._observer = Observers([CallLog(), self._ledger, *(listener for listener in optional if listener is not None)])
         self._limiter = _limiter(config, environment, self._ledger)
         timeout = config.limits.request_timeout
         self._recorder = Recorder(self._store)
@@ -131,6 +134,8 @@ class App:
         for address in addresses:
             server.listen(address, None if grpc_tls is None or address.startswith(UNIX) else grpc_tls.credentials())
         await self._limiter.start()
+        if self._tracing is not None:
+            self._tracing.start()
         housekeeper = Housekeeper(
             self._store, self._stored_keys, self._audit, list(certificates.values()), _prunings(self._config, self._database)
         )
@@ -252,6 +257,19 @@ def _metrics(config: Config, router: Router) -> Metrics | None:
     targets = {urlsplit(url).hostname or "" for url in (*config.proxy.allow, *config.proxy.aliases.values())}
     models = {provider: router.models_at(provider) for provider in router.providers()}
     return Metrics(models, {*config.proxy.aliases, *targets}, version("antiphon"))
+
+
+def _tracing(config: Config, environment: Mapping[str, str], providers: Mapping[str, ProviderConfig]) -> Tracing | None:
+    """Return what makes spans, if there is a collector. Of a provider's URL no more than host and port are told."""
+    url = config.traces.address(environment)
+    if url is None:
+        return None
+    from antiphon.telemetry.otlp import make_provider
+    from antiphon.telemetry.tracing import Tracing
+
+    urls = {name: urlsplit(provider.base_url or "") for name, provider in providers.items()}
+    servers = {name: (at.hostname, at.port or (443 if at.scheme == "https" else 80)) for name, at in urls.items() if at.hostname}
+    return Tracing(make_provider(config.traces.sample, version("antiphon")), url, servers, version("antiphon"))
 
 
 def _tokens(auth: AuthConfig, environment: Mapping[str, str]) -> Tokens | None:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import uvloop
 from rich.markup import escape
@@ -121,8 +122,18 @@ def _settings(config: Config) -> dict[str, str]:
         "quotas": ", ".join(_quotas(limits)) or "none",
         "counted": f"in Redis, {limits.on_failure} while it is out of reach" if _in_redis(limits) else "by each worker for itself",
         "guards": ", ".join(f"{guard.name} ({guard.kind}, {' and '.join(guard.on)})" for guard in config.guards) or "none",
+        "traces": _traces(config),
         "log": f"{written.level}, to {written.file or 'standard error'}",
     }
+
+
+def _traces(config: Config) -> str:
+    """Host and port alone: a URL of the environment may hold a key."""
+    url = config.traces.address(os.environ)
+    if url is None:
+        return "none"
+    share = config.traces.sample
+    return f"to {urlsplit(url).netloc.rpartition('@')[2]}" + ("" if share is None else f", {share:g} of the calls that begin one")
 
 
 def _connections(database: DatabaseConfig) -> str:

@@ -1,7 +1,8 @@
 """The HTTP client under every call of a model and every proxied request: aiohttp's, with our rules.
 
-No redirect is followed, no cookie kept, no proxy and no password taken from the environment, and no header added but `host` and
-`content-length`. Headers and bodies leave and come as they are. No provider's protocol is known here.
+No redirect is followed, no cookie kept, no proxy and no password taken from the environment, and no header added but `host`,
+`content-length`, and the trace that the request belongs to, if any. Headers and bodies leave and come as they are. No provider's
+protocol is known here.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
+from antiphon.domain.trace import passed_on
 from antiphon.net.connection import Connector, send_past_a_close, tls_context
 from antiphon.net.http_errors import UpstreamErrors
 
@@ -48,6 +50,8 @@ class Client:
         Raises `ProviderUnavailable`, `ProviderTimeout`, `ProviderProtocolError`, and what the resolver raises but for `OSError`.
         """
         session = self._session()
+        if (trace := passed_on()) is not None:
+            headers = {**headers, **trace.headers()}
 
         async def send() -> aiohttp.ClientResponse:
             data = body if len(body) < _LARGE else io.BytesIO(body)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, Self
 
@@ -23,6 +23,7 @@ from antiphon.domain.call import Call, Observer, make_current
 from antiphon.domain.deadline import time_left
 from antiphon.domain.errors import AntiphonError, InvalidRequest, Reason, told
 from antiphon.domain.principal import ANONYMOUS, Scope
+from antiphon.domain.trace import TRACEPARENT, TRACESTATE, trace_of
 from antiphon.rpc.admission import Admission, Rules, peer_of, refuse_doubles
 from antiphon.rpc.context import Context
 from antiphon.rpc.heartbeat import Pulse
@@ -65,7 +66,9 @@ class Handling:
         "_audit",
         "_call",
         "_context",
+        "_entries",
         "_message",
+        "_metadata",
         "_receiver",
         "_rules",
         "_written",
@@ -82,11 +85,21 @@ class Handling:
         self._call = Call(method=rules.method, timeout=time_left(context.time_remaining()), observer=observer)
         self._arrival: Arrival | None = None
         self._admitted = False
+        self._entries: Sequence[tuple[str, str | bytes]] = ()
+        self._metadata: dict[str, str] = {}
         self._message: Any = None
         self._written = False
 
     async def __aenter__(self) -> Self:
-        self._call.observer.begun(self._call)
+        self._entries = tuple(self._context.invocation_metadata() or ())
+        metadata = self._metadata = {str(key): str(value) for key, value in self._entries}
+        call, request_id = self._call, metadata.get(REQUEST_ID, "")
+        call.request_id = request_id if _GOOD_REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=call.request_id)
+        if TRACEPARENT in metadata:
+            call.trace = trace_of(metadata[TRACEPARENT], metadata.get(TRACESTATE, ""))
+        call.observer.begun(call)
         return self
 
     async def request(self, read: Callable[[bytes], Any]) -> Any:
@@ -94,16 +107,11 @@ class Handling:
 
         Raises what `Admission.admit` and `Receiver.receive` raise, and `InvalidRequest`.
         """
-        entries = self._context.invocation_metadata() or ()
-        metadata = {str(key): value for key, value in entries}
-        request_id = str(metadata.get(REQUEST_ID, ""))
-        call = self._call
-        call.request_id = request_id if _GOOD_REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=call.request_id)
+        call, entries, metadata = self._call, self._entries, self._metadata
+        self._entries, self._metadata = (), {}  # a stream may be long
         if len(metadata) < len(entries):
             refuse_doubles([str(key) for key, _ in entries])
-        await self._admission.admit(call, self._rules, str(metadata.get("authorization", "")) or None)
+        await self._admission.admit(call, self._rules, metadata.get("authorization") or None)
         self._admitted = True
         if self._rules.scope is Scope.ADMIN:
             call.peer = peer_of(self._context)

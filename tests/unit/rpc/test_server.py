@@ -14,6 +14,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from antiphon.auth.api_keys.static import KeyRing
 from antiphon.chat.service import ChatService
@@ -375,3 +376,15 @@ async def test_errors_with_much_in_them_arrive(unused_tcp_port: int) -> None:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await gateway.chat.Generate(request, metadata=KEY)
             assert caught.value.code() is code
+
+
+async def test_the_line_of_a_call_names_its_callers_trace(unused_tcp_port: int) -> None:
+    """Sampled or not; one that cannot be read is none."""
+    trace, lines = "0af7651916cd43dd8448eb211c80319c", []
+    async with running(ScriptedProvider(), unused_tcp_port) as gateway:
+        for parent in (f"00-{trace}-b7ad6b7169203331-00", f"00-{trace}-b7ad6b7169203331-01", f"00-{trace}"):
+            with capture_logs() as logged:
+                await gateway.chat.Generate(HELLO, metadata=(*KEY, ("traceparent", parent)))
+                await until(lambda logged=logged: any(line["event"] == "call" for line in logged))
+            lines.append(next(line for line in logged if line["event"] == "call"))
+    assert [line.get("trace_id") for line in lines] == [trace, trace, None]
