@@ -41,6 +41,7 @@ from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
 from antiphon.limits.report import UsageReport
+from antiphon.net import outbound
 from antiphon.owners.data import Owners
 from antiphon.providers import hosts
 from antiphon.providers import registry as protocols
@@ -108,7 +109,9 @@ class App:
         timeout = config.limits.request_timeout
         self._recorder = Recorder(self._store)
         self._chat = ChatService(self.router, self._recorder, prices, timeout=timeout, limiter=self._limiter, guards=guards)
-        self._passthrough = Passthrough(config.proxy, timeout=timeout, limiter=self._limiter)
+        self._passthrough = Passthrough(
+            config.proxy, timeout=timeout, limiter=self._limiter, outbound=outbound.build("proxy", config.proxy, environment)
+        )
         self._contexts = Contexts(config.clients, environment)
         for name in config.engine.own_key_providers:
             if name not in configs:

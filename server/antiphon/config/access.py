@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal, get_args
 from pydantic import Field, SecretStr, model_validator
 
 from antiphon.config.limits import QuotaConfig
+from antiphon.config.outbound import OutboundConfig
 from antiphon.config.section import ConfigError, Section, read_secret
 from antiphon.config.values import Name, OneOrMore, Prefix, Time
 from antiphon.domain.principal import EVERYDAY, MAX_MODEL, MAX_MODELS, MAX_NAME, MAX_OWNER, Scope
@@ -60,7 +61,7 @@ class AdminClaimConfig(Section):
     value: str | bool
 
 
-class IssuerConfig(Section):
+class IssuerConfig(OutboundConfig):
     """Who signs tokens that are good here. Its keys are a secret, a key set, or what discovery at the issuer leads to."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")

@@ -32,6 +32,7 @@ from antiphon.auth.tokens.jwks import KeySource
 from antiphon.config import AuthConfig, IssuerConfig
 from antiphon.domain.errors import Unauthenticated
 from antiphon.domain.principal import Principal
+from antiphon.net import outbound
 from antiphon.net.fetch import Fetcher
 from antiphon.net.refreshing import Clock
 
@@ -220,9 +221,10 @@ def _keys(config: IssuerConfig, environment: Mapping[str, str], fetcher: Fetcher
         return jwks.SharedSecret(config.secret(environment))
     if config.jwks_file is not None:
         return jwks.from_file(config, config.jwks_file)
+    way = outbound.build(f"auth.tokens.{config.name}", config, environment)
     if config.jwks_url is not None:
-        return jwks.from_url(config, config.jwks_url, fetcher)
-    return jwks.from_discovery(config, fetcher)
+        return jwks.from_url(config, config.jwks_url, fetcher, way)
+    return jwks.from_discovery(config, fetcher, way)
 
 
 def _said(credential: str) -> dict[str, Any]:

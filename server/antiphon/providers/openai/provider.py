@@ -19,6 +19,7 @@ from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderP
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
 from antiphon.net.http import Reply, Transport
+from antiphon.net.outbound import DIRECT, Outbound
 from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, explain, log_refusal, of_status
 from antiphon.providers.openai.request import encode
 from antiphon.providers.openai.response import ReplyReader
@@ -40,7 +41,7 @@ class OpenAIProvider:
     Raises `ConfigError` if the base URL is missing or no good. A `{model}` in it is replaced by the model's name.
     """
 
-    def __init__(self, name: str, config: ProviderConfig, api_key: SecretStr | None) -> None:
+    def __init__(self, name: str, config: ProviderConfig, api_key: SecretStr | None, outbound: Outbound = DIRECT) -> None:
         self.name = name
         self._url = _template(name, config)
         self._fixed_url = None if _MODEL in self._url else URL(self._url)
@@ -54,7 +55,7 @@ class OpenAIProvider:
         # A host of one plain word, as there are within a cluster, could be any word of a message.
         host = url.host or ""
         self._hosts = (url.authority, host) if re.search(r"[^a-z]", host) else ()
-        self._transport = Transport(name, config)
+        self._transport = Transport(name, config, outbound)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
         """See `Provider.stream`. A caller that takes every batch lets the connection be used again."""
