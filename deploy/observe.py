@@ -86,11 +86,12 @@ OVERVIEW: Final = Dashboard(
         Panel("Calls a second", {"calls": rate(f"{CALLS}_count")}, "reqps", "stat", 4),
         Panel("In flight", {"calls": gauge("antiphon_calls_in_flight")}, "short", "stat", 4),
         Panel(
-            "Failed, by our fault or a provider's",
+            "Failed calls",
             {"share": per(rate(f"{CALLS}_count", where=OURS), rate(f"{CALLS}_count"))},
             "percentunit",
             "stat",
             4,
+            about="By our fault or a provider's.",
         ),
         Panel("Overhead, p99", {"p99": quantile(0.99, "antiphon_overhead_seconds")}, "s", "stat", 4),
         Panel("Workers", {"workers": gauge("antiphon_workers")}, "short", "stat", 4),

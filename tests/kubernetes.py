@@ -18,7 +18,7 @@ PROGRAMS = Path(sys.executable).parent
 OLDEST, NEWEST = "1.33", "1.37"
 """The minor versions of Kubernetes that are supported: sidecars are stable since 1.33."""
 
-OVERLAYS = ("base", "overlays/local", "overlays/production", "overlays/edge-apart")
+OVERLAYS = ("base", "overlays/local", "overlays/production", "overlays/edge-apart", "overlays/edge-apart-tls")
 
 
 def kustomize(folder: str | Path) -> list[dict[str, Any]]:

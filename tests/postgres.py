@@ -57,6 +57,17 @@ class Postgres:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
+    def pid(self) -> int:
+        """Of the process whose children are the others."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def said(self) -> bytes:
+        """Its log."""
+        return (self._folder / "log").read_bytes()
+
+    @property
     def url(self) -> str:
         """The database that is always there."""
         return self.url_of("postgres")

@@ -37,6 +37,11 @@ class Redis:
         self.kill()
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def url(self) -> str:
         return f"redis://:{self.PASSWORD}@127.0.0.1:{self.port}/0"
 

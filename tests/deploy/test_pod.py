@@ -36,22 +36,27 @@ CALL = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}
 class Pod:
     """What the kubelet does with the containers of a Deployment, with folders and ports of this machine in place of the pod's."""
 
-    def __init__(self, folder: Path, overlay: str, secrets: Mapping[str, str]) -> None:
-        """`secrets` are the URLs in the Secrets that the containers name, by name."""
+    def __init__(self, folder: Path, overlay: str, secrets: Mapping[str, str], beside: Pod | None = None) -> None:
+        """`secrets` are the URLs in the Secrets that the containers name, by name. `beside` has the same ports and authority."""
+        folder.mkdir(exist_ok=True)
         documents = kustomize(overlay)
         self.containers = {name: container for _, pod in pods(documents) for name, container in containers(pod).items()}
-        self.edge, self.grpc, self.metrics = free_port(), free_port(), free_port()
+        self.edge, self.grpc, self.metrics = (
+            (free_port(), free_port(), free_port()) if beside is None else (beside.edge, beside.grpc, beside.metrics)
+        )
         config = write_config_map(find(documents, "ConfigMap", "antiphon-config"), folder / "config")
         text = (config / "antiphon.yaml").read_text()
         text = text.replace("0.0.0.0:50051", f"127.0.0.1:{self.grpc}")
         text = text.replace("0.0.0.0:9464", f"127.0.0.1:{self.metrics}")
         text = re.sub(r"0\.0\.0\.0:(8080|8443)", f"127.0.0.1:{self.edge}", text)
-        self.authority = Authority()
-        self.authority.write(folder / "ca.crt")
-        self.tls = ssl.create_default_context(cafile=str(folder / "ca.crt"))
-        (folder / "tls").mkdir()
-        self.authority.issue("localhost").write(folder / "tls", "tls")
-        text = text.replace("/etc/antiphon-tls", str(folder / "tls"))
+        text = text.replace("antiphon-headless:50051", f"127.0.0.1:{self.grpc}")
+        self.authority = Authority() if beside is None else beside.authority
+        for name, names in (("tls", ["localhost"]), ("mtls", ["antiphon-headless" if beside is None else "antiphon-edge"])):
+            (folder / name).mkdir()
+            self.authority.issue(*names).write(folder / name, "tls")
+            self.authority.write(folder / name / "ca.crt")
+            text = text.replace(f"/etc/antiphon-{name}/", f"{folder / name}/")
+        self.tls = ssl.create_default_context(cafile=str(folder / "tls" / "ca.crt"))
         (config / "antiphon.yaml").write_text(text)
         self.run = folder / "run"
         self.mounts = {
@@ -60,6 +65,7 @@ class Pod:
             "/run/antiphon": self.run,
             "/var/lib/antiphon": folder / "data",
             "/etc/antiphon-tls": folder / "tls",
+            "/etc/antiphon-mtls": folder / "mtls",
             TMP: folder / "tmp",
         }
         for mount in self.mounts.values():
@@ -102,6 +108,10 @@ class Pod:
                 url = f"{more.get('scheme', 'HTTP').lower()}://localhost:{self.edge}{path}"
                 with contextlib.suppress(httpx2.TransportError):
                     return httpx2.get(url, trust_env=False, verify=self.tls).status_code == 200
+                return False
+            case {"httpGet": {"path": path, "port": "metrics"}}:
+                with contextlib.suppress(httpx2.TransportError):
+                    return httpx2.get(f"http://127.0.0.1:{self.metrics}{path}", trust_env=False).status_code == 200
                 return False
             case {"grpc": {"port": 50051, **rest}}:
                 request = health_pb2.HealthCheckRequest(service=rest.get("service", ""))
@@ -192,6 +202,45 @@ def test_production_has_tls_a_database_and_redis(postgres: Postgres, tmp_path: P
             assert "\nantiphon_calls_in_flight" in counted  # which the component calls-in-flight scales on
         finally:
             pod.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overlay", ["overlays/edge-apart", "overlays/edge-apart-tls"])
+def test_an_edge_that_is_apart_answers(overlay: str, postgres: Postgres, tmp_path: Path) -> None:
+    """Two pods, over TCP: probes pass, and a call is answered. With TLS between the two, nobody else connects."""
+    server = Pod(tmp_path / "server", overlay, {"antiphon-database": postgres.url})
+    edge = Pod(tmp_path / "edge", overlay, {}, beside=server)
+    try:
+        assert server.start("migrate").wait(60) == 0
+        assert edge.start("edge-files").wait(60) == 0
+        for pod, name in ((server, "server"), (edge, "envoy")):
+            pod.start(name)
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                block_until(partial(pod.passes, name, probe), 60)
+        with httpx2.Client(base_url=f"http://127.0.0.1:{edge.edge}", trust_env=False, timeout=30) as http:
+            answer = http.post("/v1/chat/completions", json=CALL, headers={"authorization": f"Bearer {KEY}"})
+        assert answer.status_code == 200
+        stranger = grpc.ssl_channel_credentials((tmp_path / "server" / "mtls" / "ca.crt").read_bytes())
+        known = grpc.ssl_channel_credentials(
+            *((tmp_path / "edge" / "mtls" / name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt"))
+        )
+        answered = [_answers(server.grpc, credentials) for credentials in (None, stranger, known)]
+        assert answered == ([True, False, False] if overlay == "overlays/edge-apart" else [False, False, True])
+        assert edge.hook("envoy") == 0
+    finally:
+        edge.stop()
+        server.stop()
+
+
+def _answers(port: int, credentials: grpc.ChannelCredentials | None) -> bool:
+    """Whether the server's health can be asked for so."""
+    options = [("grpc.ssl_target_name_override", "antiphon-headless")]
+    address = f"127.0.0.1:{port}"
+    channel = grpc.insecure_channel(address) if credentials is None else grpc.secure_channel(address, credentials, options)
+    with channel, contextlib.suppress(grpc.RpcError):
+        health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        return True
+    return False
 
 
 @pytest.mark.parametrize("name", ["server", "envoy"])
