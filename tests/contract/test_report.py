@@ -118,7 +118,11 @@ async def test_it_tells_by_model_and_provider(modelled: UsageReport) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3])
-@pytest.mark.parametrize("by", [set(Dimension), {Dimension.MODEL}, {Dimension.DAY}, {Dimension.KEY, Dimension.MODEL}], ids=str)
+@pytest.mark.parametrize(
+    "by",
+    [set(Dimension), {Dimension.MODEL}, {Dimension.DAY}, {Dimension.KEY, Dimension.MODEL}],
+    ids=lambda by: "-".join(sorted(by)),
+)
 async def test_pages_are_the_whole_whatever_it_is_told_by(modelled: UsageReport, by: set[Dimension], size: int) -> None:
     """In one order, each entry once."""
     whole = (await modelled.page(FIRST, LAST, size=50, by=by)).uses
