@@ -138,6 +138,7 @@ async def test_two_workers_are_scraped_as_one(counted: Counted, upstream: OddUps
         'antiphon_attempts_total{class="overloaded",provider="odd"}': 1,
         'antiphon_attempts_total{class="gone",provider="odd"}': GONE,
         'antiphon_cancelled_upstream_total{provider="odd"}': GONE,
+        'antiphon_cancel_seconds_count{provider="odd"}': GONE,
         'antiphon_limits_refused_total{limit="requests_per_minute",scope="key"}': refused,
         'antiphon_failed_calls_total{reason="RATE_LIMIT_EXCEEDED"}': refused,
         'antiphon_tokens_total{kind="input",model="told",provider="odd"}': 1000 * told,
