@@ -16,7 +16,7 @@ from antiphon.domain.trace import TraceContext, pass_on, passed_on
 from antiphon.telemetry.otlp import make_provider
 from antiphon.telemetry.tracing import Tracing
 
-CALLER = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 1, "a=b")
+CALLER = TraceContext("0a" * 16, "b7" * 8, 1, "a=b")
 
 
 class Traced:
