@@ -1,7 +1,7 @@
 """Puts the parts together: the only place that knows them all. Everything else is handed its collaborators.
 
 What only some configurations need, and what takes megabytes of every worker, is imported where it is used: the Redis client
-(6.3 MB), the metrics, the traces (4 MB), and the cryptography of tokens (10 MB) and certificates (9 MB).
+(6.3 MB), the metrics, the traces (7 MB), and the cryptography of tokens (10 MB) and certificates (9 MB).
 """
 
 from __future__ import annotations

@@ -236,7 +236,12 @@ async def test_a_server_alone_has_the_port_itself(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(config))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "antiphon", "serve", "--config", str(path)),
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TEST_KEY": KEY},
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "TEST_KEY": KEY,
+            "OTEL_SEMCONV_STABILITY_OPT_IN": "gen_ai_latest_experimental",
+        },
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
@@ -257,6 +262,9 @@ async def test_a_server_alone_has_the_port_itself(tmp_path: Path) -> None:
                 return 'antiphon_attempts_total{class="ok",provider="echo"} 1.0' in (await http.get("/metrics")).text
 
             await until(told)
+            text = (await http.get("/metrics")).text  # with the names that were asked for, and no others
+            assert "gen_ai_client_inference_duration_seconds_count{" in text
+            assert "gen_ai_client_operation_duration_seconds" not in text
     finally:
         process.terminate()
         assert await process.wait() == 0

@@ -19,7 +19,7 @@ from opentelemetry.util.types import AttributeValue
 
 from antiphon.domain.attempt_class import AttemptClass, class_of
 from antiphon.domain.call import Attempt, Call, Observer
-from antiphon.domain.errors import AntiphonError
+from antiphon.domain.errors import AntiphonError, Reason
 from antiphon.domain.trace import TraceContext, pass_on
 from antiphon.telemetry.otlp import export, flush
 
@@ -145,9 +145,9 @@ class Tracing(Observer):
                 known.attempt.set_attribute(name, count)
 
     def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
-        """End the spans of the call."""
+        """End the spans of the call. One without a good key leaves none: else strangers could fill the collector."""
         known = self._open.pop(call, None)
-        if known is None:
+        if known is None or (error is not None and error.reason is Reason.UNAUTHENTICATED):
             return
         _end_attempt(known)
         span = known.span
