@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from antiphon.telemetry.names import TABLE, Kind
+from antiphon.telemetry.names import LATEST, TABLE, Kind
 
 ROOT: Final = Path(__file__).parents[1]
 FOLDER: Final = ROOT / "deploy" / "dashboards"
@@ -218,6 +218,12 @@ PROVIDERS: Final = Dashboard(
             "Closed because the caller was gone", {"{{provider}}": rate("antiphon_cancelled_upstream_total", "provider")}, "reqps"
         ),
         Panel(
+            "Time to close it, p99",
+            {"{{provider}}": quantile(0.99, "antiphon_cancel_seconds", "provider")},
+            "s",
+            about="Of a provider's call whose caller is gone or out of time. It goes on to cost until then.",
+        ),
+        Panel(
             "Attempts by model",
             {f"{{{{{PROVIDER}}}}}/{{{{{MODEL}}}}}": rate("gen_ai_client_operation_duration_seconds_count", PROVIDER, MODEL)},
             "reqps",
@@ -375,10 +381,22 @@ def reference() -> str:
         labels = ", ".join(f"`{label}`" for label in metric.labels)
         standard = f" `{metric.standard}` of OpenTelemetry or gRPC." if metric.standard else ""
         lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help}{standard} |")
+    lines += [
+        "",
+        "With the variable `OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental` the names of OpenTelemetry's conventions for",
+        "generative AI 0.1 take the place of those of 1.41. The dashboards and alert rules of `deploy/` ask for the names above.",
+        "",
+        "| instead of | metric | labels |",
+        "|---|---|---|",
+    ]
+    for old, latest in LATEST.items():
+        for metric in latest:
+            labels = ", ".join(f"`{label}`" for label in metric.labels)
+            lines.append(f"| `{old.name}` | `{metric.name}` | {labels} |")
     lines += ["", "Buckets of histograms, by their upper bounds:", "", "| metric | buckets |", "|---|---|"]
     lines += [
         f"| `{metric.name}` | {', '.join(f'{bound:.15g}' for bound in metric.buckets)} |"
-        for metric in TABLE
+        for metric in (*TABLE, *(metric for latest in LATEST.values() for metric in latest))
         if metric.kind is Kind.HISTOGRAM
     ]
     return "\n".join(lines) + "\n"

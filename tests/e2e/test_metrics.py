@@ -138,6 +138,7 @@ async def test_two_workers_are_scraped_as_one(counted: Counted, upstream: OddUps
         'antiphon_attempts_total{class="overloaded",provider="odd"}': 1,
         'antiphon_attempts_total{class="gone",provider="odd"}': GONE,
         'antiphon_cancelled_upstream_total{provider="odd"}': GONE,
+        'antiphon_cancel_seconds_count{provider="odd"}': GONE,
         'antiphon_limits_refused_total{limit="requests_per_minute",scope="key"}': refused,
         'antiphon_failed_calls_total{reason="RATE_LIMIT_EXCEEDED"}': refused,
         'antiphon_tokens_total{kind="input",model="told",provider="odd"}': 1000 * told,
@@ -235,7 +236,12 @@ async def test_a_server_alone_has_the_port_itself(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(config))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "antiphon", "serve", "--config", str(path)),
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TEST_KEY": KEY},
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "TEST_KEY": KEY,
+            "OTEL_SEMCONV_STABILITY_OPT_IN": "gen_ai_latest_experimental",
+        },
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
@@ -256,6 +262,9 @@ async def test_a_server_alone_has_the_port_itself(tmp_path: Path) -> None:
                 return 'antiphon_attempts_total{class="ok",provider="echo"} 1.0' in (await http.get("/metrics")).text
 
             await until(told)
+            text = (await http.get("/metrics")).text  # with the names that were asked for, and no others
+            assert "gen_ai_client_inference_duration_seconds_count{" in text
+            assert "gen_ai_client_operation_duration_seconds" not in text
     finally:
         process.terminate()
         assert await process.wait() == 0

@@ -57,8 +57,8 @@ class Observer:
     def settled(self, call: Call) -> None:
         """What the call used is charged: `call.usage` and `call.cost_usd`, where they are known. Once for each admitted call."""
 
-    def cancelled_upstream(self, call: Call, attempt: Attempt) -> None:
-        """The caller is gone or out of time, and the provider's call, which would have gone on, is closed."""
+    def cancelled_upstream(self, call: Call, attempt: Attempt, seconds: float) -> None:
+        """The caller is gone or out of time, and the provider's call, which would have gone on, is closed: that took `seconds`."""
 
     def turn_ended(self, call: Call, outcome: str) -> None:
         """A recorded turn is over: "complete", and then stored; "failed"; "cancelled"; or "replayed", as it was made before."""

@@ -67,21 +67,27 @@ class _OpenCall(Struct):
 class Metrics(Observer):
     """The metrics of one worker. Read by any thread, told by that of the event loop."""
 
-    def __init__(self, models: Mapping[str, Collection[str]], proxies: Collection[str], version: str) -> None:
-        """`models` are the names that may be labels, by provider; `proxies` are targets of the proxy that may."""
+    def __init__(
+        self, models: Mapping[str, Collection[str]], proxies: Collection[str], version: str, *, latest: bool = False
+    ) -> None:
+        """`models` are the names that may be labels, by provider; `proxies` are targets of the proxy that may.
+
+        With `latest` the newest names of the conventions are used, as `names.LATEST` has them.
+        """
         self._models = {provider: frozenset(listed) for provider, listed in models.items()}
         self._providers = frozenset({*models, *proxies})
         self._registry = CollectorRegistry()
         self._open: dict[Call, _OpenCall] = {}
         self._by_model: dict[tuple[str, str], _Model] = {}
         self._calls = self._histogram(names.CALL_DURATION)
-        self._durations = self._histogram(names.OPERATION_DURATION)
-        self._usage = self._histogram(names.TOKEN_USAGE)
-        self._first_token = self._histogram(names.FIRST_TOKEN)
+        self._durations = self._histogram(names.INFERENCE_DURATION if latest else names.OPERATION_DURATION)
+        self._input, self._output = self._usage(latest=latest)
+        self._first_token = self._histogram(names.FIRST_CHUNK if latest else names.FIRST_TOKEN)
         self._output_token = self._histogram(names.OUTPUT_TOKEN)
         self._gauge(names.IN_FLIGHT).set_function(lambda: len(self._open))
         self._attempts = self._counter(names.ATTEMPTS)
         self._cancelled = self._counter(names.CANCELLED)
+        self._cancel = self._histogram(names.CANCEL)
         self._cost = self._counter(names.COST)
         self._tokens = self._counter(names.TOKENS)
         self._estimated = self._counter(names.ESTIMATED)
@@ -124,9 +130,11 @@ class Metrics(Observer):
             if known is not None and error is None:
                 known.generation = took - call.first_token
 
-    def cancelled_upstream(self, call: Call, attempt: Attempt) -> None:
-        """Count it."""
-        self._cancelled.labels(self._provider(attempt.provider)).inc()
+    def cancelled_upstream(self, call: Call, attempt: Attempt, seconds: float) -> None:
+        """Count it, and how long it took."""
+        provider = self._provider(attempt.provider)
+        self._cancelled.labels(provider).inc()
+        self._cancel.labels(provider).observe(seconds)
 
     def settled(self, call: Call) -> None:
         """Count tokens and cost, and the time that a token took."""
@@ -184,8 +192,8 @@ class Metrics(Observer):
     def _make(self, provider: str, model: str) -> _Model:
         operation = (_CHAT, provider, model)
         return _Model(
-            input=self._usage.labels(*operation, "input"),
-            output=self._usage.labels(*operation, "output"),
+            input=self._input(*operation),
+            output=self._output(*operation),
             first_token=self._first_token.labels(*operation),
             output_token=self._output_token.labels(*operation),
             cost=self._cost.labels(provider, model),
@@ -198,6 +206,13 @@ class Metrics(Observer):
         found = self._durations.labels(_CHAT, *self._labels(attempt.provider, attempt.model), error_type)
         model.duration[end] = found
         return found
+
+    def _usage(self, *, latest: bool) -> tuple[Callable[..., Histogram], Callable[..., Histogram]]:
+        """Return what makes the children of a model for tokens that are asked, and for those that are answered."""
+        if latest:
+            return self._histogram(names.INPUT_TOKENS).labels, self._histogram(names.OUTPUT_TOKENS).labels
+        usage = self._histogram(names.TOKEN_USAGE)
+        return lambda *operation: usage.labels(*operation, "input"), lambda *operation: usage.labels(*operation, "output")
 
     def _counter(self, metric: Metric) -> Children[Counter]:
         assert metric.kind is Kind.COUNTER

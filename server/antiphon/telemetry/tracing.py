@@ -19,7 +19,7 @@ from opentelemetry.util.types import AttributeValue
 
 from antiphon.domain.attempt_class import AttemptClass, class_of
 from antiphon.domain.call import Attempt, Call, Observer
-from antiphon.domain.errors import AntiphonError
+from antiphon.domain.errors import AntiphonError, Reason
 from antiphon.domain.trace import TraceContext, pass_on
 from antiphon.telemetry.otlp import export, flush
 
@@ -31,11 +31,13 @@ _NOWHERE: Final = Context()
 _FAULTS: Final = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 """The statuses that are an error of the server, as the conventions have it; the others are their caller's."""
 
+_CACHE_WRITE: Final = "cache_write_tokens"
+
 _USAGE: Final = {
     "prompt_tokens": "gen_ai.usage.input_tokens",
     "completion_tokens": "gen_ai.usage.output_tokens",
     "cached_prompt_tokens": "gen_ai.usage.cache_read.input_tokens",
-    "cache_write_tokens": "gen_ai.usage.cache_creation.input_tokens",
+    _CACHE_WRITE: "gen_ai.usage.cache_creation.input_tokens",
     "reasoning_tokens": "gen_ai.usage.reasoning.output_tokens",
 }
 """By the field of `Usage`."""
@@ -56,12 +58,24 @@ class _OpenCall(Struct):
 class Tracing(Observer):
     """The traces of one worker. Told by the thread of the event loop."""
 
-    def __init__(self, provider: TracerProvider, url: str | None, servers: Mapping[str, tuple[str, int]], version: str) -> None:
-        """Spans go to `url` once `start` is called, or to nobody. `servers` are host and port by the provider's name."""
+    def __init__(
+        self,
+        provider: TracerProvider,
+        url: str | None,
+        servers: Mapping[str, tuple[str, int]],
+        version: str,
+        *,
+        latest: bool = False,
+    ) -> None:
+        """Spans go to `url` once `start` is called, or to nobody. `servers` are host and port by the provider's name.
+
+        With `latest` attributes have their newest names, as `antiphon.telemetry.names.wants_latest` has it.
+        """
         self._provider = provider
         self._url = url
         self._servers = servers
         self._tracer = provider.get_tracer("antiphon", version, schema_url=SCHEMA)
+        self._usage = {**_USAGE, _CACHE_WRITE: "gen_ai.usage.cache_write.input_tokens"} if latest else _USAGE
         self._open: dict[Call, _OpenCall] = {}
 
     def start(self) -> None:
@@ -126,14 +140,14 @@ class Tracing(Observer):
         known, usage = self._open.get(call), call.usage
         if known is None or known.attempt is None or usage is None:
             return
-        for field, name in _USAGE.items():
+        for field, name in self._usage.items():
             if (count := getattr(usage, field)) or field in {"prompt_tokens", "completion_tokens"}:
                 known.attempt.set_attribute(name, count)
 
     def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
-        """End the spans of the call."""
+        """End the spans of the call. One without a good key leaves none: else strangers could fill the collector."""
         known = self._open.pop(call, None)
-        if known is None:
+        if known is None or (error is not None and error.reason is Reason.UNAUTHENTICATED):
             return
         _end_attempt(known)
         span = known.span

@@ -380,9 +380,9 @@ async def test_errors_with_much_in_them_arrive(unused_tcp_port: int) -> None:
 
 async def test_the_line_of_a_call_names_its_callers_trace(unused_tcp_port: int) -> None:
     """Sampled or not; one that cannot be read is none."""
-    trace, lines = "0af7651916cd43dd8448eb211c80319c", []
+    trace, span, lines = "0a" * 16, "b7" * 8, []
     async with running(ScriptedProvider(), unused_tcp_port) as gateway:
-        for parent in (f"00-{trace}-b7ad6b7169203331-00", f"00-{trace}-b7ad6b7169203331-01", f"00-{trace}"):
+        for parent in (f"00-{trace}-{span}-00", f"00-{trace}-{span}-01", f"00-{trace}"):
             with capture_logs() as logged:
                 await gateway.chat.Generate(HELLO, metadata=(*KEY, ("traceparent", parent)))
                 await until(lambda logged=logged: any(line["event"] == "call" for line in logged))

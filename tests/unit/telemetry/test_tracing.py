@@ -10,13 +10,13 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from antiphon.domain.call import Attempt, Call
-from antiphon.domain.errors import DeadlineExceeded, Internal, InvalidRequest, ProviderUnavailable
+from antiphon.domain.errors import DeadlineExceeded, Internal, InvalidRequest, ProviderUnavailable, Unauthenticated
 from antiphon.domain.events import Usage
 from antiphon.domain.trace import TraceContext, pass_on, passed_on
 from antiphon.telemetry.otlp import make_provider
 from antiphon.telemetry.tracing import Tracing
 
-CALLER = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 1, "a=b")
+CALLER = TraceContext("0a" * 16, "b7" * 8, 1, "a=b")
 
 
 class Traced:
@@ -117,6 +117,14 @@ def test_the_status_of_a_call_is_an_error_where_it_is_the_servers(
     (span,) = traced.spans
     assert (span.attributes or {}).get("error.type") == kind
     assert (span.status.status_code, span.status.description) == (status, None)
+
+
+def test_a_call_without_a_good_key_leaves_no_span() -> None:
+    """Its caller decides whether a call is sampled, and could fill the collector."""
+    traced, call = Traced(), Call(method="m", trace=CALLER)
+    traced.listener.begun(call)
+    traced.listener.ended(call, "UNAUTHENTICATED", Unauthenticated("No."))
+    assert traced.spans == ()
 
 
 @pytest.mark.parametrize(
