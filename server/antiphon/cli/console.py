@@ -18,6 +18,9 @@ from antiphon.auth.api_keys.static import KEY_VARIABLE
 
 ADDRESS = "127.0.0.1:50051"
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it."""
+
 WIDE = 1000
 """The columns of a table that no terminal shows: a program reads it, and nothing is cut."""
 
@@ -98,5 +101,6 @@ def rpc_told(address: str) -> Iterator[None]:
     except OSError as error:
         say(f"[bold red]error:[/] {escape(str(error))}")
         raise typer.Exit(1) from None
-    except (KeyboardInterrupt, EOFError):
-        out.print()
+    except KeyboardInterrupt:
+        say("")
+        raise typer.Exit(INTERRUPTED) from None

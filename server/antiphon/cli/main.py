@@ -17,7 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
-import grpc
 import typer
 import uvloop
 from rich.markup import escape
@@ -26,6 +25,7 @@ from rich.table import Table
 from antiphon.auth.api_keys.secret import new_key
 from antiphon.auth.api_keys.static import KEY_VARIABLE
 from antiphon.cli import client
+from antiphon.cli.chat import chat
 from antiphon.cli.console import (
     ADDRESS,
     AddressOption,
@@ -36,7 +36,6 @@ from antiphon.cli.console import (
     print_table,
     rpc_told,
     say,
-    tell_failure,
 )
 from antiphon.cli.keys import keys
 from antiphon.cli.owners import owners
@@ -53,6 +52,7 @@ from antiphon.up.launch import become_supervisor, hold_signals, plan, unusable_a
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 app.add_typer(keys, name="keys")
 app.add_typer(owners, name="owners")
+app.command()(chat)
 app.command()(usage)
 
 ConfigOption = Annotated[
@@ -251,28 +251,6 @@ def models(address: AddressOption = ADDRESS, key: KeyOption = "") -> None:
     for model in found:
         table.add_row(escape(model.name), escape(model.provider), "yes" if model.is_default else "")
     print_table(table)
-
-
-@app.command()
-def chat(
-    message: Annotated[list[str] | None, typer.Argument(help="What to say. None: a conversation, line by line.")] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="The model. None: the gateway's default.")] = "",
-    system: Annotated[str, typer.Option("--system", "-s", help="Instructions to the model.")] = "",
-    address: AddressOption = ADDRESS,
-    key: KeyOption = "",
-) -> None:
-    """Talk to a running gateway. The reply is shown as it comes; one that fails does not end a conversation."""
-
-    def failed(error: grpc.aio.AioRpcError | None) -> None:
-        if error is None:
-            say("[bold red]error:[/] the line is not UTF-8.")
-        else:
-            tell_failure(error, address)
-
-    with rpc_told(address):
-        whole = asyncio.run(client.chat(address, key, " ".join(message or ()), model, system, out, failed))
-        if not whole and not sys.stdin.isatty():
-            raise typer.Exit(1)  # nobody was there to read it
 
 
 def _version(wanted: bool) -> None:
