@@ -1,7 +1,7 @@
 """Installs by pip, and shows what it is at: `install.py TITLE ARGUMENT...`, where the arguments are those of `pip install`.
 
-On a terminal it is one line that changes, elsewhere a line every few seconds. Imports the standard library alone: nothing is there yet.
-What pip warns of is shown only if it fails.
+On a terminal it is one line that changes, elsewhere a line every few seconds. It imports the standard library alone, as there is
+nothing else yet. What pip warns of is shown only if it fails.
 """
 
 from __future__ import annotations

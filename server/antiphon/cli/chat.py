@@ -136,7 +136,7 @@ def chat(
 
     In a conversation, /help lists what can be typed. Ctrl-C ends the answer that is coming; Ctrl-D, or Ctrl-C again, leaves.
 
-    Examples: antiphon chat; antiphon chat -m echo "Hello!"; cat questions.txt | antiphon chat
+    Example, for one question: antiphon chat -m echo "Hello!"
     """
     with rpc_told(address):
         if not _talk(address, key, " ".join(message or ()), model, system) and not sys.stdin.isatty():

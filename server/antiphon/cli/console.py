@@ -46,10 +46,11 @@ def _one_word(key: str) -> str:
 AddressOption = Annotated[
     str,
     typer.Option(
-        envvar="ANTIPHON_ADDRESS", help="The gRPC address of a running gateway, or its REST address; https://host:port for TLS."
+        envvar="ANTIPHON_ADDRESS",
+        help="Where the gateway is: host:port of its gRPC or REST address, or https://host:port with TLS.",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 KeyOption = Annotated[str, typer.Option(envvar=KEY_VARIABLE, help="Your API key.", show_default=False, callback=_one_word)]
 
 
