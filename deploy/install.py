@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -32,6 +33,7 @@ class Progress:
         self.total = total
         self._found = 0
         self._doing = "starting"
+        self._before: int | None = None
         self._begun = time.monotonic()
         self._over = threading.Event()
         self._ticking = threading.Thread(target=self._tick, daemon=True)
@@ -49,7 +51,7 @@ class Progress:
             case ("Obtaining" | "Building" | "Preparing", _):
                 self._doing = "building"
             case ("Installing collected packages", _):
-                self._doing = "unpacking"
+                self._before = _unpacked()
             case _:
                 pass
 
@@ -62,6 +64,8 @@ class Progress:
     def _tick(self) -> None:
         self._show(self._doing)
         while not self._over.wait(0.2 if sys.stdout.isatty() else EVERY):
+            if self._before is not None:
+                self._doing = f"unpacking {_unpacked() - self._before} of {max(self._found, 1)}"
             self._show(f"{self._doing} ({self._seconds()})")
 
     def _seconds(self) -> str:
@@ -75,6 +79,11 @@ class Progress:
         else:
             sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
+
+
+def _unpacked() -> int:
+    """Return how many packages there are: pip tells nothing while it unpacks them."""
+    return len(list(Path(sysconfig.get_path("purelib")).glob("*.dist-info")))
 
 
 def main(title: str, arguments: list[str]) -> int:

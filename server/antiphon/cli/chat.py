@@ -237,6 +237,7 @@ async def _show(stub: chat_pb2_grpc.ChatServiceStub, request: chat_pb2.GenerateR
     """Show a reply as it comes. Tool calls, whose pieces may come mixed, have a line each at the end."""
     calls: dict[tuple[int, int], tuple[str, str]] = {}  # name and arguments
     call = stub.StreamGenerate(request, metadata=metadata_of(key))
+    whole = False
     try:
         async for answer in call:
             for event in answer.events:
@@ -261,9 +262,10 @@ async def _show(stub: chat_pb2_grpc.ChatServiceStub, request: chat_pb2.GenerateR
                         reply.cost_usd = event.metrics.cost_usd
                     case _:
                         pass
+        whole = True
     finally:
         call.cancel()  # the provider is not to go on for nobody
-        if reply.pieces or not calls:
+        if reply.pieces or (whole and not calls):
             out.print()
         for name, arguments in calls.values():
             _write(out, f"{name}({arguments})", "magenta")
