@@ -92,18 +92,17 @@ clean: ## Remove what the other targets made
 # The environment, in two steps: what runs, and what tests. A lock is whole, so nothing is resolved (--no-deps): else pip looks for
 # the newest release of what is named with an extra (google-auth[requests]), and refuses it for want of a hash.
 $(VENV)/run: pyproject.toml requirements.lock
-	@echo "Setting up $(VENV): once, a minute or less"
+	@echo "Setting up $(VENV). This is done once, and takes a minute or two."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "$(PYTHON) is too old: Antiphon wants Python 3.11 or later, as in: make run PYTHON=python3.12"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@test -x $(BIN)/python || { echo "Making the environment with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python deploy/install.py "What Antiphon needs" --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/python deploy/install.py "Antiphon" --no-deps --editable .
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run requirements-dev.lock deploy/tools.lock deploy/tools.py
-	@echo "Adding what the tests and checks need"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r deploy/tools.lock
+	@$(BIN)/python deploy/install.py "What tests and checks need" --no-deps --require-hashes -r requirements-dev.lock
+	@$(BIN)/python deploy/install.py "Tools for Kubernetes" --no-deps --require-hashes -r deploy/tools.lock
 	@$(BIN)/python deploy/tools.py
 	@touch $@
 

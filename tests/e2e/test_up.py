@@ -386,7 +386,7 @@ def test_with_no_configuration_a_key_is_made_and_printed_once(tmp_path: Path) ->
         )
     try:
         for _ in range(400):
-            if (found := re.search(r"^ +(curl .*)$", output.read_text(), re.MULTILINE)) is not None:
+            if (found := re.search(r"^ +(curl (?:.*\\\n)*.*\n.*\}')$", output.read_text(), re.MULTILINE)) is not None:
                 break
             subprocess.run(["sleep", "0.05"], check=True)
         assert found is not None

@@ -140,6 +140,7 @@ async def test_usage_from_the_terminal(admin_gateway: Gateway, spent: dict[str, 
         "days": []
     }
     assert "INVALID_ARGUMENT" in await antiphon(admin_gateway, "usage", "--from", "soon", code=1)
+    assert "first_day: must be a day, as in" in await antiphon(admin_gateway, "usage", "--since", "soon", code=1)
     assert "PERMISSION_DENIED" in await antiphon(admin_gateway, "usage", key=spent["miser"], code=1)
 
 

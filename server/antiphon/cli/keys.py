@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.markup import escape
@@ -15,6 +15,8 @@ keys = typer.Typer(
     no_args_is_help=True,
     help="Make, list, revoke and rotate the API keys of a running gateway. Needs an admin's key.",
 )
+
+_MOST: Final = 2**31 - 1
 
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME_OR_ID", help="The key's id, or its name where no other key that is in force has it.")
@@ -31,10 +33,10 @@ def create(
     model: Annotated[
         list[str] | None, typer.Option(help="A model, or a pattern with *; may be repeated. Without it: all models.")
     ] = None,
-    days: Annotated[float | None, typer.Option(min=0, help="Days until it expires. Without it: never.")] = None,
-    requests: Annotated[int | None, typer.Option(min=0, help="The most requests a minute.")] = None,
-    tokens: Annotated[int | None, typer.Option(min=0, help="The most tokens a minute, of prompts and replies together.")] = None,
-    streams: Annotated[int | None, typer.Option(min=0, help="The most calls at once.")] = None,
+    days: Annotated[float | None, typer.Option(min=0, max=36500, help="Days until it expires. Without it: never.")] = None,
+    requests: Annotated[int | None, typer.Option(min=0, max=_MOST, help="The most requests a minute.")] = None,
+    tokens: Annotated[int | None, typer.Option(min=0, max=_MOST, help="The most tokens a minute, in and out.")] = None,
+    streams: Annotated[int | None, typer.Option(min=0, max=_MOST, help="The most calls at once.")] = None,
     daily_usd: Annotated[float | None, typer.Option(min=0, help="The most USD a day (UTC).")] = None,
     monthly_usd: Annotated[float | None, typer.Option(min=0, help="The most USD a month (UTC).")] = None,
     as_json: JsonOption = False,
@@ -87,7 +89,7 @@ def revoke(
 @keys.command()
 def rotate(
     name: NameArgument,
-    overlap: Annotated[float, typer.Option(min=0, help="Hours during which the old secret still works, at most 168.")] = 0,
+    overlap: Annotated[float, typer.Option(min=0, max=168, help="Hours during which the old secret still works.")] = 0,
     as_json: JsonOption = False,
     address: AddressOption = ADDRESS,
     key: KeyOption = "",
@@ -103,6 +105,8 @@ def rotate(
 
 def _id_of(address: str, key: str, name: str) -> str:
     """Return the id of the one key of that name. A name that none has is returned: the gateway tells that there is no such key."""
+    if not name:
+        raise typer.BadParameter("it is empty", param_hint="NAME_OR_ID")  # no filter by name would be every key
     if is_id(name):
         return name
     found = list(keys_client.listed(address, key, name=name))

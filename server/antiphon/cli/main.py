@@ -16,9 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
-import grpc
 import typer
 import uvloop
 from rich.markup import escape
@@ -27,6 +26,7 @@ from rich.table import Table
 from antiphon.auth.api_keys.secret import new_key
 from antiphon.auth.api_keys.static import KEY_VARIABLE
 from antiphon.cli import client
+from antiphon.cli.chat import chat
 from antiphon.cli.console import (
     ADDRESS,
     AddressOption,
@@ -37,7 +37,6 @@ from antiphon.cli.console import (
     print_table,
     rpc_told,
     say,
-    tell_failure,
 )
 from antiphon.cli.keys import keys
 from antiphon.cli.owners import owners
@@ -55,13 +54,20 @@ from antiphon.up.launch import become_supervisor, hold_signals, plan, unusable_a
 PAUSE = 2.0
 """Seconds between two tries to reach the database."""
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-app.add_typer(keys, name="keys")
-app.add_typer(owners, name="owners")
-app.command()(usage)
+RUN: Final = "Run a gateway"
+USE: Final = "Use a running gateway"
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    epilog="Exit codes: 0, it is done; 1, the gateway or the system refused, or did not answer; 2, a mistake in the command line "
+    "or the configuration; 130, Ctrl-C ended a call. What went wrong is told on standard error.",
+)
 
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", "-c", envvar="ANTIPHON_CONFIG", help="The YAML file. None: defaults and environment.")
+    Path | None,
+    typer.Option("--config", "-c", envvar="ANTIPHON_CONFIG", help="The YAML file. Without it: defaults and the environment."),
 ]
 
 
@@ -116,9 +122,12 @@ def _wait_for_database() -> None:
     time.sleep(PAUSE)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def up(config: ConfigOption = None) -> None:
-    """Start the gateway: the server and Envoy. A part that dies is started again."""
+    """Start the gateway: server and Envoy. A part that dies is started again.
+
+    Example: antiphon up --config antiphon.yaml
+    """
     from antiphon.cli import check
 
     with _told(config):
@@ -150,16 +159,16 @@ def up(config: ConfigOption = None) -> None:
         become_supervisor(plan(loaded, config, said), environment)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def serve(
     config: ConfigOption = None,
-    socket: Annotated[Path | None, typer.Option(help="A unix socket to listen on as well.")] = None,
+    socket: Annotated[Path | None, typer.Option(help="A unix socket to listen on, beside grpc.listen.")] = None,
     worker: Annotated[
-        int | None, typer.Option(help="This process's number, for its logs: it shares the address with others that have one.")
+        int | None, typer.Option(help="The number of this process in the log. It shares its address with others that have one.")
     ] = None,
     heartbeat: Annotated[int | None, typer.Option(help="A descriptor to give signs of life at.", hidden=True)] = None,
 ) -> None:
-    """Start the gRPC server alone, in one process."""
+    """Start the gRPC server alone, in one process, without Envoy."""
     from antiphon.app import App, serve_until_signalled
     from antiphon.cli.counting import counted
 
@@ -189,22 +198,26 @@ def check_reload(folder: Annotated[Path, typer.Argument(help="Where the gateway 
         accept(folder, config, dict(os.environ))
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def edge(
     folder: Annotated[Path, typer.Argument(help="Where Envoy will run.")],
     config: ConfigOption = None,
     socket: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="A unix socket in FOLDER at which the server listens. None: rest.upstream, or 127.0.0.1:50051."
+            metavar="NAME",
+            help="A unix socket in FOLDER at which the server listens. Without it: rest.upstream, or 127.0.0.1:50051.",
         ),
     ] = None,
     gateway: Annotated[
-        Path | None, typer.Option(help="A folder with the gateway's files. None: those that came with this program.")
+        Path | None, typer.Option(help="A folder with the gateway's files. Without it: those that came with this program.")
     ] = None,
-    run: Annotated[bool, typer.Option("--run", help="Become that Envoy, once the files are there.")] = False,
+    run: Annotated[bool, typer.Option("--run", help="Go on as that Envoy, once the files are written.")] = False,
 ) -> None:
-    """Write Envoy's files for this configuration, to run it apart from the server. Starts nothing, unless with --run."""
+    """Write Envoy's files, to run it apart from the server. Starts it only with --run.
+
+    Without --run, the command that starts Envoy is printed.
+    """
     with _told(config):
         loaded = load(config)
         if socket is not None and loaded.rest.upstream is not None:
@@ -218,22 +231,22 @@ def edge(
         out.print(escape(f"(cd {folder} && {shlex.join(command)})"), soft_wrap=True)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def drain(
     folder: Annotated[Path, typer.Argument(help="Where Envoy runs.")],
-    delay: Annotated[float, typer.Option(min=0, help="Seconds that callers and load balancers have to go elsewhere.")] = 5.0,
+    delay: Annotated[float, typer.Option(min=0, help="Seconds for callers and load balancers to go elsewhere.")] = 5.0,
     wait: Annotated[
         float, typer.Option(min=0, help="The most seconds to wait after that, until no call goes on at this Envoy.")
     ] = 0.0,
 ) -> None:
-    """Have an Envoy ask its callers to connect elsewhere. It still serves all the time: stop it afterwards."""
+    """Have an Envoy ask its callers to connect elsewhere. It goes on serving: stop it afterwards."""
     from antiphon.up import draining
 
     with _told():
         draining.drain(folder, delay, wait)
 
 
-@app.command("check-config")
+@app.command("check-config", rich_help_panel=RUN)
 def check_config(
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -245,9 +258,9 @@ def check_config(
         check.show(load(config), as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def migrate(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Check the configuration, then bring the database to this version. `up` does it too."""
+    """Check the configuration, and bring the database to this version, as `up` does."""
     from antiphon.cli import check
 
     with _told(config):
@@ -259,7 +272,7 @@ def migrate(config: ConfigOption = None, as_json: JsonOption = False) -> None:
             out.print("[green]The database is ready.[/]")
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def openapi() -> None:
     """Print the OpenAPI document of the REST paths, as JSON."""
     from antiphon.rest.openapi.document import document
@@ -267,37 +280,25 @@ def openapi() -> None:
     print_json(document())
 
 
-@app.command()
-def models(address: AddressOption = ADDRESS, key: KeyOption = "") -> None:
+@app.command(rich_help_panel=USE)
+def models(as_json: JsonOption = False, address: AddressOption = ADDRESS, key: KeyOption = "") -> None:
     """List the models of a running gateway."""
     with rpc_told(address):
         found = asyncio.run(client.models(address, key))
+    if as_json:
+        rows = [{"name": model.name, "provider": model.provider, "is_default": model.is_default} for model in found]
+        print_json({"models": rows})
+        return
     table = Table("model", "provider", "default")
     for model in found:
         table.add_row(escape(model.name), escape(model.provider), "yes" if model.is_default else "")
     print_table(table)
 
 
-@app.command()
-def chat(
-    message: Annotated[list[str] | None, typer.Argument(help="What to say. None: a conversation, line by line.")] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="The model. None: the gateway's default.")] = "",
-    system: Annotated[str, typer.Option("--system", "-s", help="Instructions to the model.")] = "",
-    address: AddressOption = ADDRESS,
-    key: KeyOption = "",
-) -> None:
-    """Talk to a running gateway. The reply is shown as it comes; one that fails does not end a conversation."""
-
-    def failed(error: grpc.aio.AioRpcError | None) -> None:
-        if error is None:
-            say("[bold red]error:[/] the line is not UTF-8.")
-        else:
-            tell_failure(error, address)
-
-    with rpc_told(address):
-        whole = asyncio.run(client.chat(address, key, " ".join(message or ()), model, system, out, failed))
-        if not whole and not sys.stdin.isatty():
-            raise typer.Exit(1)  # nobody was there to read it
+app.command(rich_help_panel=USE)(chat)
+app.command(rich_help_panel=USE)(usage)
+app.add_typer(keys, name="keys", rich_help_panel=USE)
+app.add_typer(owners, name="owners", rich_help_panel=USE)
 
 
 def _version(wanted: bool) -> None:
@@ -310,5 +311,8 @@ def _version(wanted: bool) -> None:
 def _main(
     _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
-    """Antiphon: a self-hosted LLM chat gateway."""
+    """Antiphon, a self-hosted LLM chat gateway.
+
+    `antiphon COMMAND --help` tells more of a command.
+    """
     _open_standard_streams()

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from antiphon.cli.client import metadata_of
-from antiphon.cli.console import ADDRESS, AddressOption, JsonOption, KeyOption, print_json, print_table, rpc_told
+from antiphon.cli.console import ADDRESS, AddressOption, JsonOption, KeyOption, out, print_json, print_table, rpc_told
 from antiphon.cli.keys_client import ask
 from antiphon.v1 import admin_pb2
 
@@ -69,6 +69,9 @@ def _show(address: str, key: str, days: tuple[str, str], owner: str, by: Sequenc
         rows.sort(key=lambda row: (row.cost_usd, row.requests), reverse=True)
     if as_json:
         print_json({"days" if tuple(by) == BY_OWNER else "usage": [_fields(row, by) for row in rows]})
+        return
+    if not rows and out.is_terminal:
+        out.print("Nothing was used in these days. What was used in the last five seconds is not told yet.")
         return
     narrow = _table(rows, [(" · ".join(by), by)])
     print_table(_table(rows, [(each, (each,)) for each in by]), lambda: print_table(narrow))
