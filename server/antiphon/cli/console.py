@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Annotated
 
 import grpc
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -45,6 +46,7 @@ AddressOption = Annotated[
         envvar="ANTIPHON_ADDRESS", help="The gRPC address of a running gateway, or its REST address; https://host:port for TLS."
     ),
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
 KeyOption = Annotated[str, typer.Option(envvar=KEY_VARIABLE, help="Your API key.", show_default=False, callback=_one_word)]
 
 
@@ -54,13 +56,20 @@ def say(markup: str) -> None:
         err.print(markup, soft_wrap=True)
 
 
-def print_table(table: Table) -> None:
-    """Cut to the terminal's width, where one shows it."""
-    (out if out.is_terminal else Console(highlight=False, width=WIDE)).print(table)
+def print_table(table: Table, narrow: Callable[[], None] | None = None) -> None:
+    """Print a table: whole for a program, and within the width of a terminal. `narrow` prints it where that is too little."""
+    if not out.is_terminal:
+        Console(highlight=False, width=WIDE).print(table)
+        return
+    table.box, table.pad_edge = box.SIMPLE_HEAD, False  # lines between columns would take of 80 columns what names need
+    if narrow is not None and table.__rich_measure__(out, out.options.update(width=WIDE)).maximum > out.width:
+        narrow()
+    else:
+        out.print(table)
 
 
 def print_json(value: object) -> None:
-    """Print an answer for programs."""
+    """Print an answer for programs: one line."""
     print(json.dumps(value))  # noqa: T201
 
 

@@ -26,10 +26,21 @@ from rich.table import Table
 from antiphon.auth.api_keys.secret import new_key
 from antiphon.auth.api_keys.static import KEY_VARIABLE
 from antiphon.cli import client
-from antiphon.cli import usage as usage_client
-from antiphon.cli.console import ADDRESS, AddressOption, KeyOption, out, print_json, print_table, rpc_told, say, tell_failure
+from antiphon.cli.console import (
+    ADDRESS,
+    AddressOption,
+    JsonOption,
+    KeyOption,
+    out,
+    print_json,
+    print_table,
+    rpc_told,
+    say,
+    tell_failure,
+)
 from antiphon.cli.keys import keys
 from antiphon.cli.owners import owners
+from antiphon.cli.usage import usage
 from antiphon.config import ConfigError
 from antiphon.config.file import load
 from antiphon.edge import files
@@ -42,11 +53,11 @@ from antiphon.up.launch import become_supervisor, hold_signals, plan, unusable_a
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 app.add_typer(keys, name="keys")
 app.add_typer(owners, name="owners")
+app.command()(usage)
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", envvar="ANTIPHON_CONFIG", help="The YAML file. None: defaults and environment.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
 
 
 @contextmanager
@@ -247,20 +258,6 @@ def models(address: AddressOption = ADDRESS, key: KeyOption = "") -> None:
     for model in found:
         table.add_row(escape(model.name), escape(model.provider), "yes" if model.is_default else "")
     print_table(table)
-
-
-@app.command()
-def usage(
-    first: Annotated[str, typer.Option("--from", metavar="DAY", help="As in 2026-11-01. None: the first of the month.")] = "",
-    last: Annotated[str, typer.Option("--to", metavar="DAY", help="The last day. None: today, in UTC.")] = "",
-    owner: Annotated[str, typer.Option(help="Only that of this owner.")] = "",
-    as_json: JsonOption = False,
-    address: AddressOption = ADDRESS,
-    key: KeyOption = "",
-) -> None:
-    """Show what was used, by day and owner: requests, tokens and USD. Asks for an admin's key."""
-    with rpc_told(address):
-        usage_client.show(address, key, first, last, owner, as_json=as_json)
 
 
 @app.command()

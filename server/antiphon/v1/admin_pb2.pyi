@@ -57,6 +57,42 @@ SCOPE_ADMIN: Scope.ValueType  # 5
 """Keys, usage, the audit log, and the paths that ask for an admin."""
 Global___Scope: _TypeAlias = Scope  # noqa: Y015
 
+class _UsageDimension:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UsageDimensionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageDimension.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    USAGE_DIMENSION_UNSPECIFIED: _UsageDimension.ValueType  # 0
+    """Not used."""
+    USAGE_DIMENSION_DAY: _UsageDimension.ValueType  # 1
+    """The day."""
+    USAGE_DIMENSION_OWNER: _UsageDimension.ValueType  # 2
+    """The owner."""
+    USAGE_DIMENSION_KEY: _UsageDimension.ValueType  # 3
+    """The credential that called."""
+    USAGE_DIMENSION_PROVIDER: _UsageDimension.ValueType  # 4
+    """The provider that was asked."""
+    USAGE_DIMENSION_MODEL: _UsageDimension.ValueType  # 5
+    """The model that was asked, as its provider names it."""
+
+class UsageDimension(_UsageDimension, metaclass=_UsageDimensionEnumTypeWrapper):
+    """By what usage is told apart."""
+
+USAGE_DIMENSION_UNSPECIFIED: UsageDimension.ValueType  # 0
+"""Not used."""
+USAGE_DIMENSION_DAY: UsageDimension.ValueType  # 1
+"""The day."""
+USAGE_DIMENSION_OWNER: UsageDimension.ValueType  # 2
+"""The owner."""
+USAGE_DIMENSION_KEY: UsageDimension.ValueType  # 3
+"""The credential that called."""
+USAGE_DIMENSION_PROVIDER: UsageDimension.ValueType  # 4
+"""The provider that was asked."""
+USAGE_DIMENSION_MODEL: UsageDimension.ValueType  # 5
+"""The model that was asked, as its provider names it."""
+Global___UsageDimension: _TypeAlias = UsageDimension  # noqa: Y015
+
 @_typing.final
 class Quota(_message.Message):
     """How much may be used. A field that is not set is no limit."""
@@ -303,6 +339,7 @@ class ListKeysRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     SHOW_REVOKED_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """The most to answer with: 1 to 1000. 0: 50. A page that would be larger than 4 MiB has fewer."""
     page_token: _builtins.str
@@ -311,6 +348,8 @@ class ListKeysRequest(_message.Message):
     """Only those of this owner."""
     show_revoked: _builtins.bool
     """Those that are revoked as well."""
+    name: _builtins.str
+    """Only those of exactly this name, of which there may be several."""
     def __init__(
         self,
         *,
@@ -318,10 +357,11 @@ class ListKeysRequest(_message.Message):
         page_token: _builtins.str = ...,
         owner: _builtins.str = ...,
         show_revoked: _builtins.bool = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "page_size", b"page_size", "page_token", b"page_token", "show_revoked", b"show_revoked"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "owner", b"owner", "page_size", b"page_size", "page_token", b"page_token", "show_revoked", b"show_revoked"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -582,7 +622,7 @@ Global___ListAuditEventsResponse: _TypeAlias = ListAuditEventsResponse  # noqa: 
 
 @_typing.final
 class DailyUsage(_message.Message):
-    """What one owner has used in one day."""
+    """What was used: by one owner in one day, or whatever the request groups by. The fields that it does not group by are empty."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -593,6 +633,10 @@ class DailyUsage(_message.Message):
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     COST_USD_FIELD_NUMBER: _builtins.int
     UNPRICED_REQUESTS_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    KEY_NAME_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     day: _builtins.str
     """The day, in UTC: as in 2026-11-25."""
     owner: _builtins.str
@@ -607,6 +651,18 @@ class DailyUsage(_message.Message):
     """What it cost, in USD, at the published or configured prices."""
     unpriced_requests: _builtins.int
     """Calls with tokens whose price is not known: they are counted above, and in cost_usd as nothing."""
+    key: _builtins.str
+    """The credential: "key:" and the id of a key, "static:" and the name of one of the configuration, or a token's. Empty: those who
+    called without a key of this gateway.
+    """
+    key_name: _builtins.str
+    """What people call that key. Empty: it is none of this gateway's, or is gone."""
+    provider: _builtins.str
+    """The provider, as it is configured. Empty: not known, as of calls that an earlier version counted. "*": as of the model."""
+    model: _builtins.str
+    """The model, as the provider names it. Empty: not known, as of such calls and of those through the proxies. "*": one of those
+    beyond a hundred that the key asked for on that day.
+    """
     def __init__(
         self,
         *,
@@ -617,10 +673,14 @@ class DailyUsage(_message.Message):
         completion_tokens: _builtins.int = ...,
         cost_usd: _builtins.float = ...,
         unpriced_requests: _builtins.int = ...,
+        key: _builtins.str = ...,
+        key_name: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_tokens", b"completion_tokens", "cost_usd", b"cost_usd", "day", b"day", "owner", b"owner", "prompt_tokens", b"prompt_tokens", "requests", b"requests", "unpriced_requests", b"unpriced_requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_tokens", b"completion_tokens", "cost_usd", b"cost_usd", "day", b"day", "key", b"key", "key_name", b"key_name", "model", b"model", "owner", b"owner", "prompt_tokens", b"prompt_tokens", "provider", b"provider", "requests", b"requests", "unpriced_requests", b"unpriced_requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -637,6 +697,7 @@ class GetUsageRequest(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     FIRST_DAY_FIELD_NUMBER: _builtins.int
     LAST_DAY_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """The most entries to answer with: 1 to 1000. 0: 50."""
     page_token: _builtins.str
@@ -647,6 +708,10 @@ class GetUsageRequest(_message.Message):
     """The first day, in UTC: as in 2026-11-01. Empty: the first of the month of the last day."""
     last_day: _builtins.str
     """The last day, which is still told. Empty: today."""
+    @_builtins.property
+    def group_by(self) -> _containers.RepeatedScalarFieldContainer[Global___UsageDimension.ValueType]:
+        """By what to tell it apart. Empty: by day and owner. The order does not matter, and what is named twice counts once."""
+
     def __init__(
         self,
         *,
@@ -655,10 +720,11 @@ class GetUsageRequest(_message.Message):
         owner: _builtins.str = ...,
         first_day: _builtins.str = ...,
         last_day: _builtins.str = ...,
+        group_by: _abc.Iterable[Global___UsageDimension.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_day", b"first_day", "last_day", b"last_day", "owner", b"owner", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_day", b"first_day", "group_by", b"group_by", "last_day", b"last_day", "owner", b"owner", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -723,8 +789,8 @@ class ExportOwnerResponse(_message.Message):
     LINES_FIELD_NUMBER: _builtins.int
     lines: _builtins.bytes
     """The next bytes of a file of JSON Lines, in UTF-8, at most 1 MiB; a line may go on in the next response. Each line is an object
-    with `kind`: "key", "usage", "audit_event", "conversation" or "message". A message's `conversation_id` is the conversation that
-    it was said in, and `parent_id` the message before it.
+    with `kind`: "key", "usage", "model_usage" (the same by provider and model), "audit_event", "conversation" or "message". A
+    message's `conversation_id` is the conversation that it was said in, and `parent_id` the message before it.
     """
     def __init__(
         self,

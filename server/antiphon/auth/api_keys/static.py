@@ -16,6 +16,9 @@ from antiphon.domain.principal import EVERYDAY, Principal, Scope, everyday
 KEY_VARIABLE = "ANTIPHON_KEY"
 """The environment variable that holds the only key, where the configuration names none."""
 
+CONFIGURED = "static:"
+"""What `Principal.id` of a key of the configuration begins with; its name follows."""
+
 
 class KeyRing:
     """The keys that are good: an `Authenticator`."""
@@ -86,4 +89,4 @@ def credentials_of(auth: AuthConfig) -> dict[str, list[str]]:
 
 
 def _id(name: str) -> str:
-    return f"static:{name}"
+    return CONFIGURED + name
