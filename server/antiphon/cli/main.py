@@ -250,12 +250,19 @@ def drain(
 def check_config(
     config: ConfigOption = None,
     as_json: JsonOption = False,
+    probe: Annotated[bool, typer.Option("--probe", help="Connect to database, Redis, issuers and providers instead.")] = False,
 ) -> None:
-    """Check the configuration, and show what it amounts to. Starts nothing."""
-    from antiphon.cli import check
-
+    """Check the configuration, and show what it amounts to, or what of it can be reached. Starts nothing."""
     with _told(config):
-        check.show(load(config), as_json=as_json)
+        if probe:
+            from antiphon.cli import probe as probing
+
+            if not probing.show(load(config), as_json=as_json):
+                raise typer.Exit(1)
+        else:
+            from antiphon.cli import check
+
+            check.show(load(config), as_json=as_json)
 
 
 @app.command(rich_help_panel=RUN)

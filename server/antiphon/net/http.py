@@ -197,6 +197,12 @@ class Transport:
         """Return a call that sends `body` when it is entered, as `Client.post` does."""
         return Call(self._provider, self._client, self._ending, url, headers, body)
 
+    async def status_of(self, url: URL, headers: Mapping[str, str]) -> int:
+        """Ask for `url` by GET, and return the status; the body is dropped. Raises as a call does when it is entered."""
+        response = await self._client.get(self._provider, url, headers)
+        response.close()
+        return response.status
+
     async def close(self) -> None:
         """End the connections."""
         self._ending.close()

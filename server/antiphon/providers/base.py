@@ -32,6 +32,13 @@ class Provider(Protocol):
         """
         ...
 
+    async def probe(self) -> int | None:
+        """Ask the upstream for something that costs nothing, with the key, and return the status; None where there is none to ask.
+
+        Raises the tree under `ProviderError` for one that does not answer.
+        """
+        ...
+
     async def close(self) -> None:
         """Ends the connections that are kept open."""
         ...

@@ -37,6 +37,10 @@ class EchoProvider:
         self.name = name
         self._delay = config.token_delay
 
+    async def probe(self) -> int | None:
+        """See `Provider.probe`: there is nobody to ask."""
+        return None
+
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
         """See `Provider.stream`. One batch a word; for who asks for no stream one for `_TURN` of them."""
         text = _last_user_text(request)

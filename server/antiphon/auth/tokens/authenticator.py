@@ -212,11 +212,12 @@ class _Algorithms(JWSRegistry):
 def load_tokens(auth: AuthConfig, environment: Mapping[str, str]) -> Tokens:
     """The issuers that the configuration names. Raises `ConfigError`. Asks nobody anything yet."""
     fetcher = Fetcher()
-    issuers = {config.issuer: Issuer(config, _keys(config, environment, fetcher)) for config in auth.tokens}
+    issuers = {config.issuer: Issuer(config, key_source(config, environment, fetcher)) for config in auth.tokens}
     return Tokens(issuers, fetcher)
 
 
-def _keys(config: IssuerConfig, environment: Mapping[str, str], fetcher: Fetcher) -> KeySource:
+def key_source(config: IssuerConfig, environment: Mapping[str, str], fetcher: Fetcher) -> KeySource:
+    """Return where the keys of an issuer come from. Raises `ConfigError`. Asks nobody anything yet."""
     if config.shared:
         return jwks.SharedSecret(config.secret(environment))
     if config.jwks_file is not None:

@@ -98,6 +98,10 @@ class RotatingKeys:
             raise IdentityUnavailable(self._config.name, retry_after=max(1.0, self._rest_until - self._clock()))
         return found
 
+    async def fetch(self) -> int:
+        """Read the key set now, and return how many keys are in it that are of use. Raises as `read` does, and `TimeoutError`."""
+        return len((await self._read_set()).keys)
+
     async def close(self) -> None:
         """Ends a reading that is going on."""
         await self._set.close()

@@ -97,6 +97,12 @@ class OpenAIProvider:
                 self._explain(error, reply, reader.blame, secrets)
                 raise
 
+    async def probe(self) -> int | None:
+        """See `Provider.probe`: the list of models."""
+        path, _, query = self._url.replace(_MODEL, "model").partition("?")
+        url = URL(f"{path.removesuffix(_PATH)}/models{'?' if query else ''}{query}")
+        return await self._transport.status_of(url, self._headers)
+
     async def close(self) -> None:
         """Ends the connections that are kept open."""
         await self._transport.close()
