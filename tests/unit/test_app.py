@@ -15,7 +15,7 @@ from tests.ports import free_port
 
 
 async def test_a_server_is_ready_after_its_first_contact_with_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And stays ready when the database is lost, as all other servers would be unready too. All the time it says that it is alive."""
+    """And stays ready when the database is lost, as all other servers would be unready too; and is alive all the time."""
     monkeypatch.setattr(contact, "PAUSE", 0.01)
     database = tmp_path / "a.db"
     address = f"127.0.0.1:{free_port()}"
