@@ -84,6 +84,10 @@ class App:
         self._config = config
         self.missing: list[str] = ["a server that has started"]
         """What keeps this process from taking calls, in words."""
+        self.leaving = False
+        """Whether a stop has begun."""
+        self.replaced = False
+        """Whether that is because another process has taken this one's place."""
         self._database = open_database(
             database_url(config, environment),
             config.database.timeout,
@@ -165,7 +169,7 @@ class App:
             log.info("serving", addresses=list(addresses), models=len(self.router.models()), default=self.router.default)
         await stopping
         contact.cancel()
-        self.missing = ["a server that is not stopping"]
+        self.leaving, self.replaced = True, not stop.is_set()
         await self._drain(server, stop)
         await self._chat.settled(SETTLING)
         for task in keeping:
@@ -185,13 +189,18 @@ class App:
         log.info("stopped")
 
     async def _drain(self, server: Server, stop: asyncio.Event) -> None:
-        """Take no more calls after a while, and wait for those that go on: as long as a call may take, and less after `stop`."""
+        """Take no more calls, and wait for those that go on: as long as a call may take, and less after `stop`.
+
+        After `stop` callers have a while to find another server. One that is replaced has a successor at the same addresses.
+        """
         limits = self._config.limits
-        most = limits.drain if stop.is_set() else max(limits.drain, limits.request_timeout)
-        log.info("draining", calls=self.in_flight, delay=limits.drain_delay, seconds=most)
-        server.turn_unready()
-        await asyncio.sleep(limits.drain_delay)
-        stopping = asyncio.create_task(server.stop(most, self._interrupt))
+        most = max(limits.drain, limits.request_timeout) if self.replaced else limits.drain
+        delay = 0.0 if self.replaced else limits.drain_delay
+        log.info("draining", calls=self.in_flight, delay=delay, seconds=most)
+        if not self.replaced:
+            server.turn_unready()
+            await asyncio.sleep(delay)
+        stopping = asyncio.create_task(server.stop(most, self._interrupt, replaced=self.replaced))
         if most > limits.drain:
             told = asyncio.create_task(stop.wait())
             await asyncio.wait([stopping, told], return_when=asyncio.FIRST_COMPLETED)

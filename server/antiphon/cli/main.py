@@ -48,8 +48,8 @@ from antiphon.telemetry import log
 from antiphon.up.banner import banner, warnings_of
 from antiphon.up.child import log_line, write
 from antiphon.up.heap import give_back_large_blocks
-from antiphon.up.heartbeat import beating
-from antiphon.up.launch import become_supervisor, hold_signals, plan, unusable_addresses
+from antiphon.up.heartbeat import Heart
+from antiphon.up.launch import become_supervisor, hold_signals, plan, plan_server, unusable_addresses
 
 PAUSE = 2.0
 """Seconds between two tries to reach the database."""
@@ -167,8 +167,15 @@ def serve(
         int | None, typer.Option(help="The number of this process in the log. It shares its address with others that have one.")
     ] = None,
     heartbeat: Annotated[int | None, typer.Option(help="A descriptor to give signs of life at.", hidden=True)] = None,
+    reload: Annotated[
+        bool,
+        typer.Option("--reload", help="Take up a changed configuration. The socket is in the folder that Envoy runs in."),
+    ] = False,
 ) -> None:
-    """Start the gRPC server alone, in one process, without Envoy."""
+    """Start the gRPC server alone, without Envoy: in one process, or with --reload in one under a supervisor."""
+    if reload:
+        _serve_and_reload(config, socket)
+        return
     from antiphon.app import App, serve_until_signalled
     from antiphon.cli.counting import counted
 
@@ -181,21 +188,38 @@ def serve(
             raise OSError(taken[0])  # or it would get some of the calls that are another's
         addresses = [loaded.grpc.listen] + ([f"unix:{socket}"] if socket else [])
 
+        heart = Heart()
+
         async def run() -> None:
-            async with beating(heartbeat):
+            async with heart.beating(heartbeat):
                 await serve_until_signalled(server, addresses)
 
-        with counted(server, loaded, None if worker is None else socket):
+        with counted(server, loaded, None if worker is None else socket, heart):
             uvloop.run(run())
 
 
+def _serve_and_reload(config: Path | None, socket: Path | None) -> None:
+    with _told(config):
+        if socket is None:
+            raise ConfigError("--reload: needs --socket, a name in the folder that Envoy runs in")
+        loaded = load(config)  # the rest of it is checked by the server, which says what is wrong
+        if taken := unusable_addresses(loaded, ["grpc.listen", "metrics.listen"]):
+            raise OSError(taken[0])
+        hold_signals()
+        become_supervisor(plan_server(loaded, config, socket.absolute()), os.environ)
+
+
 @app.command("check-reload", hidden=True)
-def check_reload(folder: Annotated[Path, typer.Argument(help="Where the gateway runs.")], config: ConfigOption = None) -> None:
+def check_reload(
+    folder: Annotated[Path, typer.Argument(help="Where the gateway runs.")],
+    config: ConfigOption = None,
+    same_database: Annotated[bool, typer.Option("--same-database", help="Refuse another database, as nobody migrates it.")] = False,
+) -> None:
     """Check a configuration that a running gateway is to take up, and leave a copy of it in its folder. For the supervisor."""
     from antiphon.cli.reload import accept
 
     with _told(config):
-        accept(folder, config, dict(os.environ))
+        accept(folder, config, dict(os.environ), same_database=same_database)
 
 
 @app.command(rich_help_panel=RUN)

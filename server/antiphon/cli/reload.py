@@ -24,13 +24,20 @@ _FIXED = {
 """What Envoy and the supervisor were started with."""
 
 
-def accept(folder: Path, path: Path | None, environment: Mapping[str, str]) -> None:
-    """Check the configuration at `path`, and leave a copy for the gateway in `folder`. Raises `ConfigError`, `OSError`."""
+def accept(folder: Path, path: Path | None, environment: Mapping[str, str], *, same_database: bool = False) -> None:
+    """Check the configuration at `path`, and leave a copy for the gateway in `folder`. Raises `ConfigError`, `OSError`.
+
+    Another database is brought to this version, or refused with `same_database`.
+    """
     running = load(folder / CONFIG if path else None, environment)
     wanted = load(path, environment)
-    if changed := list(_fixed(running, wanted)):
+    changed = list(_fixed(running, wanted))
+    is_same = database_url(wanted, environment) == database_url(running, environment)
+    if same_database and not is_same:
+        changed.append("database")
+    if changed:
         raise ConfigError("\n".join(f"{setting}: cannot change while the gateway runs: start it anew" for setting in changed))
-    if database_url(wanted, environment) == database_url(running, environment):
+    if is_same:
         check.build(wanted, environment)  # the database may be out of reach, which is no matter of this change
     else:
         check.prepare(wanted, environment)

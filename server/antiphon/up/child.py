@@ -108,6 +108,12 @@ class Child:
         return self._process is None and self._start_at is None
 
     @property
+    def hangs(self) -> bool:
+        """Whether it lives, but has given no sign of that for long."""
+        pulse = self._pulse
+        return pulse is not None and pulse.is_weak
+
+    @property
     def due(self) -> float | None:
         """When there is something to do even if nothing happens, as `time.monotonic` tells it."""
         if self._process is None:

@@ -1,4 +1,4 @@
-"""The launch of a gateway on one machine: what `antiphon up` does before it becomes the supervisor.
+"""The launch of a gateway on one machine: what `antiphon up`, and `antiphon serve --reload`, do before they become the supervisor.
 
 The two addresses are tried first, before anything starts: one that is taken is told by the name of its setting. Then Envoy's folder
 is filled, and this process goes on as `antiphon.up.supervisor`, under the same process id.
@@ -14,7 +14,8 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,9 +23,10 @@ from antiphon.config import Config, split_address
 from antiphon.edge import files as edge
 from antiphon.up import run_folder
 from antiphon.up.acceptor import listen
+from antiphon.up.admin import turn_ready
 from antiphon.up.plan import Plan, Program
 from antiphon.up.readiness import worker_socket
-from antiphon.up.reload import CONFIG, WATCHED
+from antiphon.up.reload import CONFIG, ENDPOINTS, WATCHED, tell_envoy
 from antiphon.up.supervisor import ENDING, MARGIN
 
 
@@ -33,15 +35,46 @@ def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
 
     Raises `OSError` if the folder cannot be made or filled.
     """
+    sockets = [worker_socket(number) for number in range(config.workers)]
+    folder, lock = _folder(config, config_path, lambda folder: edge.prepare(folder, config.rest, sockets, config.auth.tokens))
+    # Envoy's work for a call is a tenth of a worker's.
+    threads = min((config.workers + 1) // 2, os.cpu_count() or 1)
+    variables = sorted(edge.VARIABLES)
+    envoy = Program("Envoy", edge.command(threads), folder=folder, grace=MARGIN, variables=variables, ends_by="SIGINT")
+    return _plan(config, config_path, folder, lock, [folder / name for name in sockets], envoy, banner)
+
+
+def plan_server(config: Config, config_path: Path | None, socket: Path) -> Plan:
+    """What the supervisor of a single server is to run, whose Envoy is somebody else's, and runs in the folder of `socket`.
+
+    Raises `OSError` if it does not, or as `plan`.
+    """
+    if not (socket.parent / ENDPOINTS).exists():
+        raise OSError(f"{socket.parent} is not where an Envoy runs: `antiphon edge` has to make it so")
+    # A server that was here before may have had a successor, and may have said that it stops.
+    tell_envoy(socket.parent, [socket.name])
+    turn_ready(socket.parent)
+    folder, lock = _folder(config, config_path, lambda _: None)
+    return replace(_plan(config, config_path, folder, lock, [socket], None, "Antiphon is up.\n"), edge=socket.parent)
+
+
+def _folder(config: Config, config_path: Path | None, fill: Callable[[Path], None]) -> tuple[Path, int]:
+    """Make the folder of a run; return it, and what locks it. Raises `OSError`."""
     run_folder.sweep()
     folder, lock = run_folder.make()
     try:
-        edge.prepare(folder, config.rest, [worker_socket(number) for number in range(config.workers)], config.auth.tokens)
+        fill(folder)
         keep_copy(folder, CONFIG, config, config_path)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
         raise
+    return folder, lock
+
+
+def _plan(
+    config: Config, config_path: Path | None, folder: Path, lock: int, sockets: Sequence[Path], envoy: Program | None, banner: str
+) -> Plan:
     here = Path.cwd()
     drain = config.limits.drain_delay + config.limits.drain
     # Workers read what was checked, and not what has become of the file since.
@@ -49,19 +82,17 @@ def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
     workers = [
         Program(
             f"worker {number}",
-            worker_command(copy, folder / worker_socket(number), number),
+            worker_command(copy, socket, number),
             folder=here,
             grace=drain + MARGIN,
             beats=True,
+            socket=socket.name,
         )
-        for number in range(config.workers)
+        for number, socket in enumerate(sockets)
     ]
-    # Envoy's work for a call is a tenth of a worker's.
-    threads = min((config.workers + 1) // 2, os.cpu_count() or 1)
-    variables = sorted(edge.VARIABLES)
-    envoy = Program("Envoy", edge.command(threads), folder=folder, grace=MARGIN, variables=variables, ends_by="SIGINT")
     chosen = ["--config", str(config_path)] if config_path else []
-    check = [sys.executable, "-m", "antiphon", "check-reload", *chosen, str(folder)]
+    kept = [] if envoy else ["--same-database"]  # a server migrates nothing
+    check = [sys.executable, "-m", "antiphon", "check-reload", *chosen, *kept, str(folder)]
     return Plan(
         workers,
         envoy,

@@ -37,6 +37,11 @@ class Pulse:
         self._silent = 0
 
     @property
+    def is_weak(self) -> bool:
+        """Whether it will be taken for gone, if the next look finds no sign either."""
+        return self._silent >= SILENT - 1
+
+    @property
     def silence(self) -> float:
         """Seconds without a sign."""
         return self._silent * INTERVAL

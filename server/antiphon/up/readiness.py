@@ -12,9 +12,20 @@ from antiphon.edge.endpoints import CLUSTER
 from antiphon.up.admin import ADMIN_SOCKET, ask
 
 
-def worker_socket(number: int | str, generation: int = 0) -> str:
-    """The name of a worker's unix socket, in Envoy's working directory; each reload begins a new generation of workers."""
-    return f"worker-{number}-{generation}.sock" if generation else f"worker-{number}.sock"
+def worker_socket(number: int | str) -> str:
+    """The name of a worker's unix socket, in Envoy's working directory."""
+    return f"worker-{number}.sock"
+
+
+def successor_socket(name: str, generation: int) -> str:
+    """The name of the socket of the worker that takes the place of the one at `name`; each reload begins a new generation."""
+    return f"{name.removesuffix('.sock')}-{generation}.sock"
+
+
+def _number(name: str) -> int:
+    """The number of the worker at a socket; a server that has none is the only one."""
+    first, *others = name.removesuffix(".sock").split("-")
+    return int(others[0]) if first == "worker" else 0
 
 
 def missing(folder: Path, workers: int) -> list[str]:
@@ -31,7 +42,7 @@ def missing(folder: Path, workers: int) -> list[str]:
         return ["Envoy"]
     if not listeners.get("listener_statuses"):
         return ["Envoy"]
-    numbers = {int(name.removesuffix(".sock").split("-")[1]) for name, is_healthy in healthy.items() if is_healthy}
+    numbers = {_number(name) for name, is_healthy in healthy.items() if is_healthy}
     return [f"worker {number}" for number in range(workers) if number not in numbers]
 
 

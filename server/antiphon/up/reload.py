@@ -23,7 +23,7 @@ from pathlib import Path
 from antiphon.edge.endpoints import of_workers
 from antiphon.up.child import Child, Say
 from antiphon.up.plan import Program
-from antiphon.up.readiness import sockets, worker_socket
+from antiphon.up.readiness import sockets, successor_socket
 
 CONFIG = "antiphon.yaml"
 """The configuration that is in force, in the gateway's folder."""
@@ -36,6 +36,9 @@ BEFORE = "before.yaml"
 
 WATCHED = "watched.yaml"
 """The paths of the files that the configuration is made of, as JSON."""
+
+ENDPOINTS = "endpoints.yaml"
+"""Where Envoy is told of the workers' sockets."""
 
 INTERVAL = 1.0
 """Seconds between two looks at the files."""
@@ -62,17 +65,23 @@ class Reload:
         output: int,
         retiring: float,
         say: Say,
+        edge: Path | None = None,
     ) -> None:
-        """`workers` changes as they do. `check` runs first; `output` takes what it prints. `retiring`: seconds for an old one."""
+        """`workers` changes as they do. `check` runs first; `output` takes what it prints. `retiring`: seconds for an old one.
+
+        `folder` is the gateway's, `edge` is Envoy's; None: they are one.
+        """
         self.others: list[Child] = []
         """Workers that are not yet, or no more, among `workers`."""
         self.due: float | None = time.monotonic() + INTERVAL
         """When to look again."""
         self._workers = workers
-        self._names = [worker_socket(number) for number in range(len(workers))]
+        self._first = [worker.program.socket for worker in workers]
+        self._names = self._first.copy()
         self._make = make
         self._check = check
         self._folder = folder
+        self._edge = edge or folder
         self._output = output
         self._retiring = retiring
         self._say = say
@@ -154,11 +163,11 @@ class Reload:
     def _exchange(self, number: int) -> Generator[None, None, bool]:
         """Have a new worker in the place of an old one. Returns whether that was done."""
         old, old_name = self._workers[number], self._names[number]
-        name = worker_socket(number, self._generation)
-        paths = {str(self._folder / old_name): str(self._folder / name)}
+        name = successor_socket(self._first[number], self._generation)
+        paths = {str(self._edge / old_name): str(self._edge / name)}
         new = self._make(replace(old.program, command=[paths.get(part, part) for part in old.program.command]))
         self.others.append(new)
-        self._tell_envoy([*self._names, name])
+        tell_envoy(self._edge, [*self._names, name])
         end = time.monotonic() + PATIENCE
         while not self._has(name):
             if new.failure or time.monotonic() > end:
@@ -168,7 +177,7 @@ class Reload:
         new.settled = True
         self._workers[number], self._names[number] = new, name
         self.others[self.others.index(new)] = old
-        self._tell_envoy(self._names)
+        tell_envoy(self._edge, self._names)
         end = time.monotonic() + FORGETTING
         while self._has(old_name) is not None and time.monotonic() < end:
             yield
@@ -178,7 +187,7 @@ class Reload:
 
     def _give_up(self, number: int, new: Child) -> None:
         new.stop()
-        self._tell_envoy(self._names)
+        tell_envoy(self._edge, self._names)
         if number == 0:
             with contextlib.suppress(FileNotFoundError):
                 (self._folder / BEFORE).replace(self._folder / CONFIG)
@@ -189,13 +198,15 @@ class Reload:
     def _has(self, name: str) -> bool | None:
         """Whether Envoy finds the worker at this socket healthy; None if it knows of none there."""
         with contextlib.suppress(OSError, ValueError):
-            return sockets(self._folder).get(name)
+            return sockets(self._edge).get(name)
         return False
 
-    def _tell_envoy(self, names: Sequence[str]) -> None:
-        new = self._folder / "new-endpoints.yaml"
-        new.write_text(of_workers(names), encoding="utf-8")
-        new.replace(self._folder / "endpoints.yaml")
+
+def tell_envoy(edge: Path, names: Sequence[str]) -> None:
+    """Have the Envoy in the folder `edge` send calls to the sockets of these names alone. Raises `OSError`."""
+    new = edge / "new-endpoints.yaml"
+    new.write_text(of_workers(names), encoding="utf-8")
+    new.replace(edge / ENDPOINTS)
 
 
 def _state(path: str) -> tuple[int, int, int] | None:

@@ -24,8 +24,10 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from antiphon.telemetry.names import METRICS_SOCKET
 from antiphon.telemetry.private_file import open_private
@@ -35,7 +37,7 @@ from antiphon.up.counts import Counts
 from antiphon.up.plan import Plan, Program
 from antiphon.up.readiness import missing
 from antiphon.up.reload import Reload
-from antiphon.up.responder import Responder
+from antiphon.up.responder import Parts, Responder
 
 MARGIN = 5.0
 """Seconds that a child has to end beyond those that it was promised."""
@@ -64,23 +66,29 @@ def supervise(plan: Plan, environment: Mapping[str, str], *, say: Say, ready: Ca
     port of metrics cannot be had.
     """
     try:
-        with _output(plan) as output, _metrics(plan):
+        with _output(plan) as output:
 
             def child(program: Program, answers: Callable[[], bool] | None = None) -> Child:
                 names = environment if program.variables is None else program.variables
                 return Child(program, {name: environment[name] for name in names if name in environment}, output, say, answers)
 
+            edge = plan.envoys_folder
             workers = [child(worker) for worker in plan.workers]
-            return run(
-                workers,
-                child(plan.envoy, lambda: answers(plan.folder)),
-                lambda: missing(plan.folder, len(plan.workers)),
-                drain=plan.drain,
-                say=say,
-                ready=ready,
-                leave=lambda: turn_unready(plan.folder),
-                reload=Reload(workers, child, plan.check, plan.folder, output, plan.retiring, say) if plan.check else None,
-            )
+            envoy = child(plan.envoy, lambda: answers(edge)) if plan.envoy else None
+            lacking = partial(missing, edge, len(workers))
+            check = plan.check
+            reload = Reload(workers, child, check, plan.folder, output, plan.retiring, say, plan.edge) if check else None
+            leaving = threading.Event()
+
+            def leave() -> None:
+                leaving.set()
+                turn_unready(edge)
+
+            def hanging() -> list[str]:
+                return [one.program.name for one in (*workers, envoy) if one is not None and one.hangs]
+
+            with _probes(plan, lacking, hanging, leaving.is_set):
+                return run(workers, envoy, lacking, drain=plan.drain, say=say, ready=ready, leave=leave, reload=reload)
     finally:
         shutil.rmtree(plan.folder, ignore_errors=True)
         if plan.lock is not None:
@@ -89,7 +97,7 @@ def supervise(plan: Plan, environment: Mapping[str, str], *, say: Say, ready: Ca
 
 def run(
     workers: Sequence[Child],
-    envoy: Child,
+    envoy: Child | None,
     missing: Callable[[], Sequence[str]],
     *,
     drain: float,
@@ -103,15 +111,19 @@ def run(
     `missing` tells what is not ready. `leave` is called when a stop begins, before any child is told to end. `reload` exchanges
     `workers`, once the gateway has been ready.
     """
+    envoys = [envoy] if envoy else []
+
+    def servers() -> list[Child]:
+        return [*workers, *(reload.others if reload else ())]
 
     def children() -> list[Child]:
-        return [*workers, *(reload.others if reload else ()), envoy]
+        return servers() + envoys
 
     with _signals() as wait:
         watch = _Watch(children, wait, drain, say, reload)
         try:
             start = _Start(children(), missing, say, ready)
-            while not watch.signals and not any(child.failure for child in (*workers, envoy)):
+            while not watch.signals and not any(child.failure for child in (*workers, *envoys)):
                 start.look()
                 due = start.due
                 if reload and due is None:
@@ -123,17 +135,14 @@ def run(
             leave()
             if reload:
                 reload.stop()
-            for last in (children()[:-1], [envoy]):
-                for child in last:
-                    child.stop()
-                while not all(child.over for child in last):
-                    watch.turn()
+            watch.end(servers())
+            watch.end(envoys)
         finally:
             for child in children():
                 child.kill()
             for child in children():
                 child.wait()
-    if any(child.failure for child in (*workers, envoy)):
+    if any(child.failure for child in (*workers, *envoys)):
         return 1
     return 128 + watch.signals[-1] if len(watch.signals) > 1 else 0
 
@@ -158,6 +167,13 @@ class _Watch:
             self._hear(number)
         for child in self._children():
             child.look()
+
+    def end(self, children: Sequence[Child]) -> None:
+        """Tell the children to end, and return when they have."""
+        for child in children:
+            child.stop()
+        while not all(child.over for child in children):
+            self.turn()
 
     def _hear(self, number: int) -> None:
         if number == signal.SIGHUP and self._reload is not None:
@@ -254,13 +270,15 @@ def _output(plan: Plan) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _metrics(plan: Plan) -> Iterator[None]:
+def _probes(plan: Plan, missing: Parts, hanging: Parts, leaving: Callable[[], bool]) -> Iterator[None]:
     """Answers Prometheus and probes, if there is a port for them. In threads, which take no signal: those are held back here."""
     if plan.metrics is None:
         yield
         return
-    with contextlib.closing(Counts(plan.folder / METRICS_SOCKET)) as counts:
-        responder = Responder(plan.metrics, counts.exposition, lambda: missing(plan.folder, len(plan.workers)))
+    path = plan.envoys_folder / METRICS_SOCKET
+    path.unlink(missing_ok=True)  # one that was killed leaves it behind
+    with contextlib.closing(Counts(path)) as counts:
+        responder = Responder(plan.metrics, counts.exposition, missing, hanging=hanging, leaving=leaving)
         with contextlib.closing(responder):
             yield
 

@@ -85,3 +85,13 @@ def test_without_a_file_the_environment_is_checked(tmp_path: Path) -> None:
     }
     accept(tmp_path, None, environment)
     assert json.loads((tmp_path / WATCHED).read_text()) == [str(tmp_path / "key")]
+
+
+def test_another_database_is_refused_where_nobody_migrates_it(path: Path, tmp_path: Path) -> None:
+    """And brought to this version where somebody does."""
+    path.write_text(json.dumps(config(tmp_path, database={"url": f"sqlite:///{tmp_path}/b.db"})))
+    with pytest.raises(ConfigError, match="^database: cannot change while the gateway runs"):
+        accept(tmp_path / "run", path, ENVIRONMENT, same_database=True)
+    assert not (tmp_path / "b.db").exists()
+    accept(tmp_path / "run", path, ENVIRONMENT)
+    assert (tmp_path / "b.db").exists()

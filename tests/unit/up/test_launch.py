@@ -197,3 +197,27 @@ def test_the_workers_read_a_copy_of_the_configuration(monkeypatch: pytest.Monkey
     assert str(copy) in made.workers[0].command
     assert made.check is not None
     assert str(path) in made.check.command
+
+
+def test_a_server_beside_an_envoy_takes_its_socket_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever an earlier one had told that Envoy; its supervisor starts nothing but it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    run = tmp_path / "run"
+    run.mkdir()
+    edge.prepare(run, config().rest, ["server-3.sock"])
+    (run / "drain.pressure").write_text("1")
+    made = launch.plan_server(config(), None, run / "server.sock")
+    assert "./server.sock" in (run / "endpoints.yaml").read_text()
+    assert (made.envoy, made.edge) == (None, run)
+    assert made.folder != run
+    (worker,) = made.workers
+    assert (worker.socket, worker.beats) == ("server.sock", True)
+    assert str(run / "server.sock") in worker.command
+    assert made.check is not None
+    assert "--same-database" in made.check.command
+
+
+def test_a_server_that_reloads_needs_an_envoy(tmp_path: Path) -> None:
+    """Which is told of each server that takes the place of another."""
+    with pytest.raises(OSError, match="is not where an Envoy runs"):
+        launch.plan_server(config(), None, tmp_path / "server.sock")

@@ -18,6 +18,18 @@ def test_one_that_falls_silent_is_gone_after_several_looks() -> None:
     assert pulse.silence == SILENT * INTERVAL
 
 
+def test_one_that_has_been_silent_for_long_is_weak() -> None:
+    """So that it can be told before the last look."""
+    signs = iter([True, *[False] * (SILENT - 1), True])
+    pulse = Pulse(lambda: next(signs))
+    looks(pulse, SILENT - 1)
+    assert not pulse.is_weak
+    looks(pulse, 1)
+    assert pulse.is_weak
+    looks(pulse, 1)
+    assert not pulse.is_weak
+
+
 def test_one_that_has_not_begun_is_not_gone() -> None:
     """A start may take long."""
     assert not any(looks(Pulse(lambda: False), 10 * SILENT))

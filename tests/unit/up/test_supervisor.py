@@ -464,6 +464,57 @@ def test_the_supervisor_answers_prometheus_and_probes(tmp_path: Path) -> None:
         get(address, "/healthz")
 
 
+# Gives a sign of life, and then hangs; ends on SIGTERM once FILE is there. Usage: FILE --heartbeat DESCRIPTOR
+HESITATING = """
+import os, pathlib, signal, sys, time
+file, _, descriptor = sys.argv[1:]
+def end(*_):
+    while not pathlib.Path(file).exists():
+        time.sleep(0.01)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+pathlib.Path(f"{file}-{os.getpid()}").touch()
+os.write(int(descriptor), b".")
+while True:
+    signal.pause()
+"""
+
+
+def test_probes_see_what_hangs_and_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before what hangs is killed; and for as long as the stop takes. Here somebody else runs Envoy."""
+    monkeypatch.setattr(pulse, "INTERVAL", 0.2)
+    monkeypatch.setattr(pulse, "FIRST", 0.01)
+    folder = Path(tempfile.mkdtemp(prefix="antiphon-test-"))
+    address = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-c", HESITATING, str(tmp_path / "go")]
+    worker = Program("worker 0", command, folder=tmp_path, grace=20, beats=True)
+    monkeypatch.chdir(tmp_path)  # the paths of pytest's are too long for sockets
+    plan = Plan([worker], None, folder=folder, drain=1, log_file=None, banner="", metrics=address, edge=Path())
+    said: list[str] = []
+
+    def script() -> None:
+        until(lambda: answers(address, "/healthz") == (503, '{"status": "hangs", "hanging": ["worker 0"]}\n'))
+        until(lambda: answers(address, "/healthz") == (200, '{"status": "ok"}\n'))
+        until(lambda: len(list(tmp_path.glob("go-*"))) == 2)
+        told()
+        until(lambda: answers(address, "/readyz") == (503, '{"status": "draining"}\n'))
+        (tmp_path / "go").touch()
+
+    with ThreadPoolExecutor() as threads:
+        played = threads.submit(script)
+        supervisor.supervise(plan, os.environ, say=said.append, ready=lambda: None)
+        played.result()
+    assert "worker 0 hangs: not a sign of it for 0.6 s; killed" in said
+
+
+def answers(address: str, path: str) -> tuple[int, str] | None:
+    """What is answered; None while nobody is there."""
+    try:
+        return get(address, path)
+    except ConnectionRefusedError:
+        return None
+
+
 def get(address: str, path: str) -> tuple[int, str]:
     host, _, port = address.partition(":")
     with socket.create_connection((host, int(port))) as connection:
