@@ -193,6 +193,11 @@ class Transport:
         """Return a call that sends `body` when it is entered, as `Client.post` does."""
         return Call(self._provider, self._client, self._ending, url, headers, body)
 
+    @property
+    def buffered(self) -> int:
+        """See `Client.buffered`."""
+        return self._client.buffered
+
     async def close(self) -> None:
         """End the connections."""
         self._ending.close()

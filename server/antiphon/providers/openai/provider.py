@@ -96,6 +96,11 @@ class OpenAIProvider:
                 self._explain(error, reply, reader.blame, secrets)
                 raise
 
+    @property
+    def buffered(self) -> int:
+        """See `Provider.buffered`."""
+        return self._transport.buffered
+
     async def close(self) -> None:
         """Ends the connections that are kept open."""
         await self._transport.close()
