@@ -106,7 +106,7 @@ class App:
         self._callers = Authenticators(*kinds, *([] if self._tokens is None else [self._tokens]))
         prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()})
         self._ledger = Ledger(self._database)
-        self.metrics = _metrics(config, environment, self.router)
+        self.metrics = _metrics(config, environment, self.router, lambda: self.buffered)
         self._tracing = _tracing(config, environment, configs)
         optional = (self.metrics, self._tracing)
         self._observer = Observers([CallLog(), self._ledger, *(listener for listener in optional if listener is not None)])
@@ -126,6 +126,11 @@ class App:
     def in_flight(self) -> int:
         """Calls that are going on."""
         return self._chat.in_flight + self._passthrough.in_flight
+
+    @property
+    def buffered(self) -> int:
+        """Bytes of replies that wait for callers to read them. May be asked by any thread."""
+        return sum(provider.buffered for provider, _ in self.providers) + self._passthrough.buffered
 
     async def serve(self, addresses: Sequence[str], stop: asyncio.Event, retire: asyncio.Event | None = None) -> None:
         """Serves gRPC on `addresses` until `stop` is set, then stops gracefully. Raises `OSError` for one that is taken.
@@ -261,7 +266,7 @@ async def _first(*events: asyncio.Event) -> None:
         task.cancel()
 
 
-def _metrics(config: Config, environment: Mapping[str, str], router: Router) -> Metrics | None:
+def _metrics(config: Config, environment: Mapping[str, str], router: Router, buffered: Callable[[], float]) -> Metrics | None:
     """Return what counts, if there is a port to tell it at. Labels are what the configuration names."""
     if config.metrics.listen is None:
         return None
@@ -270,7 +275,7 @@ def _metrics(config: Config, environment: Mapping[str, str], router: Router) -> 
     targets = {urlsplit(url).hostname or "" for url in (*config.proxy.allow, *config.proxy.aliases.values())}
     models = {provider: router.models_at(provider) for provider in router.providers()}
     proxies = {*config.proxy.aliases, *targets}
-    return Metrics(models, proxies, version("antiphon"), latest=wants_latest(environment))
+    return Metrics(models, proxies, version("antiphon"), buffered, latest=wants_latest(environment))
 
 
 def _tracing(config: Config, environment: Mapping[str, str], providers: Mapping[str, ProviderConfig]) -> Tracing | None:

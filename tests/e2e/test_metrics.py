@@ -42,7 +42,7 @@ class Counted(Gateway):
             "metrics": {"listen": self.metrics},
             "models": {"default": "told"},
             "providers": {
-                "odd": {"base_url": upstream.base_url, "models": ["told", "down", "waits", "silent", "*"]},
+                "odd": {"base_url": upstream.base_url, "models": ["told", "down", "waits", "silent", "slow", "*"]},
                 "echo": {"protocol": "echo", "models": ["echo"], "token_delay": 0.001},
             },
             "prices": {"odd/told": {"input": 1, "output": 2}},
@@ -154,6 +154,7 @@ async def test_two_workers_are_scraped_as_one(counted: Counted, upstream: OddUps
         'grpc_server_call_duration_seconds_count{grpc_method="ChatService/Generate",grpc_status="OK"}': TURNS,
         "antiphon_overhead_seconds_count": told + 1 + TURNS + INVENTED + 1 + GONE,
         "antiphon_calls_in_flight": 0,
+        "antiphon_stream_buffer_bytes": 0,
     }
     assert {name: found.get(name) for name in stated} == stated
     for metric in TABLE:
@@ -167,6 +168,36 @@ async def test_two_workers_are_scraped_as_one(counted: Counted, upstream: OddUps
 
 async def _is_idle(gateway: Counted) -> bool:
     return (await gateway.scrape())["antiphon_calls_in_flight"] == 0
+
+
+async def test_what_slow_readers_have_not_read_is_told(counted: Counted, upstream: OddUpstream) -> None:
+    """In bytes, and bounded, whatever the provider sends; nothing once they are gone."""
+    piece = chunk(sse(delta("x" * 1000)))
+    upstream.script("slow", [head(), *[piece] * 20_000, LAST])
+    body = json.dumps(asked("slow", stream=True)).encode()
+    host, _, port = counted.rest.partition(":")
+    readers = []
+    for _ in range(2):
+        _, writer = await asyncio.open_connection(host, int(port), limit=1)  # it reads no more than the system takes
+        lines = f"POST /api/v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
+        writer.write(f"{lines}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+        readers.append(writer)
+    name = "antiphon_stream_buffer_bytes"
+
+    async def is_full() -> bool:
+        return (await counted.scrape())[name] > 2 * 64 * 1024
+
+    try:
+        await until(is_full)
+        assert (await counted.scrape())[name] < 2 * 1024 * 1024
+    finally:
+        for writer in readers:
+            writer.transport.abort()
+
+    async def is_empty() -> bool:
+        return (await counted.scrape())[name] == 0
+
+    await until(is_empty)
 
 
 async def test_counters_never_drop_when_a_worker_is_killed(counted: Counted) -> None:

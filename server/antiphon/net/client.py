@@ -48,7 +48,13 @@ class Client:
         self._keep_alive = keep_alive
         self._resolver = outbound.resolver or resolver
         self._outbound = outbound
+        self._connector: Connector | None = None
         self._opened: aiohttp.ClientSession | None = None
+
+    @property
+    def buffered(self) -> int:
+        """Bytes of answers that have come, and were not read yet. May be asked by any thread."""
+        return 0 if self._connector is None else self._connector.buffered
 
     async def post(self, provider: str, url: URL, headers: Mapping[str, str], body: bytes) -> aiohttp.ClientResponse:
         """Send `body`, and wait for the head of the answer, whose `close` drops the connection unless the body is at its end.
@@ -88,14 +94,15 @@ class Client:
 
     def _session(self) -> aiohttp.ClientSession:
         if self._opened is None:
+            self._connector = Connector(
+                ssl=tls_context(),
+                limit=0,
+                resolver=self._resolver,
+                ttl_dns_cache=_DNS_TTL,
+                keepalive_timeout=self._keep_alive,
+            )
             self._opened = aiohttp.ClientSession(
-                connector=Connector(
-                    ssl=tls_context(),
-                    limit=0,
-                    resolver=self._resolver,
-                    ttl_dns_cache=_DNS_TTL,
-                    keepalive_timeout=self._keep_alive,
-                ),
+                connector=self._connector,
                 response_class=_Response,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),

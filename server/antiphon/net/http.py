@@ -203,6 +203,11 @@ class Transport:
         response.close()
         return response.status
 
+    @property
+    def buffered(self) -> int:
+        """See `Client.buffered`."""
+        return self._client.buffered
+
     async def close(self) -> None:
         """End the connections."""
         self._ending.close()

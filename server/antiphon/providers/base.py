@@ -39,6 +39,11 @@ class Provider(Protocol):
         """
         ...
 
+    @property
+    def buffered(self) -> int:
+        """Bytes of replies that have come, and were not read yet. May be asked by any thread."""
+        ...
+
     async def close(self) -> None:
         """Ends the connections that are kept open."""
         ...

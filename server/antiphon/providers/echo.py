@@ -74,6 +74,11 @@ class EchoProvider:
         batch += [Finished(choice, reason, reason.value) for choice in choices]
         yield batch
 
+    @property
+    def buffered(self) -> int:
+        """See `Provider.buffered`: nothing comes."""
+        return 0
+
     async def close(self) -> None:
         """There is nothing to end."""
 

@@ -111,6 +111,11 @@ class Passthrough:
         """Calls that are going on."""
         return len(self._deadlines)
 
+    @property
+    def buffered(self) -> int:
+        """See `Client.buffered`."""
+        return self._client.buffered
+
     def interrupt(self) -> None:
         """End every call in flight with `ShuttingDown`."""
         self._deadlines.expire(ShuttingDown())

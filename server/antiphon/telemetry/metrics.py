@@ -68,11 +68,18 @@ class Metrics(Observer):
     """The metrics of one worker. Read by any thread, told by that of the event loop."""
 
     def __init__(
-        self, models: Mapping[str, Collection[str]], proxies: Collection[str], version: str, *, latest: bool = False
+        self,
+        models: Mapping[str, Collection[str]],
+        proxies: Collection[str],
+        version: str,
+        buffered: Callable[[], float] = lambda: 0,
+        *,
+        latest: bool = False,
     ) -> None:
         """`models` are the names that may be labels, by provider; `proxies` are targets of the proxy that may.
 
-        With `latest` the newest names of the conventions are used, as `names.LATEST` has them.
+        `buffered` tells the bytes that wait for slow readers; it is asked by any thread. With `latest` the newest names of the
+        conventions are used, as `names.LATEST` has them.
         """
         self._models = {provider: frozenset(listed) for provider, listed in models.items()}
         self._providers = frozenset({*models, *proxies})
@@ -85,6 +92,7 @@ class Metrics(Observer):
         self._first_token = self._histogram(names.FIRST_CHUNK if latest else names.FIRST_TOKEN)
         self._output_token = self._histogram(names.OUTPUT_TOKEN)
         self._gauge(names.IN_FLIGHT).set_function(lambda: len(self._open))
+        self._gauge(names.STREAM_BUFFER).set_function(buffered)
         self._attempts = self._counter(names.ATTEMPTS)
         self._cancelled = self._counter(names.CANCELLED)
         self._cancel = self._histogram(names.CANCEL)

@@ -130,6 +130,11 @@ ESTIMATED: Final = Metric(
     "Calls whose tokens the provider did not tell, so that they were estimated.",
     _MODEL,
 )
+STREAM_BUFFER: Final = Metric(
+    "antiphon_stream_buffer_bytes",
+    Kind.GAUGE,
+    "Bytes of replies that providers have sent and that wait here, as their callers read slowly; about half a MiB each at most.",
+)
 OVERHEAD: Final = Metric(
     "antiphon_overhead_seconds",
     Kind.HISTOGRAM,
@@ -167,7 +172,7 @@ BUILD: Final = Metric("antiphon_build_info", Kind.GAUGE, "1, with the version as
 
 TABLE: Final = (
     *(CALL_DURATION, OPERATION_DURATION, TOKEN_USAGE, FIRST_TOKEN, OUTPUT_TOKEN, IN_FLIGHT, ATTEMPTS, CANCELLED, CANCEL),
-    *(COST, TOKENS, ESTIMATED, OVERHEAD, LAG, TURNS, REFUSED, FAILED, CPU, MEMORY, WORKERS, EXITS, BUILD),
+    *(STREAM_BUFFER, COST, TOKENS, ESTIMATED, OVERHEAD, LAG, TURNS, REFUSED, FAILED, CPU, MEMORY, WORKERS, EXITS, BUILD),
 )
 """All of them, in the order in which they are documented."""
 

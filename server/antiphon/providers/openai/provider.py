@@ -103,6 +103,11 @@ class OpenAIProvider:
         url = URL(f"{path.removesuffix(_PATH)}/models{'?' if query else ''}{query}")
         return await self._transport.status_of(url, self._headers)
 
+    @property
+    def buffered(self) -> int:
+        """See `Provider.buffered`."""
+        return self._transport.buffered
+
     async def close(self) -> None:
         """Ends the connections that are kept open."""
         await self._transport.close()
