@@ -50,7 +50,8 @@ class Progress:
                 self.total -= 1
             case ("Obtaining" | "Building" | "Preparing", _):
                 self._doing = "building"
-            case ("Installing collected packages", _):
+            case ("Installing collected packages", _):  # which follow, with commas
+                self._found = said.count(",") + 1
                 self._before = _unpacked()
             case _:
                 pass
@@ -65,7 +66,7 @@ class Progress:
         self._show(self._doing)
         while not self._over.wait(0.2 if sys.stdout.isatty() else EVERY):
             if self._before is not None:
-                self._doing = f"unpacking {_unpacked() - self._before} of {max(self._found, 1)}"
+                self._doing = f"unpacking {_unpacked() - self._before} of {self._found}"
             self._show(f"{self._doing} ({self._seconds()})")
 
     def _seconds(self) -> str:

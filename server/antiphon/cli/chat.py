@@ -126,7 +126,9 @@ class Conversation:
 
 
 def chat(
-    message: Annotated[list[str] | None, typer.Argument(help="What to say. Without it: a conversation, line by line.")] = None,
+    message: Annotated[
+        list[str] | None, typer.Argument(metavar="[MESSAGE]...", help="What to say. Without it: a conversation, line by line.")
+    ] = None,
     model: Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="Without it: the gateway's default.")] = "",
     system: Annotated[str, typer.Option("--system", "-s", metavar="TEXT", help="Instructions to the model.")] = "",
     address: AddressOption = ADDRESS,

@@ -55,12 +55,15 @@ AddressOption = Annotated[
     str,
     typer.Option(
         envvar="ANTIPHON_ADDRESS",
+        metavar="ADDRESS",
         callback=_somewhere,
         help="Where the gateway is: host:port of its gRPC or REST address, or https://host:port with TLS.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-KeyOption = Annotated[str, typer.Option(envvar=KEY_VARIABLE, help="Your API key.", show_default=False, callback=_one_word)]
+KeyOption = Annotated[
+    str, typer.Option(envvar=KEY_VARIABLE, metavar="KEY", help="Your API key.", show_default=False, callback=_one_word)
+]
 
 
 def say(markup: str) -> None:

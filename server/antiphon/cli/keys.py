@@ -25,20 +25,26 @@ NameArgument = Annotated[
 
 @keys.command()
 def create(
-    name: Annotated[str, typer.Argument(help="What the key is called.")],
-    owner: Annotated[str, typer.Option(help="Who owns its conversations and its spending. Without it: the name.")] = "",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the key is called.")],
+    owner: Annotated[
+        str, typer.Option(metavar="NAME", help="Who owns its conversations and its spending. Without it: the name.")
+    ] = "",
     scope: Annotated[
-        list[str] | None, typer.Option(help="chat, history, proxy, engine or admin; may be repeated. Without it: all but admin.")
+        list[str] | None,
+        typer.Option(metavar="SCOPE", help="chat, history, proxy, engine or admin; may be repeated. Without it: all but admin."),
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="A model, or a pattern with *; may be repeated. Without it: all models.")
+        list[str] | None,
+        typer.Option(metavar="MODEL", help="A model, or a pattern with *; may be repeated. Without it: all models."),
     ] = None,
-    days: Annotated[float | None, typer.Option(min=0, max=36500, help="Days until it expires. Without it: never.")] = None,
-    requests: Annotated[int | None, typer.Option(min=0, max=_MOST, help="The most requests a minute.")] = None,
-    tokens: Annotated[int | None, typer.Option(min=0, max=_MOST, help="The most tokens a minute, in and out.")] = None,
-    streams: Annotated[int | None, typer.Option(min=0, max=_MOST, help="The most calls at once.")] = None,
-    daily_usd: Annotated[float | None, typer.Option(min=0, help="The most USD a day (UTC).")] = None,
-    monthly_usd: Annotated[float | None, typer.Option(min=0, help="The most USD a month (UTC).")] = None,
+    days: Annotated[
+        float | None, typer.Option(min=0, max=36500, metavar="DAYS", help="Days until it expires. Without it: never.")
+    ] = None,
+    requests: Annotated[int | None, typer.Option(min=0, max=_MOST, metavar="N", help="The most requests a minute.")] = None,
+    tokens: Annotated[int | None, typer.Option(min=0, max=_MOST, metavar="N", help="The most tokens a minute, in and out.")] = None,
+    streams: Annotated[int | None, typer.Option(min=0, max=_MOST, metavar="N", help="The most calls at once.")] = None,
+    daily_usd: Annotated[float | None, typer.Option(min=0, metavar="USD", help="The most USD a day (UTC).")] = None,
+    monthly_usd: Annotated[float | None, typer.Option(min=0, metavar="USD", help="The most USD a month (UTC).")] = None,
     as_json: JsonOption = False,
     address: AddressOption = ADDRESS,
     key: KeyOption = "",
@@ -63,7 +69,7 @@ def create(
 
 @keys.command("list")
 def list_(
-    owner: Annotated[str, typer.Option(help="Only the keys of this owner.")] = "",
+    owner: Annotated[str, typer.Option(metavar="NAME", help="Only the keys of this owner.")] = "",
     revoked: Annotated[bool, typer.Option("--revoked", help="Revoked keys as well.")] = False,
     as_json: JsonOption = False,
     address: AddressOption = ADDRESS,
@@ -89,7 +95,9 @@ def revoke(
 @keys.command()
 def rotate(
     name: NameArgument,
-    overlap: Annotated[float, typer.Option(min=0, max=168, help="Hours during which the old secret still works.")] = 0,
+    overlap: Annotated[
+        float, typer.Option(min=0, max=168, metavar="HOURS", help="Hours during which the old secret still works, at most 168.")
+    ] = 0,
     as_json: JsonOption = False,
     address: AddressOption = ADDRESS,
     key: KeyOption = "",

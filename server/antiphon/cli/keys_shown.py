@@ -49,7 +49,8 @@ def show_secret(key: admin_pb2.Key, secret: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"key": fields(key), "secret": secret})
         return
-    out.print(f"The key {escape(key.name)} ({key.id}). Its secret is shown here, and never again:", soft_wrap=True)
+    out.print(f"The key {escape(key.name)} ({key.id}).", soft_wrap=True)
+    out.print("Its secret is shown here, and never again:", soft_wrap=True)
     out.print(f"  {escape(secret)}", soft_wrap=True)
 
 

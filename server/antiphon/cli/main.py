@@ -67,7 +67,9 @@ app = typer.Typer(
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", "-c", envvar="ANTIPHON_CONFIG", help="The YAML file. Without it: defaults and the environment."),
+    typer.Option(
+        "--config", "-c", envvar="ANTIPHON_CONFIG", metavar="FILE", help="The YAML file. Without it: defaults and the environment."
+    ),
 ]
 
 
@@ -224,7 +226,7 @@ def check_reload(
 
 @app.command(rich_help_panel=RUN)
 def edge(
-    folder: Annotated[Path, typer.Argument(help="Where Envoy will run.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where Envoy will run.")],
     config: ConfigOption = None,
     socket: Annotated[
         str | None,
@@ -257,7 +259,7 @@ def edge(
 
 @app.command(rich_help_panel=RUN)
 def drain(
-    folder: Annotated[Path, typer.Argument(help="Where Envoy runs.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where Envoy runs.")],
     delay: Annotated[float, typer.Option(min=0, help="Seconds for callers and load balancers to go elsewhere.")] = 5.0,
     wait: Annotated[
         float, typer.Option(min=0, help="The most seconds to wait after that, until no call goes on at this Envoy.")

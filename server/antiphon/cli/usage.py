@@ -41,7 +41,7 @@ def usage(
     until: Annotated[
         str, typer.Option("--until", "--to", metavar="DAY", help="The last day. Without it: today. Days are UTC's.")
     ] = "",
-    owner: Annotated[str, typer.Option(help="Only the usage of this owner.")] = "",
+    owner: Annotated[str, typer.Option(metavar="NAME", help="Only the usage of this owner.")] = "",
     as_json: JsonOption = False,
     address: AddressOption = ADDRESS,
     key: KeyOption = "",
