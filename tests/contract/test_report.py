@@ -120,7 +120,7 @@ async def test_it_tells_by_model_and_provider(modelled: UsageReport) -> None:
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize(
     "by",
-    [set(Dimension), {Dimension.MODEL}, {Dimension.DAY}, {Dimension.KEY, Dimension.MODEL}],
+    [set(Dimension) - {Dimension.TAG}, {Dimension.MODEL}, {Dimension.DAY}, {Dimension.KEY, Dimension.MODEL}],
     ids=lambda by: "-".join(sorted(by)),
 )
 async def test_pages_are_the_whole_whatever_it_is_told_by(modelled: UsageReport, by: set[Dimension], size: int) -> None:
@@ -181,3 +181,29 @@ async def test_a_caller_does_not_fill_the_table_with_models(database: Database) 
     assert len(found) == MODELS + 1
     assert (found[OTHER], found["made-up-7"]) == (2 * MODELS, 2)
     assert [use.model for use in (await report.page(second, second, size=500, by={Dimension.MODEL})).uses] == ["another"]
+
+
+async def test_it_tells_by_tag(database: Database) -> None:
+    """By any of day, owner and key besides, page by page; what has no tag is not told, and models cannot be."""
+    ledger = Ledger(database, datetime(2026, 11, 2, 13, tzinfo=UTC).timestamp)
+    for key, tags in (("key:1", {"team": "search", "feature": "x"}), ("key:2", {"team": "search"})):
+        ledger.add(Principal(key, owner="acme", id=key), Usage(10, 5, 15), 0.25, tags=tags)
+    await ledger.write()
+    report = UsageReport(database)
+    whole = await report.page(FIRST, LAST, size=50, by={Dimension.TAG})
+    assert whole.uses == (
+        DailyUse(None, "", 1, 10, 5, 0.25, 0, tag="feature=x"),
+        DailyUse(None, "", 2, 20, 10, 0.5, 0, tag="team=search"),
+    )
+    first = await report.page(FIRST, LAST, size=1, by={Dimension.TAG})
+    second = await report.page(FIRST, LAST, size=1, by={Dimension.TAG}, token=first.next_token)
+    assert first.uses + second.uses == whole.uses
+    page = await report.page(FIRST, LAST, size=50, owner="acme", by={Dimension.DAY, Dimension.KEY, Dimension.TAG})
+    assert [(use.day and use.day.day, use.key, use.tag) for use in page.uses] == [
+        (2, "key:1", "feature=x"),
+        (2, "key:1", "team=search"),
+        (2, "key:2", "team=search"),
+    ]
+    for other in (Dimension.MODEL, Dimension.PROVIDER):
+        with pytest.raises(InvalidRequest):
+            await report.page(FIRST, LAST, size=50, by={Dimension.TAG, other})

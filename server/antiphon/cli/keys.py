@@ -45,6 +45,9 @@ def create(
     streams: Annotated[int | None, typer.Option(min=0, max=_MOST, metavar="N", help="The most calls at once.")] = None,
     daily_usd: Annotated[float | None, typer.Option(min=0, metavar="USD", help="The most USD a day (UTC).")] = None,
     monthly_usd: Annotated[float | None, typer.Option(min=0, metavar="USD", help="The most USD a month (UTC).")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="What its calls are for, as in team=search; may be repeated.")
+    ] = None,
     as_json: JsonOption = False,
     address: AddressOption = ADDRESS,
     key: KeyOption = "",
@@ -55,6 +58,9 @@ def create(
     """
     if unknown := sorted(set(scope or ()) - keys_client.SCOPES):
         raise typer.BadParameter(f"{unknown[0]} is none of {', '.join(sorted(keys_client.SCOPES))}", param_hint="--scope")
+    if any("=" not in each for each in tag or ()):
+        raise typer.BadParameter("a tag is written as name=value", param_hint="--tag")
+    tags = dict(each.split("=", 1) for each in tag or ())
     quota = {
         "requests_per_minute": requests,
         "tokens_per_minute": tokens,
@@ -63,7 +69,7 @@ def create(
         "monthly_usd": monthly_usd,
     }
     with rpc_told(address):
-        made = keys_client.create(address, key, name, owner, scope or [], model or [], days, quota)
+        made = keys_client.create(address, key, name, owner, scope or [], model or [], days, quota, tags)
         keys_shown.show_secret(made.key, made.secret, as_json=as_json)
 
 

@@ -30,10 +30,11 @@ def create(
     models: Sequence[str],
     days: float | None,
     quota: Mapping[str, Any],
+    tags: Mapping[str, str],
 ) -> admin_pb2.CreateKeyResponse:
     """Make a key, and return it with its secret. `days` None: it does not end."""
     named = [admin_pb2.Scope.Value(f"SCOPE_{scope.upper()}") for scope in scopes]
-    wanted = admin_pb2.Key(name=name, owner=owner, scopes=named, models=models, quota=admin_pb2.Quota(**quota))
+    wanted = admin_pb2.Key(name=name, owner=owner, scopes=named, models=models, quota=admin_pb2.Quota(**quota), tags=tags)
     if days is not None:
         wanted.expire_time.FromDatetime(datetime.now(UTC) + timedelta(days=days))
     request = admin_pb2.CreateKeyRequest(key=wanted)

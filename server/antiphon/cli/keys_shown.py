@@ -78,6 +78,7 @@ def fields(key: admin_pb2.Key) -> dict[str, Any]:
         "scopes": _scopes(key),
         "models": list(key.models) or None,
         "limits": dict.fromkeys(_UNITS) | _quota(key),
+        "tags": dict(key.tags),
         **{name: getattr(key, name).ToJsonString() if key.HasField(name) else None for name in _TIMES},
     }
 
@@ -98,6 +99,7 @@ def _show_lines(key: admin_pb2.Key) -> None:
         f"owner {key.owner}; {end}",
         f"opens {' '.join(_scopes(key))}; models {' '.join(key.models) or 'all'}",
         f"limits {', '.join(_limits(key)) or 'none'}",
+        *([f"tags {', '.join(f'{name}={value}' for name, value in sorted(key.tags.items()))}"] if key.tags else []),
     )
     for part in parts:
         out.print(Padding(escape(part), (0, 0, 0, 2), expand=False))

@@ -14,7 +14,7 @@ from antiphon.cli.console import ADDRESS, AddressOption, JsonOption, KeyOption, 
 from antiphon.cli.keys_client import ask
 from antiphon.v1 import admin_pb2
 
-DIMENSIONS: Final = ("day", "owner", "key", "provider", "model")
+DIMENSIONS: Final = ("day", "owner", "key", "provider", "model", "tag")
 """By what usage is told apart, in the words of the command line."""
 
 BY_OWNER: Final = ("day", "owner")
@@ -32,7 +32,7 @@ _COLUMNS: Final = {
 def usage(
     by: Annotated[
         list[str] | None,
-        typer.Option(metavar="WHAT", help="day, owner, key, provider or model; several with commas. Without it: day,owner."),
+        typer.Option(metavar="WHAT", help="day, owner, key, provider, model or tag; several with commas. Without it: day,owner."),
     ] = None,
     since: Annotated[
         str,

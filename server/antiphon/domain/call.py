@@ -115,6 +115,8 @@ class Call(Struct, eq=False, kw_only=True, weakref=True):
     model: str = ""
     first_token: float | None = None
     """Seconds from when the provider was asked to the first delta."""
+    tags: dict[str, str] = {}
+    """Those of the caller's key, and the call's own; see `antiphon.domain.tags`."""
     usage: Usage | None = None
     cost_usd: float | None = None
 

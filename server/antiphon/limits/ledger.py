@@ -1,6 +1,6 @@
 """What has been used, by day, owner and key: requests, tokens and money. Budgets are held against it.
 
-Beside it stands the same by provider and model, for reading. How many models a caller can fill it with is bounded.
+Beside it stands the same by provider and model, and by tag, for reading. How many of them a caller can fill it with is bounded.
 
 Nothing here is on a request's way. What is used is added up in memory and written every few seconds, and when the server stops: a
 process that is killed loses what it had not written yet. A database that is out of reach is written to when it is back; if it was
@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, Table, case, func, select
 
 from antiphon.database.base import Database
-from antiphon.database.tables import model_usage
+from antiphon.database.tables import model_usage, tag_usage
 from antiphon.database.tables import usage as table
 from antiphon.database.text import clean
 from antiphon.domain.call import Call, Observer
@@ -31,6 +31,9 @@ from antiphon.limits.quotas import subject
 
 MODELS: Final = 100
 """Models that are told apart of one key and day; the others are `OTHER`."""
+
+TAGS: Final = 100
+"""Tags that are told apart of one key and day; so are others."""
 
 OTHER: Final = "*"
 
@@ -43,6 +46,10 @@ _ModelKey = tuple[str, str, str, str, str]
 """The same, a provider and a model; these are empty where they are not known."""
 
 
+_TagKey = tuple[str, str, str, str]
+"""The same as `_Key`, and a tag with its value."""
+
+
 class _Sums:
     """What is not written yet of one key and day."""
 
@@ -50,6 +57,18 @@ class _Sums:
 
     def __init__(self) -> None:
         self.requests = self.prompt_tokens = self.completion_tokens = self.cost = self.unpriced = 0
+
+    def count(self, usage: Usage | None, nanos: int | None) -> None:
+        """Add one request; `nanos` None: the price is not known."""
+        self.requests += 1
+        if usage is None:
+            return
+        self.prompt_tokens += usage.prompt_tokens
+        self.completion_tokens += usage.completion_tokens
+        if nanos is None:
+            self.unpriced += 1
+        else:
+            self.cost += nanos
 
     def add(self, other: _Sums) -> None:
         for name in self.__slots__:
@@ -65,6 +84,8 @@ class Ledger(Observer):
         self._clock = clock
         self._pending: dict[_ModelKey, _Sums] = {}
         self._models: defaultdict[_Key, set[tuple[str, str]]] = defaultdict(set)
+        self._tagged: dict[_TagKey, _Sums] = {}
+        self._tags: defaultdict[_Key, set[str]] = defaultdict(set)
         self._spent: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._asked = False
         self._number = -1
@@ -72,25 +93,30 @@ class Ledger(Observer):
 
     def settled(self, call: Call) -> None:
         """Add a request to what its caller used."""
-        self.add(call.caller, call.usage, call.cost_usd, call.provider, call.model)
+        self.add(call.caller, call.usage, call.cost_usd, call.provider, call.model, call.tags)
 
-    def add(self, principal: Principal, usage: Usage | None, cost: float | None, provider: str = "", model: str = "") -> None:
+    def add(
+        self,
+        principal: Principal,
+        usage: Usage | None,
+        cost: float | None,
+        provider: str = "",
+        model: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         """One request: its tokens, None where nobody knows them, and its cost in USD, None where the price is not known."""
         self._turn()
         key = (self._today, principal.owner, principal.id, provider, model)
         sums = self._pending.get(key) or self._begin(key)
-        sums.requests += 1
-        if usage is None:
-            return
-        sums.prompt_tokens += usage.prompt_tokens
-        sums.completion_tokens += usage.completion_tokens
-        if cost is None:
-            sums.unpriced += 1
-        elif cost:
-            nanos = round(cost * NANOS)
-            sums.cost += nanos
+        nanos = None if cost is None else round(cost * NANOS)
+        sums.count(usage, nanos)
+        if nanos and usage is not None:
             self._spend(principal.owner, principal.id, self._today, nanos)
             self._spend(principal.owner, principal.id, self._month, nanos)
+        if tags:
+            # A set: of many that are all beyond the bound, the call is one.
+            for of_tag in {self._tag(key[:3], f"{name}={value}") for name, value in tags.items()}:
+                self._tagged.setdefault(of_tag, _Sums()).count(usage, nanos)
 
     def day(self) -> str:
         """Today, as in 2026-11-25."""
@@ -116,6 +142,7 @@ class Ledger(Observer):
         self._turn()
         today, month = self._today, self._month
         writing, self._pending = self._pending, {}
+        tagged, self._tagged = self._tagged, {}
 
         def work(connection: Connection) -> list[tuple[str, str, int, int]]:
             # In order of key, so that two processes cannot wait for each other.
@@ -125,6 +152,8 @@ class Ledger(Observer):
                 if provider or model:
                     names = {"day": day, "owner": owner, "key": key, "provider": provider, "model": model}
                     self._insert(connection, model_usage, names, sums)
+            for (day, owner, key, tag), sums in sorted(tagged.items(), key=lambda item: item[0]):
+                self._insert(connection, tag_usage, {"day": day, "owner": owner, "key": key, "tag": tag}, sums)
             return _sums(connection, today, month) if self._asked else []
 
         try:
@@ -132,6 +161,8 @@ class Ledger(Observer):
         except Exception:
             for key, sums in writing.items():
                 self._pending.setdefault(key, _Sums()).add(sums)
+            for of_tag, sums in tagged.items():
+                self._tagged.setdefault(of_tag, _Sums()).add(sums)
             raise
         if self._asked:
             self._take_over(found, today, month)
@@ -150,6 +181,7 @@ class Ledger(Observer):
             self._today = datetime.fromtimestamp(number * _DAY, UTC).date().isoformat()
             self._month = self._today[:7]
             self._models.clear()
+            self._tags.clear()
             for key in [key for key in self._spent if key[1] not in {self._today, self._month}]:
                 del self._spent[key]
 
@@ -162,6 +194,13 @@ class Ledger(Observer):
         elif (provider, model) not in known:
             key = (day, owner, id_, OTHER, OTHER)
         return self._pending.setdefault(key, _Sums())
+
+    def _tag(self, key: _Key, tag: str) -> _TagKey:
+        """Return where a tag is counted: `OTHER`, if there are too many of the key's."""
+        known = self._tags[key]
+        if len(known) < TAGS:
+            known.add(tag)
+        return (*key, tag if tag in known else OTHER)
 
     def _spend(self, owner: str, key: str, period: str, nanos: int) -> None:
         for name in (subject("key", key), subject("owner", owner), "overall"):

@@ -12,9 +12,10 @@ from sqlalchemy import Connection, Subquery, and_, delete, func, literal, or_, s
 
 from antiphon.database import paging
 from antiphon.database.base import Database
-from antiphon.database.tables import ID, api_keys, model_usage
+from antiphon.database.tables import ID, api_keys, model_usage, tag_usage
 from antiphon.database.tables import usage as table
 from antiphon.database.text import clean
+from antiphon.domain.errors import InvalidRequest, Violation
 from antiphon.limits.base import NANOS
 
 _COUNTS: Final = ("requests", "prompt_tokens", "completion_tokens", "cost_nanos", "unpriced")
@@ -30,7 +31,11 @@ class Dimension(StrEnum):
     KEY = "key"
     PROVIDER = "provider"
     MODEL = "model"
+    TAG = "tag"
+    """A call counts once for each of its tags. Not together with provider or model."""
 
+
+_OF_MODELS: Final = frozenset({Dimension.PROVIDER, Dimension.MODEL})
 
 BY_OWNER: Final = frozenset({Dimension.DAY, Dimension.OWNER})
 
@@ -53,6 +58,7 @@ class DailyUse(Struct, frozen=True):
     """What a stored key is called, while there is one."""
     provider: str = ""
     model: str = ""
+    tag: str = ""
 
 
 class UsePage(Struct, frozen=True):
@@ -78,10 +84,14 @@ class UsageReport:
     ) -> UsePage:
         """From `first` to `last`, of one owner or of all: the newest day first, and then in order of the other dimensions of `by`.
 
-        Raises `InvalidRequest` for a page token that is not of this list, `StoreUnavailable`.
+        Raises `InvalidRequest` for a page token that is not of this list, and for tags by model; `StoreUnavailable`.
         """
         dimensions = tuple(each for each in Dimension if each in by)
-        source = _source(first, last, owner, detailed=not {Dimension.PROVIDER, Dimension.MODEL}.isdisjoint(dimensions))
+        detailed = not _OF_MODELS.isdisjoint(dimensions)
+        if detailed and Dimension.TAG in dimensions:
+            wrong = "a tag cannot be told apart by provider or model"
+            raise InvalidRequest(wrong, (Violation(("group_by",), wrong),))
+        source = _source(first, last, owner, detailed=detailed, tagged=Dimension.TAG in dimensions)
         columns = [source.c[each] for each in dimensions]
         query = (
             select(*columns, *(func.sum(source.c[name]) for name in _COUNTS))
@@ -116,21 +126,23 @@ class UsageReport:
             oldest = connection.execute(select(func.min(table.c.day))).scalar()
             if oldest is None or oldest >= limit:
                 return 0
-            connection.execute(delete(model_usage).where(model_usage.c.day <= oldest))
+            for other in (model_usage, tag_usage):
+                connection.execute(delete(other).where(other.c.day <= oldest))
             return connection.execute(delete(table).where(table.c.day == oldest)).rowcount
 
         return await self._database.write(work)
 
 
-def _source(first: date, last: date, owner: str, *, detailed: bool) -> Subquery:
-    """Rows of usage in those days; `detailed` with provider and model, which are empty for what is in `usage` alone."""
+def _source(first: date, last: date, owner: str, *, detailed: bool, tagged: bool) -> Subquery:
+    """Rows of usage in those days: by tag; or `detailed` with provider and model, which are empty for what is in `usage` alone."""
 
     def within(of: Any) -> Any:
         days = and_(of.c.day >= first.isoformat(), of.c.day <= last.isoformat())
         return and_(days, of.c.owner == clean(owner)) if owner else days
 
     if not detailed:
-        return select(table).where(within(table)).subquery()
+        of = tag_usage if tagged else table
+        return select(of).where(within(of)).subquery()
     parts = select(model_usage).where(within(model_usage))
     sums = (func.sum(model_usage.c[name]).label(name) for name in _COUNTS)
     known = (
@@ -166,6 +178,6 @@ def _use(names: dict[str, str], counts: Sequence[Any], keys: dict[str, str]) -> 
     requests, asked, answered, cost, unpriced = map(int, counts)  # PostgreSQL's sums are no whole numbers by type
     day = date.fromisoformat(names["day"]) if "day" in names else None
     key = names.get("key", "")
-    provider, model = names.get("provider", ""), names.get("model", "")
+    others = (names.get(each, "") for each in ("provider", "model", "tag"))
     figures = (requests, asked, answered, cost / NANOS, unpriced)
-    return DailyUse(day, names.get("owner", ""), *figures, key, keys.get(key, ""), provider, model)
+    return DailyUse(day, names.get("owner", ""), *figures, key, keys.get(key, ""), *others)

@@ -95,7 +95,8 @@ class Owners:
             return removed, count
 
         def use(connection: Connection) -> int:
-            connection.execute(statements.DELETE_MODEL_USAGE, {"mine": owner})
+            for statement in (statements.DELETE_MODEL_USAGE, statements.DELETE_TAG_USAGE):
+                connection.execute(statement, {"mine": owner})
             return connection.execute(statements.DELETE_USAGE, {"mine": owner}).rowcount
 
         keys, events = await self._database.write(begin)
@@ -115,6 +116,7 @@ class Owners:
             ("key", statements.KEY_ROWS),
             ("usage", statements.USAGE_ROWS),
             ("model_usage", statements.MODEL_USAGE_ROWS),
+            ("tag_usage", statements.TAG_USAGE_ROWS),
         ):
             for row in await self._rows(query, at):
                 yield line(kind, row)

@@ -16,6 +16,7 @@ from antiphon.auth.audit import AuditLog, Origin, StoredEvent
 from antiphon.domain.call import current
 from antiphon.domain.errors import InvalidRequest, Violation
 from antiphon.domain.principal import MAX_MODELS, Quota, Scope, everyday
+from antiphon.domain.tags import wrong_with
 from antiphon.limits.report import BY_OWNER, DailyUse, Dimension, UsageReport
 from antiphon.owners.data import Owners
 from antiphon.rpc.context import Context
@@ -41,6 +42,7 @@ _DIMENSIONS: Final = {
     admin_pb2.USAGE_DIMENSION_KEY: Dimension.KEY,
     admin_pb2.USAGE_DIMENSION_PROVIDER: Dimension.PROVIDER,
     admin_pb2.USAGE_DIMENSION_MODEL: Dimension.MODEL,
+    admin_pb2.USAGE_DIMENSION_TAG: Dimension.TAG,
 }
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _QUOTA: Final = ("requests_per_minute", "tokens_per_minute", "concurrent_streams", "daily_usd", "monthly_usd")
@@ -62,7 +64,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         refuse(_wrong(wanted, expires))
         # In protobuf a list that is empty is one that is not set: both stand for the default, as `admin.proto` tells.
         scopes = everyday([_SCOPES[scope] for scope in wanted.scopes] or None)
-        grants = Grants(scopes, tuple(wanted.models) or None, _quota(wanted.quota))
+        grants = Grants(scopes, tuple(wanted.models) or None, _quota(wanted.quota), dict(wanted.tags))
         key, secret = await self._keys.create(
             name=wanted.name, owner=wanted.owner, grants=grants, expires=expires, origin=_origin()
         )
@@ -180,6 +182,7 @@ def _use(use: DailyUse) -> admin_pb2.DailyUsage:
         key_name=use.key_name or (use.key.removeprefix(CONFIGURED) if use.key.startswith(CONFIGURED) else ""),
         provider=use.provider,
         model=use.model,
+        tag=use.tag,
     )
 
 
@@ -216,6 +219,8 @@ def _wrong(key: admin_pb2.Key, expires: datetime | None) -> list[Violation]:
     ]
     if expires is not None and expires <= datetime.now(UTC):
         wrong.append(Violation(("key", "expire_time"), "must be in the future"))
+    if bad := wrong_with(key.tags):
+        wrong.append(Violation(("key", "tags"), bad))
     return wrong
 
 
@@ -230,6 +235,7 @@ def _key(key: StoredKey) -> admin_pb2.Key:
         owner=key.owner,
         scopes=[_PROTOS[scope] for scope in key.grants.scopes],
         models=key.grants.models or (),
+        tags=key.grants.tags,
         quota=admin_pb2.Quota(**{name: getattr(key.grants.quota, name) for name in _QUOTA}),
         hint=key.hint,
         create_time=time_to_proto(key.created),

@@ -19,6 +19,7 @@ from google.api import httpbody_pb2
 
 from antiphon.auth.audit import REFUSED, AuditLog, Event
 from antiphon.config import MAX_MESSAGE_BYTES
+from antiphon.domain import tags
 from antiphon.domain.call import Call, Observer, make_current
 from antiphon.domain.deadline import time_left
 from antiphon.domain.errors import AntiphonError, InvalidRequest, Reason, told
@@ -35,6 +36,9 @@ REFUSALS = frozenset({Reason.UNAUTHENTICATED, Reason.PERMISSION_DENIED, Reason.R
 """What the audit log wants to know of."""
 
 REQUEST_ID = "x-request-id"
+
+TAGS = "x-antiphon-tags"
+"""What a call is for, as in "team=search, feature=x": of callers of REST, and of gRPC too."""
 
 WHOLE = "x-antiphon-whole"
 """What the edge adds to REST calls, whose message it holds until it is complete. `status.lua` sets it, and removes a caller's."""
@@ -116,6 +120,9 @@ class Handling:
         if self._rules.scope is Scope.ADMIN:
             call.peer = peer_of(self._context)
         structlog.contextvars.bind_contextvars(key=call.caller.name)
+        if TAGS in metadata or call.caller.tags:
+            given = ",".join(str(value) for key, value in entries if key == TAGS)  # it may come several times
+            call.tags = tags.merged(call.caller.tags, tags.parse(given, TAGS))
         known = call.caller is not ANONYMOUS
         self._arrival = Arrival(known=known, whole=metadata.get(WHOLE) == "1" and self._is_by_edge(known))
         data = await self._receiver.receive(self._context, self._arrival)

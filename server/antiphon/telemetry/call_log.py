@@ -23,6 +23,8 @@ class CallLog(Observer):
             fields["reason"] = error.reason
         if call.caller.owner:
             fields["owner"] = call.caller.owner
+        if call.tags:
+            fields["tags"] = call.tags
         if call.route:
             fields["route"] = call.route
         if call.usage is not None:

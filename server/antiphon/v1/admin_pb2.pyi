@@ -75,6 +75,10 @@ class _UsageDimensionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageD
     """The provider that was asked."""
     USAGE_DIMENSION_MODEL: _UsageDimension.ValueType  # 5
     """The model that was asked, as its provider names it."""
+    USAGE_DIMENSION_TAG: _UsageDimension.ValueType  # 6
+    """A tag, as in "team=search". A call with several counts once for each, and one without is not told. Not together with provider or
+    model.
+    """
 
 class UsageDimension(_UsageDimension, metaclass=_UsageDimensionEnumTypeWrapper):
     """By what usage is told apart."""
@@ -91,6 +95,10 @@ USAGE_DIMENSION_PROVIDER: UsageDimension.ValueType  # 4
 """The provider that was asked."""
 USAGE_DIMENSION_MODEL: UsageDimension.ValueType  # 5
 """The model that was asked, as its provider names it."""
+USAGE_DIMENSION_TAG: UsageDimension.ValueType  # 6
+"""A tag, as in "team=search". A call with several counts once for each, and one without is not told. Not together with provider or
+model.
+"""
 Global___UsageDimension: _TypeAlias = UsageDimension  # noqa: Y015
 
 @_typing.final
@@ -156,6 +164,26 @@ class Key(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
@@ -167,6 +195,7 @@ class Key(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
     LAST_USE_TIME_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id."""
     name: _builtins.str
@@ -208,6 +237,10 @@ class Key(_message.Message):
     def last_use_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last used, up to a minute ago. Not set: never."""
 
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What its calls are for, bounded as GenerateRequest.tags. No call can change them."""
+
     def __init__(
         self,
         *,
@@ -222,10 +255,11 @@ class Key(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
         last_use_time: _timestamp_pb2.Timestamp | None = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_use_time", b"last_use_time", "quota", b"quota", "revoke_time", b"revoke_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "hint", b"hint", "id", b"id", "last_use_time", b"last_use_time", "models", b"models", "name", b"name", "owner", b"owner", "quota", b"quota", "revoke_time", b"revoke_time", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "hint", b"hint", "id", b"id", "last_use_time", b"last_use_time", "models", b"models", "name", b"name", "owner", b"owner", "quota", b"quota", "revoke_time", b"revoke_time", "scopes", b"scopes", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -637,6 +671,7 @@ class DailyUsage(_message.Message):
     KEY_NAME_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
     day: _builtins.str
     """The day, in UTC: as in 2026-11-25."""
     owner: _builtins.str
@@ -663,6 +698,8 @@ class DailyUsage(_message.Message):
     """The model, as the provider names it. Empty: not known, as of such calls and of those through the proxies. "*": one of those
     beyond a hundred that the key asked for on that day.
     """
+    tag: _builtins.str
+    """The tag, as in "team=search". "*": one of those beyond a hundred that calls of the key had on that day."""
     def __init__(
         self,
         *,
@@ -677,10 +714,11 @@ class DailyUsage(_message.Message):
         key_name: _builtins.str = ...,
         provider: _builtins.str = ...,
         model: _builtins.str = ...,
+        tag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_tokens", b"completion_tokens", "cost_usd", b"cost_usd", "day", b"day", "key", b"key", "key_name", b"key_name", "model", b"model", "owner", b"owner", "prompt_tokens", b"prompt_tokens", "provider", b"provider", "requests", b"requests", "unpriced_requests", b"unpriced_requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_tokens", b"completion_tokens", "cost_usd", b"cost_usd", "day", b"day", "key", b"key", "key_name", b"key_name", "model", b"model", "owner", b"owner", "prompt_tokens", b"prompt_tokens", "provider", b"provider", "requests", b"requests", "tag", b"tag", "unpriced_requests", b"unpriced_requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -789,8 +827,9 @@ class ExportOwnerResponse(_message.Message):
     LINES_FIELD_NUMBER: _builtins.int
     lines: _builtins.bytes
     """The next bytes of a file of JSON Lines, in UTF-8, at most 1 MiB; a line may go on in the next response. Each line is an object
-    with `kind`: "key", "usage", "model_usage" (the same by provider and model), "audit_event", "conversation" or "message". A
-    message's `conversation_id` is the conversation that it was said in, and `parent_id` the message before it.
+    with `kind`: "key", "usage", "model_usage" (the same by provider and model), "tag_usage" (by tag), "audit_event",
+    "conversation" or "message". A message's `conversation_id` is the conversation that it was said in, and `parent_id` the message
+    before it.
     """
     def __init__(
         self,

@@ -76,7 +76,13 @@ def _refuse_twins(auth: AuthConfig, environment: Mapping[str, str]) -> None:
 def _principal(key: KeyConfig) -> Principal:
     scopes = frozenset(everyday(key.scopes)) | ({Scope.ADMIN} if key.admin else set())
     return Principal(
-        key.name, owner=key.owner or key.name, id=_id(key.name), scopes=scopes, models=key.models, quota=key.limits.quota()
+        key.name,
+        owner=key.owner or key.name,
+        id=_id(key.name),
+        scopes=scopes,
+        models=key.models,
+        quota=key.limits.quota(),
+        tags=tuple(key.tags.items()),
     )
 
 

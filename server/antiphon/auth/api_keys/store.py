@@ -32,6 +32,7 @@ class Grants(Struct, frozen=True, omit_defaults=True):
     models: tuple[str, ...] | None = None
     """None: all, which is also what a row without them means."""
     quota: Quota = UNLIMITED
+    tags: dict[str, str] = {}
 
 
 class StoredKey(Struct, frozen=True):
@@ -51,7 +52,15 @@ class StoredKey(Struct, frozen=True):
     def principal(self) -> Principal:
         """Who calls with it."""
         grants = self.grants
-        return Principal(self.name, self.owner, f"key:{self.id}", frozenset(grants.scopes), grants.models, grants.quota)
+        return Principal(
+            self.name,
+            self.owner,
+            f"key:{self.id}",
+            frozenset(grants.scopes),
+            grants.models,
+            grants.quota,
+            tuple(grants.tags.items()),
+        )
 
     def good_at(self, time: datetime) -> bool:
         """Whether it is neither revoked nor expired then."""
