@@ -30,7 +30,7 @@ from rich.console import Console
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, history_pb2, history_pb2_grpc, message_pb2
 from tests.bench import sizing
 from tests.bench.load import held, load, request
-from tests.bench.processes import children, cpu, edges, memory, workers
+from tests.bench.processes import Clock, children, cpu, edges, memory, workers
 from tests.bench.sizing import PACE, Cost, Figures, Memory, Plan
 from tests.e2e.conftest import KEY, READY, Gateway
 from tests.odd_upstream import HANG, LAST, OddUpstream, Pause, Step, answer, chunk, delta, head, sse
@@ -81,12 +81,14 @@ class Watched:
     def __init__(self, gateway: Gateway, database: Postgres | None = None, shared: Redis | None = None) -> None:
         self.worker, self.edge = workers(gateway), edges(gateway)
         self._database, self._redis = database, shared
+        self._postgres = Clock()
 
     def cpu(self) -> Cost:
         """Return what each has used until now."""
         postgres = [] if self._database is None else [self._database.pid, *children(self._database.pid)]
         shared = [] if self._redis is None else [self._redis.pid]
-        return Cost(*(cpu(pids) / 1e6 for pids in (self.worker, self.edge, postgres, shared)))
+        used = (cpu(self.worker), cpu(self.edge), self._postgres.read(postgres), cpu(shared))
+        return Cost(*(nanoseconds / 1e6 for nanoseconds in used))
 
     async def each(self, name: str, works: Iterable[Work], count: int) -> Cost:
         """Do several works that are alike, and return what one of their `count` parts costs."""
