@@ -8,7 +8,7 @@ CLIENTS := $(patsubst tests/e2e/clients/%.lock,$(VENV)/clients/%,$(wildcard test
 # A process a core, four at most, and the tests of a file in one of them, as they share a gateway.
 PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help run test test-all clients fuzz check format proto chart lock image pictures clean
+.PHONY: help run test test-all clients fuzz check format proto chart lock image pictures capacity clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -85,6 +85,9 @@ image: $(VENV)/dev ## Build the wheel, the container image and its bill of mater
 pictures: $(VENV)/dev ## Draw the dashboards in docs/images, of a gateway under a real load (wants Prometheus)
 	$(BIN)/python deploy/observe.py
 	$(BIN)/python -m tests.bench.pictures
+
+capacity: $(VENV)/dev ## Measure what a replica can do, and write it into docs/guide/sizing.md: five minutes on an idle machine
+	$(BIN)/python -m tests.bench.capacity
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -10,31 +10,38 @@ from typing import Any, Final
 
 from tests.e2e.conftest import KEY
 
+GOOD: Final = b"HTTP/1.1 200"
+
 LONGEST: Final = 4 * 1024 * 1024
 """Bytes of an answer, at most."""
 
 
-def request(address: str, body: dict[str, Any]) -> bytes:
+def request(address: str, body: dict[str, Any], key: str = KEY) -> bytes:
     """Return a chat completion as it goes over the wire."""
     data = json.dumps(body).encode()
-    head = f"POST /api/v1/chat/completions HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {KEY}\r\n"
+    head = f"POST /api/v1/chat/completions HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {key}\r\n"
     return f"{head}content-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n".encode() + data
 
 
-async def load(address: str, requests: Iterable[bytes], connections: int) -> None:
-    """Make the calls, each as soon as one of so many connections is free."""
+async def load(address: str, requests: Iterable[bytes], connections: int) -> list[bytes]:
+    """Make the calls, each as soon as one of so many connections is free. Return the answers that were not good."""
     left = iter(requests)
+    bad: list[bytes] = []
 
     async def run() -> None:
         async with _connected(address) as (reader, writer):
             for sent in left:
                 writer.write(sent)
-                await _begin(reader)
-                await reader.readuntil(b"\r\n0\r\n\r\n")
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert b"transfer-encoding: chunked" in head, head
+                body = await reader.readuntil(b"\r\n0\r\n\r\n")
+                if not head.startswith(GOOD):
+                    bad.append(head + body)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(connections):
             group.create_task(run())
+    return bad
 
 
 @asynccontextmanager
@@ -48,7 +55,8 @@ async def held(address: str, requests: Sequence[bytes], at_once: int = 50) -> As
             async with _connected(address) as (reader, writer):
                 async with turn:
                     writer.write(sent)
-                    await _begin(reader)
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    assert head.startswith(GOOD), head
                     await reader.readuntil(b"data: ")
                     begun.set_result(None)
                 while await reader.read(65536):
@@ -78,10 +86,3 @@ async def _connected(address: str) -> AsyncIterator[tuple[asyncio.StreamReader, 
         writer.close()
         with suppress(ConnectionError):
             await writer.wait_closed()
-
-
-async def _begin(reader: asyncio.StreamReader) -> None:
-    """Read the head of an answer that has to be good, and come in chunks."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 200"), head
-    assert b"transfer-encoding: chunked" in head, head

@@ -40,7 +40,7 @@ BODY: Final = {"model": "gpt-4o", "messages": [{"role": "user", "content": "What
 
 async def call(gateway: Gateway, calls: int) -> None:
     """Make so many calls, over `CONNECTIONS` connections."""
-    await load(gateway.rest, repeat(request(gateway.rest, BODY), calls), CONNECTIONS)
+    assert not await load(gateway.rest, repeat(request(gateway.rest, BODY), calls), CONNECTIONS)
 
 
 async def measure(gateway: Gateway, calls: int) -> float:
