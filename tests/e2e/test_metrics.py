@@ -17,6 +17,7 @@ import pytest_asyncio
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from antiphon.database.migrate import migrate
 from antiphon.telemetry.names import TABLE
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2
 from tests.e2e.conftest import KEY, READY, Gateway
@@ -254,12 +255,13 @@ async def test_the_port_answers_probes(counted: Counted) -> None:
 
 
 async def test_a_server_alone_has_the_port_itself(tmp_path: Path) -> None:
-    """`antiphon serve` answers there as the supervisor does for its workers."""
+    """`antiphon serve` answers there as the supervisor does for its workers. It is not ready until somebody migrates."""
     listen, metrics = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    database = f"sqlite:///{tmp_path}/antiphon.db"
     config = {
         "grpc": {"listen": listen},
         "metrics": {"listen": metrics},
-        "database": {"url": f"sqlite:///{tmp_path}/antiphon.db"},
+        "database": {"url": database},
         "providers": {"echo": {"protocol": "echo", "models": ["echo"], "token_delay": 0}},
         "auth": {"keys": [{"name": "test", "key_env": "TEST_KEY"}]},
     }
@@ -278,11 +280,20 @@ async def test_a_server_alone_has_the_port_itself(tmp_path: Path) -> None:
     try:
         async with httpx2.AsyncClient(base_url=f"http://{metrics}", trust_env=False) as http:
 
-            async def ready() -> bool:
+            async def readiness() -> object:
                 with suppress(httpx2.TransportError):
-                    return (await http.get("/readyz")).status_code == 200
-                return False
+                    return (await http.get("/readyz")).json()
+                return None
 
+            async def lacks_a_schema() -> bool:
+                return await readiness() == {"status": "not ready", "missing": ["the first contact with the database"]}
+
+            async def ready() -> bool:
+                return await readiness() == {"status": "ready"}
+
+            await until(lacks_a_schema)
+            assert (await http.get("/healthz")).status_code == 200
+            await migrate(database)
             await until(ready)
             async with grpc.aio.insecure_channel(listen) as channel:
                 stub: Any = chat_pb2_grpc.ChatServiceStub(channel)
