@@ -1,0 +1,97 @@
+"""What the pods are made of: the manifests of an overlay, with the ConfigMaps and Secrets of this cluster."""
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from tests.certificates import Authority
+from tests.cluster.service import ADDRESS
+from tests.kubernetes import Place, containers, find, kustomize, write_config_map
+
+OVERLAY = "overlays/production"
+EDGE_PORT, GRPC_PORT = 8443, 50051
+
+
+SERVER, ENVOY = "server", "envoy"
+
+
+class Shape(NamedTuple):
+    """What containers a pod has."""
+
+    name: str
+    containers: Mapping[str, dict[str, Any]]
+    """All of them by name, in the order in which they start."""
+    sidecars: Sequence[str]
+
+    @property
+    def lasting(self) -> list[str]:
+        """Those that run for as long as the pod does."""
+        return [*self.sidecars, SERVER]
+
+
+class Template:
+    """The Deployment of the overlay, and what its pods mount: the same folders for all of them."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], secret: Mapping[str, str], urls: Mapping[str, str]) -> None:
+        """`settings` are added to the overlay's antiphon.yaml, `secret` and `urls` are what the Secrets hold."""
+        documents = kustomize(OVERLAY)
+        deployment = find(documents, "Deployment", "antiphon")["spec"]
+        pod = deployment["template"]["spec"]
+        sidecars = [one["name"] for one in pod["initContainers"] if one.get("restartPolicy") == "Always"]
+        self.shape = Shape("sidecar", containers(pod), sidecars)
+        self.migration = containers(find(documents, "Job", "antiphon-migrate")["spec"]["template"]["spec"])["migrate"]
+        self.grace: int = pod["terminationGracePeriodSeconds"]
+        self.min_ready: int = deployment["minReadySeconds"]
+        self.replicas: int = find(documents, "HorizontalPodAutoscaler", "antiphon")["spec"]["minReplicas"]
+        assert deployment["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}, "as `Deployment.roll` does it"
+        self.authority = Authority()
+        self.authority.write(folder / "ca.crt")
+        tls = folder / "tls"
+        tls.mkdir()
+        self.authority.issue(ADDRESS).write(tls, "tls")
+        self._settings = yaml.safe_load(find(documents, "ConfigMap", "antiphon-config")["data"]["antiphon.yaml"])
+        self._config = folder / "config"
+        self._config.mkdir()
+        self._versions = count(1)
+        self._mounts = {
+            "/etc/antiphon": self._config,
+            "/etc/antiphon-gateway": write_config_map(find(documents, "ConfigMap", "antiphon-gateway"), folder / "gateway"),
+            "/etc/antiphon-tls": tls,
+        }
+        self._secret, self._urls = secret, urls
+        self.configure(settings)
+
+    def use_up(self) -> None:
+        """Have new pods run `antiphon up`, server and Envoy in one container: it takes up a changed configuration by itself."""
+        server, envoy = self.shape.containers[SERVER], self.shape.containers[ENVOY]
+        probes = {name: envoy[name] for name in ("startupProbe", "readinessProbe", "livenessProbe")}
+        variables = [*server["env"], {"name": "TMPDIR", "value": Place.TMP}]
+        both = {name: value for name, value in server.items() if name != "lifecycle"}  # it waits for `limits.drain_delay` itself
+        both |= probes | {"args": ["up", "--config", "/etc/antiphon/antiphon.yaml"], "env": variables}
+        self.shape = Shape("up", {SERVER: both}, [])
+
+    def configure(self, changes: Mapping[str, Any]) -> None:
+        """Change sections of antiphon.yaml, and bring the new file to all pods as the kubelet does: by exchanging a link."""
+        for section, values in changes.items():
+            self._settings[section] = {**self._settings.get(section, {}), **values}
+        text = yaml.safe_dump(self._settings).replace("/etc/antiphon-tls", str(self._mounts["/etc/antiphon-tls"]))
+        version = self._config / f"..version{next(self._versions)}"
+        version.mkdir()
+        (version / "antiphon.yaml").write_text(text)
+        link = self._config / "..data_tmp"
+        link.symlink_to(version.name)
+        link.replace(self._config / "..data")
+        file = self._config / "antiphon.yaml"
+        if not file.is_symlink():
+            file.symlink_to("..data/antiphon.yaml")
+
+    def place(self, folder: Path) -> Place:
+        """Make the volumes of one pod in `folder`."""
+        own = {"/run/antiphon": "run", "/var/lib/antiphon": "data", Place.TMP: "tmp"}
+        mounts = self._mounts | {path: folder / name for path, name in own.items()}
+        for name in own.values():
+            (folder / name).mkdir(parents=True)
+        return Place(mounts, self._secret, self._urls)
