@@ -47,7 +47,9 @@ def cause_of(error: Exception) -> str:
     """Return why a call failed."""
     match error:
         case grpc.aio.AioRpcError():
-            return f"grpc {error.code().name}: {grpc_reason(error) or (error.details() or '').split(';')[0][:_LONGEST]}"
+            status = rpc_status.from_call(error)
+            reason = "" if status is None else _reason(status)
+            return f"grpc {error.code().name}: {reason or (error.details() or '').split(';')[0][:_LONGEST]}"
         case HTTPFailureError():
             return f"http {error.status}: {_code(str(error))}"
         case openai.APIStatusError():
@@ -60,12 +62,6 @@ def cause_of(error: Exception) -> str:
             return f"error event: {error}"
         case _:
             return f"connection: {type(error).__name__}"
-
-
-def grpc_reason(error: Exception) -> str:
-    """Return the reason in `ErrorInfo`; empty without one."""
-    status = rpc_status.from_call(error) if isinstance(error, grpc.aio.AioRpcError) else None
-    return "" if status is None else _reason(status)
 
 
 def _reason(status: status_pb2.Status) -> str:

@@ -62,7 +62,7 @@ class Container:
         self.process.send_signal(signal.SIGHUP)
 
     def workers(self) -> set[int]:
-        """The processes that serve calls, where `antiphon up` has started them."""
+        """The processes that serve calls, where a supervisor has started them."""
         assert self.process is not None
 
         def serves(pid: int) -> bool:

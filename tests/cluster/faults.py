@@ -5,7 +5,6 @@ nothing is done to the cluster: the calls there are calm.
 """
 
 import asyncio
-import importlib.util
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -35,9 +34,6 @@ CALM_NAME = "calm"
 
 LONG = 5.0
 """Minutes from which all is done."""
-
-RELOADS = importlib.util.find_spec("antiphon.up.reload") is not None
-"""Whether a changed configuration is taken without a restart."""
 
 _PATIENCE = 180.0
 
@@ -85,30 +81,29 @@ class Faults:
     async def run(self, minutes: float, only: str = "") -> None:
         """Do them for so long at least; `only` those whose name has this text in it.
 
-        With less than five minutes each of the most telling is done once, else all are, with rolling restarts, and those that
-        nobody plans again and again until the time is over.
+        With less than five minutes each of the most telling is done once. Else all are, with two rolling restarts, and then again
+        and again those that nobody plans, until the time is over.
         """
         end = time.monotonic() + minutes * 60
         roll = Step("rolling restart", self.deployment.roll, planned=True)
-        update = [Step("rolling update to antiphon up", self._update, planned=True)] if RELOADS else []
-        reload = [Step("configuration reloaded", self._reload, planned=True)] if RELOADS else []
-        hang_up = [Step("reloaded by SIGHUP", self._hang_up, planned=True)] if RELOADS else []
+        reload = [Step("configuration changed", self._reload, planned=True)] if self.template.reloads else []
+        hang_up = [Step("reload by SIGHUP", self._hang_up, planned=True)] if self.template.reloads else []
         telling = [
             Step("server killed", self._kill_server),
             Step("Redis killed", self._kill_redis),
             Step("PostgreSQL restarted", self._restart_postgres),
             Step("replica cut off", self._cut_off),
         ]
-        of_sidecars = [Step("Envoy killed", self._kill_envoy)]
         others = [
+            Step("Envoy killed", self._kill_envoy),
             Step("pod lost", self._lose_pod),
             Step("PostgreSQL killed", self._kill_postgres),
             Step("PgBouncer killed", self._kill_pooler),
             Step("replica without stores", self._part_from_stores),
             Step("replica without provider", self._part_from_provider),
         ]
-        short = [*telling, *(update or [roll]), *reload]
-        long = [*telling, roll, *of_sidecars, *others, *update, *reload, *hang_up, roll]
+        short = [roll, *telling, *reload]
+        long = [roll, *telling, *reload, *others, *hang_up, roll]
         for step in long if minutes >= LONG else short:
             if only in step.name:
                 await self._do(step)
@@ -198,10 +193,6 @@ class Faults:
         await asyncio.to_thread(self.stores.redis.kill)
         await asyncio.sleep(AWAY)
         await asyncio.to_thread(self.stores.redis.start)
-
-    async def _update(self) -> None:
-        self.template.use_up()
-        await self.deployment.roll()
 
     async def _hang_up(self) -> None:
         """Without a change: all workers are exchanged."""

@@ -9,7 +9,7 @@ from itertools import count
 import grpc
 
 from antiphon.v1 import chat_pb2
-from tests.cluster.causes import grpc_reason
+from tests.cluster.causes import ErrorEventError, cause_of
 from tests.cluster.clients import Ask, Clients, Reply, ask_grpc, ask_http, ask_sdk, stream_grpc, stream_sdk
 from tests.cluster.journal import Call, Journal, Outcome, Turn
 
@@ -145,8 +145,8 @@ class Load:
                     found.append(await stream_grpc(channel, KEY, call, name, recording))
                 else:
                     found.append(await ask_grpc(channel, KEY, name, recording))
-            except grpc.aio.AioRpcError as error:
-                broken = grpc_reason(error) == "TURN_NOT_COMPLETE"
+            except (grpc.aio.AioRpcError, ErrorEventError) as error:
+                broken = cause_of(error).endswith("TURN_NOT_COMPLETE")
                 raise
 
         since = None

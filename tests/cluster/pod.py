@@ -18,7 +18,6 @@ class Pod:
         self.exit_code: int | None = None
         """The server's, once the pod was deleted."""
         self.containers: dict[str, Container] = {}
-        self.shape = template.shape
         self._template = template
         self._network: Namespace = network.namespace()
         self._folder = folder / name
@@ -36,7 +35,9 @@ class Pod:
     @property
     def ready(self) -> bool:
         """Whether it takes calls, by its probes. It may be terminating all the same."""
-        found = len(self.containers) == len(self.shape.lasting) and all(container.ready for container in self.containers.values())
+        found = len(self.containers) == len(self._template.sidecars) + 1 and all(
+            container.ready for container in self.containers.values()
+        )
         if not found:
             self._ready_since = None
         elif self._ready_since is None:
@@ -55,8 +56,8 @@ class Pod:
 
     async def start(self) -> None:
         """Run the init containers, then the sidecars, and when they have started the server."""
-        for name, specification in self.shape.containers.items():
-            if name in self.shape.lasting:
+        for name, specification in self._template.containers.items():
+            if name == SERVER or name in self._template.sidecars:
                 command = self._place.command(specification)
                 log = self._folder / f"{name}.log"
                 container = Container(specification, self.address, self._network.enter(), command, log)
@@ -74,11 +75,10 @@ class Pod:
         self.terminating = True
         end = time.monotonic() + self._template.grace
         server = self.containers[SERVER]
-        if "lifecycle" in (specification := self.shape.containers[SERVER]):
-            hook = await server.run(self._place.hook(specification))
-            await hook.wait()
+        hook = await server.run(self._place.hook(self._template.containers[SERVER]))
+        await hook.wait()
         self.exit_code = await server.stop(end - time.monotonic())
-        for name in self.shape.sidecars:
+        for name in self._template.sidecars:
             await self.containers[name].stop(max(end - time.monotonic(), 2))
         self._network.close()
 

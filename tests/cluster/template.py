@@ -1,9 +1,9 @@
 """What the pods are made of: the manifests of an overlay, with the ConfigMaps and Secrets of this cluster."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -18,20 +18,6 @@ EDGE_PORT, GRPC_PORT = 8443, 50051
 SERVER, ENVOY = "server", "envoy"
 
 
-class Shape(NamedTuple):
-    """What containers a pod has."""
-
-    name: str
-    containers: Mapping[str, dict[str, Any]]
-    """All of them by name, in the order in which they start."""
-    sidecars: Sequence[str]
-
-    @property
-    def lasting(self) -> list[str]:
-        """Those that run for as long as the pod does."""
-        return [*self.sidecars, SERVER]
-
-
 class Template:
     """The Deployment of the overlay, and what its pods mount: the same folders for all of them."""
 
@@ -40,8 +26,9 @@ class Template:
         documents = kustomize(OVERLAY)
         deployment = find(documents, "Deployment", "antiphon")["spec"]
         pod = deployment["template"]["spec"]
-        sidecars = [one["name"] for one in pod["initContainers"] if one.get("restartPolicy") == "Always"]
-        self.shape = Shape("sidecar", containers(pod), sidecars)
+        self.containers = containers(pod)
+        """All of them by name, in the order in which they start."""
+        self.sidecars = [one["name"] for one in pod["initContainers"] if one.get("restartPolicy") == "Always"]
         self.migration = containers(find(documents, "Job", "antiphon-migrate")["spec"]["template"]["spec"])["migrate"]
         self.grace: int = pod["terminationGracePeriodSeconds"]
         self.min_ready: int = deployment["minReadySeconds"]
@@ -64,14 +51,10 @@ class Template:
         self._secret, self._urls = secret, urls
         self.configure(settings)
 
-    def use_up(self) -> None:
-        """Have new pods run `antiphon up`, server and Envoy in one container: it takes up a changed configuration by itself."""
-        server, envoy = self.shape.containers[SERVER], self.shape.containers[ENVOY]
-        probes = {name: envoy[name] for name in ("startupProbe", "readinessProbe", "livenessProbe")}
-        variables = [*server["env"], {"name": "TMPDIR", "value": Place.TMP}]
-        both = {name: value for name, value in server.items() if name != "lifecycle"}  # it waits for `limits.drain_delay` itself
-        both |= probes | {"args": ["up", "--config", "/etc/antiphon/antiphon.yaml"], "env": variables}
-        self.shape = Shape("up", {SERVER: both}, [])
+    @property
+    def reloads(self) -> bool:
+        """Whether the servers take up a changed configuration without a restart."""
+        return "--reload" in self.containers[SERVER]["args"]
 
     def configure(self, changes: Mapping[str, Any]) -> None:
         """Change sections of antiphon.yaml, and bring the new file to all pods as the kubelet does: by exchanging a link."""
