@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,13 +53,24 @@ def containers(pod: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def write_config_map(document: dict[str, Any], folder: Path) -> Path:
-    """Make the folder that a pod sees where it mounts this ConfigMap."""
+    """Make the folder that a pod sees where it mounts this ConfigMap: links to links, by which all of it changes at once."""
+    contents = {name: text.encode() for name, text in document.get("data", {}).items()}
+    contents |= {name: base64.b64decode(encoded) for name, encoded in document.get("binaryData", {}).items()}
     folder.mkdir(parents=True)
-    for name, text in document.get("data", {}).items():
-        (folder / name).write_text(text, encoding="utf-8")
-    for name, encoded in document.get("binaryData", {}).items():
-        (folder / name).write_bytes(base64.b64decode(encoded))
+    change_config_map(folder, contents)
+    for name in contents:
+        (folder / name).symlink_to(Path("..data", name))
     return folder
+
+
+def change_config_map(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Change the contents of a ConfigMap that is mounted at `folder`, as the kubelet does."""
+    version = Path(tempfile.mkdtemp(prefix="..", dir=folder))
+    for name, content in contents.items():
+        (version / name).write_bytes(content)
+    link = folder / "..data_tmp"
+    link.symlink_to(version.name)
+    link.replace(folder / "..data")
 
 
 class Command(NamedTuple):

@@ -28,6 +28,7 @@ from antiphon.chat.prices import Prices
 from antiphon.chat.service import ChatService
 from antiphon.config import AuthConfig, Config, ConfigError, database_url
 from antiphon.database.base import Database
+from antiphon.database.contact import first_contact
 from antiphon.database.open import open_database
 from antiphon.domain.errors import StoreUnavailable
 from antiphon.guards.registry import build_guards
@@ -80,6 +81,10 @@ class App:
         self._config = config
         self.missing: list[str] = ["a server that has started"]
         """What keeps this process from taking calls, in words."""
+        self.leaving = False
+        """Whether a stop has begun."""
+        self.replaced = False
+        """Whether that is because another process has taken this one's place."""
         self._database = open_database(
             database_url(config, environment),
             config.database.timeout,
@@ -115,8 +120,14 @@ class App:
         """Calls that are going on."""
         return self._chat.in_flight + self._passthrough.in_flight
 
-    async def serve(self, addresses: Sequence[str], stop: asyncio.Event) -> None:
-        """Serves gRPC on `addresses` until `stop` is set, then stops gracefully. Raises `OSError` for one that is taken."""
+    async def serve(self, addresses: Sequence[str], stop: asyncio.Event, retire: asyncio.Event | None = None) -> None:
+        """Serves gRPC on `addresses` until `stop` is set, then stops gracefully. Raises `OSError` for one that is taken.
+
+        It is ready after its first contact with the database, and then whatever becomes of that, or of providers: else all servers
+        would be unready at once.
+
+        `retire` stops it as well, but leaves calls the time that any call has, unless `stop` is set meanwhile.
+        """
         edge_here = any(address.startswith(UNIX) for address in addresses)
         server = self._server(edge_here=edge_here)
         certificates = _certificates(self._config, edge_here=edge_here)
@@ -133,19 +144,24 @@ class App:
         ]
         if self.metrics is not None:
             keeping.append(asyncio.create_task(watch_lag(self.metrics.lag)))
+        server.hold_back()
         await server.start()
-        self.missing = []
+        self.missing = ["the first contact with the database"]
         # A full collection looks at all that was imported, for 30 ms in which nobody is served. None of that ever becomes garbage.
         gc.collect()
         gc.freeze()
-        log.info("serving", addresses=list(addresses), models=len(self.router.models()), default=self.router.default)
-        await stop.wait()
-        self.missing = ["a server that is not stopping"]
-        limits = self._config.limits
-        log.info("draining", calls=self.in_flight, delay=limits.drain_delay, seconds=limits.drain)
-        server.turn_unready()
-        await asyncio.sleep(limits.drain_delay)
-        await server.stop(limits.drain, self._interrupt)
+        contact = asyncio.create_task(first_contact(self._database))
+        stopping = asyncio.create_task(_first(stop, retire or stop))
+        await asyncio.wait([contact, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if contact.done():
+            contact.result()
+            self.missing = []
+            server.turn_ready()
+            log.info("serving", addresses=list(addresses), models=len(self.router.models()), default=self.router.default)
+        await stopping
+        contact.cancel()
+        self.leaving, self.replaced = True, not stop.is_set()
+        await self._drain(server, stop)
         await self._chat.settled(SETTLING)
         for task in keeping:
             task.cancel()
@@ -162,6 +178,27 @@ class App:
             await self._tokens.close()
         self._observer.stopped()
         log.info("stopped")
+
+    async def _drain(self, server: Server, stop: asyncio.Event) -> None:
+        """Take no more calls, and wait for those that go on: as long as a call may take, and less after `stop`.
+
+        After `stop` callers have a while to find another server. One that is replaced has a successor at the same addresses.
+        """
+        limits = self._config.limits
+        most = max(limits.drain, limits.request_timeout) if self.replaced else limits.drain
+        delay = 0.0 if self.replaced else limits.drain_delay
+        log.info("draining", calls=self.in_flight, delay=delay, seconds=most)
+        if not self.replaced:
+            server.turn_unready()
+            await asyncio.sleep(delay)
+        stopping = asyncio.create_task(server.stop(most, self._interrupt, replaced=self.replaced))
+        if most > limits.drain:
+            told = asyncio.create_task(stop.wait())
+            await asyncio.wait([stopping, told], return_when=asyncio.FIRST_COMPLETED)
+            told.cancel()
+            await asyncio.wait([stopping], timeout=limits.drain)
+            self._interrupt()
+        await stopping
 
     def _interrupt(self) -> None:
         self._chat.interrupt()
@@ -199,11 +236,20 @@ class App:
 
 
 async def serve_until_signalled(app: App, addresses: Sequence[str]) -> None:
-    """Serves until SIGTERM or SIGINT. Raises as `App.serve`."""
-    stop = asyncio.Event()
+    """Serves until SIGTERM or SIGINT; SIGUSR1 stops it as well, without haste. Raises as `App.serve`."""
+    stop, retire = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await app.serve(addresses, stop)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, retire.set)
+    await app.serve(addresses, stop, retire)
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
 
 
 def _metrics(config: Config, router: Router) -> Metrics | None:

@@ -1,7 +1,6 @@
 """What the pods are made of: the manifests of an overlay, with the ConfigMaps and Secrets of this cluster."""
 
 from collections.abc import Mapping
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import yaml
 
 from tests.certificates import Authority
 from tests.cluster.service import ADDRESS
-from tests.kubernetes import Place, containers, find, kustomize, write_config_map
+from tests.kubernetes import Place, change_config_map, containers, find, kustomize, write_config_map
 
 OVERLAY = "overlays/production"
 EDGE_PORT, GRPC_PORT = 8443, 50051
@@ -39,10 +38,9 @@ class Template:
         tls = folder / "tls"
         tls.mkdir()
         self.authority.issue(ADDRESS).write(tls, "tls")
-        self._settings = yaml.safe_load(find(documents, "ConfigMap", "antiphon-config")["data"]["antiphon.yaml"])
-        self._config = folder / "config"
-        self._config.mkdir()
-        self._versions = count(1)
+        config = find(documents, "ConfigMap", "antiphon-config")
+        self._settings = yaml.safe_load(config["data"]["antiphon.yaml"])
+        self._config = write_config_map(config, folder / "config")
         self._mounts = {
             "/etc/antiphon": self._config,
             "/etc/antiphon-gateway": write_config_map(find(documents, "ConfigMap", "antiphon-gateway"), folder / "gateway"),
@@ -61,15 +59,7 @@ class Template:
         for section, values in changes.items():
             self._settings[section] = {**self._settings.get(section, {}), **values}
         text = yaml.safe_dump(self._settings).replace("/etc/antiphon-tls", str(self._mounts["/etc/antiphon-tls"]))
-        version = self._config / f"..version{next(self._versions)}"
-        version.mkdir()
-        (version / "antiphon.yaml").write_text(text)
-        link = self._config / "..data_tmp"
-        link.symlink_to(version.name)
-        link.replace(self._config / "..data")
-        file = self._config / "antiphon.yaml"
-        if not file.is_symlink():
-            file.symlink_to("..data/antiphon.yaml")
+        change_config_map(self._config, {"antiphon.yaml": text.encode()})
 
     def place(self, folder: Path) -> Place:
         """Make the volumes of one pod in `folder`."""

@@ -227,7 +227,7 @@ def test_memory_is_bounded_above_what_is_allowed(overlay: list[dict[str, Any]]) 
     for _, pod in pods(overlay):
         for name, container in containers(pod).items():
             limit = _bytes(container["resources"]["limits"]["memory"])
-            assert name != "server" or limit >= AT_REST + 2 * requests
+            assert name != "server" or limit >= 2 * AT_REST + 2 * requests
             assert name != "envoy" or limit >= heap * 1.2
 
 

@@ -21,11 +21,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from antiphon.edge import files as edge
 from tests.certificates import Authority
 from tests.e2e.conftest import KEY
-from tests.kubernetes import Place, containers, find, kustomize, pods, write_config_map
+from tests.kubernetes import Place, change_config_map, containers, find, kustomize, pods, write_config_map
 from tests.ports import free_port
 from tests.postgres import Postgres
 from tests.redis import Redis
 from tests.waiting import block_until, until
+
+START = 60
+"""Seconds that a container, or a reload, may take: the startup probes give as many."""
 
 CALL = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -62,7 +65,8 @@ class Pod:
         for mount in mounts.values():
             mount.mkdir(exist_ok=True)
         self.place = Place(mounts, {"ANTIPHON_KEY": KEY}, secrets)
-        self.output = (folder / "output.txt").open("wb")
+        self.log = folder / "output.txt"
+        self.output = self.log.open("wb")
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str) -> subprocess.Popen[bytes]:
@@ -118,7 +122,7 @@ def _start(pod: Pod) -> None:
         assert pod.start(name).wait(60) == 0, name
     for name in ("envoy", "server"):
         pod.start(name)
-        block_until(partial(pod.passes, name, "startupProbe"))
+        block_until(partial(pod.passes, name, "startupProbe"), START)
         block_until(partial(pod.passes, name, "livenessProbe"))
     block_until(pod.is_ready)
 
@@ -129,7 +133,7 @@ async def test_a_pod_answers_until_its_calls_are_done(pod: Pod) -> None:
     await asyncio.to_thread(_start, pod)
     headers = {"authorization": f"Bearer {KEY}"}
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{pod.edge}", headers=headers, trust_env=False, timeout=60) as http:
-        words = " ".join(f"word{number}" for number in range(400))
+        words = " ".join(f"word{number}" for number in range(800))
         request = {**CALL, "messages": [{"role": "user", "content": words}], "stream": True}
         async with http.stream("POST", "/v1/chat/completions", json=request) as streamed:
             assert streamed.status_code == 200
@@ -177,6 +181,54 @@ def test_production_has_tls_a_database_and_redis(postgres: Postgres, tmp_path: P
             pod.stop()
 
 
+def _models(pod: Pod) -> list[str]:
+    answer = httpx2.get(
+        f"http://127.0.0.1:{pod.edge}/v1/models", headers={"authorization": f"Bearer {KEY}"}, trust_env=False, timeout=20
+    )
+    assert answer.status_code == 200, answer.text
+    return sorted(model["id"] for model in answer.json()["data"])
+
+
+def _counted(pod: Pod) -> dict[str, float]:
+    """Calls of the list of models by their end, and the workers that ended."""
+    text = httpx2.get(f"http://127.0.0.1:{pod.metrics}/metrics", trust_env=False).text
+    lines = [line.rsplit(" ", 1) for line in text.splitlines() if "ListModels" in line or line.startswith("antiphon_worker_exits")]
+    return {name: float(value) for name, value in lines if "_bucket" not in name and "_created" not in name}
+
+
+@pytest.mark.slow
+def test_a_changed_config_map_is_a_reload_and_no_rollout(pod: Pod) -> None:
+    """Both containers go on, and somebody who calls without a pause sees no error; a broken one changes nothing; no counter drops.
+
+    The server's successor is found again by an Envoy that starts anew, and a server that starts anew takes its place.
+    """
+    _start(pod)
+    before = {name: pod.running[name].pid for name in ("server", "envoy")}
+    folder = pod.mounts["/etc/antiphon"]
+    text = (folder / "antiphon.yaml").read_text()
+    assert _models(pod) == ["echo"]
+    counted = _counted(pod)
+    more = text + "providers: {echo: {protocol: echo, models: [echo, second]}}\n"
+    change_config_map(folder, {"antiphon.yaml": more.encode()})
+    block_until(lambda: _models(pod) == ["echo", "second"], START)
+    block_until(lambda: "Reloaded." in pod.log.read_text())
+    assert pod.is_ready()
+    change_config_map(folder, {"antiphon.yaml": b"providers: {"})
+    block_until(lambda: "Not reloaded" in pod.log.read_text(), START)
+    assert _models(pod) == ["echo", "second"]
+    assert {name: pod.running[name].pid for name in before if pod.running[name].poll() is None} == before
+    after = _counted(pod)
+    assert all(after[name] >= value for name, value in counted.items())
+    assert after["antiphon_worker_exits_total"] == 0
+    for name, models in (("envoy", ["echo", "second"]), ("server", ["echo"])):
+        pod.running[name].kill()
+        pod.running[name].wait(10)
+        change_config_map(folder, {"antiphon.yaml": {"envoy": more, "server": text}[name].encode()})
+        pod.start(name)
+        block_until(pod.is_ready, START)
+        assert _models(pod) == models
+
+
 @pytest.mark.parametrize("name", ["server", "envoy"])
 def test_a_container_that_starts_again_finds_its_socket(pod: Pod, name: str) -> None:
     """One that was killed left a socket behind; the next one takes its name, and the pod is ready again."""
@@ -186,7 +238,7 @@ def test_a_container_that_starts_again_finds_its_socket(pod: Pod, name: str) -> 
     assert (pod.run / {"server": "server.sock", "envoy": "admin.sock"}[name]).exists()
     assert not pod.passes(name, "livenessProbe")
     pod.start(name)
-    block_until(pod.is_ready)
+    block_until(pod.is_ready, START)
 
 
 def test_the_init_container_may_run_again(pod: Pod) -> None:

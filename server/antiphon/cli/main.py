@@ -11,6 +11,7 @@ import io
 import os
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -37,7 +38,11 @@ from antiphon.telemetry import log
 from antiphon.up.banner import banner, warnings_of
 from antiphon.up.child import log_line, write
 from antiphon.up.heap import give_back_large_blocks
-from antiphon.up.launch import become_supervisor, hold_signals, plan, unusable_addresses
+from antiphon.up.heartbeat import Heart
+from antiphon.up.launch import become_supervisor, hold_signals, plan, plan_server, unusable_addresses
+
+PAUSE = 2.0
+"""Seconds between two tries to reach the database."""
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 app.add_typer(keys, name="keys")
@@ -95,6 +100,11 @@ def _open_standard_streams() -> None:
             stream.reconfigure(errors="replace")  # what a terminal of another encoding cannot show is no reason to end
 
 
+def _wait_for_database() -> None:
+    say("Not ready: waiting for the database, which cannot be reached; the log line above tells why.")
+    time.sleep(PAUSE)
+
+
 @app.command()
 def up(config: ConfigOption = None) -> None:
     """Start the gateway: the server and Envoy. A part that dies is started again."""
@@ -114,7 +124,7 @@ def up(config: ConfigOption = None) -> None:
                 )
             made = environment[KEY_VARIABLE] = new_key().get_secret_value()
         # A configuration that is not usable is told here, once, and not by each worker.
-        router = check.prepare(loaded, environment)
+        router = check.prepare(loaded, environment, _wait_for_database)
         if taken := unusable_addresses(loaded):
             for line in taken:
                 say(escape(line))
@@ -136,8 +146,16 @@ def serve(
     worker: Annotated[
         int | None, typer.Option(help="This process's number, for its logs: it shares the address with others that have one.")
     ] = None,
+    heartbeat: Annotated[int | None, typer.Option(help="A descriptor to give signs of life at.", hidden=True)] = None,
+    reload: Annotated[
+        bool,
+        typer.Option("--reload", help="Take up a changed configuration. The socket is in the folder that Envoy runs in."),
+    ] = False,
 ) -> None:
-    """Start the gRPC server alone, in one process."""
+    """Start the gRPC server alone, in one process, or with --reload in one under a supervisor."""
+    if reload:
+        _serve_and_reload(config, socket)
+        return
     from antiphon.app import App, serve_until_signalled
     from antiphon.cli.counting import counted
 
@@ -149,8 +167,39 @@ def serve(
         if worker is None and (taken := unusable_addresses(loaded, ["grpc.listen", "metrics.listen"])):
             raise OSError(taken[0])  # or it would get some of the calls that are another's
         addresses = [loaded.grpc.listen] + ([f"unix:{socket}"] if socket else [])
-        with counted(server, loaded, None if worker is None else socket):
-            uvloop.run(serve_until_signalled(server, addresses))
+
+        heart = Heart()
+
+        async def run() -> None:
+            async with heart.beating(heartbeat):
+                await serve_until_signalled(server, addresses)
+
+        with counted(server, loaded, None if worker is None else socket, heart):
+            uvloop.run(run())
+
+
+def _serve_and_reload(config: Path | None, socket: Path | None) -> None:
+    with _told(config):
+        if socket is None:
+            raise ConfigError("--reload: needs --socket, a name in the folder that Envoy runs in")
+        loaded = load(config)  # the rest of it is checked by the server, which says what is wrong
+        if taken := unusable_addresses(loaded, ["grpc.listen", "metrics.listen"]):
+            raise OSError(taken[0])
+        hold_signals()
+        become_supervisor(plan_server(loaded, config, socket.absolute()), os.environ)
+
+
+@app.command("check-reload", hidden=True)
+def check_reload(
+    folder: Annotated[Path, typer.Argument(help="Where the gateway runs.")],
+    config: ConfigOption = None,
+    same_database: Annotated[bool, typer.Option("--same-database", help="Refuse another database, as nobody migrates it.")] = False,
+) -> None:
+    """Check a configuration that a running gateway is to take up, and leave a copy of it in its folder. For the supervisor."""
+    from antiphon.cli.reload import accept
+
+    with _told(config):
+        accept(folder, config, dict(os.environ), same_database=same_database)
 
 
 @app.command()

@@ -51,3 +51,11 @@ def test_an_edge_has_one_server(tmp_path: Path) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=variables)
     assert done.returncode == 2
     assert "rest.upstream" in done.stderr
+
+
+def test_a_server_that_reloads_is_given_a_socket() -> None:
+    """By which Envoy is told of its successors."""
+    command = [sys.executable, "-m", "antiphon", "serve", "--reload"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env={"ANTIPHON_KEY": "sk-test"})
+    assert done.returncode == 2
+    assert "--reload: needs --socket" in done.stderr

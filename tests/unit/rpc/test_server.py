@@ -277,6 +277,19 @@ async def test_a_server_that_leaves_is_unready_and_serves(unused_tcp_port: int, 
         await stopping
 
 
+async def test_a_server_that_is_replaced_never_says_that_it_is_unhealthy(unused_tcp_port: int) -> None:
+    """Whoever watches would take its address for one without a server: the connection ends first, and its watch with it."""
+    async with running(ScriptedProvider(), unused_tcp_port) as gateway:
+        watch = gateway.health.Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        stopping = asyncio.create_task(gateway.server.stop(5, gateway.service.interrupt, replaced=True))
+        reading = asyncio.create_task(watch.read())
+        await gateway.channel.wait_for_state_change(grpc.ChannelConnectivity.READY)  # it has left the connection
+        assert not reading.done()
+        reading.cancel()
+        await stopping
+
+
 async def test_a_stop_drops_nothing_while_a_call_goes_on(unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long it takes: the answer arrives whole, though callers who do not read would have been dropped by then."""
     monkeypatch.setattr(server_module, "LINGER", 0.5)
