@@ -1,7 +1,7 @@
 """The cluster test: three replicas as Kubernetes runs them, under mixed load, while everything that can go wrong does.
 
-`make cluster`, or `python -m tests.cluster [--minutes 10]`. It leaves report.txt, report.json and the logs of the replicas in a
-folder, and ends with 1 if something was not as it has to be. tests/cluster/README.md says what it does.
+`make cluster`, or `python -m tests.cluster [--minutes 10]`. It leaves report.txt, report.json, calls.jsonl and the logs of the
+replicas in a folder, and ends with 1 if something was not as it has to be. tests/cluster/README.md says what it does.
 """
 
 import argparse

@@ -33,7 +33,7 @@ _EDGE = f"https://{service.ADDRESS}"
 _HEADLESS = f"dns://{NODE}:53/{service.NAME}:{GRPC_PORT}"
 """What gRPC's own resolver asks the cluster's DNS for."""
 
-_KEEPALIVE = [("grpc.keepalive_time_ms", 15_000), ("grpc.keepalive_timeout_ms", 5_000)]
+_KEEPALIVE = [("grpc.keepalive_time_ms", 15_000), ("grpc.keepalive_timeout_ms", 15_000)]
 
 _OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0), *_KEEPALIVE]
 

@@ -58,7 +58,7 @@ SECRET = {
 
 
 async def run(minutes: float, folder: Path, console: Console, only: str = "") -> bool:
-    """Leave report.json, report.txt and the logs of the replicas in `folder`; return whether all is as it has to be."""
+    """Leave the report, the calls and the logs of the replicas in `folder`; return whether all is as it has to be."""
     files = Path(tempfile.mkdtemp(prefix="cluster-"))
     network = Network()
     journal = Journal()
@@ -87,6 +87,7 @@ async def run(minutes: float, folder: Path, console: Console, only: str = "") ->
             )
             report = Report(journal, faults.windows, found, seconds, template.replicas)
             _write(report, folder, console)
+            _write_calls(journal, faults, folder, began)
             return report.good
     finally:
         await asyncio.to_thread(_keep_logs, files, folder)
@@ -116,6 +117,17 @@ def _write(report: Report, folder: Path, console: Console) -> None:
     with (folder / "report.txt").open("w") as file:
         report.print(Console(file=file, width=160))
     report.print(console)
+
+
+def _write_calls(journal: Journal, faults: Faults, folder: Path, began: float) -> None:
+    """Each call, a line of JSON; times are seconds since the load began."""
+    calls = [
+        {"kind": call.kind, "name": call.name, "began": call.began - began, "ended": call.ended - began}
+        | {"outcome": call.outcome.value, "cause": call.cause}
+        for call in journal.calls
+    ]
+    windows = [{"window": window.name, "began": window.began - began, "ended": window.ended - began} for window in faults.windows]
+    (folder / "calls.jsonl").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in [*windows, *calls]))
 
 
 def _keep_logs(files: Path, folder: Path) -> None:
