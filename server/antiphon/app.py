@@ -152,7 +152,8 @@ class App:
         ]
         if self.metrics is not None:
             keeping.append(asyncio.create_task(watch_lag(self.metrics.lag)))
-        server.hold_back()
+        if not contact.done():
+            server.hold_back()
         # A full collection looks at all that was imported, for 30 ms in which nobody is served. None of that ever becomes garbage.
         gc.collect()
         gc.freeze()
