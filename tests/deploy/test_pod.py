@@ -229,6 +229,19 @@ def test_a_changed_config_map_is_a_reload_and_no_rollout(pod: Pod) -> None:
         assert _models(pod) == models
 
 
+@pytest.mark.slow
+def test_a_server_that_hangs_is_not_alive_and_is_started_again(pod: Pod) -> None:
+    """By its supervisor, before the kubelet would do it; the pod is ready again, and its containers are the same."""
+    _start(pod)
+    server = pod.running["server"]
+    (worker,) = map(int, Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split())
+    os.kill(worker, signal.SIGSTOP)
+    assert not pod.passes("server", "livenessProbe")
+    block_until(pod.is_ready, START)
+    assert "worker 0 hangs" in pod.log.read_text()
+    assert server.poll() is None
+
+
 @pytest.mark.parametrize("name", ["server", "envoy"])
 def test_a_container_that_starts_again_finds_its_socket(pod: Pod, name: str) -> None:
     """One that was killed left a socket behind; the next one takes its name, and the pod is ready again."""

@@ -194,12 +194,19 @@ def check_reload(
     folder: Annotated[Path, typer.Argument(help="Where the gateway runs.")],
     config: ConfigOption = None,
     same_database: Annotated[bool, typer.Option("--same-database", help="Refuse another database, as nobody migrates it.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check a configuration that a running gateway is to take up, and leave a copy of it in its folder. For the supervisor."""
     from antiphon.cli.reload import accept
 
     with _told(config):
-        accept(folder, config, dict(os.environ), same_database=same_database)
+        try:
+            accept(folder, config, dict(os.environ), same_database=same_database)
+        except (ConfigError, OSError) as error:
+            if not as_json:
+                raise
+            write(1, log_line("configuration refused", "error", reason=str(error)))
+            raise typer.Exit(2) from None
 
 
 @app.command()

@@ -91,8 +91,9 @@ def _plan(
         for number, socket in enumerate(sockets)
     ]
     chosen = ["--config", str(config_path)] if config_path else []
-    kept = [] if envoy else ["--same-database"]  # a server migrates nothing
-    check = [sys.executable, "-m", "antiphon", "check-reload", *chosen, *kept, str(folder)]
+    options = [] if envoy else ["--same-database"]  # a server migrates nothing
+    options += ["--json"] if config.log.stream == "stdout" else []  # where nothing else may be
+    check = [sys.executable, "-m", "antiphon", "check-reload", *chosen, *options, str(folder)]
     return Plan(
         workers,
         envoy,
