@@ -8,7 +8,7 @@ CLIENTS := $(patsubst tests/e2e/clients/%.lock,$(VENV)/clients/%,$(wildcard test
 # A process a core, four at most, and the tests of a file in one of them, as they share a gateway.
 PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help run test test-all clients fuzz check format proto chart lock image pictures capacity clean
+.PHONY: help run test test-all clients cluster fuzz check format proto chart lock image pictures capacity clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -37,6 +37,9 @@ $(VENV)/clients/ai: tests/e2e/clients/ai/package.json tests/e2e/clients/ai/packa
 	@rm -rf $@ && mkdir -p $@ && cp $^ $@/ && (cd $@ && npm ci --silent --ignore-scripts --no-audit --no-fund) \
 	  || { rm -rf $@; echo "No ai, as there is no Node or npm: its tests are left out"; }
 	@test ! -d $@ || touch $@
+
+cluster: $(VENV)/dev ## Play three replicas under load while things go wrong, for 10 minutes (tests/cluster/README.md)
+	$(BIN)/python -m tests.cluster $(ARGS)
 
 fuzz: $(VENV)/fuzz ## Try new inputs on every parser (SECONDS=60 each), then on every path and RPC
 	$(BIN)/python -m tests.fuzz $(or $(SECONDS),60) $(TARGETS)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import os
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -69,3 +71,48 @@ def change_config_map(folder: Path, contents: Mapping[str, bytes]) -> None:
     link = folder / "..data_tmp"
     link.symlink_to(version.name)
     link.replace(folder / "..data")
+
+
+class Command(NamedTuple):
+    """What a container runs, as this machine runs it."""
+
+    arguments: list[str]
+    folder: str
+    environment: dict[str, str]
+
+
+class Place:
+    """Where the volumes and Secrets of a pod are on this machine."""
+
+    TMP = "/tmp"  # noqa: S108  # as a pod has it
+
+    def __init__(self, mounts: Mapping[str, Path], secret: Mapping[str, str], urls: Mapping[str, str]) -> None:
+        """`mounts` are folders by their path in the pod, `secret` is the Secret `antiphon`, `urls` are the others' by name."""
+        self._mounts = mounts
+        self._secret = secret
+        self._urls = urls
+        paths = "|".join(sorted(map(re.escape, mounts), key=len, reverse=True))
+        self._pattern = re.compile(rf"(^|(?<=//))({paths})(?=/|$)")
+
+    def here(self, text: str) -> str:
+        """What a pod calls by its own paths, by those of this machine."""
+        return self._pattern.sub(lambda found: str(self._mounts[found[2]]), text)
+
+    def command(self, container: dict[str, Any]) -> Command:
+        """What the container runs."""
+        variables = {"PATH": f"{PROGRAMS}:{os.environ['PATH']}", "HOME": self.here(self.TMP)}
+        if "envFrom" in container:
+            variables |= self._secret
+        for variable in container.get("env", []):
+            match variable:
+                case {"value": value}:
+                    variables[variable["name"]] = self.here(value)
+                case {"valueFrom": {"secretKeyRef": {"name": name, "key": "url"}}}:
+                    variables[variable["name"]] = self._urls[name]
+        arguments = [*container.get("command", ["antiphon"]), *map(self.here, container["args"])]
+        return Command(arguments, self.here(container.get("workingDir", self.TMP)), variables)
+
+    def hook(self, container: dict[str, Any]) -> list[str]:
+        """What is to be run before the container's stop."""
+        program, *arguments = container["lifecycle"]["preStop"]["exec"]["command"]
+        return [str(PROGRAMS / program), *map(self.here, arguments)]

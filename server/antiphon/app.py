@@ -64,6 +64,13 @@ if TYPE_CHECKING:
     from antiphon.telemetry.metrics import Metrics
     from antiphon.telemetry.tracing import Tracing
 
+OPENING = 2.0
+"""Seconds that a server waits for the database before it opens its ports; after that, probes are told what it waits for.
+
+The processes of a reload share an address, and new connections come to the new one as soon as that has opened it: if all is well,
+it is ready by then.
+"""
+
 SETTLING = 10.0
 """Seconds that a stop waits for turns to be stored."""
 
@@ -144,8 +151,9 @@ class App:
         server = self._server(edge_here=edge_here)
         certificates = _certificates(self._config, edge_here=edge_here)
         grpc_tls = certificates.get("grpc.tls")
-        for address in addresses:
-            server.listen(address, None if grpc_tls is None or address.startswith(UNIX) else grpc_tls.credentials())
+        contact = asyncio.create_task(first_contact(self._database))
+        stopping = asyncio.create_task(_first(stop, retire or stop))
+        await asyncio.wait([contact, stopping], return_when=asyncio.FIRST_COMPLETED, timeout=OPENING)
         await self._limiter.start()
         if self._tracing is not None:
             self._tracing.start()
@@ -158,14 +166,15 @@ class App:
         ]
         if self.metrics is not None:
             keeping.append(asyncio.create_task(watch_lag(self.metrics.lag)))
-        server.hold_back()
-        await server.start()
-        self.missing = ["the first contact with the database"]
+        if not contact.done():
+            server.hold_back()
         # A full collection looks at all that was imported, for 30 ms in which nobody is served. None of that ever becomes garbage.
         gc.collect()
         gc.freeze()
-        contact = asyncio.create_task(first_contact(self._database))
-        stopping = asyncio.create_task(_first(stop, retire or stop))
+        for address in addresses:
+            server.listen(address, None if grpc_tls is None or address.startswith(UNIX) else grpc_tls.credentials())
+        await server.start()
+        self.missing = ["the first contact with the database"]
         await asyncio.wait([contact, stopping], return_when=asyncio.FIRST_COMPLETED)
         if contact.done():
             contact.result()

@@ -22,13 +22,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from antiphon.edge import files as edge
 from tests.certificates import Authority
 from tests.e2e.conftest import KEY
-from tests.kubernetes import PROGRAMS, change_config_map, containers, find, kustomize, pods, write_config_map
+from tests.kubernetes import Place, change_config_map, containers, find, kustomize, pods, write_config_map
 from tests.ports import free_port
 from tests.postgres import Postgres
 from tests.redis import Redis
 from tests.waiting import block_until, until
-
-TMP = "/tmp"  # noqa: S108  # as the pod has it
 
 START = 60
 """Seconds that a container, or a reload, may take: the startup probes give as many."""
@@ -62,48 +60,34 @@ class Pod:
         self.tls = ssl.create_default_context(cafile=str(folder / "tls" / "ca.crt"))
         (config / "antiphon.yaml").write_text(text)
         self.run = folder / "run"
-        self.mounts = {
+        mounts = {
             "/etc/antiphon": config,
             "/etc/antiphon-gateway": write_config_map(find(documents, "ConfigMap", "antiphon-gateway"), folder / "gateway"),
             "/run/antiphon": self.run,
             "/var/lib/antiphon": folder / "data",
             "/etc/antiphon-tls": folder / "tls",
             "/etc/antiphon-mtls": folder / "mtls",
-            TMP: folder / "tmp",
+            Place.TMP: folder / "tmp",
         }
-        for mount in self.mounts.values():
+        for mount in mounts.values():
             mount.mkdir(exist_ok=True)
-        self.secrets = secrets
+        self.place = Place(mounts, {"ANTIPHON_KEY": KEY}, secrets)
         self.log = folder / "output.txt"
         self.output = self.log.open("wb")
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def _here(self, text: str) -> str:
-        """What a pod calls by its own paths, by those of this machine."""
-        mounts = "|".join(sorted(map(re.escape, self.mounts), key=len, reverse=True))
-        return re.sub(rf"(^|(?<=//))({mounts})(?=/|$)", lambda found: str(self.mounts[found[2]]), text)
-
     def start(self, name: str) -> subprocess.Popen[bytes]:
-        container = self.containers[name]
-        variables = {"PATH": f"{PROGRAMS}:{os.environ['PATH']}", "HOME": str(self.mounts[TMP])}
-        if "envFrom" in container:
-            variables["ANTIPHON_KEY"] = KEY
-        for variable in container.get("env", []):
-            match variable:
-                case {"value": value}:
-                    variables[variable["name"]] = self._here(value)
-                case {"valueFrom": {"secretKeyRef": {"name": name, "key": "url"}}}:
-                    variables[variable["name"]] = self.secrets[name]
-        command = [*container.get("command", ["antiphon"]), *map(self._here, container["args"])]
-        folder = self._here(container.get("workingDir", TMP))
-        started = subprocess.Popen(command, cwd=folder, env=variables, stdout=self.output, stderr=self.output)
+        command = self.place.command(self.containers[name])
+        started = subprocess.Popen(
+            command.arguments, cwd=command.folder, env=command.environment, stdout=self.output, stderr=self.output
+        )
         self.running[name] = started
         return started
 
     def hook(self, name: str) -> int:
         """Run what is to be run before the stop."""
-        command = [self._here(word) for word in self.containers[name]["lifecycle"]["preStop"]["exec"]["command"]]
-        return subprocess.run([PROGRAMS / command[0], *command[1:]], check=False, stdout=self.output, timeout=60).returncode
+        command = self.place.hook(self.containers[name])
+        return subprocess.run(command, check=False, stdout=self.output, timeout=60).returncode
 
     def passes(self, name: str, probe: str) -> bool:
         """Whether a container passes a probe: what the kubelet asks, over HTTP or gRPC."""
@@ -270,7 +254,7 @@ def test_a_changed_config_map_is_a_reload_and_no_rollout(pod: Pod) -> None:
     """
     _start(pod)
     before = {name: pod.running[name].pid for name in ("server", "envoy")}
-    folder = pod.mounts["/etc/antiphon"]
+    folder = Path(pod.place.here("/etc/antiphon"))
     text = (folder / "antiphon.yaml").read_text()
     assert _models(pod) == ["echo"]
     counted = _counted(pod)
