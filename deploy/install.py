@@ -22,7 +22,7 @@ EVERY: Final = 5.0
 """Seconds between two lines where nothing can be overwritten."""
 
 _PACKAGE: Final = re.compile(r"^[A-Za-z0-9][\w.-]*(?:\[[\w,-]+\])?==", re.MULTILINE)
-_STEP: Final = re.compile(r"(Collecting|Ignoring|Obtaining|Building|Preparing|Installing collected packages)\W+([\w.-]+)?")
+_STEP: Final = re.compile(r"(Collecting|Ignoring|Building|Preparing|Installing collected packages)\W+([\w.-]+)?")
 
 
 class Progress:
@@ -30,7 +30,7 @@ class Progress:
 
     def __init__(self, title: str, total: int) -> None:
         self._title = title
-        self.total = total
+        self._total = total
         self._found = 0
         self._doing = "starting"
         self._before: int | None = None
@@ -45,10 +45,10 @@ class Progress:
         match step and step.groups():
             case ("Collecting", name):
                 self._found += 1
-                self._doing = f"fetching {self._found} of {max(self.total, self._found)}, {name}"
+                self._doing = f"fetching {self._found} of {max(self._total, self._found)}, {name}"
             case ("Ignoring", _):  # it is for another system
-                self.total -= 1
-            case ("Obtaining" | "Building" | "Preparing", _):
+                self._total -= 1
+            case ("Building" | "Preparing", _):
                 self._doing = "building"
             case ("Installing collected packages", _):  # which follow, with commas
                 self._found = said.count(",") + 1
