@@ -1,7 +1,7 @@
 """What the callers saw: every call with its end, and every recorded turn that they were told is whole."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import count
@@ -63,7 +63,7 @@ class Journal:
     """Request ids of turns that broke off, and that their caller was never told are whole."""
     sent: dict[str, int] = field(default_factory=dict)
     """How often a caller sent each call: recorded turns are tried again under the same name."""
-    _numbers: count = field(default_factory=lambda: count(1))  # type: ignore[type-arg]
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     def name(self, kind: str) -> str:
         """Return a name that no call had yet."""

@@ -2,8 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import count
 
 import grpc
@@ -33,8 +33,6 @@ TRIES = 60
 
 _AGAIN = 0.5
 """Seconds before a turn that failed is tried again."""
-
-Make = Callable[[AsyncExitStack], "AsyncIterator[Ask]"]
 
 
 class Load:
