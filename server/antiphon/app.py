@@ -151,6 +151,7 @@ class App:
         server = self._server(edge_here=edge_here)
         certificates = _certificates(self._config, edge_here=edge_here)
         grpc_tls = certificates.get("grpc.tls")
+        credentials = None if grpc_tls is None else grpc_tls.credentials()
         contact = asyncio.create_task(first_contact(self._database))
         stopping = asyncio.create_task(_first(stop, retire or stop))
         await asyncio.wait([contact, stopping], return_when=asyncio.FIRST_COMPLETED, timeout=OPENING)
@@ -172,7 +173,7 @@ class App:
         gc.collect()
         gc.freeze()
         for address in addresses:
-            server.listen(address, None if grpc_tls is None or address.startswith(UNIX) else grpc_tls.credentials())
+            server.listen(address, None if address.startswith(UNIX) else credentials)
         await server.start()
         self.missing = ["the first contact with the database"]
         await asyncio.wait([contact, stopping], return_when=asyncio.FIRST_COMPLETED)

@@ -15,7 +15,7 @@ from antiphon.database import tables
 from antiphon.database.base import Database
 from antiphon.domain.errors import StoreUnavailable
 
-SCHEMA: Final = "0006"
+SCHEMA: Final = "0008"
 """The newest migration that this version has."""
 
 PAUSE = 1.0
