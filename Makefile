@@ -8,7 +8,7 @@ CLIENTS := $(patsubst tests/e2e/clients/%.lock,$(VENV)/clients/%,$(wildcard test
 # A process a core, four at most, and the tests of a file in one of them, as they share a gateway.
 PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help run test test-all clients fuzz check format proto chart lock image bench clean
+.PHONY: help run test test-all clients cluster fuzz check format proto chart lock image pictures capacity clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -37,6 +37,9 @@ $(VENV)/clients/ai: tests/e2e/clients/ai/package.json tests/e2e/clients/ai/packa
 	@rm -rf $@ && mkdir -p $@ && cp $^ $@/ && (cd $@ && npm ci --silent --ignore-scripts --no-audit --no-fund) \
 	  || { rm -rf $@; echo "No ai, as there is no Node or npm: its tests are left out"; }
 	@test ! -d $@ || touch $@
+
+cluster: $(VENV)/dev ## Play three replicas under load while things go wrong, for 10 minutes (tests/cluster/README.md)
+	$(BIN)/python -m tests.cluster $(ARGS)
 
 fuzz: $(VENV)/fuzz ## Try new inputs on every parser (SECONDS=60 each), then on every path and RPC
 	$(BIN)/python -m tests.fuzz $(or $(SECONDS),60) $(TARGETS)
@@ -82,24 +85,30 @@ lock: $(VENV)/dev ## Make the lock files anew
 image: $(VENV)/dev ## Build the wheel, the container image and its bill of materials, into dist/ (docs/guide/container.md)
 	deploy/container/build $(BIN)/python
 
+pictures: $(VENV)/dev ## Draw the dashboards in docs/images, of a gateway under a real load (wants Prometheus)
+	$(BIN)/python deploy/observe.py
+	$(BIN)/python -m tests.bench.pictures
+
+capacity: $(VENV)/dev ## Measure what a replica can do, and write it into docs/guide/sizing.md: five minutes on an idle machine
+	$(BIN)/python -m tests.bench.capacity
+
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 # The environment, in two steps: what runs, and what tests. A lock is whole, so nothing is resolved (--no-deps): else pip looks for
 # the newest release of what is named with an extra (google-auth[requests]), and refuses it for want of a hash.
 $(VENV)/run: pyproject.toml requirements.lock
-	@echo "Setting up $(VENV): once, a minute or less"
+	@echo "Setting up $(VENV). This is done once, and takes a minute or two."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "$(PYTHON) is too old: Antiphon wants Python 3.11 or later, as in: make run PYTHON=python3.12"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@test -x $(BIN)/python || { echo "Making the environment with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python deploy/install.py "What Antiphon needs" --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/python deploy/install.py "Antiphon" --no-deps --editable .
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run requirements-dev.lock deploy/tools.lock deploy/tools.py
-	@echo "Adding what the tests and checks need"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r deploy/tools.lock
+	@$(BIN)/python deploy/install.py "What tests and checks need" --no-deps --require-hashes -r requirements-dev.lock
+	@$(BIN)/python deploy/install.py "Tools for Kubernetes" --no-deps --require-hashes -r deploy/tools.lock
 	@$(BIN)/python deploy/tools.py
 	@touch $@
 

@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from antiphon.telemetry.names import TABLE, Kind
+from antiphon.telemetry.names import LATEST, TABLE, Kind
 
 ROOT: Final = Path(__file__).parents[1]
 FOLDER: Final = ROOT / "deploy" / "dashboards"
@@ -86,11 +86,12 @@ OVERVIEW: Final = Dashboard(
         Panel("Calls a second", {"calls": rate(f"{CALLS}_count")}, "reqps", "stat", 4),
         Panel("In flight", {"calls": gauge("antiphon_calls_in_flight")}, "short", "stat", 4),
         Panel(
-            "Failed, by our fault or a provider's",
+            "Failed calls",
             {"share": per(rate(f"{CALLS}_count", where=OURS), rate(f"{CALLS}_count"))},
             "percentunit",
             "stat",
             4,
+            about="By our fault or a provider's.",
         ),
         Panel("Overhead, p99", {"p99": quantile(0.99, "antiphon_overhead_seconds")}, "s", "stat", 4),
         Panel("Workers", {"workers": gauge("antiphon_workers")}, "short", "stat", 4),
@@ -106,6 +107,7 @@ OVERVIEW: Final = Dashboard(
         ),
         Panel("Failed calls by reason", {"{{reason}}": rate("antiphon_failed_calls_total", "reason")}, "reqps"),
         Panel("Refused by a limit", {"{{limit}} of {{scope}}": rate("antiphon_limits_refused_total", "limit", "scope")}, "reqps"),
+        Panel("Waiting for slow readers", {"workers": gauge("antiphon_stream_buffer_bytes")}, "bytes"),
         Panel("Lag of the event loops", quantiles("antiphon_event_loop_lag_seconds"), "s", about="A worker that is full is late."),
         Panel("CPU, in cores", {"workers": rate("antiphon_cpu_seconds_total")}, "short", wide=6),
         Panel("Resident memory", {"workers": gauge("antiphon_resident_memory_bytes")}, "bytes", wide=6),
@@ -215,6 +217,12 @@ PROVIDERS: Final = Dashboard(
         ),
         Panel(
             "Closed because the caller was gone", {"{{provider}}": rate("antiphon_cancelled_upstream_total", "provider")}, "reqps"
+        ),
+        Panel(
+            "Time to close it, p99",
+            {"{{provider}}": quantile(0.99, "antiphon_cancel_seconds", "provider")},
+            "s",
+            about="Of a provider's call whose caller is gone or out of time. It goes on to cost until then.",
         ),
         Panel(
             "Attempts by model",
@@ -374,10 +382,22 @@ def reference() -> str:
         labels = ", ".join(f"`{label}`" for label in metric.labels)
         standard = f" `{metric.standard}` of OpenTelemetry or gRPC." if metric.standard else ""
         lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help}{standard} |")
+    lines += [
+        "",
+        "With the variable `OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental` the names of OpenTelemetry's conventions for",
+        "generative AI 0.1 take the place of those of 1.41. The dashboards and alert rules of `deploy/` ask for the names above.",
+        "",
+        "| instead of | metric | labels |",
+        "|---|---|---|",
+    ]
+    for old, latest in LATEST.items():
+        for metric in latest:
+            labels = ", ".join(f"`{label}`" for label in metric.labels)
+            lines.append(f"| `{old.name}` | `{metric.name}` | {labels} |")
     lines += ["", "Buckets of histograms, by their upper bounds:", "", "| metric | buckets |", "|---|---|"]
     lines += [
         f"| `{metric.name}` | {', '.join(f'{bound:.15g}' for bound in metric.buckets)} |"
-        for metric in TABLE
+        for metric in (*TABLE, *(metric for latest in LATEST.values() for metric in latest))
         if metric.kind is Kind.HISTOGRAM
     ]
     return "\n".join(lines) + "\n"

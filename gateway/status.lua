@@ -21,6 +21,9 @@
 -- Responses: gRPC has no status for 201, 402, 422 or 502, so a server that wants one says it in the metadata
 -- `x-http-status`; and what only concerns gRPC has no place in a response to a REST caller. Responses to gRPC callers pass
 -- untouched. This filter stands before the transcoder in the list, so that it sees responses after it.
+--
+-- Where Envoy has no server to send a call to, others may have one: the listener's local replies mark such a 503, and the connection
+-- on which it goes out takes no more calls (`connection: close`, or GOAWAY), so that the caller's next one may come to another Envoy.
 
 local GRPC_ONLY = {
   "grpc-status",
@@ -33,6 +36,8 @@ local GRPC_ONLY = {
 
 local PROXY = "/api/v1/proxy/"
 local QUERY = "x-antiphon-query"
+
+local LEAVE = "x-antiphon-leave"
 
 local HEAD = "antiphon.head"
 local REFUSED = "antiphon.refused"
@@ -250,6 +255,10 @@ end
 
 function envoy_on_response(handle)
   local headers = handle:headers()
+  if headers:get(LEAVE) ~= nil then
+    headers:remove(LEAVE)
+    handle:streamInfo():drainConnectionUponCompletion()
+  end
   local content_type = headers:get("content-type")
   if content_type ~= nil and content_type:sub(1, 16) == "application/grpc" then
     return

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import ipaddress
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,12 @@ class Pair:
     @property
     def serial(self) -> int:
         return x509.load_pem_x509_certificate(self.certificate).serial_number
+
+    def context(self, folder: Path) -> ssl.SSLContext:
+        """Return what a server shows it with."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*self.write(folder, "server"))
+        return context
 
     def write(self, folder: Path, name: str) -> tuple[Path, Path]:
         """As `<name>.crt` and `<name>.key`; each takes the place of one that is there by a rename."""

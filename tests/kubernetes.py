@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -18,7 +21,7 @@ PROGRAMS = Path(sys.executable).parent
 OLDEST, NEWEST = "1.33", "1.37"
 """The minor versions of Kubernetes that are supported: sidecars are stable since 1.33."""
 
-OVERLAYS = ("base", "overlays/local", "overlays/production", "overlays/edge-apart")
+OVERLAYS = ("base", "overlays/local", "overlays/production", "overlays/edge-apart", "overlays/edge-apart-tls")
 
 
 def kustomize(folder: str | Path) -> list[dict[str, Any]]:
@@ -50,10 +53,66 @@ def containers(pod: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def write_config_map(document: dict[str, Any], folder: Path) -> Path:
-    """Make the folder that a pod sees where it mounts this ConfigMap."""
+    """Make the folder that a pod sees where it mounts this ConfigMap: links to links, by which all of it changes at once."""
+    contents = {name: text.encode() for name, text in document.get("data", {}).items()}
+    contents |= {name: base64.b64decode(encoded) for name, encoded in document.get("binaryData", {}).items()}
     folder.mkdir(parents=True)
-    for name, text in document.get("data", {}).items():
-        (folder / name).write_text(text, encoding="utf-8")
-    for name, encoded in document.get("binaryData", {}).items():
-        (folder / name).write_bytes(base64.b64decode(encoded))
+    change_config_map(folder, contents)
+    for name in contents:
+        (folder / name).symlink_to(Path("..data", name))
     return folder
+
+
+def change_config_map(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Change the contents of a ConfigMap that is mounted at `folder`, as the kubelet does."""
+    version = Path(tempfile.mkdtemp(prefix="..", dir=folder))
+    for name, content in contents.items():
+        (version / name).write_bytes(content)
+    link = folder / "..data_tmp"
+    link.symlink_to(version.name)
+    link.replace(folder / "..data")
+
+
+class Command(NamedTuple):
+    """What a container runs, as this machine runs it."""
+
+    arguments: list[str]
+    folder: str
+    environment: dict[str, str]
+
+
+class Place:
+    """Where the volumes and Secrets of a pod are on this machine."""
+
+    TMP = "/tmp"  # noqa: S108  # as a pod has it
+
+    def __init__(self, mounts: Mapping[str, Path], secret: Mapping[str, str], urls: Mapping[str, str]) -> None:
+        """`mounts` are folders by their path in the pod, `secret` is the Secret `antiphon`, `urls` are the others' by name."""
+        self._mounts = mounts
+        self._secret = secret
+        self._urls = urls
+        paths = "|".join(sorted(map(re.escape, mounts), key=len, reverse=True))
+        self._pattern = re.compile(rf"(^|(?<=//))({paths})(?=/|$)")
+
+    def here(self, text: str) -> str:
+        """What a pod calls by its own paths, by those of this machine."""
+        return self._pattern.sub(lambda found: str(self._mounts[found[2]]), text)
+
+    def command(self, container: dict[str, Any]) -> Command:
+        """What the container runs."""
+        variables = {"PATH": f"{PROGRAMS}:{os.environ['PATH']}", "HOME": self.here(self.TMP)}
+        if "envFrom" in container:
+            variables |= self._secret
+        for variable in container.get("env", []):
+            match variable:
+                case {"value": value}:
+                    variables[variable["name"]] = self.here(value)
+                case {"valueFrom": {"secretKeyRef": {"name": name, "key": "url"}}}:
+                    variables[variable["name"]] = self._urls[name]
+        arguments = [*container.get("command", ["antiphon"]), *map(self.here, container["args"])]
+        return Command(arguments, self.here(container.get("workingDir", self.TMP)), variables)
+
+    def hook(self, container: dict[str, Any]) -> list[str]:
+        """What is to be run before the container's stop."""
+        program, *arguments = container["lifecycle"]["preStop"]["exec"]["command"]
+        return [str(PROGRAMS / program), *map(self.here, arguments)]

@@ -11,6 +11,7 @@ import asyncio
 import enum
 import json
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Sequence
@@ -93,7 +94,8 @@ def delta(content: Any = None, finish: str | None = None, index: int = 0, **fiel
 class OddUpstream:
     """The server, on a free port of 127.0.0.1; one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.tls = tls
         self.requests: list[Received] = []
         self.connections = 0
         """As many as ever came."""
@@ -106,7 +108,7 @@ class OddUpstream:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> Self:
-        self._server = await asyncio.get_running_loop().create_server(lambda: _Connection(self), "127.0.0.1", 0)
+        self._server = await asyncio.get_running_loop().create_server(lambda: _Connection(self), "127.0.0.1", 0, ssl=self.tls)
         return self
 
     async def stop(self) -> None:
@@ -124,8 +126,13 @@ class OddUpstream:
 
     @property
     def base_url(self) -> str:
+        return f"{'http' if self.tls is None else 'https'}://127.0.0.1:{self.port}/v1"
+
+    @property
+    def port(self) -> int:
         assert self._server is not None, "start() comes first"
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
 
     @property
     def open_connections(self) -> int:

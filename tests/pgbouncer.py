@@ -1,4 +1,4 @@
-"""A real PgBouncer of the tests' own, as Debian packages it: in transaction mode, on a free port of 127.0.0.1."""
+"""A real PgBouncer of the tests' own, as Debian packages it: in transaction mode, on a free port."""
 
 import os
 import pwd
@@ -22,7 +22,7 @@ _CONFIGURATION = """
 * = host=127.0.0.1 port={server} user=antiphon
 
 [pgbouncer]
-listen_addr = 127.0.0.1
+listen_addr = {host}
 listen_port = {port}
 unix_socket_dir =
 auth_type = any
@@ -35,8 +35,9 @@ logfile = {folder}/log
 class PgBouncer:
     """One pooler. As a context manager it is started, and in the end stopped and its files removed."""
 
-    def __init__(self, server_url: str, size: int = 3) -> None:
+    def __init__(self, server_url: str, size: int = 3, host: str = "127.0.0.1") -> None:
         """`size` connections to each database of the server: fewer than its callers have to it, so that they share them."""
+        self.host = host
         self.port = free_port()
         server = urlsplit(server_url).port
         assert server is not None
@@ -44,7 +45,7 @@ class PgBouncer:
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         self._folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
         self._process: subprocess.Popen[bytes] | None = None
-        configuration = _CONFIGURATION.format(server=server, port=self.port, size=size, folder=self._folder)
+        configuration = _CONFIGURATION.format(server=server, host=host, port=self.port, size=size, folder=self._folder)
         (self._folder / "pgbouncer.ini").write_text(configuration)
         if self._user is not None:
             os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
@@ -60,7 +61,7 @@ class PgBouncer:
     def url_of(self, server_url: str) -> str:
         """The same database, through the pooler."""
         database = urlsplit(server_url).path
-        return f"postgresql://antiphon:pg-password@127.0.0.1:{self.port}{database}"
+        return f"postgresql://antiphon:pg-password@{self.host}:{self.port}{database}"
 
     def start(self) -> None:
         """Until it takes connections."""
@@ -87,7 +88,7 @@ class PgBouncer:
 
     def _listens(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            with socket.create_connection((self.host, self.port), timeout=1):
                 return True
         except OSError:
             return False

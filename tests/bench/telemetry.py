@@ -1,10 +1,10 @@
 """What telemetry costs: the CPU of a gateway's worker and supervisor for a JSON call, with it and without.
 
-    python -m tests.bench.telemetry --pairs 12 --calls 1500
+    python -m tests.bench.telemetry --pairs 160 --calls 80
 
 Two whole gateways run, the same but for `--with`, and are loaded in turn, by the same client, with the same upstream; the one that
-is not has nothing to do. Which comes first changes from pair to pair. CPU time is counted to the nanosecond, so a machine that does
-other work moves the ratio of a pair far less than its duration.
+is not has nothing to do. Which comes first changes from pair to pair, and a half of a pair is short, so that what else the machine
+does falls on both alike. `--with '{"workers": 1}'` compares two that are the same: how far apart these are is what cannot be told.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ import asyncio
 import json
 import statistics
 import tempfile
-import time
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 
-from tests.e2e.conftest import KEY, READY, Gateway
+from tests.bench.load import load, request
+from tests.bench.processes import cpu, workers
+from tests.e2e.conftest import READY, Gateway
 from tests.odd_upstream import OddUpstream, answer
 from tests.ports import free_port
 
@@ -33,54 +35,19 @@ WARM: Final = 300
 USAGE: Final = {"prompt_tokens": 20, "completion_tokens": 4, "total_tokens": 24}
 MESSAGE: Final = {"index": 0, "message": {"role": "assistant", "content": "A sung answer."}, "finish_reason": "stop"}
 REPLY: Final = {"id": "c", "object": "chat.completion", "created": 1, "model": "gpt-4o", "choices": [MESSAGE], "usage": USAGE}
-BODY: Final = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "What is an antiphon?"}]}).encode()
+BODY: Final = {"model": "gpt-4o", "messages": [{"role": "user", "content": "What is an antiphon?"}]}
 
 
-def request(host: str) -> bytes:
-    """Return a call as it goes over the wire."""
-    head = f"POST /api/v1/chat/completions HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {KEY}\r\n"
-    return f"{head}content-type: application/json\r\ncontent-length: {len(BODY)}\r\n\r\n".encode() + BODY
-
-
-async def load(address: str, calls: int) -> None:
+async def call(gateway: Gateway, calls: int) -> None:
     """Make so many calls, over `CONNECTIONS` connections."""
-    host, _, port = address.partition(":")
-    left = iter(range(calls))
-
-    async def run() -> None:
-        reader, writer = await asyncio.open_connection(host, int(port))
-        sent = request(address)
-        for _ in left:
-            writer.write(sent)
-            head = await reader.readuntil(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 200"), head
-            assert b"transfer-encoding: chunked" in head, head
-            await reader.readuntil(b"\r\n0\r\n\r\n")
-        writer.close()
-        await writer.wait_closed()
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(CONNECTIONS):
-            group.create_task(run())
-
-
-def processes(gateway: Gateway) -> list[int]:
-    """Return the supervisor and its workers, without Envoy."""
-    supervisor = gateway.process.pid
-    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
-    return [supervisor, *(int(pid) for pid in children if b"serve" in Path(f"/proc/{pid}/cmdline").read_bytes())]
-
-
-def cpu(pids: list[int]) -> int:
-    """Return the nanoseconds that all their threads have run."""
-    return sum(time.clock_gettime_ns((~pid << 3) | 2) for pid in pids)  # the clock of another process: clock_getcpuclockid(3)
+    assert not await load(gateway.rest, repeat(request(gateway.rest, BODY), calls), CONNECTIONS)
 
 
 async def measure(gateway: Gateway, calls: int) -> float:
     """Return the milliseconds of CPU of a call."""
-    pids = processes(gateway)
+    pids = [gateway.process.pid, *workers(gateway)]
     before = cpu(pids)
-    await load(gateway.rest, calls)
+    await call(gateway, calls)
     return (cpu(pids) - before) / calls / 1e6
 
 
@@ -99,7 +66,7 @@ async def compare(folder: Path, more: dict[str, Any], pairs: int, calls: int) ->
         try:
             for gateway in gateways:
                 await asyncio.to_thread(gateway.wait_for, READY)
-                await load(gateway.rest, WARM)
+                await call(gateway, WARM)
             found = []
             for pair in range(pairs):
                 order = (0, 1) if pair % 2 == 0 else (1, 0)
@@ -117,8 +84,8 @@ async def compare(folder: Path, more: dict[str, Any], pairs: int, calls: int) ->
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=12)
-    parser.add_argument("--calls", type=int, default=1500, help="calls of each half of a pair")
+    parser.add_argument("--pairs", type=int, default=160)
+    parser.add_argument("--calls", type=int, default=80, help="calls of each half of a pair")
     parser.add_argument("--with", dest="more", type=json.loads, help="settings of one of the two, as JSON; else metrics")
     options = parser.parse_args()
     settings = options.more or {"metrics": {"listen": f"127.0.0.1:{free_port()}"}}

@@ -152,6 +152,19 @@ async def test_keys_are_listed_in_pages(keys: KeyStore) -> None:
             await keys.get(odd)
 
 
+async def test_keys_are_found_by_name(keys: KeyStore) -> None:
+    """Exactly that, and all of them, page by page; revoked ones only if they are asked for."""
+    made = [(await make(keys, name=name))[0] for name in ("app", "app", "App", "application", "app")]
+    await keys.revoke(made[1].id, origin=BOSS)
+    assert [key.id for key in (await keys.list(size=9, name="app")).keys] == [made[4].id, made[0].id]
+    first = await keys.list(size=1, name="app", revoked=True)
+    rest = await keys.list(size=9, name="app", revoked=True, token=first.next_token)
+    assert [key.id for key in (*first.keys, *rest.keys)] == [made[4].id, made[1].id, made[0].id]
+    with pytest.raises(InvalidRequest):
+        await keys.list(size=9, name="App", revoked=True, token=first.next_token)
+    assert (await keys.list(size=9, name="a\0pp")).keys == ()
+
+
 async def test_uses_are_written_once_a_minute(keys: KeyStore) -> None:
     """Behind the calls, not in them."""
     made, secret = await make(keys)

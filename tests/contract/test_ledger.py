@@ -11,12 +11,13 @@ from sqlalchemy import select
 
 from antiphon.database.base import Database
 from antiphon.database.open import open_database
+from antiphon.database.tables import tag_usage
 from antiphon.database.tables import usage as table
 from antiphon.domain.errors import StoreUnavailable
 from antiphon.domain.events import Usage
 from antiphon.domain.principal import Principal
 from antiphon.limits.base import NANOS
-from antiphon.limits.ledger import Ledger
+from antiphon.limits.ledger import OTHER, TAGS, Ledger
 
 ANN = Principal("ann", owner="acme", id="key:ann")
 BEN = Principal("ben", owner="acme", id="key:ben")
@@ -187,3 +188,51 @@ async def test_names_that_a_database_cannot_hold_stop_nothing(database: Database
     ledger.add(ANN, None, None)
     await ledger.write()
     assert {row[1] for row in await written(database)} == {"a�b", "acme"}
+
+
+async def by_tag(database: Database) -> dict[tuple[str, str], tuple[int, int, int, int, int]]:
+    """The counts by key and tag."""
+    rows = await database.read(lambda connection: connection.execute(select(tag_usage)).all())
+    return {
+        (row.key, row.tag): (row.requests, row.prompt_tokens, row.completion_tokens, row.cost_nanos, row.unpriced) for row in rows
+    }
+
+
+async def test_what_calls_were_for_is_counted_beside(database: Database, clock: Clock) -> None:
+    """A call with several tags counts for each, one without for none; what could not be written is written later."""
+    ledger = Ledger(database, clock)
+    for _ in range(2):
+        ledger.add(ANN, Usage(10, 5, 15), 0.25, tags={"team": "search", "feature": "x"})
+        await ledger.write()
+    ledger.add(ANN, Usage(1, 1, 2), None, tags={"team": "search"})
+    ledger.add(BEN, None, None, tags={"team": "ads"})
+    ledger.add(BEN, Usage(1, 1, 2), 1.0)
+    write = database.write
+
+    async def fails(work: object) -> None:
+        raise StoreUnavailable
+
+    database.write = fails  # type: ignore[method-assign,assignment]
+    with pytest.raises(StoreUnavailable):
+        await ledger.write()
+    database.write = write  # type: ignore[method-assign]
+    await ledger.write()
+    assert await by_tag(database) == {
+        ("key:ann", "team=search"): (3, 21, 11, NANOS // 2, 1),
+        ("key:ann", "feature=x"): (2, 20, 10, NANOS // 2, 0),
+        ("key:ben", "team=ads"): (1, 0, 0, 0, 0),
+    }
+    assert [row[3] for row in await written(database)] == [3, 2]
+
+
+async def test_a_caller_fills_the_ledger_with_no_more_than_so_many_tags(database: Database, clock: Clock) -> None:
+    """What is beyond is one; on the next day they begin anew."""
+    ledger = Ledger(database, clock)
+    for number in range(TAGS + 50):
+        ledger.add(ANN, Usage(1, 1, 2), 0.0, tags={"job": str(number), "other": str(number)})
+    ledger.add(ANN, Usage(1, 1, 2), 0.0, tags={"job": "0"})
+    await ledger.write()
+    found = await by_tag(database)
+    assert len(found) == TAGS + 1
+    assert found["key:ann", OTHER][0] == 100, "the calls of whom no tag was told apart"
+    assert found["key:ann", "job=0"][0] == 2

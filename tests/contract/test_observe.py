@@ -2,8 +2,10 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
@@ -13,9 +15,13 @@ from antiphon.domain.errors import Reason
 from antiphon.limits.base import Limit
 from antiphon.telemetry.names import TABLE, Kind
 from deploy import observe
+from tests.prometheus import PROMTOOL
 
 ALERTS = Path(__file__).parents[2] / "deploy" / "alerts" / "antiphon.yaml"
+CASES = Path(__file__).with_name("alerts.yaml")
 OPERATE = ALERTS.parents[2] / "docs" / "guide" / "operate.md"
+
+IMAGES = OPERATE.parents[1] / "images"
 
 _SELECTOR = re.compile(r"(\w+)\{([^}]*)\}")
 _NO_METRIC = re.compile(r"\{[^}]*\}|\b(?:by|on|group_left) \([^)]*\)")
@@ -102,3 +108,30 @@ def test_every_alert_has_a_page_of_what_to_do() -> None:
         assert anchor == rule["alert"].lower()
         assert anchor in headings
         assert rule["labels"]["severity"] in {"critical", "warning", "info"}
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="wants Prometheus' own promtool")
+@pytest.mark.parametrize("command", [("check", "rules", ALERTS), ("test", "rules", CASES)], ids=["good", "right"])
+def test_prometheus_takes_the_alert_rules(command: tuple[str, str, Path]) -> None:
+    """They are rules, fire where they have to with the words that they have to, and are silent where nothing is wrong."""
+    done = subprocess.run(["promtool", *command], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_has_a_case_of_both_kinds() -> None:
+    """One in which it fires, and one in which it is silent."""
+    cases = [case for test in yaml.safe_load(CASES.read_text())["tests"] for case in test["alert_rule_test"]]
+    names = {rule["alert"] for rule in rules()}
+    assert {case["alertname"] for case in cases if case.get("exp_alerts")} == names
+    assert {case["alertname"] for case in cases if not case.get("exp_alerts")} == names
+
+
+@pytest.mark.parametrize("board", observe.DASHBOARDS, ids=lambda board: board.uid)
+def test_every_panel_is_in_a_picture(board: observe.Dashboard) -> None:
+    """Else: make pictures. The guide shows them all."""
+    name = board.uid.replace("antiphon-", "dashboard-") + ".svg"
+    picture = ET.parse(IMAGES / name)  # noqa: S314  # our own
+    texts = {element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")}
+    assert {board.title, *(panel.title for panel in board.panels)} <= texts
+    assert not [text for text in texts if text and text.startswith("no data")]
+    assert f"../images/{name}" in OPERATE.read_text()

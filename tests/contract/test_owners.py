@@ -61,7 +61,7 @@ async def fill(database: Database, owner: str) -> StoredKey:
     await keys.revoke(other.id, origin=Origin(f"key:{key.id}", "request-2", "198.51.100.7"))
     ledger = Ledger(database)
     for id_ in (f"key:{key.id}", f"token:other:{owner}"):
-        ledger.add(Principal("x", owner=owner, id=id_), Usage(10, 5, 15), 0.5)
+        ledger.add(Principal("x", owner=owner, id=id_), Usage(10, 5, 15), 0.5, "openai", "gpt-4o", {"team": "search"})
     await ledger.write()
     audit = AuditLog(database)
     for actor in (f"token:{owner}", f"token:other:{owner}", f"key:{key.id}"):
@@ -98,6 +98,8 @@ async def test_all_of_an_owner_is_given_out(database: Database, owners: Owners) 
     assert {kind: kinds.count(kind) for kind in kinds} == {
         "key": 2,
         "usage": 2,
+        "model_usage": 2,
+        "tag_usage": 2,
         "audit_event": 4 + 1,
         "conversation": 3,
         "message": 3 + 2 + 2,
@@ -171,7 +173,7 @@ async def test_others_are_left_alone(database: Database, owners: Owners) -> None
     await fill(database, ANN)
     await owners.erase(ANN, BOSS)
     after = await everything(database)
-    for name in ("conversations", "trees", "messages", "api_keys", "usage"):
+    for name in ("conversations", "trees", "messages", "api_keys", "usage", "model_usage", "tag_usage"):
         assert sorted(after[name]) == sorted(before[name])
     assert set(before["audit_events"]) < set(after["audit_events"])
 
@@ -183,6 +185,8 @@ async def test_every_table_that_names_an_owner_is_known() -> None:
         "conversations",
         "api_keys",
         "usage",
+        "model_usage",
+        "tag_usage",
     }
 
 
@@ -231,6 +235,8 @@ async def test_the_columns_that_are_given_out_are_all_but_a_few(database: Databa
     tables = {
         "key": "api_keys",
         "usage": "usage",
+        "model_usage": "model_usage",
+        "tag_usage": "tag_usage",
         "audit_event": "audit_events",
         "conversation": "conversations",
         "message": "messages",
@@ -239,6 +245,8 @@ async def test_the_columns_that_are_given_out_are_all_but_a_few(database: Databa
     kept_back = {
         "key": {"owner", "digest", "previous_digest", "previous_until"},
         "usage": {"owner"},
+        "model_usage": {"owner"},
+        "tag_usage": {"owner"},
         "conversation": {"owner", "tree_id", "title_folded"},
         "message": {"tree_id", "depth", "worker"},
     }

@@ -6,13 +6,15 @@ from datetime import UTC, date, datetime
 import pytest
 import pytest_asyncio
 
+from antiphon.auth.api_keys.store import Grants, KeyStore
+from antiphon.auth.audit import Origin
 from antiphon.database.base import Database
 from antiphon.database.open import open_database
 from antiphon.domain.errors import InvalidRequest
 from antiphon.domain.events import Usage
-from antiphon.domain.principal import Principal
-from antiphon.limits.ledger import Ledger
-from antiphon.limits.report import DailyUse, UsageReport
+from antiphon.domain.principal import Principal, Scope
+from antiphon.limits.ledger import MODELS, OTHER, Ledger
+from antiphon.limits.report import DailyUse, Dimension, UsageReport
 
 FIRST, LAST = date(2026, 11, 1), date(2026, 11, 3)
 
@@ -79,3 +81,129 @@ async def test_a_token_is_for_the_list_that_gave_it(database: Database) -> None:
     for forged in ("x", "W10", "é", token[:-4]):
         with pytest.raises(InvalidRequest):
             await report.page(FIRST, LAST, size=1, token=forged)
+
+
+MODELLED = [("azure", "gpt-4o", 2.0), ("openai", "gpt-4o", 1.0), ("openai", "gpt-4o-mini", 0.5)]
+"""Provider, model, and what a call of it costs."""
+
+
+@pytest_asyncio.fixture
+async def modelled(database: Database) -> UsageReport:
+    """The third day, and the second, with models: two keys, of one owner each."""
+    for day in (2, 3):
+        ledger = Ledger(database, datetime(2026, 11, day, 13, tzinfo=UTC).timestamp)
+        for provider, model, cost in MODELLED:
+            ledger.add(Principal("m", owner="modern", id="key:m"), Usage(100, 10, 110), cost, provider, model)
+        ledger.add(Principal("n", owner="new", id="static:n"), Usage(100, 10, 110), 2.0, "azure", "gpt-4o")
+        ledger.add(Principal("n", owner="new", id="static:n"), None, None, "gemini.test")
+        await ledger.write()
+    return UsageReport(database)
+
+
+async def test_it_tells_by_model_and_provider(modelled: UsageReport) -> None:
+    """What was counted without a model, as by an earlier version, has none; and the sum is that of the days."""
+    by_model = (await modelled.page(FIRST, LAST, size=50, by={Dimension.MODEL, Dimension.PROVIDER})).uses
+    assert [(use.provider, use.model, use.requests, use.cost_usd) for use in by_model] == [
+        ("", "", 12, 3 * 3 * 0.25),
+        ("azure", "gpt-4o", 4, 8.0),
+        ("gemini.test", "", 2, 0.0),
+        ("openai", "gpt-4o", 2, 2.0),
+        ("openai", "gpt-4o-mini", 2, 1.0),
+    ]
+    assert {(use.day, use.owner, use.key) for use in by_model} == {(None, "", "")}
+    by_day = (await modelled.page(FIRST, LAST, size=50, by={Dimension.DAY})).uses
+    assert [use.day for use in by_day] == [LAST, date(2026, 11, 2), FIRST]
+    for field in ("requests", "prompt_tokens", "completion_tokens", "cost_usd", "unpriced"):
+        assert sum(getattr(use, field) for use in by_day) == sum(getattr(use, field) for use in by_model)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize(
+    "by",
+    [set(Dimension) - {Dimension.TAG}, {Dimension.MODEL}, {Dimension.DAY}, {Dimension.KEY, Dimension.MODEL}],
+    ids=lambda by: "-".join(sorted(by)),
+)
+async def test_pages_are_the_whole_whatever_it_is_told_by(modelled: UsageReport, by: set[Dimension], size: int) -> None:
+    """In one order, each entry once."""
+    whole = (await modelled.page(FIRST, LAST, size=50, by=by)).uses
+    found: list[DailyUse] = []
+    token = ""
+    while len(found) < 50:
+        page = await modelled.page(FIRST, LAST, size=size, token=token, by=by)
+        found += page.uses
+        token = page.next_token
+        if not token:
+            break
+    assert tuple(found) == whole
+    names = [(use.owner, use.key, use.provider, use.model) for use in whole if use.day == whole[0].day]
+    assert names == sorted(names)
+
+
+async def test_an_owner_has_no_more_than_its_own_by_model(modelled: UsageReport) -> None:
+    """Its own keys, its own models."""
+    page = await modelled.page(FIRST, LAST, size=50, owner="new", by={Dimension.KEY, Dimension.MODEL})
+    assert [(use.key, use.model, use.requests) for use in page.uses] == [("static:n", "", 2), ("static:n", "gpt-4o", 2)]
+    token = (await modelled.page(FIRST, LAST, size=1, owner="new", by={Dimension.MODEL})).next_token
+    for other in ({"owner": "modern", "by": {Dimension.MODEL}}, {"owner": "new", "by": {Dimension.PROVIDER}}):
+        with pytest.raises(InvalidRequest):
+            await modelled.page(FIRST, LAST, size=1, token=token, **other)  # type: ignore[arg-type]
+
+
+async def test_a_stored_key_has_its_name(database: Database) -> None:
+    """As long as there is one."""
+    key, _ = await KeyStore(database).create(
+        name="web", owner="", grants=Grants((Scope.CHAT,)), expires=None, origin=Origin("a", "b", "c")
+    )
+    ledger = Ledger(database, datetime(2026, 11, 3, tzinfo=UTC).timestamp)
+    ledger.add(Principal("web", owner="web", id=f"key:{key.id}"), None, None, "p", "m")
+    await ledger.write()
+    uses = (await UsageReport(database).page(LAST, LAST, size=50, by={Dimension.KEY})).uses
+    assert {use.key: use.key_name for use in uses} == {"key:1": "", "key:2": "", "key:3": "", f"key:{key.id}": "web"}
+
+
+async def test_a_caller_does_not_fill_the_table_with_models(database: Database) -> None:
+    """So many of a key and day have their names; the others are one row, day by day anew."""
+    now = datetime(2026, 11, 20, tzinfo=UTC).timestamp()
+    ledger = Ledger(database, lambda: now)
+    caller = Principal("x", owner="x", id="key:x")
+    for number in range(3 * MODELS):
+        ledger.add(caller, None, None, "any", f"made-up-{number}")
+        if number % 50 == 0:
+            await ledger.write()
+    ledger.add(caller, None, None, "any", "made-up-7")
+    await ledger.write()
+    now += 86400
+    ledger.add(caller, None, None, "any", "another")
+    await ledger.write()
+    first, second = date(2026, 11, 20), date(2026, 11, 21)
+    report = UsageReport(database)
+    found = {use.model: use.requests for use in (await report.page(first, first, size=500, by={Dimension.MODEL})).uses}
+    assert len(found) == MODELS + 1
+    assert (found[OTHER], found["made-up-7"]) == (2 * MODELS, 2)
+    assert [use.model for use in (await report.page(second, second, size=500, by={Dimension.MODEL})).uses] == ["another"]
+
+
+async def test_it_tells_by_tag(database: Database) -> None:
+    """By any of day, owner and key besides, page by page; what has no tag is not told, and models cannot be."""
+    ledger = Ledger(database, datetime(2026, 11, 2, 13, tzinfo=UTC).timestamp)
+    for key, tags in (("key:1", {"team": "search", "feature": "x"}), ("key:2", {"team": "search"})):
+        ledger.add(Principal(key, owner="acme", id=key), Usage(10, 5, 15), 0.25, tags=tags)
+    await ledger.write()
+    report = UsageReport(database)
+    whole = await report.page(FIRST, LAST, size=50, by={Dimension.TAG})
+    assert whole.uses == (
+        DailyUse(None, "", 1, 10, 5, 0.25, 0, tag="feature=x"),
+        DailyUse(None, "", 2, 20, 10, 0.5, 0, tag="team=search"),
+    )
+    first = await report.page(FIRST, LAST, size=1, by={Dimension.TAG})
+    second = await report.page(FIRST, LAST, size=1, by={Dimension.TAG}, token=first.next_token)
+    assert first.uses + second.uses == whole.uses
+    page = await report.page(FIRST, LAST, size=50, owner="acme", by={Dimension.DAY, Dimension.KEY, Dimension.TAG})
+    assert [(use.day and use.day.day, use.key, use.tag) for use in page.uses] == [
+        (2, "key:1", "feature=x"),
+        (2, "key:1", "team=search"),
+        (2, "key:2", "team=search"),
+    ]
+    for other in (Dimension.MODEL, Dimension.PROVIDER):
+        with pytest.raises(InvalidRequest):
+            await report.page(FIRST, LAST, size=50, by={Dimension.TAG, other})

@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, insert, select, update
 from antiphon.database import clock
 from antiphon.database.base import Database
 from antiphon.database.open import open_database
-from antiphon.database.tables import conversations, messages, trees, usage
+from antiphon.database.tables import conversations, messages, model_usage, tag_usage, trees, usage
 from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import ConversationNotFound
 from antiphon.history import retention
@@ -124,8 +124,14 @@ async def test_usage_of_days_long_ago_is_removed(database: Database) -> None:
         for owner in ("a", "b")
     ]
     await database.write(lambda connection: connection.execute(insert(usage), rows) and None)
+    detailed = [row | {"provider": "p", "model": "m"} for row in rows]
+    await database.write(lambda connection: connection.execute(insert(model_usage), detailed) and None)
+    tagged = [row | {"tag": "team=search"} for row in rows]
+    await database.write(lambda connection: connection.execute(insert(tag_usage), tagged) and None)
     report = UsageReport(database)
     assert [await report.prune(40) for _ in range(3)] == [2, 2, 0]
     assert len((await report.page(today - timedelta(days=500), today, size=9)).uses) == 4
+    assert await database.read(lambda connection: len(connection.execute(select(model_usage)).all())) == 4
+    assert await database.read(lambda connection: len(connection.execute(select(tag_usage)).all())) == 4
     await database.write(lambda connection: connection.execute(delete(usage)) and None)
     assert await report.prune(40) == 0

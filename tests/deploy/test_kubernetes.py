@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
+import pydantic
 import pytest
 import yaml
+from cloudcoil.models.cert_manager import v1 as cert_manager
 
 from antiphon.config.file import load
 from antiphon.edge import files as edge
@@ -30,8 +32,11 @@ from tests.kubernetes import (
     write_config_map,
 )
 
-CUSTOM = {"Certificate"}
-"""Kinds that are not Kubernetes' own, so that its schemas know nothing of them."""
+CUSTOM = {
+    "Certificate": cert_manager.Certificate,
+    "Issuer": cert_manager.Issuer,
+}
+"""Kinds that are not Kubernetes' own, so that its schemas know nothing of them, with those of their projects."""
 
 MEMORY = {"Mi": 2**20, "Gi": 2**30}
 
@@ -58,8 +63,14 @@ def _configuration(documents: list[dict[str, Any]]) -> dict[str, Any]:
 def test_kubernetes_takes_them(overlay: list[dict[str, Any]], version: str) -> None:
     """Each document is good by the strict schema of its kind, in the oldest and the newest version that is supported."""
     for document in overlay:
-        if document["kind"] not in CUSTOM:
-            kubernetes_validate.validate(document, version, strict=True)
+        _validate(document, version)
+
+
+def _validate(document: dict[str, Any], version: str) -> None:
+    if custom := CUSTOM.get(document["kind"]):
+        custom.model_validate(document, extra="forbid")
+    else:
+        kubernetes_validate.validate(document, version, strict=True)
 
 
 def test_the_schemas_find_mistakes(overlay: list[dict[str, Any]]) -> None:
@@ -67,7 +78,11 @@ def test_the_schemas_find_mistakes(overlay: list[dict[str, Any]]) -> None:
     broken = copy.deepcopy(find(overlay, "Deployment", "antiphon"))
     broken["spec"]["template"]["spec"]["containers"][0]["misspelt"] = 1
     with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(broken, NEWEST, strict=True)
+        _validate(broken, NEWEST)
+    for document in overlay:
+        if document["kind"] in CUSTOM:
+            with pytest.raises(pydantic.ValidationError):
+                _validate({**document, "spec": {**document["spec"], "misspelt": 1}}, NEWEST)
 
 
 def test_pods_are_restricted(overlay: list[dict[str, Any]]) -> None:
@@ -144,6 +159,26 @@ def test_configurations_are_good(overlay: list[dict[str, Any]], tmp_path: Path) 
                 assert name == "edge-files" or mounted & set(config.rest.tls.certificate.parents), name
 
 
+def test_edge_and_servers_know_each_other() -> None:
+    """Of the overlay with TLS between the two: each mounts its own certificate, the name in the servers' is the one asked for."""
+    documents = kustomize("overlays/edge-apart-tls")
+    config = _configuration(documents)
+    tls = config["rest"]["upstream"]["tls"]
+    certificates = {d["metadata"]["name"]: d["spec"] for d in documents if d["kind"] == "Certificate"}
+    assert certificates["antiphon-server"]["dnsNames"] == [tls["server_name"]]
+    issuer = find(documents, "Issuer", certificates["antiphon-server"]["issuerRef"]["name"])
+    authority = next(spec for spec in certificates.values() if spec.get("isCA"))
+    assert issuer["spec"]["ca"]["secretName"] == authority["secretName"]
+    for name, pod in pods(documents):
+        side = "antiphon-edge" if name == "antiphon-edge" else "antiphon-server"
+        secrets = {volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
+        assert secrets == {"mtls": certificates[side]["secretName"]}
+        for container in containers(pod).values():
+            mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+            assert Path(mounted["mtls"]) in Path(tls["certificate"]).parents
+            assert not any("grpc" in container.get(probe, {}) for probe in ("startupProbe", "livenessProbe", "readinessProbe"))
+
+
 def test_the_configuration_is_reloaded_and_the_gateway_rolled_out(overlay: list[dict[str, Any]]) -> None:
     """The configuration's name is without a hash and its mount a folder, the gateway's has one: that change makes new pods."""
     names = {document["metadata"]["name"] for document in overlay if document["kind"] == "ConfigMap"}
@@ -171,13 +206,15 @@ def test_envoy_takes_the_very_files(name: str, tmp_path: Path) -> None:
     mounts = {
         "/run/antiphon": tmp_path / "run",
         "/etc/antiphon-gateway": write_config_map(find(documents, "ConfigMap", "antiphon-gateway"), tmp_path / "gateway"),
-        "/etc/antiphon-tls": tmp_path / "tls",
     }
     config = write_config_map(find(documents, "ConfigMap", "antiphon-config"), tmp_path / "config") / "antiphon.yaml"
-    mounts["/etc/antiphon-tls"].mkdir()
-    pair = Authority().issue("chat.example.com")
-    pair.write(mounts["/etc/antiphon-tls"], "tls")
-    config.write_text(config.read_text().replace("/etc/antiphon-tls", str(mounts["/etc/antiphon-tls"])))
+    authority = Authority()
+    for path in ("/etc/antiphon-tls", "/etc/antiphon-mtls"):
+        mounts[path] = tmp_path / Path(path).name
+        mounts[path].mkdir()
+        authority.issue("chat.example.com").write(mounts[path], "tls")
+        authority.write(mounts[path] / "ca.crt")
+        config.write_text(config.read_text().replace(path, str(mounts[path])))
     mounts["/etc/antiphon"] = config.parent
     made = next(containers(pod)["edge-files"] for _, pod in pods(documents) if "edge-files" in containers(pod))
     arguments = list(made["args"])
@@ -227,13 +264,13 @@ def test_memory_is_bounded_above_what_is_allowed(overlay: list[dict[str, Any]]) 
     for _, pod in pods(overlay):
         for name, container in containers(pod).items():
             limit = _bytes(container["resources"]["limits"]["memory"])
-            assert name != "server" or limit >= AT_REST + 2 * requests
+            assert name != "server" or limit >= 2 * AT_REST + 2 * requests
             assert name != "envoy" or limit >= heap * 1.2
 
 
 def test_a_rollout_takes_nothing_away() -> None:
     """Where there are several replicas, a new one is there before an old one goes, and an eviction takes one at a time."""
-    for name in ("base", "overlays/production", "overlays/edge-apart"):
+    for name in ("base", "overlays/production", "overlays/edge-apart", "overlays/edge-apart-tls"):
         documents = kustomize(name)
         deployments = [document for document in documents if document["kind"] == "Deployment"]
         scaled = {d["spec"]["scaleTargetRef"]["name"] for d in documents if d["kind"] == "HorizontalPodAutoscaler"}
@@ -249,13 +286,31 @@ def test_a_rollout_takes_nothing_away() -> None:
             }
 
 
+def _with(component: str, folder: Path) -> list[dict[str, Any]]:
+    """Return what the base is with a component."""
+    paths = {
+        "resources": [os.path.relpath(MANIFESTS / "base", folder)],
+        "components": [os.path.relpath(MANIFESTS / "components" / component, folder)],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(paths))
+    return kustomize(folder)
+
+
 def test_calls_in_flight_are_an_option(tmp_path: Path) -> None:
     """The component adds the metric to the autoscaler's, and Kubernetes takes it."""
-    paths = {
-        "resources": [os.path.relpath(MANIFESTS / "base", tmp_path)],
-        "components": [os.path.relpath(MANIFESTS / "components" / "calls-in-flight", tmp_path)],
-    }
-    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(paths))
-    autoscaler = find(kustomize(tmp_path), "HorizontalPodAutoscaler", "antiphon")
+    autoscaler = find(_with("calls-in-flight", tmp_path), "HorizontalPodAutoscaler", "antiphon")
     assert [metric["type"] for metric in autoscaler["spec"]["metrics"]] == ["ContainerResource", "Pods"]
-    kubernetes_validate.validate(autoscaler, OLDEST, strict=True)
+    _validate(autoscaler, OLDEST)
+
+
+def test_a_monitor_is_an_option(tmp_path: Path) -> None:
+    """It selects the servers' pods and their port, and the operator takes it."""
+    documents = _with("pod-monitor", tmp_path)
+    monitor = find(documents, "PodMonitor", "antiphon")
+    from cloudcoil.models.prometheus_operator.v1 import PodMonitor  # takes seconds
+
+    PodMonitor.model_validate(monitor, extra="forbid")
+    template = find(documents, "Deployment", "antiphon")["spec"]["template"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    ports = {port["name"] for container in containers(template["spec"]).values() for port in container.get("ports", [])}
+    assert {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]} <= ports

@@ -22,13 +22,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from antiphon.edge import files as edge
 from tests.certificates import Authority
 from tests.e2e.conftest import KEY
-from tests.kubernetes import PROGRAMS, containers, find, kustomize, pods, write_config_map
+from tests.kubernetes import Place, change_config_map, containers, find, kustomize, pods, write_config_map
 from tests.ports import free_port
 from tests.postgres import Postgres
 from tests.redis import Redis
 from tests.waiting import block_until, until
 
-TMP = "/tmp"  # noqa: S108  # as the pod has it
+START = 60
+"""Seconds that a container, or a reload, may take: the startup probes give as many."""
 
 CALL = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -36,64 +37,57 @@ CALL = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}
 class Pod:
     """What the kubelet does with the containers of a Deployment, with folders and ports of this machine in place of the pod's."""
 
-    def __init__(self, folder: Path, overlay: str, secrets: Mapping[str, str]) -> None:
-        """`secrets` are the URLs in the Secrets that the containers name, by name."""
+    def __init__(self, folder: Path, overlay: str, secrets: Mapping[str, str], beside: Pod | None = None) -> None:
+        """`secrets` are the URLs in the Secrets that the containers name, by name. `beside` has the same ports and authority."""
+        folder.mkdir(exist_ok=True)
         documents = kustomize(overlay)
         self.containers = {name: container for _, pod in pods(documents) for name, container in containers(pod).items()}
-        self.edge, self.grpc, self.metrics = free_port(), free_port(), free_port()
+        self.edge, self.grpc, self.metrics = (
+            (free_port(), free_port(), free_port()) if beside is None else (beside.edge, beside.grpc, beside.metrics)
+        )
         config = write_config_map(find(documents, "ConfigMap", "antiphon-config"), folder / "config")
         text = (config / "antiphon.yaml").read_text()
         text = text.replace("0.0.0.0:50051", f"127.0.0.1:{self.grpc}")
         text = text.replace("0.0.0.0:9464", f"127.0.0.1:{self.metrics}")
         text = re.sub(r"0\.0\.0\.0:(8080|8443)", f"127.0.0.1:{self.edge}", text)
-        self.authority = Authority()
-        self.authority.write(folder / "ca.crt")
-        self.tls = ssl.create_default_context(cafile=str(folder / "ca.crt"))
-        (folder / "tls").mkdir()
-        self.authority.issue("localhost").write(folder / "tls", "tls")
-        text = text.replace("/etc/antiphon-tls", str(folder / "tls"))
+        text = text.replace("antiphon-headless:50051", f"127.0.0.1:{self.grpc}")
+        self.authority = Authority() if beside is None else beside.authority
+        for name, names in (("tls", ["localhost"]), ("mtls", ["antiphon-headless" if beside is None else "antiphon-edge"])):
+            (folder / name).mkdir()
+            self.authority.issue(*names).write(folder / name, "tls")
+            self.authority.write(folder / name / "ca.crt")
+            text = text.replace(f"/etc/antiphon-{name}/", f"{folder / name}/")
+        self.tls = ssl.create_default_context(cafile=str(folder / "tls" / "ca.crt"))
         (config / "antiphon.yaml").write_text(text)
         self.run = folder / "run"
-        self.mounts = {
+        mounts = {
             "/etc/antiphon": config,
             "/etc/antiphon-gateway": write_config_map(find(documents, "ConfigMap", "antiphon-gateway"), folder / "gateway"),
             "/run/antiphon": self.run,
             "/var/lib/antiphon": folder / "data",
             "/etc/antiphon-tls": folder / "tls",
-            TMP: folder / "tmp",
+            "/etc/antiphon-mtls": folder / "mtls",
+            Place.TMP: folder / "tmp",
         }
-        for mount in self.mounts.values():
+        for mount in mounts.values():
             mount.mkdir(exist_ok=True)
-        self.secrets = secrets
-        self.output = (folder / "output.txt").open("wb")
+        self.place = Place(mounts, {"ANTIPHON_KEY": KEY}, secrets)
+        self.log = folder / "output.txt"
+        self.output = self.log.open("wb")
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def _here(self, text: str) -> str:
-        """What a pod calls by its own paths, by those of this machine."""
-        mounts = "|".join(sorted(map(re.escape, self.mounts), key=len, reverse=True))
-        return re.sub(rf"(^|(?<=//))({mounts})(?=/|$)", lambda found: str(self.mounts[found[2]]), text)
-
     def start(self, name: str) -> subprocess.Popen[bytes]:
-        container = self.containers[name]
-        variables = {"PATH": f"{PROGRAMS}:{os.environ['PATH']}", "HOME": str(self.mounts[TMP])}
-        if "envFrom" in container:
-            variables["ANTIPHON_KEY"] = KEY
-        for variable in container.get("env", []):
-            match variable:
-                case {"value": value}:
-                    variables[variable["name"]] = self._here(value)
-                case {"valueFrom": {"secretKeyRef": {"name": name, "key": "url"}}}:
-                    variables[variable["name"]] = self.secrets[name]
-        command = [*container.get("command", ["antiphon"]), *map(self._here, container["args"])]
-        folder = self._here(container.get("workingDir", TMP))
-        started = subprocess.Popen(command, cwd=folder, env=variables, stdout=self.output, stderr=self.output)
+        command = self.place.command(self.containers[name])
+        started = subprocess.Popen(
+            command.arguments, cwd=command.folder, env=command.environment, stdout=self.output, stderr=self.output
+        )
         self.running[name] = started
         return started
 
     def hook(self, name: str) -> int:
         """Run what is to be run before the stop."""
-        command = [self._here(word) for word in self.containers[name]["lifecycle"]["preStop"]["exec"]["command"]]
-        return subprocess.run([PROGRAMS / command[0], *command[1:]], check=False, stdout=self.output, timeout=60).returncode
+        command = self.place.hook(self.containers[name])
+        return subprocess.run(command, check=False, stdout=self.output, timeout=60).returncode
 
     def passes(self, name: str, probe: str) -> bool:
         """Whether a container passes a probe: what the kubelet asks, over HTTP or gRPC."""
@@ -102,6 +96,10 @@ class Pod:
                 url = f"{more.get('scheme', 'HTTP').lower()}://localhost:{self.edge}{path}"
                 with contextlib.suppress(httpx2.TransportError):
                     return httpx2.get(url, trust_env=False, verify=self.tls).status_code == 200
+                return False
+            case {"httpGet": {"path": path, "port": "metrics"}}:
+                with contextlib.suppress(httpx2.TransportError):
+                    return httpx2.get(f"http://127.0.0.1:{self.metrics}{path}", trust_env=False).status_code == 200
                 return False
             case {"grpc": {"port": 50051, **rest}}:
                 request = health_pb2.HealthCheckRequest(service=rest.get("service", ""))
@@ -135,7 +133,7 @@ def _start(pod: Pod) -> None:
         assert pod.start(name).wait(60) == 0, name
     for name in ("envoy", "server"):
         pod.start(name)
-        block_until(partial(pod.passes, name, "startupProbe"))
+        block_until(partial(pod.passes, name, "startupProbe"), START)
         block_until(partial(pod.passes, name, "livenessProbe"))
     block_until(pod.is_ready)
 
@@ -146,7 +144,7 @@ async def test_a_pod_answers_until_its_calls_are_done(pod: Pod) -> None:
     await asyncio.to_thread(_start, pod)
     headers = {"authorization": f"Bearer {KEY}"}
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{pod.edge}", headers=headers, trust_env=False, timeout=60) as http:
-        words = " ".join(f"word{number}" for number in range(400))
+        words = " ".join(f"word{number}" for number in range(800))
         request = {**CALL, "messages": [{"role": "user", "content": words}], "stream": True}
         async with http.stream("POST", "/v1/chat/completions", json=request) as streamed:
             assert streamed.status_code == 200
@@ -194,6 +192,106 @@ def test_production_has_tls_a_database_and_redis(postgres: Postgres, tmp_path: P
             pod.stop()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("overlay", ["overlays/edge-apart", "overlays/edge-apart-tls"])
+def test_an_edge_that_is_apart_answers(overlay: str, postgres: Postgres, tmp_path: Path) -> None:
+    """Two pods, over TCP: probes pass, and a call is answered. With TLS between the two, nobody else connects."""
+    server = Pod(tmp_path / "server", overlay, {"antiphon-database": postgres.url})
+    edge = Pod(tmp_path / "edge", overlay, {}, beside=server)
+    try:
+        assert server.start("migrate").wait(60) == 0
+        assert edge.start("edge-files").wait(60) == 0
+        for pod, name in ((server, "server"), (edge, "envoy")):
+            pod.start(name)
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                block_until(partial(pod.passes, name, probe), 60)
+        with httpx2.Client(base_url=f"http://127.0.0.1:{edge.edge}", trust_env=False, timeout=30) as http:
+            answer = http.post("/v1/chat/completions", json=CALL, headers={"authorization": f"Bearer {KEY}"})
+        assert answer.status_code == 200
+        stranger = grpc.ssl_channel_credentials((tmp_path / "server" / "mtls" / "ca.crt").read_bytes())
+        known = grpc.ssl_channel_credentials(
+            *((tmp_path / "edge" / "mtls" / name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt"))
+        )
+        answered = [_answers(server.grpc, credentials) for credentials in (None, stranger, known)]
+        assert answered == ([True, False, False] if overlay == "overlays/edge-apart" else [False, False, True])
+        assert edge.hook("envoy") == 0
+    finally:
+        edge.stop()
+        server.stop()
+
+
+def _answers(port: int, credentials: grpc.ChannelCredentials | None) -> bool:
+    """Whether the server's health can be asked for so."""
+    options = [("grpc.ssl_target_name_override", "antiphon-headless")]
+    address = f"127.0.0.1:{port}"
+    channel = grpc.insecure_channel(address) if credentials is None else grpc.secure_channel(address, credentials, options)
+    with channel, contextlib.suppress(grpc.RpcError):
+        health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        return True
+    return False
+
+
+def _models(pod: Pod) -> list[str]:
+    answer = httpx2.get(
+        f"http://127.0.0.1:{pod.edge}/v1/models", headers={"authorization": f"Bearer {KEY}"}, trust_env=False, timeout=20
+    )
+    assert answer.status_code == 200, answer.text
+    return sorted(model["id"] for model in answer.json()["data"])
+
+
+def _counted(pod: Pod) -> dict[str, float]:
+    """Calls of the list of models by their end, and the workers that ended."""
+    text = httpx2.get(f"http://127.0.0.1:{pod.metrics}/metrics", trust_env=False).text
+    lines = [line.rsplit(" ", 1) for line in text.splitlines() if "ListModels" in line or line.startswith("antiphon_worker_exits")]
+    return {name: float(value) for name, value in lines if "_bucket" not in name and "_created" not in name}
+
+
+@pytest.mark.slow
+def test_a_changed_config_map_is_a_reload_and_no_rollout(pod: Pod) -> None:
+    """Both containers go on, and somebody who calls without a pause sees no error; a broken one changes nothing; no counter drops.
+
+    The server's successor is found again by an Envoy that starts anew, and a server that starts anew takes its place.
+    """
+    _start(pod)
+    before = {name: pod.running[name].pid for name in ("server", "envoy")}
+    folder = Path(pod.place.here("/etc/antiphon"))
+    text = (folder / "antiphon.yaml").read_text()
+    assert _models(pod) == ["echo"]
+    counted = _counted(pod)
+    more = text + "providers: {echo: {protocol: echo, models: [echo, second]}}\n"
+    change_config_map(folder, {"antiphon.yaml": more.encode()})
+    block_until(lambda: _models(pod) == ["echo", "second"], START)
+    block_until(lambda: "Reloaded." in pod.log.read_text())
+    assert pod.is_ready()
+    change_config_map(folder, {"antiphon.yaml": b"providers: {"})
+    block_until(lambda: "Not reloaded" in pod.log.read_text(), START)
+    assert _models(pod) == ["echo", "second"]
+    assert {name: pod.running[name].pid for name in before if pod.running[name].poll() is None} == before
+    after = _counted(pod)
+    assert all(after[name] >= value for name, value in counted.items())
+    assert after["antiphon_worker_exits_total"] == 0
+    for name, models in (("envoy", ["echo", "second"]), ("server", ["echo"])):
+        pod.running[name].kill()
+        pod.running[name].wait(10)
+        change_config_map(folder, {"antiphon.yaml": {"envoy": more, "server": text}[name].encode()})
+        pod.start(name)
+        block_until(pod.is_ready, START)
+        assert _models(pod) == models
+
+
+@pytest.mark.slow
+def test_a_server_that_hangs_is_not_alive_and_is_started_again(pod: Pod) -> None:
+    """By its supervisor, before the kubelet would do it; the pod is ready again, and its containers are the same."""
+    _start(pod)
+    server = pod.running["server"]
+    (worker,) = map(int, Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split())
+    os.kill(worker, signal.SIGSTOP)
+    assert not pod.passes("server", "livenessProbe")
+    block_until(pod.is_ready, START)
+    assert "worker 0 hangs" in pod.log.read_text()
+    assert server.poll() is None
+
+
 @pytest.mark.parametrize("name", ["server", "envoy"])
 def test_a_container_that_starts_again_finds_its_socket(pod: Pod, name: str) -> None:
     """One that was killed left a socket behind; the next one takes its name, and the pod is ready again."""
@@ -203,7 +301,7 @@ def test_a_container_that_starts_again_finds_its_socket(pod: Pod, name: str) -> 
     assert (pod.run / {"server": "server.sock", "envoy": "admin.sock"}[name]).exists()
     assert not pod.passes(name, "livenessProbe")
     pod.start(name)
-    block_until(pod.is_ready)
+    block_until(pod.is_ready, START)
 
 
 def test_the_init_container_may_run_again(pod: Pod) -> None:

@@ -44,6 +44,9 @@ class Gateway:
     group: int | None = None
     """0: it has a process group of its own."""
 
+    session = False
+    """True: it has a session of its own, and so no terminal, as a daemon."""
+
     running: ClassVar[set[Self]] = set()
     """Those that were started, and not yet stopped by `stop`."""
 
@@ -51,9 +54,8 @@ class Gateway:
         self.grpc = f"127.0.0.1:{free_port()}"
         self.rest = f"127.0.0.1:{free_port()}"
         self.output = folder / "output.txt"
-        path = folder / "antiphon.yaml"
-        addresses = {"grpc": {"listen": self.grpc}, "rest": {"listen": self.rest}}
-        path.write_text(yaml.safe_dump({**addresses, **config}))
+        self.path = path = folder / "antiphon.yaml"
+        self.configure(config)
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "antiphon", "up", "--config", str(path)],
@@ -68,9 +70,17 @@ class Gateway:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 process_group=self.group,
+                start_new_session=self.session,
             )
         self.url = f"http://{self.rest}/api/v1"
         self.running.add(self)
+
+    def configure(self, config: dict[str, Any]) -> None:
+        """Write the configuration file, whole at once."""
+        addresses = {"grpc": {"listen": self.grpc}, "rest": {"listen": self.rest}}
+        new = self.path.with_suffix(".new")
+        new.write_text(yaml.safe_dump({**addresses, **config}))
+        new.replace(self.path)
 
     @property
     def said(self) -> str:

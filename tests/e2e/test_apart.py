@@ -12,12 +12,14 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx2
 import pytest
 import yaml
 
 from antiphon.edge import files as edge
 from antiphon.up.admin import ADMIN_SOCKET
+from antiphon.v1 import models_pb2, models_pb2_grpc
 from tests.certificates import Authority
 from tests.e2e.conftest import KEY
 from tests.ports import free_port
@@ -143,6 +145,21 @@ async def test_who_does_not_fit_is_not_connected(apart: Apart, tls: dict[str, st
 
         await until(failed, 30)
         assert "cluster.antiphon.health_check.success: 0\n" in (await admin.get("/stats")).text
+
+
+async def test_a_caller_of_an_edge_without_a_server_connects_elsewhere_next(apart: Apart) -> None:
+    """A connection takes no more calls, over HTTP/1.1 as over HTTP/2: so the next may come to an edge that has one."""
+    await asyncio.to_thread(apart.envoy)
+    await apart.status(503)
+    async with httpx2.AsyncClient(base_url=f"http://{apart.rest}", trust_env=False, timeout=20) as http:
+        answer = await http.get("/v1/models")
+    assert (answer.status_code, answer.headers["connection"]) == (503, "close")
+    assert "x-antiphon-leave" not in answer.headers
+    async with grpc.aio.insecure_channel(apart.rest) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await models_pb2_grpc.ModelServiceStub(channel).ListModels(models_pb2.ListModelsRequest(), timeout=20)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        await until(lambda: channel.get_state() is grpc.ChannelConnectivity.IDLE)
 
 
 def test_edge_becomes_an_envoy_without_secrets(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """Stored keys through the real Envoy: what each opens, and that it ends when it is said to end."""
 
 import asyncio
+import json
 import os
 import sys
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import grpc
@@ -259,21 +261,23 @@ async def test_a_name_that_does_not_show_is_refused(odd: str, admin_gateway: Gat
             assert [violation.field for violation in bad.field_violations] == [field]
 
 
+async def keys(gateway: Gateway, *words: str, code: int = 0, key: str = KEY) -> str:
+    """What `antiphon keys` prints."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "antiphon", "keys", *words),
+        env={"PATH": os.environ["PATH"], "ANTIPHON_ADDRESS": gateway.grpc, "ANTIPHON_KEY": key},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == code, said.decode()
+    assert b"Traceback" not in said
+    return said.decode()
+
+
 async def test_keys_from_the_terminal(admin_gateway: Gateway) -> None:
     """Made, shown once, listed, given another secret, ended; and what is wrong is told in a line."""
-
-    async def run(*words: str, code: int = 0, key: str = KEY) -> str:
-        environment = {"PATH": os.environ["PATH"], "ANTIPHON_ADDRESS": admin_gateway.grpc, "ANTIPHON_KEY": key}
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "antiphon", "keys", *words),
-            env=environment,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        said, _ = await process.communicate()
-        assert process.returncode == code, said.decode()
-        return said.decode()
-
+    run = partial(keys, admin_gateway)
     made = await run("create", "from-terminal", "--owner", "ops", "--scope", "chat", "--model", "echo", "--days", "1")
     secret = made.split()[-1]
     async with anybody(admin_gateway) as http:
@@ -292,3 +296,54 @@ async def test_keys_from_the_terminal(admin_gateway: Gateway) -> None:
     assert "key.name: has a character that does not show" in await run("create", "two\nlines", code=1)
     assert "UNAUTHENTICATED" in await run("list", code=1, key="sk-none")
     assert "PERMISSION_DENIED" in await run("list", code=1, key=(await run("create", "mere")).split()[-1])
+
+
+@pytest.mark.slow
+async def test_a_key_is_named_by_its_name_where_that_is_enough(admin_gateway: Gateway) -> None:
+    """By `revoke` and `rotate`; a name that two keys have is refused with the ids to choose from, and both keys stay."""
+    run = partial(keys, admin_gateway)
+    first = json.loads(await run("create", "twin", "--owner", "one", "--requests", "60", "--daily-usd", "2.5", "--json"))
+    made = json.loads(await run("rotate", "twin", "--json"))
+    assert made["key"]["id"] == first["key"]["id"]
+    assert made["secret"] not in {"", first["secret"]}
+    second = json.loads(await run("create", "twin", "--owner", "two", "--json"))["key"]
+    for command in ("revoke", "rotate"):
+        told = await run(command, "twin", code=1)
+        assert told.startswith("error: 2 keys are called twin. Give the id of the one that you mean:\n")
+        assert f"  {first['key']['id']}  owner one, secret ...{made['key']['hint']}, never used\n" in told
+        assert f"  {second['id']}  owner two, " in told
+    assert json.loads(await run("revoke", second["id"], "--json"))["key"]["state"] == "revoked"
+    assert "is revoked" in await run("revoke", "twin")
+    assert "NOT_FOUND" in await run("revoke", "twin", code=1)
+    listed = {key["id"]: key for key in json.loads(await run("list", "--revoked", "--json", "--owner", "one"))["keys"]}
+    key = listed[first["key"]["id"]]
+    assert set(key) == {
+        *("id", "name", "owner", "state", "hint", "scopes", "models", "limits"),
+        *("create_time", "expire_time", "revoke_time", "last_use_time"),
+    }
+    assert (key["state"], key["models"], key["last_use_time"], key["expire_time"]) == ("revoked", None, None, None)
+    assert {name: most for name, most in key["limits"].items() if most is not None} == {
+        "requests_per_minute": 60,
+        "daily_usd": 2.5,
+    }
+    assert datetime.fromisoformat(key["create_time"]) <= datetime.fromisoformat(key["revoke_time"])
+
+
+@pytest.mark.slow
+async def test_when_a_key_was_last_used_is_listed(admin_gateway: Gateway) -> None:
+    """A while after its call, with its whole id and its limits."""
+    run = partial(keys, admin_gateway)
+    made = json.loads(await run("create", "in-use", "--tokens", "5000", "--json"))
+    async with anybody(admin_gateway) as http:
+        headers = {"authorization": f"Bearer {made['secret']}"}
+        assert (await http.get("/api/v1/models", headers=headers)).status_code == 200
+
+    async def used() -> bool:
+        listed = json.loads(await run("list", "--owner", "in-use", "--json"))["keys"]
+        return listed[0]["last_use_time"] is not None
+
+    await until(used)
+    (row,) = [line for line in (await run("list", "--owner", "in-use")).splitlines() if made["key"]["id"] in line]
+    cells = [cell.strip() for cell in row.split("│")[1:-1]]
+    assert cells[6] == "5,000 tokens/min"
+    assert cells[8].startswith(made["key"]["create_time"][:10])

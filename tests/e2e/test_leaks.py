@@ -13,7 +13,8 @@ import grpc
 import pytest
 
 from antiphon.app import App
-from antiphon.config import AuthConfig, Config, GrpcConfig, KeyConfig, ProviderConfig, RestConfig
+from antiphon.config import AuthConfig, Config, DatabaseConfig, GrpcConfig, KeyConfig, ProviderConfig, RestConfig
+from antiphon.database.migrate import migrate
 from antiphon.edge import files as edge
 from antiphon.up.readiness import missing
 from antiphon.v1 import chat_pb2_grpc
@@ -40,7 +41,9 @@ async def gateway_here(folder: Path, upstream: OddUpstream) -> AsyncGenerator[He
         grpc=GrpcConfig(listen=f"127.0.0.1:{free_port()}"),
         providers={"odd": ProviderConfig(base_url=upstream.base_url, models=("odd-leak",))},
         auth=AuthConfig(keys=(KeyConfig(name="test", key_env="K"),)),
+        database=DatabaseConfig(url=f"sqlite:///{folder}/leaks.db"),
     )
+    await migrate(config.database.url)
     app = App(config, {"K": KEY})
     stop = asyncio.Event()
     serving = asyncio.create_task(app.serve([config.grpc.listen, f"unix:{folder}/worker-0.sock"], stop))

@@ -17,6 +17,7 @@ import pytest_asyncio
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from antiphon.database.migrate import migrate
 from antiphon.telemetry.names import TABLE
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2
 from tests.e2e.conftest import KEY, READY, Gateway
@@ -42,7 +43,7 @@ class Counted(Gateway):
             "metrics": {"listen": self.metrics},
             "models": {"default": "told"},
             "providers": {
-                "odd": {"base_url": upstream.base_url, "models": ["told", "down", "waits", "silent", "*"]},
+                "odd": {"base_url": upstream.base_url, "models": ["told", "down", "waits", "silent", "slow", "*"]},
                 "echo": {"protocol": "echo", "models": ["echo"], "token_delay": 0.001},
             },
             "prices": {"odd/told": {"input": 1, "output": 2}},
@@ -138,6 +139,7 @@ async def test_two_workers_are_scraped_as_one(counted: Counted, upstream: OddUps
         'antiphon_attempts_total{class="overloaded",provider="odd"}': 1,
         'antiphon_attempts_total{class="gone",provider="odd"}': GONE,
         'antiphon_cancelled_upstream_total{provider="odd"}': GONE,
+        'antiphon_cancel_seconds_count{provider="odd"}': GONE,
         'antiphon_limits_refused_total{limit="requests_per_minute",scope="key"}': refused,
         'antiphon_failed_calls_total{reason="RATE_LIMIT_EXCEEDED"}': refused,
         'antiphon_tokens_total{kind="input",model="told",provider="odd"}': 1000 * told,
@@ -153,6 +155,7 @@ async def test_two_workers_are_scraped_as_one(counted: Counted, upstream: OddUps
         'grpc_server_call_duration_seconds_count{grpc_method="ChatService/Generate",grpc_status="OK"}': TURNS,
         "antiphon_overhead_seconds_count": told + 1 + TURNS + INVENTED + 1 + GONE,
         "antiphon_calls_in_flight": 0,
+        "antiphon_stream_buffer_bytes": 0,
     }
     assert {name: found.get(name) for name in stated} == stated
     for metric in TABLE:
@@ -166,6 +169,36 @@ async def test_two_workers_are_scraped_as_one(counted: Counted, upstream: OddUps
 
 async def _is_idle(gateway: Counted) -> bool:
     return (await gateway.scrape())["antiphon_calls_in_flight"] == 0
+
+
+async def test_what_slow_readers_have_not_read_is_told(counted: Counted, upstream: OddUpstream) -> None:
+    """In bytes, and bounded, whatever the provider sends; nothing once they are gone."""
+    piece = chunk(sse(delta("x" * 1000)))
+    upstream.script("slow", [head(), *[piece] * 20_000, LAST])
+    body = json.dumps(asked("slow", stream=True)).encode()
+    host, _, port = counted.rest.partition(":")
+    readers = []
+    for _ in range(2):
+        _, writer = await asyncio.open_connection(host, int(port), limit=1)  # it reads no more than the system takes
+        lines = f"POST /api/v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
+        writer.write(f"{lines}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+        readers.append(writer)
+    name = "antiphon_stream_buffer_bytes"
+
+    async def is_full() -> bool:
+        return (await counted.scrape())[name] > 2 * 64 * 1024
+
+    try:
+        await until(is_full)
+        assert (await counted.scrape())[name] < 2 * 1024 * 1024
+    finally:
+        for writer in readers:
+            writer.transport.abort()
+
+    async def is_empty() -> bool:
+        return (await counted.scrape())[name] == 0
+
+    await until(is_empty)
 
 
 async def test_counters_never_drop_when_a_worker_is_killed(counted: Counted) -> None:
@@ -222,12 +255,13 @@ async def test_the_port_answers_probes(counted: Counted) -> None:
 
 
 async def test_a_server_alone_has_the_port_itself(tmp_path: Path) -> None:
-    """`antiphon serve` answers there as the supervisor does for its workers."""
+    """`antiphon serve` answers there as the supervisor does for its workers. It is not ready until somebody migrates."""
     listen, metrics = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    database = f"sqlite:///{tmp_path}/antiphon.db"
     config = {
         "grpc": {"listen": listen},
         "metrics": {"listen": metrics},
-        "database": {"url": f"sqlite:///{tmp_path}/antiphon.db"},
+        "database": {"url": database},
         "providers": {"echo": {"protocol": "echo", "models": ["echo"], "token_delay": 0}},
         "auth": {"keys": [{"name": "test", "key_env": "TEST_KEY"}]},
     }
@@ -235,17 +269,31 @@ async def test_a_server_alone_has_the_port_itself(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(config))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "antiphon", "serve", "--config", str(path)),
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TEST_KEY": KEY},
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "TEST_KEY": KEY,
+            "OTEL_SEMCONV_STABILITY_OPT_IN": "gen_ai_latest_experimental",
+        },
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
         async with httpx2.AsyncClient(base_url=f"http://{metrics}", trust_env=False) as http:
 
-            async def ready() -> bool:
+            async def readiness() -> object:
                 with suppress(httpx2.TransportError):
-                    return (await http.get("/readyz")).status_code == 200
-                return False
+                    return (await http.get("/readyz")).json()
+                return None
 
+            async def lacks_a_schema() -> bool:
+                return await readiness() == {"status": "not ready", "missing": ["the first contact with the database"]}
+
+            async def ready() -> bool:
+                return await readiness() == {"status": "ready"}
+
+            await until(lacks_a_schema)
+            assert (await http.get("/healthz")).status_code == 200
+            await migrate(database)
             await until(ready)
             async with grpc.aio.insecure_channel(listen) as channel:
                 stub: Any = chat_pb2_grpc.ChatServiceStub(channel)
@@ -256,6 +304,9 @@ async def test_a_server_alone_has_the_port_itself(tmp_path: Path) -> None:
                 return 'antiphon_attempts_total{class="ok",provider="echo"} 1.0' in (await http.get("/metrics")).text
 
             await until(told)
+            text = (await http.get("/metrics")).text  # with the names that were asked for, and no others
+            assert "gen_ai_client_inference_duration_seconds_count{" in text
+            assert "gen_ai_client_operation_duration_seconds" not in text
     finally:
         process.terminate()
         assert await process.wait() == 0

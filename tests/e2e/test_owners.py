@@ -46,7 +46,8 @@ async def fill(gateway: Gateway, owner: str) -> str:
         ]
         request = history_pb2.CreateConversationRequest(conversation=history_pb2.Conversation(title=f"of {owner}"), messages=said)
         await history.CreateConversation(request, metadata=(("authorization", f"Bearer {made.secret}"),))
-    async with httpx2.AsyncClient(trust_env=False, headers={"authorization": f"Bearer {made.secret}"}) as http:
+    headers = {"authorization": f"Bearer {made.secret}", "x-antiphon-tags": "team=search"}
+    async with httpx2.AsyncClient(trust_env=False, headers=headers) as http:
         body = {"model": "echo", "messages": [{"role": "user", "content": "Hi"}]}
         assert (await http.post(f"{gateway.url}/chat/completions", json=body)).status_code == 200
     secret: str = made.secret

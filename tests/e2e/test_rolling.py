@@ -1,6 +1,10 @@
 """Gateways behind a balancer, exchanged one after the other, or reconfigured, while all kinds of clients go on asking."""
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -11,11 +15,14 @@ import grpc
 import httpx2
 import openai
 import pytest
+from llmock.testing import LLMockServer
 
 from antiphon.v1 import models_pb2, models_pb2_grpc
 from tests.e2e.balancer import Balancer
-from tests.e2e.conftest import KEY, READY, Gateway
-from tests.waiting import until
+from tests.e2e.conftest import KEY, READY, Gateway, configuration
+from tests.odd_upstream import LAST, OddUpstream, chunk, delta, head, sse
+from tests.postgres import Postgres
+from tests.waiting import block_until, until
 
 ECHO: dict[str, Any] = {
     "providers": {"echo": {"protocol": "echo", "models": ["echo"], "token_delay": 0.01}},
@@ -26,7 +33,7 @@ HELLO: list[Any] = [{"role": "user", "content": "Hello, how do you do today?"}]
 LONG: list[Any] = [{"role": "user", "content": "word " * 150}]
 BEARER = {"authorization": f"Bearer {KEY}"}
 
-EACH = 4
+EACH = 2
 """Clients of each kind."""
 
 
@@ -118,3 +125,181 @@ async def test_a_rolling_restart_costs_no_call(tmp_path: Path) -> None:
         for gateway in made[2:]:
             assert await asyncio.to_thread(gateway.stop) == 0
     assert callers.failed == []
+
+
+class Daemon(Gateway):
+    """A gateway that no terminal belongs to, as a service manager starts it."""
+
+    session = True
+
+
+def workers(gateway: Gateway) -> set[int]:
+    """The process ids of the workers."""
+    found = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text().split()
+    return {int(child) for child in found if b"serve" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")}
+
+
+async def models(gateway: Gateway, key: str = KEY) -> list[str] | int:
+    """The models' names; the status where that is not 200."""
+    async with gateway.client(headers={"authorization": f"Bearer {key}"}) as http:
+        answer = await http.get("/models")
+        return [model["id"] for model in answer.json()["data"]] if answer.status_code == 200 else answer.status_code
+
+
+def with_models(*names: str) -> dict[str, Any]:
+    return {**ECHO, "providers": {"echo": {**ECHO["providers"]["echo"], "models": list(names)}}, "limits": {}}
+
+
+@pytest.mark.slow
+async def test_a_reload_costs_no_call(tmp_path: Path) -> None:
+    """A changed file, and SIGHUP, exchange both workers under load: new models are served, no call through the edge fails."""
+    gateway = Daemon(tmp_path, {**with_models("echo"), "workers": 2})
+    await asyncio.to_thread(gateway.wait_for, READY)
+    before = workers(gateway)
+    callers = Callers(gateway.rest)
+    async with callers.asking():
+        gateway.configure({**with_models("echo", "second"), "workers": 2})
+        await until(lambda: "Reloaded." in gateway.said, 90)
+        assert await models(gateway) == ["echo", "second"]
+        gateway.process.send_signal(signal.SIGHUP)
+        await until(lambda: gateway.said.count("Reloaded.") == 2, 90)
+    assert callers.failed == []
+    assert all(callers.calls[kind] for kind in ("http", "sdk", "stream", "grpc"))
+    await until(lambda: len(workers(gateway)) == 2)
+    assert not workers(gateway) & before
+    assert await asyncio.to_thread(gateway.stop) == 0
+
+
+async def test_a_stream_outlives_a_reload(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer) -> None:
+    """However long it takes: the worker that has it stays until it ends, and longer than `limits.drain`, which is for a stop."""
+    gate = asyncio.Event()
+    upstream.script("odd-reload", [head(), chunk(sse(delta("Hel"))), gate, chunk(sse(delta("lo", "stop"), "[DONE]")), LAST])
+    config = configuration(upstream, llm, limits={"drain": 0.1})
+    config["providers"]["odd"]["read_timeout"] = 60
+    gateway = Daemon(tmp_path, config)
+    await asyncio.to_thread(gateway.wait_for, READY)
+    (old,) = workers(gateway)
+    body = {"model": "odd-reload", "messages": HELLO, "stream": True}
+    async with gateway.client() as http, http.stream("POST", "/chat/completions", json=body) as response:
+        text = ""
+        async for piece in response.aiter_text():
+            text += piece
+            if "Hel" in text and not gate.is_set():
+                gateway.configure({**config, "prices": {"odd-reload": {"input": 1, "output": 2}}})
+                await asyncio.to_thread(gateway.wait_for, "Reloaded.")
+                await asyncio.to_thread(gateway.wait_for, "draining")
+                assert await models(gateway)
+                gate.set()
+    assert text.endswith("data: [DONE]\n\n")
+    await until(lambda: old not in workers(gateway))
+    assert "starting it again" not in gateway.said
+    assert await asyncio.to_thread(gateway.stop) == 0
+
+
+async def test_what_cannot_be_taken_up_changes_nothing(tmp_path: Path) -> None:
+    """A file that is broken, or asks for more workers, is refused with its reason; a worker that dies comes back as it was."""
+    gateway = Daemon(tmp_path, with_models("echo"))
+    await asyncio.to_thread(gateway.wait_for, READY)
+    (worker,) = workers(gateway)
+    gateway.path.write_text("providers: {")
+    await asyncio.to_thread(gateway.wait_for, "Not reloaded")
+    assert "not YAML" in gateway.said
+    os.kill(worker, signal.SIGKILL)
+    await until(lambda: workers(gateway) - {worker})
+    await until(lambda: _serves(gateway))
+    gateway.configure({**with_models("echo", "second"), "workers": 3, "log": {"file": "other.txt"}})
+    await asyncio.to_thread(gateway.wait_for, "Not reloaded", 2)
+    assert "workers: cannot change while the gateway runs" in gateway.said
+    assert "log.file: cannot change while the gateway runs" in gateway.said
+    assert await models(gateway) == ["echo"]
+    assert await asyncio.to_thread(gateway.stop) == 0
+
+
+async def test_a_key_file_that_changes_is_read_again(tmp_path: Path) -> None:
+    """The new key is good, and the old one is not."""
+    file = tmp_path / "key"
+    file.write_text("sk-first")
+    gateway = Daemon(tmp_path, {**with_models("echo"), "auth": {"keys": [{"name": "filed", "key_file": str(file)}]}})
+    await asyncio.to_thread(gateway.wait_for, READY)
+    assert await models(gateway, "sk-first") == ["echo"]
+    file.write_text("sk-second")
+    await asyncio.to_thread(gateway.wait_for, "Reloaded.")
+    assert await models(gateway, "sk-second") == ["echo"]
+    assert await models(gateway, "sk-first") == 401
+    assert await asyncio.to_thread(gateway.stop) == 0
+
+
+async def _serves(gateway: Gateway) -> bool:
+    return await models(gateway) == ["echo"]
+
+
+# Starts the gateway in a terminal, closes the terminal once the gateway is ready, and exits as the gateway does.
+IN_A_TERMINAL = """
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.executable, [sys.executable, "-m", "antiphon", "up", "--config", sys.argv[1]])
+said = b""
+while b"Antiphon is up." not in said:
+    said += os.read(terminal, 4096)
+os.close(terminal)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+async def test_a_terminal_that_hangs_up_ends_the_gateway(tmp_path: Path) -> None:
+    """As it always did: there, nobody waits for a reload."""
+    other = Daemon(tmp_path, with_models("echo"))  # for a file with free addresses
+    await asyncio.to_thread(other.wait_for, READY)
+    assert await asyncio.to_thread(other.stop) == 0
+    ended = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", IN_A_TERMINAL, str(other.path)],
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TEST_KEY": KEY},
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0
+
+
+@pytest.mark.slow
+async def test_a_start_without_a_database_waits_for_it(tmp_path: Path) -> None:
+    """It says so, and is not ready; and starts when the database does. One that is lost afterwards leaves it ready."""
+    postgres = Postgres()
+    try:
+        gateway = Daemon(tmp_path, {**with_models("echo"), "database": {"url": postgres.url}})
+        await asyncio.to_thread(gateway.wait_for, "waiting for the database", 2)
+        assert READY not in gateway.said
+        await asyncio.to_thread(postgres.start)
+        await asyncio.to_thread(gateway.wait_for, READY)
+        failures = gateway.said.count("store_unavailable")
+        await asyncio.to_thread(postgres.kill)
+        async with gateway.client() as http:
+            await asyncio.to_thread(gateway.wait_for, "store_unavailable", failures + 1)  # the housekeeper looks every five seconds
+            assert (await http.get(f"http://{gateway.rest}/readyz")).json() == {"status": "ready"}
+        assert await models(gateway) == ["echo"]
+        assert await asyncio.to_thread(gateway.stop) == 0
+    finally:
+        postgres.__exit__(None, None, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["worker 0", "Envoy"])
+async def test_a_part_that_hangs_is_started_again(tmp_path: Path, part: str) -> None:
+    """A process that lives and does nothing is killed, which is told, and calls succeed again."""
+    gateway = Daemon(tmp_path, with_models("echo"))
+    await asyncio.to_thread(gateway.wait_for, READY)
+    children = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text().split()
+    pids = workers(gateway) if part == "worker 0" else {int(child) for child in children} - workers(gateway)
+    (pid,) = pids
+    os.kill(pid, signal.SIGSTOP)
+    await asyncio.to_thread(block_until, lambda: f"{part} hangs" in gateway.said, 60)
+
+    async def serves() -> bool:
+        try:
+            return await _serves(gateway)
+        except httpx2.HTTPError:
+            return False
+
+    await until(serves)
+    assert await asyncio.to_thread(gateway.stop) == 0

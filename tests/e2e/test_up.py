@@ -386,7 +386,7 @@ def test_with_no_configuration_a_key_is_made_and_printed_once(tmp_path: Path) ->
         )
     try:
         for _ in range(400):
-            if (found := re.search(r"^ +(curl .*)$", output.read_text(), re.MULTILINE)) is not None:
+            if (found := re.search(r"^ +(curl (?:.*\\\n)*.*\n.*\}')$", output.read_text(), re.MULTILINE)) is not None:
                 break
             subprocess.run(["sleep", "0.05"], check=True)
         assert found is not None
@@ -456,9 +456,12 @@ def test_what_a_configuration_amounts_to_is_shown_whole(tmp_path: Path) -> None:
         "database: {url: 'postgresql://me:hush@db.test/chats?password=hush&sslmode=require'}\n"
         "limits: {request_timeout: 77, drain: 8}\n"
         "log: {level: debug, file: here.log}\n"
+        "traces: {sample: 0.25}\n"
     )
+    collector = "https://me:hush@collector.test:4318/v1/traces?key=hush"
     for options in ([], ["--json"]):
         secrets = {"ALICE": "sk-hush-1", "BOB": "sk-hush-2", "FAR": "sk-hush-3", "COLUMNS": "80"}
+        secrets["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = collector
         shown = antiphon("check-config", "--config", "a.yaml", *options, folder=tmp_path, **secrets)
         assert shown.returncode == 0
         for part in (
@@ -469,6 +472,7 @@ def test_what_a_configuration_amounts_to_is_shown_whole(tmp_path: Path) -> None:
             "8 s",
             "debug",
             "here.log",
+            "to collector.test:4318, 0.25 of the calls",
         ):
             assert part in shown.stdout
         assert options or address in shown.stdout

@@ -112,6 +112,8 @@ async def test_what_was_used_is_read_by_admins_alone(admin_gateway: Gateway, spe
         {"page_size": 1001},
         {"page_size": -1},
         {"page_token": "x"},
+        {"group_by": [0]},
+        {"group_by": ["USAGE_DIMENSION_MODEL", 77]},
     ],
 )
 async def test_bad_wishes_are_refused(admin_gateway: Gateway, wrong: dict[str, Any]) -> None:
@@ -138,7 +140,33 @@ async def test_usage_from_the_terminal(admin_gateway: Gateway, spent: dict[str, 
         "days": []
     }
     assert "INVALID_ARGUMENT" in await antiphon(admin_gateway, "usage", "--from", "soon", code=1)
+    assert "first_day: must be a day, as in" in await antiphon(admin_gateway, "usage", "--since", "soon", code=1)
     assert "PERMISSION_DENIED" in await antiphon(admin_gateway, "usage", key=spent["miser"], code=1)
+
+
+@pytest.mark.slow
+async def test_usage_by_model_key_provider_and_day(admin_gateway: Gateway, spent: dict[str, str]) -> None:
+    """In the terminal and as JSON, with a sum that is the same whatever it is told by; a word that is none is refused."""
+    shown = await antiphon(admin_gateway, "usage", "--by", "model,provider", "--owner", "spender")
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if line.startswith("│")]
+    assert ["odd-priced", "odd"] in [row[:2] for row in rows]
+    requests = {}
+    for by in (("model",), ("key",), ("provider",), ("day",), ("day", "model"), ("key", "model", "provider")):
+        words = [word for each in by for word in ("--by", each)]
+        told = json.loads(await antiphon(admin_gateway, "usage", *words, "--json", "--since", "2026-01-01"))["usage"]
+        assert set(told[0]) == {
+            *by,
+            *(("key_name",) if "key" in by else ()),
+            *("requests", "prompt_tokens", "completion_tokens", "cost_usd", "unpriced_requests"),
+        }
+        requests[by] = sum(row["requests"] for row in told)
+    assert len(set(requests.values())) == 1, requests
+    named = json.loads(await antiphon(admin_gateway, "usage", "--by", "key", "--json", "--since", "2026-01-01"))["usage"]
+    assert {"spender", "miser"} <= {row["key_name"] for row in named}
+    assert [row["cost_usd"] for row in named] == sorted((row["cost_usd"] for row in named), reverse=True)
+    assert "'colour' is none of day, owner" in " ".join(
+        (await antiphon(admin_gateway, "usage", "--by", "colour", code=2)).replace("│", " ").split()
+    )
 
 
 async def test_the_log_line_of_a_call_tells_whose_it_was_and_what_it_took(admin_gateway: Gateway, spent: dict[str, str]) -> None:

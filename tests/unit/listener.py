@@ -31,7 +31,8 @@ class Listener(Observer):
     def settled(self, call: Call) -> None:
         self.events.append("settled")
 
-    def cancelled_upstream(self, call: Call, attempt: Attempt) -> None:
+    def cancelled_upstream(self, call: Call, attempt: Attempt, seconds: float) -> None:
+        assert seconds >= 0
         self.events.append("cancelled_upstream")
 
     def turn_ended(self, call: Call, outcome: str) -> None:

@@ -18,6 +18,7 @@ import structlog
 
 from antiphon.config import ClientConfig, ConfigError
 from antiphon.domain.errors import ContextUnavailable
+from antiphon.net import outbound
 from antiphon.net.fetch import Fetcher, FetchFailed
 from antiphon.net.refreshing import Clock, Refreshing, Times
 
@@ -73,7 +74,8 @@ class Contexts:
         if key is not None:
             headers["authorization"] = f"Bearer {key.get_secret_value()}"
         headers |= {header.lower(): value for header, value in client.headers.items()}
-        return lambda: self._fetcher.get(url, headers, client.max_bytes)
+        way = outbound.build(f"clients.{name}", client, environment)
+        return lambda: self._fetcher.get(url, headers, client.max_bytes, way)
 
 
 class _Source:

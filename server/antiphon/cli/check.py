@@ -6,9 +6,10 @@ It builds the whole server, so `antiphon.cli.main` imports it only in the comman
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import uvloop
 from rich.markup import escape
@@ -33,16 +34,29 @@ def environment_of_start(config: Config) -> dict[str, str]:
     return dict(os.environ) if config.auth.keys else {KEY_VARIABLE: "none", **os.environ}
 
 
-def prepare(config: Config, environment: Mapping[str, str]) -> Router:
-    """Check all of the configuration, and bring the database to this version. Raise `ConfigError`, `OSError`."""
+def build(config: Config, environment: Mapping[str, str]) -> Router:
+    """Check all of the configuration. Raise `ConfigError`, `OSError`."""
     certificates.check(config)
     log.configure(config.log)
-    router = App(config, environment).router
-    try:
-        uvloop.run(migrate(database_url(config, environment), config.database.timeout, pooler=config.database.pooler))
-    except StoreUnavailable:
-        raise OSError("database.url: the database cannot be reached; the log line above tells why") from None
-    return router
+    return App(config, environment).router
+
+
+def prepare(config: Config, environment: Mapping[str, str], wait: Callable[[], None] | None = None) -> Router:
+    """Check all of the configuration, and bring the database to this version. Raise `ConfigError`, `OSError`.
+
+    `wait` is called between two tries to reach a database server; None: there is one try.
+    """
+    router = build(config, environment)
+    url = database_url(config, environment)
+    while True:
+        try:
+            uvloop.run(migrate(url, config.database.timeout, pooler=config.database.pooler))
+        except StoreUnavailable:
+            if wait is None or parse(url).drivername == "sqlite":  # a file that cannot be had now cannot be had later
+                raise OSError("database.url: the database cannot be reached; the log line above tells why") from None
+            wait()
+        else:
+            return router
 
 
 def show(config: Config, *, as_json: bool) -> None:
@@ -108,8 +122,18 @@ def _settings(config: Config) -> dict[str, str]:
         "quotas": ", ".join(_quotas(limits)) or "none",
         "counted": f"in Redis, {limits.on_failure} while it is out of reach" if _in_redis(limits) else "by each worker for itself",
         "guards": ", ".join(f"{guard.name} ({guard.kind}, {' and '.join(guard.on)})" for guard in config.guards) or "none",
+        "traces": _traces(config),
         "log": f"{written.level}, to {written.file or 'standard error'}",
     }
+
+
+def _traces(config: Config) -> str:
+    """Host and port alone: a URL of the environment may hold a key."""
+    url = config.traces.address(os.environ)
+    if url is None:
+        return "none"
+    share = config.traces.sample
+    return f"to {urlsplit(url).netloc.rpartition('@')[2]}" + ("" if share is None else f", {share:g} of the calls that begin one")
 
 
 def _connections(database: DatabaseConfig) -> str:

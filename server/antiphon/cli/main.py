@@ -11,13 +11,13 @@ import io
 import os
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
-import grpc
 import typer
 import uvloop
 from rich.markup import escape
@@ -26,10 +26,21 @@ from rich.table import Table
 from antiphon.auth.api_keys.secret import new_key
 from antiphon.auth.api_keys.static import KEY_VARIABLE
 from antiphon.cli import client
-from antiphon.cli import usage as usage_client
-from antiphon.cli.console import ADDRESS, AddressOption, KeyOption, out, print_json, print_table, rpc_told, say, tell_failure
+from antiphon.cli.chat import chat
+from antiphon.cli.console import (
+    ADDRESS,
+    AddressOption,
+    JsonOption,
+    KeyOption,
+    out,
+    print_json,
+    print_table,
+    rpc_told,
+    say,
+)
 from antiphon.cli.keys import keys
 from antiphon.cli.owners import owners
+from antiphon.cli.usage import usage
 from antiphon.config import ConfigError
 from antiphon.config.file import load
 from antiphon.edge import files
@@ -37,16 +48,29 @@ from antiphon.telemetry import log
 from antiphon.up.banner import banner, warnings_of
 from antiphon.up.child import log_line, write
 from antiphon.up.heap import give_back_large_blocks
-from antiphon.up.launch import become_supervisor, hold_signals, plan, unusable_addresses
+from antiphon.up.heartbeat import Heart
+from antiphon.up.launch import become_supervisor, hold_signals, plan, plan_server, unusable_addresses
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-app.add_typer(keys, name="keys")
-app.add_typer(owners, name="owners")
+PAUSE = 2.0
+"""Seconds between two tries to reach the database."""
+
+RUN: Final = "Run a gateway"
+USE: Final = "Use a running gateway"
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    epilog="Exit codes: 0, it is done; 1, the gateway or the system refused, or did not answer; 2, a mistake in the command line "
+    "or the configuration; 130, Ctrl-C ended a call. What went wrong is told on standard error.",
+)
 
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", "-c", envvar="ANTIPHON_CONFIG", help="The YAML file. None: defaults and environment.")
+    Path | None,
+    typer.Option(
+        "--config", "-c", envvar="ANTIPHON_CONFIG", metavar="FILE", help="The YAML file. Without it: defaults and the environment."
+    ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
 
 
 @contextmanager
@@ -95,9 +119,17 @@ def _open_standard_streams() -> None:
             stream.reconfigure(errors="replace")  # what a terminal of another encoding cannot show is no reason to end
 
 
-@app.command()
+def _wait_for_database() -> None:
+    say("Not ready: waiting for the database, which cannot be reached; the log line above tells why.")
+    time.sleep(PAUSE)
+
+
+@app.command(rich_help_panel=RUN)
 def up(config: ConfigOption = None) -> None:
-    """Start the gateway: the server and Envoy. A part that dies is started again."""
+    """Start the gateway: server and Envoy. A part that dies is started again.
+
+    Example: antiphon up --config antiphon.yaml
+    """
     from antiphon.cli import check
 
     with _told(config):
@@ -114,7 +146,7 @@ def up(config: ConfigOption = None) -> None:
                 )
             made = environment[KEY_VARIABLE] = new_key().get_secret_value()
         # A configuration that is not usable is told here, once, and not by each worker.
-        router = check.prepare(loaded, environment)
+        router = check.prepare(loaded, environment, _wait_for_database)
         if taken := unusable_addresses(loaded):
             for line in taken:
                 say(escape(line))
@@ -129,15 +161,23 @@ def up(config: ConfigOption = None) -> None:
         become_supervisor(plan(loaded, config, said), environment)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def serve(
     config: ConfigOption = None,
-    socket: Annotated[Path | None, typer.Option(help="A unix socket to listen on as well.")] = None,
+    socket: Annotated[Path | None, typer.Option(help="A unix socket to listen on, beside grpc.listen.")] = None,
     worker: Annotated[
-        int | None, typer.Option(help="This process's number, for its logs: it shares the address with others that have one.")
+        int | None, typer.Option(help="The number of this process in the log. It shares its address with others that have one.")
     ] = None,
+    heartbeat: Annotated[int | None, typer.Option(help="A descriptor to give signs of life at.", hidden=True)] = None,
+    reload: Annotated[
+        bool,
+        typer.Option("--reload", help="Take up a changed configuration. The socket is in the folder that Envoy runs in."),
+    ] = False,
 ) -> None:
-    """Start the gRPC server alone, in one process."""
+    """Start the gRPC server alone, without Envoy: in one process, or with --reload in one under a supervisor."""
+    if reload:
+        _serve_and_reload(config, socket)
+        return
     from antiphon.app import App, serve_until_signalled
     from antiphon.cli.counting import counted
 
@@ -149,26 +189,68 @@ def serve(
         if worker is None and (taken := unusable_addresses(loaded, ["grpc.listen", "metrics.listen"])):
             raise OSError(taken[0])  # or it would get some of the calls that are another's
         addresses = [loaded.grpc.listen] + ([f"unix:{socket}"] if socket else [])
-        with counted(server, loaded, None if worker is None else socket):
-            uvloop.run(serve_until_signalled(server, addresses))
+
+        heart = Heart()
+
+        async def run() -> None:
+            async with heart.beating(heartbeat):
+                await serve_until_signalled(server, addresses)
+
+        with counted(server, loaded, None if worker is None else socket, heart):
+            uvloop.run(run())
 
 
-@app.command()
+def _serve_and_reload(config: Path | None, socket: Path | None) -> None:
+    with _told(config):
+        if socket is None:
+            raise ConfigError("--reload: needs --socket, a name in the folder that Envoy runs in")
+        loaded = load(config)  # the rest of it is checked by the server, which says what is wrong
+        if taken := unusable_addresses(loaded, ["grpc.listen", "metrics.listen"]):
+            raise OSError(taken[0])
+        hold_signals()
+        become_supervisor(plan_server(loaded, config, socket.absolute()), os.environ)
+
+
+@app.command("check-reload", hidden=True)
+def check_reload(
+    folder: Annotated[Path, typer.Argument(help="Where the gateway runs.")],
+    config: ConfigOption = None,
+    same_database: Annotated[bool, typer.Option("--same-database", help="Refuse another database, as nobody migrates it.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a configuration that a running gateway is to take up, and leave a copy of it in its folder. For the supervisor."""
+    from antiphon.cli.reload import accept
+
+    with _told(config):
+        try:
+            accept(folder, config, dict(os.environ), same_database=same_database)
+        except (ConfigError, OSError) as error:
+            if not as_json:
+                raise
+            write(1, log_line("configuration refused", "error", reason=str(error)))
+            raise typer.Exit(2) from None
+
+
+@app.command(rich_help_panel=RUN)
 def edge(
-    folder: Annotated[Path, typer.Argument(help="Where Envoy will run.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where Envoy will run.")],
     config: ConfigOption = None,
     socket: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="A unix socket in FOLDER at which the server listens. None: rest.upstream, or 127.0.0.1:50051."
+            metavar="NAME",
+            help="A unix socket in FOLDER at which the server listens. Without it: rest.upstream, or 127.0.0.1:50051.",
         ),
     ] = None,
     gateway: Annotated[
-        Path | None, typer.Option(help="A folder with the gateway's files. None: those that came with this program.")
+        Path | None, typer.Option(help="A folder with the gateway's files. Without it: those that came with this program.")
     ] = None,
-    run: Annotated[bool, typer.Option("--run", help="Become that Envoy, once the files are there.")] = False,
+    run: Annotated[bool, typer.Option("--run", help="Go on as that Envoy, once the files are written.")] = False,
 ) -> None:
-    """Write Envoy's files for this configuration, to run it apart from the server. Starts nothing, unless with --run."""
+    """Write Envoy's files, to run it apart from the server. Starts it only with --run.
+
+    Without --run, the command that starts Envoy is printed.
+    """
     with _told(config):
         loaded = load(config)
         if socket is not None and loaded.rest.upstream is not None:
@@ -182,36 +264,43 @@ def edge(
         out.print(escape(f"(cd {folder} && {shlex.join(command)})"), soft_wrap=True)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def drain(
-    folder: Annotated[Path, typer.Argument(help="Where Envoy runs.")],
-    delay: Annotated[float, typer.Option(min=0, help="Seconds that callers and load balancers have to go elsewhere.")] = 5.0,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where Envoy runs.")],
+    delay: Annotated[float, typer.Option(min=0, help="Seconds for callers and load balancers to go elsewhere.")] = 5.0,
     wait: Annotated[
         float, typer.Option(min=0, help="The most seconds to wait after that, until no call goes on at this Envoy.")
     ] = 0.0,
 ) -> None:
-    """Have an Envoy ask its callers to connect elsewhere. It still serves all the time: stop it afterwards."""
+    """Have an Envoy ask its callers to connect elsewhere. It goes on serving: stop it afterwards."""
     from antiphon.up import draining
 
     with _told():
         draining.drain(folder, delay, wait)
 
 
-@app.command("check-config")
+@app.command("check-config", rich_help_panel=RUN)
 def check_config(
     config: ConfigOption = None,
     as_json: JsonOption = False,
+    probe: Annotated[bool, typer.Option("--probe", help="Connect to database, Redis, issuers and providers instead.")] = False,
 ) -> None:
-    """Check the configuration, and show what it amounts to. Starts nothing."""
-    from antiphon.cli import check
-
+    """Check the configuration, and show what it amounts to, or what of it can be reached. Starts nothing."""
     with _told(config):
-        check.show(load(config), as_json=as_json)
+        if probe:
+            from antiphon.cli import probe as probing
+
+            if not probing.show(load(config), as_json=as_json):
+                raise typer.Exit(1)
+        else:
+            from antiphon.cli import check
+
+            check.show(load(config), as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def migrate(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Check the configuration, then bring the database to this version. `up` does it too."""
+    """Check the configuration, and bring the database to this version, as `up` does."""
     from antiphon.cli import check
 
     with _told(config):
@@ -223,7 +312,7 @@ def migrate(config: ConfigOption = None, as_json: JsonOption = False) -> None:
             out.print("[green]The database is ready.[/]")
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def openapi() -> None:
     """Print the OpenAPI document of the REST paths, as JSON."""
     from antiphon.rest.openapi.document import document
@@ -231,51 +320,25 @@ def openapi() -> None:
     print_json(document())
 
 
-@app.command()
-def models(address: AddressOption = ADDRESS, key: KeyOption = "") -> None:
+@app.command(rich_help_panel=USE)
+def models(as_json: JsonOption = False, address: AddressOption = ADDRESS, key: KeyOption = "") -> None:
     """List the models of a running gateway."""
     with rpc_told(address):
         found = asyncio.run(client.models(address, key))
+    if as_json:
+        rows = [{"name": model.name, "provider": model.provider, "is_default": model.is_default} for model in found]
+        print_json({"models": rows})
+        return
     table = Table("model", "provider", "default")
     for model in found:
         table.add_row(escape(model.name), escape(model.provider), "yes" if model.is_default else "")
     print_table(table)
 
 
-@app.command()
-def usage(
-    first: Annotated[str, typer.Option("--from", metavar="DAY", help="As in 2026-11-01. None: the first of the month.")] = "",
-    last: Annotated[str, typer.Option("--to", metavar="DAY", help="The last day. None: today, in UTC.")] = "",
-    owner: Annotated[str, typer.Option(help="Only that of this owner.")] = "",
-    as_json: JsonOption = False,
-    address: AddressOption = ADDRESS,
-    key: KeyOption = "",
-) -> None:
-    """Show what was used, by day and owner: requests, tokens and USD. Asks for an admin's key."""
-    with rpc_told(address):
-        usage_client.show(address, key, first, last, owner, as_json=as_json)
-
-
-@app.command()
-def chat(
-    message: Annotated[list[str] | None, typer.Argument(help="What to say. None: a conversation, line by line.")] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="The model. None: the gateway's default.")] = "",
-    system: Annotated[str, typer.Option("--system", "-s", help="Instructions to the model.")] = "",
-    address: AddressOption = ADDRESS,
-    key: KeyOption = "",
-) -> None:
-    """Talk to a running gateway. The reply is shown as it comes; one that fails does not end a conversation."""
-
-    def failed(error: grpc.aio.AioRpcError | None) -> None:
-        if error is None:
-            say("[bold red]error:[/] the line is not UTF-8.")
-        else:
-            tell_failure(error, address)
-
-    with rpc_told(address):
-        whole = asyncio.run(client.chat(address, key, " ".join(message or ()), model, system, out, failed))
-        if not whole and not sys.stdin.isatty():
-            raise typer.Exit(1)  # nobody was there to read it
+app.command(rich_help_panel=USE)(chat)
+app.command(rich_help_panel=USE)(usage)
+app.add_typer(keys, name="keys", rich_help_panel=USE)
+app.add_typer(owners, name="owners", rich_help_panel=USE)
 
 
 def _version(wanted: bool) -> None:
@@ -288,5 +351,8 @@ def _version(wanted: bool) -> None:
 def _main(
     _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
-    """Antiphon: a self-hosted LLM chat gateway."""
+    """Antiphon, a self-hosted LLM chat gateway.
+
+    `antiphon COMMAND --help` tells more of a command.
+    """
     _open_standard_streams()

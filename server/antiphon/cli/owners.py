@@ -10,11 +10,11 @@ import typer
 from rich.markup import escape
 
 from antiphon.cli.client import connect, metadata_of
-from antiphon.cli.console import ADDRESS, AddressOption, KeyOption, out, rpc_told
+from antiphon.cli.console import ADDRESS, AddressOption, JsonOption, KeyOption, out, print_json, rpc_told
 from antiphon.cli.keys_client import ask
 from antiphon.v1 import admin_pb2, admin_pb2_grpc
 
-owners = typer.Typer(no_args_is_help=True, help="What a running gateway keeps of an owner. Asks for an admin's key.")
+owners = typer.Typer(no_args_is_help=True, help="Export or erase all that a gateway keeps of an owner. Needs an admin's key.")
 
 OwnerArgument = Annotated[
     str, typer.Argument(metavar="OWNER", help="The owner, as `antiphon keys list` and `antiphon usage` show it.")
@@ -23,7 +23,10 @@ OwnerArgument = Annotated[
 
 @owners.command()
 def export(owner: OwnerArgument, address: AddressOption = ADDRESS, key: KeyOption = "") -> None:
-    """Print all that is kept of an owner, as JSON Lines: conversations, messages, keys, usage, and what the audit log has."""
+    """Print all that is kept of an owner, as JSON Lines: conversations, messages, keys, usage, audit events.
+
+    Example: antiphon owners export team-a > team-a.jsonl
+    """
 
     async def copy() -> None:
         async with connect(address) as channel:
@@ -40,6 +43,7 @@ def export(owner: OwnerArgument, address: AddressOption = ADDRESS, key: KeyOptio
 def erase(
     owner: OwnerArgument,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
+    as_json: JsonOption = False,
     address: AddressOption = ADDRESS,
     key: KeyOption = "",
 ) -> None:
@@ -49,5 +53,8 @@ def erase(
     with rpc_told(address):
         request = admin_pb2.EraseOwnerRequest(owner=owner)
         answer: admin_pb2.EraseOwnerResponse = ask(address, lambda stub: stub.EraseOwner(request, metadata=metadata_of(key)))
+        if as_json:
+            print_json({field.name: getattr(answer, field.name) for field in answer.DESCRIPTOR.fields})
+            return
         counts = (f"{getattr(answer, field.name)} {field.name.replace('_', ' ')}" for field in answer.DESCRIPTOR.fields)
         out.print(f"Removed what was kept of {escape(owner)}: {', '.join(counts)}.", soft_wrap=True)

@@ -1,46 +1,95 @@
-"""What was used of a running gateway, as seen from a terminal: a client of its AdminService.
-
-Raises `grpc.aio.AioRpcError`, and `UnicodeError` for a text that is not UTF-8.
-"""
+"""The command `antiphon usage`: what was used of a running gateway."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Final
 
+import typer
 from rich.markup import escape
 from rich.table import Table
 
 from antiphon.cli.client import metadata_of
-from antiphon.cli.console import print_json, print_table
+from antiphon.cli.console import ADDRESS, AddressOption, JsonOption, KeyOption, out, print_json, print_table, rpc_told
 from antiphon.cli.keys_client import ask
 from antiphon.v1 import admin_pb2
+
+DIMENSIONS: Final = ("day", "owner", "key", "provider", "model", "tag")
+"""By what usage is told apart, in the words of the command line."""
+
+BY_OWNER: Final = ("day", "owner")
 
 _PAGE: Final = 1000
 _COLUMNS: Final = {
     "requests": "requests",
-    "prompt tokens": "prompt_tokens",
-    "completion tokens": "completion_tokens",
+    "tokens in": "prompt_tokens",
+    "tokens out": "completion_tokens",
     "USD": "cost_usd",
-    "without a price": "unpriced_requests",
+    "unpriced": "unpriced_requests",
 }
 
 
-def show(address: str, key: str, first: str, last: str, owner: str, *, as_json: bool) -> None:
-    """Shows what was used from `first` to `last`, days as in 2026-11-25, of one owner or of all, and the sum."""
-    days = list(_read(address, key, admin_pb2.GetUsageRequest(first_day=first, last_day=last, owner=owner, page_size=_PAGE)))
+def usage(
+    by: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WHAT", help="day, owner, key, provider, model or tag; several with commas. Without it: day,owner."),
+    ] = None,
+    since: Annotated[
+        str,
+        typer.Option("--since", "--from", metavar="DAY", help="The first day, as in 2026-11-01. Without it: the month's first."),
+    ] = "",
+    until: Annotated[
+        str, typer.Option("--until", "--to", metavar="DAY", help="The last day. Without it: today. Days are UTC's.")
+    ] = "",
+    owner: Annotated[str, typer.Option(metavar="NAME", help="Only the usage of this owner.")] = "",
+    as_json: JsonOption = False,
+    address: AddressOption = ADDRESS,
+    key: KeyOption = "",
+) -> None:
+    """Show requests, tokens and cost. Needs an admin's key.
+
+    Without a day in --by, what cost most comes first. "unpriced" counts requests whose model has no known price, if there are any.
+
+    Example: antiphon usage --by model,key --since 2026-11-01 --until 2026-11-07
+    """
+    wanted = [each.strip() for part in by or () for each in part.split(",")]
+    if unknown := [each for each in wanted if each not in DIMENSIONS]:
+        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(DIMENSIONS)}", param_hint="--by")
+    with rpc_told(address):
+        _show(address, key, (since, until), owner, list(dict.fromkeys(wanted)), as_json=as_json)
+
+
+def _show(address: str, key: str, days: tuple[str, str], owner: str, by: Sequence[str], *, as_json: bool) -> None:
+    first, last = days
+    dimensions = [admin_pb2.UsageDimension.Value(f"USAGE_DIMENSION_{each.upper()}") for each in by]
+    request = admin_pb2.GetUsageRequest(first_day=first, last_day=last, owner=owner, page_size=_PAGE, group_by=dimensions)
+    rows = list(_read(address, key, request))
+    by = by or BY_OWNER
+    if "day" not in by:
+        rows.sort(key=lambda row: (row.cost_usd, row.requests), reverse=True)
     if as_json:
-        fields = admin_pb2.DailyUsage.DESCRIPTOR.fields
-        found = [{field.name: getattr(day, field.name) for field in fields} for day in days]
-        print_json({"days": found})
+        print_json({"days" if tuple(by) == BY_OWNER else "usage": [_fields(row, by) for row in rows]})
         return
-    table = Table("day", "owner", show_footer=True)
-    table.columns[0].footer = "total"
-    for title, field in _COLUMNS.items():
-        table.add_column(title, footer=_figure(sum(getattr(day, field) for day in days)), justify="right")
-    for day in days:
-        table.add_row(day.day, escape(day.owner), *(_figure(getattr(day, field)) for field in _COLUMNS.values()))
-    print_table(table)
+    if not rows and out.is_terminal:
+        out.print("Nothing was used in these days. What was used in the last five seconds is not told yet.")
+        return
+    narrow = _table(rows, [(" · ".join(by), by)])
+    print_table(_table(rows, [(each, (each,)) for each in by]), lambda: print_table(narrow))
+
+
+def _table(rows: Sequence[admin_pb2.DailyUsage], columns: Sequence[tuple[str, Sequence[str]]]) -> Table:
+    """Return a table with its sum. `columns` are titles, and the dimensions that stand in each."""
+    table = Table(show_footer=True)
+    for number, (title, _) in enumerate(columns):
+        table.add_column(title, footer="" if number else "total", overflow="fold")
+    unpriced = any(row.unpriced_requests for row in rows)
+    figures = {title: field for title, field in _COLUMNS.items() if unpriced or field != "unpriced_requests"}
+    for title, field in figures.items():
+        table.add_column(title, footer=_figure(sum(getattr(row, field) for row in rows)), justify="right", no_wrap=True)
+    for row in rows:
+        names = (" · ".join(_name(row, each) for each in dimensions) for _, dimensions in columns)
+        table.add_row(*map(escape, names), *(_figure(getattr(row, field)) for field in figures.values()))
+    return table
 
 
 def _read(address: str, key: str, request: admin_pb2.GetUsageRequest) -> Iterator[admin_pb2.DailyUsage]:
@@ -50,6 +99,19 @@ def _read(address: str, key: str, request: admin_pb2.GetUsageRequest) -> Iterato
         if not page.next_page_token:
             return
         request.page_token = page.next_page_token
+
+
+def _fields(row: admin_pb2.DailyUsage, by: Sequence[str]) -> dict[str, Any]:
+    """Return what programs read of a row: a key has its id, and its name beside it."""
+    names = [name for each in by for name in ((each, "key_name") if each == "key" else (each,))]
+    return {name: getattr(row, name) for name in (*names, *_COLUMNS.values())}
+
+
+def _name(row: admin_pb2.DailyUsage, dimension: str) -> str:
+    if dimension == "key":
+        return row.key_name or row.key or "no key"
+    name: str = getattr(row, dimension)
+    return name or ("not known" if dimension in {"provider", "model"} else "")
 
 
 def _figure(figure: float) -> str:

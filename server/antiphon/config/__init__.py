@@ -6,6 +6,7 @@ from antiphon.config.dialects import ClientConfig, EngineConfig, PersonaConfig, 
 from antiphon.config.guards import GuardConfig, GuardOptions
 from antiphon.config.history import HistoryConfig
 from antiphon.config.limits import LimitsConfig, QuotaConfig
+from antiphon.config.outbound import OutboundConfig
 from antiphon.config.ports import (
     MAX_KEYLESS_BYTES,
     MAX_MESSAGE_BYTES,
@@ -40,6 +41,7 @@ __all__ = [
     "LimitsConfig",
     "LogConfig",
     "MetricsConfig",
+    "OutboundConfig",
     "PersonaConfig",
     "PriceConfig",
     "ProviderConfig",

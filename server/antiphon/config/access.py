@@ -6,12 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, get_args
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from antiphon.config.limits import QuotaConfig
+from antiphon.config.outbound import OutboundConfig
 from antiphon.config.section import ConfigError, Section, read_secret
 from antiphon.config.values import Name, OneOrMore, Prefix, Time
 from antiphon.domain.principal import EVERYDAY, MAX_MODEL, MAX_MODELS, MAX_NAME, MAX_OWNER, Scope
+from antiphon.domain.tags import wrong_with
+
+
+def _tags(value: dict[str, str]) -> dict[str, str]:
+    if wrong := wrong_with(value):
+        raise ValueError(wrong)
+    return value
 
 
 class KeyConfig(Section):
@@ -32,6 +40,8 @@ class KeyConfig(Section):
     """When it ends. A key that has ended is no mistake: the gateway has to start all the same."""
     limits: QuotaConfig = QuotaConfig()
     """Of this key. What is unset is as in `limits.per_key`."""
+    tags: Annotated[dict[str, str], AfterValidator(_tags)] = Field(default_factory=dict)
+    """What its calls are for, such as team: search; at most 8. Usage is told apart by them."""
 
     @model_validator(mode="after")
     def _one_source(self) -> KeyConfig:
@@ -60,7 +70,7 @@ class AdminClaimConfig(Section):
     value: str | bool
 
 
-class IssuerConfig(Section):
+class IssuerConfig(OutboundConfig):
     """Who signs tokens that are good here. Its keys are a secret, a key set, or what discovery at the issuer leads to."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")

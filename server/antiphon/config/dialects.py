@@ -7,12 +7,17 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr, model_validator
 
+from antiphon.config.outbound import OutboundConfig
 from antiphon.config.section import Section, read_secret
 from antiphon.config.values import Headers
 
 
-class ProxyConfig(Section):
-    """Which targets the proxy paths may reach: none, unless they are named here. `antiphon.net.egress` has the rules."""
+class ProxyConfig(OutboundConfig):
+    """Which targets the proxy paths may reach: none, unless they are named here. `antiphon.net.egress` has the rules.
+
+    With an outbound proxy of its own it is that which looks names up, and which has to refuse addresses: here only names are held
+    against the list then.
+    """
 
     allow: tuple[str, ...] = ()
     """Base URLs, such as https://api.openai.com or http://models.internal:8000/v1: scheme, host, port; with a path, all below it.
@@ -43,7 +48,7 @@ class SessionsConfig(Section):
     """Whether a call without a `session_id` begins one: all that is said there is then stored."""
 
 
-class ClientConfig(Section):
+class ClientConfig(OutboundConfig):
     """What the conversations of one client of `/api/v1/ai/chat` begin with: a text, a file, or what a URL answers."""
 
     context: str | None = None

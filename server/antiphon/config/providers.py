@@ -8,6 +8,7 @@ from typing import Final
 
 from pydantic import Field, SecretStr
 
+from antiphon.config.outbound import OutboundConfig
 from antiphon.config.section import Section, read_secret
 from antiphon.config.values import HeaderName, Headers
 
@@ -29,7 +30,7 @@ class PriceConfig(Section):
     cached_input: float | None = Field(default=None, ge=0)
 
 
-class ProviderConfig(Section):
+class ProviderConfig(OutboundConfig):
     """One provider. `models` are names, or patterns with `*`; a name that several providers have belongs to the first."""
 
     protocol: str = "openai"

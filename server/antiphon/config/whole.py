@@ -21,6 +21,7 @@ from antiphon.config.limits import LimitsConfig
 from antiphon.config.ports import GrpcConfig, MetricsConfig, RestConfig
 from antiphon.config.providers import ModelsConfig, PriceConfig, ProviderConfig
 from antiphon.config.section import Section
+from antiphon.config.traces import TracesConfig
 
 
 class LogConfig(Section):
@@ -47,6 +48,7 @@ class Config(Section):
     grpc: GrpcConfig = GrpcConfig()
     rest: RestConfig = RestConfig()
     metrics: MetricsConfig = MetricsConfig()
+    traces: TracesConfig = TracesConfig()
     workers: int = Field(default=1, ge=1, le=256)
     database: DatabaseConfig = DatabaseConfig()
     history: HistoryConfig = HistoryConfig()

@@ -22,6 +22,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
+from msgspec import Struct
 from sqlalchemy import Connection, Engine, delete, insert, inspect, select, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 
@@ -117,6 +118,26 @@ def _upgrade(connection: Connection, scripts: Path) -> None:
     if tables.compatibility.name in inspect(connection).get_table_names():
         connection.execute(delete(tables.compatibility))
         connection.execute(insert(tables.compatibility), {"oldest": _oldest(revisions)})
+
+
+class Schema(Struct, frozen=True):
+    """What a database has, and what this program would bring it to."""
+
+    revision: str | None
+    newest: str
+    usable: bool
+    """Whether this program can use the database, once it is migrated."""
+    is_older: bool
+
+
+def schema(connection: Connection, scripts: Path = SCRIPTS) -> Schema:
+    """Return what a database has: a unit of work that only reads."""
+    config = Config()
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+    known = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]  # the newest first
+    found = MigrationContext.configure(connection).get_current_revision()
+    usable = found is None or found in known or _oldest_able(connection) in known
+    return Schema(found, known[0], usable, is_older=found in known[1:])
 
 
 def _oldest(revisions: Sequence[Script]) -> str:

@@ -171,5 +171,38 @@ usage = Table(
 )
 """What was used: one row for each day and key. Money is in nano-dollars."""
 
+model_usage = Table(
+    "model_usage",
+    METADATA,
+    Column("day", ID, primary_key=True),
+    Column("owner", ID, primary_key=True),
+    Column("key", ID, primary_key=True),
+    Column("provider", ID, primary_key=True),
+    # As the provider names it. Empty: not known. "*": one of several.
+    Column("model", ID, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("cost_nanos", BigInteger, nullable=False),
+    Column("unpriced", BigInteger, nullable=False),
+)
+"""The same by provider and model, as far as these are known: never more than `usage` has, and less of calls of earlier versions."""
+
+tag_usage = Table(
+    "tag_usage",
+    METADATA,
+    Column("day", ID, primary_key=True),
+    Column("owner", ID, primary_key=True),
+    Column("key", ID, primary_key=True),
+    # As in "team=search". "*": one of several.
+    Column("tag", ID, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("cost_nanos", BigInteger, nullable=False),
+    Column("unpriced", BigInteger, nullable=False),
+)
+"""The same by tag: a call is in it once for each of its tags, and not at all without."""
+
 compatibility = Table("compatibility", METADATA, Column("oldest", ID, primary_key=True))
 """One row: the oldest revision whose program can use the schema as it is."""

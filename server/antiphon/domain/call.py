@@ -16,6 +16,7 @@ from msgspec import Struct, field
 from antiphon.domain.errors import AntiphonError, DeadlineExceeded, ShuttingDown
 from antiphon.domain.events import Usage
 from antiphon.domain.principal import ANONYMOUS, Principal
+from antiphon.domain.trace import TraceContext
 
 LEFT: Final = (asyncio.CancelledError, GeneratorExit, DeadlineExceeded, ShuttingDown)
 """What ends a call while its provider would go on."""
@@ -39,7 +40,7 @@ class Observer:
     """
 
     def begun(self, call: Call) -> None:
-        """The call has arrived; nothing of it is known but `method` and `timeout`."""
+        """The call has arrived; nothing of it is known but `method`, `timeout`, `request_id` and `trace`."""
 
     def admitted(self, call: Call) -> None:
         """The call has its place within its caller's limits."""
@@ -56,8 +57,8 @@ class Observer:
     def settled(self, call: Call) -> None:
         """What the call used is charged: `call.usage` and `call.cost_usd`, where they are known. Once for each admitted call."""
 
-    def cancelled_upstream(self, call: Call, attempt: Attempt) -> None:
-        """The caller is gone or out of time, and the provider's call, which would have gone on, is closed."""
+    def cancelled_upstream(self, call: Call, attempt: Attempt, seconds: float) -> None:
+        """The caller is gone or out of time, and the provider's call, which would have gone on, is closed: that took `seconds`."""
 
     def turn_ended(self, call: Call, outcome: str) -> None:
         """A recorded turn is over: "complete", and then stored; "failed"; "cancelled"; or "replayed", as it was made before."""
@@ -98,6 +99,8 @@ class Call(Struct, eq=False, kw_only=True, weakref=True):
     request_id: str = ""
     peer: str = ""
     """The caller's address as the edge saw it; empty but for calls of admins, which are audited."""
+    trace: TraceContext | None = None
+    """The trace that it belongs to: the caller's, until a listener that records the call as a span puts that in its place."""
     timeout: float | None = None
     """Seconds that the caller waits, from `begun`; None where it set no deadline."""
     begun: float = field(default_factory=time.monotonic)
@@ -112,6 +115,8 @@ class Call(Struct, eq=False, kw_only=True, weakref=True):
     model: str = ""
     first_token: float | None = None
     """Seconds from when the provider was asked to the first delta."""
+    tags: dict[str, str] = {}
+    """Those of the caller's key, and the call's own; see `antiphon.domain.tags`."""
     usage: Usage | None = None
     cost_usd: float | None = None
 

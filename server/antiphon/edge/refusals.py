@@ -21,11 +21,11 @@ STATUSES: Final = (500, 400, 401, 403, 404, 405, 408, 413, 415, 426, 429, 431, 5
 """What Envoy refuses with. For any other status the body is that of 400 or 500."""
 
 MESSAGE: Final = "*message"
-"""The words for each status, which `listeners.yaml` has by hand."""
+"""The words for each status, which `listeners.yaml` has by hand, as it has `*leave`."""
 
 _ANCHORS: Final = {
     "not_found": "{status_code_filter: {comparison: {value: {default_value: 404, runtime_key: antiphon.404}}}}",
-    "headers": "[*request_id, *retry_after, *should_retry, *authenticate]",
+    "headers": "[*request_id, *retry_after, *should_retry, *authenticate, *leave]",
     # For what is refused before an id is made; else that takes its place.
     "request_id": '{header: {key: x-request-id, value: "%UNIQUE_ID%"}, append_action: ADD_IF_ABSENT}',
     # The others are left out where the value is empty.

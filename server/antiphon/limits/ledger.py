@@ -1,5 +1,7 @@
 """What has been used, by day, owner and key: requests, tokens and money. Budgets are held against it.
 
+Beside it stands the same by provider and model, and by tag, for reading. How many of them a caller can fill it with is bounded.
+
 Nothing here is on a request's way. What is used is added up in memory and written every few seconds, and when the server stops: a
 process that is killed loses what it had not written yet. A database that is out of reach is written to when it is back; if it was
 lost in the moment of a commit, that batch may be counted twice.
@@ -11,13 +13,14 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import Connection, Table, case, func, select
 
 from antiphon.database.base import Database
+from antiphon.database.tables import model_usage, tag_usage
 from antiphon.database.tables import usage as table
 from antiphon.database.text import clean
 from antiphon.domain.call import Call, Observer
@@ -26,10 +29,25 @@ from antiphon.domain.principal import Principal
 from antiphon.limits.base import NANOS
 from antiphon.limits.quotas import subject
 
+MODELS: Final = 100
+"""Models that are told apart of one key and day; the others are `OTHER`."""
+
+TAGS: Final = 100
+"""Tags that are told apart of one key and day; so are others."""
+
+OTHER: Final = "*"
+
 _DAY: Final = 86400
 
 _Key = tuple[str, str, str]
 """A day, an owner, and a key's id."""
+
+_ModelKey = tuple[str, str, str, str, str]
+"""The same, a provider and a model; these are empty where they are not known."""
+
+
+_TagKey = tuple[str, str, str, str]
+"""The same as `_Key`, and a tag with its value."""
 
 
 class _Sums:
@@ -39,6 +57,18 @@ class _Sums:
 
     def __init__(self) -> None:
         self.requests = self.prompt_tokens = self.completion_tokens = self.cost = self.unpriced = 0
+
+    def count(self, usage: Usage | None, nanos: int | None) -> None:
+        """Add one request; `nanos` None: the price is not known."""
+        self.requests += 1
+        if usage is None:
+            return
+        self.prompt_tokens += usage.input_tokens
+        self.completion_tokens += usage.output_tokens
+        if nanos is None:
+            self.unpriced += 1
+        else:
+            self.cost += nanos
 
     def add(self, other: _Sums) -> None:
         for name in self.__slots__:
@@ -52,7 +82,10 @@ class Ledger(Observer):
         """`clock` tells Unix time."""
         self._database = database
         self._clock = clock
-        self._pending: defaultdict[_Key, _Sums] = defaultdict(_Sums)
+        self._pending: dict[_ModelKey, _Sums] = {}
+        self._models: defaultdict[_Key, set[tuple[str, str]]] = defaultdict(set)
+        self._tagged: dict[_TagKey, _Sums] = {}
+        self._tags: defaultdict[_Key, set[str]] = defaultdict(set)
         self._spent: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._asked = False
         self._number = -1
@@ -60,24 +93,30 @@ class Ledger(Observer):
 
     def settled(self, call: Call) -> None:
         """Add a request to what its caller used."""
-        self.add(call.caller, call.usage, call.cost_usd)
+        self.add(call.caller, call.usage, call.cost_usd, call.provider, call.model, call.tags)
 
-    def add(self, principal: Principal, usage: Usage | None, cost: float | None) -> None:
+    def add(
+        self,
+        principal: Principal,
+        usage: Usage | None,
+        cost: float | None,
+        provider: str = "",
+        model: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         """One request: its tokens, None where nobody knows them, and its cost in USD, None where the price is not known."""
         self._turn()
-        sums = self._pending[self._today, principal.owner, principal.id]
-        sums.requests += 1
-        if usage is None:
-            return
-        sums.prompt_tokens += usage.input_tokens
-        sums.completion_tokens += usage.output_tokens
-        if cost is None:
-            sums.unpriced += 1
-        elif cost:
-            nanos = round(cost * NANOS)
-            sums.cost += nanos
+        key = (self._today, principal.owner, principal.id, provider, model)
+        sums = self._pending.get(key) or self._begin(key)
+        nanos = None if cost is None else round(cost * NANOS)
+        sums.count(usage, nanos)
+        if nanos and usage is not None:
             self._spend(principal.owner, principal.id, self._today, nanos)
             self._spend(principal.owner, principal.id, self._month, nanos)
+        if tags:
+            # A set: of many that are all beyond the bound, the call is one.
+            for of_tag in {self._tag(key[:3], f"{name}={value}") for name, value in tags.items()}:
+                self._tagged.setdefault(of_tag, _Sums()).count(usage, nanos)
 
     def day(self) -> str:
         """Today, as in 2026-11-25."""
@@ -102,19 +141,28 @@ class Ledger(Observer):
             return
         self._turn()
         today, month = self._today, self._month
-        writing, self._pending = self._pending, defaultdict(_Sums)
+        writing, self._pending = self._pending, {}
+        tagged, self._tagged = self._tagged, {}
 
         def work(connection: Connection) -> list[tuple[str, str, int, int]]:
             # In order of key, so that two processes cannot wait for each other.
-            for (day, owner, key), sums in sorted(writing.items(), key=lambda item: item[0]):
-                self._insert(connection, day, owner, key, sums)
+            for (day, owner, key), sums in sorted(_by_key(writing).items(), key=lambda item: item[0]):
+                self._insert(connection, table, {"day": day, "owner": owner, "key": key}, sums)
+            for (day, owner, key, provider, model), sums in sorted(writing.items(), key=lambda item: item[0]):
+                if provider or model:
+                    names = {"day": day, "owner": owner, "key": key, "provider": provider, "model": model}
+                    self._insert(connection, model_usage, names, sums)
+            for (day, owner, key, tag), sums in sorted(tagged.items(), key=lambda item: item[0]):
+                self._insert(connection, tag_usage, {"day": day, "owner": owner, "key": key, "tag": tag}, sums)
             return _sums(connection, today, month) if self._asked else []
 
         try:
             found = await self._database.write(work)
         except Exception:
             for key, sums in writing.items():
-                self._pending[key].add(sums)
+                self._pending.setdefault(key, _Sums()).add(sums)
+            for of_tag, sums in tagged.items():
+                self._tagged.setdefault(of_tag, _Sums()).add(sums)
             raise
         if self._asked:
             self._take_over(found, today, month)
@@ -132,8 +180,27 @@ class Ledger(Observer):
             self._number = number
             self._today = datetime.fromtimestamp(number * _DAY, UTC).date().isoformat()
             self._month = self._today[:7]
+            self._models.clear()
+            self._tags.clear()
             for key in [key for key in self._spent if key[1] not in {self._today, self._month}]:
                 del self._spent[key]
+
+    def _begin(self, key: _ModelKey) -> _Sums:
+        """Return the sums of a key that has nothing pending, or of `OTHER` models if it asked for too many."""
+        day, owner, id_, provider, model = key
+        known = self._models[day, owner, id_]
+        if len(known) < MODELS:
+            known.add((provider, model))
+        elif (provider, model) not in known:
+            key = (day, owner, id_, OTHER, OTHER)
+        return self._pending.setdefault(key, _Sums())
+
+    def _tag(self, key: _Key, tag: str) -> _TagKey:
+        """Return where a tag is counted: `OTHER`, if there are too many of the key's."""
+        known = self._tags[key]
+        if len(known) < TAGS:
+            known.add(tag)
+        return (*key, tag if tag in known else OTHER)
 
     def _spend(self, owner: str, key: str, period: str, nanos: int) -> None:
         for name in (subject("key", key), subject("owner", owner), "overall"):
@@ -145,12 +212,12 @@ class Ledger(Observer):
         for owner, key, in_day, in_month in found:
             self._spend(owner, key, today, in_day)
             self._spend(owner, key, month, in_month)
-        for (day, owner, key), sums in self._pending.items():
+        for (day, owner, key, _, _), sums in self._pending.items():
             if sums.cost:
                 self._spend(owner, key, day, sums.cost)
                 self._spend(owner, key, day[:7], sums.cost)
 
-    def _insert(self, connection: Connection, day: str, owner: str, key: str, sums: _Sums) -> None:
+    def _insert(self, connection: Connection, into: Table, names: dict[str, str], sums: _Sums) -> None:
         counts = {
             "requests": sums.requests,
             "prompt_tokens": sums.prompt_tokens,
@@ -158,9 +225,16 @@ class Ledger(Observer):
             "cost_nanos": sums.cost,
             "unpriced": sums.unpriced,
         }
-        insert: Any = self._database.insert(table).values(day=day, owner=clean(owner), key=clean(key), **counts)
-        added = {name: table.c[name] + insert.excluded[name] for name in counts}
-        connection.execute(insert.on_conflict_do_update(index_elements=["day", "owner", "key"], set_=added))
+        insert: Any = self._database.insert(into).values({name: clean(value) for name, value in names.items()} | counts)
+        added = {name: into.c[name] + insert.excluded[name] for name in counts}
+        connection.execute(insert.on_conflict_do_update(index_elements=list(names), set_=added))
+
+
+def _by_key(sums: dict[_ModelKey, _Sums]) -> dict[_Key, _Sums]:
+    found: defaultdict[_Key, _Sums] = defaultdict(_Sums)
+    for (day, owner, key, _, _), each in sums.items():
+        found[day, owner, key].add(each)
+    return found
 
 
 def _sums(connection: Connection, today: str, month: str) -> list[tuple[str, str, int, int]]:

@@ -1,7 +1,8 @@
 """The HTTP client under every call of a model and every proxied request: aiohttp's, with our rules.
 
-No redirect is followed, no cookie kept, no proxy and no password taken from the environment, and no header added but `host` and
-`content-length`. Headers and bodies leave and come as they are. No provider's protocol is known here.
+No redirect is followed, no cookie kept, no proxy and no password taken from the environment, and no header added but `host`,
+`content-length`, and the trace that the request belongs to, if any. Headers and bodies leave and come as they are. No provider's
+protocol is known here.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
+from antiphon.domain.trace import passed_on
 from antiphon.net.connection import Connector, send_past_a_close, tls_context
-from antiphon.net.http_errors import UpstreamErrors
+from antiphon.net.http_errors import PROXY_REFUSES, ProxyRefused, UpstreamErrors
+from antiphon.net.outbound import DIRECT, Outbound
 
 _DNS_TTL: Final = 60
 """Seconds that an address is used before the name is asked for, and its addresses are checked, again."""
@@ -28,17 +31,30 @@ class Client:
     """Pooled connections, to any number of hosts. Belongs to the event loop of its first call."""
 
     def __init__(
-        self, *, connect_timeout: float, read_timeout: float, keep_alive: float, resolver: AbstractResolver | None = None
+        self,
+        *,
+        connect_timeout: float,
+        read_timeout: float,
+        keep_alive: float,
+        resolver: AbstractResolver | None = None,
+        outbound: Outbound = DIRECT,
     ) -> None:
         """Take times in seconds: for connecting as a whole, for silence, and for which an idle connection is kept.
 
-        `resolver` looks names up; None: the system does.
+        `resolver` looks names up, unless a proxy of `outbound` does; None: the system does.
         """
         # "connect" bounds connecting as a whole, the look-up of the name included.
         self._timeouts = aiohttp.ClientTimeout(connect=connect_timeout, sock_connect=connect_timeout, sock_read=read_timeout)
         self._keep_alive = keep_alive
-        self._resolver = resolver
+        self._resolver = outbound.resolver or resolver
+        self._outbound = outbound
+        self._connector: Connector | None = None
         self._opened: aiohttp.ClientSession | None = None
+
+    @property
+    def buffered(self) -> int:
+        """Bytes of answers that have come, and were not read yet. May be asked by any thread."""
+        return 0 if self._connector is None else self._connector.buffered
 
     async def post(self, provider: str, url: URL, headers: Mapping[str, str], body: bytes) -> aiohttp.ClientResponse:
         """Send `body`, and wait for the head of the answer, whose `close` drops the connection unless the body is at its end.
@@ -47,30 +63,46 @@ class Client:
 
         Raises `ProviderUnavailable`, `ProviderTimeout`, `ProviderProtocolError`, and what the resolver raises but for `OSError`.
         """
-        session = self._session()
+        if (trace := passed_on()) is not None:
+            headers = {**headers, **trace.headers()}
+        return await self._send("POST", provider, url, headers, body)
 
-        async def send() -> aiohttp.ClientResponse:
-            data = body if len(body) < _LARGE else io.BytesIO(body)
-            return await session.post(url, data=data or None, headers=headers, allow_redirects=False)
-
-        with UpstreamErrors(provider, begun=False):
-            return await send_past_a_close(send)
+    async def get(self, provider: str, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        """Ask for what is at `url`, as `post` does."""
+        return await self._send("GET", provider, url, headers, b"")
 
     async def close(self) -> None:
         """End the connections."""
         if self._opened is not None:
             await self._opened.close()
 
+    async def _send(self, method: str, provider: str, url: URL, headers: Mapping[str, str], body: bytes) -> aiohttp.ClientResponse:
+        session, outbound = self._session(), self._outbound
+        options = {"headers": headers} if outbound.is_usual else outbound.options(url, headers)
+
+        async def send() -> aiohttp.ClientResponse:
+            data = body if len(body) < _LARGE else io.BytesIO(body)
+            return await session.request(method, url, data=data or None, allow_redirects=False, **options)
+
+        with UpstreamErrors(provider, begun=False):
+            response = await send_past_a_close(send)
+            if response.status == PROXY_REFUSES and outbound.proxy is not None:
+                # No host may answer so, but a proxy that reads the request itself does.
+                response.close()
+                raise ProxyRefused(response.status)
+            return response
+
     def _session(self) -> aiohttp.ClientSession:
         if self._opened is None:
+            self._connector = Connector(
+                ssl=tls_context(),
+                limit=0,
+                resolver=self._resolver,
+                ttl_dns_cache=_DNS_TTL,
+                keepalive_timeout=self._keep_alive,
+            )
             self._opened = aiohttp.ClientSession(
-                connector=Connector(
-                    ssl=tls_context(),
-                    limit=0,
-                    resolver=self._resolver,
-                    ttl_dns_cache=_DNS_TTL,
-                    keepalive_timeout=self._keep_alive,
-                ),
+                connector=self._connector,
                 response_class=_Response,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=("accept", "accept-encoding", "content-type", "user-agent"),

@@ -40,6 +40,11 @@ class Protocol(ResponseHandler):
     answered = False
     """Whether a byte has come since the last request was begun."""
 
+    @property
+    def buffered(self) -> int:
+        """Bytes of a body that have come, and were not read yet."""
+        return 0 if self._payload is None else self._payload._size  # noqa: SLF001  # nothing public tells
+
     def data_received(self, data: bytes) -> None:
         self.answered = True
         ResponseHandler.data_received(self, data)
@@ -114,6 +119,11 @@ class Connector(aiohttp.TCPConnector):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._factory = cast("partial[ResponseHandler]", partial(Protocol, loop=self._loop))
+
+    @property
+    def buffered(self) -> int:
+        """Bytes of bodies that have come, and were not read yet. May be asked by any thread."""
+        return sum(protocol.buffered for protocol in list(self._acquired) if isinstance(protocol, Protocol))
 
     async def connect(self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
         began = self._loop.time()

@@ -222,11 +222,7 @@ class PinnedResolver(AbstractResolver):
         if refused:
             log.warning("egress_refused", host=host, port=port, addresses=refused)
             raise PermissionDenied("The target's name stands for an address that may not be reached.")
-        results = [_result(host, address, port) for address in found]
-        results = [result for result in results if family in (socket.AF_UNSPEC, result["family"])]
-        if not results:
-            raise OSError(f"{host} has no address")
-        return results
+        return resolved(host, port, family, found)
 
     async def close(self) -> None:
         """There is nothing to close."""
@@ -237,6 +233,15 @@ async def look_up(host: str, port: int) -> Sequence[str]:
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
     return [str(entry[4][0]) for entry in found]
+
+
+def resolved(host: str, port: int, family: socket.AddressFamily, addresses: Sequence[str]) -> list[ResolveResult]:
+    """Return addresses of a host as a connector takes them, those of `family`. Raises `OSError` if there is none."""
+    results = [_result(host, address, port) for address in addresses]
+    results = [result for result in results if family in (socket.AF_UNSPEC, result["family"])]
+    if not results:
+        raise OSError(f"{host} has no address")
+    return results
 
 
 def _result(host: str, address: str, port: int) -> ResolveResult:

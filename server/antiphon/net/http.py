@@ -16,6 +16,7 @@ from antiphon.domain.errors import ProviderError, ProviderProtocolError
 from antiphon.net.client import Client
 from antiphon.net.http_errors import UpstreamErrors
 from antiphon.net.inflate import Inflater, inflater
+from antiphon.net.outbound import DIRECT, Outbound
 
 _END_GRACE: Final = 0.1
 """Seconds that a finished reply is given to end its body too, so that the connection can be used again. Nobody waits for it."""
@@ -182,16 +183,30 @@ class Call:
 class Transport:
     """The pooled connections to one provider. Belongs to the event loop of its first call."""
 
-    def __init__(self, provider: str, config: ProviderConfig) -> None:
+    def __init__(self, provider: str, config: ProviderConfig, outbound: Outbound = DIRECT) -> None:
         self._provider = provider
         self._ending = _Ending()
         self._client = Client(
-            connect_timeout=config.connect_timeout, read_timeout=config.read_timeout, keep_alive=config.keep_alive
+            connect_timeout=config.connect_timeout,
+            read_timeout=config.read_timeout,
+            keep_alive=config.keep_alive,
+            outbound=outbound,
         )
 
     def post(self, url: URL, headers: Mapping[str, str], body: bytes) -> Call:
         """Return a call that sends `body` when it is entered, as `Client.post` does."""
         return Call(self._provider, self._client, self._ending, url, headers, body)
+
+    async def status_of(self, url: URL, headers: Mapping[str, str]) -> int:
+        """Ask for `url` by GET, and return the status; the body is dropped. Raises as a call does when it is entered."""
+        response = await self._client.get(self._provider, url, headers)
+        response.close()
+        return response.status
+
+    @property
+    def buffered(self) -> int:
+        """See `Client.buffered`."""
+        return self._client.buffered
 
     async def close(self) -> None:
         """End the connections."""

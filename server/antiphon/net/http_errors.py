@@ -3,21 +3,40 @@
     TimeoutError                                              ProviderTimeout
     ClientResponseError, ClientPayloadError, HttpProcessingError,
       zlib.error, EOFError (of an encoded body)               ProviderProtocolError: it is no HTTP, or it is cut
-    ClientConnectionError, InvalidURL, OSError, all others    ProviderUnavailable
+    ClientConnectionError, InvalidURL, OSError,
+      ProxyRefused, all others                                ProviderUnavailable
 
-Once an answer has begun, whatever is no time-out is a cut: `ProviderProtocolError`.
+Once an answer has begun, whatever is no time-out is a cut: `ProviderProtocolError`. What kept a host out of reach is
+logged for the operator, in the words of `why`; the caller is told only what it may know.
 """
 
 from __future__ import annotations
 
+import os
+import ssl
 import zlib
 from types import TracebackType
 from typing import Final
 
 import aiohttp
+import structlog
 from aiohttp import http_exceptions
 
 from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderTimeout, ProviderUnavailable
+
+PROXY_REFUSES: Final = 407
+"""The status of a proxy that does not take the credentials which it is given: RFC 9110, section 15.5.8."""
+
+_log: Final = structlog.get_logger(__name__)
+
+
+class ProxyRefused(aiohttp.ClientConnectionError):
+    """The outbound proxy answered a request itself, with this status. Nothing of what it was sent is held here."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the outbound proxy answered {status}")
+        self.status = status
+
 
 # In this order: aiohttp's time-outs are connection errors too.
 _MEANINGS: Final[tuple[tuple[type[ProviderError], tuple[type[Exception], ...]], ...]] = (
@@ -65,7 +84,9 @@ class UpstreamErrors:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Raise `ProviderTimeout`, `ProviderProtocolError` or `ProviderUnavailable` for what the HTTP client raised."""
         if isinstance(error, _MAPPED):
-            raise self._translated(error) from error
+            # aiohttp's own holds the request that the proxy was sent, its password included.
+            cause = ProxyRefused(error.status) if isinstance(error, aiohttp.ClientHttpProxyError) else error
+            raise self._translated(cause) from cause
 
     def _translated(self, error: Exception) -> ProviderError:
         provider = self._provider
@@ -76,7 +97,44 @@ class UpstreamErrors:
             return ProviderProtocolError(f"The provider {provider} broke off its reply.", provider=provider)
         if kind is ProviderProtocolError:
             return ProviderProtocolError(f"The provider {provider} does not answer in HTTP.", provider=provider)
+        _log.warning("provider_out_of_reach", provider=provider, error=why(error))
+        if isinstance(error, ProxyRefused | aiohttp.ClientProxyConnectionError):
+            return ProviderUnavailable(f"The provider {provider} is out of reach of the outbound proxy.", provider=provider)
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            # Nothing mends it but somebody who changes something.
+            return ProviderUnavailable(
+                f"The provider {provider} shows a certificate that is not trusted.", provider=provider, retryable=False
+            )
         return ProviderUnavailable(f"The provider {provider} is out of reach.", provider=provider)
+
+
+def why(error: BaseException | None) -> str:
+    """Return what kept a host out of reach, in words for an operator: the name of a host at most, and no secret."""
+    match error:
+        case ProxyRefused(status=407):
+            return "the outbound proxy does not take its user and password (407)"
+        case ProxyRefused():
+            return f"the outbound proxy answered {error.status}"
+        case aiohttp.ClientConnectorDNSError():
+            return f"the name {error.host} is not resolved"
+        case aiohttp.ClientConnectorCertificateError():
+            found = error.certificate_error
+            reason = found.verify_message if isinstance(found, ssl.SSLCertVerificationError) else type(found).__name__
+            return f"TLS: the certificate of {error.host} is not trusted: {reason}"
+        case aiohttp.ClientConnectorSSLError():
+            return f"TLS with {error.host} fails: {getattr(error.os_error, 'reason', None) or type(error.os_error).__name__}"
+        case aiohttp.ClientProxyConnectionError():
+            return f"the outbound proxy is out of reach: {_strerror(error.os_error)}"
+        case aiohttp.ClientConnectorError():
+            return f"no connection to {error.host}: {_strerror(error.os_error)}"
+        case aiohttp.ServerDisconnectedError() | ConnectionError():
+            return "the connection was closed before an answer"
+        case _:
+            return type(error).__name__
+
+
+def _strerror(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else type(error).__name__
 
 
 def meaning(kind: type[BaseException]) -> type[ProviderError] | None:

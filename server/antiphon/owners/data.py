@@ -94,6 +94,11 @@ class Owners:
             connection.execute(statements.DELETE_TREES, at)
             return removed, count
 
+        def use(connection: Connection) -> int:
+            for statement in (statements.DELETE_MODEL_USAGE, statements.DELETE_TAG_USAGE):
+                connection.execute(statement, {"mine": owner})
+            return connection.execute(statements.DELETE_USAGE, {"mine": owner}).rowcount
+
         keys, events = await self._database.write(begin)
         conversations = messages = 0
         while True:
@@ -102,12 +107,17 @@ class Owners:
                 break
             conversations += removed
             messages += count
-        rows = await self._database.write(lambda connection: connection.execute(statements.DELETE_USAGE, {"mine": owner}).rowcount)
+        rows = await self._database.write(use)
         return Erased(conversations, messages, keys, rows, events)
 
     async def _lines(self, owner: str) -> AsyncGenerator[bytes, None]:
         at = {"mine": owner}
-        for kind, query in (("key", statements.KEY_ROWS), ("usage", statements.USAGE_ROWS)):
+        for kind, query in (
+            ("key", statements.KEY_ROWS),
+            ("usage", statements.USAGE_ROWS),
+            ("model_usage", statements.MODEL_USAGE_ROWS),
+            ("tag_usage", statements.TAG_USAGE_ROWS),
+        ):
             for row in await self._rows(query, at):
                 yield line(kind, row)
         async for row in self._events(owner):

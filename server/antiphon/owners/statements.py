@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias
 from sqlalchemy import BindParameter, Select, bindparam, delete, func, or_, select, union, update
 
 from antiphon.database.size import ByteLength
-from antiphon.database.tables import api_keys, audit_events, conversations, messages, trees, usage
+from antiphon.database.tables import api_keys, audit_events, conversations, messages, model_usage, tag_usage, trees, usage
 
 Query: TypeAlias = Select[*tuple[Any, ...]]
 
@@ -48,6 +48,18 @@ USAGE_ROWS: Final[Query] = (
     .order_by(usage.c.day, usage.c.key)
 )
 
+MODEL_USAGE_ROWS: Final[Query] = (
+    select(*(column for column in model_usage.c if column.name != "owner"))
+    .where(model_usage.c.owner == _MINE)
+    .order_by(model_usage.c.day, model_usage.c.key, model_usage.c.provider, model_usage.c.model)
+)
+
+TAG_USAGE_ROWS: Final[Query] = (
+    select(*(column for column in tag_usage.c if column.name != "owner"))
+    .where(tag_usage.c.owner == _MINE)
+    .order_by(tag_usage.c.day, tag_usage.c.key, tag_usage.c.tag)
+)
+
 CREDENTIALS: Final = union(
     select(("key:" + api_keys.c.id).label("id")).where(api_keys.c.owner == _MINE),
     select(usage.c.key).where(usage.c.owner == _MINE, usage.c.key != ""),
@@ -79,5 +91,7 @@ DELETE_TREES: Final = delete(trees).where(trees.c.id.in_(_SOME))
 """The messages of a tree go with it."""
 DELETE_KEYS: Final = delete(api_keys).where(api_keys.c.owner == _MINE)
 DELETE_USAGE: Final = delete(usage).where(usage.c.owner == _MINE)
+DELETE_MODEL_USAGE: Final = delete(model_usage).where(model_usage.c.owner == _MINE)
+DELETE_TAG_USAGE: Final = delete(tag_usage).where(tag_usage.c.owner == _MINE)
 FORGET_ACTOR: Final = update(audit_events).where(audit_events.c.actor.in_(_SOME)).values(actor=bindparam("digest"), peer="")
 """What was done stays in the audit log; by whom, and from where, does not."""

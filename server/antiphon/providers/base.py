@@ -32,6 +32,18 @@ class Provider(Protocol):
         """
         ...
 
+    async def probe(self) -> int | None:
+        """Ask the upstream for something that costs nothing, with the key, and return the status; None where there is none to ask.
+
+        Raises the tree under `ProviderError` for one that does not answer.
+        """
+        ...
+
+    @property
+    def buffered(self) -> int:
+        """Bytes of replies that have come, and were not read yet. May be asked by any thread."""
+        ...
+
     async def close(self) -> None:
         """Ends the connections that are kept open."""
         ...

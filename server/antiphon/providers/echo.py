@@ -50,6 +50,10 @@ class EchoProvider:
         self.name = name
         self._delay = config.token_delay
 
+    async def probe(self) -> int | None:
+        """See `Provider.probe`: there is nobody to ask."""
+        return None
+
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
         """See `Provider.stream`. One batch a word; for who asks for no stream one for `_TURN` of them."""
         text = _last_user_text(request)
@@ -81,6 +85,11 @@ class EchoProvider:
         batch.append(Usage(len(words), completion, len(words) + completion))
         batch += [Finished(choice, reason, reason.value) for choice in choices]
         yield batch
+
+    @property
+    def buffered(self) -> int:
+        """See `Provider.buffered`: nothing comes."""
+        return 0
 
     async def close(self) -> None:
         """There is nothing to end."""

@@ -19,6 +19,7 @@ from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderP
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
 from antiphon.net.http import Reply, Transport
+from antiphon.net.outbound import DIRECT, Outbound
 from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, explain, log_refusal, of_status
 
 _BOM: Final = b"\xef\xbb\xbf"
@@ -97,7 +98,7 @@ class Credentials(Struct, frozen=True):
 class Auth(Protocol):
     """Authorises calls: by a header, a signature over the request, a token that is fetched first."""
 
-    async def credentials(self, prepared: Prepared, own_key: SecretStr | None) -> Credentials:
+    async def credentials(self, url: URL, body: bytes, own_key: SecretStr | None) -> Credentials:
         """Return what authorises a call; `own_key` is the caller's own key, which takes the place of the gateway's.
 
         Raises the tree under `ProviderError`.
@@ -120,7 +121,7 @@ class HeaderAuth:
             self._headers[name.lower()] = value
         self._secrets = (*(() if key is None else (key,)), *configured.values(), *secrets)
 
-    async def credentials(self, prepared: Prepared, own_key: SecretStr | None) -> Credentials:
+    async def credentials(self, url: URL, body: bytes, own_key: SecretStr | None) -> Credentials:
         if own_key is None:
             return Credentials(self._headers, self._secrets)
         key = own_key.get_secret_value()
@@ -135,20 +136,20 @@ class HeaderAuth:
 class Exchange:
     """The calls of one provider. Needs no event loop until the first call, and belongs to the loop of that call."""
 
-    def __init__(self, name: str, config: ProviderConfig, auth: Auth, url: URL) -> None:
+    def __init__(self, name: str, config: ProviderConfig, auth: Auth, url: URL, outbound: Outbound = DIRECT) -> None:
         """`url` is one of those that are called: its host is told to nobody."""
         self._name = name
         self._auth = auth
         # A host of one plain word, as there are within a cluster, could be any word of a message.
         host = url.host or ""
         self._hosts = (url.authority, host) if re.search(r"[^a-z]", host) else ()
-        self._transport = Transport(name, config)
+        self._transport = Transport(name, config, outbound)
 
     async def stream(self, request: ChatRequest, prepare: Callable[[ChatRequest], Prepared]) -> AsyncGenerator[Batch, None]:
         """See `Provider.stream`; `prepare` makes what is sent. Whoever takes every batch lets the connection be used again."""
         prepared = prepare(request)
         reader = prepared.reader
-        credentials = await self._auth.credentials(prepared, request.api_key)
+        credentials = await self._auth.credentials(prepared.url, prepared.body, request.api_key)
         secrets = credentials.secrets
         async with self._transport.post(prepared.url, credentials.headers, prepared.body) as reply:
             begin = await self._begin(reply, secrets, own_key=request.api_key is not None)
@@ -183,6 +184,16 @@ class Exchange:
             except ProviderError as error:
                 self._explain(error, reply, reader.blame, secrets)
                 raise
+
+    async def status_of(self, url: URL) -> int:
+        """Ask for something that costs nothing, with the gateway's own key. Raises the tree under `ProviderError`."""
+        credentials = await self._auth.credentials(url, b"", None)
+        return await self._transport.status_of(url, credentials.headers)
+
+    @property
+    def buffered(self) -> int:
+        """Bytes of replies that have come, and were not read yet. May be asked by any thread."""
+        return self._transport.buffered
 
     async def close(self) -> None:
         """End the connections that are kept open."""

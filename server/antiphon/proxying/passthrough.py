@@ -24,6 +24,7 @@ from antiphon.limits.quotas import Quotas
 from antiphon.net.client import Client
 from antiphon.net.egress import EgressPolicy, Lookup, PinnedResolver, Target
 from antiphon.net.http_errors import UpstreamErrors
+from antiphon.net.outbound import DIRECT, Outbound
 from antiphon.routing.attempts import Attempting
 
 
@@ -53,7 +54,13 @@ class Passthrough:
     """The connections to all targets. Belongs to the event loop of its first call."""
 
     def __init__(
-        self, config: ProxyConfig, *, timeout: float, lookup: Lookup | None = None, limiter: Limiter | None = None
+        self,
+        config: ProxyConfig,
+        *,
+        timeout: float,
+        lookup: Lookup | None = None,
+        limiter: Limiter | None = None,
+        outbound: Outbound = DIRECT,
     ) -> None:
         """`timeout` is the longest that a call may take, in seconds. Without a limiter nothing is limited. Raises `ConfigError`."""
         self._limiter = limiter or Limiter(Quotas())
@@ -64,6 +71,7 @@ class Passthrough:
             read_timeout=config.read_timeout,
             keep_alive=KEEP_ALIVE,
             resolver=PinnedResolver(self.policy, lookup),
+            outbound=outbound,
         )
 
     @asynccontextmanager
@@ -102,6 +110,11 @@ class Passthrough:
     def in_flight(self) -> int:
         """Calls that are going on."""
         return len(self._deadlines)
+
+    @property
+    def buffered(self) -> int:
+        """See `Client.buffered`."""
+        return self._client.buffered
 
     def interrupt(self) -> None:
         """End every call in flight with `ShuttingDown`."""

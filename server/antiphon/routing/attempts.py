@@ -23,9 +23,10 @@ class Attempting:
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: TracebackType | None) -> None:
         call, attempt = self._call, self._attempt
+        left = time.monotonic() if isinstance(error, LEFT) else None
         try:
             await self._close()
         finally:
-            if isinstance(error, LEFT):
-                call.observer.cancelled_upstream(call, attempt)
+            if left is not None:
+                call.observer.cancelled_upstream(call, attempt, time.monotonic() - left)
             call.observer.attempt_ended(call, attempt, error)

@@ -10,12 +10,14 @@ from typing import Final
 
 from google.protobuf import timestamp_pb2
 
+from antiphon.auth.api_keys.static import CONFIGURED
 from antiphon.auth.api_keys.store import LONGEST_OVERLAP, Grants, KeyStore, StoredKey
 from antiphon.auth.audit import AuditLog, Origin, StoredEvent
 from antiphon.domain.call import current
 from antiphon.domain.errors import InvalidRequest, Violation
 from antiphon.domain.principal import MAX_MODELS, Quota, Scope, everyday
-from antiphon.limits.report import DailyUse, UsageReport
+from antiphon.domain.tags import wrong_with
+from antiphon.limits.report import BY_OWNER, DailyUse, Dimension, UsageReport
 from antiphon.owners.data import Owners
 from antiphon.rpc.context import Context
 from antiphon.rpc.convert.reply import time_to_proto
@@ -34,6 +36,14 @@ _SCOPES: Final = {
     admin_pb2.SCOPE_ADMIN: Scope.ADMIN,
 }
 _PROTOS: Final = {scope: proto for proto, scope in _SCOPES.items()}
+_DIMENSIONS: Final = {
+    admin_pb2.USAGE_DIMENSION_DAY: Dimension.DAY,
+    admin_pb2.USAGE_DIMENSION_OWNER: Dimension.OWNER,
+    admin_pb2.USAGE_DIMENSION_KEY: Dimension.KEY,
+    admin_pb2.USAGE_DIMENSION_PROVIDER: Dimension.PROVIDER,
+    admin_pb2.USAGE_DIMENSION_MODEL: Dimension.MODEL,
+    admin_pb2.USAGE_DIMENSION_TAG: Dimension.TAG,
+}
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _QUOTA: Final = ("requests_per_minute", "tokens_per_minute", "concurrent_streams", "daily_usd", "monthly_usd")
 
@@ -54,7 +64,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         refuse(_wrong(wanted, expires))
         # In protobuf a list that is empty is one that is not set: both stand for the default, as `admin.proto` tells.
         scopes = everyday([_SCOPES[scope] for scope in wanted.scopes] or None)
-        grants = Grants(scopes, tuple(wanted.models) or None, _quota(wanted.quota))
+        grants = Grants(scopes, tuple(wanted.models) or None, _quota(wanted.quota), dict(wanted.tags))
         key, secret = await self._keys.create(
             name=wanted.name, owner=wanted.owner, grants=grants, expires=expires, origin=_origin()
         )
@@ -69,7 +79,9 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         refuse(page_size(request.page_size))
 
         async def read(size: int) -> tuple[Sequence[StoredKey], admin_pb2.ListKeysResponse]:
-            page = await self._keys.list(size=size, token=request.page_token, owner=request.owner, revoked=request.show_revoked)
+            page = await self._keys.list(
+                size=size, token=request.page_token, owner=request.owner, revoked=request.show_revoked, name=request.name
+            )
             return page.keys, admin_pb2.ListKeysResponse(keys=map(_key, page.keys), next_page_token=page.next_token)
 
         return await fitting(request.page_size or A_PAGE, read)
@@ -104,9 +116,10 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         """One page."""
         refuse(page_size(request.page_size))
         first, last = _days(request)
+        by = _dimensions(request)
 
         async def read(size: int) -> tuple[Sequence[DailyUse], admin_pb2.GetUsageResponse]:
-            page = await self._report.page(first, last, size=size, token=request.page_token, owner=request.owner)
+            page = await self._report.page(first, last, size=size, token=request.page_token, owner=request.owner, by=by)
             return page.uses, admin_pb2.GetUsageResponse(days=map(_use, page.uses), next_page_token=page.next_token)
 
         return await fitting(request.page_size or A_PAGE, read)
@@ -140,6 +153,13 @@ def _days(request: admin_pb2.GetUsageRequest) -> tuple[date, date]:
     return first, last
 
 
+def _dimensions(request: admin_pb2.GetUsageRequest) -> frozenset[Dimension]:
+    """Raises `InvalidRequest`."""
+    unknown = [each for each in request.group_by if each not in _DIMENSIONS]
+    refuse([Violation(("group_by",), "has a dimension that there is not")] if unknown else [])
+    return frozenset(_DIMENSIONS[each] for each in request.group_by) or BY_OWNER
+
+
 def _day(field: str, written: str) -> date:
     try:
         if _DAY.fullmatch(written):
@@ -151,13 +171,18 @@ def _day(field: str, written: str) -> date:
 
 def _use(use: DailyUse) -> admin_pb2.DailyUsage:
     return admin_pb2.DailyUsage(
-        day=use.day.isoformat(),
+        day=use.day.isoformat() if use.day else "",
         owner=use.owner,
         requests=use.requests,
         prompt_tokens=use.prompt_tokens,
         completion_tokens=use.completion_tokens,
         cost_usd=use.cost_usd,
         unpriced_requests=use.unpriced,
+        key=use.key,
+        key_name=use.key_name or (use.key.removeprefix(CONFIGURED) if use.key.startswith(CONFIGURED) else ""),
+        provider=use.provider,
+        model=use.model,
+        tag=use.tag,
     )
 
 
@@ -194,6 +219,8 @@ def _wrong(key: admin_pb2.Key, expires: datetime | None) -> list[Violation]:
     ]
     if expires is not None and expires <= datetime.now(UTC):
         wrong.append(Violation(("key", "expire_time"), "must be in the future"))
+    if bad := wrong_with(key.tags):
+        wrong.append(Violation(("key", "tags"), bad))
     return wrong
 
 
@@ -208,6 +235,7 @@ def _key(key: StoredKey) -> admin_pb2.Key:
         owner=key.owner,
         scopes=[_PROTOS[scope] for scope in key.grants.scopes],
         models=key.grants.models or (),
+        tags=key.grants.tags,
         quota=admin_pb2.Quota(**{name: getattr(key.grants.quota, name) for name in _QUOTA}),
         hint=key.hint,
         create_time=time_to_proto(key.created),

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from antiphon.chat.service import ChatService
+from antiphon.domain import tags
 from antiphon.domain.call import Call, current
 from antiphon.domain.errors import told
 from antiphon.domain.reply import collect
@@ -25,8 +26,9 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
 
     async def Generate(self, request: chat_pb2.GenerateRequest, context: Context) -> chat_pb2.GenerateResponse:
         """The whole reply."""
-        asked = request_from_proto(request, stream=False)
         call = current()
+        _tag(call, request)
+        asked = request_from_proto(request, stream=False)
         async with aclosing(self._chat.stream(call, asked, _record(call, request))) as batches:
             return reply_to_proto(await collect(batches))
 
@@ -34,9 +36,10 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         self, request: chat_pb2.GenerateRequest, context: Context
     ) -> AsyncGenerator[chat_pb2.StreamGenerateResponse, None]:
         """The reply as it comes: one message for all events that arrived together."""
+        call = current()
+        _tag(call, request)
         asked = request_from_proto(request, stream=True)
         sequence = 1
-        call = current()
         call.heartbeat()
         async with aclosing(self._chat.stream(call, asked, _record(call, request))) as batches:
             try:
@@ -50,6 +53,17 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
                     event = chat_pb2.StreamEvent(error=status_of(told(error)))
                     yield chat_pb2.StreamGenerateResponse(sequence=sequence, events=[event])
                 raise
+
+
+def _tag(call: Call, request: chat_pb2.GenerateRequest) -> None:
+    """Give the call the tags of the request. Raises `InvalidRequest`."""
+    if request.tags:
+        given = dict(request.tags)
+        tags.check(given, "tags")
+        of_key = dict(call.caller.tags)
+        own = {name: value for name, value in {**call.tags, **given}.items() if name not in of_key}
+        tags.check(own, "tags")
+        call.tags = tags.merged(call.caller.tags, own)
 
 
 def _record(call: Call, request: chat_pb2.GenerateRequest) -> Record | None:

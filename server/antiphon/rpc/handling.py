@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, Self
 
@@ -19,10 +19,12 @@ from google.api import httpbody_pb2
 
 from antiphon.auth.audit import REFUSED, AuditLog, Event
 from antiphon.config import MAX_MESSAGE_BYTES
+from antiphon.domain import tags
 from antiphon.domain.call import Call, Observer, make_current
 from antiphon.domain.deadline import time_left
 from antiphon.domain.errors import AntiphonError, InvalidRequest, Reason, told
 from antiphon.domain.principal import ANONYMOUS, Scope
+from antiphon.domain.trace import TRACEPARENT, TRACESTATE, trace_of
 from antiphon.rpc.admission import Admission, Rules, peer_of, refuse_doubles
 from antiphon.rpc.context import Context
 from antiphon.rpc.heartbeat import Pulse
@@ -34,6 +36,9 @@ REFUSALS = frozenset({Reason.UNAUTHENTICATED, Reason.PERMISSION_DENIED, Reason.R
 """What the audit log wants to know of."""
 
 REQUEST_ID = "x-request-id"
+
+TAGS = "x-antiphon-tags"
+"""What a call is for, as in "team=search, feature=x": of callers of REST, and of gRPC too."""
 
 WHOLE = "x-antiphon-whole"
 """What the edge adds to REST calls, whose message it holds until it is complete. `status.lua` sets it, and removes a caller's."""
@@ -65,7 +70,9 @@ class Handling:
         "_audit",
         "_call",
         "_context",
+        "_entries",
         "_message",
+        "_metadata",
         "_receiver",
         "_rules",
         "_written",
@@ -82,11 +89,21 @@ class Handling:
         self._call = Call(method=rules.method, timeout=time_left(context.time_remaining()), observer=observer)
         self._arrival: Arrival | None = None
         self._admitted = False
+        self._entries: Sequence[tuple[str, str | bytes]] = ()
+        self._metadata: dict[str, str] = {}
         self._message: Any = None
         self._written = False
 
     async def __aenter__(self) -> Self:
-        self._call.observer.begun(self._call)
+        self._entries = tuple(self._context.invocation_metadata() or ())
+        metadata = self._metadata = {str(key): str(value) for key, value in self._entries}
+        call, request_id = self._call, metadata.get(REQUEST_ID, "")
+        call.request_id = request_id if _GOOD_REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=call.request_id)
+        if TRACEPARENT in metadata:
+            call.trace = trace_of(metadata[TRACEPARENT], metadata.get(TRACESTATE, ""))
+        call.observer.begun(call)
         return self
 
     async def request(self, read: Callable[[bytes], Any]) -> Any:
@@ -94,20 +111,18 @@ class Handling:
 
         Raises what `Admission.admit` and `Receiver.receive` raise, and `InvalidRequest`.
         """
-        entries = self._context.invocation_metadata() or ()
-        metadata = {str(key): value for key, value in entries}
-        request_id = str(metadata.get(REQUEST_ID, ""))
-        call = self._call
-        call.request_id = request_id if _GOOD_REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=call.request_id)
+        call, entries, metadata = self._call, self._entries, self._metadata
+        self._entries, self._metadata = (), {}  # a stream may be long
         if len(metadata) < len(entries):
             refuse_doubles([str(key) for key, _ in entries])
-        await self._admission.admit(call, self._rules, str(metadata.get("authorization", "")) or None)
+        await self._admission.admit(call, self._rules, metadata.get("authorization") or None)
         self._admitted = True
         if self._rules.scope is Scope.ADMIN:
             call.peer = peer_of(self._context)
         structlog.contextvars.bind_contextvars(key=call.caller.name)
+        if TAGS in metadata or call.caller.tags:
+            given = ",".join(str(value) for key, value in entries if key == TAGS)  # it may come several times
+            call.tags = tags.merged(call.caller.tags, tags.parse(given, TAGS))
         known = call.caller is not ANONYMOUS
         self._arrival = Arrival(known=known, whole=metadata.get(WHOLE) == "1" and self._is_by_edge(known))
         data = await self._receiver.receive(self._context, self._arrival)

@@ -39,6 +39,9 @@ PING_INTERVAL = 10_000
 LINGER = 2 * DRAIN_GRACE
 """Seconds for which a stop waits for callers to take the end of their calls, once none goes on: the first half ends open calls."""
 
+GOING = 1.0
+"""Seconds that clients have to leave a connection that is told to end, before their watches of the health end."""
+
 CHECK_INTERVAL = 0.1
 """Seconds between two looks, while it stops, at whether calls go on."""
 
@@ -107,19 +110,34 @@ class Server:
         """Starts to answer."""
         await self._server.start()
 
+    def hold_back(self) -> None:
+        """Be unready until `turn_ready`. Calls are taken all the same."""
+        self._health.hold_back()
+
+    def turn_ready(self) -> None:
+        """Tell all that the server may be called."""
+        self._health.ready()
+
     def turn_unready(self) -> None:
         """Tell all but the edge on this machine that the server is about to stop. It still takes calls."""
         self._health.leave()
 
-    async def stop(self, grace: float, interrupt: Callable[[], None]) -> None:
+    async def stop(self, grace: float, interrupt: Callable[[], None], *, replaced: bool = False) -> None:
         """Stops: not healthy from now on, no new calls. Calls without a key, and those whose request is not there, end.
+
+        `replaced`: another server has the same addresses, so those who watch the health are not told that there is none. Their
+        connections are told to end, as all are.
 
         Those that are being answered have `grace` seconds; then `interrupt` is called, which is to end them with an error of their
         own. When no call goes on any more, what callers have not read of theirs is dropped after `LINGER` seconds.
         """
-        self._health.stop()
+        if not replaced:
+            self._health.stop()
         self._interceptor.drain()
         stopping = asyncio.create_task(self._server.stop(grace + DRAIN_GRACE))
+        if replaced:
+            await asyncio.wait([stopping], timeout=GOING)
+            self._health.stop()
         dropping = asyncio.create_task(self._drop_unread())
         done, _ = await asyncio.wait([stopping], timeout=grace)
         if not done:

@@ -23,6 +23,8 @@ class CallLog(Observer):
             fields["reason"] = error.reason
         if call.caller.owner:
             fields["owner"] = call.caller.owner
+        if call.tags:
+            fields["tags"] = call.tags
         if call.route:
             fields["route"] = call.route
         if call.usage is not None:
@@ -31,6 +33,8 @@ class CallLog(Observer):
             fields["cost_usd"] = call.cost_usd
         if call.first_token is not None:
             fields["first_token_ms"] = _milliseconds(call.first_token)
+        if call.trace is not None:
+            fields["trace_id"] = call.trace.trace_id
         log.info("call", method=call.method, code=code, duration_ms=_milliseconds(time.monotonic() - call.begun), **fields)
 
 

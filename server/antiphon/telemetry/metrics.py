@@ -9,10 +9,11 @@ import os
 import platform
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, Final, Generic, TypeVar
+from functools import partial
+from typing import Final
 
 from msgspec import Struct
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
@@ -21,6 +22,7 @@ from antiphon.domain.call import Attempt, Call, Observer
 from antiphon.domain.errors import AntiphonError, BudgetExceeded, RateLimited
 from antiphon.domain.events import Usage
 from antiphon.telemetry import names
+from antiphon.telemetry.children import Children, Counter, Histogram
 from antiphon.telemetry.names import OTHER, Kind, Metric
 
 _CHAT: Final = "chat"
@@ -38,20 +40,6 @@ _KINDS: Final = {
 """By the field of `Usage`."""
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-
-Child = TypeVar("Child", Counter, Histogram)
-
-
-class _Children(dict[Any, Child], Generic[Child]):
-    """The children of a metric by their labels: a text if there is one label, else a tuple. Made when first asked for."""
-
-    def __init__(self, metric: Any) -> None:
-        self._metric = metric
-
-    def __missing__(self, labels: str | tuple[str, ...]) -> Child:
-        child: Child = self._metric.labels(*((labels,) if isinstance(labels, str) else labels))
-        self[labels] = child
-        return child
 
 
 class _Model(Struct, frozen=True):
@@ -79,31 +67,44 @@ class _OpenCall(Struct):
 class Metrics(Observer):
     """The metrics of one worker. Read by any thread, told by that of the event loop."""
 
-    def __init__(self, models: Mapping[str, Collection[str]], proxies: Collection[str], version: str) -> None:
-        """`models` are the names that may be labels, by provider; `proxies` are targets of the proxy that may."""
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # series that would double their number, and cannot be added up
+    def __init__(
+        self,
+        models: Mapping[str, Collection[str]],
+        proxies: Collection[str],
+        version: str,
+        buffered: Callable[[], float] = lambda: 0,
+        *,
+        latest: bool = False,
+    ) -> None:
+        """`models` are the names that may be labels, by provider; `proxies` are targets of the proxy that may.
+
+        `buffered` tells the bytes that wait for slow readers; it is asked by any thread. With `latest` the newest names of the
+        conventions are used, as `names.LATEST` has them.
+        """
         self._models = {provider: frozenset(listed) for provider, listed in models.items()}
         self._providers = frozenset({*models, *proxies})
         self._registry = CollectorRegistry()
         self._open: dict[Call, _OpenCall] = {}
         self._by_model: dict[tuple[str, str], _Model] = {}
-        self._calls: _Children[Histogram] = _Children(self._histogram(names.CALL_DURATION))
-        self._durations = self._histogram(names.OPERATION_DURATION)
-        self._usage = self._histogram(names.TOKEN_USAGE)
-        self._first_token = self._histogram(names.FIRST_TOKEN)
+        self._calls = self._histogram(names.CALL_DURATION)
+        self._durations = self._histogram(names.INFERENCE_DURATION if latest else names.OPERATION_DURATION)
+        self._input, self._output = self._usage(latest=latest)
+        self._first_token = self._histogram(names.FIRST_CHUNK if latest else names.FIRST_TOKEN)
         self._output_token = self._histogram(names.OUTPUT_TOKEN)
         self._gauge(names.IN_FLIGHT).set_function(lambda: len(self._open))
-        self._attempts: _Children[Counter] = _Children(self._counter(names.ATTEMPTS))
-        self._cancelled: _Children[Counter] = _Children(self._counter(names.CANCELLED))
+        self._gauge(names.STREAM_BUFFER).set_function(buffered)
+        self._attempts = self._counter(names.ATTEMPTS)
+        self._cancelled = self._counter(names.CANCELLED)
+        self._cancel = self._histogram(names.CANCEL)
         self._cost = self._counter(names.COST)
-        self._tokens: _Children[Counter] = _Children(self._counter(names.TOKENS))
+        self._tokens = self._counter(names.TOKENS)
         self._estimated = self._counter(names.ESTIMATED)
-        self._overhead = self._histogram(names.OVERHEAD)
-        self.lag: Callable[[float], None] = self._histogram(names.LAG).observe
+        self._overhead = self._histogram(names.OVERHEAD).labels()
+        self.lag: Callable[[float], None] = self._histogram(names.LAG).labels().observe
         """Takes seconds by which the event loop was late."""
-        self._turns: _Children[Counter] = _Children(self._counter(names.TURNS))
-        self._refused: _Children[Counter] = _Children(self._counter(names.REFUSED))
-        self._failed: _Children[Counter] = _Children(self._counter(names.FAILED))
+        self._turns = self._counter(names.TURNS)
+        self._refused = self._counter(names.REFUSED)
+        self._failed = self._counter(names.FAILED)
         self._gauge(names.WORKERS).set(1)
         self._gauge(names.BUILD).labels(version, platform.python_version()).set(1)
         self._registry.register(_Process())
@@ -124,7 +125,7 @@ class Metrics(Observer):
             known.asked = True
             known.attempts += took
         end = class_of(error, has_output=call.first_token is not None)
-        self._attempts[self._provider(attempt.provider), end].inc()
+        self._attempts.labels(self._provider(attempt.provider), end).inc()
         if not attempt.model:
             return
         model = self._model(attempt.provider, attempt.model)
@@ -137,9 +138,11 @@ class Metrics(Observer):
             if known is not None and error is None:
                 known.generation = took - call.first_token
 
-    def cancelled_upstream(self, call: Call, attempt: Attempt) -> None:
-        """Count it."""
-        self._cancelled[self._provider(attempt.provider)].inc()
+    def cancelled_upstream(self, call: Call, attempt: Attempt, seconds: float) -> None:
+        """Count it, and how long it took."""
+        provider = self._provider(attempt.provider)
+        self._cancelled.labels(provider).inc()
+        self._cancel.labels(provider).observe(seconds)
 
     def settled(self, call: Call) -> None:
         """Count tokens and cost, and the time that a token took."""
@@ -160,24 +163,24 @@ class Metrics(Observer):
 
     def turn_ended(self, call: Call, outcome: str) -> None:
         """Count it."""
-        self._turns[outcome].inc()
+        self._turns.labels(outcome).inc()
 
     def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
         """Count the call by its end, and what of its time was the gateway's own."""
         took = time.monotonic() - call.begun
-        self._calls[call.method, code].observe(took)
+        self._calls.labels(call.method, code).observe(took)
         known = self._open.pop(call, None)
         if known is not None and known.asked:
             self._overhead.observe(max(took - known.attempts, 0.0))
         if error is not None:
-            self._failed[error.reason].inc()
+            self._failed.labels(error.reason).inc()
             if isinstance(error, RateLimited | BudgetExceeded):
-                self._refused[error.limit, error.scope].inc()
+                self._refused.labels(error.limit, error.scope).inc()
 
     def _count(self, usage: Usage, provider: str, model: str) -> None:
         for field, kind in _KINDS.items():
             if count := getattr(usage, field):
-                self._tokens[provider, model, kind].inc(count)
+                self._tokens.labels(provider, model, kind).inc(count)
 
     def _provider(self, name: str) -> str:
         return name if name in self._providers else OTHER
@@ -197,8 +200,8 @@ class Metrics(Observer):
     def _make(self, provider: str, model: str) -> _Model:
         operation = (_CHAT, provider, model)
         return _Model(
-            input=self._usage.labels(*operation, "input"),
-            output=self._usage.labels(*operation, "output"),
+            input=self._input(*operation),
+            output=self._output(*operation),
             first_token=self._first_token.labels(*operation),
             output_token=self._output_token.labels(*operation),
             cost=self._cost.labels(provider, model),
@@ -212,17 +215,28 @@ class Metrics(Observer):
         model.duration[end] = found
         return found
 
-    def _counter(self, metric: Metric) -> Counter:
+    def _usage(self, *, latest: bool) -> tuple[Callable[..., Histogram], Callable[..., Histogram]]:
+        """Return what makes the children of a model for tokens that are asked, and for those that are answered."""
+        if latest:
+            return self._histogram(names.INPUT_TOKENS).labels, self._histogram(names.OUTPUT_TOKENS).labels
+        usage = self._histogram(names.TOKEN_USAGE)
+        return lambda *operation: usage.labels(*operation, "input"), lambda *operation: usage.labels(*operation, "output")
+
+    def _counter(self, metric: Metric) -> Children[Counter]:
         assert metric.kind is Kind.COUNTER
-        return Counter(metric.name, metric.help, metric.labels, registry=self._registry)
+        found = Children(metric, Counter)
+        self._registry.register(found)
+        return found
 
     def _gauge(self, metric: Metric) -> Gauge:
         assert metric.kind is Kind.GAUGE
         return Gauge(metric.name, metric.help, metric.labels, registry=self._registry)
 
-    def _histogram(self, metric: Metric) -> Histogram:
+    def _histogram(self, metric: Metric) -> Children[Histogram]:
         assert metric.kind is Kind.HISTOGRAM
-        return Histogram(metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=self._registry)
+        found = Children(metric, partial(Histogram, metric.buckets))
+        self._registry.register(found)
+        return found
 
 
 class _Process:

@@ -7,6 +7,7 @@ is no label at all. Of the standard library alone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -51,6 +52,7 @@ _TOKENS: Final = tuple(float(4**power) for power in range(14))
 _FIRST_TOKEN: Final = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _OUTPUT_TOKEN: Final = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 _OVERHEAD: Final = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 5.0)
+_CANCEL: Final = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 _LAG: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 CALL_DURATION: Final = Metric(
@@ -106,6 +108,13 @@ CANCELLED: Final = Metric(
     "Providers' calls that were closed because the caller was gone or out of time.",
     ("provider",),
 )
+CANCEL: Final = Metric(
+    "antiphon_cancel_seconds",
+    Kind.HISTOGRAM,
+    "Time from when a provider's call hears that the caller is gone or out of time, until it is closed.",
+    ("provider",),
+    _CANCEL,
+)
 COST: Final = Metric(
     "antiphon_cost_usd_total", Kind.COUNTER, "What calls cost, in USD, where the price is known and the gateway pays.", _MODEL
 )
@@ -120,6 +129,11 @@ ESTIMATED: Final = Metric(
     Kind.COUNTER,
     "Calls whose tokens the provider did not tell, so that they were estimated.",
     _MODEL,
+)
+STREAM_BUFFER: Final = Metric(
+    "antiphon_stream_buffer_bytes",
+    Kind.GAUGE,
+    "Bytes of replies that providers have sent and that wait here, as their callers read slowly; about half a MiB each at most.",
 )
 OVERHEAD: Final = Metric(
     "antiphon_overhead_seconds",
@@ -157,7 +171,45 @@ EXITS: Final = Metric(
 BUILD: Final = Metric("antiphon_build_info", Kind.GAUGE, "1, with the version as a label.", ("version", "python"))
 
 TABLE: Final = (
-    *(CALL_DURATION, OPERATION_DURATION, TOKEN_USAGE, FIRST_TOKEN, OUTPUT_TOKEN, IN_FLIGHT, ATTEMPTS, CANCELLED, COST, TOKENS),
-    *(ESTIMATED, OVERHEAD, LAG, TURNS, REFUSED, FAILED, CPU, MEMORY, WORKERS, EXITS, BUILD),
+    *(CALL_DURATION, OPERATION_DURATION, TOKEN_USAGE, FIRST_TOKEN, OUTPUT_TOKEN, IN_FLIGHT, ATTEMPTS, CANCELLED, CANCEL),
+    *(STREAM_BUFFER, COST, TOKENS, ESTIMATED, OVERHEAD, LAG, TURNS, REFUSED, FAILED, CPU, MEMORY, WORKERS, EXITS, BUILD),
 )
 """All of them, in the order in which they are documented."""
+
+INFERENCE_DURATION: Final = OPERATION_DURATION._replace(
+    name="gen_ai_client_inference_duration_seconds", standard="gen_ai.client.inference.duration"
+)
+FIRST_CHUNK: Final = FIRST_TOKEN._replace(
+    name="gen_ai_client_inference_time_to_first_chunk_seconds",
+    buckets=_DURATION,
+    standard="gen_ai.client.inference.time_to_first_chunk",
+)
+INPUT_TOKENS: Final = Metric(
+    "gen_ai_client_inference_operation_input_tokens",
+    Kind.HISTOGRAM,
+    "Tokens of one call that were asked.",
+    _OPERATION,
+    _TOKENS,
+    "gen_ai.client.inference.operation.input_tokens",
+)
+OUTPUT_TOKENS: Final = Metric(
+    "gen_ai_client_inference_operation_output_tokens",
+    Kind.HISTOGRAM,
+    "Tokens of one call that were answered.",
+    _OPERATION,
+    _TOKENS,
+    "gen_ai.client.inference.operation.output_tokens",
+)
+
+LATEST: Final = {
+    OPERATION_DURATION: (INFERENCE_DURATION,),
+    TOKEN_USAGE: (INPUT_TOKENS, OUTPUT_TOKENS),
+    FIRST_TOKEN: (FIRST_CHUNK,),
+}
+"""What takes the place of a metric with `wants_latest`: the conventions for generative AI that stand by themselves, 0.1."""
+
+
+def wants_latest(environment: Mapping[str, str]) -> bool:
+    """Whether the operator asks for the newest names of `gen_ai`, and no others: OpenTelemetry's way to change over."""
+    values = environment.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")
+    return "gen_ai_latest_experimental" in (value.strip() for value in values)

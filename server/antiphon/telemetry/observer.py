@@ -41,8 +41,8 @@ class Observers(Observer):
     def settled(self, call: Call) -> None:
         self._tell("settled", call)
 
-    def cancelled_upstream(self, call: Call, attempt: Attempt) -> None:
-        self._tell("cancelled_upstream", call, attempt)
+    def cancelled_upstream(self, call: Call, attempt: Attempt, seconds: float) -> None:
+        self._tell("cancelled_upstream", call, attempt, seconds)
 
     def turn_ended(self, call: Call, outcome: str) -> None:
         self._tell("turn_ended", call, outcome)

@@ -1,6 +1,7 @@
 """A worker's line to its supervisor: what it has counted, whenever the supervisor asks, and once more when it ends.
 
-Each report is its length, as `LENGTH` has it, and a text of Prometheus. A byte from the supervisor asks for one. It goes on in a
+Each report is its length, as `LENGTH` has it, and a text of Prometheus; a length of 0 says that the worker ends because another one
+has taken its place. A byte from the supervisor asks for one. It goes on in a
 thread of its own, so that a worker whose event loop hangs still reports. Of the standard library alone.
 """
 
@@ -30,6 +31,8 @@ class Reporter:
     def __init__(self, path: Path, exposition: Callable[[], bytes]) -> None:
         self.failure: str | None = None
         """Why there is nobody who takes reports. The process goes on without."""
+        self.replaced = False
+        """Set before leaving, if another worker has taken this one's place."""
         self._path = path
         self._exposition = exposition
         self._socket = socket.socket(socket.AF_UNIX)
@@ -49,6 +52,8 @@ class Reporter:
     def __exit__(self, _kind: object, _error: BaseException | None, _trace: TracebackType | None) -> None:
         with contextlib.suppress(OSError):
             self._send()
+            if self.replaced:
+                self._socket.sendall(LENGTH.pack(0))
             self._socket.shutdown(socket.SHUT_RDWR)
         if self._thread.is_alive():
             self._thread.join(_ENDING)

@@ -40,6 +40,17 @@ def ask(path: Path, target: str, method: str = "GET") -> bytes:
         return body
 
 
+def answers(folder: Path) -> bool:
+    """Return whether the Envoy in `folder` says anything, be it that it is not ready."""
+    try:
+        ask(folder / ADMIN_SOCKET, "/ready")
+    except ValueError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def turn_unready(folder: Path) -> None:
     """Have the Envoy in `folder` say that it is not ready, and its callers leave; it still serves them.
 
@@ -47,10 +58,21 @@ def turn_unready(folder: Path) -> None:
     Does nothing to an Envoy that does not answer.
     """
     with contextlib.suppress(OSError, ValueError):
-        new = folder / f"new-{DRAINING_FILE}"
-        new.write_text("1\n", encoding="ascii")
-        new.rename(folder / DRAINING_FILE)  # Envoy looks for renames alone
+        _write_pressure(folder, 1)
         ask(folder / ADMIN_SOCKET, "/healthcheck/fail", "POST")
+
+
+def turn_ready(folder: Path) -> None:
+    """Take back `turn_unready`, for an Envoy that was not stopped after all. Does nothing to an Envoy that does not answer."""
+    with contextlib.suppress(OSError, ValueError):
+        _write_pressure(folder, 0)
+        ask(folder / ADMIN_SOCKET, "/healthcheck/ok", "POST")
+
+
+def _write_pressure(folder: Path, value: int) -> None:
+    new = folder / f"new-{DRAINING_FILE}"
+    new.write_text(f"{value}\n", encoding="ascii")
+    new.rename(folder / DRAINING_FILE)  # Envoy looks for renames alone
 
 
 if __name__ == "__main__":

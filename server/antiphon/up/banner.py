@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import shlex
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
-from rich.markup import escape
 
 from antiphon.config import Config, split_address
 from antiphon.telemetry.private_file import stays_open_to_others
+
+WIDTH: Final = 80
+"""Columns that a banner fits, if addresses and names are of usual length."""
+
+_MODEL_LINES: Final = 3
 
 
 def banner(out: Console, config: Config, key: str | None, default: str, models: Sequence[str]) -> str:
@@ -28,25 +35,49 @@ def banner(out: Console, config: Config, key: str | None, default: str, models: 
 
 def _print(out: Console, config: Config, key: str | None, default: str, models: Sequence[str]) -> None:
     def say(line: str = "") -> None:
-        out.print(escape(line), soft_wrap=True)
+        out.print(line, markup=False, soft_wrap=True)
 
     url = f"{'https' if config.rest.tls else 'http'}://{config.rest.listen}/api/v1"
     grpc_address = f"{'grpcs://' if config.grpc.tls else ''}{config.grpc.listen}"
     out.print("\n[bold green]Antiphon is up.[/]")
     say(f"  REST    {url}")
     say(f"  gRPC    {grpc_address}")
-    say(f"  models  {', '.join(models)} (default: {default})")
+    say(_models(default, models))
     if key:
-        say("\nThis key was made for this run, and is shown only here. Set ANTIPHON_KEY beforehand to choose one that stays.")
+        say("\nA key was made for this run. It is shown only here. To have one that stays,")
+        say("set ANTIPHON_KEY before the start.")
         say(f"  export ANTIPHON_KEY={key}")
-    auth = f"-H 'Authorization: Bearer {key}'" if key else '-H "Authorization: Bearer $ANTIPHON_KEY"'
-    body = json.dumps({"model": default, "messages": [{"role": "user", "content": "Hello!"}], "stream": True})
-    typed = json.dumps({"model": default, "messages": [{"role": "ROLE_USER", "parts": [{"text": "Hello!"}]}]})
-    say("\nTry it:\n")
-    say(f"  curl -N {url}/chat/completions {auth} -H 'Content-Type: application/json' -d '{body}'\n")
+    say("\nAsk it something; paste this:\n" if key else "\nAsk it something; paste this, with one of your keys in ANTIPHON_KEY:\n")
+    say(_curl(url, key or '"$ANTIPHON_KEY"', default))
+    say("\nOr, with ANTIPHON_KEY set as above:\n" if key else "\nOr:\n")
+    say(f"  {_program()} chat --address {grpc_address}\n")
     plain = "" if config.grpc.tls else "-plaintext "
-    say(f"  grpcurl {plain}{auth} -d '{typed}' {config.grpc.listen} antiphon.v1.ChatService/StreamGenerate\n")
-    say(f"  {'ANTIPHON_KEY=' + key + ' ' if key else ''}{_program()} chat --address {grpc_address} Hello!\n")
+    say(f'  grpcurl {plain}-H "Authorization: Bearer $ANTIPHON_KEY" \\')
+    say("    -d '" + json.dumps({"messages": [{"role": "ROLE_USER", "parts": [{"text": "Hello!"}]}]}) + "' \\")
+    say(f"    {config.grpc.listen} antiphon.v1.ChatService/StreamGenerate\n")
+
+
+def _models(default: str, models: Sequence[str]) -> str:
+    """Return the lines about the models: the default first, as many as fit in a few lines, and how many more there are."""
+    others = [model for model in models if model != default]
+    label = "  models  "
+    for shown in range(len(others), -1, -1):
+        rest = len(others) - shown
+        named = [f"{default} (default)", *others[:shown], *([f"and {rest} more: `antiphon models`"] if rest else [])]
+        lines = textwrap.wrap(
+            ", ".join(named), WIDTH - len(label), break_long_words=False, break_on_hyphens=False, subsequent_indent=" " * len(label)
+        )
+        if len(lines) <= _MODEL_LINES or not shown:
+            break
+    return label + "\n".join(lines)
+
+
+def _curl(url: str, key: str, model: str) -> str:
+    """Return a command that asks for a stream. `--oauth2-bearer` is a header that leaves a key room within a line."""
+    messages = json.dumps([{"role": "user", "content": "Hello!"}])
+    body = f'{{"model": {json.dumps(model)}, "stream": true,\n         "messages": {messages}}}'
+    parts = [f"curl -N {url}/chat/completions", f"--oauth2-bearer {key}", "-H 'Content-Type: application/json'"]
+    return "  " + " \\\n    ".join([*parts, f"-d {shlex.quote(body)}"])
 
 
 def warnings_of(config: Config) -> list[str]:
@@ -78,4 +109,7 @@ def _program() -> str:
     if shutil.which("antiphon"):
         return "antiphon"
     beside = Path(sys.executable).with_name("antiphon")
-    return str(beside) if beside.exists() else f"{sys.executable} -m antiphon"
+    if not beside.exists():
+        return f"{sys.executable} -m antiphon"
+    here = Path.cwd()
+    return str(beside.relative_to(here) if beside.is_relative_to(here) else beside)

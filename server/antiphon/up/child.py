@@ -4,6 +4,7 @@
   ready once, a child that keeps dying, or says that the configuration is not usable, is given up: there is somebody there to read
   why. After that a child is never given up, as the others may still serve; and one that a signal ended is started again at once
   unless it had only just started: whoever killed it, or whatever it crashed on, callers wait for it.
+- A child that gives no sign of life any more, though it lives, is killed, and so started again.
 - Children have sessions of their own, so that Ctrl-C in a terminal, or a signal to the process group, reaches the supervisor alone;
   and on Linux they die with it, however it dies.
 
@@ -24,6 +25,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from antiphon.up.plan import Program
+from antiphon.up.pulse import Pulse, pulse_of_pipe
 
 QUICK = 5.0
 """A child that ends within so many seconds of its start has not lived."""
@@ -42,6 +44,9 @@ LONGEST_DELAY = 10.0
 
 UNUSABLE = 2
 """The exit code by which a worker says that its configuration is not usable, so that starting it again is of no use."""
+
+RETIRE = "SIGUSR1"
+"""The signal that has a worker end when its calls do."""
 
 TOGETHER = 0.2
 """Seconds in which signals are taken for one: whoever told a child to end may be about to tell the supervisor as well."""
@@ -70,8 +75,13 @@ Say = Callable[[str], None]
 class Child:
     """One child."""
 
-    def __init__(self, program: Program, environment: Mapping[str, str], output: int, say: Say) -> None:
-        """`output` is the file descriptor that takes the child's standard output and error. Starts nothing before `look`."""
+    def __init__(
+        self, program: Program, environment: Mapping[str, str], output: int, say: Say, answers: Callable[[], bool] | None = None
+    ) -> None:
+        """`output` is the file descriptor that takes the child's standard output and error. Starts nothing before `look`.
+
+        `answers` asks a child that can be asked whether it is there.
+        """
         self.program = program
         self.settled = False
         """Set once the gateway has been ready: from then on the child is never given up."""
@@ -80,11 +90,15 @@ class Child:
         self._environment = dict(environment)
         self._output = output
         self._say = say
+        self._answers = answers
+        self._pulse: Pulse | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._quick = 0
         self._start_at: float | None = time.monotonic()
         self._kill_at: float | None = None
+        self._told, self._grace = "", 0.0
+        """The signal that told it to end, and how long it may take."""
         self._ended: tuple[int, float] | None = None
         """How it ended and how long it had lived, while nothing is made of that yet."""
 
@@ -94,23 +108,37 @@ class Child:
         return self._process is None and self._start_at is None
 
     @property
+    def hangs(self) -> bool:
+        """Whether it lives, but has given no sign of that for long."""
+        pulse = self._pulse
+        return pulse is not None and pulse.is_weak
+
+    @property
     def due(self) -> float | None:
         """When there is something to do even if nothing happens, as `time.monotonic` tells it."""
-        return self._start_at if self._process is None else self._kill_at
+        if self._process is None:
+            return self._start_at
+        return self._kill_at if self._kill_at is not None or self._pulse is None else self._pulse.due
 
     def look(self) -> None:
         """Takes note of an end, and starts or kills what is to be."""
         now = time.monotonic()
         if self._process is not None and (code := self._process.poll()) is not None:
             self._process = None
+            self._end_pulse()
             if self._start_at is None:  # it was to end
                 return
             self._ended = code, now - self._started
             self._start_at = now + TOGETHER if code in _TOLD else now
         if self._process is not None:
             if self._kill_at is not None and now >= self._kill_at:
-                self._say(f"{self.program.name} did not end within {self.program.grace:g} s of {self.program.ends_by}: killed")
+                self._say(f"{self.program.name} did not end within {self._grace:g} s of {self._told}: killed")
                 self.kill()
+            elif self._kill_at is None and self._pulse is not None and self._pulse.is_gone(now):
+                self._say(f"{self.program.name} hangs: not a sign of it for {self._pulse.silence:g} s; killed")
+                self._log("child hangs", silent_s=self._pulse.silence)
+                self._end_pulse()
+                self._process.kill()  # it is started again, as if it had died
         elif self._start_at is not None and now >= self._start_at:
             if self._ended is not None:
                 code, lived = self._ended
@@ -121,10 +149,18 @@ class Child:
 
     def stop(self) -> None:
         """Tells the child to end; `look` kills it once its grace is over."""
+        self._tell(self.program.ends_by, self.program.grace)
+
+    def retire(self, grace: float) -> None:
+        """Tells the child to take no new calls, and to end with the last it has; `look` kills it once its grace is over."""
+        self._tell(RETIRE, grace)
+
+    def _tell(self, signal_name: str, grace: float) -> None:
         self._start_at = None
-        if self._process is not None and self._kill_at is None:
-            self._kill_at = time.monotonic() + self.program.grace
-            self._process.send_signal(signal.Signals[self.program.ends_by])
+        if self._process is not None and self._told != signal_name:
+            self._told, self._grace = signal_name, grace
+            self._kill_at = time.monotonic() + grace
+            self._process.send_signal(signal.Signals[signal_name])
 
     def kill(self) -> None:
         """Ends the child by force."""
@@ -137,12 +173,19 @@ class Child:
         if self._process is not None:
             self._process.wait()
             self._process = None
+            self._end_pulse()
 
     def _start(self) -> None:
         self._started = time.monotonic()
+        beat = None
         try:
+            if self.program.beats:
+                self._pulse, beat = pulse_of_pipe()
+            elif self._answers is not None:
+                self._pulse = Pulse(self._answers)
             self._process = subprocess.Popen(  # noqa: S603  # that is what the supervisor is for
-                _leashed(self.program),
+                _leashed(self.program) + ([] if beat is None else ["--heartbeat", str(beat)]),
+                pass_fds=() if beat is None else (beat,),
                 cwd=self.program.folder,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -151,7 +194,16 @@ class Child:
                 start_new_session=True,
             )
         except OSError as error:  # no process to be had, for now
+            self._end_pulse()
             self._again(1, f"not even started: {error.strerror}", 0.0)
+        finally:
+            if beat is not None:
+                os.close(beat)
+
+    def _end_pulse(self) -> None:
+        if self._pulse is not None:
+            self._pulse.close()
+            self._pulse = None
 
     def _again(self, code: int, how: str, lived: float) -> None:
         """It has ended: it is started again soon, or given up."""

@@ -34,6 +34,8 @@ class _Worker:
         self.connection = connection
         self.counted: Families = {}
         self.reports = 0
+        self.replaced = False
+        """Whether it has said that another one has taken its place, so that its end is none to count."""
 
 
 class Counts:
@@ -48,6 +50,7 @@ class Counts:
         self._closed = threading.Event()
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
+        path.chmod(0o600)  # nobody was there in between: it takes connections only from the next line on
         listener.listen(128)
         self._acceptor = Acceptor(listener, self._serve, MOST)
         threading.Thread(target=self._keep_asking, args=(interval,), daemon=True).start()
@@ -94,6 +97,9 @@ class Counts:
             with connection.makefile("rb") as file:
                 while len(head := file.read(LENGTH.size)) == LENGTH.size:
                     (length,) = LENGTH.unpack(head)
+                    if not length:
+                        worker.replaced = True
+                        continue
                     if length > LONGEST or len(report := file.read(length)) < length:
                         break
                     counted = parse(report.decode())
@@ -105,7 +111,7 @@ class Counts:
             with self._changed:
                 self._workers.discard(worker)
                 add(self._gone, worker.counted, gauges=False)
-                self._exits += 1
+                self._exits += not worker.replaced
                 self._changed.notify_all()
 
 

@@ -32,7 +32,7 @@ def parse(text: str) -> Families:
     found: Families = {}
     describing = ""
     family = Family("", "")
-    for line in text.splitlines():
+    for line in text.split("\n"):  # and nothing else: a label may hold any other end of a line
         if line.startswith("# HELP "):
             describing = line + "\n"
         elif line.startswith("# TYPE "):

@@ -1,4 +1,4 @@
-"""The launch of a gateway on one machine: what `antiphon up` does before it becomes the supervisor.
+"""The launch of a gateway on one machine: what `antiphon up`, and `antiphon serve --reload`, do before they become the supervisor.
 
 The two addresses are tried first, before anything starts: one that is taken is told by the name of its setting. Then Envoy's folder
 is filled, and this process goes on as `antiphon.up.supervisor`, under the same process id.
@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from antiphon.config import Config, split_address
 from antiphon.edge import files as edge
 from antiphon.up import run_folder
 from antiphon.up.acceptor import listen
+from antiphon.up.admin import turn_ready
 from antiphon.up.plan import Plan, Program
 from antiphon.up.readiness import worker_socket
+from antiphon.up.reload import CONFIG, ENDPOINTS, WATCHED, tell_envoy
 from antiphon.up.supervisor import ENDING, MARGIN
 
 
@@ -31,29 +35,65 @@ def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
 
     Raises `OSError` if the folder cannot be made or filled.
     """
-    run_folder.sweep()
-    folder, lock = run_folder.make()
-    try:
-        edge.prepare(folder, config.rest, [worker_socket(number) for number in range(config.workers)], config.auth.tokens)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
-        raise
-    here = Path.cwd()
-    drain = config.limits.drain_delay + config.limits.drain
-    workers = [
-        Program(
-            f"worker {number}",
-            worker_command(config_path, folder / worker_socket(number), number),
-            folder=here,
-            grace=drain + MARGIN,
-        )
-        for number in range(config.workers)
-    ]
+    sockets = [worker_socket(number) for number in range(config.workers)]
+    folder, lock = _folder(config, config_path, lambda folder: edge.prepare(folder, config.rest, sockets, config.auth.tokens))
     # Envoy's work for a call is a tenth of a worker's.
     threads = min((config.workers + 1) // 2, os.cpu_count() or 1)
     variables = sorted(edge.VARIABLES)
     envoy = Program("Envoy", edge.command(threads), folder=folder, grace=MARGIN, variables=variables, ends_by="SIGINT")
+    return _plan(config, config_path, folder, lock, [folder / name for name in sockets], envoy, banner)
+
+
+def plan_server(config: Config, config_path: Path | None, socket: Path) -> Plan:
+    """What the supervisor of a single server is to run, whose Envoy is somebody else's, and runs in the folder of `socket`.
+
+    Raises `OSError` if it does not, or as `plan`.
+    """
+    if not (socket.parent / ENDPOINTS).exists():
+        raise OSError(f"{socket.parent} is not where an Envoy runs: `antiphon edge` has to make it so")
+    # A server that was here before may have had a successor, and may have said that it stops.
+    tell_envoy(socket.parent, [socket.name])
+    turn_ready(socket.parent)
+    folder, lock = _folder(config, config_path, lambda _: None)
+    return replace(_plan(config, config_path, folder, lock, [socket], None, "Antiphon is up.\n"), edge=socket.parent)
+
+
+def _folder(config: Config, config_path: Path | None, fill: Callable[[Path], None]) -> tuple[Path, int]:
+    """Make the folder of a run; return it, and what locks it. Raises `OSError`."""
+    run_folder.sweep()
+    folder, lock = run_folder.make()
+    try:
+        fill(folder)
+        keep_copy(folder, CONFIG, config, config_path)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+        raise
+    return folder, lock
+
+
+def _plan(
+    config: Config, config_path: Path | None, folder: Path, lock: int, sockets: Sequence[Path], envoy: Program | None, banner: str
+) -> Plan:
+    here = Path.cwd()
+    drain = config.limits.drain_delay + config.limits.drain
+    # Workers read what was checked, and not what has become of the file since.
+    copy = folder / CONFIG if config_path else None
+    workers = [
+        Program(
+            f"worker {number}",
+            worker_command(copy, socket, number),
+            folder=here,
+            grace=drain + MARGIN,
+            beats=True,
+            socket=socket.name,
+        )
+        for number, socket in enumerate(sockets)
+    ]
+    chosen = ["--config", str(config_path)] if config_path else []
+    options = [] if envoy else ["--same-database"]  # a server migrates nothing
+    options += ["--json"] if config.log.stream == "stdout" else []  # where nothing else may be
+    check = [sys.executable, "-m", "antiphon", "check-reload", *chosen, *options, str(folder)]
     return Plan(
         workers,
         envoy,
@@ -62,9 +102,41 @@ def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
         drain=drain,
         log_file=config.log.file,
         banner=banner,
+        check=Program("check", check, folder=here, grace=MARGIN),
+        retiring=config.limits.drain_delay + max(config.limits.request_timeout, config.limits.drain) + MARGIN,
         stdout_is_log=config.log.stream == "stdout",
         metrics=config.metrics.listen,
     )
+
+
+def keep_copy(folder: Path, name: str, config: Config, config_path: Path | None) -> None:
+    """Put a copy of the configuration file into `folder`, and the list of all files to watch. Raises `OSError`."""
+    files = [] if config_path is None else [config_path]
+    if config_path is not None:
+        copy = folder / name
+        copy.touch(mode=0o600)  # it may hold keys
+        copy.write_bytes(config_path.read_bytes())
+    files += files_of(config)
+    (folder / WATCHED).write_text(json.dumps([str(file.absolute()) for file in files]), encoding="utf-8")
+
+
+def files_of(config: Config) -> list[Path]:
+    """Return the files that are read at a start alone, beside that of the configuration: keys, secrets, authorities."""
+    settings = config.model_dump()
+    del settings["log"]["file"]
+    return list(_paths(settings))
+
+
+def _paths(settings: Any) -> Iterator[Path]:
+    if isinstance(settings, Path):
+        yield settings
+    elif isinstance(settings, Mapping):
+        for name, value in settings.items():
+            if name != "tls":  # those are read again by themselves
+                yield from _paths(value)
+    elif isinstance(settings, list | tuple):
+        for value in settings:
+            yield from _paths(value)
 
 
 def hold_signals() -> None:

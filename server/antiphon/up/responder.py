@@ -26,16 +26,30 @@ MOST = 16
 
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 
-Missing = Callable[[], Sequence[str]]
-"""Tells, in words, what keeps it from being ready."""
+Parts = Callable[[], Sequence[str]]
+"""Tells, in words, which parts of it are not as they should be."""
 
 
 class Responder:
     """Answers at `address`, "host:port", until it is closed. Raises `OSError` if it cannot listen there."""
 
-    def __init__(self, address: str, exposition: Callable[[], bytes], missing: Missing) -> None:
+    def __init__(
+        self,
+        address: str,
+        exposition: Callable[[], bytes],
+        missing: Parts,
+        *,
+        hanging: Parts = tuple,
+        leaving: Callable[[], bool] = bool,
+    ) -> None:
+        """`exposition` is what Prometheus gets.
+
+        `missing` is what keeps it from being ready, `hanging` what lives and does not go on, `leaving` whether a stop has begun.
+        """
         self._exposition = exposition
         self._missing = missing
+        self._hanging = hanging
+        self._leaving = leaving
         self._acceptor = Acceptor(_listener(address), self._serve, MOST)
 
     def close(self) -> None:
@@ -61,7 +75,10 @@ class Responder:
             case b"/metrics":
                 return 200, TEXT, self._exposition()
             case b"/healthz":
-                return 200, JSON, _json(status="ok")
+                hanging = list(self._hanging())
+                return (503, JSON, _json(status="hangs", hanging=hanging)) if hanging else (200, JSON, _json(status="ok"))
+            case b"/readyz" if self._leaving():
+                return 503, JSON, _json(status="draining")
             case b"/readyz":
                 missing = list(self._missing())
                 return (503, JSON, _json(status="not ready", missing=missing)) if missing else (200, JSON, _json(status="ready"))

@@ -37,7 +37,7 @@ def make() -> tuple[Path, int]:
 
 def parent() -> str:
     """Return where the folders are: the usual place, unless the paths of sockets would be too long there."""
-    name_length = len("/antiphon-12345678/worker-255.sock")
+    name_length = len("/antiphon-12345678/worker-255-99999.sock")
     usual = tempfile.gettempdir()
     return usual if len(os.fsencode(usual)) + name_length <= LONGEST_SOCKET_PATH else "/tmp"  # noqa: S108  # mkdtemp is safe there
 

@@ -7,6 +7,8 @@
 - SIGTERM may come to every process at once, as systemd sends it. The order stays the same: the workers drain already, and Envoy,
   on Linux, does not hear of it, as it is ended by SIGINT when its turn has come.
 
+- SIGHUP reloads the configuration, or ends the gateway where there is a terminal: see `antiphon.up.reload`.
+
 Signals only processes that it started itself. Knows nothing of what the children do.
 
 `antiphon.up.launch` makes the plan and then becomes this program, which stays for as long as the gateway runs and has only to watch
@@ -22,17 +24,20 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from antiphon.telemetry.names import METRICS_SOCKET
 from antiphon.telemetry.private_file import open_private
-from antiphon.up.admin import turn_unready
+from antiphon.up.admin import answers, turn_unready
 from antiphon.up.child import TOGETHER, Child, Say, log_line, write
 from antiphon.up.counts import Counts
 from antiphon.up.plan import Plan, Program
 from antiphon.up.readiness import missing
-from antiphon.up.responder import Responder
+from antiphon.up.reload import Reload
+from antiphon.up.responder import Parts, Responder
 
 MARGIN = 5.0
 """Seconds that a child has to end beyond those that it was promised."""
@@ -44,7 +49,7 @@ PATIENCE = 10.0
 """Seconds after which, and then again and again, it is told what the start still waits for."""
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""The signals that end the gateway."""
+"""The signals that end the gateway. SIGHUP reloads one that has no terminal."""
 
 STDOUT, STDERR = 1, 2
 
@@ -61,21 +66,29 @@ def supervise(plan: Plan, environment: Mapping[str, str], *, say: Say, ready: Ca
     port of metrics cannot be had.
     """
     try:
-        with _output(plan) as output, _metrics(plan):
+        with _output(plan) as output:
 
-            def child(program: Program) -> Child:
+            def child(program: Program, answers: Callable[[], bool] | None = None) -> Child:
                 names = environment if program.variables is None else program.variables
-                return Child(program, {name: environment[name] for name in names if name in environment}, output, say)
+                return Child(program, {name: environment[name] for name in names if name in environment}, output, say, answers)
 
-            return run(
-                [child(worker) for worker in plan.workers],
-                child(plan.envoy),
-                lambda: missing(plan.folder, len(plan.workers)),
-                drain=plan.drain,
-                say=say,
-                ready=ready,
-                leave=lambda: turn_unready(plan.folder),
-            )
+            edge = plan.envoys_folder
+            workers = [child(worker) for worker in plan.workers]
+            envoy = child(plan.envoy, lambda: answers(edge)) if plan.envoy else None
+            lacking = partial(missing, edge, len(workers))
+            check = plan.check
+            reload = Reload(workers, child, check, plan.folder, output, plan.retiring, say, plan.edge) if check else None
+            leaving = threading.Event()
+
+            def leave() -> None:
+                leaving.set()
+                turn_unready(edge)
+
+            def hanging() -> list[str]:
+                return [one.program.name for one in (*workers, envoy) if one is not None and one.hangs]
+
+            with _probes(plan, lacking, hanging, leaving.is_set):
+                return run(workers, envoy, lacking, drain=plan.drain, say=say, ready=ready, leave=leave, reload=reload)
     finally:
         shutil.rmtree(plan.folder, ignore_errors=True)
         if plan.lock is not None:
@@ -84,40 +97,52 @@ def supervise(plan: Plan, environment: Mapping[str, str], *, say: Say, ready: Ca
 
 def run(
     workers: Sequence[Child],
-    envoy: Child,
+    envoy: Child | None,
     missing: Callable[[], Sequence[str]],
     *,
     drain: float,
     say: Say,
     ready: Callable[[], None],
     leave: Callable[[], None] = lambda: None,
+    reload: Reload | None = None,
 ) -> int:
     """Runs the children until a signal, or until one is given up. As `supervise`.
 
-    `missing` tells what is not ready. `leave` is called when a stop begins, before any child is told to end.
+    `missing` tells what is not ready. `leave` is called when a stop begins, before any child is told to end. `reload` exchanges
+    `workers`, once the gateway has been ready.
     """
-    children = [*workers, envoy]
+    envoys = [envoy] if envoy else []
+
+    def servers() -> list[Child]:
+        return [*workers, *(reload.others if reload else ())]
+
+    def children() -> list[Child]:
+        return servers() + envoys
+
     with _signals() as wait:
-        watch = _Watch(children, wait, drain, say)
+        watch = _Watch(children, wait, drain, say, reload)
         try:
-            start = _Start(children, missing, say, ready)
-            while not watch.signals and not any(child.failure for child in children):
+            start = _Start(children(), missing, say, ready)
+            while not watch.signals and not any(child.failure for child in (*workers, *envoys)):
                 start.look()
-                watch.turn(start.due)
-            for failure in filter(None, [child.failure for child in children]):
+                due = start.due
+                if reload and due is None:
+                    reload.look()
+                    due = reload.due
+                watch.turn(due)
+            for failure in filter(None, [child.failure for child in children()]):
                 say(failure)
             leave()
-            for last in (workers, [envoy]):
-                for child in last:
-                    child.stop()
-                while not all(child.over for child in last):
-                    watch.turn()
+            if reload:
+                reload.stop()
+            watch.end(servers())
+            watch.end(envoys)
         finally:
-            for child in children:
+            for child in children():
                 child.kill()
-            for child in children:
+            for child in children():
                 child.wait()
-    if any(child.failure for child in children):
+    if any(child.failure for child in (*workers, *envoys)):
         return 1
     return 128 + watch.signals[-1] if len(watch.signals) > 1 else 0
 
@@ -125,8 +150,9 @@ def run(
 class _Watch:
     """Looks after the children, one turn after the other, and hears the signals."""
 
-    def __init__(self, children: Sequence[Child], wait: Wait, drain: float, say: Say) -> None:
+    def __init__(self, children: Callable[[], Sequence[Child]], wait: Wait, drain: float, say: Say, reload: Reload | None) -> None:
         self._children = children
+        self._reload = None if _has_terminal() else reload  # a terminal that hangs up ends what was started in it
         self._wait = wait
         self._drain = drain
         self._say = say
@@ -136,20 +162,30 @@ class _Watch:
 
     def turn(self, due: float | None = None) -> None:
         """Wait for a signal, for what a child is due to, or until `due`; then look at every child."""
-        moments = [moment for moment in (due, *(child.due for child in self._children)) if moment is not None]
+        moments = [moment for moment in (due, *(child.due for child in self._children())) if moment is not None]
         for number in self._wait(max(min(moments) - time.monotonic(), 0) if moments else None):
             self._hear(number)
-        for child in self._children:
+        for child in self._children():
             child.look()
 
+    def end(self, children: Sequence[Child]) -> None:
+        """Tell the children to end, and return when they have."""
+        for child in children:
+            child.stop()
+        while not all(child.over for child in children):
+            self.turn()
+
     def _hear(self, number: int) -> None:
+        if number == signal.SIGHUP and self._reload is not None:
+            self._reload.ask("SIGHUP")
+            return
         if not self.signals:
             self._first = time.monotonic()
             self._say(f"Stopping. Calls in flight may take {self._drain:g} s more; a second signal ends them at once.")
         elif time.monotonic() < self._first + TOGETHER:
             return
         else:
-            for child in self._children:
+            for child in self._children():
                 child.kill()
         self.signals.append(number)
 
@@ -186,6 +222,14 @@ class _Start:
             self._say(f"Still waiting for {', '.join(lacking)}.")
             self._tell_at += PATIENCE
         self.due = time.monotonic() + POLL
+
+
+def _has_terminal() -> bool:
+    """Whether there is a terminal that may hang up, which a daemon has not."""
+    with contextlib.suppress(OSError):
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        return True
+    return False
 
 
 @contextlib.contextmanager
@@ -226,13 +270,15 @@ def _output(plan: Plan) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _metrics(plan: Plan) -> Iterator[None]:
+def _probes(plan: Plan, missing: Parts, hanging: Parts, leaving: Callable[[], bool]) -> Iterator[None]:
     """Answers Prometheus and probes, if there is a port for them. In threads, which take no signal: those are held back here."""
     if plan.metrics is None:
         yield
         return
-    with contextlib.closing(Counts(plan.folder / METRICS_SOCKET)) as counts:
-        responder = Responder(plan.metrics, counts.exposition, lambda: missing(plan.folder, len(plan.workers)))
+    path = plan.envoys_folder / METRICS_SOCKET
+    path.unlink(missing_ok=True)  # one that was killed leaves it behind
+    with contextlib.closing(Counts(path)) as counts:
+        responder = Responder(plan.metrics, counts.exposition, missing, hanging=hanging, leaving=leaving)
         with contextlib.closing(responder):
             yield
 

@@ -57,6 +57,50 @@ SCOPE_ADMIN: Scope.ValueType  # 5
 """Keys, usage, the audit log, and the paths that ask for an admin."""
 Global___Scope: _TypeAlias = Scope  # noqa: Y015
 
+class _UsageDimension:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UsageDimensionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageDimension.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    USAGE_DIMENSION_UNSPECIFIED: _UsageDimension.ValueType  # 0
+    """Not used."""
+    USAGE_DIMENSION_DAY: _UsageDimension.ValueType  # 1
+    """The day."""
+    USAGE_DIMENSION_OWNER: _UsageDimension.ValueType  # 2
+    """The owner."""
+    USAGE_DIMENSION_KEY: _UsageDimension.ValueType  # 3
+    """The credential that called."""
+    USAGE_DIMENSION_PROVIDER: _UsageDimension.ValueType  # 4
+    """The provider that was asked."""
+    USAGE_DIMENSION_MODEL: _UsageDimension.ValueType  # 5
+    """The model that was asked, as its provider names it."""
+    USAGE_DIMENSION_TAG: _UsageDimension.ValueType  # 6
+    """A tag, as in "team=search". A call with several counts once for each, and one without is not told. Not together with provider or
+    model.
+    """
+
+class UsageDimension(_UsageDimension, metaclass=_UsageDimensionEnumTypeWrapper):
+    """By what usage is told apart."""
+
+USAGE_DIMENSION_UNSPECIFIED: UsageDimension.ValueType  # 0
+"""Not used."""
+USAGE_DIMENSION_DAY: UsageDimension.ValueType  # 1
+"""The day."""
+USAGE_DIMENSION_OWNER: UsageDimension.ValueType  # 2
+"""The owner."""
+USAGE_DIMENSION_KEY: UsageDimension.ValueType  # 3
+"""The credential that called."""
+USAGE_DIMENSION_PROVIDER: UsageDimension.ValueType  # 4
+"""The provider that was asked."""
+USAGE_DIMENSION_MODEL: UsageDimension.ValueType  # 5
+"""The model that was asked, as its provider names it."""
+USAGE_DIMENSION_TAG: UsageDimension.ValueType  # 6
+"""A tag, as in "team=search". A call with several counts once for each, and one without is not told. Not together with provider or
+model.
+"""
+Global___UsageDimension: _TypeAlias = UsageDimension  # noqa: Y015
+
 @_typing.final
 class Quota(_message.Message):
     """How much may be used. A field that is not set is no limit."""
@@ -120,6 +164,26 @@ class Key(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
@@ -131,6 +195,7 @@ class Key(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     REVOKE_TIME_FIELD_NUMBER: _builtins.int
     LAST_USE_TIME_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id."""
     name: _builtins.str
@@ -172,6 +237,10 @@ class Key(_message.Message):
     def last_use_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last used, up to a minute ago. Not set: never."""
 
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What its calls are for, bounded as GenerateRequest.tags. No call can change them."""
+
     def __init__(
         self,
         *,
@@ -186,10 +255,11 @@ class Key(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         revoke_time: _timestamp_pb2.Timestamp | None = ...,
         last_use_time: _timestamp_pb2.Timestamp | None = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_use_time", b"last_use_time", "quota", b"quota", "revoke_time", b"revoke_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "hint", b"hint", "id", b"id", "last_use_time", b"last_use_time", "models", b"models", "name", b"name", "owner", b"owner", "quota", b"quota", "revoke_time", b"revoke_time", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "hint", b"hint", "id", b"id", "last_use_time", b"last_use_time", "models", b"models", "name", b"name", "owner", b"owner", "quota", b"quota", "revoke_time", b"revoke_time", "scopes", b"scopes", "tags", b"tags"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -303,6 +373,7 @@ class ListKeysRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     SHOW_REVOKED_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """The most to answer with: 1 to 1000. 0: 50. A page that would be larger than 4 MiB has fewer."""
     page_token: _builtins.str
@@ -311,6 +382,8 @@ class ListKeysRequest(_message.Message):
     """Only those of this owner."""
     show_revoked: _builtins.bool
     """Those that are revoked as well."""
+    name: _builtins.str
+    """Only those of exactly this name, of which there may be several."""
     def __init__(
         self,
         *,
@@ -318,10 +391,11 @@ class ListKeysRequest(_message.Message):
         page_token: _builtins.str = ...,
         owner: _builtins.str = ...,
         show_revoked: _builtins.bool = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "page_size", b"page_size", "page_token", b"page_token", "show_revoked", b"show_revoked"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "owner", b"owner", "page_size", b"page_size", "page_token", b"page_token", "show_revoked", b"show_revoked"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -582,7 +656,7 @@ Global___ListAuditEventsResponse: _TypeAlias = ListAuditEventsResponse  # noqa: 
 
 @_typing.final
 class DailyUsage(_message.Message):
-    """What one owner has used in one day."""
+    """What was used: by one owner in one day, or whatever the request groups by. The fields that it does not group by are empty."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -593,6 +667,11 @@ class DailyUsage(_message.Message):
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     COST_USD_FIELD_NUMBER: _builtins.int
     UNPRICED_REQUESTS_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    KEY_NAME_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
     day: _builtins.str
     """The day, in UTC: as in 2026-11-25."""
     owner: _builtins.str
@@ -607,6 +686,20 @@ class DailyUsage(_message.Message):
     """What it cost, in USD, at the published or configured prices."""
     unpriced_requests: _builtins.int
     """Calls with tokens whose price is not known: they are counted above, and in cost_usd as nothing."""
+    key: _builtins.str
+    """The credential: "key:" and the id of a key, "static:" and the name of one of the configuration, or a token's. Empty: those who
+    called without a key of this gateway.
+    """
+    key_name: _builtins.str
+    """What people call that key. Empty: it is none of this gateway's, or is gone."""
+    provider: _builtins.str
+    """The provider, as it is configured. Empty: not known, as of calls that an earlier version counted. "*": as of the model."""
+    model: _builtins.str
+    """The model, as the provider names it. Empty: not known, as of such calls and of those through the proxies. "*": one of those
+    beyond a hundred that the key asked for on that day.
+    """
+    tag: _builtins.str
+    """The tag, as in "team=search". "*": one of those beyond a hundred that calls of the key had on that day."""
     def __init__(
         self,
         *,
@@ -617,10 +710,15 @@ class DailyUsage(_message.Message):
         completion_tokens: _builtins.int = ...,
         cost_usd: _builtins.float = ...,
         unpriced_requests: _builtins.int = ...,
+        key: _builtins.str = ...,
+        key_name: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+        tag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_tokens", b"completion_tokens", "cost_usd", b"cost_usd", "day", b"day", "owner", b"owner", "prompt_tokens", b"prompt_tokens", "requests", b"requests", "unpriced_requests", b"unpriced_requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_tokens", b"completion_tokens", "cost_usd", b"cost_usd", "day", b"day", "key", b"key", "key_name", b"key_name", "model", b"model", "owner", b"owner", "prompt_tokens", b"prompt_tokens", "provider", b"provider", "requests", b"requests", "tag", b"tag", "unpriced_requests", b"unpriced_requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -637,6 +735,7 @@ class GetUsageRequest(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     FIRST_DAY_FIELD_NUMBER: _builtins.int
     LAST_DAY_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """The most entries to answer with: 1 to 1000. 0: 50."""
     page_token: _builtins.str
@@ -647,6 +746,10 @@ class GetUsageRequest(_message.Message):
     """The first day, in UTC: as in 2026-11-01. Empty: the first of the month of the last day."""
     last_day: _builtins.str
     """The last day, which is still told. Empty: today."""
+    @_builtins.property
+    def group_by(self) -> _containers.RepeatedScalarFieldContainer[Global___UsageDimension.ValueType]:
+        """By what to tell it apart. Empty: by day and owner. The order does not matter, and what is named twice counts once."""
+
     def __init__(
         self,
         *,
@@ -655,10 +758,11 @@ class GetUsageRequest(_message.Message):
         owner: _builtins.str = ...,
         first_day: _builtins.str = ...,
         last_day: _builtins.str = ...,
+        group_by: _abc.Iterable[Global___UsageDimension.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_day", b"first_day", "last_day", b"last_day", "owner", b"owner", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_day", b"first_day", "group_by", b"group_by", "last_day", b"last_day", "owner", b"owner", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -723,8 +827,9 @@ class ExportOwnerResponse(_message.Message):
     LINES_FIELD_NUMBER: _builtins.int
     lines: _builtins.bytes
     """The next bytes of a file of JSON Lines, in UTF-8, at most 1 MiB; a line may go on in the next response. Each line is an object
-    with `kind`: "key", "usage", "audit_event", "conversation" or "message". A message's `conversation_id` is the conversation that
-    it was said in, and `parent_id` the message before it.
+    with `kind`: "key", "usage", "model_usage" (the same by provider and model), "tag_usage" (by tag), "audit_event",
+    "conversation" or "message". A message's `conversation_id` is the conversation that it was said in, and `parent_id` the message
+    before it.
     """
     def __init__(
         self,

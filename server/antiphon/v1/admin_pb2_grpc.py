@@ -147,12 +147,13 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetUsage(self, request, context):
-        """Tells what was used: one entry for each day and owner that used something, the newest day first, and in a day the owners in
-        order. Days are those of UTC. Every server writes what was used every five seconds, and what is not written yet is not told.
+        """Tells what was used: one entry for each day and owner that used something, or for each combination of what the request groups by.
+        The newest day comes first; then the entries are in order of owner, key, provider and model. Days are those of UTC. Every server
+        writes what was used every five seconds, and what is not written yet is not told.
         Reading it is not recorded in the audit log, as reading anything else is not.
 
-        Errors: INVALID_ARGUMENT INVALID_REQUEST for a day that no calendar has, a range that ends before it begins, or a page token
-        that is not of this list.
+        Errors: INVALID_ARGUMENT INVALID_REQUEST for a day that no calendar has, a range that ends before it begins, a dimension that there
+        is not, or a page token that is not of this list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

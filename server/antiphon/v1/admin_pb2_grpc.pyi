@@ -41,12 +41,13 @@ class AdminServiceStub:
     ListAuditEvents: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListAuditEventsRequest, _admin_pb2.ListAuditEventsResponse]
     """Lists the audit log, the newest first: what admins did, and which calls were refused."""
     GetUsage: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetUsageRequest, _admin_pb2.GetUsageResponse]
-    """Tells what was used: one entry for each day and owner that used something, the newest day first, and in a day the owners in
-    order. Days are those of UTC. Every server writes what was used every five seconds, and what is not written yet is not told.
+    """Tells what was used: one entry for each day and owner that used something, or for each combination of what the request groups by.
+    The newest day comes first; then the entries are in order of owner, key, provider and model. Days are those of UTC. Every server
+    writes what was used every five seconds, and what is not written yet is not told.
     Reading it is not recorded in the audit log, as reading anything else is not.
 
-    Errors: INVALID_ARGUMENT INVALID_REQUEST for a day that no calendar has, a range that ends before it begins, or a page token
-    that is not of this list.
+    Errors: INVALID_ARGUMENT INVALID_REQUEST for a day that no calendar has, a range that ends before it begins, a dimension that there
+    is not, or a page token that is not of this list.
     """
     ExportOwner: _aio.UnaryStreamMultiCallable[_admin_pb2.ExportOwnerRequest, _admin_pb2.ExportOwnerResponse]
     """Gives out all that is kept of one owner: conversations with all their branches, keys without their secrets, usage, and what the
@@ -137,12 +138,13 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.GetUsageRequest,
         context: _aio.ServicerContext[_admin_pb2.GetUsageRequest, _abc.Awaitable[_admin_pb2.GetUsageResponse]],
     ) -> _abc.Awaitable[_admin_pb2.GetUsageResponse]:
-        """Tells what was used: one entry for each day and owner that used something, the newest day first, and in a day the owners in
-        order. Days are those of UTC. Every server writes what was used every five seconds, and what is not written yet is not told.
+        """Tells what was used: one entry for each day and owner that used something, or for each combination of what the request groups by.
+        The newest day comes first; then the entries are in order of owner, key, provider and model. Days are those of UTC. Every server
+        writes what was used every five seconds, and what is not written yet is not told.
         Reading it is not recorded in the audit log, as reading anything else is not.
 
-        Errors: INVALID_ARGUMENT INVALID_REQUEST for a day that no calendar has, a range that ends before it begins, or a page token
-        that is not of this list.
+        Errors: INVALID_ARGUMENT INVALID_REQUEST for a day that no calendar has, a range that ends before it begins, a dimension that there
+        is not, or a page token that is not of this list.
         """
 
     @_abc_1.abstractmethod

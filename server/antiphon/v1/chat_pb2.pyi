@@ -73,6 +73,26 @@ class GenerateRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODEL_FIELD_NUMBER: _builtins.int
     MESSAGES_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
@@ -86,6 +106,7 @@ class GenerateRequest(_message.Message):
     END_USER_FIELD_NUMBER: _builtins.int
     EXTRA_FIELD_NUMBER: _builtins.int
     RECORDING_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model, as ModelService lists it, or "provider/model". Empty: the configured default."""
     parallel_tool_calls: _builtins.bool
@@ -134,6 +155,14 @@ class GenerateRequest(_message.Message):
     def recording(self) -> Global___Recording:
         """Records the turn. Unset: nothing is stored, and the database is not asked."""
 
+    @_builtins.property
+    def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the call is for, such as team: search. Usage is told apart by it, and it stands in the log; the provider is not told. At most
+        8: names of 1 to 32 of a-z, 0-9, "_", "." and "-", values of 1 to 64 visible characters of ASCII without commas. The tags of the
+        caller's key are added to these; of one name, the key's stands. The metadata `x-antiphon-tags: team=search, feature=x` says the
+        same, in any call; of one name, this field stands.
+        """
+
     def __init__(
         self,
         *,
@@ -150,10 +179,11 @@ class GenerateRequest(_message.Message):
         end_user: _builtins.str = ...,
         extra: _struct_pb2.Struct | None = ...,
         recording: Global___Recording | None = ...,
+        tags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls", "audio_output", b"audio_output", "extra", b"extra", "parallel_tool_calls", b"parallel_tool_calls", "reasoning", b"reasoning", "recording", b"recording", "response_format", b"response_format", "sampling", b"sampling", "tool_choice", b"tool_choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls", "audio_output", b"audio_output", "end_user", b"end_user", "extra", b"extra", "messages", b"messages", "modalities", b"modalities", "model", b"model", "parallel_tool_calls", b"parallel_tool_calls", "reasoning", b"reasoning", "recording", b"recording", "response_format", b"response_format", "sampling", b"sampling", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls", "audio_output", b"audio_output", "end_user", b"end_user", "extra", b"extra", "messages", b"messages", "modalities", b"modalities", "model", b"model", "parallel_tool_calls", b"parallel_tool_calls", "reasoning", b"reasoning", "recording", b"recording", "response_format", b"response_format", "sampling", b"sampling", "tags", b"tags", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__parallel_tool_calls: _TypeAlias = _typing.Literal["parallel_tool_calls"]  # noqa: Y015
     _WhichOneofArgType__parallel_tool_calls: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls"]  # noqa: Y015

@@ -1,5 +1,6 @@
 """The command `antiphon`: what it imports, and the commands that have no file of their own."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -51,3 +52,30 @@ def test_an_edge_has_one_server(tmp_path: Path) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=variables)
     assert done.returncode == 2
     assert "rest.upstream" in done.stderr
+
+
+def test_a_server_that_reloads_is_given_a_socket() -> None:
+    """By which Envoy is told of its successors."""
+    command = [sys.executable, "-m", "antiphon", "serve", "--reload"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env={"ANTIPHON_KEY": "sk-test"})
+    assert done.returncode == 2
+    assert "--reload: needs --socket" in done.stderr
+
+
+def test_a_refusal_is_told_in_json_where_the_log_is(tmp_path: Path) -> None:
+    """Standard output has nothing else then."""
+    (tmp_path / "antiphon.yaml").write_text("providers: {")
+    command = [
+        sys.executable,
+        "-m",
+        "antiphon",
+        "check-reload",
+        "--json",
+        "--config",
+        str(tmp_path / "antiphon.yaml"),
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env={"ANTIPHON_KEY": "sk-test"})
+    assert done.returncode == 2
+    assert "not YAML" in json.loads(done.stdout)["reason"]
+    assert not done.stderr

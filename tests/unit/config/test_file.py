@@ -102,6 +102,14 @@ def test_names_are_texts(tmp_path: Path) -> None:
         ("auth: {keys: [{key_env: K}]}", "antiphon.yaml: auth.keys.0.name: is required"),
         ("auth: {keys: [{name: a}]}", "antiphon.yaml: auth.keys.0: needs one of key_env and key_file"),
         (
+            "providers: {a: {proxy: 'http://me:hunter2@p:1', proxy_env: P}}",
+            "antiphon.yaml: providers.a: takes only one of proxy, proxy_env and proxy_file",
+        ),
+        (
+            "auth: {keys: [{name: a, key_env: A, tags: {Team: x}}]}",
+            "antiphon.yaml: auth.keys.0.tags: the name of a tag is 1 to 32 of a-z, 0-9, _, . and -",
+        ),
+        (
             "auth: {tokens: [{name: a, issuer: i, audience: a, admin: {claim: c, value: 3}}]}",
             "antiphon.yaml: auth.tokens.0.admin.value: must be a text: put it in quotes, or must be true or false",
         ),

@@ -11,8 +11,10 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from antiphon.domain.errors import PermissionDenied, ProviderUnavailable
+from antiphon.domain.trace import TraceContext, pass_on
 from antiphon.net.client import Client
 from tests.odd_upstream import OddUpstream, answer
+from tests.waiting import until
 
 
 class Resolver(AbstractResolver):
@@ -91,3 +93,33 @@ async def test_closing_may_come_twice_and_before_the_first_call(client: Client) 
         while upstream.open_connections:
             await asyncio.sleep(0)
     await client.close()
+
+
+async def test_a_request_belongs_to_the_trace_that_is_passed_on(client: Client) -> None:
+    """In headers of its own; without one there are none."""
+    async with OddUpstream() as upstream:
+        upstream.script("m", [answer(b"{}")])
+
+        async def post() -> dict[str, str]:
+            response = await client.post("p", URL(f"{upstream.base_url}/x"), {"a": "b"}, b'{"model": "m"}')
+            response.close()
+            return upstream.requests[-1].headers
+
+        pass_on(TraceContext("0" * 31 + "1", "0" * 15 + "2", 1, "a=b"))
+        traced = await post()
+        pass_on(None)
+        untraced = await post()
+    assert traced.items() >= {"traceparent": f"00-{'0' * 31}1-{'0' * 15}2-01", "tracestate": "a=b", "a": "b"}.items()
+    assert not untraced.keys() & {"traceparent", "tracestate"}
+
+
+async def test_what_has_come_and_was_not_read_is_told(client: Client) -> None:
+    """For as long as the answer is open; it is bounded, however large the answer."""
+    assert client.buffered == 0
+    async with OddUpstream() as upstream:
+        upstream.script("m", [answer(b"x" * 4 * 2**20)])
+        response = await client.post("p", URL(f"{upstream.base_url}/x"), {}, b'{"model": "m"}')
+        await until(lambda: client.buffered > 2**16)
+        assert client.buffered < 2**20
+        response.close()
+    assert client.buffered == 0

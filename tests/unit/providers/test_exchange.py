@@ -5,27 +5,25 @@ from multidict import CIMultiDict
 from pydantic import SecretStr
 from yarl import URL
 
-from antiphon.domain.request import ChatRequest
-from antiphon.providers.exchange import HeaderAuth, Prepared
-from antiphon.providers.openai.response import ReplyReader
+from antiphon.providers.exchange import HeaderAuth
 
-PREPARED = Prepared(URL("https://x.test/"), b"{}", ReplyReader(ChatRequest("m", (), stream=True), "p"))
+SENT = (URL("https://x.test/"), b"{}")
 
 
 @pytest.mark.parametrize(("header", "value"), [("Authorization", "Bearer {}"), ("api-key", "{}")])
 async def test_a_key_in_a_header(header: str, value: str) -> None:
     """A caller's own takes the place of the gateway's, for that call alone; no log shows either."""
     auth = HeaderAuth(header, "ours", CIMultiDict({"accept": "*/*"}), {"X-Org": "acme"}, ("of-the-url",))
-    ours = await auth.credentials(PREPARED, None)
+    ours = await auth.credentials(*SENT, None)
     assert dict(ours.headers) == {"accept": "*/*", header.lower(): value.format("ours"), "x-org": "acme"}
     assert set(ours.secrets) == {"ours", "acme", "of-the-url"}
-    theirs = await auth.credentials(PREPARED, SecretStr("theirs"))
+    theirs = await auth.credentials(*SENT, SecretStr("theirs"))
     assert theirs.headers[header] == value.format("theirs")
     assert set(theirs.secrets) == {"ours", "acme", "of-the-url", "theirs"}
-    assert (await auth.credentials(PREPARED, None)).headers[header] == value.format("ours")
+    assert (await auth.credentials(*SENT, None)).headers[header] == value.format("ours")
 
 
 async def test_without_a_key() -> None:
     """A host of one's own asks for none; a header of the configuration takes the place of any other."""
     auth = HeaderAuth("authorization", None, CIMultiDict({"accept": "*/*"}), {"Accept": "text/plain"}, ())
-    assert dict((await auth.credentials(PREPARED, None)).headers) == {"accept": "text/plain"}
+    assert dict((await auth.credentials(*SENT, None)).headers) == {"accept": "text/plain"}

@@ -14,6 +14,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from antiphon.auth.api_keys.static import KeyRing
 from antiphon.chat.service import ChatService
@@ -280,6 +281,19 @@ async def test_a_server_that_leaves_is_unready_and_serves(unused_tcp_port: int, 
         await stopping
 
 
+async def test_a_server_that_is_replaced_never_says_that_it_is_unhealthy(unused_tcp_port: int) -> None:
+    """Whoever watches would take its address for one without a server: the connection ends first, and its watch with it."""
+    async with running(ScriptedProvider(), unused_tcp_port) as gateway:
+        watch = gateway.health.Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        stopping = asyncio.create_task(gateway.server.stop(5, gateway.service.interrupt, replaced=True))
+        reading = asyncio.create_task(watch.read())
+        await gateway.channel.wait_for_state_change(grpc.ChannelConnectivity.READY)  # it has left the connection
+        assert not reading.done()
+        reading.cancel()
+        await stopping
+
+
 async def test_a_stop_drops_nothing_while_a_call_goes_on(unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long it takes: the answer arrives whole, though callers who do not read would have been dropped by then."""
     monkeypatch.setattr(server_module, "LINGER", 0.5)
@@ -378,3 +392,15 @@ async def test_errors_with_much_in_them_arrive(unused_tcp_port: int) -> None:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await gateway.chat.Generate(request, metadata=KEY)
             assert caught.value.code() is code
+
+
+async def test_the_line_of_a_call_names_its_callers_trace(unused_tcp_port: int) -> None:
+    """Sampled or not; one that cannot be read is none."""
+    trace, span, lines = "0a" * 16, "b7" * 8, []
+    async with running(ScriptedProvider(), unused_tcp_port) as gateway:
+        for parent in (f"00-{trace}-{span}-00", f"00-{trace}-{span}-01", f"00-{trace}"):
+            with capture_logs() as logged:
+                await gateway.chat.Generate(HELLO, metadata=(*KEY, ("traceparent", parent)))
+                await until(lambda logged=logged: any(line["event"] == "call" for line in logged))
+            lines.append(next(line for line in logged if line["event"] == "call"))
+    assert [line.get("trace_id") for line in lines] == [trace, trace, None]

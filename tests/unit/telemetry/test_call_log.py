@@ -6,6 +6,7 @@ from antiphon.domain.call import Call
 from antiphon.domain.errors import ProviderRateLimited
 from antiphon.domain.events import Usage
 from antiphon.domain.principal import Principal
+from antiphon.domain.trace import TraceContext
 from antiphon.telemetry.call_log import CallLog
 
 
@@ -18,6 +19,7 @@ def test_the_line_has_all_that_is_known_of_a_chat() -> None:
         usage=Usage(12, 3, 15),
         cost_usd=0.25,
         first_token=0.0421,
+        trace=TraceContext("0a" * 16, "b7" * 8, 0),
     )
     with capture_logs() as lines:
         CallLog().ended(call, "OK", None)
@@ -34,6 +36,7 @@ def test_the_line_has_all_that_is_known_of_a_chat() -> None:
         "completion_tokens": 3,
         "cost_usd": 0.25,
         "first_token_ms": 42.1,
+        "trace_id": "0a" * 16,
     }
 
 

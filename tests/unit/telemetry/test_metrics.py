@@ -9,12 +9,12 @@ from antiphon.domain.call import Attempt, Call
 from antiphon.domain.errors import AntiphonError, ProviderUnavailable, RateLimited
 from antiphon.domain.events import Usage
 from antiphon.telemetry.metrics import Metrics
-from antiphon.telemetry.names import EXITS, TABLE, Kind
+from antiphon.telemetry.names import EXITS, LATEST, TABLE, Kind
 from antiphon.up.families import parse
 
 
-def metrics() -> Metrics:
-    return Metrics({"openai": ["gpt", "mini"], "open": []}, {"alias"}, "1.2.3")
+def metrics(*, latest: bool = False) -> Metrics:
+    return Metrics({"openai": ["gpt", "mini"], "open": []}, {"alias"}, "1.2.3", latest=latest)
 
 
 def series(counted: Metrics) -> dict[str, float]:
@@ -40,7 +40,7 @@ def play(
     if usage is not None:
         call.first_token = 0.001
     if isinstance(error, asyncio.CancelledError):
-        counted.cancelled_upstream(call, attempt)
+        counted.cancelled_upstream(call, attempt, 0.002)
     counted.attempt_ended(call, attempt, error)
     call.usage, call.cost_usd = usage, 0.25
     counted.settled(call)
@@ -68,6 +68,7 @@ def test_a_call_is_counted_in_every_metric() -> None:
             'antiphon_attempts_total{class="ok",provider="openai"}',
             'antiphon_attempts_total{class="gone",provider="openai"}',
             'antiphon_cancelled_upstream_total{provider="openai"}',
+            'antiphon_cancel_seconds_sum{provider="openai"}',
             'antiphon_tokens_total{kind="input",model="gpt",provider="openai"}',
             'antiphon_tokens_total{kind="cached_input",model="gpt",provider="openai"}',
             'antiphon_estimated_usage_total{model="gpt",provider="openai"}',
@@ -87,6 +88,7 @@ def test_a_call_is_counted_in_every_metric() -> None:
         'antiphon_attempts_total{class="ok",provider="openai"}': 1,
         'antiphon_attempts_total{class="gone",provider="openai"}': 1,
         'antiphon_cancelled_upstream_total{provider="openai"}': 1,
+        'antiphon_cancel_seconds_sum{provider="openai"}': 0.002,
         'antiphon_tokens_total{kind="input",model="gpt",provider="openai"}': 10,
         'antiphon_tokens_total{kind="cached_input",model="gpt",provider="openai"}': 4,
         'antiphon_estimated_usage_total{model="gpt",provider="openai"}': 1,
@@ -102,6 +104,29 @@ def test_a_call_is_counted_in_every_metric() -> None:
         "antiphon_calls_in_flight": 0,
         "antiphon_workers": 1,
     }
+
+
+def test_the_latest_names_take_the_place_of_those_before() -> None:
+    """Both at once there are not, and what was counted is the same."""
+    counted = metrics(latest=True)
+    counted.lag(0.001)
+    play(counted, usage=Usage(10, 5, 15))
+    play(
+        counted,
+        error=asyncio.CancelledError(),
+        end=RateLimited("", limit="requests_per_minute", scope="key", quota=1, retry_after=1),
+    )
+    families = parse(counted.exposition().decode())
+    replaced = {old.name for old in LATEST}
+    expected = {metric.name: metric.kind for metric in TABLE if metric is not EXITS and metric.name not in replaced}
+    expected |= {metric.name: metric.kind for new in LATEST.values() for metric in new}
+    assert {name: family.kind for name, family in families.items()} == expected
+    operation = 'gen_ai_operation_name="chat",gen_ai_provider_name="openai",gen_ai_request_model="gpt"'
+    found = series(counted)
+    assert found[f"gen_ai_client_inference_operation_input_tokens_sum{{{operation}}}"] == 10
+    assert found[f"gen_ai_client_inference_operation_output_tokens_sum{{{operation}}}"] == 5
+    assert found[f"gen_ai_client_inference_time_to_first_chunk_seconds_count{{{operation}}}"] == 1
+    assert found[f'gen_ai_client_inference_duration_seconds_count{{error_type="",{operation}}}'] == 1
 
 
 def test_calls_that_go_on_are_in_flight() -> None:

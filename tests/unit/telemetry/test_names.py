@@ -1,15 +1,18 @@
 """The table of metrics."""
 
+import pytest
+
 from antiphon.telemetry import names
-from antiphon.telemetry.names import TABLE, Kind
+from antiphon.telemetry.names import LATEST, TABLE, Kind, wants_latest
 
 
 def test_every_metric_is_in_the_table_once() -> None:
     """And by the rules of Prometheus' names: counters end in _total, histograms have buckets."""
     declared = [value for value in vars(names).values() if isinstance(value, names.Metric)]
-    assert sorted(TABLE) == sorted(declared)
-    assert len({metric.name for metric in TABLE}) == len(TABLE)
-    for metric in TABLE:
+    latest = [metric for metrics in LATEST.values() for metric in metrics]
+    assert sorted([*TABLE, *latest]) == sorted(declared)
+    assert len({metric.name for metric in declared}) == len(declared)
+    for metric in declared:
         assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
         assert bool(metric.buckets) == (metric.kind is Kind.HISTOGRAM)
         assert list(metric.buckets) == sorted(metric.buckets)
@@ -19,3 +22,13 @@ def test_no_label_is_of_a_caller() -> None:
     """Owners, keys and conversations are too many, and nobody's business there."""
     labels = {label for metric in TABLE for label in metric.labels}
     assert not labels & {"owner", "key", "caller", "conversation", "request_id", "peer"}
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [("", False), ("http", False), ("gen_ai_latest_experimental", True), ("http/dup, gen_ai_latest_experimental", True)],
+)
+def test_the_latest_names_are_asked_for_by_opentelemetrys_variable(value: str, wanted: bool) -> None:
+    """Which may ask for more than that."""
+    assert wants_latest({"OTEL_SEMCONV_STABILITY_OPT_IN": value}) is wanted
+    assert not wants_latest({})

@@ -29,7 +29,7 @@ def test_each_listener_is_told_everything_though_another_fails() -> None:
         observers.admitted(call)
         observers.attempt_begun(call, attempt)
         observers.first_token(call)
-        observers.cancelled_upstream(call, attempt)
+        observers.cancelled_upstream(call, attempt, 0.1)
         observers.attempt_ended(call, attempt, None)
         observers.settled(call)
         observers.turn_ended(call, "complete")

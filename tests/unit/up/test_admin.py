@@ -3,7 +3,9 @@
 import socket
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from antiphon.up import admin
@@ -14,8 +16,9 @@ def test_an_envoy_that_is_not_there_is_told_nothing(tmp_path: Path) -> None:
     admin.turn_unready(tmp_path / "none")
 
 
-def test_a_hook_of_a_container_tells_it(tmp_path: Path) -> None:
-    """By the folder's name: the file says 1, and the admin interface is told."""
+@contextmanager
+def envoy(folder: Path) -> Iterator[Future[bytes]]:
+    """Answer once, as the Envoy in a folder; yields what was asked."""
 
     def answer() -> bytes:
         connection, _ = listener.accept()
@@ -26,9 +29,22 @@ def test_a_hook_of_a_container_tells_it(tmp_path: Path) -> None:
 
     with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor() as threads:
         listener.settimeout(20)
-        listener.bind(str(tmp_path / admin.ADMIN_SOCKET))
+        listener.bind(str(folder / admin.ADMIN_SOCKET))
         listener.listen()
-        answered = threads.submit(answer)
+        yield threads.submit(answer)
+
+
+def test_a_hook_of_a_container_tells_it(tmp_path: Path) -> None:
+    """By the folder's name: the file says 1, and the admin interface is told."""
+    with envoy(tmp_path) as asked:
         subprocess.run([sys.executable, "-m", "antiphon.up.admin", str(tmp_path)], check=True)
-        assert answered.result().startswith(b"POST /healthcheck/fail ")
+        assert asked.result().startswith(b"POST /healthcheck/fail ")
     assert (tmp_path / admin.DRAINING_FILE).read_text(encoding="ascii") == "1\n"
+
+
+def test_a_stop_can_be_taken_back(tmp_path: Path) -> None:
+    """For an Envoy that outlives the server it was told of."""
+    with envoy(tmp_path) as asked:
+        admin.turn_ready(tmp_path)
+        assert asked.result().startswith(b"POST /healthcheck/ok ")
+    assert (tmp_path / admin.DRAINING_FILE).read_text(encoding="ascii") == "0\n"

@@ -1,5 +1,7 @@
 """What a start says."""
 
+import json
+import subprocess
 from typing import Any
 
 import pytest
@@ -43,3 +45,23 @@ def test_with_tls_the_lines_to_paste_have_it() -> None:
     assert "https://127.0.0.1:8080" in secure
     assert "chat --address grpcs://127.0.0.1:50051" in secure
     assert "-plaintext" not in secure
+
+
+@pytest.mark.parametrize("key", [None, "sk-ap-" + 51 * "x"], ids=["a key of the operator's", "a key made for the run"])
+@pytest.mark.parametrize("names", [["echo"], ["echo", *(f"model-{number}" for number in range(500))]], ids=["one", "many"])
+def test_it_fits_a_terminal_of_80_columns(key: str | None, names: list[str]) -> None:
+    """However many models there are."""
+    shown = banner(Console(width=80), Config(), key, "echo", names)
+    assert [line for line in shown.splitlines() if len(line) > 80] == []
+    assert len(shown.splitlines()) < 30
+
+
+def test_what_is_to_be_pasted_is_one_command_of_a_shell() -> None:
+    """With the key that was made, and quoted, whatever a model is called."""
+    odd = 'it\'s $HOME \\ "x"'
+    shown = banner(Console(width=80), Config(), "sk-made", odd, [odd])
+    command = shown[shown.index("  curl ") : shown.index("\n\nOr")]
+    words = subprocess.run(["bash", "-c", command.replace("curl", "printf '%s\\0'", 1)], capture_output=True, text=True, check=True)
+    told = words.stdout.split("\0")
+    assert told[told.index("--oauth2-bearer") + 1] == "sk-made"
+    assert json.loads(told[told.index("-d") + 1])["model"] == odd

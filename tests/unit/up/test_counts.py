@@ -65,6 +65,16 @@ def test_counters_of_a_worker_that_ended_stay_in_the_sum(path: Path) -> None:
             assert read(of) == {"calls_total": 4, "open": 0, EXITS.name: 1}
 
 
+def test_a_worker_in_whose_place_there_is_another_is_none_that_ended(path: Path) -> None:
+    """What it counted stays in the sum all the same."""
+    worker = Worker()
+    with closing(Counts(path, interval=600)) as of:
+        with Reporter(path, worker.exposition) as reporter:
+            worker.calls.inc(3)
+            reporter.replaced = True
+        block_until(lambda: read(of) == {"calls_total": 3, EXITS.name: 0} and not of._workers)
+
+
 def test_a_worker_that_does_not_answer_is_taken_by_what_it_said_last(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for it for longer than `PATIENCE`."""
     monkeypatch.setattr(counts, "PATIENCE", 0.05)

@@ -171,3 +171,53 @@ def test_the_lock_goes_on_to_the_supervisor(lock: int, tmp_path: Path, monkeypat
     program = Program("envoy", ("/bin/true",), tmp_path, 1)
     launch.become_supervisor(Plan((), program, folder=tmp_path, drain=1, log_file=None, banner="", lock=lock), {})
     assert inherited[1:] == [lock]
+
+
+def test_the_files_of_keys_and_secrets_are_watched(tmp_path: Path) -> None:
+    """Wherever a setting names one: a reload reads them again. Not so certificates, which are read again without one."""
+    settings = config(
+        auth={"keys": [{"name": "a", "key_file": str(tmp_path / "a")}]},
+        providers={"p": {"base_url": "http://h/v1", "api_key_file": str(tmp_path / "b"), "models": ["m"]}},
+        log={"file": str(tmp_path / "log")},
+        rest={"listen": "127.0.0.1:1", "tls": {"certificate": str(tmp_path / "c"), "key": str(tmp_path / "k")}},
+        database={"url_file": str(tmp_path / "d")},
+    )
+    assert sorted(launch.files_of(settings)) == [tmp_path / "a", tmp_path / "b", tmp_path / "d"]
+
+
+def test_the_workers_read_a_copy_of_the_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Which was checked, and which nobody else can read, whatever becomes of the file."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    path = tmp_path / "mine.yaml"
+    path.write_text("workers: 1")
+    made = launch.plan(config(), path, "")
+    copy = made.folder / "antiphon.yaml"
+    assert copy.read_text(encoding="utf-8") == "workers: 1"
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert str(copy) in made.workers[0].command
+    assert made.check is not None
+    assert str(path) in made.check.command
+
+
+def test_a_server_beside_an_envoy_takes_its_socket_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever an earlier one had told that Envoy; its supervisor starts nothing but it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    run = tmp_path / "run"
+    run.mkdir()
+    edge.prepare(run, config().rest, ["server-3.sock"])
+    (run / "drain.pressure").write_text("1")
+    made = launch.plan_server(config(), None, run / "server.sock")
+    assert "./server.sock" in (run / "endpoints.yaml").read_text()
+    assert (made.envoy, made.edge) == (None, run)
+    assert made.folder != run
+    (worker,) = made.workers
+    assert (worker.socket, worker.beats) == ("server.sock", True)
+    assert str(run / "server.sock") in worker.command
+    assert made.check is not None
+    assert "--same-database" in made.check.command
+
+
+def test_a_server_that_reloads_needs_an_envoy(tmp_path: Path) -> None:
+    """Which is told of each server that takes the place of another."""
+    with pytest.raises(OSError, match="is not where an Envoy runs"):
+        launch.plan_server(config(), None, tmp_path / "server.sock")

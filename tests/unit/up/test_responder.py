@@ -18,6 +18,8 @@ class Served:
     def __init__(self) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.missing: list[str] = []
+        self.hanging: list[str] = []
+        self.leaving = False
 
     def get(self, path: str, method: str = "GET") -> httpx2.Response:
         return httpx2.request(method, f"http://{self.address}{path}", trust_env=False)
@@ -26,7 +28,8 @@ class Served:
 @pytest.fixture
 def served() -> Iterator[Served]:
     of = Served()
-    with closing(Responder(of.address, lambda: b"calls_total 1\n", lambda: of.missing)):
+    said = {"hanging": lambda: of.hanging, "leaving": lambda: of.leaving}
+    with closing(Responder(of.address, lambda: b"calls_total 1\n", lambda: of.missing, **said)):
         yield of
 
 
@@ -44,6 +47,21 @@ def test_it_is_ready_if_nothing_is_missing(served: Served) -> None:
     answer = served.get("/readyz")
     assert (answer.status_code, answer.json()) == (503, {"status": "not ready", "missing": ["worker 0"]})
     assert served.get("/healthz").json() == {"status": "ok"}
+
+
+def test_it_says_that_it_stops_whatever_is_missing(served: Served) -> None:
+    """As the edge does."""
+    served.missing, served.leaving = ["worker 0"], True
+    answer = served.get("/readyz")
+    assert (answer.status_code, answer.json()) == (503, {"status": "draining"})
+    assert served.get("/healthz").status_code == 200
+
+
+def test_it_is_not_alive_if_something_hangs(served: Served) -> None:
+    """And says what."""
+    served.hanging = ["worker 0"]
+    answer = served.get("/healthz")
+    assert (answer.status_code, answer.json()) == (503, {"status": "hangs", "hanging": ["worker 0"]})
 
 
 @pytest.mark.parametrize(("path", "method", "status"), [("/", "GET", 404), ("/metrics", "POST", 405), ("/healthz", "HEAD", 200)])

@@ -17,7 +17,7 @@ import pytest
 
 from antiphon.telemetry.names import METRICS_SOCKET
 from antiphon.telemetry.report import Reporter
-from antiphon.up import child, supervisor
+from antiphon.up import child, pulse, supervisor
 from antiphon.up.child import Child
 from antiphon.up.plan import Plan, Program
 from tests.ports import free_port
@@ -40,6 +40,19 @@ signal.signal(signal.SIGINT, end)
 write(f"start {os.getpid()} {os.getsid(0)}")
 if how and how != ["deaf"]:
     sys.exit(int(how[0]))
+while True:
+    signal.pause()
+"""
+
+
+# Gives a sign of life, and then hangs. Usage: FILE --heartbeat DESCRIPTOR
+HANGING = """
+import os, signal, sys
+file, _, descriptor = sys.argv[1:]
+with open(file, "a") as f:
+    f.write(f"w0 start {os.getpid()} 0\\n")
+os.write(int(descriptor), b".")
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 while True:
     signal.pause()
 """
@@ -335,6 +348,20 @@ def test_a_child_that_ends_by_another_signal_does_not_hear_sigterm(stage: Stage)
     assert stage.lines[-1] == "envoy int"
 
 
+def test_a_child_that_hangs_is_started_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that gave signs of life, and gives none any more, is killed; a line says so."""
+    monkeypatch.setattr(pulse, "INTERVAL", 0.05)
+
+    def script() -> None:
+        until(lambda: len(stage.pids("w0")) == 2)
+        assert stage.said[0].startswith("w0 hangs: not a sign of it for ")
+        assert "w0 ended (by SIGKILL)" in stage.said[1]
+        told()
+
+    program = Program("w0", [sys.executable, "-c", HANGING, str(stage.file)], folder=stage.folder, grace=10, beats=True)
+    assert stage.run(program, meanwhile=script) == 0
+
+
 def test_a_stop_does_not_wait_for_a_restart(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child that waits to be started again is simply not."""
     monkeypatch.setattr(child, "FIRST_DELAY", 60.0)
@@ -435,6 +462,57 @@ def test_the_supervisor_answers_prometheus_and_probes(tmp_path: Path) -> None:
     assert not folder.exists()
     with pytest.raises(ConnectionRefusedError):
         get(address, "/healthz")
+
+
+# Gives a sign of life, and then hangs; ends on SIGTERM once FILE is there. Usage: FILE --heartbeat DESCRIPTOR
+HESITATING = """
+import os, pathlib, signal, sys, time
+file, _, descriptor = sys.argv[1:]
+def end(*_):
+    while not pathlib.Path(file).exists():
+        time.sleep(0.01)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+pathlib.Path(f"{file}-{os.getpid()}").touch()
+os.write(int(descriptor), b".")
+while True:
+    signal.pause()
+"""
+
+
+def test_probes_see_what_hangs_and_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before what hangs is killed; and for as long as the stop takes. Here somebody else runs Envoy."""
+    monkeypatch.setattr(pulse, "INTERVAL", 0.2)
+    monkeypatch.setattr(pulse, "FIRST", 0.01)
+    folder = Path(tempfile.mkdtemp(prefix="antiphon-test-"))
+    address = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-c", HESITATING, str(tmp_path / "go")]
+    worker = Program("worker 0", command, folder=tmp_path, grace=20, beats=True)
+    monkeypatch.chdir(tmp_path)  # the paths of pytest's are too long for sockets
+    plan = Plan([worker], None, folder=folder, drain=1, log_file=None, banner="", metrics=address, edge=Path())
+    said: list[str] = []
+
+    def script() -> None:
+        until(lambda: answers(address, "/healthz") == (503, '{"status": "hangs", "hanging": ["worker 0"]}\n'))
+        until(lambda: answers(address, "/healthz") == (200, '{"status": "ok"}\n'))
+        until(lambda: len(list(tmp_path.glob("go-*"))) == 2)
+        told()
+        until(lambda: answers(address, "/readyz") == (503, '{"status": "draining"}\n'))
+        (tmp_path / "go").touch()
+
+    with ThreadPoolExecutor() as threads:
+        played = threads.submit(script)
+        supervisor.supervise(plan, os.environ, say=said.append, ready=lambda: None)
+        played.result()
+    assert "worker 0 hangs: not a sign of it for 0.6 s; killed" in said
+
+
+def answers(address: str, path: str) -> tuple[int, str] | None:
+    """What is answered; None while nobody is there."""
+    try:
+        return get(address, path)
+    except ConnectionRefusedError:
+        return None
 
 
 def get(address: str, path: str) -> tuple[int, str]:

@@ -16,6 +16,9 @@ from antiphon.domain.principal import EVERYDAY, Principal, Scope, everyday
 KEY_VARIABLE = "ANTIPHON_KEY"
 """The environment variable that holds the only key, where the configuration names none."""
 
+CONFIGURED = "static:"
+"""What `Principal.id` of a key of the configuration begins with; its name follows."""
+
 
 class KeyRing:
     """The keys that are good: an `Authenticator`."""
@@ -73,7 +76,13 @@ def _refuse_twins(auth: AuthConfig, environment: Mapping[str, str]) -> None:
 def _principal(key: KeyConfig) -> Principal:
     scopes = frozenset(everyday(key.scopes)) | ({Scope.ADMIN} if key.admin else set())
     return Principal(
-        key.name, owner=key.owner or key.name, id=_id(key.name), scopes=scopes, models=key.models, quota=key.limits.quota()
+        key.name,
+        owner=key.owner or key.name,
+        id=_id(key.name),
+        scopes=scopes,
+        models=key.models,
+        quota=key.limits.quota(),
+        tags=tuple(key.tags.items()),
     )
 
 
@@ -86,4 +95,4 @@ def credentials_of(auth: AuthConfig) -> dict[str, list[str]]:
 
 
 def _id(name: str) -> str:
-    return f"static:{name}"
+    return CONFIGURED + name

@@ -32,6 +32,7 @@ class Grants(Struct, frozen=True, omit_defaults=True):
     models: tuple[str, ...] | None = None
     """None: all, which is also what a row without them means."""
     quota: Quota = UNLIMITED
+    tags: dict[str, str] = {}
 
 
 class StoredKey(Struct, frozen=True):
@@ -51,7 +52,15 @@ class StoredKey(Struct, frozen=True):
     def principal(self) -> Principal:
         """Who calls with it."""
         grants = self.grants
-        return Principal(self.name, self.owner, f"key:{self.id}", frozenset(grants.scopes), grants.models, grants.quota)
+        return Principal(
+            self.name,
+            self.owner,
+            f"key:{self.id}",
+            frozenset(grants.scopes),
+            grants.models,
+            grants.quota,
+            tuple(grants.tags.items()),
+        )
 
     def good_at(self, time: datetime) -> bool:
         """Whether it is neither revoked nor expired then."""
@@ -67,7 +76,7 @@ class KeyPage(Struct, frozen=True):
 
 class _Token(Struct, frozen=True, array_like=True, tag="k"):
     id: str
-    filters: tuple[str, bool]
+    filters: tuple[str, bool, str]
 
 
 _grants: Final = msgspec.json.Decoder(Grants)
@@ -125,21 +134,26 @@ class KeyStore:
         """Raises `KeyNotFound`."""
         return await self._database.read(lambda connection: _find(connection, key))
 
-    async def list(self, *, size: int, token: str = "", owner: str = "", revoked: bool = False) -> KeyPage:
-        """The newest first. Raises `InvalidRequest` for a page token that is not of this list."""
+    async def list(self, *, size: int, token: str = "", owner: str = "", revoked: bool = False, name: str = "") -> KeyPage:
+        """The newest first; of an owner, and of exactly that name, if these are given.
+
+        Raises `InvalidRequest` for a page token that is not of this list.
+        """
         query = select(*_COLUMNS).order_by(api_keys.c.id.desc()).limit(size + 1)
         if owner:
             query = query.where(api_keys.c.owner == text.clean(owner))
+        if name:
+            query = query.where(api_keys.c.name == text.clean(name))
         if not revoked:
             query = query.where(api_keys.c.revoked.is_(None))
         if token:
             after = paging.read_token(token, _Token)
-            if after.filters != (owner, revoked) or not is_id(after.id):
+            if after.filters != (owner, revoked, name) or not is_id(after.id):
                 raise paging.bad_token()
             query = query.where(api_keys.c.id < after.id)
         found = await self._database.read(lambda connection: connection.execute(query).all())
         more = len(found) > size
-        following = paging.token(_Token(found[size - 1].id, (owner, revoked))) if more else ""
+        following = paging.token(_Token(found[size - 1].id, (owner, revoked, name))) if more else ""
         return KeyPage(tuple(map(_stored, found[:size])), following)
 
     async def revoke(self, key: str, *, origin: audit.Origin) -> StoredKey:

@@ -32,6 +32,7 @@ from antiphon.auth.tokens.jwks import KeySource
 from antiphon.config import AuthConfig, IssuerConfig
 from antiphon.domain.errors import Unauthenticated
 from antiphon.domain.principal import Principal
+from antiphon.net import outbound
 from antiphon.net.fetch import Fetcher
 from antiphon.net.refreshing import Clock
 
@@ -211,18 +212,20 @@ class _Algorithms(JWSRegistry):
 def load_tokens(auth: AuthConfig, environment: Mapping[str, str]) -> Tokens:
     """The issuers that the configuration names. Raises `ConfigError`. Asks nobody anything yet."""
     fetcher = Fetcher()
-    issuers = {config.issuer: Issuer(config, _keys(config, environment, fetcher)) for config in auth.tokens}
+    issuers = {config.issuer: Issuer(config, key_source(config, environment, fetcher)) for config in auth.tokens}
     return Tokens(issuers, fetcher)
 
 
-def _keys(config: IssuerConfig, environment: Mapping[str, str], fetcher: Fetcher) -> KeySource:
+def key_source(config: IssuerConfig, environment: Mapping[str, str], fetcher: Fetcher) -> KeySource:
+    """Return where the keys of an issuer come from. Raises `ConfigError`. Asks nobody anything yet."""
     if config.shared:
         return jwks.SharedSecret(config.secret(environment))
     if config.jwks_file is not None:
         return jwks.from_file(config, config.jwks_file)
+    way = outbound.build(f"auth.tokens.{config.name}", config, environment)
     if config.jwks_url is not None:
-        return jwks.from_url(config, config.jwks_url, fetcher)
-    return jwks.from_discovery(config, fetcher)
+        return jwks.from_url(config, config.jwks_url, fetcher, way)
+    return jwks.from_discovery(config, fetcher, way)
 
 
 def _said(credential: str) -> dict[str, Any]:

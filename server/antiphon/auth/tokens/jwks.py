@@ -25,6 +25,7 @@ from antiphon.auth.tokens.keyset import MAX_BYTES, KeySet, KeysUnusable, parse
 from antiphon.config import ConfigError, IssuerConfig
 from antiphon.domain.errors import IdentityUnavailable
 from antiphon.net.fetch import Fetcher, FetchFailed
+from antiphon.net.outbound import DIRECT, Outbound
 from antiphon.net.refreshing import Clock, Refreshing, Times
 
 DISCOVERY: Final = "/.well-known/openid-configuration"
@@ -97,6 +98,10 @@ class RotatingKeys:
             raise IdentityUnavailable(self._config.name, retry_after=max(1.0, self._rest_until - self._clock()))
         return found
 
+    async def fetch(self) -> int:
+        """Read the key set now, and return how many keys are in it that are of use. Raises as `read` does, and `TimeoutError`."""
+        return len((await self._read_set()).keys)
+
     async def close(self) -> None:
         """Ends a reading that is going on."""
         await self._set.close()
@@ -150,20 +155,20 @@ def from_file(config: IssuerConfig, path: Path) -> RotatingKeys:
     return RotatingKeys(config, lambda: asyncio.to_thread(read))
 
 
-def from_url(config: IssuerConfig, written: str, fetcher: Fetcher) -> RotatingKeys:
+def from_url(config: IssuerConfig, written: str, fetcher: Fetcher, outbound: Outbound = DIRECT) -> RotatingKeys:
     """The keys at a URL. Raises `ConfigError` if it is none that may be asked."""
     url = _configured(written, f"auth.tokens: {config.name}: jwks_url")
-    return RotatingKeys(config, lambda: fetcher.get(url, _HEADERS, MAX_BYTES))
+    return RotatingKeys(config, lambda: fetcher.get(url, _HEADERS, MAX_BYTES, outbound))
 
 
-def from_discovery(config: IssuerConfig, fetcher: Fetcher) -> RotatingKeys:
+def from_discovery(config: IssuerConfig, fetcher: Fetcher, outbound: Outbound = DIRECT) -> RotatingKeys:
     """The keys that the issuer's own document leads to. Raises `ConfigError` if the issuer is no URL that may be asked."""
     issuer = _configured(config.issuer, f"auth.tokens: {config.name}: issuer, as nothing else tells where its keys are")
     document = httpx2.URL(config.issuer.removesuffix("/") + DISCOVERY)
 
     async def read() -> bytes:
-        found = await fetcher.get(document, _HEADERS, MAX_BYTES)
-        return await fetcher.get(_jwks_uri(config.issuer, found, plain=issuer.scheme == "http"), _HEADERS, MAX_BYTES)
+        found = await fetcher.get(document, _HEADERS, MAX_BYTES, outbound)
+        return await fetcher.get(_jwks_uri(config.issuer, found, plain=issuer.scheme == "http"), _HEADERS, MAX_BYTES, outbound)
 
     return RotatingKeys(config, read)
 

@@ -16,6 +16,7 @@ from yarl import URL
 from antiphon.config import ConfigError, ProviderConfig
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
+from antiphon.net.outbound import DIRECT, Outbound
 from antiphon.providers.exchange import Exchange, HeaderAuth, Prepared
 from antiphon.providers.hosts import capabilities
 from antiphon.providers.openai.request import encode
@@ -31,7 +32,7 @@ class OpenAIProvider:
     Raises `ConfigError` if the base URL is missing or no good. A `{model}` in it is replaced by the model's name.
     """
 
-    def __init__(self, name: str, config: ProviderConfig, api_key: SecretStr | None) -> None:
+    def __init__(self, name: str, config: ProviderConfig, api_key: SecretStr | None, outbound: Outbound = DIRECT) -> None:
         self.name = name
         self._url = _template(name, config)
         self._fixed_url = None if _MODEL in self._url else URL(self._url)
@@ -41,11 +42,22 @@ class OpenAIProvider:
         key = None if api_key is None else api_key.get_secret_value()
         # A value of the query may be a key too.
         auth = HeaderAuth(config.auth_header, key, _headers(), config.headers, url.query.values())
-        self._exchange = Exchange(name, config, auth, url)
+        self._exchange = Exchange(name, config, auth, url, outbound)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
         """See `Provider.stream`."""
         return self._exchange.stream(request, self._prepare)
+
+    async def probe(self) -> int | None:
+        """See `Provider.probe`: the list of models."""
+        path, _, query = self._url.replace(_MODEL, "model").partition("?")
+        url = URL(f"{path.removesuffix(_PATH)}/models{'?' if query else ''}{query}")
+        return await self._exchange.status_of(url)
+
+    @property
+    def buffered(self) -> int:
+        """See `Provider.buffered`."""
+        return self._exchange.buffered
 
     async def close(self) -> None:
         """End the connections that are kept open."""

@@ -1,0 +1,217 @@
+"""`antiphon check-config --probe`: whether what the configuration names can be reached, and takes what it is given.
+
+Everything is asked at once, each thing once, and nothing that costs money or changes anything. What is printed names things as the
+configuration does; hosts at most stand in the reasons, and no secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Awaitable, Iterator, Mapping
+from typing import Any, Final
+
+import redis.asyncio as redis
+import structlog
+import uvloop
+from msgspec import Struct
+from pydantic import SecretStr
+from redis.exceptions import AuthenticationError, RedisError
+from rich.markup import escape
+from sqlalchemy import URL
+from sqlalchemy.exc import DBAPIError
+
+from antiphon.app import App
+from antiphon.auth.tokens.authenticator import key_source
+from antiphon.auth.tokens.jwks import RotatingKeys
+from antiphon.auth.tokens.keyset import KeysUnusable
+from antiphon.cli.check import environment_of_start
+from antiphon.cli.console import out, print_json
+from antiphon.config import Config, IssuerConfig, database_url
+from antiphon.database.base import Database
+from antiphon.database.migrate import schema
+from antiphon.database.open import open_database, parse, sqlite_path
+from antiphon.domain.errors import ProviderError, StoreUnavailable
+from antiphon.net import certificates
+from antiphon.net.fetch import Fetcher, FetchFailed
+from antiphon.net.http_errors import why
+from antiphon.providers.base import Provider
+from antiphon.telemetry.redaction import redact
+
+PATIENCE: Final = 10.0
+"""Seconds that each thing has to answer."""
+
+
+class ProbeFailed(Exception):
+    """It does not work; the message tells why, in words for an operator."""
+
+
+class Found(Struct, frozen=True):
+    """What came of one thing."""
+
+    kind: str
+    """"database", "redis", "issuer" or "provider"."""
+    name: str
+    ok: bool
+    told: str
+    seconds: float
+
+
+def show(config: Config, *, as_json: bool) -> bool:
+    """Check the configuration, ask everything that it names, and print a line each. Return whether all is well.
+
+    Raises `ConfigError`, `OSError`.
+    """
+    certificates.check(config)
+    structlog.configure(processors=[_drop])  # what the log would say stands in the lines
+    found = uvloop.run(probe(config, environment_of_start(config)))
+    good = all(one.ok for one in found)
+    if as_json:
+        fields = ("kind", "name", "ok", "told", "seconds")
+        print_json({"ok": good, "probes": [{field: getattr(one, field) for field in fields} for one in found]})
+        return good
+    for one in found:
+        mark = "[green]✓[/]" if one.ok else "[bold red]✗[/]"
+        what = " ".join(filter(None, (one.kind, one.name)))
+        out.print(f"{mark} {escape(what)}: {escape(one.told)} [dim]({one.seconds * 1000:.0f} ms)[/]", soft_wrap=True)
+    return good
+
+
+async def probe(config: Config, environment: Mapping[str, str], patience: float = PATIENCE) -> list[Found]:
+    """Ask everything at once. Raises `ConfigError` for a configuration that no server would start with."""
+    app = App(config, environment)
+    fetcher = Fetcher()
+    settings, url_of_database = config.database, database_url(config, environment)
+    # Here, as it imports for long enough to be the end of what is timed.
+    database = open_database(
+        url_of_database, settings.timeout, connections=1, pooler=settings.pooler, statement_cache=settings.keeps_statements
+    )
+    try:
+        asked = [
+            _found("database", "", _database(database, parse(url_of_database)), patience),
+            *(
+                [] if (url := config.limits.redis(environment)) is None
+                else [_found("redis", "", _redis(url, patience), patience)]
+            ),
+            *(
+                _found("issuer", issuer.name, _issuer(issuer, environment, fetcher), patience)
+                for issuer in config.auth.tokens
+                if not issuer.shared
+            ),
+            *(_found("provider", provider.name, _provider(provider), patience) for provider, _ in app.providers),
+        ]  # fmt: skip
+        return await asyncio.gather(*asked)
+    finally:
+        await database.close()
+        await fetcher.close()
+        for provider, _ in app.providers:
+            await provider.close()
+
+
+async def _found(kind: str, name: str, asking: Awaitable[str], patience: float) -> Found:
+    begun = time.monotonic()
+    try:
+        async with asyncio.timeout(patience):
+            ok, told = True, await asking
+    except ProbeFailed as error:
+        ok, told = False, str(error)
+    except TimeoutError:
+        ok, told = False, f"no answer within {patience:g} s"
+    return Found(kind, name, ok, told, round(time.monotonic() - begun, 3))
+
+
+async def _database(database: Database, url: URL) -> str:
+    if url.drivername == "sqlite":
+        path = sqlite_path(url)
+        if not path.exists():
+            return f"SQLite: {path} is not there yet; a start makes it"
+        kind = "SQLite"
+    else:
+        kind = "PostgreSQL"
+    try:
+        found = await database.read(schema)
+    except StoreUnavailable as error:
+        raise ProbeFailed(f"{kind}: {_reason(error.__cause__, [url.password or ''])}") from None
+    if not found.usable:
+        raise ProbeFailed(f"{kind}: its schema {found.revision} is of a newer version, which this one cannot use")
+    if found.revision is None:
+        return f"{kind}: no schema yet; `antiphon migrate`, or a start by `antiphon up`, makes it"
+    if found.is_older:
+        return f"{kind}: schema {found.revision}; `antiphon migrate`, or a start by `antiphon up`, brings it to {found.newest}"
+    return f"{kind}: schema {found.revision}"
+
+
+async def _redis(url: SecretStr, patience: float) -> str:
+    client = redis.Redis.from_url(url.get_secret_value(), socket_connect_timeout=patience, socket_timeout=patience)
+    try:
+        await client.ping()
+    except AuthenticationError:
+        raise ProbeFailed("refuses the password") from None
+    except (RedisError, OSError) as error:
+        raise ProbeFailed(_reason(error.__cause__ or error, _passwords(url))) from None
+    finally:
+        await client.aclose()
+    return "answers"
+
+
+async def _issuer(issuer: IssuerConfig, environment: Mapping[str, str], fetcher: Fetcher) -> str:
+    keys = key_source(issuer, environment, fetcher)
+    assert isinstance(keys, RotatingKeys), "what is shared is not asked for"
+    try:
+        return f"{await keys.fetch()} keys"
+    except (FetchFailed, KeysUnusable) as error:
+        raise ProbeFailed(str(error)) from None
+    except TimeoutError:
+        raise ProbeFailed(f"no answer within {issuer.timeout:g} s") from None
+    except OSError as error:
+        raise ProbeFailed(_reason(error, ())) from None
+    finally:
+        await keys.close()
+
+
+async def _provider(provider: Provider) -> str:
+    try:
+        status = await provider.probe()
+    except ProviderError as error:
+        raise ProbeFailed(why(error.__cause__)) from None
+    match status:
+        case None:
+            return "needs no host"
+        case 401 | 403:
+            raise ProbeFailed(f"the key is refused ({status})")
+        case 429:
+            return f"reachable, but for now it takes no more requests ({status})"
+        case _ if status < 300:
+            return "reachable, and takes the key"
+        case _ if status < 500:
+            return f"reachable, but lists no models ({status}), so that the key is not known to be good"
+        case _:
+            raise ProbeFailed(f"answers {status}")
+
+
+def _reason(error: BaseException | None, secrets: list[str] | tuple[str, ...]) -> str:
+    """Return why, in a line and without secrets."""
+    cause = (error.orig if isinstance(error, DBAPIError) else None) or error
+    for one in _chain(cause):
+        if isinstance(one, socket.gaierror):
+            return "the name is not resolved"
+        if isinstance(one, OSError) and one.errno is not None and one.errno > 0:
+            return os.strerror(one.errno)
+    text = redact(str(cause).partition("\n")[0], [secret for secret in secrets if secret])
+    return text or type(cause).__name__
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _passwords(url: SecretStr) -> list[str]:
+    return [url.get_secret_value(), str(redis.connection.parse_url(url.get_secret_value()).get("password", ""))]
+
+
+def _drop(_logger: Any, _method: str, _event: Any) -> Any:
+    raise structlog.DropEvent

@@ -1,0 +1,56 @@
+"""What a running gateway is asked to take up: whether it is usable, and can be taken up without a new start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from antiphon.cli import check
+from antiphon.config import Config, ConfigError, database_url
+from antiphon.config.file import load
+from antiphon.up.launch import keep_copy
+from antiphon.up.reload import CONFIG, NEXT
+
+_FIXED = {
+    "grpc": ("grpc",),
+    "rest": ("rest",),
+    "workers": ("workers",),
+    "log.file": ("log", "file"),
+    "log.stream": ("log", "stream"),
+    "metrics": ("metrics",),
+    "limits.drain": ("limits", "drain"),
+    "limits.drain_delay": ("limits", "drain_delay"),
+}
+"""What Envoy and the supervisor were started with."""
+
+
+def accept(folder: Path, path: Path | None, environment: Mapping[str, str], *, same_database: bool = False) -> None:
+    """Check the configuration at `path`, and leave a copy for the gateway in `folder`. Raises `ConfigError`, `OSError`.
+
+    Another database is brought to this version, or refused with `same_database`.
+    """
+    running = load(folder / CONFIG if path else None, environment)
+    wanted = load(path, environment)
+    changed = list(_fixed(running, wanted))
+    is_same = database_url(wanted, environment) == database_url(running, environment)
+    if same_database and not is_same:
+        changed.append("database")
+    if changed:
+        raise ConfigError("\n".join(f"{setting}: cannot change while the gateway runs: start it anew" for setting in changed))
+    if is_same:
+        check.build(wanted, environment)  # the database may be out of reach, which is no matter of this change
+    else:
+        check.prepare(wanted, environment)
+    keep_copy(folder, NEXT, wanted, path)
+
+
+def _fixed(running: Config, wanted: Config) -> Iterator[str]:
+    """Yield the settings that differ, and cannot."""
+    for setting, steps in _FIXED.items():
+        before, after = running, wanted
+        for step in steps:
+            before, after = getattr(before, step), getattr(after, step)
+        if before != after:
+            yield setting
+    if wanted.rest.jwt_authn and running.auth.tokens != wanted.auth.tokens:
+        yield "auth.tokens (with rest.jwt_authn)"

@@ -1,0 +1,20 @@
+"""What was used by provider and model, beside the sums by day and key that budgets are held against."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0007"
+down_revision = "0006"
+additive = True
+
+ID = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+COUNTS = ("requests", "prompt_tokens", "completion_tokens", "cost_nanos", "unpriced")
+
+
+def upgrade() -> None:
+    """A table of its own: what `usage` has and this one has not, of earlier versions, is told without a model."""
+    op.create_table(
+        "model_usage",
+        *(sa.Column(name, ID, primary_key=True) for name in ("day", "owner", "key", "provider", "model")),
+        *(sa.Column(name, sa.BigInteger, nullable=False) for name in COUNTS),
+    )

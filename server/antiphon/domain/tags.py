@@ -1,0 +1,52 @@
+"""Tags: what a key or a call says that it is for, such as team=search. Usage is told apart by them; metrics are not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from antiphon.domain.errors import InvalidRequest, Violation
+
+MAX_TAGS: Final = 8
+"""Tags of a key, and of a call beside those of its key."""
+
+_NAME: Final = re.compile(r"[a-z0-9_.-]{1,32}")
+_VALUE: Final = re.compile(r"[!-+\--~]{1,64}")
+
+_RULE_NAME: Final = "the name of a tag is 1 to 32 of a-z, 0-9, _, . and -"
+_RULE_VALUE: Final = "the value of a tag is 1 to 64 visible characters of ASCII, without commas"
+
+
+def wrong_with(tags: Mapping[str, str]) -> str:
+    """Return what is wrong with tags; empty for those that are good."""
+    if len(tags) > MAX_TAGS:
+        return f"must not have more than {MAX_TAGS} tags"
+    if not all(_NAME.fullmatch(name) for name in tags):
+        return _RULE_NAME
+    return "" if all(_VALUE.fullmatch(value) for value in tags.values()) else _RULE_VALUE
+
+
+def check(tags: Mapping[str, str], *where: str) -> None:
+    """Raise `InvalidRequest` for tags that are not good; `where` is the path of their field."""
+    if wrong := wrong_with(tags):
+        raise InvalidRequest(f"{'.'.join(where)}: {wrong}", (Violation(where, wrong),))
+
+
+def parse(written: str, where: str) -> dict[str, str]:
+    """Return the tags of a header, as in "team=search, feature=x". Raises `InvalidRequest`; `where` is its name."""
+    tags: dict[str, str] = {}
+    for part in filter(None, map(str.strip, written.split(","))):
+        name, equals, value = part.partition("=")
+        wrong = "is written as name=value, with commas between several" if not equals else "has the same name twice"
+        if not equals or name in tags:
+            raise InvalidRequest(f"{where}: {wrong}", (Violation((where,), wrong),))
+        tags[name] = value
+    check(tags, where)
+    return tags
+
+
+def merged(of_key: Iterable[tuple[str, str]], of_call: Mapping[str, str]) -> dict[str, str]:
+    """Return both, the key's first; of one name the key's, so that nobody's usage can be put down to somebody else."""
+    found = dict(of_key)
+    return found | {name: value for name, value in of_call.items() if name not in found}

@@ -1,0 +1,88 @@
+"""Callers of a gateway's edge that take as little of the machine as Python can: each a connection, and bytes made beforehand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
+
+from tests.e2e.conftest import KEY
+
+GOOD: Final = b"HTTP/1.1 200"
+
+LONGEST: Final = 4 * 1024 * 1024
+"""Bytes of an answer, at most."""
+
+
+def request(address: str, body: dict[str, Any], key: str = KEY) -> bytes:
+    """Return a chat completion as it goes over the wire."""
+    data = json.dumps(body).encode()
+    head = f"POST /api/v1/chat/completions HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {key}\r\n"
+    return f"{head}content-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n".encode() + data
+
+
+async def load(address: str, requests: Iterable[bytes], connections: int) -> list[bytes]:
+    """Make the calls, each as soon as one of so many connections is free. Return the answers that were not good."""
+    left = iter(requests)
+    bad: list[bytes] = []
+
+    async def run() -> None:
+        async with _connected(address) as (reader, writer):
+            for sent in left:
+                writer.write(sent)
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert b"transfer-encoding: chunked" in head, head
+                body = await reader.readuntil(b"\r\n0\r\n\r\n")
+                if not head.startswith(GOOD):
+                    bad.append(head + body)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(connections):
+            group.create_task(run())
+    return bad
+
+
+@asynccontextmanager
+async def held(address: str, requests: Sequence[bytes], at_once: int = 50) -> AsyncIterator[None]:
+    """Keep these streams open, each of which has told something, and leave them in the end. What they tell more is read."""
+    turn = asyncio.Semaphore(at_once)
+    told: list[asyncio.Future[None]] = [asyncio.get_running_loop().create_future() for _ in requests]
+
+    async def hold(sent: bytes, begun: asyncio.Future[None]) -> None:
+        try:
+            async with _connected(address) as (reader, writer):
+                async with turn:
+                    writer.write(sent)
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    assert head.startswith(GOOD), head
+                    await reader.readuntil(b"data: ")
+                    begun.set_result(None)
+                while await reader.read(65536):
+                    pass
+        except Exception as error:  # noqa: BLE001  # it is whoever waits that has to know
+            if not begun.done():
+                begun.set_exception(error)
+
+    tasks = [asyncio.create_task(hold(*each)) for each in zip(requests, told, strict=True)]
+    try:
+        await asyncio.gather(*told)
+        yield
+        assert not [task for task in tasks if task.done()], "a stream ended before its time"
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _connected(address: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    host, _, port = address.partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port), limit=LONGEST)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()

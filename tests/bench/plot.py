@@ -1,0 +1,138 @@
+"""Draws dashboards as SVG, as Grafana lays them out: panels with title, unit, axes and legend. No I/O, and no library.
+
+Text is drawn by whoever shows the picture, so widths of text are guessed, and on the safe side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from html import escape
+from typing import Any, Final, NamedTuple
+
+WIDTH: Final = 900
+COLUMN: Final = WIDTH / 24
+"""Of Grafana's grid."""
+ROW: Final = 26
+GAP: Final = 6
+HEAD: Final = 30
+SHOWN: Final = 4
+"""Lines of a legend; the largest series have them."""
+
+COLOURS: Final = ("#3274d9", "#e0752d", "#37872d", "#a352cc", "#c4162a", "#b29600", "#0f8a8a", "#8f3bb8", "#6e6e6e", "#d683ce")
+
+Points = list[tuple[float, float]]
+"""Seconds since the beginning, and a value; in order."""
+
+
+class Series(NamedTuple):
+    """A line by its name in the legend."""
+
+    name: str
+    points: Points
+
+
+def dashboard(title: str, panels: Sequence[tuple[dict[str, Any], Sequence[Series], str]], seconds: float) -> str:
+    """Return a picture. Each panel is Grafana's, with its series, and what is said where it has none."""
+    bottom = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel, _, _ in panels)
+    height = HEAD + bottom * ROW
+    size = f'width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="Helvetica, Arial, sans-serif" font-size="11" fill="#24292e">',
+        f'<rect width="{WIDTH}" height="{height}" fill="#f4f5f5"/>',
+        f'<text x="{GAP + 4}" y="20" font-size="15" font-weight="bold">{escape(title)}</text>',
+    ]
+    for panel, series, reason in panels:
+        place = panel["gridPos"]
+        x, y = place["x"] * COLUMN + GAP / 2, HEAD + place["y"] * ROW
+        wide, tall = place["w"] * COLUMN - GAP, place["h"] * ROW - GAP
+        parts.append(f'<g transform="translate({x:g} {y:g})">')
+        parts.append(f'<rect width="{wide:g}" height="{tall:g}" rx="3" fill="#fff" stroke="#d8dade"/>')
+        parts.append(f'<text x="8" y="16" font-weight="bold">{escape(panel["title"])}</text>')
+        unit = panel["fieldConfig"]["defaults"]["unit"]
+        if not any(each.points for each in series):
+            parts.append(f'<text x="8" y="{tall / 2:g}" fill="#6e7077">no data: {escape(reason)}</text>')
+        elif panel["type"] == "stat":
+            parts.append(_stat(series, unit, wide, tall))
+        else:
+            parts += _lines(series, unit, wide, tall, seconds)
+        parts.append("</g>")
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _stat(series: Sequence[Series], unit: str, wide: float, tall: float) -> str:
+    place = f'x="{wide / 2:g}" y="{tall * 0.7:g}" font-size="24" text-anchor="middle" fill="{COLOURS[0]}"'
+    return f"<text {place}>{told(series[0].points[-1][1], unit)}</text>"
+
+
+def _lines(series: Sequence[Series], unit: str, wide: float, tall: float, seconds: float) -> Iterator[str]:
+    ordered = sorted((each for each in series if each.points), key=lambda each: -_mean(each))
+    more = len(ordered) - SHOWN
+    listed = SHOWN if more <= 0 else SHOWN - 1
+    left, top, right, bottom = 58.0, 28.0, wide - 12, tall - 41 - 14 * min(len(ordered), SHOWN)
+    size = 2**20 if unit == "bytes" else 1.0
+    most = max(value for each in ordered for _, value in each.points)
+    step = _step((most or 1) / size) * size
+    highest = step * max(1, math.ceil(most / step - 1e-9))
+
+    def at(second: float, value: float) -> str:
+        return f"{left + (right - left) * second / seconds:.1f},{bottom - (bottom - top) * value / highest:.1f}"
+
+    for number in range(round(highest / step) + 1):
+        y = bottom - (bottom - top) * number * step / highest
+        yield f'<path d="M{left:g} {y:.1f}H{right:g}" stroke="#e6e7ea"/>'
+        yield f'<text x="{left - 6:g}" y="{y + 4:.1f}" text-anchor="end" fill="#6e7077">{told(number * step, unit)}</text>'
+    for second in range(0, int(seconds) + 1, 30):
+        x = left + (right - left) * second / seconds
+        yield f'<text x="{x:.1f}" y="{bottom + 14:.1f}" text-anchor="middle" fill="#6e7077">{second // 60}:{second % 60:02}</text>'
+    for number, each in enumerate(ordered):
+        colour = COLOURS[number % len(COLOURS)]
+        line = " ".join(at(*point) for point in each.points)
+        yield f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+        if number < listed:
+            y = bottom + 46 + 14 * number
+            yield f'<path d="M10 {y - 4:.1f}h12" stroke="{colour}" stroke-width="3"/>'
+            yield f'<text x="28" y="{y:.1f}">{escape(each.name)}</text>'
+            yield from _sums(wide, y, told(_mean(each), unit), told(max(value for _, value in each.points), unit))
+    yield from _sums(wide, bottom + 31, "mean", "max", "#6e7077")
+    if more > 0:
+        yield f'<text x="28" y="{bottom + 46 + 14 * listed:.1f}" fill="#6e7077">and {more + 1} more</text>'
+
+
+def _sums(wide: float, y: float, mean: str, most: str, colour: str = "#24292e") -> Iterator[str]:
+    for x, text in ((wide - 92, mean), (wide - 12, most)):
+        yield f'<text x="{x:g}" y="{y:.1f}" text-anchor="end" fill="{colour}">{text}</text>'
+
+
+def _mean(series: Series) -> float:
+    return sum(value for _, value in series.points) / len(series.points)
+
+
+def _step(highest: float) -> float:
+    """Return a round distance of the axis' lines, of which there are two to four."""
+    size = 10 ** math.floor(math.log10(highest / 2))
+    return float(next(size * factor for factor in (1, 2, 5, 10) if highest / (size * factor) <= 4))
+
+
+def told(value: float, unit: str) -> str:
+    """Return a value as Grafana tells it in one of its units."""
+    match unit:
+        case "s":
+            for size, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+                if value >= size or size == 1e-6:
+                    return "0 s" if value == 0 else f"{value / size:.3g} {name}"
+        case "percentunit":
+            return f"{value * 100:.3g} %"
+        case "bytes":
+            return f"{value / 2**20:.4g} MiB"
+        case "currencyUSD":
+            return f"${value:.3g}"
+        case "reqps":
+            return f"{_short(value)} req/s"
+    return _short(value)
+
+
+def _short(value: float) -> str:
+    if value >= 1000:
+        return f"{value / 1000:.3g} K"
+    return f"{value:.3g}"

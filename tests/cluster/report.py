@@ -1,0 +1,245 @@
+"""What a run found, as figures, as text, and held against what has to be so."""
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console, Group
+from rich.table import Table
+
+from tests.cluster.faults import CALM_NAME, Window
+from tests.cluster.journal import WINDOW, Call, Journal, Outcome, most_in_window
+from tests.cluster.load import AT_ONCE, RATE, RATE_KEYS
+
+FAILURES = (Outcome.FAILED, Outcome.CUT, Outcome.CUT_SILENTLY)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One thing that has to be so."""
+
+    what: str
+    found: int
+    most: int = 0
+
+    @property
+    def good(self) -> bool:
+        return self.found <= self.most
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was read from the cluster at the end."""
+
+    turns: Sequence[tuple[str, str, str]]
+    """Of the database: request id, message id and state of each reply."""
+    replies: Mapping[str, str]
+    """The text of each message that the history tells, by message id."""
+    asked: Mapping[str, int]
+    """How often the provider was asked for each call."""
+    cancelled: int
+    """Calls whose caller the provider saw leave."""
+    at_once: Sequence[tuple[float, int]]
+    """When so many calls of the key with `AT_ONCE` went on at the provider."""
+    exit_codes: Sequence[int]
+    """Of the servers that were asked to end."""
+
+
+class Report:
+    """The figures of one run."""
+
+    def __init__(self, journal: Journal, windows: Sequence[Window], found: Found, seconds: float, replicas: int) -> None:
+        self._journal = journal
+        self._windows = windows
+        self._found = found
+        self._seconds = seconds
+        self._replicas = replicas
+        self._by_window = _by_window(journal.calls, windows)
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """All that has to be so."""
+        planned = [call for window in self._windows if window.planned for call in self._by_window[window.name]]
+        stored = Counter(request for request, _, _ in self._found.turns)
+        states = Counter(state for _, _, state in self._found.turns)
+        return [
+            Verdict("calls failed in planned windows", _failed(planned)),
+            Verdict("calls failed while all was calm", _failed(self._by_window[CALM_NAME])),
+            Verdict("streams cut that ended as if they were whole", _count(self._journal.calls, Outcome.CUT_SILENTLY)),
+            Verdict("acknowledged turns lost", len(self.lost)),
+            Verdict("turns stored twice", sum(number > 1 for number in stored.values())),
+            Verdict("calls that the provider was asked for more often than they were sent", len(self.asked_too_often)),
+            Verdict("turns left without an end", states["in_progress"]),
+            *(Verdict(f"calls of {name} over {most} a minute", over, 0) for name, most, over in self.rates),
+            Verdict(f"more calls at once than {AT_ONCE}", self.at_once_over),
+            Verdict("servers that did not end well when asked to", sum(code != 0 for code in self._found.exit_codes)),
+        ]
+
+    @property
+    def good(self) -> bool:
+        return all(verdict.good for verdict in self.verdicts)
+
+    @property
+    def lost(self) -> list[str]:
+        """Request ids of acknowledged turns that are not in the database as they were told."""
+        complete = {(request, message) for request, message, state in self._found.turns if state == "complete"}
+        return [
+            turn.request
+            for turn in self._journal.turns
+            if (turn.request, turn.message) not in complete or self._found.replies.get(turn.message) != turn.replied
+        ]
+
+    @property
+    def asked_too_often(self) -> list[str]:
+        """Names of calls that the provider was asked for more often than a caller sent them."""
+        return [name for name, number in self._found.asked.items() if number > self._journal.sent.get(name, 0)]
+
+    @property
+    def rates(self) -> list[tuple[str, int, int]]:
+        """By key with a limit a minute: what may be let through in a window, and how many were beyond that.
+
+        In a minute that an outage of Redis touches each replica counts for itself, so it is as many times the limit.
+        """
+        found = []
+        for name in RATE_KEYS:
+            let_through = [call for call in self._journal.calls if call.kind == name and call.outcome is Outcome.DONE]
+            calm = [call for call in let_through if not self._counted_apart(call.began, call.ended)]
+            found.append((name, RATE, max(most_in_window(calm)[0] - RATE, 0)))
+            if len(calm) < len(let_through):
+                most = RATE * self._replicas
+                found.append((f"{name} without Redis", most, max(most_in_window(let_through)[0] - most, 0)))
+        return found
+
+    @property
+    def at_once_over(self) -> int:
+        """How many more calls than allowed went on at once at the provider, but for outages of Redis."""
+        most = max((number for when, number in self._found.at_once if not self._counted_apart(when, when)), default=0)
+        return max(most - AT_ONCE, 0)
+
+    def _counted_apart(self, began: float, ended: float) -> bool:
+        """Whether the replicas could count apart at that time: Redis was away, or not reached by one of them."""
+        apart = [
+            window for window in self._windows if "Redis" in window.name or "stores" in window.name or "cut off" in window.name
+        ]
+        return any(began <= window.ended + WINDOW and ended >= window.began for window in apart)
+
+    def figures(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        calls = self._journal.calls
+        return {
+            "good": self.good,
+            "seconds": round(self._seconds, 1),
+            "verdicts": [{**asdict(verdict), "good": verdict.good} for verdict in self.verdicts],
+            "kinds": {kind: _figures(found) for kind, found in _grouped(calls).items()},
+            "windows": [
+                {
+                    "name": name,
+                    "seconds": None if window is None else round(window.ended - window.began, 1),
+                    "last_failure_after": None if window is None else _last_failure(window, self._by_window[name]),
+                    **_figures(self._by_window[name]),
+                    "causes": _causes(self._by_window[name]),
+                }
+                for name, window in [(CALM_NAME, None), *((window.name, window) for window in self._windows)]
+            ],
+            "turns": {
+                "acknowledged": len(self._journal.turns),
+                "lost": self.lost,
+                "given_up": len(self._journal.given_up),
+                "stored": dict(Counter(state for _, _, state in self._found.turns)),
+            },
+            "provider": {
+                "asked": sum(self._found.asked.values()),
+                "cancelled": self._found.cancelled,
+                "too_often": self.asked_too_often,
+            },
+        }
+
+    def print(self, console: Console) -> None:
+        """All of it, for people."""
+        figures = self.figures()
+        kinds = Table(title=f"{len(self._journal.calls)} calls in {self._seconds:.0f} s", title_justify="left")
+        _columns(kinds, "client")
+        for kind, row in figures["kinds"].items():
+            kinds.add_row(kind, *_cells(row))
+        windows = Table(title="By window", title_justify="left")
+        _columns(windows, "window", "seconds", "last failure")
+        for row in figures["windows"]:
+            windows.add_row(row["name"], _text(row["seconds"]), _text(row["last_failure_after"]), *_cells(row))
+        causes = Table(title="Failures by cause", title_justify="left")
+        for column in ("window", "cause", "calls"):
+            causes.add_column(column, overflow="fold")
+        for row in figures["windows"]:
+            for cause, number in row["causes"].items():
+                causes.add_row(row["name"], cause, str(number))
+        verdicts = Table(title="Has to be so", title_justify="left")
+        for column in ("", "what", "found", "most"):
+            verdicts.add_column(column)
+        for verdict in self.verdicts:
+            mark = "[green]ok[/]" if verdict.good else "[red]BROKEN[/]"
+            verdicts.add_row(mark, verdict.what, str(verdict.found), str(verdict.most))
+        turns = figures["turns"]
+        told = f"Turns: {turns['acknowledged']} acknowledged, {turns['given_up']} given up, stored {turns['stored']}"
+        console.print(Group(kinds, windows, causes, verdicts, told))
+
+
+def _by_window(calls: Iterable[Call], windows: Sequence[Window]) -> dict[str, list[Call]]:
+    found: dict[str, list[Call]] = {CALM_NAME: [], **{window.name: [] for window in windows}}
+    for call in calls:
+        touched = [window for window in windows if window.touches(call)]
+        # Of several, one that was not planned: its failures are no news.
+        window = min(touched, key=lambda one: one.planned, default=None)
+        found[CALM_NAME if window is None else window.name].append(call)
+    return found
+
+
+def _grouped(calls: Iterable[Call]) -> dict[str, list[Call]]:
+    found: dict[str, list[Call]] = {}
+    for call in calls:
+        found.setdefault(call.kind, []).append(call)
+    return dict(sorted(found.items()))
+
+
+def _count(calls: Iterable[Call], outcome: Outcome) -> int:
+    return sum(call.outcome is outcome for call in calls)
+
+
+def _failed(calls: Iterable[Call]) -> int:
+    return sum(call.outcome in FAILURES for call in calls)
+
+
+def _figures(calls: Sequence[Call]) -> dict[str, Any]:
+    times = [call.ended - call.began for call in calls if call.outcome is Outcome.DONE]
+    centiles = statistics.quantiles(times, n=100) if len(times) > 1 else [0.0] * 99
+    outcomes = {outcome.value: _count(calls, outcome) for outcome in Outcome if outcome is not Outcome.GOING}
+    return {"calls": len(calls), **outcomes, "p50_ms": round(centiles[49] * 1000), "p99_ms": round(centiles[98] * 1000)}
+
+
+def _causes(calls: Iterable[Call]) -> dict[str, int]:
+    found = Counter(f"{call.kind}: {call.cause}" for call in calls if call.outcome in FAILURES)
+    return dict(found.most_common())
+
+
+def _last_failure(window: Window, calls: Iterable[Call]) -> float | None:
+    """Seconds from the fault's begin to the last failure."""
+    ends = [call.ended for call in calls if call.outcome in FAILURES]
+    return round(max(ends) - window.began, 1) if ends else None
+
+
+_SHOWN = ("calls", "done", "refused", "failed", "cut", "cut silently", "p50_ms", "p99_ms")
+
+
+def _columns(table: Table, *first: str) -> None:
+    for name in first:
+        table.add_column(name)
+    for name in _SHOWN:
+        table.add_column(name.replace("_", " "), justify="right")
+
+
+def _cells(figures: Mapping[str, Any]) -> list[str]:
+    return [str(figures[name] or "") for name in _SHOWN]
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"

@@ -1,0 +1,57 @@
+"""The drawings of the dashboards."""
+
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from tests.bench.plot import Series, dashboard, told
+
+
+def _panel(**more: Any) -> dict[str, Any]:
+    return {
+        "title": "Time <of> calls",
+        "type": "timeseries",
+        "gridPos": {"x": 0, "y": 0, "w": 12, "h": 8},
+        "fieldConfig": {"defaults": {"unit": "s"}},
+        **more,
+    }
+
+
+def _texts(picture: str) -> list[str]:
+    found = ET.fromstring(picture).iter("{http://www.w3.org/2000/svg}text")  # noqa: S314  # our own
+    return [element.text or "" for element in found]
+
+
+def test_a_panel_has_title_units_and_legend() -> None:
+    """The largest lines are named, with mean and maximum; those that have no place are counted."""
+    lines = [Series(f"line {number}", [(0.0, number / 1000), (60.0, number / 1000)]) for number in range(6)]
+    texts = _texts(dashboard("Board", [(_panel(), lines, "")], 60))
+    assert {"Board", "Time <of> calls", "0:30", "1:00", "6 ms", "5 ms", "line 5", "line 4", "line 3", "and 3 more"} <= set(texts)
+    assert "line 2" not in texts
+
+
+def test_a_panel_without_data_says_why() -> None:
+    """And a number alone is the last that there was."""
+    stat = _panel(type="stat", fieldConfig={"defaults": {"unit": "percentunit"}})
+    texts = _texts(dashboard("Board", [(_panel(), [], "no breaker"), (stat, [Series("", [(0.0, 0.1), (1.0, 0.25)])], "")], 60))
+    assert "no data: no breaker" in texts
+    assert "25 %" in texts
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "wanted"),
+    [
+        (0, "s", "0 s"),
+        (0.0021, "s", "2.1 ms"),
+        (5e-5, "s", "50 µs"),
+        (12, "s", "12 s"),
+        (3 * 2**20, "bytes", "3 MiB"),
+        (1234, "reqps", "1.23 K req/s"),
+        (0.5, "currencyUSD", "$0.5"),
+        (7, "short", "7"),
+    ],
+)
+def test_values_are_told_in_their_unit(value: float, unit: str, wanted: str) -> None:
+    """As Grafana tells them."""
+    assert told(value, unit) == wanted

@@ -1,0 +1,153 @@
+"""Where spans arrive: a receiver of OTLP over HTTP, and a collector that others wrote, which hands on to one what it is sent.
+
+with Receiver() as receiver, Collector(receiver, folder) as collector:
+    ...  # spans go to collector.url, and are found in receiver.spans()
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from tests.ports import free_port
+from tests.waiting import block_until
+
+
+class Received(NamedTuple):
+    """A span. Ids are in hexadecimal digits; `parent` is empty for a root."""
+
+    name: str
+    kind: str
+    trace: str
+    span: str
+    parent: str
+    state: str
+    attributes: dict[str, Any]
+    error: bool
+    begin: int
+    """Nanoseconds since 1970."""
+    end: int
+    resource: dict[str, Any]
+
+
+def _values(attributes: Any) -> dict[str, Any]:
+    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in attributes}
+
+
+def _spans(request: ExportTraceServiceRequest) -> Iterator[Received]:
+    for of_resource in request.resource_spans:
+        for of_scope in of_resource.scope_spans:
+            for span in of_scope.spans:
+                yield Received(
+                    span.name,
+                    Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
+                    span.trace_id.hex(),
+                    span.span_id.hex(),
+                    span.parent_span_id.hex(),
+                    span.trace_state,
+                    _values(span.attributes),
+                    span.status.code == span.status.STATUS_CODE_ERROR,
+                    span.start_time_unix_nano,
+                    span.end_time_unix_nano,
+                    _values(of_resource.resource.attributes),
+                )
+
+
+class Receiver:
+    """Takes spans at `url`, as a context manager."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.status = 200
+        """What it answers."""
+        self.let = threading.Event()
+        """Where it is clear, nothing is answered."""
+        self.let.set()
+        self.came = 0
+        """Requests."""
+        self.headers: list[dict[str, str]] = []
+        self.bodies: list[bytes] = []
+        self._requests: list[ExportTraceServiceRequest] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                if self.headers["content-encoding"] == "gzip":
+                    body = gzip.decompress(body)
+                receiver.came += 1
+                receiver.let.wait()
+                if receiver.status == 200:
+                    receiver.headers.append({name.lower(): value for name, value in self.headers.items()})
+                    receiver.bodies.append(body)
+                    receiver._requests.append(ExportTraceServiceRequest.FromString(body))
+                answer = ExportTraceServiceResponse().SerializeToString()
+                with suppress(ConnectionError):  # who waits no longer is gone
+                    self.send_response(receiver.status)
+                    self.send_header("content-type", "application/x-protobuf")
+                    self.send_header("content-length", str(len(answer)))
+                    self.end_headers()
+                    self.wfile.write(answer)
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # as the base has it
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.let.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def spans(self, trace: str | None = None) -> list[Received]:
+        """What has arrived, or what of it belongs to a trace; in order of their beginnings."""
+        found = [span for request in list(self._requests) for span in _spans(request)]
+        return sorted((span for span in found if trace in {None, span.trace}), key=lambda span: span.begin)
+
+
+def collector_program() -> Path | None:
+    """The program of the collector; None where there is none for this machine."""
+    found = importlib.util.find_spec("rotel")
+    return None if found is None or found.origin is None else Path(found.origin).with_name("rotel-agent")
+
+
+@contextmanager
+def collector(receiver: Receiver, folder: Path) -> Iterator[str]:
+    """A collector that others wrote, as a process; yields its URL. What it is sent arrives at `receiver`."""
+    program = collector_program()
+    assert program is not None
+    http, grpc = free_port(), free_port()
+    said = folder / "collector.txt"
+    command = [
+        *(str(program), "start", "--otlp-http-endpoint", f"127.0.0.1:{http}", "--otlp-grpc-endpoint", f"127.0.0.1:{grpc}"),
+        *("--otlp-exporter-endpoint", receiver.url, "--otlp-exporter-protocol", "http", "--batch-timeout", "100ms"),
+    ]
+    with said.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=folder)
+    try:
+        block_until(lambda: _listens(http) or process.poll() is not None)
+        assert process.poll() is None, said.read_text()
+        yield f"http://127.0.0.1:{http}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _listens(port: int) -> bool:
+    return f":{port:04X} 00000000:0000 0A" in Path("/proc/net/tcp").read_text()

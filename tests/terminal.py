@@ -1,0 +1,92 @@
+"""A program in a terminal of its own."""
+
+import asyncio
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+from collections.abc import Mapping, Sequence
+from typing import Final, Self
+
+from tests.waiting import PATIENCE, until
+
+_ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+"""What sets colours and modes."""
+
+
+class Terminal:
+    """A program that was started in a terminal of 80 columns, as a context manager that ends it."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], columns: int = 80) -> None:
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        os.set_blocking(self._ours, False)
+
+        def control() -> None:  # so that Ctrl-C reaches it
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+        self.process = subprocess.Popen(
+            command,
+            env=dict(environment),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=control,  # noqa: PLW1509 - one system call
+        )
+        os.close(theirs)
+        self._raw = b""
+        self._seen = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self._ours)
+
+    @property
+    def shown(self) -> str:
+        """All that it was shown, without colours."""
+        return _ESCAPES.sub("", self._raw.decode(errors="replace"))
+
+    def type(self, keys: str) -> None:
+        """As a user would."""
+        os.write(self._ours, keys.encode())
+
+    async def sees(self, text: str) -> None:
+        """Until it is shown, after what was waited for before."""
+
+        def there() -> bool:
+            self._read()
+            return text in self.shown[self._seen :]
+
+        try:
+            await until(there)
+        except TimeoutError:
+            raise AssertionError(f"{text!r} is not in {self.shown[self._seen :]!r}") from None
+        self._seen = self.shown.index(text, self._seen) + len(text)
+
+    async def ends(self) -> int:
+        """Until the program has ended, with the exit code."""
+        async with asyncio.timeout(PATIENCE):
+            while self.process.poll() is None:
+                self._read()
+                await asyncio.sleep(0.01)
+        self._read()
+        code: int = self.process.returncode
+        return code
+
+    def _read(self) -> None:
+        try:
+            while data := os.read(self._ours, 65536):
+                self._raw += data
+        except BlockingIOError:
+            pass
+        except OSError:
+            pass  # as Linux has it once the program has ended

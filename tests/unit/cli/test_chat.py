@@ -1,0 +1,231 @@
+"""`antiphon chat` against a server that answers as it is told, over gRPC."""
+
+import asyncio
+import io
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+from rich.console import Console
+
+from antiphon.cli.chat import _write
+from antiphon.v1 import chat_pb2, chat_pb2_grpc, models_pb2, models_pb2_grpc
+from tests.terminal import Terminal
+from tests.waiting import until
+
+ODD = "all:\n\tcc a.c :bug: \x1b[31mred [bold]x[/]"
+
+
+class Told(chat_pb2_grpc.ChatServiceServicer):
+    """Fails for "fail", calls two tools at once for "tools", says ODD for "odd"; else tells how many messages it got.
+
+    For "hang" it never ends after that, and sets `left` once its caller is gone.
+    """
+
+    def __init__(self) -> None:
+        self.left = asyncio.Event()
+
+    async def StreamGenerate(
+        self, request: chat_pb2.GenerateRequest, context: Any
+    ) -> AsyncIterator[chat_pb2.StreamGenerateResponse]:
+        said = request.messages[-1].blocks[0].text.text
+        events: list[dict[str, Any]] = [{"text": {"text": f"{len(request.messages)} messages"}}]
+        if said == "tools":
+            pieces = [(0, "{"), (0, '"a": [1]'), (1, '{"b": 2'), (0, "}"), (1, "}")]
+            events = [
+                {"block_started": {"block": block, "value": {"tool_call": {"name": name}}}}
+                for block, name in ((0, "add"), (1, "mul"))
+            ]
+            events += [{"input": {"block": block, "text": more}} for block, more in pieces]
+        if said == "odd":
+            events = [{"text": {"text": ODD}}]
+        if said == "hang":
+            events.append({"text": {"text": " and more"}})
+        elif said != "fail":
+            usage = {"input_tokens": 1234, "output_tokens": 5}
+            events += [{"usage": usage}, {"metrics": {"cost_usd": 0.00125}}, {"finished": {}}]
+        events.insert(0, {"started": {"model": request.model or "usual"}})
+        yield chat_pb2.StreamGenerateResponse(events=[chat_pb2.StreamEvent(**event) for event in events])
+        if said == "hang":
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.left.set()
+        if said == "fail":
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too much.")
+
+
+class Models(models_pb2_grpc.ModelServiceServicer):
+    """Two models."""
+
+    async def ListModels(self, request: models_pb2.ListModelsRequest, context: Any) -> models_pb2.ListModelsResponse:
+        models = [models_pb2.Model(name="other"), models_pb2.Model(name="usual", is_default=True)]
+        return models_pb2.ListModelsResponse(models=models)
+
+    async def GetModel(self, request: models_pb2.GetModelRequest, context: Any) -> models_pb2.GetModelResponse:
+        if request.name not in {"other", "usual"}:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "None.")
+        return models_pb2.GetModelResponse(model=models_pb2.Model(name=request.name))
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest_asyncio.fixture
+async def address(told: Told) -> AsyncIterator[str]:
+    server = grpc.aio.server()
+    chat_pb2_grpc.add_ChatServiceServicer_to_server(told, server)
+    models_pb2_grpc.add_ModelServiceServicer_to_server(Models(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield f"127.0.0.1:{port}"
+    await server.stop(0)
+
+
+@pytest_asyncio.fixture
+async def terminal(address: str) -> AsyncIterator[Terminal]:
+    """`antiphon chat` in a terminal, at its prompt."""
+    words = [sys.executable, "-m", "antiphon", "chat"]
+    with Terminal(words, {"PATH": os.environ["PATH"], "ANTIPHON_ADDRESS": address, "TERM": "xterm", "NO_COLOR": "1"}) as opened:
+        await opened.sees("you> ")
+        yield opened
+
+
+async def chat(
+    address: str, *words: str | bytes, said: bytes = b"", variables: Mapping[str, str] = MappingProxyType({})
+) -> tuple[int, str, str]:
+    """The exit code, what was printed, and what was told besides."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "antiphon", "chat", *words),
+        env={"PATH": os.environ["PATH"], "ANTIPHON_ADDRESS": address, **variables},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    shown, told = await process.communicate(said)
+    assert b"Traceback" not in told
+    assert process.returncode is not None
+    return process.returncode, shown.decode(), told.decode()
+
+
+async def test_an_answer_that_fails_does_not_end_a_conversation(address: str) -> None:
+    """It is told, and left out of what is said next; a program learns of it by the exit code."""
+    code, shown, told = await chat(address, said=b"one\nfail\nthree\n")
+    assert shown.splitlines() == ["1 messages", "3 messages", "3 messages"]
+    assert told == f"RESOURCE_EXHAUSTED from {address}: Too much.\n"
+    assert code == 1
+    assert (await chat(address, said=b"one\n"))[0] == 0
+
+
+async def test_one_question_that_fails_ends_it(address: str) -> None:
+    """With exit code 1."""
+    code, _, told = await chat(address, "fail")
+    assert (code, told) == (1, f"RESOURCE_EXHAUSTED from {address}: Too much.\n")
+
+
+async def test_what_is_not_utf_8_is_told_in_a_line(address: str) -> None:
+    """From the input, and the conversation goes on; from the command line; and of a key, whatever it is made of."""
+    code, shown, told = await chat(address, said=b"caf\xe9\ntwo\n")
+    assert (code, shown, told) == (1, "1 messages\n", "error: the line is not UTF-8.\n")
+    code, _, told = await chat(address, b"caf\xe9")
+    assert (code, told) == (1, "error: what is to be sent is not UTF-8.\n")
+    for key in ("sk-é", b"sk-\xff", "sk-a\nb"):
+        code, _, told = await chat(address, "--key", key, "one")
+        assert code == 2
+        assert "a key has letters, digits and signs of ASCII" in " ".join(told.replace("│", " ").split())
+
+
+async def test_tool_calls_have_a_line_each(address: str) -> None:
+    """Though their pieces come mixed."""
+    assert (await chat(address, "tools"))[1] == 'add({"a": [1]})\nmul({"b": 2})\n'
+
+
+async def test_what_a_model_says_is_shown_to_the_letter(address: str) -> None:
+    """Tabs, and what would be an emoji, or markup, of the library that prints."""
+    assert (await chat(address, "odd"))[1] == ODD + "\n"
+
+
+def test_what_would_command_a_terminal_does_not_reach_one() -> None:
+    """A model could else change its title, or what stands above."""
+    shown = io.StringIO()
+    _write(Console(file=shown, force_terminal=True, color_system="standard"), ODD, "yellow")  # no terminal here
+    assert shown.getvalue() == "\x1b[33m" + ODD.replace("\x1b", "") + "\x1b[0m"
+
+
+async def test_a_terminal_is_told_model_tokens_and_cost(terminal: Terminal) -> None:
+    """After each answer, in a line; Ctrl-D leaves."""
+    terminal.type("one\r")
+    await terminal.sees("1 messages\r\nusual · 1,234 tokens in, 5 out · 0.00125 USD\r\n")
+    await terminal.sees("you> ")
+    terminal.type("\x04")
+    assert await terminal.ends() == 0
+
+
+async def test_commands_of_a_conversation(terminal: Terminal) -> None:
+    """They are not said to the model; what is no command is told, and ends nothing."""
+    for typed, seen in (
+        ("one", "1 messages"),
+        ("/help", "/new           begin a new conversation"),
+        ("/model", "The model is usual. There are:\r\n  other\r\n  usual  (default)"),
+        ("/model nope", "There is no model nope. /model shows those that there are."),
+        ("/model other", "The model is other."),
+        ("two", "3 messages\r\nother · "),
+        ("/new", "A new conversation."),
+        ("three", "1 messages\r\nother · "),
+        ("/nonsense", "There is no command /nonsense; /help shows those that there are."),
+        ("/etc/passwd is what?", "3 messages"),
+    ):
+        terminal.type(f"{typed}\r")
+        await terminal.sees(f"{typed}\r\n")
+        await terminal.sees(seen)
+        await terminal.sees("you> ")
+    terminal.type("/quit\r")
+    assert await terminal.ends() == 0
+
+
+async def test_ctrl_c_ends_the_answer_alone(terminal: Terminal, told: Told) -> None:
+    """The gateway's call is cancelled, what came stays in the conversation, and that goes on; at the prompt it leaves."""
+    terminal.type("hang\r")
+    await terminal.sees("1 messages and more")
+    terminal.type("\x03")
+    await asyncio.wait_for(told.left.wait(), 20)
+    await terminal.sees("Ctrl-C again, or Ctrl-D, leaves.\r\nyou> ")
+    terminal.type("two\r")
+    await terminal.sees("3 messages\r\nusual · ")
+    await terminal.sees("you> ")
+    terminal.type("\x03")
+    await terminal.sees("leaves.\r\nyou> ")
+    terminal.type("\x03")
+    assert await terminal.ends() == 0
+
+
+async def test_an_interrupt_without_a_terminal_ends_it_all(address: str, told: Told) -> None:
+    """With the exit code that shells have for it, and the gateway's call is cancelled."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "antiphon", "chat", "hang"),
+        env={"PATH": os.environ["PATH"], "ANTIPHON_ADDRESS": address},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert await asyncio.wait_for(process.stdout.readexactly(5), 20) == b"1 mes"
+    process.send_signal(signal.SIGINT)
+    _, errors = await process.communicate()
+    assert process.returncode == 130
+    assert b"Traceback" not in errors
+    await until(told.left.is_set)
+
+
+async def test_commands_through_a_pipe(address: str) -> None:
+    """Their words go to standard error: standard output has what the model said alone, and what is no command is said to it."""
+    code, shown, errors = await chat(address, said=b"one\n/model other\ntwo\n/new\n/nonsense\n")
+    assert (code, shown.splitlines()) == (0, ["1 messages", "3 messages", "1 messages"])
+    assert errors == "The model is other.\nA new conversation.\n"

@@ -1,0 +1,29 @@
+"""`antiphon keys ...`: what is refused before any gateway is asked."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["revoke", ""], "NAME_OR_ID: it is empty"),
+        (["rotate", ""], "NAME_OR_ID: it is empty"),
+        (["rotate", "x", "--overlap", "169"], "'--overlap'"),
+        (["create", "x", "--days", "1e99"], "'--days'"),
+        (["create", "x", "--requests", "99999999999"], "'--requests'"),
+        (["create", "x", "--scope", "all"], "all is none of admin, chat, engine, history, proxy"),
+        (["list", "--address", "http://"], "an address is host:port"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_in_the_command_line_is_told(words: list[str], told: str) -> None:
+    """With exit code 2, and without a traceback."""
+    command = [sys.executable, "-m", "antiphon", "keys", *words]
+    done = subprocess.run(command, env={"PATH": os.environ["PATH"]}, check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert told in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,97 @@
+"""What a running gateway is asked to take up."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antiphon.cli.reload import accept
+from antiphon.config import ConfigError
+from antiphon.config.file import load
+from antiphon.up.launch import keep_copy
+from antiphon.up.reload import CONFIG, NEXT, WATCHED
+
+ENVIRONMENT = {"ANTIPHON_KEY": "sk-test"}
+
+
+def config(folder: Path, **more: Any) -> dict[str, Any]:
+    """A usable configuration."""
+    return {
+        "database": {"url": f"sqlite:///{folder}/a.db"},
+        "providers": {"echo": {"protocol": "echo", "models": ["echo"]}},
+        **more,
+    }
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The configuration file of a gateway that runs in the folder `run` beside it."""
+    file, run = tmp_path / "antiphon.yaml", tmp_path / "run"
+    run.mkdir()
+    file.write_text(json.dumps(config(tmp_path)))
+    keep_copy(run, CONFIG, load(file, ENVIRONMENT), file)
+    return file
+
+
+def test_a_usable_configuration_is_copied(path: Path, tmp_path: Path) -> None:
+    """For the workers, and readable by nobody else, as it may hold keys; with the files that are to be watched from then on."""
+    (tmp_path / "key").write_text("sk-filed")
+    text = json.dumps(config(tmp_path, auth={"keys": [{"name": "filed", "key_file": str(tmp_path / "key")}]}))
+    path.write_text(text)
+    accept(tmp_path / "run", path, ENVIRONMENT)
+    copy = tmp_path / "run" / NEXT
+    assert copy.read_text() == text
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert json.loads((tmp_path / "run" / WATCHED).read_text()) == [str(path), str(tmp_path / "key")]
+
+
+@pytest.mark.parametrize(
+    ("change", "setting"),
+    [
+        ({"grpc": {"listen": "127.0.0.1:1"}}, "grpc"),
+        ({"rest": {"listen": "127.0.0.1:1"}}, "rest"),
+        ({"workers": 2}, "workers"),
+        ({"log": {"file": "log"}}, "log.file"),
+        ({"log": {"stream": "stdout"}}, "log.stream"),
+        ({"metrics": {"listen": "127.0.0.1:1"}}, "metrics"),
+        ({"limits": {"drain": 1}}, "limits.drain"),
+        ({"limits": {"drain_delay": 1}}, "limits.drain_delay"),
+    ],
+)
+def test_what_cannot_change_is_told_by_its_setting(path: Path, tmp_path: Path, change: dict[str, Any], setting: str) -> None:
+    """And nothing else of the file is taken up either."""
+    path.write_text(json.dumps(config(tmp_path, **change)))
+    with pytest.raises(ConfigError, match=f"^{setting}: cannot change while the gateway runs"):
+        accept(tmp_path / "run", path, ENVIRONMENT)
+    assert not (tmp_path / "run" / NEXT).exists()
+
+
+@pytest.mark.parametrize("text", ["providers: {", "providers: {p: {api_key_env: NOT_THERE, models: [m], base_url: 'http://h/v1'}}"])
+def test_what_is_not_usable_is_refused(path: Path, tmp_path: Path, text: str) -> None:
+    """As at a start."""
+    path.write_text(text)
+    with pytest.raises(ConfigError):
+        accept(tmp_path / "run", path, ENVIRONMENT)
+    assert not (tmp_path / "run" / NEXT).exists()
+
+
+def test_without_a_file_the_environment_is_checked(tmp_path: Path) -> None:
+    """And the files that it names may have changed."""
+    (tmp_path / "key").write_text("sk-filed")
+    environment = {
+        "ANTIPHON_AUTH__KEYS": json.dumps([{"name": "filed", "key_file": str(tmp_path / "key")}]),
+        "ANTIPHON_DATABASE__URL": f"sqlite:///{tmp_path}/a.db",
+    }
+    accept(tmp_path, None, environment)
+    assert json.loads((tmp_path / WATCHED).read_text()) == [str(tmp_path / "key")]
+
+
+def test_another_database_is_refused_where_nobody_migrates_it(path: Path, tmp_path: Path) -> None:
+    """And brought to this version where somebody does."""
+    path.write_text(json.dumps(config(tmp_path, database={"url": f"sqlite:///{tmp_path}/b.db"})))
+    with pytest.raises(ConfigError, match="^database: cannot change while the gateway runs"):
+        accept(tmp_path / "run", path, ENVIRONMENT, same_database=True)
+    assert not (tmp_path / "b.db").exists()
+    accept(tmp_path / "run", path, ENVIRONMENT)
+    assert (tmp_path / "b.db").exists()

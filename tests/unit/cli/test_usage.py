@@ -1,0 +1,45 @@
+"""How usage is shown in a terminal of 80 columns."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from antiphon.cli import console, usage
+from antiphon.v1 import admin_pb2
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, by: list[str], *rows: admin_pb2.DailyUsage) -> list[str]:
+    """The lines in a terminal."""
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=80, highlight=False, color_system=None)
+    for module in (console, usage):
+        monkeypatch.setattr(module, "out", terminal)
+
+    def answer(address: str, question: Any) -> admin_pb2.GetUsageResponse:
+        return admin_pb2.GetUsageResponse(days=rows)
+
+    monkeypatch.setattr(usage, "ask", answer)
+    usage._show("", "", ("", ""), "", by, as_json=False)
+    return terminal.file.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
+
+
+def a_row(model: str, **fields: Any) -> admin_pb2.DailyUsage:
+    usual = {"requests": 1_234_567, "prompt_tokens": 123_456_789, "completion_tokens": 9_876_543, "cost_usd": 1234.5}
+    return admin_pb2.DailyUsage(model=model, key="key:x", key_name="production-web", provider="azure-europe", **usual | fields)
+
+
+@pytest.mark.parametrize("by", [["model"], ["key", "model"], ["key", "provider", "model"]], ids=" ".join)
+def test_figures_are_whole_whatever_names_are_long(monkeypatch: pytest.MonkeyPatch, by: list[str]) -> None:
+    """Within the width: names are folded, and several share a column where it is narrow."""
+    lines = shown(monkeypatch, by, a_row("a-model-with-a-long-name-" * 3), a_row("", cost_usd=2000.0, unpriced_requests=5))
+    assert max(map(len, lines)) <= 80
+    assert [line for line in lines if "1,234,567" in line and "123,456,789" in line and "1,234.5000" in line]
+    assert "2,469,134" in lines[-2]
+    assert next(number for number, line in enumerate(lines) if "2,000.0000" in line) < 5, "what cost most comes first"
+    assert "not known" in "".join(lines)
+
+
+def test_no_usage_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And why what was just done may not be there."""
+    assert "not told yet" in "".join(shown(monkeypatch, ["model"]))

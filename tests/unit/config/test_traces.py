@@ -1,0 +1,38 @@
+"""Where traces go."""
+
+import pytest
+from pydantic import ValidationError
+
+from antiphon.config.traces import TracesConfig
+
+URL = "http://collector:4318"
+USER = "user:key"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "environment", "address"),
+    [
+        (None, {}, None),
+        (URL, {}, f"{URL}/v1/traces"),
+        (f"{URL}/", {}, f"{URL}/v1/traces"),
+        (f"{URL}/v1/traces", {}, f"{URL}/v1/traces"),
+        (f"{URL}/otlp", {}, f"{URL}/otlp/v1/traces"),
+        (None, {"OTEL_EXPORTER_OTLP_ENDPOINT": URL}, f"{URL}/v1/traces"),
+        (None, {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{URL}/here"}, f"{URL}/here"),
+        (URL, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://elsewhere"}, f"{URL}/v1/traces"),
+        (None, {"OTEL_EXPORTER_OTLP_ENDPOINT": URL, "OTEL_TRACES_EXPORTER": "none"}, None),
+        (URL, {"OTEL_SDK_DISABLED": "true"}, None),
+    ],
+)
+def test_they_go_where_the_configuration_or_the_environment_has_it(
+    endpoint: str | None, environment: dict[str, str], address: str | None
+) -> None:
+    """The configuration first, and nowhere where neither tells."""
+    assert TracesConfig(endpoint=endpoint).address(environment) == address
+
+
+@pytest.mark.parametrize("endpoint", ["collector:4317", "grpc://collector", "http://", f"{URL}?key=x", f"http://{USER}@collector"])
+def test_an_endpoint_that_is_none_is_refused(endpoint: str) -> None:
+    """And so is one that holds a secret."""
+    with pytest.raises(ValidationError):
+        TracesConfig(endpoint=endpoint)

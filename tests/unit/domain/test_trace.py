@@ -1,0 +1,57 @@
+"""W3C Trace Context."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antiphon.domain.trace import TraceContext, pass_on, passed_on, trace_of
+
+TRACE, SPAN = "4b" * 16, "0f" * 8
+
+
+@given(st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1), st.integers(0, 3), st.sampled_from(["", "a=b", "a=b,c=d"]))
+def test_what_is_written_is_read_as_it_was(trace: int, span: int, flags: int, state: str) -> None:
+    """Ids, flags and what other systems wrote."""
+    context = TraceContext(f"{trace:032x}", f"{span:016x}", flags, state)
+    headers = context.headers()
+    assert trace_of(headers["traceparent"], headers.get("tracestate", "")) == context
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    [
+        "",
+        f"00-{TRACE}-{SPAN}",
+        f"00-{TRACE.upper()}-{SPAN}-01",
+        f"00-{'0' * 32}-{SPAN}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE}-{SPAN}-01-more",
+        f"ff-{TRACE}-{SPAN}-01",
+        f"00-{TRACE}-{SPAN}-01\n",
+        f"01-{TRACE}-{SPAN}-01more",
+    ],
+)
+def test_what_is_none_is_no_context(traceparent: str) -> None:
+    """As the recommendation has it: the call begins a trace of its own."""
+    assert trace_of(traceparent) is None
+
+
+def test_a_later_version_is_read_as_far_as_it_is_known() -> None:
+    """More fields may follow, and flags that nobody knows are not passed on."""
+    assert trace_of(f"cc-{TRACE}-{SPAN}-fd-what-else") == TraceContext(TRACE, SPAN, 1)
+
+
+@pytest.mark.parametrize("state", ["x" * 513, "a=é", "a=b\r\nx: y"])
+def test_a_state_that_no_header_may_have_is_left_behind(state: str) -> None:
+    """The trace goes on without it."""
+    assert trace_of(f"00-{TRACE}-{SPAN}-01", state) == TraceContext(TRACE, SPAN)
+
+
+def test_what_a_task_passes_on_is_told_once_it_is_said() -> None:
+    """And not before, nor after it is taken back."""
+    context = TraceContext(TRACE, SPAN)
+    assert passed_on() is None
+    pass_on(context)
+    assert passed_on() is context
+    pass_on(None)
+    assert passed_on() is None

@@ -1,0 +1,43 @@
+"""Counters and histograms, held against those of prometheus-client."""
+
+import prometheus_client
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
+
+from antiphon.telemetry.children import Children, Counter, Histogram
+from antiphon.telemetry.names import Kind, Metric
+from antiphon.up.families import Families, parse
+
+BUCKETS = (0.0, 0.5, 1.0, 2.5)
+VALUES = st.sampled_from(BUCKETS) | st.floats(min_value=0, max_value=4)
+
+
+def shown(registry: CollectorRegistry) -> Families:
+    families = parse(generate_latest(registry).decode())
+    return {name: family for name, family in families.items() if not name.endswith("_created")}
+
+
+@given(st.lists(st.tuples(st.text(max_size=3), VALUES)))
+def test_they_show_what_those_of_prometheus_show(told: list[tuple[str, float]]) -> None:
+    """To the letter, whatever is counted, and under whatever labels; a value on a bound lies in its bucket."""
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    took = Children(Metric("took_seconds", Kind.HISTOGRAM, "Time", ("a",), BUCKETS), lambda: Histogram(BUCKETS))
+    calls = Children(Metric("calls_total", Kind.COUNTER, "Calls"), Counter)
+    ours.register(took)
+    ours.register(calls)
+    their_took = prometheus_client.Histogram("took_seconds", "Time", ["a"], buckets=BUCKETS, registry=theirs)
+    their_calls = prometheus_client.Counter("calls_total", "Calls", registry=theirs)
+    for label, value in told:
+        took.labels(label).observe(value)
+        calls.labels().inc(value)
+        their_took.labels(label).observe(value)
+        their_calls.inc(value)
+    assert shown(ours) == shown(theirs)
+
+
+def test_a_child_is_one_for_its_labels() -> None:
+    """So it may be kept by who counts often."""
+    calls = Children(Metric("calls_total", Kind.COUNTER, "Calls", ("a", "b")), Counter)
+    assert calls.labels("x", "y") is calls.labels("x", "y")
+    assert calls.labels("x", "y") is not calls.labels("y", "x")

@@ -1,0 +1,91 @@
+"""Spans on their way, over a real socket."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from structlog.testing import capture_logs
+
+from antiphon.telemetry.otlp import LIBRARY, export, flush, make_provider
+from tests.otlp import Receiver
+from tests.ports import free_port
+from tests.waiting import block_until
+
+
+@pytest.fixture(autouse=True)
+def library() -> Iterator[None]:
+    """Leaves the library's loggers as they were."""
+    logger = logging.getLogger(LIBRARY)
+    before = logger.handlers, logger.propagate
+    yield
+    logger.handlers, logger.propagate = before
+
+
+def make_spans(provider: TracerProvider, count: int) -> None:
+    for _ in range(count):
+        provider.get_tracer("t").start_span("x").end()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.3")
+
+
+def test_a_failure_is_told_once_with_its_reason(quick: None) -> None:
+    """However many batches are lost; and once that they arrive again."""
+    port = free_port()
+    provider = make_provider(None, "1")
+    with capture_logs() as logged:
+        export(provider, f"http://127.0.0.1:{port}/v1/traces")
+        for _ in range(3):
+            make_spans(provider, 1)
+            provider.force_flush()
+        assert [line["event"] for line in logged] == ["traces are not exported"]
+        with Receiver(port) as receiver:
+            make_spans(provider, 1)
+            provider.force_flush()
+            flush(provider)
+            assert len(receiver.spans()) == 1
+    assert [line["event"] for line in logged] == ["traces are not exported", "traces are exported again"]
+    assert (logged[0]["error"], logged[1]["lost"]) == (logged[0]["error"], 3)
+    assert logged[0]["error"]
+
+
+def test_a_collector_that_takes_too_few_holds_nobody_up(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The queue is bounded: what it has no place for is lost, and told once."""
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "8")
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "20")
+    provider = make_provider(None, "1")
+    with Receiver() as receiver, capture_logs() as logged:
+        receiver.let.clear()
+        export(provider, receiver.url)
+        make_spans(provider, 4)
+        block_until(lambda: receiver.came)
+        make_spans(provider, 20)
+        assert [line["event"] for line in logged] == ["traces are lost"]
+        receiver.let.set()
+        flush(provider)
+        assert len(receiver.spans()) == 4 + 8
+
+
+def test_a_stop_waits_no_longer_than_it_may(quick: None) -> None:
+    """For a collector that does not answer."""
+    provider = make_provider(None, "1")
+    with Receiver() as receiver:
+        receiver.let.clear()
+        export(provider, receiver.url)
+        make_spans(provider, 1)
+        flush(provider, 0.1)
+        assert receiver.spans() == []
+
+
+def test_the_service_is_named_by_its_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In OpenTelemetry's own variables; else it is antiphon."""
+    assert make_provider(None, "1.2.3").resource.attributes["service.name"] == "antiphon"
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=chat,deployment.environment.name=prod")
+    attributes = make_provider(None, "1.2.3").resource.attributes
+    assert (attributes["service.name"], attributes["deployment.environment.name"]) == ("chat", "prod")
+    assert attributes["service.version"] == "1.2.3"

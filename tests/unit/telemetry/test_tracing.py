@@ -1,0 +1,141 @@
+"""The spans of a call. Where they arrive, and what a whole gateway tells, `tests/e2e/test_traces.py` holds."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+from antiphon.domain.call import Attempt, Call
+from antiphon.domain.errors import DeadlineExceeded, Internal, InvalidRequest, ProviderUnavailable, Unauthenticated
+from antiphon.domain.events import Usage
+from antiphon.domain.trace import TraceContext, pass_on, passed_on
+from antiphon.telemetry.otlp import make_provider
+from antiphon.telemetry.tracing import Tracing
+
+CALLER = TraceContext("0a" * 16, "b7" * 8, 1, "a=b")
+
+
+class Traced:
+    """A listener, and the spans that have ended."""
+
+    def __init__(self, sample: float | None = None) -> None:
+        self._exporter = InMemorySpanExporter()
+        provider = make_provider(sample, "1.2.3")
+        provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self.listener = Tracing(provider, None, {"openai": ("api.example", 443)}, "1.2.3")
+
+    @property
+    def spans(self) -> Sequence[ReadableSpan]:
+        return self._exporter.get_finished_spans()
+
+
+@pytest.fixture(autouse=True)
+def untraced() -> None:
+    """No trace of another test."""
+    pass_on(None)
+
+
+def attempt(traced: Traced, call: Call, error: BaseException | None = None) -> TraceContext | None:
+    """One try; returns what its provider was told."""
+    tried = Attempt("openai", "gpt", call.begun, streamed=True)
+    traced.listener.attempt_begun(call, tried)
+    told = passed_on()
+    traced.listener.attempt_ended(call, tried, error)
+    assert passed_on() is None
+    return told
+
+
+def test_each_try_is_a_span_of_its_own() -> None:
+    """The usage is that of the last one; the others failed."""
+    traced, call = Traced(), Call(method="m", trace=CALLER)
+    traced.listener.begun(call)
+    told = [attempt(traced, call, ProviderUnavailable("", provider="openai")), attempt(traced, call)]
+    call.usage = Usage(3, 0, 3, reasoning_tokens=2)
+    traced.listener.settled(call)
+    traced.listener.ended(call, "OK", None)
+    first, second, server = traced.spans
+    assert [one and one.span_id for one in told] == [f"{span.context.span_id:016x}" for span in (first, second) if span.context]
+    assert [one and one.state for one in told] == ["a=b", "a=b"]
+    assert first.status.status_code is StatusCode.ERROR
+    assert second.status.status_code is StatusCode.UNSET
+    assert not [name for name in first.attributes or {} if "usage" in name]
+    usage = {name: value for name, value in (second.attributes or {}).items() if "usage" in name}
+    assert usage == {
+        "gen_ai.usage.input_tokens": 3,
+        "gen_ai.usage.output_tokens": 0,
+        "gen_ai.usage.reasoning.output_tokens": 2,
+    }
+    assert server.kind is SpanKind.SERVER
+    assert {span.parent and span.parent.span_id for span in (first, second)} == {server.context and server.context.span_id}
+
+
+def test_a_try_ends_when_it_was_over_and_not_when_its_call_is() -> None:
+    """As what it used is known only then."""
+    traced, call = Traced(), Call(method="m")
+    traced.listener.begun(call)
+    attempt(traced, call)
+    traced.listener.settled(call)
+    traced.listener.ended(call, "OK", None)
+    client, server = traced.spans
+    assert client.end_time is not None
+    assert server.end_time is not None
+    assert client.end_time < server.end_time
+
+
+@pytest.mark.parametrize(("sample", "trace"), [(0, None), (None, TraceContext(CALLER.trace_id, CALLER.span_id, 0))])
+def test_what_is_not_sampled_costs_no_span(sample: float | None, trace: TraceContext | None) -> None:
+    """By our share or by the caller's will; what the caller sent goes on as it came, and nothing else does."""
+    traced, call = Traced(sample), Call(method="m", trace=trace)
+    traced.listener.begun(call)
+    assert attempt(traced, call) == trace
+    traced.listener.settled(call)
+    traced.listener.ended(call, "OK", None)
+    assert call.trace == trace
+    assert traced.spans == ()
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "kind", "status"),
+    [
+        ("OK", None, None, StatusCode.UNSET),
+        ("INVALID_ARGUMENT", InvalidRequest("A secret."), "INVALID_REQUEST", StatusCode.UNSET),
+        ("INTERNAL", Internal(), "INTERNAL", StatusCode.ERROR),
+        ("CANCELLED", None, None, StatusCode.UNSET),
+    ],
+)
+def test_the_status_of_a_call_is_an_error_where_it_is_the_servers(
+    code: str, error: InvalidRequest | Internal | None, kind: str | None, status: StatusCode
+) -> None:
+    """Its reason is the type of the error, and its words are in no span."""
+    traced, call = Traced(), Call(method="m")
+    traced.listener.begun(call)
+    traced.listener.ended(call, code, error)
+    (span,) = traced.spans
+    assert (span.attributes or {}).get("error.type") == kind
+    assert (span.status.status_code, span.status.description) == (status, None)
+
+
+def test_a_call_without_a_good_key_leaves_no_span() -> None:
+    """Its caller decides whether a call is sampled, and could fill the collector."""
+    traced, call = Traced(), Call(method="m", trace=CALLER)
+    traced.listener.begun(call)
+    traced.listener.ended(call, "UNAUTHENTICATED", Unauthenticated("No."))
+    assert traced.spans == ()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "status"),
+    [(asyncio.CancelledError(), "gone", StatusCode.UNSET), (DeadlineExceeded(), "deadline", StatusCode.ERROR)],
+)
+def test_a_try_that_its_caller_left_is_no_fault_of_the_provider(error: BaseException, kind: str, status: StatusCode) -> None:
+    """And is told as such."""
+    traced, call = Traced(), Call(method="m")
+    traced.listener.begun(call)
+    attempt(traced, call, error)
+    traced.listener.ended(call, "CANCELLED", None)
+    assert (traced.spans[0].attributes or {})["error.type"] == kind
+    assert traced.spans[0].status.status_code is status

@@ -1,0 +1,64 @@
+"""A worker's signs of life."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from antiphon.up import heartbeat
+from tests.waiting import block_until, until
+
+
+@pytest.fixture
+def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
+    monkeypatch.setattr(heartbeat, "INTERVAL", 0.01)
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    yield reader, writer
+    os.close(reader)
+
+
+async def test_an_event_loop_that_goes_round_gives_signs(pipe: tuple[int, int]) -> None:
+    """Again and again, until the end."""
+    reader, writer = pipe
+    read = bytearray()
+
+    def signs() -> bool:
+        try:
+            read.extend(os.read(reader, 1000))
+        except BlockingIOError:
+            return False
+        return len(read) >= 3
+
+    async with heartbeat.Heart().beating(writer):
+        await until(signs)
+    os.close(writer)
+
+
+async def test_a_supervisor_that_is_gone_harms_nobody(pipe: tuple[int, int]) -> None:
+    """Nor does one that does not read: the worker goes on."""
+    _, writer = pipe
+    os.set_blocking(writer, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(writer, bytes(65536))
+    async with heartbeat.Heart().beating(writer):
+        await until(lambda: True)
+    os.close(writer)
+
+
+async def test_without_a_supervisor_there_is_nobody_to_tell() -> None:
+    """`antiphon serve` by itself."""
+    async with heartbeat.Heart().beating(None):
+        pass
+
+
+async def test_a_heart_is_silent_when_the_event_loop_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And neither before it began to beat, nor after the end."""
+    monkeypatch.setattr(heartbeat, "SILENT", 0.05)
+    heart = heartbeat.Heart()
+    assert not heart.is_silent
+    async with heart.beating(None):
+        await until(lambda: heart._last is not None)
+        block_until(lambda: heart.is_silent)  # the event loop waits with it
+    assert not heart.is_silent
