@@ -259,12 +259,19 @@ def test_an_answer_reaches_the_caller_as_it_was_answered(body: Json) -> None:
 @settings(max_examples=200, deadline=None)
 @given(WHOLE)
 def test_a_reply_goes_back_to_the_provider_as_it_was_answered(body: Json) -> None:
-    """By a caller that sends it as it came, and out of the history; thoughts with tool calls alone."""
+    """By a caller that sends it as it came, and out of the history; thoughts with calls alone, no reply of thoughts alone."""
     message = without_nulls_in_calls(body)["choices"][0]["message"]
+    left = {name for name, value in taken_back(message).items() if value is not None or name not in ("content", "refusal")}
+    if isinstance(message.get("reasoning_content"), str) and left == {"role"}:
+        assert sent({"model": "m", "messages": [message]})["messages"] == []
+        return
     assert sent({"model": "m", "messages": [message]})["messages"] == [taken_back(message)]
     events = ReplyReader(domain.ChatRequest("m", (), stream=False), "p").whole(json.dumps(body).encode())
     stored = put_together(events).message()
-    (again,) = json.loads(encode(domain.ChatRequest("m", (stored,), stream=False), "p", stream_usage=True))["messages"]
+    messages = json.loads(encode(domain.ChatRequest("m", (stored,), stream=False), "p", stream_usage=True))["messages"]
+    if stored.blocks and all(isinstance(block, domain.Thinking) for block in stored.blocks) and not messages:
+        return
+    (again,) = messages
     known = {name: value for name, value in message.items() if value is not None}
     if not known.get("tool_calls"):
         known.pop("reasoning_content", None)

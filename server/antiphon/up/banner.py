@@ -53,7 +53,8 @@ def _print(out: Console, config: Config, key: str | None, default: str, models: 
     say(f"  {_program()} chat --address {grpc_address}\n")
     plain = "" if config.grpc.tls else "-plaintext "
     say(f'  grpcurl {plain}-H "Authorization: Bearer $ANTIPHON_KEY" \\')
-    say("    -d '" + json.dumps({"messages": [{"role": "ROLE_USER", "parts": [{"text": "Hello!"}]}]}) + "' \\")
+    said = {"messages": [{"role": "ROLE_USER", "blocks": [{"text": {"text": "Hi"}}]}]}
+    say(f"    -d '{json.dumps(said, separators=(',', ':'))}' \\")
     say(f"    {config.grpc.listen} antiphon.v1.ChatService/StreamGenerate\n")
 
 
