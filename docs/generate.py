@@ -13,6 +13,7 @@ import re
 import textwrap
 import types
 from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Union, get_args, get_origin
@@ -58,22 +59,34 @@ class Setting(NamedTuple):
     about: str
 
 
-SHARED: Final = {TlsConfig: "TLS", QuotaConfig: "Quota"}
+SHARED: Final[Mapping[type[BaseModel], str]] = {TlsConfig: "TLS", QuotaConfig: "Quota"}
 """Sections that stand in several places: they have a table of their own."""
+
+
+def pages() -> dict[Path, str]:
+    """Return the text of each page by its path."""
+    return {REFERENCE / "settings.md": settings_page(), REFERENCE / "errors.md": errors_page()}
+
+
+def sections() -> Iterator[tuple[str, type[BaseModel]]]:
+    """Yield each section by its path: those of the file, then those that stand in several places."""
+    for name, field in Config.model_fields.items():
+        section, suffix = _section(field.annotation)
+        if section is not None:
+            yield name + suffix, section
+    yield from (("", section) for section in SHARED)
 
 
 def settings_page() -> str:
     """Return the page of all settings."""
-    single = [name for name, field in Config.model_fields.items() if _section(field.annotation)[0] is None]
-    pieces = [_SETTINGS_HEAD, "## General\n\n", _table(row for row in settings(Config) if row.path in single)]
-    for name, field in Config.model_fields.items():
-        section, suffix = _section(field.annotation)
-        if section is not None:
-            about = " ".join(filter(None, (_paragraph(section.__doc__), docstrings(Config).get(name))))
-            pieces += [f"## {name}\n\n{about}\n\n", _table(settings(section, name + suffix))]
-    for section, title in SHARED.items():
-        pieces += [f"## {title}\n\n{_paragraph(section.__doc__)}\n\n", _table(settings(section))]
-    return "".join(pieces)
+    about = docstrings(Config)
+    single = [row for row in settings(Config) if _section(Config.model_fields[row.path].annotation)[0] is None]
+    pieces = [_SETTINGS_HEAD, "## General\n\n", _table(single)]
+    for path, section in sections():
+        name = path.partition(".")[0].removesuffix("[]")
+        text = " ".join(filter(None, (_paragraph(section.__doc__), about.get(name))))
+        pieces += [f"## {SHARED.get(section, name)}\n\n{text}\n\n", _table(settings(section, path))]
+    return "".join(pieces).rstrip() + "\n"
 
 
 def settings(section: type[BaseModel], path: str = "") -> Iterator[Setting]:
@@ -108,7 +121,7 @@ def errors_page() -> str:
         words = " ".join(line for line in lines if not line.startswith("    "))
         sample = next(line.strip() for line in lines if line.startswith("    "))
         pieces.append(f"## {name}\n\n{words.strip()}\n\n```json\n{sample}\n```\n\n")
-    return "".join(pieces)
+    return "".join(pieces).rstrip() + "\n"
 
 
 def docstrings(section: type[BaseModel]) -> dict[str, str]:
@@ -169,7 +182,7 @@ def _named(annotation: Any) -> str:
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
         title = SHARED.get(annotation)
         return f"[{title}](#{title.lower()})" if title else "section"
-    if inspect.isclass(annotation) and hasattr(annotation, "__members__"):
+    if inspect.isclass(annotation) and issubclass(annotation, Enum):
         return " or ".join(f"`{each.value}`" for each in annotation)
     return {"SecretStr": "text", "datetime": "time"}.get(name, "text")
 
@@ -199,5 +212,5 @@ def _number(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    (REFERENCE / "settings.md").write_text(settings_page().rstrip() + "\n", encoding="utf-8")
-    (REFERENCE / "errors.md").write_text(errors_page().rstrip() + "\n", encoding="utf-8")
+    for page, text in pages().items():
+        page.write_text(text, encoding="utf-8")
