@@ -1,10 +1,10 @@
-"""What has been used, by day, owner and key: requests, tokens and money. Budgets are held against it.
+"""The ledger: requests, tokens and money used, by day, owner and key. Budgets are checked against it.
 
-Nothing here is on a request's way. What is used is added up in memory and written every few seconds, and when the server stops: a
-process that is killed loses what it had not written yet. A database that is out of reach is written to when it is back; if it was
-lost in the moment of a commit, that batch may be counted twice.
+The database is not used during a request. Usage is added up in memory, and written every few seconds and when the server stops, so
+a process that is killed loses what it had not written. While the database is unreachable, usage is kept for later; if the
+connection is lost during a commit, that batch may be counted twice.
 
-Days are those of UTC. The key is `Principal.id`, so that it outlives the credential itself and holds nothing of it.
+Days are in UTC. The key is `Principal.id`, which outlives the credential and contains no part of it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from antiphon.limits.quotas import subject
 _DAY: Final = 86400
 
 _Key = tuple[str, str, str]
-"""A day, an owner, and a key's id."""
+"""A day, an owner, and the id of a key."""
 
 
 class _Sums:
-    """What is not written yet of one key and day."""
+    """What one key used in one day and is not written yet."""
 
     __slots__ = ("completion_tokens", "cost", "prompt_tokens", "requests", "unpriced")
 
@@ -46,16 +46,16 @@ class _Sums:
 
 
 class Ledger(Observer):
-    """The ledger of one process, and the sum of all that others have written. It listens to what calls used."""
+    """The ledger of one process, and the sums that other processes wrote. It observes what calls use."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
-        """`clock` tells Unix time."""
+        """`clock` returns Unix time."""
         self._database = database
         self._clock = clock
         self._pending: defaultdict[_Key, _Sums] = defaultdict(_Sums)
         self._spent: defaultdict[tuple[str, str], int] = defaultdict(int)
-        self._asked = False
-        self._number = -1
+        self._has_budgets = False
+        self._day_number = -1
         self._today = self._month = ""
 
     def settled(self, call: Call) -> None:
@@ -63,8 +63,8 @@ class Ledger(Observer):
         self.add(call.caller, call.usage, call.cost_usd)
 
     def add(self, principal: Principal, usage: Usage | None, cost: float | None) -> None:
-        """One request: its tokens, None where nobody knows them, and its cost in USD, None where the price is not known."""
-        self._turn()
+        """Add a request. `usage` is None if the tokens are not known; `cost`, in USD, is None if the price is not known."""
+        self._start_day()
         sums = self._pending[self._today, principal.owner, principal.id]
         sums.requests += 1
         if usage is None:
@@ -76,39 +76,39 @@ class Ledger(Observer):
         elif cost:
             nanos = round(cost * NANOS)
             sums.cost += nanos
-            self._spend(principal.owner, principal.id, self._today, nanos)
-            self._spend(principal.owner, principal.id, self._month, nanos)
+            self._add_spending(principal.owner, principal.id, self._today, nanos)
+            self._add_spending(principal.owner, principal.id, self._month, nanos)
 
     def day(self) -> str:
-        """Today, as in 2026-11-25."""
-        self._turn()
+        """Return today in UTC, such as 2026-11-25."""
+        self._start_day()
         return self._today
 
     def month(self) -> str:
-        """The month that it is, as in 2026-11."""
-        self._turn()
+        """Return this month in UTC, such as 2026-11."""
+        self._start_day()
         return self._month
 
     def spent(self, name: str, period: str) -> int:
-        """Nano-dollars that a key, an owner or all have spent in a day or month: here, and elsewhere as far as it was written."""
-        self._asked = True
+        """Return what a key, an owner or all spent in a day or month, in nano-dollars, with what others have written."""
+        self._has_budgets = True
         return self._spent.get((name, period), 0)
 
     async def write(self) -> None:
-        """Writes what is not written yet, and reads what others wrote, if there are budgets. Raises `StoreUnavailable`."""
+        """Write what is pending, and read what others wrote if there are budgets. Raises `StoreUnavailable`."""
         if not self._pending:
-            if self._asked:
+            if self._has_budgets:
                 await self.read()
             return
-        self._turn()
+        self._start_day()
         today, month = self._today, self._month
         writing, self._pending = self._pending, defaultdict(_Sums)
 
         def work(connection: Connection) -> list[tuple[str, str, int, int]]:
-            # In order of key, so that two processes cannot wait for each other.
+            # In order of key, so that two processes cannot deadlock.
             for (day, owner, key), sums in sorted(writing.items(), key=lambda item: item[0]):
                 self._insert(connection, day, owner, key, sums)
-            return _sums(connection, today, month) if self._asked else []
+            return _sums(connection, today, month) if self._has_budgets else []
 
         try:
             found = await self._database.write(work)
@@ -116,39 +116,39 @@ class Ledger(Observer):
             for key, sums in writing.items():
                 self._pending[key].add(sums)
             raise
-        if self._asked:
-            self._take_over(found, today, month)
+        if self._has_budgets:
+            self._replace_spent(found, today, month)
 
     async def read(self) -> None:
-        """Reads what has been spent this month. Raises `StoreUnavailable`."""
-        self._turn()
+        """Read this month's spending. Raises `StoreUnavailable`."""
+        self._start_day()
         today, month = self._today, self._month
-        self._take_over(await self._database.read(lambda connection: _sums(connection, today, month)), today, month)
+        self._replace_spent(await self._database.read(lambda connection: _sums(connection, today, month)), today, month)
 
-    def _turn(self) -> None:
-        """A new day begins, now and then."""
+    def _start_day(self) -> None:
+        """If a new day has begun, update the day and month, and drop the sums of earlier ones."""
         number = int(self._clock() // _DAY)
-        if number != self._number:
-            self._number = number
+        if number != self._day_number:
+            self._day_number = number
             self._today = datetime.fromtimestamp(number * _DAY, UTC).date().isoformat()
             self._month = self._today[:7]
             for key in [key for key in self._spent if key[1] not in {self._today, self._month}]:
                 del self._spent[key]
 
-    def _spend(self, owner: str, key: str, period: str, nanos: int) -> None:
+    def _add_spending(self, owner: str, key: str, period: str, nanos: int) -> None:
         for name in (subject("key", key), subject("owner", owner), "overall"):
             self._spent[name, period] += nanos
 
-    def _take_over(self, found: list[tuple[str, str, int, int]], today: str, month: str) -> None:
-        """The sums of the database, and on top what is not in it yet."""
+    def _replace_spent(self, found: list[tuple[str, str, int, int]], today: str, month: str) -> None:
+        """Replace the spending by the database's sums plus what is not written yet."""
         self._spent.clear()
-        for owner, key, in_day, in_month in found:
-            self._spend(owner, key, today, in_day)
-            self._spend(owner, key, month, in_month)
+        for owner, key, day_nanos, month_nanos in found:
+            self._add_spending(owner, key, today, day_nanos)
+            self._add_spending(owner, key, month, month_nanos)
         for (day, owner, key), sums in self._pending.items():
             if sums.cost:
-                self._spend(owner, key, day, sums.cost)
-                self._spend(owner, key, day[:7], sums.cost)
+                self._add_spending(owner, key, day, sums.cost)
+                self._add_spending(owner, key, day[:7], sums.cost)
 
     def _insert(self, connection: Connection, day: str, owner: str, key: str, sums: _Sums) -> None:
         counts = {
@@ -164,11 +164,11 @@ class Ledger(Observer):
 
 
 def _sums(connection: Connection, today: str, month: str) -> list[tuple[str, str, int, int]]:
-    """Nano-dollars of each owner and key: of today, and of this month."""
-    in_day = func.sum(case((table.c.day == today, table.c.cost_nanos), else_=0))
+    """Return owner, key, and the nano-dollars of today and of this month."""
+    day_nanos = func.sum(case((table.c.day == today, table.c.cost_nanos), else_=0))
     query = (
-        select(table.c.owner, table.c.key, in_day, func.sum(table.c.cost_nanos))
+        select(table.c.owner, table.c.key, day_nanos, func.sum(table.c.cost_nanos))
         .where(table.c.day >= f"{month}-01", table.c.day <= today)
         .group_by(table.c.owner, table.c.key)
     )
-    return [(owner, key, int(day), int(whole)) for owner, key, day, whole in connection.execute(query)]
+    return [(owner, key, int(day), int(month)) for owner, key, day, month in connection.execute(query)]

@@ -1,4 +1,4 @@
-"""What was used, for an admin to read: the ledger as it is written, by day and owner, a page at a time. Writes nothing."""
+"""Usage reports for admins: the ledger as written to the database, by day and owner, in pages. Writes nothing but removals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COUNTS: Final = ("requests", "prompt_tokens", "completion_tokens", "cost_nanos"
 
 
 class DailyUse(Struct, frozen=True):
-    """What one owner has used in one day, in UTC. `unpriced` counts the requests whose cost is not known, and not in `cost_usd`."""
+    """The usage of one owner on one day (UTC). `unpriced` counts requests of unknown cost, which `cost_usd` leaves out."""
 
     day: date
     owner: str
@@ -30,7 +30,7 @@ class DailyUse(Struct, frozen=True):
 
 
 class UsePage(Struct, frozen=True):
-    """One page of uses; `next_token` asks for the next one, and is empty at the end."""
+    """One page of usage; `next_token` requests the next page, and is empty on the last one."""
 
     uses: tuple[DailyUse, ...]
     next_token: str
@@ -43,15 +43,15 @@ class _Token(Struct, frozen=True, array_like=True, tag="u"):
 
 
 class UsageReport:
-    """Shared by all calls of a process."""
+    """Reads usage from the ledger; shared by all calls of a process."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def page(self, first: date, last: date, *, size: int, token: str = "", owner: str = "") -> UsePage:
-        """From `first` to `last`, of one owner or of all: the newest day first, and in a day the owners in order.
+        """Return the usage from `first` to `last`, of one owner or all: newest day first, owners in order.
 
-        Raises `InvalidRequest` for a page token that is not of this list, `StoreUnavailable`.
+        Raises `InvalidRequest` for a page token of another list, and `StoreUnavailable`.
         """
         sums = (func.sum(table.c[name]) for name in _COUNTS)
         query = (
@@ -70,7 +70,7 @@ class UsageReport:
             day = after.day.isoformat()
             query = query.where(or_(table.c.day < day, and_(table.c.day == day, table.c.owner > clean(after.owner))))
         found = await self._database.read(lambda connection: connection.execute(query).all())
-        # PostgreSQL's sums are no whole numbers by type.
+        # PostgreSQL returns sums as decimals.
         uses = tuple(
             DailyUse(date.fromisoformat(day), whose, int(requests), int(asked), int(answered), int(cost) / NANOS, int(unpriced))
             for day, whose, requests, asked, answered, cost, unpriced in found[:size]
@@ -79,7 +79,7 @@ class UsageReport:
         return UsePage(uses, paging.token(_Token(uses[-1].day, uses[-1].owner, (first, last, owner))) if more else "")
 
     async def prune(self, days: int) -> int:
-        """Remove the rows of one day, if one is more than so many days ago, and return how many. Raise `StoreUnavailable`."""
+        """Delete the rows of the oldest day if it is more than `days` ago; return how many. Raises `StoreUnavailable`."""
         limit = (datetime.now(UTC).date() - timedelta(days=days)).isoformat()
 
         def work(connection: Connection) -> int:

@@ -7,7 +7,7 @@ from antiphon.limits.quotas import Bound, Quotas
 
 
 def found(quotas: Quotas, principal: Principal) -> set[tuple[str, str, int]]:
-    return {(bound.subject, bound.limit.value, bound.most) for bound in quotas.of(principal)}
+    return {(bound.subject, bound.limit.value, bound.maximum) for bound in quotas.of(principal)}
 
 
 def test_nobody_is_limited_unless_somebody_says_so() -> None:
