@@ -45,7 +45,7 @@ def _headers(values: Mapping[str, str]) -> Mapping[str, str]:
 
 def _shown(value: str) -> str:
     if not value.isprintable():
-        raise ValueError("has a character that does not show, such as a line break")
+        raise ValueError("has a non-printable character, such as a line break")
     return value
 
 

@@ -27,7 +27,7 @@ def check_name(text: str, field: str, limit: int) -> None:
     if text and not text.strip():
         raise bad((field,), "is blank")
     if not text.isprintable():
-        raise bad((field,), "has a character that does not show, such as a line break")
+        raise bad((field,), "has a non-printable character, such as a line break")
 
 
 def clean(text: str) -> str:

@@ -1,4 +1,7 @@
-"""What is asked of each table about one owner. A table that has something of owners has its rows here: a test looks through all."""
+"""The statements about one owner, by table.
+
+Every table that holds data of owners must have its rows here: a test checks all tables.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,7 @@ CREDENTIALS: Final = union(
     select(("key:" + api_keys.c.id).label("id")).where(api_keys.c.owner == _MINE),
     select(usage.c.key).where(usage.c.owner == _MINE, usage.c.key != ""),
 )
-"""The credentials that are known to be the owner's, as the audit log calls them."""
+"""The credentials known to be the owner's, as named in the audit log."""
 
 EVENT_ROWS: Final[Query] = (
     select(*audit_events.c)
@@ -71,13 +74,13 @@ LOCKED: Final[Query] = (
     .limit(bindparam("most", type_=_C.message_count.type))
     .with_for_update()
 )
-"""Some of the owner's conversations, locked with their trees."""
+"""Some of the owner's conversations, locked together with their trees."""
 
 COUNT_MESSAGES: Final = select(func.count()).select_from(messages).where(_M.tree_id.in_(_SOME))
 DELETE_CONVERSATIONS: Final = delete(conversations).where(_C.tree_id.in_(_SOME))
 DELETE_TREES: Final = delete(trees).where(trees.c.id.in_(_SOME))
-"""The messages of a tree go with it."""
+"""Also deletes the messages of the trees, by cascade."""
 DELETE_KEYS: Final = delete(api_keys).where(api_keys.c.owner == _MINE)
 DELETE_USAGE: Final = delete(usage).where(usage.c.owner == _MINE)
-FORGET_ACTOR: Final = update(audit_events).where(audit_events.c.actor.in_(_SOME)).values(actor=bindparam("digest"), peer="")
-"""What was done stays in the audit log; by whom, and from where, does not."""
+ANONYMIZE_ACTOR: Final = update(audit_events).where(audit_events.c.actor.in_(_SOME)).values(actor=bindparam("digest"), peer="")
+"""Keeps in the audit log what was done, and removes who did it and from where."""

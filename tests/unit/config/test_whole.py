@@ -124,10 +124,10 @@ def test_a_name_that_does_not_show_is_told(tmp_path: Path, odd: str) -> None:
         ("owner", f'name: a, owner: "{odd}"'),
         ("models", f'name: a, models: ["{odd}"]'),
     ):
-        with pytest.raises(ConfigError, match=rf"auth\.keys\.0\.{field}.*does not show"):
+        with pytest.raises(ConfigError, match=rf"auth\.keys\.0\.{field}.*non-printable"):
             written(tmp_path, f"auth: {{keys: [{{key_env: A, {fields}}}]}}")
     issuer = "{name: i, issuer: i, audience: a, secret_env: S, owner_prefix: "
-    with pytest.raises(ConfigError, match=r"owner_prefix.*does not show"):
+    with pytest.raises(ConfigError, match=r"owner_prefix.*non-printable"):
         written(tmp_path, f'auth: {{tokens: [{issuer}"{odd}"}}]}}')
 
 
