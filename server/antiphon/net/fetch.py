@@ -1,6 +1,6 @@
-"""Small documents that are read by GET now and then: the keys of an issuer, the context of a client. httpx2 is the client here.
+"""Fetching of small documents by GET, with httpx2: the keys of an issuer, the context of a client.
 
-Its transport is used, without `AsyncClient` on top, which adds redirects, cookies and headers. Calls of models go over
+Its transport is used without `AsyncClient`, which would add redirects, cookies and headers. Calls of models use
 `antiphon.net.client`.
 """
 
@@ -15,29 +15,29 @@ import httpx2
 from antiphon.net.connection import tls_context
 from antiphon.net.inflate import inflater
 
-_ANY: Final = (httpx2.HTTPError, zlib.error, EOFError)
-"""What is raised by the client and by what decodes a body."""
+_ERRORS: Final = (httpx2.HTTPError, zlib.error, EOFError)
+"""The exceptions of the client and of the decoding of a body."""
 
 
 class FetchFailed(Exception):
-    """The document could not be had. The message tells why, and holds neither an address nor anything of the answer."""
+    """The document could not be fetched. The message gives the reason, and contains no address and no part of the answer."""
 
 
 class Fetcher:
-    """Asks for documents, with a connection for each. Belongs to the event loop of its first call."""
+    """Fetches documents, with a new connection for each. Belongs to the event loop of its first call."""
 
     def __init__(self) -> None:
         self._opened: httpx2.AsyncHTTPTransport | None = None
 
     async def get(self, url: httpx2.URL, headers: Mapping[str, str], limit: int) -> bytes:
-        """Return the whole document at `url`, of `limit` bytes at most. It takes as long as it takes: the caller bounds that.
+        """Return the document at `url`, of at most `limit` bytes. The caller must limit the time.
 
-        `headers` leave in UTF-8, and no others but `host`.
+        `headers` are sent in UTF-8, and no others but `host`.
 
         Raises `FetchFailed`, also for any status but 200, and so for redirects.
         """
         if self._opened is None:
-            # A connection that is kept could be closed by its host just when it is used again.
+            # No connection is kept: its host could close it just when it is reused.
             self._opened = httpx2.AsyncHTTPTransport(verify=tls_context(), limits=httpx2.Limits(max_keepalive_connections=0))
         request = httpx2.Request("GET", url, headers=httpx2.Headers(headers, encoding="utf-8"))
         try:
@@ -48,11 +48,11 @@ class Fetcher:
                 return await _read(response, limit)
             finally:
                 await response.aclose()
-        except _ANY as error:
+        except _ERRORS as error:
             raise FetchFailed(_reason(error)) from error
 
     async def close(self) -> None:
-        """End the connections."""
+        """Close the connections."""
         if self._opened is not None:
             await self._opened.aclose()
 
@@ -85,6 +85,6 @@ def _reason(error: Exception) -> str:
         case httpx2.ConnectError():
             return "out of reach"
         case httpx2.NetworkError() | httpx2.ProtocolError() | EOFError():
-            return "the answer broke off, or is no HTTP"
+            return "the answer was cut off, or is not HTTP"
         case _:
             return type(error).__name__

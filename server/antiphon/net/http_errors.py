@@ -1,11 +1,11 @@
-"""Turns the exceptions of the HTTP client into errors of the domain, in one place: `UpstreamErrors`.
+"""Translates the exceptions of the HTTP client into errors of the domain: `UpstreamErrors`. It is done nowhere else.
 
     TimeoutError                                              ProviderTimeout
     ClientResponseError, ClientPayloadError, HttpProcessingError,
-      zlib.error, EOFError (of an encoded body)               ProviderProtocolError: it is no HTTP, or it is cut
+      zlib.error, EOFError (of an encoded body)               ProviderProtocolError: not HTTP, or cut off
     ClientConnectionError, InvalidURL, OSError, all others    ProviderUnavailable
 
-Once an answer has begun, whatever is no time-out is a cut: `ProviderProtocolError`.
+Once an answer has begun, everything but a time-out means that it was cut off: `ProviderProtocolError`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from aiohttp import http_exceptions
 
 from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderTimeout, ProviderUnavailable
 
-# In this order: aiohttp's time-outs are connection errors too.
-_MEANINGS: Final[tuple[tuple[type[ProviderError], tuple[type[Exception], ...]], ...]] = (
+# The order matters: aiohttp's time-outs are connection errors too.
+_ERRORS: Final[tuple[tuple[type[ProviderError], tuple[type[Exception], ...]], ...]] = (
     (ProviderTimeout, (TimeoutError,)),
     (
         ProviderProtocolError,
@@ -45,17 +45,17 @@ _MEANINGS: Final[tuple[tuple[type[ProviderError], tuple[type[Exception], ...]], 
     ),
 )
 
-_MAPPED: Final[tuple[type[Exception], ...]] = (aiohttp.ClientError, *(known for _, kinds in _MEANINGS for known in kinds))
-"""What is turned into an error of the domain. All else is a defect, and passes."""
+_MAPPED: Final[tuple[type[Exception], ...]] = (aiohttp.ClientError, *(known for _, kinds in _ERRORS for known in kinds))
+"""The exceptions that are translated. Any other is a bug, and passes through."""
 
 
 class UpstreamErrors:
-    """A context manager around what the HTTP client does. It may be entered again and again, as once for each read of a body."""
+    """A context manager around calls of the HTTP client. It can be entered repeatedly, such as for each read of a body."""
 
     __slots__ = ("_begun", "_provider")
 
     def __init__(self, provider: str, *, begun: bool) -> None:
-        """Take the name that the errors tell, and whether the answer has begun, so that a lost connection is a cut."""
+        """Take the provider's name for the messages, and whether its answer has begun."""
         self._provider = provider
         self._begun = begun
 
@@ -63,13 +63,13 @@ class UpstreamErrors:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Raise `ProviderTimeout`, `ProviderProtocolError` or `ProviderUnavailable` for what the HTTP client raised."""
+        """Raise `ProviderTimeout`, `ProviderProtocolError` or `ProviderUnavailable` for an exception of the HTTP client."""
         if isinstance(error, _MAPPED):
             raise self._translated(error) from error
 
     def _translated(self, error: Exception) -> ProviderError:
         provider = self._provider
-        kind = meaning(type(error)) or ProviderUnavailable
+        kind = error_for(type(error)) or ProviderUnavailable
         if kind is ProviderTimeout:
             return ProviderTimeout(f"The provider {provider} took too long.", provider=provider)
         if self._begun:
@@ -79,6 +79,6 @@ class UpstreamErrors:
         return ProviderUnavailable(f"The provider {provider} is out of reach.", provider=provider)
 
 
-def meaning(kind: type[BaseException]) -> type[ProviderError] | None:
-    """Return what an exception means before the first byte of an answer; None for one that is not known."""
-    return next((ours for ours, known in _MEANINGS if issubclass(kind, known)), None)
+def error_for(kind: type[BaseException]) -> type[ProviderError] | None:
+    """Return the error for an exception before the first byte of an answer; None for an unknown exception."""
+    return next((error for error, known in _ERRORS if issubclass(kind, known)), None)
