@@ -1,4 +1,4 @@
-"""The manifests of deploy/kubernetes, as kubectl makes them."""
+"""The manifests of deploy/kubernetes, as kubectl builds them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ MANIFESTS = ROOT / "deploy" / "kubernetes"
 PROGRAMS = Path(sys.executable).parent
 
 OLDEST, NEWEST = "1.33", "1.37"
-"""The minor versions of Kubernetes that are supported: sidecars are stable since 1.33."""
+"""The supported minor versions of Kubernetes: sidecars are stable since 1.33."""
 
 OVERLAYS = ("base", "overlays/local", "overlays/production", "overlays/edge-apart")
 
 
 def kustomize(folder: str | Path) -> list[dict[str, Any]]:
-    """What `kubectl kustomize` makes of a folder below deploy/kubernetes."""
+    """Return the documents that `kubectl kustomize` builds from a folder below deploy/kubernetes."""
     done = subprocess.run([PROGRAMS / "kubectl", "kustomize", MANIFESTS / folder], check=True, capture_output=True, timeout=60)
     return list(yaml.safe_load_all(done.stdout))
 
 
 def find(documents: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
-    """The one of a kind whose name is this; that of a ConfigMap may have a hash behind it."""
+    """Return the document of this kind and name; the name of a ConfigMap may be followed by a hash."""
 
     def fits(found: str) -> bool:
         return found == name or (kind == "ConfigMap" and found.startswith(f"{name}-"))
@@ -38,19 +38,19 @@ def find(documents: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any
 
 
 def pods(documents: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The pods that Deployments and Jobs make: name and specification."""
+    """Yield the pods of Deployments and Jobs: name and specification."""
     for document in documents:
         if document["kind"] in ("Deployment", "Job"):
             yield document["metadata"]["name"], document["spec"]["template"]["spec"]
 
 
 def containers(pod: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """All containers of a pod by name, in the order in which they start."""
+    """Return all containers of a pod by name, in the order in which they start."""
     return {container["name"]: container for container in [*(pod.get("initContainers") or []), *pod["containers"]]}
 
 
 def write_config_map(document: dict[str, Any], folder: Path) -> Path:
-    """Make the folder that a pod sees where it mounts this ConfigMap."""
+    """Write a folder as a pod sees it where this ConfigMap is mounted."""
     folder.mkdir(parents=True)
     for name, text in document.get("data", {}).items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -1,10 +1,10 @@
-"""What telemetry costs: the CPU of a gateway's worker and supervisor for a JSON call, with it and without.
+"""Measures the cost of telemetry: CPU time of a gateway's worker and supervisor for a JSON call, with it and without.
 
     python -m tests.bench.telemetry --pairs 12 --calls 1500
 
-Two whole gateways run, the same but for `--with`, and are loaded in turn, by the same client, with the same upstream; the one that
-is not has nothing to do. Which comes first changes from pair to pair. CPU time is counted to the nanosecond, so a machine that does
-other work moves the ratio of a pair far less than its duration.
+Two whole gateways run that differ only in `--with`. They are loaded in turn, by the same client with the same upstream, while the
+other one is idle. The order alternates from pair to pair. CPU time is counted in nanoseconds, so other load on the machine changes
+the ratio of a pair far less than its duration.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ out: Final = Console(highlight=False)
 
 CONNECTIONS: Final = 16
 WARM: Final = 300
-"""Calls before anything is measured."""
+"""Calls before the measurement."""
 
 USAGE: Final = {"prompt_tokens": 20, "completion_tokens": 4, "total_tokens": 24}
 MESSAGE: Final = {"index": 0, "message": {"role": "assistant", "content": "A sung answer."}, "finish_reason": "stop"}
@@ -37,13 +37,13 @@ BODY: Final = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "cont
 
 
 def request(host: str) -> bytes:
-    """Return a call as it goes over the wire."""
+    """Return the bytes of a call."""
     head = f"POST /api/v1/chat/completions HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {KEY}\r\n"
     return f"{head}content-type: application/json\r\ncontent-length: {len(BODY)}\r\n\r\n".encode() + BODY
 
 
 async def load(address: str, calls: int) -> None:
-    """Make so many calls, over `CONNECTIONS` connections."""
+    """Make `calls` calls, over `CONNECTIONS` connections."""
     host, _, port = address.partition(":")
     left = iter(range(calls))
 
@@ -65,19 +65,19 @@ async def load(address: str, calls: int) -> None:
 
 
 def processes(gateway: Gateway) -> list[int]:
-    """Return the supervisor and its workers, without Envoy."""
+    """Return the process ids of the supervisor and its workers, without Envoy."""
     supervisor = gateway.process.pid
     children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
     return [supervisor, *(int(pid) for pid in children if b"serve" in Path(f"/proc/{pid}/cmdline").read_bytes())]
 
 
 def cpu(pids: list[int]) -> int:
-    """Return the nanoseconds that all their threads have run."""
+    """Return the CPU time of all threads of the processes, in nanoseconds."""
     return sum(time.clock_gettime_ns((~pid << 3) | 2) for pid in pids)  # the clock of another process: clock_getcpuclockid(3)
 
 
 async def measure(gateway: Gateway, calls: int) -> float:
-    """Return the milliseconds of CPU of a call."""
+    """Return the CPU time of a call, in milliseconds."""
     pids = processes(gateway)
     before = cpu(pids)
     await load(gateway.rest, calls)
