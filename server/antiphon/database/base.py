@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
-_OURS: Final = (IntegrityError, DataError, NotSupportedError)
+_STATEMENT_ERRORS: Final = (IntegrityError, DataError, NotSupportedError)
 """Errors for a wrong statement: a bug in this program, not a failure of the database."""
 
 
@@ -66,7 +66,7 @@ def translated(kinds: tuple[type[Exception], ...], secret: str | None) -> Iterat
     known: tuple[type[Exception], ...] = (DBAPIError, PoolTimeout, *kinds)
     try:
         yield
-    except _OURS:
+    except _STATEMENT_ERRORS:
         raise
     except known as error:
         log_unavailable(error, secret)

@@ -23,7 +23,7 @@ def parse(url: str) -> URL:
     except (ArgumentError, ValueError):  # ValueError: a port that is not a number
         raise ConfigError('database.url: must be "sqlite:///path" or "postgresql://user@host/database"') from None
     if parsed.drivername not in {"sqlite", "postgresql", "postgres"}:
-        raise ConfigError(f'database.url: there is no database "{parsed.drivername}" but sqlite and postgresql')
+        raise ConfigError(f'database.url: unknown database "{parsed.drivername}"; use sqlite or postgresql')
     if parsed.drivername == "sqlite" and not sqlite_path(parsed).name:
         raise ConfigError("database.url: must name a file, as in sqlite:///history.db")
     return parsed

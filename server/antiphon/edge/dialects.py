@@ -26,10 +26,10 @@ _SECTION: Final = re.compile(
 def write(source: Path, target: Path) -> None:
     """Write the files of the folder `source` to the folder `target`, with their sections regenerated."""
     for name in FILES:
-        (target / name).write_text(renew((source / name).read_text(encoding="utf-8")), encoding="utf-8")
+        (target / name).write_text(regenerate((source / name).read_text(encoding="utf-8")), encoding="utf-8")
 
 
-def renew(text: str) -> str:
+def regenerate(text: str) -> str:
     """Return the text of a file with its sections regenerated. Raises `KeyError` for an unknown section."""
 
     def section(found: re.Match[str]) -> str:
@@ -67,7 +67,7 @@ def streams() -> Iterator[str]:
     yield from map(_entry, sorted(types))
 
 
-def names() -> Iterator[str]:
+def paths_without_method() -> Iterator[str]:
     """Yield, by HTTP method, the fixed paths that lack this method but match a template that has it."""
     rules = [rule for dialect in DIALECTS for method in dialect.service.methods for rule in bindings(method)]
     for verb in sorted({verb for verb, _ in rules}):
@@ -89,7 +89,7 @@ SECTIONS: Final[dict[str, Callable[[], Iterable[str]]]] = {
     "routes": routes,
     "queries": queries,
     "streams": streams,
-    "names": names,
+    "names": paths_without_method,
 }
 
 if __name__ == "__main__":

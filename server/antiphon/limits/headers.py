@@ -9,7 +9,7 @@ from antiphon.limits.base import Claim, Limit, Standing, Ticket
 _NAMES = {Limit.REQUESTS: "requests", Limit.TOKENS: "tokens"}
 
 
-def of(ticket: Ticket) -> Iterator[tuple[str, str]]:
+def rate_limit_headers(ticket: Ticket) -> Iterator[tuple[str, str]]:
     """Yield the names and values of the headers: for requests and for tokens, those of the limit with the least left."""
     tightest: dict[Limit, tuple[Claim, Standing]] = {}
     for claim, standing in zip(ticket.claims, ticket.standings, strict=True):

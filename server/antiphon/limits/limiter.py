@@ -25,8 +25,8 @@ import structlog
 from antiphon.domain.call import Call
 from antiphon.domain.errors import AntiphonError, BudgetExceeded, LimitsUnavailable, RateLimited, StoreUnavailable
 from antiphon.domain.events import Usage
-from antiphon.limits import headers as ratelimit
 from antiphon.limits.base import NANOS, WINDOW, Claim, Counters, Estimate, Estimator, Limit, Standing, Ticket
+from antiphon.limits.headers import rate_limit_headers
 from antiphon.limits.ledger import Ledger
 from antiphon.limits.memory import MemoryCounters
 from antiphon.limits.quotas import Bound, Quotas
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 WRITE_INTERVAL: Final = 5.0
 """Seconds between two writes of the ledger, and between two renewals of leases."""
 
-MAX_REPLY_FRACTION: Final = 4
-"""An estimate counts at most the limit divided by this for the reply. Most replies end long before their maximum, and a call
+REPLY_DIVISOR: Final = 4
+"""The reply's part of an estimate is at most the limit divided by this. Most replies end long before their maximum, and a call
 with a generous maximum should not have to wait until the whole minute is free."""
 
 _UNITS: Final = {Limit.REQUESTS: "requests a minute", Limit.TOKENS: "tokens a minute", Limit.STREAMS: "calls at once"}
 _PERIODS: Final = {Limit.DAY: "today", Limit.MONTH: "this month"}
-_WHOSE: Final = {"key": "this key", "owner": "the owner of this key", "overall": "this gateway"}
+_SCOPE_NAMES: Final = {"key": "this key", "owner": "the owner of this key", "overall": "this gateway"}
 
 log = structlog.get_logger(__name__)
 
@@ -141,7 +141,7 @@ class Limiter:
 
         Raises `RateLimited`, `BudgetExceeded`, `LimitsUnavailable`.
         """
-        taken = await self._take(call, self._quotas.of(call.caller), estimate)
+        taken = await self._take(call, self._quotas.bounds_of(call.caller), estimate)
         call.observer.admitted(call)
         return Grant(call) if taken is None else Grant(call, *taken)
 
@@ -150,7 +150,7 @@ class Limiter:
 
         Raises as `admit` does; the grant then holds nothing.
         """
-        bounds = [bound for bound in self._quotas.of(call.caller) if bound.limit is not Limit.REQUESTS]
+        bounds = [bound for bound in self._quotas.bounds_of(call.caller) if bound.limit is not Limit.REQUESTS]
         await grant.replace(lambda: self._take(call, bounds, estimate))
 
     async def _take(self, call: Call, bounds: Sequence[Bound], estimate: Estimator | None) -> tuple[Counters, Ticket] | None:
@@ -171,7 +171,7 @@ class Limiter:
             try:
                 await self._ledger.read()
             except StoreUnavailable:
-                log.warning("past spending cannot be read yet: until then budgets count from zero")
+                log.warning("past spending could not be read: until it is, budgets count from zero")
         self._keeper = asyncio.create_task(self._keep())
 
     async def close(self) -> None:
@@ -205,7 +205,7 @@ class Limiter:
 
     async def _claim(self, call: Call, claims: Sequence[Claim], counters: Counters) -> Ticket:
         ticket = await counters.take(claims)
-        call.headers.update(ratelimit.of(ticket))
+        call.headers.update(rate_limit_headers(ticket))
         if ticket.refused:
             raise _refusal(ticket)
         return ticket
@@ -241,17 +241,17 @@ def _tokens(estimate: Estimate, bound: Bound, share: int) -> int:
 
     Raises `RateLimited` for a prompt that can never fit.
     """
-    prompt = estimate.prompt_tokens
+    prompt, whose = estimate.prompt_tokens, _SCOPE_NAMES[bound.scope]
     if prompt > bound.maximum:
         raise RateLimited(
-            f"The request is too large: it has about {prompt} tokens, and {_WHOSE[bound.scope]} has {bound.maximum} a minute.",
+            f"The request is too large: it has about {prompt} tokens, and {whose} has {bound.maximum} a minute.",
             limit=bound.limit,
             scope=bound.scope,
             quota=bound.maximum,
             retry_after=WINDOW,
             retryable=False,
         )
-    completion = min(estimate.completion_tokens, share // MAX_REPLY_FRACTION)
+    completion = min(estimate.completion_tokens, share // REPLY_DIVISOR)
     # A prompt that fits the limit must also fit a share of it that is unused.
     return min(prompt + completion, share)
 
@@ -259,14 +259,14 @@ def _tokens(estimate: Estimate, bound: Bound, share: int) -> int:
 def _refusal(ticket: Ticket) -> AntiphonError:
     """Return the error for a refused call: a spent budget first, as waiting is useless, else the limit with the longest wait."""
     claim, standing = max(ticket.refused, key=lambda refused: (_is_spent(*refused), refused[1].wait or 0.0))
-    whose, limit = _WHOSE[claim.scope], claim.limit
+    whose, limit = _SCOPE_NAMES[claim.scope], claim.limit
     usd = claim.maximum / NANOS
+    budget = f"The budget of {whose} for {_PERIODS.get(limit)}, {usd:g} USD,"
     if _is_spent(claim, standing):
-        message = f"What {whose} may spend {_PERIODS[limit]}, {usd:g} USD, is spent."
-        return BudgetExceeded(message, limit=limit, scope=claim.scope, quota=usd)
+        return BudgetExceeded(f"{budget} is spent.", limit=limit, scope=claim.scope, quota=usd)
     wait = max(standing.wait or 0.0, 0.001)
     if limit.is_budget:
-        message = f"What {whose} may spend {_PERIODS[limit]}, {usd:g} USD, is held for calls that go on. Try again in {wait:.3g} s."
+        message = f"{budget} is reserved for calls in flight. Try again in {wait:.3g} s."
         return RateLimited(message, limit=limit, scope=claim.scope, quota=usd, retry_after=wait)
     message = f"The limit of {whose}, {claim.maximum} {_UNITS[limit]}, is reached. Try again in {wait:.3g} s."
     return RateLimited(message, limit=limit, scope=claim.scope, quota=claim.maximum, retry_after=wait)

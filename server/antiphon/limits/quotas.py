@@ -42,7 +42,7 @@ class Quotas:
         self._owners = _owners(config.owners, self._per_owner)
         self._cache: dict[Principal, tuple[Bound, ...]] = {}
 
-    def of(self, principal: Principal) -> tuple[Bound, ...]:
+    def bounds_of(self, principal: Principal) -> tuple[Bound, ...]:
         """Return the limits of a caller, those of its key first; empty if nothing is limited."""
         found = self._cache.get(principal)
         if found is None:

@@ -29,7 +29,7 @@ _LOST: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.
 """The exceptions of a closed or reset connection, when reading and when writing."""
 
 
-class Protocol(ResponseHandler):
+class ResponseProtocol(ResponseHandler):
     """An aiohttp protocol that fails a body whose bytes are not HTTP, and records whether anything was answered.
 
     aiohttp raises only to a caller that waits for the head: a reader of the body would wait forever, as the read time-out is
@@ -63,11 +63,11 @@ class ConnectionUse:
     def __init__(self) -> None:
         self.must_be_new = False
         """Whether it must be a new one."""
-        self._protocol: Protocol | None = None
+        self._protocol: ResponseProtocol | None = None
         self._reused = False
         self._begun = 0.0
 
-    def begin(self, protocol: Protocol, now: float) -> None:
+    def begin(self, protocol: ResponseProtocol, now: float) -> None:
         """Note the connection on which the request is about to be sent."""
         self._protocol, self._reused, self._begun = protocol, protocol.opened_in is not None, now
 
@@ -84,7 +84,7 @@ class ConnectionUse:
         return now - self._begun <= min((protocol.opened_in or 0.0) + _CLOSE_MARGIN, _MAX_CLOSE_DELAY)
 
 
-_USE: Final[ContextVar[ConnectionUse | None]] = ContextVar("connection_use", default=None)
+_CURRENT_USE: Final[ContextVar[ConnectionUse | None]] = ContextVar("connection_use", default=None)
 
 _T = TypeVar("_T")
 
@@ -96,7 +96,7 @@ async def send_with_retry(send: Callable[[], Awaitable[_T]]) -> _T:
     `send` is then called a second time, so its body must still be there. Raises what `send` raises.
     """
     use = ConnectionUse()
-    token = _USE.set(use)
+    token = _CURRENT_USE.set(use)
     try:
         try:
             return await send()
@@ -106,22 +106,22 @@ async def send_with_retry(send: Callable[[], Awaitable[_T]]) -> _T:
         use.must_be_new = True
         return await send()
     finally:
-        _USE.reset(token)
+        _CURRENT_USE.reset(token)
 
 
 class Connector(aiohttp.TCPConnector):
-    """Makes connections with `Protocol`; aiohttp has no public option for that."""
+    """Makes connections with `ResponseProtocol`; aiohttp has no public option for that."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._factory = cast("partial[ResponseHandler]", partial(Protocol, loop=self._loop))
+        self._factory = cast("partial[ResponseHandler]", partial(ResponseProtocol, loop=self._loop))
 
     async def connect(self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
         began = self._loop.time()
         connection = await super().connect(req, traces, timeout)
         now = self._loop.time()
-        protocol = cast(Protocol, connection.protocol)
-        if (use := _USE.get()) is not None:
+        protocol = cast(ResponseProtocol, connection.protocol)
+        if (use := _CURRENT_USE.get()) is not None:
             use.begin(protocol, now)
         if protocol.opened_in is None:
             protocol.opened_in = now - began
@@ -129,7 +129,7 @@ class Connector(aiohttp.TCPConnector):
         return connection
 
     async def _get(self, key: Any, traces: list[Trace]) -> Connection | None:
-        use = _USE.get()
+        use = _CURRENT_USE.get()
         return None if use is not None and use.must_be_new else await super()._get(key, traces)
 
 

@@ -53,7 +53,7 @@ class Reply:
         return piece
 
     def end_within(self, seconds: float | None) -> None:
-        """Treat the body as ended after `seconds` from now, whatever happens until then, even if a time-out would be raised before.
+        """Treat the body as ended `seconds` from now even if more would come, or earlier if the read time-out passes.
 
         None: wait for it without this limit again.
         """

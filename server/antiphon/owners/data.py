@@ -83,15 +83,15 @@ class Owners:
 
         def begin(connection: Connection) -> tuple[int, int]:
             events = connection.execute(
-                statements.ANONYMIZE_ACTOR, {"some": self._credentials(connection, owner), "digest": digest}
+                statements.ANONYMIZE_ACTOR, {"ids": self._credentials(connection, owner), "digest": digest}
             ).rowcount
-            keys = connection.execute(statements.DELETE_KEYS, {"mine": owner}).rowcount
+            keys = connection.execute(statements.DELETE_KEYS, {"owner": owner}).rowcount
             audit.record(connection, "owners.erase", digest, origin)
             return keys, events
 
         def part(connection: Connection) -> tuple[int, int]:
-            found = some(connection.execute(statements.LOCKED, {"mine": owner, "most": CONVERSATIONS}).all())
-            at = {"some": sorted({row.tree_id for row in found})}
+            found = some(connection.execute(statements.LOCKED, {"owner": owner, "limit": CONVERSATIONS}).all())
+            at = {"ids": sorted({row.tree_id for row in found})}
             count = connection.execute(statements.COUNT_MESSAGES, at).scalar_one()
             removed = connection.execute(statements.DELETE_CONVERSATIONS, at).rowcount
             connection.execute(statements.DELETE_TREES, at)
@@ -105,11 +105,11 @@ class Owners:
                 break
             conversations += removed
             messages += count
-        rows = await self._database.write(lambda connection: connection.execute(statements.DELETE_USAGE, {"mine": owner}).rowcount)
+        rows = await self._database.write(lambda connection: connection.execute(statements.DELETE_USAGE, {"owner": owner}).rowcount)
         return Erased(conversations, messages, keys, rows, events)
 
     async def _lines(self, owner: str) -> AsyncGenerator[bytes, None]:
-        at = {"mine": owner}
+        at = {"owner": owner}
         for kind, query in (("key", statements.KEY_ROWS), ("usage", statements.USAGE_ROWS)):
             for row in await self._rows(query, at):
                 yield line(kind, row)
@@ -118,20 +118,20 @@ class Owners:
         found = await self._rows(statements.CONVERSATIONS, at)
         seen: set[str] = set()
         for rows in _batches(found, _ROWS):
-            for row in await self._rows(statements.CONVERSATION_ROWS, {"some": [row.id for row in rows]}):
+            for row in await self._rows(statements.CONVERSATION_ROWS, {"ids": [row.id for row in rows]}):
                 yield line("conversation", row)
             trees = {row.tree_id for row in rows} - seen
             seen |= trees
-            sizes = await self._rows(statements.MESSAGE_SIZES, {"some": sorted(trees)})
+            sizes = await self._rows(statements.MESSAGE_SIZES, {"ids": sorted(trees)})
             for ids in _batches_by_size(sizes):
-                for row in await self._rows(statements.MESSAGE_ROWS, {"some": ids}):
+                for row in await self._rows(statements.MESSAGE_ROWS, {"ids": ids}):
                     yield line("message", row)
 
     async def _events(self, owner: str) -> AsyncGenerator[Found, None]:
         digest = digest_of(owner)
         actors = [*await self._database.read(lambda connection: self._credentials(connection, owner)), digest]
         after = ""
-        while found := await self._rows(statements.EVENT_ROWS, {"some": actors, "digest": digest, "after": after, "most": _ROWS}):
+        while found := await self._rows(statements.EVENT_ROWS, {"ids": actors, "digest": digest, "after": after, "limit": _ROWS}):
             for row in found:
                 yield row
             after = found[-1].id
@@ -141,7 +141,7 @@ class Owners:
 
     def _credentials(self, connection: Connection, owner: str) -> list[str]:
         """Return the ids of the owner's credentials: its keys, those in the usage table, and a token with that name."""
-        found = connection.execute(statements.CREDENTIALS, {"mine": owner}).scalars()
+        found = connection.execute(statements.CREDENTIALS, {"owner": owner}).scalars()
         return sorted({*found, *self._configured.get(owner, ()), f"token:{owner}"})
 
 

@@ -14,7 +14,7 @@ from yarl import URL
 
 from antiphon.config import ProviderConfig
 from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderTimeout, ProviderUnavailable
-from antiphon.net.connection import Protocol
+from antiphon.net.connection import ResponseProtocol
 from antiphon.net.http import Exchange, Transport
 from tests.odd_upstream import CUT, HANG, LAST, RESET, OddUpstream, Pause, Step, answer, chunk, head
 
@@ -116,7 +116,7 @@ async def test_connections_are_of_our_protocol(upstream: OddUpstream, transport:
         await anext(reply)
         connected = reply._response.connection
         assert connected is not None
-        assert type(connected.protocol) is Protocol
+        assert type(connected.protocol) is ResponseProtocol
 
 
 async def test_a_body_without_end_is_not_waited_for(upstream: OddUpstream, transport: Transport) -> None:

@@ -67,7 +67,7 @@ def _check_unique(auth: AuthConfig, environment: Mapping[str, str]) -> None:
     if len(set(names)) < len(names):
         raise ConfigError("auth.keys: two keys have the same name")
     if len({key.key(environment).get_secret_value() for key in auth.keys}) < len(names):
-        raise ConfigError("auth.keys: two of them are the same key, under different names")
+        raise ConfigError("auth.keys: two names have the same key")
 
 
 def _principal(key: KeyConfig) -> Principal:

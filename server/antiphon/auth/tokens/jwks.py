@@ -197,7 +197,7 @@ def _checked_url(written: str, *, plain: bool) -> httpx2.URL:
         raise KeysUnusable("not a URL") from None
     secure = url.scheme == "https" or (plain and url.scheme == "http" and _is_loopback(url.host))
     if not secure or not url.host or url.userinfo or url.fragment:
-        raise KeysUnusable("not an https URL, without a password and a fragment")
+        raise KeysUnusable("not an https URL without password and fragment")
     return url
 
 
