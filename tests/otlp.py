@@ -1,8 +1,4 @@
-"""Where spans arrive: a receiver of OTLP over HTTP, and a collector that others wrote, which hands on to one what it is sent.
-
-with Receiver() as receiver, Collector(receiver, folder) as collector:
-    ...  # spans go to collector.url, and are found in receiver.spans()
-"""
+"""Receivers of traces for the tests: one of OTLP over HTTP, and a third-party collector that forwards to it."""
 
 from __future__ import annotations
 

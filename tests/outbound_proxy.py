@@ -35,7 +35,7 @@ class Names(HttpProxyBasePlugin):
 
 
 class OutboundProxy:
-    """The process. As a context manager it is started, and in the end stopped."""
+    """The process. As a context manager it is started, and at the end stopped."""
 
     USER, PASSWORD = "gateway", "pr0xy p@ssword/secret"
 

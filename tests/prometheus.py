@@ -1,4 +1,4 @@
-"""A real Prometheus of the tests' own, as Debian packages it, on a free port of 127.0.0.1."""
+"""A real Prometheus for the tests, from Debian's package, on a free port of 127.0.0.1."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A program in a terminal of its own."""
+"""Runs a program in a terminal of its own."""
 
 import asyncio
 import fcntl

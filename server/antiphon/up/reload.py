@@ -20,7 +20,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from antiphon.edge.endpoints import of_workers
+from antiphon.edge.endpoints import endpoints_text
 from antiphon.up.child import Child, Say
 from antiphon.up.plan import Program
 from antiphon.up.readiness import sockets, successor_socket
@@ -205,7 +205,7 @@ class Reload:
 def tell_envoy(edge: Path, names: Sequence[str]) -> None:
     """Have the Envoy in the folder `edge` send calls to the sockets of these names alone. Raises `OSError`."""
     new = edge / "new-endpoints.yaml"
-    new.write_text(of_workers(names), encoding="utf-8")
+    new.write_text(endpoints_text(names), encoding="utf-8")
     new.replace(edge / ENDPOINTS)
 
 
