@@ -54,7 +54,7 @@ class KeyConfig(Section):
         return self
 
     def key(self, environment: Mapping[str, str]) -> SecretStr:
-        """The key itself. Raises `ConfigError` if the variable or file is not there, or is empty."""
+        """Return the key. Raises `ConfigError` if the variable or file is not there, or is empty."""
         key = read_secret(f"auth.keys.{self.name}.key", self.key_env, self.key_file, environment)
         assert key is not None, "a validator sees to it that one source is set"
         return key
@@ -155,7 +155,7 @@ class IssuerConfig(OutboundConfig):
         return f"{self.name}:" if self.owner_prefix is None else self.owner_prefix
 
     def secret(self, environment: Mapping[str, str]) -> SecretStr:
-        """The shared secret. Raises `ConfigError` if the variable or file is not there, or holds too little to be safe."""
+        """Return the shared secret. Raises `ConfigError` if the variable or file is not there, or holds too little to be safe."""
         where = f"auth.tokens.{self.name}.secret"
         secret = read_secret(where, self.secret_env, self.secret_file, environment)
         assert secret is not None, "only where `shared` is so"

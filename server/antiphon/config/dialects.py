@@ -82,7 +82,7 @@ class ClientConfig(OutboundConfig):
         return self
 
     def api_key(self, name: str, environment: Mapping[str, str]) -> SecretStr | None:
-        """The token for the URL, of the client `name`. Raises `ConfigError` if the variable or file that is named is not there."""
+        """Return the token for the URL of the client `name`. Raises `ConfigError` if its variable or file does not exist."""
         return read_secret(f"clients.{name}.api_key", self.api_key_env, self.api_key_file, environment)
 
 

@@ -30,7 +30,7 @@ class GuardConfig(Section):
     """What it reads."""
 
     def options(self, model: type[Options]) -> Options:
-        """The options of its kind. Raises `ConfigError`."""
+        """Return the options of its kind. Raises `ConfigError`."""
         try:
             return model.model_validate(self.model_extra)
         except ValidationError as error:

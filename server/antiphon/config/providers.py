@@ -69,7 +69,7 @@ class ProviderConfig(OutboundConfig):
     """Seconds between the words of the `echo` protocol's streams. Ignored by other protocols."""
 
     def api_key(self, name: str, environment: Mapping[str, str]) -> SecretStr | None:
-        """The key of the provider `name`, from the variable or file that is named. Raises `ConfigError` if that is not there."""
+        """Return the key of the provider `name`. Raises `ConfigError` if its variable or file does not exist."""
         return read_secret(f"providers.{name}.api_key", self.api_key_env, self.api_key_file, environment)
 
     @property
