@@ -75,6 +75,8 @@ class Reload:
         """Workers that are not yet, or no more, among `workers`."""
         self.due: float | None = time.monotonic() + INTERVAL
         """When to look again."""
+        self.refused = False
+        """Whether the newest configuration was refused, and an older one is in force."""
         self._workers = workers
         self._first = [worker.program.socket for worker in workers]
         self._names = self._first.copy()
@@ -141,6 +143,7 @@ class Reload:
             while self._checking.poll() is None:
                 yield
         code, self._checking = self._checking.returncode, None
+        self.refused = bool(code)
         if code:
             self._say("Not reloaded, for the reason above: the configuration stays as it was.")
             return
@@ -186,6 +189,7 @@ class Reload:
         return True
 
     def _give_up(self, number: int, new: Child) -> None:
+        self.refused = True
         new.stop()
         tell_envoy(self._edge, self._names)
         if number == 0:
