@@ -138,6 +138,8 @@ def service(document: Document) -> None:
     """Mark how the edge is reached from outside."""
     document["metadata"][block("service")] = None
     document["spec"]["type"] = value("service.type")
+    for port in document["spec"]["ports"]:  # with a certificate Envoy speaks TLS at both
+        port["appProtocol"] = f'@@= empty .Values.tls.secretName | ternary "{port["appProtocol"]}" "https"@@'
 
 
 def autoscaler(document: Document) -> None:
