@@ -34,7 +34,8 @@ the file: `ANTIPHON_` and the path of the setting, joined by two underscores, as
 Lists, mappings and whole sections are JSON there. A misspelt setting, or one that is set twice, is refused at start with its
 line or variable. `antiphon check-config` shows the result.
 
-A secret is never in the file: settings that end in `_env` or `_file` name the variable or file that holds it.
+A secret is never in the file: settings that end in `_env` or `_file` name the variable or file that holds it. A relative path is
+relative to the working directory of the process, not to the file.
 
 `NAME` stands for a name that you choose, `[]` for each entry of a list.
 

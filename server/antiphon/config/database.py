@@ -14,8 +14,9 @@ class DatabaseConfig(Section):
     """Where conversations, keys and usage are kept: SQLite or PostgreSQL."""
 
     url: str = Field(default="", repr=False, exclude=True)  # it may hold a password
-    """`sqlite:///relative.db`, `sqlite:////absolute.db` or `postgresql://user@host/database`. Without `url`, `url_env` and
-    `url_file`: SQLite in the user's data directory."""
+    """`sqlite:///relative.db` (relative to the working directory), `sqlite:////absolute.db` or `postgresql://user@host/database`.
+    Without `url`, `url_env` and `url_file`: SQLite in `$XDG_DATA_HOME/antiphon/antiphon.db`, by default
+    `~/.local/share/antiphon/antiphon.db`."""
     url_env: str | None = None
     """The environment variable that holds the URL."""
     url_file: Path | None = None

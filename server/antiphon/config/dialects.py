@@ -57,7 +57,7 @@ class ClientConfig(OutboundConfig):
     context: str | None = None
     """The text itself."""
     file: Path | None = None
-    """A file with the text."""
+    """A file with the text. A relative path is relative to the working directory."""
     url: str | None = Field(default=None, repr=False, exclude=True)  # its query may hold a key
     """A URL that answers with the text."""
     headers: Headers = Field(default_factory=dict, repr=False, exclude=True)  # they may hold keys

@@ -25,15 +25,15 @@ from antiphon.config.traces import TracesConfig
 
 
 class LogConfig(Section):
-    """The log: JSON, one object a line."""
+    """The log: JSON, one object a line. On standard error, lines of plain text from the supervisor are mixed in."""
 
     level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lambda v: str(v).lower())] = "info"
     """The least important level that is logged."""
     file: Path | None = None
-    """A file, with mode 0600. Unset: a standard stream."""
+    """A file, with mode 0600. Unset: a standard stream. What the supervisor says to people stays on that stream."""
     stream: Literal["stderr", "stdout"] = "stderr"
-    """Which stream, if there is no file. `stdout` is for containers: standard output then has nothing but JSON, and the banner
-    appears on a terminal only."""
+    """Which stream, if there is no file. `stdout` is for containers and services: standard output then has nothing but JSON, also
+    from the supervisor, and the banner appears on a terminal only."""
 
 
 class StreamsConfig(Section):
