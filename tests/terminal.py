@@ -1,4 +1,4 @@
-"""A program in a terminal of its own."""
+"""Runs a program in a terminal of its own."""
 
 import asyncio
 import fcntl
@@ -14,11 +14,11 @@ from typing import Final, Self
 from tests.waiting import PATIENCE, until
 
 _ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-"""What sets colours and modes."""
+"""Escape sequences for colours and modes."""
 
 
 class Terminal:
-    """A program that was started in a terminal of 80 columns, as a context manager that ends it."""
+    """A program started in a terminal of 80 columns. As a context manager it is killed at the end."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], columns: int = 80) -> None:
         self._ours, theirs = pty.openpty()
@@ -52,15 +52,15 @@ class Terminal:
 
     @property
     def shown(self) -> str:
-        """All that it was shown, without colours."""
+        """Return all text shown so far, without colours."""
         return _ESCAPES.sub("", self._raw.decode(errors="replace"))
 
     def type(self, keys: str) -> None:
-        """As a user would."""
+        """Type keys, as a user does."""
         os.write(self._ours, keys.encode())
 
     async def sees(self, text: str) -> None:
-        """Until it is shown, after what was waited for before."""
+        """Wait until `text` is shown, after the text waited for before."""
 
         def there() -> bool:
             self._read()
@@ -73,7 +73,7 @@ class Terminal:
         self._seen = self.shown.index(text, self._seen) + len(text)
 
     async def ends(self) -> int:
-        """Until the program has ended, with the exit code."""
+        """Wait until the program has ended, and return its exit code."""
         async with asyncio.timeout(PATIENCE):
             while self.process.poll() is None:
                 self._read()

@@ -293,7 +293,7 @@ async def test_keys_from_the_terminal(admin_gateway: Gateway) -> None:
         assert "from-terminal" not in await run("list", "--owner", "ops")
         assert "revoked" in await run("list", "--owner", "ops", "--revoked")
     assert "NOT_FOUND" in await run("revoke", "none", code=1)
-    assert "key.name: has a character that does not show" in await run("create", "two\nlines", code=1)
+    assert "key.name: has a non-printable character" in await run("create", "two\nlines", code=1)
     assert "UNAUTHENTICATED" in await run("list", code=1, key="sk-none")
     assert "PERMISSION_DENIED" in await run("list", code=1, key=(await run("create", "mere")).split()[-1])
 

@@ -36,7 +36,7 @@ from antiphon.database.open import open_database, parse, sqlite_path
 from antiphon.domain.errors import ProviderError, StoreUnavailable
 from antiphon.net import certificates
 from antiphon.net.fetch import Fetcher, FetchFailed
-from antiphon.net.http_errors import why
+from antiphon.net.http_errors import reason_of
 from antiphon.providers.base import Provider
 from antiphon.telemetry.redaction import redact
 
@@ -175,7 +175,7 @@ async def _provider(provider: Provider) -> str:
     try:
         status = await provider.probe()
     except ProviderError as error:
-        raise ProbeFailed(why(error.__cause__)) from None
+        raise ProbeFailed(reason_of(error.__cause__)) from None
     match status:
         case None:
             return "needs no host"

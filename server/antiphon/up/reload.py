@@ -20,7 +20,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from antiphon.edge.endpoints import of_workers
+from antiphon.edge.endpoints import endpoints_text
 from antiphon.up.child import Child, Say
 from antiphon.up.plan import Program
 from antiphon.up.readiness import sockets, successor_socket
@@ -75,6 +75,8 @@ class Reload:
         """Workers that are not yet, or no more, among `workers`."""
         self.due: float | None = time.monotonic() + INTERVAL
         """When to look again."""
+        self.refused = False
+        """Whether the newest configuration was refused, and an older one is in force."""
         self._workers = workers
         self._first = [worker.program.socket for worker in workers]
         self._names = self._first.copy()
@@ -141,6 +143,7 @@ class Reload:
             while self._checking.poll() is None:
                 yield
         code, self._checking = self._checking.returncode, None
+        self.refused = bool(code)
         if code:
             self._say("Not reloaded, for the reason above: the configuration stays as it was.")
             return
@@ -186,6 +189,7 @@ class Reload:
         return True
 
     def _give_up(self, number: int, new: Child) -> None:
+        self.refused = True
         new.stop()
         tell_envoy(self._edge, self._names)
         if number == 0:
@@ -205,7 +209,7 @@ class Reload:
 def tell_envoy(edge: Path, names: Sequence[str]) -> None:
     """Have the Envoy in the folder `edge` send calls to the sockets of these names alone. Raises `OSError`."""
     new = edge / "new-endpoints.yaml"
-    new.write_text(of_workers(names), encoding="utf-8")
+    new.write_text(endpoints_text(names), encoding="utf-8")
     new.replace(edge / ENDPOINTS)
 
 

@@ -79,6 +79,7 @@ def test_what_is_refused_is_not_taken_up(tmp_path: Path) -> None:
         "Reloading the configuration: SIGHUP.",
         "Not reloaded, for the reason above: the configuration stays as it was.",
     ]
+    assert stage.reload.refused
     assert (tmp_path / CONFIG).read_text() == "old"
     for _ in range(10):
         stage.reload.look()
