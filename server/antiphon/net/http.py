@@ -208,7 +208,7 @@ class Transport:
     async def status_of(self, url: URL, headers: Mapping[str, str]) -> int:
         """Send a GET to `url`, and return the status; the body is dropped.
 
-        Raises what entering a call raises, and `ProviderProtocolError` for a good status with a body that does not claim to be JSON.
+        Raises what entering a call raises, and `ProviderProtocolError` for a good status whose body does not claim to be JSON.
         """
         response = await self._client.get(self._provider, url, headers)
         response.close()
