@@ -44,7 +44,7 @@ class ResponseProtocol(ResponseHandler):
     @property
     def buffered(self) -> int:
         """Return the number of bytes of the body that arrived and were not read yet."""
-        return 0 if self._payload is None else self._payload._size  # noqa: SLF001  # there is no public way
+        return getattr(self._payload, "_size", 0)  # there is no public way; the body of an interim answer has none
 
     def data_received(self, data: bytes) -> None:
         self.answered = True

@@ -206,9 +206,14 @@ class Transport:
         return Exchange(self._provider, self._client, self._draining, url, headers, body)
 
     async def status_of(self, url: URL, headers: Mapping[str, str]) -> int:
-        """Ask for `url` by GET, and return the status; the body is dropped. Raises as a call does when it is entered."""
+        """Send a GET to `url`, and return the status; the body is dropped.
+
+        Raises what entering a call raises, and `ProviderProtocolError` for a good status whose body does not claim to be JSON.
+        """
         response = await self._client.get(self._provider, url, headers)
         response.close()
+        if response.status < 300 and "json" not in response.headers.get("content-type", ""):
+            raise ProviderProtocolError(f"The provider {self._provider} answered with no JSON.", provider=self._provider)
         return response.status
 
     @property

@@ -86,7 +86,8 @@ class Router:
         """
         route = self._resolve_at(provider, model) if provider else self._resolve(model or self.default)
         if not is_name(route.model):
-            wrong = Violation(("model",), "must not begin or end with white space, or have a non-printable character")
+            rule = "must have at most 256 characters, none of them non-printable, and no white space at its ends"
+            wrong = Violation(("model",), rule)
             raise InvalidRequest("The model's name is not valid.", (wrong,))
         return route
 
