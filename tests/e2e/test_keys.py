@@ -318,7 +318,7 @@ async def test_a_key_is_named_by_its_name_where_that_is_enough(admin_gateway: Ga
     listed = {key["id"]: key for key in json.loads(await run("list", "--revoked", "--json", "--owner", "one"))["keys"]}
     key = listed[first["key"]["id"]]
     assert set(key) == {
-        *("id", "name", "owner", "state", "hint", "scopes", "models", "limits"),
+        *("id", "name", "owner", "state", "hint", "scopes", "models", "limits", "tags"),
         *("create_time", "expire_time", "revoke_time", "last_use_time"),
     }
     assert (key["state"], key["models"], key["last_use_time"], key["expire_time"]) == ("revoked", None, None, None)
