@@ -154,6 +154,15 @@ audit_events = Table(
 )
 """Admins' actions and refused calls; `count` of them in a row."""
 
+
+def _counts() -> list[Column[int]]:
+    """Return the columns of every table of usage. Money is in nano-dollars; `unpriced` are requests whose cost is not known."""
+    return [
+        Column(name, BigInteger, nullable=False)
+        for name in ("requests", "prompt_tokens", "completion_tokens", "cost_nanos", "unpriced")
+    ]
+
+
 usage = Table(
     "usage",
     METADATA,
@@ -162,12 +171,7 @@ usage = Table(
     Column("owner", ID, primary_key=True),
     # `Principal.id`; empty for those who call without a key.
     Column("key", ID, primary_key=True),
-    Column("requests", BigInteger, nullable=False),
-    Column("prompt_tokens", BigInteger, nullable=False),
-    Column("completion_tokens", BigInteger, nullable=False),
-    Column("cost_nanos", BigInteger, nullable=False),
-    # Requests whose cost is not known.
-    Column("unpriced", BigInteger, nullable=False),
+    *_counts(),
 )
 """Usage: one row for each day, owner and key. Money is in nano-dollars."""
 
@@ -180,11 +184,7 @@ model_usage = Table(
     Column("provider", ID, primary_key=True),
     # The provider's own name of it; empty if unknown; "*" for those beyond `ledger.MODELS`.
     Column("model", ID, primary_key=True),
-    Column("requests", BigInteger, nullable=False),
-    Column("prompt_tokens", BigInteger, nullable=False),
-    Column("completion_tokens", BigInteger, nullable=False),
-    Column("cost_nanos", BigInteger, nullable=False),
-    Column("unpriced", BigInteger, nullable=False),
+    *_counts(),
 )
 """Usage by provider and model, where they are known. Its sums never exceed those of `usage`; it lacks calls of earlier versions."""
 
@@ -196,11 +196,7 @@ tag_usage = Table(
     Column("key", ID, primary_key=True),
     # Such as "team=search"; "*" for those beyond `ledger.TAGS`.
     Column("tag", ID, primary_key=True),
-    Column("requests", BigInteger, nullable=False),
-    Column("prompt_tokens", BigInteger, nullable=False),
-    Column("completion_tokens", BigInteger, nullable=False),
-    Column("cost_nanos", BigInteger, nullable=False),
-    Column("unpriced", BigInteger, nullable=False),
+    *_counts(),
 )
 """Usage by tag: a call is counted once for each of its tags, and not at all if it has none."""
 

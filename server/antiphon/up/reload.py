@@ -34,8 +34,8 @@ NEXT = "next.yaml"
 BEFORE = "before.yaml"
 """The one that was in force before it."""
 
-WATCHED = "watched.yaml"
-"""The paths of the files that the configuration is made of, as JSON."""
+WATCHED = "watched.json"
+"""The paths of the files that the configuration is made of."""
 
 ENDPOINTS = "endpoints.yaml"
 """Where Envoy is told of the workers' sockets."""
