@@ -9,6 +9,7 @@ import struct
 import subprocess
 import termios
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final, Self
 
 from tests.waiting import PATIENCE, until
@@ -71,6 +72,11 @@ class Terminal:
         except TimeoutError:
             raise AssertionError(f"{text!r} is not in {self.shown[self._seen :]!r}") from None
         self._seen = self.shown.index(text, self._seen) + len(text)
+
+    async def sees_prompt(self, text: str) -> None:
+        """Wait until `text` is shown and the program sleeps until a key comes. Before that, an interrupt would be lost by `input`."""
+        await self.sees(text)
+        await until(lambda: Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S")
 
     async def ends(self) -> int:
         """Wait until the program has ended, and return its exit code."""
