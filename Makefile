@@ -8,7 +8,7 @@ CLIENTS := $(patsubst tests/e2e/clients/%.lock,$(VENV)/clients/%,$(wildcard test
 # A process a core, four at most, and the tests of a file in one of them, as they share a gateway.
 PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help run test test-all clients cluster fuzz check format proto chart lock image pictures capacity clean
+.PHONY: help run test test-all clients cluster fuzz check format proto chart docs lock image pictures capacity clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -66,6 +66,10 @@ proto: $(VENV)/dev ## Make the generated code, and what Envoy has to know of pro
 chart: $(VENV)/dev ## Make the templates of the Helm chart of the Kubernetes manifests
 	$(BIN)/python deploy/chart.py
 
+docs: $(VENV)/dev ## Build the documentation as a site, into build/docs
+	$(BIN)/python docs/generate.py
+	$(BIN)/zensical build -f .zensical.toml
+
 lock: $(VENV)/dev ## Make the lock files anew
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --upgrade \
 	  pyproject.toml -o requirements.lock
@@ -93,7 +97,7 @@ capacity: $(VENV)/dev ## Measure what a replica can do, and write it into docs/g
 	$(BIN)/python -m tests.bench.capacity
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build dist .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 # The environment, in two steps: what runs, and what tests. A lock is whole, so nothing is resolved (--no-deps): else pip looks for
 # the newest release of what is named with an extra (google-auth[requests]), and refuses it for want of a hash.

@@ -1,7 +1,7 @@
-"""Makes the templates of the Helm chart of the kustomize base, so that the manifests are written once.
+"""Makes the templates of the Helm chart from the kustomize base, so that the manifests are written only once.
 
-`python deploy/chart.py` writes deploy/chart/templates; with `--check` it says what differs, and fails. Chart.yaml, values.yaml and
-values.schema.json are written by hand. A value stands in a template as a marker, `@@...@@`, until the text is made:
+`python deploy/chart.py` writes deploy/chart/templates; with `--check` it prints what differs, and fails. Chart.yaml, values.yaml
+and values.schema.json are written by hand. Until the text is made, a value is a marker `@@...@@` in the document:
 
 - `@@= EXPRESSION@@` is a scalar;
 - `@@toYaml EXPRESSION@@` is a whole section;
@@ -63,21 +63,21 @@ scheme: HTTPS
     defaultMode: 288
 {{- end }}""",
 }
-"""What is there only with some values. INDENT is where the text stands, DEEPER two further in."""
+"""Parts that depend on values. INDENT is the indent of the text, DEEPER that plus two."""
 
 
 def value(path: str) -> str:
-    """The marker of a scalar value."""
+    """Return the marker of a scalar value."""
     return f"@@= .Values.{path}@@"
 
 
 def section(path: str) -> str:
-    """The marker of a section of values."""
+    """Return the marker of a section of values."""
     return f"@@toYaml .Values.{path}@@"
 
 
 def block(name: str) -> str:
-    """The marker of a text in `BLOCKS`."""
+    """Return the marker of a text in `BLOCKS`."""
     assert name in BLOCKS, name
     return f"@@block {name}@@"
 
@@ -89,7 +89,7 @@ def _environment(container: Document) -> None:
 
 
 def deployment(document: Document) -> None:
-    """What differs by place: image, resources, secrets, TLS, replicas, where pods go."""
+    """Mark what differs between installations: image, resources, secrets, TLS, replicas, where pods run."""
     document["spec"][block("replicas")] = None
     template = document["spec"]["template"]
     template["metadata"]["annotations"][block("annotations")] = None
@@ -110,7 +110,10 @@ def deployment(document: Document) -> None:
 
 
 def migration(document: Document) -> None:
-    """Before anything else of the chart is there, or changed: hence with a configuration of its own, and no service account."""
+    """Make the migration a hook that runs before the rest of the chart is installed or changed.
+
+    So it has its own configuration, and no service account.
+    """
     document["metadata"]["annotations"] = {
         "helm.sh/hook": "pre-install,pre-upgrade",
         "helm.sh/hook-weight": "0",
@@ -127,18 +130,20 @@ def migration(document: Document) -> None:
 
 
 def configuration(document: Document) -> None:
-    """The configuration is a section of the values."""
+    """Take the configuration from a section of the values."""
     document["data"] = {"antiphon.yaml": "@@= toYaml .Values.config | quote@@"}
 
 
 def service(document: Document) -> None:
-    """How the edge is reached from outside."""
+    """Mark how the edge is reached from outside."""
     document["metadata"][block("service")] = None
     document["spec"]["type"] = value("service.type")
+    for port in document["spec"]["ports"]:  # with a certificate Envoy speaks TLS at both
+        port["appProtocol"] = f'@@= empty .Values.tls.secretName | ternary "{port["appProtocol"]}" "https"@@'
 
 
 def autoscaler(document: Document) -> None:
-    """Between how many."""
+    """Mark the smallest and the largest number of replicas."""
     for bound in ("minReplicas", "maxReplicas"):
         document["spec"][bound] = value(f"autoscaling.{bound}")
 
@@ -157,11 +162,11 @@ CONDITIONS: Final = {
     "PodDisruptionBudget": "podDisruptionBudget.enabled",
     "NetworkPolicy": "networkPolicy.enabled",
 }
-"""By kind, the value without which there is none."""
+"""By kind: the value that must be true for the document to be included."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Texts of several lines stand as such."""
+    """A YAML dumper that writes texts of several lines as blocks."""
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
         return self.represent_scalar("tag:yaml.org,2002:str", data, style="|" if "\n" in data else None)
@@ -171,7 +176,7 @@ _Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def text(document: Document) -> str:
-    """The template of a document whose values are marked."""
+    """Return the template of a document with markers."""
     dumped = yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=2**16)
     lines = []
     for line in dumped.splitlines():
@@ -193,7 +198,7 @@ def text(document: Document) -> str:
 
 
 def templates() -> dict[str, str]:
-    """The templates by file name."""
+    """Return the templates by file name."""
     kubectl = Path(sys.executable).parent / "kubectl"
     made = subprocess.run([kubectl, "kustomize", HERE / "kubernetes" / "base"], check=True, capture_output=True, text=True).stdout
     if "{{" in made or "@@" in made:
@@ -209,7 +214,7 @@ def templates() -> dict[str, str]:
             body = f"{{{{- if .Values.{condition} }}}}\n{body}{{{{- end }}}}\n"
         name = re.sub(r"-[a-z0-9]{10}$", "", name) if kind == "ConfigMap" else name
         texts[f"{kind.lower()}-{name}.yaml"] = HEAD + body
-    # The configuration of the migrations, which come first.
+    # The configuration of the migrations, which run first.
     hook: Document = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "antiphon-migrate"}}
     hook["metadata"]["annotations"] = {
         "helm.sh/hook": "pre-install,pre-upgrade",
@@ -222,7 +227,7 @@ def templates() -> dict[str, str]:
 
 
 def main() -> int:
-    """Write the templates, or with `--check` say which differ: 1 if any does."""
+    """Write the templates; with `--check` only print those that differ, and return 1 if there are any."""
     wanted = templates()
     there = {path.name: path.read_text(encoding="utf-8") for path in TEMPLATES.glob("*.yaml")} if TEMPLATES.is_dir() else {}
     changed = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))

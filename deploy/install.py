@@ -1,7 +1,7 @@
-"""Installs by pip, and shows what it is at: `install.py TITLE ARGUMENT...`, where the arguments are those of `pip install`.
+"""Runs pip and shows its progress: `install.py TITLE ARGUMENT...`, where the arguments are those of `pip install`.
 
-On a terminal it is one line that changes, elsewhere a line every few seconds. It imports the standard library alone, as there is
-nothing else yet. What pip warns of is shown only if it fails.
+On a terminal this is one line that changes, elsewhere a line every few seconds. It uses the standard library only, as nothing else
+is installed yet. pip's warnings are shown only if it fails.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Final
 
 EVERY: Final = 5.0
-"""Seconds between two lines where nothing can be overwritten."""
+"""Seconds between two lines if the output is not a terminal."""
 
 _PACKAGE: Final = re.compile(r"^[A-Za-z0-9][\w.-]*(?:\[[\w,-]+\])?==", re.MULTILINE)
 _STEP: Final = re.compile(r"(Collecting|Ignoring|Building|Preparing|Installing collected packages)\W+([\w.-]+)?")
 
 
 class Progress:
-    """What is shown of a run. `total` packages are to be installed."""
+    """Shows the progress of one run of pip, which installs `total` packages."""
 
     def __init__(self, title: str, total: int) -> None:
         self._title = title
@@ -40,7 +40,7 @@ class Progress:
         self._ticking.start()
 
     def line(self, said: str) -> None:
-        """Take a line of pip's."""
+        """Read one line of pip's output."""
         step = _STEP.match(said.strip())
         match step and step.groups():
             case ("Collecting", name):
@@ -57,7 +57,7 @@ class Progress:
                 pass
 
     def end(self, word: str) -> None:
-        """Show how it ended."""
+        """Show the result."""
         self._over.set()
         self._ticking.join()
         self._show(f"{word} ({self._seconds()})", last=True)
@@ -83,7 +83,7 @@ class Progress:
 
 
 def _unpacked() -> int:
-    """Return how many packages there are: pip tells nothing while it unpacks them."""
+    """Return the number of packages installed; pip prints nothing while it unpacks."""
     return len(list(Path(sysconfig.get_path("purelib")).glob("*.dist-info")))
 
 

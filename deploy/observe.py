@@ -1,8 +1,8 @@
-"""What is made of the table of metrics: Grafana's dashboards and the page of reference.
+"""Makes Grafana's dashboards and the reference page from the table of metrics.
 
     python deploy/observe.py            # writes deploy/dashboards/*.json and docs/reference/metrics.md
 
-A test holds what is committed to what this writes, and every query, also those of the alert rules, to the table.
+A test compares the committed files with what this writes, and every query, also of the alert rules, with the table.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ REFERENCE: Final = ROOT / "docs" / "reference" / "metrics.md"
 WIDTH: Final = 24  # columns of Grafana's grid
 
 SELECTED: Final = 'job=~"$job", instance=~"$instance"'
-"""Which gateways a query is of."""
+"""The label selectors for the gateways that are chosen in the dashboard."""
 
 
 class Panel(NamedTuple):
-    """A panel: queries by the name of their line, and the unit as Grafana calls it."""
+    """A panel: its queries by name of their line, and Grafana's name of the unit."""
 
     title: str
     queries: dict[str, str]
@@ -45,36 +45,36 @@ class Dashboard(NamedTuple):
 
 
 def rate(metric: str, *by: str, where: str = "") -> str:
-    """Return what a counter grows by in a second, in total or for each value of the labels `by`."""
+    """Return a query for the growth of a counter per second, in total or by the labels `by`."""
     group = f" by ({', '.join(by)})" if by else ""
     selected = f"{SELECTED}, {where}" if where else SELECTED
     return f"sum{group} (rate({metric}{{{selected}}}[$__rate_interval]))"
 
 
 def quantile(share: float, metric: str, *by: str, where: str = "") -> str:
-    """Return the value that so large a share of what a histogram has seen lies below."""
+    """Return a query for a quantile (0 to 1) of a histogram."""
     return f"histogram_quantile({share}, {rate(f'{metric}_bucket', 'le', *by, where=where)})"
 
 
 def gauge(metric: str) -> str:
-    """Return the sum of a gauge."""
+    """Return a query for the sum of a gauge."""
     return f"sum({metric}{{{SELECTED}}})"
 
 
 def per(above: str, below: str) -> str:
-    """Return a ratio, which is nothing where there is nothing to divide by."""
+    """Return a query for a ratio; it has no value where the divisor is 0."""
     return f"{above} / ({below} > 0)"
 
 
 def quantiles(metric: str, *by: str) -> dict[str, str]:
-    """Return the median and what is rare."""
+    """Return queries for the median and for the 95th and 99th percentile, by name of the line."""
     name = "".join(f" {{{{{label}}}}}" for label in by)
     return {f"p{share * 100:g}{name}": quantile(share, metric, *by) for share in (0.5, 0.95, 0.99)}
 
 
 CALLS: Final = "grpc_server_call_duration_seconds"
-OURS: Final = 'grpc_status=~"INTERNAL|UNKNOWN|UNAVAILABLE|DEADLINE_EXCEEDED|DATA_LOSS"'
-"""The ends of calls that are no fault of their callers."""
+SERVER_FAULTS: Final = 'grpc_status=~"INTERNAL|UNKNOWN|UNAVAILABLE|DEADLINE_EXCEEDED|DATA_LOSS"'
+"""The statuses of calls that failed through no fault of the caller."""
 STORED: Final = 'grpc_method=~"HistoryService/.*"'
 PROVIDER: Final = "gen_ai_provider_name"
 MODEL: Final = "gen_ai_request_model"
@@ -87,7 +87,7 @@ OVERVIEW: Final = Dashboard(
         Panel("In flight", {"calls": gauge("antiphon_calls_in_flight")}, "short", "stat", 4),
         Panel(
             "Failed calls",
-            {"share": per(rate(f"{CALLS}_count", where=OURS), rate(f"{CALLS}_count"))},
+            {"share": per(rate(f"{CALLS}_count", where=SERVER_FAULTS), rate(f"{CALLS}_count"))},
             "percentunit",
             "stat",
             4,
@@ -289,7 +289,7 @@ DASHBOARDS: Final = (OVERVIEW, TOKENS, PROVIDERS, STREAMS, HISTORY)
 
 
 def grafana(dashboard: Dashboard) -> dict[str, Any]:
-    """Return a dashboard in Grafana's classic JSON, of whatever Prometheus is chosen."""
+    """Return a dashboard as Grafana's classic JSON, for any Prometheus that is chosen."""
     numbers = count(1)
     return {
         "uid": dashboard.uid,
@@ -365,7 +365,7 @@ def _variable(label: str, series: str) -> dict[str, Any]:
 
 
 def reference() -> str:
-    """Return the page of reference."""
+    """Return the reference page."""
     lines = [
         "# Metrics",
         "",
@@ -404,13 +404,13 @@ def reference() -> str:
 
 
 def files() -> dict[Path, str]:
-    """Return what is made, by the file that it belongs into."""
+    """Return the texts by the files they belong in."""
     made = {FOLDER / f"{each.uid}.json": json.dumps(grafana(each), indent=1) + "\n" for each in DASHBOARDS}
     return {**made, REFERENCE: reference()}
 
 
 def main() -> None:
-    """Write all of it."""
+    """Write all files."""
     for path, text in files().items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

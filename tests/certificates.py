@@ -1,4 +1,4 @@
-"""Certificate authorities and certificates for the tests, made on the spot: nobody else trusts them."""
+"""Certificate authorities and certificates for the tests. They are generated on the spot, and nothing else trusts them."""
 
 import datetime as dt
 import ipaddress
@@ -26,29 +26,29 @@ class Pair:
         return x509.load_pem_x509_certificate(self.certificate).serial_number
 
     def context(self, folder: Path) -> ssl.SSLContext:
-        """Return what a server shows it with."""
+        """Return the TLS context of a server that uses this certificate."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(*self.write(folder, "server"))
         return context
 
     def write(self, folder: Path, name: str) -> tuple[Path, Path]:
-        """As `<name>.crt` and `<name>.key`; each takes the place of one that is there by a rename."""
+        """Write `<name>.crt` and `<name>.key`; each replaces an existing file by a rename."""
         paths = folder / f"{name}.crt", folder / f"{name}.key"
-        # The key first: a reader who comes between the two finds a pair that does not match, and waits for the second.
+        # The key first: a reader between the two writes finds a pair that does not match, and waits for the second.
         for path, data in ((paths[1], self.key), (paths[0], self.certificate)):
             replace(path, data)
         return paths
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Puts a file in the place of one that is there, whole."""
+    """Replace a file in one step."""
     new = path.with_name(path.name + ".new")
     new.write_bytes(data)
     new.replace(path)
 
 
 class Authority:
-    """One that signs certificates."""
+    """A certificate authority."""
 
     def __init__(self, name: str = "Test CA") -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -80,7 +80,7 @@ class Authority:
         return path
 
     def issue(self, *names: str, days: float = 365, age: float = 1) -> Pair:
-        """A certificate for these names and addresses, made `age` days ago, that ends in `days` days."""
+        """Return a certificate for these names and addresses, issued `age` days ago, that expires in `days` days."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = dt.datetime.now(dt.UTC)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])

@@ -1,8 +1,7 @@
-"""How much the property-based tests try: `--hypothesis-profile=fuzz` for a run that is meant to find something new.
+"""Settings of the property-based tests, and fixtures that several kinds of tests share.
 
-`ci`, which is the default, tries the same few inputs each time, so that a test fails for a change of the code alone.
-
-And what tests of several kinds share; with one process a core, each has its own.
+The profile `ci`, the default, tries the same few inputs each time, so that a test fails only for a change of the code. Use
+`--hypothesis-profile=fuzz` to look for new failures. With one test process for each core, each has its own fixtures.
 """
 
 from collections.abc import Iterator
@@ -22,12 +21,12 @@ settings.load_profile("ci")
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A server of our own, which may be stopped."""
+    """Yield a PostgreSQL server for these tests alone, which they may stop."""
     with Postgres() as server:
         yield server
 
 
 @pytest.fixture
 def unused_tcp_port() -> int:
-    """A port that no connection takes before its server does, other than that of pytest-asyncio."""
+    """Return a port that no connection takes before its server does, unlike that of pytest-asyncio."""
     return free_port()

@@ -1,4 +1,4 @@
-"""The manifests of deploy/kubernetes, as kubectl makes them."""
+"""The manifests of deploy/kubernetes, as kubectl builds them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ MANIFESTS = ROOT / "deploy" / "kubernetes"
 PROGRAMS = Path(sys.executable).parent
 
 OLDEST, NEWEST = "1.33", "1.37"
-"""The minor versions of Kubernetes that are supported: sidecars are stable since 1.33."""
+"""The supported minor versions of Kubernetes: sidecars are stable since 1.33."""
 
 OVERLAYS = ("base", "overlays/local", "overlays/production", "overlays/edge-apart", "overlays/edge-apart-tls")
 
 
 def kustomize(folder: str | Path) -> list[dict[str, Any]]:
-    """What `kubectl kustomize` makes of a folder below deploy/kubernetes."""
+    """Return the documents that `kubectl kustomize` builds from a folder below deploy/kubernetes."""
     done = subprocess.run([PROGRAMS / "kubectl", "kustomize", MANIFESTS / folder], check=True, capture_output=True, timeout=60)
     return list(yaml.safe_load_all(done.stdout))
 
 
 def find(documents: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
-    """The one of a kind whose name is this; that of a ConfigMap may have a hash behind it."""
+    """Return the document of this kind and name; the name of a ConfigMap may be followed by a hash."""
 
     def fits(found: str) -> bool:
         return found == name or (kind == "ConfigMap" and found.startswith(f"{name}-"))
@@ -41,19 +41,19 @@ def find(documents: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any
 
 
 def pods(documents: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The pods that Deployments and Jobs make: name and specification."""
+    """Yield the pods of Deployments and Jobs: name and specification."""
     for document in documents:
         if document["kind"] in ("Deployment", "Job"):
             yield document["metadata"]["name"], document["spec"]["template"]["spec"]
 
 
 def containers(pod: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """All containers of a pod by name, in the order in which they start."""
+    """Return all containers of a pod by name, in the order in which they start."""
     return {container["name"]: container for container in [*(pod.get("initContainers") or []), *pod["containers"]]}
 
 
 def write_config_map(document: dict[str, Any], folder: Path) -> Path:
-    """Make the folder that a pod sees where it mounts this ConfigMap: links to links, by which all of it changes at once."""
+    """Write a folder as a pod sees it where this ConfigMap is mounted: symbolic links, so that all files change at once."""
     contents = {name: text.encode() for name, text in document.get("data", {}).items()}
     contents |= {name: base64.b64decode(encoded) for name, encoded in document.get("binaryData", {}).items()}
     folder.mkdir(parents=True)
@@ -74,7 +74,7 @@ def change_config_map(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 class Command(NamedTuple):
-    """What a container runs, as this machine runs it."""
+    """What a container runs, translated to this machine."""
 
     arguments: list[str]
     folder: str
@@ -82,12 +82,12 @@ class Command(NamedTuple):
 
 
 class Place:
-    """Where the volumes and Secrets of a pod are on this machine."""
+    """The folders of this machine that stand for the volumes and Secrets of a pod."""
 
     TMP = "/tmp"  # noqa: S108  # as a pod has it
 
     def __init__(self, mounts: Mapping[str, Path], secret: Mapping[str, str], urls: Mapping[str, str]) -> None:
-        """`mounts` are folders by their path in the pod, `secret` is the Secret `antiphon`, `urls` are the others' by name."""
+        """Take the folders by their path in the pod, the data of the Secret `antiphon`, and the URLs of other Secrets by name."""
         self._mounts = mounts
         self._secret = secret
         self._urls = urls
@@ -95,11 +95,11 @@ class Place:
         self._pattern = re.compile(rf"(^|(?<=//))({paths})(?=/|$)")
 
     def here(self, text: str) -> str:
-        """What a pod calls by its own paths, by those of this machine."""
+        """Return a text with the pod's paths replaced by those of this machine."""
         return self._pattern.sub(lambda found: str(self._mounts[found[2]]), text)
 
     def command(self, container: dict[str, Any]) -> Command:
-        """What the container runs."""
+        """Return what the container runs."""
         variables = {"PATH": f"{PROGRAMS}:{os.environ['PATH']}", "HOME": self.here(self.TMP)}
         if "envFrom" in container:
             variables |= self._secret
@@ -113,6 +113,6 @@ class Place:
         return Command(arguments, self.here(container.get("workingDir", self.TMP)), variables)
 
     def hook(self, container: dict[str, Any]) -> list[str]:
-        """What is to be run before the container's stop."""
+        """Return the command to run before the container is stopped."""
         program, *arguments = container["lifecycle"]["preStop"]["exec"]["command"]
         return [str(PROGRAMS / program), *map(self.here, arguments)]

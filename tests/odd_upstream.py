@@ -1,10 +1,10 @@
-"""An HTTP upstream that answers byte for byte what a test tells it to: pauses, cuts and resets included.
+"""An HTTP upstream that answers with exactly the bytes that a test scripts, including pauses, cuts and resets.
 
     async with OddUpstream() as upstream:
         upstream.script("cut", [head(), chunk(sse({"choices": []})), CUT])
         ...  # a POST to upstream.base_url + "/chat/completions" whose JSON body has "model": "cut" gets that
 
-A script is chosen by the `model` of the request's JSON body. The connection is kept alive when the script is at its end.
+The `model` in the JSON body of a request selects the script. The connection stays open after the script.
 """
 
 import asyncio
@@ -19,28 +19,28 @@ from typing import Any, NamedTuple, Self, cast
 
 
 class End(enum.Enum):
-    """How a script ends before its time."""
+    """Ways for a script to end early."""
 
     CUT = "close the connection"
     RESET = "reset the connection"
-    HANG = "say nothing more, until the client goes"
+    HANG = "send nothing more, until the client leaves"
 
 
 CUT, RESET, HANG = End.CUT, End.RESET, End.HANG
 
 
 class Pause(NamedTuple):
-    """Waits so many seconds."""
+    """A step that waits for some seconds."""
 
     seconds: float
 
 
 Step = bytes | Pause | asyncio.Event | End
-"""Bytes are sent, an `asyncio.Event` is waited for."""
+"""Bytes are sent; an `asyncio.Event` is waited for."""
 
 
 class Received(NamedTuple):
-    """A request that came. Header names are in lower case; `connection` counts the connections from 1."""
+    """A request that arrived. Header names are in lower case; `connection` numbers the connections from 1."""
 
     path: str
     headers: dict[str, str]
@@ -53,13 +53,13 @@ class Received(NamedTuple):
 
 
 def head(status: str = "200 OK", content_type: str = "text/event-stream", *more: str) -> bytes:
-    """The head of an answer whose body comes in chunks."""
+    """Return the head of an answer with a chunked body."""
     lines = [f"HTTP/1.1 {status}", f"content-type: {content_type}", "transfer-encoding: chunked", *more]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
 def chunk(data: bytes) -> bytes:
-    """A piece of such a body."""
+    """Return a chunk of such a body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
@@ -68,19 +68,19 @@ LAST = b"0\r\n\r\n"
 
 
 def answer(body: bytes | dict[str, Any], status: str = "200 OK", content_type: str = "application/json", *more: str) -> bytes:
-    """A whole answer with its length."""
+    """Return a whole answer, with its length."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"HTTP/1.1 {status}", f"content-type: {content_type}", f"content-length: {len(data)}", *more]
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + data
 
 
 def sse(*events: dict[str, Any] | str, end: str = "\n\n") -> bytes:
-    """Server-sent events: JSON objects, or text such as "[DONE]"."""
+    """Return server-sent events: JSON objects, or text such as "[DONE]"."""
     return "".join(f"data: {event if isinstance(event, str) else json.dumps(event)}{end}" for event in events).encode()
 
 
 def delta(content: Any = None, finish: str | None = None, index: int = 0, **fields: Any) -> dict[str, Any]:
-    """A chunk of the OpenAI protocol with one choice."""
+    """Return a chunk of the OpenAI protocol with one choice."""
     fields = fields if content is None else {"content": content, **fields}
     return {
         "id": "chatcmpl-odd",
@@ -92,17 +92,17 @@ def delta(content: Any = None, finish: str | None = None, index: int = 0, **fiel
 
 
 class OddUpstream:
-    """The server, on a free port of 127.0.0.1; one event loop."""
+    """The server, on a free port of 127.0.0.1, in one event loop."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.tls = tls
         self.requests: list[Received] = []
         self.connections = 0
-        """As many as ever came."""
+        """The number of all connections so far."""
         self.left: asyncio.Queue[float] = asyncio.Queue()
-        """For each client that went while its script was running: when, as `time.monotonic()` tells it."""
+        """The times (`time.monotonic()`) at which clients left while their script was running."""
         self.default: Sequence[Step] = [answer({"error": {"message": "no such script"}}, "404 Not Found")]
-        """For a model without a script."""
+        """The script for a model without one."""
         self._scripts: dict[str, Sequence[Step]] = {}
         self._open: set[_Connection] = set()
         self._server: asyncio.Server | None = None
@@ -139,11 +139,11 @@ class OddUpstream:
         return len(self._open)
 
     def script(self, model: str, steps: Sequence[Step]) -> None:
-        """What a request for `model` gets, each time."""
+        """Set the script for all requests for `model`."""
         self._scripts[model] = steps
 
     def steps(self, body: bytes) -> Sequence[Step]:
-        """The script for a request."""
+        """Return the script for a request."""
         try:
             return self._scripts.get(json.loads(body)["model"], self.default)
         except (ValueError, KeyError, TypeError):
@@ -158,7 +158,7 @@ class _Connection(asyncio.Protocol):
         self._number = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are not of the class
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses
         self._upstream._open.add(self)
         self._upstream.connections += 1
         self._number = self._upstream.connections

@@ -1,8 +1,4 @@
-"""Where spans arrive: a receiver of OTLP over HTTP, and a collector that others wrote, which hands on to one what it is sent.
-
-with Receiver() as receiver, Collector(receiver, folder) as collector:
-    ...  # spans go to collector.url, and are found in receiver.spans()
-"""
+"""Receivers of traces for the tests: one of OTLP over HTTP, and a third-party collector that forwards to it."""
 
 from __future__ import annotations
 
@@ -64,16 +60,16 @@ def _spans(request: ExportTraceServiceRequest) -> Iterator[Received]:
 
 
 class Receiver:
-    """Takes spans at `url`, as a context manager."""
+    """An OTLP receiver at `url`, as a context manager."""
 
     def __init__(self, port: int = 0) -> None:
         self.status = 200
-        """What it answers."""
+        """The status of its answers."""
         self.let = threading.Event()
-        """Where it is clear, nothing is answered."""
+        """While this is clear, no request is answered."""
         self.let.set()
         self.came = 0
-        """Requests."""
+        """The number of requests so far."""
         self.headers: list[dict[str, str]] = []
         self.bodies: list[bytes] = []
         self._requests: list[ExportTraceServiceRequest] = []
@@ -116,20 +112,20 @@ class Receiver:
         self._thread.join()
 
     def spans(self, trace: str | None = None) -> list[Received]:
-        """What has arrived, or what of it belongs to a trace; in order of their beginnings."""
+        """Return the spans received, or those of one trace, ordered by start."""
         found = [span for request in list(self._requests) for span in _spans(request)]
         return sorted((span for span in found if trace in {None, span.trace}), key=lambda span: span.begin)
 
 
 def collector_program() -> Path | None:
-    """The program of the collector; None where there is none for this machine."""
+    """Return the path of the collector's program; None if it does not exist for this machine."""
     found = importlib.util.find_spec("rotel")
     return None if found is None or found.origin is None else Path(found.origin).with_name("rotel-agent")
 
 
 @contextmanager
 def collector(receiver: Receiver, folder: Path) -> Iterator[str]:
-    """A collector that others wrote, as a process; yields its URL. What it is sent arrives at `receiver`."""
+    """Run a third-party collector as a process, and yield its URL. It forwards everything to `receiver`."""
     program = collector_program()
     assert program is not None
     http, grpc = free_port(), free_port()

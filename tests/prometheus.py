@@ -1,4 +1,4 @@
-"""A real Prometheus of the tests' own, as Debian packages it, on a free port of 127.0.0.1."""
+"""A real Prometheus for the tests, from Debian's package, on a free port of 127.0.0.1."""
 
 import json
 import shutil
@@ -20,10 +20,10 @@ BINARY, PROMTOOL = shutil.which("prometheus"), shutil.which("promtool")
 
 
 class Prometheus:
-    """One server that scrapes a few addresses, and has the rules of a file. As a context manager it is started, and stopped."""
+    """A server that scrapes a few addresses and loads a file of rules. As a context manager it runs during the block."""
 
     def __init__(self, folder: Path, targets: Mapping[str, str], rules: Path, interval: int = 2) -> None:
-        """`targets` are addresses by the name of their job; `interval` is in seconds."""
+        """Take the addresses by the name of their job, the rules, and the scrape interval in seconds."""
         self.url = f"http://127.0.0.1:{free_port()}"
         self._folder = folder
         jobs = [{"job_name": name, "static_configs": [{"targets": [address]}]} for name, address in targets.items()]
@@ -50,7 +50,7 @@ class Prometheus:
             self._process.wait(30)
 
     def get(self, path: str, **query: Any) -> Any:
-        """Return the `data` of an answer of the HTTP API. Raise `urllib.error.HTTPError` for a query that it refuses."""
+        """Return the `data` of an answer of the HTTP API. Raises `urllib.error.HTTPError` for a query that it refuses."""
         with self._http.open(f"{self.url}/api/v1/{path}?{urlencode(query)}", timeout=30) as response:
             return json.load(response)["data"]
 

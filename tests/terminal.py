@@ -1,4 +1,4 @@
-"""A program in a terminal of its own."""
+"""Runs a program in a terminal of its own."""
 
 import asyncio
 import fcntl
@@ -9,16 +9,17 @@ import struct
 import subprocess
 import termios
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final, Self
 
 from tests.waiting import PATIENCE, until
 
 _ESCAPES: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-"""What sets colours and modes."""
+"""Escape sequences for colours and modes."""
 
 
 class Terminal:
-    """A program that was started in a terminal of 80 columns, as a context manager that ends it."""
+    """A program started in a terminal of 80 columns. As a context manager it is killed at the end."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], columns: int = 80) -> None:
         self._ours, theirs = pty.openpty()
@@ -52,15 +53,15 @@ class Terminal:
 
     @property
     def shown(self) -> str:
-        """All that it was shown, without colours."""
+        """Return all text shown so far, without colours."""
         return _ESCAPES.sub("", self._raw.decode(errors="replace"))
 
     def type(self, keys: str) -> None:
-        """As a user would."""
+        """Type keys, as a user does."""
         os.write(self._ours, keys.encode())
 
     async def sees(self, text: str) -> None:
-        """Until it is shown, after what was waited for before."""
+        """Wait until `text` is shown, after the text waited for before."""
 
         def there() -> bool:
             self._read()
@@ -72,8 +73,13 @@ class Terminal:
             raise AssertionError(f"{text!r} is not in {self.shown[self._seen :]!r}") from None
         self._seen = self.shown.index(text, self._seen) + len(text)
 
+    async def sees_prompt(self, text: str) -> None:
+        """Wait until `text` is shown and the program sleeps until a key comes. Before that, an interrupt would be lost by `input`."""
+        await self.sees(text)
+        await until(lambda: Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S")
+
     async def ends(self) -> int:
-        """Until the program has ended, with the exit code."""
+        """Wait until the program has ended, and return its exit code."""
         async with asyncio.timeout(PATIENCE):
             while self.process.poll() is None:
                 self._read()

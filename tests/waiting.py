@@ -1,4 +1,4 @@
-"""Waiting for what other tasks, and other processes, come to: with a bound, and in place of sleeping."""
+"""Waiting for conditions in other tasks and processes, with a time-out, instead of sleeping."""
 
 import asyncio
 import inspect
@@ -9,11 +9,11 @@ PATIENCE = 20.0
 """Seconds after which a test gives up."""
 
 _PAUSE = 0.01
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 
 async def until(condition: Callable[[], Awaitable[object] | object], seconds: float = PATIENCE) -> None:
-    """Return once the condition, or what it returns to be awaited, holds. Raises `TimeoutError` if it does not in time."""
+    """Wait until the condition, or the awaitable that it returns, is true. Raises `TimeoutError` after `seconds`."""
     async with asyncio.timeout(seconds):
         while True:
             found = condition()
@@ -23,7 +23,7 @@ async def until(condition: Callable[[], Awaitable[object] | object], seconds: fl
 
 
 def block_until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
-    """Do the same where there is no event loop."""
+    """Wait as `until` does, where there is no event loop."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

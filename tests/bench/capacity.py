@@ -1,12 +1,11 @@
-"""What one replica can do, and what it needs for that: `python -m tests.bench.capacity`, on a machine that does nothing else.
+"""Measures the capacity and the needs of one replica: `python -m tests.bench.capacity`, on an idle machine.
 
-It runs whole gateways of one worker, with SQLite, PostgreSQL and Redis of its own, counts the CPU and the memory that each process
-takes for calls, tokens, turns and streams, and writes the tables of docs/guide/sizing.md, which it also reckons from them. That
-takes about five minutes. `--reckon` measures nothing, and makes the tables anew of the figures that the page has, with another
-`--price` or `--busy`.
+It runs whole gateways of one worker with their own SQLite, PostgreSQL and Redis, measures CPU time and memory of each process for
+calls, tokens, turns and streams, and writes the tables of docs/guide/sizing.md, with what it computes from them. This takes about
+five minutes. `--reckon` measures nothing and computes the tables again from the page's figures, with another `--price` or `--busy`.
 
-CPU time is what it counts and not durations, so other work on the machine moves the figures little, but it does. Each is the median
-of three rounds.
+It measures CPU time and not durations, so other load on the machine changes the figures only a little. Each figure is the median of
+three rounds.
 """
 
 from __future__ import annotations
@@ -50,24 +49,24 @@ STREAMS: Final = 64
 HELD: Final = 1000
 TOKENS: Final = 256
 SILENCE: Final = 16.0
-"""Seconds for which silent streams are watched: a heartbeat goes out every 15."""
+"""Seconds for which silent streams are measured: a heartbeat is sent every 15."""
 CHATS: Final = 96
 TURNS: Final = 768
-"""So each conversation has eight, and there are four before one in the mean."""
+"""Turns in all: eight for each conversation, so a turn has four turns before it on average."""
 RECORDED: Final = 300
-"""Streams at once, each recorded."""
+"""Recorded streams at the same time."""
 TOLD: Final = 32
-"""Turns whose statements are counted, one by one."""
+"""Turns whose statements are counted."""
 
 LIMITED: Final = "sk-limited"
 QUOTA: Final = {"requests_per_minute": 10**9, "tokens_per_minute": 10**12, "concurrent_streams": 10**6, "daily_usd": 10**9}
-"""Of the key `LIMITED`, which never comes near."""
+"""The quota of the key `LIMITED`, which is never reached."""
 
 METADATA: Final = (("authorization", f"Bearer {KEY}"),)
 PROMPT: Final = "What is an antiphon, who sang it, and where? " * 22
-"""A thousand characters."""
+"""A prompt of 1,000 characters."""
 SAID: Final = "Two choirs sing in turn, verse by verse. " * 30
-"""1,200 characters: 300 tokens."""
+"""A reply of 1,200 characters, 300 tokens."""
 USAGE: Final = {"prompt_tokens": 250, "completion_tokens": 300, "total_tokens": 550}
 
 Work: TypeAlias = Callable[[], Awaitable[None]]
@@ -76,7 +75,7 @@ out: Final = Console(highlight=False, stderr=True)
 
 
 class Watched:
-    """The processes of a gateway, and of the servers behind it: what they use while something goes on."""
+    """The processes of a gateway and of its servers, whose CPU time and memory are measured."""
 
     def __init__(self, gateway: Gateway, database: Postgres | None = None, shared: Redis | None = None) -> None:
         self.worker, self.edge = workers(gateway), edges(gateway)
@@ -84,14 +83,14 @@ class Watched:
         self._postgres = Clock()
 
     def cpu(self) -> Cost:
-        """Return what each has used until now."""
+        """Return the CPU time used so far."""
         postgres = [] if self._database is None else [self._database.pid, *children(self._database.pid)]
         shared = [] if self._redis is None else [self._redis.pid]
         used = (cpu(self.worker), cpu(self.edge), self._postgres.read(postgres), cpu(shared))
         return Cost(*(nanoseconds / 1e6 for nanoseconds in used))
 
     async def each(self, name: str, works: Iterable[Work], count: int) -> Cost:
-        """Do several works that are alike, and return what one of their `count` parts costs."""
+        """Run several equal workloads, and return the median cost of one of the `count` parts of each."""
         found = []
         for work in works:
             before = self.cpu()
@@ -104,13 +103,13 @@ class Watched:
         return median
 
     def memory(self, above: Memory | None = None) -> Memory:
-        """Return what they have, or have more than before."""
+        """Return the memory used now, or how much more than `above`."""
         worker, edge = (memory(pids) for pids in (self.worker, self.edge))
         return Memory(worker, edge) if above is None else Memory(max(0, worker - above.worker), max(0, edge - above.edge))
 
 
 def scripts(upstream: OddUpstream) -> None:
-    """Tell the provider what to answer."""
+    """Set the provider's answers."""
     message = {"index": 0, "message": {"role": "assistant", "content": SAID}, "finish_reason": "stop"}
     upstream.script("whole", [answer({**delta(), "object": "chat.completion", "choices": [message], "usage": USAGE})])
     token = chunk(sse(delta(" word")))
@@ -126,7 +125,7 @@ def scripts(upstream: OddUpstream) -> None:
 async def gateway(
     folder: Path, name: str, upstream: OddUpstream, environment: dict[str, str], **more: Any
 ) -> AsyncIterator[Gateway]:
-    """Run one of a single worker that has made some calls; metrics are on, as they are in a cluster."""
+    """Run a gateway of one worker, warmed up by some calls. Metrics are on, as in a cluster."""
     (folder / name).mkdir()
     models = ["whole", "burst", "paced", "silent", "slow"]
     config = {
@@ -148,7 +147,7 @@ async def gateway(
 async def calls(
     started: Gateway, model: str, count: int, connections: int = CONNECTIONS, chats: Iterable[str] = (), key: str = KEY
 ) -> None:
-    """Make so many calls through the edge, each in the next of the conversations if there are any."""
+    """Make `count` calls through the edge, each in the next conversation of `chats` if there are any."""
     body = {"model": model, "stream": model != "whole", "messages": [{"role": "user", "content": PROMPT}]}
     bodies = [{**body, "session_id": chat} for chat in chats] or [body]
     bad = await load(started.rest, islice(cycle([request(started.rest, each, key) for each in bodies]), count), connections)
@@ -158,7 +157,7 @@ async def calls(
 
 
 async def typed_calls(address: str, count: int) -> None:
-    """Make so many calls over gRPC, from 4 channels."""
+    """Make `count` calls over gRPC, from 4 channels."""
     left = iter(range(count))
     message = message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=PROMPT))])
     asked = chat_pb2.GenerateRequest(model="whole", messages=[message])
@@ -182,12 +181,12 @@ async def typed_calls(address: str, count: int) -> None:
 
 
 def again(function: Callable[..., Awaitable[None]], *arguments: Any) -> Iterable[Work]:
-    """Return the same work for each round."""
+    """Return the same workload for each round."""
     return repeat(partial(function, *arguments), ROUNDS)
 
 
 async def chats(started: Gateway, count: int = CHATS) -> list[str]:
-    """Return the ids of new conversations."""
+    """Create conversations, and return their ids."""
     async with grpc.aio.insecure_channel(started.grpc) as channel:
         stub: Any = history_pb2_grpc.HistoryServiceStub(channel)
         asked = history_pb2.CreateConversationRequest()
@@ -195,12 +194,12 @@ async def chats(started: Gateway, count: int = CHATS) -> list[str]:
 
 
 async def turns(started: Gateway) -> list[Work]:
-    """Return one work more than there are rounds, each with conversations of its own, so that all are as long."""
+    """Return one workload more than there are rounds, each with new conversations, so that all have the same length."""
     return [partial(calls, started, "whole", TURNS, CONNECTIONS, await chats(started)) for _ in range(ROUNDS + 1)]
 
 
 async def watch(watched: Watched, name: str, started: Gateway, requests: list[bytes], above: Memory) -> tuple[Cost, Memory]:
-    """Return what a second of all these streams costs while they go on, and the memory that they have above what there was."""
+    """Return the cost of one second of all these open streams, and their memory above `above`."""
     async with held(started.rest, requests):
         before = watched.cpu()
         await asyncio.sleep(SILENCE)
@@ -211,7 +210,7 @@ async def watch(watched: Watched, name: str, started: Gateway, requests: list[by
 
 
 async def alone(folder: Path, upstream: OddUpstream) -> tuple[dict[str, Any], Cost]:
-    """Measure what needs no other server, and turns in SQLite; and what a second of streams with a token a second costs."""
+    """Measure what needs no other server, and turns in SQLite. Also return the cost of a second of `HELD` slow streams."""
     async with gateway(folder, "alone", upstream, {}) as started:
         watched = Watched(started)
         at_rest = watched.memory()
@@ -245,7 +244,7 @@ async def alone(folder: Path, upstream: OddUpstream) -> tuple[dict[str, Any], Co
 
 
 async def with_postgres(folder: Path, upstream: OddUpstream, ticking: Cost) -> dict[str, Any]:
-    """Measure turns in PostgreSQL, and streams that are recorded beside `HELD` `ticking` ones that are not."""
+    """Measure turns in PostgreSQL, and recorded streams; `ticking` is the cost of `HELD` streams that are not recorded."""
     with Postgres() as database:
         settings = {"database": {"url": database.url, "timeout": 30}}  # else a busy machine is one without a database
         async with gateway(folder, "postgres", upstream, {}, **settings) as started:
@@ -278,7 +277,7 @@ async def with_postgres(folder: Path, upstream: OddUpstream, ticking: Cost) -> d
 
 
 async def with_redis(folder: Path, upstream: OddUpstream) -> dict[str, Any]:
-    """Measure what limits in Redis add to a call."""
+    """Measure the additional cost of limits in Redis."""
     with Redis() as shared:
         settings = {"limits": {"redis_url_env": "REDIS_URL", "redis_timeout": 10}}  # as above
         async with (
@@ -308,7 +307,7 @@ async def measure() -> Figures:
 
 
 async def _scripts(client: redis.asyncio.Redis) -> int:
-    """Return how many scripts Redis has run: each is a question of a worker, whatever it does inside."""
+    """Return the number of scripts that Redis ran: each is one request of a worker."""
     found = await client.info("commandstats")
     return sum(found[name]["calls"] for name in ("cmdstat_eval", "cmdstat_evalsha") if name in found)
 
@@ -318,7 +317,7 @@ def _stream(model: str) -> dict[str, Any]:
 
 
 def _size(database: Postgres) -> tuple[int, int, int]:
-    """Return the bytes of the database and of its log until now, and the commits."""
+    """Return the bytes of the database, the bytes of its log so far, and the number of commits."""
     queries = (
         "SELECT pg_database_size(current_database())",
         "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint",

@@ -1,8 +1,9 @@
-"""How fast the history is when it is large: `python -m tests.bench.history [URL] --conversations 100000 --messages 50`.
+"""Measures the history with much data: `python -m tests.bench.history [URL] --conversations 100000 --messages 50`.
 
-Fills a database of one owner, unless it is as large already, and prints what each call takes and how the database goes about it.
-The messages are written in rounds, one of each conversation: no two of a conversation lie next to each other, as after months.
-Without a URL it does SQLite in a temporary folder, and then PostgreSQL, a server of its own.
+Fills a database with the conversations of one owner, unless it has as many already, and prints how long each call takes, and with
+`--plans` the database's query plans. The messages are written in rounds, one for each conversation, so that no two of a
+conversation are adjacent, as after months of use. Without a URL it uses SQLite in a temporary folder, and then a PostgreSQL server
+of its own.
 """
 
 import argparse
@@ -46,7 +47,7 @@ out = Console(highlight=False)
 
 
 class Data:
-    """The rows of every table, made as they are asked for."""
+    """The rows of every table, generated on demand."""
 
     def __init__(self, count: int, depth: int, length: int) -> None:
         self.count, self.depth = count, depth
@@ -90,7 +91,7 @@ class Data:
 
 
 async def fill(url: str, data: Data) -> None:
-    """Everything, by the fastest way in. The indices are there from the beginning, so their cost is in it."""
+    """Insert all rows in the fastest way. The indices exist from the start, so the time includes them."""
     tables: list[tuple[str, Iterator[tuple[Any, ...]], int]] = [
         ("trees", ((tree, OWNER) for tree in data.trees), data.count),
         ("messages", data.messages(), data.count * data.depth),
@@ -123,7 +124,7 @@ async def fill(url: str, data: Data) -> None:
 
 
 class Plans:
-    """Remembers the statements that a call runs, and asks the database how it goes about them."""
+    """Records the statements of a call, and prints the database's plans for them."""
 
     def __init__(self, store: SqlStore) -> None:
         self._database = store._database
@@ -151,11 +152,11 @@ class Plans:
                 connection.rollback()
                 return [str(row[-1]) for row in found]
 
-            # In a transaction that is never committed: ANALYZE runs what it explains.
+            # In a transaction that is never committed: ANALYZE executes the statement.
             try:
-                lines = await self._database.write(_never(explain))
-            except _Explained as told:
-                lines = told.lines
+                lines = await self._database.write(_rolled_back(explain))
+            except _Explained as explained:
+                lines = explained.lines
             out.print(f"[bold]{name}[/]: {' '.join(statement.split())[:100]}...", markup=True)
             for line in lines:
                 out.print("    " + line, markup=False, soft_wrap=True)
@@ -170,7 +171,7 @@ class _Explained(Exception):
         self.lines = lines
 
 
-def _never(work: Callable[[Connection], list[str]]) -> Callable[[Connection], list[str]]:
+def _rolled_back(work: Callable[[Connection], list[str]]) -> Callable[[Connection], list[str]]:
     def run(connection: Connection) -> list[str]:
         raise _Explained(work(connection))
 
@@ -187,8 +188,8 @@ async def measure(url: str, count: int, depth: int, length: int, repeat: int, *,
     store = SqlStore(open_database(url, 60))
     assert isinstance(store, SqlStore)
     query = select(func.count()).select_from(conversations)
-    there = await store._database.read(lambda connection: connection.execute(query).scalar_one())
-    if there < count:
+    existing = await store._database.read(lambda connection: connection.execute(query).scalar_one())
+    if existing < count:
         began = time.perf_counter()
         await fill(url, Data(count, depth, length))
         out.print(f"{count:,} conversations of {depth} messages of {length} characters, in {time.perf_counter() - began:.0f} s")
@@ -201,14 +202,14 @@ async def measure(url: str, count: int, depth: int, length: int, repeat: int, *,
     deep = paging.token(rows.ListToken(rows.digest(OWNER, None, "", ""), False, middle[0].updated, middle[0].id))
     each = iter([*(row.id for row in middle), *(c.id for c in some)] * 4)
     end = TurnEnd(MessageState.COMPLETE, Message(Role.ASSISTANT, (Text("x" * length),)), "m", "p", Usage(1, 2, 3))
-    said = [Message(Role.USER, (Text("x" * length),))]
+    messages = [Message(Role.USER, (Text("x" * length),))]
     replies: list[str] = []
 
     async def begin() -> None:
-        replies.append((await store.begin_turn(OWNER, next(each), said, request_id=new_id())).reply.id)
+        replies.append((await store.begin_turn(OWNER, next(each), messages, request_id=new_id())).reply.id)
 
     async def begin_new() -> None:
-        await store.begin_turn(OWNER, None, said, title="new", request_id=new_id())
+        await store.begin_turn(OWNER, None, messages, title="new", request_id=new_id())
 
     calls: list[tuple[str, Callable[[], Awaitable[object]], int]] = [
         ("list, first 50", lambda: store.list(OWNER, size=50), repeat),
@@ -223,7 +224,7 @@ async def measure(url: str, count: int, depth: int, length: int, repeat: int, *,
         (f"begin_turn behind {depth}", begin, repeat),
         ("end_turn", lambda: store.end_turn(OWNER, replies.pop(), end), repeat),
         ("begin_turn of a new one", begin_new, repeat),
-        ("append", lambda: store.append(OWNER, next(each), said), repeat),
+        ("append", lambda: store.append(OWNER, next(each), messages), repeat),
         ("update", lambda: store.update(OWNER, next(each), title="renamed"), repeat),
         ("fork", lambda: store.fork(OWNER, next(each)), repeat),
         ("delete", lambda: store.delete(OWNER, next(each)), repeat),
@@ -247,22 +248,25 @@ async def measure(url: str, count: int, depth: int, length: int, repeat: int, *,
             await planner.show(name)
         planner.seen = []
     for tasks in (1, 16, 64):
-        table.add_row(f"turns, {tasks} at once", *(await turns(store, tasks, repeat, said, end)))
+        table.add_row(f"turns, {tasks} at once", *(await turns(store, tasks, repeat, messages, end)))
     out.print(table)
     await store._database.close()
 
 
-async def turns(store: SqlStore, tasks: int, repeat: int, said: list[Message], end: TurnEnd) -> tuple[str, str, str]:
-    """Whole turns, each task in a conversation of its own."""
+async def turns(store: SqlStore, tasks: int, repeat: int, messages: list[Message], end: TurnEnd) -> tuple[str, str, str]:
+    """Measure whole turns by concurrent tasks, each in its own conversation.
+
+    Returns the table's cells: median and 99th percentile in ms, and CPU ms for each turn.
+    """
     taken: list[float] = []
-    made = [(await store.create(OWNER, title="", source="", pinned=False, messages=said * 10)).id for _ in range(tasks)]
+    made = [(await store.create(OWNER, title="", source="", pinned=False, messages=messages * 10)).id for _ in range(tasks)]
 
     async def work(at: int) -> None:
         for _ in range(max(2, repeat // tasks)):
             began = time.perf_counter()
-            # Always behind the same ten messages.
+            # Always after the same ten messages.
             fork = made[at]
-            turn = await store.begin_turn(OWNER, fork, said, parent_id=heads[at])
+            turn = await store.begin_turn(OWNER, fork, messages, parent_id=heads[at])
             await store.end_turn(OWNER, turn.reply.id, end)
             taken.append((time.perf_counter() - began) * 1000)
 
@@ -286,13 +290,13 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=200, help="characters of each message")
     parser.add_argument("--repeat", type=int, default=200, help="how often each call is measured")
     parser.add_argument("--plans", action="store_true", help="print the plans")
-    told = parser.parse_args()
+    options = parser.parse_args()
 
     def run(url: str) -> None:
-        uvloop.run(measure(url, told.conversations, told.messages, told.length, told.repeat, plans=told.plans))
+        uvloop.run(measure(url, options.conversations, options.messages, options.length, options.repeat, plans=options.plans))
 
-    if told.url:
-        run(told.url)
+    if options.url:
+        run(options.url)
         return
     with tempfile.TemporaryDirectory() as folder:
         run(f"sqlite:///{folder}/history.db")

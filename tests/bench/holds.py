@@ -1,10 +1,10 @@
-"""How long one request keeps all others waiting: bodies at the bounds of `antiphon.net.json_bounds`, and bodies past them.
+"""Measures how long one request blocks all others: bodies at the limits of `antiphon.net.json_bounds`, and beyond them.
 
     python -m tests.bench.holds
 
-Each body is read, checked, made a request of the domain and written for a provider, as a servicer and a provider do it, beside a
-task that notes the longest time between two of its turns. Times are of this thread's CPU, so that what else a machine does counts
-little.
+Each body is read, checked, converted to a request of the domain and encoded for a provider, as in a servicer and a provider, beside
+a task that records the longest time between two of its turns. Times are CPU time of this thread, so that other load on the machine
+matters little.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ USER = {"role": "user", "content": "Hello"}
 
 
 def texts() -> Iterator[tuple[str, bytes]]:
-    """Bodies of 32 MiB with few values."""
+    """Yield bodies of 32 MiB with few values."""
     picture = base64.b64encode(random.Random(1).randbytes(WHOLE * 3 // 4 - 300)).decode()
     url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}}
     yield "a picture", orjson.dumps({"messages": [{"role": "user", "content": [url]}]})
@@ -57,7 +57,7 @@ def texts() -> Iterator[tuple[str, bytes]]:
 
 
 def values() -> Iterator[tuple[str, bytes]]:
-    """Bodies of as many values as may be."""
+    """Yield bodies with as many values as allowed."""
     most = MAX_VALUES - 100
     part = {"type": "text", "text": "Hello"}
     picture = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
@@ -81,7 +81,7 @@ def values() -> Iterator[tuple[str, bytes]]:
 
 
 def too_much() -> Iterator[tuple[str, bytes]]:
-    """Bodies of 32 MiB that are refused before they are parsed."""
+    """Yield bodies of 32 MiB that are refused before they are parsed."""
     yield "[],[],...", b'{"messages":[' + b"[]," * (WHOLE // 3) + b"[]]}"
     yield "0,0,...", b'{"x":[' + b"0," * (WHOLE // 2) + b"0]}"
     yield '{"a":0},...', b'{"x":[' + b'{"a":0},' * (WHOLE // 8) + b"0]}"
@@ -91,7 +91,7 @@ def too_much() -> Iterator[tuple[str, bytes]]:
 
 
 def messages() -> Iterator[tuple[str, bytes]]:
-    """The same over gRPC."""
+    """Yield similar messages for gRPC."""
     hello = message_pb2.Message(role=message_pb2.ROLE_USER, blocks=[message_pb2.Block(text=message_pb2.Text(text="Hello"))])
     yield "10,000 messages", chat_pb2.GenerateRequest(messages=[hello] * 10_000).SerializeToString()
     nested = chat_pb2.GenerateRequest(messages=[hello])
@@ -113,7 +113,7 @@ def _varint(number: int) -> bytes:
 
 
 async def rest(data: bytes) -> None:
-    """The OpenAI dialect, and others that take its messages."""
+    """Handle a body as the OpenAI dialect does, and others that use its messages."""
     body = await parse_in_turns(data, openai.Body)
     asked = openai.request_from_body(body, stream=True)
     if sum(len(message.blocks) for message in asked.messages) > 1000:  # as `ChatService` does
@@ -122,18 +122,18 @@ async def rest(data: bytes) -> None:
 
 
 async def engine(data: bytes) -> None:
-    """What is done before anybody is known, of a body that is not longer than it may be then."""
+    """Search a body for a key, as before authentication, up to the size that is allowed then."""
     engine_request.key_of(data[:MAX_KEYLESS_BYTES])
 
 
 async def proxy(data: bytes) -> None:
-    """The proxies."""
+    """Handle a body as the proxies do."""
     await proxied.check_size(data)
     proxied.check_openai(data)
 
 
 async def grpc(data: bytes) -> None:
-    """The typed API."""
+    """Handle a message as the typed API does."""
     wire.check(data, SHAPE)
     asked = request_from_proto(chat_pb2.GenerateRequest.FromString(data), stream=True)
     await give_way()
@@ -141,14 +141,14 @@ async def grpc(data: bytes) -> None:
 
 
 async def longest_hold(work: Callable[[bytes], Awaitable[None]], data: bytes) -> tuple[float, float, str]:
-    """Return the longest time between two turns of another task, all of the time, in seconds, and how it ended."""
+    """Return the longest time between two turns of another task, the total time, both in seconds, and the outcome."""
     longest, over = 0.0, False
 
     async def other() -> None:
         nonlocal longest
         before = time.thread_time()
         while not over:
-            await asyncio.sleep(1e-5)  # and not 0: who waits for a socket or the clock has no turn before the loop has looked
+            await asyncio.sleep(1e-5)  # not 0: a task that waits for a socket or a timer only runs after the loop has polled
             now = time.thread_time()
             longest = max(longest, now - before)
             before = now

@@ -1,15 +1,15 @@
-"""What a call costs inside the server process, counted and not timed, so that a busy machine does not change it.
+"""Counts what a call costs inside the server process: counts and not times, so that other load on the machine has no influence.
 
     python -m tests.bench.hops
     python -m tests.bench.hops --with '{"sessions": {"automatic": true}}'     # more of the configuration
 
-A real server runs in this process. Another one is its upstream and its caller, over loopback sockets, and sends the next tokens
-when those before have arrived: so each read by the server is one batch of events and one write, of a single token unless
-`--tokens` says otherwise. An *async hop* is a coroutine that is begun, or an asynchronous generator that is asked for its next
-value; an *await woken* is a frame that is resumed because what it awaits goes on. `probes` has what else is counted.
+A real server runs in this process. Another process is its upstream and its caller, over loopback sockets, and sends the next tokens
+when the previous ones have arrived: so each read by the server is one batch of events and one write, of a single token unless
+`--tokens` says otherwise. An *async hop* is the start of a coroutine, or a request for the next value of an asynchronous generator;
+an *await woken* is a frame that resumes because what it awaits continues. `probes` documents what else is counted.
 
-Each scenario is counted a few times in a row, and the least is shown: the server's housekeeping comes every few seconds, and not
-into all of them. Nothing of the inside of the server is known here but `App` and the configuration.
+Each scenario is counted several times, and the lowest result is shown: the server's housekeeping runs every few seconds, and so not
+in all of them. Of the server's internals, only `App` and the configuration are used here.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ READS: Final = 100
 ROUNDS: Final = 3
 
 PAUSE: Final = 0.01
-"""Seconds between a token's arrival and the next: by then the server waits for it, as it does for nearly every token of a model."""
+"""Seconds between the arrival of a token and the next one: by then the server waits for it, as for nearly every token of a
+model."""
 
 SETTLED: Final = 0.15
-"""Seconds after which the server is done with all that came: its longest timer that belongs to a call is 0.1."""
+"""Seconds after which the server has handled everything: its longest timer for a call is 0.1."""
 
 KEY: Final = "sk-bench"
 METADATA: Final = (("authorization", f"Bearer {KEY}"),)
@@ -73,7 +74,7 @@ Results: TypeAlias = dict[Window, Probe]
 
 
 class Server:
-    """The gateway. Counts between two messages of the caller, which makes no call meanwhile."""
+    """The gateway. Counts between two messages of the caller, which makes no call at these moments."""
 
     def __init__(self, pipe: Connection, address: str) -> None:
         self._results: Results = {}
@@ -83,7 +84,7 @@ class Server:
         self._probe: Probe | None = None
 
     async def serve(self, app: App) -> Results:
-        """Serve until the caller is done, and return what was counted: of each window, the round with the least."""
+        """Serve until the caller is done; return the counts of each window, from the round with the lowest total."""
         asyncio.get_running_loop().add_reader(self._pipe.fileno(), self._receive)
         self._pipe.send(self._address)
         await app.serve([self._address], self._stop)
@@ -92,13 +93,13 @@ class Server:
     def _receive(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            loop.call_later(SETTLED, self._turn, self._pipe.recv())
+            loop.call_later(SETTLED, self._switch, self._pipe.recv())
         except EOFError:
             loop.remove_reader(self._pipe.fileno())
             self._stop.set()
 
-    def _turn(self, window: Window) -> None:
-        """Begin to count, or end it."""
+    def _switch(self, window: Window) -> None:
+        """Start or stop counting."""
         if self._probe is None:
             self._probe = window.probe()
             self._probe.start()
@@ -123,7 +124,7 @@ class Caller:
         upstream.script("whole", [answer({**delta(), "object": "chat.completion", "choices": [message], "usage": USAGE})])
 
     async def run(self) -> None:
-        """Run every scenario, with each probe several times."""
+        """Run every scenario several times with each probe."""
         for probe in (Trace, Allocations):
             await self._calls("REST JSON call", probe, self._whole)
             for dialect, begin in (("REST", self._rest), ("gRPC", self._grpc)):
@@ -140,7 +141,7 @@ class Caller:
         self._pipe.recv()
 
     async def _calls(self, scenario: str, probe: type[Probe], call: Callable[[], Awaitable[None]]) -> None:
-        await call()  # connections and caches are there from the second call on
+        await call()  # the first call opens connections and fills caches
         for _ in range(ROUNDS):
             with self._counted(Window(scenario, probe, CALLS)):
                 for _ in range(CALLS):
@@ -153,7 +154,7 @@ class Caller:
     async def _stream(
         self, begin: Callable[[str], AsyncIterable[Any]], reads: int, counted: AbstractContextManager[None] | None = None
     ) -> None:
-        """Read a stream of so many reads by the server. All but the first two are `counted`, and the reply's end is not."""
+        """Read a stream that takes the server `reads` reads. All but the first two are `counted`, without the end of the reply."""
         turns = [asyncio.Event() for _ in range(reads)]
         steps = [step for turn in turns for step in (self._read, turn)]
         end = sse(delta(finish="stop"), {**delta(), "choices": [], "usage": USAGE}, "[DONE]")
@@ -187,7 +188,7 @@ class Caller:
 
 
 def call(pipe: Connection, tokens: int) -> None:
-    """Be the other process."""
+    """Run the other process."""
 
     async def run() -> None:
         async with OddUpstream() as upstream:
@@ -200,9 +201,9 @@ def call(pipe: Connection, tokens: int) -> None:
 
 
 def measure(more: dict[str, Any], tokens: int, folder: str) -> Results:
-    """Run the server and its caller, and return what was counted.
+    """Run the server and its caller, and return the counts.
 
-    `more` are settings of the configuration, `tokens` come with each read.
+    `more` are settings of the configuration, `tokens` the tokens in each read.
     """
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=call, args=(theirs, tokens), daemon=True)
@@ -230,7 +231,7 @@ def measure(more: dict[str, Any], tokens: int, folder: str) -> Results:
 
 
 def show(results: Results, top: int) -> None:
-    """Print a table of all figures, and for each scenario the places that have the most of each."""
+    """Print a table of all counts, and for each scenario the places in the code with the most of each."""
     console = Console(width=132)
     scenarios = list(dict.fromkeys(window.scenario for window in results))
     names = sorted({name for probe in results.values() for name in probe.counts}, key=str.lower)

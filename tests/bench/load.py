@@ -1,4 +1,4 @@
-"""Callers of a gateway's edge that take as little of the machine as Python can: each a connection, and bytes made beforehand."""
+"""Clients of a gateway's edge that use as little CPU as Python can: one connection each, and requests built beforehand."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tests.e2e.conftest import KEY
 GOOD: Final = b"HTTP/1.1 200"
 
 LONGEST: Final = 4 * 1024 * 1024
-"""Bytes of an answer, at most."""
+"""The longest answer, in bytes."""
 
 
 def request(address: str, body: dict[str, Any], key: str = KEY) -> bytes:
-    """Return a chat completion as it goes over the wire."""
+    """Return the bytes of a chat completion."""
     data = json.dumps(body).encode()
     head = f"POST /api/v1/chat/completions HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {key}\r\n"
     return f"{head}content-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n".encode() + data
 
 
 async def load(address: str, requests: Iterable[bytes], connections: int) -> list[bytes]:
-    """Make the calls, each as soon as one of so many connections is free. Return the answers that were not good."""
+    """Make the calls over `connections` connections, and return the answers that failed."""
     left = iter(requests)
     bad: list[bytes] = []
 
@@ -46,7 +46,7 @@ async def load(address: str, requests: Iterable[bytes], connections: int) -> lis
 
 @asynccontextmanager
 async def held(address: str, requests: Sequence[bytes], at_once: int = 50) -> AsyncIterator[None]:
-    """Keep these streams open, each of which has told something, and leave them in the end. What they tell more is read."""
+    """Keep the streams open during the block, once each has sent something; what follows is read and dropped."""
     turn = asyncio.Semaphore(at_once)
     told: list[asyncio.Future[None]] = [asyncio.get_running_loop().create_future() for _ in requests]
 

@@ -1,6 +1,6 @@
-"""Antiphon as a peer of the benchmark harness: a harness that has a table `PEERS` of gateways takes this file with `exec`.
+"""Antiphon as a peer in the benchmark harness: a harness with a table `PEERS` of gateways runs this file with `exec`.
 
-The harness's mock upstream answers on 127.0.0.1:18080. `ANTIPHON` names the command, where it is not on the PATH.
+The harness's mock upstream listens on 127.0.0.1:18080. `ANTIPHON` names the command, if it is not on the PATH.
 """
 
 import os

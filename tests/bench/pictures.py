@@ -1,9 +1,9 @@
-"""Pictures of the dashboards, of a gateway that does real work: `make pictures`, or `python -m tests.bench.pictures`.
+"""Draws the dashboards from a gateway under real load: `make pictures`, or `python -m tests.bench.pictures`.
 
-A gateway of two workers serves callers of every kind for a few minutes, before providers that also fail; its database is away for
-a while, and one worker is killed. The real Prometheus scrapes it, with the alert rules. Every panel of deploy/dashboards is then
-asked for by its own queries and drawn, into docs/images. A panel without data is a mistake, unless `EMPTY` says why. It wants
-Prometheus (`apt-get install prometheus`).
+A gateway of two workers serves clients of every kind for a few minutes, with providers that also fail; its database is stopped for
+a while, and one worker is killed. A real Prometheus scrapes it, with the alert rules. Every panel of deploy/dashboards is then
+queried and drawn into docs/images. A panel without data is an error, unless `EMPTY` gives the reason. It needs Prometheus (`apt-get
+install prometheus`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ INTERVAL: Final = 2
 VARIABLES: Final = {"$job": ".*", "$instance": ".*", "$__rate_interval": f"{5 * INTERVAL}s"}
 
 EMPTY: Final[dict[str, str]] = {}
-"""Why a panel has nothing to show, by its title."""
+"""Panels that may have no data, by title, with the reason."""
 
 out: Final = Console(highlight=False)
 
@@ -62,7 +62,7 @@ Once = Callable[[], Awaitable[object]]
 
 
 def usage(prompt: int, completion: int, cached: int = 0, reasoning: int = 0) -> dict[str, Any]:
-    """Return what a provider tells of its tokens."""
+    """Return the usage as a provider reports it."""
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
@@ -73,14 +73,14 @@ def usage(prompt: int, completion: int, cached: int = 0, reasoning: int = 0) -> 
 
 
 def whole(told: dict[str, Any] | None) -> list[Step]:
-    """Return a reply that comes at once, with or without what it took."""
+    """Return a reply that arrives at once, with or without usage."""
     message = {"index": 0, "message": {"role": "assistant", "content": "Two choirs. " * 20}, "finish_reason": "stop"}
     reply = {**delta(), "object": "chat.completion", "choices": [message]}
     return [Pause(0.05), answer(reply if told is None else {**reply, "usage": told})]
 
 
 def streamed(first: float, tokens: int, told: dict[str, Any], *ending: Step) -> list[Step]:
-    """Return a reply that begins after so many seconds, and has a token each 20 ms."""
+    """Return a reply that begins after `first` seconds and then has a token every 20 ms."""
     steps: list[Step] = [head(), Pause(first)]
     steps += [step for _ in range(tokens) for step in (chunk(sse(delta(" word"))), Pause(0.02))]
     end = sse(delta(finish="stop"), {**delta(), "choices": [], "usage": told}, "[DONE]")
@@ -88,7 +88,7 @@ def streamed(first: float, tokens: int, told: dict[str, Any], *ending: Step) -> 
 
 
 def replies(upstream: OddUpstream, chance: random.Random) -> None:
-    """Tell the providers what they answer next."""
+    """Set the providers' next answers."""
     upstream.script("gpt-4o-mini", whole(usage(chance.randrange(200, 900), chance.randrange(50, 300), cached=150)))
     upstream.script("gpt-4o", streamed(chance.uniform(0.1, 0.4), 60, usage(chance.randrange(800, 4000), 60, cached=500)))
     upstream.script("o3", streamed(chance.uniform(0.8, 2), 40, usage(900, 540, cached=100, reasoning=500)))
@@ -101,7 +101,7 @@ def replies(upstream: OddUpstream, chance: random.Random) -> None:
 
 
 class Load:
-    """Callers, until a time."""
+    """Clients that call until a given time."""
 
     def __init__(self, gateway: Gateway, upstream: OddUpstream, seconds: float) -> None:
         self._gateway, self._upstream, self._seconds = gateway, upstream, seconds
@@ -110,7 +110,7 @@ class Load:
         self._limited = {"authorization": "Bearer sk-limited"}
 
     async def run(self, database: Postgres) -> None:
-        """Have all of them call, and what happens meanwhile happen."""
+        """Run all clients, and the failures meanwhile."""
         channel = grpc.aio.insecure_channel(self._gateway.rest)
         chat: Any = chat_pb2_grpc.ChatServiceStub(channel)
         history: Any = history_pb2_grpc.HistoryServiceStub(channel)
@@ -172,13 +172,13 @@ class Load:
             await anext(aiter(response.aiter_lines()), None)
 
     async def _session(self, history: Any, http: httpx2.AsyncClient) -> Once:
-        """Return a caller who goes on with a conversation of his own."""
+        """Return a client that continues one conversation."""
         made = await history.CreateConversation(history_pb2.CreateConversationRequest(), metadata=METADATA)
         return lambda: self._chat(http, "gpt-4.1", session_id=made.conversation.id)
 
 
 def partial_of(method: Callable[..., Awaitable[Any]], asked: Any) -> Once:
-    """Return a call that is made again and again."""
+    """Return a call that is repeated."""
 
     async def once() -> None:
         await method(asked, metadata=METADATA)
@@ -187,7 +187,7 @@ def partial_of(method: Callable[..., Awaitable[Any]], asked: Any) -> Once:
 
 
 def series(prometheus: Prometheus, panel: dict[str, Any], start: float, end: float) -> list[Series]:
-    """Return what a panel shows, by its own queries."""
+    """Return the data of a panel, by its own queries."""
     found = []
     for target in panel["targets"]:
         query = target["expr"]
@@ -202,7 +202,7 @@ def series(prometheus: Prometheus, panel: dict[str, Any], start: float, end: flo
 
 
 def draw(prometheus: Prometheus, start: float, end: float) -> list[str]:
-    """Write the pictures, and return the panels that are empty for no reason."""
+    """Write the pictures, and return the panels that have no data and no reason for it."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     empty = []
     for path in sorted(DASHBOARDS.glob("*.json")):
@@ -219,7 +219,7 @@ def draw(prometheus: Prometheus, start: float, end: float) -> list[str]:
 
 
 async def run(folder: Path, seconds: float) -> list[str]:
-    """Do all of it, and return what is at fault."""
+    """Run everything, and return what is wrong."""
     metrics = f"127.0.0.1:{free_port()}"
     with Postgres() as database:
         async with OddUpstream() as upstream:

@@ -1,6 +1,6 @@
-"""Draws dashboards as SVG, as Grafana lays them out: panels with title, unit, axes and legend. No I/O, and no library.
+"""Draws dashboards as SVG in Grafana's layout: panels with title, unit, axes and legend. No I/O and no library.
 
-Text is drawn by whoever shows the picture, so widths of text are guessed, and on the safe side.
+The viewer of the picture draws the text, so widths of text are estimated generously.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from typing import Any, Final, NamedTuple
 
 WIDTH: Final = 900
 COLUMN: Final = WIDTH / 24
-"""Of Grafana's grid."""
+"""The width of a column of Grafana's grid."""
 ROW: Final = 26
 GAP: Final = 6
 HEAD: Final = 30
 SHOWN: Final = 4
-"""Lines of a legend; the largest series have them."""
+"""Lines of a legend, for the largest series."""
 
 COLOURS: Final = ("#3274d9", "#e0752d", "#37872d", "#a352cc", "#c4162a", "#b29600", "#0f8a8a", "#8f3bb8", "#6e6e6e", "#d683ce")
 
 Points = list[tuple[float, float]]
-"""Seconds since the beginning, and a value; in order."""
+"""Seconds since the start with a value, in order."""
 
 
 class Series(NamedTuple):
-    """A line by its name in the legend."""
+    """A line, with its name in the legend."""
 
     name: str
     points: Points
 
 
 def dashboard(title: str, panels: Sequence[tuple[dict[str, Any], Sequence[Series], str]], seconds: float) -> str:
-    """Return a picture. Each panel is Grafana's, with its series, and what is said where it has none."""
+    """Return a picture of Grafana's panels, each with its series and the text shown if there are none."""
     bottom = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel, _, _ in panels)
     height = HEAD + bottom * ROW
     size = f'width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
@@ -62,7 +62,7 @@ def dashboard(title: str, panels: Sequence[tuple[dict[str, Any], Sequence[Series
 
 def _stat(series: Sequence[Series], unit: str, wide: float, tall: float) -> str:
     place = f'x="{wide / 2:g}" y="{tall * 0.7:g}" font-size="24" text-anchor="middle" fill="{COLOURS[0]}"'
-    return f"<text {place}>{told(series[0].points[-1][1], unit)}</text>"
+    return f"<text {place}>{format_value(series[0].points[-1][1], unit)}</text>"
 
 
 def _lines(series: Sequence[Series], unit: str, wide: float, tall: float, seconds: float) -> Iterator[str]:
@@ -81,7 +81,7 @@ def _lines(series: Sequence[Series], unit: str, wide: float, tall: float, second
     for number in range(round(highest / step) + 1):
         y = bottom - (bottom - top) * number * step / highest
         yield f'<path d="M{left:g} {y:.1f}H{right:g}" stroke="#e6e7ea"/>'
-        yield f'<text x="{left - 6:g}" y="{y + 4:.1f}" text-anchor="end" fill="#6e7077">{told(number * step, unit)}</text>'
+        yield f'<text x="{left - 6:g}" y="{y + 4:.1f}" text-anchor="end" fill="#6e7077">{format_value(number * step, unit)}</text>'
     for second in range(0, int(seconds) + 1, 30):
         x = left + (right - left) * second / seconds
         yield f'<text x="{x:.1f}" y="{bottom + 14:.1f}" text-anchor="middle" fill="#6e7077">{second // 60}:{second % 60:02}</text>'
@@ -93,7 +93,7 @@ def _lines(series: Sequence[Series], unit: str, wide: float, tall: float, second
             y = bottom + 46 + 14 * number
             yield f'<path d="M10 {y - 4:.1f}h12" stroke="{colour}" stroke-width="3"/>'
             yield f'<text x="28" y="{y:.1f}">{escape(each.name)}</text>'
-            yield from _sums(wide, y, told(_mean(each), unit), told(max(value for _, value in each.points), unit))
+            yield from _sums(wide, y, format_value(_mean(each), unit), format_value(max(value for _, value in each.points), unit))
     yield from _sums(wide, bottom + 31, "mean", "max", "#6e7077")
     if more > 0:
         yield f'<text x="28" y="{bottom + 46 + 14 * listed:.1f}" fill="#6e7077">and {more + 1} more</text>'
@@ -109,13 +109,13 @@ def _mean(series: Series) -> float:
 
 
 def _step(highest: float) -> float:
-    """Return a round distance of the axis' lines, of which there are two to four."""
+    """Return a round distance between the lines of an axis, so that there are two to four."""
     size = 10 ** math.floor(math.log10(highest / 2))
     return float(next(size * factor for factor in (1, 2, 5, 10) if highest / (size * factor) <= 4))
 
 
-def told(value: float, unit: str) -> str:
-    """Return a value as Grafana tells it in one of its units."""
+def format_value(value: float, unit: str) -> str:
+    """Return a value in the form that Grafana shows for a unit."""
     match unit:
         case "s":
             for size, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):

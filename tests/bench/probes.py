@@ -1,4 +1,4 @@
-"""Probes that count what Python does in this process between their `start` and `stop`: what runs, and what is allocated."""
+"""Probes that count what Python does in this process between `start` and `stop`: what runs, and what is allocated."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ import antiphon
 PACKAGE: Final = str(Path(antiphon.__file__).parent)
 
 ROOTS: Final = tuple(f"{Path(package.__file__).parent.parent}/" for package in (antiphon, grpc, asyncio))
-"""Where the gateway's code is, and the code of other packages, and Python's own."""
+"""The folders of the gateway's code, of other packages, and of Python's library."""
 
 BENCH: Final = (str(Path(__file__).parent), str(Path(connection.__file__).parent), tracemalloc.__file__)
-"""Code of the benchmark, which is not counted."""
+"""Code of the benchmark itself, which is not counted."""
 
 ASYNC: Final = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 RESUMED_IN_AWAIT: Final = 3
-"""Lower two bits of the argument of RESUME, the instruction at which every frame is entered, if what the frame awaits goes on."""
+"""The lower two bits of the argument of RESUME, the instruction that enters a frame, if the frame continues after an await."""
 
 JSON_READ, JSON_WRITTEN, VALIDATED, REBUILT = "JSON read", "JSON written", "pydantic validations", "values rebuilt"
 PARSED, SERIALISED = "protobuf parsed", "protobuf serialised"
@@ -58,7 +58,7 @@ IN_C: Final = {
     "protobuf.MergeFromString": PARSED,
     "protobuf.SerializeToString": SERIALISED,
 }
-"""Conversions that are functions in C, by library and name."""
+"""Conversions by functions in C, by library and name."""
 
 IN_PYTHON: Final = {
     json.loads.__code__: JSON_READ,
@@ -68,15 +68,15 @@ IN_PYTHON: Final = {
 
 
 class Trace:
-    """Counts frames entered, functions called, tasks made and conversions, with a profiling function.
+    """Counts frames entered, functions called, tasks created and conversions, with a profiling function.
 
-    Calls of types that are written in C cannot be seen.
+    Calls of types that are written in C cannot be counted.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.lists: dict[str, Counter[str]] = {title: Counter() for title in ("async hops", "awaits woken", "tasks", "conversions")}
-        """The same by place in the code."""
+        """The counts by place in the code."""
 
     def start(self) -> None:
         asyncio.get_running_loop().set_task_factory(self._make_task)
@@ -123,14 +123,14 @@ _DOMAINS: Final = (1, 2)
 """`PYMEM_DOMAIN_MEM` and `PYMEM_DOMAIN_OBJ`."""
 
 _FREE_NOTHING: Final = ctypes.cast(ctypes.pythonapi.Py_IsInitialized, ctypes.c_void_p).value
-"""A C function that stands in for `free`: it has no arguments, and no effect."""
+"""A C function that is used in place of `free`: it takes no arguments, and has no effect."""
 
 
 class Allocations:
     """Counts the blocks that Python allocates, with tracemalloc.
 
-    Nothing is freed between `start` and `stop`, so that at the end every block is there to be counted. Objects that Python takes
-    from a free list, such as small tuples, and memory of C libraries are not among them.
+    Nothing is freed between `start` and `stop`, so that every block can be counted at the end. Not counted are objects from a free
+    list of Python, such as small tuples, and memory of C libraries.
     """
 
     def __init__(self) -> None:
@@ -162,9 +162,9 @@ class Allocations:
 
 
 def expose_serialisation() -> None:
-    """Let gRPC serialise messages by way of Python: it would call C from C, which `Trace` cannot see.
+    """Let gRPC serialise messages through Python: otherwise C calls C, which `Trace` cannot see.
 
-    To be called before a server is made.
+    Call it before a server is created.
     """
 
     def exposing(make: Any) -> Any:
@@ -187,7 +187,7 @@ def _bytecode(code: CodeType) -> bytes:
 
 @cache
 def place(code: CodeType) -> str:
-    """Return the file of some code, without the folders before its package, and the name of its function."""
+    """Return the file of a code object, without the folders before its package, and its function's name."""
     return f"{_short(code.co_filename)}:{code.co_qualname}"
 
 
@@ -200,7 +200,7 @@ def _caller(frame: FrameType | None) -> str:
 
 
 def _library(function: Any) -> str:
-    """Return the library of a C function, or of the object that it is a method of."""
+    """Return the library of a C function, or of the object whose method it is."""
     owner = function.__self__
     if isinstance(owner, Message) or (isinstance(owner, type) and issubclass(owner, Message)):
         return "protobuf"

@@ -1,4 +1,4 @@
-"""What an installation has to be for a load, reckoned from what `capacity` measured: the tables of docs/guide/sizing.md. No I/O."""
+"""Computes the size of an installation for a load from the figures of `capacity`: the tables of docs/guide/sizing.md. No I/O."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ MB: Final = 1e6
 RATES: Final = (100, 1_000, 10_000, 100_000)
 STREAMS: Final = (1_000, 10_000, 100_000, 1_000_000)
 LEAST: Final = 3
-"""Replicas of any installation, so that one may fail while another is exchanged."""
+"""The fewest replicas of any installation, so that one may fail while another is replaced."""
 
 BEGIN: Final = "<!-- measured: begin"
 END: Final = "<!-- measured: end -->"
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """Milliseconds of CPU, by who uses it."""
+    """Milliseconds of CPU time, by process."""
 
     worker: float
     edge: float
@@ -27,21 +27,21 @@ class Cost(msgspec.Struct, frozen=True):
     redis: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
-        """Both together."""
+        """Return the sum."""
         pairs = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)
         return Cost(*(one + two for one, two in pairs))
 
     def __mul__(self, count: float) -> Cost:
-        """So many of it."""
+        """Return the cost times `count`."""
         return Cost(*(one * count for one in msgspec.structs.astuple(self)))
 
     def above(self, other: Cost) -> Cost:
-        """Return what it has more than another, which is not less than nothing."""
+        """Return the difference to another cost, at least 0."""
         return Cost(*(max(0.0, one) for one in msgspec.structs.astuple(self + other * -1)))
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """Return the sum of all processes."""
         return self.worker + self.edge + self.database + self.redis
 
 
@@ -53,85 +53,85 @@ class Memory(msgspec.Struct, frozen=True):
 
     @property
     def total(self) -> float:
-        """Of a replica."""
+        """Return the memory of a replica."""
         return self.worker + self.edge
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """What was measured of one replica."""
+    """The figures measured of one replica."""
 
     machine: str
     json: Cost
-    """A call without a stream that is not recorded."""
+    """A call that neither streams nor is recorded."""
     grpc: Cost
     direct: Cost
-    """A gRPC call past the edge."""
+    """A gRPC call without the edge."""
     burst: Cost
-    """A token, where they come as fast as they can."""
+    """A token of a stream without pauses."""
     paced: Cost
-    """A token, where each comes by itself."""
+    """A token that arrives alone."""
     waiting: Cost
-    """A second of a thousand streams whose provider says nothing."""
+    """One second of a thousand streams whose provider is silent."""
     sqlite: Cost
-    """What a recorded turn adds to a call."""
+    """The additional cost of a recorded turn."""
     postgres: Cost
     kept: Cost
-    """What a second of a stream that is recorded in PostgreSQL adds."""
+    """The additional cost of one second of a stream recorded in PostgreSQL."""
     redis: Cost
-    """What limits in Redis add to a call."""
+    """The additional cost of limits in Redis, for each call."""
     statements: float
-    """Of a turn in PostgreSQL; and so are the next three."""
+    """Statements of a turn in PostgreSQL; the next three are of a turn too."""
     commits: float
     stored: float
     """Bytes of tables and indexes."""
     logged: float
     """Bytes of the write-ahead log."""
     asked: float
-    """How often a call with limits asks Redis."""
+    """Requests to Redis of a call with limits."""
     database_connections: int
     redis_connections: int
     at_rest: Memory
     at_work: Memory
-    """After thousands of calls and streams: memory is kept for the next ones."""
+    """After thousands of calls and streams: memory is kept for later ones."""
     waiting_streams: Memory
-    """What a thousand streams add whose provider says nothing; the next, that have a token a second."""
+    """The additional memory of a thousand silent streams; `paced_streams`: of a thousand with a token a second."""
     paced_streams: Memory
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What is wanted of an installation."""
+    """The requirements on an installation."""
 
     price: float = 0.04
-    """USD of a core for an hour, with the memory that comes with it."""
+    """USD for an hour of one core, with its memory."""
     busy: float = 0.5
-    """The share of a core that is used at the peak of a day."""
+    """The share of a core in use at the peak of a day."""
     tokens: int = 300
-    """Of an answer."""
+    """Tokens of a reply."""
     pace: float = 50.0
-    """Tokens a second of a stream."""
+    """Tokens per second of a stream."""
     connections: int = 10
-    """To PostgreSQL of a replica: `database.connections`."""
+    """Connections of a replica to PostgreSQL: `database.connections`."""
     streams: int = 1_000
-    """At once in a replica: half of `limits.calls_per_worker`."""
+    """Streams of a replica at the same time: half of `limits.calls_per_worker`."""
 
     @property
     def seconds(self) -> float:
-        """How long an answer streams."""
+        """Return the duration of a streamed reply."""
         return self.tokens / self.pace
 
 
 def streamed(figures: Figures, plan: Plan) -> Cost:
-    """Return what a streamed answer costs that is recorded in PostgreSQL, with limits in Redis."""
+    """Return the cost of a streamed reply, recorded in PostgreSQL, with limits in Redis."""
     return figures.json + figures.redis + figures.postgres + figures.paced * plan.tokens + figures.kept * plan.seconds
 
 
 def plain(figures: Figures) -> Cost:
-    """Return what a JSON call costs with limits in Redis, of which nothing is recorded."""
+    """Return the cost of a JSON call with limits in Redis that is not recorded."""
     return figures.json + figures.redis
 
 
 def replicas(cost: Cost, rate: float, streams: float, plan: Plan) -> int:
-    """Return how many there have to be, each of which has one core for its worker."""
+    """Return the number of replicas needed, each with one core for its worker."""
     return max(LEAST, math.ceil(rate * cost.worker / 1000 / plan.busy), math.ceil(streams / plan.streams))
 
 
@@ -141,7 +141,7 @@ def usd(cost: Cost, plan: Plan) -> float:
 
 
 def block(figures: Figures, plan: Plan) -> str:
-    """Return what stands between the marks of the page, the marks included."""
+    """Return the generated part of the page, with its marks."""
     figures, plan = (msgspec.convert(msgspec.to_builtins(each), type(each)) for each in (figures, plan))  # 1 becomes 1.0
     lines = [
         f"{BEGIN} {msgspec.json.encode({'figures': figures, 'plan': plan}).decode()} -->",
@@ -173,14 +173,14 @@ def block(figures: Figures, plan: Plan) -> str:
 
 
 def read(text: str) -> tuple[Figures, Plan]:
-    """Return what a block was made of. Raise `ValueError` for a text without one."""
+    """Return the figures and the plan that a page was generated from. Raises `ValueError` for a text without them."""
     encoded = text.partition(BEGIN)[2].partition(" -->\n")[0]
     found = msgspec.json.decode(encoded, type=dict[str, msgspec.Raw])
     return msgspec.json.decode(found["figures"], type=Figures), msgspec.json.decode(found["plan"], type=Plan)
 
 
 def replace(text: str, made: str) -> str:
-    """Return a page with another block in the place of its own."""
+    """Return the page with its generated part replaced."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -208,7 +208,7 @@ def _costs(figures: Figures) -> Iterator[str]:
 
 
 PACE: Final = 50.0
-"""Tokens a second of the streams that were measured."""
+"""Tokens per second of the measured streams."""
 
 
 def _others(figures: Figures) -> Iterator[str]:
@@ -330,7 +330,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 
 def _cores(milliseconds: float, plan: Plan) -> str:
-    """Return what has to be there for so much CPU a second."""
+    """Return the cores needed for so many milliseconds of CPU time per second."""
     return f"{_round(milliseconds / 1000 / plan.busy)}"
 
 
@@ -339,7 +339,7 @@ def _gigabytes(size: float) -> str:
 
 
 def _round(value: float) -> str:
-    """Return a figure with what of it can be relied on: two digits, or a whole number."""
+    """Return a figure with its reliable digits: two, or a whole number."""
     if value <= 0:
         return "0"
     digits = max(0, 1 - math.floor(math.log10(value)))

@@ -1,10 +1,10 @@
-"""What telemetry costs: the CPU of a gateway's worker and supervisor for a JSON call, with it and without.
+"""Measures the cost of telemetry: CPU time of a gateway's worker and supervisor for a JSON call, with it and without.
 
     python -m tests.bench.telemetry --pairs 160 --calls 80
 
-Two whole gateways run, the same but for `--with`, and are loaded in turn, by the same client, with the same upstream; the one that
-is not has nothing to do. Which comes first changes from pair to pair, and a half of a pair is short, so that what else the machine
-does falls on both alike. `--with '{"workers": 1}'` compares two that are the same: how far apart these are is what cannot be told.
+Two whole gateways run that differ only in `--with`. They are loaded in turn, by the same client with the same upstream, while the
+other one is idle. The order alternates from pair to pair, and each half of a pair is short, so that other load on the machine
+affects both alike. `--with '{"workers": 1}'` compares two equal gateways: differences of that size mean nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ out: Final = Console(highlight=False)
 
 CONNECTIONS: Final = 16
 WARM: Final = 300
-"""Calls before anything is measured."""
+"""Calls before the measurement."""
 
 USAGE: Final = {"prompt_tokens": 20, "completion_tokens": 4, "total_tokens": 24}
 MESSAGE: Final = {"index": 0, "message": {"role": "assistant", "content": "A sung answer."}, "finish_reason": "stop"}
@@ -39,12 +39,12 @@ BODY: Final = {"model": "gpt-4o", "messages": [{"role": "user", "content": "What
 
 
 async def call(gateway: Gateway, calls: int) -> None:
-    """Make so many calls, over `CONNECTIONS` connections."""
+    """Make `calls` calls, over `CONNECTIONS` connections."""
     assert not await load(gateway.rest, repeat(request(gateway.rest, BODY), calls), CONNECTIONS)
 
 
 async def measure(gateway: Gateway, calls: int) -> float:
-    """Return the milliseconds of CPU of a call."""
+    """Return the CPU time of a call, in milliseconds."""
     pids = [gateway.process.pid, *workers(gateway)]
     before = cpu(pids)
     await call(gateway, calls)

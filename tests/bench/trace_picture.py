@@ -1,8 +1,8 @@
-"""The picture of a trace in the guide: one streamed REST call, through a whole gateway, drawn from the spans that arrived.
+"""Draws the trace in the guide: one streamed REST call through a whole gateway, from the spans that arrived.
 
     python -m tests.bench.trace_picture        # writes docs/images/trace.svg
 
-The caller is traced itself, and the provider answers as a model does: after a while, and then piece by piece.
+The client is traced too, and the provider answers like a model: after a while, and then in pieces.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ async def spans() -> list[Received]:
 
 
 def svg(found: list[Received]) -> str:
-    """Return the spans as bars over time, each with what it tells."""
+    """Return the spans as bars over time, each with its attributes."""
     begin, end = found[0].begin, max(span.end for span in found)
 
     def x(time: float) -> float:

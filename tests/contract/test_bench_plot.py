@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.bench.plot import Series, dashboard, told
+from tests.bench.plot import Series, dashboard, format_value
 
 
 def _panel(**more: Any) -> dict[str, Any]:
@@ -54,4 +54,4 @@ def test_a_panel_without_data_says_why() -> None:
 )
 def test_values_are_told_in_their_unit(value: float, unit: str, wanted: str) -> None:
     """As Grafana tells them."""
-    assert told(value, unit) == wanted
+    assert format_value(value, unit) == wanted

@@ -274,4 +274,4 @@ async def test_what_nobody_uses_any_more_is_forgotten(clock: Clock) -> None:
     clock.now += 130
     await take(counters, Caller().requests(5))
     assert len(counters._windows) == 1
-    assert not counters._going
+    assert not counters._held

@@ -61,7 +61,11 @@ def logged() -> set[Logged]:
     for path in PACKAGE.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
+            if not isinstance(node, ast.Call) or not node.args:
+                continue
+            if getattr(node.func, "id", "") == "log_line" and len(node.args) == 2:  # a line of the supervisor's own
+                found |= {Logged(event, *_events(node.args[1]), _fields(node, tree)) for event in _events(node.args[0])}
+            if not isinstance(node.func, ast.Attribute):
                 continue
             whose = getattr(node.func.value, "id", "")
             if whose in LOGGERS and node.func.attr in LEVELS:

@@ -103,6 +103,7 @@ def test_values_reach_the_pods(tmp_path: Path) -> None:
     assert not [document for document in rendered if document["kind"] == "HorizontalPodAutoscaler"]
     service = find(rendered, "Service", "antiphon")
     assert service["spec"]["type"] == "LoadBalancer"
+    assert {port["appProtocol"] for port in service["spec"]["ports"]} == {"https"}
     assert service["metadata"]["annotations"] == {"example.com/note": "two"}
 
 

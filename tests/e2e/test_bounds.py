@@ -1,4 +1,4 @@
-"""What one caller can take of the gateway: each figure of gateway/README.md, through real sockets, and what is told past it.
+"""What one caller can take of the gateway: each figure of docs/reference/bounds.md, through real sockets, and what is told past it.
 
 Times and numbers that no test can wait for are made smaller in a second edge, with the same files, in front of the same server.
 """

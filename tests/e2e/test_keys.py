@@ -293,7 +293,7 @@ async def test_keys_from_the_terminal(admin_gateway: Gateway) -> None:
         assert "from-terminal" not in await run("list", "--owner", "ops")
         assert "revoked" in await run("list", "--owner", "ops", "--revoked")
     assert "NOT_FOUND" in await run("revoke", "none", code=1)
-    assert "key.name: has a character that does not show" in await run("create", "two\nlines", code=1)
+    assert "key.name: has a non-printable character" in await run("create", "two\nlines", code=1)
     assert "UNAUTHENTICATED" in await run("list", code=1, key="sk-none")
     assert "PERMISSION_DENIED" in await run("list", code=1, key=(await run("create", "mere")).split()[-1])
 
@@ -318,7 +318,7 @@ async def test_a_key_is_named_by_its_name_where_that_is_enough(admin_gateway: Ga
     listed = {key["id"]: key for key in json.loads(await run("list", "--revoked", "--json", "--owner", "one"))["keys"]}
     key = listed[first["key"]["id"]]
     assert set(key) == {
-        *("id", "name", "owner", "state", "hint", "scopes", "models", "limits"),
+        *("id", "name", "owner", "state", "hint", "scopes", "models", "limits", "tags"),
         *("create_time", "expire_time", "revoke_time", "last_use_time"),
     }
     assert (key["state"], key["models"], key["last_use_time"], key["expire_time"]) == ("revoked", None, None, None)

@@ -182,7 +182,7 @@ async def test_a_spent_budget_is_told_in_each_dialect(name: str, limited: Gatewa
     assert second.status_code == 402
     assert "retry-after" not in second.headers
     assert second.headers["x-should-retry"] == "false"
-    assert second.json() == body_of(name, 402, "What this key may spend today, 1e-06 USD, is spent.", 0)
+    assert second.json() == body_of(name, 402, "The budget of this key for today, 1e-06 USD, is spent.", 0)
 
 
 async def test_only_a_key_in_place_of_the_gateways_pays(limited: Gateway) -> None:

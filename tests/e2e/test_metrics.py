@@ -134,6 +134,7 @@ async def test_two_workers_are_scraped_as_one(counted: Counted, upstream: OddUps
     stated = {
         "antiphon_workers": 2,
         "antiphon_worker_exits_total": 0,
+        "antiphon_config_last_reload_successful": 1,
         'antiphon_attempts_total{class="ok",provider="odd"}': told + 1,
         'antiphon_attempts_total{class="ok",provider="echo"}': TURNS,
         'antiphon_attempts_total{class="overloaded",provider="odd"}': 1,

@@ -287,7 +287,7 @@ async def test_headers_that_only_grpc_minds_do_no_harm(http: httpx2.AsyncClient,
 async def test_what_only_looks_like_a_model_is_refused(model: str, gateway: Gateway, upstream: OddUpstream) -> None:
     """In each dialect's words, by its field; no provider hears of it."""
     before = len(upstream.requests)
-    wrong = "must have no white space at its ends, nor a character that does not show"
+    wrong = "must have at most 256 characters, none of them non-printable, and no white space at its ends"
     async with gateway.client() as http:
         chat = await http.post("/chat/completions", json={"model": model, "messages": [{"role": "user", "content": "Hi"}]})
         assert (chat.status_code, chat.json()["detail"][0]["loc"]) == (422, ["body", "model"])

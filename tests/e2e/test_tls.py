@@ -480,7 +480,7 @@ def test_a_file_that_is_not_usable_ends_a_start(command: str, tmp_path: Path) ->
     names = {"ANTIPHON_GRPC__TLS__CERTIFICATE": "tls.crt", "ANTIPHON_GRPC__TLS__KEY": "tls.key", "ANTIPHON_KEY": KEY}
     done = _antiphon(command, folder=tmp_path, **names)
     assert done.returncode == 2
-    assert done.stderr == "configuration: grpc.tls.key: tls.key: is no private key in PEM\n"
+    assert done.stderr == "configuration: grpc.tls.key: tls.key: is not a private key in PEM\n"
 
 
 async def test_plain_text_beyond_this_machine_is_warned_of(tmp_path: Path) -> None:

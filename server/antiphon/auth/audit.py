@@ -1,13 +1,14 @@
 """The audit log: what admins did, and which calls were refused.
 
-What an admin does is recorded in the transaction that does it, so that neither is without the other. Refusals are gathered here and
-written every few seconds, all that are alike as one row: whoever knocks a thousand times a second, at as many doors, asks the
-database nothing. Those of known callers are alike in actor, target, reason and peer; those of nobody known in reason and peer, and
-they are written once a minute. There is room for so many kinds of each; what comes beyond is one row for each actor and reason.
-So nobody without a key takes the room of others, or makes more than 24 rows a minute and worker, which is 34,560 a day.
+An admin's action is recorded in the transaction that performs it, so neither is stored without the other. Refusals are collected in
+memory, written every few seconds, and merged: equal ones become one row with a count, so a flood of refused calls costs the
+database nothing. Refusals of known callers are merged if actor, target, reason and peer are equal. Refusals of anonymous callers
+are merged if reason and peer are equal, and are written once a minute. Each of the two has room for a bounded number of groups;
+refusals beyond it are merged by actor and reason alone. So callers without a key take no room from others, and make at most 24 rows
+a minute and worker, which is 34,560 a day.
 
-A worker that is killed loses what it had not written. While the database is away the oldest is dropped where there is no room. All
-of it still is in the logs. No credential is ever here: an actor is the id of one.
+A worker that is killed loses the refusals that it had not written. While the database is unavailable, the oldest are dropped when
+the room is full. All of them are still in the logs. No credential is ever stored: an actor is the id of a credential.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ from antiphon.database.tables import audit_events
 REFUSED: Final = "call.refused"
 
 KEPT_DAYS: Final = 400
-"""Days that events are kept: a year, and time to ask for it."""
+"""Days for which events are kept: a year, and some time for an inquiry after it."""
 
 MANY: Final = "*"
-"""The target, or the peer, of a row that stands for refusals of several."""
+"""The target or the peer of a row that merges refusals with different ones."""
 
-_NAMED: Final = 1000
-_NAMELESS: Final = 20
-"""Kinds of refusals that are told apart until they are written: of known callers, and of nobody known."""
+_MAX_KNOWN: Final = 1000
+_MAX_ANONYMOUS: Final = 20
+"""The most groups of refusals between two writes: of known callers, and of anonymous ones."""
 
-NAMELESS_EVERY: Final = 60.0
-"""Seconds between two writings of refusals of nobody known."""
+ANONYMOUS_INTERVAL: Final = 60.0
+"""Seconds between two writes of the refusals of anonymous callers."""
 
-_LONGEST: Final = 200
-"""Characters that are kept of what a caller chose."""
+_MAX_CHARACTERS: Final = 200
+"""Characters kept of a text that the caller chose."""
 
 _DAY: Final = 86_400_000_000
 
@@ -51,7 +52,7 @@ log = structlog.get_logger(__name__)
 
 
 class Origin(Struct, frozen=True):
-    """Who makes a call, as the id of a credential, which call it is, as its `x-request-id`, and the address that the edge saw."""
+    """Where a call comes from: the id of its credential, its `x-request-id`, and the peer's address as the edge saw it."""
 
     actor: str
     request_id: str
@@ -59,7 +60,7 @@ class Origin(Struct, frozen=True):
 
 
 class Event(Struct, frozen=True):
-    """Something that was done or refused. `antiphon.v1.AuditEvent` tells what each field is."""
+    """An action or a refusal. `antiphon.v1.AuditEvent` documents the fields."""
 
     action: str
     actor: str
@@ -71,7 +72,7 @@ class Event(Struct, frozen=True):
 
 
 class StoredEvent(Struct, frozen=True):
-    """An event as it is stored."""
+    """An event as stored."""
 
     id: str
     time: datetime
@@ -79,7 +80,7 @@ class StoredEvent(Struct, frozen=True):
 
 
 class EventPage(Struct, frozen=True):
-    """One page of events; `next_token` asks for the next one, and is empty at the end."""
+    """One page of events; `next_token` requests the next page, and is empty on the last one."""
 
     events: tuple[StoredEvent, ...]
     next_token: str
@@ -89,97 +90,103 @@ class _Token(Struct, frozen=True, array_like=True, tag="a"):
     id: str
 
 
-class _Kept(Struct, frozen=True):
-    """Refusals that are alike, as they will be stored."""
+class _Group(Struct, frozen=True):
+    """Equal refusals, merged into the row that will be stored."""
 
     id: str
     time: int
     event: Event
 
-    def and_also(self, event: Event) -> _Kept:
-        """With more of them."""
+    def merged_with(self, event: Event) -> _Group:
+        """Return the group with the event's refusals added."""
         target = self.event.target if event.target == self.event.target else MANY
         return replace(self, event=replace(self.event, target=target, count=self.event.count + event.count))
 
 
-class _Waiting:
-    """Refusals that wait to be written, by kind."""
+class _PendingRefusals:
+    """The refusals that are not written yet, in groups."""
 
-    def __init__(self, most: int) -> None:
-        """`most` kinds are told apart; as many rows again may stand for several."""
-        self._most = most
-        self._kept: dict[Event, _Kept] = {}
+    def __init__(self, limit: int) -> None:
+        """Keep up to `limit` groups apart, and up to `limit` more that merge several targets and peers."""
+        self._limit = limit
+        self._groups: dict[Event, _Group] = {}
 
     def add(self, event: Event) -> None:
-        kind = _kind(event)
-        if kind not in self._kept and len(self._kept) >= self._most:
+        key = _group_key(event)
+        if key not in self._groups and len(self._groups) >= self._limit:
             event = replace(event, target=MANY, peer=MANY)
-            kind = _kind(event)
-            if kind not in self._kept and len(self._kept) >= 2 * self._most:
-                del self._kept[next(iter(self._kept))]
-        before = self._kept.get(kind)
-        self._kept[kind] = _Kept(new_id(), clock.now(), event) if before is None else before.and_also(event)
+            key = _group_key(event)
+            if key not in self._groups and len(self._groups) >= 2 * self._limit:
+                del self._groups[next(iter(self._groups))]
+        group = self._groups.get(key)
+        self._groups[key] = _Group(new_id(), clock.now(), event) if group is None else group.merged_with(event)
 
-    def take(self) -> Mapping[Event, _Kept]:
-        taken, self._kept = self._kept, {}
+    def take(self) -> Mapping[Event, _Group]:
+        taken, self._groups = self._groups, {}
         return taken
 
-    def put_back(self, taken: Mapping[Event, _Kept]) -> None:
+    def put_back(self, taken: Mapping[Event, _Group]) -> None:
         merged = dict(taken)
-        for kind, newer in self._kept.items():
-            merged[kind] = merged[kind].and_also(newer.event) if kind in merged else newer
-        self._kept = dict(list(merged.items())[-2 * self._most :])
+        for key, newer in self._groups.items():
+            merged[key] = merged[key].merged_with(newer.event) if key in merged else newer
+        self._groups = dict(list(merged.items())[-2 * self._limit :])
 
 
 class AuditLog:
-    """Shared by all calls of a process."""
+    """The audit log of a process, shared by all its calls."""
 
     def __init__(self, database: Database, timer: Callable[[], float] = time.monotonic) -> None:
-        """`timer` tells seconds."""
+        """`timer` returns the time in seconds."""
         self._database = database
         self._timer = timer
-        self._named = _Waiting(_NAMED)
-        self._nameless = _Waiting(_NAMELESS)
+        self._known = _PendingRefusals(_MAX_KNOWN)
+        self._anonymous = _PendingRefusals(_MAX_ANONYMOUS)
         self._due = timer()
 
     def refused(self, event: Event) -> None:
-        """Takes note of a call that was refused. Writes nothing yet."""
-        (self._named if event.actor else self._nameless).add(_short(event))
+        """Note a refused call in memory, to be written later."""
+        (self._known if event.actor else self._anonymous).add(_truncated(event))
 
     async def keep(self) -> None:
-        """Writes what is due: what known callers were refused, and once a minute all. Raises `StoreUnavailable`, and keeps it."""
+        """Write the refusals of known callers, and once a minute those of anonymous ones.
+
+        Raises `StoreUnavailable` if the database cannot be reached; the refusals are then kept for the next write.
+        """
         if self._timer() >= self._due:
-            await self._write(self._named, self._nameless)
+            await self._write(self._known, self._anonymous)
         else:
-            await self._write(self._named)
+            await self._write(self._known)
 
     async def write(self) -> None:
-        """Writes all that waits. Raises `StoreUnavailable`, and keeps it."""
-        await self._write(self._named, self._nameless)
+        """Write all pending refusals. Raises `StoreUnavailable`, and then keeps them for the next write."""
+        await self._write(self._known, self._anonymous)
 
-    async def _write(self, *waiting: _Waiting) -> None:
-        taken = [kinds.take() for kinds in waiting]
-        rows = [_row(kept.id, kept.time, kept.event) for kinds in taken for kept in kinds.values()]
+    async def _write(self, *pending: _PendingRefusals) -> None:
+        taken = [refusals.take() for refusals in pending]
+        rows = [_row(group.id, group.time, group.event) for groups in taken for group in groups.values()]
         if not rows:
             return
-        if self._nameless in waiting:
-            self._due = self._timer() + NAMELESS_EVERY
-        # What was lost in the moment of a commit may be there already.
+        if self._anonymous in pending:
+            self._due = self._timer() + ANONYMOUS_INTERVAL
+        # If the connection was lost during a commit, the rows may be stored already.
         insertion = self._database.insert(audit_events).on_conflict_do_nothing()
         try:
             await self._database.write(lambda connection: connection.execute(insertion, rows) and None)
         except BaseException:
-            for kinds, those in zip(waiting, taken, strict=True):
-                kinds.put_back(those)
+            for refusals, groups in zip(pending, taken, strict=True):
+                refusals.put_back(groups)
             raise
 
     async def prune(self, days: int = KEPT_DAYS) -> None:
-        """Deletes what is older than so many days. Raises `StoreUnavailable`."""
+        """Delete events older than `days`. Raises `StoreUnavailable`."""
         old = delete(audit_events).where(audit_events.c.time < clock.now() - days * _DAY)
         await self._database.write(lambda connection: connection.execute(old) and None)
 
     async def list(self, *, size: int, token: str = "", actor: str = "", action: str = "") -> EventPage:
-        """The newest first. Raises `InvalidRequest` for a page token that is not ours, `StoreUnavailable`."""
+        """Return a page of events, newest first.
+
+        Raises `InvalidRequest` for a page token that this list did not issue, and `StoreUnavailable`.
+        """
         query = select(audit_events).order_by(audit_events.c.id.desc()).limit(size + 1)
         if actor:
             query = query.where(audit_events.c.actor == text.clean(actor))
@@ -196,22 +203,22 @@ class AuditLog:
 
 
 def record(connection: Connection, action: str, target: str, origin: Origin) -> None:
-    """Records what is done in the transaction of `connection`."""
+    """Record an action in the transaction of `connection`."""
     event = Event(action, origin.actor, target, "", origin.request_id, origin.peer)
-    connection.execute(insert(audit_events), _row(new_id(), clock.now(), _short(event)))
+    connection.execute(insert(audit_events), _row(new_id(), clock.now(), _truncated(event)))
 
 
-def _kind(event: Event) -> Event:
-    """What refusals have in common that are one row."""
+def _group_key(event: Event) -> Event:
+    """Return the event without the fields in which the refusals of one group may differ."""
     return replace(event, request_id="", count=1, target=event.target if event.actor else "")
 
 
-def _short(event: Event) -> Event:
+def _truncated(event: Event) -> Event:
     return replace(
         event,
-        target=text.clean(event.target)[:_LONGEST],
-        request_id=text.clean(event.request_id)[:_LONGEST],
-        peer=text.clean(event.peer)[:_LONGEST],
+        target=text.clean(event.target)[:_MAX_CHARACTERS],
+        request_id=text.clean(event.request_id)[:_MAX_CHARACTERS],
+        peer=text.clean(event.peer)[:_MAX_CHARACTERS],
     )
 
 

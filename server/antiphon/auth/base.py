@@ -1,4 +1,4 @@
-"""What every kind of credential has in common: somebody who can tell whether it is good."""
+"""The `Authenticator` protocol, and the parsing of bearer credentials."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from antiphon.domain.principal import Principal
 
 
 class Authenticator(Protocol):
-    """Judges the credentials of one kind."""
+    """Authenticates credentials of one kind."""
 
     async def authenticate(self, credential: str) -> Principal | None:
-        """Who the credential speaks for; None if it is none of this kind, or not known here.
+        """Return the credential's principal, or None if the credential is of another kind or unknown here.
 
-        Raises `Unauthenticated` for one of this kind that is no good, and any other `AntiphonError` where that cannot be told now.
+        Raises `Unauthenticated` for an invalid credential of this kind, and another `AntiphonError` if it cannot be checked at the
+        moment.
         """
 
 
 class Authenticators:
-    """All kinds, one after the other: the first that knows a credential decides."""
+    """Several authenticators, tried in order: the first that recognises a credential decides."""
 
     def __init__(self, *kinds: Authenticator) -> None:
         self._kinds = kinds
 
     async def authenticate(self, credential: str) -> Principal | None:
-        """As `Authenticator`."""
+        """See `Authenticator`."""
         for kind in self._kinds:
             principal = await kind.authenticate(credential)
             if principal is not None:
@@ -34,7 +35,10 @@ class Authenticators:
 
 
 def bearer(authorization: str | None) -> str:
-    """The credential in an `authorization` header: `Bearer <key>`, the scheme in any case. Raises `Unauthenticated` if none is."""
+    """Return the credential in an `authorization` header `Bearer <key>`; the scheme is case-insensitive.
+
+    Raises `Unauthenticated` if the header has none.
+    """
     scheme, _, credential = (authorization or "").partition(" ")
     credential = credential.strip()
     if scheme.lower() != "bearer" or not credential:
@@ -43,7 +47,7 @@ def bearer(authorization: str | None) -> str:
 
 
 async def identify(kinds: Authenticator, authorization: str | None) -> Principal:
-    """Who an `authorization` header speaks for. Raises `Unauthenticated`, and as `Authenticator`."""
+    """Return the principal of an `authorization` header. Raises `Unauthenticated`, and what `Authenticator.authenticate` raises."""
     principal = await kinds.authenticate(bearer(authorization))
     if principal is None:
         raise Unauthenticated("The API key is not valid.")

@@ -10,10 +10,12 @@ import asyncio
 import io
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final
@@ -119,9 +121,18 @@ def _open_standard_streams() -> None:
             stream.reconfigure(errors="replace")  # what a terminal of another encoding cannot show is no reason to end
 
 
-def _wait_for_database() -> None:
+def _wait_for_database(config: Path | None, read_at: int) -> None:
+    """Wait a moment; where the configuration has changed meanwhile, begin again with it."""
     say("Not ready: waiting for the database, which cannot be reached; the log line above tells why.")
     time.sleep(PAUSE)
+    if _changed_at(config) != read_at:
+        say("The configuration has changed: starting again.")
+        os.execv(sys.executable, [sys.executable, "-m", "antiphon", *sys.argv[1:]])  # noqa: S606  # this very program
+
+
+def _changed_at(config: Path | None) -> int:
+    """Return when the file was changed, in nanoseconds; 0 without one."""
+    return config.stat().st_mtime_ns if config is not None and config.exists() else 0
 
 
 @app.command(rich_help_panel=RUN)
@@ -132,7 +143,10 @@ def up(config: ConfigOption = None) -> None:
     """
     from antiphon.cli import check
 
+    if not sys.stdin.isatty():
+        signal.signal(signal.SIGHUP, lambda *_: None)  # it asks for a reload, and must not end a start that waits for its database
     with _told(config):
+        read_at = _changed_at(config)
         loaded = load(config)
         if loaded.rest.upstream is not None:
             raise ConfigError("rest.upstream: is for `antiphon edge` and `antiphon serve`; `up` has workers of its own")
@@ -146,7 +160,7 @@ def up(config: ConfigOption = None) -> None:
                 )
             made = environment[KEY_VARIABLE] = new_key().get_secret_value()
         # A configuration that is not usable is told here, once, and not by each worker.
-        router = check.prepare(loaded, environment, _wait_for_database)
+        router = check.prepare(loaded, environment, partial(_wait_for_database, config, read_at))
         if taken := unusable_addresses(loaded):
             for line in taken:
                 say(escape(line))

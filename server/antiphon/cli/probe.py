@@ -36,7 +36,7 @@ from antiphon.database.open import open_database, parse, sqlite_path
 from antiphon.domain.errors import ProviderError, StoreUnavailable
 from antiphon.net import certificates
 from antiphon.net.fetch import Fetcher, FetchFailed
-from antiphon.net.http_errors import why
+from antiphon.net.http_errors import reason_of
 from antiphon.providers.base import Provider
 from antiphon.telemetry.redaction import redact
 
@@ -175,7 +175,7 @@ async def _provider(provider: Provider) -> str:
     try:
         status = await provider.probe()
     except ProviderError as error:
-        raise ProbeFailed(why(error.__cause__)) from None
+        raise ProbeFailed(str(error) if error.__cause__ is None else reason_of(error.__cause__)) from None
     match status:
         case None:
             return "needs no host"
@@ -185,6 +185,8 @@ async def _provider(provider: Provider) -> str:
             return f"reachable, but for now it takes no more requests ({status})"
         case _ if status < 300:
             return "reachable, and takes the key"
+        case _ if status < 400:
+            raise ProbeFailed(f"redirects ({status}), which is not followed")
         case _ if status < 500:
             return f"reachable, but lists no models ({status}), so that the key is not known to be good"
         case _:

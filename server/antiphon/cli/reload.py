@@ -30,7 +30,10 @@ def accept(folder: Path, path: Path | None, environment: Mapping[str, str], *, s
     Another database is brought to this version, or refused with `same_database`.
     """
     running = load(folder / CONFIG if path else None, environment)
+    text = None if path is None else path.read_bytes()
     wanted = load(path, environment)
+    if path is not None and path.read_bytes() != text:
+        raise ConfigError(f"{path}: changes while it is read")
     changed = list(_fixed(running, wanted))
     is_same = database_url(wanted, environment) == database_url(running, environment)
     if same_database and not is_same:
@@ -41,7 +44,7 @@ def accept(folder: Path, path: Path | None, environment: Mapping[str, str], *, s
         check.build(wanted, environment)  # the database may be out of reach, which is no matter of this change
     else:
         check.prepare(wanted, environment)
-    keep_copy(folder, NEXT, wanted, path)
+    keep_copy(folder, NEXT, wanted, path, text)
 
 
 def _fixed(running: Config, wanted: Config) -> Iterator[str]:

@@ -23,25 +23,29 @@ def _tags(value: dict[str, str]) -> dict[str, str]:
 
 
 class KeyConfig(Section):
-    """One static API key of a caller. What it may is told in the words of `antiphon.v1.Key`, and bounded alike."""
+    """A static API key of a caller."""
 
     name: Annotated[Name, Field(max_length=MAX_NAME)]
+    """How it is called in logs and lists."""
     key_env: str | None = None
+    """The environment variable that holds the key."""
     key_file: Path | None = None
+    """The file that holds the key."""
     owner: Annotated[Name, Field(max_length=MAX_OWNER)] | None = None
-    """Whose the conversations and the spending are. Unset: the name."""
+    """The owner of its conversations and its spending; several keys may share one. Unset: the name. To share with a user of a
+    token, such as `corp:ann`, it must be written here."""
     admin: bool = False
-    """Adds the scope of admins to the others."""
+    """Adds the scope `admin`."""
     scopes: tuple[Scope, ...] | None = None
-    """What it opens. Unset or null: everything but the scope of admins. An empty list: nothing."""
+    """Unset or null: all but `admin`. An empty list: none."""
     models: tuple[Annotated[Name, Field(max_length=MAX_MODEL)], ...] | None = Field(default=None, max_length=MAX_MODELS)
-    """The models that may be asked: names, and patterns with `*`. Unset or null: all. An empty list: none."""
+    """The models that it may use: names, and patterns with `*`. Unset or null: all. An empty list: none."""
     expire_time: Time | None = None
-    """When it ends. A key that has ended is no mistake: the gateway has to start all the same."""
+    """From then on the key is refused, such as `2026-12-31T00:00:00Z`. Unset: never."""
     limits: QuotaConfig = QuotaConfig()
-    """Of this key. What is unset is as in `limits.per_key`."""
+    """Quotas of this key. What is unset is as in `limits.per_key`."""
     tags: Annotated[dict[str, str], AfterValidator(_tags)] = Field(default_factory=dict)
-    """What its calls are for, such as team: search; at most 8. Usage is told apart by them."""
+    """Tags of its calls, such as `{team: search}`, for reports of usage; at most 8. They take precedence over a call's own."""
 
     @model_validator(mode="after")
     def _one_source(self) -> KeyConfig:
@@ -50,7 +54,7 @@ class KeyConfig(Section):
         return self
 
     def key(self, environment: Mapping[str, str]) -> SecretStr:
-        """The key itself. Raises `ConfigError` if the variable or file is not there, or is empty."""
+        """Return the key. Raises `ConfigError` if the variable or file is not there, or is empty."""
         key = read_secret(f"auth.keys.{self.name}.key", self.key_env, self.key_file, environment)
         assert key is not None, "a validator sees to it that one source is set"
         return key
@@ -64,54 +68,63 @@ PUBLIC_ALGORITHMS: Final[tuple[PublicAlgorithm, ...]] = get_args(PublicAlgorithm
 
 
 class AdminClaimConfig(Section):
-    """What a token says of an admin: the claim is the value, or a list that has it."""
+    """The claim of a token that makes its caller an admin."""
 
     claim: str
+    """The name of the claim."""
     value: str | bool
+    """The value that the claim, or one entry of it, must have."""
 
 
 class IssuerConfig(OutboundConfig):
-    """Who signs tokens that are good here. Its keys are a secret, a key set, or what discovery at the issuer leads to."""
+    """An issuer of tokens: JWTs, and OAuth 2 or OpenID Connect access tokens."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
-    """How it is spoken of, and what the ids and owners of its callers begin with: it stays when the issuer moves."""
+    """A name of your own. Ids and owners of its callers begin with it, so keep it when the issuer moves."""
     issuer: str = Field(min_length=1)
-    """What `iss` is, to the letter. With discovery, the URL to which `/.well-known/openid-configuration` is added."""
+    """The exact value of `iss`. With discovery, the URL to which `/.well-known/openid-configuration` is added."""
     audience: OneOrMore = ()
-    """`aud` has to have one of these."""
+    """Accepted values of `aud`."""
     client_ids: OneOrMore = ()
-    """For issuers whose access tokens have no `aud`, such as AWS Cognito: `client_id` has to be one of these then, and `token_use`
-    has to be `access`. A token that has an `aud` is held against `audience` alone."""
+    """Accepted values of `client_id`, for access tokens without `aud`, such as those of AWS Cognito; their `token_use` must be
+    `access`."""
     algorithms: tuple[SharedAlgorithm | PublicAlgorithm, ...] = ()
-    """Unset: HS256 with a secret, else every one of `PUBLIC_ALGORITHMS`."""
+    """Accepted signature algorithms. Unset: HS256 with a secret, else all with public keys."""
     secret_env: str | None = None
-    """The environment variable, or the file, that holds the secret: at least 32 bytes of UTF-8, not decoded any further."""
+    """The environment variable that holds the shared secret, at least 32 bytes."""
     secret_file: Path | None = None
+    """The file that holds the shared secret."""
     jwks_url: str | None = None
+    """Where the public keys are. Without this, `jwks_file` and a secret: discovery at the issuer. https, or http on this host;
+    redirects are not followed."""
     jwks_file: Path | None = None
+    """The file with the public keys."""
     leeway: int = Field(default=30, ge=0, le=300)
-    """Seconds that clocks may be apart."""
+    """Seconds that clocks may differ."""
     owner_claim: str = "sub"
-    """Whom things belong to. Only of `sub` does an issuer promise that it stays, and is never given to another."""
+    """The claim that names the owner. Only `sub` is never given to somebody else by its issuer."""
     owner_prefix: Prefix | None = None
-    """Put before it. Unset: the issuer's name and a colon. Empty, the issuer can name any owner, those of keys too."""
+    """Put before the owner's name. Unset: the issuer's `name` and a colon. Empty: the issuer can name any owner, also those of
+    keys."""
     name_claim: str | None = None
-    """How a caller is spoken of in logs. Unset: as its owner."""
+    """The claim that names the caller in logs. Unset: as the owner."""
     scope_claim: str | None = None
-    """A list, or a text with spaces, such as `realm_access.roles`. Unset: `scope` and `scp`."""
+    """The claim with the scopes, a list or words, such as `realm_access.roles`. Unset: `scope` and `scp`."""
     scopes: Mapping[str, tuple[Scope, ...]] | None = None
-    """What a word of that claim opens. A token that has the claim opens this and nothing else. Unset: the claim is not read."""
+    """Which scopes a word of that claim gives. A token with the claim gets these and no others. Unset: the claim is not read."""
     default_scopes: tuple[Scope, ...] = tuple(sorted(EVERYDAY))
-    """What a token opens that has no such claim; and any, if `scopes` is unset."""
+    """The scopes of a token without that claim, and of any token if `scopes` is unset."""
     admin: AdminClaimConfig | None = None
+    """Who is an admin. Unset: nobody."""
     keys_ttl: float = Field(default=300.0, gt=0)
-    """Seconds for which a key set is used before it is read again. A key that is withdrawn is good for as long."""
+    """Seconds after which public keys are read again. A withdrawn key is accepted that long, and up to a minute more for tokens
+    already seen."""
     keys_stale: float = Field(default=3600.0, ge=0)
-    """Seconds beyond that for which it is still used while it cannot be read again."""
+    """Seconds beyond `keys_ttl` for which keys are used while they cannot be read again."""
     keys_cooldown: float = Field(default=10.0, gt=0)
-    """Seconds between two readings, whatever asks for them: an unknown key, or an issuer that fails."""
+    """The shortest time between two readings, in seconds. A token with an unknown key causes one."""
     timeout: float = Field(default=2.0, gt=0)
-    """Seconds that a reading may take, discovery included, and so the longest that a call waits for it."""
+    """Seconds that reading the keys may take. Until they were read once, tokens get 503."""
 
     @model_validator(mode="after")
     def _fits(self) -> IssuerConfig:
@@ -142,7 +155,7 @@ class IssuerConfig(OutboundConfig):
         return f"{self.name}:" if self.owner_prefix is None else self.owner_prefix
 
     def secret(self, environment: Mapping[str, str]) -> SecretStr:
-        """The shared secret. Raises `ConfigError` if the variable or file is not there, or holds too little to be safe."""
+        """Return the shared secret. Raises `ConfigError` if the variable or file is not there, or holds too little to be safe."""
         where = f"auth.tokens.{self.name}.secret"
         secret = read_secret(where, self.secret_env, self.secret_file, environment)
         assert secret is not None, "only where `shared` is so"
@@ -154,11 +167,12 @@ class IssuerConfig(OutboundConfig):
 
 
 class AuthConfig(Section):
-    """Who may call. No keys and no tokens: the key in ANTIPHON_KEY, or one that `antiphon up` makes and prints."""
+    """Who may call. Without keys and tokens: the key in `ANTIPHON_KEY`, or one that `antiphon up` makes and prints."""
 
     keys: tuple[KeyConfig, ...] = ()
+    """Static API keys. More are made with `antiphon keys create`."""
     tokens: tuple[IssuerConfig, ...] = ()
-    """The issuers whose tokens are good."""
+    """Issuers whose tokens are accepted."""
 
     @model_validator(mode="after")
     def _each_its_own(self) -> AuthConfig:

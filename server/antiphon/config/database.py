@@ -11,25 +11,26 @@ from antiphon.config.section import Section, read_secret
 
 
 class DatabaseConfig(Section):
-    """Where history is kept: `sqlite:///relative.db`, `sqlite:////absolute.db` or `postgresql://...`."""
+    """Where conversations, keys and usage are kept: SQLite or PostgreSQL."""
 
     url: str = Field(default="", repr=False, exclude=True)  # it may hold a password
-    """Unset, as are the next two: SQLite in the user's data directory."""
+    """`sqlite:///relative.db` (relative to the working directory), `sqlite:////absolute.db` or `postgresql://user@host/database`.
+    Without `url`, `url_env` and `url_file`: SQLite in `$XDG_DATA_HOME/antiphon/antiphon.db`, by default
+    `~/.local/share/antiphon/antiphon.db`."""
     url_env: str | None = None
-    """The environment variable that holds it."""
+    """The environment variable that holds the URL."""
     url_file: Path | None = None
-    """The file that holds it."""
+    """The file that holds the URL."""
     timeout: float = Field(default=5.0, gt=0)
     """The longest that the database may take for one answer, in seconds."""
     connections: int = Field(default=10, ge=1, le=1000)
-    """The most connections to PostgreSQL of each worker, which gives a hundred to all its clients by default."""
+    """The most connections to PostgreSQL of each worker. PostgreSQL allows 100 in all by default."""
     pooler: bool = False
-    """Whether a pooler in transaction mode, such as PgBouncer, stands before PostgreSQL: then settings go with each transaction,
-    and not with the connection."""
+    """Whether a connection pooler in transaction mode, such as PgBouncer, stands in front of PostgreSQL."""
     statement_cache: bool | None = None
-    """Whether prepared statements outlive their transaction. Unset: yes, but with a `pooler` no."""
+    """Whether prepared statements are kept between transactions. Unset: yes, but not with a `pooler`."""
     keep_interval: float = Field(default=1.0, gt=0)
-    """Seconds between two writings of what replies in progress have said so far. A worker that is killed loses what came since."""
+    """Seconds between two checkpoints of replies in progress. A worker that is killed loses what came after the last one."""
 
     @model_validator(mode="after")
     def _one_url(self) -> DatabaseConfig:

@@ -13,60 +13,67 @@ from antiphon.config.values import Headers
 
 
 class ProxyConfig(OutboundConfig):
-    """Which targets the proxy paths may reach: none, unless they are named here. `antiphon.net.egress` has the rules.
+    """Which targets the two proxy paths may reach.
 
-    With an outbound proxy of its own it is that which looks names up, and which has to refuse addresses: here only names are held
-    against the list then.
+    With an outbound proxy, that proxy looks up the names and has to refuse private addresses; only names are checked here then.
     """
 
     allow: tuple[str, ...] = ()
-    """Base URLs, such as https://api.openai.com or http://models.internal:8000/v1: scheme, host, port; with a path, all below it.
-    Only one with a port in it, or with an address for a host, may lie in a private network."""
+    """Base URLs, such as `https://api.openai.com` or `http://models.internal:8000/v1`: scheme, host and port; with a path,
+    everything below it. Only an entry with a port, or with an IP address as host, may be in a private network."""
     aliases: Mapping[str, str] = Field(default_factory=dict)
-    """Short names of base URLs, such as default: https://api.openai.com/v1. What has one is allowed."""
+    """Short names of base URLs, such as `default: https://api.openai.com/v1`. Their targets are allowed."""
     connect_timeout: float = Field(default=10.0, gt=0)
-    """Seconds."""
+    """Seconds to connect."""
     read_timeout: float = Field(default=300.0, gt=0)
-    """The longest silence of a target, in seconds: until the first byte, and between two."""
+    """The longest silence of a target, in seconds: before the first byte, and between two."""
 
 
 class PersonaConfig(Section):
-    """Who answers on the chat paths of `/api/v1/chat`. What is unset is left to the request's defaults."""
+    """A persona of the chat paths under `/api/v1/chat`."""
 
     system: str = ""
-    """What the model is told before the conversation. Never stored with it."""
+    """The system prompt. It is never stored with a conversation."""
     model: str | None = None
+    """Unset: the default model."""
     temperature: float | None = Field(default=None, ge=0, le=2)
+    """Unset: the provider's default."""
     top_p: float | None = Field(default=None, ge=0, le=1)
+    """Unset: the provider's default."""
     max_tokens: int | None = Field(default=None, gt=0)
+    """The longest reply, in tokens."""
 
 
 class SessionsConfig(Section):
-    """Sessions of `/api/v1/chat/completions`."""
+    """Sessions of chat completions."""
 
     automatic: bool = False
-    """Whether a call without a `session_id` begins one: all that is said there is then stored."""
+    """Whether a call without a `session_id` begins a session and is stored. Of several replies (`n`) the first is stored."""
 
 
 class ClientConfig(OutboundConfig):
-    """What the conversations of one client of `/api/v1/ai/chat` begin with: a text, a file, or what a URL answers."""
+    """The context that conversations of one client of `/api/v1/ai/chat` begin with."""
 
     context: str | None = None
+    """The text itself."""
     file: Path | None = None
+    """A file with the text. A relative path is relative to the working directory."""
     url: str | None = Field(default=None, repr=False, exclude=True)  # its query may hold a key
+    """A URL that answers with the text."""
     headers: Headers = Field(default_factory=dict, repr=False, exclude=True)  # they may hold keys
     """Sent to the URL."""
     api_key_env: str | None = None
-    """The environment variable, or the file, that holds a bearer token for the URL."""
+    """The environment variable that holds a bearer token for the URL."""
     api_key_file: Path | None = None
+    """The file that holds a bearer token for the URL."""
     ttl: float = Field(default=300.0, ge=0)
-    """Seconds for which what was read is used before it is read again."""
+    """Seconds after which the text is read again."""
     stale: float = Field(default=86400.0, ge=0)
-    """Seconds beyond that for which it is still used while it cannot be read again."""
+    """Seconds beyond `ttl` for which the old text is used while it cannot be read again."""
     timeout: float = Field(default=5.0, gt=0)
-    """Seconds that reading it may take."""
+    """Seconds that reading may take."""
     max_bytes: int = Field(default=1024 * 1024, gt=0)
-    """The largest that it may be."""
+    """The largest text, in bytes."""
 
     @model_validator(mode="after")
     def _one_source(self) -> ClientConfig:
@@ -75,13 +82,13 @@ class ClientConfig(OutboundConfig):
         return self
 
     def api_key(self, name: str, environment: Mapping[str, str]) -> SecretStr | None:
-        """The token for the URL, of the client `name`. Raises `ConfigError` if the variable or file that is named is not there."""
+        """Return the token for the URL of the client `name`. Raises `ConfigError` if its variable or file does not exist."""
         return read_secret(f"clients.{name}.api_key", self.api_key_env, self.api_key_file, environment)
 
 
 class EngineConfig(Section):
-    """The paths under /api/engine."""
+    """The paths under `/api/engine`."""
 
     own_key_providers: tuple[str, ...] = ()
-    """Providers that may be asked without a key of this gateway, by a caller that brings a key of the provider's own. Name none
-    that takes calls without a key, or whose `headers` or `query` hold one: anybody could use it."""
+    """Providers that a caller may use without a key of this gateway, with an API key of its own. Name none that accepts calls
+    without a key, or whose `headers` or `query` hold one: anybody could use it."""

@@ -1,7 +1,7 @@
-"""Reads a configuration: the YAML file, and the environment variables over it.
+"""Reads the configuration from the YAML file and from environment variables, which override it.
 
-`ANTIPHON_` and the path of a setting, joined by `__`, override the file: `ANTIPHON_REST__LISTEN=127.0.0.1:9000`. A list, a mapping
-or a whole section is JSON there, and takes the place of the file's. What is misspelt is refused, in the file and in the environment
+A variable's name is `ANTIPHON_` and the path of a setting joined by `__`: `ANTIPHON_REST__LISTEN=127.0.0.1:9000`. A list, a mapping
+or a whole section is JSON there, and replaces that of the file. A misspelt name is refused, in the file and in the environment
 alike.
 """
 
@@ -25,10 +25,10 @@ PREFIX: Final = "ANTIPHON_"
 OTHER_VARIABLES: Final = frozenset(
     {"ANTIPHON_KEY", "ANTIPHON_CONFIG", "ANTIPHON_ADDRESS", "ANTIPHON_CA", "ANTIPHON_CLIENT_CERTIFICATE", "ANTIPHON_CLIENT_KEY"}
 )
-"""What the commands read besides: the only key, and their options."""
+"""The other variables that the commands read: the only key, and their options."""
 
-# Kubernetes tells every pod of the services beside it, and one of them may be called antiphon; the tests and the bench have theirs.
-_NOT_OURS: Final = re.compile(
+# Kubernetes sets variables for every service, and one may be called antiphon; the tests and the benchmarks have their own.
+_UNRELATED: Final = re.compile(
     r"ANTIPHON_((TEST|BENCH)_.+|(.+_)?SERVICE_(HOST|PORT(_.+)?)|(.+_)?PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
 
@@ -37,7 +37,7 @@ _STRING: Final = "tag:yaml.org,2002:str"
 
 
 class _Loader(yaml.SafeLoader):
-    """A name is a text, as it is written, though YAML 1.1 would read `on` as true; and stands once in its section."""
+    """A YAML loader in which names are always texts, though YAML 1.1 reads `on` as true, and may occur only once in a section."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
@@ -57,29 +57,29 @@ class _Loader(yaml.SafeLoader):
 
 
 def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Config:
-    """Reads and checks the configuration; `path` None takes the defaults and the environment.
+    """Read and check the configuration; with `path` None, the defaults and the environment.
 
     Raises `ConfigError`, whose lines begin with the file, or the variable, at fault.
     """
     raw = {} if path is None else _read(path)
     variables = {name: value for name, value in environment.items() if name.startswith(PREFIX) and not _is_other(name)}
-    strangers = []
-    for name, value in sorted(variables.items()):  # a section comes before what is in it
+    unknown = []
+    for name, value in sorted(variables.items()):  # a section comes before its settings
         steps = _steps(name)
         if steps[0] in Config.model_fields:
-            _put(raw, name, steps, value)
+            _override(raw, name, steps, value)
         else:
-            strangers.append(name)
+            unknown.append(name)
     try:
         config = Config(**raw)
     except ValidationError as error:
         lines = []
-        for setting, wanted in mistakes(error, Config):
+        for setting, expected in mistakes(error, Config):
             source = _variable(variables, setting) or path or "environment"
-            lines.append(": ".join(filter(None, (str(source), dotted(setting), wanted))))
+            lines.append(": ".join(filter(None, (str(source), dotted(setting), expected))))
         raise ConfigError("\n".join(lines), located=True) from None
-    named = set(_named(config.model_dump()))
-    refused = [f"{name}: there is no such setting{_meant(name)}" for name in strangers if name not in named]
+    named = set(_secret_variables(config.model_dump()))
+    refused = [f"{name}: there is no such setting{_suggestion(name)}" for name in unknown if name not in named]
     if refused:
         raise ConfigError("\n".join(refused), located=True)
     return config
@@ -87,7 +87,7 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Conf
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}  # noqa: S506  # a safe one, with rules of its own
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}  # noqa: S506  # a subclass of the safe loader
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}", located=True) from None
     except yaml.MarkedYAMLError as error:
@@ -102,24 +102,24 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _is_other(name: str) -> bool:
-    return name in OTHER_VARIABLES or _NOT_OURS.fullmatch(name) is not None
+    return name in OTHER_VARIABLES or _UNRELATED.fullmatch(name) is not None
 
 
 def _steps(variable: str) -> list[str]:
     return variable.removeprefix(PREFIX).lower().split("__")
 
 
-def _put(raw: dict[str, Any], name: str, steps: list[str], value: str) -> None:
-    """Sets what the variable `name` sets. Raises `ConfigError` for a list or a mapping that is no JSON."""
+def _override(raw: dict[str, Any], name: str, steps: list[str], value: str) -> None:
+    """Set the value of the variable `name`. Raises `ConfigError` for a list or a mapping that is not JSON."""
     section: Any = raw
     path = []
     for step in steps:
-        # Of a name that the operator chose, the file knows the case.
+        # Variables are in capitals; the file has the case of a name that the operator chose.
         known = next((key for key in section if key.lower() == step), step)
         path.append(known)
         if len(path) < len(steps):
             inner = section.get(known)
-            # A copy: what stands in several places of the file, by an alias, is changed in one.
+            # A copy: a YAML alias may use the same section in several places, and only one is changed.
             section[known] = dict(inner) if isinstance(inner, dict) else {}
             section = section[known]
     found, kind = find(Config, path)
@@ -133,26 +133,26 @@ def _put(raw: dict[str, Any], name: str, steps: list[str], value: str) -> None:
 
 
 def _variable(variables: Mapping[str, str], setting: tuple[str | int, ...]) -> str | None:
-    """The variable that sets it, or the section that it is in; or else one that takes it for a section."""
+    """Return the variable that sets a setting or the section around it, or else one that treats it as a section."""
     names = [PREFIX + "__".join(map(str, setting[:end])).upper() for end in range(len(setting), 0, -1)]
     found = next((name for name in names if name in variables), None)
     return found or next((name for name in variables if names and name.startswith(f"{names[0]}__")), None)
 
 
-def _named(settings: Any) -> Iterator[str]:
-    """The variables that a configuration says hold its secrets."""
+def _secret_variables(settings: Any) -> Iterator[str]:
+    """Yield the variables that the configuration names as holding its secrets."""
     if isinstance(settings, Mapping):
         for name, value in settings.items():
             if str(name).endswith("_env") and isinstance(value, str):
                 yield value
-            yield from _named(value)
+            yield from _secret_variables(value)
     elif isinstance(settings, list | tuple):
         for value in settings:
-            yield from _named(value)
+            yield from _secret_variables(value)
 
 
-def _meant(variable: str) -> str:
-    """What may be meant: the underscores between a section and its setting may be too few, or a name misspelt."""
+def _suggestion(variable: str) -> str:
+    """Return a suggestion: the underscores between a section and its setting may be too few, or a name misspelt."""
     known = [PREFIX + name.upper() for name in Config.model_fields]
     for name, field in Config.model_fields.items():
         known += [f"{PREFIX}{name}__{inner}".upper() for inner in getattr(field.annotation, "model_fields", ())]

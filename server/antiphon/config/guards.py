@@ -18,17 +18,19 @@ Options = TypeVar("Options", bound=GuardOptions)
 
 
 class GuardConfig(Section):
-    """One filter of what is asked and answered. What is not named here is an option of its kind."""
+    """A filter of requests and replies. Each kind has options of its own beside these."""
 
     model_config = ConfigDict(extra="allow")
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_.-]+$")
-    """What the caller of a blocked call is told."""
+    """Told to a caller whose call is blocked."""
     kind: str
+    """`blocklist` or `personal_data`."""
     on: tuple[Literal["request", "reply"], ...] = Field(default=("request", "reply"), min_length=1)
+    """What it reads."""
 
     def options(self, model: type[Options]) -> Options:
-        """The options of its kind. Raises `ConfigError`."""
+        """Return the options of its kind. Raises `ConfigError`."""
         try:
             return model.model_validate(self.model_extra)
         except ValidationError as error:

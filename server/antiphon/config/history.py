@@ -8,9 +8,9 @@ from antiphon.config.section import Section
 
 
 class HistoryConfig(Section):
-    """How long things are kept, in days. Unset: for good."""
+    """How long conversations and usage are kept, in days."""
 
     retention: int | None = Field(default=None, ge=1)
-    """A conversation that nobody has touched for longer is removed."""
+    """Conversations that nobody used for longer than this are deleted. Unset: kept for good."""
     usage_retention: int | None = Field(default=None, ge=32)
-    """Rows of usage of days before that are removed. The budget of a month needs them until its end."""
+    """Usage of days before this is deleted. Unset: kept for good. A monthly budget needs at least 32 days."""

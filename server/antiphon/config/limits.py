@@ -12,13 +12,18 @@ from antiphon.domain.principal import Quota
 
 
 class QuotaConfig(Section):
-    """How much may be used; unset or null is no limit, 0 is nothing at all. As `antiphon.domain.principal.Quota`."""
+    """How much may be used. Unset or null: no limit; 0: nothing at all."""
 
     requests_per_minute: int | None = Field(default=None, ge=0)
+    """Calls in any 60 seconds, including those that fail."""
     tokens_per_minute: int | None = Field(default=None, ge=0)
+    """Tokens of prompts and replies in any 60 seconds."""
     concurrent_streams: int | None = Field(default=None, ge=0)
+    """Calls to providers at the same time, streaming or not."""
     daily_usd: float | None = Field(default=None, ge=0)
+    """Cost in a day (UTC)."""
     monthly_usd: float | None = Field(default=None, ge=0)
+    """Cost in a calendar month (UTC)."""
 
     def quota(self) -> Quota:
         """As a value of the domain."""
@@ -26,36 +31,37 @@ class QuotaConfig(Section):
 
 
 class LimitsConfig(Section):
-    """Bounds on calls, times in seconds, and how much may be used: `antiphon.limits` has the rules."""
+    """Time-outs, bounds for each worker, and how much may be used. Times are in seconds."""
 
     request_timeout: float = Field(default=600.0, gt=0)
-    """The longest that a call may take; a caller's own deadline can only be shorter."""
+    """The longest that a call may take. A caller's own deadline can only be shorter."""
     drain_delay: float = Field(default=0.0, ge=0)
-    """On SIGTERM, how long everything is served as before, but unready, so that balancers and clients leave; then comes `drain`."""
+    """After SIGTERM: how long everything is still served while health reports "not ready", so that balancers and clients move
+    away. 5 behind a balancer."""
     drain: float = Field(default=30.0, ge=0)
-    """On SIGTERM, how long the calls in flight may go on once no new ones are taken."""
+    """After `drain_delay`: how long the calls in flight may go on."""
     calls_per_worker: int = Field(default=2000, gt=0)
-    """Calls that may go on at once in one worker, whoever makes them; further ones are refused."""
+    """Calls at the same time in one worker. Further calls get 429."""
     request_bytes_per_worker: int = Field(default=1024**3, gt=0)
-    """Bytes that the requests of one worker may have together, from their arrival to their calls' end; further ones are refused.
-    Those of up to 64 KiB are not counted; over gRPC, one that is not there after half a second counts as 32 MiB."""
+    """Bytes of all requests in one worker, each counted until its call ends. Further calls get 429. Requests up to 64 KiB are
+    not counted; a gRPC request that has not arrived after half a second counts as 32 MiB."""
     overall: QuotaConfig = QuotaConfig()
-    """Of all callers together."""
+    """All callers together."""
     per_owner: QuotaConfig = QuotaConfig()
-    """Of each owner, all its keys together."""
+    """Each owner, with all its keys together."""
     owners: Mapping[str, QuotaConfig] = Field(default_factory=dict)
-    """Of the owners named here; what is not set is as in `per_owner`, and null is no limit."""
+    """The owners named here. What is unset is as in `per_owner`; null is no limit."""
     per_key: QuotaConfig = QuotaConfig()
-    """Of each key that has no limit of its own."""
+    """Each key that has no limit of its own."""
     redis_url: SecretStr | None = None
-    """Where all servers count together, such as redis://host:6379/0; also rediss:// and unix://. Unset: each worker counts for
-    itself, and has its share of a limit."""
+    """The Redis in which all servers count together: `redis://host:6379/0`, `rediss://` or `unix://`. Unset: each worker counts
+    for itself and enforces its share of a limit."""
     redis_url_env: str | None = None
-    """The environment variable that holds it."""
+    """The environment variable that holds the URL."""
     redis_timeout: float = Field(default=0.5, gt=0)
     """The longest that a call waits for Redis, in seconds."""
     on_failure: Literal["open", "closed"] = "open"
-    """While Redis is out of reach: `open` has each worker count for itself, as without one; `closed` refuses what has a limit."""
+    """While Redis cannot be reached: `open` lets each worker count for itself, `closed` refuses calls that have a limit."""
 
     @model_validator(mode="after")
     def _one_url(self) -> LimitsConfig:

@@ -1,4 +1,4 @@
-"""What an operator decides of the way out to a host: an outbound proxy, and the authorities whose certificates are good there."""
+"""The settings of the way to a host: an outbound proxy, and the trusted certificate authorities. No I/O but secrets."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from antiphon.config.section import Section, read_secret
 
 
 class OutboundConfig(Section):
-    """The settings of each section that names hosts. What the environment says of proxies (`HTTPS_PROXY`) is not followed."""
+    """Settings shared by all sections that name hosts. Proxies in the environment (`HTTPS_PROXY`) are not used."""
 
     proxy: str | None = Field(default=None, repr=False, exclude=True)  # it may hold a password by mistake
-    """An HTTP proxy, such as http://proxy.internal:3128, by which the host is reached; https is tunnelled. Unset: directly."""
+    """An HTTP proxy through which the host is reached, such as `http://proxy.internal:3128`; https is tunnelled. Without a user
+    and password. Unset: no proxy."""
     proxy_env: str | None = None
-    """The environment variable, or the file, that holds it: for a URL with a password, such as http://user:password@proxy:3128."""
+    """The environment variable that holds the proxy's URL, for one with a password, such as `http://user:password@proxy:3128`."""
     proxy_file: Path | None = None
+    """The file that holds the proxy's URL."""
     ca: Path | None = None
-    """The authorities, in PEM, of which one must have signed the host's certificate, in place of those that the system trusts.
-    Read again when it changes. An https proxy's certificate is checked alike."""
+    """A PEM file of certificate authorities, used instead of those that the system trusts, also for an https proxy. Read again
+    when it changes."""
 
     @model_validator(mode="after")
     def _one_proxy(self) -> OutboundConfig:
@@ -29,6 +31,9 @@ class OutboundConfig(Section):
         return self
 
     def proxy_url(self, section: str, environment: Mapping[str, str]) -> SecretStr | None:
-        """The URL of the proxy, of the settings at `section`. Raises `ConfigError` if the variable or file is not there."""
+        """Return the proxy's URL from the settings at `section`; None if there is none.
+
+        Raises `ConfigError` if the variable or file does not exist.
+        """
         held = read_secret(f"{section}.proxy", self.proxy_env, self.proxy_file, environment)
         return SecretStr(self.proxy) if held is None and self.proxy is not None else held

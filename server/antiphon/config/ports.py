@@ -24,40 +24,44 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 class TlsConfig(Section):
-    """TLS of a port: files in PEM, which are read again when they change."""
+    """TLS of a port. The files are in PEM, and are read again when they change."""
 
     certificate: Path
-    """The certificate, and after it those that lead to its authority."""
+    """The certificate, followed by the intermediate certificates."""
     key: Path
+    """The private key of the certificate."""
     client_ca: Path | None = None
-    """The authorities one of which has to have signed the certificate of every caller. Unset: callers are asked for none. It only
-    lets connect: each call needs a key or a token besides."""
+    """Authorities. With them every client has to show a certificate that one of them signed (mTLS). It only lets the client
+    connect: each call still needs a key or a token."""
 
 
 class GrpcConfig(Section):
-    """The gRPC server."""
+    """The port of the gRPC server, for callers inside the cluster."""
 
     listen: Address = "127.0.0.1:50051"
+    """Address and port."""
     tls: TlsConfig | None = None
+    """Unset: plain text, which is meant for 127.0.0.1."""
 
 
 class MetricsConfig(Section):
-    """The port for Prometheus and probes: `/metrics`, `/healthz`, `/readyz`. It asks for no key."""
+    """The port for Prometheus and probes: `/metrics`, `/healthz` and `/readyz`. It asks for no key and has no TLS."""
 
     listen: Address | None = None
-    """Unset: there is none, and nothing is counted."""
+    """Address and port. Unset: no port is opened and nothing is counted."""
 
 
 class UpstreamTlsConfig(Section):
-    """How the edge knows the server, and is known there."""
+    """TLS from the edge to a server on another machine."""
 
     ca: Path
-    """The authorities one of which has to have signed the server's certificate."""
+    """Authorities, one of which has to have signed the server's certificate."""
     server_name: str = Field(min_length=1)
-    """The DNS name that has to stand in the server's certificate, to the letter."""
+    """The DNS name that the server's certificate must have."""
     certificate: Path | None = None
-    """What the edge shows a server that asks for a certificate."""
+    """The certificate that the edge shows to a server that asks for one."""
     key: Path | None = None
+    """The private key of that certificate."""
 
     @model_validator(mode="after")
     def _pair(self) -> UpstreamTlsConfig:
@@ -67,19 +71,22 @@ class UpstreamTlsConfig(Section):
 
 
 class UpstreamConfig(Section):
-    """The server, where the edge is not on its machine."""
+    """The server, where the edge runs on another machine."""
 
     address: Address
-    """A name stands for all its addresses."""
+    """Host and port. A host name stands for all its addresses."""
     tls: UpstreamTlsConfig | None = None
+    """Unset: plain text."""
 
 
 class RestConfig(Section):
-    """The edge: Envoy."""
+    """The edge: Envoy, which serves REST, and gRPC as well."""
 
     listen: Address = "127.0.0.1:8080"
+    """Address and port."""
     tls: TlsConfig | None = None
+    """Unset: plain text, which is meant for 127.0.0.1."""
     upstream: UpstreamConfig | None = None
-    """For `antiphon edge`. `antiphon up` has workers of its own."""
+    """The server, for `antiphon edge`. `antiphon up` starts its own workers and ignores it."""
     jwt_authn: bool = False
-    """Whether Envoy refuses tokens that are not good, before the server looks at them."""
+    """Whether Envoy refuses bad tokens before they reach the server. Every issuer in `auth.tokens` needs a `jwks_url` then."""

@@ -17,49 +17,59 @@ KEEP_ALIVE: Final = 4.0
 
 
 class ModelsConfig(Section):
-    """Which model answers a request that names none. Unset: the first model of the first provider."""
+    """Which model answers."""
 
     default: str | None = None
+    """The model for requests that name none. Unset: the first model of the first provider that lists any. Required where all
+    providers have patterns only."""
 
 
 class PriceConfig(Section):
-    """The price of a model, in USD for a million tokens. Unset `cached_input`: as `input`."""
+    """The price of a model, in USD per million tokens."""
 
     input: float = Field(ge=0)
+    """Tokens of the prompt."""
     output: float = Field(ge=0)
+    """Tokens of the reply, with its reasoning."""
     cached_input: float | None = Field(default=None, ge=0)
+    """Prompt tokens that the provider read from its cache. Unset: as `input`."""
 
 
 class ProviderConfig(OutboundConfig):
-    """One provider. `models` are names, or patterns with `*`; a name that several providers have belongs to the first."""
+    """One provider."""
 
     protocol: str = "openai"
+    """`openai` for the chat-completions API and all hosts that follow it, or `echo`, which needs no account."""
     base_url: str | None = Field(default=None, repr=False, exclude=True)  # its query may hold a key
+    """Where its API begins, such as `https://api.example.com/v1`. May contain `{model}`. Unset: that of the known host with
+    this name."""
     api_key_env: str | None = None
+    """The environment variable that holds the API key. Unset: the usual one of the known host, if `base_url` is unset too."""
     api_key_file: Path | None = None
+    """The file that holds the API key."""
     models: tuple[str, ...] = ()
+    """Names, and patterns with `*`. A model that several providers have belongs to the first of them; each is also reached as
+    `<provider>/<model>`."""
     headers: Headers = Field(default_factory=dict, repr=False, exclude=True)  # they may hold keys
     """Sent with every request."""
     query: Mapping[str, str] = Field(default_factory=dict, repr=False, exclude=True)
-    """Sent with every request, such as Azure's `api-version`."""
+    """Query parameters of every request, such as Azure's `api-version`."""
     auth_header: HeaderName = "authorization"
     """The header that carries the key: as a bearer token in `authorization`, bare in any other."""
     stream_usage: bool = True
-    """Whether it knows `stream_options.include_usage`."""
+    """Whether the host accepts `stream_options.include_usage`."""
     connect_timeout: float = Field(default=10.0, gt=0)
-    """Seconds."""
+    """Seconds to connect."""
     read_timeout: float = Field(default=300.0, gt=0)
-    """The longest silence, in seconds: until the first byte, and between two."""
+    """The longest silence, in seconds: before the first byte, and between two."""
     keep_alive: float = Field(default=KEEP_ALIVE, gt=0)
-    """Seconds that an idle connection is kept.
-
-    A new connection costs a call one to three round trips, so more may pay for a host that is known to keep its end for longer.
-    """
+    """Seconds that an idle connection is kept. Longer saves new connections (one to three round trips each) where the host is
+    known to keep its end as long."""
     token_delay: float = Field(default=0.02, ge=0)
-    """Seconds between the words of the `echo` protocol's streams; the other protocols ignore it."""
+    """Seconds between the words of the `echo` protocol's streams. Ignored by other protocols."""
 
     def api_key(self, name: str, environment: Mapping[str, str]) -> SecretStr | None:
-        """The key of the provider `name`, from the variable or file that is named. Raises `ConfigError` if that is not there."""
+        """Return the key of the provider `name`. Raises `ConfigError` if its variable or file does not exist."""
         return read_secret(f"providers.{name}.api_key", self.api_key_env, self.api_key_file, environment)
 
     @property

@@ -1,6 +1,6 @@
-"""What the sections of the configuration have in common.
+"""The base of the configuration's sections, and the reading of secrets.
 
-Secrets are not in it: it names the environment variable, or the file, that holds each. No I/O but reading them.
+The configuration contains no secrets: it names the environment variable, or the file, that holds each. No other I/O.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _VARIABLE: Final = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
 class ConfigError(Exception):
-    """The configuration is not usable. The message tells where and why, a line each, and holds no secret.
+    """The configuration cannot be used. The message says where and why, in a line for each error, and contains no secret.
 
-    `located`: its lines begin with the file, or the environment variable, and not with the setting.
+    `located`: its lines begin with the file or the environment variable, and not with the setting.
     """
 
     def __init__(self, message: str, *, located: bool = False) -> None:
@@ -27,16 +27,19 @@ class ConfigError(Exception):
 
 
 class Section(BaseModel):
-    """The base of all: nothing that is not known, nothing that changes, and no value in an error, as it may be a secret."""
+    """The base of all sections: immutable, without unknown settings, and without values in errors, as they may be secrets."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 def read_secret(setting: str, variable: str | None, file: Path | None, environment: Mapping[str, str]) -> SecretStr | None:
-    """What the variable or the file holds that `<setting>_env` or `<setting>_file` names; None where neither is set."""
+    """Return the secret in the variable or file that `<setting>_env` or `<setting>_file` names; None if neither is set.
+
+    Raises `ConfigError` if the variable is not set, or the file cannot be read, is empty, or is not one line of text.
+    """
     if variable is not None:
         value = environment.get(variable, "")
-        # A key that was put there by mistake is not to be told: names are in capitals, as hardly any key is.
+        # The name is shown only if it is in capitals: by mistake it may be the key itself, and keys hardly ever are.
         named = f" {variable}" if _VARIABLE.fullmatch(variable) else ""
         where, missing = f"{setting}_env: the environment variable{named}", "is not set" if named else "that it names is not set"
     elif file is not None:
@@ -52,5 +55,5 @@ def read_secret(setting: str, variable: str | None, file: Path | None, environme
     if not value.strip():
         raise ConfigError(f"{where} {missing}")
     if not value.strip().isprintable():
-        raise ConfigError(f"{where} holds a line break, or another character that no header may have")
+        raise ConfigError(f"{where} has a line break or another character that is not allowed in a header")
     return SecretStr(value.strip())

@@ -1,4 +1,4 @@
-"""What an operator decides of traces. No I/O."""
+"""The settings of traces. No I/O."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def _collector(value: str) -> str:
 
 
 class TracesConfig(Section):
-    """Traces, sent to a collector: OTLP over HTTP, as protobuf. Without an endpoint, here or in the environment, there are none.
+    """Traces, sent to a collector with OTLP over HTTP (protobuf). There are none without an endpoint, here or in the environment.
 
-    OpenTelemetry's own variables hold for everything else, such as a collector's key: `OTEL_EXPORTER_OTLP_HEADERS`.
+    OpenTelemetry's own variables apply to everything else, such as the collector's key: `OTEL_EXPORTER_OTLP_HEADERS`.
     """
 
     endpoint: Annotated[str, AfterValidator(_collector)] | None = None
-    """The collector; `/v1/traces` is added where it does not end so. Unset: as `OTEL_EXPORTER_OTLP_ENDPOINT` has it, or
-    `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, which is used as it is."""
+    """The collector; `/v1/traces` is added unless it ends so. Unset: `OTEL_EXPORTER_OTLP_ENDPOINT`, or
+    `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, which is used unchanged."""
     sample: float | None = Field(default=None, ge=0, le=1)
-    """The share of calls that are traced where the caller has not decided: a `traceparent` does. Unset: all, or as
-    `OTEL_TRACES_SAMPLER` has it."""
+    """The share of calls that are traced, unless the caller's `traceparent` decides. Unset: as `OTEL_TRACES_SAMPLER` says, or
+    all."""
 
     def address(self, environment: Mapping[str, str]) -> str | None:
         """Return the URL that spans are posted to; None if there are no traces."""

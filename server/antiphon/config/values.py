@@ -1,6 +1,6 @@
-"""Values that settings have, checked: addresses, names, times and headers.
+"""Types of checked values in settings: addresses, names, times and headers. No I/O.
 
-What is wrong with one is told as the end of a sentence. No I/O.
+The messages of their errors are the end of a sentence that begins with the setting.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def _address(value: str) -> str:
 
 
 def _header_name(value: str) -> str:
-    """As RFC 9110, section 5.1 has it; and none by which the client tells where a message ends."""
+    """Return the name of a header (RFC 9110, section 5.1), unless the client uses it to frame messages. Raises `ValueError`."""
     if not _TOKEN.fullmatch(value):
-        raise ValueError("is no name of a header: letters, digits and dashes")
+        raise ValueError("is not the name of a header: letters, digits and dashes")
     if value.lower() in _FRAMING:
-        raise ValueError(f"{value.lower()} is not to be set: it belongs to the connection")
+        raise ValueError(f"{value.lower()} must not be set: it belongs to the connection")
     return value
 
 
@@ -39,20 +39,20 @@ def _headers(values: Mapping[str, str]) -> Mapping[str, str]:
         except ValueError as error:
             raise ValueError(f"{name!r} {error}" if not _TOKEN.fullmatch(name) else str(error)) from None
         if not (value.isascii() and value.isprintable()):
-            raise ValueError(f"{name}: its value has a line break, or another character that no header may have")
+            raise ValueError(f"{name}: its value has a line break or another character that is not allowed in a header")
     return values
 
 
-def _shown(value: str) -> str:
+def _printable(value: str) -> str:
     if not value.isprintable():
-        raise ValueError("has a character that does not show, such as a line break")
+        raise ValueError("has a non-printable character, such as a line break")
     return value
 
 
 def _name(value: str) -> str:
     if not value.strip():
         raise ValueError("must not be empty")
-    return _shown(value)
+    return _printable(value)
 
 
 def _in_utc(value: datetime) -> datetime:
@@ -63,16 +63,16 @@ Address = Annotated[str, AfterValidator(_address)]
 """A host and a port."""
 
 Name = Annotated[str, AfterValidator(_name)]
-"""What things are called in the database, in lists and in logs: nothing in it but what shows."""
+"""A name for the database, lists and logs: printable characters only."""
 
-Prefix = Annotated[str, AfterValidator(_shown)]
-"""What names begin with, if with anything."""
+Prefix = Annotated[str, AfterValidator(_printable)]
+"""The start of names, which may be empty."""
 
 OneOrMore = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
-"""Texts, of which one may be written without a list."""
+"""Texts; a single one may be written without a list."""
 
 Time = Annotated[datetime, AfterValidator(_in_utc)]
-"""A time; in UTC where it does not say."""
+"""A time; in UTC if it has no zone."""
 
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 """The name of a header that may be set."""

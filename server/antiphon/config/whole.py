@@ -25,21 +25,23 @@ from antiphon.config.traces import TracesConfig
 
 
 class LogConfig(Section):
-    """Structured logs. No file: one of the standard streams."""
+    """The log: JSON, one object a line. On standard error, lines of plain text from the supervisor are mixed in."""
 
     level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lambda v: str(v).lower())] = "info"
+    """The least important level that is logged."""
     file: Path | None = None
+    """A file, with mode 0600. Unset: a standard stream. What the supervisor says to people stays on that stream."""
     stream: Literal["stderr", "stdout"] = "stderr"
-    """Where they go if there is no file. With "stdout", as in the container image, what `antiphon up` tells its operator goes there
-    too, as lines of the log, and the banner is shown on a terminal only: standard output has nothing but JSON."""
+    """Which stream, if there is no file. `stdout` is for containers and services: standard output then has nothing but JSON, also
+    from the supervisor, and the banner appears on a terminal only."""
 
 
 class StreamsConfig(Section):
     """How replies are streamed."""
 
     heartbeat: float = Field(default=15.0, ge=0)
-    """Seconds of silence after which the caller of a stream gets the headers, and over SSE a comment, then and after each further
-    such silence. Callers of gRPC and of the engine dialect, which has no comments, get the headers alone. 0: never."""
+    """Seconds of silence after which a stream sends its headers and, over SSE, a comment; and again after each such silence.
+    gRPC and the engine paths send headers alone. 0: never."""
 
 
 class Config(Section):
@@ -50,13 +52,14 @@ class Config(Section):
     metrics: MetricsConfig = MetricsConfig()
     traces: TracesConfig = TracesConfig()
     workers: int = Field(default=1, ge=1, le=256)
+    """Server processes. Each uses one core."""
     database: DatabaseConfig = DatabaseConfig()
     history: HistoryConfig = HistoryConfig()
     models: ModelsConfig = ModelsConfig()
     providers: Mapping[str, ProviderConfig] = Field(default_factory=dict)
-    """By name, in order. None: every provider whose usual environment variable is set, and `echo`."""
+    """By name, without `/`. Unset: every provider whose usual environment variable is set, and `echo`."""
     prices: Mapping[str, PriceConfig] = Field(default_factory=dict)
-    """By model, or by `provider/model`: instead of the published price."""
+    """By model or `provider/model`, in place of the published price."""
     auth: AuthConfig = AuthConfig()
     log: LogConfig = LogConfig()
     proxy: ProxyConfig = ProxyConfig()
@@ -65,11 +68,11 @@ class Config(Section):
     engine: EngineConfig = EngineConfig()
     limits: LimitsConfig = LimitsConfig()
     personas: Mapping[str, PersonaConfig] = Field(default_factory=dict)
-    """By name. "maya" is there without being named here, and answers where a request names none."""
+    """By name. `maya` is always there, and answers requests that name none."""
     sessions: SessionsConfig = SessionsConfig()
     streams: StreamsConfig = StreamsConfig()
     guards: tuple[GuardConfig, ...] = ()
-    """In the order in which they read."""
+    """Read in this order."""
 
     @model_validator(mode="after")
     def _addresses_of_their_own(self) -> Config:

@@ -1,6 +1,6 @@
-"""What is wrong with a configuration, in the words of an operator: the setting by its path, and what is wanted there.
+"""Error messages for a wrong configuration, in an operator's terms: the path of the setting, and what it must be.
 
-pydantic checks; its own words speak of Python. Knows no setting by name: what there is to set is read from the models.
+pydantic checks the values, but its messages speak of Python. No setting is known by name here: the models list them.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 Path: TypeAlias = tuple[str | int, ...]
-"""Where a setting is: the names of its sections, and its place in a list, from 0."""
+"""The path of a setting: the names of its sections, and indices in lists, from 0."""
 
-_CLOSE: Final = 0.7
-"""How much alike a misspelt name and a setting have to be, for the one to be taken for the other."""
+_MIN_SIMILARITY: Final = 0.7
+"""How similar a misspelt name and a setting must be (0 to 1) for the setting to be suggested."""
 
 _WHOLE_NUMBER: Final = "must be a whole number"
 _NUMBER: Final = "must be a number"
@@ -26,7 +26,7 @@ _LIST: Final = "must be a list, such as [one, other]"
 _SECTION: Final = "must be a section of settings, such as {name: value}"
 _TIME: Final = "must be a time, such as 2026-12-31T00:00:00Z"
 
-_WANTED: Final[Mapping[str, str]] = {
+_EXPECTED: Final[Mapping[str, str]] = {
     "missing": "is required",
     "model_type": _SECTION,
     "model_attributes_type": _SECTION,
@@ -42,7 +42,7 @@ _WANTED: Final[Mapping[str, str]] = {
     "int_parsing_size": "is too large a number",
     "float_type": _NUMBER,
     "float_parsing": _NUMBER,
-    "finite_number": "must be a number that is not infinite",
+    "finite_number": "must be a finite number",
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
     "path_type": "must be the path of a file",
@@ -54,45 +54,45 @@ _WANTED: Final[Mapping[str, str]] = {
     "too_short": "must not be empty",
 }
 
-_WANTED_OF: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
-    "greater_than": lambda told: f"must be more than {told['gt']:g}",
-    "greater_than_equal": lambda told: f"must be {told['ge']:g} or more",
-    "less_than": lambda told: f"must be less than {told['lt']:g}",
-    "less_than_equal": lambda told: f"must be {told['le']:g} or less",
-    "string_too_long": lambda told: f"must not have more than {told['max_length']} characters",
-    "too_long": lambda told: f"must not have more than {told['max_length']} entries",
-    "string_pattern_mismatch": lambda told: f"must fit the pattern {told['pattern']}",
-    "literal_error": lambda told: f"must be {told['expected']}",
-    "enum": lambda told: f"must be {told['expected']}",
-    "value_error": lambda told: str(told["error"]),
+_EXPECTED_WITH: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "greater_than": lambda context: f"must be more than {context['gt']:g}",
+    "greater_than_equal": lambda context: f"must be {context['ge']:g} or more",
+    "less_than": lambda context: f"must be less than {context['lt']:g}",
+    "less_than_equal": lambda context: f"must be {context['le']:g} or less",
+    "string_too_long": lambda context: f"must not have more than {context['max_length']} characters",
+    "too_long": lambda context: f"must not have more than {context['max_length']} entries",
+    "string_pattern_mismatch": lambda context: f"must fit the pattern {context['pattern']}",
+    "literal_error": lambda context: f"must be {context['expected']}",
+    "enum": lambda context: f"must be {context['expected']}",
+    "value_error": lambda context: str(context["error"]),
 }
 
 
 def mistakes(error: ValidationError, root: type[BaseModel]) -> list[tuple[Path, str]]:
-    """Each setting of `root` at fault, once, and what is wanted; neither holds what was given."""
+    """Return each wrong setting of `root` once, and what it must be. Neither contains the value that was given."""
     found: dict[Path, list[str]] = {}
     for details in error.errors(include_input=False, include_url=False):
-        # What pydantic adds to the path, such as which kind of a union it tried, is none of the operator's.
+        # pydantic adds steps to the path, such as the member of a union that it tried; they are dropped.
         path, kind = find(root, details["loc"])
         if details["type"] == "extra_forbidden":
             name = str(details["loc"][-1])
             path, kind = tuple(details["loc"]), (find(root, details["loc"][:-1])[1] if len(details["loc"]) > 1 else root)
-            wanted = f"there is no such setting{suggestion(name, settings(kind))}"
+            expected = f"there is no such setting{suggestion(name, settings(kind))}"
         else:
-            wanted = _wanted(details)
-        told = found.setdefault(path, [])
-        if wanted not in told:
-            told.append(wanted)
-    return [(path, ", or ".join(told)) for path, told in found.items()]
+            expected = _expected(details)
+        messages = found.setdefault(path, [])
+        if expected not in messages:
+            messages.append(expected)
+    return [(path, ", or ".join(messages)) for path, messages in found.items()]
 
 
 def dotted(path: Iterable[str | int]) -> str:
-    """A path as it is written for people."""
+    """Return a path in the form for people: its steps joined by dots."""
     return ".".join(map(str, path))
 
 
 def find(root: Any, path: Sequence[str | int]) -> tuple[Path, Any]:
-    """As much of `path` as leads to a setting, and the type that this has."""
+    """Return the part of `path` that leads to a setting, and the type of that setting."""
     kind = root
     for at, step in enumerate(path):
         kind = _plain(kind)
@@ -108,31 +108,31 @@ def find(root: Any, path: Sequence[str | int]) -> tuple[Path, Any]:
 
 
 def is_text(kind: Any) -> bool:
-    """Whether a setting of this type is a text or a number, and no list, mapping or section."""
+    """Return whether a setting of this type is a text or number, and not a list, mapping or section."""
     kind = _plain(kind)
     return not (_is_kind(kind, Mapping) or _is_kind(kind, tuple) or (isinstance(kind, type) and issubclass(kind, BaseModel)))
 
 
 def settings(kind: Any) -> list[str]:
-    """The names of a section's settings."""
+    """Return the names of a section's settings."""
     return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """What somebody may have meant who wrote `name`, if any of `known` is like it, as the rest of a sentence."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=_CLOSE)
+    """Return the end of a sentence that suggests the name in `known` most similar to `name`; empty if none is."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=_MIN_SIMILARITY)
     return f"; is {close[0]} meant?" if close else ""
 
 
-def _wanted(details: ErrorDetails) -> str:
-    kind, told = details["type"], details.get("ctx", {})
-    if kind in _WANTED_OF:
-        return _WANTED_OF[kind](told)
-    return _WANTED.get(kind) or details["msg"]
+def _expected(details: ErrorDetails) -> str:
+    kind, context = details["type"], details.get("ctx", {})
+    if kind in _EXPECTED_WITH:
+        return _EXPECTED_WITH[kind](context)
+    return _EXPECTED.get(kind) or details["msg"]
 
 
 def _plain(kind: Any) -> Any:
-    """A type without what it is annotated with, and without the None that it may be."""
+    """Return a type without its annotations, and without the None that it may be."""
     while True:
         if get_origin(kind) is Annotated:
             kind = get_args(kind)[0]
@@ -145,6 +145,6 @@ def _plain(kind: Any) -> Any:
         kind = others[0]
 
 
-def _is_kind(kind: Any, wanted: type) -> bool:
+def _is_kind(kind: Any, expected: type) -> bool:
     origin = get_origin(kind)
-    return isinstance(origin, type) and issubclass(origin, wanted)
+    return isinstance(origin, type) and issubclass(origin, expected)

@@ -1,1 +1,1 @@
-"""The database, whatever is kept in it: its two kinds, their connections, its tables, and the migrations of those."""
+"""The database, whatever is stored in it: SQLite or PostgreSQL, connections, tables and their migrations."""

@@ -1,8 +1,7 @@
-"""What the store asks of a database, and what its failures mean: `sqlite` and `postgres` are the two that there are.
+"""The interface of a database, and the translation of its errors. `sqlite` and `postgres` implement it.
 
-A unit of work is an ordinary function of a SQLAlchemy connection. Where it runs is the database's matter: SQLite runs it whole in
-a thread, PostgreSQL on the event loop. So one function serves both, and neither can be left in the middle of a transaction by a
-caller that goes away.
+A unit of work is an ordinary function of a SQLAlchemy connection. The database decides where it runs: SQLite in a thread,
+PostgreSQL on the event loop. So one function serves both, and a caller that is cancelled cannot leave a transaction half done.
 """
 
 from __future__ import annotations
@@ -22,60 +21,60 @@ T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
-_OURS: Final = (IntegrityError, DataError, NotSupportedError)
-"""What the database answers to a statement that is wrong: a fault of this program, not of the database."""
+_STATEMENT_ERRORS: Final = (IntegrityError, DataError, NotSupportedError)
+"""Errors for a wrong statement: a bug in this program, not a failure of the database."""
 
 
 class Database(Protocol):
-    """Runs units of work. Shared by all calls of one process, and of one event loop.
+    """Runs units of work. Shared by all calls of one process and event loop.
 
-    A unit of work may be run again from its beginning, so it changes nothing but the database. It raises errors of our own tree
-    only before its first change.
+    A unit of work may be run again from the start, so it must change nothing but the database. It may raise an `AntiphonError` only
+    before its first change.
     """
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """Runs `work` on one snapshot. Raises what it raises, and `StoreUnavailable`."""
+        """Run `work` on one snapshot. Raises what it raises, and `StoreUnavailable`."""
         ...
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        """Runs `work` in a transaction, which is durable when this returns. Raises what `work` raises, and `StoreUnavailable`.
+        """Run `work` in a transaction, which is durable on return. Raises what `work` raises, and `StoreUnavailable`.
 
-        A caller that is cancelled leaves the transaction to end by itself, either way. `StoreUnavailable` means that nothing was
-        changed, unless the database was lost in the moment of the commit: then nobody can know.
+        If the caller is cancelled, the transaction still ends, committed or not. `StoreUnavailable` means that nothing was changed,
+        unless the connection was lost during the commit: then the outcome is unknown.
         """
         ...
 
     def insert(self, table: Table) -> Any:
-        """The dialect's own INSERT, with `on_conflict_do_update` and `on_conflict_do_nothing`."""
+        """Return the dialect's INSERT, which has `on_conflict_do_update` and `on_conflict_do_nothing`."""
         ...
 
     def clock(self) -> ColumnElement[int]:
-        """The time in microseconds, by the one clock that all processes share."""
+        """Return the time in microseconds, from the one clock that all processes share."""
         ...
 
     async def close(self) -> None:
-        """Waits for what is running, and ends the connections."""
+        """Wait for running work, and close the connections."""
         ...
 
 
 @contextmanager
 def translated(kinds: tuple[type[Exception], ...], secret: str | None) -> Iterator[None]:
-    """Turns the failures of a database into `StoreUnavailable`, and logs what it said, without `secret`.
+    """Turn the errors of a database into `StoreUnavailable`, and log their text without `secret`.
 
-    `kinds` are what its driver raises past SQLAlchemy.
+    `kinds` are the exceptions that the driver raises without SQLAlchemy's wrapping.
     """
     known: tuple[type[Exception], ...] = (DBAPIError, PoolTimeout, *kinds)
     try:
         yield
-    except _OURS:
+    except _STATEMENT_ERRORS:
         raise
     except known as error:
-        unavailable(error, secret)
+        log_unavailable(error, secret)
         raise StoreUnavailable from error
 
 
-def unavailable(error: Exception, secret: str | None) -> None:
-    """Logs a failure of the database. Never the statement and its values: they hold what people wrote."""
+def log_unavailable(error: Exception, secret: str | None) -> None:
+    """Log a failure of the database, never the statement or its values: they contain users' text."""
     cause = (error.orig if isinstance(error, DBAPIError) else None) or error
     text = str(cause).partition("\n")[0]
     if secret:

@@ -1,4 +1,4 @@
-"""Times as the database has them: microseconds since 1970 in UTC, as integers, which both kinds sort and compare alike."""
+"""Times in the database: integers of microseconds since 1970 in UTC, which both databases sort and compare alike."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def now() -> int:
-    """Microseconds since 1970."""
+    """Return the current time in microseconds since 1970."""
     return (datetime.now(UTC) - _EPOCH) // _MICROSECOND
 
 
 def stored(time: datetime) -> int:
-    """What is stored of a time."""
+    """Return a time in the form in which it is stored."""
     return (time - _EPOCH) // _MICROSECOND
 
 
 def read(microseconds: int) -> datetime:
-    """The time that is stored as `microseconds`."""
+    """Return the time stored as `microseconds`."""
     return _EPOCH + timedelta(microseconds=microseconds)

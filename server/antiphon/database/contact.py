@@ -1,6 +1,6 @@
-"""The first contact with the database: a server is ready after it, and then whatever becomes of the database.
+"""Waits for the database at the start. A server becomes ready once this is over, and stays ready if the database fails later.
 
-Which schemas a server can use is told in `antiphon.database.migrate`.
+`antiphon.database.migrate` defines which schemas a server can use.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from antiphon.database.base import Database
 from antiphon.domain.errors import StoreUnavailable
 
 SCHEMA: Final = "0008"
-"""The newest migration that this version has."""
+"""The newest migration of this version."""
 
 PAUSE = 1.0
-"""Seconds between two tries."""
+"""Seconds between two attempts."""
 
 log = structlog.get_logger(__name__)
 
 
 async def first_contact(database: Database) -> None:
-    """Return once the database answers, and has the tables that this version needs. Logs what it waits for, when that changes."""
-    told = ""
+    """Wait until the database answers and has the tables that this version needs. Logs the reason for waiting when it changes."""
+    logged = ""
     while lacking := await _lacking(database):
-        if lacking != told:
+        if lacking != logged:
             log.warning("not ready: waiting for the database", reason=lacking)
-            told = lacking
+            logged = lacking
         await asyncio.sleep(PAUSE)
 
 
 async def _lacking(database: Database) -> str:
     try:
         found = await database.read(_revision)
-        oldest = await database.read(_oldest_able) if found > SCHEMA else SCHEMA
+        oldest = await database.read(_oldest_compatible) if found > SCHEMA else SCHEMA
     except StoreUnavailable:
         return "it cannot be reached, or has no tables yet, which `antiphon migrate` makes"
     if found < SCHEMA:
@@ -51,5 +51,5 @@ def _revision(connection: Connection) -> str:
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar() or ""
 
 
-def _oldest_able(connection: Connection) -> str:
+def _oldest_compatible(connection: Connection) -> str:
     return connection.execute(select(tables.compatibility.c.oldest)).scalar() or ""

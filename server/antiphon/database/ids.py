@@ -1,6 +1,6 @@
-"""Ids of conversations and messages: UUIDs of version 7 (RFC 9562), as text, so that what is made later sorts later.
+"""Ids of conversations and messages: UUIDs of version 7 (RFC 9562) as text, so that later ones sort later.
 
-No clock is kept between two ids: those of one quarter of a microsecond may sort either way. Where order matters it has a column.
+Two ids of the same quarter of a microsecond may sort either way. Where order matters, there is a column for it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def new_id() -> str:
-    """48 bits of milliseconds, 12 of the fraction of the millisecond, 62 of chance, and RFC 9562's 6."""
+    """Return a new id: 48 bits of milliseconds, 12 of their fraction, 62 random ones, and 6 fixed by RFC 9562."""
     milliseconds, rest = divmod(time.time_ns(), 1_000_000)
     fraction = rest * 4096 // 1_000_000
     chance = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF
@@ -23,5 +23,5 @@ def new_id() -> str:
 
 
 def is_id(text: str) -> bool:
-    """Whether `text` has the form of an id. What has not may hold what a database refuses."""
+    """Return whether `text` has the form of an id. Other text may hold characters that a database rejects."""
     return _ID.fullmatch(text) is not None

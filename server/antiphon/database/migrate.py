@@ -1,9 +1,9 @@
-"""Brings a database to the newest schema. Safe to run by several processes at once: one does it, the others wait and find it done.
+"""Upgrades a database to the newest schema. Several processes may do so at once: one upgrades, and the others wait.
 
-All of it is one transaction, on both databases: what fails leaves the database as it was.
+An upgrade is one transaction in both databases: if it fails, the database is unchanged.
 
-A schema that a newer version has made by additions alone is left as it is, and used: so that replicas of the version before, and
-one that is gone back to, go on. Each upgrade writes down how far back that reaches.
+A schema that a newer version made by additions alone is used as it is, so that replicas of the previous version, and a version that
+is rolled back to, keep working. Each upgrade records the oldest revision that can use the new schema.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ from antiphon.database.open import parse, sqlite_path
 SCRIPTS: Final = Path(__file__).parent / "migrations"
 
 _LOCK: Final = 0x616E7469_70686F6E
-"""What migrations lock in PostgreSQL; no other program is likely to use it. "antiphon" in ASCII."""
+"""The key of the advisory lock that migrations take in PostgreSQL: "antiphon" in ASCII, unlikely to be used by another program."""
 
-_WAIT: Final = 600.0
-"""Seconds that another process's migration is waited for."""
+_LOCK_TIMEOUT: Final = 600.0
+"""Seconds to wait for another process's migration."""
 
 _NO_DATABASE: Final = (SQLITE_NOTADB, SQLITE_CORRUPT)
 
 _RETRY: Final = 0.05
-"""Seconds between two tries to get at a SQLite file that is being made."""
+"""Seconds between two attempts to open a SQLite file that is being created."""
 
 log = structlog.get_logger(__name__)
 
 
 async def migrate(url: str, timeout: float = 5.0, scripts: Path = SCRIPTS, *, pooler: bool = False) -> None:
-    """Makes the database, or upgrades it, to the newest schema of `scripts`; does nothing to one that has it.
+    """Create the database, or upgrade it to the newest schema of `scripts`; do nothing if it is up to date.
 
-    `timeout` in seconds bounds connecting; the migration takes what it takes. `pooler` is as in `open_database`.
-    Raises `ConfigError` for a database that a newer version has made by more than additions, for a file that is no database, and
-    for a URL that is none; `StoreUnavailable`.
+    `timeout` limits connecting, in seconds; the migration itself is not limited. `pooler` is as in `open_database`. Raises
+    `ConfigError` if a newer version made the database by more than additions, if the file is not a database, or if the URL is
+    invalid; and `StoreUnavailable`.
     """
     parsed = parse(url)
     if parsed.drivername == "sqlite":
@@ -62,7 +62,7 @@ async def migrate(url: str, timeout: float = 5.0, scripts: Path = SCRIPTS, *, po
         engine = postgres.engine(url, timeout, connections=1, bounded=False, pooler=pooler, statement_cache=not pooler)
         try:
             async with engine.begin() as connection:
-                await connection.execute(text(f"SET LOCAL lock_timeout = '{_WAIT:.0f}s'"))
+                await connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT:.0f}s'"))
                 await connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
                 await connection.run_sync(_upgrade, scripts)
         finally:
@@ -72,10 +72,10 @@ async def migrate(url: str, timeout: float = 5.0, scripts: Path = SCRIPTS, *, po
 def _migrate_sqlite(path: Path, scripts: Path) -> None:
     with translated((OSError,), None):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Conversations are for nobody else's eyes. SQLite gives its other files the same mode.
+        # Only this user may read conversations. SQLite gives its other files the same mode.
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        engine = sqlite.engine(path, _WAIT, begin="BEGIN IMMEDIATE")
+        engine = sqlite.engine(path, _LOCK_TIMEOUT, begin="BEGIN IMMEDIATE")
         try:
             with _connect(engine) as connection, connection.begin():
                 _upgrade(connection, scripts)
@@ -86,8 +86,8 @@ def _migrate_sqlite(path: Path, scripts: Path) -> None:
 
 
 def _connect(engine: Engine) -> Connection:
-    # The first to open a new file changes it to WAL, and SQLite lets no other wait for that.
-    end = time.monotonic() + _WAIT
+    # The first to open a new file changes it to WAL. SQLite does not wait for that but fails as busy, so this retries.
+    end = time.monotonic() + _LOCK_TIMEOUT
     while True:
         try:
             return engine.connect()
@@ -108,8 +108,8 @@ def _upgrade(connection: Connection, scripts: Path) -> None:
     if found == revisions[0].revision:
         return
     if found is not None and found not in known:
-        if _oldest_able(connection) in known:
-            log.warning("a newer version has made this database, and this one can go on with it", schema=found)
+        if _recorded_oldest(connection) in known:
+            log.warning("the database was upgraded by a newer version, and is compatible with this one", schema=found)
             return
         raise ConfigError(
             f"database.url: a newer version of Antiphon has made this database (its schema is {found}). Run that version."
@@ -117,37 +117,40 @@ def _upgrade(connection: Connection, scripts: Path) -> None:
     command.upgrade(config, "head")
     if tables.compatibility.name in inspect(connection).get_table_names():
         connection.execute(delete(tables.compatibility))
-        connection.execute(insert(tables.compatibility), {"oldest": _oldest(revisions)})
+        connection.execute(insert(tables.compatibility), {"oldest": _oldest_compatible(revisions)})
 
 
 class Schema(Struct, frozen=True):
-    """What a database has, and what this program would bring it to."""
+    """The schema of a database, compared with the one of this program."""
 
     revision: str | None
+    """The revision of the database; None if it is empty."""
     newest: str
+    """The revision that this program upgrades it to."""
     usable: bool
-    """Whether this program can use the database, once it is migrated."""
+    """Whether this program can use the database once it is upgraded."""
     is_older: bool
+    """Whether an upgrade is needed."""
 
 
 def schema(connection: Connection, scripts: Path = SCRIPTS) -> Schema:
-    """Return what a database has: a unit of work that only reads."""
+    """Return the schema of a database. Writes nothing."""
     config = Config()
     config.set_main_option("script_location", str(scripts).replace("%", "%%"))
     known = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]  # the newest first
     found = MigrationContext.configure(connection).get_current_revision()
-    usable = found is None or found in known or _oldest_able(connection) in known
+    usable = found is None or found in known or _recorded_oldest(connection) in known
     return Schema(found, known[0], usable, is_older=found in known[1:])
 
 
-def _oldest(revisions: Sequence[Script]) -> str:
-    """Return the oldest revision whose program can use the newest schema: no step from there on is more than an addition."""
+def _oldest_compatible(revisions: Sequence[Script]) -> str:
+    """Return the oldest revision that can use the newest schema: every later step only adds."""
     step = next((script for script in revisions if not getattr(script.module, "additive", False)), revisions[-1])
     return step.revision
 
 
-def _oldest_able(connection: Connection) -> str | None:
-    """Return what a newer program has written down as `_oldest`; None where none has."""
+def _recorded_oldest(connection: Connection) -> str | None:
+    """Return the `_oldest_compatible` that a newer program recorded, or None."""
     if tables.compatibility.name not in inspect(connection).get_table_names():
         return None
     return connection.execute(select(tables.compatibility.c.oldest)).scalar()

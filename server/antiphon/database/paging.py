@@ -1,6 +1,6 @@
-"""Page tokens: where a page of a list ended, for the next one to go on from.
+"""Page tokens: the position in a list at which the next page starts.
 
-Opaque to callers, and safe in a URL. Not signed: whatever one says, a query stays within its owner.
+Tokens are opaque to callers and safe in a URL. They are not signed: whatever a token contains, a query stays within its owner.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ Token = TypeVar("Token", bound=msgspec.Struct)
 
 
 def token(value: msgspec.Struct) -> str:
-    """The token that says `value`."""
+    """Return the token for a position."""
     return urlsafe_b64encode(msgspec.json.encode(value)).decode().rstrip("=")
 
 
 def read_token(written: str, kind: type[Token]) -> Token:
-    """What a token says. Raises `InvalidRequest` for one that is not ours, or of another list."""
+    """Return the position in a token. Raises `InvalidRequest` for a token that was not issued here, or for another list."""
     try:
         return msgspec.json.decode(urlsafe_b64decode(written + "=" * (-len(written) % 4)), type=kind)
     except (ValueError, msgspec.MsgspecError):
@@ -30,5 +30,5 @@ def read_token(written: str, kind: type[Token]) -> Token:
 
 
 def bad_token() -> InvalidRequest:
-    """What is raised for a page token that is not of this list."""
+    """Return the error for a page token that this list did not issue."""
     return text.bad(("page_token",), "is not one that this list gave")

@@ -1,7 +1,7 @@
-"""PostgreSQL, through asyncpg.
+"""PostgreSQL through asyncpg.
 
-A server that hangs is cut off: each transaction has a watchdog that drops its connection when its time is over, so that the
-driver fails by itself, and nothing is ever cancelled in the middle of its protocol.
+A server that hangs is cut off: each transaction has a watchdog that drops its connection at the time-out, so the driver fails by
+itself and is never cancelled in the middle of its protocol.
 """
 
 from __future__ import annotations
@@ -17,49 +17,49 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
-from antiphon.database.base import translated, unavailable
+from antiphon.database.base import log_unavailable, translated
 from antiphon.domain.errors import StoreUnavailable
 
 T = TypeVar("T")
 
-_AGAIN: Final = frozenset({"40001", "40P01"})
-"""SQLSTATEs of a transaction that would pass if it were run again: serialization failure, deadlock."""
+_RETRYABLE: Final = frozenset({"40001", "40P01"})
+"""SQLSTATEs after which a transaction may be run again: serialization failure, deadlock."""
 
-# What the driver raises past SQLAlchemy, while it connects.
+# Exceptions of the driver that SQLAlchemy does not wrap, while it connects.
 FAULTS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 
 def engine(
     url: str, timeout: float, *, connections: int, bounded: bool = True, pooler: bool = False, statement_cache: bool = True
 ) -> AsyncEngine:
-    """Pooled connections to the server; connecting takes at most `timeout` seconds, as does a statement if `bounded`.
+    """Return pooled connections. `timeout` in seconds limits connecting, and statements if `bounded`.
 
-    `pooler`: one in transaction mode stands between, such as PgBouncer. A connection to that one has another connection to the
-    server in each transaction, and what is set for one would be set for whoever has it next; so each transaction sets it for
-    itself. Opens nothing yet.
+    `pooler`: a pooler in transaction mode, such as PgBouncer, is in front of the server. It may use another server connection for
+    each transaction, and a setting would stay for the next user of that connection, so each transaction makes its own settings.
+    Nothing is opened yet.
     """
     milliseconds = str(max(1, round(timeout * 1000)))
     settings = {"application_name": "antiphon", "idle_in_transaction_session_timeout": milliseconds}
     if bounded:
-        # The watchdog cuts off a server that hangs; this one ends, at the server, what a caller no longer waits for.
+        # The watchdog cuts off a server that hangs; this ends statements at the server that no caller waits for.
         settings["statement_timeout"] = milliseconds
-        # Each query has its index. Where one owner has nearly all rows, or a plan is from a time when there were few, the planner
-        # would rather read a whole table, with the rows of all owners. Where it has to, it takes that for so dear that it would
-        # compile the query first.
+        # Each query has its index. If one owner has nearly all rows, or a plan dates from when there were few, the planner would
+        # prefer to read the whole table, with the rows of all owners. Where a scan is unavoidable, "off" makes it look so costly
+        # that the planner would compile the query first, hence `jit`.
         settings |= {"enable_seqscan": "off", "jit": "off"}
 
-    options: dict[str, Any] = {"connection_class": _each_transaction(settings)} if pooler else {"server_settings": settings}
+    options: dict[str, Any] = {"connection_class": _setting_each_transaction(settings)} if pooler else {"server_settings": settings}
     statements: dict[str, Any] = {}
     if not statement_cache:
         options["statement_cache_size"] = 0
-        # Unnamed statements, which the driver sends again with each execution.
+        # Unnamed statements, which the driver sends with each execution.
         statements = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}
 
     async def connect() -> asyncpg.Connection[asyncpg.Record]:
-        # The driver reads the URL: it knows `sslmode`, several hosts and unix sockets.
+        # The driver parses the URL: it supports `sslmode`, several hosts and Unix sockets.
         return await asyncpg.connect(url, timeout=timeout, command_timeout=timeout if bounded else None, **options)
 
-    made = create_async_engine(
+    created = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=connect,
         connect_args=statements,
@@ -69,17 +69,17 @@ def engine(
         hide_parameters=True,
     )
 
-    @event.listens_for(made.sync_engine, "checkout")
+    @event.listens_for(created.sync_engine, "checkout")
     def _checkout(connection: Any, *_: Any) -> None:
-        # The driver knows at once when the server has closed its end, so nothing need be asked of it first.
+        # The driver knows at once when the server closes the connection, so no test query is needed.
         if connection.driver_connection.is_closed():
             raise DisconnectionError
 
-    return made
+    return created
 
 
-def _each_transaction(settings: Mapping[str, str]) -> type[asyncpg.Connection[asyncpg.Record]]:
-    """Return the class of connections whose transactions each have these settings, with no further round trip."""
+def _setting_each_transaction(settings: Mapping[str, str]) -> type[asyncpg.Connection[asyncpg.Record]]:
+    """Return a connection class that applies the settings in each transaction, without an extra round trip."""
     local = "".join(f" SET LOCAL {name} = '{value}';" for name, value in settings.items())
 
     class Connection(asyncpg.Connection):  # type: ignore[misc]  # it has no types
@@ -89,30 +89,30 @@ def _each_transaction(settings: Mapping[str, str]) -> type[asyncpg.Connection[as
             try:
                 return await super().execute(query + local, timeout=timeout)
             except BaseException:
-                self.terminate()  # nobody would end what may have begun
+                self.terminate()  # a transaction may have begun, and nothing would end it
                 raise
 
     return Connection
 
 
 class _Call:
-    """A unit of work: when its time is over, by the loop's clock, and whether somebody waits for it."""
+    """A unit of work: its deadline on the loop's clock, and whether its caller still waits."""
 
-    def __init__(self, end: float) -> None:
-        self.end = end
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
         self.awaited = True
 
 
 class PostgresDatabase:
-    """A PostgreSQL server."""
+    """A PostgreSQL server as a `Database`."""
 
     def __init__(self, url: str, timeout: float, *, connections: int, pooler: bool, statement_cache: bool) -> None:
-        """`timeout` in seconds bounds every transaction, the wait for a connection included. Opens nothing yet."""
+        """`timeout` limits each transaction in seconds, with the wait for a connection. Nothing is opened yet."""
         self._timeout = timeout
         self._secret = make_url(url).password
         self._engine = engine(url, timeout, connections=connections, pooler=pooler, statement_cache=statement_cache)
         self._write_engine = self._engine.sync_engine
-        # One snapshot for all that a transaction reads; the setting costs no round trip.
+        # One snapshot for all reads of a transaction; the setting costs no round trip.
         self._read_engine = self._write_engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         self._running: set[asyncio.Task[Any]] = set()
 
@@ -134,25 +134,25 @@ class PostgresDatabase:
         await self._engine.dispose()
 
     async def _wait(self, engine: Engine, work: Callable[[Connection], T]) -> T:
-        # A task of its own, which goes on when the caller is cancelled: but does not begin, if it has not begun.
+        # In its own task, which ends by itself if the caller is cancelled, or does not begin if it has not yet.
         call = _Call(asyncio.get_running_loop().time() + self._timeout)
         task = asyncio.create_task(self._run(engine, work, call))
         self._running.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._untrack)
         try:
-            # The watchdog comes first; this is for a server that hangs while a connection is made or unmade.
+            # The watchdog acts first; this time-out is for a server that hangs while a connection is opened or closed.
             done, _ = await asyncio.wait({task}, timeout=self._timeout + 0.1)
         finally:
             call.awaited = False
         if not done:
-            unavailable(TimeoutError("it took too long"), self._secret)
+            log_unavailable(TimeoutError("it took too long"), self._secret)
             raise StoreUnavailable
         return task.result()
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _untrack(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled():
-            task.exception()  # it was told to the caller, or there is none any more
+            task.exception()  # the caller has it, or was cancelled; retrieved here so that asyncio does not log it
 
     async def _run(self, engine: Engine, work: Callable[[Connection], T], call: _Call) -> T:
         loop = asyncio.get_running_loop()
@@ -165,7 +165,7 @@ class PostgresDatabase:
                     raise asyncio.CancelledError
                 driver = connection.connection.driver_connection
                 assert driver is not None
-                watchdog = loop.call_at(call.end, driver.terminate)
+                watchdog = loop.call_at(call.deadline, driver.terminate)
                 try:
                     with connection.begin():
                         result = work(connection)
@@ -177,11 +177,11 @@ class PostgresDatabase:
         with translated(FAULTS, self._secret):
             while True:
                 try:
-                    # One greenlet for all of it: `AsyncConnection` makes one for each step, a third of a transaction's CPU.
+                    # One greenlet for the whole transaction: `AsyncConnection` starts one for each step, a third of its CPU time.
                     return await greenlet_spawn(run)
                 except DBAPIError as error:
-                    # A server that was started again leaves connections that are dead, and not known to be. Before the commit
-                    # nothing was changed, so that the work can be done again.
-                    again = (error.connection_invalidated and not committing) or getattr(error.orig, "sqlstate", None) in _AGAIN
-                    if not again or loop.time() >= call.end:
+                    # A restarted server leaves dead connections in the pool. Before the commit nothing was changed, so the work
+                    # can be run again.
+                    retry = (error.connection_invalidated and not committing) or getattr(error.orig, "sqlstate", None) in _RETRYABLE
+                    if not retry or loop.time() >= call.deadline:
                         raise

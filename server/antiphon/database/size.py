@@ -1,4 +1,4 @@
-"""How large a text is in its row."""
+"""The SQL function for the size of a text in its row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from sqlalchemy.sql.functions import FunctionElement
 
 
 class ByteLength(FunctionElement[int]):
-    """The bytes of a text column. PostgreSQL knows them without reading the text; SQLite, of older versions, reads it."""
+    """The length of a text column in bytes.
+
+    PostgreSQL knows it without reading the text; older versions of SQLite read the text.
+    """
 
     type = Integer()
     inherit_cache = True

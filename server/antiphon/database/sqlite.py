@@ -1,8 +1,8 @@
-"""SQLite: one thread that writes, and a few that read; no await inside a transaction.
+"""SQLite with one thread for writing and a few for reading; no await inside a transaction.
 
-Concurrent writes share a commit: what waits while one is written to the disk goes into the next one together, since the disk's
-flush is nearly all that a small transaction takes. The plain driver in a thread of our own, and not aiosqlite: that one hops
-between threads for each statement and each fetch, at a cost of its own.
+Concurrent writes share a commit: those that arrive while one is being flushed to the disk are committed together next, since the
+flush is nearly all the time of a small transaction. This uses the plain driver in its own thread instead of aiosqlite, which
+switches threads for each statement and each fetch.
 """
 
 from __future__ import annotations
@@ -21,54 +21,57 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DisconnectionError
 
 from antiphon.database import clock
-from antiphon.database.base import translated, unavailable
+from antiphon.database.base import log_unavailable, translated
 from antiphon.domain.errors import AntiphonError, StoreUnavailable
 
 T = TypeVar("T")
 Work = Callable[[Connection], Any]
 
 _READERS: Final = 4
-"""Threads that read: more than the cores of a small machine, as some of them wait for the disk."""
+"""The number of reading threads: more than the cores of a small machine, as some of them wait for the disk."""
 
 _BATCH: Final = 256
 """The most transactions that share a commit."""
 
 
 def engine(path: Path, timeout: float, *, begin: str, readers: int = 0) -> Engine:
-    """Connections to the file. `begin` begins their transactions; `readers` is how many to keep, 0 none. Opens nothing yet."""
+    """Return connections to the file, at most `readers` of them pooled. Nothing is opened yet.
+
+    `begin` is the statement that begins a transaction. With `readers` the connections are read-only; 0 means no pool.
+    """
     url = URL.create("sqlite", database=str(path))
     arguments = {"isolation_level": None, "timeout": timeout, "check_same_thread": False}
     pool: dict[str, Any] = {"poolclass": NullPool}
     if readers:
         pool = {"poolclass": QueuePool, "pool_size": readers, "max_overflow": 0, "pool_timeout": timeout}
-    made = create_engine(url, connect_args=arguments, hide_parameters=True, **pool)
+    created = create_engine(url, connect_args=arguments, hide_parameters=True, **pool)
 
-    @event.listens_for(made, "connect")
+    @event.listens_for(created, "connect")
     def _connect(connection: Any, _: Any) -> None:
-        # Readers do not wait for the writer, nor it for them. It stays with the file.
+        # Readers do not wait for the writer, nor it for them. The mode is stored in the file.
         connection.execute("PRAGMA journal_mode = WAL")
-        # A commit is on the disk when it returns. NORMAL would keep the file whole, and lose the last commits with the power.
+        # A commit is on the disk when it returns. NORMAL would keep the file intact, but lose the last commits in a power failure.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         if readers:
             connection.execute("PRAGMA query_only = ON")
 
-    @event.listens_for(made, "checkout")
+    @event.listens_for(created, "checkout")
     def _checkout(_: Any, record: Any, *__: Any) -> None:
-        # A connection to a file that was replaced meanwhile shows what is gone.
+        # A connection to a file that was replaced would show the old content.
         identity = _identity(path)
         if record.info.setdefault("file", identity) != identity:
             raise DisconnectionError
 
-    @event.listens_for(made, "begin")
+    @event.listens_for(created, "begin")
     def _begin(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
 
-    return made
+    return created
 
 
 class _Job:
-    """One transaction that waits, and where its caller waits for it."""
+    """A queued transaction, and the future of its result."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
@@ -76,19 +79,19 @@ class _Job:
         self._begun = False
 
     def begin(self) -> bool:
-        """Whether somebody waits for it; from now on it cannot be taken back."""
+        """Return whether its caller still waits; if so, it can no longer be cancelled."""
         self._begun = self._begun or self.future.set_running_or_notify_cancel()
         return self._begun
 
 
 class SqliteDatabase:
-    """A SQLite file, which several processes may use at once."""
+    """A SQLite file as a `Database`. Several processes may use the file at once."""
 
     def __init__(self, path: Path, timeout: float) -> None:
-        """`timeout` in seconds bounds the wait for a transaction's turn, and again the transaction. Opens nothing yet."""
+        """`timeout` limits in seconds the wait for a transaction's turn, and again the transaction. Nothing is opened yet."""
         self._timeout = timeout
         self._path = path
-        # IMMEDIATE takes the file's one write lock at the beginning; a transaction that reads first and locks later can only fail.
+        # IMMEDIATE takes the file's write lock at the beginning; a transaction that reads first and locks later may only fail.
         self._write_engine = engine(path, timeout, begin="BEGIN IMMEDIATE")
         self._read_engine = engine(path, timeout, begin="BEGIN", readers=_READERS)
         self._readers = ThreadPoolExecutor(_READERS, "history-reader")
@@ -129,22 +132,22 @@ class SqliteDatabase:
 
     async def _wait(self, future: Future[T]) -> T:
         waiting = asyncio.wrap_future(future)
-        waiting.add_done_callback(_seen)
+        waiting.add_done_callback(_retrieve_error)
         try:
             done, _ = await asyncio.wait({waiting}, timeout=self._timeout)
             if not done and not future.cancel():
-                # It has begun, and what comes of it is only known at its end.
+                # It has begun, so its outcome is only known at its end.
                 done, _ = await asyncio.wait({waiting}, timeout=self._timeout)
         except asyncio.CancelledError:
-            future.cancel()  # takes it out of the queue, and leaves it alone if it has begun
+            future.cancel()  # removes it from the queue; has no effect if it has begun
             raise
         if not done:
-            unavailable(TimeoutError("it took too long"), None)
+            log_unavailable(TimeoutError("it took too long"), None)
             raise StoreUnavailable
         return waiting.result()
 
     def _write(self) -> None:
-        """The writer's thread."""
+        """Run the writing thread."""
         while (first := self._jobs.get()) is not None:
             jobs = [first]
             ended = False
@@ -167,10 +170,10 @@ class SqliteDatabase:
         try:
             with _translated():
                 results = self._commit(jobs, begun)
-        except BaseException as error:  # noqa: BLE001  # whatever it is, the callers are told, and the thread goes on
+        except BaseException as error:  # noqa: BLE001  # the callers get it, and the thread continues
             self._disconnect()
             if len(begun) > 1 and not isinstance(error, StoreUnavailable):
-                for job in begun:  # one of them is at fault, and the others are not
+                for job in begun:  # one of them caused it; the others must not fail with it
                     self._run([job])
                 return
             for job in begun or jobs:
@@ -184,7 +187,7 @@ class SqliteDatabase:
                 job.future.set_result(result)
 
     def _commit(self, jobs: list[_Job], begun: list[_Job]) -> list[Any]:
-        # What is written to a file that was removed, or replaced, is lost with it: nobody would know before the next start.
+        # Writes to a file that was removed or replaced are lost, unnoticed until the next start.
         identity = _identity(self._path)
         if identity != self._connected:
             self._disconnect()
@@ -193,7 +196,7 @@ class SqliteDatabase:
             self._connected = identity
         results: list[Any] = []
         with self._connection.begin():
-            # Here the file is locked. Another process may have had it for long, and callers may have given up.
+            # The file is locked now. Waiting for the lock may have taken long, and callers may have given up.
             begun += [job for job in jobs if job.begin()]
             for job in begun:
                 try:
@@ -205,7 +208,7 @@ class SqliteDatabase:
         return results
 
     def _disconnect(self) -> None:
-        """After a failure the next transaction gets a new connection: the file may be another, or the disk back."""
+        """Close the connection after a failure, so that the next transaction opens a new one: the file may have been replaced."""
         if self._connection is not None:
             connection, self._connection = self._connection, None
             with _silenced():
@@ -213,13 +216,13 @@ class SqliteDatabase:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """Which file this is. Raises `OSError` if it is gone."""
+    """Return the device and inode of a file. Raises `OSError` if it does not exist."""
     found = path.stat()
     return found.st_dev, found.st_ino
 
 
-def _seen(future: asyncio.Future[Any]) -> None:
-    """An error that nobody waits for any more is no mistake."""
+def _retrieve_error(future: asyncio.Future[Any]) -> None:
+    """Retrieve the error of a future that nobody awaits any more, so that asyncio does not log it."""
     if not future.cancelled():
         future.exception()
 
@@ -232,7 +235,7 @@ def _translated() -> Iterator[None]:
 
 @contextmanager
 def _silenced() -> Iterator[None]:
-    """For closing what is broken already; its failure was told."""
+    """Suppress errors while closing a broken connection; the failure itself was logged."""
     try:
         with _translated():
             yield

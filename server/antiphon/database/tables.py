@@ -1,7 +1,7 @@
-"""The tables, as the newest migration leaves them. A test holds the two together.
+"""The tables as the newest migration makes them. A test compares the two.
 
-Times are microseconds since 1970 in UTC, as integers: both databases sort and compare those alike. Ids are compared byte by byte,
-whatever the database's own collation.
+Times are integers of microseconds since 1970 in UTC, which both databases sort and compare alike. Ids are compared byte by byte,
+whatever the database's collation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ trees = Table(
     Column("id", ID, primary_key=True),
     Column("owner", Text, nullable=False),
 )
-"""One row for each tree of messages. It is what a writer locks: all that touches one tree happens one after the other."""
+"""One row for each tree of messages. Writers lock it, so changes of one tree happen one after the other."""
 
 conversations = Table(
     "conversations",
@@ -41,7 +41,7 @@ conversations = Table(
     Column("owner", Text, nullable=False),
     Column("tree_id", ID, ForeignKey("trees.id"), nullable=False),
     Column("title", Text, nullable=False),
-    # Case-folded by Python, as neither database can do that for every script.
+    # Case-folded in Python, as neither database can do that for every script.
     Column("title_folded", Text, nullable=False),
     Column("pinned", Boolean, nullable=False),
     Column("source", Text, nullable=False),
@@ -50,7 +50,7 @@ conversations = Table(
     Column("head_id", ID),
     Column("message_count", Integer, nullable=False),
     Column("forked_from", ID),
-    # The request_id of the turn that made it.
+    # The request_id of the turn that created it.
     Column("create_request_id", Text),
     UniqueConstraint("owner", "create_request_id", name="conversations_create_request"),
     Index("conversations_list", "owner", "pinned", "updated", "id"),
@@ -73,23 +73,23 @@ messages = Table(
     METADATA,
     Column("id", ID, primary_key=True),
     Column("tree_id", ID, ForeignKey("trees.id", ondelete="CASCADE"), nullable=False),
-    # Where it was made. It may outlive that conversation, in a fork.
+    # The conversation in which it was created. In a fork it may outlive that conversation.
     Column("conversation_id", ID, nullable=False),
     Column("parent_id", ID),
-    # How many messages are before it.
+    # The number of messages before it.
     Column("depth", Integer, nullable=False),
     Column("state", Text, nullable=False),
     Column("created", BigInteger, nullable=False),
-    # Assistant messages of a turn only, from here.
+    # The columns from here on are for assistant messages of a turn only.
     Column("request_id", Text),
-    # The worker that is to end it; null once that one has.
+    # The worker that will complete it; null once it has.
     Column("worker", ID),
     Column("model", Text, nullable=False),
     Column("provider", Text, nullable=False),
     Column("finish_reason", Text),
     Column("error_reason", Text, nullable=False),
     Column("usage", Text),
-    # The message as JSON. The last column: SQLite then needs not read it to follow a path.
+    # The message as JSON. It is the last column, so that SQLite need not read it to follow a path.
     Column("body", Text, nullable=False),
     Index("messages_tree", "tree_id"),
     Index(
@@ -115,7 +115,7 @@ workers = Table(
     Column("seen", BigInteger, nullable=False),
     Column("process", Text, nullable=False, server_default=""),
 )
-"""The processes that begin turns, when each last said that it lives, and which process of which machine it is."""
+"""The processes that begin turns: when each last reported, and which process on which machine it is."""
 
 api_keys = Table(
     "api_keys",
@@ -134,7 +134,7 @@ api_keys = Table(
     Column("last_used", BigInteger),
     Index("api_keys_owner", "owner", "id"),
 )
-"""One row for each key that was ever made. `grants` is JSON; `previous_digest` is good until `previous_until`."""
+"""One row for each key ever created. `grants` is JSON; `previous_digest` is valid until `previous_until`."""
 
 audit_events = Table(
     "audit_events",
@@ -152,24 +152,28 @@ audit_events = Table(
     Index("audit_events_actor", "actor", "id"),
     Index("audit_events_action", "action", "id"),
 )
-"""What admins did, and which calls were refused; `count` in a row."""
+"""Admins' actions and refused calls; `count` of them in a row."""
+
+
+def _counts() -> list[Column[int]]:
+    """Return the columns of every table of usage. Money is in nano-dollars; `unpriced` are requests whose cost is not known."""
+    return [
+        Column(name, BigInteger, nullable=False)
+        for name in ("requests", "prompt_tokens", "completion_tokens", "cost_nanos", "unpriced")
+    ]
+
 
 usage = Table(
     "usage",
     METADATA,
-    # In UTC, as in 2026-11-25.
+    # In UTC, such as 2026-11-25.
     Column("day", ID, primary_key=True),
     Column("owner", ID, primary_key=True),
     # `Principal.id`; empty for those who call without a key.
     Column("key", ID, primary_key=True),
-    Column("requests", BigInteger, nullable=False),
-    Column("prompt_tokens", BigInteger, nullable=False),
-    Column("completion_tokens", BigInteger, nullable=False),
-    Column("cost_nanos", BigInteger, nullable=False),
-    # Requests whose cost is not known.
-    Column("unpriced", BigInteger, nullable=False),
+    *_counts(),
 )
-"""What was used: one row for each day and key. Money is in nano-dollars."""
+"""Usage: one row for each day, owner and key. Money is in nano-dollars."""
 
 model_usage = Table(
     "model_usage",
@@ -178,15 +182,11 @@ model_usage = Table(
     Column("owner", ID, primary_key=True),
     Column("key", ID, primary_key=True),
     Column("provider", ID, primary_key=True),
-    # As the provider names it. Empty: not known. "*": one of several.
+    # The provider's own name of it; empty if unknown; "*" for those beyond `ledger.MODELS`.
     Column("model", ID, primary_key=True),
-    Column("requests", BigInteger, nullable=False),
-    Column("prompt_tokens", BigInteger, nullable=False),
-    Column("completion_tokens", BigInteger, nullable=False),
-    Column("cost_nanos", BigInteger, nullable=False),
-    Column("unpriced", BigInteger, nullable=False),
+    *_counts(),
 )
-"""The same by provider and model, as far as these are known: never more than `usage` has, and less of calls of earlier versions."""
+"""Usage by provider and model, where they are known. Its sums never exceed those of `usage`; it lacks calls of earlier versions."""
 
 tag_usage = Table(
     "tag_usage",
@@ -194,15 +194,11 @@ tag_usage = Table(
     Column("day", ID, primary_key=True),
     Column("owner", ID, primary_key=True),
     Column("key", ID, primary_key=True),
-    # As in "team=search". "*": one of several.
+    # Such as "team=search"; "*" for those beyond `ledger.TAGS`.
     Column("tag", ID, primary_key=True),
-    Column("requests", BigInteger, nullable=False),
-    Column("prompt_tokens", BigInteger, nullable=False),
-    Column("completion_tokens", BigInteger, nullable=False),
-    Column("cost_nanos", BigInteger, nullable=False),
-    Column("unpriced", BigInteger, nullable=False),
+    *_counts(),
 )
-"""The same by tag: a call is in it once for each of its tags, and not at all without."""
+"""Usage by tag: a call is counted once for each of its tags, and not at all if it has none."""
 
 compatibility = Table("compatibility", METADATA, Column("oldest", ID, primary_key=True))
-"""One row: the oldest revision whose program can use the schema as it is."""
+"""One row: the oldest revision that can use the present schema."""

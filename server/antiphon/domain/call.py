@@ -100,7 +100,7 @@ class Call(Struct, eq=False, kw_only=True, weakref=True):
     peer: str = ""
     """The caller's address as the edge saw it; empty but for calls of admins, which are audited."""
     trace: TraceContext | None = None
-    """The trace that it belongs to: the caller's, until a listener that records the call as a span puts that in its place."""
+    """The trace context: that of the caller, until an observer that records the call as a span replaces it."""
     timeout: float | None = None
     """Seconds that the caller waits, from `begun`; None where it set no deadline."""
     begun: float = field(default_factory=time.monotonic)
@@ -116,7 +116,7 @@ class Call(Struct, eq=False, kw_only=True, weakref=True):
     first_token: float | None = None
     """Seconds from when the provider was asked to the first delta."""
     tags: dict[str, str] = {}
-    """Those of the caller's key, and the call's own; see `antiphon.domain.tags`."""
+    """The tags of the caller's key and of the call itself; see `antiphon.domain.tags`."""
     usage: Usage | None = None
     cost_usd: float | None = None
 

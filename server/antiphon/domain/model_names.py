@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from typing import Final
+
+LONGEST: Final = 256
+"""The most characters of a model's name: it is a key in the database, a label, and stands in every log line of a call."""
 
 
 def is_name(text: str) -> bool:
-    """Whether it can be a model's name: nothing but what shows, and no white space at its ends.
+    """Return whether it can be a model's name: not too long, printable, and without white space at its ends.
 
     A provider may read "gpt-4o " or "gpt-4o" with a line break as gpt-4o, where no price and no list of models here would.
     """
-    return text.isprintable() and text == text.strip()
+    return len(text) <= LONGEST and text.isprintable() and text == text.strip()
 
 
 def fits(name: str, pattern: str) -> bool:

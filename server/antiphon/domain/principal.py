@@ -73,7 +73,7 @@ class Principal(Struct, frozen=True):
     quota: Quota = UNLIMITED
     """What this credential may use; its owner may have a quota beside it."""
     tags: tuple[tuple[str, str], ...] = ()
-    """What its calls are for, names with their values; see `antiphon.domain.tags`."""
+    """The tags of its calls, as names and values; see `antiphon.domain.tags`."""
 
     def require(self, scope: Scope) -> None:
         """Raise `PermissionDenied` unless the caller has the scope."""

@@ -1,4 +1,4 @@
-"""Tags: what a key or a call says that it is for, such as team=search. Usage is told apart by them; metrics are not."""
+"""Tags: labels of a key or a call, such as team=search. Usage reports can be grouped by tag; metrics cannot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from antiphon.domain.errors import InvalidRequest, Violation
 
 MAX_TAGS: Final = 8
-"""Tags of a key, and of a call beside those of its key."""
+"""The most tags of a key; a call may have as many more."""
 
 _NAME: Final = re.compile(r"[a-z0-9_.-]{1,32}")
 _VALUE: Final = re.compile(r"[!-+\--~]{1,64}")
@@ -19,7 +19,7 @@ _RULE_VALUE: Final = "the value of a tag is 1 to 64 visible characters of ASCII,
 
 
 def wrong_with(tags: Mapping[str, str]) -> str:
-    """Return what is wrong with tags; empty for those that are good."""
+    """Return what is wrong with the tags; empty if they are valid."""
     if len(tags) > MAX_TAGS:
         return f"must not have more than {MAX_TAGS} tags"
     if not all(_NAME.fullmatch(name) for name in tags):
@@ -28,13 +28,13 @@ def wrong_with(tags: Mapping[str, str]) -> str:
 
 
 def check(tags: Mapping[str, str], *where: str) -> None:
-    """Raise `InvalidRequest` for tags that are not good; `where` is the path of their field."""
+    """Check tags. Raises `InvalidRequest` if they are not valid; `where` is the path of their field."""
     if wrong := wrong_with(tags):
         raise InvalidRequest(f"{'.'.join(where)}: {wrong}", (Violation(where, wrong),))
 
 
 def parse(written: str, where: str) -> dict[str, str]:
-    """Return the tags of a header, as in "team=search, feature=x". Raises `InvalidRequest`; `where` is its name."""
+    """Return the tags in a header such as "team=search, feature=x". Raises `InvalidRequest`; `where` is the header's name."""
     tags: dict[str, str] = {}
     for part in filter(None, map(str.strip, written.split(","))):
         name, equals, value = part.partition("=")
@@ -47,6 +47,6 @@ def parse(written: str, where: str) -> dict[str, str]:
 
 
 def merged(of_key: Iterable[tuple[str, str]], of_call: Mapping[str, str]) -> dict[str, str]:
-    """Return both, the key's first; of one name the key's, so that nobody's usage can be put down to somebody else."""
+    """Return the tags of the key, then those of the call. The key's win, so that no call can be charged to somebody else's tag."""
     found = dict(of_key)
     return found | {name: value for name, value in of_call.items() if name not in found}

@@ -1,4 +1,4 @@
-"""The trace that a call belongs to, as W3C Trace Context writes it into headers (https://www.w3.org/TR/trace-context/). No I/O."""
+"""The trace context of a call, as in the headers of W3C Trace Context (https://www.w3.org/TR/trace-context/). No I/O."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ TRACESTATE: Final = "tracestate"
 
 _TRACEPARENT: Final = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _TRACESTATE: Final = re.compile(r"[\x20-\x7e]{1,512}")
-"""What other systems wrote there is theirs: it is passed on as it is, or not at all."""
+"""Data of other tracing systems: passed on unchanged, or dropped if it does not match this."""
 
 _SAMPLED: Final = 1
 
 
 class TraceContext(Struct, frozen=True):
-    """A trace, and the span in it that is the parent of what comes next. Ids are in lower-case hexadecimal digits, 32 and 16."""
+    """A trace, and the span in it that is the parent of the next one. Ids are lower-case hexadecimal, of 32 and 16 digits."""
 
     trace_id: str
     span_id: str
     flags: int = _SAMPLED
-    """A bit set; the lowest bit tells that spans are recorded."""
+    """A set of bits; the lowest one says that spans are recorded."""
     state: str = ""
 
     def headers(self) -> dict[str, str]:
-        """Return the headers that tell whom a request goes to."""
-        told = {TRACEPARENT: f"00-{self.trace_id}-{self.span_id}-{self.flags:02x}"}
+        """Return the headers that pass the context on with a request."""
+        headers = {TRACEPARENT: f"00-{self.trace_id}-{self.span_id}-{self.flags:02x}"}
         if self.state:
-            told[TRACESTATE] = self.state
-        return told
+            headers[TRACESTATE] = self.state
+        return headers
 
 
 def trace_of(traceparent: str, tracestate: str = "") -> TraceContext | None:
-    """Return the context that these headers tell, or None where they tell none that can be read."""
+    """Return the trace context in these headers, or None if there is no valid one."""
     found = _TRACEPARENT.fullmatch(traceparent)
     if found is None or (found[5] and found[1] == "00"):  # versions after 00 may have more fields
         return None
@@ -48,10 +48,10 @@ _OUTGOING: ContextVar[TraceContext | None] = ContextVar("outgoing_trace", defaul
 
 
 def pass_on(trace: TraceContext | None) -> None:
-    """Have the requests that this task makes from now on belong to `trace`; None: to no trace."""
+    """Set the trace context of all requests that this task makes from now on; None: they have none."""
     _OUTGOING.set(trace)
 
 
 def passed_on() -> TraceContext | None:
-    """Return what the request that is about to be made belongs to."""
+    """Return the trace context for the next request."""
     return _OUTGOING.get()

@@ -1,1 +1,1 @@
-"""What Envoy is given: its files, endpoints, certificates and token rules."""
+"""Envoy's configuration: its files, endpoints, certificates and token rules."""

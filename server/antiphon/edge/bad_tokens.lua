@@ -1,9 +1,9 @@
--- The filter behind `jwt_authn`: refuses a token that every issuer has refused, for another reason than that its key is not known.
+-- The filter behind `jwt_authn`: refuses a token that every issuer refused for another reason than an unknown key.
 --
--- `antiphon.edge.tokens` puts the names of the issuers into the table; each is where the issuer leaves its note.
+-- `antiphon.edge.tokens` fills the table with the names of the issuers; under each name the metadata has the issuer's reason.
 
 local ISSUERS = {--[[issuers]]}
--- Envoy's own words.
+-- Envoy's message.
 local UNKNOWN_KEY = "Jwks doesn't have key to match kid or alg from Jwt"
 
 function envoy_on_request(handle)

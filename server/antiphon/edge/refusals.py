@@ -1,7 +1,8 @@
-"""The mappers of `listeners.yaml` that give what Envoy refuses itself the shape of the dialect that was called.
+"""Generates the mappers of `listeners.yaml`, which give Envoy's own refusals the error format of the dialect that was called.
 
-Envoy uses the first mapper that fits. For each shape of errors there are, in this order: 405 for paths that have other methods, to
-which the transcoder says 404; 400 for a query that it cannot read; statuses of which the body has other fields; and all else.
+Envoy uses the first mapper that matches. For each error format there are, in this order: 405 for paths that only have other
+methods, for which the transcoder says 404; 400 for a query that it cannot parse; statuses whose body has other fields; and
+everything else.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from antiphon.rest.shared.dialect import ErrorShape
 from antiphon.rest.shared.paths import bindings, has_variables, pattern_of, query_of
 
 STATUSES: Final = (500, 400, 401, 403, 404, 405, 408, 413, 415, 426, 429, 431, 502, 503, 504)
-"""What Envoy refuses with. For any other status the body is that of 400 or 500."""
+"""The statuses with which Envoy refuses requests. Any other status gets the body of 400 or 500."""
 
 MESSAGE: Final = "*message"
-"""The words for each status, which `listeners.yaml` has by hand, as it has `*leave`."""
+"""The YAML alias of the message for each status; `listeners.yaml` defines its anchor by hand, like that of `*leave`."""
 
 _ANCHORS: Final = {
     "not_found": "{status_code_filter: {comparison: {value: {default_value: 404, runtime_key: antiphon.404}}}}",
     "headers": "[*request_id, *retry_after, *should_retry, *authenticate, *leave]",
-    # For what is refused before an id is made; else that takes its place.
+    # Used only if the request is refused before it has an id.
     "request_id": '{header: {key: x-request-id, value: "%UNIQUE_ID%"}, append_action: ADD_IF_ABSENT}',
-    # The others are left out where the value is empty.
+    # Envoy omits the others if their value is empty.
     "retry_after": """{header: {key: retry-after, value: "%CEL(response.code == 503 ? '1' : '')%"}}""",
     "should_retry": """{header: {key: x-should-retry, """
     """value: "%CEL(response.code < 500 && response.code != 408 ? 'false' : '')%"}}""",
@@ -40,11 +41,11 @@ _WRONG_VALUES: Final = {
     FieldDescriptor.TYPE_INT32: ("([+-]?[0-9]{10,}|[+-]?[0-9]*[^0-9&+-][^&]*)?(&|$)", "must be a whole number"),
     FieldDescriptor.TYPE_BOOL: ("", "must be true or false"),
 }
-"""By the type of a field, a pattern of what the transcoder cannot read in a query, and what is said of it."""
+"""By type of a field: a pattern of the values in a query that the transcoder cannot parse, and the message about it."""
 
 
 def mappers(dialects: Sequence[Dialect]) -> list[str]:
-    """Return the lines of the mappers. What recurs, and what the rest of the file uses, has an anchor where it is first."""
+    """Return the lines of the mappers. Repeated parts, and parts that other lines use, get an anchor at their first use."""
     text = "\n".join(_mappers(dialects))
     for name, value in _ANCHORS.items():
         text = text.replace(f"*{name}", f"&{name} {value}", 1)
@@ -64,7 +65,7 @@ def _mappers(dialects: Sequence[Dialect]) -> Iterator[str]:
                 called = [_path("prefix", f"/{dialect.service.full_name}/")]
             else:
                 called = [_path("exact", _grpc_path(method)) for method in methods]
-            yield from _all_else(shape, [*called, f"*{shape.name}_paths"])
+            yield from _other_errors(shape, [*called, f"*{shape.name}_paths"])
 
 
 def _wrong_methods(shape: ErrorShape, methods: Sequence[MethodDescriptor]) -> Iterator[str]:
@@ -77,14 +78,14 @@ def _wrong_methods(shape: ErrorShape, methods: Sequence[MethodDescriptor]) -> It
 
 def _wrong_queries(shape: ErrorShape, methods: Sequence[MethodDescriptor]) -> Iterator[str]:
     for method in methods:
-        if words := words_for_query(method):
+        if words := query_message(method):
             yield from _filter("and", _status(400), _path("exact", _grpc_path(method)))
             yield from ("  headers_to_add: *headers", "  body_format_override:", _body(shape, [400], words))
 
 
-def _all_else(shape: ErrorShape, here: Sequence[str]) -> Iterator[str]:
-    """`here` are the filters of the paths that have the shape."""
-    for status in odd_statuses(shape):
+def _other_errors(shape: ErrorShape, here: Sequence[str]) -> Iterator[str]:
+    """Yield the mappers for all other errors; `here` are the filters of the paths that have this format."""
+    for status in special_statuses(shape):
         yield from _filter("and", _status(status), f"{{or_filter: {{filters: [{', '.join(here)}]}}}}")
         yield from ("  headers_to_add: *headers", "  body_format_override:", _body(shape, [status], MESSAGE))
     yield from _filter("or", *here)
@@ -92,7 +93,7 @@ def _all_else(shape: ErrorShape, here: Sequence[str]) -> Iterator[str]:
 
 
 def by_shape(dialect: Dialect) -> list[tuple[ErrorShape, list[MethodDescriptor]]]:
-    """Return each shape of a dialect's errors with its methods; the dialect's own, whose paths are wider, is last."""
+    """Return each error format of a dialect with its methods; the dialect's own, whose paths are wider, is last."""
     found: dict[str, tuple[ErrorShape, list[MethodDescriptor]]] = {}
     for method in dialect.service.methods:
         shape = dialect.errors_of(method.name)
@@ -101,23 +102,23 @@ def by_shape(dialect: Dialect) -> list[tuple[ErrorShape, list[MethodDescriptor]]
 
 
 def allowed(methods: Sequence[MethodDescriptor]) -> Iterator[tuple[str, str]]:
-    """Yield what the header `allow` has, and an RE2 pattern of the paths where; of two that fit, the first is right."""
+    """Yield the value of the `allow` header, and an RE2 pattern of the paths that have it; the first match is right."""
     verbs: dict[str, list[str]] = {}
     for method in methods:
         for verb, path in bindings(method):
             verbs.setdefault(path, []).extend(("GET", "HEAD") if verb == "get" else (verb.upper(),))
-    paths = sorted(verbs, key=lambda path: (_wildcards(path), verbs[path]))
+    paths = sorted(verbs, key=lambda path: (_specificity(path), verbs[path]))
     for allow, same in groupby(paths, key=lambda path: ", ".join(verbs[path])):
         yield allow, f"({'|'.join(map(pattern_of, same))})(\\?.*)?"
 
 
-def _wildcards(path: str) -> list[bool]:
-    """A sort key: of two templates that fit a path, the one comes first that has a name where the other has a variable."""
+def _specificity(path: str) -> list[bool]:
+    """Return a sort key for path templates: a fixed name sorts before a variable in the same place."""
     return [has_variables(segment) for segment in path.split("/")] if has_variables(path) else []
 
 
-def words_for_query(method: MethodDescriptor) -> str | None:
-    """Return the words for a query of a method that cannot be read, which name the field; None if all of its fields are text."""
+def query_message(method: MethodDescriptor) -> str | None:
+    """Return the message for a query that cannot be parsed, which names the field; None if all fields are text."""
     path = "request.headers['x-envoy-original-path']"
     choices = [
         f"{path}.matches('[?&]({'|'.join(dict.fromkeys((field.name, field.json_name)))})={_WRONG_VALUES[field.type][0]}') ? "
@@ -131,8 +132,8 @@ def words_for_query(method: MethodDescriptor) -> str | None:
     return _cel(f"!('x-envoy-original-path' in request.headers) ? {otherwise} :", *choices, otherwise)
 
 
-def odd_statuses(shape: ErrorShape) -> list[int]:
-    """Return the statuses of which the body has other fields than usual."""
+def special_statuses(shape: ErrorShape) -> list[int]:
+    """Return the statuses whose body has other fields than usual."""
     usual = shape.refusal(500, MESSAGE).keys()
     return [status for status in STATUSES if shape.refusal(status, MESSAGE).keys() != usual]
 
@@ -141,13 +142,13 @@ def odd_statuses(shape: ErrorShape) -> list[int]:
 
 
 def _body(shape: ErrorShape, statuses: Sequence[int], message: str) -> str:
-    """The JSON of a body, as the value of `body_format_override`."""
+    """Return the JSON format of a body, as the value of `body_format_override`."""
     bodies = {status: shape.refusal(status, MESSAGE) for status in statuses}
     return "\n".join(("    json_format:", *_fields(bodies, message, "      ")))
 
 
 def _fields(objects: Mapping[int, Mapping[str, Any]], message: str, indent: str) -> Iterator[str]:
-    """The lines of an object, of which there is one for each status; of the fields those that the first one has."""
+    """Yield the lines of an object that is given once for each status; the first one decides the fields."""
     for name in next(iter(objects.values())):
         values = {status: fields[name] for status, fields in objects.items()}
         if all(isinstance(value, Mapping) for value in values.values()):
@@ -158,7 +159,7 @@ def _fields(objects: Mapping[int, Mapping[str, Any]], message: str, indent: str)
 
 
 def _value(values: Mapping[int, Any], message: str) -> str:
-    """A value that may differ by status."""
+    """Return a value that may differ by status."""
     one = next(iter(values.values()))
     if all(value == status for status, value in values.items()):
         return '"%RESPONSE_CODE%"'
@@ -181,7 +182,7 @@ def _grpc_path(method: MethodDescriptor) -> str:
 
 
 def _filter(kind: str, *filters: str) -> Iterator[str]:
-    """Begin a mapper: it is for what one ("or") or all ("and") of the filters match."""
+    """Yield the start of a mapper for what one ("or") or all ("and") of the filters match."""
     yield from ("- filter:", f"    {kind}_filter:", "      filters:", *(f"      - {each}" for each in filters))
 
 

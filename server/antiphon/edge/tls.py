@@ -1,6 +1,6 @@
-"""TLS at the edge: what of Envoy's files depends on `rest.tls` and `rest.upstream`.
+"""TLS at the edge: the parts of Envoy's files that depend on `rest.tls` and `rest.upstream`.
 
-Envoy reads certificates and keys itself, and again when they change: its files only say where they are. So no key is ever copied.
+Envoy reads certificates and keys itself, and again when they change; its files only name their paths, so no key is ever copied.
 Starts nothing.
 """
 
@@ -15,16 +15,16 @@ import yaml
 from antiphon.config import TlsConfig, UpstreamTlsConfig
 
 LISTENER: Final = "listener_tls.yaml"
-"""The gateway's file with the listener's part."""
+"""The gateway's file with the TLS settings of the listener."""
 
 UPSTREAM: Final = "cluster_tls.yaml"
-"""The same of the cluster."""
+"""The gateway's file with the TLS settings of the cluster."""
 
 _SECRET: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105  # a name of Envoy's
 
 
 def listener_socket(text: str, config: TlsConfig) -> dict[str, Any]:
-    """The listener's transport socket, of the text of `LISTENER`."""
+    """Return the listener's transport socket, from the text of `LISTENER`."""
     socket: dict[str, Any] = yaml.safe_load(text)
     if config.client_ca is None:
         del socket["typed_config"]["require_client_certificate"]
@@ -33,7 +33,7 @@ def listener_socket(text: str, config: TlsConfig) -> dict[str, Any]:
 
 
 def listener_secrets(config: TlsConfig) -> dict[str, str]:
-    """The files that tell where the listener's certificate is, and the authority of its callers: texts by name."""
+    """Return the files, as texts by name, with the paths of the listener's certificate and of its callers' authority."""
     secrets = {"edge": _pair(config.certificate, config.key)}
     if config.client_ca is not None:
         secrets["callers"] = _authority(config.client_ca)
@@ -41,7 +41,7 @@ def listener_secrets(config: TlsConfig) -> dict[str, str]:
 
 
 def upstream_socket(text: str, config: UpstreamTlsConfig) -> dict[str, Any]:
-    """The cluster's transport socket, of the text of `UPSTREAM`."""
+    """Return the cluster's transport socket, from the text of `UPSTREAM`."""
     socket: dict[str, Any] = yaml.safe_load(text)
     socket["typed_config"]["sni"] = config.server_name
     common = socket["typed_config"]["common_tls_context"]
@@ -53,7 +53,7 @@ def upstream_socket(text: str, config: UpstreamTlsConfig) -> dict[str, Any]:
 
 
 def upstream_secrets(config: UpstreamTlsConfig) -> dict[str, str]:
-    """The files that tell where the server's authority is, and what it is shown: texts by name."""
+    """Return the files, as texts by name, with the paths of the server's authority and of our client certificate."""
     secrets = {"server": _authority(config.ca)}
     if config.certificate is not None and config.key is not None:
         secrets["client"] = _pair(config.certificate, config.key)
@@ -61,7 +61,7 @@ def upstream_secrets(config: UpstreamTlsConfig) -> dict[str, str]:
 
 
 def _files(secrets: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    # A file each: Envoy takes no more than one secret from one.
+    # One file for each: Envoy reads only one secret from a file.
     return {
         f"secret_{name}.yaml": yaml.safe_dump({"resources": [{"@type": _SECRET, "name": name, **secret}]}, sort_keys=False)
         for name, secret in secrets.items()
@@ -71,7 +71,7 @@ def _files(secrets: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 def _pair(certificate: Path, key: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"certificate_chain": {"filename": _path(certificate)}, "private_key": {"filename": _path(key)}}
     if certificate.absolute().parent == key.absolute().parent:
-        # Also where the folder's content is replaced as a whole, as that of a secret in Kubernetes; and both are read as one.
+        # Notices also a replacement of the whole folder, as of a secret in Kubernetes, and reads both files together.
         found["watched_directory"] = {"path": _path(certificate.absolute().parent)}
     return {"tls_certificate": found}
 
@@ -82,5 +82,5 @@ def _authority(ca: Path) -> dict[str, Any]:
 
 
 def _path(path: Path) -> str:
-    """As Envoy, which runs in a folder of its own, finds it. Symbolic links stay: they are what comes to point elsewhere."""
+    """Return an absolute path, as Envoy runs in another folder. Symbolic links are kept: renewal may redirect them."""
     return str(path.absolute())

@@ -1,12 +1,12 @@
-"""A first look at tokens at the edge: what of Envoy's files depends on `rest.jwt_authn`.
+"""A first check of tokens at the edge: the parts of Envoy's files that depend on `rest.jwt_authn`.
 
-Envoy's `jwt_authn` judges a token's signature, issuer and time, and what it finds bad is refused. All else is the server's, which
-looks at every token again: audiences, algorithms, claims, and whatever is no token. What does not look like a token, such as an API
-key, goes past Envoy untouched.
+Envoy's `jwt_authn` checks a token's signature, issuer and time, and refuses a bad one. The server checks every token again, and the
+rest: audiences, algorithms, claims, and credentials that are not tokens. What does not look like a token, such as an API key,
+passes Envoy unchecked.
 
-So does a token that names a key which Envoy has not read, as all new ones do when an issuer has changed its keys: Envoy reads keys
-only as often as it is told to, but the server at once. `jwt_authn` alone would refuse it. So it lets all pass and leaves a note of
-why each issuer refused; the filter behind it refuses by those notes. Starts nothing.
+So does a token whose key Envoy has not read, as all new tokens do after an issuer changed its keys: Envoy reads keys only at set
+intervals, the server at once. `jwt_authn` alone would refuse them. So it lets all pass and stores each issuer's reason in the
+metadata; the filter behind it refuses by those reasons. Starts nothing.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from antiphon.config import IssuerConfig
-from antiphon.edge.endpoints import assignment, of_host
+from antiphon.edge.endpoints import assignment, host_address
 
 LOOKS_LIKE_A_TOKEN: Final = r"Bearer eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"  # noqa: S105  # a pattern
-"""The whole header `authorization` of a JWT: `eyJ` is how the JSON of its header begins, in base64."""
+"""A pattern of the whole `authorization` header of a JWT: `eyJ` is the start of its JSON header in base64."""
 
 _AUTHORITIES: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
-"""Where systems keep the certificates of the authorities that they trust."""
+"""The files in which systems keep their trusted certificate authorities."""
 
 _LUA: Final = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
 _FILTER: Final = "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
@@ -34,7 +34,7 @@ _TLS: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Ups
 
 
 def token_filters(issuers: Sequence[IssuerConfig]) -> list[dict[str, Any]]:
-    """The HTTP filters, in order. Each of `issuers` has a `jwks_url`."""
+    """Return the HTTP filters, in order. Each of `issuers` must have a `jwks_url`."""
     providers = {
         issuer.name: {
             "issuer": issuer.issuer,
@@ -45,7 +45,7 @@ def token_filters(issuers: Sequence[IssuerConfig]) -> list[dict[str, Any]]:
             "remote_jwks": {
                 "http_uri": {"uri": issuer.jwks_url, "cluster": _cluster(issuer), "timeout": f"{issuer.timeout}s"},
                 "cache_duration": f"{issuer.keys_ttl}s",
-                # Read beforehand, and again and again, so that no call waits for it; what was read last is used meanwhile.
+                # Keys are read before the first call and refreshed in the background, so that no call waits for them.
                 "async_fetch": {"failed_refetch_duration": f"{issuer.keys_cooldown}s"},
             },
         }
@@ -63,7 +63,7 @@ def token_filters(issuers: Sequence[IssuerConfig]) -> list[dict[str, Any]]:
     return [
         {
             "name": "envoy.filters.http.jwt_authn",
-            # Without the reason: it quotes the path, in which a key may be.
+            # The reason is stripped: it quotes the path, which may contain a key.
             "typed_config": {"@type": _FILTER, "providers": providers, "rules": [rule], "strip_failure_response": True},
         },
         {
@@ -74,11 +74,11 @@ def token_filters(issuers: Sequence[IssuerConfig]) -> list[dict[str, Any]]:
 
 
 def key_cluster(issuer: IssuerConfig) -> dict[str, Any]:
-    """The cluster of the host that has an issuer's public keys. Raises `OSError` if it needs TLS, and nothing is trusted here."""
+    """Return the cluster for the host of an issuer's keys. Raises `OSError` if it needs TLS and this system trusts no authority."""
     url = urlsplit(str(issuer.jwks_url))
     secure = url.scheme == "https"
     host = url.hostname or ""
-    address = of_host(host, url.port or (443 if secure else 80))
+    address = host_address(host, url.port or (443 if secure else 80))
     cluster: dict[str, Any] = {
         "@type": _CLUSTER,
         "name": _cluster(issuer),
@@ -96,7 +96,7 @@ def key_cluster(issuer: IssuerConfig) -> dict[str, Any]:
 
 
 def trusted_authorities() -> str:
-    """The file of the authorities that this system trusts, or that `SSL_CERT_FILE` names. Raises `OSError` if there is none."""
+    """Return the file of trusted authorities: of `SSL_CERT_FILE`, or of this system. Raises `OSError` if there is none."""
     for path in (ssl.get_default_verify_paths().cafile, *_AUTHORITIES):
         if path and Path(path).is_file():
             return str(Path(path).absolute())

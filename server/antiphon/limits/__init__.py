@@ -1,1 +1,1 @@
-"""How much each caller may use: requests and tokens a minute, calls at once, and USD a day and a month."""
+"""Limits on use: requests and tokens per minute, concurrent calls, and USD per day and month."""

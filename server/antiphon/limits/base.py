@@ -1,8 +1,8 @@
-"""What a call takes of its limits, and who counts it: `memory` in this process, `redis` for all servers together.
+"""What a call takes of its limits, and the `Counters` that count it: `memory` for one process, `redis` for all servers together.
 
-A minute is the 60 seconds that have just passed, and never holds more than the limit: counts are kept by the second, and a second
-is given back when the newest of it is a minute old, so that nobody has to wait for longer than that. Sums of money are whole
-nano-dollars: they add up without a rounding error.
+A minute is the last 60 seconds, and never holds more than the limit. Counts are kept by the second; a second's count is released
+when its newest entry is a minute old, so nobody waits longer than a minute. Money is in whole nano-dollars, which add up without a
+rounding error.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Final, Protocol, TypeAlias
 from msgspec import Struct
 
 WINDOW: Final = 60
-"""Seconds of what is limited by the minute."""
+"""The window of the limits per minute, in seconds."""
 
 NANOS: Final = 1_000_000_000
-"""Nano-dollars of a dollar."""
+"""Nano-dollars per dollar."""
 
-BUSY: Final = 1.0
-"""Seconds after which a call may be tried again that found too many others going on: nobody knows when one ends."""
+RETRY_DELAY: Final = 1.0
+"""Seconds after which a call that was refused because too many are in flight may be retried: when one ends is unknown."""
 
 
 class Limit(StrEnum):
-    """What is limited: the fields of `Quota`."""
+    """The kinds of limit; the values are the fields of `Quota`."""
 
     REQUESTS = "requests_per_minute"
     TOKENS = "tokens_per_minute"
@@ -34,19 +34,19 @@ class Limit(StrEnum):
 
     @property
     def is_rate(self) -> bool:
-        """Whether it is counted by the minute."""
+        """Return whether the limit is per minute."""
         return self in {Limit.REQUESTS, Limit.TOKENS}
 
     @property
     def is_budget(self) -> bool:
-        """Whether it is money."""
+        """Return whether the limit is an amount of money."""
         return self in {Limit.DAY, Limit.MONTH}
 
 
 class Estimate(Struct, frozen=True):
-    """What a call is expected to use. `cost_usd` is None where the price is not known.
+    """The expected use of a call. `cost_usd` is None if the price is not known.
 
-    `paid_by_caller`: it brings its own key of the provider, and costs nobody here.
+    `paid_by_caller`: the caller brings its own provider key, so the call costs the gateway nothing.
     """
 
     prompt_tokens: int
@@ -56,29 +56,29 @@ class Estimate(Struct, frozen=True):
 
 
 Estimator: TypeAlias = Callable[[], Estimate]
-"""Makes an estimate when it is asked for: to count a long prompt takes milliseconds, and most callers have no limit."""
+"""Computes an estimate on demand: counting a long prompt takes milliseconds, and most callers have no limit."""
 
 
 class Claim(Struct, frozen=True):
-    """What a call wants of one limit.
+    """What a call requests of one limit.
 
-    `scope` is whose limit it is: "key", "owner" or "overall"; `counter` names what is counted, with the day or month of a budget.
-    `most` is how much there is, `wanted` how much of it is taken now. Of a budget that is held until the call is settled: it is
-    good while less than `most` is spent or held, and `known` is what the ledger says has been spent.
+    `scope` is "key", "owner" or "overall"; `counter` names the counter, and for a budget the day or month. `maximum` is the limit
+    and `wanted` the amount to take now. An amount of a budget is reserved until the call is settled, and is granted while less than
+    `maximum` is spent or reserved; `known` is the spending according to the ledger.
     """
 
     limit: Limit
     scope: str
     counter: str
-    most: int
+    maximum: int
     wanted: int = 0
     known: int = 0
 
 
 class Standing(Struct, frozen=True):
-    """Where a limit stands: what is used of it, this call's part included, and the seconds until nothing of it is, if nobody calls.
+    """The state of a limit: the amount used, with this call's part, and the seconds until it is all free again if no call follows.
 
-    `wait` is set if the call does not fit: the seconds until it would; 0 of a budget that is spent.
+    `wait` is set if the call does not fit: the seconds until it would, or 0 for a budget that is spent.
     """
 
     used: int
@@ -87,7 +87,7 @@ class Standing(Struct, frozen=True):
 
 
 class Ticket(Struct, frozen=True):
-    """What came of the claims of one call: all were granted, or none was. `second` is the one that they are counted in."""
+    """The result of a call's claims: either all were granted or none. `second` is the second in which they are counted."""
 
     id: str
     claims: Sequence[Claim]
@@ -96,24 +96,24 @@ class Ticket(Struct, frozen=True):
 
     @property
     def refused(self) -> list[tuple[Claim, Standing]]:
-        """The claims that did not fit; empty: all were granted."""
+        """Return the claims that did not fit; empty if all were granted."""
         return [(c, s) for c, s in zip(self.claims, self.standings, strict=True) if s.wait is not None]
 
 
 class Counters(Protocol):
-    """Counts for one process, or for many."""
+    """Counts what calls use, for one process or for many."""
 
     async def take(self, claims: Sequence[Claim]) -> Ticket:
-        """Takes all that is wanted, or nothing. Raises `LimitsUnavailable`.
+        """Take everything that the claims want, or nothing. Raises `LimitsUnavailable`.
 
-        A caller that is cancelled meanwhile has taken nothing.
+        If the caller is cancelled meanwhile, nothing is taken.
         """
         ...
 
     async def settle(self, ticket: Ticket, tokens: int, nanos: int) -> None:
-        """Ends a call that was granted: its place is free again, and its tokens are so many, whatever was taken for them.
+        """End a call that was granted: release its place, and count `tokens` and `nanos` instead of what was taken.
 
-        What was taken too much is given back to the second that it was taken in; what was too little counts from now. Raises
-        `LimitsUnavailable`; what could not be given back comes back by itself within a minute.
+        Tokens that were taken but not used are returned to the second in which they were taken; tokens used beyond that count from
+        now. Raises `LimitsUnavailable`; what could not be returned then expires within a minute.
         """
         ...

@@ -1,12 +1,13 @@
-"""What has been used, by day, owner and key: requests, tokens and money. Budgets are held against it.
+"""The ledger: requests, tokens and money used, by day, owner and key. Budgets are checked against it.
 
-Beside it stands the same by provider and model, and by tag, for reading. How many of them a caller can fill it with is bounded.
+Two more tables, for reports only, have the same by provider and model, and by tag. The number of their rows is limited by key and
+day (`MODELS`, `TAGS`).
 
-Nothing here is on a request's way. What is used is added up in memory and written every few seconds, and when the server stops: a
-process that is killed loses what it had not written yet. A database that is out of reach is written to when it is back; if it was
-lost in the moment of a commit, that batch may be counted twice.
+The database is not used during a request. Usage is added up in memory, and written every few seconds and when the server stops, so
+a process that is killed loses what it had not written. While the database is unreachable, usage is kept for later; if the
+connection is lost during a commit, that batch may be counted twice.
 
-Days are those of UTC. The key is `Principal.id`, so that it outlives the credential itself and holds nothing of it.
+Days are in UTC. The key is `Principal.id`, which outlives the credential and contains no part of it.
 """
 
 from __future__ import annotations
@@ -30,28 +31,28 @@ from antiphon.limits.base import NANOS
 from antiphon.limits.quotas import subject
 
 MODELS: Final = 100
-"""Models that are told apart of one key and day; the others are `OTHER`."""
+"""The most models counted separately for one key and day; further ones are counted as `OTHER`."""
 
 TAGS: Final = 100
-"""Tags that are told apart of one key and day; so are others."""
+"""The most tags counted separately for one key and day; further ones are counted as `OTHER`."""
 
 OTHER: Final = "*"
 
 _DAY: Final = 86400
 
 _Key = tuple[str, str, str]
-"""A day, an owner, and a key's id."""
+"""A day, an owner, and the id of a key."""
 
 _ModelKey = tuple[str, str, str, str, str]
-"""The same, a provider and a model; these are empty where they are not known."""
+"""A day, an owner, the id of a key, a provider and a model; the last two are empty if unknown."""
 
 
 _TagKey = tuple[str, str, str, str]
-"""The same as `_Key`, and a tag with its value."""
+"""A day, an owner, the id of a key, and a tag such as "team=search"."""
 
 
 class _Sums:
-    """What is not written yet of one key and day."""
+    """What one key used in one day and is not written yet."""
 
     __slots__ = ("completion_tokens", "cost", "prompt_tokens", "requests", "unpriced")
 
@@ -59,7 +60,7 @@ class _Sums:
         self.requests = self.prompt_tokens = self.completion_tokens = self.cost = self.unpriced = 0
 
     def count(self, usage: Usage | None, nanos: int | None) -> None:
-        """Add one request; `nanos` None: the price is not known."""
+        """Add one request. `nanos` is its cost in nano-dollars; None: the price is not known."""
         self.requests += 1
         if usage is None:
             return
@@ -76,19 +77,19 @@ class _Sums:
 
 
 class Ledger(Observer):
-    """The ledger of one process, and the sum of all that others have written. It listens to what calls used."""
+    """The ledger of one process, and the sums that other processes wrote. It observes what calls use."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
-        """`clock` tells Unix time."""
+        """`clock` returns Unix time."""
         self._database = database
         self._clock = clock
         self._pending: dict[_ModelKey, _Sums] = {}
         self._models: defaultdict[_Key, set[tuple[str, str]]] = defaultdict(set)
-        self._tagged: dict[_TagKey, _Sums] = {}
+        self._pending_tags: dict[_TagKey, _Sums] = {}
         self._tags: defaultdict[_Key, set[str]] = defaultdict(set)
         self._spent: defaultdict[tuple[str, str], int] = defaultdict(int)
-        self._asked = False
-        self._number = -1
+        self._has_budgets = False
+        self._day_number = -1
         self._today = self._month = ""
 
     def settled(self, call: Call) -> None:
@@ -104,48 +105,48 @@ class Ledger(Observer):
         model: str = "",
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """One request: its tokens, None where nobody knows them, and its cost in USD, None where the price is not known."""
-        self._turn()
+        """Add a request. `usage` is None if the tokens are not known; `cost`, in USD, is None if the price is not known."""
+        self._start_day()
         key = (self._today, principal.owner, principal.id, provider, model)
-        sums = self._pending.get(key) or self._begin(key)
+        sums = self._pending.get(key) or self._new_sums(key)
         nanos = None if cost is None else round(cost * NANOS)
         sums.count(usage, nanos)
         if nanos and usage is not None:
-            self._spend(principal.owner, principal.id, self._today, nanos)
-            self._spend(principal.owner, principal.id, self._month, nanos)
+            self._add_spending(principal.owner, principal.id, self._today, nanos)
+            self._add_spending(principal.owner, principal.id, self._month, nanos)
         if tags:
-            # A set: of many that are all beyond the bound, the call is one.
-            for of_tag in {self._tag(key[:3], f"{name}={value}") for name, value in tags.items()}:
-                self._tagged.setdefault(of_tag, _Sums()).count(usage, nanos)
+            # A set, so that a call with several tags over the limit counts once under `OTHER`.
+            for tag_key in {self._tag_key(key[:3], f"{name}={value}") for name, value in tags.items()}:
+                self._pending_tags.setdefault(tag_key, _Sums()).count(usage, nanos)
 
     def day(self) -> str:
-        """Today, as in 2026-11-25."""
-        self._turn()
+        """Return today in UTC, such as 2026-11-25."""
+        self._start_day()
         return self._today
 
     def month(self) -> str:
-        """The month that it is, as in 2026-11."""
-        self._turn()
+        """Return this month in UTC, such as 2026-11."""
+        self._start_day()
         return self._month
 
     def spent(self, name: str, period: str) -> int:
-        """Nano-dollars that a key, an owner or all have spent in a day or month: here, and elsewhere as far as it was written."""
-        self._asked = True
+        """Return what a key, an owner or all spent in a day or month, in nano-dollars, with what others have written."""
+        self._has_budgets = True
         return self._spent.get((name, period), 0)
 
     async def write(self) -> None:
-        """Writes what is not written yet, and reads what others wrote, if there are budgets. Raises `StoreUnavailable`."""
+        """Write what is pending, and read what others wrote if there are budgets. Raises `StoreUnavailable`."""
         if not self._pending:
-            if self._asked:
+            if self._has_budgets:
                 await self.read()
             return
-        self._turn()
+        self._start_day()
         today, month = self._today, self._month
         writing, self._pending = self._pending, {}
-        tagged, self._tagged = self._tagged, {}
+        tagged, self._pending_tags = self._pending_tags, {}
 
         def work(connection: Connection) -> list[tuple[str, str, int, int]]:
-            # In order of key, so that two processes cannot wait for each other.
+            # In order of key, so that two processes cannot deadlock.
             for (day, owner, key), sums in sorted(_by_key(writing).items(), key=lambda item: item[0]):
                 self._insert(connection, table, {"day": day, "owner": owner, "key": key}, sums)
             for (day, owner, key, provider, model), sums in sorted(writing.items(), key=lambda item: item[0]):
@@ -154,30 +155,30 @@ class Ledger(Observer):
                     self._insert(connection, model_usage, names, sums)
             for (day, owner, key, tag), sums in sorted(tagged.items(), key=lambda item: item[0]):
                 self._insert(connection, tag_usage, {"day": day, "owner": owner, "key": key, "tag": tag}, sums)
-            return _sums(connection, today, month) if self._asked else []
+            return _sums(connection, today, month) if self._has_budgets else []
 
         try:
             found = await self._database.write(work)
         except Exception:
             for key, sums in writing.items():
                 self._pending.setdefault(key, _Sums()).add(sums)
-            for of_tag, sums in tagged.items():
-                self._tagged.setdefault(of_tag, _Sums()).add(sums)
+            for tag_key, sums in tagged.items():
+                self._pending_tags.setdefault(tag_key, _Sums()).add(sums)
             raise
-        if self._asked:
-            self._take_over(found, today, month)
+        if self._has_budgets:
+            self._replace_spent(found, today, month)
 
     async def read(self) -> None:
-        """Reads what has been spent this month. Raises `StoreUnavailable`."""
-        self._turn()
+        """Read this month's spending. Raises `StoreUnavailable`."""
+        self._start_day()
         today, month = self._today, self._month
-        self._take_over(await self._database.read(lambda connection: _sums(connection, today, month)), today, month)
+        self._replace_spent(await self._database.read(lambda connection: _sums(connection, today, month)), today, month)
 
-    def _turn(self) -> None:
-        """A new day begins, now and then."""
+    def _start_day(self) -> None:
+        """If a new day has begun, update the day and month, and drop the sums of earlier ones."""
         number = int(self._clock() // _DAY)
-        if number != self._number:
-            self._number = number
+        if number != self._day_number:
+            self._day_number = number
             self._today = datetime.fromtimestamp(number * _DAY, UTC).date().isoformat()
             self._month = self._today[:7]
             self._models.clear()
@@ -185,8 +186,8 @@ class Ledger(Observer):
             for key in [key for key in self._spent if key[1] not in {self._today, self._month}]:
                 del self._spent[key]
 
-    def _begin(self, key: _ModelKey) -> _Sums:
-        """Return the sums of a key that has nothing pending, or of `OTHER` models if it asked for too many."""
+    def _new_sums(self, key: _ModelKey) -> _Sums:
+        """Return the sums for a key that has none pending; those of `OTHER` if the key used `MODELS` other models today."""
         day, owner, id_, provider, model = key
         known = self._models[day, owner, id_]
         if len(known) < MODELS:
@@ -195,27 +196,27 @@ class Ledger(Observer):
             key = (day, owner, id_, OTHER, OTHER)
         return self._pending.setdefault(key, _Sums())
 
-    def _tag(self, key: _Key, tag: str) -> _TagKey:
-        """Return where a tag is counted: `OTHER`, if there are too many of the key's."""
+    def _tag_key(self, key: _Key, tag: str) -> _TagKey:
+        """Return the key under which a tag is counted; that of `OTHER` if the key used `TAGS` other tags today."""
         known = self._tags[key]
         if len(known) < TAGS:
             known.add(tag)
         return (*key, tag if tag in known else OTHER)
 
-    def _spend(self, owner: str, key: str, period: str, nanos: int) -> None:
+    def _add_spending(self, owner: str, key: str, period: str, nanos: int) -> None:
         for name in (subject("key", key), subject("owner", owner), "overall"):
             self._spent[name, period] += nanos
 
-    def _take_over(self, found: list[tuple[str, str, int, int]], today: str, month: str) -> None:
-        """The sums of the database, and on top what is not in it yet."""
+    def _replace_spent(self, found: list[tuple[str, str, int, int]], today: str, month: str) -> None:
+        """Replace the spending by the database's sums plus what is not written yet."""
         self._spent.clear()
-        for owner, key, in_day, in_month in found:
-            self._spend(owner, key, today, in_day)
-            self._spend(owner, key, month, in_month)
+        for owner, key, day_nanos, month_nanos in found:
+            self._add_spending(owner, key, today, day_nanos)
+            self._add_spending(owner, key, month, month_nanos)
         for (day, owner, key, _, _), sums in self._pending.items():
             if sums.cost:
-                self._spend(owner, key, day, sums.cost)
-                self._spend(owner, key, day[:7], sums.cost)
+                self._add_spending(owner, key, day, sums.cost)
+                self._add_spending(owner, key, day[:7], sums.cost)
 
     def _insert(self, connection: Connection, into: Table, names: dict[str, str], sums: _Sums) -> None:
         counts = {
@@ -238,11 +239,11 @@ def _by_key(sums: dict[_ModelKey, _Sums]) -> dict[_Key, _Sums]:
 
 
 def _sums(connection: Connection, today: str, month: str) -> list[tuple[str, str, int, int]]:
-    """Nano-dollars of each owner and key: of today, and of this month."""
-    in_day = func.sum(case((table.c.day == today, table.c.cost_nanos), else_=0))
+    """Return owner, key, and the nano-dollars of today and of this month."""
+    day_nanos = func.sum(case((table.c.day == today, table.c.cost_nanos), else_=0))
     query = (
-        select(table.c.owner, table.c.key, in_day, func.sum(table.c.cost_nanos))
+        select(table.c.owner, table.c.key, day_nanos, func.sum(table.c.cost_nanos))
         .where(table.c.day >= f"{month}-01", table.c.day <= today)
         .group_by(table.c.owner, table.c.key)
     )
-    return [(owner, key, int(day), int(whole)) for owner, key, day, whole in connection.execute(query)]
+    return [(owner, key, int(day), int(month)) for owner, key, day, month in connection.execute(query)]

@@ -1,7 +1,7 @@
 """Counters in the memory of one process.
 
-Of budgets only what is held for the calls that go on is counted here: the ledger knows what this process has spent, and within
-seconds what all others have.
+Of budgets it only counts what is reserved for calls in flight: the ledger knows what this process has spent, and within seconds
+what all others have.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Final
 
 from msgspec import Struct
 
-from antiphon.limits.base import BUSY, WINDOW, Claim, Limit, Standing, Ticket
+from antiphon.limits.base import RETRY_DELAY, WINDOW, Claim, Limit, Standing, Ticket
 
-_SWEEP: Final = 60
-"""Seconds between two looks for counters that nobody uses any more."""
+_SWEEP_INTERVAL: Final = 60
+"""Seconds between two removals of unused counters."""
 
 
-class Counted(Struct, frozen=True):
-    """What was taken of one counter in one second, and how many seconds ago the newest of it was."""
+class SecondCount(Struct, frozen=True):
+    """What one counter counted in one second, and the age in seconds of its newest entry."""
 
     counter: str
     second: int
@@ -29,7 +29,7 @@ class Counted(Struct, frozen=True):
 
 
 class _Second:
-    """What was taken in one second, and when the newest of it was."""
+    """The count of one second, and the time of its newest entry."""
 
     __slots__ = ("count", "newest", "number")
 
@@ -40,12 +40,12 @@ class _Second:
 
     @property
     def end(self) -> float:
-        """When all of it is a minute old."""
+        """Return when all of it is a minute old."""
         return self.newest + WINDOW
 
 
 class _Window:
-    """What was taken in the last minute, by the second."""
+    """What was counted in the last minute, by second."""
 
     __slots__ = ("seconds", "total")
 
@@ -53,13 +53,13 @@ class _Window:
         self.seconds: deque[_Second] = deque()
         self.total = 0
 
-    def forget(self, now: float) -> None:
-        """Drops the seconds that are over."""
+    def drop_expired(self, now: float) -> None:
+        """Drop the seconds that have ended."""
         while self.seconds and self.seconds[0].end <= now:
             self.total -= self.seconds.popleft().count
 
     def add(self, now: float, count: int) -> None:
-        """Adds to the second that is going on."""
+        """Add to the current second."""
         if not self.seconds or self.seconds[-1].number != int(now):
             self.seconds.append(_Second(int(now)))
         self.seconds[-1].newest = now
@@ -67,7 +67,7 @@ class _Window:
         self.total += count
 
     def give_back(self, second: int, count: int) -> None:
-        """Takes out of a second, unless it is over."""
+        """Subtract from a second, unless it has ended."""
         for entry in self.seconds:
             if entry.number == second:
                 entry.count -= count
@@ -75,11 +75,11 @@ class _Window:
                 return
 
     def reset(self, now: float) -> float:
-        """Seconds until nothing is left."""
+        """Return the seconds until nothing is left."""
         return self.seconds[-1].end - now if self.seconds else 0.0
 
     def wait(self, excess: int, now: float) -> float:
-        """Seconds until so much less is used."""
+        """Return the seconds until `excess` less is used."""
         for entry in self.seconds:
             excess -= entry.count
             if excess <= 0:
@@ -88,36 +88,36 @@ class _Window:
 
 
 class MemoryCounters:
-    """`Counters` of one process."""
+    """`Counters` for one process."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` tells seconds that never go back."""
+        """`clock` returns monotonic seconds."""
         self._clock = clock
         self._windows: defaultdict[str, _Window] = defaultdict(_Window)
-        self._going: defaultdict[str, int] = defaultdict(int)  # calls, and what is held of budgets for them
-        self._swept = 0
+        self._held: defaultdict[str, int] = defaultdict(int)  # calls in flight, and what they reserve of budgets
+        self._dropped_at = 0
 
     async def take(self, claims: Sequence[Claim]) -> Ticket:
         now = self._clock()
         second = int(now)
-        if second - self._swept >= _SWEEP:
-            self._sweep(now)
+        if second - self._dropped_at >= _SWEEP_INTERVAL:
+            self._drop_unused(now)
         standings = [self._standing(claim, now) for claim in claims]
         if all(standing.wait is None for standing in standings):
             for claim in claims:
                 if claim.limit.is_rate:
                     self._windows[claim.counter].add(now, claim.wanted)
                 else:
-                    self._going[claim.counter] += claim.wanted
+                    self._held[claim.counter] += claim.wanted
         return Ticket("", claims, standings, second)
 
     async def settle(self, ticket: Ticket, tokens: int, nanos: int) -> None:
         now = self._clock()
         for claim in ticket.claims:
             if not claim.limit.is_rate:
-                self._going[claim.counter] -= claim.wanted
-                if not self._going[claim.counter]:
-                    del self._going[claim.counter]
+                self._held[claim.counter] -= claim.wanted
+                if not self._held[claim.counter]:
+                    del self._held[claim.counter]
             elif claim.limit is Limit.TOKENS:
                 window = self._windows[claim.counter]
                 if tokens > claim.wanted:
@@ -125,13 +125,13 @@ class MemoryCounters:
                 else:
                     window.give_back(ticket.second, claim.wanted - tokens)
 
-    def counted(self) -> list[Counted]:
-        """What was taken in the last minute."""
+    def counted(self) -> list[SecondCount]:
+        """Return what was counted in the last minute."""
         now = self._clock()
         for window in self._windows.values():
-            window.forget(now)
+            window.drop_expired(now)
         return [
-            Counted(counter, entry.number, entry.count, now - entry.newest)
+            SecondCount(counter, entry.number, entry.count, now - entry.newest)
             for counter, window in self._windows.items()
             for entry in window.seconds
             if entry.count
@@ -139,21 +139,21 @@ class MemoryCounters:
 
     def _standing(self, claim: Claim, now: float) -> Standing:
         if claim.limit.is_budget:
-            used = claim.known + self._going.get(claim.counter, 0)
-            return Standing(used, wait=None if used < claim.most else 0.0 if claim.known >= claim.most else BUSY)
+            used = claim.known + self._held.get(claim.counter, 0)
+            return Standing(used, wait=None if used < claim.maximum else 0.0 if claim.known >= claim.maximum else RETRY_DELAY)
         if claim.limit is Limit.STREAMS:
-            used = self._going.get(claim.counter, 0)
-            return Standing(used + 1) if used < claim.most else Standing(used, wait=BUSY)
+            used = self._held.get(claim.counter, 0)
+            return Standing(used + 1) if used < claim.maximum else Standing(used, wait=RETRY_DELAY)
         window = self._windows[claim.counter]
-        window.forget(now)
+        window.drop_expired(now)
         used = window.total + claim.wanted
-        if used <= claim.most:
+        if used <= claim.maximum:
             return Standing(used, float(WINDOW))
-        return Standing(window.total, window.reset(now), window.wait(used - claim.most, now))
+        return Standing(window.total, window.reset(now), window.wait(used - claim.maximum, now))
 
-    def _sweep(self, now: float) -> None:
-        self._swept = int(now)
+    def _drop_unused(self, now: float) -> None:
+        self._dropped_at = int(now)
         for counter, window in list(self._windows.items()):
-            window.forget(now)
+            window.drop_expired(now)
             if not window.seconds:
                 del self._windows[counter]

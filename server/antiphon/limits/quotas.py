@@ -1,4 +1,4 @@
-"""Which limits a caller has: of its key, of its owner, and of all callers together. No I/O."""
+"""Finds the limits of a caller: of its key, of its owner, and of all callers. No I/O."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ from antiphon.domain.principal import UNLIMITED, Principal, Quota
 from antiphon.limits.base import NANOS, Limit
 
 ANONYMOUS = "anonymous"
-"""What is counted for all that call without a key of this gateway."""
+"""The name under which calls without a key of this gateway are counted."""
 
-_MOST_KEPT = 10_000
-"""Callers whose limits are kept at hand."""
+_MAX_CACHED = 10_000
+"""The most callers whose limits are cached."""
 
 
 class Bound(Struct, frozen=True):
-    """One limit: whose it is ("key", "owner" or "overall"), under which name that one is counted, and how much there is.
+    """One limit: its scope ("key", "owner" or "overall"), the name under which that subject is counted, and the maximum.
 
-    Of a budget that is in nano-dollars.
+    The maximum of a budget is in nano-dollars.
     """
 
     limit: Limit
     scope: str
     subject: str
-    most: int
+    maximum: int
 
 
 class Quotas:
     """The limits of all callers."""
 
     def __init__(self, config: LimitsConfig | None = None) -> None:
-        """None: nobody has any but those of its own key."""
+        """Without a configuration callers only have the limits of their own key."""
         config = config or LimitsConfig()
         self._overall = config.overall.quota()
         self._per_key = config.per_key.quota()
         self._per_owner = config.per_owner.quota()
         self._owners = _owners(config.owners, self._per_owner)
-        self._found: dict[Principal, tuple[Bound, ...]] = {}
+        self._cache: dict[Principal, tuple[Bound, ...]] = {}
 
-    def of(self, principal: Principal) -> tuple[Bound, ...]:
-        """The limits of a caller, those of its key first; none of them where nothing is limited."""
-        found = self._found.get(principal)
+    def bounds_of(self, principal: Principal) -> tuple[Bound, ...]:
+        """Return the limits of a caller, those of its key first; empty if nothing is limited."""
+        found = self._cache.get(principal)
         if found is None:
-            if len(self._found) >= _MOST_KEPT:
-                self._found.clear()
-            found = self._found[principal] = self._look_up(principal)
+            if len(self._cache) >= _MAX_CACHED:
+                self._cache.clear()
+            found = self._cache[principal] = self._look_up(principal)
         return found
 
     def _look_up(self, principal: Principal) -> tuple[Bound, ...]:
-        own = {name: most for name, most in asdict(principal.quota).items() if most is not None}
+        own = {name: maximum for name, maximum in asdict(principal.quota).items() if maximum is not None}
         key = Quota(**{**asdict(self._per_key), **own})
         owner = self._owners.get(principal.owner, self._per_owner)
         return (
@@ -63,7 +63,7 @@ class Quotas:
 
 
 def subject(scope: str, name: str) -> str:
-    """Under which name a key or an owner is counted."""
+    """Return the name under which a key or an owner is counted."""
     return f"{scope}:{name or ANONYMOUS}"
 
 
@@ -78,7 +78,7 @@ def _bounds(scope: str, name: str, quota: Quota) -> list[Bound]:
     if quota == UNLIMITED:
         return []
     return [
-        Bound(limit, scope, name, round(most * NANOS) if limit.is_budget else most)
+        Bound(limit, scope, name, round(maximum * NANOS) if limit.is_budget else maximum)
         for limit in Limit
-        if (most := getattr(quota, limit)) is not None
+        if (maximum := getattr(quota, limit)) is not None
     ]

@@ -1,4 +1,7 @@
-"""What was used, for an admin to read: the ledger as it is written, added up by what is asked for, a page at a time."""
+"""Usage reports for admins: the ledger as written to the database, summed by the requested dimensions, in pages.
+
+Writes nothing but removals.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,12 @@ from antiphon.domain.errors import InvalidRequest, Violation
 from antiphon.limits.base import NANOS
 
 _COUNTS: Final = ("requests", "prompt_tokens", "completion_tokens", "cost_nanos", "unpriced")
-_WHOSE: Final = ("day", "owner", "key")
+_KEY_COLUMNS: Final = ("day", "owner", "key")
 _STORED: Final = "key:"
 
 
 class Dimension(StrEnum):
-    """By what usage is told apart, in the order in which it is told."""
+    """The dimensions that usage can be grouped by, in the order of the report."""
 
     DAY = "day"
     OWNER = "owner"
@@ -32,7 +35,7 @@ class Dimension(StrEnum):
     PROVIDER = "provider"
     MODEL = "model"
     TAG = "tag"
-    """A call counts once for each of its tags. Not together with provider or model."""
+    """A call counts once for each of its tags. Cannot be combined with provider or model."""
 
 
 _OF_MODELS: Final = frozenset({Dimension.PROVIDER, Dimension.MODEL})
@@ -41,9 +44,9 @@ BY_OWNER: Final = frozenset({Dimension.DAY, Dimension.OWNER})
 
 
 class DailyUse(Struct, frozen=True):
-    """What was used: by one owner in one day, in UTC, or by whatever was asked for.
+    """Usage of one owner on one day (UTC), or of another combination of dimensions; a dimension not requested is None or empty.
 
-    `unpriced` counts the requests whose cost is not known, and not in `cost_usd`. What is not told apart is None or empty.
+    `unpriced` counts requests of unknown cost, which `cost_usd` leaves out.
     """
 
     day: date | None
@@ -55,14 +58,14 @@ class DailyUse(Struct, frozen=True):
     unpriced: int
     key: str = ""
     key_name: str = ""
-    """What a stored key is called, while there is one."""
+    """The name of a stored key, while the key exists."""
     provider: str = ""
     model: str = ""
     tag: str = ""
 
 
 class UsePage(Struct, frozen=True):
-    """One page of uses; `next_token` asks for the next one, and is empty at the end."""
+    """One page of usage; `next_token` requests the next page, and is empty on the last one."""
 
     uses: tuple[DailyUse, ...]
     next_token: str
@@ -74,7 +77,7 @@ class _Token(Struct, frozen=True, array_like=True, tag="w"):
 
 
 class UsageReport:
-    """Shared by all calls of a process."""
+    """Reads usage from the ledger; shared by all calls of a process."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -82,9 +85,9 @@ class UsageReport:
     async def page(
         self, first: date, last: date, *, size: int, token: str = "", owner: str = "", by: Collection[Dimension] = BY_OWNER
     ) -> UsePage:
-        """From `first` to `last`, of one owner or of all: the newest day first, and then in order of the other dimensions of `by`.
+        """Return the usage from `first` to `last`, of one owner or all: newest day first, the other dimensions of `by` in order.
 
-        Raises `InvalidRequest` for a page token that is not of this list, and for tags by model; `StoreUnavailable`.
+        Raises `InvalidRequest` for a page token of another list, and for tags together with models; and `StoreUnavailable`.
         """
         dimensions = tuple(each for each in Dimension if each in by)
         detailed = not _OF_MODELS.isdisjoint(dimensions)
@@ -96,7 +99,7 @@ class UsageReport:
         query = (
             select(*columns, *(func.sum(source.c[name]) for name in _COUNTS))
             .group_by(*columns)
-            .having(func.sum(source.c.requests) > 0)  # where nothing is grouped by, a sum of nothing is a row
+            .having(func.sum(source.c.requests) > 0)  # without a grouping, the sum of no rows is a row
             .order_by(*(column.desc() if column is source.c.day else column for column in columns))
             .limit(size + 1)
         )
@@ -105,7 +108,7 @@ class UsageReport:
             after = paging.read_token(token, _Token)
             if after.filters != filters or len(after.after) != len(columns):
                 raise paging.bad_token()
-            query = query.where(_later(columns, [clean(text) for text in after.after], days=Dimension.DAY in dimensions))
+            query = query.where(_after(columns, [clean(text) for text in after.after], days=Dimension.DAY in dimensions))
 
         def work(connection: Connection) -> tuple[Sequence[Any], dict[str, str]]:
             rows = connection.execute(query).all()
@@ -119,7 +122,7 @@ class UsageReport:
         return UsePage(uses, paging.token(_Token(tuple(found[size - 1][: len(columns)]), filters)) if more else "")
 
     async def prune(self, days: int) -> int:
-        """Remove the rows of one day, if one is more than so many days ago, and return how many. Raise `StoreUnavailable`."""
+        """Delete the rows of the oldest day if it is more than `days` ago; return how many. Raises `StoreUnavailable`."""
         limit = (datetime.now(UTC).date() - timedelta(days=days)).isoformat()
 
         def work(connection: Connection) -> int:
@@ -134,7 +137,7 @@ class UsageReport:
 
 
 def _source(first: date, last: date, owner: str, *, detailed: bool, tagged: bool) -> Subquery:
-    """Rows of usage in those days: by tag; or `detailed` with provider and model, which are empty for what is in `usage` alone."""
+    """Return the rows of usage in those days: by tag, by key, or (`detailed`) by provider and model, if these are known."""
 
     def within(of: Any) -> Any:
         days = and_(of.c.day >= first.isoformat(), of.c.day <= last.isoformat())
@@ -146,27 +149,27 @@ def _source(first: date, last: date, owner: str, *, detailed: bool, tagged: bool
     parts = select(model_usage).where(within(model_usage))
     sums = (func.sum(model_usage.c[name]).label(name) for name in _COUNTS)
     known = (
-        select(*(model_usage.c[name] for name in _WHOSE), *sums)
+        select(*(model_usage.c[name] for name in _KEY_COLUMNS), *sums)
         .where(within(model_usage))
-        .group_by(*(model_usage.c[name] for name in _WHOSE))
+        .group_by(*(model_usage.c[name] for name in _KEY_COLUMNS))
         .subquery()
     )
     nothing = literal("", ID)
     rest = (
         select(
-            *(table.c[name] for name in _WHOSE),
+            *(table.c[name] for name in _KEY_COLUMNS),
             nothing.label("provider"),
             nothing.label("model"),
             *((table.c[name] - func.coalesce(known.c[name], 0)).label(name) for name in _COUNTS),
         )
-        .select_from(table.outerjoin(known, and_(*(table.c[name] == known.c[name] for name in _WHOSE))))
+        .select_from(table.outerjoin(known, and_(*(table.c[name] == known.c[name] for name in _KEY_COLUMNS))))
         .where(within(table), or_(known.c.day.is_(None), table.c.requests > known.c.requests))
     )
     return union_all(parts, rest).subquery()
 
 
-def _later(columns: Sequence[Any], after: Sequence[str], *, days: bool) -> Any:
-    """Return the condition for what comes after `after`: a day before, if that is the first column, else whatever is greater."""
+def _after(columns: Sequence[Any], after: Sequence[str], *, days: bool) -> Any:
+    """Return the condition for rows after `after` in the report's order: earlier days first, then greater values."""
     if not days:
         return tuple_(*columns) > tuple_(*map(literal, after))
     if len(columns) == 1:
@@ -175,7 +178,7 @@ def _later(columns: Sequence[Any], after: Sequence[str], *, days: bool) -> Any:
 
 
 def _use(names: dict[str, str], counts: Sequence[Any], keys: dict[str, str]) -> DailyUse:
-    requests, asked, answered, cost, unpriced = map(int, counts)  # PostgreSQL's sums are no whole numbers by type
+    requests, asked, answered, cost, unpriced = map(int, counts)  # PostgreSQL returns sums as decimals
     day = date.fromisoformat(names["day"]) if "day" in names else None
     key = names.get("key", "")
     others = (names.get(each, "") for each in ("provider", "model", "tag"))

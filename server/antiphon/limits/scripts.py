@@ -1,4 +1,4 @@
-"""The Lua scripts that Redis runs for `antiphon.limits.redis`: files in `lua/`, whose heads say what they take and return."""
+"""Loads the Lua scripts that Redis runs: files in `lua/`, whose head comments document arguments and results."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from importlib.resources import files
 
 
 def load_script(name: str) -> str:
-    """Return the text of a script, such as "take": its file, after what all of them share. Raise `OSError` if there is none."""
+    """Return the text of a script, such as "take", after the lines that all scripts share. Raises `OSError` if it is missing."""
     folder = files("antiphon.limits") / "lua"
     return "\n".join((folder / file).read_text(encoding="utf-8") for file in ("shared.lua", f"{name}.lua"))

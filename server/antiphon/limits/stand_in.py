@@ -1,7 +1,7 @@
-"""Counts in this process while the counters of all servers are out of reach, and hands over what it counted when they are back.
+"""Counts in this process while the shared counters are unreachable, and hands its counts over when they are back.
 
-So a limit holds over the end of an outage: what was let through here is there when the first call is counted by them again. Tickets
-that were given out here are settled there from then on.
+So a limit also holds across the end of an outage: calls admitted here are already counted when the shared counters take the next
+call. Tickets issued here are then settled there.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from antiphon.limits.base import Claim, Counters, Ticket
-from antiphon.limits.memory import Counted, MemoryCounters
+from antiphon.limits.memory import MemoryCounters, SecondCount
 
 
 class Backlog(Struct, frozen=True):
-    """What was counted here and is still of account. `second` is the present one, on the clock of `counted` and of the tickets."""
+    """The counts to hand over. `second` is the present second, on the clock of `counted` and of the tickets."""
 
     second: int
-    counted: Sequence[Counted]
+    counted: Sequence[SecondCount]
     tickets: Sequence[Ticket]
-    """Those of calls that go on."""
+    """The tickets of calls in flight."""
 
 
 class StandIn:
-    """`Counters` in the place of `shared`."""
+    """`Counters` used in place of `shared`."""
 
     def __init__(self, shared: Counters, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` tells seconds that never go back."""
+        """`clock` returns monotonic seconds."""
         self._shared = shared
         self._clock = clock
         self._memory = MemoryCounters(clock)
         self._numbers = count(1)
         self._open: dict[str, Ticket] = {}
         self._handed_over: dict[str, Ticket] = {}
-        self._moving: asyncio.Event | None = None
+        self._handover: asyncio.Event | None = None
         self._settling: set[asyncio.Task[None]] = set()
 
     async def take(self, claims: Sequence[Claim]) -> Ticket:
-        if self._moving is not None:
-            await self._moving.wait()
+        if self._handover is not None:
+            await self._handover.wait()
         ticket = await self._memory.take(claims)
         if ticket.refused:
             return ticket
@@ -53,16 +53,16 @@ class StandIn:
         return ticket
 
     async def settle(self, ticket: Ticket, tokens: int, nanos: int) -> None:
-        if self._moving is None:
+        if self._handover is None:
             await self._settle(ticket, tokens, nanos)
             return
-        settling = asyncio.create_task(self._settle_after(self._moving, ticket, tokens, nanos))
+        settling = asyncio.create_task(self._settle_after(self._handover, ticket, tokens, nanos))
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)
-        await asyncio.shield(settling)  # a caller that leaves meanwhile would hold its place for ever
+        await asyncio.shield(settling)  # otherwise a caller that is cancelled now would hold its place for ever
 
-    async def _settle_after(self, moved: asyncio.Event, ticket: Ticket, tokens: int, nanos: int) -> None:
-        await moved.wait()
+    async def _settle_after(self, handover: asyncio.Event, ticket: Ticket, tokens: int, nanos: int) -> None:
+        await handover.wait()
         await self._settle(ticket, tokens, nanos)
 
     async def _settle(self, ticket: Ticket, tokens: int, nanos: int) -> None:
@@ -74,16 +74,19 @@ class StandIn:
 
     @contextmanager
     def handing_over(self) -> Iterator[Backlog]:
-        """What has to be handed over; it stays unless `hand_over` is called within. Meanwhile nothing is taken or settled here."""
-        self._moving = moving = asyncio.Event()
+        """Yield what must be handed over; nothing is taken or settled here meanwhile.
+
+        The backlog is kept unless `finish_hand_over` is called inside.
+        """
+        self._handover = handover = asyncio.Event()
         try:
             yield Backlog(int(self._clock()), self._memory.counted(), tuple(self._open.values()))
         finally:
-            self._moving = None
-            moving.set()
+            self._handover = None
+            handover.set()
 
-    def hand_over(self, tickets: Mapping[str, Ticket]) -> None:
-        """Forgets the backlog. `tickets` has, for the id of each of its tickets, the one that the others know it by."""
+    def finish_hand_over(self, tickets: Mapping[str, Ticket]) -> None:
+        """Drop the backlog. `tickets` maps the id of each of its tickets to the ticket of the shared counters."""
         self._memory = MemoryCounters(self._clock)
         self._open.clear()
         self._handed_over.update(tickets)

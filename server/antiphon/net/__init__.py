@@ -1,1 +1,1 @@
-"""HTTP, addresses and certificates: what leaves this process."""
+"""Outgoing HTTP, addresses and certificates."""

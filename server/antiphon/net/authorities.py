@@ -1,6 +1,6 @@
-"""Certificate authorities of an operator's own, from a file that is read again when it changes.
+"""Certificate authorities from a file of the operator, which is read again when it changes.
 
-Only the standard library reads them: cryptography would take 9 MB of every worker.
+Only the standard library parses them: `cryptography` would take 9 MB in every worker.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ _log: Final = structlog.get_logger(__name__)
 
 
 class Authorities:
-    """The authorities in one file, as what TLS checks certificates with."""
+    """The authorities in one file, as a TLS context that verifies certificates."""
 
     def __init__(self, setting: str, path: Path) -> None:
-        """Raises `ConfigError`, which names `setting` and the file, for one that holds no certificate."""
+        """Read the file. Raises `ConfigError`, which names `setting` and the file, if it contains no certificate."""
         self._setting = setting
         self._path = path
-        self._stamp = self._stamped()
+        self._stamp = self._file_stamp()
         try:
             self._context = _read(path)
         except OSError as error:
-            raise ConfigError(f"{setting}: {path}: {_why(error)}") from None
+            raise ConfigError(f"{setting}: {path}: {_reason(error)}") from None
 
     def context(self) -> ssl.SSLContext:
-        """Return the context of the file as it is now; while it cannot be read, that of before. Never raises.
+        """Return the context for the file as it is now; while it cannot be read, the previous one. Never raises.
 
-        It is another object only if the file has changed, so that connections by the one before are not used again.
+        A changed file gives a new object, so that connections made with the previous one are not reused.
         """
-        stamp = self._stamped()
+        stamp = self._file_stamp()
         if stamp != self._stamp:
             self._stamp = stamp
             try:
                 self._context = _read(self._path)
             except OSError as error:
-                _log.error("authorities_not_read", setting=self._setting, error=_why(error), older_ones_used=True)
+                _log.error("authorities_not_read", setting=self._setting, error=_reason(error), older_ones_used=True)
             else:
                 _log.info("authorities_read", setting=self._setting)
         return self._context
 
-    def _stamped(self) -> tuple[int, int, int] | None:
-        """What of the file changes with it; None where it is not there."""
+    def _file_stamp(self) -> tuple[int, int, int] | None:
+        """Return what identifies the state of the file; None if it does not exist."""
         try:
             status = self._path.stat()
         except OSError:
@@ -55,8 +55,8 @@ class Authorities:
 
 
 def _read(path: Path) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=path)  # not `cadata`: an empty one stands for the authorities of the system
+    return ssl.create_default_context(cafile=path)  # not `cadata`: if empty, it means the authorities of the system
 
 
-def _why(error: OSError) -> str:
+def _reason(error: OSError) -> str:
     return "holds no certificate in PEM" if isinstance(error, ssl.SSLError) else error.strerror or type(error).__name__

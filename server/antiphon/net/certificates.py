@@ -1,7 +1,7 @@
-"""The certificates of a port: read from files, checked, and read again when the files change, with every connection kept.
+"""The certificates of a port: read from files, checked, and read again when the files change, without closing connections.
 
-A new pair is used from the next handshake on. One that is half written, or whose key is not of its certificate, is told in the log
-and keeps the one before in force. A certificate that is about to end is told too. Knows nothing of Envoy, which reads its own.
+A new pair is used from the next handshake on. If it is half written, or the key does not match the certificate, that is logged and
+the previous pair stays in use. A certificate that expires soon is logged as well. Envoy is not involved: it reads its own.
 """
 
 from __future__ import annotations
@@ -22,49 +22,49 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from antiphon.config import Config, ConfigError, TlsConfig
 
-EARLY: Final = 30 * 86400.0
-"""Seconds before its end from which a certificate is told to end soon; of one that is short-lived, the last fifth of its time."""
+WARN_BEFORE: Final = 30 * 86400.0
+"""Seconds before its expiry from which a certificate is reported; for a short-lived one, the last fifth of its lifetime."""
 
-REMINDER: Final = 86400.0
-"""Seconds between two such lines."""
+WARN_INTERVAL: Final = 86400.0
+"""Seconds between two such log lines."""
 
 Clock: TypeAlias = Callable[[], float]
 
 _Stamp: TypeAlias = tuple[tuple[int, int, int], ...]
-"""What of the files changes with them; empty where one is not there."""
+"""The properties of the files that change with them; empty if a file is missing."""
 
 _log = structlog.get_logger(__name__)
 
 
-class Material(msgspec.Struct, frozen=True):
-    """What the files of one port hold, in PEM."""
+class CertificateFiles(msgspec.Struct, frozen=True):
+    """The contents of the files of one port, in PEM."""
 
     certificate: bytes
     key: bytes
     client_ca: bytes | None
     begins: float
-    """When the certificate is good, in seconds since 1970."""
+    """The start of the certificate's validity, in seconds since 1970; `ends` is its expiry."""
     ends: float
 
     @property
-    def last_day(self) -> str:
-        """When it ends, to read."""
+    def expiry_text(self) -> str:
+        """Return the expiry for people to read."""
         return datetime.fromtimestamp(self.ends, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def read(where: str, config: TlsConfig) -> Material:
-    """What the files hold, checked. `where` is the path of the setting. Raises `ConfigError`, which names setting and file.
+def read(where: str, config: TlsConfig) -> CertificateFiles:
+    """Read and check the files of the setting `where`. Raises `ConfigError`, which names the setting and the file.
 
-    A certificate that has ended is none of its errors: who asks for it will be told, and all else goes on.
+    An expired certificate is not an error: the clients will see it, and everything else keeps working.
     """
     certificate, key = _bytes(f"{where}.certificate", config.certificate), _bytes(f"{where}.key", config.key)
     chain = _certificates(f"{where}.certificate", config.certificate, certificate)
     try:
         private = load_pem_private_key(key, password=None)
     except TypeError:
-        raise ConfigError(f"{where}.key: {config.key}: needs a password, which nothing here could give") from None
+        raise ConfigError(f"{where}.key: {config.key}: needs a password, which is not supported") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise ConfigError(f"{where}.key: {config.key}: is no private key in PEM") from None
+        raise ConfigError(f"{where}.key: {config.key}: is not a private key in PEM") from None
     try:
         matches = _public(private.public_key()) == _public(chain[0].public_key())
     except (ValueError, UnsupportedAlgorithm):
@@ -75,11 +75,13 @@ def read(where: str, config: TlsConfig) -> Material:
     if config.client_ca is not None:
         clients = _bytes(f"{where}.client_ca", config.client_ca)
         _certificates(f"{where}.client_ca", config.client_ca, clients)
-    return Material(certificate, key, clients, chain[0].not_valid_before_utc.timestamp(), chain[0].not_valid_after_utc.timestamp())
+    return CertificateFiles(
+        certificate, key, clients, chain[0].not_valid_before_utc.timestamp(), chain[0].not_valid_after_utc.timestamp()
+    )
 
 
 def check(config: Config) -> None:
-    """Reads all that the configuration names for TLS. Raises `ConfigError` for the first that is not usable."""
+    """Read all TLS files of the configuration. Raises `ConfigError` for the first that is not usable."""
     for where, tls in (("grpc.tls", config.grpc.tls), ("rest.tls", config.rest.tls)):
         if tls is not None:
             read(where, tls)
@@ -92,49 +94,52 @@ def check(config: Config) -> None:
 
 
 class Certificates:
-    """What one port shows, and whom it asks for what. Any thread may call it."""
+    """The certificate of one port, and the authority of its clients. Methods may be called from any thread."""
 
     def __init__(self, where: str, config: TlsConfig, clock: Clock = time.time) -> None:
-        """`where` is the path of the setting, for errors and logs. Reads nothing yet."""
+        """Take the path of the setting, for errors and logs. Nothing is read yet."""
         self._where = where
         self._config = config
         self._clock = clock
         self._lock = threading.Lock()
         self._stamp: _Stamp | None = None
-        self._found: Material | None = None
-        self._shown: Material | None = None
-        """What gRPC was given last."""
-        self._reminded: tuple[float, bool, float] | None = None
-        """Of which end it was told last, whether it had come, and when."""
+        self._found: CertificateFiles | None = None
+        self._in_use: CertificateFiles | None = None
+        """What gRPC uses."""
+        self._warned: tuple[float, bool, float] | None = None
+        """The last warning: the expiry, whether it had passed, and when the warning was logged."""
 
     def credentials(self) -> grpc.ServerCredentials:
-        """What a gRPC port is opened with: it asks for the files' state at each handshake. Raises `ConfigError`."""
+        """Return the credentials for a gRPC port, which checks the files at each handshake. Raises `ConfigError`."""
         with self._lock:
-            self._stamp = self._stamped()
-            self._found = self._shown = found = read(self._where, self._config)
+            self._stamp = self._current_stamp()
+            self._found = self._in_use = found = read(self._where, self._config)
         return grpc.dynamic_ssl_server_credentials(
             _configuration(found),
-            self._renewed,  # type: ignore[arg-type]  # the stubs do not know of None, which is no change
+            self._renewed,  # type: ignore[arg-type]  # the stubs lack None, which means no change
             require_client_authentication=found.client_ca is not None,
         )
 
     def refresh(self) -> None:
-        """Reads the files again if they have changed, and tells of a certificate that ends soon. Never raises."""
+        """Read the files again if they changed, and warn about a certificate that expires soon. Never raises."""
         with self._lock:
             self._refresh()
-            self._remind()
+            self._warn()
 
     def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
-        """What is new since the last handshake. gRPC calls it before each, in a thread of its own."""
+        """Return the new configuration, or None if it is unchanged.
+
+        gRPC calls this before each handshake, in a thread of its own.
+        """
         with self._lock:
             self._refresh()
-            if self._found is None or self._found == self._shown:
+            if self._found is None or self._found == self._in_use:
                 return None
-            self._shown = self._found
+            self._in_use = self._found
             return _configuration(self._found)
 
     def _refresh(self) -> None:
-        stamp = self._stamped()
+        stamp = self._current_stamp()
         if stamp == self._stamp:
             return
         self._stamp = stamp
@@ -144,10 +149,10 @@ class Certificates:
             _log.error("certificate_not_read", error=str(error), older_one_used=self._found is not None)
         else:
             if found != self._found:
-                _log.info("certificate_read", setting=self._where, ends=found.last_day)
+                _log.info("certificate_read", setting=self._where, ends=found.expiry_text)
             self._found = found
 
-    def _stamped(self) -> _Stamp:
+    def _current_stamp(self) -> _Stamp:
         paths = filter(None, (self._config.certificate, self._config.key, self._config.client_ca))
         try:
             found = [path.stat() for path in paths]
@@ -155,22 +160,22 @@ class Certificates:
             return ()
         return tuple((status.st_ctime_ns, status.st_ino, status.st_size) for status in found)
 
-    def _remind(self) -> None:
+    def _warn(self) -> None:
         if self._found is None:
             return
         now, ends = self._clock(), self._found.ends
-        if ends - now > min(EARLY, (ends - self._found.begins) / 5):
+        if ends - now > min(WARN_BEFORE, (ends - self._found.begins) / 5):
             return
         ended = ends <= now
-        if self._reminded is not None and self._reminded[:2] == (ends, ended) and now - self._reminded[2] < REMINDER:
+        if self._warned is not None and self._warned[:2] == (ends, ended) and now - self._warned[2] < WARN_INTERVAL:
             return
-        self._reminded = (ends, ended, now)
-        tell = _log.error if ended else _log.warning
+        self._warned = (ends, ended, now)
+        log = _log.error if ended else _log.warning
         what = "certificate_has_ended" if ended else "certificate_ends_soon"
-        tell(what, setting=self._where, file=str(self._config.certificate), ends=self._found.last_day)
+        log(what, setting=self._where, file=str(self._config.certificate), ends=self._found.expiry_text)
 
 
-def _configuration(found: Material) -> grpc.ServerCertificateConfiguration:
+def _configuration(found: CertificateFiles) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration([(found.key, found.certificate)], root_certificates=found.client_ca)
 
 

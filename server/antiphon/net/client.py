@@ -1,8 +1,8 @@
-"""The HTTP client under every call of a model and every proxied request: aiohttp's, with our rules.
+"""The HTTP client for all calls of models and proxied requests: aiohttp's, with the rules of this project.
 
-No redirect is followed, no cookie kept, no proxy and no password taken from the environment, and no header added but `host`,
-`content-length`, and the trace that the request belongs to, if any. Headers and bodies leave and come as they are. No provider's
-protocol is known here.
+It follows no redirect, keeps no cookie, takes no proxy or password from the environment, and adds no header but `host`,
+`content-length`, and the trace context of the request, if there is one. Headers and bodies are sent and received unchanged. It
+knows no provider's protocol.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from antiphon.domain.trace import passed_on
-from antiphon.net.connection import Connector, send_past_a_close, tls_context
+from antiphon.net.connection import Connector, send_with_retry, tls_context
 from antiphon.net.http_errors import PROXY_REFUSES, ProxyRefused, UpstreamErrors
 from antiphon.net.outbound import DIRECT, Outbound
 
 _DNS_TTL: Final = 60
-"""Seconds that an address is used before the name is asked for, and its addresses are checked, again."""
+"""Seconds for which an address is used before the name is looked up, and its addresses checked, again."""
 
 _LARGE: Final = 1024 * 1024
-"""Bytes from which a body is written in pieces, so that others are served in between."""
+"""Size in bytes from which a body is written in pieces, so that other calls are served in between."""
 
 
 class Client:
-    """Pooled connections, to any number of hosts. Belongs to the event loop of its first call."""
+    """Pooled connections to any number of hosts. Belongs to the event loop of its first call."""
 
     def __init__(
         self,
@@ -39,11 +39,11 @@ class Client:
         resolver: AbstractResolver | None = None,
         outbound: Outbound = DIRECT,
     ) -> None:
-        """Take times in seconds: for connecting as a whole, for silence, and for which an idle connection is kept.
+        """Take time-outs in seconds: for connecting as a whole, between two reads, and for keeping an idle connection.
 
-        `resolver` looks names up, unless a proxy of `outbound` does; None: the system does.
+        `resolver` looks up host names, unless `outbound` has a proxy, which does; None: the system's resolver.
         """
-        # "connect" bounds connecting as a whole, the look-up of the name included.
+        # "connect" limits connecting as a whole, with the look-up of the name.
         self._timeouts = aiohttp.ClientTimeout(connect=connect_timeout, sock_connect=connect_timeout, sock_read=read_timeout)
         self._keep_alive = keep_alive
         self._resolver = outbound.resolver or resolver
@@ -53,41 +53,42 @@ class Client:
 
     @property
     def buffered(self) -> int:
-        """Bytes of answers that have come, and were not read yet. May be asked by any thread."""
+        """Return the number of bytes of answers that arrived and were not read yet. Thread-safe."""
         return 0 if self._connector is None else self._connector.buffered
 
     async def post(self, provider: str, url: URL, headers: Mapping[str, str], body: bytes) -> aiohttp.ClientResponse:
-        """Send `body`, and wait for the head of the answer, whose `close` drops the connection unless the body is at its end.
+        """Send `body`, and return the response once its head has arrived.
 
-        `headers` leave in UTF-8. `provider` is what errors call the host.
+        The response's `close` drops the connection unless the body was read to its end. `headers` are sent in UTF-8. `provider`
+        names the host in errors.
 
-        Raises `ProviderUnavailable`, `ProviderTimeout`, `ProviderProtocolError`, and what the resolver raises but for `OSError`.
+        Raises `ProviderUnavailable`, `ProviderTimeout`, `ProviderProtocolError`, and what the resolver raises except `OSError`.
         """
         if (trace := passed_on()) is not None:
             headers = {**headers, **trace.headers()}
         return await self._send("POST", provider, url, headers, body)
 
     async def get(self, provider: str, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        """Ask for what is at `url`, as `post` does."""
+        """Send a GET request for `url`, and return the response as `post` does."""
         return await self._send("GET", provider, url, headers, b"")
 
     async def close(self) -> None:
-        """End the connections."""
+        """Close the connections."""
         if self._opened is not None:
             await self._opened.close()
 
     async def _send(self, method: str, provider: str, url: URL, headers: Mapping[str, str], body: bytes) -> aiohttp.ClientResponse:
         session, outbound = self._session(), self._outbound
-        options = {"headers": headers} if outbound.is_usual else outbound.options(url, headers)
+        options = {"headers": headers} if outbound.is_default else outbound.options(url, headers)
 
         async def send() -> aiohttp.ClientResponse:
             data = body if len(body) < _LARGE else io.BytesIO(body)
             return await session.request(method, url, data=data or None, allow_redirects=False, **options)
 
         with UpstreamErrors(provider, begun=False):
-            response = await send_past_a_close(send)
+            response = await send_with_retry(send)
             if response.status == PROXY_REFUSES and outbound.proxy is not None:
-                # No host may answer so, but a proxy that reads the request itself does.
+                # Only a proxy may answer so, one that reads the request itself (without a tunnel).
                 response.close()
                 raise ProxyRefused(response.status)
             return response
@@ -114,9 +115,9 @@ class Client:
 
 
 class _Response(aiohttp.ClientResponse):
-    """Drops the connection of a response that is let go of before its end.
+    """A response that drops its connection if it is released before its end.
 
-    aiohttp only closes it, and what is closed first sends what it still has to send: to a host that does not read, for ever.
+    aiohttp only closes the connection, and closing first sends what is still unsent: forever, to a host that does not read.
     """
 
     def close(self) -> None:
@@ -128,7 +129,7 @@ class _Response(aiohttp.ClientResponse):
         return super().release()
 
     def _abort(self) -> None:
-        # At its end, a response has no connection any more.
+        # A response that was read to its end has no connection.
         transport = None if self.connection is None else self.connection.transport
         if transport is not None:
             transport.abort()

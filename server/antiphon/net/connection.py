@@ -1,7 +1,7 @@
-"""The connections of the HTTP client, and the one retry of a request whose idle connection the host closed meanwhile.
+"""The connections of the HTTP client, and the single retry of a request whose idle connection the host had closed.
 
-Hosts close connections that are idle, and a request may already be on its way then. So connections are kept for less time than
-common hosts keep them (`ProviderConfig.keep_alive`), and such a request is sent once more. aiohttp itself does so for GET alone.
+Hosts close idle connections, and a request may already be on its way then. So connections are kept for less time than common hosts
+keep them (`ProviderConfig.keep_alive`), and such a request is sent once more. aiohttp itself retries only GET.
 """
 
 from __future__ import annotations
@@ -19,40 +19,41 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
-_AT_ONCE: Final = 0.05
-"""Seconds, beside a round trip, within which a close that was sent before the request came must be seen here."""
+_CLOSE_MARGIN: Final = 0.05
+"""Seconds, in addition to a round trip, within which we must see a close that was sent before the request arrived."""
 
-_AT_ONCE_MOST: Final = 0.5
-"""The most seconds, round trip included: connecting may have been slow for another reason."""
+_MAX_CLOSE_DELAY: Final = 0.5
+"""The upper limit in seconds, round trip included: connecting may have been slow for another reason."""
 
 _LOST: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
-"""What a closed or reset connection raises, when read from and when written to."""
+"""The exceptions of a closed or reset connection, when reading and when writing."""
 
 
-class Protocol(ResponseHandler):
-    """Fails a body whose bytes are not HTTP, and knows whether anything was answered.
+class ResponseProtocol(ResponseHandler):
+    """An aiohttp protocol that fails a body whose bytes are not HTTP, and records whether anything was answered.
 
-    aiohttp raises only where the head is awaited: a reader of the body would wait for ever, as the read timeout is stopped too.
+    aiohttp raises only to a caller that waits for the head: a reader of the body would wait forever, as the read time-out is
+    stopped too.
     """
 
     opened_in: float | None = None
-    """Seconds that it took to open: a round trip at least. None until its first request."""
+    """Seconds that connecting took: at least a round trip. None until the first request."""
     answered = False
-    """Whether a byte has come since the last request was begun."""
+    """Whether a byte has arrived since the last request was begun."""
 
     @property
     def buffered(self) -> int:
-        """Bytes of a body that have come, and were not read yet."""
-        return 0 if self._payload is None else self._payload._size  # noqa: SLF001  # nothing public tells
+        """Return the number of bytes of the body that arrived and were not read yet."""
+        return getattr(self._payload, "_size", 0)  # there is no public way; the body of an interim answer has none
 
     def data_received(self, data: bytes) -> None:
         self.answered = True
         ResponseHandler.data_received(self, data)
 
-    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT002  # as aiohttp has it
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT002  # as in aiohttp
         super().resume_reading(resume_parser)
         if self._payload is None or self._payload.is_eof():
-            self._drop_timeout()  # it would fire in the pool, and fail the next request
+            self._drop_timeout()  # otherwise it would fire in the pool, and fail the next request
 
     def set_exception(self, exc: type[BaseException] | BaseException, *cause: Any) -> None:
         super().set_exception(cast(BaseException, exc), *cause)
@@ -62,75 +63,75 @@ class Protocol(ResponseHandler):
 
 
 class ConnectionUse:
-    """How one request uses a connection; the connector fills it in."""
+    """How one request uses a connection. The connector fills it in."""
 
     def __init__(self) -> None:
-        self.fresh = False
+        self.must_be_new = False
         """Whether it must be a new one."""
-        self._protocol: Protocol | None = None
+        self._protocol: ResponseProtocol | None = None
         self._reused = False
         self._begun = 0.0
 
-    def begin(self, protocol: Protocol, now: float) -> None:
-        """The request is about to be sent."""
+    def begin(self, protocol: ResponseProtocol, now: float) -> None:
+        """Note the connection on which the request is about to be sent."""
         self._protocol, self._reused, self._begun = protocol, protocol.opened_in is not None, now
 
-    def met_a_close(self, now: float) -> bool:
-        """Whether a connection that is lost now was closed by its host before the request came to it.
+    def was_closed_before_arrival(self, now: float) -> bool:
+        """Return whether the host closed a connection that is lost now before the request reached it.
 
-        Nobody can know for sure: a host that has read a request and dies at that moment looks the same. So it is only taken for one
-        where the connection had been idle, nothing was answered, and the close came within the time of a round trip: a close that
-        answers to the request takes longer, by all that the host did for it.
+        This cannot be known for sure: a host that reads a request and dies at once looks the same. So it is assumed only if the
+        connection had been idle, nothing was answered, and the close came within the time of a round trip: a close in reaction to
+        the request takes longer, as the host has worked on it.
         """
         protocol = self._protocol
         if protocol is None or not self._reused or protocol.answered:
             return False
-        return now - self._begun <= min((protocol.opened_in or 0.0) + _AT_ONCE, _AT_ONCE_MOST)
+        return now - self._begun <= min((protocol.opened_in or 0.0) + _CLOSE_MARGIN, _MAX_CLOSE_DELAY)
 
 
-_USE: Final[ContextVar[ConnectionUse | None]] = ContextVar("connection_use", default=None)
+_CURRENT_USE: Final[ContextVar[ConnectionUse | None]] = ContextVar("connection_use", default=None)
 
 _T = TypeVar("_T")
 
 
-async def send_past_a_close(send: Callable[[], Awaitable[_T]]) -> _T:
+async def send_with_retry(send: Callable[[], Awaitable[_T]]) -> _T:
     """Send one request by `send`, which waits for the head of the answer and returns it.
 
-    A request that met the close of an idle connection is sent once more, on a new one, and no other is: a model call costs money.
-    `send` is called again for that, so its body must be there again. Raises what `send` raises.
+    A request that met the close of an idle connection is sent once more on a new connection. No other is: a model call costs money.
+    `send` is then called a second time, so its body must still be there. Raises what `send` raises.
     """
     use = ConnectionUse()
-    token = _USE.set(use)
+    token = _CURRENT_USE.set(use)
     try:
         try:
             return await send()
         except _LOST:
-            if not use.met_a_close(asyncio.get_running_loop().time()):
+            if not use.was_closed_before_arrival(asyncio.get_running_loop().time()):
                 raise
-        use.fresh = True
+        use.must_be_new = True
         return await send()
     finally:
-        _USE.reset(token)
+        _CURRENT_USE.reset(token)
 
 
 class Connector(aiohttp.TCPConnector):
-    """Makes connections with `Protocol`; aiohttp has no public option for that."""
+    """Makes connections with `ResponseProtocol`; aiohttp has no public option for that."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._factory = cast("partial[ResponseHandler]", partial(Protocol, loop=self._loop))
+        self._factory = cast("partial[ResponseHandler]", partial(ResponseProtocol, loop=self._loop))
 
     @property
     def buffered(self) -> int:
-        """Bytes of bodies that have come, and were not read yet. May be asked by any thread."""
-        return sum(protocol.buffered for protocol in list(self._acquired) if isinstance(protocol, Protocol))
+        """Return the number of bytes of bodies that arrived and were not read yet. Thread-safe."""
+        return sum(protocol.buffered for protocol in list(self._acquired) if isinstance(protocol, ResponseProtocol))
 
     async def connect(self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
         began = self._loop.time()
         connection = await super().connect(req, traces, timeout)
         now = self._loop.time()
-        protocol = cast(Protocol, connection.protocol)
-        if (use := _USE.get()) is not None:
+        protocol = cast(ResponseProtocol, connection.protocol)
+        if (use := _CURRENT_USE.get()) is not None:
             use.begin(protocol, now)
         if protocol.opened_in is None:
             protocol.opened_in = now - began
@@ -138,14 +139,14 @@ class Connector(aiohttp.TCPConnector):
         return connection
 
     async def _get(self, key: Any, traces: list[Trace]) -> Connection | None:
-        use = _USE.get()
-        return None if use is not None and use.fresh else await super()._get(key, traces)
+        use = _CURRENT_USE.get()
+        return None if use is not None and use.must_be_new else await super()._get(key, traces)
 
 
 @cache
 def tls_context() -> ssl.SSLContext:
-    """Return what hosts' certificates are checked with, one for all: reading it takes tens of milliseconds.
+    """Return the TLS context that verifies hosts, one for all of them: loading it takes tens of milliseconds.
 
-    It is what the system trusts, wherever that keeps it, or what `SSL_CERT_FILE` or `SSL_CERT_DIR` names; httpx2 knows the places.
+    It trusts what the system trusts, or the authorities in `SSL_CERT_FILE` or `SSL_CERT_DIR`; httpx2 finds them.
     """
     return httpx2.create_ssl_context()

@@ -1,6 +1,6 @@
-"""Small documents that are read by GET now and then: the keys of an issuer, the context of a client. httpx2 is the client here.
+"""Fetching of small documents by GET, with httpx2: the keys of an issuer, the context of a client.
 
-Its transport is used, without `AsyncClient` on top, which adds redirects, cookies and headers. Calls of models go over
+Its transport is used without `AsyncClient`, which would add redirects, cookies and headers. Calls of models use
 `antiphon.net.client`.
 """
 
@@ -18,37 +18,37 @@ from antiphon.net.connection import tls_context
 from antiphon.net.inflate import inflater
 from antiphon.net.outbound import DIRECT, Outbound
 
-_ANY: Final = (httpx2.HTTPError, zlib.error, EOFError)
-"""What is raised by the client and by what decodes a body."""
+_ERRORS: Final = (httpx2.HTTPError, zlib.error, EOFError)
+"""The exceptions of the client and of the decoding of a body."""
 
 
 class FetchFailed(Exception):
-    """The document could not be had. The message tells why, and holds neither an address nor anything of the answer."""
+    """The document could not be fetched. The message gives the reason, and contains no address and no part of the answer."""
 
 
 class Fetcher:
-    """Asks for documents, with a connection for each. Belongs to the event loop of its first call."""
+    """Fetches documents, with a new connection for each. Belongs to the event loop of its first call."""
 
     def __init__(self) -> None:
         self._opened: httpx2.AsyncHTTPTransport | None = None
 
     async def get(self, url: httpx2.URL, headers: Mapping[str, str], limit: int, outbound: Outbound = DIRECT) -> bytes:
-        """Return the whole document at `url`, of `limit` bytes at most. It takes as long as it takes: the caller bounds that.
+        """Return the document at `url`, of at most `limit` bytes. The caller must limit the time.
 
-        `headers` leave in UTF-8, and no others but `host`.
+        `headers` are sent in UTF-8, and no others but `host`.
 
         Raises `FetchFailed`, also for any status but 200, and so for redirects.
         """
         request = httpx2.Request("GET", url, headers=httpx2.Headers(headers, encoding="utf-8"))
-        if not outbound.is_usual:
+        if not outbound.is_default:
             async with _transport(outbound) as transport:
-                return await _fetched(transport, request, limit)
+                return await _fetch(transport, request, limit)
         if self._opened is None:
             self._opened = _transport(outbound)
-        return await _fetched(self._opened, request, limit)
+        return await _fetch(self._opened, request, limit)
 
     async def close(self) -> None:
-        """End the connections."""
+        """Close the connections."""
         if self._opened is not None:
             await self._opened.aclose()
 
@@ -57,14 +57,14 @@ def _transport(outbound: Outbound) -> httpx2.AsyncHTTPTransport:
     tls = outbound.tls or tls_context()
     proxy = None
     if outbound.proxy is not None:
-        told = {} if outbound.authorization is None else {"proxy-authorization": outbound.authorization}
+        headers = {} if outbound.authorization is None else {"proxy-authorization": outbound.authorization}
         context = tls if outbound.proxy.scheme == "https" else None
-        proxy = httpx2.Proxy(str(outbound.proxy), headers=told, ssl_context=context)
-    # A connection that is kept could be closed by its host just when it is used again.
+        proxy = httpx2.Proxy(str(outbound.proxy), headers=headers, ssl_context=context)
+    # No connection is kept: its host could close it just when it is reused.
     return httpx2.AsyncHTTPTransport(verify=tls, proxy=proxy, limits=httpx2.Limits(max_keepalive_connections=0), trust_env=False)
 
 
-async def _fetched(transport: httpx2.AsyncHTTPTransport, request: httpx2.Request, limit: int) -> bytes:
+async def _fetch(transport: httpx2.AsyncHTTPTransport, request: httpx2.Request, limit: int) -> bytes:
     try:
         response = await transport.handle_async_request(request)
         try:
@@ -73,7 +73,7 @@ async def _fetched(transport: httpx2.AsyncHTTPTransport, request: httpx2.Request
             return await _read(response, limit)
         finally:
             await response.aclose()
-    except _ANY as error:
+    except _ERRORS as error:
         raise FetchFailed(_reason(error)) from error
 
 
@@ -107,7 +107,7 @@ def _reason(error: Exception) -> str:
         case httpx2.ProxyError():
             return "the outbound proxy refuses"
         case httpx2.NetworkError() | httpx2.ProtocolError() | EOFError():
-            return "the answer broke off, or is no HTTP"
+            return "the answer was cut off, or is not HTTP"
         case _:
             return type(error).__name__
 

@@ -1,4 +1,4 @@
-"""A call of a provider: one POST and its answer, or an error of the domain. No provider's protocol is known here."""
+"""One POST to a provider and its answer, or an error of the domain. No provider's protocol is known here."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from antiphon.net.inflate import Inflater, inflater
 from antiphon.net.outbound import DIRECT, Outbound
 
 _END_GRACE: Final = 0.1
-"""Seconds that a finished reply is given to end its body too, so that the connection can be used again. Nobody waits for it."""
+"""Seconds for which a finished reply may still end its body, so that the connection can be reused. No caller waits for it."""
 
 
 class Reply:
-    """The answer to one request: iterate it once, for its body's bytes as they come."""
+    """The answer to one request. Iterate it once, for the bytes of its body as they arrive."""
 
-    def __init__(self, provider: str, response: aiohttp.ClientResponse, ending: _Ending) -> None:
+    def __init__(self, provider: str, response: aiohttp.ClientResponse, draining: _Draining) -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         self._provider = provider
         self._response = response
-        self._ending = ending
+        self._draining = draining
         self._errors = UpstreamErrors(provider, begun=True)
         self._inflater = inflater(response.headers.get("content-encoding", ""))
         self._inflated: Iterator[bytes] = iter(())
         self._peeked = b""
         self._until: float | None = None
         self.timed_out = False
-        """The body counts as ended because nothing more came in the time that `end_within` gave."""
+        """Whether the body counts as ended because the time of `end_within` was over."""
 
     def __aiter__(self) -> Reply:
         return self
 
     async def __anext__(self) -> bytes:
-        """Return the next piece of the body. Raises the tree under `ProviderError`."""
+        """Return the next bytes of the body. Raises subclasses of `ProviderError`."""
         if self._peeked:
             piece, self._peeked = self._peeked, b""
             return piece
@@ -54,14 +54,14 @@ class Reply:
         return piece
 
     def end_within(self, seconds: float | None) -> None:
-        """Let the body count as ended after so many seconds from now, whatever comes, or where a time-out would be raised before.
+        """Treat the body as ended `seconds` from now even if more would come, or earlier if the read time-out passes.
 
-        None: it is waited for again.
+        None: wait for it without this limit again.
         """
         self._until = None if seconds is None else asyncio.get_running_loop().time() + seconds
 
     async def peek(self) -> bytes:
-        """Return what the body begins with, white space aside, without taking it; empty if there is no more than that."""
+        """Return the start of the body without consuming it, leading white space removed; empty if there is nothing else."""
         try:
             while not self._peeked:
                 self._peeked = (await self.__anext__()).lstrip()
@@ -70,7 +70,7 @@ class Reply:
         return self._peeked
 
     async def read(self, limit: int = MAX_MESSAGE_BYTES) -> bytes:
-        """Return the whole body. Raises `ProviderProtocolError` if that is more than `limit` bytes."""
+        """Return the whole body. Raises `ProviderProtocolError` if it is larger than `limit` bytes."""
         pieces: list[bytes] = []
         size = 0
         async for piece in self:
@@ -83,9 +83,9 @@ class Reply:
         return b"".join(pieces)
 
     async def read_some(self, limit: int, seconds: float) -> bytes:
-        """Return the body's first `limit` bytes, or what came of them within `seconds` and before it broke off.
+        """Return the first `limit` bytes of the body, or what arrived within `seconds` and before the connection broke.
 
-        For a body that is not worth waiting for, such as one that only tells more of a status.
+        For a body that is not worth waiting for, such as one that only explains a status.
         """
         self.end_within(seconds)
         pieces: list[bytes] = []
@@ -100,18 +100,18 @@ class Reply:
         return b"".join(pieces)[:limit]
 
     def close(self, *, finished: bool) -> None:
-        """Let go of the connection: dropped at once if the body is not at its end, else kept for the next call.
+        """Release the connection: drop it if the body is not at its end, otherwise keep it for the next call.
 
-        `finished`: the protocol's own end was read, so that only the end of the body can follow; the connection is given a moment
-        for it, and the caller none.
+        `finished`: the protocol's own end was read, so only the end of the body can follow. The connection gets a moment for it,
+        while the caller does not wait.
         """
         if finished:
-            self._ending.add(self._response)
+            self._draining.add(self._response)
         else:
             self._response.close()
 
     def _read(self) -> Awaitable[bytes]:
-        """Read the next piece, decoded; empty at the end. Raises what the HTTP client raises."""
+        """Read the next bytes, decoded; empty at the end. Raises what the HTTP client raises."""
         return self._response.content.readany() if self._inflater is None else self._read_encoded(self._inflater)
 
     async def _read_encoded(self, inflater: Inflater) -> bytes:
@@ -134,8 +134,11 @@ class Reply:
             return b""
 
 
-class _Ending:
-    """Finished replies whose body may still end, so that their connections can be used again; those that do not are dropped."""
+class _Draining:
+    """Finished replies whose bodies may still end, so that their connections can be reused.
+
+    Those that do not end within a moment are dropped.
+    """
 
     def __init__(self) -> None:
         self._timers: dict[aiohttp.ClientResponse, asyncio.TimerHandle] = {}
@@ -143,7 +146,7 @@ class _Ending:
     def add(self, response: aiohttp.ClientResponse) -> None:
         if not response.closed:
             self._timers[response] = asyncio.get_running_loop().call_later(_END_GRACE, self._drop, response)
-            # By then aiohttp itself has given the connection back.
+            # aiohttp has returned the connection to the pool by then.
             response.content.on_eof(partial(self._forget, response))
 
     def close(self) -> None:
@@ -158,24 +161,29 @@ class _Ending:
         response.close()
 
 
-class Call:
-    """One request, as a context manager: sent on entering, its connection let go of on leaving, however that comes about."""
+class Exchange:
+    """One request, as a context manager: sent on entering; the connection is released on leaving, however that happens."""
 
-    def __init__(self, provider: str, client: Client, ending: _Ending, url: URL, headers: Mapping[str, str], body: bytes) -> None:
+    def __init__(
+        self, provider: str, client: Client, draining: _Draining, url: URL, headers: Mapping[str, str], body: bytes
+    ) -> None:
         self._provider = provider
         self._client = client
-        self._ending = ending
+        self._draining = draining
         self._request = (url, headers, body)
         self._reply: Reply | None = None
 
     async def __aenter__(self) -> Reply:
-        """Send, and wait for the head of the answer. Raises `ProviderUnavailable`, `ProviderTimeout`, `ProviderProtocolError`."""
+        """Send, and wait for the head of the answer.
+
+        Raises `ProviderUnavailable`, `ProviderTimeout`, `ProviderProtocolError`.
+        """
         response = await self._client.post(self._provider, *self._request)
-        self._reply = Reply(self._provider, response, self._ending)
+        self._reply = Reply(self._provider, response, self._draining)
         return self._reply
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Nothing of what went wrong inside is hidden."""
+        """Release the connection. Errors from inside are never suppressed."""
         if self._reply is not None:
             self._reply.close(finished=error is None)
 
@@ -185,7 +193,7 @@ class Transport:
 
     def __init__(self, provider: str, config: ProviderConfig, outbound: Outbound = DIRECT) -> None:
         self._provider = provider
-        self._ending = _Ending()
+        self._draining = _Draining()
         self._client = Client(
             connect_timeout=config.connect_timeout,
             read_timeout=config.read_timeout,
@@ -193,14 +201,19 @@ class Transport:
             outbound=outbound,
         )
 
-    def post(self, url: URL, headers: Mapping[str, str], body: bytes) -> Call:
-        """Return a call that sends `body` when it is entered, as `Client.post` does."""
-        return Call(self._provider, self._client, self._ending, url, headers, body)
+    def post(self, url: URL, headers: Mapping[str, str], body: bytes) -> Exchange:
+        """Return an exchange that sends `body` when it is entered. See `Client.post`."""
+        return Exchange(self._provider, self._client, self._draining, url, headers, body)
 
     async def status_of(self, url: URL, headers: Mapping[str, str]) -> int:
-        """Ask for `url` by GET, and return the status; the body is dropped. Raises as a call does when it is entered."""
+        """Send a GET to `url`, and return the status; the body is dropped.
+
+        Raises what entering a call raises, and `ProviderProtocolError` for a good status whose body does not claim to be JSON.
+        """
         response = await self._client.get(self._provider, url, headers)
         response.close()
+        if response.status < 300 and "json" not in response.headers.get("content-type", ""):
+            raise ProviderProtocolError(f"The provider {self._provider} answered with no JSON.", provider=self._provider)
         return response.status
 
     @property
@@ -209,6 +222,6 @@ class Transport:
         return self._client.buffered
 
     async def close(self) -> None:
-        """End the connections."""
-        self._ending.close()
+        """Close the connections."""
+        self._draining.close()
         await self._client.close()

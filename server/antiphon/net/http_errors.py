@@ -1,13 +1,13 @@
-"""Turns the exceptions of the HTTP client into errors of the domain, in one place: `UpstreamErrors`.
+"""Translates the exceptions of the HTTP client into errors of the domain: `UpstreamErrors`. It is done nowhere else.
 
     TimeoutError                                              ProviderTimeout
     ClientResponseError, ClientPayloadError, HttpProcessingError,
-      zlib.error, EOFError (of an encoded body)               ProviderProtocolError: it is no HTTP, or it is cut
+      zlib.error, EOFError (of an encoded body)               ProviderProtocolError: not HTTP, or cut off
     ClientConnectionError, InvalidURL, OSError,
       ProxyRefused, all others                                ProviderUnavailable
 
-Once an answer has begun, whatever is no time-out is a cut: `ProviderProtocolError`. What kept a host out of reach is
-logged for the operator, in the words of `why`; the caller is told only what it may know.
+Once an answer has begun, everything but a time-out means that it was cut off: `ProviderProtocolError`. The reason why a host could
+not be reached is logged for the operator, in the words of `reason_of`; the caller only gets what it may know.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from aiohttp import http_exceptions
 from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderTimeout, ProviderUnavailable
 
 PROXY_REFUSES: Final = 407
-"""The status of a proxy that does not take the credentials which it is given: RFC 9110, section 15.5.8."""
+"""The status of a proxy that does not accept the credentials it was given: RFC 9110, section 15.5.8."""
 
 _log: Final = structlog.get_logger(__name__)
 
 
 class ProxyRefused(aiohttp.ClientConnectionError):
-    """The outbound proxy answered a request itself, with this status. Nothing of what it was sent is held here."""
+    """The outbound proxy answered a request itself, with this status. Contains nothing of the request that it was sent."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"the outbound proxy answered {status}")
         self.status = status
 
 
-# In this order: aiohttp's time-outs are connection errors too.
-_MEANINGS: Final[tuple[tuple[type[ProviderError], tuple[type[Exception], ...]], ...]] = (
+# The order matters: aiohttp's time-outs are connection errors too.
+_ERRORS: Final[tuple[tuple[type[ProviderError], tuple[type[Exception], ...]], ...]] = (
     (ProviderTimeout, (TimeoutError,)),
     (
         ProviderProtocolError,
@@ -64,17 +64,17 @@ _MEANINGS: Final[tuple[tuple[type[ProviderError], tuple[type[Exception], ...]], 
     ),
 )
 
-_MAPPED: Final[tuple[type[Exception], ...]] = (aiohttp.ClientError, *(known for _, kinds in _MEANINGS for known in kinds))
-"""What is turned into an error of the domain. All else is a defect, and passes."""
+_MAPPED: Final[tuple[type[Exception], ...]] = (aiohttp.ClientError, *(known for _, kinds in _ERRORS for known in kinds))
+"""The exceptions that are translated. Any other is a bug, and passes through."""
 
 
 class UpstreamErrors:
-    """A context manager around what the HTTP client does. It may be entered again and again, as once for each read of a body."""
+    """A context manager around calls of the HTTP client. It can be entered repeatedly, such as for each read of a body."""
 
     __slots__ = ("_begun", "_provider")
 
     def __init__(self, provider: str, *, begun: bool) -> None:
-        """Take the name that the errors tell, and whether the answer has begun, so that a lost connection is a cut."""
+        """Take the provider's name for the messages, and whether its answer has begun."""
         self._provider = provider
         self._begun = begun
 
@@ -82,34 +82,34 @@ class UpstreamErrors:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Raise `ProviderTimeout`, `ProviderProtocolError` or `ProviderUnavailable` for what the HTTP client raised."""
+        """Raise `ProviderTimeout`, `ProviderProtocolError` or `ProviderUnavailable` for an exception of the HTTP client."""
         if isinstance(error, _MAPPED):
-            # aiohttp's own holds the request that the proxy was sent, its password included.
+            # aiohttp's own exception contains the request to the proxy, with its password.
             cause = ProxyRefused(error.status) if isinstance(error, aiohttp.ClientHttpProxyError) else error
             raise self._translated(cause) from cause
 
     def _translated(self, error: Exception) -> ProviderError:
         provider = self._provider
-        kind = meaning(type(error)) or ProviderUnavailable
+        kind = error_for(type(error)) or ProviderUnavailable
         if kind is ProviderTimeout:
             return ProviderTimeout(f"The provider {provider} took too long.", provider=provider)
         if self._begun:
             return ProviderProtocolError(f"The provider {provider} broke off its reply.", provider=provider)
         if kind is ProviderProtocolError:
             return ProviderProtocolError(f"The provider {provider} does not answer in HTTP.", provider=provider)
-        _log.warning("provider_out_of_reach", provider=provider, error=why(error))
+        _log.warning("provider_out_of_reach", provider=provider, error=reason_of(error))
         if isinstance(error, ProxyRefused | aiohttp.ClientProxyConnectionError):
             return ProviderUnavailable(f"The provider {provider} is out of reach of the outbound proxy.", provider=provider)
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            # Nothing mends it but somebody who changes something.
+            # A retry cannot help: somebody must change something.
             return ProviderUnavailable(
                 f"The provider {provider} shows a certificate that is not trusted.", provider=provider, retryable=False
             )
         return ProviderUnavailable(f"The provider {provider} is out of reach.", provider=provider)
 
 
-def why(error: BaseException | None) -> str:
-    """Return what kept a host out of reach, in words for an operator: the name of a host at most, and no secret."""
+def reason_of(error: BaseException | None) -> str:
+    """Return the reason why a host could not be reached, for an operator. It contains a host's name at most, and no secret."""
     match error:
         case ProxyRefused(status=407):
             return "the outbound proxy does not take its user and password (407)"
@@ -137,6 +137,6 @@ def _strerror(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else type(error).__name__
 
 
-def meaning(kind: type[BaseException]) -> type[ProviderError] | None:
-    """Return what an exception means before the first byte of an answer; None for one that is not known."""
-    return next((ours for ours, known in _MEANINGS if issubclass(kind, known)), None)
+def error_for(kind: type[BaseException]) -> type[ProviderError] | None:
+    """Return the error for an exception before the first byte of an answer; None for an unknown exception."""
+    return next((error for error, known in _ERRORS if issubclass(kind, known)), None)

@@ -1,4 +1,4 @@
-"""Decodes bodies that come in gzip or deflate, although no encoding is asked for: some hosts do as they like. No I/O."""
+"""Decoding of bodies in gzip or deflate: some hosts encode although no encoding was requested. No I/O."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Iterator
 from typing import Final
 
 _PIECE: Final = 1024 * 1024
-"""Bytes that are decoded at a time: a few encoded ones can stand for very many."""
+"""Bytes decoded at a time: a few encoded bytes can stand for very many."""
 
 
 class Inflater:
-    """One body: feed it what comes, take what it decodes to, and call `end` at its end."""
+    """Decodes one body: call `feed` with what arrives, and `end` at the end."""
 
     def __init__(self) -> None:
-        self._unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip or zlib, as its head says
+        self._unpack = zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip or zlib, according to the header
         self._begun = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what `data` decodes to, in pieces of a bounded size; take them all before the next call.
+        """Yield the decoded bytes in pieces of a limited size; take them all before the next call.
 
-        Raises `zlib.error` for what is in no such encoding.
+        Raises `zlib.error` if the data is not in such an encoding.
         """
         if not self._begun and data:
             self._begun = True
-            if data[0] & 0x0F != 8 and data[0] != 0x1F:  # neither's head: deflate without one
+            if data[0] & 0x0F != 8 and data[0] != 0x1F:  # the header of neither: raw deflate
                 self._unpack = zlib.decompressobj(-zlib.MAX_WBITS)
         left = data
         while not self._unpack.eof or left.startswith(b"\x1f"):
@@ -38,11 +38,11 @@ class Inflater:
                 break
 
     def end(self) -> None:
-        """Raise `EOFError` if the body ends before its encoding does."""
+        """Raise `EOFError` if the body ended before its encoding did."""
         if self._begun and not self._unpack.eof:
             raise EOFError("the body ends before its encoding")
 
 
 def inflater(content_encoding: str) -> Inflater | None:
-    """Return what decodes a body with this `Content-Encoding`; None: it is taken as it is."""
+    """Return the decoder for a `Content-Encoding`; None if the body is used as it is."""
     return Inflater() if content_encoding.strip().lower() in ("gzip", "x-gzip", "deflate") else None

@@ -1,8 +1,8 @@
-"""The way out to a host: directly, or by the outbound proxy that the operator names, and whose certificates are good on it.
+"""The way to a host: directly or through a configured outbound proxy, and the certificate authorities that are trusted.
 
-With a proxy, it is the proxy that looks the host's name up, so nothing is known here of the host's addresses, and none is checked;
-and no connection is ever made past the proxy: of no other name than the proxy's does `ProxyResolver` give an address. Its password
-is in no URL that a client sees, so that no error can quote it. Proxies that the environment names are not followed.
+A proxy looks up the host's name, so the host's addresses are not known here and not checked. No connection is made except to the
+proxy: `ProxyResolver` returns addresses for no other name. The proxy's password is not part of any URL that a client gets, so no
+error can contain it. Proxies named by the environment (`HTTPS_PROXY`) are not used.
 """
 
 from __future__ import annotations
@@ -20,77 +20,77 @@ from yarl import URL
 from antiphon.config import ConfigError, OutboundConfig
 from antiphon.domain.errors import PermissionDenied
 from antiphon.net.authorities import Authorities
-from antiphon.net.egress import look_up, resolved
+from antiphon.net.egress import look_up, to_results
 
 _SCHEMES: Final = ("http", "https")
 
 
 class ProxyResolver(AbstractResolver):
-    """What an aiohttp connector asks for addresses that reaches its hosts by a proxy: it has those of the proxy alone."""
+    """A resolver for the aiohttp connector of a client that uses a proxy: it only returns addresses of the proxy."""
 
     def __init__(self, host: str) -> None:
         self._host = host
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
-        """Raises `PermissionDenied` for any other host, and `OSError` if there is no address."""
+        """Return the proxy's addresses. Raises `PermissionDenied` for any other host, and `OSError` if there is no address."""
         if host != self._host:
             raise PermissionDenied("This gateway connects to nothing but its outbound proxy.")
-        return resolved(host, port, family, await look_up(host, port))
+        return to_results(host, port, family, await look_up(host, port))
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is nothing to close."""
 
 
 class Outbound:
-    """One way out, for any client."""
+    """One way to reach hosts, for any client."""
 
     def __init__(self, proxy: URL | None = None, authorities: Authorities | None = None) -> None:
-        """`proxy` may hold a user and a password."""
+        """Take the proxy's URL, with its user and password, and the authorities; None: no proxy, and those of the system."""
         self._authorities = authorities
         self.authorization: str | None = None
-        """What `proxy-authorization` says."""
+        """The value of `proxy-authorization`."""
         self.proxy: URL | None = None
-        """Without its password."""
+        """The proxy, without its password."""
         self.resolver: ProxyResolver | None = None
-        """What a client that knows how is to ask for addresses."""
+        """The resolver for a client that can be given one."""
         if proxy is not None:
             if proxy.user is not None or proxy.password is not None:
                 pair = f"{proxy.user or ''}:{proxy.password or ''}"
                 self.authorization = f"Basic {base64.b64encode(pair.encode()).decode()}"
             self.proxy = proxy.with_user(None)
             self.resolver = ProxyResolver(self.proxy.raw_host or "")
-        self.is_usual = proxy is None and authorities is None
-        """Whether it is what there is without any setting."""
+        self.is_default = proxy is None and authorities is None
+        """Whether there is neither a proxy nor a file of authorities."""
 
     @property
     def tls(self) -> ssl.SSLContext | None:
-        """What certificates are checked with; None: what the system trusts. Another object when the file has changed."""
+        """Return the context that verifies certificates; None: the system's. It is a new object when the file has changed."""
         return None if self._authorities is None else self._authorities.context()
 
     def options(self, url: URL, headers: Mapping[str, str]) -> dict[str, Any]:
-        """Return what aiohttp is to be told about a request with these headers, the headers included."""
+        """Return the options of an aiohttp request with these headers, including the headers themselves."""
         options: dict[str, Any] = {"headers": headers}
         if (context := self.tls) is not None:
             options["ssl"] = context
         if self.proxy is not None:
             options["proxy"] = self.proxy
-            told = CIMultiDict({"user-agent": "antiphon"})
+            sent = CIMultiDict({"user-agent": "antiphon"})
             if self.authorization is not None:
-                told["proxy-authorization"] = self.authorization
+                sent["proxy-authorization"] = self.authorization
             if url.scheme == "https":
-                options["proxy_headers"] = told
-            elif self.authorization is not None:  # the proxy reads the request itself, and takes this header away
+                options["proxy_headers"] = sent
+            elif self.authorization is not None:  # the proxy reads the request itself, and removes this header
                 options["headers"] = CIMultiDict(headers)
                 options["headers"]["proxy-authorization"] = self.authorization
         return options
 
 
 DIRECT: Final = Outbound()
-"""Without any setting."""
+"""No proxy, and the authorities that the system trusts."""
 
 
 def build(section: str, config: OutboundConfig, environment: Mapping[str, str]) -> Outbound:
-    """Return the way out that the settings at `section` tell. Raise `ConfigError`, which tells nothing of the proxy's URL."""
+    """Return what the settings at `section` ask for. Raises `ConfigError`, whose message does not contain the proxy's URL."""
     authorities = None if config.ca is None else Authorities(f"{section}.ca", config.ca)
     written = config.proxy_url(section, environment)
     if written is None:
@@ -106,7 +106,7 @@ def _proxy(setting: str, written: str) -> URL:
     try:
         url = URL(written)
         host, port = url.host, url.explicit_port
-    except ValueError:  # which quotes what it cannot read, such as part of a password
+    except ValueError:  # its message may contain part of a password
         raise wrong from None
     if url.scheme not in _SCHEMES or not host or port is None or url.path not in ("", "/") or url.query_string or url.fragment:
         raise wrong

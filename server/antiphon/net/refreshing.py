@@ -1,8 +1,8 @@
-"""Values that are read again when they are too old, each by one reading at a time, however many callers wait for it.
+"""Cached values that are read again when they are too old, with one read at a time for all callers that wait.
 
-A value is fresh for `ttl` seconds after its reading; then the next caller has it read again. Where that fails, what was read before
-is used for `stale` seconds more, and for `retry` seconds nobody waits for another reading. A reading of None tells that there is
-nothing: that is believed while it is fresh, and no longer. What is read, and how long that may take, is the caller's matter.
+A value is fresh for `ttl` seconds after it was read; then the next caller causes a new read. If that fails, the old value is used
+for `stale` seconds more, and nobody waits for another read for `retry` seconds. A read that returns None means that nothing exists;
+this is only used while it is fresh. The caller decides what is read, and how long that may take.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from typing import Generic, TypeAlias, TypeVar, cast
 from msgspec import Struct
 
 Clock: TypeAlias = Callable[[], float]
-"""Seconds since whenever."""
+"""Returns seconds, from any starting point."""
 
 Failures: TypeAlias = tuple[type[Exception], ...]
-"""What a reading that fails raises. All else is a defect, and goes to whoever waits for the reading."""
+"""The exceptions of a failed read. Any other is a bug, and is raised to the callers that wait for the read."""
 
 K = TypeVar("K")
 T = TypeVar("T")
 
 
 class Times(Struct, frozen=True):
-    """How old a value may be, in seconds."""
+    """The ages of a value, in seconds."""
 
     ttl: float
-    """How long it is fresh."""
+    """How long a value is fresh."""
     stale: float
-    """How long it is used after that, if it cannot be read again."""
+    """How long it is used after that if it cannot be read again."""
     retry: float
-    """How long nobody waits for another reading after one that failed, if there is something to use."""
+    """How long nobody waits for another read after a failed one, if there is an old value."""
     patience: float | None = None
-    """How long a caller waits for a reading if there is something to use; None: to its end. `retry` counts from then too."""
+    """How long a caller waits for a read if there is an old value; None: until it ends. `retry` then also starts."""
 
 
 class Refreshing(Generic[T]):
-    """One value. Belongs to the event loop of its first call."""
+    """One cached value. Belongs to the event loop of its first call."""
 
     __slots__ = ("_clock", "_due", "_failures", "_read", "_reading", "_times", "_usable_until", "_value", "is_failing")
 
@@ -53,54 +53,54 @@ class Refreshing(Generic[T]):
         self._due = self._usable_until = clock()
         self._reading: asyncio.Task[tuple[T | None, Exception | None]] | None = None
         self.is_failing = False
-        """Whether the last reading failed."""
+        """Whether the last read failed."""
 
     @property
     def is_due(self) -> bool:
-        """Whether the next caller has the value read."""
+        """Return whether the next caller causes a read."""
         return self._clock() >= self._due
 
     @property
     def is_reading(self) -> bool:
-        """Whether a reading is going on."""
+        """Return whether a read is in progress."""
         return self._reading is not None
 
     @property
     def usable(self) -> T | None:
-        """The value, if it is not too old."""
+        """Return the value if it is not too old, otherwise None."""
         return self._value if self._clock() < self._usable_until else None
 
     async def get(self) -> T:
-        """Return the value, read again if it is due. Raise what the reading raised, if there is nothing older to use."""
+        """Return the value, read again if it is due. Raises the error of the read if there is no usable old value."""
         if not self.is_due:
             return cast(T, self._value)
-        older = self.usable
-        patience = asyncio.timeout(None if older is None else self._times.patience)
+        previous = self.usable
+        patience = asyncio.timeout(None if previous is None else self._times.patience)
         try:
             async with patience:
                 value, error = await self.renew()
         except TimeoutError:
-            if older is None or not patience.expired():
+            if previous is None or not patience.expired():
                 raise
-            self._leave_alone()
-            return older
+            self._postpone()
+            return previous
         if error is None:
             return cast(T, value)
-        if (older := self.usable) is None:
+        if (previous := self.usable) is None:
             raise error
-        return older
+        return previous
 
     def renew(self) -> asyncio.Future[tuple[T | None, Exception | None]]:
-        """Begin a reading, unless one is going on; return a future of what is read, and of the error if it fails.
+        """Start a read unless one is in progress; return a future of the value, and of the error if the read fails.
 
-        Who stops waiting for it takes it from nobody else.
+        A caller that is cancelled does not cancel the read.
         """
         if self._reading is None:
             self._reading = asyncio.create_task(self._run())
         return asyncio.shield(self._reading)
 
     async def close(self) -> None:
-        """End a reading that is going on."""
+        """Cancel a read in progress."""
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait([self._reading])
@@ -111,7 +111,7 @@ class Refreshing(Generic[T]):
         except self._failures as error:
             self.is_failing = True
             self._value = self.usable
-            self._leave_alone()
+            self._postpone()
             return None, error
         else:
             self.is_failing = False
@@ -122,13 +122,13 @@ class Refreshing(Generic[T]):
         finally:
             self._reading = None
 
-    def _leave_alone(self) -> None:
-        """Let nobody wait for another reading for a while: for no longer than there is something to use."""
+    def _postpone(self) -> None:
+        """Postpone the next read by `retry`, but not beyond the time for which the old value is usable."""
         self._due = min(self._clock() + self._times.retry, self._usable_until)
 
 
 class RefreshingMap(Generic[K, T]):
-    """A value for each key, as many as `size`; of more, those go that were read longest ago."""
+    """A cached value for each key, at most `size` of them; the one that was read longest ago is dropped first."""
 
     def __init__(
         self,
@@ -145,23 +145,23 @@ class RefreshingMap(Generic[K, T]):
         self._size = size
         self._clock = clock
         self._known: OrderedDict[K, Refreshing[T]] = OrderedDict()
-        self._first: dict[K, Refreshing[T]] = {}
-        """Those that are being read for the first time: while nothing can be read, they push none out that is known."""
+        self._loading: dict[K, Refreshing[T]] = {}
+        """Entries read for the first time. They are kept apart, so that failing reads do not push out known values."""
 
     async def get(self, key: K) -> T:
-        """Return the value of a key, as `Refreshing.get` does."""
-        entry = self._known.get(key) or self._first.get(key)
+        """Return the value of a key. See `Refreshing.get`."""
+        entry = self._known.get(key) or self._loading.get(key)
         if entry is None:
-            entry = self._first[key] = Refreshing(partial(self._load, key), self._times, self._failures, self._clock)
+            entry = self._loading[key] = Refreshing(partial(self._load, key), self._times, self._failures, self._clock)
         return await entry.get()
 
     async def _load(self, key: K) -> T:
         try:
             value = await self._read(key)
         finally:
-            first = self._first.pop(key, None)
-        if first is not None:
-            self._known[key] = first
+            loaded = self._loading.pop(key, None)
+        if loaded is not None:
+            self._known[key] = loaded
             if len(self._known) > self._size:
                 self._known.popitem(last=False)
         elif key in self._known:

@@ -1,10 +1,10 @@
-"""Server-sent events out of bytes, without I/O.
+"""Parsing of server-sent events from bytes, without I/O.
 
-https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation, except that the text stays UTF-8 bytes,
-that `id` and `retry` are dropped (nobody here reconnects), and that the event at the end of the input that no blank line closed
-can be asked for: some hosts end that way, and whether it is whole only its payload can tell.
+https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation, with three exceptions: the text stays
+UTF-8 bytes; `id` and `retry` are dropped, as nothing here reconnects; and a last event without the blank line after it can be
+requested by `end`: some hosts end that way, and only the payload can show whether it is complete.
 
-Bytes are held only until their line is whole, and a line is joined once, however many reads it is spread over.
+Bytes are buffered only until their line is complete, and a line is joined once, however many reads it took.
 """
 
 from __future__ import annotations
@@ -12,37 +12,37 @@ from __future__ import annotations
 from typing import TypeAlias
 
 SseEvent: TypeAlias = tuple[bytes, bytes]
-"""The name, empty if it has none, and the data."""
+"""The event's name, empty if it has none, and its data."""
 
 _BOM = b"\xef\xbb\xbf"
 
 
 class EventTooLarge(Exception):
-    """An event is longer than the limit."""
+    """An event is larger than the limit."""
 
 
 class SseReader:
-    """Reads one response. `limit` is the largest event, in bytes."""
+    """Parses one response. `limit` is the size of the largest event, in bytes."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._line: list[bytes] = []  # pieces of the line that has not ended
-        self._held = 0  # bytes in `_line` and `_data`, or more: comments count until they are found to be none of it
-        self._open = False  # whole lines of an event have come, but not the blank line after it
+        self._line: list[bytes] = []  # pieces of the incomplete line
+        self._buffered = 0  # bytes in `_line` and `_data`; may be too high, as comments count until the next check
+        self._in_event = False  # lines of an event have arrived, but not the blank line after it
         self._name = b""
-        self._data: bytearray | None = None  # joined as they come: a line may be empty, and a list of them be long for its bytes
+        self._data: bytearray | None = None  # joined at once: a list of many empty lines would take far more memory than its bytes
         self._begun = False
         self._after_cr = False
 
     def feed(self, data: bytes) -> list[SseEvent]:
-        """The events that are whole with these bytes. Raises `EventTooLarge`."""
+        """Return the events that these bytes complete. Raises `EventTooLarge`."""
         if self._after_cr or b"\r" in data:
             data = self._without_cr(data)
-        self._held += len(data)
+        self._buffered += len(data)
         if b"\n" not in data:
             self._line.append(data)
-            if self._held > self._limit:
-                self._check([])
+            if self._buffered > self._limit:
+                self._check_size([])
             return []
 
         if self._line:
@@ -51,15 +51,15 @@ class SseReader:
         if not self._begun:
             self._begun = True
             data = data.removeprefix(_BOM)
-        if self._open:
-            # The line break before `data` is spent; with it again, a blank line is the same two bytes here as everywhere.
+        if self._in_event:
+            # Put back the consumed line break before `data`, so that a blank line is two line breaks here too.
             data = b"\n" + data
 
         events: list[SseEvent] = []
         blocks = data.split(b"\n\n")
         rest = blocks.pop()
         for block in blocks:
-            if not self._open and block.startswith(b"data: ") and b"\n" not in block:
+            if not self._in_event and block.startswith(b"data: ") and b"\n" not in block:
                 events.append((b"", block[6:]))
             else:
                 self._take_lines(block)
@@ -67,19 +67,19 @@ class SseReader:
         lines, line_break, line = rest.rpartition(b"\n")
         if line_break:
             self._take_lines(lines)
-            self._open = True
+            self._in_event = True
         self._line = [line] if line else []
 
-        if self._held > self._limit:
-            self._check(events)
+        if self._buffered > self._limit:
+            self._check_size(events)
         elif events:
-            self._held = len(rest)
+            self._buffered = len(rest)
         return events
 
     def end(self) -> SseEvent | None:
-        """The event that no blank line closed, if there is one.
+        """Return the last event if no blank line ended it, otherwise None.
 
-        It may be cut anywhere: it is to be taken for whole only if its payload says so by itself, as a JSON object does.
+        It may be cut off anywhere: use it only if its payload is complete by itself, as a JSON object is.
         """
         line = b"".join(self._line)
         if not self._begun:
@@ -91,9 +91,9 @@ class SseReader:
         return events[0] if events else None
 
     def _without_cr(self, data: bytes) -> bytes:
-        """Return it with LF for every line break."""
+        """Return `data` with LF for every line break."""
         if self._after_cr and data:
-            # The CR before was taken for the end of its line at once, so the LF that belongs to it is not another one.
+            # The CR before already ended its line, so the LF that follows it is not another line break.
             self._after_cr = False
             data = data.removeprefix(b"\n")
         if b"\r" in data:
@@ -118,9 +118,9 @@ class SseReader:
             events.append((self._name, bytes(self._data)))
             self._data = None
         self._name = b""
-        self._open = False
+        self._in_event = False
 
-    def _check(self, events: list[SseEvent]) -> None:
-        self._held = sum(map(len, self._line)) + len(self._data or b"")
-        if max(self._held, *(len(data) for _, data in events), 0) > self._limit:
+    def _check_size(self, events: list[SseEvent]) -> None:
+        self._buffered = sum(map(len, self._line)) + len(self._data or b"")
+        if max(self._buffered, *(len(data) for _, data in events), 0) > self._limit:
             raise EventTooLarge(f"an event is larger than {self._limit} bytes")

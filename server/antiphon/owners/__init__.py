@@ -1,1 +1,1 @@
-"""All that is kept of one owner, across the tables of all rooms: given out whole, and removed for good."""
+"""All data stored about one owner, in every table: its export and its erasure."""

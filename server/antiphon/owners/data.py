@@ -1,7 +1,7 @@
-"""What is kept of an owner: given out, and removed.
+"""Export and erasure of the data of an owner.
 
-An owner is a name, as `Principal.owner`. In the audit log, which outlives what is removed, it stands as a digest: whoever knows the
-name can tell that it is meant, and nobody can read it there.
+An owner is a name, as in `Principal.owner`. In the audit log, which outlives the erasure, the name is replaced by a digest: whoever
+knows the name can recognise it, and nobody can read it there.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from antiphon.owners.lines import line
 
 MAX_OWNER: Final = 1000
 PIECE: Final = 1024 * 1024
-"""Bytes that are given out at a time, at most."""
+"""The most bytes exported in one piece."""
 
 _ROWS: Final = 200
-"""The most rows that are read at a time."""
+"""The most rows read at a time."""
 
 
 class Erased(Struct, frozen=True):
-    """How much was removed; of `audit_events`, how many were made nobody's."""
+    """The numbers of rows removed; of `audit_events`, the number made anonymous."""
 
     conversations: int
     messages: int
@@ -41,22 +41,25 @@ class Erased(Struct, frozen=True):
 
 
 def digest_of(owner: str) -> str:
-    """What stands for an owner in the audit log."""
+    """Return the digest that replaces an owner's name in the audit log."""
     return f"owner:sha256:{hashlib.sha256(owner.encode()).hexdigest()}"
 
 
 class Owners:
-    """Shared by all calls of a process. Its methods raise `StoreUnavailable`, and `InvalidRequest` for a name that nobody has."""
+    """Exports and erases owners' data; shared by all calls of a process.
+
+    Its methods raise `StoreUnavailable`, and `InvalidRequest` for a name that no owner can have.
+    """
 
     def __init__(self, database: Database, configured: Mapping[str, Sequence[str]] | None = None) -> None:
-        """`configured` are the credentials of the configuration, by owner, as the audit log calls them."""
+        """Take `configured`: the credentials in the configuration, by owner, as named in the audit log."""
         self._database = database
         self._configured = configured or {}
 
     async def export(self, owner: str, origin: audit.Origin) -> AsyncGenerator[bytes, None]:
-        """Give out all that is kept of the owner, as JSON Lines: pieces of at most `PIECE` bytes, which may end within a line.
+        """Yield all data of the owner as JSON Lines, in pieces of at most `PIECE` bytes that may end within a line.
 
-        Not of one moment: what is written meanwhile may be in it or not.
+        This is not one snapshot: what is written meanwhile may or may not be included.
         """
         _check(owner)
         await self._database.write(lambda connection: audit.record(connection, "owners.export", digest_of(owner), origin))
@@ -70,34 +73,34 @@ class Owners:
             yield bytes(waiting)
 
     async def erase(self, owner: str, origin: audit.Origin) -> Erased:
-        """Remove all that is kept of the owner. Its keys go first, in the same transaction that records it.
+        """Remove all data of the owner, its keys first, in the same transaction that records the erasure.
 
-        Not one transaction: after `StoreUnavailable` a part may be removed, and calling again goes on. What calls of the owner's
-        that are going on write afterwards is kept, so that it wants to be called again a minute after the last of them.
+        The rest takes several transactions: after `StoreUnavailable` a part may be removed, and another call continues. What the
+        owner's calls in flight write afterwards stays, so erase again a minute after the last of them has ended.
         """
         _check(owner)
         digest = digest_of(owner)
 
         def begin(connection: Connection) -> tuple[int, int]:
             events = connection.execute(
-                statements.FORGET_ACTOR, {"some": self._credentials(connection, owner), "digest": digest}
+                statements.ANONYMIZE_ACTOR, {"ids": self._credentials(connection, owner), "digest": digest}
             ).rowcount
-            keys = connection.execute(statements.DELETE_KEYS, {"mine": owner}).rowcount
+            keys = connection.execute(statements.DELETE_KEYS, {"owner": owner}).rowcount
             audit.record(connection, "owners.erase", digest, origin)
             return keys, events
 
         def part(connection: Connection) -> tuple[int, int]:
-            found = some(connection.execute(statements.LOCKED, {"mine": owner, "most": CONVERSATIONS}).all())
-            at = {"some": sorted({row.tree_id for row in found})}
+            found = some(connection.execute(statements.LOCKED, {"owner": owner, "limit": CONVERSATIONS}).all())
+            at = {"ids": sorted({row.tree_id for row in found})}
             count = connection.execute(statements.COUNT_MESSAGES, at).scalar_one()
             removed = connection.execute(statements.DELETE_CONVERSATIONS, at).rowcount
             connection.execute(statements.DELETE_TREES, at)
             return removed, count
 
-        def use(connection: Connection) -> int:
+        def delete_usage(connection: Connection) -> int:
             for statement in (statements.DELETE_MODEL_USAGE, statements.DELETE_TAG_USAGE):
-                connection.execute(statement, {"mine": owner})
-            return connection.execute(statements.DELETE_USAGE, {"mine": owner}).rowcount
+                connection.execute(statement, {"owner": owner})
+            return connection.execute(statements.DELETE_USAGE, {"owner": owner}).rowcount
 
         keys, events = await self._database.write(begin)
         conversations = messages = 0
@@ -107,11 +110,11 @@ class Owners:
                 break
             conversations += removed
             messages += count
-        rows = await self._database.write(use)
+        rows = await self._database.write(delete_usage)
         return Erased(conversations, messages, keys, rows, events)
 
     async def _lines(self, owner: str) -> AsyncGenerator[bytes, None]:
-        at = {"mine": owner}
+        at = {"owner": owner}
         for kind, query in (
             ("key", statements.KEY_ROWS),
             ("usage", statements.USAGE_ROWS),
@@ -123,22 +126,22 @@ class Owners:
         async for row in self._events(owner):
             yield line("audit_event", row)
         found = await self._rows(statements.CONVERSATIONS, at)
-        told: set[str] = set()
-        for rows in _parts(found, _ROWS):
-            for row in await self._rows(statements.CONVERSATION_ROWS, {"some": [row.id for row in rows]}):
+        seen: set[str] = set()
+        for rows in _batches(found, _ROWS):
+            for row in await self._rows(statements.CONVERSATION_ROWS, {"ids": [row.id for row in rows]}):
                 yield line("conversation", row)
-            trees = {row.tree_id for row in rows} - told
-            told |= trees
-            sizes = await self._rows(statements.MESSAGE_SIZES, {"some": sorted(trees)})
-            for ids in _fitting(sizes):
-                for row in await self._rows(statements.MESSAGE_ROWS, {"some": ids}):
+            trees = {row.tree_id for row in rows} - seen
+            seen |= trees
+            sizes = await self._rows(statements.MESSAGE_SIZES, {"ids": sorted(trees)})
+            for ids in _batches_by_size(sizes):
+                for row in await self._rows(statements.MESSAGE_ROWS, {"ids": ids}):
                     yield line("message", row)
 
     async def _events(self, owner: str) -> AsyncGenerator[Found, None]:
         digest = digest_of(owner)
         actors = [*await self._database.read(lambda connection: self._credentials(connection, owner)), digest]
         after = ""
-        while found := await self._rows(statements.EVENT_ROWS, {"some": actors, "digest": digest, "after": after, "most": _ROWS}):
+        while found := await self._rows(statements.EVENT_ROWS, {"ids": actors, "digest": digest, "after": after, "limit": _ROWS}):
             for row in found:
                 yield row
             after = found[-1].id
@@ -147,8 +150,8 @@ class Owners:
         return await self._database.read(lambda connection: connection.execute(query, at).all())
 
     def _credentials(self, connection: Connection, owner: str) -> list[str]:
-        """Return the ids of the owner's credentials: keys, whatever was used, and a token of that name."""
-        found = connection.execute(statements.CREDENTIALS, {"mine": owner}).scalars()
+        """Return the ids of the owner's credentials: its keys, those in the usage table, and a token with that name."""
+        found = connection.execute(statements.CREDENTIALS, {"owner": owner}).scalars()
         return sorted({*found, *self._configured.get(owner, ()), f"token:{owner}"})
 
 
@@ -158,13 +161,13 @@ def _check(owner: str) -> None:
         raise InvalidRequest("owner: is required", (Violation(("owner",), "is required"),))
 
 
-def _parts(rows: Sequence[Found], size: int) -> Iterator[Sequence[Found]]:
+def _batches(rows: Sequence[Found], size: int) -> Iterator[Sequence[Found]]:
     for begin in range(0, len(rows), size):
         yield rows[begin : begin + size]
 
 
-def _fitting(sizes: Iterable[Found]) -> Iterator[list[str]]:
-    """Return ids of messages that are read together: few, and not large, but for one that is large by itself."""
+def _batches_by_size(sizes: Iterable[Found]) -> Iterator[list[str]]:
+    """Yield ids of messages to read together: few and small in sum, except for a message that is large by itself."""
     ids: list[str] = []
     total = 0
     for row in sizes:

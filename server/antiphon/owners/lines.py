@@ -1,4 +1,4 @@
-"""What is given out of a row: one line of JSON each. Digests of secrets are not."""
+"""Export of a row as a line of JSON. Digests of secrets are left out."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from antiphon.limits.base import NANOS
 _ENCODER: Final = msgspec.json.Encoder()
 _TIMES: Final = ("created", "updated", "time", "expires", "revoked", "last_used")
 _JSON: Final = {"body": "message", "usage": "usage", "grants": "grants"}
-"""Columns that hold JSON, and what they are called here."""
+"""Columns that hold JSON, and their names in the export."""
 
 
 def line(kind: str, row: Found) -> bytes:
-    """Return a row as JSON, with a line break behind it: `kind`, then its columns; times as in RFC 3339."""
+    """Return a row as a line of JSON: `kind`, then its columns; times as in RFC 3339."""
     return _ENCODER.encode({"kind": kind, **dict(_fields(row._asdict()))}) + b"\n"
 
 

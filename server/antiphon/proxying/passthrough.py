@@ -1,8 +1,8 @@
-"""Passes a POST on to a target of the caller's, and its answer back, byte for byte.
+"""Forwards a POST to a target that the caller names, and returns the answer byte for byte.
 
-Not a provider: no protocol is known here. Body, query and answer are bytes, and what a target answers is the answer, whatever its
-status. It has a client of its own, as the addresses here have to be checked (`antiphon.net.egress`). Of its caller's limits those
-of requests and of calls at once hold here: tokens are not known, and it is the caller's own key that pays.
+This is not a provider, and knows no protocol: body, query and answer are bytes, and any answer is returned, whatever its status. It
+has its own HTTP client, as the addresses must be checked (`antiphon.net.egress`). Of the caller's limits only requests and
+concurrent calls apply: tokens are not known, and the caller's own key pays.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from antiphon.routing.attempts import Attempting
 
 
 class Answer:
-    """What a target answers: iterate it once, for its body's bytes as they come."""
+    """The answer of a target. Iterate it once, for the bytes of its body as they arrive."""
 
     def __init__(self, target: Target, response: aiohttp.ClientResponse, deadline: Deadline) -> None:
         self.status = response.status
@@ -42,7 +42,7 @@ class Answer:
         return self
 
     async def __anext__(self) -> bytes:
-        """The next piece. Raises the tree under `ProviderError`, `DeadlineExceeded`, and `ShuttingDown`."""
+        """Return the next bytes. Raises subclasses of `ProviderError`, `DeadlineExceeded`, and `ShuttingDown`."""
         with self._errors, self._deadline:
             piece = await self._response.content.readany()
         if not piece:
@@ -62,7 +62,7 @@ class Passthrough:
         limiter: Limiter | None = None,
         outbound: Outbound = DIRECT,
     ) -> None:
-        """`timeout` is the longest that a call may take, in seconds. Without a limiter nothing is limited. Raises `ConfigError`."""
+        """`timeout` limits each call in seconds. Without a limiter there are no limits. Raises `ConfigError`."""
         self._limiter = limiter or Limiter(Quotas())
         self.policy = EgressPolicy(config)
         self._deadlines = Deadlines(timeout)
@@ -78,11 +78,11 @@ class Passthrough:
     async def post(
         self, call: Call, target: Target, path: str, query: str, headers: Mapping[str, str], body: bytes
     ) -> AsyncGenerator[Answer, None]:
-        """Sends `body` to `path` below `target`, and hands over the answer; on leaving, what is left of it is dropped at once.
+        """Send `body` to `path` below `target`, and yield the answer; on exit the rest of it is dropped at once.
 
-        `path` and `query` are sent as they are, so they must be fit for a request line.
+        `path` and `query` are sent unchanged, so they must be valid in a request line.
 
-        Raises the tree under `ProviderError`, `PermissionDenied` for an address that may not be reached, `RateLimited`,
+        Raises subclasses of `ProviderError`, `PermissionDenied` for an address that is not allowed, `RateLimited`,
         `LimitsUnavailable`, `DeadlineExceeded`, and `ShuttingDown`.
         """
         call.provider = target.name
@@ -93,7 +93,7 @@ class Passthrough:
 
         async def close() -> None:
             if response is not None:
-                response.close()  # a connection whose answer was read to its end is kept for the next call all the same
+                response.close()  # if the answer was read to its end, the connection is still reused
 
         try:
             with deadline:
@@ -108,7 +108,7 @@ class Passthrough:
 
     @property
     def in_flight(self) -> int:
-        """Calls that are going on."""
+        """Return the number of calls in flight."""
         return len(self._deadlines)
 
     @property
@@ -121,14 +121,14 @@ class Passthrough:
         self._deadlines.expire(ShuttingDown())
 
     async def close(self) -> None:
-        """Ends the connections."""
+        """Close the connections."""
         await self._client.close()
 
 
 def _check_status(status: int, provider: str) -> None:
-    """Refuse an answer that can be passed on to nobody. Raises `ProviderProtocolError`."""
+    """Raise `ProviderProtocolError` for a redirect, and for a status that cannot be passed on."""
     if not 200 <= status < 600:
-        message = f"The provider {provider} answered with no status of HTTP."
+        message = f"The provider {provider} answered with an invalid HTTP status."
     elif 300 <= status < 400:
         message = f"The provider {provider} redirects, which is not followed."
     else:

@@ -1,1 +1,1 @@
-"""Which provider answers."""
+"""Routing: which provider answers a request."""

@@ -1,4 +1,4 @@
-"""Attempts: a provider that is asked, and its call that is closed at once, whichever way the caller's call ends."""
+"""Attempts: one request to a provider, which is closed at once however the caller's call ends."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from antiphon.domain.call import LEFT, Attempt, Call
 
 
 class Attempting:
-    """One try at the provider of `call`, as a context manager."""
+    """One attempt at the provider of `call`, as a context manager."""
 
     def __init__(self, call: Call, close: Callable[[], Awaitable[None]], *, streamed: bool = False) -> None:
-        """`close` ends the provider's call, whether or not it has begun; `streamed`: it is to answer piecemeal."""
+        """`close` ends the provider's call, whether or not it has begun; `streamed`: the answer will be streamed."""
         self._call = call
         self._close = close
         self._attempt = Attempt(call.provider, call.model, time.monotonic(), streamed)

@@ -1,4 +1,4 @@
-"""Which provider answers for which model, and with whose key."""
+"""The router: which provider answers for which model, and with whose key."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from antiphon.providers.base import Provider
 
 
 class Route(Struct, frozen=True):
-    """Where a request goes: the provider, and the provider's own name of the model.
+    """The provider of a request, and the provider's own name of the model.
 
-    `wants_key`: a caller's own key takes the place of the gateway's there, or is what that provider is asked with.
+    `wants_key`: the provider is called with the key that the caller brings, or else with the gateway's key, if any.
     """
 
     provider: Provider
@@ -25,12 +25,12 @@ class Route(Struct, frozen=True):
     wants_key: bool = False
 
     def is_paid_by_caller(self, request: ChatRequest) -> bool:
-        """Whether the call costs its caller, and nobody here: it brings the key, and the provider goes by that key."""
+        """Return whether the caller pays: it brings a key, and the provider uses that key."""
         return self.wants_key and request.api_key is not None
 
 
 class ModelEntry(Struct, frozen=True):
-    """A model that can be asked for by name."""
+    """A model that can be requested by name."""
 
     name: str
     provider: str
@@ -40,9 +40,9 @@ class ModelEntry(Struct, frozen=True):
 class Router:
     """Resolves model names.
 
-    A name is looked for, in this order: as one that a provider lists; as `provider/model`, where the provider lists that
-    model, or a pattern that fits it, or nothing at all; as one that fits a provider's pattern, `*` alone last. What several
-    providers list belongs to the first. A name that begins with a provider's never goes to another one.
+    A name is looked up in this order: as one that a provider lists; as `provider/model`, if the provider lists that model, has a
+    pattern that matches it, or lists nothing at all; as one that matches a provider's pattern, `*` alone last. If several providers
+    list a name, the first one has it. A name that begins with a provider's name never goes to another provider.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class Router:
         default: str | None = None,
         wants_key: Collection[str] = frozenset(),
     ) -> None:
-        """`providers` are pairs of a provider and its models: names, and patterns with `*`.
+        """Index the providers, each with its models: names, and patterns with `*`.
 
-        `wants_key` names those that are asked with a key: the gateway's, or one that callers bring. At any other, a caller's key
-        is as good as none: whatever lets the gateway in there lets the caller in as well.
+        `wants_key` names the providers that are called with a key: the gateway's, or one that a caller brings. At any other
+        provider a caller's key has no effect: whatever admits the gateway there admits the caller as well.
 
-        Raises `ConfigError` when there is no model to be the default, or `default` names none.
+        Raises `ConfigError` if no model can be the default, or if no provider has `default`.
         """
         self._wants_key = frozenset(wants_key)
         self._providers = {provider.name: (provider, tuple(models)) for provider, models in providers}
@@ -77,35 +77,36 @@ class Router:
         except ModelNotFound:
             raise ConfigError(f"models.default: no provider has the model {self.default!r}") from None
         if self._named.get(route.model) is route.provider:
-            self.default = route.model  # as it is listed
+            self.default = route.model  # the name as listed
 
     def resolve(self, model: str, provider: str = "") -> Route:
-        """The route of a model; the default's for an empty name. With `provider` it is that one's.
+        """Return the route of a model, or of the default for an empty name; with `provider`, the route at that provider.
 
-        Raises `ModelNotFound`, and `InvalidRequest` for what is no name.
+        Raises `ModelNotFound`, and `InvalidRequest` for an invalid name.
         """
         route = self._resolve_at(provider, model) if provider else self._resolve(model or self.default)
         if not is_name(route.model):
-            wrong = Violation(("model",), "must have no white space at its ends, nor a character that does not show")
+            rule = "must have at most 256 characters, none of them non-printable, and no white space at its ends"
+            wrong = Violation(("model",), rule)
             raise InvalidRequest("The model's name is not valid.", (wrong,))
         return route
 
     def providers(self) -> list[str]:
-        """The names of the providers, in order of configuration."""
+        """Return the names of the providers, in the order of the configuration."""
         return list(self._providers)
 
     def models_at(self, provider: str) -> list[str]:
-        """The models that a provider lists by name, in its order. Raises `ProviderNotFound`."""
+        """Return the models that a provider lists by name, in its order. Raises `ProviderNotFound`."""
         if provider not in self._providers:
             raise ProviderNotFound(provider)
         return [model for model in self._providers[provider][1] if "*" not in model]
 
     def models(self) -> list[ModelEntry]:
-        """The models that are listed by name, in order of name."""
+        """Return the models that are listed by name, sorted by name."""
         return [ModelEntry(name, provider.name, is_default=name == self.default) for name, provider in sorted(self._named.items())]
 
     def model(self, name: str, caller: Principal | None = None) -> ModelEntry:
-        """The entry of a model that can be asked for, by that caller if one is told, listed or not. Raises `ModelNotFound`."""
+        """Return the entry of a model, listed or not, if `caller` (if given) may use it. Raises `ModelNotFound` otherwise."""
         route = self._resolve(name)
         if not is_name(route.model) or (caller is not None and not caller.may_use(route.model, route.provider.name)):
             raise ModelNotFound(name)

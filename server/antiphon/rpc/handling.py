@@ -120,10 +120,14 @@ class Handling:
         if self._rules.scope is Scope.ADMIN:
             call.peer = peer_of(self._context)
         structlog.contextvars.bind_contextvars(key=call.caller.name)
+        known = call.caller is not ANONYMOUS
         if TAGS in metadata or call.caller.tags:
             given = ",".join(str(value) for key, value in entries if key == TAGS)  # it may come several times
-            call.tags = tags.merged(call.caller.tags, tags.parse(given, TAGS))
-        known = call.caller is not ANONYMOUS
+            try:
+                call.tags = tags.merged(call.caller.tags, tags.parse(given, TAGS))
+            except InvalidRequest:
+                if known:  # nobody is told of mistakes before the key is checked, which may be in the body
+                    raise
         self._arrival = Arrival(known=known, whole=metadata.get(WHOLE) == "1" and self._is_by_edge(known))
         data = await self._receiver.receive(self._context, self._arrival)
         if data is None:

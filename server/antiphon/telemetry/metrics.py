@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import Metric as Family
 
 from antiphon.domain.attempt_class import AttemptClass, class_of
 from antiphon.domain.call import Attempt, Call, Observer
-from antiphon.domain.errors import AntiphonError, BudgetExceeded, RateLimited
+from antiphon.domain.errors import AntiphonError, BudgetExceeded, RateLimited, Reason
 from antiphon.domain.events import Usage
 from antiphon.telemetry import names
 from antiphon.telemetry.children import Children, Counter, Histogram
@@ -108,6 +108,12 @@ class Metrics(Observer):
         self._gauge(names.WORKERS).set(1)
         self._gauge(names.BUILD).labels(version, platform.python_version()).set(1)
         self._registry.register(_Process())
+        # From zero: Prometheus sees no increase in a series that begins with its first failures.
+        for provider in models:
+            for end in AttemptClass:
+                self._attempts.labels(provider, end)
+        for reason in Reason:
+            self._failed.labels(reason)
 
     def exposition(self) -> bytes:
         """Return all of it as Prometheus reads it."""

@@ -168,11 +168,16 @@ WORKERS: Final = Metric("antiphon_workers", Kind.GAUGE, "Workers that are there.
 EXITS: Final = Metric(
     "antiphon_worker_exits_total", Kind.COUNTER, "Workers that have ended since the gateway started. Told by `antiphon up`."
 )
+RELOADED: Final = Metric(
+    "antiphon_config_last_reload_successful",
+    Kind.GAUGE,
+    "1; 0 if the newest configuration was refused and an older one is in force. From `antiphon up` and `antiphon serve --reload`.",
+)
 BUILD: Final = Metric("antiphon_build_info", Kind.GAUGE, "1, with the version as a label.", ("version", "python"))
 
 TABLE: Final = (
     *(CALL_DURATION, OPERATION_DURATION, TOKEN_USAGE, FIRST_TOKEN, OUTPUT_TOKEN, IN_FLIGHT, ATTEMPTS, CANCELLED, CANCEL),
-    *(STREAM_BUFFER, COST, TOKENS, ESTIMATED, OVERHEAD, LAG, TURNS, REFUSED, FAILED, CPU, MEMORY, WORKERS, EXITS, BUILD),
+    *(STREAM_BUFFER, COST, TOKENS, ESTIMATED, OVERHEAD, LAG, TURNS, REFUSED, FAILED, CPU, MEMORY, WORKERS, EXITS, RELOADED, BUILD),
 )
 """All of them, in the order in which they are documented."""
 

@@ -30,7 +30,7 @@ class Reporter:
 
     def __init__(self, path: Path, exposition: Callable[[], bytes]) -> None:
         self.failure: str | None = None
-        """Why there is nobody who takes reports. The process goes on without."""
+        """Why the last report could not be made, or nobody takes reports. The process goes on without."""
         self.replaced = False
         """Set before leaving, if another worker has taken this one's place."""
         self._path = path
@@ -62,7 +62,12 @@ class Reporter:
     def _answer(self) -> None:
         with contextlib.suppress(OSError):
             while self._socket.recv(4096):  # several that were not heard are one
-                self._send()
+                try:
+                    self._send()
+                except OSError:
+                    raise
+                except Exception as error:  # noqa: BLE001  # the next report may succeed, and no other thread sends any
+                    self.failure = str(error)
 
     def _send(self) -> None:
         with self._sending:

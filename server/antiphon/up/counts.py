@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
-from antiphon.telemetry.names import EXITS
+from antiphon.telemetry.names import EXITS, RELOADED
 from antiphon.telemetry.report import LENGTH, LONGEST
 from antiphon.up.acceptor import Acceptor
-from antiphon.up.families import COUNTER, Families, Family, add, parse, render
+from antiphon.up.families import COUNTER, GAUGE, Families, Family, add, parse, render
 
 PATIENCE = 1.0
 """Seconds that workers have to answer: of one that does not, what it said last is taken."""
@@ -41,7 +42,9 @@ class _Worker:
 class Counts:
     """Takes the reports of workers at the socket `path`, until it is closed. Raises `OSError` if it cannot listen there."""
 
-    def __init__(self, path: Path, interval: float = INTERVAL) -> None:
+    def __init__(self, path: Path, interval: float = INTERVAL, is_newest: Callable[[], bool] = lambda: True) -> None:
+        """`is_newest` returns whether the newest configuration is in force."""
+        self._is_newest = is_newest
         self._changed = threading.Condition()
         self._workers: set[_Worker] = set()
         self._gone: Families = {}
@@ -68,7 +71,8 @@ class Counts:
             add(total, self._gone)
             for worker in self._workers:
                 add(total, worker.counted)
-            total[EXITS.name] = _counter(EXITS.name, EXITS.help, self._exits)
+            total[EXITS.name] = _family(EXITS.name, COUNTER, EXITS.help, self._exits)
+            total[RELOADED.name] = _family(RELOADED.name, GAUGE, RELOADED.help, self._is_newest())
             return render(total.values()).encode()
 
     def _ask(self) -> None:
@@ -115,5 +119,5 @@ class Counts:
                 self._changed.notify_all()
 
 
-def _counter(name: str, description: str, value: float) -> Family:
-    return Family(f"# HELP {name} {description}\n# TYPE {name} {COUNTER}\n", COUNTER, {name: float(value)})
+def _family(name: str, kind: str, description: str, value: float) -> Family:
+    return Family(f"# HELP {name} {description}\n# TYPE {name} {kind}\n", kind, {name: float(value)})

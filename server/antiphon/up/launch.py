@@ -109,13 +109,16 @@ def _plan(
     )
 
 
-def keep_copy(folder: Path, name: str, config: Config, config_path: Path | None) -> None:
-    """Put a copy of the configuration file into `folder`, and the list of all files to watch. Raises `OSError`."""
+def keep_copy(folder: Path, name: str, config: Config, config_path: Path | None, text: bytes | None = None) -> None:
+    """Put a copy of the configuration file into `folder`, and the list of all files to watch. Raises `OSError`.
+
+    `text` is what was read of the file; None: it is read now.
+    """
     files = [] if config_path is None else [config_path]
     if config_path is not None:
         copy = folder / name
         copy.touch(mode=0o600)  # it may hold keys
-        copy.write_bytes(config_path.read_bytes())
+        copy.write_bytes(config_path.read_bytes() if text is None else text)
     files += files_of(config)
     (folder / WATCHED).write_text(json.dumps([str(file.absolute()) for file in files]), encoding="utf-8")
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from antiphon.edge.endpoints import of_workers
+from antiphon.edge.endpoints import endpoints_text
 from antiphon.up.child import Child, Say
 from antiphon.up.plan import Program
 from antiphon.up.readiness import sockets, successor_socket
@@ -34,8 +34,8 @@ NEXT = "next.yaml"
 BEFORE = "before.yaml"
 """The one that was in force before it."""
 
-WATCHED = "watched.yaml"
-"""The paths of the files that the configuration is made of, as JSON."""
+WATCHED = "watched.json"
+"""The paths of the files that the configuration is made of."""
 
 ENDPOINTS = "endpoints.yaml"
 """Where Envoy is told of the workers' sockets."""
@@ -48,6 +48,12 @@ POLL = 0.05
 
 PATIENCE = 60.0
 """Seconds that a new worker may take until it is healthy."""
+
+CHECKING = 60.0
+"""Seconds that the check of a configuration may take. It reads files, which may be on a volume that hangs."""
+
+AGAIN = 60.0
+"""Seconds after which a reload whose new worker did not become ready is tried again: its database may have been away."""
 
 FORGETTING = 5.0
 """Seconds that Envoy may take to let go of a worker."""
@@ -75,6 +81,8 @@ class Reload:
         """Workers that are not yet, or no more, among `workers`."""
         self.due: float | None = time.monotonic() + INTERVAL
         """When to look again."""
+        self.refused = False
+        """Whether the newest configuration was refused, and an older one is in force."""
         self._workers = workers
         self._first = [worker.program.socket for worker in workers]
         self._names = self._first.copy()
@@ -87,6 +95,7 @@ class Reload:
         self._say = say
         self._generation = 0
         self._why: str | None = None
+        self._again: float | None = None
         self._going_on: Generator[None] | None = None
         self._checking: subprocess.Popen[bytes] | None = None
         self._seen = self._changed = self._files()
@@ -103,8 +112,13 @@ class Reload:
         if self.due is None or now < self.due:
             return
         if self._going_on is not None:
-            if next(self._going_on, self) is self:
+            try:
+                if next(self._going_on, self) is self:
+                    self._going_on = None
+            except OSError as error:
                 self._going_on = None
+                self.refused = True
+                self._say(f"Not reloaded: {error}. The configuration stays as it was.")
         else:
             self._watch()
             if self._why is not None:
@@ -126,25 +140,35 @@ class Reload:
         if files == self._changed != self._seen:
             self._seen = files
             self._why = self._why or "a file has changed"
+        elif self._again is not None and time.monotonic() > self._again:
+            self._why = self._why or "another try"
         self._changed = files
 
-    def _files(self) -> list[tuple[int, int, int] | None]:
+    def _files(self) -> dict[str, tuple[int, int, int] | None]:
         with contextlib.suppress(OSError, ValueError):
-            return [_state(path) for path in json.loads((self._folder / WATCHED).read_text(encoding="utf-8"))]
-        return []
+            return {path: _state(path) for path in json.loads((self._folder / WATCHED).read_text(encoding="utf-8"))}
+        return {}
 
     def _reload(self) -> Generator[None]:
-        self._seen = self._changed = self._files()
+        self._again = None
+        before = self._seen = self._changed = self._files()
         with subprocess.Popen(  # noqa: S603  # our own program
             list(self._check.command), cwd=self._check.folder, stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output
         ) as self._checking:
+            end = time.monotonic() + CHECKING
             while self._checking.poll() is None:
+                if time.monotonic() > end:
+                    self._say(f"The check of the configuration took more than {CHECKING:g} s: does a file that it names answer?")
+                    self._checking.kill()
+                    self._checking.wait()
                 yield
         code, self._checking = self._checking.returncode, None
+        self.refused = bool(code)
         if code:
             self._say("Not reloaded, for the reason above: the configuration stays as it was.")
             return
-        self._seen = self._changed = self._files()  # others may be named now
+        # Other files may be named now. What has changed since the check began is not what was checked: it is seen as a change.
+        self._seen = self._changed = {path: before.get(path, state) for path, state in self._files().items()}
         self._take_up()
         self._generation += 1
         for number in range(len(self._workers)):
@@ -186,6 +210,8 @@ class Reload:
         return True
 
     def _give_up(self, number: int, new: Child) -> None:
+        self.refused = True
+        self._again = time.monotonic() + AGAIN
         new.stop()
         tell_envoy(self._edge, self._names)
         if number == 0:
@@ -205,7 +231,7 @@ class Reload:
 def tell_envoy(edge: Path, names: Sequence[str]) -> None:
     """Have the Envoy in the folder `edge` send calls to the sockets of these names alone. Raises `OSError`."""
     new = edge / "new-endpoints.yaml"
-    new.write_text(of_workers(names), encoding="utf-8")
+    new.write_text(endpoints_text(names), encoding="utf-8")
     new.replace(edge / ENDPOINTS)
 
 

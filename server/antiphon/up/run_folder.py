@@ -22,7 +22,7 @@ _PREFIX = "antiphon-"
 _NAME = re.compile(rf"{_PREFIX}[a-z0-9_]{{8}}")
 """As `mkdtemp` makes them."""
 
-_OURS = (".yaml", ".lua", ".pb", ".sock", ".pressure")
+_OURS = (".yaml", ".json", ".lua", ".pb", ".sock", ".pressure")
 """What the names of the files in it end in."""
 
 

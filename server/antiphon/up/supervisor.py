@@ -87,7 +87,7 @@ def supervise(plan: Plan, environment: Mapping[str, str], *, say: Say, ready: Ca
             def hanging() -> list[str]:
                 return [one.program.name for one in (*workers, envoy) if one is not None and one.hangs]
 
-            with _probes(plan, lacking, hanging, leaving.is_set):
+            with _probes(plan, lacking, hanging, leaving.is_set, lambda: reload is None or not reload.refused):
                 return run(workers, envoy, lacking, drain=plan.drain, say=say, ready=ready, leave=leave, reload=reload)
     finally:
         shutil.rmtree(plan.folder, ignore_errors=True)
@@ -270,14 +270,16 @@ def _output(plan: Plan) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _probes(plan: Plan, missing: Parts, hanging: Parts, leaving: Callable[[], bool]) -> Iterator[None]:
+def _probes(
+    plan: Plan, missing: Parts, hanging: Parts, leaving: Callable[[], bool], is_newest: Callable[[], bool]
+) -> Iterator[None]:
     """Answers Prometheus and probes, if there is a port for them. In threads, which take no signal: those are held back here."""
     if plan.metrics is None:
         yield
         return
     path = plan.envoys_folder / METRICS_SOCKET
     path.unlink(missing_ok=True)  # one that was killed leaves it behind
-    with contextlib.closing(Counts(path)) as counts:
+    with contextlib.closing(Counts(path, is_newest=is_newest)) as counts:
         responder = Responder(plan.metrics, counts.exposition, missing, hanging=hanging, leaving=leaving)
         with contextlib.closing(responder):
             yield

@@ -200,9 +200,9 @@ async def test_ctrl_c_ends_the_answer_alone(terminal: Terminal, told: Told) -> N
     await terminal.sees("Ctrl-C again, or Ctrl-D, leaves.\r\nyou> ")
     terminal.type("two\r")
     await terminal.sees("3 messages\r\nusual · ")
-    await terminal.sees("you> ")
+    await terminal.sees_prompt("you> ")
     terminal.type("\x03")
-    await terminal.sees("leaves.\r\nyou> ")
+    await terminal.sees_prompt("leaves.\r\nyou> ")
     terminal.type("\x03")
     assert await terminal.ends() == 0
 

@@ -95,3 +95,16 @@ def test_another_database_is_refused_where_nobody_migrates_it(path: Path, tmp_pa
     assert not (tmp_path / "b.db").exists()
     accept(tmp_path / "run", path, ENVIRONMENT)
     assert (tmp_path / "b.db").exists()
+
+
+def test_the_copy_is_what_was_checked(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the file becomes while other files are read."""
+    text = json.dumps(config(tmp_path, log={"level": "debug"}))
+    path.write_text(text)
+
+    def checked(*_: Any) -> None:
+        path.write_text("grpc: {listen: '127.0.0.1:1'}")
+
+    monkeypatch.setattr("antiphon.cli.check.build", checked)
+    accept(tmp_path / "run", path, ENVIRONMENT)
+    assert (tmp_path / "run" / NEXT).read_text() == text

@@ -1,6 +1,5 @@
 """How a configuration is read: the file, the environment, and what is told of a mistake in either."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -21,15 +20,6 @@ def refusal(tmp_path: Path, text: str, environment: dict[str, str] | None = None
         written(tmp_path, text, environment)
     assert caught.value.located
     return str(caught.value).replace(f"{tmp_path}/", "")
-
-
-def test_the_examples_of_the_readme_are_good(tmp_path: Path) -> None:
-    """As they stand there."""
-    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    examples = re.findall(r"^```yaml\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
-    assert len(examples) >= 2
-    for example in examples:
-        written(tmp_path, example)
 
 
 def test_the_environment_overrides_the_file(tmp_path: Path) -> None:

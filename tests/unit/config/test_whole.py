@@ -92,15 +92,15 @@ def test_secrets_come_from_variables_or_files_only(tmp_path: Path) -> None:
         ("providers: {'': {base_url: 'http://h/v1'}}", "providers: '' cannot be reached"),
         ('providers: {a: {headers: {x-a: "b\\r\\nx-evil: 1"}}}', r"providers\.a\.headers: x-a: its value has a line break"),
         ("providers: {a: {headers: {x-a: é}}}", r"providers\.a\.headers: x-a: "),
-        ('providers: {a: {headers: {"x a": b}}}', r"providers\.a\.headers: 'x a' is no name of a header"),
-        ('providers: {a: {headers: {"x:a": b}}}', r"providers\.a\.headers: 'x:a' is no name of a header"),
-        ("providers: {a: {headers: {Content-Length: '3'}}}", r"providers\.a\.headers: content-length is not to be set"),
-        ("providers: {a: {auth_header: 'x key'}}", r"providers\.a\.auth_header: is no name of a header"),
+        ('providers: {a: {headers: {"x a": b}}}', r"providers\.a\.headers: 'x a' is not the name of a header"),
+        ('providers: {a: {headers: {"x:a": b}}}', r"providers\.a\.headers: 'x:a' is not the name of a header"),
+        ("providers: {a: {headers: {Content-Length: '3'}}}", r"providers\.a\.headers: content-length must not be set"),
+        ("providers: {a: {auth_header: 'x key'}}", r"providers\.a\.auth_header: is not the name of a header"),
         ('clients: {a: {url: "http://h", headers: {x-a: "b\\nc"}}}', r"clients\.a\.headers: x-a"),
-        ("limits: {request_timeout: .inf}", r"limits\.request_timeout: must be a number that is not infinite"),
-        ("limits: {request_timeout: .nan}", r"limits\.request_timeout: must be a number that is not infinite"),
-        ("limits: {per_key: {daily_usd: .inf}}", r"limits\.per_key\.daily_usd: must be a number that is not infinite"),
-        ("prices: {m: {input: .inf, output: 1}}", r"prices\.m\.input: must be a number that is not infinite"),
+        ("limits: {request_timeout: .inf}", r"limits\.request_timeout: must be a finite number"),
+        ("limits: {request_timeout: .nan}", r"limits\.request_timeout: must be a finite number"),
+        ("limits: {per_key: {daily_usd: .inf}}", r"limits\.per_key\.daily_usd: must be a finite number"),
+        ("prices: {m: {input: .inf, output: 1}}", r"prices\.m\.input: must be a finite number"),
     ],
 )
 def test_values_that_no_call_could_use_are_refused(tmp_path: Path, text: str, wanted: str) -> None:
@@ -124,10 +124,10 @@ def test_a_name_that_does_not_show_is_told(tmp_path: Path, odd: str) -> None:
         ("owner", f'name: a, owner: "{odd}"'),
         ("models", f'name: a, models: ["{odd}"]'),
     ):
-        with pytest.raises(ConfigError, match=rf"auth\.keys\.0\.{field}.*does not show"):
+        with pytest.raises(ConfigError, match=rf"auth\.keys\.0\.{field}.*non-printable"):
             written(tmp_path, f"auth: {{keys: [{{key_env: A, {fields}}}]}}")
     issuer = "{name: i, issuer: i, audience: a, secret_env: S, owner_prefix: "
-    with pytest.raises(ConfigError, match=r"owner_prefix.*does not show"):
+    with pytest.raises(ConfigError, match=r"owner_prefix.*non-printable"):
         written(tmp_path, f'auth: {{tokens: [{issuer}"{odd}"}}]}}')
 
 

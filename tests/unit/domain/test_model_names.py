@@ -2,7 +2,7 @@
 
 import pytest
 
-from antiphon.domain.model_names import fits, is_name
+from antiphon.domain.model_names import LONGEST, fits, is_name
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,9 @@ def test_a_name_is_what_shows(good: str) -> None:
 def test_no_name_is_what_only_looks_like_one(odd: str) -> None:
     """Nor what cannot be written."""
     assert not is_name(odd)
+
+
+@pytest.mark.parametrize(("name", "does"), [("a" * LONGEST, True), ("a" * (LONGEST + 1), False)])
+def test_a_name_has_a_bound(name: str, does: bool) -> None:
+    """As callers choose it, and it is a key in the database and stands in the log."""
+    assert is_name(name) is does

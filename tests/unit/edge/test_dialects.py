@@ -14,7 +14,7 @@ from antiphon.edge.files import gateway_files
 def test_the_files_are_what_the_dialects_make(name: str) -> None:
     """What is deployed fits the server that it was made with."""
     text = (gateway_files() / name).read_text(encoding="utf-8")
-    assert dialects.renew(text) == text, f"gateway/{name} is not what rest/registry.py and the protos make: run `make proto`"
+    assert dialects.regenerate(text) == text, f"gateway/{name} is not what rest/registry.py and the protos make: run `make proto`"
 
 
 def test_every_section_has_its_place() -> None:
@@ -27,7 +27,7 @@ def test_only_sections_are_written(tmp_path: Path) -> None:
     """What stands around a section stays, and a section has its indent."""
     text = "before\n  # >>> services of the dialects\n  - old\n  # <<<\nafter\n"
     made = "".join(f"  {line}\n" for line in dialects.services())
-    assert dialects.renew(text) == f"before\n  # >>> services of the dialects\n{made}  # <<<\nafter\n"
+    assert dialects.regenerate(text) == f"before\n  # >>> services of the dialects\n{made}  # <<<\nafter\n"
     assert "- antiphon.rest.v1.OpenAIService" in made
 
 
@@ -36,13 +36,13 @@ def test_the_files_are_written_to_another_folder(tmp_path: Path) -> None:
     source = Path(str(gateway_files()))
     dialects.write(source, tmp_path)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
-        name: dialects.renew((source / name).read_text()) for name in dialects.FILES
+        name: dialects.regenerate((source / name).read_text()) for name in dialects.FILES
     }
 
 
 def test_a_name_is_not_taken_for_a_variable() -> None:
     """A chat cannot be called `history`: that path has no DELETE, and is kept from being one of a chat."""
-    lines = list(dialects.names())
+    lines = list(dialects.paths_without_method())
     deleted = lines[lines.index("DELETE = {") : lines.index("},")]
     assert '  ["/api/v1/chat/history"] = true,' in deleted
     assert not any("GET" in line for line in lines)

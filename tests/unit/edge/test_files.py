@@ -25,7 +25,7 @@ from yarl import URL
 
 from antiphon.config import MAX_KEYLESS_BYTES, MAX_MESSAGE_BYTES, RestConfig
 from antiphon.edge import files as edge
-from antiphon.edge.endpoints import of_workers
+from antiphon.edge.endpoints import endpoints_text
 from antiphon.rest.v1 import assistant_pb2, assistant_pb2_grpc, openai_pb2, openai_pb2_grpc
 from antiphon.up import readiness
 from antiphon.up.admin import ADMIN_SOCKET, ask, turn_unready
@@ -191,7 +191,7 @@ def test_only_address_and_endpoints_are_of_this_machine(tmp_path: Path) -> None:
 
 def test_every_worker_is_an_endpoint() -> None:
     """Each worker's socket is an endpoint of the cluster, relative to Envoy's folder."""
-    (assignment,) = yaml.safe_load(of_workers(["worker-0.sock", "worker-1.sock"]))["resources"]
+    (assignment,) = yaml.safe_load(endpoints_text(["worker-0.sock", "worker-1.sock"]))["resources"]
     (group,) = assignment["endpoints"]
     paths = [entry["endpoint"]["address"]["pipe"]["path"] for entry in group["lb_endpoints"]]
     assert (assignment["cluster_name"], paths) == ("antiphon", ["./worker-0.sock", "./worker-1.sock"])
@@ -569,7 +569,7 @@ async def test_an_edge_that_drains_serves_and_sends_its_callers_away(gateway: Ed
 async def test_a_worker_that_is_taken_out_gets_no_more_calls(pair: Edge) -> None:
     """At once, though it is healthy, so that it can be stopped without a call that comes to it meanwhile."""
     new = pair.folder / "new.yaml"
-    new.write_text(of_workers([readiness.worker_socket(1)]))
+    new.write_text(endpoints_text([readiness.worker_socket(1)]))
     new.rename(pair.folder / "endpoints.yaml")
 
     async def gone() -> bool:

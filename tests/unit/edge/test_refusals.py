@@ -125,12 +125,12 @@ def test_a_refusal_has_the_shape_of_the_dialect(path: str, dialect: Dialect, sha
 def test_a_query_that_cannot_be_read_names_the_field() -> None:
     """Of the fields that are no text, in either spelling; a method without such fields needs no words."""
     methods = assistant_pb2.DESCRIPTOR.services_by_name["AssistantService"].methods_by_name
-    words = refusals.words_for_query(methods["ListChats"])
+    words = refusals.query_message(methods["ListChats"])
     assert words is not None
     assert "(page_size|pageSize)=" in words
     assert "'page_size: must be a whole number'" in words
     assert "'pinned: must be true or false'" in words
-    assert refusals.words_for_query(methods["Generate"]) is None
+    assert refusals.query_message(methods["Generate"]) is None
     mapper = _mapper("/antiphon.rest.v1.AssistantService/ListChats", 400)
     assert "page_size: must be a whole number" in mapper["body_format_override"]["json_format"]["message"]
 
@@ -154,7 +154,7 @@ def test_a_shape_of_some_methods_comes_before_that_of_the_service() -> None:
 def test_a_status_may_have_other_fields() -> None:
     """As the analytics dialect has `details` with 400."""
     (analytics,) = (dialect for dialect in DIALECTS if dialect.name == "analytics")
-    assert refusals.odd_statuses(analytics.errors) == [400]
+    assert refusals.special_statuses(analytics.errors) == [400]
 
 
 @pytest.mark.parametrize(("version", "name"), [("v1beta", "gemini_proxy"), ("sk-x", "openai_proxy")])

@@ -42,7 +42,7 @@ def test_a_mistake_is_told_with_its_place(options: dict[str, Any], where: str) -
 
 
 class Calm:
-    """The guard of the README: nobody shouts."""
+    """The guard of the guide: nobody shouts."""
 
     def feed(self, piece: str, *, final: bool) -> str:
         return piece.lower()

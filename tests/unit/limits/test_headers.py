@@ -28,7 +28,7 @@ def test_the_tightest_limit_of_each_kind_is_told() -> None:
         [Standing(1, 60), Standing(4, 30.5), Standing(80, 2), Standing(1)],
         0,
     )
-    assert dict(headers.of(ticket)) == {
+    assert dict(headers.rate_limit_headers(ticket)) == {
         "x-ratelimit-limit-requests": "10",
         "x-ratelimit-remaining-requests": "6",
         "x-ratelimit-reset-requests": "30.5s",

@@ -7,12 +7,12 @@ from antiphon.limits.quotas import Bound, Quotas
 
 
 def found(quotas: Quotas, principal: Principal) -> set[tuple[str, str, int]]:
-    return {(bound.subject, bound.limit.value, bound.most) for bound in quotas.of(principal)}
+    return {(bound.subject, bound.limit.value, bound.maximum) for bound in quotas.bounds_of(principal)}
 
 
 def test_nobody_is_limited_unless_somebody_says_so() -> None:
     """Nothing is looked at then."""
-    assert Quotas().of(Principal("a", owner="a")) == ()
+    assert Quotas().bounds_of(Principal("a", owner="a")) == ()
 
 
 def test_a_key_has_its_own_limits_and_those_of_all_keys_where_it_has_none() -> None:
@@ -51,7 +51,7 @@ def test_an_owner_may_have_more_less_or_no_limit() -> None:
 def test_overall_is_one_for_everybody() -> None:
     """Also for those who call without a key, who are one caller together."""
     quotas = Quotas(LimitsConfig.model_validate({"overall": {"monthly_usd": 100}, "per_key": {"requests_per_minute": 1}}))
-    assert quotas.of(Principal("", owner="")) == (
+    assert quotas.bounds_of(Principal("", owner="")) == (
         Bound(Limit.REQUESTS, "key", "key:anonymous", 1),
         Bound(Limit.MONTH, "overall", "overall", 100 * NANOS),
     )

@@ -9,7 +9,7 @@ from yarl import URL
 
 from antiphon.config import ProviderConfig
 from antiphon.domain.errors import ProviderProtocolError, ProviderUnavailable
-from antiphon.net.http import Call, Transport
+from antiphon.net.http import Exchange, Transport
 from tests.odd_upstream import CUT, RESET, OddUpstream, Pause, Step, answer
 
 OK = answer(b"ok")
@@ -30,7 +30,7 @@ async def transport() -> AsyncIterator[Transport]:
     await made.close()
 
 
-def post(transport: Transport, upstream: OddUpstream, body: bytes = BODY) -> Call:
+def post(transport: Transport, upstream: OddUpstream, body: bytes = BODY) -> Exchange:
     return transport.post(URL(upstream.base_url), {}, body)
 
 

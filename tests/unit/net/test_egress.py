@@ -8,7 +8,7 @@ import pytest
 
 from antiphon.config import ConfigError, ProxyConfig
 from antiphon.domain.errors import AntiphonError, InvalidRequest, PermissionDenied
-from antiphon.net.egress import EgressPolicy, PinnedResolver, Reach, reach
+from antiphon.net.egress import AddressKind, EgressPolicy, PinnedResolver, classify
 
 POLICY = EgressPolicy(
     ProxyConfig(
@@ -362,11 +362,15 @@ NEVER = [
 
 @pytest.mark.parametrize(
     ("address", "expected"),
-    [*((a, Reach.PUBLIC) for a in PUBLIC), *((a, Reach.PRIVATE) for a in PRIVATE), *((a, Reach.NEVER) for a in NEVER)],
+    [
+        *((a, AddressKind.PUBLIC) for a in PUBLIC),
+        *((a, AddressKind.PRIVATE) for a in PRIVATE),
+        *((a, AddressKind.FORBIDDEN) for a in NEVER),
+    ],
 )
-def test_every_kind_of_address_is_known(address: str, expected: Reach) -> None:
+def test_every_kind_of_address_is_known(address: str, expected: AddressKind) -> None:
     """Public, inside, or neither."""
-    assert reach(ipaddress.ip_address(address)) is expected
+    assert classify(ipaddress.ip_address(address)) is expected
 
 
 def scripted(*answers: Sequence[str]) -> tuple[PinnedResolver, list[tuple[str, int]]]:

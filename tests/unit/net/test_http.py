@@ -14,8 +14,8 @@ from yarl import URL
 
 from antiphon.config import ProviderConfig
 from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderTimeout, ProviderUnavailable
-from antiphon.net.connection import Protocol
-from antiphon.net.http import Call, Transport
+from antiphon.net.connection import ResponseProtocol
+from antiphon.net.http import Exchange, Transport
 from tests.odd_upstream import CUT, HANG, LAST, RESET, OddUpstream, Pause, Step, answer, chunk, head
 
 
@@ -32,7 +32,7 @@ async def transport() -> AsyncIterator[Transport]:
     await made.close()
 
 
-def post(transport: Transport, upstream: OddUpstream, steps: Sequence[Step], **headers: str) -> Call:
+def post(transport: Transport, upstream: OddUpstream, steps: Sequence[Step], **headers: str) -> Exchange:
     upstream.default = steps
     return transport.post(URL(upstream.base_url + "/x?a=1"), headers, b'{"model": "any"}')
 
@@ -77,7 +77,7 @@ async def test_a_finished_reply_keeps_its_connection(upstream: OddUpstream, tran
         async with post(transport, upstream, steps) as reply:
             assert await anext(reply) == b"a"
     ended.set()
-    while transport._ending._timers:
+    while transport._draining._timers:
         await asyncio.sleep(0)
     async with post(transport, upstream, [answer(b"")]):
         pass
@@ -116,7 +116,7 @@ async def test_connections_are_of_our_protocol(upstream: OddUpstream, transport:
         await anext(reply)
         connected = reply._response.connection
         assert connected is not None
-        assert type(connected.protocol) is Protocol
+        assert type(connected.protocol) is ResponseProtocol
 
 
 async def test_a_body_without_end_is_not_waited_for(upstream: OddUpstream, transport: Transport) -> None:

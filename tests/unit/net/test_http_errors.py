@@ -8,7 +8,7 @@ import pytest
 from aiohttp import client_exceptions, http_exceptions
 
 from antiphon.domain.errors import ProviderError, ProviderProtocolError, ProviderTimeout, ProviderUnavailable
-from antiphon.net.http_errors import UpstreamErrors, meaning
+from antiphon.net.http_errors import UpstreamErrors, error_for
 
 NEVER = {
     # a root, of which only others are raised
@@ -30,9 +30,9 @@ def test_no_exception_of_the_client_is_without_a_meaning() -> None:
     """Every exception class of aiohttp is mapped by name or by a base of its own, or is known never to come."""
     known = exceptions(client_exceptions) | exceptions(http_exceptions)
     assert len(known) > 30
-    unmapped = {found for found in known - NEVER if found.__module__.startswith("aiohttp") and meaning(found) is None}
+    unmapped = {found for found in known - NEVER if found.__module__.startswith("aiohttp") and error_for(found) is None}
     assert not unmapped
-    assert all(meaning(found) is None for found in NEVER), "only what has no meaning is excused"
+    assert all(error_for(found) is None for found in NEVER), "only what has no meaning is excused"
 
 
 def mapped(error: Exception, *, begun: bool) -> type[ProviderError]:

@@ -219,4 +219,4 @@ async def test_a_map_keeps_what_is_known_while_nothing_can_be_read() -> None:
     source.gate.set()
     assert all(isinstance(error, Broken) for error in await asyncio.gather(*hanging, return_exceptions=True))
     assert source.reads == before + 3
-    assert not values._first
+    assert not values._loading

@@ -9,7 +9,7 @@ from antiphon.domain.call import Attempt, Call
 from antiphon.domain.errors import AntiphonError, ProviderUnavailable, RateLimited
 from antiphon.domain.events import Usage
 from antiphon.telemetry.metrics import Metrics
-from antiphon.telemetry.names import EXITS, LATEST, TABLE, Kind
+from antiphon.telemetry.names import EXITS, LATEST, RELOADED, TABLE, Kind
 from antiphon.up.families import parse
 
 
@@ -57,7 +57,7 @@ def test_a_call_is_counted_in_every_metric() -> None:
     play(counted, error=asyncio.CancelledError(), end=limited)
     families = parse(counted.exposition().decode())
     assert {name: family.kind for name, family in families.items()} == {
-        metric.name: metric.kind for metric in TABLE if metric is not EXITS
+        metric.name: metric.kind for metric in TABLE if metric not in (EXITS, RELOADED)
     }
     assert [name for name, family in families.items() if not family.series] == []
     found = series(counted)
@@ -118,7 +118,7 @@ def test_the_latest_names_take_the_place_of_those_before() -> None:
     )
     families = parse(counted.exposition().decode())
     replaced = {old.name for old in LATEST}
-    expected = {metric.name: metric.kind for metric in TABLE if metric is not EXITS and metric.name not in replaced}
+    expected = {metric.name: metric.kind for metric in TABLE if metric not in (EXITS, RELOADED) and metric.name not in replaced}
     expected |= {metric.name: metric.kind for new in LATEST.values() for metric in new}
     assert {name: family.kind for name, family in families.items()} == expected
     operation = 'gen_ai_operation_name="chat",gen_ai_provider_name="openai",gen_ai_request_model="gpt"'
@@ -166,12 +166,19 @@ def test_an_attempt_that_failed_tells_its_class_as_the_type_of_error() -> None:
     assert [name.partition('"')[2].partition('"')[0] for name in counts] == ["connect", ""]
 
 
+def test_failures_are_counted_from_zero() -> None:
+    """So that Prometheus sees the first one as an increase."""
+    found = series(metrics())
+    assert found['antiphon_attempts_total{class="overloaded",provider="openai"}'] == 0
+    assert found['antiphon_failed_calls_total{reason="STORE_UNAVAILABLE"}'] == 0
+
+
 def test_proxied_calls_are_attempts_alone() -> None:
     """No model of theirs is known. A target that the configuration names has its name."""
     counted = metrics()
     play(counted, provider="alias", model="", usage=Usage(1, 1, 2))
     play(counted, provider="elsewhere.example", model="", usage=Usage(1, 1, 2))
-    attempts = {name for name in series(counted) if name.startswith("antiphon_attempts_total")}
+    attempts = {name for name, value in series(counted).items() if name.startswith("antiphon_attempts_total") and value}
     assert attempts == {f'antiphon_attempts_total{{class="ok",provider="{name}"}}' for name in ("alias", "other")}
     assert not any(name.startswith("antiphon_tokens_total") for name in series(counted))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
-from antiphon.telemetry.names import EXITS
+from antiphon.telemetry.names import EXITS, RELOADED
 from antiphon.telemetry.report import Reporter
 from antiphon.up import counts
 from antiphon.up.counts import Counts
@@ -36,7 +36,17 @@ def path() -> Iterator[Path]:
 
 def read(of: Counts) -> dict[str, float]:
     families = parse(of.exposition().decode())
+    del families[RELOADED.name]
     return {name: value for family in families.values() for name, value in family.series.items() if not name.endswith("_created")}
+
+
+def test_whether_the_newest_configuration_is_in_force(path: Path) -> None:
+    """As the supervisor knows it."""
+    newest = [True]
+    with closing(Counts(path, interval=600, is_newest=lambda: newest[0])) as of:
+        assert parse(of.exposition().decode())[RELOADED.name].series == {RELOADED.name: 1}
+        newest[0] = False
+        assert parse(of.exposition().decode())[RELOADED.name].series == {RELOADED.name: 0}
 
 
 def test_all_workers_are_one(path: Path) -> None:

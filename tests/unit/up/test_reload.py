@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,7 @@ def test_what_is_refused_is_not_taken_up(tmp_path: Path) -> None:
         "Reloading the configuration: SIGHUP.",
         "Not reloaded, for the reason above: the configuration stays as it was.",
     ]
+    assert stage.reload.refused
     assert (tmp_path / CONFIG).read_text() == "old"
     for _ in range(10):
         stage.reload.look()
@@ -94,3 +96,34 @@ def test_a_stop_breaks_off_a_check(tmp_path: Path) -> None:
     stage.reload.stop()
     stage.reload.look()
     assert (stage.reload.due, len(stage.said)) == (None, 1)
+
+
+def test_a_change_during_the_check_is_another_reload(tmp_path: Path) -> None:
+    """Whatever the check has read of it."""
+    stage = Stage(tmp_path, f"open({str(tmp_path / 'watched.txt')!r}, 'a').close()")
+    stage.file.write_text("another")
+    stage.reload.ask("SIGHUP")
+    stage.said_after_looks(1)
+    stage.reload.look()  # the check runs
+    stage.file.write_text("a third one, which it may not have seen")
+    assert stage.said_after_looks(3)[1:] == ["Reloaded.", "Reloading the configuration: a file has changed."]
+
+
+def test_a_check_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And refuses the configuration, so that the next reload can begin."""
+    monkeypatch.setattr(reload, "CHECKING", 0.0)
+    stage = Stage(tmp_path, "import time; time.sleep(600)")
+    stage.reload.ask("SIGHUP")
+    said = stage.said_after_looks(3)
+    assert said[1].startswith("The check of the configuration took more than 0 s")
+    assert said[2].startswith("Not reloaded")
+    assert stage.reload.refused
+
+
+def test_a_folder_that_is_gone_refuses_the_reload(tmp_path: Path) -> None:
+    """And ends nothing: the gateway goes on as it was."""
+    stage = Stage(tmp_path, "")
+    stage.reload._check = replace(stage.reload._check, folder=tmp_path / "none")
+    stage.reload.ask("SIGHUP")
+    assert stage.said_after_looks(2)[1].startswith("Not reloaded: [Errno 2]")
+    assert stage.reload.refused

@@ -23,7 +23,7 @@ def parent(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
 
 
 def fill(folder: Path) -> None:
-    for name in ("bootstrap.yaml", "status.lua", "antiphon.pb"):
+    for name in ("bootstrap.yaml", "status.lua", "antiphon.pb", "watched.json"):
         (folder / name).touch()
 
 

@@ -1,1 +1,1 @@
-"""API keys: of the configuration, and of the database."""
+"""API keys: those in the configuration, and those in the database."""

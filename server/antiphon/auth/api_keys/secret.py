@@ -1,7 +1,7 @@
-"""What an API key is: how it is made, known from other words, and kept.
+"""The format of API keys: how they are generated, recognised and stored.
 
-A key of our own making is `sk-ap-`, 256 bits of chance and eight digits of a checksum, so that what is none is known without asking
-anybody. Only its SHA-256 is ever kept: there is nothing in it to guess, so a slower digest would gain nothing.
+A generated key is `sk-ap-`, 256 random bits and a checksum of eight hexadecimal digits, so other strings are rejected without a
+look-up. Only a key's SHA-256 is stored. A key is random and cannot be guessed, so a slower digest would add nothing.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import Final
 
 from pydantic import SecretStr
 
-_MADE: Final = re.compile(r"sk-ap-([A-Za-z0-9_-]{43})([0-9a-f]{8})", re.ASCII)
+_FORMAT: Final = re.compile(r"sk-ap-([A-Za-z0-9_-]{43})([0-9a-f]{8})", re.ASCII)
 
 
 def new_key() -> SecretStr:
-    """A new key."""
-    chance = secrets.token_urlsafe(32)
-    return SecretStr(f"sk-ap-{chance}{zlib.crc32(chance.encode()):08x}")
+    """Return a new random key."""
+    random = secrets.token_urlsafe(32)
+    return SecretStr(f"sk-ap-{random}{zlib.crc32(random.encode()):08x}")
 
 
-def is_made_here(credential: str) -> bool:
-    """Whether this has the form of `new_key`'s: by anyone's, but not by chance, nor after a slip of the keyboard."""
-    found = _MADE.fullmatch(credential)
+def is_well_formed(credential: str) -> bool:
+    """Return whether a credential has the format of `new_key`. A mistyped key does not; a forged one may."""
+    found = _FORMAT.fullmatch(credential)
     return found is not None and int(found[2], 16) == zlib.crc32(found[1].encode())
 
 
 def digest(key: str) -> bytes:
-    """What is kept of a key."""
+    """Return the digest under which a key is stored."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

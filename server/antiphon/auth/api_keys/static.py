@@ -1,4 +1,4 @@
-"""Static API keys: who holds one is who the configuration says. Only digests of them are kept in memory past the start."""
+"""Static API keys, from the configuration. Only their digests are kept in memory after the start."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from antiphon.domain.errors import Unauthenticated
 from antiphon.domain.principal import EVERYDAY, Principal, Scope, everyday
 
 KEY_VARIABLE = "ANTIPHON_KEY"
-"""The environment variable that holds the only key, where the configuration names none."""
+"""The environment variable with the only key, used if the configuration lists none."""
 
 CONFIGURED = "static:"
-"""What `Principal.id` of a key of the configuration begins with; its name follows."""
+"""The prefix of `Principal.id` for a configured key; the key's name follows."""
 
 
 class KeyRing:
-    """The keys that are good: an `Authenticator`."""
+    """The configured keys, as an `Authenticator`."""
 
     def __init__(
         self,
         keys: Iterable[tuple[Principal, SecretStr]],
-        ends: Mapping[str, datetime] | None = None,
+        expiries: Mapping[str, datetime] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`ends` tells by `Principal.id` when a key ends that does."""
+        """`expiries` maps a `Principal.id` to the expiry of its key. A key that is not in it never expires."""
         self._principals = [(digest(key.get_secret_value()), principal) for principal, key in keys]
-        self._ends = ends or {}
+        self._expiries = expiries or {}
         self._clock = clock
 
     async def authenticate(self, credential: str) -> Principal | None:
-        """See `Authenticator`. Every key is compared, each in constant time."""
+        """See `Authenticator`. Compares with every key, in constant time, so that the time taken reveals nothing."""
         given = digest(credential)
         found: Principal | None = None
         for known, principal in self._principals:
             if hmac.compare_digest(known, given):
                 found = principal
-        if found is not None and found.id in self._ends and self._clock() >= self._ends[found.id]:
+        if found is not None and found.id in self._expiries and self._clock() >= self._expiries[found.id]:
             raise Unauthenticated("The API key is not valid.")
         return found
 
 
 def load_keys(auth: AuthConfig, environment: Mapping[str, str]) -> KeyRing:
-    """The keys that the configuration names, or the one in ANTIPHON_KEY if it names none. Raises `ConfigError`.
+    """Return the configured keys, or the one in ANTIPHON_KEY if none are configured.
 
-    There may be none where tokens are good too.
+    The result may be empty if tokens are configured. Raises `ConfigError`.
     """
     if auth.keys:
-        _refuse_twins(auth, environment)
-        ends = {_id(key.name): key.expire_time for key in auth.keys if key.expire_time is not None}
-        return KeyRing([(_principal(key), key.key(environment)) for key in auth.keys], ends)
+        _check_unique(auth, environment)
+        expiries = {_id(key.name): key.expire_time for key in auth.keys if key.expire_time is not None}
+        return KeyRing([(_principal(key), key.key(environment)) for key in auth.keys], expiries)
     key = environment.get(KEY_VARIABLE, "").strip()
     if not key and auth.tokens:
         return KeyRing(())
@@ -64,13 +64,13 @@ def load_keys(auth: AuthConfig, environment: Mapping[str, str]) -> KeyRing:
     return KeyRing([(default, SecretStr(key))])
 
 
-def _refuse_twins(auth: AuthConfig, environment: Mapping[str, str]) -> None:
-    """Raises `ConfigError` if two keys have a name in common, and so their conversations; or are the same key."""
+def _check_unique(auth: AuthConfig, environment: Mapping[str, str]) -> None:
+    """Raise `ConfigError` if two keys share a name, and so their conversations, or are the same key."""
     names = [key.name for key in auth.keys]
     if len(set(names)) < len(names):
         raise ConfigError("auth.keys: two keys have the same name")
     if len({key.key(environment).get_secret_value() for key in auth.keys}) < len(names):
-        raise ConfigError("auth.keys: two of them are the same key, under different names")
+        raise ConfigError("auth.keys: two names have the same key")
 
 
 def _principal(key: KeyConfig) -> Principal:
@@ -87,7 +87,7 @@ def _principal(key: KeyConfig) -> Principal:
 
 
 def credentials_of(auth: AuthConfig) -> dict[str, list[str]]:
-    """Return the ids, as `Principal.id`, of the keys that `load_keys` may return, by their owners."""
+    """Return the ids (`Principal.id`) of the keys that `load_keys` may return, by owner."""
     owned: dict[str, list[str]] = {} if auth.keys else {"default": [_id("default")]}
     for key in auth.keys:
         owned.setdefault(key.owner or key.name, []).append(_id(key.name))

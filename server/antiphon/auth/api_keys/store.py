@@ -1,4 +1,7 @@
-"""API keys in the database: made, listed, revoked, rotated, found. Every change is recorded in the audit log with it."""
+"""API keys in the database: create, list, revoke, rotate and find.
+
+Every change is recorded in the audit log, in the same transaction.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +29,14 @@ _HINT: Final = 4
 
 
 class Grants(Struct, frozen=True, omit_defaults=True):
-    """What a key opens, as it is stored."""
+    """What a key permits, as stored."""
 
     scopes: tuple[Scope, ...]
     models: tuple[str, ...] | None = None
-    """None: all, which is also what a row without them means."""
+    """The models allowed. None allows all; so does a row without this field."""
     quota: Quota = UNLIMITED
     tags: dict[str, str] = {}
+    """See `antiphon.domain.tags`."""
 
 
 class StoredKey(Struct, frozen=True):
@@ -50,7 +54,7 @@ class StoredKey(Struct, frozen=True):
 
     @property
     def principal(self) -> Principal:
-        """Who calls with it."""
+        """Return the principal that calls with this key."""
         grants = self.grants
         return Principal(
             self.name,
@@ -62,13 +66,13 @@ class StoredKey(Struct, frozen=True):
             tuple(grants.tags.items()),
         )
 
-    def good_at(self, time: datetime) -> bool:
-        """Whether it is neither revoked nor expired then."""
+    def is_valid_at(self, time: datetime) -> bool:
+        """Return whether the key is neither revoked nor expired at `time`."""
         return self.revoked is None and (self.expires is None or time < self.expires)
 
 
 class KeyPage(Struct, frozen=True):
-    """One page of keys; `next_token` asks for the next one, and is empty at the end."""
+    """One page of keys; `next_token` requests the next page, and is empty on the last one."""
 
     keys: tuple[StoredKey, ...]
     next_token: str
@@ -94,17 +98,17 @@ _USED: Final = update(api_keys).where(api_keys.c.id == bindparam("key")).values(
 
 
 class KeyStore:
-    """Shared by all calls of a process. Every method raises `StoreUnavailable`."""
+    """The stored keys, shared by all calls of a process. Every method raises `StoreUnavailable`."""
 
     def __init__(self, database: Database, reserved: tuple[str, ...] = ()) -> None:
-        """A key whose name begins with one of `reserved` is made only for an owner that is named: see `AuthConfig.reserved`."""
+        """Keys whose name begins with one of `reserved` need an explicit owner: see `AuthConfig.reserved`."""
         self._database = database
         self._reserved = reserved
 
     async def create(
         self, *, name: str, owner: str, grants: Grants, expires: datetime | None, origin: audit.Origin
     ) -> tuple[StoredKey, SecretStr]:
-        """A new key and its secret, which is kept nowhere. Raises `InvalidRequest`."""
+        """Create a key; return it and its secret, which is not stored. Raises `InvalidRequest`."""
         text.check_name(name, "key.name", MAX_NAME)
         text.check_name(owner, "key.owner", MAX_OWNER)
         for model in grants.models or ():
@@ -131,13 +135,13 @@ class KeyStore:
         return await self._database.write(work), secret
 
     async def get(self, key: str) -> StoredKey:
-        """Raises `KeyNotFound`."""
+        """Return a key by its id. Raises `KeyNotFound`."""
         return await self._database.read(lambda connection: _find(connection, key))
 
     async def list(self, *, size: int, token: str = "", owner: str = "", revoked: bool = False, name: str = "") -> KeyPage:
-        """The newest first; of an owner, and of exactly that name, if these are given.
+        """Return a page of keys, newest first; only those of `owner`, and with exactly this `name`, if given.
 
-        Raises `InvalidRequest` for a page token that is not of this list.
+        Raises `InvalidRequest` for a page token that another list issued.
         """
         query = select(*_COLUMNS).order_by(api_keys.c.id.desc()).limit(size + 1)
         if owner:
@@ -157,7 +161,7 @@ class KeyStore:
         return KeyPage(tuple(map(_stored, found[:size])), following)
 
     async def revoke(self, key: str, *, origin: audit.Origin) -> StoredKey:
-        """Ends a key; one that is revoked stays as it is. Raises `KeyNotFound`."""
+        """Revoke a key; a revoked one is returned unchanged. Raises `KeyNotFound`."""
 
         def work(connection: Connection) -> StoredKey:
             found = _find(connection, key)
@@ -171,12 +175,12 @@ class KeyStore:
         return await self._database.write(work)
 
     async def rotate(self, key: str, *, overlap: timedelta, origin: audit.Origin) -> tuple[StoredKey, SecretStr]:
-        """Another secret for a key; the one before stays good for `overlap`. Raises `KeyNotFound`, `KeyRevoked`."""
+        """Give a key a new secret; the previous one stays valid for `overlap`. Raises `KeyNotFound`, `KeyRevoked`."""
         secret = new_key()
 
         def work(connection: Connection) -> StoredKey:
             now = clock.now()
-            if not _find(connection, key).good_at(clock.read(now)):
+            if not _find(connection, key).is_valid_at(clock.read(now)):
                 raise KeyRevoked(key)
             change = (
                 update(api_keys)
@@ -195,13 +199,13 @@ class KeyStore:
         return await self._database.write(work), secret
 
     async def find(self, given: bytes) -> StoredKey | None:
-        """The key whose secret has this digest, revoked or expired ones too; None if there is none."""
+        """Return the key whose secret has this digest, even if it is revoked or expired, or None."""
         at = {"given": given.hex(), "now": clock.now()}
         row = await self._database.read(lambda connection: connection.execute(_BY_DIGEST, at).first())
         return None if row is None else _stored(row)
 
     async def write_uses(self, uses: Mapping[str, datetime]) -> None:
-        """Takes note of when keys were last used, by id."""
+        """Store when keys were last used; `uses` is by key id."""
         rows = [{"key": key, "time": clock.stored(time)} for key, time in sorted(uses.items())]
         await self._database.write(lambda connection: connection.execute(_USED, rows) and None)
 

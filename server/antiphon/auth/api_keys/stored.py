@@ -1,8 +1,8 @@
-"""The stored keys as credentials: looked up by digest, remembered for a moment.
+"""Authentication with stored keys: looked up by digest, and cached briefly.
 
-What is remembered is used for two seconds, so that a revocation is in force everywhere after those, and a key that is used all the
-time costs one look-up in two seconds. While the database is out of reach, or hangs, a key that was good is taken for good for ten
-minutes more: an outage of the history is none of the chat.
+A look-up is cached for two seconds. So a revocation takes effect everywhere within two seconds, and a key in constant use costs one
+look-up in two seconds. While the database is unreachable or hangs, a key that was valid is accepted for ten minutes more: an outage
+of the database must not stop chat.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from typing import Final
 
 from msgspec import Struct
 
-from antiphon.auth.api_keys.secret import digest, is_made_here
+from antiphon.auth.api_keys.secret import digest, is_well_formed
 from antiphon.auth.api_keys.store import KeyStore, StoredKey
 from antiphon.domain.errors import StoreUnavailable, Unauthenticated
 from antiphon.domain.principal import Principal
 from antiphon.net.refreshing import Clock, RefreshingMap, Times
 
 FRESH: Final = 2.0
-"""Seconds for which a look-up is good."""
+"""Seconds for which a look-up is used without asking the database again."""
 
 STALE: Final = 600.0
-"""Seconds for which it is used if the database cannot be asked again."""
+"""Seconds for which a look-up is used while the database cannot be reached."""
 
 PATIENCE: Final = 0.5
-"""Seconds that the database is waited for where there is something older to use."""
+"""Seconds to wait for the database if there is an older look-up to use."""
 
-_KNOWN: Final = 10_000
-"""Look-ups that are remembered."""
+_MAX_CACHED: Final = 10_000
+"""The most look-ups that are cached."""
 
-_USE: Final = 60.0
-"""Seconds between two writes of when a key was last used."""
+_USE_INTERVAL: Final = 60.0
+"""Seconds between two writes of a key's last use."""
 
 
 class _Found(Struct, frozen=True):
@@ -41,35 +41,35 @@ class _Found(Struct, frozen=True):
 
 
 class StoredKeys:
-    """An `Authenticator`. One for a process and its event loop."""
+    """The stored keys, as an `Authenticator`: one for a process and its event loop."""
 
     def __init__(self, store: KeyStore, clock: Clock = time.monotonic) -> None:
         self._store = store
         times = Times(ttl=FRESH, stale=STALE - FRESH, retry=FRESH, patience=PATIENCE)
-        self._found = RefreshingMap(self._find, times, (StoreUnavailable,), size=_KNOWN, clock=clock)
+        self._found = RefreshingMap(self._find, times, (StoreUnavailable,), size=_MAX_CACHED, clock=clock)
         self._used: dict[str, datetime] = {}
         self._written: dict[str, float] = {}
 
     async def authenticate(self, credential: str) -> Principal | None:
-        """See `Authenticator`. Raises `StoreUnavailable` if the database cannot tell, and did not lately."""
-        if not is_made_here(credential):
+        """See `Authenticator`. Raises `StoreUnavailable` if the database cannot be reached and no recent look-up is cached."""
+        if not is_well_formed(credential):
             return None
         found = await self._found.get(digest(credential))
         if found is None:
             return None
         now = datetime.now(UTC)
-        if not found.key.good_at(now):
+        if not found.key.is_valid_at(now):
             raise Unauthenticated("The API key is not valid.")
         self._used[found.key.id] = now
         return found.principal
 
     async def write_uses(self) -> None:
-        """Writes when keys were last used, each once a minute. Raises `StoreUnavailable`."""
+        """Store when keys were last used, at most once a minute for each. Raises `StoreUnavailable`."""
         now = time.monotonic()
-        due = {key: used for key, used in self._used.items() if now - self._written.get(key, -_USE) >= _USE}
+        due = {key: used for key, used in self._used.items() if now - self._written.get(key, -_USE_INTERVAL) >= _USE_INTERVAL}
         if due:
             await self._store.write_uses(due)
-            self._written = {key: at for key, at in self._written.items() if now - at < _USE} | dict.fromkeys(due, now)
+            self._written = {key: at for key, at in self._written.items() if now - at < _USE_INTERVAL} | dict.fromkeys(due, now)
             self._used = {key: used for key, used in self._used.items() if due.get(key) != used}
 
     async def _find(self, given: bytes) -> _Found | None:

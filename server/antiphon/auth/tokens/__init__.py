@@ -1,1 +1,1 @@
-"""Tokens of identity providers."""
+"""Authentication with tokens of identity providers."""

@@ -1,7 +1,7 @@
-"""What the claims of a token amount to: a caller. Only for claims whose signature, issuer, audience and times were found good.
+"""Mapping of a token's claims to a principal. Only for claims whose signature, issuer, audience and times are verified. No I/O.
 
-An owner begins with the issuer's name, unless the operator says otherwise: what one issuer calls somebody is nothing to another,
-nor to the names of keys. No I/O.
+Unless the operator configures otherwise, an owner begins with the issuer's name, so that a subject of one issuer is never taken for
+a subject of another, or for the name of a key.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from antiphon.config import IssuerConfig
 from antiphon.domain.principal import Principal, Scope
 
 MAX_NAME: Final = 255
-"""Characters that a name in a claim may have: as many as OpenID Connect allows `sub`."""
+"""The longest name in a claim, in characters: the limit that OpenID Connect sets for `sub`."""
 
 
 _ABSENT: Final = object()
-"""What is said by a claim that is not there. One that is null is."""
+"""The value of a claim that is missing; a claim that is null has the value None."""
 
 
 class ClaimUnusable(Exception):
-    """A claim cannot be what it has to be. The message names it, and holds nothing of what it says."""
+    """A claim has an unusable value. The message names the claim, and does not contain the value."""
 
 
 class ClaimMapping:
-    """Reads the claims of one issuer's tokens as its configuration says."""
+    """Maps the claims of one issuer's tokens, as its configuration says."""
 
     def __init__(self, config: IssuerConfig) -> None:
         self._config = config
@@ -34,22 +34,22 @@ class ClaimMapping:
         self._default_scopes = frozenset(config.default_scopes)
 
     def principal(self, claims: Mapping[str, Any]) -> Principal:
-        """Who the token speaks for. Raises `ClaimUnusable`."""
+        """Return the principal of the token. Raises `ClaimUnusable`."""
         config = self._config
         subject = _name(claims, "sub")
         owner = config.prefix + (subject if config.owner_claim == "sub" else _name(claims, config.owner_claim))
-        return Principal(self._spoken_name(claims) or owner, owner, f"token:{config.name}:{subject}", self._granted(claims))
+        return Principal(self._display_name(claims) or owner, owner, f"token:{config.name}:{subject}", self._granted_scopes(claims))
 
-    def _spoken_name(self, claims: Mapping[str, Any]) -> str | None:
+    def _display_name(self, claims: Mapping[str, Any]) -> str | None:
         try:
             return None if self._config.name_claim is None else _name(claims, self._config.name_claim)
         except ClaimUnusable:
-            return None  # nothing depends on it
+            return None  # the name is only for display
 
-    def _granted(self, claims: Mapping[str, Any]) -> frozenset[Scope]:
+    def _granted_scopes(self, claims: Mapping[str, Any]) -> frozenset[Scope]:
         said = [found for claim in self._scope_claims if (found := _find(claims, claim)) is not _ABSENT]
         if said and self._scopes is not None:
-            # A token that says what it is for opens that and no more, though it be nothing that is known here, or null.
+            # A token that has a scope claim grants only what it lists, even if that is null or nothing known here.
             granted = frozenset[Scope]().union(*(self._scopes.get(word, ()) for found in said for word in _words(found)))
         else:
             granted = self._default_scopes
@@ -65,7 +65,7 @@ class ClaimMapping:
 
 
 def _find(claims: Mapping[str, Any], path: str) -> Any:
-    """A claim by its name, or by a path of names with dots between them; `_ABSENT` if there is none. What null holds is null."""
+    """Return a claim by its name or by a dotted path, or `_ABSENT` if it is missing. A path below a null is null."""
     if path in claims:
         return claims[path]
     found: Any = claims
@@ -76,7 +76,7 @@ def _find(claims: Mapping[str, Any], path: str) -> Any:
 
 
 def _name(claims: Mapping[str, Any], claim: str) -> str:
-    """A claim that names somebody: a text in one line, with nothing in it that does not show. Raises `ClaimUnusable`."""
+    """Return a claim that is a name: one line of printable text. Raises `ClaimUnusable`."""
     found = _find(claims, claim)
     if not isinstance(found, str) or not found.strip() or len(found) > MAX_NAME or not found.isprintable():
         raise ClaimUnusable(claim)

@@ -1,9 +1,9 @@
-"""Where the keys of an issuer come from: a shared secret, a file, a URL, or discovery (OpenID Connect Discovery 1.0).
+"""Sources of an issuer's keys: a shared secret, a file, a URL, or discovery (OpenID Connect Discovery 1.0).
 
-A key set is kept, and read again when its time to live is over, or when a token names a key that is not in it: never more often
-than the cooldown allows, and once for all who wait. Where it cannot be read again, what was read last is used for a bounded time.
-What is read is what the configuration names, and the `jwks_uri` of the issuer's own document; nothing that a token says is ever
-followed. No token is known here.
+A key set is cached, and read again when its time to live is over or when a token names a key that is not in it. It is read at most
+once per cooldown, and once for all calls that wait. If it cannot be read again, the last one is used for a bounded time. Only the
+configured sources and the `jwks_uri` of the issuer's discovery document are read, never anything that a token names. This module
+never sees a token.
 """
 
 from __future__ import annotations
@@ -40,79 +40,78 @@ _log = structlog.get_logger(__name__)
 
 
 class KeySource(Protocol):
-    """Knows the keys of one issuer."""
+    """Finds the keys of one issuer."""
 
     async def find(self, kid: str | None) -> Sequence[Key]:
-        """The keys that a token may be checked with which names this one; none if the issuer has no such key.
+        """Return the keys that may verify a token with this `kid`; none if the issuer has no such key.
 
-        Raises `IdentityUnavailable` if that cannot be told now.
+        Raises `IdentityUnavailable` if the keys cannot be determined at the moment.
         """
 
     async def close(self) -> None:
-        """Ends what is being read."""
+        """Cancel a read in progress."""
 
 
 class SharedSecret:
-    """The one key of an issuer that shares it: a `KeySource`."""
+    """The only key of an issuer that shares a secret with the gateway, as a `KeySource`."""
 
     def __init__(self, secret: SecretStr) -> None:
-        """Raises `ConfigError` for what is a public key."""
+        """Store the secret. Raises `ConfigError` if it is a public key."""
         try:
             self._keys = (OctKey.import_key(secret.get_secret_value().encode()),)
         except ValueError:
             raise ConfigError("auth.tokens: a secret may not be a public key: everybody knows it") from None
 
     async def find(self, kid: str | None) -> Sequence[Key]:
-        """There is one, whatever it is called."""
+        """Return the key, whatever `kid` is."""
         return self._keys
 
     async def close(self) -> None:
-        """Nothing is ever read."""
+        """Do nothing: nothing is ever read."""
 
 
 class RotatingKeys:
-    """The key set of an issuer, read as often as it takes: a `KeySource`. Belongs to the event loop of its first call."""
+    """The key set of an issuer, read again as needed, as a `KeySource`. Belongs to the event loop of its first call."""
 
     def __init__(self, config: IssuerConfig, read: Read, clock: Clock = time.monotonic) -> None:
-        """`read` gives a JWKS, or raises `FetchFailed`, `OSError` or `KeysUnusable`."""
+        """`read` returns a JWKS, or raises `FetchFailed`, `OSError` or `KeysUnusable`."""
         self._config = config
         self._read = read
         self._clock = clock
         times = Times(ttl=config.keys_ttl, stale=config.keys_stale, retry=config.keys_cooldown)
         self._set = Refreshing(self._read_set, times, _FAILURES, clock)
-        self._rest_until = 0.0
-        """The end of the cooldown."""
+        self._cooldown_until = 0.0
 
     async def find(self, kid: str | None) -> Sequence[Key]:
-        """See `KeySource`. Waits for one reading at most, and only if it cannot do without."""
+        """See `KeySource`. Waits for at most one read, and only if the cached keys do not suffice."""
         if self._set.is_due:
             reading = self._renew()
-            # While the issuer fails, what was read last does: not every call is to find out anew.
-            if reading is not None and not (self._set.is_failing and self._known(kid)):
+            # While the issuer fails, the cached keys are used, so that not every call waits for another failure.
+            if reading is not None and not (self._set.is_failing and self._cached(kid)):
                 await reading
-        found = self._known(kid)
+        found = self._cached(kid)
         if not found and (reading := self._renew()) is not None:
             await reading
-            found = self._known(kid)
+            found = self._cached(kid)
         if not found and (self._set.is_failing or self._set.usable is None):
-            raise IdentityUnavailable(self._config.name, retry_after=max(1.0, self._rest_until - self._clock()))
+            raise IdentityUnavailable(self._config.name, retry_after=max(1.0, self._cooldown_until - self._clock()))
         return found
 
     async def fetch(self) -> int:
-        """Read the key set now, and return how many keys are in it that are of use. Raises as `read` does, and `TimeoutError`."""
+        """Read the key set now, and return the number of usable keys in it. Raises what reading raises, and `TimeoutError`."""
         return len((await self._read_set()).keys)
 
     async def close(self) -> None:
-        """Ends a reading that is going on."""
+        """Cancel a read in progress."""
         await self._set.close()
 
-    def _known(self, kid: str | None) -> Sequence[Key]:
+    def _cached(self, kid: str | None) -> Sequence[Key]:
         usable = self._set.usable
         return () if usable is None else usable.find(kid)
 
     def _renew(self) -> Awaitable[object] | None:
-        """The reading that is going on, or a new one; None within the cooldown."""
-        if self._set.is_reading or self._clock() >= self._rest_until:
+        """Return the read in progress, or start one; None during the cooldown."""
+        if self._set.is_reading or self._clock() >= self._cooldown_until:
             return self._set.renew()
         return None
 
@@ -128,14 +127,14 @@ class RotatingKeys:
             _log.warning("issuer_keys_not_read", issuer=self._config.name, error=why, older_ones_used=used)
             raise
         finally:
-            self._rest_until = self._clock() + self._config.keys_cooldown
+            self._cooldown_until = self._clock() + self._config.keys_cooldown
         if found != before:
             _log.info("issuer_keys_read", issuer=self._config.name, keys=len(found.keys), ignored=found.ignored)
         return found
 
 
 def from_file(config: IssuerConfig, path: Path) -> RotatingKeys:
-    """The keys in a file, which may be replaced while this runs. Raises `ConfigError` if there are none."""
+    """Return the keys in a file, which may be replaced at any time. Raises `ConfigError` if it has no usable key."""
 
     def read() -> bytes:
         with path.open("rb") as file:
@@ -156,14 +155,14 @@ def from_file(config: IssuerConfig, path: Path) -> RotatingKeys:
 
 
 def from_url(config: IssuerConfig, written: str, fetcher: Fetcher, outbound: Outbound = DIRECT) -> RotatingKeys:
-    """The keys at a URL. Raises `ConfigError` if it is none that may be asked."""
-    url = _configured(written, f"auth.tokens: {config.name}: jwks_url")
+    """Return the keys at a URL. Raises `ConfigError` if the URL is not allowed."""
+    url = _configured_url(written, f"auth.tokens: {config.name}: jwks_url")
     return RotatingKeys(config, lambda: fetcher.get(url, _HEADERS, MAX_BYTES, outbound))
 
 
 def from_discovery(config: IssuerConfig, fetcher: Fetcher, outbound: Outbound = DIRECT) -> RotatingKeys:
-    """The keys that the issuer's own document leads to. Raises `ConfigError` if the issuer is no URL that may be asked."""
-    issuer = _configured(config.issuer, f"auth.tokens: {config.name}: issuer, as nothing else tells where its keys are")
+    """Return the keys that the issuer's discovery document points to. Raises `ConfigError` if the issuer is not an allowed URL."""
+    issuer = _configured_url(config.issuer, f"auth.tokens: {config.name}: issuer, as nothing else tells where its keys are")
     document = httpx2.URL(config.issuer.removesuffix("/") + DISCOVERY)
 
     async def read() -> bytes:
@@ -174,7 +173,7 @@ def from_discovery(config: IssuerConfig, fetcher: Fetcher, outbound: Outbound = 
 
 
 def _jwks_uri(issuer: str, data: bytes, *, plain: bool) -> httpx2.URL:
-    """Where a discovery document says that the keys are. Raises `KeysUnusable`."""
+    """Return the URL of the keys from a discovery document. Raises `KeysUnusable`."""
     try:
         found: Any = orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -184,26 +183,26 @@ def _jwks_uri(issuer: str, data: bytes, *, plain: bool) -> httpx2.URL:
     written = found.get("jwks_uri")
     if not isinstance(written, str):
         raise KeysUnusable("the discovery document has no jwks_uri")
-    return _url(written, plain=plain)
+    return _checked_url(written, plain=plain)
 
 
-def _configured(written: str, where: str) -> httpx2.URL:
-    """A URL of the configuration's. Raises `ConfigError`."""
+def _configured_url(written: str, where: str) -> httpx2.URL:
+    """Return a URL from the configuration, checked. Raises `ConfigError`."""
     try:
-        return _url(written, plain=True)
+        return _checked_url(written, plain=True)
     except KeysUnusable as error:
         raise ConfigError(f"{where}: {error}") from None
 
 
-def _url(written: str, *, plain: bool) -> httpx2.URL:
-    """A URL that keys may be asked of: https, or, where `plain` is allowed, http on this host. Raises `KeysUnusable`."""
+def _checked_url(written: str, *, plain: bool) -> httpx2.URL:
+    """Return a URL from which keys may be fetched: https, or http on this host if `plain`. Raises `KeysUnusable` for another."""
     try:
         url = httpx2.URL(written)
     except httpx2.InvalidURL:
         raise KeysUnusable("not a URL") from None
     secure = url.scheme == "https" or (plain and url.scheme == "http" and _is_loopback(url.host))
     if not secure or not url.host or url.userinfo or url.fragment:
-        raise KeysUnusable("not an https URL, without a password and a fragment")
+        raise KeysUnusable("not an https URL without password and fragment")
     return url
 
 

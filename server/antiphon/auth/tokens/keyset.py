@@ -1,7 +1,7 @@
-"""The public keys of one issuer, as its JWKS (RFC 7517) has them: read, and those left out that no token may be checked with.
+"""Parsing of an issuer's JWKS (RFC 7517) into the public keys that may verify tokens.
 
-An entry that is not usable is passed over, as the document wants it: an issuer may publish keys for other ends, and of kinds that
-are not known here. No I/O, and no cryptography: that is the library's.
+An unusable entry is skipped, as the RFC asks: an issuer may publish keys for other purposes and of unknown types. No I/O, and no
+cryptography: the library does that.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from msgspec import Struct
 from antiphon.config import PUBLIC_ALGORITHMS
 
 MAX_BYTES: Final = 256 * 1024
-"""The largest that a key set, or a discovery document, may be."""
+"""The largest key set or discovery document, in bytes."""
 
 MAX_KEYS: Final = 100
-"""As many entries of it are looked at."""
+"""The most entries of a key set that are read."""
 
 _RSA_BITS: Final = range(2048, 8192 + 1)
-"""Fewer are not safe; more cost too much with every token."""
+"""The accepted sizes of an RSA key, in bits: smaller is not safe, larger costs too much with every token."""
 
 _PUBLIC_KINDS: Final = ("RSA", "EC", "OKP")
 _SIGNING_CURVES: Final = ("Ed25519", "Ed448")
@@ -33,26 +33,26 @@ _SECRET_MEMBERS: Final = ("d", "k")
 
 
 class KeysUnusable(Exception):
-    """What the issuer gave is no key set; the message tells why, and holds nothing of it."""
+    """The issuer's answer is not a key set. The message gives the reason, and contains no part of the answer."""
 
 
 class KeySet(Struct, frozen=True):
-    """The keys that tokens may be checked with, and how many others there were."""
+    """The keys that may verify tokens, and the number of entries that were ignored."""
 
     keys: tuple[Key, ...]
     ignored: int
 
     def find(self, kid: str | None) -> tuple[Key, ...]:
-        """Those of this id. A token that names none can only mean the one key that there is."""
+        """Return the keys with this id. A token without a `kid` matches only if there is a single key."""
         if kid is None:
             return self.keys if len(self.keys) == 1 else ()
         return tuple(key for key in self.keys if key.kid == kid)
 
 
 def parse(data: bytes) -> KeySet:
-    """Reads a JWKS. One without any usable key is good too: it says that the issuer has withdrawn them all.
+    """Read a JWKS. One without a usable key is valid: the issuer has withdrawn all keys.
 
-    Raises `KeysUnusable`.
+    Raises `KeysUnusable` if it is not a key set.
     """
     try:
         found = orjson.loads(data)
@@ -66,14 +66,14 @@ def parse(data: bytes) -> KeySet:
 
 
 def _usable(entry: Any) -> Key | None:
-    """The key of an entry, if it is public, strong enough and meant for signatures."""
+    """Return the key of an entry if it is public, strong enough and meant for signatures, otherwise None."""
     if not isinstance(entry, dict) or entry.get("kty") not in _PUBLIC_KINDS:
         return None
-    if any(member in entry for member in _SECRET_MEMBERS):  # a secret that was published is none any more
+    if any(member in entry for member in _SECRET_MEMBERS):  # a published secret is not secret
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of weak keys, which are left out below
+            warnings.simplefilter("ignore")  # warnings about weak keys, which are rejected below
             key = JWKRegistry.import_key(entry)
         key.check_key_op("verify")
     except (JoseError, UnsupportedAlgorithm, ValueError, TypeError, KeyError):
@@ -82,5 +82,5 @@ def _usable(entry: Any) -> Key | None:
         return None
     if isinstance(key, OKPKey) and key.curve_name not in _SIGNING_CURVES:
         return None
-    # Its own `use`, `alg`, kind and curve have to fit one of them.
+    # The entry's `use`, `alg`, type and curve must fit one of the accepted algorithms.
     return key if JWSRegistry.filter_algorithms(key, list(PUBLIC_ALGORITHMS)) else None

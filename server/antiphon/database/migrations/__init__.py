@@ -1,1 +1,1 @@
-"""The migrations of the database, as Alembic runs them: `antiphon.database.migrate` is how they are called."""
+"""The database migrations, as Alembic runs them; `antiphon.database.migrate` starts them."""

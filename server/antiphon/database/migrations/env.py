@@ -1,4 +1,4 @@
-"""What Alembic runs: the migrations, on the connection that it is handed, inside the transaction that has been begun there."""
+"""Alembic's environment: runs the migrations on the connection passed to it, inside its open transaction."""
 
 from alembic import context
 

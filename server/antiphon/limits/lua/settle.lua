@@ -1,7 +1,7 @@
--- Ends a call: gives back what it took and did not use, and counts what it used beyond that.
+-- Ends a call: returns what it took and did not use, and counts what it used beyond that.
 --
 -- ARGV: now, window (s), id of the call's leases, the second that `take` returned, how long money is kept (s);
---   then for each key its kind, the change (of a rate, tokens used less those taken; of money, what was spent), and what was taken.
+--   then for each key its kind, the change (rate: tokens used minus tokens taken; money: amount spent), and the amount taken.
 for i, key in ipairs(KEYS) do
   local at = 3 + 3 * i
   local kind, change = ARGV[at], tonumber(ARGV[at + 1])

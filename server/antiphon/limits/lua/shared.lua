@@ -1,14 +1,14 @@
--- Begins every script: the time, and what several of them do to a key.
+-- The start of every script: the time, and functions that several scripts use.
 --
--- Each script runs as a whole, with nothing of another call between its lines. Times are milliseconds unless they say seconds.
--- A key holds one limit of one caller, and its kind decides how:
---   rate   a hash, of requests or tokens: the count of each second, and under "t" .. second when the newest of them was counted
---   place  a sorted set of the calls that go on at once: the id of each one's lease, by when the lease ends
---   money  what has been spent, in nano-dollars. Beside it, what calls that go on hold of the budget: key .. "held" is a sorted
---          set of their leases, each an id, a colon and an amount, by when it ends; key .. "total" is the sum of those amounts
--- Everything expires by itself: counts after a minute, leases unless they are renewed, money when its period is long over.
+-- Each script is atomic. Times are in milliseconds unless they say seconds.
+-- A key holds one limit of one caller, in a form that depends on its kind:
+--   rate   a hash of requests or tokens: the count of each second, and under "t" .. second the time of its newest entry
+--   place  a sorted set of the calls in flight: the lease id of each, scored by when the lease ends
+--   money  the amount spent, in nano-dollars. Beside it, what calls in flight reserve of the budget: key .. "held" is a sorted
+--          set of their leases, each an id, a colon and an amount, scored by when it ends; key .. "total" is the sum of the amounts
+-- Everything expires: counts after a minute, leases unless they are renewed, money long after its period ended.
 
--- ARGV[1] is the time; 0 asks for Redis's own clock, the one that all servers share.
+-- ARGV[1] is the time; 0 uses Redis's own clock, which all servers share.
 local now = tonumber(ARGV[1])
 if now == 0 then
   local time = redis.call('TIME')
@@ -23,12 +23,12 @@ local function add(key, count, now, second, window)
   redis.call('EXPIRE', key, window + 2)
 end
 
--- Takes the amount of a lease that is over from the sum of what is held.
+-- Subtracts the amount of an ended lease from the total that is reserved.
 local function release(key, member)
   redis.call('DECRBY', key .. 'total', string.match(member, '%d+$'))
 end
 
--- Returns what is held of a budget, without the leases that have run out.
+-- Returns the amount reserved of a budget, after dropping expired leases.
 local function held(key, now)
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', key .. 'held', '-inf', now)) do release(key, member) end
   redis.call('ZREMRANGEBYSCORE', key .. 'held', '-inf', now)

@@ -1,20 +1,19 @@
--- Takes what a call wants of every limit, or of none if one of them has too little left.
+-- Takes what a call wants of every limit, or nothing if one of them has too little left.
 --
 -- ARGV: now, window (s), id of the call's leases, length of a lease (ms), how long money is kept (s);
---   then for each key its kind, the most there may be, how much is wanted, and the spending that the caller knows of (money).
--- Returns the second in which it was counted; then for each key what is used (of a rate or a place with this call, if it fits),
---   in how many ms all of it is free again (of a rate), and how many ms to wait before the next try: -1 if it fits, 0 if a budget
---   is spent.
+--   then for each key its kind, the maximum, the amount wanted, and (money) the spending according to the ledger.
+-- Returns the second in which it was counted; then for each key the amount used (rate and place: with this call if it fits), the
+--   ms until all of it is free again (rate), and the ms to wait before the next try: -1 if it fits, 0 if a budget is spent.
 local window, id, lease, kept = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local answer, fits = {second}, true
 
--- First what each limit has left. Of the limits themselves nothing changes yet.
+-- First determine what each limit has left. No limit is changed yet.
 for i, key in ipairs(KEYS) do
   local at = 2 + 4 * i
   local kind, most, wanted, known = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
   local used, reset, wait = 0, 0, -1
   if kind == 'rate' then
-    -- A sliding window: each second's count is free again one window after the newest call in it.
+    -- A sliding window: each second's count is free again one window after its newest call.
     local counts, newest, seconds, last = {}, {}, {}, now
     local found = redis.call('HGETALL', key)
     for j = 1, #found, 2 do
@@ -40,7 +39,7 @@ for i, key in ipairs(KEYS) do
     else
       reset = last - now
       wait = window * 1000
-      -- Until enough of the oldest counts are free again for this call.
+      -- The time until enough of the oldest counts are free again.
       local excess = used + wanted - most
       table.sort(seconds, function(a, b) return a[1] < b[1] end)
       for _, entry in ipairs(seconds) do
@@ -57,7 +56,7 @@ for i, key in ipairs(KEYS) do
     if used < most then used = used + 1 else wait = 1000 end
   else
     used = tonumber(redis.call('GET', key) or '0')
-    -- The ledger in the database knows of more if Redis has lost its own.
+    -- The ledger knows more if Redis has lost its data.
     if known > used then
       used = known
       redis.call('SET', key, string.format('%.0f', known), 'EX', kept)
@@ -72,7 +71,7 @@ for i, key in ipairs(KEYS) do
   answer[#answer + 1] = wait
 end
 
--- There is enough of all: take it.
+-- Every limit has room: take it.
 if fits then
   for i, key in ipairs(KEYS) do
     local at = 2 + 4 * i

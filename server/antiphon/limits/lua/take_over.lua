@@ -1,9 +1,9 @@
--- Adds what a server counted for itself while Redis was out of reach.
+-- Adds what a server counted on its own while Redis was unreachable.
 --
 -- ARGV: now, window (s), length of a lease (ms), how long money is kept (s), and the present second on that server's clock;
---   then for each key its kind and three values: of a rate the second, how long ago its newest call was (ms), and the count;
---   of the others the id of a lease, nothing, and the amount that is held.
--- Returns the difference of the clocks: what to add to a second of that server's.
+--   then for each key its kind and three values: for a rate the second, the age of its newest call (ms), and the count;
+--   for the others the id of a lease, 0, and the amount reserved.
+-- Returns the difference of the clocks: what to add to a second of that server's clock.
 local window, lease, kept = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local offset = second - tonumber(ARGV[5])
 for i, key in ipairs(KEYS) do

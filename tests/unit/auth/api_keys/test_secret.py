@@ -1,16 +1,16 @@
 """What an API key looks like."""
 
-from antiphon.auth.api_keys.secret import digest, is_made_here, new_key
+from antiphon.auth.api_keys.secret import digest, is_well_formed, new_key
 
 
 def test_a_made_key_is_known_and_a_slip_is_not() -> None:
     """Each character counts; what was not made here is none."""
     key = new_key().get_secret_value()
-    assert is_made_here(key)
+    assert is_well_formed(key)
     for at in range(len("sk-ap-"), len(key)):
-        assert not is_made_here(key[:at] + ("a" if key[at] != "a" else "b") + key[at + 1 :])
+        assert not is_well_formed(key[:at] + ("a" if key[at] != "a" else "b") + key[at + 1 :])
     for other in ("", "sk-dev", key + "0", key[:-1], key.replace("sk-ap-", "sk-pa-"), "sk-ap-" + "é" * 51):
-        assert not is_made_here(other)
+        assert not is_well_formed(other)
 
 
 def test_no_two_are_alike() -> None:

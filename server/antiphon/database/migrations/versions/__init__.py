@@ -1,5 +1,5 @@
-"""One module for each migration. What was released is never changed again.
+"""One module for each migration. A released migration is never changed.
 
-`additive = True` says that the program of the revision before can go on with the schema: it adds tables, indices, and columns that
-may be null or have a server default, and nothing that what that program writes could break.
+`additive = True` means that the previous revision's program can use the schema. Such a migration only adds tables, indices, and
+columns that may be null or have a server default, and nothing that the writes of that program could violate.
 """

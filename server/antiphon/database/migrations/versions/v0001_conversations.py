@@ -10,7 +10,7 @@ ID = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
-    """On an empty database."""
+    """Create the tables in an empty database."""
     op.create_table(
         "trees",
         sa.Column("id", ID, primary_key=True),

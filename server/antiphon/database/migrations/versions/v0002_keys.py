@@ -10,7 +10,7 @@ ID = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
-    """Two new tables."""
+    """Create the two tables."""
     op.create_table(
         "api_keys",
         sa.Column("id", ID, primary_key=True),

@@ -1,4 +1,4 @@
-"""What was used, by day, owner and key."""
+"""Usage by day, owner and key."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ ID = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
-    """Nothing is known of what was used before."""
+    """Create the table, empty: earlier usage is not known."""
     op.create_table(
         "usage",
         sa.Column("day", ID, primary_key=True),

@@ -1,4 +1,4 @@
-"""Which process a worker is."""
+"""The process of each worker."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,5 +8,5 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Workers of before have none, and are known by their signs of life alone."""
+    """Add the column. It is empty for existing workers, which are judged by their last report alone."""
     op.add_column("workers", sa.Column("process", sa.Text, nullable=False, server_default=""))

@@ -1,4 +1,4 @@
-"""An index by which conversations that nobody has touched for long are found."""
+"""An index for finding conversations that have not been used for long."""
 
 from alembic import op
 
@@ -8,5 +8,5 @@ additive = True
 
 
 def upgrade() -> None:
-    """While it is made no conversation can be written."""
+    """Create the index. No conversation can be written meanwhile."""
     op.create_index("conversations_updated", "conversations", ["updated", "id"])

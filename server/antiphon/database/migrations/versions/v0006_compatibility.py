@@ -1,4 +1,4 @@
-"""Which programs can use the schema: where an older one reads that it may."""
+"""The table of schema compatibility, from which an older program reads whether it may use the schema."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,5 +11,5 @@ ID = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
-    """One row, which every later migration is followed by writing."""
+    """Create the table. It has one row, which is written after every later migration."""
     op.create_table("compatibility", sa.Column("oldest", ID, primary_key=True))

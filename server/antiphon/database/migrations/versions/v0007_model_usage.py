@@ -1,4 +1,4 @@
-"""What was used by provider and model, beside the sums by day and key that budgets are held against."""
+"""Adds the usage by provider and model. Budgets are still checked against the sums by day and key."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,7 +12,7 @@ COUNTS = ("requests", "prompt_tokens", "completion_tokens", "cost_nanos", "unpri
 
 
 def upgrade() -> None:
-    """A table of its own: what `usage` has and this one has not, of earlier versions, is told without a model."""
+    """Add a table. Usage of earlier versions is only in `usage`, and is reported without a model."""
     op.create_table(
         "model_usage",
         *(sa.Column(name, ID, primary_key=True) for name in ("day", "owner", "key", "provider", "model")),

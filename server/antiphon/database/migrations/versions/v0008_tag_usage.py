@@ -1,4 +1,4 @@
-"""What was used by tag, beside the sums by day and key that budgets are held against."""
+"""Adds the usage by tag. Budgets are still checked against the sums by day and key."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,7 +12,7 @@ COUNTS = ("requests", "prompt_tokens", "completion_tokens", "cost_nanos", "unpri
 
 
 def upgrade() -> None:
-    """A table of its own, as a call with several tags is in it several times."""
+    """Add a table of its own, as a call with several tags is counted in it several times."""
     op.create_table(
         "tag_usage",
         *(sa.Column(name, ID, primary_key=True) for name in ("day", "owner", "key", "tag")),

@@ -1,0 +1,70 @@
+"""The documentation, held to the code and to itself."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from antiphon.config import Config
+from antiphon.config.file import load
+from docs import generate
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "gateway" / "README.md", *ROOT.glob("tests/*/README.md")])
+
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """The names of a page's headings, as GitHub makes them."""
+    headings = _HEADING.findall(_FENCE.sub("", page.read_text(encoding="utf-8")))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links() -> Iterator[tuple[Path, str]]:
+    for page in PAGES:
+        for target in _LINK.findall(_FENCE.sub("", page.read_text(encoding="utf-8"))):
+            if "://" not in target:
+                yield page, target
+
+
+@pytest.mark.parametrize(("page", "target"), list(links()), ids=lambda value: str(value).removeprefix(f"{ROOT}/"))
+def test_every_link_leads_somewhere(page: Path, target: str) -> None:
+    """To a file of this repository, and to a heading that it has."""
+    path, _, anchor = target.partition("#")
+    found = (page.parent / path).resolve() if path else page
+    assert found.exists()
+    assert not anchor or anchor in anchors(found)
+
+
+@pytest.mark.parametrize("path", list(generate.pages()), ids=lambda path: path.name)
+def test_the_reference_is_what_the_code_says(path: Path) -> None:
+    """Else: python docs/generate.py."""
+    assert path.read_text(encoding="utf-8") == generate.pages()[path]
+
+
+def test_every_setting_is_explained() -> None:
+    """By the text below its field, of which the reference is made."""
+    rows = [row for name, section in generate.sections() for row in generate.settings(section, name)]
+    assert [row.path for row in rows if not row.about] == []
+
+
+def examples() -> Iterator[tuple[str, str]]:
+    """Each example of a configuration, by its page and number."""
+    for page in PAGES:
+        found = re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+        for number, text in enumerate(found):
+            parsed = yaml.safe_load(text)
+            if isinstance(parsed, dict) and parsed.keys() <= Config.model_fields.keys():
+                yield f"{page.relative_to(ROOT)}:{number}", text
+
+
+@pytest.mark.parametrize(("name", "text"), list(examples()), ids=lambda value: value if value.count("\n") == 0 else "")
+def test_every_example_of_a_configuration_is_good(name: str, text: str, tmp_path: Path) -> None:
+    """As it stands on its page."""
+    (tmp_path / "antiphon.yaml").write_text(text)
+    load(tmp_path / "antiphon.yaml", {})
