@@ -74,7 +74,7 @@ class Terminal:
         self._seen = self.shown.index(text, self._seen) + len(text)
 
     async def sees_prompt(self, text: str) -> None:
-        """Wait until `text` is shown and the program sleeps until a key comes. Before that, an interrupt would be lost by `input`."""
+        """Wait until `text` is shown and the program waits for a key. Before that, `input` would lose an interrupt."""
         await self.sees(text)
         await until(lambda: Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S")
 
