@@ -52,7 +52,7 @@ from antiphon.routing.router import Router
 from antiphon.rpc.housekeeping import Housekeeper
 from antiphon.rpc.interceptor import CallInterceptor
 from antiphon.rpc.registry import services
-from antiphon.rpc.server import UNIX, Server
+from antiphon.rpc.server import UNIX_PREFIX, Server
 from antiphon.telemetry.call_log import CallLog
 from antiphon.telemetry.lag import watch_lag
 from antiphon.telemetry.names import wants_latest
@@ -147,7 +147,7 @@ class App:
 
         `retire` stops it as well, but leaves calls the time that any call has, unless `stop` is set meanwhile.
         """
-        edge_here = any(address.startswith(UNIX) for address in addresses)
+        edge_here = any(address.startswith(UNIX_PREFIX) for address in addresses)
         server = self._server(edge_here=edge_here)
         certificates = _certificates(self._config, edge_here=edge_here)
         grpc_tls = certificates.get("grpc.tls")
@@ -168,12 +168,12 @@ class App:
         if self.metrics is not None:
             keeping.append(asyncio.create_task(watch_lag(self.metrics.lag)))
         if not contact.done():
-            server.hold_back()
+            server.start_unready()
         # A full collection looks at all that was imported, for 30 ms in which nobody is served. None of that ever becomes garbage.
         gc.collect()
         gc.freeze()
         for address in addresses:
-            server.listen(address, None if address.startswith(UNIX) else credentials)
+            server.listen(address, None if address.startswith(UNIX_PREFIX) else credentials)
         await server.start()
         self.missing = ["the first contact with the database"]
         await asyncio.wait([contact, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -248,8 +248,8 @@ class App:
             rest.renderers(),
             self._audit,
             self._observer,
-            most=config.limits.calls_per_worker,
-            most_bytes=config.limits.request_bytes_per_worker,
+            max_calls=config.limits.calls_per_worker,
+            max_request_bytes=config.limits.request_bytes_per_worker,
             heartbeat=config.streams.heartbeat,
             keys_in_body=rest.keys_in_body(),
             edge_by_tcp=not edge_here,

@@ -1,4 +1,4 @@
-"""AdminService. Who may call it is the interceptor's matter."""
+"""The servicer of AdminService. It does not check who may call: the interceptor does that, by scope."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from antiphon.limits.report import BY_OWNER, DailyUse, Dimension, UsageReport
 from antiphon.owners.data import Owners
 from antiphon.rpc.context import Context
 from antiphon.rpc.convert.reply import time_to_proto
-from antiphon.rpc.page import fitting
-from antiphon.rpc.request import INVALID, page_size, refuse, required
+from antiphon.rpc.page import fit_page
+from antiphon.rpc.request import INVALID, page_size_violations, raise_if_invalid, required_violations
 from antiphon.v1 import admin_pb2, admin_pb2_grpc
 
-A_PAGE: Final = 50
+DEFAULT_PAGE_SIZE: Final = 50
 
 
 _SCOPES: Final = {
@@ -49,7 +49,7 @@ _QUOTA: Final = ("requests_per_minute", "tokens_per_minute", "concurrent_streams
 
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
-    """Keys, the audit log, what was used, and what is kept of an owner."""
+    """Implements AdminService: API keys, the audit log, usage, and the export and erasure of an owner's data."""
 
     def __init__(self, keys: KeyStore, audit: AuditLog, report: UsageReport, owners: Owners) -> None:
         self._keys = keys
@@ -58,11 +58,11 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         self._owners = owners
 
     async def CreateKey(self, request: admin_pb2.CreateKeyRequest, context: Context) -> admin_pb2.CreateKeyResponse:
-        """The key with its secret."""
+        """Create a key; return it with its secret."""
         wanted = request.key
         expires = _expires(wanted)
-        refuse(_wrong(wanted, expires))
-        # In protobuf a list that is empty is one that is not set: both stand for the default, as `admin.proto` tells.
+        raise_if_invalid(_key_violations(wanted, expires))
+        # Protobuf cannot tell an empty list from an unset one: both mean the default, as `admin.proto` documents.
         scopes = everyday([_SCOPES[scope] for scope in wanted.scopes] or None)
         grants = Grants(scopes, tuple(wanted.models) or None, _quota(wanted.quota), dict(wanted.tags))
         key, secret = await self._keys.create(
@@ -71,12 +71,12 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         return admin_pb2.CreateKeyResponse(key=_key(key), secret=secret.get_secret_value())
 
     async def GetKey(self, request: admin_pb2.GetKeyRequest, context: Context) -> admin_pb2.GetKeyResponse:
-        """The key."""
+        """Return one key."""
         return admin_pb2.GetKeyResponse(key=_key(await self._keys.get(request.id)))
 
     async def ListKeys(self, request: admin_pb2.ListKeysRequest, context: Context) -> admin_pb2.ListKeysResponse:
-        """One page."""
-        refuse(page_size(request.page_size))
+        """Return one page of keys."""
+        raise_if_invalid(page_size_violations(request.page_size))
 
         async def read(size: int) -> tuple[Sequence[StoredKey], admin_pb2.ListKeysResponse]:
             page = await self._keys.list(
@@ -84,15 +84,15 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             )
             return page.keys, admin_pb2.ListKeysResponse(keys=map(_key, page.keys), next_page_token=page.next_token)
 
-        return await fitting(request.page_size or A_PAGE, read)
+        return await fit_page(request.page_size or DEFAULT_PAGE_SIZE, read)
 
     async def RevokeKey(self, request: admin_pb2.RevokeKeyRequest, context: Context) -> admin_pb2.RevokeKeyResponse:
-        """The key, revoked."""
+        """Revoke a key and return it."""
         key = await self._keys.revoke(request.id, origin=_origin())
         return admin_pb2.RevokeKeyResponse(key=_key(key))
 
     async def RotateKey(self, request: admin_pb2.RotateKeyRequest, context: Context) -> admin_pb2.RotateKeyResponse:
-        """The key with its new secret."""
+        """Give a key a new secret; return the key with the new secret."""
         overlap = _overlap(request)
         if overlap is None or not timedelta() <= overlap <= LONGEST_OVERLAP:
             raise InvalidRequest(INVALID, (Violation(("overlap",), f"must be between 0 and {LONGEST_OVERLAP.days} days"),))
@@ -102,19 +102,19 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     async def ListAuditEvents(
         self, request: admin_pb2.ListAuditEventsRequest, context: Context
     ) -> admin_pb2.ListAuditEventsResponse:
-        """One page, with what was refused up to now."""
-        refuse(page_size(request.page_size))
+        """Return one page of the audit log. Refusals that this process has not written yet are written first."""
+        raise_if_invalid(page_size_violations(request.page_size))
         await self._audit.write()
 
         async def read(size: int) -> tuple[Sequence[StoredEvent], admin_pb2.ListAuditEventsResponse]:
             page = await self._audit.list(size=size, token=request.page_token, actor=request.actor, action=request.action)
             return page.events, admin_pb2.ListAuditEventsResponse(events=map(_event, page.events), next_page_token=page.next_token)
 
-        return await fitting(request.page_size or A_PAGE, read)
+        return await fit_page(request.page_size or DEFAULT_PAGE_SIZE, read)
 
     async def GetUsage(self, request: admin_pb2.GetUsageRequest, context: Context) -> admin_pb2.GetUsageResponse:
-        """One page."""
-        refuse(page_size(request.page_size))
+        """Return one page of usage."""
+        raise_if_invalid(page_size_violations(request.page_size))
         first, last = _days(request)
         by = _dimensions(request)
 
@@ -122,18 +122,18 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             page = await self._report.page(first, last, size=size, token=request.page_token, owner=request.owner, by=by)
             return page.uses, admin_pb2.GetUsageResponse(days=map(_use, page.uses), next_page_token=page.next_token)
 
-        return await fitting(request.page_size or A_PAGE, read)
+        return await fit_page(request.page_size or DEFAULT_PAGE_SIZE, read)
 
     async def ExportOwner(
         self, request: admin_pb2.ExportOwnerRequest, context: Context
     ) -> AsyncGenerator[admin_pb2.ExportOwnerResponse, None]:
-        """All that is kept of the owner, in parts."""
+        """Stream all stored data of the owner, as JSON Lines cut into parts."""
         async with aclosing(self._owners.export(request.owner, _origin())) as parts:
             async for part in parts:
                 yield admin_pb2.ExportOwnerResponse(lines=part)
 
     async def EraseOwner(self, request: admin_pb2.EraseOwnerRequest, context: Context) -> admin_pb2.EraseOwnerResponse:
-        """How much was removed."""
+        """Erase all stored data of the owner; return how much was removed."""
         erased = await self._owners.erase(request.owner, _origin())
         return admin_pb2.EraseOwnerResponse(
             conversations=erased.conversations,
@@ -145,7 +145,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
 
 def _days(request: admin_pb2.GetUsageRequest) -> tuple[date, date]:
-    """The first day and the last. Raises `InvalidRequest`."""
+    """Return the first and the last day of the request, with their defaults. Raises `InvalidRequest`."""
     last = _day("last_day", request.last_day) if request.last_day else datetime.now(UTC).date()
     first = _day("first_day", request.first_day) if request.first_day else last.replace(day=1)
     if first > last:
@@ -154,9 +154,9 @@ def _days(request: admin_pb2.GetUsageRequest) -> tuple[date, date]:
 
 
 def _dimensions(request: admin_pb2.GetUsageRequest) -> frozenset[Dimension]:
-    """Raises `InvalidRequest`."""
+    """Return what the request groups usage by; by day and owner if it names nothing. Raises `InvalidRequest` for unknown values."""
     unknown = [each for each in request.group_by if each not in _DIMENSIONS]
-    refuse([Violation(("group_by",), "has a dimension that there is not")] if unknown else [])
+    raise_if_invalid([Violation(("group_by",), "has an unknown dimension")] if unknown else [])
     return frozenset(_DIMENSIONS[each] for each in request.group_by) or BY_OWNER
 
 
@@ -165,7 +165,7 @@ def _day(field: str, written: str) -> date:
         if _DAY.fullmatch(written):
             return date.fromisoformat(written)
     except ValueError:
-        pass  # such as the 31st of February
+        pass  # a day that does not exist, such as 31 February
     raise InvalidRequest(INVALID, (Violation((field,), "must be a day, as in 2026-11-25"),))
 
 
@@ -187,7 +187,7 @@ def _use(use: DailyUse) -> admin_pb2.DailyUsage:
 
 
 def _expires(key: admin_pb2.Key) -> datetime | None:
-    """Raises `InvalidRequest` for a time that no calendar has."""
+    """Return the key's expiry, or None if it has none. Raises `InvalidRequest` if the value is outside the calendar."""
     if not key.HasField("expire_time"):
         return None
     try:
@@ -197,15 +197,15 @@ def _expires(key: admin_pb2.Key) -> datetime | None:
 
 
 def _overlap(request: admin_pb2.RotateKeyRequest) -> timedelta | None:
-    """None for what is too long, or not well formed."""
+    """Return how long the old secret stays valid, or None if the duration is malformed or too long for a timedelta."""
     try:
         return request.overlap.ToTimedelta()
     except (ValueError, OverflowError):
         return None
 
 
-def _wrong(key: admin_pb2.Key, expires: datetime | None) -> list[Violation]:
-    wrong = required("key.name", key.name.strip())
+def _key_violations(key: admin_pb2.Key, expires: datetime | None) -> list[Violation]:
+    wrong = required_violations("key.name", key.name.strip())
     wrong += [
         Violation(("key", "scopes", index), "is not a scope") for index, scope in enumerate(key.scopes) if scope not in _SCOPES
     ]
@@ -265,6 +265,6 @@ def _time(moment: datetime | None) -> timestamp_pb2.Timestamp | None:
 
 
 def _origin() -> Origin:
-    """Who makes the call that is going on, for the audit log."""
+    """Return the origin of the current call, for the audit log: credential id, request id, peer address."""
     call = current()
     return Origin(call.caller.id, call.request_id, call.peer)

@@ -1,4 +1,4 @@
-"""Which calls are let in: judged by their metadata alone, before anything of the request message is asked for."""
+"""Admission of calls: authentication, scope, and the number of calls at once. Decided from metadata, before the message is read."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ from antiphon.domain.principal import ANONYMOUS, Scope
 from antiphon.rpc.context import Context
 
 HttpError: TypeAlias = tuple[int, Mapping[str, str], bytes]
-"""An HTTP status, headers, and a JSON body."""
+"""HTTP status, headers, and JSON body."""
 ErrorRenderer: TypeAlias = Callable[[AntiphonError], HttpError]
 
 CREDENTIALS = frozenset({"authorization", "x-goog-api-key"})
-"""Metadata that hold keys: ours, and a provider's for its proxy. Each may come
-once: of two, an Envoy before us may have judged the other."""
+"""Metadata keys that hold credentials: the gateway's, and a provider's for its proxy.
+
+Each may be sent once. With two, an Envoy in front of this server may have checked another one than this server would.
+"""
 
 
-class Rules(Struct, frozen=True):
-    """What holds for a method. `render` None: its callers speak gRPC."""
+class MethodRules(Struct, frozen=True):
+    """What applies to a method: its name and scope, and how its errors are written.
+
+    `render` is None for methods that gRPC clients call.
+    """
 
     method: str
     scope: Scope
@@ -32,19 +37,19 @@ class Rules(Struct, frozen=True):
     edge_by_tcp: bool = False
 
 
-class Places:
-    """Places for the calls that may go on at once in this process."""
+class CallSlots:
+    """Counts the calls that run at once in this process, up to a maximum."""
 
-    def __init__(self, most: int | None) -> None:
-        """`most` None: there is no bound."""
-        self._most = most
+    def __init__(self, max_calls: int | None) -> None:
+        """Allow up to `max_calls` calls at once. None: no maximum."""
+        self._max_calls = max_calls
         self.taken = 0
 
     def take(self) -> None:
-        """Take a place. Raises `RateLimited` if none is left."""
-        if self._most is not None and self.taken >= self._most:
-            message = f"This server has as many calls as it takes at once, {self._most}. Try again in a moment."
-            raise RateLimited(message, limit="calls_per_worker", scope="worker", quota=self._most, retry_after=1.0)
+        """Count one more call. Raises `RateLimited` if the maximum is reached."""
+        if self._max_calls is not None and self.taken >= self._max_calls:
+            message = f"This server has as many calls as it takes at once, {self._max_calls}. Try again in a moment."
+            raise RateLimited(message, limit="calls_per_worker", scope="worker", quota=self._max_calls, retry_after=1.0)
         self.taken += 1
 
     def give_back(self) -> None:
@@ -52,55 +57,55 @@ class Places:
 
 
 class Admission:
-    """Judges the key of a call, and counts it.
+    """Authenticates calls, and limits how many run at once.
 
-    Calls whose key is being judged, which may take a while for a token, are counted apart from those that were let in: however many
-    strangers call, they never take the places of others.
+    Calls that are being authenticated, which may take a while for a token, are counted apart from admitted ones. So calls with a
+    bad key, however many, cannot use up the slots of authenticated callers.
     """
 
-    def __init__(self, keys: Authenticator, most: int | None) -> None:
-        """`most`: calls that may go on at once, and calls that may be judged at once."""
+    def __init__(self, keys: Authenticator, max_calls: int | None) -> None:
+        """Allow `max_calls` admitted calls at once, and as many that are being authenticated. None: no maximum."""
         self._keys = keys
-        self._judged = Places(most)
-        self._admitted = Places(most)
+        self._authenticating = CallSlots(max_calls)
+        self._admitted = CallSlots(max_calls)
 
     @property
     def calls(self) -> int:
-        """Calls that are judged, or were let in and have not ended."""
-        return self._judged.taken + self._admitted.taken
+        """The number of calls that are being authenticated, or were admitted and have not ended."""
+        return self._authenticating.taken + self._admitted.taken
 
-    async def admit(self, call: Call, rules: Rules, authorization: str | None) -> None:
-        """Judge who makes a call, tell it the call, and take a place; call `leave` when the call has ended.
+    async def admit(self, call: Call, rules: MethodRules, authorization: str | None) -> None:
+        """Authenticate the caller, set `call.caller`, and take a slot. Call `leave` when the call has ended.
 
-        Without `authorization` it is `ANONYMOUS` where the body may hold the key: the servicer lets that caller in or not. Raises
-        `Unauthenticated`, `PermissionDenied`, `RateLimited`, and as `Authenticator`.
+        If `authorization` is None and the method accepts a key in the body, the caller stays `ANONYMOUS`, and the servicer
+        authenticates it. Raises `Unauthenticated`, `PermissionDenied`, `RateLimited`, and whatever the `Authenticator` raises.
         """
         if authorization is not None or not rules.key_in_body:
-            self._judged.take()
+            self._authenticating.take()
             try:
                 call.caller = await identify(self._keys, authorization)
             finally:
-                self._judged.give_back()
+                self._authenticating.give_back()
         if call.caller is not ANONYMOUS:
             call.caller.require(rules.scope)
         self._admitted.take()
 
     def leave(self) -> None:
-        """Give back the place of a call that has ended."""
+        """Give back the slot of a call that has ended."""
         self._admitted.give_back()
 
 
-def refuse_doubles(names: Sequence[str]) -> None:
-    """Raises `Unauthenticated` if a credential is there more than once."""
+def refuse_duplicates(names: Sequence[str]) -> None:
+    """Raise `Unauthenticated` if `names`, the metadata keys of a call, contain a credential more than once."""
     for name in CREDENTIALS:
         if names.count(name) > 1:
             raise Unauthenticated(f"There is more than one {name}. Send it once.")
 
 
 def peer_of(context: Context) -> str:
-    """Where a call comes from: the caller's address as the edge saw it, or else the address that is connected, without its port.
+    """Return the caller's address: as the edge reports it, else the address of the connection, without its port.
 
-    Only what comes through a unix socket or from this machine, as the edge does, is believed about others.
+    `x-forwarded-for` is trusted only on a unix socket or from this machine, where the edge connects from.
     """
     peer = str(context.peer())
     if peer.startswith(("ipv4:", "ipv6:")):

@@ -1,4 +1,4 @@
-"""ChatService."""
+"""The servicer of ChatService."""
 
 from __future__ import annotations
 
@@ -19,29 +19,32 @@ from antiphon.v1 import chat_pb2, chat_pb2_grpc
 
 
 class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
-    """Answers typed chat requests."""
+    """Implements ChatService: converts requests, and hands them to `antiphon.chat`."""
 
     def __init__(self, chat: ChatService) -> None:
         self._chat = chat
 
     async def Generate(self, request: chat_pb2.GenerateRequest, context: Context) -> chat_pb2.GenerateResponse:
-        """The whole reply."""
+        """Return the whole reply."""
         call = current()
         _tag(call, request)
-        asked = request_from_proto(request, stream=False)
-        async with aclosing(self._chat.stream(call, asked, _record(call, request))) as batches:
+        chat_request = request_from_proto(request, stream=False)
+        async with aclosing(self._chat.stream(call, chat_request, _record(call, request))) as batches:
             return reply_to_proto(await collect(batches))
 
     async def StreamGenerate(
         self, request: chat_pb2.GenerateRequest, context: Context
     ) -> AsyncGenerator[chat_pb2.StreamGenerateResponse, None]:
-        """The reply as it comes: one message for all events that arrived together."""
+        """Stream the reply: one message for each batch of events.
+
+        An error after the first message is sent as an `error` event, and then raised, so that the call ends with the same status.
+        """
         call = current()
         _tag(call, request)
-        asked = request_from_proto(request, stream=True)
+        chat_request = request_from_proto(request, stream=True)
         sequence = 1
         call.heartbeat()
-        async with aclosing(self._chat.stream(call, asked, _record(call, request))) as batches:
+        async with aclosing(self._chat.stream(call, chat_request, _record(call, request))) as batches:
             try:
                 async for batch in batches:
                     answer = batch_to_proto(batch, sequence)
@@ -56,12 +59,12 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
 
 
 def _tag(call: Call, request: chat_pb2.GenerateRequest) -> None:
-    """Give the call the tags of the request. Raises `InvalidRequest`."""
+    """Merge the request's tags into `call.tags`. Raises `InvalidRequest`."""
     if request.tags:
-        given = dict(request.tags)
-        tags.check(given, "tags")
+        request_tags = dict(request.tags)
+        tags.check(request_tags, "tags")
         of_key = dict(call.caller.tags)
-        own = {name: value for name, value in {**call.tags, **given}.items() if name not in of_key}
+        own = {name: value for name, value in {**call.tags, **request_tags}.items() if name not in of_key}
         tags.check(own, "tags")
         call.tags = tags.merged(call.caller.tags, own)
 

@@ -1,4 +1,4 @@
-"""What grpc.aio hands to a servicer, as types: its classes take parameters for type checkers alone."""
+"""Type aliases for what grpc.aio passes to a servicer. Its own classes are generic for type checkers only, not at run time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import grpc
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-"""A call: its metadata, its messages, and how it ends."""
+"""One call: its metadata, its messages, and its status."""
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-"""A method of a servicer, with how its messages are read and written."""
+"""A servicer's method, with its deserializer and serializer."""

@@ -1,7 +1,7 @@
-"""One call, from its key to its end: its request is received, its answer written, and its error becomes a status.
+"""The handling of one call: admit it, receive its request, write its response, and turn its error into a status.
 
-A servicer raises; it never aborts. An error of a REST call goes through its dialect, which alone knows the shape of the body: the
-body and the HTTP status are sent first, and the true gRPC status ends the call.
+A servicer raises errors; it never aborts the call. For a REST call the dialect renders the error: the HTTP status and the body are
+sent first, and then the call ends with the gRPC status.
 """
 
 from __future__ import annotations
@@ -25,43 +25,46 @@ from antiphon.domain.deadline import time_left
 from antiphon.domain.errors import AntiphonError, InvalidRequest, Reason, told
 from antiphon.domain.principal import ANONYMOUS, Scope
 from antiphon.domain.trace import TRACEPARENT, TRACESTATE, trace_of
-from antiphon.rpc.admission import Admission, Rules, peer_of, refuse_doubles
+from antiphon.rpc.admission import Admission, MethodRules, peer_of, refuse_duplicates
 from antiphon.rpc.context import Context
-from antiphon.rpc.heartbeat import Pulse
+from antiphon.rpc.heartbeat import HeartbeatWriter
 from antiphon.rpc.receiver import Arrival, Receiver
 from antiphon.rpc.release import drop_tracebacks
 from antiphon.rpc.status import DETAILS_KEY, code_of, status_of
 
-REFUSALS = frozenset({Reason.UNAUTHENTICATED, Reason.PERMISSION_DENIED, Reason.RATE_LIMIT_EXCEEDED, Reason.BUDGET_EXCEEDED})
-"""What the audit log wants to know of."""
+AUDITED_REASONS = frozenset({Reason.UNAUTHENTICATED, Reason.PERMISSION_DENIED, Reason.RATE_LIMIT_EXCEEDED, Reason.BUDGET_EXCEEDED})
+"""The reasons that the audit log records."""
 
-REQUEST_ID = "x-request-id"
+REQUEST_ID_HEADER = "x-request-id"
 
-TAGS = "x-antiphon-tags"
-"""What a call is for, as in "team=search, feature=x": of callers of REST, and of gRPC too."""
+TAGS_HEADER = "x-antiphon-tags"
+"""Metadata key of a call's tags, as in "team=search, feature=x". For REST and gRPC callers."""
 
-WHOLE = "x-antiphon-whole"
-"""What the edge adds to REST calls, whose message it holds until it is complete. `status.lua` sets it, and removes a caller's."""
+BUFFERED_HEADER = "x-antiphon-whole"
+"""Metadata key that the edge adds to REST calls, to say that it sends a message only once it has all of it.
 
-PIECE = 1024 * 1024
-"""The most bytes of a body that are written as one message."""
-_GOOD_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+`status.lua` sets it, and removes it from what callers send.
+"""
+
+PIECE_BYTES = 1024 * 1024
+"""The most bytes of a response body in one message."""
+_VALID_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 log = structlog.get_logger(__name__)
 
 
 def _is_large(message: Any) -> bool:
-    return isinstance(message, httpbody_pb2.HttpBody) and len(message.data) > PIECE
+    return isinstance(message, httpbody_pb2.HttpBody) and len(message.data) > PIECE_BYTES
 
 
 def _pieces(body: httpbody_pb2.HttpBody) -> Iterator[httpbody_pb2.HttpBody]:
-    """Yield a body in pieces that fit into messages; Envoy puts them together."""
-    for at in range(0, len(body.data), PIECE):
-        yield httpbody_pb2.HttpBody(content_type=body.content_type if at == 0 else "", data=body.data[at : at + PIECE])
+    """Yield the body in messages of at most `PIECE_BYTES` bytes; Envoy joins them again."""
+    for at in range(0, len(body.data), PIECE_BYTES):
+        yield httpbody_pb2.HttpBody(content_type=body.content_type if at == 0 else "", data=body.data[at : at + PIECE_BYTES])
 
 
 class Handling:
-    """One call that is handled, as a context manager: on leaving, its end is told, and its error becomes a status."""
+    """Context manager for one call. On exit it reports the end to the observer, and ends the call with the status of its error."""
 
     __slots__ = (
         "_admission",
@@ -79,7 +82,13 @@ class Handling:
     )
 
     def __init__(
-        self, admission: Admission, receiver: Receiver, rules: Rules, context: Context, audit: AuditLog | None, observer: Observer
+        self,
+        admission: Admission,
+        receiver: Receiver,
+        rules: MethodRules,
+        context: Context,
+        audit: AuditLog | None,
+        observer: Observer,
     ) -> None:
         self._admission = admission
         self._receiver = receiver
@@ -97,8 +106,8 @@ class Handling:
     async def __aenter__(self) -> Self:
         self._entries = tuple(self._context.invocation_metadata() or ())
         metadata = self._metadata = {str(key): str(value) for key, value in self._entries}
-        call, request_id = self._call, metadata.get(REQUEST_ID, "")
-        call.request_id = request_id if _GOOD_REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
+        call, request_id = self._call, metadata.get(REQUEST_ID_HEADER, "")
+        call.request_id = request_id if _VALID_REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=call.request_id)
         if TRACEPARENT in metadata:
@@ -107,45 +116,51 @@ class Handling:
         return self
 
     async def request(self, read: Callable[[bytes], Any]) -> Any:
-        """Judge the key, take a place for the call, and return its request, parsed by `read`.
+        """Admit the call, and return its request as parsed by `read`.
 
-        Raises what `Admission.admit` and `Receiver.receive` raise, and `InvalidRequest`.
+        Raises what `Admission.admit` and `Receiver.receive` raise, and `InvalidRequest` if there is no request or it is not valid.
         """
         call, entries, metadata = self._call, self._entries, self._metadata
-        self._entries, self._metadata = (), {}  # a stream may be long
+        self._entries, self._metadata = (), {}  # free them now, as a stream may be long
         if len(metadata) < len(entries):
-            refuse_doubles([str(key) for key, _ in entries])
+            refuse_duplicates([str(key) for key, _ in entries])
         await self._admission.admit(call, self._rules, metadata.get("authorization") or None)
         self._admitted = True
         if self._rules.scope is Scope.ADMIN:
             call.peer = peer_of(self._context)
         structlog.contextvars.bind_contextvars(key=call.caller.name)
-        known = call.caller is not ANONYMOUS
-        if TAGS in metadata or call.caller.tags:
-            given = ",".join(str(value) for key, value in entries if key == TAGS)  # it may come several times
+        authenticated = call.caller is not ANONYMOUS
+        if TAGS_HEADER in metadata or call.caller.tags:
+            given = ",".join(str(value) for key, value in entries if key == TAGS_HEADER)  # the key may repeat
             try:
-                call.tags = tags.merged(call.caller.tags, tags.parse(given, TAGS))
+                call.tags = tags.merged(call.caller.tags, tags.parse(given, TAGS_HEADER))
             except InvalidRequest:
-                if known:  # nobody is told of mistakes before the key is checked, which may be in the body
+                if authenticated:  # report no mistakes before authentication, which may need the body
                     raise
-        self._arrival = Arrival(known=known, whole=metadata.get(WHOLE) == "1" and self._is_by_edge(known))
+        self._arrival = Arrival(
+            authenticated=authenticated, buffered=metadata.get(BUFFERED_HEADER) == "1" and self._comes_from_edge(authenticated)
+        )
         data = await self._receiver.receive(self._context, self._arrival)
         if data is None:
             raise InvalidRequest("The call has no request message.")
         make_current(call)
         return read(data)
 
-    def _is_by_edge(self, known: bool) -> bool:
-        """Whether it is the edge that says a thing of this call. Anybody could say it at the server's own port."""
+    def _comes_from_edge(self, authenticated: bool) -> bool:
+        """Return True if the call comes from the edge, so that its `BUFFERED_HEADER` can be trusted.
+
+        Others can reach the server's own port. So a call by TCP is trusted only if the edge connects by TCP and the caller is
+        `authenticated`.
+        """
         if self._rules.render is None:
             return False
-        return str(self._context.peer()).startswith("unix:") or (known and self._rules.edge_by_tcp)
+        return str(self._context.peer()).startswith("unix:") or (authenticated and self._rules.edge_by_tcp)
 
     def write(self, message: Any) -> Awaitable[None]:
-        """Write a message of the response, and before the first one the initial metadata; None writes the metadata alone.
+        """Write a message of the response; the initial metadata go out before the first one. None writes the metadata alone.
 
-        The metadata do not go out sooner, as Envoy and clients retry a call only until they have them. What is awaited for a token
-        is gRPC's own write, with no frame of ours between.
+        The metadata are not sent earlier, as Envoy and clients retry a call only until they have received them. For most messages
+        this returns gRPC's own awaitable, so that a token costs no coroutine of ours.
         """
         self._message = message
         if self._written and message is not None and not _is_large(message):
@@ -156,8 +171,8 @@ class Handling:
         if not self._written:
             self._written = True
             if self._rules.render is None:
-                # REST callers get it from Envoy, which spares them a write of its own here.
-                await self._context.send_initial_metadata(((REQUEST_ID, self._call.request_id),))
+                # REST callers get the request id from Envoy, which saves a write here.
+                await self._context.send_initial_metadata(((REQUEST_ID_HEADER, self._call.request_id),))
             elif self._call.headers:
                 await self._context.send_initial_metadata(tuple(self._call.headers.items()))
         if message is None:
@@ -166,16 +181,16 @@ class Handling:
             await self._context.write(piece)
 
     async def write_all(self, messages: AsyncGenerator[Any, None], heartbeat: float) -> None:
-        """Write a stream of messages. See `CallInterceptor` for `heartbeat`.
+        """Write a stream of messages, with heartbeats after `heartbeat` seconds of silence; see `CallInterceptor`.
 
-        Closes the stream as well, which grpc.aio does not do, so that the provider's call ends with its caller's.
+        Closes the generator at the end, which grpc.aio does not do, so that the provider's call ends when its caller's does.
         """
-        self._call.pulse = pulse = Pulse(heartbeat, self.write)
+        self._call.pulse = pulse = HeartbeatWriter(heartbeat, self.write)
         try:
             async with aclosing(messages):
                 async for message in messages:
                     if pulse.beat is not None:
-                        await pulse.beat  # a call takes one write at a time
+                        await pulse.beat  # gRPC allows one write at a time on a call
                     pulse.pause()
                     await self.write(message)
                     pulse.resume()
@@ -193,7 +208,7 @@ class Handling:
             case asyncio.CancelledError():
                 self._end("CANCELLED")
             case grpc.aio.InternalError():
-                # Nothing can be sent: the caller has gone, or was told by gRPC that the message is too large.
+                # Nothing can be sent: the caller is gone, or gRPC has ended the call because the message is too large.
                 is_too_large = self._message is not None and self._message.ByteSize() > MAX_MESSAGE_BYTES
                 self._end("RESOURCE_EXHAUSTED" if is_too_large else "CANCELLED")
                 raise asyncio.CancelledError from None
@@ -204,10 +219,10 @@ class Handling:
                 await self._fail(told(error))
 
     async def _fail(self, error: AntiphonError) -> None:
-        """Send the error to the caller, and abort the call, which raises."""
+        """Report the error, write it to the caller, and abort the call. Always raises."""
         code = code_of(error)
         self._end(code.name, error)
-        if self._audit is not None and error.reason in REFUSALS:
+        if self._audit is not None and error.reason in AUDITED_REASONS:
             call = self._call
             event = Event(REFUSED, call.caller.id, call.method, error.reason, call.request_id, peer_of(self._context))
             self._audit.refused(event)
@@ -216,7 +231,7 @@ class Handling:
             if self._written:
                 pass
             elif self._rules.render is None:
-                trailers = ((REQUEST_ID, self._call.request_id), *trailers)
+                trailers = ((REQUEST_ID_HEADER, self._call.request_id), *trailers)
             else:
                 status, headers, body = self._rules.render(error)
                 metadata = {**self._call.headers, "x-http-status": str(status), **headers}
@@ -224,7 +239,7 @@ class Handling:
                 await self._context.write(httpbody_pb2.HttpBody(content_type="application/json", data=body))
             await self._context.abort(code, error.message, trailers)
         except grpc.aio.InternalError:
-            raise asyncio.CancelledError from None  # nobody is there to be told
+            raise asyncio.CancelledError from None  # the caller is gone
 
     def _end(self, code: str, error: AntiphonError | None = None) -> None:
         self._call.observer.ended(self._call, code, error)

@@ -1,7 +1,8 @@
-"""Heartbeats: what a stream sends while its model is silent, so that no proxy or client in between gives up on it.
+"""Heartbeats: what a stream sends while its model is silent, so that no proxy or client in between drops the connection.
 
-Whoever writes the messages of a call tells its `Pulse` of each; a servicer whose reply may be long in coming calls
-`Call.heartbeat`. One timer a call, not one a message: a stream writes thousands of messages and is rarely silent.
+`Handling.write_all` reports each write to the `HeartbeatWriter` of the call. A servicer whose reply may take long starts the
+heartbeat with `Call.heartbeat`. There is one timer for a call, and not one for a message: a stream writes thousands of messages and
+is rarely silent.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ async def _write_nothing(_message: Any) -> None:
     pass
 
 
-class Pulse:
-    """Writes the heartbeat of one call, if it is given one. Belongs to the task that handles the call."""
+class HeartbeatWriter:
+    """Writes the heartbeats of one call, once `keep` has set one. Used only by the task that handles the call."""
 
     def __init__(self, seconds: float, write: Callable[[Any], Awaitable[None]]) -> None:
-        """`seconds` is the length of silence after which the heartbeat is written; 0: never."""
+        """Write with `write` after each `seconds` of silence; 0: never."""
         self._seconds = seconds
         self._write = write
         self._loop = asyncio.get_running_loop()
@@ -30,35 +31,35 @@ class Pulse:
         self._heartbeat: Heartbeat | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.beat: asyncio.Task[None] | None = None
-        """The heartbeat that is being written: the next message waits for it."""
+        """The task that is writing a heartbeat, or None. The next message has to wait for it."""
 
     def keep(self, heartbeat: Heartbeat) -> None:
-        """Start to wait for silence."""
+        """Set the heartbeat, and start the timer."""
         self._heartbeat = heartbeat
         if self._seconds:
             self._timer = self._loop.call_later(self._seconds, self._check)
 
     def pause(self) -> None:
-        """A message is being written: that is no silence, however slowly the caller reads."""
+        """Stop measuring silence while a message is written: a caller that reads slowly is not silence."""
         self._last = float("inf")
 
     def resume(self) -> None:
-        """A message was written."""
+        """Measure silence from now, as a message was just written."""
         self._last = self._loop.time()
 
     async def stop(self) -> None:
-        """End the heartbeat, and wait for one that is being written."""
+        """Stop the timer, and wait for a heartbeat that is being written."""
         if self._timer is not None:
             self._timer.cancel()
         if self.beat is not None:
-            with suppress(Exception):  # the caller has gone, which the end of the call reports
+            with suppress(Exception):  # the caller is gone; the end of the call reports it
                 await self.beat
-        # Timers copy the context that this is in, and a cancelled one may stay for minutes: the call must not stay with it.
+        # A timer keeps a copy of the context, and a cancelled one may stay for minutes: it must not keep the call in memory.
         self._write, self._heartbeat = _write_nothing, None
 
     def _check(self) -> None:
         heartbeat = self._heartbeat
-        assert heartbeat is not None, "the timer starts with it"
+        assert heartbeat is not None, "the timer starts only once a heartbeat is set"
         left = self._last + self._seconds - self._loop.time()
         if left <= 0:
             left = self._seconds

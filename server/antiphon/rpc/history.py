@@ -1,4 +1,4 @@
-"""HistoryService."""
+"""The servicer of HistoryService."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversation, Conversat
 from antiphon.rpc.context import Context
 from antiphon.rpc.convert.history import conversation_to_proto, stored_to_proto
 from antiphon.rpc.convert.request import messages_from_proto
-from antiphon.rpc.page import MAX_ANSWER_BYTES, fitting
-from antiphon.rpc.request import page_size, refuse, required
+from antiphon.rpc.page import MAX_ANSWER_BYTES, fit_page
+from antiphon.rpc.request import page_size_violations, raise_if_invalid, required_violations
 from antiphon.v1 import history_pb2, history_pb2_grpc
 
-CONVERSATIONS_A_PAGE = 50
-MESSAGES_A_PAGE = 100
+DEFAULT_CONVERSATIONS = 50
+DEFAULT_MESSAGES = 100
 
 CHANGEABLE = ("title", "pinned")
 
 
 class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
-    """The caller's own conversations."""
+    """Implements HistoryService: each caller reads and changes its owner's conversations only."""
 
     def __init__(self, store: Conversations) -> None:
         self._store = store
@@ -29,8 +29,8 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
     async def ListConversations(
         self, request: history_pb2.ListConversationsRequest, context: Context
     ) -> history_pb2.ListConversationsResponse:
-        """One page."""
-        refuse(page_size(request.page_size))
+        """Return one page of conversations."""
+        raise_if_invalid(page_size_violations(request.page_size))
 
         async def read(size: int) -> tuple[Sequence[Conversation], history_pb2.ListConversationsResponse]:
             page = await self._store.list(
@@ -45,22 +45,22 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
                 conversations=map(conversation_to_proto, page.conversations), next_page_token=page.next_token
             )
 
-        return await fitting(request.page_size or CONVERSATIONS_A_PAGE, read)
+        return await fit_page(request.page_size or DEFAULT_CONVERSATIONS, read)
 
     async def GetConversation(
         self, request: history_pb2.GetConversationRequest, context: Context
     ) -> history_pb2.GetConversationResponse:
-        """One conversation."""
-        refuse(required("id", request.id))
+        """Return one conversation."""
+        raise_if_invalid(required_violations("id", request.id))
         conversation = await self._store.get(current().caller.owner, request.id)
         return history_pb2.GetConversationResponse(conversation=conversation_to_proto(conversation))
 
     async def CreateConversation(
         self, request: history_pb2.CreateConversationRequest, context: Context
     ) -> history_pb2.CreateConversationResponse:
-        """The new conversation."""
+        """Create a conversation and return it."""
         wanted = request.conversation
-        refuse(_text("title", wanted.title, MAX_TITLE), _text("source", wanted.source, MAX_SOURCE))
+        raise_if_invalid(_text_violations("title", wanted.title, MAX_TITLE), _text_violations("source", wanted.source, MAX_SOURCE))
         conversation = await self._store.create(
             current().caller.owner,
             title=wanted.title,
@@ -73,10 +73,10 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
     async def UpdateConversation(
         self, request: history_pb2.UpdateConversationRequest, context: Context
     ) -> history_pb2.UpdateConversationResponse:
-        """The conversation after the change: only what the mask names."""
+        """Change the fields that the update mask names; return the conversation afterwards."""
         wanted, paths = request.conversation, request.update_mask.paths
-        titled = _text("title", wanted.title, MAX_TITLE) if "title" in paths else []
-        refuse(required("conversation.id", wanted.id), _mask(paths), titled)
+        titled = _text_violations("title", wanted.title, MAX_TITLE) if "title" in paths else []
+        raise_if_invalid(required_violations("conversation.id", wanted.id), _mask_violations(paths), titled)
         conversation = await self._store.update(
             current().caller.owner,
             wanted.id,
@@ -88,24 +88,24 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
     async def DeleteConversation(
         self, request: history_pb2.DeleteConversationRequest, context: Context
     ) -> history_pb2.DeleteConversationResponse:
-        """Nothing."""
-        refuse(required("id", request.id))
+        """Delete a conversation."""
+        raise_if_invalid(required_violations("id", request.id))
         await self._store.delete(current().caller.owner, request.id)
         return history_pb2.DeleteConversationResponse()
 
     async def ForkConversation(
         self, request: history_pb2.ForkConversationRequest, context: Context
     ) -> history_pb2.ForkConversationResponse:
-        """The fork."""
-        refuse(required("id", request.id), _text("title", request.title, MAX_TITLE, within=""))
+        """Fork a conversation and return the fork."""
+        raise_if_invalid(required_violations("id", request.id), _text_violations("title", request.title, MAX_TITLE, within=""))
         conversation = await self._store.fork(
             current().caller.owner, request.id, message_id=request.message_id or None, title=request.title or None
         )
         return history_pb2.ForkConversationResponse(conversation=conversation_to_proto(conversation))
 
     async def ListMessages(self, request: history_pb2.ListMessagesRequest, context: Context) -> history_pb2.ListMessagesResponse:
-        """One page, which ends early where the messages are large."""
-        refuse(required("conversation_id", request.conversation_id), page_size(request.page_size))
+        """Return one page of messages; fewer than asked for if they would be larger than 4 MiB."""
+        raise_if_invalid(required_violations("conversation_id", request.conversation_id), page_size_violations(request.page_size))
 
         async def read(size: int) -> tuple[Sequence[StoredMessage], history_pb2.ListMessagesResponse]:
             page = await self._store.messages(
@@ -115,14 +115,17 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
                 messages=map(stored_to_proto, page.messages), next_page_token=page.next_token
             )
 
-        return await fitting(request.page_size or MESSAGES_A_PAGE, read)
+        return await fit_page(request.page_size or DEFAULT_MESSAGES, read)
 
     async def AppendMessages(
         self, request: history_pb2.AppendMessagesRequest, context: Context
     ) -> history_pb2.AppendMessagesResponse:
-        """What was appended, and the conversation after it; without what the messages hold, where that would be too large."""
-        refuse(
-            required("conversation_id", request.conversation_id),
+        """Append messages; return them as stored, and the conversation.
+
+        If the response would be larger than 4 MiB, the stored messages are returned without their content.
+        """
+        raise_if_invalid(
+            required_violations("conversation_id", request.conversation_id),
             [] if request.messages else [Violation(("messages",), "must hold at least one message")],
         )
         conversation, appended = await self._store.append(
@@ -140,15 +143,18 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
         return answer
 
 
-def _text(field: str, value: str, most: int, within: str = "conversation") -> list[Violation]:
-    """Of a text that is to be stored, by its place in the request."""
+def _text_violations(field: str, value: str, most: int, within: str = "conversation") -> list[Violation]:
+    """Return the violations of a text that is to be stored: too long, or with a NUL character.
+
+    The field's path in the request is `within`.`field`; `most` is in characters.
+    """
     path = (within, field) if within else (field,)
     if len(value) > most:
         return [Violation(path, f"must not be longer than {most} characters")]
     return [Violation(path, "must not hold the character NUL")] if "\0" in value else []
 
 
-def _mask(paths: Iterable[str]) -> list[Violation]:
+def _mask_violations(paths: Iterable[str]) -> list[Violation]:
     named = list(paths)
     if not named:
         return [Violation(("update_mask",), "must name at least one of title, pinned")]

@@ -1,4 +1,4 @@
-"""What a server process does every few seconds beside answering calls."""
+"""The background work of a server process: what it does every few seconds besides answering calls."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from antiphon.net.certificates import Certificates  # 9 MB, and only with TLS
 
 INTERVAL: Final = 5.0
-"""Seconds between two rounds, and so between two signs of life of this process in the database."""
+"""Seconds between two rounds, and so between two updates of this process's heartbeat in the database."""
 
 PRUNING: Final = 3600.0
-"""Seconds between two prunings, of the audit log and of whatever else grows, once there is nothing more to prune."""
+"""Seconds between two runs of a pruning that has caught up: of the audit log, and of other data that grows."""
 
 log = structlog.get_logger(__name__)
 
 
 class Housekeeper:
-    """Says in the database that this process lives, settles the turns of those that do not, and writes what can wait."""
+    """Updates this process's heartbeat in the database, settles turns of dead processes, and writes and prunes what can wait."""
 
     def __init__(
         self,
@@ -37,7 +37,10 @@ class Housekeeper:
         certificates: Sequence[Certificates],
         prunings: Mapping[str, Callable[[], Awaitable[int]]] | None = None,
     ) -> None:
-        """`prunings`, by what they remove, each remove a part, and return how many that were; 0: there is no more to remove."""
+        """Store the collaborators.
+
+        `prunings` maps what is removed to a function that removes a part of it and returns how many; 0: there is no more to remove.
+        """
         self._store = store
         self._keys = keys
         self._audit = audit
@@ -47,18 +50,18 @@ class Housekeeper:
         self._due = dict.fromkeys(self._prunings, float("-inf"))
 
     async def run(self, interval: float = INTERVAL) -> None:
-        """Do it every `interval` seconds, until cancelled. Nothing that fails ends it."""
+        """Call `round` every `interval` seconds, until cancelled. An error in a round is logged, and does not end the loop."""
         while True:
             try:
                 await self.round()
             except StoreUnavailable:
                 pass  # the store has logged why
-            except Exception:  # a fault of ours; what lives by this loop, lives on
+            except Exception:  # a bug: the loop has to go on, as other parts depend on it
                 log.exception("house not kept")
             await asyncio.sleep(interval)
 
     async def round(self) -> None:
-        """Do it once: what others wait for first, and what may take long last. Raises `StoreUnavailable`."""
+        """Do all the work once: first what others wait for, last what may take long. Raises `StoreUnavailable`."""
         await self._store.heartbeat()
         for held in self._certificates:
             held.refresh()
@@ -68,11 +71,11 @@ class Housekeeper:
         await self._keys.write_uses()
         await self._audit.keep()
         if time.monotonic() - self._pruned > PRUNING:
-            self._pruned = time.monotonic()  # also if it fails: the next is soon enough
+            self._pruned = time.monotonic()  # also if it fails: the next time is soon enough
             await self._audit.prune()
         for what, prune in self._prunings.items():
             if time.monotonic() >= self._due[what]:
                 self._due[what] = time.monotonic() + PRUNING
                 if removed := await prune():
                     log.info("removed what was kept for long enough", what=what, count=removed)
-                    self._due[what] = float("-inf")  # a part of it: the next one in the next round
+                    self._due[what] = float("-inf")  # there is more: go on in the next round

@@ -1,4 +1,4 @@
-"""Which handlers are wrapped, and how: what may be called without a key, and what each method needs. `handling` has the call."""
+"""The interceptor: wraps the handler of each method according to its rules. `antiphon.rpc.handling` handles the call itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from antiphon.domain.errors import InvalidRequest
 from antiphon.domain.principal import Scope
 from antiphon.net.json_bounds import TooMuch
 from antiphon.rpc import wire
-from antiphon.rpc.admission import Admission, ErrorRenderer, Rules
+from antiphon.rpc.admission import Admission, ErrorRenderer, MethodRules
 from antiphon.rpc.context import Context, Handler
 from antiphon.rpc.handling import Handling
 from antiphon.rpc.open_calls import OpenCalls
@@ -25,11 +25,11 @@ from antiphon.rpc.release import releasing
 OPEN_SERVICES = frozenset(
     {"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"}
 )
-"""What may be called without a key: it tells nothing but the public contract and whether the server is well."""
+"""Services that need no key: they reveal only the public contract, and whether the server is healthy."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps each handler: the key is judged, the request received, the answer written. Open ones get bounds alone."""
+    """Wraps each handler with admission, reading of the request, and writing of the response. Open services are only bounded."""
 
     def __init__(
         self,
@@ -38,41 +38,44 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         renderers: Mapping[str, ErrorRenderer],
         audit: AuditLog | None = None,
         observer: Observer = SILENT,
-        most: int | None = None,
-        most_bytes: int | None = None,
+        max_calls: int | None = None,
+        max_request_bytes: int | None = None,
         heartbeat: float = 15.0,
         *,
         keys_in_body: Container[str] = frozenset(),
         edge_by_tcp: bool = False,
     ) -> None:
-        """By full name of service, or of a method that differs: what a caller needs, and what turns an error into an HTTP answer.
+        """Take what applies to each service or method, by full name; an entry for a method takes precedence.
 
-        `scopes` has every service but `OPEN_SERVICES`, or every method of it; None: no key is needed. Refused calls go to `audit`;
-        what happens in each call is told to `observer`. No more than `most` calls go on at once, and their requests have no more
-        than `most_bytes` together. `heartbeat` is the seconds of silence after which a stream that waits for its model gives a sign
-        of life; 0: never. `keys_in_body` are the methods whose key may stand in the body: without `authorization` the caller is
-        `ANONYMOUS`, and the servicer refuses it or not. `edge_by_tcp`: the edge has no unix socket of its own, and cannot be told
+        `scopes` has every service but `OPEN_SERVICES`, or all of its methods; None: no key is needed. `renderers` has what turns an
+        error into an HTTP response, for REST dialects. `audit` records refused calls, and `observer` is notified of what happens in
+        each call.
+
+        At most `max_calls` calls run at once, and their requests have at most `max_request_bytes` bytes together; None: no limit.
+        `heartbeat` is the seconds of silence after which a stream that waits for its model sends a heartbeat; 0: never.
+        `keys_in_body` are the methods whose key may be in the body: without an `authorization` header the caller is `ANONYMOUS`,
+        and the servicer authenticates it. `edge_by_tcp` is True if the edge connects by TCP, so that its address does not tell it
         from other callers.
         """
         self._scopes = scopes
         self._keys_in_body = keys_in_body
         self._renderers = renderers
-        self._receiver = Receiver(most_bytes)
-        self._admission = Admission(keys, most)
+        self._receiver = Receiver(max_request_bytes)
+        self._admission = Admission(keys, max_calls)
         self._audit = audit
         self._observer = observer
-        self._open = OpenCalls(self._receiver, most)
+        self._open = OpenCalls(self._receiver, max_calls)
         self._heartbeat = heartbeat
         self._edge_by_tcp = edge_by_tcp
         self._wrapped: dict[str, Handler] = {}
 
     @property
     def calls(self) -> int:
-        """Calls that go on, but for open ones."""
+        """The number of calls that are being handled, without those of open services."""
         return self._admission.calls
 
     def drain(self) -> None:
-        """End open calls, and calls whose request has not arrived: the server stops. Calls that are being answered go on."""
+        """End open calls, and calls whose request has not arrived, as the server stops. Calls that are being answered go on."""
         self._receiver.drain()
         self._open.drain()
 
@@ -81,7 +84,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """Wrap a method's handler once, and keep it: the methods of a server do not change."""
+        """Return the wrapped handler of a method. It is made once and kept, as the methods of a server do not change."""
         method = handler_call_details.method
         wrapped = self._wrapped.get(method)
         if wrapped is None:
@@ -103,16 +106,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return self._scopes[full] if full in self._scopes else self._scopes[service]
 
     def _wrap(self, service: str, name: str, handler: Any, scope: Scope) -> Handler:
-        """Return a handler that reads its request itself, so that a refused call is refused before its request is read."""
+        """Return a handler that reads its request itself, so that a call can be refused before its request is read."""
         full = f"{service}/{name}"
-        rules = Rules(
+        rules = MethodRules(
             f"{service.rpartition('.')[2]}/{name}",
             scope,
             self._renderers.get(full, self._renderers.get(service)),
             full in self._keys_in_body,
             self._edge_by_tcp,
         )
-        read = _reader(handler.request_deserializer)
+        read = _request_parser(handler.request_deserializer)
 
         async def unary(context: Context) -> None:
             async with Handling(self._admission, self._receiver, rules, context, self._audit, self._observer) as call:
@@ -123,18 +126,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 await call.write_all(handler.unary_stream(await call.request(read), context), self._heartbeat)
 
         if not handler.unary_unary:
-            assert handler.unary_stream, f"{full}: no other kind of method is wrapped"
-        # A unary reply, too, is written here and not by gRPC afterwards, so that the log tells whether it could be written.
+            assert handler.unary_stream, f"{full}: only unary-unary and unary-stream methods can be wrapped"
+        # A unary reply, too, is written here and not by gRPC, so that the log shows whether it could be written.
         serve = unary if handler.unary_unary else stream
         return grpc.stream_stream_rpc_method_handler(releasing(serve), None, handler.response_serializer)
 
 
-def _reader(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Return a function that parses a request, and raises `InvalidRequest` for one that holds too much or cannot be parsed.
+def _request_parser(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Return a function that parses a request. It raises `InvalidRequest` for one that is too complex or cannot be parsed.
 
-    `read` is a generated class's `FromString`.
+    `read` is the `FromString` of a generated class.
     """
-    shape = wire.shape_of(read.__self__.DESCRIPTOR)  # type: ignore[attr-defined]  # the class that it belongs to
+    shape = wire.shape_of(read.__self__.DESCRIPTOR)  # type: ignore[attr-defined]  # the generated class
 
     def deserialize(data: bytes) -> Any:
         try:

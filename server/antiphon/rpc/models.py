@@ -1,4 +1,4 @@
-"""ModelService."""
+"""The servicer of ModelService."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MAX_PAGE_SIZE = 1000
 
 
 class ModelServicer(models_pb2_grpc.ModelServiceServicer):
-    """Tells which models this gateway offers."""
+    """Implements ModelService: lists the models that the caller may use."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
 
     async def ListModels(self, request: models_pb2.ListModelsRequest, context: Context) -> models_pb2.ListModelsResponse:
-        """One page of models, in order of name. The page token is the last name of the page before."""
+        """Return one page of models, sorted by name. A page token encodes the last name of the previous page."""
         if request.page_size < 0:
             raise InvalidRequest("The page size is negative.", (Violation(("page_size",), "must not be negative"),))
         size = min(request.page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
@@ -36,7 +36,7 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
         )
 
     async def GetModel(self, request: models_pb2.GetModelRequest, context: Context) -> models_pb2.GetModelResponse:
-        """One model; one that the caller may not use is not there."""
+        """Return one model. A model that the caller may not use is reported as not found."""
         return models_pb2.GetModelResponse(model=_model(self._router.model(request.name, current().caller)))
 
 

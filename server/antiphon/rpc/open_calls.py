@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from antiphon.domain.errors import AntiphonError, InvalidRequest, ShuttingDown
-from antiphon.rpc.admission import Places
+from antiphon.rpc.admission import CallSlots
 from antiphon.rpc.context import Context, Handler
 from antiphon.rpc.receiver import DRAIN_GRACE, Arrival, Receiver
 from antiphon.rpc.release import releasing
@@ -21,21 +21,21 @@ Answer = TypeVar("Answer")
 
 
 class OpenCalls:
-    """Wraps the handlers of what may be called without a key."""
+    """Wraps the handlers of methods that need no key."""
 
-    def __init__(self, receiver: Receiver, most: int | None) -> None:
-        """No more than `most` of their streams go on at once."""
+    def __init__(self, receiver: Receiver, max_calls: int | None) -> None:
+        """Allow at most `max_calls` streams of such calls at once; None: no limit."""
         self._receiver = receiver
-        self._streams = Places(most)
-        self._going_on: set[asyncio.Timeout] = set()
+        self._streams = CallSlots(max_calls)
+        self._timeouts: set[asyncio.Timeout] = set()
 
     def drain(self) -> None:
-        """End all calls that have not ended in `DRAIN_GRACE`: the server stops."""
-        for timeout in self._going_on:
+        """End all calls that are still open after `DRAIN_GRACE` seconds, as the server stops."""
+        for timeout in self._timeouts:
             timeout.reschedule(asyncio.get_running_loop().time() + DRAIN_GRACE)
 
     def wrap(self, handler: Any) -> Handler:
-        """Return a handler that reads its requests itself, through the receiver."""
+        """Return a handler that reads its requests itself, through the receiver, which bounds them."""
         read = handler.request_deserializer
         if handler.unary_unary:
 
@@ -54,7 +54,7 @@ class OpenCalls:
         return grpc.stream_stream_rpc_method_handler(self._drained(stream), None, handler.response_serializer)
 
     def wrap_unread(self, handler: Any) -> Handler:
-        """Return a handler for a method that ignores its request, which is then not read."""
+        """Return a handler for a method that ignores its request: the request is not read."""
 
         async def stream(context: Context) -> None:
             await self._write_all(handler.unary_stream(None, context), context)
@@ -62,11 +62,11 @@ class OpenCalls:
         return grpc.stream_stream_rpc_method_handler(self._drained(stream), None, handler.response_serializer)
 
     def _drained(self, serve: Callable[[Context], Awaitable[Answer]]) -> Callable[[Any, Context], Awaitable[Answer]]:
-        """Return `serve` with an end when the server drains, and with its errors as a status."""
+        """Return `serve` so that the call ends when the server drains, and an `AntiphonError` becomes the call's status."""
 
         async def served(context: Context) -> Answer:
             timeout = asyncio.timeout(None)
-            self._going_on.add(timeout)
+            self._timeouts.add(timeout)
             try:
                 async with timeout:
                     return await serve(context)
@@ -75,21 +75,21 @@ class OpenCalls:
             except AntiphonError as raised:
                 error = raised
             except grpc.aio.InternalError:
-                raise asyncio.CancelledError from None  # the caller has gone
+                raise asyncio.CancelledError from None  # the caller is gone
             finally:
-                self._going_on.discard(timeout)
+                self._timeouts.discard(timeout)
             try:
                 await context.abort(code_of(error), error.message)
             except grpc.aio.InternalError:
-                raise asyncio.CancelledError from None  # nobody reads it: a message before it is still being written
-            raise AssertionError  # not reached: `abort` raises
+                raise asyncio.CancelledError from None  # the caller does not read: an earlier message is still being written
+            raise AssertionError  # unreachable: `abort` raises
 
         return releasing(served)
 
     async def _write_all(self, messages: AsyncIterable[Any], context: Context) -> None:
         self._streams.take()
         try:
-            async with aclosing(messages):  # type: ignore[type-var]  # they are generators
+            async with aclosing(messages):  # type: ignore[type-var]  # the handlers return generators
                 async for message in messages:
                     await context.write(message)
         finally:
@@ -97,14 +97,14 @@ class OpenCalls:
 
     async def _requests(self, context: Context, read: Callable[[bytes], Any]) -> AsyncGenerator[Any, None]:
         while True:
-            arrival = Arrival(known=False)
+            arrival = Arrival(authenticated=False)
             try:
                 data = await self._receiver.receive(context, arrival)
                 if data is None:
                     return
                 request = _read(read, data)
             finally:
-                self._receiver.release(arrival)  # what is kept of a request here is small
+                self._receiver.release(arrival)  # parsed requests of open services are small
             yield request
 
     async def _request(self, context: Context, read: Callable[[bytes], Any]) -> Any:

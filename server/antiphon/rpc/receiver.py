@@ -1,7 +1,7 @@
-"""Receives the message of a request, and bounds how long it may take to arrive and how much memory all messages may take.
+"""Receives request messages; limits how long each may take to arrive, and how much memory all of them may take.
 
-A message is read only when the call's key is known to be good. Until then gRPC takes no more of it than a stream's window (see
-`server.Server`). Messages of calls that need no key are read too, but only a few at a time, and for a shorter time.
+A message is read only after its call is authenticated. Until then gRPC buffers no more of it than a stream's window (see
+`server.Server`). Messages of calls without a key are read too, but only a few at a time, and within a shorter time.
 """
 
 from __future__ import annotations
@@ -16,80 +16,81 @@ from antiphon.domain.errors import AntiphonError, InvalidRequest, RateLimited, S
 from antiphon.rpc.context import Context
 
 MESSAGE_TIMEOUT: Final = 300.0
-"""Seconds in which a message has to arrive: as long as at the edge."""
+"""Seconds within which a message has to arrive; the edge has the same limit."""
 
 SLOW_AFTER: Final = 0.5
-"""Seconds after which a message that is still arriving is counted as the largest that it may become."""
+"""Seconds after which a message that is still arriving is counted with the maximum message size."""
 
 UNCOUNTED_BYTES: Final = 64 * 1024
-"""Messages up to this size are not counted."""
+"""Messages up to this many bytes are not counted against the capacity."""
 
 MAX_KEYLESS: Final = 8
-"""Messages of callers without a key that may be arriving at once; a further one ends the oldest."""
+"""The most messages of callers without a key that may be arriving at once; one more ends the oldest."""
 
-MAX_KEYLESS_WHOLE: Final = 256
-"""The same of those that the edge has held until they were whole: clients whose key is in the body may send many at once."""
+MAX_KEYLESS_BUFFERED: Final = 256
+"""The same for messages that the edge buffers until they are complete: clients with a key in the body may send many at once."""
 
 KEYLESS_TIMEOUT: Final = 10.0
-"""Seconds in which such a message has to arrive."""
+"""Seconds within which a message of a caller without a key has to arrive."""
 
 CANCEL_GRACE: Final = 0.05
-"""Seconds to wait after the end of a call's messages: if its caller has gone, gRPC cancels the call within them."""
+"""Seconds to wait after the end of a call's messages: if the caller is gone, gRPC cancels the call within that time."""
 
 DRAIN_GRACE: Final = 1.0
-"""Seconds in which, once the server stops, a message may still arrive."""
+"""Seconds within which a message may still arrive once the server stops."""
 
 CHECK_INTERVAL: Final = 0.1
 """Seconds between two checks of the messages that are arriving."""
 
 
 class Arrival:
-    """A message that is arriving, and then the bytes that are reserved for it until its call ends.
+    """A message that is arriving; after that, the bytes that are reserved for it until its call ends.
 
-    `known`: its caller has a good key. `whole`: the edge holds it until it is complete, so that it takes nothing here before.
+    `authenticated` is True if the caller is. `buffered` is True if the edge sends the message only once it is complete, so that a
+    slow caller takes no memory here.
     """
 
-    __slots__ = ("known", "refusal", "reserved", "since", "timeout", "whole")
+    __slots__ = ("authenticated", "buffered", "refusal", "reserved", "since", "timeout")
 
-    def __init__(self, *, known: bool, whole: bool = False) -> None:
-        self.known = known
-        self.whole = whole
+    def __init__(self, *, authenticated: bool, buffered: bool = False) -> None:
+        self.authenticated = authenticated
+        self.buffered = buffered
         self.reserved = 0
         self.since = asyncio.get_running_loop().time()
         self.timeout = asyncio.timeout(None)
         self.refusal: AntiphonError | None = None
 
     def refuse(self, error: AntiphonError) -> None:
-        """Stop waiting for the message: `Receiver.receive` raises `error`."""
+        """Stop waiting for the message, so that `Receiver.receive` raises `error`."""
         if self.refusal is None:
             self.refusal = error
             self.timeout.reschedule(0)
 
 
 class Receiver:
-    """Receives the messages of a server process."""
+    """Receives the request messages of a server process."""
 
     def __init__(self, capacity: int | None = None) -> None:
-        """`capacity`: the bytes that all messages above `UNCOUNTED_BYTES` may have together, until their calls end."""
+        """Allow messages above `UNCOUNTED_BYTES` up to `capacity` bytes together, until their calls end. None: no limit."""
         self._capacity = capacity
         self._reserved = 0
-        self._known: dict[Arrival, None] = {}
+        self._authenticated: dict[Arrival, None] = {}
         self._keyless: dict[Arrival, None] = {}
-        self._keyless_whole: dict[Arrival, None] = {}
+        self._keyless_buffered: dict[Arrival, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
 
     async def receive(self, context: Context, arrival: Arrival) -> bytes | None:
         """Return the next message, or None if the caller sends no more. Call `release` when the call has ended.
 
-        Raises `RateLimited` where there is no room, `Unauthenticated` for a message that is too large for a caller without a key,
-        `InvalidRequest` for one that takes too long, and `ShuttingDown` if the server stops before it has arrived.
+        Raises `RateLimited` if there is no room, `Unauthenticated` if the message is too large for a caller without a key,
+        `InvalidRequest` if it takes too long, and `ShuttingDown` if the server stops before it has arrived.
         """
         if self._stopped:
             raise ShuttingDown
-        waiting, most = self._known, None
-        if not arrival.known:
-            waiting, most = (self._keyless_whole, MAX_KEYLESS_WHOLE) if arrival.whole else (self._keyless, MAX_KEYLESS)
+        waiting, most = self._authenticated, None
+        if not arrival.authenticated:
+            waiting, most = (self._keyless_buffered, MAX_KEYLESS_BUFFERED) if arrival.buffered else (self._keyless, MAX_KEYLESS)
         if most is not None and len(waiting) >= most:
             oldest = next(iter(waiting))
             del waiting[oldest]
@@ -109,7 +110,7 @@ class Receiver:
             await asyncio.sleep(CANCEL_GRACE)
             return None
         size = len(data)
-        if not arrival.known and size > MAX_KEYLESS_BYTES:
+        if not arrival.authenticated and size > MAX_KEYLESS_BYTES:
             raise Unauthenticated(
                 f'A request of more than {MAX_KEYLESS_BYTES // 1024} KiB needs its key as "Authorization: Bearer <key>".'
             )
@@ -118,12 +119,12 @@ class Receiver:
         return bytes(data)
 
     def release(self, arrival: Arrival) -> None:
-        """Give back what is reserved for the message of a call that has ended."""
+        """Give back the bytes reserved for the message of a call that has ended."""
         self._reserved -= arrival.reserved
         arrival.reserved = 0
 
     def drain(self) -> None:
-        """Stop waiting for messages in `DRAIN_GRACE`: the server stops."""
+        """Refuse all messages that have not arrived after `DRAIN_GRACE` seconds, as the server stops."""
         asyncio.get_running_loop().call_later(DRAIN_GRACE, self._stop)
 
     def _stop(self) -> None:
@@ -132,7 +133,7 @@ class Receiver:
             arrival.refuse(ShuttingDown())
 
     def _arriving(self) -> list[Arrival]:
-        return [*self._keyless, *self._keyless_whole, *self._known]
+        return [*self._keyless, *self._keyless_buffered, *self._authenticated]
 
     def _reserve(self, arrival: Arrival, size: int) -> None:
         more = size - arrival.reserved
@@ -142,16 +143,19 @@ class Receiver:
         arrival.reserved = size
 
     def _check(self) -> None:
-        """Refuse messages that take too long, and count those that are slow."""
+        """Refuse messages that take too long, and reserve the maximum size for slow ones.
+
+        Runs again while messages are arriving.
+        """
         loop = asyncio.get_running_loop()
         now = loop.time()
         arriving = self._arriving()
         for arrival in arriving:
             age = now - arrival.since
-            limit = MESSAGE_TIMEOUT if arrival.known else KEYLESS_TIMEOUT
+            limit = MESSAGE_TIMEOUT if arrival.authenticated else KEYLESS_TIMEOUT
             if age > limit:
                 arrival.refuse(InvalidRequest(f"The request did not arrive within {limit:.0f} seconds."))
-            elif age > SLOW_AFTER and arrival.known and not arrival.whole and not arrival.reserved:
+            elif age > SLOW_AFTER and arrival.authenticated and not arrival.buffered and not arrival.reserved:
                 try:
                     self._reserve(arrival, MAX_MESSAGE_BYTES)
                 except RateLimited as error:

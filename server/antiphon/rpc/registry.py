@@ -1,4 +1,4 @@
-"""The typed services, one row each."""
+"""The typed services: one row for each, with its servicer and its scope."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from antiphon.v1 import (
 
 
 class Service(Struct, frozen=True):
-    """A typed service. A caller's key has to have `scope` for all of its methods."""
+    """A typed service. A caller needs `scope` for all of its methods."""
 
     descriptor: ServiceDescriptor
     add: Callable[[Any, grpc.aio.Server], None]
@@ -48,7 +48,7 @@ class Service(Struct, frozen=True):
         return self.descriptor.full_name
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Add the service to a server."""
+        """Add the service to a gRPC server."""
         self.add(self.servicer, server)
 
 
@@ -61,7 +61,7 @@ def services(
     usage: UsageReport,
     owners: Owners,
 ) -> tuple[Service, ...]:
-    """Return the rows."""
+    """Return the typed services, with servicers that use the given parts of the application."""
     return (
         Service(
             chat_pb2.DESCRIPTOR.services_by_name["ChatService"],

@@ -1,7 +1,7 @@
 """Frees the memory of a failed call at once. Its request may be 32 MiB, and a reference cycle stays until the collector runs.
 
-An exception refers to its traceback, that to frames, and those to the request in their variables. An object in one of those
-variables that refers to the exception closes a cycle. gRPC's state of a call is one: it keeps the exception of `abort`.
+An exception refers to its traceback, which refers to frames, whose variables refer to the request. A cycle arises if an object in
+those variables refers to the exception, as gRPC's state of a call does: it keeps the exception of `abort`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Answer = TypeVar("Answer")
 
 
 def drop_tracebacks(error: BaseException) -> None:
-    """Drop the tracebacks of an exception and of all its causes, contexts and parts. Log the exception before."""
+    """Remove the tracebacks of an exception and of all its causes, contexts and group members. Log the exception first."""
     found: list[BaseException | None] = [error]
     seen: set[int] = set()
     while found:
@@ -32,7 +32,7 @@ def drop_tracebacks(error: BaseException) -> None:
 
 
 def releasing(serve: Callable[[Context], Awaitable[Answer]]) -> Callable[[Any, Context], Awaitable[Answer]]:
-    """Return a handler that calls `serve`, and leaves no reference cycle where `serve` aborts the call."""
+    """Return a gRPC handler that calls `serve`, and leaves no reference cycle if `serve` aborts the call."""
 
     async def handle(requests: Any, context: Context) -> Answer:
         try:
@@ -40,7 +40,7 @@ def releasing(serve: Callable[[Context], Awaitable[Answer]]) -> Callable[[Any, C
         except grpc.aio.AbortError as error:
             drop_tracebacks(error)
             error.__context__ = None
-            del requests, context  # this frame is in the next traceback
+            del requests, context  # the traceback of `raise` refers to this frame
             raise
 
     return handle

@@ -1,4 +1,4 @@
-"""The gRPC server: its options, its health, and how it stops."""
+"""The gRPC server: its options, its health service, and its shutdown."""
 
 from __future__ import annotations
 
@@ -18,46 +18,52 @@ from antiphon.rpc.interceptor import CallInterceptor
 from antiphon.rpc.receiver import DRAIN_GRACE
 
 MAX_CONCURRENT_STREAMS = 1000
-"""Calls that may go on at once on one connection; more wait in the client."""
+"""The most calls at once on one connection; further calls wait in the client."""
 
 MAX_METADATA_BYTES = 64 * 1024
-"""The largest metadata of a call."""
+"""The most bytes of a call's metadata."""
 
-IDLE = 900_000
-"""Milliseconds without a call after which a connection is closed: as long as at the edge."""
+MAX_IDLE_MS = 900_000
+"""Milliseconds after which a connection without calls is closed; the edge has the same limit."""
 
-AGE = 3_600_000
-"""Milliseconds, give or take a tenth, after which a connection takes no new calls, so that callers find new replicas; those that go
-on have as long again."""
+MAX_AGE_MS = 3_600_000
+"""Milliseconds, give or take 10%, after which a connection accepts no new calls, so that callers find new replicas.
 
-HANDSHAKE = 10_000
-"""Milliseconds within which a connection has to say that it speaks HTTP/2, or finish its TLS."""
+Calls on it may go on for as long again.
+"""
 
-PING_INTERVAL = 10_000
-"""The shortest time between two pings of a client while nothing else goes on; the third that comes sooner ends the connection."""
+HANDSHAKE_TIMEOUT_MS = 10_000
+"""Milliseconds within which a new connection has to send the HTTP/2 preface, or finish its TLS handshake."""
+
+MIN_PING_INTERVAL_MS = 10_000
+"""Shortest time in milliseconds between two pings of a client on a connection without data. The third faster ping ends the
+connection."""
 
 LINGER = 2 * DRAIN_GRACE
-"""Seconds for which a stop waits for callers to take the end of their calls, once none goes on: the first half ends open calls."""
+"""Seconds that a stop waits, after the last call, for callers to read the end of their calls.
 
-GOING = 1.0
-"""Seconds that clients have to leave a connection that is told to end, before their watches of the health end."""
+The first half of it is the time in which open calls end.
+"""
+
+LEAVE_TIME = 1.0
+"""Seconds that clients have to leave a connection that is told to end, before their health watches end."""
 
 CHECK_INTERVAL = 0.1
-"""Seconds between two looks, while it stops, at whether calls go on."""
+"""Seconds between two checks, during a stop, of whether calls are still running."""
 
-UNIX: Final = "unix:"
-"""What the address of a unix socket begins with."""
+UNIX_PREFIX: Final = "unix:"
+"""The prefix of a unix socket's address."""
 
 log = structlog.get_logger(__name__)
 
 
 class Server:
-    """A grpc.aio server with health and reflection."""
+    """A grpc.aio server with health and reflection services."""
 
     def __init__(
         self, interceptor: CallInterceptor, registrations: Iterable[tuple[str, Callable[[grpc.aio.Server], None]]]
     ) -> None:
-        """`registrations` are pairs of a service's full name and what adds its servicer to a server."""
+        """Register services: `registrations` are pairs of a full name and a function that adds the servicer to a server."""
         self._interceptor = interceptor
         self._server = grpc.aio.server(
             interceptors=[interceptor],
@@ -65,19 +71,19 @@ class Server:
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-                # The headers of a request, as much as Envoy takes: the query of a proxied call is among them.
+                # As much as Envoy accepts; the query of a proxied call is in the metadata.
                 ("grpc.max_metadata_size", MAX_METADATA_BYTES),
                 ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
                 ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
-                # A stream whose message is not asked for may send 64 KiB. The probe would make that 16 MiB and more, for no gain:
-                # the window of a message that is asked for is as large as the message.
+                # A caller may send 64 KiB of a message before the server reads it. The bandwidth probe would raise that to 16 MiB
+                # and more, for no gain: once the server reads a message, the window grows to its size.
                 ("grpc.http2.bdp_probe", 0),
-                ("grpc.max_connection_idle_ms", IDLE),
-                ("grpc.max_connection_age_ms", AGE),
-                ("grpc.max_connection_age_grace_ms", AGE),
-                ("grpc.server_handshake_timeout_ms", HANDSHAKE),
-                # Clients may ping to keep a silent stream alive through what lies between.
-                ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL),
+                ("grpc.max_connection_idle_ms", MAX_IDLE_MS),
+                ("grpc.max_connection_age_ms", MAX_AGE_MS),
+                ("grpc.max_connection_age_grace_ms", MAX_AGE_MS),
+                ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
+                # Clients may ping to keep a silent stream alive through proxies and firewalls.
+                ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
                 ("grpc.http2.max_ping_strikes", 2),
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
@@ -91,9 +97,9 @@ class Server:
         reflection.enable_server_reflection(names, self._server)
 
     def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> None:
-        """Adds an address: "host:port", with TLS if there are `credentials`, or "unix:/path", which only this user can open.
+        """Add an address: "host:port", with TLS if `credentials` are given, or "unix:/path", which only this user can open.
 
-        Raises `OSError` if it is taken.
+        Raises `OSError` if it cannot be listened on.
         """
         try:
             if credentials is None:
@@ -102,41 +108,44 @@ class Server:
                 self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise OSError(f"{address} cannot be listened on: is it taken?") from error
-        if address.startswith(UNIX):
-            # Nobody was there in between: it takes connections only from `start` on.
-            Path(address.removeprefix(UNIX)).chmod(0o600)
+        if address.startswith(UNIX_PREFIX):
+            # Nobody could connect before this line: the server accepts connections only after `start`.
+            Path(address.removeprefix(UNIX_PREFIX)).chmod(0o600)
 
     async def start(self) -> None:
-        """Starts to answer."""
+        """Start to accept calls."""
         await self._server.start()
 
-    def hold_back(self) -> None:
-        """Be unready until `turn_ready`. Calls are taken all the same."""
-        self._health.hold_back()
+    def start_unready(self) -> None:
+        """Report the server as not ready until `turn_ready` is called. Calls are accepted all the same."""
+        self._health.set_not_ready()
 
     def turn_ready(self) -> None:
-        """Tell all that the server may be called."""
-        self._health.ready()
+        """Report the server as ready to everybody."""
+        self._health.set_ready()
 
     def turn_unready(self) -> None:
-        """Tell all but the edge on this machine that the server is about to stop. It still takes calls."""
-        self._health.leave()
+        """Report the server as not ready, except to the edge on this machine, as it is about to stop.
+
+        Calls are still accepted.
+        """
+        self._health.set_draining()
 
     async def stop(self, grace: float, interrupt: Callable[[], None], *, replaced: bool = False) -> None:
-        """Stops: not healthy from now on, no new calls. Calls without a key, and those whose request is not there, end.
+        """Stop: report not ready, accept no new calls, and end open calls and calls whose request has not arrived.
 
-        `replaced`: another server has the same addresses, so those who watch the health are not told that there is none. Their
-        connections are told to end, as all are.
+        Calls that are being answered have `grace` seconds; then `interrupt` is called, which has to end them with errors. Once no
+        call is left, responses that callers have not read are dropped after `LINGER` seconds.
 
-        Those that are being answered have `grace` seconds; then `interrupt` is called, which is to end them with an error of their
-        own. When no call goes on any more, what callers have not read of theirs is dropped after `LINGER` seconds.
+        `replaced` is True if another server listens on the same addresses. Health watchers then see no NOT_SERVING before their
+        connection ends.
         """
         if not replaced:
             self._health.stop()
         self._interceptor.drain()
         stopping = asyncio.create_task(self._server.stop(grace + DRAIN_GRACE))
         if replaced:
-            await asyncio.wait([stopping], timeout=GOING)
+            await asyncio.wait([stopping], timeout=LEAVE_TIME)
             self._health.stop()
         dropping = asyncio.create_task(self._drop_unread())
         done, _ = await asyncio.wait([stopping], timeout=grace)
@@ -146,9 +155,9 @@ class Server:
         dropping.cancel()
 
     async def _drop_unread(self) -> None:
-        """Wait until no call has gone on for `LINGER` seconds, then end those of callers who do not take their end.
+        """Wait until no call has run for `LINGER` seconds, then drop the connections of callers that do not read.
 
-        Such a caller has an HTTP/2 window that is full, and else holds up the stop for all of its time.
+        A caller whose HTTP/2 window is full would otherwise hold up the stop for the whole grace period.
         """
         loop = asyncio.get_running_loop()
         quiet_since = loop.time()

@@ -1,4 +1,4 @@
-"""Turns an error into a `google.rpc.Status`: the one place that knows which reason is which gRPC status."""
+"""Turns an error into a `google.rpc.Status`. The only module that maps reasons to gRPC status codes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from antiphon.domain.errors import AntiphonError, InvalidRequest, ProviderReject
 DOMAIN = "antiphon"
 MAX_VIOLATIONS = 20
 MAX_TEXT = 200
-"""Fields at fault, and characters of each name, that are told: trailers of more than some kilobytes do not arrive."""
+"""The most field violations in a status, and the most characters of a text in it: trailers above a few KiB do not arrive."""
 
 DETAILS_KEY = "grpc-status-details-bin"
 """The trailer that carries the serialised `google.rpc.Status`."""
@@ -50,13 +50,16 @@ _CODES = {
 
 
 def code_of(error: AntiphonError) -> grpc.StatusCode:
-    """The gRPC status code of an error. UNAVAILABLE is what clients try again, so it is said only of what is worth it."""
+    """Return the gRPC status code of an error.
+
+    Clients retry UNAVAILABLE, so an error that is not worth a retry is FAILED_PRECONDITION instead.
+    """
     code = _CODES[error.reason]
     return grpc.StatusCode.FAILED_PRECONDITION if code is grpc.StatusCode.UNAVAILABLE and not error.retryable else code
 
 
 def status_of(error: AntiphonError) -> status_pb2.Status:
-    """The status with its details: `ErrorInfo` always, `BadRequest` and `RetryInfo` where they apply."""
+    """Return the status of an error with its details: always `ErrorInfo`; `BadRequest` and `RetryInfo` if they apply."""
     packed = [
         _pack(
             error_details_pb2.ErrorInfo(

@@ -1,7 +1,7 @@
-"""Bounds how many values a protobuf message holds, counted before it is parsed, as `antiphon.net.json_bounds` does for JSON.
+"""Limits how many values a protobuf message holds, before it is parsed; `antiphon.net.json_bounds` does the same for JSON.
 
-Parsing 32 MiB of empty values takes half a second and a gigabyte, and converting them in Python half a minute. A large field is
-skipped in one step, so the time that counting takes depends on the number of fields alone. https://protobuf.dev/programming-guides/encoding/
+Parsing 32 MiB of empty values takes half a second and 1 GB, and converting them in Python half a minute. Counting skips a large
+field in one step, so its time depends only on the number of fields. https://protobuf.dev/programming-guides/encoding/
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from google.protobuf.message import DecodeError
 from antiphon.net.json_bounds import MAX_VALUES, SMALL, TooMuch
 
 _Shape: TypeAlias = "dict[int, _Shape | None]"
-"""By number the fields that hold others: a message, or, as None, numbers side by side."""
+"""The fields of a message type to look into, by number: the shape of a submessage, or None for packed numbers."""
 
 _TEXTS: Final = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
 
 
 def shape_of(descriptor: Descriptor, known: dict[str, _Shape] | None = None) -> _Shape:
-    """Return what `check` has to know of a kind of message. `known` has those that it may be within."""
+    """Return the shape of a message type, for `check`. `known` has the shapes made so far, as types may contain themselves."""
     known = {} if known is None else known
     if descriptor.full_name in known:
         return known[descriptor.full_name]
@@ -35,7 +35,7 @@ def shape_of(descriptor: Descriptor, known: dict[str, _Shape] | None = None) -> 
 
 
 def check(data: bytes, shape: _Shape) -> None:  # noqa: C901  # a branch a wire type; a call for each field would cost more
-    """Raise `TooMuch` for a message that holds too much, and `DecodeError` for one that ends too early, or is none."""
+    """Raise `TooMuch` if the message holds more than `MAX_VALUES` values, and `DecodeError` if it is cut off or malformed."""
     if len(data) <= SMALL:
         return
     left = MAX_VALUES
@@ -49,26 +49,26 @@ def check(data: bytes, shape: _Shape) -> None:  # noqa: C901  # a branch a wire 
                 if tag > 0x7F:
                     tag, at = _varint(data, at - 1)
                 kind = tag & 7
-                if kind == 2:  # bytes, a text, a message or numbers
+                if kind == 2:  # length-delimited: bytes, string, message or packed numbers
                     size, at = data[at], at + 1
                     if size > 0x7F:
                         size, at = _varint(data, at - 1)
                     if size and tag >> 3 in shape:
                         inner = shape[tag >> 3]
                         if inner is None:
-                            left -= size  # a byte each, or more
+                            left -= size  # each packed number takes at least a byte
                         else:
                             waiting.append((at, min(at + size, end), inner))
                     at += size
-                elif kind == 0:  # a number of variable length
+                elif kind == 0:  # varint
                     _, at = _varint(data, at)
                 elif kind == 1:  # 64 bits
                     at += 8
                 elif kind == 5:  # 32 bits
                     at += 4
                 elif kind > 5:
-                    raise DecodeError("There is no such kind of field.")
-                # Else the beginning or the end of a group: what is between is counted as if it stood here.
+                    raise DecodeError("Unknown wire type.")
+                # Else the start or end of a group: the fields in it are counted as if they were in this message.
     except IndexError:
         raise DecodeError("The message ends within a field.") from None
     if left < 0:
@@ -76,7 +76,7 @@ def check(data: bytes, shape: _Shape) -> None:  # noqa: C901  # a branch a wire 
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return the number that begins at `at`, and where it ends."""
+    """Return the variable-length number at offset `at`, and the offset behind it."""
     byte = data[at]
     if byte < 0x80:
         return byte, at + 1

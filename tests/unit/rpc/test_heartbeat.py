@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from antiphon.domain.call import Call
-from antiphon.rpc.heartbeat import Pulse
+from antiphon.rpc.heartbeat import HeartbeatWriter
 from tests.waiting import until
 
 
@@ -27,7 +27,7 @@ class Wire:
         self.writing -= 1
 
 
-async def write(pulse: Pulse, wire: Wire, message: Any) -> None:
+async def write(pulse: HeartbeatWriter, wire: Wire, message: Any) -> None:
     """As a call is written that has a pulse."""
     if pulse.beat is not None:
         await pulse.beat
@@ -39,7 +39,7 @@ async def write(pulse: Pulse, wire: Wire, message: Any) -> None:
 async def test_silence_is_broken_again_and_again() -> None:
     """Each time the interval passes without a message, and not before."""
     wire = Wire()
-    pulse = Pulse(0.01, wire.write)
+    pulse = HeartbeatWriter(0.01, wire.write)
     beat = Call(pulse=pulse).heartbeat("beat")
     assert not beat.sent
     assert [await wire.written.get() for _ in range(3)] == ["beat"] * 3
@@ -50,7 +50,7 @@ async def test_silence_is_broken_again_and_again() -> None:
 async def test_headers_alone_go_out_once() -> None:
     """There is nothing to repeat where a stream has no comments."""
     wire = Wire()
-    pulse = Pulse(0.01, wire.write)
+    pulse = HeartbeatWriter(0.01, wire.write)
     Call(pulse=pulse).heartbeat()
     assert await wire.written.get() is None
     await write(pulse, wire, "reply")
@@ -64,7 +64,7 @@ async def test_headers_alone_go_out_once() -> None:
 async def test_a_message_waits_for_the_heartbeat_that_is_being_written() -> None:
     """And a caller who is slow to read a message gets no heartbeat on top of it."""
     wire = Wire()
-    pulse = Pulse(0.01, wire.write)
+    pulse = HeartbeatWriter(0.01, wire.write)
     Call(pulse=pulse).heartbeat("beat")
     wire.open.clear()
     await until(lambda: wire.writing)
@@ -79,7 +79,7 @@ async def test_a_message_waits_for_the_heartbeat_that_is_being_written() -> None
 async def test_without_an_interval_or_a_call_there_is_none() -> None:
     """Zero turns it off; a servicer that is called by a test has no call."""
     wire = Wire()
-    pulse = Pulse(0, wire.write)
+    pulse = HeartbeatWriter(0, wire.write)
     assert not Call(pulse=pulse).heartbeat("beat").sent
     assert not Call().heartbeat("beat").sent
     await pulse.stop()
@@ -92,7 +92,7 @@ async def test_a_heartbeat_that_finds_the_caller_gone_does_not_hide_how_the_call
     async def gone(message: Any) -> None:
         raise ConnectionError
 
-    pulse = Pulse(0.001, gone)
+    pulse = HeartbeatWriter(0.001, gone)
     beat = Call(pulse=pulse).heartbeat("beat")
     await until(lambda: beat.sent)
     await pulse.stop()

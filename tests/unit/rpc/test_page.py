@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE
-from antiphon.rpc.page import MAX_ANSWER_BYTES, fitting
+from antiphon.rpc.page import MAX_ANSWER_BYTES, fit_page
 from antiphon.rpc.request import MAX_PAGE_SIZE
 from antiphon.v1 import admin_pb2, history_pb2
 
@@ -26,7 +26,7 @@ def reading(keys: list[admin_pb2.Key], sizes: list[int]) -> Any:
 async def test_a_page_is_as_large_as_can_be_received(lengths: list[int], size: int) -> None:
     """With the token of the next one; an entry that is larger comes alone, and a page that fits is read once."""
     sizes: list[int] = []
-    answer = await fitting(size, reading([admin_pb2.Key(name="x" * length) for length in lengths], sizes))
+    answer = await fit_page(size, reading([admin_pb2.Key(name="x" * length) for length in lengths], sizes))
     assert 1 <= len(answer.keys) <= size
     assert len(answer.keys) == 1 or answer.ByteSize() <= MAX_ANSWER_BYTES
     assert bool(answer.next_page_token) == (len(answer.keys) < len(lengths))

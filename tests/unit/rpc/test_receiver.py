@@ -96,7 +96,7 @@ async def test_large_requests_have_so_many_bytes_together(unused_tcp_port: int, 
     monkeypatch.setattr(receiver, "SLOW_AFTER", 0.0)
     monkeypatch.setattr(receiver, "CHECK_INTERVAL", 0.01)
     large = chat_pb2.GenerateRequest(model="x" * 5_000_000, messages=HELLO.messages)
-    async with running(ScriptedProvider(), unused_tcp_port, most_bytes=40_000_000) as gateway:
+    async with running(ScriptedProvider(), unused_tcp_port, max_request_bytes=40_000_000) as gateway:
         async with slow_ones(gateway, 1) as (first,):
             assert (await refusal(unfinished(gateway))).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             monkeypatch.setattr(receiver, "SLOW_AFTER", 60.0)
@@ -124,7 +124,7 @@ async def test_only_the_edge_can_say_that_a_request_is_whole(
     monkeypatch.setattr(receiver, "CHECK_INTERVAL", 0.01)
     whole = (*KEY, ("x-antiphon-whole", "1"))
     async with (
-        running(ScriptedProvider(), unused_tcp_port, most_bytes=40_000_000) as gateway,
+        running(ScriptedProvider(), unused_tcp_port, max_request_bytes=40_000_000) as gateway,
         slow_ones(gateway, 2, method=method, metadata=whole) as calls,
     ):
         codes = [asyncio.ensure_future(call.code()) for call in calls]
@@ -189,7 +189,7 @@ async def test_calls_are_counted_while_their_keys_are_judged(unused_tcp_port: in
             await self.go_on.wait()
 
     keys = Slow()
-    server = CallInterceptor(keys, SCOPES, {}, most=1)
+    server = CallInterceptor(keys, SCOPES, {}, max_calls=1)
     async with running(ScriptedProvider(), unused_tcp_port, interceptor=server) as gateway:
         first = asyncio.ensure_future(refusal(gateway.chat.Generate(HELLO, metadata=KEY)))
         await until(lambda: keys.judging)
@@ -201,7 +201,7 @@ async def test_calls_are_counted_while_their_keys_are_judged(unused_tcp_port: in
 
 async def test_open_calls_give_their_bytes_back(unused_tcp_port: int) -> None:
     """However many there are: they would else take the room of all large requests, for good."""
-    async with running(ScriptedProvider(), unused_tcp_port, most_bytes=500_000) as gateway:
+    async with running(ScriptedProvider(), unused_tcp_port, max_request_bytes=500_000) as gateway:
         for _ in range(8):
             refused = await refusal(gateway.health.Check(health_pb2.HealthCheckRequest(service="x" * 200_000)))
             assert refused.code() is grpc.StatusCode.NOT_FOUND

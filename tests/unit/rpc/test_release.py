@@ -38,7 +38,7 @@ OF_METADATA = {
     "Context",
     "hamt",
     "hamt_bitmap_node",
-    "Pulse",
+    "HeartbeatWriter",
 }
 """Types of what is left of every call, good or bad: by gRPC its metadata, until the next young collection; by asyncio up to 100
 timers that were cancelled, with the context of their call and the pulse in it. None of it knows the request."""

@@ -67,7 +67,7 @@ async def running(
     provider: ScriptedProvider,
     unused_port: int,
     interceptor: CallInterceptor | None = None,
-    most_bytes: int | None = None,
+    max_request_bytes: int | None = None,
     other_address: str | None = None,
 ) -> AsyncGenerator[Running, None]:
     router = Router([(provider, ["one", "two", "three"])])
@@ -81,7 +81,7 @@ async def running(
         ),
     ]
     keys = KeyRing([(Principal("test", owner="test"), SecretStr("sk-test"))])
-    usual = CallInterceptor(keys, SCOPES, {REST_SERVICE: render_error}, observer=CallLog(), most_bytes=most_bytes)
+    usual = CallInterceptor(keys, SCOPES, {REST_SERVICE: render_error}, observer=CallLog(), max_request_bytes=max_request_bytes)
     server = Server(interceptor or usual, registrations)
     server.listen(f"127.0.0.1:{unused_port}")
     if other_address is not None:

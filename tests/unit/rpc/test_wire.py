@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from antiphon.domain.errors import InvalidRequest
 from antiphon.net.json_bounds import MAX_VALUES, SMALL, TooMuch
 from antiphon.rpc import wire
-from antiphon.rpc.interceptor import _reader
+from antiphon.rpc.interceptor import _request_parser
 from antiphon.v1 import admin_pb2, chat_pb2, message_pb2
 
 LARGE = b"\x92\x4e" + bytes([SMALL & 127 | 128, SMALL >> 7 & 127 | 128, SMALL >> 14]) + b"x" * SMALL
@@ -67,7 +67,7 @@ def test_what_is_no_message_is_not_read(data: bytes) -> None:
     """Fields that end too early and kinds of fields that there are not: what stands before them may be very much."""
     with pytest.raises(DecodeError):
         checked(chat_pb2.GenerateRequest, LARGE + USER * 20 + data)
-    read = _reader(chat_pb2.GenerateRequest.FromString)
+    read = _request_parser(chat_pb2.GenerateRequest.FromString)
     for unreadable in (data, LARGE + data):
         with pytest.raises(InvalidRequest, match="cannot be read"):
             read(unreadable)
@@ -78,7 +78,7 @@ def test_what_cannot_be_read_is_told_in_words_that_fit() -> None:
     value = b"\x20\x01"
     for _ in range(200):
         value = field(6, field(1, value))
-    read = _reader(struct_pb2.Struct.FromString)
+    read = _request_parser(struct_pb2.Struct.FromString)
     with pytest.raises(InvalidRequest, match="nested deeper"):
         read(field(1, field(1, b"k") + field(2, value)))
 
@@ -103,7 +103,7 @@ def test_what_holds_too_much_is_not_read() -> None:
             read.append(data)
             return data
 
-    reader = _reader(Kind.from_string)
+    reader = _request_parser(Kind.from_string)
     with pytest.raises(InvalidRequest, match=r"^The request must not hold more than 65536 values\.$"):
         reader(LARGE + USER * MAX_VALUES)
     assert read == []

@@ -1,1 +1,1 @@
-"""Typed messages to domain values and back."""
+"""Conversion between typed (protobuf) messages and domain values."""

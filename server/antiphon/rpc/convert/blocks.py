@@ -1,4 +1,4 @@
-"""Messages and blocks as typed messages. Nothing else; the way back is in `convert.request`."""
+"""Converts messages and blocks to typed messages. `convert.request` converts the other way."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from antiphon.v1 import message_pb2
 _ROLES: Final = {role: proto for proto, role in ROLES.items()}
 
 _LEVELS: Final = 24
-"""The most levels of JSON that are told; what is deeper is null. Each is three levels of protobuf, and clients read a hundred."""
+"""The most levels of JSON in a message; deeper values become null.
+
+A level of JSON takes three levels of protobuf, and clients parse at most 100.
+"""
 
 _DATA_URL: Final = re.compile(r"data:([^;,]+);base64,(.*)", re.DOTALL)
 
 
 def message_to_proto(message: domain.Message) -> message_pb2.Message:
-    """Return a message: what `request.messages_from_proto` makes the domain's message of again."""
+    """Return a message as a typed message. `request.messages_from_proto` converts it back."""
     return message_pb2.Message(
         role=_ROLES[message.role],
         blocks=map(block_to_proto, message.blocks),
@@ -36,12 +39,12 @@ def message_to_proto(message: domain.Message) -> message_pb2.Message:
 
 
 def origin_to_proto(origin: domain.Origin) -> message_pb2.Origin:
-    """Return who made a reply."""
+    """Return the origin of a reply as a typed message."""
     return message_pb2.Origin(protocol=origin.protocol, provider=origin.provider, model=origin.model, deployment=origin.deployment)
 
 
 def state_to_proto(state: domain.State) -> message_pb2.ProviderState:
-    """Return what of a block is its provider's own."""
+    """Return the provider's own state of a block as a typed message."""
     return message_pb2.ProviderState(
         opaque=state.opaque or "",
         fields=json_bytes(state.fields),
@@ -51,12 +54,12 @@ def state_to_proto(state: domain.State) -> message_pb2.ProviderState:
 
 
 def json_bytes(fields: domain.JsonObject) -> bytes:
-    """Return the text of a JSON object, in which whole numbers are exact; nothing for an empty one."""
+    """Return the text of a JSON object, in which integers are exact; empty for an empty object."""
     return msgspec.json.encode(fields) if fields else b""
 
 
 def block_to_proto(block: domain.Block) -> message_pb2.Block:
-    """Return a block."""
+    """Return a block as a typed message."""
     made = _kind(block)
     if block.state is not None:
         made.state.CopyFrom(state_to_proto(block.state))
@@ -112,7 +115,7 @@ def _kind(block: domain.Block) -> message_pb2.Block:  # noqa: C901  # a match ov
 
 
 def citation_to_proto(citation: domain.Citation) -> message_pb2.Citation:
-    """Return a source."""
+    """Return a citation as a typed message."""
     return message_pb2.Citation(
         url=citation.url,
         title=citation.title,
@@ -139,7 +142,10 @@ def _shallow(value: Any, levels: int = _LEVELS) -> Any:
 
 
 def _media(media: domain.Media) -> message_pb2.Media | None:
-    """Bytes again, of a data URL that is no more than those and their type; any other URL as it is."""
+    """Return where media are, as a typed message.
+
+    A data URL that holds only a type and base64 becomes bytes again; any other URL stays as it is.
+    """
     if media.file_id is not None:
         return message_pb2.Media(file_id=media.file_id)
     if media.url is None:

@@ -1,4 +1,4 @@
-"""Stored conversations and messages as typed messages. Nothing else."""
+"""Converts stored conversations and messages to typed messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STATES: Final = {
 
 
 def conversation_to_proto(conversation: Conversation) -> history_pb2.Conversation:
-    """A conversation; its owner is not told, as it is the caller."""
+    """Return a conversation as a typed message. Its owner is left out, as it is the caller."""
     return history_pb2.Conversation(
         id=conversation.id,
         title=conversation.title,
@@ -34,7 +34,7 @@ def conversation_to_proto(conversation: Conversation) -> history_pb2.Conversatio
 
 
 def stored_to_proto(stored: StoredMessage) -> history_pb2.StoredMessage:
-    """A message as it is stored."""
+    """Return a stored message as a typed message."""
     return history_pb2.StoredMessage(
         id=stored.id,
         parent_message_id=stored.parent_id or "",

@@ -1,4 +1,4 @@
-"""Replies and their events as typed messages. Nothing else; the way in is `convert.request`."""
+"""Converts replies and their events to typed messages. `convert.request` converts requests."""
 
 from __future__ import annotations
 
@@ -41,11 +41,14 @@ _PLACES: Final = {
 
 
 def batch_to_proto(batch: domain.Batch, sequence: int) -> chat_pb2.StreamGenerateResponse:
-    """Return one answer of a stream; `sequence` is that of its first event. May be empty: not every event has a typed form."""
+    """Return a batch as one message of a stream. `sequence` is the number of its first event.
+
+    The message may have no events, as some domain events have no typed form.
+    """
     answer = chat_pb2.StreamGenerateResponse(sequence=sequence)
     events = answer.events
     for event in batch:
-        if type(event) is domain.TextDelta:  # the commonest by far
+        if type(event) is domain.TextDelta:  # by far the most common event
             text = events.add().text
             text.block, text.text = event.block, event.text
             if event.logprobs:
@@ -56,7 +59,7 @@ def batch_to_proto(batch: domain.Batch, sequence: int) -> chat_pb2.StreamGenerat
 
 
 def reply_to_proto(reply: Reply) -> chat_pb2.GenerateResponse:
-    """Return a whole reply."""
+    """Return a whole reply as a typed message."""
     started = reply.started
     assert started is not None, "a stream that ended well has started"
     return chat_pb2.GenerateResponse(
@@ -159,7 +162,7 @@ def _choice(choice: ReplyChoice, origin: domain.Origin) -> chat_pb2.Choice:
 
 
 def _block(block: ReplyBlock) -> message_pb2.Block:
-    """A block, with the bytes of a recording, which are not kept."""
+    """Return a block of a reply as a typed message, with the bytes of its audio, which stored blocks do not have."""
     made = block_to_proto(block.block())
     if block.data and isinstance(block.value, domain.Audio):
         made.audio.media.data = b"".join(map(base64.b64decode, block.data))
@@ -167,14 +170,14 @@ def _block(block: ReplyBlock) -> message_pb2.Block:
 
 
 def time_to_proto(moment: datetime) -> timestamp_pb2.Timestamp:
-    """A time in UTC."""
+    """Return a time as a protobuf timestamp."""
     made = timestamp_pb2.Timestamp()
     made.FromDatetime(moment)
     return made
 
 
 def usage_to_proto(usage: domain.Usage) -> chat_pb2.Usage:
-    """Return the tokens used."""
+    """Return the tokens used as a typed message."""
     parts = (
         chat_pb2.Usage.Part(
             model=part.model,

@@ -1,4 +1,4 @@
-"""Typed requests as values of the domain. Nothing else; the way back is in `convert.reply`."""
+"""Converts typed requests to domain values. `convert.reply` converts replies."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _OWN_FIELDS = frozenset(
         "user",
     ]
 )
-"""Parameters of the OpenAI API that the request has fields for."""
+"""OpenAI parameters that have a field of their own in the request, so that `extra` may not hold them."""
 
 _RANGES: Mapping[str, tuple[float, float]] = {
     "temperature": (0, 2),
@@ -78,27 +78,29 @@ _RANGES: Mapping[str, tuple[float, float]] = {
 
 
 def request_from_proto(request: chat_pb2.GenerateRequest, *, stream: bool) -> domain.ChatRequest:
-    """The domain's request. Raises `InvalidRequest` with every field at fault."""
+    """Return the domain's request. Raises `InvalidRequest` that lists every invalid field."""
     large = [name for name in ("messages", "tools") if len(getattr(request, name)) > domain.MAX_ENTRIES]
     if large:
-        wrong = tuple(Violation((name,), f"must not have more than {domain.MAX_ENTRIES} entries", "too_long") for name in large)
-        raise InvalidRequest("The request has too many entries.", wrong)
+        violations = tuple(
+            Violation((name,), f"must not have more than {domain.MAX_ENTRIES} entries", "too_long") for name in large
+        )
+        raise InvalidRequest("The request has too many entries.", violations)
     try:
         return _request(request, stream=stream)
-    except ValueError:  # of `object_of`
-        raise InvalidRequest("The request is not valid: NaN and Infinity are no JSON.") from None
+    except ValueError:  # raised by `object_of`
+        raise InvalidRequest("The request is not valid: NaN and Infinity are not valid JSON.") from None
 
 
 def _request(request: chat_pb2.GenerateRequest, *, stream: bool) -> domain.ChatRequest:
-    wrong: list[Violation] = []
-    messages = tuple(_message(message, index, wrong) for index, message in enumerate(request.messages))
+    violations: list[Violation] = []
+    messages = tuple(_message(message, index, violations) for index, message in enumerate(request.messages))
     result = domain.ChatRequest(
         model=request.model,
         messages=messages,
         stream=stream,
-        sampling=_sampling(request.sampling, wrong) if request.HasField("sampling") else domain.Sampling(),
-        tools=tuple(_tool(tool, index, wrong) for index, tool in enumerate(request.tools)),
-        tool_choice=_tool_choice(request.tool_choice, wrong) if request.HasField("tool_choice") else None,
+        sampling=_sampling(request.sampling, violations) if request.HasField("sampling") else domain.Sampling(),
+        tools=tuple(_tool(tool, index, violations) for index, tool in enumerate(request.tools)),
+        tool_choice=_tool_choice(request.tool_choice, violations) if request.HasField("tool_choice") else None,
         parallel_tool_calls=request.parallel_tool_calls if request.HasField("parallel_tool_calls") else None,
         response_format=_format(request.response_format),
         reasoning=domain.Reasoning(request.reasoning.effort or None) if request.HasField("reasoning") else None,
@@ -109,35 +111,35 @@ def _request(request: chat_pb2.GenerateRequest, *, stream: bool) -> domain.ChatR
         end_user=request.end_user or None,
         extra=object_of(request.extra) if request.HasField("extra") else domain.NOTHING,
     )
-    wrong += [Violation(("extra", name), "has a field of its own") for name in result.extra if name in _OWN_FIELDS]
-    if wrong:
-        raise InvalidRequest("The request is not valid: see the field violations.", tuple(wrong))
+    violations += [Violation(("extra", name), "has a field of its own") for name in result.extra if name in _OWN_FIELDS]
+    if violations:
+        raise InvalidRequest("The request is not valid: see the field violations.", tuple(violations))
     return result
 
 
 def messages_from_proto(messages: Iterable[message_pb2.Message]) -> tuple[domain.Message, ...]:
-    """The domain's messages. Raises `InvalidRequest` with every field at fault."""
-    wrong: list[Violation] = []
-    found = tuple(_message(message, index, wrong) for index, message in enumerate(messages))
-    if wrong:
-        raise InvalidRequest("The request is not valid: see the field violations.", tuple(wrong))
+    """Return the domain's messages. Raises `InvalidRequest` that lists every invalid field."""
+    violations: list[Violation] = []
+    found = tuple(_message(message, index, violations) for index, message in enumerate(messages))
+    if violations:
+        raise InvalidRequest("The request is not valid: see the field violations.", tuple(violations))
     return found
 
 
 def record_from_proto(recording: chat_pb2.Recording, owner: str, *, choices: int = 1) -> Record:
-    """Where a turn is recorded, of which so many replies are asked for. Raises `InvalidRequest`."""
+    """Return where to record a turn that asks for `choices` replies. Raises `InvalidRequest`."""
     limits = (("request_id", MAX_REQUEST_ID), ("title", MAX_TITLE), ("source", MAX_SOURCE))
-    wrong = tuple(
+    violations = tuple(
         Violation(("recording", field), f"must not be longer than {most} characters")
         for field, most in limits
         if len(getattr(recording, field)) > most
     )
     if recording.parent_message_id and not recording.conversation_id:
-        wrong += (Violation(("recording", "parent_message_id"), "needs the conversation_id that it is part of"),)
+        violations += (Violation(("recording", "parent_message_id"), "needs the conversation_id that it is part of"),)
     if choices > 1:
-        wrong += (Violation(("sampling", "choices"), "must be 1 where the turn is recorded: a turn has one reply"),)
-    if wrong:
-        raise InvalidRequest("The request is not valid: see the field violations.", wrong)
+        violations += (Violation(("sampling", "choices"), "must be 1 where the turn is recorded: a turn has one reply"),)
+    if violations:
+        raise InvalidRequest("The request is not valid: see the field violations.", violations)
     return Record(
         owner,
         conversation=recording.conversation_id or None,
@@ -148,18 +150,18 @@ def record_from_proto(recording: chat_pb2.Recording, owner: str, *, choices: int
     )
 
 
-def _message(message: message_pb2.Message, index: int, wrong: list[Violation]) -> domain.Message:
+def _message(message: message_pb2.Message, index: int, violations: list[Violation]) -> domain.Message:
     path = ("messages", index)
     role = ROLES.get(message.role)
     if role is None:
-        wrong.append(Violation((*path, "role"), "must be a role that is known"))
+        violations.append(Violation((*path, "role"), "must be a known role"))
     return domain.Message(
         role=role or domain.Role.USER,
-        blocks=_blocks(message.blocks, path, wrong),
+        blocks=_blocks(message.blocks, path, violations),
         name=message.name or None,
         extra=object_of(message.extra) if message.HasField("extra") else domain.NOTHING,
         origin=_origin(message.origin) if message.HasField("origin") else None,
-        fields=_json(message.fields, (*path, "fields"), wrong),
+        fields=_json(message.fields, (*path, "fields"), violations),
     )
 
 
@@ -167,8 +169,8 @@ def _origin(origin: message_pb2.Origin) -> domain.Origin:
     return domain.Origin(origin.protocol, origin.provider, origin.model, origin.deployment)
 
 
-def _json(data: bytes, path: tuple[str | int, ...], wrong: list[Violation]) -> domain.JsonObject:
-    """The fields that only a provider knows, which are the text of a JSON object."""
+def _json(data: bytes, path: tuple[str | int, ...], violations: list[Violation]) -> domain.JsonObject:
+    """Parse a provider's fields, which are the text of a JSON object. On an error, add a violation and return an empty object."""
     if not data:
         return domain.NOTHING
     try:
@@ -177,64 +179,68 @@ def _json(data: bytes, path: tuple[str | int, ...], wrong: list[Violation]) -> d
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict) or is_deep(fields):
-        wrong.append(Violation(path, "must be the text of a JSON object"))
+        violations.append(Violation(path, "must be the text of a JSON object"))
         return domain.NOTHING
     return fields
 
 
-def _state(state: message_pb2.ProviderState, path: tuple[str | int, ...], wrong: list[Violation]) -> domain.State:
+def _state(state: message_pb2.ProviderState, path: tuple[str | int, ...], violations: list[Violation]) -> domain.State:
     opaque, origin = unwrap(state.opaque)
     if state.HasField("origin"):
         origin = _origin(state.origin)
     item = state.item if state.HasField("item") else None
-    return domain.State(opaque or None, _json(state.fields, (*path, "state", "fields"), wrong), item, origin)
+    return domain.State(opaque or None, _json(state.fields, (*path, "state", "fields"), violations), item, origin)
 
 
-def _blocks(blocks: Iterable[message_pb2.Block], path: tuple[str | int, ...], wrong: list[Violation]) -> tuple[domain.Block, ...]:
-    found = (_block(block, (*path, "blocks", index), wrong) for index, block in enumerate(blocks))
+def _blocks(
+    blocks: Iterable[message_pb2.Block], path: tuple[str | int, ...], violations: list[Violation]
+) -> tuple[domain.Block, ...]:
+    found = (_block(block, (*path, "blocks", index), violations) for index, block in enumerate(blocks))
     return tuple(block for block in found if block is not None)
 
 
-def _block(block: message_pb2.Block, path: tuple[str | int, ...], wrong: list[Violation]) -> domain.Block | None:
-    made = _kind(block, path, wrong)
+def _block(block: message_pb2.Block, path: tuple[str | int, ...], violations: list[Violation]) -> domain.Block | None:
+    made = _kind(block, path, violations)
     if made is None or not (block.HasField("extra") or block.HasField("state")):
         return made
     extra = object_of(block.extra) if block.HasField("extra") else domain.NOTHING
-    return replace(made, extra=extra, state=_state(block.state, path, wrong) if block.HasField("state") else None)
+    return replace(made, extra=extra, state=_state(block.state, path, violations) if block.HasField("state") else None)
 
 
 def _kind(  # noqa: C901  # a match over the kinds of block
-    block: message_pb2.Block, path: tuple[str | int, ...], wrong: list[Violation]
+    block: message_pb2.Block, path: tuple[str | int, ...], violations: list[Violation]
 ) -> domain.Block | None:
     match block.WhichOneof("kind"):
         case "text":
-            citations = (_citation(each, (*path, "text", "citations", at), wrong) for at, each in enumerate(block.text.citations))
+            citations = (
+                _citation(each, (*path, "text", "citations", at), violations) for at, each in enumerate(block.text.citations)
+            )
             return domain.Text(block.text.text, tuple(citations))
         case "image":
-            return domain.Image(_media(block.image.media, (*path, "image"), wrong), block.image.detail or None)
+            return domain.Image(_media(block.image.media, (*path, "image"), violations), block.image.detail or None)
         case "audio":
             audio = block.audio
             is_kept = audio.HasField("media") or not (audio.id or audio.transcript)
-            media = _media(audio.media, (*path, "audio"), wrong) if is_kept else domain.Media()
+            media = _media(audio.media, (*path, "audio"), violations) if is_kept else domain.Media()
             return domain.Audio(media, audio.id, audio.transcript, audio.expires if audio.HasField("expires") else None)
         case "video":
-            return domain.Video(_media(block.video.media, (*path, "video"), wrong))
+            return domain.Video(_media(block.video.media, (*path, "video"), violations))
         case "document":
             document = block.document
-            media = _media(document.media, (*path, "document"), wrong)
+            media = _media(document.media, (*path, "document"), violations)
             return domain.Document(media, document.filename or None, document.title or None)
         case "thinking":
             return domain.Thinking(block.thinking.text, block.thinking.field)
         case "redacted_thinking":
             return domain.RedactedThinking()
         case "tool_call":
-            return _tool_call(block.tool_call, path, wrong)
+            return _tool_call(block.tool_call, path, violations)
         case "tool_result":
             result = block.tool_result
             kind = result.type or FUNCTION
             if not result.tool_call_id and kind != FUNCTION_CALL:
-                wrong.append(Violation((*path, "tool_result", "tool_call_id"), "is missing"))
-            inner = _blocks(result.blocks, (*path, "tool_result"), wrong)
+                violations.append(Violation((*path, "tool_result", "tool_call_id"), "is missing"))
+            inner = _blocks(result.blocks, (*path, "tool_result"), violations)
             return domain.ToolResult(result.tool_call_id, inner, result.is_error, kind)
         case "server_tool_call":
             tool = block.server_tool_call
@@ -247,24 +253,24 @@ def _kind(  # noqa: C901  # a match over the kinds of block
         case "compaction":
             return domain.Compaction(block.compaction.text if block.compaction.HasField("text") else None)
         case "opaque":
-            return domain.Opaque(_json(block.opaque.fields, (*path, "opaque", "fields"), wrong))
+            return domain.Opaque(_json(block.opaque.fields, (*path, "opaque", "fields"), violations))
         case None:
-            wrong.append(Violation(path, "must be of a kind that is known"))
+            violations.append(Violation(path, "must be of a known kind"))
             return None
         case kind:
             assert_never(kind)
 
 
-def _tool_call(call: message_pb2.ToolCall, path: tuple[str | int, ...], wrong: list[Violation]) -> domain.ToolCall:
+def _tool_call(call: message_pb2.ToolCall, path: tuple[str | int, ...], violations: list[Violation]) -> domain.ToolCall:
     kind = call.type or FUNCTION
     needs_id = kind != FUNCTION_CALL
     needs_name = kind in (FUNCTION, CUSTOM, FUNCTION_CALL)
     if (needs_id and not call.id) or (needs_name and not call.name):
-        wrong.append(Violation((*path, "tool_call"), "needs an id and a name"))
+        violations.append(Violation((*path, "tool_call"), "needs an id and a name"))
     return domain.ToolCall(call.id, call.name, call.arguments, kind)
 
 
-def _citation(citation: message_pb2.Citation, path: tuple[str | int, ...], wrong: list[Violation]) -> domain.Citation:
+def _citation(citation: message_pb2.Citation, path: tuple[str | int, ...], violations: list[Violation]) -> domain.Citation:
     return domain.Citation(
         citation.url,
         citation.title,
@@ -272,32 +278,32 @@ def _citation(citation: message_pb2.Citation, path: tuple[str | int, ...], wrong
         citation.source_id,
         citation.start if citation.HasField("start") else None,
         citation.end if citation.HasField("end") else None,
-        _json(citation.fields, (*path, "fields"), wrong),
+        _json(citation.fields, (*path, "fields"), violations),
     )
 
 
-def _media(media: message_pb2.Media, path: tuple[str | int, ...], wrong: list[Violation]) -> domain.Media:
+def _media(media: message_pb2.Media, path: tuple[str | int, ...], violations: list[Violation]) -> domain.Media:
     match media.WhichOneof("source"):
         case "data":
             if not media.media_type:
-                wrong.append(Violation((*path, "media", "media_type"), "is required with data"))
+                violations.append(Violation((*path, "media", "media_type"), "is required with data"))
             return domain.Media(url=f"data:{media.media_type};base64,{base64.b64encode(media.data).decode()}")
         case "url":
             return domain.Media(url=media.url)
         case "file_id":
             return domain.Media(file_id=media.file_id)
         case None:
-            wrong.append(Violation((*path, "media"), "needs data, a url or a file_id"))
+            violations.append(Violation((*path, "media"), "needs data, a url or a file_id"))
             return domain.Media()
         case source:
             assert_never(source)
 
 
-def _sampling(sampling: chat_pb2.Sampling, wrong: list[Violation]) -> domain.Sampling:
+def _sampling(sampling: chat_pb2.Sampling, violations: list[Violation]) -> domain.Sampling:
     for field, (least, most) in _RANGES.items():
         value = getattr(sampling, field)
-        if not least <= value <= most and sampling.HasField(field):  # type: ignore[arg-type]  # a name out of our own table
-            wrong.append(Violation(("sampling", field), f"must be between {least} and {most}"))
+        if not least <= value <= most and sampling.HasField(field):  # type: ignore[arg-type]  # a field name from `_RANGES`
+            violations.append(Violation(("sampling", field), f"must be between {least} and {most}"))
 
     def get(field: str) -> Any:
         return getattr(sampling, field) if sampling.HasField(field) else None  # type: ignore[arg-type]  # as above
@@ -319,11 +325,11 @@ def _sampling(sampling: chat_pb2.Sampling, wrong: list[Violation]) -> domain.Sam
     )
 
 
-def _tool(tool: chat_pb2.Tool, index: int, wrong: list[Violation]) -> domain.Tool | domain.NativeTool:
+def _tool(tool: chat_pb2.Tool, index: int, violations: list[Violation]) -> domain.Tool | domain.NativeTool:
     if tool.HasField("native"):
         return domain.NativeTool(object_of(tool.native))
     if not tool.name:
-        wrong.append(Violation(("tools", index, "name"), "is missing"))
+        violations.append(Violation(("tools", index, "name"), "is missing"))
     return domain.Tool(
         name=tool.name,
         description=tool.description or None,
@@ -332,12 +338,12 @@ def _tool(tool: chat_pb2.Tool, index: int, wrong: list[Violation]) -> domain.Too
     )
 
 
-def _tool_choice(choice: chat_pb2.ToolChoice, wrong: list[Violation]) -> domain.ToolChoice:
+def _tool_choice(choice: chat_pb2.ToolChoice, violations: list[Violation]) -> domain.ToolChoice:
     mode = _MODES.get(choice.mode)
     if mode is None:
-        wrong.append(Violation(("tool_choice", "mode"), "must be a mode that is known"))
+        violations.append(Violation(("tool_choice", "mode"), "must be a known mode"))
     if mode is domain.ToolChoiceMode.TOOL and not choice.name:
-        wrong.append(Violation(("tool_choice", "name"), "is missing"))
+        violations.append(Violation(("tool_choice", "name"), "is missing"))
     return domain.ToolChoice(mode or domain.ToolChoiceMode.AUTO, choice.name or None)
 
 
