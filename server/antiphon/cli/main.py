@@ -51,7 +51,7 @@ from antiphon.up.banner import banner, warnings_of
 from antiphon.up.child import log_line, write
 from antiphon.up.heap import give_back_large_blocks
 from antiphon.up.heartbeat import Heart
-from antiphon.up.launch import become_supervisor, hold_signals, plan, plan_server, unusable_addresses
+from antiphon.up.launch import become_supervisor, block_signals, plan, plan_server, unusable_addresses
 
 PAUSE = 2.0
 """Seconds between two tries to reach the database."""
@@ -171,7 +171,7 @@ def up(config: ConfigOption = None) -> None:
             else:
                 say(escape(line))
         said = banner(out, loaded, made, router.default, check.names_of(router))
-        hold_signals()  # a stop that comes from here on finds somebody who takes the plan's folder away
+        block_signals()  # a stop that comes from here on finds somebody who takes the plan's folder away
         become_supervisor(plan(loaded, config, said), environment)
 
 
@@ -221,7 +221,7 @@ def _serve_and_reload(config: Path | None, socket: Path | None) -> None:
         loaded = load(config)  # the rest of it is checked by the server, which says what is wrong
         if taken := unusable_addresses(loaded, ["grpc.listen", "metrics.listen"]):
             raise OSError(taken[0])
-        hold_signals()
+        block_signals()
         become_supervisor(plan_server(loaded, config, socket.absolute()), os.environ)
 
 

@@ -1,1 +1,1 @@
-"""The processes of one machine: workers and Envoy, started, watched and stopped together."""
+"""The processes of one machine: starts, watches and stops workers and Envoy together."""

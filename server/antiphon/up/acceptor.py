@@ -1,6 +1,6 @@
-"""Connections to a listening socket, each served by a thread.
+"""Serves the connections of a listening socket, one thread for each.
 
-Of the standard library alone, and without `socketserver`, which wakes up twice a second.
+Uses the standard library only, and not `socketserver`, which wakes up twice a second.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import socket
 import threading
 from collections.abc import Callable
 
-PAUSE = 0.1
-"""Seconds after which it is tried again to accept, where that failed."""
+RETRY_DELAY = 0.1
+"""Seconds to wait after a failed accept before the next one."""
 
 
-def listen(host: str, port: int, waiting: int) -> socket.socket:
-    """Return a socket that listens for TCP, with room for `waiting` callers, on IPv4 if the host has it. Raises `OSError`.
+def listen(host: str, port: int, backlog: int) -> socket.socket:
+    """Return a listening TCP socket, on IPv4 if the host name has such an address. Raises `OSError`.
 
-    Without SO_REUSEPORT, so that no one else can be there.
+    `backlog` is how many callers may wait to be accepted. Without SO_REUSEPORT, so that no other process can share the port.
     """
     family, kind, protocol, _, address = min(
         socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE), key=lambda e: e[0] != socket.AF_INET
@@ -26,7 +26,7 @@ def listen(host: str, port: int, waiting: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(waiting)
+        listener.listen(backlog)
     except OSError:
         listener.close()
         raise
@@ -34,32 +34,35 @@ def listen(host: str, port: int, waiting: int) -> socket.socket:
 
 
 class Acceptor:
-    """Serves the connections of `listener` until it is closed; no more than `most` at once, and others wait to be accepted."""
+    """Serves the connections of `listener` until closed: at most `max_connections` at once, further ones wait in the backlog."""
 
-    def __init__(self, listener: socket.socket, serve: Callable[[socket.socket], None], most: int) -> None:
-        """`serve` may raise `OSError`, which ends the connection as its return does."""
+    def __init__(self, listener: socket.socket, serve: Callable[[socket.socket], None], max_connections: int) -> None:
+        """Start to accept. `serve` handles one connection in its own thread.
+
+        It may raise `OSError`, which closes the connection.
+        """
         self._listener = listener
         self._serve = serve
         self._closed = threading.Event()
-        self._places = threading.BoundedSemaphore(most)
+        self._slots = threading.BoundedSemaphore(max_connections)
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Take no more connections. Those that are there go on."""
+        """Accept no more connections. Open ones go on."""
         self._closed.set()
         with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # which wakes the thread
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread
         self._listener.close()
 
     def _accept(self) -> None:
         while True:
-            self._places.acquire()
+            self._slots.acquire()
             try:
                 connection, _ = self._listener.accept()
-            except OSError:  # closed; or the caller was gone again, or there are too many open files
-                self._places.release()
-                if self._closed.wait(PAUSE):
+            except OSError:  # closed; or the caller is gone already, or too many files are open
+                self._slots.release()
+                if self._closed.wait(RETRY_DELAY):
                     return
                 continue
             threading.Thread(target=self._run, args=(connection,), daemon=True).start()
@@ -69,4 +72,4 @@ class Acceptor:
             with connection, contextlib.suppress(OSError):
                 self._serve(connection)
         finally:
-            self._places.release()
+            self._slots.release()

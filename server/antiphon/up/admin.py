@@ -1,7 +1,7 @@
-"""Envoy's admin interface, on the unix socket in the folder that it runs in: how it is asked, and told that a stop is near.
+"""Calls Envoy's admin interface, a unix socket in the folder that Envoy runs in, and tells Envoy that a stop is near.
 
-`python -m antiphon.up.admin FOLDER` tells it so where no supervisor does, as in the `preStop` hook of a container. Of the standard
-library alone; `http.client` would bring OpenSSL with it, which takes 6 MB.
+`python -m antiphon.up.admin FOLDER` turns Envoy unready if no supervisor does it, as in the `preStop` hook of a container. Uses the
+standard library only; `http.client` would load OpenSSL, which takes 6 MB.
 """
 
 from __future__ import annotations
@@ -12,17 +12,20 @@ import sys
 from pathlib import Path
 
 ADMIN_SOCKET = "admin.sock"
-"""Envoy's admin interface, in its working directory; `bootstrap.yaml` names it."""
+"""The admin interface's socket in Envoy's working directory; `bootstrap.yaml` names it."""
 
 TIMEOUT = 1.0
-"""Seconds that the admin interface has to answer."""
+"""Seconds that each read or write on the admin interface may take."""
 
 DRAINING_FILE = "drain.pressure"
-"""Holds 1 from the beginning of a stop, before that 0; `bootstrap.yaml` names it."""
+"""A file that holds 1 once a stop has begun, and 0 before; `bootstrap.yaml` names it."""
 
 
 def ask(path: Path, target: str, method: str = "GET") -> bytes:
-    """Return what the admin interface at a unix socket answers. Raises `OSError`, and `ValueError` for any status but 200."""
+    """Send a request to the admin interface at a unix socket; return the body of the response.
+
+    Raises `OSError` if it cannot be reached, and `ValueError` for any status but 200.
+    """
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(TIMEOUT)
         connection.connect(str(path))
@@ -40,8 +43,8 @@ def ask(path: Path, target: str, method: str = "GET") -> bytes:
         return body
 
 
-def answers(folder: Path) -> bool:
-    """Return whether the Envoy in `folder` says anything, be it that it is not ready."""
+def is_answering(folder: Path) -> bool:
+    """Return True if the Envoy in `folder` answers at all, even if it is not ready."""
     try:
         ask(folder / ADMIN_SOCKET, "/ready")
     except ValueError:
@@ -52,10 +55,10 @@ def answers(folder: Path) -> bool:
 
 
 def turn_unready(folder: Path) -> None:
-    """Have the Envoy in `folder` say that it is not ready, and its callers leave; it still serves them.
+    """Make the Envoy in `folder` report that it is not ready, and end its connections; it still serves calls.
 
     Each response then ends its connection (`connection: close`, GOAWAY), and connections without a call are closed after a second.
-    Does nothing to an Envoy that does not answer.
+    Does nothing if Envoy does not answer.
     """
     with contextlib.suppress(OSError, ValueError):
         _write_pressure(folder, 1)
@@ -63,7 +66,7 @@ def turn_unready(folder: Path) -> None:
 
 
 def turn_ready(folder: Path) -> None:
-    """Take back `turn_unready`, for an Envoy that was not stopped after all. Does nothing to an Envoy that does not answer."""
+    """Undo `turn_unready`, for an Envoy that was not stopped after all. Does nothing if Envoy does not answer."""
     with contextlib.suppress(OSError, ValueError):
         _write_pressure(folder, 0)
         ask(folder / ADMIN_SOCKET, "/healthcheck/ok", "POST")
@@ -72,7 +75,7 @@ def turn_ready(folder: Path) -> None:
 def _write_pressure(folder: Path, value: int) -> None:
     new = folder / f"new-{DRAINING_FILE}"
     new.write_text(f"{value}\n", encoding="ascii")
-    new.rename(folder / DRAINING_FILE)  # Envoy looks for renames alone
+    new.rename(folder / DRAINING_FILE)  # Envoy notices only renames
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a start says, so that the next thing is to ask the gateway something."""
+"""The text that a start prints: the addresses, the models, and commands to paste for a first request."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from antiphon.config import Config, split_address
 from antiphon.telemetry.private_file import stays_open_to_others
 
 WIDTH: Final = 80
-"""Columns that a banner fits, if addresses and names are of usual length."""
+"""Columns that the banner fits in, if addresses and names are of usual length."""
 
 _MODEL_LINES: Final = 3
 
 
 def banner(out: Console, config: Config, key: str | None, default: str, models: Sequence[str]) -> str:
-    """Says, as `out` would show it, that the gateway is up, and how to ask it something.
+    """Return the text, with `out`'s styling, that says that the gateway is up and how to send it a request.
 
-    `key` is the one that was just made, if one was: shown now only.
+    `key` is the API key that was made for this run, if any: it is shown only here. `default` is the default model.
     """
-    with out.capture() as said:
+    with out.capture() as captured:
         _print(out, config, key, default, models)
-    return said.get()
+    return captured.get()
 
 
 def _print(out: Console, config: Config, key: str | None, default: str, models: Sequence[str]) -> None:
@@ -53,13 +53,13 @@ def _print(out: Console, config: Config, key: str | None, default: str, models: 
     say(f"  {_program()} chat --address {grpc_address}\n")
     plain = "" if config.grpc.tls else "-plaintext "
     say(f'  grpcurl {plain}-H "Authorization: Bearer $ANTIPHON_KEY" \\')
-    said = {"messages": [{"role": "ROLE_USER", "blocks": [{"text": {"text": "Hi"}}]}]}
-    say(f"    -d '{json.dumps(said, separators=(',', ':'))}' \\")
+    body = {"messages": [{"role": "ROLE_USER", "blocks": [{"text": {"text": "Hi"}}]}]}
+    say(f"    -d '{json.dumps(body, separators=(',', ':'))}' \\")
     say(f"    {config.grpc.listen} antiphon.v1.ChatService/StreamGenerate\n")
 
 
 def _models(default: str, models: Sequence[str]) -> str:
-    """Return the lines about the models: the default first, as many as fit in a few lines, and how many more there are."""
+    """Return the lines about models: the default, as many others as fit into a few lines, and how many more there are."""
     others = [model for model in models if model != default]
     label = "  models  "
     for shown in range(len(others), -1, -1):
@@ -74,7 +74,7 @@ def _models(default: str, models: Sequence[str]) -> str:
 
 
 def _curl(url: str, key: str, model: str) -> str:
-    """Return a command that asks for a stream. `--oauth2-bearer` is a header that leaves a key room within a line."""
+    """Return a curl command that streams a reply. `--oauth2-bearer` is shorter than a header, so that a key fits on the line."""
     messages = json.dumps([{"role": "user", "content": "Hello!"}])
     body = f'{{"model": {json.dumps(model)}, "stream": true,\n         "messages": {messages}}}'
     parts = [f"curl -N {url}/chat/completions", f"--oauth2-bearer {key}", "-H 'Content-Type: application/json'"]
@@ -82,7 +82,10 @@ def _curl(url: str, key: str, model: str) -> str:
 
 
 def warnings_of(config: Config) -> list[str]:
-    """A line for what others can read: addresses that are not of this machine alone, without TLS; a log file of another user's."""
+    """Return a line for each thing that others could read.
+
+    These are addresses that other machines can reach without TLS, and a log file that belongs to another user.
+    """
     lines = []
     named = {"grpc.listen": (config.grpc.listen, config.grpc.tls), "rest.listen": (config.rest.listen, config.rest.tls)}
     open_ = [f"{setting} ({address})" for setting, (address, tls) in named.items() if tls is None and not _is_loopback(address)]
@@ -106,7 +109,7 @@ def _is_loopback(address: str) -> bool:
 
 
 def _program() -> str:
-    """How this program is called, for whoever pastes a line of it."""
+    """Return how to call this program in a pasted command: by its name if it is on the PATH, else by path or `python -m`."""
     if shutil.which("antiphon"):
         return "antiphon"
     beside = Path(sys.executable).with_name("antiphon")

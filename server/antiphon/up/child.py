@@ -1,14 +1,14 @@
-"""One child of the supervisor: a program that is started, and started again when it ends, until it is stopped.
+"""One child process of the supervisor: started, and restarted whenever it ends, until it is stopped.
 
-- A child that dies is started again, at once if it had lived a while, else after a delay that doubles. Until the gateway has been
-  ready once, a child that keeps dying, or says that the configuration is not usable, is given up: there is somebody there to read
-  why. After that a child is never given up, as the others may still serve; and one that a signal ended is started again at once
-  unless it had only just started: whoever killed it, or whatever it crashed on, callers wait for it.
-- A child that gives no sign of life any more, though it lives, is killed, and so started again.
-- Children have sessions of their own, so that Ctrl-C in a terminal, or a signal to the process group, reaches the supervisor alone;
-  and on Linux they die with it, however it dies.
+- A child that ends is restarted: at once if it had run for a while, else after a delay that doubles each time. Until the gateway
+  has been ready once, a child that keeps ending, or reports an unusable configuration, is given up, as an operator is there to read
+  why. Afterwards a child is never given up, because the others may still serve. A child that a signal killed is then restarted at
+  once, unless it had only just started: whatever killed it, callers are waiting for it.
+- A child that is alive but hangs is killed, and so restarted.
+- Each child has its own session, so that Ctrl-C in a terminal, or a signal to the process group, reaches only the supervisor. On
+  Linux the children die with the supervisor, however it dies.
 
-Nothing here waits: `look` is called when something may have happened, and at `due`. Of the standard library alone.
+Nothing here blocks: call `look` when something may have happened, and at the time `due`. Uses the standard library only.
 """
 
 from __future__ import annotations
@@ -24,40 +24,43 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from antiphon.up.liveness import Liveness, liveness_of_pipe
 from antiphon.up.plan import Program
-from antiphon.up.pulse import Pulse, pulse_of_pipe
 
-QUICK = 5.0
-"""A child that ends within so many seconds of its start has not lived."""
+MIN_LIFE = 5.0
+"""A child that ends within this many seconds of its start counts as a failed start."""
 
-QUICK_KILL = 1.0
-"""The same, for one that a signal ended after the gateway had been ready."""
+MIN_LIFE_IF_KILLED = 1.0
+"""The same in seconds for a child that a signal killed, after the gateway has been ready."""
 
-ATTEMPTS = 5
-"""How often a child may end quickly, one after the other, before the gateway has been ready."""
+MAX_FAILED_STARTS = 5
+"""Failed starts in a row after which a child is given up, while the gateway has not been ready yet."""
 
 FIRST_DELAY = 0.2
-"""Seconds before a child that ended quickly is started again; doubled each time it does."""
+"""Seconds before the restart after a failed start; doubled for each further one."""
 
-LONGEST_DELAY = 10.0
-"""Seconds."""
+MAX_DELAY = 10.0
+"""The longest delay before a restart, in seconds."""
 
-UNUSABLE = 2
-"""The exit code by which a worker says that its configuration is not usable, so that starting it again is of no use."""
+EXIT_UNUSABLE_CONFIG = 2
+"""The exit code of a worker whose configuration is unusable, so that a restart would not help."""
 
-RETIRE = "SIGUSR1"
-"""The signal that has a worker end when its calls do."""
+RETIRE_SIGNAL = "SIGUSR1"
+"""The signal that makes a worker end once its calls have ended."""
 
-TOGETHER = 0.2
-"""Seconds in which signals are taken for one: whoever told a child to end may be about to tell the supervisor as well."""
+SIGNAL_WINDOW = 0.2
+"""Seconds within which several signals count as one.
 
-_TOLD = frozenset({0, -signal.SIGTERM, -signal.SIGINT})
-"""How a child ends that was told to."""
+Whoever sends one to a child, such as `timeout` or systemd, may be about to send one to the supervisor too.
+"""
 
-# Runs before the child's own program, in its process: asks the kernel for SIGKILL at the parent's death (1 is PR_SET_PDEATHSIG),
-# and blocks SIGTERM, which the program then inherits, if it is to end by another signal.
-# A program rather than a preexec_fn, which would run Python in a fork of a process that may have threads.
-_LEASH = """
+_STOP_CODES = frozenset({0, -signal.SIGTERM, -signal.SIGINT})
+"""The codes of a child that ended because it received a stop signal."""
+
+# Runs in the child's process before its own program. It asks the kernel for SIGKILL when the parent dies (1 is PR_SET_PDEATHSIG).
+# If another signal than SIGTERM stops the program, it blocks SIGTERM, and the program inherits that.
+# Not a preexec_fn, which would run Python in a fork of a process that may have threads.
+_WRAPPER = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 if sys.argv[2] != "SIGTERM":
@@ -70,122 +73,124 @@ os.execv(sys.argv[3], sys.argv[3:])
 """
 
 Say = Callable[[str], None]
+"""Prints a line for the operator."""
 
 
 class Child:
-    """One child."""
+    """One child process; see the module for when it is restarted."""
 
     def __init__(
-        self, program: Program, environment: Mapping[str, str], output: int, say: Say, answers: Callable[[], bool] | None = None
+        self, program: Program, environment: Mapping[str, str], output: int, say: Say, probe: Callable[[], bool] | None = None
     ) -> None:
-        """`output` is the file descriptor that takes the child's standard output and error. Starts nothing before `look`.
+        """Prepare the child; the first `look` starts it.
 
-        `answers` asks a child that can be asked whether it is there.
+        `output` is the file descriptor for its standard output and error. `say` prints a line for the operator. `probe` returns
+        whether a child that can be queried answers; None: it cannot be queried.
         """
         self.program = program
         self.settled = False
-        """Set once the gateway has been ready: from then on the child is never given up."""
+        """True once the gateway has been ready: from then on the child is never given up."""
         self.failure: str | None = None
-        """Why the child was given up."""
+        """Why the child was given up; None: it was not."""
         self._environment = dict(environment)
         self._output = output
         self._say = say
-        self._answers = answers
-        self._pulse: Pulse | None = None
+        self._probe = probe
+        self._liveness: Liveness | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
-        self._quick = 0
+        self._failed_starts = 0
         self._start_at: float | None = time.monotonic()
         self._kill_at: float | None = None
-        self._told, self._grace = "", 0.0
-        """The signal that told it to end, and how long it may take."""
-        self._ended: tuple[int, float] | None = None
-        """How it ended and how long it had lived, while nothing is made of that yet."""
+        self._stop_signal, self._stop_grace = "", 0.0
+        """The name of the last stop signal sent, and how many seconds the process may take to end."""
+        self._unhandled_end: tuple[int, float] | None = None
+        """Exit code and seconds lived of a process that has ended, until `look` decides about a restart."""
 
     @property
-    def over(self) -> bool:
-        """Whether it has ended, and will not be started again."""
+    def is_finished(self) -> bool:
+        """True if the process has ended and will not be restarted."""
         return self._process is None and self._start_at is None
 
     @property
     def hangs(self) -> bool:
-        """Whether it lives, but has given no sign of that for long."""
-        pulse = self._pulse
-        return pulse is not None and pulse.is_weak
+        """True if the process is alive but has missed signs of life, so that the next check may kill it."""
+        liveness = self._liveness
+        return liveness is not None and liveness.is_suspect
 
     @property
     def due(self) -> float | None:
-        """When there is something to do even if nothing happens, as `time.monotonic` tells it."""
+        """When `look` has something to do even if nothing happens, by `time.monotonic`; None: never."""
         if self._process is None:
             return self._start_at
-        return self._kill_at if self._kill_at is not None or self._pulse is None else self._pulse.due
+        return self._kill_at if self._kill_at is not None or self._liveness is None else self._liveness.due
 
     def look(self) -> None:
-        """Takes note of an end, and starts or kills what is to be."""
+        """Notice that the process has ended, and start or kill it if that is due."""
         now = time.monotonic()
         if self._process is not None and (code := self._process.poll()) is not None:
             self._process = None
-            self._end_pulse()
-            if self._start_at is None:  # it was to end
+            self._close_liveness()
+            if self._start_at is None:  # it was told to end
                 return
-            self._ended = code, now - self._started
-            self._start_at = now + TOGETHER if code in _TOLD else now
+            self._unhandled_end = code, now - self._started
+            self._start_at = now + SIGNAL_WINDOW if code in _STOP_CODES else now
         if self._process is not None:
             if self._kill_at is not None and now >= self._kill_at:
-                self._say(f"{self.program.name} did not end within {self._grace:g} s of {self._told}: killed")
+                self._say(f"{self.program.name} did not end within {self._stop_grace:g} s of {self._stop_signal}: killed")
                 self.kill()
-            elif self._kill_at is None and self._pulse is not None and self._pulse.is_gone(now):
-                self._say(f"{self.program.name} hangs: not a sign of it for {self._pulse.silence:g} s; killed")
-                self._log("child hangs", silent_s=self._pulse.silence)
-                self._end_pulse()
-                self._process.kill()  # it is started again, as if it had died
+            elif self._kill_at is None and self._liveness is not None and self._liveness.check(now):
+                self._say(f"{self.program.name} hangs: no sign of life for {self._liveness.silence:g} s; killed")
+                self._log("child hangs", silent_s=self._liveness.silence)
+                self._close_liveness()
+                self._process.kill()  # restarted later, as if it had died
         elif self._start_at is not None and now >= self._start_at:
-            if self._ended is not None:
-                code, lived = self._ended
-                self._ended = None
-                self._again(code, _how(code), lived)
+            if self._unhandled_end is not None:
+                code, lived = self._unhandled_end
+                self._unhandled_end = None
+                self._restart_or_give_up(code, _exit_text(code), lived)
             else:
                 self._start()
 
     def stop(self) -> None:
-        """Tells the child to end; `look` kills it once its grace is over."""
-        self._tell(self.program.ends_by, self.program.grace)
+        """Send the stop signal; `look` kills the process once its grace period is over."""
+        self._ask_to_end(self.program.stop_signal, self.program.grace)
 
     def retire(self, grace: float) -> None:
-        """Tells the child to take no new calls, and to end with the last it has; `look` kills it once its grace is over."""
-        self._tell(RETIRE, grace)
+        """Tell a worker to take no new calls and end after its last one; `look` kills it after `grace` seconds."""
+        self._ask_to_end(RETIRE_SIGNAL, grace)
 
-    def _tell(self, signal_name: str, grace: float) -> None:
+    def _ask_to_end(self, signal_name: str, grace: float) -> None:
         self._start_at = None
-        if self._process is not None and self._told != signal_name:
-            self._told, self._grace = signal_name, grace
+        if self._process is not None and self._stop_signal != signal_name:
+            self._stop_signal, self._stop_grace = signal_name, grace
             self._kill_at = time.monotonic() + grace
             self._process.send_signal(signal.Signals[signal_name])
 
     def kill(self) -> None:
-        """Ends the child by force."""
+        """Kill the process, and do not restart it."""
         self._start_at = self._kill_at = None
         if self._process is not None:
             self._process.kill()
 
     def wait(self) -> None:
-        """Returns when a child that was killed has ended."""
+        """Wait until a killed process has ended."""
         if self._process is not None:
             self._process.wait()
             self._process = None
-            self._end_pulse()
+            self._close_liveness()
 
     def _start(self) -> None:
         self._started = time.monotonic()
-        beat = None
+        heartbeat_fd = None
         try:
-            if self.program.beats:
-                self._pulse, beat = pulse_of_pipe()
-            elif self._answers is not None:
-                self._pulse = Pulse(self._answers)
-            self._process = subprocess.Popen(  # noqa: S603  # that is what the supervisor is for
-                _leashed(self.program) + ([] if beat is None else ["--heartbeat", str(beat)]),
-                pass_fds=() if beat is None else (beat,),
+            if self.program.sends_heartbeat:
+                self._liveness, heartbeat_fd = liveness_of_pipe()
+            elif self._probe is not None:
+                self._liveness = Liveness(self._probe)
+            self._process = subprocess.Popen(  # noqa: S603  # starting programs is the supervisor's task
+                _wrapped_command(self.program) + ([] if heartbeat_fd is None else ["--heartbeat", str(heartbeat_fd)]),
+                pass_fds=() if heartbeat_fd is None else (heartbeat_fd,),
                 cwd=self.program.folder,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -193,27 +198,31 @@ class Child:
                 stderr=self._output,
                 start_new_session=True,
             )
-        except OSError as error:  # no process to be had, for now
-            self._end_pulse()
-            self._again(1, f"not even started: {error.strerror}", 0.0)
+        except OSError as error:  # for now, the system has no room for a process
+            self._close_liveness()
+            self._restart_or_give_up(1, f"not even started: {error.strerror}", 0.0)
         finally:
-            if beat is not None:
-                os.close(beat)
+            if heartbeat_fd is not None:
+                os.close(heartbeat_fd)
 
-    def _end_pulse(self) -> None:
-        if self._pulse is not None:
-            self._pulse.close()
-            self._pulse = None
+    def _close_liveness(self) -> None:
+        if self._liveness is not None:
+            self._liveness.close()
+            self._liveness = None
 
-    def _again(self, code: int, how: str, lived: float) -> None:
-        """It has ended: it is started again soon, or given up."""
-        self._quick = self._quick + 1 if lived < (QUICK_KILL if self.settled and code < 0 else QUICK) else 0
-        if not self.settled and code == UNUSABLE:
+    def _restart_or_give_up(self, code: int, how: str, lived: float) -> None:
+        """Schedule a restart of the process that has ended, or give the child up.
+
+        `code` is the exit code, negative for a signal; `how` describes it; `lived` is how many seconds the process ran.
+        """
+        min_life = MIN_LIFE_IF_KILLED if self.settled and code < 0 else MIN_LIFE
+        self._failed_starts = self._failed_starts + 1 if lived < min_life else 0
+        if not self.settled and code == EXIT_UNUSABLE_CONFIG:
             self._give_up(f"{how}. It says why above.")
-        elif not self.settled and self._quick >= ATTEMPTS:
-            self._give_up(f"it ended {self._quick} times within {QUICK:g} s, the last time {how}.")
+        elif not self.settled and self._failed_starts >= MAX_FAILED_STARTS:
+            self._give_up(f"it ended {self._failed_starts} times within {MIN_LIFE:g} s, the last time {how}.")
         else:
-            delay = min(FIRST_DELAY * 2 ** (self._quick - 1), LONGEST_DELAY) if self._quick else 0.0
+            delay = min(FIRST_DELAY * 2 ** (self._failed_starts - 1), MAX_DELAY) if self._failed_starts else 0.0
             when = f"in {delay:g} s" if delay else "now"
             self._say(f"{self.program.name} ended ({how}) after {lived:.1f} s; starting it again {when}")
             self._log("child ended", how=how, lived_s=round(lived, 1), restart_in_s=delay)
@@ -229,19 +238,19 @@ class Child:
 
 
 def log_line(event: str, level: str, **fields: Any) -> str:
-    """Return a line that looks like those of the children's logs."""
+    """Return a JSON line in the format of the children's logs."""
     when = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     return json.dumps({**fields, "event": event, "level": level, "timestamp": when, "process": "supervisor"}) + "\n"
 
 
-def _leashed(program: Program) -> list[str]:
-    """The command line that runs the program such that it dies with this process, where the system can do that."""
+def _wrapped_command(program: Program) -> list[str]:
+    """Return the command line that runs the program so that it dies with this process. On Linux only; elsewhere its own command."""
     if not sys.platform.startswith("linux"):
         return list(program.command)
-    return [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), program.ends_by, *program.command]
+    return [sys.executable, "-I", "-S", "-c", _WRAPPER, str(os.getpid()), program.stop_signal, *program.command]
 
 
-def _how(code: int) -> str:
+def _exit_text(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
     try:
@@ -251,7 +260,7 @@ def _how(code: int) -> str:
 
 
 def write(descriptor: int, text: str) -> None:
-    """Writes to a file that may have lost its reader, or its room: that is no reason to end. Nothing is left in a buffer."""
+    """Write to a file descriptor without buffering, and ignore errors: a log without a reader, or a full disk, must not end us."""
     data = text.encode("utf-8", "backslashreplace")
     with contextlib.suppress(OSError):
         while data:

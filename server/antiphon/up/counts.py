@@ -1,8 +1,8 @@
-"""What all workers have counted, as one.
+"""The sum of what all workers have counted.
 
-Each worker connects to a unix socket and reports there (`antiphon.telemetry.report`) when it is asked, and when it ends. What is
-known of one whose connection has ended stays in the sum: counters never drop, and no file outlives a process. Of the standard
-library alone.
+Each worker connects to a unix socket, and reports there when it is asked and when it ends (`antiphon.telemetry.report`). The
+counters of a worker whose connection has ended stay in the sum, so counters never drop, and no file outlives a process. Uses the
+standard library only.
 """
 
 from __future__ import annotations
@@ -17,58 +17,60 @@ from antiphon.telemetry.report import LENGTH, LONGEST
 from antiphon.up.acceptor import Acceptor
 from antiphon.up.families import COUNTER, GAUGE, Families, Family, add, parse, render
 
-PATIENCE = 1.0
-"""Seconds that workers have to answer: of one that does not, what it said last is taken."""
+ANSWER_TIMEOUT = 1.0
+"""Seconds that workers have to answer. For one that does not, its last report is used."""
 
 INTERVAL = 10.0
-"""Seconds between two times that workers are asked, whether or not anybody wants to know. One that is killed takes with it what it
-counted since. A report takes a worker 10 to 20 ms of CPU."""
+"""Seconds between two reports that are asked for even if nobody wants the metrics.
 
-MOST = 1024
-"""Workers at once."""
+A worker that is killed loses what it counted since its last report. A report takes a worker 10 to 20 ms of CPU.
+"""
+
+MAX_WORKERS = 1024
+"""The most workers connected at once."""
 
 
 class _Worker:
-    """The connection of a worker."""
+    """The connection of one worker, and its last report."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.counted: Families = {}
         self.reports = 0
         self.replaced = False
-        """Whether it has said that another one has taken its place, so that its end is none to count."""
+        """True once the worker reports that another one has replaced it: its end is then not counted as an exit."""
 
 
 class Counts:
-    """Takes the reports of workers at the socket `path`, until it is closed. Raises `OSError` if it cannot listen there."""
+    """Collects the reports of workers at the socket `path`, until closed. Raises `OSError` if it cannot listen there."""
 
     def __init__(self, path: Path, interval: float = INTERVAL, is_newest: Callable[[], bool] = lambda: True) -> None:
-        """`is_newest` returns whether the newest configuration is in force."""
+        """Start to listen. `interval` is in seconds. `is_newest` returns True while the newest configuration is in force."""
         self._is_newest = is_newest
         self._changed = threading.Condition()
         self._workers: set[_Worker] = set()
-        self._gone: Families = {}
+        self._ended_counters: Families = {}
         """The counters of workers that have ended."""
         self._exits = 0
         self._closed = threading.Event()
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
-        path.chmod(0o600)  # nobody was there in between: it takes connections only from the next line on
+        path.chmod(0o600)  # nobody could connect before this line: the socket accepts connections only after `listen`
         listener.listen(128)
-        self._acceptor = Acceptor(listener, self._serve, MOST)
+        self._acceptor = Acceptor(listener, self._serve, MAX_WORKERS)
         threading.Thread(target=self._keep_asking, args=(interval,), daemon=True).start()
 
     def close(self) -> None:
-        """Take no more reports."""
+        """Accept no more reports."""
         self._closed.set()
         self._acceptor.close()
 
     def exposition(self) -> bytes:
-        """Ask every worker, and return the sum of what they and those before them have counted."""
+        """Ask all workers for a report; return the sum over them and earlier workers, as Prometheus text."""
         self._ask()
         with self._changed:
             total: Families = {}
-            add(total, self._gone)
+            add(total, self._ended_counters)
             for worker in self._workers:
                 add(total, worker.counted)
             total[EXITS.name] = _family(EXITS.name, COUNTER, EXITS.help, self._exits)
@@ -76,16 +78,17 @@ class Counts:
             return render(total.values()).encode()
 
     def _ask(self) -> None:
-        """Return when every worker has reported anew, or has ended, or `PATIENCE` is over."""
+        """Ask all workers for a report, and wait until each has reported or ended, at most `ANSWER_TIMEOUT` seconds."""
         with self._changed:
-            asked = {worker: worker.reports for worker in self._workers}
-            for worker in asked:
+            reports_before = {worker: worker.reports for worker in self._workers}
+            for worker in reports_before:
                 try:
                     worker.connection.send(b"?", socket.MSG_DONTWAIT)
                 except OSError:
-                    continue  # it has ended, or has not answered for very long
+                    continue  # it has ended, or its receive buffer is full
             self._changed.wait_for(
-                lambda: all(worker.reports > before or worker not in self._workers for worker, before in asked.items()), PATIENCE
+                lambda: all(worker.reports > before or worker not in self._workers for worker, before in reports_before.items()),
+                ANSWER_TIMEOUT,
             )
 
     def _keep_asking(self, interval: float) -> None:
@@ -93,7 +96,7 @@ class Counts:
             self._ask()
 
     def _serve(self, connection: socket.socket) -> None:
-        """Take the reports of a worker until it ends."""
+        """Read the reports of one worker until its connection ends."""
         worker = _Worker(connection)
         with self._changed:
             self._workers.add(worker)
@@ -114,7 +117,7 @@ class Counts:
         finally:
             with self._changed:
                 self._workers.discard(worker)
-                add(self._gone, worker.counted, gauges=False)
+                add(self._ended_counters, worker.counted, gauges=False)
                 self._exits += not worker.replaced
                 self._changed.notify_all()
 

@@ -1,4 +1,4 @@
-"""The drain of an Envoy before it is stopped, where no supervisor stops it, such as in a pod: it serves all the time."""
+"""Drains an Envoy before it is stopped, where no supervisor does it, such as in a pod. Envoy serves calls all the time."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Final
 from antiphon.up.admin import ADMIN_SOCKET, ask, turn_unready
 
 INTERVAL: Final = 0.25
-"""Seconds between two looks at whether calls go on."""
+"""Seconds between two checks of whether calls are still running."""
 
 _ACTIVE: Final = "http.edge.downstream_rq_active"
 
 
 def drain(folder: Path, delay: float, wait: float) -> None:
-    """Turn the Envoy that runs in `folder` unready, so that its callers leave, and return `delay` seconds later.
+    """Turn the Envoy in `folder` unready, and return once its callers have had time to leave.
 
-    After the delay, up to `wait` seconds more are spent until no call goes on. Raises `OSError` if the Envoy does not answer.
+    This takes `delay` seconds, and then up to `wait` more while calls are running. Raises `OSError` if Envoy does not answer.
     """
     path = folder / ADMIN_SOCKET
     try:
@@ -33,6 +33,6 @@ def drain(folder: Path, delay: float, wait: float) -> None:
 
 
 def _active(path: Path) -> int:
-    """How many calls go on. Raises `OSError`, `ValueError`."""
+    """Return how many calls are running. Raises `OSError`, `ValueError`."""
     stats = json.loads(ask(path, f"/stats?format=json&filter=^{_ACTIVE}$"))["stats"]
     return sum(int(stat["value"]) for stat in stats if stat.get("name") == _ACTIVE)

@@ -1,7 +1,7 @@
-"""Metrics of several processes as one: texts of Prometheus, read, added up and written.
+"""Reads, sums and writes metrics of several processes, in the Prometheus text format.
 
-https://prometheus.io/docs/instrumenting/exposition_formats, as prometheus-client writes it: the labels of a series always stand in
-the same order, so a series is known by its text. Of the standard library alone. No I/O.
+https://prometheus.io/docs/instrumenting/exposition_formats, as prometheus-client writes it: the labels of a series always have the
+same order, so a series is identified by its text. Uses the standard library only. No I/O.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ COUNTER = "counter"
 
 @dataclass
 class Family:
-    """A metric: the lines that describe it, its type, and the values of its series by their text."""
+    """A metric: its HELP and TYPE lines, its type, and the values of its series by their text."""
 
     head: str
     kind: str
@@ -24,15 +24,15 @@ class Family:
 
 
 Families: TypeAlias = dict[str, Family]
-"""By name."""
+"""Metrics by name."""
 
 
 def parse(text: str) -> Families:
-    """Return the metrics of a text. Raises `ValueError` for a line that is none of one."""
+    """Return the metrics in a text. Raises `ValueError` for a line that is not valid."""
     found: Families = {}
     describing = ""
     family = Family("", "")
-    for line in text.split("\n"):  # and nothing else: a label may hold any other end of a line
+    for line in text.split("\n"):  # not splitlines: a label may hold other line separators
         if line.startswith("# HELP "):
             describing = line + "\n"
         elif line.startswith("# TYPE "):
@@ -45,9 +45,9 @@ def parse(text: str) -> Families:
 
 
 def add(total: Families, counted: Families, *, gauges: bool = True) -> None:
-    """Add what was counted to a total. Without `gauges`, only what outlives a process: counters and histograms.
+    """Add the values of `counted` to `total`. Without `gauges`, only counters and histograms, which outlive a process.
 
-    What describes a process, which ends in `_info`, is the same of each, and not added up.
+    Metrics whose name ends in `_info` describe a process, and are equal in all of them: they are copied, not added.
     """
     for name, family in counted.items():
         if family.kind == GAUGE and not gauges:
@@ -58,5 +58,5 @@ def add(total: Families, counted: Families, *, gauges: bool = True) -> None:
 
 
 def render(families: Iterable[Family]) -> str:
-    """Return the text of metrics."""
+    """Return the metrics as Prometheus text."""
     return "".join(family.head + "".join(f"{series} {value!r}\n" for series, value in family.series.items()) for family in families)

@@ -1,8 +1,8 @@
-"""Whether the gateway that runs on this machine answers, for the health check of a container: `python -m antiphon.up.health`.
+"""The health check of a container, `python -m antiphon.up.health`: whether the gateway on this machine can answer.
 
-Asks the Envoy of each of this user's runs, so that it needs neither a shell, nor the configuration, nor a key. It is healthy if
-Envoy listens and at least one worker passes its checks: the supervisor starts the others again by itself. Of the standard library
-alone, as it runs every few seconds.
+It asks the Envoy of each of this user's runs, so it needs no shell, configuration or key. The gateway is healthy if Envoy listens
+and at least one worker passes its health checks: the supervisor restarts the others by itself. Uses the standard library only, as
+it runs every few seconds.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ def problem() -> str | None:
         return "no gateway runs here"
     for folder in folders:
         workers = len(list(folder.glob(worker_socket("*"))))
-        lacking = missing(folder, workers)
-        if workers and len(lacking) < workers and "Envoy" not in lacking:
+        not_ready = missing(folder, workers)
+        if workers and len(not_ready) < workers and "Envoy" not in not_ready:
             return None
-    return f"not healthy: {', '.join(lacking)}" if lacking else "no worker has begun to listen"
+    return f"not healthy: {', '.join(not_ready)}" if not_ready else "no worker has begun to listen"
 
 
 def main() -> int:
-    """Print what is wrong, and return the exit code."""
+    """Print the problem, if any; return the exit code, 0 or 1."""
     found = problem()
     if found:
         sys.stderr.write(f"{found}\n")

@@ -1,4 +1,4 @@
-"""How this process gives memory back to the system."""
+"""Settings of the C heap: when this process returns memory to the system."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ M_MMAP_THRESHOLD: Final = -3
 """Parameters of mallopt(3)."""
 
 LARGE: Final = 1024 * 1024
-"""Bytes from which a block is given back at once when it is freed."""
+"""Blocks of at least this many bytes are returned to the system when they are freed."""
 
 SPARE: Final = 16 * 1024 * 1024
 """Free bytes at the end of the heap that are kept."""
 
 
 def give_back_large_blocks() -> None:
-    """Have glibc give back large blocks when they are freed, also after the largest one so far was.
+    """Make glibc return large blocks to the system when they are freed.
 
-    By itself it raises the size below which it keeps blocks to that of each large block that is freed, up to 32 MiB: a few bodies
-    of that size would leave several hundred MiB with the process for good. Does nothing where there is no glibc.
+    By default glibc raises its threshold to the size of each large block that is freed, up to 32 MiB, and then keeps blocks below
+    it: a few bodies of that size would leave several hundred MiB with the process for good. Does nothing without glibc.
     """
     if sys.platform != "linux":
         return

@@ -1,4 +1,4 @@
-"""A worker's signs of life: for its supervisor, see `antiphon.up.pulse`; and for its own threads."""
+"""A worker's heartbeat: for its supervisor, see `antiphon.up.liveness`, and for its own threads."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 INTERVAL: Final = 1.0
-"""Seconds between two."""
+"""Seconds between two heartbeats."""
 
-SILENT: Final = 10.0
-"""After so many seconds without a sign, the event loop hangs."""
+HANG_AFTER: Final = 10.0
+"""Seconds without a heartbeat after which the event loop counts as hanging."""
 
 
 class Heart:
-    """Beats for as long as the event loop goes round."""
+    """Beats for as long as the event loop runs, and knows whether it hangs."""
 
     def __init__(self) -> None:
         self._last: float | None = None
 
     @property
     def is_silent(self) -> bool:
-        """Whether it began to beat, and has not for long. Any thread may ask."""
-        return self._last is not None and time.monotonic() > self._last + SILENT
+        """True if it has beaten before, but not within `HANG_AFTER` seconds. Any thread may ask."""
+        return self._last is not None and time.monotonic() > self._last + HANG_AFTER
 
     @asynccontextmanager
     async def beating(self, descriptor: int | None) -> AsyncGenerator[None]:
-        """Beat, and write to the descriptor of a supervisor each time. None: there is nobody to tell."""
+        """Beat while in the context. Each beat also writes a byte to `descriptor`, the supervisor's pipe, unless it is None."""
         if descriptor is not None:
-            os.set_blocking(descriptor, False)  # it has no name
+            os.set_blocking(descriptor, False)  # a positional-only argument
         task = asyncio.create_task(self._beat(descriptor))
         try:
             yield
@@ -44,6 +44,6 @@ class Heart:
         while True:
             self._last = time.monotonic()
             if descriptor is not None:
-                with contextlib.suppress(OSError):  # a pipe that is full, or that nobody reads any more
+                with contextlib.suppress(OSError):  # the pipe is full, or has no reader
                     os.write(descriptor, b".")
             await asyncio.sleep(INTERVAL)

@@ -1,7 +1,7 @@
-"""The launch of a gateway on one machine: what `antiphon up`, and `antiphon serve --reload`, do before they become the supervisor.
+"""Launches a gateway on one machine: what `antiphon up` and `antiphon serve --reload` do before they become the supervisor.
 
-The two addresses are tried first, before anything starts: one that is taken is told by the name of its setting. Then Envoy's folder
-is filled, and this process goes on as `antiphon.up.supervisor`, under the same process id.
+First the listening addresses are tried, so that one that is taken is reported by its setting. Then the run's folder is filled, and
+this process becomes `antiphon.up.supervisor`, under the same process id.
 """
 
 from __future__ import annotations
@@ -26,40 +26,40 @@ from antiphon.up.acceptor import listen
 from antiphon.up.admin import turn_ready
 from antiphon.up.plan import Plan, Program
 from antiphon.up.readiness import worker_socket
-from antiphon.up.reload import CONFIG, ENDPOINTS, WATCHED, tell_envoy
-from antiphon.up.supervisor import ENDING, MARGIN
+from antiphon.up.reload import CONFIG, ENDPOINTS, WATCHED, write_endpoints
+from antiphon.up.supervisor import MARGIN, STOP_SIGNALS
 
 
 def plan(config: Config, config_path: Path | None, banner: str) -> Plan:
-    """What the supervisor is to run, in a folder that is made here. `config_path` is the file that `config` was read from.
+    """Return the plan of a gateway with Envoy, in a folder made here. `config_path` is the file that `config` was read from.
 
     Raises `OSError` if the folder cannot be made or filled.
     """
     sockets = [worker_socket(number) for number in range(config.workers)]
-    folder, lock = _folder(config, config_path, lambda folder: edge.prepare(folder, config.rest, sockets, config.auth.tokens))
-    # Envoy's work for a call is a tenth of a worker's.
+    folder, lock = _make_folder(config, config_path, lambda folder: edge.prepare(folder, config.rest, sockets, config.auth.tokens))
+    # Envoy needs a tenth of a worker's CPU time for a call.
     threads = min((config.workers + 1) // 2, os.cpu_count() or 1)
     variables = sorted(edge.VARIABLES)
-    envoy = Program("Envoy", edge.command(threads), folder=folder, grace=MARGIN, variables=variables, ends_by="SIGINT")
+    envoy = Program("Envoy", edge.command(threads), folder=folder, grace=MARGIN, variables=variables, stop_signal="SIGINT")
     return _plan(config, config_path, folder, lock, [folder / name for name in sockets], envoy, banner)
 
 
 def plan_server(config: Config, config_path: Path | None, socket: Path) -> Plan:
-    """What the supervisor of a single server is to run, whose Envoy is somebody else's, and runs in the folder of `socket`.
+    """Return the plan of a single server whose Envoy somebody else runs, as a sidecar, in the folder of `socket`.
 
-    Raises `OSError` if it does not, or as `plan`.
+    Raises `OSError` if no Envoy runs there, or if the server's own folder cannot be made or filled.
     """
     if not (socket.parent / ENDPOINTS).exists():
         raise OSError(f"{socket.parent} is not where an Envoy runs: `antiphon edge` has to make it so")
-    # A server that was here before may have had a successor, and may have said that it stops.
-    tell_envoy(socket.parent, [socket.name])
+    # An earlier server may have left the socket of a successor in the endpoints, and Envoy turned unready.
+    write_endpoints(socket.parent, [socket.name])
     turn_ready(socket.parent)
-    folder, lock = _folder(config, config_path, lambda _: None)
+    folder, lock = _make_folder(config, config_path, lambda _: None)
     return replace(_plan(config, config_path, folder, lock, [socket], None, "Antiphon is up.\n"), edge=socket.parent)
 
 
-def _folder(config: Config, config_path: Path | None, fill: Callable[[Path], None]) -> tuple[Path, int]:
-    """Make the folder of a run; return it, and what locks it. Raises `OSError`."""
+def _make_folder(config: Config, config_path: Path | None, fill: Callable[[Path], None]) -> tuple[Path, int]:
+    """Make the folder of a run, and fill it; return it and the descriptor that holds its lock. Raises `OSError`."""
     run_folder.sweep()
     folder, lock = run_folder.make()
     try:
@@ -77,7 +77,7 @@ def _plan(
 ) -> Plan:
     here = Path.cwd()
     drain = config.limits.drain_delay + config.limits.drain
-    # Workers read what was checked, and not what has become of the file since.
+    # Workers read the copy that was checked, as the file may have changed since.
     copy = folder / CONFIG if config_path else None
     workers = [
         Program(
@@ -85,14 +85,14 @@ def _plan(
             worker_command(copy, socket, number),
             folder=here,
             grace=drain + MARGIN,
-            beats=True,
+            sends_heartbeat=True,
             socket=socket.name,
         )
         for number, socket in enumerate(sockets)
     ]
     chosen = ["--config", str(config_path)] if config_path else []
-    options = [] if envoy else ["--same-database"]  # a server migrates nothing
-    options += ["--json"] if config.log.stream == "stdout" else []  # where nothing else may be
+    options = [] if envoy else ["--same-database"]  # such a server runs no migrations
+    options += ["--json"] if config.log.stream == "stdout" else []  # standard output may hold only JSON
     check = [sys.executable, "-m", "antiphon", "check-reload", *chosen, *options, str(folder)]
     return Plan(
         workers,
@@ -103,28 +103,28 @@ def _plan(
         log_file=config.log.file,
         banner=banner,
         check=Program("check", check, folder=here, grace=MARGIN),
-        retiring=config.limits.drain_delay + max(config.limits.request_timeout, config.limits.drain) + MARGIN,
+        retire_grace=config.limits.drain_delay + max(config.limits.request_timeout, config.limits.drain) + MARGIN,
         stdout_is_log=config.log.stream == "stdout",
         metrics=config.metrics.listen,
     )
 
 
 def keep_copy(folder: Path, name: str, config: Config, config_path: Path | None, text: bytes | None = None) -> None:
-    """Put a copy of the configuration file into `folder`, and the list of all files to watch. Raises `OSError`.
+    """Copy the configuration file into `folder` as `name`, and write the list of files to watch there. Raises `OSError`.
 
-    `text` is what was read of the file; None: it is read now.
+    `text` is the file's content if it was read already; None: it is read now.
     """
     files = [] if config_path is None else [config_path]
     if config_path is not None:
         copy = folder / name
         copy.touch(mode=0o600)  # it may hold keys
         copy.write_bytes(config_path.read_bytes() if text is None else text)
-    files += files_of(config)
+    files += files_to_watch(config)
     (folder / WATCHED).write_text(json.dumps([str(file.absolute()) for file in files]), encoding="utf-8")
 
 
-def files_of(config: Config) -> list[Path]:
-    """Return the files that are read at a start alone, beside that of the configuration: keys, secrets, authorities."""
+def files_to_watch(config: Config) -> list[Path]:
+    """Return the files besides the configuration that are read only at a start: keys, secrets, certificate authorities."""
     settings = config.model_dump()
     del settings["log"]["file"]
     return list(_paths(settings))
@@ -135,43 +135,43 @@ def _paths(settings: Any) -> Iterator[Path]:
         yield settings
     elif isinstance(settings, Mapping):
         for name, value in settings.items():
-            if name != "tls":  # those are read again by themselves
+            if name != "tls":  # certificates are reread without a reload
                 yield from _paths(value)
     elif isinstance(settings, list | tuple):
         for value in settings:
             yield from _paths(value)
 
 
-def hold_signals() -> None:
-    """Puts off the signals that end a gateway, until the supervisor that this process becomes takes them."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+def block_signals() -> None:
+    """Block the signals that stop a gateway, until the supervisor that this process becomes handles them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
 def become_supervisor(plan: Plan, environment: Mapping[str, str]) -> NoReturn:
-    """Goes on as the supervisor of `plan`, whose children get `environment`. Raises `OSError` if that cannot be.
+    """Replace this process by the supervisor of `plan`, whose children get `environment`. Raises `OSError` if that fails.
 
-    The plan goes by a file without a name, as its banner may hold a key.
+    The plan is passed in a file without a name, as its banner may hold a key.
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
         file.write(plan.dumps())
         file.seek(0)
         for descriptor in (file.fileno(), plan.lock):
-            if descriptor is not None:  # it may be 0, where standard input is closed
-                os.set_inheritable(descriptor, True)  # noqa: FBT003  # it has no name
+            if descriptor is not None:  # 0 is possible, if standard input is closed
+                os.set_inheritable(descriptor, True)  # noqa: FBT003  # a positional-only argument
         sys.stdout.flush()
         sys.stderr.flush()
         command = [sys.executable, "-m", "antiphon.up.supervisor", str(file.fileno())]
-        os.execve(command[0], command, environment)  # noqa: S606  # no shell is wanted
+        os.execve(command[0], command, environment)  # noqa: S606  # no shell is needed
 
 
 def worker_command(config_path: Path | None, socket_path: Path, number: int) -> list[str]:
-    """The command line of a worker."""
+    """Return the command line of a worker."""
     chosen = ["--config", str(config_path)] if config_path else []
     return [sys.executable, "-m", "antiphon", "serve", *chosen, "--socket", str(socket_path), "--worker", str(number)]
 
 
 def unusable_addresses(config: Config, settings: Sequence[str] = ("grpc.listen", "rest.listen", "metrics.listen")) -> list[str]:
-    """A line for each of the listening addresses that cannot be had, which says why and what to do."""
+    """Return a line for each listening address that cannot be used, with the reason and what to do."""
     lines = []
     addresses = {"grpc.listen": config.grpc.listen, "rest.listen": config.rest.listen}
     if config.metrics.listen is not None:
@@ -184,7 +184,7 @@ def unusable_addresses(config: Config, settings: Sequence[str] = ("grpc.listen",
             variable = f"ANTIPHON_{setting.upper().replace('.', '__')}"
             try:
                 held.enter_context(listen(host, port, 1))
-            except (OSError, UnicodeError) as error:  # UnicodeError: it cannot be a host name
+            except (OSError, UnicodeError) as error:  # UnicodeError: not a valid host name
                 if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
                     other = _free_port(host, port, ports)
                     ports.add(other)
@@ -198,11 +198,11 @@ def unusable_addresses(config: Config, settings: Sequence[str] = ("grpc.listen",
     return lines
 
 
-def _free_port(host: str, taken: int, spoken_for: Collection[int]) -> int:
-    """The next port that can be listened on, or else one that the system chooses."""
+def _free_port(host: str, taken: int, reserved: Collection[int]) -> int:
+    """Return the next port that can be listened on, or one that the system chooses; `taken` itself if there is none."""
     for port in (*range(taken + 1, min(taken + 100, 65536)), 0):
-        if port not in spoken_for:
+        if port not in reserved:
             with contextlib.suppress(OSError), listen(host, port, 1) as listener:
                 found: int = listener.getsockname()[1]
                 return found
-    return taken  # not one is free
+    return taken  # no port is free

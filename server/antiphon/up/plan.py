@@ -1,6 +1,7 @@
-"""What a supervisor is to run, as values that one process can hand to another.
+"""What a supervisor runs, as values that one process can pass to another.
 
-`antiphon.up.launch` makes a plan, `antiphon.up.supervisor` sees it through. Of the standard library alone, as that one is. No I/O.
+`antiphon.up.launch` makes a plan, `antiphon.up.supervisor` carries it out. Uses the standard library only, as the supervisor does.
+No I/O.
 """
 
 from __future__ import annotations
@@ -14,63 +15,63 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Program:
-    """What a child runs. `name` is how it is spoken of; `command` begins with an absolute path; `folder` is where it runs."""
+    """What a child runs: `name` for messages, `command` with an absolute path first, `folder` as its working directory."""
 
     name: str
     command: Sequence[str]
     folder: Path
     grace: float
-    """Seconds that it may take to end after the signal."""
+    """Seconds that it may take to end after the stop signal."""
     variables: Sequence[str] | None = None
-    """What it gets of the environment, by name; None is all of it."""
-    ends_by: str = "SIGTERM"
-    """The signal that tells it to end. If that is another one, it never sees SIGTERM, on Linux."""
-    beats: bool = False
-    """Whether it takes `--heartbeat`, the descriptor of a pipe, and gives signs of life there."""
+    """Names of the environment variables that it gets; None: all."""
+    stop_signal: str = "SIGTERM"
+    """The signal that stops it. If it is not SIGTERM, the program never sees SIGTERM, on Linux."""
+    sends_heartbeat: bool = False
+    """True if it accepts `--heartbeat DESCRIPTOR`, and writes its heartbeat to that pipe."""
     socket: str = ""
     """A worker's unix socket, by its name in Envoy's folder."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a supervisor is to know, as one JSON text may hold it."""
+    """Everything that a supervisor needs; can be written as one JSON text."""
 
     workers: Sequence[Program]
     envoy: Program | None
-    """None: somebody else runs it, as a sidecar."""
+    """None: somebody else runs Envoy, as a sidecar."""
     folder: Path
-    """What is of this run alone, such as the configuration in force: it goes at the end."""
+    """The folder of this run alone, such as for the configuration in force; removed at the end."""
     drain: float
-    """Seconds that calls in flight may take after a signal, the delay before it included."""
+    """Seconds that running calls may take after a stop signal, including the delay before the drain."""
     log_file: Path | None
-    """Where what the children print goes; None is standard error, or standard output."""
+    """Where the children's output goes; None: standard error, or standard output."""
     banner: str
-    """What is said on standard output once the gateway is ready."""
+    """The text printed on standard output once the gateway is ready."""
     check: Program | None = None
-    """What checks the configuration before a reload. None: there is no reload."""
-    retiring: float = 0.0
+    """The program that checks the configuration before a reload. None: no reload."""
+    retire_grace: float = 0.0
     """Seconds that a worker may take to end after a reload."""
     lock: int | None = None
     """The descriptor that holds the folder's lock: see `antiphon.up.run_folder`."""
     stdout_is_log: bool = False
-    """Whether standard output takes lines of JSON and nothing else, unless it is a terminal: what is told to the operator too."""
+    """True if standard output takes only JSON lines, unless it is a terminal; lines for the operator then are JSON too."""
     metrics: str | None = None
-    """The address at which metrics and probes are answered; None is none."""
+    """The address for metrics and probes; None: there is none."""
     edge: Path | None = None
-    """Where Envoy runs, with its files and the workers' sockets; None is `folder`."""
+    """The folder that Envoy runs in, with its files and the workers' sockets; None: `folder`."""
 
     @property
     def envoys_folder(self) -> Path:
-        """Where Envoy runs."""
+        """The folder that Envoy runs in."""
         return self.edge or self.folder
 
     def dumps(self) -> str:
-        """The plan in JSON."""
+        """Return the plan as JSON."""
         return json.dumps(asdict(self), default=str)
 
     @classmethod
     def loads(cls, text: str) -> Plan:
-        """The plan that `dumps` gave."""
+        """Return the plan that `dumps` wrote."""
         found = json.loads(text)
         return cls(
             workers=[_program(worker) for worker in found["workers"]],
@@ -80,7 +81,7 @@ class Plan:
             log_file=Path(found["log_file"]) if found["log_file"] else None,
             banner=found["banner"],
             check=_program(found["check"]) if found["check"] else None,
-            retiring=found["retiring"],
+            retire_grace=found["retire_grace"],
             lock=found["lock"],
             stdout_is_log=found["stdout_is_log"],
             metrics=found["metrics"],

@@ -1,6 +1,6 @@
-"""The readiness of the edge: what its Envoy says of itself and of the workers, on its admin socket.
+"""The readiness of the edge: what its Envoy reports of itself and of the workers, on its admin socket.
 
-Knows the folder that `antiphon.edge.files` filled, not what is in its files.
+Uses the folder that `antiphon.edge.files` filled, but does not read the files in it.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from antiphon.up.admin import ADMIN_SOCKET, ask
 
 
 def worker_socket(number: int | str) -> str:
-    """The name of a worker's unix socket, in Envoy's working directory."""
+    """Return the name of a worker's unix socket, in Envoy's working directory."""
     return f"worker-{number}.sock"
 
 
 def successor_socket(name: str, generation: int) -> str:
-    """The name of the socket of the worker that takes the place of the one at `name`; each reload begins a new generation."""
+    """Return the name of the socket of the worker that replaces the one at `name`; each reload is a new generation."""
     return f"{name.removesuffix('.sock')}-{generation}.sock"
 
 
 def _number(name: str) -> int:
-    """The number of the worker at a socket; a server that has none is the only one."""
+    """Return the number of the worker at a socket; 0 for a single server, whose socket has no number."""
     first, *others = name.removesuffix(".sock").split("-")
     return int(others[0]) if first == "worker" else 0
 
 
 def missing(folder: Path, workers: int) -> list[str]:
-    """What keeps the edge in `folder` from serving, in words: nothing if it listens, and all workers pass its health checks.
+    """Return the parts of the edge in `folder` that are not ready, in words; empty if Envoy listens and all workers are healthy.
 
-    A listener that Envoy rejects leaves it running, and "ready", with no listener: so it is asked for by itself.
+    An Envoy that rejects its listener keeps running, and reports "ready" without a listener: so the listeners are checked too.
     """
     admin = folder / ADMIN_SOCKET
     try:
         ask(admin, "/ready")
         listeners = json.loads(ask(admin, "/listeners?format=json"))
-        healthy = sockets(folder)
+        healthy = worker_health(folder)
     except (OSError, ValueError):
         return ["Envoy"]
     if not listeners.get("listener_statuses"):
@@ -46,13 +46,16 @@ def missing(folder: Path, workers: int) -> list[str]:
     return [f"worker {number}" for number in range(workers) if number not in numbers]
 
 
-def sockets(folder: Path) -> dict[str, bool]:
-    """The workers' sockets that Envoy has, by name, and whether each passes the health checks. Raises `OSError`, `ValueError`."""
+def worker_health(folder: Path) -> dict[str, bool]:
+    """Return the workers' sockets that Envoy knows, by name, and whether each passes the health checks.
+
+    Raises `OSError`, `ValueError`.
+    """
     clusters = json.loads(ask(folder / ADMIN_SOCKET, "/clusters?format=json"))
     return {
         host["address"]["pipe"]["path"].removeprefix("./"): host["health_status"] == {"eds_health_status": "HEALTHY"}
         for cluster in clusters.get("cluster_statuses", [])
         if cluster["name"] == CLUSTER
-        for host in cluster.get("host_statuses", [])  # healthy: no other flag, such as of a failed check
+        for host in cluster.get("host_statuses", [])  # healthy: no other flag, such as for a failed health check
         if "pipe" in host["address"]
     }

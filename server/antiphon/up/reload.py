@@ -1,12 +1,12 @@
-"""A change of the configuration while the gateway runs: the workers are exchanged one after the other.
+"""Reloads the configuration while the gateway runs: replaces the workers one after the other.
 
-A reload begins with a signal, or when a file that the configuration is made of has changed. A program of its own checks the file
-(`antiphon.cli.reload`), so that one that is not usable changes nothing, and leaves a copy in the gateway's folder, which the
-workers read: whatever becomes of the file, a worker that dies comes back with what was checked. Then, for each worker, a new one
-is started on a socket of its own; when Envoy finds it healthy, Envoy is told to send the old one no more calls; and the old one
-is told to finish those that it has, for which it may take as long as a call may take.
+A reload begins with a signal, or when a file that belongs to the configuration has changed. A separate program checks the
+configuration first (`antiphon.cli.reload`), so an unusable one changes nothing. It leaves a copy in the gateway's folder, which the
+workers read: so a worker that dies is restarted with what was checked, even if the file has changed since. Then, for each worker:
+start a new one on its own socket; when Envoy finds it healthy, take the old one out of Envoy's endpoints; tell the old one to
+finish its calls, for which it may take as long as a call may take.
 
-Nothing here waits: `look` goes on with what there is to do. Of the standard library alone, as the supervisor is.
+Nothing here blocks: `look` takes the next step. Uses the standard library only, as the supervisor does.
 """
 
 from __future__ import annotations
@@ -23,44 +23,44 @@ from pathlib import Path
 from antiphon.edge.endpoints import endpoints_text
 from antiphon.up.child import Child, Say
 from antiphon.up.plan import Program
-from antiphon.up.readiness import sockets, successor_socket
+from antiphon.up.readiness import successor_socket, worker_health
 
 CONFIG = "antiphon.yaml"
-"""The configuration that is in force, in the gateway's folder."""
+"""The configuration in force, in the gateway's folder."""
 
 NEXT = "next.yaml"
-"""The one that was checked, and is to be."""
+"""The configuration that was checked, and is about to come into force."""
 
-BEFORE = "before.yaml"
-"""The one that was in force before it."""
+PREVIOUS = "before.yaml"
+"""The configuration that was in force before."""
 
 WATCHED = "watched.json"
-"""The paths of the files that the configuration is made of."""
+"""The list of the files that belong to the configuration."""
 
 ENDPOINTS = "endpoints.yaml"
-"""Where Envoy is told of the workers' sockets."""
+"""The file from which Envoy reads the workers' sockets."""
 
 INTERVAL = 1.0
-"""Seconds between two looks at the files."""
+"""Seconds between two checks of the files."""
 
 POLL = 0.05
-"""Seconds between two looks at how a reload goes."""
+"""Seconds between two steps of a running reload."""
 
-PATIENCE = 60.0
-"""Seconds that a new worker may take until it is healthy."""
+READY_TIMEOUT = 60.0
+"""Seconds that a new worker may take to become healthy."""
 
-CHECKING = 60.0
+CHECK_TIMEOUT = 60.0
 """Seconds that the check of a configuration may take. It reads files, which may be on a volume that hangs."""
 
-AGAIN = 60.0
-"""Seconds after which a reload whose new worker did not become ready is tried again: its database may have been away."""
+RETRY_AFTER = 60.0
+"""Seconds after which a reload is retried if its new worker did not become ready: its database may have been unreachable."""
 
-FORGETTING = 5.0
-"""Seconds that Envoy may take to let go of a worker."""
+REMOVAL_TIMEOUT = 5.0
+"""Seconds that Envoy may take to remove a worker from its endpoints."""
 
 
 class Reload:
-    """Exchanges the workers."""
+    """Watches the configuration, and replaces the workers when it changes."""
 
     def __init__(
         self,
@@ -69,96 +69,100 @@ class Reload:
         check: Program,
         folder: Path,
         output: int,
-        retiring: float,
+        retire_grace: float,
         say: Say,
         edge: Path | None = None,
     ) -> None:
-        """`workers` changes as they do. `check` runs first; `output` takes what it prints. `retiring`: seconds for an old one.
+        """`workers` is the list of running workers, which this object changes. `make` makes a child of a program.
 
-        `folder` is the gateway's, `edge` is Envoy's; None: they are one.
+        `check` is the program that checks the configuration; its output goes to the descriptor `output`. An old worker may take
+        `retire_grace` seconds to end. `folder` is the gateway's, `edge` is Envoy's; None: they are the same. `say` prints a line
+        for the operator.
         """
-        self.others: list[Child] = []
-        """Workers that are not yet, or no more, among `workers`."""
+        self.other_workers: list[Child] = []
+        """Workers outside `workers`: a new one that is not ready yet, and old ones that finish their calls."""
         self.due: float | None = time.monotonic() + INTERVAL
-        """When to look again."""
+        """When to call `look` again, by `time.monotonic`; None: never."""
         self.refused = False
-        """Whether the newest configuration was refused, and an older one is in force."""
+        """True if the newest configuration was refused, so that an older one is in force."""
         self._workers = workers
-        self._first = [worker.program.socket for worker in workers]
-        self._names = self._first.copy()
+        self._first_sockets = [worker.program.socket for worker in workers]
+        self._sockets = self._first_sockets.copy()
         self._make = make
         self._check = check
         self._folder = folder
         self._edge = edge or folder
         self._output = output
-        self._retiring = retiring
+        self._retire_grace = retire_grace
         self._say = say
         self._generation = 0
-        self._why: str | None = None
-        self._again: float | None = None
-        self._going_on: Generator[None] | None = None
+        self._reason: str | None = None
+        self._retry_at: float | None = None
+        self._steps: Generator[None] | None = None
         self._checking: subprocess.Popen[bytes] | None = None
-        self._seen = self._changed = self._files()
+        self._applied_files = self._last_files = self._files()
 
-    def ask(self, why: str) -> None:
-        """Reload as soon as no other reload goes on."""
-        self._why = why
+    def request(self, why: str) -> None:
+        """Request a reload, which begins as soon as no other one is running. `why` is the reason shown to the operator."""
+        self._reason = why
         self.due = time.monotonic()
 
     def look(self) -> None:
-        """Take the next step, if it is time for one."""
+        """Take the next step, if it is due."""
         now = time.monotonic()
-        self.others = [child for child in self.others if not child.over]
+        self.other_workers = [child for child in self.other_workers if not child.is_finished]
         if self.due is None or now < self.due:
             return
-        if self._going_on is not None:
+        if self._steps is not None:
             try:
-                if next(self._going_on, self) is self:
-                    self._going_on = None
+                if next(self._steps, self) is self:
+                    self._steps = None
             except OSError as error:
-                self._going_on = None
+                self._steps = None
                 self.refused = True
                 self._say(f"Not reloaded: {error}. The configuration stays as it was.")
         else:
             self._watch()
-            if self._why is not None:
-                self._say(f"Reloading the configuration: {self._why}.")
-                self._why = None
-                self._going_on = self._reload()
-        self.due = now + (POLL if self._going_on is not None else INTERVAL)
+            if self._reason is not None:
+                self._say(f"Reloading the configuration: {self._reason}.")
+                self._reason = None
+                self._steps = self._reload()
+        self.due = now + (POLL if self._steps is not None else INTERVAL)
 
     def stop(self) -> None:
-        """Begin no reload any more, and break off the check of one."""
+        """Begin no more reloads, and kill a running check."""
         self.due = None
         if self._checking is not None:
             self._checking.kill()
             self._checking.wait()
 
     def _watch(self) -> None:
-        """Ask for a reload if files have changed, and have not changed again since: one may be written bit by bit."""
+        """Request a reload if files have changed, and not again since the last look: a file may be written bit by bit."""
         files = self._files()
-        if files == self._changed != self._seen:
-            self._seen = files
-            self._why = self._why or "a file has changed"
-        elif self._again is not None and time.monotonic() > self._again:
-            self._why = self._why or "another try"
-        self._changed = files
+        if files == self._last_files != self._applied_files:
+            self._applied_files = files
+            self._reason = self._reason or "a file has changed"
+        elif self._retry_at is not None and time.monotonic() > self._retry_at:
+            self._reason = self._reason or "another try"
+        self._last_files = files
 
     def _files(self) -> dict[str, tuple[int, int, int] | None]:
         with contextlib.suppress(OSError, ValueError):
-            return {path: _state(path) for path in json.loads((self._folder / WATCHED).read_text(encoding="utf-8"))}
+            return {path: _file_state(path) for path in json.loads((self._folder / WATCHED).read_text(encoding="utf-8"))}
         return {}
 
     def _reload(self) -> Generator[None]:
-        self._again = None
-        before = self._seen = self._changed = self._files()
+        self._retry_at = None
+        before = self._applied_files = self._last_files = self._files()
         with subprocess.Popen(  # noqa: S603  # our own program
             list(self._check.command), cwd=self._check.folder, stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output
         ) as self._checking:
-            end = time.monotonic() + CHECKING
+            end = time.monotonic() + CHECK_TIMEOUT
             while self._checking.poll() is None:
                 if time.monotonic() > end:
-                    self._say(f"The check of the configuration took more than {CHECKING:g} s: does a file that it names answer?")
+                    self._say(
+                        f"The check of the configuration took more than {CHECK_TIMEOUT:g} s: does a file that it names answer?"
+                    )
                     self._checking.kill()
                     self._checking.wait()
                 yield
@@ -167,78 +171,78 @@ class Reload:
         if code:
             self._say("Not reloaded, for the reason above: the configuration stays as it was.")
             return
-        # Other files may be named now. What has changed since the check began is not what was checked: it is seen as a change.
-        self._seen = self._changed = {path: before.get(path, state) for path, state in self._files().items()}
-        self._take_up()
+        # The new configuration may name other files. A change since the check began was not checked: it will cause another reload.
+        self._applied_files = self._last_files = {path: before.get(path, state) for path, state in self._files().items()}
+        self._activate_config()
         self._generation += 1
         for number in range(len(self._workers)):
-            done = yield from self._exchange(number)
+            done = yield from self._replace_worker(number)
             if not done:
                 return
         self._say("Reloaded.")
 
-    def _take_up(self) -> None:
-        with contextlib.suppress(FileNotFoundError):  # there is none where all is in the environment
-            (self._folder / BEFORE).unlink(missing_ok=True)
-            os.link(self._folder / CONFIG, self._folder / BEFORE)
+    def _activate_config(self) -> None:
+        with contextlib.suppress(FileNotFoundError):  # there is no file if all settings are in the environment
+            (self._folder / PREVIOUS).unlink(missing_ok=True)
+            os.link(self._folder / CONFIG, self._folder / PREVIOUS)
         with contextlib.suppress(FileNotFoundError):
             (self._folder / NEXT).replace(self._folder / CONFIG)
 
-    def _exchange(self, number: int) -> Generator[None, None, bool]:
-        """Have a new worker in the place of an old one. Returns whether that was done."""
-        old, old_name = self._workers[number], self._names[number]
-        name = successor_socket(self._first[number], self._generation)
+    def _replace_worker(self, number: int) -> Generator[None, None, bool]:
+        """Replace one worker by a new one, step by step. Return True if the new one took over."""
+        old, old_name = self._workers[number], self._sockets[number]
+        name = successor_socket(self._first_sockets[number], self._generation)
         paths = {str(self._edge / old_name): str(self._edge / name)}
         new = self._make(replace(old.program, command=[paths.get(part, part) for part in old.program.command]))
-        self.others.append(new)
-        tell_envoy(self._edge, [*self._names, name])
-        end = time.monotonic() + PATIENCE
-        while not self._has(name):
+        self.other_workers.append(new)
+        write_endpoints(self._edge, [*self._sockets, name])
+        end = time.monotonic() + READY_TIMEOUT
+        while not self._is_healthy(name):
             if new.failure or time.monotonic() > end:
                 self._give_up(number, new)
                 return False
             yield
         new.settled = True
-        self._workers[number], self._names[number] = new, name
-        self.others[self.others.index(new)] = old
-        tell_envoy(self._edge, self._names)
-        end = time.monotonic() + FORGETTING
-        while self._has(old_name) is not None and time.monotonic() < end:
+        self._workers[number], self._sockets[number] = new, name
+        self.other_workers[self.other_workers.index(new)] = old
+        write_endpoints(self._edge, self._sockets)
+        end = time.monotonic() + REMOVAL_TIMEOUT
+        while self._is_healthy(old_name) is not None and time.monotonic() < end:
             yield
-        yield  # Envoy's threads learn of it a moment later
-        old.retire(self._retiring)
+        yield  # Envoy's threads apply the change a moment later
+        old.retire(self._retire_grace)
         return True
 
     def _give_up(self, number: int, new: Child) -> None:
         self.refused = True
-        self._again = time.monotonic() + AGAIN
+        self._retry_at = time.monotonic() + RETRY_AFTER
         new.stop()
-        tell_envoy(self._edge, self._names)
+        write_endpoints(self._edge, self._sockets)
         if number == 0:
             with contextlib.suppress(FileNotFoundError):
-                (self._folder / BEFORE).replace(self._folder / CONFIG)
-        why = new.failure or f"{new.program.name} was not ready within {PATIENCE:g} s."
+                (self._folder / PREVIOUS).replace(self._folder / CONFIG)
+        why = new.failure or f"{new.program.name} was not ready within {READY_TIMEOUT:g} s."
         which = "the configuration stays as it was" if number == 0 else f"workers from {number} on have the old configuration"
         self._say(f"Not reloaded: {which}. {why}")
 
-    def _has(self, name: str) -> bool | None:
-        """Whether Envoy finds the worker at this socket healthy; None if it knows of none there."""
+    def _is_healthy(self, name: str) -> bool | None:
+        """Return whether Envoy finds the worker at this socket healthy; None if Envoy does not know the socket."""
         with contextlib.suppress(OSError, ValueError):
-            return sockets(self._edge).get(name)
+            return worker_health(self._edge).get(name)
         return False
 
 
-def tell_envoy(edge: Path, names: Sequence[str]) -> None:
-    """Have the Envoy in the folder `edge` send calls to the sockets of these names alone. Raises `OSError`."""
+def write_endpoints(edge: Path, names: Sequence[str]) -> None:
+    """Make the Envoy in the folder `edge` send calls to the sockets with these names only. Raises `OSError`."""
     new = edge / "new-endpoints.yaml"
     new.write_text(endpoints_text(names), encoding="utf-8")
     new.replace(edge / ENDPOINTS)
 
 
-def _state(path: str) -> tuple[int, int, int] | None:
-    """What changes when a file is written, or another one takes its place. None: there is no file."""
+def _file_state(path: str) -> tuple[int, int, int] | None:
+    """Return values that change when a file is written or replaced: mtime, inode, size. None: there is no file."""
     try:
-        found = os.stat(path)  # noqa: PTH116  # pathlib is for those who go on with the path
+        found = os.stat(path)  # noqa: PTH116  # pathlib would gain nothing here
     except OSError:
         return None
     return found.st_mtime_ns, found.st_ino, found.st_size

@@ -1,6 +1,6 @@
-"""The port for Prometheus and probes: `/metrics`, `/healthz`, `/readyz`, over plain HTTP/1.1, a request a connection.
+"""The port for Prometheus and probes: `/metrics`, `/healthz`, `/readyz`, over plain HTTP/1.1, one request on each connection.
 
-Asks for no key, and tells nothing of callers. Of the standard library alone, and without `http.server`, which brings OpenSSL.
+It needs no key, and reveals nothing about callers. Uses the standard library only, without `http.server`, which loads OpenSSL.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from antiphon.up.acceptor import Acceptor, listen
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 JSON = "application/json"
 
-LONGEST_HEAD = 16 * 1024
-"""Bytes of a request's head, at most."""
+MAX_HEAD_BYTES = 16 * 1024
+"""The most bytes of a request's head."""
 
 TIMEOUT = 5.0
-"""Seconds that a client may take to send its request, and again to take the answer."""
+"""Seconds that a client may take to send its request, and again to read the response."""
 
-MOST = 16
-"""Requests at once."""
+MAX_REQUESTS = 16
+"""The most requests at once."""
 
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 
 Parts = Callable[[], Sequence[str]]
-"""Tells, in words, which parts of it are not as they should be."""
+"""Returns the names of the parts of the gateway that are not in order."""
 
 
 class Responder:
-    """Answers at `address`, "host:port", until it is closed. Raises `OSError` if it cannot listen there."""
+    """Answers at `address`, "host:port", until closed. Raises `OSError` if it cannot listen there."""
 
     def __init__(
         self,
@@ -42,18 +42,19 @@ class Responder:
         hanging: Parts = tuple,
         leaving: Callable[[], bool] = bool,
     ) -> None:
-        """`exposition` is what Prometheus gets.
+        """Start to answer. `exposition` returns the Prometheus text.
 
-        `missing` is what keeps it from being ready, `hanging` what lives and does not go on, `leaving` whether a stop has begun.
+        `missing` returns the parts that are not ready, `hanging` the processes that hang; `leaving` returns True once a stop has
+        begun.
         """
         self._exposition = exposition
         self._missing = missing
         self._hanging = hanging
         self._leaving = leaving
-        self._acceptor = Acceptor(_listener(address), self._serve, MOST)
+        self._acceptor = Acceptor(_listener(address), self._serve, MAX_REQUESTS)
 
     def close(self) -> None:
-        """Take no more requests."""
+        """Accept no more requests."""
         self._acceptor.close()
 
     def _serve(self, connection: socket.socket) -> None:
@@ -65,10 +66,10 @@ class Responder:
             status, kind, body = 405, JSON, _json(status="only GET and HEAD")
         else:
             status, kind, body = self._answer(request[1].partition(b"?")[0])
-        said = f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
-        said += "connection: close\r\n\r\n"
+        header = f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
+        header += "connection: close\r\n\r\n"
         connection.settimeout(TIMEOUT)
-        connection.sendall(said.encode() + (b"" if request[:1] == [b"HEAD"] else body))
+        connection.sendall(header.encode() + (b"" if request[:1] == [b"HEAD"] else body))
 
     def _answer(self, path: bytes) -> tuple[int, str, bytes]:
         match path:
@@ -87,10 +88,10 @@ class Responder:
 
 
 def _head(connection: socket.socket) -> bytes:
-    """Return a request up to the end of its head, or as much as came in time. Raises `OSError`."""
+    """Return a request up to the end of its head, or what was sent before the client stopped. Raises `OSError`."""
     end = time.monotonic() + TIMEOUT
     head = b""
-    while b"\r\n\r\n" not in head and len(head) < LONGEST_HEAD:
+    while b"\r\n\r\n" not in head and len(head) < MAX_HEAD_BYTES:
         left = end - time.monotonic()
         if left <= 0:
             raise TimeoutError

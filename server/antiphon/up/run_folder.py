@@ -1,7 +1,7 @@
 """The folder of one run of `antiphon up`: the workers' sockets and Envoy's files.
 
-The run holds a lock on its folder, which the system releases when the process ends, however it ends. A process id would not do, as
-another process may get it later. So the next start can remove what a killed gateway left, and nothing else.
+The run holds a lock on its folder. The system releases the lock when the process ends, however it ends; a process id would not do,
+as another process may get it later. So the next start can remove what a killed gateway left, and nothing else.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ import stat
 import tempfile
 from pathlib import Path
 
-LONGEST_SOCKET_PATH = 103
-"""Bytes of a unix socket's path: the smallest limit of the systems that have them."""
+MAX_SOCKET_PATH = 103
+"""The most bytes in the path of a unix socket: the smallest limit of the systems that have them."""
 
 _PREFIX = "antiphon-"
 _NAME = re.compile(rf"{_PREFIX}[a-z0-9_]{{8}}")
-"""As `mkdtemp` makes them."""
+"""Names as `mkdtemp` makes them."""
 
-_OURS = (".yaml", ".json", ".lua", ".pb", ".sock", ".pressure")
-"""What the names of the files in it end in."""
+_SUFFIXES = (".yaml", ".json", ".lua", ".pb", ".sock", ".pressure")
+"""The suffixes of the files in such a folder. A folder with other files is not removed."""
 
 
 def make() -> tuple[Path, int]:
-    """Make a folder that only this user can enter; return it, and the descriptor that locks it while open. Raises `OSError`."""
+    """Make a folder that only this user can enter; return it and the descriptor that holds its lock. Raises `OSError`."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent()))
         lock = _lock(folder)
-        if lock is not None:  # else a start at the same time has removed it as left behind
+        if lock is not None:  # else another start has just removed it as left behind
             return folder, lock
 
 
 def parent() -> str:
-    """Return where the folders are: the usual place, unless the paths of sockets would be too long there."""
+    """Return the folder for run folders: the system's temporary one, or /tmp if socket paths would be too long there."""
     name_length = len("/antiphon-12345678/worker-255-99999.sock")
     usual = tempfile.gettempdir()
-    return usual if len(os.fsencode(usual)) + name_length <= LONGEST_SOCKET_PATH else "/tmp"  # noqa: S108  # mkdtemp is safe there
+    return usual if len(os.fsencode(usual)) + name_length <= MAX_SOCKET_PATH else "/tmp"  # noqa: S108  # mkdtemp is safe there
 
 
 def sweep() -> None:
@@ -52,7 +52,7 @@ def sweep() -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove the folder if it is one of ours, and no run holds it. Raises `OSError`."""
+    """Remove a folder if it is a run folder of this user that no run holds. Raises `OSError`."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         return
@@ -61,7 +61,7 @@ def _remove(folder: Path) -> None:
         return
     try:
         files = list(folder.iterdir())
-        if any(file.suffix not in _OURS or file.is_dir() or _is_served(file) for file in files):
+        if any(file.suffix not in _SUFFIXES or file.is_dir() or _is_served(file) for file in files):
             return
         for file in files:
             file.unlink()
@@ -71,7 +71,7 @@ def _remove(folder: Path) -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """Return a descriptor that holds the folder's lock; None if another process has it, or the folder is gone."""
+    """Return a descriptor that holds the folder's lock; None if another process holds it, or the folder is gone."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -90,7 +90,7 @@ def _lock(folder: Path) -> int | None:
 
 
 def _is_served(file: Path) -> bool:
-    """Whether a process listens on a socket: a child may outlive its supervisor where the system does not end both."""
+    """Return True if a process listens on the socket: where the system does not kill it, a child may outlive its supervisor."""
     if not file.is_socket():
         return False
     with socket.socket(socket.AF_UNIX) as connection:

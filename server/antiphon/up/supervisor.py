@@ -1,18 +1,17 @@
-"""Runs the gateway on one machine: the server's workers and Envoy, each an `antiphon.up.child` of its own.
+"""Runs the gateway on one machine: the workers and Envoy, each as an `antiphon.up.child`.
 
-- Envoy gets what it needs of the environment, which no secret is in; the workers get all.
-- SIGTERM, SIGINT: Envoy is told to say that it is not ready; the workers are told to end, for which they wait a while if they are
-  to (`limits.drain_delay`), and finish their calls, through an Envoy that is still there; then Envoy. A second signal kills what is
-  left, unless it comes at once, as from `timeout`, which tells its child twice.
-- SIGTERM may come to every process at once, as systemd sends it. The order stays the same: the workers drain already, and Envoy,
-  on Linux, does not hear of it, as it is ended by SIGINT when its turn has come.
+- Envoy gets only the environment variables that it needs, none of which holds a secret; the workers get all.
+- SIGTERM or SIGINT stops the gateway. First Envoy reports that it is not ready. Then the workers are told to end: they wait for
+  `limits.drain_delay`, and finish their calls, while Envoy still runs. Envoy ends last. A second signal kills everything, unless
+  it comes at once, as from `timeout`, which signals its child twice.
+- systemd sends SIGTERM to every process at once. The order stays the same: the workers drain already, and Envoy does not see
+  SIGTERM on Linux, as it is stopped by SIGINT when its turn has come.
+- SIGHUP reloads the configuration, or stops a gateway that has a terminal: see `antiphon.up.reload`.
 
-- SIGHUP reloads the configuration, or ends the gateway where there is a terminal: see `antiphon.up.reload`.
+It signals only processes that it started, and does not know what they do.
 
-Signals only processes that it started itself. Knows nothing of what the children do.
-
-`antiphon.up.launch` makes the plan and then becomes this program, which stays for as long as the gateway runs and has only to watch
-over others: it is of the standard library alone, and of that without `asyncio`, which would double what it takes.
+`antiphon.up.launch` makes the plan and then becomes this program, which stays in memory as long as the gateway runs. So it uses the
+standard library only, and not `asyncio`, which would double its memory.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ from functools import partial
 
 from antiphon.telemetry.names import METRICS_SOCKET
 from antiphon.telemetry.private_file import open_private
-from antiphon.up.admin import answers, turn_unready
-from antiphon.up.child import TOGETHER, Child, Say, log_line, write
+from antiphon.up.admin import is_answering, turn_unready
+from antiphon.up.child import SIGNAL_WINDOW, Child, Say, log_line, write
 from antiphon.up.counts import Counts
 from antiphon.up.plan import Plan, Program
 from antiphon.up.readiness import missing
@@ -40,44 +39,44 @@ from antiphon.up.reload import Reload
 from antiphon.up.responder import Parts, Responder
 
 MARGIN = 5.0
-"""Seconds that a child has to end beyond those that it was promised."""
+"""Seconds that a child gets to end in addition to its calls' time."""
 
 POLL = 0.05
-"""Seconds between two looks at whether the gateway is ready."""
+"""Seconds between two checks of whether the gateway is ready."""
 
-PATIENCE = 10.0
-"""Seconds after which, and then again and again, it is told what the start still waits for."""
+NOTICE_INTERVAL = 10.0
+"""Seconds between two messages about what a start is waiting for."""
 
-ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""The signals that end the gateway. SIGHUP reloads one that has no terminal."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""The signals that stop the gateway. SIGHUP reloads one that has no terminal."""
 
 STDOUT, STDERR = 1, 2
 
 Wait = Callable[[float | None], list[int]]
-"""Waits for so many seconds, None being for ever, and returns the signals that came. May return before, for no signal."""
+"""Waits up to so many seconds, or without limit for None; returns the signals received. May return early, without one."""
 
 
 def supervise(plan: Plan, environment: Mapping[str, str], *, say: Say, ready: Callable[[], None]) -> int:
-    """Runs the gateway until it is told to stop, and returns the exit code of the whole.
+    """Run the gateway until it is stopped; return the exit code.
 
-    `environment` is the workers', and some of it Envoy's. `say` takes lines for the operator, `ready` is called once when every
-    worker and Envoy answer. The code is 0 after one signal, 128 and the signal's number after a second one, 1 when a child cannot
-    be started. At the end the plan's folder is gone. Raises `OSError` if the log file cannot be written, or the
-    port of metrics cannot be had.
+    The workers get `environment`, Envoy a part of it. `say` prints a line for the operator; `ready` is called once, when all
+    workers and Envoy answer. The code is 0 after one signal, 128 plus the signal's number after a second one, 1 if a child cannot
+    be started. At the end the plan's folder is removed. Raises `OSError` if the log file cannot be written, or the metrics address
+    cannot be listened on.
     """
     try:
         with _output(plan) as output:
 
-            def child(program: Program, answers: Callable[[], bool] | None = None) -> Child:
+            def child(program: Program, probe: Callable[[], bool] | None = None) -> Child:
                 names = environment if program.variables is None else program.variables
-                return Child(program, {name: environment[name] for name in names if name in environment}, output, say, answers)
+                return Child(program, {name: environment[name] for name in names if name in environment}, output, say, probe)
 
             edge = plan.envoys_folder
             workers = [child(worker) for worker in plan.workers]
-            envoy = child(plan.envoy, lambda: answers(edge)) if plan.envoy else None
-            lacking = partial(missing, edge, len(workers))
+            envoy = child(plan.envoy, lambda: is_answering(edge)) if plan.envoy else None
+            not_ready = partial(missing, edge, len(workers))
             check = plan.check
-            reload = Reload(workers, child, check, plan.folder, output, plan.retiring, say, plan.edge) if check else None
+            reload = Reload(workers, child, check, plan.folder, output, plan.retire_grace, say, plan.edge) if check else None
             leaving = threading.Event()
 
             def leave() -> None:
@@ -87,8 +86,8 @@ def supervise(plan: Plan, environment: Mapping[str, str], *, say: Say, ready: Ca
             def hanging() -> list[str]:
                 return [one.program.name for one in (*workers, envoy) if one is not None and one.hangs]
 
-            with _probes(plan, lacking, hanging, leaving.is_set, lambda: reload is None or not reload.refused):
-                return run(workers, envoy, lacking, drain=plan.drain, say=say, ready=ready, leave=leave, reload=reload)
+            with _probes(plan, not_ready, hanging, leaving.is_set, lambda: reload is None or not reload.refused):
+                return run(workers, envoy, not_ready, drain=plan.drain, say=say, ready=ready, leave=leave, reload=reload)
     finally:
         shutil.rmtree(plan.folder, ignore_errors=True)
         if plan.lock is not None:
@@ -106,15 +105,15 @@ def run(
     leave: Callable[[], None] = lambda: None,
     reload: Reload | None = None,
 ) -> int:
-    """Runs the children until a signal, or until one is given up. As `supervise`.
+    """Run the children until a stop signal, or until one is given up; return the exit code, as `supervise`.
 
-    `missing` tells what is not ready. `leave` is called when a stop begins, before any child is told to end. `reload` exchanges
-    `workers`, once the gateway has been ready.
+    `missing` returns what is not ready. `leave` is called when a stop begins, before any child is signalled. `reload` replaces
+    `workers` once the gateway has been ready. `drain` is the seconds that calls may take, for the message to the operator.
     """
     envoys = [envoy] if envoy else []
 
     def servers() -> list[Child]:
-        return [*workers, *(reload.others if reload else ())]
+        return [*workers, *(reload.other_workers if reload else ())]
 
     def children() -> list[Child]:
         return servers() + envoys
@@ -148,41 +147,41 @@ def run(
 
 
 class _Watch:
-    """Looks after the children, one turn after the other, and hears the signals."""
+    """Handles signals and the children, one turn after the other."""
 
     def __init__(self, children: Callable[[], Sequence[Child]], wait: Wait, drain: float, say: Say, reload: Reload | None) -> None:
         self._children = children
-        self._reload = None if _has_terminal() else reload  # a terminal that hangs up ends what was started in it
+        self._reload = None if _has_terminal() else reload  # with a terminal, SIGHUP means that it hung up: stop
         self._wait = wait
         self._drain = drain
         self._say = say
         self._first = 0.0
         self.signals: list[int] = []
-        """Those that have come, without what came along with the first one."""
+        """The stop signals received, without repetitions within `SIGNAL_WINDOW` of the first one."""
 
     def turn(self, due: float | None = None) -> None:
-        """Wait for a signal, for what a child is due to, or until `due`; then look at every child."""
+        """Wait for a signal, for the time `due`, or until a child is due; then let every child act."""
         moments = [moment for moment in (due, *(child.due for child in self._children())) if moment is not None]
         for number in self._wait(max(min(moments) - time.monotonic(), 0) if moments else None):
-            self._hear(number)
+            self._on_signal(number)
         for child in self._children():
             child.look()
 
     def end(self, children: Sequence[Child]) -> None:
-        """Tell the children to end, and return when they have."""
+        """Stop the children, and return when they have ended."""
         for child in children:
             child.stop()
-        while not all(child.over for child in children):
+        while not all(child.is_finished for child in children):
             self.turn()
 
-    def _hear(self, number: int) -> None:
+    def _on_signal(self, number: int) -> None:
         if number == signal.SIGHUP and self._reload is not None:
-            self._reload.ask("SIGHUP")
+            self._reload.request("SIGHUP")
             return
         if not self.signals:
             self._first = time.monotonic()
             self._say(f"Stopping. Calls in flight may take {self._drain:g} s more; a second signal ends them at once.")
-        elif time.monotonic() < self._first + TOGETHER:
+        elif time.monotonic() < self._first + SIGNAL_WINDOW:
             return
         else:
             for child in self._children():
@@ -201,12 +200,12 @@ class _Start:
         self._say = say
         self._ready = ready
         self._complete = False
-        self._tell_at = time.monotonic() + PATIENCE
+        self._notice_at = time.monotonic() + NOTICE_INTERVAL
         self.due: float | None = time.monotonic()
-        """When to look again; None once the gateway is ready."""
+        """When to call `look` again, by `time.monotonic`; None once the gateway is ready."""
 
     def look(self) -> None:
-        """Asks what is missing, if it is time for that."""
+        """Check what is not ready yet, if that is due."""
         now = time.monotonic()
         if self.due is None or now < self.due:
             return
@@ -216,16 +215,16 @@ class _Start:
             self.due = None
             self._ready()
             return
-        lacking = self._missing()
-        self._complete = not lacking  # told a moment later: so late do Envoy's threads learn of a worker that Envoy tells of
-        if lacking and now >= self._tell_at:
-            self._say(f"Still waiting for {', '.join(lacking)}.")
-            self._tell_at += PATIENCE
+        pending = self._missing()
+        self._complete = not pending  # reported at the next look: Envoy's threads learn of a worker a moment after its main thread
+        if pending and now >= self._notice_at:
+            self._say(f"Still waiting for {', '.join(pending)}.")
+            self._notice_at += NOTICE_INTERVAL
         self.due = time.monotonic() + POLL
 
 
 def _has_terminal() -> bool:
-    """Whether there is a terminal that may hang up, which a daemon has not."""
+    """Return True if the process has a controlling terminal, which may hang up. A daemon has none."""
     with contextlib.suppress(OSError):
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
         return True
@@ -234,23 +233,23 @@ def _has_terminal() -> bool:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[Wait]:
-    """Catches the signals that end the gateway, those too that were held back; SIGHUP not if it is ignored, as under nohup.
+    """Handle the stop signals, including those blocked until now; yield the function that waits for them.
 
-    The end of a child ends a wait as well.
+    SIGHUP is left alone if it is ignored, as under nohup. The end of a child ends a wait too.
     """
-    numbers = [number for number in ENDING if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
+    numbers = [number for number in STOP_SIGNALS if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
     reader, writer = socket.socketpair()
     with reader, writer:
         reader.settimeout(0)
         writer.settimeout(0)
 
         def wait(seconds: float | None) -> list[int]:
-            heard, _, _ = select.select([reader], [], [], seconds)
-            return [number for number in reader.recv(4096) if number in numbers] if heard else []
+            readable, _, _ = select.select([reader], [], [], seconds)
+            return [number for number in reader.recv(4096) if number in numbers] if readable else []
 
         handlers = {number: signal.signal(number, lambda *_: None) for number in (*numbers, signal.SIGCHLD)}
         before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         try:
             yield wait
         finally:
@@ -261,7 +260,7 @@ def _signals() -> Iterator[Wait]:
 
 @contextlib.contextmanager
 def _output(plan: Plan) -> Iterator[int]:
-    """Where what the children print goes, as their logs do: the log file, or a standard stream."""
+    """Yield the descriptor for the children's output, the same as for their logs: the log file, or a standard stream."""
     if plan.log_file is None:
         yield STDOUT if plan.stdout_is_log else STDERR
     else:
@@ -273,12 +272,15 @@ def _output(plan: Plan) -> Iterator[int]:
 def _probes(
     plan: Plan, missing: Parts, hanging: Parts, leaving: Callable[[], bool], is_newest: Callable[[], bool]
 ) -> Iterator[None]:
-    """Answers Prometheus and probes, if there is a port for them. In threads, which take no signal: those are held back here."""
+    """Answer Prometheus and probes while in the context, if the plan has an address for them.
+
+    This runs in threads. They receive no signals, as signals are blocked here.
+    """
     if plan.metrics is None:
         yield
         return
     path = plan.envoys_folder / METRICS_SOCKET
-    path.unlink(missing_ok=True)  # one that was killed leaves it behind
+    path.unlink(missing_ok=True)  # a killed supervisor leaves it behind
     with contextlib.closing(Counts(path, is_newest=is_newest)) as counts:
         responder = Responder(plan.metrics, counts.exposition, missing, hanging=hanging, leaving=leaving)
         with contextlib.closing(responder):
@@ -286,7 +288,7 @@ def _probes(
 
 
 def main(descriptor: int) -> int:
-    """Reads a plan from the file that `descriptor` stands for, and sees it through. Returns the exit code."""
+    """Read a plan from the file descriptor, and run it. Return the exit code."""
     with os.fdopen(descriptor, encoding="utf-8") as file:
         plan = Plan.loads(file.read())
 

@@ -86,8 +86,8 @@ def test_a_worker_in_whose_place_there_is_another_is_none_that_ended(path: Path)
 
 
 def test_a_worker_that_does_not_answer_is_taken_by_what_it_said_last(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for it for longer than `PATIENCE`."""
-    monkeypatch.setattr(counts, "PATIENCE", 0.05)
+    """Nobody waits for it for longer than `ANSWER_TIMEOUT`."""
+    monkeypatch.setattr(counts, "ANSWER_TIMEOUT", 0.05)
     worker = Worker()
     worker.calls.inc()
     with closing(Counts(path, interval=600)) as of, ExitStack() as stack:

@@ -55,7 +55,7 @@ async def test_without_a_supervisor_there_is_nobody_to_tell() -> None:
 
 async def test_a_heart_is_silent_when_the_event_loop_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """And neither before it began to beat, nor after the end."""
-    monkeypatch.setattr(heartbeat, "SILENT", 0.05)
+    monkeypatch.setattr(heartbeat, "HANG_AFTER", 0.05)
     heart = heartbeat.Heart()
     assert not heart.is_silent
     async with heart.beating(None):

@@ -182,7 +182,7 @@ def test_the_files_of_keys_and_secrets_are_watched(tmp_path: Path) -> None:
         rest={"listen": "127.0.0.1:1", "tls": {"certificate": str(tmp_path / "c"), "key": str(tmp_path / "k")}},
         database={"url_file": str(tmp_path / "d")},
     )
-    assert sorted(launch.files_of(settings)) == [tmp_path / "a", tmp_path / "b", tmp_path / "d"]
+    assert sorted(launch.files_to_watch(settings)) == [tmp_path / "a", tmp_path / "b", tmp_path / "d"]
 
 
 def test_the_workers_read_a_copy_of_the_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_server_beside_an_envoy_takes_its_socket_again(monkeypatch: pytest.Mon
     assert (made.envoy, made.edge) == (None, run)
     assert made.folder != run
     (worker,) = made.workers
-    assert (worker.socket, worker.beats) == ("server.sock", True)
+    assert (worker.socket, worker.sends_heartbeat) == ("server.sock", True)
     assert str(run / "server.sock") in worker.command
     assert made.check is not None
     assert "--same-database" in made.check.command

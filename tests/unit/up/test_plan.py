@@ -13,7 +13,7 @@ def test_a_plan_survives_its_text(tmp_path: Path) -> None:
         [worker], Program("Envoy", ["/bin/true"], tmp_path, 5.0, ["PATH"], "SIGINT"), tmp_path, 30.0, tmp_path / "log", "up\n"
     )
     assert Plan.loads(plan.dumps()) == plan
-    reloading = replace(plan, check=Program("check", ["/bin/true"], tmp_path, 5.0), retiring=600.0, lock=3)
+    reloading = replace(plan, check=Program("check", ["/bin/true"], tmp_path, 5.0), retire_grace=600.0, lock=3)
     assert Plan.loads(reloading.dumps()) == reloading
     beside = replace(plan, envoy=None, edge=tmp_path / "edge")
     assert Plan.loads(beside.dumps()) == beside

@@ -12,7 +12,7 @@ import pytest
 from antiphon.up import reload
 from antiphon.up.child import Child
 from antiphon.up.plan import Program
-from antiphon.up.reload import BEFORE, CONFIG, NEXT, WATCHED, Reload
+from antiphon.up.reload import CONFIG, NEXT, PREVIOUS, WATCHED, Reload
 from tests.waiting import block_until
 
 
@@ -57,7 +57,7 @@ def test_a_changed_file_is_checked_and_taken_up(tmp_path: Path) -> None:
     stage.file.write_text("another")
     assert stage.said_after_looks(2) == ["Reloading the configuration: a file has changed.", "Reloaded."]
     assert (tmp_path / CONFIG).read_text() == "new"
-    assert (tmp_path / BEFORE).read_text() == "old"
+    assert (tmp_path / PREVIOUS).read_text() == "old"
     for _ in range(10):
         stage.reload.look()
     assert len(stage.said) == 2
@@ -75,7 +75,7 @@ def test_a_file_that_is_replaced_has_changed(tmp_path: Path) -> None:
 def test_what_is_refused_is_not_taken_up(tmp_path: Path) -> None:
     """Nor tried again before something changes."""
     stage = Stage(tmp_path, "import sys; sys.exit(2)")
-    stage.reload.ask("SIGHUP")
+    stage.reload.request("SIGHUP")
     assert stage.said_after_looks(2) == [
         "Reloading the configuration: SIGHUP.",
         "Not reloaded, for the reason above: the configuration stays as it was.",
@@ -90,7 +90,7 @@ def test_what_is_refused_is_not_taken_up(tmp_path: Path) -> None:
 def test_a_stop_breaks_off_a_check(tmp_path: Path) -> None:
     """Which would take ten minutes; and nothing is begun any more."""
     stage = Stage(tmp_path, "import time; time.sleep(600)")
-    stage.reload.ask("SIGHUP")
+    stage.reload.request("SIGHUP")
     stage.said_after_looks(1)
     stage.reload.look()
     stage.reload.stop()
@@ -102,7 +102,7 @@ def test_a_change_during_the_check_is_another_reload(tmp_path: Path) -> None:
     """Whatever the check has read of it."""
     stage = Stage(tmp_path, f"open({str(tmp_path / 'watched.txt')!r}, 'a').close()")
     stage.file.write_text("another")
-    stage.reload.ask("SIGHUP")
+    stage.reload.request("SIGHUP")
     stage.said_after_looks(1)
     stage.reload.look()  # the check runs
     stage.file.write_text("a third one, which it may not have seen")
@@ -111,9 +111,9 @@ def test_a_change_during_the_check_is_another_reload(tmp_path: Path) -> None:
 
 def test_a_check_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And refuses the configuration, so that the next reload can begin."""
-    monkeypatch.setattr(reload, "CHECKING", 0.0)
+    monkeypatch.setattr(reload, "CHECK_TIMEOUT", 0.0)
     stage = Stage(tmp_path, "import time; time.sleep(600)")
-    stage.reload.ask("SIGHUP")
+    stage.reload.request("SIGHUP")
     said = stage.said_after_looks(3)
     assert said[1].startswith("The check of the configuration took more than 0 s")
     assert said[2].startswith("Not reloaded")
@@ -124,6 +124,6 @@ def test_a_folder_that_is_gone_refuses_the_reload(tmp_path: Path) -> None:
     """And ends nothing: the gateway goes on as it was."""
     stage = Stage(tmp_path, "")
     stage.reload._check = replace(stage.reload._check, folder=tmp_path / "none")
-    stage.reload.ask("SIGHUP")
+    stage.reload.request("SIGHUP")
     assert stage.said_after_looks(2)[1].startswith("Not reloaded: [Errno 2]")
     assert stage.reload.refused

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from antiphon.up import responder
-from antiphon.up.responder import MOST, Responder
+from antiphon.up.responder import MAX_REQUESTS, Responder
 from tests.ports import free_port
 from tests.waiting import block_until
 
@@ -109,7 +109,7 @@ def test_clients_that_say_nothing_hold_nobody_up_for_long(served: Served, monkey
     """Not even if they are as many as are served at once."""
     monkeypatch.setattr(responder, "TIMEOUT", 0.05)
     host, _, port = served.address.partition(":")
-    silent = [socket.create_connection((host, int(port))) for _ in range(MOST)]
+    silent = [socket.create_connection((host, int(port))) for _ in range(MAX_REQUESTS)]
     assert served.get("/healthz").status_code == 200
     for connection in silent:
         connection.close()

@@ -49,7 +49,7 @@ def test_it_is_private_and_its_sockets_paths_are_short(monkeypatch: pytest.Monke
     folder, lock = run_folder.make()
     try:
         assert folder.stat().st_mode & 0o777 == 0o700
-        assert len(os.fsencode(folder / worker_socket(255))) <= run_folder.LONGEST_SOCKET_PATH
+        assert len(os.fsencode(folder / worker_socket(255))) <= run_folder.MAX_SOCKET_PATH
     finally:
         folder.rmdir()
         os.close(lock)

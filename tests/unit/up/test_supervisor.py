@@ -17,7 +17,7 @@ import pytest
 
 from antiphon.telemetry.names import METRICS_SOCKET
 from antiphon.telemetry.report import Reporter
-from antiphon.up import child, pulse, supervisor
+from antiphon.up import child, liveness, supervisor
 from antiphon.up.child import Child
 from antiphon.up.plan import Plan, Program
 from tests.ports import free_port
@@ -69,9 +69,9 @@ class Stage:
         self.readied = 0
         self.blocked: list[str] = []
 
-    def program(self, name: str, *how: str, grace: float = 10.0, ends_by: str = "SIGTERM") -> Program:
+    def program(self, name: str, *how: str, grace: float = 10.0, stop_signal: str = "SIGTERM") -> Program:
         command = [sys.executable, "-c", CHILD, str(self.file), name, *how]
-        return Program(name, command, folder=self.folder, grace=grace, ends_by=ends_by)
+        return Program(name, command, folder=self.folder, grace=grace, stop_signal=stop_signal)
 
     @property
     def lines(self) -> list[str]:
@@ -124,7 +124,7 @@ def hangup(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "FIRST_DELAY", 0.01)
-    monkeypatch.setattr(child, "LONGEST_DELAY", 0.02)
+    monkeypatch.setattr(child, "MAX_DELAY", 0.02)
 
 
 def told(number: signal.Signals = signal.SIGTERM) -> None:
@@ -202,7 +202,7 @@ def test_a_child_that_cannot_start_ends_the_whole(stage: Stage) -> None:
     """Before the gateway has been ready, a child that keeps dying is given up: code 1, and the others are ended."""
     stage.blocked = ["w0"]
     assert stage.run(stage.program("w0", "3"), stage.program("w1")) == 1
-    assert len(stage.pids("w0")) == child.ATTEMPTS
+    assert len(stage.pids("w0")) == child.MAX_FAILED_STARTS
     assert "w0 cannot start: it ended 5 times within 5 s, the last time exit code 3." in stage.said
     assert stage.lines[-1] == "envoy term"
     assert not any(alive(pid) for name in ("w1", "envoy") for pid in stage.pids(name))
@@ -211,7 +211,7 @@ def test_a_child_that_cannot_start_ends_the_whole(stage: Stage) -> None:
 def test_an_unusable_configuration_is_not_tried_again(stage: Stage) -> None:
     """A child that says that its configuration is not usable is started once."""
     stage.blocked = ["w0"]
-    assert stage.run(stage.program("w0", str(child.UNUSABLE))) == 1
+    assert stage.run(stage.program("w0", str(child.EXIT_UNUSABLE_CONFIG))) == 1
     assert len(stage.pids("w0")) == 1
 
 
@@ -221,10 +221,10 @@ def test_once_ready_a_child_is_never_given_up(stage: Stage) -> None:
 
     def script() -> None:
         until(lambda: stage.readied)
-        for count in range(1, child.ATTEMPTS + 3):
+        for count in range(1, child.MAX_FAILED_STARTS + 3):
             stage.started("w0", count)
             os.kill(stage.pids("w0")[-1], signal.SIGKILL)
-        stage.started("w0", child.ATTEMPTS + 3)
+        stage.started("w0", child.MAX_FAILED_STARTS + 3)
         told()
 
     assert stage.run(stage.program("w0"), meanwhile=script) == 0
@@ -233,7 +233,7 @@ def test_once_ready_a_child_is_never_given_up(stage: Stage) -> None:
 def test_once_ready_a_kill_costs_no_delay(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """However often a signal ends a child, it is started again at once, if it had lived a moment."""
     monkeypatch.setattr(child, "FIRST_DELAY", 60.0)
-    monkeypatch.setattr(child, "QUICK_KILL", 0.0)
+    monkeypatch.setattr(child, "MIN_LIFE_IF_KILLED", 0.0)
 
     def script() -> None:
         until(lambda: stage.readied)
@@ -250,9 +250,9 @@ def test_once_ready_a_kill_costs_no_delay(stage: Stage, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("ready", [True, False])
 def test_a_child_that_dies_by_itself_is_started_again_later(stage: Stage, monkeypatch: pytest.MonkeyPatch, ready: bool) -> None:
     """With an exit code, or before the gateway has been ready, however long it took: what it died of is still there."""
-    monkeypatch.setattr(child, "QUICK_KILL", 0.0)
+    monkeypatch.setattr(child, "MIN_LIFE_IF_KILLED", 0.0)
     monkeypatch.setattr(child, "FIRST_DELAY", 60.0)
-    monkeypatch.setattr(child, "LONGEST_DELAY", 60.0)
+    monkeypatch.setattr(child, "MAX_DELAY", 60.0)
     stage.blocked = [] if ready else ["w0"]
 
     def script() -> None:
@@ -268,7 +268,7 @@ def test_a_child_that_dies_by_itself_is_started_again_later(stage: Stage, monkey
 def test_a_program_that_is_not_there_is_given_up(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that cannot be run at all is an early death like any other."""
     monkeypatch.setattr(child, "FIRST_DELAY", 0.0)
-    monkeypatch.setattr(child, "_leashed", lambda program: program.command)
+    monkeypatch.setattr(child, "_wrapped_command", lambda program: program.command)
     stage.blocked = ["w0"]
     program = Program("w0", [str(stage.folder / "none")], folder=stage.folder, grace=1)
     assert stage.run(program) == 1
@@ -290,7 +290,7 @@ def test_a_deaf_child_is_killed_after_its_grace(stage: Stage) -> None:
 
 def test_a_second_signal_ends_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second signal kills what is left; the code tells the signal."""
-    monkeypatch.setattr(supervisor, "TOGETHER", 0.0)
+    monkeypatch.setattr(supervisor, "SIGNAL_WINDOW", 0.0)
 
     def script() -> None:
         until(lambda: len(stage.lines) == 2)
@@ -303,7 +303,7 @@ def test_a_second_signal_ends_at_once(stage: Stage, monkeypatch: pytest.MonkeyPa
 
 def test_a_signal_that_comes_twice_at_once_is_one(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `timeout` sends it: to its child, and to the group that both are in. Nothing is cut short."""
-    monkeypatch.setattr(supervisor, "TOGETHER", 60.0)
+    monkeypatch.setattr(supervisor, "SIGNAL_WINDOW", 60.0)
 
     def script() -> None:
         until(lambda: len(stage.lines) == 2)
@@ -319,7 +319,7 @@ def test_children_that_are_told_to_end_before_the_supervisor_are_not_started_aga
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever tells every process at once tells one of them first: nothing is said of those that have ended by then."""
-    monkeypatch.setattr(child, "TOGETHER", 60.0)
+    monkeypatch.setattr(child, "SIGNAL_WINDOW", 60.0)
 
     def script() -> None:
         until(lambda: len(stage.lines) == 2)
@@ -343,29 +343,29 @@ def test_a_child_that_ends_by_another_signal_does_not_hear_sigterm(stage: Stage)
         for pid in (*stage.pids("envoy"), *stage.pids("w0"), os.getpid()):
             os.kill(pid, signal.SIGTERM)
 
-    assert stage.run(stage.program("w0"), envoy=stage.program("envoy", ends_by="SIGINT"), meanwhile=script) == 0
+    assert stage.run(stage.program("w0"), envoy=stage.program("envoy", stop_signal="SIGINT"), meanwhile=script) == 0
     assert [line for line in stage.lines[2:] if line != "w0 term"] == ["envoy int"]
     assert stage.lines[-1] == "envoy int"
 
 
 def test_a_child_that_hangs_is_started_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that gave signs of life, and gives none any more, is killed; a line says so."""
-    monkeypatch.setattr(pulse, "INTERVAL", 0.05)
+    monkeypatch.setattr(liveness, "INTERVAL", 0.05)
 
     def script() -> None:
         until(lambda: len(stage.pids("w0")) == 2)
-        assert stage.said[0].startswith("w0 hangs: not a sign of it for ")
+        assert stage.said[0].startswith("w0 hangs: no sign of life for ")
         assert "w0 ended (by SIGKILL)" in stage.said[1]
         told()
 
-    program = Program("w0", [sys.executable, "-c", HANGING, str(stage.file)], folder=stage.folder, grace=10, beats=True)
+    program = Program("w0", [sys.executable, "-c", HANGING, str(stage.file)], folder=stage.folder, grace=10, sends_heartbeat=True)
     assert stage.run(program, meanwhile=script) == 0
 
 
 def test_a_stop_does_not_wait_for_a_restart(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child that waits to be started again is simply not."""
     monkeypatch.setattr(child, "FIRST_DELAY", 60.0)
-    monkeypatch.setattr(child, "LONGEST_DELAY", 60.0)
+    monkeypatch.setattr(child, "MAX_DELAY", 60.0)
 
     def script() -> None:
         until(lambda: any("w0 ended" in line for line in stage.said))
@@ -482,12 +482,12 @@ while True:
 
 def test_probes_see_what_hangs_and_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before what hangs is killed; and for as long as the stop takes. Here somebody else runs Envoy."""
-    monkeypatch.setattr(pulse, "INTERVAL", 0.2)
-    monkeypatch.setattr(pulse, "FIRST", 0.01)
+    monkeypatch.setattr(liveness, "INTERVAL", 0.2)
+    monkeypatch.setattr(liveness, "FIRST_INTERVAL", 0.01)
     folder = Path(tempfile.mkdtemp(prefix="antiphon-test-"))
     address = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-c", HESITATING, str(tmp_path / "go")]
-    worker = Program("worker 0", command, folder=tmp_path, grace=20, beats=True)
+    worker = Program("worker 0", command, folder=tmp_path, grace=20, sends_heartbeat=True)
     monkeypatch.chdir(tmp_path)  # the paths of pytest's are too long for sockets
     plan = Plan([worker], None, folder=folder, drain=1, log_file=None, banner="", metrics=address, edge=Path())
     said: list[str] = []
@@ -504,7 +504,7 @@ def test_probes_see_what_hangs_and_a_stop(tmp_path: Path, monkeypatch: pytest.Mo
         played = threads.submit(script)
         supervisor.supervise(plan, os.environ, say=said.append, ready=lambda: None)
         played.result()
-    assert "worker 0 hangs: not a sign of it for 0.6 s; killed" in said
+    assert "worker 0 hangs: no sign of life for 0.6 s; killed" in said
 
 
 def answers(address: str, path: str) -> tuple[int, str] | None:
