@@ -32,29 +32,29 @@ class _ScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Scope.ValueType
     SCOPE_CHAT: _Scope.ValueType  # 1
     """Chat, and the list of models."""
     SCOPE_HISTORY: _Scope.ValueType  # 2
-    """Reading and changing conversations."""
+    """Read and change conversations."""
     SCOPE_PROXY: _Scope.ValueType  # 3
     """The proxy paths."""
     SCOPE_ENGINE: _Scope.ValueType  # 4
     """The engine paths."""
     SCOPE_ADMIN: _Scope.ValueType  # 5
-    """Keys, usage, the audit log, and the paths that ask for an admin."""
+    """Keys, usage, the audit log, and the REST paths that need an admin key."""
 
 class Scope(_Scope, metaclass=_ScopeEnumTypeWrapper):
-    """What a key opens."""
+    """What a key permits."""
 
 SCOPE_UNSPECIFIED: Scope.ValueType  # 0
 """Not used."""
 SCOPE_CHAT: Scope.ValueType  # 1
 """Chat, and the list of models."""
 SCOPE_HISTORY: Scope.ValueType  # 2
-"""Reading and changing conversations."""
+"""Read and change conversations."""
 SCOPE_PROXY: Scope.ValueType  # 3
 """The proxy paths."""
 SCOPE_ENGINE: Scope.ValueType  # 4
 """The engine paths."""
 SCOPE_ADMIN: Scope.ValueType  # 5
-"""Keys, usage, the audit log, and the paths that ask for an admin."""
+"""Keys, usage, the audit log, and the REST paths that need an admin key."""
 Global___Scope: _TypeAlias = Scope  # noqa: Y015
 
 class _UsageDimension:
@@ -70,18 +70,18 @@ class _UsageDimensionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UsageD
     USAGE_DIMENSION_OWNER: _UsageDimension.ValueType  # 2
     """The owner."""
     USAGE_DIMENSION_KEY: _UsageDimension.ValueType  # 3
-    """The credential that called."""
+    """The credential of the caller."""
     USAGE_DIMENSION_PROVIDER: _UsageDimension.ValueType  # 4
-    """The provider that was asked."""
+    """The provider."""
     USAGE_DIMENSION_MODEL: _UsageDimension.ValueType  # 5
-    """The model that was asked, as its provider names it."""
+    """The model, by the provider's name for it."""
     USAGE_DIMENSION_TAG: _UsageDimension.ValueType  # 6
-    """A tag, as in "team=search". A call with several counts once for each, and one without is not told. Not together with provider or
-    model.
+    """A tag, as in "team=search". A call with several tags counts once for each; a call without tags is not included. Cannot be
+    combined with provider or model.
     """
 
 class UsageDimension(_UsageDimension, metaclass=_UsageDimensionEnumTypeWrapper):
-    """By what usage is told apart."""
+    """What usage can be grouped by."""
 
 USAGE_DIMENSION_UNSPECIFIED: UsageDimension.ValueType  # 0
 """Not used."""
@@ -90,20 +90,20 @@ USAGE_DIMENSION_DAY: UsageDimension.ValueType  # 1
 USAGE_DIMENSION_OWNER: UsageDimension.ValueType  # 2
 """The owner."""
 USAGE_DIMENSION_KEY: UsageDimension.ValueType  # 3
-"""The credential that called."""
+"""The credential of the caller."""
 USAGE_DIMENSION_PROVIDER: UsageDimension.ValueType  # 4
-"""The provider that was asked."""
+"""The provider."""
 USAGE_DIMENSION_MODEL: UsageDimension.ValueType  # 5
-"""The model that was asked, as its provider names it."""
+"""The model, by the provider's name for it."""
 USAGE_DIMENSION_TAG: UsageDimension.ValueType  # 6
-"""A tag, as in "team=search". A call with several counts once for each, and one without is not told. Not together with provider or
-model.
+"""A tag, as in "team=search". A call with several tags counts once for each; a call without tags is not included. Cannot be
+combined with provider or model.
 """
 Global___UsageDimension: _TypeAlias = UsageDimension  # noqa: Y015
 
 @_typing.final
 class Quota(_message.Message):
-    """How much may be used. A field that is not set is no limit."""
+    """Limits of a key. An unset field means no limit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -113,15 +113,15 @@ class Quota(_message.Message):
     DAILY_USD_FIELD_NUMBER: _builtins.int
     MONTHLY_USD_FIELD_NUMBER: _builtins.int
     requests_per_minute: _builtins.int
-    """Calls in a minute."""
+    """The most calls in a minute."""
     tokens_per_minute: _builtins.int
-    """Tokens in a minute, of prompts and replies together."""
+    """The most tokens in a minute: prompt and completion tokens together."""
     concurrent_streams: _builtins.int
-    """Calls to providers at once."""
+    """The most calls to providers at once."""
     daily_usd: _builtins.float
-    """What may be spent in a day, in USD; days begin at midnight UTC."""
+    """The most spending in a day, in USD. Days begin at midnight UTC."""
     monthly_usd: _builtins.float
-    """What may be spent in a month, in USD; months begin at midnight UTC."""
+    """The most spending in a month, in USD. Months begin at midnight UTC."""
     def __init__(
         self,
         *,
@@ -197,49 +197,49 @@ class Key(_message.Message):
     LAST_USE_TIME_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Its id."""
+    """The key's id."""
     name: _builtins.str
-    """What people call it. 1 to 100 characters, all of which show: no line break, nor a mark that turns the direction of writing."""
+    """A name for people. 1 to 100 visible characters: no line breaks, and no marks that change the direction of writing."""
     owner: _builtins.str
-    """Whose the conversations and the spending are. Empty: the name. At most 200 characters, as those of the name. It may be that of
-    a user of an issuer of tokens, such as "corp:ann", who then shares it all with this key; but only if it is set: a name that
-    begins like that of such an owner is refused without.
+    """The owner of the key's conversations and spending. Empty: the name. At most 200 characters, with the same rules as the name. It
+    may be the owner of an identity provider's user, such as "corp:ann": that user and this key then share conversations and
+    budget. This must be explicit: if the owner is empty, a name that begins like such an owner is refused.
     """
     hint: _builtins.str
-    """The secret's last four characters, for telling keys apart."""
+    """The last four characters of the secret, to tell keys apart."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[Global___Scope.ValueType]:
-        """What it opens. Not set, which in protobuf is the same as an empty list: everything but SCOPE_ADMIN. A key that was made has them
-        all named. There is no key that opens nothing.
+        """What the key permits. Unset, which in protobuf is the same as an empty list: everything but SCOPE_ADMIN. A key that is returned
+        always lists its scopes. No key can have an empty list.
         """
 
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The models that may be asked: names, and patterns with `*`. Not set, which is the same as an empty list: all."""
+        """The models that the key may use: names, and patterns with `*`. Unset, which is the same as an empty list: all models."""
 
     @_builtins.property
     def quota(self) -> Global___Quota:
-        """How much it may use."""
+        """The key's limits."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When it ends. Not set: never."""
+        """When the key expires. Unset: never."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was made."""
+        """When the key was created."""
 
     @_builtins.property
     def revoke_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was revoked. Not set: it was not."""
+        """When the key was revoked. Unset: it is not revoked."""
 
     @_builtins.property
     def last_use_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was last used, up to a minute ago. Not set: never."""
+        """When the key was last used; up to a minute late. Unset: never."""
 
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """What its calls are for, bounded as GenerateRequest.tags. No call can change them."""
+        """Tags of all calls with this key, with the same limits as GenerateRequest.tags. No call can change them."""
 
     def __init__(
         self,
@@ -267,14 +267,14 @@ Global___Key: _TypeAlias = Key  # noqa: Y015
 
 @_typing.final
 class CreateKeyRequest(_message.Message):
-    """The key to make."""
+    """A key to create."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def key(self) -> Global___Key:
-        """What it is to be."""
+        """The new key's fields."""
 
     def __init__(
         self,
@@ -291,14 +291,14 @@ Global___CreateKeyRequest: _TypeAlias = CreateKeyRequest  # noqa: Y015
 
 @_typing.final
 class CreateKeyResponse(_message.Message):
-    """The key that was made."""
+    """The key that was created."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
-    """What callers send as `Authorization: Bearer <secret>`. Shown here, and never again."""
+    """The secret, which callers send as `Authorization: Bearer <secret>`. Returned here, and never again."""
     @_builtins.property
     def key(self) -> Global___Key:
         """The key."""
@@ -325,7 +325,7 @@ class GetKeyRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Its id."""
+    """The key's id."""
     def __init__(
         self,
         *,
@@ -375,15 +375,15 @@ class ListKeysRequest(_message.Message):
     SHOW_REVOKED_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """The most to answer with: 1 to 1000. 0: 50. A page that would be larger than 4 MiB has fewer."""
+    """The most keys in the page: 1 to 1000. 0: 50. A page that would be larger than 4 MiB has fewer."""
     page_token: _builtins.str
-    """The next_page_token of the page before. The filters must be the same."""
+    """The next_page_token of the previous page. The filters must be the same."""
     owner: _builtins.str
-    """Only those of this owner."""
+    """Only keys of this owner."""
     show_revoked: _builtins.bool
-    """Those that are revoked as well."""
+    """Include revoked keys."""
     name: _builtins.str
-    """Only those of exactly this name, of which there may be several."""
+    """Only keys with exactly this name; there may be several."""
     def __init__(
         self,
         *,
@@ -410,10 +410,10 @@ class ListKeysResponse(_message.Message):
     KEYS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Asks for the next page. Empty: this is the last."""
+    """The token of the next page. Empty: this is the last page."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___Key]:
-        """The keys, the newest first."""
+        """The keys, newest first."""
 
     def __init__(
         self,
@@ -431,13 +431,13 @@ Global___ListKeysResponse: _TypeAlias = ListKeysResponse  # noqa: Y015
 
 @_typing.final
 class RevokeKeyRequest(_message.Message):
-    """Which key to end."""
+    """Which key to revoke."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Its id."""
+    """The key's id."""
     def __init__(
         self,
         *,
@@ -453,7 +453,7 @@ Global___RevokeKeyRequest: _TypeAlias = RevokeKeyRequest  # noqa: Y015
 
 @_typing.final
 class RevokeKeyResponse(_message.Message):
-    """The key after that."""
+    """The revoked key."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -477,17 +477,17 @@ Global___RevokeKeyResponse: _TypeAlias = RevokeKeyResponse  # noqa: Y015
 
 @_typing.final
 class RotateKeyRequest(_message.Message):
-    """Which key gets another secret."""
+    """Which key to give a new secret."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     OVERLAP_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Its id."""
+    """The key's id."""
     @_builtins.property
     def overlap(self) -> _duration_pb2.Duration:
-        """How long the old secret is still good, at most a week. Not set: not at all."""
+        """How long the old secret stays valid, at most a week. Unset: it ends at once."""
 
     def __init__(
         self,
@@ -505,14 +505,14 @@ Global___RotateKeyRequest: _TypeAlias = RotateKeyRequest  # noqa: Y015
 
 @_typing.final
 class RotateKeyResponse(_message.Message):
-    """The key after that."""
+    """The key with its new secret."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
-    """The new secret. Shown here, and never again."""
+    """The new secret. Returned here, and never again."""
     @_builtins.property
     def key(self) -> Global___Key:
         """The key."""
@@ -533,7 +533,7 @@ Global___RotateKeyResponse: _TypeAlias = RotateKeyResponse  # noqa: Y015
 
 @_typing.final
 class AuditEvent(_message.Message):
-    """Something that was done, or refused."""
+    """An action of an admin, or refused calls."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -547,26 +547,26 @@ class AuditEvent(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PEER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Its id."""
+    """The event's id."""
     actor: _builtins.str
-    """Who did it: the id of the credential. Empty: nobody that is known."""
+    """Who did it: the id of the credential. Empty: a caller without a valid credential."""
     action: _builtins.str
-    """What was done: "keys.create", "keys.revoke", "keys.rotate", "owners.export", "owners.erase", "call.refused"."""
+    """The action: "keys.create", "keys.revoke", "keys.rotate", "owners.export", "owners.erase" or "call.refused"."""
     target: _builtins.str
-    """What it was done to: the id of a key, or the method that was called, "*" for several; or an owner, as "owner:sha256:" and the
-    SHA-256 of its name.
+    """The target of the action: the id of a key; for a refused call the method, or "*" for several methods; for an owner
+    "owner:sha256:" and the SHA-256 of its name.
     """
     reason: _builtins.str
-    """Why it was refused: a name of ErrorReason, without its prefix. Empty: it was not."""
+    """Why the call was refused: a name of ErrorReason, without its prefix. Empty: it was not refused."""
     count: _builtins.int
-    """How often it was refused. What is refused alike within five seconds is one event: to a known caller, each method and reason;
-    to nobody known, each address and reason, and within a minute. An address that is "*" stands for several, where there were too
-    many to tell apart.
+    """How many refused calls the event stands for. Equal refusals are merged: of a known caller those with the same method and
+    reason, within five seconds; of unknown callers those with the same address and reason, within a minute. The address "*" stands
+    for several, if there were too many to keep apart.
     """
     request_id: _builtins.str
-    """The x-request-id of the call, of the first where there are several."""
+    """The x-request-id of the call; of the first one, if there are several."""
     peer: _builtins.str
-    """Where the call came from: the address that the edge saw."""
+    """The address that the call came from, as the edge saw it."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
@@ -603,13 +603,13 @@ class ListAuditEventsRequest(_message.Message):
     ACTOR_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """The most to answer with: 1 to 1000. 0: 50. A page that would be larger than 4 MiB has fewer."""
+    """The most events in the page: 1 to 1000. 0: 50. A page that would be larger than 4 MiB has fewer."""
     page_token: _builtins.str
-    """The next_page_token of the page before. The filters must be the same."""
+    """The next_page_token of the previous page. The filters must be the same."""
     actor: _builtins.str
-    """Only what this credential did."""
+    """Only events with this credential as the actor."""
     action: _builtins.str
-    """Only this action."""
+    """Only events with this action."""
     def __init__(
         self,
         *,
@@ -635,10 +635,10 @@ class ListAuditEventsResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Asks for the next page. Empty: this is the last."""
+    """The token of the next page. Empty: this is the last page."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditEvent]:
-        """The events, the newest first."""
+        """The events, newest first."""
 
     def __init__(
         self,
@@ -656,7 +656,9 @@ Global___ListAuditEventsResponse: _TypeAlias = ListAuditEventsResponse  # noqa: 
 
 @_typing.final
 class DailyUsage(_message.Message):
-    """What was used: by one owner in one day, or whatever the request groups by. The fields that it does not group by are empty."""
+    """Usage of one owner in one day, or of one group if the request groups by something else. Fields that it does not group by are
+    empty.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -673,33 +675,33 @@ class DailyUsage(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TAG_FIELD_NUMBER: _builtins.int
     day: _builtins.str
-    """The day, in UTC: as in 2026-11-25."""
+    """The day in UTC, as in 2026-11-25."""
     owner: _builtins.str
-    """The owner. Empty: those who called without a key of this gateway."""
+    """The owner. Empty: callers without a key of this gateway."""
     requests: _builtins.int
-    """Calls to providers, those that failed there included."""
+    """Calls to providers, including failed ones."""
     prompt_tokens: _builtins.int
-    """Tokens of prompts: the provider's figures, or estimates where it gave none. Calls through the proxies have none."""
+    """Prompt tokens: the provider's counts, or estimates if it sent none. Calls through the proxies have none."""
     completion_tokens: _builtins.int
-    """Tokens of replies, in the same way."""
+    """Completion tokens, counted in the same way."""
     cost_usd: _builtins.float
-    """What it cost, in USD, at the published or configured prices."""
+    """The cost in USD, at the published or configured prices."""
     unpriced_requests: _builtins.int
-    """Calls with tokens whose price is not known: they are counted above, and in cost_usd as nothing."""
+    """Calls with tokens whose price is unknown. They are included in the counts above, and add nothing to cost_usd."""
     key: _builtins.str
-    """The credential: "key:" and the id of a key, "static:" and the name of one of the configuration, or a token's. Empty: those who
-    called without a key of this gateway.
+    """The credential: "key:" and the id of a key, "static:" and the name of a key in the configuration, or the id of a token's user.
+    Empty: callers without a key of this gateway.
     """
     key_name: _builtins.str
-    """What people call that key. Empty: it is none of this gateway's, or is gone."""
+    """The key's name. Empty: the credential is not a key of this gateway, or the key was erased."""
     provider: _builtins.str
-    """The provider, as it is configured. Empty: not known, as of calls that an earlier version counted. "*": as of the model."""
+    """The provider, by its name in the configuration. Empty: unknown, as for calls that an earlier version counted. "*": see `model`."""
     model: _builtins.str
-    """The model, as the provider names it. Empty: not known, as of such calls and of those through the proxies. "*": one of those
-    beyond a hundred that the key asked for on that day.
+    """The model, by the provider's name for it. Empty: unknown, as for calls that an earlier version counted, and for calls through
+    the proxies. "*": the models beyond the first hundred that the key used on that day.
     """
     tag: _builtins.str
-    """The tag, as in "team=search". "*": one of those beyond a hundred that calls of the key had on that day."""
+    """The tag, as in "team=search". "*": the tags beyond the first hundred that the key's calls had on that day."""
     def __init__(
         self,
         *,
@@ -726,7 +728,7 @@ Global___DailyUsage: _TypeAlias = DailyUsage  # noqa: Y015
 
 @_typing.final
 class GetUsageRequest(_message.Message):
-    """Which usage to tell."""
+    """Which usage to return."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -737,18 +739,18 @@ class GetUsageRequest(_message.Message):
     LAST_DAY_FIELD_NUMBER: _builtins.int
     GROUP_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """The most entries to answer with: 1 to 1000. 0: 50."""
+    """The most entries in the page: 1 to 1000. 0: 50."""
     page_token: _builtins.str
-    """The next_page_token of the page before. The other fields must be the same."""
+    """The next_page_token of the previous page. The other fields must be the same."""
     owner: _builtins.str
-    """Only that of this owner. Empty: of all."""
+    """Only usage of this owner. Empty: of all owners."""
     first_day: _builtins.str
-    """The first day, in UTC: as in 2026-11-01. Empty: the first of the month of the last day."""
+    """The first day in UTC, as in 2026-11-01. Empty: the first day of last_day's month."""
     last_day: _builtins.str
-    """The last day, which is still told. Empty: today."""
+    """The last day, inclusive. Empty: today."""
     @_builtins.property
     def group_by(self) -> _containers.RepeatedScalarFieldContainer[Global___UsageDimension.ValueType]:
-        """By what to tell it apart. Empty: by day and owner. The order does not matter, and what is named twice counts once."""
+        """What to group by. Empty: day and owner. Order and repetitions do not matter."""
 
     def __init__(
         self,
@@ -777,7 +779,7 @@ class GetUsageResponse(_message.Message):
     DAYS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Asks for the next page. Empty: this is the last."""
+    """The token of the next page. Empty: this is the last page."""
     @_builtins.property
     def days(self) -> _containers.RepeatedCompositeFieldContainer[Global___DailyUsage]:
         """The entries."""
@@ -798,13 +800,13 @@ Global___GetUsageResponse: _TypeAlias = GetUsageResponse  # noqa: Y015
 
 @_typing.final
 class ExportOwnerRequest(_message.Message):
-    """Whose data to give out."""
+    """Whose data to export."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     OWNER_FIELD_NUMBER: _builtins.int
     owner: _builtins.str
-    """The owner, as Key.owner has it."""
+    """The owner, as in Key.owner."""
     def __init__(
         self,
         *,
@@ -820,16 +822,16 @@ Global___ExportOwnerRequest: _TypeAlias = ExportOwnerRequest  # noqa: Y015
 
 @_typing.final
 class ExportOwnerResponse(_message.Message):
-    """A part of what is kept of an owner."""
+    """A part of an owner's data."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LINES_FIELD_NUMBER: _builtins.int
     lines: _builtins.bytes
-    """The next bytes of a file of JSON Lines, in UTF-8, at most 1 MiB; a line may go on in the next response. Each line is an object
-    with `kind`: "key", "usage", "model_usage" (the same by provider and model), "tag_usage" (by tag), "audit_event",
-    "conversation" or "message". A message's `conversation_id` is the conversation that it was said in, and `parent_id` the message
-    before it.
+    """The next bytes of a JSON Lines file in UTF-8, at most 1 MiB. A line may continue in the next response. Each line is an object
+    whose `kind` is "key", "usage", "model_usage" (usage by provider and model), "tag_usage" (usage by tag), "audit_event",
+    "conversation" or "message". A message has a `conversation_id`, the conversation that it was made in, and a `parent_id`, the
+    message before it.
     """
     def __init__(
         self,
@@ -846,13 +848,13 @@ Global___ExportOwnerResponse: _TypeAlias = ExportOwnerResponse  # noqa: Y015
 
 @_typing.final
 class EraseOwnerRequest(_message.Message):
-    """Whose data to remove."""
+    """Whose data to erase."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     OWNER_FIELD_NUMBER: _builtins.int
     owner: _builtins.str
-    """The owner, as Key.owner has it."""
+    """The owner, as in Key.owner."""
     def __init__(
         self,
         *,
@@ -868,7 +870,7 @@ Global___EraseOwnerRequest: _TypeAlias = EraseOwnerRequest  # noqa: Y015
 
 @_typing.final
 class EraseOwnerResponse(_message.Message):
-    """How much was removed."""
+    """How much was erased."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -878,15 +880,15 @@ class EraseOwnerResponse(_message.Message):
     USAGE_ROWS_FIELD_NUMBER: _builtins.int
     AUDIT_EVENTS_FIELD_NUMBER: _builtins.int
     conversations: _builtins.int
-    """Conversations."""
+    """The number of conversations."""
     messages: _builtins.int
-    """Messages of these, on all their branches."""
+    """The number of their messages, on all branches."""
     keys: _builtins.int
-    """Keys, revoked ones too."""
+    """The number of keys, including revoked ones."""
     usage_rows: _builtins.int
-    """Rows of usage, one for each day and key."""
+    """The number of usage rows; there is one for each day and key."""
     audit_events: _builtins.int
-    """Events of the audit log that no longer tell who it was."""
+    """The number of audit events from which the owner's identity was removed."""
     def __init__(
         self,
         *,

@@ -26,15 +26,16 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """API keys, what was done with them, what was used, and what is kept of an owner. For admins: every other caller gets PERMISSION_DENIED.
+    """Manages API keys, reads the audit log and usage, and exports or erases an owner's data. Every caller without SCOPE_ADMIN gets
+    PERMISSION_DENIED.
 
-    A key is shown once, when it is made; what is stored is its SHA-256. A revocation, an expiry and a rotation are in force on every
-    worker and replica within two seconds. Keys of the configuration file are not listed here, and cannot be changed here.
+    A key's secret is returned once, when it is made; only its SHA-256 is stored. A revocation, an expiry and a rotation take effect
+    on every worker and replica within two seconds. Keys from the configuration file are not listed here, and cannot be changed here.
 
-    What is written is durable when the call returns, and recorded in the audit log with it. Errors are those of ChatService, and
-    besides:
-    NOT_FOUND  KEY_NOT_FOUND: there is no key of that id
-    UNAVAILABLE  STORE_UNAVAILABLE: the database is out of reach; nothing was changed
+    A change is durable when the call returns, and is recorded in the audit log in the same transaction. Errors are those of
+    ChatService, and these:
+    NOT_FOUND    KEY_NOT_FOUND: no key has this id
+    UNAVAILABLE  STORE_UNAVAILABLE: the database is unreachable; nothing was changed
     """
 
     def __init__(self, channel):
@@ -91,79 +92,80 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """API keys, what was done with them, what was used, and what is kept of an owner. For admins: every other caller gets PERMISSION_DENIED.
+    """Manages API keys, reads the audit log and usage, and exports or erases an owner's data. Every caller without SCOPE_ADMIN gets
+    PERMISSION_DENIED.
 
-    A key is shown once, when it is made; what is stored is its SHA-256. A revocation, an expiry and a rotation are in force on every
-    worker and replica within two seconds. Keys of the configuration file are not listed here, and cannot be changed here.
+    A key's secret is returned once, when it is made; only its SHA-256 is stored. A revocation, an expiry and a rotation take effect
+    on every worker and replica within two seconds. Keys from the configuration file are not listed here, and cannot be changed here.
 
-    What is written is durable when the call returns, and recorded in the audit log with it. Errors are those of ChatService, and
-    besides:
-    NOT_FOUND  KEY_NOT_FOUND: there is no key of that id
-    UNAVAILABLE  STORE_UNAVAILABLE: the database is out of reach; nothing was changed
+    A change is durable when the call returns, and is recorded in the audit log in the same transaction. Errors are those of
+    ChatService, and these:
+    NOT_FOUND    KEY_NOT_FOUND: no key has this id
+    UNAVAILABLE  STORE_UNAVAILABLE: the database is unreachable; nothing was changed
     """
 
     def CreateKey(self, request, context):
-        """Makes a key. The answer is the only place where it is ever shown.
+        """Creates a key. The response is the only place where its secret is ever returned.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetKey(self, request, context):
-        """Gets one key, without its secret.
+        """Returns one key, without its secret.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListKeys(self, request, context):
-        """Lists keys, the newest first.
+        """Lists keys, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeKey(self, request, context):
-        """Ends a key for good. A key that is revoked already stays as it is.
+        """Revokes a key permanently. A key that is revoked already stays as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateKey(self, request, context):
-        """Gives a key another secret, and keeps all else. Both are good for as long as the overlap says.
+        """Gives a key a new secret, and changes nothing else. During the overlap both secrets are valid.
 
-        Errors: FAILED_PRECONDITION KEY_REVOKED for a key that is revoked or has expired.
+        Errors: FAILED_PRECONDITION KEY_REVOKED if the key is revoked or has expired.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAuditEvents(self, request, context):
-        """Lists the audit log, the newest first: what admins did, and which calls were refused.
+        """Lists the audit log, newest first: what admins did, and which calls were refused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetUsage(self, request, context):
-        """Tells what was used: one entry for each day and owner that used something, or for each combination of what the request groups by.
-        The newest day comes first; then the entries are in order of owner, key, provider and model. Days are those of UTC. Every server
-        writes what was used every five seconds, and what is not written yet is not told.
-        Reading it is not recorded in the audit log, as reading anything else is not.
+        """Returns usage: one entry for each day and owner, or for each combination of the dimensions that the request groups by. Entries
+        are sorted by day, newest first, then by owner, key, provider and model. Days are in UTC. Every server writes its usage to the
+        database every five seconds; what is not written yet is not included. Reads of usage are not recorded in the audit log.
 
-        Errors: INVALID_ARGUMENT INVALID_REQUEST for a day that no calendar has, a range that ends before it begins, a dimension that there
-        is not, or a page token that is not of this list.
+        Errors: INVALID_ARGUMENT INVALID_REQUEST for a day that does not exist, a range that ends before it begins, an unknown
+        dimension, or a page token of another list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportOwner(self, request, context):
-        """Gives out all that is kept of one owner: conversations with all their branches, keys without their secrets, usage, and what the
-        audit log has of it. Recorded in the audit log as "owners.export", which is all that is given out where nothing is kept.
+        """Returns all stored data of one owner: conversations with all branches, keys without secrets, usage, and the owner's entries in
+        the audit log. The export itself is recorded in the audit log as "owners.export"; this entry is in the result, even if there is
+        nothing else.
 
-        It is not of one moment: what is written meanwhile may be in it or not.
+        The result is not a snapshot: it may or may not include what is written while the export runs.
 
         Errors: INVALID_ARGUMENT INVALID_REQUEST without an owner.
         """
@@ -172,15 +174,15 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EraseOwner(self, request, context):
-        """Removes all that is kept of one owner, and tells how much that was. Cannot be undone. Recorded in the audit log as
+        """Erases all stored data of one owner, and returns how much that was. This cannot be undone. It is recorded in the audit log as
         "owners.erase".
 
-        Its keys are removed first, and are refused within two seconds. What was done with them stays in the audit log, as a digest's and
-        without an address. What calls of the owner's that are going on write afterwards is kept: erase again a minute after the last of
-        them; the counts then tell whether there was any.
+        The owner's keys are erased first, and are refused within two seconds. What was done with them stays in the audit log, with a
+        digest in place of the owner and without addresses. Calls of the owner that are still running may write data afterwards: erase
+        again a minute after the last of them has ended; the counts then show whether anything was left.
 
-        Errors: INVALID_ARGUMENT INVALID_REQUEST without an owner. UNAVAILABLE STORE_UNAVAILABLE: a part may be removed; erasing again
-        goes on.
+        Errors: INVALID_ARGUMENT INVALID_REQUEST without an owner. UNAVAILABLE STORE_UNAVAILABLE: a part may have been erased; call
+        again to erase the rest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -243,15 +245,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """API keys, what was done with them, what was used, and what is kept of an owner. For admins: every other caller gets PERMISSION_DENIED.
+    """Manages API keys, reads the audit log and usage, and exports or erases an owner's data. Every caller without SCOPE_ADMIN gets
+    PERMISSION_DENIED.
 
-    A key is shown once, when it is made; what is stored is its SHA-256. A revocation, an expiry and a rotation are in force on every
-    worker and replica within two seconds. Keys of the configuration file are not listed here, and cannot be changed here.
+    A key's secret is returned once, when it is made; only its SHA-256 is stored. A revocation, an expiry and a rotation take effect
+    on every worker and replica within two seconds. Keys from the configuration file are not listed here, and cannot be changed here.
 
-    What is written is durable when the call returns, and recorded in the audit log with it. Errors are those of ChatService, and
-    besides:
-    NOT_FOUND  KEY_NOT_FOUND: there is no key of that id
-    UNAVAILABLE  STORE_UNAVAILABLE: the database is out of reach; nothing was changed
+    A change is durable when the call returns, and is recorded in the audit log in the same transaction. Errors are those of
+    ChatService, and these:
+    NOT_FOUND    KEY_NOT_FOUND: no key has this id
+    UNAVAILABLE  STORE_UNAVAILABLE: the database is unreachable; nothing was changed
     """
 
     @staticmethod

@@ -13,72 +13,74 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """API keys, what was done with them, what was used, and what is kept of an owner. For admins: every other caller gets PERMISSION_DENIED.
+    """Manages API keys, reads the audit log and usage, and exports or erases an owner's data. Every caller without SCOPE_ADMIN gets
+    PERMISSION_DENIED.
 
-    A key is shown once, when it is made; what is stored is its SHA-256. A revocation, an expiry and a rotation are in force on every
-    worker and replica within two seconds. Keys of the configuration file are not listed here, and cannot be changed here.
+    A key's secret is returned once, when it is made; only its SHA-256 is stored. A revocation, an expiry and a rotation take effect
+    on every worker and replica within two seconds. Keys from the configuration file are not listed here, and cannot be changed here.
 
-    What is written is durable when the call returns, and recorded in the audit log with it. Errors are those of ChatService, and
-    besides:
-      NOT_FOUND  KEY_NOT_FOUND: there is no key of that id
-      UNAVAILABLE  STORE_UNAVAILABLE: the database is out of reach; nothing was changed
+    A change is durable when the call returns, and is recorded in the audit log in the same transaction. Errors are those of
+    ChatService, and these:
+      NOT_FOUND    KEY_NOT_FOUND: no key has this id
+      UNAVAILABLE  STORE_UNAVAILABLE: the database is unreachable; nothing was changed
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateKey: _aio.UnaryUnaryMultiCallable[_admin_pb2.CreateKeyRequest, _admin_pb2.CreateKeyResponse]
-    """Makes a key. The answer is the only place where it is ever shown."""
+    """Creates a key. The response is the only place where its secret is ever returned."""
     GetKey: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetKeyRequest, _admin_pb2.GetKeyResponse]
-    """Gets one key, without its secret."""
+    """Returns one key, without its secret."""
     ListKeys: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListKeysRequest, _admin_pb2.ListKeysResponse]
-    """Lists keys, the newest first."""
+    """Lists keys, newest first."""
     RevokeKey: _aio.UnaryUnaryMultiCallable[_admin_pb2.RevokeKeyRequest, _admin_pb2.RevokeKeyResponse]
-    """Ends a key for good. A key that is revoked already stays as it is."""
+    """Revokes a key permanently. A key that is revoked already stays as it is."""
     RotateKey: _aio.UnaryUnaryMultiCallable[_admin_pb2.RotateKeyRequest, _admin_pb2.RotateKeyResponse]
-    """Gives a key another secret, and keeps all else. Both are good for as long as the overlap says.
+    """Gives a key a new secret, and changes nothing else. During the overlap both secrets are valid.
 
-    Errors: FAILED_PRECONDITION KEY_REVOKED for a key that is revoked or has expired.
+    Errors: FAILED_PRECONDITION KEY_REVOKED if the key is revoked or has expired.
     """
     ListAuditEvents: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListAuditEventsRequest, _admin_pb2.ListAuditEventsResponse]
-    """Lists the audit log, the newest first: what admins did, and which calls were refused."""
+    """Lists the audit log, newest first: what admins did, and which calls were refused."""
     GetUsage: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetUsageRequest, _admin_pb2.GetUsageResponse]
-    """Tells what was used: one entry for each day and owner that used something, or for each combination of what the request groups by.
-    The newest day comes first; then the entries are in order of owner, key, provider and model. Days are those of UTC. Every server
-    writes what was used every five seconds, and what is not written yet is not told.
-    Reading it is not recorded in the audit log, as reading anything else is not.
+    """Returns usage: one entry for each day and owner, or for each combination of the dimensions that the request groups by. Entries
+    are sorted by day, newest first, then by owner, key, provider and model. Days are in UTC. Every server writes its usage to the
+    database every five seconds; what is not written yet is not included. Reads of usage are not recorded in the audit log.
 
-    Errors: INVALID_ARGUMENT INVALID_REQUEST for a day that no calendar has, a range that ends before it begins, a dimension that there
-    is not, or a page token that is not of this list.
+    Errors: INVALID_ARGUMENT INVALID_REQUEST for a day that does not exist, a range that ends before it begins, an unknown
+    dimension, or a page token of another list.
     """
     ExportOwner: _aio.UnaryStreamMultiCallable[_admin_pb2.ExportOwnerRequest, _admin_pb2.ExportOwnerResponse]
-    """Gives out all that is kept of one owner: conversations with all their branches, keys without their secrets, usage, and what the
-    audit log has of it. Recorded in the audit log as "owners.export", which is all that is given out where nothing is kept.
+    """Returns all stored data of one owner: conversations with all branches, keys without secrets, usage, and the owner's entries in
+    the audit log. The export itself is recorded in the audit log as "owners.export"; this entry is in the result, even if there is
+    nothing else.
 
-    It is not of one moment: what is written meanwhile may be in it or not.
+    The result is not a snapshot: it may or may not include what is written while the export runs.
 
     Errors: INVALID_ARGUMENT INVALID_REQUEST without an owner.
     """
     EraseOwner: _aio.UnaryUnaryMultiCallable[_admin_pb2.EraseOwnerRequest, _admin_pb2.EraseOwnerResponse]
-    """Removes all that is kept of one owner, and tells how much that was. Cannot be undone. Recorded in the audit log as
+    """Erases all stored data of one owner, and returns how much that was. This cannot be undone. It is recorded in the audit log as
     "owners.erase".
 
-    Its keys are removed first, and are refused within two seconds. What was done with them stays in the audit log, as a digest's and
-    without an address. What calls of the owner's that are going on write afterwards is kept: erase again a minute after the last of
-    them; the counts then tell whether there was any.
+    The owner's keys are erased first, and are refused within two seconds. What was done with them stays in the audit log, with a
+    digest in place of the owner and without addresses. Calls of the owner that are still running may write data afterwards: erase
+    again a minute after the last of them has ended; the counts then show whether anything was left.
 
-    Errors: INVALID_ARGUMENT INVALID_REQUEST without an owner. UNAVAILABLE STORE_UNAVAILABLE: a part may be removed; erasing again
-    goes on.
+    Errors: INVALID_ARGUMENT INVALID_REQUEST without an owner. UNAVAILABLE STORE_UNAVAILABLE: a part may have been erased; call
+    again to erase the rest.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """API keys, what was done with them, what was used, and what is kept of an owner. For admins: every other caller gets PERMISSION_DENIED.
+    """Manages API keys, reads the audit log and usage, and exports or erases an owner's data. Every caller without SCOPE_ADMIN gets
+    PERMISSION_DENIED.
 
-    A key is shown once, when it is made; what is stored is its SHA-256. A revocation, an expiry and a rotation are in force on every
-    worker and replica within two seconds. Keys of the configuration file are not listed here, and cannot be changed here.
+    A key's secret is returned once, when it is made; only its SHA-256 is stored. A revocation, an expiry and a rotation take effect
+    on every worker and replica within two seconds. Keys from the configuration file are not listed here, and cannot be changed here.
 
-    What is written is durable when the call returns, and recorded in the audit log with it. Errors are those of ChatService, and
-    besides:
-      NOT_FOUND  KEY_NOT_FOUND: there is no key of that id
-      UNAVAILABLE  STORE_UNAVAILABLE: the database is out of reach; nothing was changed
+    A change is durable when the call returns, and is recorded in the audit log in the same transaction. Errors are those of
+    ChatService, and these:
+      NOT_FOUND    KEY_NOT_FOUND: no key has this id
+      UNAVAILABLE  STORE_UNAVAILABLE: the database is unreachable; nothing was changed
     """
 
     @_abc_1.abstractmethod
@@ -87,7 +89,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.CreateKeyRequest,
         context: _aio.ServicerContext[_admin_pb2.CreateKeyRequest, _abc.Awaitable[_admin_pb2.CreateKeyResponse]],
     ) -> _abc.Awaitable[_admin_pb2.CreateKeyResponse]:
-        """Makes a key. The answer is the only place where it is ever shown."""
+        """Creates a key. The response is the only place where its secret is ever returned."""
 
     @_abc_1.abstractmethod
     def GetKey(
@@ -95,7 +97,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.GetKeyRequest,
         context: _aio.ServicerContext[_admin_pb2.GetKeyRequest, _abc.Awaitable[_admin_pb2.GetKeyResponse]],
     ) -> _abc.Awaitable[_admin_pb2.GetKeyResponse]:
-        """Gets one key, without its secret."""
+        """Returns one key, without its secret."""
 
     @_abc_1.abstractmethod
     def ListKeys(
@@ -103,7 +105,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.ListKeysRequest,
         context: _aio.ServicerContext[_admin_pb2.ListKeysRequest, _abc.Awaitable[_admin_pb2.ListKeysResponse]],
     ) -> _abc.Awaitable[_admin_pb2.ListKeysResponse]:
-        """Lists keys, the newest first."""
+        """Lists keys, newest first."""
 
     @_abc_1.abstractmethod
     def RevokeKey(
@@ -111,7 +113,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.RevokeKeyRequest,
         context: _aio.ServicerContext[_admin_pb2.RevokeKeyRequest, _abc.Awaitable[_admin_pb2.RevokeKeyResponse]],
     ) -> _abc.Awaitable[_admin_pb2.RevokeKeyResponse]:
-        """Ends a key for good. A key that is revoked already stays as it is."""
+        """Revokes a key permanently. A key that is revoked already stays as it is."""
 
     @_abc_1.abstractmethod
     def RotateKey(
@@ -119,9 +121,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.RotateKeyRequest,
         context: _aio.ServicerContext[_admin_pb2.RotateKeyRequest, _abc.Awaitable[_admin_pb2.RotateKeyResponse]],
     ) -> _abc.Awaitable[_admin_pb2.RotateKeyResponse]:
-        """Gives a key another secret, and keeps all else. Both are good for as long as the overlap says.
+        """Gives a key a new secret, and changes nothing else. During the overlap both secrets are valid.
 
-        Errors: FAILED_PRECONDITION KEY_REVOKED for a key that is revoked or has expired.
+        Errors: FAILED_PRECONDITION KEY_REVOKED if the key is revoked or has expired.
         """
 
     @_abc_1.abstractmethod
@@ -130,7 +132,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.ListAuditEventsRequest,
         context: _aio.ServicerContext[_admin_pb2.ListAuditEventsRequest, _abc.Awaitable[_admin_pb2.ListAuditEventsResponse]],
     ) -> _abc.Awaitable[_admin_pb2.ListAuditEventsResponse]:
-        """Lists the audit log, the newest first: what admins did, and which calls were refused."""
+        """Lists the audit log, newest first: what admins did, and which calls were refused."""
 
     @_abc_1.abstractmethod
     def GetUsage(
@@ -138,13 +140,12 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.GetUsageRequest,
         context: _aio.ServicerContext[_admin_pb2.GetUsageRequest, _abc.Awaitable[_admin_pb2.GetUsageResponse]],
     ) -> _abc.Awaitable[_admin_pb2.GetUsageResponse]:
-        """Tells what was used: one entry for each day and owner that used something, or for each combination of what the request groups by.
-        The newest day comes first; then the entries are in order of owner, key, provider and model. Days are those of UTC. Every server
-        writes what was used every five seconds, and what is not written yet is not told.
-        Reading it is not recorded in the audit log, as reading anything else is not.
+        """Returns usage: one entry for each day and owner, or for each combination of the dimensions that the request groups by. Entries
+        are sorted by day, newest first, then by owner, key, provider and model. Days are in UTC. Every server writes its usage to the
+        database every five seconds; what is not written yet is not included. Reads of usage are not recorded in the audit log.
 
-        Errors: INVALID_ARGUMENT INVALID_REQUEST for a day that no calendar has, a range that ends before it begins, a dimension that there
-        is not, or a page token that is not of this list.
+        Errors: INVALID_ARGUMENT INVALID_REQUEST for a day that does not exist, a range that ends before it begins, an unknown
+        dimension, or a page token of another list.
         """
 
     @_abc_1.abstractmethod
@@ -153,10 +154,11 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.ExportOwnerRequest,
         context: _aio.ServicerContext[_admin_pb2.ExportOwnerRequest, _abc.AsyncIterator[_admin_pb2.ExportOwnerResponse]],
     ) -> _abc.AsyncIterator[_admin_pb2.ExportOwnerResponse]:
-        """Gives out all that is kept of one owner: conversations with all their branches, keys without their secrets, usage, and what the
-        audit log has of it. Recorded in the audit log as "owners.export", which is all that is given out where nothing is kept.
+        """Returns all stored data of one owner: conversations with all branches, keys without secrets, usage, and the owner's entries in
+        the audit log. The export itself is recorded in the audit log as "owners.export"; this entry is in the result, even if there is
+        nothing else.
 
-        It is not of one moment: what is written meanwhile may be in it or not.
+        The result is not a snapshot: it may or may not include what is written while the export runs.
 
         Errors: INVALID_ARGUMENT INVALID_REQUEST without an owner.
         """
@@ -167,15 +169,15 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.EraseOwnerRequest,
         context: _aio.ServicerContext[_admin_pb2.EraseOwnerRequest, _abc.Awaitable[_admin_pb2.EraseOwnerResponse]],
     ) -> _abc.Awaitable[_admin_pb2.EraseOwnerResponse]:
-        """Removes all that is kept of one owner, and tells how much that was. Cannot be undone. Recorded in the audit log as
+        """Erases all stored data of one owner, and returns how much that was. This cannot be undone. It is recorded in the audit log as
         "owners.erase".
 
-        Its keys are removed first, and are refused within two seconds. What was done with them stays in the audit log, as a digest's and
-        without an address. What calls of the owner's that are going on write afterwards is kept: erase again a minute after the last of
-        them; the counts then tell whether there was any.
+        The owner's keys are erased first, and are refused within two seconds. What was done with them stays in the audit log, with a
+        digest in place of the owner and without addresses. Calls of the owner that are still running may write data afterwards: erase
+        again a minute after the last of them has ended; the counts then show whether anything was left.
 
-        Errors: INVALID_ARGUMENT INVALID_REQUEST without an owner. UNAVAILABLE STORE_UNAVAILABLE: a part may be removed; erasing again
-        goes on.
+        Errors: INVALID_ARGUMENT INVALID_REQUEST without an owner. UNAVAILABLE STORE_UNAVAILABLE: a part may have been erased; call
+        again to erase the rest.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _aio.Server) -> None: ...

@@ -30,46 +30,46 @@ class _FinishReason:
 class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FINISH_REASON_UNSPECIFIED: _FinishReason.ValueType  # 0
-    """The provider gave a reason that has no value here; `provider_reason` has it."""
+    """The provider's reason has no value here; it is in `provider_reason`."""
     FINISH_REASON_STOP: _FinishReason.ValueType  # 1
-    """The model was done, or met a stop text."""
+    """The model had finished, or produced a stop text."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
-    """The limit of tokens was reached; the text is cut."""
+    """The token limit was reached; the text is cut off."""
     FINISH_REASON_TOOL_CALLS: _FinishReason.ValueType  # 3
-    """The model waits for the results of the tools that it asked for."""
+    """The model waits for the results of the tools that it called."""
     FINISH_REASON_CONTENT_FILTER: _FinishReason.ValueType  # 4
-    """The provider's content filter cut the reply."""
+    """A content filter, of the provider or of a guard, cut the reply."""
     FINISH_REASON_REFUSAL: _FinishReason.ValueType  # 5
-    """The model declined."""
+    """The model refused to answer."""
     FINISH_REASON_PAUSE: _FinishReason.ValueType  # 6
-    """The provider paused a long turn: sent again, it goes on."""
+    """The provider paused a long turn; send the reply back to continue it."""
     FINISH_REASON_CONTEXT_WINDOW: _FinishReason.ValueType  # 7
-    """The context of the model was full; the text is cut."""
+    """The model's context window was full; the text is cut off."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """Why a choice ended."""
 
 FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
-"""The provider gave a reason that has no value here; `provider_reason` has it."""
+"""The provider's reason has no value here; it is in `provider_reason`."""
 FINISH_REASON_STOP: FinishReason.ValueType  # 1
-"""The model was done, or met a stop text."""
+"""The model had finished, or produced a stop text."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
-"""The limit of tokens was reached; the text is cut."""
+"""The token limit was reached; the text is cut off."""
 FINISH_REASON_TOOL_CALLS: FinishReason.ValueType  # 3
-"""The model waits for the results of the tools that it asked for."""
+"""The model waits for the results of the tools that it called."""
 FINISH_REASON_CONTENT_FILTER: FinishReason.ValueType  # 4
-"""The provider's content filter cut the reply."""
+"""A content filter, of the provider or of a guard, cut the reply."""
 FINISH_REASON_REFUSAL: FinishReason.ValueType  # 5
-"""The model declined."""
+"""The model refused to answer."""
 FINISH_REASON_PAUSE: FinishReason.ValueType  # 6
-"""The provider paused a long turn: sent again, it goes on."""
+"""The provider paused a long turn; send the reply back to continue it."""
 FINISH_REASON_CONTEXT_WINDOW: FinishReason.ValueType  # 7
-"""The context of the model was full; the text is cut."""
+"""The model's context window was full; the text is cut off."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
 class GenerateRequest(_message.Message):
-    """What to ask of a model."""
+    """A request to a model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -108,38 +108,38 @@ class GenerateRequest(_message.Message):
     RECORDING_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """The model, as ModelService lists it, or "provider/model". Empty: the configured default."""
+    """The model: a name that ModelService lists, or "provider/model". Empty: the configured default."""
     parallel_tool_calls: _builtins.bool
-    """Whether it may ask for several at once. Unset: the provider's default."""
+    """Whether the model may call several tools at once. Unset: the provider's default."""
     end_user: _builtins.str
     """A stable, anonymous id of the end user, for the provider's abuse detection."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
-        """The conversation so far, oldest first. At least one."""
+        """The conversation so far, oldest message first. At least one message."""
 
     @_builtins.property
     def sampling(self) -> Global___Sampling:
-        """How to choose the tokens."""
+        """How the tokens of the reply are chosen."""
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]:
-        """Tools that the model may ask for."""
+        """Tools that the model may call."""
 
     @_builtins.property
     def tool_choice(self) -> Global___ToolChoice:
-        """Whether it may, must or must not ask for one. Unset: it may."""
+        """Whether the model may, must or must not call a tool. Unset: it may."""
 
     @_builtins.property
     def response_format(self) -> Global___ResponseFormat:
-        """The form of the reply. Unset: free text."""
+        """The format of the reply. Unset: free text."""
 
     @_builtins.property
     def reasoning(self) -> Global___Reasoning:
-        """How much the model should think first."""
+        """How much the model reasons before it replies."""
 
     @_builtins.property
     def modalities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What the reply is made of: "text", "audio", "image". Empty: the provider's default."""
+        """The kinds of content in the reply: "text", "audio", "image". Empty: the provider's default."""
 
     @_builtins.property
     def audio_output(self) -> Global___AudioOutput:
@@ -147,20 +147,20 @@ class GenerateRequest(_message.Message):
 
     @_builtins.property
     def extra(self) -> _struct_pb2.Struct:
-        """Parameters of the provider's own, passed through to it as they are. Whole numbers stay whole. A parameter that has a field
-        of its own above may not be given here too: INVALID_ARGUMENT.
+        """Provider-specific parameters, passed to the provider unchanged. Whole numbers stay integers. A parameter that has a field of
+        its own in this message is refused here: INVALID_ARGUMENT.
         """
 
     @_builtins.property
     def recording(self) -> Global___Recording:
-        """Records the turn. Unset: nothing is stored, and the database is not asked."""
+        """Where to record the turn. Unset: nothing is stored, and the database is not used."""
 
     @_builtins.property
     def tags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """What the call is for, such as team: search. Usage is told apart by it, and it stands in the log; the provider is not told. At most
-        8: names of 1 to 32 of a-z, 0-9, "_", "." and "-", values of 1 to 64 visible characters of ASCII without commas. The tags of the
-        caller's key are added to these; of one name, the key's stands. The metadata `x-antiphon-tags: team=search, feature=x` says the
-        same, in any call; of one name, this field stands.
+        """Tags of the call, such as team: search. Usage can be grouped by them, and they are in the log; the provider does not get them.
+        At most 8: names of 1 to 32 of a-z, 0-9, "_", "." and "-", values of 1 to 64 visible ASCII characters without commas. The tags
+        of the caller's key are added; if both have the same name, the key's value is used. The metadata `x-antiphon-tags: team=search,
+        feature=x` does the same in any call; if both have the same name, the value of this field is used.
         """
 
     def __init__(
@@ -193,10 +193,12 @@ Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
 
 @_typing.final
 class Recording(_message.Message):
-    """Where a turn is recorded. The new messages, and the reply as IN_PROGRESS, are stored before the provider is asked; what was said
-    is stored before the call ends, whichever way it ends, and every second while it goes on. A call that begins a conversation, and
-    fails before the provider has answered anything, leaves none behind. If the conversation is deleted meanwhile, the call ends as
-    NOT_FOUND (CONVERSATION_NOT_FOUND), in a stream as its `error`.
+    """Where a turn is recorded.
+
+    The new messages, and the reply with the state IN_PROGRESS, are stored before the provider is called. The reply so far is stored
+    every second, and again before the call ends, however it ends. If a call that starts a conversation fails before the provider has
+    answered anything, the conversation is removed. If the conversation is deleted during the call, the call ends with NOT_FOUND
+    (CONVERSATION_NOT_FOUND), in a stream as its `error`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -207,25 +209,29 @@ class Recording(_message.Message):
     TITLE_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
-    """The conversation. `messages` are then only the new ones: the model is told those that are stored first. Empty: a new one."""
+    """The conversation to continue. `messages` then holds only the new messages: the stored ones are sent to the model before them.
+    Empty: a new conversation.
+    """
     request_id: _builtins.str
-    """Names the turn, for a retry that is safe: a turn of this id that exists in the conversation is the answer, and no second one is
-    begun. One that failed, was cancelled or lost its server before anything was said is begun again; one that is still going on is
-    ABORTED (TURN_IN_PROGRESS), one that broke off too (TURN_NOT_COMPLETE). With other messages than that turn has: INVALID_ARGUMENT
-    (REQUEST_ID_REUSED). For a new conversation it counts among the caller's own. At most 200 characters.
+    """An id of the turn that makes a retry safe: if the conversation has a completed turn with this id, that turn is the response,
+    and no second one is started. A turn that failed, was cancelled or lost its server before anything was produced is started
+    again. If the turn is still running, the call ends with ABORTED (TURN_IN_PROGRESS); if it broke off later, with ABORTED
+    (TURN_NOT_COMPLETE). If its messages differ from the request's: INVALID_ARGUMENT (REQUEST_ID_REUSED). For a new conversation
+    the id must be unique among all of the caller's. At most 200 characters.
 
-    The answer to such a retry is what is stored of the reply: its id, time, model, provider, message, usage and reason, and what only
-    the provider tells of the message. It has no metrics, as it asked nobody and costs nothing, and none of what is not stored: log
-    probabilities, sound (its transcript is the text), and what only the provider tells of the choice or of the reply as a whole.
+    The response to such a retry holds what is stored of the reply: id, time, model, provider, message, usage, finish reason, and
+    the provider-specific fields of the message. It has no metrics, as no provider was called and it costs nothing. It has nothing
+    that is not stored: log probabilities, audio (its transcript is the text), and provider-specific fields of the choice or the
+    whole reply.
     """
     parent_message_id: _builtins.str
-    """The message to go on from, which begins a branch where it is not the head. Empty: the head. It needs the conversation_id that it
-    is part of: INVALID_ARGUMENT without one.
+    """The message to continue from; if it is not the head, this begins a branch. Empty: the head. Needs the conversation_id:
+    INVALID_ARGUMENT without one.
     """
     title: _builtins.str
-    """The title of a new conversation. Empty: taken from the first message of the user."""
+    """The title of a new conversation. Empty: derived from the first user message."""
     source: _builtins.str
-    """The source of a new conversation."""
+    """The source of a new conversation, as the application names it."""
     def __init__(
         self,
         *,
@@ -245,7 +251,7 @@ Global___Recording: _TypeAlias = Recording  # noqa: Y015
 
 @_typing.final
 class Sampling(_message.Message):
-    """How the tokens of a reply are chosen. What is unset is left to the provider."""
+    """How the tokens of a reply are chosen. The provider decides about unset fields."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -285,32 +291,32 @@ class Sampling(_message.Message):
     temperature: _builtins.float
     """Randomness: 0 to 2."""
     top_p: _builtins.float
-    """Chooses among the likeliest tokens that together have this probability: 0 to 1."""
+    """Choose only from the likeliest tokens that together have this probability: 0 to 1."""
     top_k: _builtins.int
-    """Chooses among this many of the likeliest tokens. Not every provider has it."""
+    """Choose only from this many of the likeliest tokens. Not every provider supports it."""
     max_tokens: _builtins.int
-    """The most tokens of reply."""
+    """The most tokens in the reply."""
     max_completion_tokens: _builtins.int
-    """The most tokens of thought and reply together: the name that newer OpenAI models ask for."""
+    """The most tokens of reasoning and reply together: the parameter that newer OpenAI models require."""
     presence_penalty: _builtins.float
-    """Against tokens that have already appeared: -2 to 2."""
+    """Penalty for tokens that have already appeared: -2 to 2."""
     frequency_penalty: _builtins.float
-    """Against tokens, the more often they have appeared: -2 to 2."""
+    """Penalty for tokens by how often they have appeared: -2 to 2."""
     seed: _builtins.int
-    """Asks for the same reply to the same request, as far as the provider can."""
+    """Requests the same reply for the same request, as far as the provider can."""
     choices: _builtins.int
-    """How many replies (choices) to make: 1 to 128. Unset: 1. A turn that is recorded has one: INVALID_ARGUMENT for more."""
+    """How many replies (choices) to produce: 1 to 128. Unset: 1. A recorded turn has one: INVALID_ARGUMENT for more."""
     logprobs: _builtins.bool
-    """Asks for the log probability of each token of the reply."""
+    """Requests the log probability of each token of the reply."""
     top_logprobs: _builtins.int
-    """How many alternatives to give with each: 0 to 20."""
+    """How many alternatives to return for each token: 0 to 20."""
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Texts that end the reply; they are not part of it."""
+        """Texts that end the reply. They are not part of it."""
 
     @_builtins.property
     def logit_bias(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """For or against single tokens, by the provider's token id: -100 to 100."""
+        """Bias for or against single tokens, by the provider's token id: -100 to 100."""
 
     def __init__(
         self,
@@ -392,18 +398,20 @@ class Tool(_message.Message):
     STRICT_FIELD_NUMBER: _builtins.int
     NATIVE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its name: letters, digits, "_" and "-"."""
+    """The function's name: letters, digits, "_" and "-"."""
     description: _builtins.str
-    """What it does and when to use it: the model reads this."""
+    """What the function does and when to use it; the model reads this."""
     strict: _builtins.bool
-    """Asks that arguments follow the schema exactly."""
+    """Requires that the arguments follow the schema exactly."""
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
-        """Its parameters, as a JSON schema. Unset: none."""
+        """The parameters, as a JSON schema. Unset: the function has none."""
 
     @_builtins.property
     def native(self) -> _struct_pb2.Struct:
-        """A tool of the provider's own (such as web search): its JSON object, passed through as it is in place of all the above."""
+        """A tool of the provider's own, such as web search: its JSON object, passed on unchanged. If set, all the fields above are
+        ignored.
+        """
 
     def __init__(
         self,
@@ -426,7 +434,7 @@ Global___Tool: _TypeAlias = Tool  # noqa: Y015
 
 @_typing.final
 class ToolChoice(_message.Message):
-    """Whether the model asks for a tool."""
+    """Whether the model calls a tool."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -437,36 +445,36 @@ class ToolChoice(_message.Message):
     class _ModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ToolChoice._Mode.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         MODE_UNSPECIFIED: ToolChoice._Mode.ValueType  # 0
-        """Not given: as AUTO."""
+        """Not set; the same as MODE_AUTO."""
         MODE_AUTO: ToolChoice._Mode.ValueType  # 1
         """The model decides."""
         MODE_NONE: ToolChoice._Mode.ValueType  # 2
-        """It must not."""
+        """The model must not call a tool."""
         MODE_REQUIRED: ToolChoice._Mode.ValueType  # 3
-        """It must ask for at least one."""
+        """The model must call at least one tool."""
         MODE_TOOL: ToolChoice._Mode.ValueType  # 4
-        """It must ask for the tool that `name` tells."""
+        """The model must call the tool in `name`."""
 
     class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
-        """The ways to choose."""
+        """The modes."""
 
     MODE_UNSPECIFIED: ToolChoice.Mode.ValueType  # 0
-    """Not given: as AUTO."""
+    """Not set; the same as MODE_AUTO."""
     MODE_AUTO: ToolChoice.Mode.ValueType  # 1
     """The model decides."""
     MODE_NONE: ToolChoice.Mode.ValueType  # 2
-    """It must not."""
+    """The model must not call a tool."""
     MODE_REQUIRED: ToolChoice.Mode.ValueType  # 3
-    """It must ask for at least one."""
+    """The model must call at least one tool."""
     MODE_TOOL: ToolChoice.Mode.ValueType  # 4
-    """It must ask for the tool that `name` tells."""
+    """The model must call the tool in `name`."""
 
     MODE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     mode: Global___ToolChoice.Mode.ValueType
-    """The way to choose."""
+    """The mode."""
     name: _builtins.str
-    """The tool, with MODE_TOOL."""
+    """The tool's name, for MODE_TOOL."""
     def __init__(
         self,
         *,
@@ -483,7 +491,7 @@ Global___ToolChoice: _TypeAlias = ToolChoice  # noqa: Y015
 
 @_typing.final
 class ResponseFormat(_message.Message):
-    """The form of a reply."""
+    """The format of a reply."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -515,9 +523,9 @@ class ResponseFormat(_message.Message):
         name: _builtins.str
         """A name for the schema: letters, digits, "_" and "-"."""
         description: _builtins.str
-        """What it is for: the model reads this."""
+        """What the schema is for; the model reads this."""
         strict: _builtins.bool
-        """Asks that the reply follow it exactly."""
+        """Requires that the reply follows the schema exactly."""
         @_builtins.property
         def schema(self) -> _struct_pb2.Struct:
             """The JSON schema."""
@@ -566,13 +574,13 @@ Global___ResponseFormat: _TypeAlias = ResponseFormat  # noqa: Y015
 
 @_typing.final
 class Reasoning(_message.Message):
-    """How much a model thinks before it speaks."""
+    """How much a model reasons before it replies."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EFFORT_FIELD_NUMBER: _builtins.int
     effort: _builtins.str
-    """"none", "minimal", "low", "medium", "high", or what else the provider knows. Empty: its default."""
+    """"none", "minimal", "low", "medium", "high", or another value that the provider knows. Empty: the provider's default."""
     def __init__(
         self,
         *,
@@ -588,14 +596,14 @@ Global___Reasoning: _TypeAlias = Reasoning  # noqa: Y015
 
 @_typing.final
 class AudioOutput(_message.Message):
-    """How an audio reply sounds."""
+    """The voice and format of an audio reply."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     VOICE_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
     voice: _builtins.str
-    """The provider's name of the voice."""
+    """The provider's name for the voice."""
     format: _builtins.str
     """The format, such as "wav" or "pcm16"."""
     def __init__(
@@ -614,13 +622,13 @@ Global___AudioOutput: _TypeAlias = AudioOutput  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
-    """Tokens that a call used, as the provider counts them. Unset: it did not tell."""
+    """Tokens that a call used, as the provider counts them. An unset field: the provider sent no such count."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class Part(_message.Message):
-        """Tokens of an inner call, such as that of another model: they are priced by its own model."""
+        """Tokens of an inner call, such as to another model. They are priced by the inner call's model."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -633,15 +641,15 @@ class Usage(_message.Message):
         model: _builtins.str
         """The model."""
         type: _builtins.str
-        """The kind of call, in the provider's word."""
+        """The kind of call, as the provider names it."""
         input_tokens: _builtins.int
-        """All of its input."""
+        """All input tokens."""
         output_tokens: _builtins.int
-        """All of its output."""
+        """All output tokens."""
         cached_tokens: _builtins.int
-        """Of the input: read from a cache."""
+        """The part of input_tokens that was read from a cache."""
         cache_write_tokens: _builtins.int
-        """Of the input: written to a cache."""
+        """The part of input_tokens that was written to a cache."""
         def __init__(
             self,
             *,
@@ -694,34 +702,34 @@ class Usage(_message.Message):
     FIELDS_FIELD_NUMBER: _builtins.int
     ESTIMATED_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
-    """All of the input, what was read from or written to a cache included."""
+    """All input tokens, including those read from or written to a cache."""
     output_tokens: _builtins.int
-    """All of the output, thought included."""
+    """All output tokens, including reasoning."""
     total_tokens: _builtins.int
-    """Both."""
+    """Input and output tokens together."""
     cached_tokens: _builtins.int
-    """Of input_tokens: read from the provider's cache."""
+    """The part of input_tokens that was read from the provider's cache."""
     cache_write_tokens: _builtins.int
-    """Of input_tokens: written to the provider's cache."""
+    """The part of input_tokens that was written to the provider's cache."""
     cache_write_1h_tokens: _builtins.int
-    """Of cache_write_tokens: for an hour."""
+    """The part of cache_write_tokens that is cached for an hour."""
     reasoning_tokens: _builtins.int
-    """Of output_tokens: thought."""
+    """The part of output_tokens that is reasoning."""
     audio_input_tokens: _builtins.int
-    """Of input_tokens: audio."""
+    """The part of input_tokens that is audio."""
     audio_output_tokens: _builtins.int
-    """Of output_tokens: audio."""
+    """The part of output_tokens that is audio."""
     image_input_tokens: _builtins.int
-    """Of input_tokens: pictures."""
+    """The part of input_tokens that is images."""
     image_output_tokens: _builtins.int
-    """Of output_tokens: pictures."""
+    """The part of output_tokens that is images."""
     fields: _builtins.bytes
-    """What else the provider tells about it, as the text of a JSON object."""
+    """Other usage fields of the provider, as the text of a JSON object."""
     estimated: _builtins.bool
-    """The provider did not tell: counted by the gateway, roughly."""
+    """True if the provider sent no counts, so that the gateway estimated them."""
     @_builtins.property
     def server_tools(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """How often each tool of the provider's was used."""
+        """How often each of the provider's own tools was used, by name."""
 
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Usage.Part]:
@@ -787,7 +795,7 @@ Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
 @_typing.final
 class Metrics(_message.Message):
-    """What a call took, as the gateway measured it."""
+    """Times and cost of a call, as the gateway measured them."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -797,15 +805,15 @@ class Metrics(_message.Message):
     CHUNKS_FIELD_NUMBER: _builtins.int
     COST_USD_FIELD_NUMBER: _builtins.int
     latency_seconds: _builtins.float
-    """From the request to the end of the reply."""
+    """Seconds from the request to the end of the reply."""
     time_to_first_token_seconds: _builtins.float
-    """Until the provider's first delta. Unset: nothing was said."""
+    """Seconds from the request to the provider's first delta. Unset: there was none."""
     inter_token_latency_seconds: _builtins.float
-    """The mean time between two deltas. Unset: fewer than two."""
+    """The mean number of seconds between two deltas. Unset: there were fewer than two."""
     chunks: _builtins.int
-    """The deltas that the provider sent. One, for a reply that came at once."""
+    """How many deltas the provider sent; 1 for a reply that was not streamed."""
     cost_usd: _builtins.float
-    """What it cost, in USD. Unset: the price of the model is not known."""
+    """The cost in USD. Unset: the price of the model is unknown."""
     def __init__(
         self,
         *,
@@ -842,7 +850,7 @@ class TokenLogprob(_message.Message):
 
     @_typing.final
     class Alternative(_message.Message):
-        """An alternative at the same place."""
+        """Another token at the same position."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -852,9 +860,9 @@ class TokenLogprob(_message.Message):
         token: _builtins.str
         """The token's text."""
         logprob: _builtins.float
-        """Its natural log probability."""
+        """The token's natural log probability."""
         token_bytes: _builtins.bytes
-        """Its bytes, where a token is not whole UTF-8."""
+        """The token's bytes, for tokens that are not whole UTF-8 characters."""
         def __init__(
             self,
             *,
@@ -875,12 +883,12 @@ class TokenLogprob(_message.Message):
     token: _builtins.str
     """The token's text."""
     logprob: _builtins.float
-    """Its natural log probability."""
+    """The token's natural log probability."""
     token_bytes: _builtins.bytes
-    """Its bytes, where a token is not whole UTF-8."""
+    """The token's bytes, for tokens that are not whole UTF-8 characters."""
     @_builtins.property
     def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob.Alternative]:
-        """The likeliest alternatives."""
+        """The likeliest tokens at this position."""
 
     def __init__(
         self,
@@ -915,32 +923,32 @@ class GenerateResponse(_message.Message):
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The completion's id: the provider's, or ours where it gives none."""
+    """The reply's id: the provider's, or one that the gateway made if the provider sends none."""
     model: _builtins.str
-    """The model that answered, as the provider names it."""
+    """The model that replied, by the provider's name for it."""
     provider: _builtins.str
-    """The provider that answered, as it is configured."""
+    """The provider that replied, by its name in the configuration."""
     fields: _builtins.bytes
-    """What else the provider tells about it, as the text of a JSON object."""
+    """Other fields of the provider's response, as the text of a JSON object."""
     conversation_id: _builtins.str
-    """The conversation in which the turn is recorded. Empty: it is not."""
+    """The conversation in which the turn is recorded. Empty: the turn is not recorded."""
     message_id: _builtins.str
-    """The id of the reply in it."""
+    """The id of the recorded reply."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was made."""
+        """When the reply was made."""
 
     @_builtins.property
     def choices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Choice]:
-        """The replies: one, unless more were asked for; in order of index."""
+        """The choices, sorted by index: one, unless the request asked for more."""
 
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """Tokens used. Unset when the provider does not tell."""
+        """The tokens used. Unset: the provider sent no counts."""
 
     @_builtins.property
     def metrics(self) -> Global___Metrics:
-        """What the call took."""
+        """Times and cost of the call."""
 
     def __init__(
         self,
@@ -966,7 +974,7 @@ Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
 
 @_typing.final
 class Choice(_message.Message):
-    """One reply."""
+    """One of the replies."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -978,24 +986,24 @@ class Choice(_message.Message):
     FIELDS_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
-    """Which it is, from 0."""
+    """The choice's number, from 0."""
     finish_reason: Global___FinishReason.ValueType
-    """Why it ended."""
+    """Why the choice ended."""
     provider_reason: _builtins.str
-    """The provider's own word for it."""
+    """The finish reason in the provider's own word."""
     fields: _builtins.bytes
-    """What else the provider tells about it, as the text of a JSON object."""
+    """Other fields of the provider's choice, as the text of a JSON object."""
     @_builtins.property
     def message(self) -> _message_pb2.Message:
-        """What the model said."""
+        """The model's message."""
 
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
-        """The log probabilities, if asked for."""
+        """The log probabilities, if requested."""
 
     @_builtins.property
     def details(self) -> _struct_pb2.Struct:
-        """What else the provider tells about its end."""
+        """Other information from the provider about the end of the choice."""
 
     def __init__(
         self,
@@ -1018,17 +1026,17 @@ Global___Choice: _TypeAlias = Choice  # noqa: Y015
 
 @_typing.final
 class StreamGenerateResponse(_message.Message):
-    """Events that arrived together."""
+    """The events of one batch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """The number of the first event: events of a stream are counted 1, 2, 3, without a gap."""
+    """The number of the first event. The events of a stream are numbered 1, 2, 3 and so on, without gaps."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamEvent]:
-        """In order; at least one."""
+        """The events in order; at least one."""
 
     def __init__(
         self,
@@ -1048,9 +1056,9 @@ Global___StreamGenerateResponse: _TypeAlias = StreamGenerateResponse  # noqa: Y0
 class StreamEvent(_message.Message):
     """One event of a reply.
 
-    A reply is a list of blocks, numbered from 0 over all its choices. `block_started` begins one, and alone tells its choice; deltas grow
-    it; `block_finished` ends it. Several may be open at once. Who wants the text alone reads `text`, and of choices more than one the
-    choice of `block_started`.
+    A reply is a list of blocks, numbered from 0 over all its choices. `block_started` starts a block, and is the only event that has
+    its choice; deltas extend it; `block_finished` ends it. Several blocks may be open at once. A caller that wants only the text
+    reads `text`; if there are several choices, it looks up the block's choice in `block_started`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1076,11 +1084,11 @@ class StreamEvent(_message.Message):
 
     @_builtins.property
     def thinking(self) -> Global___ThinkingDelta:
-        """More thought."""
+        """More reasoning."""
 
     @_builtins.property
     def input(self) -> Global___InputDelta:
-        """More of what a tool is given."""
+        """More of a tool call's input."""
 
     @_builtins.property
     def refusal(self) -> Global___RefusalDelta:
@@ -1088,7 +1096,7 @@ class StreamEvent(_message.Message):
 
     @_builtins.property
     def media(self) -> Global___MediaDelta:
-        """More sound, or more of a picture."""
+        """More audio, or more of an image."""
 
     @_builtins.property
     def citation(self) -> Global___CitationDelta:
@@ -1096,39 +1104,39 @@ class StreamEvent(_message.Message):
 
     @_builtins.property
     def progress(self) -> Global___BlockProgress:
-        """How far a tool of the provider's is."""
+        """The progress of a tool that the provider runs."""
 
     @_builtins.property
     def started(self) -> Global___Started:
-        """The provider took the request. The first event, once."""
+        """The provider accepted the request. The first event, once."""
 
     @_builtins.property
     def block_started(self) -> Global___BlockStarted:
-        """A block begins."""
+        """A block started."""
 
     @_builtins.property
     def block_finished(self) -> Global___BlockFinished:
-        """A block is whole."""
+        """A block is complete."""
 
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """The tokens used. Before `finished`; the last one counts."""
+        """The tokens used. Comes before `finished`; if there are several, the last one counts."""
 
     @_builtins.property
     def extra(self) -> Global___ExtraFields:
-        """Something that only this provider tells."""
+        """Fields that only this provider has."""
 
     @_builtins.property
     def metrics(self) -> Global___Metrics:
-        """What the call took. Once, before `finished`."""
+        """Times and cost of the call. Once, before `finished`."""
 
     @_builtins.property
     def finished(self) -> Global___Finished:
-        """A choice is whole. Once for each choice; nothing follows the last."""
+        """A choice is complete. Once for each choice; nothing follows the last one."""
 
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """The stream failed, and ends here. What the status means is told at ChatService."""
+        """The stream failed, and ends here. ChatService documents the statuses."""
 
     def __init__(
         self,
@@ -1161,7 +1169,7 @@ Global___StreamEvent: _TypeAlias = StreamEvent  # noqa: Y015
 
 @_typing.final
 class Started(_message.Message):
-    """The provider took the request."""
+    """The provider accepted the request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1174,24 +1182,24 @@ class Started(_message.Message):
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The completion's id: the provider's, or ours where it gives none."""
+    """The reply's id: the provider's, or one that the gateway made if the provider sends none."""
     model: _builtins.str
-    """The model that answers, as the provider names it."""
+    """The model that replies, by the provider's name for it."""
     provider: _builtins.str
-    """The provider that answers, as it is configured."""
+    """The provider that replies, by its name in the configuration."""
     fields: _builtins.bytes
-    """What else the provider tells about it, as the text of a JSON object."""
+    """Other fields of the provider's response, as the text of a JSON object."""
     conversation_id: _builtins.str
-    """The conversation in which the turn is recorded. Empty: it is not."""
+    """The conversation in which the turn is recorded. Empty: the turn is not recorded."""
     message_id: _builtins.str
-    """The id that the reply has in it."""
+    """The id of the recorded reply."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When."""
+        """When the reply was started."""
 
     @_builtins.property
     def origin(self) -> _message_pb2.Origin:
-        """Who answers: belongs in Message.origin when the message is sent back."""
+        """Who made the reply. Put it into Message.origin when you send the message back."""
 
     def __init__(
         self,
@@ -1215,7 +1223,7 @@ Global___Started: _TypeAlias = Started  # noqa: Y015
 
 @_typing.final
 class BlockStarted(_message.Message):
-    """A block begins."""
+    """A block started."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1223,12 +1231,12 @@ class BlockStarted(_message.Message):
     CHOICE_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     block: _builtins.int
-    """Its number."""
+    """The block's number."""
     choice: _builtins.int
-    """The choice that it is of, from 0."""
+    """The block's choice, from 0."""
     @_builtins.property
     def value(self) -> _message_pb2.Block:
-        """The block with what is known of it, without text."""
+        """The block, as far as it is known yet: without its text."""
 
     def __init__(
         self,
@@ -1247,7 +1255,7 @@ Global___BlockStarted: _TypeAlias = BlockStarted  # noqa: Y015
 
 @_typing.final
 class BlockFinished(_message.Message):
-    """A block is whole."""
+    """A block is complete."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1255,12 +1263,12 @@ class BlockFinished(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     CALL_ID_FIELD_NUMBER: _builtins.int
     block: _builtins.int
-    """Its number."""
+    """The block's number."""
     call_id: _builtins.str
-    """The id of a call that the provider changed on the way. Empty: it stays."""
+    """Replaces the id of a tool call, if the provider changed it meanwhile. Empty: the id stays."""
     @_builtins.property
     def state(self) -> _message_pb2.ProviderState:
-        """Takes the place of the state of its start. Unset: that stays."""
+        """Replaces the state of the block. Unset: the state stays."""
 
     def __init__(
         self,
@@ -1279,7 +1287,7 @@ Global___BlockFinished: _TypeAlias = BlockFinished  # noqa: Y015
 
 @_typing.final
 class TextDelta(_message.Message):
-    """More of a text; concatenated, the deltas are Text.text."""
+    """More text. The deltas of a block, concatenated, are Text.text."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1287,12 +1295,12 @@ class TextDelta(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
     block: _builtins.int
-    """The block."""
+    """The block's number."""
     text: _builtins.str
     """The text."""
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
-        """The log probabilities of its tokens, if asked for."""
+        """The log probabilities of the tokens, if requested."""
 
     def __init__(
         self,
@@ -1311,14 +1319,14 @@ Global___TextDelta: _TypeAlias = TextDelta  # noqa: Y015
 
 @_typing.final
 class ThinkingDelta(_message.Message):
-    """More of a thought."""
+    """More reasoning."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BLOCK_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     block: _builtins.int
-    """The block."""
+    """The block's number."""
     text: _builtins.str
     """The text."""
     def __init__(
@@ -1337,14 +1345,14 @@ Global___ThinkingDelta: _TypeAlias = ThinkingDelta  # noqa: Y015
 
 @_typing.final
 class InputDelta(_message.Message):
-    """More of what a tool is given; concatenated, the deltas are ToolCall.arguments or ServerToolCall.input."""
+    """More of a tool call's input. The deltas of a block, concatenated, are ToolCall.arguments or ServerToolCall.input."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BLOCK_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     block: _builtins.int
-    """The block."""
+    """The block's number."""
     text: _builtins.str
     """The text."""
     def __init__(
@@ -1370,7 +1378,7 @@ class RefusalDelta(_message.Message):
     BLOCK_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     block: _builtins.int
-    """The block."""
+    """The block's number."""
     text: _builtins.str
     """The text."""
     def __init__(
@@ -1389,7 +1397,7 @@ Global___RefusalDelta: _TypeAlias = RefusalDelta  # noqa: Y015
 
 @_typing.final
 class MediaDelta(_message.Message):
-    """More of a recording or picture."""
+    """More of a recording or an image."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1399,16 +1407,16 @@ class MediaDelta(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     block: _builtins.int
-    """The block."""
+    """The block's number."""
     data: _builtins.bytes
-    """Bytes in the format that was asked for."""
+    """Bytes in the requested format."""
     transcript: _builtins.str
     """More of the transcript."""
     id: _builtins.str
-    """The provider's id of a recording, where it comes after its start."""
+    """The provider's id of the recording, if it was not in `block_started`."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the recording can no longer be referred to by its id, if the provider tells."""
+        """When the id of the recording expires, if the provider sends it."""
 
     def __init__(
         self,
@@ -1436,7 +1444,7 @@ class CitationDelta(_message.Message):
     BLOCK_FIELD_NUMBER: _builtins.int
     CITATION_FIELD_NUMBER: _builtins.int
     block: _builtins.int
-    """The block."""
+    """The block's number."""
     @_builtins.property
     def citation(self) -> _message_pb2.Citation:
         """The source."""
@@ -1457,7 +1465,9 @@ Global___CitationDelta: _TypeAlias = CitationDelta  # noqa: Y015
 
 @_typing.final
 class BlockProgress(_message.Message):
-    """How far a tool of the provider's is, a picture before it is whole, the output of a shell. Nothing of it is part of the message."""
+    """The progress of a tool that the provider runs, such as an unfinished image, or the output of a shell. It is not part of the
+    message.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1465,11 +1475,11 @@ class BlockProgress(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
     block: _builtins.int
-    """The block."""
+    """The block's number."""
     status: _builtins.str
-    """In the provider's word."""
+    """The status in the provider's own word."""
     fields: _builtins.bytes
-    """As the text of a JSON object."""
+    """Other fields, as the text of a JSON object."""
     def __init__(
         self,
         *,
@@ -1500,33 +1510,33 @@ class ExtraFields(_message.Message):
         PLACE_UNSPECIFIED: ExtraFields._Place.ValueType  # 0
         """Not used."""
         PLACE_MESSAGE: ExtraFields._Place.ValueType  # 1
-        """In the message: each adds to the same one told before, as in Message.fields."""
+        """In the message. A value is merged into the earlier value of the same field in Message.fields: most texts are appended."""
         PLACE_CHOICE: ExtraFields._Place.ValueType  # 2
-        """In the choice, beside the message."""
+        """In the choice, outside the message."""
         PLACE_REPLY: ExtraFields._Place.ValueType  # 3
-        """In the reply as a whole: each takes the place of the same one told before, in Started.fields too."""
+        """In the whole reply. A value replaces the earlier value of the same field, also one in Started.fields."""
 
     class Place(_Place, metaclass=_PlaceEnumTypeWrapper):
-        """Where they stand."""
+        """Where the fields belong."""
 
     PLACE_UNSPECIFIED: ExtraFields.Place.ValueType  # 0
     """Not used."""
     PLACE_MESSAGE: ExtraFields.Place.ValueType  # 1
-    """In the message: each adds to the same one told before, as in Message.fields."""
+    """In the message. A value is merged into the earlier value of the same field in Message.fields: most texts are appended."""
     PLACE_CHOICE: ExtraFields.Place.ValueType  # 2
-    """In the choice, beside the message."""
+    """In the choice, outside the message."""
     PLACE_REPLY: ExtraFields.Place.ValueType  # 3
-    """In the reply as a whole: each takes the place of the same one told before, in Started.fields too."""
+    """In the whole reply. A value replaces the earlier value of the same field, also one in Started.fields."""
 
     PLACE_FIELD_NUMBER: _builtins.int
     CHOICE_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
     place: Global___ExtraFields.Place.ValueType
-    """Where they stand."""
+    """Where the fields belong."""
     choice: _builtins.int
     """The choice, from 0."""
     fields: _builtins.bytes
-    """As the text of a JSON object."""
+    """The fields, as the text of a JSON object."""
     def __init__(
         self,
         *,
@@ -1544,7 +1554,7 @@ Global___ExtraFields: _TypeAlias = ExtraFields  # noqa: Y015
 
 @_typing.final
 class Finished(_message.Message):
-    """A choice is whole."""
+    """A choice is complete."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1555,12 +1565,12 @@ class Finished(_message.Message):
     choice: _builtins.int
     """The choice, from 0."""
     reason: Global___FinishReason.ValueType
-    """Why it ended."""
+    """Why the choice ended."""
     provider_reason: _builtins.str
-    """The provider's own word for it."""
+    """The finish reason in the provider's own word."""
     @_builtins.property
     def details(self) -> _struct_pb2.Struct:
-        """What else the provider tells about it."""
+        """Other information from the provider about the end of the choice."""
 
     def __init__(
         self,

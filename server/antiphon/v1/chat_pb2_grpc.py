@@ -26,25 +26,25 @@ if _version_not_supported:
 
 
 class ChatServiceStub:
-    """Asks a model for the next message of a conversation.
+    """Generates the next message of a conversation with a model.
 
-    Both methods take the same request: Generate answers once, StreamGenerate answers as the model speaks. The provider is
-    contacted before anything is answered, so a provider that refuses or is out of reach is a status and not a stream.
+    Both methods take the same request: Generate returns the reply in one response, StreamGenerate while the model produces it. The
+    provider is called before the response begins. So a provider that refuses or is unreachable gives a status, and not a stream.
 
-    The call's deadline is one budget for everything done on its behalf: connecting, the first token, every pause. A call that
-    is cancelled, or whose caller is gone, cancels the provider's call at once.
+    The call's deadline covers everything that is done for it: connecting, waiting for the first token, and every pause. If the call
+    is cancelled, or the caller is gone, the provider's call is cancelled at once.
 
-    Both methods end with these statuses, whose ErrorInfo.reason is a value of ErrorReason:
-    INVALID_ARGUMENT    the request is at fault (BadRequest tells the fields), or the provider refused it as such
-    UNAUTHENTICATED     no key, or not a good one
-    PERMISSION_DENIED   the key may not do this
+    Both methods end with one of these statuses, whose ErrorInfo.reason is a value of ErrorReason:
+    INVALID_ARGUMENT    the request is invalid (BadRequest lists the fields), or the provider refused it as invalid
+    UNAUTHENTICATED     no key, or an invalid one
+    PERMISSION_DENIED   the key does not permit this
     NOT_FOUND           no such model
-    RESOURCE_EXHAUSTED  a limit, here or at the provider; RetryInfo tells when to try again
-    FAILED_PRECONDITION the provider fails in a way that a retry would meet again: it does not accept this gateway's key, or its
-    address is wrong; a matter for who runs the gateway
-    UNAVAILABLE         the provider is out of reach, overloaded or broken, or this server is stopping; worth a retry
-    DEADLINE_EXCEEDED   the deadline, or the provider's own time-out
-    INTERNAL            a fault of this server
+    RESOURCE_EXHAUSTED  a limit of this gateway or the provider; RetryInfo has the time to wait
+    FAILED_PRECONDITION the provider fails, and a retry cannot help: it does not accept this gateway's key, or its address is
+    wrong; the operator of the gateway has to act
+    UNAVAILABLE         the provider is unreachable, overloaded or broken, or this server is stopping; a retry may help
+    DEADLINE_EXCEEDED   the deadline of the call, or the provider's own time-out
+    INTERNAL            a bug of this server
     """
 
     def __init__(self, channel):
@@ -66,39 +66,39 @@ class ChatServiceStub:
 
 
 class ChatServiceServicer:
-    """Asks a model for the next message of a conversation.
+    """Generates the next message of a conversation with a model.
 
-    Both methods take the same request: Generate answers once, StreamGenerate answers as the model speaks. The provider is
-    contacted before anything is answered, so a provider that refuses or is out of reach is a status and not a stream.
+    Both methods take the same request: Generate returns the reply in one response, StreamGenerate while the model produces it. The
+    provider is called before the response begins. So a provider that refuses or is unreachable gives a status, and not a stream.
 
-    The call's deadline is one budget for everything done on its behalf: connecting, the first token, every pause. A call that
-    is cancelled, or whose caller is gone, cancels the provider's call at once.
+    The call's deadline covers everything that is done for it: connecting, waiting for the first token, and every pause. If the call
+    is cancelled, or the caller is gone, the provider's call is cancelled at once.
 
-    Both methods end with these statuses, whose ErrorInfo.reason is a value of ErrorReason:
-    INVALID_ARGUMENT    the request is at fault (BadRequest tells the fields), or the provider refused it as such
-    UNAUTHENTICATED     no key, or not a good one
-    PERMISSION_DENIED   the key may not do this
+    Both methods end with one of these statuses, whose ErrorInfo.reason is a value of ErrorReason:
+    INVALID_ARGUMENT    the request is invalid (BadRequest lists the fields), or the provider refused it as invalid
+    UNAUTHENTICATED     no key, or an invalid one
+    PERMISSION_DENIED   the key does not permit this
     NOT_FOUND           no such model
-    RESOURCE_EXHAUSTED  a limit, here or at the provider; RetryInfo tells when to try again
-    FAILED_PRECONDITION the provider fails in a way that a retry would meet again: it does not accept this gateway's key, or its
-    address is wrong; a matter for who runs the gateway
-    UNAVAILABLE         the provider is out of reach, overloaded or broken, or this server is stopping; worth a retry
-    DEADLINE_EXCEEDED   the deadline, or the provider's own time-out
-    INTERNAL            a fault of this server
+    RESOURCE_EXHAUSTED  a limit of this gateway or the provider; RetryInfo has the time to wait
+    FAILED_PRECONDITION the provider fails, and a retry cannot help: it does not accept this gateway's key, or its address is
+    wrong; the operator of the gateway has to act
+    UNAVAILABLE         the provider is unreachable, overloaded or broken, or this server is stopping; a retry may help
+    DEADLINE_EXCEEDED   the deadline of the call, or the provider's own time-out
+    INTERNAL            a bug of this server
     """
 
     def Generate(self, request, context):
-        """Answers with the whole reply. It may be larger than the 4 MiB that clients take by default, up to 32 MiB: who asks for such raises the
-        channel's option grpc.max_receive_message_length, or streams.
+        """Returns the whole reply. It may be up to 32 MiB large; clients accept 4 MiB by default. A caller that expects larger replies
+        sets the channel's option grpc.max_receive_message_length, or streams.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamGenerate(self, request, context):
-        """Answers with events as the model speaks. The first event is `started`. The stream is whole if and only if every choice had
-        its `finished` event; a stream that fails on the way ends with an `error` event and the same status, and what came before it
-        is what the model had said so far.
+        """Streams the reply as events, while the model produces it. The first event is `started`. The reply is complete if and only if
+        every choice had its `finished` event. A stream that fails ends with an `error` event and the same status; the events before it
+        are the reply up to there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,25 +126,25 @@ def add_ChatServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ChatService:
-    """Asks a model for the next message of a conversation.
+    """Generates the next message of a conversation with a model.
 
-    Both methods take the same request: Generate answers once, StreamGenerate answers as the model speaks. The provider is
-    contacted before anything is answered, so a provider that refuses or is out of reach is a status and not a stream.
+    Both methods take the same request: Generate returns the reply in one response, StreamGenerate while the model produces it. The
+    provider is called before the response begins. So a provider that refuses or is unreachable gives a status, and not a stream.
 
-    The call's deadline is one budget for everything done on its behalf: connecting, the first token, every pause. A call that
-    is cancelled, or whose caller is gone, cancels the provider's call at once.
+    The call's deadline covers everything that is done for it: connecting, waiting for the first token, and every pause. If the call
+    is cancelled, or the caller is gone, the provider's call is cancelled at once.
 
-    Both methods end with these statuses, whose ErrorInfo.reason is a value of ErrorReason:
-    INVALID_ARGUMENT    the request is at fault (BadRequest tells the fields), or the provider refused it as such
-    UNAUTHENTICATED     no key, or not a good one
-    PERMISSION_DENIED   the key may not do this
+    Both methods end with one of these statuses, whose ErrorInfo.reason is a value of ErrorReason:
+    INVALID_ARGUMENT    the request is invalid (BadRequest lists the fields), or the provider refused it as invalid
+    UNAUTHENTICATED     no key, or an invalid one
+    PERMISSION_DENIED   the key does not permit this
     NOT_FOUND           no such model
-    RESOURCE_EXHAUSTED  a limit, here or at the provider; RetryInfo tells when to try again
-    FAILED_PRECONDITION the provider fails in a way that a retry would meet again: it does not accept this gateway's key, or its
-    address is wrong; a matter for who runs the gateway
-    UNAVAILABLE         the provider is out of reach, overloaded or broken, or this server is stopping; worth a retry
-    DEADLINE_EXCEEDED   the deadline, or the provider's own time-out
-    INTERNAL            a fault of this server
+    RESOURCE_EXHAUSTED  a limit of this gateway or the provider; RetryInfo has the time to wait
+    FAILED_PRECONDITION the provider fails, and a retry cannot help: it does not accept this gateway's key, or its address is
+    wrong; the operator of the gateway has to act
+    UNAVAILABLE         the provider is unreachable, overloaded or broken, or this server is stopping; a retry may help
+    DEADLINE_EXCEEDED   the deadline of the call, or the provider's own time-out
+    INTERNAL            a bug of this server
     """
 
     @staticmethod

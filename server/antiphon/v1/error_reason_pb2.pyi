@@ -25,27 +25,27 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     """Not used."""
     ERROR_REASON_INVALID_REQUEST: _ErrorReason.ValueType  # 1
-    """A field is missing or wrong. INVALID_ARGUMENT; BadRequest lists every field at fault.
+    """A field is missing or invalid. INVALID_ARGUMENT; BadRequest lists every such field.
 
         { "reason": "INVALID_REQUEST", "domain": "antiphon", "metadata": {} }
     """
     ERROR_REASON_UNSUPPORTED: _ErrorReason.ValueType  # 2
-    """The request is good, but the provider that answers for the model has no such feature. INVALID_ARGUMENT.
+    """The request is valid, but the model's provider does not support a feature in it. INVALID_ARGUMENT.
 
         { "reason": "UNSUPPORTED", "domain": "antiphon", "metadata": { "provider": "echo" } }
     """
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 3
-    """No key, or not a good one. UNAUTHENTICATED.
+    """No key, or an invalid one. UNAUTHENTICATED.
 
         { "reason": "UNAUTHENTICATED", "domain": "antiphon", "metadata": {} }
     """
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 4
-    """The key is good, but may not do this. PERMISSION_DENIED.
+    """The key is valid, but does not permit this call. PERMISSION_DENIED.
 
         { "reason": "PERMISSION_DENIED", "domain": "antiphon", "metadata": {} }
     """
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 5
-    """No model of that name. NOT_FOUND.
+    """No model has this name. NOT_FOUND.
 
         { "reason": "MODEL_NOT_FOUND", "domain": "antiphon", "metadata": { "model": "gpt-99" } }
     """
@@ -55,168 +55,170 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "DEADLINE_EXCEEDED", "domain": "antiphon", "metadata": {} }
     """
     ERROR_REASON_SHUTTING_DOWN: _ErrorReason.ValueType  # 7
-    """This server is stopping; another, or the same a moment later, will take the call. UNAVAILABLE.
+    """This server is stopping; another one, or the same one a moment later, will accept the call. UNAVAILABLE.
 
         { "reason": "SHUTTING_DOWN", "domain": "antiphon", "metadata": {} }
     """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 8
-    """A fault of this server; its log tells more under the call's request id. INTERNAL.
+    """A bug of this server. Its log has the details, under the call's request id. INTERNAL.
 
         { "reason": "INTERNAL", "domain": "antiphon", "metadata": {} }
     """
     ERROR_REASON_PROVIDER_RATE_LIMITED: _ErrorReason.ValueType  # 9
-    """The provider's own rate limit or quota. RESOURCE_EXHAUSTED; RetryInfo tells when to try again. Without RetryInfo, as with the
-    code "insufficient_quota", a retry is of no use.
+    """The provider's own rate limit or quota is reached. RESOURCE_EXHAUSTED; RetryInfo has the time to wait. Without RetryInfo, as
+    with the code "insufficient_quota", a retry does not help.
 
         { "reason": "PROVIDER_RATE_LIMITED", "domain": "antiphon", "metadata": { "provider": "openai", "status": "429" } }
     """
     ERROR_REASON_PROVIDER_REJECTED: _ErrorReason.ValueType  # 10
-    """The provider refused the request as such, for example because it is too long for the model. INVALID_ARGUMENT. Not worth
-    a retry. `code` and `param` are the provider's. What it says of the request is the description of a BadRequest.FieldViolation,
+    """The provider refused the request as invalid, for example because it is too long for the model. INVALID_ARGUMENT; a retry does
+    not help. `code` and `param` are the provider's. The provider's explanation is the description of a BadRequest.FieldViolation,
     without keys, hosts and addresses.
 
         { "reason": "PROVIDER_REJECTED", "domain": "antiphon",
           "metadata": { "provider": "openai", "status": "400", "code": "context_length_exceeded", "param": "messages" } }
     """
     ERROR_REASON_PROVIDER_CREDENTIALS: _ErrorReason.ValueType  # 11
-    """The provider did not accept the key that this gateway has for it, or does not have the model for it. FAILED_PRECONDITION, as a
-    retry is of no use: a matter for who runs the gateway, never for the caller's own key.
+    """The provider did not accept this gateway's provider key, or does not offer the model to it. FAILED_PRECONDITION, as a retry
+    does not help: the operator of the gateway has to act. The caller's own key is never the cause.
 
         { "reason": "PROVIDER_CREDENTIALS", "domain": "antiphon", "metadata": { "provider": "openai", "status": "401" } }
     """
     ERROR_REASON_PROVIDER_UNAVAILABLE: _ErrorReason.ValueType  # 12
-    """The provider is out of reach, or says that it is overloaded or broken. UNAVAILABLE; FAILED_PRECONDITION where it would say the
-    same again, such as for a redirect, or for an account without money.
+    """The provider is unreachable, or reports that it is overloaded or broken. UNAVAILABLE; FAILED_PRECONDITION if a retry would give
+    the same result, such as for a redirect, or for an account without credit.
 
         { "reason": "PROVIDER_UNAVAILABLE", "domain": "antiphon", "metadata": { "provider": "openai", "status": "503" } }
     """
     ERROR_REASON_PROVIDER_TIMEOUT: _ErrorReason.ValueType  # 13
-    """The provider took longer than it is given. DEADLINE_EXCEEDED.
+    """The provider took longer than the configured time. DEADLINE_EXCEEDED.
 
         { "reason": "PROVIDER_TIMEOUT", "domain": "antiphon", "metadata": { "provider": "openai" } }
     """
     ERROR_REASON_PROVIDER_PROTOCOL: _ErrorReason.ValueType  # 14
-    """The provider's answer was cut off, or is not what its protocol allows. UNAVAILABLE.
+    """The provider's response was cut off, or violates its protocol. UNAVAILABLE.
 
         { "reason": "PROVIDER_PROTOCOL", "domain": "antiphon", "metadata": { "provider": "openai" } }
     """
     ERROR_REASON_CONVERSATION_NOT_FOUND: _ErrorReason.ValueType  # 15
-    """No conversation of that id that the caller may see. NOT_FOUND.
+    """The caller has no conversation with this id. NOT_FOUND.
 
         { "reason": "CONVERSATION_NOT_FOUND", "domain": "antiphon", "metadata": { "conversation": "0198..." } }
     """
     ERROR_REASON_MESSAGE_NOT_FOUND: _ErrorReason.ValueType  # 16
-    """No message of that id in the conversation. NOT_FOUND.
+    """The conversation has no message with this id. NOT_FOUND.
 
         { "reason": "MESSAGE_NOT_FOUND", "domain": "antiphon", "metadata": { "message": "0198..." } }
     """
     ERROR_REASON_CONVERSATION_CHANGED: _ErrorReason.ValueType  # 17
-    """The conversation went on meanwhile: the message to append to is no longer its head, or another turn of it has not ended.
-    ABORTED; read it again, then try again.
+    """The conversation has changed: the message to append to is not its head any more, or another turn of it has not ended. ABORTED;
+    read the conversation again, and then retry.
 
         { "reason": "CONVERSATION_CHANGED", "domain": "antiphon", "metadata": { "conversation": "0198..." } }
     """
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 18
-    """The database is out of reach, full or too slow. UNAVAILABLE; nothing was changed, unless the connection broke in the middle of
-    the commit, which nobody can tell: a turn that has a request_id is safe to try again.
+    """The database is unreachable, full or too slow. UNAVAILABLE; nothing was changed. One exception: if the connection broke during
+    the commit, the change may have been stored. A turn with a request_id is safe to retry.
 
         { "reason": "STORE_UNAVAILABLE", "domain": "antiphon", "metadata": {} }
     """
     ERROR_REASON_TURN_NOT_COMPLETE: _ErrorReason.ValueType  # 19
-    """The turn that the request_id names was begun before, and broke off: after something was said, or because its caller left. What had
-    come of it is told first. ABORTED; another turn takes another request_id.
+    """The turn with this request_id was started before and broke off, after something was produced or because its caller left. The
+    stored part of its reply is sent first. ABORTED; use another request_id for a new turn.
 
         { "reason": "TURN_NOT_COMPLETE", "domain": "antiphon", "metadata": { "message": "0198..." } }
     """
     ERROR_REASON_CONTEXT_UNAVAILABLE: _ErrorReason.ValueType  # 20
-    """The source of what a client's conversations begin with is out of reach, and nothing older of it is known. UNAVAILABLE.
+    """The source of the client context, with which a client's conversations begin, is unreachable, and no earlier copy of it is
+    known. UNAVAILABLE.
 
         { "reason": "CONTEXT_UNAVAILABLE", "domain": "antiphon", "metadata": { "client": "acme-retail" } }
     """
     ERROR_REASON_KEY_NOT_FOUND: _ErrorReason.ValueType  # 22
-    """There is no key of that id. NOT_FOUND.
+    """No key has this id. NOT_FOUND.
 
         { "reason": "KEY_NOT_FOUND", "domain": "antiphon", "metadata": { "key": "0198..." } }
     """
     ERROR_REASON_KEY_REVOKED: _ErrorReason.ValueType  # 23
-    """The key is revoked, or has expired, and cannot be changed any more. FAILED_PRECONDITION.
+    """The key is revoked or has expired, and cannot be changed any more. FAILED_PRECONDITION.
 
         { "reason": "KEY_REVOKED", "domain": "antiphon", "metadata": { "key": "0198..." } }
     """
     ERROR_REASON_IDENTITY_UNAVAILABLE: _ErrorReason.ValueType  # 21
-    """The issuer of the caller's token is out of reach, and what is known of its keys is not enough to judge the token. UNAVAILABLE;
-    RetryInfo tells when to try again. `issuer` is the name that the gateway's configuration has for it.
+    """The caller's token cannot be checked: its issuer is unreachable, and the gateway does not have the issuer's key. UNAVAILABLE;
+    RetryInfo has the time to wait. `issuer` is the issuer's name in the gateway's configuration.
 
         { "reason": "IDENTITY_UNAVAILABLE", "domain": "antiphon", "metadata": { "issuer": "corp" } }
     """
     ERROR_REASON_RATE_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 24
-    """A limit of the caller's own: of its key, of its owner, or of all callers together. `limit` is one of requests_per_minute,
-    tokens_per_minute and concurrent_streams, `scope` one of key, owner and overall, `quota` how much it is. With the scope "worker"
-    it is the server that has no room: calls_per_worker, request_bytes_per_worker or messages_without_a_key. RESOURCE_EXHAUSTED;
-    RetryInfo tells when to try again; without it the call alone is more than the limit, and a retry is of no use.
+    """A limit of this gateway is reached. `limit` is requests_per_minute, tokens_per_minute or concurrent_streams. `scope` is who has
+    the limit: key, owner, or overall for all callers together. `quota` is its value. With the scope "worker", the server has no
+    room for the call, and `limit` is calls_per_worker, request_bytes_per_worker or messages_without_a_key. RESOURCE_EXHAUSTED;
+    RetryInfo has the time to wait. Without RetryInfo the call alone exceeds the limit, and a retry does not help.
 
         { "reason": "RATE_LIMIT_EXCEEDED", "domain": "antiphon",
           "metadata": { "limit": "requests_per_minute", "scope": "key", "quota": "60" } }
     """
     ERROR_REASON_BUDGET_EXCEEDED: _ErrorReason.ValueType  # 25
-    """What may be spent is spent: `limit` is daily_usd or monthly_usd, `quota` is in USD. RESOURCE_EXHAUSTED, without RetryInfo: a
-    retry is of no use before the day or the month is over, in UTC, or the budget is raised.
+    """A budget is spent: `limit` is daily_usd or monthly_usd, `quota` is in USD. RESOURCE_EXHAUSTED, without RetryInfo: a retry does
+    not help before the day or month in UTC is over, or the budget is raised.
 
         { "reason": "BUDGET_EXCEEDED", "domain": "antiphon", "metadata": { "limit": "daily_usd", "scope": "owner", "quota": "10" } }
     """
     ERROR_REASON_LIMITS_UNAVAILABLE: _ErrorReason.ValueType  # 26
-    """What counts for all servers is out of reach, and this gateway is configured to refuse calls then. UNAVAILABLE.
+    """The counters that all servers share are unreachable, and this gateway is configured to refuse calls in that case. UNAVAILABLE.
 
         { "reason": "LIMITS_UNAVAILABLE", "domain": "antiphon", "metadata": {} }
     """
     ERROR_REASON_CONTENT_BLOCKED: _ErrorReason.ValueType  # 27
-    """A guard of this gateway found in the request what may not go to a provider. `guard` is its name; what it found is not told.
-    INVALID_ARGUMENT. A reply in which something is blocked is no error: its choice ends with FINISH_REASON_CONTENT_FILTER.
+    """A guard of this gateway found something in the request that may not be sent to a provider. `guard` is the guard's name; what it
+    found is not returned. INVALID_ARGUMENT. Blocked content in a reply is not an error: its choice ends with
+    FINISH_REASON_CONTENT_FILTER.
 
         { "reason": "CONTENT_BLOCKED", "domain": "antiphon", "metadata": { "guard": "secrets" } }
     """
     ERROR_REASON_TURN_IN_PROGRESS: _ErrorReason.ValueType  # 30
-    """The turn that the request_id names was begun before, and is still going on; or another attempt at it took the place of this one.
-    ABORTED; RetryInfo tells when to try again.
+    """The turn with this request_id was started before and is still running, or another attempt at it has replaced this one. ABORTED;
+    RetryInfo has the time to wait.
 
         { "reason": "TURN_IN_PROGRESS", "domain": "antiphon", "metadata": { "request_id": "order-17" } }
     """
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 31
-    """The turn that the request_id names has other messages than the request, which so is no retry of it. INVALID_ARGUMENT; another turn
-    takes another request_id.
+    """The turn with this request_id has other messages than the request, so the request is not a retry of it. INVALID_ARGUMENT; use
+    another request_id for a new turn.
 
         { "reason": "REQUEST_ID_REUSED", "domain": "antiphon", "metadata": { "request_id": "order-17" } }
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """Why a call failed: the `reason` of the google.rpc.ErrorInfo that every status of this API carries, without the prefix
-    "ERROR_REASON_". Its domain is "antiphon". A caller decides by the reason; the message is for people.
+    """Why a call failed: the `reason` in the google.rpc.ErrorInfo of every error status of this API, without the prefix
+    "ERROR_REASON_". The ErrorInfo's domain is "antiphon". Programs decide by the reason; the message is for people.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Not used."""
 ERROR_REASON_INVALID_REQUEST: ErrorReason.ValueType  # 1
-"""A field is missing or wrong. INVALID_ARGUMENT; BadRequest lists every field at fault.
+"""A field is missing or invalid. INVALID_ARGUMENT; BadRequest lists every such field.
 
     { "reason": "INVALID_REQUEST", "domain": "antiphon", "metadata": {} }
 """
 ERROR_REASON_UNSUPPORTED: ErrorReason.ValueType  # 2
-"""The request is good, but the provider that answers for the model has no such feature. INVALID_ARGUMENT.
+"""The request is valid, but the model's provider does not support a feature in it. INVALID_ARGUMENT.
 
     { "reason": "UNSUPPORTED", "domain": "antiphon", "metadata": { "provider": "echo" } }
 """
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 3
-"""No key, or not a good one. UNAUTHENTICATED.
+"""No key, or an invalid one. UNAUTHENTICATED.
 
     { "reason": "UNAUTHENTICATED", "domain": "antiphon", "metadata": {} }
 """
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 4
-"""The key is good, but may not do this. PERMISSION_DENIED.
+"""The key is valid, but does not permit this call. PERMISSION_DENIED.
 
     { "reason": "PERMISSION_DENIED", "domain": "antiphon", "metadata": {} }
 """
 ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 5
-"""No model of that name. NOT_FOUND.
+"""No model has this name. NOT_FOUND.
 
     { "reason": "MODEL_NOT_FOUND", "domain": "antiphon", "metadata": { "model": "gpt-99" } }
 """
@@ -226,135 +228,137 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 6
     { "reason": "DEADLINE_EXCEEDED", "domain": "antiphon", "metadata": {} }
 """
 ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 7
-"""This server is stopping; another, or the same a moment later, will take the call. UNAVAILABLE.
+"""This server is stopping; another one, or the same one a moment later, will accept the call. UNAVAILABLE.
 
     { "reason": "SHUTTING_DOWN", "domain": "antiphon", "metadata": {} }
 """
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 8
-"""A fault of this server; its log tells more under the call's request id. INTERNAL.
+"""A bug of this server. Its log has the details, under the call's request id. INTERNAL.
 
     { "reason": "INTERNAL", "domain": "antiphon", "metadata": {} }
 """
 ERROR_REASON_PROVIDER_RATE_LIMITED: ErrorReason.ValueType  # 9
-"""The provider's own rate limit or quota. RESOURCE_EXHAUSTED; RetryInfo tells when to try again. Without RetryInfo, as with the
-code "insufficient_quota", a retry is of no use.
+"""The provider's own rate limit or quota is reached. RESOURCE_EXHAUSTED; RetryInfo has the time to wait. Without RetryInfo, as
+with the code "insufficient_quota", a retry does not help.
 
     { "reason": "PROVIDER_RATE_LIMITED", "domain": "antiphon", "metadata": { "provider": "openai", "status": "429" } }
 """
 ERROR_REASON_PROVIDER_REJECTED: ErrorReason.ValueType  # 10
-"""The provider refused the request as such, for example because it is too long for the model. INVALID_ARGUMENT. Not worth
-a retry. `code` and `param` are the provider's. What it says of the request is the description of a BadRequest.FieldViolation,
+"""The provider refused the request as invalid, for example because it is too long for the model. INVALID_ARGUMENT; a retry does
+not help. `code` and `param` are the provider's. The provider's explanation is the description of a BadRequest.FieldViolation,
 without keys, hosts and addresses.
 
     { "reason": "PROVIDER_REJECTED", "domain": "antiphon",
       "metadata": { "provider": "openai", "status": "400", "code": "context_length_exceeded", "param": "messages" } }
 """
 ERROR_REASON_PROVIDER_CREDENTIALS: ErrorReason.ValueType  # 11
-"""The provider did not accept the key that this gateway has for it, or does not have the model for it. FAILED_PRECONDITION, as a
-retry is of no use: a matter for who runs the gateway, never for the caller's own key.
+"""The provider did not accept this gateway's provider key, or does not offer the model to it. FAILED_PRECONDITION, as a retry
+does not help: the operator of the gateway has to act. The caller's own key is never the cause.
 
     { "reason": "PROVIDER_CREDENTIALS", "domain": "antiphon", "metadata": { "provider": "openai", "status": "401" } }
 """
 ERROR_REASON_PROVIDER_UNAVAILABLE: ErrorReason.ValueType  # 12
-"""The provider is out of reach, or says that it is overloaded or broken. UNAVAILABLE; FAILED_PRECONDITION where it would say the
-same again, such as for a redirect, or for an account without money.
+"""The provider is unreachable, or reports that it is overloaded or broken. UNAVAILABLE; FAILED_PRECONDITION if a retry would give
+the same result, such as for a redirect, or for an account without credit.
 
     { "reason": "PROVIDER_UNAVAILABLE", "domain": "antiphon", "metadata": { "provider": "openai", "status": "503" } }
 """
 ERROR_REASON_PROVIDER_TIMEOUT: ErrorReason.ValueType  # 13
-"""The provider took longer than it is given. DEADLINE_EXCEEDED.
+"""The provider took longer than the configured time. DEADLINE_EXCEEDED.
 
     { "reason": "PROVIDER_TIMEOUT", "domain": "antiphon", "metadata": { "provider": "openai" } }
 """
 ERROR_REASON_PROVIDER_PROTOCOL: ErrorReason.ValueType  # 14
-"""The provider's answer was cut off, or is not what its protocol allows. UNAVAILABLE.
+"""The provider's response was cut off, or violates its protocol. UNAVAILABLE.
 
     { "reason": "PROVIDER_PROTOCOL", "domain": "antiphon", "metadata": { "provider": "openai" } }
 """
 ERROR_REASON_CONVERSATION_NOT_FOUND: ErrorReason.ValueType  # 15
-"""No conversation of that id that the caller may see. NOT_FOUND.
+"""The caller has no conversation with this id. NOT_FOUND.
 
     { "reason": "CONVERSATION_NOT_FOUND", "domain": "antiphon", "metadata": { "conversation": "0198..." } }
 """
 ERROR_REASON_MESSAGE_NOT_FOUND: ErrorReason.ValueType  # 16
-"""No message of that id in the conversation. NOT_FOUND.
+"""The conversation has no message with this id. NOT_FOUND.
 
     { "reason": "MESSAGE_NOT_FOUND", "domain": "antiphon", "metadata": { "message": "0198..." } }
 """
 ERROR_REASON_CONVERSATION_CHANGED: ErrorReason.ValueType  # 17
-"""The conversation went on meanwhile: the message to append to is no longer its head, or another turn of it has not ended.
-ABORTED; read it again, then try again.
+"""The conversation has changed: the message to append to is not its head any more, or another turn of it has not ended. ABORTED;
+read the conversation again, and then retry.
 
     { "reason": "CONVERSATION_CHANGED", "domain": "antiphon", "metadata": { "conversation": "0198..." } }
 """
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 18
-"""The database is out of reach, full or too slow. UNAVAILABLE; nothing was changed, unless the connection broke in the middle of
-the commit, which nobody can tell: a turn that has a request_id is safe to try again.
+"""The database is unreachable, full or too slow. UNAVAILABLE; nothing was changed. One exception: if the connection broke during
+the commit, the change may have been stored. A turn with a request_id is safe to retry.
 
     { "reason": "STORE_UNAVAILABLE", "domain": "antiphon", "metadata": {} }
 """
 ERROR_REASON_TURN_NOT_COMPLETE: ErrorReason.ValueType  # 19
-"""The turn that the request_id names was begun before, and broke off: after something was said, or because its caller left. What had
-come of it is told first. ABORTED; another turn takes another request_id.
+"""The turn with this request_id was started before and broke off, after something was produced or because its caller left. The
+stored part of its reply is sent first. ABORTED; use another request_id for a new turn.
 
     { "reason": "TURN_NOT_COMPLETE", "domain": "antiphon", "metadata": { "message": "0198..." } }
 """
 ERROR_REASON_CONTEXT_UNAVAILABLE: ErrorReason.ValueType  # 20
-"""The source of what a client's conversations begin with is out of reach, and nothing older of it is known. UNAVAILABLE.
+"""The source of the client context, with which a client's conversations begin, is unreachable, and no earlier copy of it is
+known. UNAVAILABLE.
 
     { "reason": "CONTEXT_UNAVAILABLE", "domain": "antiphon", "metadata": { "client": "acme-retail" } }
 """
 ERROR_REASON_KEY_NOT_FOUND: ErrorReason.ValueType  # 22
-"""There is no key of that id. NOT_FOUND.
+"""No key has this id. NOT_FOUND.
 
     { "reason": "KEY_NOT_FOUND", "domain": "antiphon", "metadata": { "key": "0198..." } }
 """
 ERROR_REASON_KEY_REVOKED: ErrorReason.ValueType  # 23
-"""The key is revoked, or has expired, and cannot be changed any more. FAILED_PRECONDITION.
+"""The key is revoked or has expired, and cannot be changed any more. FAILED_PRECONDITION.
 
     { "reason": "KEY_REVOKED", "domain": "antiphon", "metadata": { "key": "0198..." } }
 """
 ERROR_REASON_IDENTITY_UNAVAILABLE: ErrorReason.ValueType  # 21
-"""The issuer of the caller's token is out of reach, and what is known of its keys is not enough to judge the token. UNAVAILABLE;
-RetryInfo tells when to try again. `issuer` is the name that the gateway's configuration has for it.
+"""The caller's token cannot be checked: its issuer is unreachable, and the gateway does not have the issuer's key. UNAVAILABLE;
+RetryInfo has the time to wait. `issuer` is the issuer's name in the gateway's configuration.
 
     { "reason": "IDENTITY_UNAVAILABLE", "domain": "antiphon", "metadata": { "issuer": "corp" } }
 """
 ERROR_REASON_RATE_LIMIT_EXCEEDED: ErrorReason.ValueType  # 24
-"""A limit of the caller's own: of its key, of its owner, or of all callers together. `limit` is one of requests_per_minute,
-tokens_per_minute and concurrent_streams, `scope` one of key, owner and overall, `quota` how much it is. With the scope "worker"
-it is the server that has no room: calls_per_worker, request_bytes_per_worker or messages_without_a_key. RESOURCE_EXHAUSTED;
-RetryInfo tells when to try again; without it the call alone is more than the limit, and a retry is of no use.
+"""A limit of this gateway is reached. `limit` is requests_per_minute, tokens_per_minute or concurrent_streams. `scope` is who has
+the limit: key, owner, or overall for all callers together. `quota` is its value. With the scope "worker", the server has no
+room for the call, and `limit` is calls_per_worker, request_bytes_per_worker or messages_without_a_key. RESOURCE_EXHAUSTED;
+RetryInfo has the time to wait. Without RetryInfo the call alone exceeds the limit, and a retry does not help.
 
     { "reason": "RATE_LIMIT_EXCEEDED", "domain": "antiphon",
       "metadata": { "limit": "requests_per_minute", "scope": "key", "quota": "60" } }
 """
 ERROR_REASON_BUDGET_EXCEEDED: ErrorReason.ValueType  # 25
-"""What may be spent is spent: `limit` is daily_usd or monthly_usd, `quota` is in USD. RESOURCE_EXHAUSTED, without RetryInfo: a
-retry is of no use before the day or the month is over, in UTC, or the budget is raised.
+"""A budget is spent: `limit` is daily_usd or monthly_usd, `quota` is in USD. RESOURCE_EXHAUSTED, without RetryInfo: a retry does
+not help before the day or month in UTC is over, or the budget is raised.
 
     { "reason": "BUDGET_EXCEEDED", "domain": "antiphon", "metadata": { "limit": "daily_usd", "scope": "owner", "quota": "10" } }
 """
 ERROR_REASON_LIMITS_UNAVAILABLE: ErrorReason.ValueType  # 26
-"""What counts for all servers is out of reach, and this gateway is configured to refuse calls then. UNAVAILABLE.
+"""The counters that all servers share are unreachable, and this gateway is configured to refuse calls in that case. UNAVAILABLE.
 
     { "reason": "LIMITS_UNAVAILABLE", "domain": "antiphon", "metadata": {} }
 """
 ERROR_REASON_CONTENT_BLOCKED: ErrorReason.ValueType  # 27
-"""A guard of this gateway found in the request what may not go to a provider. `guard` is its name; what it found is not told.
-INVALID_ARGUMENT. A reply in which something is blocked is no error: its choice ends with FINISH_REASON_CONTENT_FILTER.
+"""A guard of this gateway found something in the request that may not be sent to a provider. `guard` is the guard's name; what it
+found is not returned. INVALID_ARGUMENT. Blocked content in a reply is not an error: its choice ends with
+FINISH_REASON_CONTENT_FILTER.
 
     { "reason": "CONTENT_BLOCKED", "domain": "antiphon", "metadata": { "guard": "secrets" } }
 """
 ERROR_REASON_TURN_IN_PROGRESS: ErrorReason.ValueType  # 30
-"""The turn that the request_id names was begun before, and is still going on; or another attempt at it took the place of this one.
-ABORTED; RetryInfo tells when to try again.
+"""The turn with this request_id was started before and is still running, or another attempt at it has replaced this one. ABORTED;
+RetryInfo has the time to wait.
 
     { "reason": "TURN_IN_PROGRESS", "domain": "antiphon", "metadata": { "request_id": "order-17" } }
 """
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 31
-"""The turn that the request_id names has other messages than the request, which so is no retry of it. INVALID_ARGUMENT; another turn
-takes another request_id.
+"""The turn with this request_id has other messages than the request, so the request is not a retry of it. INVALID_ARGUMENT; use
+another request_id for a new turn.
 
     { "reason": "REQUEST_ID_REUSED", "domain": "antiphon", "metadata": { "request_id": "order-17" } }
 """

@@ -32,37 +32,33 @@ class _MessageStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MessageS
     MESSAGE_STATE_UNSPECIFIED: _MessageState.ValueType  # 0
     """Not used."""
     MESSAGE_STATE_IN_PROGRESS: _MessageState.ValueType  # 1
-    """The model is still speaking. Its text is written down every second."""
+    """The model is still producing the message. Its text is stored every second."""
     MESSAGE_STATE_COMPLETE: _MessageState.ValueType  # 2
-    """Whole."""
+    """The message is complete."""
     MESSAGE_STATE_INCOMPLETE: _MessageState.ValueType  # 3
-    """The provider or the server broke off; what had come is kept. Of a server that was killed: what had come until a second or two
-    before.
-    """
+    """The provider or the server broke off; the text so far is stored. If the server was killed, the last second or two are missing."""
     MESSAGE_STATE_CANCELLED: _MessageState.ValueType  # 4
-    """The caller left or cancelled; what had come is kept."""
+    """The caller left or cancelled; the text so far is stored."""
     MESSAGE_STATE_FAILED: _MessageState.ValueType  # 5
-    """The provider failed before it said anything, or the server was killed before anything was written down. The turn can be begun
+    """The provider failed before it produced anything, or the server was killed before anything was stored. The turn can be started
     again with its request_id.
     """
 
 class MessageState(_MessageState, metaclass=_MessageStateEnumTypeWrapper):
-    """How far a message is."""
+    """How far a message is complete."""
 
 MESSAGE_STATE_UNSPECIFIED: MessageState.ValueType  # 0
 """Not used."""
 MESSAGE_STATE_IN_PROGRESS: MessageState.ValueType  # 1
-"""The model is still speaking. Its text is written down every second."""
+"""The model is still producing the message. Its text is stored every second."""
 MESSAGE_STATE_COMPLETE: MessageState.ValueType  # 2
-"""Whole."""
+"""The message is complete."""
 MESSAGE_STATE_INCOMPLETE: MessageState.ValueType  # 3
-"""The provider or the server broke off; what had come is kept. Of a server that was killed: what had come until a second or two
-before.
-"""
+"""The provider or the server broke off; the text so far is stored. If the server was killed, the last second or two are missing."""
 MESSAGE_STATE_CANCELLED: MessageState.ValueType  # 4
-"""The caller left or cancelled; what had come is kept."""
+"""The caller left or cancelled; the text so far is stored."""
 MESSAGE_STATE_FAILED: MessageState.ValueType  # 5
-"""The provider failed before it said anything, or the server was killed before anything was written down. The turn can be begun
+"""The provider failed before it produced anything, or the server was killed before anything was stored. The turn can be started
 again with its request_id.
 """
 Global___MessageState: _TypeAlias = MessageState  # noqa: Y015
@@ -83,27 +79,27 @@ class Conversation(_message.Message):
     HEAD_MESSAGE_ID_FIELD_NUMBER: _builtins.int
     FORKED_FROM_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Its id."""
+    """The conversation's id."""
     title: _builtins.str
-    """What people call it. At most 500 characters."""
+    """A title for people. At most 500 characters."""
     pinned: _builtins.bool
-    """Whether it is listed before the others."""
+    """True if the conversation is listed before the others."""
     source: _builtins.str
-    """Where it comes from, as the application calls it. At most 100 characters."""
+    """Where the conversation comes from, as the application names it. At most 100 characters."""
     message_count: _builtins.int
-    """How many messages its path has."""
+    """The number of messages on the path."""
     head_message_id: _builtins.str
-    """The last message of its path. Empty: it has none."""
+    """The last message of the path. Empty: the conversation has no messages."""
     forked_from: _builtins.str
-    """The conversation that it was forked from. Empty: none."""
+    """The conversation that this one was forked from. Empty: it is not a fork."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was created."""
+        """When the conversation was created."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When it last changed: a message or the title. A reply that it shares with another conversation changes that one of them in which
-        its turn was begun, when it ends.
+        """When a message or the title last changed. The end of a reply that is shared by several conversations counts only for the one in
+        which its turn started.
         """
 
     def __init__(
@@ -145,32 +141,34 @@ class StoredMessage(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ERROR_REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Its id."""
+    """The message's id."""
     parent_message_id: _builtins.str
-    """The message before it. Empty: it is the first."""
+    """The message before this one. Empty: this is the first one."""
     state: Global___MessageState.ValueType
-    """How far it is."""
+    """How far the message is complete."""
     model: _builtins.str
-    """The model that said it, as the provider names it. Assistant messages of a turn only, as are all that follow."""
+    """The model that produced the message, by the provider's name for it. This field and those below are set only for replies of a
+    recorded turn.
+    """
     provider: _builtins.str
-    """The provider that said it."""
+    """The provider that produced the message."""
     finish_reason: _chat_pb2.FinishReason.ValueType
-    """Why it ended."""
+    """Why the reply ended."""
     request_id: _builtins.str
-    """The request_id of the turn that it is of."""
+    """The request_id of the message's turn."""
     error_reason: _builtins.str
-    """Why it failed: a name of ErrorReason, without its prefix."""
+    """Why the reply failed: a name of ErrorReason, without its prefix."""
     @_builtins.property
     def message(self) -> _message_pb2.Message:
-        """The message."""
+        """The content."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was stored."""
+        """When the message was stored."""
 
     @_builtins.property
     def usage(self) -> _chat_pb2.Usage:
-        """The tokens used, if the provider told."""
+        """The tokens used, if the provider sent counts."""
 
     def __init__(
         self,
@@ -207,15 +205,15 @@ class ListConversationsRequest(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     TITLE_CONTAINS_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """The most to answer with: 1 to 1000. 0: 50."""
+    """The most conversations in the page: 1 to 1000. 0: 50."""
     page_token: _builtins.str
-    """The next_page_token of the page before. The filters must be the same."""
+    """The next_page_token of the previous page. The filters must be the same."""
     pinned: _builtins.bool
-    """Only those that are pinned, or only those that are not."""
+    """Only conversations that are pinned, or only those that are not."""
     source: _builtins.str
-    """Only those from this source."""
+    """Only conversations from this source."""
     title_contains: _builtins.str
-    """Only those whose title holds this text, whatever the case."""
+    """Only conversations whose title contains this text; case is ignored."""
     def __init__(
         self,
         *,
@@ -244,7 +242,7 @@ class ListConversationsResponse(_message.Message):
     CONVERSATIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Asks for the next page. Empty: this is the last."""
+    """The token of the next page. Empty: this is the last page."""
     @_builtins.property
     def conversations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Conversation]:
         """The conversations, in order."""
@@ -271,7 +269,7 @@ class GetConversationRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Its id."""
+    """The conversation's id."""
     def __init__(
         self,
         *,
@@ -319,11 +317,11 @@ class CreateConversationRequest(_message.Message):
     MESSAGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def conversation(self) -> Global___Conversation:
-        """Its title, pin and source."""
+        """The title, pin and source."""
 
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
-        """Its first messages, oldest first."""
+        """The first messages, oldest first."""
 
     def __init__(
         self,
@@ -373,11 +371,11 @@ class UpdateConversationRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def conversation(self) -> Global___Conversation:
-        """Its id, and the new values."""
+        """The conversation's id, and the new values."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """What changes: "title", "pinned". At least one."""
+        """The fields to change: "title", "pinned". At least one."""
 
     def __init__(
         self,
@@ -425,7 +423,7 @@ class DeleteConversationRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Its id."""
+    """The conversation's id."""
     def __init__(
         self,
         *,
@@ -441,7 +439,7 @@ Global___DeleteConversationRequest: _TypeAlias = DeleteConversationRequest  # no
 
 @_typing.final
 class DeleteConversationResponse(_message.Message):
-    """It is deleted."""
+    """The conversation was deleted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -458,7 +456,7 @@ Global___DeleteConversationResponse: _TypeAlias = DeleteConversationResponse  # 
 
 @_typing.final
 class ForkConversationRequest(_message.Message):
-    """A fork to make."""
+    """Which conversation to fork."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -470,7 +468,7 @@ class ForkConversationRequest(_message.Message):
     message_id: _builtins.str
     """The last message that both share. Empty: the head."""
     title: _builtins.str
-    """The title of the fork. Empty: that of the original."""
+    """The title of the fork. Empty: the title of the original."""
     def __init__(
         self,
         *,
@@ -495,7 +493,7 @@ class ForkConversationResponse(_message.Message):
     CONVERSATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def conversation(self) -> Global___Conversation:
-        """The new conversation."""
+        """The fork."""
 
     def __init__(
         self,
@@ -512,7 +510,7 @@ Global___ForkConversationResponse: _TypeAlias = ForkConversationResponse  # noqa
 
 @_typing.final
 class ListMessagesRequest(_message.Message):
-    """Whose messages to list."""
+    """Which messages to list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -522,9 +520,9 @@ class ListMessagesRequest(_message.Message):
     conversation_id: _builtins.str
     """The conversation."""
     page_size: _builtins.int
-    """The most to answer with: 1 to 1000. 0: 100. A page that would be larger than 4 MiB has fewer, but at least one."""
+    """The most messages in the page: 1 to 1000. 0: 100. A page that would be larger than 4 MiB has fewer, but at least one."""
     page_token: _builtins.str
-    """The next_page_token of the page before."""
+    """The next_page_token of the previous page."""
     def __init__(
         self,
         *,
@@ -549,7 +547,7 @@ class ListMessagesResponse(_message.Message):
     MESSAGES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Asks for the next page. Empty: this is the last."""
+    """The token of the next page. Empty: this is the last page."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredMessage]:
         """The messages, oldest first."""
@@ -580,7 +578,7 @@ class AppendMessagesRequest(_message.Message):
     conversation_id: _builtins.str
     """The conversation."""
     expected_head_message_id: _builtins.str
-    """The head that the caller knows. Set, and no longer the head: ABORTED. Empty: whatever the head is."""
+    """The head, as far as the caller knows. If it is not the head any more: ABORTED. Empty: append to whatever the head is."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
         """The messages, oldest first. At least one."""
@@ -602,7 +600,7 @@ Global___AppendMessagesRequest: _TypeAlias = AppendMessagesRequest  # noqa: Y015
 
 @_typing.final
 class AppendMessagesResponse(_message.Message):
-    """What was appended."""
+    """The messages that were appended."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -610,11 +608,11 @@ class AppendMessagesResponse(_message.Message):
     CONVERSATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredMessage]:
-        """The messages as they are stored."""
+        """The messages as stored."""
 
     @_builtins.property
     def conversation(self) -> Global___Conversation:
-        """The conversation after it."""
+        """The conversation after the change."""
 
     def __init__(
         self,

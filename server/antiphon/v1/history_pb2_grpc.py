@@ -26,18 +26,18 @@ if _version_not_supported:
 
 
 class HistoryServiceStub:
-    """Conversations, and the messages in them.
+    """Stores conversations and their messages.
 
-    Messages form trees: each but the first has a parent. A conversation is a name for one path of a tree, from its first message to
-    its head; appending moves the head on. A fork is another conversation whose path begins with the same messages: nothing is copied.
-    A conversation's messages are those of its path and those that were made in it, on branches that it left, with all before them.
+    Messages form trees: each message but the first has a parent. A conversation is a path in a tree, from the first message to the
+    head; appending moves the head. A fork is another conversation whose path begins with the same messages; no messages are copied.
+    The messages of a conversation are those of its path, and those on branches that it left, with all messages before them.
 
-    A conversation belongs to the owner of the key that made it. To everybody else it does not exist: NOT_FOUND.
+    A conversation belongs to the owner of the key that created it. For everybody else it does not exist: NOT_FOUND.
 
-    What is written is durable when the call returns. Errors are those of ChatService, and besides:
-    NOT_FOUND  CONVERSATION_NOT_FOUND or MESSAGE_NOT_FOUND: there is none of that id that the caller may see
-    ABORTED    CONVERSATION_CHANGED: the message to append to is no longer the head, and no branch was asked for
-    UNAVAILABLE  STORE_UNAVAILABLE: the database is out of reach; nothing was changed, unless it was lost in the middle of a commit
+    A change is durable when the call returns. Errors are those of ChatService, and these:
+    NOT_FOUND    CONVERSATION_NOT_FOUND or MESSAGE_NOT_FOUND: nothing with this id is visible to the caller
+    ABORTED      CONVERSATION_CHANGED: the message to append to is not the head any more, and no branch was requested
+    UNAVAILABLE  STORE_UNAVAILABLE: the database is unreachable; nothing was changed, unless the connection broke during the commit
     """
 
     def __init__(self, channel):
@@ -89,73 +89,74 @@ class HistoryServiceStub:
 
 
 class HistoryServiceServicer:
-    """Conversations, and the messages in them.
+    """Stores conversations and their messages.
 
-    Messages form trees: each but the first has a parent. A conversation is a name for one path of a tree, from its first message to
-    its head; appending moves the head on. A fork is another conversation whose path begins with the same messages: nothing is copied.
-    A conversation's messages are those of its path and those that were made in it, on branches that it left, with all before them.
+    Messages form trees: each message but the first has a parent. A conversation is a path in a tree, from the first message to the
+    head; appending moves the head. A fork is another conversation whose path begins with the same messages; no messages are copied.
+    The messages of a conversation are those of its path, and those on branches that it left, with all messages before them.
 
-    A conversation belongs to the owner of the key that made it. To everybody else it does not exist: NOT_FOUND.
+    A conversation belongs to the owner of the key that created it. For everybody else it does not exist: NOT_FOUND.
 
-    What is written is durable when the call returns. Errors are those of ChatService, and besides:
-    NOT_FOUND  CONVERSATION_NOT_FOUND or MESSAGE_NOT_FOUND: there is none of that id that the caller may see
-    ABORTED    CONVERSATION_CHANGED: the message to append to is no longer the head, and no branch was asked for
-    UNAVAILABLE  STORE_UNAVAILABLE: the database is out of reach; nothing was changed, unless it was lost in the middle of a commit
+    A change is durable when the call returns. Errors are those of ChatService, and these:
+    NOT_FOUND    CONVERSATION_NOT_FOUND or MESSAGE_NOT_FOUND: nothing with this id is visible to the caller
+    ABORTED      CONVERSATION_CHANGED: the message to append to is not the head any more, and no branch was requested
+    UNAVAILABLE  STORE_UNAVAILABLE: the database is unreachable; nothing was changed, unless the connection broke during the commit
     """
 
     def ListConversations(self, request, context):
-        """Lists the caller's conversations: pinned ones first, then the one that changed last.
+        """Lists the caller's conversations: pinned ones first, then by last change, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetConversation(self, request, context):
-        """Gets one conversation, without its messages.
+        """Returns one conversation, without its messages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateConversation(self, request, context):
-        """Creates a conversation, with messages or without.
+        """Creates a conversation, with or without messages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateConversation(self, request, context):
-        """Changes the title or the pin.
+        """Changes the title, or pins or unpins the conversation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteConversation(self, request, context):
-        """Deletes a conversation, and those of its messages that no other conversation shares. Deleting it again is NOT_FOUND.
+        """Deletes a conversation, and those of its messages that no other conversation shares. Deleting it again gives NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ForkConversation(self, request, context):
-        """Creates a conversation whose path is that of another, up to and including one of its messages.
+        """Creates a conversation whose path is that of another one, up to and including one of its messages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListMessages(self, request, context):
-        """Lists the messages of a conversation's path, oldest first. A page fits the 4 MiB that clients take by default; only a message that is
-        larger, up to 32 MiB, comes alone: who stores such raises the channel's option grpc.max_receive_message_length.
+        """Lists the messages of a conversation's path, oldest first. A page fits into the 4 MiB that clients accept by default. Only a
+        larger message, up to 32 MiB, is returned alone: a caller that stores such messages sets the channel's option
+        grpc.max_receive_message_length.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AppendMessages(self, request, context):
-        """Appends messages behind the head. Concurrent appends to one conversation are put one after the other, each whole. Where the answer
-        would be larger than 4 MiB its messages are without their `message`, which the caller has.
+        """Appends messages after the head. Concurrent appends to one conversation are applied one after the other, each as a whole. If
+        the response would be larger than 4 MiB, the stored messages in it have no `message`, as the caller has the content already.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -213,18 +214,18 @@ def add_HistoryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class HistoryService:
-    """Conversations, and the messages in them.
+    """Stores conversations and their messages.
 
-    Messages form trees: each but the first has a parent. A conversation is a name for one path of a tree, from its first message to
-    its head; appending moves the head on. A fork is another conversation whose path begins with the same messages: nothing is copied.
-    A conversation's messages are those of its path and those that were made in it, on branches that it left, with all before them.
+    Messages form trees: each message but the first has a parent. A conversation is a path in a tree, from the first message to the
+    head; appending moves the head. A fork is another conversation whose path begins with the same messages; no messages are copied.
+    The messages of a conversation are those of its path, and those on branches that it left, with all messages before them.
 
-    A conversation belongs to the owner of the key that made it. To everybody else it does not exist: NOT_FOUND.
+    A conversation belongs to the owner of the key that created it. For everybody else it does not exist: NOT_FOUND.
 
-    What is written is durable when the call returns. Errors are those of ChatService, and besides:
-    NOT_FOUND  CONVERSATION_NOT_FOUND or MESSAGE_NOT_FOUND: there is none of that id that the caller may see
-    ABORTED    CONVERSATION_CHANGED: the message to append to is no longer the head, and no branch was asked for
-    UNAVAILABLE  STORE_UNAVAILABLE: the database is out of reach; nothing was changed, unless it was lost in the middle of a commit
+    A change is durable when the call returns. Errors are those of ChatService, and these:
+    NOT_FOUND    CONVERSATION_NOT_FOUND or MESSAGE_NOT_FOUND: nothing with this id is visible to the caller
+    ABORTED      CONVERSATION_CHANGED: the message to append to is not the head any more, and no branch was requested
+    UNAVAILABLE  STORE_UNAVAILABLE: the database is unreachable; nothing was changed, unless the connection broke during the commit
     """
 
     @staticmethod

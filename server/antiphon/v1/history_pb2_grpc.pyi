@@ -13,55 +13,56 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class HistoryServiceStub:
-    """Conversations, and the messages in them.
+    """Stores conversations and their messages.
 
-    Messages form trees: each but the first has a parent. A conversation is a name for one path of a tree, from its first message to
-    its head; appending moves the head on. A fork is another conversation whose path begins with the same messages: nothing is copied.
-    A conversation's messages are those of its path and those that were made in it, on branches that it left, with all before them.
+    Messages form trees: each message but the first has a parent. A conversation is a path in a tree, from the first message to the
+    head; appending moves the head. A fork is another conversation whose path begins with the same messages; no messages are copied.
+    The messages of a conversation are those of its path, and those on branches that it left, with all messages before them.
 
-    A conversation belongs to the owner of the key that made it. To everybody else it does not exist: NOT_FOUND.
+    A conversation belongs to the owner of the key that created it. For everybody else it does not exist: NOT_FOUND.
 
-    What is written is durable when the call returns. Errors are those of ChatService, and besides:
-      NOT_FOUND  CONVERSATION_NOT_FOUND or MESSAGE_NOT_FOUND: there is none of that id that the caller may see
-      ABORTED    CONVERSATION_CHANGED: the message to append to is no longer the head, and no branch was asked for
-      UNAVAILABLE  STORE_UNAVAILABLE: the database is out of reach; nothing was changed, unless it was lost in the middle of a commit
+    A change is durable when the call returns. Errors are those of ChatService, and these:
+      NOT_FOUND    CONVERSATION_NOT_FOUND or MESSAGE_NOT_FOUND: nothing with this id is visible to the caller
+      ABORTED      CONVERSATION_CHANGED: the message to append to is not the head any more, and no branch was requested
+      UNAVAILABLE  STORE_UNAVAILABLE: the database is unreachable; nothing was changed, unless the connection broke during the commit
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListConversations: _aio.UnaryUnaryMultiCallable[_history_pb2.ListConversationsRequest, _history_pb2.ListConversationsResponse]
-    """Lists the caller's conversations: pinned ones first, then the one that changed last."""
+    """Lists the caller's conversations: pinned ones first, then by last change, newest first."""
     GetConversation: _aio.UnaryUnaryMultiCallable[_history_pb2.GetConversationRequest, _history_pb2.GetConversationResponse]
-    """Gets one conversation, without its messages."""
+    """Returns one conversation, without its messages."""
     CreateConversation: _aio.UnaryUnaryMultiCallable[_history_pb2.CreateConversationRequest, _history_pb2.CreateConversationResponse]
-    """Creates a conversation, with messages or without."""
+    """Creates a conversation, with or without messages."""
     UpdateConversation: _aio.UnaryUnaryMultiCallable[_history_pb2.UpdateConversationRequest, _history_pb2.UpdateConversationResponse]
-    """Changes the title or the pin."""
+    """Changes the title, or pins or unpins the conversation."""
     DeleteConversation: _aio.UnaryUnaryMultiCallable[_history_pb2.DeleteConversationRequest, _history_pb2.DeleteConversationResponse]
-    """Deletes a conversation, and those of its messages that no other conversation shares. Deleting it again is NOT_FOUND."""
+    """Deletes a conversation, and those of its messages that no other conversation shares. Deleting it again gives NOT_FOUND."""
     ForkConversation: _aio.UnaryUnaryMultiCallable[_history_pb2.ForkConversationRequest, _history_pb2.ForkConversationResponse]
-    """Creates a conversation whose path is that of another, up to and including one of its messages."""
+    """Creates a conversation whose path is that of another one, up to and including one of its messages."""
     ListMessages: _aio.UnaryUnaryMultiCallable[_history_pb2.ListMessagesRequest, _history_pb2.ListMessagesResponse]
-    """Lists the messages of a conversation's path, oldest first. A page fits the 4 MiB that clients take by default; only a message that is
-    larger, up to 32 MiB, comes alone: who stores such raises the channel's option grpc.max_receive_message_length.
+    """Lists the messages of a conversation's path, oldest first. A page fits into the 4 MiB that clients accept by default. Only a
+    larger message, up to 32 MiB, is returned alone: a caller that stores such messages sets the channel's option
+    grpc.max_receive_message_length.
     """
     AppendMessages: _aio.UnaryUnaryMultiCallable[_history_pb2.AppendMessagesRequest, _history_pb2.AppendMessagesResponse]
-    """Appends messages behind the head. Concurrent appends to one conversation are put one after the other, each whole. Where the answer
-    would be larger than 4 MiB its messages are without their `message`, which the caller has.
+    """Appends messages after the head. Concurrent appends to one conversation are applied one after the other, each as a whole. If
+    the response would be larger than 4 MiB, the stored messages in it have no `message`, as the caller has the content already.
     """
 
 class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Conversations, and the messages in them.
+    """Stores conversations and their messages.
 
-    Messages form trees: each but the first has a parent. A conversation is a name for one path of a tree, from its first message to
-    its head; appending moves the head on. A fork is another conversation whose path begins with the same messages: nothing is copied.
-    A conversation's messages are those of its path and those that were made in it, on branches that it left, with all before them.
+    Messages form trees: each message but the first has a parent. A conversation is a path in a tree, from the first message to the
+    head; appending moves the head. A fork is another conversation whose path begins with the same messages; no messages are copied.
+    The messages of a conversation are those of its path, and those on branches that it left, with all messages before them.
 
-    A conversation belongs to the owner of the key that made it. To everybody else it does not exist: NOT_FOUND.
+    A conversation belongs to the owner of the key that created it. For everybody else it does not exist: NOT_FOUND.
 
-    What is written is durable when the call returns. Errors are those of ChatService, and besides:
-      NOT_FOUND  CONVERSATION_NOT_FOUND or MESSAGE_NOT_FOUND: there is none of that id that the caller may see
-      ABORTED    CONVERSATION_CHANGED: the message to append to is no longer the head, and no branch was asked for
-      UNAVAILABLE  STORE_UNAVAILABLE: the database is out of reach; nothing was changed, unless it was lost in the middle of a commit
+    A change is durable when the call returns. Errors are those of ChatService, and these:
+      NOT_FOUND    CONVERSATION_NOT_FOUND or MESSAGE_NOT_FOUND: nothing with this id is visible to the caller
+      ABORTED      CONVERSATION_CHANGED: the message to append to is not the head any more, and no branch was requested
+      UNAVAILABLE  STORE_UNAVAILABLE: the database is unreachable; nothing was changed, unless the connection broke during the commit
     """
 
     @_abc_1.abstractmethod
@@ -70,7 +71,7 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_pb2.ListConversationsRequest,
         context: _aio.ServicerContext[_history_pb2.ListConversationsRequest, _abc.Awaitable[_history_pb2.ListConversationsResponse]],
     ) -> _abc.Awaitable[_history_pb2.ListConversationsResponse]:
-        """Lists the caller's conversations: pinned ones first, then the one that changed last."""
+        """Lists the caller's conversations: pinned ones first, then by last change, newest first."""
 
     @_abc_1.abstractmethod
     def GetConversation(
@@ -78,7 +79,7 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_pb2.GetConversationRequest,
         context: _aio.ServicerContext[_history_pb2.GetConversationRequest, _abc.Awaitable[_history_pb2.GetConversationResponse]],
     ) -> _abc.Awaitable[_history_pb2.GetConversationResponse]:
-        """Gets one conversation, without its messages."""
+        """Returns one conversation, without its messages."""
 
     @_abc_1.abstractmethod
     def CreateConversation(
@@ -86,7 +87,7 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_pb2.CreateConversationRequest,
         context: _aio.ServicerContext[_history_pb2.CreateConversationRequest, _abc.Awaitable[_history_pb2.CreateConversationResponse]],
     ) -> _abc.Awaitable[_history_pb2.CreateConversationResponse]:
-        """Creates a conversation, with messages or without."""
+        """Creates a conversation, with or without messages."""
 
     @_abc_1.abstractmethod
     def UpdateConversation(
@@ -94,7 +95,7 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_pb2.UpdateConversationRequest,
         context: _aio.ServicerContext[_history_pb2.UpdateConversationRequest, _abc.Awaitable[_history_pb2.UpdateConversationResponse]],
     ) -> _abc.Awaitable[_history_pb2.UpdateConversationResponse]:
-        """Changes the title or the pin."""
+        """Changes the title, or pins or unpins the conversation."""
 
     @_abc_1.abstractmethod
     def DeleteConversation(
@@ -102,7 +103,7 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_pb2.DeleteConversationRequest,
         context: _aio.ServicerContext[_history_pb2.DeleteConversationRequest, _abc.Awaitable[_history_pb2.DeleteConversationResponse]],
     ) -> _abc.Awaitable[_history_pb2.DeleteConversationResponse]:
-        """Deletes a conversation, and those of its messages that no other conversation shares. Deleting it again is NOT_FOUND."""
+        """Deletes a conversation, and those of its messages that no other conversation shares. Deleting it again gives NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ForkConversation(
@@ -110,7 +111,7 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_pb2.ForkConversationRequest,
         context: _aio.ServicerContext[_history_pb2.ForkConversationRequest, _abc.Awaitable[_history_pb2.ForkConversationResponse]],
     ) -> _abc.Awaitable[_history_pb2.ForkConversationResponse]:
-        """Creates a conversation whose path is that of another, up to and including one of its messages."""
+        """Creates a conversation whose path is that of another one, up to and including one of its messages."""
 
     @_abc_1.abstractmethod
     def ListMessages(
@@ -118,8 +119,9 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_pb2.ListMessagesRequest,
         context: _aio.ServicerContext[_history_pb2.ListMessagesRequest, _abc.Awaitable[_history_pb2.ListMessagesResponse]],
     ) -> _abc.Awaitable[_history_pb2.ListMessagesResponse]:
-        """Lists the messages of a conversation's path, oldest first. A page fits the 4 MiB that clients take by default; only a message that is
-        larger, up to 32 MiB, comes alone: who stores such raises the channel's option grpc.max_receive_message_length.
+        """Lists the messages of a conversation's path, oldest first. A page fits into the 4 MiB that clients accept by default. Only a
+        larger message, up to 32 MiB, is returned alone: a caller that stores such messages sets the channel's option
+        grpc.max_receive_message_length.
         """
 
     @_abc_1.abstractmethod
@@ -128,8 +130,8 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_pb2.AppendMessagesRequest,
         context: _aio.ServicerContext[_history_pb2.AppendMessagesRequest, _abc.Awaitable[_history_pb2.AppendMessagesResponse]],
     ) -> _abc.Awaitable[_history_pb2.AppendMessagesResponse]:
-        """Appends messages behind the head. Concurrent appends to one conversation are put one after the other, each whole. Where the answer
-        would be larger than 4 MiB its messages are without their `message`, which the caller has.
+        """Appends messages after the head. Concurrent appends to one conversation are applied one after the other, each as a whole. If
+        the response would be larger than 4 MiB, the stored messages in it have no `message`, as the caller has the content already.
         """
 
 def add_HistoryServiceServicer_to_server(servicer: HistoryServiceServicer, server: _aio.Server) -> None: ...

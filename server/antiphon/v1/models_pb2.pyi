@@ -20,7 +20,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Model(_message.Message):
-    """A model that can be asked for by name."""
+    """A model that can be requested by name."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -28,11 +28,11 @@ class Model(_message.Message):
     PROVIDER_FIELD_NUMBER: _builtins.int
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its name, as GenerateRequest.model takes it."""
+    """The model's name, as in GenerateRequest.model."""
     provider: _builtins.str
-    """The provider that answers for it, as it is configured."""
+    """The provider of the model, by its name in the configuration."""
     is_default: _builtins.bool
-    """Whether a request that names no model gets this one."""
+    """True if a request without a model uses this one."""
     def __init__(
         self,
         *,
@@ -57,9 +57,9 @@ class ListModelsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """The most models to answer with: 1 to 1000. 0: 100."""
+    """The most models in the page: 1 to 1000. 0: 100."""
     page_token: _builtins.str
-    """The next_page_token of the page before."""
+    """The next_page_token of the previous page."""
     def __init__(
         self,
         *,
@@ -83,10 +83,10 @@ class ListModelsResponse(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Asks for the next page. Empty: this is the last."""
+    """The token of the next page. Empty: this is the last page."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]:
-        """The models, in order of name."""
+        """The models, sorted by name."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class GetModelRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its name."""
+    """The model's name."""
     def __init__(
         self,
         *,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub:
-    """The models that this gateway offers, as it is configured. A key that may use only some models is told of those alone.
+    """Lists the models that this gateway is configured to offer. A key that may use only some models sees only those.
     """
 
     def __init__(self, channel):
@@ -48,20 +48,20 @@ class ModelServiceStub:
 
 
 class ModelServiceServicer:
-    """The models that this gateway offers, as it is configured. A key that may use only some models is told of those alone.
+    """Lists the models that this gateway is configured to offer. A key that may use only some models sees only those.
     """
 
     def ListModels(self, request, context):
-        """Lists the models, in order of name.
+        """Lists the models, sorted by name.
 
-        Errors: UNAUTHENTICATED; INVALID_ARGUMENT for a page token that is not ours.
+        Errors: UNAUTHENTICATED; INVALID_ARGUMENT for an invalid page token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Gets one model.
+        """Returns one model.
 
         Errors: UNAUTHENTICATED; NOT_FOUND.
         """
@@ -91,7 +91,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
-    """The models that this gateway offers, as it is configured. A key that may use only some models is told of those alone.
+    """Lists the models that this gateway is configured to offer. A key that may use only some models sees only those.
     """
 
     @staticmethod

@@ -13,22 +13,22 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelServiceStub:
-    """The models that this gateway offers, as it is configured. A key that may use only some models is told of those alone."""
+    """Lists the models that this gateway is configured to offer. A key that may use only some models sees only those."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
-    """Lists the models, in order of name.
+    """Lists the models, sorted by name.
 
-    Errors: UNAUTHENTICATED; INVALID_ARGUMENT for a page token that is not ours.
+    Errors: UNAUTHENTICATED; INVALID_ARGUMENT for an invalid page token.
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]
-    """Gets one model.
+    """Returns one model.
 
     Errors: UNAUTHENTICATED; NOT_FOUND.
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The models that this gateway offers, as it is configured. A key that may use only some models is told of those alone."""
+    """Lists the models that this gateway is configured to offer. A key that may use only some models sees only those."""
 
     @_abc_1.abstractmethod
     def ListModels(
@@ -36,9 +36,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.ListModelsRequest,
         context: _aio.ServicerContext[_models_pb2.ListModelsRequest, _abc.Awaitable[_models_pb2.ListModelsResponse]],
     ) -> _abc.Awaitable[_models_pb2.ListModelsResponse]:
-        """Lists the models, in order of name.
+        """Lists the models, sorted by name.
 
-        Errors: UNAUTHENTICATED; INVALID_ARGUMENT for a page token that is not ours.
+        Errors: UNAUTHENTICATED; INVALID_ARGUMENT for an invalid page token.
         """
 
     @_abc_1.abstractmethod
@@ -47,7 +47,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.GetModelRequest,
         context: _aio.ServicerContext[_models_pb2.GetModelRequest, _abc.Awaitable[_models_pb2.GetModelResponse]],
     ) -> _abc.Awaitable[_models_pb2.GetModelResponse]:
-        """Gets one model.
+        """Returns one model.
 
         Errors: UNAUTHENTICATED; NOT_FOUND.
         """

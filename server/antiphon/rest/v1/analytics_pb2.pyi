@@ -19,7 +19,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CreateAnalyticsChatRequest(_message.Message):
-    """A conversation to answer."""
+    """A conversation to reply to."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -16,26 +16,27 @@ GRPC_VERSION: str
 class AnalyticsServiceStub:
     """Chat about a client's data. Needs an admin key.
 
-    Errors are JSON: {"error", "message", "code"}, with `error` the status in words. 400 adds `details`: [{"field", "message"}]; 401 no good
-    key; 403 not an admin's; 404 no such model; 413 too large; 429 adds `retryAfter`, in seconds, and Retry-After; 502 the provider failed; 503
-    this server is stopping, or the client's context cannot be read; 504 too late. After the first byte of a stream an error is an event of
-    the same shape, and the stream ends without "[DONE]".
+    Errors are JSON: {"error", "message", "code"}, with `error` the status in words. 400 adds `details`: [{"field", "message"}]; 401
+    no valid key; 403 not an admin's key; 404 no such model; 413 too large; 429 adds `retryAfter`, in seconds, and Retry-After; 502
+    the provider failed; 503 this server is stopping, or the client's context cannot be read; 504 too late. After the first byte of a
+    stream an error is an event of the same shape, and the stream ends without "[DONE]".
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateAnalyticsChat: _aio.UnaryStreamMultiCallable[_analytics_pb2.CreateAnalyticsChatRequest, _httpbody_pb2.HttpBody]
-    """Answers a conversation: {"success": true, "data": {"message": {"role", "content"}, "usage": {...}}}, or, with `stream: true`,
-    `chat.completion.chunk` events as in OpenAIService. With `client_id` the conversation begins with the context that the operator has
-    configured for that client, if there is one. `usage` has `"estimated": true` where the provider did not tell the tokens.
+    """Returns a reply to a conversation: {"success": true, "data": {"message": {"role", "content"}, "usage": {...}}}, or, with
+    `stream: true`, `chat.completion.chunk` events as in OpenAIService. With `client_id` the conversation begins with the context
+    that the operator has configured for that client, if there is one. `usage` has `"estimated": true` if the provider sent no
+    token counts.
     """
 
 class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
     """Chat about a client's data. Needs an admin key.
 
-    Errors are JSON: {"error", "message", "code"}, with `error` the status in words. 400 adds `details`: [{"field", "message"}]; 401 no good
-    key; 403 not an admin's; 404 no such model; 413 too large; 429 adds `retryAfter`, in seconds, and Retry-After; 502 the provider failed; 503
-    this server is stopping, or the client's context cannot be read; 504 too late. After the first byte of a stream an error is an event of
-    the same shape, and the stream ends without "[DONE]".
+    Errors are JSON: {"error", "message", "code"}, with `error` the status in words. 400 adds `details`: [{"field", "message"}]; 401
+    no valid key; 403 not an admin's key; 404 no such model; 413 too large; 429 adds `retryAfter`, in seconds, and Retry-After; 502
+    the provider failed; 503 this server is stopping, or the client's context cannot be read; 504 too late. After the first byte of a
+    stream an error is an event of the same shape, and the stream ends without "[DONE]".
     """
 
     @_abc_1.abstractmethod
@@ -44,9 +45,10 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _analytics_pb2.CreateAnalyticsChatRequest,
         context: _aio.ServicerContext[_analytics_pb2.CreateAnalyticsChatRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
-        """Answers a conversation: {"success": true, "data": {"message": {"role", "content"}, "usage": {...}}}, or, with `stream: true`,
-        `chat.completion.chunk` events as in OpenAIService. With `client_id` the conversation begins with the context that the operator has
-        configured for that client, if there is one. `usage` has `"estimated": true` where the provider did not tell the tokens.
+        """Returns a reply to a conversation: {"success": true, "data": {"message": {"role", "content"}, "usage": {...}}}, or, with
+        `stream: true`, `chat.completion.chunk` events as in OpenAIService. With `client_id` the conversation begins with the context
+        that the operator has configured for that client, if there is one. `usage` has `"estimated": true` if the provider sent no
+        token counts.
         """
 
 def add_AnalyticsServiceServicer_to_server(servicer: AnalyticsServiceServicer, server: _aio.Server) -> None: ...

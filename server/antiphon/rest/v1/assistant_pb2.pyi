@@ -19,7 +19,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class GenerateRequest(_message.Message):
-    """A chat to answer."""
+    """A chat to continue."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -29,16 +29,18 @@ class GenerateRequest(_message.Message):
     TITLE_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     chat_id: _builtins.str
-    """The chat to go on with. Empty: a new one."""
+    """The chat to continue. Empty: a new chat."""
     username: _builtins.str
-    """Whom an integration speaks for. Not kept."""
+    """The user that an integration acts for. Not stored."""
     source: _builtins.str
     """Where a new chat comes from. At most 100 characters."""
     title: _builtins.str
-    """The title of a new chat, at most 500 characters. Blank: taken from the first message of the user."""
+    """The title of a new chat, at most 500 characters. Blank: derived from the first user message."""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """{"chat_history": [{"role", "content"}], "persona", "tools", "scope", "stream", "voice", "fastContext"}; all but the first optional."""
+        """{"chat_history": [{"role", "content"}], "persona", "tools", "scope", "stream", "voice", "fastContext"}; all but the first are
+        optional.
+        """
 
     def __init__(
         self,
@@ -59,7 +61,7 @@ Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
 
 @_typing.final
 class GenerateStreamRequest(_message.Message):
-    """A chat to answer, as events."""
+    """A chat to continue, with a stream of events as the response."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -99,7 +101,7 @@ Global___GenerateStreamRequest: _TypeAlias = GenerateStreamRequest  # noqa: Y015
 
 @_typing.final
 class ChatRequest(_message.Message):
-    """A chat to answer and forget."""
+    """Messages to reply to, without storing them."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -133,15 +135,15 @@ class ListChatsRequest(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """The most to answer with: 1 to 1000. 0: 50."""
+    """The most chats in the page: 1 to 1000. 0: 50."""
     page_token: _builtins.str
-    """The nextPageToken of the page before. The filters must be the same."""
+    """The nextPageToken of the previous page. The filters must be the same."""
     pinned: _builtins.bool
-    """Only those that are pinned, or only those that are not."""
+    """Only chats that are pinned, or only those that are not."""
     source: _builtins.str
-    """Only those from this source."""
+    """Only chats from this source."""
     title: _builtins.str
-    """Only those whose title holds this text, whatever the case."""
+    """Only chats whose title contains this text; case is ignored."""
     def __init__(
         self,
         *,
@@ -170,9 +172,9 @@ class FetchChatRequest(_message.Message):
     CHAT_ID_FIELD_NUMBER: _builtins.int
     BRANCH_TOKEN_FIELD_NUMBER: _builtins.int
     chat_id: _builtins.str
-    """Its id."""
+    """The chat's id."""
     branch_token: _builtins.str
-    """The nextBranchToken of the answer before: which branches to answer with. Empty: the newest."""
+    """The nextBranchToken of the previous response, for older branches. Empty: the newest branches."""
     def __init__(
         self,
         *,
@@ -189,7 +191,7 @@ Global___FetchChatRequest: _TypeAlias = FetchChatRequest  # noqa: Y015
 
 @_typing.final
 class ForkChatRequest(_message.Message):
-    """A chat to fork."""
+    """Which chat to fork."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -213,17 +215,17 @@ Global___ForkChatRequest: _TypeAlias = ForkChatRequest  # noqa: Y015
 
 @_typing.final
 class PinChatRequest(_message.Message):
-    """A chat to pin."""
+    """Which chat to pin or unpin."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CHAT_ID_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     chat_id: _builtins.str
-    """Its id."""
+    """The chat's id."""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """{"pinned": true}, or nothing, which is the same."""
+        """{"pinned": true} or {"pinned": false}; an empty body means true."""
 
     def __init__(
         self,
@@ -248,7 +250,7 @@ class UpdateChatRequest(_message.Message):
     CHAT_ID_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     chat_id: _builtins.str
-    """Its id."""
+    """The chat's id."""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
         """{"title", "pinned"}, at least one of them."""
@@ -275,7 +277,7 @@ class DeleteChatRequest(_message.Message):
 
     CHAT_ID_FIELD_NUMBER: _builtins.int
     chat_id: _builtins.str
-    """Its id."""
+    """The chat's id."""
     def __init__(
         self,
         *,
@@ -291,14 +293,14 @@ Global___DeleteChatRequest: _TypeAlias = DeleteChatRequest  # noqa: Y015
 
 @_typing.final
 class CreateChatRequest(_message.Message):
-    """A chat to keep."""
+    """A chat to store."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BODY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
-        """{"title", "messages": [{"role", "content"}], "source", "pinned"}; all but the messages optional."""
+        """{"title", "messages": [{"role", "content"}], "source", "pinned"}; all but the messages are optional."""
 
     def __init__(
         self,

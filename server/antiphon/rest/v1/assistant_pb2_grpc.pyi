@@ -14,77 +14,82 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AssistantServiceStub:
-    """Chats that are kept, with personas: the gateway's own chat API. A chat is a conversation of HistoryService; the same ids hold there.
+    """The gateway's own chat API: stored chats, with personas. A chat is a conversation of HistoryService, with the same id.
 
-    Names in JSON bodies are those of the API's document: chat_history and fastContext, chatId and messageId. Query parameters may be
-    written either way. Numbers are numbers, and what is null, false or 0 is written out.
+    Names in JSON bodies follow the API's document: chat_history and fastContext, chatId and messageId. Query parameters may be in
+    either style. Fields with the value null, false or 0 are written out.
 
-    Errors are {"message": "..."}: 400 the request is at fault, 401 no good key, 404 no such chat or message of the caller's own, 409 it
-    has changed meanwhile, 413 too large, 429 with Retry-After, 502 the provider failed, 503 this server or its database is not ready,
-    504 too late. After the first byte of a stream an error is an event {"type": "error", "content": null, "error": {"message": "..."}},
-    and the stream ends without "[DONE]".
+    Errors are {"message": "..."}: 400 the request is invalid; 401 no valid key; 404 the caller has no such chat or message; 409 the
+    chat has changed meanwhile; 413 too large; 429 with Retry-After; 502 the provider failed; 503 this server or its database is not
+    ready; 504 too late. After the first byte of a stream an error is an event {"type": "error", "content": null, "error":
+    {"message": "..."}}, and the stream ends without "[DONE]".
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_assistant_pb2.GenerateRequest, _httpbody_pb2.HttpBody]
-    """Answers a chat and keeps it. 201 {"result": {"response": {"role", "content"}, "message", "persona"}, "chatId", "title",
-    "researchMode": false, "stream": false, "messageId", "metadata": {"timeTaken", "model", "usage"}}; `timeTaken` is in milliseconds, and
-    `usage` has `"estimated": true` where the provider did not tell the tokens. With `stream: true` in the body it answers as
-    GenerateStream does.
+    """Replies to a chat, and stores the turn. 201 {"result": {"response": {"role", "content"}, "message", "persona"},
+    "chatId", "title", "researchMode": false, "stream": false, "messageId", "metadata": {"timeTaken", "model", "usage"}}.
+    `timeTaken` is in milliseconds. `usage` has `"estimated": true` if the provider sent no token counts. With `stream: true` in
+    the body, the response is that of GenerateStream.
 
-    With a chatId, in the query or the body, the chat goes on. `chat_history` repeats what is stored, or the end of it, and only what
-    follows is new; where it differs a branch begins, from the first message on too. If it holds no reply that something follows, all of
-    it is new. Without a chatId a chat is made; if the call fails before the provider has answered anything, none is left behind.
-    The header `x-chat-id` names the chat, of an error too if it is kept.
+    A chatId, in the query or the body, continues that chat. `chat_history` then repeats the stored messages, or the last of them,
+    and only what follows them is new. From the first message that differs, it begins a branch; that may be the first message of
+    all. If `chat_history` has no reply with a message after it, all of it is new. Without a chatId a new chat is made; if the call
+    fails before the provider has answered anything, that chat is removed. The header `x-chat-id` has the chat's id, also in an
+    error if the chat remains.
     """
     GenerateStream: _aio.UnaryStreamMultiCallable[_assistant_pb2.GenerateStreamRequest, _httpbody_pb2.HttpBody]
-    """The same, as server-sent events, each {"type", "content"}: `thinking_update` as the model begins to answer and for what it
-    thinks, `final_response` for each piece of the reply, which together are the reply, `tool_call` {id, name, arguments} for each tool that
-    it asks for, and `metadata` {chatId, title, messageId, persona, model, usage, timeTaken}; then "[DONE]".
+    """The same as Generate, as server-sent events, each {"type", "content"}: `thinking_update` when the model begins to reply, and
+    for its reasoning; `final_response` for each piece of the reply, which together are the reply; `tool_call` {id, name,
+    arguments} for each tool call; and `metadata` {chatId, title, messageId, persona, model, usage, timeTaken}. The last event is
+    "[DONE]".
     """
     Chat: _aio.UnaryStreamMultiCallable[_assistant_pb2.ChatRequest, _httpbody_pb2.HttpBody]
-    """Answers and keeps nothing: {"result": {"message", "persona"}, "metadata": {"timeTaken"}}."""
+    """Returns a reply, and stores nothing: {"result": {"message", "persona"}, "metadata": {"timeTaken"}}."""
     ListChats: _aio.UnaryStreamMultiCallable[_assistant_pb2.ListChatsRequest, _httpbody_pb2.HttpBody]
-    """Lists the caller's chats, pinned ones first, then the one that changed last: {"chats": [{chatId, title, pinned, source, createdAt,
-    updatedAt, messageCount, forkedFrom}], "nextPageToken": null}.
+    """Lists the caller's chats, pinned ones first, then by last change, newest first: {"chats": [{chatId, title, pinned, source,
+    createdAt, updatedAt, messageCount, forkedFrom}], "nextPageToken": null}.
     """
     FetchChat: _aio.UnaryStreamMultiCallable[_assistant_pb2.FetchChatRequest, _httpbody_pb2.HttpBody]
-    """Gets one chat: the fields that ListChats has, and "messages": [{messageId, role, content, createdAt, status, ...}], oldest first: those of
-    the path that the chat went on with last. `content` is as it was sent, a string or a list of parts; `status` is complete, in_progress,
-    incomplete or cancelled. Replies that failed, or were cancelled, before anything of them came are not among the messages.
+    """Returns one chat: the fields as in ListChats, and "messages": [{messageId, role, content, createdAt, status, ...}], oldest
+    first. These are the messages of the path that the chat continued with last. `content` is as it was sent, a string or a list of
+    parts; `status` is complete, in_progress, incomplete or cancelled. Replies that failed or were cancelled before anything was
+    produced are not among the messages.
 
-    "branches": [{"messageId", "messages"}] is what was said besides: in another tab, before an edit, or before a reply was asked for again.
-    `messageId` is the message after which a branch leaves the path, or leaves a branch before it in the list; null: it is a beginning of the
-    chat. `messages` has the form of those above. Every message is there once. At most 100 branches, the newest first; "nextBranchToken"
-    asks for older ones, in the path, and is null if there are none. A branch is gone on with by sending its messages, and forked by their ids.
+    "branches": [{"messageId", "messages"}] has the other messages: from another tab, from before an edit, or from before a reply
+    was requested again. `messageId` is the message after which the branch leaves the path, or leaves an earlier branch in the
+    list; null if the branch starts with its own first message. `messages` has the same form as above. Every message is returned
+    once. At most 100 branches, newest first. "nextBranchToken", put into the path, requests older ones, and is null if there are
+    none. To continue a branch, send its messages; to fork it, use their ids.
 
-    The answer has no bound; it comes in pieces as it is read.
+    The size of the response is not limited; it is streamed as it is read.
     """
     ForkChat: _aio.UnaryStreamMultiCallable[_assistant_pb2.ForkChatRequest, _httpbody_pb2.HttpBody]
-    """Begins another chat with the messages of one, up to and including a message: {"chatId", "messageId"} or {"chatId", "messageIndex"}, which
-    counts from 0; with neither, all of them. `title` names it. 201 with the fields that ListChats has.
+    """Creates a chat with the messages of another one, up to and including one message: {"chatId", "messageId"} or {"chatId",
+    "messageIndex"}, which counts from 0; with neither, all messages. `title` is the new chat's title. 201 with the fields as in
+    ListChats.
     """
     PinChat: _aio.UnaryStreamMultiCallable[_assistant_pb2.PinChatRequest, _httpbody_pb2.HttpBody]
-    """Pins a chat, or with {"pinned": false} unpins it."""
+    """Pins a chat, or unpins it with {"pinned": false}."""
     UpdateChat: _aio.UnaryStreamMultiCallable[_assistant_pb2.UpdateChatRequest, _httpbody_pb2.HttpBody]
-    """Changes `title` or `pinned`, or both. 400 for a change of anything else, or of nothing."""
+    """Changes `title` or `pinned`, or both. 400 if the body has another field, or none."""
     DeleteChat: _aio.UnaryStreamMultiCallable[_assistant_pb2.DeleteChatRequest, _httpbody_pb2.HttpBody]
-    """Deletes a chat: {"chatId", "deleted": true}. Again: 404."""
+    """Deletes a chat: {"chatId", "deleted": true}. 404 if it is deleted already."""
     CreateChat: _aio.UnaryStreamMultiCallable[_assistant_pb2.CreateChatRequest, _httpbody_pb2.HttpBody]
-    """Keeps a chat that was held elsewhere: {"title", "messages"}. 201 with the fields that ListChats has. Without a title, or with a blank one, it is
-    taken from the first message of the user.
+    """Stores a chat that was held elsewhere: {"title", "messages"}. 201 with the fields as in ListChats. Without a title, or with a
+    blank one, the title is derived from the first user message.
     """
 
 class AssistantServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Chats that are kept, with personas: the gateway's own chat API. A chat is a conversation of HistoryService; the same ids hold there.
+    """The gateway's own chat API: stored chats, with personas. A chat is a conversation of HistoryService, with the same id.
 
-    Names in JSON bodies are those of the API's document: chat_history and fastContext, chatId and messageId. Query parameters may be
-    written either way. Numbers are numbers, and what is null, false or 0 is written out.
+    Names in JSON bodies follow the API's document: chat_history and fastContext, chatId and messageId. Query parameters may be in
+    either style. Fields with the value null, false or 0 are written out.
 
-    Errors are {"message": "..."}: 400 the request is at fault, 401 no good key, 404 no such chat or message of the caller's own, 409 it
-    has changed meanwhile, 413 too large, 429 with Retry-After, 502 the provider failed, 503 this server or its database is not ready,
-    504 too late. After the first byte of a stream an error is an event {"type": "error", "content": null, "error": {"message": "..."}},
-    and the stream ends without "[DONE]".
+    Errors are {"message": "..."}: 400 the request is invalid; 401 no valid key; 404 the caller has no such chat or message; 409 the
+    chat has changed meanwhile; 413 too large; 429 with Retry-After; 502 the provider failed; 503 this server or its database is not
+    ready; 504 too late. After the first byte of a stream an error is an event {"type": "error", "content": null, "error":
+    {"message": "..."}}, and the stream ends without "[DONE]".
     """
 
     @_abc_1.abstractmethod
@@ -93,15 +98,16 @@ class AssistantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _assistant_pb2.GenerateRequest,
         context: _aio.ServicerContext[_assistant_pb2.GenerateRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
-        """Answers a chat and keeps it. 201 {"result": {"response": {"role", "content"}, "message", "persona"}, "chatId", "title",
-        "researchMode": false, "stream": false, "messageId", "metadata": {"timeTaken", "model", "usage"}}; `timeTaken` is in milliseconds, and
-        `usage` has `"estimated": true` where the provider did not tell the tokens. With `stream: true` in the body it answers as
-        GenerateStream does.
+        """Replies to a chat, and stores the turn. 201 {"result": {"response": {"role", "content"}, "message", "persona"},
+        "chatId", "title", "researchMode": false, "stream": false, "messageId", "metadata": {"timeTaken", "model", "usage"}}.
+        `timeTaken` is in milliseconds. `usage` has `"estimated": true` if the provider sent no token counts. With `stream: true` in
+        the body, the response is that of GenerateStream.
 
-        With a chatId, in the query or the body, the chat goes on. `chat_history` repeats what is stored, or the end of it, and only what
-        follows is new; where it differs a branch begins, from the first message on too. If it holds no reply that something follows, all of
-        it is new. Without a chatId a chat is made; if the call fails before the provider has answered anything, none is left behind.
-        The header `x-chat-id` names the chat, of an error too if it is kept.
+        A chatId, in the query or the body, continues that chat. `chat_history` then repeats the stored messages, or the last of them,
+        and only what follows them is new. From the first message that differs, it begins a branch; that may be the first message of
+        all. If `chat_history` has no reply with a message after it, all of it is new. Without a chatId a new chat is made; if the call
+        fails before the provider has answered anything, that chat is removed. The header `x-chat-id` has the chat's id, also in an
+        error if the chat remains.
         """
 
     @_abc_1.abstractmethod
@@ -110,9 +116,10 @@ class AssistantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _assistant_pb2.GenerateStreamRequest,
         context: _aio.ServicerContext[_assistant_pb2.GenerateStreamRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
-        """The same, as server-sent events, each {"type", "content"}: `thinking_update` as the model begins to answer and for what it
-        thinks, `final_response` for each piece of the reply, which together are the reply, `tool_call` {id, name, arguments} for each tool that
-        it asks for, and `metadata` {chatId, title, messageId, persona, model, usage, timeTaken}; then "[DONE]".
+        """The same as Generate, as server-sent events, each {"type", "content"}: `thinking_update` when the model begins to reply, and
+        for its reasoning; `final_response` for each piece of the reply, which together are the reply; `tool_call` {id, name,
+        arguments} for each tool call; and `metadata` {chatId, title, messageId, persona, model, usage, timeTaken}. The last event is
+        "[DONE]".
         """
 
     @_abc_1.abstractmethod
@@ -121,7 +128,7 @@ class AssistantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _assistant_pb2.ChatRequest,
         context: _aio.ServicerContext[_assistant_pb2.ChatRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
-        """Answers and keeps nothing: {"result": {"message", "persona"}, "metadata": {"timeTaken"}}."""
+        """Returns a reply, and stores nothing: {"result": {"message", "persona"}, "metadata": {"timeTaken"}}."""
 
     @_abc_1.abstractmethod
     def ListChats(
@@ -129,8 +136,8 @@ class AssistantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _assistant_pb2.ListChatsRequest,
         context: _aio.ServicerContext[_assistant_pb2.ListChatsRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
-        """Lists the caller's chats, pinned ones first, then the one that changed last: {"chats": [{chatId, title, pinned, source, createdAt,
-        updatedAt, messageCount, forkedFrom}], "nextPageToken": null}.
+        """Lists the caller's chats, pinned ones first, then by last change, newest first: {"chats": [{chatId, title, pinned, source,
+        createdAt, updatedAt, messageCount, forkedFrom}], "nextPageToken": null}.
         """
 
     @_abc_1.abstractmethod
@@ -139,16 +146,18 @@ class AssistantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _assistant_pb2.FetchChatRequest,
         context: _aio.ServicerContext[_assistant_pb2.FetchChatRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
-        """Gets one chat: the fields that ListChats has, and "messages": [{messageId, role, content, createdAt, status, ...}], oldest first: those of
-        the path that the chat went on with last. `content` is as it was sent, a string or a list of parts; `status` is complete, in_progress,
-        incomplete or cancelled. Replies that failed, or were cancelled, before anything of them came are not among the messages.
+        """Returns one chat: the fields as in ListChats, and "messages": [{messageId, role, content, createdAt, status, ...}], oldest
+        first. These are the messages of the path that the chat continued with last. `content` is as it was sent, a string or a list of
+        parts; `status` is complete, in_progress, incomplete or cancelled. Replies that failed or were cancelled before anything was
+        produced are not among the messages.
 
-        "branches": [{"messageId", "messages"}] is what was said besides: in another tab, before an edit, or before a reply was asked for again.
-        `messageId` is the message after which a branch leaves the path, or leaves a branch before it in the list; null: it is a beginning of the
-        chat. `messages` has the form of those above. Every message is there once. At most 100 branches, the newest first; "nextBranchToken"
-        asks for older ones, in the path, and is null if there are none. A branch is gone on with by sending its messages, and forked by their ids.
+        "branches": [{"messageId", "messages"}] has the other messages: from another tab, from before an edit, or from before a reply
+        was requested again. `messageId` is the message after which the branch leaves the path, or leaves an earlier branch in the
+        list; null if the branch starts with its own first message. `messages` has the same form as above. Every message is returned
+        once. At most 100 branches, newest first. "nextBranchToken", put into the path, requests older ones, and is null if there are
+        none. To continue a branch, send its messages; to fork it, use their ids.
 
-        The answer has no bound; it comes in pieces as it is read.
+        The size of the response is not limited; it is streamed as it is read.
         """
 
     @_abc_1.abstractmethod
@@ -157,8 +166,9 @@ class AssistantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _assistant_pb2.ForkChatRequest,
         context: _aio.ServicerContext[_assistant_pb2.ForkChatRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
-        """Begins another chat with the messages of one, up to and including a message: {"chatId", "messageId"} or {"chatId", "messageIndex"}, which
-        counts from 0; with neither, all of them. `title` names it. 201 with the fields that ListChats has.
+        """Creates a chat with the messages of another one, up to and including one message: {"chatId", "messageId"} or {"chatId",
+        "messageIndex"}, which counts from 0; with neither, all messages. `title` is the new chat's title. 201 with the fields as in
+        ListChats.
         """
 
     @_abc_1.abstractmethod
@@ -167,7 +177,7 @@ class AssistantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _assistant_pb2.PinChatRequest,
         context: _aio.ServicerContext[_assistant_pb2.PinChatRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
-        """Pins a chat, or with {"pinned": false} unpins it."""
+        """Pins a chat, or unpins it with {"pinned": false}."""
 
     @_abc_1.abstractmethod
     def UpdateChat(
@@ -175,7 +185,7 @@ class AssistantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _assistant_pb2.UpdateChatRequest,
         context: _aio.ServicerContext[_assistant_pb2.UpdateChatRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
-        """Changes `title` or `pinned`, or both. 400 for a change of anything else, or of nothing."""
+        """Changes `title` or `pinned`, or both. 400 if the body has another field, or none."""
 
     @_abc_1.abstractmethod
     def DeleteChat(
@@ -183,7 +193,7 @@ class AssistantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _assistant_pb2.DeleteChatRequest,
         context: _aio.ServicerContext[_assistant_pb2.DeleteChatRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
-        """Deletes a chat: {"chatId", "deleted": true}. Again: 404."""
+        """Deletes a chat: {"chatId", "deleted": true}. 404 if it is deleted already."""
 
     @_abc_1.abstractmethod
     def CreateChat(
@@ -191,8 +201,8 @@ class AssistantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _assistant_pb2.CreateChatRequest,
         context: _aio.ServicerContext[_assistant_pb2.CreateChatRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
-        """Keeps a chat that was held elsewhere: {"title", "messages"}. 201 with the fields that ListChats has. Without a title, or with a blank one, it is
-        taken from the first message of the user.
+        """Stores a chat that was held elsewhere: {"title", "messages"}. 201 with the fields as in ListChats. Without a title, or with a
+        blank one, the title is derived from the first user message.
         """
 
 def add_AssistantServiceServicer_to_server(servicer: AssistantServiceServicer, server: _aio.Server) -> None: ...

@@ -19,14 +19,14 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CreateEngineChatRequest(_message.Message):
-    """A conversation for one provider."""
+    """A conversation to reply to."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PROVIDER_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
-    """The provider's name, as it is configured."""
+    """The provider, by its name in the configuration."""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
         """The JSON body as the caller sent it."""
@@ -47,7 +47,7 @@ Global___CreateEngineChatRequest: _TypeAlias = CreateEngineChatRequest  # noqa: 
 
 @_typing.final
 class ListEngineProvidersRequest(_message.Message):
-    """Lists the providers."""
+    """No fields."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -64,13 +64,13 @@ Global___ListEngineProvidersRequest: _TypeAlias = ListEngineProvidersRequest  # 
 
 @_typing.final
 class ListEngineModelsRequest(_message.Message):
-    """Lists the models."""
+    """Which models to list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PROVIDER_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
-    """Only this provider's."""
+    """Only models of this provider."""
     def __init__(
         self,
         *,
@@ -86,16 +86,16 @@ Global___ListEngineModelsRequest: _TypeAlias = ListEngineModelsRequest  # noqa: 
 
 @_typing.final
 class ListEngineParametersRequest(_message.Message):
-    """Lists the parameters."""
+    """Which parameters to list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PROVIDER_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
-    """For this provider."""
+    """The provider."""
     model: _builtins.str
-    """For this model of it. All models have the same."""
+    """A model of the provider. All models have the same parameters."""
     def __init__(
         self,
         *,
@@ -112,7 +112,7 @@ Global___ListEngineParametersRequest: _TypeAlias = ListEngineParametersRequest  
 
 @_typing.final
 class GetHealthRequest(_message.Message):
-    """Asks whether the gateway is well."""
+    """No fields."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -27,10 +27,10 @@ if _version_not_supported:
 
 
 class EngineServiceStub:
-    """Chat with a named provider, measured: times, tokens and cost come with every answer. What the LLMstudio clients speak.
+    """Chat with a named provider; every response includes times, tokens and cost. The API of the LLMstudio clients.
 
-    Errors are JSON: {"detail"}. 422 holds the list of what is wrong, [{"loc", "msg", "type"}]; 400 no such model; 401 no good key; 404 no
-    such provider; 413 too large; 429 with Retry-After; 502 the provider failed; 503 this server is stopping; 504 too late. A stream that
+    Errors are JSON: {"detail"}. 422 has a list of errors, [{"loc", "msg", "type"}]; 400 no such model; 401 no valid key; 404 no such
+    provider; 413 too large; 429 with Retry-After; 502 the provider failed; 503 this server is stopping; 504 too late. A stream that
     fails after its first byte ends as a broken transfer.
     """
 
@@ -68,46 +68,47 @@ class EngineServiceStub:
 
 
 class EngineServiceServicer:
-    """Chat with a named provider, measured: times, tokens and cost come with every answer. What the LLMstudio clients speak.
+    """Chat with a named provider; every response includes times, tokens and cost. The API of the LLMstudio clients.
 
-    Errors are JSON: {"detail"}. 422 holds the list of what is wrong, [{"loc", "msg", "type"}]; 400 no such model; 401 no good key; 404 no
-    such provider; 413 too large; 429 with Retry-After; 502 the provider failed; 503 this server is stopping; 504 too late. A stream that
+    Errors are JSON: {"detail"}. 422 has a list of errors, [{"loc", "msg", "type"}]; 400 no such model; 401 no valid key; 404 no such
+    provider; 413 too large; 429 with Retry-After; 502 the provider failed; 503 this server is stopping; 504 too late. A stream that
     fails after its first byte ends as a broken transfer.
     """
 
     def CreateEngineChat(self, request, context):
-        """Answers a conversation: one JSON object, or with `is_stream` text as it comes. With `has_end_token` too, a stream that ends well ends
-        with "<END_TOKEN>" and the measurements. A body as the 1.x clients send it (`retries`, no `session_id`) gets a stream of
-        `chat.completion.chunk` objects instead, one in each piece of the transfer, the last with the measurements.
+        """Returns a reply to a conversation: one JSON object, or with `is_stream` the text as it is produced. With `has_end_token` as
+        well, a stream that succeeds ends with "<END_TOKEN>" and the metrics. A body in the form of the 1.x clients (`retries`, no
+        `session_id`) gets a stream of `chat.completion.chunk` objects instead, one in each chunk of the transfer, the last one with
+        the metrics.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListEngineProviders(self, request, context):
-        """Lists the names of the providers: a JSON array.
+        """Lists the names of the providers, as a JSON array.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListEngineModels(self, request, context):
-        """Lists the models that can be asked for by name: {provider: {"name", "models": [...]}}, or the inner object of the one provider that
-        the query names. 404 for one that does not exist.
+        """Lists the models that can be requested by name: {provider: {"name", "models": [...]}}, or only the inner object if the query
+        names a provider. 404 if that provider does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListEngineParameters(self, request, context):
-        """Lists what a chat's `parameters` may hold, with defaults and bounds. 404 for a provider that does not exist.
+        """Lists the fields that a chat's `parameters` may have, with defaults and bounds. 404 if the provider does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetHealth(self, request, context):
-        """Tells that the gateway is well: {"status": "healthy", "message"}. Needs no key.
+        """Reports that the gateway is healthy: {"status": "healthy", "message"}. Needs no key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,10 +151,10 @@ def add_EngineServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EngineService:
-    """Chat with a named provider, measured: times, tokens and cost come with every answer. What the LLMstudio clients speak.
+    """Chat with a named provider; every response includes times, tokens and cost. The API of the LLMstudio clients.
 
-    Errors are JSON: {"detail"}. 422 holds the list of what is wrong, [{"loc", "msg", "type"}]; 400 no such model; 401 no good key; 404 no
-    such provider; 413 too large; 429 with Retry-After; 502 the provider failed; 503 this server is stopping; 504 too late. A stream that
+    Errors are JSON: {"detail"}. 422 has a list of errors, [{"loc", "msg", "type"}]; 400 no such model; 401 no valid key; 404 no such
+    provider; 413 too large; 429 with Retry-After; 502 the provider failed; 503 this server is stopping; 504 too late. A stream that
     fails after its first byte ends as a broken transfer.
     """
 

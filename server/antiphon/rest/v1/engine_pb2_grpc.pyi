@@ -14,35 +14,36 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EngineServiceStub:
-    """Chat with a named provider, measured: times, tokens and cost come with every answer. What the LLMstudio clients speak.
+    """Chat with a named provider; every response includes times, tokens and cost. The API of the LLMstudio clients.
 
-    Errors are JSON: {"detail"}. 422 holds the list of what is wrong, [{"loc", "msg", "type"}]; 400 no such model; 401 no good key; 404 no
-    such provider; 413 too large; 429 with Retry-After; 502 the provider failed; 503 this server is stopping; 504 too late. A stream that
+    Errors are JSON: {"detail"}. 422 has a list of errors, [{"loc", "msg", "type"}]; 400 no such model; 401 no valid key; 404 no such
+    provider; 413 too large; 429 with Retry-After; 502 the provider failed; 503 this server is stopping; 504 too late. A stream that
     fails after its first byte ends as a broken transfer.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateEngineChat: _aio.UnaryStreamMultiCallable[_engine_pb2.CreateEngineChatRequest, _httpbody_pb2.HttpBody]
-    """Answers a conversation: one JSON object, or with `is_stream` text as it comes. With `has_end_token` too, a stream that ends well ends
-    with "<END_TOKEN>" and the measurements. A body as the 1.x clients send it (`retries`, no `session_id`) gets a stream of
-    `chat.completion.chunk` objects instead, one in each piece of the transfer, the last with the measurements.
+    """Returns a reply to a conversation: one JSON object, or with `is_stream` the text as it is produced. With `has_end_token` as
+    well, a stream that succeeds ends with "<END_TOKEN>" and the metrics. A body in the form of the 1.x clients (`retries`, no
+    `session_id`) gets a stream of `chat.completion.chunk` objects instead, one in each chunk of the transfer, the last one with
+    the metrics.
     """
     ListEngineProviders: _aio.UnaryStreamMultiCallable[_engine_pb2.ListEngineProvidersRequest, _httpbody_pb2.HttpBody]
-    """Lists the names of the providers: a JSON array."""
+    """Lists the names of the providers, as a JSON array."""
     ListEngineModels: _aio.UnaryStreamMultiCallable[_engine_pb2.ListEngineModelsRequest, _httpbody_pb2.HttpBody]
-    """Lists the models that can be asked for by name: {provider: {"name", "models": [...]}}, or the inner object of the one provider that
-    the query names. 404 for one that does not exist.
+    """Lists the models that can be requested by name: {provider: {"name", "models": [...]}}, or only the inner object if the query
+    names a provider. 404 if that provider does not exist.
     """
     ListEngineParameters: _aio.UnaryStreamMultiCallable[_engine_pb2.ListEngineParametersRequest, _httpbody_pb2.HttpBody]
-    """Lists what a chat's `parameters` may hold, with defaults and bounds. 404 for a provider that does not exist."""
+    """Lists the fields that a chat's `parameters` may have, with defaults and bounds. 404 if the provider does not exist."""
     GetHealth: _aio.UnaryStreamMultiCallable[_engine_pb2.GetHealthRequest, _httpbody_pb2.HttpBody]
-    """Tells that the gateway is well: {"status": "healthy", "message"}. Needs no key."""
+    """Reports that the gateway is healthy: {"status": "healthy", "message"}. Needs no key."""
 
 class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Chat with a named provider, measured: times, tokens and cost come with every answer. What the LLMstudio clients speak.
+    """Chat with a named provider; every response includes times, tokens and cost. The API of the LLMstudio clients.
 
-    Errors are JSON: {"detail"}. 422 holds the list of what is wrong, [{"loc", "msg", "type"}]; 400 no such model; 401 no good key; 404 no
-    such provider; 413 too large; 429 with Retry-After; 502 the provider failed; 503 this server is stopping; 504 too late. A stream that
+    Errors are JSON: {"detail"}. 422 has a list of errors, [{"loc", "msg", "type"}]; 400 no such model; 401 no valid key; 404 no such
+    provider; 413 too large; 429 with Retry-After; 502 the provider failed; 503 this server is stopping; 504 too late. A stream that
     fails after its first byte ends as a broken transfer.
     """
 
@@ -52,9 +53,10 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _engine_pb2.CreateEngineChatRequest,
         context: _aio.ServicerContext[_engine_pb2.CreateEngineChatRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
-        """Answers a conversation: one JSON object, or with `is_stream` text as it comes. With `has_end_token` too, a stream that ends well ends
-        with "<END_TOKEN>" and the measurements. A body as the 1.x clients send it (`retries`, no `session_id`) gets a stream of
-        `chat.completion.chunk` objects instead, one in each piece of the transfer, the last with the measurements.
+        """Returns a reply to a conversation: one JSON object, or with `is_stream` the text as it is produced. With `has_end_token` as
+        well, a stream that succeeds ends with "<END_TOKEN>" and the metrics. A body in the form of the 1.x clients (`retries`, no
+        `session_id`) gets a stream of `chat.completion.chunk` objects instead, one in each chunk of the transfer, the last one with
+        the metrics.
         """
 
     @_abc_1.abstractmethod
@@ -63,7 +65,7 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _engine_pb2.ListEngineProvidersRequest,
         context: _aio.ServicerContext[_engine_pb2.ListEngineProvidersRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
-        """Lists the names of the providers: a JSON array."""
+        """Lists the names of the providers, as a JSON array."""
 
     @_abc_1.abstractmethod
     def ListEngineModels(
@@ -71,8 +73,8 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _engine_pb2.ListEngineModelsRequest,
         context: _aio.ServicerContext[_engine_pb2.ListEngineModelsRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
-        """Lists the models that can be asked for by name: {provider: {"name", "models": [...]}}, or the inner object of the one provider that
-        the query names. 404 for one that does not exist.
+        """Lists the models that can be requested by name: {provider: {"name", "models": [...]}}, or only the inner object if the query
+        names a provider. 404 if that provider does not exist.
         """
 
     @_abc_1.abstractmethod
@@ -81,7 +83,7 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _engine_pb2.ListEngineParametersRequest,
         context: _aio.ServicerContext[_engine_pb2.ListEngineParametersRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
-        """Lists what a chat's `parameters` may hold, with defaults and bounds. 404 for a provider that does not exist."""
+        """Lists the fields that a chat's `parameters` may have, with defaults and bounds. 404 if the provider does not exist."""
 
     @_abc_1.abstractmethod
     def GetHealth(
@@ -89,6 +91,6 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _engine_pb2.GetHealthRequest,
         context: _aio.ServicerContext[_engine_pb2.GetHealthRequest, _abc.AsyncIterator[_httpbody_pb2.HttpBody]],
     ) -> _abc.AsyncIterator[_httpbody_pb2.HttpBody]:
-        """Tells that the gateway is well: {"status": "healthy", "message"}. Needs no key."""
+        """Reports that the gateway is healthy: {"status": "healthy", "message"}. Needs no key."""
 
 def add_EngineServiceServicer_to_server(servicer: EngineServiceServicer, server: _aio.Server) -> None: ...

@@ -27,14 +27,14 @@ if _version_not_supported:
 
 
 class OpenAIServiceStub:
-    """Chat completions and models, as the OpenAI API documents them.
+    """Chat completions and models, as in the OpenAI API.
 
-    Each path is also there without `/api` before it, as most clients expect a base URL that ends in `/v1`.
+    Each path also exists without the prefix `/api`, as most clients expect a base URL that ends in `/v1`.
 
-    Errors are JSON, {"detail", "error": {"message", "type", "param", "code"}}, where `detail` is the message, or with 422 a list of
-    {"loc", "msg", "type"}: 400 the provider refused the request, in the provider's words, 401 with WWW-Authenticate, 404 no such
-    model, 413 too large, 429 with Retry-After, 502 the provider failed, 503 this server is stopping, 504 too late. After the first
-    byte of a stream an error is an event {"error": {...}}, and the stream ends without "[DONE]".
+    Errors are JSON: {"detail", "error": {"message", "type", "param", "code"}}. `detail` is the message, or with 422 a list of
+    {"loc", "msg", "type"}. Statuses: 400 the provider refused the request, with the provider's message; 401 with WWW-Authenticate;
+    404 no such model; 413 too large; 429 with Retry-After; 502 the provider failed; 503 this server is stopping; 504 too late. After
+    the first byte of a stream an error is an event {"error": {...}}, and the stream ends without "[DONE]".
     """
 
     def __init__(self, channel):
@@ -61,19 +61,20 @@ class OpenAIServiceStub:
 
 
 class OpenAIServiceServicer:
-    """Chat completions and models, as the OpenAI API documents them.
+    """Chat completions and models, as in the OpenAI API.
 
-    Each path is also there without `/api` before it, as most clients expect a base URL that ends in `/v1`.
+    Each path also exists without the prefix `/api`, as most clients expect a base URL that ends in `/v1`.
 
-    Errors are JSON, {"detail", "error": {"message", "type", "param", "code"}}, where `detail` is the message, or with 422 a list of
-    {"loc", "msg", "type"}: 400 the provider refused the request, in the provider's words, 401 with WWW-Authenticate, 404 no such
-    model, 413 too large, 429 with Retry-After, 502 the provider failed, 503 this server is stopping, 504 too late. After the first
-    byte of a stream an error is an event {"error": {...}}, and the stream ends without "[DONE]".
+    Errors are JSON: {"detail", "error": {"message", "type", "param", "code"}}. `detail` is the message, or with 422 a list of
+    {"loc", "msg", "type"}. Statuses: 400 the provider refused the request, with the provider's message; 401 with WWW-Authenticate;
+    404 no such model; 413 too large; 429 with Retry-After; 502 the provider failed; 503 this server is stopping; 504 too late. After
+    the first byte of a stream an error is an event {"error": {...}}, and the stream ends without "[DONE]".
     """
 
     def CreateChatCompletion(self, request, context):
-        """Creates a chat completion: one JSON object, or server-sent events with `stream: true` (or, where the body has no `stream`,
-        with `Accept: text/event-stream`). In a session, all of several replies (`n`) are answered, and the first is kept.
+        """Creates a chat completion. The response is one JSON object, or server-sent events if the body has `stream: true` (or has no
+        `stream` and the request has `Accept: text/event-stream`). In a session with several replies (`n`), all are returned, and the
+        first is stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +88,7 @@ class OpenAIServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Gets one model. Its name may hold slashes. 404 for one that is not offered.
+        """Returns one model. Its name may contain slashes. 404 if it is not offered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,14 +121,14 @@ def add_OpenAIServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OpenAIService:
-    """Chat completions and models, as the OpenAI API documents them.
+    """Chat completions and models, as in the OpenAI API.
 
-    Each path is also there without `/api` before it, as most clients expect a base URL that ends in `/v1`.
+    Each path also exists without the prefix `/api`, as most clients expect a base URL that ends in `/v1`.
 
-    Errors are JSON, {"detail", "error": {"message", "type", "param", "code"}}, where `detail` is the message, or with 422 a list of
-    {"loc", "msg", "type"}: 400 the provider refused the request, in the provider's words, 401 with WWW-Authenticate, 404 no such
-    model, 413 too large, 429 with Retry-After, 502 the provider failed, 503 this server is stopping, 504 too late. After the first
-    byte of a stream an error is an event {"error": {...}}, and the stream ends without "[DONE]".
+    Errors are JSON: {"detail", "error": {"message", "type", "param", "code"}}. `detail` is the message, or with 422 a list of
+    {"loc", "msg", "type"}. Statuses: 400 the provider refused the request, with the provider's message; 401 with WWW-Authenticate;
+    404 no such model; 413 too large; 429 with Retry-After; 502 the provider failed; 503 this server is stopping; 504 too late. After
+    the first byte of a stream an error is an event {"error": {...}}, and the stream ends without "[DONE]".
     """
 
     @staticmethod

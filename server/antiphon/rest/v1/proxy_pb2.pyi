@@ -19,7 +19,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ProxyChatCompletionRequest(_message.Message):
-    """A chat completion for a host that speaks the OpenAI protocol."""
+    """A chat completion for a host with the OpenAI protocol."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -27,8 +27,8 @@ class ProxyChatCompletionRequest(_message.Message):
     API_KEY_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     proxy_url: _builtins.str
-    """The host's base URL, such as "https://api.openai.com/v1"; in the path one percent-encoded segment, which is decoded once. Or a host
-    alone, or an alias that the operator has set.
+    """The host's base URL, such as "https://api.openai.com/v1": one percent-encoded segment of the path, which is decoded once. Or
+    only a host name, or an alias that the operator has configured.
     """
     api_key: _builtins.str
     """The key for that host."""
@@ -53,7 +53,7 @@ Global___ProxyChatCompletionRequest: _TypeAlias = ProxyChatCompletionRequest  # 
 
 @_typing.final
 class ProxyGeminiRequest(_message.Message):
-    """A call for a host that speaks the Gemini protocol."""
+    """A call for a host with the Gemini protocol."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -62,11 +62,11 @@ class ProxyGeminiRequest(_message.Message):
     BODY_FIELD_NUMBER: _builtins.int
     API_VERSION_FIELD_NUMBER: _builtins.int
     gemini_url: _builtins.str
-    """The host's base URL without the version, such as "https://generativelanguage.googleapis.com"; written as in `proxy_url`."""
+    """The host's base URL without the version, such as "https://generativelanguage.googleapis.com"; encoded as in `proxy_url`."""
     model_name_and_task: _builtins.str
-    """The model and what it is to do: "gemini-2.5-flash:generateContent", or streamGenerateContent or countTokens."""
+    """The model and the method: "gemini-2.5-flash:generateContent", or streamGenerateContent or countTokens."""
     api_version: _builtins.str
-    """The version of the API: "v1", "v1alpha" or "v1beta", which is also what an empty one means. Google's own clients ask for v1."""
+    """The version of the API: "v1", "v1alpha" or "v1beta"; empty means v1beta. Google's own clients use v1."""
     @_builtins.property
     def body(self) -> _httpbody_pb2.HttpBody:
         """The JSON body as the caller sent it."""

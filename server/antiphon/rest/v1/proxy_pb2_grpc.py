@@ -27,18 +27,19 @@ if _version_not_supported:
 
 
 class ProxyServiceStub:
-    """Passes requests on to a provider that the caller names, with the provider key that the caller brings.
+    """Passes requests to a provider that the caller names, with a provider key that the caller sends.
 
-    Body, query and answer go through byte for byte; an answer comes piece by piece as the provider sends it, with the provider's own
-    status and content type. Only targets that the operator allows are reached. The caller's gateway key stays here.
+    Body, query and response pass through unchanged, byte for byte. A response is streamed as the provider sends it, with the
+    provider's status and content type. Only targets that the operator allows can be reached. The caller's gateway key is not passed
+    on.
 
-    A provider's own error is the answer, whatever its status. What fails here is told in the provider's shape: 400 the request or the
-    target is malformed, 401 no good gateway key, 403 the target is not allowed, 413 too large, 502 the provider is out of reach or
-    redirects, 503 this server is stopping, 504 too late. A stream of events that breaks off ends with an event {"error": {...}} and
-    without "[DONE]"; any other answer that breaks off ends as a broken transfer.
+    A provider's own error is the response, whatever its status. Errors of the gateway have the provider's shape: 400 the request or
+    the target is malformed; 401 no valid gateway key; 403 the target is not allowed; 413 too large; 502 the provider is unreachable
+    or redirects; 503 this server is stopping; 504 too late. A stream of events that breaks off ends with an event {"error": {...}}
+    and without "[DONE]"; any other response that breaks off ends as a broken transfer.
 
-    The query reaches the server as the metadata `x-antiphon-query`, as it was written, without the question mark: Envoy moves it there,
-    as it may hold a key, and as the names in it are the provider's.
+    The server gets the query in the metadata `x-antiphon-query`, unchanged, without the question mark. Envoy moves it there, as it
+    may hold a key, and as its parameter names are the provider's.
     """
 
     def __init__(self, channel):
@@ -60,33 +61,34 @@ class ProxyServiceStub:
 
 
 class ProxyServiceServicer:
-    """Passes requests on to a provider that the caller names, with the provider key that the caller brings.
+    """Passes requests to a provider that the caller names, with a provider key that the caller sends.
 
-    Body, query and answer go through byte for byte; an answer comes piece by piece as the provider sends it, with the provider's own
-    status and content type. Only targets that the operator allows are reached. The caller's gateway key stays here.
+    Body, query and response pass through unchanged, byte for byte. A response is streamed as the provider sends it, with the
+    provider's status and content type. Only targets that the operator allows can be reached. The caller's gateway key is not passed
+    on.
 
-    A provider's own error is the answer, whatever its status. What fails here is told in the provider's shape: 400 the request or the
-    target is malformed, 401 no good gateway key, 403 the target is not allowed, 413 too large, 502 the provider is out of reach or
-    redirects, 503 this server is stopping, 504 too late. A stream of events that breaks off ends with an event {"error": {...}} and
-    without "[DONE]"; any other answer that breaks off ends as a broken transfer.
+    A provider's own error is the response, whatever its status. Errors of the gateway have the provider's shape: 400 the request or
+    the target is malformed; 401 no valid gateway key; 403 the target is not allowed; 413 too large; 502 the provider is unreachable
+    or redirects; 503 this server is stopping; 504 too late. A stream of events that breaks off ends with an event {"error": {...}}
+    and without "[DONE]"; any other response that breaks off ends as a broken transfer.
 
-    The query reaches the server as the metadata `x-antiphon-query`, as it was written, without the question mark: Envoy moves it there,
-    as it may hold a key, and as the names in it are the provider's.
+    The server gets the query in the metadata `x-antiphon-query`, unchanged, without the question mark. Envoy moves it there, as it
+    may hold a key, and as its parameter names are the provider's.
     """
 
     def ProxyChatCompletion(self, request, context):
-        """Passes a chat completion on to a host that speaks the OpenAI protocol: to {proxy_url}/chat/completions, with {api_key} as the
-        bearer token. Errors are {"error": {"message", "type", "param", "code"}}. The body must have `model` and `messages`.
+        """Passes a chat completion to a host with the OpenAI protocol: to {proxy_url}/chat/completions, with {api_key} as the bearer
+        token. Errors are {"error": {"message", "type", "param", "code"}}. The body must have `model` and `messages`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ProxyGemini(self, request, context):
-        """Passes a call on to a host that speaks the Gemini protocol: to {gemini_url}/v1beta/models/{model_name_and_task}, or to another
-        version than v1beta if the path has one. The provider's key is the header `x-goog-api-key` or the query's `key`. Errors are
-        {"error": {"code", "message", "status"}}. The body's `contents`, `generationConfig` and `safetySettings` are checked, all else is
-        the provider's matter.
+        """Passes a call to a host with the Gemini protocol: to {gemini_url}/v1beta/models/{model_name_and_task}, or to another version
+        than v1beta if the path has one. The provider's key is in the header `x-goog-api-key` or the query parameter `key`. Errors are
+        {"error": {"code", "message", "status"}}. The body's `contents`, `generationConfig` and `safetySettings` are checked; the rest
+        is left to the provider.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,18 +116,19 @@ def add_ProxyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ProxyService:
-    """Passes requests on to a provider that the caller names, with the provider key that the caller brings.
+    """Passes requests to a provider that the caller names, with a provider key that the caller sends.
 
-    Body, query and answer go through byte for byte; an answer comes piece by piece as the provider sends it, with the provider's own
-    status and content type. Only targets that the operator allows are reached. The caller's gateway key stays here.
+    Body, query and response pass through unchanged, byte for byte. A response is streamed as the provider sends it, with the
+    provider's status and content type. Only targets that the operator allows can be reached. The caller's gateway key is not passed
+    on.
 
-    A provider's own error is the answer, whatever its status. What fails here is told in the provider's shape: 400 the request or the
-    target is malformed, 401 no good gateway key, 403 the target is not allowed, 413 too large, 502 the provider is out of reach or
-    redirects, 503 this server is stopping, 504 too late. A stream of events that breaks off ends with an event {"error": {...}} and
-    without "[DONE]"; any other answer that breaks off ends as a broken transfer.
+    A provider's own error is the response, whatever its status. Errors of the gateway have the provider's shape: 400 the request or
+    the target is malformed; 401 no valid gateway key; 403 the target is not allowed; 413 too large; 502 the provider is unreachable
+    or redirects; 503 this server is stopping; 504 too late. A stream of events that breaks off ends with an event {"error": {...}}
+    and without "[DONE]"; any other response that breaks off ends as a broken transfer.
 
-    The query reaches the server as the metadata `x-antiphon-query`, as it was written, without the question mark: Envoy moves it there,
-    as it may hold a key, and as the names in it are the provider's.
+    The server gets the query in the metadata `x-antiphon-query`, unchanged, without the question mark. Envoy moves it there, as it
+    may hold a key, and as its parameter names are the provider's.
     """
 
     @staticmethod
