@@ -205,6 +205,7 @@ def _overlap(request: admin_pb2.RotateKeyRequest) -> timedelta | None:
 
 
 def _key_violations(key: admin_pb2.Key, expires: datetime | None) -> list[Violation]:
+    """Return the violations of a key that is to be created. `expires` is its expiry."""
     wrong = required_violations("key.name", key.name.strip())
     wrong += [
         Violation(("key", "scopes", index), "is not a scope") for index, scope in enumerate(key.scopes) if scope not in _SCOPES

@@ -25,9 +25,9 @@ Each may be sent once. With two, an Envoy in front of this server may have check
 
 
 class MethodRules(Struct, frozen=True):
-    """What applies to a method: its name and scope, and how its errors are written.
+    """What applies to a method: its name, the scope that it needs, and how its errors are written.
 
-    `render` is None for methods that gRPC clients call.
+    `render` is None for methods that gRPC clients call. `key_in_body` and `edge_by_tcp` are as in `CallInterceptor`.
     """
 
     method: str
@@ -53,6 +53,7 @@ class CallSlots:
         self.taken += 1
 
     def give_back(self) -> None:
+        """Count one call less."""
         self.taken -= 1
 
 

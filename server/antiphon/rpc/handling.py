@@ -168,6 +168,7 @@ class Handling:
         return self._write_first_or_large(message)
 
     async def _write_first_or_large(self, message: Any) -> None:
+        """Send the initial metadata if they are not sent yet, then the message, in pieces if it is large."""
         if not self._written:
             self._written = True
             if self._rules.render is None:

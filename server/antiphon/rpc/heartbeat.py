@@ -58,6 +58,7 @@ class HeartbeatWriter:
         self._write, self._heartbeat = _write_nothing, None
 
     def _check(self) -> None:
+        """Write the heartbeat if the silence was long enough; set the next timer. Without a message it is sent only once."""
         heartbeat = self._heartbeat
         assert heartbeat is not None, "the timer starts only once a heartbeat is set"
         left = self._last + self._seconds - self._loop.time()

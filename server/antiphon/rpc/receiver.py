@@ -136,6 +136,7 @@ class Receiver:
         return [*self._keyless, *self._keyless_buffered, *self._authenticated]
 
     def _reserve(self, arrival: Arrival, size: int) -> None:
+        """Raise the bytes reserved for `arrival` to `size`. Raises `RateLimited` if the capacity is reached."""
         more = size - arrival.reserved
         if self._capacity is not None and more > 0 and self._reserved + more > self._capacity:
             raise _full("request_bytes_per_worker", self._capacity)

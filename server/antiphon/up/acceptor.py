@@ -56,6 +56,7 @@ class Acceptor:
         self._listener.close()
 
     def _accept(self) -> None:
+        """Accept connections until closed, each when a slot is free."""
         while True:
             self._slots.acquire()
             try:

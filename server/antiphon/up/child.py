@@ -161,6 +161,7 @@ class Child:
         self._ask_to_end(RETIRE_SIGNAL, grace)
 
     def _ask_to_end(self, signal_name: str, grace: float) -> None:
+        """Send a stop signal, once for each kind, and set when `look` kills the process. It is not restarted."""
         self._start_at = None
         if self._process is not None and self._stop_signal != signal_name:
             self._stop_signal, self._stop_grace = signal_name, grace
@@ -181,6 +182,7 @@ class Child:
             self._close_liveness()
 
     def _start(self) -> None:
+        """Start the process. If the system cannot, this counts as a failed start."""
         self._started = time.monotonic()
         heartbeat_fd = None
         try:
@@ -229,6 +231,7 @@ class Child:
             self._start_at = time.monotonic() + delay
 
     def _give_up(self, why: str) -> None:
+        """Do not restart the child any more, and set `failure`."""
         self._start_at = None
         self.failure = f"{self.program.name} cannot start: {why}"
         self._log("gave up", error=self.failure)

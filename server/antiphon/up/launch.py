@@ -131,6 +131,7 @@ def files_to_watch(config: Config) -> list[Path]:
 
 
 def _paths(settings: Any) -> Iterator[Path]:
+    """Yield all paths in the settings, except those of TLS sections: certificates are reread without a reload."""
     if isinstance(settings, Path):
         yield settings
     elif isinstance(settings, Mapping):

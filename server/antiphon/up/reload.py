@@ -147,11 +147,13 @@ class Reload:
         self._last_files = files
 
     def _files(self) -> dict[str, tuple[int, int, int] | None]:
+        """Return the state of each watched file by its path; empty if the list of files cannot be read."""
         with contextlib.suppress(OSError, ValueError):
             return {path: _file_state(path) for path in json.loads((self._folder / WATCHED).read_text(encoding="utf-8"))}
         return {}
 
     def _reload(self) -> Generator[None]:
+        """Check the configuration, put it into force, and replace the workers one after the other. Yields between steps."""
         self._retry_at = None
         before = self._applied_files = self._last_files = self._files()
         with subprocess.Popen(  # noqa: S603  # our own program
@@ -182,6 +184,7 @@ class Reload:
         self._say("Reloaded.")
 
     def _activate_config(self) -> None:
+        """Make the checked configuration the one in force, and keep the previous one."""
         with contextlib.suppress(FileNotFoundError):  # there is no file if all settings are in the environment
             (self._folder / PREVIOUS).unlink(missing_ok=True)
             os.link(self._folder / CONFIG, self._folder / PREVIOUS)
@@ -214,6 +217,7 @@ class Reload:
         return True
 
     def _give_up(self, number: int, new: Child) -> None:
+        """Abandon the reload, as the new worker for place `number` did not become ready, and schedule another try."""
         self.refused = True
         self._retry_at = time.monotonic() + RETRY_AFTER
         new.stop()

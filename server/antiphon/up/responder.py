@@ -72,6 +72,7 @@ class Responder:
         connection.sendall(header.encode() + (b"" if request[:1] == [b"HEAD"] else body))
 
     def _answer(self, path: bytes) -> tuple[int, str, bytes]:
+        """Return status, content type and body of the response for a path."""
         match path:
             case b"/metrics":
                 return 200, TEXT, self._exposition()

@@ -175,6 +175,7 @@ class _Watch:
             self.turn()
 
     def _on_signal(self, number: int) -> None:
+        """Request a reload for SIGHUP without a terminal; else begin the stop, or at a second signal kill all children."""
         if number == signal.SIGHUP and self._reload is not None:
             self._reload.request("SIGHUP")
             return

@@ -132,6 +132,7 @@ def _struct(fields: domain.JsonObject) -> struct_pb2.Struct | None:
 
 
 def _shallow(value: Any, levels: int = _LEVELS) -> Any:
+    """Return a JSON value without what is deeper than `levels` levels of objects and lists: those become None."""
     match value:
         case dict():
             return {name: _shallow(inner, levels - 1) for name, inner in value.items()} if levels else None

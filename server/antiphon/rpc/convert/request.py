@@ -210,6 +210,7 @@ def _block(block: message_pb2.Block, path: tuple[str | int, ...], violations: li
 def _kind(  # noqa: C901  # a match over the kinds of block
     block: message_pb2.Block, path: tuple[str | int, ...], violations: list[Violation]
 ) -> domain.Block | None:
+    """Return the block without its state and extra fields, or None and a violation for an unknown kind."""
     match block.WhichOneof("kind"):
         case "text":
             citations = (
@@ -283,6 +284,7 @@ def _citation(citation: message_pb2.Citation, path: tuple[str | int, ...], viola
 
 
 def _media(media: message_pb2.Media, path: tuple[str | int, ...], violations: list[Violation]) -> domain.Media:
+    """Return where the bytes are; bytes in the message become a data URL. Adds a violation if nothing is set."""
     match media.WhichOneof("source"):
         case "data":
             if not media.media_type:
@@ -300,6 +302,7 @@ def _media(media: message_pb2.Media, path: tuple[str | int, ...], violations: li
 
 
 def _sampling(sampling: chat_pb2.Sampling, violations: list[Violation]) -> domain.Sampling:
+    """Return the sampling parameters, None for unset ones. Adds a violation for each that is out of range."""
     for field, (least, most) in _RANGES.items():
         value = getattr(sampling, field)
         if not least <= value <= most and sampling.HasField(field):  # type: ignore[arg-type]  # a field name from `_RANGES`
