@@ -10,7 +10,7 @@ import orjson
 
 from antiphon import domain
 from antiphon.domain.errors import AntiphonError, InvalidRequest, Violation
-from antiphon.rest.shared.dialect import Answer, ErrorShape
+from antiphon.rest.shared.dialect import AnswerSchema, ErrorShape
 from antiphon.rest.shared.http import headers_of, status_of
 from antiphon.rest.shared.json import event
 
@@ -18,14 +18,14 @@ _WORDS: Final = {413: "Payload Too Large"}
 """Where Python's own words depend on its version."""
 
 
-class AnalyticsDetail(Answer):
+class AnalyticsDetail(AnswerSchema):
     """What is wrong with a field."""
 
     field: str
     message: str
 
 
-class AnalyticsError(Answer):
+class AnalyticsError(AnswerSchema):
     """What went wrong: the status in words, ours, and the status. `details` is there with 400, `retryAfter` in seconds with 429."""
 
     error: str
@@ -40,7 +40,7 @@ def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
     return status_of(error), headers_of(error), orjson.dumps(error_object(error))
 
 
-def late(error: AntiphonError) -> bytes:
+def error_event(error: AntiphonError) -> bytes:
     """The event of an error after the first byte."""
     return event(error_object(error))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, Final, Literal
 
 from antiphon.domain.principal import Scope
-from antiphon.rest.analytics.servicer import Body
-from antiphon.rest.shared.dialect import ASKING, Answer, Method, TokenCounts
+from antiphon.rest.analytics.servicer import AnalyticsChatBody
+from antiphon.rest.shared.dialect import MODEL_STATUSES, AnswerSchema, Method, TokenCounts
 from antiphon.rest.shared.json import EVENT_STREAM
 
 
-class AnalyticsMessage(Answer):
+class AnalyticsMessage(AnswerSchema):
     """What the model said."""
 
     role: Literal["assistant"]
@@ -18,14 +18,14 @@ class AnalyticsMessage(Answer):
     tool_calls: list[dict[str, Any]] = []
 
 
-class AnalyticsData(Answer):
+class AnalyticsData(AnswerSchema):
     """The reply, and what it used."""
 
     message: AnalyticsMessage
     usage: TokenCounts
 
 
-class AnalyticsReply(Answer):
+class AnalyticsReply(AnswerSchema):
     """A whole reply."""
 
     success: Literal[True]
@@ -33,5 +33,5 @@ class AnalyticsReply(Answer):
 
 
 METHODS: Final = {
-    "CreateAnalyticsChat": Method(Scope.ADMIN, ASKING, AnalyticsReply, streams=(EVENT_STREAM,), body=Body),
+    "CreateAnalyticsChat": Method(Scope.ADMIN, MODEL_STATUSES, AnalyticsReply, streams=(EVENT_STREAM,), body=AnalyticsChatBody),
 }

@@ -22,7 +22,7 @@ from antiphon.rest.shared.dialect import Context, Pieces
 from antiphon.rest.shared.json import JSON, dumps
 from antiphon.rest.v1 import assistant_pb2, assistant_pb2_grpc
 
-STORED = frozenset({"messageId", "createdAt", "status", "model"})
+STORED_FIELDS = frozenset({"messageId", "createdAt", "status", "model"})
 """What FetchChat adds to a message. It may be sent as it was fetched: these fields are for nobody but the caller."""
 
 DEFAULT_PAGE_SIZE = 50
@@ -101,8 +101,8 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
             if body.message_index >= len(path):
                 raise invalid(Violation(("messageIndex",), f"must be less than {len(path)}, the number of messages"))
             message_id = path[body.message_index].id
-        fork = await self._store.fork(owner, body.chat_id, message_id=message_id, title=_given(body.title))
-        _created()
+        fork = await self._store.fork(owner, body.chat_id, message_id=message_id, title=_title_or_none(body.title))
+        _set_created()
         yield _json(chat_json(fork))
 
     async def PinChat(self, request: assistant_pb2.PinChatRequest, context: Context) -> Pieces:
@@ -116,7 +116,7 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
         body = await parse_in_turns(request.body.data, UpdateBody)
         if body.title is None and body.pinned is None:
             raise invalid(Violation((), "The body must hold title or pinned."))
-        if body.title is not None and _given(body.title) is None:
+        if body.title is not None and _title_or_none(body.title) is None:
             raise invalid(Violation(("title",), "must not be blank"))
         chat = await self._store.update(current().caller.owner, request.chat_id, title=body.title, pinned=body.pinned)
         yield _json(chat_json(chat))
@@ -129,25 +129,27 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
     async def CreateChat(self, request: assistant_pb2.CreateChatRequest, context: Context) -> Pieces:
         """The new chat."""
         body = await parse_in_turns(request.body.data, NewBody)
-        messages = [message_of(message, ("messages", index), without=STORED) for index, message in enumerate(body.messages)]
+        messages = [message_of(message, ("messages", index), without=STORED_FIELDS) for index, message in enumerate(body.messages)]
         title = title_of(body.title, messages)
         chat = await self._store.create(
             current().caller.owner,
-            title=title if _given(body.title) else title.replace("\0", ""),  # then it is the message that is told to be at fault
+            title=title
+            if _title_or_none(body.title)
+            else title.replace("\0", ""),  # then it is the message that is told to be at fault
             source=body.source or "",
             pinned=bool(body.pinned),
             messages=messages,
         )
-        _created()
+        _set_created()
         yield _json(chat_json(chat))
 
 
-def _given(title: str | None) -> str | None:
+def _title_or_none(title: str | None) -> str | None:
     """A title, unless it is blank."""
     return title if title and title.strip() else None
 
 
-def _created() -> None:
+def _set_created() -> None:
     """Makes the response a 201; to be called before its first byte."""
     current().headers["x-http-status"] = "201"
 

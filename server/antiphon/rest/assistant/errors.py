@@ -7,13 +7,13 @@ from typing import Final
 
 from antiphon import domain
 from antiphon.domain.errors import AntiphonError
-from antiphon.rest.shared.dialect import Answer, ErrorShape
+from antiphon.rest.shared.dialect import AnswerSchema, ErrorShape
 from antiphon.rest.shared.errors import message_of_error
 from antiphon.rest.shared.http import headers_of, status_of
 from antiphon.rest.shared.json import dumps, event
 
 
-class Message(Answer):
+class AssistantError(AnswerSchema):
     """What went wrong."""
 
     message: str
@@ -24,7 +24,7 @@ def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
     return status_of(error), headers_of(error), dumps({"message": message_of_error(error)})
 
 
-def late(error: AntiphonError) -> bytes:
+def error_event(error: AntiphonError) -> bytes:
     """The event of an error after the first byte."""
     return event({"type": "error", "content": None, "error": {"message": message_of_error(error)}})
 
@@ -34,4 +34,4 @@ def refusal(_status: int, message: str) -> domain.JsonObject:
     return {"message": message}
 
 
-ERRORS: Final = ErrorShape("assistant", render_error, refusal, paths="/api/v1/chat([/?].*)?", models={0: Message})
+ERRORS: Final = ErrorShape("assistant", render_error, refusal, paths="/api/v1/chat([/?].*)?", models={0: AssistantError})

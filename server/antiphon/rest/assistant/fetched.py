@@ -51,7 +51,7 @@ async def _parts(store: Conversations, owner: str, chat_id: str, branch_token: s
         yield message
     yield b'],"messageCount":%d,"branches":[' % fetched.count
     for number, branch in enumerate(page.branches):
-        parent = fetched.shown(branch.parent_id)
+        parent = fetched.visible(branch.parent_id)
         yield b'%b{"messageId":%b,"messages":[' % (b"," if number else b"", dumps(parent))
         async for message in fetched.read(parent, branch.messages_token):
             yield message
@@ -88,7 +88,7 @@ class _Messages:
             if not token:
                 return
 
-    def shown(self, message_id: str | None) -> str | None:
+    def visible(self, message_id: str | None) -> str | None:
         """The message, or the one that is shown before it."""
         return message_id if message_id is None else self._hidden.get(message_id, message_id)
 

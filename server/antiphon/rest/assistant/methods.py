@@ -7,11 +7,19 @@ from typing import Any, Final, Literal
 from antiphon.domain.principal import Scope
 from antiphon.rest.assistant.chats import ForkBody, NewBody, PinBody, UpdateBody
 from antiphon.rest.assistant.servicer import ChatBody, GenerateBody
-from antiphon.rest.shared.dialect import ASKING, KEYED, RECORDED, STORED, Answer, Method, TokenCounts
+from antiphon.rest.shared.dialect import (
+    KEY_STATUSES,
+    MODEL_STATUSES,
+    RECORD_STATUSES,
+    STORE_STATUSES,
+    AnswerSchema,
+    Method,
+    TokenCounts,
+)
 from antiphon.rest.shared.json import EVENT_STREAM
 
 
-class Chat(Answer):
+class Chat(AnswerSchema):
     """A chat without its messages. Times are RFC 3339."""
 
     chatId: str
@@ -24,14 +32,14 @@ class Chat(Answer):
     forkedFrom: str | None
 
 
-class Chats(Answer):
+class Chats(AnswerSchema):
     """A page of chats."""
 
     chats: list[Chat]
     nextPageToken: str | None
 
 
-class ChatMessage(Answer):
+class ChatMessage(AnswerSchema):
     """A message as it was sent, and where and when it is."""
 
     messageId: str
@@ -42,7 +50,7 @@ class ChatMessage(Answer):
     model: str | None
 
 
-class ChatBranch(Answer):
+class ChatBranch(AnswerSchema):
     """Messages that are not on the chat's path, oldest first, and the message after which they leave it, or another branch."""
 
     messageId: str | None
@@ -57,14 +65,14 @@ class WholeChat(Chat):
     nextBranchToken: str | None
 
 
-class DeletedChat(Answer):
+class DeletedChat(AnswerSchema):
     """That a chat is gone."""
 
     chatId: str
     deleted: Literal[True]
 
 
-class Response(Answer):
+class Response(AnswerSchema):
     """The reply as a message."""
 
     role: Literal["assistant"]
@@ -72,7 +80,7 @@ class Response(Answer):
     tool_calls: list[dict[str, Any]] = []
 
 
-class GeneratedResult(Answer):
+class GeneratedResult(AnswerSchema):
     """A reply, as a message and as text."""
 
     response: Response
@@ -80,7 +88,7 @@ class GeneratedResult(Answer):
     persona: str
 
 
-class GeneratedMetadata(Answer):
+class GeneratedMetadata(AnswerSchema):
     """What a reply took, in milliseconds and tokens."""
 
     timeTaken: int
@@ -88,7 +96,7 @@ class GeneratedMetadata(Answer):
     usage: TokenCounts | None
 
 
-class Generated(Answer):
+class Generated(AnswerSchema):
     """A reply that is kept."""
 
     result: GeneratedResult
@@ -100,35 +108,35 @@ class Generated(Answer):
     metadata: GeneratedMetadata
 
 
-class PassingResult(Answer):
+class UnsavedResult(AnswerSchema):
     """A reply as text."""
 
     message: str
     persona: str
 
 
-class Milliseconds(Answer):
+class UnsavedMetadata(AnswerSchema):
     """What a reply took."""
 
     timeTaken: int
 
 
-class PassingReply(Answer):
+class UnsavedReply(AnswerSchema):
     """A reply that is not kept."""
 
-    result: PassingResult
-    metadata: Milliseconds
+    result: UnsavedResult
+    metadata: UnsavedMetadata
 
 
 METHODS: Final = {
-    "Generate": Method(Scope.CHAT, RECORDED, Generated, status=201, streams=(EVENT_STREAM,), body=GenerateBody),
-    "GenerateStream": Method(Scope.CHAT, RECORDED, streams=(EVENT_STREAM,), body=GenerateBody),
-    "Chat": Method(Scope.CHAT, ASKING, PassingReply, body=ChatBody),
-    "ListChats": Method(Scope.HISTORY, KEYED, Chats),
-    "FetchChat": Method(Scope.HISTORY, STORED, WholeChat),
-    "ForkChat": Method(Scope.HISTORY, STORED, Chat, status=201, body=ForkBody),
-    "PinChat": Method(Scope.HISTORY, STORED, Chat, body=PinBody, body_required=False),
-    "UpdateChat": Method(Scope.HISTORY, STORED, Chat, body=UpdateBody),
-    "DeleteChat": Method(Scope.HISTORY, STORED, DeletedChat),
-    "CreateChat": Method(Scope.HISTORY, KEYED, Chat, status=201, body=NewBody),
+    "Generate": Method(Scope.CHAT, RECORD_STATUSES, Generated, status=201, streams=(EVENT_STREAM,), body=GenerateBody),
+    "GenerateStream": Method(Scope.CHAT, RECORD_STATUSES, streams=(EVENT_STREAM,), body=GenerateBody),
+    "Chat": Method(Scope.CHAT, MODEL_STATUSES, UnsavedReply, body=ChatBody),
+    "ListChats": Method(Scope.HISTORY, KEY_STATUSES, Chats),
+    "FetchChat": Method(Scope.HISTORY, STORE_STATUSES, WholeChat),
+    "ForkChat": Method(Scope.HISTORY, STORE_STATUSES, Chat, status=201, body=ForkBody),
+    "PinChat": Method(Scope.HISTORY, STORE_STATUSES, Chat, body=PinBody, body_required=False),
+    "UpdateChat": Method(Scope.HISTORY, STORE_STATUSES, Chat, body=UpdateBody),
+    "DeleteChat": Method(Scope.HISTORY, STORE_STATUSES, DeletedChat),
+    "CreateChat": Method(Scope.HISTORY, KEY_STATUSES, Chat, status=201, body=NewBody),
 }

@@ -9,17 +9,17 @@ import orjson
 
 from antiphon import domain
 from antiphon.domain.errors import AntiphonError, InvalidRequest, ModelNotFound, ProviderNotFound, Reason, Violation
-from antiphon.rest.shared.dialect import Answer, ErrorShape, FieldAtFault
+from antiphon.rest.shared.dialect import AnswerSchema, ErrorShape, FieldAtFault
 from antiphon.rest.shared.http import headers_of, status_of
 
 
-class FieldsAtFault(Answer):
+class FieldsAtFault(AnswerSchema):
     """What is wrong with a request."""
 
     detail: list[FieldAtFault]
 
 
-class Detail(Answer):
+class EngineError(AnswerSchema):
     """What went wrong."""
 
     detail: str
@@ -53,5 +53,5 @@ ERRORS: Final = ErrorShape(
     render_error,
     refusal,
     paths="/(api/engine/|health).*",
-    models={422: FieldsAtFault, 0: Detail},
+    models={422: FieldsAtFault, 0: EngineError},
 )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, Final, Literal
 
 from antiphon.domain.principal import Scope
-from antiphon.rest.engine.request import Body
-from antiphon.rest.shared.dialect import ASKING, KEYED, OPEN, Answer, Method
+from antiphon.rest.engine.request import EngineChatBody
+from antiphon.rest.shared.dialect import KEY_STATUSES, MODEL_STATUSES, PUBLIC_STATUSES, AnswerSchema, Method
 
 
-class EngineMessage(Answer):
+class EngineMessage(AnswerSchema):
     """What the model said."""
 
     content: str | list[dict[str, Any]] | None
@@ -18,7 +18,7 @@ class EngineMessage(Answer):
     tool_calls: list[dict[str, Any]] | None
 
 
-class EngineChoice(Answer):
+class EngineChoice(AnswerSchema):
     """One of the replies that were asked for."""
 
     finish_reason: str
@@ -27,7 +27,7 @@ class EngineChoice(Answer):
     message: EngineMessage
 
 
-class EngineMetrics(Answer):
+class EngineMetrics(AnswerSchema):
     """What a call took: tokens, USD, seconds. A cost or a time that is not known is null."""
 
     input_tokens: int
@@ -40,7 +40,7 @@ class EngineMetrics(Answer):
     tokens_per_second: float | None
 
 
-class EngineReply(Answer):
+class EngineReply(AnswerSchema):
     """A whole reply, with what it repeats of its request."""
 
     id: str
@@ -60,14 +60,14 @@ class EngineReply(Answer):
     metrics: EngineMetrics
 
 
-class EngineProvider(Answer):
+class EngineProvider(AnswerSchema):
     """The models of a provider that can be asked for by name."""
 
     name: str
     models: list[str]
 
 
-class EngineParameter(Answer):
+class EngineParameter(AnswerSchema):
     """What a chat's `parameters` may hold."""
 
     id: str
@@ -79,7 +79,7 @@ class EngineParameter(Answer):
     step: float
 
 
-class Health(Answer):
+class Health(AnswerSchema):
     """That the gateway is well."""
 
     status: Literal["healthy"]
@@ -87,9 +87,11 @@ class Health(Answer):
 
 
 METHODS: Final = {
-    "CreateEngineChat": Method(Scope.ENGINE, (*ASKING, 422), EngineReply, streams=("text/plain",), body=Body, key_in_body=True),
-    "ListEngineProviders": Method(Scope.ENGINE, (*KEYED, 422), list[str]),
-    "ListEngineModels": Method(Scope.ENGINE, (*KEYED, 404, 422), dict[str, EngineProvider] | EngineProvider),
-    "ListEngineParameters": Method(Scope.ENGINE, (*KEYED, 404, 422), list[EngineParameter]),
-    "GetHealth": Method(None, OPEN, Health),
+    "CreateEngineChat": Method(
+        Scope.ENGINE, (*MODEL_STATUSES, 422), EngineReply, streams=("text/plain",), body=EngineChatBody, key_in_body=True
+    ),
+    "ListEngineProviders": Method(Scope.ENGINE, (*KEY_STATUSES, 422), list[str]),
+    "ListEngineModels": Method(Scope.ENGINE, (*KEY_STATUSES, 404, 422), dict[str, EngineProvider] | EngineProvider),
+    "ListEngineParameters": Method(Scope.ENGINE, (*KEY_STATUSES, 404, 422), list[EngineParameter]),
+    "GetHealth": Method(None, PUBLIC_STATUSES, Health),
 }

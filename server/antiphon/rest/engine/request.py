@@ -25,22 +25,22 @@ PARAMETERS: Final = (
 
 DEFAULTS: Final[domain.JsonObject] = {str(parameter["id"]): parameter["default"] for parameter in PARAMETERS}
 
-_OURS: Final = frozenset({"api_key", "model", "messages", "stream", "stream_options", "session_id", "max_output_tokens"})
+_RESERVED: Final = frozenset({"api_key", "model", "messages", "stream", "stream_options", "session_id", "max_output_tokens"})
 """What parameters cannot set. The 0.3 clients send `max_output_tokens` beside `max_tokens`, always the same."""
 
 _UNUSED: Final = frozenset({"api_endpoint", "api_version", "base_url", "region", "access_key", "secret_key"})
 
 
-def or_none(value: object) -> object:
+def none_if_unset(value: object) -> object:
     """The document writes what is not there as null, or as the text "None"."""
     return None if value in ("None", "") else value
 
 
-def key_in(raw: Mapping[str, Any]) -> object:
+def key_from_object(raw: Mapping[str, Any]) -> object:
     """The key that a body holds, of whatever type; None for none."""
     parameters = raw.get("parameters")
-    key = or_none(raw.get("api_key"))
-    return or_none(parameters.get("api_key")) if key is None and isinstance(parameters, dict) else key
+    key = none_if_unset(raw.get("api_key"))
+    return none_if_unset(parameters.get("api_key")) if key is None and isinstance(parameters, dict) else key
 
 
 _NULL: Final = msgspec.Raw(b"null")
@@ -62,8 +62,8 @@ _parameters: Final = msgspec.json.Decoder(_Parameters)
 _key: Final = msgspec.json.Decoder(str)
 
 
-def key_of(data: bytes) -> str | None:
-    """Return the key that a body holds, as `key_in` finds it, without reading anything else; None for none that is a text.
+def key_from_json(data: bytes) -> str | None:
+    """Return the key that a body holds, as `key_from_object` finds it, without reading anything else; None for none that is a text.
 
     For bodies of `MAX_KEYLESS_BYTES` at most, which takes 1 ms: it runs before anybody knows who the caller is.
     """
@@ -81,7 +81,7 @@ def _is_unset(raw: msgspec.Raw) -> bool:
     return bytes(memoryview(raw)[:6]) in (b"null", b'"None"', b'""')
 
 
-def _printable(key: SecretStr | None) -> SecretStr | None:
+def _check_printable(key: SecretStr | None) -> SecretStr | None:
     """It becomes a header."""
     text = "" if key is None else key.get_secret_value()
     if not all("\x21" <= character <= "\x7e" for character in text):
@@ -89,17 +89,17 @@ def _printable(key: SecretStr | None) -> SecretStr | None:
     return key
 
 
-class Body(Fields):
+class EngineChatBody(Fields):
     """The body of a chat. The clients' own way with types, such as "False", is taken."""
 
     model_config = ConfigDict(strict=False)
 
     model: str = Field(min_length=1)
     chat_input: str | list[dict[str, Any]]
-    api_key: Annotated[SecretStr | None, BeforeValidator(or_none), AfterValidator(_printable)] = None
-    parameters: Annotated[dict[str, Any] | None, BeforeValidator(or_none)] = None
-    is_stream: Annotated[bool | None, BeforeValidator(or_none)] = None
-    has_end_token: Annotated[bool | None, BeforeValidator(or_none)] = None
+    api_key: Annotated[SecretStr | None, BeforeValidator(none_if_unset), AfterValidator(_check_printable)] = None
+    parameters: Annotated[dict[str, Any] | None, BeforeValidator(none_if_unset)] = None
+    is_stream: Annotated[bool | None, BeforeValidator(none_if_unset)] = None
+    has_end_token: Annotated[bool | None, BeforeValidator(none_if_unset)] = None
     session_id: str | None = None
     retries: int | None = None
     functions: list[dict[str, Any]] | None = None
@@ -112,7 +112,7 @@ class Body(Fields):
     @classmethod
     def _key_of_parameters(cls, raw: object) -> object:
         """The asynchronous 1.x client has no other place for a key than the parameters, which are sent on and repeated."""
-        if isinstance(raw, dict) and (key := key_in(raw)) is not None:
+        if isinstance(raw, dict) and (key := key_from_object(raw)) is not None:
             return {**raw, "api_key": key}
         return raw
 
@@ -122,22 +122,24 @@ class Body(Fields):
         return "retries" in self.model_fields_set and "session_id" not in self.model_fields_set
 
 
-class Completion(openai.Body):
+class EngineCompletionBody(openai.ChatCompletionBody):
     """The same chat as a chat completion, with the same way with types."""
 
     model_config = ConfigDict(strict=False)
 
 
-class Chat:
+class EngineChat:
     """What an answer repeats of its request."""
 
-    def __init__(self, body: Body, provider: str) -> None:
-        given = dict(body.parameters or {})
+    def __init__(self, body: EngineChatBody, provider: str) -> None:
+        sent_parameters = dict(body.parameters or {})
         if body.is_1x:  # what these clients' callers add is a parameter as well
-            given = {name: value for name, value in (body.model_extra or {}).items() if name not in _UNUSED} | given
-        if "max_tokens" not in given and "max_output_tokens" in given:
-            given["max_tokens"] = given["max_output_tokens"]
-        self.given = {name: value for name, value in given.items() if name not in _OURS}
+            sent_parameters = {
+                name: value for name, value in (body.model_extra or {}).items() if name not in _UNUSED
+            } | sent_parameters
+        if "max_tokens" not in sent_parameters and "max_output_tokens" in sent_parameters:
+            sent_parameters["max_tokens"] = sent_parameters["max_output_tokens"]
+        self.sent_parameters = {name: value for name, value in sent_parameters.items() if name not in _RESERVED}
         self.id = str(uuid.uuid4())
         self.provider = provider
         self.model = body.model
@@ -147,9 +149,9 @@ class Chat:
         self.context = [{"role": "user", "content": body.chat_input}] if isinstance(body.chat_input, str) else body.chat_input
         self.chat_input = self.context[-1].get("content") if self.context else None
         defaults = {} if body.is_1x else dict(DEFAULTS)
-        if self.given.get("max_completion_tokens") is not None:  # its successor: no model takes both
+        if self.sent_parameters.get("max_completion_tokens") is not None:  # its successor: no model takes both
             defaults.pop("max_tokens", None)
-        self.parameters = defaults | self.given
+        self.parameters = defaults | self.sent_parameters
 
     def model_name(self, started: domain.Started) -> str:
         """The model as the caller called it, where the provider only adds a version to that."""
@@ -166,12 +168,12 @@ class Chat:
                 return path
 
 
-def request_from_body(body: Body, chat: Chat) -> domain.ChatRequest:
+def request_from_body(body: EngineChatBody, chat: EngineChat) -> domain.ChatRequest:
     """The domain's request, by way of the OpenAI dialect, of which parameters are fields. Raises `InvalidRequest`.
 
     Of the defaults only that of `max_tokens` is sent: the others are the providers' own, and some models refuse to be told them.
     """
-    sent = {name: value for name, value in chat.parameters.items() if name in chat.given or name == "max_tokens"}
+    sent = {name: value for name, value in chat.parameters.items() if name in chat.sent_parameters or name == "max_tokens"}
     functions = [{"type": "function", "function": function} for function in body.functions or ()]
     choice = body.tool_choice
     if isinstance(body.function_call, dict):
@@ -181,6 +183,6 @@ def request_from_body(body: Body, chat: Chat) -> domain.ChatRequest:
     fields = {"tools": [*functions, *(body.tools or ())] or None, "tool_choice": choice, "response_format": body.response_format}
     sent |= {name: value for name, value in fields.items() if value is not None}
     with renaming(chat.path):
-        completion = validate({**sent, "model": body.model, "messages": chat.context}, Completion)
-        asked = openai.request_from_body(completion, stream=True)
-    return replace(asked, provider=chat.provider, known_fields=True)
+        completion = validate({**sent, "model": body.model, "messages": chat.context}, EngineCompletionBody)
+        chat_request = openai.request_from_body(completion, stream=True)
+    return replace(chat_request, provider=chat.provider, known_fields=True)

@@ -26,12 +26,12 @@ from antiphon.domain.errors import (
     Violation,
 )
 from antiphon.domain.principal import ANONYMOUS, Scope
-from antiphon.rest.engine.answer import ChunkWriter, TextWriter, completion
-from antiphon.rest.engine.request import PARAMETERS, Body, Chat, key_of, request_from_body
-from antiphon.rest.shared.answer import Exchange, Writer, answer
+from antiphon.rest.engine.answer import EngineChunkWriter, TextWriter, completion
+from antiphon.rest.engine.request import PARAMETERS, EngineChat, EngineChatBody, key_from_json, request_from_body
+from antiphon.rest.shared.answer import PreparedCall, Writer, answer
 from antiphon.rest.shared.body import invalid, parse_in_turns
 from antiphon.rest.shared.dialect import Context, Pieces
-from antiphon.rest.shared.http import break_off
+from antiphon.rest.shared.http import abort_transfer
 from antiphon.rest.shared.json import JSON
 from antiphon.rest.v1 import engine_pb2, engine_pb2_grpc
 from antiphon.routing.router import Router
@@ -50,25 +50,25 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
     def CreateEngineChat(self, request: engine_pb2.CreateEngineChatRequest, context: Context) -> Pieces:
         """One JSON object, or text, or chunks. The only method here that may be called without a key in `authorization`."""
         call = current()
-        return answer(self._chat, call, partial(self._exchange, call, request, context))
+        return answer(self._chat, call, partial(self._prepare, call, request, context))
 
-    async def _exchange(self, call: Call, request: engine_pb2.CreateEngineChatRequest, context: Context) -> Exchange:
+    async def _prepare(self, call: Call, request: engine_pb2.CreateEngineChatRequest, context: Context) -> PreparedCall:
         data = request.body.data
         if call.caller is ANONYMOUS:
-            await self._admit(call, request.provider, data)
+            await self._authenticate_by_body(call, request.provider, data)
         self._router.models_at(request.provider)
-        body = await parse_in_turns(data, Body)
-        chat = Chat(body, request.provider)
-        asked = replace(request_from_body(body, chat), api_key=await self._own_key(body))
+        body = await parse_in_turns(data, EngineChatBody)
+        chat = EngineChat(body, request.provider)
+        chat_request = replace(request_from_body(body, chat), api_key=await self._provider_key(body))
         if not body.is_stream:
-            return Exchange(asked, lambda reply: orjson.dumps(completion(reply, chat)), field=chat.path)
-        writer: Writer = ChunkWriter(chat) if body.is_1x else TextWriter(end_token=bool(body.has_end_token))
+            return PreparedCall(chat_request, lambda reply: orjson.dumps(completion(reply, chat)), body_path=chat.path)
+        writer: Writer = EngineChunkWriter(chat) if body.is_1x else TextWriter(end_token=bool(body.has_end_token))
 
-        def late(_: AntiphonError) -> bytes:
-            break_off(context)  # there is no room for an error in bare text
+        def error_event(_: AntiphonError) -> bytes:
+            abort_transfer(context)  # there is no room for an error in bare text
             return b""
 
-        return Exchange(asked, writer, late, field=chat.path)
+        return PreparedCall(chat_request, writer, error_event, body_path=chat.path)
 
     async def ListEngineProviders(self, request: engine_pb2.ListEngineProvidersRequest, context: Context) -> Pieces:
         """Their names."""
@@ -99,7 +99,7 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         data = {"status": "healthy", "message": "Antiphon is up and running"}
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(data))
 
-    async def _admit(self, call: Call, provider: str, data: bytes) -> None:
+    async def _authenticate_by_body(self, call: Call, provider: str, data: bytes) -> None:
         """Lets a caller in who has no key in `authorization`, or raises `Unauthenticated`, whatever else is wrong.
 
         What lets in is a key of this gateway in `api_key`, the only place that these clients know; or one of the provider's, where
@@ -109,7 +109,7 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
             raise Unauthenticated(
                 f'A body of more than {MAX_KEYLESS_BYTES // 1024} KiB needs its key as "Authorization: Bearer <key>".'
             )
-        key = key_of(data)
+        key = key_from_json(data)
         if key is not None:
             principal = await self._keys.authenticate(key)
             if principal is not None:
@@ -121,7 +121,7 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
                 return
         raise Unauthenticated('No API key. Send it as "Authorization: Bearer <key>", or as api_key in the body.')
 
-    async def _own_key(self, body: Body) -> SecretStr | None:
+    async def _provider_key(self, body: EngineChatBody) -> SecretStr | None:
         """The caller's key for the provider. A key of this gateway is none, and never leaves it."""
         if body.api_key is None or await self._keys.authenticate(body.api_key.get_secret_value()) is not None:
             return None

@@ -18,7 +18,7 @@ from antiphon.domain.errors import (
     Violation,
     field_path,
 )
-from antiphon.rest.shared.dialect import Answer, ErrorShape, FieldAtFault
+from antiphon.rest.shared.dialect import AnswerSchema, ErrorShape, FieldAtFault
 from antiphon.rest.shared.http import headers_of, sdk_status_of
 from antiphon.rest.shared.json import event
 
@@ -35,7 +35,7 @@ _NAMED_VIOLATIONS = 5
 """Fields at fault that `error.message` names; `detail` has all of them."""
 
 
-class ErrorObject(Answer):
+class ErrorObject(AnswerSchema):
     """An error as the SDKs of the OpenAI API read it."""
 
     message: str
@@ -44,14 +44,14 @@ class ErrorObject(Answer):
     code: str | None
 
 
-class DetailAndError(Answer):
+class DetailAndError(AnswerSchema):
     """What went wrong, in both forms."""
 
     detail: str
     error: ErrorObject
 
 
-class FieldsAtFaultAndError(Answer):
+class FieldsAtFaultAndError(AnswerSchema):
     """What is wrong with a request, in both forms."""
 
     detail: list[FieldAtFault]
@@ -60,14 +60,14 @@ class FieldsAtFaultAndError(Answer):
 
 def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
     """The HTTP status, headers and body of an error before the first byte."""
-    made = error_object(error)
+    error_json = error_object(error)
     if _violations(error):
         detail = [{"loc": ["body", *v.path], "msg": v.message, "type": v.kind} for v in _violations(error)]
-        return 422, headers_of(error), orjson.dumps({"detail": detail, "error": made})
-    return sdk_status_of(error), headers_of(error), orjson.dumps({"detail": made["message"], "error": made})
+        return 422, headers_of(error), orjson.dumps({"detail": detail, "error": error_json})
+    return sdk_status_of(error), headers_of(error), orjson.dumps({"detail": error_json["message"], "error": error_json})
 
 
-def late(error: AntiphonError) -> bytes:
+def error_event(error: AntiphonError) -> bytes:
     """The event of an error after the first byte."""
     return event({"error": error_object(error)})
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, Final, Literal
 
 from antiphon.domain.principal import Scope
-from antiphon.rest.openai.request import Body
-from antiphon.rest.shared.dialect import KEYED, RECORDED, Answer, Method, TokenCounts
+from antiphon.rest.openai.request import ChatCompletionBody
+from antiphon.rest.shared.dialect import KEY_STATUSES, RECORD_STATUSES, AnswerSchema, Method, TokenCounts
 from antiphon.rest.shared.json import EVENT_STREAM
 
 
-class Said(Answer):
+class ChatCompletionMessage(AnswerSchema):
     """What the model said."""
 
     role: Literal["assistant"]
@@ -19,16 +19,16 @@ class Said(Answer):
     tool_calls: list[dict[str, Any]] = []
 
 
-class Choice(Answer):
+class Choice(AnswerSchema):
     """One of the replies that were asked for."""
 
     index: int
-    message: Said
+    message: ChatCompletionMessage
     logprobs: dict[str, Any] | None
     finish_reason: str
 
 
-class ChatCompletion(Answer):
+class ChatCompletion(AnswerSchema):
     """A whole reply. `session_id` is there in a session."""
 
     id: str
@@ -40,7 +40,7 @@ class ChatCompletion(Answer):
     session_id: str = ""
 
 
-class Model(Answer):
+class Model(AnswerSchema):
     """A model."""
 
     id: str
@@ -49,7 +49,7 @@ class Model(Answer):
     owned_by: str
 
 
-class Models(Answer):
+class Models(AnswerSchema):
     """All models."""
 
     object: Literal["list"]
@@ -57,7 +57,9 @@ class Models(Answer):
 
 
 METHODS: Final = {
-    "CreateChatCompletion": Method(Scope.CHAT, (*RECORDED, 422), ChatCompletion, streams=(EVENT_STREAM,), body=Body),
-    "ListModels": Method(Scope.CHAT, (*KEYED, 422), Models),
-    "GetModel": Method(Scope.CHAT, (*KEYED, 404, 422), Model),
+    "CreateChatCompletion": Method(
+        Scope.CHAT, (*RECORD_STATUSES, 422), ChatCompletion, streams=(EVENT_STREAM,), body=ChatCompletionBody
+    ),
+    "ListModels": Method(Scope.CHAT, (*KEY_STATUSES, 422), Models),
+    "GetModel": Method(Scope.CHAT, (*KEY_STATUSES, 404, 422), Model),
 }

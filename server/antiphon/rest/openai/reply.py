@@ -25,7 +25,7 @@ from antiphon.providers.openai.form import (
     with_signature,
 )
 
-_WORDS: Final = {
+_REPLACED_REASONS: Final = {
     domain.FinishReason.REFUSAL: domain.FinishReason.CONTENT_FILTER.value,
     domain.FinishReason.PAUSE: domain.FinishReason.LENGTH.value,
     domain.FinishReason.CONTEXT_WINDOW: domain.FinishReason.LENGTH.value,
@@ -55,7 +55,7 @@ def _choice(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
         "index": choice.index,
         "message": _message(choice, origin),
         "logprobs": _logprobs(choice.logprobs, choice.choice_fields),
-        "finish_reason": finish_reason(choice.reason, choice.provider_reason, of_2023=is_of_2023(choice)),
+        "finish_reason": finish_reason(choice.reason, choice.provider_reason, function_call=has_function_call(choice)),
     }
 
 
@@ -71,7 +71,7 @@ def _message(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
                 if block.citations:
                     message.setdefault("annotations", []).extend(map(citation_json, block.citations))
             case domain.Thinking() | domain.RedactedThinking():
-                _add_thought(message, block, origin)
+                _add_thinking(message, block, origin)
             case domain.Refusal():
                 message["refusal"] = (message["refusal"] or "") + block.text
             case domain.ToolCall(type="function_call"):
@@ -91,36 +91,36 @@ def _message(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
     return domain.with_extra({**message, **signature}, choice.fields)
 
 
-def _add_content(message: dict[str, Any], said: str | domain.JsonObject) -> None:
+def _add_content(message: dict[str, Any], added: str | domain.JsonObject) -> None:
     """Add to the content: a text, or what there is among the text, for which it becomes a list."""
     content = message["content"]
-    match content, said:
+    match content, added:
         case None, str():
-            message["content"] = said
+            message["content"] = added
         case str(), str():
-            message["content"] = content + said
+            message["content"] = content + added
         case list(), str():
             if content[-1].get("type") == "text" and content[-1].keys() == {"type", "text"}:
-                content[-1] = text_part(content[-1]["text"] + said)
+                content[-1] = text_part(content[-1]["text"] + added)
             else:
-                content.append(text_part(said))
+                content.append(text_part(added))
         case list(), _:
-            content.append(said)
+            content.append(added)
         case _:
-            message["content"] = [*([text_part(content)] if content else []), said]
+            message["content"] = [*([text_part(content)] if content else []), added]
 
 
-def _add_thought(message: dict[str, Any], block: domain.Thinking | domain.RedactedThinking, origin: domain.Origin) -> None:
+def _add_thinking(message: dict[str, Any], block: domain.Thinking | domain.RedactedThinking, origin: domain.Origin) -> None:
     """A thought under one name whoever the provider is, under its own, and with what is opaque of it."""
     if isinstance(block, domain.Thinking) and block.text:
-        for name in thought_names(block):
+        for name in thinking_fields(block):
             message[name] = message.get(name, "") + block.text
     if is_detailed(block):
         entry = detail_json(block, len(message.get(DETAILS, ())), opaque_of(block, origin))
         unknown_fields.add(message, {DETAILS: [entry]}, joins=True)
 
 
-def thought_names(block: domain.Thinking) -> tuple[str, ...]:
+def thinking_fields(block: domain.Thinking) -> tuple[str, ...]:
     """Return the names under which a thought is told."""
     return ("reasoning_content", "reasoning") if block.field == "reasoning" else ("reasoning_content",)
 
@@ -165,19 +165,21 @@ def usage_json(usage: domain.Usage) -> dict[str, Any]:
     }
 
 
-def finish_reason(reason: domain.FinishReason, provider_reason: str, *, of_2023: bool) -> str | None:
+def finish_reason(reason: domain.FinishReason, provider_reason: str, *, function_call: bool) -> str | None:
     """Return why a choice ended, in the API's words or the provider's own; None where it gave no reason.
 
-    `of_2023`: the choice has the one function call of 2023.
+    `function_call`: the choice has the one function call of 2023.
     """
     if reason is domain.FinishReason.OTHER:
         return provider_reason or None
-    if reason is domain.FinishReason.TOOL_CALLS and (provider_reason == FUNCTION_CALL or (of_2023 and provider_reason != reason)):
+    if reason is domain.FinishReason.TOOL_CALLS and (
+        provider_reason == FUNCTION_CALL or (function_call and provider_reason != reason)
+    ):
         return FUNCTION_CALL
-    return _WORDS.get(reason, reason.value)
+    return _REPLACED_REASONS.get(reason, reason.value)
 
 
-def is_of_2023(choice: ReplyChoice) -> bool:
+def has_function_call(choice: ReplyChoice) -> bool:
     """Whether a choice has the one function call of 2023."""
     return any(isinstance(block.value, domain.ToolCall) and block.value.type == FUNCTION_CALL for block in choice.blocks)
 

@@ -19,10 +19,10 @@ from antiphon.domain.call import Call, current
 from antiphon.domain.reply import Reply
 from antiphon.history.recorder import Record
 from antiphon.rest.openai.chunks import ChunkWriter
-from antiphon.rest.openai.errors import late
+from antiphon.rest.openai.errors import error_event
 from antiphon.rest.openai.reply import completion
-from antiphon.rest.openai.request import Body, include_usage, request_from_body
-from antiphon.rest.shared.answer import Exchange, answer
+from antiphon.rest.openai.request import ChatCompletionBody, include_usage, request_from_body
+from antiphon.rest.shared.answer import PreparedCall, answer
 from antiphon.rest.shared.body import parse_in_turns
 from antiphon.rest.shared.dialect import Context, Pieces
 from antiphon.rest.shared.json import EVENT_STREAM, JSON, dumps
@@ -46,14 +46,14 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
     def CreateChatCompletion(self, request: openai_pb2.CreateChatCompletionRequest, context: Context) -> Pieces:
         """One JSON object, or events."""
         call = current()
-        return answer(self._chat, call, partial(self._exchange, call, request.body.data, context))
+        return answer(self._chat, call, partial(self._prepare, call, request.body.data, context))
 
-    async def _exchange(self, call: Call, data: bytes, context: Context) -> Exchange:
-        body = await parse_in_turns(data, Body)
-        stream = _accepts_events(context) if body.stream is None else body.stream
-        asked = request_from_body(body, stream=bool(stream))
-        form = ChunkWriter(include_usage=include_usage(body)) if stream else _whole
-        return Exchange(asked, form, late, self._record(call, body))
+    async def _prepare(self, call: Call, data: bytes, context: Context) -> PreparedCall:
+        body = await parse_in_turns(data, ChatCompletionBody)
+        stream = _accepts_only_events(context) if body.stream is None else body.stream
+        chat_request = request_from_body(body, stream=bool(stream))
+        writer = ChunkWriter(include_usage=include_usage(body)) if stream else _completion_json
+        return PreparedCall(chat_request, writer, error_event, self._record(call, body))
 
     async def ListModels(self, request: openai_pb2.ListModelsRequest, context: Context) -> Pieces:
         """Every model that is listed by name, and that the caller may use."""
@@ -65,7 +65,7 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
         data = self._model(self._router.model(request.model, current().caller))
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(data))
 
-    def _record(self, call: Call, body: Body) -> Record | None:
+    def _record(self, call: Call, body: ChatCompletionBody) -> Record | None:
         """The session. None: nothing is stored, and the database is not asked."""
         if not body.session_id and not self._automatic_sessions:
             return None
@@ -77,12 +77,12 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
         return {"id": entry.name, "object": "model", "created": self._started, "owned_by": entry.provider}
 
 
-def _accepts_events(context: Context) -> bool:
+def _accepts_only_events(context: Context) -> bool:
     """An addition to the API: a body without `stream`, or with null, streams to a caller that accepts events and nothing else."""
     metadata = context.invocation_metadata() or ()
     accepted = ",".join(str(value) for key, value in metadata if key == "accept").split(",")
     return all(kind.partition(";")[0].strip().lower() == EVENT_STREAM for kind in accepted)
 
 
-def _whole(reply: Reply) -> bytes:
+def _completion_json(reply: Reply) -> bytes:
     return dumps(completion(reply))

@@ -22,7 +22,7 @@ from antiphon.rest.shared.paths import VARIABLE, bindings, query_of
 
 Schema: TypeAlias = dict[str, Any]
 
-_WORDS: Final = {
+_DESCRIPTIONS: Final = {
     200: "Done.",
     201: "Made, and kept.",
     400: "The request is at fault.",
@@ -61,9 +61,9 @@ def document() -> Schema:
         for name, method in dialect.methods.items():
             rpc = dialect.service.methods_by_name[name]
             for number, (verb, path) in enumerate(bindings(rpc)):
-                made = _operation(dialect, rpc, method, path, schemas)
-                made["operationId"] = name if number == 0 else f"{name}{number + 1}"
-                paths.setdefault(_template(path, rpc), {})[verb] = made
+                operation = _operation(dialect, rpc, method, path, schemas)
+                operation["operationId"] = name if number == 0 else f"{name}{number + 1}"
+                paths.setdefault(_template(path, rpc), {})[verb] = operation
     tags = {dialect.service.name: inspect.getdoc(dialect.contract) for dialect in DIALECTS}
     return {
         "openapi": "3.1.0",
@@ -92,7 +92,7 @@ def _template(path: str, rpc: MethodDescriptor) -> str:
 
 
 def _operation(dialect: Dialect, rpc: MethodDescriptor, method: Method, path: str, schemas: _Schemas) -> Schema:
-    made: Schema = {
+    operation: Schema = {
         "tags": [dialect.service.name],
         "description": inspect.getdoc(getattr(dialect.contract, rpc.name)),
         "parameters": list(_parameters(rpc, path)),
@@ -100,12 +100,12 @@ def _operation(dialect: Dialect, rpc: MethodDescriptor, method: Method, path: st
     }
     if method.body is not None:
         content = {JSON: {"schema": schemas.of_body(f"{rpc.name}Body", method.body)}}
-        made["requestBody"] = {"required": method.body_required, "content": content}
+        operation["requestBody"] = {"required": method.body_required, "content": content}
     if method.scope is None:
-        made["security"] = []
+        operation["security"] = []
     elif method.key_in_body:
-        made["security"] = list(_ANY_KEY)
-    return made
+        operation["security"] = list(_ANY_KEY)
+    return operation
 
 
 def _parameters(rpc: MethodDescriptor, path: str) -> Iterator[Schema]:
@@ -124,15 +124,15 @@ def _responses(errors: ErrorShape, method: Method, schemas: _Schemas) -> dict[st
     responses: dict[str, Schema] = {}
     if method.answer is not None:
         content = {JSON: {"schema": schemas.of(method.answer)}}
-        responses[str(method.status)] = {"description": _WORDS[method.status], "content": content}
+        responses[str(method.status)] = {"description": _DESCRIPTIONS[method.status], "content": content}
     for media_type in method.streams:
-        streamed = responses.setdefault("200", {"description": _WORDS[200], "content": {}})
+        streamed = responses.setdefault("200", {"description": _DESCRIPTIONS[200], "content": {}})
         streamed["content"][media_type] = {}  # what the pieces are, OpenAPI 3.1 cannot say; the description does
     encoded = () if method.body is None or method.passes_on else (415,)
     for status in sorted((*method.statuses, *encoded)):
         model = errors.models.get(status, errors.models[0])
         responses[str(status)] = {
-            "description": f"{HTTPStatus(status).phrase}. {_WORDS[status]}",
+            "description": f"{HTTPStatus(status).phrase}. {_DESCRIPTIONS[status]}",
             "content": {JSON: {"schema": schemas.of(model)}},
         }
     if method.passes_on:

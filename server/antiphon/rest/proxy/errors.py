@@ -38,10 +38,10 @@ def render_openai_error(error: AntiphonError) -> tuple[int, Mapping[str, str], b
 
 def openai_error(error: AntiphonError) -> dict[str, Any]:
     """The `error` object of the OpenAI API."""
-    made = openai.error_object(error)
+    error_json = openai.error_object(error)
     if isinstance(error, InvalidRequest) and error.violations:
-        made |= {"message": error.message, "param": field_of(error.violations[0]), "code": error.violations[0].kind}
-    return made
+        error_json |= {"message": error.message, "param": field_of(error.violations[0]), "code": error.violations[0].kind}
+    return error_json
 
 
 def openai_refusal(status: int, message: str) -> domain.JsonObject:

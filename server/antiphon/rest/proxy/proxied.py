@@ -23,13 +23,13 @@ _ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _KINDS: Final = {b'"': "string", b"[": "array", b"{": "object", b"t": "boolean", b"f": "boolean", b"n": "null"}
 
 
-def _either(kinds: Mapping[str, str]) -> Mapping[str, str]:
+def _both_spellings(kinds: Mapping[str, str]) -> Mapping[str, str]:
     """Fields under both of their names: Google's API takes the one of JSON and the one of its proto."""
     snake = {re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", name): kind for name, kind in kinds.items()}
     return {**kinds, **snake}
 
 
-_CONFIG: Final = _either({
+_CONFIG: Final = _both_spellings({
     "temperature": "number",
     "topP": "number",
     "topK": "number",
@@ -52,7 +52,7 @@ _CONFIG: Final = _either({
 })  # fmt: skip
 """Of `generationConfig`. `responseJsonSchema` may be of any kind, so it is not here."""
 
-_THINKING: Final = _either({"includeThoughts": "boolean", "thinkingBudget": "integer", "thinkingLevel": "string"})
+_THINKING: Final = _both_spellings({"includeThoughts": "boolean", "thinkingBudget": "integer", "thinkingLevel": "string"})
 _CONTENT: Final = {"role": "string"}
 _PART: Final = {"text": "string"}
 
@@ -79,9 +79,9 @@ def check_gemini(data: bytes, *, count: bool) -> None:
     """
     body = _object(data, ())
     path: Path = ()
-    for name, whole in _given(body, "generateContentRequest", "generate_content_request") if count else ():
+    for name, whole in _present_fields(body, "generateContentRequest", "generate_content_request") if count else ():
         path = (name,)
-        body = _object(_of_kind(whole, "object", path), path)
+        body = _object(_require_kind(whole, "object", path), path)
         break
     contents = _array(_require(body, "contents", "array", path), (*path, "contents"))
     if not contents:
@@ -92,37 +92,37 @@ def check_gemini(data: bytes, *, count: bool) -> None:
             room -= _check_content(content, (*path, "contents", index), room)
     if room < 0:
         raise invalid((*path, "contents"), f"must not have more than {domain.MAX_ENTRIES} entries and parts", "too_long")
-    for name, config in _given(body, "generationConfig", "generation_config"):
+    for name, config in _present_fields(body, "generationConfig", "generation_config"):
         here = (*path, name)
-        inner = _object(_of_kind(config, "object", here), here)
+        inner = _object(_require_kind(config, "object", here), here)
         _check(inner, _CONFIG, here)
-        for thinking, fields in _given(inner, "thinkingConfig", "thinking_config"):
+        for thinking, fields in _present_fields(inner, "thinkingConfig", "thinking_config"):
             _check(_object(fields, (*here, thinking)), _THINKING, (*here, thinking))
-    for name, settings in _given(body, "safetySettings", "safety_settings"):
+    for name, settings in _present_fields(body, "safetySettings", "safety_settings"):
         for index, setting in enumerate(_array(settings, (*path, name))):
             here = (*path, name, index)
-            inner = _object(_of_kind(setting, "object", here), here)
+            inner = _object(_require_kind(setting, "object", here), here)
             _require(inner, "category", "string", here)
             _require(inner, "threshold", "string", here)
 
 
 def _check_content(content: msgspec.Raw, path: Path, room: int) -> int:
     """How many parts it has; they are looked at if there is room for them."""
-    body = _object(_of_kind(content, "object", path), path)
+    body = _object(_require_kind(content, "object", path), path)
     _check(body, _CONTENT, path)
     parts = _ARRAY.decode(_require(body, "parts", "array", path))
     for index, part in enumerate(parts if len(parts) <= room else ()):
         here = (*path, "parts", index)
-        _check(_object(_of_kind(part, "object", here), here), _PART, here)
+        _check(_object(_require_kind(part, "object", here), here), _PART, here)
     return len(parts)
 
 
 def _check(body: Mapping[str, msgspec.Raw], kinds: Mapping[str, str], path: Path) -> None:
-    for name, raw in _given(body, *(name for name in body if name in kinds)):
-        _of_kind(raw, kinds[name], (*path, name))
+    for name, raw in _present_fields(body, *(name for name in body if name in kinds)):
+        _require_kind(raw, kinds[name], (*path, name))
 
 
-def _given(body: Mapping[str, msgspec.Raw], *names: str) -> Iterator[tuple[str, msgspec.Raw]]:
+def _present_fields(body: Mapping[str, msgspec.Raw], *names: str) -> Iterator[tuple[str, msgspec.Raw]]:
     """Those of the fields that are there. Null is the same as not sent."""
     for name in names:
         if name in body and _kind(body[name]) != "null":
@@ -151,7 +151,7 @@ def _object(data: bytes | msgspec.Raw, path: Path) -> dict[str, msgspec.Raw]:
 
 def _array(raw: msgspec.Raw, path: Path) -> list[msgspec.Raw]:
     """What an array holds, each as it is written. There is an end to it: each costs time before anybody else is served."""
-    items = _ARRAY.decode(_of_kind(raw, "array", path))
+    items = _ARRAY.decode(_require_kind(raw, "array", path))
     if len(items) > domain.MAX_ENTRIES:
         raise invalid(path, f"must not have more than {domain.MAX_ENTRIES} entries", "too_long")
     return items
@@ -160,14 +160,14 @@ def _array(raw: msgspec.Raw, path: Path) -> list[msgspec.Raw]:
 def _require(body: Mapping[str, msgspec.Raw], name: str, kind: str, path: Path) -> msgspec.Raw:
     if name not in body:
         raise invalid((*path, name), "is required", "missing_required_parameter")
-    return _of_kind(body[name], kind, (*path, name))
+    return _require_kind(body[name], kind, (*path, name))
 
 
-def _of_kind(raw: msgspec.Raw, kind: str, path: Path) -> msgspec.Raw:
+def _require_kind(raw: msgspec.Raw, kind: str, path: Path) -> msgspec.Raw:
     """The value, if it is one of that kind."""
     if kind == "strings":
         for index, item in enumerate(_array(raw, path)):
-            _of_kind(item, "string", (*path, index))
+            _require_kind(item, "string", (*path, index))
     elif _kind(raw) != ("number" if kind == "integer" else kind) or (kind == "integer" and not _is_whole(raw)):
         raise invalid(path, f"must be {'an' if kind[0] in 'aio' else 'a'} {kind}", "invalid_type")
     return raw

@@ -37,7 +37,7 @@ from antiphon.proxying.passthrough import Answer, Passthrough
 from antiphon.rest.proxy.errors import gemini_error, openai_error
 from antiphon.rest.proxy.proxied import check_gemini, check_openai, check_size, invalid
 from antiphon.rest.shared.dialect import Context, Pieces
-from antiphon.rest.shared.http import break_off
+from antiphon.rest.shared.http import abort_transfer
 from antiphon.rest.shared.json import EVENT_STREAM
 from antiphon.rest.v1 import proxy_pb2, proxy_pb2_grpc
 
@@ -88,7 +88,7 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
         """The OpenAI protocol."""
         if not _VISIBLE.fullmatch(request.api_key):
             raise invalid("api_key", "must be a key of printable characters")
-        await self._keep(request.api_key, "api_key")
+        await self._refuse_gateway_key(request.api_key, "api_key")
         target = self._target(request.proxy_url, "proxy_url", default_path="/v1")
         body = request.body.data
         await check_size(body)
@@ -96,7 +96,7 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
         metadata = _metadata(context)
         headers = _headers(metadata, _OPENAI_HEADERS, request.body)
         headers["authorization"] = f"Bearer {request.api_key}"
-        answer = self._pass(target, "/chat/completions", metadata, headers, body, context, openai_error)
+        answer = self._forward(target, "/chat/completions", metadata, headers, body, context, openai_error)
         async with aclosing(answer) as pieces:
             async for piece in pieces:
                 yield piece
@@ -117,7 +117,7 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
         metadata = _metadata(context)
         headers = _headers(metadata, _GEMINI_HEADERS, request.body)
         path = f"/{version}/models/{request.model_name_and_task}"
-        answer = self._pass(target, path, metadata, headers, body, context, gemini_error)
+        answer = self._forward(target, path, metadata, headers, body, context, gemini_error)
         async with aclosing(answer) as pieces:
             async for piece in pieces:
                 yield piece
@@ -129,7 +129,7 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
             violation = Violation((field,), error.message.removesuffix("."), "invalid_value")
             raise InvalidRequest(f"{field}: {error.message}", (violation,)) from None
 
-    async def _keep(self, key: str, field: str) -> None:
+    async def _refuse_gateway_key(self, key: str, field: str) -> None:
         """Raises `InvalidRequest` for a key of this gateway, good or revoked, where the provider's belongs."""
         key = key.strip()
         if key[:7].lower() == "bearer ":
@@ -145,7 +145,7 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
                 field, "must be a key of the provider's; the gateway's belongs in the header Authorization, and stays here"
             )
 
-    async def _pass(
+    async def _forward(
         self,
         target: Target,
         path: str,
@@ -160,17 +160,17 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
             raise invalid("query", "must be printable ASCII, and percent-encoded where it is not")
         passing = ((name, value) for name, value in headers.items() if name != "authorization")  # that one was made here
         for name, value in (*_query_texts(query), *passing):
-            await self._keep(value, name)
+            await self._refuse_gateway_key(value, name)
         call = current()
         async with self._passthrough.post(call, target, path, query, headers, body) as answer:
             # What fails before the first byte can still be told as a status.
             first = await anext(answer, b"")
             content_type = _content_type(answer)
-            told_back = answer_metadata(answer, headers)
-            if any(name.startswith(_RATE_LIMITS) for name in told_back):  # two accounts of limits in one would be read as one
+            answer_headers = answer_metadata(answer, headers)
+            if any(name.startswith(_RATE_LIMITS) for name in answer_headers):  # two accounts of limits in one would be read as one
                 for name in [name for name in call.headers if name.startswith(_RATE_LIMITS)]:
                     del call.headers[name]
-            call.headers.update(told_back)
+            call.headers.update(answer_headers)
             yield httpbody_pb2.HttpBody(content_type=content_type, data=first)
             tail = first[-4:]
             try:
@@ -182,10 +182,10 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
                     event = b"data: " + orjson.dumps({"error": error_object(told(error))}) + b"\n\n"
                     yield httpbody_pb2.HttpBody(data=event if tail.endswith(_EVENT_ENDS) else b"\n\n" + event)
                 else:
-                    break_off(context)
+                    abort_transfer(context)
                 raise
             if answer.status >= 400:
-                raise failure(answer, target)
+                raise upstream_error(answer, target)
 
 
 def _query_texts(query: str) -> Iterator[tuple[str, str]]:
@@ -194,10 +194,10 @@ def _query_texts(query: str) -> Iterator[tuple[str, str]]:
         name, _, value = field.partition("=")
         name = unquote_plus(name)
         yield "query", name
-        told_as = name if _NAME.fullmatch(name) else "query"
-        yield told_as, unquote_plus(value)
+        label = name if _NAME.fullmatch(name) else "query"
+        yield label, unquote_plus(value)
         if "+" in value:
-            yield told_as, unquote(value)
+            yield label, unquote(value)
 
 
 def _metadata(context: Context) -> dict[str, str]:
@@ -235,7 +235,7 @@ def _content_type(answer: Answer) -> str:
     return written if fit else "application/octet-stream"
 
 
-def failure(answer: Answer, target: Target) -> ProviderError:
+def upstream_error(answer: Answer, target: Target) -> ProviderError:
     """What the log and a gRPC caller are told of a provider's error, the words of which have been passed on already."""
     kind: type[ProviderError]
     match answer.status:

@@ -35,28 +35,28 @@ class Writer(Protocol):
         ...
 
 
-def same(path: Path) -> Path:
+def unchanged(path: Path) -> Path:
     """Name a field of the domain's request as the domain does."""
     return path
 
 
-class Exchange(Struct, frozen=True):
+class PreparedCall(Struct, frozen=True):
     """What a dialect makes of one request: what is asked of a model, and how the answer is written."""
 
     request: domain.ChatRequest
-    form: Writer | Callable[[Reply], bytes]
+    writer: Writer | Callable[[Reply], bytes]
     """The writer of a stream, or what makes a whole reply the JSON of the answer."""
-    late: Callable[[AntiphonError], bytes] = lambda _: b""
+    error_event: Callable[[AntiphonError], bytes] = lambda _: b""
     """Tells a caller of a failure within a stream; empty where there is no way to."""
     record: Record | None = None
-    field: Callable[[Path], Path] = same
+    body_path: Callable[[Path], Path] = unchanged
     """What a field of the domain's request is called in the caller's body."""
     status: int | None = None
     """The HTTP status of a whole answer, if it is not 200."""
 
 
 async def answer(
-    chat: ChatService, call: Call, prepare: Callable[[], Awaitable[Exchange]]
+    chat: ChatService, call: Call, prepare: Callable[[], Awaitable[PreparedCall]]
 ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
     """Ask what `prepare` makes of the caller's request, and yield the answer. The one way of all dialects that chat.
 
@@ -66,27 +66,27 @@ async def answer(
     Raises what `prepare` and the chat service raise. Before the first piece or heartbeat that is all, as it can be told as a
     status; after it `Exchange.late` writes what tells the caller, and what would end the stream well is left out.
     """
-    exchange = await prepare()
-    form, field = exchange.form, exchange.field
-    async with aclosing(chat.stream(call, exchange.request, exchange.record)) as batches:
-        if callable(form):
-            with renaming(field):
-                data = form(await collect(batches))
-            if exchange.status is not None:
-                call.headers["x-http-status"] = str(exchange.status)
+    prepared = await prepare()
+    writer, body_path = prepared.writer, prepared.body_path
+    async with aclosing(chat.stream(call, prepared.request, prepared.record)) as batches:
+        if callable(writer):
+            with renaming(body_path):
+                data = writer(await collect(batches))
+            if prepared.status is not None:
+                call.headers["x-http-status"] = str(prepared.status)
             yield httpbody_pb2.HttpBody(content_type=JSON, data=data)
             return
-        content_type = form.content_type
-        beat = call.heartbeat(httpbody_pb2.HttpBody(content_type=content_type, data=form.comment))
+        content_type = writer.content_type
+        beat = call.heartbeat(httpbody_pb2.HttpBody(content_type=content_type, data=writer.comment))
         try:
-            with renaming(field):
+            with renaming(body_path):
                 async for batch in batches:
-                    if data := form.write(batch):
+                    if data := writer.write(batch):
                         yield httpbody_pb2.HttpBody(content_type=content_type, data=data)
                         content_type = ""
-                end = form.end()
+                end = writer.end()
         except Exception as error:
-            if (beat.sent or not content_type) and (data := exchange.late(told(error))):
+            if (beat.sent or not content_type) and (data := prepared.error_event(told(error))):
                 yield httpbody_pb2.HttpBody(data=data)
             raise
         if end or content_type:

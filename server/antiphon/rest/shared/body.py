@@ -23,13 +23,13 @@ MAX_DEPTH = 100
 MAX_VIOLATIONS = 100
 """The most fields at fault that are told."""
 
-_MAX_TOLD: Final = 5000
+_MAX_DESCRIBED: Final = 5000
 """Faults that pydantic is asked to describe, which takes it more than a microsecond each."""
 
-_BEGINNING: Final = 20
+_KEPT_ENTRIES: Final = 20
 """Entries of each list that are validated again, where there are more faults than that."""
 
-_LARGEST_OBJECT: Final = 1000
+_KEPT_FIELDS: Final = 1000
 """The same of an object that is not the body itself: more than any has that must have certain fields."""
 
 
@@ -89,25 +89,25 @@ def validate(raw: Any, schema: type[B]) -> B:
 
 def _faults(error: ValidationError, raw: Any, schema: type[BaseModel]) -> list[Violation]:
     """What is wrong, in the order of the fields; of very many faults those among the first entries of each list."""
-    if error.error_count() > _MAX_TOLD:
+    if error.error_count() > _MAX_DESCRIBED:
         count = error.error_count()
         try:
-            schema.model_validate({name: _beginning(value) for name, value in raw.items()} if isinstance(raw, dict) else raw)
+            schema.model_validate({name: _shortened(value) for name, value in raw.items()} if isinstance(raw, dict) else raw)
         except ValidationError as shorter:
             error = shorter
-        if error.error_count() > _MAX_TOLD:
+        if error.error_count() > _MAX_DESCRIBED:
             return [Violation((), f"The body has {count} faults, too many to tell.", "too_many_faults")]
     found = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_VIOLATIONS]
     return [_violation(raw, e["loc"], e["msg"], e["type"]) for e in found]
 
 
-def _beginning(value: Any) -> Any:
+def _shortened(value: Any) -> Any:
     """A JSON value with the first entries of each list and large object alone."""
     match value:
         case dict():
-            return {name: _beginning(inner) for name, inner in islice(value.items(), _LARGEST_OBJECT)}
+            return {name: _shortened(inner) for name, inner in islice(value.items(), _KEPT_FIELDS)}
         case list():
-            return [_beginning(inner) for inner in value[:_BEGINNING]]
+            return [_shortened(inner) for inner in value[:_KEPT_ENTRIES]]
         case _:
             return value
 
@@ -155,7 +155,7 @@ def _is_deep(value: Any) -> bool:
     return bool(level)
 
 
-def get(body: Mapping[str, Any], name: str, kind: type, path: tuple[str | int, ...]) -> Any:
+def required_field(body: Mapping[str, Any], name: str, kind: type, path: tuple[str | int, ...]) -> Any:
     """A field that must be there, and of that kind; `path` is where `body` stands. Raises `InvalidRequest`."""
     if name not in body:
         raise invalid(Violation((*path, name), "Field required", "missing"))
@@ -165,7 +165,7 @@ def get(body: Mapping[str, Any], name: str, kind: type, path: tuple[str | int, .
     return body[name]
 
 
-def rest(body: Mapping[str, Any], *known: str) -> domain.JsonObject:
+def other_fields(body: Mapping[str, Any], *known: str) -> domain.JsonObject:
     """The fields beside `type` and those that are known."""
     if len(body) == 2 and len(known) == 1:  # "type" and the one that is known
         return domain.NOTHING
@@ -191,7 +191,7 @@ def renaming(name: Callable[[Path], Path]) -> Iterator[None]:
         raise
 
 
-def messages_as(field: str, before: int = 0) -> Callable[[Path], Path]:
+def message_paths(field: str, before: int = 0) -> Callable[[Path], Path]:
     """The name of messages that are `field` in the body, and have as many before them as are not the caller's."""
 
     def name(path: Path) -> Path:

@@ -21,18 +21,18 @@ from antiphon.domain.errors import Violation
 from antiphon.domain.opaque import unwrap
 from antiphon.providers.openai.blocks import EXTRA_CONTENT, PROTOCOL, take_signature
 from antiphon.providers.openai.details import DETAILS, read_details
-from antiphon.rest.shared.body import Fields, get, invalid, rest
+from antiphon.rest.shared.body import Fields, invalid, other_fields, required_field
 
-CALLER: Final = domain.Origin(PROTOCOL)
+CLIENT_ORIGIN: Final = domain.Origin(PROTOCOL)
 """The origin of what a client writes in the form of a provider and does not name one."""
 
-_SUBTYPES: Final = frozenset({"mpeg", "wave", "mp4"})
+_AMBIGUOUS_FORMATS: Final = frozenset({"mpeg", "wave", "mp4"})
 """Subtypes of `audio/` that a format of this API has another name for: as a format they are not documented."""
 
-_ADDED: Final[Mapping[str, object]] = {"refusal": None, "audio": None, "function_call": None, "annotations": []}
+_REPLY_DEFAULTS: Final[Mapping[str, object]] = {"refusal": None, "audio": None, "function_call": None, "annotations": []}
 """What the gateway writes of a reply that has no such thing."""
 
-_FAR: Final = 2**53
+_MAX_SECONDS: Final = 2**53
 """More seconds than a date has."""
 
 FUNCTION_ROLE: Final = "function"
@@ -79,7 +79,7 @@ def message_of(message: MessageBody, path: tuple[str | int, ...], *, without: fr
         blocks = tuple(_block(part, (*path, "content", index)) for index, part in enumerate(content))
     extra = {name: value for name, value in (message.model_extra or {}).items() if name not in without}
     if message.role == "assistant":
-        return _reply(message, blocks, extra)
+        return _assistant_message(message, blocks, extra)
     role = domain.Role.TOOL if message.role == FUNCTION_ROLE else domain.Role(message.role)
     if message.role == "tool":
         if not message.tool_call_id:
@@ -87,35 +87,35 @@ def message_of(message: MessageBody, path: tuple[str | int, ...], *, without: fr
         blocks = (domain.ToolResult(message.tool_call_id, blocks),)
     elif message.role == FUNCTION_ROLE:
         blocks = (domain.ToolResult("", blocks, type=FUNCTION_CALL),)
-    _keep(message, extra)
+    _keep_tool_call_id(message, extra)
     if message.tool_calls is not None:
         extra["tool_calls"] = [call.model_dump(exclude_unset=True) for call in message.tool_calls]
     return domain.Message(role, blocks, message.name, extra, listed=isinstance(content, list))
 
 
-def _keep(message: MessageBody, extra: dict[str, Any]) -> None:
+def _keep_tool_call_id(message: MessageBody, extra: dict[str, Any]) -> None:
     if message.role != "tool" and message.tool_call_id is not None:
         extra["tool_call_id"] = message.tool_call_id
 
 
-def _reply(message: MessageBody, content: tuple[domain.Block, ...], extra: dict[str, Any]) -> domain.Message:
+def _assistant_message(message: MessageBody, content: tuple[domain.Block, ...], extra: dict[str, Any]) -> domain.Message:
     """A message of an assistant: what a model has said, as its client has it."""
-    for name, added in _ADDED.items():
+    for name, added in _REPLY_DEFAULTS.items():
         if name in extra and extra[name] == added:
             del extra[name]
-    audio = _sound(extra.get("audio"))
+    audio = _audio(extra.get("audio"))
     if audio is not None and audio.transcript and content == (domain.Text(audio.transcript),):  # as `message_json` writes it
         content = ()
-    blocks: list[domain.Block] = [*_thoughts(extra), *_signed(content, extra)]
+    blocks: list[domain.Block] = [*_take_thinking(extra), *_with_signature(content, extra)]
     if isinstance(extra.get("refusal"), str) and not isinstance(message.content, list):
         blocks.append(domain.Refusal(extra.pop("refusal")))
     if audio is not None:
         del extra["audio"]
         blocks.append(audio)
-    if not isinstance(message.content, list) and (images := _images(extra.get("images"))):
+    if not isinstance(message.content, list) and (images := _reply_images(extra.get("images"))):
         del extra["images"]
         blocks += images
-    _keep(message, extra)
+    _keep_tool_call_id(message, extra)
     if message.tool_calls:
         blocks += map(_tool_call, message.tool_calls)
     elif message.tool_calls is not None:
@@ -125,18 +125,18 @@ def _reply(message: MessageBody, content: tuple[domain.Block, ...], extra: dict[
         del extra["function_call"]
         more = {key: value for key, value in called.items() if key not in ("name", "arguments")}
         blocks.append(domain.ToolCall("", called["name"], called["arguments"], FUNCTION_CALL, extra=more))
-    stated = any(block.state is not None and block.state.origin is None for block in blocks)
+    has_state = any(block.state is not None and block.state.origin is None for block in blocks)
     return domain.Message(
         domain.Role.ASSISTANT,
         tuple(blocks),
         message.name,
         extra,
         listed=isinstance(message.content, list),
-        origin=CALLER if stated else None,
+        origin=CLIENT_ORIGIN if has_state else None,
     )
 
 
-def _thoughts(extra: dict[str, Any]) -> list[domain.Block]:
+def _take_thinking(extra: dict[str, Any]) -> list[domain.Block]:
     """Take the thoughts out of the fields: one thought, whichever names it stands under."""
     reasoning_content, reasoning = extra.get("reasoning_content"), extra.get("reasoning")
     text: str | None = None
@@ -166,7 +166,7 @@ def _thoughts(extra: dict[str, Any]) -> list[domain.Block]:
     return blocks
 
 
-def _signed(content: tuple[domain.Block, ...], extra: dict[str, Any]) -> tuple[domain.Block, ...]:
+def _with_signature(content: tuple[domain.Block, ...], extra: dict[str, Any]) -> tuple[domain.Block, ...]:
     """Return the content with the signature that stands beside it."""
     last = next((at for at in range(len(content) - 1, -1, -1) if isinstance(content[at], domain.Text)), None)
     if last is None or EXTRA_CONTENT not in extra:
@@ -186,7 +186,7 @@ def _state(opaque: str | None, fields: domain.JsonObject) -> domain.State:
     return domain.State(original, fields, origin=origin)
 
 
-def _sound(audio: object) -> domain.Audio | None:
+def _audio(audio: object) -> domain.Audio | None:
     """Return a recording that is named by its id; None for any other form."""
     if not isinstance(audio, dict) or not isinstance(audio.get("id"), str) or not audio["id"]:
         return None
@@ -196,12 +196,12 @@ def _sound(audio: object) -> domain.Audio | None:
         domain.Media(),
         audio["id"],
         transcript if isinstance(transcript, str) else "",
-        expires if type(expires) is int and 0 < expires < _FAR else None,
+        expires if type(expires) is int and 0 < expires < _MAX_SECONDS else None,
         extra=more,
     )
 
 
-def _images(images: object) -> list[domain.Block]:
+def _reply_images(images: object) -> list[domain.Block]:
     """Return the pictures of a reply; none, if one of them has any other form."""
     found: list[domain.Block] = []
     for image in images if isinstance(images, list) else ():
@@ -239,53 +239,53 @@ def _tool_call(call: ToolCallBody) -> domain.ToolCall:
 
 
 def _block(part: Mapping[str, Any], path: tuple[str | int, ...]) -> domain.Block:
-    kind = get(part, "type", str, path)
+    kind = required_field(part, "type", str, path)
     if isinstance(part.get(kind), str) and kind != "text":
         return domain.Opaque(part)  # as Mistral has pictures and sound: the URL, or the data, by itself
     match kind:
         case "text":
-            return domain.Text(get(part, "text", str, path), extra=rest(part, "text"))
+            return domain.Text(required_field(part, "text", str, path), extra=other_fields(part, "text"))
         case "image_url":
-            image = get(part, "image_url", dict, path)
-            url = get(image, "url", str, (*path, "image_url"))
+            image = required_field(part, "image_url", dict, path)
+            url = required_field(image, "url", str, (*path, "image_url"))
             extra = inner_extra(part, "image_url", url=str, detail=str)
-            return domain.Image(domain.Media(url=url), known(image, "detail", str), extra=extra)
+            return domain.Image(domain.Media(url=url), optional_field(image, "detail", str), extra=extra)
         case "input_audio":
-            audio = get(part, "input_audio", dict, path)
-            data = get(audio, "data", str, (*path, "input_audio"))
-            form = get(audio, "format", str, (*path, "input_audio"))
-            if not (form.isascii() and form.isalnum() and form == form.lower()) or form in _SUBTYPES:
+            audio = required_field(part, "input_audio", dict, path)
+            data = required_field(audio, "data", str, (*path, "input_audio"))
+            form = required_field(audio, "format", str, (*path, "input_audio"))
+            if not (form.isascii() and form.isalnum() and form == form.lower()) or form in _AMBIGUOUS_FORMATS:
                 return domain.Opaque(part)  # as a media type it would come back as another word
             extra = inner_extra(part, "input_audio", data=str, format=str)
             return domain.Audio(domain.Media(url=f"data:audio/{form};base64,{data}"), extra=extra)
         case "file" if "file" not in part and "file_id" in part:
             return domain.Opaque(part)  # Mistral's
         case "file":
-            file = get(part, "file", dict, path)
-            media = domain.Media(url=known(file, "file_data", str), file_id=known(file, "file_id", str))
+            file = required_field(part, "file", dict, path)
+            media = domain.Media(url=optional_field(file, "file_data", str), file_id=optional_field(file, "file_id", str))
             if (media.url is None) == (media.file_id is None):
                 raise invalid(Violation((*path, "file"), "needs one of file_id and file_data"))
             extra = inner_extra(part, "file", file_data=str, file_id=str, filename=str)
-            return domain.Document(media, known(file, "filename", str), extra=extra)
+            return domain.Document(media, optional_field(file, "filename", str), extra=extra)
         case _:
             return domain.Opaque(part)
 
 
 def tool_of(tool: Mapping[str, Any], path: tuple[str | int, ...]) -> domain.Tool | domain.NativeTool:
     """Return the domain's tool; `path` is where it stands in the request. Raises `InvalidRequest`."""
-    if get(tool, "type", str, path) != "function":
+    if required_field(tool, "type", str, path) != "function":
         return domain.NativeTool(tool)
-    function = get(tool, "function", dict, path)
+    function = required_field(tool, "function", dict, path)
     return domain.Tool(
-        name=get(function, "name", str, (*path, "function")),
-        description=known(function, "description", str),
-        parameters=known(function, "parameters", dict),
-        strict=known(function, "strict", bool),
+        name=required_field(function, "name", str, (*path, "function")),
+        description=optional_field(function, "description", str),
+        parameters=optional_field(function, "parameters", dict),
+        strict=optional_field(function, "strict", bool),
         extra=inner_extra(tool, "function", name=str, description=str, parameters=dict, strict=bool),
     )
 
 
-def known(body: Mapping[str, Any], name: str, kind: type) -> Any:
+def optional_field(body: Mapping[str, Any], name: str, kind: type) -> Any:
     """Return a field, if it is of the type that is documented."""
     value = body.get(name)
     return value if isinstance(value, kind) else None
@@ -293,6 +293,6 @@ def known(body: Mapping[str, Any], name: str, kind: type) -> Any:
 
 def inner_extra(body: Mapping[str, Any], inner: str, **documented: type) -> domain.JsonObject:
     """Return what is not `documented` of the object `inner` of `body`, in an object of that name, and what is beside it."""
-    outer = rest(body, inner)
+    outer = other_fields(body, inner)
     fields = {k: v for k, v in body[inner].items() if k not in documented or not isinstance(v, documented[k])}
     return {**outer, inner: fields} if fields else outer

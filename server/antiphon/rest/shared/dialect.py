@@ -25,11 +25,11 @@ Pieces: TypeAlias = AsyncGenerator[httpbody_pb2.HttpBody, None]
 ErrorRenderer: TypeAlias = Callable[[AntiphonError], tuple[int, Mapping[str, str], bytes]]
 """Makes the HTTP status, the headers and the JSON body of an error that comes before the first byte of an answer."""
 
-OPEN: Final = (400, 408, 413, 431, 500, 503, 504)
-KEYED: Final = (*OPEN, 401, 403)
-STORED: Final = (*KEYED, 404, 409)
-ASKING: Final = (*KEYED, 402, 404, 429, 502)
-RECORDED: Final = (*ASKING, 409)
+PUBLIC_STATUSES: Final = (400, 408, 413, 431, 500, 503, 504)
+KEY_STATUSES: Final = (*PUBLIC_STATUSES, 401, 403)
+STORE_STATUSES: Final = (*KEY_STATUSES, 404, 409)
+MODEL_STATUSES: Final = (*KEY_STATUSES, 402, 404, 429, 502)
+RECORD_STATUSES: Final = (*MODEL_STATUSES, 409)
 """HTTP statuses of errors: of a method that needs no key, one that does, one about a stored chat, one that asks a model, and one
 that asks a model and stores the turn. 415, for a body with an encoding, is added to every method that has a body."""
 
@@ -77,7 +77,7 @@ class Method(Struct, frozen=True):
     """None: the dialect's."""
 
 
-class Answer(BaseModel):
+class AnswerSchema(BaseModel):
     """A JSON object that is answered, for the OpenAPI document and for tests: nothing is written through it, which would cost time.
 
     A field without a default is always there. An object may hold more than is named: what only a provider knows is handed on.
@@ -87,7 +87,7 @@ class Answer(BaseModel):
     model_config = ConfigDict(extra="allow", defer_build=True)  # a server needs none of them built
 
 
-class TokenCounts(Answer):
+class TokenCounts(AnswerSchema):
     """What a call used."""
 
     prompt_tokens: int
@@ -95,7 +95,7 @@ class TokenCounts(Answer):
     total_tokens: int
 
 
-class FieldAtFault(Answer):
+class FieldAtFault(AnswerSchema):
     """What is wrong with a field: where it stands, from the body or the query on, why, and that in a word."""
 
     loc: list[str | int]

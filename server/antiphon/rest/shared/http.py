@@ -71,7 +71,7 @@ def headers_of(error: AntiphonError) -> dict[str, str]:
     return headers
 
 
-def break_off(context: grpc.aio.ServicerContext[Any, Any]) -> None:
+def abort_transfer(context: grpc.aio.ServicerContext[Any, Any]) -> None:
     """Sees to it that the caller's transfer breaks when the call ends with an error, though an answer has begun.
 
     To Envoy's transcoder such an end is a good one: nothing would tell half a JSON array from a whole one but its text. More

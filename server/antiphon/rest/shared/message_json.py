@@ -33,21 +33,21 @@ def message_json(message: domain.Message) -> dict[str, Any]:
                 else:
                     body["tool_call_id"] = block.tool_call_id
                 content.extend(block.blocks)
-            case _ if message.role is not domain.Role.ASSISTANT or not _add_said(body, block, message):
+            case _ if message.role is not domain.Role.ASSISTANT or not _add_assistant_block(body, block, message):
                 content.append(block)
     if not content and "transcript" in body.get("audio", ()):  # which those read that know texts only
         content.append(domain.Text(body["audio"]["transcript"]))
     if content or message.listed:
-        body["content"] = _content(content, listed=message.listed, joins=message.role is domain.Role.ASSISTANT)
+        body["content"] = _content(content, listed=message.listed, join=message.role is domain.Role.ASSISTANT)
     if message.name is not None:
         body["name"] = message.name
     return {**message.fields, **message.extra, **body}
 
 
-def _add_said(body: dict[str, Any], block: domain.Block, message: domain.Message) -> bool:  # noqa: C901  # as `_part_json`
+def _add_assistant_block(body: dict[str, Any], block: domain.Block, message: domain.Message) -> bool:  # noqa: C901  # as `_part_json`
     """Add a block of an assistant's message that has a field of its own. Returns False for one of the content."""
     fields = {**(domain.NOTHING if block.state is None else block.state.fields), **block.extra}
-    opaque = _wrapped(block, message)
+    opaque = _wrapped_opaque(block, message)
     match block:
         case domain.Thinking() | domain.RedactedThinking():
             if isinstance(block, domain.Thinking) and (block.text or block.state is None):
@@ -80,14 +80,14 @@ def _add_said(body: dict[str, Any], block: domain.Block, message: domain.Message
     return True
 
 
-def _wrapped(block: domain.Block, message: domain.Message) -> str | None:
+def _wrapped_opaque(block: domain.Block, message: domain.Message) -> str | None:
     state = block.state
     return None if state is None or state.opaque is None else wrap(state.opaque, state.origin or message.origin)
 
 
-def _content(blocks: Sequence[domain.Block], *, listed: bool, joins: bool = False) -> str | list[domain.JsonObject]:
+def _content(blocks: Sequence[domain.Block], *, listed: bool, join: bool = False) -> str | list[domain.JsonObject]:
     texts = [block.text for block in blocks if isinstance(block, domain.Text) and not block.extra]
-    if not listed and len(texts) == len(blocks) and (joins or len(texts) == 1):
+    if not listed and len(texts) == len(blocks) and (join or len(texts) == 1):
         return "".join(texts)
     return [_part_json(block) for block in blocks]
 

@@ -13,7 +13,7 @@ from antiphon import domain
 from antiphon.domain.reply import ReplyChoice
 
 
-def shown(choice: ReplyChoice) -> str:
+def reply_text(choice: ReplyChoice) -> str:
     """Return the text of a whole choice."""
     pieces: list[str] = []
     for block in choice.blocks:
@@ -27,19 +27,19 @@ def shown(choice: ReplyChoice) -> str:
     return "".join(pieces)
 
 
-def shown_or_called(choice: ReplyChoice) -> str:
+def reply_text_or_arguments(choice: ReplyChoice) -> str:
     """Return the same, or with it the arguments of the tool that the model asks for."""
-    heard = any(isinstance(block.value, domain.Audio) and block.early_text for block in choice.blocks)
+    has_transcript = any(isinstance(block.value, domain.Audio) and block.early_text for block in choice.blocks)
     call = next((block for block in choice.blocks if isinstance(block.value, domain.ToolCall)), None)
-    return ("" if call is None or heard else call.early_text) + shown(choice)
+    return ("" if call is None or has_transcript else call.early_text) + reply_text(choice)
 
 
-class Shown:
+class ReplyTextStream:
     """The same texts in pieces, of one choice."""
 
     def __init__(self) -> None:
-        self._speaks = False
-        self._heard = False
+        self._has_text = False
+        self._has_transcript = False
         self._call: int | None = None
 
     def text(self, event: domain.Event) -> str:
@@ -48,10 +48,10 @@ class Shown:
             case domain.TextDelta(text=text) | domain.RefusalDelta(text=text):
                 return text
             case domain.BlockStarted(value=domain.Text() | domain.Refusal()):
-                self._speaks = True
+                self._has_text = True
                 return ""
-            case domain.MediaDelta(transcript=text) if not self._speaks:
-                self._heard = self._heard or bool(text)
+            case domain.MediaDelta(transcript=text) if not self._has_text:
+                self._has_transcript = self._has_transcript or bool(text)
                 return text
             case _:
                 return ""
@@ -59,7 +59,7 @@ class Shown:
     def text_or_arguments(self, event: domain.Event) -> str:
         """Return the same, or more of the arguments."""
         text = self.text(event)
-        if text or self._speaks or self._heard:
+        if text or self._has_text or self._has_transcript:
             return text
         match event:
             case domain.BlockStarted(block=block, value=domain.ToolCall()):
