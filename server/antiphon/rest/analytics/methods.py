@@ -1,4 +1,4 @@
-"""The method of the analytics dialect: what it needs, and what it answers."""
+"""The method of the analytics dialect: what it needs, and what it returns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from antiphon.rest.shared.json import EVENT_STREAM
 
 
 class AnalyticsMessage(AnswerSchema):
-    """What the model said."""
+    """The message of a reply."""
 
     role: Literal["assistant"]
     content: str | list[dict[str, Any]] | None
@@ -19,14 +19,14 @@ class AnalyticsMessage(AnswerSchema):
 
 
 class AnalyticsData(AnswerSchema):
-    """The reply, and what it used."""
+    """A reply, and the tokens that it used."""
 
     message: AnalyticsMessage
     usage: TokenCounts
 
 
 class AnalyticsReply(AnswerSchema):
-    """A whole reply."""
+    """A whole reply, as the response."""
 
     success: Literal[True]
     data: AnalyticsData

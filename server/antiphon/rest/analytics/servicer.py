@@ -1,7 +1,7 @@
 """The analytics dialect: POST /api/v1/ai/chat.
 
-Its source is the gateway's own document. A message, and what else a body may hold, is as in the OpenAI dialect, and so are the
-events of a stream, which the document leaves open. What is not known is accepted, and goes nowhere.
+Its specification is the gateway's own document. Messages, and the other fields of a body, are as in the OpenAI dialect, and so are
+the events of a stream, which the document leaves open. Unknown fields are accepted and ignored.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from antiphon.rest.v1 import analytics_pb2, analytics_pb2_grpc
 
 
 class AnalyticsChatBody(openai.ChatCompletionBody):
-    """The body: the document's four fields, and those of a chat completion beside them."""
+    """The body: the four fields of the document, and those of a chat completion."""
 
     client_id: str | None = None
 
@@ -45,7 +45,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         self._contexts = contexts
 
     def CreateAnalyticsChat(self, request: analytics_pb2.CreateAnalyticsChatRequest, context: Context) -> Pieces:
-        """One JSON object, or events."""
+        """Answer a chat with one JSON object, or with server-sent events."""
         call = current()
         return answer(self._chat, call, partial(self._prepare, call, request.body.data))
 
@@ -59,7 +59,10 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
     async def _with_client_context(
         self, chat_request: domain.ChatRequest, client_id: str | None, seconds: float | None
     ) -> domain.ChatRequest:
-        """With what the client's conversations begin with. Raises `ContextUnavailable`, `DeadlineExceeded`."""
+        """Return the request with the client's context, if it has one, as a system message at the beginning.
+
+        `seconds` is the time that may be spent on it. Raises `ContextUnavailable`, `DeadlineExceeded`.
+        """
         if not client_id:
             return chat_request
         try:
@@ -75,15 +78,15 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
 
 
 def request_from_body(body: AnalyticsChatBody) -> domain.ChatRequest:
-    """The domain's request. There is room for one reply only. Raises `InvalidRequest`."""
+    """Return the domain request, for a single choice. Raises `InvalidRequest`."""
     chat_request = openai.request_from_body(body, stream=bool(body.stream))
     return replace(chat_request, sampling=replace(chat_request.sampling, choices=None), extra=domain.NOTHING, known_fields=True)
 
 
 def reply_object(reply: Reply) -> dict[str, Any]:
-    """The JSON object of a whole reply. What is no text stands beside the content, as in a chat completion.
+    """Return the JSON object of a whole reply. As in a chat completion, output that is not text is beside the content.
 
-    A refusal is content as well, and so is what is message in a reply of sound alone: the document knows of no other field.
+    Refusals, and the transcript of a reply of audio alone, are in the content as well: the document has no other field for them.
     """
     completion = openai_reply.completion(reply)
     message = completion["choices"][0]["message"]
@@ -107,18 +110,18 @@ def _reply_json(reply: Reply) -> bytes:
 
 
 class AnalyticsChunkWriter(chunks.ChunkWriter):
-    """Writes the same events as the OpenAI dialect, with what is content as well, as in a whole reply."""
+    """Writes the events of the OpenAI dialect, with refusals and transcripts in the content as well, as in a whole reply."""
 
     def __init__(self, *, include_usage: bool) -> None:
         super().__init__(include_usage=include_usage)
         self._text_stream = ReplyTextStream()
 
     def _fields_of(self, event: domain.Event) -> domain.JsonObject | None:
-        """Return the fields of an event in a delta; None: it has no chunk."""
+        """Return the fields of an event in a delta; None if it has no chunk."""
         fields = super()._fields_of(event)
         text = self._text_stream.text(event)
         return {"content": text, **(fields or {})} if text and not isinstance(event, domain.TextDelta) else fields
 
     def _frame(self, open_: OpenBlock) -> tuple[bytes, bytes] | None:
-        """Return what stands around the text of a block in a delta; None: more than that."""
+        """Return the bytes of a delta before and after the text of a block; None if the delta has other fields as well."""
         return None if isinstance(open_.value, domain.Refusal) else super()._frame(open_)

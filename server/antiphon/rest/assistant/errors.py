@@ -14,23 +14,23 @@ from antiphon.rest.shared.json import dumps, event
 
 
 class AssistantError(AnswerSchema):
-    """What went wrong."""
+    """An error."""
 
     message: str
 
 
 def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
-    """The HTTP status, headers and body of an error before the first byte."""
+    """Return the HTTP status, headers and body of an error before the first byte of a response."""
     return status_of(error), headers_of(error), dumps({"message": message_of_error(error)})
 
 
 def error_event(error: AntiphonError) -> bytes:
-    """The event of an error after the first byte."""
+    """Return the event that reports an error after the first byte of a stream."""
     return event({"type": "error", "content": None, "error": {"message": message_of_error(error)}})
 
 
 def refusal(_status: int, message: str) -> domain.JsonObject:
-    """The body of what Envoy refuses."""
+    """Return the body of an error that Envoy itself responds with."""
     return {"message": message}
 
 

@@ -1,4 +1,4 @@
-"""The methods of the assistant dialect: what each needs, and what it answers."""
+"""The methods of the assistant dialect: what each needs, and what it returns."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Chats(AnswerSchema):
 
 
 class ChatMessage(AnswerSchema):
-    """A message as it was sent, and where and when it is."""
+    """A message as it was sent, with its id, time, status and model."""
 
     messageId: str
     role: str
@@ -51,14 +51,14 @@ class ChatMessage(AnswerSchema):
 
 
 class ChatBranch(AnswerSchema):
-    """Messages that are not on the chat's path, oldest first, and the message after which they leave it, or another branch."""
+    """Messages that are not on the chat's path, oldest first, and the id of the message that they follow."""
 
     messageId: str | None
     messages: list[ChatMessage]
 
 
 class WholeChat(Chat):
-    """A chat with its messages, oldest first, and with its branches, the newest first."""
+    """A chat with its messages, oldest first, and its branches, newest first."""
 
     messages: list[ChatMessage]
     branches: list[ChatBranch]
@@ -66,7 +66,7 @@ class WholeChat(Chat):
 
 
 class DeletedChat(AnswerSchema):
-    """That a chat is gone."""
+    """The confirmation that a chat is deleted."""
 
     chatId: str
     deleted: Literal[True]
@@ -89,7 +89,7 @@ class GeneratedResult(AnswerSchema):
 
 
 class GeneratedMetadata(AnswerSchema):
-    """What a reply took, in milliseconds and tokens."""
+    """How long a reply took, in milliseconds, its model, and its tokens."""
 
     timeTaken: int
     model: str
@@ -97,7 +97,7 @@ class GeneratedMetadata(AnswerSchema):
 
 
 class Generated(AnswerSchema):
-    """A reply that is kept."""
+    """A reply that is stored."""
 
     result: GeneratedResult
     chatId: str
@@ -116,13 +116,13 @@ class UnsavedResult(AnswerSchema):
 
 
 class UnsavedMetadata(AnswerSchema):
-    """What a reply took."""
+    """How long a reply took, in milliseconds."""
 
     timeTaken: int
 
 
 class UnsavedReply(AnswerSchema):
-    """A reply that is not kept."""
+    """A reply that is not stored."""
 
     result: UnsavedResult
     metadata: UnsavedMetadata

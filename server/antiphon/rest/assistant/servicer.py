@@ -1,7 +1,7 @@
-"""The assistant dialect: POST /api/v1/chat, /api/v1/chat/generate and /api/v1/chat/generate/stream; the rest is in `rest.chats`.
+"""The assistant dialect: POST /api/v1/chat, /api/v1/chat/generate and /api/v1/chat/generate/stream.
 
-Its source is the gateway's own document. A persona says how the model is to answer: what it is told comes before the chat and is
-never stored with it.
+The other paths are in `rest.assistant.chats`. The specification is the gateway's own document. A persona defines how the model
+answers: its system prompt is put before the chat, and is never stored with it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DEFAULT_PERSONA = "maya"
 MAYA = PersonaConfig(system="You are Maya, a helpful assistant.")
 
 PLANNING = "Planning response"
-"""The first event of a stream."""
+"""The content of the first event of a stream."""
 
 GenerateRpcRequest: TypeAlias = assistant_pb2.GenerateRequest | assistant_pb2.GenerateStreamRequest
 
@@ -50,7 +50,7 @@ class ChatBody(Fields):
 
 
 class GenerateBody(ChatBody):
-    """A chat to answer and keep. `scope` and `voice` are taken and change nothing."""
+    """A chat to answer and store. `scope` and `voice` are accepted and ignored."""
 
     tools: dict[str, Any] | list[dict[str, Any]] | None = None
     scope: str | None = None
@@ -69,17 +69,17 @@ class AssistantServicer(ChatsServicer):
         self._personas = {DEFAULT_PERSONA: MAYA, **personas}
 
     def Generate(self, request: assistant_pb2.GenerateRequest, context: Context) -> Pieces:
-        """One JSON object, or events."""
+        """Answer a chat with one JSON object, or with server-sent events, and store it."""
         call = current()
         return answer(self._chat, call, partial(self._prepare_generate, call, request, stream=False))
 
     def GenerateStream(self, request: assistant_pb2.GenerateStreamRequest, context: Context) -> Pieces:
-        """Events."""
+        """Answer a chat with server-sent events, and store it."""
         call = current()
         return answer(self._chat, call, partial(self._prepare_generate, call, request, stream=True))
 
     def Chat(self, request: assistant_pb2.ChatRequest, context: Context) -> Pieces:
-        """One JSON object; nothing is kept."""
+        """Answer a chat with one JSON object, and store nothing."""
         return answer(self._chat, current(), partial(self._prepare_chat, request.body.data))
 
     async def _prepare_chat(self, data: bytes) -> PreparedCall:
@@ -109,7 +109,7 @@ class AssistantServicer(ChatsServicer):
             instructions=_system(persona.system),
             preamble=_system(_context(body.fast_context or [])),
             resent=True,
-            # A header of the response, of an error too: what was said before it is stored there.
+            # The header is also set in an error response, because what came before the error is stored in this chat.
             began=partial(call.headers.__setitem__, "x-chat-id"),
         )
         chat_request = _request(persona, _messages(body), _tools(body.tools), stream=stream)
@@ -149,7 +149,10 @@ def _system(text: str) -> tuple[domain.Message, ...]:
 
 
 def _context(items: list[Any]) -> str:
-    """What the model is told of `fastContext`: texts as they are, objects by their `content` or `text`, all else as JSON."""
+    """Return the text that tells the model the items of `fastContext`; empty without items. Raises `InvalidRequest`.
+
+    Strings are used as they are, objects by their `content` or `text`, and anything else as JSON.
+    """
     texts = []
     for index, item in enumerate(items):
         match item:
@@ -163,7 +166,10 @@ def _context(items: list[Any]) -> str:
 
 
 def _tools(tools: dict[str, Any] | list[dict[str, Any]] | None) -> tuple[domain.Tool | domain.NativeTool, ...]:
-    """A list as the OpenAI API has it, one tool of it, or functions by name. What else an object holds is an option of no tool."""
+    """Return the domain tools for `tools`: a list as in the OpenAI API, a single tool, or an object of functions by name.
+
+    In such an object, an entry without `parameters` and `description` is not a function, and is ignored. Raises `InvalidRequest`.
+    """
     match tools:
         case None:
             return ()
@@ -184,7 +190,7 @@ def _tools(tools: dict[str, Any] | list[dict[str, Any]] | None) -> tuple[domain.
 
 
 def reply_object(reply: Reply, persona: str) -> dict[str, Any]:
-    """The object of a whole reply."""
+    """Return the JSON object of a whole reply."""
     started = reply.started
     assert started is not None, "a stream that ended well has started"
     choice = reply.choices[0]
@@ -208,18 +214,18 @@ def reply_object(reply: Reply, persona: str) -> dict[str, Any]:
 
 
 class EventWriter:
-    """Writes the events of one stream, and [DONE]."""
+    """Writes the events of one stream, with [DONE] at the end."""
 
     content_type = EVENT_STREAM
     comment = COMMENT
 
     def __init__(self, persona: str) -> None:
         self._persona = persona
-        self._reply = Reply()  # of all but the text: that is gone when it is written
+        self._reply = Reply()  # without the text, which is not kept after it is written
         self._text_stream = ReplyTextStream()
 
     def write(self, batch: domain.Batch) -> bytes:
-        """The events of a batch. May be empty."""
+        """Return the events for a batch. May be empty."""
         pieces: list[bytes] = []
         for reply_event in batch:
             match reply_event:
@@ -244,7 +250,7 @@ class EventWriter:
         return b"".join(pieces)
 
     def end(self) -> bytes:
-        """What comes after the last batch."""
+        """Return the last events: tool calls, metadata and [DONE]."""
         reply, started = self._reply, self._reply.started
         assert started is not None, "a stream that ended well has started"
         calls = [
@@ -265,14 +271,14 @@ class EventWriter:
 
 
 def _call_json(call: domain.ToolCall) -> dict[str, Any]:
-    """A call of a tool as a stream tells it."""
+    """Return a tool call, as it is in an event."""
     if call.name:
         return {"id": call.id or None, "name": call.name, "arguments": call.arguments}
     return call_json(call, domain.NOTHING if call.state is None else call.state.fields)
 
 
 def _sources(choice: ReplyChoice) -> Iterator[dict[str, Any]]:
-    """The sources of the text."""
+    """Yield the sources that the text cites, with their URLs and titles."""
     for one in choice.blocks:
         if isinstance(one.value, domain.Text):
             yield from ({"url": each.url, "title": each.title} for each in one.citations if each.url)

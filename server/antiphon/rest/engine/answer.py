@@ -1,4 +1,7 @@
-"""A reply in the engine dialect: one object, bare text, or chunk objects. Its source is that of `antiphon.rest.engine.servicer`."""
+"""Replies of the engine dialect: one object, plain text, or chunk objects.
+
+The specification is the one that `antiphon.rest.engine.servicer` names.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from antiphon.rest.shared.reply_text import ReplyTextStream, reply_text_or_argum
 TEXT: Final = "text/plain; charset=utf-8"
 
 MAX_REPEATED_BYTES: Final = 256 * 1024
-"""The most bytes of a request that the last chunk repeats: LLMstudio 1.0 cannot read one of about 1 MiB, and it has them twice."""
+"""The most bytes of a request that the last chunk repeats. It repeats them twice, and LLMstudio 1.0 cannot read a chunk of about
+1 MiB."""
 
 _END_TOKEN_FORMATS: Final = {
     "input_tokens": "",
@@ -28,11 +32,11 @@ _END_TOKEN_FORMATS: Final = {
     "inter_token_latency_s": ".5f",
     "tokens_per_second": ".2f",
 }
-"""What LLMstudio 0.3 writes after its end token, and how."""
+"""The metrics that LLMstudio 0.3 writes after its end token, and their formats."""
 
 
 def completion(reply: Reply, chat: EngineChat) -> dict[str, Any]:
-    """The documented object, nulls and order included."""
+    """Return the documented JSON object of a whole reply, with the documented nulls and order."""
     assert reply.started is not None, "a stream that ended well has started"
     written = openai_reply.completion(reply)["choices"]
     choices = [
@@ -63,23 +67,23 @@ def _choice(choice: dict[str, Any], reason: str, chat: EngineChat) -> dict[str, 
     calls = {name: written.get(name) for name in ("function_call", "tool_calls")}
     message = {"content": written["content"], "role": "assistant", **calls}
     message |= {name: value for name, value in written.items() if name not in message and value is not None}
-    if chat.has_functions and message["tool_calls"]:  # the caller's tools are those of 2023
+    if chat.has_functions and message["tool_calls"]:  # the caller uses the function API of 2023
         message |= {"function_call": message["tool_calls"][0]["function"], "tool_calls": None}
         reason = FUNCTION_CALL if reason == "tool_calls" else reason
     return {"finish_reason": reason, "index": choice["index"], "logprobs": choice["logprobs"], "message": message}
 
 
 def _reason(reason: domain.FinishReason, provider_reason: str, *, function_call: bool) -> str:
-    """Why a choice ended, in a word of the OpenAI API: the clients refuse a reply with any other one, or with none."""
+    """Return why a choice ended, in a word of the OpenAI API: the clients refuse a reply with another word, or none."""
     if reason is domain.FinishReason.OTHER:
         return domain.FinishReason.STOP.value
     return openai_reply.finish_reason(reason, provider_reason, function_call=function_call) or domain.FinishReason.STOP.value
 
 
 def metrics(usage: domain.Usage | None, measured: domain.Metrics | None) -> dict[str, Any]:
-    """What the call took."""
-    assert usage is not None, "the chat service tells what every call took"
-    assert measured is not None, "the same"
+    """Return the metrics of a call: tokens, cost in USD, and times in seconds."""
+    assert usage is not None, "the chat service sends the usage of every call"
+    assert measured is not None, "and its metrics"
     return {
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
@@ -93,7 +97,7 @@ def metrics(usage: domain.Usage | None, measured: domain.Metrics | None) -> dict
 
 
 class TextWriter:
-    """The output of the first choice, bare: all its pieces together are the `chat_output` of a whole reply."""
+    """Writes the text of the first choice only. Its pieces add up to the `chat_output` of a whole reply."""
 
     content_type = TEXT
     comment = b""
@@ -103,7 +107,7 @@ class TextWriter:
         self._reply = Reply()
         self._text_stream = ReplyTextStream()
         self._first_choice_blocks: set[int] = set()
-        """The blocks of the first choice."""
+        """The numbers of the first choice's blocks."""
 
     def write(self, batch: domain.Batch) -> bytes:
         pieces: list[str] = []
@@ -131,7 +135,7 @@ class TextWriter:
 
 
 class EngineChunkWriter:
-    """One `chat.completion.chunk` object for each batch: the 1.x clients take each piece of the transfer for one."""
+    """Writes one `chat.completion.chunk` object for each batch: the 1.x clients read each piece of the transfer as one object."""
 
     content_type = JSON
     comment = b""
@@ -142,7 +146,7 @@ class EngineChunkWriter:
         self._text_stream = ReplyTextStream()
         self._deltas = DeltaFields()
         self._choices: dict[int, int] = {}
-        """The choice of each block."""
+        """The choice of each block, by the number of the block."""
 
     def write(self, batch: domain.Batch) -> bytes:
         choices: dict[int, dict[str, Any]] = {}
@@ -173,7 +177,7 @@ class EngineChunkWriter:
         return self._chunk([choices[index] for index in sorted(choices)], "".join(texts)) if choices else b""
 
     def _write(self, event: domain.Event, choice: dict[str, Any]) -> None:
-        """Add an event to its choice. The clients know text, refusals and calls, and nothing else."""
+        """Add an event to its choice. The clients know only text, refusals and tool calls."""
         delta = choice["delta"]
         match event:
             case domain.TextDelta():
@@ -194,7 +198,7 @@ class EngineChunkWriter:
         return b""
 
     def _chunk(self, choices: list[dict[str, Any]], text: str) -> bytes:
-        """What repeats the request comes once, in the last one, and only if it is not long."""
+        """Return a chunk. Only the last one repeats the request, and only if the request is not long."""
         started = self._reply.started
         assert started is not None, "it is the first event"
         chat = self._chat

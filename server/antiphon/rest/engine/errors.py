@@ -14,19 +14,19 @@ from antiphon.rest.shared.http import headers_of, status_of
 
 
 class FieldsAtFault(AnswerSchema):
-    """What is wrong with a request."""
+    """An invalid request, with its wrong fields."""
 
     detail: list[FieldAtFault]
 
 
 class EngineError(AnswerSchema):
-    """What went wrong."""
+    """An error."""
 
     detail: str
 
 
 def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
-    """The HTTP status, headers and body of an error before the first byte."""
+    """Return the HTTP status, headers and body of an error before the first byte of a response."""
     status = status_of(error)
     detail: str | list[dict[str, Any]] = error.message
     match error:
@@ -44,7 +44,7 @@ def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
 
 
 def refusal(_status: int, message: str) -> domain.JsonObject:
-    """The body of what Envoy refuses."""
+    """Return the body of an error that Envoy itself responds with."""
     return {"detail": message}
 
 

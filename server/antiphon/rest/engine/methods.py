@@ -1,4 +1,4 @@
-"""The methods of the engine dialect: what each needs, and what it answers."""
+"""The methods of the engine dialect: what each needs, and what it returns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from antiphon.rest.shared.dialect import KEY_STATUSES, MODEL_STATUSES, PUBLIC_ST
 
 
 class EngineMessage(AnswerSchema):
-    """What the model said."""
+    """The message of a choice."""
 
     content: str | list[dict[str, Any]] | None
     role: Literal["assistant"]
@@ -19,7 +19,7 @@ class EngineMessage(AnswerSchema):
 
 
 class EngineChoice(AnswerSchema):
-    """One of the replies that were asked for."""
+    """One of the choices of a reply."""
 
     finish_reason: str
     index: int
@@ -28,7 +28,7 @@ class EngineChoice(AnswerSchema):
 
 
 class EngineMetrics(AnswerSchema):
-    """What a call took: tokens, USD, seconds. A cost or a time that is not known is null."""
+    """The metrics of a call: tokens, USD, seconds. An unknown cost or time is null."""
 
     input_tokens: int
     output_tokens: int
@@ -41,7 +41,7 @@ class EngineMetrics(AnswerSchema):
 
 
 class EngineReply(AnswerSchema):
-    """A whole reply, with what it repeats of its request."""
+    """A whole reply, with the parts of its request that it repeats."""
 
     id: str
     choices: list[EngineChoice]
@@ -61,14 +61,14 @@ class EngineReply(AnswerSchema):
 
 
 class EngineProvider(AnswerSchema):
-    """The models of a provider that can be asked for by name."""
+    """The models of a provider that are listed by name."""
 
     name: str
     models: list[str]
 
 
 class EngineParameter(AnswerSchema):
-    """What a chat's `parameters` may hold."""
+    """A field that a chat's `parameters` may have."""
 
     id: str
     name: str
@@ -80,7 +80,7 @@ class EngineParameter(AnswerSchema):
 
 
 class Health(AnswerSchema):
-    """That the gateway is well."""
+    """The confirmation that the gateway accepts calls."""
 
     status: Literal["healthy"]
     message: str

@@ -1,9 +1,9 @@
 """The engine dialect: POST /api/engine/chat/{provider}, GET /api/engine/providers, models and parameters, and GET /health.
 
-Its source is the gateway's own document, and for what that leaves open LLMstudio 0.3 and 1.0, whose clients speak it. The provider
-is always asked for a stream, so that the times are those of its tokens, also for a caller who wants one object. `retries`,
-`api_endpoint`, `api_version` and `base_url` are accepted and not used: where providers are, and how often they are tried, is the
-operator's matter.
+Its specification is the gateway's own document, and where that leaves something open, LLMstudio 0.3 and 1.0, whose clients use the
+dialect. The provider is always asked for a stream, so that the measured times are those of its tokens, also if the caller wants one
+object. `retries`, `api_endpoint`, `api_version` and `base_url` are accepted and ignored: the operator decides where providers are,
+and how often they are tried.
 """
 
 from __future__ import annotations
@@ -41,14 +41,17 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
     """Serves the dialect."""
 
     def __init__(self, chat: ChatService, router: Router, keys: Authenticator, own_key_providers: tuple[str, ...]) -> None:
-        """`own_key_providers` may be asked without a key of this gateway by who has one of the provider's."""
+        """Take the authenticator of the gateway's keys, and the providers that may be called with only a provider key."""
         self._chat = chat
         self._router = router
         self._keys = keys
         self._own_key_providers = own_key_providers
 
     def CreateEngineChat(self, request: engine_pb2.CreateEngineChatRequest, context: Context) -> Pieces:
-        """One JSON object, or text, or chunks. The only method here that may be called without a key in `authorization`."""
+        """Answer a chat with one JSON object, with text, or with chunks.
+
+        It is the only method here that may be called without a key in `authorization`.
+        """
         call = current()
         return answer(self._chat, call, partial(self._prepare, call, request, context))
 
@@ -65,17 +68,17 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         writer: Writer = EngineChunkWriter(chat) if body.is_1x else TextWriter(end_token=bool(body.has_end_token))
 
         def error_event(_: AntiphonError) -> bytes:
-            abort_transfer(context)  # there is no room for an error in bare text
+            abort_transfer(context)  # plain text has no form for an error
             return b""
 
         return PreparedCall(chat_request, writer, error_event, body_path=chat.path)
 
     async def ListEngineProviders(self, request: engine_pb2.ListEngineProvidersRequest, context: Context) -> Pieces:
-        """Their names."""
+        """Yield the names of the providers."""
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(self._router.providers()))
 
     async def ListEngineModels(self, request: engine_pb2.ListEngineModelsRequest, context: Context) -> Pieces:
-        """By provider, or of one: those that the caller may use."""
+        """Yield the models that the caller may use, by provider, or of the one provider that the query names."""
         names = [request.provider] if request.provider else self._router.providers()
         found = {
             name: {
@@ -88,22 +91,23 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(data))
 
     async def ListEngineParameters(self, request: engine_pb2.ListEngineParametersRequest, context: Context) -> Pieces:
-        """The same for every model."""
+        """Yield the parameters that a chat may have, which are the same for every model."""
         if not request.provider:
             raise invalid(Violation(("query", "provider"), "Field required", "missing"))
         self._router.models_at(request.provider)
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(PARAMETERS))
 
     async def GetHealth(self, request: engine_pb2.GetHealthRequest, context: Context) -> Pieces:
-        """Whoever reads this has reached a server that takes calls."""
+        """Yield a fixed object. A response means that the server accepts calls."""
         data = {"status": "healthy", "message": "Antiphon is up and running"}
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(data))
 
     async def _authenticate_by_body(self, call: Call, provider: str, data: bytes) -> None:
-        """Lets a caller in who has no key in `authorization`, or raises `Unauthenticated`, whatever else is wrong.
+        """Authenticate a caller that sent no key in `authorization`. Raises `Unauthenticated`, before any other error.
 
-        What lets in is a key of this gateway in `api_key`, the only place that these clients know; or one of the provider's, where
-        that is allowed. Nothing else of the body is read before, and none that is longer than `MAX_KEYLESS_BYTES`.
+        The caller may send a gateway key as `api_key`, the only place that these clients have for one, or a provider key if the
+        provider is one of `own_key_providers`. Nothing else of the body is read before that, and no body longer than
+        `MAX_KEYLESS_BYTES`. Raises `PermissionDenied` if the gateway key lacks the scope.
         """
         if len(data) > MAX_KEYLESS_BYTES:
             raise Unauthenticated(
@@ -122,7 +126,7 @@ class EngineServicer(engine_pb2_grpc.EngineServiceServicer):
         raise Unauthenticated('No API key. Send it as "Authorization: Bearer <key>", or as api_key in the body.')
 
     async def _provider_key(self, body: EngineChatBody) -> SecretStr | None:
-        """The caller's key for the provider. A key of this gateway is none, and never leaves it."""
+        """Return the caller's provider key, if it sent one. A key of this gateway is not one, and is never passed on."""
         if body.api_key is None or await self._keys.authenticate(body.api_key.get_secret_value()) is not None:
             return None
         return body.api_key

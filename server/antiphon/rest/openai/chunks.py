@@ -1,4 +1,4 @@
-"""A stream in the OpenAI dialect: `chat.completion.chunk` events. No I/O."""
+"""A streamed reply in the OpenAI dialect: `chat.completion.chunk` events. No I/O."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _TEXT_DELTAS: Final = frozenset({domain.TextDelta, domain.ThinkingDelta, domain.
 
 
 class ChunkWriter:
-    """Writes the `chat.completion.chunk` events of one stream, and [DONE]."""
+    """Writes the `chat.completion.chunk` events of one stream, with [DONE] at the end."""
 
     content_type = EVENT_STREAM
     comment = COMMENT
 
     def __init__(self, *, include_usage: bool) -> None:
-        """`include_usage`: the caller asked for the tokens used, which then come in a last chunk of their own."""
+        """Take `include_usage`: whether the caller asked for the token usage, which is sent in a last chunk of its own."""
         self._include_usage = include_usage
         self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
         self._usage: domain.Usage | None = None
@@ -30,20 +30,20 @@ class ChunkWriter:
         self._started_choices: set[int] = set()
         self._choice_fields: dict[int, dict[str, Any]] = {}
         self._prepared: dict[int, tuple[bytes, bytes]] = {}
-        """What stands before and behind the text of a delta, by block. Empty while the next chunk has fields of its own."""
+        """The bytes of a chunk before and after the text of a delta, by block. Empty while the next chunk has fields of its own."""
         self._reply_fields: dict[str, Any] = {}  # fields of every chunk
-        self._repeated_fields: domain.JsonObject = domain.NOTHING  # fields of every chunk for now, as the provider repeats them
-        self._next_fields: dict[str, Any] = {}  # fields of the next chunk alone
-        self._usual_head = b""  # a chunk up to the number of its choice
-        self._next_head = b""  # the same, of the next chunk
+        self._repeated_fields: domain.JsonObject = domain.NOTHING  # fields of every chunk until the provider sends others
+        self._next_fields: dict[str, Any] = {}  # fields of the next chunk only
+        self._usual_head = b""  # the bytes of a chunk up to the index of its choice
+        self._next_head = b""  # the same for the next chunk, with `_next_fields`
 
     def write(self, batch: domain.Batch) -> bytes:  # noqa: C901  # a match over the kinds of event; it runs for each token
-        """The events of a batch. May be empty: not every event has a chunk."""
+        """Return the events for a batch. May be empty: not every event has a chunk."""
         pieces: list[bytes] = []
         prepared = self._prepared
         events = iter(batch)
         for event in events:
-            # The commonest by far: written without building a dictionary.
+            # By far the most common case, so it builds no dictionary.
             kind = type(event)
             if kind in _TEXT_DELTAS and event.block in prepared and not (kind is domain.TextDelta and event.logprobs):  # type: ignore[union-attr]
                 before, behind = prepared[event.block]  # type: ignore[union-attr]
@@ -78,18 +78,18 @@ class ChunkWriter:
         return b"".join(pieces)
 
     def end(self) -> bytes:
-        """What comes after the last batch: the tokens used, if the caller asked and the provider told, and the end."""
+        """Return what follows the last batch: the token usage, if it is known and the caller asked for it, and [DONE]."""
         if not self._include_usage or self._usage is None:
             return DONE
         return b'%b],"usage":%b}\n\n%b' % (self._next_head.removesuffix(b'{"index":'), dumps(usage_json(self._usage)), DONE)
 
     def _set_reply_fields(self, event: domain.Started | domain.ExtraFields) -> None:
-        """Put fields of the reply as a whole into the next chunk; those that the provider repeats, into every chunk."""
+        """Put fields of the whole reply into the next chunk; fields that the provider repeats, into every chunk."""
         is_pending = self._next_head is not self._usual_head
         if isinstance(event, domain.Started):
             self._reply_fields = {"id": event.id, "object": "chat.completion.chunk", "created": event.created, "model": event.model}
             self._next_fields = dict(event.fields)
-            if event.conversation_id:  # as in a whole reply: the header x-session-id is too late behind a heartbeat
+            if event.conversation_id:  # as in a whole reply; after a heartbeat, it is too late for the header x-session-id
                 self._next_fields["session_id"] = event.conversation_id
         else:
             self._next_fields = self._next_fields if is_pending else {}
@@ -104,7 +104,7 @@ class ChunkWriter:
         )
 
     def _prepare(self, number: int) -> None:
-        """Have the bytes around a delta ready, of a block whose deltas hold its text and nothing else."""
+        """Store the bytes around the deltas of a block whose deltas have its text and no other field."""
         open_ = self._deltas.blocks[number]
         around = self._frame(open_)
         if around is not None and self._next_head is self._usual_head:
@@ -113,7 +113,7 @@ class ChunkWriter:
             self._prepared[number] = (b'%b%d,"delta":{%b' % (self._usual_head, open_.choice, before), after)
 
     def _frame(self, open_: OpenBlock) -> tuple[bytes, bytes] | None:
-        """Return what stands in a delta before and behind the text of a block; None: more than that."""
+        """Return the bytes of a delta before and after the text of a block; None if the delta has other fields as well."""
         match open_.value:
             case domain.Text():
                 return b'"content":', b""
@@ -147,7 +147,7 @@ class ChunkWriter:
         return head
 
     def _write_delta(self, choice: int, events: Iterable[domain.Event], pieces: list[bytes]) -> None:
-        """Append one chunk of events that came together; none if they have nothing to write."""
+        """Append one chunk for events that arrived together; none if they have nothing to write."""
         delta: domain.JsonObject | None = None
         fields = domain.NOTHING
         is_text = False
@@ -160,7 +160,7 @@ class ChunkWriter:
                 fields = merged(fields, {"logprobs": {"content": event.logprobs, "refusal": None}})
             elif isinstance(event, domain.ExtraFields) and event.place is domain.Place.CHOICE:
                 fields = merged(fields, event.fields)
-                # What the provider found about a choice is told again at its end, where it is looked for.
+                # The provider's findings about a choice are repeated in its last chunk, where clients look for them.
                 found = {name: value for name, value in event.fields.items() if name != "logprobs" and type(value) is not list}
                 self._choice_fields[choice] = self._choice_fields.get(choice, {}) | found
         if choice not in self._started_choices and (delta is not None or is_text):
@@ -169,22 +169,22 @@ class ChunkWriter:
             pieces.append(self._chunk(choice, delta, fields, None))
 
     def _fields_of(self, event: domain.Event) -> domain.JsonObject | None:
-        """Return the fields of an event in a delta; None: it has no chunk."""
+        """Return the fields of an event in a delta; None if it has no chunk."""
         if isinstance(event, domain.BlockFinished):
             self._prepared.pop(event.block, None)
         return self._deltas.fields_of(event)
 
     def _chunk(self, choice: int, delta: domain.JsonObject, fields: domain.JsonObject, reason: str | None) -> bytes:
-        """`fields` are those beside the delta."""
+        """Return a chunk. `fields` are those of the choice beside the delta."""
         whole = {"delta": delta, "logprobs": None, "finish_reason": reason, **fields}
         return b"%b%d,%b]%b" % (self._take_head(), choice, dumps(whole)[1:], self._tail)
 
 
 def _may_have_text(delta: domain.JsonObject) -> bool:
-    """Whether text comes with a first delta, or may come after it."""
+    """Return whether a first delta has text, or text may follow it."""
     return "content" in delta or all(value is None for value in delta.values())
 
 
 def _head(fields: domain.JsonObject) -> bytes:
-    """A chunk up to the number of its choice."""
+    """Return the bytes of a chunk up to the index of its choice."""
     return b"data: " + dumps(fields)[:-1] + b',"choices":[{"index":'

@@ -1,6 +1,6 @@
-"""What the events of a reply are in a delta of the OpenAI dialect. No I/O.
+"""The events of a reply, converted to fields of deltas of the OpenAI dialect. No I/O.
 
-Opaque values go out wrapped (`antiphon.domain.opaque`).
+Opaque values are wrapped (`antiphon.domain.opaque`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from antiphon.rest.openai.reply import opaque_of, signature_fields, state_fields
 
 
 class OpenBlock:
-    """A block that is being written."""
+    """A block that has started and is not finished."""
 
     __slots__ = ("arguments", "choice", "index", "value")
 
@@ -26,28 +26,28 @@ class OpenBlock:
         self.choice = choice
         self.value = value
         self.index = index
-        """The number among the calls, or the thoughts, of its choice."""
+        """Its number among the tool calls, or the thinking blocks, of its choice."""
         self.arguments = ""
-        """What the tool is given, of a call of a kind that is not known: it is written at its end."""
+        """The arguments of a tool call of an unknown kind, which are written when it is finished."""
 
 
 class DeltaFields:
-    """Makes the fields of deltas. It has to see the events of a reply in order, each of them once."""
+    """Makes the fields of deltas. It must be given every event of a reply once, in order."""
 
     def __init__(self) -> None:
         self.function_call_choices: set[int] = set()
-        """The choices that have the one function call of 2023."""
+        """The choices that have the single function call of 2023."""
         self.blocks: dict[int, OpenBlock] = {}
-        """The blocks that are open."""
+        """The open blocks, by number."""
         self._origin = domain.Origin()
         self._counts: dict[tuple[int, str], int] = {}
 
     def set_origin(self, origin: domain.Origin) -> None:
-        """Note where the reply is from."""
+        """Set the origin of the reply, which wrapped values name."""
         self._origin = origin
 
     def fields_of(self, event: domain.Event) -> domain.JsonObject | None:
-        """Return the fields of an event in a delta; None: it has no chunk."""
+        """Return the fields of an event in a delta; None if it has no chunk."""
         match event:
             case domain.BlockStarted():
                 return self._start(event)
@@ -99,7 +99,7 @@ class DeltaFields:
                 return None
 
     def _text(self, open_: OpenBlock, text: str) -> domain.JsonObject | None:
-        """More of a text in whichever kind of block."""
+        """Return the fields for more text of a block."""
         match open_.value:
             case domain.Text():
                 return {"content": text}
@@ -125,7 +125,7 @@ class DeltaFields:
                 return None
 
     def _end(self, event: domain.BlockFinished) -> domain.JsonObject | None:
-        """What is known only at the end of a block."""
+        """Return the fields that are known only when a block is finished; None if there are none."""
         open_ = self.blocks.pop(event.block)
         before = open_.value.state
         value = open_.value if event.state is None else replace(open_.value, state=event.state)
@@ -155,19 +155,22 @@ class DeltaFields:
 
 
 def _first_call_entry(call: domain.ToolCall, index: int, opaque: str | None) -> dict[str, Any]:
-    """The beginning of a call in a chunk. Unless its tool takes plain text it has a `function`: clients read it without asking."""
+    """Return the first entry of a tool call in a stream.
+
+    It has a `function`, which clients read without checking for it, unless the tool takes plain text.
+    """
     return {"index": index, **call_json(call, state_fields(call), opaque)}
 
 
 def merged(old: domain.JsonObject, new: domain.JsonObject) -> domain.JsonObject:
-    """Return the fields of both; where both have one, what the two make of it."""
+    """Return the fields of both deltas. A field that both have is combined."""
     if not old or not new:
         return old or new
     return {**old, **{name: _joined(name, old[name], value) if name in old else value for name, value in new.items()}}
 
 
 def _joined(name: str, old: Any, new: Any) -> Any:
-    """Return what two events of one delta make of a field that both have."""
+    """Return the combined value of a field that two events of one delta have."""
     match old, new:
         case (dict(), dict()):
             return merged(old, new) if name == "function_call" else {**old, **new}

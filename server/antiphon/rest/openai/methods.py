@@ -1,4 +1,4 @@
-"""The methods of the OpenAI dialect: what each needs, and what it answers."""
+"""The methods of the OpenAI dialect: what each needs, and what it returns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from antiphon.rest.shared.json import EVENT_STREAM
 
 
 class ChatCompletionMessage(AnswerSchema):
-    """What the model said."""
+    """The message of a choice."""
 
     role: Literal["assistant"]
     content: str | list[dict[str, Any]] | None
@@ -20,7 +20,7 @@ class ChatCompletionMessage(AnswerSchema):
 
 
 class Choice(AnswerSchema):
-    """One of the replies that were asked for."""
+    """One of the choices of a reply."""
 
     index: int
     message: ChatCompletionMessage
@@ -29,7 +29,7 @@ class Choice(AnswerSchema):
 
 
 class ChatCompletion(AnswerSchema):
-    """A whole reply. `session_id` is there in a session."""
+    """A whole reply. In a session it has a `session_id`."""
 
     id: str
     object: Literal["chat.completion"]
@@ -50,7 +50,7 @@ class Model(AnswerSchema):
 
 
 class Models(AnswerSchema):
-    """All models."""
+    """The models that the caller may use."""
 
     object: Literal["list"]
     data: list[Model]

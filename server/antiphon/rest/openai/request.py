@@ -1,4 +1,7 @@
-"""A chat completion of the OpenAI dialect as a request of the domain. Its source is that of `antiphon.rest.openai.servicer`."""
+"""A chat completion of the OpenAI dialect, converted to a domain request.
+
+The specification is the one that `antiphon.rest.openai.servicer` names.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +23,18 @@ def _keep_integer(value: Any, check: Callable[[Any], Any]) -> Any:
 
 
 Number: TypeAlias = Annotated[float, WrapValidator(_keep_integer)]
-"""A number; a whole one stays one, as there are hosts that ask for it."""
+"""A number. An integer stays an integer, because some hosts require one."""
 
 
 def _limit_entries(biases: Any) -> Any:
-    """Before they are read: pydantic counts only what it has read."""
+    """Refuse too many entries before pydantic reads them: it counts only what it has read."""
     if isinstance(biases, dict) and len(biases) > domain.MAX_ENTRIES:
         raise PydanticCustomError("too_long", f"must not have more than {domain.MAX_ENTRIES} entries")
     return biases
 
 
 class ChatCompletionBody(Fields):
-    """The body of a chat completion, as it is documented; null is the same as not sent."""
+    """The body of a chat completion, as documented; null is the same as not sent."""
 
     model: str | None = None
     messages: list[MessageBody] = Field(min_length=1)
@@ -61,12 +64,12 @@ class ChatCompletionBody(Fields):
 
 
 def include_usage(body: ChatCompletionBody) -> bool:
-    """Whether the caller of a stream asks for the tokens used."""
+    """Return whether the caller of a stream asks for the token usage."""
     return bool((body.stream_options or {}).get("include_usage"))
 
 
 def request_from_body(body: ChatCompletionBody, *, stream: bool) -> domain.ChatRequest:
-    """The domain's request; what the domain has no form for is `extra` as it was sent. Raises `InvalidRequest`."""
+    """Return the domain request. Fields that the domain does not have are in `extra`, as sent. Raises `InvalidRequest`."""
     extra = dict(body.model_extra or {})
     for name in ("tools", "modalities", "logit_bias"):
         if getattr(body, name) in ([], {}):
@@ -119,7 +122,7 @@ def _tool_choice(choice: str | dict[str, Any] | None) -> domain.ToolChoice | Non
         case {"type": "function", "function": {"name": str(name)}} if isinstance(choice, dict):
             plain = choice == {"type": "function", "function": {"name": name}}
             return domain.ToolChoice(domain.ToolChoiceMode.TOOL, name, None if plain else choice)
-        case "any":  # Mistral's other word for it
+        case "any":  # Mistral's word for required
             return domain.ToolChoice(domain.ToolChoiceMode.REQUIRED)
         case dict() if isinstance(kind := choice.get("type"), str) and kind != "function":
             return domain.ToolChoice(domain.ToolChoiceMode.AUTO, native=choice)
@@ -128,7 +131,7 @@ def _tool_choice(choice: str | dict[str, Any] | None) -> domain.ToolChoice | Non
 
 
 _TEXT_FORMAT: domain.JsonObject = {"type": "text"}
-"""The form of a reply that no form was asked for."""
+"""The response format that is the default."""
 
 _SCHEMA_FIELDS = {"name": str, "schema": dict, "description": str, "strict": bool}
 
@@ -153,7 +156,7 @@ def _response_format(form: dict[str, Any] | None) -> domain.ResponseFormat | Non
             "type": "json_schema",
             "schema": dict(),
         }:
-            return domain.NativeFormat(form)  # Perplexity asks for no name, Together has the schema beside the type
+            return domain.NativeFormat(form)  # Perplexity needs no name; Together has the schema beside the type
         case {"type": str(kind)} if kind != "json_schema":
             return domain.NativeFormat(form)
         case _:
@@ -161,7 +164,10 @@ def _response_format(form: dict[str, Any] | None) -> domain.ResponseFormat | Non
 
 
 def _audio_output(audio: dict[str, Any] | None) -> tuple[domain.AudioOutput | None, domain.JsonObject]:
-    """How an audio reply sounds, and what else is told of it. A voice of the caller's own is an object: it goes as it is."""
+    """Return the voice and format of an audio reply, and the other fields of `audio`. Raises `InvalidRequest`.
+
+    A custom voice is an object. Then the first result is None, and the second has all the fields as they were sent.
+    """
     if audio is None:
         return None, domain.NOTHING
     form = required_field(audio, "format", str, ("audio",))

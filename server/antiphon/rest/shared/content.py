@@ -1,10 +1,10 @@
-"""Messages and tools in JSON, in the form of the OpenAI API: to the domain, and back as they came.
+"""Messages and tools in the JSON of the OpenAI API, converted to domain values. The opposite direction is in `message_json`.
 
-https://platform.openai.com/docs/api-reference/chat/create. Several dialects write messages this way. What is not known, or
-known and of another type than documented, is `extra`, where it stood: nothing is lost, and only a provider can tell what it means.
+https://platform.openai.com/docs/api-reference/chat/create. Several dialects use this form. A field that is unknown, or has another
+type than documented, goes to `extra` in the same place: nothing is lost, as only a provider may know what it means.
 
-What the gateway adds to a reply is removed again when a client sends that reply back: nulls, `annotations: []`, the `index` of
-calls, one thought under several names. What is opaque of it is unwrapped (`antiphon.domain.opaque`).
+What the gateway added to a reply is removed when a client sends the reply back: nulls, `annotations: []`, the `index` of tool
+calls, one thinking text under several names. Opaque values are unwrapped (`antiphon.domain.opaque`).
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from antiphon.providers.openai.details import DETAILS, read_details
 from antiphon.rest.shared.body import Fields, invalid, other_fields, required_field
 
 CLIENT_ORIGIN: Final = domain.Origin(PROTOCOL)
-"""The origin of what a client writes in the form of a provider and does not name one."""
+"""The origin of a client's message with signatures that do not name one."""
 
 _AMBIGUOUS_FORMATS: Final = frozenset({"mpeg", "wave", "mp4"})
-"""Subtypes of `audio/` that a format of this API has another name for: as a format they are not documented."""
+"""Subtypes of `audio/` for which this API has another format name. As format names they are not documented."""
 
 _REPLY_DEFAULTS: Final[Mapping[str, object]] = {"refusal": None, "audio": None, "function_call": None, "annotations": []}
-"""What the gateway writes of a reply that has no such thing."""
+"""The values that the gateway writes for fields that a reply does not have."""
 
 _MAX_SECONDS: Final = 2**53
-"""More seconds than a date has."""
+"""More seconds since 1970 than any date has."""
 
 FUNCTION_ROLE: Final = "function"
-"""The role of a tool's answer in 2023."""
+"""The role of a tool result in the function API of 2023."""
 
 
 class FunctionBody(Fields):
-    """The function that a tool call names."""
+    """The function of a tool call."""
 
     name: str
     arguments: str = ""
@@ -55,7 +55,7 @@ class ToolCallBody(Fields):
 
 
 class MessageBody(Fields):
-    """A message as it is documented; null is the same as not sent."""
+    """A message with its documented fields; null is the same as not sent."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[dict[str, Any]] | None = None
@@ -65,9 +65,9 @@ class MessageBody(Fields):
 
 
 def message_of(message: MessageBody, path: tuple[str | int, ...], *, without: frozenset[str] = frozenset()) -> domain.Message:
-    """Return the domain's message; `path` is where it stands in the request.
+    """Return the domain message; `path` is its path in the request. Raises `InvalidRequest`.
 
-    What is not known goes along, but for the fields `without`. Raises `InvalidRequest`.
+    Unknown fields are kept in `extra`, except those named in `without`.
     """
     content = message.content
     blocks: tuple[domain.Block, ...]
@@ -99,7 +99,7 @@ def _keep_tool_call_id(message: MessageBody, extra: dict[str, Any]) -> None:
 
 
 def _assistant_message(message: MessageBody, content: tuple[domain.Block, ...], extra: dict[str, Any]) -> domain.Message:
-    """A message of an assistant: what a model has said, as its client has it."""
+    """Return the domain message for an assistant's message: a reply, in the form in which a client keeps it."""
     for name, added in _REPLY_DEFAULTS.items():
         if name in extra and extra[name] == added:
             del extra[name]
@@ -137,7 +137,11 @@ def _assistant_message(message: MessageBody, content: tuple[domain.Block, ...], 
 
 
 def _take_thinking(extra: dict[str, Any]) -> list[domain.Block]:
-    """Take the thoughts out of the fields: one thought, whichever names it stands under."""
+    """Remove the thinking fields from `extra`, and return them as blocks.
+
+    The same text under `reasoning_content` and `reasoning` makes one block. Entries of `reasoning_details` add signatures and
+    encrypted blocks.
+    """
     reasoning_content, reasoning = extra.get("reasoning_content"), extra.get("reasoning")
     text: str | None = None
     field = ""
@@ -167,7 +171,7 @@ def _take_thinking(extra: dict[str, Any]) -> list[domain.Block]:
 
 
 def _with_signature(content: tuple[domain.Block, ...], extra: dict[str, Any]) -> tuple[domain.Block, ...]:
-    """Return the content with the signature that stands beside it."""
+    """Return the content, with a signature from `extra`, if there is one, as the state of its last text."""
     last = next((at for at in range(len(content) - 1, -1, -1) if isinstance(content[at], domain.Text)), None)
     if last is None or EXTRA_CONTENT not in extra:
         return content
@@ -179,7 +183,7 @@ def _with_signature(content: tuple[domain.Block, ...], extra: dict[str, Any]) ->
 
 
 def _state(opaque: str | None, fields: domain.JsonObject) -> domain.State:
-    """Return what a client has of a provider's state."""
+    """Return the provider state of a block. The opaque value is unwrapped into the original and its origin."""
     if opaque is None:
         return domain.State(fields=fields)
     original, origin = unwrap(opaque)
@@ -187,7 +191,7 @@ def _state(opaque: str | None, fields: domain.JsonObject) -> domain.State:
 
 
 def _audio(audio: object) -> domain.Audio | None:
-    """Return a recording that is named by its id; None for any other form."""
+    """Return an audio block for a recording with an id; None for any other form."""
     if not isinstance(audio, dict) or not isinstance(audio.get("id"), str) or not audio["id"]:
         return None
     transcript, expires = audio.get("transcript"), audio.get("expires_at")
@@ -202,7 +206,7 @@ def _audio(audio: object) -> domain.Audio | None:
 
 
 def _reply_images(images: object) -> list[domain.Block]:
-    """Return the pictures of a reply; none, if one of them has any other form."""
+    """Return the images of a reply; an empty list if one of them has an unknown form."""
     found: list[domain.Block] = []
     for image in images if isinstance(images, list) else ():
         match image:
@@ -218,7 +222,7 @@ def _reply_images(images: object) -> list[domain.Block]:
 
 def _tool_call(call: ToolCallBody) -> domain.ToolCall:
     extra = dict(call.model_extra or domain.NOTHING)
-    extra.pop("index", None)  # which only deltas have
+    extra.pop("index", None)  # only deltas have one
     signature = take_signature(extra)
     state = None if signature is None else _state(signature, domain.NOTHING)
     function, custom = call.function, extra.get(CUSTOM)
@@ -241,7 +245,7 @@ def _tool_call(call: ToolCallBody) -> domain.ToolCall:
 def _block(part: Mapping[str, Any], path: tuple[str | int, ...]) -> domain.Block:
     kind = required_field(part, "type", str, path)
     if isinstance(part.get(kind), str) and kind != "text":
-        return domain.Opaque(part)  # as Mistral has pictures and sound: the URL, or the data, by itself
+        return domain.Opaque(part)  # Mistral's form form of pictures and audio: the URL or the data without an object
     match kind:
         case "text":
             return domain.Text(required_field(part, "text", str, path), extra=other_fields(part, "text"))
@@ -255,11 +259,11 @@ def _block(part: Mapping[str, Any], path: tuple[str | int, ...]) -> domain.Block
             data = required_field(audio, "data", str, (*path, "input_audio"))
             form = required_field(audio, "format", str, (*path, "input_audio"))
             if not (form.isascii() and form.isalnum() and form == form.lower()) or form in _AMBIGUOUS_FORMATS:
-                return domain.Opaque(part)  # as a media type it would come back as another word
+                return domain.Opaque(part)  # read back from a media type, it would be another word
             extra = inner_extra(part, "input_audio", data=str, format=str)
             return domain.Audio(domain.Media(url=f"data:audio/{form};base64,{data}"), extra=extra)
         case "file" if "file" not in part and "file_id" in part:
-            return domain.Opaque(part)  # Mistral's
+            return domain.Opaque(part)  # Mistral's form
         case "file":
             file = required_field(part, "file", dict, path)
             media = domain.Media(url=optional_field(file, "file_data", str), file_id=optional_field(file, "file_id", str))
@@ -272,7 +276,10 @@ def _block(part: Mapping[str, Any], path: tuple[str | int, ...]) -> domain.Block
 
 
 def tool_of(tool: Mapping[str, Any], path: tuple[str | int, ...]) -> domain.Tool | domain.NativeTool:
-    """Return the domain's tool; `path` is where it stands in the request. Raises `InvalidRequest`."""
+    """Return the domain tool; `path` is its path in the request. Raises `InvalidRequest`.
+
+    A tool that is not a function becomes a `NativeTool`, unchanged.
+    """
     if required_field(tool, "type", str, path) != "function":
         return domain.NativeTool(tool)
     function = required_field(tool, "function", dict, path)
@@ -286,13 +293,16 @@ def tool_of(tool: Mapping[str, Any], path: tuple[str | int, ...]) -> domain.Tool
 
 
 def optional_field(body: Mapping[str, Any], name: str, kind: type) -> Any:
-    """Return a field, if it is of the type that is documented."""
+    """Return a field if it exists and has the documented type `kind`, else None."""
     value = body.get(name)
     return value if isinstance(value, kind) else None
 
 
 def inner_extra(body: Mapping[str, Any], inner: str, **documented: type) -> domain.JsonObject:
-    """Return what is not `documented` of the object `inner` of `body`, in an object of that name, and what is beside it."""
+    """Return the undocumented fields of `body` and of its object `inner`; the latter in an object of that name.
+
+    `documented` has the types of the documented fields of the inner object. A field of another type counts as undocumented.
+    """
     outer = other_fields(body, inner)
     fields = {k: v for k, v in body[inner].items() if k not in documented or not isinstance(v, documented[k])}
     return {**outer, inner: fields} if fields else outer

@@ -1,4 +1,4 @@
-"""A message of the history in the JSON of the chat API, as its dialects tell of it. The way in is in `content`. No I/O."""
+"""A stored message in the JSON of the chat API, for the dialects that use it. The opposite direction is in `content`. No I/O."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from antiphon.rest.shared.content import FUNCTION_ROLE
 
 
 def message_json(message: domain.Message) -> dict[str, Any]:
-    """Return the message as it came, with the nulls and names of a reply left out."""
+    """Return a message as the client sent it. A reply has none of the null fields that it had when it was first sent."""
     body: dict[str, Any] = {"role": message.role.value, "content": None}
     content: list[domain.Block] = []
     for block in message.blocks:
@@ -35,7 +35,7 @@ def message_json(message: domain.Message) -> dict[str, Any]:
                 content.extend(block.blocks)
             case _ if message.role is not domain.Role.ASSISTANT or not _add_assistant_block(body, block, message):
                 content.append(block)
-    if not content and "transcript" in body.get("audio", ()):  # which those read that know texts only
+    if not content and "transcript" in body.get("audio", ()):  # for readers that know only text
         content.append(domain.Text(body["audio"]["transcript"]))
     if content or message.listed:
         body["content"] = _content(content, listed=message.listed, join=message.role is domain.Role.ASSISTANT)
@@ -45,7 +45,10 @@ def message_json(message: domain.Message) -> dict[str, Any]:
 
 
 def _add_assistant_block(body: dict[str, Any], block: domain.Block, message: domain.Message) -> bool:  # noqa: C901  # as `_part_json`
-    """Add a block of an assistant's message that has a field of its own. Returns False for one of the content."""
+    """Add a block of an assistant's message to the field of `body` that it belongs in, such as `tool_calls`.
+
+    Returns False if it belongs in the content instead.
+    """
     fields = {**(domain.NOTHING if block.state is None else block.state.fields), **block.extra}
     opaque = _wrapped_opaque(block, message)
     match block:
@@ -74,7 +77,7 @@ def _add_assistant_block(body: dict[str, Any], block: domain.Block, message: dom
                 body.setdefault("annotations", []).extend(map(citation_json, block.citations))
             return False
         case domain.ServerToolCall() | domain.ServerToolResult() | domain.Compaction():
-            pass  # this API has no word for them
+            pass  # this API has no form for them
         case _:
             return False
     return True

@@ -1,10 +1,11 @@
-"""What is shown of a reply where a dialect has room for one text: of a whole reply, and piece by piece. No I/O.
+"""A reply as one text, for dialects that have room for only one: of a whole reply, and piece by piece. No I/O.
 
-Both have the same text, in the order in which the model says it: what a stream has sent cannot be taken back, so that a whole reply
-is what its pieces add up to.
+Both ways give the same text, in the order in which the model produced it: a stream cannot take back what it has sent, so the text
+of a whole reply is what its pieces add up to.
 
-The text and the refusal; what is said in sound that comes before either, or alone. Where a dialect has no place for a tool call
-either, the arguments of the first one that comes before all of them, or alone. Nothing that a model says becomes an empty answer.
+The text consists of all text and refusals, and of the transcripts of audio that came before any of these, or without them. For a
+dialect that has no field for tool calls either, the arguments of the first tool call are included if it came before all of these,
+or without them. So no output of a model becomes an empty answer.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from antiphon.domain.reply import ReplyChoice
 
 
 def reply_text(choice: ReplyChoice) -> str:
-    """Return the text of a whole choice."""
+    """Return the text of a whole choice, without tool calls."""
     pieces: list[str] = []
     for block in choice.blocks:
         match block.value:
@@ -28,14 +29,14 @@ def reply_text(choice: ReplyChoice) -> str:
 
 
 def reply_text_or_arguments(choice: ReplyChoice) -> str:
-    """Return the same, or with it the arguments of the tool that the model asks for."""
+    """Return the text of a whole choice, with the arguments of its first tool call if they came before the text."""
     has_transcript = any(isinstance(block.value, domain.Audio) and block.early_text for block in choice.blocks)
     call = next((block for block in choice.blocks if isinstance(block.value, domain.ToolCall)), None)
     return ("" if call is None or has_transcript else call.early_text) + reply_text(choice)
 
 
 class ReplyTextStream:
-    """The same texts in pieces, of one choice."""
+    """The same text of one choice, piece by piece. Call only one of its methods, for every event of the choice in order."""
 
     def __init__(self) -> None:
         self._has_text = False
@@ -43,7 +44,7 @@ class ReplyTextStream:
         self._call: int | None = None
 
     def text(self, event: domain.Event) -> str:
-        """Return what an event of the choice adds. May be empty."""
+        """Return the text that an event adds, without tool calls. May be empty."""
         match event:
             case domain.TextDelta(text=text) | domain.RefusalDelta(text=text):
                 return text
@@ -57,7 +58,7 @@ class ReplyTextStream:
                 return ""
 
     def text_or_arguments(self, event: domain.Event) -> str:
-        """Return the same, or more of the arguments."""
+        """Return the text that an event adds, or its piece of the first tool call's arguments. May be empty."""
         text = self.text(event)
         if text or self._has_text or self._has_transcript:
             return text
