@@ -18,6 +18,7 @@ from antiphon.rest.shared.content import MessageBody, inner_extra, message_of, o
 
 
 def _keep_integer(value: Any, check: Callable[[Any], Any]) -> Any:
+    """Check a number, and return it; an integer is returned as one."""
     checked = check(value)
     return value if type(value) is int else checked
 

@@ -158,10 +158,12 @@ class _Schemas:
         return self._hoist(schema)
 
     def _keep(self, name: str, schema: Schema) -> Schema:
+        """Store a schema under a name, and return a reference to it."""
         self._add(name, self._hoist(schema))
         return {"$ref": f"#/components/schemas/{name}"}
 
     def _hoist(self, schema: Schema) -> Schema:
+        """Move the definitions within a schema to the named schemas, and return the schema."""
         for name, inner in schema.pop("$defs", {}).items():
             self._add(name, inner)
         return schema

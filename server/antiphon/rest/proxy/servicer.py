@@ -124,6 +124,7 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
                 yield piece
 
     def _target(self, url: str, field: str, *, default_path: str = "") -> Target:
+        """Return the target that a URL, host or alias names. Raises `InvalidRequest` (naming `field`), `PermissionDenied`."""
         try:
             return self._passthrough.policy.target(url, default_path=default_path)
         except InvalidRequest as error:
@@ -156,6 +157,12 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
         context: Context,
         error_object: Callable[[AntiphonError], dict[str, Any]],
     ) -> Pieces:
+        """Send a checked request to the provider, and yield its response as it arrives; `headers` has the provider key.
+
+        `error_object` makes the JSON of an error that occurs within a stream of events. Any other response is broken off then.
+        Raises `InvalidRequest` for a gateway key among the headers or in the query, and what `Passthrough.post` raises. A response
+        with an error status is passed back whole, and then raised as an error for the log.
+        """
         query = metadata.get(QUERY, "")
         if query and (not _VISIBLE.fullmatch(query) or "#" in query):
             raise invalid("query", "must be printable ASCII, and percent-encoded where it is not")

@@ -94,6 +94,7 @@ def message_of(message: MessageBody, path: tuple[str | int, ...], *, without: fr
 
 
 def _keep_tool_call_id(message: MessageBody, extra: dict[str, Any]) -> None:
+    """Put a `tool_call_id` that does not belong to the role into `extra`."""
     if message.role != "tool" and message.tool_call_id is not None:
         extra["tool_call_id"] = message.tool_call_id
 
@@ -221,6 +222,7 @@ def _reply_images(images: object) -> list[domain.Block]:
 
 
 def _tool_call(call: ToolCallBody) -> domain.ToolCall:
+    """Return the domain tool call; fields that the domain does not have are in `extra`."""
     extra = dict(call.model_extra or domain.NOTHING)
     extra.pop("index", None)  # only deltas have one
     signature = take_signature(extra)
@@ -243,6 +245,7 @@ def _tool_call(call: ToolCallBody) -> domain.ToolCall:
 
 
 def _block(part: Mapping[str, Any], path: tuple[str | int, ...]) -> domain.Block:
+    """Return the block for a content part. A part of an unknown form is opaque. Raises `InvalidRequest`."""
     kind = required_field(part, "type", str, path)
     if isinstance(part.get(kind), str) and kind != "text":
         return domain.Opaque(part)  # Mistral's form form of pictures and audio: the URL or the data without an object

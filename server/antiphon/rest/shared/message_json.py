@@ -84,11 +84,16 @@ def _add_assistant_block(body: dict[str, Any], block: domain.Block, message: dom
 
 
 def _wrapped_opaque(block: domain.Block, message: domain.Message) -> str | None:
+    """Return the opaque value of a block, wrapped for a client; None if it has none."""
     state = block.state
     return None if state is None or state.opaque is None else wrap(state.opaque, state.origin or message.origin)
 
 
 def _content(blocks: Sequence[domain.Block], *, listed: bool, join: bool = False) -> str | list[domain.JsonObject]:
+    """Return the content: a string if it is plain text and was not sent as a list (`listed`), else a list of parts.
+
+    `join`: several texts make one string; otherwise only a single text is a string.
+    """
     texts = [block.text for block in blocks if isinstance(block, domain.Text) and not block.extra]
     if not listed and len(texts) == len(blocks) and (join or len(texts) == 1):
         return "".join(texts)
