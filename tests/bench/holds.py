@@ -114,7 +114,7 @@ def _varint(number: int) -> bytes:
 
 async def rest(data: bytes) -> None:
     """Handle a body as the OpenAI dialect does, and others that use its messages."""
-    body = await parse_in_turns(data, openai.Body)
+    body = await parse_in_turns(data, openai.ChatCompletionBody)
     asked = openai.request_from_body(body, stream=True)
     if sum(len(message.blocks) for message in asked.messages) > 1000:  # as `ChatService` does
         await give_way()
@@ -123,7 +123,7 @@ async def rest(data: bytes) -> None:
 
 async def engine(data: bytes) -> None:
     """Search a body for a key, as before authentication, up to the size that is allowed then."""
-    engine_request.key_of(data[:MAX_KEYLESS_BYTES])
+    engine_request.key_from_json(data[:MAX_KEYLESS_BYTES])
 
 
 async def proxy(data: bytes) -> None:

@@ -99,7 +99,7 @@ REQUESTS = objects(
 
 def sent(body: Json) -> Any:
     """What the provider is sent of a body."""
-    parsed = parse(json.dumps(body).encode(), openai.Body)
+    parsed = parse(json.dumps(body).encode(), openai.ChatCompletionBody)
     asked = openai.request_from_body(parsed, stream=bool(parsed.stream))
     return json.loads(encode(asked, "p", stream_usage=True))
 
@@ -142,7 +142,7 @@ def test_a_message_that_is_stored_comes_back_as_it_was_sent(body: Json) -> None:
     }
     if body["role"] == "assistant" and body.get("tool_calls"):
         expected["tool_calls"] = [{name: value for name, value in call.items() if name != "index"} for call in body["tool_calls"]]
-    parsed = parse(json.dumps({"messages": [body]}).encode(), openai.Body)
+    parsed = parse(json.dumps({"messages": [body]}).encode(), openai.ChatCompletionBody)
     (message,) = openai.request_from_body(parsed, stream=False).messages
     assert json.loads(json.dumps(message_json(message))) == expected
 

@@ -158,15 +158,15 @@ def _generate(asked: assistant.GenerateBody) -> domain.ChatRequest:
     return domain.ChatRequest("m", assistant._messages(asked), stream=True, tools=assistant._tools(asked.tools))
 
 
-def _engine(asked: engine_request.Body) -> domain.ChatRequest:
-    return engine_request.request_from_body(asked, engine_request.Chat(asked, "p"))
+def _engine(asked: engine_request.EngineChatBody) -> domain.ChatRequest:
+    return engine_request.request_from_body(asked, engine_request.EngineChat(asked, "p"))
 
 
 _REQUESTS: Final[Mapping[type[Any], Callable[[Any], domain.ChatRequest]]] = {
-    openai.Body: partial(openai.request_from_body, stream=True),
-    analytics.Body: analytics.request_from_body,
+    openai.ChatCompletionBody: partial(openai.request_from_body, stream=True),
+    analytics.AnalyticsChatBody: analytics.request_from_body,
     assistant.GenerateBody: _generate,
-    engine_request.Body: _engine,
+    engine_request.EngineChatBody: _engine,
 }
 """What makes a request of a body. Of the body of a dialect that is not here, only the fields are checked."""
 

@@ -1,1 +1,1 @@
-"""The REST dialects: one module each, JSON to domain values and back, nothing else. Envoy brings their bodies as they were sent."""
+"""The REST dialects: one folder each, which converts JSON to domain values and back. Envoy passes bodies on unchanged."""

@@ -1,7 +1,8 @@
-"""The REST dialects, one row each: what serves it, what its methods need and answer, and the shape of its errors.
+"""The REST dialects, one row each: its servicer, what its methods need and return, and the shape of its errors.
 
-The server, the OpenAPI document and Envoy's files are made of these rows and of the protos that they name. A further dialect is a
-proto, a folder beside this file, and a row; `make proto` then writes what Envoy has to know of it.
+The server, the OpenAPI document and Envoy's files are generated from these rows and from the protos that they name. To add a
+dialect, add a proto, a folder beside this file, and a row; `make proto` then writes the parts of Envoy's configuration that depend
+on it.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ from antiphon.routing.router import Router
 
 
 class Parts(Struct, frozen=True):
-    """What servicers are made of. Each gets of it only what it needs."""
+    """The collaborators from which servicers are built. Each servicer gets only those that it needs."""
 
     config: Config
     chat: ChatService
@@ -65,27 +66,27 @@ class Parts(Struct, frozen=True):
 
 
 class Dialect(Struct, frozen=True):
-    """A REST dialect."""
+    """One REST dialect: a row of `DIALECTS`."""
 
     name: str
-    """A word for it in Envoy's files and its access log."""
+    """Its name in Envoy's files and in the access log."""
     service: ServiceDescriptor
     contract: type
-    """The generated class of the service, whose docstrings are the comments of the proto."""
+    """The generated class of the service. Its docstrings are the comments of the proto."""
     add: Callable[[Any, grpc.aio.Server], None]
     """The generated function that adds a servicer to a server."""
     servicer: Callable[[Parts], Any]
-    """Makes the servicer."""
+    """Builds the servicer."""
     methods: Mapping[str, Method]
-    """By name, all of the service."""
+    """Every method of the service, by name."""
     errors: ErrorShape
 
     def register(self, parts: Parts, server: grpc.aio.Server) -> None:
-        """Add the dialect to a server."""
+        """Build the dialect's servicer from `parts`, and add it to a gRPC server."""
         self.add(self.servicer(parts), server)
 
     def errors_of(self, method: str) -> ErrorShape:
-        """Return the shape of a method's errors."""
+        """Return the shape of a method's errors: its own if it has one, else the dialect's."""
         return self.methods[method].errors or self.errors
 
 
@@ -138,26 +139,26 @@ DIALECTS: Final = (
         proxy_errors.OPENAI,
     ),
 )
-"""In the order in which Envoy tries whose path a refused request has: of two that fit, the first."""
+"""Envoy finds the dialect of a request that it refuses by the path, in this order: the first pattern that fits decides."""
 
 
 def scopes() -> dict[str, Scope | None]:
-    """Return what a caller's key has to have, by full name of the method. None: no key is needed."""
+    """Return the scope that the caller's key needs, by full method name. None: no key is needed."""
     return {full_name(dialect, name): method.scope for dialect in DIALECTS for name, method in dialect.methods.items()}
 
 
 def renderers() -> dict[str, ErrorRenderer]:
-    """Return what turns an error into an HTTP answer, by full name of the method."""
+    """Return the functions that turn an error into an HTTP response, by full method name."""
     return {full_name(dialect, name): dialect.errors_of(name).render for dialect in DIALECTS for name in dialect.methods}
 
 
 def keys_in_body() -> frozenset[str]:
-    """Return the full names of the methods whose key may stand in the body."""
+    """Return the full names of the methods that accept an API key in the body."""
     return frozenset(
         full_name(dialect, name) for dialect in DIALECTS for name, method in dialect.methods.items() if method.key_in_body
     )
 
 
 def full_name(dialect: Dialect, method: str) -> str:
-    """Return a method's name as in "antiphon.rest.v1.OpenAIService/ListModels"."""
+    """Return the full name of a method, such as "antiphon.rest.v1.OpenAIService/ListModels"."""
     return f"{dialect.service.full_name}/{method}"

@@ -10,23 +10,23 @@ import orjson
 
 from antiphon import domain
 from antiphon.domain.errors import AntiphonError, InvalidRequest, Violation
-from antiphon.rest.shared.dialect import Answer, ErrorShape
+from antiphon.rest.shared.dialect import AnswerSchema, ErrorShape
 from antiphon.rest.shared.http import headers_of, status_of
 from antiphon.rest.shared.json import event
 
-_WORDS: Final = {413: "Payload Too Large"}
-"""Where Python's own words depend on its version."""
+_PHRASES: Final = {413: "Payload Too Large"}
+"""Status phrases that depend on the version of Python."""
 
 
-class AnalyticsDetail(Answer):
-    """What is wrong with a field."""
+class AnalyticsDetail(AnswerSchema):
+    """A wrong field, and what is wrong with it."""
 
     field: str
     message: str
 
 
-class AnalyticsError(Answer):
-    """What went wrong: the status in words, ours, and the status. `details` is there with 400, `retryAfter` in seconds with 429."""
+class AnalyticsError(AnswerSchema):
+    """An error: the phrase of its status, a message, and the status. 400 adds `details`, and 429 `retryAfter` in seconds."""
 
     error: str
     message: str
@@ -36,25 +36,25 @@ class AnalyticsError(Answer):
 
 
 def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
-    """The HTTP status, headers and body of an error before the first byte."""
+    """Return the HTTP status, headers and body of an error before the first byte of a response."""
     return status_of(error), headers_of(error), orjson.dumps(error_object(error))
 
 
-def late(error: AntiphonError) -> bytes:
-    """The event of an error after the first byte."""
+def error_event(error: AntiphonError) -> bytes:
+    """Return the event that reports an error after the first byte of a stream."""
     return event(error_object(error))
 
 
 def refusal(status: int, message: str) -> domain.JsonObject:
-    """The body of what Envoy refuses."""
-    body = {"error": _WORDS.get(status) or HTTPStatus(status).phrase, "message": message, "code": status}
+    """Return the body of an error that Envoy itself responds with."""
+    body = {"error": _PHRASES.get(status) or HTTPStatus(status).phrase, "message": message, "code": status}
     return {**body, "details": []} if status == 400 else body
 
 
 def error_object(error: AntiphonError) -> dict[str, Any]:
-    """The body of an error, or the event."""
+    """Return the JSON object of an error, for a body or an event."""
     status = status_of(error)
-    # The document's word for a failure of the provider is "Error".
+    # The document has "Error" for a failure of the provider.
     word = "Error" if status == 502 else HTTPStatus(status).phrase
     body: dict[str, Any] = {"error": word, "message": error.message, "code": status}
     if status == 400:
@@ -68,7 +68,7 @@ def error_object(error: AntiphonError) -> dict[str, Any]:
 
 
 def _field(violation: Violation) -> str:
-    """("messages", 0, "role") as "messages[0].role"; the body itself is "body"."""
+    """Return the path of a violation as text, such as "messages[0].role"; for the body itself, "body"."""
     if violation.kind == "json_invalid":
         return "body"
     steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in violation.path)

@@ -1,7 +1,7 @@
 """The analytics dialect: POST /api/v1/ai/chat.
 
-Its source is the gateway's own document. A message, and what else a body may hold, is as in the OpenAI dialect, and so are the
-events of a stream, which the document leaves open. What is not known is accepted, and goes nowhere.
+Its specification is the gateway's own document. Messages, and the other fields of a body, are as in the OpenAI dialect, and so are
+the events of a stream, which the document leaves open. Unknown fields are accepted and ignored.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from antiphon.chat.service import ChatService
 from antiphon.domain.call import Call, current
 from antiphon.domain.errors import DeadlineExceeded
 from antiphon.domain.reply import Reply
-from antiphon.rest.analytics.errors import late
+from antiphon.rest.analytics.errors import error_event
 from antiphon.rest.openai import chunks
 from antiphon.rest.openai import reply as openai_reply
 from antiphon.rest.openai import request as openai
 from antiphon.rest.openai.delta import OpenBlock
-from antiphon.rest.shared.answer import Exchange, answer
-from antiphon.rest.shared.body import messages_as, parse_in_turns
+from antiphon.rest.shared.answer import PreparedCall, answer
+from antiphon.rest.shared.body import message_paths, parse_in_turns
 from antiphon.rest.shared.dialect import Context, Pieces
-from antiphon.rest.shared.shown import Shown, shown
+from antiphon.rest.shared.reply_text import ReplyTextStream, reply_text
 from antiphon.rest.v1 import analytics_pb2, analytics_pb2_grpc
 
 
-class Body(openai.Body):
-    """The body: the document's four fields, and those of a chat completion beside them."""
+class AnalyticsChatBody(openai.ChatCompletionBody):
+    """The body: the four fields of the document, and those of a chat completion."""
 
     client_id: str | None = None
 
@@ -45,52 +45,59 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         self._contexts = contexts
 
     def CreateAnalyticsChat(self, request: analytics_pb2.CreateAnalyticsChatRequest, context: Context) -> Pieces:
-        """One JSON object, or events."""
+        """Answer a chat with one JSON object, or with server-sent events."""
         call = current()
-        return answer(self._chat, call, partial(self._exchange, call, request.body.data))
+        return answer(self._chat, call, partial(self._prepare, call, request.body.data))
 
-    async def _exchange(self, call: Call, data: bytes) -> Exchange:
-        body = await parse_in_turns(data, Body)
-        asked = await self._scoped(request_from_body(body), body.client_id, call.time_left)
-        field = messages_as("messages", len(asked.messages) - len(body.messages))
-        form = ChunkWriter(include_usage=openai.include_usage(body)) if asked.stream else _whole
-        return Exchange(asked, form, late, field=field)
+    async def _prepare(self, call: Call, data: bytes) -> PreparedCall:
+        body = await parse_in_turns(data, AnalyticsChatBody)
+        chat_request = await self._with_client_context(request_from_body(body), body.client_id, call.time_left)
+        body_path = message_paths("messages", len(chat_request.messages) - len(body.messages))
+        writer = AnalyticsChunkWriter(include_usage=openai.include_usage(body)) if chat_request.stream else _reply_json
+        return PreparedCall(chat_request, writer, error_event, body_path=body_path)
 
-    async def _scoped(self, asked: domain.ChatRequest, client_id: str | None, seconds: float | None) -> domain.ChatRequest:
-        """With what the client's conversations begin with. Raises `ContextUnavailable`, `DeadlineExceeded`."""
+    async def _with_client_context(
+        self, chat_request: domain.ChatRequest, client_id: str | None, seconds: float | None
+    ) -> domain.ChatRequest:
+        """Return the request with the client's context, if it has one, as a system message at the beginning.
+
+        `seconds` is the time that may be spent on it. Raises `ContextUnavailable`, `DeadlineExceeded`.
+        """
         if not client_id:
-            return asked
+            return chat_request
         try:
             async with asyncio.timeout(seconds):
                 text = await self._contexts.of(client_id)
         except TimeoutError:
             raise DeadlineExceeded from None
         if not text:
-            return asked
-        return replace(asked, messages=(domain.Message(domain.Role.SYSTEM, (domain.Text(text),)), *asked.messages), trusted=1)
+            return chat_request
+        return replace(
+            chat_request, messages=(domain.Message(domain.Role.SYSTEM, (domain.Text(text),)), *chat_request.messages), trusted=1
+        )
 
 
-def request_from_body(body: Body) -> domain.ChatRequest:
-    """The domain's request. There is room for one reply only. Raises `InvalidRequest`."""
-    asked = openai.request_from_body(body, stream=bool(body.stream))
-    return replace(asked, sampling=replace(asked.sampling, choices=None), extra=domain.NOTHING, known_fields=True)
+def request_from_body(body: AnalyticsChatBody) -> domain.ChatRequest:
+    """Return the domain request, for a single choice. Raises `InvalidRequest`."""
+    chat_request = openai.request_from_body(body, stream=bool(body.stream))
+    return replace(chat_request, sampling=replace(chat_request.sampling, choices=None), extra=domain.NOTHING, known_fields=True)
 
 
-def whole(reply: Reply) -> dict[str, Any]:
-    """The JSON object of a whole reply. What is no text stands beside the content, as in a chat completion.
+def reply_object(reply: Reply) -> dict[str, Any]:
+    """Return the JSON object of a whole reply. As in a chat completion, output that is not text is beside the content.
 
-    A refusal is content as well, and so is what is said in a reply of sound alone: the document knows of no other field.
+    Refusals, and the transcript of a reply of audio alone, are in the content as well: the document has no other field for them.
     """
     completion = openai_reply.completion(reply)
-    said = completion["choices"][0]["message"]
-    content = said["content"] if isinstance(said["content"], list) else shown(reply.choices[0])
+    message = completion["choices"][0]["message"]
+    content = message["content"] if isinstance(message["content"], list) else reply_text(reply.choices[0])
     usage = completion["usage"]
-    beside = {name: said[name] for name in ("refusal", "tool_calls", "function_call", "audio") if said.get(name)}
+    beside = {name: message[name] for name in ("refusal", "tool_calls", "function_call", "audio") if message.get(name)}
     called = beside.keys() & {"tool_calls", "function_call"}
     return {
         "success": True,
         "data": {
-            "message": {"role": said["role"], "content": content or (None if called else ""), **beside},
+            "message": {"role": message["role"], "content": content or (None if called else ""), **beside},
             "usage": {
                 name: usage[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens", "estimated") if name in usage
             },
@@ -98,23 +105,23 @@ def whole(reply: Reply) -> dict[str, Any]:
     }
 
 
-def _whole(reply: Reply) -> bytes:
-    return orjson.dumps(whole(reply))
+def _reply_json(reply: Reply) -> bytes:
+    return orjson.dumps(reply_object(reply))
 
 
-class ChunkWriter(chunks.ChunkWriter):
-    """Writes the same events as the OpenAI dialect, with what is content as well, as in a whole reply."""
+class AnalyticsChunkWriter(chunks.ChunkWriter):
+    """Writes the events of the OpenAI dialect, with refusals and transcripts in the content as well, as in a whole reply."""
 
     def __init__(self, *, include_usage: bool) -> None:
         super().__init__(include_usage=include_usage)
-        self._shown = Shown()
+        self._text_stream = ReplyTextStream()
 
     def _fields_of(self, event: domain.Event) -> domain.JsonObject | None:
-        """Return the fields of an event in a delta; None: it has no chunk."""
+        """Return the fields of an event in a delta; None if it has no chunk."""
         fields = super()._fields_of(event)
-        text = self._shown.text(event)
+        text = self._text_stream.text(event)
         return {"content": text, **(fields or {})} if text and not isinstance(event, domain.TextDelta) else fields
 
-    def _around(self, open_: OpenBlock) -> tuple[bytes, bytes] | None:
-        """Return what stands around the text of a block in a delta; None: more than that."""
-        return None if isinstance(open_.value, domain.Refusal) else super()._around(open_)
+    def _frame(self, open_: OpenBlock) -> tuple[bytes, bytes] | None:
+        """Return the bytes of a delta before and after the text of a block; None if the delta has other fields as well."""
+        return None if isinstance(open_.value, domain.Refusal) else super()._frame(open_)

@@ -1,6 +1,6 @@
-"""The kept chats of the assistant dialect: list, fetch, fork, pin, change, delete and keep.
+"""The stored chats of the assistant dialect: list, fetch, fork, pin, change, delete and create.
 
-Its source is the gateway's own document. A chat is a conversation of the caller's own; another's does not exist.
+Its specification is the gateway's own document. A chat is a conversation of the caller. A chat of another owner is not found.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from antiphon.rest.shared.dialect import Context, Pieces
 from antiphon.rest.shared.json import JSON, dumps
 from antiphon.rest.v1 import assistant_pb2, assistant_pb2_grpc
 
-STORED = frozenset({"messageId", "createdAt", "status", "model"})
-"""What FetchChat adds to a message. It may be sent as it was fetched: these fields are for nobody but the caller."""
+STORED_FIELDS = frozenset({"messageId", "createdAt", "status", "model"})
+"""Fields that FetchChat adds to a message. A client may send them back with the message; they are then ignored."""
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
 
 
 class ForkBody(Fields):
-    """Which chat to fork, and up to which message: an id, or a place counted from 0. Neither: all of it."""
+    """The chat to fork, and its last message in the copy: an id, or an index from 0. With neither, all of it is copied."""
 
     chat_id: str = Field(validation_alias=AliasChoices("chatId", "chat_id"))
     message_id: str | None = Field(default=None, validation_alias=AliasChoices("messageId", "message_id"))
@@ -39,13 +39,13 @@ class ForkBody(Fields):
 
 
 class PinBody(Fields):
-    """Whether to pin."""
+    """Whether the chat is pinned from now on."""
 
     pinned: bool | None = None
 
 
 class UpdateBody(BaseModel):
-    """What to change; null is the same as not sent."""
+    """The fields to change; null is the same as not sent."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -54,7 +54,7 @@ class UpdateBody(BaseModel):
 
 
 class NewBody(Fields):
-    """A chat that was held elsewhere."""
+    """A chat that was held elsewhere, to be stored."""
 
     title: str | None = Field(default=None, max_length=MAX_TITLE)
     messages: list[MessageBody] = Field(validation_alias=AliasChoices("messages", "chat_history"))
@@ -63,13 +63,13 @@ class NewBody(Fields):
 
 
 class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
-    """Serves the paths that ask no model."""
+    """Serves the paths that call no model."""
 
     def __init__(self, store: Conversations) -> None:
         self._store = store
 
     async def ListChats(self, request: assistant_pb2.ListChatsRequest, context: Context) -> Pieces:
-        """One page."""
+        """Yield one page of the caller's chats."""
         if not 0 <= request.page_size <= MAX_PAGE_SIZE:
             raise invalid(Violation(("page_size",), f"must be between 1 and {MAX_PAGE_SIZE}"))
         with renaming(lambda path: ("title",) if path == ("title_contains",) else path):
@@ -84,13 +84,13 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
         yield _json({"chats": [chat_json(chat) for chat in page.conversations], "nextPageToken": page.next_token or None})
 
     async def FetchChat(self, request: assistant_pb2.FetchChatRequest, context: Context) -> Pieces:
-        """One chat, with its messages and its branches."""
+        """Yield one chat, with its messages and its branches."""
         async with aclosing(fetch(self._store, current().caller.owner, request.chat_id, request.branch_token)) as pieces:
             async for piece in pieces:
                 yield httpbody_pb2.HttpBody(content_type=JSON, data=piece)
 
     async def ForkChat(self, request: assistant_pb2.ForkChatRequest, context: Context) -> Pieces:
-        """Another chat with the same past."""
+        """Create a chat with the messages of another, up to the given one, and yield it."""
         body = await parse_in_turns(request.body.data, ForkBody)
         owner = current().caller.owner
         message_id = body.message_id
@@ -101,54 +101,56 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
             if body.message_index >= len(path):
                 raise invalid(Violation(("messageIndex",), f"must be less than {len(path)}, the number of messages"))
             message_id = path[body.message_index].id
-        fork = await self._store.fork(owner, body.chat_id, message_id=message_id, title=_given(body.title))
-        _created()
+        fork = await self._store.fork(owner, body.chat_id, message_id=message_id, title=_title_or_none(body.title))
+        _set_created()
         yield _json(chat_json(fork))
 
     async def PinChat(self, request: assistant_pb2.PinChatRequest, context: Context) -> Pieces:
-        """The chat, pinned or not."""
+        """Pin or unpin a chat, and yield it."""
         body = await parse_in_turns(request.body.data, PinBody) if request.body.data.strip() else PinBody()
         chat = await self._store.update(current().caller.owner, request.chat_id, pinned=body.pinned is not False)
         yield _json(chat_json(chat))
 
     async def UpdateChat(self, request: assistant_pb2.UpdateChatRequest, context: Context) -> Pieces:
-        """The chat after the change."""
+        """Change the title of a chat, or whether it is pinned, and yield it."""
         body = await parse_in_turns(request.body.data, UpdateBody)
         if body.title is None and body.pinned is None:
             raise invalid(Violation((), "The body must hold title or pinned."))
-        if body.title is not None and _given(body.title) is None:
+        if body.title is not None and _title_or_none(body.title) is None:
             raise invalid(Violation(("title",), "must not be blank"))
         chat = await self._store.update(current().caller.owner, request.chat_id, title=body.title, pinned=body.pinned)
         yield _json(chat_json(chat))
 
     async def DeleteChat(self, request: assistant_pb2.DeleteChatRequest, context: Context) -> Pieces:
-        """That it is gone."""
+        """Delete a chat, and yield a confirmation."""
         await self._store.delete(current().caller.owner, request.chat_id)
         yield _json({"chatId": request.chat_id, "deleted": True})
 
     async def CreateChat(self, request: assistant_pb2.CreateChatRequest, context: Context) -> Pieces:
-        """The new chat."""
+        """Store a chat that was held elsewhere, and yield it without its messages."""
         body = await parse_in_turns(request.body.data, NewBody)
-        messages = [message_of(message, ("messages", index), without=STORED) for index, message in enumerate(body.messages)]
+        messages = [message_of(message, ("messages", index), without=STORED_FIELDS) for index, message in enumerate(body.messages)]
         title = title_of(body.title, messages)
         chat = await self._store.create(
             current().caller.owner,
-            title=title if _given(body.title) else title.replace("\0", ""),  # then it is the message that is told to be at fault
+            title=title
+            if _title_or_none(body.title)
+            else title.replace("\0", ""),  # so that the error names the message, not the title
             source=body.source or "",
             pinned=bool(body.pinned),
             messages=messages,
         )
-        _created()
+        _set_created()
         yield _json(chat_json(chat))
 
 
-def _given(title: str | None) -> str | None:
-    """A title, unless it is blank."""
+def _title_or_none(title: str | None) -> str | None:
+    """Return the title, or None if it is blank."""
     return title if title and title.strip() else None
 
 
-def _created() -> None:
-    """Makes the response a 201; to be called before its first byte."""
+def _set_created() -> None:
+    """Make the response's status 201. To be called before its first byte."""
     current().headers["x-http-status"] = "201"
 
 

@@ -1,6 +1,6 @@
-"""A kept chat as JSON: alone, and whole, with its messages and branches.
+"""A stored chat as JSON: alone, or with its messages and branches.
 
-A whole chat is as large as all that was ever said in it, so it is read and written in pieces.
+The size of a whole chat has no limit, so it is read and written in pieces.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from antiphon.rest.shared.json import dumps
 from antiphon.rest.shared.message_json import message_json
 
 MAX_BRANCHES: Final = 100
-"""The most branches of one answer."""
+"""The most branches in one response."""
 
 _PAGE: Final = 1000
 """The most messages that are read at once."""
 
 _PIECE: Final = 1024 * 1024
-"""Bytes from which on a piece is written."""
+"""The size in bytes at which a piece is sent."""
 
 
 async def fetch(store: Conversations, owner: str, chat_id: str, branch_token: str) -> AsyncGenerator[bytes, None]:
-    """Yield the JSON of a whole chat, in pieces of about a megabyte, or as large as a message is.
+    """Yield the JSON of a whole chat, in pieces of about a megabyte; a piece with a larger message is larger.
 
-    Raises `ConversationNotFound`, `InvalidRequest`, `StoreUnavailable`; the last one perhaps after the first piece.
+    `branch_token` asks for a page of branches; if empty, for the first. Raises `ConversationNotFound`, `InvalidRequest` and
+    `StoreUnavailable`; the last one possibly after the first piece.
     """
     piece = bytearray()
     async for part in _parts(store, owner, chat_id, branch_token):
@@ -40,7 +41,7 @@ async def fetch(store: Conversations, owner: str, chat_id: str, branch_token: st
 
 
 async def _parts(store: Conversations, owner: str, chat_id: str, branch_token: str) -> AsyncGenerator[bytes, None]:
-    """Yield the JSON of a whole chat: each message, and what stands between them."""
+    """Yield the JSON of a whole chat: each message, and the text between the messages."""
     chat = await store.get(owner, chat_id)
     with renaming(lambda path: ("branch_token",) if path == ("page_token",) else path):
         page = await store.branches(owner, chat_id, size=MAX_BRANCHES, token=branch_token)
@@ -51,7 +52,7 @@ async def _parts(store: Conversations, owner: str, chat_id: str, branch_token: s
         yield message
     yield b'],"messageCount":%d,"branches":[' % fetched.count
     for number, branch in enumerate(page.branches):
-        parent = fetched.shown(branch.parent_id)
+        parent = fetched.visible(branch.parent_id)
         yield b'%b{"messageId":%b,"messages":[' % (b"," if number else b"", dumps(parent))
         async for message in fetched.read(parent, branch.messages_token):
             yield message
@@ -60,19 +61,22 @@ async def _parts(store: Conversations, owner: str, chat_id: str, branch_token: s
 
 
 class _Messages:
-    """The messages of a chat, without the replies of which nothing came."""
+    """Reads the messages of a chat, without replies that have no output."""
 
     def __init__(self, store: Conversations, owner: str, chat_id: str) -> None:
         self._store = store
         self._owner = owner
         self._chat_id = chat_id
         self._hidden: dict[str, str | None] = {}
-        """What is shown before each that is not."""
+        """For each message that is left out, by id: the id of the last visible one before it."""
         self.count = 0
-        """How many were read."""
+        """The number of messages that were read."""
 
     async def read(self, parent: str | None, token: str) -> AsyncGenerator[bytes, None]:
-        """The messages that `token` asks for as the items of a JSON list. `parent` is what is shown before them."""
+        """Yield the messages from the page `token` on, as the items of a JSON list.
+
+        `parent` is the id of the visible message before them.
+        """
         comma = b""
         while True:
             page = await self._store.messages(self._owner, self._chat_id, size=_PAGE, token=token)
@@ -88,13 +92,13 @@ class _Messages:
             if not token:
                 return
 
-    def shown(self, message_id: str | None) -> str | None:
-        """The message, or the one that is shown before it."""
+    def visible(self, message_id: str | None) -> str | None:
+        """Return the id itself, or, for a message that is left out, that of the last visible one before it."""
         return message_id if message_id is None else self._hidden.get(message_id, message_id)
 
 
 def chat_json(chat: Conversation) -> dict[str, Any]:
-    """A chat without its messages. Those of which nothing came do not count."""
+    """Return a chat without its messages. Its count leaves out replies that have no output."""
     return {
         "chatId": chat.id,
         "title": chat.title,
@@ -108,14 +112,14 @@ def chat_json(chat: Conversation) -> dict[str, Any]:
 
 
 def stored_json(stored: StoredMessage) -> dict[str, Any]:
-    """A message as it was sent, and where and when it is."""
+    """Return a message as it was sent, with its id, time, status and model."""
     body = message_json(stored.message)
     message = stored.message
     if body["content"] is None and not (message.blocks or message.extra or message.fields):
-        body["content"] = ""  # a reply of which nothing came
+        body["content"] = ""  # a reply without output
     return {
         **body,
-        # A field of the same name that the message came with does not count.
+        # These replace fields of the same name that the message was sent with.
         "messageId": stored.id,
         "createdAt": _time(stored.created),
         "status": stored.state.value,

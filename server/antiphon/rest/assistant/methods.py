@@ -1,4 +1,4 @@
-"""The methods of the assistant dialect: what each needs, and what it answers."""
+"""The methods of the assistant dialect: what each needs, and what it returns."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ from typing import Any, Final, Literal
 from antiphon.domain.principal import Scope
 from antiphon.rest.assistant.chats import ForkBody, NewBody, PinBody, UpdateBody
 from antiphon.rest.assistant.servicer import ChatBody, GenerateBody
-from antiphon.rest.shared.dialect import ASKING, KEYED, RECORDED, STORED, Answer, Method, TokenCounts
+from antiphon.rest.shared.dialect import (
+    KEY_STATUSES,
+    MODEL_STATUSES,
+    RECORD_STATUSES,
+    STORE_STATUSES,
+    AnswerSchema,
+    Method,
+    TokenCounts,
+)
 from antiphon.rest.shared.json import EVENT_STREAM
 
 
-class Chat(Answer):
+class Chat(AnswerSchema):
     """A chat without its messages. Times are RFC 3339."""
 
     chatId: str
@@ -24,15 +32,15 @@ class Chat(Answer):
     forkedFrom: str | None
 
 
-class Chats(Answer):
+class Chats(AnswerSchema):
     """A page of chats."""
 
     chats: list[Chat]
     nextPageToken: str | None
 
 
-class ChatMessage(Answer):
-    """A message as it was sent, and where and when it is."""
+class ChatMessage(AnswerSchema):
+    """A message as it was sent, with its id, time, status and model."""
 
     messageId: str
     role: str
@@ -42,29 +50,29 @@ class ChatMessage(Answer):
     model: str | None
 
 
-class ChatBranch(Answer):
-    """Messages that are not on the chat's path, oldest first, and the message after which they leave it, or another branch."""
+class ChatBranch(AnswerSchema):
+    """Messages that are not on the chat's path, oldest first, and the id of the message that they follow."""
 
     messageId: str | None
     messages: list[ChatMessage]
 
 
 class WholeChat(Chat):
-    """A chat with its messages, oldest first, and with its branches, the newest first."""
+    """A chat with its messages, oldest first, and its branches, newest first."""
 
     messages: list[ChatMessage]
     branches: list[ChatBranch]
     nextBranchToken: str | None
 
 
-class DeletedChat(Answer):
-    """That a chat is gone."""
+class DeletedChat(AnswerSchema):
+    """The confirmation that a chat is deleted."""
 
     chatId: str
     deleted: Literal[True]
 
 
-class Response(Answer):
+class Response(AnswerSchema):
     """The reply as a message."""
 
     role: Literal["assistant"]
@@ -72,7 +80,7 @@ class Response(Answer):
     tool_calls: list[dict[str, Any]] = []
 
 
-class GeneratedResult(Answer):
+class GeneratedResult(AnswerSchema):
     """A reply, as a message and as text."""
 
     response: Response
@@ -80,16 +88,16 @@ class GeneratedResult(Answer):
     persona: str
 
 
-class GeneratedMetadata(Answer):
-    """What a reply took, in milliseconds and tokens."""
+class GeneratedMetadata(AnswerSchema):
+    """How long a reply took, in milliseconds, its model, and its tokens."""
 
     timeTaken: int
     model: str
     usage: TokenCounts | None
 
 
-class Generated(Answer):
-    """A reply that is kept."""
+class Generated(AnswerSchema):
+    """A reply that is stored."""
 
     result: GeneratedResult
     chatId: str
@@ -100,35 +108,35 @@ class Generated(Answer):
     metadata: GeneratedMetadata
 
 
-class PassingResult(Answer):
+class UnsavedResult(AnswerSchema):
     """A reply as text."""
 
     message: str
     persona: str
 
 
-class Milliseconds(Answer):
-    """What a reply took."""
+class UnsavedMetadata(AnswerSchema):
+    """How long a reply took, in milliseconds."""
 
     timeTaken: int
 
 
-class PassingReply(Answer):
-    """A reply that is not kept."""
+class UnsavedReply(AnswerSchema):
+    """A reply that is not stored."""
 
-    result: PassingResult
-    metadata: Milliseconds
+    result: UnsavedResult
+    metadata: UnsavedMetadata
 
 
 METHODS: Final = {
-    "Generate": Method(Scope.CHAT, RECORDED, Generated, status=201, streams=(EVENT_STREAM,), body=GenerateBody),
-    "GenerateStream": Method(Scope.CHAT, RECORDED, streams=(EVENT_STREAM,), body=GenerateBody),
-    "Chat": Method(Scope.CHAT, ASKING, PassingReply, body=ChatBody),
-    "ListChats": Method(Scope.HISTORY, KEYED, Chats),
-    "FetchChat": Method(Scope.HISTORY, STORED, WholeChat),
-    "ForkChat": Method(Scope.HISTORY, STORED, Chat, status=201, body=ForkBody),
-    "PinChat": Method(Scope.HISTORY, STORED, Chat, body=PinBody, body_required=False),
-    "UpdateChat": Method(Scope.HISTORY, STORED, Chat, body=UpdateBody),
-    "DeleteChat": Method(Scope.HISTORY, STORED, DeletedChat),
-    "CreateChat": Method(Scope.HISTORY, KEYED, Chat, status=201, body=NewBody),
+    "Generate": Method(Scope.CHAT, RECORD_STATUSES, Generated, status=201, streams=(EVENT_STREAM,), body=GenerateBody),
+    "GenerateStream": Method(Scope.CHAT, RECORD_STATUSES, streams=(EVENT_STREAM,), body=GenerateBody),
+    "Chat": Method(Scope.CHAT, MODEL_STATUSES, UnsavedReply, body=ChatBody),
+    "ListChats": Method(Scope.HISTORY, KEY_STATUSES, Chats),
+    "FetchChat": Method(Scope.HISTORY, STORE_STATUSES, WholeChat),
+    "ForkChat": Method(Scope.HISTORY, STORE_STATUSES, Chat, status=201, body=ForkBody),
+    "PinChat": Method(Scope.HISTORY, STORE_STATUSES, Chat, body=PinBody, body_required=False),
+    "UpdateChat": Method(Scope.HISTORY, STORE_STATUSES, Chat, body=UpdateBody),
+    "DeleteChat": Method(Scope.HISTORY, STORE_STATUSES, DeletedChat),
+    "CreateChat": Method(Scope.HISTORY, KEY_STATUSES, Chat, status=201, body=NewBody),
 }

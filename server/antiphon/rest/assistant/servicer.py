@@ -1,7 +1,7 @@
-"""The assistant dialect: POST /api/v1/chat, /api/v1/chat/generate and /api/v1/chat/generate/stream; the rest is in `rest.chats`.
+"""The assistant dialect: POST /api/v1/chat, /api/v1/chat/generate and /api/v1/chat/generate/stream.
 
-Its source is the gateway's own document. A persona says how the model is to answer: what it is told comes before the chat and is
-never stored with it.
+The other paths are in `rest.assistant.chats`. The specification is the gateway's own document. A persona defines how the model
+answers: its system prompt is put before the chat, and is never stored with it.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from antiphon.domain.reply import Reply, ReplyChoice
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversations
 from antiphon.history.recorder import Record
 from antiphon.providers.openai.form import call_json, function_call_json
-from antiphon.rest.assistant.chats import STORED, ChatsServicer
-from antiphon.rest.assistant.errors import late
-from antiphon.rest.shared.answer import Exchange, answer
-from antiphon.rest.shared.body import Fields, invalid, messages_as, parse_in_turns
+from antiphon.rest.assistant.chats import STORED_FIELDS, ChatsServicer
+from antiphon.rest.assistant.errors import error_event
+from antiphon.rest.shared.answer import PreparedCall, answer
+from antiphon.rest.shared.body import Fields, invalid, message_paths, parse_in_turns
 from antiphon.rest.shared.content import MessageBody, message_of, tool_of
 from antiphon.rest.shared.dialect import Context, Pieces
 from antiphon.rest.shared.json import COMMENT, DONE, EVENT_STREAM, dumps, event
-from antiphon.rest.shared.shown import Shown, shown
+from antiphon.rest.shared.reply_text import ReplyTextStream, reply_text
 from antiphon.rest.v1 import assistant_pb2
 
 DEFAULT_PERSONA = "maya"
 MAYA = PersonaConfig(system="You are Maya, a helpful assistant.")
 
 PLANNING = "Planning response"
-"""The first event of a stream."""
+"""The content of the first event of a stream."""
 
-Asking: TypeAlias = assistant_pb2.GenerateRequest | assistant_pb2.GenerateStreamRequest
+GenerateRpcRequest: TypeAlias = assistant_pb2.GenerateRequest | assistant_pb2.GenerateStreamRequest
 
 
 class ChatBody(Fields):
@@ -50,7 +50,7 @@ class ChatBody(Fields):
 
 
 class GenerateBody(ChatBody):
-    """A chat to answer and keep. `scope` and `voice` are taken and change nothing."""
+    """A chat to answer and store. `scope` and `voice` are accepted and ignored."""
 
     tools: dict[str, Any] | list[dict[str, Any]] | None = None
     scope: str | None = None
@@ -69,52 +69,52 @@ class AssistantServicer(ChatsServicer):
         self._personas = {DEFAULT_PERSONA: MAYA, **personas}
 
     def Generate(self, request: assistant_pb2.GenerateRequest, context: Context) -> Pieces:
-        """One JSON object, or events."""
+        """Answer a chat with one JSON object, or with server-sent events, and store it."""
         call = current()
-        return answer(self._chat, call, partial(self._generate, call, request, stream=False))
+        return answer(self._chat, call, partial(self._prepare_generate, call, request, stream=False))
 
     def GenerateStream(self, request: assistant_pb2.GenerateStreamRequest, context: Context) -> Pieces:
-        """Events."""
+        """Answer a chat with server-sent events, and store it."""
         call = current()
-        return answer(self._chat, call, partial(self._generate, call, request, stream=True))
+        return answer(self._chat, call, partial(self._prepare_generate, call, request, stream=True))
 
     def Chat(self, request: assistant_pb2.ChatRequest, context: Context) -> Pieces:
-        """One JSON object; nothing is kept."""
-        return answer(self._chat, current(), partial(self._talk, request.body.data))
+        """Answer a chat with one JSON object, and store nothing."""
+        return answer(self._chat, current(), partial(self._prepare_chat, request.body.data))
 
-    async def _talk(self, data: bytes) -> Exchange:
+    async def _prepare_chat(self, data: bytes) -> PreparedCall:
         body = await parse_in_turns(data, ChatBody)
         name, persona = self._persona(body)
         before = _system(persona.system)
-        asked = replace(_request(persona, (*before, *_messages(body)), stream=False), trusted=len(before))
+        chat_request = replace(_request(persona, (*before, *_messages(body)), stream=False), trusted=len(before))
 
         def whole(reply: Reply) -> bytes:
             metadata = {"timeTaken": _milliseconds(reply)}
-            return dumps({"result": {"message": shown(reply.choices[0]), "persona": name}, "metadata": metadata})
+            return dumps({"result": {"message": reply_text(reply.choices[0]), "persona": name}, "metadata": metadata})
 
-        return Exchange(asked, whole, field=messages_as("chat_history", len(before)))
+        return PreparedCall(chat_request, whole, body_path=message_paths("chat_history", len(before)))
 
-    async def _generate(self, call: Call, asking: Asking, *, stream: bool) -> Exchange:
-        body = await parse_in_turns(asking.body.data, GenerateBody)
+    async def _prepare_generate(self, call: Call, rpc_request: GenerateRpcRequest, *, stream: bool) -> PreparedCall:
+        body = await parse_in_turns(rpc_request.body.data, GenerateBody)
         stream = stream or bool(body.stream)
         for field, most in (("title", MAX_TITLE), ("source", MAX_SOURCE)):
-            if len(getattr(asking, field)) > most:
+            if len(getattr(rpc_request, field)) > most:
                 raise invalid(Violation((field,), f"must not be longer than {most} characters"))
         name, persona = self._persona(body)
         record = Record(
             call.caller.owner,
-            conversation=asking.chat_id or body.chat_id or None,
-            title=asking.title,
-            source=asking.source,
+            conversation=rpc_request.chat_id or body.chat_id or None,
+            title=rpc_request.title,
+            source=rpc_request.source,
             instructions=_system(persona.system),
             preamble=_system(_context(body.fast_context or [])),
             resent=True,
-            # A header of the response, of an error too: what was said before it is stored there.
+            # The header is also set in an error response, because what came before the error is stored in this chat.
             began=partial(call.headers.__setitem__, "x-chat-id"),
         )
-        asked = _request(persona, _messages(body), _tools(body.tools), stream=stream)
-        form = EventWriter(name) if stream else lambda reply: dumps(generated(reply, name))
-        return Exchange(asked, form, late, record, messages_as("chat_history"), status=201)
+        chat_request = _request(persona, _messages(body), _tools(body.tools), stream=stream)
+        writer = EventWriter(name) if stream else lambda reply: dumps(reply_object(reply, name))
+        return PreparedCall(chat_request, writer, error_event, record, message_paths("chat_history"), status=201)
 
     def _persona(self, body: ChatBody) -> tuple[str, PersonaConfig]:
         name = body.persona or DEFAULT_PERSONA
@@ -128,7 +128,9 @@ class AssistantServicer(ChatsServicer):
 
 
 def _messages(body: ChatBody) -> tuple[domain.Message, ...]:
-    return tuple(message_of(message, ("chat_history", index), without=STORED) for index, message in enumerate(body.chat_history))
+    return tuple(
+        message_of(message, ("chat_history", index), without=STORED_FIELDS) for index, message in enumerate(body.chat_history)
+    )
 
 
 def _request(
@@ -147,7 +149,10 @@ def _system(text: str) -> tuple[domain.Message, ...]:
 
 
 def _context(items: list[Any]) -> str:
-    """What the model is told of `fastContext`: texts as they are, objects by their `content` or `text`, all else as JSON."""
+    """Return the text that tells the model the items of `fastContext`; empty without items. Raises `InvalidRequest`.
+
+    Strings are used as they are, objects by their `content` or `text`, and anything else as JSON.
+    """
     texts = []
     for index, item in enumerate(items):
         match item:
@@ -161,7 +166,10 @@ def _context(items: list[Any]) -> str:
 
 
 def _tools(tools: dict[str, Any] | list[dict[str, Any]] | None) -> tuple[domain.Tool | domain.NativeTool, ...]:
-    """A list as the OpenAI API has it, one tool of it, or functions by name. What else an object holds is an option of no tool."""
+    """Return the domain tools for `tools`: a list as in the OpenAI API, a single tool, or an object of functions by name.
+
+    In such an object, an entry without `parameters` and `description` is not a function, and is ignored. Raises `InvalidRequest`.
+    """
     match tools:
         case None:
             return ()
@@ -181,13 +189,13 @@ def _tools(tools: dict[str, Any] | list[dict[str, Any]] | None) -> tuple[domain.
 # Replies.
 
 
-def generated(reply: Reply, persona: str) -> dict[str, Any]:
-    """The object of a whole reply."""
+def reply_object(reply: Reply, persona: str) -> dict[str, Any]:
+    """Return the JSON object of a whole reply."""
     started = reply.started
     assert started is not None, "a stream that ended well has started"
     choice = reply.choices[0]
-    said = shown(choice)
-    response: dict[str, Any] = {"role": "assistant", "content": said}
+    text = reply_text(choice)
+    response: dict[str, Any] = {"role": "assistant", "content": text}
     for call in choice.calls():
         fields = domain.NOTHING if call.state is None else call.state.fields
         if call.type == FUNCTION_CALL:
@@ -195,7 +203,7 @@ def generated(reply: Reply, persona: str) -> dict[str, Any]:
         else:
             response.setdefault("tool_calls", []).append(call_json(call, fields))
     return {
-        "result": {"response": response, "message": said, "persona": persona},
+        "result": {"response": response, "message": text, "persona": persona},
         "chatId": started.conversation_id,
         "title": started.conversation_title,
         "researchMode": False,
@@ -206,46 +214,48 @@ def generated(reply: Reply, persona: str) -> dict[str, Any]:
 
 
 class EventWriter:
-    """Writes the events of one stream, and [DONE]."""
+    """Writes the events of one stream, with [DONE] at the end."""
 
     content_type = EVENT_STREAM
     comment = COMMENT
 
     def __init__(self, persona: str) -> None:
         self._persona = persona
-        self._reply = Reply()  # of all but the text: that is gone when it is written
-        self._shown = Shown()
+        self._reply = Reply()  # without the text, which is not kept after it is written
+        self._text_stream = ReplyTextStream()
 
     def write(self, batch: domain.Batch) -> bytes:
-        """The events of a batch. May be empty."""
+        """Return the events for a batch. May be empty."""
         pieces: list[bytes] = []
-        for happened in batch:
-            match happened:
+        for reply_event in batch:
+            match reply_event:
                 case domain.TextDelta() | domain.RefusalDelta() | domain.MediaDelta():
-                    text = self._shown.text(happened)
-                    if text or not isinstance(happened, domain.MediaDelta):
+                    text = self._text_stream.text(reply_event)
+                    if text or not isinstance(reply_event, domain.MediaDelta):
                         pieces.append(b'data: {"type":"final_response","content":%b}\n\n' % dumps(text))
                 case domain.ThinkingDelta(text=text):
                     if text:
                         pieces.append(event({"type": "thinking_update", "content": text}))
                 case domain.Started():
-                    self._reply.add(happened)
+                    self._reply.add(reply_event)
                     pieces.append(event({"type": "thinking_update", "content": PLANNING}))
                 case domain.BlockStarted():
-                    self._shown.text(happened)
-                    self._reply.add(happened)
-                    if isinstance(happened.value, domain.ServerToolCall):
-                        name = happened.value.name or happened.value.type
+                    self._text_stream.text(reply_event)
+                    self._reply.add(reply_event)
+                    if isinstance(reply_event.value, domain.ServerToolCall):
+                        name = reply_event.value.name or reply_event.value.type
                         pieces.append(event({"type": "thinking_update", "content": name}))
                 case _:
-                    self._reply.add(happened)
+                    self._reply.add(reply_event)
         return b"".join(pieces)
 
     def end(self) -> bytes:
-        """What comes after the last batch."""
+        """Return the last events: tool calls, metadata and [DONE]."""
         reply, started = self._reply, self._reply.started
         assert started is not None, "a stream that ended well has started"
-        calls = [event({"type": "tool_call", "content": _call(call)}) for choice in reply.choices[:1] for call in choice.calls()]
+        calls = [
+            event({"type": "tool_call", "content": _call_json(call)}) for choice in reply.choices[:1] for call in choice.calls()
+        ]
         sources = [source for choice in reply.choices[:1] for source in _sources(choice)]
         metadata = {
             "chatId": started.conversation_id,
@@ -260,15 +270,15 @@ class EventWriter:
         return b"".join(calls) + event({"type": "metadata", "content": metadata}) + DONE
 
 
-def _call(call: domain.ToolCall) -> dict[str, Any]:
-    """A call of a tool as a stream tells it."""
+def _call_json(call: domain.ToolCall) -> dict[str, Any]:
+    """Return a tool call, as it is in an event."""
     if call.name:
         return {"id": call.id or None, "name": call.name, "arguments": call.arguments}
     return call_json(call, domain.NOTHING if call.state is None else call.state.fields)
 
 
 def _sources(choice: ReplyChoice) -> Iterator[dict[str, Any]]:
-    """The sources of the text."""
+    """Yield the sources that the text cites, with their URLs and titles."""
     for one in choice.blocks:
         if isinstance(one.value, domain.Text):
             yield from ({"url": each.url, "title": each.title} for each in one.citations if each.url)

@@ -1,4 +1,7 @@
-"""A reply in the engine dialect: one object, bare text, or chunk objects. Its source is that of `antiphon.rest.engine.servicer`."""
+"""Replies of the engine dialect: one object, plain text, or chunk objects.
+
+The specification is the one that `antiphon.rest.engine.servicer` names.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,19 @@ from typing import Any, Final
 from antiphon import domain
 from antiphon.domain.content import FUNCTION_CALL
 from antiphon.domain.reply import Reply
-from antiphon.rest.engine.request import Chat
+from antiphon.rest.engine.request import EngineChat
 from antiphon.rest.openai import reply as openai_reply
 from antiphon.rest.openai.delta import DeltaFields, merged
 from antiphon.rest.shared.json import JSON, dumps
-from antiphon.rest.shared.shown import Shown, shown_or_called
+from antiphon.rest.shared.reply_text import ReplyTextStream, reply_text_or_arguments
 
 TEXT: Final = "text/plain; charset=utf-8"
 
-MAX_REPEATED: Final = 256 * 1024
-"""The most bytes of a request that the last chunk repeats: LLMstudio 1.0 cannot read one of about 1 MiB, and it has them twice."""
+MAX_REPEATED_BYTES: Final = 256 * 1024
+"""The most bytes of a request that the last chunk repeats. It repeats them twice, and LLMstudio 1.0 cannot read a chunk of about
+1 MiB."""
 
-_END_FIGURES: Final = {
+_END_TOKEN_FORMATS: Final = {
     "input_tokens": "",
     "output_tokens": "",
     "cost_usd": "",
@@ -28,15 +32,15 @@ _END_FIGURES: Final = {
     "inter_token_latency_s": ".5f",
     "tokens_per_second": ".2f",
 }
-"""What LLMstudio 0.3 writes after its end token, and how."""
+"""The metrics that LLMstudio 0.3 writes after its end token, and their formats."""
 
 
-def completion(reply: Reply, chat: Chat) -> dict[str, Any]:
-    """The documented object, nulls and order included."""
+def completion(reply: Reply, chat: EngineChat) -> dict[str, Any]:
+    """Return the documented JSON object of a whole reply, with the documented nulls and order."""
     assert reply.started is not None, "a stream that ended well has started"
     written = openai_reply.completion(reply)["choices"]
     choices = [
-        _choice(choice, _reason(ended.reason, ended.provider_reason, of_2023=openai_reply.is_of_2023(ended)), chat)
+        _choice(choice, _reason(ended.reason, ended.provider_reason, function_call=openai_reply.has_function_call(ended)), chat)
         for choice, ended in zip(written, reply.choices, strict=True)
     ]
     return {
@@ -49,7 +53,7 @@ def completion(reply: Reply, chat: Chat) -> dict[str, Any]:
         "usage": None,
         "session_id": chat.session_id,
         "chat_input": chat.chat_input,
-        "chat_output": shown_or_called(reply.choices[0]),
+        "chat_output": reply_text_or_arguments(reply.choices[0]),
         "context": chat.context,
         "provider": chat.provider,
         "timestamp": time.time(),
@@ -58,28 +62,28 @@ def completion(reply: Reply, chat: Chat) -> dict[str, Any]:
     }
 
 
-def _choice(choice: dict[str, Any], reason: str, chat: Chat) -> dict[str, Any]:
-    said = choice["message"]
-    calls = {name: said.get(name) for name in ("function_call", "tool_calls")}
-    message = {"content": said["content"], "role": "assistant", **calls}
-    message |= {name: value for name, value in said.items() if name not in message and value is not None}
-    if chat.has_functions and message["tool_calls"]:  # the caller's tools are those of 2023
+def _choice(choice: dict[str, Any], reason: str, chat: EngineChat) -> dict[str, Any]:
+    written = choice["message"]
+    calls = {name: written.get(name) for name in ("function_call", "tool_calls")}
+    message = {"content": written["content"], "role": "assistant", **calls}
+    message |= {name: value for name, value in written.items() if name not in message and value is not None}
+    if chat.has_functions and message["tool_calls"]:  # the caller uses the function API of 2023
         message |= {"function_call": message["tool_calls"][0]["function"], "tool_calls": None}
         reason = FUNCTION_CALL if reason == "tool_calls" else reason
     return {"finish_reason": reason, "index": choice["index"], "logprobs": choice["logprobs"], "message": message}
 
 
-def _reason(reason: domain.FinishReason, provider_reason: str, *, of_2023: bool) -> str:
-    """Why a choice ended, in a word of the OpenAI API: the clients refuse a reply with any other one, or with none."""
+def _reason(reason: domain.FinishReason, provider_reason: str, *, function_call: bool) -> str:
+    """Return why a choice ended, in a word of the OpenAI API: the clients refuse a reply with another word, or none."""
     if reason is domain.FinishReason.OTHER:
         return domain.FinishReason.STOP.value
-    return openai_reply.finish_reason(reason, provider_reason, of_2023=of_2023) or domain.FinishReason.STOP.value
+    return openai_reply.finish_reason(reason, provider_reason, function_call=function_call) or domain.FinishReason.STOP.value
 
 
 def metrics(usage: domain.Usage | None, measured: domain.Metrics | None) -> dict[str, Any]:
-    """What the call took."""
-    assert usage is not None, "the chat service tells what every call took"
-    assert measured is not None, "the same"
+    """Return the metrics of a call: tokens, cost in USD, and times in seconds."""
+    assert usage is not None, "the chat service sends the usage of every call"
+    assert measured is not None, "and its metrics"
     return {
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
@@ -93,7 +97,7 @@ def metrics(usage: domain.Usage | None, measured: domain.Metrics | None) -> dict
 
 
 class TextWriter:
-    """The output of the first choice, bare: all its pieces together are the `chat_output` of a whole reply."""
+    """Writes the text of the first choice only. Its pieces add up to the `chat_output` of a whole reply."""
 
     content_type = TEXT
     comment = b""
@@ -101,9 +105,9 @@ class TextWriter:
     def __init__(self, *, end_token: bool) -> None:
         self._end_token = end_token
         self._reply = Reply()
-        self._shown = Shown()
-        self._first: set[int] = set()
-        """The blocks of the first choice."""
+        self._text_stream = ReplyTextStream()
+        self._first_choice_blocks: set[int] = set()
+        """The numbers of the first choice's blocks."""
 
     def write(self, batch: domain.Batch) -> bytes:
         pieces: list[str] = []
@@ -112,11 +116,11 @@ class TextWriter:
                 case domain.Usage() | domain.Metrics():
                     self._reply.add(event)
                 case domain.BlockStarted(choice=0):
-                    self._first.add(event.block)
-                    pieces.append(self._shown.text_or_arguments(event))
+                    self._first_choice_blocks.add(event.block)
+                    pieces.append(self._text_stream.text_or_arguments(event))
                 case domain.TextDelta() | domain.RefusalDelta() | domain.MediaDelta() | domain.InputDelta():
-                    if event.block in self._first:
-                        pieces.append(self._shown.text_or_arguments(event))
+                    if event.block in self._first_choice_blocks:
+                        pieces.append(self._text_stream.text_or_arguments(event))
                 case _:
                     pass
         return "".join(pieces).encode()
@@ -125,31 +129,33 @@ class TextWriter:
         if not self._end_token:
             return b""
         found = metrics(self._reply.usage, self._reply.metrics)
-        return b",".join((b"<END_TOKEN>", *(f"{name}={_figure(name, found[name])}".encode() for name in _END_FIGURES)))
+        return b",".join(
+            (b"<END_TOKEN>", *(f"{name}={_end_token_value(name, found[name])}".encode() for name in _END_TOKEN_FORMATS))
+        )
 
 
-class ChunkWriter:
-    """One `chat.completion.chunk` object for each batch: the 1.x clients take each piece of the transfer for one."""
+class EngineChunkWriter:
+    """Writes one `chat.completion.chunk` object for each batch: the 1.x clients read each piece of the transfer as one object."""
 
     content_type = JSON
     comment = b""
 
-    def __init__(self, chat: Chat) -> None:
+    def __init__(self, chat: EngineChat) -> None:
         self._chat = chat
         self._reply = Reply()
-        self._shown = Shown()
-        self._calls = DeltaFields()
+        self._text_stream = ReplyTextStream()
+        self._deltas = DeltaFields()
         self._choices: dict[int, int] = {}
-        """The choice of each block."""
+        """The choice of each block, by the number of the block."""
 
     def write(self, batch: domain.Batch) -> bytes:
         choices: dict[int, dict[str, Any]] = {}
-        shown: list[str] = []
+        texts: list[str] = []
         for event in batch:
             self._reply.add(event)
             match event:
                 case domain.Started():
-                    self._calls.begin(event.origin)
+                    self._deltas.set_origin(event.origin)
                     continue
                 case domain.BlockStarted():
                     index = self._choices[event.block] = event.choice
@@ -166,12 +172,12 @@ class ChunkWriter:
                 delta: dict[str, Any] = {"role": "assistant", "content": None}
                 choice = choices[index] = {"delta": delta, "finish_reason": None, "index": index, "logprobs": None}
             if index == 0:
-                shown.append(self._shown.text(event))
+                texts.append(self._text_stream.text(event))
             self._write(event, choice)
-        return self._chunk([choices[index] for index in sorted(choices)], "".join(shown)) if choices else b""
+        return self._chunk([choices[index] for index in sorted(choices)], "".join(texts)) if choices else b""
 
     def _write(self, event: domain.Event, choice: dict[str, Any]) -> None:
-        """Add an event to its choice. The clients know text, refusals and calls, and nothing else."""
+        """Add an event to its choice. The clients know only text, refusals and tool calls."""
         delta = choice["delta"]
         match event:
             case domain.TextDelta():
@@ -179,25 +185,25 @@ class ChunkWriter:
             case domain.RefusalDelta():
                 delta["refusal"] = delta.get("refusal", "") + event.text
             case domain.BlockStarted() | domain.InputDelta() | domain.BlockFinished():
-                calls = (self._calls.of(event) or {}).get("tool_calls")
+                calls = (self._deltas.fields_of(event) or {}).get("tool_calls")
                 if calls:
                     delta |= merged({"tool_calls": delta.get("tool_calls", [])}, {"tool_calls": calls})
             case domain.Finished():
-                of_2023 = event.choice in self._calls.of_2023
-                choice["finish_reason"] = _reason(event.reason, event.provider_reason, of_2023=of_2023)
+                function_call = event.choice in self._deltas.function_call_choices
+                choice["finish_reason"] = _reason(event.reason, event.provider_reason, function_call=function_call)
             case _:
                 pass
 
     def end(self) -> bytes:
         return b""
 
-    def _chunk(self, choices: list[dict[str, Any]], shown: str) -> bytes:
-        """What repeats the request comes once, in the last one, and only if it is not long."""
+    def _chunk(self, choices: list[dict[str, Any]], text: str) -> bytes:
+        """Return a chunk. Only the last one repeats the request, and only if the request is not long."""
         started = self._reply.started
         assert started is not None, "it is the first event"
         chat = self._chat
         last = self._reply.metrics is not None
-        repeats = last and len(dumps(chat.context)) <= MAX_REPEATED
+        repeats = last and len(dumps(chat.context)) <= MAX_REPEATED_BYTES
         return dumps(
             {
                 "id": chat.id,
@@ -207,8 +213,8 @@ class ChunkWriter:
                 "object": "chat.completion.chunk",
                 "system_fingerprint": None,
                 "chat_input": chat.chat_input if repeats else None,
-                "chat_output": shown_or_called(self._reply.choices[0]) if last else None,
-                "chat_output_stream": shown,
+                "chat_output": reply_text_or_arguments(self._reply.choices[0]) if last else None,
+                "chat_output_stream": text,
                 "context": chat.context if repeats else None,
                 "provider": chat.provider,
                 "timestamp": time.time(),
@@ -218,5 +224,5 @@ class ChunkWriter:
         )
 
 
-def _figure(name: str, value: float | None) -> str:
-    return "null" if value is None else format(value, _END_FIGURES[name])
+def _end_token_value(name: str, value: float | None) -> str:
+    return "null" if value is None else format(value, _END_TOKEN_FORMATS[name])

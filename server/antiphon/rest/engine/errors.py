@@ -9,24 +9,24 @@ import orjson
 
 from antiphon import domain
 from antiphon.domain.errors import AntiphonError, InvalidRequest, ModelNotFound, ProviderNotFound, Reason, Violation
-from antiphon.rest.shared.dialect import Answer, ErrorShape, FieldAtFault
+from antiphon.rest.shared.dialect import AnswerSchema, ErrorShape, FieldAtFault
 from antiphon.rest.shared.http import headers_of, status_of
 
 
-class FieldsAtFault(Answer):
-    """What is wrong with a request."""
+class FieldsAtFault(AnswerSchema):
+    """An invalid request, with its wrong fields."""
 
     detail: list[FieldAtFault]
 
 
-class Detail(Answer):
-    """What went wrong."""
+class EngineError(AnswerSchema):
+    """An error."""
 
     detail: str
 
 
 def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
-    """The HTTP status, headers and body of an error before the first byte."""
+    """Return the HTTP status, headers and body of an error before the first byte of a response."""
     status = status_of(error)
     detail: str | list[dict[str, Any]] = error.message
     match error:
@@ -44,7 +44,7 @@ def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
 
 
 def refusal(_status: int, message: str) -> domain.JsonObject:
-    """The body of what Envoy refuses."""
+    """Return the body of an error that Envoy itself responds with."""
     return {"detail": message}
 
 
@@ -53,5 +53,5 @@ ERRORS: Final = ErrorShape(
     render_error,
     refusal,
     paths="/(api/engine/|health).*",
-    models={422: FieldsAtFault, 0: Detail},
+    models={422: FieldsAtFault, 0: EngineError},
 )

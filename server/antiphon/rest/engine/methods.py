@@ -1,16 +1,16 @@
-"""The methods of the engine dialect: what each needs, and what it answers."""
+"""The methods of the engine dialect: what each needs, and what it returns."""
 
 from __future__ import annotations
 
 from typing import Any, Final, Literal
 
 from antiphon.domain.principal import Scope
-from antiphon.rest.engine.request import Body
-from antiphon.rest.shared.dialect import ASKING, KEYED, OPEN, Answer, Method
+from antiphon.rest.engine.request import EngineChatBody
+from antiphon.rest.shared.dialect import KEY_STATUSES, MODEL_STATUSES, PUBLIC_STATUSES, AnswerSchema, Method
 
 
-class EngineMessage(Answer):
-    """What the model said."""
+class EngineMessage(AnswerSchema):
+    """The message of a choice."""
 
     content: str | list[dict[str, Any]] | None
     role: Literal["assistant"]
@@ -18,8 +18,8 @@ class EngineMessage(Answer):
     tool_calls: list[dict[str, Any]] | None
 
 
-class EngineChoice(Answer):
-    """One of the replies that were asked for."""
+class EngineChoice(AnswerSchema):
+    """One of the choices of a reply."""
 
     finish_reason: str
     index: int
@@ -27,8 +27,8 @@ class EngineChoice(Answer):
     message: EngineMessage
 
 
-class EngineMetrics(Answer):
-    """What a call took: tokens, USD, seconds. A cost or a time that is not known is null."""
+class EngineMetrics(AnswerSchema):
+    """The metrics of a call: tokens, USD, seconds. An unknown cost or time is null."""
 
     input_tokens: int
     output_tokens: int
@@ -40,8 +40,8 @@ class EngineMetrics(Answer):
     tokens_per_second: float | None
 
 
-class EngineReply(Answer):
-    """A whole reply, with what it repeats of its request."""
+class EngineReply(AnswerSchema):
+    """A whole reply, with the parts of its request that it repeats."""
 
     id: str
     choices: list[EngineChoice]
@@ -60,15 +60,15 @@ class EngineReply(Answer):
     metrics: EngineMetrics
 
 
-class EngineProvider(Answer):
-    """The models of a provider that can be asked for by name."""
+class EngineProvider(AnswerSchema):
+    """The models of a provider that are listed by name."""
 
     name: str
     models: list[str]
 
 
-class EngineParameter(Answer):
-    """What a chat's `parameters` may hold."""
+class EngineParameter(AnswerSchema):
+    """A field that a chat's `parameters` may have."""
 
     id: str
     name: str
@@ -79,17 +79,19 @@ class EngineParameter(Answer):
     step: float
 
 
-class Health(Answer):
-    """That the gateway is well."""
+class Health(AnswerSchema):
+    """The confirmation that the gateway accepts calls."""
 
     status: Literal["healthy"]
     message: str
 
 
 METHODS: Final = {
-    "CreateEngineChat": Method(Scope.ENGINE, (*ASKING, 422), EngineReply, streams=("text/plain",), body=Body, key_in_body=True),
-    "ListEngineProviders": Method(Scope.ENGINE, (*KEYED, 422), list[str]),
-    "ListEngineModels": Method(Scope.ENGINE, (*KEYED, 404, 422), dict[str, EngineProvider] | EngineProvider),
-    "ListEngineParameters": Method(Scope.ENGINE, (*KEYED, 404, 422), list[EngineParameter]),
-    "GetHealth": Method(None, OPEN, Health),
+    "CreateEngineChat": Method(
+        Scope.ENGINE, (*MODEL_STATUSES, 422), EngineReply, streams=("text/plain",), body=EngineChatBody, key_in_body=True
+    ),
+    "ListEngineProviders": Method(Scope.ENGINE, (*KEY_STATUSES, 422), list[str]),
+    "ListEngineModels": Method(Scope.ENGINE, (*KEY_STATUSES, 404, 422), dict[str, EngineProvider] | EngineProvider),
+    "ListEngineParameters": Method(Scope.ENGINE, (*KEY_STATUSES, 404, 422), list[EngineParameter]),
+    "GetHealth": Method(None, PUBLIC_STATUSES, Health),
 }

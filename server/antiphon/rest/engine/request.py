@@ -1,4 +1,7 @@
-"""A chat of the engine dialect as a request of the domain. Its source is that of `antiphon.rest.engine.servicer`."""
+"""A chat of the engine dialect, converted to a domain request.
+
+The specification is the one that `antiphon.rest.engine.servicer` names.
+"""
 
 from __future__ import annotations
 
@@ -21,26 +24,27 @@ PARAMETERS: Final = (
     {"id": "frequency_penalty", "name": "Frequency Penalty", "type": "float", "default": 0, "min": -2, "max": 2, "step": 0.01},
     {"id": "presence_penalty", "name": "Presence Penalty", "type": "float", "default": 0, "min": -2, "max": 2, "step": 0.01},
 )
-"""What the document lists. The `max` of the tokens is one for sliders: more may be asked for."""
+"""The parameters that the document lists. The `max` of `max_tokens` is meant for sliders; more may be requested."""
 
 DEFAULTS: Final[domain.JsonObject] = {str(parameter["id"]): parameter["default"] for parameter in PARAMETERS}
 
-_OURS: Final = frozenset({"api_key", "model", "messages", "stream", "stream_options", "session_id", "max_output_tokens"})
-"""What parameters cannot set. The 0.3 clients send `max_output_tokens` beside `max_tokens`, always the same."""
+_RESERVED: Final = frozenset({"api_key", "model", "messages", "stream", "stream_options", "session_id", "max_output_tokens"})
+"""Names that the parameters cannot set. The 0.3 clients send `max_output_tokens` beside `max_tokens`, always with the same
+value."""
 
 _UNUSED: Final = frozenset({"api_endpoint", "api_version", "base_url", "region", "access_key", "secret_key"})
 
 
-def or_none(value: object) -> object:
-    """The document writes what is not there as null, or as the text "None"."""
+def none_if_unset(value: object) -> object:
+    """Return None for null, an empty text and the text "None", with which the clients leave a field unset; else the value."""
     return None if value in ("None", "") else value
 
 
-def key_in(raw: Mapping[str, Any]) -> object:
-    """The key that a body holds, of whatever type; None for none."""
+def key_from_object(raw: Mapping[str, Any]) -> object:
+    """Return the API key of a parsed body, of whatever type; None if it has none."""
     parameters = raw.get("parameters")
-    key = or_none(raw.get("api_key"))
-    return or_none(parameters.get("api_key")) if key is None and isinstance(parameters, dict) else key
+    key = none_if_unset(raw.get("api_key"))
+    return none_if_unset(parameters.get("api_key")) if key is None and isinstance(parameters, dict) else key
 
 
 _NULL: Final = msgspec.Raw(b"null")
@@ -51,7 +55,7 @@ class _Parameters(msgspec.Struct):
 
 
 class _Keys(msgspec.Struct):
-    """The two fields that may hold a key, unread. All else of a body is passed over, and makes no objects."""
+    """The two fields of a body that may hold a key, not decoded. All other fields are skipped, and create no objects."""
 
     api_key: msgspec.Raw = _NULL
     parameters: msgspec.Raw = _NULL
@@ -62,10 +66,10 @@ _parameters: Final = msgspec.json.Decoder(_Parameters)
 _key: Final = msgspec.json.Decoder(str)
 
 
-def key_of(data: bytes) -> str | None:
-    """Return the key that a body holds, as `key_in` finds it, without reading anything else; None for none that is a text.
+def key_from_json(data: bytes) -> str | None:
+    """Return the API key of a body, as `key_from_object` does, and decode nothing else; None if it has none that is a text.
 
-    For bodies of `MAX_KEYLESS_BYTES` at most, which takes 1 ms: it runs before anybody knows who the caller is.
+    For bodies of at most `MAX_KEYLESS_BYTES`, which take 1 ms: it runs before the caller is known.
     """
     try:
         fields = _keys.decode(data)
@@ -81,25 +85,25 @@ def _is_unset(raw: msgspec.Raw) -> bool:
     return bytes(memoryview(raw)[:6]) in (b"null", b'"None"', b'""')
 
 
-def _printable(key: SecretStr | None) -> SecretStr | None:
-    """It becomes a header."""
+def _check_printable(key: SecretStr | None) -> SecretStr | None:
+    """Return the key. Raises `ValueError` if it has other than printable ASCII characters: it becomes a header."""
     text = "" if key is None else key.get_secret_value()
     if not all("\x21" <= character <= "\x7e" for character in text):
         raise ValueError("must be of printable characters")
     return key
 
 
-class Body(Fields):
-    """The body of a chat. The clients' own way with types, such as "False", is taken."""
+class EngineChatBody(Fields):
+    """The body of a chat. Types are not strict: the clients send values such as "False"."""
 
     model_config = ConfigDict(strict=False)
 
     model: str = Field(min_length=1)
     chat_input: str | list[dict[str, Any]]
-    api_key: Annotated[SecretStr | None, BeforeValidator(or_none), AfterValidator(_printable)] = None
-    parameters: Annotated[dict[str, Any] | None, BeforeValidator(or_none)] = None
-    is_stream: Annotated[bool | None, BeforeValidator(or_none)] = None
-    has_end_token: Annotated[bool | None, BeforeValidator(or_none)] = None
+    api_key: Annotated[SecretStr | None, BeforeValidator(none_if_unset), AfterValidator(_check_printable)] = None
+    parameters: Annotated[dict[str, Any] | None, BeforeValidator(none_if_unset)] = None
+    is_stream: Annotated[bool | None, BeforeValidator(none_if_unset)] = None
+    has_end_token: Annotated[bool | None, BeforeValidator(none_if_unset)] = None
     session_id: str | None = None
     retries: int | None = None
     functions: list[dict[str, Any]] | None = None
@@ -110,34 +114,42 @@ class Body(Fields):
 
     @model_validator(mode="before")
     @classmethod
-    def _key_of_parameters(cls, raw: object) -> object:
-        """The asynchronous 1.x client has no other place for a key than the parameters, which are sent on and repeated."""
-        if isinstance(raw, dict) and (key := key_in(raw)) is not None:
+    def _copy_key_from_parameters(cls, raw: object) -> object:
+        """Copy a key from the parameters to `api_key`.
+
+        The asynchronous 1.x client can send a key only in the parameters, which are passed on and repeated.
+        """
+        if isinstance(raw, dict) and (key := key_from_object(raw)) is not None:
             return {**raw, "api_key": key}
         return raw
 
     @property
     def is_1x(self) -> bool:
-        """Whether a 1.x client sent it: those read a stream of chunk objects, and know no defaults. 0.3 always sends a session."""
+        """Return whether a 1.x client sent the body. Such a client reads a stream of chunk objects, and has no default parameters.
+
+        The 1.x clients send `retries`. The 0.3 clients always send a `session_id`.
+        """
         return "retries" in self.model_fields_set and "session_id" not in self.model_fields_set
 
 
-class Completion(openai.Body):
-    """The same chat as a chat completion, with the same way with types."""
+class EngineCompletionBody(openai.ChatCompletionBody):
+    """The same chat as a chat completion. Its types are not strict either."""
 
     model_config = ConfigDict(strict=False)
 
 
-class Chat:
-    """What an answer repeats of its request."""
+class EngineChat:
+    """The parts of a request that its answer repeats."""
 
-    def __init__(self, body: Body, provider: str) -> None:
-        given = dict(body.parameters or {})
-        if body.is_1x:  # what these clients' callers add is a parameter as well
-            given = {name: value for name, value in (body.model_extra or {}).items() if name not in _UNUSED} | given
-        if "max_tokens" not in given and "max_output_tokens" in given:
-            given["max_tokens"] = given["max_output_tokens"]
-        self.given = {name: value for name, value in given.items() if name not in _OURS}
+    def __init__(self, body: EngineChatBody, provider: str) -> None:
+        sent_parameters = dict(body.parameters or {})
+        if body.is_1x:  # unknown fields of a 1.x body are parameters as well
+            sent_parameters = {
+                name: value for name, value in (body.model_extra or {}).items() if name not in _UNUSED
+            } | sent_parameters
+        if "max_tokens" not in sent_parameters and "max_output_tokens" in sent_parameters:
+            sent_parameters["max_tokens"] = sent_parameters["max_output_tokens"]
+        self.sent_parameters = {name: value for name, value in sent_parameters.items() if name not in _RESERVED}
         self.id = str(uuid.uuid4())
         self.provider = provider
         self.model = body.model
@@ -147,16 +159,16 @@ class Chat:
         self.context = [{"role": "user", "content": body.chat_input}] if isinstance(body.chat_input, str) else body.chat_input
         self.chat_input = self.context[-1].get("content") if self.context else None
         defaults = {} if body.is_1x else dict(DEFAULTS)
-        if self.given.get("max_completion_tokens") is not None:  # its successor: no model takes both
+        if self.sent_parameters.get("max_completion_tokens") is not None:  # it replaces max_tokens; no model accepts both
             defaults.pop("max_tokens", None)
-        self.parameters = defaults | self.given
+        self.parameters = defaults | self.sent_parameters
 
     def model_name(self, started: domain.Started) -> str:
-        """The model as the caller called it, where the provider only adds a version to that."""
+        """Return the model's name as the caller wrote it if the provider only adds a version to it, else the provider's name."""
         return self.model if not started.model or started.model.startswith(self.model) else started.model
 
     def path(self, path: Path) -> Path:
-        """Where a field of a chat completion stands in this dialect's body."""
+        """Return the path in this dialect's body of a field of the chat completion."""
         match path:
             case ("messages", *inner):
                 return ("chat_input",) if self._is_text else ("chat_input", *inner)
@@ -166,12 +178,12 @@ class Chat:
                 return path
 
 
-def request_from_body(body: Body, chat: Chat) -> domain.ChatRequest:
-    """The domain's request, by way of the OpenAI dialect, of which parameters are fields. Raises `InvalidRequest`.
+def request_from_body(body: EngineChatBody, chat: EngineChat) -> domain.ChatRequest:
+    """Return the domain request, made by way of a chat completion, with the parameters as fields. Raises `InvalidRequest`.
 
-    Of the defaults only that of `max_tokens` is sent: the others are the providers' own, and some models refuse to be told them.
+    Of the default parameters only `max_tokens` is sent: the others are the providers' own defaults, and some models refuse them.
     """
-    sent = {name: value for name, value in chat.parameters.items() if name in chat.given or name == "max_tokens"}
+    sent = {name: value for name, value in chat.parameters.items() if name in chat.sent_parameters or name == "max_tokens"}
     functions = [{"type": "function", "function": function} for function in body.functions or ()]
     choice = body.tool_choice
     if isinstance(body.function_call, dict):
@@ -181,6 +193,6 @@ def request_from_body(body: Body, chat: Chat) -> domain.ChatRequest:
     fields = {"tools": [*functions, *(body.tools or ())] or None, "tool_choice": choice, "response_format": body.response_format}
     sent |= {name: value for name, value in fields.items() if value is not None}
     with renaming(chat.path):
-        completion = validate({**sent, "model": body.model, "messages": chat.context}, Completion)
-        asked = openai.request_from_body(completion, stream=True)
-    return replace(asked, provider=chat.provider, known_fields=True)
+        completion = validate({**sent, "model": body.model, "messages": chat.context}, EngineCompletionBody)
+        chat_request = openai.request_from_body(completion, stream=True)
+    return replace(chat_request, provider=chat.provider, known_fields=True)

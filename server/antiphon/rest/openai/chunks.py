@@ -1,4 +1,4 @@
-"""A stream in the OpenAI dialect: `chat.completion.chunk` events. No I/O."""
+"""A streamed reply in the OpenAI dialect: `chat.completion.chunk` events. No I/O."""
 
 from __future__ import annotations
 
@@ -12,60 +12,60 @@ from antiphon.rest.openai.delta import DeltaFields, OpenBlock, merged
 from antiphon.rest.openai.reply import finish_reason, usage_json
 from antiphon.rest.shared.json import COMMENT, DONE, EVENT_STREAM, dumps
 
-_TEXTS: Final = frozenset({domain.TextDelta, domain.ThinkingDelta, domain.InputDelta, domain.RefusalDelta})
+_TEXT_DELTAS: Final = frozenset({domain.TextDelta, domain.ThinkingDelta, domain.InputDelta, domain.RefusalDelta})
 
 
 class ChunkWriter:
-    """Writes the `chat.completion.chunk` events of one stream, and [DONE]."""
+    """Writes the `chat.completion.chunk` events of one stream, with [DONE] at the end."""
 
     content_type = EVENT_STREAM
     comment = COMMENT
 
     def __init__(self, *, include_usage: bool) -> None:
-        """`include_usage`: the caller asked for the tokens used, which then come in a last chunk of their own."""
+        """Take `include_usage`: whether the caller asked for the token usage, which is sent in a last chunk of its own."""
         self._include_usage = include_usage
         self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
         self._usage: domain.Usage | None = None
-        self._fields = DeltaFields()
-        self._begun: set[int] = set()
-        self._found: dict[int, dict[str, Any]] = {}
-        self._ready: dict[int, tuple[bytes, bytes]] = {}
-        """What stands before and behind the text of a delta, by block. Empty while the next chunk has fields of its own."""
-        self._named: dict[str, Any] = {}  # fields of every chunk
-        self._repeated: domain.JsonObject = domain.NOTHING  # fields of every chunk for now, as the provider repeats them
-        self._once: dict[str, Any] = {}  # fields of the next chunk alone
-        self._plain = b""  # a chunk up to the number of its choice
-        self._head = b""  # the same, of the next chunk
+        self._deltas = DeltaFields()
+        self._started_choices: set[int] = set()
+        self._choice_fields: dict[int, dict[str, Any]] = {}
+        self._prepared: dict[int, tuple[bytes, bytes]] = {}
+        """The bytes of a chunk before and after the text of a delta, by block. Empty while the next chunk has fields of its own."""
+        self._reply_fields: dict[str, Any] = {}  # fields of every chunk
+        self._repeated_fields: domain.JsonObject = domain.NOTHING  # fields of every chunk until the provider sends others
+        self._next_fields: dict[str, Any] = {}  # fields of the next chunk only
+        self._usual_head = b""  # the bytes of a chunk up to the index of its choice
+        self._next_head = b""  # the same for the next chunk, with `_next_fields`
 
     def write(self, batch: domain.Batch) -> bytes:  # noqa: C901  # a match over the kinds of event; it runs for each token
-        """The events of a batch. May be empty: not every event has a chunk."""
+        """Return the events for a batch. May be empty: not every event has a chunk."""
         pieces: list[bytes] = []
-        ready = self._ready
+        prepared = self._prepared
         events = iter(batch)
         for event in events:
-            # The commonest by far: written without building a dictionary.
+            # By far the most common case, so it builds no dictionary.
             kind = type(event)
-            if kind in _TEXTS and event.block in ready and not (kind is domain.TextDelta and event.logprobs):  # type: ignore[union-attr]
-                before, behind = ready[event.block]  # type: ignore[union-attr]
+            if kind in _TEXT_DELTAS and event.block in prepared and not (kind is domain.TextDelta and event.logprobs):  # type: ignore[union-attr]
+                before, behind = prepared[event.block]  # type: ignore[union-attr]
                 pieces.append(b"%b%b%b" % (before, dumps(event.text), behind))  # type: ignore[union-attr]
                 continue
             match event:
                 case domain.DeltaGroup(choice, count):
-                    self._delta(choice, islice(events, count), pieces)
+                    self._write_delta(choice, islice(events, count), pieces)
                 case domain.ExtraFields(choice=choice):
                     if choice is None:
-                        self._begin(event)
+                        self._set_reply_fields(event)
                     else:
-                        self._delta(choice, (event,), pieces)
+                        self._write_delta(choice, (event,), pieces)
                 case domain.Started():
-                    self._fields.begin(event.origin)
-                    self._begin(event)
+                    self._deltas.set_origin(event.origin)
+                    self._set_reply_fields(event)
                 case domain.BlockStarted():
-                    self._delta(event.choice, (event,), pieces)
+                    self._write_delta(event.choice, (event,), pieces)
                 case domain.BlockFinished() | domain.BlockProgress() | domain.CitationDelta() | domain.MediaDelta():
-                    self._delta(self._fields.blocks[event.block].choice, (event,), pieces)
+                    self._write_delta(self._deltas.blocks[event.block].choice, (event,), pieces)
                 case domain.TextDelta() | domain.ThinkingDelta() | domain.InputDelta() | domain.RefusalDelta():
-                    self._delta(self._fields.blocks[event.block].choice, (event,), pieces)
+                    self._write_delta(self._deltas.blocks[event.block].choice, (event,), pieces)
                     self._prepare(event.block)
                 case domain.Finished():
                     self._finish(event, pieces)
@@ -78,40 +78,42 @@ class ChunkWriter:
         return b"".join(pieces)
 
     def end(self) -> bytes:
-        """What comes after the last batch: the tokens used, if the caller asked and the provider told, and the end."""
+        """Return what follows the last batch: the token usage, if it is known and the caller asked for it, and [DONE]."""
         if not self._include_usage or self._usage is None:
             return DONE
-        return b'%b],"usage":%b}\n\n%b' % (self._head.removesuffix(b'{"index":'), dumps(usage_json(self._usage)), DONE)
+        return b'%b],"usage":%b}\n\n%b' % (self._next_head.removesuffix(b'{"index":'), dumps(usage_json(self._usage)), DONE)
 
-    def _begin(self, event: domain.Started | domain.ExtraFields) -> None:
-        """Put fields of the reply as a whole into the next chunk; those that the provider repeats, into every chunk."""
-        is_pending = self._head is not self._plain
+    def _set_reply_fields(self, event: domain.Started | domain.ExtraFields) -> None:
+        """Put fields of the whole reply into the next chunk; fields that the provider repeats, into every chunk."""
+        is_pending = self._next_head is not self._usual_head
         if isinstance(event, domain.Started):
-            self._named = {"id": event.id, "object": "chat.completion.chunk", "created": event.created, "model": event.model}
-            self._once = dict(event.fields)
-            if event.conversation_id:  # as in a whole reply: the header x-session-id is too late behind a heartbeat
-                self._once["session_id"] = event.conversation_id
+            self._reply_fields = {"id": event.id, "object": "chat.completion.chunk", "created": event.created, "model": event.model}
+            self._next_fields = dict(event.fields)
+            if event.conversation_id:  # as in a whole reply; after a heartbeat, it is too late for the header x-session-id
+                self._next_fields["session_id"] = event.conversation_id
         else:
-            self._once = self._once if is_pending else {}
+            self._next_fields = self._next_fields if is_pending else {}
             if event.repeats:
-                self._repeated = event.fields
+                self._repeated_fields = event.fields
             else:
-                self._once |= event.fields
-        self._ready.clear()
-        self._plain = _head({**self._named, **self._repeated})
-        self._head = _head({**self._named, **self._repeated, **self._once}) if self._once else self._plain
+                self._next_fields |= event.fields
+        self._prepared.clear()
+        self._usual_head = _head({**self._reply_fields, **self._repeated_fields})
+        self._next_head = (
+            _head({**self._reply_fields, **self._repeated_fields, **self._next_fields}) if self._next_fields else self._usual_head
+        )
 
     def _prepare(self, number: int) -> None:
-        """Have the bytes around a delta ready, of a block whose deltas hold its text and nothing else."""
-        open_ = self._fields.blocks[number]
-        around = self._around(open_)
-        if around is not None and self._head is self._plain:
+        """Store the bytes around the deltas of a block whose deltas have its text and no other field."""
+        open_ = self._deltas.blocks[number]
+        around = self._frame(open_)
+        if around is not None and self._next_head is self._usual_head:
             before, behind = around
             after = b'%b},"logprobs":null,"finish_reason":null}]%b' % (behind, self._tail)
-            self._ready[number] = (b'%b%d,"delta":{%b' % (self._plain, open_.choice, before), after)
+            self._prepared[number] = (b'%b%d,"delta":{%b' % (self._usual_head, open_.choice, before), after)
 
-    def _around(self, open_: OpenBlock) -> tuple[bytes, bytes] | None:
-        """Return what stands in a delta before and behind the text of a block; None: more than that."""
+    def _frame(self, open_: OpenBlock) -> tuple[bytes, bytes] | None:
+        """Return the bytes of a delta before and after the text of a block; None if the delta has other fields as well."""
         match open_.value:
             case domain.Text():
                 return b'"content":', b""
@@ -126,13 +128,13 @@ class ChunkWriter:
 
     def _finish(self, event: domain.Finished, pieces: list[bytes]) -> None:
         choice = event.choice
-        if choice not in self._begun:
-            pieces.append(self._first(choice, b"null"))
-        reason = finish_reason(event.reason, event.provider_reason, of_2023=choice in self._fields.of_2023)
-        pieces.append(self._chunk(choice, {}, self._found.get(choice, {}), reason))
+        if choice not in self._started_choices:
+            pieces.append(self._first_chunk(choice, b"null"))
+        reason = finish_reason(event.reason, event.provider_reason, function_call=choice in self._deltas.function_call_choices)
+        pieces.append(self._chunk(choice, {}, self._choice_fields.get(choice, {}), reason))
 
-    def _first(self, choice: int, content: bytes) -> bytes:
-        self._begun.add(choice)
+    def _first_chunk(self, choice: int, content: bytes) -> bytes:
+        self._started_choices.add(choice)
         return b'%b%d,"delta":{"role":"assistant","content":%b,"refusal":null},"logprobs":null,"finish_reason":null}]%b' % (
             self._take_head(),
             choice,
@@ -141,11 +143,11 @@ class ChunkWriter:
         )
 
     def _take_head(self) -> bytes:
-        head, self._head = self._head, self._plain
+        head, self._next_head = self._next_head, self._usual_head
         return head
 
-    def _delta(self, choice: int, events: Iterable[domain.Event], pieces: list[bytes]) -> None:
-        """Append one chunk of events that came together; none if they have nothing to write."""
+    def _write_delta(self, choice: int, events: Iterable[domain.Event], pieces: list[bytes]) -> None:
+        """Append one chunk for events that arrived together; none if they have nothing to write."""
         delta: domain.JsonObject | None = None
         fields = domain.NOTHING
         is_text = False
@@ -158,31 +160,31 @@ class ChunkWriter:
                 fields = merged(fields, {"logprobs": {"content": event.logprobs, "refusal": None}})
             elif isinstance(event, domain.ExtraFields) and event.place is domain.Place.CHOICE:
                 fields = merged(fields, event.fields)
-                # What the provider found about a choice is told again at its end, where it is looked for.
+                # The provider's findings about a choice are repeated in its last chunk, where clients look for them.
                 found = {name: value for name, value in event.fields.items() if name != "logprobs" and type(value) is not list}
-                self._found[choice] = self._found.get(choice, {}) | found
-        if choice not in self._begun and (delta is not None or is_text):
-            pieces.append(self._first(choice, b'""' if is_text or _may_speak(delta or {}) else b"null"))
+                self._choice_fields[choice] = self._choice_fields.get(choice, {}) | found
+        if choice not in self._started_choices and (delta is not None or is_text):
+            pieces.append(self._first_chunk(choice, b'""' if is_text or _may_have_text(delta or {}) else b"null"))
         if delta is not None:
             pieces.append(self._chunk(choice, delta, fields, None))
 
     def _fields_of(self, event: domain.Event) -> domain.JsonObject | None:
-        """Return the fields of an event in a delta; None: it has no chunk."""
+        """Return the fields of an event in a delta; None if it has no chunk."""
         if isinstance(event, domain.BlockFinished):
-            self._ready.pop(event.block, None)
-        return self._fields.of(event)
+            self._prepared.pop(event.block, None)
+        return self._deltas.fields_of(event)
 
     def _chunk(self, choice: int, delta: domain.JsonObject, fields: domain.JsonObject, reason: str | None) -> bytes:
-        """`fields` are those beside the delta."""
+        """Return a chunk. `fields` are those of the choice beside the delta."""
         whole = {"delta": delta, "logprobs": None, "finish_reason": reason, **fields}
         return b"%b%d,%b]%b" % (self._take_head(), choice, dumps(whole)[1:], self._tail)
 
 
-def _may_speak(delta: domain.JsonObject) -> bool:
-    """Whether text comes with a first delta, or may come after it."""
+def _may_have_text(delta: domain.JsonObject) -> bool:
+    """Return whether a first delta has text, or text may follow it."""
     return "content" in delta or all(value is None for value in delta.values())
 
 
 def _head(fields: domain.JsonObject) -> bytes:
-    """A chunk up to the number of its choice."""
+    """Return the bytes of a chunk up to the index of its choice."""
     return b"data: " + dumps(fields)[:-1] + b',"choices":[{"index":'

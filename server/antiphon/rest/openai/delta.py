@@ -1,6 +1,6 @@
-"""What the events of a reply are in a delta of the OpenAI dialect. No I/O.
+"""The events of a reply, converted to fields of deltas of the OpenAI dialect. No I/O.
 
-Opaque values go out wrapped (`antiphon.domain.opaque`).
+Opaque values are wrapped (`antiphon.domain.opaque`).
 """
 
 from __future__ import annotations
@@ -14,40 +14,40 @@ from antiphon.domain import unknown_fields
 from antiphon.domain.content import CUSTOM, FUNCTION_CALL
 from antiphon.providers.openai.details import DETAILS
 from antiphon.providers.openai.form import call_json, citation_json, detail_json, function_call_json, image_json, with_signature
-from antiphon.rest.openai.reply import opaque_of, signature_fields, state_fields, text_part, thought_names
+from antiphon.rest.openai.reply import opaque_of, signature_fields, state_fields, text_part, thinking_fields
 
 
 class OpenBlock:
-    """A block that is being written."""
+    """A block that has started and is not finished."""
 
-    __slots__ = ("choice", "index", "said", "value")
+    __slots__ = ("arguments", "choice", "index", "value")
 
     def __init__(self, choice: int, value: domain.Block, index: int) -> None:
         self.choice = choice
         self.value = value
         self.index = index
-        """The number among the calls, or the thoughts, of its choice."""
-        self.said = ""
-        """What the tool is given, of a call of a kind that is not known: it is written at its end."""
+        """Its number among the tool calls, or the thinking blocks, of its choice."""
+        self.arguments = ""
+        """The arguments of a tool call of an unknown kind, which are written when it is finished."""
 
 
 class DeltaFields:
-    """Makes the fields of deltas. It has to see the events of a reply in order, each of them once."""
+    """Makes the fields of deltas. It must be given every event of a reply once, in order."""
 
     def __init__(self) -> None:
-        self.of_2023: set[int] = set()
-        """The choices that have the one function call of 2023."""
+        self.function_call_choices: set[int] = set()
+        """The choices that have the single function call of 2023."""
         self.blocks: dict[int, OpenBlock] = {}
-        """The blocks that are open."""
+        """The open blocks, by number."""
         self._origin = domain.Origin()
         self._counts: dict[tuple[int, str], int] = {}
 
-    def begin(self, origin: domain.Origin) -> None:
-        """Note where the reply is from."""
+    def set_origin(self, origin: domain.Origin) -> None:
+        """Set the origin of the reply, which wrapped values name."""
         self._origin = origin
 
-    def of(self, event: domain.Event) -> domain.JsonObject | None:
-        """Return the fields of an event in a delta; None: it has no chunk."""
+    def fields_of(self, event: domain.Event) -> domain.JsonObject | None:
+        """Return the fields of an event in a delta; None if it has no chunk."""
         match event:
             case domain.BlockStarted():
                 return self._start(event)
@@ -78,13 +78,13 @@ class DeltaFields:
         self.blocks[event.block] = OpenBlock(event.choice, value, index)
         match value:
             case domain.ToolCall(type="function_call"):
-                self.of_2023.add(event.choice)
+                self.function_call_choices.add(event.choice)
                 return {"function_call": function_call_json(value, state_fields(value))}
             case domain.ToolCall():
                 self._counts[event.choice, kind] = index + 1
                 if not value.name:
                     return None
-                return {"tool_calls": [_entry(value, index, opaque_of(value, self._origin))]}
+                return {"tool_calls": [_first_call_entry(value, index, opaque_of(value, self._origin))]}
             case domain.RedactedThinking():
                 self._counts[event.choice, kind] = index + 1
                 return {DETAILS: [detail_json(value, index, opaque_of(value, self._origin))]}
@@ -99,7 +99,7 @@ class DeltaFields:
                 return None
 
     def _text(self, open_: OpenBlock, text: str) -> domain.JsonObject | None:
-        """More of a text in whichever kind of block."""
+        """Return the fields for more text of a block."""
         match open_.value:
             case domain.Text():
                 return {"content": text}
@@ -108,7 +108,7 @@ class DeltaFields:
             case domain.Thinking() as thought:
                 if not text:
                     return None
-                fields: dict[str, Any] = dict.fromkeys(thought_names(thought), text)
+                fields: dict[str, Any] = dict.fromkeys(thinking_fields(thought), text)
                 if thought.state is not None:
                     fields[DETAILS] = [detail_json(thought, open_.index, None, text)]
                 return fields
@@ -117,7 +117,7 @@ class DeltaFields:
             case domain.ToolCall(type="custom"):
                 return {"tool_calls": [{"index": open_.index, "custom": {"input": text}}]}
             case domain.ToolCall(name=""):
-                open_.said += text
+                open_.arguments += text
                 return None
             case domain.ToolCall():
                 return {"tool_calls": [{"index": open_.index, "function": {"arguments": text}}]}
@@ -125,24 +125,24 @@ class DeltaFields:
                 return None
 
     def _end(self, event: domain.BlockFinished) -> domain.JsonObject | None:
-        """What is known only at the end of a block."""
+        """Return the fields that are known only when a block is finished; None if there are none."""
         open_ = self.blocks.pop(event.block)
         before = open_.value.state
         value = open_.value if event.state is None else replace(open_.value, state=event.state)
         opaque = opaque_of(value, self._origin)
         match value:
             case domain.ToolCall(name="", type=kind) if kind != FUNCTION_CALL:
-                call = replace(value, arguments=open_.said)
+                call = replace(value, arguments=open_.arguments)
                 return {"tool_calls": [{"index": open_.index, **call_json(call, state_fields(call), opaque)}]}
             case domain.ToolCall() if event.state is not None:
                 fields = {
                     name: value for name, value in event.state.fields.items() if not before or before.fields.get(name) != value
                 }
-                told = before is not None and before.opaque == event.state.opaque
+                already_sent = before is not None and before.opaque == event.state.opaque
                 entry: dict[str, Any] = {"index": open_.index}
                 if value.type != CUSTOM:
                     entry["function"] = {"arguments": ""}
-                return {"tool_calls": [with_signature(domain.with_extra(entry, fields), None if told else opaque)]}
+                return {"tool_calls": [with_signature(domain.with_extra(entry, fields), None if already_sent else opaque)]}
             case domain.Thinking() if opaque is not None:
                 if before is None:
                     open_.index = self._counts.get((open_.choice, "thought"), 0)
@@ -154,20 +154,23 @@ class DeltaFields:
                 return None
 
 
-def _entry(call: domain.ToolCall, index: int, opaque: str | None) -> dict[str, Any]:
-    """The beginning of a call in a chunk. Unless its tool takes plain text it has a `function`: clients read it without asking."""
+def _first_call_entry(call: domain.ToolCall, index: int, opaque: str | None) -> dict[str, Any]:
+    """Return the first entry of a tool call in a stream.
+
+    It has a `function`, which clients read without checking for it, unless the tool takes plain text.
+    """
     return {"index": index, **call_json(call, state_fields(call), opaque)}
 
 
 def merged(old: domain.JsonObject, new: domain.JsonObject) -> domain.JsonObject:
-    """Return the fields of both; where both have one, what the two make of it."""
+    """Return the fields of both deltas. A field that both have is combined."""
     if not old or not new:
         return old or new
     return {**old, **{name: _joined(name, old[name], value) if name in old else value for name, value in new.items()}}
 
 
 def _joined(name: str, old: Any, new: Any) -> Any:
-    """Return what two events of one delta make of a field that both have."""
+    """Return the combined value of a field that two events of one delta have."""
     match old, new:
         case (dict(), dict()):
             return merged(old, new) if name == "function_call" else {**old, **new}

@@ -1,4 +1,4 @@
-"""The errors of the OpenAI dialect: what the SDKs read beside the `detail` of the gateway's own document."""
+"""The errors of the OpenAI dialect: the `error` that the SDKs read, and the `detail` of the gateway's own document."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from antiphon.domain.errors import (
     Violation,
     field_path,
 )
-from antiphon.rest.shared.dialect import Answer, ErrorShape, FieldAtFault
+from antiphon.rest.shared.dialect import AnswerSchema, ErrorShape, FieldAtFault
 from antiphon.rest.shared.http import headers_of, sdk_status_of
 from antiphon.rest.shared.json import event
 
@@ -26,17 +26,17 @@ _ERROR_TYPES = {
     401: "authentication_error",
     402: "insufficient_quota",
     403: "permission_error",
-    408: "server_error",  # worth another try
+    408: "server_error",  # clients retry it
     409: "conflict_error",
     429: "rate_limit_error",
 }
 
 _NAMED_VIOLATIONS = 5
-"""Fields at fault that `error.message` names; `detail` has all of them."""
+"""The most wrong fields that `error.message` names; `detail` has all of them."""
 
 
-class ErrorObject(Answer):
-    """An error as the SDKs of the OpenAI API read it."""
+class ErrorObject(AnswerSchema):
+    """An error in the form that the SDKs of the OpenAI API read."""
 
     message: str
     type: str
@@ -44,46 +44,46 @@ class ErrorObject(Answer):
     code: str | None
 
 
-class DetailAndError(Answer):
-    """What went wrong, in both forms."""
+class DetailAndError(AnswerSchema):
+    """An error, in both forms."""
 
     detail: str
     error: ErrorObject
 
 
-class FieldsAtFaultAndError(Answer):
-    """What is wrong with a request, in both forms."""
+class FieldsAtFaultAndError(AnswerSchema):
+    """An invalid request, in both forms."""
 
     detail: list[FieldAtFault]
     error: ErrorObject
 
 
 def render_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
-    """The HTTP status, headers and body of an error before the first byte."""
-    made = error_object(error)
+    """Return the HTTP status, headers and body of an error before the first byte of a response."""
+    error_json = error_object(error)
     if _violations(error):
         detail = [{"loc": ["body", *v.path], "msg": v.message, "type": v.kind} for v in _violations(error)]
-        return 422, headers_of(error), orjson.dumps({"detail": detail, "error": made})
-    return sdk_status_of(error), headers_of(error), orjson.dumps({"detail": made["message"], "error": made})
+        return 422, headers_of(error), orjson.dumps({"detail": detail, "error": error_json})
+    return sdk_status_of(error), headers_of(error), orjson.dumps({"detail": error_json["message"], "error": error_json})
 
 
-def late(error: AntiphonError) -> bytes:
-    """The event of an error after the first byte."""
+def error_event(error: AntiphonError) -> bytes:
+    """Return the event that reports an error after the first byte of a stream."""
     return event({"error": error_object(error)})
 
 
 def refusal(status: int, message: str) -> domain.JsonObject:
-    """The body of what Envoy refuses."""
+    """Return the body of an error that Envoy itself responds with."""
     return {"detail": message, "error": refusal_object(status, message)}
 
 
 def refusal_object(status: int, message: str) -> domain.JsonObject:
-    """The `error` object of what Envoy refuses."""
+    """Return the `error` object of an error that Envoy itself responds with."""
     return {"message": message, "type": _type_of(status), "param": None, "code": None}
 
 
 def error_object(error: AntiphonError) -> dict[str, Any]:
-    """The `error` object that the SDKs read: they show its message, and nothing of what stands beside it."""
+    """Return the `error` object, of which the SDKs show the message. They do not show the fields beside the object."""
     status = sdk_status_of(error)
     message, param = error.message, None
     match error:
@@ -105,7 +105,7 @@ def _type_of(status: int) -> str:
 
 
 def _violations(error: AntiphonError) -> tuple[Violation, ...]:
-    """The fields at fault: at least one where the request is no good, and none of any other error."""
+    """Return the wrong fields: at least one for an invalid request, none for any other error."""
     if isinstance(error, InvalidRequest) and error.reason is Reason.INVALID_REQUEST:
         return error.violations or (Violation((), error.message),)
     return ()

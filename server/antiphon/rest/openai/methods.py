@@ -1,17 +1,17 @@
-"""The methods of the OpenAI dialect: what each needs, and what it answers."""
+"""The methods of the OpenAI dialect: what each needs, and what it returns."""
 
 from __future__ import annotations
 
 from typing import Any, Final, Literal
 
 from antiphon.domain.principal import Scope
-from antiphon.rest.openai.request import Body
-from antiphon.rest.shared.dialect import KEYED, RECORDED, Answer, Method, TokenCounts
+from antiphon.rest.openai.request import ChatCompletionBody
+from antiphon.rest.shared.dialect import KEY_STATUSES, RECORD_STATUSES, AnswerSchema, Method, TokenCounts
 from antiphon.rest.shared.json import EVENT_STREAM
 
 
-class Said(Answer):
-    """What the model said."""
+class ChatCompletionMessage(AnswerSchema):
+    """The message of a choice."""
 
     role: Literal["assistant"]
     content: str | list[dict[str, Any]] | None
@@ -19,17 +19,17 @@ class Said(Answer):
     tool_calls: list[dict[str, Any]] = []
 
 
-class Choice(Answer):
-    """One of the replies that were asked for."""
+class Choice(AnswerSchema):
+    """One of the choices of a reply."""
 
     index: int
-    message: Said
+    message: ChatCompletionMessage
     logprobs: dict[str, Any] | None
     finish_reason: str
 
 
-class ChatCompletion(Answer):
-    """A whole reply. `session_id` is there in a session."""
+class ChatCompletion(AnswerSchema):
+    """A whole reply. In a session it has a `session_id`."""
 
     id: str
     object: Literal["chat.completion"]
@@ -40,7 +40,7 @@ class ChatCompletion(Answer):
     session_id: str = ""
 
 
-class Model(Answer):
+class Model(AnswerSchema):
     """A model."""
 
     id: str
@@ -49,15 +49,17 @@ class Model(Answer):
     owned_by: str
 
 
-class Models(Answer):
-    """All models."""
+class Models(AnswerSchema):
+    """The models that the caller may use."""
 
     object: Literal["list"]
     data: list[Model]
 
 
 METHODS: Final = {
-    "CreateChatCompletion": Method(Scope.CHAT, (*RECORDED, 422), ChatCompletion, streams=(EVENT_STREAM,), body=Body),
-    "ListModels": Method(Scope.CHAT, (*KEYED, 422), Models),
-    "GetModel": Method(Scope.CHAT, (*KEYED, 404, 422), Model),
+    "CreateChatCompletion": Method(
+        Scope.CHAT, (*RECORD_STATUSES, 422), ChatCompletion, streams=(EVENT_STREAM,), body=ChatCompletionBody
+    ),
+    "ListModels": Method(Scope.CHAT, (*KEY_STATUSES, 422), Models),
+    "GetModel": Method(Scope.CHAT, (*KEY_STATUSES, 404, 422), Model),
 }

@@ -1,7 +1,7 @@
 """A whole reply in the OpenAI dialect: one `chat.completion` object. No I/O.
 
-What a provider answers that is not known here goes to the caller where it stood: in the message or delta, in the choice beside it,
-or in the object as a whole. Opaque values go out wrapped (`antiphon.domain.opaque`).
+Unknown fields of a provider's reply stay in their place: in the message or delta, in the choice beside it, or in the object as a
+whole. Opaque values are wrapped (`antiphon.domain.opaque`).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from antiphon.providers.openai.form import (
     with_signature,
 )
 
-_WORDS: Final = {
+_REPLACED_REASONS: Final = {
     domain.FinishReason.REFUSAL: domain.FinishReason.CONTENT_FILTER.value,
     domain.FinishReason.PAUSE: domain.FinishReason.LENGTH.value,
     domain.FinishReason.CONTEXT_WINDOW: domain.FinishReason.LENGTH.value,
 }
-"""Reasons that this API has another word for."""
+"""Finish reasons for which this API has another word."""
 
 
 def completion(reply: Reply) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def _choice(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
         "index": choice.index,
         "message": _message(choice, origin),
         "logprobs": _logprobs(choice.logprobs, choice.choice_fields),
-        "finish_reason": finish_reason(choice.reason, choice.provider_reason, of_2023=is_of_2023(choice)),
+        "finish_reason": finish_reason(choice.reason, choice.provider_reason, function_call=has_function_call(choice)),
     }
 
 
@@ -71,7 +71,7 @@ def _message(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
                 if block.citations:
                     message.setdefault("annotations", []).extend(map(citation_json, block.citations))
             case domain.Thinking() | domain.RedactedThinking():
-                _add_thought(message, block, origin)
+                _add_thinking(message, block, origin)
             case domain.Refusal():
                 message["refusal"] = (message["refusal"] or "") + block.text
             case domain.ToolCall(type="function_call"):
@@ -87,52 +87,56 @@ def _message(choice: ReplyChoice, origin: domain.Origin) -> dict[str, Any]:
             case domain.Opaque():
                 _add_content(message, block.form)
             case _:
-                pass  # this dialect has no word for it
+                pass  # this dialect has no form for it
     return domain.with_extra({**message, **signature}, choice.fields)
 
 
-def _add_content(message: dict[str, Any], said: str | domain.JsonObject) -> None:
-    """Add to the content: a text, or what there is among the text, for which it becomes a list."""
+def _add_content(message: dict[str, Any], added: str | domain.JsonObject) -> None:
+    """Add a text or another part to the content. With a part that is not text, the content becomes a list."""
     content = message["content"]
-    match content, said:
+    match content, added:
         case None, str():
-            message["content"] = said
+            message["content"] = added
         case str(), str():
-            message["content"] = content + said
+            message["content"] = content + added
         case list(), str():
             if content[-1].get("type") == "text" and content[-1].keys() == {"type", "text"}:
-                content[-1] = text_part(content[-1]["text"] + said)
+                content[-1] = text_part(content[-1]["text"] + added)
             else:
-                content.append(text_part(said))
+                content.append(text_part(added))
         case list(), _:
-            content.append(said)
+            content.append(added)
         case _:
-            message["content"] = [*([text_part(content)] if content else []), said]
+            message["content"] = [*([text_part(content)] if content else []), added]
 
 
-def _add_thought(message: dict[str, Any], block: domain.Thinking | domain.RedactedThinking, origin: domain.Origin) -> None:
-    """A thought under one name whoever the provider is, under its own, and with what is opaque of it."""
+def _add_thinking(message: dict[str, Any], block: domain.Thinking | domain.RedactedThinking, origin: domain.Origin) -> None:
+    """Add a thinking block to the message.
+
+    Its text is in `reasoning_content` for every provider, and also in the provider's own field; its opaque value in
+    `reasoning_details`.
+    """
     if isinstance(block, domain.Thinking) and block.text:
-        for name in thought_names(block):
+        for name in thinking_fields(block):
             message[name] = message.get(name, "") + block.text
     if is_detailed(block):
         entry = detail_json(block, len(message.get(DETAILS, ())), opaque_of(block, origin))
         unknown_fields.add(message, {DETAILS: [entry]}, joins=True)
 
 
-def thought_names(block: domain.Thinking) -> tuple[str, ...]:
-    """Return the names under which a thought is told."""
+def thinking_fields(block: domain.Thinking) -> tuple[str, ...]:
+    """Return the names of the fields that have the text of a thinking block."""
     return ("reasoning_content", "reasoning") if block.field == "reasoning" else ("reasoning_content",)
 
 
 def signature_fields(block: domain.Block, origin: domain.Origin) -> dict[str, Any]:
-    """Return the fields of a message that hold the state of its text."""
+    """Return the fields of a message that have the signature of its text; empty without a signature."""
     opaque = opaque_of(block, origin)
     return {} if opaque is None else with_signature(dict(state_fields(block)), opaque)
 
 
 def opaque_of(block: domain.Block, origin: domain.Origin | None) -> str | None:
-    """Return the opaque value of a block as a client holds it."""
+    """Return the opaque value of a block, wrapped for a client; None if it has none."""
     state = block.state
     return None if state is None or state.opaque is None else wrap(state.opaque, state.origin or origin)
 
@@ -143,13 +147,13 @@ def state_fields(block: domain.Block) -> domain.JsonObject:
 
 
 def _logprobs(tokens: Sequence[domain.JsonObject], fields: domain.JsonObject) -> dict[str, Any] | None:
-    """Return the `logprobs` of a choice; `fields` are those that are not known here."""
+    """Return the `logprobs` of a choice; `fields` are its unknown fields."""
     more = fields.get("logprobs") or {}
     return {"refusal": None, **more, "content": tokens or more.get("content")} if tokens or more else None
 
 
 def usage_json(usage: domain.Usage) -> dict[str, Any]:
-    """Return the tokens used."""
+    """Return the `usage` object."""
     prompt = {"cached_tokens": usage.cached_tokens or 0, "audio_tokens": usage.audio_input_tokens or 0}
     if usage.cache_write_tokens is not None:
         prompt["cache_write_tokens"] = usage.cache_write_tokens
@@ -165,23 +169,25 @@ def usage_json(usage: domain.Usage) -> dict[str, Any]:
     }
 
 
-def finish_reason(reason: domain.FinishReason, provider_reason: str, *, of_2023: bool) -> str | None:
-    """Return why a choice ended, in the API's words or the provider's own; None where it gave no reason.
+def finish_reason(reason: domain.FinishReason, provider_reason: str, *, function_call: bool) -> str | None:
+    """Return why a choice ended, in the API's words or the provider's own; None if the provider gave no reason.
 
-    `of_2023`: the choice has the one function call of 2023.
+    `function_call`: the choice has the single function call of 2023.
     """
     if reason is domain.FinishReason.OTHER:
         return provider_reason or None
-    if reason is domain.FinishReason.TOOL_CALLS and (provider_reason == FUNCTION_CALL or (of_2023 and provider_reason != reason)):
+    if reason is domain.FinishReason.TOOL_CALLS and (
+        provider_reason == FUNCTION_CALL or (function_call and provider_reason != reason)
+    ):
         return FUNCTION_CALL
-    return _WORDS.get(reason, reason.value)
+    return _REPLACED_REASONS.get(reason, reason.value)
 
 
-def is_of_2023(choice: ReplyChoice) -> bool:
-    """Whether a choice has the one function call of 2023."""
+def has_function_call(choice: ReplyChoice) -> bool:
+    """Return whether a choice has the single function call of 2023, which `tool_calls` replaced."""
     return any(isinstance(block.value, domain.ToolCall) and block.value.type == FUNCTION_CALL for block in choice.blocks)
 
 
 def text_part(text: str) -> dict[str, str]:
-    """Return a text as a part of a content."""
+    """Return a text as a part of a list content."""
     return {"type": "text", "text": text}

@@ -1,4 +1,7 @@
-"""A chat completion of the OpenAI dialect as a request of the domain. Its source is that of `antiphon.rest.openai.servicer`."""
+"""A chat completion of the OpenAI dialect, converted to a domain request.
+
+The specification is the one that `antiphon.rest.openai.servicer` names.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +13,29 @@ from pydantic_core import PydanticCustomError
 
 from antiphon import domain
 from antiphon.domain.errors import Violation
-from antiphon.rest.shared.body import Fields, get, invalid
-from antiphon.rest.shared.content import MessageBody, inner_extra, known, message_of, tool_of
+from antiphon.rest.shared.body import Fields, invalid, required_field
+from antiphon.rest.shared.content import MessageBody, inner_extra, message_of, optional_field, tool_of
 
 
-def _as_sent(value: Any, check: Callable[[Any], Any]) -> Any:
+def _keep_integer(value: Any, check: Callable[[Any], Any]) -> Any:
+    """Check a number, and return it; an integer is returned as one."""
     checked = check(value)
     return value if type(value) is int else checked
 
 
-Number: TypeAlias = Annotated[float, WrapValidator(_as_sent)]
-"""A number; a whole one stays one, as there are hosts that ask for it."""
+Number: TypeAlias = Annotated[float, WrapValidator(_keep_integer)]
+"""A number. An integer stays an integer, because some hosts require one."""
 
 
-def _few(biases: Any) -> Any:
-    """Before they are read: pydantic counts only what it has read."""
+def _limit_entries(biases: Any) -> Any:
+    """Refuse too many entries before pydantic reads them: it counts only what it has read."""
     if isinstance(biases, dict) and len(biases) > domain.MAX_ENTRIES:
         raise PydanticCustomError("too_long", f"must not have more than {domain.MAX_ENTRIES} entries")
     return biases
 
 
-class Body(Fields):
-    """The body of a chat completion, as it is documented; null is the same as not sent."""
+class ChatCompletionBody(Fields):
+    """The body of a chat completion, as documented; null is the same as not sent."""
 
     model: str | None = None
     messages: list[MessageBody] = Field(min_length=1)
@@ -48,7 +52,7 @@ class Body(Fields):
     seed: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    logit_bias: Annotated[dict[str, Number] | None, BeforeValidator(_few)] = None
+    logit_bias: Annotated[dict[str, Number] | None, BeforeValidator(_limit_entries)] = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
@@ -60,21 +64,21 @@ class Body(Fields):
     session_id: str | None = None
 
 
-def include_usage(body: Body) -> bool:
-    """Whether the caller of a stream asks for the tokens used."""
+def include_usage(body: ChatCompletionBody) -> bool:
+    """Return whether the caller of a stream asks for the token usage."""
     return bool((body.stream_options or {}).get("include_usage"))
 
 
-def request_from_body(body: Body, *, stream: bool) -> domain.ChatRequest:
-    """The domain's request; what the domain has no form for is `extra` as it was sent. Raises `InvalidRequest`."""
+def request_from_body(body: ChatCompletionBody, *, stream: bool) -> domain.ChatRequest:
+    """Return the domain request. Fields that the domain does not have are in `extra`, as sent. Raises `InvalidRequest`."""
     extra = dict(body.model_extra or {})
     for name in ("tools", "modalities", "logit_bias"):
         if getattr(body, name) in ([], {}):
             extra[name] = getattr(body, name)
     if body.stream is False:
         extra["stream"] = False
-    if body.response_format == _TEXT:
-        extra["response_format"] = _TEXT
+    if body.response_format == _TEXT_FORMAT:
+        extra["response_format"] = _TEXT_FORMAT
     audio_output, audio_extra = _audio_output(body.audio)
     if audio_extra:
         extra["audio"] = audio_extra
@@ -101,7 +105,7 @@ def request_from_body(body: Body, *, stream: bool) -> domain.ChatRequest:
         tools=tuple(tool_of(tool, ("tools", index)) for index, tool in enumerate(body.tools or ())),
         tool_choice=_tool_choice(body.tool_choice),
         parallel_tool_calls=body.parallel_tool_calls,
-        response_format=_format(body.response_format),
+        response_format=_response_format(body.response_format),
         reasoning=domain.Reasoning(body.reasoning_effort) if body.reasoning_effort is not None else None,
         modalities=tuple(body.modalities or ()),
         audio_output=audio_output,
@@ -119,7 +123,7 @@ def _tool_choice(choice: str | dict[str, Any] | None) -> domain.ToolChoice | Non
         case {"type": "function", "function": {"name": str(name)}} if isinstance(choice, dict):
             plain = choice == {"type": "function", "function": {"name": name}}
             return domain.ToolChoice(domain.ToolChoiceMode.TOOL, name, None if plain else choice)
-        case "any":  # Mistral's other word for it
+        case "any":  # Mistral's word for required
             return domain.ToolChoice(domain.ToolChoiceMode.REQUIRED)
         case dict() if isinstance(kind := choice.get("type"), str) and kind != "function":
             return domain.ToolChoice(domain.ToolChoiceMode.AUTO, native=choice)
@@ -127,17 +131,17 @@ def _tool_choice(choice: str | dict[str, Any] | None) -> domain.ToolChoice | Non
             raise invalid(Violation(("tool_choice",), "must be none, auto, required, or name a function"))
 
 
-_TEXT: domain.JsonObject = {"type": "text"}
-"""The form of a reply that no form was asked for."""
+_TEXT_FORMAT: domain.JsonObject = {"type": "text"}
+"""The response format that is the default."""
 
-_SCHEMA = {"name": str, "schema": dict, "description": str, "strict": bool}
+_SCHEMA_FIELDS = {"name": str, "schema": dict, "description": str, "strict": bool}
 
 
-def _format(form: dict[str, Any] | None) -> domain.ResponseFormat | None:
+def _response_format(form: dict[str, Any] | None) -> domain.ResponseFormat | None:
     match form:
         case None:
             return None
-        case {"type": "text"} if form == _TEXT:
+        case {"type": "text"} if form == _TEXT_FORMAT:
             return None
         case {"type": "json_object"} if len(form) == 1:
             return domain.JsonObjectFormat()
@@ -145,15 +149,15 @@ def _format(form: dict[str, Any] | None) -> domain.ResponseFormat | None:
             return domain.JsonSchemaFormat(
                 name,
                 schema,
-                known(body, "description", str),
-                known(body, "strict", bool),
-                inner_extra(form, "json_schema", **_SCHEMA),
+                optional_field(body, "description", str),
+                optional_field(body, "strict", bool),
+                inner_extra(form, "json_schema", **_SCHEMA_FIELDS),
             )
         case {"type": "json_schema", "json_schema": {"name": str()} | {"schema": dict()}} | {
             "type": "json_schema",
             "schema": dict(),
         }:
-            return domain.NativeFormat(form)  # Perplexity asks for no name, Together has the schema beside the type
+            return domain.NativeFormat(form)  # Perplexity needs no name; Together has the schema beside the type
         case {"type": str(kind)} if kind != "json_schema":
             return domain.NativeFormat(form)
         case _:
@@ -161,11 +165,14 @@ def _format(form: dict[str, Any] | None) -> domain.ResponseFormat | None:
 
 
 def _audio_output(audio: dict[str, Any] | None) -> tuple[domain.AudioOutput | None, domain.JsonObject]:
-    """How an audio reply sounds, and what else is told of it. A voice of the caller's own is an object: it goes as it is."""
+    """Return the voice and format of an audio reply, and the other fields of `audio`. Raises `InvalidRequest`.
+
+    A custom voice is an object. Then the first result is None, and the second has all the fields as they were sent.
+    """
     if audio is None:
         return None, domain.NOTHING
-    form = get(audio, "format", str, ("audio",))
+    form = required_field(audio, "format", str, ("audio",))
     if isinstance(audio.get("voice"), dict):
         return None, audio
-    made = domain.AudioOutput(get(audio, "voice", str, ("audio",)), form)
-    return made, {name: value for name, value in audio.items() if name not in ("voice", "format")}
+    output = domain.AudioOutput(required_field(audio, "voice", str, ("audio",)), form)
+    return output, {name: value for name, value in audio.items() if name not in ("voice", "format")}

@@ -1,9 +1,9 @@
 """The OpenAI dialect: POST /api/v1/chat/completions and GET /api/v1/models, both also below /v1.
 
-Its source is the OpenAI API reference, and the gateway's own document for errors: 422 as a `detail` list. What a caller sends that
-is not known here goes to the provider as it is, and what a provider answers that is not known here goes to the caller.
+Its specification is the OpenAI API reference, and for errors the gateway's own document: 422 with a `detail` list. Unknown fields
+of a request are passed on to the provider, and unknown fields of the provider's reply to the caller.
 
-A session is a conversation of the caller's own: what is said in it is stored, and a call that goes on with it need not repeat it.
+A session is a conversation of the caller. Its messages are stored, and a call that continues it need not repeat them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from antiphon.domain.call import Call, current
 from antiphon.domain.reply import Reply
 from antiphon.history.recorder import Record
 from antiphon.rest.openai.chunks import ChunkWriter
-from antiphon.rest.openai.errors import late
+from antiphon.rest.openai.errors import error_event
 from antiphon.rest.openai.reply import completion
-from antiphon.rest.openai.request import Body, include_usage, request_from_body
-from antiphon.rest.shared.answer import Exchange, answer
+from antiphon.rest.openai.request import ChatCompletionBody, include_usage, request_from_body
+from antiphon.rest.shared.answer import PreparedCall, answer
 from antiphon.rest.shared.body import parse_in_turns
 from antiphon.rest.shared.dialect import Context, Pieces
 from antiphon.rest.shared.json import EVENT_STREAM, JSON, dumps
@@ -34,9 +34,9 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
     """Serves the dialect."""
 
     def __init__(self, chat: ChatService, router: Router, started: int, *, automatic_sessions: bool = False) -> None:
-        """`started` is the Unix time that models are said to be created at: they have no date of their own.
+        """Take `started`, the Unix time given as the creation time of all models, which have none of their own.
 
-        `automatic_sessions`: a call that names no session begins one.
+        `automatic_sessions`: a call that names no session starts one.
         """
         self._chat = chat
         self._automatic_sessions = automatic_sessions
@@ -44,32 +44,32 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
         self._started = started
 
     def CreateChatCompletion(self, request: openai_pb2.CreateChatCompletionRequest, context: Context) -> Pieces:
-        """One JSON object, or events."""
+        """Answer with one JSON object, or with server-sent events."""
         call = current()
-        return answer(self._chat, call, partial(self._exchange, call, request.body.data, context))
+        return answer(self._chat, call, partial(self._prepare, call, request.body.data, context))
 
-    async def _exchange(self, call: Call, data: bytes, context: Context) -> Exchange:
-        body = await parse_in_turns(data, Body)
-        stream = _accepts_events(context) if body.stream is None else body.stream
-        asked = request_from_body(body, stream=bool(stream))
-        form = ChunkWriter(include_usage=include_usage(body)) if stream else _whole
-        return Exchange(asked, form, late, self._record(call, body))
+    async def _prepare(self, call: Call, data: bytes, context: Context) -> PreparedCall:
+        body = await parse_in_turns(data, ChatCompletionBody)
+        stream = _accepts_only_events(context) if body.stream is None else body.stream
+        chat_request = request_from_body(body, stream=bool(stream))
+        writer = ChunkWriter(include_usage=include_usage(body)) if stream else _completion_json
+        return PreparedCall(chat_request, writer, error_event, self._record(call, body))
 
     async def ListModels(self, request: openai_pb2.ListModelsRequest, context: Context) -> Pieces:
-        """Every model that is listed by name, and that the caller may use."""
+        """Yield the models that are listed by name and that the caller may use."""
         data = [self._model(entry) for entry in self._router.models() if current().caller.may_use(entry.name, entry.provider)]
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps({"object": "list", "data": data}))
 
     async def GetModel(self, request: openai_pb2.GetModelRequest, context: Context) -> Pieces:
-        """One model; one that the caller may not use is not there."""
+        """Yield one model. A model that the caller may not use is not found."""
         data = self._model(self._router.model(request.model, current().caller))
         yield httpbody_pb2.HttpBody(content_type=JSON, data=orjson.dumps(data))
 
-    def _record(self, call: Call, body: Body) -> Record | None:
-        """The session. None: nothing is stored, and the database is not asked."""
+    def _record(self, call: Call, body: ChatCompletionBody) -> Record | None:
+        """Return the session in which the turn is stored. None: nothing is stored, and the database is not used."""
         if not body.session_id and not self._automatic_sessions:
             return None
-        # A header of the response, of an error too: what was said before it is stored there.
+        # The header is also set in an error response, because what came before the error is stored in this session.
         began = partial(call.headers.__setitem__, "x-session-id")
         return Record(call.caller.owner, conversation=body.session_id or None, resent=True, began=began)
 
@@ -77,12 +77,15 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
         return {"id": entry.name, "object": "model", "created": self._started, "owned_by": entry.provider}
 
 
-def _accepts_events(context: Context) -> bool:
-    """An addition to the API: a body without `stream`, or with null, streams to a caller that accepts events and nothing else."""
+def _accepts_only_events(context: Context) -> bool:
+    """Return whether the caller accepts server-sent events and nothing else.
+
+    Then a body without `stream`, or with null, asks for a stream. This is an addition to the API.
+    """
     metadata = context.invocation_metadata() or ()
     accepted = ",".join(str(value) for key, value in metadata if key == "accept").split(",")
     return all(kind.partition(";")[0].strip().lower() == EVENT_STREAM for kind in accepted)
 
 
-def _whole(reply: Reply) -> bytes:
+def _completion_json(reply: Reply) -> bytes:
     return dumps(completion(reply))

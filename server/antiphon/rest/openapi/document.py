@@ -1,6 +1,6 @@
-"""The OpenAPI 3.1 document of the REST paths, made of the protos and of the rows of `antiphon.rest.registry`.
+"""The OpenAPI 3.1 document of the REST paths, made from the protos and the rows of `antiphon.rest.registry`.
 
-Paths, parameters and descriptions are those of the protos; bodies, answers and statuses those of the dialects' methods. No I/O.
+Paths, parameters and descriptions are those of the protos; bodies, responses and statuses those of the dialects' methods. No I/O.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from antiphon.rest.shared.paths import VARIABLE, bindings, query_of
 
 Schema: TypeAlias = dict[str, Any]
 
-_WORDS: Final = {
-    200: "Done.",
-    201: "Made, and kept.",
-    400: "The request is at fault.",
-    401: "No API key or token, or not a good one.",
-    402: "What the caller may spend is spent.",
-    403: "The key may not do this.",
-    404: "There is no such thing, or it is not the caller's.",
+_DESCRIPTIONS: Final = {
+    200: "Success.",
+    201: "Created and stored.",
+    400: "The request is not valid.",
+    401: "The API key or token is missing or not valid.",
+    402: "The caller's budget is used up.",
+    403: "The key does not allow this.",
+    404: "It does not exist, or is not the caller's.",
     408: "The request took too long to arrive.",
-    409: "It has changed meanwhile, or what it goes on with is not complete.",
+    409: "It has changed meanwhile, or the turn to continue from is not complete.",
     413: "The request is larger than 32 MiB.",
     415: "The body has a content-encoding.",
-    422: "Fields of the request are at fault.",
-    429: "Too many requests; `retry-after` tells when to come again.",
+    422: "Fields of the request are not valid.",
+    429: "Too many requests; `retry-after` says when to retry.",
     431: "The headers of the request are too large.",
     500: "The gateway failed.",
     502: "The provider failed, or cannot be reached.",
-    503: "The gateway, or something that it needs, is not ready; `retry-after` tells when to come again.",
-    504: "It took too long.",
+    503: "The gateway, or something that it needs, is not ready; `retry-after` says when to retry.",
+    504: "The call took too long.",
 }
 
 _TYPES: Final = {
@@ -50,20 +50,20 @@ _TYPES: Final = {
 }
 
 _ANY_KEY: Final[tuple[Mapping[str, list[str]], ...]] = ({"key": []}, {})
-"""The key may also stand in the body, which OpenAPI cannot say."""
+"""A key in the header, or none there: it may also be in the body, which OpenAPI cannot express."""
 
 
 def document() -> Schema:
-    """The document, as JSON values."""
+    """Return the document, as JSON values."""
     schemas = _Schemas()
     paths: dict[str, Schema] = {}
     for dialect in DIALECTS:
         for name, method in dialect.methods.items():
             rpc = dialect.service.methods_by_name[name]
             for number, (verb, path) in enumerate(bindings(rpc)):
-                made = _operation(dialect, rpc, method, path, schemas)
-                made["operationId"] = name if number == 0 else f"{name}{number + 1}"
-                paths.setdefault(_template(path, rpc), {})[verb] = made
+                operation = _operation(dialect, rpc, method, path, schemas)
+                operation["operationId"] = name if number == 0 else f"{name}{number + 1}"
+                paths.setdefault(_template(path, rpc), {})[verb] = operation
     tags = {dialect.service.name: inspect.getdoc(dialect.contract) for dialect in DIALECTS}
     return {
         "openapi": "3.1.0",
@@ -87,12 +87,12 @@ def document() -> Schema:
 
 
 def _template(path: str, rpc: MethodDescriptor) -> str:
-    """{chat_id} as {chatId}, and {model=**} as {model}."""
+    """Return a path template as OpenAPI writes it: {chat_id} as {chatId}, and {model=**} as {model}."""
     return VARIABLE.sub(lambda found: f"{{{rpc.input_type.fields_by_name[found[1]].json_name}}}", path)
 
 
 def _operation(dialect: Dialect, rpc: MethodDescriptor, method: Method, path: str, schemas: _Schemas) -> Schema:
-    made: Schema = {
+    operation: Schema = {
         "tags": [dialect.service.name],
         "description": inspect.getdoc(getattr(dialect.contract, rpc.name)),
         "parameters": list(_parameters(rpc, path)),
@@ -100,12 +100,12 @@ def _operation(dialect: Dialect, rpc: MethodDescriptor, method: Method, path: st
     }
     if method.body is not None:
         content = {JSON: {"schema": schemas.of_body(f"{rpc.name}Body", method.body)}}
-        made["requestBody"] = {"required": method.body_required, "content": content}
+        operation["requestBody"] = {"required": method.body_required, "content": content}
     if method.scope is None:
-        made["security"] = []
+        operation["security"] = []
     elif method.key_in_body:
-        made["security"] = list(_ANY_KEY)
-    return made
+        operation["security"] = list(_ANY_KEY)
+    return operation
 
 
 def _parameters(rpc: MethodDescriptor, path: str) -> Iterator[Schema]:
@@ -124,15 +124,15 @@ def _responses(errors: ErrorShape, method: Method, schemas: _Schemas) -> dict[st
     responses: dict[str, Schema] = {}
     if method.answer is not None:
         content = {JSON: {"schema": schemas.of(method.answer)}}
-        responses[str(method.status)] = {"description": _WORDS[method.status], "content": content}
+        responses[str(method.status)] = {"description": _DESCRIPTIONS[method.status], "content": content}
     for media_type in method.streams:
-        streamed = responses.setdefault("200", {"description": _WORDS[200], "content": {}})
-        streamed["content"][media_type] = {}  # what the pieces are, OpenAPI 3.1 cannot say; the description does
+        streamed = responses.setdefault("200", {"description": _DESCRIPTIONS[200], "content": {}})
+        streamed["content"][media_type] = {}  # OpenAPI 3.1 cannot describe the pieces; the description does
     encoded = () if method.body is None or method.passes_on else (415,)
     for status in sorted((*method.statuses, *encoded)):
         model = errors.models.get(status, errors.models[0])
         responses[str(status)] = {
-            "description": f"{HTTPStatus(status).phrase}. {_WORDS[status]}",
+            "description": f"{HTTPStatus(status).phrase}. {_DESCRIPTIONS[status]}",
             "content": {JSON: {"schema": schemas.of(model)}},
         }
     if method.passes_on:
@@ -141,27 +141,29 @@ def _responses(errors: ErrorShape, method: Method, schemas: _Schemas) -> dict[st
 
 
 class _Schemas:
-    """The schemas that have a name: one for each model, so that they can be referred to."""
+    """The named schemas: one for each model, so that others can refer to it."""
 
     def __init__(self) -> None:
         self.named: dict[str, Schema] = {}
 
     def of_body(self, name: str, body: type[BaseModel]) -> Schema:
-        """A reference to what a body has to be. Several dialects call theirs the same, so it gets a name here."""
+        """Store the schema of a body under `name`, which is made from its method, and return a reference to it."""
         return self._keep(name, TypeAdapter(body).json_schema(ref_template="#/components/schemas/{model}", mode="validation"))
 
     def of(self, answer: Any) -> Schema:
-        """What an answer is: a reference, if it is of a model."""
+        """Return the schema of a response; for a model, a reference to it."""
         schema = TypeAdapter(answer).json_schema(ref_template="#/components/schemas/{model}", mode="validation")
         if isinstance(answer, type) and issubclass(answer, BaseModel):
             return self._keep(answer.__name__, schema)
         return self._hoist(schema)
 
     def _keep(self, name: str, schema: Schema) -> Schema:
+        """Store a schema under a name, and return a reference to it."""
         self._add(name, self._hoist(schema))
         return {"$ref": f"#/components/schemas/{name}"}
 
     def _hoist(self, schema: Schema) -> Schema:
+        """Move the definitions within a schema to the named schemas, and return the schema."""
         for name, inner in schema.pop("$defs", {}).items():
             self._add(name, inner)
         return schema

@@ -1,4 +1,4 @@
-"""The errors of the proxies, which are those of the APIs that they stand for: OpenAI's and Gemini's."""
+"""The errors of the proxies. They have the form of the API that is proxied: OpenAI's or Gemini's."""
 
 from __future__ import annotations
 
@@ -32,36 +32,36 @@ _GEMINI_STATUSES: Final = {
 
 
 def render_openai_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
-    """The HTTP status, headers and body of an error of ours before the first byte, as the OpenAI API has them."""
+    """Return the HTTP status, headers and body of a gateway error before the first byte, as in the OpenAI API."""
     return status_of(error), headers_of(error), orjson.dumps({"error": openai_error(error)})
 
 
 def openai_error(error: AntiphonError) -> dict[str, Any]:
-    """The `error` object of the OpenAI API."""
-    made = openai.error_object(error)
+    """Return the `error` object of the OpenAI API."""
+    error_json = openai.error_object(error)
     if isinstance(error, InvalidRequest) and error.violations:
-        made |= {"message": error.message, "param": field_of(error.violations[0]), "code": error.violations[0].kind}
-    return made
+        error_json |= {"message": error.message, "param": field_of(error.violations[0]), "code": error.violations[0].kind}
+    return error_json
 
 
 def openai_refusal(status: int, message: str) -> domain.JsonObject:
-    """The body of what Envoy refuses, as the OpenAI API has it."""
+    """Return the body of an error that Envoy itself responds with, as in the OpenAI API."""
     return {"error": openai.refusal_object(status, message)}
 
 
 def render_gemini_error(error: AntiphonError) -> tuple[int, Mapping[str, str], bytes]:
-    """The HTTP status, headers and body of an error of ours before the first byte, as the Gemini API has them."""
+    """Return the HTTP status, headers and body of a gateway error before the first byte, as in the Gemini API."""
     return status_of(error), headers_of(error), orjson.dumps({"error": gemini_error(error)})
 
 
 def gemini_error(error: AntiphonError) -> dict[str, Any]:
-    """The `error` object of the Gemini API, which is a `google.rpc.Status` in JSON."""
+    """Return the `error` object of the Gemini API, which is a `google.rpc.Status` in JSON."""
     code = status_of(error)
     return {"code": code, "message": error.message, "status": _GEMINI_STATUSES.get(code, "UNKNOWN")}
 
 
 def gemini_refusal(status: int, message: str) -> domain.JsonObject:
-    """The body of what Envoy refuses, as the Gemini API has it."""
+    """Return the body of an error that Envoy itself responds with, as in the Gemini API."""
     word = _GEMINI_STATUSES.get(status) or ("INVALID_ARGUMENT" if status < 500 else "INTERNAL")
     return {"error": {"code": status, "message": message, "status": word}}
 
@@ -71,5 +71,5 @@ GEMINI: Final = ErrorShape(
     "gemini_proxy",
     render_gemini_error,
     gemini_refusal,
-    paths="/api/v1/proxy/[^/]+/v1[a-z]*/.*",  # what has no version there has a key, and is of OpenAI's shape
+    paths="/api/v1/proxy/[^/]+/v1[a-z]*/.*",  # an OpenAI path has a key where this one has a version
 )

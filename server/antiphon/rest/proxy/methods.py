@@ -1,4 +1,4 @@
-"""The methods of the proxies: what each needs. What they answer is the provider's matter."""
+"""The methods of the proxies: what each needs. Their responses are the provider's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from antiphon.rest.shared.dialect import Method
 
 
 class ProxiedChat(Fields):
-    """A chat completion. Only these fields are looked at; all others pass on."""
+    """A chat completion. Only these fields are checked; all others are passed on."""
 
     model: str
     messages: list[Any]
@@ -24,21 +24,21 @@ class ProxiedPart(Fields):
 
 
 class ProxiedContent(Fields):
-    """A content."""
+    """A content: the parts of one message."""
 
     parts: list[ProxiedPart]
     role: str | None = None
 
 
 class ProxiedSetting(Fields):
-    """What of a kind of harm is blocked."""
+    """The threshold from which a category of harm is blocked."""
 
     category: str
     threshold: str
 
 
 class ProxiedContents(Fields):
-    """A call of a Gemini model. Only these fields are looked at; all others pass on. countTokens may have other ones.
+    """A call of a Gemini model. Only these fields are checked; all others are passed on. countTokens may have other fields.
 
     The known fields of `generationConfig` have the types that the Gemini API documents.
     """

@@ -1,7 +1,7 @@
-"""What the proxies look at in the bodies that they pass on: only what their APIs document. No I/O.
+"""Checks of the bodies that the proxies pass on, for the fields that the APIs document. No I/O.
 
-https://platform.openai.com/docs/api-reference/chat/create and https://ai.google.dev/api/generate-content. A body is never written
-anew, so most of it is not even read: objects are taken apart only as far as something in them is known. What is not known passes.
+https://platform.openai.com/docs/api-reference/chat/create and https://ai.google.dev/api/generate-content. A body is never
+rewritten, so most of it is not decoded: an object is decoded only as far as it has known fields. Unknown fields are not checked.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _KINDS: Final = {b'"': "string", b"[": "array", b"{": "object", b"t": "boolean", b"f": "boolean", b"n": "null"}
 
 
-def _either(kinds: Mapping[str, str]) -> Mapping[str, str]:
-    """Fields under both of their names: Google's API takes the one of JSON and the one of its proto."""
+def _both_spellings(kinds: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the fields under both of their names: Google's API accepts the JSON name and the proto name."""
     snake = {re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", name): kind for name, kind in kinds.items()}
     return {**kinds, **snake}
 
 
-_CONFIG: Final = _either({
+_CONFIG: Final = _both_spellings({
     "temperature": "number",
     "topP": "number",
     "topK": "number",
@@ -50,15 +50,15 @@ _CONFIG: Final = _either({
     "thinkingConfig": "object",
     "imageConfig": "object",
 })  # fmt: skip
-"""Of `generationConfig`. `responseJsonSchema` may be of any kind, so it is not here."""
+"""The types of the fields of `generationConfig`. `responseJsonSchema` may have any type, so it is not listed."""
 
-_THINKING: Final = _either({"includeThoughts": "boolean", "thinkingBudget": "integer", "thinkingLevel": "string"})
+_THINKING: Final = _both_spellings({"includeThoughts": "boolean", "thinkingBudget": "integer", "thinkingLevel": "string"})
 _CONTENT: Final = {"role": "string"}
 _PART: Final = {"text": "string"}
 
 
 async def check_size(data: bytes) -> None:
-    """How much a body holds, which is bounded though most of it is not read. Raises `InvalidRequest`."""
+    """Check the number of values in a body, which is limited although most are not decoded. Raises `InvalidRequest`."""
     try:
         await json_bounds.check_in_turns(data)
     except json_bounds.TooMuch as error:
@@ -66,22 +66,25 @@ async def check_size(data: bytes) -> None:
 
 
 def check_openai(data: bytes) -> None:
-    """What the OpenAI protocol always has: `model`, a string, and `messages`, an array. Raises `InvalidRequest`."""
+    """Check the two fields that the OpenAI protocol requires. Raises `InvalidRequest`.
+
+    They are `model`, a string, and `messages`, an array.
+    """
     body = _object(data, ())
     _require(body, "model", "string", ())
     _require(body, "messages", "array", ())
 
 
 def check_gemini(data: bytes, *, count: bool) -> None:
-    """The documented fields of the Gemini protocol, in camelCase or as the proto has them. Raises `InvalidRequest`.
+    """Check the documented fields of the Gemini protocol, under their JSON or proto names. Raises `InvalidRequest`.
 
-    `count`: of countTokens, which may have `generateContentRequest` in the place of `contents`.
+    `count`: the body is one of countTokens, which may have `generateContentRequest` instead of `contents`.
     """
     body = _object(data, ())
     path: Path = ()
-    for name, whole in _given(body, "generateContentRequest", "generate_content_request") if count else ():
+    for name, whole in _present_fields(body, "generateContentRequest", "generate_content_request") if count else ():
         path = (name,)
-        body = _object(_of_kind(whole, "object", path), path)
+        body = _object(_require_kind(whole, "object", path), path)
         break
     contents = _array(_require(body, "contents", "array", path), (*path, "contents"))
     if not contents:
@@ -92,45 +95,48 @@ def check_gemini(data: bytes, *, count: bool) -> None:
             room -= _check_content(content, (*path, "contents", index), room)
     if room < 0:
         raise invalid((*path, "contents"), f"must not have more than {domain.MAX_ENTRIES} entries and parts", "too_long")
-    for name, config in _given(body, "generationConfig", "generation_config"):
+    for name, config in _present_fields(body, "generationConfig", "generation_config"):
         here = (*path, name)
-        inner = _object(_of_kind(config, "object", here), here)
+        inner = _object(_require_kind(config, "object", here), here)
         _check(inner, _CONFIG, here)
-        for thinking, fields in _given(inner, "thinkingConfig", "thinking_config"):
+        for thinking, fields in _present_fields(inner, "thinkingConfig", "thinking_config"):
             _check(_object(fields, (*here, thinking)), _THINKING, (*here, thinking))
-    for name, settings in _given(body, "safetySettings", "safety_settings"):
+    for name, settings in _present_fields(body, "safetySettings", "safety_settings"):
         for index, setting in enumerate(_array(settings, (*path, name))):
             here = (*path, name, index)
-            inner = _object(_of_kind(setting, "object", here), here)
+            inner = _object(_require_kind(setting, "object", here), here)
             _require(inner, "category", "string", here)
             _require(inner, "threshold", "string", here)
 
 
 def _check_content(content: msgspec.Raw, path: Path, room: int) -> int:
-    """How many parts it has; they are looked at if there is room for them."""
-    body = _object(_of_kind(content, "object", path), path)
+    """Check a content, and return the number of its parts. More than `room` parts are only counted.
+
+    Raises `InvalidRequest`.
+    """
+    body = _object(_require_kind(content, "object", path), path)
     _check(body, _CONTENT, path)
     parts = _ARRAY.decode(_require(body, "parts", "array", path))
     for index, part in enumerate(parts if len(parts) <= room else ()):
         here = (*path, "parts", index)
-        _check(_object(_of_kind(part, "object", here), here), _PART, here)
+        _check(_object(_require_kind(part, "object", here), here), _PART, here)
     return len(parts)
 
 
 def _check(body: Mapping[str, msgspec.Raw], kinds: Mapping[str, str], path: Path) -> None:
-    for name, raw in _given(body, *(name for name in body if name in kinds)):
-        _of_kind(raw, kinds[name], (*path, name))
+    for name, raw in _present_fields(body, *(name for name in body if name in kinds)):
+        _require_kind(raw, kinds[name], (*path, name))
 
 
-def _given(body: Mapping[str, msgspec.Raw], *names: str) -> Iterator[tuple[str, msgspec.Raw]]:
-    """Those of the fields that are there. Null is the same as not sent."""
+def _present_fields(body: Mapping[str, msgspec.Raw], *names: str) -> Iterator[tuple[str, msgspec.Raw]]:
+    """Yield the named fields that are present, with their values. Null is the same as not sent."""
     for name in names:
         if name in body and _kind(body[name]) != "null":
             yield name, body[name]
 
 
 def _object(data: bytes | msgspec.Raw, path: Path) -> dict[str, msgspec.Raw]:
-    """The fields of a JSON object, each as it is written."""
+    """Return the fields of a JSON object, their values not decoded. Raises `InvalidRequest`."""
     try:
         try:
             return _OBJECT.decode(data)
@@ -140,8 +146,8 @@ def _object(data: bytes | msgspec.Raw, path: Path) -> dict[str, msgspec.Raw]:
             written = bytes(data)
             if b"\\" not in written or (rb"\ud" not in written and rb"\uD" not in written):
                 raise
-            # JSON allows half of a surrogate pair, and JavaScript writes it; this parser does not take it. No text is read here, so
-            # other characters will do as well, and replacing bytes is much faster than a regular expression.
+            # JSON allows half of a surrogate pair, and JavaScript writes it, but this parser refuses it. Texts are not used here,
+            # so they may be changed. Replacing bytes is much faster than a regular expression.
             return _OBJECT.decode(written.replace(rb"\ud", rb"\u0").replace(rb"\uD", rb"\u0"))
     except msgspec.ValidationError:
         raise invalid(path or "body", "must be a JSON object", "invalid_type") from None
@@ -150,8 +156,11 @@ def _object(data: bytes | msgspec.Raw, path: Path) -> dict[str, msgspec.Raw]:
 
 
 def _array(raw: msgspec.Raw, path: Path) -> list[msgspec.Raw]:
-    """What an array holds, each as it is written. There is an end to it: each costs time before anybody else is served."""
-    items = _ARRAY.decode(_of_kind(raw, "array", path))
+    """Return the items of a JSON array, not decoded. Raises `InvalidRequest`.
+
+    Their number is limited, because no other call is served while they are checked.
+    """
+    items = _ARRAY.decode(_require_kind(raw, "array", path))
     if len(items) > domain.MAX_ENTRIES:
         raise invalid(path, f"must not have more than {domain.MAX_ENTRIES} entries", "too_long")
     return items
@@ -160,14 +169,14 @@ def _array(raw: msgspec.Raw, path: Path) -> list[msgspec.Raw]:
 def _require(body: Mapping[str, msgspec.Raw], name: str, kind: str, path: Path) -> msgspec.Raw:
     if name not in body:
         raise invalid((*path, name), "is required", "missing_required_parameter")
-    return _of_kind(body[name], kind, (*path, name))
+    return _require_kind(body[name], kind, (*path, name))
 
 
-def _of_kind(raw: msgspec.Raw, kind: str, path: Path) -> msgspec.Raw:
-    """The value, if it is one of that kind."""
+def _require_kind(raw: msgspec.Raw, kind: str, path: Path) -> msgspec.Raw:
+    """Return the value if it is of that kind. Raises `InvalidRequest`."""
     if kind == "strings":
         for index, item in enumerate(_array(raw, path)):
-            _of_kind(item, "string", (*path, index))
+            _require_kind(item, "string", (*path, index))
     elif _kind(raw) != ("number" if kind == "integer" else kind) or (kind == "integer" and not _is_whole(raw)):
         raise invalid(path, f"must be {'an' if kind[0] in 'aio' else 'a'} {kind}", "invalid_type")
     return raw
@@ -178,16 +187,16 @@ def _kind(raw: msgspec.Raw) -> str:
 
 
 def _is_whole(number: msgspec.Raw) -> bool:
-    """However it is written: 8, 8.0 and 8e0 are the same."""
+    """Return whether a number is whole, however it is written: 8, 8.0 and 8e0 are the same."""
     return float(bytes(number)).is_integer()
 
 
 def invalid(path: str | Path, message: str, kind: str = "invalid_value") -> InvalidRequest:
-    """The error for a field at fault."""
+    """Return the error for a wrong field."""
     violation = Violation((path,) if isinstance(path, str) else path, message, kind)
     return InvalidRequest(f"{field_of(violation)} {message}.", (violation,))
 
 
 def field_of(violation: Violation) -> str:
-    """("contents", 0, "parts") as "contents[0].parts"."""
+    """Return the path of a violation as text, such as "contents[0].parts"."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in violation.path).removeprefix(".")

@@ -1,10 +1,11 @@
-"""The proxy paths: a caller's request goes to the provider that its path names, with the provider key that the caller brings.
+"""The proxy paths: a request goes to the provider that its path names, with the provider key that the caller sends.
 
-Its source is the gateway's own document, and for what is passed on the OpenAI and Gemini API references. The bodies are looked at,
-so that what cannot be right never leaves, but what leaves is what came, byte for byte; and so is what comes back, as it comes.
+The specification is the gateway's own document, and for what is passed on the OpenAI and Gemini API references. Bodies are checked,
+so that an invalid request is not sent, but they are passed on byte for byte. Responses are passed back the same way, as they
+arrive.
 
-The two keys: the gateway's stands in `Authorization` and stays here; the provider's stands in the path (OpenAI), or in
-`x-goog-api-key` or the query (Gemini), and leaves only for the provider. No header passes but those that are named here.
+There are two keys. The gateway's is in `Authorization`, and is not passed on. The provider's is in the path (OpenAI), or in
+`x-goog-api-key` or the query (Gemini), and is sent only to the provider. No headers are passed on but those that are named here.
 """
 
 from __future__ import annotations
@@ -37,16 +38,16 @@ from antiphon.proxying.passthrough import Answer, Passthrough
 from antiphon.rest.proxy.errors import gemini_error, openai_error
 from antiphon.rest.proxy.proxied import check_gemini, check_openai, check_size, invalid
 from antiphon.rest.shared.dialect import Context, Pieces
-from antiphon.rest.shared.http import break_off
+from antiphon.rest.shared.http import abort_transfer
 from antiphon.rest.shared.json import EVENT_STREAM
 from antiphon.rest.v1 import proxy_pb2, proxy_pb2_grpc
 
 QUERY: Final = "x-antiphon-query"
-"""The metadata that holds the query, without the question mark. `gateway/status.lua` sets it."""
+"""The metadata key of the query, which has no question mark. `gateway/status.lua` sets it."""
 
 _OPENAI_HEADERS: Final = (
     "accept",
-    "http-referer",  # OpenRouter's way to name the application, with the next
+    "http-referer",  # with the next one, how OpenRouter learns the application's name
     "x-title",
     "idempotency-key",
     "openai-beta",
@@ -80,15 +81,15 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
     """Serves both proxies."""
 
     def __init__(self, passthrough: Passthrough, keys: Authenticator | None = None) -> None:
-        """`keys` knows the gateway's own, which are kept from leaving; None: there are none."""
+        """Take the authenticator of the gateway's own keys, which must not be passed on. None: there are no such keys."""
         self._passthrough = passthrough
         self._keys = keys
 
     async def ProxyChatCompletion(self, request: proxy_pb2.ProxyChatCompletionRequest, context: Context) -> Pieces:
-        """The OpenAI protocol."""
+        """Pass on a request of the OpenAI protocol, and yield the provider's response."""
         if not _VISIBLE.fullmatch(request.api_key):
             raise invalid("api_key", "must be a key of printable characters")
-        await self._keep(request.api_key, "api_key")
+        await self._refuse_gateway_key(request.api_key, "api_key")
         target = self._target(request.proxy_url, "proxy_url", default_path="/v1")
         body = request.body.data
         await check_size(body)
@@ -96,13 +97,13 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
         metadata = _metadata(context)
         headers = _headers(metadata, _OPENAI_HEADERS, request.body)
         headers["authorization"] = f"Bearer {request.api_key}"
-        answer = self._pass(target, "/chat/completions", metadata, headers, body, context, openai_error)
+        answer = self._forward(target, "/chat/completions", metadata, headers, body, context, openai_error)
         async with aclosing(answer) as pieces:
             async for piece in pieces:
                 yield piece
 
     async def ProxyGemini(self, request: proxy_pb2.ProxyGeminiRequest, context: Context) -> Pieces:
-        """The Gemini protocol."""
+        """Pass on a request of the Gemini protocol, and yield the provider's response."""
         target = self._target(request.gemini_url, "gemini_url")
         task = _GEMINI_TASK.fullmatch(request.model_name_and_task)
         if task is None:
@@ -117,20 +118,21 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
         metadata = _metadata(context)
         headers = _headers(metadata, _GEMINI_HEADERS, request.body)
         path = f"/{version}/models/{request.model_name_and_task}"
-        answer = self._pass(target, path, metadata, headers, body, context, gemini_error)
+        answer = self._forward(target, path, metadata, headers, body, context, gemini_error)
         async with aclosing(answer) as pieces:
             async for piece in pieces:
                 yield piece
 
     def _target(self, url: str, field: str, *, default_path: str = "") -> Target:
+        """Return the target that a URL, host or alias names. Raises `InvalidRequest` (naming `field`), `PermissionDenied`."""
         try:
             return self._passthrough.policy.target(url, default_path=default_path)
         except InvalidRequest as error:
             violation = Violation((field,), error.message.removesuffix("."), "invalid_value")
             raise InvalidRequest(f"{field}: {error.message}", (violation,)) from None
 
-    async def _keep(self, key: str, field: str) -> None:
-        """Raises `InvalidRequest` for a key of this gateway, good or revoked, where the provider's belongs."""
+    async def _refuse_gateway_key(self, key: str, field: str) -> None:
+        """Raise `InvalidRequest` if a text sent as a provider key is a key of this gateway, valid or revoked."""
         key = key.strip()
         if key[:7].lower() == "bearer ":
             key = key[7:].strip()
@@ -142,10 +144,10 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
             ours = True
         if ours:
             raise invalid(
-                field, "must be a key of the provider's; the gateway's belongs in the header Authorization, and stays here"
+                field, "must be a provider key; the gateway's key belongs in the header Authorization, and is not passed on"
             )
 
-    async def _pass(
+    async def _forward(
         self,
         target: Target,
         path: str,
@@ -155,22 +157,30 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
         context: Context,
         error_object: Callable[[AntiphonError], dict[str, Any]],
     ) -> Pieces:
+        """Send a checked request to the provider, and yield its response as it arrives; `headers` has the provider key.
+
+        `error_object` makes the JSON of an error that occurs within a stream of events. Any other response is broken off then.
+        Raises `InvalidRequest` for a gateway key among the headers or in the query, and what `Passthrough.post` raises. A response
+        with an error status is passed back whole, and then raised as an error for the log.
+        """
         query = metadata.get(QUERY, "")
         if query and (not _VISIBLE.fullmatch(query) or "#" in query):
             raise invalid("query", "must be printable ASCII, and percent-encoded where it is not")
-        passing = ((name, value) for name, value in headers.items() if name != "authorization")  # that one was made here
+        passing = ((name, value) for name, value in headers.items() if name != "authorization")  # made here from the checked key
         for name, value in (*_query_texts(query), *passing):
-            await self._keep(value, name)
+            await self._refuse_gateway_key(value, name)
         call = current()
         async with self._passthrough.post(call, target, path, query, headers, body) as answer:
-            # What fails before the first byte can still be told as a status.
+            # An error before the first byte still becomes an HTTP status.
             first = await anext(answer, b"")
             content_type = _content_type(answer)
-            told_back = answer_metadata(answer, headers)
-            if any(name.startswith(_RATE_LIMITS) for name in told_back):  # two accounts of limits in one would be read as one
+            answer_headers = answer_metadata(answer, headers)
+            if any(
+                name.startswith(_RATE_LIMITS) for name in answer_headers
+            ):  # not a mixture of the gateway's limits and the provider's
                 for name in [name for name in call.headers if name.startswith(_RATE_LIMITS)]:
                     del call.headers[name]
-            call.headers.update(told_back)
+            call.headers.update(answer_headers)
             yield httpbody_pb2.HttpBody(content_type=content_type, data=first)
             tail = first[-4:]
             try:
@@ -182,22 +192,25 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
                     event = b"data: " + orjson.dumps({"error": error_object(told(error))}) + b"\n\n"
                     yield httpbody_pb2.HttpBody(data=event if tail.endswith(_EVENT_ENDS) else b"\n\n" + event)
                 else:
-                    break_off(context)
+                    abort_transfer(context)
                 raise
             if answer.status >= 400:
-                raise failure(answer, target)
+                raise upstream_error(answer, target)
 
 
 def _query_texts(query: str) -> Iterator[tuple[str, str]]:
-    """Every text in a query, decoded, and by what name to tell of it; names too, as who writes `?<key>` sends a name."""
+    """Yield a name for errors and a decoded text, for every text of a query.
+
+    The names of the query's fields are texts as well: in `?<key>` the key is a name.
+    """
     for field in query.split("&"):
         name, _, value = field.partition("=")
         name = unquote_plus(name)
         yield "query", name
-        told_as = name if _NAME.fullmatch(name) else "query"
-        yield told_as, unquote_plus(value)
+        label = name if _NAME.fullmatch(name) else "query"
+        yield label, unquote_plus(value)
         if "+" in value:
-            yield told_as, unquote(value)
+            yield label, unquote(value)
 
 
 def _metadata(context: Context) -> dict[str, str]:
@@ -205,21 +218,24 @@ def _metadata(context: Context) -> dict[str, str]:
 
 
 def _headers(metadata: Mapping[str, str], passing: tuple[str, ...], body: httpbody_pb2.HttpBody) -> dict[str, str]:
-    """The headers of the request that leaves. No encoding is asked for: what is compressed comes late."""
+    """Return the headers of the request to the provider. No compression is accepted, because it delays a stream."""
     headers = {name: metadata[name] for name in passing if name in metadata}
     content_type = body.content_type if _HEADER_VALUE.fullmatch(body.content_type) else ""
     return {**headers, "accept-encoding": "identity", "content-type": content_type or "application/json"}
 
 
 def answer_metadata(answer: Answer, sent: Mapping[str, str]) -> dict[str, str]:
-    """The status and the headers that come back: those that say something of limits, time and form, and none with a key in it."""
+    """Return the status and headers to pass back, as metadata; `sent` are the headers of the request.
+
+    Only headers about limits, times and format are passed back, and none that contains a key.
+    """
     keys = [sent[name].removeprefix("Bearer ") for name in ("authorization", "x-goog-api-key") if sent.get(name)]
     passing: dict[str, str] = {}
     for written, value in answer.headers.items():
         name = written.lower()
         if name == "x-request-id":
             name = "x-upstream-request-id"  # the gateway's own is in `x-request-id`
-        elif not _ANSWER_HEADERS.fullmatch(name) or name.endswith("-bin"):  # which gRPC would take for bytes
+        elif not _ANSWER_HEADERS.fullmatch(name) or name.endswith("-bin"):  # gRPC reads -bin as bytes
             continue
         if _HEADER_VALUE.fullmatch(value) and not any(key in value for key in keys):
             passing.setdefault(name, value)
@@ -230,13 +246,13 @@ def answer_metadata(answer: Answer, sent: Mapping[str, str]) -> dict[str, str]:
 
 def _content_type(answer: Answer) -> str:
     written = answer.headers.get("content-type", "")
-    # One that says gRPC would be taken for ours on the way.
+    # Envoy would take a gRPC content type for this server's own.
     fit = written and _HEADER_VALUE.fullmatch(written) and not written.lower().startswith("application/grpc")
     return written if fit else "application/octet-stream"
 
 
-def failure(answer: Answer, target: Target) -> ProviderError:
-    """What the log and a gRPC caller are told of a provider's error, the words of which have been passed on already."""
+def upstream_error(answer: Answer, target: Target) -> ProviderError:
+    """Return the error for the log and for a gRPC caller if the provider failed. Its body has been passed back already."""
     kind: type[ProviderError]
     match answer.status:
         case 401 | 403:

@@ -1,1 +1,1 @@
-"""What the dialects share."""
+"""Code that several dialects use. It knows no dialect."""

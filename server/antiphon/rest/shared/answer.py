@@ -1,4 +1,7 @@
-"""An answer on its way to a caller: one JSON object, or a stream piece by piece. How it looks is the dialects' matter."""
+"""How every chat dialect answers a call: with one JSON object, or with a stream in pieces.
+
+The formats belong to the dialects; this module knows none of them.
+"""
 
 from __future__ import annotations
 
@@ -20,73 +23,74 @@ from antiphon.rest.shared.json import JSON
 
 
 class Writer(Protocol):
-    """Writes a stream."""
+    """Writes a reply as a stream in the format of a dialect."""
 
     content_type: str
     comment: bytes
-    """What a reader of the stream passes over. Empty where there is no such thing."""
+    """Bytes that readers of the stream ignore, sent as a heartbeat. Empty if the format has nothing like that."""
 
     def write(self, batch: domain.Batch) -> bytes:
-        """Return what a batch adds. May be empty."""
+        """Return the bytes for a batch of events. May be empty."""
         ...
 
     def end(self) -> bytes:
-        """Return what ends a stream that went well. May be empty."""
+        """Return the bytes that end a stream without an error. May be empty."""
         ...
 
 
-def same(path: Path) -> Path:
-    """Name a field of the domain's request as the domain does."""
+def unchanged(path: Path) -> Path:
+    """Return the path as it is: the default of `PreparedCall.body_path`."""
     return path
 
 
-class Exchange(Struct, frozen=True):
-    """What a dialect makes of one request: what is asked of a model, and how the answer is written."""
+class PreparedCall(Struct, frozen=True):
+    """A caller's request, converted for the chat service, and how its answer is written."""
 
     request: domain.ChatRequest
-    form: Writer | Callable[[Reply], bytes]
-    """The writer of a stream, or what makes a whole reply the JSON of the answer."""
-    late: Callable[[AntiphonError], bytes] = lambda _: b""
-    """Tells a caller of a failure within a stream; empty where there is no way to."""
+    writer: Writer | Callable[[Reply], bytes]
+    """A writer for a stream, or a function that turns a whole reply into the JSON of the response."""
+    error_event: Callable[[AntiphonError], bytes] = lambda _: b""
+    """Returns the bytes that report an error after a stream has started. Empty if the format cannot report one."""
     record: Record | None = None
-    field: Callable[[Path], Path] = same
-    """What a field of the domain's request is called in the caller's body."""
+    body_path: Callable[[Path], Path] = unchanged
+    """Converts the path of a field of `request` into its path in the caller's body, for error messages."""
     status: int | None = None
-    """The HTTP status of a whole answer, if it is not 200."""
+    """The HTTP status of a response that is not streamed, if it is not 200."""
 
 
 async def answer(
-    chat: ChatService, call: Call, prepare: Callable[[], Awaitable[Exchange]]
+    chat: ChatService, call: Call, prepare: Callable[[], Awaitable[PreparedCall]]
 ) -> AsyncGenerator[httpbody_pb2.HttpBody, None]:
-    """Ask what `prepare` makes of the caller's request, and yield the answer. The one way of all dialects that chat.
+    """Send the request that `prepare` returns to the chat service, and yield the answer as pieces of an HTTP body.
 
-    Each piece of a stream goes out as soon as there is something to write; there is at least one, as it is with the first that an
-    answer begins.
+    All dialects that chat use this function. Each piece of a stream is yielded as soon as there is something to write. At least one
+    piece is yielded, because the HTTP response starts with the first.
 
-    Raises what `prepare` and the chat service raise. Before the first piece or heartbeat that is all, as it can be told as a
-    status; after it `Exchange.late` writes what tells the caller, and what would end the stream well is left out.
+    Raises what `prepare` and the chat service raise. Before the first piece or heartbeat an error only has to be raised, as it
+    becomes an HTTP status. After it, the bytes of `PreparedCall.error_event` are yielded first, and those of `Writer.end` are left
+    out.
     """
-    exchange = await prepare()
-    form, field = exchange.form, exchange.field
-    async with aclosing(chat.stream(call, exchange.request, exchange.record)) as batches:
-        if callable(form):
-            with renaming(field):
-                data = form(await collect(batches))
-            if exchange.status is not None:
-                call.headers["x-http-status"] = str(exchange.status)
+    prepared = await prepare()
+    writer, body_path = prepared.writer, prepared.body_path
+    async with aclosing(chat.stream(call, prepared.request, prepared.record)) as batches:
+        if callable(writer):
+            with renaming(body_path):
+                data = writer(await collect(batches))
+            if prepared.status is not None:
+                call.headers["x-http-status"] = str(prepared.status)
             yield httpbody_pb2.HttpBody(content_type=JSON, data=data)
             return
-        content_type = form.content_type
-        beat = call.heartbeat(httpbody_pb2.HttpBody(content_type=content_type, data=form.comment))
+        content_type = writer.content_type
+        beat = call.heartbeat(httpbody_pb2.HttpBody(content_type=content_type, data=writer.comment))
         try:
-            with renaming(field):
+            with renaming(body_path):
                 async for batch in batches:
-                    if data := form.write(batch):
+                    if data := writer.write(batch):
                         yield httpbody_pb2.HttpBody(content_type=content_type, data=data)
                         content_type = ""
-                end = form.end()
+                end = writer.end()
         except Exception as error:
-            if (beat.sent or not content_type) and (data := exchange.late(told(error))):
+            if (beat.sent or not content_type) and (data := prepared.error_event(told(error))):
                 yield httpbody_pb2.HttpBody(data=data)
             raise
         if end or content_type:

@@ -1,4 +1,4 @@
-"""The JSON body of a request, checked. What the dialects share of it; no dialect is known here."""
+"""Parsing and validation of JSON request bodies, for all dialects. It knows no dialect."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from antiphon.domain.turns import give_way
 from antiphon.net import json_bounds
 
 MAX_DEPTH = 100
-"""The most levels of objects and arrays within a field: what is deeper can be read, but not written again."""
+"""The most levels of objects and arrays within a field. A deeper value can be parsed, but not serialised again."""
 
 MAX_VIOLATIONS = 100
-"""The most fields at fault that are told."""
+"""The most wrong fields that an error lists."""
 
-_MAX_TOLD: Final = 5000
-"""Faults that pydantic is asked to describe, which takes it more than a microsecond each."""
+_MAX_DESCRIBED: Final = 5000
+"""The most violations that pydantic is asked to describe. Each takes it more than a microsecond."""
 
-_BEGINNING: Final = 20
-"""Entries of each list that are validated again, where there are more faults than that."""
+_KEPT_ENTRIES: Final = 20
+"""If there are more violations than that, the body is validated again with only this many entries of each list."""
 
-_LARGEST_OBJECT: Final = 1000
-"""The same of an object that is not the body itself: more than any has that must have certain fields."""
+_KEPT_FIELDS: Final = 1000
+"""And with only this many fields of each object within the body: more than any object with required fields has."""
 
 
 class Fields(BaseModel):
-    """A JSON object; what is not known is kept beside it. A number in quotes is none, nor is 1 for true."""
+    """A JSON object. Unknown fields are kept. Types are strict: a number in quotes is not a number, and 1 is not true."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
 
 Path: TypeAlias = "tuple[str | int, ...]"
-"""Where a field stands."""
+"""The path of a field: field names and list indexes, from the outside in."""
 
 B = TypeVar("B", bound=BaseModel)
 
 
 def parse(data: bytes, schema: type[B]) -> B:
-    """The body. Raises `InvalidRequest` with every field at fault."""
+    """Parse and validate a body. Raises `InvalidRequest` with a violation for each wrong field."""
     try:
         json_bounds.check(data)
     except json_bounds.TooMuch as error:
@@ -55,10 +55,10 @@ def parse(data: bytes, schema: type[B]) -> B:
 
 
 async def parse_in_turns(data: bytes, schema: type[B]) -> B:
-    """The same for servicers: a large body is parsed step by step, between which other calls have their turn."""
+    """Parse as `parse` does, but let other calls run between the steps if the body is large. For servicers."""
     if len(data) <= json_bounds.SMALL:
         return parse(data, schema)
-    await give_way()  # it was received and copied just now
+    await give_way()  # receiving and copying it has just taken time
     try:
         await json_bounds.check_in_turns(data)
     except json_bounds.TooMuch as error:
@@ -71,7 +71,10 @@ async def parse_in_turns(data: bytes, schema: type[B]) -> B:
 
 
 def validate(raw: Any, schema: type[B]) -> B:
-    """The body as the schema has it. Raises `InvalidRequest` with every field at fault."""
+    """Validate parsed JSON against a schema. Raises `InvalidRequest` with a violation for each wrong field.
+
+    Lists with too many entries and fields nested deeper than `MAX_DEPTH` are refused before pydantic reads them.
+    """
     if isinstance(raw, dict):
         large = [name for name, value in raw.items() if isinstance(value, list) and len(value) > domain.MAX_ENTRIES]
         if large:
@@ -88,45 +91,52 @@ def validate(raw: Any, schema: type[B]) -> B:
 
 
 def _faults(error: ValidationError, raw: Any, schema: type[BaseModel]) -> list[Violation]:
-    """What is wrong, in the order of the fields; of very many faults those among the first entries of each list."""
-    if error.error_count() > _MAX_TOLD:
+    """Return the violations in the order of the fields, at most `MAX_VIOLATIONS`.
+
+    If there are more than `_MAX_DESCRIBED`, only the first entries of each list are examined. If those have too many as well, the
+    result is one violation with the count.
+    """
+    if error.error_count() > _MAX_DESCRIBED:
         count = error.error_count()
         try:
-            schema.model_validate({name: _beginning(value) for name, value in raw.items()} if isinstance(raw, dict) else raw)
+            schema.model_validate({name: _shortened(value) for name, value in raw.items()} if isinstance(raw, dict) else raw)
         except ValidationError as shorter:
             error = shorter
-        if error.error_count() > _MAX_TOLD:
-            return [Violation((), f"The body has {count} faults, too many to tell.", "too_many_faults")]
+        if error.error_count() > _MAX_DESCRIBED:
+            return [Violation((), f"The body has {count} errors, too many to list.", "too_many_faults")]
     found = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_VIOLATIONS]
     return [_violation(raw, e["loc"], e["msg"], e["type"]) for e in found]
 
 
-def _beginning(value: Any) -> Any:
-    """A JSON value with the first entries of each list and large object alone."""
+def _shortened(value: Any) -> Any:
+    """Return a JSON value with only the first entries of each list and of each large object."""
     match value:
         case dict():
-            return {name: _beginning(inner) for name, inner in islice(value.items(), _LARGEST_OBJECT)}
+            return {name: _shortened(inner) for name, inner in islice(value.items(), _KEPT_FIELDS)}
         case list():
-            return [_beginning(inner) for inner in value[:_BEGINNING]]
+            return [_shortened(inner) for inner in value[:_KEPT_ENTRIES]]
         case _:
             return value
 
 
 def _loads(data: bytes) -> Any:
-    """JSON whose whole numbers are what they are, of however many digits."""
+    """Parse JSON. Integers stay exact, however many digits they have. Raises `InvalidRequest`."""
     try:
         return msgspec.json.decode(data)
     except (ValueError, RecursionError) as error:
-        if len(data) > json_bounds.SMALL:  # another parser would take as long again, with nobody else served
+        if len(data) > json_bounds.SMALL:  # a second parser would block other calls as long again
             raise invalid(Violation((), f"JSON decode error: {error}", "json_invalid")) from None
     try:
-        return orjson.loads(data)  # which tells what is wrong, and where
+        return orjson.loads(data)  # its errors say what is wrong, and where
     except orjson.JSONDecodeError as error:
         raise invalid(Violation((error.pos,), f"JSON decode error: {error.msg}", "json_invalid")) from None
 
 
 def _violation(raw: Any, path: tuple[str | int, ...], message: str, kind: str) -> Violation:
-    """In the caller's words: without the names of our classes, nor in paths those of the types that a field may have."""
+    """Return a violation in terms of the caller's JSON; `path`, `message` and `kind` are pydantic's.
+
+    The names of Python classes, and those of the alternatives of a union in the path, are removed.
+    """
     steps: list[str | int] = []
     for place, step in enumerate(path):
         match raw, step:
@@ -136,7 +146,7 @@ def _violation(raw: Any, path: tuple[str | int, ...], message: str, kind: str) -
                 raw = raw[step]
             case dict(), str() if kind == "missing" and place == len(path) - 1:
                 pass
-            case _ if place:  # one of several types
+            case _ if place:  # the name of an alternative of a union
                 continue
             case _:
                 pass
@@ -145,7 +155,10 @@ def _violation(raw: Any, path: tuple[str | int, ...], message: str, kind: str) -
 
 
 def _is_deep(value: Any) -> bool:
-    """Whether a value has more than `MAX_DEPTH` levels. Level by level, as a recursion would end where it is to be found."""
+    """Return whether a value has more than `MAX_DEPTH` levels.
+
+    It goes level by level, because recursion would fail on the very values that it looks for.
+    """
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(MAX_DEPTH):
         if not level:
@@ -155,8 +168,8 @@ def _is_deep(value: Any) -> bool:
     return bool(level)
 
 
-def get(body: Mapping[str, Any], name: str, kind: type, path: tuple[str | int, ...]) -> Any:
-    """A field that must be there, and of that kind; `path` is where `body` stands. Raises `InvalidRequest`."""
+def required_field(body: Mapping[str, Any], name: str, kind: type, path: tuple[str | int, ...]) -> Any:
+    """Return a field that must exist and be of the type `kind`; `path` is the path of `body`. Raises `InvalidRequest`."""
     if name not in body:
         raise invalid(Violation((*path, name), "Field required", "missing"))
     if not isinstance(body[name], kind):
@@ -165,9 +178,9 @@ def get(body: Mapping[str, Any], name: str, kind: type, path: tuple[str | int, .
     return body[name]
 
 
-def rest(body: Mapping[str, Any], *known: str) -> domain.JsonObject:
-    """The fields beside `type` and those that are known."""
-    if len(body) == 2 and len(known) == 1:  # "type" and the one that is known
+def other_fields(body: Mapping[str, Any], *known: str) -> domain.JsonObject:
+    """Return the fields of `body` except `type` and the `known` ones."""
+    if len(body) == 2 and len(known) == 1:  # "type" and the known one
         return domain.NOTHING
     return {name: value for name, value in body.items() if name != "type" and name not in known}
 
@@ -177,13 +190,13 @@ def _too_much(error: json_bounds.TooMuch) -> InvalidRequest:
 
 
 def invalid(*violations: Violation) -> InvalidRequest:
-    """The error for fields at fault."""
+    """Return the `InvalidRequest` error for these violations."""
     return InvalidRequest("The request is not valid: see the detail list.", violations)
 
 
 @contextmanager
 def renaming(name: Callable[[Path], Path]) -> Iterator[None]:
-    """Within it, what is told of the domain's request is told of the caller's body: `name` makes the one's paths the other's."""
+    """Convert the paths of an `InvalidRequest` that is raised inside the block into paths of the caller's body, with `name`."""
     try:
         yield
     except InvalidRequest as error:
@@ -191,8 +204,12 @@ def renaming(name: Callable[[Path], Path]) -> Iterator[None]:
         raise
 
 
-def messages_as(field: str, before: int = 0) -> Callable[[Path], Path]:
-    """The name of messages that are `field` in the body, and have as many before them as are not the caller's."""
+def message_paths(field: str, before: int = 0) -> Callable[[Path], Path]:
+    """Return a function that converts the path of a message into its path in the caller's body.
+
+    `field` is the name of the messages in the body. `before` is the number of messages that the gateway put in front of the
+    caller's.
+    """
 
     def name(path: Path) -> Path:
         match path:

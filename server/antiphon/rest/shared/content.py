@@ -1,10 +1,10 @@
-"""Messages and tools in JSON, in the form of the OpenAI API: to the domain, and back as they came.
+"""Messages and tools in the JSON of the OpenAI API, converted to domain values. The opposite direction is in `message_json`.
 
-https://platform.openai.com/docs/api-reference/chat/create. Several dialects write messages this way. What is not known, or
-known and of another type than documented, is `extra`, where it stood: nothing is lost, and only a provider can tell what it means.
+https://platform.openai.com/docs/api-reference/chat/create. Several dialects use this form. A field that is unknown, or has another
+type than documented, goes to `extra` in the same place: nothing is lost, as only a provider may know what it means.
 
-What the gateway adds to a reply is removed again when a client sends that reply back: nulls, `annotations: []`, the `index` of
-calls, one thought under several names. What is opaque of it is unwrapped (`antiphon.domain.opaque`).
+What the gateway added to a reply is removed when a client sends the reply back: nulls, `annotations: []`, the `index` of tool
+calls, one thinking text under several names. Opaque values are unwrapped (`antiphon.domain.opaque`).
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from antiphon.domain.errors import Violation
 from antiphon.domain.opaque import unwrap
 from antiphon.providers.openai.blocks import EXTRA_CONTENT, PROTOCOL, take_signature
 from antiphon.providers.openai.details import DETAILS, read_details
-from antiphon.rest.shared.body import Fields, get, invalid, rest
+from antiphon.rest.shared.body import Fields, invalid, other_fields, required_field
 
-CALLER: Final = domain.Origin(PROTOCOL)
-"""The origin of what a client writes in the form of a provider and does not name one."""
+CLIENT_ORIGIN: Final = domain.Origin(PROTOCOL)
+"""The origin of a client's message with signatures that do not name one."""
 
-_SUBTYPES: Final = frozenset({"mpeg", "wave", "mp4"})
-"""Subtypes of `audio/` that a format of this API has another name for: as a format they are not documented."""
+_AMBIGUOUS_FORMATS: Final = frozenset({"mpeg", "wave", "mp4"})
+"""Subtypes of `audio/` for which this API has another format name. As format names they are not documented."""
 
-_ADDED: Final[Mapping[str, object]] = {"refusal": None, "audio": None, "function_call": None, "annotations": []}
-"""What the gateway writes of a reply that has no such thing."""
+_REPLY_DEFAULTS: Final[Mapping[str, object]] = {"refusal": None, "audio": None, "function_call": None, "annotations": []}
+"""The values that the gateway writes for fields that a reply does not have."""
 
-_FAR: Final = 2**53
-"""More seconds than a date has."""
+_MAX_SECONDS: Final = 2**53
+"""More seconds since 1970 than any date has."""
 
 FUNCTION_ROLE: Final = "function"
-"""The role of a tool's answer in 2023."""
+"""The role of a tool result in the function API of 2023."""
 
 
 class FunctionBody(Fields):
-    """The function that a tool call names."""
+    """The function of a tool call."""
 
     name: str
     arguments: str = ""
@@ -55,7 +55,7 @@ class ToolCallBody(Fields):
 
 
 class MessageBody(Fields):
-    """A message as it is documented; null is the same as not sent."""
+    """A message with its documented fields; null is the same as not sent."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[dict[str, Any]] | None = None
@@ -65,9 +65,9 @@ class MessageBody(Fields):
 
 
 def message_of(message: MessageBody, path: tuple[str | int, ...], *, without: frozenset[str] = frozenset()) -> domain.Message:
-    """Return the domain's message; `path` is where it stands in the request.
+    """Return the domain message; `path` is its path in the request. Raises `InvalidRequest`.
 
-    What is not known goes along, but for the fields `without`. Raises `InvalidRequest`.
+    Unknown fields are kept in `extra`, except those named in `without`.
     """
     content = message.content
     blocks: tuple[domain.Block, ...]
@@ -79,7 +79,7 @@ def message_of(message: MessageBody, path: tuple[str | int, ...], *, without: fr
         blocks = tuple(_block(part, (*path, "content", index)) for index, part in enumerate(content))
     extra = {name: value for name, value in (message.model_extra or {}).items() if name not in without}
     if message.role == "assistant":
-        return _reply(message, blocks, extra)
+        return _assistant_message(message, blocks, extra)
     role = domain.Role.TOOL if message.role == FUNCTION_ROLE else domain.Role(message.role)
     if message.role == "tool":
         if not message.tool_call_id:
@@ -87,35 +87,36 @@ def message_of(message: MessageBody, path: tuple[str | int, ...], *, without: fr
         blocks = (domain.ToolResult(message.tool_call_id, blocks),)
     elif message.role == FUNCTION_ROLE:
         blocks = (domain.ToolResult("", blocks, type=FUNCTION_CALL),)
-    _keep(message, extra)
+    _keep_tool_call_id(message, extra)
     if message.tool_calls is not None:
         extra["tool_calls"] = [call.model_dump(exclude_unset=True) for call in message.tool_calls]
     return domain.Message(role, blocks, message.name, extra, listed=isinstance(content, list))
 
 
-def _keep(message: MessageBody, extra: dict[str, Any]) -> None:
+def _keep_tool_call_id(message: MessageBody, extra: dict[str, Any]) -> None:
+    """Put a `tool_call_id` that does not belong to the role into `extra`."""
     if message.role != "tool" and message.tool_call_id is not None:
         extra["tool_call_id"] = message.tool_call_id
 
 
-def _reply(message: MessageBody, content: tuple[domain.Block, ...], extra: dict[str, Any]) -> domain.Message:
-    """A message of an assistant: what a model has said, as its client has it."""
-    for name, added in _ADDED.items():
+def _assistant_message(message: MessageBody, content: tuple[domain.Block, ...], extra: dict[str, Any]) -> domain.Message:
+    """Return the domain message for an assistant's message: a reply, in the form in which a client keeps it."""
+    for name, added in _REPLY_DEFAULTS.items():
         if name in extra and extra[name] == added:
             del extra[name]
-    audio = _sound(extra.get("audio"))
+    audio = _audio(extra.get("audio"))
     if audio is not None and audio.transcript and content == (domain.Text(audio.transcript),):  # as `message_json` writes it
         content = ()
-    blocks: list[domain.Block] = [*_thoughts(extra), *_signed(content, extra)]
+    blocks: list[domain.Block] = [*_take_thinking(extra), *_with_signature(content, extra)]
     if isinstance(extra.get("refusal"), str) and not isinstance(message.content, list):
         blocks.append(domain.Refusal(extra.pop("refusal")))
     if audio is not None:
         del extra["audio"]
         blocks.append(audio)
-    if not isinstance(message.content, list) and (images := _images(extra.get("images"))):
+    if not isinstance(message.content, list) and (images := _reply_images(extra.get("images"))):
         del extra["images"]
         blocks += images
-    _keep(message, extra)
+    _keep_tool_call_id(message, extra)
     if message.tool_calls:
         blocks += map(_tool_call, message.tool_calls)
     elif message.tool_calls is not None:
@@ -125,19 +126,23 @@ def _reply(message: MessageBody, content: tuple[domain.Block, ...], extra: dict[
         del extra["function_call"]
         more = {key: value for key, value in called.items() if key not in ("name", "arguments")}
         blocks.append(domain.ToolCall("", called["name"], called["arguments"], FUNCTION_CALL, extra=more))
-    stated = any(block.state is not None and block.state.origin is None for block in blocks)
+    has_state = any(block.state is not None and block.state.origin is None for block in blocks)
     return domain.Message(
         domain.Role.ASSISTANT,
         tuple(blocks),
         message.name,
         extra,
         listed=isinstance(message.content, list),
-        origin=CALLER if stated else None,
+        origin=CLIENT_ORIGIN if has_state else None,
     )
 
 
-def _thoughts(extra: dict[str, Any]) -> list[domain.Block]:
-    """Take the thoughts out of the fields: one thought, whichever names it stands under."""
+def _take_thinking(extra: dict[str, Any]) -> list[domain.Block]:
+    """Remove the thinking fields from `extra`, and return them as blocks.
+
+    The same text under `reasoning_content` and `reasoning` makes one block. Entries of `reasoning_details` add signatures and
+    encrypted blocks.
+    """
     reasoning_content, reasoning = extra.get("reasoning_content"), extra.get("reasoning")
     text: str | None = None
     field = ""
@@ -166,8 +171,8 @@ def _thoughts(extra: dict[str, Any]) -> list[domain.Block]:
     return blocks
 
 
-def _signed(content: tuple[domain.Block, ...], extra: dict[str, Any]) -> tuple[domain.Block, ...]:
-    """Return the content with the signature that stands beside it."""
+def _with_signature(content: tuple[domain.Block, ...], extra: dict[str, Any]) -> tuple[domain.Block, ...]:
+    """Return the content, with a signature from `extra`, if there is one, as the state of its last text."""
     last = next((at for at in range(len(content) - 1, -1, -1) if isinstance(content[at], domain.Text)), None)
     if last is None or EXTRA_CONTENT not in extra:
         return content
@@ -179,15 +184,15 @@ def _signed(content: tuple[domain.Block, ...], extra: dict[str, Any]) -> tuple[d
 
 
 def _state(opaque: str | None, fields: domain.JsonObject) -> domain.State:
-    """Return what a client has of a provider's state."""
+    """Return the provider state of a block. The opaque value is unwrapped into the original and its origin."""
     if opaque is None:
         return domain.State(fields=fields)
     original, origin = unwrap(opaque)
     return domain.State(original, fields, origin=origin)
 
 
-def _sound(audio: object) -> domain.Audio | None:
-    """Return a recording that is named by its id; None for any other form."""
+def _audio(audio: object) -> domain.Audio | None:
+    """Return an audio block for a recording with an id; None for any other form."""
     if not isinstance(audio, dict) or not isinstance(audio.get("id"), str) or not audio["id"]:
         return None
     transcript, expires = audio.get("transcript"), audio.get("expires_at")
@@ -196,13 +201,13 @@ def _sound(audio: object) -> domain.Audio | None:
         domain.Media(),
         audio["id"],
         transcript if isinstance(transcript, str) else "",
-        expires if type(expires) is int and 0 < expires < _FAR else None,
+        expires if type(expires) is int and 0 < expires < _MAX_SECONDS else None,
         extra=more,
     )
 
 
-def _images(images: object) -> list[domain.Block]:
-    """Return the pictures of a reply; none, if one of them has any other form."""
+def _reply_images(images: object) -> list[domain.Block]:
+    """Return the images of a reply; an empty list if one of them has an unknown form."""
     found: list[domain.Block] = []
     for image in images if isinstance(images, list) else ():
         match image:
@@ -217,8 +222,9 @@ def _images(images: object) -> list[domain.Block]:
 
 
 def _tool_call(call: ToolCallBody) -> domain.ToolCall:
+    """Return the domain tool call; fields that the domain does not have are in `extra`."""
     extra = dict(call.model_extra or domain.NOTHING)
-    extra.pop("index", None)  # which only deltas have
+    extra.pop("index", None)  # only deltas have one
     signature = take_signature(extra)
     state = None if signature is None else _state(signature, domain.NOTHING)
     function, custom = call.function, extra.get(CUSTOM)
@@ -239,60 +245,67 @@ def _tool_call(call: ToolCallBody) -> domain.ToolCall:
 
 
 def _block(part: Mapping[str, Any], path: tuple[str | int, ...]) -> domain.Block:
-    kind = get(part, "type", str, path)
+    """Return the block for a content part. A part of an unknown form is opaque. Raises `InvalidRequest`."""
+    kind = required_field(part, "type", str, path)
     if isinstance(part.get(kind), str) and kind != "text":
-        return domain.Opaque(part)  # as Mistral has pictures and sound: the URL, or the data, by itself
+        return domain.Opaque(part)  # Mistral's form form of pictures and audio: the URL or the data without an object
     match kind:
         case "text":
-            return domain.Text(get(part, "text", str, path), extra=rest(part, "text"))
+            return domain.Text(required_field(part, "text", str, path), extra=other_fields(part, "text"))
         case "image_url":
-            image = get(part, "image_url", dict, path)
-            url = get(image, "url", str, (*path, "image_url"))
+            image = required_field(part, "image_url", dict, path)
+            url = required_field(image, "url", str, (*path, "image_url"))
             extra = inner_extra(part, "image_url", url=str, detail=str)
-            return domain.Image(domain.Media(url=url), known(image, "detail", str), extra=extra)
+            return domain.Image(domain.Media(url=url), optional_field(image, "detail", str), extra=extra)
         case "input_audio":
-            audio = get(part, "input_audio", dict, path)
-            data = get(audio, "data", str, (*path, "input_audio"))
-            form = get(audio, "format", str, (*path, "input_audio"))
-            if not (form.isascii() and form.isalnum() and form == form.lower()) or form in _SUBTYPES:
-                return domain.Opaque(part)  # as a media type it would come back as another word
+            audio = required_field(part, "input_audio", dict, path)
+            data = required_field(audio, "data", str, (*path, "input_audio"))
+            form = required_field(audio, "format", str, (*path, "input_audio"))
+            if not (form.isascii() and form.isalnum() and form == form.lower()) or form in _AMBIGUOUS_FORMATS:
+                return domain.Opaque(part)  # read back from a media type, it would be another word
             extra = inner_extra(part, "input_audio", data=str, format=str)
             return domain.Audio(domain.Media(url=f"data:audio/{form};base64,{data}"), extra=extra)
         case "file" if "file" not in part and "file_id" in part:
-            return domain.Opaque(part)  # Mistral's
+            return domain.Opaque(part)  # Mistral's form
         case "file":
-            file = get(part, "file", dict, path)
-            media = domain.Media(url=known(file, "file_data", str), file_id=known(file, "file_id", str))
+            file = required_field(part, "file", dict, path)
+            media = domain.Media(url=optional_field(file, "file_data", str), file_id=optional_field(file, "file_id", str))
             if (media.url is None) == (media.file_id is None):
                 raise invalid(Violation((*path, "file"), "needs one of file_id and file_data"))
             extra = inner_extra(part, "file", file_data=str, file_id=str, filename=str)
-            return domain.Document(media, known(file, "filename", str), extra=extra)
+            return domain.Document(media, optional_field(file, "filename", str), extra=extra)
         case _:
             return domain.Opaque(part)
 
 
 def tool_of(tool: Mapping[str, Any], path: tuple[str | int, ...]) -> domain.Tool | domain.NativeTool:
-    """Return the domain's tool; `path` is where it stands in the request. Raises `InvalidRequest`."""
-    if get(tool, "type", str, path) != "function":
+    """Return the domain tool; `path` is its path in the request. Raises `InvalidRequest`.
+
+    A tool that is not a function becomes a `NativeTool`, unchanged.
+    """
+    if required_field(tool, "type", str, path) != "function":
         return domain.NativeTool(tool)
-    function = get(tool, "function", dict, path)
+    function = required_field(tool, "function", dict, path)
     return domain.Tool(
-        name=get(function, "name", str, (*path, "function")),
-        description=known(function, "description", str),
-        parameters=known(function, "parameters", dict),
-        strict=known(function, "strict", bool),
+        name=required_field(function, "name", str, (*path, "function")),
+        description=optional_field(function, "description", str),
+        parameters=optional_field(function, "parameters", dict),
+        strict=optional_field(function, "strict", bool),
         extra=inner_extra(tool, "function", name=str, description=str, parameters=dict, strict=bool),
     )
 
 
-def known(body: Mapping[str, Any], name: str, kind: type) -> Any:
-    """Return a field, if it is of the type that is documented."""
+def optional_field(body: Mapping[str, Any], name: str, kind: type) -> Any:
+    """Return a field if it exists and has the documented type `kind`, else None."""
     value = body.get(name)
     return value if isinstance(value, kind) else None
 
 
 def inner_extra(body: Mapping[str, Any], inner: str, **documented: type) -> domain.JsonObject:
-    """Return what is not `documented` of the object `inner` of `body`, in an object of that name, and what is beside it."""
-    outer = rest(body, inner)
+    """Return the undocumented fields of `body` and of its object `inner`; the latter in an object of that name.
+
+    `documented` has the types of the documented fields of the inner object. A field of another type counts as undocumented.
+    """
+    outer = other_fields(body, inner)
     fields = {k: v for k, v in body[inner].items() if k not in documented or not isinstance(v, documented[k])}
     return {**outer, inner: fields} if fields else outer

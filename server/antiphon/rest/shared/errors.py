@@ -1,4 +1,4 @@
-"""The words of an error in a dialect whose errors have one message, and no place for each field at fault."""
+"""The message of an error, for dialects whose errors have one text and no list of wrong fields."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from antiphon.domain.errors import AntiphonError, InvalidRequest, Violation
 
 
 def message_of_error(error: AntiphonError) -> str:
-    """Return the message of an error; of a request at fault, every field with what is wrong with it."""
+    """Return the message of an error. For an invalid request it lists every wrong field."""
     if isinstance(error, InvalidRequest) and error.violations:
         return "; ".join(map(_violation, error.violations))
     return error.message

@@ -1,4 +1,4 @@
-"""What the dialects share of HTTP: which reason is which status, the headers of an error, and how a transfer is broken off."""
+"""HTTP rules that the dialects share: the status and headers of an error, and how to break off a response."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import grpc
 from antiphon.domain.errors import AntiphonError, ProviderRejected, Reason
 
 ENVOY_HEADERS: Final = 100
-"""As many headers, and trailers, as Envoy takes from this server."""
+"""The most headers, and the most trailers, that Envoy accepts from this server."""
 
 _STATUSES = {
     Reason.INVALID_REQUEST: 400,
@@ -46,20 +46,24 @@ _STATUSES = {
 
 
 def status_of(error: AntiphonError) -> int:
-    """The HTTP status of an error, where its dialect documents no other."""
+    """Return the HTTP status of an error, for dialects that document no other."""
     return _STATUSES[error.reason]
 
 
 def sdk_status_of(error: AntiphonError) -> int:
-    """The HTTP status of an error in a dialect of an SDK: a request that the provider refuses is the caller's fault, not a 502.
+    """Return the HTTP status of an error for a dialect of an SDK: a request that the provider rejects gets 400, not 502.
 
-    So clients do what they do without a gateway: shorten a conversation that is too long, and do not try again.
+    Clients then behave as without a gateway: they shorten a conversation that is too long, and do not retry.
     """
     return 400 if isinstance(error, ProviderRejected) else status_of(error)
 
 
 def headers_of(error: AntiphonError) -> dict[str, str]:
-    """The headers of an error: `retry-after` in whole seconds, `x-should-retry`, and `www-authenticate` with a 401."""
+    """Return the headers of an error: `retry-after`, `x-should-retry` and `www-authenticate`, as far as they apply.
+
+    `retry-after`, in whole seconds, is set with 429 and 503, and if the error has a delay; `x-should-retry` is false if a retry is
+    useless; `www-authenticate` is set with 401.
+    """
     headers: dict[str, str] = {}
     status = status_of(error)
     if error.retry_after is not None or status in (429, 503):
@@ -71,11 +75,11 @@ def headers_of(error: AntiphonError) -> dict[str, str]:
     return headers
 
 
-def break_off(context: grpc.aio.ServicerContext[Any, Any]) -> None:
-    """Sees to it that the caller's transfer breaks when the call ends with an error, though an answer has begun.
+def abort_transfer(context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    """Make the caller's transfer break off when the call ends with an error after its response has started.
 
-    To Envoy's transcoder such an end is a good one: nothing would tell half a JSON array from a whole one but its text. More
-    trailers than Envoy takes (`max_headers_count` in `gateway/clusters.yaml`) make it reset the stream, this one alone: a caller of
-    HTTP/1.1 gets no last chunk and loses the connection, one of HTTP/2 gets a reset.
+    Envoy's transcoder ends such a response normally, so a client could tell half a JSON array from a whole one only by its text.
+    More trailers than Envoy accepts (`max_headers_count` in `gateway/clusters.yaml`) make it reset this one stream: an HTTP/1.1
+    client gets no last chunk and loses the connection, an HTTP/2 client gets a reset.
     """
     context.set_trailing_metadata((("x-antiphon-cut", "1"),) * (ENVOY_HEADERS + 1))

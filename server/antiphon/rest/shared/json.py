@@ -1,4 +1,4 @@
-"""JSON as the dialects write it, alone and in events."""
+"""JSON and server-sent events, as the dialects write them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ JSON: Final = "application/json"
 EVENT_STREAM: Final = "text/event-stream"
 DONE: Final = b"data: [DONE]\n\n"
 COMMENT: Final = b": waiting\n\n"
-"""An event stream's sign of life; its readers pass over it."""
+"""A heartbeat of an event stream: a comment, which its readers ignore."""
 
 
 def dumps(value: Any) -> bytes:
-    """JSON in which no character can be taken for the end of a line: some readers split at more of them than the standard has."""
+    """Return a value as JSON, with U+0085, U+2028 and U+2029 escaped: some readers of event streams end a line at them."""
     try:
         data = orjson.dumps(value)
     except orjson.JSONEncodeError:
@@ -27,5 +27,5 @@ def dumps(value: Any) -> bytes:
 
 
 def event(value: Any) -> bytes:
-    """One server-sent event. What a model says cannot end it, nor begin another."""
+    """Return a server-sent event with a value as JSON. No text of a model can end the event or begin another."""
     return b"data: " + dumps(value) + b"\n\n"

@@ -1,4 +1,4 @@
-"""A message of the history in the JSON of the chat API, as its dialects tell of it. The way in is in `content`. No I/O."""
+"""A stored message in the JSON of the chat API, for the dialects that use it. The opposite direction is in `content`. No I/O."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from antiphon.rest.shared.content import FUNCTION_ROLE
 
 
 def message_json(message: domain.Message) -> dict[str, Any]:
-    """Return the message as it came, with the nulls and names of a reply left out."""
+    """Return a message as the client sent it. A reply has none of the null fields that it had when it was first sent."""
     body: dict[str, Any] = {"role": message.role.value, "content": None}
     content: list[domain.Block] = []
     for block in message.blocks:
@@ -33,21 +33,24 @@ def message_json(message: domain.Message) -> dict[str, Any]:
                 else:
                     body["tool_call_id"] = block.tool_call_id
                 content.extend(block.blocks)
-            case _ if message.role is not domain.Role.ASSISTANT or not _add_said(body, block, message):
+            case _ if message.role is not domain.Role.ASSISTANT or not _add_assistant_block(body, block, message):
                 content.append(block)
-    if not content and "transcript" in body.get("audio", ()):  # which those read that know texts only
+    if not content and "transcript" in body.get("audio", ()):  # for readers that know only text
         content.append(domain.Text(body["audio"]["transcript"]))
     if content or message.listed:
-        body["content"] = _content(content, listed=message.listed, joins=message.role is domain.Role.ASSISTANT)
+        body["content"] = _content(content, listed=message.listed, join=message.role is domain.Role.ASSISTANT)
     if message.name is not None:
         body["name"] = message.name
     return {**message.fields, **message.extra, **body}
 
 
-def _add_said(body: dict[str, Any], block: domain.Block, message: domain.Message) -> bool:  # noqa: C901  # as `_part_json`
-    """Add a block of an assistant's message that has a field of its own. Returns False for one of the content."""
+def _add_assistant_block(body: dict[str, Any], block: domain.Block, message: domain.Message) -> bool:  # noqa: C901  # as `_part_json`
+    """Add a block of an assistant's message to the field of `body` that it belongs in, such as `tool_calls`.
+
+    Returns False if it belongs in the content instead.
+    """
     fields = {**(domain.NOTHING if block.state is None else block.state.fields), **block.extra}
-    opaque = _wrapped(block, message)
+    opaque = _wrapped_opaque(block, message)
     match block:
         case domain.Thinking() | domain.RedactedThinking():
             if isinstance(block, domain.Thinking) and (block.text or block.state is None):
@@ -74,20 +77,25 @@ def _add_said(body: dict[str, Any], block: domain.Block, message: domain.Message
                 body.setdefault("annotations", []).extend(map(citation_json, block.citations))
             return False
         case domain.ServerToolCall() | domain.ServerToolResult() | domain.Compaction():
-            pass  # this API has no word for them
+            pass  # this API has no form for them
         case _:
             return False
     return True
 
 
-def _wrapped(block: domain.Block, message: domain.Message) -> str | None:
+def _wrapped_opaque(block: domain.Block, message: domain.Message) -> str | None:
+    """Return the opaque value of a block, wrapped for a client; None if it has none."""
     state = block.state
     return None if state is None or state.opaque is None else wrap(state.opaque, state.origin or message.origin)
 
 
-def _content(blocks: Sequence[domain.Block], *, listed: bool, joins: bool = False) -> str | list[domain.JsonObject]:
+def _content(blocks: Sequence[domain.Block], *, listed: bool, join: bool = False) -> str | list[domain.JsonObject]:
+    """Return the content: a string if it is plain text and was not sent as a list (`listed`), else a list of parts.
+
+    `join`: several texts make one string; otherwise only a single text is a string.
+    """
     texts = [block.text for block in blocks if isinstance(block, domain.Text) and not block.extra]
-    if not listed and len(texts) == len(blocks) and (joins or len(texts) == 1):
+    if not listed and len(texts) == len(blocks) and (join or len(texts) == 1):
         return "".join(texts)
     return [_part_json(block) for block in blocks]
 

@@ -1,4 +1,4 @@
-"""The HTTP paths of a method, as its proto has them."""
+"""The HTTP paths of a method, read from its proto."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from google.api import annotations_pb2
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 
 VARIABLE: Final = re.compile(r"\{(\w+)(?:=[^}]*)?\}")
-"""A variable of a path template: {chat_id}, or {model=**}."""
+"""A variable of a path template, such as {chat_id} or {model=**}."""
 
 
 def bindings(method: MethodDescriptor) -> Iterator[tuple[str, str]]:
-    """Yield each HTTP method, in lower case, with the path template that it is called by."""
+    """Yield each HTTP method, in lower case, and its path template."""
     rule = method.GetOptions().Extensions[annotations_pb2.http]
     for binding in (rule, *rule.additional_bindings):
         verb = binding.WhichOneof("pattern")
@@ -27,12 +27,12 @@ def has_variables(path: str) -> bool:
 
 
 def pattern_of(path: str) -> str:
-    """Return the RE2 pattern of the paths that a template fits. None of those has a query."""
+    """Return an RE2 pattern that matches the paths of a template. It does not match a query."""
     return VARIABLE.sub(lambda found: ".*" if found[0].endswith("=**}") else "[^/?]+", path)
 
 
 def query_of(method: MethodDescriptor) -> list[FieldDescriptor]:
-    """Return the fields that the query may hold: none where a path has variables, as the query could override them."""
+    """Return the fields that the query may set: none if a path has variables, because the query could override them."""
     if any(has_variables(path) for _, path in bindings(method)):
         return []
     return [field for field in method.input_type.fields if field.name != "body"]

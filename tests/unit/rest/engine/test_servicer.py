@@ -25,7 +25,7 @@ from antiphon.domain.principal import ANONYMOUS, Principal
 from antiphon.history.recorder import Recorder
 from antiphon.rest.engine import servicer as engine
 from antiphon.rest.engine.errors import render_error
-from antiphon.rest.engine.request import key_in, key_of
+from antiphon.rest.engine.request import key_from_json, key_from_object
 from antiphon.rest.v1 import engine_pb2
 from antiphon.routing.router import Router
 from tests.unit.rest.caller import USER, Context, as_caller
@@ -431,16 +431,16 @@ async def test_a_providers_key_lets_in_where_the_operator_says_so() -> None:
 def test_a_key_is_found_without_the_rest(value: Any, parameters: dict[str, Any]) -> None:
     """The same as in the whole body, if it is a text."""
     body = {"chat_input": "x", "api_key": value, **parameters, "more": [[]]}
-    found = key_in(body)
+    found = key_from_object(body)
     for one in (body, dict(reversed(body.items()))):
-        assert key_of(json.dumps(one).encode()) == (found if isinstance(found, str) else None)
+        assert key_from_json(json.dumps(one).encode()) == (found if isinstance(found, str) else None)
 
 
 @pytest.mark.parametrize("rest", [b'"\xff"', b'"' + b"x" * 10_000 + b'"', b"1e999", b"9" * 10_000, b"[" * 500 + b"]" * 500])
 def test_nothing_but_the_key_is_read(rest: bytes) -> None:
     """What no parser would take stands in no key's way."""
-    assert key_of(b'{"x":' + rest + b',"api_key":"sk-a"}') == "sk-a"
-    assert key_of(b'{"x":' + b"[" * 5000 + rest) is None
+    assert key_from_json(b'{"x":' + rest + b',"api_key":"sk-a"}') == "sk-a"
+    assert key_from_json(b'{"x":' + b"[" * 5000 + rest) is None
 
 
 async def test_a_long_body_has_its_key_in_the_header(monkeypatch: pytest.MonkeyPatch) -> None:

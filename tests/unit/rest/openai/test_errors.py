@@ -47,7 +47,7 @@ def test_a_request_that_the_provider_refuses_is_the_callers_400(explanation: str
     status, headers, body = errors.render_error(rejected)
     shown = {"message": message, "type": "invalid_request_error", "param": "messages", "code": "context_length_exceeded"}
     assert (status, headers, json.loads(body)) == (400, {"x-should-retry": "false"}, {"detail": message, "error": shown})
-    assert json.loads(errors.late(rejected).removeprefix(b"data: ")) == {"error": shown}
+    assert json.loads(errors.error_event(rejected).removeprefix(b"data: ")) == {"error": shown}
 
 
 @pytest.mark.parametrize("status", [401, 404, 500])

@@ -13,7 +13,7 @@ from antiphon.rest.shared.body import parse
 
 def parsed(**fields: Any) -> domain.ChatRequest:
     body = {"messages": [{"role": "user", "content": "Hi"}], **fields}
-    return request.request_from_body(parse(json.dumps(body).encode(), request.Body), stream=False)
+    return request.request_from_body(parse(json.dumps(body).encode(), request.ChatCompletionBody), stream=False)
 
 
 def failing(**fields: Any) -> list[tuple[str, str]]:
@@ -228,7 +228,7 @@ def test_a_bad_body_is_told_field_by_field(fields: dict[str, Any], expected: lis
 def test_what_is_not_a_json_object_is_refused(data: bytes) -> None:
     """As an invalid request, never as a fault of ours."""
     with pytest.raises(InvalidRequest):
-        parse(data, request.Body)
+        parse(data, request.ChatCompletionBody)
 
 
 def test_more_messages_than_can_be_looked_at_are_refused_at_once() -> None:

@@ -86,7 +86,7 @@ def test_content_types(written: str, told: str) -> None:
 )
 def test_the_log_knows_a_providers_error_by_its_status(status: int, kind: type[errors.ProviderError]) -> None:
     """The caller has read the provider's own words by then."""
-    error = proxy.failure(answer(status), SimpleNamespace(name="host"))  # type: ignore[arg-type]
+    error = proxy.upstream_error(answer(status), SimpleNamespace(name="host"))  # type: ignore[arg-type]
     assert type(error) is kind
     assert (error.provider, error.status) == ("host", status)
 

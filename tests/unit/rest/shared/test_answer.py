@@ -10,7 +10,7 @@ from google.api.httpbody_pb2 import HttpBody
 from antiphon import domain
 from antiphon.domain.call import Call
 from antiphon.domain.errors import AntiphonError, Internal, InvalidRequest, ProviderProtocolError, Violation
-from antiphon.rest.shared.answer import Exchange, answer
+from antiphon.rest.shared.answer import PreparedCall, answer
 
 CUT = ProviderProtocolError("Cut.", provider="p")
 
@@ -48,8 +48,8 @@ def answered(batches: AsyncGenerator[domain.Batch, None], end: bytes | Exception
     """What is written of a chat service that says `batches`."""
     chat: Any = SimpleNamespace(stream=lambda *_: batches)
 
-    async def prepare() -> Exchange:
-        return Exchange(domain.ChatRequest("m", (), stream=True), Writer(end), late)
+    async def prepare() -> PreparedCall:
+        return PreparedCall(domain.ChatRequest("m", (), stream=True), Writer(end), late)
 
     return answer(chat, Call(), prepare)
 
@@ -84,13 +84,13 @@ async def test_a_fault_that_is_found_late_is_told_of_the_callers_fields() -> Non
     """As one that is found at once: the domain's names are nobody's business."""
     chat: Any = SimpleNamespace(stream=lambda *_: said("a", InvalidRequest("No.", (Violation(("messages", 3), "is no good"),))))
 
-    async def prepare() -> Exchange:
+    async def prepare() -> PreparedCall:
         def tell(error: AntiphonError) -> bytes:
             assert isinstance(error, InvalidRequest)
             return str(error.violations[0].path).encode()
 
         request = domain.ChatRequest("m", (), stream=True)
-        return Exchange(request, Writer(b"end"), tell, field=lambda path: ("chat_history", *path[1:]))
+        return PreparedCall(request, Writer(b"end"), tell, body_path=lambda path: ("chat_history", *path[1:]))
 
     got: list[bytes] = []
     with pytest.raises(InvalidRequest):

@@ -131,4 +131,4 @@ def test_of_very_many_faults_the_first_are_told() -> None:
     assert [violation.path for violation in found[1:]] == [("inner", index) for index in range(10, 20)]
     good = [{"kind": "a"}] * 50
     told = wrong(json.dumps({"inner": good + [5] * 9_000}).encode())
-    assert told == (Violation((), "The body has 9000 faults, too many to tell.", "too_many_faults"),)
+    assert told == (Violation((), "The body has 9000 errors, too many to list.", "too_many_faults"),)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from antiphon import domain
-from antiphon.rest.shared.content import CALLER, MessageBody, message_of
+from antiphon.rest.shared.content import CLIENT_ORIGIN, MessageBody, message_of
 from antiphon.rest.shared.message_json import message_json
 
 FUNCTION = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -106,7 +106,7 @@ def test_one_thought_under_several_names_is_one() -> None:
     )
     own = read(content="Hi", reasoning_details=[{**entry, "text": "Hm", "signature": "mine"}])
     assert own.blocks[0] == domain.Thinking("Hm", state=domain.State("mine", fields))
-    assert own.origin == CALLER
+    assert own.origin == CLIENT_ORIGIN
     assert read(content="Hi", reasoning="a", reasoning_content="b").extra == {"reasoning": "a"}
     assert read(content="Hi", reasoning_content="").blocks[0] == domain.Thinking("")
     assert read(content="Hi", reasoning_details=[{"odd": 1}]).extra == {"reasoning_details": [{"odd": 1}]}

@@ -3,7 +3,7 @@
 import pytest
 
 from antiphon import domain
-from antiphon.rest.shared.shown import Shown, shown, shown_or_called
+from antiphon.rest.shared.reply_text import ReplyTextStream, reply_text, reply_text_or_arguments
 from tests.unit.framing import folded, framed
 
 CALLED = [
@@ -39,7 +39,7 @@ CUSTOM = domain.ToolCall("c", "f", "", "custom")
 def test_pieces_are_those_of_the_whole(events: list[domain.Event], text: str, output: str) -> None:
     """With and without a place for tool calls."""
     reply = folded(*events)
-    assert (shown(reply.choices[0]), shown_or_called(reply.choices[0])) == (text, output)
-    pieces, more = Shown(), Shown()
+    assert (reply_text(reply.choices[0]), reply_text_or_arguments(reply.choices[0])) == (text, output)
+    pieces, more = ReplyTextStream(), ReplyTextStream()
     assert "".join(map(pieces.text, framed(*events))) == text
     assert "".join(map(more.text_or_arguments, framed(*events))) == output
