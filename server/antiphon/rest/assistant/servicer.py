@@ -110,7 +110,7 @@ class AssistantServicer(ChatsServicer):
             preamble=_system(_context(body.fast_context or [])),
             resent=True,
             # A header of the response, of an error too: what was said before it is stored there.
-            began=partial(call.headers.__setitem__, "x-chat-id"),
+            on_recorded=partial(call.headers.__setitem__, "x-chat-id"),
         )
         asked = _request(persona, _messages(body), _tools(body.tools), stream=stream)
         form = EventWriter(name) if stream else lambda reply: dumps(generated(reply, name))

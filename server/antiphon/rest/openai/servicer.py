@@ -71,7 +71,7 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
             return None
         # A header of the response, of an error too: what was said before it is stored there.
         began = partial(call.headers.__setitem__, "x-session-id")
-        return Record(call.caller.owner, conversation=body.session_id or None, resent=True, began=began)
+        return Record(call.caller.owner, conversation=body.session_id or None, resent=True, on_recorded=began)
 
     def _model(self, entry: ModelEntry) -> dict[str, Any]:
         return {"id": entry.name, "object": "model", "created": self._started, "owned_by": entry.provider}
