@@ -163,7 +163,7 @@ class App:
         )
         keeping = [
             asyncio.create_task(housekeeper.run()),
-            asyncio.create_task(self._recorder.keep(self._config.database.keep_interval)),
+            asyncio.create_task(self._recorder.checkpoint_every(self._config.database.keep_interval)),
         ]
         if self.metrics is not None:
             keeping.append(asyncio.create_task(watch_lag(self.metrics.lag)))

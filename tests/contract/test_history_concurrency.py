@@ -17,7 +17,7 @@ from antiphon.database.postgres import PostgresDatabase
 from antiphon.database.tables import messages, workers
 from antiphon.domain.content import Message, Role, Text
 from antiphon.domain.errors import ConversationNotFound, MessageNotFound, StoreUnavailable, TurnInProgress
-from antiphon.history.base import MessageState, Said, Store, StoredMessage, Turn, TurnEnd
+from antiphon.history.base import MessageState, PartialReply, Store, StoredMessage, Turn, TurnEnd
 from antiphon.history.recorder import Record, Recorder
 from antiphon.history.sql import SqlStore
 
@@ -331,7 +331,7 @@ async def test_a_dead_workers_turn_of_which_nothing_was_said_is_begun_again(stor
     assert await store.settle() == 1
     assert await last(store, first.conversation.id) == (MessageState.FAILED, "")
     again = await begin(store)
-    assert (again.existing, again.made, again.reply.id, again.path) == (False, False, first.reply.id, first.path)
+    assert (again.existing, again.created_conversation, again.reply.id, again.path) == (False, False, first.reply.id, first.path)
     assert await store.settle() == 0
     await store.end_turn(ME, again.reply.id, DONE)
     assert texts(await whole_path(store, first.conversation.id)) == [*([] if makes else ["before"]), "a", "done"]
@@ -346,19 +346,19 @@ async def test_a_turn_that_another_worker_has_begun_again_is_that_ones(store: St
     await store.settle()
     again = await store.begin_turn(ME, None, said("a"), request_id="r")
     before = await store.get(ME, turn.conversation.id)
-    await other.keep([so_far(turn.reply.id, "late")])
+    await other.checkpoint([so_far(turn.reply.id, "late")])
     assert not await other.end_turn(ME, turn.reply.id, DONE)
     await other.drop_turn(ME, turn, TurnEnd(MessageState.FAILED, Message(Role.ASSISTANT, ())))
     assert await last(store, turn.conversation.id) == (MessageState.IN_PROGRESS, "")
     assert await store.get(ME, turn.conversation.id) == before
-    await store.keep([so_far(again.reply.id, "he")])
+    await store.checkpoint([so_far(again.reply.id, "he")])
     await age(store, 60)
     await other.settle()
     assert await last(store, turn.conversation.id) == (MessageState.INCOMPLETE, "he")
 
 
-def so_far(reply_id: str, text: str) -> Said:
-    return Said(reply_id, Message(Role.ASSISTANT, (Text(text),)), "m", "p")
+def so_far(reply_id: str, text: str) -> PartialReply:
+    return PartialReply(reply_id, Message(Role.ASSISTANT, (Text(text),)), "m", "p")
 
 
 async def last(store: Store, conversation: str) -> tuple[MessageState, str]:
@@ -369,9 +369,9 @@ async def last(store: Store, conversation: str) -> tuple[MessageState, str]:
 async def test_what_was_kept_of_a_turn_outlives_its_worker(store: Store, other: Store) -> None:
     """Of several turns in one transaction; a later word takes the place of an earlier one; the rows are settled with it."""
     turns = [await other.begin_turn(ME, None, said("a")) for _ in range(3)]
-    await other.keep([so_far(turn.reply.id, "He") for turn in turns])
-    await other.keep([so_far(turn.reply.id, "Hello\0") for turn in reversed(turns)])
-    await other.keep([])
+    await other.checkpoint([so_far(turn.reply.id, "He") for turn in turns])
+    await other.checkpoint([so_far(turn.reply.id, "Hello\0") for turn in reversed(turns)])
+    await other.checkpoint([])
     for turn in turns:
         assert await last(store, turn.conversation.id) == (MessageState.IN_PROGRESS, "Hello\ufffd")
     await age(store, 60)
@@ -386,13 +386,13 @@ async def test_a_word_that_comes_too_late_changes_nothing(store: Store, other: S
     """The turn has ended, was settled by another worker, belongs to another worker, or is gone with its conversation."""
     ended, settled, deleted = [await other.begin_turn(ME, None, said("a")) for _ in range(3)]
     await other.end_turn(ME, ended.reply.id, DONE)
-    await other.keep([so_far(settled.reply.id, "kept")])
-    await store.keep([so_far(settled.reply.id, "another's")])
+    await other.checkpoint([so_far(settled.reply.id, "kept")])
+    await store.checkpoint([so_far(settled.reply.id, "another's")])
     assert await last(store, settled.conversation.id) == (MessageState.IN_PROGRESS, "kept")
     await store.delete(ME, deleted.conversation.id)
     await age(store, 60)
     await store.settle()
-    await other.keep([so_far(turn.reply.id, "late") for turn in (ended, settled, deleted)])
+    await other.checkpoint([so_far(turn.reply.id, "late") for turn in (ended, settled, deleted)])
     assert await last(store, ended.conversation.id) == (MessageState.COMPLETE, "done")
     assert await last(store, settled.conversation.id) == (MessageState.INCOMPLETE, "kept")
     await other.end_turn(ME, settled.reply.id, DONE)

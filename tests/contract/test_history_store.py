@@ -42,10 +42,10 @@ from antiphon.history.base import (
     Conversation,
     MessagePage,
     MessageState,
-    Said,
+    PartialReply,
+    ProviderReplyInfo,
     Store,
     StoredMessage,
-    Told,
     Turn,
     TurnEnd,
 )
@@ -315,7 +315,7 @@ async def test_a_model_may_say_what_cannot_be_stored(store: Store) -> None:
         deep = {"a": deep}
     turn = await store.begin_turn(ME, None, said("x"))
     message = Message(Role.ASSISTANT, (Text("Hi"),), extra=deep)
-    await store.keep([Said(turn.reply.id, message, "", "")])
+    await store.checkpoint([PartialReply(turn.reply.id, message, "", "")])
     await store.end_turn(ME, turn.reply.id, TurnEnd(MessageState.COMPLETE, message))
     assert await path(store, turn.conversation.id) == ["x", "Hi"]
 
@@ -477,7 +477,7 @@ async def test_a_turn_from_its_beginning_to_its_end(store: Store) -> None:
         usage=Usage(1, 2, 3, reasoning_tokens=1, extra={"tier": "x"}),
         finish_reason=FinishReason.LENGTH,
         error_reason="PROVIDER_PROTOCOL",
-        told=Told("chatcmpl-\0\ud800", 1_700_000_000, "max_tokens"),
+        provider_info=ProviderReplyInfo("chatcmpl-\0\ud800", 1_700_000_000, "max_tokens"),
     )
     await store.end_turn(ME, turn.reply.id, end)
     reply = (await store.messages(ME, made.id)).messages[-1]
@@ -487,7 +487,7 @@ async def test_a_turn_from_its_beginning_to_its_end(store: Store) -> None:
     )  # fmt: skip
     assert (await store.get(ME, made.id)).updated > turn.conversation.updated
     again = await store.begin_turn(ME, made.id, said("b"), request_id="r")
-    assert (again.reply, again.told) == (reply, Told("chatcmpl-\ufffd?", 1_700_000_000, "max_tokens"))
+    assert (again.reply, again.provider_info) == (reply, ProviderReplyInfo("chatcmpl-\ufffd?", 1_700_000_000, "max_tokens"))
 
 
 @pytest.mark.parametrize("reason", FinishReason)
@@ -497,7 +497,7 @@ async def test_every_finish_reason_is_kept(store: Store, reason: FinishReason) -
     message = Message(Role.ASSISTANT, (Text('"finish":"stop"'),))
     await store.end_turn(ME, turn.reply.id, TurnEnd(MessageState.COMPLETE, message, finish_reason=reason))
     assert (await store.messages(ME, turn.conversation.id)).messages[-1].finish_reason is reason
-    assert rows.finish_word(reason) in {"stop", "length", "tool_calls", "content_filter", "other"}
+    assert rows.finish_reason_column(reason) in {"stop", "length", "tool_calls", "content_filter", "other"}
 
 
 NOTHING = TurnEnd(MessageState.FAILED, Message(Role.ASSISTANT, ()), error_reason="INTERNAL")
@@ -507,7 +507,7 @@ async def test_a_turn_of_which_nothing_came_is_taken_back(store: Store, count_me
     """With the conversation that it made, as often as it is asked for; its request id is free again."""
     for _ in range(2):
         turn = await store.begin_turn(ME, None, said("a"), request_id="r")
-        assert turn.made
+        assert turn.created_conversation
         await store.drop_turn(OTHER, turn, NOTHING)
         assert await path(store, turn.conversation.id) == ["a", ""]
         for _ in range(2):
@@ -547,7 +547,11 @@ async def test_a_request_id_stands_for_the_messages_of_its_turn(store: Store) ->
                 with pytest.raises(RequestIdReused):
                     await store.begin_turn(ME, conversation, other, request_id=name)
             again = await store.begin_turn(ME, conversation, said("a", "b"), request_id=name)
-            assert (again.reply.id, again.existing, again.made) == (first.reply.id, state is not MessageState.FAILED, False)
+            assert (again.reply.id, again.existing, again.created_conversation) == (
+                first.reply.id,
+                state is not MessageState.FAILED,
+                False,
+            )
 
 
 async def test_a_settled_turn_stays_as_it_is(store: Store) -> None:

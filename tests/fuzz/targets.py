@@ -30,7 +30,7 @@ from antiphon.config import GuardConfig, IssuerConfig, ProxyConfig
 from antiphon.database.paging import token as page_token
 from antiphon.domain.errors import AntiphonError, InvalidRequest, PermissionDenied, ProviderError, Unauthenticated
 from antiphon.guards.base import Blocked, Filter, Guard
-from antiphon.guards.json_chain import JsonChain, passed_json
+from antiphon.guards.json_chain import JsonChain, filter_json
 from antiphon.guards.registry import KINDS
 from antiphon.history import rows
 from antiphon.net.egress import EgressPolicy, Target
@@ -336,7 +336,7 @@ def guarded_json(data: bytes) -> None:
         passed = [await chain.feed(text[at : at + step]) for at in range(0, len(text), step)]
         return "".join(passed) + await chain.feed("", final=True)
 
-    told = finished(passed_json([MASKING], text))
+    told = finished(filter_json([MASKING], text))
     assert finished(fed(every)) == told, "it depends on where it is cut"
     try:
         read = _texts(text)

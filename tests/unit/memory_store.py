@@ -22,9 +22,9 @@ from antiphon.history.base import (
     MessageState,
     Page,
     Parent,
-    Said,
+    PartialReply,
+    ProviderReplyInfo,
     StoredMessage,
-    Told,
     Turn,
     TurnEnd,
 )
@@ -39,7 +39,7 @@ class MemoryStore:
         self._conversations: dict[str, Conversation] = {}
         self._messages: dict[str, StoredMessage] = {}
         self._owners: dict[str, str] = {}
-        self._told: dict[str, Told] = {}
+        self._provider_info: dict[str, ProviderReplyInfo] = {}
         self._turns: dict[tuple[str, str, str], str] = {}
         """The reply's id of each turn that has a request id: by owner, conversation (empty: it made one) and request id."""
 
@@ -135,10 +135,16 @@ class MemoryStore:
             if own != list(messages):
                 raise RequestIdReused(request_id)
             made = next(c for c in self._conversations.values() if reply in self._path(c.head_id))
-            if reply.is_unheard:
+            if reply.is_retryable:
                 reply = self._messages[known] = replace(reply, state=MessageState.IN_PROGRESS, error_reason="")
                 return Turn(made, self._path(reply.parent_id), reply, existing=False)
-            return Turn(made, self._path(reply.parent_id), reply, existing=True, told=self._told.get(known, Told()))
+            return Turn(
+                made,
+                self._path(reply.parent_id),
+                reply,
+                existing=True,
+                provider_info=self._provider_info.get(known, ProviderReplyInfo()),
+            )
         fresh = conversation is None
         if conversation is None:
             made = self._new(owner, title=title, source=source, pinned=False)
@@ -151,11 +157,11 @@ class MemoryStore:
         self._messages[reply.id] = reply
         if request_id:
             self._turns[owner, conversation or "", request_id] = reply.id
-        return Turn(made, self._path(reply.parent_id), reply, existing=False, made=fresh)
+        return Turn(made, self._path(reply.parent_id), reply, existing=False, created_conversation=fresh)
 
-    async def keep(self, said: Sequence[Said]) -> None:
+    async def checkpoint(self, replies: Sequence[PartialReply]) -> None:
         self.calls += 1
-        for each in said:
+        for each in replies:
             reply = self._messages[each.reply_id]
             if reply.state is MessageState.IN_PROGRESS:
                 kept = replace(reply, message=each.message, model=each.model, provider=each.provider)
@@ -167,7 +173,7 @@ class MemoryStore:
         if reply is None or self._owners[reply_id] != owner:
             return False
         if reply.state is MessageState.IN_PROGRESS:
-            self._told[reply_id] = end.told
+            self._provider_info[reply_id] = end.provider_info
             reply = self._messages[reply_id] = replace(
                 reply,
                 state=end.state,

@@ -1,1 +1,1 @@
-"""A chat call, from admission to settlement."""
+"""The stages of a chat call, from admission to settlement."""

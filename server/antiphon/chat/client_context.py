@@ -1,8 +1,8 @@
-"""What a client's conversations begin with: a text of the configuration, a file, or what a URL answers.
+"""The context of each client's conversations: a text from the configuration, a file, or the response of a URL.
 
-A file or URL is read when it is first asked for, and again when its time to live is over; calls that come meanwhile wait for the
-same reading. Where it cannot be read again, what was read last is used. Only what the configuration names is read: nothing that a
-caller sends is part of a path or a URL. No dialect is known here.
+A file or URL is read on first use, and again when its time to live has passed; concurrent calls wait for the same read. If reading
+it again fails, the last text is used. Only configured paths and URLs are read: nothing that a caller sends is part of one. The
+module knows no dialect.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from antiphon.net.fetch import Fetcher, FetchFailed
 from antiphon.net.refreshing import Clock, Refreshing, Times
 
 _RETRY: Final = 5.0
-"""Seconds until a source that failed is asked again, while there is something older to use."""
+"""Seconds until a source that failed is read again, if there is an older text to use."""
 
 _Read: TypeAlias = Callable[[], Awaitable[bytes]]
 
@@ -31,17 +31,20 @@ _log = structlog.get_logger(__name__)
 
 
 class _Unusable(Exception):
-    """What the source gave is no context; the message tells why, and holds nothing of it."""
+    """A source's contents cannot be used as context. The message gives the reason, and contains nothing of the contents."""
 
 
 _FAILURES: Final = (FetchFailed, OSError, _Unusable)
 
 
 class Contexts:
-    """The contexts of all clients. Belongs to the event loop of its first call."""
+    """The contexts of all clients. An instance belongs to the event loop of its first call."""
 
     def __init__(self, clients: Mapping[str, ClientConfig], environment: Mapping[str, str], clock: Clock = time.monotonic) -> None:
-        """Raises `ConfigError`: a file or token that is not there, a URL that is none."""
+        """Prepare the configured sources, without reading them. `environment` has the clients' tokens.
+
+        Raises `ConfigError` for a missing file or token, or an invalid URL.
+        """
         self._texts = {name: client.context for name, client in clients.items() if client.context is not None}
         self._fetcher = Fetcher()
         self._sources: dict[str, _Source] = {}
@@ -52,21 +55,22 @@ class Contexts:
                 self._sources[name] = _Source(name, client, self._http(name, client, client.url, environment), clock)
 
     async def of(self, client: str) -> str:
-        """The context of a client; empty where none is configured. Raises `ContextUnavailable`."""
+        """Return the context of a client; empty if none is configured. Raises `ContextUnavailable`."""
         source = self._sources.get(client)
         return self._texts.get(client, "") if source is None else await source.text()
 
     async def close(self) -> None:
-        """Ends what is being read, and the connections."""
+        """Cancel reads in progress, and close the connections."""
         for source in self._sources.values():
             await source.close()
         await self._fetcher.close()
 
-    def _http(self, name: str, client: ClientConfig, written: str, environment: Mapping[str, str]) -> _Read:
+    def _http(self, name: str, client: ClientConfig, configured: str, environment: Mapping[str, str]) -> _Read:
+        """Return a function that reads a URL. Raises `ConfigError`."""
         try:
-            url = httpx2.URL(written)
-        except httpx2.InvalidURL:  # which quotes what it cannot read, such as part of a password
-            raise ConfigError(f"clients.{name}.url: is no URL that can be read") from None
+            url = httpx2.URL(configured)
+        except httpx2.InvalidURL:  # not chained: its message quotes the URL, with a password in it
+            raise ConfigError(f"clients.{name}.url: is not a valid URL") from None
         if url.scheme not in ("http", "https") or not url.host or url.userinfo:
             raise ConfigError(f"clients.{name}.url: must be a URL such as https://example.com/context, without a password")
         headers = {"accept": "text/plain, */*;q=0.5", "accept-encoding": "identity", "user-agent": "antiphon"}
@@ -74,12 +78,12 @@ class Contexts:
         if key is not None:
             headers["authorization"] = f"Bearer {key.get_secret_value()}"
         headers |= {header.lower(): value for header, value in client.headers.items()}
-        way = outbound.build(f"clients.{name}", client, environment)
-        return lambda: self._fetcher.get(url, headers, client.max_bytes, way)
+        route = outbound.build(f"clients.{name}", client, environment)
+        return lambda: self._fetcher.get(url, headers, client.max_bytes, route)
 
 
 class _Source:
-    """A file or a URL, and what it said last."""
+    """One client's file or URL, with the text that was read last."""
 
     def __init__(self, client: str, config: ClientConfig, read: _Read, clock: Clock) -> None:
         self._client = client
@@ -88,17 +92,18 @@ class _Source:
         self._text = Refreshing(self._read_text, Times(ttl=config.ttl, stale=config.stale, retry=_RETRY), _FAILURES, clock)
 
     async def text(self) -> str:
-        """What the source says. Raises `ContextUnavailable`."""
+        """Return the source's text. Raises `ContextUnavailable`."""
         try:
             return await self._text.get()
         except _FAILURES:
             raise ContextUnavailable(self._client) from None
 
     async def close(self) -> None:
-        """Ends a reading that is going on."""
+        """Cancel a read in progress."""
         await self._text.close()
 
     async def _read_text(self) -> str:
+        """Read the source once. Raises one of `_FAILURES`, after logging it."""
         try:
             async with asyncio.timeout(self._config.timeout):
                 return _decode(await self._read())
@@ -114,6 +119,7 @@ class _Source:
 
 
 def _file(name: str, path: Path, limit: int) -> _Read:
+    """Return a function that reads a file of at most `limit` bytes. Raises `ConfigError`."""
     if not path.is_file():
         raise ConfigError(f"clients.{name}.file: {path}: no such file")
 
@@ -128,7 +134,7 @@ def _file(name: str, path: Path, limit: int) -> _Read:
 
 
 def _decode(data: bytes) -> str:
-    """Raises `_Unusable`."""
+    """Return the text without surrounding space. Raises `_Unusable` if it is not UTF-8, or has a NUL character."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:

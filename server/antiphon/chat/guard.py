@@ -1,4 +1,4 @@
-"""The second stage: what the guards make of what a caller says, before it is stored or sent."""
+"""The second stage: filters what a caller sends besides the messages, before it is stored or sent."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from antiphon.history.recorder import Record
 
 
 async def guarded_record(record: Record, guards: Guards) -> Record:
-    """Return what the caller says beside the messages, guarded. Raises `ContentBlocked`.
+    """Return the record with title, source and preamble filtered. Raises `ContentBlocked`.
 
-    What stands for a match may be longer than it, so the bounds are held once more.
+    A mask may be longer than the text it replaces, so title and source are cut to their limits again.
     """
     title, source = await guards.text(record.title), await guards.text(record.source)
     preamble = await guards.messages(record.preamble)

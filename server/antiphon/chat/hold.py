@@ -1,4 +1,4 @@
-"""Holds back the beginning of a reply, so that a failure until then can be told as a status."""
+"""Holds back the beginning of a reply, so that an early failure can still be returned as a status."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ MAX_HELD: Final = 64
 
 
 class HoldBack:
-    """The batches of one reply: measured as they come, and passed on from the first delta on."""
+    """Measures the batches of one reply as they come, and passes them on from the first delta on."""
 
     def __init__(self, call: Call, watch: Stopwatch) -> None:
         self._call = call
         self._watch = watch
         self._held: Batch | None = []
-        """What came before the first delta. None: it has been passed on."""
+        """The events held back so far; None once they have been sent."""
 
     def take(self, batch: Batch) -> Batch:
-        """Take a batch, and return what may go out now. May be empty. Runs for every token of every stream."""
+        """Return what may be sent now of a new batch and those held back; may be empty. Runs for every token of every stream."""
         watch = self._watch
         watch.see(batch)
         if self._call.first_token is None and watch.first_token is not None:

@@ -1,6 +1,6 @@
-"""What tokens cost: the price data that ships with `genai-prices`, and what the configuration says instead.
+"""Prices of tokens: the data of the package `genai-prices`, and the configuration, which takes precedence.
 
-A price that is not known is None, never a guess: a model is looked up at the provider that answered, and nowhere else.
+An unknown price is None, never a guess: a model is looked up only at the provider that answered.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ _MILLION = 1_000_000
 
 
 class _Rates(Struct, frozen=True):
-    """USD for a million tokens: fresh, cached and cache-writing prompt, and completion. `price` is where they are from."""
+    """Prices in USD per million tokens: uncached, cached and cache-writing prompt tokens, and completion tokens.
+
+    `price` is the library's object that they come from, None if they are configured. `tiered`: the price depends on the number of
+    tokens.
+    """
 
     input: float
     cached: float
@@ -30,22 +34,22 @@ class _Rates(Struct, frozen=True):
 
 
 class Prices:
-    """The prices of one gateway."""
+    """The prices of all providers and models."""
 
     def __init__(self, overrides: Mapping[str, PriceConfig], addresses: Mapping[str, str | None]) -> None:
-        """`overrides` are by model, or by `provider/model`; `addresses` are the providers' base URLs by name."""
+        """Set configured prices by model or by `provider/model`, and the providers' base URLs (`addresses`) by name."""
         self._overrides = overrides
         self._addresses = addresses
         self._found: dict[tuple[str, str], _Rates | None] = {}
 
     def cost(self, provider: str, model: str, usage: Usage) -> float | None:
-        """The cost of a call in USD; None where the price is not known."""
+        """Return the cost of a call in USD; None if the price is not known."""
         rates = self._rates(provider, model)
         if rates is None:
             return None
         cached, written = usage.cached_tokens or 0, usage.cache_write_tokens or 0
         fresh = usage.input_tokens - cached - written
-        if fresh < 0:  # counts that do not fit together
+        if fresh < 0:  # the counts contradict each other
             return None
         if rates.price is not None and (rates.tiered or usage.audio_input_tokens or usage.audio_output_tokens):
             return _exact(rates.price, usage)
@@ -53,14 +57,16 @@ class Prices:
         return total / _MILLION
 
     def _rates(self, provider: str, model: str) -> _Rates | None:
+        """Return the prices of a model, from the cache if it was looked up before."""
         key = (provider, model)
         if key not in self._found:
-            if len(self._found) > 10_000:  # names of models come from callers
+            if len(self._found) > 10_000:  # limited, as model names come from callers
                 self._found.clear()
             self._found[key] = self._look_up(provider, model)
         return self._found[key]
 
     def _look_up(self, provider: str, model: str) -> _Rates | None:
+        """Return the configured prices, else the published ones."""
         override = self._overrides.get(f"{provider}/{model}") or self._overrides.get(model)
         if override is not None:
             cached = override.input if override.cached_input is None else override.cached_input
@@ -69,6 +75,7 @@ class Prices:
         return None if price is None else _rates_of(price)
 
     def _published(self, provider: str, model: str) -> ModelPrice | None:
+        """Return the library's price, found by the provider's name or its base URL; None if it has none."""
         nothing: Any = genai_prices.Usage(input_tokens=0, output_tokens=0)
         places: list[dict[str, Any]] = [{"provider_id": provider}]
         if address := self._addresses.get(provider):
@@ -82,7 +89,10 @@ class Prices:
 
 
 def _rates_of(price: ModelPrice) -> _Rates | None:
-    """The library is asked once for each kind of token: it takes as long for one call as the rest of the gateway's own work."""
+    """Return the library's prices for each kind of token; None if it lacks one.
+
+    They are computed once: the library takes as long for one call as all other work of the gateway.
+    """
     asked = (
         Usage(_MILLION, 0, _MILLION),
         Usage(_MILLION, 0, _MILLION, cached_tokens=_MILLION),
@@ -98,6 +108,7 @@ def _rates_of(price: ModelPrice) -> _Rates | None:
 
 
 def _exact(price: ModelPrice, usage: Usage) -> float | None:
+    """Return the cost in USD as the library computes it; None if it cannot."""
     counted = genai_prices.Usage(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
@@ -108,5 +119,5 @@ def _exact(price: ModelPrice, usage: Usage) -> float | None:
     )
     try:
         return float(price.calc_price(counted)["total_price"])
-    except (LookupError, ValueError):  # counts that do not fit together
+    except (LookupError, ValueError):  # the counts contradict each other
         return None

@@ -1,4 +1,4 @@
-"""The third stage: the turn is stored before the provider is asked, and the reply before its last batch goes out."""
+"""The third stage: stores the turn before the provider is called, and the reply before its last batch is sent."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from antiphon.domain.events import Batch, Started
 from antiphon.history.recorder import Record, Recording
 
 
-class Turning(Protocol):
-    """What becomes of a turn, as a context manager around the call of the provider."""
+class TurnContext(Protocol):
+    """Records a turn or not; a context manager around the provider's call."""
 
     replay: Iterator[Batch] | None = None
-    """The reply as it is stored, of a turn that was made before: the provider is not asked."""
+    """The stored reply, for a turn that was answered before: the provider is not called then."""
 
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
     def see(self, batch: Batch) -> None:
-        """Take what the model says, before it goes out. The batch may be changed."""
+        """Take a batch of the reply before it is sent. May change the batch."""
         ...
 
     async def complete(self) -> None:
-        """The reply is whole: return when it is stored. Raises `StoreUnavailable` and the like."""
+        """Store the whole reply, and return when it is stored. Raises as `Recording.complete`."""
         ...
 
 
-class Unrecorded(Turning):
-    """A turn that is not recorded: the database is asked nothing."""
+class Unrecorded(TurnContext):
+    """A turn that is not recorded: it never uses the database."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -50,17 +50,17 @@ class Unrecorded(Turning):
         pass
 
 
-class Recorded(Turning):
-    """A turn that is recorded: whichever way it ends, what the model said by then is kept."""
+class Recorded(TurnContext):
+    """A turn that is recorded: however it ends, the reply so far is stored."""
 
     def __init__(self, call: Call, record: Record, recording: Recording) -> None:
         self._call = call
         self._record = record
         self._recording = recording
-        self._over = False
+        self._ended = False
         if recording.turn.existing:
             self.replay = self._replay()
-            self._tell("replayed")
+            self._report_end("replayed")
 
     async def __aenter__(self) -> Self:
         return self
@@ -72,31 +72,32 @@ class Recorded(Turning):
 
     async def complete(self) -> None:
         await self._recording.complete()
-        self._tell("complete")
+        self._report_end("complete")
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
-            self._tell("cancelled")
+            self._report_end("cancelled")
             self._recording.cancel()
         elif isinstance(error, Exception):
-            self._tell("failed")
+            self._report_end("failed")
             await self._recording.fail(error)
 
-    def _tell(self, outcome: str) -> None:
-        """Tell the observer of the turn's end, once: a caller may leave after it."""
-        if not self._over:
-            self._over = True
+    def _report_end(self, outcome: str) -> None:
+        """Report the outcome to the observer, once: a caller may still leave after it."""
+        if not self._ended:
+            self._ended = True
             self._call.observer.turn_ended(self._call, outcome)
 
     def _replay(self) -> Iterator[Batch]:
+        """Yield the stored reply, with its place in the first event."""
         for batch in replay(self._recording.turn):
             if type(batch[0]) is Started:
                 batch[0] = self._located(batch[0])
             yield batch
 
     def _located(self, started: Started) -> Started:
-        """Tell the caller where the turn is recorded."""
+        """Return the event with the conversation and message ids, and report the conversation."""
         turn = self._recording.turn
         conversation = turn.conversation
-        self._record.tell(conversation.id)
+        self._record.report(conversation.id)
         return replace(started, conversation_id=conversation.id, conversation_title=conversation.title, message_id=turn.reply.id)

@@ -1,4 +1,4 @@
-"""A turn that was made before, told again as it is stored."""
+"""Turns a stored reply into events again, for a request that was answered before."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from antiphon.history.base import MessageState, Turn
 
 
 def replay(turn: Turn) -> Iterator[Batch]:
-    """Yield the events of a stored turn: as it was answered, whatever guards have been added since.
+    """Yield the events of a stored turn, as it was answered, even if guards have been added since.
 
-    Raises `TurnInProgress` while it is still going on, and `TurnNotComplete` after what there is of one that failed.
+    Raises `TurnInProgress` if it has not ended. Raises `TurnNotComplete`, after the events of what is stored, if it ended early.
     """
     reply = turn.reply
     if reply.state is MessageState.IN_PROGRESS:
         raise TurnInProgress(reply.request_id)
-    told = turn.told
-    created = told.created or int(reply.created.timestamp())
+    info = turn.provider_info
+    created = info.created or int(reply.created.timestamp())
     origin = reply.message.origin or Origin(provider=reply.provider, model=reply.model)
-    started = Started(told.id or f"chatcmpl-{reply.id}", reply.model, origin, created)
+    started = Started(info.id or f"chatcmpl-{reply.id}", reply.model, origin, created)
     batch: Batch = [started, *_deltas(turn)]
     if reply.state is not MessageState.COMPLETE:
         yield batch
@@ -45,11 +45,12 @@ def replay(turn: Turn) -> Iterator[Batch]:
     if reply.usage is not None:
         batch.append(reply.usage)
     reason = reply.finish_reason or FinishReason.STOP
-    batch.append(Finished(0, reason, told.reason or reason.value))
+    batch.append(Finished(0, reason, info.reason or reason.value))
     yield batch
 
 
 def _deltas(turn: Turn) -> Batch:
+    """Return the events of all blocks, and of the fields of the message."""
     message = turn.reply.message
     batch: Batch = []
     for number, block in enumerate(message.blocks):
@@ -60,7 +61,7 @@ def _deltas(turn: Turn) -> Batch:
 
 
 def _events(number: int, block: Block) -> Batch:
-    """The events that a block is made of, its text in one delta."""
+    """Return the events that make up a block, with its text in one delta."""
     batch: Batch = [BlockStarted(number, 0, block)]
     match block:
         case Text(text=text):
@@ -80,6 +81,6 @@ def _events(number: int, block: Block) -> Batch:
         case Audio(transcript=text) if text:
             batch = [BlockStarted(number, 0, replace(block, transcript="")), MediaDelta(number, transcript=text)]
         case _:
-            pass  # all of it is known at its start
+            pass  # the start event has all of it
     batch.append(BlockFinished(number))
     return batch

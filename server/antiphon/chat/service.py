@@ -1,8 +1,8 @@
-"""The chat service: every chat call of every dialect goes through here, and from here to a provider.
+"""The chat service: every chat call of every dialect goes through it to a provider.
 
-`ChatService.stream` is the pipeline: admit, guard, record, attempt, measure, settle. Each stage is a file of its own and knows no
-other; it wraps the call and not the token, so that a batch passes two generators, the provider's and this one. No dialect and no
-wire is known here. A call that is not recorded asks the database nothing.
+`ChatService.stream` is the pipeline: admit, guard, record, attempt, measure, settle. Each stage is a file of its own and does not
+know the others. Stages wrap the call, not the token: a batch passes only two generators, the provider's and this one. The service
+knows no dialect and no wire format. A call that is not recorded never uses the database.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from antiphon.chat.admit import check, estimate, permit
 from antiphon.chat.guard import guarded_record
 from antiphon.chat.hold import HoldBack
 from antiphon.chat.prices import Prices
-from antiphon.chat.record import Recorded, Turning, Unrecorded
+from antiphon.chat.record import Recorded, TurnContext, Unrecorded
 from antiphon.chat.settle import Settlement
 from antiphon.chat.stopwatch import Stopwatch, closing
 from antiphon.domain.call import Call
@@ -36,10 +36,10 @@ from antiphon.routing.attempts import Attempting
 from antiphon.routing.router import Route, Router
 
 _MANY_BLOCKS: Final = 1000
-"""Blocks of a request above which other calls have their turn before it is written for the provider."""
+"""The number of blocks in a request above which other calls run before it is converted for the provider."""
 
 _NOTHING: Final[Batch] = []
-"""No batch: the provider's reply is over."""
+"""An empty batch: the end of the provider's reply."""
 
 
 class ChatService:
@@ -55,7 +55,7 @@ class ChatService:
         limiter: Limiter | None = None,
         guards: Guards | None = None,
     ) -> None:
-        """`timeout` is the longest that a call may take, in seconds. Without a limiter nothing is limited."""
+        """Set the collaborators. `timeout` is the most seconds that a call may take. Without `limiter` there are no limits."""
         self._router = router
         self._recorder = recorder
         self._prices = prices
@@ -64,13 +64,13 @@ class ChatService:
         self._deadlines = Deadlines(timeout)
 
     async def stream(self, call: Call, request: ChatRequest, record: Record | None = None) -> AsyncGenerator[Batch, None]:
-        """Ask the provider that has the model, and yield its events.
+        """Call the provider that has the model, and yield batches of events.
 
-        The first batch holds the first delta, or all of the reply, so what fails before the model says anything can still be told
-        as a status. The last batch holds `Usage`, `Metrics` and `Finished`; otherwise this raises. Closing the generator ends the
-        provider's call at once.
+        The first batch has the first delta, or the whole reply, so a failure before any output can still be returned as a status.
+        The last batch has `Usage`, `Metrics` and `Finished`; without it this raises. Closing the generator closes the provider's
+        call at once.
 
-        With `record` the turn is stored before the provider is asked, and the reply before the last batch comes. A turn that
+        With `record`, the turn is stored before the provider is called, and the reply before the last batch is yielded. A turn that
         exists already is answered from the store: without `Metrics`, as nothing was measured, and with `Usage` if it was stored.
 
         Raises any `AntiphonError`.
@@ -81,7 +81,7 @@ class ChatService:
             with deadline:
                 grant = await self._limiter.admit(call, partial(estimate, request, route, self._prices))
             async with grant:
-                turn: Turning = Unrecorded()
+                turn: TurnContext = Unrecorded()
                 if record is not None:
                     with deadline:
                         request, turn = await self._record(call, request, record, route, grant)
@@ -90,22 +90,22 @@ class ChatService:
                         yield stored
                     return
                 async with turn:
-                    with deadline:  # of a recorded turn once more: what is stored may be older than the guards
+                    with deadline:  # recorded turns once more, as stored messages may be older than the guards
                         request = await self._guards.request(replace(request, model=route.model))
                     watch = Stopwatch(request)
                     hold = HoldBack(call, watch)
-                    asked = self._guards.reply(route.provider.stream(request), request)
+                    batches = self._guards.reply(route.provider.stream(request), request)
                     async with self._settlement(route, request, grant, watch) as settlement:
-                        async with Attempting(call, asked.aclose, streamed=request.stream):
+                        async with Attempting(call, batches.aclose, streamed=request.stream):
                             while True:
                                 with deadline:
-                                    batch = await anext(asked, _NOTHING)
+                                    batch = await anext(batches, _NOTHING)
                                 if not batch:
                                     raise _unfinished(call.provider)
                                 batch = hold.take(batch)
                                 if batch and type(batch[-1]) is Finished:
                                     with deadline:
-                                        await anext(asked, None)  # to its end, so that the connection can be used again
+                                        await anext(batches, None)  # read to the end, so that the connection can be reused
                                     break
                                 if batch:
                                     turn.see(batch)
@@ -121,21 +121,21 @@ class ChatService:
 
     @property
     def in_flight(self) -> int:
-        """Calls that are going on."""
+        """Return the number of calls in progress."""
         return len(self._deadlines)
 
     def interrupt(self) -> None:
-        """End every call in flight with `ShuttingDown`, as a failure that its caller is told."""
+        """End every call in flight with the error `ShuttingDown`."""
         self._deadlines.expire(ShuttingDown())
 
     async def settled(self, seconds: float = 10.0) -> None:
-        """Return when every turn that has ended is stored, or after so many seconds."""
+        """Return when every turn that has ended is stored, or after at most so many seconds."""
         await self._recorder.close(seconds)
 
     async def _resolve(self, call: Call, request: ChatRequest) -> Route:
-        """Check the request, and find who answers it. Raises `InvalidRequest`, `ModelNotFound`, `PermissionDenied`."""
+        """Check the request, and return its route. Raises `InvalidRequest`, `ModelNotFound`, `PermissionDenied`."""
         if sum(len(message.blocks) for message in request.messages) > _MANY_BLOCKS:
-            await give_way()  # to read so many took long, and so will writing them: others have their turn in between
+            await give_way()  # reading and converting so many takes long: other calls run in between
         check(request)
         route = self._router.resolve(request.model, request.provider)
         call.route, call.provider, call.model = request.model or self._router.default, route.provider.name, route.model
@@ -145,9 +145,9 @@ class ChatService:
 
     async def _record(
         self, call: Call, request: ChatRequest, record: Record, route: Route, grant: Grant
-    ) -> tuple[ChatRequest, Turning]:
-        """Guard what is to be stored, and begin the turn; return the request with the whole conversation in it."""
-        request = await self._guards.request(request)  # what is stored, and what a title is made of, is what goes to the provider
+    ) -> tuple[ChatRequest, TurnContext]:
+        """Filter what will be stored, and start the turn; return the request with the whole conversation, and the turn."""
+        request = await self._guards.request(request)  # what is stored, also as title, is what the provider gets
         record = await guarded_record(record, self._guards)
 
         async def readmit(messages: tuple[Message, ...]) -> None:
@@ -156,15 +156,16 @@ class ChatService:
 
         recording = await self._recorder.begin(record, request.messages, readmit if grant.needs_estimate else None)
         if record.conversation is not None:
-            record.tell(record.conversation)
+            record.report(record.conversation)
         if not recording.turn.existing:
             request = replace(request, messages=recording.messages, trusted=len(record.instructions))
         return request, Recorded(call, record, recording)
 
     def _settlement(self, route: Route, request: ChatRequest, grant: Grant, watch: Stopwatch) -> Settlement:
+        """Return the context manager that charges the call."""
         price = partial(self._prices.cost, route.provider.name, route.model)
-        return Settlement(grant, price, watch.broken_off, paid_by_caller=route.is_paid_by_caller(request))
+        return Settlement(grant, price, watch.usage_on_error, paid_by_caller=route.is_paid_by_caller(request))
 
 
 def _unfinished(provider: str) -> ProviderProtocolError:
-    return ProviderProtocolError(f"The provider {provider} ended its reply without saying so.", provider=provider)
+    return ProviderProtocolError(f"The provider {provider} closed its reply before the end of it.", provider=provider)

@@ -1,4 +1,4 @@
-"""The last stage: what a call used is charged once, whichever way the call ends."""
+"""The last stage: charges what a call used, once, however the call ends."""
 
 from __future__ import annotations
 
@@ -11,31 +11,35 @@ from antiphon.limits.limiter import Grant
 
 
 class Settlement:
-    """Charges the use of an admitted call, as a context manager: on leaving, what is known of a call that was broken off."""
+    """Charges the use of an admitted call. A context manager: on an error it charges what is known to have been used."""
 
     def __init__(
         self,
         grant: Grant,
         price: Callable[[Usage], float | None],
-        broken_off: Callable[[BaseException | None], Usage | None],
+        usage_on_error: Callable[[BaseException | None], Usage | None],
         *,
         paid_by_caller: bool,
     ) -> None:
-        """`price` tells what usage costs in USD; `broken_off` what was used of a call that ended with an error, None: nothing."""
+        """Set the functions that compute what is charged.
+
+        `price` returns the cost of usage in USD, None if unknown. `usage_on_error` returns the usage of a call that ended with an
+        error; None for nothing.
+        """
         self._grant = grant
         self._price = price
-        self._broken_off = broken_off
+        self._usage_on_error = usage_on_error
         self._paid_by_caller = paid_by_caller
 
     async def __aenter__(self) -> Self:
         return self
 
     async def charge(self, usage: Usage) -> float | None:
-        """Charge what was used, and return its cost in USD, None where the price is not known."""
+        """Charge the usage, and return its cost in USD; None if the price is not known."""
         cost = self._price(usage)
         await self._grant.settle(usage, 0.0 if self._paid_by_caller else cost)
         return cost
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: TracebackType | None) -> None:
-        if self._grant.open and (usage := self._broken_off(error)) is not None:
+        if self._grant.open and (usage := self._usage_on_error(error)) is not None:
             await self.charge(usage)

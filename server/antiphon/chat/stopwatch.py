@@ -1,4 +1,4 @@
-"""Times and counts of one call. No I/O."""
+"""Measures times and counts tokens of one call. No I/O."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from antiphon.domain.tokens import AUDIO_TOKENS, json_characters, prompt_tokens,
 
 _DELTAS: Final = frozenset({ThinkingDelta, InputDelta, RefusalDelta, MediaDelta})
 _OUTPUT: Final = (ToolCall, RedactedThinking, Image, Opaque, ServerToolCall, ServerToolResult, Compaction)
-"""Blocks of which there is output when they begin."""
+"""Blocks that count as output when they begin, before any delta."""
 
 
 class Stopwatch:
-    """Runs from the moment it is made."""
+    """Measures one reply, from its construction on."""
 
     def __init__(self, request: ChatRequest) -> None:
         self._request = request
@@ -45,27 +45,27 @@ class Stopwatch:
 
     @property
     def has_delta(self) -> bool:
-        """Whether anything of the reply itself has come."""
+        """Return whether any output of the reply has come."""
         return bool(self._chunks or self._characters)
 
     def see(self, batch: Batch) -> None:
-        """Takes note of a batch, at the moment it comes. Runs for every token of every stream."""
+        """Measure a batch at its arrival. Runs for every token of every stream."""
         self._end = time.monotonic()
         chunks = 0
-        begun = False  # the event before was the start of a block, which came in one delta with the first of it
+        after_start = False  # the previous event started a block, in the same chunk as the first delta of it
         for event in batch:
             kind = type(event)
             if kind is TextDelta:
                 self._characters += len(event.text)  # type: ignore[union-attr]
-                chunks += 1 if event.text or event.logprobs else 0  # type: ignore[union-attr]  # "" alone is nothing said
+                chunks += 1 if event.text or event.logprobs else 0  # type: ignore[union-attr]  # an empty text is no output
             elif kind in _DELTAS:
-                self._characters += self._said(event)
-                chunks += 0 if begun else 1
+                self._characters += self._characters_of(event)
+                chunks += 0 if after_start else 1
             elif kind is not BlockFinished:
-                begun = self._other(event)
-                chunks += begun
+                after_start = self._count_content(event)
+                chunks += after_start
                 continue
-            begun = False
+            after_start = False
         if chunks:
             self._chunks += chunks
             self._last = self._end
@@ -73,7 +73,7 @@ class Stopwatch:
                 self._first = self._last
 
     def usage(self, batch: Batch) -> Usage:
-        """The tokens used: those that the last batch tells, else an estimate, of what has come so far, that says so."""
+        """Return the usage in the last batch; if it has none, an estimate of what has come so far, marked as estimated."""
         for event in batch:
             if type(event) is Usage:
                 return event
@@ -81,20 +81,20 @@ class Stopwatch:
         completion = text_tokens(self._characters) + AUDIO_TOKENS * len(self._recordings)
         return Usage(prompt, completion, prompt + completion, estimated=True)
 
-    def broken_off(self, error: BaseException | None) -> Usage | None:
-        """Return what was used of a call that ended with `error`; None if the provider has not taken the request.
+    def usage_on_error(self, error: BaseException | None) -> Usage | None:
+        """Return the usage of a call that ended with `error`; None if the provider did not accept the request.
 
-        One that was asked reads a prompt whether or not anybody waits for what it says.
+        A provider that accepted it has processed the prompt, even if nobody waited for the reply.
         """
         return self.usage([]) if isinstance(error, LEFT) or self._end > self._start else None
 
     @property
     def first_token(self) -> float | None:
-        """Seconds to the first delta; None where none came."""
+        """Return the seconds to the first delta; None if none came."""
         return None if self._first is None else self._first - self._start
 
-    def _said(self, event: Event) -> int:
-        """Characters of a delta that is not plain text. Sound counts by the recording."""
+    def _characters_of(self, event: Event) -> int:
+        """Return the number of characters of a delta that is not plain text. Audio is counted by recordings instead."""
         match event:
             case InputDelta() | ThinkingDelta() | RefusalDelta():
                 return len(event.text)
@@ -105,10 +105,10 @@ class Stopwatch:
             case _:
                 return 0
 
-    def _other(self, event: Event) -> bool:
-        """Count what is known of a block at its start, and fields of the message. Returns whether a block with output began.
+    def _count_content(self, event: Event) -> bool:
+        """Count the content that a block has at its start, and fields of the message. Returns whether a block with output began.
 
-        A signature is none of the model's.
+        Signatures are not counted, as the model did not generate them.
         """
         match event:
             case BlockStarted(value=value) if isinstance(value, _OUTPUT):
@@ -129,7 +129,7 @@ class Stopwatch:
                 return False
 
     def metrics(self, cost: float | None) -> Metrics:
-        """What the call took, now that it is over."""
+        """Return the measurements of the call, which is over. `cost` is in USD."""
         gaps = self._chunks - 1
         first = self._first
         return Metrics(
@@ -142,7 +142,7 @@ class Stopwatch:
 
 
 def closing(batch: Batch, usage: Usage, metrics: Metrics) -> Batch:
-    """The last batch with `usage` and `metrics` before the first `Finished`."""
+    """Return the last batch with `usage` and `metrics` inserted before the first `Finished`."""
     rest: Batch = [event for event in batch if type(event) is not Usage]
     at = next(index for index, event in enumerate(rest) if type(event) is Finished)
     return [*rest[:at], usage, metrics, *rest[at:]]

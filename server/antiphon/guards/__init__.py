@@ -1,1 +1,1 @@
-"""Filters of requests and replies: what may not pass is masked, or ends the call."""
+"""Filters of requests and replies: text that a guard finds is masked, or ends the call."""

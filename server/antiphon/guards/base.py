@@ -1,7 +1,7 @@
-"""What a guard is: something that makes filters, each of which reads one text piece by piece.
+"""The interface of guards: a guard makes filters, each of which reads one text in pieces.
 
-A guard reads text, and nothing else: it knows no message, no event, no provider, and does no I/O. A text is one part of a message,
-one channel of a reply, or in JSON one string, name or number; a guard that counts counts within one of those.
+A guard reads only text: it knows no message, event or provider, and does no I/O. One text is one part of a message, one channel of
+a reply, or one string, field name or number in JSON. A guard that counts anything counts within one text.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import Protocol, TypeAlias
 
 
 class Blocked(Exception):
-    """A text holds what may not pass. `guard` is the guard's name.
+    """Raised if a text contains what a guard blocks. `guard` is the guard's name.
 
-    `before` is what may still be passed on of the piece, and of what was held back before it; never what was passed on already.
+    `before` is the text before the match that may still be passed on, including what was held back, but without what was passed on
+    already.
     """
 
     def __init__(self, guard: str, before: str) -> None:
@@ -23,21 +24,21 @@ class Blocked(Exception):
 
 
 class Filter(Protocol):
-    """Reads one text, in pieces that may be split anywhere: what it gives for them together must not depend on where.
+    """Reads one text in pieces, split anywhere. The joined results must not depend on where it was split.
 
-    One that holds something back tells how many characters, as `held`: by it what it masks is told in the block in which it stood.
+    A filter that holds text back has the number of those characters as `held`: it determines in which block a mask appears.
     """
 
     def feed(self, piece: str, *, final: bool) -> str:
-        """Takes the next piece, and gives what may be passed on now; the rest is held back, a bounded tail of it.
+        """Take the next piece, of at most 512 characters, and return the text that may be passed on now.
 
-        With `final` the text ends here, and nothing is held back. It runs on the event loop, for every token of a reply: in a few
-        microseconds, and in time linear in its piece. Pieces are of 512 characters at most.
+        The rest is held back; its length is bounded. With `final` the text ends, and nothing is held back. Runs on the event loop
+        for every token of a reply: it must take a few microseconds, and time linear in the piece.
 
-        Raises `Blocked`; the filter is not used after that.
+        Raises `Blocked`; the filter must not be used after that.
         """
         ...
 
 
 Guard: TypeAlias = Callable[[], Filter]
-"""Makes a new filter for each text. Shared by all calls of a process."""
+"""Makes a new filter for each text. A guard is shared by all calls of a process."""

@@ -1,4 +1,4 @@
-"""The guard `blocklist`: what matches one of some regular expressions. Options: `patterns`, `action`, `replacement`."""
+"""The guard `blocklist`: finds matches of regular expressions. Options: `patterns`, `action`, `replacement`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ class _Options(GuardOptions):
 
 
 def build(config: GuardConfig) -> Guard:
-    """The guard that is configured. Raises `ConfigError`."""
+    """Return the configured guard.
+
+    Raises `ConfigError` for an expression that is invalid, or matches only texts longer than `LONGEST`.
+    """
     options = config.options(_Options)
     for number, expression in enumerate(options.patterns):
         try:
@@ -29,7 +32,7 @@ def build(config: GuardConfig) -> Guard:
             raise ConfigError(f"guards.{config.name}.patterns.{number}: {error}") from None
         if shortest(expression) > LONGEST:
             raise ConfigError(
-                f"guards.{config.name}.patterns.{number}: each match has more than {LONGEST} characters, and none of those is found"
+                f"guards.{config.name}.patterns.{number}: it only matches more than {LONGEST} characters, which guards cannot find"
             )
     try:
         together = Pattern(*options.patterns)

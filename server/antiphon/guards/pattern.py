@@ -1,9 +1,9 @@
-r"""Regular expressions in time linear in the text, and over text of which more may come. No I/O.
+r"""Matches regular expressions in linear time, also in text of which more may come. No I/O.
 
-RE2 reads them: it never backtracks, so no text can make it slow, and it knows neither look-around nor back-references
-(https://github.com/google/re2/wiki/Syntax). It tells whether a text matches; a stream also needs to know whether one could match
-when more of it has come. So each expression is compiled a second time, rewritten: every part that takes a character may instead
-stand at the end of the text. `c[ao]t` becomes `(?:c|\z)(?:[ao]|\z)(?:t|\z)`, which matches "cat", and "c" and "co" at the end.
+RE2 runs them: it never backtracks, so no text makes it slow, but it has no look-around and no back-references
+(https://github.com/google/re2/wiki/Syntax). It can tell whether a text matches; for a stream one must also know whether it could
+match when more has come. So each expression is compiled a second time, rewritten: each part that consumes a character may match the
+end of the text instead. `c[ao]t` becomes `(?:c|\z)(?:[ao]|\z)(?:t|\z)`, which matches "cat", and "c" and "co" at the end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import re2
 _TOKEN: Final = re.compile(
     r"""
       (?P<quoted> \\Q (?P<text> .*?) (?: \\E | \Z))
-    | (?P<start>  \^ | \\A)                                     # known from what came before
+    | (?P<start>  \^ | \\A)                                     # decided by the text before
     | (?P<syntax> \(\?P?<\w+> | \(\?[a-zA-Z-]*[:)] | [()|]
                 | (?: [*+?] | \{\d+(?:,\d*)?\} ) \?? )
     | (?P<part>   \\[pP]\{\^?\w+\} | \\[pP]. | \\x\{[0-9a-fA-F]+\} | \\x.. | \\[0-7]{2,3} | \\.
@@ -27,19 +27,19 @@ _TOKEN: Final = re.compile(
 )
 
 _EMPTY: Final = {r"\b", r"\B", r"\z", "$"}
-"""Parts that take no character."""
+"""Parts that consume no character."""
 
 _MAX_MEMORY: Final = 32 << 20
-"""Bytes that one expression may take, compiled and while it runs."""
+"""The most memory of one expression, compiled and running, in bytes."""
 
 
 class Pattern:
-    """One regular expression. Of the matches that begin first, the longest counts."""
+    """One or more regular expressions. Of the matches with the first start, the longest is used."""
 
     def __init__(self, *expressions: str) -> None:
-        """A text matches if it matches any of the `expressions`.
+        """Compile expressions; a text matches if any of them matches.
 
-        Raises `ValueError`, which tells what is wrong, also for one that matches the empty text.
+        Raises `ValueError`, with the reason, for an invalid expression, and for one that matches the empty text.
         """
         for expression in expressions:
             if any(token[0] == r"\C" for token in _TOKEN.finditer(expression)):
@@ -48,32 +48,32 @@ class Pattern:
                 raise ValueError("it matches the empty text")
         rewritten = [_may_end(expression) for expression in expressions]
         self._whole = _compile(_any(expressions))
-        self._begun = _compile(_any(rewritten))
+        self._possible = _compile(_any(rewritten))
         self._open = _compile(f"(?:{_any(rewritten)})\\z")
 
     def end(self, text: str, at: int, limit: int) -> int | None:
-        """Where the match that begins at `at` ends, by `limit` at the latest. None if there is none."""
+        """Return where the match that begins at `at` ends, at most `limit`; None if there is none."""
         found = self._whole.match(text, at, limit)
         return found.end() if found is not None and found.end() > at else None
 
     def first(self, text: str, at: int) -> int:
-        """Where the first match from `at` on begins, in a text that is whole; its length if there is none."""
+        """Return where the first match from `at` on begins, in a complete text; the text's length if there is none."""
         found = self._whole.search(text, at)
         return len(text) if found is None else int(found.start())
 
     def first_possible(self, text: str, at: int) -> int:
-        """The same in a text of which more may come: where a match begins, or might with what comes."""
-        found = self._begun.search(text, at)
+        """Return the same for a text of which more may come: where a match begins, or could begin with what comes."""
+        found = self._possible.search(text, at)
         return len(text) if found is None else int(found.start())
 
     def undecided(self, text: str, at: int) -> bool:
-        """Whether what comes can still change if, and how far, a match that begins at `at` goes."""
+        """Return whether text that follows can still change the match that begins at `at`, or whether there is one."""
         return self._open.match(text, at) is not None
 
 
 def shortest(expression: str) -> int:
-    """Characters of the shortest text that an expression can match; it is one that RE2 takes."""
-    groups: list[list[list[int]]] = [[[]]]  # those that are open, each with its alternatives, each with the least of its parts
+    """Return the length of the shortest text that a valid expression can match, in characters."""
+    groups: list[list[list[int]]] = [[[]]]  # open groups > alternatives > the shortest length of each part
     for token in _TOKEN.finditer(expression):
         parts, found = groups[-1][-1], token[0]
         match token.lastgroup:
@@ -89,7 +89,7 @@ def shortest(expression: str) -> int:
                 closed = min(map(sum, groups.pop()))
                 groups[-1][-1].append(closed)
             case _ if found[0] == "(":
-                if found[-1] != ")":  # that of (?i) is no group
+                if found[-1] != ")":  # flags such as (?i) are no group
                     groups.append([[]])
             case _ if parts:
                 parts[-1] *= int(found.lstrip("{").split(",")[0].rstrip("}?")) if found[0] == "{" else int(found[0] == "+")
@@ -99,6 +99,7 @@ def shortest(expression: str) -> int:
 
 
 def _compile(expression: str) -> Any:
+    """Compile an expression. Raises `ValueError`, with the reason."""
     options = re2.Options()
     options.longest_match = True
     options.log_errors = False
@@ -106,8 +107,8 @@ def _compile(expression: str) -> Any:
     try:
         return re2.compile(expression, options)
     except re2.error as error:
-        (told,) = error.args
-        raise ValueError(told.decode(errors="replace") if isinstance(told, bytes) else str(told)) from None
+        (reason,) = error.args
+        raise ValueError(reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)) from None
 
 
 def _any(expressions: list[str] | tuple[str, ...]) -> str:
@@ -115,7 +116,7 @@ def _any(expressions: list[str] | tuple[str, ...]) -> str:
 
 
 def _may_end(expression: str) -> str:
-    """The expression, each of whose parts may instead stand at the end of the text. It is one that RE2 takes."""
+    """Return a valid expression rewritten so that each of its parts may match the end of the text instead."""
     parts = []
     for token in _TOKEN.finditer(expression):
         match token.lastgroup:

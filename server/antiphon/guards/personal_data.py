@@ -1,9 +1,10 @@
-"""The guard `personal_data`: what tells who somebody is, or how to reach or charge them. Options: `entities`, `regions`, `action`.
+"""The guard `personal_data`: finds data that identifies a person, or lets one contact or charge them.
 
-Two libraries decide, which the extra `antiphon[personal-data]` installs: phonenumbers (Google's libphonenumber) and python-stdnum,
-which knows how IBANs, card numbers and social security numbers are made and checked. The patterns here only find what to ask them
-about, in linear time and of bounded length, so that a stream can be read. Only what has such a form is found: no names, and no
-addresses of houses. Presidio, which looks for those too, needs spaCy with a trained model, 400 MB, and reads a text as a whole.
+Options: `entities`, `regions`, `action`. Two libraries decide, which the extra `antiphon[personal-data]` installs: phonenumbers
+(Google's libphonenumber), and python-stdnum, which knows the formats and check digits of IBANs, card numbers and social security
+numbers. The patterns here only find candidates for them, in linear time and of bounded length, so that a stream can be filtered.
+Only data of such a form is found, not names or postal addresses. Presidio finds those too, but needs spaCy with a trained model,
+400 MB, and a complete text.
 """
 
 from __future__ import annotations
@@ -39,29 +40,30 @@ _PATTERNS: Final[dict[Entity, str]] = {
     "ip_address": r"\b(?:(?:[0-9]{1,3}\.){3}[0-9]{1,3}|[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{0,4}){1,6}:[0-9A-Fa-f]{1,4})\b",
     "phone": r"(?:\+|\(|\b)[0-9]{1,15}(?:[ ./()-]{1,3}[0-9]{2,12}){0,5}\b",
 }
-"""What to ask about. In this order: of two that find equally much, the first."""
+"""The patterns of candidates. Of two with equally long matches, the first one is used."""
 
 _SEPARATORS: Final = " -./()"
 
 _TRIES: Final = 8
-"""Times that a candidate is asked about, each time with one group less: numbers are written in groups, and more may follow them."""
+"""How often a candidate is checked, each time without its last group: numbers are written in groups, and other groups may
+follow."""
 
 _PHONE_TRIES: Final = 3
-"""The same where asking takes longest."""
+"""The same for phone numbers, whose check takes longest."""
 
 _PHONE_DIGITS: Final = range(7, 16)
-"""E.164 has 15 at most. Shorter ones than 7 are dialled, but tell nobody from anybody else."""
+"""The possible numbers of digits of a phone number: E.164 allows at most 15. Shorter numbers than 7 exist, but identify nobody."""
 
 
 class _Options(GuardOptions):
     entities: tuple[Entity, ...] = Field(default=get_args(Entity), min_length=1)
     regions: tuple[str, ...] = ("US",)
-    """Where telephone numbers without a country's code may belong; those with one are found anyway."""
+    """The regions of phone numbers without a country code; numbers with one are found anyway."""
     action: Literal["block", "mask"] = "mask"
 
     @field_validator("regions")
     @classmethod
-    def _known(cls, regions: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_regions(cls, regions: tuple[str, ...]) -> tuple[str, ...]:
         for region in regions:
             if region not in phonenumbers.SUPPORTED_REGIONS:
                 raise ValueError(f'{region!r} is not the code of a region, such as "US"')
@@ -69,7 +71,7 @@ class _Options(GuardOptions):
 
 
 def build(config: GuardConfig) -> Guard:
-    """The guard that is configured. Raises `ConfigError`, also where the extra is not installed."""
+    """Return the configured guard. Raises `ConfigError`, also if the extra is not installed."""
     if not INSTALLED:
         raise ConfigError(f"guards.{config.name}: the kind personal_data needs an extra: pip install 'antiphon[personal-data]'")
     options = config.options(_Options)
@@ -81,7 +83,10 @@ def build(config: GuardConfig) -> Guard:
 
 
 def _checks(regions: tuple[str, ...]) -> dict[Entity, Callable[[str], int]]:
-    """How many characters of a candidate are one, by entity; an e-mail address is what looks like one."""
+    """Return, for each entity, the function that returns the length of the entity at the start of a candidate, 0 if there is none.
+
+    E-mail addresses have no such check: each candidate is one.
+    """
     return {
         "credit_card": _check(lambda text: text.isdigit() and 13 <= len(text) <= 19 and bool(luhn.is_valid(text))),
         "iban": _check(lambda text: bool(iban.is_valid(text))),
@@ -92,26 +97,27 @@ def _checks(regions: tuple[str, ...]) -> dict[Entity, Callable[[str], int]]:
 
 
 def _check(is_one: Callable[[str], bool]) -> Callable[[str], int]:
-    """Asks about all of a candidate, without its separators, then without its last groups."""
+    """Return a function that checks a candidate without its separators, then without its last groups, at most `_TRIES` times."""
 
     def check(candidate: str) -> int:
-        for begun in islice(_shorter(candidate), _TRIES):
-            if is_one(begun.replace(" ", "").replace("-", "")):
-                return len(begun)
+        for prefix in islice(_shorter(candidate), _TRIES):
+            if is_one(prefix.replace(" ", "").replace("-", "")):
+                return len(prefix)
         return 0
 
     return check
 
 
 def _phone(regions: tuple[str, ...]) -> Callable[[str], int]:
-    # "ZZ" stands for no region: what has a country's code is parsed all the same.
+    """Return the check for phone numbers: it tries plausible lengths, at most `_PHONE_TRIES` of them."""
+    # "ZZ" is the library's unknown region: numbers with a country code are still parsed.
     regions = regions or ("ZZ",)
 
     def check(candidate: str) -> int:
-        plausible = (begun for begun in _shorter(candidate) if sum(map(str.isdigit, begun)) in _PHONE_DIGITS)
-        for begun in islice(plausible, _PHONE_TRIES):
-            if any(_is_phone(begun, region) for region in regions):
-                return len(begun)
+        plausible = (prefix for prefix in _shorter(candidate) if sum(map(str.isdigit, prefix)) in _PHONE_DIGITS)
+        for prefix in islice(plausible, _PHONE_TRIES):
+            if any(_is_phone(prefix, region) for region in regions):
+                return len(prefix)
         return 0
 
     return check
@@ -125,6 +131,7 @@ def _is_phone(text: str, region: str) -> bool:
 
 
 def _shorter(candidate: str) -> Iterator[str]:
+    """Yield a candidate, then the same without its last group, and so on."""
     while candidate:
         yield candidate
         last = max(candidate.rfind(separator) for separator in _SEPARATORS)
@@ -132,9 +139,10 @@ def _shorter(candidate: str) -> Iterator[str]:
 
 
 def _ip_address(text: str) -> int:
+    """Return the length of an IP address, 0 if it is none."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
         return 0
-    # Without a digit, it is a name in some programming language: a::b.
+    # Without a digit it is probably a qualified name in a program, such as a::b.
     return len(text) if any(map(str.isdigit, text)) else 0

@@ -1,4 +1,4 @@
-"""From a kind in the configuration to what makes guards of it. A new kind is one file, and one line here."""
+"""Maps the kinds of guards in the configuration to the functions that build them. A new kind is one file, and one line here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KINDS: Final[Mapping[str, Callable[[GuardConfig], Guard]]] = {
 
 
 def build_guards(configs: Sequence[GuardConfig]) -> Guards | None:
-    """The guards that are configured; None without any. Raises `ConfigError`."""
+    """Return the configured guards; None if there are none. Raises `ConfigError`."""
     built = [(config.on, _build(config)) for config in configs]
     if not built:
         return None

@@ -1,11 +1,11 @@
-"""Guards over a reply: between the provider's events and whoever measures, records and tells them.
+"""Filters a reply: runs between the provider's events and those that measure, record and send them.
 
-Text, refusals and transcripts of sound are each one text a choice, over all its blocks, held back only as far as a match may be in
-it (`channel`). A thought is one too, until anything else of its choice comes. Calls of tools, the names of their functions too,
-come when their choice is whole: nobody can act on half of one. So do fields and blocks that only the provider knows, if nothing of
-their choice was changed. Log probabilities, which spell the text out, go with it until something of it is changed. A block whose
-text was changed has no signature any more, which was good for that text alone, and its sources no place in it. Sound itself is not
-listened to.
+Text, refusals and audio transcripts are each one text for each choice, over all its blocks, held back only while a match is
+possible (`channel`). A thought is one text too, up to the next block of another kind in its choice. Tool calls, with the names of
+their functions, are sent when their choice is complete, as nobody can use half of one. So are fields and blocks that only the
+provider knows, unless anything in their choice was changed. Log probabilities spell out the text, so they are sent with it until
+something is changed. A block whose text was changed loses its signature, which was valid only for the original text, and its
+citations lose their positions. Audio itself is not filtered.
 """
 
 from __future__ import annotations
@@ -39,35 +39,36 @@ from antiphon.domain.events import (
 )
 from antiphon.domain.reply import ReplyBlock
 from antiphon.guards.base import Blocked, Guard
-from antiphon.guards.chain import passed
+from antiphon.guards.chain import filter_text
 from antiphon.guards.channel import Channel
-from antiphon.guards.json_chain import passed_json
-from antiphon.guards.unchanged import passed_citation, passed_extras, passed_fields
+from antiphon.guards.json_chain import filter_json
+from antiphon.guards.unchanged import allowed_citation, allowed_extras, allowed_fields
 
 log = structlog.get_logger(__name__)
 
 _BLOCKED = FinishReason.CONTENT_FILTER
 
 
-async def guarded(
+async def filter_reply(
     batches: AsyncGenerator[Batch, None], guards: Sequence[Guard], choices: int, *, json: bool = False
 ) -> AsyncGenerator[Batch, None]:
-    """The events that may be passed on, of a reply of so many choices, whose text is to be JSON or not. See `Provider.stream`.
+    """Yield the events of a reply that may be sent. `choices` is the number of its choices; `json`: its text is to be JSON.
 
-    A choice in which something is blocked ends there, as filtered. When none is left that is not, the provider's call is ended.
+    See `Provider.stream`. A choice with blocked text ends there, with the finish reason content filter. When all choices are
+    blocked, the provider's call is closed.
     """
     reply = _Reply(guards, choices, json=json)
     try:
         async for batch in batches:
-            told = await reply.feed(batch)
+            out = await reply.feed(batch)
             if reply.over:
                 await batches.aclose()
-                yield told
+                yield out
                 return
-            if told:
-                yield told
+            if out:
+                yield out
     except ProviderError:
-        if rest := await reply.rest():  # what came before a cut is told, and stored
+        if rest := await reply.rest():  # what came before the failure is sent, and stored
             yield rest
         raise
     finally:
@@ -75,7 +76,7 @@ async def guarded(
 
 
 class _Reply:
-    """What has come of a reply."""
+    """Filters one reply."""
 
     def __init__(self, guards: Sequence[Guard], choices: int, *, json: bool) -> None:
         self._guards = guards
@@ -84,39 +85,39 @@ class _Reply:
         self._choices: dict[int, _Choice] = {}
         self._blocks: dict[int, _Choice] = {}
         self.over = False
-        """Everything has been told, whatever the provider would still say."""
+        """All events were returned; further batches of the provider are not needed."""
 
     async def feed(self, batch: Batch) -> Batch:
-        """What to tell now: nothing, at times."""
-        told: Batch = []
+        """Take a batch, and return the events that may be sent now; may be empty."""
+        out: Batch = []
         ended: dict[int, Finished] = {}
         for event in batch:
             match event:
                 case Usage() | Metrics():
-                    told.append(event)
+                    out.append(event)
                 case Started():
-                    fields = await passed_fields(self._guards, event.fields) if event.fields else event.fields
-                    told.append(event if fields is event.fields else replace(event, fields=fields))
+                    fields = await allowed_fields(self._guards, event.fields) if event.fields else event.fields
+                    out.append(event if fields is event.fields else replace(event, fields=fields))
                 case ExtraFields(choice=index):
                     if index is not None:
                         self._choice(index).add_fields(event)
-                    elif (fields := await passed_fields(self._guards, event.fields)) or event.repeats:
-                        told.append(replace(event, fields=fields))
+                    elif (fields := await allowed_fields(self._guards, event.fields)) or event.repeats:
+                        out.append(replace(event, fields=fields))
                 case DeltaGroup():
-                    pass  # what comes together is told as it passes
+                    pass  # the events of a group are sent as the guards release them
                 case Finished():
                     ended[event.choice] = event
                 case BlockStarted():
                     choice = self._blocks[event.block] = self._choice(event.choice)
-                    await choice.take(event, told)
+                    await choice.take(event, out)
                 case _:
-                    await self._blocks[event.block].take(event, told)
-        if ended:  # all of them come in the last batch, after everything else
-            told += await self.rest(whole=True)
+                    await self._blocks[event.block].take(event, out)
+        if ended:  # they all come in the last batch, after all other events
+            out += await self.rest(whole=True)
         if ended or self._all_blocked():
-            told += self._endings(ended)
+            out += self._endings(ended)
             self.over = True
-        return told
+        return out
 
     def _choice(self, index: int) -> _Choice:
         choice = self._choices.get(index)
@@ -128,43 +129,43 @@ class _Reply:
         return len(self._choices) >= self._expected and all(choice.blocked for choice in self._choices.values())
 
     def _endings(self, ended: Mapping[int, Finished]) -> Batch:
-        """How each choice ends: as filtered where it was blocked, with the blocks that were open there."""
-        told: Batch = []
+        """Return the last events of each choice; a blocked one ends as filtered, after the ends of its open blocks."""
+        out: Batch = []
         for index in sorted(ended.keys() | self._choices):
             if index in self._choices and self._choices[index].blocked:
-                told += map(BlockFinished, sorted(self._choices[index].open))
-                told.append(Finished(index, _BLOCKED, _BLOCKED.value))
+                out += map(BlockFinished, sorted(self._choices[index].open))
+                out.append(Finished(index, _BLOCKED, _BLOCKED.value))
             elif index in ended:
-                told.append(ended[index])
-        return told
+                out.append(ended[index])
+        return out
 
     async def rest(self, *, whole: bool = False) -> Batch:
-        """What was held back, now that no more comes. `whole`: the reply has ended well."""
-        told: Batch = []
+        """Return what was held back, as no more comes. `whole`: the reply ended normally."""
+        out: Batch = []
         for choice in self._choices.values():
-            await choice.end(told, whole=whole)
-        return told
+            await choice.end(out, whole=whole)
+        return out
 
 
 class _Choice:
-    """What has come of one choice."""
+    """Filters one choice of a reply. Methods append the events that may be sent to `out`."""
 
     def __init__(self, index: int, guards: Sequence[Guard], *, json: bool) -> None:
         self.blocked = False
         self.open: set[int] = set()
-        """The blocks whose start was told and whose end was not."""
+        """The blocks whose start was sent and whose end was not."""
         self._index = index
         self._guards = guards
-        self._text = Channel(guards, TextDelta, self._marked, json=json)
-        self._refusal = Channel(guards, RefusalDelta, self._marked)
-        self._transcript = Channel(guards, _transcript, self._marked)
+        self._text = Channel(guards, TextDelta, self._finish_mark, json=json)
+        self._refusal = Channel(guards, RefusalDelta, self._finish_mark)
+        self._transcript = Channel(guards, _transcript, self._finish_mark)
         self._thought: Channel | None = None
         self._thoughts_masked = False
         self._kinds: dict[int, Block] = {}
         self._waiting: dict[int, ReplyBlock] = {}
-        """Calls, and blocks that only the provider knows: they come when the choice is whole."""
+        """Tool calls, and blocks that only the provider knows: sent when the choice is complete."""
         self._states: dict[int, State | None] = {}
-        """Their states at their ends."""
+        """The states of the waiting blocks at their ends."""
         self._extras: list[ExtraFields] = []
 
     def add_fields(self, event: ExtraFields) -> None:
@@ -172,169 +173,178 @@ class _Choice:
         if not self.blocked:
             self._extras.append(event)
 
-    async def take(self, event: Event, told: Batch) -> None:
-        """Add to `told` what of an event may be told now."""
+    async def take(self, event: Event, out: Batch) -> None:
+        """Filter an event, and append to `out` what may be sent now."""
         if self.blocked:
             return
-        begin = len(told)
+        begin = len(out)
         try:
-            await self._take(event, told)
+            await self._take(event, out)
         except Blocked as blocked:
             self._block(blocked)
-        self._note(told[begin:])
+        self._track_open(out[begin:])
 
-    async def end(self, told: Batch, *, whole: bool) -> None:
-        """Add to `told` what was held back. `whole`: with calls and fields, which nobody can use of half a reply."""
+    async def end(self, out: Batch, *, whole: bool) -> None:
+        """Append to `out` what was held back; with `whole` also tool calls and fields, useless in an incomplete reply."""
         if self.blocked:
             return
-        begin = len(told)
+        begin = len(out)
         try:
-            await self._end_thought(told)
+            await self._end_thought(out)
             channels = (self._refusal, self._transcript, self._text)
             for channel in channels:
-                await channel.end(told)
-            calls = {number: await self._passed_call(block) for number, block in self._waiting.items()} if whole else {}
+                await channel.end(out)
+            calls = {number: await self._filter_waiting(block) for number, block in self._waiting.items()} if whole else {}
         except Blocked as blocked:
             self._block(blocked)
         else:
             masked = self._thoughts_masked or any(channel.masked for channel in channels)
             if whole:
-                await self._tell_waiting(calls, told, masked=masked)
-        self._note(told[begin:])
+                await self._emit_waiting(calls, out, masked=masked)
+        self._track_open(out[begin:])
 
-    def _note(self, told: Batch) -> None:
-        for event in told:
+    def _track_open(self, out: Batch) -> None:
+        """Update `open` from the events that were sent."""
+        for event in out:
             if isinstance(event, BlockStarted):
                 self.open.add(event.block)
             elif isinstance(event, BlockFinished):
                 self.open.discard(event.block)
 
-    async def _take(self, event: Event, told: Batch) -> None:
+    async def _take(self, event: Event, out: Batch) -> None:
+        """Filter an event of an unblocked choice. Raises `Blocked`."""
         value = event.value if isinstance(event, BlockStarted) else None
         if self._thought is not None and value is not None and not isinstance(value, Thinking):
-            await self._end_thought(told)
+            await self._end_thought(out)
         match event:
             case BlockStarted():
-                await self._start(event, told)
+                await self._start(event, out)
             case TextDelta():
-                await self._text.feed(event.block, event.text, told, logprobs=event.logprobs)
+                await self._text.feed(event.block, event.text, out, logprobs=event.logprobs)
             case RefusalDelta():
-                await self._refusal.feed(event.block, event.text, told)
+                await self._refusal.feed(event.block, event.text, out)
             case ThinkingDelta():
-                await self._thoughts().feed(event.block, event.text, told)
+                await self._thoughts().feed(event.block, event.text, out)
             case InputDelta():
                 self._waiting[event.block].pieces.append(event.text)
             case MediaDelta():
-                await self._media(event, told)
+                await self._media(event, out)
             case CitationDelta():
-                citation = await passed_citation(self._guards, event.citation)
+                citation = await allowed_citation(self._guards, event.citation)
                 if citation is not None:
-                    self._text.mark(event.block, replace(event, citation=citation), told)
+                    self._text.mark(event.block, replace(event, citation=citation), out)
             case BlockProgress():
-                fields = await passed_fields(self._guards, event.fields)
-                told.append(replace(event, fields=fields, status=await passed(self._guards, event.status)))
+                fields = await allowed_fields(self._guards, event.fields)
+                out.append(replace(event, fields=fields, status=await filter_text(self._guards, event.status)))
             case BlockFinished():
-                await self._finish(event, told)
+                await self._finish(event, out)
             case _:
                 pass
 
-    async def _start(self, event: BlockStarted, told: Batch) -> None:
+    async def _start(self, event: BlockStarted, out: Batch) -> None:
+        """Take the start of a block, with the provider's fields checked."""
         value = self._kinds[event.block] = event.value
         if value.state is not None and value.state.fields and not isinstance(value, ToolCall):
-            fields = await passed_fields(self._guards, value.state.fields)
+            fields = await allowed_fields(self._guards, value.state.fields)
             if fields != value.state.fields:
                 event = replace(event, value=replace(value, state=replace(value.state, fields=fields)))
         match value:
             case Text():
-                self._text.mark(event.block, event, told)
+                self._text.mark(event.block, event, out)
             case Refusal():
-                self._refusal.mark(event.block, event, told)
+                self._refusal.mark(event.block, event, out)
             case Audio():
-                self._transcript.mark(event.block, event, told)
+                self._transcript.mark(event.block, event, out)
             case Thinking():
-                self._thoughts().mark(event.block, event, told)
+                self._thoughts().mark(event.block, event, out)
             case _ if isinstance(value, ToolCall | ServerToolCall) or (value.state is not None and value.state.opaque is None):
                 self._waiting[event.block] = ReplyBlock(event.block, value, [])
             case _:
-                told.append(event)  # a picture, or what is encrypted
+                out.append(event)  # images, and encrypted contents
 
-    async def _media(self, event: MediaDelta, told: Batch) -> None:
-        """Sound passes at once, unless its block waits behind another's transcript."""
+    async def _media(self, event: MediaDelta, out: Batch) -> None:
+        """Take audio. It is sent at once, unless its block's start waits for an earlier transcript."""
         if event.transcript:
-            await self._transcript.feed(event.block, event.transcript, told)
+            await self._transcript.feed(event.block, event.transcript, out)
         if event.data or event.id or event.expires:
             sound = replace(event, transcript="")
-            self._note(told)
+            self._track_open(out)
             if event.block in self.open:
-                told.append(sound)
+                out.append(sound)
             else:
-                self._transcript.mark(event.block, sound, told)
+                self._transcript.mark(event.block, sound, out)
 
-    async def _finish(self, event: BlockFinished, told: Batch) -> None:
+    async def _finish(self, event: BlockFinished, out: Batch) -> None:
+        """Take the end of a block."""
         state = event.state
         if state is not None and state.fields and event.block not in self._waiting:
-            state = replace(state, fields=await passed_fields(self._guards, state.fields))
+            state = replace(state, fields=await allowed_fields(self._guards, state.fields))
             event = replace(event, state=state)
         match self._kinds[event.block]:
             case Text():
-                self._text.mark(event.block, event, told)
+                self._text.mark(event.block, event, out)
             case Refusal():
-                self._refusal.mark(event.block, event, told)
+                self._refusal.mark(event.block, event, out)
             case Audio():
-                self._transcript.mark(event.block, event, told)
+                self._transcript.mark(event.block, event, out)
             case Thinking():
-                self._thoughts().mark(event.block, event, told)
+                self._thoughts().mark(event.block, event, out)
                 if state is not None and state.opaque is not None:
-                    await self._end_thought(told)
+                    await self._end_thought(out)
             case _ if event.block in self._waiting:
                 self._states[event.block] = state
                 self._waiting[event.block].finish(event)
             case _:
-                told.append(event)
+                out.append(event)
 
-    def _marked(self, event: Event, changed: bool) -> Event:  # told by the channel
-        """What is told of a start, an end or a source in a text, which was changed or not."""
+    def _finish_mark(self, event: Event, changed: bool) -> Event:  # called by the channels
+        """Return the event to send for a block's start, end or citation, given whether the block's text was changed."""
         match event:
             case BlockFinished() if changed:
-                begun = self._kinds[event.block].state
-                state = event.state or begun
+                initial = self._kinds[event.block].state
+                state = event.state or initial
                 if state is None or state.opaque is None:
                     return event
                 state = replace(state, opaque=None)
-                return replace(event, state=None if begun is None and state == State() else state)
+                return replace(event, state=None if initial is None and state == State() else state)
             case CitationDelta() if changed:
                 return replace(event, citation=replace(event.citation, start=None, end=None))
             case _:
                 return event
 
     def _thoughts(self) -> Channel:
+        """Return the channel of the current thought."""
         if self._thought is None:
-            self._thought = Channel(self._guards, ThinkingDelta, self._marked)
+            self._thought = Channel(self._guards, ThinkingDelta, self._finish_mark)
         return self._thought
 
-    async def _end_thought(self, told: Batch) -> None:
+    async def _end_thought(self, out: Batch) -> None:
+        """Emit the rest of the current thought, if there is one."""
         if self._thought is not None:
             thought, self._thought = self._thought, None
-            await thought.end(told)
+            await thought.end(out)
             self._thoughts_masked = self._thoughts_masked or thought.masked
 
-    async def _passed_call(self, block: ReplyBlock) -> Block:
-        """A block that has waited, with what of its name and of what it is given may be told."""
+    async def _filter_waiting(self, block: ReplyBlock) -> Block:
+        """Return a waiting block with its name and arguments filtered. Raises `Blocked`."""
         value = block.block()
         match value:
             case ToolCall():
-                arguments = await passed_json(self._guards, value.arguments)
-                return replace(value, name=await passed(self._guards, value.name), arguments=arguments)
+                arguments = await filter_json(self._guards, value.arguments)
+                return replace(value, name=await filter_text(self._guards, value.name), arguments=arguments)
             case ServerToolCall(input=str(given)):
-                return replace(value, name=await passed(self._guards, value.name), input=await passed_json(self._guards, given))
+                name, arguments = await filter_text(self._guards, value.name), await filter_json(self._guards, given)
+                return replace(value, name=name, input=arguments)
             case _:
                 return value
 
-    async def _tell_waiting(self, calls: Mapping[int, Block], told: Batch, *, masked: bool) -> None:
-        """Tell calls, and what only the provider knows, which goes only with a choice of which nothing was changed."""
+    async def _emit_waiting(self, calls: Mapping[int, Block], out: Batch, *, masked: bool) -> None:
+        """Emit tool calls; also blocks and fields that only the provider knows, if nothing in the choice was changed."""
         same = not masked and all(value == self._waiting[number].block() for number, value in calls.items())
-        stated = {number: value.state.fields for number, value in calls.items() if value.state is not None and value.state.fields}
-        kept = await passed_extras(self._guards, self._extras, stated) if same and (self._extras or stated) else None
+        fields_of = {
+            number: value.state.fields for number, value in calls.items() if value.state is not None and value.state.fields
+        }
+        kept = await allowed_extras(self._guards, self._extras, fields_of) if same and (self._extras or fields_of) else None
         for number, value in calls.items():
             changed = value != self._waiting[number].block()
             state = value.state
@@ -344,17 +354,17 @@ class _Choice:
                 state = State(opaque, fields, state.item, state.origin) if opaque is not None or fields else None
             match value:
                 case ToolCall():
-                    told.append(BlockStarted(number, self._index, replace(value, arguments="", state=state)))
-                    told += [InputDelta(number, value.arguments)] if value.arguments else []
+                    out.append(BlockStarted(number, self._index, replace(value, arguments="", state=state)))
+                    out += [InputDelta(number, value.arguments)] if value.arguments else []
                 case ServerToolCall():
-                    told.append(BlockStarted(number, self._index, replace(value, input=None, state=state)))
-                    told += [InputDelta(number, value.input)] if value.input is not None else []
+                    out.append(BlockStarted(number, self._index, replace(value, input=None, state=state)))
+                    out += [InputDelta(number, value.input)] if value.input is not None else []
                 case _ if kept is None:
-                    continue  # of a kind that only the provider knows
+                    continue  # a block that only the provider knows
                 case _:
-                    told.append(BlockStarted(number, self._index, replace(value, state=state)))
-            told.append(BlockFinished(number))
-        told += kept or ()
+                    out.append(BlockStarted(number, self._index, replace(value, state=state)))
+            out.append(BlockFinished(number))
+        out += kept or ()
 
     def _block(self, blocked: Blocked) -> None:
         self.blocked = True

@@ -1,14 +1,14 @@
-"""Guards over a request: everything in it that is text for the model.
+"""Filters a request: everything in it that is text for the model.
 
-That is the text of messages, the names of their speakers, calls of tools and what they answered, thoughts and refusals that are
-told again, tools and the form of the reply as they are described, with the names of both, what ends the reply, the end user,
-settings in words, such as the effort and the voice, and whatever the fields hold that only a provider knows, names of fields within
-JSON too. A name that is masked is masked alike wherever it stands: a call still belongs to its tool.
+That is: the text of messages and the names of their speakers, tool calls and tool results, thoughts and refusals that are sent
+back, descriptions and names of tools and of the reply's format, stop sequences, the end user, settings in words such as the effort
+and the voice, and all values of fields that only a provider knows, with field names in JSON. Equal names are masked alike
+everywhere, so a call still belongs to its tool.
 
-Not read are the operator's own messages, names of models, the bytes of a picture, recording or document, what is behind a URL, and
-what is no text: ids of calls and files, signatures, and URLs, as long as they are visible ASCII. Providers make ids at random, of
-whatever characters (`call_Ab3`, `functions.f:0`, `call_1|fc_2`, some with base64 in them), and a word would be found in one now and
-then; but none has a space, so what does is a text, and read. Each text is read by itself: no match goes from one into the next.
+Not filtered are the operator's own messages, names of models, the bytes of an image, recording or document, the contents behind a
+URL, and what is not text: ids of calls and files, signatures and URLs, if they are visible ASCII. Providers generate ids at random
+from any characters (`call_Ab3`, `functions.f:0`, `call_1|fc_2`, some with base64), so that a guard would now and then find a word
+in one. But no id has a space, so an id with one is filtered as text. Each text is filtered separately: no match spans two.
 """
 
 from __future__ import annotations
@@ -56,52 +56,53 @@ from antiphon.domain.request import (
     ToolChoice,
 )
 from antiphon.guards.base import Guard
-from antiphon.guards.chain import passed
-from antiphon.guards.json_chain import passed_json
-from antiphon.guards.json_value import passed_value
+from antiphon.guards.chain import filter_text
+from antiphon.guards.json_chain import filter_json
+from antiphon.guards.json_value import filter_value
 
 Item = TypeVar("Item")
 Id = TypeVar("Id", str, str | None)
 
-_TURN: Final = 16
-"""Messages, blocks or tools that are read at one go."""
+_AT_ONCE: Final = 16
+"""The number of messages, blocks or tools that are filtered before other calls run."""
 
 _OPAQUE: Final = re.compile(r"[\x21-\x7e]*")
-"""An id, a signature or a URL, and no text."""
+"""An id, signature or URL, which is not filtered."""
 
 _TOKEN: Final = re.compile(r"[0-9]{1,7}")
-"""A token as `logit_bias` has it: a number. The largest vocabularies have some hundred thousand."""
+"""A token id, as in `logit_bias`. The largest vocabularies have a few hundred thousand."""
 
 
-async def passed_request(guards: Sequence[Guard], request: ChatRequest) -> ChatRequest:
-    """What of a request may be passed on; what is `trusted` is left as it is. Raises `Blocked`."""
+async def filter_request(guards: Sequence[Guard], request: ChatRequest) -> ChatRequest:
+    """Return the request with all matches masked, except in its first `trusted` messages. Raises `Blocked`."""
     messages = await _each(partial(_message, guards), request.messages[request.trusted :])
     return replace(
         request,
         messages=(*request.messages[: request.trusted], *messages),
         sampling=await _sampling(guards, request.sampling),
         tools=await _each(partial(_tool, guards), request.tools),
-        tool_choice=await _choice(guards, request.tool_choice),
+        tool_choice=await _tool_choice(guards, request.tool_choice),
         response_format=await _format(guards, request.response_format),
         reasoning=await _reasoning(guards, request.reasoning),
-        modalities=await _each(partial(passed, guards), request.modalities),
+        modalities=await _each(partial(filter_text, guards), request.modalities),
         audio_output=await _audio_output(guards, request.audio_output),
         end_user=await _optional(guards, request.end_user),
         extra=await _value(guards, request.extra),
     )
 
 
-async def _each(read: Callable[[Item], Awaitable[Item]], items: Sequence[Item]) -> tuple[Item, ...]:
-    """What may be passed on of each. Opaque calls have their turn after every `_TURN` of them, and at the end."""
+async def _each(filter_one: Callable[[Item], Awaitable[Item]], items: Sequence[Item]) -> tuple[Item, ...]:
+    """Return each item as filtered by `filter_one`. Other calls run after every `_AT_ONCE` items, and at the end."""
     done: list[Item] = []
     for number, item in enumerate(items, 1):
-        done.append(await read(item))
-        if number % _TURN == 0 or (number == len(items) and number > 1):
+        done.append(await filter_one(item))
+        if number % _AT_ONCE == 0 or (number == len(items) and number > 1):
             await asyncio.sleep(0)
     return tuple(done)
 
 
 async def _message(guards: Sequence[Guard], message: Message) -> Message:
+    """Return a filtered message."""
     blocks = await _blocks(guards, message.blocks)
     extra, fields = await _value(guards, message.extra), await _value(guards, message.fields)
     return replace(message, blocks=blocks, name=await _optional(guards, message.name), extra=extra, fields=fields)
@@ -112,38 +113,38 @@ async def _blocks(guards: Sequence[Guard], blocks: Sequence[Block]) -> tuple[Blo
 
 
 async def _block(guards: Sequence[Guard], block: Block) -> Block:
-    """A block as it may be passed on. One in which something was changed has no state any more: that was good for it alone."""
-    read = await _said(guards, block)
+    """Return a filtered block. If anything in it was changed, it has no state, as that is valid only for the original."""
+    filtered = await _filter_content(guards, block)
     if block.state is not None:
         state = await _state(guards, block.state)
-        read = replace(read, state=state if read == block else None)
-    return replace(read, extra=await _value(guards, block.extra)) if block.extra else read
+        filtered = replace(filtered, state=state if filtered == block else None)
+    return replace(filtered, extra=await _value(guards, block.extra)) if block.extra else filtered
 
 
 async def _state(guards: Sequence[Guard], state: State) -> State | None:
-    """What a caller has of a provider's state; None if a guard changes anything of it."""
+    """Return the state of a provider that a caller sent back; None if a guard changes anything in it."""
     fields = await _value(guards, state.fields)
     opaque = await _opaque(guards, state.opaque)
     return state if fields is state.fields and opaque == state.opaque else None
 
 
-async def _said(guards: Sequence[Guard], block: Block) -> Block:  # noqa: C901  # a match over the kinds of block
-    """A block with what of its own fields may be passed on."""
+async def _filter_content(guards: Sequence[Guard], block: Block) -> Block:  # noqa: C901  # a match over the kinds of block
+    """Return a block with its own fields filtered, but not its state and extra fields."""
     match block:
         case Text():
             citations = await _each(partial(_citation, guards), block.citations)
-            return replace(block, text=await passed(guards, block.text), citations=citations)
+            return replace(block, text=await filter_text(guards, block.text), citations=citations)
         case Refusal() | Thinking():
-            return replace(block, text=await passed(guards, block.text))
+            return replace(block, text=await filter_text(guards, block.text))
         case Compaction():
             return replace(block, text=await _optional(guards, block.text))
         case ToolCall():
-            name, arguments = await passed(guards, block.name), await passed_json(guards, block.arguments)
-            kind = block.type if block.type == FUNCTION else await passed(guards, block.type)
+            name, arguments = await filter_text(guards, block.name), await filter_json(guards, block.arguments)
+            kind = block.type if block.type == FUNCTION else await filter_text(guards, block.type)
             return replace(block, id=await _opaque(guards, block.id), name=name, arguments=arguments, type=kind)
         case ServerToolCall():
-            name, given = await passed(guards, block.name), block.input
-            given = given if given is None else await passed_json(guards, given)
+            name, given = await filter_text(guards, block.name), block.input
+            given = given if given is None else await filter_json(guards, given)
             return replace(block, id=await _opaque(guards, block.id), name=name, input=given)
         case ToolResult():
             blocks = await _blocks(guards, block.blocks)
@@ -154,7 +155,7 @@ async def _said(guards: Sequence[Guard], block: Block) -> Block:  # noqa: C901  
             media, detail = await _media(guards, block.media), await _optional(guards, block.detail)
             return replace(block, media=media, detail=detail)
         case Audio():
-            media, transcript = await _media(guards, block.media), await passed(guards, block.transcript)
+            media, transcript = await _media(guards, block.media), await filter_text(guards, block.transcript)
             return replace(block, media=media, id=await _opaque(guards, block.id), transcript=transcript)
         case Video():
             return replace(block, media=await _media(guards, block.media))
@@ -172,37 +173,37 @@ async def _said(guards: Sequence[Guard], block: Block) -> Block:  # noqa: C901  
 async def _citation(guards: Sequence[Guard], citation: Citation) -> Citation:
     return replace(
         citation,
-        title=await passed(guards, citation.title),
-        text=await passed(guards, citation.text),
+        title=await filter_text(guards, citation.title),
+        text=await filter_text(guards, citation.text),
         fields=await _value(guards, citation.fields),
     )
 
 
 async def _media(guards: Sequence[Guard], media: Media) -> Media:
-    """Of bytes that are there themselves, what is said of them, such as their form: the bytes may have line breaks."""
+    """Return media with the URL filtered; of a data URL only the part before the data, as the data may have line breaks."""
     url = media.url
     if url is not None:
         end = url.find(",") if url.startswith("data:") else -1
         head = url if end < 0 else url[:end]
-        said = await _opaque(guards, head)
-        url = url if said == head else said + url[len(head) :]
+        filtered = await _opaque(guards, head)
+        url = url if filtered == head else filtered + url[len(head) :]
     return Media(url, await _opaque(guards, media.file_id))
 
 
 async def _sampling(guards: Sequence[Guard], sampling: Sampling) -> Sampling:
     stop, bias = sampling.stop, sampling.logit_bias
     if isinstance(stop, str):
-        stop = await passed(guards, stop)
+        stop = await filter_text(guards, stop)
     elif stop is not None:
-        stop = await _each(partial(passed, guards), stop)
+        stop = await _each(partial(filter_text, guards), stop)
     return replace(sampling, stop=stop, logit_bias=await _bias(guards, bias))
 
 
 async def _bias(guards: Sequence[Guard], bias: Mapping[str, float] | None) -> Mapping[str, float] | None:
     if bias is None or all(map(_TOKEN.fullmatch, bias)):
         return bias
-    read: Mapping[str, float] = await _value(guards, bias)
-    return read
+    filtered: Mapping[str, float] = await _value(guards, bias)
+    return filtered
 
 
 async def _reasoning(guards: Sequence[Guard], reasoning: Reasoning | None) -> Reasoning | None:
@@ -210,7 +211,7 @@ async def _reasoning(guards: Sequence[Guard], reasoning: Reasoning | None) -> Re
 
 
 async def _audio_output(guards: Sequence[Guard], audio: AudioOutput | None) -> AudioOutput | None:
-    return None if audio is None else AudioOutput(await passed(guards, audio.voice), await passed(guards, audio.format))
+    return None if audio is None else AudioOutput(await filter_text(guards, audio.voice), await filter_text(guards, audio.format))
 
 
 async def _tool(guards: Sequence[Guard], tool: Tool | NativeTool) -> Tool | NativeTool:
@@ -220,7 +221,7 @@ async def _tool(guards: Sequence[Guard], tool: Tool | NativeTool) -> Tool | Nati
         case Tool():
             return replace(
                 tool,
-                name=await passed(guards, tool.name),
+                name=await filter_text(guards, tool.name),
                 description=await _optional(guards, tool.description),
                 parameters=await _value(guards, tool.parameters),
                 extra=await _value(guards, tool.extra),
@@ -229,7 +230,7 @@ async def _tool(guards: Sequence[Guard], tool: Tool | NativeTool) -> Tool | Nati
             assert_never(tool)
 
 
-async def _choice(guards: Sequence[Guard], choice: ToolChoice | None) -> ToolChoice | None:
+async def _tool_choice(guards: Sequence[Guard], choice: ToolChoice | None) -> ToolChoice | None:
     if choice is None or (choice.name is None and choice.native is None):
         return choice
     name = await _optional(guards, choice.name)
@@ -241,7 +242,7 @@ async def _format(guards: Sequence[Guard], form: ResponseFormat | None) -> Respo
         case JsonSchemaFormat():
             return replace(
                 form,
-                name=await passed(guards, form.name),
+                name=await filter_text(guards, form.name),
                 schema=await _value(guards, form.schema),
                 description=await _optional(guards, form.description),
                 extra=await _value(guards, form.extra),
@@ -253,13 +254,13 @@ async def _format(guards: Sequence[Guard], form: ResponseFormat | None) -> Respo
 
 
 async def _opaque(guards: Sequence[Guard], text: Id) -> Id:
-    """What the provider knows and the model is not told, unless it is a text in such a place."""
-    return text if text is None or _OPAQUE.fullmatch(text) else await passed(guards, text)
+    """Return an id, signature or URL unfiltered; filter it if it looks like text."""
+    return text if text is None or _OPAQUE.fullmatch(text) else await filter_text(guards, text)
 
 
 async def _optional(guards: Sequence[Guard], text: str | None) -> str | None:
-    return None if text is None else await passed(guards, text)
+    return None if text is None else await filter_text(guards, text)
 
 
 async def _value(guards: Sequence[Guard], value: Any) -> Any:
-    return await passed_value(guards, value, names={})
+    return await filter_value(guards, value, names={})

@@ -1,8 +1,8 @@
-"""Finds matches in a text that comes piece by piece, and masks them or stops at the first. No I/O.
+"""Finds matches in a text that comes in pieces, and masks them, or stops at the first. No I/O.
 
-What is given for a text depends on the text alone, not on where it was split. That holds because whether a match begins at a place,
-and where it ends, is decided by no more than `LONGEST` characters from there and one on each side, and is decided once: either
-when nothing that comes could change it, or when all of them are here.
+The result depends on the text alone, not on where it was split. For this, whether a match begins at a position, and where it ends,
+depends on at most `LONGEST` characters from there and one on each side; and it is decided once, when no further text can change it,
+or when all these characters are here.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from antiphon.guards.base import Blocked
 from antiphon.guards.pattern import Pattern
 
 LONGEST: Final = 255
-"""Characters of the longest match, and the most that are held back of a text: what is longer is not found."""
+"""The most characters of a match, and the most that are held back of a text. Longer matches are not found."""
 
 
 class Rule(Struct, frozen=True):
-    """What to find, and what to put in its place.
+    """What to find, and its replacement.
 
-    `check`, if there is one, tells how many characters of what the pattern matched are one indeed, from its beginning on; 0: none.
+    `check`, if set, takes a match of the pattern, and returns how many of its first characters are really what is searched; 0 for
+    none.
     """
 
     pattern: Pattern
@@ -31,23 +32,23 @@ class Rule(Struct, frozen=True):
 
 
 class Finder:
-    """Finds what any of some rules find: of the matches that begin first, the longest; of equally long ones, the first rule's."""
+    """Finds the matches of any of several rules: the first start, then the longest match, then the first rule."""
 
     def __init__(self, rules: Sequence[Rule], together: Pattern) -> None:
-        """`together` matches what any of the rules' patterns matches."""
+        """Set the rules; `together` is the pattern that matches if any of theirs does."""
         self._rules = rules
         self._together = together
 
     def begin(self, text: str, at: int, *, final: bool) -> int:
-        """The first place from `at` on where a match may begin. Not before it does one, whatever follows the text."""
+        """Return the first position from `at` on where a match may begin; there is none before it. `final`: no text follows."""
         return self._together.first(text, at) if final else self._together.first_possible(text, at)
 
     def undecided(self, text: str, at: int) -> bool:
-        """Whether what a match at `at` is depends on what comes."""
+        """Return whether the match at `at` depends on text that has not come yet."""
         return len(text) - at <= LONGEST and self._together.undecided(text, at)
 
     def match(self, text: str, at: int) -> tuple[int, str] | None:
-        """Where the match that begins at `at` ends, and what to put in its place. None if there is none."""
+        """Return the end of the match that begins at `at`, and its replacement; None if there is none."""
         best, replacement = at, ""
         for rule in self._rules:
             end = rule.pattern.end(text, at, min(at + LONGEST, len(text)))
@@ -59,40 +60,40 @@ class Finder:
 
 
 class Scanner:
-    """A `Filter`: one text."""
+    """A `Filter` that applies a `Finder` to one text."""
 
     def __init__(self, guard: str, finder: Finder, *, block: bool) -> None:
-        """`block`: a match ends the text; else it is masked."""
+        """Set the guard's name and its finder. `block`: a match raises `Blocked`; otherwise it is masked."""
         self._guard = guard
         self._finder = finder
         self._block = block
         self._text = ""
-        self._at = 0  # what of the text is held back; before it, the last character that is not
+        self._at = 0  # held back from here on; one character before is kept as context
 
     @property
     def held(self) -> int:
-        """How many characters are held back."""
+        """Return how many characters are held back."""
         return len(self._text) - self._at
 
     def feed(self, piece: str, *, final: bool) -> str:
-        """See `Filter.feed`."""
+        """Return the text that may be passed on now, as `Filter.feed`. Raises `Blocked`."""
         text, at, finder = self._text + piece, self._at, self._finder
-        passed = []
+        out = []
         while at < len(text):
             begin = finder.begin(text, at, final=final)
-            passed.append(text[at:begin])
+            out.append(text[at:begin])
             at = begin
             if at == len(text) or (not final and finder.undecided(text, at)):
                 break
             found = finder.match(text, at)
             if found is None:
-                passed.append(text[at])
+                out.append(text[at])
                 at += 1
             elif self._block:
-                raise Blocked(self._guard, "".join(passed))
+                raise Blocked(self._guard, "".join(out))
             else:
                 at, replacement = found
-                passed.append(replacement)
+                out.append(replacement)
         before = max(0, at - 1)
         self._text, self._at = text[before:], at - before
-        return "".join(passed)
+        return "".join(out)

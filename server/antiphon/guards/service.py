@@ -1,4 +1,4 @@
-"""All guards that are configured, as the chat service uses them."""
+"""All configured guards, in the form that the chat service uses."""
 
 from __future__ import annotations
 
@@ -12,46 +12,47 @@ from antiphon.domain.errors import ContentBlocked
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest, JsonObjectFormat, JsonSchemaFormat
 from antiphon.guards.base import Blocked, Guard
-from antiphon.guards.chain import passed
-from antiphon.guards.reply import guarded
-from antiphon.guards.request import passed_request
+from antiphon.guards.chain import filter_text
+from antiphon.guards.reply import filter_reply
+from antiphon.guards.request import filter_request
 
 log = structlog.get_logger(__name__)
 
 
 class Guards:
-    """What reads requests, and what reads replies, each in order."""
+    """The guards of requests and those of replies, each in order."""
 
-    def __init__(self, of_requests: Sequence[Guard], of_replies: Sequence[Guard]) -> None:
-        self._of_requests = of_requests
-        self._of_replies = of_replies
+    def __init__(self, request_guards: Sequence[Guard], reply_guards: Sequence[Guard]) -> None:
+        self._request_guards = request_guards
+        self._reply_guards = reply_guards
 
     async def request(self, request: ChatRequest) -> ChatRequest:
-        """The request as it may go to a provider; what of it is `trusted` is not read. Raises `ContentBlocked`."""
-        if not self._of_requests:
+        """Return the request as it may go to a provider; its `trusted` messages are not filtered. Raises `ContentBlocked`."""
+        if not self._request_guards:
             return request
-        with _told():
-            return await passed_request(self._of_requests, request)
+        with _as_content_blocked():
+            return await filter_request(self._request_guards, request)
 
     async def messages(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """Messages as they may be stored: read as those of a request are. Raises `ContentBlocked`."""
+        """Return messages as they may be stored, filtered like those of a request. Raises `ContentBlocked`."""
         return (await self.request(ChatRequest("", tuple(messages), stream=False))).messages
 
     async def text(self, text: str) -> str:
-        """What of a text, such as a title, may be stored. Raises `ContentBlocked`."""
-        with _told():
-            return await passed(self._of_requests, text)
+        """Return a text, such as a title, as it may be stored. Raises `ContentBlocked`."""
+        with _as_content_blocked():
+            return await filter_text(self._request_guards, text)
 
     def reply(self, batches: AsyncGenerator[Batch, None], request: ChatRequest) -> AsyncGenerator[Batch, None]:
-        """The reply to a request as it may go to the caller. Raises what `batches` raises."""
-        if not self._of_replies:
+        """Return the filtered reply to a request, as it may go to the caller. Raises what `batches` raises."""
+        if not self._reply_guards:
             return batches
         json = isinstance(request.response_format, JsonObjectFormat | JsonSchemaFormat)
-        return guarded(batches, self._of_replies, request.sampling.choices or 1, json=json)
+        return filter_reply(batches, self._reply_guards, request.sampling.choices or 1, json=json)
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _as_content_blocked() -> Iterator[None]:
+    """Convert `Blocked` to `ContentBlocked`, and log it."""
     try:
         yield
     except Blocked as blocked:

@@ -1,6 +1,6 @@
-"""What goes with a text only where no guard changes anything: log probabilities, and fields that only a provider knows. No I/O.
+"""Checks parts of a reply that are sent only unchanged: log probabilities, citations, and a provider's fields. No I/O.
 
-Both could spell out what was masked. So they are told whole or not at all, and nothing here masks or blocks a reply.
+They could reveal masked text. So each is sent as it is or not at all, and nothing here masks or blocks a reply.
 """
 
 from __future__ import annotations
@@ -16,25 +16,29 @@ from antiphon.domain.content import Citation, JsonObject
 from antiphon.domain.events import ExtraFields, Place
 from antiphon.domain.reply import ReplyChoice
 from antiphon.guards.base import Blocked, Guard
-from antiphon.guards.json_value import passed_value
+from antiphon.guards.json_value import filter_value
 
 
-async def passed_logprobs(guards: Sequence[Guard], text: str, logprobs: tuple[JsonObject, ...]) -> tuple[JsonObject, ...]:
-    """The log probabilities of a text that passed: none if they spell another, or a guard finds something in an alternative."""
+async def allowed_logprobs(guards: Sequence[Guard], text: str, logprobs: tuple[JsonObject, ...]) -> tuple[JsonObject, ...]:
+    """Return the log probabilities of a text that passed the guards.
+
+    Empty if their tokens do not spell the text, or if a guard finds something in an alternative token.
+    """
     if not logprobs:
         return ()
-    if b"".join(map(_spelt, logprobs)) != text.encode(errors="surrogatepass"):
+    if b"".join(map(_token_bytes, logprobs)) != text.encode(errors="surrogatepass"):
         return ()
     others = [other.get("token") for entry in logprobs for other in entry.get("top_logprobs") or () if isinstance(other, Mapping)]
-    return logprobs if await _pass(guards, others) else ()
+    return logprobs if await _is_unchanged(guards, others) else ()
 
 
-async def passed_extras(
+async def allowed_extras(
     guards: Sequence[Guard], extras: Sequence[ExtraFields], blocks: Mapping[int, JsonObject]
 ) -> Sequence[ExtraFields] | None:
-    """All fields of one choice that only its provider knows: None if a guard finds something, together or by name of field.
+    """Return all fields of one choice that only its provider knows; None if a guard finds anything in them.
 
-    `blocks` are those of blocks, by their numbers.
+    They are checked as a whole, and joined by field name, as values may come in pieces. `blocks` has the fields of blocks, by block
+    number.
     """
     whole = ReplyChoice(0)
     texts: defaultdict[str, list[str]] = defaultdict(list)
@@ -49,29 +53,30 @@ async def passed_extras(
     for fields in blocks.values():
         _collect("", [fields], texts)
     values = [whole.fields, whole.choice_fields, *blocks.values()]
-    return kept if await _pass(guards, [*values, *("".join(pieces) for pieces in texts.values())]) else None
+    return kept if await _is_unchanged(guards, [*values, *("".join(pieces) for pieces in texts.values())]) else None
 
 
-async def passed_citation(guards: Sequence[Guard], citation: Citation) -> Citation | None:
-    """A source, if no guard finds anything in what is said of it."""
-    said = [citation.url, citation.title, citation.text, citation.source_id, citation.fields]
-    return citation if await _pass(guards, said) else None
+async def allowed_citation(guards: Sequence[Guard], citation: Citation) -> Citation | None:
+    """Return the citation; None if a guard finds anything in it."""
+    texts = [citation.url, citation.title, citation.text, citation.source_id, citation.fields]
+    return citation if await _is_unchanged(guards, texts) else None
 
 
-async def passed_fields(guards: Sequence[Guard], fields: JsonObject) -> JsonObject:
-    """Fields of a reply as a whole that only its provider knows: those in which no guard finds anything."""
-    return {name: value for name, value in fields.items() if await _pass(guards, [value])}
+async def allowed_fields(guards: Sequence[Guard], fields: JsonObject) -> JsonObject:
+    """Return those fields of a reply in which no guard finds anything."""
+    return {name: value for name, value in fields.items() if await _is_unchanged(guards, [value])}
 
 
-async def _pass(guards: Sequence[Guard], value: Sequence[Any]) -> bool:
+async def _is_unchanged(guards: Sequence[Guard], value: Sequence[Any]) -> bool:
+    """Return whether the guards leave all texts of a value unchanged."""
     try:
-        return await passed_value(guards, value) is value
+        return await filter_value(guards, value) is value
     except Blocked:
         return False
 
 
-def _spelt(entry: JsonObject) -> bytes:
-    """What a token stands for: a part of a character, at times."""
+def _token_bytes(entry: JsonObject) -> bytes:
+    """Return the bytes of a token, which may be part of a character."""
     try:
         return bytes(entry["bytes"])
     except (KeyError, TypeError, ValueError):
@@ -79,7 +84,7 @@ def _spelt(entry: JsonObject) -> bytes:
 
 
 def _collect(name: str, value: Any, texts: defaultdict[str, list[str]]) -> None:
-    """Adds the texts in a value, by name of field: what comes in pieces has one name, whatever else there is between them."""
+    """Add all texts in a value to `texts` by field name: a text that comes in pieces has one name, whatever is between them."""
     match value:
         case str():
             texts[name].append(value)

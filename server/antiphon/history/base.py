@@ -1,12 +1,12 @@
-"""What a history store is, and the values that it keeps.
+"""The interface of a history store, and the values that it stores.
 
-Messages form trees: each but the first has a parent. A conversation is a name for one path of a tree, from the first message to its
-head. A fork is another conversation on the same tree; nothing is copied. Every method takes the owner first: what is another's
-does not exist.
+Messages form trees: each message has a parent, except those that begin a conversation. A conversation names one path of a tree,
+from a first message to its head. A fork is another conversation on the same tree; no message is copied. Every method takes the
+owner first; conversations of other owners are reported as not found.
 
-A turn is durable before its provider is asked: `begin_turn` commits the new messages and an assistant message IN_PROGRESS; `keep`
-writes down what has come of it so far, `end_turn` settles it. A store is told now and then which turns nobody will settle any more
-(`settle`).
+A turn is durable before its provider is called: `begin_turn` commits the new messages and an assistant message IN_PROGRESS.
+`checkpoint` stores the partial reply, and `end_turn` the final one. `settle`, called periodically, ends turns that nobody will end
+any more, such as those of a worker that was killed.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ MAX_TITLE: Final = 500
 MAX_SOURCE: Final = 100
 MAX_REQUEST_ID: Final = 200
 MAX_PAGE_BYTES: Final = 4 * 1024 * 1024
-"""The most bytes of a page of messages, if they are several, where nothing else is asked for."""
+"""The default limit of one page of messages, in bytes. A page has at least one message, however large it is."""
 
 
 class Beginning(Enum):
-    """The place behind no message: what is said there begins its conversation anew, on a branch of its own."""
+    """The type of `BEGINNING`: a turn stored there follows no message, and starts the conversation anew on a new branch."""
 
     BEGINNING = "beginning"
 
@@ -37,11 +37,11 @@ class Beginning(Enum):
 BEGINNING: Final = Beginning.BEGINNING
 
 Parent: TypeAlias = str | Beginning | None
-"""What a turn goes behind: the message of this id; None: the head."""
+"""The message that a turn follows: the message with this id; None for the head; `BEGINNING` for no message."""
 
 
 class MessageState(StrEnum):
-    """How far a message is. The values are stored: they never change their meaning."""
+    """The state of a message. The values are stored, so their meaning never changes."""
 
     IN_PROGRESS = "in_progress"
     COMPLETE = "complete"
@@ -51,10 +51,11 @@ class MessageState(StrEnum):
 
 
 class Conversation(Struct, frozen=True):
-    """A conversation. Times are in UTC, with microseconds; `message_count` counts its path, `head_id` is the path's end.
+    """A conversation. Times are in UTC, in microseconds.
 
-    `empty_replies` of those are replies of which nothing came (`StoredMessage.is_unheard`); `Conversations.get`, `list`, `update`
-    and `fork` count them, everywhere else it is 0.
+    `head_id` is the last message of its path, and `message_count` the length of the path. `empty_replies` counts the replies on the
+    path without output (`StoredMessage.is_retryable`); it is set by `Conversations.get`, `list`, `update` and `fork`, and 0
+    everywhere else.
     """
 
     id: str
@@ -70,10 +71,10 @@ class Conversation(Struct, frozen=True):
     empty_replies: int = 0
 
 
-class Told(Struct, frozen=True, omit_defaults=True):
-    """What a provider told of a reply beside what it said: its id of it, when it made it (Unix seconds), and why it ended.
+class ProviderReplyInfo(Struct, frozen=True, omit_defaults=True):
+    """Response id, creation time (Unix seconds) and raw finish reason of a reply, as the provider sent them.
 
-    `finish` is our own word for that in a row whose column has another one: one that the version before knows.
+    `finish` is our exact finish reason, set if the column has another one that the previous version knows (see `rows`).
     """
 
     id: str = ""
@@ -83,7 +84,7 @@ class Told(Struct, frozen=True, omit_defaults=True):
 
 
 class TurnEnd(Struct, frozen=True):
-    """How a turn ended: what an assistant message has beyond its text."""
+    """The result of a turn: the final state and contents of its assistant message."""
 
     state: MessageState
     message: Message
@@ -92,11 +93,11 @@ class TurnEnd(Struct, frozen=True):
     usage: Usage | None = None
     finish_reason: FinishReason | None = None
     error_reason: str = ""
-    told: Told = Told()
+    provider_info: ProviderReplyInfo = ProviderReplyInfo()
 
 
-class Said(Struct, frozen=True):
-    """What the reply of a turn in progress has said so far, and whose it is."""
+class PartialReply(Struct, frozen=True):
+    """The reply so far of a turn in progress."""
 
     reply_id: str
     message: Message
@@ -105,7 +106,7 @@ class Said(Struct, frozen=True):
 
 
 class StoredMessage(Struct, frozen=True):
-    """A message as it is stored. Those that are stored in one go, such as a turn's, have one and the same `created`."""
+    """A message as it is stored. Messages stored in one transaction, such as those of a turn, have the same `created`."""
 
     id: str
     parent_id: str | None
@@ -120,47 +121,47 @@ class StoredMessage(Struct, frozen=True):
     error_reason: str = ""
 
     @property
-    def is_unheard(self) -> bool:
-        """A reply that failed, or that its caller left, before anything of it was said: the same turn may be begun again."""
-        said = self.message.blocks or self.message.extra or self.message.fields
-        return self.state is MessageState.FAILED or (self.state is MessageState.CANCELLED and not said)
+    def is_retryable(self) -> bool:
+        """Return True if the reply failed, or was cancelled without output: the same request id may then start the turn again."""
+        output = self.message.blocks or self.message.extra or self.message.fields
+        return self.state is MessageState.FAILED or (self.state is MessageState.CANCELLED and not output)
 
 
 class Turn(Struct, frozen=True):
-    """A turn that was begun, or that exists already.
+    """A turn that was started, or an existing one with the same request id.
 
-    `path` are the messages up to the turn's assistant message, that one excluded, oldest first: what the model is to be told.
-    `existing`: a turn of this request_id was begun before; `reply` is then as it is now, with what was `told` of it, and nothing
-    was written. `made`: the turn made its conversation just now, so that nobody knows of it.
+    `path` has the messages before the turn's assistant message, oldest first: what the model is sent. `existing`: the request id
+    was used before, and nothing was written; `reply` is then that turn's reply as it is now, and `provider_info` what its provider
+    sent with it. `created_conversation`: this turn created its conversation, so no caller knows it yet.
     """
 
     conversation: Conversation
     path: tuple[StoredMessage, ...]
     reply: StoredMessage
     existing: bool
-    made: bool = False
-    told: Told = Told()
+    created_conversation: bool = False
+    provider_info: ProviderReplyInfo = ProviderReplyInfo()
 
 
 class Page(Struct, frozen=True):
-    """One page of conversations; `next_token` asks for the next one, and is empty at the end."""
+    """One page of conversations. `next_token` requests the next page; it is empty on the last one."""
 
     conversations: tuple[Conversation, ...]
     next_token: str
 
 
 class MessagePage(Struct, frozen=True):
-    """One page of messages, oldest first; `next_token` as for `Page`."""
+    """One page of messages, oldest first. `next_token` as in `Page`."""
 
     messages: tuple[StoredMessage, ...]
     next_token: str
 
 
 class Branch(Struct, frozen=True):
-    """Messages one behind the other that are a conversation's, but not on its path: of another turn, or from before an edit.
+    """A chain of messages of a conversation that are not on its path: of an earlier turn, or from before an edit.
 
-    They begin behind `parent_id`, a message of the path or of another branch; None: they are a beginning of the conversation.
-    `messages_token` asks `Conversations.messages` for them.
+    The first one follows `parent_id`, a message of the path or of another branch; None: it begins the conversation.
+    `messages_token` requests the messages from `Conversations.messages`.
     """
 
     parent_id: str | None
@@ -168,9 +169,9 @@ class Branch(Struct, frozen=True):
 
 
 class BranchPage(Struct, frozen=True):
-    """One page of branches; `next_token` as for `Page`.
+    """One page of branches; `next_token` as in `Page`.
 
-    `path_token` asks `Conversations.messages` for the path that they are not on.
+    `path_token` requests from `Conversations.messages` the path that the branches are not on.
     """
 
     branches: tuple[Branch, ...]
@@ -179,19 +180,19 @@ class BranchPage(Struct, frozen=True):
 
 
 class Conversations(Protocol):
-    """What callers see of their conversations, and change themselves; turns are not among it.
+    """The operations that callers may do on their conversations themselves. Recording turns is not one of them; see `Store`.
 
-    Every method is one transaction, and durable when it returns. It raises `StoreUnavailable` if the database is out of reach,
-    full, or takes longer than it is given, and then has changed nothing, unless the database was lost in the moment of the commit
-    (but see `Store.end_turn`). `owner` is who the caller's key belongs to.
+    Each method is one transaction, durable when it returns. Each raises `StoreUnavailable` if the database is unreachable, full or
+    too slow; nothing has changed then, unless the connection was lost during the commit (but see `Store.end_turn`). `owner` is the
+    owner of the caller's key.
     """
 
     async def create(self, owner: str, *, title: str, source: str, pinned: bool, messages: Sequence[Message]) -> Conversation:
-        """A new conversation with these messages."""
+        """Create a conversation with these messages, and return it. Raises `InvalidRequest` for text that cannot be stored."""
         ...
 
     async def get(self, owner: str, conversation: str) -> Conversation:
-        """Raises `ConversationNotFound`."""
+        """Return a conversation. Raises `ConversationNotFound`."""
         ...
 
     async def list(
@@ -204,57 +205,61 @@ class Conversations(Protocol):
         source: str = "",
         title_contains: str = "",
     ) -> Page:
-        """Pinned ones first, then the one that changed last. Raises `InvalidRequest` for a token that is not ours."""
+        """Return one page of at most `size` conversations: the pinned ones first, then those that changed last.
+
+        `pinned`, `source` and `title_contains` filter, unless None or empty. Raises `InvalidRequest` for an invalid page token.
+        """
         ...
 
     async def update(self, owner: str, conversation: str, *, title: str | None = None, pinned: bool | None = None) -> Conversation:
-        """Changes what is not None. Raises `ConversationNotFound`."""
+        """Change the title or the pin, where not None, and return the conversation. Raises `ConversationNotFound`."""
         ...
 
     async def delete(self, owner: str, conversation: str) -> None:
-        """Deletes it, and those of its messages that no other conversation needs: for its path, or for a branch that it left.
+        """Delete a conversation, and its messages except those on the path, or on a branch, of another conversation.
 
         Raises `ConversationNotFound`.
         """
         ...
 
     async def fork(self, owner: str, conversation: str, *, message_id: str | None = None, title: str | None = None) -> Conversation:
-        """A new conversation whose path ends at `message_id` (None: the head), which is as `parent_id` of `begin_turn`.
+        """Create a conversation whose path ends at `message_id` (None: the head), and return it. `title` None copies the title.
 
-        Raises `ConversationNotFound`, `MessageNotFound`.
+        `message_id` may be any message that `begin_turn` accepts as `parent_id`. Raises `ConversationNotFound`, `MessageNotFound`.
         """
         ...
 
     async def messages(
         self, owner: str, conversation: str, *, size: int | None = None, token: str = "", most_bytes: int = MAX_PAGE_BYTES
     ) -> MessagePage:
-        """The path, oldest first; `size` None gives all of it.
+        """Return the path, oldest message first: all of it, or one page of at most `size` messages.
 
-        With `size` a page ends before its messages, as they are stored, are larger than `most_bytes`, but has one at least; no more
-        than those are read. Raises `ConversationNotFound`, `InvalidRequest` for a bad token.
+        A page ends before its stored messages exceed `most_bytes` together, but has at least one; only those are read. Raises
+        `ConversationNotFound`; `InvalidRequest` for an invalid page token.
         """
         ...
 
     async def branches(self, owner: str, conversation: str, *, size: int, token: str = "") -> BranchPage:
-        """What was said in the conversation and is not on its path, the newest branch first; each message is in one of them.
+        """Return one page of at most `size` branches, newest first: the messages that are not on the path, each in one branch.
 
-        A branch that leaves another one comes behind that. A reply of which nothing came is no branch.
-        Raises `ConversationNotFound`, `InvalidRequest` for a bad token.
+        A branch that forks from another one comes after it. A reply without output is not a branch. Raises `ConversationNotFound`;
+        `InvalidRequest` for an invalid page token.
         """
         ...
 
     async def append(
         self, owner: str, conversation: str, messages: Sequence[Message], *, expected_head: str | None = None
     ) -> tuple[Conversation, tuple[StoredMessage, ...]]:
-        """Appends behind the head. Concurrent appends are put one after the other, each whole.
+        """Append messages after the head, and return the conversation and the stored messages.
 
-        Raises `ConversationNotFound`; `ConversationChanged` if `expected_head` is given and is not the head.
+        Concurrent appends are done one after the other, each as a whole. Raises `ConversationNotFound`; `ConversationChanged` if
+        `expected_head` is given and is not the head.
         """
         ...
 
 
 class Store(Conversations, Protocol):
-    """Keeps conversations, and the turns that are recorded in them. Shared by all calls of a process."""
+    """Stores conversations, and records turns in them. One instance is shared by all calls of a process."""
 
     async def begin_turn(
         self,
@@ -267,60 +272,60 @@ class Store(Conversations, Protocol):
         title: str = "",
         source: str = "",
     ) -> Turn:
-        """Stores new messages and an assistant message IN_PROGRESS behind them, before the provider is asked.
+        """Store the new messages and an assistant message IN_PROGRESS after them, before the provider is called.
 
-        `conversation` None makes a new one with `title` and `source`. `parent_id` is the message to go on from (None: the head):
-        one of the path, or one that was made in the conversation, or one before that; or `BEGINNING`. Another than the head begins
-        a branch, and the conversation's path follows it. A turn that is still in progress is on the path of the next one as it is,
-        with what is kept of its text.
+        `conversation` None creates one, with `title` and `source`. `parent_id` is the message that the turn follows (None: the
+        head): any message of the path, of a branch of this conversation, or before one; or `BEGINNING`. If it is not the head, the
+        turn starts a branch, and becomes the conversation's path. If the head is a reply in progress, the new turn's path has what
+        is stored of it so far.
 
-        `request_id`, if not empty, names the turn within its conversation: seen again, the turn that exists is the answer; one that
-        ended before anything of it was said (`StoredMessage.is_unheard`) is begun again, and is IN_PROGRESS as before. With
-        `conversation` None, a request_id that the owner has used for a turn that made its conversation finds that one.
+        `request_id`, if not empty, identifies the turn within its conversation, so that a retry is safe: used again, it returns the
+        existing turn. If that one ended without output (`StoredMessage.is_retryable`), it is set IN_PROGRESS and started again.
+        With `conversation` None, the request id finds the conversation that an earlier turn with it created, for this owner.
 
-        Raises `ConversationNotFound`, `MessageNotFound`; `RequestIdReused` if the turn of this request_id has other messages;
-        `TurnInProgress` where it could be begun again, but an attempt of this worker's has not been told that it ended, or another
-        caller is beginning it.
+        Raises `ConversationNotFound`, `MessageNotFound`; `RequestIdReused` if the turn with this request id has other messages;
+        `TurnInProgress` if it could be started again, but an attempt of this worker has not ended yet, or another caller is
+        starting it.
         """
         ...
 
-    async def keep(self, said: Sequence[Said]) -> None:
-        """Writes down what turns of this worker have said so far, in case that it is killed: all in one transaction.
+    async def checkpoint(self, replies: Sequence[PartialReply]) -> None:
+        """Store partial replies of this worker's turns, in one transaction, so that they survive if the worker is killed.
 
-        A turn that is settled, by its end or by another worker, stays as it is.
+        Turns that have ended, or were settled by another worker, are left unchanged.
         """
         ...
 
     async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> bool:
-        """Settles the assistant message of a turn of this worker's. Settled once, it stays as it is: a later call changes nothing.
+        """Store the final state of the assistant message of one of this worker's turns. Later calls change nothing.
 
-        Returns whether the turn's conversation has this end now: not if it is deleted, even where a fork keeps the reply, and not
-        if the turn has ended otherwise or was begun again by another worker.
+        Returns True if the conversation now has this end. False if the conversation is deleted (even if a fork keeps the reply), or
+        if the turn ended in another way or was started again by another worker.
 
-        May be called while the caller is gone. On `StoreUnavailable` the turn may be settled or not; calling again is safe, and
-        until a call returns, this worker begins the turn no second time.
+        May be called after the caller is gone. On `StoreUnavailable` it is unknown whether the end was stored; calling again is
+        safe, and until a call returns, this worker will not start the turn again.
         """
         ...
 
     async def drop_turn(self, owner: str, turn: Turn, end: TurnEnd) -> None:
-        """Takes back a turn of which nothing came, and the conversation that it made.
+        """Remove a turn without output, together with the conversation that it created.
 
-        If anybody has changed, forked or gone on with that conversation meanwhile it stays, and the turn ends as in `end_turn`. One
-        that another worker has begun again stays as it is. May be called again, as that one.
+        If that conversation was changed, forked or continued meanwhile, it stays, and the turn ends as in `end_turn`. A turn that
+        another worker started again is left unchanged. May be called again, like `end_turn`.
         """
         ...
 
     async def settle(self) -> int:
-        """Ends every turn that nobody will end any more, and returns how many; to be called now and then.
+        """End all turns that nobody will end any more, and return their number. To be called periodically.
 
-        INCOMPLETE with what was kept of it; FAILED if that is nothing, so that its request_id begins it again.
+        They become INCOMPLETE if a checkpoint has output of them, else FAILED, so that their request id may start them again.
 
-        These are the turns of workers without a heartbeat for a while, and those of this one that no caller was told of. A worker
-        that was only asleep may still end its turn: what it has to say then takes the place of the guess, unless another
-        one has begun the turn again.
+        These are the turns of workers without a recent heartbeat, and those of this worker that no caller got to know. A worker
+        that was only suspended may still end its turn; its result then replaces this guess, unless another worker has started the
+        turn again.
         """
         ...
 
     async def heartbeat(self) -> None:
-        """Says that this process lives, so that no other settles its turns. To be called every few seconds."""
+        """Record that this process is alive, so that no other settles its turns. To be called every few seconds."""
         ...

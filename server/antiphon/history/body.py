@@ -1,7 +1,7 @@
-"""The message in a stored row, whatever is in that row: one that cannot be read must not hide the others of its chat. No I/O.
+"""Reads the message of a stored row, however damaged: one unreadable message must not hide the others. No I/O.
 
-What callers send is held to fewer levels of JSON than are read here; but what is stored may be older than that rule, and too deep
-for what writes it again.
+Requests are limited to fewer levels of JSON than are read here. But stored rows may be older than that limit, and too deep to be
+written again.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import structlog
 
 from antiphon.domain.content import Message, Role, Text
 from antiphon.history import stored_form
-from antiphon.history.base import Told
+from antiphon.history.base import ProviderReplyInfo
 
 LEVELS: Final = 128
-"""The most levels of objects and lists in a row; what is deeper is read as null."""
+"""The most levels of nested objects and lists that are read from a row; deeper values are read as null."""
 
 UNREADABLE: Final = "[This message cannot be read.]"
-"""The text of a message that is no message."""
+"""The text shown in place of a message that cannot be read."""
 
 
-class _Beside(msgspec.Struct, frozen=True):
-    """What a row has beside the message, in the same object: what reads the message passes over it."""
+class _OtherFields(msgspec.Struct, frozen=True):
+    """The other fields in the JSON object of a stored message, which the decoder of messages ignores."""
 
-    told: Told = Told()
+    provider_info: ProviderReplyInfo = msgspec.field(name="told", default=ProviderReplyInfo())
 
 
-_beside: Final = msgspec.json.Decoder(_Beside)
+_other_fields: Final = msgspec.json.Decoder(_OtherFields)
 _TOKENS: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]')
 _ROLE: Final = re.compile(r'\{"role":"([a-z]+)"')
 
@@ -37,37 +37,40 @@ log = structlog.get_logger(__name__)
 
 
 def read(body: str, message_id: str, provider: str = "", model: str = "") -> Message:
-    """Return the message of that id; `provider` and `model` are those of its row."""
+    """Return the message in `body`, the JSON of a row; a placeholder if it cannot be decoded, with an error in the log.
+
+    `message_id`, `provider` and `model` are those of the row.
+    """
     try:
-        # Few have so many brackets, and most of those have them in their text.
+        # Rare: most rows have fewer brackets in total, so that counting them suffices.
         pruned_body = pruned(body, LEVELS) if body.count("{") + body.count("[") > LEVELS else body
         return stored_form.decode(pruned_body, provider, model)
     except msgspec.MsgspecError as error:
-        log.error("message_unreadable", message=message_id, error=type(error).__name__)  # noqa: TRY400  # what it holds is not for the log
+        log.error("message_unreadable", message=message_id, error=type(error).__name__)  # noqa: TRY400  # the message has no place in the log
         found = _ROLE.match(body)
         role = Role(found[1]) if found and found[1] in list(Role) else Role.ASSISTANT
         return Message(role, (Text(UNREADABLE),))
 
 
-def told(body: str) -> Told:
-    """What was told of a reply beside the message; nothing, in a row that has none of it."""
+def provider_info(body: str) -> ProviderReplyInfo:
+    """Return what the provider sent with a reply, from the JSON of its row; empty if the row has none."""
     try:
-        return _beside.decode(body).told
+        return _other_fields.decode(body).provider_info
     except (msgspec.MsgspecError, RecursionError):
-        return Told()
+        return ProviderReplyInfo()
 
 
 def pruned(body: str, levels: int) -> str:
-    """JSON text with null for what is nested deeper than so many levels."""
+    """Return JSON text with null in place of values nested deeper than `levels`."""
     pieces: list[str] = []
-    depth = kept = 0
+    depth = begin = 0
     for token in _TOKENS.finditer(body):
         if token[0] in {"{", "["}:
             depth += 1
             if depth == levels + 1:
-                pieces += (body[kept : token.start()], "null")
+                pieces += (body[begin : token.start()], "null")
         elif token[0] in {"}", "]"}:
             if depth == levels + 1:
-                kept = token.end()
+                begin = token.end()
             depth -= 1
-    return "".join((*pieces, body[kept:]))
+    return "".join((*pieces, body[begin:]))

@@ -1,6 +1,6 @@
-"""Conversations behind the guards: what callers write into them themselves is read as what they ask a model is.
+"""A store behind the guards: what callers write into conversations directly is filtered as requests to a model are.
 
-Turns are not guarded here but in the chat service, which has to ask the provider with the very messages that are stored.
+Turns are not filtered here but in the chat service, which must send the provider exactly the messages that are stored.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from antiphon.history.base import (
 
 
 class GuardedStore:
-    """Implements `Conversations`. Its methods raise `ContentBlocked` too, and store what is left of a text that is masked."""
+    """Implements `Conversations`. Its methods also raise `ContentBlocked`; masked text is stored masked."""
 
     def __init__(self, store: Conversations, guards: Guards) -> None:
-        """`store` keeps what the guards let through."""
+        """Filter with `guards`, and store the result in `store`."""
         self._store = store
         self._guards = guards
 
@@ -50,10 +50,10 @@ class GuardedStore:
         return await self._store.append(owner, conversation, messages, expected_head=expected_head)
 
     async def _short(self, text: str, most: int) -> str:
-        """What of it is stored, cut if only what stands for a match makes it too long."""
+        """Return the filtered text, truncated to `most` characters if only the masks made it longer than that."""
         return (await self._guards.text(text))[: max(len(text), most)]
 
-    # What writes no text.
+    # The methods below write no text.
 
     async def get(self, owner: str, conversation: str) -> Conversation:
         return await self._store.get(owner, conversation)

@@ -1,8 +1,9 @@
-"""Rows as versions before the blocks wrote them: read, and never written.
+"""Reads rows that versions before content blocks wrote. Nothing writes them any more.
 
-They have no `v`. Each part is one block here, but for a thought with both a signature and an encrypted form, which are two, and for
-what a reply had as fields in the form of the OpenAI API and has a block for now: calls of tools that are no functions, the one
-function call of 2023. What was a provider's own, and stood among the fields of callers, is state and fields of its origin.
+They have no `v`. Each part becomes one block, with two exceptions. A thought with both a signature and an encrypted form becomes
+two blocks. And some fields of replies in the OpenAI format have a block now: tool calls of types other than function, and the
+function call of 2023. Fields of a provider, which were stored among the callers' fields, become state and fields of the reply's
+origin.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from antiphon.domain import content
 from antiphon.domain.content import CUSTOM, FUNCTION, FUNCTION_CALL, NOTHING, Block, JsonObject, Media, Message, Origin, Role, State
 
 PROTOCOL: Final = "openai-chat"
-"""The only one that those versions spoke."""
+"""The only provider protocol of those versions."""
 
 
 class _Text(Struct, frozen=True, tag="text"):
@@ -90,7 +91,10 @@ _decoder: Final = msgspec.json.Decoder(_Message)
 
 
 def read(body: str, provider: str, model: str) -> Message:
-    """Return the message of a row. `provider` and `model` are empty where no model made it. Raises `msgspec.MsgspecError`."""
+    """Return the message in `body`, the JSON of a row. `provider` and `model` are the row's, empty if no model wrote the message.
+
+    Raises `msgspec.MsgspecError`.
+    """
     old = _decoder.decode(body)
     origin = Origin(PROTOCOL, provider, model, provider) if provider else None
     extra = dict(old.extra)
@@ -107,6 +111,7 @@ def read(body: str, provider: str, model: str) -> Message:
 
 
 def _blocks(part: _Part, origin: Origin | None) -> Iterator[Block]:  # noqa: C901  # a match over the kinds of part
+    """Yield the blocks of one part of a message."""
     match part:
         case _Text():
             yield content.Text(part.text, extra=part.extra)
@@ -138,7 +143,7 @@ def _blocks(part: _Part, origin: Origin | None) -> Iterator[Block]:  # noqa: C90
 def _call(
     call_id: str, name: str, arguments: str, extra: dict[str, Any], signature: str | None, origin: Origin | None, kind: str = ""
 ) -> content.ToolCall:
-    """A call; its fields are a caller's, or those of `origin`."""
+    """Return a tool call. The fields in `extra` are a caller's if `origin` is None, else the provider's."""
     kind = kind or str(extra.pop("type", FUNCTION))
     if origin is None:
         state = None if signature is None else State(signature)
@@ -153,7 +158,7 @@ def _call(
 
 
 def _calls(extra: dict[str, Any], origin: Origin | None) -> Iterator[Block]:
-    """The calls that stood among the fields of a message."""
+    """Yield the tool calls stored among the fields of a message, and remove them from `extra`."""
     calls = extra.get("tool_calls")
     if isinstance(calls, list) and calls and all(isinstance(call, dict) for call in calls):
         del extra["tool_calls"]
@@ -167,6 +172,7 @@ def _calls(extra: dict[str, Any], origin: Origin | None) -> Iterator[Block]:
 
 
 def _other_call(call: dict[str, Any], origin: Origin | None) -> content.ToolCall:
+    """Return a tool call of any type, from its JSON object in the OpenAI format."""
     call_id, kind = str(call.pop("id", "")), str(call.pop("type", FUNCTION))
     for place, given in (("function", "arguments"), (CUSTOM, "input")):
         body = call.get(place)

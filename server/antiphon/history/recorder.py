@@ -1,8 +1,8 @@
-"""Records turns: begun before the provider is asked, settled whichever way they end.
+"""Records turns: they are started before the provider is called, and settled whichever way they end.
 
-A turn is settled even if its caller is gone, and even if the database is out of reach for a while: what was said waits here, and is
-written when it can be. What long replies have said so far is written down now and then, all of them together: a token costs no
-write, and what is lost with a worker that is killed are its last seconds.
+A turn is settled even if its caller is gone. If the database is unreachable, the reply waits here, and is written when it is back.
+Long replies are checkpointed periodically, all in one transaction: no token costs a write, and a killed worker loses only the last
+seconds.
 """
 
 from __future__ import annotations
@@ -29,32 +29,34 @@ from antiphon.domain.errors import (
 )
 from antiphon.domain.events import Batch
 from antiphon.domain.reply import Reply
-from antiphon.history.base import MessageState, Said, Store, StoredMessage, Told, Turn, TurnEnd
+from antiphon.history.base import MessageState, PartialReply, ProviderReplyInfo, Store, StoredMessage, Turn, TurnEnd
 from antiphon.history.resent import Continuation, continuation, up_to
 from antiphon.history.sendable import LeftOut, sendable
 from antiphon.history.storable import storable
 from antiphon.history.title import title_of
 
 FIRST_DELAY = 0.1
-"""Seconds before a turn that could not be settled is tried again; doubled each time."""
+"""Seconds before settling a turn is tried again; doubled after each failure."""
 
 LONGEST_DELAY = 5.0
+"""The most seconds between two tries to settle a turn."""
 
 PATIENCE = 2.0
-"""Seconds that a failed call waits for its turn to be settled, before its caller is told."""
+"""The most seconds that a failed call waits for its turn to be settled before its caller gets the error."""
 
-Weigh: TypeAlias = Callable[[tuple[Message, ...]], Awaitable[None]]
+Admit: TypeAlias = Callable[[tuple[Message, ...]], Awaitable[None]]
+"""Raises an error if the caller's limits do not allow to send a model these messages."""
 
 log = structlog.get_logger(__name__)
 
 
 class Record(Struct, frozen=True):
-    """Where a turn is recorded.
+    """Where and how a turn is recorded.
 
-    `conversation` None: a new one, with `title` (blank: taken from the first message of the user) and `source`. Else the request's
-    messages are the new ones, and those that are stored come before them; `parent_id` is the message to go on from, None the head.
-    `request_id` names the turn, for a retry that is safe. `resent`: the request's messages may repeat what is stored, and only what
-    is new of them is taken; `antiphon.history.resent` has the rules.
+    `conversation` None creates one, with `title` (if blank, taken from the user's first message) and `source`. Otherwise the
+    request has the new messages only, and the stored ones come before them; `parent_id` is the message that the turn follows, None
+    for the head. `request_id` identifies the turn, so that a retry is safe. `resent`: the request may repeat stored messages, and
+    only its new ones are stored; `antiphon.history.resent` has the rules.
     """
 
     owner: str
@@ -64,48 +66,52 @@ class Record(Struct, frozen=True):
     title: str = ""
     source: str = ""
     instructions: tuple[Message, ...] = ()
-    """What the operator tells the model before everything else. Not stored, and not guarded."""
+    """The operator's messages, sent to the model before everything else. Not stored, and not guarded."""
     preamble: tuple[Message, ...] = ()
-    """What the caller has to say before the conversation, for this turn alone. Not stored; guarded as all that a caller says."""
+    """The caller's messages before the conversation, for this turn alone. Not stored, but guarded like all text of callers."""
     resent: bool = False
-    began: Callable[[str], None] | None = None
-    """Is told the conversation's id before the first batch comes. Of a conversation that is named, before the provider is asked: a
-    failure can name it too. One that a turn makes is gone again if nothing comes of it, so that nobody is told of it before."""
+    on_recorded: Callable[[str], None] | None = None
+    """Called with the conversation's id before the first batch of the reply.
+
+    For an existing conversation it is called before the provider is, so that even an error can name the conversation. A
+    conversation that the turn creates is removed again if the provider answers nothing, so it is not reported earlier.
+    """
 
     @property
-    def before(self) -> tuple[Message, ...]:
-        """What the model is told before the conversation."""
+    def leading_messages(self) -> tuple[Message, ...]:
+        """Return the messages that the model is sent before the conversation."""
         return self.instructions + self.preamble
 
-    def tell(self, conversation: str) -> None:
-        """Tells whoever wants to know that the turn is recorded there."""
-        if self.began is not None:
-            self.began(conversation)
+    def report(self, conversation: str) -> None:
+        """Call `on_recorded`, if set, with the id of the conversation in which the turn is recorded."""
+        if self.on_recorded is not None:
+            self.on_recorded(conversation)
 
 
 class Recorder:
-    """Begins turns, and sees to it that each is settled."""
+    """Starts turns, and makes sure that each is settled."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._tasks: set[asyncio.Task[bool]] = set()
-        self._going: dict[str, Recording] = {}
-        """The turns in progress, by their reply's id."""
+        self._in_progress: dict[str, Recording] = {}
+        """The turns in progress, by the id of their reply."""
 
-    async def begin(self, record: Record, messages: Sequence[Message], weigh: Weigh | None = None) -> Recording:
-        """Stores the new messages and the reply to come. Raises as `Store.begin_turn`.
+    async def begin(self, record: Record, messages: Sequence[Message], admit: Admit | None = None) -> Recording:
+        """Store the new messages and an empty reply, and return the turn's recording.
 
-        `weigh` is asked before, with all that the model would be told of a conversation that there is: it may raise.
-        If its caller leaves meanwhile, the turn ends as CANCELLED as soon as it is begun, so that a retry need not wait.
+        `admit` is called first if the conversation exists, with all messages that the model would be sent, and may raise to refuse
+        them. If the caller leaves meanwhile, the turn ends as CANCELLED as soon as it is stored, so that a retry need not wait.
+        Raises as `Store.begin_turn`.
         """
         follows = Continuation(tuple(messages), tuple(range(len(messages))), record.parent_id)
-        if record.conversation is not None and (record.resent or weigh is not None):
+        if record.conversation is not None and (record.resent or admit is not None):
             stored = (await self._store.messages(record.owner, record.conversation)).messages
             if record.resent:
                 follows = continuation(stored, messages)
-            if weigh is not None:
-                told, _ = sendable(follows.told(up_to(stored, follows.parent_id)))
-                await weigh((*record.before, *told))
+            if admit is not None:
+                for_model, _ = sendable(follows.for_model(up_to(stored, follows.parent_id)))
+                await admit((*record.leading_messages, *for_model))
         beginning = asyncio.create_task(
             self._store.begin_turn(
                 record.owner,
@@ -120,57 +126,57 @@ class Recorder:
         try:
             await asyncio.wait({beginning})
         except asyncio.CancelledError:
-            self._run(self._leave(record.owner, beginning))
+            self._run(self._cancel_begun(record.owner, beginning))
             raise
         try:
             turn = beginning.result()
-        except InvalidRequest as error:  # what is at fault is told of the messages that were sent, and not of those that are new
-            error.violations = tuple(_sent(violation, follows.places) for violation in error.violations)
+        except InvalidRequest as error:  # the index in the error is one of the new messages; the caller needs the one it sent
+            error.violations = tuple(_with_sent_index(violation, follows.places) for violation in error.violations)
             raise
         if turn.existing:
             return Recording(self, record.owner, turn)
-        begun = len(turn.path) - len(follows.new)
-        told, left_out = sendable(follows.told(turn.path[:begun]))
-        _log_left_out(turn, turn.path[:begun], left_out)
-        recording = self._going[turn.reply.id] = Recording(self, record.owner, turn, (*record.before, *told))
+        begin = len(turn.path) - len(follows.new)
+        for_model, left_out = sendable(follows.for_model(turn.path[:begin]))
+        _log_left_out(turn, turn.path[:begin], left_out)
+        recording = self._in_progress[turn.reply.id] = Recording(self, record.owner, turn, (*record.leading_messages, *for_model))
         return recording
 
-    async def keep(self, interval: float) -> None:
-        """Writes down what turns in progress have said, every `interval` seconds, until it is cancelled."""
+    async def checkpoint_every(self, interval: float) -> None:
+        """Checkpoint the turns in progress every `interval` seconds, until cancelled."""
         while True:
             await asyncio.sleep(interval)
             try:
-                await self.keep_once()
-            except Exception:  # a fault in one moment must not be the end of it
+                await self.checkpoint()
+            except Exception:  # one failure must not end the checkpoints
                 log.exception("replies in progress not written down")
 
-    async def keep_once(self) -> None:
-        """What `keep` does every time, for the turns that it has met before and that have said something since.
+    async def checkpoint(self) -> None:
+        """Store the partial replies that grew since the last pass, of turns that were in progress at the previous pass already.
 
-        So a reply that is shorter than the interval is written once, at its end.
+        So a reply that takes less than the interval is written once, at its end.
         """
-        grown: list[Recording] = []
-        for recording in self._going.values():
-            if recording.met and recording.grown:
-                grown.append(recording)
-            recording.met = True
-        if not grown:
+        changed: list[Recording] = []
+        for recording in self._in_progress.values():
+            if recording.checkpointed and recording.has_unsaved_output:
+                changed.append(recording)
+            recording.checkpointed = True
+        if not changed:
             return
-        seen = [recording.seen for recording in grown]
+        counts = [recording.batch_count for recording in changed]
         try:
-            await self._store.keep([recording.said() for recording in grown])
+            await self._store.checkpoint([recording.partial_reply() for recording in changed])
         except StoreUnavailable:
-            return  # the store has told why; the next time is soon
-        for recording, batches in zip(grown, seen, strict=True):
-            recording.kept = batches
+            return  # the store has logged it; the next pass tries again
+        for recording, batches in zip(changed, counts, strict=True):
+            recording.saved_count = batches
 
     def settle(self, owner: str, turn: Turn, end: TurnEnd, *, drop: bool) -> asyncio.Task[bool]:
-        """Settles a turn, or takes it back, in a task of its own, which goes on until it is done; returns as `Store.end_turn`."""
-        self._going.pop(turn.reply.id, None)
+        """Settle or remove a turn in a new task, which retries until it is done. Its result is that of `Store.end_turn`."""
+        self._in_progress.pop(turn.reply.id, None)
         return self._run(self._settle(owner, turn, end, drop=drop))
 
-    async def not_stored(self, owner: str, turn: Turn) -> AntiphonError:
-        """Why the end of a turn is not in its conversation."""
+    async def why_not_stored(self, owner: str, turn: Turn) -> AntiphonError:
+        """Return the error that tells why the end of a turn is not in its conversation."""
         try:
             await self._store.get(owner, turn.conversation.id)
         except (ConversationNotFound, StoreUnavailable) as error:
@@ -178,13 +184,14 @@ class Recorder:
         return TurnInProgress(turn.reply.request_id)
 
     def _run(self, settling: Coroutine[None, None, bool]) -> asyncio.Task[bool]:
+        """Run a task, and keep it referenced until it is done."""
         task = asyncio.create_task(settling)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def close(self, seconds: float) -> None:
-        """Waits for the turns that are being settled, for so many seconds at most."""
+        """Wait for the turns that are being settled, for at most so many seconds."""
         if self._tasks:
             _, left = await asyncio.wait(set(self._tasks), timeout=seconds)
             for task in left:
@@ -192,16 +199,17 @@ class Recorder:
             if left:
                 log.error("turns not settled", count=len(left))
 
-    async def _leave(self, owner: str, begun: asyncio.Task[Turn]) -> bool:
-        """Ends a turn whose caller left while it was begun."""
+    async def _cancel_begun(self, owner: str, beginning: asyncio.Task[Turn]) -> bool:
+        """Cancel a turn whose caller left while it was being stored. Returns as `Store.end_turn`."""
         try:
-            turn = await begun
+            turn = await beginning
         except AntiphonError:
             return False
         end = TurnEnd(MessageState.CANCELLED, turn.reply.message)
         return not turn.existing and await self._settle(owner, turn, end, drop=False)
 
     async def _settle(self, owner: str, turn: Turn, end: TurnEnd, *, drop: bool) -> bool:
+        """Store the end of a turn, or drop it, again and again while the store is unavailable. Returns as `Store.end_turn`."""
         delay = FIRST_DELAY
         while True:
             try:
@@ -220,102 +228,109 @@ class Recording:
     """One turn that is being recorded."""
 
     def __init__(self, recorder: Recorder, owner: str, turn: Turn, messages: tuple[Message, ...] = ()) -> None:
-        """`messages` are what the model is asked with: instructions, preamble and the path, as far as that can be sent."""
+        """Take the messages that the model is sent: instructions, preamble, and the sendable messages of the path."""
         self.turn = turn
         self.messages = messages
         self._recorder = recorder
         self._owner = owner
         self._reply = Reply()
         self._settled = False
-        self.met = False
-        """`Recorder.keep` has come by before."""
-        self.seen = 0
-        """Batches so far; `kept`: when its text was last written down."""
-        self.kept = 0
+        self.checkpointed = False
+        """Set after the first checkpoint pass."""
+        self.batch_count = 0
+        """The number of batches so far."""
+        self.saved_count = 0
+        """The number of batches that the last stored checkpoint covers."""
 
     @property
-    def grown(self) -> bool:
-        """Whether anything was said that is not written down."""
-        return self.seen > self.kept and bool(self._reply.choices)
+    def has_unsaved_output(self) -> bool:
+        """Return whether the reply has output that no checkpoint has stored."""
+        return self.batch_count > self.saved_count and bool(self._reply.choices)
 
     def see(self, batch: Batch) -> None:
-        """Takes what was said. What cannot be stored is replaced in the batch, so that what is told is what is stored."""
-        self.seen += 1
+        """Add a batch to the reply.
+
+        Characters that cannot be stored are replaced in the batch itself, so that the caller gets what is stored.
+        """
+        self.batch_count += 1
         for index, event in enumerate(batch):
             if (clean := storable(event)) is not event:
                 batch[index] = clean
             self._reply.add(clean)
 
     async def complete(self) -> None:
-        """The reply is whole: returns when it is stored. Raises `StoreUnavailable`; it is then stored as soon as can be.
+        """Store the whole reply, and return when it is stored.
 
-        Raises `ConversationNotFound` if the conversation was deleted meanwhile, `TurnInProgress` if another worker has begun the
-        turn again, as this one was taken for dead: what is stored is then not what was said here.
+        Raises `StoreUnavailable`; storing it is then retried in the background. Raises `ConversationNotFound` if the conversation
+        was deleted meanwhile, and `TurnInProgress` if another worker considered this one dead and started the turn again: the
+        stored reply is then not this one.
         """
         task = self._settle(MessageState.COMPLETE, "")
-        # The store's own time-out bounds the first try. What could not be stored then is tried on, but not waited for.
+        # The store's own time-out limits the first try. Later tries are not waited for.
         done, _ = await asyncio.wait({task}, timeout=PATIENCE + FIRST_DELAY)
         if not done:
             raise StoreUnavailable
         if not task.result():
-            raise await self._recorder.not_stored(self._owner, self.turn)
+            raise await self._recorder.why_not_stored(self._owner, self.turn)
 
     async def fail(self, error: Exception) -> None:
-        """The turn failed; returns when that is stored, or after a while.
+        """Store that the turn failed; return when it is stored, or after `PATIENCE`.
 
-        If the provider answered nothing, a conversation that the turn made is removed: its caller knows only that the call failed,
-        and will make another one if it tries again.
+        If the provider answered nothing, a conversation that the turn created is removed: its caller only knows that the call
+        failed, and a retry would create another one.
         """
         if not self._settled:
-            said = self._reply.has_output
-            drop = self.turn.made and self.seen == 0
-            task = self._settle(MessageState.INCOMPLETE if said else MessageState.FAILED, _reason(error), drop=drop)
+            has_output = self._reply.has_output
+            drop = self.turn.created_conversation and self.batch_count == 0
+            task = self._settle(MessageState.INCOMPLETE if has_output else MessageState.FAILED, _reason(error), drop=drop)
             await asyncio.wait({task}, timeout=PATIENCE)
 
     def cancel(self) -> None:
-        """The caller is gone: what came is stored, and nobody waits for it.
+        """Store the reply so far in the background, as the caller is gone.
 
-        What the caller said stays, even if nothing came: it may be nowhere else.
+        The caller's messages stay even if no reply came: they may be stored nowhere else.
         """
         if not self._settled:
             self._settle(MessageState.CANCELLED, "")
 
-    def said(self) -> Said:
-        """What was said so far. Of several choices the first is what is stored."""
+    def partial_reply(self) -> PartialReply:
+        """Return the reply so far. If there are several choices, the first one is stored."""
         started = self._reply.started
         provider, model = ("", "") if started is None else (started.origin.provider, started.model)
-        return Said(self.turn.reply.id, self._reply.message(), model, provider)
+        return PartialReply(self.turn.reply.id, self._reply.message(), model, provider)
 
-    def _told(self) -> Told:
+    def _provider_info(self) -> ProviderReplyInfo:
+        """Return what the provider sent with the reply. Of several choices the first one counts."""
         started, choices = self._reply.started, self._reply.choices
-        told = Told() if started is None else Told(started.id, started.created)
-        return replace(told, reason=choices[0].provider_reason) if choices else told
+        info = ProviderReplyInfo() if started is None else ProviderReplyInfo(started.id, started.created)
+        return replace(info, reason=choices[0].provider_reason) if choices else info
 
     def _settle(self, state: MessageState, reason: str, *, drop: bool = False) -> asyncio.Task[bool]:
+        """Start to store the end of the turn, with the reply so far; return the task."""
         self._settled = True
-        reply, said = self._reply, self.said()
+        reply, partial = self._reply, self.partial_reply()
         end = TurnEnd(
             state=state,
-            message=said.message,
-            model=said.model,
-            provider=said.provider,
+            message=partial.message,
+            model=partial.model,
+            provider=partial.provider,
             usage=reply.usage,
             finish_reason=reply.choices[0].reason if reply.choices and state is MessageState.COMPLETE else None,
             error_reason=reason,
-            told=self._told() if state is MessageState.COMPLETE else Told(),
+            provider_info=self._provider_info() if state is MessageState.COMPLETE else ProviderReplyInfo(),
         )
         return self._recorder.settle(self._owner, self.turn, end, drop=drop)
 
 
 def _reason(error: Exception) -> Reason:
-    """What is stored as the reason of a failure. `history.sendable` leaves out what a provider refused, which it tells by this."""
+    """Return the reason of a failure, as it is stored. `history.sendable` uses it to leave out messages that a provider refused."""
     if isinstance(error, ProviderRejected) and error.code == "model_not_found":
-        return Reason.MODEL_NOT_FOUND  # a provider that has no such model has nothing against the messages
+        return Reason.MODEL_NOT_FOUND  # the provider refused the model, not the messages
     return told(error).reason
 
 
 def _log_left_out(turn: Turn, before: Sequence[StoredMessage], left_out: Sequence[LeftOut]) -> None:
-    """Logs what was left out for the first time. What stands before the last reply was left out of an earlier turn already."""
+    """Log what was left out for the first time. What precedes the last reply was logged by an earlier turn already."""
     last = max((row.created for row in before if row.message.role is Role.ASSISTANT), default=None)
     new = [each for each in left_out if each.row is None or last is None or each.row.created >= last]
     if new:
@@ -323,11 +338,12 @@ def _log_left_out(turn: Turn, before: Sequence[StoredMessage], left_out: Sequenc
             "messages_not_sent",
             conversation=turn.conversation.id,
             messages=[each.row.id for each in new if each.row is not None],
-            reasons=sorted({each.why.value for each in new}),
+            reasons=sorted({each.reason.value for each in new}),
         )
 
 
-def _sent(violation: Violation, places: Sequence[int]) -> Violation:
+def _with_sent_index(violation: Violation, places: Sequence[int]) -> Violation:
+    """Return the violation with the index of the message in the request, instead of among the new messages."""
     match violation.path:
         case ("messages", int(index), *inner):
             return replace(violation, path=("messages", places[index], *inner))

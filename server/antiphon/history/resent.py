@@ -1,27 +1,29 @@
-"""Which messages of a request repeat what is stored, and where its new ones belong. No I/O.
+"""Decides which messages of a request repeat stored ones, and where its new messages belong. No I/O.
 
-Most chat clients hold the conversation themselves and send all of it with each turn; some send their new messages only. The rule:
+Most chat clients keep the conversation themselves and send all of it with each turn; some send only their new messages. The rules:
 
-1. Messages that equal the stored path, from its first message on, are a repetition: they are not stored again. If nothing follows
-   them, another reply to them is wanted.
-2. The first difference begins a branch: what follows is new, behind the last message that was equal. What stood there stays stored.
-3. A request that repeats no reply, and has none before its last message, brings new messages only, which go behind the head. So
-   "yes" can be said twice.
-4. `request_id` decides the rest: without one, a turn that was answered is never taken for a retry.
+1. Messages that equal the stored path, from its first message on, are repeated: they are not stored again. If nothing follows
+   them, the client requests another reply to them.
+2. The first difference starts a branch: the messages from there on are new, and follow the last equal message. What the path had
+   after it stays stored.
+3. A request that repeats no stored reply, and has no reply before its last message, has new messages only; they follow the head.
+   So a user can send "yes" twice.
+4. Only a `request_id` marks a retry: without one, a turn that was answered is never taken for a retry.
 
-Messages are equal if a client that received the stored one may send it so. Thoughts, fields beside the text and space around it do
-not count; of a tool call its id and name do. A reply that broke off, or says nothing, may be left out: perhaps it never arrived.
+Messages are equal if a client that received the stored one may send it that way. Not compared are thoughts, fields other than the
+text, and leading and trailing space; of a tool call only id and name are. A reply that broke off, or has no output, may be missing
+in the request: perhaps it never arrived.
 
 Two exceptions, each for clients that are tested:
 
-- A repetition may be the end of the path, if it is longer so. LangChain's `trim_messages` sends the end of a chat only, and the
-  OpenAI SDK, given the new message alone, sends that again by itself after a failure.
-- Instructions (system, developer) are compared apart from the talk, as programs on the OpenAI SDK send them with every call, and
-  change them. They are stored unless the path has them, and again if the last one sent is not the last one stored.
+- The repeated messages may be the end of the path instead of its start, whichever matches more. LangChain's `trim_messages` sends
+  only the end of a chat. The OpenAI SDK, given only the new message, sends that again by itself after a failure.
+- Instructions (system, developer) are compared separately, as programs on the OpenAI SDK send them with every call, and change
+  them. They are stored unless the path has them, and again if the last one sent is not the last one stored.
 
-The model is told what was sent, behind what the path has before it. Instructions that are sent take the place of those that are
-stored. Of a repeated reply the stored blocks are sent: their order, and what is a provider's own, are lost on clients that know
-texts only. A call whose arguments its client has changed is sent as it is now.
+The model gets what was sent, after the part of the path before it. Instructions in the request replace the stored ones. For a
+repeated reply the stored blocks are sent: clients that know only text lose their order and the provider's own data. A tool call
+whose arguments the client has changed is sent as changed.
 """
 
 from __future__ import annotations
@@ -49,49 +51,49 @@ from antiphon.domain.content import (
     Video,
 )
 from antiphon.history.base import BEGINNING, MessageState, Parent, StoredMessage
-from antiphon.history.sendable import INSTRUCTIONS, Entry, says_something
+from antiphon.history.sendable import INSTRUCTIONS, Entry, has_output
 
-_NOTHING: Final[Mapping[str, int]] = {}
+_NO_INDEXES: Final[Mapping[str, int]] = {}
 
 
 class Continuation(Struct, frozen=True):
-    """How a conversation goes on with the messages `sent`: those at `places` are stored behind `parent_id`.
+    """How a request continues a conversation: the messages of `sent` at the indexes `places` are stored after `parent_id`.
 
-    `repeated` maps the id of a stored message to the place of the one that repeats it. `instructed`: instructions were sent, and
-    are told in place of the stored ones.
+    `repeated` maps the id of a stored message to the index in `sent` of the message that repeats it. `has_instructions`: the
+    request has instructions, which replace the stored ones for the model.
     """
 
     sent: tuple[Message, ...]
     places: tuple[int, ...]
     parent_id: Parent = None
-    repeated: Mapping[str, int] = _NOTHING
-    instructed: bool = False
+    repeated: Mapping[str, int] = _NO_INDEXES
+    has_instructions: bool = False
 
     @property
     def new(self) -> tuple[Message, ...]:
-        """The messages to store."""
+        """Return the messages to store."""
         return tuple(self.sent[place] for place in self.places)
 
-    def told(self, before: Sequence[StoredMessage]) -> tuple[Entry, ...]:
-        """Return what the model is told; `before` is the stored path that the new messages go behind."""
-        told = list(map(Entry, takewhile(_instructs, self.sent if self.instructed else ())))
-        at = len(told)
+    def for_model(self, before: Sequence[StoredMessage]) -> tuple[Entry, ...]:
+        """Return what the model is sent. `before` is the stored path that the new messages follow."""
+        entries = list(map(Entry, takewhile(_is_instruction, self.sent if self.has_instructions else ())))
+        at = len(entries)
         for row in before:
             place = self.repeated.get(row.id)
             if place is not None:
-                told += map(Entry, self.sent[at:place])  # instructions between the messages
-                told.append(Entry(_merged(row.message, self.sent[place]), row))
+                entries += map(Entry, self.sent[at:place])  # instructions sent between them
+                entries.append(Entry(_merged(row.message, self.sent[place]), row))
                 at = place + 1
-            elif not (self.instructed and _instructs(row.message)):
-                told.append(Entry(row.message, row))
-        return (*told, *map(Entry, self.sent[at:]))
+            elif not (self.has_instructions and _is_instruction(row.message)):
+                entries.append(Entry(row.message, row))
+        return (*entries, *map(Entry, self.sent[at:]))
 
 
 def continuation(path: Sequence[StoredMessage], sent: Sequence[Message]) -> Continuation:
-    """Apply the rule to a request for the conversation with this path, in time linear in both."""
-    rows = [row for row in path if not _instructs(row.message)]
-    talk = [place for place, message in enumerate(sent) if not _instructs(message)]
-    instructions = [place for place, message in enumerate(sent) if _instructs(message)]
+    """Apply the module's rules to the messages `sent` for the conversation with this path, in time linear in both."""
+    rows = [row for row in path if not _is_instruction(row.message)]
+    talk = [place for place, message in enumerate(sent) if not _is_instruction(message)]
+    instructions = [place for place, message in enumerate(sent) if _is_instruction(message)]
     repeated = _repeated(rows, [sent[place] for place in talk])
     following = talk[len(repeated or ()) :]
     parent: Parent = BEGINNING
@@ -100,37 +102,37 @@ def continuation(path: Sequence[StoredMessage], sent: Sequence[Message]) -> Cont
     elif repeated:
         last = repeated[-1]
         if following and not _is_reply(sent[following[0]]):
-            last += sum(1 for _ in takewhile(_broke_off, rows[last + 1 :]))  # the conversation goes on behind what broke off
+            last += sum(1 for _ in takewhile(_broke_off, rows[last + 1 :]))  # the new messages follow the replies that broke off
         parent = rows[last].id
     return Continuation(
         tuple(sent),
-        tuple(sorted([*_unknown(up_to(path, parent), sent, instructions), *following])),
+        tuple(sorted([*_new_instructions(up_to(path, parent), sent, instructions), *following])),
         parent,
         {rows[at].id: place for at, place in zip(repeated or (), talk, strict=False)},
-        instructed=bool(instructions),
+        has_instructions=bool(instructions),
     )
 
 
 def up_to(path: Sequence[StoredMessage], last: Parent) -> Sequence[StoredMessage]:
-    """Return the part of `path` that stands before what goes behind `last`."""
+    """Return the part of `path` up to and including the message `last`; all of it for None, nothing for `BEGINNING`."""
     if last is BEGINNING:
         return ()
     return path[: next((at for at, row in enumerate(path, 1) if row.id == last), len(path))]
 
 
 def _repeated(rows: Sequence[StoredMessage], talk: Sequence[Message]) -> list[int] | None:
-    """Return the places of the rows that the first messages of `talk` repeat.
+    """Return the indexes of the rows that the first messages of `talk` repeat.
 
-    None if `talk` has new messages only; empty if it begins the conversation anew.
+    None if `talk` has only new messages; empty if it starts the conversation anew.
     """
     keys, stored = list(map(_key, talk)), [_key(row.message) for row in rows]
     sent = set(keys)
-    # Without replies that broke off and were not sent. One that is in progress stays: what it answers has not failed.
+    # Without replies that broke off and are not repeated. A reply in progress stays, as it has not failed.
     places = [
         at for at, row in enumerate(rows) if not _broke_off(row) or row.state is MessageState.IN_PROGRESS or stored[at] in sent
     ]
     path = [stored[at] for at in places]
-    begin = sum(takewhile(bool, map(eq, path, keys)))  # how many of the first are equal
+    begin = sum(takewhile(bool, map(eq, path, keys)))  # the number of equal messages from the start
     end = _overlap(path, keys)
     repeats = any(map(_is_reply, talk[:begin]))
     if end > (begin if repeats else 0):
@@ -139,9 +141,9 @@ def _repeated(rows: Sequence[StoredMessage], talk: Sequence[Message]) -> list[in
 
 
 def _overlap(path: Sequence[Hashable], keys: Sequence[Hashable]) -> int:
-    """Return the length of the longest end of `path` that `keys` begin with."""
+    """Return the length of the longest suffix of `path` that is a prefix of `keys`."""
     line = [*keys, None, *path]
-    lengths = [0]  # of the longest beginning that ends at each item: the prefix function of Knuth, Morris and Pratt
+    lengths = [0]  # at each item, the length of the longest prefix that ends there: prefix function of Knuth, Morris and Pratt
     for item in line[1:]:
         length = lengths[-1]
         while length and item != line[length]:
@@ -150,20 +152,23 @@ def _overlap(path: Sequence[Hashable], keys: Sequence[Hashable]) -> int:
     return lengths[-1]
 
 
-def _unknown(path: Sequence[StoredMessage], sent: Sequence[Message], places: Sequence[int]) -> Sequence[int]:
-    """Return the places of the instructions that are to be stored behind `path`."""
-    known = [_key(row.message) for row in path if _instructs(row.message)]
+def _new_instructions(path: Sequence[StoredMessage], sent: Sequence[Message], places: Sequence[int]) -> Sequence[int]:
+    """Return those of the indexes `places` whose instructions must be stored after `path`."""
+    known = [_key(row.message) for row in path if _is_instruction(row.message)]
     found = set(known)
     unknown = [place for place in places if _key(sent[place]) not in found]
     return unknown if unknown or not places or _key(sent[places[-1]]) == known[-1] else places
 
 
 def _merged(stored: Message, sent: Message) -> Message:
-    """Return the message as it is stored, with the fields that its caller has for it."""
+    """Return the stored message, with the name and extra fields that the caller sent for it.
+
+    Returns `sent` itself if it is no reply, or if it changes the arguments of a tool call.
+    """
     if sent.role is not Role.ASSISTANT or sent == stored:
         return sent
-    if not says_something(stored):
-        return stored  # clients show it as an empty text, which hosts refuse
+    if not has_output(stored):
+        return stored  # clients send it as an empty text, which hosts refuse
     if _arguments(stored) != _arguments(sent):
         return sent
     extra = {name: value for name, value in sent.extra.items() if name not in stored.fields}
@@ -171,18 +176,19 @@ def _merged(stored: Message, sent: Message) -> Message:
 
 
 def _arguments(message: Message) -> list[object]:
-    """What the tools are given, as JSON where it is some."""
+    """Return the arguments of the message's tool calls, decoded if they are JSON."""
     return [_read(block.arguments) for block in message.blocks if isinstance(block, ToolCall)]
 
 
 def _read(arguments: str) -> object:
+    """Return the decoded arguments, or the text itself if it is not JSON."""
     try:
         return msgspec.json.decode(arguments or "{}")
     except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
         return arguments
 
 
-def _instructs(message: Message) -> bool:
+def _is_instruction(message: Message) -> bool:
     return message.role in INSTRUCTIONS
 
 
@@ -191,11 +197,12 @@ def _is_reply(message: Message) -> bool:
 
 
 def _broke_off(row: StoredMessage) -> bool:
-    return _is_reply(row.message) and (row.state is not MessageState.COMPLETE or not says_something(row.message))
+    """Return whether a row is a reply that is incomplete or has no output."""
+    return _is_reply(row.message) and (row.state is not MessageState.COMPLETE or not has_output(row.message))
 
 
 def _key(message: Message) -> Hashable:
-    """Return what equal messages have in common."""
+    """Return a hashable value that is the same for messages that count as equal."""
     text: list[str] = []
     rest: list[Hashable] = []
     for block in message.blocks:
@@ -214,5 +221,5 @@ def _key(message: Message) -> Hashable:
                 case Image() | Audio() | Video() | Document():
                     rest.append(each.media)
                 case _:
-                    pass  # thoughts, and what the provider ran, which clients do not send back
+                    pass  # thoughts and provider-run tools, which clients do not send back
     return message.role, "".join(text).strip(), tuple(rest)

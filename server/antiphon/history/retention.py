@@ -1,4 +1,4 @@
-"""Removes conversations that nobody has touched for long, a bounded part at a time."""
+"""Removes conversations that have not changed for a configured time, a limited number at a time."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ CONVERSATIONS: Final = 50
 """The most conversations that one transaction removes."""
 
 MESSAGES: Final = 5000
-"""The most messages that these have together, if they are several: a transaction has its time."""
+"""The most messages of these conversations together, unless there is only one: a transaction has a time limit."""
 
 _DAY: Final = 86_400_000_000
-"""Microseconds."""
+"""Microseconds per day."""
 
 
 class Retention:
-    """Forgets what is older than so many days. Several processes may do it at once: each takes others."""
+    """Deletes conversations that are older than `days`. Several processes may do it at once: each takes different ones."""
 
     def __init__(self, database: Database, days: int) -> None:
         self._database = database
         self._days = days
 
     async def prune(self) -> int:
-        """Remove the oldest ones, in one transaction, and return how many. 0: no more are too old. Raise `StoreUnavailable`."""
+        """Delete the oldest conversations in one transaction; return their number, 0 at the end. Raises `StoreUnavailable`."""
         before = clock.now() - self._days * _DAY
 
         def work(connection: Connection) -> int:
@@ -42,7 +42,7 @@ class Retention:
 
 
 def some(found: Sequence[tree.Found]) -> Sequence[tree.Found]:
-    """Return as many of these conversations, from the first, as one transaction should remove; one at least, if there is one."""
+    """Return the first conversations of `found` that one transaction should remove: at least one, if there is any."""
     total = 0
     for count, row in enumerate(found):
         total += row.message_count

@@ -1,4 +1,4 @@
-"""Rows to values and back: how a message becomes JSON, what text can be stored, and what a page token holds.
+"""Converts rows to values and back: messages as JSON, checks of text that can be stored, and the contents of page tokens.
 
 No SQL here.
 """
@@ -19,19 +19,28 @@ from antiphon.database.ids import is_id
 from antiphon.domain.content import NOTHING, Message, Opaque, Role
 from antiphon.domain.events import FinishReason, Usage
 from antiphon.history import stored_form
-from antiphon.history.base import MAX_REQUEST_ID, MAX_SOURCE, MAX_TITLE, Conversation, MessageState, StoredMessage, Told, TurnEnd
-from antiphon.history.body import read, told
+from antiphon.history.base import (
+    MAX_REQUEST_ID,
+    MAX_SOURCE,
+    MAX_TITLE,
+    Conversation,
+    MessageState,
+    ProviderReplyInfo,
+    StoredMessage,
+    TurnEnd,
+)
+from antiphon.history.body import provider_info, read
 
 _usage: Final = msgspec.json.Decoder(Usage)
 
-# In JSON text: an odd number of backslashes before "u0000", so that it is the escape and not the words.
+# An escaped NUL in JSON: "u0000" after an odd number of backslashes; after an even number it is text.
 _NUL: Final = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 Token = TypeVar("Token", bound=msgspec.Struct)
 
 
 class ListToken(msgspec.Struct, frozen=True, array_like=True, tag="c"):
-    """Where a page of conversations ended, and of which query: `filters` is a digest of it."""
+    """The position where a page of conversations ended: fields of its last one, and a digest of the query's filters."""
 
     filters: str
     pinned: bool
@@ -40,7 +49,7 @@ class ListToken(msgspec.Struct, frozen=True, array_like=True, tag="c"):
 
 
 class PathToken(msgspec.Struct, frozen=True, array_like=True, tag="m"):
-    """Where a page of messages ended: the next is the one at `depth` on the path that ends at `last`."""
+    """The position where a page of messages ended: the next message is the one at `depth` on the path that ends at `last`."""
 
     conversation: str
     last: str
@@ -48,20 +57,20 @@ class PathToken(msgspec.Struct, frozen=True, array_like=True, tag="m"):
 
 
 class BranchToken(msgspec.Struct, frozen=True, array_like=True, tag="b"):
-    """Where a page of branches ended: the end of its last one."""
+    """The position where a page of branches ended: the last message of its last branch."""
 
     conversation: str
     last: str
 
 
 def conversation(row: Sequence[Any]) -> Conversation:
-    """Of the columns `statements.CONVERSATION`; more may follow."""
+    """Return the conversation of a row with the columns `statements.CONVERSATION`; further columns are ignored."""
     id_, owner, title, pinned, source, created, updated, count, head, forked_from, *_ = row
     return Conversation(id_, owner, title, pinned, source, clock.read(created), clock.read(updated), count, head, forked_from)
 
 
 def stored(row: Sequence[Any]) -> StoredMessage:
-    """Of the columns `statements.MESSAGE`."""
+    """Return the message of a row with the columns `statements.MESSAGE`."""
     id_, parent, body, state, created, request_id, model, provider, usage, finish_reason, error_reason = row
     return StoredMessage(
         id_,
@@ -78,57 +87,58 @@ def stored(row: Sequence[Any]) -> StoredMessage:
     )
 
 
-_FINISHED: Final = {
+_OLD_FINISH_REASONS: Final = {
     FinishReason.REFUSAL: FinishReason.CONTENT_FILTER,
     FinishReason.PAUSE: FinishReason.LENGTH,
     FinishReason.CONTEXT_WINDOW: FinishReason.LENGTH,
 }
-"""Finish reasons that the version before does not know, and what it is told in their place."""
+"""Finish reasons that the previous version does not know, and the ones stored in the column in their place."""
 
 
-def finish_word(reason: FinishReason | None) -> str | None:
-    """Return the word for a finish reason in its column."""
-    return None if reason is None else _FINISHED.get(reason, reason).value
+def finish_reason_column(reason: FinishReason | None) -> str | None:
+    """Return the value of the finish reason's column, one that the previous version can read."""
+    return None if reason is None else _OLD_FINISH_REASONS.get(reason, reason).value
 
 
-def beside(end: TurnEnd) -> Told:
-    """Return what is stored beside a reply."""
-    reason = end.finish_reason
-    return end.told if reason is None or finish_word(reason) == reason else replace(end.told, finish=reason.value)
+def stored_provider_info(end: TurnEnd) -> ProviderReplyInfo:
+    """Return the provider's information to store with a reply, with the exact finish reason if the column cannot have it."""
+    reason, info = end.finish_reason, end.provider_info
+    return info if reason is None or finish_reason_column(reason) == reason else replace(info, finish=reason.value)
 
 
 def _finish_reason(word: str, body: str) -> FinishReason:
-    if word == "function_call":  # of versions before
+    """Return the finish reason of a row: the exact one in `body` if it has one, else the column's."""
+    if word == "function_call":  # written by older versions
         return FinishReason.TOOL_CALLS
-    if '"finish":"' in body and (exact := told(body).finish) in list(FinishReason):
+    if '"finish":"' in body and (exact := provider_info(body).finish) in list(FinishReason):
         return FinishReason(exact)
     return FinishReason(word)
 
 
 def bodies(messages: Sequence[Message]) -> list[str]:
-    """The messages as JSON. Raises `InvalidRequest` for text that a database cannot hold: NUL, half a surrogate pair."""
+    """Return each message as JSON. Raises `InvalidRequest` for text that a database cannot store: NUL, half a surrogate pair."""
     return [_body(message, ("messages", index)) for index, message in enumerate(messages)]
 
 
-def reply(message: Message, info: Told = Told()) -> str:  # noqa: B008  # it cannot be changed
-    """A model's message as JSON. Never refused, as it is there already: what cannot be stored is replaced, or left out.
+def reply(message: Message, info: ProviderReplyInfo = ProviderReplyInfo()) -> str:  # noqa: B008  # immutable
+    """Return a model's message as JSON, with `info` in the same object.
 
-    What was told of it is in the same object.
+    Never raises, as the reply has been given already: characters and fields that cannot be stored are replaced, or left out.
     """
     try:
         encoded = stored_form.encode(message)
     except UnicodeEncodeError:
         encoded = json.dumps(stored_form.builtins(message), ensure_ascii=False).encode("utf-8", "replace")
     except RecursionError:
-        encoded = stored_form.encode(_without_fields(message))  # a provider's own, nested without end
-    if info != Told():
-        clean = Told(text.clean(info.id), info.created, text.clean(info.reason), info.finish)
+        encoded = stored_form.encode(_without_fields(message))  # a provider's fields, nested too deep
+    if info != ProviderReplyInfo():
+        clean = ProviderReplyInfo(text.clean(info.id), info.created, text.clean(info.reason), info.finish)
         encoded = encoded[:-1] + b',"told":' + msgspec.json.encode(clean) + b"}"
     return without_nul(encoded).decode()
 
 
 def _without_fields(message: Message) -> Message:
-    """Return the message without what only its provider knows."""
+    """Return the message without the fields and blocks that only its provider knows."""
     kept = (block for block in message.blocks if not isinstance(block, Opaque))
     blocks = tuple(
         block if block.state is None else replace(block, state=replace(block.state, fields=NOTHING), extra=NOTHING)
@@ -138,13 +148,14 @@ def _without_fields(message: Message) -> Message:
 
 
 def without_nul(encoded: bytes) -> bytes:
-    """JSON with a replacement character for each NUL; the very same object if it has none."""
+    """Return JSON with a replacement character in place of each NUL; the same object if it has none."""
     if b"\\u0000" not in encoded or not _NUL.search(encoded):
         return encoded
     return _NUL.sub("\\1\N{REPLACEMENT CHARACTER}".encode(), encoded)
 
 
 def _body(message: Message, path: tuple[str | int, ...]) -> str:
+    """Return one message as JSON. Raises `InvalidRequest`, with `path` as the place of the fault."""
     try:
         encoded = stored_form.encode(message)
     except UnicodeEncodeError:
@@ -155,32 +166,32 @@ def _body(message: Message, path: tuple[str | int, ...]) -> str:
 
 
 def usage(value: Usage | None) -> str | None:
-    """Token counts as JSON."""
+    """Return token counts as JSON."""
     return None if value is None else msgspec.json.encode(value).decode()
 
 
 def check_title(title: str) -> None:
-    """Raises `InvalidRequest` for a title that cannot be stored."""
+    """Raise `InvalidRequest` for a title that cannot be stored."""
     text.check(title, "title", MAX_TITLE)
 
 
 def check_source(source: str) -> None:
-    """Raises `InvalidRequest` for a source that cannot be stored."""
+    """Raise `InvalidRequest` for a source that cannot be stored."""
     text.check(source, "source", MAX_SOURCE)
 
 
 def check_request_id(request_id: str) -> None:
-    """Raises `InvalidRequest` for a request id that cannot be stored."""
+    """Raise `InvalidRequest` for a request id that cannot be stored."""
     text.check(request_id, "request_id", MAX_REQUEST_ID)
 
 
 def digest(*filters: str | bool | None) -> str:
-    """A short name for a set of filters."""
+    """Return a short hash of a set of filters, to compare those of a page token with those of the request."""
     return blake2b(repr(filters).encode("utf-8", "surrogatepass"), digest_size=9).hexdigest()
 
 
 def read_token(written: str, kind: type[Token]) -> Token:
-    """The page token. Raises `InvalidRequest` for one that is not ours, or of another list."""
+    """Return the decoded page token. Raises `InvalidRequest` for an invalid one, or one of another list."""
     value = paging.read_token(written, kind)
     ids = (value.id,) if isinstance(value, ListToken) else (value.last,) if isinstance(value, PathToken | BranchToken) else ()
     if not all(map(is_id, ids)):
@@ -189,4 +200,4 @@ def read_token(written: str, kind: type[Token]) -> Token:
 
 
 NO_REPLY: Final = reply(Message(Role.ASSISTANT, ()))
-"""The body of a reply of which nothing came."""
+"""The body of a reply without output."""

@@ -1,10 +1,10 @@
-"""The store over a SQL database: what each method does inside one transaction.
+"""The history store on a SQL database: what each method does in its transaction.
 
-A method makes its values, hands a unit of work to the `Database`, and gives back what that one returns. All SQL is in
-`statements`, all conversion in `rows`, and what SQLite and PostgreSQL do not have in common in `sqlite` and `postgres`.
+A method prepares values, passes a function to the `Database`, which runs it in a transaction, and returns its result. All SQL is in
+`statements`, all conversion in `rows`; the differences between SQLite and PostgreSQL are in `sqlite` and `postgres`.
 
-Two calls on one tree of messages are put one after the other: whoever writes locks the tree first. A turn that is begun while
-another of the same conversation is in progress goes behind that one's reply; its path then holds what is kept of that by then.
+Two writes on one tree of messages run one after the other: each locks the tree first. A turn that starts while another of the same
+conversation is in progress follows that one's reply; its path has what is stored of that reply by then.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from antiphon.history.base import (
     MessageState,
     Page,
     Parent,
-    Said,
+    PartialReply,
     StoredMessage,
     Turn,
     TurnEnd,
@@ -42,24 +42,24 @@ from antiphon.history.base import (
 from antiphon.history.process import is_gone, this_process
 
 STALE: Final = 15.0
-"""Seconds without a heartbeat after which a worker is taken for dead, where its process cannot be looked at."""
+"""Seconds without a heartbeat after which a worker is considered dead, if its process cannot be checked."""
 
-_BEAT: Final = 5.0
-"""Seconds after which a turn renews the heartbeat by itself, if nobody has."""
+_HEARTBEAT_INTERVAL: Final = 5.0
+"""Seconds after which starting a turn renews the heartbeat itself, if nothing else did."""
 
 _T = TypeVar("_T")
 
 
 class SqlStore:
-    """Implements `base.Store`. One for a process: it knows which turns that one has in progress."""
+    """Implements `base.Store`. One instance for each process, as it knows which turns its process has in progress."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._worker = new_id()
         self._process = this_process()
-        self._beaten = float("-inf")
-        # Turns that are, or may be, in progress here. One that this worker has begun and does not know was never told to a caller.
-        self._live: set[str] = set()
+        self._last_heartbeat = float("-inf")
+        # Reply ids of turns that are, or may be, in progress here. `settle` ends the other turns of this worker.
+        self._in_progress: set[str] = set()
 
     async def create(self, owner: str, *, title: str, source: str, pinned: bool, messages: Sequence[Message]) -> Conversation:
         rows.check_title(title)
@@ -119,7 +119,7 @@ class SqlStore:
             values["pinned"] = pinned
         if not values:
             return await self.get(owner, conversation)
-        # A pin says nothing about what was said: only the place in the list is another.
+        # A pin is no change of the contents: `updated` stays.
         change = statements.changed(touch=title is not None, **values)
 
         def work(connection: Connection) -> Conversation:
@@ -143,7 +143,7 @@ class SqlStore:
 
         def work(connection: Connection) -> Conversation:
             row = tree.find(connection, owner, conversation, lock=True)
-            head = tree.place(connection, row, message_id)
+            head = tree.position(connection, row, message_id)
             made = tree.conversation(
                 connection,
                 owner,
@@ -168,15 +168,15 @@ class SqlStore:
 
         def work(connection: Connection) -> tuple[str | None, Sequence[tree.Found], bool]:
             row = tree.find(connection, owner, conversation)
-            # The path as it was when its first page was read: what is appended meanwhile is not on it.
+            # All pages are of the path as it was at the first page; messages appended since are not on it.
             last = row.head_id if after is None else after.last
             if last is None:
                 return None, (), False
             if size is None:
                 return last, connection.execute(statements.PATH, {"last": last, "tree": row.tree_id}).all()[depth:], False
             at = {"last": last, "tree": row.tree_id, "depth": depth}
-            fitting, more = tree.fitting(connection, at, size, most_bytes)
-            return last, connection.execute(statements.PATH_PAGE, at | {"size": fitting}).all(), more
+            count, more = tree.count_fitting(connection, at, size, most_bytes)
+            return last, connection.execute(statements.PATH_PAGE, at | {"size": count}).all(), more
 
         last, found, more = await self._database.read(work)
         following = paging.token(rows.PathToken(conversation, last, depth + len(found))) if last is not None and more else ""
@@ -212,7 +212,7 @@ class SqlStore:
                 raise ConversationChanged(conversation)
             if not bodies:
                 return rows.conversation(row), []
-            new = tree.behind(tree.place(connection, row, None), row.tree_id, row.id, bodies)
+            new = tree.new_rows(tree.position(connection, row, None), row.tree_id, row.id, bodies)
             return tree.append(connection, row, new), new
 
         changed, new = await self._database.write(work)
@@ -238,65 +238,65 @@ class SqlStore:
         reply = {"id": reply_id, "state": MessageState.IN_PROGRESS.value, "worker": self._worker, "request_id": named}
 
         def existing(connection: Connection, row: tree.Found) -> Turn | None:
-            turn = tree.existing(connection, row, request_id, bodies[:-1])
-            if turn is None or not turn.reply.is_unheard:
+            turn = tree.existing_turn(connection, row, request_id, bodies[:-1])
+            if turn is None or not turn.reply.is_retryable:
                 return turn
-            if turn.reply.id in self._live and turn.reply.id not in ours:
-                # An attempt of this worker's that has not been told that it ended: it will try again to end the turn, and it cannot
-                # be told from the attempt that would be begun here.
+            if turn.reply.id in self._in_progress and turn.reply.id not in ours:
+                # An earlier attempt of this worker does not know yet that its end is stored, and will store it again. That write
+                # could not be told apart from one of a new attempt.
                 raise TurnInProgress(request_id)
             ours.add(turn.reply.id)
-            self._live.add(turn.reply.id)
+            self._in_progress.add(turn.reply.id)
             return tree.reopen(connection, turn, self._worker)
 
         def begin(connection: Connection) -> Turn:
             if conversation is None:
-                if named and (row := tree.made_by(connection, owner, request_id)) and (turn := existing(connection, row)):
+                if named and (row := tree.created_by(connection, owner, request_id)) and (turn := existing(connection, row)):
                     return turn
                 made, new = tree.create(connection, owner, bodies, title=title, source=source, request_id=named, reply=reply)
-                return tree.turn(made, (), new, made=True)
+                return tree.new_turn(made, (), new, created_conversation=True)
             row = tree.find(connection, owner, conversation, lock=True)
             if named and (turn := existing(connection, row)):
                 return turn
-            parent = tree.START if parent_id is BEGINNING else tree.place(connection, row, parent_id)
+            parent = tree.START if parent_id is BEGINNING else tree.position(connection, row, parent_id)
             path = tree.path(connection, row, parent.id)
-            new = tree.behind(parent, row.tree_id, row.id, bodies)
+            new = tree.new_rows(parent, row.tree_id, row.id, bodies)
             new[-1] |= reply
-            return tree.turn(tree.append(connection, row, new), path, new)
+            return tree.new_turn(tree.append(connection, row, new), path, new)
 
-        # It has to be seen that this worker lives before its turn can be seen.
-        if time.monotonic() - self._beaten > _BEAT:
+        # The heartbeat must be stored before the turn, or another worker could settle the turn.
+        if time.monotonic() - self._last_heartbeat > _HEARTBEAT_INTERVAL:
             await self.heartbeat()
-        self._live.add(reply_id)
+        self._in_progress.add(reply_id)
         turn = None
         try:
             try:
                 turn = await self._database.write(begin)
             except IntegrityError:
-                # Another call of the same request_id made its conversation first. Now it is there to be found.
+                # Another call with the same request id created its conversation first. The second try finds it.
                 turn = await self._database.write(begin)
             return turn
         finally:
-            # If nobody was told of it, and the commit came to pass all the same, `settle` takes care of it.
-            begun = {turn.reply.id} if turn is not None and not turn.existing else set()
-            self._live -= ours - begun
+            # If this raises although the commit succeeded, `settle` ends the turn.
+            started = {turn.reply.id} if turn is not None and not turn.existing else set()
+            self._in_progress -= ours - started
 
-    async def keep(self, said: Sequence[Said]) -> None:
-        # In one order, as all who lock several of these rows.
-        ordered = sorted(said, key=lambda each: each.reply_id)
+    async def checkpoint(self, replies: Sequence[PartialReply]) -> None:
+        # Sorted, as every transaction that locks several of these rows does, so that none deadlock.
+        ordered = sorted(replies, key=lambda each: each.reply_id)
 
         def work(connection: Connection) -> None:
             values = [
                 {
                     "reply": each.reply_id,
                     "me": self._worker,
-                    "said": rows.reply(each.message),
+                    "partial": rows.reply(each.message),
                     "by_model": text.clean(each.model),
                     "by_provider": text.clean(each.provider),
                 }
                 for each in ordered
             ]
-            connection.execute(statements.KEEP, values)
+            connection.execute(statements.CHECKPOINT, values)
 
         if ordered:
             await self._database.write(work)
@@ -304,7 +304,7 @@ class SqlStore:
     async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> bool:
         if not is_id(reply_id):
             return False
-        return await self._last(reply_id, lambda connection: self._end(connection, owner, reply_id, end))
+        return await self._final_write(reply_id, lambda connection: self._end(connection, owner, reply_id, end))
 
     async def drop_turn(self, owner: str, turn: Turn, end: TurnEnd) -> None:
         made = turn.conversation
@@ -320,13 +320,13 @@ class SqlStore:
             else:
                 self._end(connection, owner, turn.reply.id, end)
 
-        await self._last(turn.reply.id, work)
+        await self._final_write(turn.reply.id, work)
 
     async def settle(self) -> int:
         def work(connection: Connection) -> int:
             own = connection.execute(statements.OWN_IN_PROGRESS, {"me": self._worker}).scalars().all()
-            # Read after the rows: a turn is known before it is stored, and for as long as it is in progress.
-            lost = [reply_id for reply_id in own if reply_id not in self._live]
+            # Checked after reading the rows: a turn is added before it is stored, and removed after it has ended.
+            lost = [reply_id for reply_id in own if reply_id not in self._in_progress]
             others = connection.execute(select(workers.c.id, workers.c.process).where(workers.c.id != self._worker)).all()
             if gone := [worker for worker, process in others if is_gone(process)]:
                 connection.execute(update(workers).where(workers.c.id.in_(gone)).values(seen=0))
@@ -344,40 +344,43 @@ class SqlStore:
         upsert = self._database.insert(workers).values(id=self._worker, seen=self._database.clock(), process=self._process)
         upsert = upsert.on_conflict_do_update(index_elements=["id"], set_={"seen": upsert.excluded.seen})
         await self._database.write(lambda connection: connection.execute(upsert) and None)
-        self._beaten = now
+        self._last_heartbeat = now
 
-    async def _last(self, reply_id: str, work: Callable[[Connection], _T]) -> _T:
-        """The last that is done for a turn of this worker's; `StoreUnavailable`, which is tried again, is not the last."""
+    async def _final_write(self, reply_id: str, work: Callable[[Connection], _T]) -> _T:
+        """Run the final write of one of this worker's turns, which is then no longer in progress here.
+
+        After `StoreUnavailable` the turn stays in progress, as the caller tries again. After another error `settle` ends the turn.
+        """
         try:
             done = await self._database.write(work)
         except StoreUnavailable:
             raise
         except Exception:
-            self._live.discard(reply_id)  # nobody comes back for it: `settle` ends it
+            self._in_progress.discard(reply_id)  # nobody will try again: `settle` ends it
             raise
-        self._live.discard(reply_id)
+        self._in_progress.discard(reply_id)
         return done
 
     def _end(self, connection: Connection, owner: str, reply_id: str, end: TurnEnd) -> bool:
-        """Ends the turn; returns as `end_turn`."""
+        """Store the end of a turn. Returns as `end_turn`."""
         values: dict[str, Any] = {
             "reply": reply_id,
             "mine": owner,
             "me": self._worker,
             "worker": None,
             "state": end.state.value,
-            "body": rows.reply(end.message, rows.beside(end)),
+            "body": rows.reply(end.message, rows.stored_provider_info(end)),
             "model": text.clean(end.model),
             "provider": text.clean(end.provider),
             "usage": rows.usage(end.usage),
-            "finish_reason": rows.finish_word(end.finish_reason),
+            "finish_reason": rows.finish_reason_column(end.finish_reason),
             "error_reason": text.clean(end.error_reason),
         }
-        # The conversation first, as everybody does: those who take locks in one order never wait for each other.
+        # The conversation is locked first, as everywhere: one order of locks avoids deadlocks.
         at = {"reply": reply_id, "mine": owner, "me": self._worker, "now": clock.now()}
         touched = connection.execute(statements.TOUCH_TURN, at).rowcount
         if connection.execute(statements.END_TURN, values).rowcount and touched:
             return True
-        # It may have been ended so before, where the answer to the first try was lost.
-        found = connection.execute(statements.HOW_IT_ENDED, {"reply": reply_id, "mine": owner}).first()
+        # An earlier try may have stored this end, with its confirmation lost.
+        found = connection.execute(statements.TURN_OUTCOME, {"reply": reply_id, "mine": owner}).first()
         return found is not None and (found.state, found.body) == (values["state"], values["body"])

@@ -1,6 +1,7 @@
-"""The statements of the store, built once: building one costs as much as running it.
+"""The SQL statements of the store, built once: building one costs as much as running it.
 
-Every statement that a caller's id reaches names the owner too.
+Each statement that takes an id from a caller is restricted to the owner too. Bound parameters have other names than columns, as
+SQLAlchemy requires in an UPDATE: `mine` is the owner, `me` this worker.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ CONVERSATION: Final = (
     _C.head_id,
     _C.forked_from,
 )
-"""What `rows.conversation` takes, in its order."""
+"""The columns that `rows.conversation` reads, in its order."""
 
 MESSAGE: Final = (
     _M.id,
@@ -61,11 +62,11 @@ MESSAGE: Final = (
     _M.finish_reason,
     _M.error_reason,
 )
-"""What `rows.stored` takes, in its order."""
+"""The columns that `rows.stored` reads, in its order."""
 
 _MINE: Final = (_C.id == bindparam("conversation"), _C.owner == bindparam("mine"))
 
-# A change is never older than the one before it, even if a clock is set back.
+# `updated` always grows, even if a clock is set back.
 _NOW: Final = bindparam("now", type_=_C.updated.type)
 _UPDATED: Final = case((_C.updated < _NOW, _NOW), else_=_C.updated + 1)
 
@@ -74,23 +75,26 @@ GET: Final[Query] = select(*CONVERSATION, _C.tree_id).where(*_MINE)
 _FAILED: Final = _M.state == literal_column(f"'{MessageState.FAILED}'")
 _CANCELLED: Final = _M.state == literal_column(f"'{MessageState.CANCELLED}'")
 _IS_EMPTY: Final = or_(_FAILED, and_(_CANCELLED, _M.body == bindparam("nothing")))
-"""Whether a message is a reply of which nothing came; `nothing` is the body of such a one. As `StoredMessage.is_unheard`."""
+"""Whether a message is a reply without output, as in `StoredMessage.is_retryable`. `nothing` is the body of such a reply."""
 
 
 def _may_have_empty() -> ColumnElement[Any]:
-    # Whether a reply in the tree failed or was cancelled: about 0.4 us a message; to follow the path would cost ten times as much.
+    """Return a column that is NULL if no reply in the tree failed or was cancelled.
+
+    It takes about 0.4 us per message of the tree; following the path would cost ten times as much.
+    """
     # With LIMIT, as PostgreSQL might read the whole table for an EXISTS.
     ended: Query = select(literal_column("1")).where(_M.tree_id == _C.tree_id, or_(_FAILED, _CANCELLED))
     return ended.limit(1).correlate(conversations).label("may_have_empty")
 
 
 COUNTED: Final = (*CONVERSATION, _C.tree_id, _may_have_empty())
-"""What `tree.counted` takes."""
+"""The columns that `tree.counted` reads."""
 
 GET_COUNTED: Final[Query] = select(*COUNTED).where(*_MINE)
 
 LOCK: Final[Query] = GET.join_from(conversations, trees, trees.c.id == _C.tree_id).with_for_update()
-"""The conversation, locked with its tree until the transaction ends. SQLite needs no such lock: it has one writer."""
+"""Selects a conversation, and locks it and its tree until the transaction ends. SQLite needs no such lock, as it has one writer."""
 
 UNTOUCHED: Final[Query] = (
     select(*CONVERSATION, _C.tree_id)
@@ -100,14 +104,15 @@ UNTOUCHED: Final[Query] = (
     .limit(bindparam("most", type_=_C.message_count.type))
     .with_for_update(skip_locked=True)
 )
-"""The conversations that nobody has touched since, of whatever owner, the oldest first; locked, but for those that others have."""
+"""Selects and locks conversations of all owners not changed since `before`, oldest first. Skips those that another process has
+locked."""
 
 CREATED_BY: Final = select(_C.id).where(_C.owner == bindparam("mine"), _C.create_request_id == bindparam("request"))
 
 TURN: Final[Query] = select(*MESSAGE).where(_M.conversation_id == bindparam("conversation"), _M.request_id == bindparam("request"))
 
-PLACE: Final = select(_M.id, _M.depth, _M.conversation_id).where(_M.id == bindparam("message"), _M.tree_id == bindparam("tree"))
-"""Where a message is in the tree."""
+POSITION: Final = select(_M.id, _M.depth, _M.conversation_id).where(_M.id == bindparam("message"), _M.tree_id == bindparam("tree"))
+"""Selects the position of a message in its tree."""
 
 ADVANCE: Final = (
     update(conversations)
@@ -115,9 +120,9 @@ ADVANCE: Final = (
     .values(head_id=bindparam("head"), message_count=bindparam("count"), updated=_UPDATED)
     .returning(*CONVERSATION)
 )
-"""Moves the head on, in a conversation that is locked."""
+"""Sets the head of a conversation, which must be locked."""
 
-# A turn that its worker has not ended yet, and that no other has begun again.
+# A turn of this worker that it has not ended, and that no other worker has started again.
 _OURS: Final = (_M.id == bindparam("reply"), _M.worker == bindparam("me"))
 
 OUR_TURN: Final = select(_M.id).where(*_OURS)
@@ -135,34 +140,34 @@ END_TURN: Final = update(messages).where(
     *_OURS,
     select(trees.c.id).where(trees.c.id == _M.tree_id, trees.c.owner == bindparam("mine")).exists(),
 )
-"""Sets the columns that it is given values for, in a turn of this worker's."""
+"""Sets the given columns of the reply of one of this worker's turns."""
 
-HOW_IT_ENDED: Final = (
+TURN_OUTCOME: Final = (
     select(_M.state, _M.body)
     .join(conversations, _C.id == _M.conversation_id)
     .where(_M.id == bindparam("reply"), _C.owner == bindparam("mine"))
 )
-"""What has become of a turn in the conversation that it is of; nothing, if that one is gone."""
+"""Selects the state and body of a turn's reply, if the conversation that the turn belongs to still exists."""
 
-KEEP: Final = (
+CHECKPOINT: Final = (
     update(messages)
     .where(*_OURS, _M.state == MessageState.IN_PROGRESS.value)
-    .values(body=bindparam("said"), model=bindparam("by_model"), provider=bindparam("by_provider"))
+    .values(body=bindparam("partial"), model=bindparam("by_model"), provider=bindparam("by_provider"))
 )
-"""What has come so far of a turn that is in progress, and its own worker's."""
+"""Stores the partial reply of a turn that is in progress in this worker."""
 
 REOPEN: Final = (
     update(messages)
     .where(_M.id == bindparam("reply"), _M.state == bindparam("was"))
     .values(state=MessageState.IN_PROGRESS.value, worker=bindparam("me"), error_reason="")
 )
-"""A turn that is begun again, if it is still as it was read. It has no text: it ended before there was any."""
+"""Starts a turn again, if its state is still `was`. Its body stays: the turn ended without output, so the body has none."""
 
 TREE_IS_SHARED: Final = select(_C.id).where(_C.tree_id == bindparam("tree"), _C.id != bindparam("conversation")).limit(1)
 DELETE_CONVERSATION: Final = delete(conversations).where(_C.id == bindparam("conversation"))
 DELETE_TREE: Final = delete(trees).where(trees.c.id == bindparam("tree"))
 
-# Written out, and not bound: only so does the plan use the index on those in progress.
+# A literal, not a bound parameter: only then do the plans use the partial index.
 _IN_PROGRESS: Final = _M.state == literal_column(f"'{MessageState.IN_PROGRESS}'")
 
 OWN_IN_PROGRESS: Final = select(_M.id).where(_IN_PROGRESS, _M.worker == bindparam("me"))
@@ -175,7 +180,7 @@ OTHERS_IN_PROGRESS: Final = (
     )
     .with_for_update(skip_locked=True)
 )
-"""The turns of workers that are gone, but those that another process looks after in this moment."""
+"""Selects the turns in progress of dead workers, except those that another process has locked."""
 SETTLE: Final = (
     update(messages)
     .where(_M.id == bindparam("reply"), _IN_PROGRESS)
@@ -186,13 +191,13 @@ SETTLE: Final = (
         )
     )
 )
-"""`nothing` is the body of a reply that has said nothing. `worker` stays: if that one was only asleep, its own word is better than
-this guess, as long as the turn was not begun again."""
+"""Ends a turn in progress. `nothing` is the body of a reply without output. `worker` stays: if that worker was only suspended,
+its own result is better than this guess, as long as the turn was not started again."""
 FORGET_WORKERS: Final = delete(workers).where(workers.c.seen < bindparam("limit"))
 
 
 def _walk(*bounds: ColumnElement[bool]) -> CTE:
-    """A message and all before it, without their texts; with `bounds` on the depth of those before, only as far as they hold."""
+    """Return a CTE of the ids of the message `last` and its ancestors, up to the first ancestor that does not fulfil `bounds`."""
     last = select(_M.id, _M.parent_id).where(_M.id == bindparam("last"), _M.tree_id == bindparam("tree"))
     walk = last.cte("walk", recursive=True)
     return walk.union_all(select(_M.id, _M.parent_id).join(walk, _M.id == walk.c.parent_id).where(*bounds))
@@ -200,7 +205,7 @@ def _walk(*bounds: ColumnElement[bool]) -> CTE:
 
 _WALK: Final = _walk()
 PATH: Final[Query] = select(*MESSAGE).join(_WALK, _M.id == _WALK.c.id).order_by(_M.depth)
-"""The message `last` of `tree` and all before it, the oldest first."""
+"""Selects the message `last` of `tree` and all its ancestors, oldest first."""
 
 _DEPTH: Final = bindparam("depth", type_=_M.depth.type)
 _FROM: Final = _M.depth >= _DEPTH
@@ -208,29 +213,30 @@ _WALK_FROM: Final = _walk(_FROM)
 
 
 def _page(*columns: ColumnElement[Any]) -> Query:
+    """Return the query for `columns` of the `size` messages from depth `depth` on, of the path that ends at `last`."""
     path = select(*columns).join_from(messages, _WALK_FROM, _M.id == _WALK_FROM.c.id)
-    # By their depth, and not with LIMIT, which would have a database read the texts of all that follow, to sort them.
+    # Restricted by depth, not by LIMIT: with LIMIT a database would read all following texts to sort them.
     return path.where(_FROM, _M.depth < _DEPTH + bindparam("size", type_=_M.depth.type)).order_by(_M.depth)
 
 
 PATH_PAGE: Final[Query] = _page(*MESSAGE)
 PATH_SIZES: Final = _page(ByteLength(_M.body) + func.coalesce(func.length(_M.usage), 0))
-"""How large the rows of a page are, about."""
+"""Selects the approximate sizes of a page's rows, in bytes."""
 
 
 EMPTY_REPLIES: Final = (
     select(func.count()).select_from(messages).join(_WALK, _M.id == _WALK.c.id).where(_M.tree_id == bindparam("tree"), _IS_EMPTY)
 )
-"""How many replies of which nothing came are on the path that ends at `last`."""
+"""Counts the replies without output on the path that ends at `last`."""
 
 
 def _reached(begin: ColumnElement[bool]) -> CTE:
-    """The messages of a tree of which `begin` is true, and all before them."""
+    """Return a CTE of the ids of the messages of a tree that fulfil `begin`, and of all their ancestors."""
     reached = select(_M.id, _M.parent_id).where(_M.tree_id == bindparam("tree"), begin).cte("reached", recursive=True)
     return reached.union(select(_M.id, _M.parent_id).join(reached, _M.id == reached.c.parent_id))
 
 
-# What is a conversation's: its path, and what was made in it, with all before it: a branch that was left can be taken up again.
+# A conversation has the messages of its path, those created in it, and their ancestors: earlier branches can be continued.
 _OF_CONVERSATION: Final = or_(_M.conversation_id == bindparam("conversation"), _M.id == bindparam("last"))
 
 
@@ -240,7 +246,7 @@ def _is_reached() -> Query:
 
 
 IS_REACHED: Final[Query] = _is_reached()
-"""The message, if it is one of the conversation's, whose head is `last`."""
+"""Selects the message, if it belongs to the conversation with the head `last`."""
 
 
 def _off_path() -> Query:
@@ -250,11 +256,11 @@ def _off_path() -> Query:
 
 
 OFF_PATH: Final[Query] = _off_path()
-"""The messages of a conversation that are not on its path, which ends at `last`."""
+"""Selects the messages of a conversation that are not on its path, which ends at `last`."""
 
 
 def _prune() -> Delete:
-    # What stays is what one of the conversations that are left on the tree has.
+    # The messages of the conversations that remain on the tree stay.
     left = select(_C.id).where(_C.tree_id == bindparam("tree"))
     heads = select(_C.head_id).where(_C.tree_id == bindparam("tree"), _C.head_id.is_not(None))
     keep = _reached(or_(_M.conversation_id.in_(left), _M.id.in_(heads)))
@@ -266,12 +272,12 @@ PRUNE: Final = _prune()
 
 
 def listing(*, size: int, pinned: bool | None, source: str, folded_title: str, after: tuple[bool, int, str] | None) -> Query:
-    """The conversations of `mine`, the owner, in order; `after` is (pinned, updated, id) of the one before."""
+    """Return the query for one page of `mine`'s conversations; `after` is (pinned, updated, id) of the previous page's last one."""
     query = select(*COUNTED).where(_C.owner == bindparam("mine"))
     if pinned is not None:
         query = query.where(_C.pinned == bindparam("is_pinned", pinned, type_=_C.pinned.type))
     if source:
-        # The second term says nothing new, but that the partial index may be used.
+        # The second condition is redundant, but lets the plan use the partial index.
         query = query.where(_C.source == bindparam("of_source", source), _C.source != literal_column("''"))
     if folded_title:
         query = query.where(_C.title_folded.contains(folded_title, autoescape=True))
@@ -282,7 +288,7 @@ def listing(*, size: int, pinned: bool | None, source: str, folded_title: str, a
 
 
 def changed(*, touch: bool, **values: Any) -> Update:
-    """Sets columns of one's own conversation; `touch`: it is then the last that changed."""
+    """Return the statement that sets columns of one conversation of `mine`; `touch` sets its time of change too."""
     if touch:
         values["updated"] = _UPDATED
     return update(conversations).where(*_MINE).values(**values).returning(*CONVERSATION)

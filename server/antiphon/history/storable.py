@@ -1,6 +1,6 @@
-"""Events of a reply without what no database can hold: the character NUL. No I/O.
+"""Replaces the character NUL, which no database can store, in the events of a reply. No I/O.
 
-It runs for every token: what has nothing to replace is given back as it is.
+It runs for every token, so an event without NUL is returned as it is.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from antiphon.history import rows
 
 
 def storable(event: Event) -> Event:
-    """The event itself, or one with a replacement character for each NUL: as `rows.reply` stores them."""
+    """Return the event with a replacement character for each NUL, as `rows.reply` stores it; the same object if it has none."""
     match event:
         case TextDelta() | InputDelta() | ThinkingDelta() | RefusalDelta():
             return replace(event, text=text.clean(event.text)) if "\0" in event.text else event
@@ -49,10 +49,10 @@ def storable(event: Event) -> Event:
 
 
 def _storable_fields(fields: JsonObject) -> JsonObject:
-    """The fields themselves, or others."""
+    """Return the fields without NUL; the same object if they have none."""
     try:
         encoded = msgspec.json.encode(fields)
     except RecursionError:
-        return fields  # nothing of it will be stored
+        return fields  # `rows.reply` will leave them out
     clean = rows.without_nul(encoded)
     return fields if clean is encoded else msgspec.json.decode(clean, type=dict[str, Any])

@@ -1,11 +1,11 @@
-"""A message as the JSON of its row, and back.
+"""Converts a message to the JSON of its row, and back.
 
 `{"role", "v": 2, "parts": [{"kind", "type", ...}], "name", "extra", "listed", "origin", "fields"}`. This version reads a block by
-its `kind`; the version before reads it by its `type`, and passes over what it does not know. What that version has no kind for is
-an empty thought to it, which it sends to nobody.
+its `kind`. The previous version reads it by its `type`, and ignores fields that it does not know; a block of a kind that it does
+not have is an empty thought to it, which it sends to no provider.
 
-A message without blocks, origin and fields is written without `v`, as the version before writes it: both know by it a reply of
-which nothing came.
+A message without blocks, origin and fields is written without `v`, as the previous version writes it: both versions recognise a
+reply without output by it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _VERSIONED: Final = re.compile(r'\{"role":"[a-z]+","v":')
 _decoder: Final = msgspec.json.Decoder(Message)
 
 _SAME: Final = frozenset({"text", "image", "video", "refusal", "thinking", "tool_result"})
-"""Kinds that both versions have under one name."""
+"""Kinds of blocks that have the same name in both versions."""
 
 _KINDS: Final = frozenset(
     {
@@ -42,7 +42,10 @@ _KINDS: Final = frozenset(
 
 
 def encode(message: Message) -> bytes:
-    """Return the JSON. Raises `UnicodeEncodeError` for half a surrogate pair, `RecursionError` for what is nested without end."""
+    """Return the JSON of a message.
+
+    Raises `UnicodeEncodeError` for half a surrogate pair, `RecursionError` for fields nested too deep.
+    """
     return msgspec.json.encode(builtins(message))
 
 
@@ -56,7 +59,7 @@ def builtins(message: Message) -> dict[str, Any]:
 
 
 def decode(body: str, provider: str = "", model: str = "") -> Message:
-    """Return the message. `provider` and `model` are those of its row. Raises `msgspec.MsgspecError`."""
+    """Return the message in `body`; `provider` and `model` are those of its row. Raises `msgspec.MsgspecError`."""
     if _VERSIONED.match(body) is None:
         return old_rows.read(body, provider, model)
     try:
@@ -66,9 +69,9 @@ def decode(body: str, provider: str = "", model: str = "") -> Message:
 
 
 def _tagged(block: dict[str, Any]) -> dict[str, Any]:
-    """Return a block with the tag that the version before knows."""
+    """Return a block with the `type` by which the previous version reads it."""
     kind = block.pop("kind")
-    if kind in ("tool_call", "tool_result") and block.get("tool_type") == FUNCTION:  # the default, however it came
+    if kind in ("tool_call", "tool_result") and block.get("tool_type") == FUNCTION:  # the default value
         del block["tool_type"]
     nothing: dict[str, Any] = {"kind": kind, "type": "thinking", "text": ""}
     match kind:
@@ -76,7 +79,7 @@ def _tagged(block: dict[str, Any]) -> dict[str, Any]:
             return {"kind": kind, "type": kind, **block, "parts": list(map(_tagged, block["parts"]))}
         case "document":
             return {"kind": kind, "type": "file", **block}
-        case "audio" if not any(block["media"].values()):  # a model's own, of which the transcript is kept
+        case "audio" if not any(block["media"].values()):  # a model's recording, of which only the transcript is stored
             return {"kind": kind, "type": "text", "text": block.get("transcript", ""), **block}
         case "audio":
             return {"kind": kind, "type": kind, **block}
@@ -91,13 +94,14 @@ def _tagged(block: dict[str, Any]) -> dict[str, Any]:
 
 
 def _known(whole: Any) -> Any:
-    """Return a message or a tool's result with what it has of blocks of kinds from the future as blocks that are not known."""
+    """Return a message or tool result in which blocks of kinds from newer versions are opaque blocks."""
     if isinstance(whole, dict) and isinstance(whole.get("parts"), list):
         return {**whole, "parts": list(map(_known_block, whole["parts"]))}
     return whole
 
 
 def _known_block(block: Any) -> Any:
+    """Return a block as it is if its kind is known, else as an opaque block."""
     if not isinstance(block, dict) or not isinstance(block.get("kind"), str) or block["kind"] in _KINDS:
         return _known(block)
     return {"kind": "opaque", "state": {"fields": {name: value for name, value in block.items() if name != "kind"}}}

@@ -1,4 +1,4 @@
-"""The title of a conversation that nobody has named, made from what was said in it. No I/O."""
+"""The title of an unnamed conversation, made from its first user message. No I/O."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Final
 from antiphon.domain.content import Message, Role, Text
 
 MAX_DERIVED_TITLE: Final = 80
-"""Characters, beside the mark that some were cut off."""
+"""The most characters of such a title, without the "…" for the rest."""
 
 NEW_CHAT: Final = "New chat"
-"""The title where nothing was said that could be one."""
+"""The title if no message has text for one."""
 
 
 def title_of(given: str | None, messages: Sequence[Message]) -> str:
-    """The title that was given, unless it is blank; else one from the messages."""
+    """Return `given`, unless it is blank; else a title made from the messages."""
     return given if given and given.strip() else derived_title(messages)
 
 
 def derived_title(messages: Sequence[Message]) -> str:
-    """A title from the first message of the user: its first line, cut at a word."""
+    """Return a title from the first user message with text: its first line, cut at a word. `NEW_CHAT` if there is none."""
     for message in messages:
         if message.role is Role.USER:
             for block in message.blocks:
@@ -31,13 +31,13 @@ def derived_title(messages: Sequence[Message]) -> str:
 
 
 def _cut(line: str) -> str:
-    """The line as far as there is room for it: its whole words, or of one long word its first letters, with their accents."""
+    """Return a line cut to `MAX_DERIVED_TITLE` characters, with "…": whole words, or the start of a long word."""
     if len(line) <= MAX_DERIVED_TITLE:
         return line
     words, space, _ = line[: MAX_DERIVED_TITLE + 1].rpartition(" ")
     if space:
         return words + "…"
     end = MAX_DERIVED_TITLE
-    while end and unicodedata.category(line[end]).startswith("M"):  # a mark belongs to the letter before it
+    while end and unicodedata.category(line[end]).startswith("M"):  # do not separate an accent from its letter
         end -= 1
     return line[: end or MAX_DERIVED_TITLE] + "…"

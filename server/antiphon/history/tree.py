@@ -1,6 +1,6 @@
-"""What a unit of work does to a tree of messages: finds its way in it, and puts new ones behind others.
+"""Operations on a tree of messages within a transaction: find positions and paths, and insert messages.
 
-These functions run inside a transaction of `sql`, on a conversation that is locked where they change it.
+The functions run inside a transaction of `sql`. Those that change a conversation require that it is locked.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ _INSERT_CONVERSATION: Final = insert(conversations)
 _INSERT_MESSAGES: Final = insert(messages)
 
 _FEW: Final = 4
-"""Messages whose sizes are looked at first; then so many times as many."""
+"""The number of messages whose sizes are read first; each further read takes this many times as many."""
 
 Found: TypeAlias = Row[*tuple[Any, ...]]
-"""A row that was read."""
+"""A row that was read from the database."""
 
 NewRow: TypeAlias = dict[str, Any]
-"""A row of `messages` that is to be inserted."""
+"""A row of `messages` to insert, by column name."""
 
 
-class Place(NamedTuple):
-    """Where to go on: behind the message `id`, the first of which has the depth 0. `length` counts the messages up to it."""
+class TreePosition(NamedTuple):
+    """A position in a tree: after the message `id` (None: at the start). `length` counts the messages up to it."""
 
     id: str | None
     length: int
 
 
-START: Final = Place(None, 0)
+START: Final = TreePosition(None, 0)
 
 
 def find(connection: Connection, owner: str, conversation: str, *, lock: bool = False) -> Found:
-    """The owner's conversation, and its `tree_id`; `lock` for a change. Raises `ConversationNotFound`."""
+    """Return the owner's conversation, with its `tree_id`; `lock` locks it for a change. Raises `ConversationNotFound`."""
     if is_id(conversation):
         query = statements.LOCK if lock else statements.GET
         row = connection.execute(query, {"mine": owner, "conversation": conversation}).first()
@@ -53,7 +53,7 @@ def find(connection: Connection, owner: str, conversation: str, *, lock: bool = 
 
 
 def get(connection: Connection, owner: str, conversation: str) -> Found:
-    """The owner's conversation as `counted` takes it. Raises `ConversationNotFound`."""
+    """Return the owner's conversation as the row that `counted` takes. Raises `ConversationNotFound`."""
     row = None
     if is_id(conversation):
         row = connection.execute(statements.GET_COUNTED, {"mine": owner, "conversation": conversation}).first()
@@ -63,7 +63,7 @@ def get(connection: Connection, owner: str, conversation: str) -> Found:
 
 
 def counted(connection: Connection, row: Found) -> Conversation:
-    """The conversation, with the replies of which nothing came counted. Few have any: the others cost no query."""
+    """Return the conversation with its empty replies counted. Few have any; the others cost no further query."""
     found = rows.conversation(row)
     if not row.may_have_empty:
         return found
@@ -72,12 +72,12 @@ def counted(connection: Connection, row: Found) -> Conversation:
 
 
 def chains(found: Sequence[Found]) -> list[list[Found]]:
-    """Messages that are not on a path as chains, each from its first message to a last one; the newest last message first.
+    """Group messages that are not on a path into chains, each oldest first; the chain with the newest last message comes first.
 
-    Every message is in one chain. A chain that leaves another one comes behind that. Replies of which nothing came end none.
+    Every message is in one chain. A chain that forks from another one comes after it. No chain ends with a reply without output.
     """
     known = {row.id: row for row in found}
-    left: dict[str, Found] = {}  # of those, what is said and what stands before it
+    left: dict[str, Found] = {}  # non-empty replies and their ancestors, not in a chain yet
     for row in found:
         at = None if row.is_empty else row
         while at is not None and at.id not in left:
@@ -95,42 +95,42 @@ def chains(found: Sequence[Found]) -> list[list[Found]]:
     return made
 
 
-def made_by(connection: Connection, owner: str, request_id: str) -> Found | None:
-    """The owner's conversation that the turn of this request_id made, locked; None if there is none, or none any more."""
+def created_by(connection: Connection, owner: str, request_id: str) -> Found | None:
+    """Lock and return the owner's conversation that the turn with this request id created; None if it does not exist."""
     made = connection.execute(statements.CREATED_BY, {"mine": owner, "request": request_id}).scalar()
     return None if made is None else connection.execute(statements.LOCK, {"mine": owner, "conversation": made}).first()
 
 
-def place(connection: Connection, row: Found, message: str | None) -> Place:
-    """Where a message of the conversation is, None: its head. Raises `MessageNotFound`.
+def position(connection: Connection, row: Found, message: str | None) -> TreePosition:
+    """Return the position of a message of the conversation; None: of the head. Raises `MessageNotFound`.
 
-    Not only those of the path are: a branch that was left can be taken up again. But what was only said in another conversation of
-    the same tree is not.
+    The message may be on a branch too, as branches can be continued. Messages that only another conversation of the same tree has
+    are not found.
     """
     if message is None or message == row.head_id:
-        return Place(row.head_id, row.message_count)
+        return TreePosition(row.head_id, row.message_count)
     if is_id(message):
-        found = connection.execute(statements.PLACE, {"message": message, "tree": row.tree_id}).first()
+        found = connection.execute(statements.POSITION, {"message": message, "tree": row.tree_id}).first()
         at = {"message": message, "tree": row.tree_id, "conversation": row.id, "last": row.head_id}
-        # Most are of the conversation's own, so that its messages need not be gone through.
+        # Checked first, as it is true for most messages, and cheap.
         if found is not None and (found.conversation_id == row.id or connection.execute(statements.IS_REACHED, at).first()):
-            return Place(found.id, found.depth + 1)
+            return TreePosition(found.id, found.depth + 1)
     raise MessageNotFound(message)
 
 
 def path(connection: Connection, row: Found, last: str | None) -> tuple[StoredMessage, ...]:
-    """The message and all before it, the oldest first."""
+    """Return the message `last` and all its ancestors, oldest first; empty for None."""
     if last is None:
         return ()
     found = connection.execute(statements.PATH, {"last": last, "tree": row.tree_id})
     return tuple(map(rows.stored, found))
 
 
-def fitting(connection: Connection, at: Mapping[str, Any], size: int, most_bytes: int) -> tuple[int, bool]:
-    """How many of the next `size` messages are not larger than `most_bytes` together, but at least one; and whether there are more.
+def count_fitting(connection: Connection, at: Mapping[str, Any], size: int, most_bytes: int) -> tuple[int, bool]:
+    """Return how many of the next `size` messages fit into `most_bytes` together, but at least one; and whether more follow.
 
-    `at` are `last`, `tree` and `depth` of `statements.PATH_SIZES`. A database may have to read a text to know its size, so that few
-    are looked at first.
+    `at` has the parameters `last`, `tree` and `depth` of `statements.PATH_SIZES`. A database may have to read a text to know its
+    size, so only a few sizes are read first.
     """
     found: list[int] = []
     total, look = 0, _FEW
@@ -148,8 +148,8 @@ def fitting(connection: Connection, at: Mapping[str, Any], size: int, most_bytes
     return len(found), False
 
 
-def behind(parent: Place, tree: str, conversation: str, bodies: Sequence[str]) -> list[NewRow]:
-    """Rows for new messages, each behind the one before."""
+def new_rows(parent: TreePosition, tree: str, conversation: str, bodies: Sequence[str]) -> list[NewRow]:
+    """Return rows for new messages, each the child of the one before, the first a child of `parent`."""
     created = clock.now()
     new: list[NewRow] = []
     last = parent.id
@@ -178,16 +178,16 @@ def behind(parent: Place, tree: str, conversation: str, bodies: Sequence[str]) -
 
 
 def delete(connection: Connection, row: Found) -> None:
-    """The conversation, which is locked, and the messages that no other on its tree needs."""
+    """Delete the conversation, which is locked, and the messages that no other on its tree needs."""
     at = {"conversation": row.id, "tree": row.tree_id}
     shared = connection.execute(statements.TREE_IS_SHARED, at).first() is not None
     connection.execute(statements.DELETE_CONVERSATION, {"conversation": row.id})
-    # The messages of a tree go with it.
+    # Deleting a tree deletes its messages (ON DELETE CASCADE).
     connection.execute(statements.PRUNE if shared else statements.DELETE_TREE, {"tree": row.tree_id})
 
 
 def append(connection: Connection, row: Found, new: Sequence[NewRow]) -> Conversation:
-    """Inserts the messages, and makes the last of them the head."""
+    """Insert the messages, make the last of them the head, and return the changed conversation."""
     connection.execute(_INSERT_MESSAGES, new)
     last = new[-1]
     moved = {"conversation": row.id, "head": last["id"], "count": last["depth"] + 1, "now": clock.now()}
@@ -205,13 +205,13 @@ def create(
     request_id: str | None = None,
     reply: Mapping[str, Any] | None = None,
 ) -> tuple[Conversation, list[NewRow]]:
-    """A new conversation on a new tree, with its messages; `reply` are values of the last of them."""
+    """Create a conversation on a new tree, with its messages, and return both. `reply` has columns to set in the last message."""
     tree, id_ = new_id(), new_id()
-    new = behind(START, tree, id_, bodies)
+    new = new_rows(START, tree, id_, bodies)
     if reply is not None:
         new[-1] |= reply
     connection.execute(_INSERT_TREE, {"id": tree, "owner": owner})
-    head = Place(new[-1]["id"], len(new)) if new else START
+    head = TreePosition(new[-1]["id"], len(new)) if new else START
     made = conversation(connection, owner, tree, head, id_=id_, title=title, source=source, pinned=pinned, request_id=request_id)
     if new:
         connection.execute(_INSERT_MESSAGES, new)
@@ -222,7 +222,7 @@ def conversation(
     connection: Connection,
     owner: str,
     tree: str,
-    head: Place,
+    head: TreePosition,
     *,
     id_: str,
     title: str,
@@ -231,7 +231,7 @@ def conversation(
     forked_from: str | None = None,
     request_id: str | None = None,
 ) -> Conversation:
-    """A new conversation on a tree."""
+    """Create a conversation on a tree, with the head `head`, and return it."""
     created = clock.now()
     values = {
         "id": id_,
@@ -253,35 +253,37 @@ def conversation(
 
 
 def stored(new: NewRow) -> StoredMessage:
-    """A row that was inserted, as it is read."""
+    """Return an inserted row as the message that it is read as."""
     return rows.stored([new[column.name] for column in statements.MESSAGE])
 
 
-def turn(changed: Conversation, before: tuple[StoredMessage, ...], new: Sequence[NewRow], *, made: bool = False) -> Turn:
-    """A turn that was begun: the last of its new messages is the reply."""
-    *said, reply = map(stored, new)
-    return Turn(changed, (*before, *said), reply, existing=False, made=made)
+def new_turn(
+    changed: Conversation, before: tuple[StoredMessage, ...], new: Sequence[NewRow], *, created_conversation: bool = False
+) -> Turn:
+    """Return a turn that was started: its reply is the last of the new messages."""
+    *messages_, reply = map(stored, new)
+    return Turn(changed, (*before, *messages_), reply, existing=False, created_conversation=created_conversation)
 
 
-def existing(connection: Connection, row: Found, request_id: str, bodies: Sequence[str]) -> Turn | None:
-    """The turn of this request_id in the conversation, if there is one.
+def existing_turn(connection: Connection, row: Found, request_id: str, bodies: Sequence[str]) -> Turn | None:
+    """Return the turn with this request id in the conversation; None if there is none.
 
-    `bodies` are the messages that it is to have. Raises `RequestIdReused`.
+    `bodies` are the messages that it must have. Raises `RequestIdReused` if it has others.
     """
     found = connection.execute(statements.TURN, {"conversation": row.id, "request": request_id}).first()
     if found is None:
         return None
     reply = rows.stored(found)
     before = path(connection, row, reply.parent_id)
-    # What was stored in one go has one time: see `behind`.
+    # Messages stored together have the same `created`: see `new_rows`.
     own = [stored.message for stored in before if stored.created == reply.created]
     if rows.bodies(own) != list(bodies):
         raise RequestIdReused(request_id)
-    return Turn(rows.conversation(row), before, reply, existing=True, told=body.told(found.body))
+    return Turn(rows.conversation(row), before, reply, existing=True, provider_info=body.provider_info(found.body))
 
 
 def reopen(connection: Connection, turn: Turn, worker: str) -> Turn:
-    """A turn that ended before anything was said, in progress again. Raises `TurnInProgress` if it is no longer as it was read."""
+    """Set a turn that ended without output in progress again. Raises `TurnInProgress` if it has changed since it was read."""
     at = {"reply": turn.reply.id, "was": turn.reply.state.value, "me": worker}
     if not connection.execute(statements.REOPEN, at).rowcount:
         raise TurnInProgress(turn.reply.request_id)

@@ -67,7 +67,7 @@ from antiphon.domain.principal import Principal
 from antiphon.domain.reply import Reply, collect
 from antiphon.domain.request import ChatRequest, Sampling
 from antiphon.guards.registry import build_guards
-from antiphon.history.base import MessageState, Said, StoredMessage, TurnEnd
+from antiphon.history.base import MessageState, PartialReply, StoredMessage, TurnEnd
 from antiphon.history.recorder import Record, Recorder
 from antiphon.limits.base import NANOS
 from antiphon.limits.ledger import Ledger
@@ -512,11 +512,11 @@ async def test_a_first_turn_of_which_nothing_comes_leaves_no_conversation(before
     chat = recording(provider, store)
     for request_id in ("", "", "r", "r"):
         with pytest.raises(ProviderProtocolError):
-            await collect(chat.stream(Call(), asked(), Record("ann", request_id=request_id, began=told.append)))
+            await collect(chat.stream(Call(), asked(), Record("ann", request_id=request_id, on_recorded=told.append)))
     assert (await store.list("ann", size=10)).conversations == ()
     assert told == []
     provider.batches = ScriptedProvider().batches
-    await collect(chat.stream(Call(), asked(), Record("ann", request_id="r", began=told.append)))
+    await collect(chat.stream(Call(), asked(), Record("ann", request_id="r", on_recorded=told.append)))
     (conversation,) = (await store.list("ann", size=10)).conversations
     assert told == [conversation.id]
 
@@ -527,7 +527,7 @@ async def test_a_conversation_that_is_named_keeps_a_turn_that_failed() -> None:
     made = await store.create("ann", title="", source="", pinned=False, messages=())
     chat = recording(ScriptedProvider(ProviderProtocolError("Cut.", provider="p")), store)
     with pytest.raises(ProviderProtocolError):
-        await collect(chat.stream(Call(), asked(), Record("ann", conversation=made.id, began=told.append)))
+        await collect(chat.stream(Call(), asked(), Record("ann", conversation=made.id, on_recorded=told.append)))
     assert [message.state for message in await path(store)] == [MessageState.COMPLETE, MessageState.FAILED]
     assert told == [made.id]
 
@@ -644,19 +644,19 @@ async def test_what_a_long_reply_has_said_is_written_down_now_and_then() -> None
     async with aclosing(chat.stream(Call(), asked(), Record("ann"))) as batches:
         await anext(batches)
         calls = store.calls
-        await recorder.keep_once()
+        await recorder.checkpoint()
         assert store.calls == calls
-        await recorder.keep_once()
-        await recorder.keep_once()
+        await recorder.checkpoint()
+        await recorder.checkpoint()
         assert store.calls == calls + 1
         _, reply = await path(store)
         assert (reply.state, reply.message.blocks, reply.provider) == (MessageState.IN_PROGRESS, (Text("Hel"),), "scripted")
         await anext(batches)
-        await recorder.keep_once()
+        await recorder.checkpoint()
         assert (await path(store))[1].message.blocks == (Text("Hello"),)
     await chat.settled()
     calls = store.calls
-    await recorder.keep_once()
+    await recorder.checkpoint()
     assert store.calls == calls
 
 
@@ -666,11 +666,11 @@ async def test_what_cannot_be_written_down_is_tried_the_next_time() -> None:
     class Failing(MemoryStore):
         failures = 1
 
-        async def keep(self, said: Sequence[Said]) -> None:
+        async def checkpoint(self, replies: Sequence[PartialReply]) -> None:
             self.failures -= 1
             if self.failures >= 0:
                 raise StoreUnavailable
-            await super().keep(said)
+            await super().checkpoint(replies)
 
     store = Failing()
     recorder = Recorder(store)
@@ -678,7 +678,7 @@ async def test_what_cannot_be_written_down_is_tried_the_next_time() -> None:
     async with aclosing(chat.stream(Call(), asked(), Record("ann"))) as batches:
         await anext(batches)
         for _ in range(3):
-            await recorder.keep_once()
+            await recorder.checkpoint()
         assert (await path(store))[1].message.blocks == (Text("Hel"),)
 
 

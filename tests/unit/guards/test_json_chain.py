@@ -12,8 +12,8 @@ from antiphon.config import GuardConfig
 from antiphon.guards.base import Blocked, Guard
 from antiphon.guards.blocklist import build
 from antiphon.guards.chain import PIECE
-from antiphon.guards.json_chain import JsonChain, passed_json
-from antiphon.guards.json_value import passed_value
+from antiphon.guards.json_chain import JsonChain, filter_json
+from antiphon.guards.json_value import filter_value
 from antiphon.guards.scanner import LONGEST
 
 GUARD: Guard = build(GuardConfig(name="words", kind="blocklist", patterns=["bad+|4{4}"], action="mask", replacement='"#'))  # type: ignore[call-arg]
@@ -38,7 +38,7 @@ async def test_it_stays_json_however_it_is_split(value: list[Any], ascii_only: b
     text = json.dumps(value, ensure_ascii=ascii_only)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
     pieces = [text[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    assert json.loads(await masked(*pieces)) == json.loads(json.dumps(await passed_value([GUARD], value)))
+    assert json.loads(await masked(*pieces)) == json.loads(json.dumps(await filter_value([GUARD], value)))
 
 
 @settings(max_examples=200, deadline=None)
@@ -93,7 +93,7 @@ async def test_what_holds_no_match_is_told_as_it_was_written(text: str, sloppy: 
     """To the last character, be it JSON or only nearly; whole or however it is split."""
     text = text[:at] + sloppy + text[at:]
     cut = data.draw(st.integers(0, len(text)))
-    assert await masked(text[:cut], text[cut:]) == await passed_json([GUARD], text) == text
+    assert await masked(text[:cut], text[cut:]) == await filter_json([GUARD], text) == text
 
 
 @settings(max_examples=200, deadline=None)
@@ -102,7 +102,7 @@ async def test_a_match_is_found_however_it_is_written(text: str, data: st.DataOb
     """In names, in strings and in numbers; and JSON is JSON afterwards."""
     cut = data.draw(st.integers(0, len(text)))
     told = await masked(text[:cut], text[cut:])
-    assert told == await passed_json([GUARD], text)
+    assert told == await filter_json([GUARD], text)
     assert "bad" not in told
     assert "4444" not in told
     try:
@@ -131,25 +131,25 @@ async def test_a_match_is_found_however_it_is_written(text: str, data: st.DataOb
 @pytest.mark.parametrize("secret", SECRETS)
 async def test_what_a_strict_reader_refuses_hides_nothing(before: str, secret: str) -> None:
     """As another reader may take it, or a model."""
-    assert await passed_json([GUARD], f'{{{before}"a":"{secret}"}}') == f'{{{before}"a":"\\"#"}}'
-    assert await passed_json([GUARD], f'"{secret}"') == await masked(*f'"{secret}"') == '"\\"#"'
+    assert await filter_json([GUARD], f'{{{before}"a":"{secret}"}}') == f'{{{before}"a":"\\"#"}}'
+    assert await filter_json([GUARD], f'"{secret}"') == await masked(*f'"{secret}"') == '"\\"#"'
 
 
 async def test_numbers_in_what_is_no_json_are_text() -> None:
     """No quotes come round them, and a match may go from one to the next."""
-    assert await passed_json([GUARD], "4444, 4444 and 4444") == '"#, "# and "#'
+    assert await filter_json([GUARD], "4444, 4444 and 4444") == '"#, "# and "#'
     assert (
-        await passed_json([build(GuardConfig(name="w", kind="blocklist", patterns=["1, 2"], action="mask"))], "1, 2") == "[REMOVED]"
+        await filter_json([build(GuardConfig(name="w", kind="blocklist", patterns=["1, 2"], action="mask"))], "1, 2") == "[REMOVED]"
     )  # type: ignore[call-arg]
 
 
 async def test_fields_that_are_masked_alike_stay_as_many() -> None:
     """Though there be thousands; a name that stood twice does so still."""
     text = '{"bad":1,"badd":2,"baddd":[{"bad":3}],"bad":4}'
-    assert await passed_json([GUARD], text) == r'{"\"#":1,"\"#_":2,"\"#_2":[{"\"#":3}],"\"#":4}'
-    assert await passed_json([GUARD], r'{"bad":1,"b\u0061dd":2}') == r'{"\"#":1,"\"#_":2}'
+    assert await filter_json([GUARD], text) == r'{"\"#":1,"\"#_":2,"\"#_2":[{"\"#":3}],"\"#":4}'
+    assert await filter_json([GUARD], r'{"bad":1,"b\u0061dd":2}') == r'{"\"#":1,"\"#_":2}'
     many = {"ba" + "d" * (1 + number): number for number in range(200)}
-    assert len(json.loads(await passed_json([GUARD], json.dumps(many)))) == len(many)
+    assert len(json.loads(await filter_json([GUARD], json.dumps(many)))) == len(many)
 
 
 @pytest.mark.parametrize("text", ['{"a":"bad","b":"badd"}', '{"a":[{}],"b":["bad","badd"]}', '{a:"bad",b:"badd"}'])
@@ -213,7 +213,7 @@ async def test_other_calls_have_their_turn(text: str) -> None:
 
 async def test_a_string_is_written_anew_only_from_where_it_was_changed() -> None:
     """The others keep their escapes."""
-    assert await passed_json([GUARD], r'["\u0061\/", "\u0061 bad \u0061\/", 1.10]') == r'["\u0061\/", "\u0061 \"# a/", 1.10]'
+    assert await filter_json([GUARD], r'["\u0061\/", "\u0061 bad \u0061\/", 1.10]') == r'["\u0061\/", "\u0061 \"# a/", 1.10]'
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_none_is_none() -> None:
         ({"patterns": []}, "guards.words.patterns"),
         ({"patterns": ["b", "(a"]}, "guards.words.patterns.1: missing"),
         ({"patterns": ["a*"]}, "guards.words.patterns.0: it matches the empty text"),
-        ({"patterns": ["b", "(?:[a-z]{64} ){4}"]}, "guards.words.patterns.1: each match has more than 255 characters"),
+        ({"patterns": ["b", "(?:[a-z]{64} ){4}"]}, "guards.words.patterns.1: it only matches more than 255 characters"),
         ({"action": "laugh"}, "guards.words.action"),
         ({"entities": ["email"]}, "guards.words.entities"),
     ],

@@ -266,7 +266,7 @@ def told_of(path: Sequence[StoredMessage], sent: Sequence[Message], *between: St
 
 def messages_of(found: Continuation, before: Sequence[StoredMessage]) -> tuple[Message, ...]:
     """What `told` has, whether it is stored or new."""
-    return tuple(entry.message for entry in found.told(before))
+    return tuple(entry.message for entry in found.for_model(before))
 
 
 def reply(*parts: Block, **fields: Any) -> StoredMessage:
@@ -403,7 +403,7 @@ def test_a_prefix_that_is_sent_again_is_gone_on_with(data: st.DataObject) -> Non
     assert {row.state for row in before[len(prefix) :]} <= {MessageState.INCOMPLETE}
     stored_before = [row.message for row in path if row.message.role is Role.SYSTEM]
     assert list(found.new) == [*(each for each in sent if each.role is Role.SYSTEM and each not in stored_before), *new]
-    told = [entry for entry in found.told(before) if entry.row is None or entry.row.id in found.repeated]
+    told = [entry for entry in found.for_model(before) if entry.row is None or entry.row.id in found.repeated]
     assert [trimmed(without_thoughts(entry.message)) for entry in told] == list(map(trimmed, sent))
     thoughts = [part for row in before for part in row.message.blocks if isinstance(part, Thinking)]
     assert [part for entry in told for part in entry.message.blocks if isinstance(part, Thinking)] == thoughts
@@ -448,7 +448,7 @@ def test_nothing_is_lost_and_nothing_told_twice_whatever_is_sent(path: list[str]
     rows, messages = stored(" ".join(path)), talk(" ".join(sent))
     found = continuation(rows, messages)
     before = up_to(rows, found.parent_id)
-    told = found.told(before)
+    told = found.for_model(before)
     assert tuple(entry.message for entry in told if entry.row is None or entry.row.id in found.repeated) == messages
     assert said(entry.message for entry in told) == said([*(row.message for row in before), *found.new])
     if any(each.role is Role.ASSISTANT for each in said(messages)[:-1]):

@@ -28,7 +28,7 @@ from antiphon.domain.errors import Reason
 from antiphon.domain.events import FinishReason
 from antiphon.domain.request import ChatRequest
 from antiphon.history.base import MessageState, StoredMessage
-from antiphon.history.sendable import Entry, LeftOut, Why, sendable
+from antiphon.history.sendable import Entry, LeftOut, LeftOutReason, sendable
 from antiphon.providers.openai import request as openai_request
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -78,8 +78,8 @@ def brought(*messages: Message) -> list[Entry]:
     return [Entry(message) for message in messages]
 
 
-def why(left_out: tuple[LeftOut, ...]) -> list[Why]:
-    return [each.why for each in left_out]
+def why(left_out: tuple[LeftOut, ...]) -> list[LeftOutReason]:
+    return [each.reason for each in left_out]
 
 
 INCOMPLETE, CANCELLED, IN_PROGRESS = MessageState.INCOMPLETE, MessageState.CANCELLED, MessageState.IN_PROGRESS
@@ -130,7 +130,7 @@ def test_what_was_refused_is_left_out_behind_a_retry_too() -> None:
     asked, retry = stored(instructions, user("bad"), turn=1), failed(reason=Reason.PROVIDER_REJECTED)
     messages, left_out = sendable([*before, *asked, *retry, *brought(user("and now?"))])
     assert messages == (user("a"), reply(Text("A")), instructions, user("and now?"))
-    assert why(left_out) == [Why.REFUSED]
+    assert why(left_out) == [LeftOutReason.REFUSED]
 
 
 def test_calls_that_were_answered_stay_beside_one_that_broke_off() -> None:
@@ -138,7 +138,7 @@ def test_calls_that_were_answered_stay_beside_one_that_broke_off() -> None:
     made = reply(Text("So."), call("a"), call("b", HALF), call("c"))
     messages, left_out = sendable([*stored(user(), (made, INCOMPLETE), result("a")), *brought(user("and now?"))])
     assert messages == (user(), reply(Text("So."), call("a")), result("a"), user("and now?"))
-    assert why(left_out) == [Why.BROKEN_CALL]
+    assert why(left_out) == [LeftOutReason.BROKEN_CALL]
 
 
 def test_half_arguments_of_a_whole_reply_are_the_models_own() -> None:
@@ -176,7 +176,7 @@ def test_the_result_of_a_call_that_broke_off_goes_with_it() -> None:
     """Even if the request brings it: nothing else can be done with it."""
     messages, left_out = sendable([*stored(user(), (reply(call("c", HALF)), INCOMPLETE)), *brought(result("c"))])
     assert messages == (user(),)
-    assert why(left_out) == [Why.BROKEN_CALL, Why.RESULT_WITHOUT_CALL]
+    assert why(left_out) == [LeftOutReason.BROKEN_CALL, LeftOutReason.RESULT_WITHOUT_CALL]
 
 
 def test_results_that_are_stored_without_their_call_are_not_sent() -> None:
@@ -185,7 +185,7 @@ def test_results_that_are_stored_without_their_call_are_not_sent() -> None:
     said = (result("x"), user(), reply(call("c")), result("c"), result("c", "c"), reply(Text("1")), result("c"), late)
     messages, left_out = sendable(stored(*said))
     assert messages == (user(), reply(call("c")), result("c"), reply(Text("1")), user("So?"))
-    assert why(left_out) == [Why.RESULT_WITHOUT_CALL] * 5
+    assert why(left_out) == [LeftOutReason.RESULT_WITHOUT_CALL] * 5
 
 
 def test_what_a_request_brings_is_sent_as_it_is() -> None:
@@ -221,7 +221,7 @@ def test_a_message_that_was_refused_for_good_is_sent_once(turn: dict[str, Any], 
     before = stored(user("1"), reply(Text("2")))
     messages, left_out = sendable([*before, *failed(system, user("bad"), **turn), *brought(user("3"))])
     assert messages == (user("1"), reply(Text("2")), system, *([user("bad")] if is_sent else []), user("3"))
-    assert why(left_out) == ([] if is_sent else [Why.REFUSED])
+    assert why(left_out) == ([] if is_sent else [LeftOutReason.REFUSED])
 
 
 def test_a_refused_message_is_sent_when_it_is_asked_again() -> None:
@@ -238,7 +238,7 @@ def test_a_result_that_was_refused_takes_its_call_along() -> None:
     refused = failed(result("c"), reason=Reason.PROVIDER_REJECTED)
     messages, left_out = sendable([*stored(user(), reply(call("c"))), *refused, *brought(user("2"))])
     assert messages == (user(), user("2"))
-    assert why(left_out) == [Why.REFUSED, Why.UNANSWERED_CALL]
+    assert why(left_out) == [LeftOutReason.REFUSED, LeftOutReason.UNANSWERED_CALL]
 
 
 # Whatever is stored.

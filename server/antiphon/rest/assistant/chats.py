@@ -97,7 +97,7 @@ class ChatsServicer(assistant_pb2_grpc.AssistantServiceServicer):
         if body.message_index is not None:
             if message_id is not None:
                 raise invalid(Violation(("messageIndex",), "must not be given with messageId"))
-            path = [each for each in (await self._store.messages(owner, body.chat_id)).messages if not each.is_unheard]
+            path = [each for each in (await self._store.messages(owner, body.chat_id)).messages if not each.is_retryable]
             if body.message_index >= len(path):
                 raise invalid(Violation(("messageIndex",), f"must be less than {len(path)}, the number of messages"))
             message_id = path[body.message_index].id

@@ -81,7 +81,7 @@ class _Messages:
         while True:
             page = await self._store.messages(self._owner, self._chat_id, size=_PAGE, token=token)
             for message in page.messages:
-                if message.is_unheard:
+                if message.is_retryable:
                     self._hidden[message.id] = parent
                 else:
                     yield comma + dumps(stored_json(message))

@@ -110,7 +110,7 @@ class AssistantServicer(ChatsServicer):
             preamble=_system(_context(body.fast_context or [])),
             resent=True,
             # The header is also set in an error response, because what came before the error is stored in this chat.
-            began=partial(call.headers.__setitem__, "x-chat-id"),
+            on_recorded=partial(call.headers.__setitem__, "x-chat-id"),
         )
         chat_request = _request(persona, _messages(body), _tools(body.tools), stream=stream)
         writer = EventWriter(name) if stream else lambda reply: dumps(reply_object(reply, name))

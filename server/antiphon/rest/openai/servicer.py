@@ -71,7 +71,7 @@ class OpenAIServicer(openai_pb2_grpc.OpenAIServiceServicer):
             return None
         # The header is also set in an error response, because what came before the error is stored in this session.
         began = partial(call.headers.__setitem__, "x-session-id")
-        return Record(call.caller.owner, conversation=body.session_id or None, resent=True, began=began)
+        return Record(call.caller.owner, conversation=body.session_id or None, resent=True, on_recorded=began)
 
     def _model(self, entry: ModelEntry) -> dict[str, Any]:
         return {"id": entry.name, "object": "model", "created": self._started, "owned_by": entry.provider}
