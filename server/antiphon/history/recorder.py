@@ -25,7 +25,7 @@ from antiphon.domain.errors import (
     StoreUnavailable,
     TurnInProgress,
     Violation,
-    told,
+    to_public_error,
 )
 from antiphon.domain.events import Batch
 from antiphon.domain.reply import Reply
@@ -311,7 +311,7 @@ def _reason(error: Exception) -> Reason:
     """What is stored as the reason of a failure. `history.sendable` leaves out what a provider refused, which it tells by this."""
     if isinstance(error, ProviderRejected) and error.code == "model_not_found":
         return Reason.MODEL_NOT_FOUND  # a provider that has no such model has nothing against the messages
-    return told(error).reason
+    return to_public_error(error).reason
 
 
 def _log_left_out(turn: Turn, before: Sequence[StoredMessage], left_out: Sequence[LeftOut]) -> None:

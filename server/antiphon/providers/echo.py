@@ -36,8 +36,8 @@ _WORDS: Final = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+")
 
 _PROTOCOL: Final = "echo"
 
-_TURN: Final = 1000
-"""Words that are read, or said, at one go: other calls have their turn between them."""
+_WORDS_AT_ONCE: Final = 1000
+"""Words that are read, or written, at one go: other calls have their turn between them."""
 
 _DEEPEST: Final = 32
 """Levels of a schema that are followed; one that refers to itself has no end."""
@@ -55,13 +55,13 @@ class EchoProvider:
         return None
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
-        """See `Provider.stream`. One batch a word; for who asks for no stream one for `_TURN` of them."""
+        """See `Provider.stream`. One batch a word; for who asks for no stream one for `_WORDS_AT_ONCE` of them."""
         text = _last_user_text(request)
         words = await _split(text)
         tool = _chosen_tool(request)
         reason = FinishReason.STOP if tool is None else FinishReason.TOOL_CALLS
-        said = _reply(request, text) if tool is None else orjson.dumps(example(tool.parameters or {}, text)).decode()
-        pieces = await _split(said)
+        reply = _reply(request, text) if tool is None else orjson.dumps(example(tool.parameters or {}, text)).decode()
+        pieces = await _split(reply)
         limit = request.sampling.max_completion_tokens or request.sampling.max_tokens
         if limit is not None and limit < len(pieces):
             pieces = pieces[:limit]
@@ -72,7 +72,7 @@ class EchoProvider:
         batch: Batch = [Started(f"chatcmpl-{uuid4().hex}", request.model, origin, created=int(time.time()))]
         batch += [BlockStarted(choice, choice, _block(tool)) for choice in choices]
         for number, piece in enumerate(pieces, 1):
-            if request.stream or number % _TURN == 0:
+            if request.stream or number % _WORDS_AT_ONCE == 0:
                 yield batch
                 batch = []
                 await asyncio.sleep(self._delay if request.stream else 0)
@@ -115,10 +115,10 @@ def _example(schema: object, text: str, root: JsonObject, depth: int) -> Any:
     for combined in ("anyOf", "oneOf", "allOf"):
         if schema.get(combined):
             return _example(schema[combined][0], text, root, depth + 1)
-    return _of_kind(schema, text, root, depth)
+    return _example_of_type(schema, text, root, depth)
 
 
-def _of_kind(schema: JsonObject, text: str, root: JsonObject, depth: int) -> Any:
+def _example_of_type(schema: JsonObject, text: str, root: JsonObject, depth: int) -> Any:
     """Return the smallest value of the schema's `type`."""
     kind = schema.get("type")
     if isinstance(kind, list):
@@ -180,7 +180,7 @@ async def _split(text: str) -> list[str]:
     words = []
     for match in _WORDS.finditer(text):
         words.append(match.group())
-        if len(words) % _TURN == 0:
+        if len(words) % _WORDS_AT_ONCE == 0:
             await asyncio.sleep(0)
     return words
 

@@ -18,9 +18,9 @@ from antiphon.config import MAX_MESSAGE_BYTES, ProviderConfig
 from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderProtocolError
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
-from antiphon.net.http import Reply, Transport
+from antiphon.net.http import HttpResponse, Transport
 from antiphon.net.outbound import DIRECT, Outbound
-from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, explain, log_refusal, of_status
+from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, error_of_status, explain, log_refusal
 
 _BOM: Final = b"\xef\xbb\xbf"
 
@@ -31,7 +31,7 @@ _AFTER_DONE_BYTES: Final = 64 * 1024
 """As much as is read then."""
 
 
-class Ending(Protocol):
+class EndState(Protocol):
     """What a reader knows of the end of its reply."""
 
     done: bool
@@ -49,11 +49,11 @@ class Reader(Protocol):
 
     failure: ProviderError | None
     """To be raised after the batch that `feed` gave."""
-    blame: bytes
+    error_body: bytes
     """The provider's own words about the failure, for the log."""
 
     @property
-    def ending(self) -> Ending: ...
+    def ending(self) -> EndState: ...
 
     @property
     def has_usage(self) -> bool:
@@ -71,11 +71,11 @@ class Reader(Protocol):
     def end(self, *, silent: bool = False) -> Batch:
         """Return the last batch. Raises `ProviderProtocolError` if the reply is not whole.
 
-        `silent`: the host did not end it, but sent nothing for the time of `Ending.wait`.
+        `silent`: the host did not end it, but sent nothing for the time of `EndState.wait`.
         """
         ...
 
-    def whole(self, body: bytes) -> Batch:
+    def read_object(self, body: bytes) -> Batch:
         """Return all events of an answer that is one JSON object. Raises the tree under `ProviderError`."""
         ...
 
@@ -133,7 +133,7 @@ class HeaderAuth:
         return f"Bearer {key}" if self._header == "authorization" else key
 
 
-class Exchange:
+class ProviderClient:
     """The calls of one provider. Needs no event loop until the first call, and belongs to the loop of that call."""
 
     def __init__(self, name: str, config: ProviderConfig, auth: Auth, url: URL, outbound: Outbound = DIRECT) -> None:
@@ -152,13 +152,13 @@ class Exchange:
         credentials = await self._auth.credentials(prepared.url, prepared.body, request.api_key)
         secrets = credentials.secrets
         async with self._transport.post(prepared.url, credentials.headers, prepared.body) as reply:
-            begin = await self._begin(reply, secrets, own_key=request.api_key is not None)
+            begin = await self._first_bytes(reply, secrets, own_key=request.api_key is not None)
             ending = reader.ending
             collected: Batch = []
             size = 0
             try:
                 if begin.startswith((b"{", b"[")):
-                    yield reader.whole(await reply.read())
+                    yield reader.read_object(await reply.read())
                     return
                 async for piece in reply:
                     batch = reader.feed(piece)
@@ -182,7 +182,7 @@ class Exchange:
                     reader.feed_after_done(await reply.read_some(_AFTER_DONE_BYTES, _AFTER_DONE))
                 yield collected + reader.end(silent=reply.timed_out)
             except ProviderError as error:
-                self._explain(error, reply, reader.blame, secrets)
+                self._explain(error, reply, reader.error_body, secrets)
                 raise
 
     async def status_of(self, url: URL) -> int:
@@ -199,7 +199,7 @@ class Exchange:
         """End the connections that are kept open."""
         await self._transport.close()
 
-    async def _begin(self, reply: Reply, secrets: tuple[str, ...], *, own_key: bool) -> bytes:
+    async def _first_bytes(self, reply: HttpResponse, secrets: tuple[str, ...], *, own_key: bool) -> bytes:
         """Return what the body of a good answer begins with. Raises for any other."""
         if not 200 <= reply.status < 300:
             raise await self._refusal(reply, secrets, own_key=own_key)
@@ -210,18 +210,18 @@ class Exchange:
             raise ProviderProtocolError(f"The provider {self._name} answered with a web page.", provider=self._name)
         return begin
 
-    def _explain(self, error: ProviderError, reply: Reply, blame: bytes, secrets: tuple[str, ...]) -> None:
-        """Log a failure inside a good answer, and tell of it what a caller may read; `blame` is what the provider said of it."""
-        if blame:
-            log_refusal(self._name, error.status or reply.status, blame, secrets)
-            explain(error, blame, (*secrets, *self._hosts))
+    def _explain(self, error: ProviderError, reply: HttpResponse, error_body: bytes, secrets: tuple[str, ...]) -> None:
+        """Log a failure inside a good answer, and tell of it what a caller may read; `error_body` is what the provider said of it."""
+        if error_body:
+            log_refusal(self._name, error.status or reply.status, error_body, secrets)
+            explain(error, error_body, (*secrets, *self._hosts))
 
-    async def _refusal(self, reply: Reply, secrets: tuple[str, ...], *, own_key: bool) -> ProviderError:
+    async def _refusal(self, reply: HttpResponse, secrets: tuple[str, ...], *, own_key: bool) -> ProviderError:
         body = await reply.read_some(ERROR_BODY_BYTES, ERROR_BODY_SECONDS)
         log_refusal(self._name, reply.status, body, secrets)
-        error = of_status(self._name, reply.status, reply.headers, body)
+        error = error_of_status(self._name, reply.status, reply.headers, body)
         explain(error, body, (*secrets, *self._hosts))
-        if own_key and isinstance(error, ProviderCredentials) and not error.of_model:
+        if own_key and isinstance(error, ProviderCredentials) and not error.is_about_model:
             return ProviderCredentials(
                 f"The provider {self._name} refused the key of the request.", provider=self._name, status=error.status
             )

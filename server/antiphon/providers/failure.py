@@ -124,7 +124,7 @@ SAFE_CODES: Final = frozenset(
 https://platform.openai.com/docs/guides/error-codes, and `ResponseError.code` of its API reference.
 """
 
-_OF_MODEL: Final = frozenset({"invalid_model", "model_not_available", "model_not_found", "not_found", "not_found_error"})
+_MODEL_WORDS: Final = frozenset({"invalid_model", "model_not_available", "model_not_found", "not_found", "not_found_error"})
 """What `code`, `type` or `status` says where the host does not have the model."""
 
 # What the `type` or `code` of an error payload says, in lower case with "_" between words. Whole words only: a guess from a part
@@ -166,7 +166,7 @@ _BY_WORD: Final[Mapping[str, type[ProviderError]]] = {
             "consumer_suspended",
             "invalid_api_key",
             "invalid_authentication",
-            *_OF_MODEL,
+            *_MODEL_WORDS,
             "permission_denied",
             "permission_error",
             "service_disabled",
@@ -185,14 +185,14 @@ _BY_WORD: Final[Mapping[str, type[ProviderError]]] = {
 _log = structlog.get_logger(__name__)
 
 
-def of_status(provider: str, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+def error_of_status(provider: str, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
     """Return the error for a status other than 2xx."""
     fields = _error_fields(body)
     kind = _rejection_kind(_BY_STATUS.get(status, ProviderUnavailable), fields)
     return _build(provider, kind, status, fields, retry_after(headers))
 
 
-def of_payload(provider: str, error: object) -> ProviderError:
+def error_of_payload(provider: str, error: object) -> ProviderError:
     """Return the error for an error object inside a 2xx answer: a whole JSON object, or what stands under its "error"."""
     if isinstance(error, list) and error:
         error = error[0]
@@ -259,7 +259,7 @@ def _build(
     provider: str, kind: type[ProviderError], status: int | None, fields: Mapping[str, Any], wait: float | None
 ) -> ProviderError:
     message = f"The provider {provider} failed."
-    of_model = status == 404 or _is_of_model(fields)
+    is_about_model = status == 404 or _mentions_model(fields)
     code = None
     retryable = None
     if kind is ProviderRateLimited:
@@ -269,7 +269,7 @@ def _build(
     elif kind is ProviderRejected:
         message = f"The provider {provider} refused the request."
         wait = None
-    elif kind is ProviderCredentials and of_model:
+    elif kind is ProviderCredentials and is_about_model:
         message = f"The provider {provider} does not have the model, or not for the key that it was asked with."
         wait = None
     elif kind is ProviderCredentials:
@@ -285,7 +285,7 @@ def _build(
         message = f"{message[:-1]}: {code}."
     made = kind(message, provider=provider, status=status, code=code, retry_after=wait, retryable=retryable)
     if isinstance(made, ProviderCredentials):
-        made.of_model = of_model
+        made.is_about_model = is_about_model
     return made
 
 
@@ -355,9 +355,9 @@ def _location(entry: Mapping[str, Any]) -> str:
     return field_path(path[1:] if path[:1] == ("body",) else path)
 
 
-def _is_of_model(fields: Mapping[str, Any]) -> bool:
+def _mentions_model(fields: Mapping[str, Any]) -> bool:
     words = [fields.get(name) for name in ("code", "type", "status")]
-    return any(_normal(word) in _OF_MODEL for word in words if isinstance(word, str))
+    return any(_normal(word) in _MODEL_WORDS for word in words if isinstance(word, str))
 
 
 def _normal(word: str) -> str:

@@ -14,7 +14,7 @@ from msgspec import Struct
 from yarl import URL
 
 from antiphon.config import ConfigError, ProviderConfig
-from antiphon.providers.openai.capabilities import SILENT, UNKNOWN, Capabilities, Thoughts
+from antiphon.providers.openai.capabilities import NO_THOUGHTS, UNKNOWN, Capabilities, Thoughts
 
 WITHOUT_URL: Final = frozenset({"echo"})
 """Protocols that reach no host."""
@@ -43,7 +43,7 @@ class Host(Struct, frozen=True, kw_only=True):
     stream_usage: bool = True
     models: tuple[str, ...] = ()
     protocol: str = "openai"
-    takes: Capabilities = UNKNOWN
+    capabilities: Capabilities = UNKNOWN
     """What it takes back of what a model has said."""
 
 
@@ -74,7 +74,7 @@ HOSTS: Final = (
             "o4*",
             "ft:*",
         ),
-        takes=SILENT,
+        capabilities=NO_THOUGHTS,
     ),
     # Its v1 API needs no api-version, and its models are deployments:
     # https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle
@@ -85,7 +85,7 @@ HOSTS: Final = (
         url_variable="AZURE_OPENAI_ENDPOINT",
         url_suffix="/openai/v1",
         auth_header="api-key",
-        takes=SILENT,
+        capabilities=NO_THOUGHTS,
     ),
     # https://docs.anthropic.com/en/api/openai-sdk
     Host(
@@ -119,35 +119,35 @@ HOSTS: Final = (
             "devstral-*",
             "pixtral-*",
         ),
-        takes=Capabilities(thoughts=Thoughts.PARTS, reply_fields=_MISTRAL, short_call_ids=True),
+        capabilities=Capabilities(thoughts=Thoughts.PARTS, reply_fields=_MISTRAL, short_call_ids=True),
     ),
     Host(
         name="deepseek",
         base_url="https://api.deepseek.com/v1",
         key_variable="DEEPSEEK_API_KEY",
         models=("deepseek-chat", "deepseek-reasoner"),
-        takes=Capabilities(thoughts=Thoughts.REASONING_CONTENT, fill=""),
+        capabilities=Capabilities(thoughts=Thoughts.REASONING_CONTENT, empty_thought=""),
     ),
     # Kimi refuses an empty `reasoning_content` as it does none.
     Host(
         name="moonshot",
         base_url="https://api.moonshot.ai/v1",
         key_variable="MOONSHOT_API_KEY",
-        takes=Capabilities(thoughts=Thoughts.REASONING_CONTENT, fill=" "),
+        capabilities=Capabilities(thoughts=Thoughts.REASONING_CONTENT, empty_thought=" "),
     ),
-    Host(name="perplexity", base_url="https://api.perplexity.ai", key_variable="PERPLEXITY_API_KEY", takes=SILENT),
+    Host(name="perplexity", base_url="https://api.perplexity.ai", key_variable="PERPLEXITY_API_KEY", capabilities=NO_THOUGHTS),
     Host(
         name="xai",
         base_url="https://api.x.ai/v1",
         key_variable="XAI_API_KEY",
         models=("grok-4", "grok-3", "grok-3-mini", "grok-*"),
-        takes=SILENT,
+        capabilities=NO_THOUGHTS,
     ),
     Host(
         name="groq",
         base_url="https://api.groq.com/openai/v1",
         key_variable="GROQ_API_KEY",
-        takes=Capabilities(thoughts=Thoughts.REASONING, reply_fields=_GROQ),
+        capabilities=Capabilities(thoughts=Thoughts.REASONING, reply_fields=_GROQ),
     ),
     Host(name="together", base_url="https://api.together.xyz/v1", key_variable="TOGETHER_API_KEY"),
     Host(name="fireworks", base_url="https://api.fireworks.ai/inference/v1", key_variable="FIREWORKS_API_KEY"),
@@ -155,14 +155,14 @@ HOSTS: Final = (
         name="cerebras",
         base_url="https://api.cerebras.ai/v1",
         key_variable="CEREBRAS_API_KEY",
-        takes=Capabilities(thoughts=Thoughts.NONE, reply_fields=_CEREBRAS),
+        capabilities=Capabilities(thoughts=Thoughts.NONE, reply_fields=_CEREBRAS),
     ),
     Host(name="nvidia", base_url="https://integrate.api.nvidia.com/v1", key_variable="NVIDIA_API_KEY"),
     Host(
         name="openrouter",
         base_url="https://openrouter.ai/api/v1",
         key_variable="OPENROUTER_API_KEY",
-        takes=Capabilities(thoughts=Thoughts.DETAILS),
+        capabilities=Capabilities(thoughts=Thoughts.DETAILS),
     ),
     Host(
         name="ollama",
@@ -240,11 +240,11 @@ def complete(name: str, config: ProviderConfig, environment: Mapping[str, str] =
 def capabilities(name: str, base_url: str | None) -> Capabilities:
     """Return what a provider takes back of what a model has said: that of the row with its address, else of its name."""
     address = URL(base_url).host if base_url else None
-    is_told = address is not None and address not in _LOOPBACK
-    at_address = (host for host in HOSTS if is_told and host.base_url and URL(host.base_url).host == address)
+    is_known_address = address is not None and address not in _LOOPBACK
+    at_address = (host for host in HOSTS if is_known_address and host.base_url and URL(host.base_url).host == address)
     named = (host for host in HOSTS if host.name == name)
     found = next((host for host in (*at_address, *named) if host.protocol == "openai"), None)
-    return UNKNOWN if found is None else found.takes
+    return UNKNOWN if found is None else found.capabilities
 
 
 def _is_on(host: Host, environment: Mapping[str, str]) -> bool:

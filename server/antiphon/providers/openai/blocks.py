@@ -15,8 +15,8 @@ EXTRA_CONTENT: Final = "extra_content"
 SIGNATURE: Final = "thought_signature"
 
 
-class Numbers:
-    """Numbers the blocks of a reply, over all its choices."""
+class BlockNumbers:
+    """BlockNumbers the blocks of a reply, over all its choices."""
 
     def __init__(self) -> None:
         self._next = 0
@@ -28,7 +28,7 @@ class Numbers:
         events.append(BlockStarted(number, choice, value))
         return number
 
-    def whole(self, choice: int, value: Block, events: Batch) -> None:
+    def add_complete(self, choice: int, value: Block, events: Batch) -> None:
         """Append a block of which all is known."""
         events.append(BlockFinished(self.begin(choice, value, events)))
 
@@ -56,7 +56,7 @@ def state_of(opaque: str | None, fields: JsonObject = NOTHING) -> State | None:
     return State(opaque, fields) if opaque is not None or fields else None
 
 
-_SHOWN_AT_START: Final = (ToolCall, Image, Opaque, RedactedThinking)
+_WRITTEN_AT_START: Final = (ToolCall, Image, Opaque, RedactedThinking)
 """Blocks that a dialect writes something of when they begin."""
 
 
@@ -64,7 +64,7 @@ def is_written(event: Event) -> bool:
     """Whether a dialect with deltas writes something for an event."""
     match event:
         case BlockStarted():
-            return isinstance(event.value, _SHOWN_AT_START)
+            return isinstance(event.value, _WRITTEN_AT_START)
         case BlockFinished():
             return event.state is not None
         case _:

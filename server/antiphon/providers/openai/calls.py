@@ -25,7 +25,7 @@ from msgspec import Struct
 from antiphon.domain import unknown_fields
 from antiphon.domain.content import CUSTOM, FUNCTION, FUNCTION_CALL, JsonObject, ToolCall
 from antiphon.domain.events import Batch, BlockFinished, InputDelta
-from antiphon.providers.openai.blocks import Numbers, state_of, take_signature
+from antiphon.providers.openai.blocks import BlockNumbers, state_of, take_signature
 from antiphon.providers.openai.values import is_shallow, text
 
 _CALL: Final = frozenset({"index", "id", "type", "function", "custom"})
@@ -40,9 +40,9 @@ _ABOUT: Final = frozenset({"extra_content", "provider_specific_fields"})
 class _Call(Struct):
     """A tool call that has come, at least in part."""
 
-    key: object
+    index: object
     """The host's index, if it has one."""
-    given: str
+    host_id: str
     """The host's id, if it has one."""
     id: str
     type: str
@@ -68,7 +68,7 @@ class _Call(Struct):
         return "".join(self.pieces)
 
     @property
-    def is_whole(self) -> bool:
+    def has_complete_arguments(self) -> bool:
         """Whether the arguments are a complete object or list."""
         if not self.pieces or self.type == CUSTOM or self.pieces[-1].rstrip()[-1:] not in ("}", "]"):
             return False  # for nearly every piece, with nothing joined
@@ -82,18 +82,18 @@ class _Call(Struct):
 class ToolCalls:
     """Reads the tool calls of one choice."""
 
-    def __init__(self, choice: int, tools: frozenset[str], numbers: Numbers, *, whole: bool = False) -> None:
+    def __init__(self, choice: int, tools: frozenset[str], numbers: BlockNumbers, *, whole: bool = False) -> None:
         """`tools` are the names of those that were offered. `whole`: each delta is a call, as in an answer that does not stream."""
         self._choice = choice
         self._tools = tools
         self._numbers = numbers
         self._whole = whole
         self._calls: list[_Call] = []
-        self._of_2023: _Call | None = None
+        self._function_call: _Call | None = None
 
     def __bool__(self) -> bool:
         """Whether a call has begun."""
-        return bool(self._calls) or self._of_2023 is not None
+        return bool(self._calls) or self._function_call is not None
 
     def read(self, delta: JsonObject, events: Batch) -> None:
         """Append what a delta of a call adds. Raises for another shape."""
@@ -101,13 +101,13 @@ class ToolCalls:
 
     def read_function_call(self, delta: JsonObject, events: Batch) -> None:
         """Append what a delta of the one function call of 2023 adds. It has no id."""
-        call = self._of_2023
+        call = self._function_call
         if call is None:
-            call = self._of_2023 = _Call(None, "", "", FUNCTION_CALL, is_known=True)
+            call = self._function_call = _Call(None, "", "", FUNCTION_CALL, is_known=True)
         self._take_fields(call, {name: value for name, value in delta.items() if name not in _FUNCTION and value is not None})
         self._grow(call, text(delta.get("name")), _arguments(delta), events, joins=False)
 
-    def conclude(self, calls: list[JsonObject], events: Batch) -> None:
+    def finish_from_message(self, calls: list[JsonObject], events: Batch) -> None:
         """Append what the calls of a whole message at the end of the stream add to those that streamed."""
         for position, given in enumerate(calls):
             if position >= len(self._calls):
@@ -118,9 +118,9 @@ class ToolCalls:
             if known.is_known and arguments.startswith(known.arguments) and arguments != known.arguments:
                 self._add_arguments(known, arguments[len(known.arguments) :], events)
 
-    def conclude_function_call(self, given: JsonObject, events: Batch) -> None:
+    def finish_function_call(self, given: JsonObject, events: Batch) -> None:
         """Append what the function call of 2023 of a whole message adds."""
-        known = self._of_2023
+        known = self._function_call
         if known is None:
             self.read_function_call(given, events)
             return
@@ -130,7 +130,7 @@ class ToolCalls:
 
     def end(self, events: Batch) -> None:
         """Append the ends of the calls, and those that had to wait for it. Raises if a call has no name."""
-        for call in (*self._calls, *(() if self._of_2023 is None else (self._of_2023,))):
+        for call in (*self._calls, *(() if self._function_call is None else (self._function_call,))):
             if call.is_known:
                 if not call.name and call.type != CUSTOM:
                     raise ValueError("a tool call without a name")
@@ -169,7 +169,7 @@ class ToolCalls:
         kind = text(delta.get("type")) or (CUSTOM if delta.get("custom") is not None else FUNCTION)
         is_known = has_body or (kind in (FUNCTION, CUSTOM) and not (not delta.get("type") and extra.keys() - _ABOUT))
         call_id = given
-        if is_known and (not given or any(call.given == given for call in self._calls)):
+        if is_known and (not given or any(call.host_id == given for call in self._calls)):
             call_id = f"call_{uuid4().hex[:24]}"
         return _Call(delta.get("index"), given, call_id, kind if is_known else text(delta.get("type")), is_known)
 
@@ -185,16 +185,16 @@ class ToolCalls:
 
     def _grow(self, call: _Call, name: str, arguments: str, events: Batch, *, joins: bool) -> None:
         """More of a call of a known kind."""
-        if name and (name != call.name or self._joins(call, name)) and (joins or not call.name):
+        if name and (name != call.name or self._continues_name(call, name)) and (joins or not call.name):
             if call.block is not None:
                 raise ValueError("a name that goes on")
             call.name += name
-        if arguments and not (len(arguments) == call.length and call.is_whole and arguments == call.arguments):
+        if arguments and not (len(arguments) == call.length and call.has_complete_arguments and arguments == call.arguments):
             self._add_arguments(call, arguments, events)
-        if call.block is None and call.name and (self._whole or self._is_named(call, joins=joins)):
+        if call.block is None and call.name and (self._whole or self._is_name_complete(call, joins=joins)):
             self._begin(call, events)
 
-    def _is_named(self, call: _Call, *, joins: bool) -> bool:
+    def _is_name_complete(self, call: _Call, *, joins: bool) -> bool:
         """Whether the name of a call is whole. `joins`: it may come in pieces."""
         if call.pieces and (call.name in self._tools or not joins):
             return True
@@ -227,28 +227,28 @@ class ToolCalls:
         """Return which call this is more of; None: a new one."""
         calls = self._calls
         key, given = delta.get("index"), delta.get("id")
-        if calls and not name and key is not None and calls[-1].key == key and (not given or calls[-1].given == given):
+        if calls and not name and key is not None and calls[-1].index == key and (not given or calls[-1].host_id == given):
             return len(calls) - 1  # the commonest: more arguments
         by_id = by_key = None
         for position in range(len(calls) - 1, -1, -1):
             call = calls[position]
-            if by_id is None and given and call.given == given and (key is None or call.key in (None, key)):
+            if by_id is None and given and call.host_id == given and (key is None or call.index in (None, key)):
                 by_id = position
-            if by_key is None and key is not None and call.key == key:
+            if by_key is None and key is not None and call.index == key:
                 by_key = position
         found = by_key if by_id is None else by_id
         if found is None:
-            found = self._find_otherwise(key, given, begins=bool(name) or not has_body)
+            found = self._find_without_match(key, given, begins=bool(name) or not has_body)
             if found is None:
                 return None
         call = calls[found]
-        if by_id is None and given and call.given and (name or not has_body):  # another id under the same index
+        if by_id is None and given and call.host_id and (name or not has_body):  # another id under the same index
             return None
         if not name or not call.name:
             return found
-        return found if self._continues(call, name, arguments, told_apart=by_id is not None or by_key is not None) else None
+        return found if self._continues(call, name, arguments, is_identified=by_id is not None or by_key is not None) else None
 
-    def _find_otherwise(self, key: object, given: object, *, begins: bool) -> int | None:
+    def _find_without_match(self, key: object, given: object, *, begins: bool) -> int | None:
         """Return which call a delta continues that neither its index nor its id tells. `begins`: a call may begin with it."""
         last = len(self._calls) - 1
         if last < 0 or (begins and (given or key is not None)):
@@ -257,24 +257,24 @@ class ToolCalls:
             return last
         # An index that is only a counter of deltas.
         for position in range(last, -1, -1):
-            if given and self._calls[position].given == given:
+            if given and self._calls[position].host_id == given:
                 return position
-        return None if given or self._calls[last].is_whole else last
+        return None if given or self._calls[last].has_complete_arguments else last
 
-    def _continues(self, call: _Call, name: str, arguments: str, *, told_apart: bool) -> bool:
-        """Whether a delta with a name continues a call that has one. `told_apart`: it has the index or the id of the call."""
+    def _continues(self, call: _Call, name: str, arguments: str, *, is_identified: bool) -> bool:
+        """Whether a delta with a name continues a call that has one. `is_identified`: it has the index or the id of the call."""
         same = name == call.name
-        if call.is_whole:
-            repeats = not arguments.strip() or (bool(call.given) and arguments == call.arguments)
-            return repeats and (same or self._joins(call, name))
+        if call.has_complete_arguments:
+            repeats = not arguments.strip() or (bool(call.host_id) and arguments == call.arguments)
+            return repeats and (same or self._continues_name(call, name))
         if not same:
-            if self._joins(call, name):
+            if self._continues_name(call, name):
                 return True
             if call.name in self._tools and name in self._tools:
                 return False
-        return told_apart or bool(call.arguments)
+        return is_identified or bool(call.arguments)
 
-    def _joins(self, call: _Call, name: str) -> bool:
+    def _continues_name(self, call: _Call, name: str) -> bool:
         """Whether this is a further piece of the name, judging by the names of the tools."""
         return call.name not in self._tools and call.name + name in self._tools
 

@@ -12,7 +12,7 @@ class Thoughts(Enum):
     """Where a host takes the thoughts of a reply that it made."""
 
     NONE = auto()
-    AS_TOLD = auto()
+    AS_RECEIVED = auto()
     """Under the name that it used itself, with the tool calls that they led to: some hosts refuse their own calls without."""
     REASONING_CONTENT = auto()
     REASONING = auto()
@@ -25,8 +25,8 @@ class Thoughts(Enum):
 class Capabilities(Struct, frozen=True, kw_only=True):
     """What one host takes. The defaults are for a host that nobody here knows."""
 
-    thoughts: Thoughts = Thoughts.AS_TOLD
-    fill: str | None = None
+    thoughts: Thoughts = Thoughts.AS_RECEIVED
+    empty_thought: str | None = None
     """What stands in `reasoning_content` of a reply without thoughts, where a host refuses a history in which a reply has none."""
     reply_fields: frozenset[str] | None = None
     """The fields of an assistant's message that it takes. None: it passes over what it does not know."""
@@ -36,5 +36,5 @@ class Capabilities(Struct, frozen=True, kw_only=True):
 
 UNKNOWN: Final = Capabilities()
 
-SILENT: Final = Capabilities(thoughts=Thoughts.NONE)
+NO_THOUGHTS: Final = Capabilities(thoughts=Thoughts.NONE)
 """A host that takes no thoughts back, and passes over fields that it does not know."""

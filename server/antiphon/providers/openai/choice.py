@@ -36,11 +36,11 @@ from antiphon.domain.events import (
     TextDelta,
     ThinkingDelta,
 )
-from antiphon.providers.openai.blocks import EXTRA_CONTENT, Numbers, is_written, state_of, take_signature
+from antiphon.providers.openai.attachments import read_citation, read_image
+from antiphon.providers.openai.blocks import EXTRA_CONTENT, BlockNumbers, is_written, state_of, take_signature
 from antiphon.providers.openai.calls import ToolCalls
-from antiphon.providers.openai.details import DETAILS, Detail, read_details
-from antiphon.providers.openai.values import ErrorInside, Sound, Streamed, is_shallow, read_logprobs, seconds, text
-from antiphon.providers.openai.wholes import read_citation, read_image
+from antiphon.providers.openai.details import DETAILS, ReasoningDetail, read_details
+from antiphon.providers.openai.values import Base64Joiner, ErrorInside, StreamedText, is_shallow, read_logprobs, seconds, text
 
 CHOICE: Final = frozenset({"index", "delta", "message", "text", "logprobs", "finish_reason", "usage"})
 """Fields of a choice that have a place in the events."""
@@ -55,7 +55,7 @@ _NULLS: Final = frozenset({"role", "content", "refusal", "tool_calls"})
 _REASONING: Final = "reasoning"
 """What OpenRouter, Groq and vLLM call the thoughts; some hosts have the same text under both names."""
 
-_INSTEAD: Final = ("tool_calls", "function_call", "refusal", "audio")
+_NON_TEXT: Final = ("tool_calls", "function_call", "refusal", "audio")
 """Fields of a delta beside which the content is null; some hosts write "" there while they stream."""
 
 
@@ -73,10 +73,10 @@ class _Open(Struct, frozen=True):
 class ChoiceReader:
     """Reads one choice."""
 
-    def __init__(self, index: int, tools: frozenset[str], numbers: Numbers, *, is_object: bool) -> None:
+    def __init__(self, index: int, tools: frozenset[str], numbers: BlockNumbers, *, is_object: bool) -> None:
         """`tools` are the names of those that were offered. `is_object`: the reply is one JSON object, and does not stream."""
         self.index = index
-        self.text = Streamed()
+        self.text = StreamedText()
         """The content. Whoever makes its `TextDelta` elsewhere, as `response` does for plain text, counts it here."""
         self.text_block: int | None = None
         """The open block of text."""
@@ -85,15 +85,15 @@ class ChoiceReader:
         self._numbers = numbers
         self._open: _Open | None = None
         self._is_object = is_object
-        self._thought = Streamed()
-        self._refusal = Streamed()
-        self._other_output = False  # there was output without text: then a content of "" is no content
-        self._by_message = False  # the host streams its pieces as messages
+        self._thought = StreamedText()
+        self._refusal = StreamedText()
+        self._has_non_text = False  # there was output without text: then a content of "" is no content
+        self._streams_messages = False  # the host streams its pieces as messages
         self._calls = ToolCalls(index, tools, numbers, whole=is_object)
-        self._sound: Sound | None = None
-        self._sound_block = 0
+        self._audio_data: Base64Joiner | None = None
+        self._audio_block = 0
         self._seen: set[str] = set()  # unknown fields of the message that have an event: null adds nothing to them
-        self._beside_fields: dict[str, Any] = {}  # unknown fields of the choice, with their last values
+        self._choice_fields: dict[str, Any] = {}  # unknown fields of the choice, with their last values
 
     def read(self, choice: JsonObject, chunk: JsonObject, events: Batch) -> None:
         """Append the events of one chunk's part of the choice, behind a `DeltaGroup` if several of them have to be written.
@@ -104,23 +104,23 @@ class ChoiceReader:
         if not choice.keys() <= CHOICE and (fields := self.changed_fields(choice)):
             if fields.get("error"):
                 raise ErrorInside(fields["error"])
-            self._beside_fields |= fields
-            self._hand_on(events, fields, Place.CHOICE)
+            self._choice_fields |= fields
+            self._add_fields(events, fields, Place.CHOICE)
         delta = choice.get("delta")
         logprobs = choice.get("logprobs") or NOTHING
         if self._is_object:
-            self._delta(self._message(choice), logprobs, events)
+            self._read_delta(self._message(choice), logprobs, events)
         elif delta:
-            self._delta(delta, logprobs, events)
+            self._read_delta(delta, logprobs, events)
         else:
-            self._no_delta(choice, chunk, logprobs, events)
+            self._read_without_delta(choice, chunk, logprobs, events)
         if len(events) - begin > 1 and not self._is_object and sum(map(is_written, events[begin:])) > 1:
             events.insert(begin, DeltaGroup(self.index, len(events) - begin))
 
     def changed_fields(self, choice: JsonObject) -> dict[str, Any]:
         """Return the unknown fields beside the delta, such as what a filter found, that are new or changed."""
         fields: dict[str, Any] = {}
-        known = self._beside_fields
+        known = self._choice_fields
         for name, value in choice.items():
             if name in CHOICE:
                 continue
@@ -136,12 +136,12 @@ class ChoiceReader:
 
     def end(self, events: Batch) -> None:
         """Append what had to wait for the end, and the ends of all blocks. Raises if a call or a recording is not complete."""
-        if self.is_empty and not self.text.length and not self._other_output:
+        if self.is_empty and not self.text.length and not self._has_non_text:
             events.append(TextDelta(self.begin_text(events), ""))
         self._finish(events)
-        if self._sound is not None:
-            self._sound.end()
-            events.append(BlockFinished(self._sound_block))
+        if self._audio_data is not None:
+            self._audio_data.end()
+            events.append(BlockFinished(self._audio_block))
         self._calls.end(events)
 
     def _begin(self, value: Block, events: Batch, key: object = None) -> int:
@@ -157,28 +157,28 @@ class ChoiceReader:
             events.append(BlockFinished(self._open.block, state))
             self._open = self.text_block = None
 
-    def _no_delta(self, choice: JsonObject, chunk: JsonObject, logprobs: JsonObject, events: Batch) -> None:
+    def _read_without_delta(self, choice: JsonObject, chunk: JsonObject, logprobs: JsonObject, events: Batch) -> None:
         """A chunk without a delta, or with an empty one: some hosts have a message in its place, or a text."""
         delta, message = choice.get("delta"), choice.get("message")
         reason = choice.get("finish_reason")
         if message is not None and (delta is None or (reason and not self._has_output)):
             is_whole = chunk.get("object") == "chat.completion" and self._has_output
-            if not self._by_message and (reason or is_whole):
-                self._conclude(message, logprobs, events)
+            if not self._streams_messages and (reason or is_whole):
+                self._read_final_message(message, logprobs, events)
             else:
-                self._by_message = True
-                self._delta(message, logprobs, events)
+                self._streams_messages = True
+                self._read_delta(message, logprobs, events)
         elif delta is None and choice.get("text") is not None:
-            self._delta({"content": choice["text"]}, logprobs, events)  # of the older completions API
+            self._read_delta({"content": choice["text"]}, logprobs, events)  # of the older completions API
         elif delta is not None and type(delta) is not dict:
             raise TypeError("delta")
         elif logprobs:
-            self._delta(NOTHING, logprobs, events)
+            self._read_delta(NOTHING, logprobs, events)
 
     @property
     def _has_output(self) -> bool:
         """Whether anything has streamed."""
-        return bool(self.text.length or self._thought.length or self._refusal.length or self._calls or self._sound)
+        return bool(self.text.length or self._thought.length or self._refusal.length or self._calls or self._audio_data)
 
     @staticmethod
     def _message(choice: JsonObject) -> JsonObject:
@@ -190,7 +190,7 @@ class ChoiceReader:
             raise KeyError("message")
         return {"content": choice["text"]}
 
-    def _conclude(self, message: JsonObject, logprobs: JsonObject, events: Batch) -> None:
+    def _read_final_message(self, message: JsonObject, logprobs: JsonObject, events: Batch) -> None:
         """Read a whole message at the end of a stream: only what continues the stream, which cannot be taken back."""
         rest = {name: value for name, value in message.items() if name in _DELTA or (value is not None and name not in self._seen)}
         for name, streamed in (
@@ -205,26 +205,26 @@ class ChoiceReader:
             rest.pop(DETAILS, None)
         if isinstance(rest.get("content"), list) and (self._has_output or "content" in self._seen):
             rest["content"] = None
-        if self._sound is not None:
+        if self._audio_data is not None:
             rest["audio"] = None
         if self._calls:
-            self._calls.conclude(rest.pop("tool_calls", None) or [], events)
+            self._calls.finish_from_message(rest.pop("tool_calls", None) or [], events)
             if called := rest.pop("function_call", None):
-                self._calls.conclude_function_call(called, events)
-        self._delta(rest, NOTHING if self.text.length else logprobs, events)
+                self._calls.finish_function_call(called, events)
+        self._read_delta(rest, NOTHING if self.text.length else logprobs, events)
 
-    def _delta(self, delta: JsonObject, logprobs: JsonObject, events: Batch) -> None:
+    def _read_delta(self, delta: JsonObject, logprobs: JsonObject, events: Batch) -> None:
         """A delta, or a whole message."""
-        extra = self._unknown(delta)
-        self._thoughts(delta, extra, events)
+        extra = self._unknown_fields(delta)
+        self._read_thoughts(delta, extra, events)
         tokens = read_logprobs(logprobs.get("content"))
         content = delta.get("content")
         if isinstance(content, list):
-            self._parts(content, events)
+            self._read_parts(content, events)
             content = None
-        self._content(delta, content, tokens, extra, events)
+        self._read_content(delta, content, tokens, extra, events)
         if "annotations" in extra:
-            self._annotations(extra, events)
+            self._read_annotations(extra, events)
         refusal = delta.get("refusal")
         if refusal:
             if self._open is None or self._open.kind is not Refusal:
@@ -233,27 +233,27 @@ class ChoiceReader:
             events.append(RefusalDelta(self._open.block, self._refusal.add(text(refusal))))
         audio = delta.get("audio")
         if audio:
-            self._audio(audio, extra, events)
+            self._read_audio(audio, extra, events)
         if "images" in extra:
-            self._images(extra, events)
+            self._read_images(extra, events)
         for call in delta.get("tool_calls") or ():
             self._calls.read(call, events)
         called = delta.get("function_call")
         if called:
             self._calls.read_function_call(called, events)
-        if not self._is_object and any(delta.get(name) for name in _INSTEAD):
-            self._other_output = True
+        if not self._is_object and any(delta.get(name) for name in _NON_TEXT):
+            self._has_non_text = True
         if extra:
-            self._hand_on(events, extra)
-        if beside := self._unknown_logprobs(logprobs, tokens):
-            self._hand_on(events, beside, Place.CHOICE)
+            self._add_fields(events, extra)
+        if unknown := self._unknown_logprobs(logprobs, tokens):
+            self._add_fields(events, unknown, Place.CHOICE)
 
-    def _content(
+    def _read_content(
         self, delta: JsonObject, content: object, tokens: tuple[JsonObject, ...], extra: dict[str, Any], events: Batch
     ) -> None:
         """The text of a delta, and a signature over it."""
         signature = None
-        if EXTRA_CONTENT in extra and (content or self.text_block is not None or not self._says_other(delta)):
+        if EXTRA_CONTENT in extra and (content or self.text_block is not None or not self._has_other_output(delta)):
             signature = take_signature(extra)
         if content or tokens or (signature is not None and self.text_block is None):
             state = State(None, {EXTRA_CONTENT: extra.pop(EXTRA_CONTENT)}) if signature and EXTRA_CONTENT in extra else None
@@ -262,18 +262,18 @@ class ChoiceReader:
             block = self.begin_text(events)
             if content or tokens:
                 events.append(TextDelta(block, self.text.add(text(content)), tokens))
-            self._other_output = self._other_output or not content
+            self._has_non_text = self._has_non_text or not content
         elif text(content) == content:
             self.is_empty = True
         if signature is not None:
             assert self._open is not None, "a text is open"
             self._finish(events, State(signature, self._open.fields))
 
-    def _says_other(self, delta: JsonObject) -> bool:
+    def _has_other_output(self, delta: JsonObject) -> bool:
         """Whether a delta has output that is not text."""
-        return any(delta.get(name) for name in (*_INSTEAD, "reasoning_content", _REASONING, DETAILS))
+        return any(delta.get(name) for name in (*_NON_TEXT, "reasoning_content", _REASONING, DETAILS))
 
-    def _thoughts(self, delta: JsonObject, extra: dict[str, Any], events: Batch) -> None:
+    def _read_thoughts(self, delta: JsonObject, extra: dict[str, Any], events: Batch) -> None:
         """The thoughts of a delta, under whichever names they stand there."""
         thought, reasoning = text(delta.get("reasoning_content")), delta.get("reasoning")
         field = ""
@@ -292,30 +292,30 @@ class ChoiceReader:
                 del extra[DETAILS]
                 thought = "" if joined else thought
         if thought:
-            events.append(ThinkingDelta(self._thinking(field, None, NOTHING, events), self._thought.add(thought)))
+            events.append(ThinkingDelta(self._thinking_block(field, None, NOTHING, events), self._thought.add(thought)))
         for detail in details or ():
-            self._detail(detail, field or (_REASONING if reasoning else ""), events)
+            self._read_detail(detail, field or (_REASONING if reasoning else ""), events)
 
-    def _thinking(self, field: str, key: object, fields: JsonObject, events: Batch) -> int:
+    def _thinking_block(self, field: str, key: object, fields: JsonObject, events: Batch) -> int:
         """Return the open block of this thought, which begins now if there is none."""
         if self._open is not None and self._open.kind is Thinking and (key is None or self._open.key == key):
             return self._open.block
         return self._begin(Thinking("", field, state=state_of(None, fields)), events, key)
 
-    def _detail(self, detail: Detail, field: str, events: Batch) -> None:
+    def _read_detail(self, detail: ReasoningDetail, field: str, events: Batch) -> None:
         if detail.data is not None:
             self._finish(events)
-            self._numbers.whole(self.index, RedactedThinking(state=State(detail.data, detail.fields)), events)
+            self._numbers.add_complete(self.index, RedactedThinking(state=State(detail.data, detail.fields)), events)
             return
         if detail.text or detail.signature is None or self._open is None or self._open.kind is not Thinking:
-            block = self._thinking(field, detail.key, detail.fields, events)
+            block = self._thinking_block(field, detail.key, detail.fields, events)
             if detail.text:
                 events.append(ThinkingDelta(block, self._thought.add(detail.text)))
         if detail.signature is not None:
             assert self._open is not None, "a thought is open"
             self._finish(events, State(detail.signature, self._open.fields or detail.fields))
 
-    def _unknown(self, delta: JsonObject) -> dict[str, Any]:
+    def _unknown_fields(self, delta: JsonObject) -> dict[str, Any]:
         """Return the fields of a delta that have no place in the events, or have one only in a certain form."""
         extra: dict[str, Any] = {}
         for name, value in delta.items():
@@ -336,12 +336,12 @@ class ChoiceReader:
             unknown["content"] = logprobs.get("content")
         return {"logprobs": unknown} if unknown else NOTHING
 
-    def _hand_on(self, events: Batch, fields: JsonObject, place: Place = Place.MESSAGE) -> None:
+    def _add_fields(self, events: Batch, fields: JsonObject, place: Place = Place.MESSAGE) -> None:
         if not is_shallow(fields):
             raise ValueError("depth")
         events.append(ExtraFields(self.index, fields, place))
 
-    def _annotations(self, extra: dict[str, Any], events: Batch) -> None:
+    def _read_annotations(self, extra: dict[str, Any], events: Batch) -> None:
         """The sources of the open text. In any other form, or with no text, they stay unknown fields."""
         annotations = extra["annotations"]
         if self.text_block is None or not isinstance(annotations, list) or not annotations:
@@ -351,20 +351,20 @@ class ChoiceReader:
             del extra["annotations"]
             events.extend(CitationDelta(self.text_block, citation) for citation in found if citation is not None)
 
-    def _audio(self, audio: JsonObject, extra: dict[str, Any], events: Batch) -> None:
+    def _read_audio(self, audio: JsonObject, extra: dict[str, Any], events: Batch) -> None:
         call_id, transcript = text(audio.get("id")), text(audio.get("transcript"))
         expires = seconds(audio.get("expires_at"))
         late_id = call_id
-        if self._sound is None:
-            self._sound, late_id = Sound(), ""
-            self._sound_block = self._numbers.begin(self.index, Audio(Media(), call_id), events)
-        delta = MediaDelta(self._sound_block, self._sound.feed(text(audio.get("data"))), transcript, late_id, expires)
+        if self._audio_data is None:
+            self._audio_data, late_id = Base64Joiner(), ""
+            self._audio_block = self._numbers.begin(self.index, Audio(Media(), call_id), events)
+        delta = MediaDelta(self._audio_block, self._audio_data.feed(text(audio.get("data"))), transcript, late_id, expires)
         if delta.data or delta.transcript or delta.id or delta.expires:
             events.append(delta)
         if more := {name: value for name, value in audio.items() if name not in _AUDIO and value is not None}:
             extra["audio"] = more
 
-    def _images(self, extra: dict[str, Any], events: Batch) -> None:
+    def _read_images(self, extra: dict[str, Any], events: Batch) -> None:
         """Pictures, as OpenRouter has them. In any other form they stay an unknown field."""
         images = extra["images"]
         found = list(map(read_image, images)) if isinstance(images, list) else []
@@ -373,9 +373,9 @@ class ChoiceReader:
             self._finish(events)
             for image in found:
                 if image is not None:
-                    self._numbers.whole(self.index, image, events)
+                    self._numbers.add_complete(self.index, image, events)
 
-    def _parts(self, parts: list[Any], events: Batch) -> None:
+    def _read_parts(self, parts: list[Any], events: Batch) -> None:
         """Content in parts, as Mistral's thinking models answer."""
         for part in parts:
             kind = part.get("type")
@@ -384,12 +384,12 @@ class ChoiceReader:
             elif kind == "thinking":
                 thought = part.get("thinking")
                 pieces = (thought,) if isinstance(thought, str) else (piece.get("text") for piece in thought or ())
-                block = self._thinking("", None, NOTHING, events)
+                block = self._thinking_block("", None, NOTHING, events)
                 events.append(ThinkingDelta(block, self._thought.add("".join(map(text, pieces)))))
             else:
                 if not is_shallow(part):
                     raise ValueError("depth")
                 self._seen.add("content")
                 self._finish(events)
-                self._other_output = True
-                self._numbers.whole(self.index, Opaque(state=State(fields=part)), events)
+                self._has_non_text = True
+                self._numbers.add_complete(self.index, Opaque(state=State(fields=part)), events)

@@ -17,11 +17,11 @@ TEXT: Final = "reasoning.text"
 SUMMARY: Final = "reasoning.summary"
 ENCRYPTED: Final = "reasoning.encrypted"
 
-OWN: Final = {TEXT: "text", SUMMARY: "summary", ENCRYPTED: "data"}
+CONTENT_FIELDS: Final = {TEXT: "text", SUMMARY: "summary", ENCRYPTED: "data"}
 """By type: where an entry has what the block holds itself."""
 
 
-class Detail(Struct, frozen=True):
+class ReasoningDetail(Struct, frozen=True):
     """One entry, or a piece of one."""
 
     key: object
@@ -34,7 +34,7 @@ class Detail(Struct, frozen=True):
     """The rest of it, as the state of a block has it."""
 
 
-def read_details(details: object) -> list[Detail] | None:
+def read_details(details: object) -> list[ReasoningDetail] | None:
     """Return the entries; None if they have any other form."""
     if not isinstance(details, list) or not details:
         return None
@@ -42,14 +42,14 @@ def read_details(details: object) -> list[Detail] | None:
     return None if None in found or not is_shallow(details) else found  # type: ignore[return-value]
 
 
-def _read(entry: Any) -> Detail | None:
+def _read(entry: Any) -> ReasoningDetail | None:
     kind = entry.get("type") if isinstance(entry, dict) else None
-    own = OWN.get(kind) if isinstance(kind, str) else None
+    own = CONTENT_FIELDS.get(kind) if isinstance(kind, str) else None
     if own is None:
         return None
-    said, signature = entry.get(own), entry.get("signature")
-    if not isinstance(said, str | None) or not isinstance(signature, str | None) or (kind == ENCRYPTED and said is None):
+    content, signature = entry.get(own), entry.get("signature")
+    if not isinstance(content, str | None) or not isinstance(signature, str | None) or (kind == ENCRYPTED and content is None):
         return None
     rest = {name: value for name, value in entry.items() if name not in (own, "signature")}
-    text, data = ("", said) if kind == ENCRYPTED else (said or "", None)
-    return Detail((entry.get("index"), kind), text, signature or None, data, {DETAILS: rest})
+    text, data = ("", content) if kind == ENCRYPTED else (content or "", None)
+    return ReasoningDetail((entry.get("index"), kind), text, signature or None, data, {DETAILS: rest})

@@ -54,10 +54,7 @@ from antiphon.domain.content import (
     with_extra,
 )
 from antiphon.domain.errors import Unsupported
-from antiphon.providers.openai.blocks import PROTOCOL
-from antiphon.providers.openai.capabilities import Capabilities, Thoughts
-from antiphon.providers.openai.details import DETAILS
-from antiphon.providers.openai.form import (
+from antiphon.providers.openai.block_json import (
     call_json,
     citation_json,
     detail_json,
@@ -66,8 +63,11 @@ from antiphon.providers.openai.form import (
     is_detailed,
     with_signature,
 )
+from antiphon.providers.openai.blocks import PROTOCOL
+from antiphon.providers.openai.capabilities import Capabilities, Thoughts
+from antiphon.providers.openai.details import DETAILS
 
-_MESSAGE: Final = frozenset(
+_MESSAGE_FIELDS: Final = frozenset(
     {
         "role",
         "refusal",
@@ -83,7 +83,7 @@ _MESSAGE: Final = frozenset(
 )
 """What may be known of a message's `extra`: the API's fields, and those in which hosts want a model's thoughts back."""
 
-_PART: Final = frozenset({"type", "cache_control", "extra_content"})
+_PART_FIELDS: Final = frozenset({"type", "cache_control", "extra_content"})
 """The same of a part's, or of a tool call's; and where hosts are told what to keep in mind."""
 
 _AUDIO_FORMATS: Final = {"mpeg": "mp3", "wave": "wav", "vnd.wave": "wav", "mp4": "m4a"}
@@ -92,7 +92,7 @@ _AUDIO_FORMATS: Final = {"mpeg": "mp3", "wave": "wav", "vnd.wave": "wav", "mp4":
 _FUNCTION_ROLE: Final = "function"
 """The role of a tool's answer in 2023."""
 
-_CALL_ID: Final = 9
+_CALL_ID_LENGTH: Final = 9
 """Letters and digits of the ids that Mistral takes."""
 
 
@@ -106,7 +106,7 @@ class Encoder:
         self._host = host
         self._known_fields = known_fields
         self._encoded: list[JsonObject] = []
-        self._left_out: set[str] = set()
+        self._dropped_calls: set[str] = set()
         """Ids of calls that this API has no word for: their results go with them."""
         self._pictures: list[Block] = []
         """Pictures that another provider's reply has, for the next message of the user."""
@@ -114,7 +114,7 @@ class Encoder:
     def encode(self, messages: Iterable[Message]) -> list[JsonObject]:
         """Return the messages as they are sent. Raises `Unsupported` for what this API has no words for."""
         for message in messages:
-            known = _known(message) if self._known_fields else message
+            known = _without_unknown(message) if self._known_fields else message
             if message.role is Role.ASSISTANT:
                 self._add_reply(known)
             else:
@@ -128,7 +128,7 @@ class Encoder:
         for block in message.blocks:
             if isinstance(block, ToolResult):
                 has_results = True
-                if block.tool_call_id not in self._left_out or not block.tool_call_id:
+                if block.tool_call_id not in self._dropped_calls or not block.tool_call_id:
                     self._add_result(block, message)
             else:
                 content.append(block)
@@ -155,9 +155,9 @@ class Encoder:
         self._encoded.append(with_extra(body, message.extra))
 
     def _add_reply(self, message: Message) -> None:  # noqa: C901  # a match over the kinds of block
-        """What a model has said, as far as the host takes it."""
+        """What a model has visible, as far as the host takes it."""
         body: dict[str, Any] = {"role": message.role.value}
-        if message.name is not None and self._takes("name"):
+        if message.name is not None and self._accepts("name"):
             body["name"] = message.name
         content: list[Block | JsonObject] = []
         thoughts: list[Thinking | RedactedThinking] = []
@@ -174,17 +174,17 @@ class Encoder:
                 case Refusal():
                     if message.listed:
                         content.append(block)
-                    elif is_own and self._takes("refusal"):
+                    elif is_own and self._accepts("refusal"):
                         rest["refusal"] = rest.get("refusal", "") + block.text
                     else:
                         content.append(Text(block.text))
                 case Image() if not message.listed:
-                    if is_own and self._takes("images"):
+                    if is_own and self._accepts("images"):
                         rest.setdefault("images", []).append(with_extra(image_json(block), block.extra))
                     else:
                         self._pictures.append(replace(block, state=None))
                 case Audio(media=media) if media.url is None and media.file_id is None:
-                    content += self._sound(block, rest, is_own=is_own)
+                    content += self._audio_blocks(block, rest, is_own=is_own)
                 case Text():
                     content.append(block)
                     self._add_state(block, rest, is_own=is_own)
@@ -200,9 +200,9 @@ class Encoder:
         body |= rest
         self._add_thoughts(body, thoughts, message)
         if message.fields and message.origin is not None and message.origin.is_from(self._origin):
-            body = with_extra(body, self._taken(message.fields))
-        body = with_extra(body, self._taken(message.extra))
-        if message.blocks and body["content"] is None and not _says_something(body):
+            body = with_extra(body, self._accepted(message.fields))
+        body = with_extra(body, self._accepted(message.extra))
+        if message.blocks and body["content"] is None and not _has_content(body):
             return  # as hosts refuse it
         self._encoded.append(body)
 
@@ -211,13 +211,15 @@ class Encoder:
         origin = message.origin if block.state is None else block.state.origin or message.origin
         return origin.is_from(self._origin) if origin is not None else block.state is None
 
-    def _takes(self, name: str) -> bool:
+    def _accepts(self, name: str) -> bool:
         """Whether the host takes a field of an assistant's message."""
         return self._host.reply_fields is None or name in self._host.reply_fields
 
-    def _taken(self, fields: JsonObject) -> JsonObject:
+    def _accepted(self, fields: JsonObject) -> JsonObject:
         return (
-            {name: value for name, value in fields.items() if self._takes(name)} if self._host.reply_fields is not None else fields
+            {name: value for name, value in fields.items() if self._accepts(name)}
+            if self._host.reply_fields is not None
+            else fields
         )
 
     def _add_state(self, block: Text, rest: dict[str, Any], *, is_own: bool) -> None:
@@ -225,9 +227,9 @@ class Encoder:
         state = block.state
         if not is_own:
             return
-        if state is not None and (state.opaque is not None or state.fields) and self._takes("extra_content"):
+        if state is not None and (state.opaque is not None or state.fields) and self._accepts("extra_content"):
             rest |= with_signature(dict(state.fields), state.opaque)
-        if block.citations and self._takes("annotations"):
+        if block.citations and self._accepts("annotations"):
             rest.setdefault("annotations", []).extend(map(citation_json, block.citations))
 
     def _add_call(self, block: ToolCall, rest: dict[str, Any], *, is_own: bool) -> None:
@@ -237,7 +239,7 @@ class Encoder:
             rest["function_call"] = function_call_json(block, fields)
             return
         if block.type not in (FUNCTION, CUSTOM) and not is_own:
-            self._left_out.add(block.id)
+            self._dropped_calls.add(block.id)
             return
         opaque = None if state is None or not is_own else state.opaque
         call = call_json(replace(block, id=self._call_id(block.id)), fields, opaque)
@@ -245,13 +247,13 @@ class Encoder:
 
     def _call_id(self, given: str) -> str:
         """Return the id of a call in the form that the host takes."""
-        if not self._host.short_call_ids or (len(given) == _CALL_ID and given.isascii() and given.isalnum()):
+        if not self._host.short_call_ids or (len(given) == _CALL_ID_LENGTH and given.isascii() and given.isalnum()):
             return given
-        return hashlib.sha256(given.encode("utf-8", "surrogatepass")).hexdigest()[:_CALL_ID]
+        return hashlib.sha256(given.encode("utf-8", "surrogatepass")).hexdigest()[:_CALL_ID_LENGTH]
 
-    def _sound(self, block: Audio, rest: dict[str, Any], *, is_own: bool) -> list[Block]:
-        """A recording that a model made: by its id, or what is said in it."""
-        if is_own and block.id and (block.expires is None or block.expires > time.time()) and self._takes("audio"):
+    def _audio_blocks(self, block: Audio, rest: dict[str, Any], *, is_own: bool) -> list[Block]:
+        """A recording that a model made: by its id, or what is visible in it."""
+        if is_own and block.id and (block.expires is None or block.expires > time.time()) and self._accepts("audio"):
             rest["audio"] = {"id": block.id, **block.extra}
             return []
         return [Text(block.transcript)] if block.transcript else []
@@ -266,21 +268,21 @@ class Encoder:
 
     def _add_thoughts(self, body: dict[str, Any], thoughts: list[Thinking | RedactedThinking], message: Message) -> None:
         """The thoughts, where the host takes them in fields of the message."""
-        said = [thought for thought in thoughts if isinstance(thought, Thinking)]
-        text = "".join(thought.text for thought in said)
+        visible = [thought for thought in thoughts if isinstance(thought, Thinking)]
+        text = "".join(thought.text for thought in visible)
         detailed = [thought for thought in thoughts if is_detailed(thought)]
-        field = next((thought.field for thought in said if thought.field), "")
+        field = next((thought.field for thought in visible if thought.field), "")
         match self._host.thoughts:
             case Thoughts.REASONING_CONTENT:
-                if said or self._host.fill is not None:
-                    body["reasoning_content"] = text or (self._host.fill or "")
-            case Thoughts.REASONING if said:
+                if visible or self._host.empty_thought is not None:
+                    body["reasoning_content"] = text or (self._host.empty_thought or "")
+            case Thoughts.REASONING if visible:
                 body["reasoning"] = text
             case Thoughts.DETAILS if detailed:
                 body[DETAILS] = [_detail(block, index) for index, block in enumerate(detailed)]
-            case Thoughts.DETAILS if said:
+            case Thoughts.DETAILS if visible:
                 body["reasoning"] = text
-            case Thoughts.AS_TOLD if thoughts and _calls(body):
+            case Thoughts.AS_RECEIVED if thoughts and _has_tool_calls(body):
                 if detailed:
                     body[DETAILS] = [_detail(block, index) for index, block in enumerate(detailed)]
                 if len(detailed) < len(thoughts):
@@ -333,33 +335,35 @@ def _detail(block: Thinking | RedactedThinking, index: int) -> JsonObject:
     return detail_json(block, index, None if block.state is None else block.state.opaque)
 
 
-def _says_something(body: JsonObject) -> bool:
+def _has_content(body: JsonObject) -> bool:
     """Whether more is left of a reply than who it is from, and what fills the place of a thought."""
     beside = body.keys() - {"role", "name", "content"}
     return bool(beside - {"reasoning_content"}) or bool(str(body.get("reasoning_content", "")).strip())
 
 
-def _calls(body: JsonObject) -> bool:
+def _has_tool_calls(body: JsonObject) -> bool:
     """Whether a message calls a tool: some hosts refuse their own calls without the thoughts."""
     return bool(body.get("tool_calls"))
 
 
-def _known(message: Message) -> Message:
+def _without_unknown(message: Message) -> Message:
     """Return the message without fields of the caller's that the API does not document."""
-    return replace(message, blocks=tuple(map(_known_block, message.blocks)), extra=_only(_MESSAGE, message.extra))
+    return replace(
+        message, blocks=tuple(map(_block_without_unknown, message.blocks)), extra=_filtered(_MESSAGE_FIELDS, message.extra)
+    )
 
 
-def _known_block(block: Block) -> Block:
+def _block_without_unknown(block: Block) -> Block:
     match block:
         case ToolResult():
-            return replace(block, blocks=tuple(map(_known_block, block.blocks)))
+            return replace(block, blocks=tuple(map(_block_without_unknown, block.blocks)))
         case _ if block.extra:
-            return replace(block, extra=_only(_PART, block.extra))
+            return replace(block, extra=_filtered(_PART_FIELDS, block.extra))
         case _:
             return block
 
 
-def _only(names: frozenset[str], extra: JsonObject) -> JsonObject:
+def _filtered(names: frozenset[str], extra: JsonObject) -> JsonObject:
     return {name: value for name, value in extra.items() if name in names} if extra else extra
 
 

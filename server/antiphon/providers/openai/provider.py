@@ -17,7 +17,7 @@ from antiphon.config import ConfigError, ProviderConfig
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
 from antiphon.net.outbound import DIRECT, Outbound
-from antiphon.providers.exchange import Exchange, HeaderAuth, Prepared
+from antiphon.providers.exchange import HeaderAuth, Prepared, ProviderClient
 from antiphon.providers.hosts import capabilities
 from antiphon.providers.openai.request import encode
 from antiphon.providers.openai.response import ReplyReader
@@ -42,26 +42,26 @@ class OpenAIProvider:
         key = None if api_key is None else api_key.get_secret_value()
         # A value of the query may be a key too.
         auth = HeaderAuth(config.auth_header, key, _headers(), config.headers, url.query.values())
-        self._exchange = Exchange(name, config, auth, url, outbound)
+        self._client = ProviderClient(name, config, auth, url, outbound)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
         """See `Provider.stream`."""
-        return self._exchange.stream(request, self._prepare)
+        return self._client.stream(request, self._prepare)
 
     async def probe(self) -> int | None:
         """See `Provider.probe`: the list of models."""
         path, _, query = self._url.replace(_MODEL, "model").partition("?")
         url = URL(f"{path.removesuffix(_PATH)}/models{'?' if query else ''}{query}")
-        return await self._exchange.status_of(url)
+        return await self._client.status_of(url)
 
     @property
     def buffered(self) -> int:
         """See `Provider.buffered`."""
-        return self._exchange.buffered
+        return self._client.buffered
 
     async def close(self) -> None:
         """End the connections that are kept open."""
-        await self._exchange.close()
+        await self._client.close()
 
     def _prepare(self, request: ChatRequest) -> Prepared:
         body = encode(request, self.name, stream_usage=self._stream_usage, host=self._takes)

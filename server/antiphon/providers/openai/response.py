@@ -38,24 +38,24 @@ from antiphon.domain.events import (
 )
 from antiphon.domain.request import ChatRequest, NativeTool, Tool
 from antiphon.net.sse import EventTooLarge, SseEvent, SseReader
-from antiphon.providers.failure import of_payload
-from antiphon.providers.openai.blocks import PROTOCOL, Numbers
+from antiphon.providers.failure import error_of_payload
+from antiphon.providers.openai.blocks import PROTOCOL, BlockNumbers
 from antiphon.providers.openai.choice import CHOICE, ChoiceReader
 from antiphon.providers.openai.ending import Ending, meaning_of
 from antiphon.providers.openai.json import JsonReader
 from antiphon.providers.openai.values import MAX_INDEX, ErrorInside, as_object, changed_fields, read_usage, seconds
 
-_TOP: Final = frozenset({"id", "object", "created", "model", "choices", "usage", "error", "obfuscation"})
+_KNOWN_FIELDS: Final = frozenset({"id", "object", "created", "model", "choices", "usage", "error", "obfuscation"})
 """Fields of a chunk that have a place in the events; `obfuscation` is padding against eavesdroppers, made anew on every hop."""
 
-_PLAIN: Final = frozenset({"role", "content"})
+_PLAIN_TEXT: Final = frozenset({"role", "content"})
 
 _HEARTBEATS: Final = frozenset({b"ping", b"pong", b"keepalive", b"keep-alive", b"keep_alive", b"heartbeat", b"processing"})
 """What hosts call an event that only keeps the connection alive, or send as its data."""
 
 _NO_OUTPUT: Final = (Started, BlockFinished, DeltaGroup)
 
-_FAULTS: Final = (
+_EXPECTED_ERRORS: Final = (
     ProviderError,
     EventTooLarge,
     ArithmeticError,
@@ -75,19 +75,19 @@ class ReplyReader:
         self.ending = Ending(request.sampling.choices)
         self.failure: ProviderError | None = None
         """To be raised after the batch that `feed` gave."""
-        self.blame = b""
+        self.error_body = b""
         """The provider's own words about the failure, for the log."""
         self._request = request
         self._provider = provider
         self._sse = SseReader(MAX_MESSAGE_BYTES)
         self._json = JsonReader()
         self._batch: Batch = []
-        self._place = "delta"  # of a choice's text
+        self._message_field = "delta"  # of a choice's text
         self._started = False
-        self._head: dict[str, Any] = {}
+        self._reply_fields: dict[str, Any] = {}
         self._repeated: list[str] = []  # fields of the head that the last chunk had again
         self._choices: dict[int, ChoiceReader] = {}
-        self._numbers = Numbers()
+        self._numbers = BlockNumbers()
         self._tools = frozenset(map(_name_of, request.tools))
         self._usage: JsonObject | None = None
         self._has_output = False
@@ -102,7 +102,7 @@ class ReplyReader:
         """The events of the server-sent chunks that these bytes complete; may be empty. Raises the tree under `ProviderError`."""
         try:
             self._feed(data)
-        except _FAULTS as error:
+        except _EXPECTED_ERRORS as error:
             self.failure = self._failure(error)
         if self.failure is not None and not any(map(_is_output, self._batch)):
             # Nothing was said yet: the failure is the answer.
@@ -120,7 +120,7 @@ class ReplyReader:
         except EventTooLarge:
             return
         unclosed = self._sse.end()
-        self._take_late_usage(events if unclosed is None else [*events, unclosed])
+        self._read_late_usage(events if unclosed is None else [*events, unclosed])
 
     def end(self, *, silent: bool = False) -> Batch:
         """The last batch: what was held back. Raises `ProviderProtocolError` if the reply is not whole.
@@ -130,10 +130,10 @@ class ReplyReader:
         if self.failure is not None:
             raise self.failure
         if not self.ending.done:
-            self._guard(self._leftover)
+            self._run(self._read_rest)
         if not self.ending.is_complete(silent=silent):
             raise self._protocol_error("ended before the reply was whole")
-        self._guard(self._complete)
+        self._run(self._close_all)
         batch, self._batch = self._batch, []
         if self._usage is not None:
             batch.append(read_usage(self._usage))
@@ -143,19 +143,19 @@ class ReplyReader:
         )
         return batch
 
-    def whole(self, body: bytes) -> Batch:
+    def read_object(self, body: bytes) -> Batch:
         """All events of an answer that is one JSON object. Raises the tree under `ProviderError`."""
         self.ending.is_object = True
-        self._place = "message"
-        self._guard(partial(self._whole, body))
+        self._message_field = "message"
+        self._run(partial(self._read_json, body))
         self.ending.done = True
         return self.end()
 
-    def _guard(self, step: Callable[[], None]) -> None:
+    def _run(self, step: Callable[[], None]) -> None:
         """Runs a step, and raises its failure as one of our tree."""
         try:
             step()
-        except _FAULTS as error:
+        except _EXPECTED_ERRORS as error:
             self.failure = self._failure(error)
             raise self.failure from None
 
@@ -178,24 +178,24 @@ class ReplyReader:
         ending = self.ending
         events = iter(self._sse.feed(data))
         for name, payload in events:
-            self._event(name, payload)
+            self._read_event(name, payload)
             if ending.done:
-                self._take_late_usage(events)
+                self._read_late_usage(events)
 
-    def _leftover(self) -> None:
+    def _read_rest(self) -> None:
         event = self._sse.end()
         if event is not None:
-            self._event(*event)
+            self._read_event(*event)
 
-    def _complete(self) -> None:
+    def _close_all(self) -> None:
         """What was left open is closed. Raises if something that began is not whole although the reply is."""
         rest = self._json.end()
         if rest is not None:
-            self._take(rest, b"")
+            self._read_chunk(rest, b"")
         for index in sorted(self._choices):
             self._choices[index].end(self._batch)
 
-    def _event(self, name: bytes, payload: bytes) -> None:
+    def _read_event(self, name: bytes, payload: bytes) -> None:
         if payload[:1] != b"{":
             payload = payload.strip()
             if payload[:6] == b"[DONE]":
@@ -204,26 +204,26 @@ class ReplyReader:
             if payload in (b"", b"null") or payload[:1] == b":" or payload.strip(b'[]" ').lower() in _HEARTBEATS:
                 return
             if payload[:1] == b"[" and not name:
-                self._whole(payload)
+                self._read_json(payload)
                 return
         if name:
             if name == b"error":
-                self.blame = payload
-                raise of_payload(self._provider, self._json.read(payload))
+                self.error_body = payload
+                raise error_of_payload(self._provider, self._json.read(payload))
             if name.lower() in _HEARTBEATS:
                 return
-        self._take(self._json.read(payload), payload)
+        self._read_chunk(self._json.read(payload), payload)
 
-    def _take_late_usage(self, events: Iterable[SseEvent]) -> None:
+    def _read_late_usage(self, events: Iterable[SseEvent]) -> None:
         for _, payload in events:
             if b'"usage"' in payload:
                 try:
                     chunk = self._json.read(payload)
                 except (ValueError, RecursionError):
                     continue
-                self._take_usage(as_object(chunk))
+                self._keep_usage(as_object(chunk))
 
-    def _whole(self, body: bytes) -> None:
+    def _read_json(self, body: bytes) -> None:
         chunk = self._json.read(body)
         if isinstance(chunk, list) and chunk:  # Google's hosts put an error in an array
             chunk = chunk[0]
@@ -231,33 +231,33 @@ class ReplyReader:
         if len({choice.get("index") or 0 for choice in choices}) < len(choices):  # there are hosts that do not number them
             for index, choice in enumerate(choices):
                 choice["index"] = index
-        self._take(chunk, body)
+        self._read_chunk(chunk, body)
 
-    def _take(self, chunk: dict[str, Any], payload: bytes) -> None:
+    def _read_chunk(self, chunk: dict[str, Any], payload: bytes) -> None:
         """One chunk, or one whole reply."""
         choices = chunk.get("choices")
         if not choices and _is_heartbeat(chunk):
             return
         if chunk.get("error") or (not choices and chunk.get("object") == "error"):
-            self.blame = payload
-            raise of_payload(self._provider, chunk.get("error") or chunk)
+            self.error_body = payload
+            raise error_of_payload(self._provider, chunk.get("error") or chunk)
         if not self._started:
             self._start(chunk, bool(choices))
-        elif self._repeated or not chunk.keys() <= _TOP:
-            self._go_on(chunk)
+        elif self._repeated or not chunk.keys() <= _KNOWN_FIELDS:
+            self._read_later_fields(chunk)
         if chunk.get("usage") or "x_groq" in chunk:
-            self._take_usage(chunk)
+            self._keep_usage(chunk)
         for choice in choices or ():
             index = choice.get("index") or 0
             try:
                 reader = self._choices[index]
             except KeyError:
                 reader = self._begin(index)
-            delta = choice.get(self._place)
+            delta = choice.get(self._message_field)
             if (
                 delta
                 and choice.get("logprobs") is None
-                and (len(delta) == 1 or delta.keys() <= _PLAIN)
+                and (len(delta) == 1 or delta.keys() <= _PLAIN_TEXT)
                 and type(content := delta.get("content")) is str
                 and (choice.keys() <= CHOICE or not reader.changed_fields(choice))
             ):  # nearly every chunk comes here
@@ -272,20 +272,20 @@ class ReplyReader:
                 else:
                     reader.is_empty = True
             else:
-                self._take_choice(reader, choice, chunk)
+                self._read_choice(reader, choice, chunk)
             reason = choice.get("finish_reason")
             if reason is not None and reason != "":
                 self._finish(index, reason, choice, payload)
 
-    def _take_choice(self, reader: ChoiceReader, choice: JsonObject, chunk: JsonObject) -> None:
+    def _read_choice(self, reader: ChoiceReader, choice: JsonObject, chunk: JsonObject) -> None:
         """A choice that is more than a delta of text."""
         try:
             reader.read(choice, chunk, self._batch)
         except ErrorInside as inside:
-            self.blame = json.dumps({"error": inside.error}).encode()
-            raise of_payload(self._provider, inside.error) from None
+            self.error_body = json.dumps({"error": inside.error}).encode()
+            raise error_of_payload(self._provider, inside.error) from None
 
-    def _take_usage(self, chunk: JsonObject) -> None:
+    def _keep_usage(self, chunk: JsonObject) -> None:
         usage = chunk.get("usage") or as_object(chunk.get("x_groq")).get("usage")
         if usage:
             self._usage = as_object(usage)
@@ -301,8 +301,8 @@ class ReplyReader:
 
     def _start(self, chunk: JsonObject, has_choices: bool) -> None:
         """Some hosts send chunks without an id or a choice first: what they tell is kept until there is one."""
-        changed, _ = changed_fields(chunk, self._head, _TOP)
-        self._head |= changed
+        changed, _ = changed_fields(chunk, self._reply_fields, _KNOWN_FIELDS)
+        self._reply_fields |= changed
         given = chunk.get("id")
         if not given and not has_choices:
             return
@@ -313,19 +313,19 @@ class ReplyReader:
                 model=str(chunk.get("model") or self._request.model),
                 origin=Origin(PROTOCOL, self._provider, self._request.model, self._provider),
                 created=seconds(chunk.get("created")) or int(time.time()),
-                fields=self._head,
+                fields=self._reply_fields,
             )
         )
 
-    def _go_on(self, chunk: JsonObject) -> None:
+    def _read_later_fields(self, chunk: JsonObject) -> None:
         """Fields of the reply that come after its start, such as citations, or again, such as a fingerprint."""
-        changed, repeated = changed_fields(chunk, self._head, _TOP)
+        changed, repeated = changed_fields(chunk, self._reply_fields, _KNOWN_FIELDS)
         if changed:
-            self._head = {**self._head, **changed}
+            self._reply_fields = {**self._reply_fields, **changed}
             self._batch.append(ExtraFields(None, changed, Place.REPLY))
         if repeated != self._repeated:
             self._repeated = repeated
-            again = {name: self._head[name] for name in repeated}
+            again = {name: self._reply_fields[name] for name in repeated}
             self._batch.append(ExtraFields(None, again, Place.REPLY, repeats=True))
 
     def _finish(self, index: int, reason: object, choice: JsonObject, payload: bytes) -> None:
@@ -335,7 +335,7 @@ class ReplyReader:
             raise TypeError("finish_reason")
         self._note_output()
         if not self.ending.finish(index, reason):
-            self.blame = payload
+            self.error_body = payload
             raise ProviderUnavailable(f"The provider {self._provider} failed on the way.", provider=self._provider)
         usage = choice.get("usage")  # Moonshot's place for it
         if usage:

@@ -133,7 +133,7 @@ def _check_logprob(entry: dict[str, Any]) -> None:
         bytes(given)  # raises for what is no list of bytes
 
 
-class Streamed:
+class StreamedText:
     """The length and the last piece of a text that streams. The text itself is not kept, to keep the cost of a token low."""
 
     __slots__ = ("last", "length")
@@ -156,7 +156,7 @@ class Streamed:
         return whole[self.length :] if goes_on else ""
 
 
-class Sound:
+class Base64Joiner:
     """Makes whole base64 of sound that comes in pieces, which may be cut anywhere."""
 
     def __init__(self) -> None:
@@ -181,7 +181,7 @@ def read_usage(raw: JsonObject) -> Usage:
     prompt_details = as_object(raw.get("prompt_tokens_details"))
     completion_details = as_object(raw.get("completion_tokens_details"))
     prompt, completion = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
-    total, reasoning = _count(raw.get("total_tokens")), _told(completion_details.get("reasoning_tokens"))
+    total, reasoning = _count(raw.get("total_tokens")), _optional_count(completion_details.get("reasoning_tokens"))
     if reasoning and prompt + completion + reasoning == total:
         completion += reasoning  # xAI's chat API leaves thoughts out of the completion, and out of nothing else
     extra = {name: value for name, value in raw.items() if name not in _USAGE and value is not None}
@@ -196,16 +196,16 @@ def read_usage(raw: JsonObject) -> Usage:
         prompt,
         completion,
         total or prompt + completion,
-        cached_tokens=_told(prompt_details.get("cached_tokens") if cached is None else cached),
-        cache_write_tokens=_told(prompt_details.get("cache_write_tokens")),
+        cached_tokens=_optional_count(prompt_details.get("cached_tokens") if cached is None else cached),
+        cache_write_tokens=_optional_count(prompt_details.get("cache_write_tokens")),
         reasoning_tokens=reasoning,
-        audio_input_tokens=_told(prompt_details.get("audio_tokens")),
-        audio_output_tokens=_told(completion_details.get("audio_tokens")),
+        audio_input_tokens=_optional_count(prompt_details.get("audio_tokens")),
+        audio_output_tokens=_optional_count(completion_details.get("audio_tokens")),
         extra=extra if not extra or is_shallow(extra) else {},
     )
 
 
-def _told(value: object) -> int | None:
+def _optional_count(value: object) -> int | None:
     """Return a count; None where there is none, or nothing that is one."""
     return None if value != 0 and not _count(value) else _count(value)
 

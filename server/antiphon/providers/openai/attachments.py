@@ -18,7 +18,7 @@ def read_citation(annotation: object) -> Citation | None:
     if not isinstance(annotation, dict) or not isinstance(cited, dict) or not isinstance(cited.get("url"), str):
         return None
     title, start, end = cited.get("title", ""), cited.get("start_index"), cited.get("end_index")
-    if not isinstance(title, str) or not _is_place(start) or not _is_place(end):
+    if not isinstance(title, str) or not _is_offset(start) or not _is_offset(end):
         return None
     inner = {name: value for name, value in cited.items() if name not in _CITATION}
     fields = {name: value for name, value in annotation.items() if name not in ("type", _CITED)}
@@ -27,7 +27,7 @@ def read_citation(annotation: object) -> Citation | None:
     return Citation(cited["url"], title, start=start, end=end, fields=fields) if is_shallow(fields) else None
 
 
-def _is_place(value: object) -> bool:
+def _is_offset(value: object) -> bool:
     return value is None or (type(value) is int and 0 <= value <= MAX_INDEX)
 
 

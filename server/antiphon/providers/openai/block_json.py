@@ -23,7 +23,7 @@ from antiphon.domain.content import (
     with_extra,
 )
 from antiphon.providers.openai.blocks import EXTRA_CONTENT, GOOGLE, SIGNATURE
-from antiphon.providers.openai.details import DETAILS, ENCRYPTED, OWN, SUMMARY, TEXT
+from antiphon.providers.openai.details import CONTENT_FIELDS, DETAILS, ENCRYPTED, SUMMARY, TEXT
 
 _SUMMARY_FIELD: Final = "summary_text"
 
@@ -48,10 +48,14 @@ def function_call_json(call: ToolCall, fields: JsonObject = NOTHING) -> dict[str
 
 def with_signature(fields: dict[str, Any], opaque: str | None) -> dict[str, Any]:
     """Return the fields with Google's signature, where there is one."""
-    return fields if opaque is None else with_extra({EXTRA_CONTENT: {GOOGLE: {SIGNATURE: opaque}}} | _outside(fields), fields)
+    return (
+        fields
+        if opaque is None
+        else with_extra({EXTRA_CONTENT: {GOOGLE: {SIGNATURE: opaque}}} | _without_extra_content(fields), fields)
+    )
 
 
-def _outside(fields: JsonObject) -> dict[str, Any]:
+def _without_extra_content(fields: JsonObject) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name != EXTRA_CONTENT}
 
 
@@ -65,9 +69,9 @@ def detail_json(block: Thinking | RedactedThinking, index: int, opaque: str | No
         return {"type": ENCRYPTED, "index": index, **known, "data": opaque or ""}
     kind = known.get("type") or (SUMMARY if block.field == _SUMMARY_FIELD else TEXT)
     made: dict[str, Any] = {"type": kind, "index": index, **known}
-    said = block.text if text is None else text
-    if said or opaque is None:
-        made[OWN.get(kind, "text")] = said
+    content = block.text if text is None else text
+    if content or opaque is None:
+        made[CONTENT_FIELDS.get(kind, "text")] = content
     if opaque is not None:
         made["signature"] = opaque
     return made
