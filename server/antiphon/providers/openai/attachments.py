@@ -1,4 +1,4 @@
-"""What comes whole in an answer of the OpenAI API: sources and pictures. No I/O."""
+"""Reads the parts of an OpenAI answer that always arrive whole: citations and images. No I/O."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CITATION: Final = frozenset({"url", "title", "start_index", "end_index"})
 
 
 def read_citation(annotation: object) -> Citation | None:
-    """Return a source as the API documents it; None for any other form."""
+    """Return a citation if the annotation has the documented form, else None."""
     cited = annotation.get(_CITED) if isinstance(annotation, dict) and annotation.get("type") == _CITED else None
     if not isinstance(annotation, dict) or not isinstance(cited, dict) or not isinstance(cited.get("url"), str):
         return None
@@ -32,7 +32,7 @@ def _is_offset(value: object) -> bool:
 
 
 def read_image(image: object) -> Image | None:
-    """Return a picture in the form of the API; None for any other form."""
+    """Return an image if it has the documented form of an `image_url` part, else None."""
     inner = image.get("image_url") if isinstance(image, dict) and image.get("type") == "image_url" else None
     if not isinstance(image, dict) or not isinstance(inner, dict) or not isinstance(inner.get("url"), str):
         return None

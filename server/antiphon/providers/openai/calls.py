@@ -1,16 +1,16 @@
-"""The tool calls of one choice of an OpenAI answer, out of deltas that hosts make each their own way. No I/O.
+"""Reads the tool calls of one choice of an OpenAI answer, from the different deltas of different hosts. No I/O.
 
-Hosts differ in how they distinguish calls: by an index, an id, both, or neither, each delta being a whole call; and in whether id
-and name come once, every time, or in pieces. The rules:
+Hosts differ in how they tell calls apart: by an index, an id, both, or neither, where each delta is a complete call. They also
+differ in whether id and name are sent once, with every delta, or in pieces. The rules:
 
-- Another index with a name is another call, and so is another id with a name.
-- A delta without a name continues a call: the one of its index or id, else the last.
-- The same name again is a repetition; another one is a further piece of the name, unless both are names of tools.
-- Arguments that are complete JSON are not continued: a delta with a name is then another call, and the same arguments again are a
-  repetition.
-- A call begins when its name is whole, as far as the names of the tools tell: with its arguments, if not before. One of a tool that
-  was not offered begins when another call does, or when its choice is over.
-- A call of a kind that is not known begins and ends when its choice is over, as nobody can tell how its fields grow.
+- A new index with a name starts a new call, and so does a new id with a name.
+- A delta without a name continues a call: the one with its index or id, else the last.
+- The same name again is a repetition. Another name is a further piece of it, unless both are names of offered tools.
+- Arguments that are complete JSON are not continued. A delta with a name then starts a new call, unless it repeats the same
+  arguments.
+- A call's `BlockStarted` is sent when its name is complete, judging by the names of the offered tools, and at the latest with its
+  arguments. For a tool that was not offered it is sent when the next call starts, or at the end of the choice.
+- A call of an unknown kind is sent at the end of the choice, because it is not known how its fields are merged.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ _ABOUT: Final = frozenset({"extra_content", "provider_specific_fields"})
 
 
 class _Call(Struct):
-    """A tool call that has come, at least in part."""
+    """A tool call while it is received."""
 
     index: object
-    """The host's index, if it has one."""
+    """The host's index; None if it sent none."""
     host_id: str
-    """The host's id, if it has one."""
+    """The host's id; empty if it sent none."""
     id: str
     type: str
     is_known: bool
-    """The call is of a kind that is known here: it has a name, and arguments that grow."""
+    """Whether the kind of the call is known: it has a name, and arguments that are streamed."""
     block: int | None = None
-    """None: it has not begun."""
+    """The number of its block; None before `BlockStarted` is sent."""
     name: str = ""
     pieces: list[str] = msgspec.field(default_factory=list)
-    """Of the arguments."""
+    """The pieces of the arguments."""
     length: int = 0
     fields: dict[str, Any] = msgspec.field(default_factory=dict)
     opaque: str | None = None
     is_changed: bool = False
-    """There is more of the state than was told at the start."""
+    """Whether the state has changed since `BlockStarted`."""
 
     def add(self, arguments: str) -> None:
         self.pieces.append(arguments)
@@ -69,9 +69,9 @@ class _Call(Struct):
 
     @property
     def has_complete_arguments(self) -> bool:
-        """Whether the arguments are a complete object or list."""
+        """Return whether the arguments are a complete JSON object or list."""
         if not self.pieces or self.type == CUSTOM or self.pieces[-1].rstrip()[-1:] not in ("}", "]"):
-            return False  # for nearly every piece, with nothing joined
+            return False  # the fast path: nothing is joined for nearly every piece
         try:
             msgspec.json.decode(self.arguments)
         except (msgspec.DecodeError, RecursionError):
@@ -83,7 +83,10 @@ class ToolCalls:
     """Reads the tool calls of one choice."""
 
     def __init__(self, choice: int, tools: frozenset[str], numbers: BlockNumbers, *, whole: bool = False) -> None:
-        """`tools` are the names of those that were offered. `whole`: each delta is a call, as in an answer that does not stream."""
+        """`tools` are the names of the offered tools. `whole`: each delta is a complete call.
+
+        Deltas are complete calls in a reply that does not stream.
+        """
         self._choice = choice
         self._tools = tools
         self._numbers = numbers
@@ -92,15 +95,18 @@ class ToolCalls:
         self._function_call: _Call | None = None
 
     def __bool__(self) -> bool:
-        """Whether a call has begun."""
+        """Return whether there is a call."""
         return bool(self._calls) or self._function_call is not None
 
     def read(self, delta: JsonObject, events: Batch) -> None:
-        """Append what a delta of a call adds. Raises for another shape."""
+        """Append the events of a delta of a call.
+
+        Raises `TypeError`, `ValueError` or `AttributeError` for JSON of another shape.
+        """
         self._read(delta, events, whole=self._whole)
 
     def read_function_call(self, delta: JsonObject, events: Batch) -> None:
-        """Append what a delta of the one function call of 2023 adds. It has no id."""
+        """Append the events of a delta of `function_call`, the single call of the API of 2023. It has no id."""
         call = self._function_call
         if call is None:
             call = self._function_call = _Call(None, "", "", FUNCTION_CALL, is_known=True)
@@ -108,7 +114,7 @@ class ToolCalls:
         self._grow(call, text(delta.get("name")), _arguments(delta), events, joins=False)
 
     def finish_from_message(self, calls: list[JsonObject], events: Batch) -> None:
-        """Append what the calls of a whole message at the end of the stream add to those that streamed."""
+        """Append what the calls of a complete message at the end of a stream add to the streamed ones."""
         for position, given in enumerate(calls):
             if position >= len(self._calls):
                 self._read(given, events, whole=True)
@@ -119,7 +125,7 @@ class ToolCalls:
                 self._add_arguments(known, arguments[len(known.arguments) :], events)
 
     def finish_function_call(self, given: JsonObject, events: Batch) -> None:
-        """Append what the function call of 2023 of a whole message adds."""
+        """Append what the `function_call` of a complete message at the end of a stream adds to the streamed one."""
         known = self._function_call
         if known is None:
             self.read_function_call(given, events)
@@ -129,7 +135,7 @@ class ToolCalls:
             self._add_arguments(known, arguments[len(known.arguments) :], events)
 
     def end(self, events: Batch) -> None:
-        """Append the ends of the calls, and those that had to wait for it. Raises if a call has no name."""
+        """Append the calls that were held back, and the ends of all calls. Raises `ValueError` if a call has no name."""
         for call in (*self._calls, *(() if self._function_call is None else (self._function_call,))):
             if call.is_known:
                 if not call.name and call.type != CUSTOM:
@@ -137,7 +143,7 @@ class ToolCalls:
                 self._begin(call, events)
             else:
                 self._begin_unknown(call, events)
-            assert call.block is not None, "it has begun by now"
+            assert call.block is not None, "its start was appended above"
             state = state_of(call.opaque, call.fields) if call.is_changed or not call.is_known else None
             events.append(BlockFinished(call.block, state))
 
@@ -184,7 +190,7 @@ class ToolCalls:
         call.is_changed = True
 
     def _grow(self, call: _Call, name: str, arguments: str, events: Batch, *, joins: bool) -> None:
-        """More of a call of a known kind."""
+        """Add a piece of the name and of the arguments to a call of a known kind."""
         if name and (name != call.name or self._continues_name(call, name)) and (joins or not call.name):
             if call.block is not None:
                 raise ValueError("a name that goes on")
@@ -195,7 +201,7 @@ class ToolCalls:
             self._begin(call, events)
 
     def _is_name_complete(self, call: _Call, *, joins: bool) -> bool:
-        """Whether the name of a call is whole. `joins`: it may come in pieces."""
+        """Return whether the name of a call is complete. `joins`: the name may arrive in pieces."""
         if call.pieces and (call.name in self._tools or not joins):
             return True
         goes_on = any(tool != call.name and tool.startswith(call.name) for tool in self._tools)
@@ -207,7 +213,7 @@ class ToolCalls:
             events.append(InputDelta(call.block, arguments))
 
     def _begin(self, call: _Call, events: Batch) -> None:
-        """Begin a call, unless it has, with the arguments so far."""
+        """Append the start of a call with its arguments so far, unless it was started or has no name yet."""
         if call.block is not None or not call.is_known or not (call.name or call.type == CUSTOM):
             return
         state = state_of(call.opaque, dict(call.fields))
@@ -217,18 +223,18 @@ class ToolCalls:
             events.append(InputDelta(call.block, call.arguments))
 
     def _begin_unknown(self, call: _Call, events: Batch) -> None:
-        """Begin a call of a kind that is not known: what it has under the name of its type is what it is given."""
+        """Start a call of an unknown kind. Its arguments are the JSON object under the name of its type."""
         action = call.fields.pop(call.type, None) if isinstance(call.fields.get(call.type), dict) else None
         call.block = self._numbers.begin(self._choice, ToolCall(call.id, "", "", call.type), events)
         if action is not None:
             events.append(InputDelta(call.block, msgspec.json.encode(action).decode()))
 
     def _find(self, delta: JsonObject, name: str, arguments: str, *, has_body: bool) -> int | None:
-        """Return which call this is more of; None: a new one."""
+        """Return the position of the call that a delta continues; None if it starts a new call."""
         calls = self._calls
         key, given = delta.get("index"), delta.get("id")
         if calls and not name and key is not None and calls[-1].index == key and (not given or calls[-1].host_id == given):
-            return len(calls) - 1  # the commonest: more arguments
+            return len(calls) - 1  # the most common case: more arguments
         by_id = by_key = None
         for position in range(len(calls) - 1, -1, -1):
             call = calls[position]
@@ -249,20 +255,26 @@ class ToolCalls:
         return found if self._continues(call, name, arguments, is_identified=by_id is not None or by_key is not None) else None
 
     def _find_without_match(self, key: object, given: object, *, begins: bool) -> int | None:
-        """Return which call a delta continues that neither its index nor its id tells. `begins`: a call may begin with it."""
+        """Return the position of the call that a delta continues if no call has its index or id; None if it starts a new call.
+
+        `begins`: the delta may be the first of a call.
+        """
         last = len(self._calls) - 1
         if last < 0 or (begins and (given or key is not None)):
             return None
         if key is None:
             return last
-        # An index that is only a counter of deltas.
+        # The host may number its deltas, not its calls.
         for position in range(last, -1, -1):
             if given and self._calls[position].host_id == given:
                 return position
         return None if given or self._calls[last].has_complete_arguments else last
 
     def _continues(self, call: _Call, name: str, arguments: str, *, is_identified: bool) -> bool:
-        """Whether a delta with a name continues a call that has one. `is_identified`: it has the index or the id of the call."""
+        """Return whether a delta with a name continues a call that already has one.
+
+        `is_identified`: the delta has the index or id of the call.
+        """
         same = name == call.name
         if call.has_complete_arguments:
             repeats = not arguments.strip() or (bool(call.host_id) and arguments == call.arguments)
@@ -275,12 +287,12 @@ class ToolCalls:
         return is_identified or bool(call.arguments)
 
     def _continues_name(self, call: _Call, name: str) -> bool:
-        """Whether this is a further piece of the name, judging by the names of the tools."""
+        """Return whether `name` is a further piece of the call's name, judging by the names of the offered tools."""
         return call.name not in self._tools and call.name + name in self._tools
 
 
 def _body(delta: JsonObject) -> tuple[str, str, dict[str, Any]]:
-    """Return the name, the arguments, and the unknown fields of what a call names: a function, or a tool that takes plain text."""
+    """Return the name, the arguments and the unknown fields of a delta's function or plain-text tool."""
     function = delta.get("function")
     if function is not None:
         inner = {} if function.keys() <= _FUNCTION else {key: value for key, value in function.items() if key not in _FUNCTION}

@@ -1,8 +1,8 @@
-"""One choice of an answer of the OpenAI API: its deltas, or its whole message, as events. No I/O.
+"""Reads one choice of an OpenAI answer, as deltas or as a whole message, into events. No I/O.
 
-Its text has no frames, so they are made here: a delta of the same kind as the last open block continues it, and another kind
-finishes that and begins a new one. A signature ends the block that it is of. Tool calls and a recording stay open until the choice
-is over.
+The API does not mark where a text starts and ends, so blocks are made here. A delta of the same kind as the open block continues
+it; a delta of another kind ends it and starts a new one. A signature ends the block that it signs. Tool calls and a recording stay
+open until the end of the choice.
 """
 
 from __future__ import annotations
@@ -50,55 +50,55 @@ _DELTA: Final = frozenset({"role", "content", "reasoning_content", "reasoning", 
 _AUDIO: Final = frozenset({"id", "data", "transcript", "expires_at"})
 
 _NULLS: Final = frozenset({"role", "content", "refusal", "tool_calls"})
-"""Fields of a delta whose null is the same as nothing."""
+"""Fields of a delta for which null means the same as a missing field."""
 
 _REASONING: Final = "reasoning"
-"""What OpenRouter, Groq and vLLM call the thoughts; some hosts have the same text under both names."""
+"""The field that OpenRouter, Groq and vLLM use for reasoning. Some hosts send the same text in `reasoning_content` as well."""
 
 _NON_TEXT: Final = ("tool_calls", "function_call", "refusal", "audio")
-"""Fields of a delta beside which the content is null; some hosts write "" there while they stream."""
+"""Fields of a delta with which the content is null; some hosts stream "" instead."""
 
 
 class _Open(Struct, frozen=True):
-    """The open block of text, thought or refusal."""
+    """The open block of text, reasoning or refusal."""
 
     block: int
     kind: type[Block]
     key: object = None
-    """Which thought it is, as hosts number them."""
+    """Identifies the reasoning entry that the block belongs to, by the host's own numbering."""
     fields: JsonObject = NOTHING
-    """What its state has from the start."""
+    """The fields of its state at the start."""
 
 
 class ChoiceReader:
     """Reads one choice."""
 
     def __init__(self, index: int, tools: frozenset[str], numbers: BlockNumbers, *, is_object: bool) -> None:
-        """`tools` are the names of those that were offered. `is_object`: the reply is one JSON object, and does not stream."""
+        """`tools` are the names of the offered tools. `is_object`: the reply is one JSON object, not a stream."""
         self.index = index
         self.text = StreamedText()
-        """The content. Whoever makes its `TextDelta` elsewhere, as `response` does for plain text, counts it here."""
+        """The streamed content. Code elsewhere that appends a `TextDelta`, as `response` does for plain text, must update it."""
         self.text_block: int | None = None
-        """The open block of text."""
+        """The number of the open text block; None if there is none."""
         self.is_empty = False
-        """There was a content of "", which is not the same as none."""
+        """Whether the content was "", which differs from no content."""
         self._numbers = numbers
         self._open: _Open | None = None
         self._is_object = is_object
         self._thought = StreamedText()
         self._refusal = StreamedText()
-        self._has_non_text = False  # there was output without text: then a content of "" is no content
-        self._streams_messages = False  # the host streams its pieces as messages
+        self._has_non_text = False  # there was output other than text: then a content of "" means none
+        self._streams_messages = False  # the host sends its deltas in the field `message`
         self._calls = ToolCalls(index, tools, numbers, whole=is_object)
         self._audio_data: Base64Joiner | None = None
         self._audio_block = 0
-        self._seen: set[str] = set()  # unknown fields of the message that have an event: null adds nothing to them
+        self._seen: set[str] = set()  # unknown fields of the message that had a value: a later null is ignored
         self._choice_fields: dict[str, Any] = {}  # unknown fields of the choice, with their last values
 
     def read(self, choice: JsonObject, chunk: JsonObject, events: Batch) -> None:
-        """Append the events of one chunk's part of the choice, behind a `DeltaGroup` if several of them have to be written.
+        """Append the events of a chunk's choice, with a `DeltaGroup` in front if a dialect writes several of them.
 
-        Raises `ErrorInside`, and `TypeError` or `ValueError` for another shape.
+        Raises `ErrorInside` for an error in the choice, and `TypeError` or `ValueError` for JSON of another shape.
         """
         begin = len(events)
         if not choice.keys() <= CHOICE and (fields := self.changed_fields(choice)):
@@ -118,7 +118,7 @@ class ChoiceReader:
             events.insert(begin, DeltaGroup(self.index, len(events) - begin))
 
     def changed_fields(self, choice: JsonObject) -> dict[str, Any]:
-        """Return the unknown fields beside the delta, such as what a filter found, that are new or changed."""
+        """Return the unknown fields beside the delta that are new or changed, such as the results of a content filter."""
         fields: dict[str, Any] = {}
         known = self._choice_fields
         for name, value in choice.items():
@@ -129,13 +129,13 @@ class ChoiceReader:
         return fields
 
     def begin_text(self, events: Batch) -> int:
-        """Return the open block of text, which begins now if there is none."""
+        """Return the number of the open text block; start one if there is none."""
         if self.text_block is None:
             self.text_block = self._begin(Text(""), events)
         return self.text_block
 
     def end(self, events: Batch) -> None:
-        """Append what had to wait for the end, and the ends of all blocks. Raises if a call or a recording is not complete."""
+        """Append the ends of all blocks, and everything held back until then. Raises if a call or a recording is incomplete."""
         if self.is_empty and not self.text.length and not self._has_non_text:
             events.append(TextDelta(self.begin_text(events), ""))
         self._finish(events)
@@ -152,13 +152,13 @@ class ChoiceReader:
         return block
 
     def _finish(self, events: Batch, state: State | None = None) -> None:
-        """End the open block."""
+        """End the open block, if there is one."""
         if self._open is not None:
             events.append(BlockFinished(self._open.block, state))
             self._open = self.text_block = None
 
     def _read_without_delta(self, choice: JsonObject, chunk: JsonObject, logprobs: JsonObject, events: Batch) -> None:
-        """A chunk without a delta, or with an empty one: some hosts have a message in its place, or a text."""
+        """Read a chunk whose delta is missing or empty. Some hosts send a message or a text in its place."""
         delta, message = choice.get("delta"), choice.get("message")
         reason = choice.get("finish_reason")
         if message is not None and (delta is None or (reason and not self._has_output)):
@@ -169,7 +169,7 @@ class ChoiceReader:
                 self._streams_messages = True
                 self._read_delta(message, logprobs, events)
         elif delta is None and choice.get("text") is not None:
-            self._read_delta({"content": choice["text"]}, logprobs, events)  # of the older completions API
+            self._read_delta({"content": choice["text"]}, logprobs, events)  # the older completions API
         elif delta is not None and type(delta) is not dict:
             raise TypeError("delta")
         elif logprobs:
@@ -177,12 +177,12 @@ class ChoiceReader:
 
     @property
     def _has_output(self) -> bool:
-        """Whether anything has streamed."""
+        """Return whether any output has streamed."""
         return bool(self.text.length or self._thought.length or self._refusal.length or self._calls or self._audio_data)
 
     @staticmethod
     def _message(choice: JsonObject) -> JsonObject:
-        """Return where a whole reply has its message, or where else some hosts have it."""
+        """Return the message of a whole reply, from `message` or from the other fields that some hosts use."""
         for place in ("message", "delta"):
             if (message := choice.get(place)) is not None:
                 return message  # type: ignore[no-any-return]
@@ -191,7 +191,10 @@ class ChoiceReader:
         return {"content": choice["text"]}
 
     def _read_final_message(self, message: JsonObject, logprobs: JsonObject, events: Batch) -> None:
-        """Read a whole message at the end of a stream: only what continues the stream, which cannot be taken back."""
+        """Read a whole message at the end of a stream.
+
+        Only the part that continues the streamed text and calls is used, because deltas that were sent cannot be changed.
+        """
         rest = {name: value for name, value in message.items() if name in _DELTA or (value is not None and name not in self._seen)}
         for name, streamed in (
             ("content", self.text),
@@ -214,7 +217,7 @@ class ChoiceReader:
         self._read_delta(rest, NOTHING if self.text.length else logprobs, events)
 
     def _read_delta(self, delta: JsonObject, logprobs: JsonObject, events: Batch) -> None:
-        """A delta, or a whole message."""
+        """Append the events of a delta or of a whole message."""
         extra = self._unknown_fields(delta)
         self._read_thoughts(delta, extra, events)
         tokens = read_logprobs(logprobs.get("content"))
@@ -229,7 +232,7 @@ class ChoiceReader:
         if refusal:
             if self._open is None or self._open.kind is not Refusal:
                 self._begin(Refusal(""), events)
-            assert self._open is not None, "it was begun just now"
+            assert self._open is not None, "started above"
             events.append(RefusalDelta(self._open.block, self._refusal.add(text(refusal))))
         audio = delta.get("audio")
         if audio:
@@ -251,7 +254,7 @@ class ChoiceReader:
     def _read_content(
         self, delta: JsonObject, content: object, tokens: tuple[JsonObject, ...], extra: dict[str, Any], events: Batch
     ) -> None:
-        """The text of a delta, and a signature over it."""
+        """Append the text of a delta, and the end of the block if there is a signature."""
         signature = None
         if EXTRA_CONTENT in extra and (content or self.text_block is not None or not self._has_other_output(delta)):
             signature = take_signature(extra)
@@ -266,15 +269,15 @@ class ChoiceReader:
         elif text(content) == content:
             self.is_empty = True
         if signature is not None:
-            assert self._open is not None, "a text is open"
+            assert self._open is not None, "a text block is open"
             self._finish(events, State(signature, self._open.fields))
 
     def _has_other_output(self, delta: JsonObject) -> bool:
-        """Whether a delta has output that is not text."""
+        """Return whether a delta has output that is not text."""
         return any(delta.get(name) for name in (*_NON_TEXT, "reasoning_content", _REASONING, DETAILS))
 
     def _read_thoughts(self, delta: JsonObject, extra: dict[str, Any], events: Batch) -> None:
-        """The thoughts of a delta, under whichever names they stand there."""
+        """Append the reasoning of a delta, from whichever fields have it."""
         thought, reasoning = text(delta.get("reasoning_content")), delta.get("reasoning")
         field = ""
         if thought:
@@ -297,7 +300,7 @@ class ChoiceReader:
             self._read_detail(detail, field or (_REASONING if reasoning else ""), events)
 
     def _thinking_block(self, field: str, key: object, fields: JsonObject, events: Batch) -> int:
-        """Return the open block of this thought, which begins now if there is none."""
+        """Return the number of the open block of this reasoning entry; start one if there is none."""
         if self._open is not None and self._open.kind is Thinking and (key is None or self._open.key == key):
             return self._open.block
         return self._begin(Thinking("", field, state=state_of(None, fields)), events, key)
@@ -312,11 +315,11 @@ class ChoiceReader:
             if detail.text:
                 events.append(ThinkingDelta(block, self._thought.add(detail.text)))
         if detail.signature is not None:
-            assert self._open is not None, "a thought is open"
+            assert self._open is not None, "a thinking block is open"
             self._finish(events, State(detail.signature, self._open.fields or detail.fields))
 
     def _unknown_fields(self, delta: JsonObject) -> dict[str, Any]:
-        """Return the fields of a delta that have no place in the events, or have one only in a certain form."""
+        """Return the fields of a delta that have no place in the events, or have one only if they are in a certain form."""
         extra: dict[str, Any] = {}
         for name, value in delta.items():
             if value is None:
@@ -342,7 +345,10 @@ class ChoiceReader:
         events.append(ExtraFields(self.index, fields, place))
 
     def _read_annotations(self, extra: dict[str, Any], events: Batch) -> None:
-        """The sources of the open text. In any other form, or with no text, they stay unknown fields."""
+        """Append the annotations as citations of the open text.
+
+        They stay in `extra`, as unknown fields, if their form is unknown or no text is open.
+        """
         annotations = extra["annotations"]
         if self.text_block is None or not isinstance(annotations, list) or not annotations:
             return
@@ -365,7 +371,7 @@ class ChoiceReader:
             extra["audio"] = more
 
     def _read_images(self, extra: dict[str, Any], events: Batch) -> None:
-        """Pictures, as OpenRouter has them. In any other form they stay an unknown field."""
+        """Append images in OpenRouter's form. Those of another form stay in `extra`."""
         images = extra["images"]
         found = list(map(read_image, images)) if isinstance(images, list) else []
         if found and None not in found:
@@ -376,7 +382,7 @@ class ChoiceReader:
                     self._numbers.add_complete(self.index, image, events)
 
     def _read_parts(self, parts: list[Any], events: Batch) -> None:
-        """Content in parts, as Mistral's thinking models answer."""
+        """Append content that arrives as parts, as from Mistral's reasoning models."""
         for part in parts:
             kind = part.get("type")
             if kind == "text":

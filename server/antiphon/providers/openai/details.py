@@ -1,4 +1,4 @@
-"""Thoughts as `reasoning_details`, the form in which OpenRouter and hosts that follow it have them with their signatures. No I/O.
+"""Reads reasoning in the form of `reasoning_details`: OpenRouter's, which includes signatures. No I/O.
 
 https://openrouter.ai/docs/use-cases/reasoning-tokens
 """
@@ -18,24 +18,24 @@ SUMMARY: Final = "reasoning.summary"
 ENCRYPTED: Final = "reasoning.encrypted"
 
 CONTENT_FIELDS: Final = {TEXT: "text", SUMMARY: "summary", ENCRYPTED: "data"}
-"""By type: where an entry has what the block holds itself."""
+"""By type of entry: the field whose value the block holds itself."""
 
 
 class ReasoningDetail(Struct, frozen=True):
-    """One entry, or a piece of one."""
+    """One entry of `reasoning_details`, or a piece of one."""
 
     key: object
-    """Pieces of one entry have the same."""
+    """Equal for all pieces of one entry."""
     text: str
     signature: str | None
     data: str | None
-    """What is encrypted. None: the entry is of another type."""
+    """Encrypted reasoning; None for entries of other types."""
     fields: JsonObject
-    """The rest of it, as the state of a block has it."""
+    """The other fields of the entry, in the form of `State.fields`."""
 
 
 def read_details(details: object) -> list[ReasoningDetail] | None:
-    """Return the entries; None if they have any other form."""
+    """Return the entries; None if they are not in the documented form."""
     if not isinstance(details, list) or not details:
         return None
     found = list(map(_read, details))
