@@ -62,6 +62,7 @@ class Deadline:
         self._cancelling = task.cancelling()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """End the wait. Raises the error of `expire` instead of the cancellation that it caused."""
         task, self._waiting = self._waiting, None
         # The cancellation came from this deadline, unless something else cancelled the task too.
         if kind is asyncio.CancelledError and self._error is not None and task is not None and task.uncancel() <= self._cancelling:

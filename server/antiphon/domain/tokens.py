@@ -79,8 +79,8 @@ def prompt_tokens(request: ChatRequest) -> int:
 
 
 def _message(message: Message) -> int:
-    beside = _json(message.extra) + _json(message.fields)
-    return _TOKENS_A_MESSAGE + _blocks(message.blocks) + text_tokens(len(message.name or "")) + beside
+    fields = _json(message.extra) + _json(message.fields)
+    return _TOKENS_A_MESSAGE + _blocks(message.blocks) + text_tokens(len(message.name or "")) + fields
 
 
 def _blocks(blocks: Iterable[Block]) -> int:  # noqa: C901  # a match over the kinds of block
@@ -164,8 +164,8 @@ def _json(fields: Mapping[str, Any] | None, data: int = _PAGE) -> int:
 def _long_base64(data: bytes) -> tuple[int, int]:
     """Return the number of base64 runs of at least `_LONG_BASE64` characters, and their total length in characters.
 
-    A regular expression takes up to two seconds for 32 MiB, and blocks all other calls meanwhile; this takes 30 ms. It only looks
-    at stretches of half the minimal length: every long run contains a whole stretch that starts at one of the positions looked at.
+    A regular expression takes up to two seconds for 32 MiB, and blocks all other calls meanwhile; this takes 30 ms. It looks at the
+    text in stretches of half the minimal length, because every long run contains at least one of them completely.
     """
     found = size = at = 0
     while at + _STRETCH <= len(data):

@@ -49,6 +49,7 @@ def _merged(name: str, old: Any, new: Any, *, joins: bool) -> Any:
 
 
 def _joined(old: list[Any], new: list[Any], *, joins: bool) -> list[Any]:
+    """Return the list after a delta: items that continue an old one are merged, the others appended."""
     whole = list(old)
     for item in new:
         place = _place(whole, item)

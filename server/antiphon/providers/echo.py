@@ -144,6 +144,7 @@ def _example_of_type(schema: JsonObject, text: str, root: JsonObject, depth: int
 
 
 def _resolve(root: JsonObject, reference: str) -> object:
+    """Return the part of the schema that a `$ref` such as "#/$defs/item" names; None if there is none."""
     found: object = root
     for step in reference.removeprefix("#").split("/")[1:]:
         found = found.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(found, Mapping) else None
@@ -151,6 +152,7 @@ def _resolve(root: JsonObject, reference: str) -> object:
 
 
 def _reply(request: ChatRequest, text: str) -> str:
+    """Return the reply: text, or JSON if the request asks for it."""
     match request.response_format:
         case None | NativeFormat():
             return f"You said: {text}"

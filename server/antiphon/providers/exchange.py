@@ -226,6 +226,7 @@ class ProviderClient:
             explain(error, error_body, (*secrets, *self._hosts))
 
     async def _refusal(self, reply: HttpResponse, secrets: tuple[str, ...], *, own_key: bool) -> ProviderError:
+        """Return the error for an answer that is not 2xx, and log it. `own_key`: the call used the caller's key."""
         body = await reply.read_some(ERROR_BODY_BYTES, ERROR_BODY_SECONDS)
         log_refusal(self._name, reply.status, body, secrets)
         error = error_of_status(self._name, reply.status, reply.headers, body)

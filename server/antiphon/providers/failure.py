@@ -260,6 +260,7 @@ def log_refusal(provider: str, status: int | None, body: bytes, secrets: Iterabl
 def _build(
     provider: str, kind: type[ProviderError], status: int | None, fields: Mapping[str, Any], wait: float | None
 ) -> ProviderError:
+    """Return an error of class `kind`, with the message, code and retry rules of that class. `wait` is in seconds."""
     message = f"The provider {provider} failed."
     is_about_model = status == 404 or _mentions_model(fields)
     code = None
@@ -292,6 +293,7 @@ def _build(
 
 
 def _error_fields(body: bytes) -> Mapping[str, Any]:
+    """Return the error object of a body, or the whole object if it has none; empty if the body is not a JSON object."""
     try:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -375,6 +377,7 @@ def _is_word(value: object) -> bool:
 
 
 def _by_words(fields: Mapping[str, Any]) -> type[ProviderError] | None:
+    """Return the error class for the reason, code, type or status words of an error object; None if all are unknown."""
     details = fields.get("details")  # Google's: each may have a reason
     reasons = [entry.get("reason") for entry in details if isinstance(entry, dict)] if isinstance(details, list) else []
     for word in (*reasons, fields.get("code"), fields.get("type"), fields.get("status")):
@@ -394,6 +397,7 @@ def _status(value: object) -> int | None:
 
 
 def _number(text: str | None) -> float | None:
+    """Return a finite number that is not negative; None for any other text."""
     try:
         value = float(text) if text is not None else None
     except ValueError:

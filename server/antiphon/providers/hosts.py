@@ -248,6 +248,7 @@ def capabilities(name: str, base_url: str | None) -> Capabilities:
 
 
 def _is_on(host: Host, environment: Mapping[str, str]) -> bool:
+    """Return whether the environment has the variables that switch a host on."""
     has_url = host.url_variable is not None and bool(environment.get(host.url_variable, "").strip())
     if host.switched_on_by_url:
         return has_url
@@ -256,6 +257,7 @@ def _is_on(host: Host, environment: Mapping[str, str]) -> bool:
 
 
 def _base_url(host: Host, environment: Mapping[str, str]) -> str | None:
+    """Return the base URL from the environment, else that of the row; None if neither has one."""
     value = environment.get(host.url_variable or "", "").strip().rstrip("/")
     if not value:
         return host.base_url

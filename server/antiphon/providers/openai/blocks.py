@@ -57,7 +57,7 @@ def state_of(opaque: str | None, fields: JsonObject = NOTHING) -> State | None:
 
 
 _WRITTEN_AT_START: Final = (ToolCall, Image, Opaque, RedactedThinking)
-"""The blocks for whose start a dialect writes something."""
+"""Blocks that a dialect already writes something for when they start."""
 
 
 def is_written(event: Event) -> bool:

@@ -148,6 +148,7 @@ class ToolCalls:
             events.append(BlockFinished(call.block, state))
 
     def _read(self, delta: JsonObject, events: Batch, *, whole: bool) -> None:
+        """Read a delta: find or create its call, then add the fields. `whole`: the delta is a complete call."""
         has_body = delta.get("function") is not None or delta.get("custom") is not None
         name, arguments, inner = _body(delta)
         position = None if whole else self._find(delta, name, arguments, has_body=has_body)
@@ -171,6 +172,7 @@ class ToolCalls:
             call.id = call.id or text(delta.get("id"))
 
     def _new(self, delta: JsonObject, extra: JsonObject, *, has_body: bool) -> _Call:
+        """Return a new call. It gets an id of its own if the host sent none or repeated an earlier one."""
         given = text(delta.get("id"))
         kind = text(delta.get("type")) or (CUSTOM if delta.get("custom") is not None else FUNCTION)
         is_known = has_body or (kind in (FUNCTION, CUSTOM) and not (not delta.get("type") and extra.keys() - _ABOUT))
@@ -181,6 +183,7 @@ class ToolCalls:
 
     @staticmethod
     def _take_fields(call: _Call, extra: dict[str, Any]) -> None:
+        """Merge unknown fields into the state of a call. Raises `ValueError` if they are nested too deeply."""
         if not extra:
             return
         if not is_shallow(extra):

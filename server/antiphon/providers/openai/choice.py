@@ -145,6 +145,7 @@ class ChoiceReader:
         self._calls.end(events)
 
     def _begin(self, value: Block, events: Batch, key: object = None) -> int:
+        """End the open block, start a new one, and return its number. `key` identifies a reasoning entry."""
         self._finish(events)
         block = self._numbers.begin(self.index, value, events)
         fields = NOTHING if value.state is None else value.state.fields
@@ -306,6 +307,7 @@ class ChoiceReader:
         return self._begin(Thinking("", field, state=state_of(None, fields)), events, key)
 
     def _read_detail(self, detail: ReasoningDetail, field: str, events: Batch) -> None:
+        """Append an entry of `reasoning_details`. Encrypted data is a block of its own; a signature ends the block."""
         if detail.data is not None:
             self._finish(events)
             self._numbers.add_complete(self.index, RedactedThinking(state=State(detail.data, detail.fields)), events)
@@ -334,6 +336,7 @@ class ChoiceReader:
         return extra
 
     def _unknown_logprobs(self, logprobs: JsonObject, tokens: tuple[JsonObject, ...]) -> JsonObject:
+        """Return the fields of `logprobs` that no `TextDelta` holds, as extra fields of the choice."""
         unknown = {name: value for name, value in logprobs.items() if name != "content" and value is not None}
         if self._is_object and logprobs and not tokens:
             unknown["content"] = logprobs.get("content")
@@ -358,6 +361,7 @@ class ChoiceReader:
             events.extend(CitationDelta(self.text_block, citation) for citation in found if citation is not None)
 
     def _read_audio(self, audio: JsonObject, extra: dict[str, Any], events: Batch) -> None:
+        """Append a piece of a recording; its first piece starts the block."""
         call_id, transcript = text(audio.get("id")), text(audio.get("transcript"))
         expires = seconds(audio.get("expires_at"))
         late_id = call_id

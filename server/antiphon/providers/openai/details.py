@@ -43,6 +43,7 @@ def read_details(details: object) -> list[ReasoningDetail] | None:
 
 
 def _read(entry: Any) -> ReasoningDetail | None:
+    """Return one entry; None if it is not in the documented form."""
     kind = entry.get("type") if isinstance(entry, dict) else None
     own = CONTENT_FIELDS.get(kind) if isinstance(kind, str) else None
     if own is None:

@@ -45,7 +45,10 @@ class JsonReader:
         return self._mended(value, ()) if self._halves else value
 
     def end(self) -> dict[str, Any] | None:
-        """Return a chunk with the surrogates whose second half never arrived, as replacement characters; None if there are none."""
+        """Return a chunk that completes the texts still waiting for a second half of a surrogate; None if there are none.
+
+        Each of those texts gets a replacement character.
+        """
         if not self._halves:
             return None
         choices: list[dict[str, Any]] = []
@@ -68,6 +71,7 @@ class JsonReader:
                 return value
 
     def _text(self, text: str, place: _Place | None) -> str:
+        """Return a text with its surrogates repaired. A first half at the end is kept for the next delta."""
         if place is not None and text:
             text = self._halves.pop(place, "") + text
         if not _HALF.search(text):
@@ -95,6 +99,7 @@ def _inner(place: _Place, name: str) -> _Place | None:
 
 
 def _item(place: _Place | None, item: Any) -> _Place | None:
+    """Return the location of a list item by its `index`; None if it has none and so cannot be continued."""
     if place is None or not isinstance(item, dict):
         return None
     index = item.get("index", 0 if place == ("choices",) else None)

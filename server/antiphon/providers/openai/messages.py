@@ -145,6 +145,7 @@ class Encoder:
         self._encoded.append(with_extra(body, message.extra))
 
     def _add_result(self, block: ToolResult, message: Message) -> None:
+        """Add the result of a tool call as a message with the role "tool", or "function" for the API of 2023."""
         text = self._content(block.blocks, listed=message.listed)
         body: dict[str, Any] = {"role": "tool", "tool_call_id": self._call_id(block.tool_call_id)}
         if block.type == FUNCTION_CALL:
@@ -157,7 +158,7 @@ class Encoder:
     def _add_reply(self, message: Message) -> None:  # noqa: C901  # a match over the kinds of block
         """Add an earlier reply, in the form that the host accepts.
 
-        A reply of which nothing is left is not added, because hosts refuse it.
+        The reply is left out if no content remains, because hosts refuse empty replies.
         """
         body: dict[str, Any] = {"role": message.role.value}
         if message.name is not None and self._accepts("name"):
@@ -219,6 +220,7 @@ class Encoder:
         return self._host.reply_fields is None or name in self._host.reply_fields
 
     def _accepted(self, fields: JsonObject) -> JsonObject:
+        """Return those fields that the host accepts in an assistant message."""
         return (
             {name: value for name, value in fields.items() if self._accepts(name)}
             if self._host.reply_fields is not None
@@ -236,6 +238,7 @@ class Encoder:
             rest.setdefault("annotations", []).extend(map(citation_json, block.citations))
 
     def _add_call(self, block: ToolCall, rest: dict[str, Any], *, is_own: bool) -> None:
+        """Add a tool call to `rest`. A call of a type that only another provider knows is dropped, and later its result."""
         state = block.state
         fields = {**(NOTHING if state is None or not is_own else state.fields), **block.extra}
         if block.type == FUNCTION_CALL:
@@ -314,6 +317,7 @@ class Encoder:
         return [self._part(block) if isinstance(block, Struct) else block for block in blocks]
 
     def _part(self, block: Block) -> JsonObject:
+        """Return a block as a content part. Raises `Unsupported` for blocks that this API cannot express."""
         provider = self._provider
         match block:
             case Text():
@@ -347,8 +351,8 @@ def _detail(block: Thinking | RedactedThinking, index: int) -> JsonObject:
 
 def _has_content(body: JsonObject) -> bool:
     """Return whether a reply still has content besides its role, name and an empty reasoning field."""
-    beside = body.keys() - {"role", "name", "content"}
-    return bool(beside - {"reasoning_content"}) or bool(str(body.get("reasoning_content", "")).strip())
+    other = body.keys() - {"role", "name", "content"}
+    return bool(other - {"reasoning_content"}) or bool(str(body.get("reasoning_content", "")).strip())
 
 
 def _has_tool_calls(body: JsonObject) -> bool:
@@ -378,6 +382,7 @@ def _filtered(names: frozenset[str], extra: JsonObject) -> JsonObject:
 
 
 def _audio(block: Audio, provider: str) -> JsonObject:
+    """Return the value of `input_audio`. Raises `Unsupported` unless the media is a base64 `data:` URL of a recording."""
     head, comma, data = (block.media.url or "").partition(",")
     media_type, *parameters = head.removeprefix("data:").lower().split(";")
     kind, _, subtype = media_type.partition("/")

@@ -79,6 +79,7 @@ def encode(request: ChatRequest, provider: str, *, stream_usage: bool, host: Cap
 
 
 def _dumps(body: dict[str, Any]) -> bytes:
+    """Return the JSON of a body. Raises `InvalidRequest` if it cannot be encoded."""
     try:
         return orjson.dumps(body, default=_plain)
     except orjson.JSONEncodeError:

@@ -201,6 +201,7 @@ class ReplyReader:
             self._choices[index].end(self._batch)
 
     def _read_event(self, name: bytes, payload: bytes) -> None:
+        """Read one server-sent event: a chunk, an error, `[DONE]`, or a heartbeat, which is ignored."""
         if payload[:1] != b"{":
             payload = payload.strip()
             if payload[:6] == b"[DONE]":
@@ -220,6 +221,7 @@ class ReplyReader:
         self._read_chunk(self._json.read(payload), payload)
 
     def _read_late_usage(self, events: Iterable[SseEvent]) -> None:
+        """Keep the usage in events that follow `[DONE]`. Everything else is ignored."""
         for _, payload in events:
             if b'"usage"' in payload:
                 try:
@@ -229,6 +231,7 @@ class ReplyReader:
                 self._keep_usage(as_object(chunk))
 
     def _read_json(self, body: bytes) -> None:
+        """Read an answer that is one JSON object, or an array with one. Choices without an index are numbered."""
         chunk = self._json.read(body)
         if isinstance(chunk, list) and chunk:  # Google's hosts put an error in an array
             chunk = chunk[0]
@@ -296,6 +299,7 @@ class ReplyReader:
             self._usage = as_object(usage)
 
     def _begin(self, index: object) -> ChoiceReader:
+        """Return a new reader for the choice `index`. Raises `TypeError` or `ValueError` for an invalid index."""
         if type(index) is not int:
             raise TypeError("index")
         if not 0 <= index <= MAX_INDEX:
@@ -340,6 +344,7 @@ class ReplyReader:
             self._batch.append(ExtraFields(None, again, Place.REPLY, repeats=True))
 
     def _finish(self, index: int, reason: object, choice: JsonObject, payload: bytes) -> None:
+        """Record the finish reason of a choice. Raises `ProviderUnavailable` if it means a failure."""
         if isinstance(reason, dict):  # SGLang
             reason = reason.get("type")
         if not isinstance(reason, str):

@@ -126,6 +126,7 @@ def read_logprobs(value: object) -> tuple[JsonObject, ...]:
 
 
 def _check_logprob(entry: dict[str, Any]) -> None:
+    """Check one entry, and replace an infinite or NaN log probability in place. Raises for other shapes."""
     if not isinstance(entry["token"], str) or not isinstance(entry["logprob"], int | float | None):
         raise TypeError("logprob")
     if entry["logprob"] is not None and not math.isfinite(entry["logprob"]):
