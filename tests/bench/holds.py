@@ -21,7 +21,7 @@ import orjson
 
 from antiphon.config import MAX_KEYLESS_BYTES
 from antiphon.domain.errors import InvalidRequest
-from antiphon.domain.turns import give_way
+from antiphon.domain.fairness import yield_to_other_calls
 from antiphon.net.json_bounds import MAX_VALUES, TooMuch
 from antiphon.providers.openai.request import encode
 from antiphon.rest.engine import request as engine_request
@@ -117,7 +117,7 @@ async def rest(data: bytes) -> None:
     body = await parse_in_turns(data, openai.ChatCompletionBody)
     asked = openai.request_from_body(body, stream=True)
     if sum(len(message.blocks) for message in asked.messages) > 1000:  # as `ChatService` does
-        await give_way()
+        await yield_to_other_calls()
     encode(asked, "p", stream_usage=True)
 
 
@@ -136,7 +136,7 @@ async def grpc(data: bytes) -> None:
     """Handle a message as the typed API does."""
     wire.check(data, SHAPE)
     asked = request_from_proto(chat_pb2.GenerateRequest.FromString(data), stream=True)
-    await give_way()
+    await yield_to_other_calls()
     encode(asked, "p", stream_usage=True)
 
 

@@ -14,7 +14,7 @@ from antiphon.auth.audit import REFUSED, AuditLog, Event, Origin
 from antiphon.database.base import Database
 from antiphon.database.open import open_database
 from antiphon.domain.errors import InvalidRequest, KeyNotFound, KeyRevoked, StoreUnavailable, Unauthenticated
-from antiphon.domain.principal import EVERYDAY, Quota, Scope, everyday
+from antiphon.domain.principal import DEFAULT_SCOPES, Quota, Scope, scopes_or_default
 
 BOSS = Origin("static:boss", "request-1", "203.0.113.9")
 NOBODY = "01890000-0000-7000-8000-000000000000"
@@ -36,7 +36,7 @@ async def make(keys: KeyStore, name: str = "app", expires: datetime | None = Non
     made, secret = await keys.create(
         name=name,
         owner="",
-        grants=Grants(**({"scopes": everyday(None)} | grants)),  # type: ignore[arg-type]
+        grants=Grants(**({"scopes": scopes_or_default(None)} | grants)),  # type: ignore[arg-type]
         expires=expires,
         origin=BOSS,
     )
@@ -348,5 +348,5 @@ async def test_refusals_outlive_an_outage_of_the_database(database: Database) ->
 
 def test_no_scope_means_all_but_admin() -> None:
     """Whoever names some gets those."""
-    assert set(everyday(None)) == EVERYDAY
-    assert everyday([Scope.ADMIN, Scope.ADMIN]) == (Scope.ADMIN,)
+    assert set(scopes_or_default(None)) == DEFAULT_SCOPES
+    assert scopes_or_default([Scope.ADMIN, Scope.ADMIN]) == (Scope.ADMIN,)

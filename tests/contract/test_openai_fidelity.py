@@ -183,7 +183,7 @@ def put_together(events: list[domain.Event]) -> Reply:
 
 
 def answered(body: Json) -> Json:
-    events = ReplyReader(domain.ChatRequest("m", (), stream=False), "p").whole(json.dumps(body).encode())
+    events = ReplyReader(domain.ChatRequest("m", (), stream=False), "p").read_object(json.dumps(body).encode())
     return completion(put_together(events))
 
 
@@ -266,7 +266,7 @@ def test_a_reply_goes_back_to_the_provider_as_it_was_answered(body: Json) -> Non
         assert sent({"model": "m", "messages": [message]})["messages"] == []
         return
     assert sent({"model": "m", "messages": [message]})["messages"] == [taken_back(message)]
-    events = ReplyReader(domain.ChatRequest("m", (), stream=False), "p").whole(json.dumps(body).encode())
+    events = ReplyReader(domain.ChatRequest("m", (), stream=False), "p").read_object(json.dumps(body).encode())
     stored = put_together(events).message()
     messages = json.loads(encode(domain.ChatRequest("m", (stored,), stream=False), "p", stream_usage=True))["messages"]
     if stored.blocks and all(isinstance(block, domain.Thinking) for block in stored.blocks) and not messages:

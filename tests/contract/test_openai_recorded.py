@@ -83,7 +83,7 @@ def test_a_stream(chunks: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("body", list(recorded("*.json")))
 def test_a_whole_reply(body: dict[str, Any]) -> None:
     """Its text, reason and tokens are those that the host sent."""
-    events = ReplyReader(REQUEST, "p").whole(json.dumps(body).encode())
+    events = ReplyReader(REQUEST, "p").read_object(json.dumps(body).encode())
     check(events)
     reply = folded(events)
     (choice,) = body["choices"]

@@ -163,7 +163,7 @@ def streamed(shape: Shape) -> list[domain.Event]:
 
 def whole(shape: Shape) -> list[domain.Event]:
     body = {**delta(), "object": "chat.completion", "choices": [{"index": 0, "message": shape.whole, "finish_reason": "stop"}]}
-    return ReplyReader(domain.ChatRequest("m", (), stream=False), shape.host).whole(json.dumps(body).encode())
+    return ReplyReader(domain.ChatRequest("m", (), stream=False), shape.host).read_object(json.dumps(body).encode())
 
 
 def reply_of(events: list[domain.Event]) -> Reply:

@@ -15,7 +15,7 @@ from google.protobuf import duration_pb2, timestamp_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from antiphon.domain.principal import EVERYDAY
+from antiphon.domain.principal import DEFAULT_SCOPES
 from antiphon.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -87,7 +87,7 @@ async def test_each_scope_opens_its_own_paths(admin_gateway: Gateway) -> None:
         grpc.aio.insecure_channel(admin_gateway.grpc) as channel,
         anybody(admin_gateway) as http,
     ):
-        for scope in (*sorted(EVERYDAY), "admin"):
+        for scope in (*sorted(DEFAULT_SCOPES), "admin"):
             made = await make(channel, scopes=[f"SCOPE_{scope.upper()}"])
             found = await statuses(http, {"authorization": f"Bearer {made.secret}"})
             for method, path, _, wanted in CALLS:

@@ -109,7 +109,7 @@ def reply_stream(data: bytes) -> None:
 def reply_json(data: bytes) -> None:
     """A reply in one object is whole, or a provider's fault."""
     try:
-        events = ReplyReader(ASKED, "p").whole(data)
+        events = ReplyReader(ASKED, "p").read_object(data)
     except ProviderError:
         return
     assert any(isinstance(event, domain.Finished) for event in events)
@@ -122,7 +122,7 @@ def refusal(data: bytes) -> None:
     status, data = 400 + (data[0] if data else 0) % 200, data[1:]
     text = data[:40].decode("latin-1")
     for headers in ({"retry-after": text}, {"retry-after-ms": text}, {}):
-        error = failure.of_status("p", status, headers, data)
+        error = failure.error_of_status("p", status, headers, data)
         failure.explain(error, data, ("open-sesame",))
         assert error.retry_after is None or 0 <= error.retry_after < float("inf")
         _told(openai_errors.render_error, error)

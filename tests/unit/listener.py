@@ -11,14 +11,14 @@ class Listener(Observer):
         self.events: list[str] = []
         self.errors: list[BaseException | None] = []
 
-    def begun(self, call: Call) -> None:
-        self.events.append("begun")
+    def started(self, call: Call) -> None:
+        self.events.append("started")
 
     def admitted(self, call: Call) -> None:
         self.events.append("admitted")
 
-    def attempt_begun(self, call: Call, attempt: Attempt) -> None:
-        self.events.append("attempt_begun")
+    def attempt_started(self, call: Call, attempt: Attempt) -> None:
+        self.events.append("attempt_started")
 
     def attempt_ended(self, call: Call, attempt: Attempt, error: BaseException | None) -> None:
         self.events.append("attempt_ended")

@@ -26,8 +26,8 @@ from antiphon.domain.content import Message
 from antiphon.domain.deadline import Deadlines
 from antiphon.domain.errors import ProviderProtocolError, ShuttingDown
 from antiphon.domain.events import Batch, Finished
+from antiphon.domain.fairness import yield_to_other_calls
 from antiphon.domain.request import ChatRequest
-from antiphon.domain.turns import give_way
 from antiphon.guards.service import Guards
 from antiphon.history.recorder import Record, Recorder
 from antiphon.limits.limiter import Grant, Limiter
@@ -135,7 +135,7 @@ class ChatService:
     async def _resolve(self, call: Call, request: ChatRequest) -> Route:
         """Check the request, and return its route. Raises `InvalidRequest`, `ModelNotFound`, `PermissionDenied`."""
         if sum(len(message.blocks) for message in request.messages) > _MANY_BLOCKS:
-            await give_way()  # reading and converting so many takes long: other calls run in between
+            await yield_to_other_calls()  # reading and converting so many takes long: other calls run in between
         check(request)
         route = self._router.resolve(request.model, request.provider)
         call.route, call.provider, call.model = request.model or self._router.default, route.provider.name, route.model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from antiphon.domain.call import LEFT
+from antiphon.domain.call import CANCELLATIONS
 from antiphon.domain.content import NOTHING, Compaction, Image, Opaque, RedactedThinking, ServerToolCall, ServerToolResult, ToolCall
 from antiphon.domain.events import (
     Batch,
@@ -86,7 +86,7 @@ class Stopwatch:
 
         A provider that accepted it has processed the prompt, even if nobody waited for the reply.
         """
-        return self.usage([]) if isinstance(error, LEFT) or self._end > self._start else None
+        return self.usage([]) if isinstance(error, CANCELLATIONS) or self._end > self._start else None
 
     @property
     def first_token(self) -> float | None:

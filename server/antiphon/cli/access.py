@@ -13,7 +13,7 @@ from antiphon.auth.api_keys.static import KEY_VARIABLE
 from antiphon.cli.console import print_table
 from antiphon.config import AuthConfig, IssuerConfig, KeyConfig
 from antiphon.config.limits import QuotaConfig
-from antiphon.domain.principal import Scope, everyday
+from antiphon.domain.principal import Scope, scopes_or_default
 
 Row: TypeAlias = Mapping[str, str]
 """Texts by the name of their column."""
@@ -30,7 +30,7 @@ def key_rows(auth: AuthConfig, environment: Mapping[str, str]) -> list[Row]:
         return [_key_row(key) for key in auth.keys]
     if auth.tokens and not environment.get(KEY_VARIABLE, "").strip():
         return []
-    everything = _opened([*everyday(None), Scope.ADMIN])
+    everything = _opened([*scopes_or_default(None), Scope.ADMIN])
     return [dict(zip(_KEY_COLUMNS, ("default", "default", "yes", everything, "all", "never", "none"), strict=True))]
 
 
@@ -50,7 +50,7 @@ def show_access(keys: Sequence[Row], tokens: Sequence[Row]) -> None:
 
 
 def _key_row(key: KeyConfig) -> Row:
-    scopes = {*everyday(key.scopes), *([Scope.ADMIN] if key.admin else [])}
+    scopes = {*scopes_or_default(key.scopes), *([Scope.ADMIN] if key.admin else [])}
     models = "all" if key.models is None else " ".join(key.models) or "none"
     limits = " ".join(_limits(key.limits)) or "none"
     admin = "yes" if Scope.ADMIN in scopes else "no"

@@ -12,12 +12,12 @@ from antiphon.config.limits import QuotaConfig
 from antiphon.config.outbound import OutboundConfig
 from antiphon.config.section import ConfigError, Section, read_secret
 from antiphon.config.values import Name, OneOrMore, Prefix, Time
-from antiphon.domain.principal import EVERYDAY, MAX_MODEL, MAX_MODELS, MAX_NAME, MAX_OWNER, Scope
-from antiphon.domain.tags import wrong_with
+from antiphon.domain.principal import DEFAULT_SCOPES, MAX_MODEL, MAX_MODELS, MAX_NAME, MAX_OWNER, Scope
+from antiphon.domain.tags import find_error
 
 
 def _tags(value: dict[str, str]) -> dict[str, str]:
-    if wrong := wrong_with(value):
+    if wrong := find_error(value):
         raise ValueError(wrong)
     return value
 
@@ -112,7 +112,7 @@ class IssuerConfig(OutboundConfig):
     """The claim with the scopes, a list or words, such as `realm_access.roles`. Unset: `scope` and `scp`."""
     scopes: Mapping[str, tuple[Scope, ...]] | None = None
     """Which scopes a word of that claim gives. A token with the claim gets these and no others. Unset: the claim is not read."""
-    default_scopes: tuple[Scope, ...] = tuple(sorted(EVERYDAY))
+    default_scopes: tuple[Scope, ...] = tuple(sorted(DEFAULT_SCOPES))
     """The scopes of a token without that claim, and of any token if `scopes` is unset."""
     admin: AdminClaimConfig | None = None
     """Who is an admin. Unset: nobody."""

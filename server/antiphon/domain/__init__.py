@@ -1,6 +1,7 @@
-"""Values and rules that know no wire, no database and no provider.
+"""Values and rules that depend on no wire format, database or provider.
 
-Whoever converts between a wire and these values names them as `domain.Text`; all others import them from where they are.
+Modules that convert between a wire format and these values import this package and write `domain.Text`. All others import from the
+submodules.
 """
 
 from antiphon.domain.content import (

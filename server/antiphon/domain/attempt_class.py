@@ -1,4 +1,4 @@
-"""The classes of attempts at a provider: how one ended, in a word. No I/O."""
+"""The classes of attempts at a provider: one word for how an attempt ended, for metrics and traces. No I/O."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ _TOO_LONG: Final = "context_length_exceeded"
 
 
 class AttemptClass(StrEnum):
-    """How an attempt ended."""
+    """The outcome of an attempt. The values appear in metrics and traces."""
 
     OK = "ok"
     CONNECT = "connect"
-    """The provider could not be reached, or broke off before it answered."""
+    """The provider could not be reached, or closed the connection before it answered."""
     OVERLOADED = "overloaded"
-    """It answered with an error of its own, or not in its protocol."""
+    """The provider answered with a server error, or against its protocol."""
     RATE_LIMITED = "rate_limited"
     CREDENTIALS = "credentials"
-    """It refused our key, or does not have the model."""
+    """The provider refused the gateway's key, or does not have the model."""
     TOO_LONG = "too_long"
-    """More than the model's context holds."""
+    """The request was longer than the model's context window."""
     INVALID = "invalid"
-    """It refused the request as such."""
+    """The provider rejected the request as invalid."""
     LATE = "late"
-    """Nothing came of the reply in the time that the provider has."""
+    """The provider timed out before it sent any output."""
     CUT = "cut"
-    """The reply broke off."""
+    """The provider failed after the first output."""
     BLOCKED = "blocked"
-    """A guard of ours ended the reply."""
+    """A guard of the gateway ended the reply."""
     GONE = "gone"
-    """The caller left."""
+    """The caller disconnected."""
     DEADLINE = "deadline"
-    """The caller's time was over."""
+    """The call's deadline passed."""
     STOPPING = "stopping"
     """The server stopped."""
     INTERNAL = "internal"
-    """A fault of ours."""
+    """A bug in the gateway."""
 
 
 _BY_TYPE: Final[tuple[tuple[type[BaseException], AttemptClass], ...]] = (
@@ -66,8 +66,8 @@ _BY_TYPE: Final[tuple[tuple[type[BaseException], AttemptClass], ...]] = (
 )
 
 
-def class_of(error: BaseException | None, *, has_output: bool) -> AttemptClass:
-    """Return the class of an attempt that `error` ended; `has_output`: something of the reply had come."""
+def classify(error: BaseException | None, *, has_output: bool) -> AttemptClass:
+    """Return the class of an attempt that ended with `error`; None: it succeeded. `has_output`: part of the reply had arrived."""
     match error:
         case None:
             return AttemptClass.OK

@@ -1,6 +1,6 @@
-"""One call, from its arrival to its end, and who is told what happens in it. Plain values; no I/O.
+"""One call, from its arrival to its end, and the observers that follow it. Plain values; no I/O.
 
-A `Call` is made when a call arrives; who answers it asks for it with `current`, and hands it down to everybody else.
+A `Call` is made when a call arrives. A servicer gets it from `current`, and passes it on as an argument from there.
 """
 
 from __future__ import annotations
@@ -18,103 +18,111 @@ from antiphon.domain.events import Usage
 from antiphon.domain.principal import ANONYMOUS, Principal
 from antiphon.domain.trace import TraceContext
 
-LEFT: Final = (asyncio.CancelledError, GeneratorExit, DeadlineExceeded, ShuttingDown)
-"""What ends a call while its provider would go on."""
+CANCELLATIONS: Final = (asyncio.CancelledError, GeneratorExit, DeadlineExceeded, ShuttingDown)
+"""The exceptions that end a call although the provider would have continued: the caller left, the deadline passed, or the server
+stops."""
 
 
 class Attempt(Struct, frozen=True):
-    """One try at a provider. `model` is the provider's own name of it; `begun` is of the monotonic clock, in seconds."""
+    """One attempt at a provider. `model` is the provider's name for it; `started_at` is in seconds of the monotonic clock."""
 
     provider: str
     model: str
-    begun: float
+    started_at: float
     streamed: bool = False
-    """Whether the provider is asked to answer piecemeal."""
+    """Whether the provider is asked to stream its reply."""
 
 
 class Observer:
-    """What happens in a call, told once to whoever listens: a log, a ledger, metrics, traces.
+    """Base class of everything that follows calls: the log, the ledger, metrics, traces. The methods here do nothing.
 
-    A listener overrides what it wants to hear. It returns soon and raises nothing: no listener changes a call. Calls without a key,
-    to health and reflection, and of methods that there are not, are not told.
+    A subclass overrides the events that it needs. Its methods must return quickly and raise nothing, as an observer may not affect
+    a call. Three kinds of call are not reported: health checks, reflection, and calls of unknown methods.
     """
 
-    def begun(self, call: Call) -> None:
-        """The call has arrived; nothing of it is known but `method`, `timeout`, `request_id` and `trace`."""
+    def started(self, call: Call) -> None:
+        """Handle the arrival of a call. Only `method`, `timeout`, `request_id` and `trace` are set yet."""
 
     def admitted(self, call: Call) -> None:
-        """The call has its place within its caller's limits."""
+        """Handle the admission of a call: it is within its caller's limits."""
 
-    def attempt_begun(self, call: Call, attempt: Attempt) -> None:
-        """A provider is about to be asked."""
+    def attempt_started(self, call: Call, attempt: Attempt) -> None:
+        """Handle the start of an attempt, right before the provider is called."""
 
     def attempt_ended(self, call: Call, attempt: Attempt, error: BaseException | None) -> None:
-        """The provider's call is over; `error` is what ended it before its time."""
+        """Handle the end of an attempt. `error` is the exception that ended it; None if it completed."""
 
     def first_token(self, call: Call) -> None:
-        """The first delta of the reply has come; `call.first_token` is set."""
+        """Handle the first delta of the reply. `call.first_token` is set."""
 
     def settled(self, call: Call) -> None:
-        """What the call used is charged: `call.usage` and `call.cost_usd`, where they are known. Once for each admitted call."""
+        """Handle the charge for an admitted call, once per call. `call.usage` and `call.cost_usd` are set if they are known."""
 
     def cancelled_upstream(self, call: Call, attempt: Attempt, seconds: float) -> None:
-        """The caller is gone or out of time, and the provider's call, which would have gone on, is closed: that took `seconds`."""
+        """Handle the cancellation of an attempt, because the caller left or its deadline passed. Closing it took `seconds`."""
 
     def turn_ended(self, call: Call, outcome: str) -> None:
-        """A recorded turn is over: "complete", and then stored; "failed"; "cancelled"; or "replayed", as it was made before."""
+        """Handle the end of a recorded turn. `outcome` is "complete", "failed", "cancelled" or "replayed".
+
+        A complete turn is stored already. A replayed one was complete before, so the stored reply was sent again.
+        """
 
     def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
-        """The call is over. `code` is the name of its gRPC status. Without a good key its caller is `ANONYMOUS`."""
+        """Handle the end of a call. `code` is the name of its gRPC status.
+
+        The caller is `ANONYMOUS` if the call had no valid credential.
+        """
 
     def stopped(self) -> None:
-        """The server has stopped: every call has ended, and none comes any more."""
+        """Handle the stop of the server. All calls have ended, and no more will come."""
 
 
-SILENT: Final = Observer()
-"""Nobody listens."""
+NO_OBSERVER: Final = Observer()
+"""The observer that ignores everything."""
 
 
 class Heartbeat(Struct):
-    """What to write after each interval of silence. None: the response's headers alone, once."""
+    """The message to send after each interval of silence. None: only the response headers are sent, and only once."""
 
     message: Any = None
     sent: bool = False
-    """True once it went out: the headers are gone, so a later failure can only be told within the stream."""
+    """True once a heartbeat was sent. The headers have left with it, so a later failure can only be reported inside the stream."""
 
 
-class Pulse(Protocol):
-    """Writes heartbeats."""
+class HeartbeatSender(Protocol):
+    """Sends the heartbeats of one call."""
 
     def keep(self, heartbeat: Heartbeat) -> None:
-        """Write `heartbeat` whenever the stream was silent for long, until the call ends."""
+        """Send `heartbeat` after each interval in which the stream was silent, until the call ends."""
         ...
 
 
 class Call(Struct, eq=False, kw_only=True, weakref=True):
-    """Who calls, for how long, and what is known of the call so far: the stages fill it in before they tell the observer."""
+    """One call: its caller, its deadline, and its results so far. Each stage sets its fields before it notifies the observer."""
 
     caller: Principal = ANONYMOUS
     method: str = ""
-    """Service and method, as in "ChatService/Generate"."""
+    """Service and method, such as "ChatService/Generate"."""
     request_id: str = ""
     peer: str = ""
-    """The caller's address as the edge saw it; empty but for calls of admins, which are audited."""
+    """The caller's address as the edge saw it. Set only for calls of admins, which are audited."""
     trace: TraceContext | None = None
-    """The trace context: that of the caller, until an observer that records the call as a span replaces it."""
+    """The caller's trace context; an observer that records the call as a span replaces it by that span's."""
     timeout: float | None = None
-    """Seconds that the caller waits, from `begun`; None where it set no deadline."""
-    begun: float = field(default_factory=time.monotonic)
+    """Seconds from `started_at` to the caller's deadline; None if it set none."""
+    started_at: float = field(default_factory=time.monotonic)
     headers: dict[str, str] = {}
-    """Headers of the response: for REST callers. They leave right before the first message; what is added later is lost."""
-    observer: Observer = SILENT
-    pulse: Pulse | None = None
+    """Response headers for REST callers. They are sent right before the first message; headers added later are lost."""
+    observer: Observer = NO_OBSERVER
+    pulse: HeartbeatSender | None = None
 
     route: str = ""
-    """The model that the caller asked for; `provider` and `model` are what it led to. A proxied call has a `provider` alone."""
+    """The model that the caller requested; `provider` and `model` are the ones that answer. A proxied call has only a
+    `provider`."""
     provider: str = ""
     model: str = ""
     first_token: float | None = None
-    """Seconds from when the provider was asked to the first delta."""
+    """Seconds from the request to the provider until its first delta."""
     tags: dict[str, str] = {}
     """The tags of the caller's key and of the call itself; see `antiphon.domain.tags`."""
     usage: Usage | None = None
@@ -122,11 +130,11 @@ class Call(Struct, eq=False, kw_only=True, weakref=True):
 
     @property
     def time_left(self) -> float | None:
-        """Seconds that are left to the caller's deadline, never below 0; None where there is none."""
-        return None if self.timeout is None else max(0.0, self.timeout - (time.monotonic() - self.begun))
+        """Return the seconds until the caller's deadline, at least 0; None if it set none."""
+        return None if self.timeout is None else max(0.0, self.timeout - (time.monotonic() - self.started_at))
 
     def heartbeat(self, message: Any = None) -> Heartbeat:
-        """Give the call a heartbeat, from now until it ends. Without a pulse nothing is sent."""
+        """Start heartbeats with `message` for the rest of the call, and return their state. Nothing is sent if `pulse` is None."""
         heartbeat = Heartbeat(message)
         if self.pulse is not None:
             self.pulse.keep(heartbeat)
@@ -134,16 +142,17 @@ class Call(Struct, eq=False, kw_only=True, weakref=True):
 
 
 _CURRENT: ContextVar[ref[Call]] = ContextVar("call")
-"""Weak, as the loop keeps the context of timers that were cancelled for minutes: the call must not stay with it."""
+"""A weak reference, because the event loop keeps the contexts of cancelled timers for minutes, and must not keep the call with
+them."""
 
 
 def make_current(call: Call) -> None:
-    """Let `current` return this call, as long as somebody holds it."""
+    """Make `current` return this call. The caller must hold a reference to it."""
     _CURRENT.set(ref(call))
 
 
 def current() -> Call:
-    """Return the call that is going on. Only for servicers, as gRPC hands them no more than its own context."""
+    """Return the call being served. Only for servicers, because gRPC passes them nothing but its own context."""
     call = _CURRENT.get()()
-    assert call is not None, "whoever handles a call holds it"
+    assert call is not None, "the call is referenced while it is handled"
     return call

@@ -1,11 +1,11 @@
-"""The content of messages: who says what, as an ordered list of blocks.
+"""The content of messages: roles, and ordered lists of blocks.
 
-Every dialect and every provider converts to and from the values of this room, and to nothing else (hub and spoke). They are frozen
-and know no wire format. No I/O here, and no import of grpc, an HTTP client or a provider.
+Every dialect and every provider converts to and from these values, never directly to each other (hub and spoke). The values are
+frozen and independent of any wire format. No I/O here, and no import of grpc, an HTTP client or a provider.
 
-Two things stand beside what a block says, and are never mixed. `extra` is the caller's: fields that only one provider's API knows,
-which pass through unread; one that stood within an object which the value itself describes, such as the `function` of a tool,
-stands in `extra` within an object of that name. `state` is a provider's: it goes back to its origin and to no other.
+Blocks carry two kinds of additional data, which are never mixed. `extra` holds the caller's provider-specific fields, which are
+passed on unread. If such a field was inside an object that the block itself describes, such as the `function` of a tool, it is in
+`extra` inside an object of that name. `state` holds data of a provider, and is sent back to that provider only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ NOTHING: JsonObject = {}
 
 
 def with_extra(known: Mapping[str, Any], extra: JsonObject) -> dict[str, Any]:
-    """Return an object with what `extra` has more. What both have is as it is known; objects that both have are joined likewise."""
+    """Return `known` with the fields of `extra` added.
+
+    If both have a field, that of `known` wins; if both values are objects, they are merged by the same rule.
+    """
     joined = dict(known)
     for name, value in extra.items():
         ours = joined.get(name)
@@ -34,7 +37,7 @@ def with_extra(known: Mapping[str, Any], extra: JsonObject) -> dict[str, Any]:
 
 
 class Role(StrEnum):
-    """Who a message is from. The values are the OpenAI API's words."""
+    """The role of a message. The values are those of the OpenAI API."""
 
     SYSTEM = "system"
     DEVELOPER = "developer"
@@ -44,7 +47,7 @@ class Role(StrEnum):
 
 
 class Origin(Struct, frozen=True, omit_defaults=True):
-    """Who made a reply. An empty field matches any."""
+    """The source of a reply. An empty field matches any value."""
 
     protocol: str = ""
     provider: str = ""
@@ -52,7 +55,7 @@ class Origin(Struct, frozen=True, omit_defaults=True):
     deployment: str = ""
 
     def is_from(self, other: Origin) -> bool:
-        """Return whether the two have the same protocol and the same provider, as far as both are known."""
+        """Return whether both have the same protocol and provider. A field that is empty on either side is not compared."""
         return all(
             not ours or not theirs or ours == theirs
             for ours, theirs in ((self.protocol, other.protocol), (self.provider, other.provider))
@@ -60,20 +63,20 @@ class Origin(Struct, frozen=True, omit_defaults=True):
 
 
 class State(Struct, frozen=True, omit_defaults=True):
-    """What of a block is its provider's own."""
+    """Data of a block that only its provider understands."""
 
     opaque: str | None = None
-    """A signature, or encrypted or redacted content. It goes back byte for byte."""
+    """A signature, or encrypted or redacted content. It is sent back byte for byte."""
     fields: JsonObject = NOTHING
-    """The rest of the provider's form, without what the block holds itself."""
+    """The provider's other fields of the block: those that the block's own attributes do not hold."""
     item: int | None = None
-    """Blocks with the same number are parts of one item of the provider's."""
+    """Blocks with the same number belong to one item of the provider."""
     origin: Origin | None = None
-    """None: the message's."""
+    """The provider that the state is from. None: that of the message."""
 
 
 class Citation(Struct, frozen=True, omit_defaults=True):
-    """A source of a text. `start` and `end` count characters of it."""
+    """A source of a text. `start` and `end` are character offsets in the text."""
 
     url: str = ""
     title: str = ""
@@ -85,24 +88,24 @@ class Citation(Struct, frozen=True, omit_defaults=True):
 
 
 class _Block(Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="kind"):
-    """What all blocks have. The tags of the kinds are stored: a tag never changes its meaning."""
+    """Fields of all blocks. The tags of the kinds are stored in the database, so a tag must never change its meaning."""
 
     extra: JsonObject = NOTHING
     state: State | None = None
 
 
 class Text(_Block, frozen=True, tag="text"):
-    """Text. It may be empty and have a state."""
+    """Text. It may be empty and still have a state."""
 
     text: str
     citations: tuple[Citation, ...] = ()
 
 
 class Media(Struct, frozen=True):
-    """Where the bytes of a picture, recording or document are: exactly one of `url` and `file_id`.
+    """The location of the bytes of an image, recording or document: exactly one of `url` and `file_id`.
 
-    Bytes that the caller sent are a `data:` URL, so that they cross the gateway without being decoded. Neither is set of what was
-    not kept: sound is not stored.
+    Bytes sent by the caller are kept as a `data:` URL, so they cross the gateway without being decoded. Both are None if the bytes
+    were not stored: the sound of a recording is not.
     """
 
     url: str | None = None
@@ -110,14 +113,14 @@ class Media(Struct, frozen=True):
 
 
 class Image(_Block, frozen=True, tag="image"):
-    """A picture. `detail` is "low", "high", "auto" or unset."""
+    """An image. `detail` is "low", "high", "auto" or None."""
 
     media: Media
     detail: str | None = None
 
 
 class Audio(_Block, frozen=True, tag="audio"):
-    """A recording. A model's own has an `id` by which it can be sent back until `expires`, in Unix seconds."""
+    """A recording. One that a model made has an `id`, by which it can be sent back until `expires` (Unix seconds)."""
 
     media: Media
     id: str = ""
@@ -126,7 +129,7 @@ class Audio(_Block, frozen=True, tag="audio"):
 
 
 class Video(_Block, frozen=True, tag="video"):
-    """A moving picture."""
+    """A video."""
 
     media: Media
 
@@ -140,9 +143,10 @@ class Document(_Block, frozen=True, tag="document"):
 
 
 class Thinking(_Block, frozen=True, tag="thinking"):
-    """What a model thought. It may be empty and have a signature in `state.opaque`.
+    """A model's reasoning text. It may be empty and have only a signature, in `state.opaque`.
 
-    `field` is what its provider calls it, if not `reasoning_content`: `reasoning`, `tool_plan`, `summary_text`, `reasoning_text`.
+    `field` is the provider's field name if it is not `reasoning_content`: `reasoning`, `tool_plan`, `summary_text` or
+    `reasoning_text`.
     """
 
     text: str
@@ -150,21 +154,21 @@ class Thinking(_Block, frozen=True, tag="thinking"):
 
 
 class RedactedThinking(_Block, frozen=True, tag="redacted_thinking"):
-    """What a model thought, which its provider gives in encrypted form only: `state.opaque`."""
+    """Reasoning that the provider returned only in encrypted form, in `state.opaque`."""
 
 
 FUNCTION: Final = "function"
 CUSTOM: Final = "custom"
 FUNCTION_CALL: Final = "function_call"
-"""Types of tool calls: a function, a tool that takes plain text, and the one function call of a message that models of 2023 make.
-Every other is a provider's own."""
+"""The types of tool calls: a function, a tool that takes plain text, and the single `function_call` of the API of 2023. Any
+other type belongs to one provider."""
 
 
 class ToolCall(_Block, frozen=True, tag="tool_call"):
-    """A model asks the client for a tool.
+    """A model's request to the client to run a tool.
 
-    `arguments` is text as the model wrote it: JSON, but of a tool of the type "custom". Of a type of a provider's own it is the
-    JSON of its action.
+    `arguments` is the text that the model wrote: plain text if the type is "custom", otherwise JSON. For a provider's own type it
+    is the JSON of that call's action.
     """
 
     id: str
@@ -174,7 +178,7 @@ class ToolCall(_Block, frozen=True, tag="tool_call"):
 
 
 class ToolResult(_Block, frozen=True, tag="tool_result"):
-    """What a tool answered to the call `tool_call_id`."""
+    """The result of the tool call `tool_call_id`."""
 
     tool_call_id: str
     blocks: tuple[Block, ...] = field(name="parts")
@@ -183,7 +187,7 @@ class ToolResult(_Block, frozen=True, tag="tool_result"):
 
 
 class ServerToolCall(_Block, frozen=True, tag="server_tool_call"):
-    """A tool that the provider runs itself, such as a web search. `input` is None where it has no such field."""
+    """A call of a tool that the provider runs itself, such as a web search. `input` is None if the call has no such field."""
 
     id: str
     type: str = field(name="tool_type")
@@ -192,7 +196,7 @@ class ServerToolCall(_Block, frozen=True, tag="server_tool_call"):
 
 
 class ServerToolResult(_Block, frozen=True, tag="server_tool_result"):
-    """What a tool of the provider's answered: the result itself stays in `state.fields`."""
+    """The result of a tool that the provider ran. The content of the result is in `state.fields`."""
 
     call_id: str
     type: str = field(name="tool_type")
@@ -200,25 +204,25 @@ class ServerToolResult(_Block, frozen=True, tag="server_tool_result"):
 
 
 class Refusal(_Block, frozen=True, tag="refusal"):
-    """The model declines."""
+    """The text with which a model declines a request."""
 
     text: str
 
 
 class Compaction(_Block, frozen=True, tag="compaction"):
-    """A provider's summary of what came before, as text or encrypted in `state.opaque`."""
+    """A provider's summary of the earlier conversation, as text, or encrypted in `state.opaque`."""
 
     text: str | None = field(default=None, name="summary")
 
 
 class Opaque(_Block, frozen=True, tag="opaque"):
-    """A block of a kind that is not known, as its JSON object: a caller's in `fields`, a provider's in `state.fields`."""
+    """A block of an unknown kind, as its JSON object: in `fields` if a caller sent it, in `state.fields` if a provider did."""
 
     fields: JsonObject = NOTHING
 
     @property
     def form(self) -> JsonObject:
-        """The JSON object, whoever it is from."""
+        """Return the block's JSON object, from either side."""
         return self.fields or (NOTHING if self.state is None else self.state.fields)
 
 
@@ -250,8 +254,9 @@ class Message(Struct, frozen=True, omit_defaults=True):
     name: str | None = None
     extra: JsonObject = NOTHING
     listed: bool = False
-    """The content came as a list of parts, where a text alone could have been a string: what is stored is given back as it came."""
+    """The content arrived as a list of parts although a string would have done. Stored messages are returned in the form they
+    came in."""
     origin: Origin | None = None
-    """Who made it. None: a caller, who did not say."""
+    """The provider that made the message. None: the caller sent it without saying who made it."""
     fields: JsonObject = NOTHING
-    """What the provider's message has beside its blocks; it goes back to the origin alone."""
+    """The provider's fields of the message beside its blocks. They are sent back to the origin only."""

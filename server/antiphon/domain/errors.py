@@ -1,42 +1,42 @@
 """Every way in which a call can fail.
 
     AntiphonError
-    ├── InvalidRequest              the request is at fault; `violations` tell where
-    │   └── Unsupported             the provider of the model has no such feature
-    ├── Unauthenticated             no key, or not a good one
-    ├── IdentityUnavailable         whether a token is good cannot be told now
-    ├── PermissionDenied            the key may not do this
-    ├── ContentBlocked              a guard does not let the request through
+    ├── InvalidRequest              the request is invalid; `violations` names the fields
+    │   └── Unsupported             the provider of the model lacks the feature
+    ├── Unauthenticated             no credential, or an invalid one
+    ├── IdentityUnavailable         the token cannot be checked now
+    ├── PermissionDenied            the credential does not allow this
+    ├── ContentBlocked              a guard blocked the request
     ├── ModelNotFound
-    │   └── ProviderNotFound        no such provider, so none of its models
-    ├── ContextUnavailable          what a client's conversations begin with cannot be read
-    ├── ConversationNotFound        or not the caller's own
+    │   └── ProviderNotFound
+    ├── ContextUnavailable          the context of a client cannot be read
+    ├── ConversationNotFound        or it belongs to another owner
     ├── MessageNotFound
-    ├── ConversationChanged         it went on meanwhile
+    ├── ConversationChanged         another call changed it meanwhile
     ├── TurnNotComplete             the turn of that request id broke off
-    ├── TurnInProgress              it is still going on
-    ├── RequestIdReused             it has other messages
-    ├── KeyNotFound                 no API key of that id
-    ├── KeyRevoked                  it is revoked, or has expired
-    ├── RateLimited                 more than the caller's limit of requests, tokens or calls at once
-    ├── BudgetExceeded              what the caller may spend is spent
-    ├── LimitsUnavailable           who counts is out of reach
-    ├── StoreUnavailable            the database is out of reach; nothing was changed
-    ├── DeadlineExceeded            the call's own deadline
+    ├── TurnInProgress              the turn of that request id is still running
+    ├── RequestIdReused             the turn of that request id has other messages
+    ├── KeyNotFound
+    ├── KeyRevoked                  or it has expired
+    ├── RateLimited                 a limit of requests, tokens or concurrent calls
+    ├── BudgetExceeded              a limit of USD per day or month
+    ├── LimitsUnavailable           the shared counters cannot be reached
+    ├── StoreUnavailable            the database cannot be reached; nothing was changed
+    ├── DeadlineExceeded            the call's own deadline passed
     ├── ShuttingDown
-    ├── Internal                    our fault
-    └── ProviderError               `provider`, and the HTTP `status` it gave, if any
+    ├── Internal                    a bug in the gateway
+    └── ProviderError               with `provider`, and its HTTP `status` if there was one
         ├── ProviderRateLimited     429
-        ├── ProviderRejected        it refused the request as such: 400, 413, 422
-        ├── ProviderCredentials     it refused our key, or does not have the model for it: 401, 403, 404
-        ├── ProviderUnavailable     out of reach, overloaded, or broken
+        ├── ProviderRejected        the request was rejected: 400, 413, 422
+        ├── ProviderCredentials     the gateway's key was refused, or it lacks the model: 401, 403, 404
+        ├── ProviderUnavailable     unreachable, overloaded or broken
         ├── ProviderTimeout
-        └── ProviderProtocolError   a cut, or what its protocol does not allow
+        └── ProviderProtocolError   a cut reply, or one that violates the protocol
 
-The message is what the caller reads: our words only. What a provider said may hold keys and inner addresses, and goes to the log;
-only of a request that it rejected there is an `explanation`, from which those are taken out.
-An error names its reason; whoever answers the caller turns reasons into statuses. They are in one file, as a caller that handles
-errors, and a reader of the tree, needs all of them.
+The caller reads `message`, which is the gateway's own text only. A provider's text may contain keys and internal addresses, so it
+goes to the log. The one exception is a rejected request: its `explanation` is the provider's text without keys and addresses. An
+error has a reason; the code that answers the caller turns reasons into statuses. All errors are in one file, because code that
+handles errors, and a reader of the tree, needs all of them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from msgspec import Struct
 
 
 class Reason(StrEnum):
-    """Why a call failed: the names of `antiphon.v1.ErrorReason`."""
+    """The reason of a failed call. The values are the names of `antiphon.v1.ErrorReason`."""
 
     INVALID_REQUEST = "INVALID_REQUEST"
     UNSUPPORTED = "UNSUPPORTED"
@@ -81,7 +81,7 @@ class Reason(StrEnum):
 
 
 class Violation(Struct, frozen=True):
-    """One field at fault: its path in the request, what is wrong with it, and a short name for the kind of wrong."""
+    """One invalid field: its path in the request, what is wrong with it, and a short name for the kind of error."""
 
     path: tuple[str | int, ...]
     message: str
@@ -89,12 +89,12 @@ class Violation(Struct, frozen=True):
 
 
 def field_path(path: tuple[str | int, ...]) -> str:
-    """("messages", 0, "role") as "messages[0].role"."""
+    """Return a path as text: ("messages", 0, "role") becomes "messages[0].role"."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
 
 
 class AntiphonError(Exception):
-    """The root. `retryable`: the same call may succeed later. `retry_after` is in seconds."""
+    """The base class. `retryable`: the same call may succeed later. `retry_after` is the seconds to wait, or None if unknown."""
 
     reason: Reason = Reason.INTERNAL
     retryable: bool = False
@@ -106,12 +106,12 @@ class AntiphonError(Exception):
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What a program may want to know: the `metadata` of `google.rpc.ErrorInfo`."""
+        """Return the details for programs: the `metadata` of `google.rpc.ErrorInfo`."""
         return {}
 
 
 class InvalidRequest(AntiphonError):
-    """The request is at fault."""
+    """The request is invalid."""
 
     reason = Reason.INVALID_REQUEST
 
@@ -121,7 +121,7 @@ class InvalidRequest(AntiphonError):
 
 
 class Unsupported(InvalidRequest):
-    """The request is good, but the provider of its model has no such feature."""
+    """The request is valid, but the provider of its model does not support the feature."""
 
     reason = Reason.UNSUPPORTED
 
@@ -135,19 +135,19 @@ class Unsupported(InvalidRequest):
 
 
 class Unauthenticated(AntiphonError):
-    """No key, or not a good one."""
+    """The call has no credential, or an invalid one."""
 
     reason = Reason.UNAUTHENTICATED
 
 
 class IdentityUnavailable(AntiphonError):
-    """The issuer of a token is out of reach, and what is known of its keys is not enough to judge the token."""
+    """The issuer of a token cannot be reached, and its known keys are not enough to check the token."""
 
     reason = Reason.IDENTITY_UNAVAILABLE
     retryable = True
 
     def __init__(self, issuer: str, *, retry_after: float | None = None) -> None:
-        """`issuer` is the name that the configuration has for it."""
+        """`issuer` is its name in the configuration."""
         super().__init__("The token cannot be checked at the moment: its issuer is out of reach.", retry_after=retry_after)
         self.issuer = issuer
 
@@ -157,13 +157,13 @@ class IdentityUnavailable(AntiphonError):
 
 
 class PermissionDenied(AntiphonError):
-    """The key is good, but may not do this."""
+    """The credential is valid, but does not allow this."""
 
     reason = Reason.PERMISSION_DENIED
 
 
 class ContentBlocked(AntiphonError):
-    """A guard found in the request what may not go to a provider. What it found is told to nobody."""
+    """A guard blocked the request. What it found is not disclosed."""
 
     reason = Reason.CONTENT_BLOCKED
 
@@ -177,7 +177,7 @@ class ContentBlocked(AntiphonError):
 
 
 class ModelNotFound(AntiphonError):
-    """No such model."""
+    """The model does not exist."""
 
     reason = Reason.MODEL_NOT_FOUND
 
@@ -191,7 +191,7 @@ class ModelNotFound(AntiphonError):
 
 
 class ProviderNotFound(ModelNotFound):
-    """No such provider, and so none of its models."""
+    """The provider does not exist, so none of its models do."""
 
     def __init__(self, provider: str) -> None:
         AntiphonError.__init__(self, f"The provider {provider!r} does not exist.")
@@ -203,7 +203,7 @@ class ProviderNotFound(ModelNotFound):
 
 
 class ContextUnavailable(AntiphonError):
-    """The source of what a client's conversations begin with is out of reach, and nothing older of it is known."""
+    """The context that a client's conversations start with cannot be read, and no older copy of it is known."""
 
     reason = Reason.CONTEXT_UNAVAILABLE
     retryable = True
@@ -218,7 +218,7 @@ class ContextUnavailable(AntiphonError):
 
 
 class ConversationNotFound(AntiphonError):
-    """No conversation of that id that the caller may see."""
+    """No conversation of that id is visible to the caller."""
 
     reason = Reason.CONVERSATION_NOT_FOUND
 
@@ -232,7 +232,7 @@ class ConversationNotFound(AntiphonError):
 
 
 class MessageNotFound(AntiphonError):
-    """No message of that id in the conversation."""
+    """The conversation has no message of that id."""
 
     reason = Reason.MESSAGE_NOT_FOUND
 
@@ -246,7 +246,7 @@ class MessageNotFound(AntiphonError):
 
 
 class ConversationChanged(AntiphonError):
-    """The conversation went on meanwhile."""
+    """Another call changed the conversation meanwhile."""
 
     reason = Reason.CONVERSATION_CHANGED
     retryable = True
@@ -261,7 +261,7 @@ class ConversationChanged(AntiphonError):
 
 
 class TurnNotComplete(AntiphonError):
-    """The turn that the request id names was begun before, and broke off. What had come of it is what there is."""
+    """The turn of the request id was started earlier and broke off. The partial reply that was stored is final."""
 
     reason = Reason.TURN_NOT_COMPLETE
 
@@ -275,7 +275,7 @@ class TurnNotComplete(AntiphonError):
 
 
 class TurnInProgress(AntiphonError):
-    """The turn that the request id names was begun before, and is still going on."""
+    """The turn of the request id was started earlier and is still running."""
 
     reason = Reason.TURN_IN_PROGRESS
     retryable = True
@@ -290,7 +290,7 @@ class TurnInProgress(AntiphonError):
 
 
 class RequestIdReused(AntiphonError):
-    """The turn that the request id names has other messages than the request: it is no retry."""
+    """The request id belongs to a turn with other messages, so the request is not a retry of it."""
 
     reason = Reason.REQUEST_ID_REUSED
 
@@ -304,7 +304,7 @@ class RequestIdReused(AntiphonError):
 
 
 class KeyNotFound(AntiphonError):
-    """No API key of that id."""
+    """No API key has that id."""
 
     reason = Reason.KEY_NOT_FOUND
 
@@ -318,7 +318,7 @@ class KeyNotFound(AntiphonError):
 
 
 class KeyRevoked(AntiphonError):
-    """The API key is revoked, or has expired: it cannot be changed any more."""
+    """The API key is revoked or expired, so it cannot be changed."""
 
     reason = Reason.KEY_REVOKED
 
@@ -332,10 +332,10 @@ class KeyRevoked(AntiphonError):
 
 
 class RateLimited(AntiphonError):
-    """A limit of the gateway's own: `limit` is its name, `scope` whose it is, `quota` how much it is.
+    """A limit of the gateway was reached: `limit` is its name, `scope` what it applies to, and `quota` its size.
 
-    `scope` is "key", "owner", "overall", or "worker" for that of one server process. It is worth a retry after `retry_after`
-    seconds, unless the call alone is more than the limit.
+    `scope` is "key", "owner", "overall", or "worker" for the limit of one server process. A retry helps after `retry_after`
+    seconds, unless the call alone exceeds the limit; then `retryable` is false.
     """
 
     reason = Reason.RATE_LIMIT_EXCEEDED
@@ -354,7 +354,10 @@ class RateLimited(AntiphonError):
 
 
 class BudgetExceeded(AntiphonError):
-    """What may be spent in a day or a month is spent. As `RateLimited`, with `quota` in USD; no retry before its end helps."""
+    """The budget of the day or month is spent.
+
+    The fields are those of `RateLimited`, with `quota` in USD. A retry before the end of the period fails again.
+    """
 
     reason = Reason.BUDGET_EXCEEDED
 
@@ -370,7 +373,7 @@ class BudgetExceeded(AntiphonError):
 
 
 class LimitsUnavailable(AntiphonError):
-    """Who counts for all servers is out of reach, and the configuration has calls refused then."""
+    """The shared counters cannot be reached, and the configuration says to refuse calls then."""
 
     reason = Reason.LIMITS_UNAVAILABLE
     retryable = True
@@ -380,9 +383,9 @@ class LimitsUnavailable(AntiphonError):
 
 
 class StoreUnavailable(AntiphonError):
-    """The database is out of reach, full or too slow.
+    """The database is unreachable, full or too slow.
 
-    Nothing was changed, unless the connection broke in the middle of the commit: nobody can tell then.
+    Nothing was changed, unless the connection broke during the commit; then the outcome is unknown.
     """
 
     reason = Reason.STORE_UNAVAILABLE
@@ -413,7 +416,7 @@ class ShuttingDown(AntiphonError):
 
 
 class Internal(AntiphonError):
-    """A fault of this server; the log has the details under the same request id."""
+    """A bug in the gateway. The log has the details under the same request id."""
 
     reason = Reason.INTERNAL
     retryable = True
@@ -423,9 +426,9 @@ class Internal(AntiphonError):
 
 
 class ProviderError(AntiphonError):
-    """A provider failed. `status` is its HTTP status, `code` its own error code where that is safe to tell.
+    """A provider failed. `status` is its HTTP status, and `code` its own error code if that is safe to show to callers.
 
-    `retryable` None: as is usual for the kind.
+    `retryable` None: the default of the class applies.
     """
 
     reason = Reason.PROVIDER_UNAVAILABLE
@@ -454,21 +457,21 @@ class ProviderError(AntiphonError):
 
 
 class ProviderRateLimited(ProviderError):
-    """The provider's own rate limit or quota. A quota that is used up is not worth a retry."""
+    """The provider's own rate limit or quota was reached. A used-up quota is not worth a retry."""
 
     reason = Reason.PROVIDER_RATE_LIMITED
     retryable = True
 
 
 class ProviderRejected(ProviderError):
-    """The provider refused the request as such: what the caller sent is at fault."""
+    """The provider rejected the request because of its content."""
 
     reason = Reason.PROVIDER_REJECTED
 
     param: str | None = None
-    """The field that the provider names, as "messages[0].content"."""
+    """The field that the provider named, such as "messages[0].content"."""
     explanation: str | None = None
-    """What the provider says is wrong, fit for the caller to read."""
+    """The provider's explanation, without keys and addresses, so that the caller may read it."""
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -476,35 +479,38 @@ class ProviderRejected(ProviderError):
 
 
 class ProviderCredentials(ProviderError):
-    """The provider refused our key, or does not have for it the model that the configuration names."""
+    """The provider refused the gateway's key, or does not offer the configured model with it."""
 
-    of_model = False
-    """Whether it is the model."""
+    is_about_model = False
+    """Whether the model is missing; otherwise the key was refused."""
 
     reason = Reason.PROVIDER_CREDENTIALS
 
 
 class ProviderUnavailable(ProviderError):
-    """The provider is out of reach, overloaded or broken. What it would answer again, such as a redirect, is not worth a retry."""
+    """The provider is unreachable, overloaded or broken.
+
+    `retryable` is false if the provider would answer the same again, for example with a redirect.
+    """
 
     reason = Reason.PROVIDER_UNAVAILABLE
     retryable = True
 
 
 class ProviderTimeout(ProviderError):
-    """The provider took longer than it is given."""
+    """The provider exceeded its timeout."""
 
     reason = Reason.PROVIDER_TIMEOUT
     retryable = True
 
 
 class ProviderProtocolError(ProviderError):
-    """The provider's answer was cut, or is not what its protocol allows."""
+    """The provider's reply was cut, or violated its protocol."""
 
     reason = Reason.PROVIDER_PROTOCOL
     retryable = True
 
 
-def told(error: Exception) -> AntiphonError:
-    """What a caller is told of an exception: itself if it is one of ours, else only that the server failed."""
+def to_public_error(error: Exception) -> AntiphonError:
+    """Return an `AntiphonError` unchanged, and any other exception as `Internal`, which discloses no details."""
     return error if isinstance(error, AntiphonError) else Internal()

@@ -1,17 +1,17 @@
-"""What happens while a model answers, as events; they come in batches.
+"""The events of a reply, which arrive in batches.
 
-A reply is a list of blocks. `BlockStarted` begins one, deltas grow it and `BlockFinished` ends it. The rules, which every reader of
-a provider's answer keeps:
+A reply is a list of blocks. `BlockStarted` opens a block, deltas extend it, and `BlockFinished` closes it. Every reader of a
+provider's answer follows these rules:
 
-1. Blocks are numbered from 0 over the whole reply; `BlockStarted` alone names the choice. A choice's message is its blocks in order
-   of number.
-2. Several blocks may be open at once. Every delta of a block stands between its start and its finish.
-3. `Started` comes first. `Usage` may come several times, each taking the place of the last. Every block is finished before the
-   `Finished` of its choice, which comes once, after everything else of the choice.
-4. Deltas are the truth: what repeats or contradicts them makes no event; what continues them is one more delta.
-5. `BlockFinished.state`, if there is one, takes the place of the state of the start.
-6. A failure is an exception of the reader, and never an event.
-7. `InputDelta`s add up to `ToolCall.arguments` or `ServerToolCall.input`.
+1. Blocks are numbered from 0 over the whole reply, and only `BlockStarted` names the choice. The message of a choice is its blocks
+   in order of number.
+2. Several blocks may be open at once. Every delta of a block comes between its start and its finish.
+3. `Started` comes first. `Usage` may come several times; each replaces the one before. Each choice has one `Finished`, after all
+   its other events, and all its blocks are finished before it.
+4. Deltas are authoritative: data that repeats or contradicts them makes no event, and data that continues them is another delta.
+5. `BlockFinished.state`, if set, replaces the state of the start.
+6. A failure is an exception of the reader, never an event.
+7. The `InputDelta`s of a block concatenated are `ToolCall.arguments` or `ServerToolCall.input`.
 """
 
 from __future__ import annotations
@@ -26,42 +26,42 @@ from antiphon.domain.content import NOTHING, Block, Citation, JsonObject, Origin
 
 
 class FinishReason(StrEnum):
-    """Why a choice ended."""
+    """The reason why a choice ended."""
 
     STOP = "stop"
     LENGTH = "length"
     TOOL_CALLS = "tool_calls"
-    """The model waits for the client's tools."""
+    """The model waits for results of the client's tools."""
     CONTENT_FILTER = "content_filter"
     REFUSAL = "refusal"
-    """The model declined."""
+    """The model refused to answer."""
     PAUSE = "pause"
-    """The provider paused a long turn: sent again, it goes on."""
+    """The provider paused a long turn, which continues if the request is sent again."""
     CONTEXT_WINDOW = "context_window"
-    """The context of the model was full."""
+    """The model's context window was full."""
     OTHER = "other"
-    """A reason that only the provider knows; `Finished.provider_reason` has it."""
+    """A reason that only the provider defines; it is in `Finished.provider_reason`."""
 
 
 class Started(Struct, frozen=True):
-    """The provider took the request. The first event, once. `created` is in Unix seconds."""
+    """The provider accepted the request. The first event, once. `created` is in Unix seconds."""
 
     id: str
     model: str
-    """As the provider names it."""
+    """The provider's name of the model that answers."""
     origin: Origin
-    """`origin.model` is as it was asked for."""
+    """The source of the reply. `origin.model` is the model that was requested."""
     created: int
     fields: JsonObject = NOTHING
-    """What else the provider's reply has as a whole."""
+    """The provider's other fields of the reply as a whole."""
     conversation_id: str = ""
-    """Where the turn is recorded, if it is; `message_id` is the reply's."""
+    """The conversation in which the turn is recorded; empty if none. `message_id` is the id of the reply."""
     conversation_title: str = ""
     message_id: str = ""
 
 
 class BlockStarted(Struct, frozen=True):
-    """A block begins. `value` is the block with what is known of it; there is no text in it yet."""
+    """A block starts. `value` is the block with everything known so far except its text."""
 
     block: int
     choice: int
@@ -69,9 +69,9 @@ class BlockStarted(Struct, frozen=True):
 
 
 class TextDelta(Struct, frozen=True):
-    """More text; an empty one where the provider said just that, and not nothing.
+    """More text. An empty text is sent only if the provider sent an empty one explicitly.
 
-    `logprobs` are JSON objects as the OpenAI API documents them.
+    `logprobs` are JSON objects in the form of the OpenAI API.
     """
 
     block: int
@@ -80,30 +80,30 @@ class TextDelta(Struct, frozen=True):
 
 
 class ThinkingDelta(Struct, frozen=True):
-    """More thought."""
+    """More reasoning text."""
 
     block: int
     text: str
 
 
 class RefusalDelta(Struct, frozen=True):
-    """More of a refusal."""
+    """More text of a refusal."""
 
     block: int
     text: str
 
 
 class InputDelta(Struct, frozen=True):
-    """More of what a tool is given: of a `ToolCall` or a `ServerToolCall`."""
+    """More of the arguments of a `ToolCall` or the input of a `ServerToolCall`."""
 
     block: int
     text: str
 
 
 class MediaDelta(Struct, frozen=True):
-    """More of a recording or picture: `data` is base64, each piece of it whole.
+    """More of a recording or image. `data` is base64 that can be decoded on its own.
 
-    `id` and `expires` (Unix seconds) of a recording, where they come after its start.
+    `id` and `expires` (Unix seconds) are those of a recording, if they arrive after its start.
     """
 
     block: int
@@ -114,14 +114,17 @@ class MediaDelta(Struct, frozen=True):
 
 
 class CitationDelta(Struct, frozen=True):
-    """One more source of a text."""
+    """Another source of a text."""
 
     block: int
     citation: Citation
 
 
 class BlockProgress(Struct, frozen=True):
-    """How far a tool of the provider's is, a picture before it is whole, the output of a shell: shown, and never kept."""
+    """Intermediate output of a tool that the provider runs. It may be shown, but is never stored.
+
+    For example: the status of a search, a preview of an image, the output of a shell.
+    """
 
     block: int
     status: str
@@ -129,7 +132,10 @@ class BlockProgress(Struct, frozen=True):
 
 
 class BlockFinished(Struct, frozen=True):
-    """A block is whole. `state` takes the place of that of its start; `call_id`, of a call whose id the provider changed."""
+    """A block is complete. `state` replaces that of the start.
+
+    `call_id` is the new id of a tool call, if the provider changed it.
+    """
 
     block: int
     state: State | None = None
@@ -137,22 +143,22 @@ class BlockFinished(Struct, frozen=True):
 
 
 class Place(Enum):
-    """Where unknown fields stand."""
+    """Where in a provider's answer an unknown field is."""
 
     MESSAGE = auto()
     CHOICE = auto()
-    """Beside the message, such as what a filter found."""
+    """In the choice beside the message, such as the results of a content filter."""
     REPLY = auto()
-    """In the reply as a whole, as `Started.fields`: each takes the place of an older one."""
+    """In the reply as a whole, as in `Started.fields`. A new value replaces the old one."""
 
 
 class ExtraFields(Struct, frozen=True):
-    """Fields that only this provider has. `choice` is None for those of the reply as a whole.
+    """Fields that only this provider has. `choice` is None for fields of the reply as a whole.
 
-    How the deltas of a field add up is told in `antiphon.domain.unknown_fields`.
+    `antiphon.domain.unknown_fields` says how the deltas of a field are merged.
 
-    `repeats`, of the reply as a whole: the fields are known already; the provider sends them again with every delta, until the next
-    such event.
+    `repeats` is for fields of the reply as a whole: their values are known already, and the provider repeats them with every delta
+    until the next event of this kind.
     """
 
     choice: int | None
@@ -162,9 +168,9 @@ class ExtraFields(Struct, frozen=True):
 
 
 class DeltaGroup(Struct, frozen=True):
-    """The next `count` events, all of one choice, came in one delta of the provider: a dialect that has deltas writes them as one.
+    """The next `count` events, all of one choice, arrived in one delta. A dialect that streams deltas writes them as one.
 
-    A delta that a dialect would write as one anyway has no group. Whoever does not write deltas may drop it.
+    It is left out if the dialect would write a single delta anyway. Consumers that do not write deltas may ignore it.
     """
 
     choice: int
@@ -172,7 +178,7 @@ class DeltaGroup(Struct, frozen=True):
 
 
 class UsagePart(Struct, frozen=True, omit_defaults=True):
-    """Tokens of an inner call, such as that of another model: they are priced by its own model."""
+    """Tokens of an inner call, such as one to another model. They are priced by that model."""
 
     model: str
     type: str = ""
@@ -183,59 +189,59 @@ class UsagePart(Struct, frozen=True, omit_defaults=True):
 
 
 class Usage(Struct, frozen=True, omit_defaults=True):
-    """Tokens used, as the provider counts them. May come several times; the last one counts.
+    """Tokens used, as counted by the provider. It may come several times; the last one counts.
 
-    None: the provider did not tell; 0: it told that there were none. The names in JSON are those under which it is stored.
+    None: the provider did not report the value; 0: it reported 0. The JSON names are those under which the values are stored.
     """
 
     input_tokens: int = field(name="prompt_tokens")
-    """All of the input, what was read from or written to a cache included."""
+    """All input tokens, including those read from or written to a cache."""
     output_tokens: int = field(name="completion_tokens")
-    """All of the output, thoughts included."""
+    """All output tokens, including reasoning."""
     total_tokens: int
     cached_tokens: int | None = field(default=None, name="cached_prompt_tokens")
-    """Of the input: read from a cache."""
+    """Input tokens that were read from a cache."""
     cache_write_tokens: int | None = None
-    """Of the input: written to a cache; `cache_write_1h_tokens` of those, for an hour."""
+    """Input tokens that were written to a cache. `cache_write_1h_tokens` of these were written for an hour."""
     cache_write_1h_tokens: int | None = None
     reasoning_tokens: int | None = None
-    """Of the output: thought."""
+    """Output tokens that are reasoning."""
     audio_input_tokens: int | None = field(default=None, name="audio_prompt_tokens")
     audio_output_tokens: int | None = field(default=None, name="audio_completion_tokens")
     image_input_tokens: int | None = None
     image_output_tokens: int | None = None
     server_tools: Mapping[str, int] = {}
-    """How often each tool of the provider's was used."""
+    """How often each of the provider's tools was used, by name."""
     parts: tuple[UsagePart, ...] = ()
     extra: JsonObject = NOTHING
-    """What else the provider tells about it, as it tells it."""
+    """The provider's other fields of the usage, unchanged."""
     estimated: bool = False
-    """The provider did not tell: counted here, roughly."""
+    """The provider reported no usage, and the gateway estimated it."""
 
 
 class Metrics(Struct, frozen=True):
-    """What a call took, as it was measured here. Once, before `Finished`. Times are in seconds."""
+    """Measurements of a reply by the gateway. Sent once, before `Finished`. Times are in seconds."""
 
     latency: float
     """From the request to the end of the reply."""
     time_to_first_token: float | None
-    """None where nothing was said."""
+    """None if there was no output."""
     inter_token_latency: float | None
-    """The mean time between two chunks; None for fewer than two."""
+    """The mean time between two chunks; None if there were fewer than two."""
     chunks: int
-    """Deltas that the provider sent."""
+    """The number of deltas that the provider sent."""
     cost_usd: float | None
-    """None where the price is not known."""
+    """None if the price is not known."""
 
 
 class Finished(Struct, frozen=True):
-    """A choice is whole. Once for each choice, after everything else. `provider_reason` is empty where none was given."""
+    """A choice is complete. Sent once per choice, as its last event. `provider_reason` is empty if the provider gave no reason."""
 
     choice: int
     reason: FinishReason
     provider_reason: str
     details: JsonObject = NOTHING
-    """What else the provider tells about the end."""
+    """The provider's other fields about the end."""
 
 
 Event: TypeAlias = (
@@ -267,7 +273,7 @@ OF_BLOCKS: Final = (
     BlockStarted,
     BlockFinished,
 )
-"""Events that have a block."""
+"""The events with a `block` number."""
 
 Batch: TypeAlias = list[Event]
-"""Events that arrived together from one read of the provider: what makes a token cheap. Never empty."""
+"""The events of one read from the provider. They are passed on together, which keeps the cost per token low. Never empty."""

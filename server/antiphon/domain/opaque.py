@@ -1,6 +1,7 @@
-"""A provider's opaque values as clients hold them: with the deployment that they are from, to which alone they go back. No I/O.
+"""The form of a provider's opaque values when they are sent to a client. No I/O.
 
-`ap1.<deployment>.<original>`. A deployment has the name of its provider, as each provider has one.
+`ap1.<deployment>.<original>`: the value is sent back only to the deployment it came from. A deployment has the name of its
+provider, because each provider has one deployment.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ _MARK: Final = "ap1."
 
 
 def wrap(value: str, origin: Origin | None) -> str:
-    """Return the value as it goes to a client; one whose origin is not known stays as it is."""
+    """Return the value in the form for clients; unchanged if its origin is unknown."""
     name = "" if origin is None else origin.deployment or origin.provider
     return f"{_MARK}{quote(name, safe='').replace('.', '%2E')}.{value}" if name else value
 
 
 def unwrap(value: str) -> tuple[str, Origin | None]:
-    """Return the original, and where it is from; None for a value that is a client's own."""
+    """Return the original value and its origin. A value that is not in the wrapped form is the client's own: its origin is None."""
     if not value.startswith(_MARK):
         return value, None
     name, point, original = value.removeprefix(_MARK).partition(".")

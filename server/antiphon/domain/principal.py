@@ -1,4 +1,4 @@
-"""Who calls, and what they may: what every kind of credential amounts to once it is found good. No I/O."""
+"""The identity of a caller and what it may do, whatever kind of credential proved it. No I/O."""
 
 from __future__ import annotations
 
@@ -9,49 +9,49 @@ from typing import Final
 from msgspec import Struct
 
 from antiphon.domain.errors import PermissionDenied
-from antiphon.domain.model_names import fits
+from antiphon.domain.model_names import matches
 
 MAX_NAME: Final = 100
 MAX_OWNER: Final = 200
 MAX_MODELS: Final = 100
 MAX_MODEL: Final = 200
-"""Characters of a key's name and owner, models that it may name, and characters of each."""
+"""The most characters of a key's name and of its owner, the most models a key may name, and the most characters of each."""
 
 
 class Scope(StrEnum):
-    """What a credential opens. The values are stored, and stand in tokens: they never change their meaning."""
+    """What a credential may be used for. The values are stored and appear in tokens, so they must never change their meaning."""
 
     CHAT = "chat"
     """Chat, and the list of models."""
     HISTORY = "history"
-    """Reading and changing one's own conversations."""
+    """Reading and changing the owner's conversations."""
     PROXY = "proxy"
     ENGINE = "engine"
     ADMIN = "admin"
-    """Keys, usage, and what is for admins alone."""
+    """Keys, usage reports, and everything else reserved to admins."""
 
 
-EVERYDAY = frozenset({Scope.CHAT, Scope.HISTORY, Scope.PROXY, Scope.ENGINE})
-"""Every scope but that of admins."""
+DEFAULT_SCOPES = frozenset({Scope.CHAT, Scope.HISTORY, Scope.PROXY, Scope.ENGINE})
+"""Every scope except that of admins."""
 
 
-def everyday(scopes: Iterable[Scope] | None) -> tuple[Scope, ...]:
-    """Return the scopes in order: all but that of admins for None, and none for an empty list."""
-    return tuple(sorted(EVERYDAY if scopes is None else set(scopes)))
+def scopes_or_default(scopes: Iterable[Scope] | None) -> tuple[Scope, ...]:
+    """Return the scopes, sorted and without repetition: `DEFAULT_SCOPES` for None, and none for an empty list."""
+    return tuple(sorted(DEFAULT_SCOPES if scopes is None else set(scopes)))
 
 
 class Quota(Struct, frozen=True, omit_defaults=True):
-    """How much may be used; None is no limit."""
+    """The limits of one subject; None means no limit."""
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
-    """Tokens of prompts and of replies together."""
+    """Prompt and completion tokens together."""
     concurrent_streams: int | None = None
-    """Calls to providers at once, streaming or not."""
+    """Concurrent calls to providers, streaming or not."""
     daily_usd: float | None = None
-    """Spent since midnight, UTC."""
+    """USD spent since midnight UTC."""
     monthly_usd: float | None = None
-    """Spent since the first of the month, UTC."""
+    """USD spent since the first of the month, UTC."""
 
 
 UNLIMITED = Quota()
@@ -60,20 +60,20 @@ UNLIMITED = Quota()
 class Principal(Struct, frozen=True):
     """A caller.
 
-    `id` names the credential for as long as it lives, such as "key:01J...", and holds nothing secret; `name` is how it is spoken of
-    in logs. Conversations and spending belong to `owner`. `models` are names and patterns with `*`: None allows all, and an empty
-    list none.
+    `id` identifies the credential for its whole life, such as "key:01J...", and contains no secret; `name` is shown in logs.
+    Conversations and spending belong to `owner`. `models` are names and patterns with `*`: None allows all models, an empty list
+    none.
     """
 
     name: str
     owner: str
     id: str = ""
-    scopes: frozenset[Scope] = EVERYDAY
+    scopes: frozenset[Scope] = DEFAULT_SCOPES
     models: tuple[str, ...] | None = None
     quota: Quota = UNLIMITED
-    """What this credential may use; its owner may have a quota beside it."""
+    """The limits of this credential. Its owner may have a quota as well."""
     tags: tuple[tuple[str, str], ...] = ()
-    """The tags of its calls, as names and values; see `antiphon.domain.tags`."""
+    """The tags of its calls, as pairs of name and value; see `antiphon.domain.tags`."""
 
     def require(self, scope: Scope) -> None:
         """Raise `PermissionDenied` unless the caller has the scope."""
@@ -83,10 +83,10 @@ class Principal(Struct, frozen=True):
             )
 
     def may_use(self, model: str, provider: str) -> bool:
-        """Whether the model that a provider has under this name may be asked, and told of; patterns may name the provider too."""
+        """Return whether the caller may use and see this model of this provider. Patterns match "model" or "provider/model"."""
         names = (model, f"{provider}/{model}")
-        return self.models is None or any(fits(name, pattern) for pattern in self.models for name in names)
+        return self.models is None or any(matches(name, pattern) for pattern in self.models for name in names)
 
 
 ANONYMOUS = Principal("", owner="", scopes=frozenset())
-"""Who calls without a key, where that is not refused at once: nothing is theirs."""
+"""The caller of a call without a valid credential, where such a call is not refused at once. It has no scopes and owns nothing."""

@@ -1,6 +1,6 @@
-"""A whole reply, put together from the events of a stream. No I/O.
+"""Assembles a whole reply from the events of a stream. No I/O.
 
-Reading a reply and reading a stream are the same thing here: a dialect that answers at once collects the events first.
+A reply that does not stream is read the same way: a dialect that answers at once collects the events first.
 """
 
 from __future__ import annotations
@@ -55,36 +55,36 @@ from antiphon.domain.events import (
 
 
 class ReplyBlock:
-    """A block that grows."""
+    """A block of a reply while it is received."""
 
     __slots__ = ("citations", "data", "early", "logprobs", "number", "pieces", "value")
 
     def __init__(self, number: int, value: Block, logprobs: list[JsonObject]) -> None:
-        """`logprobs` are those of the choice."""
+        """`logprobs` is the list of the choice, to which those of the block's text are added."""
         self.number = number
         self.logprobs = logprobs
         self.value = value
-        """The block without its text."""
+        """The block, without the text in `pieces`."""
         self.pieces: list[str] = []
-        """Its text, in the pieces in which it came: of a tool call the arguments, of a recording the transcript."""
+        """The text in the pieces received: for a tool call its arguments, for a recording its transcript."""
         self.data: list[str] = []
-        """Pieces of base64, each of them whole."""
+        """Pieces of base64, each of which can be decoded on its own."""
         self.citations: list[Citation] = []
         self.early: int | None = None
-        """How many of the pieces came before the first text of the choice. None: none has come yet."""
+        """The number of pieces that arrived before the first text or refusal of the choice. None: there is none yet."""
 
     @property
     def text(self) -> str:
-        """The text so far."""
+        """Return the text so far."""
         return "".join(self.pieces)
 
     @property
     def early_text(self) -> str:
-        """The text that came before the choice had any text of its own."""
+        """Return the text that arrived before the first answer text or refusal of the choice; all of it if there is none yet."""
         return "".join(self.pieces[: self.early])
 
     def add_media(self, event: MediaDelta) -> None:
-        """Take more of a recording or picture."""
+        """Add a delta of a recording or image."""
         if event.data:
             self.data.append(event.data)
         if event.transcript:
@@ -93,7 +93,7 @@ class ReplyBlock:
             self.value = replace(self.value, id=event.id or self.value.id, expires=event.expires or self.value.expires)
 
     def finish(self, event: BlockFinished) -> None:
-        """Take what is known at the end."""
+        """Apply the state and call id of the end of the block."""
         value = self.value
         if event.state is not None:
             value = replace(value, state=event.state)
@@ -102,7 +102,7 @@ class ReplyBlock:
         self.value = value
 
     def block(self) -> Block:
-        """Return the block as it is now. Of a recording the bytes are left out."""
+        """Return the block as received so far. The bytes of a recording are left out."""
         value = self.value
         match value:
             case Text():
@@ -124,7 +124,7 @@ class ReplyBlock:
 
 
 class ReplyChoice:
-    """One choice that grows."""
+    """A choice of a reply while it is received."""
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -138,15 +138,15 @@ class ReplyChoice:
         self.reason = FinishReason.OTHER
         self.provider_reason = ""
         self.details: JsonObject = NOTHING
-        self._speaks = False
+        self._has_text = False
 
     def start(self, event: BlockStarted) -> ReplyBlock:
-        """Begin a block, and return it."""
+        """Start a block, and return it."""
         block = ReplyBlock(event.block, event.value, self.logprobs)
-        if self._speaks:
+        if self._has_text:
             block.early = 0
         elif isinstance(event.value, Text | Refusal):
-            self._speaks = True
+            self._has_text = True
             for other in self.blocks:
                 other.early = len(other.pieces)
         self.blocks.append(block)
@@ -156,22 +156,22 @@ class ReplyChoice:
 
     @property
     def has_output(self) -> bool:
-        """Whether there is any output of the model yet: what is told of a choice is none."""
+        """Return whether the model has produced output. Fields of the choice beside the message are not output."""
         return bool(self.blocks) or any(value is not None for value in self.fields.values())
 
     @property
     def text(self) -> str:
-        """All text, with nothing between the blocks."""
+        """Return all text blocks, concatenated without separators."""
         return "".join(piece for block in self.blocks if type(block.value) is Text for piece in block.pieces)
 
     def calls(self) -> list[ToolCall]:
-        """The calls of the client's tools, in order."""
+        """Return the calls of the client's tools, in order."""
         return [block for one in self.blocks if isinstance(block := one.block(), ToolCall)]
 
     def message(self, origin: Origin | None = None) -> Message:
-        """Return what has come so far as a message of the conversation, made by `origin`.
+        """Return the content so far as a message of the conversation, made by `origin`.
 
-        An empty text is left out where nothing but thoughts stands beside it. The bytes of recordings are not kept.
+        Empty texts are left out if the only other blocks are reasoning. The bytes of recordings are left out.
         """
         blocks = [one.block() for one in self.blocks]
         fields = {name: value for name, value in self.fields.items() if value is not None}
@@ -183,7 +183,7 @@ class ReplyChoice:
 
 
 class Reply:
-    """A reply that grows with each event."""
+    """A reply, assembled event by event."""
 
     def __init__(self) -> None:
         self.started: Started | None = None
@@ -194,22 +194,22 @@ class Reply:
 
     @property
     def choices(self) -> list[ReplyChoice]:
-        """The choices, in order of index."""
+        """Return the choices, in order of index."""
         return [self._choices[index] for index in sorted(self._choices)]
 
     @property
     def has_output(self) -> bool:
-        """Whether there is any output of the model yet."""
+        """Return whether the model has produced output."""
         return any(choice.has_output for choice in self._choices.values())
 
     def message(self) -> Message:
-        """Return the first choice as a message of the conversation."""
+        """Return the first choice as a message of the conversation; an empty message if there is no choice."""
         choices = self.choices
         origin = None if self.started is None else self.started.origin
         return choices[0].message(origin) if choices else Message(Role.ASSISTANT, ())
 
     def add(self, event: Event) -> None:
-        """Take one more event. Runs for every token of every stream."""
+        """Apply one event. Runs for every token of every stream."""
         match event:
             case TextDelta():
                 block = self._blocks[event.block]
@@ -261,7 +261,7 @@ class Reply:
 
 
 async def collect(batches: AsyncIterator[Batch]) -> Reply:
-    """Read a stream to its end. Raises what the stream raises."""
+    """Read a stream to its end, and return the reply. Raises what the stream raises."""
     reply = Reply()
     async for batch in batches:
         for event in batch:

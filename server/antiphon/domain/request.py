@@ -1,4 +1,4 @@
-"""What a caller asks of a model."""
+"""A chat request, independent of any dialect and provider."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from pydantic import SecretStr
 from antiphon.domain.content import NOTHING, JsonObject, Message
 
 MAX_ENTRIES: Final = 10_000
-"""The most messages, or tools, of a request: each costs time before anybody else is served."""
+"""The most messages, and the most tools, of a request: reading each one delays all other calls."""
 
 
 class Sampling(Struct, frozen=True):
-    """How tokens are chosen; what is None is left to the provider."""
+    """How tokens are sampled. None leaves the choice to the provider."""
 
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
     max_tokens: int | None = None
-    """The older name, which most hosts know: here goes the limit of a dialect that has one, whatever it is called there."""
+    """The older name, which most hosts accept. The limit of any other dialect is put here, whatever its name there."""
     max_completion_tokens: int | None = None
-    """OpenAI's later name, which its reasoning models insist on; set where the caller used it. Each goes out under its own name."""
+    """OpenAI's newer name, which its reasoning models require; set if the caller used it. Each field is sent under its own name."""
     stop: tuple[str, ...] | str | None = None
-    """One text, or any of several."""
+    """One stop text, or several."""
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     seed: int | None = None
@@ -47,13 +47,13 @@ class Tool(Struct, frozen=True):
 
 
 class NativeTool(Struct, frozen=True):
-    """A tool of the provider's own, as its JSON object."""
+    """A provider-specific tool, as its JSON object."""
 
     fields: JsonObject
 
 
 class ToolChoiceMode(StrEnum):
-    """Whether the model asks for a tool. The values are the OpenAI API's words."""
+    """Whether the model must call a tool. The values are those of the OpenAI API."""
 
     AUTO = "auto"
     NONE = "none"
@@ -62,9 +62,9 @@ class ToolChoiceMode(StrEnum):
 
 
 class ToolChoice(Struct, frozen=True):
-    """Whether the model asks for a tool; `name` with TOOL.
+    """Whether the model must call a tool, and with the mode TOOL, which one (`name`).
 
-    `native` replaces both: a choice, or one with fields, that only the provider knows.
+    `native` replaces both: a provider-specific choice, or one with additional fields, as its JSON object.
     """
 
     mode: ToolChoiceMode
@@ -73,11 +73,11 @@ class ToolChoice(Struct, frozen=True):
 
 
 class JsonObjectFormat(Struct, frozen=True):
-    """The reply is any JSON object."""
+    """The reply must be a JSON object."""
 
 
 class JsonSchemaFormat(Struct, frozen=True):
-    """The reply is JSON that follows `schema`."""
+    """The reply must be JSON that follows `schema`."""
 
     name: str
     schema: JsonObject
@@ -87,7 +87,7 @@ class JsonSchemaFormat(Struct, frozen=True):
 
 
 class NativeFormat(Struct, frozen=True):
-    """A form of reply that only the provider knows, as its JSON object."""
+    """A provider-specific response format, as its JSON object."""
 
     fields: JsonObject
 
@@ -96,22 +96,23 @@ ResponseFormat: TypeAlias = JsonObjectFormat | JsonSchemaFormat | NativeFormat
 
 
 class Reasoning(Struct, frozen=True):
-    """How much a model thinks first."""
+    """How much a model reasons before it answers."""
 
     effort: str | None = None
 
 
 class AudioOutput(Struct, frozen=True):
-    """How an audio reply sounds."""
+    """The voice and the file format of an audio reply."""
 
     voice: str
     format: str
 
 
 class ChatRequest(Struct, frozen=True):
-    """What to ask of a model. An empty `model` means the configured default; `stream` asks the provider to answer piecemeal.
+    """A request to a model. An empty `model` means the configured default; `stream` asks the provider to stream its reply.
 
-    With `provider` that one answers, whoever else has the model. `api_key` is the caller's own key for it, not the gateway's.
+    `provider`, if set, is the only one that may answer, even if others have the model. `api_key` is the caller's own key for it,
+    used instead of the gateway's.
     """
 
     model: str
@@ -130,6 +131,7 @@ class ChatRequest(Struct, frozen=True):
     provider: str = ""
     api_key: SecretStr | None = None
     trusted: int = 0
-    """So many of the messages, the first ones, are the operator's own words: no guard reads them. All else is the caller's."""
+    """The number of leading messages that the operator wrote; guards skip them. All others are the caller's."""
     known_fields: bool = False
-    """Of what is `extra` in messages only what the provider's API knows is sent: the caller's is another, with its own fields."""
+    """Send only those `extra` fields of messages that the provider's API documents, because the caller's dialect is another API
+    with fields of its own."""

@@ -9,7 +9,7 @@ from typing import Final
 from antiphon.domain.errors import InvalidRequest, Violation
 
 MAX_TAGS: Final = 8
-"""The most tags of a key; a call may have as many more."""
+"""The most tags of a key. A call may have as many of its own."""
 
 _NAME: Final = re.compile(r"[a-z0-9_.-]{1,32}")
 _VALUE: Final = re.compile(r"[!-+\--~]{1,64}")
@@ -18,8 +18,8 @@ _RULE_NAME: Final = "the name of a tag is 1 to 32 of a-z, 0-9, _, . and -"
 _RULE_VALUE: Final = "the value of a tag is 1 to 64 visible characters of ASCII, without commas"
 
 
-def wrong_with(tags: Mapping[str, str]) -> str:
-    """Return what is wrong with the tags; empty if they are valid."""
+def find_error(tags: Mapping[str, str]) -> str:
+    """Return the error in the tags as text; empty if they are valid."""
     if len(tags) > MAX_TAGS:
         return f"must not have more than {MAX_TAGS} tags"
     if not all(_NAME.fullmatch(name) for name in tags):
@@ -28,13 +28,13 @@ def wrong_with(tags: Mapping[str, str]) -> str:
 
 
 def check(tags: Mapping[str, str], *where: str) -> None:
-    """Check tags. Raises `InvalidRequest` if they are not valid; `where` is the path of their field."""
-    if wrong := wrong_with(tags):
+    """Raise `InvalidRequest` if the tags are not valid. `where` is the path of their field."""
+    if wrong := find_error(tags):
         raise InvalidRequest(f"{'.'.join(where)}: {wrong}", (Violation(where, wrong),))
 
 
 def parse(written: str, where: str) -> dict[str, str]:
-    """Return the tags in a header such as "team=search, feature=x". Raises `InvalidRequest`; `where` is the header's name."""
+    """Return the tags of a header such as "team=search, feature=x". Raises `InvalidRequest`; `where` is the header's name."""
     tags: dict[str, str] = {}
     for part in filter(None, map(str.strip, written.split(","))):
         name, equals, value = part.partition("=")
@@ -47,6 +47,6 @@ def parse(written: str, where: str) -> dict[str, str]:
 
 
 def merged(of_key: Iterable[tuple[str, str]], of_call: Mapping[str, str]) -> dict[str, str]:
-    """Return the tags of the key, then those of the call. The key's win, so that no call can be charged to somebody else's tag."""
+    """Return the tags of a key and a call. On a conflict the key's win, so that no call can be charged to someone else's tag."""
     found = dict(of_key)
     return found | {name: value for name, value in of_call.items() if name not in found}

@@ -1,9 +1,8 @@
-"""How many tokens a call has, where its provider does not tell: an estimate. No I/O.
+"""Estimates the tokens of a call whose provider does not report them. No I/O.
 
-There is one rule for prompts and replies: all text is a quarter of a token a character, whatever it stands in - what is said,
-thought or refused, a tool's call, result or description, a schema, a field that only the provider knows (as JSON) - and each
-message or tool is a few tokens more. Pictures, sound and documents have a flat figure each, and the characters of their base64 are
-never text.
+One rule serves prompts and replies. Every text counts a quarter of a token per character: content, reasoning, refusals, tool calls,
+tool results, descriptions, schemas, and provider-specific fields (as JSON). Each message and each tool adds a few tokens. Images,
+recordings, videos and documents count a fixed number each; the characters of their base64 are never counted as text.
 """
 
 from __future__ import annotations
@@ -36,23 +35,24 @@ from antiphon.domain.content import (
 from antiphon.domain.request import ChatRequest, JsonObjectFormat, JsonSchemaFormat, NativeFormat, NativeTool, ResponseFormat, Tool
 
 _CHARACTERS_A_TOKEN: Final = 4
-"""The rule of thumb that providers give for English text."""
+"""Characters per token: the rule of thumb that providers give for English text."""
 
 _TOKENS_A_MESSAGE: Final = 4
-"""What roles and separators take, of a tool as well."""
+"""Tokens for the role and separators of a message, and likewise of a tool."""
 
 _LOW_IMAGE: Final = 85
 _IMAGE: Final = 765
-"""What OpenAI states for a picture of low detail, and for one of 1024 x 1024 pixels in high detail (85, and 170 for each of four
-tiles); Gemini has 258 for a tile, Claude up to 1,600 for a picture."""
+"""Tokens of an image of low detail, and of one of 1024 x 1024 pixels in high detail, as stated by OpenAI (85, and 170 for each
+of four tiles). Gemini counts 258 per tile, Claude up to 1,600 per image."""
 
 AUDIO_TOKENS: Final = 32 * 30
 _VIDEO: Final = 263 * 30
-"""Half a minute, at the tokens a second that Gemini states."""
+"""Tokens of a recording and of a video of half a minute, at the rates per second that Gemini states."""
 
 _PAGE: Final = 2000
 _PAGE_BASE64: Final = 65_536
-"""A page of a PDF, of which Claude's documentation says 1,500 to 3,000 tokens; and the base64 that is taken for one, 48 KiB."""
+"""Tokens of a page of a PDF (Claude's documentation says 1,500 to 3,000), and the base64 characters counted as one page: 48 KiB
+of data."""
 
 _FLAT: Final[Mapping[str, int]] = {
     "image_url": _IMAGE,
@@ -60,16 +60,16 @@ _FLAT: Final[Mapping[str, int]] = {
     "audio_url": AUDIO_TOKENS,
     "video_url": _VIDEO,
 }
-"""By `type`: parts that a provider has in another form than the domain."""
+"""Tokens by `type` of content parts that the domain has no block for."""
 
 _BASE64: Final = f"{string.ascii_letters}{string.digits}+/=".encode()
 _LONG_BASE64: Final = 1000
-"""No text has so many letters without a break."""
+"""Characters of the shortest run that counts as base64. No text has so many letters without a break."""
 _STRETCH: Final = _LONG_BASE64 // 2
 
 
 def prompt_tokens(request: ChatRequest) -> int:
-    """About how many tokens a request is: its messages, tools, form of the reply, and what of it only the provider knows."""
+    """Return an estimate of a request's tokens: messages, tools, response format, and provider-specific fields."""
     return (
         sum(map(_message, request.messages))
         + sum(map(_tool, request.tools))
@@ -79,12 +79,12 @@ def prompt_tokens(request: ChatRequest) -> int:
 
 
 def _message(message: Message) -> int:
-    beside = _json(message.extra) + _json(message.fields)
-    return _TOKENS_A_MESSAGE + _blocks(message.blocks) + text_tokens(len(message.name or "")) + beside
+    fields = _json(message.extra) + _json(message.fields)
+    return _TOKENS_A_MESSAGE + _blocks(message.blocks) + text_tokens(len(message.name or "")) + fields
 
 
 def _blocks(blocks: Iterable[Block]) -> int:  # noqa: C901  # a match over the kinds of block
-    """Tokens of blocks: the characters of all of them together, and what has a figure of its own."""
+    """Return the tokens of blocks: by the characters of all their texts together, plus the fixed numbers."""
     characters = tokens = 0
     for block in blocks:
         tokens += _json(block.extra) if block.extra else 0
@@ -124,7 +124,7 @@ def _blocks(blocks: Iterable[Block]) -> int:  # noqa: C901  # a match over the k
 
 
 def _document(media: Media) -> int:
-    """A text is its characters, as far as the media type says that it is one; all else is pages, at least one."""
+    """Return the tokens of a document: by its characters if the media type is text, else by its pages, at least one."""
     head, comma, data = (media.url or "").partition(",")
     if not comma or not head.startswith("data:"):
         return _PAGE
@@ -153,7 +153,7 @@ def _format(form: ResponseFormat | None) -> int:
 
 
 def _json(fields: Mapping[str, Any] | None, data: int = _PAGE) -> int:
-    """Tokens of a JSON object; what is base64 in it is `data` tokens."""
+    """Return the tokens of a JSON object. Each long run of base64 in it counts `data` tokens."""
     if not fields:
         return 0
     encoded = msgspec.json.encode(fields)
@@ -162,10 +162,10 @@ def _json(fields: Mapping[str, Any] | None, data: int = _PAGE) -> int:
 
 
 def _long_base64(data: bytes) -> tuple[int, int]:
-    """Return how many runs of `_LONG_BASE64` characters or more there are, and how many characters these have in all.
+    """Return the number of base64 runs of at least `_LONG_BASE64` characters, and their total length in characters.
 
-    A regular expression over 32 MiB takes up to two seconds, in which nobody else is served; this takes 30 ms. Each long run has a
-    stretch of half its length that begins where it is looked for.
+    A regular expression takes up to two seconds for 32 MiB, and blocks all other calls meanwhile; this takes 30 ms. It looks at the
+    text in stretches of half the minimal length, because every long run contains at least one of them completely.
     """
     found = size = at = 0
     while at + _STRETCH <= len(data):
@@ -185,7 +185,10 @@ def _long_base64(data: bytes) -> tuple[int, int]:
 
 
 def json_characters(value: Any) -> int:
-    """Return the characters of the texts in a JSON value of a reply: names of fields come again with every delta."""
+    """Return the number of characters of the texts in a JSON value of a reply.
+
+    Field names are not counted, because they are repeated in every delta. A long run of base64 counts as much as a page.
+    """
     match value:
         case str():
             if len(value) < _LONG_BASE64:
@@ -201,5 +204,5 @@ def json_characters(value: Any) -> int:
 
 
 def text_tokens(characters: int) -> int:
-    """Return about how many tokens a text of so many characters has."""
+    """Return an estimate of the tokens of a text of `characters` characters, rounded up."""
     return -(-characters // _CHARACTERS_A_TOKEN)

@@ -1,9 +1,15 @@
-"""How fields that only a provider knows add up, delta by delta. No I/O.
+"""Merges the deltas of fields that only a provider knows. No I/O.
 
-Of a message, as hosts stream them in deltas: texts are joined, but for those that name a thing (`id`, `type`, ...); objects add up
-field by field; in lists, objects of the same `index` and type are one, and all else is appended; everything else is replaced. Null
-ends nothing that grew. Of a choice the same, except that texts are replaced, as hosts tell there what they found. Of the reply as a
-whole, everything is replaced.
+Fields of a message are merged the way hosts stream them:
+
+- texts are concatenated, except those that identify something (`id`, `type`, ...);
+- objects are merged field by field;
+- list items with the same `index` and type are merged, all others are appended;
+- any other value is replaced;
+- null does not erase a text, an object or a list.
+
+Fields of a choice are merged alike, except that texts are replaced, because hosts send results there. Fields of the reply as a
+whole are always replaced.
 """
 
 from __future__ import annotations
@@ -14,17 +20,17 @@ from typing import Any, Final
 from antiphon.domain.content import JsonObject
 
 _NAMING: Final = frozenset({"id", "type", "name", "role", "index", "format", "channel"})
-"""Fields that name a thing: every delta may repeat them."""
+"""Fields that identify something. They may be repeated in every delta, so they are never concatenated."""
 
 
 def add(known: dict[str, Any], fields: JsonObject, *, joins: bool) -> None:
-    """Add the fields of one more delta to those that are known. `joins`: texts are joined."""
+    """Merge the fields of a delta into `known`. `joins`: texts are concatenated, else replaced."""
     for name, value in fields.items():
         known[name] = _merged(name, known[name], value, joins=joins) if name in known else value
 
 
 def _merged(name: str, old: Any, new: Any, *, joins: bool) -> Any:
-    """Return what a field is after a delta."""
+    """Return the value of the field `name` after a delta."""
     match old, new:
         case str(), str() if joins and name not in _NAMING:
             return old + new
@@ -43,6 +49,7 @@ def _merged(name: str, old: Any, new: Any, *, joins: bool) -> Any:
 
 
 def _joined(old: list[Any], new: list[Any], *, joins: bool) -> list[Any]:
+    """Return the list after a delta: items that continue an old one are merged, the others appended."""
     whole = list(old)
     for item in new:
         place = _place(whole, item)
@@ -54,7 +61,7 @@ def _joined(old: list[Any], new: list[Any], *, joins: bool) -> list[Any]:
 
 
 def _place(items: list[Any], item: Any) -> int | None:
-    """Return where the object is that this is more of; None: it is another one."""
+    """Return the position of the object in `items` that `item` continues; None if it continues none."""
     index = item.get("index") if isinstance(item, Mapping) else None
     if index is None:
         return None

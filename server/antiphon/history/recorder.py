@@ -25,7 +25,7 @@ from antiphon.domain.errors import (
     StoreUnavailable,
     TurnInProgress,
     Violation,
-    told,
+    to_public_error,
 )
 from antiphon.domain.events import Batch
 from antiphon.domain.reply import Reply
@@ -326,7 +326,7 @@ def _reason(error: Exception) -> Reason:
     """Return the reason of a failure, as it is stored. `history.sendable` uses it to leave out messages that a provider refused."""
     if isinstance(error, ProviderRejected) and error.code == "model_not_found":
         return Reason.MODEL_NOT_FOUND  # the provider refused the model, not the messages
-    return told(error).reason
+    return to_public_error(error).reason
 
 
 def _log_left_out(turn: Turn, before: Sequence[StoredMessage], left_out: Sequence[LeftOut]) -> None:

@@ -15,7 +15,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from antiphon.domain.trace import passed_on
+from antiphon.domain.trace import outgoing_trace
 from antiphon.net.connection import Connector, send_with_retry, tls_context
 from antiphon.net.http_errors import PROXY_REFUSES, ProxyRefused, UpstreamErrors
 from antiphon.net.outbound import DIRECT, Outbound
@@ -64,7 +64,7 @@ class Client:
 
         Raises `ProviderUnavailable`, `ProviderTimeout`, `ProviderProtocolError`, and what the resolver raises except `OSError`.
         """
-        if (trace := passed_on()) is not None:
+        if (trace := outgoing_trace()) is not None:
             headers = {**headers, **trace.headers()}
         return await self._send("POST", provider, url, headers, body)
 

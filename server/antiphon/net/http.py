@@ -22,7 +22,7 @@ _END_GRACE: Final = 0.1
 """Seconds for which a finished reply may still end its body, so that the connection can be reused. No caller waits for it."""
 
 
-class Reply:
+class HttpResponse:
     """The answer to one request. Iterate it once, for the bytes of its body as they arrive."""
 
     def __init__(self, provider: str, response: aiohttp.ClientResponse, draining: _Draining) -> None:
@@ -39,7 +39,7 @@ class Reply:
         self.timed_out = False
         """Whether the body counts as ended because the time of `end_within` was over."""
 
-    def __aiter__(self) -> Reply:
+    def __aiter__(self) -> HttpResponse:
         return self
 
     async def __anext__(self) -> bytes:
@@ -171,15 +171,15 @@ class Exchange:
         self._client = client
         self._draining = draining
         self._request = (url, headers, body)
-        self._reply: Reply | None = None
+        self._reply: HttpResponse | None = None
 
-    async def __aenter__(self) -> Reply:
+    async def __aenter__(self) -> HttpResponse:
         """Send, and wait for the head of the answer.
 
         Raises `ProviderUnavailable`, `ProviderTimeout`, `ProviderProtocolError`.
         """
         response = await self._client.post(self._provider, *self._request)
-        self._reply = Reply(self._provider, response, self._draining)
+        self._reply = HttpResponse(self._provider, response, self._draining)
         return self._reply
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -1,6 +1,6 @@
-"""What a provider is: one method.
+"""The interface of providers.
 
-A provider turns a `ChatRequest` into its own protocol and its answer into events. It knows no dialect, no history and no caller.
+A provider turns a `ChatRequest` into its own protocol, and the answer into events. It depends on no dialect, history or caller.
 """
 
 from __future__ import annotations
@@ -13,37 +13,37 @@ from antiphon.domain.request import ChatRequest
 
 
 class Provider(Protocol):
-    """One configured upstream. Shared by all calls of a process."""
+    """One configured upstream, shared by all calls of a process."""
 
     name: str
-    """As it is configured."""
+    """Its name in the configuration."""
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
-        """Asks the upstream, and yields its events in batches: all that one read brought. No batch is empty.
+        """Send a request upstream, and yield the events of the reply in batches, one batch per read. No batch is empty.
 
-        `request.model` is the upstream's own name of the model. With `request.stream` false the upstream is asked for a whole
-        reply, which comes as one batch. The first event is `Started`; the upstream was asked, and had not refused, before it
-        comes. After all else comes one `Finished` for each choice; an end without them does not happen: a reply that is cut
-        raises `ProviderProtocolError`.
+        `request.model` is the upstream's own name of the model. If `request.stream` is false, the upstream is asked for a whole
+        reply, which is yielded as one batch. The first event is `Started`, yielded once the upstream has accepted the request. The
+        last events are one `Finished` per choice; a reply that is cut raises `ProviderProtocolError` instead of ending without
+        them.
 
         Closing the generator, or cancelling its task, ends the upstream call at once.
 
-        Raises the tree under `ProviderError`, and `Unsupported` for what the protocol cannot express.
+        Raises subclasses of `ProviderError`, and `Unsupported` for content that the protocol cannot express.
         """
         ...
 
     async def probe(self) -> int | None:
-        """Ask the upstream for something that costs nothing, with the key, and return the status; None where there is none to ask.
+        """Send a free request with the gateway's key, and return its HTTP status; None if the protocol has no such request.
 
-        Raises the tree under `ProviderError` for one that does not answer.
+        Raises subclasses of `ProviderError` if there is no answer.
         """
         ...
 
     @property
     def buffered(self) -> int:
-        """Bytes of replies that have come, and were not read yet. May be asked by any thread."""
+        """Return the bytes of replies that were received but not read yet. Safe to call from any thread."""
         ...
 
     async def close(self) -> None:
-        """Ends the connections that are kept open."""
+        """Close the connections that are kept open."""
         ...

@@ -1,7 +1,7 @@
-"""A provider without a model: it says what it was told. Deterministic, and reaches nothing.
+"""A provider without a model, which repeats the user's text. It is deterministic and makes no connection.
 
-It lets a new installation answer, and gives tests and demonstrations replies that they know beforehand: streams, choices, tool
-calls and JSON included.
+It lets a new installation answer, and gives tests and demonstrations predictable replies, including streams, several choices, tool
+calls and JSON.
 """
 
 from __future__ import annotations
@@ -32,36 +32,39 @@ from antiphon.domain.events import (
 from antiphon.domain.request import ChatRequest, JsonSchemaFormat, NativeFormat, Tool, ToolChoiceMode
 
 _WORDS: Final = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+")
-"""A word with the white space before it: concatenated, the text."""
+"""A word with the white space before it. The matches concatenated are the whole text."""
 
 _PROTOCOL: Final = "echo"
 
-_TURN: Final = 1000
-"""Words that are read, or said, at one go: other calls have their turn between them."""
+_WORDS_AT_ONCE: Final = 1000
+"""Words that are read or written without a break. Other calls get their turn after them."""
 
 _DEEPEST: Final = 32
-"""Levels of a schema that are followed; one that refers to itself has no end."""
+"""Levels of a schema that are followed, because a recursive schema has no end."""
 
 
 class EchoProvider:
-    """Says "You said: " and the text of the last message of the user."""
+    """Replies with "You said: " and the text of the last user message."""
 
     def __init__(self, name: str, config: ProviderConfig) -> None:
         self.name = name
         self._delay = config.token_delay
 
     async def probe(self) -> int | None:
-        """See `Provider.probe`: there is nobody to ask."""
+        """Return None (see `Provider.probe`): there is no upstream."""
         return None
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
-        """See `Provider.stream`. One batch a word; for who asks for no stream one for `_TURN` of them."""
+        """Yield the reply (see `Provider.stream`): one batch per word.
+
+        A request that does not stream gets one per `_WORDS_AT_ONCE` words.
+        """
         text = _last_user_text(request)
         words = await _split(text)
         tool = _chosen_tool(request)
         reason = FinishReason.STOP if tool is None else FinishReason.TOOL_CALLS
-        said = _reply(request, text) if tool is None else orjson.dumps(example(tool.parameters or {}, text)).decode()
-        pieces = await _split(said)
+        reply = _reply(request, text) if tool is None else orjson.dumps(example(tool.parameters or {}, text)).decode()
+        pieces = await _split(reply)
         limit = request.sampling.max_completion_tokens or request.sampling.max_tokens
         if limit is not None and limit < len(pieces):
             pieces = pieces[:limit]
@@ -72,7 +75,7 @@ class EchoProvider:
         batch: Batch = [Started(f"chatcmpl-{uuid4().hex}", request.model, origin, created=int(time.time()))]
         batch += [BlockStarted(choice, choice, _block(tool)) for choice in choices]
         for number, piece in enumerate(pieces, 1):
-            if request.stream or number % _TURN == 0:
+            if request.stream or number % _WORDS_AT_ONCE == 0:
                 yield batch
                 batch = []
                 await asyncio.sleep(self._delay if request.stream else 0)
@@ -88,17 +91,17 @@ class EchoProvider:
 
     @property
     def buffered(self) -> int:
-        """See `Provider.buffered`: nothing comes."""
+        """Return 0 (see `Provider.buffered`): nothing is received."""
         return 0
 
     async def close(self) -> None:
-        """There is nothing to end."""
+        """Do nothing: there is no connection."""
 
 
 def example(schema: JsonObject, text: str) -> Any:
-    """The smallest value that a JSON schema lets through, in so far as its usual words go; strings are `text`.
+    """Return the smallest value that satisfies the common keywords of a JSON schema; its strings are `text`.
 
-    `$ref` into the schema itself is followed. Patterns, formats and minimal lengths are not looked at.
+    `$ref` within the schema is followed. Patterns, formats and minimal lengths are ignored.
     """
     return _example(schema, text, schema, 0)
 
@@ -115,10 +118,10 @@ def _example(schema: object, text: str, root: JsonObject, depth: int) -> Any:
     for combined in ("anyOf", "oneOf", "allOf"):
         if schema.get(combined):
             return _example(schema[combined][0], text, root, depth + 1)
-    return _of_kind(schema, text, root, depth)
+    return _example_of_type(schema, text, root, depth)
 
 
-def _of_kind(schema: JsonObject, text: str, root: JsonObject, depth: int) -> Any:
+def _example_of_type(schema: JsonObject, text: str, root: JsonObject, depth: int) -> Any:
     """Return the smallest value of the schema's `type`."""
     kind = schema.get("type")
     if isinstance(kind, list):
@@ -141,6 +144,7 @@ def _of_kind(schema: JsonObject, text: str, root: JsonObject, depth: int) -> Any
 
 
 def _resolve(root: JsonObject, reference: str) -> object:
+    """Return the part of the schema that a `$ref` such as "#/$defs/item" names; None if there is none."""
     found: object = root
     for step in reference.removeprefix("#").split("/")[1:]:
         found = found.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(found, Mapping) else None
@@ -148,6 +152,7 @@ def _resolve(root: JsonObject, reference: str) -> object:
 
 
 def _reply(request: ChatRequest, text: str) -> str:
+    """Return the reply: text, or JSON if the request asks for it."""
     match request.response_format:
         case None | NativeFormat():
             return f"You said: {text}"
@@ -165,7 +170,7 @@ def _last_user_text(request: ChatRequest) -> str:
 
 
 def _chosen_tool(request: ChatRequest) -> Tool | None:
-    """The tool that it must ask for; it never does so of its own will."""
+    """Return the tool that the request requires; None if it requires none. This provider never calls a tool on its own."""
     tools = [tool for tool in request.tools if isinstance(tool, Tool)]
     choice = request.tool_choice
     if choice is None or not tools:
@@ -176,11 +181,11 @@ def _chosen_tool(request: ChatRequest) -> Tool | None:
 
 
 async def _split(text: str) -> list[str]:
-    """Return the words, each with the white space before it."""
+    """Return the words of a text, each with the white space before it."""
     words = []
     for match in _WORDS.finditer(text):
         words.append(match.group())
-        if len(words) % _TURN == 0:
+        if len(words) % _WORDS_AT_ONCE == 0:
             await asyncio.sleep(0)
     return words
 

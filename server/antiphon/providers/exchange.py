@@ -1,6 +1,6 @@
-"""One call of a provider over HTTP: the request, its credentials, and the reading of the answer. The same for every protocol.
+"""Calls a provider over HTTP: sends the request with its credentials, and reads the answer. The same for every protocol.
 
-A protocol brings what makes the body and what reads the answer, both without I/O, and says how its calls are authorised.
+A protocol supplies the encoder of the body and the reader of the answer, both without I/O, and the authorization of its calls.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from antiphon.config import MAX_MESSAGE_BYTES, ProviderConfig
 from antiphon.domain.errors import ProviderCredentials, ProviderError, ProviderProtocolError
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
-from antiphon.net.http import Reply, Transport
+from antiphon.net.http import HttpResponse, Transport
 from antiphon.net.outbound import DIRECT, Outbound
-from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, explain, log_refusal, of_status
+from antiphon.providers.failure import ERROR_BODY_BYTES, ERROR_BODY_SECONDS, error_of_status, explain, log_refusal
 
 _BOM: Final = b"\xef\xbb\xbf"
 
 _AFTER_DONE: Final = 0.25
-"""Seconds that usage behind the end of a reply is waited for, where none has come before and the host does not end the body."""
+"""Seconds to wait for usage after the end of a reply, if none has arrived before and the host does not end the body."""
 
 _AFTER_DONE_BYTES: Final = 64 * 1024
-"""As much as is read then."""
+"""The most bytes read during that wait."""
 
 
-class Ending(Protocol):
-    """What a reader knows of the end of its reply."""
+class EndState(Protocol):
+    """What a reader knows about the end of its reply."""
 
     done: bool
-    """The provider said that the reply is over."""
+    """The provider sent its end-of-reply marker."""
     changed: bool
-    """The time that `wait` returns starts anew. The caller resets this flag."""
+    """The time that `wait` returns starts again. The caller resets this flag."""
 
     def wait(self) -> float | None:
-        """Return the seconds of silence that end the reply; None: it is not finished."""
+        """Return the seconds of silence after which the reply counts as ended; None while it is unfinished."""
         ...
 
 
@@ -48,40 +48,40 @@ class Reader(Protocol):
     """Reads the answer to one request. No I/O."""
 
     failure: ProviderError | None
-    """To be raised after the batch that `feed` gave."""
-    blame: bytes
-    """The provider's own words about the failure, for the log."""
+    """The error to raise after the batch that `feed` returned."""
+    error_body: bytes
+    """The provider's own text about the failure, for the log."""
 
     @property
-    def ending(self) -> Ending: ...
+    def ending(self) -> EndState: ...
 
     @property
     def has_usage(self) -> bool:
-        """Whether the provider has sent the tokens used."""
+        """Return whether the provider has reported the tokens used."""
         ...
 
     def feed(self, data: bytes) -> Batch:
-        """Return the events that these bytes complete; may be empty. Raises the tree under `ProviderError`."""
+        """Return the events that these bytes complete; may be empty. Raises subclasses of `ProviderError`."""
         ...
 
     def feed_after_done(self, data: bytes) -> None:
-        """Read what follows the end of the reply. Raises nothing."""
+        """Read data that follows the end of the reply. Raises nothing."""
         ...
 
     def end(self, *, silent: bool = False) -> Batch:
-        """Return the last batch. Raises `ProviderProtocolError` if the reply is not whole.
+        """Return the last batch. Raises `ProviderProtocolError` if the reply is incomplete.
 
-        `silent`: the host did not end it, but sent nothing for the time of `Ending.wait`.
+        `silent`: the host did not end the reply, but was silent for the time of `EndState.wait`.
         """
         ...
 
-    def whole(self, body: bytes) -> Batch:
-        """Return all events of an answer that is one JSON object. Raises the tree under `ProviderError`."""
+    def read_object(self, body: bytes) -> Batch:
+        """Return all events of an answer that is one JSON object. Raises subclasses of `ProviderError`."""
         ...
 
 
 class Prepared(Struct, frozen=True):
-    """A request that is ready to be sent."""
+    """A request that is ready to be sent, and the reader of its answer."""
 
     url: URL
     body: bytes
@@ -89,30 +89,30 @@ class Prepared(Struct, frozen=True):
 
 
 class Credentials(Struct, frozen=True):
-    """What authorises one call: headers, and all secrets in them, which no log may show."""
+    """The authorization of one call: its headers, and all secrets in them, which no log may show."""
 
     headers: CIMultiDict[str]
     secrets: tuple[str, ...]
 
 
 class Auth(Protocol):
-    """Authorises calls: by a header, a signature over the request, a token that is fetched first."""
+    """Authorizes calls, for example by a header, a signature over the request, or a token that is fetched first."""
 
     async def credentials(self, url: URL, body: bytes, own_key: SecretStr | None) -> Credentials:
-        """Return what authorises a call; `own_key` is the caller's own key, which takes the place of the gateway's.
+        """Return the authorization of a call. `own_key` is the caller's own key, used instead of the gateway's.
 
-        Raises the tree under `ProviderError`.
+        Raises subclasses of `ProviderError`.
         """
         ...
 
 
 class HeaderAuth:
-    """The key in a header: as a bearer token in `authorization`, bare in any other."""
+    """Sends the key in a header: as a bearer token in `authorization`, as it is in any other."""
 
     def __init__(
         self, header: str, key: str | None, headers: CIMultiDict[str], configured: Mapping[str, str], secrets: Iterable[str]
     ) -> None:
-        """`headers` are those of the protocol, and the `configured` ones take their places; `secrets` are what the URL holds."""
+        """`headers` are those of the protocol, overridden by the `configured` ones. `secrets` are those in the URL."""
         self._header = header.lower()
         self._headers = headers
         if key is not None:
@@ -133,32 +133,35 @@ class HeaderAuth:
         return f"Bearer {key}" if self._header == "authorization" else key
 
 
-class Exchange:
-    """The calls of one provider. Needs no event loop until the first call, and belongs to the loop of that call."""
+class ProviderClient:
+    """Makes the calls of one provider. Needs no event loop until the first call, and then belongs to the loop of that call."""
 
     def __init__(self, name: str, config: ProviderConfig, auth: Auth, url: URL, outbound: Outbound = DIRECT) -> None:
-        """`url` is one of those that are called: its host is told to nobody."""
+        """`url` is one of the URLs that are called. Its host is removed from everything that callers read."""
         self._name = name
         self._auth = auth
-        # A host of one plain word, as there are within a cluster, could be any word of a message.
+        # A host name of one plain word, as within a cluster, might be an ordinary word of a message.
         host = url.host or ""
         self._hosts = (url.authority, host) if re.search(r"[^a-z]", host) else ()
         self._transport = Transport(name, config, outbound)
 
     async def stream(self, request: ChatRequest, prepare: Callable[[ChatRequest], Prepared]) -> AsyncGenerator[Batch, None]:
-        """See `Provider.stream`; `prepare` makes what is sent. Whoever takes every batch lets the connection be used again."""
+        """Send a request, and yield its events (see `Provider.stream`). `prepare` encodes it.
+
+        A consumer that reads every batch lets the connection be reused.
+        """
         prepared = prepare(request)
         reader = prepared.reader
         credentials = await self._auth.credentials(prepared.url, prepared.body, request.api_key)
         secrets = credentials.secrets
         async with self._transport.post(prepared.url, credentials.headers, prepared.body) as reply:
-            begin = await self._begin(reply, secrets, own_key=request.api_key is not None)
+            begin = await self._first_bytes(reply, secrets, own_key=request.api_key is not None)
             ending = reader.ending
             collected: Batch = []
             size = 0
             try:
                 if begin.startswith((b"{", b"[")):
-                    yield reader.whole(await reply.read())
+                    yield reader.read_object(await reply.read())
                     return
                 async for piece in reply:
                     batch = reader.feed(piece)
@@ -182,46 +185,53 @@ class Exchange:
                     reader.feed_after_done(await reply.read_some(_AFTER_DONE_BYTES, _AFTER_DONE))
                 yield collected + reader.end(silent=reply.timed_out)
             except ProviderError as error:
-                self._explain(error, reply, reader.blame, secrets)
+                self._explain(error, reply, reader.error_body, secrets)
                 raise
 
     async def status_of(self, url: URL) -> int:
-        """Ask for something that costs nothing, with the gateway's own key. Raises the tree under `ProviderError`."""
+        """Return the HTTP status of a free request with the gateway's own key. Raises subclasses of `ProviderError`."""
         credentials = await self._auth.credentials(url, b"", None)
         return await self._transport.status_of(url, credentials.headers)
 
     @property
     def buffered(self) -> int:
-        """Bytes of replies that have come, and were not read yet. May be asked by any thread."""
+        """Return the bytes of replies that were received but not read yet. Safe to call from any thread."""
         return self._transport.buffered
 
     async def close(self) -> None:
-        """End the connections that are kept open."""
+        """Close the connections that are kept open."""
         await self._transport.close()
 
-    async def _begin(self, reply: Reply, secrets: tuple[str, ...], *, own_key: bool) -> bytes:
-        """Return what the body of a good answer begins with. Raises for any other."""
+    async def _first_bytes(self, reply: HttpResponse, secrets: tuple[str, ...], *, own_key: bool) -> bytes:
+        """Return the first bytes of the body of a 2xx answer, without a byte order mark or white space.
+
+        Raises subclasses of `ProviderError` for any other status, and for a web page.
+        """
         if not 200 <= reply.status < 300:
             raise await self._refusal(reply, secrets, own_key=own_key)
-        # Hosts get the content type wrong; what the body begins with tells what it is.
+        # Hosts send wrong content types, so the start of the body decides.
         begin = (await reply.peek()).removeprefix(_BOM).lstrip()
         if begin.startswith(b"<"):
             log_refusal(self._name, reply.status, begin, secrets)
             raise ProviderProtocolError(f"The provider {self._name} answered with a web page.", provider=self._name)
         return begin
 
-    def _explain(self, error: ProviderError, reply: Reply, blame: bytes, secrets: tuple[str, ...]) -> None:
-        """Log a failure inside a good answer, and tell of it what a caller may read; `blame` is what the provider said of it."""
-        if blame:
-            log_refusal(self._name, error.status or reply.status, blame, secrets)
-            explain(error, blame, (*secrets, *self._hosts))
+    def _explain(self, error: ProviderError, reply: HttpResponse, error_body: bytes, secrets: tuple[str, ...]) -> None:
+        """Log a failure inside a 2xx answer, and add to `error` the parts of `error_body` that the caller may read.
 
-    async def _refusal(self, reply: Reply, secrets: tuple[str, ...], *, own_key: bool) -> ProviderError:
+        `error_body` is the provider's text about the failure; nothing is done if it is empty.
+        """
+        if error_body:
+            log_refusal(self._name, error.status or reply.status, error_body, secrets)
+            explain(error, error_body, (*secrets, *self._hosts))
+
+    async def _refusal(self, reply: HttpResponse, secrets: tuple[str, ...], *, own_key: bool) -> ProviderError:
+        """Return the error for an answer that is not 2xx, and log it. `own_key`: the call used the caller's key."""
         body = await reply.read_some(ERROR_BODY_BYTES, ERROR_BODY_SECONDS)
         log_refusal(self._name, reply.status, body, secrets)
-        error = of_status(self._name, reply.status, reply.headers, body)
+        error = error_of_status(self._name, reply.status, reply.headers, body)
         explain(error, body, (*secrets, *self._hosts))
-        if own_key and isinstance(error, ProviderCredentials) and not error.of_model:
+        if own_key and isinstance(error, ProviderCredentials) and not error.is_about_model:
             return ProviderCredentials(
                 f"The provider {self._name} refused the key of the request.", provider=self._name, status=error.status
             )

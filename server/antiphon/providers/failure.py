@@ -1,11 +1,11 @@
-"""Turns the failures of providers - HTTP statuses, error payloads, headers - into errors of our tree, for every protocol.
+"""Turns failures of providers - HTTP statuses, error payloads, headers - into `ProviderError`s, for every protocol.
 
-Providers differ in where their words stand, not in what these mean.
+Providers put their error words in different places, but mean the same by them.
 
-Who may read what a provider wrote: the caller reads our words, and a code of `SAFE_CODES`; of a request that was refused as such
-also the provider's explanation, without keys, hosts and addresses (`explain`). The log has the status, the size, and the error
-object's `type`, `code` and `param`, each if it is one word. The rest may quote the request, so it is logged at the level "debug"
-only, redacted and cut.
+Who may read a provider's text: the caller reads the gateway's messages and the codes in `SAFE_CODES`. If the request was rejected,
+the caller also reads the provider's explanation, without keys, hosts and addresses (`explain`). The log has the status, the size,
+and the error object's `type`, `code` and `param` if each is one word. All else may quote the request, so it is logged at the level
+"debug" only, redacted and truncated.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ from antiphon.domain.errors import (
 from antiphon.telemetry.redaction import publishable, redact
 
 ERROR_BODY_BYTES: Final = 64 * 1024
-"""As much as is read of the body of a refusal."""
+"""The most bytes read of an error response's body."""
 
 ERROR_BODY_SECONDS: Final = 1.0
-"""As long as it is read: the status is known without it."""
+"""The most seconds spent reading that body: the status is known without it."""
 
 _LOGGED_CHARACTERS: Final = 500
 
 EXPLANATION_CHARACTERS: Final = 1000
-"""The most that a caller reads of a provider's explanation."""
+"""The most characters of a provider's explanation that a caller reads."""
 
 _EXPLANATION_LEVELS: Final = 4
-"""As deep in an error object is an explanation looked for."""
+"""The most levels of an error object that are searched for an explanation."""
 
 _WORD: Final = re.compile(r"[\w.\-/\[\]]{1,64}")
-"""What may be logged of an error object's field: one word, as no sentence of a request is."""
+"""The values of an error object's fields that may be logged: one word, which cannot be a sentence of the request."""
 
 _CODE: Final = re.compile(r"[A-Za-z0-9_\-]{1,64}")
-"""A provider's code that a caller is told: an identifier, in which no address has room."""
+"""The provider codes that a caller may read: identifiers, in which no address fits."""
 
 _DEFAULT_RETRY: Final = 1.0
-"""Seconds to wait where a provider limits the rate and does not say for how long."""
+"""Seconds to wait if a provider limits the rate without saying for how long."""
 
 _LONGEST_RETRY: Final = 24 * 3600.0
 
@@ -59,7 +59,7 @@ _BY_STATUS: Final[Mapping[int, type[ProviderError]]] = {
     400: ProviderRejected,
     401: ProviderCredentials,
     403: ProviderCredentials,
-    404: ProviderCredentials,  # of a model: what it is called there is the configuration's matter
+    404: ProviderCredentials,  # the model does not exist there: the configuration is wrong
     408: ProviderTimeout,
     413: ProviderRejected,
     422: ProviderRejected,
@@ -68,10 +68,11 @@ _BY_STATUS: Final[Mapping[int, type[ProviderError]]] = {
 }
 
 _RETRYABLE_STATUSES: Final = frozenset({409, 425})
-"""Statuses below 500, without a kind of their own, after which a retry may succeed: a conflict, or a request that came early."""
+"""Statuses below 500 without an error class of their own after which a retry may succeed: a conflict, or a request that came too
+early."""
 
 _FINAL_STATUSES: Final = frozenset({501, 505})
-"""Statuses from 500 on after which a retry is of no use: what the host cannot do at all."""
+"""Statuses from 500 on after which a retry is useless, because the host cannot do it at all."""
 
 _ABOUT_OUR_ACCOUNT: Final = re.compile(
     r"\s*(?:access denied|authentication (?:error|fail|is required|required)|not authorized|unauthorized"
@@ -82,15 +83,15 @@ _ABOUT_OUR_ACCOUNT: Final = re.compile(
     r"|(?:this|the|your) (?:account|organi[sz]ation|project|team|workspace) (?:has been|is|was) (?:deactivat|disabl|suspend)ed)",
     re.IGNORECASE,
 )
-"""How a refusal begins that is about the gateway's key or account, from hosts that have neither a status nor a code for it.
+"""The start of messages that are about the gateway's key or account, from hosts that send no status or code for that.
 
 Anthropic: "Your credit balance is too low ...", "You have reached your specified API usage limits."; Google: "API key not valid.";
-xAI: "Incorrect API key provided: ...". Only the beginning is looked at, and only where no field is named: what a caller sends must
-not pass for a bad key.
+xAI: "Incorrect API key provided: ...". Only the start is matched, and only if no field is named, so that text from the caller is
+not taken for a bad key.
 """
 
 _QUOTA_USED_UP: Final = frozenset({"insufficient_quota", "insufficient_balance", "billing_hard_limit_reached"})
-"""The `code` or `type` of a payload where the quota or the balance is used up: a retry is of no use, however late."""
+"""The `code` or `type` of an error that says the quota or balance is used up. A retry is useless, however late."""
 
 SAFE_CODES: Final = frozenset(
     {
@@ -119,16 +120,16 @@ SAFE_CODES: Final = frozenset(
         "unsupported_value",
     }
 )
-"""Codes that a caller may be told: fixed words of the OpenAI API, and of those who follow it, that hold nothing of ours.
+"""Codes that a caller may read: fixed words of the OpenAI API, and of hosts that follow it. They reveal nothing about the gateway.
 
 https://platform.openai.com/docs/guides/error-codes, and `ResponseError.code` of its API reference.
 """
 
-_OF_MODEL: Final = frozenset({"invalid_model", "model_not_available", "model_not_found", "not_found", "not_found_error"})
-"""What `code`, `type` or `status` says where the host does not have the model."""
+_MODEL_WORDS: Final = frozenset({"invalid_model", "model_not_available", "model_not_found", "not_found", "not_found_error"})
+"""Values of `code`, `type` or `status` that mean the host does not have the model."""
 
-# What the `type` or `code` of an error payload says, in lower case with "_" between words. Whole words only: a guess from a part
-# of a sentence would be wrong one day.
+# By the `type` or `code` of an error payload, in lower case with "_" between words. Only whole words are compared, because matching
+# parts of sentences would be wrong some day.
 _BY_WORD: Final[Mapping[str, type[ProviderError]]] = {
     **dict.fromkeys(
         (
@@ -166,7 +167,7 @@ _BY_WORD: Final[Mapping[str, type[ProviderError]]] = {
             "consumer_suspended",
             "invalid_api_key",
             "invalid_authentication",
-            *_OF_MODEL,
+            *_MODEL_WORDS,
             "permission_denied",
             "permission_error",
             "service_disabled",
@@ -185,15 +186,15 @@ _BY_WORD: Final[Mapping[str, type[ProviderError]]] = {
 _log = structlog.get_logger(__name__)
 
 
-def of_status(provider: str, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
-    """Return the error for a status other than 2xx."""
+def error_of_status(provider: str, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+    """Return the error for a response with a status other than 2xx."""
     fields = _error_fields(body)
     kind = _rejection_kind(_BY_STATUS.get(status, ProviderUnavailable), fields)
     return _build(provider, kind, status, fields, retry_after(headers))
 
 
-def of_payload(provider: str, error: object) -> ProviderError:
-    """Return the error for an error object inside a 2xx answer: a whole JSON object, or what stands under its "error"."""
+def error_of_payload(provider: str, error: object) -> ProviderError:
+    """Return the error for an error object inside a 2xx response: a whole JSON object, or the value of its "error"."""
     if isinstance(error, list) and error:
         error = error[0]
     fields: Mapping[str, Any] = error if isinstance(error, dict) else {}
@@ -206,9 +207,9 @@ def of_payload(provider: str, error: object) -> ProviderError:
 
 
 def explain(error: ProviderError, body: bytes, private: Iterable[str]) -> None:
-    """Add the provider's code, param and message to a `ProviderRejected`; leave other errors as they are.
+    """Add the provider's code, param and message to a `ProviderRejected`; leave other errors unchanged.
 
-    `body` is the provider's answer, `private` what nobody outside may read of it: keys, and the names of hosts.
+    `body` is the provider's response. `private` are the texts to remove from it: keys, and names of hosts.
     """
     if not isinstance(error, ProviderRejected):
         return
@@ -220,14 +221,15 @@ def explain(error: ProviderError, body: bytes, private: Iterable[str]) -> None:
     param = _field(fields)
     if _WORD.fullmatch(param) and publishable(param, private) == param:
         error.param = param
-    # Cut after the redaction, which would not find a secret that is cut in two.
+    # Truncated after the redaction, which would not find half a secret.
     error.explanation = publishable(text, private).strip()[:EXPLANATION_CHARACTERS] or None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait before the next try, if the headers tell: `retry-after-ms`, or `Retry-After` in seconds or as a date.
+    """Return the seconds to wait before a retry, or None if the headers do not say.
 
-    The names in `headers` are in lower case, or its look-up does not mind the case.
+    Reads `retry-after-ms`, else `Retry-After` in seconds or as a date. The names in `headers` must be lower-case, or its lookup
+    case-insensitive.
     """
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
@@ -246,7 +248,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def log_refusal(provider: str, status: int | None, body: bytes, secrets: Iterable[str]) -> None:
-    """Writes to the log that a provider failed, and how it calls that; what it said besides only at the level "debug"."""
+    """Log that a provider failed, with its error words; its full text only at the level "debug"."""
     secrets = tuple(secrets)
     fields = _error_fields(body)
     words = {name: redact(str(fields[name]), secrets) for name in ("type", "code", "param") if _is_word(fields.get(name))}
@@ -258,8 +260,9 @@ def log_refusal(provider: str, status: int | None, body: bytes, secrets: Iterabl
 def _build(
     provider: str, kind: type[ProviderError], status: int | None, fields: Mapping[str, Any], wait: float | None
 ) -> ProviderError:
+    """Return an error of class `kind`, with the message, code and retry rules of that class. `wait` is in seconds."""
     message = f"The provider {provider} failed."
-    of_model = status == 404 or _is_of_model(fields)
+    is_about_model = status == 404 or _mentions_model(fields)
     code = None
     retryable = None
     if kind is ProviderRateLimited:
@@ -269,7 +272,7 @@ def _build(
     elif kind is ProviderRejected:
         message = f"The provider {provider} refused the request."
         wait = None
-    elif kind is ProviderCredentials and of_model:
+    elif kind is ProviderCredentials and is_about_model:
         message = f"The provider {provider} does not have the model, or not for the key that it was asked with."
         wait = None
     elif kind is ProviderCredentials:
@@ -285,11 +288,12 @@ def _build(
         message = f"{message[:-1]}: {code}."
     made = kind(message, provider=provider, status=status, code=code, retry_after=wait, retryable=retryable)
     if isinstance(made, ProviderCredentials):
-        made.of_model = of_model
+        made.is_about_model = is_about_model
     return made
 
 
 def _error_fields(body: bytes) -> Mapping[str, Any]:
+    """Return the error object of a body, or the whole object if it has none; empty if the body is not a JSON object."""
     try:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -303,7 +307,10 @@ def _error_fields(body: bytes) -> Mapping[str, Any]:
 
 
 def _rejection_kind(kind: type[ProviderError], fields: Mapping[str, Any]) -> type[ProviderError]:
-    """Return the kind of an error that is `ProviderRejected` by its status: some answer 400 for a bad key or an empty account."""
+    """Return the class of an error whose status means `ProviderRejected`; other classes are returned unchanged.
+
+    Some hosts answer 400 to a bad key or an empty account.
+    """
     if kind is not ProviderRejected:
         return kind
     meant = _by_words(fields)
@@ -315,9 +322,9 @@ def _rejection_kind(kind: type[ProviderError], fields: Mapping[str, Any]) -> typ
 
 
 def _explanation(value: object, level: int = 0) -> str:
-    """What is wrong, in the words of an error object: a text, an object that has one, or a list of such. Empty: it has none.
+    """Return the message in an error value: a text, an object that contains one, or a list of such. Empty if there is none.
 
-    The lists are those of FastAPI: `{"loc": [...], "msg": "..."}` for each field at fault.
+    The lists are those of FastAPI: `{"loc": [...], "msg": "..."}` for each invalid field.
     """
     if isinstance(value, str) or level == _EXPLANATION_LEVELS:
         return value if isinstance(value, str) else ""
@@ -332,13 +339,13 @@ def _explanation(value: object, level: int = 0) -> str:
 
 
 def _field(fields: Mapping[str, Any]) -> str:
-    """The field at fault, if one is named."""
+    """Return the name of the invalid field; empty if none is named."""
     param = fields.get("param")
     return param if isinstance(param, str) and param else _first_location(fields)
 
 
 def _first_location(value: object, level: int = 0) -> str:
-    """The path of the first field that FastAPI's list names; empty: there is none."""
+    """Return the path of the first field in FastAPI's list; empty if there is none."""
     if level == _EXPLANATION_LEVELS:
         return ""
     if isinstance(value, dict):
@@ -347,7 +354,7 @@ def _first_location(value: object, level: int = 0) -> str:
 
 
 def _location(entry: Mapping[str, Any]) -> str:
-    """`["body", "messages", 0, "role"]` as "messages[0].role"."""
+    """Return the `loc` of an entry as text: `["body", "messages", 0, "role"]` becomes "messages[0].role"."""
     steps = entry.get("loc")
     if not isinstance(steps, list):
         return ""
@@ -355,13 +362,13 @@ def _location(entry: Mapping[str, Any]) -> str:
     return field_path(path[1:] if path[:1] == ("body",) else path)
 
 
-def _is_of_model(fields: Mapping[str, Any]) -> bool:
+def _mentions_model(fields: Mapping[str, Any]) -> bool:
     words = [fields.get(name) for name in ("code", "type", "status")]
-    return any(_normal(word) in _OF_MODEL for word in words if isinstance(word, str))
+    return any(_normal(word) in _MODEL_WORDS for word in words if isinstance(word, str))
 
 
 def _normal(word: str) -> str:
-    """A word as the tables here have it."""
+    """Return a word in the form of the tables here: lower case, with "_" between words."""
     return word.lower().replace("-", "_").replace(" ", "_")
 
 
@@ -370,6 +377,7 @@ def _is_word(value: object) -> bool:
 
 
 def _by_words(fields: Mapping[str, Any]) -> type[ProviderError] | None:
+    """Return the error class for the reason, code, type or status words of an error object; None if all are unknown."""
     details = fields.get("details")  # Google's: each may have a reason
     reasons = [entry.get("reason") for entry in details if isinstance(entry, dict)] if isinstance(details, list) else []
     for word in (*reasons, fields.get("code"), fields.get("type"), fields.get("status")):
@@ -389,6 +397,7 @@ def _status(value: object) -> int | None:
 
 
 def _number(text: str | None) -> float | None:
+    """Return a finite number that is not negative; None for any other text."""
     try:
         value = float(text) if text is not None else None
     except ValueError:

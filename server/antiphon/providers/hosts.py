@@ -1,7 +1,7 @@
-"""Hosts that speak a protocol that is known here: rows of data. A new compatible host is a row, or a section of the configuration.
+"""The known hosts, as rows of data. A new compatible host is a row here, or a section of the configuration.
 
-A host is switched on by its usual environment variable. Models named here are found by their bare name; every model of a host is
-found as "host/model". A host of other people's open models names none, or two such hosts would claim the same.
+A host is switched on by its usual environment variable. The models in a row can be requested by their bare names, all models of a
+host as "host/model". A host that serves other companies' open models lists none, or two such hosts would claim the same name.
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ from msgspec import Struct
 from yarl import URL
 
 from antiphon.config import ConfigError, ProviderConfig
-from antiphon.providers.openai.capabilities import SILENT, UNKNOWN, Capabilities, Thoughts
+from antiphon.providers.openai.capabilities import NO_THOUGHTS, UNKNOWN, Capabilities, Thoughts
 
 WITHOUT_URL: Final = frozenset({"echo"})
-"""Protocols that reach no host."""
+"""Protocols that connect to no host."""
 
 
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost"})
-"""Where several hosts may be."""
+"""Addresses that several hosts may share."""
 
 _ANY_ADDRESS: Final = ("", "0.0.0.0", "[::]")  # noqa: S104 - not bound to, but replaced
 
 
 class Host(Struct, frozen=True, kw_only=True):
-    """One host. `models` are names first, then patterns; the first name may become the default model."""
+    """One host. `models` lists names first, then patterns; the first name may become the default model."""
 
     name: str
     base_url: str | None
-    """None: it is different for each customer."""
+    """None: each customer has a different one."""
     key_variable: str | None
     url_variable: str | None = None
-    """Takes the place of `base_url`."""
+    """The environment variable that overrides `base_url`."""
     url_suffix: str = ""
-    """What is put behind the value of `url_variable`, where its usual value is not a base URL."""
+    """Appended to the value of `url_variable`, if its usual value is not a base URL."""
     switched_on_by_url: bool = False
-    """Whether `url_variable` alone switches it on: the host needs no key."""
+    """Whether `url_variable` alone switches the host on, because it needs no key."""
     auth_header: str = "authorization"
     stream_usage: bool = True
     models: tuple[str, ...] = ()
     protocol: str = "openai"
-    takes: Capabilities = UNKNOWN
-    """What it takes back of what a model has said."""
+    capabilities: Capabilities = UNKNOWN
+    """Which parts of earlier replies may be sent back to it."""
 
 
 _GROQ: Final = frozenset({"role", "content", "name", "tool_calls", "function_call", "reasoning"})
@@ -74,7 +74,7 @@ HOSTS: Final = (
             "o4*",
             "ft:*",
         ),
-        takes=SILENT,
+        capabilities=NO_THOUGHTS,
     ),
     # Its v1 API needs no api-version, and its models are deployments:
     # https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle
@@ -85,7 +85,7 @@ HOSTS: Final = (
         url_variable="AZURE_OPENAI_ENDPOINT",
         url_suffix="/openai/v1",
         auth_header="api-key",
-        takes=SILENT,
+        capabilities=NO_THOUGHTS,
     ),
     # https://docs.anthropic.com/en/api/openai-sdk
     Host(
@@ -101,7 +101,7 @@ HOSTS: Final = (
         key_variable="GEMINI_API_KEY",
         models=("gemini-2.5-flash", "gemini-2.5-pro", "gemini-2.5-flash-lite", "gemini-*"),
     ),
-    # Refuses `stream_options` (422), and tells the usage of every stream without it.
+    # Refuses `stream_options` (422), and sends the usage of every stream without it.
     Host(
         name="mistral",
         base_url="https://api.mistral.ai/v1",
@@ -119,35 +119,35 @@ HOSTS: Final = (
             "devstral-*",
             "pixtral-*",
         ),
-        takes=Capabilities(thoughts=Thoughts.PARTS, reply_fields=_MISTRAL, short_call_ids=True),
+        capabilities=Capabilities(thoughts=Thoughts.PARTS, reply_fields=_MISTRAL, short_call_ids=True),
     ),
     Host(
         name="deepseek",
         base_url="https://api.deepseek.com/v1",
         key_variable="DEEPSEEK_API_KEY",
         models=("deepseek-chat", "deepseek-reasoner"),
-        takes=Capabilities(thoughts=Thoughts.REASONING_CONTENT, fill=""),
+        capabilities=Capabilities(thoughts=Thoughts.REASONING_CONTENT, empty_thought=""),
     ),
-    # Kimi refuses an empty `reasoning_content` as it does none.
+    # Kimi refuses an empty `reasoning_content` as well as a missing one.
     Host(
         name="moonshot",
         base_url="https://api.moonshot.ai/v1",
         key_variable="MOONSHOT_API_KEY",
-        takes=Capabilities(thoughts=Thoughts.REASONING_CONTENT, fill=" "),
+        capabilities=Capabilities(thoughts=Thoughts.REASONING_CONTENT, empty_thought=" "),
     ),
-    Host(name="perplexity", base_url="https://api.perplexity.ai", key_variable="PERPLEXITY_API_KEY", takes=SILENT),
+    Host(name="perplexity", base_url="https://api.perplexity.ai", key_variable="PERPLEXITY_API_KEY", capabilities=NO_THOUGHTS),
     Host(
         name="xai",
         base_url="https://api.x.ai/v1",
         key_variable="XAI_API_KEY",
         models=("grok-4", "grok-3", "grok-3-mini", "grok-*"),
-        takes=SILENT,
+        capabilities=NO_THOUGHTS,
     ),
     Host(
         name="groq",
         base_url="https://api.groq.com/openai/v1",
         key_variable="GROQ_API_KEY",
-        takes=Capabilities(thoughts=Thoughts.REASONING, reply_fields=_GROQ),
+        capabilities=Capabilities(thoughts=Thoughts.REASONING, reply_fields=_GROQ),
     ),
     Host(name="together", base_url="https://api.together.xyz/v1", key_variable="TOGETHER_API_KEY"),
     Host(name="fireworks", base_url="https://api.fireworks.ai/inference/v1", key_variable="FIREWORKS_API_KEY"),
@@ -155,14 +155,14 @@ HOSTS: Final = (
         name="cerebras",
         base_url="https://api.cerebras.ai/v1",
         key_variable="CEREBRAS_API_KEY",
-        takes=Capabilities(thoughts=Thoughts.NONE, reply_fields=_CEREBRAS),
+        capabilities=Capabilities(thoughts=Thoughts.NONE, reply_fields=_CEREBRAS),
     ),
     Host(name="nvidia", base_url="https://integrate.api.nvidia.com/v1", key_variable="NVIDIA_API_KEY"),
     Host(
         name="openrouter",
         base_url="https://openrouter.ai/api/v1",
         key_variable="OPENROUTER_API_KEY",
-        takes=Capabilities(thoughts=Thoughts.DETAILS),
+        capabilities=Capabilities(thoughts=Thoughts.DETAILS),
     ),
     Host(
         name="ollama",
@@ -187,15 +187,15 @@ HOSTS: Final = (
         switched_on_by_url=True,
     ),
 )
-"""In the order in which they claim a model, and in which the first gives the default model."""
+"""The order decides which host gets a model that several claim, and whose first model is the default."""
 
 
 ECHO: Final = ProviderConfig(protocol="echo", models=("echo",))
-"""What answers where no provider is configured."""
+"""The provider used if none is configured."""
 
 
 def configured(providers: Mapping[str, ProviderConfig], environment: Mapping[str, str]) -> dict[str, ProviderConfig]:
-    """The providers by name: those of the configuration; else those whose environment variable is set, and `echo`.
+    """Return the providers by name: those of the configuration, else those of the environment and `echo`.
 
     Raises `ConfigError`.
     """
@@ -205,15 +205,15 @@ def configured(providers: Mapping[str, ProviderConfig], environment: Mapping[str
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, ProviderConfig]:
-    """The providers that the usual variables switch on, by name, in the order of `HOSTS`."""
+    """Return the providers that the usual environment variables switch on, by name, in the order of `HOSTS`."""
     return {host.name: complete(host.name, ProviderConfig(), environment) for host in HOSTS if _is_on(host, environment)}
 
 
 def complete(name: str, config: ProviderConfig, environment: Mapping[str, str] = os.environ) -> ProviderConfig:
-    """`config` with what it leaves open taken from the row of the same name and the environment. What is complete stays as it is.
+    """Return `config` with its unset fields filled in from the host of the same name and the environment.
 
-    With a base URL of its own it is another host that only has the same name: it gets neither the models nor the key of the row.
-    Raises `ConfigError` if there is no base URL and the protocol needs one.
+    If `config` has its own base URL, it is another host that happens to have the same name: it gets neither the models nor the key
+    of the row. Raises `ConfigError` if there is no base URL and the protocol needs one.
     """
     if config.protocol in WITHOUT_URL:
         return config
@@ -238,16 +238,17 @@ def complete(name: str, config: ProviderConfig, environment: Mapping[str, str] =
 
 
 def capabilities(name: str, base_url: str | None) -> Capabilities:
-    """Return what a provider takes back of what a model has said: that of the row with its address, else of its name."""
+    """Return the capabilities of a provider: those of the host with its address, else of the host with its name, else `UNKNOWN`."""
     address = URL(base_url).host if base_url else None
-    is_told = address is not None and address not in _LOOPBACK
-    at_address = (host for host in HOSTS if is_told and host.base_url and URL(host.base_url).host == address)
+    is_known_address = address is not None and address not in _LOOPBACK
+    at_address = (host for host in HOSTS if is_known_address and host.base_url and URL(host.base_url).host == address)
     named = (host for host in HOSTS if host.name == name)
     found = next((host for host in (*at_address, *named) if host.protocol == "openai"), None)
-    return UNKNOWN if found is None else found.takes
+    return UNKNOWN if found is None else found.capabilities
 
 
 def _is_on(host: Host, environment: Mapping[str, str]) -> bool:
+    """Return whether the environment has the variables that switch a host on."""
     has_url = host.url_variable is not None and bool(environment.get(host.url_variable, "").strip())
     if host.switched_on_by_url:
         return has_url
@@ -256,6 +257,7 @@ def _is_on(host: Host, environment: Mapping[str, str]) -> bool:
 
 
 def _base_url(host: Host, environment: Mapping[str, str]) -> str | None:
+    """Return the base URL from the environment, else that of the row; None if neither has one."""
     value = environment.get(host.url_variable or "", "").strip().rstrip("/")
     if not value:
         return host.base_url
@@ -265,7 +267,7 @@ def _base_url(host: Host, environment: Mapping[str, str]) -> str | None:
 
 
 def _client_address(value: str, host: Host) -> str:
-    """A server's listening address, which is what OLLAMA_HOST may hold, as one to connect to."""
+    """Return the address to connect to for a server's listening address, which OLLAMA_HOST may contain."""
     address, colon, port = value.rpartition(":") if not value.endswith("]") else (value, "", "")
     if not colon:
         address, port = value, (host.base_url or "").rpartition(":")[2].partition("/")[0]

@@ -1,4 +1,4 @@
-"""From a protocol's name in the configuration to the class that speaks it. A new protocol is one file, and one line here."""
+"""Maps the protocol names of the configuration to provider classes. A new protocol is one file, and one line here."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ PROTOCOLS: Final[Mapping[str, _Build]] = {
 
 
 def build(name: str, config: ProviderConfig, environment: Mapping[str, str]) -> Provider:
-    """The provider `name`, whose configuration is complete (`hosts.complete`). Needs no event loop.
+    """Return the provider `name`. Its configuration must be complete (`hosts.complete`). Needs no event loop.
 
-    Raises `ConfigError`: no such protocol, no base URL, a key that is not there, a proxy or authorities that are no good.
+    Raises `ConfigError` for an unknown protocol, a missing base URL or key, or an invalid proxy or certificate authority.
     """
     protocol = PROTOCOLS.get(config.protocol)
     if protocol is None:

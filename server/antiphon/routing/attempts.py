@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 
-from antiphon.domain.call import LEFT, Attempt, Call
+from antiphon.domain.call import CANCELLATIONS, Attempt, Call
 
 
 class Attempting:
@@ -19,11 +19,11 @@ class Attempting:
         self._attempt = Attempt(call.provider, call.model, time.monotonic(), streamed)
 
     async def __aenter__(self) -> None:
-        self._call.observer.attempt_begun(self._call, self._attempt)
+        self._call.observer.attempt_started(self._call, self._attempt)
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: TracebackType | None) -> None:
         call, attempt = self._call, self._attempt
-        left = time.monotonic() if isinstance(error, LEFT) else None
+        left = time.monotonic() if isinstance(error, CANCELLATIONS) else None
         try:
             await self._close()
         finally:

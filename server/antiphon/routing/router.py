@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from antiphon.config import ConfigError
 from antiphon.domain.errors import InvalidRequest, ModelNotFound, ProviderNotFound, Violation
-from antiphon.domain.model_names import fits, is_name
+from antiphon.domain.model_names import is_name, matches
 from antiphon.domain.principal import Principal
 from antiphon.domain.request import ChatRequest
 from antiphon.providers.base import Provider
@@ -123,7 +123,7 @@ class Router:
             except ModelNotFound:
                 raise ModelNotFound(model) from None
         for pattern, provider in self._patterns:
-            if fits(model, pattern):
+            if matches(model, pattern):
                 return self._route(provider, model)
         raise ModelNotFound(model)
 
@@ -131,7 +131,7 @@ class Router:
         if name not in self._providers:
             raise ProviderNotFound(name)
         provider, models = self._providers[name]
-        if not model or (models and not any(fits(model, pattern) for pattern in models)):
+        if not model or (models and not any(matches(model, pattern) for pattern in models)):
             raise ModelNotFound(model)
         return self._route(provider, model)
 

@@ -15,8 +15,8 @@ from antiphon.auth.api_keys.store import LONGEST_OVERLAP, Grants, KeyStore, Stor
 from antiphon.auth.audit import AuditLog, Origin, StoredEvent
 from antiphon.domain.call import current
 from antiphon.domain.errors import InvalidRequest, Violation
-from antiphon.domain.principal import MAX_MODELS, Quota, Scope, everyday
-from antiphon.domain.tags import wrong_with
+from antiphon.domain.principal import MAX_MODELS, Quota, Scope, scopes_or_default
+from antiphon.domain.tags import find_error
 from antiphon.limits.report import BY_OWNER, DailyUse, Dimension, UsageReport
 from antiphon.owners.data import Owners
 from antiphon.rpc.context import Context
@@ -63,7 +63,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         expires = _expires(wanted)
         raise_if_invalid(_key_violations(wanted, expires))
         # Protobuf cannot tell an empty list from an unset one: both mean the default, as `admin.proto` documents.
-        scopes = everyday([_SCOPES[scope] for scope in wanted.scopes] or None)
+        scopes = scopes_or_default([_SCOPES[scope] for scope in wanted.scopes] or None)
         grants = Grants(scopes, tuple(wanted.models) or None, _quota(wanted.quota), dict(wanted.tags))
         key, secret = await self._keys.create(
             name=wanted.name, owner=wanted.owner, grants=grants, expires=expires, origin=_origin()
@@ -220,7 +220,7 @@ def _key_violations(key: admin_pb2.Key, expires: datetime | None) -> list[Violat
     ]
     if expires is not None and expires <= datetime.now(UTC):
         wrong.append(Violation(("key", "expire_time"), "must be in the future"))
-    if bad := wrong_with(key.tags):
+    if bad := find_error(key.tags):
         wrong.append(Violation(("key", "tags"), bad))
     return wrong
 

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from antiphon.chat.service import ChatService
 from antiphon.domain import tags
 from antiphon.domain.call import Call, current
-from antiphon.domain.errors import told
+from antiphon.domain.errors import to_public_error
 from antiphon.domain.reply import collect
 from antiphon.history.recorder import Record
 from antiphon.rpc.context import Context
@@ -53,7 +53,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
                         sequence += len(answer.events)
             except Exception as error:
                 if sequence > 1:
-                    event = chat_pb2.StreamEvent(error=status_of(told(error)))
+                    event = chat_pb2.StreamEvent(error=status_of(to_public_error(error)))
                     yield chat_pb2.StreamGenerateResponse(sequence=sequence, events=[event])
                 raise
 

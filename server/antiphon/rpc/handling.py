@@ -22,7 +22,7 @@ from antiphon.config import MAX_MESSAGE_BYTES
 from antiphon.domain import tags
 from antiphon.domain.call import Call, Observer, make_current
 from antiphon.domain.deadline import time_left
-from antiphon.domain.errors import AntiphonError, InvalidRequest, Reason, told
+from antiphon.domain.errors import AntiphonError, InvalidRequest, Reason, to_public_error
 from antiphon.domain.principal import ANONYMOUS, Scope
 from antiphon.domain.trace import TRACEPARENT, TRACESTATE, trace_of
 from antiphon.rpc.admission import Admission, MethodRules, peer_of, refuse_duplicates
@@ -112,7 +112,7 @@ class Handling:
         structlog.contextvars.bind_contextvars(request_id=call.request_id)
         if TRACEPARENT in metadata:
             call.trace = trace_of(metadata[TRACEPARENT], metadata.get(TRACESTATE, ""))
-        call.observer.begun(call)
+        call.observer.started(call)
         return self
 
     async def request(self, read: Callable[[bytes], Any]) -> Any:
@@ -217,7 +217,7 @@ class Handling:
                 if not isinstance(error, AntiphonError):
                     log.error("call_failed", exc_info=error)
                 drop_tracebacks(error)
-                await self._fail(told(error))
+                await self._fail(to_public_error(error))
 
     async def _fail(self, error: AntiphonError) -> None:
         """Report the error, write it to the caller, and abort the call. Always raises."""

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from antiphon.auth.audit import AuditLog
 from antiphon.auth.base import Authenticator
-from antiphon.domain.call import SILENT, Observer
+from antiphon.domain.call import NO_OBSERVER, Observer
 from antiphon.domain.errors import InvalidRequest
 from antiphon.domain.principal import Scope
 from antiphon.net.json_bounds import TooMuch
@@ -37,7 +37,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         scopes: Mapping[str, Scope | None],
         renderers: Mapping[str, ErrorRenderer],
         audit: AuditLog | None = None,
-        observer: Observer = SILENT,
+        observer: Observer = NO_OBSERVER,
         max_calls: int | None = None,
         max_request_bytes: int | None = None,
         heartbeat: float = 15.0,

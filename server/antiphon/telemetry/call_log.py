@@ -35,7 +35,7 @@ class CallLog(Observer):
             fields["first_token_ms"] = _milliseconds(call.first_token)
         if call.trace is not None:
             fields["trace_id"] = call.trace.trace_id
-        log.info("call", method=call.method, code=code, duration_ms=_milliseconds(time.monotonic() - call.begun), **fields)
+        log.info("call", method=call.method, code=code, duration_ms=_milliseconds(time.monotonic() - call.started_at), **fields)
 
 
 def _milliseconds(seconds: float) -> float:

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
-from antiphon.domain.attempt_class import AttemptClass, class_of
+from antiphon.domain.attempt_class import AttemptClass, classify
 from antiphon.domain.call import Attempt, Call, Observer
 from antiphon.domain.errors import AntiphonError, BudgetExceeded, RateLimited, Reason
 from antiphon.domain.events import Usage
@@ -119,18 +119,18 @@ class Metrics(Observer):
         """Return all of it as Prometheus reads it."""
         return generate_latest(self._registry)
 
-    def begun(self, call: Call) -> None:
+    def started(self, call: Call) -> None:
         """Count the call among those that go on."""
         self._open[call] = _OpenCall()
 
     def attempt_ended(self, call: Call, attempt: Attempt, error: BaseException | None) -> None:
         """Count the attempt, and how long it took. Proxied calls have no model, and are attempts alone."""
-        took = time.monotonic() - attempt.begun
+        took = time.monotonic() - attempt.started_at
         known = self._open.get(call)
         if known is not None:
             known.asked = True
             known.attempts += took
-        end = class_of(error, has_output=call.first_token is not None)
+        end = classify(error, has_output=call.first_token is not None)
         self._attempts.labels(self._provider(attempt.provider), end).inc()
         if not attempt.model:
             return
@@ -173,7 +173,7 @@ class Metrics(Observer):
 
     def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
         """Count the call by its end, and what of its time was the gateway's own."""
-        took = time.monotonic() - call.begun
+        took = time.monotonic() - call.started_at
         self._calls.labels(call.method, code).observe(took)
         known = self._open.pop(call, None)
         if known is not None and known.asked:

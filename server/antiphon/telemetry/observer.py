@@ -23,14 +23,14 @@ class Observers(Observer):
         }
         """By event, those who override it: a call costs what is listened to."""
 
-    def begun(self, call: Call) -> None:
-        self._tell("begun", call)
+    def started(self, call: Call) -> None:
+        self._tell("started", call)
 
     def admitted(self, call: Call) -> None:
         self._tell("admitted", call)
 
-    def attempt_begun(self, call: Call, attempt: Attempt) -> None:
-        self._tell("attempt_begun", call, attempt)
+    def attempt_started(self, call: Call, attempt: Attempt) -> None:
+        self._tell("attempt_started", call, attempt)
 
     def attempt_ended(self, call: Call, attempt: Attempt, error: BaseException | None) -> None:
         self._tell("attempt_ended", call, attempt, error)

@@ -17,10 +17,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
 from opentelemetry.util.types import AttributeValue
 
-from antiphon.domain.attempt_class import AttemptClass, class_of
+from antiphon.domain.attempt_class import AttemptClass, classify
 from antiphon.domain.call import Attempt, Call, Observer
 from antiphon.domain.errors import AntiphonError, Reason
-from antiphon.domain.trace import TraceContext, pass_on
+from antiphon.domain.trace import TraceContext, set_outgoing_trace
 from antiphon.telemetry.otlp import export, flush
 
 SCHEMA: Final = "https://opentelemetry.io/schemas/1.41.0"
@@ -83,23 +83,23 @@ class Tracing(Observer):
         if self._url is not None:
             export(self._provider, self._url)
 
-    def begun(self, call: Call) -> None:
+    def started(self, call: Call) -> None:
         """Begin the span of the call, below its caller's."""
         caller = call.trace
         around = _NOWHERE if caller is None else trace.set_span_in_context(NonRecordingSpan(_context_of(caller)), _NOWHERE)
         attributes = {"rpc.system.name": "grpc", "rpc.method": call.method}
-        span = self._tracer.start_span(call.method, around, SpanKind.SERVER, attributes, start_time=_since_1970(call.begun))
+        span = self._tracer.start_span(call.method, around, SpanKind.SERVER, attributes, start_time=_since_1970(call.started_at))
         if not span.is_recording():
             return
         span.set_attribute("antiphon.request_id", call.request_id)
         call.trace = _trace_of(span, "" if caller is None else caller.state)
         self._open[call] = _OpenCall(span, trace.set_span_in_context(span, _NOWHERE))
 
-    def attempt_begun(self, call: Call, attempt: Attempt) -> None:
+    def attempt_started(self, call: Call, attempt: Attempt) -> None:
         """Begin the span of the try, and have the provider told of it."""
         known = self._open.get(call)
         if known is None:
-            pass_on(call.trace)
+            set_outgoing_trace(call.trace)
             return
         _end_attempt(known)
         attributes: dict[str, AttributeValue] = {}
@@ -115,21 +115,21 @@ class Tracing(Observer):
             name = "POST"
             attributes["http.request.method"] = "POST"
             attributes["server.address"] = attempt.provider
-        begun = _since_1970(attempt.begun)
+        begun = _since_1970(attempt.started_at)
         known.attempt = self._tracer.start_span(name, known.context, SpanKind.CLIENT, attributes, start_time=begun)
         known.attempt_end = None
-        pass_on(_trace_of(known.attempt, "" if call.trace is None else call.trace.state))
+        set_outgoing_trace(_trace_of(known.attempt, "" if call.trace is None else call.trace.state))
 
     def attempt_ended(self, call: Call, attempt: Attempt, error: BaseException | None) -> None:
         """Tell how the try went. What it used is told later."""
-        pass_on(None)
+        set_outgoing_trace(None)
         known = self._open.get(call)
         if known is None or known.attempt is None:
             return
         known.attempt_end = time.time_ns()
         if attempt.streamed and call.first_token is not None:
             known.attempt.set_attribute("gen_ai.response.time_to_first_chunk", call.first_token)
-        end = class_of(error, has_output=call.first_token is not None)
+        end = classify(error, has_output=call.first_token is not None)
         if end is not AttemptClass.OK:
             known.attempt.set_attribute("error.type", end.value)
             if end is not AttemptClass.GONE:

@@ -25,7 +25,7 @@ class Turns(Observer):
     def turn_ended(self, call: Call, outcome: str) -> None:
         self.outcomes.append(outcome)
 
-    def attempt_begun(self, call: Call, attempt: Attempt) -> None:
+    def attempt_started(self, call: Call, attempt: Attempt) -> None:
         self.streamed.append(attempt.streamed)
 
 

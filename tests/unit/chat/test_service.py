@@ -172,7 +172,7 @@ async def test_what_happens_in_a_call_is_told_once() -> None:
     listener = Listener()
     call = Call(observer=listener)
     await collect(service(ScriptedProvider()).stream(call, asked("scripted/up-1")))
-    assert listener.events == ["admitted", "attempt_begun", "first_token", "attempt_ended", "settled"]
+    assert listener.events == ["admitted", "attempt_started", "first_token", "attempt_ended", "settled"]
     assert (call.route, call.provider, call.model) == ("scripted/up-1", "scripted", "up-1")
     assert call.usage == USAGE
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from antiphon.domain import errors
-from antiphon.domain.attempt_class import AttemptClass, class_of
+from antiphon.domain.attempt_class import AttemptClass, classify
 
 P = {"provider": "p"}
 
@@ -33,4 +33,4 @@ P = {"provider": "p"}
 )
 def test_each_end_of_an_attempt_has_a_class(error: BaseException | None, has_output: bool, expected: str) -> None:
     """What a provider breaks off after it said something is cut, whatever the error."""
-    assert class_of(error, has_output=has_output) is AttemptClass(expected)
+    assert classify(error, has_output=has_output) is AttemptClass(expected)

@@ -92,7 +92,7 @@ async def test_the_task_can_be_cancelled_and_can_wait_after_an_expiry() -> None:
 
 async def test_a_task_that_is_stuck_elsewhere_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     """As one whose caller does not read what is written; one that comes back in time gets the error instead."""
-    monkeypatch.setattr("antiphon.domain.deadline.STUCK", 0.01)
+    monkeypatch.setattr("antiphon.domain.deadline.CANCEL_DELAY", 0.01)
 
     async def stuck() -> None:
         Deadline(0)

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from antiphon.domain import errors
-from antiphon.domain.errors import AntiphonError, Internal, ProviderRateLimited, ProviderUnavailable, Reason, told
+from antiphon.domain.errors import AntiphonError, Internal, ProviderRateLimited, ProviderUnavailable, Reason, to_public_error
 from antiphon.rest.analytics import errors as analytics
 from antiphon.rest.assistant import errors as assistant
 from antiphon.rest.engine import errors as engine
@@ -145,6 +145,6 @@ def test_a_rate_limit_tells_when_to_try_again() -> None:
 
 def test_a_fault_of_ours_tells_nothing() -> None:
     """What an unexpected exception says stays in the log."""
-    error = told(ValueError("secret"))
+    error = to_public_error(ValueError("secret"))
     assert isinstance(error, Internal)
     assert "secret" not in error.message

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.domain.trace import TraceContext, pass_on, passed_on, trace_of
+from antiphon.domain.trace import TraceContext, outgoing_trace, set_outgoing_trace, trace_of
 
 TRACE, SPAN = "4b" * 16, "0f" * 8
 
@@ -50,8 +50,8 @@ def test_a_state_that_no_header_may_have_is_left_behind(state: str) -> None:
 def test_what_a_task_passes_on_is_told_once_it_is_said() -> None:
     """And not before, nor after it is taken back."""
     context = TraceContext(TRACE, SPAN)
-    assert passed_on() is None
-    pass_on(context)
-    assert passed_on() is context
-    pass_on(None)
-    assert passed_on() is None
+    assert outgoing_trace() is None
+    set_outgoing_trace(context)
+    assert outgoing_trace() is context
+    set_outgoing_trace(None)
+    assert outgoing_trace() is None

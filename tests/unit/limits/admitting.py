@@ -2,7 +2,7 @@
 
 from antiphon.chat.admit import estimate
 from antiphon.chat.prices import Prices
-from antiphon.domain.call import SILENT, Call
+from antiphon.domain.call import NO_OBSERVER, Call
 from antiphon.domain.principal import Principal
 from antiphon.domain.request import ChatRequest
 from antiphon.limits.limiter import Grant, Limiter
@@ -22,7 +22,7 @@ async def admit(
     wants_key: bool = False,
 ) -> Grant:
     """A call's grant. `headers` are those of its answer; None of a request: nobody knows its tokens."""
-    call = Call(caller=principal, observer=limits._ledger or SILENT, headers={} if headers is None else headers)
+    call = Call(caller=principal, observer=limits._ledger or NO_OBSERVER, headers={} if headers is None else headers)
     if request is None:
         return await limits.admit(call)
     route = Route(ScriptedProvider(), request.model, wants_key)

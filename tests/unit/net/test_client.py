@@ -11,7 +11,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from antiphon.domain.errors import PermissionDenied, ProviderUnavailable
-from antiphon.domain.trace import TraceContext, pass_on
+from antiphon.domain.trace import TraceContext, set_outgoing_trace
 from antiphon.net.client import Client
 from tests.odd_upstream import OddUpstream, answer
 from tests.waiting import until
@@ -105,9 +105,9 @@ async def test_a_request_belongs_to_the_trace_that_is_passed_on(client: Client) 
             response.close()
             return upstream.requests[-1].headers
 
-        pass_on(TraceContext("0" * 31 + "1", "0" * 15 + "2", 1, "a=b"))
+        set_outgoing_trace(TraceContext("0" * 31 + "1", "0" * 15 + "2", 1, "a=b"))
         traced = await post()
-        pass_on(None)
+        set_outgoing_trace(None)
         untraced = await post()
     assert traced.items() >= {"traceparent": f"00-{'0' * 31}1-{'0' * 15}2-01", "tracestate": "a=b", "a": "b"}.items()
     assert not untraced.keys() & {"traceparent", "tracestate"}

@@ -18,7 +18,7 @@ from antiphon.domain.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from antiphon.providers.failure import EXPLANATION_CHARACTERS, explain, log_refusal, of_payload, of_status, retry_after
+from antiphon.providers.failure import EXPLANATION_CHARACTERS, error_of_payload, error_of_status, explain, log_refusal, retry_after
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ from antiphon.providers.failure import EXPLANATION_CHARACTERS, explain, log_refu
 )
 def test_statuses(status: int, kind: type[ProviderError]) -> None:
     """Each status has one meaning, is kept, and says nothing of the provider's text."""
-    error = of_status("acme", status, {}, b'{"error": {"message": "secret words", "code": "secret_code"}}')
+    error = error_of_status("acme", status, {}, b'{"error": {"message": "secret words", "code": "secret_code"}}')
     assert type(error) is kind
     assert (error.status, error.provider, error.code) == (status, "acme", None)
     assert "secret" not in error.message
@@ -59,38 +59,38 @@ def test_statuses(status: int, kind: type[ProviderError]) -> None:
 )
 def test_what_would_be_the_same_again_is_not_worth_a_retry(status: int, retryable: bool) -> None:
     """A redirect or a status that makes no sense is a wrong address; an account without money stays one."""
-    assert of_status("acme", status, {}, b"").retryable is retryable
+    assert error_of_status("acme", status, {}, b"").retryable is retryable
 
 
 @pytest.mark.parametrize("fields", [{"code": "insufficient_quota"}, {"type": "insufficient_quota", "code": None}])
 def test_a_quota_that_is_used_up_is_not_worth_a_retry(fields: dict[str, str | None]) -> None:
     """Though its status is that of a rate limit; in a stream too."""
-    for error in (of_status("acme", 429, {}, orjson.dumps({"error": fields})), of_payload("acme", {"error": fields})):
+    for error in (error_of_status("acme", 429, {}, orjson.dumps({"error": fields})), error_of_payload("acme", {"error": fields})):
         assert type(error) is ProviderRateLimited
         assert not error.retryable
-    assert of_status("acme", 429, {}, orjson.dumps({"error": {"code": "rate_limit_exceeded"}})).retryable
+    assert error_of_status("acme", 429, {}, orjson.dumps({"error": {"code": "rate_limit_exceeded"}})).retryable
 
 
 def test_only_safe_codes_are_told() -> None:
     """A code of the allow-list is told; another, or something that is no code, is not."""
     body = b'{"error": {"message": "m", "code": "context_length_exceeded"}}'
-    error = of_status("acme", 400, {}, body)
+    error = error_of_status("acme", 400, {}, body)
     assert error.code == "context_length_exceeded"
     assert error.message == "The provider acme refused the request: context_length_exceeded."
     for code in (b'"internal_10.0.0.1"', b'{"a": 1}', b"17", b"null"):
-        assert of_status("acme", 400, {}, b'{"error": {"code": ' + code + b"}}").code is None
+        assert error_of_status("acme", 400, {}, b'{"error": {"code": ' + code + b"}}").code is None
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"7", b'{"error": "text"}', b'{"detail": "text"}', b"\xff\xfe"])
 def test_bodies_of_any_shape(body: bytes) -> None:
     """A body that is not an error object changes nothing."""
-    assert type(of_status("acme", 422, {}, body)) is ProviderRejected
+    assert type(error_of_status("acme", 422, {}, body)) is ProviderRejected
 
 
 def test_bad_key_with_status_400() -> None:
     """A 400 whose error object names the key is a matter of credentials, also in the array that Google's hosts make of it."""
     for body in (b'{"error": {"code": "invalid_api_key"}}', b'[{"error": {"code": 400, "status": "UNAUTHENTICATED"}}]'):
-        assert type(of_status("acme", 400, {}, body)) is ProviderCredentials
+        assert type(error_of_status("acme", 400, {}, body)) is ProviderCredentials
 
 
 @pytest.mark.parametrize(
@@ -125,10 +125,10 @@ def test_bad_key_with_status_400() -> None:
 )
 def test_a_400_about_the_key_the_account_or_the_model_is_the_gateways(body: object) -> None:
     """By its words, where they are some; else by how the message begins. Nothing of it is told."""
-    error = of_status("acme", 400, {}, orjson.dumps(body))
+    error = error_of_status("acme", 400, {}, orjson.dumps(body))
     explain(error, orjson.dumps(body), ())
     assert type(error) is ProviderCredentials
-    assert type(of_payload("acme", body[0] if isinstance(body, list) else {**body, "status": 400})) is ProviderCredentials
+    assert type(error_of_payload("acme", body[0] if isinstance(body, list) else {**body, "status": 400})) is ProviderCredentials
     assert "balance" not in error.message
 
 
@@ -146,7 +146,7 @@ def test_a_400_about_the_key_the_account_or_the_model_is_the_gateways(body: obje
 )
 def test_a_callers_words_about_keys_are_about_the_request(body: object) -> None:
     """Nobody can have a good key taken for a bad one by writing of keys."""
-    assert type(of_status("acme", 400, {}, orjson.dumps(body))) is ProviderRejected
+    assert type(error_of_status("acme", 400, {}, orjson.dumps(body))) is ProviderRejected
 
 
 JSON = st.recursive(
@@ -166,7 +166,7 @@ JSON = st.recursive(
 def test_an_error_object_of_any_shape_is_an_error_of_ours(body: Any, status: int) -> None:
     """Whatever stands where a word is expected."""
     data = orjson.dumps(body)
-    for error in (of_status("acme", status, {}, data), of_payload("acme", body)):
+    for error in (error_of_status("acme", status, {}, data), error_of_payload("acme", body)):
         explain(error, data, ("open-sesame",))
         assert isinstance(error, ProviderError)
         if isinstance(error, ProviderRejected):
@@ -243,7 +243,7 @@ REFUSALS: dict[str, tuple[object, tuple[str | None, str | None, str | None]]] = 
 def test_what_a_provider_says_of_the_request(name: str, status: int) -> None:
     """Its message, code and param, from every shape that is known, without what is private."""
     body, told = REFUSALS[name]
-    error = of_status("acme", status, {}, orjson.dumps(body))
+    error = error_of_status("acme", status, {}, orjson.dumps(body))
     explain(error, orjson.dumps(body), ("open-sesame",))
     assert isinstance(error, ProviderRejected)
     assert (error.explanation, error.code, error.param) == told
@@ -255,7 +255,7 @@ def test_what_a_provider_says_of_the_request(name: str, status: int) -> None:
 )
 def test_a_refusal_without_a_message_has_our_words_alone(body: bytes) -> None:
     """A page, plain text and nonsense are of something between, and not of the provider's API."""
-    error = of_status("acme", 400, {}, body)
+    error = error_of_status("acme", 400, {}, body)
     explain(error, body, ())
     assert isinstance(error, ProviderRejected)
     assert (error.explanation, error.code, error.param) == (None, None, None)
@@ -264,7 +264,7 @@ def test_a_refusal_without_a_message_has_our_words_alone(body: bytes) -> None:
 def test_an_explanation_is_1000_characters_at_most() -> None:
     """It is cut after what is private was taken out, so that nothing private is cut in two."""
     body = orjson.dumps({"error": {"message": "x" * 5 + " " + "y " * 490 + "open-sesame-and-more " * 9}})
-    error = of_status("acme", 400, {}, body)
+    error = error_of_status("acme", 400, {}, body)
     explain(error, body, ("open-sesame-and-more",))
     assert isinstance(error, ProviderRejected)
     assert error.explanation is not None
@@ -276,7 +276,7 @@ def test_an_explanation_is_1000_characters_at_most() -> None:
 def test_of_no_other_failure_is_anything_told(status: int) -> None:
     """The provider's words go to the log alone."""
     body = orjson.dumps({"error": {"message": "secret words", "code": "secret_code", "param": "secret"}})
-    error = of_status("acme", status, {}, body)
+    error = error_of_status("acme", status, {}, body)
     explain(error, body, ())
     assert "secret" not in str(vars(error))
 
@@ -313,11 +313,11 @@ def test_retry_after_date() -> None:
 
 def test_waits_of_errors() -> None:
     """A rate limit always has a wait, of one second if none is told; an overload the one that is told; a refusal none."""
-    assert of_status("acme", 429, {}, b"").retry_after == 1.0
-    assert of_status("acme", 429, {"retry-after": "9"}, b"").retry_after == 9
-    assert of_status("acme", 503, {"retry-after": "9"}, b"").retry_after == 9
-    assert of_status("acme", 503, {}, b"").retry_after is None
-    assert of_status("acme", 400, {"retry-after": "9"}, b"").retry_after is None
+    assert error_of_status("acme", 429, {}, b"").retry_after == 1.0
+    assert error_of_status("acme", 429, {"retry-after": "9"}, b"").retry_after == 9
+    assert error_of_status("acme", 503, {"retry-after": "9"}, b"").retry_after == 9
+    assert error_of_status("acme", 503, {}, b"").retry_after is None
+    assert error_of_status("acme", 400, {"retry-after": "9"}, b"").retry_after is None
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def test_waits_of_errors() -> None:
 )
 def test_payloads(payload: object, kind: type[ProviderError], status: int | None) -> None:
     """An error object inside a good answer is read by its status, then by the words of its code and type."""
-    error = of_payload("acme", payload)
+    error = error_of_payload("acme", payload)
     assert (type(error), error.status) == (kind, status)
 
 

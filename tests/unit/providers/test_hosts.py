@@ -122,8 +122,8 @@ def test_no_base_url() -> None:
         ("mistral", "https://proxy.test/v1", Thoughts.PARTS),
         ("mine", "https://api.mistral.ai/v1", Thoughts.PARTS),
         ("mine", "https://api.deepseek.com/beta", Thoughts.REASONING_CONTENT),
-        ("mine", "https://proxy.test/v1", Thoughts.AS_TOLD),
-        ("mine", "http://127.0.0.1:8000/v1", Thoughts.AS_TOLD),
+        ("mine", "https://proxy.test/v1", Thoughts.AS_RECEIVED),
+        ("mine", "http://127.0.0.1:8000/v1", Thoughts.AS_RECEIVED),
         ("openai", "http://127.0.0.1:8000/v1", Thoughts.NONE),
     ],
 )

@@ -4,9 +4,9 @@ from contextvars import ContextVar
 from typing import Any
 
 from antiphon.domain.call import Call, make_current
-from antiphon.domain.principal import EVERYDAY, Principal, Scope
+from antiphon.domain.principal import DEFAULT_SCOPES, Principal, Scope
 
-ADMIN = Principal("boss", owner="boss", scopes=EVERYDAY | {Scope.ADMIN})
+ADMIN = Principal("boss", owner="boss", scopes=DEFAULT_SCOPES | {Scope.ADMIN})
 USER = Principal("ann", owner="ann")
 
 _HELD: ContextVar[Call] = ContextVar("held")

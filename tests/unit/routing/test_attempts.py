@@ -40,5 +40,5 @@ async def test_it_is_closed_and_told_whichever_way_it_ends(error: BaseException 
         with pytest.raises(type(error)):
             await attempt()
     assert closed == [True]
-    assert listener.events == ["attempt_begun", *(["cancelled_upstream"] if left else []), "attempt_ended"]
+    assert listener.events == ["attempt_started", *(["cancelled_upstream"] if left else []), "attempt_ended"]
     assert listener.errors == [error]

@@ -34,8 +34,8 @@ def play(
 ) -> None:
     """One call, from its beginning to its end."""
     call = Call(method="ChatService/StreamGenerate")
-    counted.begun(call)
-    attempt = Attempt(provider, model, call.begun, streamed)
+    counted.started(call)
+    attempt = Attempt(provider, model, call.started_at, streamed)
     call.provider, call.model = provider, model
     if usage is not None:
         call.first_token = 0.001
@@ -134,7 +134,7 @@ def test_calls_that_go_on_are_in_flight() -> None:
     counted = metrics()
     calls = [Call(), Call()]
     for call in calls:
-        counted.begun(call)
+        counted.started(call)
     assert series(counted)["antiphon_calls_in_flight"] == 2
     counted.ended(calls[0], "OK", None)
     assert series(counted)["antiphon_calls_in_flight"] == 1
@@ -144,7 +144,7 @@ def test_a_call_that_asks_no_provider_has_no_overhead() -> None:
     """All of its time would be."""
     counted = metrics()
     call = Call(method="HistoryService/ListMessages")
-    counted.begun(call)
+    counted.started(call)
     counted.ended(call, "OK", None)
     assert series(counted)["antiphon_overhead_seconds_count"] == 0
 

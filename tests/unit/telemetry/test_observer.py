@@ -25,9 +25,9 @@ def test_each_listener_is_told_everything_though_another_fails() -> None:
     observers = Observers([Failing(), last])
     call, attempt = Call(first_token=0.1), Attempt("p", "m", 0.0)
     with capture_logs() as lines:
-        observers.begun(call)
+        observers.started(call)
         observers.admitted(call)
-        observers.attempt_begun(call, attempt)
+        observers.attempt_started(call, attempt)
         observers.first_token(call)
         observers.cancelled_upstream(call, attempt, 0.1)
         observers.attempt_ended(call, attempt, None)

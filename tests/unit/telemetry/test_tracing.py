@@ -12,7 +12,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from antiphon.domain.call import Attempt, Call
 from antiphon.domain.errors import DeadlineExceeded, Internal, InvalidRequest, ProviderUnavailable, Unauthenticated
 from antiphon.domain.events import Usage
-from antiphon.domain.trace import TraceContext, pass_on, passed_on
+from antiphon.domain.trace import TraceContext, outgoing_trace, set_outgoing_trace
 from antiphon.telemetry.otlp import make_provider
 from antiphon.telemetry.tracing import Tracing
 
@@ -36,23 +36,23 @@ class Traced:
 @pytest.fixture(autouse=True)
 def untraced() -> None:
     """No trace of another test."""
-    pass_on(None)
+    set_outgoing_trace(None)
 
 
 def attempt(traced: Traced, call: Call, error: BaseException | None = None) -> TraceContext | None:
     """One try; returns what its provider was told."""
-    tried = Attempt("openai", "gpt", call.begun, streamed=True)
-    traced.listener.attempt_begun(call, tried)
-    told = passed_on()
+    tried = Attempt("openai", "gpt", call.started_at, streamed=True)
+    traced.listener.attempt_started(call, tried)
+    told = outgoing_trace()
     traced.listener.attempt_ended(call, tried, error)
-    assert passed_on() is None
+    assert outgoing_trace() is None
     return told
 
 
 def test_each_try_is_a_span_of_its_own() -> None:
     """The usage is that of the last one; the others failed."""
     traced, call = Traced(), Call(method="m", trace=CALLER)
-    traced.listener.begun(call)
+    traced.listener.started(call)
     told = [attempt(traced, call, ProviderUnavailable("", provider="openai")), attempt(traced, call)]
     call.usage = Usage(3, 0, 3, reasoning_tokens=2)
     traced.listener.settled(call)
@@ -76,7 +76,7 @@ def test_each_try_is_a_span_of_its_own() -> None:
 def test_a_try_ends_when_it_was_over_and_not_when_its_call_is() -> None:
     """As what it used is known only then."""
     traced, call = Traced(), Call(method="m")
-    traced.listener.begun(call)
+    traced.listener.started(call)
     attempt(traced, call)
     traced.listener.settled(call)
     traced.listener.ended(call, "OK", None)
@@ -90,7 +90,7 @@ def test_a_try_ends_when_it_was_over_and_not_when_its_call_is() -> None:
 def test_what_is_not_sampled_costs_no_span(sample: float | None, trace: TraceContext | None) -> None:
     """By our share or by the caller's will; what the caller sent goes on as it came, and nothing else does."""
     traced, call = Traced(sample), Call(method="m", trace=trace)
-    traced.listener.begun(call)
+    traced.listener.started(call)
     assert attempt(traced, call) == trace
     traced.listener.settled(call)
     traced.listener.ended(call, "OK", None)
@@ -112,7 +112,7 @@ def test_the_status_of_a_call_is_an_error_where_it_is_the_servers(
 ) -> None:
     """Its reason is the type of the error, and its words are in no span."""
     traced, call = Traced(), Call(method="m")
-    traced.listener.begun(call)
+    traced.listener.started(call)
     traced.listener.ended(call, code, error)
     (span,) = traced.spans
     assert (span.attributes or {}).get("error.type") == kind
@@ -122,7 +122,7 @@ def test_the_status_of_a_call_is_an_error_where_it_is_the_servers(
 def test_a_call_without_a_good_key_leaves_no_span() -> None:
     """Its caller decides whether a call is sampled, and could fill the collector."""
     traced, call = Traced(), Call(method="m", trace=CALLER)
-    traced.listener.begun(call)
+    traced.listener.started(call)
     traced.listener.ended(call, "UNAUTHENTICATED", Unauthenticated("No."))
     assert traced.spans == ()
 
@@ -134,7 +134,7 @@ def test_a_call_without_a_good_key_leaves_no_span() -> None:
 def test_a_try_that_its_caller_left_is_no_fault_of_the_provider(error: BaseException, kind: str, status: StatusCode) -> None:
     """And is told as such."""
     traced, call = Traced(), Call(method="m")
-    traced.listener.begun(call)
+    traced.listener.started(call)
     attempt(traced, call, error)
     traced.listener.ended(call, "CANCELLED", None)
     assert (traced.spans[0].attributes or {})["error.type"] == kind

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from antiphon.auth.api_keys.secret import digest
 from antiphon.config import AuthConfig, ConfigError, KeyConfig
 from antiphon.domain.errors import Unauthenticated
-from antiphon.domain.principal import EVERYDAY, Principal, Scope, everyday
+from antiphon.domain.principal import DEFAULT_SCOPES, Principal, Scope, scopes_or_default
 
 KEY_VARIABLE = "ANTIPHON_KEY"
 """The environment variable with the only key, used if the configuration lists none."""
@@ -60,7 +60,7 @@ def load_keys(auth: AuthConfig, environment: Mapping[str, str]) -> KeyRing:
         return KeyRing(())
     if not key:
         raise ConfigError(f"auth.keys: no key; name one there, or set {KEY_VARIABLE}")
-    default = Principal("default", owner="default", id=_id("default"), scopes=EVERYDAY | {Scope.ADMIN})
+    default = Principal("default", owner="default", id=_id("default"), scopes=DEFAULT_SCOPES | {Scope.ADMIN})
     return KeyRing([(default, SecretStr(key))])
 
 
@@ -74,7 +74,7 @@ def _check_unique(auth: AuthConfig, environment: Mapping[str, str]) -> None:
 
 
 def _principal(key: KeyConfig) -> Principal:
-    scopes = frozenset(everyday(key.scopes)) | ({Scope.ADMIN} if key.admin else set())
+    scopes = frozenset(scopes_or_default(key.scopes)) | ({Scope.ADMIN} if key.admin else set())
     return Principal(
         key.name,
         owner=key.owner or key.name,

@@ -1,4 +1,4 @@
-"""The blocks of a reply as its reader begins and ends them. No I/O."""
+"""Numbering, state and signatures of the blocks that the readers of an OpenAI answer make. No I/O."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from antiphon.domain.content import NOTHING, Block, Image, JsonObject, Opaque, R
 from antiphon.domain.events import Batch, BlockFinished, BlockStarted, Event
 
 PROTOCOL: Final = "openai-chat"
-"""The protocol, as the origin of a reply has it."""
+"""The protocol's name in the origin of a reply."""
 
 GOOGLE: Final = "google"
 EXTRA_CONTENT: Final = "extra_content"
 SIGNATURE: Final = "thought_signature"
 
 
-class Numbers:
+class BlockNumbers:
     """Numbers the blocks of a reply, over all its choices."""
 
     def __init__(self) -> None:
         self._next = 0
 
     def begin(self, choice: int, value: Block, events: Batch) -> int:
-        """Append the start of a block, and return its number."""
+        """Append the start of a block, and return the block's number."""
         number = self._next
         self._next = number + 1
         events.append(BlockStarted(number, choice, value))
         return number
 
-    def whole(self, choice: int, value: Block, events: Batch) -> None:
-        """Append a block of which all is known."""
+    def add_complete(self, choice: int, value: Block, events: Batch) -> None:
+        """Append the start and the end of a block that is already complete."""
         events.append(BlockFinished(self.begin(choice, value, events)))
 
 
 def take_signature(fields: dict[str, Any]) -> str | None:
-    """Remove Google's signature, `extra_content.google.thought_signature`, from some fields, and return it."""
+    """Remove Google's signature, `extra_content.google.thought_signature`, from `fields`, and return it; None if there is none."""
     content = fields.get(EXTRA_CONTENT)
     google = content.get(GOOGLE) if isinstance(content, dict) else None
     signature = google.get(SIGNATURE) if isinstance(google, dict) else None
@@ -52,19 +52,19 @@ def take_signature(fields: dict[str, Any]) -> str | None:
 
 
 def state_of(opaque: str | None, fields: JsonObject = NOTHING) -> State | None:
-    """Return the state with these values; None for nothing."""
+    """Return a `State` with these values; None if both are empty."""
     return State(opaque, fields) if opaque is not None or fields else None
 
 
-_SHOWN_AT_START: Final = (ToolCall, Image, Opaque, RedactedThinking)
-"""Blocks that a dialect writes something of when they begin."""
+_WRITTEN_AT_START: Final = (ToolCall, Image, Opaque, RedactedThinking)
+"""Blocks that a dialect already writes something for when they start."""
 
 
 def is_written(event: Event) -> bool:
-    """Whether a dialect with deltas writes something for an event."""
+    """Return whether a dialect that streams deltas writes something for an event."""
     match event:
         case BlockStarted():
-            return isinstance(event.value, _SHOWN_AT_START)
+            return isinstance(event.value, _WRITTEN_AT_START)
         case BlockFinished():
             return event.state is not None
         case _:

@@ -1,4 +1,4 @@
-"""What hosts of the OpenAI protocol take back of what a model has said. Rows of data; no I/O."""
+"""Which parts of earlier replies a host of the OpenAI protocol accepts in a request. Data only; no I/O."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from msgspec import Struct
 
 
 class Thoughts(Enum):
-    """Where a host takes the thoughts of a reply that it made."""
+    """The form in which a host accepts the reasoning of its earlier replies."""
 
     NONE = auto()
-    AS_TOLD = auto()
-    """Under the name that it used itself, with the tool calls that they led to: some hosts refuse their own calls without."""
+    AS_RECEIVED = auto()
+    """In the host's own field, in messages with tool calls only: some hosts refuse their own calls without the reasoning."""
     REASONING_CONTENT = auto()
     REASONING = auto()
     DETAILS = auto()
-    """In `reasoning_details`, with their signatures."""
+    """In `reasoning_details`, with signatures."""
     PARTS = auto()
     """As parts of the content."""
 
 
 class Capabilities(Struct, frozen=True, kw_only=True):
-    """What one host takes. The defaults are for a host that nobody here knows."""
+    """What one host accepts. The defaults are for unknown hosts."""
 
-    thoughts: Thoughts = Thoughts.AS_TOLD
-    fill: str | None = None
-    """What stands in `reasoning_content` of a reply without thoughts, where a host refuses a history in which a reply has none."""
+    thoughts: Thoughts = Thoughts.AS_RECEIVED
+    empty_thought: str | None = None
+    """The `reasoning_content` to send for a reply without reasoning, if the host requires the field in every reply; else None."""
     reply_fields: frozenset[str] | None = None
-    """The fields of an assistant's message that it takes. None: it passes over what it does not know."""
+    """The fields that the host accepts in an assistant message. None: it ignores unknown fields."""
     short_call_ids: bool = False
-    """It takes ids of calls of nine letters and digits, and no other."""
+    """Whether the host accepts only call ids of exactly nine letters and digits."""
 
 
 UNKNOWN: Final = Capabilities()
 
-SILENT: Final = Capabilities(thoughts=Thoughts.NONE)
-"""A host that takes no thoughts back, and passes over fields that it does not know."""
+NO_THOUGHTS: Final = Capabilities(thoughts=Thoughts.NONE)
+"""A host that accepts no reasoning, and ignores unknown fields."""

@@ -1,4 +1,4 @@
-"""Thoughts as `reasoning_details`, the form in which OpenRouter and hosts that follow it have them with their signatures. No I/O.
+"""Reads reasoning in the form of `reasoning_details`: OpenRouter's, which includes signatures. No I/O.
 
 https://openrouter.ai/docs/use-cases/reasoning-tokens
 """
@@ -17,39 +17,40 @@ TEXT: Final = "reasoning.text"
 SUMMARY: Final = "reasoning.summary"
 ENCRYPTED: Final = "reasoning.encrypted"
 
-OWN: Final = {TEXT: "text", SUMMARY: "summary", ENCRYPTED: "data"}
-"""By type: where an entry has what the block holds itself."""
+CONTENT_FIELDS: Final = {TEXT: "text", SUMMARY: "summary", ENCRYPTED: "data"}
+"""By type of entry: the field whose value the block holds itself."""
 
 
-class Detail(Struct, frozen=True):
-    """One entry, or a piece of one."""
+class ReasoningDetail(Struct, frozen=True):
+    """One entry of `reasoning_details`, or a piece of one."""
 
     key: object
-    """Pieces of one entry have the same."""
+    """Equal for all pieces of one entry."""
     text: str
     signature: str | None
     data: str | None
-    """What is encrypted. None: the entry is of another type."""
+    """Encrypted reasoning; None for entries of other types."""
     fields: JsonObject
-    """The rest of it, as the state of a block has it."""
+    """The other fields of the entry, in the form of `State.fields`."""
 
 
-def read_details(details: object) -> list[Detail] | None:
-    """Return the entries; None if they have any other form."""
+def read_details(details: object) -> list[ReasoningDetail] | None:
+    """Return the entries; None if they are not in the documented form."""
     if not isinstance(details, list) or not details:
         return None
     found = list(map(_read, details))
     return None if None in found or not is_shallow(details) else found  # type: ignore[return-value]
 
 
-def _read(entry: Any) -> Detail | None:
+def _read(entry: Any) -> ReasoningDetail | None:
+    """Return one entry; None if it is not in the documented form."""
     kind = entry.get("type") if isinstance(entry, dict) else None
-    own = OWN.get(kind) if isinstance(kind, str) else None
+    own = CONTENT_FIELDS.get(kind) if isinstance(kind, str) else None
     if own is None:
         return None
-    said, signature = entry.get(own), entry.get("signature")
-    if not isinstance(said, str | None) or not isinstance(signature, str | None) or (kind == ENCRYPTED and said is None):
+    content, signature = entry.get(own), entry.get("signature")
+    if not isinstance(content, str | None) or not isinstance(signature, str | None) or (kind == ENCRYPTED and content is None):
         return None
     rest = {name: value for name, value in entry.items() if name not in (own, "signature")}
-    text, data = ("", said) if kind == ENCRYPTED else (said or "", None)
-    return Detail((entry.get("index"), kind), text, signature or None, data, {DETAILS: rest})
+    text, data = ("", content) if kind == ENCRYPTED else (content or "", None)
+    return ReasoningDetail((entry.get("index"), kind), text, signature or None, data, {DETAILS: rest})

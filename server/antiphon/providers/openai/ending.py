@@ -1,15 +1,15 @@
-"""What ends a reply of the OpenAI chat-completions API, and how it ended. No I/O.
+"""Decides when a reply of the OpenAI chat-completions API has ended, and whether it is complete. No I/O.
 
 The rules:
 
 - `[DONE]` ends a reply, and so does the end of the body. The reply is complete if every choice has a finish reason by then.
-- Where neither comes, silence ends it: `WAIT` seconds after the chunk with which every choice has a finish reason.
-- A host that sends more output after its finish reasons has contradicted itself. Its silence is not an end any more: after
-  `LONG_WAIT` seconds it is a cut. Silence before any output ends nothing: the model may be thinking.
-- A choice has one finish reason. Of several the last counts, but `stop` never takes the place of another one.
-- A finish reason that means a failure (`abort`, `error`, ...) is one: it ends no choice.
-- A host may give fewer choices than were asked for, or one finish reason for all of them, if it says `[DONE]`.
-- One JSON object is a whole reply, whether its choices have a finish reason or not.
+- Without either, silence ends it: `WAIT` seconds after the chunk with which every choice has a finish reason.
+- A host that sends more output after all finish reasons has contradicted itself. Its silence does not complete the reply any more:
+  after `LONG_WAIT` seconds the reply counts as cut. Silence before any output ends nothing, because the model may be reasoning.
+- A choice has one finish reason. The last one counts, but `stop` never replaces another.
+- A finish reason that means a failure (`abort`, `error`, ...) is a failure: it does not end the choice.
+- A host that sends `[DONE]` may return fewer choices than requested, or one finish reason for all of them.
+- A single JSON object is always a complete reply, even if its choices have no finish reason.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Final
 from antiphon.domain.events import FinishReason
 
 WAIT: Final = 5.0
-"""Seconds of silence that end a reply all of whose choices have a finish reason."""
+"""Seconds of silence that end a reply in which every choice has a finish reason."""
 
 LONG_WAIT: Final = 30.0
-"""Seconds of silence after which the reply of a host that has contradicted itself counts as cut."""
+"""Seconds of silence after which a reply counts as cut, if its host sent output after the finish reasons."""
 
 _MEANINGS: Final = {
     FinishReason.STOP: (
@@ -44,53 +44,54 @@ _MEANINGS: Final = {
     FinishReason.CONTEXT_WINDOW: ("context_length context_window context_length_exceeded model_context_window_exceeded"),
 }
 _BY_WORD: Final = {word: reason for reason, words in _MEANINGS.items() for word in words.split()}
-"""By the words of OpenAI, and of hosts that hand on those of Anthropic, Google, Cohere, Mistral, Together, Zhipu and others."""
+"""The finish reasons of OpenAI, and of hosts that pass on those of Anthropic, Google, Cohere, Mistral, Together, Zhipu and
+others."""
 
 _FAILURE: Final = re.compile(
     r"abort|cancel|crash|disconnect|error|exception|fail|insufficient|internal|interrupt|killed|malformed|missing"
     r"|out_of_memory|overload|preempt|quota|rate_limit|resource_exhausted|shutdown|throttl|time_?out|timed_out|too_many"
     r"|unavailable|unexpected|unload"
 )
-"""Stems of the words for a failure: vLLM's and SGLang's `abort`, DeepSeek's `insufficient_system_resource`, Zhipu's
-`network_error`, Google's `MALFORMED_FUNCTION_CALL`, Cohere's `TIMEOUT`, `error` of Mistral and OpenRouter, and their like."""
+"""Stems of finish reasons that mean a failure: vLLM's and SGLang's `abort`, DeepSeek's `insufficient_system_resource`, Zhipu's
+`network_error`, Google's `MALFORMED_FUNCTION_CALL`, Cohere's `TIMEOUT`, `error` of Mistral and OpenRouter, and others."""
 
 _NO_REASON: Final = frozenset({"", "null", "none", "not_finished", "finish_reason_unspecified"})
-"""Words that hosts write in place of null while a choice goes on, in lower case."""
+"""Words that some hosts send instead of null while a choice continues, in lower case."""
 
 
 class Ending:
     """Decides when a reply has ended, and whether it is complete."""
 
     def __init__(self, choices: int | None) -> None:
-        """`choices` is how many were asked for."""
+        """`choices` is the number requested; None means 1."""
         self.done = False
-        """The host said `[DONE]`."""
+        """The host sent `[DONE]`."""
         self.is_object = False
         """The reply is one JSON object."""
         self.changed = False
-        """The time that `wait` returns starts anew. The caller resets this flag."""
+        """The time that `wait` returns starts again. The caller resets this flag."""
         self.reasons: dict[int, str | None] = {}
-        """The finish reason of each choice that has begun, in the host's own words."""
+        """The finish reason of each choice so far, as the host sent it; None while the choice continues."""
         self.is_finished = False
         """There was output, every choice has a finish reason, and no output came after them."""
         self._asked = choices or 1
-        self._has_reasons = False  # every choice has one, and no output came after them
+        self._has_reasons = False  # every choice has a finish reason, and no output came after them
         self._contradicted = False
         self._has_output = False
 
     def begin(self, choice: int) -> None:
-        """Note that a choice has begun."""
+        """Record that a choice has started."""
         self.reasons.setdefault(choice, None)
 
     def note_output(self) -> None:
-        """Note that the host sent output."""
+        """Record that the host sent output."""
         self._has_output = True
         if self._has_reasons:
             self._has_reasons = self.is_finished = False
             self._contradicted = self.changed = True
 
     def finish(self, choice: int, reason: str) -> bool:
-        """Note the finish reason of a choice. Returns False, and keeps nothing, if it means a failure."""
+        """Record the finish reason of a choice. Returns False, and records nothing, if it means a failure."""
         meaning = meaning_of(reason)
         if meaning is None:
             return False
@@ -105,13 +106,13 @@ class Ending:
         return True
 
     def wait(self) -> float | None:
-        """Seconds of silence that end the reply; None: it is not finished."""
+        """Return the seconds of silence that end the reply; None while it is unfinished."""
         if not self.is_finished:
             return None
         return LONG_WAIT if self._contradicted else WAIT
 
     def is_complete(self, *, silent: bool) -> bool:
-        """Whether the reply is complete, now that it has ended. `silent`: neither `[DONE]` nor the end of the body came."""
+        """Return whether a reply that has ended is complete. `silent`: neither `[DONE]` nor the end of the body arrived."""
         reasons = self.reasons
         if not reasons or self.is_object:
             return bool(reasons)
@@ -125,10 +126,10 @@ class Ending:
 
 
 def meaning_of(reason: str) -> FinishReason | None:
-    """What a host's word for the end of a choice means; None if that is a failure.
+    """Return the meaning of a host's finish reason; None if it means a failure. Unknown words mean `OTHER`.
 
-    Case and separators do not matter: `MAX_TOKENS`, `max-tokens`, `maxTokens` and `FINISH_REASON_MAX_TOKENS` are the same. Google's
-    OpenAI endpoint writes a kind before the word, as in `function_call_filter: MALFORMED_FUNCTION_CALL`.
+    Case and separators are ignored: `MAX_TOKENS`, `max-tokens`, `maxTokens` and `FINISH_REASON_MAX_TOKENS` are equal. Google's
+    OpenAI endpoint puts a kind in front, as in `function_call_filter: MALFORMED_FUNCTION_CALL`.
     """
     known = _BY_WORD.get(reason)
     if known is not None:

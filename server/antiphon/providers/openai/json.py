@@ -1,10 +1,10 @@
-"""JSON as hosts of the OpenAI protocol write it, where that is not quite JSON.
+"""Reads JSON as hosts of the OpenAI protocol write it, even where it is not quite valid.
 
-Nearly all of it is read at once by `msgspec`, which keeps whole numbers of any length. What it refuses is read again with patience:
-a byte order mark, `NaN` and `Infinity`, and half a surrogate pair, as some hosts cut a text between the halves of one character. A
-half at the end of a text waits for the other one to come in the next delta of the same text.
+Nearly all of it is decoded directly by `msgspec`, which keeps integers of any length. Whatever it rejects is decoded again and
+repaired: a byte order mark, `NaN` and `Infinity`, and single surrogates, because some hosts cut a text in the middle of a surrogate
+pair. A first half at the end of a text is kept until the next delta of the same text brings the second.
 
-No I/O, and no field of the protocol is known here but `choices`, `delta` and `index`.
+No I/O, and no fields of the protocol are known here except `choices`, `delta` and `index`.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _HALF: Final = re.compile("[\ud800-\udfff]")
 _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 
 _Place: TypeAlias = "tuple[str | int, ...]"
-"""Where a text stands: names of fields, and in lists the `index` of an object."""
+"""The location of a text: field names, and for lists the `index` of the object."""
 
 
 class JsonReader:
-    """Reads the chunks of one reply."""
+    """Decodes the chunks of one reply."""
 
     def __init__(self) -> None:
         self._halves: dict[_Place, str] = {}
 
     def read(self, payload: bytes) -> Any:
-        """One chunk. Raises `ValueError` for what is not JSON or holds too much, `RecursionError` for what is nested too deep."""
+        """Decode one chunk. Raises `ValueError` if it is not JSON or too large, and `RecursionError` if it is nested too deeply."""
         if len(payload) > json_bounds.SMALL:
             json_bounds.check(payload)
         try:
@@ -45,7 +45,10 @@ class JsonReader:
         return self._mended(value, ()) if self._halves else value
 
     def end(self) -> dict[str, Any] | None:
-        """A chunk of what still waits for its other half, which no more comes; None: nothing does."""
+        """Return a chunk that completes the texts still waiting for a second half of a surrogate; None if there are none.
+
+        Each of those texts gets a replacement character.
+        """
         if not self._halves:
             return None
         choices: list[dict[str, Any]] = []
@@ -56,7 +59,7 @@ class JsonReader:
         return {"choices": choices}
 
     def _mended(self, value: Any, place: _Place | None) -> Any:
-        """The value without halves of characters. `place` None: no more of this text can come."""
+        """Return the value with its surrogates repaired. `place` None: this text will not be continued."""
         match value:
             case str():
                 return self._text(value, place)
@@ -68,6 +71,7 @@ class JsonReader:
                 return value
 
     def _text(self, text: str, place: _Place | None) -> str:
+        """Return a text with its surrogates repaired. A first half at the end is kept for the next delta."""
         if place is not None and text:
             text = self._halves.pop(place, "") + text
         if not _HALF.search(text):
@@ -84,7 +88,7 @@ def _joined(pair: re.Match[str]) -> str:
 
 
 def _inner(place: _Place, name: str) -> _Place | None:
-    """Only in a delta of a choice is there more to come; a whole message is whole."""
+    """Return the location of a field of an object; None if it will not be continued. Only deltas of choices are."""
     match place:
         case ():
             return (name,) if name == "choices" else None
@@ -95,6 +99,7 @@ def _inner(place: _Place, name: str) -> _Place | None:
 
 
 def _item(place: _Place | None, item: Any) -> _Place | None:
+    """Return the location of a list item by its `index`; None if it has none and so cannot be continued."""
     if place is None or not isinstance(item, dict):
         return None
     index = item.get("index", 0 if place == ("choices",) else None)
@@ -102,7 +107,7 @@ def _item(place: _Place | None, item: Any) -> _Place | None:
 
 
 def _at(steps: list[Any]) -> dict[str, Any]:
-    """An object that has a replacement character at the end of these steps."""
+    """Return an object with a replacement character at the end of the path `steps`."""
     name, *rest = steps
     if not rest:
         return {name: _REPLACEMENT}

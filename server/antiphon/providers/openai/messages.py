@@ -1,20 +1,20 @@
-"""The messages of a request as the chat-completions API has them, as far as the host that is asked takes them. No I/O.
+"""Writes the messages of a request for the chat-completions API, in the form that the host accepts. No I/O.
 
-What goes back of a reply:
+What is sent of an earlier reply:
 
 | block | to the host that made it | to another |
 |---|---|---|
-| text | joined; a list only where it came as one | the same |
-| thinking | as `Host.thoughts` tells | nothing; but for DeepSeek and Moonshot, which want the field in every reply |
-| redacted thinking | in `reasoning_details`, where the host has them | nothing |
-| tool call | with its own fields and signature | as it is, where it is a function or a tool that takes plain text |
+| text | joined; a list only if it came as one | the same |
+| thinking | in the form of `Capabilities.thoughts` | nothing; DeepSeek and Moonshot get the field in every reply |
+| redacted thinking | in `reasoning_details`, if the host has them | nothing |
+| tool call | with its own fields and signature | without them, if it is a function or a tool that takes plain text |
 | refusal | `refusal` | text |
-| picture | `images` | to the next message of the user |
-| recording | by its id until it expires, else its transcript | its transcript |
-| a block of an unknown kind, fields of the message | as they came | nothing |
-| what the provider ran or made of its own: server tools, compaction | nothing | nothing |
+| image | `images` | in the next user message |
+| recording | its id until it expires, else its transcript | its transcript |
+| a block of an unknown kind, fields of the message | unchanged | nothing |
+| calls, results and summaries of the provider: server tools, compaction | nothing | nothing |
 
-What a caller writes has no origin, and goes as it was sent, but for what has the form of something here that the host refuses.
+A message written by the caller has no origin. It is sent unchanged, except for fields and forms listed here that the host refuses.
 """
 
 from __future__ import annotations
@@ -54,10 +54,7 @@ from antiphon.domain.content import (
     with_extra,
 )
 from antiphon.domain.errors import Unsupported
-from antiphon.providers.openai.blocks import PROTOCOL
-from antiphon.providers.openai.capabilities import Capabilities, Thoughts
-from antiphon.providers.openai.details import DETAILS
-from antiphon.providers.openai.form import (
+from antiphon.providers.openai.block_json import (
     call_json,
     citation_json,
     detail_json,
@@ -66,8 +63,11 @@ from antiphon.providers.openai.form import (
     is_detailed,
     with_signature,
 )
+from antiphon.providers.openai.blocks import PROTOCOL
+from antiphon.providers.openai.capabilities import Capabilities, Thoughts
+from antiphon.providers.openai.details import DETAILS
 
-_MESSAGE: Final = frozenset(
+_MESSAGE_FIELDS: Final = frozenset(
     {
         "role",
         "refusal",
@@ -81,40 +81,40 @@ _MESSAGE: Final = frozenset(
         "extra_content",
     }
 )
-"""What may be known of a message's `extra`: the API's fields, and those in which hosts want a model's thoughts back."""
+"""The `extra` fields of a message that are sent under `known_fields`: the API's, and those in which hosts expect reasoning back."""
 
-_PART: Final = frozenset({"type", "cache_control", "extra_content"})
-"""The same of a part's, or of a tool call's; and where hosts are told what to keep in mind."""
+_PART_FIELDS: Final = frozenset({"type", "cache_control", "extra_content"})
+"""The same for a part or a tool call; `cache_control` tells hosts which prefix to cache."""
 
 _AUDIO_FORMATS: Final = {"mpeg": "mp3", "wave": "wav", "vnd.wave": "wav", "mp4": "m4a"}
-"""The API's name for a subtype of `audio/`, where it is not the subtype itself."""
+"""The API's name of an `audio/` subtype, if it differs from the subtype."""
 
 _FUNCTION_ROLE: Final = "function"
-"""The role of a tool's answer in 2023."""
+"""The role of a tool result in the API of 2023."""
 
-_CALL_ID: Final = 9
-"""Letters and digits of the ids that Mistral takes."""
+_CALL_ID_LENGTH: Final = 9
+"""Length of the call ids that Mistral accepts, in letters and digits."""
 
 
 class Encoder:
     """Writes the messages of one request."""
 
     def __init__(self, provider: str, host: Capabilities, *, known_fields: bool) -> None:
-        """`known_fields`: of callers' unknown fields only those of the API are sent."""
+        """`known_fields`: send only those unknown fields of callers that the API documents."""
         self._provider = provider
         self._origin = Origin(PROTOCOL, provider)
         self._host = host
         self._known_fields = known_fields
         self._encoded: list[JsonObject] = []
-        self._left_out: set[str] = set()
-        """Ids of calls that this API has no word for: their results go with them."""
+        self._dropped_calls: set[str] = set()
+        """Ids of calls that this API cannot express, so that their results are left out too."""
         self._pictures: list[Block] = []
-        """Pictures that another provider's reply has, for the next message of the user."""
+        """Images of another provider's reply, to be added to the next user message."""
 
     def encode(self, messages: Iterable[Message]) -> list[JsonObject]:
-        """Return the messages as they are sent. Raises `Unsupported` for what this API has no words for."""
+        """Return the messages as JSON objects. Raises `Unsupported` for content that this API cannot express."""
         for message in messages:
-            known = _known(message) if self._known_fields else message
+            known = _without_unknown(message) if self._known_fields else message
             if message.role is Role.ASSISTANT:
                 self._add_reply(known)
             else:
@@ -122,13 +122,13 @@ class Encoder:
         return self._encoded
 
     def _add_message(self, message: Message) -> None:
-        """A message of ours is more than one of theirs if it holds the results of several tools."""
+        """Add a message that is not a reply. It becomes several messages if it holds the results of several tools."""
         content: list[Block] = []
         has_results = False
         for block in message.blocks:
             if isinstance(block, ToolResult):
                 has_results = True
-                if block.tool_call_id not in self._left_out or not block.tool_call_id:
+                if block.tool_call_id not in self._dropped_calls or not block.tool_call_id:
                     self._add_result(block, message)
             else:
                 content.append(block)
@@ -138,13 +138,14 @@ class Encoder:
             content, self._pictures = [*self._pictures, *content], []
         body: dict[str, Any] = {"role": message.role.value}
         if message.role is Role.USER and message.extra.get("role") == _FUNCTION_ROLE:
-            body["role"] = _FUNCTION_ROLE  # which a caller of the typed API may write so
+            body["role"] = _FUNCTION_ROLE  # a caller of the typed API may set it in `extra`
         if message.name is not None:
             body["name"] = message.name
         body["content"] = self._content(content, listed=message.listed and not has_results)
         self._encoded.append(with_extra(body, message.extra))
 
     def _add_result(self, block: ToolResult, message: Message) -> None:
+        """Add the result of a tool call as a message with the role "tool", or "function" for the API of 2023."""
         text = self._content(block.blocks, listed=message.listed)
         body: dict[str, Any] = {"role": "tool", "tool_call_id": self._call_id(block.tool_call_id)}
         if block.type == FUNCTION_CALL:
@@ -155,9 +156,12 @@ class Encoder:
         self._encoded.append(with_extra(body, message.extra))
 
     def _add_reply(self, message: Message) -> None:  # noqa: C901  # a match over the kinds of block
-        """What a model has said, as far as the host takes it."""
+        """Add an earlier reply, in the form that the host accepts.
+
+        The reply is left out if no content remains, because hosts refuse empty replies.
+        """
         body: dict[str, Any] = {"role": message.role.value}
-        if message.name is not None and self._takes("name"):
+        if message.name is not None and self._accepts("name"):
             body["name"] = message.name
         content: list[Block | JsonObject] = []
         thoughts: list[Thinking | RedactedThinking] = []
@@ -174,17 +178,17 @@ class Encoder:
                 case Refusal():
                     if message.listed:
                         content.append(block)
-                    elif is_own and self._takes("refusal"):
+                    elif is_own and self._accepts("refusal"):
                         rest["refusal"] = rest.get("refusal", "") + block.text
                     else:
                         content.append(Text(block.text))
                 case Image() if not message.listed:
-                    if is_own and self._takes("images"):
+                    if is_own and self._accepts("images"):
                         rest.setdefault("images", []).append(with_extra(image_json(block), block.extra))
                     else:
                         self._pictures.append(replace(block, state=None))
                 case Audio(media=media) if media.url is None and media.file_id is None:
-                    content += self._sound(block, rest, is_own=is_own)
+                    content += self._audio_blocks(block, rest, is_own=is_own)
                 case Text():
                     content.append(block)
                     self._add_state(block, rest, is_own=is_own)
@@ -196,68 +200,78 @@ class Encoder:
                     content.append(block)
         body["content"] = self._content(content, listed=message.listed, joins=True)
         if body["content"] is None and "images" in rest and message.origin is not None:
-            body["content"] = ""  # hosts want one with them
+            body["content"] = ""  # hosts require content next to images
         body |= rest
         self._add_thoughts(body, thoughts, message)
         if message.fields and message.origin is not None and message.origin.is_from(self._origin):
-            body = with_extra(body, self._taken(message.fields))
-        body = with_extra(body, self._taken(message.extra))
-        if message.blocks and body["content"] is None and not _says_something(body):
-            return  # as hosts refuse it
+            body = with_extra(body, self._accepted(message.fields))
+        body = with_extra(body, self._accepted(message.extra))
+        if message.blocks and body["content"] is None and not _has_content(body):
+            return  # hosts refuse an empty reply
         self._encoded.append(body)
 
     def _is_own(self, block: Block, message: Message) -> bool:
-        """Whether a block may go to the host with all of its state: it is from there, or a caller's own."""
+        """Return whether a block may be sent with its state: the host made it, or the caller wrote it."""
         origin = message.origin if block.state is None else block.state.origin or message.origin
         return origin.is_from(self._origin) if origin is not None else block.state is None
 
-    def _takes(self, name: str) -> bool:
-        """Whether the host takes a field of an assistant's message."""
+    def _accepts(self, name: str) -> bool:
+        """Return whether the host accepts a field of an assistant message."""
         return self._host.reply_fields is None or name in self._host.reply_fields
 
-    def _taken(self, fields: JsonObject) -> JsonObject:
+    def _accepted(self, fields: JsonObject) -> JsonObject:
+        """Return those fields that the host accepts in an assistant message."""
         return (
-            {name: value for name, value in fields.items() if self._takes(name)} if self._host.reply_fields is not None else fields
+            {name: value for name, value in fields.items() if self._accepts(name)}
+            if self._host.reply_fields is not None
+            else fields
         )
 
     def _add_state(self, block: Text, rest: dict[str, Any], *, is_own: bool) -> None:
-        """What stands beside the content, of a text that has it."""
+        """Add a text's signature and citations, which are fields of the message, to `rest`."""
         state = block.state
         if not is_own:
             return
-        if state is not None and (state.opaque is not None or state.fields) and self._takes("extra_content"):
+        if state is not None and (state.opaque is not None or state.fields) and self._accepts("extra_content"):
             rest |= with_signature(dict(state.fields), state.opaque)
-        if block.citations and self._takes("annotations"):
+        if block.citations and self._accepts("annotations"):
             rest.setdefault("annotations", []).extend(map(citation_json, block.citations))
 
     def _add_call(self, block: ToolCall, rest: dict[str, Any], *, is_own: bool) -> None:
+        """Add a tool call to `rest`. A call of a type that only another provider knows is dropped, and later its result."""
         state = block.state
         fields = {**(NOTHING if state is None or not is_own else state.fields), **block.extra}
         if block.type == FUNCTION_CALL:
             rest["function_call"] = function_call_json(block, fields)
             return
         if block.type not in (FUNCTION, CUSTOM) and not is_own:
-            self._left_out.add(block.id)
+            self._dropped_calls.add(block.id)
             return
         opaque = None if state is None or not is_own else state.opaque
         call = call_json(replace(block, id=self._call_id(block.id)), fields, opaque)
         rest.setdefault("tool_calls", []).append(call)
 
     def _call_id(self, given: str) -> str:
-        """Return the id of a call in the form that the host takes."""
-        if not self._host.short_call_ids or (len(given) == _CALL_ID and given.isascii() and given.isalnum()):
-            return given
-        return hashlib.sha256(given.encode("utf-8", "surrogatepass")).hexdigest()[:_CALL_ID]
+        """Return the id of a call in a form that the host accepts.
 
-    def _sound(self, block: Audio, rest: dict[str, Any], *, is_own: bool) -> list[Block]:
-        """A recording that a model made: by its id, or what is said in it."""
-        if is_own and block.id and (block.expires is None or block.expires > time.time()) and self._takes("audio"):
+        For a host with `short_call_ids`, any other id is replaced by the start of its SHA-256 in hexadecimal.
+        """
+        if not self._host.short_call_ids or (len(given) == _CALL_ID_LENGTH and given.isascii() and given.isalnum()):
+            return given
+        return hashlib.sha256(given.encode("utf-8", "surrogatepass")).hexdigest()[:_CALL_ID_LENGTH]
+
+    def _audio_blocks(self, block: Audio, rest: dict[str, Any], *, is_own: bool) -> list[Block]:
+        """Return the transcript of a recording, or set `rest["audio"]` to its id if the host still has it."""
+        if is_own and block.id and (block.expires is None or block.expires > time.time()) and self._accepts("audio"):
             rest["audio"] = {"id": block.id, **block.extra}
             return []
         return [Text(block.transcript)] if block.transcript else []
 
     def _thought_part(self, block: Thinking | RedactedThinking, message: Message) -> list[JsonObject]:
-        """A thought among the content, as Mistral's models have it; theirs alone, as others of that host refuse it."""
+        """Return the reasoning as a content part, as Mistral's reasoning models use it. Only for this provider's own replies.
+
+        Other models of that host refuse such parts.
+        """
         if self._host.thoughts is not Thoughts.PARTS or not isinstance(block, Thinking) or message.origin is None:
             return []
         if message.origin.provider != self._provider:
@@ -265,22 +279,22 @@ class Encoder:
         return [{"type": "thinking", "thinking": [{"type": "text", "text": block.text}]}]
 
     def _add_thoughts(self, body: dict[str, Any], thoughts: list[Thinking | RedactedThinking], message: Message) -> None:
-        """The thoughts, where the host takes them in fields of the message."""
-        said = [thought for thought in thoughts if isinstance(thought, Thinking)]
-        text = "".join(thought.text for thought in said)
+        """Add the reasoning to the message, in the fields that the host accepts."""
+        visible = [thought for thought in thoughts if isinstance(thought, Thinking)]
+        text = "".join(thought.text for thought in visible)
         detailed = [thought for thought in thoughts if is_detailed(thought)]
-        field = next((thought.field for thought in said if thought.field), "")
+        field = next((thought.field for thought in visible if thought.field), "")
         match self._host.thoughts:
             case Thoughts.REASONING_CONTENT:
-                if said or self._host.fill is not None:
-                    body["reasoning_content"] = text or (self._host.fill or "")
-            case Thoughts.REASONING if said:
+                if visible or self._host.empty_thought is not None:
+                    body["reasoning_content"] = text or (self._host.empty_thought or "")
+            case Thoughts.REASONING if visible:
                 body["reasoning"] = text
             case Thoughts.DETAILS if detailed:
                 body[DETAILS] = [_detail(block, index) for index, block in enumerate(detailed)]
-            case Thoughts.DETAILS if said:
+            case Thoughts.DETAILS if visible:
                 body["reasoning"] = text
-            case Thoughts.AS_TOLD if thoughts and _calls(body):
+            case Thoughts.AS_RECEIVED if thoughts and _has_tool_calls(body):
                 if detailed:
                     body[DETAILS] = [_detail(block, index) for index, block in enumerate(detailed)]
                 if len(detailed) < len(thoughts):
@@ -289,9 +303,10 @@ class Encoder:
                 pass
 
     def _content(self, blocks: Iterable[Block | JsonObject], *, listed: bool, joins: bool = False) -> str | list[JsonObject] | None:
-        """One text is a string, as some hosts know no other form; but a list where the caller wrote one (`listed`).
+        """Return the content: a string for a single text, because some hosts accept nothing else; otherwise a list.
 
-        `joins`: several texts are one, with nothing between them.
+        `listed`: the caller sent a list, so it stays one. `joins`: several texts are concatenated without a separator. Returns None
+        for no content.
         """
         blocks = list(blocks)
         if not blocks:
@@ -302,13 +317,14 @@ class Encoder:
         return [self._part(block) if isinstance(block, Struct) else block for block in blocks]
 
     def _part(self, block: Block) -> JsonObject:
+        """Return a block as a content part. Raises `Unsupported` for blocks that this API cannot express."""
         provider = self._provider
         match block:
             case Text():
                 return with_extra({"type": "text", "text": block.text}, block.extra)
             case Image():
                 if block.media.url is None:
-                    raise Unsupported(f"The provider {provider} takes a picture as a URL only.", provider=provider)
+                    raise Unsupported(f"The provider {provider} accepts an image only as a URL.", provider=provider)
                 image = {"url": block.media.url} if block.detail is None else {"url": block.media.url, "detail": block.detail}
                 return with_extra({"type": "image_url", "image_url": image}, block.extra)
             case Audio():
@@ -324,50 +340,53 @@ class Encoder:
             case Opaque():
                 return block.form
             case Video():
-                raise Unsupported(f"The provider {provider} takes no video.", provider=provider)
+                raise Unsupported(f"The provider {provider} accepts no video.", provider=provider)
             case _:
-                raise Unsupported(f"The provider {provider} takes no {type(block).__name__} at this place.", provider=provider)
+                raise Unsupported(f"The provider {provider} accepts no {type(block).__name__} here.", provider=provider)
 
 
 def _detail(block: Thinking | RedactedThinking, index: int) -> JsonObject:
     return detail_json(block, index, None if block.state is None else block.state.opaque)
 
 
-def _says_something(body: JsonObject) -> bool:
-    """Whether more is left of a reply than who it is from, and what fills the place of a thought."""
-    beside = body.keys() - {"role", "name", "content"}
-    return bool(beside - {"reasoning_content"}) or bool(str(body.get("reasoning_content", "")).strip())
+def _has_content(body: JsonObject) -> bool:
+    """Return whether a reply still has content besides its role, name and an empty reasoning field."""
+    other = body.keys() - {"role", "name", "content"}
+    return bool(other - {"reasoning_content"}) or bool(str(body.get("reasoning_content", "")).strip())
 
 
-def _calls(body: JsonObject) -> bool:
-    """Whether a message calls a tool: some hosts refuse their own calls without the thoughts."""
+def _has_tool_calls(body: JsonObject) -> bool:
+    """Return whether a message calls tools. Some hosts refuse their own calls without the reasoning that led to them."""
     return bool(body.get("tool_calls"))
 
 
-def _known(message: Message) -> Message:
-    """Return the message without fields of the caller's that the API does not document."""
-    return replace(message, blocks=tuple(map(_known_block, message.blocks)), extra=_only(_MESSAGE, message.extra))
+def _without_unknown(message: Message) -> Message:
+    """Return the message without the caller's fields that the API does not document."""
+    return replace(
+        message, blocks=tuple(map(_block_without_unknown, message.blocks)), extra=_filtered(_MESSAGE_FIELDS, message.extra)
+    )
 
 
-def _known_block(block: Block) -> Block:
+def _block_without_unknown(block: Block) -> Block:
     match block:
         case ToolResult():
-            return replace(block, blocks=tuple(map(_known_block, block.blocks)))
+            return replace(block, blocks=tuple(map(_block_without_unknown, block.blocks)))
         case _ if block.extra:
-            return replace(block, extra=_only(_PART, block.extra))
+            return replace(block, extra=_filtered(_PART_FIELDS, block.extra))
         case _:
             return block
 
 
-def _only(names: frozenset[str], extra: JsonObject) -> JsonObject:
+def _filtered(names: frozenset[str], extra: JsonObject) -> JsonObject:
     return {name: value for name, value in extra.items() if name in names} if extra else extra
 
 
 def _audio(block: Audio, provider: str) -> JsonObject:
+    """Return the value of `input_audio`. Raises `Unsupported` unless the media is a base64 `data:` URL of a recording."""
     head, comma, data = (block.media.url or "").partition(",")
     media_type, *parameters = head.removeprefix("data:").lower().split(";")
     kind, _, subtype = media_type.partition("/")
     if not comma or not head.startswith("data:") or kind != "audio" or "base64" not in parameters:
-        raise Unsupported(f"The provider {provider} takes a recording only as its bytes, with their media type.", provider=provider)
+        raise Unsupported(f"The provider {provider} accepts a recording only as a data URL with its media type.", provider=provider)
     subtype = subtype.removeprefix("x-")
     return {"data": data, "format": _AUDIO_FORMATS.get(subtype, subtype)}

@@ -1,6 +1,7 @@
-"""The OpenAI chat-completions protocol: OpenAI itself, Azure, and every host that speaks it. Hosts are rows in `hosts`.
+"""The provider for the OpenAI chat-completions protocol: OpenAI, Azure, and every compatible host.
 
-Here is how a call is made of a request; `request` and `response` have the two directions of the conversion, `exchange` the call.
+This module builds the calls. `request` and `response` convert in the two directions, `exchange` makes the calls. Hosts are rows in
+`hosts`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from antiphon.config import ConfigError, ProviderConfig
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
 from antiphon.net.outbound import DIRECT, Outbound
-from antiphon.providers.exchange import Exchange, HeaderAuth, Prepared
+from antiphon.providers.exchange import HeaderAuth, Prepared, ProviderClient
 from antiphon.providers.hosts import capabilities
 from antiphon.providers.openai.request import encode
 from antiphon.providers.openai.response import ReplyReader
@@ -27,9 +28,9 @@ _MODEL: Final = "{model}"
 
 
 class OpenAIProvider:
-    """One configured host. Needs no event loop until the first call, and belongs to the loop of that call.
+    """One configured host. Needs no event loop until the first call, and then belongs to the loop of that call.
 
-    Raises `ConfigError` if the base URL is missing or no good. A `{model}` in it is replaced by the model's name.
+    Raises `ConfigError` if the base URL is missing or invalid. A `{model}` in it is replaced by the model's name.
     """
 
     def __init__(self, name: str, config: ProviderConfig, api_key: SecretStr | None, outbound: Outbound = DIRECT) -> None:
@@ -40,28 +41,28 @@ class OpenAIProvider:
         self._takes = capabilities(name, config.base_url)
         url = URL(self._url.replace(_MODEL, "model"))
         key = None if api_key is None else api_key.get_secret_value()
-        # A value of the query may be a key too.
+        # A value in the query may be a key, too.
         auth = HeaderAuth(config.auth_header, key, _headers(), config.headers, url.query.values())
-        self._exchange = Exchange(name, config, auth, url, outbound)
+        self._client = ProviderClient(name, config, auth, url, outbound)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Batch, None]:
-        """See `Provider.stream`."""
-        return self._exchange.stream(request, self._prepare)
+        """Send a request, and yield the events of the reply (see `Provider.stream`)."""
+        return self._client.stream(request, self._prepare)
 
     async def probe(self) -> int | None:
-        """See `Provider.probe`: the list of models."""
+        """Return the status of the list of models (see `Provider.probe`)."""
         path, _, query = self._url.replace(_MODEL, "model").partition("?")
         url = URL(f"{path.removesuffix(_PATH)}/models{'?' if query else ''}{query}")
-        return await self._exchange.status_of(url)
+        return await self._client.status_of(url)
 
     @property
     def buffered(self) -> int:
-        """See `Provider.buffered`."""
-        return self._exchange.buffered
+        """Return the bytes received but not read yet (see `Provider.buffered`)."""
+        return self._client.buffered
 
     async def close(self) -> None:
-        """End the connections that are kept open."""
-        await self._exchange.close()
+        """Close the connections that are kept open."""
+        await self._client.close()
 
     def _prepare(self, request: ChatRequest) -> Prepared:
         body = encode(request, self.name, stream_usage=self._stream_usage, host=self._takes)
@@ -70,16 +71,16 @@ class OpenAIProvider:
 
 
 def _template(name: str, config: ProviderConfig) -> str:
-    """The URL of the one method that is called, `{model}` still in it."""
+    """Return the URL of chat completions, with `{model}` still in it. Raises `ConfigError` if the base URL is invalid."""
     base, _, query = (config.base_url or "").partition("?")
     query = "&".join(filter(None, (query, urlencode(dict(config.query)))))
     text = f"{base.rstrip('/')}{_PATH}{'?' if query else ''}{query}"
-    unreadable = ConfigError(f"providers.{name}.base_url: is no URL that can be read")
-    if not text.isprintable():  # of line breaks, yarl would leave them out without a word
+    unreadable = ConfigError(f"providers.{name}.base_url: is not a valid URL")
+    if not text.isprintable():  # yarl would drop line breaks silently
         raise unreadable
     try:
         url = URL(text.replace(_MODEL, "model"))
-    except ValueError:  # which quotes what it cannot read, such as part of a password
+    except ValueError:  # its message may quote part of a password
         raise unreadable from None
     if url.scheme not in ("http", "https") or not url.host:
         raise ConfigError(f'providers.{name}.base_url: must be a URL such as "https://api.example.com/v1"')

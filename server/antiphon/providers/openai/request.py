@@ -1,7 +1,7 @@
-"""A `ChatRequest` as a body of the OpenAI chat-completions API.
+"""Encodes a `ChatRequest` as a body of the OpenAI chat-completions API. No I/O.
 
-https://platform.openai.com/docs/api-reference/chat/create. What the domain calls `extra` is merged at the same level; where both
-have a field, the domain's is sent. No I/O.
+https://platform.openai.com/docs/api-reference/chat/create. The domain's `extra` is merged at the same level; if both have a field,
+that of the domain is sent.
 """
 
 from __future__ import annotations
@@ -43,13 +43,14 @@ _SAMPLING: Final = (
     ("top_logprobs", "top_logprobs"),
     ("logit_bias", "logit_bias"),
 )
-"""The domain's name, and the API's."""
+"""Names of fields: the domain's, and the API's."""
 
 
 def encode(request: ChatRequest, provider: str, *, stream_usage: bool, host: Capabilities = UNKNOWN) -> bytes:
-    """Return the JSON to send. `stream_usage`: the host knows `stream_options.include_usage`.
+    """Return the JSON body. `stream_usage`: the host supports `stream_options.include_usage`.
 
-    Raises `Unsupported` for what this API has no words for, and `InvalidRequest` for what is nested too deep to be sent.
+    Raises `Unsupported` for content that this API cannot express, and `InvalidRequest` for data that is nested too deeply to be
+    sent.
     """
     messages = Encoder(provider, host, known_fields=request.known_fields).encode(request.messages)
     body: dict[str, Any] = {"model": request.model, "messages": messages}
@@ -78,14 +79,15 @@ def encode(request: ChatRequest, provider: str, *, stream_usage: bool, host: Cap
 
 
 def _dumps(body: dict[str, Any]) -> bytes:
+    """Return the JSON of a body. Raises `InvalidRequest` if it cannot be encoded."""
     try:
         return orjson.dumps(body, default=_plain)
     except orjson.JSONEncodeError:
-        pass  # perhaps of an integer of more than 64 bits, which the slower one can write
+        pass  # perhaps an integer of more than 64 bits, which msgspec, though slower, can encode
     try:
         return msgspec.json.encode(body, enc_hook=_plain)
     except (TypeError, ValueError, RecursionError):
-        raise InvalidRequest("The request cannot be sent as JSON: it is nested too deep, or holds what is no text.") from None
+        raise InvalidRequest("The request cannot be sent as JSON: it is nested too deeply, or contains invalid text.") from None
 
 
 def _tool(tool: Tool | NativeTool) -> JsonObject:
@@ -125,7 +127,7 @@ def _response_format(response_format: ResponseFormat) -> JsonObject:
 
 
 def _plain(value: object) -> object:
-    """For encoders, which know `dict` only."""
+    """Return a mapping as a `dict`, the only kind that the encoders know. Raises `TypeError` for any other value."""
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} is not JSON")

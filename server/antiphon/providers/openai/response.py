@@ -1,14 +1,14 @@
-"""An answer of the OpenAI chat-completions API as events: server-sent chunks, or one JSON object. No I/O.
+"""Turns an answer of the OpenAI chat-completions API into events: server-sent chunks, or one JSON object. No I/O.
 
-https://platform.openai.com/docs/api-reference/chat/streaming, and what the hosts that follow it make of it. When a reply has ended,
-and whether it is whole, is `ending`'s matter; what a delta holds is `choice`'s. The rules here:
+https://platform.openai.com/docs/api-reference/chat/streaming, and the variants of compatible hosts. `ending` decides when a reply
+has ended and whether it is complete; `choice` reads the deltas. The rules here:
 
-- A `finish_reason` may come in any chunk, and more content after it: what ends a reply is held back until its end.
-- The usage that counts is the last one, wherever it stands, behind `[DONE]` too.
-- What came before a failure in the same read is still given; the failure is raised after it.
-- What only keeps the connection alive is skipped, also where it comes as data.
-- A field that is not known here is handed on, so that nothing is lost: as `ExtraFields` of the message, the choice or the reply,
-  and of the first chunk as `Started.fields`. So is null, where it is the first that is told of a field.
+- A `finish_reason` may come in any chunk, with more content after it. So `Finished` is held back until the end of the reply.
+- The last usage counts, wherever it is, even behind `[DONE]`.
+- Events that arrived before a failure in the same read are still returned; the failure is raised after them.
+- Events that only keep the connection alive are ignored, even if they are sent as data.
+- Unknown fields are passed on, so that nothing is lost: as `ExtraFields` of the message, the choice or the reply, and those of the
+  first chunk as `Started.fields`. A null is passed on as well, if it is the first value of its field.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ from antiphon.domain.events import (
 )
 from antiphon.domain.request import ChatRequest, NativeTool, Tool
 from antiphon.net.sse import EventTooLarge, SseEvent, SseReader
-from antiphon.providers.failure import of_payload
-from antiphon.providers.openai.blocks import PROTOCOL, Numbers
+from antiphon.providers.failure import error_of_payload
+from antiphon.providers.openai.blocks import PROTOCOL, BlockNumbers
 from antiphon.providers.openai.choice import CHOICE, ChoiceReader
 from antiphon.providers.openai.ending import Ending, meaning_of
 from antiphon.providers.openai.json import JsonReader
 from antiphon.providers.openai.values import MAX_INDEX, ErrorInside, as_object, changed_fields, read_usage, seconds
 
-_TOP: Final = frozenset({"id", "object", "created", "model", "choices", "usage", "error", "obfuscation"})
-"""Fields of a chunk that have a place in the events; `obfuscation` is padding against eavesdroppers, made anew on every hop."""
+_KNOWN_FIELDS: Final = frozenset({"id", "object", "created", "model", "choices", "usage", "error", "obfuscation"})
+"""Fields of a chunk that have a place in the events. `obfuscation` is padding against eavesdroppers, which each hop adds anew."""
 
-_PLAIN: Final = frozenset({"role", "content"})
+_PLAIN_TEXT: Final = frozenset({"role", "content"})
 
 _HEARTBEATS: Final = frozenset({b"ping", b"pong", b"keepalive", b"keep-alive", b"keep_alive", b"heartbeat", b"processing"})
-"""What hosts call an event that only keeps the connection alive, or send as its data."""
+"""Names or data of events that only keep the connection alive."""
 
 _NO_OUTPUT: Final = (Started, BlockFinished, DeltaGroup)
 
-_FAULTS: Final = (
+_EXPECTED_ERRORS: Final = (
     ProviderError,
     EventTooLarge,
     ArithmeticError,
@@ -65,7 +65,7 @@ _FAULTS: Final = (
     TypeError,
     ValueError,
 )
-"""What a step may raise; `ValueError` has the errors of JSON and UTF-8 below it."""
+"""The exceptions that reading a chunk may raise. `ValueError` includes the errors of JSON and UTF-8."""
 
 
 class ReplyReader:
@@ -74,38 +74,42 @@ class ReplyReader:
     def __init__(self, request: ChatRequest, provider: str) -> None:
         self.ending = Ending(request.sampling.choices)
         self.failure: ProviderError | None = None
-        """To be raised after the batch that `feed` gave."""
-        self.blame = b""
-        """The provider's own words about the failure, for the log."""
+        """The error to raise after the batch that `feed` returned."""
+        self.error_body = b""
+        """The provider's own text about the failure, for the log."""
         self._request = request
         self._provider = provider
         self._sse = SseReader(MAX_MESSAGE_BYTES)
         self._json = JsonReader()
         self._batch: Batch = []
-        self._place = "delta"  # of a choice's text
+        self._message_field = "delta"  # the field of a choice that has its message
         self._started = False
-        self._head: dict[str, Any] = {}
-        self._repeated: list[str] = []  # fields of the head that the last chunk had again
+        self._reply_fields: dict[str, Any] = {}
+        self._repeated: list[str] = []  # fields of the reply that the last chunk repeated
         self._choices: dict[int, ChoiceReader] = {}
-        self._numbers = Numbers()
+        self._numbers = BlockNumbers()
         self._tools = frozenset(map(_name_of, request.tools))
         self._usage: JsonObject | None = None
         self._has_output = False
-        self._at_finish = 0  # how much was in the batch when the last choice finished
+        self._at_finish = 0  # length of the batch when the last choice finished
 
     @property
     def has_usage(self) -> bool:
-        """The provider has sent the tokens used."""
+        """Return whether the provider has reported the tokens used."""
         return self._usage is not None
 
     def feed(self, data: bytes) -> Batch:
-        """The events of the server-sent chunks that these bytes complete; may be empty. Raises the tree under `ProviderError`."""
+        """Return the events of the server-sent chunks that these bytes complete; may be empty.
+
+        Raises subclasses of `ProviderError`. A failure after some output in the same read is not raised but kept in `failure`, so
+        that the caller first gets that output.
+        """
         try:
             self._feed(data)
-        except _FAULTS as error:
+        except _EXPECTED_ERRORS as error:
             self.failure = self._failure(error)
         if self.failure is not None and not any(map(_is_output, self._batch)):
-            # Nothing was said yet: the failure is the answer.
+            # There is no output to return first.
             raise self.failure
         if not self._has_output or self.ending.is_finished:
             self._note_output()
@@ -114,26 +118,26 @@ class ReplyReader:
         return batch
 
     def feed_after_done(self, data: bytes) -> None:
-        """Read the usage in what follows `[DONE]`, if there is any. Ignores all else, and raises nothing."""
+        """Read the usage from data that follows `[DONE]`. Ignores everything else, and raises nothing."""
         try:
             events = self._sse.feed(data)
         except EventTooLarge:
             return
         unclosed = self._sse.end()
-        self._take_late_usage(events if unclosed is None else [*events, unclosed])
+        self._read_late_usage(events if unclosed is None else [*events, unclosed])
 
     def end(self, *, silent: bool = False) -> Batch:
-        """The last batch: what was held back. Raises `ProviderProtocolError` if the reply is not whole.
+        """Return the last batch: everything held back. Raises `ProviderProtocolError` if the reply is incomplete.
 
-        `silent`: the host did not end it, but sent nothing for the time of `Ending.wait`.
+        `silent`: the host did not end the reply, but was silent for the time of `Ending.wait`.
         """
         if self.failure is not None:
             raise self.failure
         if not self.ending.done:
-            self._guard(self._leftover)
+            self._run(self._read_rest)
         if not self.ending.is_complete(silent=silent):
             raise self._protocol_error("ended before the reply was whole")
-        self._guard(self._complete)
+        self._run(self._close_all)
         batch, self._batch = self._batch, []
         if self._usage is not None:
             batch.append(read_usage(self._usage))
@@ -143,26 +147,27 @@ class ReplyReader:
         )
         return batch
 
-    def whole(self, body: bytes) -> Batch:
-        """All events of an answer that is one JSON object. Raises the tree under `ProviderError`."""
+    def read_object(self, body: bytes) -> Batch:
+        """Return all events of an answer that is one JSON object. Raises subclasses of `ProviderError`."""
         self.ending.is_object = True
-        self._place = "message"
-        self._guard(partial(self._whole, body))
+        self._message_field = "message"
+        self._run(partial(self._read_json, body))
         self.ending.done = True
         return self.end()
 
-    def _guard(self, step: Callable[[], None]) -> None:
-        """Runs a step, and raises its failure as one of our tree."""
+    def _run(self, step: Callable[[], None]) -> None:
+        """Run a step, and raise its failure as a `ProviderError`."""
         try:
             step()
-        except _FAULTS as error:
+        except _EXPECTED_ERRORS as error:
             self.failure = self._failure(error)
             raise self.failure from None
 
     def _failure(self, error: Exception) -> ProviderError:
-        """What a fault of a step means.
+        """Return the `ProviderError` for an exception of a step.
 
-        The steps take the shape of the JSON for granted where using it shows that it is another one: it shows here.
+        The steps do not check the shape of the JSON before they use it. JSON of another shape therefore raises one of the built-in
+        errors.
         """
         match error:
             case ProviderError():
@@ -178,24 +183,25 @@ class ReplyReader:
         ending = self.ending
         events = iter(self._sse.feed(data))
         for name, payload in events:
-            self._event(name, payload)
+            self._read_event(name, payload)
             if ending.done:
-                self._take_late_usage(events)
+                self._read_late_usage(events)
 
-    def _leftover(self) -> None:
+    def _read_rest(self) -> None:
         event = self._sse.end()
         if event is not None:
-            self._event(*event)
+            self._read_event(*event)
 
-    def _complete(self) -> None:
-        """What was left open is closed. Raises if something that began is not whole although the reply is."""
+    def _close_all(self) -> None:
+        """Close everything that is still open. Raises if a call or recording is incomplete although the reply is complete."""
         rest = self._json.end()
         if rest is not None:
-            self._take(rest, b"")
+            self._read_chunk(rest, b"")
         for index in sorted(self._choices):
             self._choices[index].end(self._batch)
 
-    def _event(self, name: bytes, payload: bytes) -> None:
+    def _read_event(self, name: bytes, payload: bytes) -> None:
+        """Read one server-sent event: a chunk, an error, `[DONE]`, or a heartbeat, which is ignored."""
         if payload[:1] != b"{":
             payload = payload.strip()
             if payload[:6] == b"[DONE]":
@@ -204,63 +210,65 @@ class ReplyReader:
             if payload in (b"", b"null") or payload[:1] == b":" or payload.strip(b'[]" ').lower() in _HEARTBEATS:
                 return
             if payload[:1] == b"[" and not name:
-                self._whole(payload)
+                self._read_json(payload)
                 return
         if name:
             if name == b"error":
-                self.blame = payload
-                raise of_payload(self._provider, self._json.read(payload))
+                self.error_body = payload
+                raise error_of_payload(self._provider, self._json.read(payload))
             if name.lower() in _HEARTBEATS:
                 return
-        self._take(self._json.read(payload), payload)
+        self._read_chunk(self._json.read(payload), payload)
 
-    def _take_late_usage(self, events: Iterable[SseEvent]) -> None:
+    def _read_late_usage(self, events: Iterable[SseEvent]) -> None:
+        """Keep the usage in events that follow `[DONE]`. Everything else is ignored."""
         for _, payload in events:
             if b'"usage"' in payload:
                 try:
                     chunk = self._json.read(payload)
                 except (ValueError, RecursionError):
                     continue
-                self._take_usage(as_object(chunk))
+                self._keep_usage(as_object(chunk))
 
-    def _whole(self, body: bytes) -> None:
+    def _read_json(self, body: bytes) -> None:
+        """Read an answer that is one JSON object, or an array with one. Choices without an index are numbered."""
         chunk = self._json.read(body)
         if isinstance(chunk, list) and chunk:  # Google's hosts put an error in an array
             chunk = chunk[0]
         choices = chunk.get("choices") or ()
-        if len({choice.get("index") or 0 for choice in choices}) < len(choices):  # there are hosts that do not number them
+        if len({choice.get("index") or 0 for choice in choices}) < len(choices):  # some hosts do not number them
             for index, choice in enumerate(choices):
                 choice["index"] = index
-        self._take(chunk, body)
+        self._read_chunk(chunk, body)
 
-    def _take(self, chunk: dict[str, Any], payload: bytes) -> None:
-        """One chunk, or one whole reply."""
+    def _read_chunk(self, chunk: dict[str, Any], payload: bytes) -> None:
+        """Read one chunk, or one whole reply. `payload` is its JSON text, for the log."""
         choices = chunk.get("choices")
         if not choices and _is_heartbeat(chunk):
             return
         if chunk.get("error") or (not choices and chunk.get("object") == "error"):
-            self.blame = payload
-            raise of_payload(self._provider, chunk.get("error") or chunk)
+            self.error_body = payload
+            raise error_of_payload(self._provider, chunk.get("error") or chunk)
         if not self._started:
             self._start(chunk, bool(choices))
-        elif self._repeated or not chunk.keys() <= _TOP:
-            self._go_on(chunk)
+        elif self._repeated or not chunk.keys() <= _KNOWN_FIELDS:
+            self._read_later_fields(chunk)
         if chunk.get("usage") or "x_groq" in chunk:
-            self._take_usage(chunk)
+            self._keep_usage(chunk)
         for choice in choices or ():
             index = choice.get("index") or 0
             try:
                 reader = self._choices[index]
             except KeyError:
                 reader = self._begin(index)
-            delta = choice.get(self._place)
+            delta = choice.get(self._message_field)
             if (
                 delta
                 and choice.get("logprobs") is None
-                and (len(delta) == 1 or delta.keys() <= _PLAIN)
+                and (len(delta) == 1 or delta.keys() <= _PLAIN_TEXT)
                 and type(content := delta.get("content")) is str
                 and (choice.keys() <= CHOICE or not reader.changed_fields(choice))
-            ):  # nearly every chunk comes here
+            ):  # the fast path, for nearly every chunk
                 if content:
                     block = reader.text_block
                     if block is None:
@@ -272,25 +280,26 @@ class ReplyReader:
                 else:
                     reader.is_empty = True
             else:
-                self._take_choice(reader, choice, chunk)
+                self._read_choice(reader, choice, chunk)
             reason = choice.get("finish_reason")
             if reason is not None and reason != "":
                 self._finish(index, reason, choice, payload)
 
-    def _take_choice(self, reader: ChoiceReader, choice: JsonObject, chunk: JsonObject) -> None:
-        """A choice that is more than a delta of text."""
+    def _read_choice(self, reader: ChoiceReader, choice: JsonObject, chunk: JsonObject) -> None:
+        """Read a choice that is more than a delta of text."""
         try:
             reader.read(choice, chunk, self._batch)
         except ErrorInside as inside:
-            self.blame = json.dumps({"error": inside.error}).encode()
-            raise of_payload(self._provider, inside.error) from None
+            self.error_body = json.dumps({"error": inside.error}).encode()
+            raise error_of_payload(self._provider, inside.error) from None
 
-    def _take_usage(self, chunk: JsonObject) -> None:
+    def _keep_usage(self, chunk: JsonObject) -> None:
         usage = chunk.get("usage") or as_object(chunk.get("x_groq")).get("usage")
         if usage:
             self._usage = as_object(usage)
 
     def _begin(self, index: object) -> ChoiceReader:
+        """Return a new reader for the choice `index`. Raises `TypeError` or `ValueError` for an invalid index."""
         if type(index) is not int:
             raise TypeError("index")
         if not 0 <= index <= MAX_INDEX:
@@ -300,9 +309,12 @@ class ReplyReader:
         return reader
 
     def _start(self, chunk: JsonObject, has_choices: bool) -> None:
-        """Some hosts send chunks without an id or a choice first: what they tell is kept until there is one."""
-        changed, _ = changed_fields(chunk, self._head, _TOP)
-        self._head |= changed
+        """Append `Started`, unless the chunk has neither an id nor a choice.
+
+        Some hosts send such chunks first; their fields are kept until then.
+        """
+        changed, _ = changed_fields(chunk, self._reply_fields, _KNOWN_FIELDS)
+        self._reply_fields |= changed
         given = chunk.get("id")
         if not given and not has_choices:
             return
@@ -313,36 +325,40 @@ class ReplyReader:
                 model=str(chunk.get("model") or self._request.model),
                 origin=Origin(PROTOCOL, self._provider, self._request.model, self._provider),
                 created=seconds(chunk.get("created")) or int(time.time()),
-                fields=self._head,
+                fields=self._reply_fields,
             )
         )
 
-    def _go_on(self, chunk: JsonObject) -> None:
-        """Fields of the reply that come after its start, such as citations, or again, such as a fingerprint."""
-        changed, repeated = changed_fields(chunk, self._head, _TOP)
+    def _read_later_fields(self, chunk: JsonObject) -> None:
+        """Append fields of the reply that arrive after its start, or are repeated.
+
+        Citations arrive later, for example; a fingerprint is repeated.
+        """
+        changed, repeated = changed_fields(chunk, self._reply_fields, _KNOWN_FIELDS)
         if changed:
-            self._head = {**self._head, **changed}
+            self._reply_fields = {**self._reply_fields, **changed}
             self._batch.append(ExtraFields(None, changed, Place.REPLY))
         if repeated != self._repeated:
             self._repeated = repeated
-            again = {name: self._head[name] for name in repeated}
+            again = {name: self._reply_fields[name] for name in repeated}
             self._batch.append(ExtraFields(None, again, Place.REPLY, repeats=True))
 
     def _finish(self, index: int, reason: object, choice: JsonObject, payload: bytes) -> None:
-        if isinstance(reason, dict):  # SGLang's form of it
+        """Record the finish reason of a choice. Raises `ProviderUnavailable` if it means a failure."""
+        if isinstance(reason, dict):  # SGLang
             reason = reason.get("type")
         if not isinstance(reason, str):
             raise TypeError("finish_reason")
         self._note_output()
         if not self.ending.finish(index, reason):
-            self.blame = payload
-            raise ProviderUnavailable(f"The provider {self._provider} failed on the way.", provider=self._provider)
-        usage = choice.get("usage")  # Moonshot's place for it
+            self.error_body = payload
+            raise ProviderUnavailable(f"The provider {self._provider} failed during the reply.", provider=self._provider)
+        usage = choice.get("usage")  # Moonshot
         if usage:
             self._usage = as_object(usage)
 
     def _note_output(self) -> None:
-        """Tell the ending whether output came since the last finish reason."""
+        """Report output since the last finish reason to `ending`."""
         if any(map(_is_output, self._batch[self._at_finish :])):
             self._has_output = True
             self.ending.note_output()
@@ -353,7 +369,7 @@ class ReplyReader:
 
 
 def _name_of(tool: Tool | NativeTool) -> str:
-    """Return the name by which a model calls a tool; empty for one that has none."""
+    """Return the name by which a model calls a tool; empty if it has none."""
     if isinstance(tool, Tool):
         return tool.name
     custom = tool.fields.get("custom")
@@ -362,13 +378,13 @@ def _name_of(tool: Tool | NativeTool) -> str:
 
 
 def _is_heartbeat(chunk: JsonObject) -> bool:
-    """Whether a JSON object without choices only keeps the connection alive."""
+    """Return whether a JSON object without choices only keeps the connection alive."""
     kind = chunk.get("type") or chunk.get("event") or chunk.get("object")
     return isinstance(kind, str) and kind.lower().encode() in _HEARTBEATS
 
 
 def _is_output(event: Event) -> bool:
-    """Whether an event is output of the model: fields of the reply or of a choice are not."""
+    """Return whether an event is output of the model. Fields of the reply or of a choice are not."""
     if isinstance(event, ExtraFields):
         return event.place is Place.MESSAGE and any(value is not None for value in event.fields.values())
     return not isinstance(event, _NO_OUTPUT)

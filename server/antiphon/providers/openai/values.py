@@ -1,7 +1,7 @@
-"""The values of an OpenAI answer, checked: what hosts put there need be neither of the type nor in the range that is documented.
+"""Checks the values of an OpenAI answer, because hosts send values of other types and ranges than documented. No I/O.
 
-Two ways to take what is wrong. What only tells of the reply - a time, a count of tokens - is left out: it does not cost the reply.
-What is the reply raises `TypeError` or `ValueError`, which `response` turns into an error of our tree. No I/O.
+Wrong values are handled in two ways. Values that only describe the reply, such as times and token counts, are left out, so they do
+not cost the reply. Wrong content raises `TypeError` or `ValueError`, which `response` turns into a `ProviderError`.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from antiphon.domain.content import JsonObject
 from antiphon.domain.events import Usage
 
 MAX_INDEX: Final = 2**31 - 1
-"""Of a choice, or of a place in a text, as 32 bits hold it."""
+"""The highest index of a choice, or offset in a text: the limit of 32 bits."""
 
 MAX_DEPTH: Final = 24
-"""Objects and lists in each other, in a field that is handed on unread: gRPC's readers take about 30."""
+"""The most nested objects and lists in a field that is passed on unread. Readers of gRPC messages allow about 30."""
 
 UNLIKELY: Final = -9999.0
-"""The log probability that the API writes for a token that is very unlikely."""
+"""The log probability that the API sends for a very unlikely token."""
 
 _MAX_COUNT: Final = 2**53
-"""Of tokens: sums of it still fit 64 bits, and it is exact in JSON."""
+"""The most tokens: sums of it still fit 64 bits, and it is exact in JSON."""
 
-# Built once: `int | float` in a call is made anew each time.
+# Built once: an `int | float` in a call is built each time.
 _NUMBERS: Final = (int, float)
 _CONTAINERS: Final = (dict, list)
 
 _MAX_TIME: Final = 253_402_300_799
-"""The last second of the year 9999, which is as far as a timestamp goes."""
+"""The last second of the year 9999, the latest that a timestamp can hold."""
 
 _PROMPT_DETAILS: Final = frozenset({"cached_tokens", "cache_write_tokens", "audio_tokens"})
 _COMPLETION_DETAILS: Final = frozenset({"reasoning_tokens", "audio_tokens"})
@@ -46,7 +46,7 @@ _USAGE: Final = frozenset(
 
 
 class ErrorInside(Exception):
-    """A choice, or its delta, holds an error in place of output."""
+    """Raised if a choice, or its delta, holds an error instead of output."""
 
     def __init__(self, error: object) -> None:
         super().__init__("an error inside a choice")
@@ -54,7 +54,7 @@ class ErrorInside(Exception):
 
 
 def text(value: object) -> str:
-    """A text, where null is an empty one."""
+    """Return a text; empty for None. Raises `TypeError` for other values."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -63,12 +63,12 @@ def text(value: object) -> str:
 
 
 def as_object(value: object) -> JsonObject:
-    """An object; anything else is an empty one."""
+    """Return a JSON object unchanged, and an empty one for any other value."""
     return value if isinstance(value, dict) else {}
 
 
 def is_shallow(value: object, depth: int = MAX_DEPTH) -> bool:
-    """Whether no more than `depth` objects and lists are in each other."""
+    """Return whether objects and lists are nested at most `depth` levels deep."""
     level: list[Any] = [value]
     while level := [one for one in level if isinstance(one, _CONTAINERS)]:
         if depth == 0:
@@ -79,9 +79,10 @@ def is_shallow(value: object, depth: int = MAX_DEPTH) -> bool:
 
 
 def changed_fields(chunk: JsonObject, known: JsonObject, places: frozenset[str]) -> tuple[dict[str, Any], list[str]]:
-    """Fields of a chunk beside those of `places` that are new or changed, in the host's order, and the names of those that are not.
+    """Return the unknown fields of a chunk that are new or changed, in the host's order, and the names of those repeated unchanged.
 
-    A null after something is neither. Of Groq's own object the usage is left out. Raises for what is nested too deep.
+    `places` are the known fields, and `known` the earlier values of unknown ones. A null after another value is neither new nor
+    repeated. The usage in Groq's `x_groq` is left out. Raises `ValueError` for values that are nested too deeply.
     """
     changed: dict[str, Any] = {}
     repeated: list[str] = []
@@ -102,14 +103,17 @@ def changed_fields(chunk: JsonObject, known: JsonObject, places: frozenset[str])
 
 
 def seconds(value: object) -> int | None:
-    """A time in Unix seconds, None if it is none."""
+    """Return a time in Unix seconds; None if the value is not one."""
     if isinstance(value, str) and value.isdecimal():
         value = int(value[:20])
     return int(value) if _is_number(value) and 0 < value <= _MAX_TIME else None
 
 
 def read_logprobs(value: object) -> tuple[JsonObject, ...]:
-    """The entries of `logprobs.content`, of which an infinite one is as the API writes it. Raises for what is none."""
+    """Return the entries of `logprobs.content`. An infinite value is replaced by `UNLIKELY`, and NaN by None.
+
+    Raises `TypeError`, `ValueError` or `KeyError` for JSON of another shape.
+    """
     if value is None:
         return ()
     if not isinstance(value, list) or not is_shallow(value):
@@ -122,6 +126,7 @@ def read_logprobs(value: object) -> tuple[JsonObject, ...]:
 
 
 def _check_logprob(entry: dict[str, Any]) -> None:
+    """Check one entry, and replace an infinite or NaN log probability in place. Raises for other shapes."""
     if not isinstance(entry["token"], str) or not isinstance(entry["logprob"], int | float | None):
         raise TypeError("logprob")
     if entry["logprob"] is not None and not math.isfinite(entry["logprob"]):
@@ -130,11 +135,11 @@ def _check_logprob(entry: dict[str, Any]) -> None:
     if given is not None:
         if not isinstance(given, list):
             raise TypeError("bytes")
-        bytes(given)  # raises for what is no list of bytes
+        bytes(given)  # raises unless it is a list of bytes
 
 
-class Streamed:
-    """The length and the last piece of a text that streams. The text itself is not kept, to keep the cost of a token low."""
+class StreamedText:
+    """The length and the last piece of a streamed text. The text itself is not kept, so that a token costs little."""
 
     __slots__ = ("last", "length")
 
@@ -149,21 +154,21 @@ class Streamed:
         return piece
 
     def rest(self, whole: object) -> str:
-        """Return what a whole text adds to what has streamed; empty if it does not continue that."""
+        """Return the part of a whole text that was not streamed yet; empty if the whole text does not continue the streamed one."""
         if not isinstance(whole, str):
             return ""
         goes_on = whole[self.length - len(self.last) : self.length] == self.last
         return whole[self.length :] if goes_on else ""
 
 
-class Sound:
-    """Makes whole base64 of sound that comes in pieces, which may be cut anywhere."""
+class Base64Joiner:
+    """Turns base64 that may be cut anywhere into pieces that can be decoded on their own."""
 
     def __init__(self) -> None:
         self._rest = ""
 
     def feed(self, data: str) -> str:
-        """As much as is whole by now. Raises for what is not base64."""
+        """Return the longest piece that can be decoded by now. Raises `ValueError` for invalid base64."""
         data = self._rest + data
         whole = len(data) // 4 * 4
         data, self._rest = data[:whole], data[whole:]
@@ -171,19 +176,19 @@ class Sound:
         return data
 
     def end(self) -> None:
-        """Raises if something is missing."""
+        """Raise `ValueError` if the last group is incomplete."""
         if self._rest:
             raise ValueError("base64")
 
 
 def read_usage(raw: JsonObject) -> Usage:
-    """Return the tokens used. What has no place is handed on."""
+    """Return the tokens used. Fields without a place in `Usage` are in its `extra`."""
     prompt_details = as_object(raw.get("prompt_tokens_details"))
     completion_details = as_object(raw.get("completion_tokens_details"))
     prompt, completion = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
-    total, reasoning = _count(raw.get("total_tokens")), _told(completion_details.get("reasoning_tokens"))
+    total, reasoning = _count(raw.get("total_tokens")), _optional_count(completion_details.get("reasoning_tokens"))
     if reasoning and prompt + completion + reasoning == total:
-        completion += reasoning  # xAI's chat API leaves thoughts out of the completion, and out of nothing else
+        completion += reasoning  # xAI's chat API leaves reasoning out of the completion tokens, but not out of the total
     extra = {name: value for name, value in raw.items() if name not in _USAGE and value is not None}
     for name, details, known in (
         ("prompt_tokens_details", prompt_details, _PROMPT_DETAILS),
@@ -196,22 +201,22 @@ def read_usage(raw: JsonObject) -> Usage:
         prompt,
         completion,
         total or prompt + completion,
-        cached_tokens=_told(prompt_details.get("cached_tokens") if cached is None else cached),
-        cache_write_tokens=_told(prompt_details.get("cache_write_tokens")),
+        cached_tokens=_optional_count(prompt_details.get("cached_tokens") if cached is None else cached),
+        cache_write_tokens=_optional_count(prompt_details.get("cache_write_tokens")),
         reasoning_tokens=reasoning,
-        audio_input_tokens=_told(prompt_details.get("audio_tokens")),
-        audio_output_tokens=_told(completion_details.get("audio_tokens")),
+        audio_input_tokens=_optional_count(prompt_details.get("audio_tokens")),
+        audio_output_tokens=_optional_count(completion_details.get("audio_tokens")),
         extra=extra if not extra or is_shallow(extra) else {},
     )
 
 
-def _told(value: object) -> int | None:
-    """Return a count; None where there is none, or nothing that is one."""
+def _optional_count(value: object) -> int | None:
+    """Return a token count; None if the value is missing or invalid."""
     return None if value != 0 and not _count(value) else _count(value)
 
 
 def _count(value: object) -> int:
-    if type(value) is int:  # nearly always
+    if type(value) is int:  # the fast path
         return value if 0 <= value <= _MAX_COUNT else 0
     return int(value) if _is_number(value) and 0 <= value <= _MAX_COUNT else 0
 

@@ -22,7 +22,7 @@ from antiphon.domain.errors import Violation
 from antiphon.domain.reply import Reply, ReplyChoice
 from antiphon.history.base import MAX_SOURCE, MAX_TITLE, Conversations
 from antiphon.history.recorder import Record
-from antiphon.providers.openai.form import call_json, function_call_json
+from antiphon.providers.openai.block_json import call_json, function_call_json
 from antiphon.rest.assistant.chats import STORED_FIELDS, ChatsServicer
 from antiphon.rest.assistant.errors import error_event
 from antiphon.rest.shared.answer import PreparedCall, answer

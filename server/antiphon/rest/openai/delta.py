@@ -12,8 +12,15 @@ from msgspec.structs import replace
 from antiphon import domain
 from antiphon.domain import unknown_fields
 from antiphon.domain.content import CUSTOM, FUNCTION_CALL
+from antiphon.providers.openai.block_json import (
+    call_json,
+    citation_json,
+    detail_json,
+    function_call_json,
+    image_json,
+    with_signature,
+)
 from antiphon.providers.openai.details import DETAILS
-from antiphon.providers.openai.form import call_json, citation_json, detail_json, function_call_json, image_json, with_signature
 from antiphon.rest.openai.reply import opaque_of, signature_fields, state_fields, text_part, thinking_fields
 
 

@@ -14,8 +14,7 @@ from antiphon.domain import unknown_fields
 from antiphon.domain.content import FUNCTION_CALL
 from antiphon.domain.opaque import wrap
 from antiphon.domain.reply import Reply, ReplyChoice
-from antiphon.providers.openai.details import DETAILS
-from antiphon.providers.openai.form import (
+from antiphon.providers.openai.block_json import (
     call_json,
     citation_json,
     detail_json,
@@ -24,6 +23,7 @@ from antiphon.providers.openai.form import (
     is_detailed,
     with_signature,
 )
+from antiphon.providers.openai.details import DETAILS
 
 _REPLACED_REASONS: Final = {
     domain.FinishReason.REFUSAL: domain.FinishReason.CONTENT_FILTER.value,

@@ -31,7 +31,7 @@ from antiphon.domain.errors import (
     ProviderUnavailable,
     Unauthenticated,
     Violation,
-    told,
+    to_public_error,
 )
 from antiphon.net.egress import Target
 from antiphon.proxying.passthrough import Answer, Passthrough
@@ -189,7 +189,7 @@ class ProxyServicer(proxy_pb2_grpc.ProxyServiceServicer):
                     tail = (tail + piece)[-4:]
             except Exception as error:
                 if content_type.lower().startswith(EVENT_STREAM):
-                    event = b"data: " + orjson.dumps({"error": error_object(told(error))}) + b"\n\n"
+                    event = b"data: " + orjson.dumps({"error": error_object(to_public_error(error))}) + b"\n\n"
                     yield httpbody_pb2.HttpBody(data=event if tail.endswith(_EVENT_ENDS) else b"\n\n" + event)
                 else:
                     abort_transfer(context)

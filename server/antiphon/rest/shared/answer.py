@@ -15,7 +15,7 @@ from msgspec import Struct
 from antiphon import domain
 from antiphon.chat.service import ChatService
 from antiphon.domain.call import Call
-from antiphon.domain.errors import AntiphonError, told
+from antiphon.domain.errors import AntiphonError, to_public_error
 from antiphon.domain.reply import Reply, collect
 from antiphon.history.recorder import Record
 from antiphon.rest.shared.body import Path, renaming
@@ -90,7 +90,7 @@ async def answer(
                         content_type = ""
                 end = writer.end()
         except Exception as error:
-            if (beat.sent or not content_type) and (data := prepared.error_event(told(error))):
+            if (beat.sent or not content_type) and (data := prepared.error_event(to_public_error(error))):
                 yield httpbody_pb2.HttpBody(data=data)
             raise
         if end or content_type:

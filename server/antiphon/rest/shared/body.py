@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from antiphon import domain
 from antiphon.domain.errors import InvalidRequest, Violation
-from antiphon.domain.turns import give_way
+from antiphon.domain.fairness import yield_to_other_calls
 from antiphon.net import json_bounds
 
 MAX_DEPTH = 100
@@ -58,15 +58,15 @@ async def parse_in_turns(data: bytes, schema: type[B]) -> B:
     """Parse as `parse` does, but let other calls run between the steps if the body is large. For servicers."""
     if len(data) <= json_bounds.SMALL:
         return parse(data, schema)
-    await give_way()  # receiving and copying it has just taken time
+    await yield_to_other_calls()  # receiving and copying it has just taken time
     try:
         await json_bounds.check_in_turns(data)
     except json_bounds.TooMuch as error:
         raise _too_much(error) from None
     raw = _loads(data)
-    await give_way()
+    await yield_to_other_calls()
     body = validate(raw, schema)
-    await give_way()
+    await yield_to_other_calls()
     return body
 
 

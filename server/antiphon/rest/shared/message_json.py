@@ -8,8 +8,7 @@ from typing import Any, assert_never
 from antiphon import domain
 from antiphon.domain.content import FUNCTION_CALL, with_extra
 from antiphon.domain.opaque import wrap
-from antiphon.providers.openai.details import DETAILS
-from antiphon.providers.openai.form import (
+from antiphon.providers.openai.block_json import (
     call_json,
     citation_json,
     detail_json,
@@ -18,6 +17,7 @@ from antiphon.providers.openai.form import (
     is_detailed,
     with_signature,
 )
+from antiphon.providers.openai.details import DETAILS
 from antiphon.rest.shared.content import FUNCTION_ROLE
 
 

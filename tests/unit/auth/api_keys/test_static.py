@@ -10,11 +10,11 @@ from antiphon.auth.api_keys.static import KeyRing, credentials_of, load_keys
 from antiphon.auth.base import Authenticators, identify
 from antiphon.config import AuthConfig, ConfigError, KeyConfig
 from antiphon.domain.errors import Unauthenticated
-from antiphon.domain.principal import EVERYDAY, Principal, Quota, Scope
+from antiphon.domain.principal import DEFAULT_SCOPES, Principal, Quota, Scope
 from tests.unit.auth.signer import config
 
 DEV = Principal("dev", owner="dev", id="static:dev")
-OPS = Principal("ops", owner="ops", id="static:ops", scopes=EVERYDAY | {Scope.ADMIN})
+OPS = Principal("ops", owner="ops", id="static:ops", scopes=DEFAULT_SCOPES | {Scope.ADMIN})
 RING = KeyRing([(DEV, SecretStr("sk-dev")), (OPS, SecretStr("sk-ops"))])
 
 
@@ -102,7 +102,7 @@ async def test_a_key_of_the_configuration_may_what_it_says() -> None:
     assert found == Principal("ci", "team", "static:ci", frozenset({Scope.CHAT, Scope.HISTORY}), ("gpt-4o*",), Quota(daily_usd=2))
     assert found.may_use("gpt-4o-mini", "openai")
     assert not found.may_use("o3", "openai")
-    for key, scopes in (("k2", {Scope.CHAT, Scope.ADMIN}), ("k3", EVERYDAY)):
+    for key, scopes in (("k2", {Scope.CHAT, Scope.ADMIN}), ("k3", DEFAULT_SCOPES)):
         found = await ring.authenticate(key)
         assert found is not None
         assert found.scopes == scopes
@@ -117,7 +117,7 @@ async def test_an_empty_list_opens_nothing(written: dict[str, Any], all_of_it: b
     ring = load_keys(AuthConfig(keys=(KeyConfig.model_validate({"name": "a", "key_env": "A", **written}),)), {"A": "k"})
     found = await ring.authenticate("k")
     assert found is not None
-    assert found.scopes == (EVERYDAY if all_of_it else frozenset())
+    assert found.scopes == (DEFAULT_SCOPES if all_of_it else frozenset())
     assert found.may_use("gpt-4o", "openai") is all_of_it
 
 

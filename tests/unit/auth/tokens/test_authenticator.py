@@ -20,11 +20,11 @@ from antiphon.auth.tokens.authenticator import MAX_TOKEN, MAX_VERIFIED, Issuer, 
 from antiphon.auth.tokens.jwks import KeySource, RotatingKeys, SharedSecret
 from antiphon.config import AuthConfig, ConfigError, IssuerConfig
 from antiphon.domain.errors import Unauthenticated
-from antiphon.domain.principal import EVERYDAY, Principal
+from antiphon.domain.principal import DEFAULT_SCOPES, Principal
 from antiphon.net.fetch import Fetcher
 from tests.unit.auth.signer import AUDIENCE, ISSUER, SECRET, at, b64, claims, config, entry, jwks, key, sign
 
-ANN = Principal("corp:ann", owner="corp:ann", id="token:corp:ann", scopes=EVERYDAY)
+ANN = Principal("corp:ann", owner="corp:ann", id="token:corp:ann", scopes=DEFAULT_SCOPES)
 
 
 class Clock:

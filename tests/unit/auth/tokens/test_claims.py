@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from antiphon.auth.tokens.claims import ClaimMapping, ClaimUnusable
-from antiphon.domain.principal import EVERYDAY, Principal, Scope
+from antiphon.domain.principal import DEFAULT_SCOPES, Principal, Scope
 from tests.unit.auth.signer import config
 
 
@@ -53,22 +53,22 @@ MAPPING = {"llm.chat": ["chat"], "llm.all": ["chat", "history", "proxy", "engine
 @pytest.mark.parametrize(
     ("settings", "claims", "scopes"),
     [
-        ({}, {}, EVERYDAY),
-        ({}, {"scope": "openid email profile"}, EVERYDAY),
-        ({}, {"scope": "admin chat"}, EVERYDAY),  # what the token calls a scope is none of ours
+        ({}, {}, DEFAULT_SCOPES),
+        ({}, {"scope": "openid email profile"}, DEFAULT_SCOPES),
+        ({}, {"scope": "admin chat"}, DEFAULT_SCOPES),  # what the token calls a scope is none of ours
         ({"default_scopes": ["chat"]}, {"scope": "openid"}, {Scope.CHAT}),
         ({"default_scopes": []}, {"scope": "openid"}, set()),
         ({"scopes": {}}, {"scope": "llm.chat"}, set()),
-        ({"scopes": {}}, {}, EVERYDAY),
-        ({"scopes": None}, {"scope": "llm.chat"}, EVERYDAY),
+        ({"scopes": {}}, {}, DEFAULT_SCOPES),
+        ({"scopes": None}, {"scope": "llm.chat"}, DEFAULT_SCOPES),
         ({"scopes": {"llm.chat": []}}, {"scope": "llm.chat"}, set()),
-        ({"scopes": MAPPING}, {}, EVERYDAY),
+        ({"scopes": MAPPING}, {}, DEFAULT_SCOPES),
         ({"scopes": MAPPING, "default_scopes": ["chat"]}, {}, {Scope.CHAT}),
         ({"scopes": MAPPING, "default_scopes": ["chat"]}, {"scope": None}, set()),
         ({"scopes": MAPPING}, {"scp": None, "scope": "llm.chat"}, {Scope.CHAT}),
         ({"default_scopes": ["chat"]}, {"scope": None}, {Scope.CHAT}),
         ({"scopes": MAPPING, "scope_claim": "realm.roles"}, {"realm": {"roles": None}}, set()),
-        ({"scopes": MAPPING, "scope_claim": "realm.roles"}, {"realm": {}}, EVERYDAY),
+        ({"scopes": MAPPING, "scope_claim": "realm.roles"}, {"realm": {}}, DEFAULT_SCOPES),
         ({"scopes": MAPPING, "scope_claim": "realm.roles"}, {"realm": None}, set()),
         ({"scopes": MAPPING}, {"scope": "openid"}, set()),
         ({"scopes": MAPPING}, {"scope": ""}, set()),
@@ -78,7 +78,7 @@ MAPPING = {"llm.chat": ["chat"], "llm.all": ["chat", "history", "proxy", "engine
         ({"scopes": MAPPING}, {"scope": ["llm.chat", 5, None]}, {Scope.CHAT}),
         ({"scopes": MAPPING}, {"scp": "llm.chat"}, {Scope.CHAT}),
         ({"scopes": MAPPING}, {"scp": ["llm.chat"], "scope": "llm.boss"}, {Scope.CHAT, Scope.ADMIN}),
-        ({"scopes": MAPPING}, {"scope": "llm.all llm.boss"}, EVERYDAY | {Scope.ADMIN}),
+        ({"scopes": MAPPING}, {"scope": "llm.all llm.boss"}, DEFAULT_SCOPES | {Scope.ADMIN}),
         ({"scopes": MAPPING}, {"scope": "llm.chatter"}, set()),
         ({"scopes": MAPPING}, {"scope": {"llm.boss": 1}}, set()),
         ({"scopes": MAPPING}, {"scope": 5}, set()),
@@ -114,5 +114,5 @@ def test_an_admin_is_who_the_claim_says(value: str | bool, said: Any, admin: boo
     """To the letter, and of the same kind; nobody is one without such a claim."""
     found = principal({"admin": {"claim": "groups", "value": value}}, groups=said)
     assert (Scope.ADMIN in found.scopes) is admin
-    assert found.scopes >= EVERYDAY
+    assert found.scopes >= DEFAULT_SCOPES
     assert Scope.ADMIN not in principal({}, groups=said, admin=True, is_admin=True, scopes=["admin"]).scopes

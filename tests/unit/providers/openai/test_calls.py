@@ -6,7 +6,7 @@ import pytest
 
 from antiphon.domain.content import State, ToolCall
 from antiphon.domain.events import Batch, BlockFinished, BlockStarted, Event, InputDelta
-from antiphon.providers.openai.blocks import Numbers
+from antiphon.providers.openai.blocks import BlockNumbers
 from antiphon.providers.openai.calls import ToolCalls
 
 Json = dict[str, Any]
@@ -29,7 +29,7 @@ def call(index: int | None = None, call_id: str | None = None, name: str | None 
 
 
 def read(*deltas: Json, tools: frozenset[str] = TOOLS, whole: bool = False) -> Batch:
-    calls = ToolCalls(0, tools, Numbers(), whole=whole)
+    calls = ToolCalls(0, tools, BlockNumbers(), whole=whole)
     events: Batch = []
     for delta in deltas:
         calls.read(delta, events)
@@ -235,17 +235,17 @@ def test_a_whole_message_after_the_stream() -> None:
         ([whole[0], call(1, "c2", "g", ROME[:5])], [InputDelta(1, ROME[5:])]),
         ([call(0, "c1", "f", ROME), whole[1]], []),
     ):
-        calls = ToolCalls(0, TOOLS, Numbers())
+        calls = ToolCalls(0, TOOLS, BlockNumbers())
         for delta in streamed:
             calls.read(delta, [])
         events: Batch = []
-        calls.conclude(whole, events)
+        calls.finish_from_message(whole, events)
         assert events == expected
 
 
 def test_the_one_function_call_of_2023() -> None:
     """It has no id, and its name may come again with every piece."""
-    calls = ToolCalls(0, TOOLS, Numbers())
+    calls = ToolCalls(0, TOOLS, BlockNumbers())
     events: Batch = []
     for delta in ({"name": "f", "arguments": ""}, {"name": "f", "arguments": "{"}, {"arguments": "}"}):
         calls.read_function_call(delta, events)

@@ -18,9 +18,9 @@ from antiphon.domain.events import (
     TextDelta,
     ThinkingDelta,
 )
-from antiphon.providers.openai.blocks import Numbers
+from antiphon.providers.openai.blocks import BlockNumbers
 from antiphon.providers.openai.choice import ChoiceReader
-from antiphon.providers.openai.values import Streamed
+from antiphon.providers.openai.values import StreamedText
 from tests.unit.framing import without_frames
 
 Json = dict[str, Any]
@@ -28,7 +28,7 @@ Json = dict[str, Any]
 
 def read(*choices: Json, is_object: bool = False) -> Batch:
     """The events of the choice; "object" in one is that of its chunk."""
-    reader = ChoiceReader(0, frozenset({"f"}), Numbers(), is_object=is_object)
+    reader = ChoiceReader(0, frozenset({"f"}), BlockNumbers(), is_object=is_object)
     events: Batch = []
     for choice in choices:
         reader.read({name: value for name, value in choice.items() if name != "object"}, choice, events)
@@ -235,7 +235,7 @@ def test_a_host_that_streams_messages() -> None:
 
 def test_the_rest_of_a_text_that_is_not_kept() -> None:
     """Only its length and its last piece are known."""
-    text = Streamed()
+    text = StreamedText()
     assert text.rest("Hello") == "Hello"
     text.add("Hel")
     text.add("lo")

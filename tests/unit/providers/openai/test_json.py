@@ -68,7 +68,7 @@ def test_half_a_character_without_the_other_is_replaced() -> None:
     assert text("\ude00a", "\ud83d\ud83d", "\ude00") == "\ufffda\ufffd\U0001f600"
     assert text("\ud83d", "", "\ude00") == "\U0001f600"
     body = {"id": "x", "choices": [{"message": {"content": "a\ud83d"}, "finish_reason": "stop"}]}
-    events = ReplyReader(ChatRequest("m", (), stream=True), "p").whole(json.dumps(body).encode())
+    events = ReplyReader(ChatRequest("m", (), stream=True), "p").read_object(json.dumps(body).encode())
     assert without_frames(events)[1:] == [TextDelta(0, "a\ufffd"), STOP]
 
 
@@ -122,4 +122,4 @@ def test_what_holds_too_much_is_not_read() -> None:
     with pytest.raises(TooMuch):
         JsonReader().read(data)
     with pytest.raises(ProviderProtocolError):
-        ReplyReader(ChatRequest("m", (), stream=False), "p").whole(data)
+        ReplyReader(ChatRequest("m", (), stream=False), "p").read_object(data)

@@ -33,8 +33,8 @@ from antiphon.providers.openai.messages import Encoder
 
 Json = dict[str, Any]
 
-SILENT: Final = ("openai", "azure", "xai", "perplexity")
-LENIENT: Final = (*SILENT, "openrouter", "unknown", "deepseek", "moonshot")
+NO_THOUGHTS: Final = ("openai", "azure", "xai", "perplexity")
+LENIENT: Final = (*NO_THOUGHTS, "openrouter", "unknown", "deepseek", "moonshot")
 """Those that pass over fields of a message that they do not know."""
 STRICT: Final = ("groq", "cerebras", "mistral")
 ALL: Final = (*LENIENT, *STRICT)

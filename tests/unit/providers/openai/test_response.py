@@ -77,7 +77,7 @@ def streamed(*events: dict[str, Any] | str, choices: int | None = None) -> list[
 
 
 def whole(body: Any) -> list[Event]:
-    found = reader().whole(json.dumps(body).encode())
+    found = reader().read_object(json.dumps(body).encode())
     check(found)
     return without_frames(found)
 
@@ -198,7 +198,7 @@ def test_a_host_that_gives_fewer_choices_says_that_it_is_done() -> None:
     ]
     for count in (1, 2):
         choices = [{"index": index, "message": {"content": "a"}, "finish_reason": "stop"} for index in range(count)]
-        found = reader(3).whole(json.dumps(reply({}, choices=choices)).encode())
+        found = reader(3).read_object(json.dumps(reply({}, choices=choices)).encode())
         assert [event.choice for event in found if isinstance(event, Finished)] == list(range(count))
 
 
@@ -247,7 +247,7 @@ def test_bad_json_on_the_way() -> None:
     with pytest.raises(ProviderProtocolError):
         reader().feed(sse("{bad"))
     with pytest.raises(ProviderProtocolError):
-        reader().whole(b"{bad")
+        reader().read_object(b"{bad")
 
 
 @pytest.mark.parametrize(
@@ -381,14 +381,14 @@ def test_errors_inside_a_good_answer(payload: dict[str, Any], kind: type[Provide
     read = reader()
     assert fed(read, sse(delta("a"), payload)) == [STARTED, TextDelta(0, "a")]
     assert type(read.failure) is kind
-    assert json.loads(read.blame) == payload
+    assert json.loads(read.error_body) == payload
 
 
 def test_error_in_a_list() -> None:
     """Google's hosts write one so: as a whole answer, and as an event."""
     error = b'[{"error": {"code": 400, "message": "m"}}]'
     with pytest.raises(ProviderRejected):
-        reader().whole(error)
+        reader().read_object(error)
     with pytest.raises(ProviderRejected):
         reader().feed(b"data: %b\n\n" % error)
 
@@ -399,7 +399,7 @@ def test_error_in_a_choice() -> None:
         read = reader()
         with pytest.raises(ProviderRejected):
             fed(read, sse({**delta(), "choices": [choice]}))
-        assert json.loads(read.blame) == {"error": {"code": 400, "message": "m"}}
+        assert json.loads(read.error_body) == {"error": {"code": 400, "message": "m"}}
 
 
 def test_error_before_anything_was_said() -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from antiphon.domain.errors import InvalidRequest, ModelNotFound, ProviderRejected, TurnInProgress, Unauthenticated, Violation
-from antiphon.providers.failure import of_status
+from antiphon.providers.failure import error_of_status
 from antiphon.rest.openai import errors
 
 
@@ -53,7 +53,7 @@ def test_a_request_that_the_provider_refuses_is_the_callers_400(explanation: str
 @pytest.mark.parametrize("status", [401, 404, 500])
 def test_another_failure_of_the_provider_is_a_502(status: int) -> None:
     """In our words."""
-    got, _, body = errors.render_error(of_status("p", status, {}, b'{"error": {"message": "secret"}}'))
+    got, _, body = errors.render_error(error_of_status("p", status, {}, b'{"error": {"message": "secret"}}'))
     assert (got, json.loads(body)["error"]["type"]) == (502, "server_error")
     assert b"secret" not in body
 

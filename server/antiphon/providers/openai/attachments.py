@@ -1,4 +1,4 @@
-"""What comes whole in an answer of the OpenAI API: sources and pictures. No I/O."""
+"""Reads the parts of an OpenAI answer that always arrive whole: citations and images. No I/O."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _CITATION: Final = frozenset({"url", "title", "start_index", "end_index"})
 
 
 def read_citation(annotation: object) -> Citation | None:
-    """Return a source as the API documents it; None for any other form."""
+    """Return a citation if the annotation has the documented form, else None."""
     cited = annotation.get(_CITED) if isinstance(annotation, dict) and annotation.get("type") == _CITED else None
     if not isinstance(annotation, dict) or not isinstance(cited, dict) or not isinstance(cited.get("url"), str):
         return None
     title, start, end = cited.get("title", ""), cited.get("start_index"), cited.get("end_index")
-    if not isinstance(title, str) or not _is_place(start) or not _is_place(end):
+    if not isinstance(title, str) or not _is_offset(start) or not _is_offset(end):
         return None
     inner = {name: value for name, value in cited.items() if name not in _CITATION}
     fields = {name: value for name, value in annotation.items() if name not in ("type", _CITED)}
@@ -27,12 +27,12 @@ def read_citation(annotation: object) -> Citation | None:
     return Citation(cited["url"], title, start=start, end=end, fields=fields) if is_shallow(fields) else None
 
 
-def _is_place(value: object) -> bool:
+def _is_offset(value: object) -> bool:
     return value is None or (type(value) is int and 0 <= value <= MAX_INDEX)
 
 
 def read_image(image: object) -> Image | None:
-    """Return a picture in the form of the API; None for any other form."""
+    """Return an image if it has the documented form of an `image_url` part, else None."""
     inner = image.get("image_url") if isinstance(image, dict) and image.get("type") == "image_url" else None
     if not isinstance(image, dict) or not isinstance(inner, dict) or not isinstance(inner.get("url"), str):
         return None

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from antiphon.domain.content import Citation, Image, Media, State
-from antiphon.providers.openai.wholes import read_citation, read_image
+from antiphon.providers.openai.attachments import read_citation, read_image
 
 URL = "https://x.test/"
 

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import time
 
-from antiphon.domain.turns import give_way
+from antiphon.domain.fairness import yield_to_other_calls
 
 
 async def test_who_waited_for_a_socket_or_the_clock_has_a_turn() -> None:
@@ -29,6 +29,6 @@ async def test_who_waited_for_a_socket_or_the_clock_has_a_turn() -> None:
         end = time.monotonic() + 0.01
         while time.monotonic() < end:  # work
             pass
-        await give_way()
+        await yield_to_other_calls()
         assert sorted(done) == ["clock", "socket"]
         await asyncio.gather(*waiting)

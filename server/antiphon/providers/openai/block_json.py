@@ -1,7 +1,7 @@
-"""Blocks in the JSON of the chat-completions API, as the provider is sent them, and as dialects of that API write them. No I/O.
+"""Writes blocks as JSON of the chat-completions API, for requests to providers and for the dialects of that API. No I/O.
 
-https://platform.openai.com/docs/api-reference/chat/create. Opaque values are those that the caller of a function here gives: the
-original for the provider, a wrapped one for a client.
+https://platform.openai.com/docs/api-reference/chat/create. The caller passes opaque values in the right form: the original for a
+provider, the wrapped one for a client.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from antiphon.domain.content import (
     with_extra,
 )
 from antiphon.providers.openai.blocks import EXTRA_CONTENT, GOOGLE, SIGNATURE
-from antiphon.providers.openai.details import DETAILS, ENCRYPTED, OWN, SUMMARY, TEXT
+from antiphon.providers.openai.details import CONTENT_FIELDS, DETAILS, ENCRYPTED, SUMMARY, TEXT
 
 _SUMMARY_FIELD: Final = "summary_text"
 
 
 def call_json(call: ToolCall, fields: JsonObject = NOTHING, opaque: str | None = None) -> dict[str, Any]:
-    """Return an entry of `tool_calls`; `fields` are unknown ones."""
+    """Return an entry of `tool_calls`. `fields` are unknown fields to add, and `opaque` is Google's signature."""
     made: dict[str, Any] = {"id": call.id, "type": call.type} if call.type else {"id": call.id}
     action = None if call.name or call.type == FUNCTION else _decoded(call.arguments)
     if isinstance(action, dict):
@@ -42,39 +42,43 @@ def call_json(call: ToolCall, fields: JsonObject = NOTHING, opaque: str | None =
 
 
 def function_call_json(call: ToolCall, fields: JsonObject = NOTHING) -> dict[str, Any]:
-    """Return the one function call of 2023."""
+    """Return the value of `function_call`, the single call of the API of 2023."""
     return with_extra({"name": call.name, "arguments": call.arguments}, fields)
 
 
 def with_signature(fields: dict[str, Any], opaque: str | None) -> dict[str, Any]:
-    """Return the fields with Google's signature, where there is one."""
-    return fields if opaque is None else with_extra({EXTRA_CONTENT: {GOOGLE: {SIGNATURE: opaque}}} | _outside(fields), fields)
+    """Return the fields with Google's signature added; unchanged if `opaque` is None."""
+    return (
+        fields
+        if opaque is None
+        else with_extra({EXTRA_CONTENT: {GOOGLE: {SIGNATURE: opaque}}} | _without_extra_content(fields), fields)
+    )
 
 
-def _outside(fields: JsonObject) -> dict[str, Any]:
+def _without_extra_content(fields: JsonObject) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name != EXTRA_CONTENT}
 
 
 def detail_json(block: Thinking | RedactedThinking, index: int, opaque: str | None, text: str | None = None) -> dict[str, Any]:
-    """Return an entry of `reasoning_details`, `index` unless the provider has numbered it.
+    """Return an entry of `reasoning_details`. `index` is used unless the provider numbered the entry itself.
 
-    `text` is that of a piece, None: all of it. `opaque` None: the signature is not told here.
+    `text` is one piece of the reasoning; None: all of it. `opaque` None: the entry has no signature.
     """
     known = {} if block.state is None else block.state.fields.get(DETAILS) or {}
     if isinstance(block, RedactedThinking):
         return {"type": ENCRYPTED, "index": index, **known, "data": opaque or ""}
     kind = known.get("type") or (SUMMARY if block.field == _SUMMARY_FIELD else TEXT)
     made: dict[str, Any] = {"type": kind, "index": index, **known}
-    said = block.text if text is None else text
-    if said or opaque is None:
-        made[OWN.get(kind, "text")] = said
+    content = block.text if text is None else text
+    if content or opaque is None:
+        made[CONTENT_FIELDS.get(kind, "text")] = content
     if opaque is not None:
         made["signature"] = opaque
     return made
 
 
 def is_detailed(block: object) -> bool:
-    """Whether a thought is told as an entry of `reasoning_details`."""
+    """Return whether a block of reasoning is written as an entry of `reasoning_details`."""
     if isinstance(block, RedactedThinking):
         return block.state is not None and block.state.opaque is not None
     return isinstance(block, Thinking) and block.state is not None
@@ -88,13 +92,13 @@ def citation_json(citation: Citation) -> dict[str, Any]:
 
 
 def image_json(image: Image) -> dict[str, Any]:
-    """Return an entry of `images`, a picture of a reply."""
+    """Return an entry of `images`, the field for images of a reply."""
     fields = NOTHING if image.state is None else image.state.fields
     return with_extra({"type": "image_url", "image_url": {"url": image.media.url or ""}}, fields)
 
 
 def _decoded(arguments: str) -> Any:
-    """What a tool of a kind that is not known is given; None for what is no JSON."""
+    """Return the decoded arguments of a call of an unknown kind; None if they are not JSON."""
     try:
         return msgspec.json.decode(arguments)
     except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
