@@ -61,7 +61,7 @@ from antiphon.telemetry.observer import Observers
 if TYPE_CHECKING:
     from antiphon.auth.tokens.authenticator import Tokens
     from antiphon.net.certificates import Certificates
-    from antiphon.telemetry.metrics import Metrics
+    from antiphon.telemetry.metrics import CallMetrics
     from antiphon.telemetry.tracing import Tracing
 
 OPENING = 2.0
@@ -276,16 +276,16 @@ async def _first(*events: asyncio.Event) -> None:
         task.cancel()
 
 
-def _metrics(config: Config, environment: Mapping[str, str], router: Router, buffered: Callable[[], float]) -> Metrics | None:
+def _metrics(config: Config, environment: Mapping[str, str], router: Router, buffered: Callable[[], float]) -> CallMetrics | None:
     """Return what counts, if there is a port to tell it at. Labels are what the configuration names."""
     if config.metrics.listen is None:
         return None
-    from antiphon.telemetry.metrics import Metrics
+    from antiphon.telemetry.metrics import CallMetrics
 
     targets = {urlsplit(url).hostname or "" for url in (*config.proxy.allow, *config.proxy.aliases.values())}
     models = {provider: router.models_at(provider) for provider in router.providers()}
     proxies = {*config.proxy.aliases, *targets}
-    return Metrics(models, proxies, version("antiphon"), buffered, latest=wants_latest(environment))
+    return CallMetrics(models, proxies, version("antiphon"), buffered, latest=wants_latest(environment))
 
 
 def _tracing(config: Config, environment: Mapping[str, str], providers: Mapping[str, ProviderConfig]) -> Tracing | None:
