@@ -58,7 +58,7 @@ _LAG: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5
 CALL_DURATION: Final = Metric(
     "grpc_server_call_duration_seconds",
     Kind.HISTOGRAM,
-    "Time from a call's arrival to its end, including REST calls. Calls without a key are not counted here, only as refused.",
+    "Time from a call's arrival to its end, including REST calls. Health and reflection, which need no key, are not counted.",
     ("grpc_method", "grpc_status"),
     _GRPC,
     "grpc.server.call.duration",
