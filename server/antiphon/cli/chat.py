@@ -279,9 +279,9 @@ async def _stream_reply(
 
 
 def _add_call(calls: dict[int, tuple[str, str]], event: chat_pb2.StreamEvent) -> None:
-    begun = event.block_started
-    if begun.value.WhichOneof("kind") == "tool_call":
-        calls[begun.block] = begun.value.tool_call.name or begun.value.tool_call.type, ""
+    started = event.block_started
+    if started.value.WhichOneof("kind") == "tool_call":
+        calls[started.block] = started.value.tool_call.name or started.value.tool_call.type, ""
     elif event.input.block in calls:
         name, arguments = calls[event.input.block]
         calls[event.input.block] = name, arguments + event.input.text

@@ -118,8 +118,8 @@ class Tracing(Observer):
             name = "POST"
             attributes["http.request.method"] = "POST"
             attributes["server.address"] = attempt.provider
-        begun = _since_1970(attempt.begun)
-        state.attempt = self._tracer.start_span(name, state.context, SpanKind.CLIENT, attributes, start_time=begun)
+        start = _since_1970(attempt.begun)
+        state.attempt = self._tracer.start_span(name, state.context, SpanKind.CLIENT, attributes, start_time=start)
         state.attempt_end = None
         pass_on(_trace_of(state.attempt, "" if call.trace is None else call.trace.state))
 
