@@ -1,29 +1,29 @@
--- The first hand on a request, and the last on a response.
+-- The first filter for a request, and the last for a response.
 --
--- Requests: what is no good for any dialect ends here, in the shape of the dialect, which the listener's local replies give it: too
--- many headers, a path that can be read in two ways, two hosts, a body that is compressed.
+-- Requests that no dialect accepts are refused here: too many headers, an ambiguous path, two hosts, a compressed body. The
+-- listener's local replies give the refusal the shape of the dialect.
 --
--- The query of a proxy path is the provider's, and may hold its key. The transcoder would bind some of it to fields and drop
--- the rest, so it goes to the server whole, as a header, and the path goes on without it. All other paths go on without theirs, but
--- for those that have a query of their own: the transcoder would bind it after what stands in the path, and have it win.
+-- The query of a proxy path belongs to the provider, and may contain its key. The transcoder would bind some of it to fields and
+-- drop the rest, so the whole query goes to the server as a header, and is removed from the path. On all other paths the query is
+-- dropped, except on those that have parameters: the transcoder would let it override the variables of the path.
 --
--- GET, HEAD and DELETE have no body: the transcoder would read one as fields of the request, and have them win, too.
+-- A body of GET, HEAD or DELETE is dropped: the transcoder would read it as fields of the request, and let it override them, too.
 --
--- The transcoder knows no HEAD. It is told GET, and what then comes as a body is dropped here: Envoy would write it to an HTTP/1.1
--- caller, who takes it for the next response. The proxies take POST alone.
+-- The transcoder does not know HEAD, so it gets GET, and the body of the answer is dropped here: Envoy would write it to an HTTP/1.1
+-- caller, who would take it for the next response. The proxy paths accept only POST.
 --
--- The transcoder would take a path such as /api/v1/chat/history for a chat whose id is `history` where the path knows no such method: it
--- is told here that there is nothing, which the listener's local replies turn into the dialect's 405.
+-- Where a path such as /api/v1/chat/history does not have the method, the transcoder would take it for a chat with the id `history`.
+-- So this filter answers 404, which the listener's local replies turn into the dialect's 405.
 --
--- The transcoder sends the head of a call on at once, and the server judges the key by it, before there is a body to hold. Only the
--- engine's chats may have their key in the body: without one in the headers, the body has to be small, and is awaited here.
+-- The transcoder sends the head of a call on at once, and the server checks the key before the body is buffered. Only the engine's
+-- chats may have their key in the body: without a key in the headers, the body must be small, and this filter waits for it.
 --
--- Responses: gRPC has no status for 201, 402, 422 or 502, so a server that wants one says it in the metadata
--- `x-http-status`; and what only concerns gRPC has no place in a response to a REST caller. Responses to gRPC callers pass
--- untouched. This filter stands before the transcoder in the list, so that it sees responses after it.
+-- Responses: gRPC has no status for 201, 402, 422 or 502, so the server sends such a status in the metadata `x-http-status`. Fields
+-- that only concern gRPC are removed from responses to REST callers. Responses to gRPC callers are not changed. This filter is before
+-- the transcoder in the list, so it sees responses after the transcoder.
 --
--- Where Envoy has no server to send a call to, others may have one: the listener's local replies mark such a 503, and the connection
--- on which it goes out takes no more calls (`connection: close`, or GOAWAY), so that the caller's next one may come to another Envoy.
+-- If Envoy has no server for a call, another Envoy may have one. The listener's local replies mark such a 503, and its connection is
+-- closed (`connection: close`, or GOAWAY), so that the caller's next call may reach another Envoy.
 
 local GRPC_ONLY = {
   "grpc-status",
@@ -42,15 +42,15 @@ local LEAVE = "x-antiphon-leave"
 local HEAD = "antiphon.head"
 local REFUSED = "antiphon.refused"
 
--- The server knows by it that the message will come as a whole, and that nothing of it is held there before.
+-- Says to the server that the message will arrive complete, so that the server buffers no part of it before.
 local WHOLE = "x-antiphon-whole"
 
 local ENGINE_CHAT = "/api/engine/chat/"
--- The most bytes of a body that holds its key itself: MAX_KEYLESS_BYTES of the server, and the listener's buffer limit.
+-- The largest body, in bytes, that may contain the key: as MAX_KEYLESS_BYTES of the server, and the listener's buffer limit.
 local WITH_KEY = 256 * 1024
 local NO_KEY = 'A request of more than 256 KiB, or of unknown length, needs its key as "Authorization: Bearer <key>".'
 
--- By method, the paths that do not have it, but that the transcoder would take for a path with a variable which has it.
+-- By method: the paths without that method that the transcoder would take for a path with a variable, which has it.
 local NAMES = {
   -- >>> names of the dialects: made by `make proto` of server/antiphon/rest/registry.py, not by hand
   DELETE = {
@@ -70,7 +70,7 @@ local NAMES = {
   -- <<<
 }
 
--- The paths that have a query of their own. None of them has a variable, which the query could override.
+-- The paths with query parameters. None of them has a variable that the query could override.
 local QUERIED = {
   -- >>> queries of the dialects: made by `make proto` of server/antiphon/rest/registry.py, not by hand
   ["/api/v1/chat/generate"] = true,
@@ -81,7 +81,7 @@ local QUERIED = {
   -- <<<
 }
 
--- The media types of answers that come piece by piece.
+-- The media types of streamed answers.
 local STREAMS = {
   -- >>> streams of the dialects: made by `make proto` of server/antiphon/rest/registry.py, not by hand
   ["text/event-stream"] = true,
@@ -91,14 +91,14 @@ local STREAMS = {
 
 local BODILESS = {GET = true, HEAD = true, DELETE = true}
 
--- A caller may have 100 headers of 60 KiB. Eight come beside them: four that are the request line, and x-request-id,
--- x-forwarded-for, x-forwarded-proto and x-envoy-external-address, which Envoy makes. Envoy itself takes more of both (see
--- listeners.yaml), as what goes beyond its own bounds is refused in no dialect's shape.
+-- A caller may send 100 headers of 60 KiB together. Eight more are added: four for the request line, and x-request-id,
+-- x-forwarded-for, x-forwarded-proto and x-envoy-external-address, which Envoy adds. Envoy's own limits are higher (see
+-- listeners.yaml), as a refusal by those has the shape of no dialect.
 local MOST_HEADERS = 100 + 8
 local MOST_BYTES = 60 * 1024
 
--- The status for headers that are refused, if they are. Drops headers of a REST caller that the gRPC server would refuse, or take
--- for its own.
+-- Returns the status for refused headers, or nil. Removes headers of a REST caller that the gRPC server would refuse, or take for
+-- headers of gRPC.
 local function check(headers, rest)
   local count, bytes, odd, encoded = 0, 0, nil, false
   for name, value in pairs(headers) do
@@ -124,7 +124,7 @@ local function check(headers, rest)
   end
 end
 
--- Whether others on the way could take the path for another one: a backslash, a dot segment, a NUL. `path` is without its query.
+-- Returns true if another program could read the path differently: a backslash, a dot segment or a NUL. `path` has no query.
 local function is_ambiguous(path)
   if path:find("\\", 1, true) or path:find("%00", 1, true) then
     return true
@@ -141,8 +141,8 @@ local function is_ambiguous(path)
   return false
 end
 
--- As the gRPC protocol has it: with or without the name of a message format. Its servers take parameters too, which Envoy does not
--- know: they go. `application/grpc-web` is another protocol.
+-- Returns true for the content types of the gRPC protocol, with or without the name of a message format. Parameters are removed:
+-- gRPC servers accept them, but Envoy does not. `application/grpc-web` is another protocol.
 local function is_grpc(headers)
   local content_type = headers:get("content-type")
   if content_type == nil or content_type:sub(1, 16) ~= "application/grpc" then
@@ -155,7 +155,7 @@ local function is_grpc(headers)
   return after == "" or after == "+" or after == ";"
 end
 
--- Ends a request that is at fault; the listener's local replies find the reason.
+-- Refuses a request. The listener's local replies read the reason from the metadata.
 local function refuse(handle, reason, status)
   handle:streamInfo():dynamicMetadata():set(REFUSED, "reason", reason)
   handle:respond({[":status"] = status or "400"}, reason)
@@ -166,7 +166,7 @@ function envoy_on_request(handle)
   local rest = not is_grpc(headers)
   local status = check(headers, rest)
   if status == "431" then
-    -- A gRPC caller is told RESOURCE_EXHAUSTED.
+    -- A gRPC caller gets RESOURCE_EXHAUSTED.
     handle:respond({[":status"] = "431", ["grpc-status"] = not rest and "8" or nil}, "")
     return
   end
@@ -176,7 +176,7 @@ function envoy_on_request(handle)
   end
   local timeout = headers:get("grpc-timeout")
   if timeout ~= nil and rest and not timeout:match("^0*[1-9]%d*[HMSmun]$") then
-    -- A REST caller's deadline, as gRPC writes it: 30S. The server would answer in words that no dialect has.
+    -- A REST caller's deadline in the form of gRPC, such as 30S. The gRPC server would refuse it in the shape of no dialect.
     refuse(handle, "The header grpc-timeout must be a whole number and a unit, as in 30S.")
     return
   end
@@ -185,7 +185,7 @@ function envoy_on_request(handle)
     return
   end
   if path == "/healthz" then
-    -- Envoy is alive: the listener's local replies say so. /readyz is the health check filter's.
+    -- Envoy is alive; the listener's local replies write the body. The health check filter answers /readyz.
     handle:respond({[":status"] = "200"}, "")
     return
   end
@@ -198,7 +198,7 @@ function envoy_on_request(handle)
     refuse(handle, "The path must have no backslash, dot segment or NUL.")
     return
   end
-  -- Two of them, which Envoy joins.
+  -- Envoy joins two host headers with a comma.
   if (headers:get(":authority") or ""):find(",", 1, true) then
     refuse(handle, "There must be one host.")
     return
@@ -236,10 +236,10 @@ function envoy_on_request(handle)
       refuse(handle, NO_KEY, "401")
       return
     end
-    handle:body()  -- waits until it is whole
+    handle:body()  -- waits until it is complete
     return
   end
-  -- From here on the headers are on their way.
+  -- From here on the headers have been sent.
   if BODILESS[method] then
     for chunk in handle:bodyChunks() do
       chunk:setBytes("")
@@ -272,11 +272,11 @@ function envoy_on_response(handle)
   end
   strip(headers)
   if content_type ~= nil and STREAMS[content_type:match("^[^;%s]*")] then
-    -- What stands between must neither keep nor gather a stream.
+    -- Proxies in between must neither cache nor buffer a stream.
     headers:replace("cache-control", "no-cache")
     headers:replace("x-accel-buffering", "no")
   end
-  -- From here on the headers are on their way.
+  -- From here on the headers have been sent.
   if handle:streamInfo():dynamicMetadata():get(HEAD) ~= nil then
     for chunk in handle:bodyChunks() do
       chunk:setBytes("")

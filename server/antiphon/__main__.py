@@ -1,4 +1,4 @@
-"""`python -m antiphon`: the same as the command `antiphon`."""
+"""`python -m antiphon`, which is the same as the command `antiphon`."""
 
 from antiphon.cli.main import app
 

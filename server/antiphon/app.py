@@ -1,7 +1,7 @@
-"""Puts the parts together: the only place that knows them all. Everything else is handed its collaborators.
+"""The composition root of a server process: the only module that knows all parts, and passes each its collaborators.
 
-What only some configurations need, and what takes megabytes of every worker, is imported where it is used: the Redis client
-(6.3 MB), the metrics, the traces (7 MB), and the cryptography of tokens (10 MB) and certificates (9 MB).
+Parts that only some configurations need, and that take megabytes in every worker, are imported where they are used: the Redis
+client (6.3 MB), the metrics, the traces (7 MB), and the cryptography of tokens (10 MB) and certificates (9 MB).
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ from antiphon.telemetry.observer import Observers
 if TYPE_CHECKING:
     from antiphon.auth.tokens.authenticator import Tokens
     from antiphon.net.certificates import Certificates
-    from antiphon.telemetry.metrics import Metrics
+    from antiphon.telemetry.metrics import CallMetrics
     from antiphon.telemetry.tracing import Tracing
 
 OPENING = 2.0
-"""Seconds that a server waits for the database before it opens its ports; after that, probes are told what it waits for.
+"""Seconds that a server waits for the database before it opens its ports. After that, probes are answered with what it waits for.
 
-The processes of a reload share an address, and new connections come to the new one as soon as that has opened it: if all is well,
+During a reload, old and new process share an address, and new connections go to the new one as soon as it listens. If all is well
 it is ready by then.
 """
 
@@ -78,10 +78,10 @@ log = structlog.get_logger(__name__)
 
 
 class App:
-    """One server process: its providers, its routes, its services. Building it checks the whole configuration."""
+    """One server process: its providers, its routes and its services. Creating it checks the whole configuration."""
 
     def __init__(self, config: Config, environment: Mapping[str, str]) -> None:
-        """Raises `ConfigError`. Opens nothing yet."""
+        """Build all parts. Opens no port, file or connection. Raises `ConfigError`."""
         configs = hosts.configured(config.providers, environment)
         self.providers: list[tuple[Provider, Sequence[str]]] = [
             (protocols.build(name, provider, environment), provider.models) for name, provider in configs.items()
@@ -90,11 +90,11 @@ class App:
         self.router = Router(self.providers, config.models.default, keyed)
         self._config = config
         self.missing: list[str] = ["a server that has started"]
-        """What keeps this process from taking calls, in words."""
+        """The reasons, for people, why this process does not accept calls yet; empty once it does."""
         self.leaving = False
-        """Whether a stop has begun."""
+        """True once a stop has started."""
         self.replaced = False
-        """Whether that is because another process has taken this one's place."""
+        """True if the stop is because another process replaces this one."""
         self._database = open_database(
             database_url(config, environment),
             config.database.timeout,
@@ -109,8 +109,8 @@ class App:
         self._key_store = KeyStore(self._database, config.auth.reserved)
         self._stored_keys = StoredKeys(self._key_store)
         self._tokens = _tokens(config.auth, environment)
-        kinds: list[Authenticator] = [load_keys(config.auth, environment), self._stored_keys]
-        self._callers = Authenticators(*kinds, *([] if self._tokens is None else [self._tokens]))
+        authenticators: list[Authenticator] = [load_keys(config.auth, environment), self._stored_keys]
+        self._callers = Authenticators(*authenticators, *([] if self._tokens is None else [self._tokens]))
         prices = Prices(config.prices, {name: provider.base_url for name, provider in configs.items()})
         self._ledger = Ledger(self._database)
         self.metrics = _metrics(config, environment, self.router, lambda: self.buffered)
@@ -131,21 +131,21 @@ class App:
 
     @property
     def in_flight(self) -> int:
-        """Calls that are going on."""
+        """Return the number of calls in progress."""
         return self._chat.in_flight + self._passthrough.in_flight
 
     @property
     def buffered(self) -> int:
-        """Bytes of replies that wait for callers to read them. May be asked by any thread."""
+        """Return the bytes of replies that wait for callers to read them. May be called by any thread."""
         return sum(provider.buffered for provider, _ in self.providers) + self._passthrough.buffered
 
     async def serve(self, addresses: Sequence[str], stop: asyncio.Event, retire: asyncio.Event | None = None) -> None:
-        """Serves gRPC on `addresses` until `stop` is set, then stops gracefully. Raises `OSError` for one that is taken.
+        """Serve gRPC on `addresses` until `stop` is set, then stop gracefully. Raises `OSError` if an address is in use.
 
-        It is ready after its first contact with the database, and then whatever becomes of that, or of providers: else all servers
-        would be unready at once.
+        The server becomes ready after its first contact with the database. From then on it stays ready, even if the database or a
+        provider fails: otherwise all servers would become unready at once.
 
-        `retire` stops it as well, but leaves calls the time that any call has, unless `stop` is set meanwhile.
+        `retire` stops it as well, but gives calls in flight the full time that a call may take, unless `stop` is set meanwhile.
         """
         edge_here = any(address.startswith(UNIX_PREFIX) for address in addresses)
         server = self._server(edge_here=edge_here)
@@ -161,15 +161,15 @@ class App:
         housekeeper = Housekeeper(
             self._store, self._stored_keys, self._audit, list(certificates.values()), _prunings(self._config, self._database)
         )
-        keeping = [
+        background = [
             asyncio.create_task(housekeeper.run()),
             asyncio.create_task(self._recorder.checkpoint_every(self._config.database.keep_interval)),
         ]
         if self.metrics is not None:
-            keeping.append(asyncio.create_task(watch_lag(self.metrics.lag)))
+            background.append(asyncio.create_task(watch_lag(self.metrics.lag)))
         if not contact.done():
             server.start_unready()
-        # A full collection looks at all that was imported, for 30 ms in which nobody is served. None of that ever becomes garbage.
+        # Freeze the imported objects, which never become garbage: a full collection of them would stop the event loop for 30 ms.
         gc.collect()
         gc.freeze()
         for address in addresses:
@@ -187,9 +187,9 @@ class App:
         self.leaving, self.replaced = True, not stop.is_set()
         await self._drain(server, stop)
         await self._chat.settled(SETTLING)
-        for task in keeping:
+        for task in background:
             task.cancel()
-        await asyncio.wait(keeping)
+        await asyncio.wait(background)
         with suppress(StoreUnavailable):
             await self._audit.write()
         await self._limiter.close()
@@ -204,22 +204,23 @@ class App:
         log.info("stopped")
 
     async def _drain(self, server: Server, stop: asyncio.Event) -> None:
-        """Take no more calls, and wait for those that go on: as long as a call may take, and less after `stop`.
+        """Accept no more calls, and wait for those in flight, at most for `limits.drain` seconds.
 
-        After `stop` callers have a while to find another server. One that is replaced has a successor at the same addresses.
+        After `stop`, callers first get `limits.drain_delay` to find another server. A process that is replaced skips that, as its
+        successor serves the same addresses, and waits for as long as a call may take, unless `stop` is set meanwhile.
         """
         limits = self._config.limits
-        most = max(limits.drain, limits.request_timeout) if self.replaced else limits.drain
+        longest = max(limits.drain, limits.request_timeout) if self.replaced else limits.drain
         delay = 0.0 if self.replaced else limits.drain_delay
-        log.info("draining", calls=self.in_flight, delay=delay, seconds=most)
+        log.info("draining", calls=self.in_flight, delay=delay, seconds=longest)
         if not self.replaced:
             server.turn_unready()
             await asyncio.sleep(delay)
-        stopping = asyncio.create_task(server.stop(most, self._interrupt, replaced=self.replaced))
-        if most > limits.drain:
-            told = asyncio.create_task(stop.wait())
-            await asyncio.wait([stopping, told], return_when=asyncio.FIRST_COMPLETED)
-            told.cancel()
+        stopping = asyncio.create_task(server.stop(longest, self._interrupt, replaced=self.replaced))
+        if longest > limits.drain:
+            stop_set = asyncio.create_task(stop.wait())
+            await asyncio.wait([stopping, stop_set], return_when=asyncio.FIRST_COMPLETED)
+            stop_set.cancel()
             await asyncio.wait([stopping], timeout=limits.drain)
             self._interrupt()
         await stopping
@@ -229,7 +230,7 @@ class App:
         self._passthrough.interrupt()
 
     def _server(self, *, edge_here: bool) -> Server:
-        """Return the server with all services. `edge_here`: Envoy comes by a unix socket."""
+        """Return the server with all its services. `edge_here` says that Envoy connects by a unix socket."""
         config, usage = self._config, UsageReport(self._database)
         owners = Owners(self._database, credentials_of(config.auth))
         typed = services(self._chat, self.router, self._conversations, self._key_store, self._audit, usage, owners)
@@ -260,7 +261,7 @@ class App:
 
 
 async def serve_until_signalled(app: App, addresses: Sequence[str]) -> None:
-    """Serves until SIGTERM or SIGINT; SIGUSR1 stops it as well, without haste. Raises as `App.serve`."""
+    """Serve until SIGTERM or SIGINT; SIGUSR1 also stops it, but gives calls their full time. Raises as `App.serve` does."""
     stop, retire = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -276,20 +277,20 @@ async def _first(*events: asyncio.Event) -> None:
         task.cancel()
 
 
-def _metrics(config: Config, environment: Mapping[str, str], router: Router, buffered: Callable[[], float]) -> Metrics | None:
-    """Return what counts, if there is a port to tell it at. Labels are what the configuration names."""
+def _metrics(config: Config, environment: Mapping[str, str], router: Router, buffered: Callable[[], float]) -> CallMetrics | None:
+    """Return the metrics, or None if `metrics.listen` is not set. Only names from the configuration may be labels."""
     if config.metrics.listen is None:
         return None
-    from antiphon.telemetry.metrics import Metrics
+    from antiphon.telemetry.metrics import CallMetrics
 
     targets = {urlsplit(url).hostname or "" for url in (*config.proxy.allow, *config.proxy.aliases.values())}
     models = {provider: router.models_at(provider) for provider in router.providers()}
     proxies = {*config.proxy.aliases, *targets}
-    return Metrics(models, proxies, version("antiphon"), buffered, latest=wants_latest(environment))
+    return CallMetrics(models, proxies, version("antiphon"), buffered, latest=wants_latest(environment))
 
 
 def _tracing(config: Config, environment: Mapping[str, str], providers: Mapping[str, ProviderConfig]) -> Tracing | None:
-    """Return what makes spans, if there is a collector. Of a provider's URL no more than host and port are told."""
+    """Return the tracing, or None if there is no collector. Of a provider's URL, spans contain only host and port."""
     url = config.traces.address(environment)
     if url is None:
         return None
@@ -298,8 +299,8 @@ def _tracing(config: Config, environment: Mapping[str, str], providers: Mapping[
 
     urls = {name: urlsplit(provider.base_url or "") for name, provider in providers.items()}
     servers = {name: (at.hostname, at.port or (443 if at.scheme == "https" else 80)) for name, at in urls.items() if at.hostname}
-    ours = version("antiphon")
-    return Tracing(make_provider(config.traces.sample, ours), url, servers, ours, latest=wants_latest(environment))
+    own_version = version("antiphon")
+    return Tracing(make_provider(config.traces.sample, own_version), url, servers, own_version, latest=wants_latest(environment))
 
 
 def _tokens(auth: AuthConfig, environment: Mapping[str, str]) -> Tokens | None:
@@ -311,7 +312,10 @@ def _tokens(auth: AuthConfig, environment: Mapping[str, str]) -> Tokens | None:
 
 
 def _certificates(config: Config, *, edge_here: bool) -> dict[str, Certificates]:
-    """By the setting. What Envoy shows is only told of here, if it runs here: a certificate that ends, or a file that is broken."""
+    """Return the certificates by setting.
+
+    Those of Envoy are included only if it runs here, and only so that the log warns of one that expires or of a broken file.
+    """
     named = {"grpc.tls": config.grpc.tls, "rest.tls": config.rest.tls if edge_here else None}
     if not any(named.values()):
         return {}
@@ -321,7 +325,7 @@ def _certificates(config: Config, *, edge_here: bool) -> dict[str, Certificates]
 
 
 def _prunings(config: Config, database: Database) -> dict[str, Callable[[], Awaitable[int]]]:
-    """Return what forgets, by what it forgets."""
+    """Return the functions that delete expired data, by the name of the data. Each returns how many entries it deleted."""
     prunings: dict[str, Callable[[], Awaitable[int]]] = {}
     if config.history.retention is not None:
         prunings["conversations"] = Retention(database, config.history.retention).prune

@@ -164,7 +164,7 @@ async def test_usage_by_model_key_provider_and_day(admin_gateway: Gateway, spent
     named = json.loads(await antiphon(admin_gateway, "usage", "--by", "key", "--json", "--since", "2026-01-01"))["usage"]
     assert {"spender", "miser"} <= {row["key_name"] for row in named}
     assert [row["cost_usd"] for row in named] == sorted((row["cost_usd"] for row in named), reverse=True)
-    assert "'colour' is none of day, owner" in " ".join(
+    assert "'colour' is not one of day, owner" in " ".join(
         (await antiphon(admin_gateway, "usage", "--by", "colour", code=2)).replace("│", " ").split()
     )
 

@@ -1,4 +1,4 @@
-"""What each key and each issuer's tokens open, as `antiphon check-config` shows it. No secret is read here."""
+"""What each key and each issuer's tokens may do, as `antiphon check-config` shows it. Reads no secret."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from antiphon.config.limits import QuotaConfig
 from antiphon.domain.principal import Scope, scopes_or_default
 
 Row: TypeAlias = Mapping[str, str]
-"""Texts by the name of their column."""
+"""A table row: cell texts by column name."""
 
-NOTHING: Final = "opens nothing"
+NO_SCOPES: Final = "opens nothing"
 
 _KEY_COLUMNS: Final = ("key", "owner", "admin", "opens", "models", "expires", "limits")
 _TOKEN_COLUMNS: Final = ("tokens of", "claim", "with it", "without it", "admin")
 
 
 def key_rows(auth: AuthConfig, environment: Mapping[str, str]) -> list[Row]:
-    """Return a row for each key of the configuration; else for the one that `KEY_VARIABLE` holds, or that `up` makes."""
+    """Return a row for each configured key, else one for the default key, which `KEY_VARIABLE` holds or `up` creates."""
     if auth.keys:
         return [_key_row(key) for key in auth.keys]
     if auth.tokens and not environment.get(KEY_VARIABLE, "").strip():
         return []
-    everything = _opened([*scopes_or_default(None), Scope.ADMIN])
+    everything = _scope_names([*scopes_or_default(None), Scope.ADMIN])
     return [dict(zip(_KEY_COLUMNS, ("default", "default", "yes", everything, "all", "never", "none"), strict=True))]
 
 
 def token_rows(auth: AuthConfig) -> list[Row]:
-    """Return a row for each issuer."""
+    """Return a row for each token issuer."""
     return [_token_row(issuer) for issuer in auth.tokens]
 
 
 def show_access(keys: Sequence[Row], tokens: Sequence[Row]) -> None:
-    """Print a table of the keys and one of the issuers, where there are any."""
+    """Print a table of the keys and one of the issuers. A table without rows is left out."""
     for columns, rows in ((_KEY_COLUMNS, keys), (_TOKEN_COLUMNS, tokens)):
         if rows:
             table = Table(*columns)
@@ -54,22 +54,22 @@ def _key_row(key: KeyConfig) -> Row:
     models = "all" if key.models is None else " ".join(key.models) or "none"
     limits = " ".join(_limits(key.limits)) or "none"
     admin = "yes" if Scope.ADMIN in scopes else "no"
-    cells = (key.name, key.owner or key.name, admin, _opened(scopes), models, _expires(key), limits)
+    cells = (key.name, key.owner or key.name, admin, _scope_names(scopes), models, _expires(key), limits)
     return dict(zip(_KEY_COLUMNS, cells, strict=True))
 
 
 def _token_row(issuer: IssuerConfig) -> Row:
-    otherwise = _opened(issuer.default_scopes)
+    default = _scope_names(issuer.default_scopes)
     claim, granted = "-", "-"
     if issuer.scopes is not None:
         claim = issuer.scope_claim or "scope, scp"
-        granted = "; ".join(f"{word}: {_opened(scopes)}" for word, scopes in issuer.scopes.items()) or NOTHING
+        granted = "; ".join(f"{word}: {_scope_names(scopes)}" for word, scopes in issuer.scopes.items()) or NO_SCOPES
     admin = "no" if issuer.admin is None else f"{issuer.admin.claim} = {issuer.admin.value}"
-    return dict(zip(_TOKEN_COLUMNS, (issuer.name, claim, granted, otherwise, admin), strict=True))
+    return dict(zip(_TOKEN_COLUMNS, (issuer.name, claim, granted, default, admin), strict=True))
 
 
-def _opened(scopes: Iterable[Scope]) -> str:
-    return " ".join(sorted(scopes)) or NOTHING
+def _scope_names(scopes: Iterable[Scope]) -> str:
+    return " ".join(sorted(scopes)) or NO_SCOPES
 
 
 def _expires(key: KeyConfig) -> str:

@@ -1,6 +1,6 @@
 """The command `antiphon chat`: a conversation with a model of a running gateway, in a terminal or through a pipe.
 
-Standard output gets what the model says and nothing else, unless it is a terminal: that one is told model, tokens and cost as well.
+Standard output gets only the text of the model. If it is a terminal, it also gets model, tokens and cost.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from rich.style import Style
 from rich.text import Text
 
 from antiphon.cli.client import connect, list_models, metadata_of
-from antiphon.cli.console import ADDRESS, AddressOption, KeyOption, out, rpc_told, say, tell_failure
+from antiphon.cli.console import ADDRESS, AddressOption, KeyOption, out, print_note, print_rpc_error, rpc_errors_reported
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, message_pb2, models_pb2, models_pb2_grpc
 
 with suppress(ImportError):
-    import readline  # noqa: F401  # gives `input` line editing and a history, where Python has it
+    import readline  # noqa: F401  # gives `input` line editing and a history, if this Python has it
 
 HELP: Final = """\
-/model         show the model, and those that there are
-/model NAME    go on with another model
-/new           begin a new conversation
+/model         show the current model, and list all models
+/model NAME    continue with another model
+/new           start a new conversation
 /help          show this
 /quit          leave, as Ctrl-D does
-Ctrl-C ends an answer that is coming; the conversation goes on."""
+Ctrl-C stops an answer; the conversation continues."""
 
-_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Control characters, but for the end of a line and a tab."""
+_CONTROL_CHARACTERS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Control characters, except line feed and tab."""
 
 _COMMAND: Final = re.compile(r"/(\w+)(?:\s+(\S+))?\s*")
-_LEAVE: Final = frozenset({"/quit", "/exit"})
+_QUIT_COMMANDS: Final = frozenset({"/quit", "/exit"})
 
 
-class Reply(Struct):
-    """What has come of a reply."""
+class StreamedReply(Struct):
+    """The parts of a reply that have arrived so far."""
 
     pieces: list[str] = []
     model: str = ""
@@ -52,11 +52,11 @@ class Reply(Struct):
 
     @property
     def text(self) -> str:
-        """What the model has said."""
+        """Return the text of the reply so far."""
         return "".join(self.pieces)
 
     def summary(self) -> str:
-        """Return model, tokens and cost, in a line."""
+        """Return model, tokens and cost in one line."""
         parts = [self.model]
         if self.usage is not None:
             about = "about " if self.usage.estimated else ""
@@ -66,11 +66,11 @@ class Reply(Struct):
         return " · ".join(filter(None, parts))
 
 
-class Conversation:
-    """What was said so far, and the model. Raises `grpc.aio.AioRpcError`, and `UnicodeError` for what is not UTF-8."""
+class ChatSession:
+    """A conversation and its model. Its methods raise `grpc.aio.AioRpcError`, and `UnicodeError` for text that is not UTF-8."""
 
     def __init__(self, channel: grpc.aio.Channel, key: str, model: str, system: str) -> None:
-        """`model` may be empty: the gateway's default."""
+        """Start an empty conversation. An empty `model` selects the gateway's default; `system` has the instructions."""
         self.model = model
         self._key = key
         self._chat = chat_pb2_grpc.ChatServiceStub(channel)
@@ -78,56 +78,57 @@ class Conversation:
         self._system = [_message(message_pb2.ROLE_SYSTEM, system)] if system else []
         self._messages = list(self._system)
 
-    async def say(self, said: str) -> None:
-        """Say something, and show the reply as it comes.
+    async def send(self, text: str) -> None:
+        """Send a message of the user, and print the reply as it streams.
 
-        A reply that fails is left out of what follows, with what was said. Of one that is cancelled, what came of it stays.
+        A reply that fails is not added to the conversation, nor is the message. Of a cancelled reply, the part that arrived is
+        added.
         """
-        question = _message(message_pb2.ROLE_USER, said)
+        question = _message(message_pb2.ROLE_USER, text)
         request = chat_pb2.GenerateRequest(model=self.model, messages=[*self._messages, question])
-        reply = Reply()
+        reply = StreamedReply()
         try:
-            await _show(self._chat, request, self._key, reply)
+            await _stream_reply(self._chat, request, self._key, reply)
         except asyncio.CancelledError:
-            self._keep(question, reply)
+            self._remember(question, reply)
             raise
-        self._keep(question, reply)
+        self._remember(question, reply)
         if out.is_terminal:
-            out.print(Text(_CONTROLS.sub("", reply.summary()), "dim"))
+            out.print(Text(_CONTROL_CHARACTERS.sub("", reply.summary()), "dim"))
             out.print()
 
-    def begin_anew(self) -> None:
-        """Forget what was said, but for the instructions."""
+    def reset(self) -> None:
+        """Forget all messages except the instructions."""
         self._messages = list(self._system)
 
     async def show_models(self) -> None:
-        """Tell the model, and those that there are."""
+        """Print the current model, and all models of the gateway."""
         found = await list_models(self._models, self._key)
         default = next((model.name for model in found if model.is_default), "")
-        say(f"The model is {escape(self.model or default)}. There are:")
+        print_note(f"The model is {escape(self.model or default)}. Available models:")
         for model in found:
-            say(f"  {escape(model.name)}" + ("  (default)" if model.is_default else ""))
+            print_note(f"  {escape(model.name)}" + ("  (default)" if model.is_default else ""))
 
     async def choose(self, model: str) -> None:
-        """Go on with another model, if there is one of that name."""
+        """Switch to another model. If there is none of that name, print so and keep the current one."""
         try:
             await self._models.GetModel(models_pb2.GetModelRequest(name=model), metadata=metadata_of(self._key))
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND:
                 raise
-            say(f"There is no model {escape(model)}. /model shows those that there are.")
+            print_note(f"There is no model {escape(model)}. /model lists all models.")
             return
         self.model = model
-        say(f"The model is {escape(model)}.")
+        print_note(f"The model is {escape(model)}.")
 
-    def _keep(self, question: message_pb2.Message, reply: Reply) -> None:
+    def _remember(self, question: message_pb2.Message, reply: StreamedReply) -> None:
         if text := reply.text:
             self._messages += [question, _message(message_pb2.ROLE_ASSISTANT, text)]
 
 
 def chat(
     message: Annotated[
-        list[str] | None, typer.Argument(metavar="[MESSAGE]...", help="What to say. Without it: a conversation, line by line.")
+        list[str] | None, typer.Argument(metavar="[MESSAGE]...", help="What to say. Without it: an interactive conversation.")
     ] = None,
     model: Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="Without it: the gateway's default.")] = "",
     system: Annotated[str, typer.Option("--system", "-s", metavar="TEXT", help="Instructions to the model.")] = "",
@@ -136,117 +137,122 @@ def chat(
 ) -> None:
     """Talk to a model of a running gateway. The answer is shown as it comes.
 
-    In a conversation, /help lists what can be typed. Ctrl-C ends the answer that is coming; Ctrl-D, or Ctrl-C again, leaves.
+    In a conversation, /help lists the commands. Ctrl-C stops an answer; Ctrl-D, or Ctrl-C again, leaves.
 
     Example, for one question: antiphon chat -m echo "Hello!"
     """
-    with rpc_told(address):
-        if not _talk(address, key, " ".join(message or ()), model, system) and not sys.stdin.isatty():
-            raise typer.Exit(1)  # nobody was there to read it
+    with rpc_errors_reported(address):
+        if not _run_chat(address, key, " ".join(message or ()), model, system) and not sys.stdin.isatty():
+            raise typer.Exit(1)  # a script must see from the exit code that an answer failed
 
 
-def _talk(address: str, key: str, message: str, model: str, system: str) -> bool:
-    """Say `message`; without one, hold a conversation until the input ends. Return whether nothing failed."""
+def _run_chat(address: str, key: str, message: str, model: str, system: str) -> bool:
+    """Send `message` or, if it is empty, run a conversation until the input ends. Return True if no answer failed."""
 
-    async def begin() -> tuple[grpc.aio.Channel, Conversation]:
+    async def connect_session() -> tuple[grpc.aio.Channel, ChatSession]:
         channel = connect(address)
-        return channel, Conversation(channel, key, model, system)
+        return channel, ChatSession(channel, key, model, system)
 
     with asyncio.Runner() as runner:
-        channel, conversation = runner.run(begin())
+        channel, conversation = runner.run(connect_session())
         try:
             if message:
-                runner.run(conversation.say(message))
+                runner.run(conversation.send(message))
                 return True
-            return _converse(runner, conversation, address)
+            return _run_interactive(runner, conversation, address)
         finally:
             runner.run(channel.close())
 
 
-def _converse(runner: asyncio.Runner, conversation: Conversation, address: str) -> bool:
-    """Read lines until they end, and answer each. An answer that fails is told, and ends nothing."""
+def _run_interactive(runner: asyncio.Runner, conversation: ChatSession, address: str) -> bool:
+    """Read lines until the input ends, and answer each. Return True if no answer failed.
+
+    A failed answer is printed as an error, and the conversation continues.
+    """
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # a line that is not UTF-8 has half surrogates, which nothing else takes
-    if _somebody_reads():
-        say("[dim]/help shows what can be typed; Ctrl-D leaves.[/]")
-    whole = True
+        sys.stdin.reconfigure(errors="surrogateescape")  # a line that is not UTF-8 then has lone surrogates, and sending it raises
+    if _is_interactive():
+        print_note("[dim]/help shows what can be typed; Ctrl-D leaves.[/]")
+    succeeded = True
     interrupted = False
     while True:
         try:
-            said = _line()
+            line = _read_line()
             interrupted = False
-            if said is None or said.strip() in _LEAVE:
-                return whole
-            if said.strip():
-                runner.run(_answer(conversation, said))
+            if line is None or line.strip() in _QUIT_COMMANDS:
+                return succeeded
+            if line.strip():
+                runner.run(_handle_line(conversation, line))
         except KeyboardInterrupt:
             if not sys.stdin.isatty():
                 raise
-            say("")
+            print_note("")
             if interrupted:
-                return whole
+                return succeeded
             interrupted = True
-            say("[dim]Ctrl-C again, or Ctrl-D, leaves.[/]")
+            print_note("[dim]Ctrl-C again, or Ctrl-D, leaves.[/]")
         except grpc.aio.AioRpcError as error:
-            whole = False
-            tell_failure(error, address)
+            succeeded = False
+            print_rpc_error(error, address)
         except UnicodeError:
-            whole = False
-            say("[bold red]error:[/] the line is not UTF-8.")
+            succeeded = False
+            print_note("[bold red]error:[/] the line is not UTF-8.")
 
 
-async def _answer(conversation: Conversation, said: str) -> None:
-    """Do what a line says: a command, or something to be said to the model."""
-    found = _COMMAND.fullmatch(said)
+async def _handle_line(conversation: ChatSession, line: str) -> None:
+    """Run the command in a line, or send the line to the model."""
+    found = _COMMAND.fullmatch(line)
     match found and found.groups():
         case ("model", None):
             await conversation.show_models()
         case ("model", str(model)):
             await conversation.choose(model)
         case ("new", None):
-            conversation.begin_anew()
-            say("A new conversation.")
+            conversation.reset()
+            print_note("A new conversation.")
         case ("help", None):
-            say(HELP)
+            print_note(HELP)
         case (str(other), None) if sys.stdin.isatty():
-            say(f"There is no command /{other}; /help shows those that there are.")
+            print_note(f"There is no command /{other}; /help lists all commands.")
         case _:
-            await conversation.say(said)
+            await conversation.send(line)
 
 
-def _somebody_reads() -> bool:
+def _is_interactive() -> bool:
     return sys.stdin.isatty() and out.is_terminal
 
 
-def _line() -> str | None:
-    """Return the next line, None after the last."""
+def _read_line() -> str | None:
+    """Return the next line of the input, or None at its end."""
     try:
-        return input(_prompt() if _somebody_reads() else "")
+        return input(_prompt() if _is_interactive() else "")
     except EOFError:
         if sys.stdin.isatty():
-            say("")
+            print_note("")
         return None
 
 
 def _prompt() -> str:
     if out.no_color:
         return "you> "
-    begin, end = ("\001", "\002") if "readline" in sys.modules else ("", "")  # tell it what takes no room
+    begin, end = ("\001", "\002") if "readline" in sys.modules else ("", "")  # mark for readline what has no width
     return f"{begin}\033[1;36m{end}you>{begin}\033[0m{end} "
 
 
-async def _show(stub: chat_pb2_grpc.ChatServiceStub, request: chat_pb2.GenerateRequest, key: str, reply: Reply) -> None:
-    """Show a reply as it comes. Tool calls, whose pieces may come mixed, have a line each at the end."""
+async def _stream_reply(
+    stub: chat_pb2_grpc.ChatServiceStub, request: chat_pb2.GenerateRequest, key: str, reply: StreamedReply
+) -> None:
+    """Print a reply as it streams, and store it in `reply`. Tool calls, whose parts may be mixed, get a line each at the end."""
     calls: dict[int, tuple[str, str]] = {}  # name and arguments, by block
     call = stub.StreamGenerate(request, metadata=metadata_of(key))
-    whole = False
+    succeeded = False
     try:
         async for answer in call:
             for event in answer.events:
                 match event.WhichOneof("event"):
                     case "started":
                         reply.model = event.started.model
-                    case "thinking" if out.is_terminal:  # a pipe gets the reply alone
+                    case "thinking" if out.is_terminal:  # a pipe gets only the reply
                         _write(out, event.thinking.text, "dim")
                     case "text":
                         reply.pieces.append(event.text.text)
@@ -262,10 +268,10 @@ async def _show(stub: chat_pb2_grpc.ChatServiceStub, request: chat_pb2.GenerateR
                         reply.cost_usd = event.metrics.cost_usd
                     case _:
                         pass
-        whole = True
+        succeeded = True
     finally:
-        call.cancel()  # the provider is not to go on for nobody
-        if reply.pieces or (whole and not calls):
+        call.cancel()  # else the provider would generate for nobody
+        if reply.pieces or (succeeded and not calls):
             out.print()
         for name, arguments in calls.values():
             _write(out, f"{name}({arguments})", "magenta")
@@ -273,18 +279,18 @@ async def _show(stub: chat_pb2_grpc.ChatServiceStub, request: chat_pb2.GenerateR
 
 
 def _add_call(calls: dict[int, tuple[str, str]], event: chat_pb2.StreamEvent) -> None:
-    begun = event.block_started
-    if begun.value.WhichOneof("kind") == "tool_call":
-        calls[begun.block] = begun.value.tool_call.name or begun.value.tool_call.type, ""
+    started = event.block_started
+    if started.value.WhichOneof("kind") == "tool_call":
+        calls[started.block] = started.value.tool_call.name or started.value.tool_call.type, ""
     elif event.input.block in calls:
         name, arguments = calls[event.input.block]
         calls[event.input.block] = name, arguments + event.input.text
 
 
 def _write(out: Console, text: str, style: str = "") -> None:
-    """Writes what a model says, to the letter; what would command a terminal does not reach one."""
+    """Write the text of a model unchanged. For a terminal, control characters are removed, as they could be commands to it."""
     if out.is_terminal:
-        text = _CONTROLS.sub("", text)
+        text = _CONTROL_CHARACTERS.sub("", text)
         if style and not out.no_color:
             text = Style.parse(style).render(text)
     out.file.write(text)

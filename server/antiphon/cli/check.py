@@ -1,6 +1,6 @@
-"""A configuration, checked as a start checks it, and what it amounts to.
+"""Checks of a configuration, the same as at a start, and the output of `antiphon check-config`.
 
-It builds the whole server, so `antiphon.cli.main` imports it only in the commands that need it.
+The checks build the whole server, so `antiphon.cli.main` imports this module only in the commands that need it.
 """
 
 from __future__ import annotations
@@ -30,21 +30,22 @@ from antiphon.telemetry import log
 
 
 def environment_of_start(config: Config) -> dict[str, str]:
-    """What a start has: where no key is named, and none is set, `up` makes one."""
+    """Return the environment that a start would have: if no key is configured or set, `up` creates one."""
     return dict(os.environ) if config.auth.keys else {KEY_VARIABLE: "none", **os.environ}
 
 
 def build(config: Config, environment: Mapping[str, str]) -> Router:
-    """Check all of the configuration. Raise `ConfigError`, `OSError`."""
+    """Check the whole configuration, and return its router. Raises `ConfigError` or `OSError`."""
     certificates.check(config)
     log.configure(config.log)
     return App(config, environment).router
 
 
 def prepare(config: Config, environment: Mapping[str, str], wait: Callable[[], None] | None = None) -> Router:
-    """Check all of the configuration, and bring the database to this version. Raise `ConfigError`, `OSError`.
+    """Check the whole configuration, migrate the database to this version, and return the router.
 
-    `wait` is called between two tries to reach a database server; None: there is one try.
+    `wait` is called between two attempts to reach a database server. With None there is only one attempt. Raises `ConfigError` or
+    `OSError`.
     """
     router = build(config, environment)
     url = database_url(config, environment)
@@ -52,39 +53,39 @@ def prepare(config: Config, environment: Mapping[str, str], wait: Callable[[], N
         try:
             uvloop.run(migrate(url, config.database.timeout, pooler=config.database.pooler))
         except StoreUnavailable:
-            if wait is None or parse(url).drivername == "sqlite":  # a file that cannot be had now cannot be had later
-                raise OSError("database.url: the database cannot be reached; the log line above tells why") from None
+            if wait is None or parse(url).drivername == "sqlite":  # retrying does not help with a file
+                raise OSError("database.url: the database cannot be reached; the log line above has the reason") from None
             wait()
         else:
             return router
 
 
 def show(config: Config, *, as_json: bool) -> None:
-    """Check all of the configuration, and print what it amounts to. Raise `ConfigError`, `OSError`."""
+    """Check the whole configuration, and print its effect. Raises `ConfigError` or `OSError`."""
     certificates.check(config)
     log.check(config.log)
     environment = environment_of_start(config)
     router = App(config, environment).router
     settings = _settings(config)
-    keys_opened, tokens_opened = key_rows(config.auth, os.environ), token_rows(config.auth)
+    keys, issuers = key_rows(config.auth, os.environ), token_rows(config.auth)
     if as_json:
-        print_json({**models_of(router), "settings": settings, "keys": keys_opened, "tokens": tokens_opened})
+        print_json({**models_as_json(router), "settings": settings, "keys": keys, "tokens": issuers})
         return
     _show_providers(hosts.configured(config.providers, environment), environment)
-    show_access(keys_opened, tokens_opened)
+    show_access(keys, issuers)
     for setting, value in settings.items():
         out.print(f"{setting}: {escape(value)}", soft_wrap=True)
     out.print(f"default model: [bold]{escape(router.default)}[/]", soft_wrap=True)
     out.print("[green]The configuration is good.[/]")
 
 
-def models_of(router: Router) -> dict[str, Any]:
-    """The models, for programs."""
-    return {"default": router.default, "models": names_of(router)}
+def models_as_json(router: Router) -> dict[str, Any]:
+    """Return the default model and the names of all models, for JSON output."""
+    return {"default": router.default, "models": model_names(router)}
 
 
-def names_of(router: Router) -> list[str]:
-    """The models' names, in order."""
+def model_names(router: Router) -> list[str]:
+    """Return the names of the models, in order."""
     return [entry.name for entry in router.models()]
 
 
@@ -96,14 +97,14 @@ def _show_providers(providers: dict[str, ProviderConfig], environment: Mapping[s
     for name, provider in providers.items():
         key = "yes" if provider.api_key(name, environment) else "none"
         address, _, query = (provider.base_url or "-").partition("?")
-        shown = f"{address}?***" if query else address  # a query may hold a key
+        shown = f"{address}?***" if query else address  # a query may contain a key
         row = (name, provider.protocol, shown, key, " ".join(provider.models) or "any, by prefix")
         table.add_row(*map(escape, row))
     print_table(table)
 
 
 def _settings(config: Config) -> dict[str, str]:
-    """What is in force, for an operator's eyes: no key, no password."""
+    """Return the settings in force as text by name, without any key or password."""
     database = parse(database_url(config, os.environ))
     hidden = {name: "***" for name in database.query if "password" in name}
     limits, written = config.limits, config.log
@@ -128,7 +129,7 @@ def _settings(config: Config) -> dict[str, str]:
 
 
 def _traces(config: Config) -> str:
-    """Host and port alone: a URL of the environment may hold a key."""
+    """Return where traces go. Only host and port of the URL are shown, as a URL from the environment may contain a key."""
     url = config.traces.address(os.environ)
     if url is None:
         return "none"
@@ -142,16 +143,16 @@ def _connections(database: DatabaseConfig) -> str:
 
 
 def _key(key: KeyConfig) -> str:
-    """A key, and what it may that is not usual."""
-    told = [
+    """Return the name of a key, and how its rights differ from the defaults."""
+    details = [
         *(["admin"] if key.admin else []),
         *([f"owner {key.owner}"] if key.owner else []),
         *([f"scopes {' '.join(key.scopes) or 'none'}"] if key.scopes is not None else []),
         *([f"models {' '.join(key.models) or 'none'}"] if key.models is not None else []),
     ]
     if key.expire_time is not None:
-        told.append(f"{'ended' if key.expire_time <= datetime.now(UTC) else 'until'} {key.expire_time:%Y-%m-%d %H:%M} UTC")
-    return f"{key.name} ({'; '.join(told)})" if told else key.name
+        details.append(f"{'ended' if key.expire_time <= datetime.now(UTC) else 'until'} {key.expire_time:%Y-%m-%d %H:%M} UTC")
+    return f"{key.name} ({'; '.join(details)})" if details else key.name
 
 
 def _tls(config: TlsConfig | None) -> str:

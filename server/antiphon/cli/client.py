@@ -1,4 +1,4 @@
-"""A running gateway as seen from a terminal: a gRPC client."""
+"""A gRPC client for a running gateway, used by the commands."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from antiphon.v1 import models_pb2, models_pb2_grpc
 
 
 def target(address: str) -> str:
-    """What gRPC connects to: "host:port" of an address, which may be the URL that a start prints."""
+    """Return the gRPC target "host:port" of an address, which may also be the URL that a start prints."""
     return address.partition("://")[2].partition("/")[0] if "://" in address else address
 
 
 CA_VARIABLE: Final = "ANTIPHON_CA"
-"""The file of the authorities that a gateway with TLS is known by. Unset: those that are known everywhere."""
+"""The variable with the path of the authorities to trust for a gateway with TLS. If unset, the usual public ones."""
 
 CERTIFICATE_VARIABLE: Final = "ANTIPHON_CLIENT_CERTIFICATE"
 CLIENT_KEY_VARIABLE: Final = "ANTIPHON_CLIENT_KEY"
-"""The files of what a gateway is shown that asks for a certificate."""
+"""The two variables with the paths of the client certificate and its key, for a gateway that asks for one."""
 
 
 def connect(address: str) -> grpc.aio.Channel:
-    """A channel to a gateway: with TLS if its address begins with https:// or grpcs://. Raises `OSError` for a file."""
+    """Return a channel to a gateway, with TLS if the address begins with https:// or grpcs://.
+
+    Raises `OSError` if a file named by a variable cannot be read, or if only one of certificate and key is set.
+    """
     if not address.lower().startswith(("https://", "grpcs://")):
         return grpc.aio.insecure_channel(target(address))
     key, certificate = _file(CLIENT_KEY_VARIABLE), _file(CERTIFICATE_VARIABLE)
@@ -44,13 +47,13 @@ def _file(variable: str) -> bytes | None:
 
 
 async def models(address: str, key: str) -> list[models_pb2.Model]:
-    """Every model of the gateway at `address`. Raises `grpc.aio.AioRpcError`."""
+    """Return every model of the gateway at `address`. Raises `grpc.aio.AioRpcError`."""
     async with connect(address) as channel:
         return await list_models(models_pb2_grpc.ModelServiceStub(channel), key)
 
 
 async def list_models(stub: models_pb2_grpc.ModelServiceStub, key: str) -> list[models_pb2.Model]:
-    """Every model that `stub` lists. Raises `grpc.aio.AioRpcError`."""
+    """Return every model that `stub` lists, from all pages. Raises `grpc.aio.AioRpcError`."""
     found: list[models_pb2.Model] = []
     token = ""
     while True:
@@ -62,5 +65,5 @@ async def list_models(stub: models_pb2_grpc.ModelServiceStub, key: str) -> list[
 
 
 def metadata_of(key: str) -> list[tuple[str, str]]:
-    """The key, as a call carries it."""
+    """Return the call metadata that carries the key."""
     return [("authorization", f"Bearer {key}")] if key else []

@@ -1,4 +1,4 @@
-"""What the commands have in common: where they print, and how they speak to a running gateway."""
+"""The shared parts of the commands: output to the terminal, common options, and error reports of calls to a running gateway."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from antiphon.cli.client import target
 ADDRESS = "127.0.0.1:50051"
 
 INTERRUPTED = 130
-"""The exit code after Ctrl-C, as shells have it."""
+"""The exit code after Ctrl-C, as in shells."""
 
-WIDE = 1000
-"""The columns of a table that no terminal shows: a program reads it, and nothing is cut."""
+UNLIMITED_WIDTH = 1000
+"""The table width in columns where no terminal shows it: programs read it, so nothing may be cut."""
 
 
-class Unheard(Console):
-    """A console that may lose its reader: it raises `BrokenPipeError`, where rich's own would end the program."""
+class RaisingConsole(Console):
+    """A console that raises `BrokenPipeError` when its reader is gone. Rich's own would end the program."""
 
     def on_broken_pipe(self) -> None:
-        raise  # noqa: PLE0704  # called where it is handled
+        raise  # noqa: PLE0704  # rich calls this inside its `except` block
 
 
 out = Console(highlight=False)
-err = Unheard(stderr=True, highlight=False)
+err = RaisingConsole(stderr=True, highlight=False)
 
 
-def _one_word(key: str) -> str:
+def _check_key(key: str) -> str:
     key = key.strip()
     if not (key.isascii() and key.isprintable()):
-        raise typer.BadParameter("a key has letters, digits and signs of ASCII, in one line")
+        raise typer.BadParameter("a key has only printable ASCII characters")
     return key
 
 
-def _somewhere(address: str) -> str:
+def _check_address(address: str) -> str:
     if not target(address):
         raise typer.BadParameter("an address is host:port, or https://host:port")
     return address
@@ -56,77 +56,77 @@ AddressOption = Annotated[
     typer.Option(
         envvar="ANTIPHON_ADDRESS",
         metavar="ADDRESS",
-        callback=_somewhere,
+        callback=_check_address,
         help="Where the gateway is: host:port of its gRPC or REST address, or https://host:port with TLS.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 KeyOption = Annotated[
-    str, typer.Option(envvar=KEY_VARIABLE, metavar="KEY", help="Your API key.", show_default=False, callback=_one_word)
+    str, typer.Option(envvar=KEY_VARIABLE, metavar="KEY", help="Your API key.", show_default=False, callback=_check_key)
 ]
 
 
-def say(markup: str) -> None:
-    """Tells the operator, if there is one: that nobody reads it, or that the disk is full, is no reason to end."""
+def print_note(markup: str) -> None:
+    """Print a line on standard error. Write errors are ignored: a closed pipe or a full disk must not end the command."""
     with suppress(OSError):
         err.print(markup, soft_wrap=True)
 
 
-def print_table(table: Table, narrow: Callable[[], None] | None = None) -> None:
-    """Print a table: whole for a program, and within the width of a terminal. `narrow` prints it where that is too little."""
+def print_table(table: Table, print_narrow: Callable[[], None] | None = None) -> None:
+    """Print a table: unfolded for a program, folded to the width of a terminal. `print_narrow` is called if that is too narrow."""
     if not out.is_terminal:
-        Console(highlight=False, width=WIDE).print(table)
+        Console(highlight=False, width=UNLIMITED_WIDTH).print(table)
         return
-    table.box, table.pad_edge = box.SIMPLE_HEAD, False  # lines between columns would take of 80 columns what names need
-    if narrow is not None and table.__rich_measure__(out, out.options.update(width=WIDE)).maximum > out.width:
-        narrow()
+    table.box, table.pad_edge = box.SIMPLE_HEAD, False  # 80 columns leave no room for lines between columns
+    if print_narrow is not None and table.__rich_measure__(out, out.options.update(width=UNLIMITED_WIDTH)).maximum > out.width:
+        print_narrow()
     else:
         out.print(table)
 
 
 def print_json(value: object) -> None:
-    """Print an answer for programs: one line."""
+    """Print a value as one line of JSON."""
     print(json.dumps(value))  # noqa: T201
 
 
-def tell_failure(error: grpc.aio.AioRpcError, address: str) -> None:
-    """What a running gateway answers to a command, or that it does not answer, in a line."""
+def print_rpc_error(error: grpc.aio.AioRpcError, address: str) -> None:
+    """Print the error of a call to a gateway as one line, also if no gateway answers."""
     if error.code() is grpc.StatusCode.UNAVAILABLE and not error.initial_metadata() and not error.trailing_metadata():
-        # Said by the client itself: what answers sends metadata.
-        say(f"[bold red]error:[/] no gateway answers at {escape(address)}. Is it running? --address names another.")
+        # The client library made this error itself: a gateway that answers sends metadata.
+        print_note(f"[bold red]error:[/] no gateway answers at {escape(address)}. Is it running? --address names another.")
     else:
-        wrong = _violations(error) or [error.details() or ""]
-        say(f"[bold red]{error.code().name}[/] from {escape(address)}: {escape('; '.join(wrong))}")
+        problems = _violations(error) or [error.details() or ""]
+        print_note(f"[bold red]{error.code().name}[/] from {escape(address)}: {escape('; '.join(problems))}")
     if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-        say(f"Set {KEY_VARIABLE}, or give --key.")
+        print_note(f"Set {KEY_VARIABLE}, or give --key.")
 
 
 def _violations(error: grpc.aio.AioRpcError) -> list[str]:
-    """Return what is wrong with which field of the request, as far as the gateway tells."""
+    """Return the invalid fields of the request, each with the reason, as far as the gateway named them."""
     found = []
     for name, value in error.trailing_metadata() or ():
         if name == "grpc-status-details-bin" and isinstance(value, bytes):
-            bad = error_details_pb2.BadRequest()
+            bad_request = error_details_pb2.BadRequest()
             for detail in status_pb2.Status.FromString(value).details:
-                if detail.Unpack(bad):
-                    found += [f"{violation.field}: {violation.description}" for violation in bad.field_violations]
+                if detail.Unpack(bad_request):
+                    found += [f"{violation.field}: {violation.description}" for violation in bad_request.field_violations]
     return found
 
 
 @contextmanager
-def rpc_told(address: str) -> Iterator[None]:
-    """A call that fails is told in a line, and ends the command."""
+def rpc_errors_reported(address: str) -> Iterator[None]:
+    """Print an error of a call as one line, and exit with code 1, or with `INTERRUPTED` after Ctrl-C."""
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        tell_failure(error, address)
+        print_rpc_error(error, address)
         raise typer.Exit(1) from None
     except UnicodeError:
-        say("[bold red]error:[/] what is to be sent is not UTF-8.")
+        print_note("[bold red]error:[/] the text to send is not UTF-8.")
         raise typer.Exit(1) from None
     except OSError as error:
-        say(f"[bold red]error:[/] {escape(str(error))}")
+        print_note(f"[bold red]error:[/] {escape(str(error))}")
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        say("")
+        print_note("")
         raise typer.Exit(INTERRUPTED) from None

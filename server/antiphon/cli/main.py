@@ -1,7 +1,8 @@
 """The command `antiphon`.
 
-What runs, checks or describes the server is imported by the commands that need it: it takes 0.5 s and 29 MB, which a client's
-command does not wait for, and `antiphon.cli.check` another 19 MB, most of it for migrations, which a worker has no use for.
+Modules that run, check or describe the server are imported inside the commands that need them. That import takes 0.5 s and 29 MB,
+which a client command should not pay. `antiphon.cli.check` takes another 19 MB, mostly for migrations, which a worker does not
+need.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ from antiphon.cli.console import (
     KeyOption,
     out,
     print_json,
+    print_note,
     print_table,
-    rpc_told,
-    say,
+    rpc_errors_reported,
 )
 from antiphon.cli.keys import keys
 from antiphon.cli.owners import owners
@@ -54,7 +55,7 @@ from antiphon.up.heartbeat import Heart
 from antiphon.up.launch import become_supervisor, block_signals, plan, plan_server, unusable_addresses
 
 PAUSE = 2.0
-"""Seconds between two tries to reach the database."""
+"""Seconds between two attempts to reach the database."""
 
 RUN: Final = "Run a gateway"
 USE: Final = "Use a running gateway"
@@ -64,7 +65,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     epilog="Exit codes: 0, it is done; 1, the gateway or the system refused, or did not answer; 2, a mistake in the command line "
-    "or the configuration; 130, Ctrl-C ended a call. What went wrong is told on standard error.",
+    "or the configuration; 130, Ctrl-C ended a call. Errors are printed on standard error.",
 )
 
 ConfigOption = Annotated[
@@ -76,23 +77,26 @@ ConfigOption = Annotated[
 
 
 @contextmanager
-def _told(config: Path | None = None) -> Iterator[None]:
-    """What an operator can mend is told in a line, without a traceback. `config` is the file that was read, if any."""
+def _errors_reported(config: Path | None = None) -> Iterator[None]:
+    """Print an error that the operator can fix as one line without a traceback, and exit.
+
+    `config` is the file that was read, if any. The exit code is 2 for a `ConfigError`, and 1 for an `OSError`.
+    """
     try:
         yield
     except ConfigError as error:
         for line in str(error).splitlines():
             where = "" if error.located or config is None else f"{config}: "
-            say(f"[bold red]configuration:[/] {escape(where + line)}")
+            print_note(f"[bold red]configuration:[/] {escape(where + line)}")
         raise typer.Exit(2) from None
     except OSError as error:
-        say(f"[bold red]error:[/] {escape(str(error))}")
+        print_note(f"[bold red]error:[/] {escape(str(error))}")
         raise typer.Exit(1) from None
 
 
 @contextmanager
-def _unheard() -> Iterator[None]:
-    """For the commands that stay: at their end, what could not be printed is dropped, or else the exit code would be of that."""
+def _unprinted_dropped() -> Iterator[None]:
+    """Drop output that could not be printed when a long-running command ends: otherwise it would change the exit code."""
     try:
         yield
     finally:
@@ -106,32 +110,32 @@ def _unheard() -> Iterator[None]:
 
 
 def _open_standard_streams() -> None:
-    """Opens those that this process was started without: else the next file, or socket, would be what the rest writes to."""
+    """Open standard streams that were closed at the start. Otherwise the next file or socket would get their number."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
-            os.set_inheritable(number, True)  # noqa: FBT003  # it has no name
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+            os.set_inheritable(number, True)  # noqa: FBT003  # the parameter cannot be passed by name
     sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  # for as long as the process lives
     sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  # the same
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  # the same
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # what a terminal of another encoding cannot show is no reason to end
+            stream.reconfigure(errors="replace")  # a character that the terminal cannot show must not end the command
 
 
-def _wait_for_database(config: Path | None, read_at: int) -> None:
-    """Wait a moment; where the configuration has changed meanwhile, begin again with it."""
-    say("Not ready: waiting for the database, which cannot be reached; the log line above tells why.")
+def _wait_for_database(config: Path | None, changed_at: int) -> None:
+    """Wait a moment. If the configuration file has changed since `changed_at`, replace this process by a new start."""
+    print_note("Not ready: waiting for the database, which cannot be reached; the log line above has the reason.")
     time.sleep(PAUSE)
-    if _changed_at(config) != read_at:
-        say("The configuration has changed: starting again.")
-        os.execv(sys.executable, [sys.executable, "-m", "antiphon", *sys.argv[1:]])  # noqa: S606  # this very program
+    if _change_time(config) != changed_at:
+        print_note("The configuration has changed: starting again.")
+        os.execv(sys.executable, [sys.executable, "-m", "antiphon", *sys.argv[1:]])  # noqa: S606  # this same program
 
 
-def _changed_at(config: Path | None) -> int:
-    """Return when the file was changed, in nanoseconds; 0 without one."""
+def _change_time(config: Path | None) -> int:
+    """Return when the file was last changed, in nanoseconds since 1970; 0 if there is no file."""
     return config.stat().st_mtime_ns if config is not None and config.exists() else 0
 
 
@@ -144,35 +148,35 @@ def up(config: ConfigOption = None) -> None:
     from antiphon.cli import check
 
     if not sys.stdin.isatty():
-        signal.signal(signal.SIGHUP, lambda *_: None)  # it asks for a reload, and must not end a start that waits for its database
-    with _told(config):
-        read_at = _changed_at(config)
+        signal.signal(signal.SIGHUP, lambda *_: None)  # it requests a reload, and must not end a start that waits for its database
+    with _errors_reported(config):
+        changed_at = _change_time(config)
         loaded = load(config)
         if loaded.rest.upstream is not None:
             raise ConfigError("rest.upstream: is for `antiphon edge` and `antiphon serve`; `up` has workers of its own")
         environment = dict(os.environ)
-        made = None
+        new_secret = None
         if not loaded.auth.keys and not loaded.auth.tokens and not environment.get(KEY_VARIABLE, "").strip():
             if loaded.log.stream == "stdout" and not sys.stdout.isatty():
                 raise ConfigError(
                     f"auth.keys: nobody could call: there are no keys, no auth.tokens and no {KEY_VARIABLE}; and where standard "
                     "output takes the log (log.stream), no key is made for the run, as it could not be shown"
                 )
-            made = environment[KEY_VARIABLE] = new_key().get_secret_value()
-        # A configuration that is not usable is told here, once, and not by each worker.
-        router = check.prepare(loaded, environment, partial(_wait_for_database, config, read_at))
-        if taken := unusable_addresses(loaded):
-            for line in taken:
-                say(escape(line))
+            new_secret = environment[KEY_VARIABLE] = new_key().get_secret_value()
+        # An unusable configuration is reported here, once, and not by each worker.
+        router = check.prepare(loaded, environment, partial(_wait_for_database, config, changed_at))
+        if unusable := unusable_addresses(loaded):
+            for line in unusable:
+                print_note(escape(line))
             raise typer.Exit(1)
         for line in warnings_of(loaded):
             if loaded.log.stream == "stdout":
                 write(1, log_line(line.removeprefix("warning: "), "warning"))
             else:
-                say(escape(line))
-        said = banner(out, loaded, made, router.default, check.names_of(router))
-        block_signals()  # a stop that comes from here on finds somebody who takes the plan's folder away
-        become_supervisor(plan(loaded, config, said), environment)
+                print_note(escape(line))
+        text = banner(out, loaded, new_secret, router.default, check.model_names(router))
+        block_signals()  # from here on a stop signal also removes the folder of the plan
+        become_supervisor(plan(loaded, config, text), environment)
 
 
 @app.command(rich_help_panel=RUN)
@@ -180,12 +184,12 @@ def serve(
     config: ConfigOption = None,
     socket: Annotated[Path | None, typer.Option(help="A unix socket to listen on, beside grpc.listen.")] = None,
     worker: Annotated[
-        int | None, typer.Option(help="The number of this process in the log. It shares its address with others that have one.")
+        int | None, typer.Option(help="The number of this process in the log. Processes with a number share the address.")
     ] = None,
-    heartbeat: Annotated[int | None, typer.Option(help="A descriptor to give signs of life at.", hidden=True)] = None,
+    heartbeat: Annotated[int | None, typer.Option(help="A file descriptor to write heartbeats to.", hidden=True)] = None,
     reload: Annotated[
         bool,
-        typer.Option("--reload", help="Take up a changed configuration. The socket is in the folder that Envoy runs in."),
+        typer.Option("--reload", help="Reload a changed configuration. The socket is in the folder that Envoy runs in."),
     ] = False,
 ) -> None:
     """Start the gRPC server alone, without Envoy: in one process, or with --reload in one under a supervisor."""
@@ -193,15 +197,15 @@ def serve(
         _serve_and_reload(config, socket)
         return
     from antiphon.app import App, serve_until_signalled
-    from antiphon.cli.counting import counted
+    from antiphon.cli.metrics_export import metrics_exported
 
     give_back_large_blocks()
-    with _unheard(), _told(config):
+    with _unprinted_dropped(), _errors_reported(config):
         loaded = load(config)
         log.configure(loaded.log, worker=worker or 0)
         server = App(loaded, os.environ)
-        if worker is None and (taken := unusable_addresses(loaded, ["grpc.listen", "metrics.listen"])):
-            raise OSError(taken[0])  # or it would get some of the calls that are another's
+        if worker is None and (unusable := unusable_addresses(loaded, ["grpc.listen", "metrics.listen"])):
+            raise OSError(unusable[0])  # else both processes would share the port, and each would get some of the calls
         addresses = [loaded.grpc.listen] + ([f"unix:{socket}"] if socket else [])
 
         heart = Heart()
@@ -210,17 +214,17 @@ def serve(
             async with heart.beating(heartbeat):
                 await serve_until_signalled(server, addresses)
 
-        with counted(server, loaded, None if worker is None else socket, heart):
+        with metrics_exported(server, loaded, None if worker is None else socket, heart):
             uvloop.run(run())
 
 
 def _serve_and_reload(config: Path | None, socket: Path | None) -> None:
-    with _told(config):
+    with _errors_reported(config):
         if socket is None:
             raise ConfigError("--reload: needs --socket, a name in the folder that Envoy runs in")
-        loaded = load(config)  # the rest of it is checked by the server, which says what is wrong
-        if taken := unusable_addresses(loaded, ["grpc.listen", "metrics.listen"]):
-            raise OSError(taken[0])
+        loaded = load(config)  # the server checks the rest, and reports mistakes
+        if unusable := unusable_addresses(loaded, ["grpc.listen", "metrics.listen"]):
+            raise OSError(unusable[0])
         block_signals()
         become_supervisor(plan_server(loaded, config, socket.absolute()), os.environ)
 
@@ -232,10 +236,10 @@ def check_reload(
     same_database: Annotated[bool, typer.Option("--same-database", help="Refuse another database, as nobody migrates it.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a configuration that a running gateway is to take up, and leave a copy of it in its folder. For the supervisor."""
+    """Check a new configuration for a running gateway, and leave a copy of it in its folder. For the supervisor."""
     from antiphon.cli.reload import accept
 
-    with _told(config):
+    with _errors_reported(config):
         try:
             accept(folder, config, dict(os.environ), same_database=same_database)
         except (ConfigError, OSError) as error:
@@ -265,7 +269,7 @@ def edge(
 
     Without --run, the command that starts Envoy is printed.
     """
-    with _told(config):
+    with _errors_reported(config):
         loaded = load(config)
         if socket is not None and loaded.rest.upstream is not None:
             raise ConfigError("rest.upstream: is for an edge that is given no --socket")
@@ -289,7 +293,7 @@ def drain(
     """Have an Envoy ask its callers to connect elsewhere. It goes on serving: stop it afterwards."""
     from antiphon.up import draining
 
-    with _told():
+    with _errors_reported():
         draining.drain(folder, delay, wait)
 
 
@@ -299,8 +303,8 @@ def check_config(
     as_json: JsonOption = False,
     probe: Annotated[bool, typer.Option("--probe", help="Connect to database, Redis, issuers and providers instead.")] = False,
 ) -> None:
-    """Check the configuration, and show what it amounts to, or what of it can be reached. Starts nothing."""
-    with _told(config):
+    """Check the configuration, and show its effect, or which of its services can be reached. Starts nothing."""
+    with _errors_reported(config):
         if probe:
             from antiphon.cli import probe as probing
 
@@ -317,11 +321,11 @@ def migrate(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Check the configuration, and bring the database to this version, as `up` does."""
     from antiphon.cli import check
 
-    with _told(config):
+    with _errors_reported(config):
         loaded = load(config)
         router = check.prepare(loaded, check.environment_of_start(loaded))
         if as_json:
-            print_json(check.models_of(router))
+            print_json(check.models_as_json(router))
         else:
             out.print("[green]The database is ready.[/]")
 
@@ -337,7 +341,7 @@ def openapi() -> None:
 @app.command(rich_help_panel=USE)
 def models(as_json: JsonOption = False, address: AddressOption = ADDRESS, key: KeyOption = "") -> None:
     """List the models of a running gateway."""
-    with rpc_told(address):
+    with rpc_errors_reported(address):
         found = asyncio.run(client.models(address, key))
     if as_json:
         rows = [{"name": model.name, "provider": model.provider, "is_default": model.is_default} for model in found]
@@ -367,6 +371,6 @@ def _main(
 ) -> None:
     """Antiphon, a self-hosted LLM chat gateway.
 
-    `antiphon COMMAND --help` tells more of a command.
+    `antiphon COMMAND --help` describes a command.
     """
     _open_standard_streams()

@@ -1,4 +1,4 @@
-"""The commands `antiphon owners ...`: what a running gateway keeps of an owner."""
+"""The commands `antiphon owners ...`: export and removal of all data of one owner."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import typer
 from rich.markup import escape
 
 from antiphon.cli.client import connect, metadata_of
-from antiphon.cli.console import ADDRESS, AddressOption, JsonOption, KeyOption, out, print_json, rpc_told
-from antiphon.cli.keys_client import ask
+from antiphon.cli.console import ADDRESS, AddressOption, JsonOption, KeyOption, out, print_json, rpc_errors_reported
+from antiphon.cli.keys_client import call_admin
 from antiphon.v1 import admin_pb2, admin_pb2_grpc
 
 owners = typer.Typer(no_args_is_help=True, help="Export or erase all that a gateway keeps of an owner. Needs an admin's key.")
@@ -34,7 +34,7 @@ def export(owner: OwnerArgument, address: AddressOption = ADDRESS, key: KeyOptio
             async for part in admin_pb2_grpc.AdminServiceStub(channel).ExportOwner(request, metadata=metadata_of(key)):
                 sys.stdout.buffer.write(part.lines)
 
-    with rpc_told(address):
+    with rpc_errors_reported(address):
         asyncio.run(copy())
         sys.stdout.buffer.flush()
 
@@ -50,9 +50,9 @@ def erase(
     """Remove all that is kept of an owner, its keys first. Cannot be undone."""
     if not yes:
         typer.confirm(f"Remove all that is kept of {owner!r}, and end its keys?", abort=True, err=True)
-    with rpc_told(address):
+    with rpc_errors_reported(address):
         request = admin_pb2.EraseOwnerRequest(owner=owner)
-        answer: admin_pb2.EraseOwnerResponse = ask(address, lambda stub: stub.EraseOwner(request, metadata=metadata_of(key)))
+        answer: admin_pb2.EraseOwnerResponse = call_admin(address, lambda stub: stub.EraseOwner(request, metadata=metadata_of(key)))
         if as_json:
             print_json({field.name: getattr(answer, field.name) for field in answer.DESCRIPTOR.fields})
             return

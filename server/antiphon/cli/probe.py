@@ -1,7 +1,7 @@
-"""`antiphon check-config --probe`: whether what the configuration names can be reached, and takes what it is given.
+"""`antiphon check-config --probe`: checks that every service in the configuration is reachable and accepts its credentials.
 
-Everything is asked at once, each thing once, and nothing that costs money or changes anything. What is printed names things as the
-configuration does; hosts at most stand in the reasons, and no secret.
+All probes run at once, one per service. None costs money or changes anything. The output names services as the configuration does;
+a reason may contain a host, but never a secret.
 """
 
 from __future__ import annotations
@@ -40,69 +40,70 @@ from antiphon.net.http_errors import reason_of
 from antiphon.providers.base import Provider
 from antiphon.telemetry.redaction import redact
 
-PATIENCE: Final = 10.0
-"""Seconds that each thing has to answer."""
+TIMEOUT: Final = 10.0
+"""Seconds that each service has to answer."""
 
 
 class ProbeFailed(Exception):
-    """It does not work; the message tells why, in words for an operator."""
+    """A failed probe. Its message is the reason, for an operator."""
 
 
-class Found(Struct, frozen=True):
-    """What came of one thing."""
+class ProbeResult(Struct, frozen=True):
+    """The result of one probe."""
 
     kind: str
     """"database", "redis", "issuer" or "provider"."""
     name: str
     ok: bool
-    told: str
+    detail: str
     seconds: float
 
 
 def show(config: Config, *, as_json: bool) -> bool:
-    """Check the configuration, ask everything that it names, and print a line each. Return whether all is well.
+    """Check the configuration, probe every service that it names, and print a line for each. Return True if all succeeded.
 
-    Raises `ConfigError`, `OSError`.
+    Raises `ConfigError` or `OSError`.
     """
     certificates.check(config)
-    structlog.configure(processors=[_drop])  # what the log would say stands in the lines
+    structlog.configure(processors=[_drop])  # the printed lines contain what the log would say
     found = uvloop.run(probe(config, environment_of_start(config)))
     good = all(one.ok for one in found)
     if as_json:
-        fields = ("kind", "name", "ok", "told", "seconds")
-        print_json({"ok": good, "probes": [{field: getattr(one, field) for field in fields} for one in found]})
+        # `told` is the name in the JSON output, which is not to change.
+        probes = [{"kind": one.kind, "name": one.name, "ok": one.ok, "told": one.detail, "seconds": one.seconds} for one in found]
+        print_json({"ok": good, "probes": probes})
         return good
     for one in found:
         mark = "[green]✓[/]" if one.ok else "[bold red]✗[/]"
         what = " ".join(filter(None, (one.kind, one.name)))
-        out.print(f"{mark} {escape(what)}: {escape(one.told)} [dim]({one.seconds * 1000:.0f} ms)[/]", soft_wrap=True)
+        out.print(f"{mark} {escape(what)}: {escape(one.detail)} [dim]({one.seconds * 1000:.0f} ms)[/]", soft_wrap=True)
     return good
 
 
-async def probe(config: Config, environment: Mapping[str, str], patience: float = PATIENCE) -> list[Found]:
-    """Ask everything at once. Raises `ConfigError` for a configuration that no server would start with."""
+async def probe(config: Config, environment: Mapping[str, str], timeout: float = TIMEOUT) -> list[ProbeResult]:
+    """Probe all services at once. Raises `ConfigError` for a configuration that no server would start with."""
     app = App(config, environment)
     fetcher = Fetcher()
     settings, url_of_database = config.database, database_url(config, environment)
-    # Here, as it imports for long enough to be the end of what is timed.
+    # Opened here, as its import takes long enough to distort the measured time.
     database = open_database(
         url_of_database, settings.timeout, connections=1, pooler=settings.pooler, statement_cache=settings.keeps_statements
     )
     try:
-        asked = [
-            _found("database", "", _database(database, parse(url_of_database)), patience),
+        probes = [
+            _run_probe("database", "", _database(database, parse(url_of_database)), timeout),
             *(
                 [] if (url := config.limits.redis(environment)) is None
-                else [_found("redis", "", _redis(url, patience), patience)]
+                else [_run_probe("redis", "", _redis(url, timeout), timeout)]
             ),
             *(
-                _found("issuer", issuer.name, _issuer(issuer, environment, fetcher), patience)
+                _run_probe("issuer", issuer.name, _issuer(issuer, environment, fetcher), timeout)
                 for issuer in config.auth.tokens
                 if not issuer.shared
             ),
-            *(_found("provider", provider.name, _provider(provider), patience) for provider, _ in app.providers),
+            *(_run_probe("provider", provider.name, _provider(provider), timeout) for provider, _ in app.providers),
         ]  # fmt: skip
-        return await asyncio.gather(*asked)
+        return await asyncio.gather(*probes)
     finally:
         await database.close()
         await fetcher.close()
@@ -110,16 +111,16 @@ async def probe(config: Config, environment: Mapping[str, str], patience: float 
             await provider.close()
 
 
-async def _found(kind: str, name: str, asking: Awaitable[str], patience: float) -> Found:
-    begun = time.monotonic()
+async def _run_probe(kind: str, name: str, probing: Awaitable[str], timeout: float) -> ProbeResult:
+    start = time.monotonic()
     try:
-        async with asyncio.timeout(patience):
-            ok, told = True, await asking
+        async with asyncio.timeout(timeout):
+            ok, detail = True, await probing
     except ProbeFailed as error:
-        ok, told = False, str(error)
+        ok, detail = False, str(error)
     except TimeoutError:
-        ok, told = False, f"no answer within {patience:g} s"
-    return Found(kind, name, ok, told, round(time.monotonic() - begun, 3))
+        ok, detail = False, f"no answer within {timeout:g} s"
+    return ProbeResult(kind, name, ok, detail, round(time.monotonic() - start, 3))
 
 
 async def _database(database: Database, url: URL) -> str:
@@ -143,12 +144,12 @@ async def _database(database: Database, url: URL) -> str:
     return f"{kind}: schema {found.revision}"
 
 
-async def _redis(url: SecretStr, patience: float) -> str:
-    client = redis.Redis.from_url(url.get_secret_value(), socket_connect_timeout=patience, socket_timeout=patience)
+async def _redis(url: SecretStr, timeout: float) -> str:
+    client = redis.Redis.from_url(url.get_secret_value(), socket_connect_timeout=timeout, socket_timeout=timeout)
     try:
         await client.ping()
     except AuthenticationError:
-        raise ProbeFailed("refuses the password") from None
+        raise ProbeFailed("the password is refused") from None
     except (RedisError, OSError) as error:
         raise ProbeFailed(_reason(error.__cause__ or error, _passwords(url))) from None
     finally:
@@ -158,7 +159,7 @@ async def _redis(url: SecretStr, patience: float) -> str:
 
 async def _issuer(issuer: IssuerConfig, environment: Mapping[str, str], fetcher: Fetcher) -> str:
     keys = key_source(issuer, environment, fetcher)
-    assert isinstance(keys, RotatingKeys), "what is shared is not asked for"
+    assert isinstance(keys, RotatingKeys), "issuers with a shared secret are not probed"
     try:
         return f"{await keys.fetch()} keys"
     except (FetchFailed, KeysUnusable) as error:
@@ -194,9 +195,9 @@ async def _provider(provider: Provider) -> str:
 
 
 def _reason(error: BaseException | None, secrets: list[str] | tuple[str, ...]) -> str:
-    """Return why, in a line and without secrets."""
+    """Return the reason of an error in one line, without secrets."""
     cause = (error.orig if isinstance(error, DBAPIError) else None) or error
-    for one in _chain(cause):
+    for one in _causes(cause):
         if isinstance(one, socket.gaierror):
             return "the name is not resolved"
         if isinstance(one, OSError) and one.errno is not None and one.errno > 0:
@@ -205,7 +206,7 @@ def _reason(error: BaseException | None, secrets: list[str] | tuple[str, ...]) -
     return text or type(cause).__name__
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

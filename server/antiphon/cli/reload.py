@@ -1,4 +1,4 @@
-"""What a running gateway is asked to take up: whether it is usable, and can be taken up without a new start."""
+"""The check of a new configuration for a running gateway: whether it is valid, and can be applied without a restart."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ _FIXED = {
     "limits.drain": ("limits", "drain"),
     "limits.drain_delay": ("limits", "drain_delay"),
 }
-"""What Envoy and the supervisor were started with."""
+"""Settings that cannot change at a reload, as Envoy and the supervisor were started with them: the path of attributes by name."""
 
 
 def accept(folder: Path, path: Path | None, environment: Mapping[str, str], *, same_database: bool = False) -> None:
-    """Check the configuration at `path`, and leave a copy for the gateway in `folder`. Raises `ConfigError`, `OSError`.
+    """Check the configuration at `path`, and store a copy for the gateway in `folder`. Raises `ConfigError` or `OSError`.
 
-    Another database is brought to this version, or refused with `same_database`.
+    If it names another database, that one is migrated, or refused if `same_database` is set.
     """
     running = load(folder / CONFIG if path else None, environment)
     text = None if path is None else path.read_bytes()
     wanted = load(path, environment)
     if path is not None and path.read_bytes() != text:
         raise ConfigError(f"{path}: changes while it is read")
-    changed = list(_fixed(running, wanted))
+    changed = list(_changed_fixed_settings(running, wanted))
     is_same = database_url(wanted, environment) == database_url(running, environment)
     if same_database and not is_same:
         changed.append("database")
     if changed:
         raise ConfigError("\n".join(f"{setting}: cannot change while the gateway runs: start it anew" for setting in changed))
     if is_same:
-        check.build(wanted, environment)  # the database may be out of reach, which is no matter of this change
+        check.build(wanted, environment)  # the database may be unreachable: this change does not concern it
     else:
         check.prepare(wanted, environment)
     keep_copy(folder, NEXT, wanted, path, text)
 
 
-def _fixed(running: Config, wanted: Config) -> Iterator[str]:
-    """Yield the settings that differ, and cannot."""
+def _changed_fixed_settings(running: Config, wanted: Config) -> Iterator[str]:
+    """Yield the names of settings that differ but cannot change at a reload."""
     for setting, steps in _FIXED.items():
         before, after = running, wanted
         for step in steps:

@@ -1,4 +1,4 @@
-"""The command `antiphon usage`: what was used of a running gateway."""
+"""The command `antiphon usage`: requests, tokens and cost at a running gateway."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from antiphon.cli.client import metadata_of
-from antiphon.cli.console import ADDRESS, AddressOption, JsonOption, KeyOption, out, print_json, print_table, rpc_told
-from antiphon.cli.keys_client import ask
+from antiphon.cli.console import ADDRESS, AddressOption, JsonOption, KeyOption, out, print_json, print_table, rpc_errors_reported
+from antiphon.cli.keys_client import call_admin
 from antiphon.v1 import admin_pb2
 
 DIMENSIONS: Final = ("day", "owner", "key", "provider", "model", "tag")
-"""By what usage is told apart, in the words of the command line."""
+"""The dimensions by which usage can be grouped, as written on the command line."""
 
 BY_OWNER: Final = ("day", "owner")
 
@@ -52,16 +52,16 @@ def usage(
 
     Example: antiphon usage --by model,key --since 2026-11-01 --until 2026-11-07
     """
-    wanted = [each.strip() for part in by or () for each in part.split(",")]
-    if unknown := [each for each in wanted if each not in DIMENSIONS]:
-        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(DIMENSIONS)}", param_hint="--by")
-    with rpc_told(address):
+    wanted = [dimension.strip() for part in by or () for dimension in part.split(",")]
+    if unknown := [dimension for dimension in wanted if dimension not in DIMENSIONS]:
+        raise typer.BadParameter(f"{unknown[0]!r} is not one of {', '.join(DIMENSIONS)}", param_hint="--by")
+    with rpc_errors_reported(address):
         _show(address, key, (since, until), owner, list(dict.fromkeys(wanted)), as_json=as_json)
 
 
 def _show(address: str, key: str, days: tuple[str, str], owner: str, by: Sequence[str], *, as_json: bool) -> None:
     first, last = days
-    dimensions = [admin_pb2.UsageDimension.Value(f"USAGE_DIMENSION_{each.upper()}") for each in by]
+    dimensions = [admin_pb2.UsageDimension.Value(f"USAGE_DIMENSION_{dimension.upper()}") for dimension in by]
     request = admin_pb2.GetUsageRequest(first_day=first, last_day=last, owner=owner, page_size=_PAGE, group_by=dimensions)
     rows = list(_read(address, key, request))
     by = by or BY_OWNER
@@ -71,14 +71,14 @@ def _show(address: str, key: str, days: tuple[str, str], owner: str, by: Sequenc
         print_json({"days" if tuple(by) == BY_OWNER else "usage": [_fields(row, by) for row in rows]})
         return
     if not rows and out.is_terminal:
-        out.print("Nothing was used in these days. What was used in the last five seconds is not told yet.")
+        out.print("No usage on these days. The usage of the last five seconds is not included yet.")
         return
     narrow = _table(rows, [(" · ".join(by), by)])
-    print_table(_table(rows, [(each, (each,)) for each in by]), lambda: print_table(narrow))
+    print_table(_table(rows, [(dimension, (dimension,)) for dimension in by]), lambda: print_table(narrow))
 
 
 def _table(rows: Sequence[admin_pb2.DailyUsage], columns: Sequence[tuple[str, Sequence[str]]]) -> Table:
-    """Return a table with its sum. `columns` are titles, and the dimensions that stand in each."""
+    """Return a table of the rows with their sum. `columns` has the title of each column and the dimensions that it shows."""
     table = Table(show_footer=True)
     for number, (title, _) in enumerate(columns):
         table.add_column(title, footer="" if number else "total", overflow="fold")
@@ -87,14 +87,14 @@ def _table(rows: Sequence[admin_pb2.DailyUsage], columns: Sequence[tuple[str, Se
     for title, field in figures.items():
         table.add_column(title, footer=_figure(sum(getattr(row, field) for row in rows)), justify="right", no_wrap=True)
     for row in rows:
-        names = (" · ".join(_name(row, each) for each in dimensions) for _, dimensions in columns)
+        names = (" · ".join(_name(row, dimension) for dimension in dimensions) for _, dimensions in columns)
         table.add_row(*map(escape, names), *(_figure(getattr(row, field)) for field in figures.values()))
     return table
 
 
 def _read(address: str, key: str, request: admin_pb2.GetUsageRequest) -> Iterator[admin_pb2.DailyUsage]:
     while True:
-        page: admin_pb2.GetUsageResponse = ask(address, lambda stub: stub.GetUsage(request, metadata=metadata_of(key)))
+        page: admin_pb2.GetUsageResponse = call_admin(address, lambda stub: stub.GetUsage(request, metadata=metadata_of(key)))
         yield from page.days
         if not page.next_page_token:
             return
@@ -102,8 +102,8 @@ def _read(address: str, key: str, request: admin_pb2.GetUsageRequest) -> Iterato
 
 
 def _fields(row: admin_pb2.DailyUsage, by: Sequence[str]) -> dict[str, Any]:
-    """Return what programs read of a row: a key has its id, and its name beside it."""
-    names = [name for each in by for name in ((each, "key_name") if each == "key" else (each,))]
+    """Return the JSON form of a row. A key is its id, with its name in `key_name`."""
+    names = [name for dimension in by for name in ((dimension, "key_name") if dimension == "key" else (dimension,))]
     return {name: getattr(row, name) for name in (*names, *_COLUMNS.values())}
 
 

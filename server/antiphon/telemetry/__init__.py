@@ -1,1 +1,1 @@
-"""What operators see: logs."""
+"""Logs, metrics and traces."""

@@ -1,4 +1,4 @@
-"""The log line of each call: one when it ends, with all that is known of it by then."""
+"""The log line of each call, written once, when the call ends."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ log = structlog.get_logger(__name__)
 
 
 class CallLog(Observer):
-    """Writes the lines."""
+    """The observer that writes the log line of each call."""
 
     def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
-        """Write the line of `call`. Request id, key, provider and model stand on every line of a call, and so on this one."""
+        """Write the line of `call`, with every field that is known.
+
+        Request id, key, provider and model are not set here: they are on every log line of a call anyway.
+        """
         fields: dict[str, Any] = {}
         if error is not None:
             fields["reason"] = error.reason

@@ -1,8 +1,8 @@
-"""Counters and histograms of one worker, by their labels: prometheus-client writes them, and they count for themselves.
+"""Counters and histograms of one worker, exported through prometheus-client.
 
-Its own children take a lock and five calls for each value of a histogram: what a call tells took 9 us with them, and takes 4 with
-these. They are told by one thread, that of the event loop, and may be read by any other, which may find the last value in the count
-of a histogram and not in its sum yet.
+They do not use the children of prometheus-client, which take a lock and five calls for each value of a histogram: recording one
+call took 9 us with those, and takes 4 us with these. Only the thread of the event loop may write. Any other thread may read; it may
+see the last value of a histogram in its buckets but not yet in its sum.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Counter:
         self.value = 0.0
 
     def inc(self, amount: float = 1.0) -> None:
-        """Add to it."""
+        """Add `amount`."""
         self.value += amount
 
 
 class Histogram:
-    """The values of a series by buckets, each up to a bound and with it, and the last for what lies above all."""
+    """The values of a series by bucket. A bucket includes its upper bound; the last one has all values above the bounds."""
 
     __slots__ = ("_bounds", "counts", "sum")
 
@@ -43,7 +43,7 @@ class Histogram:
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
-        """Count a value."""
+        """Count one value."""
         self.counts[bisect_left(self._bounds, value)] += 1
         self.sum += value
 
@@ -52,7 +52,10 @@ Child = TypeVar("Child", Counter, Histogram)
 
 
 class Children(Generic[Child]):
-    """A metric and its children, made when they are first asked for; the one of a metric without labels is there at once."""
+    """A metric and its children, one for each combination of label values.
+
+    A child is created when it is first requested; that of a metric without labels is created at once.
+    """
 
     metric: Metric
 
@@ -64,7 +67,7 @@ class Children(Generic[Child]):
             self.labels()
 
     def labels(self, *values: str) -> Child:
-        """Return the child with these labels, in the order of the table."""
+        """Return the child with these label values, in the order of `metric.labels`."""
         found = self.children.get(values)
         if found is None:
             assert len(values) == len(self.metric.labels)
@@ -72,7 +75,7 @@ class Children(Generic[Child]):
         return found
 
     def collect(self) -> Iterable[Family]:
-        """Yield the metric, for prometheus-client."""
+        """Yield the metric with all its children, as prometheus-client's registry expects it."""
         metric: Metric = self.metric
         counters = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
         histograms = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)

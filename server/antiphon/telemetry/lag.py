@@ -1,4 +1,4 @@
-"""The lag of the event loop: how much later than due it runs what is due."""
+"""The lag of the event loop: how late it runs a timer."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Final
 
 INTERVAL: Final = 0.5
-"""Seconds between two looks."""
+"""Seconds between two measurements."""
 
 
 async def watch_lag(take: Callable[[float], None], interval: float = INTERVAL) -> None:
-    """Hand the lag to `take`, in seconds, every `interval` seconds, until cancelled."""
+    """Call `take` with the lag in seconds, every `interval` seconds, until cancelled."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + interval

@@ -1,9 +1,10 @@
-"""Structured logs: one JSON object a line, on a standard stream or in a file.
+"""Structured logs: one JSON object per line, on a standard stream or in a file.
 
-Every line of a call carries its request id. No key, no message of a conversation and no path reaches a line: what libraries and
-exceptions say goes through `antiphon.telemetry.redaction` first.
+Every line of a call carries its request id. No key, no message of a conversation and no file path may reach a line: texts of
+libraries and exceptions go through `antiphon.telemetry.redaction` first.
 
-A line that cannot be written is lost, and breaks nothing: the next one that can be written tells, in `lost`, how many were.
+A line that cannot be written is lost, without any other effect. The next line that can be written has the number of lost lines in
+the field `lost`.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from antiphon.telemetry.redaction import redact
 
 STREAMS: Final = {"stdout": 1, "stderr": 2}
 
-# Where a frame of a traceback is: a path looks like a key, and is needed.
+# A line of a traceback that names file and line. It is not redacted: a path looks like a key, but is needed.
 _FRAME: Final = re.compile(r'[ |]*File "[^"\n]*", line \d+, in \S+')
 
 
 def configure(config: LogConfig, **fields: Any) -> None:
-    """Sets up logging for this process; `fields` are on each of its lines. Raises `ConfigError` if the file cannot be written."""
+    """Set up logging for this process, with `fields` on each line. Raises `ConfigError` if the log file cannot be written."""
     level = getattr(logging, config.level.upper())
     stream = Stream(_open(config))
     shared: list[structlog.types.Processor] = [
@@ -43,11 +44,11 @@ def configure(config: LogConfig, **fields: Any) -> None:
     structlog.configure(
         processors=[*shared, *failure, lambda _logger, _method, event: _dumps(event)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.BytesLoggerFactory(stream),  # type: ignore[arg-type]  # it only writes and flushes
+        logger_factory=structlog.BytesLoggerFactory(stream),  # type: ignore[arg-type]  # the logger only calls `write` and `flush`
         cache_logger_on_first_use=True,
     )
-    # Lines of libraries take the same form.
-    handler = logging.StreamHandler(_Text(stream))
+    # Lines of libraries, which use the standard `logging`, get the same form.
+    handler = logging.StreamHandler(_TextStream(stream))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.ExtraAdder(), _redact_library, *shared],
@@ -62,7 +63,7 @@ def configure(config: LogConfig, **fields: Any) -> None:
 
 
 def check(config: LogConfig) -> None:
-    """Raises `ConfigError` if the file cannot be written. Makes none."""
+    """Raise `ConfigError` if the log file cannot be written. Does not create the file."""
     if config.file is None:
         return
     if config.file.is_dir():
@@ -74,48 +75,48 @@ def check(config: LogConfig) -> None:
         raise ConfigError(f"log.file: {config.file}: may not be written")
 
 
-class _Raw(Protocol):
-    """What `Stream` writes to: an unbuffered file."""
+class _RawFile(Protocol):
+    """An unbuffered binary file, as `Stream` needs it."""
 
     def write(self, data: bytes, /) -> int | None: ...
 
 
 class Stream:
-    """Writes whole lines to a file, and counts those that it cannot: never raises `OSError`.
+    """A file of whole lines that counts the lines it cannot write, and never raises `OSError`.
 
-    Nothing is buffered: what could not be written would come again with each line after it.
+    Nothing is buffered: a buffer would try to write a failed line again with each later one.
     """
 
-    def __init__(self, raw: _Raw) -> None:
+    def __init__(self, raw: _RawFile) -> None:
         self._raw = raw
         self._lock = threading.Lock()
         self._lost = 0
-        self._torn = False
+        self._mid_line = False
         """Whether what was written last is not the end of a line."""
 
     def write(self, line: bytes) -> None:
-        """Writes a line, which ends with a newline and, if lines were lost before it, tells of them in `lost`."""
+        """Write a line, which must end with a newline. If lines before it were lost, add their number as the field `lost`."""
         with self._lock:
-            told = line
+            data = line
             if self._lost and line.startswith(b"{"):
-                told = b'{"lost":%d,' % self._lost + line[1:]
-            if self._torn:
-                told = b"\n" + told
+                data = b'{"lost":%d,' % self._lost + line[1:]
+            if self._mid_line:
+                data = b"\n" + data
             try:
-                written = self._all_of(told)
+                written = self._write_all(data)
             except ValueError:  # closed
                 written = 0
-            self._lost = 0 if written == len(told) else self._lost + 1
+            self._lost = 0 if written == len(data) else self._lost + 1
             if written:
-                self._torn = not told[:written].endswith(b"\n")
+                self._mid_line = not data[:written].endswith(b"\n")
 
-    def _all_of(self, data: bytes) -> int:
-        """Writes as much as can be, and returns how much that is."""
+    def _write_all(self, data: bytes) -> int:
+        """Write as much of `data` as possible, and return the number of bytes written."""
         done = 0
         try:
             while done < len(data):
                 count = self._raw.write(data[done:])
-                if not count:  # it would have to wait
+                if not count:  # the file would block
                     break
                 done += count
         except OSError:
@@ -123,11 +124,11 @@ class Stream:
         return done
 
     def flush(self) -> None:
-        """There is nothing to flush."""
+        """Do nothing: no data is buffered."""
 
 
-class _Text:
-    """A text face of a stream, for the standard library's handler."""
+class _TextStream:
+    """A text interface to a `Stream`, for the handler of the standard library."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -139,7 +140,7 @@ class _Text:
         pass
 
 
-def _open(config: LogConfig) -> _Raw:
+def _open(config: LogConfig) -> _RawFile:
     if config.file is None:
         return io.FileIO(STREAMS[config.stream], "wb", closefd=False)
     try:
@@ -149,10 +150,10 @@ def _open(config: LogConfig) -> _Raw:
 
 
 def _redact_library(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-    """What a library says, without what it repeats of a caller's headers."""
+    """Return the event of a library with its texts redacted: they may repeat a caller's headers."""
     record: logging.LogRecord = event["_record"]
     if record.name.startswith("grpc") and str(record.msg).startswith("Invalid encoding"):
-        # gRPC prints the header, and does so before the caller's key is looked at.
+        # gRPC logs the whole header, before the caller's key is checked.
         return {"event": "a header of a call is not readable", "_record": record, "_from_structlog": False}
     return {
         name: value if name == "exc_info" or name.startswith("_") or isinstance(value, int | float | None) else redact(str(value))
@@ -161,7 +162,7 @@ def _redact_library(_logger: Any, _method: str, event: structlog.types.EventDict
 
 
 def _redact_exception(_logger: Any, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-    """The traceback, if the line has one, without what is shaped like a key in it."""
+    """Redact the traceback of an event, if it has one. Lines that name a file and a line number stay as they are."""
     if isinstance(exception := event.get("exception"), str):
         lines = exception.split("\n")
         event["exception"] = "\n".join(line if _FRAME.fullmatch(line) else redact(line) for line in lines)

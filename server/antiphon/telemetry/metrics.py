@@ -1,6 +1,6 @@
-"""What a worker counts: a listener to calls, with a Prometheus metric for each row of `antiphon.telemetry.names`.
+"""The metrics of a worker: an observer of calls, with a Prometheus metric for each row of `antiphon.telemetry.names`.
 
-A call looks up ready children in dictionaries, one for each set of labels, and no child is made for what a caller invents.
+The children of each combination of labels are kept ready in dictionaries. Values that a caller invents never become a label.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from antiphon.telemetry.children import Children, Counter, Histogram
 from antiphon.telemetry.names import OTHER, Kind, Metric
 
 _CHAT: Final = "chat"
-"""The operation, as the semantic conventions name it."""
+"""The operation name of a chat in the semantic conventions."""
 
 _KINDS: Final = {
     "input_tokens": "input",
@@ -37,7 +37,7 @@ _KINDS: Final = {
     "audio_input_tokens": "audio_input",
     "audio_output_tokens": "audio_output",
 }
-"""By the field of `Usage`."""
+"""The label `kind` of `antiphon_tokens_total` by the field of `Usage`."""
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -55,17 +55,17 @@ class _Model(Struct, frozen=True):
 
 
 class _OpenCall(Struct):
-    """What has to be kept of a call until it ends."""
+    """The state of a call that is kept until it ends."""
 
-    asked: bool = False
-    attempts: float = 0.0
-    """Seconds that its attempts took."""
+    attempted: bool = False
+    attempt_seconds: float = 0.0
+    """The total duration of its attempts, in seconds."""
     generation: float | None = None
-    """Seconds from the first token to the end of a streamed reply that ended well."""
+    """Seconds from the first token to the end of a streamed reply that ended without an error."""
 
 
-class Metrics(Observer):
-    """The metrics of one worker. Read by any thread, told by that of the event loop."""
+class CallMetrics(Observer):
+    """The metrics of one worker. Only the thread of the event loop writes them; any thread may read them."""
 
     def __init__(
         self,
@@ -76,10 +76,11 @@ class Metrics(Observer):
         *,
         latest: bool = False,
     ) -> None:
-        """`models` are the names that may be labels, by provider; `proxies` are targets of the proxy that may.
+        """Create all metrics.
 
-        `buffered` tells the bytes that wait for slow readers; it is asked by any thread. With `latest` the newest names of the
-        conventions are used, as `names.LATEST` has them.
+        `models` are the model names that may be labels, by provider; `proxies` are the targets of the proxy paths that may be
+        labels. `buffered` returns the bytes that wait for slow readers, and may be called by any thread. `latest` selects the
+        newest names of the semantic conventions, as in `names.LATEST`.
         """
         self._models = {provider: frozenset(listed) for provider, listed in models.items()}
         self._providers = frozenset({*models, *proxies})
@@ -101,14 +102,14 @@ class Metrics(Observer):
         self._estimated = self._counter(names.ESTIMATED)
         self._overhead = self._histogram(names.OVERHEAD).labels()
         self.lag: Callable[[float], None] = self._histogram(names.LAG).labels().observe
-        """Takes seconds by which the event loop was late."""
+        """Records a lag of the event loop, in seconds."""
         self._turns = self._counter(names.TURNS)
         self._refused = self._counter(names.REFUSED)
         self._failed = self._counter(names.FAILED)
         self._gauge(names.WORKERS).set(1)
         self._gauge(names.BUILD).labels(version, platform.python_version()).set(1)
         self._registry.register(_Process())
-        # From zero: Prometheus sees no increase in a series that begins with its first failures.
+        # Start these series at 0: Prometheus sees no increase in a series whose first value is its first failure.
         for provider in models:
             for end in AttemptClass:
                 self._attempts.labels(provider, end)
@@ -116,20 +117,20 @@ class Metrics(Observer):
             self._failed.labels(reason)
 
     def exposition(self) -> bytes:
-        """Return all of it as Prometheus reads it."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
     def started(self, call: Call) -> None:
-        """Count the call among those that go on."""
+        """Count the call as in flight."""
         self._open[call] = _OpenCall()
 
     def attempt_ended(self, call: Call, attempt: Attempt, error: BaseException | None) -> None:
-        """Count the attempt, and how long it took. Proxied calls have no model, and are attempts alone."""
+        """Count the attempt and its duration. A proxied call has no model, and only its attempt is counted."""
         took = time.monotonic() - attempt.started_at
-        known = self._open.get(call)
-        if known is not None:
-            known.asked = True
-            known.attempts += took
+        state = self._open.get(call)
+        if state is not None:
+            state.attempted = True
+            state.attempt_seconds += took
         end = classify(error, has_output=call.first_token is not None)
         self._attempts.labels(self._provider(attempt.provider), end).inc()
         if not attempt.model:
@@ -141,17 +142,17 @@ class Metrics(Observer):
         duration.observe(took)
         if attempt.streamed and call.first_token is not None:
             model.first_token.observe(call.first_token)
-            if known is not None and error is None:
-                known.generation = took - call.first_token
+            if state is not None and error is None:
+                state.generation = took - call.first_token
 
     def cancelled_upstream(self, call: Call, attempt: Attempt, seconds: float) -> None:
-        """Count it, and how long it took."""
+        """Count the provider call that was closed early, and the seconds that closing it took."""
         provider = self._provider(attempt.provider)
         self._cancelled.labels(provider).inc()
         self._cancel.labels(provider).observe(seconds)
 
     def settled(self, call: Call) -> None:
-        """Count tokens and cost, and the time that a token took."""
+        """Count tokens and cost of the call, and the mean time per output token."""
         usage = call.usage
         if usage is None or not call.model:
             return
@@ -163,21 +164,21 @@ class Metrics(Observer):
             model.estimated.inc()
         if call.cost_usd:
             model.cost.inc(call.cost_usd)
-        known = self._open.get(call)
-        if known is not None and known.generation is not None and usage.output_tokens > 1:
-            model.output_token.observe(known.generation / (usage.output_tokens - 1))
+        state = self._open.get(call)
+        if state is not None and state.generation is not None and usage.output_tokens > 1:
+            model.output_token.observe(state.generation / (usage.output_tokens - 1))
 
     def turn_ended(self, call: Call, outcome: str) -> None:
-        """Count it."""
+        """Count the turn by its outcome."""
         self._turns.labels(outcome).inc()
 
     def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
-        """Count the call by its end, and what of its time was the gateway's own."""
+        """Count the call by its status, and the part of its duration that was spent outside its attempts."""
         took = time.monotonic() - call.started_at
         self._calls.labels(call.method, code).observe(took)
-        known = self._open.pop(call, None)
-        if known is not None and known.asked:
-            self._overhead.observe(max(took - known.attempts, 0.0))
+        state = self._open.pop(call, None)
+        if state is not None and state.attempted:
+            self._overhead.observe(max(took - state.attempt_seconds, 0.0))
         if error is not None:
             self._failed.labels(error.reason).inc()
             if isinstance(error, RateLimited | BudgetExceeded):
@@ -192,11 +193,11 @@ class Metrics(Observer):
         return name if name in self._providers else OTHER
 
     def _labels(self, provider: str, model: str) -> tuple[str, str]:
-        known = self._provider(provider)
-        return known, model if model in self._models.get(known, ()) else OTHER
+        label = self._provider(provider)
+        return label, model if model in self._models.get(label, ()) else OTHER
 
     def _model(self, provider: str, model: str) -> _Model:
-        """Return the children of a model. By the caller's words only those are kept that the configuration has."""
+        """Return the children of a model. A provider or model that the configuration does not name is counted as `other`."""
         found = self._by_model.get((provider, model))
         if found is None:
             labels = self._labels(provider, model)
@@ -222,7 +223,7 @@ class Metrics(Observer):
         return found
 
     def _usage(self, *, latest: bool) -> tuple[Callable[..., Histogram], Callable[..., Histogram]]:
-        """Return what makes the children of a model for tokens that are asked, and for those that are answered."""
+        """Return two functions that return the histogram of a model's input tokens, and that of its output tokens."""
         if latest:
             return self._histogram(names.INPUT_TOKENS).labels, self._histogram(names.OUTPUT_TOKENS).labels
         usage = self._histogram(names.TOKEN_USAGE)
@@ -246,15 +247,15 @@ class Metrics(Observer):
 
 
 class _Process:
-    """What the system tells of this process, when it is asked for."""
+    """CPU time and memory of this process, read from the system at each scrape."""
 
     def collect(self) -> Iterable[Family]:
-        """Yield CPU time and resident memory."""
+        """Yield CPU time in seconds and, on Linux, resident memory in bytes."""
         used = os.times()
         yield CounterMetricFamily(names.CPU.name, names.CPU.help, value=used.user + used.system)
         try:
-            with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123  # no path is kept
+            with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123  # no `Path` object for each scrape
                 pages = int(file.read().split()[1])
         except OSError:
-            return  # no Linux
+            return  # not Linux
         yield GaugeMetricFamily(names.MEMORY.name, names.MEMORY.help, value=pages * _PAGE)

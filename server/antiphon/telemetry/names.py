@@ -1,8 +1,8 @@
-"""The table of metrics: every name, its labels and its buckets. Everything else that names a metric is held to it.
+"""The table of metrics: every name, with its labels and buckets. Tests compare everything else that names a metric with it.
 
-The names of `gen_ai.*` are those of OpenTelemetry's semantic conventions 1.41, `grpc.*` those of gRPC's proposal A66, both written
-as Prometheus writes them. Labels are bounded: models and providers that the configuration does not name are `other`, and who calls
-is no label at all. Of the standard library alone.
+The names `gen_ai.*` are those of OpenTelemetry's semantic conventions 1.41, `grpc.*` those of gRPC's proposal A66, both in the form
+that Prometheus uses. Labels are bounded: models and providers that the configuration does not name are counted as `other`, and no
+label identifies the caller. May import the standard library only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 
 class Kind(StrEnum):
-    """Prometheus' types."""
+    """The metric types of Prometheus."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -21,7 +21,7 @@ class Kind(StrEnum):
 
 
 class Metric(NamedTuple):
-    """One metric. `name` is as Prometheus shows it, without what it adds to histograms (`_bucket`, `_count`, `_sum`)."""
+    """One metric. `name` is the name in Prometheus, without the suffixes of a histogram (`_bucket`, `_count`, `_sum`)."""
 
     name: str
     kind: Kind
@@ -29,19 +29,19 @@ class Metric(NamedTuple):
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
     standard: str = ""
-    """The name in the convention that defines it."""
+    """The name in the convention that defines the metric; empty for a metric of our own."""
 
 
 OTHER: Final = "other"
-"""The label of what the configuration does not name."""
+"""The label value for a provider or model that the configuration does not name."""
 
 METRICS_SOCKET: Final = "metrics.sock"
-"""The unix socket in the run folder at which the supervisor takes what workers have counted."""
+"""The unix socket in the run folder at which the supervisor collects the metrics of the workers."""
 
 _OPERATION: Final = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
 _MODEL: Final = ("provider", "model")
 
-# A66: metrics of latency.
+# The bucket bounds for latency of gRPC proposal A66, in seconds.
 _GRPC: Final = (
     *(0.0, 0.00001, 0.00005, 0.0001, 0.0003, 0.0006, 0.0008, 0.001, 0.002, 0.003, 0.004, 0.005, 0.006, 0.008, 0.01, 0.013, 0.016),
     *(0.02, 0.025, 0.03, 0.04, 0.05, 0.065, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 2.0, 5.0, 10.0),
@@ -58,7 +58,7 @@ _LAG: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5
 CALL_DURATION: Final = Metric(
     "grpc_server_call_duration_seconds",
     Kind.HISTOGRAM,
-    "Time from a call's arrival to its end, REST calls included. Calls without a key are not counted but as refused.",
+    "Time from a call's arrival to its end, including REST calls. Health and reflection, which need no key, are not counted.",
     ("grpc_method", "grpc_status"),
     _GRPC,
     "grpc.server.call.duration",
@@ -82,7 +82,7 @@ TOKEN_USAGE: Final = Metric(
 FIRST_TOKEN: Final = Metric(
     "gen_ai_server_time_to_first_token_seconds",
     Kind.HISTOGRAM,
-    "Time from when the provider was asked to the first delta, of streamed replies.",
+    "Time from the request to the provider until the first delta, for streamed replies.",
     _OPERATION,
     _FIRST_TOKEN,
     "gen_ai.server.time_to_first_token",
@@ -90,12 +90,12 @@ FIRST_TOKEN: Final = Metric(
 OUTPUT_TOKEN: Final = Metric(
     "gen_ai_server_time_per_output_token_seconds",
     Kind.HISTOGRAM,
-    "Mean time for a token after the first one, of streamed replies that ended well.",
+    "Mean time per token after the first one, for streamed replies that ended without an error.",
     _OPERATION,
     _OUTPUT_TOKEN,
     "gen_ai.server.time_per_output_token",
 )
-IN_FLIGHT: Final = Metric("antiphon_calls_in_flight", Kind.GAUGE, "Calls that are going on.")
+IN_FLIGHT: Final = Metric("antiphon_calls_in_flight", Kind.GAUGE, "Calls in progress.")
 ATTEMPTS: Final = Metric(
     "antiphon_attempts_total",
     Kind.COUNTER,
@@ -105,18 +105,18 @@ ATTEMPTS: Final = Metric(
 CANCELLED: Final = Metric(
     "antiphon_cancelled_upstream_total",
     Kind.COUNTER,
-    "Providers' calls that were closed because the caller was gone or out of time.",
+    "Provider calls that were closed because the caller disconnected or the deadline passed.",
     ("provider",),
 )
 CANCEL: Final = Metric(
     "antiphon_cancel_seconds",
     Kind.HISTOGRAM,
-    "Time from when a provider's call hears that the caller is gone or out of time, until it is closed.",
+    "Time to close a provider call after its caller disconnected or its deadline passed.",
     ("provider",),
     _CANCEL,
 )
 COST: Final = Metric(
-    "antiphon_cost_usd_total", Kind.COUNTER, "What calls cost, in USD, where the price is known and the gateway pays.", _MODEL
+    "antiphon_cost_usd_total", Kind.COUNTER, "Cost of calls, in USD, where the price is known and the gateway pays.", _MODEL
 )
 TOKENS: Final = Metric(
     "antiphon_tokens_total",
@@ -127,13 +127,13 @@ TOKENS: Final = Metric(
 ESTIMATED: Final = Metric(
     "antiphon_estimated_usage_total",
     Kind.COUNTER,
-    "Calls whose tokens the provider did not tell, so that they were estimated.",
+    "Calls for which the provider sent no token counts, so that they were estimated.",
     _MODEL,
 )
 STREAM_BUFFER: Final = Metric(
     "antiphon_stream_buffer_bytes",
     Kind.GAUGE,
-    "Bytes of replies that providers have sent and that wait here, as their callers read slowly; about half a MiB each at most.",
+    "Bytes of replies that wait here because their callers read slowly; at most about half a MiB per reply.",
 )
 OVERHEAD: Final = Metric(
     "antiphon_overhead_seconds",
@@ -145,14 +145,14 @@ OVERHEAD: Final = Metric(
 LAG: Final = Metric(
     "antiphon_event_loop_lag_seconds",
     Kind.HISTOGRAM,
-    "How much later than due a timer of the event loop ran; looked at twice a second in each worker.",
+    "How late a timer of the event loop ran; measured twice a second in each worker.",
     (),
     _LAG,
 )
 TURNS: Final = Metric(
     "antiphon_turns_recorded_total",
     Kind.COUNTER,
-    "Turns of conversations. `outcome` is complete, failed, cancelled, or replayed for one that was told again.",
+    "Turns of conversations. `outcome` is complete, failed, cancelled, or replayed for a stored turn that was sent again.",
     ("outcome",),
 )
 REFUSED: Final = Metric(
@@ -164,9 +164,9 @@ REFUSED: Final = Metric(
 FAILED: Final = Metric("antiphon_failed_calls_total", Kind.COUNTER, "Calls that ended in an error, by its reason.", ("reason",))
 CPU: Final = Metric("antiphon_cpu_seconds_total", Kind.COUNTER, "CPU time of the workers, of user and system.")
 MEMORY: Final = Metric("antiphon_resident_memory_bytes", Kind.GAUGE, "Resident memory of the workers.")
-WORKERS: Final = Metric("antiphon_workers", Kind.GAUGE, "Workers that are there.")
+WORKERS: Final = Metric("antiphon_workers", Kind.GAUGE, "Running workers.")
 EXITS: Final = Metric(
-    "antiphon_worker_exits_total", Kind.COUNTER, "Workers that have ended since the gateway started. Told by `antiphon up`."
+    "antiphon_worker_exits_total", Kind.COUNTER, "Workers that have ended since the gateway started. Reported by `antiphon up`."
 )
 RELOADED: Final = Metric(
     "antiphon_config_last_reload_successful",
@@ -179,7 +179,7 @@ TABLE: Final = (
     *(CALL_DURATION, OPERATION_DURATION, TOKEN_USAGE, FIRST_TOKEN, OUTPUT_TOKEN, IN_FLIGHT, ATTEMPTS, CANCELLED, CANCEL),
     *(STREAM_BUFFER, COST, TOKENS, ESTIMATED, OVERHEAD, LAG, TURNS, REFUSED, FAILED, CPU, MEMORY, WORKERS, EXITS, RELOADED, BUILD),
 )
-"""All of them, in the order in which they are documented."""
+"""All metrics, in the order of the documentation."""
 
 INFERENCE_DURATION: Final = OPERATION_DURATION._replace(
     name="gen_ai_client_inference_duration_seconds", standard="gen_ai.client.inference.duration"
@@ -192,7 +192,7 @@ FIRST_CHUNK: Final = FIRST_TOKEN._replace(
 INPUT_TOKENS: Final = Metric(
     "gen_ai_client_inference_operation_input_tokens",
     Kind.HISTOGRAM,
-    "Tokens of one call that were asked.",
+    "Input tokens of one call.",
     _OPERATION,
     _TOKENS,
     "gen_ai.client.inference.operation.input_tokens",
@@ -200,7 +200,7 @@ INPUT_TOKENS: Final = Metric(
 OUTPUT_TOKENS: Final = Metric(
     "gen_ai_client_inference_operation_output_tokens",
     Kind.HISTOGRAM,
-    "Tokens of one call that were answered.",
+    "Output tokens of one call.",
     _OPERATION,
     _TOKENS,
     "gen_ai.client.inference.operation.output_tokens",
@@ -211,10 +211,11 @@ LATEST: Final = {
     TOKEN_USAGE: (INPUT_TOKENS, OUTPUT_TOKENS),
     FIRST_TOKEN: (FIRST_CHUNK,),
 }
-"""What takes the place of a metric with `wants_latest`: the conventions for generative AI that stand by themselves, 0.1."""
+"""The metrics that replace others if `wants_latest` returns True, by the metric that they replace. The names are those of the
+separate semantic conventions for generative AI, version 0.1."""
 
 
 def wants_latest(environment: Mapping[str, str]) -> bool:
-    """Whether the operator asks for the newest names of `gen_ai`, and no others: OpenTelemetry's way to change over."""
+    """Return whether the operator wants only the newest `gen_ai` names, by OpenTelemetry's variable for changing over."""
     values = environment.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")
     return "gen_ai_latest_experimental" in (value.strip() for value in values)

@@ -1,7 +1,7 @@
-"""Spans on their way to a collector: OTLP over HTTP, by OpenTelemetry's own exporter, in a thread of its own.
+"""Export of spans to a collector: OTLP over HTTP, by OpenTelemetry's own exporter, in a thread of its own.
 
-A call only puts its spans into a queue of a bounded length. What a collector that is down or slow does not take is lost; the log
-tells so once, and once when spans arrive again.
+A call only puts its spans into a bounded queue. Spans that a slow or unreachable collector does not accept are lost. The log
+reports this once, and once more when spans arrive again.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ FLUSHING: Final = 3.0
 """Seconds that a stop waits for the last spans to arrive."""
 
 LIBRARY: Final = "opentelemetry"
-"""The name of its loggers."""
+"""The name of the library's root logger."""
 
 log = structlog.get_logger(__name__)
 
 
 def make_provider(sample: float | None, version: str) -> TracerProvider:
-    """Return what makes spans. Nothing is exported before `export`.
+    """Return a provider of tracers that exports nothing until `export` is called.
 
-    `sample` is the share of calls that are traced where the caller has not decided; None: as OpenTelemetry's variables have it.
-    These also name the service, and describe it.
+    `sample` is the share of calls that are traced if the caller has not decided, from 0 to 1. None leaves that to OpenTelemetry's
+    environment variables, which also set the name and the attributes of the service.
     """
     ours = Resource.create({SERVICE_NAME: "antiphon", SERVICE_VERSION: version})
     sampler = None if sample is None else ParentBased(TraceIdRatioBased(sample))
@@ -41,63 +41,63 @@ def make_provider(sample: float | None, version: str) -> TracerProvider:
 
 
 def export(provider: TracerProvider, url: str) -> None:
-    """Have the spans of `provider` sent to `url`, from now on."""
-    provider.add_span_processor(BatchSpanProcessor(TellingExporter(OTLPSpanExporter(endpoint=url))))
+    """Send the spans of `provider` to `url` from now on."""
+    provider.add_span_processor(BatchSpanProcessor(LoggingExporter(OTLPSpanExporter(endpoint=url))))
 
 
 def flush(provider: TracerProvider, seconds: float = FLUSHING) -> None:
-    """Wait for the last spans to arrive, no longer than so many seconds, and export nothing more."""
-    # OpenTelemetry waits for up to half a minute if the collector does not answer.
-    ending = threading.Thread(target=provider.shutdown, name="traces' end", daemon=True)
-    ending.start()
-    ending.join(seconds)
+    """Shut the provider down, and wait at most `seconds` for the last spans to arrive."""
+    # `shutdown` itself waits for up to 30 seconds if the collector does not answer.
+    shutdown = threading.Thread(target=provider.shutdown, name="traces' end", daemon=True)
+    shutdown.start()
+    shutdown.join(seconds)
 
 
-class TellingExporter(SpanExporter):
-    """Hands spans on to another exporter, and tells when that begins to fail and when it succeeds again."""
+class LoggingExporter(SpanExporter):
+    """Passes spans to another exporter, and logs when exporting starts to fail and when it works again."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
         self._lost = 0
-        self._library = _Library()
+        self._library_log = _LibraryLog()
         logger = logging.getLogger(LIBRARY)
-        logger.handlers, logger.propagate = [self._library], False  # it would tell of every batch
+        logger.handlers, logger.propagate = [self._library_log], False  # the library would log every batch
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Never raises."""
+        """Export the spans and return the result. Never raises."""
         try:
             result = self._exporter.export(spans)
-        except Exception as error:  # noqa: BLE001  # its thread would tell of each
-            self._library.said = str(error)
+        except Exception as error:  # noqa: BLE001  # else the thread of the exporter would log each one
+            self._library_log.last_message = str(error)
             result = SpanExportResult.FAILURE
         if result is not SpanExportResult.SUCCESS:
             if not self._lost:
-                log.warning("traces are not exported", error=redact(self._library.said))
+                log.warning("traces are not exported", error=redact(self._library_log.last_message))
             self._lost += len(spans)
-        elif self._lost or self._library.full:
-            log.warning("traces are exported again", lost=self._lost + self._library.full)
-            self._lost = self._library.full = 0
+        elif self._lost or self._library_log.dropped:
+            log.warning("traces are exported again", lost=self._lost + self._library_log.dropped)
+            self._lost = self._library_log.dropped = 0
         return result
 
     def shutdown(self) -> None:
         self._exporter.shutdown()
 
 
-class _Library(logging.Handler):
-    """Takes what the library has to say, and tells once that its queue is full."""
+class _LibraryLog(logging.Handler):
+    """Receives the library's log records: keeps the last message, and logs only once that the queue is full."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.said = ""
-        self.full = 0
-        """Spans that the queue had no place for since spans have arrived."""
+        self.last_message = ""
+        self.dropped = 0
+        """Spans dropped because the queue was full, since spans last arrived."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Never raises. Called by whoever ends a span, too, so it does no more than this."""
+        """Take a log record. Never raises. Any thread that ends a span may call it, so it must stay this small."""
         message = record.getMessage()
         if not message.startswith("Queue full"):
-            self.said = message
+            self.last_message = message
             return
-        if not self.full:
+        if not self.dropped:
             log.warning("traces are lost", error="the collector takes fewer than there are")
-        self.full += 1
+        self.dropped += 1

@@ -1,4 +1,4 @@
-"""Files that only their owner may read. Imports the standard library alone, as the supervisor does."""
+"""Files that only their owner may read. May import the standard library only, as the supervisor uses it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ MODE = 0o600
 
 
 def open_private(path: Path) -> io.FileIO:
-    """Open a file to append to it, unbuffered. It is created with `MODE`, whatever the umask.
+    """Open a file for appending, unbuffered. A new file gets `MODE`, whatever the umask is.
 
-    An existing regular file of this user gets that mode, too. A file of another user keeps its mode, and so does what is not a
-    regular file, such as /dev/stderr or a pipe. Raises `OSError`.
+    An existing regular file of this user is set to that mode as well. A file of another user keeps its mode, and so does anything
+    that is not a regular file, such as /dev/stderr or a pipe. Raises `OSError`.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, MODE)
     found = os.fstat(descriptor).st_mode
@@ -26,7 +26,7 @@ def open_private(path: Path) -> io.FileIO:
 
 
 def stays_open_to_others(path: Path) -> bool:
-    """Whether a regular file may be opened by others, and `open_private` cannot change that, as it belongs to another user."""
+    """Return whether others may open a regular file and `open_private` cannot change that, as the file belongs to another user."""
     try:
         found = path.stat()
     except OSError:

@@ -1,7 +1,7 @@
-"""What others said - a provider, a library - made fit for a log, or for a caller.
+"""Redaction of texts from outside (providers, libraries) before they go to a log or to a caller.
 
-`redact` takes out keys, tokens, passwords and cookies; `publishable` also what tells of the network and the accounts behind the
-gateway. Both may take away too much, never too little.
+`redact` removes keys, tokens, passwords and cookies. `publishable` also removes what reveals the network and the accounts behind
+the gateway. Both prefer to remove too much rather than too little.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Final
 
 REDACTED: Final = "[redacted]"
 
-_SHORTEST: Final = 6
-"""A shorter secret than this is left: taking every "a" out of a text tells the secret as well."""
+_MIN_SECRET_LENGTH: Final = 6
+"""Secrets with fewer characters are not searched for: removing every "a" from a text would reveal the secret as well."""
 
 _ENCODED: Final = re.compile(r"%([0-9a-fA-F]{2})|\\+u([0-9a-fA-F]{4})|\\+(?=[^\\])")
-"""A character in percent-encoding or as JSON's escape, however often that was escaped itself."""
+"""A character that is percent-encoded or escaped as in JSON, also if the escape itself was escaped, however often."""
 
-_DEPTH: Final = 3
-"""As often may something have been encoded."""
+_MAX_ENCODINGS: Final = 3
+"""How many times a secret may have been encoded and is still found."""
 
 _PATTERNS: Final = (
     # Credentials inside a URL: the part between "//" and "@".
@@ -47,24 +47,25 @@ _PATTERNS: Final = (
         ),
         REDACTED,
     ),
-    # Any long run that could be one: 32 and more hexadecimal digits, 40 and more of base64.
+    # Any long run that could be a key: at least 32 hexadecimal digits, or 40 characters of base64.
     (re.compile(r"\b[0-9a-fA-F]{32,}\b|(?<![\w+/])[\w+/\-]{40,}={0,2}"), REDACTED),
 )
 
-# Last labels by which a dotted name is a host: what is usual for hosts and is no word that a field, a file or a sentence ends in.
-_TOP: Final = (
+# Top-level labels that make a dotted name a host. Labels that may also end a field name, a file name or a sentence are left out.
+_TOP_LEVEL: Final = (
     "com|net|org|io|ai|dev|app|cloud|co|biz|edu|gov|mil|tech|xyz|online|site|internal|local|localdomain|localhost|lan|corp|intra|intranet"
     "|private|home|svc|consul|arpa|test|example|invalid|eu|uk|de|fr|nl|cn|jp|kr|ru|br|au|ca|ch|se|es|pt|cz|dk|fi|gr|hu|ie|il|sg|hk|tw|nz"
     "|mx|ar|cl|za|tr|ua|ro|sk|pl|vn|th|ae|ng|ke"
 )
 
-_TOP_OF_THREE: Final = "in|it|at|be|no|us|me|is|so|to"
-"""The same, where two labels could be a field, or two sentences without a space between them."""
+_AMBIGUOUS_TOP_LEVEL: Final = "in|it|at|be|no|us|me|is|so|to"
+"""Top-level labels that count only in a name of at least three labels: with two, it could be a field, or two sentences without a
+space."""
 
 _LABEL: Final = r"[a-z0-9][a-z0-9\-]{0,62}"
 
 _END: Final = r"(?![\w\-]|\.\w|\[)"
-"""Where a name ends: neither its label goes on, nor a path of fields."""
+"""The end of a host name: neither a character of a label nor a further field of a path follows."""
 
 
 def _host(pattern: str) -> re.Pattern[str]:
@@ -72,25 +73,25 @@ def _host(pattern: str) -> re.Pattern[str]:
 
 
 _PRIVATE: Final = (
-    # URLs, also with something that was taken out of them already, and addresses of mail.
+    # URLs, also partly redacted ones, and e-mail addresses.
     re.compile(r"\b[a-z][a-z0-9+.\-]{0,30}://(?:\[redacted\]|[^\s\"'<>`)\]}])+", re.IGNORECASE),
     re.compile(r"[\w.+\-]{1,64}@[\w\-]{1,63}(?:\.[\w\-]{1,63})+"),
-    # Values that are called a host: after "=" any, after ":" what is quoted or no plain word.
+    # Values named as a host: after "=" any value; after ":" a quoted value, or one that is not a plain word.
     re.compile(
         r"(?<![a-z])(?:host|hostname|server|upstream|node|pod|peer|ip)(?:=|[\"']\s{0,9}:\s{0,9}[\"']|:\s{0,9}(?=[a-z\-]*[\d.]))"
         r"[^\s\"',;)}\]]+",
         re.IGNORECASE,
     ),
-    # IPv4, and as AWS writes it into a name.
+    # IPv4 addresses, also in the form that AWS writes into host names (ip-10-0-0-1).
     re.compile(r"(?<!\d)\d{1,3}(?:\.\d{1,3}){3}(?!\d)(?::\d{1,5}|/\d{1,2})?|\bip-\d{1,3}(?:-\d{1,3}){3}\b"),
-    # A dotted name with a port, or with a last label that hosts have; a dot at its end is the sentence's.
+    # A dotted name with a port or a top-level label of hosts. A dot at its end belongs to the sentence.
     _host(rf"(?:{_LABEL}\.)+[a-z][a-z0-9\-]{{0,62}}:\d{{2,5}}\b"),
-    _host(rf"(?:{_LABEL}\.)+(?:{_TOP}){_END}"),
-    _host(rf"(?:{_LABEL}\.){{2,}}(?:{_TOP_OF_THREE}){_END}"),
-    # One label with a port that a server could have; three digits are a status, but for HTTPS's.
+    _host(rf"(?:{_LABEL}\.)+(?:{_TOP_LEVEL}){_END}"),
+    _host(rf"(?:{_LABEL}\.){{2,}}(?:{_AMBIGUOUS_TOP_LEVEL}){_END}"),
+    # One label with a plausible port: four or five digits, 443, or 80 to 99. Any other three digits are taken for an HTTP status.
     re.compile(r"(?<![\w.\-\"'$@/])[a-z][a-z0-9\-]{0,62}:(?:\d{4,5}|443|[89]\d)\b(?![.\d])", re.IGNORECASE),
     re.compile(r"\blocalhost\b", re.IGNORECASE),
-    # Whose account it is: organisations and projects, ids, ARNs and resource names.
+    # Accounts: ids of organisations and projects, UUIDs, ARNs, and resource names.
     re.compile(r"\b(?:org|proj|acct|cus|wrkspc|ws|team|user)[-_](?=[A-Za-z\-]{0,40}\d|[A-Za-z]{16})[A-Za-z0-9\-]{6,}"),
     re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE),
     re.compile(r"\barn:[\w\-]+:[^\s\"']+|(?<=\bprojects/)[\w\-]+"),
@@ -102,19 +103,19 @@ _IPV6: Final = re.compile(
 
 
 def publishable(text: str, private: Iterable[str] = ()) -> str:
-    """`text` as a caller may read it: as `redact` leaves it, without URLs, hosts, addresses, and ids of accounts.
+    """Return `text` as a caller may read it: redacted, and without URLs, hosts, addresses and account ids.
 
-    `private` are the secrets, and names that are known to be nobody's business outside. What looks like a field
-    ("messages.0.content"), a number or the name of a model stays.
+    `private` lists the secrets, and names that no outsider may see. Field paths ("messages.0.content"), numbers and model names
+    stay.
     """
-    text = _IPV6.sub(_address, redact(text, private))
+    text = _IPV6.sub(_hide_ipv6, redact(text, private))
     for pattern in _PRIVATE:
         text = pattern.sub(REDACTED, text)
     return text
 
 
-def _address(found: re.Match[str]) -> str:
-    """Nothing of an IPv6 address; what only resembles one, as a time does, stays."""
+def _hide_ipv6(found: re.Match[str]) -> str:
+    """Return `REDACTED` for an IPv6 address, and the text itself if it only resembles one, as a time does."""
     bare = found[0].lstrip("[").partition("]")[0].partition("/")[0].rstrip(".")
     try:
         ipaddress.IPv6Address(bare)
@@ -124,43 +125,46 @@ def _address(found: re.Match[str]) -> str:
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """`text` without `secrets`, and without what is shaped like one.
+    """Return `text` without `secrets`, and without anything that is shaped like a secret.
 
-    A secret is known in base64, in hexadecimal digits, percent-encoded and escaped as in JSON, too. Where it was encoded so that
-    parts of it are plain, the whole text comes back decoded.
+    A secret is also found in base64, in hexadecimal digits, percent-encoded, and escaped as in JSON. If a secret was found only
+    after decoding, the whole text is returned decoded.
     """
-    known = [form for secret in secrets if len(secret) >= _SHORTEST for form in _forms(secret)]
-    text = decoded = _without(text, known)
+    known = [form for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH for form in _encodings(secret)]
+    text = decoded = _remove(text, known)
     if known and ("%" in text or "\\" in text):
-        for _ in range(_DEPTH):
-            decoded = _ENCODED.sub(_decoded, decoded)
-            if (cleaned := _without(decoded, known)) != decoded:
+        for _ in range(_MAX_ENCODINGS):
+            decoded = _ENCODED.sub(_decode, decoded)
+            if (cleaned := _remove(decoded, known)) != decoded:
                 text = decoded = cleaned
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
 
 
-def _without(text: str, known: Iterable[str]) -> str:
+def _remove(text: str, known: Iterable[str]) -> str:
     for form in known:
         text = text.replace(form, REDACTED)
     return text
 
 
-def _decoded(match: re.Match[str]) -> str:
+def _decode(match: re.Match[str]) -> str:
     number = int(match[1] or match[2] or "0", 16)
-    if 0xD800 <= number < 0xE000:  # half of a character, which no log can write
+    if 0xD800 <= number < 0xE000:  # half of a surrogate pair, which no log can write
         return "\ufffd"
     return chr(number) if match[1] or match[2] else ""
 
 
-def _forms(secret: str) -> Iterator[str]:
-    """The secret, as it is and decoded; in hexadecimal digits; and the part of its base64 that no neighbour changes."""
+def _encodings(secret: str) -> Iterator[str]:
+    """Yield the forms in which a secret may appear: as it is, decoded, in hexadecimal digits, and in base64.
+
+    Of the base64 only the characters are used that do not depend on the neighbouring bytes, for each of the three alignments.
+    """
     yield secret
     plain = secret.encode("utf-8", "surrogatepass")
     if not secret.isascii():
-        yield plain.decode("latin-1")  # what is left of it when each byte was percent-encoded
-    if (decoded := _ENCODED.sub(_decoded, secret)) != secret and len(decoded) >= _SHORTEST:
+        yield plain.decode("latin-1")  # the form that remains when each byte was percent-encoded
+    if (decoded := _ENCODED.sub(_decode, secret)) != secret and len(decoded) >= _MIN_SECRET_LENGTH:
         yield decoded
     yield plain.hex()
     yield plain.hex().upper()

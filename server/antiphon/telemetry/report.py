@@ -1,8 +1,8 @@
-"""A worker's line to its supervisor: what it has counted, whenever the supervisor asks, and once more when it ends.
+"""The metrics report of a worker to its supervisor: sent whenever the supervisor requests one, and once more when the worker ends.
 
-Each report is its length, as `LENGTH` has it, and a text of Prometheus; a length of 0 says that the worker ends because another one
-has taken its place. A byte from the supervisor asks for one. It goes on in a
-thread of its own, so that a worker whose event loop hangs still reports. Of the standard library alone.
+A byte from the supervisor requests a report. A report is its length, packed as `LENGTH`, and a text in Prometheus' format. A length
+of 0 means that the worker ends because another one replaces it. Reports are sent by a thread of their own, so that a worker whose
+event loop hangs still reports. May import the standard library only.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from typing import Final, Self
 LENGTH: Final = struct.Struct("!I")
 
 LONGEST: Final = 64 * 1024 * 1024
-"""Bytes of a report, at most."""
+"""The largest size of a report, in bytes."""
 
-_ENDING: Final = 2.0
-"""Seconds that the thread has to end."""
+_JOIN_TIMEOUT: Final = 2.0
+"""Seconds to wait for the thread to end."""
 
 
 class Reporter:
-    """Reports to the socket at `path` what `exposition` returns, from entering to leaving."""
+    """Context manager that sends what `exposition` returns to the socket at `path`, whenever a report is requested."""
 
     def __init__(self, path: Path, exposition: Callable[[], bytes]) -> None:
         self.failure: str | None = None
-        """Why the last report could not be made, or nobody takes reports. The process goes on without."""
+        """Why the last report failed, or why nobody receives reports. The process continues without them."""
         self.replaced = False
-        """Set before leaving, if another worker has taken this one's place."""
+        """Set to True before leaving the context if another worker has replaced this one."""
         self._path = path
         self._exposition = exposition
         self._socket = socket.socket(socket.AF_UNIX)
-        self._sending = threading.Lock()
-        self._thread = threading.Thread(target=self._answer, name="metrics", daemon=True)
+        self._send_lock = threading.Lock()
+        self._thread = threading.Thread(target=self._serve_requests, name="metrics", daemon=True)
 
     def __enter__(self) -> Self:
         try:
@@ -56,20 +56,20 @@ class Reporter:
                 self._socket.sendall(LENGTH.pack(0))
             self._socket.shutdown(socket.SHUT_RDWR)
         if self._thread.is_alive():
-            self._thread.join(_ENDING)
+            self._thread.join(_JOIN_TIMEOUT)
         self._socket.close()
 
-    def _answer(self) -> None:
+    def _serve_requests(self) -> None:
         with contextlib.suppress(OSError):
-            while self._socket.recv(4096):  # several that were not heard are one
+            while self._socket.recv(4096):  # several requests that arrived together get one answer
                 try:
                     self._send()
                 except OSError:
                     raise
-                except Exception as error:  # noqa: BLE001  # the next report may succeed, and no other thread sends any
+                except Exception as error:  # noqa: BLE001  # the next report may succeed, and this thread is the only one that sends them
                     self.failure = str(error)
 
     def _send(self) -> None:
-        with self._sending:
+        with self._send_lock:
             report = self._exposition()
             self._socket.sendall(LENGTH.pack(len(report)) + report)

@@ -1,7 +1,7 @@
-"""Traces: a listener to calls that makes a span of each, and one of every try at a provider. No content, key or URL is in them.
+"""Traces: an observer that creates a span for each call and one for each attempt. They contain no content, key or URL.
 
-Names and attributes are those of OpenTelemetry's semantic conventions 1.41. A call that is not sampled has no span, and the context
-that its caller sent is passed on as it is.
+Names and attributes are those of OpenTelemetry's semantic conventions 1.41. A call that is not sampled has no span, and its
+caller's trace context is passed on unchanged.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from antiphon.telemetry.otlp import export, flush
 
 SCHEMA: Final = "https://opentelemetry.io/schemas/1.41.0"
 
-_NOWHERE: Final = Context()
-"""No span around: without it the SDK would look for one."""
+_EMPTY_CONTEXT: Final = Context()
+"""A context without a span: without it the SDK would search for a current span."""
 
-_FAULTS: Final = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
-"""The statuses that are an error of the server, as the conventions have it; the others are their caller's."""
+_SERVER_ERRORS: Final = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+"""The statuses that the conventions count as an error of the server; all others are errors of the caller."""
 
 _CACHE_WRITE: Final = "cache_write_tokens"
 
@@ -40,23 +40,23 @@ _USAGE: Final = {
     _CACHE_WRITE: "gen_ai.usage.cache_creation.input_tokens",
     "reasoning_tokens": "gen_ai.usage.reasoning.output_tokens",
 }
-"""By the field of `Usage`."""
+"""The span attribute by the field of `Usage`."""
 
 
 class _OpenCall(Struct):
-    """A call that is recorded."""
+    """The spans of a call that is being recorded."""
 
     span: Span
     context: Context
-    """With the span in it."""
+    """The context that contains `span`."""
     attempt: Span | None = None
-    """Of the last try. It is ended when nothing more can be told of it."""
+    """The span of the last attempt. It is ended late, as attributes may still be added after the attempt is over."""
     attempt_end: int | None = None
-    """Nanoseconds since 1970 at which it was over."""
+    """When the attempt was over, in nanoseconds since 1970."""
 
 
 class Tracing(Observer):
-    """The traces of one worker. Told by the thread of the event loop."""
+    """The traces of one worker. Called by the thread of the event loop only."""
 
     def __init__(
         self,
@@ -67,9 +67,10 @@ class Tracing(Observer):
         *,
         latest: bool = False,
     ) -> None:
-        """Spans go to `url` once `start` is called, or to nobody. `servers` are host and port by the provider's name.
+        """Prepare tracing. Spans are sent to `url` once `start` is called; with None they are not sent.
 
-        With `latest` attributes have their newest names, as `antiphon.telemetry.names.wants_latest` has it.
+        `servers` has host and port by the provider's name. `latest` selects the newest attribute names; see
+        `antiphon.telemetry.names.wants_latest`.
         """
         self._provider = provider
         self._url = url
@@ -79,29 +80,31 @@ class Tracing(Observer):
         self._open: dict[Call, _OpenCall] = {}
 
     def start(self) -> None:
-        """Begin to export."""
+        """Start the export."""
         if self._url is not None:
             export(self._provider, self._url)
 
     def started(self, call: Call) -> None:
-        """Begin the span of the call, below its caller's."""
+        """Start the span of the call, as a child of its caller's span."""
         caller = call.trace
-        around = _NOWHERE if caller is None else trace.set_span_in_context(NonRecordingSpan(_context_of(caller)), _NOWHERE)
+        parent = (
+            _EMPTY_CONTEXT if caller is None else trace.set_span_in_context(NonRecordingSpan(_context_of(caller)), _EMPTY_CONTEXT)
+        )
         attributes = {"rpc.system.name": "grpc", "rpc.method": call.method}
-        span = self._tracer.start_span(call.method, around, SpanKind.SERVER, attributes, start_time=_since_1970(call.started_at))
+        span = self._tracer.start_span(call.method, parent, SpanKind.SERVER, attributes, start_time=_since_1970(call.started_at))
         if not span.is_recording():
             return
         span.set_attribute("antiphon.request_id", call.request_id)
         call.trace = _trace_of(span, "" if caller is None else caller.state)
-        self._open[call] = _OpenCall(span, trace.set_span_in_context(span, _NOWHERE))
+        self._open[call] = _OpenCall(span, trace.set_span_in_context(span, _EMPTY_CONTEXT))
 
     def attempt_started(self, call: Call, attempt: Attempt) -> None:
-        """Begin the span of the try, and have the provider told of it."""
-        known = self._open.get(call)
-        if known is None:
+        """Start the span of the attempt, and pass its trace context to the provider."""
+        state = self._open.get(call)
+        if state is None:
             set_outgoing_trace(call.trace)
             return
-        _end_attempt(known)
+        _end_attempt(state)
         attributes: dict[str, AttributeValue] = {}
         if attempt.model:
             name = f"chat {attempt.model}"
@@ -111,46 +114,46 @@ class Tracing(Observer):
             attributes["gen_ai.request.stream"] = attempt.streamed
             if attempt.provider in self._servers:
                 attributes["server.address"], attributes["server.port"] = self._servers[attempt.provider]
-        else:  # a proxied call, of which nothing is known but where it goes
+        else:  # a proxied call, of which only the target is known
             name = "POST"
             attributes["http.request.method"] = "POST"
             attributes["server.address"] = attempt.provider
-        begun = _since_1970(attempt.started_at)
-        known.attempt = self._tracer.start_span(name, known.context, SpanKind.CLIENT, attributes, start_time=begun)
-        known.attempt_end = None
-        set_outgoing_trace(_trace_of(known.attempt, "" if call.trace is None else call.trace.state))
+        start = _since_1970(attempt.started_at)
+        state.attempt = self._tracer.start_span(name, state.context, SpanKind.CLIENT, attributes, start_time=start)
+        state.attempt_end = None
+        set_outgoing_trace(_trace_of(state.attempt, "" if call.trace is None else call.trace.state))
 
     def attempt_ended(self, call: Call, attempt: Attempt, error: BaseException | None) -> None:
-        """Tell how the try went. What it used is told later."""
+        """Record the outcome of the attempt. Its usage is added by `settled`, later."""
         set_outgoing_trace(None)
-        known = self._open.get(call)
-        if known is None or known.attempt is None:
+        state = self._open.get(call)
+        if state is None or state.attempt is None:
             return
-        known.attempt_end = time.time_ns()
+        state.attempt_end = time.time_ns()
         if attempt.streamed and call.first_token is not None:
-            known.attempt.set_attribute("gen_ai.response.time_to_first_chunk", call.first_token)
+            state.attempt.set_attribute("gen_ai.response.time_to_first_chunk", call.first_token)
         end = classify(error, has_output=call.first_token is not None)
         if end is not AttemptClass.OK:
-            known.attempt.set_attribute("error.type", end.value)
+            state.attempt.set_attribute("error.type", end.value)
             if end is not AttemptClass.GONE:
-                known.attempt.set_status(StatusCode.ERROR)
+                state.attempt.set_status(StatusCode.ERROR)
 
     def settled(self, call: Call) -> None:
-        """Tell what the reply used."""
-        known, usage = self._open.get(call), call.usage
-        if known is None or known.attempt is None or usage is None:
+        """Record the tokens of the reply."""
+        state, usage = self._open.get(call), call.usage
+        if state is None or state.attempt is None or usage is None:
             return
         for field, name in self._usage.items():
             if (count := getattr(usage, field)) or field in {"input_tokens", "output_tokens"}:
-                known.attempt.set_attribute(name, count)
+                state.attempt.set_attribute(name, count)
 
     def ended(self, call: Call, code: str, error: AntiphonError | None) -> None:
-        """End the spans of the call. One without a good key leaves none: else strangers could fill the collector."""
-        known = self._open.pop(call, None)
-        if known is None or (error is not None and error.reason is Reason.UNAUTHENTICATED):
+        """End the spans of the call. An unauthenticated call is not exported: otherwise strangers could fill the collector."""
+        state = self._open.pop(call, None)
+        if state is None or (error is not None and error.reason is Reason.UNAUTHENTICATED):
             return
-        _end_attempt(known)
-        span = known.span
+        _end_attempt(state)
+        span = state.span
         span.set_attribute("rpc.response.status_code", code)
         if call.route:
             span.set_attribute("antiphon.route", call.route)
@@ -158,23 +161,23 @@ class Tracing(Observer):
             span.set_attribute("antiphon.cost_usd", call.cost_usd)
         if error is not None:
             span.set_attribute("error.type", error.reason.value)
-        if code in _FAULTS:
+        if code in _SERVER_ERRORS:
             span.set_status(StatusCode.ERROR)
         span.end()
 
     def stopped(self) -> None:
-        """Have the last spans arrive."""
+        """Wait for the last spans to be exported."""
         flush(self._provider)
 
 
-def _end_attempt(known: _OpenCall) -> None:
-    if known.attempt is not None:
-        known.attempt.end(known.attempt_end)
-        known.attempt = None
+def _end_attempt(state: _OpenCall) -> None:
+    if state.attempt is not None:
+        state.attempt.end(state.attempt_end)
+        state.attempt = None
 
 
 def _since_1970(monotonic: float) -> int:
-    """Return the nanoseconds since 1970 of a time of the monotonic clock."""
+    """Return a time of the monotonic clock (in seconds) as nanoseconds since 1970."""
     return time.time_ns() - int((time.monotonic() - monotonic) * 1e9)
 
 

@@ -136,11 +136,11 @@ async def test_what_is_not_utf_8_is_told_in_a_line(address: str) -> None:
     code, shown, told = await chat(address, said=b"caf\xe9\ntwo\n")
     assert (code, shown, told) == (1, "1 messages\n", "error: the line is not UTF-8.\n")
     code, _, told = await chat(address, b"caf\xe9")
-    assert (code, told) == (1, "error: what is to be sent is not UTF-8.\n")
+    assert (code, told) == (1, "error: the text to send is not UTF-8.\n")
     for key in ("sk-é", b"sk-\xff", "sk-a\nb"):
         code, _, told = await chat(address, "--key", key, "one")
         assert code == 2
-        assert "a key has letters, digits and signs of ASCII" in " ".join(told.replace("│", " ").split())
+        assert "a key has only printable ASCII characters" in " ".join(told.replace("│", " ").split())
 
 
 async def test_tool_calls_have_a_line_each(address: str) -> None:
@@ -173,14 +173,14 @@ async def test_commands_of_a_conversation(terminal: Terminal) -> None:
     """They are not said to the model; what is no command is told, and ends nothing."""
     for typed, seen in (
         ("one", "1 messages"),
-        ("/help", "/new           begin a new conversation"),
-        ("/model", "The model is usual. There are:\r\n  other\r\n  usual  (default)"),
-        ("/model nope", "There is no model nope. /model shows those that there are."),
+        ("/help", "/new           start a new conversation"),
+        ("/model", "The model is usual. Available models:\r\n  other\r\n  usual  (default)"),
+        ("/model nope", "There is no model nope. /model lists all models."),
         ("/model other", "The model is other."),
         ("two", "3 messages\r\nother · "),
         ("/new", "A new conversation."),
         ("three", "1 messages\r\nother · "),
-        ("/nonsense", "There is no command /nonsense; /help shows those that there are."),
+        ("/nonsense", "There is no command /nonsense; /help lists all commands."),
         ("/etc/passwd is what?", "3 messages"),
     ):
         terminal.type(f"{typed}\r")

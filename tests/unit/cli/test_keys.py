@@ -15,7 +15,7 @@ import pytest
         (["rotate", "x", "--overlap", "169"], "'--overlap'"),
         (["create", "x", "--days", "1e99"], "'--days'"),
         (["create", "x", "--requests", "99999999999"], "'--requests'"),
-        (["create", "x", "--scope", "all"], "all is none of admin, chat, engine, history, proxy"),
+        (["create", "x", "--scope", "all"], "all is not one of admin, chat, engine, history, proxy"),
         (["list", "--address", "http://"], "an address is host:port"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -43,7 +43,7 @@ async def found(config: dict[str, Any], folder: Path, patience: float = 10, **en
     path.write_text(yaml.safe_dump(config))
     variables = {"HOME": str(folder), "ANTIPHON_KEY": "sk-mine", "PROVIDER_KEY": KEY, **environment}
     probed = await probe(load(path, variables), variables, patience)
-    return {f"{one.kind} {one.name}".strip(): (one.ok, one.told) for one in probed}
+    return {f"{one.kind} {one.name}".strip(): (one.ok, one.detail) for one in probed}
 
 
 @pytest.mark.slow
@@ -133,7 +133,7 @@ async def test_each_failure_is_a_cross_with_its_reason(tmp_path: Path) -> None:
     assert told.pop("provider untrusted")[1].startswith("TLS: the certificate of 127.0.0.1 is not trusted: ")
     assert told == {
         "database ": (False, "PostgreSQL: Connection refused"),
-        "redis ": (False, "refuses the password"),
+        "redis ": (False, "the password is refused"),
         "provider refused": (False, "the key is refused (401)"),
         "provider unresolved": (False, "the name nobody.invalid is not resolved"),
         "provider closed": (False, "no connection to 127.0.0.1: Connection refused"),
@@ -146,7 +146,7 @@ async def test_each_failure_is_a_cross_with_its_reason(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("status", "ok", "told"),
     [
-        ("404 Not Found", True, "reachable, but lists no models (404), so that the key is not known to be good"),
+        ("404 Not ProbeResult", True, "reachable, but lists no models (404), so that the key is not known to be good"),
         ("429 Too Many Requests", True, "reachable, but for now it takes no more requests (429)"),
         ("503 Service Unavailable", False, "answers 503"),
     ],

@@ -19,7 +19,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, by: list[str], *rows: admin_pb2.Daily
     def answer(address: str, question: Any) -> admin_pb2.GetUsageResponse:
         return admin_pb2.GetUsageResponse(days=rows)
 
-    monkeypatch.setattr(usage, "ask", answer)
+    monkeypatch.setattr(usage, "call_admin", answer)
     usage._show("", "", ("", ""), "", by, as_json=False)
     return terminal.file.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
 
@@ -42,4 +42,4 @@ def test_figures_are_whole_whatever_names_are_long(monkeypatch: pytest.MonkeyPat
 
 def test_no_usage_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     """And why what was just done may not be there."""
-    assert "not told yet" in "".join(shown(monkeypatch, ["model"]))
+    assert "not included yet" in "".join(shown(monkeypatch, ["model"]))

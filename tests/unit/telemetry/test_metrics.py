@@ -8,22 +8,22 @@ from hypothesis import strategies as st
 from antiphon.domain.call import Attempt, Call
 from antiphon.domain.errors import AntiphonError, ProviderUnavailable, RateLimited
 from antiphon.domain.events import Usage
-from antiphon.telemetry.metrics import Metrics
+from antiphon.telemetry.metrics import CallMetrics
 from antiphon.telemetry.names import EXITS, LATEST, RELOADED, TABLE, Kind
 from antiphon.up.families import parse
 
 
-def metrics(*, latest: bool = False) -> Metrics:
-    return Metrics({"openai": ["gpt", "mini"], "open": []}, {"alias"}, "1.2.3", latest=latest)
+def metrics(*, latest: bool = False) -> CallMetrics:
+    return CallMetrics({"openai": ["gpt", "mini"], "open": []}, {"alias"}, "1.2.3", latest=latest)
 
 
-def series(counted: Metrics) -> dict[str, float]:
+def series(counted: CallMetrics) -> dict[str, float]:
     families = parse(counted.exposition().decode())
     return {name: value for family in families.values() for name, value in family.series.items()}
 
 
 def play(
-    counted: Metrics,
+    counted: CallMetrics,
     *,
     provider: str = "openai",
     model: str = "gpt",

@@ -18,7 +18,7 @@ from antiphon.config import ConfigError, ProviderConfig
 from antiphon.domain.events import Batch
 from antiphon.domain.request import ChatRequest
 from antiphon.net.outbound import DIRECT, Outbound
-from antiphon.providers.exchange import HeaderAuth, Prepared, ProviderClient
+from antiphon.providers.client import HeaderAuth, Prepared, ProviderClient
 from antiphon.providers.hosts import capabilities
 from antiphon.providers.openai.request import encode
 from antiphon.providers.openai.response import ReplyReader

@@ -269,7 +269,7 @@ async def test_no_usage_is_waited_for_behind_the_end_of_the_body(
     upstream: OddUpstream, provider: OpenAIProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor where it has come before; so that a caller waits for nothing."""
-    monkeypatch.setattr("antiphon.providers.exchange._AFTER_DONE", 60.0)
+    monkeypatch.setattr("antiphon.providers.client._AFTER_DONE", 60.0)
     assert flat(await ask(provider, upstream, head(), chunk(sse(*EVENTS, "[DONE]")), HANG)) == GOOD
     without = [event for event in GOOD if not isinstance(event, Usage)]
     async with asyncio.timeout(20):
@@ -282,7 +282,7 @@ async def test_a_stream_without_end_for_a_whole_reply(
     upstream: OddUpstream, provider: OpenAIProvider, monkeypatch: pytest.MonkeyPatch, at_once: bool
 ) -> None:
     """What is collected for a whole reply is limited; a stream, which is handed on as it comes, is not."""
-    monkeypatch.setattr("antiphon.providers.exchange.MAX_MESSAGE_BYTES", 1000)
+    monkeypatch.setattr("antiphon.providers.client.MAX_MESSAGE_BYTES", 1000)
     pieces = [chunk(sse(delta("x" * 100)))] * 100
     steps: list[Step] = [head(), *([b"".join(pieces)] if at_once else pieces), chunk(sse(delta(finish="stop"), "[DONE]")), LAST]
     with pytest.raises(ProviderProtocolError, match="1000 bytes"):

@@ -1,4 +1,4 @@
-"""How a terminal shows the API keys of a gateway, and what programs read of them instead."""
+"""The output of `antiphon keys`: tables for a terminal, JSON for programs."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _COLORS: Final = {"good": "green", "expired": "yellow", "revoked": "red"}
 
 
 def show_keys(keys: Sequence[admin_pb2.Key], *, as_json: bool) -> None:
-    """Print a table of the keys; where the terminal is too narrow for it, some lines for each."""
+    """Print a table of the keys. If the terminal is too narrow, each key gets several lines instead."""
     if as_json:
-        print_json({"keys": [fields(key) for key in keys]})
+        print_json({"keys": [key_as_json(key) for key in keys]})
         return
     if not keys and out.is_terminal:
         out.print("There are no such keys. `antiphon keys create NAME` makes one.")
@@ -37,17 +37,17 @@ def show_keys(keys: Sequence[admin_pb2.Key], *, as_json: bool) -> None:
     for key in keys:
         table.add_row(*map(escape, _row(key)))
 
-    def narrow() -> None:
+    def print_narrow() -> None:
         for key in keys:
             _show_lines(key)
 
-    print_table(table, narrow)
+    print_table(table, print_narrow)
 
 
 def show_secret(key: admin_pb2.Key, secret: str, *, as_json: bool) -> None:
     """Print a key with its secret."""
     if as_json:
-        print_json({"key": fields(key), "secret": secret})
+        print_json({"key": key_as_json(key), "secret": secret})
         return
     out.print(f"The key {escape(key.name)} ({key.id}).", soft_wrap=True)
     out.print("Its secret is shown here, and never again:", soft_wrap=True)
@@ -57,18 +57,18 @@ def show_secret(key: admin_pb2.Key, secret: str, *, as_json: bool) -> None:
 def show_revoked(key: admin_pb2.Key, *, as_json: bool) -> None:
     """Print that a key is revoked."""
     if as_json:
-        print_json({"key": fields(key)})
+        print_json({"key": key_as_json(key)})
         return
     out.print(f"The key {escape(key.name)} ({key.id}) is revoked.", soft_wrap=True)
 
 
-def choices(keys: Sequence[admin_pb2.Key]) -> list[str]:
-    """Return a line for each of several keys, to choose one of."""
+def lines_to_choose_from(keys: Sequence[admin_pb2.Key]) -> list[str]:
+    """Return a line for each of several keys with the same name, so that a person can choose one."""
     return [f"  {key.id}  owner {key.owner}, secret ...{key.hint}, {_used(key)}" for key in keys]
 
 
-def fields(key: admin_pb2.Key) -> dict[str, Any]:
-    """Return what programs read of a key; None for models that are all, a limit that there is not, and a time that never was."""
+def key_as_json(key: admin_pb2.Key) -> dict[str, Any]:
+    """Return the JSON form of a key. None means: all models, no limit, or an event that has not happened."""
     return {
         "id": key.id,
         "name": key.name,
@@ -110,7 +110,7 @@ def _limits(key: admin_pb2.Key) -> list[str]:
 
 
 def _quota(key: admin_pb2.Key) -> dict[str, float]:
-    """Return the limits that are set."""
+    """Return the limits that are set, by field."""
     return {field.name: most for field, most in key.quota.ListFields()}
 
 

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from antiphon.cli import console, keys_shown
+from antiphon.cli import console, keys_output
 from antiphon.v1 import admin_pb2
 
 ID = "01a2275c-637d-705b-83ff-c3438d7b8161"
@@ -14,9 +14,9 @@ ID = "01a2275c-637d-705b-83ff-c3438d7b8161"
 def shown(monkeypatch: pytest.MonkeyPatch, width: int, *keys: admin_pb2.Key) -> list[str]:
     """The lines in a terminal of that width."""
     terminal = Console(file=io.StringIO(), force_terminal=True, width=width, highlight=False, color_system=None)
-    for module in (console, keys_shown):
+    for module in (console, keys_output):
         monkeypatch.setattr(module, "out", terminal)
-    keys_shown.show_keys(keys, as_json=False)
+    keys_output.show_keys(keys, as_json=False)
     return terminal.file.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
 
 

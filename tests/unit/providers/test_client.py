@@ -5,7 +5,7 @@ from multidict import CIMultiDict
 from pydantic import SecretStr
 from yarl import URL
 
-from antiphon.providers.exchange import HeaderAuth
+from antiphon.providers.client import HeaderAuth
 
 SENT = (URL("https://x.test/"), b"{}")
 

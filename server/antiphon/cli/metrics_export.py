@@ -1,4 +1,4 @@
-"""Where a server process tells what it has counted."""
+"""The export of the metrics of a server process: to its supervisor, or at a port of its own."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ log = structlog.get_logger(__name__)
 
 
 @contextmanager
-def counted(server: App, config: Config, worker_socket: Path | None, heart: Heart) -> Iterator[None]:
-    """Tell the supervisor, beside `worker_socket`, or whoever asks at a port of our own. Raises `OSError` if that is taken.
+def metrics_exported(server: App, config: Config, worker_socket: Path | None, heart: Heart) -> Iterator[None]:
+    """Export the metrics while the context is open. Does nothing if `metrics.listen` is not set.
 
-    At that port it is told as well when the heart has not beaten for long.
+    A worker of a supervisor reports over a unix socket beside `worker_socket`. A server without a supervisor answers at
+    `metrics.listen`, where probes also learn that its event loop hangs. Raises `OSError` if that address is in use.
     """
     metrics = server.metrics
     if metrics is None or config.metrics.listen is None:
