@@ -93,7 +93,7 @@ def test_a_worker_that_does_not_answer_is_taken_by_what_it_said_last(path: Path,
     with closing(Counts(path, interval=600)) as of, ExitStack() as stack:
         reporter = stack.enter_context(Reporter(path, worker.exposition))
         block_until(lambda: read(of).get("calls_total") == 1)
-        with reporter._sending:  # hangs
+        with reporter._send_lock:  # hangs
             worker.calls.inc()
             assert read(of)["calls_total"] == 1
         block_until(lambda: read(of)["calls_total"] == 2)
