@@ -459,7 +459,7 @@ class Audio(_message.Message):
     """When it can no longer be referred to by its id, in Unix seconds."""
     @_builtins.property
     def media(self) -> Global___Media:
-        """Where it is."""
+        """Where it is. That of a reply has no media type: sent back, its id or its transcript goes to the provider, and the bytes do not."""
 
     def __init__(
         self,
