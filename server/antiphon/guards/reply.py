@@ -4,8 +4,8 @@ Text, refusals and transcripts of sound are each one text a choice, over all its
 it (`channel`). A thought is one too, until anything else of its choice comes. Calls of tools, the names of their functions too,
 come when their choice is whole: nobody can act on half of one. So do fields and blocks that only the provider knows, if nothing of
 their choice was changed. Log probabilities, which spell the text out, go with it until something of it is changed. A block whose
-text was changed has no signature any more, which was good for that text alone, and its sources no place in it. Sound itself is not
-listened to.
+text was changed has no signature any more, which was good for that text alone, and its sources no place in it; nor has one whose
+signature is a text in which something is found. Sound itself is not listened to.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 import structlog
 from msgspec.structs import replace
 
-from antiphon.domain.content import NOTHING, Audio, Block, Refusal, ServerToolCall, State, Text, Thinking, ToolCall
+from antiphon.domain.content import NOTHING, Audio, Block, Compaction, Refusal, ServerToolCall, State, Text, Thinking, ToolCall
 from antiphon.domain.errors import ProviderError
 from antiphon.domain.events import (
     Batch,
@@ -42,7 +42,7 @@ from antiphon.guards.base import Blocked, Guard
 from antiphon.guards.chain import passed
 from antiphon.guards.channel import Channel
 from antiphon.guards.json_chain import passed_json
-from antiphon.guards.unchanged import passed_citation, passed_extras, passed_fields
+from antiphon.guards.unchanged import passed_citation, passed_extras, passed_fields, passed_opaque, passed_state
 
 log = structlog.get_logger(__name__)
 
@@ -132,7 +132,7 @@ class _Reply:
         told: Batch = []
         for index in sorted(ended.keys() | self._choices):
             if index in self._choices and self._choices[index].blocked:
-                told += map(BlockFinished, sorted(self._choices[index].open))
+                told += self._choices[index].cut()
                 told.append(Finished(index, _BLOCKED, _BLOCKED.value))
             elif index in ended:
                 told.append(ended[index])
@@ -202,6 +202,10 @@ class _Choice:
                 await self._tell_waiting(calls, told, masked=masked)
         self._note(told[begin:])
 
+    def cut(self) -> Batch:
+        """The ends of the blocks that are open where the choice was blocked: none of them is what its provider has signed."""
+        return [self._marked(BlockFinished(number), changed=True) for number in sorted(self.open)]
+
     def _note(self, told: Batch) -> None:
         for event in told:
             if isinstance(event, BlockStarted):
@@ -240,10 +244,10 @@ class _Choice:
 
     async def _start(self, event: BlockStarted, told: Batch) -> None:
         value = self._kinds[event.block] = event.value
-        if value.state is not None and value.state.fields and not isinstance(value, ToolCall):
-            fields = await passed_fields(self._guards, value.state.fields)
-            if fields != value.state.fields:
-                event = replace(event, value=replace(value, state=replace(value.state, fields=fields)))
+        if value.state is not None and not isinstance(value, ToolCall):
+            state = await passed_state(self._guards, value.state)
+            if state is not value.state:
+                event = replace(event, value=replace(value, state=state))
         match value:
             case Text():
                 self._text.mark(event.block, event, told)
@@ -253,7 +257,9 @@ class _Choice:
                 self._transcript.mark(event.block, event, told)
             case Thinking():
                 self._thoughts().mark(event.block, event, told)
-            case _ if isinstance(value, ToolCall | ServerToolCall) or (value.state is not None and value.state.opaque is None):
+            case _ if isinstance(value, ToolCall | ServerToolCall | Compaction) or (
+                value.state is not None and value.state.opaque is None
+            ):
                 self._waiting[event.block] = ReplyBlock(event.block, value, [])
             case _:
                 told.append(event)  # a picture, or what is encrypted
@@ -272,8 +278,8 @@ class _Choice:
 
     async def _finish(self, event: BlockFinished, told: Batch) -> None:
         state = event.state
-        if state is not None and state.fields and event.block not in self._waiting:
-            state = replace(state, fields=await passed_fields(self._guards, state.fields))
+        if state is not None and event.block not in self._waiting:
+            state = await passed_state(self._guards, state)
             event = replace(event, state=state)
         match self._kinds[event.block]:
             case Text():
@@ -327,6 +333,8 @@ class _Choice:
                 return replace(value, name=await passed(self._guards, value.name), arguments=arguments)
             case ServerToolCall(input=str(given)):
                 return replace(value, name=await passed(self._guards, value.name), input=await passed_json(self._guards, given))
+            case Compaction(text=str(text)):
+                return replace(value, text=await passed(self._guards, text))
             case _:
                 return value
 
@@ -339,7 +347,7 @@ class _Choice:
             changed = value != self._waiting[number].block()
             state = value.state
             if state is not None:
-                opaque = None if changed else state.opaque
+                opaque = None if changed else await passed_opaque(self._guards, state.opaque)
                 fields = state.fields if kept is not None else NOTHING
                 state = State(opaque, fields, state.item, state.origin) if opaque is not None or fields else None
             match value:
@@ -349,6 +357,8 @@ class _Choice:
                 case ServerToolCall():
                     told.append(BlockStarted(number, self._index, replace(value, input=None, state=state)))
                     told += [InputDelta(number, value.input)] if value.input is not None else []
+                case Compaction():
+                    told.append(BlockStarted(number, self._index, replace(value, state=state)))
                 case _ if kept is None:
                     continue  # of a kind that only the provider knows
                 case _:

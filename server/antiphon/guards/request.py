@@ -59,15 +59,13 @@ from antiphon.guards.base import Guard
 from antiphon.guards.chain import passed
 from antiphon.guards.json_chain import passed_json
 from antiphon.guards.json_value import passed_value
+from antiphon.guards.opaque import is_opaque
 
 Item = TypeVar("Item")
 Id = TypeVar("Id", str, str | None)
 
 _TURN: Final = 16
 """Messages, blocks or tools that are read at one go."""
-
-_OPAQUE: Final = re.compile(r"[\x21-\x7e]*")
-"""An id, a signature or a URL, and no text."""
 
 _TOKEN: Final = re.compile(r"[0-9]{1,7}")
 """A token as `logit_bias` has it: a number. The largest vocabularies have some hundred thousand."""
@@ -133,23 +131,26 @@ async def _said(guards: Sequence[Guard], block: Block) -> Block:  # noqa: C901  
         case Text():
             citations = await _each(partial(_citation, guards), block.citations)
             return replace(block, text=await passed(guards, block.text), citations=citations)
-        case Refusal() | Thinking():
+        case Refusal():
             return replace(block, text=await passed(guards, block.text))
+        case Thinking():
+            return replace(block, text=await passed(guards, block.text), field=await passed(guards, block.field))
         case Compaction():
             return replace(block, text=await _optional(guards, block.text))
         case ToolCall():
             name, arguments = await passed(guards, block.name), await passed_json(guards, block.arguments)
-            kind = block.type if block.type == FUNCTION else await passed(guards, block.type)
+            kind = await _kind(guards, block.type)
             return replace(block, id=await _opaque(guards, block.id), name=name, arguments=arguments, type=kind)
         case ServerToolCall():
             name, given = await passed(guards, block.name), block.input
             given = given if given is None else await passed_json(guards, given)
-            return replace(block, id=await _opaque(guards, block.id), name=name, input=given)
+            kind = await passed(guards, block.type)
+            return replace(block, id=await _opaque(guards, block.id), name=name, input=given, type=kind)
         case ToolResult():
-            blocks = await _blocks(guards, block.blocks)
-            return replace(block, tool_call_id=await _opaque(guards, block.tool_call_id), blocks=blocks)
+            blocks, kind = await _blocks(guards, block.blocks), await _kind(guards, block.type)
+            return replace(block, tool_call_id=await _opaque(guards, block.tool_call_id), blocks=blocks, type=kind)
         case ServerToolResult():
-            return replace(block, call_id=await _opaque(guards, block.call_id))
+            return replace(block, call_id=await _opaque(guards, block.call_id), type=await passed(guards, block.type))
         case Image():
             media, detail = await _media(guards, block.media), await _optional(guards, block.detail)
             return replace(block, media=media, detail=detail)
@@ -169,9 +170,16 @@ async def _said(guards: Sequence[Guard], block: Block) -> Block:  # noqa: C901  
             assert_never(block)
 
 
+async def _kind(guards: Sequence[Guard], kind: str) -> str:
+    """The type of a tool: nearly all are functions."""
+    return kind if kind == FUNCTION else await passed(guards, kind)
+
+
 async def _citation(guards: Sequence[Guard], citation: Citation) -> Citation:
     return replace(
         citation,
+        url=await _opaque(guards, citation.url),
+        source_id=await _opaque(guards, citation.source_id),
         title=await passed(guards, citation.title),
         text=await passed(guards, citation.text),
         fields=await _value(guards, citation.fields),
@@ -254,7 +262,7 @@ async def _format(guards: Sequence[Guard], form: ResponseFormat | None) -> Respo
 
 async def _opaque(guards: Sequence[Guard], text: Id) -> Id:
     """What the provider knows and the model is not told, unless it is a text in such a place."""
-    return text if text is None or _OPAQUE.fullmatch(text) else await passed(guards, text)
+    return text if text is None or is_opaque(text) else await passed(guards, text)
 
 
 async def _optional(guards: Sequence[Guard], text: str | None) -> str | None:

@@ -12,11 +12,12 @@ from typing import Any
 from msgspec.structs import replace
 
 from antiphon.domain import unknown_fields
-from antiphon.domain.content import Citation, JsonObject
+from antiphon.domain.content import Citation, JsonObject, State
 from antiphon.domain.events import ExtraFields, Place
 from antiphon.domain.reply import ReplyChoice
 from antiphon.guards.base import Blocked, Guard
 from antiphon.guards.json_value import passed_value
+from antiphon.guards.opaque import is_opaque
 
 
 async def passed_logprobs(guards: Sequence[Guard], text: str, logprobs: tuple[JsonObject, ...]) -> tuple[JsonObject, ...]:
@@ -61,6 +62,19 @@ async def passed_citation(guards: Sequence[Guard], citation: Citation) -> Citati
 async def passed_fields(guards: Sequence[Guard], fields: JsonObject) -> JsonObject:
     """Fields of a reply as a whole that only its provider knows: those in which no guard finds anything."""
     return {name: value for name, value in fields.items() if await _pass(guards, [value])}
+
+
+async def passed_state(guards: Sequence[Guard], state: State) -> State:
+    """A provider's state: those of its fields in which no guard finds anything, and what is opaque as `passed_opaque` tells."""
+    fields = await passed_fields(guards, state.fields) if state.fields else state.fields
+    opaque = await passed_opaque(guards, state.opaque)
+    same = len(fields) == len(state.fields) and opaque == state.opaque
+    return state if same else State(opaque, fields, state.item, state.origin)
+
+
+async def passed_opaque(guards: Sequence[Guard], value: str | None) -> str | None:
+    """A signature or what is encrypted; None for a text in that place in which a guard finds something."""
+    return value if value is None or is_opaque(value) or await _pass(guards, [value]) else None
 
 
 async def _pass(guards: Sequence[Guard], value: Sequence[Any]) -> bool:
