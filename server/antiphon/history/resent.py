@@ -10,7 +10,8 @@ Most chat clients hold the conversation themselves and send all of it with each 
 4. `request_id` decides the rest: without one, a turn that was answered is never taken for a retry.
 
 Messages are equal if a client that received the stored one may send it so. Thoughts, fields beside the text and space around it do
-not count; of a tool call its id and name do. A reply that broke off, or says nothing, may be left out: perhaps it never arrived.
+not count; of a tool call its id and name do, and of a model's recording what is said in it, or its id. A reply that broke off, or
+says nothing, may be left out: perhaps it never arrived.
 
 Two exceptions, each for clients that are tested:
 
@@ -52,6 +53,7 @@ from antiphon.history.base import BEGINNING, MessageState, Parent, StoredMessage
 from antiphon.history.sendable import INSTRUCTIONS, Entry, says_something
 
 _NOTHING: Final[Mapping[str, int]] = {}
+_NO_TRANSCRIPTS: Final[Mapping[str, str]] = {}
 
 
 class Continuation(Struct, frozen=True):
@@ -123,7 +125,10 @@ def _repeated(rows: Sequence[StoredMessage], talk: Sequence[Message]) -> list[in
 
     None if `talk` has new messages only; empty if it begins the conversation anew.
     """
-    keys, stored = list(map(_key, talk)), [_key(row.message) for row in rows]
+    transcripts = {
+        block.id: block.transcript for row in rows for block in row.message.blocks if isinstance(block, Audio) and block.id
+    }
+    keys, stored = [_key(message, transcripts) for message in talk], [_key(row.message) for row in rows]
     sent = set(keys)
     # Without replies that broke off and were not sent. One that is in progress stays: what it answers has not failed.
     places = [
@@ -194,8 +199,8 @@ def _broke_off(row: StoredMessage) -> bool:
     return _is_reply(row.message) and (row.state is not MessageState.COMPLETE or not says_something(row.message))
 
 
-def _key(message: Message) -> Hashable:
-    """Return what equal messages have in common."""
+def _key(message: Message, transcripts: Mapping[str, str] = _NO_TRANSCRIPTS) -> Hashable:
+    """Return what equal messages have in common. `transcripts` are those of recordings by id: a client may send the id alone."""
     text: list[str] = []
     rest: list[Hashable] = []
     for block in message.blocks:
@@ -210,7 +215,7 @@ def _key(message: Message) -> Hashable:
                 case Opaque():
                     rest.append(msgspec.json.encode(each.form, order="deterministic"))
                 case Audio() if each.media.url is None and each.media.file_id is None:
-                    text.append(each.transcript)
+                    text.append(each.transcript or transcripts.get(each.id, ""))
                 case Image() | Audio() | Video() | Document():
                     rest.append(each.media)
                 case _:
