@@ -63,3 +63,18 @@ messages: Final = st.builds(
     st.none() | origins,
     objects,
 )
+
+counts: Final = st.integers(0, 2**40)
+large: Final = st.dictionaries(names, st.integers() | values, max_size=2)
+"""As `objects`, with whole numbers of any size."""
+usage_parts: Final = st.builds(domain.UsagePart, texts, texts, counts, counts, counts, counts)
+usages: Final = st.builds(
+    domain.Usage,
+    *(counts, counts, counts),
+    *[st.none() | counts] * 8,
+    server_tools=st.dictionaries(texts, counts, max_size=2),
+    parts=st.lists(usage_parts, max_size=2).map(tuple),
+    extra=large,
+    estimated=st.booleans(),
+)
+"""Tokens in every form."""
