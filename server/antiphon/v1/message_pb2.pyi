@@ -112,7 +112,7 @@ class ProviderState(_message.Message):
     """Blocks with the same number are parts of one item of the provider's."""
     @_builtins.property
     def origin(self) -> Global___Origin:
-        """Who made it. Unset: the origin of the message."""
+        """Who made it. Unset: the origin of the message; without that one too, it goes to no provider."""
 
     def __init__(
         self,
