@@ -78,3 +78,36 @@ usages: Final = st.builds(
     estimated=st.booleans(),
 )
 """Tokens in every form."""
+
+ORIGIN: Final = Origin("openai-chat", "up", "m", "up.eu")
+STATE: Final = State("sig", {"n": 2**60 + 1, "x": None, "f": 1.0}, 0, Origin("responses", "else", "n", "else.us"))
+CITATION: Final = domain.Citation("https://a.test/", "A", "word", "s1", 0, 4, {"n": 2**60 + 1})
+_FILLED: Final[dict[str, Any]] = {"extra": {"k": 1}, "state": STATE}
+_WITHIN: Final = (
+    domain.Text("t", (CITATION,), **_FILLED),
+    domain.Image(domain.Media("https://a.test/i"), "low", **_FILLED),
+    domain.Audio(domain.Media(file_id="file-a"), "a1", "la", 9, **_FILLED),
+    domain.Video(domain.Media("https://a.test/v"), **_FILLED),
+    domain.Document(domain.Media(file_id="file-1"), "a.pdf", "A", **_FILLED),
+    domain.Opaque({"type": "odd", "n": 2**60 + 1}, **_FILLED),
+)
+EVERY: Final = domain.Message(
+    domain.Role.ASSISTANT,
+    (
+        *_WITHIN,
+        domain.Thinking("hm", "summary_text", **_FILLED),
+        domain.RedactedThinking(**_FILLED),
+        domain.ToolCall("c1", "f", "{}", CUSTOM, **_FILLED),
+        domain.ToolResult("c1", _WITHIN, True, CUSTOM, **_FILLED),
+        domain.ServerToolCall("s1", "web_search", "find", "", **_FILLED),
+        domain.ServerToolResult("s1", "web_search", True, **_FILLED),
+        domain.Refusal("no", **_FILLED),
+        domain.Compaction("", **_FILLED),
+    ),
+    "Al",
+    {"k": 1},
+    True,
+    ORIGIN,
+    {"n": 2**60 + 1},
+)
+"""Every kind of block, with every field that it has: what is drawn at random may lack one for many a run."""

@@ -5,14 +5,14 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from msgspec import Struct
 
 from antiphon import domain
 from antiphon.domain import Media, Message, Origin, Role, State
 from antiphon.domain.content import CUSTOM, FUNCTION_CALL
 from antiphon.history import stored_form
-from tests.unit.blocks import messages
+from tests.unit.blocks import EVERY, messages
 
 # The version before, as it read rows: `antiphon/domain/content.py` of it.
 
@@ -126,6 +126,7 @@ def old_part(block: domain.Block) -> Part:
             return EMPTY
 
 
+@example(EVERY)
 @given(messages)
 def test_read_as_it_was_written(message: Message) -> None:
     """Whatever it holds."""
@@ -133,6 +134,7 @@ def test_read_as_it_was_written(message: Message) -> None:
     assert stored_form.decode(body, "p" if message.origin else "", "m") == message
 
 
+@example(EVERY)
 @given(messages)
 def test_the_version_before_reads_it(message: Message) -> None:
     """Every block has its place there; what that version does not know is an empty thought."""
