@@ -214,9 +214,16 @@ async def test_a_reply_as_the_sdk_has_it_is_a_repetition(
         assert (len(found["messages"]), found["branches"]) == (4, [])
 
 
-async def test_a_reply_in_sound_is_told_as_the_client_has_it(persona_gateway: Gateway, upstream: OddUpstream) -> None:
-    """By its id: what is stored is its transcript, so that the client's begins a branch, once."""
-    answering(upstream, delta(audio={"id": "audio-1", "data": "AAAA", "transcript": "Sunny.", "expires_at": 1760000000}))
+@pytest.mark.parametrize(
+    ("expires", "sent"),
+    [(4_000_000_000, {"content": None, "audio": {"id": "audio-1"}}), (1_760_000_000, {"content": "Sunny."})],
+    ids=["by its id", "by its transcript, where the id is good no more"],
+)
+async def test_a_reply_in_sound_is_known_by_its_id(
+    persona_gateway: Gateway, upstream: OddUpstream, expires: int, sent: dict[str, Any]
+) -> None:
+    """It is no branch, and is told as long as that can be."""
+    answering(upstream, delta(audio={"id": "audio-1", "data": "AAAA", "transcript": "Sunny.", "expires_at": expires}))
     async with persona_gateway.client() as http:
         client = Client(http, "sessions")
         await client.say([user("How is it?")])
@@ -224,9 +231,9 @@ async def test_a_reply_in_sound_is_told_as_the_client_has_it(persona_gateway: Ga
         spoken = {"role": "assistant", "content": None, "audio": {"id": "audio-1"}}
         chat = [user("How is it?"), spoken, user("Well?")]
         chat.append(await client.say(chat))
-        assert upstream.requests[-1].json["messages"][1]["audio"] == {"id": "audio-1"}
+        assert upstream.requests[-1].json["messages"][1] == {"role": "assistant", **sent}
         await client.say([*chat, user("And now?")])
-        assert await client.branches() == [[("assistant", "Sunny.")]]
+        assert await client.branches() == []
 
 
 async def test_a_window_of_langchain(persona_gateway: Gateway, upstream: OddUpstream) -> None:

@@ -63,3 +63,51 @@ messages: Final = st.builds(
     st.none() | origins,
     objects,
 )
+
+counts: Final = st.integers(0, 2**40)
+large: Final = st.dictionaries(names, st.integers() | values, max_size=2)
+"""As `objects`, with whole numbers of any size."""
+usage_parts: Final = st.builds(domain.UsagePart, texts, texts, counts, counts, counts, counts)
+usages: Final = st.builds(
+    domain.Usage,
+    *(counts, counts, counts),
+    *[st.none() | counts] * 8,
+    server_tools=st.dictionaries(texts, counts, max_size=2),
+    parts=st.lists(usage_parts, max_size=2).map(tuple),
+    extra=large,
+    estimated=st.booleans(),
+)
+"""Tokens in every form."""
+
+ORIGIN: Final = Origin("openai-chat", "up", "m", "up.eu")
+STATE: Final = State("sig", {"n": 2**60 + 1, "x": None, "f": 1.0}, 0, Origin("responses", "else", "n", "else.us"))
+CITATION: Final = domain.Citation("https://a.test/", "A", "word", "s1", 0, 4, {"n": 2**60 + 1})
+_FILLED: Final[dict[str, Any]] = {"extra": {"k": 1}, "state": STATE}
+_WITHIN: Final = (
+    domain.Text("t", (CITATION,), **_FILLED),
+    domain.Image(domain.Media("https://a.test/i"), "low", **_FILLED),
+    domain.Audio(domain.Media(file_id="file-a"), "a1", "la", 9, **_FILLED),
+    domain.Video(domain.Media("https://a.test/v"), **_FILLED),
+    domain.Document(domain.Media(file_id="file-1"), "a.pdf", "A", **_FILLED),
+    domain.Opaque({"type": "odd", "n": 2**60 + 1}, **_FILLED),
+)
+EVERY: Final = domain.Message(
+    domain.Role.ASSISTANT,
+    (
+        *_WITHIN,
+        domain.Thinking("hm", "summary_text", **_FILLED),
+        domain.RedactedThinking(**_FILLED),
+        domain.ToolCall("c1", "f", "{}", CUSTOM, **_FILLED),
+        domain.ToolResult("c1", _WITHIN, True, CUSTOM, **_FILLED),
+        domain.ServerToolCall("s1", "web_search", "find", "", **_FILLED),
+        domain.ServerToolResult("s1", "web_search", True, **_FILLED),
+        domain.Refusal("no", **_FILLED),
+        domain.Compaction("", **_FILLED),
+    ),
+    "Al",
+    {"k": 1},
+    True,
+    ORIGIN,
+    {"n": 2**60 + 1},
+)
+"""Every kind of block, with every field that it has: what is drawn at random may lack one for many a run."""

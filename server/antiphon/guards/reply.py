@@ -5,7 +5,8 @@ possible (`channel`). A thought is one text too, up to the next block of another
 their functions, are sent when their choice is complete, as nobody can use half of one. So are fields and blocks that only the
 provider knows, unless anything in their choice was changed. Log probabilities spell out the text, so they are sent with it until
 something is changed. A block whose text was changed loses its signature, which was valid only for the original text, and its
-citations lose their positions. Audio itself is not filtered.
+citations lose their positions; so does a block whose signature is a text in which something is found. Audio itself is not
+filtered.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 import structlog
 from msgspec.structs import replace
 
-from antiphon.domain.content import NOTHING, Audio, Block, Refusal, ServerToolCall, State, Text, Thinking, ToolCall
+from antiphon.domain.content import NOTHING, Audio, Block, Compaction, Refusal, ServerToolCall, State, Text, Thinking, ToolCall
 from antiphon.domain.errors import ProviderError
 from antiphon.domain.events import (
     Batch,
@@ -42,7 +43,7 @@ from antiphon.guards.base import Blocked, Guard
 from antiphon.guards.chain import filter_text
 from antiphon.guards.channel import Channel
 from antiphon.guards.json_chain import filter_json
-from antiphon.guards.unchanged import allowed_citation, allowed_extras, allowed_fields
+from antiphon.guards.unchanged import allowed_citation, allowed_extras, allowed_fields, allowed_opaque, allowed_state
 
 log = structlog.get_logger(__name__)
 
@@ -133,7 +134,7 @@ class _Reply:
         out: Batch = []
         for index in sorted(ended.keys() | self._choices):
             if index in self._choices and self._choices[index].blocked:
-                out += map(BlockFinished, sorted(self._choices[index].open))
+                out += self._choices[index].cut()
                 out.append(Finished(index, _BLOCKED, _BLOCKED.value))
             elif index in ended:
                 out.append(ended[index])
@@ -203,6 +204,10 @@ class _Choice:
                 await self._emit_waiting(calls, out, masked=masked)
         self._track_open(out[begin:])
 
+    def cut(self) -> Batch:
+        """Return the ends of the blocks that are open when the choice is blocked. They lose their signatures, as they are not whole."""
+        return [self._finish_mark(BlockFinished(number), changed=True) for number in sorted(self.open)]
+
     def _track_open(self, out: Batch) -> None:
         """Update `open` from the events that were sent."""
         for event in out:
@@ -244,10 +249,10 @@ class _Choice:
     async def _start(self, event: BlockStarted, out: Batch) -> None:
         """Take the start of a block, with the provider's fields checked."""
         value = self._kinds[event.block] = event.value
-        if value.state is not None and value.state.fields and not isinstance(value, ToolCall):
-            fields = await allowed_fields(self._guards, value.state.fields)
-            if fields != value.state.fields:
-                event = replace(event, value=replace(value, state=replace(value.state, fields=fields)))
+        if value.state is not None and not isinstance(value, ToolCall):
+            state = await allowed_state(self._guards, value.state)
+            if state is not value.state:
+                event = replace(event, value=replace(value, state=state))
         match value:
             case Text():
                 self._text.mark(event.block, event, out)
@@ -257,7 +262,9 @@ class _Choice:
                 self._transcript.mark(event.block, event, out)
             case Thinking():
                 self._thoughts().mark(event.block, event, out)
-            case _ if isinstance(value, ToolCall | ServerToolCall) or (value.state is not None and value.state.opaque is None):
+            case _ if isinstance(value, ToolCall | ServerToolCall | Compaction) or (
+                value.state is not None and value.state.opaque is None
+            ):
                 self._waiting[event.block] = ReplyBlock(event.block, value, [])
             case _:
                 out.append(event)  # images, and encrypted contents
@@ -277,8 +284,8 @@ class _Choice:
     async def _finish(self, event: BlockFinished, out: Batch) -> None:
         """Take the end of a block."""
         state = event.state
-        if state is not None and state.fields and event.block not in self._waiting:
-            state = replace(state, fields=await allowed_fields(self._guards, state.fields))
+        if state is not None and event.block not in self._waiting:
+            state = await allowed_state(self._guards, state)
             event = replace(event, state=state)
         match self._kinds[event.block]:
             case Text():
@@ -333,8 +340,11 @@ class _Choice:
                 arguments = await filter_json(self._guards, value.arguments)
                 return replace(value, name=await filter_text(self._guards, value.name), arguments=arguments)
             case ServerToolCall(input=str(given)):
-                name, arguments = await filter_text(self._guards, value.name), await filter_json(self._guards, given)
-                return replace(value, name=name, input=arguments)
+                return replace(
+                    value, name=await filter_text(self._guards, value.name), input=await filter_json(self._guards, given)
+                )
+            case Compaction(text=str(text)):
+                return replace(value, text=await filter_text(self._guards, text))
             case _:
                 return value
 
@@ -349,7 +359,7 @@ class _Choice:
             changed = value != self._waiting[number].block()
             state = value.state
             if state is not None:
-                opaque = None if changed else state.opaque
+                opaque = None if changed else await allowed_opaque(self._guards, state.opaque)
                 fields = state.fields if kept is not None else NOTHING
                 state = State(opaque, fields, state.item, state.origin) if opaque is not None or fields else None
             match value:
@@ -359,6 +369,8 @@ class _Choice:
                 case ServerToolCall():
                     out.append(BlockStarted(number, self._index, replace(value, input=None, state=state)))
                     out += [InputDelta(number, value.input)] if value.input is not None else []
+                case Compaction():
+                    out.append(BlockStarted(number, self._index, replace(value, state=state)))
                 case _ if kept is None:
                     continue  # a block that only the provider knows
                 case _:

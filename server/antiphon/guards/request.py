@@ -59,15 +59,13 @@ from antiphon.guards.base import Guard
 from antiphon.guards.chain import filter_text
 from antiphon.guards.json_chain import filter_json
 from antiphon.guards.json_value import filter_value
+from antiphon.guards.opaque import is_opaque
 
 Item = TypeVar("Item")
 Id = TypeVar("Id", str, str | None)
 
 _AT_ONCE: Final = 16
 """The number of messages, blocks or tools that are filtered before other calls run."""
-
-_OPAQUE: Final = re.compile(r"[\x21-\x7e]*")
-"""An id, signature or URL, which is not filtered."""
 
 _TOKEN: Final = re.compile(r"[0-9]{1,7}")
 """A token id, as in `logit_bias`. The largest vocabularies have a few hundred thousand."""
@@ -134,23 +132,26 @@ async def _filter_content(guards: Sequence[Guard], block: Block) -> Block:  # no
         case Text():
             citations = await _each(partial(_citation, guards), block.citations)
             return replace(block, text=await filter_text(guards, block.text), citations=citations)
-        case Refusal() | Thinking():
+        case Refusal():
             return replace(block, text=await filter_text(guards, block.text))
+        case Thinking():
+            return replace(block, text=await filter_text(guards, block.text), field=await filter_text(guards, block.field))
         case Compaction():
             return replace(block, text=await _optional(guards, block.text))
         case ToolCall():
             name, arguments = await filter_text(guards, block.name), await filter_json(guards, block.arguments)
-            kind = block.type if block.type == FUNCTION else await filter_text(guards, block.type)
+            kind = await _kind(guards, block.type)
             return replace(block, id=await _opaque(guards, block.id), name=name, arguments=arguments, type=kind)
         case ServerToolCall():
             name, given = await filter_text(guards, block.name), block.input
             given = given if given is None else await filter_json(guards, given)
-            return replace(block, id=await _opaque(guards, block.id), name=name, input=given)
+            kind = await filter_text(guards, block.type)
+            return replace(block, id=await _opaque(guards, block.id), name=name, input=given, type=kind)
         case ToolResult():
-            blocks = await _blocks(guards, block.blocks)
-            return replace(block, tool_call_id=await _opaque(guards, block.tool_call_id), blocks=blocks)
+            blocks, kind = await _blocks(guards, block.blocks), await _kind(guards, block.type)
+            return replace(block, tool_call_id=await _opaque(guards, block.tool_call_id), blocks=blocks, type=kind)
         case ServerToolResult():
-            return replace(block, call_id=await _opaque(guards, block.call_id))
+            return replace(block, call_id=await _opaque(guards, block.call_id), type=await filter_text(guards, block.type))
         case Image():
             media, detail = await _media(guards, block.media), await _optional(guards, block.detail)
             return replace(block, media=media, detail=detail)
@@ -170,9 +171,16 @@ async def _filter_content(guards: Sequence[Guard], block: Block) -> Block:  # no
             assert_never(block)
 
 
+async def _kind(guards: Sequence[Guard], kind: str) -> str:
+    """Return the type of a tool, filtered unless it is "function"."""
+    return kind if kind == FUNCTION else await filter_text(guards, kind)
+
+
 async def _citation(guards: Sequence[Guard], citation: Citation) -> Citation:
     return replace(
         citation,
+        url=await _opaque(guards, citation.url),
+        source_id=await _opaque(guards, citation.source_id),
         title=await filter_text(guards, citation.title),
         text=await filter_text(guards, citation.text),
         fields=await _value(guards, citation.fields),
@@ -254,8 +262,8 @@ async def _format(guards: Sequence[Guard], form: ResponseFormat | None) -> Respo
 
 
 async def _opaque(guards: Sequence[Guard], text: Id) -> Id:
-    """Return an id, signature or URL unfiltered; filter it if it looks like text."""
-    return text if text is None or _OPAQUE.fullmatch(text) else await filter_text(guards, text)
+    """Return an id, signature or URL unfiltered; filter it if it is a text instead."""
+    return text if text is None or is_opaque(text) else await filter_text(guards, text)
 
 
 async def _optional(guards: Sequence[Guard], text: str | None) -> str | None:

@@ -12,11 +12,12 @@ from typing import Any
 from msgspec.structs import replace
 
 from antiphon.domain import unknown_fields
-from antiphon.domain.content import Citation, JsonObject
+from antiphon.domain.content import Citation, JsonObject, State
 from antiphon.domain.events import ExtraFields, Place
 from antiphon.domain.reply import ReplyChoice
 from antiphon.guards.base import Blocked, Guard
 from antiphon.guards.json_value import filter_value
+from antiphon.guards.opaque import is_opaque
 
 
 async def allowed_logprobs(guards: Sequence[Guard], text: str, logprobs: tuple[JsonObject, ...]) -> tuple[JsonObject, ...]:
@@ -65,6 +66,19 @@ async def allowed_citation(guards: Sequence[Guard], citation: Citation) -> Citat
 async def allowed_fields(guards: Sequence[Guard], fields: JsonObject) -> JsonObject:
     """Return those fields of a reply in which no guard finds anything."""
     return {name: value for name, value in fields.items() if await _is_unchanged(guards, [value])}
+
+
+async def allowed_state(guards: Sequence[Guard], state: State) -> State:
+    """Return a provider's state with the fields in which no guard finds anything; `allowed_opaque` decides on its opaque value."""
+    fields = await allowed_fields(guards, state.fields) if state.fields else state.fields
+    opaque = await allowed_opaque(guards, state.opaque)
+    same = len(fields) == len(state.fields) and opaque == state.opaque
+    return state if same else State(opaque, fields, state.item, state.origin)
+
+
+async def allowed_opaque(guards: Sequence[Guard], value: str | None) -> str | None:
+    """Return a signature or encrypted value; None if it is a text instead, and a guard finds something in it."""
+    return value if value is None or is_opaque(value) or await _is_unchanged(guards, [value]) else None
 
 
 async def _is_unchanged(guards: Sequence[Guard], value: Sequence[Any]) -> bool:

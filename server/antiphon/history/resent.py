@@ -11,7 +11,8 @@ Most chat clients keep the conversation themselves and send all of it with each 
 4. Only a `request_id` marks a retry: without one, a turn that was answered is never taken for a retry.
 
 Messages are equal if a client that received the stored one may send it that way. Not compared are thoughts, fields other than the
-text, and leading and trailing space; of a tool call only id and name are. A reply that broke off, or has no output, may be missing
+text, and leading and trailing space; of a tool call only id and name are; of a model's recording its id or its
+transcript. A reply that broke off, or has no output, may be missing
 in the request: perhaps it never arrived.
 
 Two exceptions, each for clients that are tested:
@@ -54,6 +55,7 @@ from antiphon.history.base import BEGINNING, MessageState, Parent, StoredMessage
 from antiphon.history.sendable import INSTRUCTIONS, Entry, has_output
 
 _NO_INDEXES: Final[Mapping[str, int]] = {}
+_NO_TRANSCRIPTS: Final[Mapping[str, str]] = {}
 
 
 class Continuation(Struct, frozen=True):
@@ -125,7 +127,10 @@ def _repeated(rows: Sequence[StoredMessage], talk: Sequence[Message]) -> list[in
 
     None if `talk` has only new messages; empty if it starts the conversation anew.
     """
-    keys, stored = list(map(_key, talk)), [_key(row.message) for row in rows]
+    transcripts = {
+        block.id: block.transcript for row in rows for block in row.message.blocks if isinstance(block, Audio) and block.id
+    }
+    keys, stored = [_key(message, transcripts) for message in talk], [_key(row.message) for row in rows]
     sent = set(keys)
     # Without replies that broke off and are not repeated. A reply in progress stays, as it has not failed.
     places = [
@@ -201,8 +206,11 @@ def _broke_off(row: StoredMessage) -> bool:
     return _is_reply(row.message) and (row.state is not MessageState.COMPLETE or not has_output(row.message))
 
 
-def _key(message: Message) -> Hashable:
-    """Return a hashable value that is the same for messages that count as equal."""
+def _key(message: Message, transcripts: Mapping[str, str] = _NO_TRANSCRIPTS) -> Hashable:
+    """Return a hashable value that is the same for messages that count as equal.
+
+    `transcripts` maps the ids of recordings to what is said in them, as a client may send the id alone.
+    """
     text: list[str] = []
     rest: list[Hashable] = []
     for block in message.blocks:
@@ -217,7 +225,7 @@ def _key(message: Message) -> Hashable:
                 case Opaque():
                     rest.append(msgspec.json.encode(each.form, order="deterministic"))
                 case Audio() if each.media.url is None and each.media.file_id is None:
-                    text.append(each.transcript)
+                    text.append(each.transcript or transcripts.get(each.id, ""))
                 case Image() | Audio() | Video() | Document():
                     rest.append(each.media)
                 case _:

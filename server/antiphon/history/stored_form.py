@@ -2,7 +2,8 @@
 
 `{"role", "v": 2, "parts": [{"kind", "type", ...}], "name", "extra", "listed", "origin", "fields"}`. This version reads a block by
 its `kind`. The previous version reads it by its `type`, and ignores fields that it does not know; a block of a kind that it does
-not have is an empty thought to it, which it sends to no provider.
+not have is an empty thought to it, which it sends to no provider. A picture that a model made is one too: that version would send
+it within a reply, where hosts refuse it.
 
 A message without blocks, origin and fields is written without `v`, as the previous version writes it: both versions recognise a
 reply without output by it.
@@ -15,13 +16,16 @@ from typing import Any, Final
 
 import msgspec
 
-from antiphon.domain.content import CUSTOM, FUNCTION, FUNCTION_CALL, Message
+from antiphon.domain.content import CUSTOM, FUNCTION, FUNCTION_CALL, Message, Role
 from antiphon.history import old_rows
 
 VERSION: Final = 2
 
 _VERSIONED: Final = re.compile(r'\{"role":"[a-z]+","v":')
 _decoder: Final = msgspec.json.Decoder(Message)
+
+_NOTHING: Final = {"type": "thinking", "text": ""}
+"""The form in which the previous version reads a block that it cannot use: an empty thought."""
 
 _SAME: Final = frozenset({"text", "image", "video", "refusal", "thinking", "tool_result"})
 """Kinds of blocks that have the same name in both versions."""
@@ -55,7 +59,10 @@ def builtins(message: Message) -> dict[str, Any]:
     if not message.blocks and message.origin is None and not message.fields:
         return whole
     role, parts = whole.pop("role"), whole.pop("parts")
-    return {"role": role, "v": VERSION, "parts": list(map(_tagged, parts)), **whole}
+    kept = list(map(_tagged, parts))
+    if message.role is Role.ASSISTANT and not message.listed:
+        kept = [{**part, **_NOTHING} if part["kind"] == "image" else part for part in kept]
+    return {"role": role, "v": VERSION, "parts": kept, **whole}
 
 
 def decode(body: str, provider: str = "", model: str = "") -> Message:
@@ -73,7 +80,6 @@ def _tagged(block: dict[str, Any]) -> dict[str, Any]:
     kind = block.pop("kind")
     if kind in ("tool_call", "tool_result") and block.get("tool_type") == FUNCTION:  # the default value
         del block["tool_type"]
-    nothing: dict[str, Any] = {"kind": kind, "type": "thinking", "text": ""}
     match kind:
         case "tool_result":
             return {"kind": kind, "type": kind, **block, "parts": list(map(_tagged, block["parts"]))}
@@ -90,7 +96,7 @@ def _tagged(block: dict[str, Any]) -> dict[str, Any]:
         case _ if kind in _SAME:
             return {"kind": kind, "type": kind, **block}
         case _:
-            return {**nothing, **block}
+            return {"kind": kind, **_NOTHING, **block}
 
 
 def _known(whole: Any) -> Any:

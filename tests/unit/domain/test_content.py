@@ -1,8 +1,14 @@
 """What messages are made of."""
 
-import pytest
+from collections.abc import Iterator
+from typing import get_args
 
-from antiphon.domain.content import Origin
+import msgspec
+import pytest
+from msgspec import Struct
+
+from antiphon.domain.content import Block, Citation, Message, Origin, State
+from tests.unit.blocks import EVERY
 
 
 @pytest.mark.parametrize(
@@ -20,3 +26,25 @@ from antiphon.domain.content import Origin
 def test_a_reply_is_from_where_protocol_and_provider_are_the_same(ours: Origin, theirs: Origin, same: bool) -> None:
     """As far as both are known."""
     assert (ours.is_from(theirs), theirs.is_from(ours)) == (same, same)
+
+
+def within(value: object) -> Iterator[Struct]:
+    """All values in one, itself as well."""
+    match value:
+        case Struct():
+            yield value
+            for name in value.__struct_fields__:
+                yield from within(getattr(value, name))
+        case tuple():
+            for one in value:
+                yield from within(one)
+        case _:
+            pass
+
+
+@pytest.mark.parametrize("kind", [Message, *get_args(Block), State, Origin, Citation])
+def test_the_example_of_the_tests_has_every_field(kind: type[Struct]) -> None:
+    """With another value than it has by itself: what is lost on a way through the gateway is then seen."""
+    found = [value for value in within(EVERY) if type(value) is kind]
+    for field in msgspec.structs.fields(kind):
+        assert any(getattr(value, field.name) != field.default for value in found), field.name

@@ -25,4 +25,5 @@ def test_what_was_not_wrapped_is_a_clients_own(value: str) -> None:
 def test_a_value_of_nobody_stays_as_it_is() -> None:
     """There is nothing to tell of it; one that another gateway has wrapped is wrapped once more."""
     assert wrap("s", None) == wrap("s", Origin("openai-chat")) == "s"
+    assert wrap("s", Origin(provider="a", deployment="b")) == "ap1.b.s"
     assert wrap("ap1.up.s", Origin(provider="a.b")) == "ap1.a%2Eb.ap1.up.s"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from antiphon.config import GuardConfig
-from antiphon.domain.content import Audio, Citation, Image, Media, RedactedThinking, State, Text, Thinking, ToolCall
+from antiphon.domain.content import Audio, Citation, Compaction, Image, Media, RedactedThinking, State, Text, Thinking, ToolCall
 from antiphon.domain.errors import ProviderProtocolError
 from antiphon.domain.events import (
     Batch,
@@ -139,6 +139,49 @@ async def test_a_block_that_was_changed_has_no_signature() -> None:
     places = [event.citation.start for event in found if isinstance(event, CitationDelta)]
     assert places == [None, None, 0]
     assert "".join(event.text for event in found if isinstance(event, TextDelta)) == "so # good"
+
+
+async def test_a_signature_that_is_a_text_is_read() -> None:
+    """Where nobody can read it, no guard does; else a block does without it, if something is found in it."""
+    for value, passes in (("bad", True), ("so good", True), ("so bad", False)):
+        state, expected = State(value, {"x": 1}), State(value if passes else None, {"x": 1})
+        encrypted, thought = BlockStarted(0, 0, RedactedThinking(state=state)), BlockStarted(1, 0, Thinking(""))
+        events = [
+            encrypted,
+            BlockFinished(0),
+            thought,
+            ThinkingDelta(1, "hm"),
+            BlockFinished(1, state),
+            *call(2, "c", "f", "{}", state),
+        ]
+        found = [event for batch in await framed([START, *events, BlockFinished(2)], [STOP]) for event in batch]
+        check(found)
+        begun = [event.value.state for event in found if isinstance(event, BlockStarted)]
+        assert begun == [expected, None, expected]
+        assert BlockFinished(1, expected) in found
+
+
+async def test_a_summary_is_read() -> None:
+    """Masked, it is not what its provider has signed; what is blocked ends the choice."""
+    state = State("s", {"x": 1})
+    good, bad = BlockStarted(0, 0, Compaction("good", state=state)), BlockStarted(1, 0, Compaction("so bad", state=state))
+    masked = BlockStarted(1, 0, Compaction("so #"))
+    ends = [BlockFinished(0), BlockFinished(1)]
+    assert await told([START, good, bad, *ends], [STOP]) == [
+        [START],
+        [BlockStarted(0, 0, Compaction("good", state=State("s"))), masked, STOP],
+    ]
+    assert await told([START, good, ends[0]], [STOP]) == [[START], [good, STOP]]
+    assert await told([START, good, bad, *ends], [STOP], action="block") == [[START], [FILTERED]]
+
+
+async def test_a_block_that_is_cut_where_something_is_blocked_has_no_signature() -> None:
+    """Also one that it began with."""
+    signed = BlockStarted(0, 0, Text("", state=State("s", {"x": 1})))
+    batches = await framed([START, signed, TextDelta(0, "so bad"), BlockFinished(0)], [STOP], action="block")
+    found = [event for batch in batches for event in batch]
+    check(found)
+    assert found == [START, signed, TextDelta(0, "so "), BlockFinished(0, State(None, {"x": 1})), FILTERED]
 
 
 async def test_a_match_ends_the_reply_and_the_providers_call() -> None:

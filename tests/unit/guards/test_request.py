@@ -83,6 +83,11 @@ def asked(*parts: Block) -> ChatRequest:
         (RedactedThinking(state=State("bad")), RedactedThinking(state=State("bad"))),
         (ServerToolCall("1", "t", "bad", '{"q": "bad"}'), ServerToolCall("1", "t", "#", '{"q": "#"}')),
         (ServerToolResult("1", "t", state=State(fields={"x": "bad"})), ServerToolResult("1", "t")),
+        (ServerToolCall("1", "a bad", state=State("s")), ServerToolCall("1", "a #")),
+        (ServerToolResult("1", "a bad", state=State("s")), ServerToolResult("1", "a #")),
+        (ToolResult("1", (), type="a bad"), ToolResult("1", (), type="a #")),
+        (Thinking("", "a bad"), Thinking("", "a #")),
+        (Text("x", (Citation("a bad", source_id="so bad"),)), Text("x", (Citation("a #", source_id="so #"),))),
         (Compaction("so bad"), Compaction("so #")),
         (Text("x", (Citation("https://a.test/bad", "bad"),)), Text("x", (Citation("https://a.test/bad", "#"),))),
         (

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from antiphon.domain.content import (
+    Audio,
     Block,
     Image,
     Media,
@@ -178,6 +179,10 @@ def test_what_is_new(path: str, sent: str, new: str, parent: Parent) -> None:
         ((Text("x"), Image(Media("https://a.test/"))), (Text("x"), Image(Media("https://a.test/"))), True),
         ((Text("x"), Image(Media("https://a.test/"))), (Text("x"), Image(Media("https://b.test/"))), False),
         ((Image(Media("https://a.test/"), "low", extra={"cache": 1}),), (Image(Media("https://a.test/")),), True),
+        ((Audio(Media(), "a1", "La la"),), (Audio(Media(), "a1"),), True),
+        ((Audio(Media(), "a1", "La la"),), (Audio(Media(), "a1", "La la", 9),), True),
+        ((Audio(Media(), "a1", "La la"),), (Text("La la"),), True),
+        ((Audio(Media(), "a1", "La la"),), (Audio(Media(), "a2"),), False),
         ((Opaque({"type": "x", "y": 1}),), (Opaque({"y": 1, "type": "x"}),), True),
         ((Opaque({"type": "x", "y": 1}),), (Opaque({"type": "x", "y": 2}),), False),
     ],

@@ -1,11 +1,23 @@
 """What authorises a call."""
 
+import asyncio
+import hashlib
+import hmac
+
 import pytest
+import structlog
 from multidict import CIMultiDict
 from pydantic import SecretStr
 from yarl import URL
 
-from antiphon.providers.client import HeaderAuth
+from antiphon.config import ProviderConfig
+from antiphon.domain.content import Message, Role, Text
+from antiphon.domain.errors import ProviderCredentials, ProviderError
+from antiphon.domain.request import ChatRequest
+from antiphon.providers.client import Credentials, HeaderAuth, Prepared, ProviderClient
+from antiphon.providers.openai.request import encode
+from antiphon.providers.openai.response import ReplyReader
+from tests.odd_upstream import OddUpstream, answer
 
 SENT = (URL("https://x.test/"), b"{}")
 
@@ -27,3 +39,46 @@ async def test_without_a_key() -> None:
     """A host of one's own asks for none; a header of the configuration takes the place of any other."""
     auth = HeaderAuth("authorization", None, CIMultiDict({"accept": "*/*"}), {"Accept": "text/plain"}, ())
     assert dict((await auth.credentials(*SENT, None)).headers) == {"accept": "text/plain"}
+
+
+class SignedByToken:
+    """Fetches a secret, and signs address and body with it, as hosts of other protocols want."""
+
+    def __init__(self, secrets: list[str]) -> None:
+        """`secrets` are those that are fetched; none: it is refused."""
+        self._secrets = secrets
+
+    async def credentials(self, url: URL, body: bytes, own_key: SecretStr | None) -> Credentials:
+        await asyncio.sleep(0)
+        if not self._secrets:
+            raise ProviderCredentials("No token.", provider="acme")
+        secret = self._secrets.pop(0)
+        signature = hmac.new(secret.encode(), str(url).encode() + body, hashlib.sha256).hexdigest()
+        return Credentials(CIMultiDict({"x-token": secret, "x-signature": signature}), (secret,))
+
+
+async def test_each_call_is_authorised_by_what_is_sent() -> None:
+    """A token may be fetched, and what is signed is what goes out; where it is refused nothing goes out, and no log shows one."""
+    request = ChatRequest("m", (Message(Role.USER, (Text("hello"),)),), stream=False)
+    async with OddUpstream() as upstream:
+        url = URL(f"{upstream.base_url}/chat/completions")
+        upstream.default = [answer({"error": {"message": "token-1 and token-2 are bad"}}, "400 Bad Request")]
+        exchange = ProviderClient("acme", ProviderConfig(base_url=upstream.base_url), SignedByToken(["token-1", "token-2"]), url)
+
+        def prepare(asked: ChatRequest) -> Prepared:
+            return Prepared(url, encode(asked, "acme", stream_usage=False), ReplyReader(asked, "acme"))
+
+        with structlog.testing.capture_logs() as logs:
+            for number in (1, 2):
+                with pytest.raises(ProviderError) as caught:
+                    _ = [batch async for batch in exchange.stream(request, prepare)]
+                assert f"token-{number}" not in str(caught.value)
+                assert f"token-{number}" not in str(logs.pop())
+            with pytest.raises(ProviderCredentials):
+                _ = [batch async for batch in exchange.stream(request, prepare)]
+        await exchange.close()
+        assert len(upstream.requests) == 2
+        for number, sent in enumerate(upstream.requests, 1):
+            token = f"token-{number}"
+            signature = hmac.new(token.encode(), str(url).encode() + sent.body, hashlib.sha256).hexdigest()
+            assert (sent.headers["x-token"], sent.headers["x-signature"]) == (token, signature)

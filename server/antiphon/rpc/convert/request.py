@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
-from typing import Any, assert_never
+from typing import Any, TypeAlias, assert_never
 
 import msgspec
 from msgspec.structs import replace
@@ -18,6 +18,8 @@ from antiphon.history.recorder import Record
 from antiphon.net import json_bounds
 from antiphon.rpc.convert.json_struct import is_deep, object_of
 from antiphon.v1 import chat_pb2, message_pb2
+
+_Path: TypeAlias = tuple[str | int, ...]
 
 ROLES = {
     message_pb2.ROLE_SYSTEM: domain.Role.SYSTEM,
@@ -157,7 +159,7 @@ def _message(message: message_pb2.Message, index: int, violations: list[Violatio
         violations.append(Violation((*path, "role"), "must be a known role"))
     return domain.Message(
         role=role or domain.Role.USER,
-        blocks=_blocks(message.blocks, path, violations),
+        blocks=_blocks(message.blocks, path, violations, has_origin=message.HasField("origin")),
         name=message.name or None,
         extra=object_of(message.extra) if message.HasField("extra") else domain.NOTHING,
         origin=_origin(message.origin) if message.HasField("origin") else None,
@@ -169,7 +171,7 @@ def _origin(origin: message_pb2.Origin) -> domain.Origin:
     return domain.Origin(origin.protocol, origin.provider, origin.model, origin.deployment)
 
 
-def _json(data: bytes, path: tuple[str | int, ...], violations: list[Violation]) -> domain.JsonObject:
+def _json(data: bytes, path: _Path, violations: list[Violation]) -> domain.JsonObject:
     """Parse a provider's fields, which are the text of a JSON object. On an error, add a violation and return an empty object."""
     if not data:
         return domain.NOTHING
@@ -184,31 +186,40 @@ def _json(data: bytes, path: tuple[str | int, ...], violations: list[Violation])
     return fields
 
 
-def _state(state: message_pb2.ProviderState, path: tuple[str | int, ...], violations: list[Violation]) -> domain.State:
-    opaque, origin = unwrap(state.opaque)
+def _state(state: message_pb2.ProviderState, path: _Path, violations: list[Violation], *, has_origin: bool) -> domain.State:
+    """Return the state of a block that a client sends; `has_origin`: the message names its origin.
+
+    Replies of this API have an origin beside the original opaque value. That value may look wrapped if the provider is a gateway
+    like this one. A value without an origin may come from a REST dialect, in which it is wrapped.
+    """
+    opaque, origin = state.opaque, None
     if state.HasField("origin"):
         origin = _origin(state.origin)
+    elif not has_origin:
+        opaque, origin = unwrap(state.opaque)
     item = state.item if state.HasField("item") else None
     return domain.State(opaque or None, _json(state.fields, (*path, "state", "fields"), violations), item, origin)
 
 
 def _blocks(
-    blocks: Iterable[message_pb2.Block], path: tuple[str | int, ...], violations: list[Violation]
+    blocks: Iterable[message_pb2.Block], path: _Path, violations: list[Violation], *, has_origin: bool
 ) -> tuple[domain.Block, ...]:
-    found = (_block(block, (*path, "blocks", index), violations) for index, block in enumerate(blocks))
+    """Return the blocks of a message; `has_origin`: the message names its origin."""
+    found = (_block(block, (*path, "blocks", index), violations, has_origin=has_origin) for index, block in enumerate(blocks))
     return tuple(block for block in found if block is not None)
 
 
-def _block(block: message_pb2.Block, path: tuple[str | int, ...], violations: list[Violation]) -> domain.Block | None:
-    made = _kind(block, path, violations)
+def _block(block: message_pb2.Block, path: _Path, violations: list[Violation], *, has_origin: bool) -> domain.Block | None:
+    made = _kind(block, path, violations, has_origin=has_origin)
     if made is None or not (block.HasField("extra") or block.HasField("state")):
         return made
     extra = object_of(block.extra) if block.HasField("extra") else domain.NOTHING
-    return replace(made, extra=extra, state=_state(block.state, path, violations) if block.HasField("state") else None)
+    state = _state(block.state, path, violations, has_origin=has_origin) if block.HasField("state") else None
+    return replace(made, extra=extra, state=state)
 
 
 def _kind(  # noqa: C901  # a match over the kinds of block
-    block: message_pb2.Block, path: tuple[str | int, ...], violations: list[Violation]
+    block: message_pb2.Block, path: _Path, violations: list[Violation], *, has_origin: bool
 ) -> domain.Block | None:
     """Return the block without its state and extra fields, or None and a violation for an unknown kind."""
     match block.WhichOneof("kind"):
@@ -220,10 +231,7 @@ def _kind(  # noqa: C901  # a match over the kinds of block
         case "image":
             return domain.Image(_media(block.image.media, (*path, "image"), violations), block.image.detail or None)
         case "audio":
-            audio = block.audio
-            is_kept = audio.HasField("media") or not (audio.id or audio.transcript)
-            media = _media(audio.media, (*path, "audio"), violations) if is_kept else domain.Media()
-            return domain.Audio(media, audio.id, audio.transcript, audio.expires if audio.HasField("expires") else None)
+            return _audio(block.audio, path, violations)
         case "video":
             return domain.Video(_media(block.video.media, (*path, "video"), violations))
         case "document":
@@ -241,7 +249,7 @@ def _kind(  # noqa: C901  # a match over the kinds of block
             kind = result.type or FUNCTION
             if not result.tool_call_id and kind != FUNCTION_CALL:
                 violations.append(Violation((*path, "tool_result", "tool_call_id"), "is missing"))
-            inner = _blocks(result.blocks, (*path, "tool_result"), violations)
+            inner = _blocks(result.blocks, (*path, "tool_result"), violations, has_origin=has_origin)
             return domain.ToolResult(result.tool_call_id, inner, result.is_error, kind)
         case "server_tool_call":
             tool = block.server_tool_call
@@ -262,7 +270,7 @@ def _kind(  # noqa: C901  # a match over the kinds of block
             assert_never(kind)
 
 
-def _tool_call(call: message_pb2.ToolCall, path: tuple[str | int, ...], violations: list[Violation]) -> domain.ToolCall:
+def _tool_call(call: message_pb2.ToolCall, path: _Path, violations: list[Violation]) -> domain.ToolCall:
     kind = call.type or FUNCTION
     needs_id = kind != FUNCTION_CALL
     needs_name = kind in (FUNCTION, CUSTOM, FUNCTION_CALL)
@@ -271,7 +279,15 @@ def _tool_call(call: message_pb2.ToolCall, path: tuple[str | int, ...], violatio
     return domain.ToolCall(call.id, call.name, call.arguments, kind)
 
 
-def _citation(citation: message_pb2.Citation, path: tuple[str | int, ...], violations: list[Violation]) -> domain.Citation:
+def _audio(audio: message_pb2.Audio, path: _Path, violations: list[Violation]) -> domain.Audio:
+    """Return a recording. One from a reply is sent back by its id: its bytes have no media type, and are left out."""
+    source = audio.media.WhichOneof("source")
+    is_of_reply = bool(audio.id or audio.transcript) and (source is None or (source == "data" and not audio.media.media_type))
+    media = domain.Media() if is_of_reply else _media(audio.media, (*path, "audio"), violations)
+    return domain.Audio(media, audio.id, audio.transcript, audio.expires if audio.HasField("expires") else None)
+
+
+def _citation(citation: message_pb2.Citation, path: _Path, violations: list[Violation]) -> domain.Citation:
     return domain.Citation(
         citation.url,
         citation.title,
@@ -283,7 +299,7 @@ def _citation(citation: message_pb2.Citation, path: tuple[str | int, ...], viola
     )
 
 
-def _media(media: message_pb2.Media, path: tuple[str | int, ...], violations: list[Violation]) -> domain.Media:
+def _media(media: message_pb2.Media, path: _Path, violations: list[Violation]) -> domain.Media:
     """Return where the bytes are; bytes in the message become a data URL. Adds a violation if nothing is set."""
     match media.WhichOneof("source"):
         case "data":

@@ -243,6 +243,39 @@ def test_what_a_caller_writes_has_no_origin() -> None:
     assert encoded("groq", Message(Role.ASSISTANT, (Text("Hi"),), extra={"x": 1})) == [{"role": "assistant", "content": "Hi"}]
 
 
+STATES: Final[dict[str, tuple[Origin | None, Origin | None, bool]]] = {
+    "no origin at all": (None, None, False),
+    "one that names nobody": (Origin(), None, True),
+    "the protocol alone": (Origin("openai-chat"), None, True),
+    "the provider alone": (Origin(provider="openai"), None, True),
+    "another model and deployment": (Origin("openai-chat", "openai", "other", "other"), None, True),
+    "another protocol of the provider": (Origin("responses", "openai"), None, False),
+    "another provider of the protocol": (Origin("openai-chat", "else"), None, False),
+    "the block's own, in a message of nobody's": (None, Origin("openai-chat", "openai"), True),
+    "the block's own, in a message from elsewhere": (Origin("openai-chat", "else"), Origin(provider="openai"), True),
+    "that of another, in a message from here": (Origin("openai-chat", "openai"), Origin("responses", "openai"), False),
+}
+"""Origins of a message and of a block in it, and whether its state goes to OpenAI."""
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_state_goes_to_its_origin_alone(name: str) -> None:
+    """Whoever wrote the origin; fields of the message go by the message's, and nothing else of it does."""
+    of_message, of_block, goes = STATES[name]
+    call = ToolCall("c1", "f", "{}", state=State("sig", {"x": 1}, origin=of_block))
+    odd = Opaque(state=State(fields={"type": "odd"}, origin=of_block))
+    (sent,) = encoded("openai", Message(Role.ASSISTANT, (Text("Hi"), odd, call), origin=of_message, fields={"y": 1}))
+    assert sent["tool_calls"] == (called(x=1, **GOOGLE) if goes else called())["tool_calls"]
+    assert sent["content"] == ([*parts("Hi"), {"type": "odd"}] if goes else "Hi")
+    assert ("y" in sent) is (of_message is not None and of_message.is_from(Origin("openai-chat", "openai")))
+
+
+def test_a_thought_of_nobody_is_no_part_of_a_content() -> None:
+    """Models of a host that has such parts refuse those of others."""
+    blocks = (Thinking("Hm", state=State("s")), Text("Hi"))
+    assert encoded("mistral", Message(Role.ASSISTANT, blocks, origin=Origin("openai-chat"))) == [{"role": "assistant", **HI}]
+
+
 def test_a_block_may_be_of_another_origin_than_its_message() -> None:
     """As a client sends it that has wrapped values of one provider and the words of another."""
     elsewhere = State("sig", {"x": 1}, origin=Origin("openai-chat", "else"))

@@ -58,7 +58,7 @@ def test_texts_are_one_and_thoughts_are_one() -> None:
 
 
 def test_what_is_opaque_goes_out_wrapped() -> None:
-    """Of thoughts, texts and calls."""
+    """Of thoughts, texts and calls, each with where it is from."""
     rest = {"reasoning_details": {"type": "reasoning.text", "format": "f"}}
     found = message(
         domain.BlockStarted(0, 0, domain.Thinking("", state=domain.State(fields=rest))),
@@ -67,14 +67,14 @@ def test_what_is_opaque_goes_out_wrapped() -> None:
         domain.BlockStarted(1, 0, domain.RedactedThinking(state=domain.State("b"))),
         domain.TextDelta(2, "Hi"),
         domain.BlockFinished(2, domain.State("c")),
-        *call(3, state=domain.State("d")),
+        *call(3, state=domain.State("d", origin=domain.Origin(provider="else"))),
     )
     assert found["reasoning_details"] == [
         {"type": "reasoning.text", "index": 0, "format": "f", "text": "hm", "signature": "ap1.scripted.a"},
         {"type": "reasoning.encrypted", "index": 1, "data": "ap1.scripted.b"},
     ]
     assert found["extra_content"] == {"google": {"thought_signature": "ap1.scripted.c"}}
-    assert found["tool_calls"][0]["extra_content"] == {"google": {"thought_signature": "ap1.scripted.d"}}
+    assert found["tool_calls"][0]["extra_content"] == {"google": {"thought_signature": "ap1.else.d"}}
 
 
 def test_parts_that_are_not_known_stand_among_the_text() -> None:

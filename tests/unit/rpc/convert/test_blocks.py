@@ -1,6 +1,6 @@
 """A message crosses the typed API and comes back as it was."""
 
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from msgspec.structs import replace
 
 from antiphon import domain
@@ -8,7 +8,7 @@ from antiphon.domain.content import FUNCTION_CALL
 from antiphon.rpc.convert.blocks import message_to_proto
 from antiphon.rpc.convert.request import messages_from_proto
 from antiphon.v1 import message_pb2
-from tests.unit.blocks import messages
+from tests.unit.blocks import EVERY, messages
 
 
 def _taken(block: domain.Block) -> bool:
@@ -37,6 +37,7 @@ def _as_told(block: domain.Block) -> domain.Block:
             return block
 
 
+@example(EVERY)
 @given(messages)
 def test_a_message_comes_back(message: domain.Message) -> None:
     """But for how its content was listed, which the OpenAI API alone knows."""

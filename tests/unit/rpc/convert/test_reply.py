@@ -2,9 +2,13 @@
 
 import json
 
+from hypothesis import given
+from msgspec.structs import astuple
+
 from antiphon import domain
-from antiphon.rpc.convert.reply import batch_to_proto, reply_to_proto
+from antiphon.rpc.convert.reply import batch_to_proto, reply_to_proto, usage_to_proto
 from antiphon.v1 import chat_pb2, message_pb2
+from tests.unit.blocks import usages
 from tests.unit.framing import folded
 from tests.unit.scripted import ORIGIN, START, STOP, USAGE
 
@@ -92,6 +96,24 @@ def test_a_whole_reply_holds_what_its_events_held() -> None:
     assert (json.loads(choice.fields), json.loads(proto.fields)["citations"]) == ({"stop_reason": 7}, ["u"])
     assert (proto.id, proto.provider, proto.create_time.seconds) == ("id", "scripted", 1_700_000_000)
     assert json.loads(proto.usage.fields) == {"cost": 0.5}
+
+
+@given(usages)
+def test_tokens_are_told_one_by_one(usage: domain.Usage) -> None:
+    """Each by its name; what was not told is not set, and whole numbers are exact, whatever their size."""
+    made = chat_pb2.Usage.FromString(usage_to_proto(usage).SerializeToString())
+    for name in usage.__struct_fields__:
+        match getattr(usage, name):
+            case None:
+                assert not made.HasField(name)  # type: ignore[arg-type]  # by the names of the domain
+            case value if name == "extra":
+                assert (json.loads(made.fields) if made.fields else {}) == value
+            case value if name == "parts":
+                assert [tuple(getattr(part, field.name) for field in part.DESCRIPTOR.fields) for part in made.parts] == [
+                    astuple(part) for part in value
+                ]
+            case value:
+                assert (dict(made.server_tools) if name == "server_tools" else getattr(made, name)) == value
 
 
 def test_a_reply_without_usage_has_none() -> None:

@@ -8,8 +8,10 @@ from google.protobuf import json_format
 
 from antiphon import domain
 from antiphon.domain.errors import InvalidRequest
-from antiphon.rpc.convert.request import record_from_proto, request_from_proto
-from antiphon.v1 import chat_pb2
+from antiphon.rpc.convert.reply import reply_to_proto
+from antiphon.rpc.convert.request import messages_from_proto, record_from_proto, request_from_proto
+from antiphon.v1 import chat_pb2, message_pb2
+from tests.unit.framing import folded
 
 
 def bytes_of(value: object) -> str:
@@ -208,15 +210,40 @@ def test_numbers_that_are_no_json_are_refused_and_large_ones_kept() -> None:
 
 
 def test_a_wrapped_value_goes_back_to_where_it_is_from() -> None:
-    """As a client of another dialect has it; an origin that is told beside it holds."""
-    block = {"thinking": {}, "state": {"opaque": "ap1.up.sig"}}
-    told = {"thinking": {}, "state": {"opaque": "ap1.up.sig", "origin": {"provider": "p"}}}
-    proto = json_format.ParseDict({"messages": [{"role": "ROLE_ASSISTANT", "blocks": [block, told]}]}, chat_pb2.GenerateRequest())
-    (message,) = request_from_proto(proto, stream=False).messages
-    assert [block.state for block in message.blocks] == [
-        domain.State("sig", origin=domain.Origin(provider="up", deployment="up")),
-        domain.State("sig", origin=domain.Origin(provider="p")),
-    ]
+    """As a client of another dialect has it, which is told no origin."""
+    message = {"role": "ROLE_ASSISTANT", "blocks": [{"thinking": {}, "state": {"opaque": "ap1.up.sig"}}]}
+    (read,) = messages_from_proto([json_format.ParseDict(message, message_pb2.Message())])
+    assert read.blocks[0].state == domain.State("sig", origin=domain.Origin(provider="up", deployment="up"))
+
+
+def test_a_value_with_its_origin_beside_it_is_the_original() -> None:
+    """Also one that looks wrapped: the provider may be such a gateway, which wraps what it answers."""
+    state = {"opaque": "ap1.up.sig"}
+    within = {"tool_result": {"tool_call_id": "c", "blocks": [{"text": {}, "state": state}]}}
+    of_message = {"origin": {"provider": "p"}, "blocks": [{"thinking": {}, "state": state}, within]}
+    of_block = {"blocks": [{"thinking": {}, "state": {**state, "origin": {"provider": "q"}}}]}
+    first, second = messages_from_proto(
+        json_format.ParseDict({"role": "ROLE_ASSISTANT", **message}, message_pb2.Message()) for message in (of_message, of_block)
+    )
+    assert first.blocks == (
+        domain.Thinking("", state=domain.State("ap1.up.sig")),
+        domain.ToolResult("c", (domain.Text("", state=domain.State("ap1.up.sig")),)),
+    )
+    assert second.blocks[0].state == domain.State("ap1.up.sig", origin=domain.Origin(provider="q"))
+
+
+def test_a_recording_of_a_reply_comes_back_without_its_bytes() -> None:
+    """As a client sends back the message that it was answered with: the bytes have no media type, and the provider has them."""
+    provider = domain.Started("r", "m", domain.Origin("openai-chat", "p"), 5)
+    sound = domain.BlockStarted(0, 0, domain.Audio(domain.Media(), "a1"))
+    events = (provider, sound, domain.MediaDelta(0, "QUJD", "La", expires=9), domain.BlockFinished(0))
+    reply = reply_to_proto(folded(*events, domain.Finished(0, domain.FinishReason.STOP, "stop")))
+    assert reply.choices[0].message.blocks[0].audio.media.data == b"ABC"
+    (message,) = messages_from_proto([reply.choices[0].message])
+    assert message.blocks == (domain.Audio(domain.Media(), "a1", "La", 9),)
+    callers = {"role": "ROLE_USER", "blocks": [{"audio": {"media": {"data": "QUJD", "mediaType": "audio/wav"}, "id": "a1"}}]}
+    (message,) = messages_from_proto([json_format.ParseDict(callers, message_pb2.Message())])
+    assert message.blocks == (domain.Audio(domain.Media("data:audio/wav;base64,QUJD"), "a1"),)
 
 
 def test_a_message_to_go_on_from_needs_its_conversation() -> None:
