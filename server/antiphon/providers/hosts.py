@@ -49,7 +49,8 @@ class Host(Struct, frozen=True, kw_only=True):
 
 _GROQ: Final = frozenset({"role", "content", "name", "tool_calls", "function_call", "reasoning"})
 _MISTRAL: Final = frozenset({"role", "content", "tool_calls", "prefix"})
-_CEREBRAS: Final = frozenset({"role", "content", "name", "tool_calls"})
+_CEREBRAS: Final = frozenset({"role", "content", "name", "tool_calls", "reasoning"})
+_GEMINI: Final = frozenset({"role", "content", "name", "tool_calls", "refusal", "extra_content"})
 
 HOSTS: Final = (
     Host(
@@ -94,12 +95,21 @@ HOSTS: Final = (
         key_variable="ANTHROPIC_API_KEY",
         models=("claude-sonnet-4-5", "claude-haiku-4-5", "claude-opus-4-1", "claude-*"),
     ),
-    # https://ai.google.dev/gemini-api/docs/openai
+    # https://ai.google.dev/gemini-api/docs/openai and, for the signature, https://ai.google.dev/gemini-api/docs/thought-signatures.
+    # Models of before version 3 take calls without one.
     Host(
         name="gemini",
         base_url="https://generativelanguage.googleapis.com/v1beta/openai",
         key_variable="GEMINI_API_KEY",
         models=("gemini-2.5-flash", "gemini-2.5-pro", "gemini-2.5-flash-lite", "gemini-*"),
+        takes=Capabilities(
+            thoughts=Thoughts.NONE,
+            reply_fields=_GEMINI,
+            call_fields=frozenset({"extra_content"}),
+            takes_nulls=False,
+            unsigned_call="skip_thought_signature_validator",
+            unsigned_models=("*gemini-1*", "*gemini-2*", "*gemma*"),
+        ),
     ),
     # Refuses `stream_options` (422), and tells the usage of every stream without it.
     Host(
@@ -119,7 +129,7 @@ HOSTS: Final = (
             "devstral-*",
             "pixtral-*",
         ),
-        takes=Capabilities(thoughts=Thoughts.PARTS, reply_fields=_MISTRAL, short_call_ids=True),
+        takes=Capabilities(thoughts=Thoughts.PARTS, thinking_models=("magistral*",), reply_fields=_MISTRAL, short_call_ids=True),
     ),
     Host(
         name="deepseek",
@@ -147,7 +157,10 @@ HOSTS: Final = (
         name="groq",
         base_url="https://api.groq.com/openai/v1",
         key_variable="GROQ_API_KEY",
-        takes=Capabilities(thoughts=Thoughts.REASONING, reply_fields=_GROQ),
+        # Its other models refuse a thought: https://console.groq.com/docs/reasoning
+        takes=Capabilities(
+            thoughts=Thoughts.REASONING, thinking_models=("*gpt-oss*", "*qwen3*", "*qwq*", "*r1*"), reply_fields=_GROQ
+        ),
     ),
     Host(name="together", base_url="https://api.together.xyz/v1", key_variable="TOGETHER_API_KEY"),
     Host(name="fireworks", base_url="https://api.fireworks.ai/inference/v1", key_variable="FIREWORKS_API_KEY"),
@@ -155,7 +168,7 @@ HOSTS: Final = (
         name="cerebras",
         base_url="https://api.cerebras.ai/v1",
         key_variable="CEREBRAS_API_KEY",
-        takes=Capabilities(thoughts=Thoughts.NONE, reply_fields=_CEREBRAS),
+        takes=Capabilities(thoughts=Thoughts.REASONING, reply_fields=_CEREBRAS),
     ),
     Host(name="nvidia", base_url="https://integrate.api.nvidia.com/v1", key_variable="NVIDIA_API_KEY"),
     Host(

@@ -54,7 +54,7 @@ from antiphon.domain.content import (
     with_extra,
 )
 from antiphon.domain.errors import Unsupported
-from antiphon.providers.openai.blocks import PROTOCOL
+from antiphon.providers.openai.blocks import EXTRA_CONTENT, PROTOCOL, take_signature
 from antiphon.providers.openai.capabilities import Capabilities, Thoughts
 from antiphon.providers.openai.details import DETAILS
 from antiphon.providers.openai.form import (
@@ -99,9 +99,10 @@ _CALL_ID: Final = 9
 class Encoder:
     """Writes the messages of one request."""
 
-    def __init__(self, provider: str, host: Capabilities, *, known_fields: bool) -> None:
+    def __init__(self, provider: str, host: Capabilities, model: str, *, known_fields: bool) -> None:
         """`known_fields`: of callers' unknown fields only those of the API are sent."""
         self._provider = provider
+        self._model = model
         self._origin = Origin(PROTOCOL, provider)
         self._host = host
         self._known_fields = known_fields
@@ -139,7 +140,7 @@ class Encoder:
         body: dict[str, Any] = {"role": message.role.value}
         if message.role is Role.USER and message.extra.get("role") == _FUNCTION_ROLE:
             body["role"] = _FUNCTION_ROLE  # which a caller of the typed API may write so
-        if message.name is not None:
+        if message.name is not None and self._takes("name"):
             body["name"] = message.name
         body["content"] = self._content(content, listed=message.listed and not has_results)
         self._encoded.append(with_extra(body, message.extra))
@@ -166,7 +167,7 @@ class Encoder:
             is_own = self._is_own(block, message)
             match block:
                 case Thinking() | RedactedThinking():
-                    if is_own:
+                    if is_own and self._is_for_model(message):
                         thoughts.append(block)
                         content += self._thought_part(block, message)
                 case ToolCall():
@@ -204,7 +205,19 @@ class Encoder:
         body = with_extra(body, self._taken(message.extra))
         if message.blocks and body["content"] is None and not _says_something(body):
             return  # as hosts refuse it
-        self._encoded.append(body)
+        self._sign_calls(body)
+        self._encoded.append(body if self._host.takes_nulls else _without_nulls(body))
+
+    def _is_for_model(self, message: Message) -> bool:
+        """Whether the model takes the thoughts of a reply: some models refuse those of others, and some all."""
+        made_by = "" if message.origin is None else message.origin.model
+        return made_by == self._model or self._host.takes_thoughts(self._model)
+
+    def _sign_calls(self, body: dict[str, Any]) -> None:
+        """Sign the first call of a reply that has no signature, where the host refuses it so."""
+        signature, calls = self._host.signature_for(self._model), body.get("tool_calls")
+        if signature is not None and calls and not any(map(_is_signed, calls)):
+            body["tool_calls"] = [with_signature(calls[0], signature), *calls[1:]]
 
     def _is_own(self, block: Block, message: Message) -> bool:
         """Whether a block may go to the host with all of its state: it is from there, or a caller's own."""
@@ -232,16 +245,26 @@ class Encoder:
 
     def _add_call(self, block: ToolCall, rest: dict[str, Any], *, is_own: bool) -> None:
         state = block.state
-        fields = {**(NOTHING if state is None or not is_own else state.fields), **block.extra}
+        fields = self._taken_of_call(block, {**(NOTHING if state is None or not is_own else state.fields), **block.extra})
         if block.type == FUNCTION_CALL:
             rest["function_call"] = function_call_json(block, fields)
             return
         if block.type not in (FUNCTION, CUSTOM) and not is_own:
             self._left_out.add(block.id)
             return
-        opaque = None if state is None or not is_own else state.opaque
+        opaque = None if state is None or not is_own or not self._takes_of_call(EXTRA_CONTENT) else state.opaque
         call = call_json(replace(block, id=self._call_id(block.id)), fields, opaque)
         rest.setdefault("tool_calls", []).append(call)
+
+    def _takes_of_call(self, name: str) -> bool:
+        """Whether the host takes a field of a tool call that the API has not."""
+        return self._host.reply_fields is None or name in self._host.call_fields
+
+    def _taken_of_call(self, call: ToolCall, fields: JsonObject) -> JsonObject:
+        if self._host.reply_fields is None:
+            return fields
+        of_its_kind = call.type if call.type not in (FUNCTION, CUSTOM, FUNCTION_CALL) else None
+        return {name: value for name, value in fields.items() if name == of_its_kind or self._takes_of_call(name)}
 
     def _call_id(self, given: str) -> str:
         """Return the id of a call in the form that the host takes."""
@@ -337,6 +360,16 @@ def _says_something(body: JsonObject) -> bool:
     """Whether more is left of a reply than who it is from, and what fills the place of a thought."""
     beside = body.keys() - {"role", "name", "content"}
     return bool(beside - {"reasoning_content"}) or bool(str(body.get("reasoning_content", "")).strip())
+
+
+def _is_signed(call: JsonObject) -> bool:
+    return take_signature(dict(call)) is not None
+
+
+def _without_nulls(body: JsonObject) -> JsonObject:
+    """Return a reply without fields that are null, and without an empty content if it calls a tool."""
+    is_empty = _calls(body) and not body["content"]
+    return {name: value for name, value in body.items() if value is not None and not (name == "content" and is_empty)}
 
 
 def _calls(body: JsonObject) -> bool:
