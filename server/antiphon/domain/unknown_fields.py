@@ -1,9 +1,9 @@
 """How fields that only a provider knows add up, delta by delta. No I/O.
 
 Of a message, as hosts stream them in deltas: texts are joined, but for those that name a thing (`id`, `type`, ...); objects add up
-field by field; in lists, objects of the same `index` and type are one, and all else is appended; everything else is replaced. Null
-ends nothing that grew. Of a choice the same, except that texts are replaced, as hosts tell there what they found. Of the reply as a
-whole, everything is replaced.
+field by field; in lists, objects of the same `index` and type are one, so is a block of thinking without a signature and the next
+(LiteLLM), and all else is appended; everything else is replaced. Null ends nothing that grew. Of a choice the same, except that
+texts are replaced, as hosts tell there what they found. Of the reply as a whole, everything is replaced.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _place(items: list[Any], item: Any) -> int | None:
     """Return where the object is that this is more of; None: it is another one."""
     index = item.get("index") if isinstance(item, Mapping) else None
     if index is None:
-        return None
+        return len(items) - 1 if items and _is_unsigned(items[-1]) and _is_thinking(item) else None
     for place in range(len(items) - 1, -1, -1):
         known = items[place]
         if isinstance(known, Mapping) and known.get("index") == index:
@@ -65,3 +65,11 @@ def _place(items: list[Any], item: Any) -> int | None:
             if None in kinds or kinds[0] == kinds[1]:
                 return place
     return None
+
+
+def _is_thinking(item: Any) -> bool:
+    return isinstance(item, Mapping) and item.get("type") == "thinking" and "signature" in item
+
+
+def _is_unsigned(item: Any) -> bool:
+    return _is_thinking(item) and not item["signature"]
