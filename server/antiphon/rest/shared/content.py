@@ -30,7 +30,11 @@ _SUBTYPES: Final = frozenset({"mpeg", "wave", "mp4"})
 """Subtypes of `audio/` that a format of this API has another name for: as a format they are not documented."""
 
 _ADDED: Final[Mapping[str, object]] = {"refusal": None, "audio": None, "function_call": None, "annotations": []}
-"""What the gateway writes of a reply that has no such thing."""
+"""What the gateway writes of a reply that has no such thing; null where the OpenAI SDK writes it out."""
+
+_PARSED: Final = "parsed"
+_PARSED_ARGUMENTS: Final = "parsed_arguments"
+"""What the OpenAI SDK's helpers add to a reply and to its calls: the text and the arguments once more, as objects."""
 
 _FAR: Final = 2**53
 """More seconds than a date has."""
@@ -101,8 +105,9 @@ def _keep(message: MessageBody, extra: dict[str, Any]) -> None:
 def _reply(message: MessageBody, content: tuple[domain.Block, ...], extra: dict[str, Any]) -> domain.Message:
     """A message of an assistant: what a model has said, as its client has it."""
     for name, added in _ADDED.items():
-        if name in extra and extra[name] == added:
+        if name in extra and extra[name] in (added, None):
             del extra[name]
+    extra.pop(_PARSED, None)
     audio = _sound(extra.get("audio"))
     if audio is not None and audio.transcript and content == (domain.Text(audio.transcript),):  # as `message_json` writes it
         content = ()
@@ -223,8 +228,8 @@ def _tool_call(call: ToolCallBody) -> domain.ToolCall:
     state = None if signature is None else _state(signature, domain.NOTHING)
     function, custom = call.function, extra.get(CUSTOM)
     if function is not None:
-        if function.model_extra:
-            extra["function"] = function.model_extra
+        if unknown := {name: value for name, value in (function.model_extra or {}).items() if name != _PARSED_ARGUMENTS}:
+            extra["function"] = unknown
         return domain.ToolCall(call.id, function.name, function.arguments, call.type, extra=extra, state=state)
     match custom:
         case {"name": str(name), "input": str(text), **more} if call.type == CUSTOM:

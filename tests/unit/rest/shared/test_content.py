@@ -162,3 +162,9 @@ def test_a_stored_reply_in_sound_is_told_as_its_transcript() -> None:
     told = message_json(domain.Message(domain.Role.ASSISTANT, (sound,)))
     assert told == {"role": "assistant", "content": "la", "audio": {"id": "x", "transcript": "la", "expires_at": 7}}
     assert read(content=told["content"], audio=told["audio"]).blocks == (sound,)
+
+
+def test_what_the_helpers_of_the_openai_sdk_add_is_removed() -> None:
+    """Nulls of what a reply has not, and what they have parsed: providers refuse it."""
+    call = {**FUNCTION, "function": {**FUNCTION["function"], "parsed_arguments": {"x": 1}}}
+    assert read(content="Hi", annotations=None, parsed={"x": 1}, tool_calls=[call]) == read(content="Hi", tool_calls=[FUNCTION])
