@@ -89,6 +89,9 @@ _PART: Final = frozenset({"type", "cache_control", "extra_content"})
 _AUDIO_FORMATS: Final = {"mpeg": "mp3", "wave": "wav", "vnd.wave": "wav", "mp4": "m4a"}
 """The API's name for a subtype of `audio/`, where it is not the subtype itself."""
 
+_THOUGHT_PARTS: Final = ("thinking", "reasoning")
+"""Types of parts of the content that are thoughts: Mistral's, and Databricks'."""
+
 _FUNCTION_ROLE: Final = "function"
 """The role of a tool's answer in 2023."""
 
@@ -155,7 +158,7 @@ class Encoder:
             body["name"] = message.name
         self._encoded.append(with_extra(body, message.extra))
 
-    def _add_reply(self, message: Message) -> None:  # noqa: C901  # a match over the kinds of block
+    def _add_reply(self, message: Message) -> None:  # noqa: C901, PLR0915  # a match over the kinds of block
         """What a model has said, as far as the host takes it."""
         body: dict[str, Any] = {"role": message.role.value}
         if message.name is not None and self._takes("name"):
@@ -163,6 +166,7 @@ class Encoder:
         content: list[Block | JsonObject] = []
         thoughts: list[Thinking | RedactedThinking] = []
         rest: dict[str, Any] = {}
+        is_listed = message.listed
         for block in message.blocks:
             is_own = self._is_own(block, message)
             match block:
@@ -189,13 +193,15 @@ class Encoder:
                 case Text():
                     content.append(block)
                     self._add_state(block, rest, is_own=is_own)
+                case Opaque() if is_own and self._takes_part(block, message):
+                    content.append(block)
                 case Opaque():
-                    content += [block] if is_own else []
+                    is_listed = False  # without a thought a reply is a text, as every host takes it
                 case ServerToolCall() | ServerToolResult() | Compaction():
                     pass
                 case _:
                     content.append(block)
-        body["content"] = self._content(content, listed=message.listed, joins=True)
+        body["content"] = self._content(content, listed=is_listed, joins=True)
         if body["content"] is None and "images" in rest and message.origin is not None:
             body["content"] = ""  # hosts want one with them
         body |= rest
@@ -212,6 +218,17 @@ class Encoder:
         """Whether the model takes the thoughts of a reply: some models refuse those of others, and some all."""
         made_by = "" if message.origin is None else message.origin.model
         return made_by == self._model or self._host.takes_thoughts(self._model)
+
+    def _takes_part(self, block: Opaque, message: Message) -> bool:
+        """Whether the host takes a part of the content that is no text: of thoughts, those in its own form."""
+        kind = block.form.get("type")
+        match self._host.thoughts:
+            case Thoughts.AS_TOLD:
+                return True
+            case Thoughts.PARTS if kind == "thinking":
+                return self._is_for_model(message)
+            case _:
+                return kind not in _THOUGHT_PARTS
 
     def _sign_calls(self, body: dict[str, Any]) -> None:
         """Sign the first call of a reply that has no signature, where the host refuses it so."""

@@ -342,3 +342,19 @@ def test_the_name_of_who_asks(role: Role) -> None:
     assert encoded("mistral", message) == [{"role": role.value, "content": "Go"}]
     (result,) = encoded("mistral", Message(Role.TOOL, (ToolResult("xyzKLM123", (Text("ok"),)),), "f"))
     assert result["name"] == "f"
+
+
+SUMMARY: Final = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm", "signature": "sig"}]}
+
+
+@pytest.mark.parametrize("part", [SUMMARY, THOUGHT_PART])
+@pytest.mark.parametrize("host", ALL)
+def test_a_part_that_is_a_thought(host: str, part: Json) -> None:
+    """A client that has one of Databricks or Mistral sends it without an origin; what is left is a text, as every host takes it."""
+    text = Message(Role.ASSISTANT, (Opaque(part), Text("Hi")), listed=True)
+    call = Message(Role.ASSISTANT, (Opaque(part), ToolCall("c1", "f", "{}")), listed=True)
+    takes = host == "unknown" or (host == "mistral" and part is THOUGHT_PART)
+    assert encoded(host, text, call, model="magistral-small") == [
+        {"role": "assistant", **as_host_has_it(host, {"content": [part, *parts("Hi")]} if takes else HI)},
+        {"role": "assistant", **as_host_has_it(host, {**called(), "content": [part]} if takes else called())},
+    ]
