@@ -14,7 +14,7 @@ from msgspec import Struct
 from yarl import URL
 
 from antiphon.config import ConfigError, ProviderConfig
-from antiphon.providers.openai.capabilities import SILENT, UNKNOWN, Capabilities, Thoughts
+from antiphon.providers.openai.capabilities import FIELDS, SILENT, UNKNOWN, Capabilities, Thoughts
 
 WITHOUT_URL: Final = frozenset({"echo"})
 """Protocols that reach no host."""
@@ -43,7 +43,7 @@ class Host(Struct, frozen=True, kw_only=True):
     stream_usage: bool = True
     models: tuple[str, ...] = ()
     protocol: str = "openai"
-    takes: Capabilities = UNKNOWN
+    takes: Capabilities = FIELDS
     """What it takes back of what a model has said."""
 
 

@@ -27,6 +27,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """What one host takes. The defaults are for a host that nobody here knows."""
 
     thoughts: Thoughts = Thoughts.AS_TOLD
+    thought_parts: bool = True
+    """Of hosts that take thoughts as they told them: parts of the content too."""
     fill: str | None = None
     """What stands in `reasoning_content` of a reply without thoughts, where a host refuses a history in which a reply has none."""
     thinking_models: tuple[str, ...] = ("*",)
@@ -54,6 +56,9 @@ class Capabilities(Struct, frozen=True, kw_only=True):
 
 
 UNKNOWN: Final = Capabilities()
+
+FIELDS: Final = Capabilities(thought_parts=False)
+"""A host that has thoughts in fields of the message, if at all, and passes over fields that it does not know."""
 
 SILENT: Final = Capabilities(thoughts=Thoughts.NONE)
 """A host that takes no thoughts back, and passes over fields that it does not know."""

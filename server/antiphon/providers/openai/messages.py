@@ -114,6 +114,8 @@ class Encoder:
         """Ids of calls that this API has no word for: their results go with them."""
         self._pictures: list[Block] = []
         """Pictures that another provider's reply has, for the next message of the user."""
+        self._functions = 0
+        """How many function calls of 2023 were sent as tool calls."""
 
     def encode(self, messages: Iterable[Message]) -> list[JsonObject]:
         """Return the messages as they are sent. Raises `Unsupported` for what this API has no words for."""
@@ -152,7 +154,8 @@ class Encoder:
         text = self._content(block.blocks, listed=message.listed)
         body: dict[str, Any] = {"role": "tool", "tool_call_id": self._call_id(block.tool_call_id)}
         if block.type == FUNCTION_CALL:
-            body = {"role": _FUNCTION_ROLE}
+            as_tool = {**body, "tool_call_id": self._call_id(self._function_id)}
+            body = {"role": _FUNCTION_ROLE} if self._takes(FUNCTION_CALL) else as_tool
         body["content"] = "" if text is None else text
         if message.name is not None:
             body["name"] = message.name
@@ -223,7 +226,7 @@ class Encoder:
         """Whether the host takes a part of the content that is no text: of thoughts, those in its own form."""
         kind = block.form.get("type")
         match self._host.thoughts:
-            case Thoughts.AS_TOLD:
+            case Thoughts.AS_TOLD if self._host.thought_parts:
                 return True
             case Thoughts.PARTS if kind == "thinking":
                 return self._is_for_model(message)
@@ -263,15 +266,23 @@ class Encoder:
     def _add_call(self, block: ToolCall, rest: dict[str, Any], *, is_own: bool) -> None:
         state = block.state
         fields = self._taken_of_call(block, {**(NOTHING if state is None or not is_own else state.fields), **block.extra})
-        if block.type == FUNCTION_CALL:
+        if block.type == FUNCTION_CALL and self._takes(FUNCTION_CALL):
             rest["function_call"] = function_call_json(block, fields)
             return
+        if block.type == FUNCTION_CALL:
+            self._functions += 1
+            block = replace(block, id=self._function_id, type=FUNCTION)
         if block.type not in (FUNCTION, CUSTOM) and not is_own:
             self._left_out.add(block.id)
             return
         opaque = None if state is None or not is_own or not self._takes_of_call(EXTRA_CONTENT) else state.opaque
         call = call_json(replace(block, id=self._call_id(block.id)), fields, opaque)
         rest.setdefault("tool_calls", []).append(call)
+
+    @property
+    def _function_id(self) -> str:
+        """The id of the last function call of 2023, which has none of its own."""
+        return f"call_{self._functions}"
 
     def _takes_of_call(self, name: str) -> bool:
         """Whether the host takes a field of a tool call that the API has not."""

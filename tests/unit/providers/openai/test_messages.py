@@ -174,6 +174,9 @@ def short(call_id: str) -> str:
 
 def as_host_has_it(host: str, fields: Json) -> Json:
     """With what every reply has at a host: a thought, and ids that it takes."""
+    if host in ("mistral", "cerebras") and "function_call" in fields:
+        function = fields["function_call"]
+        fields = {"content": None, "tool_calls": [{"id": "call_1", "type": "function", "function": function}]}
     if host in FILLS and fields.get("reasoning_content") is None:
         fields = {**fields, "reasoning_content": FILLS[host]}
     if host == "mistral" and "tool_calls" in fields:
@@ -358,3 +361,23 @@ def test_a_part_that_is_a_thought(host: str, part: Json) -> None:
         {"role": "assistant", **as_host_has_it(host, {"content": [part, *parts("Hi")]} if takes else HI)},
         {"role": "assistant", **as_host_has_it(host, {**called(), "content": [part]} if takes else called())},
     ]
+
+
+@pytest.mark.parametrize("host", ["mistral", "cerebras", "gemini"])
+def test_function_calls_of_2023_to_hosts_of_today(host: str) -> None:
+    """As tool calls, each with an id that its result has too."""
+    turn = (
+        reply("else", ToolCall("", "f", "{}", FUNCTION_CALL)),
+        Message(Role.TOOL, (ToolResult("", (Text("ok"),), type=FUNCTION_CALL),), "f"),
+    )
+    sent = encoded(host, *turn, *turn, model="gemini-2.5-pro")
+    ids = [short(call_id) if host == "mistral" else call_id for call_id in ("call_1", "call_2")]
+    assert [message["tool_calls"][0]["id"] for message in sent[::2]] == ids
+    assert sent[1::2] == [{"role": "tool", "tool_call_id": call_id, "content": "ok", "name": "f"} for call_id in ids]
+
+
+def test_a_part_that_is_a_thought_to_a_host_that_has_none() -> None:
+    """Hosts that are known have thoughts in fields; one that nobody knows may be Databricks."""
+    message = Message(Role.ASSISTANT, (Opaque(SUMMARY), Text("Hi")), listed=True)
+    assert encoded("together", message) == [{"role": "assistant", **HI}]
+    assert encoded("databricks", message) == [{"role": "assistant", "content": [SUMMARY, *parts("Hi")]}]
