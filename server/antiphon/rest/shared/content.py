@@ -36,6 +36,13 @@ _PARSED: Final = "parsed"
 _PARSED_ARGUMENTS: Final = "parsed_arguments"
 """What the OpenAI SDK's helpers add to a reply and to its calls: the text and the arguments once more, as objects."""
 
+_IN_EVERY_PIECE: Final = ("id", "format")
+"""What a provider tells with each piece of an entry of `reasoning_details`."""
+
+_MIN_NAME: Final = 5
+_MAX_NAME: Final = 4096
+"""How long a name is that may have been joined with itself, and how long it is then."""
+
 _FAR: Final = 2**53
 """More seconds than a date has."""
 
@@ -157,6 +164,7 @@ def _thoughts(extra: dict[str, Any]) -> list[domain.Block]:
     if details is None:
         return [] if text is None else [domain.Thinking(text, field)]
     del extra[DETAILS]
+    details = [replace(detail, fields={DETAILS: _told_once(detail.fields[DETAILS])}) for detail in details]
     blocks: list[domain.Block] = []
     if text is not None and not any(detail.text for detail in details):
         if details[0].signature is None or details[0].data is not None:
@@ -169,6 +177,17 @@ def _thoughts(extra: dict[str, Any]) -> list[domain.Block]:
         else:
             blocks.append(domain.Thinking(detail.text, field, state=_state(detail.signature, detail.fields)))
     return blocks
+
+
+def _told_once(entry: domain.JsonObject) -> domain.JsonObject:
+    """Return an entry with each of its names once: the OpenAI SDK's stream helper joins what every piece has again."""
+    return {name: _unit(value) if name in _IN_EVERY_PIECE and isinstance(value, str) else value for name, value in entry.items()}
+
+
+def _unit(value: str) -> str:
+    """Return what a text repeats, if it is nothing but repetitions, and long enough to be no accident."""
+    length = (value + value).find(value, 1) if len(value) <= _MAX_NAME else 0
+    return value[:length] if length >= _MIN_NAME else value
 
 
 def _signed(content: tuple[domain.Block, ...], extra: dict[str, Any]) -> tuple[domain.Block, ...]:
