@@ -14,7 +14,7 @@ from msgspec import Struct
 from yarl import URL
 
 from antiphon.config import ConfigError, ProviderConfig
-from antiphon.providers.openai.capabilities import FIELDS, SILENT, UNKNOWN, Capabilities, Thoughts
+from antiphon.providers.openai.capabilities import FIELDS, OPENAI, SILENT, UNKNOWN, Capabilities, Thoughts
 
 WITHOUT_URL: Final = frozenset({"echo"})
 """Protocols that reach no host."""
@@ -50,7 +50,7 @@ class Host(Struct, frozen=True, kw_only=True):
 _GROQ: Final = frozenset({"role", "content", "name", "tool_calls", "function_call", "reasoning"})
 _MISTRAL: Final = frozenset({"role", "content", "tool_calls", "prefix"})
 _CEREBRAS: Final = frozenset({"role", "content", "name", "tool_calls", "reasoning"})
-_GEMINI: Final = frozenset({"role", "content", "name", "tool_calls", "refusal", "extra_content"})
+_GEMINI: Final = frozenset({"role", "content", "name", "tool_calls", "extra_content"})
 
 HOSTS: Final = (
     Host(
@@ -75,7 +75,7 @@ HOSTS: Final = (
             "o4*",
             "ft:*",
         ),
-        takes=SILENT,
+        takes=OPENAI,
     ),
     # Its v1 API needs no api-version, and its models are deployments:
     # https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle
@@ -86,7 +86,7 @@ HOSTS: Final = (
         url_variable="AZURE_OPENAI_ENDPOINT",
         url_suffix="/openai/v1",
         auth_header="api-key",
-        takes=SILENT,
+        takes=OPENAI,
     ),
     # https://docs.anthropic.com/en/api/openai-sdk
     Host(
@@ -136,14 +136,14 @@ HOSTS: Final = (
         base_url="https://api.deepseek.com/v1",
         key_variable="DEEPSEEK_API_KEY",
         models=("deepseek-chat", "deepseek-reasoner"),
-        takes=Capabilities(thoughts=Thoughts.REASONING_CONTENT, fill=""),
+        takes=Capabilities(thoughts=Thoughts.REASONING_CONTENT, fill="", refusals=False),
     ),
     # Kimi refuses an empty `reasoning_content` as it does none.
     Host(
         name="moonshot",
         base_url="https://api.moonshot.ai/v1",
         key_variable="MOONSHOT_API_KEY",
-        takes=Capabilities(thoughts=Thoughts.REASONING_CONTENT, fill=" "),
+        takes=Capabilities(thoughts=Thoughts.REASONING_CONTENT, fill=" ", refusals=False),
     ),
     Host(name="perplexity", base_url="https://api.perplexity.ai", key_variable="PERPLEXITY_API_KEY", takes=SILENT),
     Host(

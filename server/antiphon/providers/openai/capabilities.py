@@ -33,6 +33,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """What stands in `reasoning_content` of a reply without thoughts, where a host refuses a history in which a reply has none."""
     thinking_models: tuple[str, ...] = ("*",)
     """Patterns of the models that take thoughts back. Others take those alone that they are known to have had themselves."""
+    refusals: bool = True
+    """It takes a refusal in a field of its own, with no content. Else a refusal is sent as text."""
     reply_fields: frozenset[str] | None = None
     """The fields of an assistant's message that it takes. None: it passes over what it does not know."""
     call_fields: frozenset[str] = frozenset()
@@ -57,11 +59,14 @@ class Capabilities(Struct, frozen=True, kw_only=True):
 
 UNKNOWN: Final = Capabilities()
 
-FIELDS: Final = Capabilities(thought_parts=False)
+FIELDS: Final = Capabilities(thought_parts=False, refusals=False)
 """A host that has thoughts in fields of the message, if at all, and passes over fields that it does not know."""
 
-SILENT: Final = Capabilities(thoughts=Thoughts.NONE)
+SILENT: Final = Capabilities(thoughts=Thoughts.NONE, refusals=False)
 """A host that takes no thoughts back, and passes over fields that it does not know."""
+
+OPENAI: Final = Capabilities(thoughts=Thoughts.NONE)
+"""OpenAI's own API: the same, but for refusals, which it has made."""
 
 
 def _matches(model: str, patterns: tuple[str, ...]) -> bool:

@@ -7,11 +7,11 @@ What goes back of a reply:
 | text | joined; a list only where it came as one | the same |
 | thinking | as `Host.thoughts` tells | nothing; but for DeepSeek and Moonshot, which want the field in every reply |
 | redacted thinking | in `reasoning_details`, where the host has them | nothing |
-| tool call | with its own fields and signature | as it is, where it is a function or a tool that takes plain text |
-| refusal | `refusal` | text |
+| tool call | with its own fields and signature, where the host takes them | as it is, if a function or a tool of plain text |
+| refusal | `refusal`, where the host has it | text |
 | picture | `images` | to the next message of the user |
 | recording | by its id until it expires, else its transcript | its transcript |
-| a block of an unknown kind, fields of the message | as they came | nothing |
+| a block of an unknown kind, fields of the message | as they came, where the host takes them | nothing |
 | what the provider ran or made of its own: server tools, compaction | nothing | nothing |
 
 What a caller writes has no origin, and goes as it was sent, but for what has the form of something here that the host refuses.
@@ -182,7 +182,7 @@ class Encoder:
                 case Refusal():
                     if message.listed:
                         content.append(block)
-                    elif is_own and self._takes("refusal"):
+                    elif is_own and self._host.refusals and self._takes("refusal"):
                         rest["refusal"] = rest.get("refusal", "") + block.text
                     else:
                         content.append(Text(block.text))

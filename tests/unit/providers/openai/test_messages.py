@@ -137,7 +137,7 @@ CELLS: Final[dict[str, tuple[tuple[Block, ...], dict[str, Json], Json]]] = {
     ),
     "a refusal": (
         (Refusal("No"),),
-        own((LENIENT, {"content": None, "refusal": "No"}), (STRICT, {"content": "No"})),
+        own((ALL, {"content": "No"}), (("openai", "azure", "openrouter", "unknown"), {"content": None, "refusal": "No"})),
         {"content": "No"},
     ),
     "a recording": (
@@ -381,3 +381,10 @@ def test_a_part_that_is_a_thought_to_a_host_that_has_none() -> None:
     message = Message(Role.ASSISTANT, (Opaque(SUMMARY), Text("Hi")), listed=True)
     assert encoded("together", message) == [{"role": "assistant", **HI}]
     assert encoded("databricks", message) == [{"role": "assistant", "content": [SUMMARY, *parts("Hi")]}]
+
+
+@pytest.mark.parametrize("host", ["gemini", "deepseek", "together", "xai"])
+def test_a_refusal_that_a_client_sends_to_another_host(host: str) -> None:
+    """It is text there: a reply without content would be refused."""
+    (sent,) = encoded(host, Message(Role.ASSISTANT, (Refusal("No"),)))
+    assert sent == {"role": "assistant", **as_host_has_it(host, {"content": "No"})}
