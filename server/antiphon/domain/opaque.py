@@ -13,6 +13,9 @@ from antiphon.domain.content import Origin
 
 _MARK: Final = "ap1."
 
+_NOWHERE: Final = Origin(provider=_MARK, deployment=_MARK)
+"""The origin of a wrapped value that was damaged. It matches no provider."""
+
 
 def wrap(value: str, origin: Origin | None) -> str:
     """Return the value in the form for clients; unchanged if its origin is unknown."""
@@ -21,11 +24,14 @@ def wrap(value: str, origin: Origin | None) -> str:
 
 
 def unwrap(value: str) -> tuple[str, Origin | None]:
-    """Return the original value and its origin. A value that is not in the wrapped form is the client's own: its origin is None."""
+    """Return the original value and its origin. A value that is not in the wrapped form is the client's own: its origin is None.
+
+    A damaged value gets an origin that matches no provider.
+    """
     if not value.startswith(_MARK):
         return value, None
     name, point, original = value.removeprefix(_MARK).partition(".")
     if not name or not point:
-        return value, None
+        return value, _NOWHERE
     deployment = unquote(name)
     return original, Origin(provider=deployment, deployment=deployment)

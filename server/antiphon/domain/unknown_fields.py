@@ -4,7 +4,8 @@ Fields of a message are merged the way hosts stream them:
 
 - texts are concatenated, except those that identify something (`id`, `type`, ...);
 - objects are merged field by field;
-- list items with the same `index` and type are merged, all others are appended;
+- list items with the same `index` and type are merged, and so is a block of thinking with the next if it has no signature yet
+  (LiteLLM); all others are appended;
 - any other value is replaced;
 - null does not erase a text, an object or a list.
 
@@ -64,7 +65,7 @@ def _place(items: list[Any], item: Any) -> int | None:
     """Return the position of the object in `items` that `item` continues; None if it continues none."""
     index = item.get("index") if isinstance(item, Mapping) else None
     if index is None:
-        return None
+        return len(items) - 1 if items and _is_unsigned(items[-1]) and _is_thinking(item) else None
     for place in range(len(items) - 1, -1, -1):
         known = items[place]
         if isinstance(known, Mapping) and known.get("index") == index:
@@ -72,3 +73,11 @@ def _place(items: list[Any], item: Any) -> int | None:
             if None in kinds or kinds[0] == kinds[1]:
                 return place
     return None
+
+
+def _is_thinking(item: Any) -> bool:
+    return isinstance(item, Mapping) and item.get("type") == "thinking" and "signature" in item
+
+
+def _is_unsigned(item: Any) -> bool:
+    return _is_thinking(item) and not item["signature"]

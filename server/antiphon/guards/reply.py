@@ -205,7 +205,7 @@ class _Choice:
         self._track_open(out[begin:])
 
     def cut(self) -> Batch:
-        """Return the ends of the blocks that are open when the choice is blocked. They lose their signatures, as they are not whole."""
+        """Return the ends of the blocks that are open when the choice is blocked. Being incomplete, they lose their signatures."""
         return [self._finish_mark(BlockFinished(number), changed=True) for number in sorted(self.open)]
 
     def _track_open(self, out: Batch) -> None:

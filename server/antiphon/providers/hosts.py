@@ -14,7 +14,7 @@ from msgspec import Struct
 from yarl import URL
 
 from antiphon.config import ConfigError, ProviderConfig
-from antiphon.providers.openai.capabilities import NO_THOUGHTS, UNKNOWN, Capabilities, Thoughts
+from antiphon.providers.openai.capabilities import NO_PARTS, NO_THOUGHTS, OPENAI, UNKNOWN, Capabilities, Thoughts
 
 WITHOUT_URL: Final = frozenset({"echo"})
 """Protocols that connect to no host."""
@@ -43,13 +43,14 @@ class Host(Struct, frozen=True, kw_only=True):
     stream_usage: bool = True
     models: tuple[str, ...] = ()
     protocol: str = "openai"
-    capabilities: Capabilities = UNKNOWN
+    capabilities: Capabilities = NO_PARTS
     """Which parts of earlier replies may be sent back to it."""
 
 
 _GROQ: Final = frozenset({"role", "content", "name", "tool_calls", "function_call", "reasoning"})
 _MISTRAL: Final = frozenset({"role", "content", "tool_calls", "prefix"})
-_CEREBRAS: Final = frozenset({"role", "content", "name", "tool_calls"})
+_CEREBRAS: Final = frozenset({"role", "content", "name", "tool_calls", "reasoning"})
+_GEMINI: Final = frozenset({"role", "content", "name", "tool_calls", "extra_content"})
 
 HOSTS: Final = (
     Host(
@@ -74,7 +75,7 @@ HOSTS: Final = (
             "o4*",
             "ft:*",
         ),
-        capabilities=NO_THOUGHTS,
+        capabilities=OPENAI,
     ),
     # Its v1 API needs no api-version, and its models are deployments:
     # https://learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle
@@ -85,7 +86,7 @@ HOSTS: Final = (
         url_variable="AZURE_OPENAI_ENDPOINT",
         url_suffix="/openai/v1",
         auth_header="api-key",
-        capabilities=NO_THOUGHTS,
+        capabilities=OPENAI,
     ),
     # https://docs.anthropic.com/en/api/openai-sdk
     Host(
@@ -94,12 +95,21 @@ HOSTS: Final = (
         key_variable="ANTHROPIC_API_KEY",
         models=("claude-sonnet-4-5", "claude-haiku-4-5", "claude-opus-4-1", "claude-*"),
     ),
-    # https://ai.google.dev/gemini-api/docs/openai
+    # https://ai.google.dev/gemini-api/docs/openai and, for the signature, https://ai.google.dev/gemini-api/docs/thought-signatures.
+    # Models of before version 3 take calls without one.
     Host(
         name="gemini",
         base_url="https://generativelanguage.googleapis.com/v1beta/openai",
         key_variable="GEMINI_API_KEY",
         models=("gemini-2.5-flash", "gemini-2.5-pro", "gemini-2.5-flash-lite", "gemini-*"),
+        capabilities=Capabilities(
+            thoughts=Thoughts.NONE,
+            reply_fields=_GEMINI,
+            call_fields=frozenset({"extra_content"}),
+            nulls=False,
+            unsigned_call="skip_thought_signature_validator",
+            unsigned_models=("*gemini-1*", "*gemini-2*", "*gemma*"),
+        ),
     ),
     # Refuses `stream_options` (422), and sends the usage of every stream without it.
     Host(
@@ -119,21 +129,23 @@ HOSTS: Final = (
             "devstral-*",
             "pixtral-*",
         ),
-        capabilities=Capabilities(thoughts=Thoughts.PARTS, reply_fields=_MISTRAL, short_call_ids=True),
+        capabilities=Capabilities(
+            thoughts=Thoughts.PARTS, thinking_models=("magistral*",), reply_fields=_MISTRAL, short_call_ids=True
+        ),
     ),
     Host(
         name="deepseek",
         base_url="https://api.deepseek.com/v1",
         key_variable="DEEPSEEK_API_KEY",
         models=("deepseek-chat", "deepseek-reasoner"),
-        capabilities=Capabilities(thoughts=Thoughts.REASONING_CONTENT, empty_thought=""),
+        capabilities=Capabilities(thoughts=Thoughts.REASONING_CONTENT, empty_thought="", refusals=False),
     ),
     # Kimi refuses an empty `reasoning_content` as well as a missing one.
     Host(
         name="moonshot",
         base_url="https://api.moonshot.ai/v1",
         key_variable="MOONSHOT_API_KEY",
-        capabilities=Capabilities(thoughts=Thoughts.REASONING_CONTENT, empty_thought=" "),
+        capabilities=Capabilities(thoughts=Thoughts.REASONING_CONTENT, empty_thought=" ", refusals=False),
     ),
     Host(name="perplexity", base_url="https://api.perplexity.ai", key_variable="PERPLEXITY_API_KEY", capabilities=NO_THOUGHTS),
     Host(
@@ -147,7 +159,10 @@ HOSTS: Final = (
         name="groq",
         base_url="https://api.groq.com/openai/v1",
         key_variable="GROQ_API_KEY",
-        capabilities=Capabilities(thoughts=Thoughts.REASONING, reply_fields=_GROQ),
+        # Its other models refuse reasoning: https://console.groq.com/docs/reasoning
+        capabilities=Capabilities(
+            thoughts=Thoughts.REASONING, thinking_models=("*gpt-oss*", "*qwen3*", "*qwq*", "*r1*"), reply_fields=_GROQ
+        ),
     ),
     Host(name="together", base_url="https://api.together.xyz/v1", key_variable="TOGETHER_API_KEY"),
     Host(name="fireworks", base_url="https://api.fireworks.ai/inference/v1", key_variable="FIREWORKS_API_KEY"),
@@ -155,7 +170,7 @@ HOSTS: Final = (
         name="cerebras",
         base_url="https://api.cerebras.ai/v1",
         key_variable="CEREBRAS_API_KEY",
-        capabilities=Capabilities(thoughts=Thoughts.NONE, reply_fields=_CEREBRAS),
+        capabilities=Capabilities(thoughts=Thoughts.REASONING, reply_fields=_CEREBRAS),
     ),
     Host(name="nvidia", base_url="https://integrate.api.nvidia.com/v1", key_variable="NVIDIA_API_KEY"),
     Host(

@@ -993,6 +993,8 @@ class Choice(_message.Message):
     """The finish reason in the provider's own word."""
     fields: _builtins.bytes
     """Other fields of the provider's choice, as the text of a JSON object."""
+    details: _builtins.bytes
+    """Other information from the provider about the end of the choice, as the text of a JSON object."""
     @_builtins.property
     def message(self) -> _message_pb2.Message:
         """The model's message."""
@@ -1000,10 +1002,6 @@ class Choice(_message.Message):
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
         """The log probabilities, if requested."""
-
-    @_builtins.property
-    def details(self) -> _struct_pb2.Struct:
-        """Other information from the provider about the end of the choice."""
 
     def __init__(
         self,
@@ -1014,9 +1012,9 @@ class Choice(_message.Message):
         provider_reason: _builtins.str = ...,
         logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
         fields: _builtins.bytes = ...,
-        details: _struct_pb2.Struct | None = ...,
+        details: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "message", b"message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "fields", b"fields", "finish_reason", b"finish_reason", "index", b"index", "logprobs", b"logprobs", "message", b"message", "provider_reason", b"provider_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
@@ -1568,19 +1566,17 @@ class Finished(_message.Message):
     """Why the choice ended."""
     provider_reason: _builtins.str
     """The finish reason in the provider's own word."""
-    @_builtins.property
-    def details(self) -> _struct_pb2.Struct:
-        """Other information from the provider about the end of the choice."""
-
+    details: _builtins.bytes
+    """Other information from the provider about the end of the choice, as the text of a JSON object."""
     def __init__(
         self,
         *,
         choice: _builtins.int = ...,
         reason: Global___FinishReason.ValueType = ...,
         provider_reason: _builtins.str = ...,
-        details: _struct_pb2.Struct | None = ...,
+        details: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "details", b"details", "provider_reason", b"provider_reason", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...

@@ -112,7 +112,7 @@ class ProviderState(_message.Message):
     """Blocks with the same number are parts of one item of the provider's reply."""
     @_builtins.property
     def origin(self) -> Global___Origin:
-        """Who made the block. Unset: the origin of the message."""
+        """Who made the block. Unset: the origin of the message; if that is unset too, the state is sent to no provider."""
 
     def __init__(
         self,
@@ -459,7 +459,9 @@ class Audio(_message.Message):
     """When the id of the recording expires, in Unix seconds."""
     @_builtins.property
     def media(self) -> Global___Media:
-        """Where the recording is."""
+        """Where the recording is. A reply's recording has no media type: when it is sent back, the provider gets its id or its transcript,
+        and not the bytes.
+        """
 
     def __init__(
         self,

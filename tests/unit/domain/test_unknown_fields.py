@@ -45,3 +45,14 @@ def test_what_is_told_of_a_choice_takes_the_place_of_what_was() -> None:
     """But lists grow, and objects join."""
     told = ({"reason": "a", "found": {"x": {"is": "safe"}}, "ids": [1]}, {"reason": "b", "found": {"x": {"n": 1}}, "ids": [2]})
     assert merged(*told, joins=False) == {"reason": "b", "found": {"x": {"is": "safe", "n": 1}}, "ids": [1, 2]}
+
+
+def test_a_block_of_thinking_goes_on_until_its_signature() -> None:
+    """As LiteLLM streams it, without an index: one block, which its provider takes back."""
+    pieces = [("H", ""), ("m", ""), ("", "sig"), ("Oh", ""), ("", "sig2")]
+    deltas = [{"b": [{"type": "thinking", "thinking": text, "signature": signature}]} for text, signature in pieces]
+    assert merged(*deltas)["b"] == [
+        {"type": "thinking", "thinking": "Hm", "signature": "sig"},
+        {"type": "thinking", "thinking": "Oh", "signature": "sig2"},
+    ]
+    assert merged({"b": [{"type": "thinking"}]}, {"b": [{"type": "thinking"}]})["b"] == [{"type": "thinking"}] * 2

@@ -7,11 +7,11 @@ What is sent of an earlier reply:
 | text | joined; a list only if it came as one | the same |
 | thinking | in the form of `Capabilities.thoughts` | nothing; DeepSeek and Moonshot get the field in every reply |
 | redacted thinking | in `reasoning_details`, if the host has them | nothing |
-| tool call | with its own fields and signature | without them, if it is a function or a tool that takes plain text |
-| refusal | `refusal` | text |
+| tool call | with those of its own fields that the host accepts | without them, if it is a function or takes plain text |
+| refusal | `refusal`, if the host has the field; else text | text |
 | image | `images` | in the next user message |
 | recording | its id until it expires, else its transcript | its transcript |
-| a block of an unknown kind, fields of the message | unchanged | nothing |
+| a block of an unknown kind, fields of the message | unchanged, if the host accepts them | nothing |
 | calls, results and summaries of the provider: server tools, compaction | nothing | nothing |
 
 A message written by the caller has no origin. It is sent unchanged, except for fields and forms listed here that the host refuses.
@@ -63,7 +63,7 @@ from antiphon.providers.openai.block_json import (
     is_detailed,
     with_signature,
 )
-from antiphon.providers.openai.blocks import PROTOCOL
+from antiphon.providers.openai.blocks import EXTRA_CONTENT, PROTOCOL, take_signature
 from antiphon.providers.openai.capabilities import Capabilities, Thoughts
 from antiphon.providers.openai.details import DETAILS
 
@@ -89,6 +89,9 @@ _PART_FIELDS: Final = frozenset({"type", "cache_control", "extra_content"})
 _AUDIO_FORMATS: Final = {"mpeg": "mp3", "wave": "wav", "vnd.wave": "wav", "mp4": "m4a"}
 """The API's name of an `audio/` subtype, if it differs from the subtype."""
 
+_THOUGHT_PARTS: Final = ("thinking", "reasoning")
+"""The types of content parts that are reasoning, at Mistral and at Databricks."""
+
 _FUNCTION_ROLE: Final = "function"
 """The role of a tool result in the API of 2023."""
 
@@ -99,9 +102,10 @@ _CALL_ID_LENGTH: Final = 9
 class Encoder:
     """Writes the messages of one request."""
 
-    def __init__(self, provider: str, host: Capabilities, *, known_fields: bool) -> None:
+    def __init__(self, provider: str, host: Capabilities, model: str, *, known_fields: bool) -> None:
         """`known_fields`: send only those unknown fields of callers that the API documents."""
         self._provider = provider
+        self._model = model
         self._origin = Origin(PROTOCOL, provider)
         self._host = host
         self._known_fields = known_fields
@@ -110,6 +114,8 @@ class Encoder:
         """Ids of calls that this API cannot express, so that their results are left out too."""
         self._pictures: list[Block] = []
         """Images of another provider's reply, to be added to the next user message."""
+        self._functions = 0
+        """The number of function calls of the API of 2023 that were sent as tool calls."""
 
     def encode(self, messages: Iterable[Message]) -> list[JsonObject]:
         """Return the messages as JSON objects. Raises `Unsupported` for content that this API cannot express."""
@@ -139,7 +145,7 @@ class Encoder:
         body: dict[str, Any] = {"role": message.role.value}
         if message.role is Role.USER and message.extra.get("role") == _FUNCTION_ROLE:
             body["role"] = _FUNCTION_ROLE  # a caller of the typed API may set it in `extra`
-        if message.name is not None:
+        if message.name is not None and self._accepts("name"):
             body["name"] = message.name
         body["content"] = self._content(content, listed=message.listed and not has_results)
         self._encoded.append(with_extra(body, message.extra))
@@ -149,13 +155,14 @@ class Encoder:
         text = self._content(block.blocks, listed=message.listed)
         body: dict[str, Any] = {"role": "tool", "tool_call_id": self._call_id(block.tool_call_id)}
         if block.type == FUNCTION_CALL:
-            body = {"role": _FUNCTION_ROLE}
+            as_tool = {**body, "tool_call_id": self._call_id(self._function_id)}
+            body = {"role": _FUNCTION_ROLE} if self._accepts(FUNCTION_CALL) else as_tool
         body["content"] = "" if text is None else text
         if message.name is not None:
             body["name"] = message.name
         self._encoded.append(with_extra(body, message.extra))
 
-    def _add_reply(self, message: Message) -> None:  # noqa: C901  # a match over the kinds of block
+    def _add_reply(self, message: Message) -> None:  # noqa: C901, PLR0915  # a match over the kinds of block
         """Add an earlier reply, in the form that the host accepts.
 
         The reply is left out if no content remains, because hosts refuse empty replies.
@@ -166,11 +173,12 @@ class Encoder:
         content: list[Block | JsonObject] = []
         thoughts: list[Thinking | RedactedThinking] = []
         rest: dict[str, Any] = {}
+        is_listed = message.listed
         for block in message.blocks:
             is_own = self._is_own(block, message)
             match block:
                 case Thinking() | RedactedThinking():
-                    if is_own:
+                    if is_own and self._is_for_model(message):
                         thoughts.append(block)
                         content += self._thought_part(block, message)
                 case ToolCall():
@@ -178,7 +186,7 @@ class Encoder:
                 case Refusal():
                     if message.listed:
                         content.append(block)
-                    elif is_own and self._accepts("refusal"):
+                    elif is_own and self._host.refusals and self._accepts("refusal"):
                         rest["refusal"] = rest.get("refusal", "") + block.text
                     else:
                         content.append(Text(block.text))
@@ -192,13 +200,15 @@ class Encoder:
                 case Text():
                     content.append(block)
                     self._add_state(block, rest, is_own=is_own)
+                case Opaque() if is_own and self._accepts_part(block, message):
+                    content.append(block)
                 case Opaque():
-                    content += [block] if is_own else []
+                    is_listed = False  # without reasoning a reply can be a string, which every host accepts
                 case ServerToolCall() | ServerToolResult() | Compaction():
                     pass
                 case _:
                     content.append(block)
-        body["content"] = self._content(content, listed=message.listed, joins=True)
+        body["content"] = self._content(content, listed=is_listed, joins=True)
         if body["content"] is None and "images" in rest and message.origin is not None:
             body["content"] = ""  # hosts require content next to images
         body |= rest
@@ -208,7 +218,30 @@ class Encoder:
         body = with_extra(body, self._accepted(message.extra))
         if message.blocks and body["content"] is None and not _has_content(body):
             return  # hosts refuse an empty reply
-        self._encoded.append(body)
+        self._sign_calls(body)
+        self._encoded.append(body if self._host.nulls else _without_nulls(body))
+
+    def _is_for_model(self, message: Message) -> bool:
+        """Return whether the model accepts the reasoning of a reply. Some models refuse reasoning, at least that of others."""
+        made_by = "" if message.origin is None else message.origin.model
+        return made_by == self._model or self._host.accepts_thoughts(self._model)
+
+    def _accepts_part(self, block: Opaque, message: Message) -> bool:
+        """Return whether the host accepts a content part that is not text. It accepts reasoning only in its own form."""
+        kind = block.form.get("type")
+        match self._host.thoughts:
+            case Thoughts.AS_RECEIVED if self._host.thought_parts:
+                return True
+            case Thoughts.PARTS if kind == "thinking":
+                return self._is_for_model(message)
+            case _:
+                return kind not in _THOUGHT_PARTS
+
+    def _sign_calls(self, body: dict[str, Any]) -> None:
+        """Sign the first call of a reply without signatures, if the host refuses unsigned calls."""
+        signature, calls = self._host.signature_for(self._model), body.get("tool_calls")
+        if signature is not None and calls and not any(map(_is_signed, calls)):
+            body["tool_calls"] = [with_signature(calls[0], signature), *calls[1:]]
 
     def _is_own(self, block: Block, message: Message) -> bool:
         """Return whether a block may be sent with its state: the host made it, or the caller wrote it."""
@@ -240,16 +273,35 @@ class Encoder:
     def _add_call(self, block: ToolCall, rest: dict[str, Any], *, is_own: bool) -> None:
         """Add a tool call to `rest`. A call of a type that only another provider knows is dropped, and later its result."""
         state = block.state
-        fields = {**(NOTHING if state is None or not is_own else state.fields), **block.extra}
-        if block.type == FUNCTION_CALL:
+        fields = self._accepted_in_call(block, {**(NOTHING if state is None or not is_own else state.fields), **block.extra})
+        if block.type == FUNCTION_CALL and self._accepts(FUNCTION_CALL):
             rest["function_call"] = function_call_json(block, fields)
             return
+        if block.type == FUNCTION_CALL:
+            self._functions += 1
+            block = replace(block, id=self._function_id, type=FUNCTION)
         if block.type not in (FUNCTION, CUSTOM) and not is_own:
             self._dropped_calls.add(block.id)
             return
-        opaque = None if state is None or not is_own else state.opaque
+        opaque = None if state is None or not is_own or not self._accepts_in_call(EXTRA_CONTENT) else state.opaque
         call = call_json(replace(block, id=self._call_id(block.id)), fields, opaque)
         rest.setdefault("tool_calls", []).append(call)
+
+    @property
+    def _function_id(self) -> str:
+        """Return the id for the latest function call of the API of 2023, which has none of its own."""
+        return f"call_{self._functions}"
+
+    def _accepts_in_call(self, name: str) -> bool:
+        """Return whether the host accepts a field of a tool call that the API does not have."""
+        return self._host.reply_fields is None or name in self._host.call_fields
+
+    def _accepted_in_call(self, call: ToolCall, fields: JsonObject) -> JsonObject:
+        """Return those of the fields that the host accepts in this tool call."""
+        if self._host.reply_fields is None:
+            return fields
+        own_name = call.type if call.type not in (FUNCTION, CUSTOM, FUNCTION_CALL) else None
+        return {name: value for name, value in fields.items() if name == own_name or self._accepts_in_call(name)}
 
     def _call_id(self, given: str) -> str:
         """Return the id of a call in a form that the host accepts.
@@ -353,6 +405,16 @@ def _has_content(body: JsonObject) -> bool:
     """Return whether a reply still has content besides its role, name and an empty reasoning field."""
     other = body.keys() - {"role", "name", "content"}
     return bool(other - {"reasoning_content"}) or bool(str(body.get("reasoning_content", "")).strip())
+
+
+def _is_signed(call: JsonObject) -> bool:
+    return take_signature(dict(call)) is not None
+
+
+def _without_nulls(body: JsonObject) -> JsonObject:
+    """Return a reply without fields that are null, and without an empty content if it calls a tool."""
+    is_empty = _has_tool_calls(body) and not body["content"]
+    return {name: value for name, value in body.items() if value is not None and not (name == "content" and is_empty)}
 
 
 def _has_tool_calls(body: JsonObject) -> bool:

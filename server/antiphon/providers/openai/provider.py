@@ -38,7 +38,7 @@ class OpenAIProvider:
         self._url = _template(name, config)
         self._fixed_url = None if _MODEL in self._url else URL(self._url)
         self._stream_usage = config.stream_usage
-        self._takes = capabilities(name, config.base_url)
+        self._capabilities = capabilities(name, config.base_url)
         url = URL(self._url.replace(_MODEL, "model"))
         key = None if api_key is None else api_key.get_secret_value()
         # A value in the query may be a key, too.
@@ -65,7 +65,7 @@ class OpenAIProvider:
         await self._client.close()
 
     def _prepare(self, request: ChatRequest) -> Prepared:
-        body = encode(request, self.name, stream_usage=self._stream_usage, host=self._takes)
+        body = encode(request, self.name, stream_usage=self._stream_usage, host=self._capabilities)
         url = self._fixed_url or URL(self._url.replace(_MODEL, quote(request.model, safe="")))
         return Prepared(url, body, ReplyReader(request, self.name))
 

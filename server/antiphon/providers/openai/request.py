@@ -52,7 +52,7 @@ def encode(request: ChatRequest, provider: str, *, stream_usage: bool, host: Cap
     Raises `Unsupported` for content that this API cannot express, and `InvalidRequest` for data that is nested too deeply to be
     sent.
     """
-    messages = Encoder(provider, host, known_fields=request.known_fields).encode(request.messages)
+    messages = Encoder(provider, host, request.model, known_fields=request.known_fields).encode(request.messages)
     body: dict[str, Any] = {"model": request.model, "messages": messages}
     if request.stream:
         body["stream"] = True

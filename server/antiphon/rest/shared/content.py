@@ -30,7 +30,18 @@ _AMBIGUOUS_FORMATS: Final = frozenset({"mpeg", "wave", "mp4"})
 """Subtypes of `audio/` for which this API has another format name. As format names they are not documented."""
 
 _REPLY_DEFAULTS: Final[Mapping[str, object]] = {"refusal": None, "audio": None, "function_call": None, "annotations": []}
-"""The values that the gateway writes for fields that a reply does not have."""
+"""The values that the gateway writes for fields that a reply does not have. The OpenAI SDK writes null for any of them."""
+
+_PARSED: Final = "parsed"
+_PARSED_ARGUMENTS: Final = "parsed_arguments"
+"""Fields that helpers of the OpenAI SDK add to a reply and to its calls: the text and the arguments again, as objects."""
+
+_REPEATED_NAMES: Final = ("id", "format")
+"""Names that a provider repeats in each streamed piece of an entry of `reasoning_details`."""
+
+_MIN_NAME: Final = 5
+_MAX_NAME: Final = 4096
+"""The shortest name that is checked for repetition, and the longest repeated one, in characters."""
 
 _MAX_SECONDS: Final = 2**53
 """More seconds since 1970 than any date has."""
@@ -102,8 +113,9 @@ def _keep_tool_call_id(message: MessageBody, extra: dict[str, Any]) -> None:
 def _assistant_message(message: MessageBody, content: tuple[domain.Block, ...], extra: dict[str, Any]) -> domain.Message:
     """Return the domain message for an assistant's message: a reply, in the form in which a client keeps it."""
     for name, added in _REPLY_DEFAULTS.items():
-        if name in extra and extra[name] == added:
+        if name in extra and extra[name] in (added, None):
             del extra[name]
+    extra.pop(_PARSED, None)
     audio = _audio(extra.get("audio"))
     if audio is not None and audio.transcript and content == (domain.Text(audio.transcript),):  # as `message_json` writes it
         content = ()
@@ -157,6 +169,7 @@ def _take_thinking(extra: dict[str, Any]) -> list[domain.Block]:
     if details is None:
         return [] if text is None else [domain.Thinking(text, field)]
     del extra[DETAILS]
+    details = [replace(detail, fields={DETAILS: _without_repetition(detail.fields[DETAILS])}) for detail in details]
     blocks: list[domain.Block] = []
     if text is not None and not any(detail.text for detail in details):
         if details[0].signature is None or details[0].data is not None:
@@ -169,6 +182,17 @@ def _take_thinking(extra: dict[str, Any]) -> list[domain.Block]:
         else:
             blocks.append(domain.Thinking(detail.text, field, state=_state(detail.signature, detail.fields)))
     return blocks
+
+
+def _without_repetition(entry: domain.JsonObject) -> domain.JsonObject:
+    """Return an entry with each of its names once: the OpenAI SDK's stream helper concatenates names that every piece repeats."""
+    return {name: _unit(value) if name in _REPEATED_NAMES and isinstance(value, str) else value for name, value in entry.items()}
+
+
+def _unit(value: str) -> str:
+    """Return the part that a text repeats, if the text is nothing but repetitions of at least `_MIN_NAME` characters."""
+    length = (value + value).find(value, 1) if len(value) <= _MAX_NAME else 0
+    return value[:length] if length >= _MIN_NAME else value
 
 
 def _with_signature(content: tuple[domain.Block, ...], extra: dict[str, Any]) -> tuple[domain.Block, ...]:
@@ -229,8 +253,8 @@ def _tool_call(call: ToolCallBody) -> domain.ToolCall:
     state = None if signature is None else _state(signature, domain.NOTHING)
     function, custom = call.function, extra.get(CUSTOM)
     if function is not None:
-        if function.model_extra:
-            extra["function"] = function.model_extra
+        if unknown := {name: value for name, value in (function.model_extra or {}).items() if name != _PARSED_ARGUMENTS}:
+            extra["function"] = unknown
         return domain.ToolCall(call.id, function.name, function.arguments, call.type, extra=extra, state=state)
     match custom:
         case {"name": str(name), "input": str(text), **more} if call.type == CUSTOM:

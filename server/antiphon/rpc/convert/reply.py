@@ -19,7 +19,6 @@ from antiphon.rpc.convert.blocks import (
     origin_to_proto,
     state_to_proto,
 )
-from antiphon.rpc.convert.json_struct import struct_of
 from antiphon.v1 import chat_pb2, message_pb2
 
 REASONS: Final = {
@@ -123,7 +122,7 @@ def _fill(made: chat_pb2.StreamEvent, event: domain.Event) -> None:  # noqa: C90
                 choice=event.choice,
                 reason=REASONS[event.reason],
                 provider_reason=event.provider_reason,
-                details=struct_of(event.details),
+                details=json_bytes(event.details),
             )
             made.finished.CopyFrom(finished)
         case domain.Started():
@@ -157,7 +156,7 @@ def _choice(choice: ReplyChoice, origin: domain.Origin) -> chat_pb2.Choice:
         provider_reason=choice.provider_reason,
         logprobs=map(_logprob, choice.logprobs),
         fields=json_bytes(choice.choice_fields),
-        details=struct_of(choice.details),
+        details=json_bytes(choice.details),
     )
 
 

@@ -81,7 +81,7 @@ CELLS: Final[dict[str, tuple[tuple[Block, ...], dict[str, Json], Json]]] = {
         own(
             (ALL, HI),
             (("deepseek", "moonshot"), {**HI, "reasoning_content": "Hm"}),
-            (("openrouter", "groq"), {**HI, "reasoning": "Hm"}),
+            (("openrouter", "groq", "cerebras"), {**HI, "reasoning": "Hm"}),
             (("mistral",), {"content": [THOUGHT_PART, *parts("Hi")]}),
         ),
         HI,
@@ -91,7 +91,7 @@ CELLS: Final[dict[str, tuple[tuple[Block, ...], dict[str, Json], Json]]] = {
         own(
             (ALL, called()),
             (("deepseek", "moonshot"), {**called(), "reasoning_content": "Hm"}),
-            (("openrouter", "groq", "unknown"), {**called(), "reasoning": "Hm"}),
+            (("openrouter", "groq", "cerebras", "unknown"), {**called(), "reasoning": "Hm"}),
             (("mistral",), {**called(), "content": [THOUGHT_PART]}),
         ),
         called(),
@@ -101,7 +101,7 @@ CELLS: Final[dict[str, tuple[tuple[Block, ...], dict[str, Json], Json]]] = {
         own(
             (ALL, HI),
             (("deepseek", "moonshot"), {**HI, "reasoning_content": "Hm"}),
-            (("groq",), {**HI, "reasoning": "Hm"}),
+            (("groq", "cerebras"), {**HI, "reasoning": "Hm"}),
             (
                 ("openrouter",),
                 {**HI, "reasoning_details": [{**DETAIL["reasoning_details"], "index": 0, "text": "Hm", "signature": "sig"}]},
@@ -118,7 +118,11 @@ CELLS: Final[dict[str, tuple[tuple[Block, ...], dict[str, Json], Json]]] = {
         ),
         HI,
     ),
-    "a call": ((ToolCall("c1", "f", "{}", state=State("sig", {"x": 1})),), own((ALL, called(x=1, **GOOGLE))), called()),
+    "a call": (
+        (ToolCall("c1", "f", "{}", state=State("sig", {"x": 1})),),
+        own((LENIENT, called(x=1, **GOOGLE)), (STRICT, called())),
+        called(),
+    ),
     "a call of a tool that takes plain text": (
         (ToolCall("c1", "f", "x", CUSTOM),),
         own((ALL, {"content": None, "tool_calls": [{"id": "c1", "type": "custom", "custom": {"name": "f", "input": "x"}}]})),
@@ -133,7 +137,7 @@ CELLS: Final[dict[str, tuple[tuple[Block, ...], dict[str, Json], Json]]] = {
     ),
     "a refusal": (
         (Refusal("No"),),
-        own((LENIENT, {"content": None, "refusal": "No"}), (STRICT, {"content": "No"})),
+        own((ALL, {"content": "No"}), (("openai", "azure", "openrouter", "unknown"), {"content": None, "refusal": "No"})),
         {"content": "No"},
     ),
     "a recording": (
@@ -155,9 +159,9 @@ CELLS: Final[dict[str, tuple[tuple[Block, ...], dict[str, Json], Json]]] = {
 }
 
 
-def encoded(host: str, *messages: Message) -> list[Any]:
+def encoded(host: str, *messages: Message, model: str = "m") -> list[Any]:
     """What is sent to a host."""
-    return list(Encoder(host, hosts.capabilities(host, None), known_fields=False).encode(messages))
+    return list(Encoder(host, hosts.capabilities(host, None), model, known_fields=False).encode(messages))
 
 
 def reply(origin: str, *blocks: Block, **fields: Any) -> Message:
@@ -170,6 +174,9 @@ def short(call_id: str) -> str:
 
 def as_host_has_it(host: str, fields: Json) -> Json:
     """With what every reply has at a host: a thought, and ids that it takes."""
+    if host in ("mistral", "cerebras") and "function_call" in fields:
+        function = fields["function_call"]
+        fields = {"content": None, "tool_calls": [{"id": "call_1", "type": "function", "function": function}]}
     if host in FILLS and fields.get("reasoning_content") is None:
         fields = {**fields, "reasoning_content": FILLS[host]}
     if host == "mistral" and "tool_calls" in fields:
@@ -219,7 +226,7 @@ def test_a_call_of_a_kind_of_its_provider(host: str) -> None:
         {
             "role": "assistant",
             "content": None,
-            "tool_calls": [{"id": call_id, "type": "shell_call", "shell_call": {"a": 1}, "x": 1}],
+            "tool_calls": [{"id": call_id, "type": "shell_call", "shell_call": {"a": 1}, **({} if host in STRICT else {"x": 1})}],
         },
         {**ANSWER, "tool_call_id": call_id},
         GO,
@@ -303,3 +310,114 @@ def test_a_name(host: str) -> None:
     """Models of some hosts have one, and others refuse it."""
     (sent,) = encoded(host, Message(Role.ASSISTANT, (Text("Hi"),), "MiniMax AI"))
     assert sent.get("name") == (None if host == "mistral" else "MiniMax AI")
+
+
+GEMINI_3: Final = "gemini-3-pro"
+CALL: Final = called()["tool_calls"][0]
+PASSED: Final = {**CALL, "extra_content": {"google": {"thought_signature": "skip_thought_signature_validator"}}}
+
+
+def test_gemini_is_sent_no_null() -> None:
+    """Nor a field that its API has not, nor an empty content beside a call: it refuses the request."""
+    nulls = {"refusal": None, "annotations": None, "x": 1}
+    for blocks in ((ToolCall("c1", "f", "{}"),), (Text(""), ToolCall("c1", "f", "{}"))):
+        message = Message(Role.ASSISTANT, (Thinking("Hm", "reasoning"), *blocks), extra=nulls)
+        assert encoded("gemini", message, model="gemini-2.5-pro") == [{"role": "assistant", "tool_calls": [CALL]}]
+    assert encoded("gemini", Message(Role.ASSISTANT, (Text("Hi"),), extra=nulls)) == [{"role": "assistant", **HI}]
+
+
+@pytest.mark.parametrize("model", [GEMINI_3, "gemini-flash-latest"])
+def test_gemini_is_told_of_calls_that_nobody_signed(model: str) -> None:
+    """The first of a reply, as the API documents it for calls of other models; what is signed goes as it is."""
+    foreign = reply("else", ToolCall("c1", "f", "{}", state=State("sig")), ToolCall("c1", "f", "{}"))
+    dropped = Message(Role.ASSISTANT, (ToolCall("c1", "f", "{}"), ToolCall("c1", "f", "{}")))
+    own = reply("gemini", ToolCall("c1", "f", "{}", state=State("sig")), ToolCall("c1", "f", "{}"))
+    unsigned = {"role": "assistant", "tool_calls": [PASSED, CALL]}
+    signed = {"role": "assistant", "tool_calls": [{**CALL, **GOOGLE}, CALL]}
+    assert encoded("gemini", foreign, dropped, own, model=model) == [unsigned, unsigned, signed]
+
+
+@pytest.mark.parametrize("model", ["gemini-2.5-flash", "models/gemini-2.0-flash", "gemma-3-27b-it"])
+def test_models_that_sign_nothing_are_told_nothing(model: str) -> None:
+    """Older models of Gemini take calls as they are."""
+    (sent,) = encoded("gemini", Message(Role.ASSISTANT, (ToolCall("c1", "f", "{}"),)), model=model)
+    assert sent == {"role": "assistant", "tool_calls": [CALL]}
+
+
+@pytest.mark.parametrize(
+    ("host", "model", "takes"),
+    [
+        ("groq", "openai/gpt-oss-120b", True),
+        ("groq", "llama-3.3-70b-versatile", False),
+        ("mistral", "magistral-small-latest", True),
+        ("mistral", "mistral-small-latest", False),
+        ("cerebras", "zai-glm-4.7", True),
+    ],
+)
+def test_a_thought_of_another_model_of_the_host(host: str, model: str, *, takes: bool) -> None:
+    """It goes to models that think, as others refuse it."""
+    (sent,) = encoded(host, reply(host, Thinking("Hm", "reasoning"), Text("Hi")), model=model)
+    thought = {"content": [THOUGHT_PART, *parts("Hi")]} if host == "mistral" else {**HI, "reasoning": "Hm"}
+    assert sent == {"role": "assistant", **(thought if takes else HI)}
+
+
+def test_what_a_client_has_of_another_hosts_call_is_not_sent_to_a_strict_host() -> None:
+    """A signature, or any field that the API has not: the host would refuse the request."""
+    extra = {"provider_specific_fields": {"x": 1}, "function": {"y": 1}}
+    call = ToolCall("c1", "f", "{}", state=State("sig"), extra=extra)
+    for host in STRICT:
+        (sent,) = encoded(host, Message(Role.ASSISTANT, (call,), origin=Origin("openai-chat")))
+        assert sent == {"role": "assistant", **as_host_has_it(host, called())}
+
+
+@pytest.mark.parametrize("role", [Role.USER, Role.SYSTEM])
+def test_the_name_of_who_asks(role: Role) -> None:
+    """Mistral refuses it, but for that of a tool."""
+    message = Message(role, (Text("Go"),), "Ann")
+    assert encoded("openai", message) == [{"role": role.value, "name": "Ann", "content": "Go"}]
+    assert encoded("mistral", message) == [{"role": role.value, "content": "Go"}]
+    (result,) = encoded("mistral", Message(Role.TOOL, (ToolResult("xyzKLM123", (Text("ok"),)),), "f"))
+    assert result["name"] == "f"
+
+
+SUMMARY: Final = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm", "signature": "sig"}]}
+
+
+@pytest.mark.parametrize("part", [SUMMARY, THOUGHT_PART])
+@pytest.mark.parametrize("host", ALL)
+def test_a_part_that_is_a_thought(host: str, part: Json) -> None:
+    """A client that has one of Databricks or Mistral sends it without an origin; what is left is a text, as every host takes it."""
+    text = Message(Role.ASSISTANT, (Opaque(part), Text("Hi")), listed=True)
+    call = Message(Role.ASSISTANT, (Opaque(part), ToolCall("c1", "f", "{}")), listed=True)
+    takes = host == "unknown" or (host == "mistral" and part is THOUGHT_PART)
+    assert encoded(host, text, call, model="magistral-small") == [
+        {"role": "assistant", **as_host_has_it(host, {"content": [part, *parts("Hi")]} if takes else HI)},
+        {"role": "assistant", **as_host_has_it(host, {**called(), "content": [part]} if takes else called())},
+    ]
+
+
+@pytest.mark.parametrize("host", ["mistral", "cerebras", "gemini"])
+def test_function_calls_of_2023_to_hosts_of_today(host: str) -> None:
+    """As tool calls, each with an id that its result has too."""
+    turn = (
+        reply("else", ToolCall("", "f", "{}", FUNCTION_CALL)),
+        Message(Role.TOOL, (ToolResult("", (Text("ok"),), type=FUNCTION_CALL),), "f"),
+    )
+    sent = encoded(host, *turn, *turn, model="gemini-2.5-pro")
+    ids = [short(call_id) if host == "mistral" else call_id for call_id in ("call_1", "call_2")]
+    assert [message["tool_calls"][0]["id"] for message in sent[::2]] == ids
+    assert sent[1::2] == [{"role": "tool", "tool_call_id": call_id, "content": "ok", "name": "f"} for call_id in ids]
+
+
+def test_a_part_that_is_a_thought_to_a_host_that_has_none() -> None:
+    """Hosts that are known have thoughts in fields; one that nobody knows may be Databricks."""
+    message = Message(Role.ASSISTANT, (Opaque(SUMMARY), Text("Hi")), listed=True)
+    assert encoded("together", message) == [{"role": "assistant", **HI}]
+    assert encoded("databricks", message) == [{"role": "assistant", "content": [SUMMARY, *parts("Hi")]}]
+
+
+@pytest.mark.parametrize("host", ["gemini", "deepseek", "together", "xai"])
+def test_a_refusal_that_a_client_sends_to_another_host(host: str) -> None:
+    """It is text there: a reply without content would be refused."""
+    (sent,) = encoded(host, Message(Role.ASSISTANT, (Refusal("No"),)))
+    assert sent == {"role": "assistant", **as_host_has_it(host, {"content": "No"})}

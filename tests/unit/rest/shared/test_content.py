@@ -162,3 +162,29 @@ def test_a_stored_reply_in_sound_is_told_as_its_transcript() -> None:
     told = message_json(domain.Message(domain.Role.ASSISTANT, (sound,)))
     assert told == {"role": "assistant", "content": "la", "audio": {"id": "x", "transcript": "la", "expires_at": 7}}
     assert read(content=told["content"], audio=told["audio"]).blocks == (sound,)
+
+
+def test_what_the_helpers_of_the_openai_sdk_add_is_removed() -> None:
+    """Nulls of what a reply has not, and what they have parsed: providers refuse it."""
+    call = {**FUNCTION, "function": {**FUNCTION["function"], "parsed_arguments": {"x": 1}}}
+    assert read(content="Hi", annotations=None, parsed={"x": 1}, tool_calls=[call]) == read(content="Hi", tool_calls=[FUNCTION])
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("anthropic-claude-v1" * 3, "anthropic-claude-v1"),
+        ("unknown" * 2, "unknown"),
+        ("anthropic-claude-v1", "anthropic-claude-v1"),
+        ("rs_1rs_1", "rs_1rs_1"),
+        ("11", "11"),
+        ("", ""),
+        ("ab" * 5000, "ab" * 5000),
+        (None, None),
+    ],
+)
+def test_names_that_the_openai_sdk_has_joined(given: str | None, name: str | None) -> None:
+    """Its stream helper joins the format and the id of every piece of a thought."""
+    entry = {"type": "reasoning.text", "index": 0, "format": given, "id": given}
+    (thought,) = read(reasoning_details=[{**entry, "text": "Hm", "signature": "s"}]).blocks
+    assert thought.state == domain.State("s", {"reasoning_details": {**entry, "format": name, "id": name}})

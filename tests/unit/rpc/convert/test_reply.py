@@ -64,7 +64,7 @@ def test_every_kind_of_event_has_a_typed_form() -> None:
     ]
     usage = proto.events[18].usage
     assert (usage.cached_tokens, usage.reasoning_tokens, usage.HasField("audio_input_tokens")) == (3, 2, False)
-    assert (proto.events[19].finished.provider_reason, proto.events[19].finished.details["why"]) == ("odd", "x")
+    assert (proto.events[19].finished.provider_reason, json.loads(proto.events[19].finished.details)) == ("odd", {"why": "x"})
 
 
 def test_an_empty_text_is_a_delta_all_the_same() -> None:
