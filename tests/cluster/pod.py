@@ -21,7 +21,7 @@ class Pod:
         self._template = template
         self._network: Namespace = network.namespace()
         self._folder = folder / name
-        self._place = template.place(self._folder)
+        self._folders = template.place(self._folder)
         self._ready_since: float | None = None
 
     @property
@@ -58,7 +58,7 @@ class Pod:
         """Run the init containers, then the sidecars, and when they have started the server."""
         for name, specification in self._template.containers.items():
             if name == SERVER or name in self._template.sidecars:
-                command = self._place.command(specification)
+                command = self._folders.command(specification)
                 log = self._folder / f"{name}.log"
                 container = Container(specification, self.address, self._network.enter(), command, log)
                 self.containers[name] = container
@@ -75,7 +75,7 @@ class Pod:
         self.terminating = True
         end = time.monotonic() + self._template.grace
         server = self.containers[SERVER]
-        hook = await server.run(self._place.hook(self._template.containers[SERVER]))
+        hook = await server.run(self._folders.hook(self._template.containers[SERVER]))
         await hook.wait()
         self.exit_code = await server.stop(end - time.monotonic())
         for name in self._template.sidecars:
@@ -89,7 +89,7 @@ class Pod:
         self._network.close()
 
     async def _run_to_end(self, name: str, specification: dict[str, object]) -> None:
-        command = self._place.command(specification)
+        command = self._folders.command(specification)
         with (self._folder / f"{name}.log").open("ab") as output:
             process = await asyncio.create_subprocess_exec(
                 *self._network.enter(),

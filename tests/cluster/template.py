@@ -8,7 +8,7 @@ import yaml
 
 from tests.certificates import Authority
 from tests.cluster.service import ADDRESS
-from tests.kubernetes import Place, change_config_map, containers, find, kustomize, write_config_map
+from tests.kubernetes import PodFolders, change_config_map, containers, find, kustomize, write_config_map
 
 OVERLAY = "overlays/production"
 EDGE_PORT, GRPC_PORT = 8443, 50051
@@ -61,10 +61,10 @@ class Template:
         text = yaml.safe_dump(self._settings).replace("/etc/antiphon-tls", str(self._mounts["/etc/antiphon-tls"]))
         change_config_map(self._config, {"antiphon.yaml": text.encode()})
 
-    def place(self, folder: Path) -> Place:
+    def place(self, folder: Path) -> PodFolders:
         """Make the volumes of one pod in `folder`."""
-        own = {"/run/antiphon": "run", "/var/lib/antiphon": "data", Place.TMP: "tmp"}
+        own = {"/run/antiphon": "run", "/var/lib/antiphon": "data", PodFolders.TMP: "tmp"}
         mounts = self._mounts | {path: folder / name for path, name in own.items()}
         for name in own.values():
             (folder / name).mkdir(parents=True)
-        return Place(mounts, self._secret, self._urls)
+        return PodFolders(mounts, self._secret, self._urls)

@@ -91,7 +91,7 @@ async def test_a_model_behind_the_proxy(away: Away) -> None:
         streamed = await http.post("/chat/completions", json={"model": "streamed", "stream": True, **CHAT})
     pieces = [json.loads(line[6:]) for line in streamed.text.splitlines() if line.startswith("data: {")]
     assert "".join(piece["choices"][0]["delta"].get("content", "") for piece in pieces) == "hats"
-    assert f"CONNECT models.test:{away.host.port}" in away.proxy.asked
+    assert f"CONNECT models.test:{away.host.port}" in away.proxy.requests
     assert all("proxy-authorization" not in request.headers for request in away.host.requests)
     assert away.host.requests[-1].headers["authorization"] == f"Bearer {PROVIDER_KEY}"
 
@@ -135,4 +135,4 @@ async def test_an_issuers_keys_are_fetched_by_the_proxy(away: Away) -> None:
     async with away.gateway.client(headers={"authorization": f"Bearer {token}"}) as http:
         answered = await http.post("/chat/completions", json={"model": "away", **CHAT})
     assert answered.status_code == 200, answered.text
-    assert f"CONNECT issuer.test:{away.issuer.port}" in away.proxy.asked
+    assert f"CONNECT issuer.test:{away.issuer.port}" in away.proxy.requests

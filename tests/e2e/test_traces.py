@@ -261,10 +261,10 @@ async def test_a_collector_that_is_down_costs_nothing_and_is_told_once(upstream:
             await until(is_back)
             assert (gateway.said.count(down), gateway.said.count(back)) == (1, 1)
             assert receiver.headers[0]["x-api-key"] == "sk-of-the-collector"
-            receiver.let.clear()
-            came = receiver.came
+            receiver.may_answer.clear()
+            came = receiver.request_count
             await call()
-            await until(lambda: receiver.came > came)
+            await until(lambda: receiver.request_count > came)
             await call()
             assert await asyncio.to_thread(gateway.stop) == 0
     assert "opentelemetry" not in gateway.said
