@@ -14,7 +14,7 @@ from tests.terminal import Terminal
 @pytest.mark.slow
 @pytest.mark.parametrize("edge", [False, True], ids=["direct", "envoy"])
 async def test_ctrl_c_ends_the_call_of_the_provider(gateway: Gateway, upstream: OddUpstream, edge: bool) -> None:
-    """At once, and the conversation goes on, with another model, through the edge as well."""
+    """Ctrl-C ends the provider's call at once, and the conversation goes on with another model."""
     upstream.script("odd-endless", [head(), chunk(sse(delta("One and"))), HANG])
     command = [sys.executable, "-m", "antiphon", "chat", "-m", "odd-endless"]
     address = gateway.rest if edge else gateway.grpc
