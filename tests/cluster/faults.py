@@ -78,7 +78,7 @@ class Faults:
     journal: Journal
     windows: list[Window] = field(default_factory=list)
     status: str = "the load begins"
-    """What is being done now, for people."""
+    """The current activity, for people."""
     _victims: Iterator[int] = field(default_factory=count)
     _models: Iterator[int] = field(default_factory=lambda: count(1))
 

@@ -1,4 +1,4 @@
-"""What the clients observed: every call and how it ended, and every recorded turn whose complete reply a client received."""
+"""The clients' observations: every call and how it ended, and every recorded turn whose complete reply a client received."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator

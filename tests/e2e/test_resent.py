@@ -275,8 +275,8 @@ async def test_a_turn_that_the_sdk_tries_again_is_stored_once(persona_gateway: G
         upstream.script("odd-persona", [answer({"error": {"message": "busy"}}, "503 Service Unavailable")])
         with pytest.raises(openai.InternalServerError):
             await client.chat.completions.create(**turn)
-        asked = [received.json["messages"] for received in upstream.requests[-3:]]
-        assert [[message["content"] for message in messages] for messages in asked] == [["Hello", "Hi.", "More"]] * 3
+        requests = [received.json["messages"] for received in upstream.requests[-3:]]
+        assert [[message["content"] for message in messages] for messages in requests] == [["Hello", "Hi.", "More"]] * 3
         answering(upstream, delta("There."))
         await client.chat.completions.create(**turn)
         chat = (await http.get(f"/chat/fetch/{session}")).json()

@@ -105,10 +105,10 @@ class Secured:
     async def wait_for_certificate(self, port: str, pair: Pair) -> None:
         """Wait until a new connection gets this certificate."""
 
-        async def shown() -> bool:
+        async def is_in_use() -> bool:
             return (await asyncio.to_thread(self.handshake, port))[0] == pair.serial
 
-        await until(shown)
+        await until(is_in_use)
 
 
 async def _up(folder: Path, *, mutual: bool) -> AsyncGenerator[Secured, None]:
@@ -442,10 +442,10 @@ async def test_the_edge_sees_every_kind_of_change(tmp_path: Path, kind: str) -> 
             (tmp_path / "..new").symlink_to("..2")
             (tmp_path / "..new").replace(tmp_path / "..data")
 
-        async def shown() -> bool:
+        async def is_in_use() -> bool:
             return await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port)) == second.certificate.decode()
 
-        await until(shown)
+        await until(is_in_use)
     finally:
         assert await asyncio.to_thread(gateway.stop) == 0
 

@@ -422,11 +422,11 @@ def test_with_no_configuration_a_key_is_made_and_printed_once(tmp_path: Path) ->
 
 def test_the_environment_switches_a_provider_on(tmp_path: Path) -> None:
     """A provider's usual variables are enough to enable it, and its key is not printed."""
-    shown = antiphon("check-config", folder=tmp_path, OPENAI_API_KEY="sk-very-secret", OLLAMA_HOST="127.0.0.1:11434")
-    assert shown.returncode == 0
-    assert "https://api.openai.com/v1" in shown.stdout
-    assert "ollama" in shown.stdout
-    assert "secret" not in shown.stdout + shown.stderr
+    checked = antiphon("check-config", folder=tmp_path, OPENAI_API_KEY="sk-very-secret", OLLAMA_HOST="127.0.0.1:11434")
+    assert checked.returncode == 0
+    assert "https://api.openai.com/v1" in checked.stdout
+    assert "ollama" in checked.stdout
+    assert "secret" not in checked.stdout + checked.stderr
 
 
 def test_what_each_key_and_token_opens_is_shown(tmp_path: Path) -> None:
@@ -443,13 +443,13 @@ def test_what_each_key_and_token_opens_is_shown(tmp_path: Path) -> None:
         "       scopes: {llm: [chat], nil: []}}\n"
     )
     secrets = {"A": "sk-hush-1", "B": "sk-hush-2", "C": "sk-hush-3", "D": "hush" * 8, "COLUMNS": "80"}
-    shown = antiphon("check-config", "--config", "a.yaml", folder=tmp_path, **secrets)
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.stdout.splitlines() if line.startswith("│")]
+    checked = antiphon("check-config", "--config", "a.yaml", folder=tmp_path, **secrets)
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in checked.stdout.splitlines() if line.startswith("│")]
     assert ["usual", "usual", "no", "chat engine history proxy", "all", "never", "none"] in rows
     assert ["closed", "closed", "no", "opens nothing", "none", "never", "none"] in rows
     assert ["ops", "team", "yes", "admin chat", "gpt-*", "2020-01-01 00:00 UTC (ended)", "daily_usd=2.0"] in rows
     assert ["corp", "scope, scp", "llm: chat; nil: opens nothing", "opens nothing", "no"] in rows
-    assert "hush" not in shown.stdout + shown.stderr
+    assert "hush" not in checked.stdout + checked.stderr
     parsed = json.loads(antiphon("check-config", "--config", "a.yaml", "--json", folder=tmp_path, **secrets).stdout)
     assert [key["opens"] for key in parsed["keys"]] == ["chat engine history proxy", "opens nothing", "admin chat"]
     assert parsed["tokens"][0]["without it"] == "opens nothing"
@@ -470,8 +470,8 @@ def test_what_a_configuration_amounts_to_is_shown_whole(tmp_path: Path) -> None:
     for options in ([], ["--json"]):
         secrets = {"ALICE": "sk-hush-1", "BOB": "sk-hush-2", "FAR": "sk-hush-3", "COLUMNS": "80"}
         secrets["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = collector
-        shown = antiphon("check-config", "--config", "a.yaml", *options, folder=tmp_path, **secrets)
-        assert shown.returncode == 0
+        checked = antiphon("check-config", "--config", "a.yaml", *options, folder=tmp_path, **secrets)
+        assert checked.returncode == 0
         for part in (
             "alice (admin), bob",
             "postgresql://me:***@db.test/chats",
@@ -482,9 +482,9 @@ def test_what_a_configuration_amounts_to_is_shown_whole(tmp_path: Path) -> None:
             "here.log",
             "to collector.test:4318, 0.25 of the calls",
         ):
-            assert part in shown.stdout
-        assert options or address in shown.stdout
-        assert "hush" not in shown.stdout + shown.stderr
+            assert part in checked.stdout
+        assert options or address in checked.stdout
+        assert "hush" not in checked.stdout + checked.stderr
     assert not (tmp_path / "here.log").exists()
 
 
