@@ -98,10 +98,9 @@ class Report:
 
     @property
     def rates(self) -> list[tuple[str, int, int]]:
-        """Return for each key with a limit per minute its name, its limit, and the number of calls beyond that in the busiest
-        window.
+        """Return each limited key's name, its limit per minute, and the number of calls beyond it in the busiest window.
 
-        Each replica counts for itself in minutes that an outage of Redis touches, so the limit is then multiplied by the replicas.
+        While Redis is unreachable each replica counts for itself, so in those minutes the limit is that of all replicas together.
         """
         found = []
         for name in RATE_KEYS:

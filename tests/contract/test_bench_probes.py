@@ -23,7 +23,7 @@ class Value(Struct, frozen=True):
     number: int = 0
 
 
-async def test_hops_are_told_from_awaits_that_go_on() -> None:
+async def test_hops_are_distinguished_from_resumed_awaits() -> None:
     """A generator of three values is called four times, and resumed after a wait three times."""
     trace = Trace()
     trace.start()

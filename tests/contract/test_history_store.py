@@ -106,7 +106,7 @@ async def test_a_new_conversation_has_the_given_fields(store: Store) -> None:
     assert (empty.message_count, empty.head_id, await path(store, empty.id)) == (0, None, [])
 
 
-async def test_what_is_anothers_does_not_exist(store: Store) -> None:
+async def test_anothers_conversation_does_not_exist(store: Store) -> None:
     """For every method, a conversation, message or turn of another owner looks like a missing one."""
     theirs = await create(store, "secret", owner=OTHER, title="secret", source="s")
     turn = await store.begin_turn(OTHER, theirs.id, user_messages("more"), request_id="r")
@@ -807,7 +807,7 @@ async def test_a_reply_in_progress_is_shared_too(store: Store) -> None:
     assert await path(store, fork.id) == ["a", "b"]
 
 
-async def test_delete_takes_what_nobody_else_has(store: Store, count_messages: Callable[[], Awaitable[int]]) -> None:
+async def test_delete_keeps_messages_that_forks_use(store: Store, count_messages: Callable[[], Awaitable[int]]) -> None:
     """A deletion keeps the messages that forks and their branches use. The last deletion removes all."""
     made = await create(store, "a", "b", "c", "d")
     await create(store, "unrelated")

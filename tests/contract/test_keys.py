@@ -123,7 +123,7 @@ async def test_names_must_be_printable(keys: KeyStore) -> None:
     assert (made.name, made.owner) == ("Zoë", "株式会社 é")
 
 
-async def test_a_key_is_an_issuers_users_only_if_that_is_said(database: Database) -> None:
+async def test_a_keys_name_does_not_make_it_an_issuers_users(database: Database) -> None:
     """A key belongs to an issuer's user only if the owner is given; its name alone cannot make it so."""
     keys = KeyStore(database, ("corp:",))
     with pytest.raises(InvalidRequest) as caught:
@@ -279,7 +279,7 @@ async def test_nobody_without_a_key_fills_the_audit_log(database: Database) -> N
     assert counts["*", "RATE_LIMIT_EXCEEDED"] == (1, "*")
 
 
-async def test_refusals_of_nobody_known_are_written_once_a_minute(database: Database) -> None:
+async def test_refusals_of_unknown_callers_are_written_once_a_minute(database: Database) -> None:
     """Refusals of unknown callers are written once a minute, those of known callers each time, and all before a listing."""
     timer = Timer()
     audit = AuditLog(database, timer)

@@ -201,7 +201,7 @@ async def by_tag(database: Database) -> dict[tuple[str, str], tuple[int, int, in
     }
 
 
-async def test_what_calls_were_for_is_counted_beside(database: Database, clock: Clock) -> None:
+async def test_usage_is_counted_by_tag(database: Database, clock: Clock) -> None:
     """A call counts for each of its tags. Tag usage that could not be written is written later."""
     ledger = Ledger(database, clock)
     for _ in range(2):

@@ -266,7 +266,7 @@ async def test_a_caller_that_goes_away_while_it_asks_has_taken_nothing(counters:
         await counters.settle(ticket, 0, 0)
 
 
-async def test_what_nobody_uses_any_more_is_forgotten(clock: Clock) -> None:
+async def test_unused_counters_are_removed(clock: Clock) -> None:
     """Counters in memory that are not used any more are removed."""
     counters = MemoryCounters(clock)
     for _ in range(100):

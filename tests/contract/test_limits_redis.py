@@ -199,7 +199,7 @@ async def test_a_redis_that_is_gone_is_logged_once_and_costs_no_time(own_redis: 
         assert Redis.PASSWORD not in str(lines)
 
 
-async def test_a_redis_that_hangs_holds_nobody_up(own_redis: Redis) -> None:
+async def test_a_redis_that_hangs_delays_no_later_call(own_redis: Redis) -> None:
     """Calls in progress when Redis hangs wait for one time-out together. Later calls do not wait."""
     async with server(own_redis.url, timeout=0.2) as counters:
         await counters.take([requests()])

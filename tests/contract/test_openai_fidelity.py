@@ -157,7 +157,7 @@ def test_a_message_that_is_stored_comes_back_as_it_was_sent(body: Json) -> None:
         {"stop": "x", "tools": [], "modalities": []},
     ],
 )
-def test_what_was_once_changed_is_not(fields: Json) -> None:
+def test_unusual_values_are_not_changed(fields: Json) -> None:
     """Unknown fields on two levels, empty lists, long integers and custom voices are not changed."""
     body = {"model": "m", "messages": [{"role": "user", "content": "x"}], **fields}
     assert sent(body) == body

@@ -226,7 +226,7 @@ async def test_an_erasure_that_breaks_off_is_gone_on_with(database: Database, mo
 
 
 @pytest.mark.parametrize("odd", ["", "a\0b", "\ud800", "x" * 2000])
-async def test_a_name_that_nobody_has_is_refused(owners: Owners, odd: str) -> None:
+async def test_an_impossible_owner_name_is_refused(owners: Owners, odd: str) -> None:
     """An impossible owner name is refused before the database is asked."""
     with pytest.raises(InvalidRequest, match="owner"):
         await owners.erase(odd, BOSS)

@@ -72,7 +72,7 @@ async def test_the_platforms_default_model(admin: httpx2.AsyncClient) -> None:
         assert reply.json()["data"]["message"]["role"] == "assistant"
 
 
-async def test_a_stream_comes_as_it_is_said(admin: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+async def test_a_stream_arrives_without_delay(admin: httpx2.AsyncClient, upstream: OddUpstream) -> None:
     """A stream arrives as the provider sends it: chunks without delay, and then [DONE]."""
     more = asyncio.Event()
     upstream.script("odd-ai", [head(), chunk(sse(delta("Hel"))), more, chunk(sse(delta("lo", "stop"), "[DONE]")), LAST])
@@ -175,7 +175,7 @@ async def test_a_body_that_is_wrong(admin: httpx2.AsyncClient, upstream: OddUpst
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_the_provider_refuses(admin: httpx2.AsyncClient, upstream: OddUpstream, stream: bool) -> None:
+async def test_the_providers_refusals(admin: httpx2.AsyncClient, upstream: OddUpstream, stream: bool) -> None:
     """The provider's rate limit becomes 429 with the seconds to wait. Its other errors become 502, without its message."""
     limit = answer({"error": {"message": "sk-secret"}}, "429 Too Many Requests", "application/json", "retry-after: 7")
     upstream.script("odd-ai", [limit])

@@ -331,7 +331,7 @@ async def test_a_blank_title_is_none(http: httpx2.AsyncClient) -> None:
     assert fork.json()["title"] == "New chat"
 
 
-async def test_a_pin_is_no_change_of_what_was_said(http: httpx2.AsyncClient) -> None:
+async def test_a_pin_does_not_change_the_time_of_change(http: httpx2.AsyncClient) -> None:
     """Pinning does not change `updatedAt`. A new title does."""
     chat = (await generate(http))["chatId"]
     before = (await fetch(http, chat))["updatedAt"]

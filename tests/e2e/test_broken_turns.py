@@ -173,7 +173,7 @@ async def test_turns_that_were_begun_at_once_are_all_found(persona_gateway: Gate
         assert fork.json()["messageCount"] == len(forked["messages"])
 
 
-async def test_what_failed_and_said_nothing_is_not_shown(persona_gateway: Gateway, upstream: OddUpstream) -> None:
+async def test_a_failed_reply_without_text_is_not_shown(persona_gateway: Gateway, upstream: OddUpstream) -> None:
     """A failed reply without text is neither shown nor counted, on the path or on branches. The user's message is."""
     async with persona_gateway.client() as http:
         chat = await make(http, "hello", "Hi.")

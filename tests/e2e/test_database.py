@@ -60,7 +60,7 @@ async def test_two_workers_behind_a_pooler(postgres: Postgres, tmp_path: Path) -
 
 
 @pytest.mark.slow
-async def test_what_nobody_has_touched_is_removed_by_a_gateway(tmp_path: Path) -> None:
+async def test_old_conversations_are_removed_by_a_gateway(tmp_path: Path) -> None:
     """The gateway removes conversations not changed for the configured number of days. The URL is in a variable."""
     url = f"sqlite:///{tmp_path / 'kept.db'}"
     await asyncio.to_thread(asyncio.run, migrate(url))

@@ -254,7 +254,7 @@ async def test_a_turn_whose_worker_was_killed_before_a_word_is_tried_again(
 
 
 @pytest.mark.slow
-async def test_a_database_that_hangs_or_stops_is_told_and_comes_back(recorded: tuple[Gateway, Postgres | None]) -> None:
+async def test_calls_survive_a_database_that_hangs_or_stops(recorded: tuple[Gateway, Postgres | None]) -> None:
     """If the database hangs or stops, recorded calls fail with a clear error within the time-out.
 
     Calls that are not recorded go on. When the database is back, no restart is needed, and nothing is lost.

@@ -116,7 +116,7 @@ async def test_the_documented_answer(engine: httpx2.AsyncClient, upstream: OddUp
     assert (sent.json["stream"], sent.json["max_tokens"], sent.headers["authorization"]) == (True, 2048, f"Bearer {PROVIDER_KEY}")
 
 
-async def test_a_stream_is_text_as_it_is_said(engine: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+async def test_a_stream_is_plain_text_without_delay(engine: httpx2.AsyncClient, upstream: OddUpstream) -> None:
     """A stream is plain text that arrives as the provider sends it."""
     more = asyncio.Event()
     upstream.script("odd-priced", [head(), chunk(sse(delta("Hel"))), more, chunk(sse(delta("lo", "stop"), USAGE, "[DONE]")), LAST])
@@ -211,7 +211,7 @@ async def test_refusals(engine: httpx2.AsyncClient, path: str, body: Any, status
     assert (reply.status_code, reply.json()) == (status, {"detail": detail})
 
 
-async def test_what_the_provider_refuses(engine: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+async def test_the_providers_refusals(engine: httpx2.AsyncClient, upstream: OddUpstream) -> None:
     """The provider's rate limit becomes 429 with the time to wait, streaming or not. Its other errors become 502."""
     for stream in (False, True):
         upstream.script("odd-priced", [answer({"error": {}}, "429 Too Many Requests", "application/json", "retry-after: 3")])
@@ -242,7 +242,9 @@ async def test_the_lists(engine: httpx2.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_who_leaves_ends_the_providers_call(engine: httpx2.AsyncClient, upstream: OddUpstream, stream: bool) -> None:
+async def test_a_caller_that_leaves_ends_the_providers_call(
+    engine: httpx2.AsyncClient, upstream: OddUpstream, stream: bool
+) -> None:
     """If the caller leaves, the provider's call ends at once, streaming or not."""
     while not upstream.left.empty():
         upstream.left.get_nowait()

@@ -186,7 +186,7 @@ async def test_anything_at_all_is_answered(server: str) -> None:
     assert grpc.StatusCode.INVALID_ARGUMENT in seen
 
 
-async def test_who_has_no_key_cannot_fill_the_log(server: str, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_invalid_bytes_without_a_key_do_not_fill_the_log(server: str, capfd: pytest.CaptureFixture[str]) -> None:
     """A method without a key ignores invalid bytes in its request, and does not log a failure."""
     async with grpc.aio.insecure_channel(server) as channel:
         stream = channel.unary_stream("/antiphon.rest.v1.EngineService/GetHealth")

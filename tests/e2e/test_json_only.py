@@ -93,7 +93,7 @@ def test_a_terminal_is_shown_the_banner(tmp_path: Path, temporary: Path) -> None
     assert "export ANTIPHON_KEY=sk-" in output
 
 
-def test_no_key_is_made_that_nobody_would_see(tmp_path: Path, temporary: Path) -> None:
+def test_no_key_is_made_without_a_terminal(tmp_path: Path, temporary: Path) -> None:
     """Without a terminal no key is made, and a missing key is a configuration error."""
     with (tmp_path / "out").open("wb") as out:
         gateway = Started(tmp_path, out.fileno(), temporary)

@@ -186,7 +186,7 @@ async def test_a_refusal_over_grpc_is_a_status(guarded: Gateway, idp: IdentityPr
     assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.UNAUTHENTICATED, REFUSED)
 
 
-async def test_an_issuer_that_nobody_reaches_harms_only_its_own(guarded: Gateway, idp: IdentityProvider) -> None:
+async def test_an_unreachable_issuer_affects_only_its_own_tokens(guarded: Gateway, idp: IdentityProvider) -> None:
     """Tokens of an unreachable issuer are refused without delay, while keys and other issuers' tokens still work."""
     async with asyncio.timeout(5):
         assert (await ask(guarded, signer.sign(signer.claims(iss=GONE)))).status_code == 401

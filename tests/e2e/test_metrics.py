@@ -172,7 +172,7 @@ async def _is_idle(gateway: Counted) -> bool:
     return (await gateway.scrape())["antiphon_calls_in_flight"] == 0
 
 
-async def test_what_slow_readers_have_not_read_is_told(counted: Counted, upstream: OddUpstream) -> None:
+async def test_the_buffers_of_slow_readers_are_reported(counted: Counted, upstream: OddUpstream) -> None:
     """The bytes buffered for slow readers are reported and bounded, and go back to zero when the readers leave."""
     piece = chunk(sse(delta("x" * 1000)))
     upstream.script("slow", [head(), *[piece] * 20_000, LAST])
@@ -233,7 +233,7 @@ async def test_counters_never_drop_when_a_worker_is_killed(counted: Counted) -> 
         assert made == 5
 
 
-async def test_methods_that_there_are_not_are_no_label(counted: Counted) -> None:
+async def test_unknown_methods_are_no_label(counted: Counted) -> None:
     """An unknown method, which anybody may call, does not become a label."""
     async with grpc.aio.insecure_channel(counted.grpc) as channel:
         call = channel.unary_unary("/antiphon.v1.ChatService/Invented")

@@ -90,7 +90,7 @@ def read(body: str) -> tuple[str, list[dict[str, Any]], bool]:
 
 
 @pytest.mark.parametrize("name", GOOD)
-async def test_what_is_only_odd_is_a_whole_answer(
+async def test_an_unusual_but_valid_answer_is_complete(
     name: str, http: httpx2.AsyncClient, channel: grpc.aio.Channel, upstream: OddUpstream
 ) -> None:
     """An unusual but valid answer is complete as a stream, as JSON, and over gRPC."""

@@ -154,7 +154,7 @@ async def test_what_a_provider_streams_reaches_the_sdk_and_comes_back(
 
 
 @pytest.mark.parametrize("name", SPOKEN)
-async def test_a_session_tells_the_provider_what_it_said(persona_gateway: Gateway, upstream: OddUpstream, name: str) -> None:
+async def test_a_session_sends_the_provider_its_own_replies(persona_gateway: Gateway, upstream: OddUpstream, name: str) -> None:
     """In a session, the provider gets its own earlier reply back unchanged before the new messages."""
     events, expected = SPOKEN[name]
     upstream.script("odd-x", [head(), chunk(sse(*events, "[DONE]")), LAST])

@@ -192,7 +192,7 @@ async def test_a_body_with_an_encoding_is_415(gateway: Gateway, path: str, encod
 
 
 @pytest.mark.parametrize("encoding", ["identity", "Identity", ""])
-async def test_no_encoding_may_be_named(http: httpx2.AsyncClient, encoding: str) -> None:
+async def test_the_encoding_identity_is_accepted(http: httpx2.AsyncClient, encoding: str) -> None:
     """The encoding `identity`, or an empty one, is accepted."""
     response = await http.post("/chat/completions", json=ASK, headers={"content-encoding": encoding})
     assert response.status_code == 200
@@ -231,7 +231,7 @@ async def test_two_hosts_are_400(gateway: Gateway) -> None:
     assert answer.status == 400, answer
 
 
-async def test_what_is_refused_at_once_has_a_request_id(gateway: Gateway) -> None:
+async def test_an_immediate_refusal_has_a_request_id(gateway: Gateway) -> None:
     """A request that is refused immediately has a request id too, which is also in the log."""
     heads = [
         "GET /api/v1/models HTTP/1.1\r\n\r\n",
@@ -280,7 +280,7 @@ def grpc_message(data: bytes, *, compressed: bool) -> bytes:
     return bytes([compressed]) + len(data).to_bytes(4, "big") + data
 
 
-async def test_a_body_may_be_said_to_be_as_it_is_twice(gateway: Gateway) -> None:
+async def test_two_identity_encodings_are_accepted(gateway: Gateway) -> None:
     """Two `identity` headers, which Envoy joins, are accepted."""
     body = b'{"chat_history": [{"role": "user", "content": "Hello"}]}'
     lines = [
@@ -322,7 +322,7 @@ AT_FAULT = (
         "/",
     ],
 )
-async def test_a_400_of_the_edge_tells_what_is_wrong(gateway: Gateway, path: str) -> None:
+async def test_a_400_of_the_edge_explains_what_is_wrong(gateway: Gateway, path: str) -> None:
     """A 400 of the edge explains what is wrong, in the same words in every dialect's format."""
     requests = [GET.format(path + more, KEY, line).encode() for more, line, _ in AT_FAULT]
     answers = await asyncio.gather(*(ask(gateway.rest, request) for request in requests))
@@ -332,7 +332,7 @@ async def test_a_400_of_the_edge_tells_what_is_wrong(gateway: Gateway, path: str
         assert (error.get("message") or error.get("detail") or error["error"]["message"]) == words
 
 
-async def test_a_grpc_caller_is_told_what_is_wrong_too(gateway: Gateway) -> None:
+async def test_a_400_of_the_edge_is_explained_over_grpc_too(gateway: Gateway) -> None:
     """A gRPC caller gets the same explanation as the message of its status."""
     async with grpc.aio.insecure_channel(gateway.rest) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as failed:

@@ -410,7 +410,7 @@ async def test_targets_that_may_not_be_reached(proxy: Gateway, target: str, stat
     assert (got, error["status"]) == (status, {400: "INVALID_ARGUMENT", 403: "PERMISSION_DENIED", 502: "UNAVAILABLE"}[status])
 
 
-async def test_what_cannot_be_right_never_leaves(proxy: Gateway, upstream: OddUpstream) -> None:
+async def test_invalid_requests_are_not_sent(proxy: Gateway, upstream: OddUpstream) -> None:
     """An invalid request gets 400 with the field at fault, and is not sent."""
     before = len(upstream.requests)
     url = upstream.base_url

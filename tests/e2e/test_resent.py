@@ -214,7 +214,7 @@ async def test_a_reply_as_the_sdk_has_it_is_a_repetition(
         assert (len(found["messages"]), found["branches"]) == (4, [])
 
 
-async def test_a_reply_in_sound_is_told_as_the_client_has_it(persona_gateway: Gateway, upstream: OddUpstream) -> None:
+async def test_a_reply_in_audio_is_sent_back_by_its_id(persona_gateway: Gateway, upstream: OddUpstream) -> None:
     """A reply in audio is sent to the provider by its id. As only its transcript is stored, it begins one branch."""
     answering(upstream, delta(audio={"id": "audio-1", "data": "AAAA", "transcript": "Sunny.", "expires_at": 1760000000}))
     async with persona_gateway.client() as http:

@@ -284,7 +284,7 @@ async def test_headers_that_only_grpc_minds_do_no_harm(http: httpx2.AsyncClient,
 
 
 @pytest.mark.parametrize("model", ["odd-x ", "odd-x\n", "odd/odd-x ", "odd-\u200bx"])
-async def test_what_only_looks_like_a_model_is_refused(model: str, gateway: Gateway, upstream: OddUpstream) -> None:
+async def test_an_invalid_model_name_is_refused(model: str, gateway: Gateway, upstream: OddUpstream) -> None:
     """A model name with white space at its ends or invisible characters is refused with its field, and no provider is asked."""
     before = len(upstream.requests)
     wrong = "must have at most 256 characters, none of them non-printable, and no white space at its ends"
@@ -308,7 +308,7 @@ async def test_what_only_looks_like_a_model_is_refused(model: str, gateway: Gate
 
 
 @pytest.mark.parametrize("values", [(KEY, KEY), (KEY, "sk-other"), ("sk-other", KEY)])
-async def test_two_authorization_headers_are_none(values: tuple[str, str], gateway: Gateway) -> None:
+async def test_two_authorization_headers_are_401(values: tuple[str, str], gateway: Gateway) -> None:
     """Two authorization headers get 401, whichever of them is valid, through the edge and at the server's own port."""
     headers = [("authorization", f"Bearer {value}") for value in values]
     async with httpx2.AsyncClient(base_url=gateway.url, trust_env=False) as bare:

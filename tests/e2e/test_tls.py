@@ -230,7 +230,7 @@ async def test_the_terminal_over_tls(secured: Secured) -> None:
             assert words in output.decode()
 
 
-async def test_what_a_caller_says_of_its_certificate_is_dropped(mutual: Secured) -> None:
+async def test_forged_headers_about_certificates_are_dropped(mutual: Secured) -> None:
     """A forged header about the client certificate has no effect."""
     forged = {"x-forwarded-client-cert": 'By=spiffe://x;Hash=00;Subject="CN=admin"'}
     async with mutual.http() as http:

@@ -226,7 +226,7 @@ async def test_the_longest_token_comes_through(tokened: Gateway) -> None:
 
 
 @pytest.mark.parametrize("issuer", ["silent", "gone"])
-async def test_an_issuer_that_does_not_answer_holds_nobody_up(tokened: Gateway, silent: OddUpstream, issuer: str) -> None:
+async def test_an_issuer_that_does_not_answer_delays_no_other_call(tokened: Gateway, silent: OddUpstream, issuer: str) -> None:
     """Tokens of an issuer that does not answer get 503 with a time to retry, and it is asked once. Others are not delayed."""
     url = _url_of(issuer, tokened)
     async with asyncio.timeout(15):

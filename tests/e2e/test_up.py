@@ -148,7 +148,7 @@ async def test_a_log_that_cannot_be_written_breaks_nothing(tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-", "| true"])
-async def test_nobody_has_to_listen(closed: str, tmp_path: Path) -> None:
+async def test_standard_streams_may_be_closed(closed: str, tmp_path: Path) -> None:
     """The gateway works if its standard streams are closed from the start or lose their reader."""
     rest = f"127.0.0.1:{free_port()}"
     reader = "2>&1 | true" if closed == "| true" else closed
@@ -244,7 +244,7 @@ async def test_a_stop_lets_streams_finish(tmp_path: Path, upstream: OddUpstream,
     assert '"level":"error"' not in gateway.output_text.replace('": "', '":"')
 
 
-async def test_a_stop_waits_for_nobody_who_has_no_call(tmp_path: Path) -> None:
+async def test_a_stop_waits_only_for_calls(tmp_path: Path) -> None:
     """A stop does not wait for health watchers, reflection or incomplete requests, however long limits.drain is."""
     gateway = Gateway(tmp_path, {**ECHO, "limits": {"drain": 600}})
     await asyncio.to_thread(gateway.wait_for, READY)
@@ -304,7 +304,7 @@ async def test_a_stop_in_the_middle_of_a_start_leaves_nothing(temporary: Path) -
 
 
 @pytest.mark.slow
-async def test_what_a_killed_gateway_left_goes_with_the_next_start(temporary: Path) -> None:
+async def test_the_next_start_removes_the_folder_of_a_killed_gateway(temporary: Path) -> None:
     """The next start removes the folder of a killed gateway, but not of a running one. Only the owner can read the log file."""
     (temporary / "a").mkdir()
     (temporary / "b").mkdir()
@@ -330,7 +330,7 @@ async def test_what_a_killed_gateway_left_goes_with_the_next_start(temporary: Pa
     assert not list(temporary.glob("antiphon-*"))
 
 
-async def test_a_stop_tells_streams_that_do_not_finish(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer) -> None:
+async def test_a_stop_ends_unfinished_streams_with_an_error(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer) -> None:
     """A stream that does not finish in time ends with an error event and no [DONE]."""
     upstream.script("odd-endless", [head(), chunk(sse(delta("Hel"))), asyncio.Event()])
     gateway = Gateway(tmp_path, configuration(upstream, llm, limits={"drain": 0.3}))
@@ -365,7 +365,7 @@ def test_children_die_with_a_supervisor_that_is_killed(two_workers: Gateway) -> 
 
 
 @pytest.mark.parametrize("setting", ["grpc", "rest"])
-def test_a_port_that_is_taken_is_told_by_its_setting(setting: str, tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_with_its_setting(setting: str, tmp_path: Path) -> None:
     """A port in use is reported with its setting, without a traceback, with exit code 1."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -429,7 +429,7 @@ def test_the_environment_switches_a_provider_on(tmp_path: Path) -> None:
     assert "secret" not in checked.stdout + checked.stderr
 
 
-def test_what_each_key_and_token_opens_is_shown(tmp_path: Path) -> None:
+def test_check_config_shows_what_keys_and_tokens_permit(tmp_path: Path) -> None:
     """check-config shows the scopes, models, end and limits of each key, and each issuer's rules; an empty list opens nothing."""
     (tmp_path / "a.yaml").write_text(
         "auth:\n"
@@ -455,7 +455,7 @@ def test_what_each_key_and_token_opens_is_shown(tmp_path: Path) -> None:
     assert parsed["tokens"][0]["without it"] == "opens nothing"
 
 
-def test_what_a_configuration_amounts_to_is_shown_whole(tmp_path: Path) -> None:
+def test_check_config_shows_the_whole_configuration(tmp_path: Path) -> None:
     """check-config shows keys, database, limits and log in full, without a secret."""
     address = f"https://models.{'long.' * 30}test/v1"
     (tmp_path / "a.yaml").write_text(
@@ -489,7 +489,7 @@ def test_what_a_configuration_amounts_to_is_shown_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [["models"], ["chat", "Hello"]])
-def test_a_gateway_that_is_not_there_is_told_in_a_line(command: list[str], tmp_path: Path) -> None:
+def test_an_unreachable_gateway_is_reported_in_a_line(command: list[str], tmp_path: Path) -> None:
     """An unreachable gateway is reported in one line with its address."""
     address = f"http://127.0.0.1:{free_port()}/api/v1"
     ended = antiphon(*command, "--address", address, folder=tmp_path)
@@ -513,7 +513,7 @@ def test_a_gateway_that_is_not_there_is_told_in_a_line(command: list[str], tmp_p
 @pytest.mark.parametrize(
     "command", ["check-config", pytest.param("up", marks=pytest.mark.slow), pytest.param("serve", marks=pytest.mark.slow)]
 )
-def test_a_configuration_that_is_not_usable_is_told_in_a_line(text: str, expected: str, command: str, tmp_path: Path) -> None:
+def test_an_invalid_configuration_is_reported_in_a_line(text: str, expected: str, command: str, tmp_path: Path) -> None:
     """Every command reports an invalid configuration in one line before it starts anything, with exit code 2."""
     (tmp_path / "antiphon.yaml").write_text(text)
     ended = antiphon(command, "--config", "antiphon.yaml", folder=tmp_path, ANTIPHON_KEY=KEY)

@@ -69,7 +69,7 @@ async def antiphon(gateway: Gateway, *words: str, key: str = KEY, code: int = 0)
     return output.decode()
 
 
-async def test_what_was_used_is_read_by_admins_alone(admin_gateway: Gateway, spent: dict[str, str]) -> None:
+async def test_only_admins_read_usage(admin_gateway: Gateway, spent: dict[str, str]) -> None:
     """Admins read requests, tokens and USD by day and owner, in pages. Owners may not read even their own."""
     async with grpc.aio.insecure_channel(admin_gateway.grpc) as channel:
         stub: Any = admin_pb2_grpc.AdminServiceStub(channel)
@@ -169,7 +169,7 @@ async def test_usage_by_model_key_provider_and_day(admin_gateway: Gateway, spent
     )
 
 
-async def test_the_log_line_of_a_call_tells_whose_it_was_and_what_it_took(admin_gateway: Gateway, spent: dict[str, str]) -> None:
+async def test_the_log_line_of_a_call_has_owner_and_usage(admin_gateway: Gateway, spent: dict[str, str]) -> None:
     """The log line of a call has owner, key, route, provider, model, tokens, cost and the time to the first token."""
     lines = [
         json.loads(line) for line in admin_gateway.output_text.splitlines() if '"event":"call"' in line and line.startswith("{")
