@@ -95,7 +95,7 @@ async def terminal(address: str) -> AsyncIterator[Terminal]:
     """`antiphon chat` in a terminal, at its prompt."""
     words = [sys.executable, "-m", "antiphon", "chat"]
     with Terminal(words, {"PATH": os.environ["PATH"], "ANTIPHON_ADDRESS": address, "TERM": "xterm", "NO_COLOR": "1"}) as opened:
-        await opened.sees("you> ")
+        await opened.wait_for("you> ")
         yield opened
 
 
