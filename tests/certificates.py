@@ -66,14 +66,14 @@ class Authority:
             decipher_only=False,
         )
         public = self._key.public_key()
-        self._made = (
+        self._certificate = (
             x509.CertificateBuilder(self._name, self._name, public, x509.random_serial_number(), now - DAY, now + 3650 * DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(usage, critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        self.pem = self._made.public_bytes(serialization.Encoding.PEM)
+        self.pem = self._certificate.public_bytes(serialization.Encoding.PEM)
 
     def write(self, path: Path) -> Path:
         path.write_bytes(self.pem)

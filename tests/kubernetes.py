@@ -1,4 +1,4 @@
-"""The manifests of deploy/kubernetes, as kubectl builds them."""
+"""The manifests of deploy/kubernetes as kubectl builds them, and what is needed to run their containers on this machine."""
 
 from __future__ import annotations
 
@@ -74,17 +74,17 @@ def change_config_map(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 class Command(NamedTuple):
-    """What a container runs, translated to this machine."""
+    """The command of a container, its working folder and its environment, translated to this machine."""
 
     arguments: list[str]
     folder: str
     environment: dict[str, str]
 
 
-class Place:
+class PodFolders:
     """The folders of this machine that stand for the volumes and Secrets of a pod."""
 
-    TMP = "/tmp"  # noqa: S108  # as a pod has it
+    TMP = "/tmp"  # noqa: S108  # the path in a pod
 
     def __init__(self, mounts: Mapping[str, Path], secret: Mapping[str, str], urls: Mapping[str, str]) -> None:
         """Take the folders by their path in the pod, the data of the Secret `antiphon`, and the URLs of other Secrets by name."""
@@ -94,25 +94,25 @@ class Place:
         paths = "|".join(sorted(map(re.escape, mounts), key=len, reverse=True))
         self._pattern = re.compile(rf"(^|(?<=//))({paths})(?=/|$)")
 
-    def here(self, text: str) -> str:
+    def to_local(self, text: str) -> str:
         """Return a text with the pod's paths replaced by those of this machine."""
         return self._pattern.sub(lambda found: str(self._mounts[found[2]]), text)
 
     def command(self, container: dict[str, Any]) -> Command:
-        """Return what the container runs."""
-        variables = {"PATH": f"{PROGRAMS}:{os.environ['PATH']}", "HOME": self.here(self.TMP)}
+        """Return the command that the container runs."""
+        variables = {"PATH": f"{PROGRAMS}:{os.environ['PATH']}", "HOME": self.to_local(self.TMP)}
         if "envFrom" in container:
             variables |= self._secret
         for variable in container.get("env", []):
             match variable:
                 case {"value": value}:
-                    variables[variable["name"]] = self.here(value)
+                    variables[variable["name"]] = self.to_local(value)
                 case {"valueFrom": {"secretKeyRef": {"name": name, "key": "url"}}}:
                     variables[variable["name"]] = self._urls[name]
-        arguments = [*container.get("command", ["antiphon"]), *map(self.here, container["args"])]
-        return Command(arguments, self.here(container.get("workingDir", self.TMP)), variables)
+        arguments = [*container.get("command", ["antiphon"]), *map(self.to_local, container["args"])]
+        return Command(arguments, self.to_local(container.get("workingDir", self.TMP)), variables)
 
     def hook(self, container: dict[str, Any]) -> list[str]:
         """Return the command to run before the container is stopped."""
         program, *arguments = container["lifecycle"]["preStop"]["exec"]["command"]
-        return [str(PROGRAMS / program), *map(self.here, arguments)]
+        return [str(PROGRAMS / program), *map(self.to_local, arguments)]

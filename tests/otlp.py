@@ -65,10 +65,10 @@ class Receiver:
     def __init__(self, port: int = 0) -> None:
         self.status = 200
         """The status of its answers."""
-        self.let = threading.Event()
+        self.may_answer = threading.Event()
         """While this is clear, no request is answered."""
-        self.let.set()
-        self.came = 0
+        self.may_answer.set()
+        self.request_count = 0
         """The number of requests so far."""
         self.headers: list[dict[str, str]] = []
         self.bodies: list[bytes] = []
@@ -80,21 +80,21 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 if self.headers["content-encoding"] == "gzip":
                     body = gzip.decompress(body)
-                receiver.came += 1
-                receiver.let.wait()
+                receiver.request_count += 1
+                receiver.may_answer.wait()
                 if receiver.status == 200:
                     receiver.headers.append({name.lower(): value for name, value in self.headers.items()})
                     receiver.bodies.append(body)
                     receiver._requests.append(ExportTraceServiceRequest.FromString(body))
                 answer = ExportTraceServiceResponse().SerializeToString()
-                with suppress(ConnectionError):  # who waits no longer is gone
+                with suppress(ConnectionError):  # the client has stopped waiting
                     self.send_response(receiver.status)
                     self.send_header("content-type", "application/x-protobuf")
                     self.send_header("content-length", str(len(answer)))
                     self.end_headers()
                     self.wfile.write(answer)
 
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # as the base has it
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name in the base class
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
@@ -106,7 +106,7 @@ class Receiver:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.let.set()
+        self.may_answer.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -129,16 +129,16 @@ def collector(receiver: Receiver, folder: Path) -> Iterator[str]:
     program = collector_program()
     assert program is not None
     http, grpc = free_port(), free_port()
-    said = folder / "collector.txt"
+    log = folder / "collector.txt"
     command = [
         *(str(program), "start", "--otlp-http-endpoint", f"127.0.0.1:{http}", "--otlp-grpc-endpoint", f"127.0.0.1:{grpc}"),
         *("--otlp-exporter-endpoint", receiver.url, "--otlp-exporter-protocol", "http", "--batch-timeout", "100ms"),
     ]
-    with said.open("wb") as output:
+    with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=folder)
     try:
         block_until(lambda: _listens(http) or process.poll() is not None)
-        assert process.poll() is None, said.read_text()
+        assert process.poll() is None, log.read_text()
         yield f"http://127.0.0.1:{http}"
     finally:
         process.terminate()

@@ -28,20 +28,20 @@ class Names(HttpProxyBasePlugin):
         return "127.0.0.1", None
 
     def before_upstream_connection(self, request: HttpParser) -> HttpParser | None:
-        asked = f"{(request.method or b'').decode()} {(request.host or b'').decode()}:{request.port}"
+        line = f"{(request.method or b'').decode()} {(request.host or b'').decode()}:{request.port}"
         with Path(os.environ[_LOG]).open("a") as log:
-            log.write(f"{asked}\n")
+            log.write(f"{line}\n")
         return request
 
 
 class OutboundProxy:
-    """The process. As a context manager it is started, and at the end stopped."""
+    """The process. As a context manager it runs during the block."""
 
     USER, PASSWORD = "gateway", "pr0xy p@ssword/secret"
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.port = free_port()
-        self._log = folder / "asked.txt"
+        self._log = folder / "requests.txt"
         self._log.touch()
         command = [sys.executable, "-m", "proxy", "--hostname", "127.0.0.1", "--port", str(self.port), "--num-workers", "1"]
         command += ["--num-acceptors", "1", "--data-dir", str(folder), "--basic-auth", f"{self.USER}:{self.PASSWORD}"]
@@ -73,6 +73,6 @@ class OutboundProxy:
         return str(URL(self.url).with_user(self.USER).with_password(self.PASSWORD))
 
     @property
-    def asked(self) -> list[str]:
-        """Return the requests so far, such as "CONNECT models.test:443"; those without its password are left out."""
+    def requests(self) -> list[str]:
+        """Return the requests so far, such as "CONNECT models.test:443". Requests without the proxy's password are not included."""
         return self._log.read_text().splitlines()

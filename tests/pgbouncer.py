@@ -33,10 +33,13 @@ logfile = {folder}/log
 
 
 class PgBouncer:
-    """One pooler. As a context manager it is started, and at the end stopped and its files removed."""
+    """One pooler. As a context manager it runs during the block, and its files are removed at the end."""
 
     def __init__(self, server_url: str, size: int = 3, host: str = "127.0.0.1") -> None:
-        """Open at most `size` connections to each database: fewer than the callers have, so that they share them."""
+        """Write the configuration; `size` is the most connections to each database.
+
+        It is smaller than the number of callers' connections, so that they share them.
+        """
         self.host = host
         self.port = free_port()
         server = urlsplit(server_url).port
@@ -64,7 +67,7 @@ class PgBouncer:
         return f"postgresql://antiphon:pg-password@{self.host}:{self.port}{database}"
 
     def start(self) -> None:
-        """Start it, and wait until it accepts connections."""
+        """Start the pooler, and wait until it accepts connections."""
         assert self._process is None
         assert BINARY is not None
         user = {} if self._user is None else {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
@@ -80,7 +83,7 @@ class PgBouncer:
         assert process.poll() is None, (self._folder / "log").read_text()
 
     def kill(self) -> None:
-        """Kill it."""
+        """Kill the pooler if it runs."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(20)

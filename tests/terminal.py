@@ -1,4 +1,4 @@
-"""Runs a program in a terminal of its own."""
+"""A program in a terminal of its own, for tests of interactive commands."""
 
 import asyncio
 import fcntl
@@ -26,7 +26,7 @@ class Terminal:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
         os.set_blocking(self._ours, False)
 
-        def control() -> None:  # so that Ctrl-C reaches it
+        def control() -> None:  # so that Ctrl-C reaches the program
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
         self.process = subprocess.Popen(
@@ -52,33 +52,33 @@ class Terminal:
         os.close(self._ours)
 
     @property
-    def shown(self) -> str:
-        """Return all text shown so far, without colours."""
+    def output(self) -> str:
+        """Return all text printed so far, without colours."""
         return _ESCAPES.sub("", self._raw.decode(errors="replace"))
 
     def type(self, keys: str) -> None:
         """Type keys, as a user does."""
         os.write(self._ours, keys.encode())
 
-    async def sees(self, text: str) -> None:
-        """Wait until `text` is shown, after the text waited for before."""
+    async def wait_for(self, text: str) -> None:
+        """Wait until `text` appears in the output after the text of the previous wait. Raises `AssertionError` if it does not."""
 
         def there() -> bool:
             self._read()
-            return text in self.shown[self._seen :]
+            return text in self.output[self._seen :]
 
         try:
             await until(there)
         except TimeoutError:
-            raise AssertionError(f"{text!r} is not in {self.shown[self._seen :]!r}") from None
-        self._seen = self.shown.index(text, self._seen) + len(text)
+            raise AssertionError(f"{text!r} is not in {self.output[self._seen :]!r}") from None
+        self._seen = self.output.index(text, self._seen) + len(text)
 
-    async def sees_prompt(self, text: str) -> None:
-        """Wait until `text` is shown and the program waits for a key. Before that, `input` would lose an interrupt."""
-        await self.sees(text)
+    async def wait_for_prompt(self, text: str) -> None:
+        """Wait until `text` appears and the program waits for a key. An earlier interrupt would be lost by `input`."""
+        await self.wait_for(text)
         await until(lambda: Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S")
 
-    async def ends(self) -> int:
+    async def wait_for_exit(self) -> int:
         """Wait until the program has ended, and return its exit code."""
         async with asyncio.timeout(PATIENCE):
             while self.process.poll() is None:
@@ -95,4 +95,4 @@ class Terminal:
         except BlockingIOError:
             pass
         except OSError:
-            pass  # as Linux has it once the program has ended
+            pass  # Linux raises it once the program has ended

@@ -28,7 +28,7 @@ from rich.console import Console
 
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, history_pb2, history_pb2_grpc, message_pb2
 from tests.bench import sizing
-from tests.bench.load import held, load, request
+from tests.bench.load import load, open_streams, request
 from tests.bench.processes import Clock, children, cpu, edges, memory, workers
 from tests.bench.sizing import PACE, Cost, Figures, Memory, Plan
 from tests.e2e.conftest import KEY, READY, Gateway
@@ -55,7 +55,7 @@ TURNS: Final = 768
 """Turns in all: eight for each conversation, so a turn has four turns before it on average."""
 RECORDED: Final = 300
 """Recorded streams at the same time."""
-TOLD: Final = 32
+COUNTED_TURNS: Final = 32
 """Turns whose statements are counted."""
 
 LIMITED: Final = "sk-limited"
@@ -65,7 +65,7 @@ QUOTA: Final = {"requests_per_minute": 10**9, "tokens_per_minute": 10**12, "conc
 METADATA: Final = (("authorization", f"Bearer {KEY}"),)
 PROMPT: Final = "What is an antiphon, who sang it, and where? " * 22
 """A prompt of 1,000 characters."""
-SAID: Final = "Two choirs sing in turn, verse by verse. " * 30
+REPLY: Final = "Two choirs sing in turn, verse by verse. " * 30
 """A reply of 1,200 characters, 300 tokens."""
 USAGE: Final = {"prompt_tokens": 250, "completion_tokens": 300, "total_tokens": 550}
 
@@ -110,7 +110,7 @@ class Watched:
 
 def scripts(upstream: OddUpstream) -> None:
     """Set the provider's answers."""
-    message = {"index": 0, "message": {"role": "assistant", "content": SAID}, "finish_reason": "stop"}
+    message = {"index": 0, "message": {"role": "assistant", "content": REPLY}, "finish_reason": "stop"}
     upstream.script("whole", [answer({**delta(), "object": "chat.completion", "choices": [message], "usage": USAGE})])
     token = chunk(sse(delta(" word")))
     end = [chunk(sse(delta(finish="stop"), {**delta(), "choices": [], "usage": USAGE}, "[DONE]")), LAST]
@@ -136,8 +136,8 @@ async def gateway(
     }
     started = Gateway(folder / name, config, LIMITED_KEY=LIMITED, **environment)
     try:
-        await until(lambda: READY in started.said or started.process.poll() is not None, 60)
-        assert READY in started.said, started.said
+        await until(lambda: READY in started.output_text or started.process.poll() is not None, 60)
+        assert READY in started.output_text, started.output_text
         await calls(started, "whole", WARM)
         yield started
     finally:
@@ -151,7 +151,7 @@ async def calls(
     body = {"model": model, "stream": model != "whole", "messages": [{"role": "user", "content": PROMPT}]}
     bodies = [{**body, "session_id": chat} for chat in chats] or [body]
     bad = await load(started.rest, islice(cycle([request(started.rest, each, key) for each in bodies]), count), connections)
-    for each in bad:  # a machine that does other work may be late, which is no reason to begin anew
+    for each in bad:  # a busy machine may be late; a few failures do not spoil the measurement
         out.print(f"failed: {each.decode()}", markup=False)
     assert len(bad) * 100 <= count, "too many calls failed"
 
@@ -160,11 +160,11 @@ async def typed_calls(address: str, count: int) -> None:
     """Make `count` calls over gRPC, from 4 channels."""
     left = iter(range(count))
     message = message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=PROMPT))])
-    asked = chat_pb2.GenerateRequest(model="whole", messages=[message])
+    message_request = chat_pb2.GenerateRequest(model="whole", messages=[message])
 
     async def run(stub: Any) -> None:
         for _ in left:
-            await stub.Generate(asked, metadata=METADATA)
+            await stub.Generate(message_request, metadata=METADATA)
 
     async def channel() -> None:
         async with (
@@ -180,7 +180,7 @@ async def typed_calls(address: str, count: int) -> None:
             group.create_task(channel())
 
 
-def again(function: Callable[..., Awaitable[None]], *arguments: Any) -> Iterable[Work]:
+def each_round(function: Callable[..., Awaitable[None]], *arguments: Any) -> Iterable[Work]:
     """Return the same workload for each round."""
     return repeat(partial(function, *arguments), ROUNDS)
 
@@ -189,8 +189,8 @@ async def chats(started: Gateway, count: int = CHATS) -> list[str]:
     """Create conversations, and return their ids."""
     async with grpc.aio.insecure_channel(started.grpc) as channel:
         stub: Any = history_pb2_grpc.HistoryServiceStub(channel)
-        asked = history_pb2.CreateConversationRequest()
-        return [(await stub.CreateConversation(asked, metadata=METADATA)).conversation.id for _ in range(count)]
+        create_request = history_pb2.CreateConversationRequest()
+        return [(await stub.CreateConversation(create_request, metadata=METADATA)).conversation.id for _ in range(count)]
 
 
 async def turns(started: Gateway) -> list[Work]:
@@ -200,7 +200,7 @@ async def turns(started: Gateway) -> list[Work]:
 
 async def watch(watched: Watched, name: str, started: Gateway, requests: list[bytes], above: Memory) -> tuple[Cost, Memory]:
     """Return the cost of one second of all these open streams, and their memory above `above`."""
-    async with held(started.rest, requests):
+    async with open_streams(started.rest, requests):
         before = watched.cpu()
         await asyncio.sleep(SILENCE)
         used = (watched.cpu() + before * -1) * (1 / SILENCE)
@@ -220,11 +220,11 @@ async def alone(folder: Path, upstream: OddUpstream) -> tuple[dict[str, Any], Co
         slow = repeat(request(started.rest, _stream("slow")), HELD)
         ticking, paced_streams = await watch(watched, "streams with a token a second", started, list(slow), at_rest)
         await until(lambda: upstream.open_connections < HELD // 10)
-        whole = await watched.each("JSON", again(calls, started, "whole", CALLS), CALLS)
-        burst = await watched.each("token in bursts", again(calls, started, "burst", BURSTS, 16), BURSTS * TOKENS)
-        paced = await watched.each("paced token", again(calls, started, "paced", STREAMS, STREAMS), STREAMS * TOKENS)
-        typed = await watched.each("gRPC", again(typed_calls, started.rest, CALLS), CALLS)
-        direct = await watched.each("gRPC past the edge", again(typed_calls, started.grpc, CALLS), CALLS)
+        whole = await watched.each("JSON", each_round(calls, started, "whole", CALLS), CALLS)
+        burst = await watched.each("token in bursts", each_round(calls, started, "burst", BURSTS, 16), BURSTS * TOKENS)
+        paced = await watched.each("paced token", each_round(calls, started, "paced", STREAMS, STREAMS), STREAMS * TOKENS)
+        typed = await watched.each("gRPC", each_round(typed_calls, started.rest, CALLS), CALLS)
+        direct = await watched.each("gRPC past the edge", each_round(typed_calls, started.grpc, CALLS), CALLS)
         at_work = watched.memory()
         recorded = await watched.each("turn in SQLite", (await turns(started))[1:], TURNS)
     share = whole * (1 / TOKENS)
@@ -246,10 +246,10 @@ async def alone(folder: Path, upstream: OddUpstream) -> tuple[dict[str, Any], Co
 async def with_postgres(folder: Path, upstream: OddUpstream, ticking: Cost) -> dict[str, Any]:
     """Measure turns in PostgreSQL, and recorded streams; `ticking` is the cost of `HELD` streams that are not recorded."""
     with Postgres() as database:
-        settings = {"database": {"url": database.url, "timeout": 30}}  # else a busy machine is one without a database
+        settings = {"database": {"url": database.url, "timeout": 30}}  # a short time-out would fail on a busy machine
         async with gateway(folder, "postgres", upstream, {}, **settings) as started:
             watched = Watched(started, database)
-            whole = await watched.each("JSON beside PostgreSQL", again(calls, started, "whole", CALLS), CALLS)
+            whole = await watched.each("JSON beside PostgreSQL", each_round(calls, started, "whole", CALLS), CALLS)
             first, *works = await turns(started)
             await first()
             before = _size(database)
@@ -258,12 +258,12 @@ async def with_postgres(folder: Path, upstream: OddUpstream, ticking: Cost) -> d
             connections = int(database.run("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")) - 1
             slow = [request(started.rest, {**_stream("slow"), "session_id": chat}) for chat in await chats(started, RECORDED)]
             kept, _ = await watch(watched, "recorded streams", started, slow, watched.memory())
-            told = partial(calls, started, "whole", TOLD, 1, await chats(started))
+            counted_turns = partial(calls, started, "whole", COUNTED_TURNS, 1, await chats(started))
             database.run("ALTER SYSTEM SET log_statement = 'all'")
             database.run("SELECT pg_reload_conf()")
-            began = database.said.count(b"LOG:  execute")
-            await told()
-            statements = (database.said.count(b"LOG:  execute") - began) / TOLD
+            began = database.log.count(b"LOG:  execute")
+            await counted_turns()
+            statements = (database.log.count(b"LOG:  execute") - began) / COUNTED_TURNS
     count = ROUNDS * TURNS
     return {
         "postgres": recorded.above(whole),
@@ -285,9 +285,9 @@ async def with_redis(folder: Path, upstream: OddUpstream) -> dict[str, Any]:
             redis.asyncio.Redis.from_url(shared.url) as client,
         ):
             watched = Watched(started, None, shared)
-            whole = await watched.each("JSON beside Redis", again(calls, started, "whole", CALLS), CALLS)
+            whole = await watched.each("JSON beside Redis", each_round(calls, started, "whole", CALLS), CALLS)
             before = await _scripts(client)
-            limit = again(calls, started, "whole", CALLS, CONNECTIONS, (), LIMITED)
+            limit = each_round(calls, started, "whole", CALLS, CONNECTIONS, (), LIMITED)
             limited = await watched.each("call with limits in Redis", limit, CALLS)
             asked = await _scripts(client) - before
             connections = len(await client.client_list()) - 1
@@ -337,7 +337,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--price", type=float, default=Plan().price, help="USD of a core for an hour")
     parser.add_argument("--busy", type=float, default=Plan().busy, help="the share of a core that is used")
-    parser.add_argument("--reckon", action="store_true", help="measure nothing, but reckon from the figures that the page has")
+    parser.add_argument("--reckon", action="store_true", help="measure nothing; compute the tables from the page's figures")
     options = parser.parse_args()
     figures = sizing.read(PAGE.read_text(encoding="utf-8"))[0] if options.reckon else asyncio.run(measure())
     made = sizing.block(figures, Plan(price=options.price, busy=options.busy))

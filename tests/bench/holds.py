@@ -115,10 +115,10 @@ def _varint(number: int) -> bytes:
 async def rest(data: bytes) -> None:
     """Handle a body as the OpenAI dialect does, and others that use its messages."""
     body = await parse_in_turns(data, openai.ChatCompletionBody)
-    asked = openai.request_from_body(body, stream=True)
-    if sum(len(message.blocks) for message in asked.messages) > 1000:  # as `ChatService` does
+    converted = openai.request_from_body(body, stream=True)
+    if sum(len(message.blocks) for message in converted.messages) > 1000:  # as `ChatService` does
         await yield_to_other_calls()
-    encode(asked, "p", stream_usage=True)
+    encode(converted, "p", stream_usage=True)
 
 
 async def engine(data: bytes) -> None:
@@ -135,9 +135,9 @@ async def proxy(data: bytes) -> None:
 async def grpc(data: bytes) -> None:
     """Handle a message as the typed API does."""
     wire.check(data, SHAPE)
-    asked = request_from_proto(chat_pb2.GenerateRequest.FromString(data), stream=True)
+    converted = request_from_proto(chat_pb2.GenerateRequest.FromString(data), stream=True)
     await yield_to_other_calls()
-    encode(asked, "p", stream_usage=True)
+    encode(converted, "p", stream_usage=True)
 
 
 async def longest_hold(work: Callable[[bytes], Awaitable[None]], data: bytes) -> tuple[float, float, str]:

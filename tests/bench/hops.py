@@ -63,7 +63,7 @@ Probe: TypeAlias = Trace | Allocations
 
 
 class Window(NamedTuple):
-    """What is counted together: `units` calls or reads of a scenario, by a probe."""
+    """The calls or reads that are counted together: `units` of a scenario, by a probe."""
 
     scenario: str
     probe: type[Probe]

@@ -45,12 +45,12 @@ async def load(address: str, requests: Iterable[bytes], connections: int) -> lis
 
 
 @asynccontextmanager
-async def held(address: str, requests: Sequence[bytes], at_once: int = 50) -> AsyncIterator[None]:
+async def open_streams(address: str, requests: Sequence[bytes], at_once: int = 50) -> AsyncIterator[None]:
     """Keep the streams open during the block, once each has sent something; what follows is read and dropped."""
     turn = asyncio.Semaphore(at_once)
-    told: list[asyncio.Future[None]] = [asyncio.get_running_loop().create_future() for _ in requests]
+    started: list[asyncio.Future[None]] = [asyncio.get_running_loop().create_future() for _ in requests]
 
-    async def hold(sent: bytes, begun: asyncio.Future[None]) -> None:
+    async def hold(sent: bytes, has_begun: asyncio.Future[None]) -> None:
         try:
             async with _connected(address) as (reader, writer):
                 async with turn:
@@ -58,16 +58,16 @@ async def held(address: str, requests: Sequence[bytes], at_once: int = 50) -> As
                     head = await reader.readuntil(b"\r\n\r\n")
                     assert head.startswith(GOOD), head
                     await reader.readuntil(b"data: ")
-                    begun.set_result(None)
+                    has_begun.set_result(None)
                 while await reader.read(65536):
                     pass
-        except Exception as error:  # noqa: BLE001  # it is whoever waits that has to know
-            if not begun.done():
-                begun.set_exception(error)
+        except Exception as error:  # noqa: BLE001  # raised where `has_begun` is awaited
+            if not has_begun.done():
+                has_begun.set_exception(error)
 
-    tasks = [asyncio.create_task(hold(*each)) for each in zip(requests, told, strict=True)]
+    tasks = [asyncio.create_task(hold(*each)) for each in zip(requests, started, strict=True)]
     try:
-        await asyncio.gather(*told)
+        await asyncio.gather(*started)
         yield
         assert not [task for task in tasks if task.done()], "a stream ended before its time"
     finally:

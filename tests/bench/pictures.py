@@ -72,18 +72,18 @@ def usage(prompt: int, completion: int, cached: int = 0, reasoning: int = 0) -> 
     }
 
 
-def whole(told: dict[str, Any] | None) -> list[Step]:
+def whole(reported: dict[str, Any] | None) -> list[Step]:
     """Return a reply that arrives at once, with or without usage."""
     message = {"index": 0, "message": {"role": "assistant", "content": "Two choirs. " * 20}, "finish_reason": "stop"}
     reply = {**delta(), "object": "chat.completion", "choices": [message]}
-    return [Pause(0.05), answer(reply if told is None else {**reply, "usage": told})]
+    return [Pause(0.05), answer(reply if reported is None else {**reply, "usage": reported})]
 
 
-def streamed(first: float, tokens: int, told: dict[str, Any], *ending: Step) -> list[Step]:
+def streamed(first: float, tokens: int, reported: dict[str, Any], *ending: Step) -> list[Step]:
     """Return a reply that begins after `first` seconds and then has a token every 20 ms."""
     steps: list[Step] = [head(), Pause(first)]
     steps += [step for _ in range(tokens) for step in (chunk(sse(delta(" word"))), Pause(0.02))]
-    end = sse(delta(finish="stop"), {**delta(), "choices": [], "usage": told}, "[DONE]")
+    end = sse(delta(finish="stop"), {**delta(), "choices": [], "usage": reported}, "[DONE]")
     return [*steps, *(ending or (chunk(end), LAST))]
 
 
@@ -177,11 +177,11 @@ class Load:
         return lambda: self._chat(http, "gpt-4.1", session_id=made.conversation.id)
 
 
-def partial_of(method: Callable[..., Awaitable[Any]], asked: Any) -> Once:
+def partial_of(method: Callable[..., Awaitable[Any]], argument: Any) -> Once:
     """Return a call that is repeated."""
 
     async def once() -> None:
-        await method(asked, metadata=METADATA)
+        await method(argument, metadata=METADATA)
 
     return once
 
@@ -209,9 +209,9 @@ def draw(prometheus: Prometheus, start: float, end: float) -> list[str]:
         described = json.loads(path.read_text())
         panels = []
         for panel in described["panels"]:
-            shown = series(prometheus, panel, start, end)
-            panels.append((panel, shown, EMPTY.get(panel["title"], "")))
-            if not any(each.points for each in shown) and panel["title"] not in EMPTY:
+            lines = series(prometheus, panel, start, end)
+            panels.append((panel, lines, EMPTY.get(panel["title"], "")))
+            if not any(each.points for each in lines) and panel["title"] not in EMPTY:
                 empty.append(f"{described['title']}: {panel['title']}")
         name = path.stem.replace("antiphon-", "dashboard-")
         (IMAGES / f"{name}.svg").write_text(dashboard(described["title"], panels, end - start), encoding="utf-8")

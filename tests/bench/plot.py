@@ -16,7 +16,7 @@ COLUMN: Final = WIDTH / 24
 ROW: Final = 26
 GAP: Final = 6
 HEAD: Final = 30
-SHOWN: Final = 4
+LEGEND_LINES: Final = 4
 """Lines of a legend, for the largest series."""
 
 COLOURS: Final = ("#3274d9", "#e0752d", "#37872d", "#a352cc", "#c4162a", "#b29600", "#0f8a8a", "#8f3bb8", "#6e6e6e", "#d683ce")
@@ -67,9 +67,9 @@ def _stat(series: Sequence[Series], unit: str, wide: float, tall: float) -> str:
 
 def _lines(series: Sequence[Series], unit: str, wide: float, tall: float, seconds: float) -> Iterator[str]:
     ordered = sorted((each for each in series if each.points), key=lambda each: -_mean(each))
-    more = len(ordered) - SHOWN
-    listed = SHOWN if more <= 0 else SHOWN - 1
-    left, top, right, bottom = 58.0, 28.0, wide - 12, tall - 41 - 14 * min(len(ordered), SHOWN)
+    more = len(ordered) - LEGEND_LINES
+    listed = LEGEND_LINES if more <= 0 else LEGEND_LINES - 1
+    left, top, right, bottom = 58.0, 28.0, wide - 12, tall - 41 - 14 * min(len(ordered), LEGEND_LINES)
     size = 2**20 if unit == "bytes" else 1.0
     most = max(value for each in ordered for _, value in each.points)
     step = _step((most or 1) / size) * size

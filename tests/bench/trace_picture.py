@@ -35,7 +35,7 @@ UNSAMPLED: Final = {"traceparent": f"00-{1:032x}-{1:016x}-00"}
 WIDTH, LEFT, RIGHT, TOP, ROW = 960, 24, 24, 56, 96
 SMALL: Final = ' font-size="11"'
 COLOURS: Final = {"app": "#7c8a9e", "antiphon": "#2f6fbb"}
-SHOWN: Final = (
+ATTRIBUTES: Final = (
     *("antiphon.route", "antiphon.cost_usd", "rpc.response.status_code", "gen_ai.provider.name", "gen_ai.usage.input_tokens"),
     *("gen_ai.usage.output_tokens", "gen_ai.response.time_to_first_chunk", "error.type"),
 )
@@ -110,9 +110,9 @@ def svg(found: list[Received]) -> str:
             at = x(span.begin + first * 1e9)
             drawn.append(f'<line x1="{at}" y1="{y}" x2="{at}" y2="{y + 20}" stroke="#fff" stroke-width="2"/>')
             drawn.append(text(at + 6, y + 15, "first token", f'{SMALL} fill="#fff"'))
-        told = [f"{name} = {_written(span.attributes[name])}" for name in SHOWN if name in span.attributes]
+        attributes = [f"{name} = {_written(span.attributes[name])}" for name in ATTRIBUTES if name in span.attributes]
         ids = [f"span {span.span}", f"parent {span.parent}" if span.parent else f"trace {span.trace}"]
-        for line, words in enumerate([ids, told[:3], told[3:]]):
+        for line, words in enumerate([ids, attributes[:3], attributes[3:]]):
             drawn.append(text(x(span.begin), y + 35 + 15 * line, ",  ".join(words), f'{SMALL} fill="#556"'))
     return "\n".join([*drawn, "</svg>", ""])
 

@@ -1,4 +1,4 @@
-"""Why calls fail, in a few words: alike for failures that are alike, whatever the client."""
+"""Short texts for why calls failed. The same failure has the same text for every kind of client."""
 
 import json
 
@@ -13,11 +13,11 @@ _LONGEST = 60
 
 
 class NotWholeError(Exception):
-    """A reply ended as if it were whole, and is not."""
+    """A reply ended without an error, but is not complete."""
 
 
 class HTTPFailureError(Exception):
-    """A plain HTTP call was answered with a failure."""
+    """A plain HTTP call was answered with an error status."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -25,7 +25,7 @@ class HTTPFailureError(Exception):
 
 
 class ErrorEventError(Exception):
-    """A stream over gRPC has the event of an error."""
+    """A gRPC stream has an error event."""
 
     def __init__(self, status: status_pb2.Status) -> None:
         super().__init__(_reason(status) or status.message[:_LONGEST])
@@ -40,11 +40,11 @@ FAILURES = (
     ErrorEventError,
     TimeoutError,
 )
-"""What a call may raise."""
+"""The exceptions that a call may raise."""
 
 
 def cause_of(error: Exception) -> str:
-    """Return why a call failed."""
+    """Return a short text for why a call failed, such as "http 503: overloaded"."""
     match error:
         case grpc.aio.AioRpcError():
             status = rpc_status.from_call(error)
@@ -73,7 +73,7 @@ def _reason(status: status_pb2.Status) -> str:
 
 
 def _code(text: str) -> str:
-    """The code of an error in the shape of OpenAI's, else the beginning of the text."""
+    """Return the code of an error in OpenAI's format, or else the beginning of the text."""
     try:
         return str(json.loads(text)["error"]["code"])
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""The clients of each kind: how they connect, ask, and tell whether an answer is whole. None tries a call again by itself."""
+"""The clients of each kind: how they connect, send calls, and check that a reply is complete. None retries by itself."""
 
 import json
 import ssl
@@ -21,7 +21,7 @@ from tests.cluster.template import GRPC_PORT
 from tests.cluster.upstream import QUICK, TALK, reply_to
 
 PATIENCE = 40.0
-"""Seconds that a client waits for an answer, or for more of a stream: the machine may have other things to do."""
+"""Seconds that a client waits for an answer, or for more of a stream. The machine may be busy."""
 
 STREAM_PATIENCE = 120.0
 """Seconds that a gRPC client waits for the end of a stream."""
@@ -31,18 +31,18 @@ Ask = Callable[[Call], Awaitable[None]]
 _EDGE = f"https://{service.ADDRESS}"
 
 _HEADLESS = f"dns://{NODE}:53/{service.NAME}:{GRPC_PORT}"
-"""What gRPC's own resolver asks the cluster's DNS for."""
+"""The name that gRPC's own resolver looks up in the cluster's DNS."""
 
 _KEEPALIVE = [("grpc.keepalive_time_ms", 15_000), ("grpc.keepalive_timeout_ms", 15_000)]
 
 _OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0), *_KEEPALIVE]
 
-# A replica that is about to stop says so over gRPC health, and gets no calls from that moment.
+# A replica that is about to stop reports it over gRPC health, and gets no calls from then on.
 _BALANCED = json.dumps({"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}})
 
 
 class Reply(NamedTuple):
-    """A whole reply that was recorded."""
+    """A complete reply that was recorded."""
 
     conversation: str
     message: str
@@ -50,7 +50,7 @@ class Reply(NamedTuple):
 
 
 class Clients:
-    """Makes clients that trust one authority."""
+    """Makes clients that trust one certificate authority."""
 
     def __init__(self, authority: Path) -> None:
         self._authority = authority
@@ -58,7 +58,7 @@ class Clients:
 
     @asynccontextmanager
     async def http(self, key: str) -> AsyncIterator[aiohttp.ClientSession]:
-        """Plain HTTP with a pool of connections."""
+        """Yield a plain HTTP client with a pool of connections."""
         headers = {"authorization": f"Bearer {key}"}
         timeout = aiohttp.ClientTimeout(total=PATIENCE)
         connector = aiohttp.TCPConnector(ssl=self._tls)
@@ -67,40 +67,40 @@ class Clients:
 
     @asynccontextmanager
     async def sdk(self, key: str) -> AsyncIterator[openai.AsyncOpenAI]:
-        """The OpenAI SDK with its retries off."""
+        """Yield the OpenAI SDK with its retries off."""
         async with AsyncExitStack() as stack:
             http = await stack.enter_async_context(httpx2.AsyncClient(verify=self._tls, trust_env=False))
             options: dict[str, Any] = {"max_retries": 0, "timeout": PATIENCE, "http_client": http}
             yield await stack.enter_async_context(openai.AsyncOpenAI(base_url=f"{_EDGE}/v1", api_key=key, **options))
 
     def edge(self) -> grpc.aio.Channel:
-        """GRPC through the edge: one connection, to whichever replica the Service gives."""
+        """Return a gRPC channel through the edge: one connection, to the replica that the Service selects."""
         credentials = grpc.ssl_channel_credentials(self._authority.read_bytes())
         return grpc.aio.secure_channel(f"{service.ADDRESS}:443", credentials, options=_OPTIONS)
 
     def headless(self) -> grpc.aio.Channel:
-        """GRPC straight to the replicas, balanced by the client."""
+        """Return a gRPC channel directly to the replicas, balanced by the client."""
         return grpc.aio.insecure_channel(_HEADLESS, options=[*_OPTIONS, ("grpc.service_config", _BALANCED)])
 
 
 async def ask_http(session: aiohttp.ClientSession, prompt: str, model: str = QUICK) -> None:
-    """One call over plain HTTP."""
+    """Make one call over plain HTTP, and check its reply. Raises `HTTPFailureError` or `NotWholeError`."""
     body = {"model": model, "messages": [{"role": "user", "content": prompt}]}
     async with session.post("/v1/chat/completions", json=body) as response:
         text = await response.text()
         if response.status != 200:
             raise HTTPFailureError(response.status, text)
-        _hold(json.loads(text)["choices"][0]["message"]["content"], prompt, model)
+        _check_reply(json.loads(text)["choices"][0]["message"]["content"], prompt, model)
 
 
 async def ask_sdk(client: openai.AsyncOpenAI, prompt: str) -> None:
-    """One whole reply through the SDK."""
+    """Make one call through the SDK without streaming, and check its reply."""
     reply = await client.chat.completions.create(model=QUICK, messages=[{"role": "user", "content": prompt}])
-    _hold(reply.choices[0].message.content or "", prompt, QUICK)
+    _check_reply(reply.choices[0].message.content or "", prompt, QUICK)
 
 
 async def stream_sdk(client: openai.AsyncOpenAI, call: Call, prompt: str) -> None:
-    """One stream through the SDK."""
+    """Make one streamed call through the SDK, and check its reply."""
     stream = await client.chat.completions.create(model=TALK, messages=[{"role": "user", "content": prompt}], stream=True)
     text, finished = "", False
     async for chunk in stream:
@@ -110,22 +110,22 @@ async def stream_sdk(client: openai.AsyncOpenAI, call: Call, prompt: str) -> Non
             finished |= choice.finish_reason == "stop"
     if not finished:
         raise NotWholeError("no finish reason")
-    _hold(text, prompt, TALK)
+    _check_reply(text, prompt, TALK)
 
 
 async def ask_grpc(channel: grpc.aio.Channel, key: str, prompt: str, recording: chat_pb2.Recording | None = None) -> Reply:
-    """One whole reply over gRPC."""
+    """Make one gRPC call without streaming, check its reply and return it."""
     stub = chat_pb2_grpc.ChatServiceStub(channel)
     answer = await stub.Generate(_request(prompt, QUICK, recording), metadata=_metadata(key), timeout=PATIENCE)
     text = answer.choices[0].message.blocks[0].text.text
-    _hold(text, prompt, QUICK)
+    _check_reply(text, prompt, QUICK)
     return Reply(answer.conversation_id, answer.message_id, text)
 
 
 async def stream_grpc(
     channel: grpc.aio.Channel, key: str, call: Call, prompt: str, recording: chat_pb2.Recording | None = None
 ) -> Reply:
-    """One stream over gRPC."""
+    """Make one streamed gRPC call, check its reply and return it."""
     stub = chat_pb2_grpc.ChatServiceStub(channel)
     started, text, finished = chat_pb2.Started(), "", False
     request = _request(prompt, TALK, recording)
@@ -143,11 +143,11 @@ async def stream_grpc(
                     raise ErrorEventError(event.error)
     if not finished:
         raise NotWholeError("no finish reason")
-    _hold(text, prompt, TALK)
+    _check_reply(text, prompt, TALK)
     return Reply(started.conversation_id, started.message_id, text)
 
 
-def _hold(text: str, prompt: str, model: str) -> None:
+def _check_reply(text: str, prompt: str, model: str) -> None:
     if text != reply_to(prompt, model):
         raise NotWholeError(f"{len(text)} characters in place of {len(reply_to(prompt, model))}")
 

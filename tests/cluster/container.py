@@ -1,4 +1,4 @@
-"""One container of a pod, as the kubelet keeps it: started, probed, started again when it ends."""
+"""One container of a pod, run as the kubelet does: started, probed, and started again when it ends."""
 
 import asyncio
 import contextlib
@@ -16,17 +16,17 @@ from tests.cluster.template import EDGE_PORT, GRPC_PORT
 from tests.kubernetes import Command
 
 BACKOFF = 10.0
-"""Seconds before a container is started for the third time, doubled each time; the second start comes at once."""
+"""Seconds before a container is started for the third time, doubled each time. The second start is immediate."""
 
 
 class Container:
-    """One that is to run for as long as its pod does."""
+    """A container that runs for as long as its pod."""
 
     def __init__(self, specification: dict[str, Any], address: str, prefix: list[str], command: Command, log: Path) -> None:
-        """`prefix` is what stands before a command that is to run in the pod's network."""
+        """Start it. `prefix` is put before each command, so that it runs in the pod's network."""
         self.ready = False
         self.started = asyncio.Event()
-        """Set when it passed its startup probe."""
+        """Set when the startup probe has passed."""
         self.restarts = 0
         self.process: asyncio.subprocess.Process | None = None
         self._specification = specification
@@ -38,7 +38,7 @@ class Container:
         self._task = asyncio.create_task(self._keep())
 
     async def run(self, arguments: list[str]) -> asyncio.subprocess.Process:
-        """Start a command in it, such as a hook."""
+        """Start a command in the container's environment, such as a hook."""
         with self._log.open("ab") as output:
             return await asyncio.create_subprocess_exec(
                 *self._prefix,
@@ -50,19 +50,19 @@ class Container:
             )
 
     def kill(self) -> None:
-        """Kill its process, and those that it started. It is started again."""
+        """Kill the container's process and its descendants. It is then started again."""
         if self.process is not None and self.process.returncode is None:
             for pid in [self.process.pid, *descendants(self.process.pid)]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
     def hang_up(self) -> None:
-        """Send it SIGHUP."""
+        """Send SIGHUP to the container's process."""
         assert self.process is not None
         self.process.send_signal(signal.SIGHUP)
 
     def workers(self) -> set[int]:
-        """The processes that serve calls, where a supervisor has started them."""
+        """Return the ids of the processes that serve calls, if a supervisor has started them."""
         assert self.process is not None
 
         def serves(pid: int) -> bool:
@@ -73,7 +73,7 @@ class Container:
         return {pid for pid in descendants(self.process.pid) if serves(pid)}
 
     async def stop(self, grace: float) -> int:
-        """Ask it to end, kill it after `grace` seconds, and return the exit code."""
+        """Send SIGTERM, kill the process after `grace` seconds, and return the exit code."""
         self._stopping = True
         if self.process is not None and self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
@@ -82,7 +82,7 @@ class Container:
         return await self.end()
 
     async def end(self) -> int:
-        """Kill it for good, and return the exit code."""
+        """Kill the process for good, and return the exit code."""
         self._stopping = True
         self.kill()
         self._task.cancel()
@@ -163,7 +163,7 @@ class Container:
                 async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url, ssl=False) as response:
                     return response.status == 200
             request = health_pb2.HealthCheckRequest(service=probe["grpc"].get("service", ""))
-            options = [("grpc.use_local_subchannel_pool", 1)]  # as the kubelet, a connection each time
+            options = [("grpc.use_local_subchannel_pool", 1)]  # a new connection each time, as the kubelet makes it
             async with grpc.aio.insecure_channel(f"{self._address}:{GRPC_PORT}", options=options) as channel:
                 answer = await health_pb2_grpc.HealthStub(channel).Check(request, timeout=seconds)
                 return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
@@ -171,7 +171,7 @@ class Container:
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes that a process has started, and those that they have."""
+    """Return the ids of all processes that a process has started, directly or indirectly."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         children = [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
         return [found for child in children for found in (child, *descendants(child))]

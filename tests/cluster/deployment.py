@@ -1,4 +1,4 @@
-"""The controllers: as many pods as there are to be, those that are ready in the Service, and rolling updates."""
+"""The controllers: they keep the number of pods, put ready pods into the Service, and do rolling updates."""
 
 import asyncio
 import contextlib
@@ -13,20 +13,20 @@ from tests.cluster.template import Template
 from tests.waiting import until
 
 INTERVAL = 0.1
-"""Seconds between two looks at the pods."""
+"""Seconds between two checks of the pods."""
 
 PATIENCE = 180.0
-"""Seconds within which a pod has to be ready, on a machine that has other things to do."""
+"""Seconds within which a pod must be ready. The machine may be busy."""
 
 
 class Deployment:
-    """The pods. As a context manager they are there, and in the end crashed."""
+    """The pods. As a context manager they run during the block, and are killed at the end."""
 
     def __init__(self, template: Template, network: Network, service: Service, folder: Path) -> None:
         self.pods: list[Pod] = []
-        """Those that there are, terminating ones included."""
+        """The existing pods, including terminating ones."""
         self.exit_codes: list[int] = []
-        """Of the servers that were asked to end."""
+        """The exit codes of the servers that were asked to end."""
         self._template = template
         self._network = network
         self._service = service
@@ -41,7 +41,7 @@ class Deployment:
         await first.migrate()
         self._spawn(first.start())
         self._controller = asyncio.create_task(self._control())
-        await self.settled()
+        await self.wait_until_settled()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -53,11 +53,11 @@ class Deployment:
 
     @property
     def active(self) -> list[Pod]:
-        """Those that are to stay."""
+        """Return the pods that are not terminating."""
         return [pod for pod in self.pods if not pod.terminating]
 
-    async def settled(self) -> None:
-        """Wait until there are just the pods that are to be, ready, and the Service leads to them."""
+    async def wait_until_settled(self) -> None:
+        """Wait until exactly the wanted pods exist, all are ready, and the Service includes them all."""
 
         def is_settled() -> bool:
             self._raise()
@@ -68,19 +68,19 @@ class Deployment:
         await until(is_settled, PATIENCE)
 
     async def roll(self) -> None:
-        """Exchange all pods, as with maxSurge 1 and maxUnavailable 0: a new one is available before an old one goes."""
+        """Replace all pods, as with maxSurge 1 and maxUnavailable 0: a new pod is available before an old one is deleted."""
         self._rolling = True
         try:
             for old in self.active:
                 new = self._create()
-                await until(lambda: new.available, PATIENCE)  # noqa: B023 - it is over before the next one
+                await until(lambda: new.available, PATIENCE)  # noqa: B023 - awaited here
                 self._spawn(self._delete(old))
         finally:
             self._rolling = False
-        await self.settled()
+        await self.wait_until_settled()
 
     async def crash(self, pod: Pod) -> None:
-        """Lose a pod at once. The Service is told in its time, and another pod is made."""
+        """Lose a pod at once. The Service learns of it after its usual delay, and another pod is created."""
         await pod.crash()
         self.pods.remove(pod)
 
@@ -101,17 +101,17 @@ class Deployment:
         while True:
             while not self._rolling and len(self.active) < self._template.replicas:
                 self._create()
-            self._service.lead_to([pod.address for pod in self.active if pod.ready])
+            self._service.route_to([pod.address for pod in self.active if pod.ready])
             await asyncio.sleep(INTERVAL)
 
     def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
-        async def kept() -> None:
+        async def run() -> None:
             try:
                 await work
-            except Exception as error:  # noqa: BLE001 - raised by whoever waits for the pods
+            except Exception as error:  # noqa: BLE001 - `wait_until_settled` raises it
                 self._errors.append(error)
 
-        task = asyncio.create_task(kept())
+        task = asyncio.create_task(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

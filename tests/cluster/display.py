@@ -1,4 +1,4 @@
-"""How far a run is, live on a terminal, else a line every ten seconds."""
+"""The progress of a run: a live table on a terminal, else a line every ten seconds."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ _LIVE, _PLAIN = 0.5, 10.0
 
 
 class Display:
-    """Shows a run."""
+    """Shows the progress of a run."""
 
     def __init__(self, console: Console, journal: Journal, deployment: Deployment, faults: Faults) -> None:
         self._console = console
@@ -30,8 +30,8 @@ class Display:
         self._began = time.monotonic()
 
     @asynccontextmanager
-    async def shown(self) -> AsyncIterator[None]:
-        """Show it for as long as the block lasts."""
+    async def show(self) -> AsyncIterator[None]:
+        """Show the progress during the block."""
         task = asyncio.create_task(self._live() if self._console.is_terminal else self._plain())
         try:
             yield
@@ -50,7 +50,7 @@ class Display:
             failed = sum(call.outcome in FAILURES for call in self._journal.calls)
             pods = ", ".join(f"{pod.name} {pod.state}" for pod in self._deployment.pods)
             self._console.print(
-                f"{self._seconds:5.0f} s  {len(self._journal.calls)} calls, {failed} failed; {self._faults.said}; {pods}"
+                f"{self._seconds:5.0f} s  {len(self._journal.calls)} calls, {failed} failed; {self._faults.status}; {pods}"
             )
             await asyncio.sleep(_PLAIN)
 
@@ -59,7 +59,7 @@ class Display:
         return time.monotonic() - self._began
 
     def _table(self) -> RenderableType:
-        table = Table(title=f"{self._seconds:.0f} s: {self._faults.said}", title_justify="left")
+        table = Table(title=f"{self._seconds:.0f} s: {self._faults.status}", title_justify="left")
         columns = [Outcome.GOING, Outcome.DONE, Outcome.REFUSED, Outcome.FAILED, Outcome.CUT, Outcome.CUT_SILENTLY]
         table.add_column("client")
         for outcome in columns:

@@ -1,7 +1,7 @@
-"""What is done to the cluster while it is under load, one after the other, each in a window of its own.
+"""The faults that are made while the cluster is under load, one after the other, each in its own window of time.
 
-A window ends when the pods are ready again, and every call that began before the fault was over has ended. Between two windows
-nothing is done to the cluster: the calls there are calm.
+A window ends when the pods are ready again and every call that began before the fault was over has ended. Calls between two windows
+are calm: no fault affects them.
 """
 
 import asyncio
@@ -29,31 +29,34 @@ CALM = 10.0
 """Seconds between two windows."""
 
 AWAY = 12.0
-"""Seconds for which something is away: longer than readiness probes take to notice, shorter than liveness probes wait."""
+"""Seconds for which something is unreachable.
+
+It is longer than readiness probes take to notice, and shorter than liveness probes wait.
+"""
 
 CALM_NAME = "calm"
 
 LONG = 5.0
-"""Minutes from which all is done."""
+"""The number of minutes from which all faults are made."""
 
 _PATIENCE = 180.0
 
 
 @dataclass
 class Window:
-    """The time of one fault."""
+    """The time of one fault, in seconds of `time.monotonic`."""
 
     name: str
     planned: bool
-    """Whether an operator does it on purpose, so that no call may fail of it."""
+    """True if an operator does it on purpose: then no call may fail because of it."""
     began: float
     over: float = 0.0
     """When the fault itself was over."""
     ended: float = 0.0
-    """When nothing of it was left."""
+    """When all its effects were over."""
 
     def touches(self, call: Call) -> bool:
-        """Whether a call, or the turn that it belongs to, went on within it."""
+        """Return whether a call, or an earlier try of its turn, overlaps the window."""
         return call.since <= (self.ended or call.ended) and call.ended >= self.began
 
 
@@ -67,29 +70,29 @@ class Step(NamedTuple):
 
 @dataclass
 class Faults:
-    """Does them."""
+    """Makes the faults."""
 
     deployment: Deployment
     template: Template
     stores: Stores
     journal: Journal
     windows: list[Window] = field(default_factory=list)
-    said: str = "the load begins"
-    """What is being done, for people."""
+    status: str = "the load begins"
+    """The current activity, for people."""
     _victims: Iterator[int] = field(default_factory=count)
     _models: Iterator[int] = field(default_factory=lambda: count(1))
 
     async def run(self, minutes: float, only: str = "") -> None:
-        """Do them for so long at least; `only` those whose name has this text in it.
+        """Make faults for at least `minutes`; `only` selects those whose name contains this text.
 
-        With less than five minutes each of the most telling is done once. Else all are, with two rolling restarts, and then again
-        and again those that nobody plans, until the time is over.
+        With less than five minutes, each of the most important is made once. Otherwise all are, with two rolling restarts, and then
+        the unplanned ones are repeated until the time is over.
         """
         end = time.monotonic() + minutes * 60
         roll = Step("rolling restart", self.deployment.roll, planned=True)
         reload = [Step("configuration changed", self._reload, planned=True)] if self.template.reloads else []
         hang_up = [Step("reload by SIGHUP", self._hang_up, planned=True)] if self.template.reloads else []
-        telling = [
+        important = [
             Step("server killed", self._kill_server),
             Step("Redis killed", self._kill_redis),
             Step("PostgreSQL restarted", self._restart_postgres),
@@ -103,17 +106,17 @@ class Faults:
             Step("replica without stores", self._part_from_stores),
             Step("replica without provider", self._part_from_provider),
         ]
-        short = [roll, *telling, *reload]
-        long = [roll, *telling, *reload, *others, *hang_up, roll]
+        short = [roll, *important, *reload]
+        long = [roll, *important, *reload, *others, *hang_up, roll]
         for step in long if minutes >= LONG else short:
             if only in step.name:
                 await self._do(step)
-        again = cycle([*telling, *others])
+        again = cycle([*important, *others])
         while time.monotonic() < end:
             step = next(again)
             if only in step.name:
                 await self._do(step)
-        self.said = "the load ends"
+        self.status = "the load ends"
 
     async def _do(self, step: Step) -> None:
         async with self._window(step.name, planned=step.planned):
@@ -121,22 +124,22 @@ class Faults:
 
     @asynccontextmanager
     async def _window(self, name: str, *, planned: bool) -> AsyncIterator[None]:
-        self.said = "calm"
+        self.status = "calm"
         await asyncio.sleep(CALM)
-        self.said = name
+        self.status = name
         number = sum(window.name.startswith(name) for window in self.windows) + 1
         window = Window(name if number == 1 else f"{name} ({number})", planned, time.monotonic())
         self.windows.append(window)
         yield
         window.over = time.monotonic()
-        self.said = f"{name}: over"
-        await self.deployment.settled()
+        self.status = f"{name}: over"
+        await self.deployment.wait_until_settled()
         settled = time.monotonic()
-        await until(lambda: not self.journal.going_since_before(settled), _PATIENCE)
+        await until(lambda: not self.journal.has_calls_from_before(settled), _PATIENCE)
         window.ended = time.monotonic()
 
     def _victim(self) -> Pod:
-        """Another each time."""
+        """Return another pod each time."""
         pods = self.deployment.active
         return pods[next(self._victims) % len(pods)]
 
@@ -156,7 +159,7 @@ class Faults:
         await self.deployment.crash(self._victim())
 
     async def _cut_off(self) -> None:
-        """Until it has left the Service, and for some time after that."""
+        """Cut a replica off the network until it has left the Service, and for `AWAY` seconds after that."""
         pod = self._victim()
         await pod.network.unplug()
         await until(lambda: not pod.ready, _PATIENCE)
@@ -196,14 +199,14 @@ class Faults:
         await asyncio.to_thread(self.stores.redis.start)
 
     async def _hang_up(self) -> None:
-        """Without a change: all workers are exchanged."""
+        """Reload every replica by SIGHUP without a change, and wait until all its workers are replaced."""
         for container in [pod.containers[SERVER] for pod in self.deployment.active]:
             before = container.workers()
             container.hang_up()
-            await until(lambda: container.workers().isdisjoint(before), _PATIENCE)  # noqa: B023 - it is over before the next one
+            await until(lambda: container.workers().isdisjoint(before), _PATIENCE)  # noqa: B023 - awaited here
 
     async def _reload(self) -> None:
-        """Name another model in the configuration, and wait until each replica lists it."""
+        """Add a model to the configuration, and wait until each replica lists it."""
         model = f"model-{next(self._models)}"
         self.template.configure({"providers": provider(model)})
         for pod in self.deployment.active:
@@ -212,7 +215,7 @@ class Faults:
 
                 async def listed() -> bool:
                     metadata = [("authorization", f"Bearer {KEY}")]
-                    # It does not watch gRPC's health, so one of its calls may meet the end of the old process.
+                    # This client does not watch gRPC health, so one of its calls may fail as the old process ends.
                     with contextlib.suppress(grpc.aio.AioRpcError):
                         answer = await stub.ListModels(models_pb2.ListModelsRequest(), metadata=metadata, timeout=10)  # noqa: B023
                         return any(found.name == model for found in answer.models)
@@ -222,5 +225,5 @@ class Faults:
 
 
 def provider(*more: str) -> dict[str, object]:
-    """The section `providers` of antiphon.yaml."""
+    """Return the section `providers` of antiphon.yaml, with `more` models."""
     return {"scripted": {"base_url": Upstream.base_url, "models": [QUICK, TALK, *more]}}

@@ -1,4 +1,4 @@
-"""What the callers saw: every call with its end, and every recorded turn that they were told is whole."""
+"""The clients' observations: every call and how it ended, and every recorded turn whose complete reply a client received."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -9,7 +9,7 @@ from itertools import count
 from tests.cluster.causes import FAILURES, NotWholeError, cause_of
 
 WINDOW = 60.0
-"""Seconds that a limit of requests a minute is about."""
+"""The length in seconds of the window for limits of requests per minute."""
 
 
 class Outcome(Enum):
@@ -18,12 +18,12 @@ class Outcome(Enum):
     GOING = "going"
     DONE = "done"
     REFUSED = "refused"
-    """For a limit, by a caller that has one."""
+    """Refused because of the caller's limit."""
     FAILED = "failed"
     CUT = "cut"
-    """Failed in the middle of a stream, and the caller was told."""
+    """Failed in the middle of a stream, with an error."""
     CUT_SILENTLY = "cut silently"
-    """A stream that ended well for all its caller could see, and was not whole."""
+    """A stream that ended without an error, but was not complete."""
 
 
 @dataclass
@@ -37,44 +37,44 @@ class Call:
     outcome: Outcome = Outcome.GOING
     cause: str = ""
     pieces: int = 0
-    """How many pieces of a stream have come."""
+    """How many pieces of a stream were received."""
     since: float = 0.0
     """When the first try of the same turn began."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A recorded turn that its caller was told is whole."""
+    """A recorded turn whose complete reply its client received."""
 
     request: str
     conversation: str
     message: str
-    said: str
-    replied: str
+    prompt: str
+    reply: str
 
 
 @dataclass
 class Journal:
-    """All of it."""
+    """All calls and turns of a run."""
 
     calls: list[Call] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
-    """Request ids of turns that broke off, and that their caller was never told are whole."""
+    """Request ids of turns that broke off and have no complete reply."""
     sent: dict[str, int] = field(default_factory=dict)
-    """How often a caller sent each call: recorded turns are tried again under the same name."""
+    """How often each call was sent, by name; a recorded turn is retried under the same name."""
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     def name(self, kind: str) -> str:
-        """Return a name that no call had yet."""
+        """Return a name that no call has had yet."""
         return f"{kind}.{next(self._numbers)}"
 
     async def attempt(
         self, kind: str, name: str, ask: Callable[[Call], Awaitable[None]], *, limited: bool = False, since: float | None = None
     ) -> Call:
-        """Make one call, and note how it ended.
+        """Make one call, and record how it ended.
 
-        `limited` is for a caller that may be refused for its limit, `since` tells when the first try of the same turn began.
+        `limited` is true if the caller may be refused for its limit. `since` is when the first try of the same turn began.
         """
         call = Call(kind, name, time.monotonic())
         call.since = call.began if since is None else since
@@ -92,16 +92,16 @@ class Journal:
         call.ended = time.monotonic()
         return call
 
-    def going_since_before(self, moment: float) -> bool:
-        """Whether a call goes on that began before this moment."""
+    def has_calls_from_before(self, moment: float) -> bool:
+        """Return whether a call that began before this moment is still in progress."""
         return any(call.outcome is Outcome.GOING and call.began <= moment for call in self.calls)
 
 
 def most_in_window(calls: Iterable[Call], seconds: float = WINDOW) -> tuple[int, float]:
-    """Return the most calls that were let through in any window of so many seconds, and when that window began.
+    """Return the most calls that were granted in any window of `seconds`, and when that window began.
 
-    A caller does not know when in its call a server counted it. So only calls that lie wholly in the window are counted: what is
-    found was surely let through.
+    A client does not know when during its call a server counted it. So only calls that lie completely in the window are counted:
+    all of them were certainly granted in it.
     """
     spans = sorted((call.ended, call.began) for call in calls)
     most, when = 0, 0.0

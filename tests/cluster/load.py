@@ -1,4 +1,4 @@
-"""The mixed load: callers of each kind, who go on until they are told to stop, some 40 calls a second in all."""
+"""The mixed load: clients of each kind that call until they are stopped, about 40 calls per second in total."""
 
 import asyncio
 import random
@@ -15,28 +15,28 @@ from tests.cluster.journal import Call, Journal, Outcome, Turn
 
 KEY = "sk-cluster-key"
 RATE_KEYS = {"rate-a": "sk-cluster-rate-a", "rate-b": "sk-cluster-rate-b"}
-"""Keys that may make `RATE` calls a minute, and whose callers want more."""
+"""Keys that may make `RATE` calls a minute. Their clients try more."""
 
 RATE = 60
 AT_ONCE_KEY = "sk-cluster-at-once"
-"""A key that may have `AT_ONCE` calls at once."""
+"""A key that may have `AT_ONCE` calls at once. Its clients try more."""
 
 AT_ONCE = 3
 AT_ONCE_GROUP = "at-once"
-"""What its prompts name, so that the provider counts them."""
+"""The word in the prompts of these calls by which the provider counts them."""
 
 TURNS = 5
-"""Of a conversation."""
+"""The number of turns in a conversation."""
 
 TRIES = 60
-"""How often a turn is tried: for two minutes or so."""
+"""How often a turn is tried: for about two minutes."""
 
-_AGAIN = 0.5
-"""Seconds before a turn that failed is tried again."""
+_RETRY_DELAY = 0.5
+"""Seconds before a failed turn is tried again."""
 
 
 class Load:
-    """All callers. Pauses are of random length, so that the callers do not march in step."""
+    """All clients. Pauses are of random length, so that the clients do not call in step."""
 
     def __init__(self, clients: Clients, journal: Journal) -> None:
         self._clients = clients
@@ -46,7 +46,7 @@ class Load:
 
     @asynccontextmanager
     async def calling(self) -> AsyncIterator[None]:
-        """Call for as long as the block lasts, and then until each call has ended."""
+        """Make calls during the block, and then wait until each call has ended."""
         callers = [
             *(self._http(pause=0.2) for _ in range(2)),
             self._sdk(tasks=2, pause=0.5),
@@ -66,7 +66,7 @@ class Load:
             finally:
                 self._over.set()
 
-    async def _again(self, kind: str, ask: Ask, pause: float, *, limited: bool = False) -> None:
+    async def _repeat(self, kind: str, ask: Ask, pause: float, *, limited: bool = False) -> None:
         while not self._over.is_set():
             await self._journal.attempt(kind, self._journal.name(kind), ask, limited=limited)
             await self._pause(pause)
@@ -76,16 +76,16 @@ class Load:
 
     async def _http(self, pause: float) -> None:
         async with self._clients.http(KEY) as session:
-            await self._again("http", lambda call: ask_http(session, call.name), pause)
+            await self._repeat("http", lambda call: ask_http(session, call.name), pause)
 
     async def _sdk(self, tasks: int, pause: float) -> None:
         async with self._clients.sdk(KEY) as client:
-            calls = (self._again("sdk", lambda call: ask_sdk(client, call.name), pause) for _ in range(tasks))
+            calls = (self._repeat("sdk", lambda call: ask_sdk(client, call.name), pause) for _ in range(tasks))
             await asyncio.gather(*calls)
 
     async def _sdk_streams(self, tasks: int, pause: float) -> None:
         async with self._clients.sdk(KEY) as client:
-            calls = (self._again("sdk-stream", lambda call: stream_sdk(client, call, call.name), pause) for _ in range(tasks))
+            calls = (self._repeat("sdk-stream", lambda call: stream_sdk(client, call, call.name), pause) for _ in range(tasks))
             await asyncio.gather(*calls)
 
     async def _grpc(self, *, edge: bool, pause: float) -> None:
@@ -94,7 +94,7 @@ class Load:
             async def ask(call: Call) -> None:
                 await ask_grpc(channel, KEY, call.name)
 
-            await self._again("grpc-edge" if edge else "grpc", ask, pause)
+            await self._repeat("grpc-edge" if edge else "grpc", ask, pause)
 
     async def _grpc_streams(self, tasks: int, pause: float) -> None:
         async with self._clients.headless() as channel:
@@ -102,11 +102,11 @@ class Load:
             async def ask(call: Call) -> None:
                 await stream_grpc(channel, KEY, call, call.name)
 
-            await asyncio.gather(*(self._again("grpc-stream", ask, pause) for _ in range(tasks)))
+            await asyncio.gather(*(self._repeat("grpc-stream", ask, pause) for _ in range(tasks)))
 
     async def _rated(self, name: str, pause: float) -> None:
         async with self._clients.http(RATE_KEYS[name]) as session:
-            await self._again(name, lambda call: ask_http(session, call.name), pause, limited=True)
+            await self._repeat(name, lambda call: ask_http(session, call.name), pause, limited=True)
 
     async def _at_once(self, tasks: int, pause: float) -> None:
         async with self._clients.sdk(AT_ONCE_KEY) as client:
@@ -114,10 +114,10 @@ class Load:
             async def ask(call: Call) -> None:
                 await stream_sdk(client, call, f"{call.name} {AT_ONCE_GROUP}")
 
-            await asyncio.gather(*(self._again(AT_ONCE_GROUP, ask, pause, limited=True) for _ in range(tasks)))
+            await asyncio.gather(*(self._repeat(AT_ONCE_GROUP, ask, pause, limited=True) for _ in range(tasks)))
 
     async def _history(self, *, edge: bool, pause: float) -> None:
-        """Conversation after conversation; a turn that failed is tried again under the same request id, as a good client does."""
+        """Record one conversation after another. A failed turn is tried again under the same request id, as a client should."""
         async with self._clients.edge() if edge else self._clients.headless() as channel:
             while not self._over.is_set():
                 conversation = ""
@@ -129,7 +129,7 @@ class Load:
                     await self._pause(pause)
 
     async def _turn(self, channel: grpc.aio.Channel, conversation: str, *, streamed: bool) -> Reply | None:
-        """None for a turn that broke off, of which a new one would have to take the place."""
+        """Try one turn until it is done. Return None for a turn that broke off, which only a new turn could replace."""
         kind = "history-stream" if streamed else "history"
         name = self._journal.name(kind)
         found: list[Reply] = []
@@ -157,6 +157,6 @@ class Load:
                 return reply
             if broken:
                 break
-            await self._pause(_AGAIN)
+            await self._pause(_RETRY_DELAY)
         self._journal.given_up.append(name)
         return None

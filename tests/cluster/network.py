@@ -1,7 +1,7 @@
-"""A bridge in the sandbox, and the network namespaces of the pods behind it.
+"""A network bridge in the sandbox, and the network namespaces of the pods that are connected to it.
 
-The addresses are of RFC 2544, for tests of devices: they are nobody's. The sandbox itself is the node: clients, stores and the
-provider are at `NODE`.
+The addresses are those of RFC 2544, which are reserved for tests. The sandbox itself is the node: clients, stores and the provider
+are at `NODE`.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from tests.waiting import block_until
 
 NODE = "198.18.0.1"
 SERVICES = "198.18.1.0/24"
-"""Where the addresses of Services are: nobody has them, iptables sends their connections to pods."""
+"""The addresses of Services. No interface has them: iptables sends their connections to pods."""
 
 _BRIDGE = "cluster0"
 _PREFIX = "198.18.0"
@@ -27,7 +27,7 @@ def _do(*command: str) -> None:
 
 
 class Network:
-    """The bridge. Each pod gets an address that none had before it."""
+    """The bridge. Each pod gets an address that was not used before."""
 
     def __init__(self) -> None:
         self._numbers = count(_FIRST)
@@ -43,7 +43,10 @@ class Network:
 
 
 class Namespace:
-    """A network namespace with one interface. It is there as long as its process, which does nothing, or one that entered it."""
+    """A network namespace with one interface. It exists as long as a process in it.
+
+    Its own process does nothing, and keeps the namespace until `close`.
+    """
 
     def __init__(self, number: int) -> None:
         self.address = f"{_PREFIX}.{number}"
@@ -57,11 +60,11 @@ class Namespace:
             _do(*self.enter(), "ip", *words.split())
 
     def enter(self) -> list[str]:
-        """What stands before a command that is to run in it."""
+        """Return the arguments to put before a command so that it runs in this namespace."""
         return ["nsenter", f"--net={self._path}", "--"]
 
     async def unplug(self) -> None:
-        """Nothing comes in or goes out from now on; whoever waits is not told."""
+        """Drop all traffic from now on. Connections are not closed, so peers do not notice."""
         await asyncio.to_thread(_do, "ip", "link", "set", self._link, "down")
 
     async def plug(self) -> None:
@@ -69,7 +72,7 @@ class Namespace:
         await asyncio.to_thread(_do, "ip", "link", "set", self._link, "up")
 
     async def block(self, port: int) -> None:
-        """Nothing goes out to this port of the node from now on."""
+        """Drop traffic to this port of the node from now on."""
         await asyncio.to_thread(_do, *self._rule("--append", port))
 
     async def unblock(self, port: int) -> None:
@@ -77,7 +80,7 @@ class Namespace:
         await asyncio.to_thread(_do, *self._rule("--delete", port))
 
     def close(self) -> None:
-        """Let it end with the last process in it."""
+        """Remove the interface, and let the namespace end with the last process in it."""
         with contextlib.suppress(AssertionError):  # the end of its interfaces may be under way
             _do("ip", "link", "delete", self._link)
         self._process.kill()

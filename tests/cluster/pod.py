@@ -1,4 +1,4 @@
-"""A pod: a network namespace, its init containers in order, its sidecars and its server, and the way in which it is stopped."""
+"""A pod: a network namespace, its init containers in order, its sidecars and its server, and how it is stopped."""
 
 import asyncio
 import time
@@ -16,12 +16,12 @@ class Pod:
         self.name = name
         self.terminating = False
         self.exit_code: int | None = None
-        """The server's, once the pod was deleted."""
+        """The exit code of the server; set when the pod was deleted."""
         self.containers: dict[str, Container] = {}
         self._template = template
         self._network: Namespace = network.namespace()
         self._folder = folder / name
-        self._place = template.place(self._folder)
+        self._folders = template.pod_folders(self._folder)
         self._ready_since: float | None = None
 
     @property
@@ -34,7 +34,7 @@ class Pod:
 
     @property
     def ready(self) -> bool:
-        """Whether it takes calls, by its probes. It may be terminating all the same."""
+        """Return whether its probes say that it takes calls. It may be terminating all the same."""
         found = len(self.containers) == len(self._template.sidecars) + 1 and all(
             container.ready for container in self.containers.values()
         )
@@ -46,19 +46,19 @@ class Pod:
 
     @property
     def available(self) -> bool:
-        """Whether it has been ready for `minReadySeconds`."""
+        """Return whether it has been ready for `minReadySeconds`."""
         return self.ready and self._ready_since is not None and time.monotonic() - self._ready_since >= self._template.min_ready
 
     @property
     def state(self) -> str:
-        """In a word, for people."""
+        """Return its state in a word, for people."""
         return "terminating" if self.terminating else "ready" if self.ready else "not ready"
 
     async def start(self) -> None:
-        """Run the init containers, then the sidecars, and when they have started the server."""
+        """Run the init containers, then the sidecars, and the server when they have started."""
         for name, specification in self._template.containers.items():
             if name == SERVER or name in self._template.sidecars:
-                command = self._place.command(specification)
+                command = self._folders.command(specification)
                 log = self._folder / f"{name}.log"
                 container = Container(specification, self.address, self._network.enter(), command, log)
                 self.containers[name] = container
@@ -67,15 +67,15 @@ class Pod:
                 await self._run_to_end(name, specification)
 
     async def migrate(self) -> None:
-        """Run the Job's container in this pod's place."""
+        """Run the container of the migration Job in this pod's network."""
         await self._run_to_end("migrate", self._template.migration)
 
     async def delete(self) -> None:
-        """End it as the kubelet does: the hook, SIGTERM to the server, then to the sidecars, all within the grace period."""
+        """End the pod as the kubelet does: the hook, SIGTERM to the server, then to the sidecars, all within the grace period."""
         self.terminating = True
         end = time.monotonic() + self._template.grace
         server = self.containers[SERVER]
-        hook = await server.run(self._place.hook(self._template.containers[SERVER]))
+        hook = await server.run(self._folders.hook(self._template.containers[SERVER]))
         await hook.wait()
         self.exit_code = await server.stop(end - time.monotonic())
         for name in self._template.sidecars:
@@ -83,13 +83,13 @@ class Pod:
         self._network.close()
 
     async def crash(self) -> None:
-        """End it at once, as when its machine is lost."""
+        """End the pod at once, as when its machine is lost."""
         self.terminating = True
         await asyncio.gather(*(container.end() for container in self.containers.values()))
         self._network.close()
 
     async def _run_to_end(self, name: str, specification: dict[str, object]) -> None:
-        command = self._place.command(specification)
+        command = self._folders.command(specification)
         with (self._folder / f"{name}.log").open("ab") as output:
             process = await asyncio.create_subprocess_exec(
                 *self._network.enter(),

@@ -1,4 +1,4 @@
-"""What a run found, as figures, as text, and held against what has to be so."""
+"""The results of a run, as figures and as text, and whether they meet the requirements."""
 
 import statistics
 from collections import Counter
@@ -18,39 +18,39 @@ FAILURES = (Outcome.FAILED, Outcome.CUT, Outcome.CUT_SILENTLY)
 
 @dataclass(frozen=True)
 class Verdict:
-    """One thing that has to be so."""
+    """One requirement: `found` may be at most `most`."""
 
     what: str
     found: int
     most: int = 0
 
     @property
-    def good(self) -> bool:
+    def ok(self) -> bool:
         return self.found <= self.most
 
 
 @dataclass(frozen=True)
-class Found:
+class Findings:
     """What was read from the cluster at the end."""
 
     turns: Sequence[tuple[str, str, str]]
-    """Of the database: request id, message id and state of each reply."""
+    """The request id, message id and state of each reply in the database."""
     replies: Mapping[str, str]
-    """The text of each message that the history tells, by message id."""
-    asked: Mapping[str, int]
-    """How often the provider was asked for each call."""
+    """The text of each message in the history, by message id."""
+    request_counts: Mapping[str, int]
+    """How often the provider received each call, by the call's name."""
     cancelled: int
-    """Calls whose caller the provider saw leave."""
+    """The number of calls whose client left, as the provider saw it."""
     at_once: Sequence[tuple[float, int]]
-    """When so many calls of the key with `AT_ONCE` went on at the provider."""
+    """Pairs of a time and the number of calls at once at the provider, for the key with the limit `AT_ONCE`."""
     exit_codes: Sequence[int]
-    """Of the servers that were asked to end."""
+    """The exit codes of the servers that were asked to end."""
 
 
 class Report:
     """The figures of one run."""
 
-    def __init__(self, journal: Journal, windows: Sequence[Window], found: Found, seconds: float, replicas: int) -> None:
+    def __init__(self, journal: Journal, windows: Sequence[Window], found: Findings, seconds: float, replicas: int) -> None:
         self._journal = journal
         self._windows = windows
         self._found = found
@@ -60,47 +60,47 @@ class Report:
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """All that has to be so."""
+        """Return all requirements with what was found."""
         planned = [call for window in self._windows if window.planned for call in self._by_window[window.name]]
         stored = Counter(request for request, _, _ in self._found.turns)
         states = Counter(state for _, _, state in self._found.turns)
         return [
             Verdict("calls failed in planned windows", _failed(planned)),
             Verdict("calls failed while all was calm", _failed(self._by_window[CALM_NAME])),
-            Verdict("streams cut that ended as if they were whole", _count(self._journal.calls, Outcome.CUT_SILENTLY)),
+            Verdict("streams cut without an error", _count(self._journal.calls, Outcome.CUT_SILENTLY)),
             Verdict("acknowledged turns lost", len(self.lost)),
             Verdict("turns stored twice", sum(number > 1 for number in stored.values())),
-            Verdict("calls that the provider was asked for more often than they were sent", len(self.asked_too_often)),
-            Verdict("turns left without an end", states["in_progress"]),
+            Verdict("calls that the provider received more often than they were sent", len(self.received_too_often)),
+            Verdict("turns left in progress", states["in_progress"]),
             *(Verdict(f"calls of {name} over {most} a minute", over, 0) for name, most, over in self.rates),
             Verdict(f"more calls at once than {AT_ONCE}", self.at_once_over),
-            Verdict("servers that did not end well when asked to", sum(code != 0 for code in self._found.exit_codes)),
+            Verdict("servers that did not stop with exit code 0", sum(code != 0 for code in self._found.exit_codes)),
         ]
 
     @property
-    def good(self) -> bool:
-        return all(verdict.good for verdict in self.verdicts)
+    def ok(self) -> bool:
+        return all(verdict.ok for verdict in self.verdicts)
 
     @property
     def lost(self) -> list[str]:
-        """Request ids of acknowledged turns that are not in the database as they were told."""
+        """Return the request ids of turns whose reply a client received, but that are not stored like that."""
         complete = {(request, message) for request, message, state in self._found.turns if state == "complete"}
         return [
             turn.request
             for turn in self._journal.turns
-            if (turn.request, turn.message) not in complete or self._found.replies.get(turn.message) != turn.replied
+            if (turn.request, turn.message) not in complete or self._found.replies.get(turn.message) != turn.reply
         ]
 
     @property
-    def asked_too_often(self) -> list[str]:
-        """Names of calls that the provider was asked for more often than a caller sent them."""
-        return [name for name, number in self._found.asked.items() if number > self._journal.sent.get(name, 0)]
+    def received_too_often(self) -> list[str]:
+        """Return the names of calls that the provider received more often than a client sent them."""
+        return [name for name, number in self._found.request_counts.items() if number > self._journal.sent.get(name, 0)]
 
     @property
     def rates(self) -> list[tuple[str, int, int]]:
-        """By key with a limit a minute: what may be let through in a window, and how many were beyond that.
+        """Return each limited key's name, its limit per minute, and the number of calls beyond it in the busiest window.
 
-        In a minute that an outage of Redis touches each replica counts for itself, so it is as many times the limit.
+        While Redis is unreachable each replica counts for itself, so in those minutes the limit is that of all replicas together.
         """
         found = []
         for name in RATE_KEYS:
@@ -114,24 +114,24 @@ class Report:
 
     @property
     def at_once_over(self) -> int:
-        """How many more calls than allowed went on at once at the provider, but for outages of Redis."""
+        """Return how many more calls than allowed were at the provider at once, outside outages of Redis."""
         most = max((number for when, number in self._found.at_once if not self._counted_apart(when, when)), default=0)
         return max(most - AT_ONCE, 0)
 
     def _counted_apart(self, began: float, ended: float) -> bool:
-        """Whether the replicas could count apart at that time: Redis was away, or not reached by one of them."""
+        """Return whether replicas may have counted separately at that time: Redis was down, or one of them could not reach it."""
         apart = [
             window for window in self._windows if "Redis" in window.name or "stores" in window.name or "cut off" in window.name
         ]
         return any(began <= window.ended + WINDOW and ended >= window.began for window in apart)
 
     def figures(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """Return all figures, for JSON."""
         calls = self._journal.calls
         return {
-            "good": self.good,
+            "ok": self.ok,
             "seconds": round(self._seconds, 1),
-            "verdicts": [{**asdict(verdict), "good": verdict.good} for verdict in self.verdicts],
+            "verdicts": [{**asdict(verdict), "ok": verdict.ok} for verdict in self.verdicts],
             "kinds": {kind: _figures(found) for kind, found in _grouped(calls).items()},
             "windows": [
                 {
@@ -150,14 +150,14 @@ class Report:
                 "stored": dict(Counter(state for _, _, state in self._found.turns)),
             },
             "provider": {
-                "asked": sum(self._found.asked.values()),
+                "requests": sum(self._found.request_counts.values()),
                 "cancelled": self._found.cancelled,
-                "too_often": self.asked_too_often,
+                "too_often": self.received_too_often,
             },
         }
 
     def print(self, console: Console) -> None:
-        """All of it, for people."""
+        """Print all figures as tables."""
         figures = self.figures()
         kinds = Table(title=f"{len(self._journal.calls)} calls in {self._seconds:.0f} s", title_justify="left")
         _columns(kinds, "client")
@@ -173,22 +173,22 @@ class Report:
         for row in figures["windows"]:
             for cause, number in row["causes"].items():
                 causes.add_row(row["name"], cause, str(number))
-        verdicts = Table(title="Has to be so", title_justify="left")
+        verdicts = Table(title="Requirements", title_justify="left")
         for column in ("", "what", "found", "most"):
             verdicts.add_column(column)
         for verdict in self.verdicts:
-            mark = "[green]ok[/]" if verdict.good else "[red]BROKEN[/]"
+            mark = "[green]ok[/]" if verdict.ok else "[red]BROKEN[/]"
             verdicts.add_row(mark, verdict.what, str(verdict.found), str(verdict.most))
         turns = figures["turns"]
-        told = f"Turns: {turns['acknowledged']} acknowledged, {turns['given_up']} given up, stored {turns['stored']}"
-        console.print(Group(kinds, windows, causes, verdicts, told))
+        summary = f"Turns: {turns['acknowledged']} acknowledged, {turns['given_up']} given up, stored {turns['stored']}"
+        console.print(Group(kinds, windows, causes, verdicts, summary))
 
 
 def _by_window(calls: Iterable[Call], windows: Sequence[Window]) -> dict[str, list[Call]]:
     found: dict[str, list[Call]] = {CALM_NAME: [], **{window.name: [] for window in windows}}
     for call in calls:
         touched = [window for window in windows if window.touches(call)]
-        # Of several, one that was not planned: its failures are no news.
+        # Of several, an unplanned one: failures in it are expected.
         window = min(touched, key=lambda one: one.planned, default=None)
         found[CALM_NAME if window is None else window.name].append(call)
     return found
@@ -222,23 +222,23 @@ def _causes(calls: Iterable[Call]) -> dict[str, int]:
 
 
 def _last_failure(window: Window, calls: Iterable[Call]) -> float | None:
-    """Seconds from the fault's begin to the last failure."""
+    """Return the seconds from the beginning of the fault to the last failure; None if there was none."""
     ends = [call.ended for call in calls if call.outcome in FAILURES]
     return round(max(ends) - window.began, 1) if ends else None
 
 
-_SHOWN = ("calls", "done", "refused", "failed", "cut", "cut silently", "p50_ms", "p99_ms")
+_COLUMNS = ("calls", "done", "refused", "failed", "cut", "cut silently", "p50_ms", "p99_ms")
 
 
 def _columns(table: Table, *first: str) -> None:
     for name in first:
         table.add_column(name)
-    for name in _SHOWN:
+    for name in _COLUMNS:
         table.add_column(name.replace("_", " "), justify="right")
 
 
 def _cells(figures: Mapping[str, Any]) -> list[str]:
-    return [str(figures[name] or "") for name in _SHOWN]
+    return [str(figures[name] or "") for name in _COLUMNS]
 
 
 def _text(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""One run: the cluster is made, loaded, hurt and looked at. To be called in a sandbox."""
+"""One run: start the cluster, put it under load, make the faults, and report. It must run in a sandbox."""
 
 import asyncio
 import shutil
@@ -20,7 +20,7 @@ from tests.cluster.faults import Faults, provider
 from tests.cluster.journal import Journal
 from tests.cluster.load import AT_ONCE, AT_ONCE_GROUP, AT_ONCE_KEY, KEY, RATE, RATE_KEYS, Load
 from tests.cluster.network import Network
-from tests.cluster.report import Found, Report
+from tests.cluster.report import Findings, Report
 from tests.cluster.service import Service
 from tests.cluster.stores import Stores
 from tests.cluster.template import EDGE_PORT, Template
@@ -28,7 +28,7 @@ from tests.cluster.upstream import Upstream
 from tests.waiting import until
 
 SETTLING = 90.0
-"""Seconds within which turns of servers that are gone have to be settled."""
+"""Seconds within which turns of servers that are gone must be settled."""
 
 
 def _variable(name: str) -> str:
@@ -47,18 +47,21 @@ SETTINGS: dict[str, Any] = {
         ]
     },
 }
-"""What is added to antiphon.yaml of the overlay."""
+"""The settings that are added to the overlay's antiphon.yaml."""
 
 SECRET = {
     "ANTIPHON_KEY": KEY,
     _variable(AT_ONCE_GROUP): AT_ONCE_KEY,
     **{_variable(name): key for name, key in RATE_KEYS.items()},
 }
-"""The Secret `antiphon`."""
+"""The data of the Secret `antiphon`."""
 
 
 async def run(minutes: float, folder: Path, console: Console, only: str = "") -> bool:
-    """Leave the report, the calls and the logs of the replicas in `folder`; return whether all is as it has to be."""
+    """Run the test, and return whether all requirements are met.
+
+    Writes the report, the calls and the logs of the replicas into `folder`.
+    """
     files = Path(tempfile.mkdtemp(prefix="cluster-"))
     network = Network()
     journal = Journal()
@@ -73,14 +76,14 @@ async def run(minutes: float, folder: Path, console: Console, only: str = "") ->
             clients = Clients(files / "ca.crt")
             faults = Faults(deployment, template, stores, journal)
             began = time.monotonic()
-            async with Display(console, journal, deployment, faults).shown(), Load(clients, journal).calling():
+            async with Display(console, journal, deployment, faults).show(), Load(clients, journal).calling():
                 await faults.run(minutes, only)
             seconds = time.monotonic() - began
             await until(lambda: not any(state == "in_progress" for _, _, state in stores.turns()), SETTLING)
-            found = Found(
+            found = Findings(
                 turns=stores.turns(),
                 replies=await _replies(clients, journal),
-                asked=upstream.asked,
+                request_counts=upstream.request_counts,
                 cancelled=len(upstream.cancelled),
                 at_once=upstream.most.get(AT_ONCE_GROUP, ()),
                 exit_codes=deployment.exit_codes,
@@ -88,13 +91,13 @@ async def run(minutes: float, folder: Path, console: Console, only: str = "") ->
             report = Report(journal, faults.windows, found, seconds, template.replicas)
             _write(report, folder, console)
             _write_calls(journal, faults, folder, began)
-            return report.good
+            return report.ok
     finally:
         await asyncio.to_thread(_keep_logs, files, folder)
 
 
 async def _replies(clients: Clients, journal: Journal) -> dict[str, str]:
-    """The text of each message of each conversation that a caller was told of, by message id."""
+    """Return the text of each message of each recorded conversation, by message id."""
     found: dict[str, str] = {}
     metadata = [("authorization", f"Bearer {KEY}")]
     async with clients.edge() as channel:
@@ -120,7 +123,7 @@ def _write(report: Report, folder: Path, console: Console) -> None:
 
 
 def _write_calls(journal: Journal, faults: Faults, folder: Path, began: float) -> None:
-    """Each call, a line of JSON; times are seconds since the load began."""
+    """Write each window and each call as a line of JSON. Times are seconds since the load began."""
     calls = [
         {"kind": call.kind, "name": call.name, "began": call.began - began, "ended": call.ended - began}
         | {"outcome": call.outcome.value, "cause": call.cause}

@@ -1,7 +1,7 @@
-"""The place where the cluster is played: namespaces of its own for network, mounts and processes, which end with it.
+"""The sandbox in which the cluster runs: its own namespaces for network, mounts and processes.
 
-However it ends, by itself, by Ctrl-C or killed, the kernel takes away its processes, network and files: nothing of them has a name
-outside. util-linux, iproute2 and iptables make it, and that is for root.
+However the run ends, by itself, by Ctrl-C or killed, the kernel removes its processes, network and files. Nothing of them is
+visible outside. It needs util-linux, iproute2, iptables and root.
 """
 
 import os
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 FILES = "/run"
-"""Where the files of a run are: a folder that every system has, on which the sandbox has a tmpfs."""
+"""The folder for the files of a run: it exists on every system, and the sandbox mounts a tmpfs on it."""
 
 PROGRAMS = ("setpriv", "unshare", "nsenter", "mount", "ip", "iptables", "iptables-restore")
 
@@ -21,7 +21,7 @@ _INSIDE = "ANTIPHON_CLUSTER_SANDBOX"
 
 _NAMESPACES = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
-# What the cluster needs of the kernel: pairs of interfaces, a bridge, and connections that are sent elsewhere by chance.
+# The kernel features that the cluster needs: interface pairs, a bridge, and connections redirected at random.
 _TRIAL = """
 mount -t tmpfs tmpfs /run && ip link add cluster0 type bridge && ip link add pod0 type veth peer name pod1 && ip link set lo up &&
 iptables -t nat -A OUTPUT -d 198.18.1.1 -p tcp -m statistic --mode random --probability 0.5 -j DNAT --to-destination 198.18.0.2:1 &&
@@ -30,7 +30,7 @@ iptables -A OUTPUT -d 198.18.1.1 -p tcp -j REJECT --reject-with tcp-reset
 
 
 def missing() -> str:
-    """Return why no sandbox can be made here; empty if one can."""
+    """Return the reason why no sandbox can be made on this machine; empty if one can."""
     if lacking := [program for program in PROGRAMS if shutil.which(program) is None]:
         return f"{', '.join(lacking)} not installed"
     done = subprocess.run([*_NAMESPACES, "sh", "-c", _TRIAL], check=False, capture_output=True, timeout=60)
@@ -38,22 +38,22 @@ def missing() -> str:
 
 
 def inside() -> bool:
-    """Whether this process is in a sandbox."""
+    """Return whether this process is in a sandbox."""
     return _INSIDE in os.environ
 
 
 def run(module: str, arguments: Sequence[str]) -> int:
-    """Run a module of Python in a sandbox of its own, and return its exit code. It ends with this process, however that ends."""
+    """Run a Python module in its own sandbox, and return its exit code. The sandbox ends with this process, however that ends."""
     command = ["setpriv", "--pdeathsig", "KILL", *_NAMESPACES, sys.executable, "-m", module, *arguments]
-    # gRPC's handlers of forks are for children that go on with it, and may end one that starts a program.
+    # gRPC's fork handlers are for children that go on using gRPC, and may crash a child that starts a program.
     grpc = {"GRPC_ENABLE_FORK_SUPPORT": "0", "GRPC_VERBOSITY": "ERROR"}
     process = subprocess.Popen(command, env={**os.environ, **grpc, _INSIDE: "1", "TMPDIR": FILES})
 
     def stop(number: int, frame: FrameType | None) -> None:
-        process.kill()  # `unshare` takes no other signal, and its child ends with it
+        process.kill()  # `unshare` reacts to no other signal; its child ends with it
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
-    # Of the terminal's group: the run gets Ctrl-C itself, and stops in order.
+    # The run is in the terminal's process group, so it gets Ctrl-C itself and stops in order.
     before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         return process.wait()
@@ -64,6 +64,6 @@ def run(module: str, arguments: Sequence[str]) -> int:
 
 
 def prepare() -> None:
-    """Make the sandbox's own files. To be called once, in it."""
+    """Mount the sandbox's own files. Must be called once, in the sandbox."""
     assert inside()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", FILES], check=True)

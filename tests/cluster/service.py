@@ -1,7 +1,7 @@
-"""The Services before the pods: what kube-proxy does with iptables, and a cluster's DNS with headless ones.
+"""The Services in front of the pods: iptables rules as kube-proxy makes them, and DNS for headless Services.
 
-A new connection goes to one of the ready pods by chance, and those that are there stay where they are. Both know of a change of the
-pods only `DELAY` seconds later, as everything has to come by way of the API server.
+A new connection goes to a random ready pod, and existing connections stay. Both follow a change of the pods after `DELAY` seconds,
+because in a cluster the change has to pass through the API server.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ DELAY = 1.0
 """Seconds from a change of a pod until connections and names follow."""
 
 ADDRESS = "198.18.1.1"
-"""The Service's."""
+"""The address of the Service."""
 
 NAME = "antiphon-headless.antiphon.svc.cluster.local"
-"""The headless Service's."""
+"""The name of the headless Service."""
 
 _TTL = 5
 _A, _IN = 1, 1
@@ -38,13 +38,13 @@ COMMIT
 
 
 class Service:
-    """The Service at `ADDRESS`, and the headless one. As a context manager it answers for names."""
+    """The Service at `ADDRESS`, and the headless one. As a context manager it answers DNS queries."""
 
     def __init__(self, port: int, target_port: int) -> None:
-        """Connections to `port` go to `target_port` of the pods."""
+        """Set up the rules. Connections to `port` go to `target_port` of the pods."""
         self.port = port
         self.addresses: tuple[str, ...] = ()
-        """Those of the pods that connections and names lead to."""
+        """The addresses of the pods that connections and names are routed to."""
         self._target_port = target_port
         self._wanted: tuple[str, ...] = ()
         _restore(_ROOT)
@@ -57,8 +57,8 @@ class Service:
     async def __aexit__(self, *_: object) -> None:
         self._transport.close()
 
-    def lead_to(self, addresses: Sequence[str]) -> None:
-        """Take the ready pods, which are of account in a moment."""
+    def route_to(self, addresses: Sequence[str]) -> None:
+        """Set the ready pods. Connections and names follow after `DELAY` seconds."""
         if (wanted := tuple(addresses)) != self._wanted:
             self._wanted = wanted
             asyncio.get_running_loop().call_later(DELAY, self._apply, wanted)
@@ -69,7 +69,7 @@ class Service:
 
 
 def rules(addresses: Sequence[str], port: int, target_port: int) -> str:
-    """What iptables is to restore, so that each address gets the same share of new connections."""
+    """Return the input for iptables-restore that gives each address the same share of new connections."""
     lines = [
         f"-A {_CHAIN} --protocol tcp --dport {port} --match statistic --mode random --probability {1 / left:.6f}"
         f" --jump DNAT --to-destination {address}:{target_port}"
@@ -79,7 +79,7 @@ def rules(addresses: Sequence[str], port: int, target_port: int) -> str:
 
 
 def answer(query: bytes, addresses: Sequence[str]) -> bytes:
-    """Answer a query of DNS, whatever the name: each address where IPv4 addresses are asked for, else nothing (RFC 1035)."""
+    """Return the answer to a DNS query for any name: each IPv4 address for type A, else no records (RFC 1035)."""
     end = query.index(b"\0", 12) + 5  # the name, and its type and class
     (kind,) = struct.unpack_from(">H", query, end - 4)
     found = addresses if kind == _A else ()

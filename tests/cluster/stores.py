@@ -1,4 +1,4 @@
-"""What the replicas share: PostgreSQL behind PgBouncer, and Redis."""
+"""The stores that the replicas share: PostgreSQL behind PgBouncer, and Redis."""
 
 from contextlib import ExitStack
 from types import TracebackType
@@ -10,11 +10,11 @@ from tests.postgres import Postgres
 from tests.redis import Redis
 
 POOL = 10
-"""Connections of the pooler to the database."""
+"""The number of connections from the pooler to the database."""
 
 
 class Stores:
-    """All three. As a context manager they run."""
+    """All three. As a context manager they run during the block."""
 
     def __init__(self) -> None:
         self.postgres = Postgres()
@@ -33,10 +33,10 @@ class Stores:
 
     @property
     def urls(self) -> dict[str, str]:
-        """What the Secrets hold, by their names."""
+        """Return the URLs in the Secrets, by the name of the Secret."""
         return {"antiphon-database": self.pooler.url_of(self.postgres.url), "antiphon-redis": self.redis.url}
 
     def turns(self) -> list[tuple[str, str, str]]:
-        """What the database itself says of turns: request id, message id and state of each reply."""
+        """Return the request id, message id and state of each reply, read directly from the database."""
         found = self.postgres.run("SELECT request_id, id, state FROM messages WHERE request_id IS NOT NULL")
         return [(request, message, state) for request, message, state in (line.split("|") for line in found.splitlines())]

@@ -1,4 +1,4 @@
-"""What the pods are made of: the manifests of an overlay, with the ConfigMaps and Secrets of this cluster."""
+"""The template of the pods: the manifests of an overlay, with the ConfigMaps and Secrets of this cluster."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ import yaml
 
 from tests.certificates import Authority
 from tests.cluster.service import ADDRESS
-from tests.kubernetes import Place, change_config_map, containers, find, kustomize, write_config_map
+from tests.kubernetes import PodFolders, change_config_map, containers, find, kustomize, write_config_map
 
 OVERLAY = "overlays/production"
 EDGE_PORT, GRPC_PORT = 8443, 50051
@@ -18,15 +18,15 @@ SERVER, ENVOY = "server", "envoy"
 
 
 class Template:
-    """The Deployment of the overlay, and what its pods mount: the same folders for all of them."""
+    """The Deployment of the overlay, and the folders that all its pods mount."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], secret: Mapping[str, str], urls: Mapping[str, str]) -> None:
-        """`settings` are added to the overlay's antiphon.yaml, `secret` and `urls` are what the Secrets hold."""
+        """Build it. `settings` are added to the overlay's antiphon.yaml; `secret` and `urls` are the contents of the Secrets."""
         documents = kustomize(OVERLAY)
         deployment = find(documents, "Deployment", "antiphon")["spec"]
         pod = deployment["template"]["spec"]
         self.containers = containers(pod)
-        """All of them by name, in the order in which they start."""
+        """All containers by name, in the order in which they start."""
         self.sidecars = [one["name"] for one in pod["initContainers"] if one.get("restartPolicy") == "Always"]
         self.migration = containers(find(documents, "Job", "antiphon-migrate")["spec"]["template"]["spec"])["migrate"]
         self.grace: int = pod["terminationGracePeriodSeconds"]
@@ -51,20 +51,20 @@ class Template:
 
     @property
     def reloads(self) -> bool:
-        """Whether the servers take up a changed configuration without a restart."""
+        """Return whether the servers reload a changed configuration without a restart."""
         return "--reload" in self.containers[SERVER]["args"]
 
     def configure(self, changes: Mapping[str, Any]) -> None:
-        """Change sections of antiphon.yaml, and bring the new file to all pods as the kubelet does: by exchanging a link."""
+        """Change sections of antiphon.yaml, and update the mounted file in all pods as the kubelet does, by replacing a link."""
         for section, values in changes.items():
             self._settings[section] = {**self._settings.get(section, {}), **values}
         text = yaml.safe_dump(self._settings).replace("/etc/antiphon-tls", str(self._mounts["/etc/antiphon-tls"]))
         change_config_map(self._config, {"antiphon.yaml": text.encode()})
 
-    def place(self, folder: Path) -> Place:
+    def pod_folders(self, folder: Path) -> PodFolders:
         """Make the volumes of one pod in `folder`."""
-        own = {"/run/antiphon": "run", "/var/lib/antiphon": "data", Place.TMP: "tmp"}
+        own = {"/run/antiphon": "run", "/var/lib/antiphon": "data", PodFolders.TMP: "tmp"}
         mounts = self._mounts | {path: folder / name for path, name in own.items()}
         for name in own.values():
             (folder / name).mkdir(parents=True)
-        return Place(mounts, self._secret, self._urls)
+        return PodFolders(mounts, self._secret, self._urls)

@@ -1,4 +1,4 @@
-"""What the callers saw."""
+"""The journal of calls."""
 
 import pytest
 
@@ -11,14 +11,14 @@ def call(began: float, ended: float) -> Call:
 
 
 def test_the_most_of_any_window_is_found() -> None:
-    """Wherever it begins, not only at whole minutes."""
+    """The busiest window is found wherever it begins, not only at whole minutes."""
     calls = [call(at, at + 1) for at in (0, 50, 55, 58, 62, 100)]
     assert most_in_window(calls, 20) == (4, 43)
     assert most_in_window([]) == (0, 0)
 
 
 def test_a_call_that_is_partly_in_a_window_is_not_counted() -> None:
-    """As a server may have counted it outside."""
+    """A call that lies only partly in a window is not counted, because a server may have counted it outside."""
     assert most_in_window([call(0, 30), call(5, 70)], 60)[0] == 1
 
 
@@ -32,11 +32,11 @@ def test_a_call_that_is_partly_in_a_window_is_not_counted() -> None:
     ],
 )
 async def test_how_a_call_ended_is_noted(pieces: int, raised: Exception | None, outcome: Outcome) -> None:
-    """Done, failed, cut in the middle, or cut so that its caller could not tell."""
+    """The journal records a call as done, failed, cut with an error, or cut silently."""
     journal = Journal()
 
     async def ask(going: Call) -> None:
-        assert journal.going_since_before(going.began)
+        assert journal.has_calls_from_before(going.began)
         going.pieces = pieces
         if raised is not None:
             raise raised
@@ -46,4 +46,4 @@ async def test_how_a_call_ended_is_noted(pieces: int, raised: Exception | None, 
     assert made.outcome is outcome
     assert made.ended >= made.began == made.since
     assert journal.sent == {name: 1}
-    assert not journal.going_since_before(made.ended)
+    assert not journal.has_calls_from_before(made.ended)

@@ -1,4 +1,4 @@
-"""The place where a cluster is played."""
+"""The sandbox in which a cluster runs."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ else:
 
 
 def processes(mark: str) -> list[int]:
-    """Those that have it in their command line."""
+    """Return the ids of the processes that have `mark` as an argument."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -40,7 +40,7 @@ def processes(mark: str) -> list[int]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_of_it_stays_when_its_parent_is_ended(tmp_path: Path, number: signal.Signals) -> None:
-    """Whatever ends it, its processes end too, and with them its network."""
+    """When its parent is terminated or killed, all processes of the sandbox end, and its network with them."""
     if reason := sandbox.missing():
         pytest.skip(reason)
     (tmp_path / "started.py").write_text(STARTED)

@@ -1,6 +1,7 @@
-"""The provider: a chat-completions server that says what is to be said to a prompt, and knows what it was asked.
+"""The provider: a chat-completions server with a predictable reply to each prompt, which counts the calls it receives.
 
-The first word of a prompt names the call. The reply to it is known beforehand, so that a caller can tell whether it is whole.
+The first word of a prompt is the name of the call. Since the reply to it is known in advance, a client can check that it is
+complete.
 """
 
 import asyncio
@@ -18,42 +19,42 @@ from tests.cluster.network import NODE
 
 PORT = 18080
 QUICK, TALK = "quick", "talk"
-"""The models: one that answers at once, and one that takes `PAUSE` before each word."""
+"""The models: `quick` answers at once, and `talk` waits `PAUSE` before each word."""
 
 WORDS = {QUICK: 6, TALK: 24}
-"""Of a reply."""
+"""The number of words in a reply."""
 
 PAUSE = 0.1
-"""Seconds."""
+"""Seconds before each word of `TALK`."""
 
 _ENDED = 1.0
 
 
 def words_of(prompt: str, model: str) -> list[str]:
-    """What is said to a prompt."""
+    """Return the words of the reply to a prompt."""
     name = prompt.split(" ", 1)[0]
     return [f"{name}-{number} " for number in range(WORDS[model])]
 
 
 def reply_to(prompt: str, model: str) -> str:
-    """The whole of it."""
+    """Return the complete reply to a prompt."""
     return "".join(words_of(prompt, model))
 
 
 class Upstream:
-    """The server. As a context manager it runs."""
+    """The server. As a context manager it runs during the block."""
 
     base_url = f"http://{NODE}:{PORT}/v1"
 
     def __init__(self) -> None:
-        self.asked: Counter[str] = Counter()
-        """How often each call came."""
+        self.request_counts: Counter[str] = Counter()
+        """How often each call was received, by its name."""
         self.cancelled: set[str] = set()
-        """Those whose caller left before the end."""
+        """The names of calls whose client left before the end."""
         self.going: Counter[str] = Counter()
-        """How many go on now, by the group of callers that a prompt names as its second word."""
+        """The number of calls in progress, by group; the second word of a prompt names the group."""
         self.most: dict[str, list[tuple[float, int]]] = {}
-        """When more calls of a group went on than before in the same second, and how many."""
+        """For each group, the time of each new call and the number of calls in progress at that time."""
 
     async def __aenter__(self) -> Self:
         application = web.Application()
@@ -67,13 +68,13 @@ class Upstream:
         await self._runner.cleanup()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        asked = orjson.loads(await request.read())
-        prompt: str = asked["messages"][-1]["content"]
+        body = orjson.loads(await request.read())
+        prompt: str = body["messages"][-1]["content"]
         name, _, rest = prompt.partition(" ")
-        self.asked[name] += 1
+        self.request_counts[name] += 1
         async with self._counted(rest.split(" ", 1)[0]):
             try:
-                return await (self._stream(request, prompt, asked) if asked.get("stream") else self._whole(prompt, asked))
+                return await (self._stream(request, prompt, body) if body.get("stream") else self._whole(prompt, body))
             except (asyncio.CancelledError, ConnectionError):
                 self.cancelled.add(name)
                 raise
@@ -87,20 +88,20 @@ class Upstream:
         finally:
             self.going[group] -= 1
 
-    async def _whole(self, prompt: str, asked: dict[str, Any]) -> web.Response:
-        model = asked["model"]
+    async def _whole(self, prompt: str, body: dict[str, Any]) -> web.Response:
+        model = body["model"]
         if model == TALK:
             await asyncio.sleep(PAUSE * WORDS[TALK])
         message = {"role": "assistant", "content": reply_to(prompt, model)}
-        body = {
+        completion = {
             **_head(model, "chat.completion"),
             "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
             "usage": _usage(model),
         }
-        return web.Response(body=orjson.dumps(body), content_type="application/json")
+        return web.Response(body=orjson.dumps(completion), content_type="application/json")
 
-    async def _stream(self, request: web.Request, prompt: str, asked: dict[str, Any]) -> web.StreamResponse:
-        model = asked["model"]
+    async def _stream(self, request: web.Request, prompt: str, body: dict[str, Any]) -> web.StreamResponse:
+        model = body["model"]
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         head = _head(model, "chat.completion.chunk")
@@ -111,7 +112,7 @@ class Upstream:
         await response.write(_event({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}))
         await response.write(_event({**head, "choices": [], "usage": _usage(model)}))
         await response.write(b"data: [DONE]\n\n")
-        with contextlib.suppress(ConnectionError):  # all was said
+        with contextlib.suppress(ConnectionError):  # the reply is complete
             await response.write_eof()
         return response
 

@@ -1,4 +1,4 @@
-"""A fresh database for each test that wants one, on SQLite and on a real PostgreSQL; and a real Redis."""
+"""A new database for each test, on SQLite and on a real PostgreSQL; and a real Redis."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ _NUMBERS = count()
 
 @pytest.fixture(scope="session")
 def postgres_url(request: pytest.FixtureRequest) -> str:
-    """The server that ANTIPHON_TEST_POSTGRES_URL names, or our own."""
+    """Return the URL of the server in ANTIPHON_TEST_POSTGRES_URL, or of the tests' own server."""
     named = os.environ.get("ANTIPHON_TEST_POSTGRES_URL")
     if named:
         return named
@@ -36,7 +36,7 @@ def postgres_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def pgbouncer(postgres_url: str) -> Iterator[PgBouncer]:
-    """In transaction mode, before the server."""
+    """Yield a pooler in transaction mode in front of the server."""
     if BINARY is None:
         pytest.skip("pgbouncer is not installed: apt-get install pgbouncer")
     with PgBouncer(postgres_url) as pooler:
@@ -45,14 +45,14 @@ def pgbouncer(postgres_url: str) -> Iterator[PgBouncer]:
 
 @pytest.fixture(scope="session")
 def redis() -> Iterator[Redis]:
-    """A server of our own, which may be stopped."""
+    """Yield the tests' own Redis, which a test may stop."""
     with Redis() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def redis_url(request: pytest.FixtureRequest) -> str:
-    """The server that ANTIPHON_TEST_REDIS_URL names, or our own."""
+    """Return the URL of the server in ANTIPHON_TEST_REDIS_URL, or of the tests' own server."""
     named = os.environ.get("ANTIPHON_TEST_REDIS_URL")
     if named:
         return named
@@ -90,7 +90,7 @@ def postgres_template(postgres_url: str) -> str:
 
 @pytest.fixture
 def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """A new SQLite database, migrated."""
+    """Return the URL of a new SQLite database, migrated."""
     path = tmp_path / "history.db"
     shutil.copy(sqlite_template, path)
     return f"sqlite:///{path}"
@@ -98,7 +98,7 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
 
 @pytest.fixture
 def fresh_postgres_url(postgres_url: str, postgres_template: str) -> Iterator[str]:
-    """A new PostgreSQL database, migrated."""
+    """Yield the URL of a new PostgreSQL database, migrated."""
     name = f"antiphon_test_{os.getpid()}_{next(_NUMBERS)}"
     asyncio.run(run_sql(postgres_url, f"CREATE DATABASE {name} TEMPLATE {postgres_template}"))
     yield _named(postgres_url, name)
@@ -107,7 +107,7 @@ def fresh_postgres_url(postgres_url: str, postgres_template: str) -> Iterator[st
 
 @pytest.fixture
 def empty_postgres_url(postgres_url: str) -> Iterator[str]:
-    """A new PostgreSQL database, with nothing in it."""
+    """Yield the URL of a new, empty PostgreSQL database."""
     name = f"antiphon_test_{os.getpid()}_{next(_NUMBERS)}"
     asyncio.run(run_sql(postgres_url, f"CREATE DATABASE {name}"))
     yield _named(postgres_url, name)
@@ -116,14 +116,14 @@ def empty_postgres_url(postgres_url: str) -> Iterator[str]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest) -> str:
-    """A new database of either kind, migrated."""
+    """Return the URL of a new, migrated database of each kind."""
     made: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "fresh_postgres_url")
     return made
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A new database of either kind, with nothing in it."""
+    """Return the URL of a new, empty database of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'new' / 'history.db'}"
     made: str = request.getfixturevalue("empty_postgres_url")
@@ -132,7 +132,7 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def pooled_url(pgbouncer: PgBouncer, fresh_postgres_url: str) -> str:
-    """A new PostgreSQL database, migrated, through the pooler."""
+    """Return the URL of a new PostgreSQL database, migrated, through the pooler."""
     return pgbouncer.url_of(fresh_postgres_url)
 
 
@@ -145,7 +145,7 @@ async def store(url: str) -> AsyncGenerator[Store, None]:
 
 @pytest.fixture
 def count_messages(store: Store) -> Callable[[], Awaitable[int]]:
-    """How many there are in the whole database."""
+    """Return a function that counts the messages in the whole database."""
     assert isinstance(store, SqlStore)
     query = select(func.count()).select_from(messages)
     return lambda: store._database.read(lambda connection: connection.execute(query).scalar_one())

@@ -1,6 +1,6 @@
-"""A process of its own that writes to a history: `history_process.py URL CONVERSATION COUNT`.
+"""A program that writes to a history: `history_process.py URL CONVERSATION COUNT`.
 
-It prints each message's id once it was told that it is stored. COUNT 0: turns, without end.
+It prints each message's id after the store has confirmed it. With COUNT 0 it records turns without end.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from antiphon.history.base import MessageState, TurnEnd
 from antiphon.history.sql import SqlStore
 
 
-def tell(*words: str) -> None:
+def report(*words: str) -> None:
     sys.stdout.write(" ".join(words) + "\n")
     sys.stdout.flush()
 
@@ -21,15 +21,15 @@ async def main(url: str, conversation: str, count: int) -> None:
     store = SqlStore(open_database(url))
     for number in range(count):
         _, new = await store.append("me", conversation, [Message(Role.USER, (Text(str(number)),))])
-        tell(new[0].id)
+        report(new[0].id)
 
     async def turns() -> None:
         while True:
             turn = await store.begin_turn("me", conversation, [Message(Role.USER, (Text("x"),))])
-            tell(turn.path[-1].id)
-            tell(turn.reply.id)
+            report(turn.path[-1].id)
+            report(turn.reply.id)
             await store.end_turn("me", turn.reply.id, TurnEnd(MessageState.COMPLETE, Message(Role.ASSISTANT, (Text("y"),))))
-            tell(turn.reply.id, "ended")
+            report(turn.reply.id, "ended")
 
     if not count:
         await asyncio.gather(*(turns() for _ in range(4)))

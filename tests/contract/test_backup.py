@@ -1,4 +1,4 @@
-"""The commands for backup and restore that docs/guide/data.md has: they are run here as they stand there."""
+"""The commands for backup and restore in docs/guide/data.md, run unchanged."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "guide" / "data.md"
 
 
 def commands(section: str) -> list[str]:
-    """The shell commands of a section: those for a backup, and those for a restore."""
+    """Return the shell commands of a section: those for a backup, and those for a restore."""
     text = PAGE.read_text(encoding="utf-8").split(f"### {section}\n", 1)[1].split("\n#", 1)[0]
     found = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     assert len(found) == 2
@@ -47,15 +47,17 @@ def texts(stored: tuple[StoredMessage, ...]) -> list[str]:
     return ["".join(part.text for part in each.message.blocks if isinstance(part, Text)) for each in stored]
 
 
-class Kept:
-    """What is in the database before the backup, and what has to be there after the restore."""
+class SavedData:
+    """The data in the database before the backup, and the check of it after the restore."""
 
     async def fill(self, url: str) -> None:
         database = open_database(url)
         store = SqlStore(database)
-        self.made = await store.create("me", title="Ünï", source="s", pinned=True, messages=said("one", "🎉 two", "x" * 100_000))
+        self.made = await store.create(
+            "me", title="Ünï", source="s", pinned=True, messages=user_messages("one", "🎉 two", "x" * 100_000)
+        )
         self.fork = await store.fork("me", self.made.id)
-        self.turn = await store.begin_turn("me", self.made.id, said("in progress"))
+        self.turn = await store.begin_turn("me", self.made.id, user_messages("in progress"))
         keys = KeyStore(database)
         _, secret = await keys.create(
             name="k", owner="me", grants=Grants((Scope.CHAT,)), expires=None, origin=Origin("a", "b", "c")
@@ -64,18 +66,18 @@ class Kept:
         await database.close()
 
     async def lose(self, url: str) -> None:
-        """What happens after the backup is not in it."""
+        """Change the database after the backup; these changes must not appear in the restored one."""
         database = open_database(url)
         store = SqlStore(database)
         await store.delete("me", self.made.id)
-        await store.append("me", self.fork.id, said("later"))
+        await store.append("me", self.fork.id, user_messages("later"))
         await database.close()
 
     async def check(self, url: str) -> None:
         await migrate(url)
         database = open_database(url)
         store = SqlStore(database)
-        # The worker that had the turn is gone; here it is this very process, and only just.
+        # The worker that began the turn is gone. In this test it is this process, so its heartbeat is made old.
         await database.write(lambda connection: connection.execute(update(workers).values(seen=0)) and None)
         assert await store.settle() == 1
         (reply,) = (each for each in (await store.messages("me", self.made.id)).messages if each.id == self.turn.reply.id)
@@ -86,22 +88,22 @@ class Kept:
         assert found is not None
         assert found.owner == "me"
         assert [stored.event.action for stored in (await AuditLog(database).list(size=9)).events] == ["keys.create"]
-        await store.append("me", self.made.id, said("goes on"))
+        await store.append("me", self.made.id, user_messages("goes on"))
         await database.close()
 
 
-def said(*words: str) -> list[Message]:
+def user_messages(*words: str) -> list[Message]:
     return [Message(Role.USER, (Text(word),)) for word in words]
 
 
 async def test_a_backup_of_sqlite_is_made_while_it_is_written_and_restored(sqlite_url: str, tmp_path: Path) -> None:
-    """It is of one moment, is nobody else's to read, and takes the place of what was there."""
+    """A backup of SQLite made during writes is consistent and private, and its restore replaces the database."""
     backup, restore = commands("SQLite")
-    kept, folder = Kept(), tmp_path / "data"
+    saved, folder = SavedData(), tmp_path / "data"
     folder.mkdir()
     shutil.copy(tmp_path / "history.db", folder / "antiphon.db")
     url = f"sqlite:///{folder / 'antiphon.db'}"
-    await kept.fill(url)
+    await saved.fill(url)
     database = open_database(url)
     store = SqlStore(database)
     busy = await store.create("busy", title="", source="", pinned=False, messages=[])
@@ -109,7 +111,7 @@ async def test_a_backup_of_sqlite_is_made_while_it_is_written_and_restored(sqlit
 
     async def write() -> None:
         while not stop.is_set():
-            await store.append("busy", busy.id, said("a", "b"))
+            await store.append("busy", busy.id, user_messages("a", "b"))
 
     writing = asyncio.create_task(write())
     await run(backup, folder)
@@ -117,9 +119,9 @@ async def test_a_backup_of_sqlite_is_made_while_it_is_written_and_restored(sqlit
     await writing
     await database.close()
     assert (folder / "backup.db").stat().st_mode & 0o777 == 0o600
-    await kept.lose(url)
+    await saved.lose(url)
     await run(restore, folder)
-    await kept.check(url)
+    await saved.check(url)
     database = open_database(url)
     whole = await SqlStore(database).messages("busy", busy.id)
     assert len(whole.messages) % 2 == 0
@@ -129,14 +131,14 @@ async def test_a_backup_of_sqlite_is_made_while_it_is_written_and_restored(sqlit
 async def test_a_backup_of_postgresql_is_made_and_restored(
     fresh_postgres_url: str, empty_postgres_url: str, tmp_path: Path
 ) -> None:
-    """Into another database, which is whole: the indices too, by which nothing is there twice."""
+    """A backup of PostgreSQL is restored completely into another database, including the unique indices."""
     if not fresh_postgres_url.split("@")[1].startswith("127.0.0.1"):
-        pytest.skip("the tools at hand are of the tests' own server")
+        pytest.skip("the PostgreSQL tools match only the tests' own server")
     backup, restore = commands("PostgreSQL")
-    kept = Kept()
-    await kept.fill(fresh_postgres_url)
+    saved = SavedData()
+    await saved.fill(fresh_postgres_url)
     await run(backup, tmp_path, DATABASE_URL=fresh_postgres_url)
     assert (tmp_path / "antiphon.dump").stat().st_mode & 0o777 == 0o600
-    await kept.lose(fresh_postgres_url)
+    await saved.lose(fresh_postgres_url)
     await run(restore, tmp_path, NEW_DATABASE_URL=empty_postgres_url)
-    await kept.check(empty_postgres_url)
+    await saved.check(empty_postgres_url)

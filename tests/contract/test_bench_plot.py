@@ -1,4 +1,4 @@
-"""The drawings of the dashboards."""
+"""The pictures of the dashboards."""
 
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -19,12 +19,12 @@ def _panel(**more: Any) -> dict[str, Any]:
 
 
 def _texts(picture: str) -> list[str]:
-    found = ET.fromstring(picture).iter("{http://www.w3.org/2000/svg}text")  # noqa: S314  # our own
+    found = ET.fromstring(picture).iter("{http://www.w3.org/2000/svg}text")  # noqa: S314  # our own file
     return [element.text or "" for element in found]
 
 
 def test_a_panel_has_title_units_and_legend() -> None:
-    """The largest lines are named, with mean and maximum; those that have no place are counted."""
+    """The legend names the largest series with mean and maximum, and counts the rest."""
     lines = [Series(f"line {number}", [(0.0, number / 1000), (60.0, number / 1000)]) for number in range(6)]
     texts = _texts(dashboard("Board", [(_panel(), lines, "")], 60))
     assert {"Board", "Time <of> calls", "0:30", "1:00", "6 ms", "5 ms", "line 5", "line 4", "line 3", "and 3 more"} <= set(texts)
@@ -32,7 +32,7 @@ def test_a_panel_has_title_units_and_legend() -> None:
 
 
 def test_a_panel_without_data_says_why() -> None:
-    """And a number alone is the last that there was."""
+    """A panel without data shows the reason, and a single number is the latest value."""
     stat = _panel(type="stat", fieldConfig={"defaults": {"unit": "percentunit"}})
     texts = _texts(dashboard("Board", [(_panel(), [], "no breaker"), (stat, [Series("", [(0.0, 0.1), (1.0, 0.25)])], "")], 60))
     assert "no data: no breaker" in texts
@@ -52,6 +52,6 @@ def test_a_panel_without_data_says_why() -> None:
         (7, "short", "7"),
     ],
 )
-def test_values_are_told_in_their_unit(value: float, unit: str, wanted: str) -> None:
-    """As Grafana tells them."""
+def test_values_are_formatted_in_their_unit(value: float, unit: str, wanted: str) -> None:
+    """Values are formatted as Grafana does."""
     assert format_value(value, unit) == wanted

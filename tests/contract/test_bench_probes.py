@@ -1,4 +1,4 @@
-"""What the benchmark counts."""
+"""The counters of the benchmark."""
 
 import asyncio
 import linecache
@@ -23,8 +23,8 @@ class Value(Struct, frozen=True):
     number: int = 0
 
 
-async def test_hops_are_told_from_awaits_that_go_on() -> None:
-    """A generator of three values is asked four times, and woken three times."""
+async def test_hops_are_distinguished_from_resumed_awaits() -> None:
+    """A generator of three values is called four times, and resumed after a wait three times."""
     trace = Trace()
     trace.start()
     async for _ in turns(3):
@@ -35,7 +35,7 @@ async def test_hops_are_told_from_awaits_that_go_on() -> None:
 
 
 async def test_tasks_are_counted() -> None:
-    """Each by the name of its coroutine."""
+    """Tasks are counted by the name of their coroutine."""
     trace = Trace()
     trace.start()
     await asyncio.gather(asyncio.sleep(0), asyncio.sleep(0))
@@ -45,7 +45,7 @@ async def test_tasks_are_counted() -> None:
 
 
 async def test_conversions_are_counted() -> None:
-    """Functions in C by their library: JSON, protobuf, and values that are made anew."""
+    """Conversions of JSON, protobuf and rebuilt values are counted by library."""
     data = chat_pb2.GenerateRequest(model="a").SerializeToString()
     trace = Trace()
     trace.start()
@@ -58,7 +58,7 @@ async def test_conversions_are_counted() -> None:
 
 
 def test_blocks_that_are_freed_at_once_are_counted() -> None:
-    """Each of them, at its line; and afterwards memory is freed as before."""
+    """Short-lived allocations are counted by line, and the counter itself keeps no memory."""
     allocations = Allocations()
     allocations.start()
     for _ in range(1000):

@@ -1,4 +1,4 @@
-"""What the benchmark reads of other processes."""
+"""The benchmark's measurements of other processes."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ WORK = "import sys; held = bytearray(b'x') * 50_000_000; sum(range(10_000_000));
 
 
 def test_cpu_and_memory_of_another_process() -> None:
-    """A child that counted to ten million, and holds 50 MB, is seen to have done so, also when it has ended."""
+    """CPU time and memory of a child are measured, and its CPU time is kept after it has ended."""
     clock = Clock()
     with subprocess.Popen([sys.executable, "-c", WORK], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

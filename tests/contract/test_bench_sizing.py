@@ -1,4 +1,4 @@
-"""What the tables of docs/guide/sizing.md are reckoned from."""
+"""The calculation of the tables in docs/guide/sizing.md."""
 
 from pathlib import Path
 
@@ -37,13 +37,13 @@ PLAN = Plan(price=0.036, busy=0.5, tokens=100, pace=50)
 
 
 def test_the_page_is_made_of_the_figures_that_it_has() -> None:
-    """Nobody changes a table by hand: `python -m tests.bench.capacity --reckon` makes the same."""
+    """The page's tables follow from its figures; `python -m tests.bench.capacity --reckon` generates them."""
     page = PAGE.read_text(encoding="utf-8")
     assert sizing.replace(page, sizing.block(*sizing.read(page))) == page
 
 
 def test_a_block_can_be_read_and_replaced() -> None:
-    """The figures come back as they were, and what is around the block stays."""
+    """A written block reads back to the same figures, and replacing it keeps the text around it."""
     made = sizing.block(FIGURES, PLAN)
     assert sizing.read(made) == (FIGURES, PLAN)
     assert sizing.replace(f"before\n{sizing.BEGIN} -->\nold\n{sizing.END}\nafter\n", made) == f"before\n{made}\nafter\n"
@@ -52,7 +52,7 @@ def test_a_block_can_be_read_and_replaced() -> None:
 
 
 def test_a_streamed_answer_costs_all_of_its_parts() -> None:
-    """A call, limits, a turn, each token, and each second that is recorded."""
+    """The cost of a streamed answer includes the call, limits, a turn, each token, and each recorded second."""
     cost = sizing.streamed(FIGURES, PLAN)
     assert cost == Cost(*(pytest.approx(part) for part in (1 + 0.5 + 2 + 100 * 0.1 + 2 * 0.5, 0.25 + 100 * 0.03, 3 + 2 * 1, 0.2)))
     # Half a core is used: 22.95 s of CPU for a thousand are 45.9 core seconds, of 0.036 / 3600 USD each.
@@ -65,10 +65,10 @@ def test_a_streamed_answer_costs_all_of_its_parts() -> None:
     ids=["three at the least", "by CPU", "by streams"],
 )
 def test_there_are_replicas_enough(rate: float, streams: float, wanted: int) -> None:
-    """For the CPU of their workers, of which each uses half a core, for streams, and for a failure."""
+    """The number of replicas covers CPU use, streams, and a failure."""
     assert sizing.replicas(Cost(100, 0), rate, streams, PLAN) == wanted
 
 
-def test_noise_is_no_gain() -> None:
-    """What costs less with something than without costs nothing more."""
+def test_a_cost_is_never_negative() -> None:
+    """If something measures cheaper with a feature than without, the feature's cost is zero, not negative."""
     assert Cost(1, 2).above(Cost(0.5, 3)) == Cost(0.5, 0)

@@ -16,26 +16,26 @@ PACKAGE = "Package: {}\nVersion: 1:2.36-9+deb12u10\nArchitecture: amd64\nDescrip
 
 
 def test_the_containerfile_has_no_finding() -> None:
-    """The linter of container files finds nothing in it."""
+    """The linter of container files has no finding."""
     hadolint = Path(sys.executable).with_name("hadolint")
     done = subprocess.run([hadolint, FOLDER / "Containerfile"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-def test_both_kinds_of_tool_leave_out_the_same() -> None:
-    """Docker reads one list of what is left out, podman and buildah another: they are the same."""
+def test_the_ignore_files_are_the_same() -> None:
+    """Docker's ignore file is the same as the one of podman and buildah."""
     assert (ROOT / ".dockerignore").read_text() == (ROOT / ".containerignore").read_text()
 
 
 def test_the_last_stage_runs_nothing() -> None:
-    """So its base needs no shell, and an image for another architecture needs no emulator."""
+    """The last stage runs no command, so its base needs no shell, and other architectures need no emulator."""
     last = (FOLDER / "Containerfile").read_text().rpartition("\nFROM ")[2]
     assert not [line for line in last.splitlines() if line.startswith("RUN")]
 
 
 @pytest.mark.parametrize("where", ["status", "status.d"])
 def test_the_bill_of_materials_is_valid_and_whole(tmp_path: Path, where: str) -> None:
-    """It follows the schema, and names each wheel, what a wheel wraps, and each Debian package wherever a base lists them."""
+    """The bill of materials is valid, and names each wheel, what a wheel bundles, and each Debian package."""
     dpkg = tmp_path / "var/lib/dpkg"
     dpkg.mkdir(parents=True)
     if where == "status":

@@ -1,4 +1,4 @@
-"""The documentation, held to the code and to itself."""
+"""The documentation is consistent with the code and with itself."""
 
 import re
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
 def anchors(page: Path) -> set[str]:
-    """The names of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, as GitHub makes them."""
     headings = _HEADING.findall(_FENCE.sub("", page.read_text(encoding="utf-8")))
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -34,7 +34,7 @@ def links() -> Iterator[tuple[Path, str]]:
 
 @pytest.mark.parametrize(("page", "target"), list(links()), ids=lambda value: str(value).removeprefix(f"{ROOT}/"))
 def test_every_link_leads_somewhere(page: Path, target: str) -> None:
-    """To a file of this repository, and to a heading that it has."""
+    """Every link points to a file of this repository and to an existing heading."""
     path, _, anchor = target.partition("#")
     found = (page.parent / path).resolve() if path else page
     assert found.exists()
@@ -42,19 +42,19 @@ def test_every_link_leads_somewhere(page: Path, target: str) -> None:
 
 
 @pytest.mark.parametrize("path", list(generate.pages()), ids=lambda path: path.name)
-def test_the_reference_is_what_the_code_says(path: Path) -> None:
-    """Else: python docs/generate.py."""
+def test_the_reference_is_up_to_date(path: Path) -> None:
+    """The generated reference is up to date; otherwise run `python docs/generate.py`."""
     assert path.read_text(encoding="utf-8") == generate.pages()[path]
 
 
 def test_every_setting_is_explained() -> None:
-    """By the text below its field, of which the reference is made."""
+    """Every setting has a description below its field, from which the reference is made."""
     rows = [row for name, section in generate.sections() for row in generate.settings(section, name)]
     assert [row.path for row in rows if not row.about] == []
 
 
 def examples() -> Iterator[tuple[str, str]]:
-    """Each example of a configuration, by its page and number."""
+    """Yield each example of a configuration, with its page and number."""
     for page in PAGES:
         found = re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
         for number, text in enumerate(found):
@@ -65,6 +65,6 @@ def examples() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(("name", "text"), list(examples()), ids=lambda value: value if value.count("\n") == 0 else "")
 def test_every_example_of_a_configuration_is_good(name: str, text: str, tmp_path: Path) -> None:
-    """As it stands on its page."""
+    """Every example of a configuration is valid as it is on its page."""
     (tmp_path / "antiphon.yaml").write_text(text)
     load(tmp_path / "antiphon.yaml", {})

@@ -1,4 +1,4 @@
-"""What callers write into the history themselves passes the guards of requests."""
+"""Titles and messages that callers write into the history directly also pass the guards of requests."""
 
 from collections.abc import AsyncGenerator
 
@@ -17,13 +17,13 @@ from antiphon.history.sql import SqlStore
 ME = "me"
 
 
-def said(text: str, role: Role = Role.USER) -> Message:
+def text_message(text: str, role: Role = Role.USER) -> Message:
     return Message(role, (Text(text),))
 
 
 @pytest_asyncio.fixture
 async def store(sqlite_url: str) -> AsyncGenerator[SqlStore, None]:
-    """What is guarded."""
+    """Yield the store behind the guards."""
     database = open_database(sqlite_url)
     yield SqlStore(database)
     await database.close()
@@ -31,7 +31,7 @@ async def store(sqlite_url: str) -> AsyncGenerator[SqlStore, None]:
 
 @pytest.fixture
 def guarded(store: SqlStore) -> GuardedStore:
-    """It masks "bad" and blocks "worst"; replies alone are read for "fine"."""
+    """Return a store that masks "bad" and blocks "worst". The guard for "fine" applies to replies only."""
     guards = build_guards(
         [
             GuardConfig(name="mask", kind="blocklist", patterns=["bad"], action="mask", replacement="####"),  # type: ignore[call-arg]
@@ -43,14 +43,14 @@ def guarded(store: SqlStore) -> GuardedStore:
 
 
 async def test_what_is_masked_is_not_stored(guarded: GuardedStore) -> None:
-    """Titles and messages, whoever they are said to be from, in every way to write them."""
+    """Titles and messages are masked by every method that writes them, whatever the role."""
     made = await guarded.create(
-        ME, title="a bad title", source="", pinned=False, messages=[said("bad"), said("bad", Role.ASSISTANT)]
+        ME, title="a bad title", source="", pinned=False, messages=[text_message("bad"), text_message("bad", Role.ASSISTANT)]
     )
     assert made.title == "a #### title"
     call = Message(Role.ASSISTANT, (ToolCall("c", "f", '{"a": "bad"}'),))
-    _, appended = await guarded.append(ME, made.id, [said("fine, not bad"), call])
-    assert appended[0].message == said("fine, not ####")
+    _, appended = await guarded.append(ME, made.id, [text_message("fine, not bad"), call])
+    assert appended[0].message == text_message("fine, not ####")
     path = (await guarded.messages(ME, made.id)).messages
     assert "bad" not in repr(path)
     assert (await guarded.update(ME, made.id, title="bad")).title == "####"
@@ -60,14 +60,14 @@ async def test_what_is_masked_is_not_stored(guarded: GuardedStore) -> None:
 
 
 async def test_what_is_blocked_is_refused_and_changes_nothing(guarded: GuardedStore) -> None:
-    """With the guard's name."""
-    made = await guarded.create(ME, title="t", source="", pinned=False, messages=[said("a")])
+    """A blocked text is refused with the guard's name, and nothing changes."""
+    made = await guarded.create(ME, title="t", source="", pinned=False, messages=[text_message("a")])
     for call in (
         guarded.create(ME, title="worst", source="", pinned=False, messages=[]),
-        guarded.create(ME, title="", source="", pinned=False, messages=[said("worst")]),
+        guarded.create(ME, title="", source="", pinned=False, messages=[text_message("worst")]),
         guarded.update(ME, made.id, title="worst"),
         guarded.fork(ME, made.id, title="worst"),
-        guarded.append(ME, made.id, [said("a"), said("worst")]),
+        guarded.append(ME, made.id, [text_message("a"), text_message("worst")]),
     ):
         with pytest.raises(ContentBlocked) as caught:
             await call
@@ -76,18 +76,20 @@ async def test_what_is_blocked_is_refused_and_changes_nothing(guarded: GuardedSt
 
 
 async def test_a_title_that_masking_makes_too_long_is_cut(guarded: GuardedStore) -> None:
-    """Its caller kept to the limit."""
+    """A title that masking makes too long is shortened, because the caller respected the limit."""
     made = await guarded.create(ME, title="bad" * 166, source="", pinned=False, messages=[])
     assert made.title == ("####" * 166)[:MAX_TITLE]
 
 
 async def test_what_is_read_is_what_the_store_has(guarded: GuardedStore, store: SqlStore) -> None:
-    """Whatever is asked for, page by page; what is deleted is gone."""
-    made = await store.create(ME, title="bad title", source="s", pinned=True, messages=[said("bad"), said("worst"), said("c")])
+    """Reads return what the store has, page by page, and deletes remove it."""
+    made = await store.create(
+        ME, title="bad title", source="s", pinned=True, messages=[text_message("bad"), text_message("worst"), text_message("c")]
+    )
     other = await store.create(ME, title="other", source="t", pinned=False, messages=[])
     first = (await store.messages(ME, made.id)).messages[0]
-    await store.begin_turn(ME, made.id, [said("d")], parent_id=first.id)
-    await store.begin_turn(ME, made.id, [said("e")], parent_id=first.id)
+    await store.begin_turn(ME, made.id, [text_message("d")], parent_id=first.id)
+    await store.begin_turn(ME, made.id, [text_message("e")], parent_id=first.id)
     assert await guarded.get(ME, made.id) == await store.get(ME, made.id)
     for filters in ({"pinned": False}, {"source": "t"}, {"title_contains": "her"}):
         assert [found.id for found in (await guarded.list(ME, size=9, **filters)).conversations] == [other.id]  # type: ignore[arg-type]

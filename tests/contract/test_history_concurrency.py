@@ -1,4 +1,4 @@
-"""What holds for every store when calls meet, callers leave, and processes die."""
+"""The behaviour of every store under concurrent calls, cancelled callers and killed processes."""
 
 import asyncio
 import random
@@ -25,7 +25,7 @@ ME = "me"
 PROCESS = Path(__file__).with_name("history_process.py")
 
 
-def said(*texts: str) -> list[Message]:
+def user_messages(*texts: str) -> list[Message]:
     return [Message(Role.USER, (Text(each),)) for each in texts]
 
 
@@ -39,18 +39,18 @@ def texts(found: tuple[StoredMessage, ...]) -> list[str]:
 
 @pytest_asyncio.fixture
 async def other(url: str) -> AsyncGenerator[Store, None]:
-    """Another worker on the same database."""
+    """Yield the store of another worker on the same database."""
     opened = SqlStore(open_database(url))
     yield opened
     await opened._database.close()
 
 
 async def new(store: Store, *content: str) -> str:
-    return (await store.create(ME, title="", source="", pinned=False, messages=said(*content))).id
+    return (await store.create(ME, title="", source="", pinned=False, messages=user_messages(*content))).id
 
 
 async def whole_path(store: Store, conversation: str) -> tuple[StoredMessage, ...]:
-    """The path, each message behind the one before, and as long as the conversation says."""
+    """Return the path, and check that each message follows the one before and that the count is right."""
     found = (await store.messages(ME, conversation)).messages
     assert [stored.parent_id for stored in found] == [None, *(stored.id for stored in found)][: len(found)]
     now = await store.get(ME, conversation)
@@ -58,23 +58,23 @@ async def whole_path(store: Store, conversation: str) -> tuple[StoredMessage, ..
     return found
 
 
-async def quiet(store: Store) -> None:
-    """Until what cancelled callers have left running is at its end."""
+async def finish_cancelled_work(store: Store) -> None:
+    """Wait until everything that cancelled callers have left running is done."""
     assert isinstance(store, SqlStore)
     if isinstance(store._database, PostgresDatabase):
         while store._database._running:
             await asyncio.wait(store._database._running)
     else:
-        await store.heartbeat()  # there is one writer, which comes to it last
+        await store.heartbeat()  # SQLite has one writer, which runs this after everything else
 
 
 async def test_concurrent_appends_are_put_one_after_the_other(store: Store, other: Store) -> None:
-    """16 tasks of two workers, 20 appends each of two messages: none is lost, none torn apart, each task's stay in order."""
+    """Concurrent appends by two workers are all stored, none is split, and each task's stay in order."""
     conversation = await new(store)
 
     async def write(task: int) -> None:
         for number in range(20):
-            await (store, other)[task % 2].append(ME, conversation, said(f"{task} {number} a", f"{task} {number} b"))
+            await (store, other)[task % 2].append(ME, conversation, user_messages(f"{task} {number} a", f"{task} {number} b"))
 
     await asyncio.gather(*map(write, range(16)))
     found = texts(await whole_path(store, conversation))
@@ -85,10 +85,10 @@ async def test_concurrent_appends_are_put_one_after_the_other(store: Store, othe
 
 
 async def test_an_expected_head_lets_one_through(store: Store, other: Store) -> None:
-    """Of many appends that know the same head, one is stored."""
+    """Of many appends that expect the same head, exactly one is stored."""
     conversation = await new(store, "a")
     head = (await store.get(ME, conversation)).head_id
-    calls = [(store, other)[n % 2].append(ME, conversation, said(str(n)), expected_head=head) for n in range(20)]
+    calls = [(store, other)[n % 2].append(ME, conversation, user_messages(str(n)), expected_head=head) for n in range(20)]
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert sum(isinstance(result, tuple) for result in results) == 1
     assert len(await whole_path(store, conversation)) == 2
@@ -96,10 +96,10 @@ async def test_an_expected_head_lets_one_through(store: Store, other: Store) -> 
 
 @pytest.mark.parametrize("fresh", [True, False])
 async def test_one_request_id_begins_one_turn(store: Store, other: Store, *, fresh: bool) -> None:
-    """However many calls carry it at once, in two workers: one writes, and all have the same turn."""
+    """Of many concurrent calls with one request id, one writes the turn, and all get the same one."""
     conversation = None if fresh else await new(store)
     for number in range(5):
-        calls = [(store, other)[n % 2].begin_turn(ME, conversation, said("a"), request_id=f"r{number}") for n in range(20)]
+        calls = [(store, other)[n % 2].begin_turn(ME, conversation, user_messages("a"), request_id=f"r{number}") for n in range(20)]
         turns = await asyncio.gather(*calls)
         assert sum(not turn.existing for turn in turns) == 1
         assert len({(turn.conversation.id, turn.reply.id) for turn in turns}) == 1
@@ -110,12 +110,12 @@ async def test_one_request_id_begins_one_turn(store: Store, other: Store, *, fre
 
 @pytest.mark.parametrize("fresh", [True, False])
 async def test_a_failed_turn_is_begun_again_once(store: Store, other: Store, *, fresh: bool) -> None:
-    """By however many callers at once, in two workers: one of them asks the model, the others are told that it goes on."""
+    """Of many concurrent retries of a failed turn, one restarts it, and the others get `TurnInProgress`."""
     conversation = None if fresh else await new(store)
     for number in range(5):
 
         async def begin(by: Store, name: str = f"r{number}") -> Turn:
-            return await by.begin_turn(ME, conversation, said("a"), request_id=name)
+            return await by.begin_turn(ME, conversation, user_messages("a"), request_id=name)
 
         first = await begin(store)
         assert await store.end_turn(ME, first.reply.id, FAILED)
@@ -127,7 +127,7 @@ async def test_a_failed_turn_is_begun_again_once(store: Store, other: Store, *, 
 
 
 async def test_a_turn_is_not_begun_again_before_its_worker_knows_that_it_ended(store: Store, other: Store) -> None:
-    """The answer to the commit was lost, and the end comes again: it never ends another attempt."""
+    """A turn restarts only when its worker knows that it ended, so that a repeated end never ends another attempt."""
     assert isinstance(store, SqlStore)
     write = store._database.write
 
@@ -136,7 +136,7 @@ async def test_a_turn_is_not_begun_again_before_its_worker_knows_that_it_ended(s
         raise StoreUnavailable
 
     async def begin(by: Store) -> Turn:
-        return await by.begin_turn(ME, None, said("a"), request_id="r")
+        return await by.begin_turn(ME, None, user_messages("a"), request_id="r")
 
     first = await begin(store)
     store._database.write = lost  # type: ignore[method-assign]
@@ -149,21 +149,21 @@ async def test_a_turn_is_not_begun_again_before_its_worker_knows_that_it_ended(s
     assert await store.end_turn(ME, first.reply.id, FAILED)
     assert not (await begin(store)).existing
     assert await store.end_turn(ME, first.reply.id, FAILED)
-    assert not (await begin(other)).existing, "another worker may at once: whose a turn is, is stored"
+    assert not (await begin(other)).existing, "another worker may at once, because the turn's worker is stored"
     assert not await store.end_turn(ME, first.reply.id, FAILED)
     assert (await begin(store)).existing
     assert await other.end_turn(ME, first.reply.id, DONE)
 
 
 async def test_a_turn_whose_end_cannot_be_written_at_all_is_settled(store: Store) -> None:
-    """After a fault that nobody foresaw nobody tries again: the turn does not go on until the worker is started anew."""
+    """A turn whose end failed with an unexpected error is settled, and does not stay in progress."""
     assert isinstance(store, SqlStore)
     write = store._database.write
 
     async def fail(_: Callable[[Connection], Any]) -> Any:
         raise RuntimeError("a fault")
 
-    turn = await store.begin_turn(ME, None, said("a"), request_id="r")
+    turn = await store.begin_turn(ME, None, user_messages("a"), request_id="r")
     store._database.write = fail  # type: ignore[method-assign]
     with pytest.raises(RuntimeError):
         await store.end_turn(ME, turn.reply.id, DONE)
@@ -173,11 +173,11 @@ async def test_a_turn_whose_end_cannot_be_written_at_all_is_settled(store: Store
 
 
 async def test_a_caller_that_leaves_while_its_turn_is_begun_may_try_again(store: Store) -> None:
-    """At whatever moment it left: as soon as that is written down, there is no turn that goes on."""
+    """A caller cancelled at any moment of `begin` may retry as soon as the cancellation is stored."""
     recorder = Recorder(store)
     for steps in range(40):
         record = Record(ME, request_id=str(steps))
-        task = asyncio.create_task(recorder.begin(record, said("a")))
+        task = asyncio.create_task(recorder.begin(record, user_messages("a")))
         for _ in range(steps):
             await asyncio.sleep(0)
         task.cancel()
@@ -185,7 +185,7 @@ async def test_a_caller_that_leaves_while_its_turn_is_begun_may_try_again(store:
         if not task.cancelled():
             task.result().cancel()
         await recorder.close(10)
-        again = await recorder.begin(record, said("a"))
+        again = await recorder.begin(record, user_messages("a"))
         assert not again.turn.existing
         again.cancel()
     await recorder.close(10)
@@ -196,7 +196,7 @@ async def test_a_caller_that_leaves_while_its_turn_is_begun_may_try_again(store:
 
 
 async def test_forks_branches_and_deletes_at_once(store: Store, other: Store, count_messages: Callable[[], Awaitable[int]]) -> None:
-    """On one tree, by two workers: every conversation that is left has a whole path, and nothing is left when all are gone."""
+    """After concurrent forks, branches and deletes, every path is complete, and deleting all leaves no message."""
     chance = random.Random(7)
     root = await new(store, *"abcdef")
     known = [stored.id for stored in await whole_path(store, root)]
@@ -211,11 +211,11 @@ async def test_forks_branches_and_deletes_at_once(store: Store, other: Store, co
                     case 0:
                         conversations.add((await mine.fork(ME, at, message_id=chance.choice([None, *known]))).id)
                     case 1:
-                        turn = await mine.begin_turn(ME, at, said("x"), parent_id=chance.choice([None, *known]))
+                        turn = await mine.begin_turn(ME, at, user_messages("x"), parent_id=chance.choice([None, *known]))
                         known.append(turn.reply.id)
                         await mine.end_turn(ME, turn.reply.id, DONE)
                     case 2:
-                        await mine.append(ME, at, said("y"))
+                        await mine.append(ME, at, user_messages("y"))
                     case 3:
                         await mine.delete(ME, at)
                         conversations.discard(at)
@@ -233,11 +233,11 @@ async def test_forks_branches_and_deletes_at_once(store: Store, other: Store, co
 
 
 async def test_a_cancelled_caller_leaves_nothing_open(store: Store, count_messages: Callable[[], Awaitable[int]]) -> None:
-    """At whatever moment it goes: its change is there whole or not at all, and the next call is not held up."""
+    """A cancelled caller's change is stored completely or not at all, and does not block the next call."""
     conversation = await new(store, "a")
     kinds: list[Callable[[], Awaitable[object]]] = [
-        lambda: store.append(ME, conversation, said("b", "c")),
-        lambda: store.begin_turn(ME, conversation, said("d", "e")),
+        lambda: store.append(ME, conversation, user_messages("b", "c")),
+        lambda: store.begin_turn(ME, conversation, user_messages("d", "e")),
         lambda: store.messages(ME, conversation),
         lambda: new(store, "f", "g"),
     ]
@@ -248,45 +248,45 @@ async def test_a_cancelled_caller_leaves_nothing_open(store: Store, count_messag
                 await asyncio.sleep(0)
             task.cancel()
             await asyncio.wait({task})
-    await quiet(store)
-    await store.append(ME, conversation, said("last"))
+    await finish_cancelled_work(store)
+    await store.append(ME, conversation, user_messages("last"))
     found = texts(await whole_path(store, conversation))
     assert found.count("b") == found.count("c")
     assert found.count("d") == found.count("e")
     assert found[-1] == "last"
 
 
-async def test_a_turn_that_nobody_was_told_of_is_settled(store: Store) -> None:
-    """Its caller was cancelled before it heard of it: the worker knows that it will never end it."""
+async def test_a_turn_whose_caller_was_cancelled_is_settled(store: Store) -> None:
+    """A turn whose caller was cancelled before it got the result is settled by its worker."""
     conversation = await new(store)
-    told = await store.begin_turn(ME, conversation, said("told"))
-    tasks = [asyncio.ensure_future(store.begin_turn(ME, conversation, said(str(n)))) for n in range(8)]
+    known = await store.begin_turn(ME, conversation, user_messages("known"))
+    tasks = [asyncio.ensure_future(store.begin_turn(ME, conversation, user_messages(str(n)))) for n in range(8)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
-    await quiet(store)
+    await finish_cancelled_work(store)
     lost = [each for each in await whole_path(store, conversation) if each.state is MessageState.IN_PROGRESS]
     assert await store.settle() == len(lost) - 1
     left = [each.id for each in await whole_path(store, conversation) if each.state is MessageState.IN_PROGRESS]
-    assert left == [told.reply.id]
+    assert left == [known.reply.id]
     assert await store.settle() == 0
 
 
 async def age(store: Store, seconds: int) -> None:
-    """As if every worker's last heartbeat were so long ago."""
+    """Make every worker's last heartbeat look this old."""
     assert isinstance(store, SqlStore)
     change = update(workers).values(seen=workers.c.seen - seconds * 1_000_000)
     await store._database.write(lambda connection: connection.execute(change).rowcount)
 
 
 async def test_a_dead_workers_turns_are_settled(store: Store, other: Store) -> None:
-    """Once its heartbeat is old; those that have ended stay as they are, and its conversation can go on."""
-    turn = await other.begin_turn(ME, None, said("a"))
-    ended = await other.begin_turn(ME, None, said("b"))
+    """Turns of a worker with an old heartbeat are settled, ended ones do not change, and the conversation can go on."""
+    turn = await other.begin_turn(ME, None, user_messages("a"))
+    ended = await other.begin_turn(ME, None, user_messages("b"))
     await other.end_turn(ME, ended.reply.id, DONE)
-    assert await store.settle() == 0, "it lives: to begin a turn is a sign of life"
+    assert await store.settle() == 0, "it is alive: beginning a turn counts as a heartbeat"
     await age(store, 14)
     assert await store.settle() == 0
     await age(store, 2)
@@ -294,22 +294,22 @@ async def test_a_dead_workers_turns_are_settled(store: Store, other: Store) -> N
     assert await store.settle() == 0
     states = [(await store.messages(ME, each.conversation.id)).messages[-1].state for each in (turn, ended)]
     assert states == [MessageState.FAILED, MessageState.COMPLETE]
-    assert texts((await store.begin_turn(ME, turn.conversation.id, said("c"))).path) == ["a", "", "c"]
+    assert texts((await store.begin_turn(ME, turn.conversation.id, user_messages("c"))).path) == ["a", "", "c"]
 
 
 async def test_a_living_workers_turns_are_left_alone(store: Store, other: Store) -> None:
-    """Its heartbeat is new, however old the turn."""
-    await other.begin_turn(ME, None, said("a"))
+    """Turns of a worker with a recent heartbeat are not settled, however old they are."""
+    await other.begin_turn(ME, None, user_messages("a"))
     await age(store, 60)
     await other.heartbeat()
     assert await store.settle() == 0
     await age(store, 60)
-    assert await other.settle() == 0, "nobody takes itself for dead"
+    assert await other.settle() == 0, "a worker never settles its own turns as a dead one's"
 
 
 async def test_a_worker_that_was_taken_for_dead_may_still_end_its_turn(store: Store, other: Store) -> None:
-    """It was only asleep: what it has to say is worth more than a guess, and is kept."""
-    turn = await other.begin_turn(ME, None, said("a"))
+    """A worker that was only slow may still end its settled turn, because its reply is better than a guess."""
+    turn = await other.begin_turn(ME, None, user_messages("a"))
     await age(store, 60)
     assert await store.settle() == 1
     await other.end_turn(ME, turn.reply.id, DONE)
@@ -318,15 +318,15 @@ async def test_a_worker_that_was_taken_for_dead_may_still_end_its_turn(store: St
 
 
 @pytest.mark.parametrize("makes", [True, False])
-async def test_a_dead_workers_turn_of_which_nothing_was_said_is_begun_again(store: Store, other: Store, *, makes: bool) -> None:
-    """By its request id, in the conversation that it made or went on with, by another worker; its messages are stored once."""
+async def test_a_dead_workers_turn_without_text_is_begun_again(store: Store, other: Store, *, makes: bool) -> None:
+    """A dead worker's turn without text can be restarted by another worker under its request id; its messages are stored once."""
     conversation = None if makes else await new(store, "before")
 
     async def begin(by: Store) -> Turn:
-        return await by.begin_turn(ME, conversation, said("a"), request_id="r")
+        return await by.begin_turn(ME, conversation, user_messages("a"), request_id="r")
 
     first = await begin(other)
-    assert (await begin(store)).existing, "it is still going on"
+    assert (await begin(store)).existing, "it is still in progress"
     await age(store, 60)
     assert await store.settle() == 1
     assert await last(store, first.conversation.id) == (MessageState.FAILED, "")
@@ -339,12 +339,12 @@ async def test_a_dead_workers_turn_of_which_nothing_was_said_is_begun_again(stor
     assert (await begin(store)).existing
 
 
-async def test_a_turn_that_another_worker_has_begun_again_is_that_ones(store: Store, other: Store) -> None:
-    """One that was only asleep neither ends it, nor writes to it, nor takes back the conversation that it made."""
-    turn = await other.begin_turn(ME, None, said("a"), request_id="r")
+async def test_a_turn_belongs_to_the_worker_that_restarted_it(store: Store, other: Store) -> None:
+    """After another worker has restarted a turn, the slow first worker can no longer write to it, end it or drop it."""
+    turn = await other.begin_turn(ME, None, user_messages("a"), request_id="r")
     await age(store, 60)
     await store.settle()
-    again = await store.begin_turn(ME, None, said("a"), request_id="r")
+    again = await store.begin_turn(ME, None, user_messages("a"), request_id="r")
     before = await store.get(ME, turn.conversation.id)
     await other.checkpoint([so_far(turn.reply.id, "late")])
     assert not await other.end_turn(ME, turn.reply.id, DONE)
@@ -366,9 +366,9 @@ async def last(store: Store, conversation: str) -> tuple[MessageState, str]:
     return reply.state, "".join(texts((reply,)))
 
 
-async def test_what_was_kept_of_a_turn_outlives_its_worker(store: Store, other: Store) -> None:
-    """Of several turns in one transaction; a later word takes the place of an earlier one; the rows are settled with it."""
-    turns = [await other.begin_turn(ME, None, said("a")) for _ in range(3)]
+async def test_checkpoints_survive_their_worker(store: Store, other: Store) -> None:
+    """Checkpoints of several turns survive their worker, and the latest one counts."""
+    turns = [await other.begin_turn(ME, None, user_messages("a")) for _ in range(3)]
     await other.checkpoint([so_far(turn.reply.id, "He") for turn in turns])
     await other.checkpoint([so_far(turn.reply.id, "Hello\0") for turn in reversed(turns)])
     await other.checkpoint([])
@@ -382,9 +382,9 @@ async def test_what_was_kept_of_a_turn_outlives_its_worker(store: Store, other: 
         assert (reply.model, reply.provider) == ("m", "p")
 
 
-async def test_a_word_that_comes_too_late_changes_nothing(store: Store, other: Store) -> None:
-    """The turn has ended, was settled by another worker, belongs to another worker, or is gone with its conversation."""
-    ended, settled, deleted = [await other.begin_turn(ME, None, said("a")) for _ in range(3)]
+async def test_a_late_checkpoint_changes_nothing(store: Store, other: Store) -> None:
+    """A late checkpoint changes nothing if the turn has ended, was settled, belongs to another worker, or is deleted."""
+    ended, settled, deleted = [await other.begin_turn(ME, None, user_messages("a")) for _ in range(3)]
     await other.end_turn(ME, ended.reply.id, DONE)
     await other.checkpoint([so_far(settled.reply.id, "kept")])
     await store.checkpoint([so_far(settled.reply.id, "another's")])
@@ -396,7 +396,7 @@ async def test_a_word_that_comes_too_late_changes_nothing(store: Store, other: S
     assert await last(store, ended.conversation.id) == (MessageState.COMPLETE, "done")
     assert await last(store, settled.conversation.id) == (MessageState.INCOMPLETE, "kept")
     await other.end_turn(ME, settled.reply.id, DONE)
-    assert await last(store, settled.conversation.id) == (MessageState.COMPLETE, "done"), "it was only asleep"
+    assert await last(store, settled.conversation.id) == (MessageState.COMPLETE, "done"), "the worker was only slow"
 
 
 def start(url: str, conversation: str, count: int) -> "subprocess.Popen[str]":
@@ -404,21 +404,21 @@ def start(url: str, conversation: str, count: int) -> "subprocess.Popen[str]":
 
 
 async def test_several_processes_share_a_database(store: Store, url: str) -> None:
-    """Three processes and this one append to one conversation: none is lost."""
+    """Several processes append to one conversation, and no message is lost."""
     conversation = await new(store)
     processes = [start(url, conversation, 40) for _ in range(3)]
-    mine = [(await store.append(ME, conversation, said("x")))[1][0].id for _ in range(40)]
-    told = set(mine)
+    mine = [(await store.append(ME, conversation, user_messages("x")))[1][0].id for _ in range(40)]
+    reported = set(mine)
     for process in processes:
         output, _ = await asyncio.to_thread(process.communicate)
         assert process.returncode == 0
-        told |= set(output.split())
-    assert len(told) == 160
-    assert {each.id for each in await whole_path(store, conversation)} == told
+        reported |= set(output.split())
+    assert len(reported) == 160
+    assert {each.id for each in await whole_path(store, conversation)} == reported
 
 
-async def test_a_killed_process_loses_nothing_that_it_told(store: Store, url: str) -> None:
-    """SIGKILL in the middle of its turns: what it said is stored is stored, and what is in progress is settled."""
+async def test_a_killed_process_loses_nothing_that_it_reported(store: Store, url: str) -> None:
+    """After SIGKILL everything that the process has reported is stored, and its turns in progress are settled."""
     for moment in (1, 7, 20):
         conversation = await new(store)
         process = start(url, conversation, 0)
@@ -428,14 +428,14 @@ async def test_a_killed_process_loses_nothing_that_it_told(store: Store, url: st
         rest, _ = await asyncio.to_thread(process.communicate)
         # The last line may have been cut.
         lines += rest.splitlines(keepends=True)
-        told = [line.split() for line in lines if line.endswith("\n")]
-        # What it sent last may still be on its way: whoever locks the conversation comes behind it.
-        await store.append(ME, conversation, said("last"))
+        reported = [line.split() for line in lines if line.endswith("\n")]
+        # Its last write may still be running; this append waits for its lock.
+        await store.append(ME, conversation, user_messages("last"))
         await age(store, 60)
         await store.settle()
         found = {each.id: each for each in await whole_path(store, conversation)}
-        assert {line[0] for line in told} <= set(found)
-        assert {found[line[0]].state for line in told if len(line) == 2} <= {MessageState.COMPLETE}
+        assert {line[0] for line in reported} <= set(found)
+        assert {found[line[0]].state for line in reported if len(line) == 2} <= {MessageState.COMPLETE}
         assert MessageState.IN_PROGRESS not in {each.state for each in found.values()}
     assert isinstance(store, SqlStore)
     if url.startswith("sqlite"):

@@ -1,4 +1,4 @@
-"""A database that hangs, stops, is locked or full: a clear error in time, nothing lost, and no restart needed afterwards."""
+"""A database that hangs, stops, is locked or full: clear errors in time, nothing lost, and no restart needed afterwards."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ TIMEOUT = 1.0
 HELLO = [Message(Role.USER, (Text("hello"),))]
 DONE = TurnEnd(MessageState.COMPLETE, Message(Role.ASSISTANT, (Text("done"),)))
 
-needs_own_server = pytest.mark.skipif("ANTIPHON_TEST_POSTGRES_URL" in os.environ, reason="the server is not ours to stop")
+needs_own_server = pytest.mark.skipif("ANTIPHON_TEST_POSTGRES_URL" in os.environ, reason="the tests must not stop this server")
 
 
 @pytest_asyncio.fixture
@@ -55,7 +55,7 @@ async def ids(store: Store, conversation: str) -> list[str]:
 
 
 async def every_call_fails(store: Store, conversation: str, reply: str, at_once: int = 1) -> None:
-    """Each kind of call, several at once, is told in time that the store is out of reach."""
+    """Check that each kind of call, several at once, raises `StoreUnavailable` in time."""
     began = time.monotonic()
     calls: list[Any] = []
     for _ in range(at_once):
@@ -75,13 +75,13 @@ async def every_call_fails(store: Store, conversation: str, reply: str, at_once:
         ]
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert {type(result) for result in results} == {StoreUnavailable}
-    # begin_turn may have to renew the heartbeat before it.
+    # begin_turn may have to renew the heartbeat first.
     assert time.monotonic() - began < 3 * TIMEOUT
 
 
 @needs_own_server
 async def test_a_server_that_hangs(pg: SqlStore, postgres: Postgres) -> None:
-    """Calls fail within their time; as soon as it goes on, the next ones work, and none of the failed ones had begun a turn."""
+    """Calls to a hanging server fail in time, later ones work, and none of the failed calls has begun a turn."""
     conversation = await new(pg, HELLO)
     turn = await pg.begin_turn(ME, conversation, HELLO)
     postgres.pause()
@@ -97,7 +97,7 @@ async def test_a_server_that_hangs(pg: SqlStore, postgres: Postgres) -> None:
 
 @needs_own_server
 async def test_a_server_that_is_restarted(pg: SqlStore, postgres: Postgres) -> None:
-    """While it is away calls fail; afterwards the very next ones work, many at once, on connections that died meanwhile."""
+    """Calls fail while the server is down. Afterwards the next ones work, many at once, despite dead connections."""
     conversation = await new(pg, HELLO)
     turn = await pg.begin_turn(ME, conversation, HELLO)
     await asyncio.gather(*(pg.append(ME, conversation, HELLO) for _ in range(20)))
@@ -115,9 +115,9 @@ async def test_a_server_that_is_restarted(pg: SqlStore, postgres: Postgres) -> N
 
 @needs_own_server
 async def test_a_server_that_is_killed(pg: SqlStore, postgres: Postgres) -> None:
-    """Under load, and started again: what was told is stored, and none is stored twice."""
+    """After kills under load every confirmed turn is stored, and none twice."""
     conversation = await new(pg)
-    told: list[str] = []
+    confirmed: list[str] = []
 
     async def write(task: int) -> None:
         for number in range(15):
@@ -129,12 +129,12 @@ async def test_a_server_that_is_killed(pg: SqlStore, postgres: Postgres) -> None
                 except StoreUnavailable:
                     await asyncio.sleep(0.01)
                 else:
-                    told.append(turn.reply.id)
+                    confirmed.append(turn.reply.id)
                     break
 
     async def crash() -> None:
         for count in (20, 60):
-            while len(told) < count:
+            while len(confirmed) < count:
                 await asyncio.sleep(0)
             await asyncio.to_thread(postgres.kill)
             await asyncio.to_thread(postgres.start)
@@ -143,13 +143,13 @@ async def test_a_server_that_is_killed(pg: SqlStore, postgres: Postgres) -> None
     await pg.settle()
     found = (await pg.messages(ME, conversation)).messages
     replies = [stored for stored in found if stored.message.role is Role.ASSISTANT]
-    assert sorted(told) == sorted(stored.id for stored in replies)
+    assert sorted(confirmed) == sorted(stored.id for stored in replies)
     assert len(found) == 240
     assert {stored.state for stored in replies} == {MessageState.COMPLETE}
 
 
 async def test_a_row_that_somebody_else_locks(pg: SqlStore, fresh_postgres_url: str) -> None:
-    """Is waited for as long as the time-out says, and is free for the next call when the lock is gone."""
+    """A locked row is waited for until the time-out, and is usable when the lock is gone."""
     conversation = await new(pg)
     elsewhere = await asyncpg.connect(fresh_postgres_url)
     try:
@@ -168,7 +168,7 @@ async def test_a_row_that_somebody_else_locks(pg: SqlStore, fresh_postgres_url: 
 
 
 async def test_a_log_without_secrets(fresh_postgres_url: str) -> None:
-    """A failure is logged with what the driver says, but with neither the password nor what people wrote."""
+    """A failure is logged with the driver's message, but without the password or message texts."""
     url = make_url(fresh_postgres_url).set(database="nowhere", password="pg-password")  # noqa: S106 - of no server but the tests'
     opened = SqlStore(open_database(url.render_as_string(hide_password=False), TIMEOUT))
     with structlog.testing.capture_logs() as lines, pytest.raises(StoreUnavailable):
@@ -181,7 +181,7 @@ async def test_a_log_without_secrets(fresh_postgres_url: str) -> None:
 
 
 async def test_a_full_disk(lite: SqlStore, sqlite_url: str) -> None:
-    """Writes fail, reads go on; the file stays whole, and as soon as there is room, writes work."""
+    """With a full disk writes fail and reads work. The file stays valid, and writes work again when there is room."""
     database = lite._database
     assert isinstance(database, SqliteDatabase)
     path = make_url(sqlite_url).database
@@ -196,23 +196,23 @@ async def test_a_full_disk(lite: SqlStore, sqlite_url: str) -> None:
     large = [Message(Role.USER, (Text("x" * 100_000),))]
     pages["limit"] = 200
     conversation = await new(lite)
-    told: list[str] = []
+    confirmed: list[str] = []
     with pytest.raises(StoreUnavailable):
         while True:
-            told.append((await lite.append(ME, conversation, large))[1][0].id)
+            confirmed.append((await lite.append(ME, conversation, large))[1][0].id)
     results = await asyncio.gather(*(lite.append(ME, conversation, large) for _ in range(8)), return_exceptions=True)
     assert {type(result) for result in results} == {StoreUnavailable}
-    assert told
-    assert await ids(lite, conversation) == told
+    assert confirmed
+    assert await ids(lite, conversation) == confirmed
     check = text("PRAGMA integrity_check")
     assert await database.read(lambda connection: connection.execute(check).scalar_one()) == "ok"
     pages["limit"] = 100_000
-    told.append((await lite.append(ME, conversation, large))[1][0].id)
-    assert await ids(lite, conversation) == told
+    confirmed.append((await lite.append(ME, conversation, large))[1][0].id)
+    assert await ids(lite, conversation) == confirmed
 
 
 async def test_a_file_that_another_process_locks(lite: SqlStore, sqlite_url: str) -> None:
-    """Writes fail in time, reads go on; when it lets go, writes work."""
+    """Writes to a locked file fail in time and reads work. Writes work again after the lock."""
     path = make_url(sqlite_url).database
     assert path is not None
     conversation = await new(lite)
@@ -230,7 +230,7 @@ async def test_a_file_that_another_process_locks(lite: SqlStore, sqlite_url: str
 
 
 async def test_a_file_that_is_removed(lite: SqlStore, sqlite_url: str, sqlite_template: Path) -> None:
-    """Nothing is told to be stored in a file that is gone; another file in its place is used, and no restart is needed."""
+    """Nothing is confirmed for a removed file. Another file in its place is used without a restart."""
     path = make_url(sqlite_url).database
     assert path is not None
     conversation = await new(lite, HELLO)
@@ -249,8 +249,8 @@ async def test_a_file_that_is_removed(lite: SqlStore, sqlite_url: str, sqlite_te
         assert elsewhere.execute("SELECT count(*) FROM conversations").fetchone() == (1,)
 
 
-async def test_a_file_that_is_none(lite: SqlStore, sqlite_url: str) -> None:
-    """What is no database is told as such, and not overwritten."""
+async def test_a_file_that_is_no_database(lite: SqlStore, sqlite_url: str) -> None:
+    """A file that is not a database is reported, and not overwritten."""
     path = make_url(sqlite_url).database
     assert path is not None
     file = Path(path)
@@ -263,7 +263,7 @@ async def test_a_file_that_is_none(lite: SqlStore, sqlite_url: str) -> None:
 
 
 async def test_one_bad_write_does_not_spoil_the_others(lite: SqlStore) -> None:
-    """Writes that share a commit fail or succeed each by itself."""
+    """Writes that share a commit fail or succeed independently."""
     conversation = await new(lite)
     database = lite._database
 
@@ -286,7 +286,7 @@ async def test_one_bad_write_does_not_spoil_the_others(lite: SqlStore) -> None:
 
 
 async def test_it_is_durable(lite: SqlStore) -> None:
-    """The writer flushes each commit, and checks foreign keys; readers cannot write."""
+    """The writer flushes each commit and checks foreign keys, and readers cannot write."""
     database = lite._database
 
     def pragmas(connection: Any) -> list[Any]:

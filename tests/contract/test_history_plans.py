@@ -1,4 +1,4 @@
-"""How the databases go about what the history asks of them: by an index, and of a list by the owner's own rows."""
+"""The query plans of the history: every query uses an index, and a list reads only its owner's rows."""
 
 import re
 from typing import Any
@@ -15,7 +15,7 @@ COUNT = 3000
 OWNERS = {"few": 3, "some": 297, "nearly all": 2700}
 
 WHOLE = re.compile(r"\b(?:Seq Scan on|SCAN) (?:conversations|messages|trees)\b(?! USING INDEX messages_in_progress)")
-"""A table that is read from end to end. The index on what is in progress has little else."""
+"""Matches the full scan of a table. The index of messages in progress is excepted, because it has few rows."""
 
 LISTS: dict[str, dict[str, Any]] = {
     "all": {},
@@ -31,12 +31,12 @@ LISTS: dict[str, dict[str, Any]] = {
 
 
 def fill(connection: Connection) -> None:
-    """One conversation of two messages to a tree; a few owners have a few, one has nearly all."""
+    """Insert one conversation of two messages per tree; one owner has nearly all of them."""
     owners = [owner for owner, count in OWNERS.items() for _ in range(count)]
     ids = [f"{number:036}" for number in range(COUNT)]
     connection.execute(insert(trees), [{"id": id_, "owner": owner} for id_, owner in zip(ids, owners, strict=True)])
     row = {"message_count": 2, "forked_from": None, "create_request_id": None, "created": 0}
-    said = {
+    defaults = {
         "request_id": None,
         "worker": None,
         "model": "",
@@ -61,7 +61,7 @@ def fill(connection: Connection) -> None:
         [
             {
                 "id": f"{name}{id_}", "tree_id": id_, "conversation_id": id_, "parent_id": f"a{id_}" if depth else None,
-                "depth": depth, "state": "complete", "created": 0, "body": "{}", **said,
+                "depth": depth, "state": "complete", "created": 0, "body": "{}", **defaults,
             }
             for id_ in ids
             for depth, name in enumerate("ab")
@@ -85,7 +85,7 @@ async def plan(store: SqlStore, query: Select[Any], **values: Any) -> str:
 
 @pytest.mark.parametrize("owner", OWNERS)
 async def test_a_list_reads_its_owners_rows(store: Store, owner: str) -> None:
-    """By an index, however many of them there are beside others', and whatever is asked for."""
+    """Every list reads its owner's rows by an index, whatever the filters and the owner's share of rows."""
     assert isinstance(store, SqlStore)
     await store._database.write(fill)
     for name, filters in LISTS.items():
@@ -96,7 +96,7 @@ async def test_a_list_reads_its_owners_rows(store: Store, owner: str) -> None:
 
 
 async def test_no_query_reads_a_whole_table(store: Store) -> None:
-    """Each has its index."""
+    """No query scans a whole table."""
     assert isinstance(store, SqlStore)
     await store._database.write(fill)
     queries = {name: query for name, query in vars(statements).items() if isinstance(query, Select) and name.isupper()}

@@ -1,6 +1,6 @@
-"""What every store does, on SQLite, on PostgreSQL and on that through a pooler: one method after the other.
+"""The contract of every store, method by method, on SQLite, on PostgreSQL, and on PostgreSQL through a pooler.
 
-Long, as it is one list that has to be whole.
+It is long because it covers the whole contract.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -68,7 +68,7 @@ async def store(database: Database) -> AsyncGenerator[Store, None]:
     await database.close()
 
 
-def said(*texts: str) -> list[Message]:
+def user_messages(*texts: str) -> list[Message]:
     return [Message(Role.USER, (Text(text),)) for text in texts]
 
 
@@ -87,13 +87,13 @@ async def path(store: Store, conversation: str, owner: str = ME) -> list[str]:
 async def create(
     store: Store, *messages: str, owner: str = ME, title: str = "", source: str = "", pinned: bool = False
 ) -> Conversation:
-    return await store.create(owner, title=title, source=source, pinned=pinned, messages=said(*messages))
+    return await store.create(owner, title=title, source=source, pinned=pinned, messages=user_messages(*messages))
 
 
-async def test_a_new_conversation_is_as_it_was_told(store: Store) -> None:
-    """Title, source, pin, count and head; its times are those of now, in UTC."""
+async def test_a_new_conversation_has_the_given_fields(store: Store) -> None:
+    """A new conversation has the given title, source, pin, count and head, and the current time in UTC."""
     before = datetime.now(UTC)
-    made = await store.create(ME, title="Ünï", source="app", pinned=True, messages=said("a", "b"))
+    made = await store.create(ME, title="Ünï", source="app", pinned=True, messages=user_messages("a", "b"))
     assert before - timedelta(seconds=1) < made.created == made.updated <= datetime.now(UTC)
     found = (await store.messages(ME, made.id)).messages
     assert (made.owner, made.title, made.source, made.pinned, made.message_count, made.head_id, made.forked_from) == (
@@ -106,10 +106,10 @@ async def test_a_new_conversation_is_as_it_was_told(store: Store) -> None:
     assert (empty.message_count, empty.head_id, await path(store, empty.id)) == (0, None, [])
 
 
-async def test_what_is_anothers_does_not_exist(store: Store) -> None:
-    """Every method that names a conversation, message or turn of another owner, or none at all, answers as if there were none."""
+async def test_anothers_conversation_does_not_exist(store: Store) -> None:
+    """For every method, a conversation, message or turn of another owner looks like a missing one."""
     theirs = await create(store, "secret", owner=OTHER, title="secret", source="s")
-    turn = await store.begin_turn(OTHER, theirs.id, said("more"), request_id="r")
+    turn = await store.begin_turn(OTHER, theirs.id, user_messages("more"), request_id="r")
     mine = await create(store, "mine")
     for id_ in [theirs.id, *ODD_IDS]:
         calls: list[Callable[[], Awaitable[object]]] = [
@@ -119,8 +119,8 @@ async def test_what_is_anothers_does_not_exist(store: Store) -> None:
             lambda id_=id_: store.delete(ME, id_),
             lambda id_=id_: store.fork(ME, id_),
             lambda id_=id_: store.messages(ME, id_),
-            lambda id_=id_: store.append(ME, id_, said("x")),
-            lambda id_=id_: store.begin_turn(ME, id_, said("x"), request_id="r"),
+            lambda id_=id_: store.append(ME, id_, user_messages("x")),
+            lambda id_=id_: store.begin_turn(ME, id_, user_messages("x"), request_id="r"),
         ]
         for call in calls:
             with pytest.raises(ConversationNotFound):
@@ -129,11 +129,11 @@ async def test_what_is_anothers_does_not_exist(store: Store) -> None:
         with pytest.raises(MessageNotFound):
             await store.fork(ME, mine.id, message_id=id_)
         with pytest.raises(MessageNotFound):
-            await store.begin_turn(ME, mine.id, said("x"), parent_id=id_)
+            await store.begin_turn(ME, mine.id, user_messages("x"), parent_id=id_)
         assert not await store.end_turn(ME, id_, answered("forged"))
     assert [found.id for found in (await store.list(ME, size=10)).conversations] == [mine.id]
     assert (await store.list(ME, size=10, source="s", title_contains="secret")).conversations == ()
-    assert not (await store.begin_turn(ME, None, said("x"), request_id="r")).existing
+    assert not (await store.begin_turn(ME, None, user_messages("x"), request_id="r")).existing
     seen = (await store.messages(OTHER, theirs.id)).messages
     assert [(stored.state, text) for stored, text in zip(seen, texts(seen), strict=True)] == [
         (MessageState.COMPLETE, "secret"),
@@ -144,7 +144,7 @@ async def test_what_is_anothers_does_not_exist(store: Store) -> None:
 
 
 async def test_a_forged_token_shows_nothing_of_others(store: Store) -> None:
-    """A page token that names another's message, in one's own conversation, finds an empty path."""
+    """A forged page token that names another owner's message yields an empty page."""
     theirs = await create(store, "1", "2", "3", owner=OTHER)
     mine = await create(store, "1", "2", "3")
     token = (await store.messages(OTHER, theirs.id, size=1)).next_token
@@ -155,7 +155,7 @@ async def test_a_forged_token_shows_nothing_of_others(store: Store) -> None:
 
 
 async def test_update_changes_what_is_given(store: Store) -> None:
-    """And nothing else, but the time of the change, which only grows. A pin is no change of what was said."""
+    """An update changes only the given fields and the time of change; a pin does not change the time."""
     made = await create(store, "a", title="old")
     titled = await store.update(ME, made.id, title="new")
     pinned = await store.update(ME, made.id, pinned=True)
@@ -185,7 +185,7 @@ ODD_TITLES = [
 
 
 async def test_odd_titles_are_kept_and_found(store: Store) -> None:
-    """Each is stored as it is, and found by itself, whatever the case; no character of it is a wildcard."""
+    """Unusual titles are stored unchanged and found by their own text in any case; no character is a wildcard."""
     for title in ODD_TITLES:
         await create(store, title=title)
     await create(store, title="100 percent, a-b, no wildcard")
@@ -198,15 +198,15 @@ async def test_odd_titles_are_kept_and_found(store: Store) -> None:
 
 
 async def test_text_that_cannot_be_stored_is_refused(store: Store) -> None:
-    """NUL, half a surrogate pair, and what is too long: each is an invalid request that names its field, and nothing is written."""
+    """NUL, half a surrogate pair and overlong text are refused with the field's name, and nothing is written."""
     made = await create(store, "a")
     for bad in ["a\0b", "\ud83d"]:
         for parts in [(Text(bad),), (Opaque({"deep": [{bad: 1}]}),), (ToolResult("id", (Text(bad),)),)]:
             message = Message(Role.USER, parts)
             for call in [
                 store.create(ME, title="", source="", pinned=False, messages=[message]),
-                store.append(ME, made.id, [*said("fine"), message]),
-                store.begin_turn(ME, made.id, [*said("fine"), message]),
+                store.append(ME, made.id, [*user_messages("fine"), message]),
+                store.begin_turn(ME, made.id, [*user_messages("fine"), message]),
             ]:
                 with pytest.raises(InvalidRequest) as caught:
                     await call
@@ -217,9 +217,9 @@ async def test_text_that_cannot_be_stored_is_refused(store: Store) -> None:
             ("source", create(store, source=bad)),
             ("title", store.update(ME, made.id, title=bad)),
             ("title", store.fork(ME, made.id, title=bad)),
-            ("title", store.begin_turn(ME, None, said("x"), title=bad)),
-            ("source", store.begin_turn(ME, None, said("x"), source=bad)),
-            ("request_id", store.begin_turn(ME, made.id, said("x"), request_id=bad)),
+            ("title", store.begin_turn(ME, None, user_messages("x"), title=bad)),
+            ("source", store.begin_turn(ME, None, user_messages("x"), source=bad)),
+            ("request_id", store.begin_turn(ME, made.id, user_messages("x"), request_id=bad)),
             ("title_contains", store.list(ME, size=1, title_contains=bad)),
             ("source", store.list(ME, size=1, source=bad)),
         ]:
@@ -234,7 +234,7 @@ ODD_TEXTS = [
     "",
     " ",
     "🎉👩‍👩‍👧‍👦",
-    "שלום \u202eعالم\u202c",  # noqa: RUF001  # the script is what is tested
+    "שלום \u202eعالم\u202c",  # noqa: RUF001  # scripts are what is tested
     "\u2028\u2029\x85",
     "\"'`\\",
     "\\u0000",
@@ -247,23 +247,23 @@ ODD_TEXTS = [
 
 
 async def test_text_survives_exactly(store: Store) -> None:
-    """Whatever its script, quotes, line ends and control characters."""
+    """Text of any script, with quotes, line ends and control characters, is stored unchanged."""
     made = await create(store, *ODD_TEXTS)
-    turn = await store.begin_turn(ME, made.id, said(*ODD_TEXTS))
+    turn = await store.begin_turn(ME, made.id, user_messages(*ODD_TEXTS))
     await store.end_turn(ME, turn.reply.id, answered("".join(ODD_TEXTS)))
     assert await path(store, made.id) == [*ODD_TEXTS, *ODD_TEXTS, "".join(ODD_TEXTS)]
 
 
 async def test_a_message_of_a_megabyte_survives(store: Store) -> None:
-    """In and out, as one's own and as a reply."""
+    """A message of a megabyte is stored unchanged, as input and as a reply."""
     text = "0123456789abcde🎉" * 65536
-    turn = await store.begin_turn(ME, None, said(text))
+    turn = await store.begin_turn(ME, None, user_messages(text))
     await store.end_turn(ME, turn.reply.id, answered(text))
     assert await path(store, turn.conversation.id) == [text, text]
 
 
 async def test_every_kind_of_part_survives(store: Store) -> None:
-    """With what only its provider knows, and whether the content came as a list."""
+    """Every kind of block is stored with its provider's fields, and so is whether the content was a list."""
     parts: tuple[Block, ...] = (
         Text("t", extra={"cache_control": {"type": "ephemeral"}}),
         Image(Media("data:image/png;base64,AA=="), "low"),
@@ -286,7 +286,7 @@ async def test_every_kind_of_part_survives(store: Store) -> None:
 
 
 async def test_a_row_that_cannot_be_read_hides_no_other(store: Store) -> None:
-    """What is too deep is read as null there, and what is no message as one that says so; the chat can go on."""
+    """A row that cannot be read is replaced by a note, deep values by null, and the chat can go on."""
     made = await create(store, "a", "b", "c")
     first, second, _ = (await store.messages(ME, made.id)).messages
     deep = '{"role":"user","parts":[{"type":"text","text":"a","extra":' + '{"x":' * 5000 + "1" + "}" * 5001 + "]}"
@@ -295,25 +295,25 @@ async def test_a_row_that_cannot_be_read_hides_no_other(store: Store) -> None:
         change = update(messages).where(messages.c.id == id_).values(body=body)
         await store._database.write(lambda connection, change=change: connection.execute(change) and None)
     assert await path(store, made.id) == ["a", "[This message cannot be read.]", "c"]
-    turn = await store.begin_turn(ME, made.id, said("d"))
+    turn = await store.begin_turn(ME, made.id, user_messages("d"))
     assert texts(turn.path) == ["a", "[This message cannot be read.]", "c", "d"]
 
 
-async def test_a_model_may_say_what_cannot_be_stored(store: Store) -> None:
-    """Its reply is kept all the same, with a replacement character there."""
-    turn = await store.begin_turn(ME, None, said("x"))
+async def test_a_reply_that_cannot_be_stored_is_kept_with_replacements(store: Store) -> None:
+    """A model's reply with text that cannot be stored is kept with replacement characters."""
+    turn = await store.begin_turn(ME, None, user_messages("x"))
     await store.end_turn(
         ME, turn.reply.id, TurnEnd(MessageState.COMPLETE, Message(Role.ASSISTANT, (Text("a\0b\\\0c"),)), model="m\0")
     )
     reply = (await store.messages(ME, turn.conversation.id)).messages[-1]
     assert (texts([reply]), reply.model) == (["a\ufffdb\\\ufffdc"], "m\ufffd")
-    turn = await store.begin_turn(ME, None, said("x"))
+    turn = await store.begin_turn(ME, None, user_messages("x"))
     await store.end_turn(ME, turn.reply.id, answered("a\ud800b"))
     assert await path(store, turn.conversation.id) == ["x", "a?b"]
     deep: dict[str, object] = {}
     for _ in range(5000):
         deep = {"a": deep}
-    turn = await store.begin_turn(ME, None, said("x"))
+    turn = await store.begin_turn(ME, None, user_messages("x"))
     message = Message(Role.ASSISTANT, (Text("Hi"),), extra=deep)
     await store.checkpoint([PartialReply(turn.reply.id, message, "", "")])
     await store.end_turn(ME, turn.reply.id, TurnEnd(MessageState.COMPLETE, message))
@@ -321,28 +321,28 @@ async def test_a_model_may_say_what_cannot_be_stored(store: Store) -> None:
 
 
 async def test_the_list_has_pinned_ones_first_then_the_last_changed(store: Store) -> None:
-    """Whatever changes a conversation moves it up: a message, the title, a turn's end. A pin changes nothing but that."""
+    """The list has pinned conversations first, then by last change. Any change except a pin moves one up."""
     made = [await create(store, "x", title=str(number)) for number in range(6)]
 
     async def order() -> str:
         return "".join(c.title for c in (await store.list(ME, size=50)).conversations)
 
     assert await order() == "543210"
-    await store.append(ME, made[0].id, said("y"))
+    await store.append(ME, made[0].id, user_messages("y"))
     assert await order() == "054321"
-    turn = await store.begin_turn(ME, made[1].id, said("y"))
+    turn = await store.begin_turn(ME, made[1].id, user_messages("y"))
     assert await order() == "105432"
     await store.update(ME, made[3].id, pinned=True)
     await store.update(ME, made[2].id, pinned=True)
     assert await order() == "321054"
-    await store.append(ME, made[0].id, said("y"))
+    await store.append(ME, made[0].id, user_messages("y"))
     assert await order() == "320154"
     await store.end_turn(ME, turn.reply.id, answered("z"))
     assert await order() == "321054"
 
 
 async def test_filters_and_pages_together(store: Store) -> None:
-    """Every combination of filters, in pages of every size, gives what a filter over the whole list gives, in its order."""
+    """Every combination of filters and page sizes gives the filtered list in the same order."""
     for number in range(24):
         await create(store, title=f"T{number % 3}", source=["", "app", "web"][number % 4 % 3], pinned=number % 5 == 0)
     everything = (await store.list(ME, size=100)).conversations
@@ -367,7 +367,7 @@ async def test_filters_and_pages_together(store: Store) -> None:
 
 
 async def test_pages_are_stable_while_rows_change(store: Store) -> None:
-    """What does not change is seen once, while others are made, changed, pinned and deleted between two pages."""
+    """Unchanged conversations are seen exactly once while others are created, changed, pinned and deleted between pages."""
     still = [await create(store, title=f"still {number}") for number in range(20)]
     moving = [await create(store, title=f"moving {number}") for number in range(20)]
     seen: list[str] = []
@@ -387,7 +387,7 @@ async def test_pages_are_stable_while_rows_change(store: Store) -> None:
 
 
 async def test_a_token_of_another_list_is_refused(store: Store) -> None:
-    """Other filters, another owner, another conversation, another kind of list, and what is no token at all."""
+    """A page token is refused for other filters, owners, conversations or kinds of list, and if it is invalid."""
     made = [await create(store, "1", "2", "3") for _ in range(3)]
     token = (await store.list(ME, size=1, pinned=False)).next_token
     path_token = (await store.messages(ME, made[0].id, size=1)).next_token
@@ -408,7 +408,7 @@ async def test_a_token_of_another_list_is_refused(store: Store) -> None:
 
 
 async def test_messages_come_in_pages(store: Store) -> None:
-    """Of every size; a page that was asked for later shows the path as it was at the first, whatever was appended or branched."""
+    """Messages come in pages of any size, and later pages show the path as it was at the first."""
     made = await create(store, *map(str, range(10)))
     for size in (1, 3, 10, 100):
         found: list[str] = []
@@ -421,14 +421,14 @@ async def test_messages_come_in_pages(store: Store) -> None:
                 break
         assert found == list(map(str, range(10)))
     first = await store.messages(ME, made.id, size=4)
-    await store.append(ME, made.id, said("more"))
-    await store.begin_turn(ME, made.id, said("branch"), parent_id=first.messages[1].id)
+    await store.append(ME, made.id, user_messages("more"))
+    await store.begin_turn(ME, made.id, user_messages("branch"), parent_id=first.messages[1].id)
     assert texts((await store.messages(ME, made.id, token=first.next_token)).messages) == list(map(str, range(4, 10)))
     assert await path(store, made.id) == ["0", "1", "branch", ""]
 
 
 async def test_a_page_ends_before_it_is_too_large(store: Store) -> None:
-    """By the bytes of what is stored; one that is larger comes alone, none is left out, and of small ones as many as are wanted."""
+    """A page ends before its maximum of bytes. A larger message comes alone, and none is left out."""
     lengths = [400, 400, 400, 5000, 100, 100, *[1] * 40, 400]
     made = await create(store, *("é" * (length // 2) for length in lengths))
     for size, most in ((50, 1100), (3, 1100), (1, 1100), (50, 1), (50, 100_000)):
@@ -447,24 +447,24 @@ async def test_a_page_ends_before_it_is_too_large(store: Store) -> None:
 
 
 async def test_append_goes_behind_the_head(store: Store) -> None:
-    """And gives the messages as they are read later; nothing to append changes nothing."""
+    """Append adds messages after the head and returns them. An empty append changes nothing."""
     made = await create(store, "a")
-    changed, new = await store.append(ME, made.id, said("b", "c"), expected_head=made.head_id)
+    changed, new = await store.append(ME, made.id, user_messages("b", "c"), expected_head=made.head_id)
     assert (changed.message_count, changed.head_id) == (3, new[-1].id)
     assert changed.updated > made.updated
     assert (await store.messages(ME, made.id)).messages[1:] == new
     assert await store.append(ME, made.id, []) == (changed, ())
     with pytest.raises(ConversationChanged):
-        await store.append(ME, made.id, said("d"), expected_head=made.head_id)
+        await store.append(ME, made.id, user_messages("d"), expected_head=made.head_id)
     with pytest.raises(ConversationChanged):
-        await store.append(ME, (await create(store)).id, said("d"), expected_head="")
+        await store.append(ME, (await create(store)).id, user_messages("d"), expected_head="")
     assert await path(store, made.id) == ["a", "b", "c"]
 
 
 async def test_a_turn_from_its_beginning_to_its_end(store: Store) -> None:
-    """What the model is to be told, the reply in progress, and the reply as it ended."""
+    """A turn has the path for the model, its reply in progress, and at the end the reply with all its fields."""
     made = await create(store, "a")
-    turn = await store.begin_turn(ME, made.id, said("b"), request_id="r")
+    turn = await store.begin_turn(ME, made.id, user_messages("b"), request_id="r")
     assert (texts(turn.path), turn.existing, turn.reply.state) == (["a", "b"], False, MessageState.IN_PROGRESS)
     assert turn.conversation == await store.get(ME, made.id)
     assert (turn.conversation.head_id, turn.conversation.message_count) == (turn.reply.id, 3)
@@ -486,14 +486,14 @@ async def test_a_turn_from_its_beginning_to_its_end(store: Store) -> None:
         end.model, end.provider, end.usage, end.finish_reason, end.error_reason,
     )  # fmt: skip
     assert (await store.get(ME, made.id)).updated > turn.conversation.updated
-    again = await store.begin_turn(ME, made.id, said("b"), request_id="r")
+    again = await store.begin_turn(ME, made.id, user_messages("b"), request_id="r")
     assert (again.reply, again.provider_info) == (reply, ProviderReplyInfo("chatcmpl-\ufffd?", 1_700_000_000, "max_tokens"))
 
 
 @pytest.mark.parametrize("reason", FinishReason)
 async def test_every_finish_reason_is_kept(store: Store, reason: FinishReason) -> None:
-    """Those too that the version before has no word for: it reads one that it knows."""
-    turn = await store.begin_turn(ME, None, said("a"))
+    """Every finish reason is stored. In the column for the previous version, one that it knows is written."""
+    turn = await store.begin_turn(ME, None, user_messages("a"))
     message = Message(Role.ASSISTANT, (Text('"finish":"stop"'),))
     await store.end_turn(ME, turn.reply.id, TurnEnd(MessageState.COMPLETE, message, finish_reason=reason))
     assert (await store.messages(ME, turn.conversation.id)).messages[-1].finish_reason is reason
@@ -503,10 +503,10 @@ async def test_every_finish_reason_is_kept(store: Store, reason: FinishReason) -
 NOTHING = TurnEnd(MessageState.FAILED, Message(Role.ASSISTANT, ()), error_reason="INTERNAL")
 
 
-async def test_a_turn_of_which_nothing_came_is_taken_back(store: Store, count_messages: Callable[[], Awaitable[int]]) -> None:
-    """With the conversation that it made, as often as it is asked for; its request id is free again."""
+async def test_a_turn_without_a_reply_is_dropped(store: Store, count_messages: Callable[[], Awaitable[int]]) -> None:
+    """Dropping a turn removes the conversation that it created, may be repeated, and frees its request id."""
     for _ in range(2):
-        turn = await store.begin_turn(ME, None, said("a"), request_id="r")
+        turn = await store.begin_turn(ME, None, user_messages("a"), request_id="r")
         assert turn.created_conversation
         await store.drop_turn(OTHER, turn, NOTHING)
         assert await path(store, turn.conversation.id) == ["a", ""]
@@ -518,17 +518,17 @@ async def test_a_turn_of_which_nothing_came_is_taken_back(store: Store, count_me
         assert await store.settle() == 0
 
 
-async def test_a_conversation_that_is_of_use_to_somebody_is_not_taken_back(store: Store) -> None:
-    """Renamed, pinned, forked or gone on with: it stays, and its turn ends."""
+async def test_a_conversation_that_is_in_use_is_not_dropped(store: Store) -> None:
+    """A conversation that was renamed, pinned, forked or continued is not dropped; only its turn ends."""
     changes: list[Callable[[str], Awaitable[object]]] = [
         lambda id_: store.update(ME, id_, title="mine"),
         lambda id_: store.update(ME, id_, pinned=True),
         lambda id_: store.fork(ME, id_),
-        lambda id_: store.append(ME, id_, said("more")),
-        lambda id_: store.begin_turn(ME, id_, said("more")),
+        lambda id_: store.append(ME, id_, user_messages("more")),
+        lambda id_: store.begin_turn(ME, id_, user_messages("more")),
     ]
     for change in changes:
-        turn = await store.begin_turn(ME, None, said("a"))
+        turn = await store.begin_turn(ME, None, user_messages("a"))
         await change(turn.conversation.id)
         await store.drop_turn(ME, turn, NOTHING)
         reply = (await store.messages(ME, turn.conversation.id)).messages[1]
@@ -536,17 +536,22 @@ async def test_a_conversation_that_is_of_use_to_somebody_is_not_taken_back(store
 
 
 async def test_a_request_id_stands_for_the_messages_of_its_turn(store: Store) -> None:
-    """Others, more or fewer of them: refused, whatever has become of the turn; the same ones find it."""
+    """A request id with other messages is refused, whatever the turn's state. The same messages find the turn."""
     for conversation in (None, (await create(store, "before")).id):
         for state in (None, MessageState.COMPLETE, MessageState.FAILED):
             name = f"{conversation} {state}"
-            first = await store.begin_turn(ME, conversation, said("a", "b"), request_id=name)
+            first = await store.begin_turn(ME, conversation, user_messages("a", "b"), request_id=name)
             if state is not None:
                 await store.end_turn(ME, first.reply.id, TurnEnd(state, Message(Role.ASSISTANT, ())))
-            for other in (said("a", "c"), said("b"), said("a", "b", "c"), said("before", "a", "b")):
+            for other in (
+                user_messages("a", "c"),
+                user_messages("b"),
+                user_messages("a", "b", "c"),
+                user_messages("before", "a", "b"),
+            ):
                 with pytest.raises(RequestIdReused):
                     await store.begin_turn(ME, conversation, other, request_id=name)
-            again = await store.begin_turn(ME, conversation, said("a", "b"), request_id=name)
+            again = await store.begin_turn(ME, conversation, user_messages("a", "b"), request_id=name)
             assert (again.reply.id, again.existing, again.created_conversation) == (
                 first.reply.id,
                 state is not MessageState.FAILED,
@@ -555,8 +560,8 @@ async def test_a_request_id_stands_for_the_messages_of_its_turn(store: Store) ->
 
 
 async def test_a_settled_turn_stays_as_it_is(store: Store) -> None:
-    """A later end changes neither the reply nor the conversation, and says so, unless it is the same one again."""
-    turn = await store.begin_turn(ME, None, said("a"))
+    """A later end does not change an ended turn and returns False, unless it is the same end again."""
+    turn = await store.begin_turn(ME, None, user_messages("a"))
     assert await store.end_turn(ME, turn.reply.id, answered("first", MessageState.CANCELLED))
     before = await store.get(ME, turn.conversation.id)
     assert not await store.end_turn(ME, turn.reply.id, answered("second"))
@@ -568,12 +573,12 @@ async def test_a_settled_turn_stays_as_it_is(store: Store) -> None:
 
 @pytest.mark.parametrize("state", [MessageState.FAILED, MessageState.CANCELLED])
 @pytest.mark.parametrize("new", [True, False])
-async def test_a_turn_that_ended_unheard_is_begun_again(store: Store, state: MessageState, *, new: bool) -> None:
-    """By the same request id: in the same place, with nothing stored twice; once it said something, it is the answer."""
+async def test_a_turn_that_ended_without_text_is_begun_again(store: Store, state: MessageState, *, new: bool) -> None:
+    """A turn without text can be restarted under its request id, in the same place, and nothing is stored twice."""
     made = await create(store, "a")
 
     async def begin() -> Turn:
-        return await store.begin_turn(ME, None if new else made.id, said("b"), request_id="r")
+        return await store.begin_turn(ME, None if new else made.id, user_messages("b"), request_id="r")
 
     first = await begin()
     await store.end_turn(ME, first.reply.id, TurnEnd(state, Message(Role.ASSISTANT, ()), error_reason="X"))
@@ -591,36 +596,36 @@ async def test_a_turn_that_ended_unheard_is_begun_again(store: Store, state: Mes
 
 @pytest.mark.parametrize("new", [True, False])
 async def test_a_request_id_seen_again_is_the_same_turn(store: Store, *, new: bool) -> None:
-    """With what has become of it, and nothing written; in another conversation, or another owner's, it is another turn."""
+    """A repeated request id finds the same turn with its current state. Other conversations and owners are separate."""
 
     async def begin(owner: str = ME) -> Turn:
         if not new and owner != ME:
-            return await store.begin_turn(owner, (await create(store, owner=owner)).id, said("b"), request_id="r")
-        return await store.begin_turn(owner, None if new else made.id, said("b"), request_id="r", title="t", source="s")
+            return await store.begin_turn(owner, (await create(store, owner=owner)).id, user_messages("b"), request_id="r")
+        return await store.begin_turn(owner, None if new else made.id, user_messages("b"), request_id="r", title="t", source="s")
 
     made = await create(store, "a")
     first = await begin()
     again = await begin()
     assert (again.existing, again.conversation, again.path, again.reply) == (True, first.conversation, first.path, first.reply)
     await store.end_turn(ME, first.reply.id, answered("c"))
-    await store.append(ME, first.conversation.id, said("later"))
+    await store.append(ME, first.conversation.id, user_messages("later"))
     again = await begin()
     assert (again.existing, again.path, texts([again.reply])) == (True, first.path, ["c"])
     assert again.conversation == await store.get(ME, first.conversation.id)
-    by_name = await store.begin_turn(ME, first.conversation.id, said("b"), request_id="r")
+    by_name = await store.begin_turn(ME, first.conversation.id, user_messages("b"), request_id="r")
     assert (by_name.existing, by_name.reply.id) == (True, first.reply.id)
     assert not (await begin(OTHER)).existing
-    assert not (await store.begin_turn(ME, (await create(store)).id, said("b"), request_id="r")).existing
+    assert not (await store.begin_turn(ME, (await create(store)).id, user_messages("b"), request_id="r")).existing
     await store.delete(ME, first.conversation.id)
     if new:
         assert not (await begin()).existing
 
 
 async def test_a_turn_may_begin_a_branch(store: Store) -> None:
-    """The path follows it; the branch that was left can be taken up again, by its messages' ids."""
+    """A turn may begin a branch, which becomes the path. The old branch can be continued by its message ids."""
     made = await create(store, "a", "b")
     a, b = (await store.messages(ME, made.id)).messages
-    turn = await store.begin_turn(ME, made.id, said("B"), parent_id=a.id)
+    turn = await store.begin_turn(ME, made.id, user_messages("B"), parent_id=a.id)
     assert (texts(turn.path), turn.conversation.message_count) == (["a", "B"], 3)
     assert await path(store, made.id) == ["a", "B", ""]
     back = await store.begin_turn(ME, made.id, [], parent_id=b.id)
@@ -628,23 +633,23 @@ async def test_a_turn_may_begin_a_branch(store: Store) -> None:
     assert await path(store, made.id) == ["a", "b", ""]
     elsewhere = (await store.messages(ME, (await create(store, "x")).id)).messages[0]
     with pytest.raises(MessageNotFound):
-        await store.begin_turn(ME, made.id, said("c"), parent_id=elsewhere.id)
+        await store.begin_turn(ME, made.id, user_messages("c"), parent_id=elsewhere.id)
 
 
 async def test_a_turn_may_begin_the_conversation_anew(store: Store) -> None:
-    """Behind no message: the path is its own, the old one is a branch, and each can be gone on with, forked and deleted."""
+    """A turn may start again from the beginning. The old path becomes a branch that can be continued, forked and deleted."""
     made = await create(store, "a", "b")
     a, b = (await store.messages(ME, made.id)).messages
-    turn = await store.begin_turn(ME, made.id, said("A"), parent_id=BEGINNING, request_id="r")
+    turn = await store.begin_turn(ME, made.id, user_messages("A"), parent_id=BEGINNING, request_id="r")
     assert (texts(turn.path), turn.path[0].parent_id, turn.conversation.message_count) == (["A"], None, 2)
-    again = await store.begin_turn(ME, made.id, said("A"), parent_id=BEGINNING, request_id="r")
+    again = await store.begin_turn(ME, made.id, user_messages("A"), parent_id=BEGINNING, request_id="r")
     assert (again.existing, again.reply.id) == (True, turn.reply.id)
     await store.end_turn(ME, turn.reply.id, answered("reply"))
     assert await path(store, made.id) == ["A", "reply"]
     assert [texts((await store.messages(ME, made.id, size=1)).messages)] == [["A"]]
     assert await branches(store, made.id) == [(None, ["a", "b"])]
     fork = await store.fork(ME, made.id, message_id=b.id)
-    back = await store.begin_turn(ME, made.id, said("c"), parent_id=a.id)
+    back = await store.begin_turn(ME, made.id, user_messages("c"), parent_id=a.id)
     assert texts(back.path) == ["a", "c"]
     assert await branches(store, made.id) == [(None, ["A", "reply"]), (a.id, ["b"])]
     await store.delete(ME, made.id)
@@ -652,16 +657,16 @@ async def test_a_turn_may_begin_the_conversation_anew(store: Store) -> None:
 
 
 async def test_an_empty_conversation_may_be_begun_anew(store: Store) -> None:
-    """As it would be begun behind its head."""
+    """In an empty conversation, starting from the beginning is the same as starting after the head."""
     made = await create(store)
-    turn = await store.begin_turn(ME, made.id, said("a"), parent_id=BEGINNING)
+    turn = await store.begin_turn(ME, made.id, user_messages("a"), parent_id=BEGINNING)
     assert (texts(turn.path), turn.conversation.message_count) == (["a"], 2)
 
 
 async def test_a_turn_behind_one_in_progress(store: Store) -> None:
-    """Goes behind that one's reply, which is on its path as it is: without text."""
-    first = await store.begin_turn(ME, None, said("a"))
-    second = await store.begin_turn(ME, first.conversation.id, said("b"))
+    """A turn after one in progress follows that one's reply, which is on the path without text."""
+    first = await store.begin_turn(ME, None, user_messages("a"))
+    second = await store.begin_turn(ME, first.conversation.id, user_messages("b"))
     assert texts(second.path) == ["a", "", "b"]
     assert second.path[1] == first.reply
     await store.end_turn(ME, second.reply.id, answered("B"))
@@ -670,27 +675,27 @@ async def test_a_turn_behind_one_in_progress(store: Store) -> None:
 
 
 async def branches(store: Store, conversation: str, size: int = 100, owner: str = ME) -> list[tuple[str | None, list[str]]]:
-    """What each leaves, and its texts; read in pages."""
+    """Return for each branch the message that it leaves from, and its texts, read in pages."""
     found: list[tuple[str | None, list[str]]] = []
     token = ""
     while True:
         page = await store.branches(owner, conversation, size=size, token=token)
         assert len(page.branches) <= size
         for branch in page.branches:
-            said = await store.messages(owner, conversation, size=100, token=branch.messages_token)
-            assert said.messages[0].parent_id == branch.parent_id
-            found.append((branch.parent_id, texts(said.messages)))
+            page_of_branch = await store.messages(owner, conversation, size=100, token=branch.messages_token)
+            assert page_of_branch.messages[0].parent_id == branch.parent_id
+            found.append((branch.parent_id, texts(page_of_branch.messages)))
         token = page.next_token
         if not token:
             return found
 
 
-async def test_what_was_said_beside_the_path_is_found(store: Store) -> None:
-    """Turns that were begun at one place, and a reply that was asked for again: each message once, the newest first."""
+async def test_messages_beside_the_path_are_found(store: Store) -> None:
+    """Branches list every message beside the path exactly once, the newest branch first."""
     made = await create(store, "a", "b")
     assert await branches(store, made.id) == []
     b = (await store.messages(ME, made.id)).messages[1].id
-    tabs = [await store.begin_turn(ME, made.id, said(f"tab {number}"), parent_id=b) for number in range(3)]
+    tabs = [await store.begin_turn(ME, made.id, user_messages(f"tab {number}"), parent_id=b) for number in range(3)]
     for number, turn in enumerate(tabs):
         await store.end_turn(ME, turn.reply.id, answered(f"reply {number}"))
     beside = [(b, ["tab 1", "reply 1"]), (b, ["tab 0", "reply 0"])]
@@ -704,7 +709,7 @@ async def test_what_was_said_beside_the_path_is_found(store: Store) -> None:
     ]  # fmt: skip
     fork = await store.fork(ME, made.id, message_id=tabs[1].path[-1].id)
     assert (await path(store, fork.id), await branches(store, fork.id)) == (["a", "b", "tab 1"], [])
-    await store.append(ME, fork.id, said("mine"))
+    await store.append(ME, fork.id, user_messages("mine"))
     assert len(await branches(store, made.id)) == 3
     with pytest.raises(ConversationNotFound):
         await store.branches(OTHER, made.id, size=1)
@@ -716,24 +721,24 @@ async def test_what_was_said_beside_the_path_is_found(store: Store) -> None:
 
 
 async def test_a_branch_of_a_branch_comes_behind_it(store: Store) -> None:
-    """It leaves what is in the list already; an empty reply that something follows is a place to leave too."""
+    """A branch of a branch is listed after it, and may also start from an empty reply."""
     made = await create(store, "a")
     a = (await store.messages(ME, made.id)).messages[0].id
-    left = await store.begin_turn(ME, made.id, said("b"), parent_id=a)
+    left = await store.begin_turn(ME, made.id, user_messages("b"), parent_id=a)
     await store.end_turn(ME, left.reply.id, TurnEnd(MessageState.FAILED, Message(Role.ASSISTANT, ())))
     for text in ("c", "d"):
-        turn = await store.begin_turn(ME, made.id, said(text), parent_id=left.reply.id)
+        turn = await store.begin_turn(ME, made.id, user_messages(text), parent_id=left.reply.id)
         await store.end_turn(ME, turn.reply.id, answered(text.upper()))
-    await store.begin_turn(ME, made.id, said("e"), parent_id=a)
+    await store.begin_turn(ME, made.id, user_messages("e"), parent_id=a)
     assert await branches(store, made.id) == [(a, ["b", "", "d", "D"]), (left.reply.id, ["c", "C"])]
 
 
-async def test_replies_of_which_nothing_came_are_no_branch_and_are_counted(store: Store) -> None:
-    """Those on the path: in lists, and wherever one conversation is told of."""
+async def test_empty_replies_are_no_branch_and_are_counted(store: Store) -> None:
+    """Empty replies are not branches. Those on the path are counted for every conversation."""
     made = await create(store, "a")
     ends = [MessageState.FAILED, MessageState.CANCELLED, MessageState.CANCELLED, MessageState.INCOMPLETE]
     for state, text in zip(ends, ["", "", "half", "half"], strict=True):
-        turn = await store.begin_turn(ME, made.id, said("b"))
+        turn = await store.begin_turn(ME, made.id, user_messages("b"))
         await store.end_turn(ME, turn.reply.id, TurnEnd(state, Message(Role.ASSISTANT, (Text(text),) if text else ())))
     found = await store.get(ME, made.id)
     assert (found.message_count, found.empty_replies) == (9, 2)
@@ -743,7 +748,7 @@ async def test_replies_of_which_nothing_came_are_no_branch_and_are_counted(store
     assert (await store.update(ME, made.id, pinned=True)).empty_replies == 2
     whole = (await store.messages(ME, made.id)).messages
     assert (await store.fork(ME, made.id, message_id=whole[2].id)).empty_replies == 1
-    await store.begin_turn(ME, made.id, said("other"), parent_id=whole[0].id)
+    await store.begin_turn(ME, made.id, user_messages("other"), parent_id=whole[0].id)
     assert (await store.get(ME, made.id)).empty_replies == 0
     assert await branches(store, made.id) == [(whole[0].id, ["b", "", "b", "", "b", "half", "b", "half"])]
     alone = await create(store, "a")
@@ -754,37 +759,37 @@ async def test_replies_of_which_nothing_came_are_no_branch_and_are_counted(store
 
 
 async def test_a_fork_shares_its_past(store: Store) -> None:
-    """The same messages, not copies; from there each goes its own way."""
-    made = await store.create(ME, title="t", source="s", pinned=True, messages=said("a", "b", "c"))
+    """A fork shares messages without copying them, and afterwards both are independent."""
+    made = await store.create(ME, title="t", source="s", pinned=True, messages=user_messages("a", "b", "c"))
     a, b, c = (await store.messages(ME, made.id)).messages
     fork = await store.fork(ME, made.id, message_id=b.id)
     assert (fork.title, fork.source, fork.pinned, fork.forked_from, fork.message_count, fork.head_id) == (
         ("t", "s", False, made.id, 2, b.id)
     )
     assert (await store.messages(ME, fork.id)).messages == (a, b)
-    await store.append(ME, fork.id, said("C"))
-    await store.append(ME, made.id, said("d"))
+    await store.append(ME, fork.id, user_messages("C"))
+    await store.append(ME, made.id, user_messages("d"))
     assert (await path(store, made.id), await path(store, fork.id)) == (["a", "b", "c", "d"], ["a", "b", "C"])
     whole = await store.fork(ME, fork.id, title="")
     assert (whole.title, await path(store, whole.id), whole.forked_from) == ("", ["a", "b", "C"], fork.id)
     assert (await store.get(ME, made.id)).head_id != c.id
     empty = await store.fork(ME, (await create(store)).id)
-    await store.append(ME, empty.id, said("first"))
+    await store.append(ME, empty.id, user_messages("first"))
     assert await path(store, empty.id) == ["first"]
 
 
-async def test_what_was_only_said_in_another_fork_is_not_there(store: Store) -> None:
-    """Neither to go on from nor to fork at; a branch that was left is, where it was left, and so is what it has from elsewhere."""
+async def test_messages_of_another_fork_are_not_available(store: Store) -> None:
+    """Messages that exist only in another fork are not available. A branch that was left is, together with its past."""
     made = await create(store, "a", "b", "c")
     a, b, c = (await store.messages(ME, made.id)).messages
     fork = await store.fork(ME, made.id, message_id=b.id)
-    _, (theirs,) = await store.append(ME, fork.id, said("theirs"))
-    branch = await store.begin_turn(ME, fork.id, said("branch"), parent_id=a.id)
+    _, (theirs,) = await store.append(ME, fork.id, user_messages("theirs"))
+    branch = await store.begin_turn(ME, fork.id, user_messages("branch"), parent_id=a.id)
     for conversation, message in ((made, theirs), (made, branch.reply), (fork, c)):
         with pytest.raises(MessageNotFound):
             await store.fork(ME, conversation.id, message_id=message.id)
         with pytest.raises(MessageNotFound):
-            await store.begin_turn(ME, conversation.id, said("x"), parent_id=message.id)
+            await store.begin_turn(ME, conversation.id, user_messages("x"), parent_id=message.id)
     assert await path(store, fork.id) == ["a", "branch", ""]
     for message in (a, b, theirs, branch.path[-1]):
         assert (await store.fork(ME, fork.id, message_id=message.id)).head_id == message.id
@@ -793,8 +798,8 @@ async def test_what_was_only_said_in_another_fork_is_not_there(store: Store) -> 
 
 
 async def test_a_reply_in_progress_is_shared_too(store: Store) -> None:
-    """A fork of it sees how it ends, even when the conversation of the turn is deleted before; but that one has no such end."""
-    turn = await store.begin_turn(ME, None, said("a"))
+    """A fork sees how a shared reply ends, even if the turn's own conversation is deleted before."""
+    turn = await store.begin_turn(ME, None, user_messages("a"))
     fork = await store.fork(ME, turn.conversation.id)
     await store.delete(ME, turn.conversation.id)
     for _ in range(2):
@@ -802,14 +807,14 @@ async def test_a_reply_in_progress_is_shared_too(store: Store) -> None:
     assert await path(store, fork.id) == ["a", "b"]
 
 
-async def test_delete_takes_what_nobody_else_has(store: Store, count_messages: Callable[[], Awaitable[int]]) -> None:
-    """And leaves the paths of its forks, and the branches that they left; the last one takes all."""
+async def test_delete_keeps_messages_that_forks_use(store: Store, count_messages: Callable[[], Awaitable[int]]) -> None:
+    """A deletion keeps the messages that forks and their branches use. The last deletion removes all."""
     made = await create(store, "a", "b", "c", "d")
     await create(store, "unrelated")
     a, b, *_ = (await store.messages(ME, made.id)).messages
     fork = await store.fork(ME, made.id, message_id=b.id)
-    left = await store.begin_turn(ME, fork.id, said("left"))
-    await store.begin_turn(ME, fork.id, said("taken"), parent_id=a.id)
+    left = await store.begin_turn(ME, fork.id, user_messages("left"))
+    await store.begin_turn(ME, fork.id, user_messages("taken"), parent_id=a.id)
     assert await count_messages() == 9
     await store.delete(ME, made.id)
     with pytest.raises(ConversationNotFound):

@@ -44,7 +44,7 @@ async def make(keys: KeyStore, name: str = "app", expires: datetime | None = Non
 
 
 async def test_a_key_opens_what_it_was_given(keys: KeyStore) -> None:
-    """Its secret alone; all that was granted comes back."""
+    """Only its exact secret authenticates a key, with everything that was granted."""
     quota = Quota(requests_per_minute=5, daily_usd=0.5)
     made, secret = await make(keys, "ops", scopes=(Scope.ADMIN, Scope.CHAT), models=("gpt-*",), quota=quota)
     found = await StoredKeys(keys).authenticate(secret)
@@ -57,7 +57,7 @@ async def test_a_key_opens_what_it_was_given(keys: KeyStore) -> None:
 
 
 async def test_a_stored_key_with_empty_lists_opens_nothing(keys: KeyStore) -> None:
-    """No scope and no model; a key that was stored without models may use all of them."""
+    """A key with empty lists of scopes and models permits nothing. A key stored without models may use all."""
     _, closed = await make(keys, "closed", scopes=(), models=())
     _, usual = await make(keys, "usual")
     found, other = [await StoredKeys(keys).authenticate(secret) for secret in (closed, usual)]
@@ -68,7 +68,7 @@ async def test_a_stored_key_with_empty_lists_opens_nothing(keys: KeyStore) -> No
 
 
 async def test_the_secret_is_nowhere_in_the_database(keys: KeyStore, database: Database) -> None:
-    """Only its digest, and its last characters."""
+    """The database has only the digest and the last characters of a secret."""
     _, secret = await make(keys)
     rows = await database.read(lambda connection: [tuple(row) for row in connection.execute(text("SELECT * FROM api_keys"))])
     assert len(rows) == 1
@@ -77,30 +77,30 @@ async def test_the_secret_is_nowhere_in_the_database(keys: KeyStore, database: D
 
 
 async def test_a_revoked_key_is_refused(keys: KeyStore) -> None:
-    """As soon as what is remembered of it is no longer fresh; for good."""
+    """A revoked key is refused for good, as soon as its cache entry is no longer fresh."""
     now = 0.0
     made, secret = await make(keys)
-    judge = StoredKeys(keys, lambda: now)
-    assert await judge.authenticate(secret)
+    authenticator = StoredKeys(keys, lambda: now)
+    assert await authenticator.authenticate(secret)
     revoked = await keys.revoke(made.id, origin=BOSS)
     now += FRESH
     assert revoked.revoked is not None
     with pytest.raises(Unauthenticated):
-        await judge.authenticate(secret)
+        await authenticator.authenticate(secret)
     assert await keys.revoke(made.id, origin=BOSS) == revoked
     with pytest.raises(KeyRevoked):
         await keys.rotate(made.id, overlap=timedelta(), origin=BOSS)
 
 
 async def test_an_expired_key_is_refused(keys: KeyStore) -> None:
-    """At its moment, and though it is remembered."""
+    """A key is refused from the moment when it expires, even if it is cached."""
     _, secret = await make(keys, expires=datetime.now(UTC) - timedelta(seconds=1))
     with pytest.raises(Unauthenticated):
         await StoredKeys(keys).authenticate(secret)
 
 
 async def test_a_rotated_key_keeps_what_it_opens(keys: KeyStore) -> None:
-    """The new secret is good at once, the old one for as long as the overlap says."""
+    """After a rotation the new secret is valid at once, and the old one during the overlap."""
     made, first = await make(keys)
     _, second = await keys.rotate(made.id, overlap=timedelta(hours=1), origin=BOSS)
     for secret in (first, second.get_secret_value()):
@@ -113,8 +113,8 @@ async def test_a_rotated_key_keeps_what_it_opens(keys: KeyStore) -> None:
         assert await StoredKeys(keys).authenticate(secret) is None
 
 
-async def test_names_show(keys: KeyStore) -> None:
-    """All of them: what would be a line of its own in a list, or turn it round, is refused; other scripts are not."""
+async def test_names_must_be_printable(keys: KeyStore) -> None:
+    """Names with control or invisible characters are refused, in keys and owners. Other scripts are allowed."""
     for odd in ("a\nb", "\x1b[2J", "a\u202eb", "a\u200b", "a\0", "\ud800", " "):
         for name, owner in ((odd, ""), ("x", odd)):
             with pytest.raises(InvalidRequest, match=r"^key\.(name|owner): "):
@@ -123,8 +123,8 @@ async def test_names_show(keys: KeyStore) -> None:
     assert (made.name, made.owner) == ("Zoë", "株式会社 é")
 
 
-async def test_a_key_is_an_issuers_users_only_if_that_is_said(database: Database) -> None:
-    """Its name makes nobody's conversations its own."""
+async def test_a_keys_name_does_not_make_it_an_issuers_users(database: Database) -> None:
+    """A key belongs to an issuer's user only if the owner is given; its name alone cannot make it so."""
     keys = KeyStore(database, ("corp:",))
     with pytest.raises(InvalidRequest) as caught:
         await make(keys, "corp:vic")
@@ -135,7 +135,7 @@ async def test_a_key_is_an_issuers_users_only_if_that_is_said(database: Database
 
 
 async def test_keys_are_listed_in_pages(keys: KeyStore) -> None:
-    """The newest first; revoked ones where they are asked for; a token of another list is refused."""
+    """Keys are listed in pages, the newest first, revoked ones only if asked for. A token of another list is refused."""
     made = [(await make(keys, f"k{number}"))[0] for number in range(5)]
     await keys.revoke(made[1].id, origin=BOSS)
     first = await keys.list(size=3)
@@ -153,7 +153,7 @@ async def test_keys_are_listed_in_pages(keys: KeyStore) -> None:
 
 
 async def test_keys_are_found_by_name(keys: KeyStore) -> None:
-    """Exactly that, and all of them, page by page; revoked ones only if they are asked for."""
+    """Keys are found by their exact name, page by page; revoked ones only if asked for."""
     made = [(await make(keys, name=name))[0] for name in ("app", "app", "App", "application", "app")]
     await keys.revoke(made[1].id, origin=BOSS)
     assert [key.id for key in (await keys.list(size=9, name="app")).keys] == [made[4].id, made[0].id]
@@ -166,62 +166,62 @@ async def test_keys_are_found_by_name(keys: KeyStore) -> None:
 
 
 async def test_uses_are_written_once_a_minute(keys: KeyStore) -> None:
-    """Behind the calls, not in them."""
+    """The time of last use is written at most once a minute, and not during the call."""
     made, secret = await make(keys)
-    judge = StoredKeys(keys)
-    await judge.authenticate(secret)
+    authenticator = StoredKeys(keys)
+    await authenticator.authenticate(secret)
     assert (await keys.get(made.id)).last_used is None
-    await judge.write_uses()
+    await authenticator.write_uses()
     used = (await keys.get(made.id)).last_used
     assert used is not None
-    await judge.authenticate(secret)
-    await judge.write_uses()
+    await authenticator.authenticate(secret)
+    await authenticator.write_uses()
     assert (await keys.get(made.id)).last_used == used
 
 
-class Away(KeyStore):
-    """A store whose database can be away."""
+class UnreliableStore(KeyStore):
+    """A store whose database can be unreachable."""
 
     away = False
-    asked = 0
+    lookups = 0
 
     async def find(self, given: bytes) -> StoredKey | None:
-        self.asked += 1
+        self.lookups += 1
         if self.away:
             raise StoreUnavailable
         return await super().find(given)
 
 
 async def test_a_known_key_outlives_an_outage(database: Database) -> None:
-    """For a while; one that is not known cannot be judged, and that is no refusal."""
+    """During an outage a cached key works for a while. An unknown key gets `StoreUnavailable`, not a refusal."""
     now = 0.0
-    keys = Away(database)
+    keys = UnreliableStore(database)
     (_, secret), (_, unknown) = await make(keys), await make(keys)
-    judge = StoredKeys(keys, lambda: now)
-    assert await judge.authenticate(secret)
+    authenticator = StoredKeys(keys, lambda: now)
+    assert await authenticator.authenticate(secret)
     keys.away = True
     for seconds in (FRESH, STALE - FRESH - 1):
         now += seconds
-        assert await judge.authenticate(secret)
+        assert await authenticator.authenticate(secret)
         with pytest.raises(StoreUnavailable):
-            await judge.authenticate(unknown)
+            await authenticator.authenticate(unknown)
     now += 1
     with pytest.raises(StoreUnavailable):
-        await judge.authenticate(secret)
+        await authenticator.authenticate(secret)
 
 
-async def test_what_is_fresh_asks_nothing(database: Database) -> None:
-    """One look-up for many calls."""
-    keys = Away(database)
+async def test_a_fresh_cache_entry_needs_no_look_up(database: Database) -> None:
+    """A fresh cache entry serves many calls with one look-up."""
+    keys = UnreliableStore(database)
     _, secret = await make(keys)
-    judge = StoredKeys(keys)
+    authenticator = StoredKeys(keys)
     for _ in range(50):
-        assert await judge.authenticate(secret)
-    assert keys.asked == 1
+        assert await authenticator.authenticate(secret)
+    assert keys.lookups == 1
 
 
-async def test_the_audit_log_tells_what_was_done(keys: KeyStore, database: Database) -> None:
-    """With the change itself; refusals alike are one row; pages go on where they ended."""
+async def test_the_audit_log_records_changes(keys: KeyStore, database: Database) -> None:
+    """The audit log records changes in the same transaction, joins equal refusals, and comes in pages."""
     audit = AuditLog(database)
     made, secret = await make(keys)
     await keys.rotate(made.id, overlap=timedelta(), origin=BOSS)
@@ -247,7 +247,7 @@ async def test_the_audit_log_tells_what_was_done(keys: KeyStore, database: Datab
 
 
 class Timer:
-    """Goes on when it is told to."""
+    """A clock that moves only when a test sets it."""
 
     now = 100.0
 
@@ -261,7 +261,7 @@ def refusal(number: int, actor: str = "", **fields: str) -> Event:
 
 
 async def test_nobody_without_a_key_fills_the_audit_log(database: Database) -> None:
-    """However many doors and addresses are tried, it is a row for each of a few addresses, and one for all the others."""
+    """Refusals without a key make one row for each of a few addresses, and one for all others."""
     audit = AuditLog(database)
     audit.refused(refusal(0, "static:joe", reason="PERMISSION_DENIED"))
     for number in range(5000):
@@ -279,8 +279,8 @@ async def test_nobody_without_a_key_fills_the_audit_log(database: Database) -> N
     assert counts["*", "RATE_LIMIT_EXCEEDED"] == (1, "*")
 
 
-async def test_refusals_of_nobody_known_are_written_once_a_minute(database: Database) -> None:
-    """Those of known callers are each time; all of them before they are listed."""
+async def test_refusals_of_unknown_callers_are_written_once_a_minute(database: Database) -> None:
+    """Refusals of unknown callers are written once a minute, those of known callers each time, and all before a listing."""
     timer = Timer()
     audit = AuditLog(database, timer)
 
@@ -298,7 +298,7 @@ async def test_refusals_of_nobody_known_are_written_once_a_minute(database: Data
 
 
 async def test_refusals_of_a_known_caller_are_one_row_for_each_method(database: Database) -> None:
-    """In whatever order they come; beyond what can be told apart, one for each caller."""
+    """Refusals of a known caller make one row per method, and beyond a maximum one row per caller."""
     audit = AuditLog(database)
     for number in range(700):
         audit.refused(refusal(number, "static:joe"))
@@ -314,8 +314,8 @@ async def test_refusals_of_a_known_caller_are_one_row_for_each_method(database: 
     assert counts["static:ann", "*", "*"] == 1
 
 
-class Hanging:
-    """A database that can be away."""
+class FlakyDatabase:
+    """A database whose commits succeed, but whose answers are lost while it is away."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -326,27 +326,27 @@ class Hanging:
 
     async def write(self, work: object) -> object:
         answer = await self.database.write(work)  # type: ignore[arg-type]
-        if self.away:  # lost in the moment of the commit
+        if self.away:  # the commit succeeded, but its answer was lost
             raise StoreUnavailable
         return answer
 
 
 async def test_refusals_outlive_an_outage_of_the_database(database: Database) -> None:
-    """With those that came meanwhile; what had been written after all is not written twice."""
-    hanging = Hanging(database)
-    audit = AuditLog(hanging)  # type: ignore[arg-type]
+    """Refusals are kept through an outage of the database, and are not written twice."""
+    flaky = FlakyDatabase(database)
+    audit = AuditLog(flaky)  # type: ignore[arg-type]
     audit.refused(refusal(1))
     with pytest.raises(StoreUnavailable):
         await audit.write()
     audit.refused(refusal(1))
     audit.refused(refusal(1, "static:joe"))
-    hanging.away = False
+    flaky.away = False
     await audit.write()
     await audit.write()
     assert sorted(stored.event.actor for stored in (await audit.list(size=9)).events) == ["", "static:joe"]
 
 
 def test_no_scope_means_all_but_admin() -> None:
-    """Whoever names some gets those."""
+    """Without scopes a key has all except admin. Given scopes replace that."""
     assert set(scopes_or_default(None)) == DEFAULT_SCOPES
     assert scopes_or_default([Scope.ADMIN, Scope.ADMIN]) == (Scope.ADMIN,)

@@ -1,4 +1,4 @@
-"""Where tests are found."""
+"""The places of test files."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_each_file_of_unit_tests_stands_where_its_module_does() -> None:
-    """`unit/a/test_b.py` and `unit/a/test_b_aspect.py` are about `a/b.py`; what is about several modules is elsewhere."""
+    """Each unit test file has the path of its module: `unit/a/test_b.py` or `unit/a/test_b_aspect.py` for `a/b.py`."""
     units, package = ROOT / "tests" / "unit", ROOT / "server" / "antiphon"
     tests = [path.relative_to(units) for path in units.rglob("test_*.py")]
     assert tests

@@ -25,7 +25,7 @@ EVE = Principal("eve", owner="other", id="key:eve")
 
 
 class Clock:
-    """Goes on when it is told to."""
+    """A clock that moves only when a test sets it."""
 
     def __init__(self) -> None:
         self.set(2026, 11, 25, 12)
@@ -50,12 +50,15 @@ async def database(url: str) -> AsyncGenerator[Database, None]:
 
 
 def spent(ledger: Ledger, name: str) -> tuple[float, float]:
-    """Today, and this month, in USD."""
+    """Return what was spent today and this month, in USD."""
     return ledger.spent(name, ledger.day()) / NANOS, ledger.spent(name, ledger.month()) / NANOS
 
 
 async def written(database: Database) -> list[Any]:
-    """The rows of the ledger in order: day, owner, key, requests, prompt and completion tokens, nano-dollars, unpriced requests."""
+    """Return the ledger's rows in order.
+
+    The columns are day, owner, key, requests, prompt tokens, completion tokens, nano-dollars and unpriced requests.
+    """
     query = select(
         table.c.day,
         table.c.owner,
@@ -70,7 +73,7 @@ async def written(database: Database) -> list[Any]:
 
 
 async def test_what_was_used_is_there_after_a_restart(database: Database, clock: Clock) -> None:
-    """By day and key, and summed up by owner and for all."""
+    """Usage by day and key survives a restart, and is summed by owner and overall."""
     ledger = Ledger(database, clock)
     for principal, cost in ((ANN, 0.25), (ANN, 0.5), (BEN, 1.0), (EVE, 2.0)):
         ledger.add(principal, Usage(10, 5, 15), cost)
@@ -92,9 +95,9 @@ async def test_what_was_used_is_there_after_a_restart(database: Database, clock:
 
 
 async def test_two_servers_add_up(database: Database, clock: Clock) -> None:
-    """Each knows what the other has written, and what it has not written itself."""
+    """Two servers' spending adds up: each knows what the other has written and its own unwritten usage."""
     one, two = Ledger(database, clock), Ledger(database, clock)
-    assert spent(two, "overall") == (0, 0)  # it is asked for budgets, so it reads
+    assert spent(two, "overall") == (0, 0)  # asking for spending makes it read the budgets
     for _ in range(3):
         one.add(ANN, Usage(1, 1, 2), 1.0)
         two.add(ANN, Usage(1, 1, 2), 1.0)
@@ -108,7 +111,7 @@ async def test_two_servers_add_up(database: Database, clock: Clock) -> None:
 
 
 async def test_what_comes_while_it_writes_is_counted_once(database: Database, clock: Clock) -> None:
-    """Before, during and after."""
+    """Usage added before, during or after a write is counted once."""
     ledger = Ledger(database, clock)
     assert spent(ledger, "overall") == (0, 0)
     for _ in range(20):
@@ -125,7 +128,7 @@ async def test_what_comes_while_it_writes_is_counted_once(database: Database, cl
 
 
 async def test_days_and_months_end_at_midnight_utc(database: Database, clock: Clock) -> None:
-    """What was spent before is then of another day, and of another month."""
+    """Days and months end at midnight UTC."""
     ledger = Ledger(database, clock)
     clock.set(2026, 11, 30, 23, 59, 59)
     ledger.add(ANN, Usage(1, 1, 2), 1.0)
@@ -144,7 +147,7 @@ async def test_days_and_months_end_at_midnight_utc(database: Database, clock: Cl
 
 
 async def test_without_budgets_nothing_is_read(database: Database, clock: Clock) -> None:
-    """And without use nothing is written."""
+    """Without budgets nothing is read, and without usage nothing is written."""
     ledger = Ledger(database, clock)
     calls = []
     read, write = database.read, database.write
@@ -161,7 +164,7 @@ async def test_without_budgets_nothing_is_read(database: Database, clock: Clock)
 
 
 async def test_a_database_that_is_out_of_reach_loses_nothing(database: Database, clock: Clock) -> None:
-    """What could not be written is written later, together with what has come since."""
+    """Usage that could not be written is written later, together with newer usage."""
     ledger = Ledger(database, clock)
     assert spent(ledger, "overall") == (0, 0)
     write = database.write
@@ -182,7 +185,7 @@ async def test_a_database_that_is_out_of_reach_loses_nothing(database: Database,
 
 
 async def test_names_that_a_database_cannot_hold_stop_nothing(database: Database, clock: Clock) -> None:
-    """They come from tokens of others' making."""
+    """Names that a database cannot store, which may come from tokens, do not stop a write."""
     ledger = Ledger(database, clock)
     ledger.add(Principal("x", owner="a\0b", id="jwt:\ud800"), None, None)
     ledger.add(ANN, None, None)
@@ -191,15 +194,15 @@ async def test_names_that_a_database_cannot_hold_stop_nothing(database: Database
 
 
 async def by_tag(database: Database) -> dict[tuple[str, str], tuple[int, int, int, int, int]]:
-    """The counts by key and tag."""
+    """Return the counts by key and tag."""
     rows = await database.read(lambda connection: connection.execute(select(tag_usage)).all())
     return {
         (row.key, row.tag): (row.requests, row.prompt_tokens, row.completion_tokens, row.cost_nanos, row.unpriced) for row in rows
     }
 
 
-async def test_what_calls_were_for_is_counted_beside(database: Database, clock: Clock) -> None:
-    """A call with several tags counts for each, one without for none; what could not be written is written later."""
+async def test_usage_is_counted_by_tag(database: Database, clock: Clock) -> None:
+    """A call counts for each of its tags. Tag usage that could not be written is written later."""
     ledger = Ledger(database, clock)
     for _ in range(2):
         ledger.add(ANN, Usage(10, 5, 15), 0.25, tags={"team": "search", "feature": "x"})
@@ -226,7 +229,7 @@ async def test_what_calls_were_for_is_counted_beside(database: Database, clock: 
 
 
 async def test_a_caller_fills_the_ledger_with_no_more_than_so_many_tags(database: Database, clock: Clock) -> None:
-    """What is beyond is one; on the next day they begin anew."""
+    """Beyond a maximum of tags per key and day, calls are counted under one tag for all others."""
     ledger = Ledger(database, clock)
     for number in range(TAGS + 50):
         ledger.add(ANN, Usage(1, 1, 2), 0.0, tags={"job": str(number), "other": str(number)})
@@ -234,5 +237,5 @@ async def test_a_caller_fills_the_ledger_with_no_more_than_so_many_tags(database
     await ledger.write()
     found = await by_tag(database)
     assert len(found) == TAGS + 1
-    assert found["key:ann", OTHER][0] == 100, "the calls of whom no tag was told apart"
+    assert found["key:ann", OTHER][0] == 100, "the calls that were counted under no tag of their own"
     assert found["key:ann", "job=0"][0] == 2

@@ -1,4 +1,4 @@
-"""What holds for whoever counts: in memory and in a real Redis, by a clock of the test's own."""
+"""The contract of all counters, in memory and in a real Redis, with a clock of the test's own."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -30,7 +30,7 @@ START = 1_000_000.25
 
 
 class Clock:
-    """Goes on when it is told to."""
+    """A clock that moves only when a test sets it."""
 
     def __init__(self) -> None:
         self.now = START
@@ -55,7 +55,7 @@ async def counters(request: pytest.FixtureRequest, clock: Clock) -> AsyncGenerat
 
 
 class Caller:
-    """Somebody whom no other test knows."""
+    """A caller with counters that no other test uses."""
 
     def __init__(self) -> None:
         self._name = uuid4().hex
@@ -84,19 +84,19 @@ async def take(counters: Counters, *claims: Claim) -> Ticket:
 
 
 async def test_no_minute_holds_more_than_the_limit(counters: Counters, clock: Clock, caller: Caller) -> None:
-    """Whichever 60 seconds are looked at, at every second of some minutes in which somebody calls all the time."""
+    """No window of 60 seconds has more calls than the limit, and the limit is fully usable."""
     times: list[float] = []
     for _ in range(200):
         while granted(await take(counters, caller.requests(7))):
             times.append(clock.now)
         clock.now += 0.7
     assert all(later - earlier > 60 for earlier, later in zip(times, times[7:], strict=False))
-    # And it is used up: seven in each minute, and what is left of a second.
+    # And the limit is fully used: seven calls in each minute.
     assert len(times) == 7 * 3
 
 
 async def test_what_is_refused_tells_when_it_would_fit(counters: Counters, clock: Clock, caller: Caller) -> None:
-    """A moment before that it does not, and then it does."""
+    """A refusal states the exact wait: shortly before that the call does not fit, and then it does."""
     await take(counters, caller.tokens(10, 4))
     clock.now += 20
     await take(counters, caller.tokens(10, 6))
@@ -111,7 +111,7 @@ async def test_what_is_refused_tells_when_it_would_fit(counters: Counters, clock
 
 
 async def test_nobody_waits_for_longer_than_a_minute(counters: Counters, clock: Clock, caller: Caller) -> None:
-    """At whatever moment of a second calls are let through and refused; nor for no time at all."""
+    """Waits and resets are always more than 0 and at most 60 seconds."""
     waits = []
     for step in range(300):
         clock.now = START + step * 0.437
@@ -123,7 +123,7 @@ async def test_nobody_waits_for_longer_than_a_minute(counters: Counters, clock: 
 
 
 async def test_a_minute_is_a_minute(counters: Counters, clock: Clock, caller: Caller) -> None:
-    """A call fits again when the one before it is 60 seconds old, and not while others of its second are younger."""
+    """A call fits again when the one before it is 60 seconds old and all calls of its second are too."""
     for _ in range(2):
         ticket = await take(counters, caller.requests(2))
         assert ticket.standings[0].reset == 60
@@ -136,14 +136,14 @@ async def test_a_minute_is_a_minute(counters: Counters, clock: Clock, caller: Ca
 
 
 async def test_a_limit_of_nothing_lets_nothing_through(counters: Counters, caller: Caller) -> None:
-    """And says to wait, though it is of no use."""
+    """A limit of 0 refuses everything, with a wait."""
     for claim in (caller.requests(0), caller.tokens(0, 1), caller.streams(0)):
         ((_, standing),) = (await take(counters, claim)).refused
         assert standing.wait
 
 
 async def test_all_is_taken_or_nothing(counters: Counters, caller: Caller) -> None:
-    """A call that one limit refuses is counted by none, whichever comes first."""
+    """A call that one limit refuses is not counted by the others, in any order."""
     other = Caller()
     assert granted(await take(counters, other.requests(1)))
     for claims in (
@@ -157,7 +157,7 @@ async def test_all_is_taken_or_nothing(counters: Counters, caller: Caller) -> No
 
 
 async def test_tokens_that_were_not_used_are_given_back(counters: Counters, caller: Caller) -> None:
-    """To be taken again at once."""
+    """Unused tokens are available again at once."""
     ticket = await take(counters, caller.tokens(100, 90))
     assert not granted(await take(counters, caller.tokens(100, 20)))
     await counters.settle(ticket, 10, 0)
@@ -165,18 +165,18 @@ async def test_tokens_that_were_not_used_are_given_back(counters: Counters, call
 
 
 async def test_tokens_beyond_the_estimate_count_from_when_they_are_known(counters: Counters, clock: Clock, caller: Caller) -> None:
-    """For the minute after the settlement, beyond the limit if need be."""
+    """Tokens beyond the estimate count from the settlement on, even beyond the limit."""
     ticket = await take(counters, caller.tokens(100, 10))
     clock.now += 40
     await counters.settle(ticket, 150, 0)
     ((_, standing),) = (await take(counters, caller.tokens(100, 1))).refused
     assert standing.used == 150
-    clock.now += 30  # what was taken is old now, what was added is not
+    clock.now += 30  # what was taken has expired; what was added has not
     assert (await take(counters, caller.tokens(1000, 1))).standings[0].used == 141
 
 
 async def test_a_settlement_after_more_than_a_minute_gives_nothing_back(counters: Counters, clock: Clock, caller: Caller) -> None:
-    """What was taken is back already."""
+    """A settlement after more than a minute returns nothing, because the tokens have expired already."""
     ticket = await take(counters, caller.tokens(100, 90))
     clock.now += 70
     await take(counters, caller.tokens(100, 50))
@@ -185,7 +185,7 @@ async def test_a_settlement_after_more_than_a_minute_gives_nothing_back(counters
 
 
 async def test_calls_at_once_are_places_that_come_back(counters: Counters, caller: Caller) -> None:
-    """Each is free again when its call is settled, whatever the clock says."""
+    """The place of a call is free again when the call is settled, whatever the time."""
     tickets = [await take(counters, caller.streams(2)) for _ in range(3)]
     assert [granted(ticket) for ticket in tickets] == [True, True, False]
     await counters.settle(tickets[0], 0, 0)
@@ -194,14 +194,14 @@ async def test_calls_at_once_are_places_that_come_back(counters: Counters, calle
 
 
 async def test_a_budget_lets_through_until_it_is_spent(counters: Counters, caller: Caller) -> None:
-    """By what the ledger knows, where nothing is held of it."""
+    """A budget grants calls until the ledger shows it as spent, if nothing is reserved."""
     spent = Claim(Limit.DAY, "key", f"usd:{uuid4().hex}", 1_000, known=999)
     assert granted(await take(counters, spent))
     assert not granted(await take(counters, Claim(Limit.DAY, "key", spent.counter, 1_000, known=1_000)))
 
 
 async def test_what_calls_may_cost_is_held_of_a_budget_until_they_are_settled(counters: Counters, caller: Caller) -> None:
-    """The one that takes the last of it is let through; later ones are told to come again, not that it is spent."""
+    """A call's possible cost is reserved until it is settled. Later calls are told to retry, not that the budget is spent."""
     budget = Claim(Limit.DAY, "key", f"usd:{uuid4().hex}", 1_000, 600)
     first, second, third = [await take(counters, budget) for _ in range(3)]
     assert granted(first)
@@ -217,7 +217,7 @@ async def test_what_calls_may_cost_is_held_of_a_budget_until_they_are_settled(co
 
 
 async def test_many_at_once_overdraw_a_budget_by_one_call_at_most(counters: Any) -> None:
-    """Of 64 that ask in the same moment; the others are told to come again, and may when these have cost less."""
+    """Of 64 calls at once, a budget is exceeded by at most one. The others may retry when these have cost less."""
     owner = f"many-{uuid4().hex}"
     quotas = Quotas(LimitsConfig.model_validate({"owners": {owner: {"daily_usd": 1}}}))
     limits = Limiter(quotas, Ledger(NO_STORE), shared=counters)
@@ -245,13 +245,13 @@ async def test_many_at_once_overdraw_a_budget_by_one_call_at_most(counters: Any)
 
 
 async def test_many_at_once_get_what_there_is(counters: Counters, caller: Caller) -> None:
-    """No more and no less, of 200 that ask in the same moment."""
+    """Of 200 calls at once, exactly the limit is granted."""
     tickets = await asyncio.gather(*(take(counters, caller.requests(50), caller.tokens(10_000, 100)) for _ in range(200)))
     assert sum(map(granted, tickets)) == 50
 
 
 async def test_a_caller_that_goes_away_while_it_asks_has_taken_nothing(counters: Counters, caller: Caller) -> None:
-    """At whatever moment it goes."""
+    """A caller cancelled at any moment of `take` has taken nothing."""
     for steps in range(12):
         asking = asyncio.create_task(take(counters, caller.streams(1), caller.tokens(100, 100)))
         for _ in range(steps):
@@ -266,8 +266,8 @@ async def test_a_caller_that_goes_away_while_it_asks_has_taken_nothing(counters:
         await counters.settle(ticket, 0, 0)
 
 
-async def test_what_nobody_uses_any_more_is_forgotten(clock: Clock) -> None:
-    """In memory: Redis does so by itself."""
+async def test_unused_counters_are_removed(clock: Clock) -> None:
+    """Counters in memory that are not used any more are removed."""
     counters = MemoryCounters(clock)
     for _ in range(100):
         await counters.settle(await take(counters, Caller().requests(5), Caller().streams(5)), 0, 0)

@@ -1,4 +1,4 @@
-"""Counting in a real Redis: by several servers, of which some are killed, and while it is out of reach."""
+"""Counting in a real Redis: by several servers, some of which are killed, and while it is unreachable."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
@@ -26,7 +26,7 @@ from tests.waiting import until
 
 
 class Clock:
-    """Goes on when it is told to."""
+    """A clock that moves only when a test sets it."""
 
     def __init__(self) -> None:
         self.now = 2_000_000.5
@@ -37,7 +37,7 @@ class Clock:
 
 @pytest.fixture
 def own_redis() -> Iterator[Redis]:
-    """A server of this test's own."""
+    """Yield a Redis of this test's own."""
     with Redis() as server:
         yield server
 
@@ -51,13 +51,13 @@ async def server(url: str, clock: Clock | None = None, timeout: float = 5) -> As
         await made.close()
 
 
-async def back(counters: RedisCounters) -> None:
-    """Until it has been found out that Redis answers again."""
+async def wait_until_back(counters: RedisCounters) -> None:
+    """Wait until the counters notice that Redis answers again."""
     await until(lambda: counters._available)
 
 
-async def away(counters: RedisCounters) -> None:
-    """Until a call has found out that Redis is gone."""
+async def notice_outage(counters: RedisCounters) -> None:
+    """Make a call fail, so that the counters notice that Redis is gone."""
     with pytest.raises(LimitsUnavailable):
         await counters.take([requests()])
 
@@ -75,7 +75,7 @@ def money(counter: str, known: float, most: float = 10) -> Claim:
 
 
 async def test_two_servers_share_a_limit(redis_url: str) -> None:
-    """64 callers at each, all at once, and Redis's own clock."""
+    """Two servers with Redis's own clock together grant exactly the limit for 128 callers at once."""
     claim = requests(100)
     async with server(redis_url) as one, server(redis_url) as two:
         tickets = await asyncio.gather(*(counters.take([claim]) for counters in (one, two) for _ in range(64)))
@@ -83,7 +83,7 @@ async def test_two_servers_share_a_limit(redis_url: str) -> None:
 
 
 async def test_a_clock_that_goes_back_makes_nobody_wait_for_longer(redis_url: str) -> None:
-    """As that of a Redis does that takes over from another."""
+    """If the clock goes back, as after a Redis failover, nobody waits longer than a minute."""
     clock, claim = Clock(), requests(1)
     async with server(redis_url, clock) as counters:
         await counters.take([claim])
@@ -95,7 +95,7 @@ async def test_a_clock_that_goes_back_makes_nobody_wait_for_longer(redis_url: st
 
 
 async def test_no_owner_has_a_name_that_is_the_key_of_something_else(redis_url: str) -> None:
-    """Whatever it ends in: a token may name its owner as it likes."""
+    """No owner's name can collide with another Redis key, whatever it ends in. A token may choose any name."""
     name = uuid4().hex
     async with server(redis_url) as counters:
         for ending in ("", ":held", ":total", "held", ":"):
@@ -105,25 +105,25 @@ async def test_no_owner_has_a_name_that_is_the_key_of_something_else(redis_url: 
 
 
 async def test_what_a_killed_server_held_of_a_budget_comes_back(redis_url: str) -> None:
-    """Within a lease; what one that lives holds is renewed, and given back as exactly."""
+    """A killed server's reservations are released within a lease. A living server's are renewed and settled exactly."""
     clock = Clock()
     claim = Claim(Limit.DAY, "owner", f"usd:{uuid4().hex}", 10, 4)
     async with server(redis_url, clock) as killed, server(redis_url, clock) as living:
         await killed.take([claim])
         ticket = await living.take([claim])
         for used in (8, 4):
-            asked = await living.take([Claim(Limit.DAY, "owner", claim.counter, 10)])
-            assert asked.standings[0].used == used
+            ticket_now = await living.take([Claim(Limit.DAY, "owner", claim.counter, 10)])
+            assert ticket_now.standings[0].used == used
             clock.now += LEASE / 2
             await living.renew()
             clock.now += LEASE / 2
         await living.settle(ticket, 0, 3)
-        asked = await living.take([Claim(Limit.DAY, "owner", claim.counter, 10)])
-        assert asked.standings[0].used == 3
+        ticket_now = await living.take([Claim(Limit.DAY, "owner", claim.counter, 10)])
+        assert ticket_now.standings[0].used == 3
 
 
 async def test_the_places_of_a_killed_server_come_back(redis_url: str) -> None:
-    """Within a lease; those of one that lives are renewed, and so does its call hold its place for hours."""
+    """A killed server's places are free within a lease. A living server's are renewed for hours."""
     clock = Clock()
     claim = streams(2)
     async with server(redis_url, clock) as killed, server(redis_url, clock) as living:
@@ -144,7 +144,7 @@ async def test_the_places_of_a_killed_server_come_back(redis_url: str) -> None:
 
 
 async def test_a_renewal_does_not_bring_back_a_place_that_was_given_back(redis_url: str) -> None:
-    """A call may end while its lease is being renewed."""
+    """A renewal does not take a place again that was given back meanwhile."""
     claim = streams(1)
     async with server(redis_url) as counters:
         ticket = await counters.take([claim])
@@ -156,7 +156,7 @@ async def test_a_renewal_does_not_bring_back_a_place_that_was_given_back(redis_u
 
 
 async def test_money_is_what_all_have_spent(redis_url: str) -> None:
-    """To the nano-dollar, whatever each of them knows."""
+    """Spending of all servers adds up to the nano-dollar, whatever each of them knows."""
     counter = f"usd:2026-11:{uuid4().hex}"
     async with server(redis_url) as one, server(redis_url) as two:
         tickets = [await counters.take([money(counter, 0)]) for counters in (one, two) for _ in range(50)]
@@ -168,7 +168,7 @@ async def test_money_is_what_all_have_spent(redis_url: str) -> None:
 
 
 async def test_what_the_ledger_knows_is_the_least_that_is_spent(own_redis: Redis) -> None:
-    """A Redis that has lost all begins from there; and nothing is counted twice."""
+    """A Redis that has lost its data continues from the ledger's amount, and nothing is counted twice."""
     counter = "usd:2026-11:owner:acme"
     async with server(own_redis.url) as counters:
         ticket = await counters.take([money(counter, 4)])
@@ -181,8 +181,8 @@ async def test_what_the_ledger_knows_is_the_least_that_is_spent(own_redis: Redis
         assert standing.used == 5 * NANOS
 
 
-async def test_a_redis_that_is_gone_is_told_once_and_costs_no_time(own_redis: Redis) -> None:
-    """All calls fail at once, none of them waits; when it is back that is found out, whether anybody calls or not."""
+async def test_a_redis_that_is_gone_is_logged_once_and_costs_no_time(own_redis: Redis) -> None:
+    """If Redis is gone, calls fail without waiting, it is logged once, and its return is noticed without a call."""
     async with server(own_redis.url) as counters:
         await counters.take([requests()])
         own_redis.kill()
@@ -191,16 +191,16 @@ async def test_a_redis_that_is_gone_is_told_once_and_costs_no_time(own_redis: Re
                 with pytest.raises(LimitsUnavailable):
                     await counters.take([requests()])
             own_redis.start()
-            with pytest.raises(LimitsUnavailable):  # it is left alone for a while
+            with pytest.raises(LimitsUnavailable):  # Redis is not tried again for a while
                 await counters.take([requests()])
-            await back(counters)
+            await wait_until_back(counters)
             assert not (await counters.take([requests()])).refused
         assert [line["event"] for line in lines] == ["limits_unavailable", "limits_available"]
         assert Redis.PASSWORD not in str(lines)
 
 
-async def test_a_redis_that_hangs_holds_nobody_up(own_redis: Redis) -> None:
-    """The calls that it finds at it wait for the time-out once, together; those that come later not at all."""
+async def test_a_redis_that_hangs_delays_no_later_call(own_redis: Redis) -> None:
+    """Calls in progress when Redis hangs wait for one time-out together. Later calls do not wait."""
     async with server(own_redis.url, timeout=0.2) as counters:
         await counters.take([requests()])
         own_redis.pause()
@@ -213,7 +213,7 @@ async def test_a_redis_that_hangs_holds_nobody_up(own_redis: Redis) -> None:
 
 
 async def test_no_call_waits_for_a_redis_that_is_down(own_redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also while it is tried, which takes until the time-out."""
+    """Calls do not wait for a Redis that is down, even while it is being probed."""
     async with server(own_redis.url, timeout=0.2) as counters:
         await counters.take([requests()])
         own_redis.pause()
@@ -232,17 +232,17 @@ async def test_no_call_waits_for_a_redis_that_is_down(own_redis: Redis, monkeypa
             with pytest.raises(LimitsUnavailable):
                 asyncio.get_running_loop().call_soon(turns.append, 1)
                 await counters.take([requests()])
-            assert not turns, "nothing was waited for"
+            assert not turns, "the call did not wait"
             return tries > 3
 
         monkeypatch.setattr(counters._redis, "set", counted)
         await until(tried)
         own_redis.resume()
-        await back(counters)
+        await wait_until_back(counters)
 
 
 async def test_a_redis_that_was_started_again_is_found_by_the_first_call(own_redis: Redis) -> None:
-    """Its old connections are dead, and it knows none of the scripts: nobody is told."""
+    """The first calls after a restart of Redis succeed, despite dead connections and missing scripts."""
     async with server(own_redis.url) as counters:
         await asyncio.gather(*(counters.take([requests()]) for _ in range(8)))
         own_redis.kill()
@@ -254,7 +254,7 @@ async def test_a_redis_that_was_started_again_is_found_by_the_first_call(own_red
 
 
 async def test_what_could_not_be_given_back_comes_back_by_itself(own_redis: Redis) -> None:
-    """A call that ends while Redis hangs loses its place only until its lease is over."""
+    """A place that could not be given back is free when its lease ends."""
     clock = Clock()
     claim = streams(1)
     async with server(own_redis.url, clock, timeout=0.2) as counters:
@@ -263,14 +263,14 @@ async def test_what_could_not_be_given_back_comes_back_by_itself(own_redis: Redi
         with pytest.raises(LimitsUnavailable):
             await counters.settle(ticket, 0, 0)
         own_redis.resume()
-        await back(counters)
+        await wait_until_back(counters)
         clock.now += LEASE
-        await counters.renew()  # which it is none of any more
+        await counters.renew()  # this ticket must not be renewed any more
         assert not (await counters.take([claim])).refused
 
 
 async def test_a_settlement_is_done_though_its_caller_is_cancelled(redis_url: str) -> None:
-    """It goes on by itself, and closing waits for it."""
+    """A settlement completes even if its caller is cancelled, and closing waits for it."""
     claim = streams(1)
     async with server(redis_url) as counters:
         ticket = await counters.take([claim])
@@ -284,14 +284,14 @@ async def test_a_settlement_is_done_though_its_caller_is_cancelled(redis_url: st
 
 
 @pytest.mark.parametrize("url", ["http://redis:6379", "redis", ""])
-def test_a_url_that_is_none_is_told_at_start(url: str) -> None:
-    """By the name of its setting."""
+def test_an_invalid_url_is_reported_at_start(url: str) -> None:
+    """An invalid URL is reported at the start with the name of its setting."""
     with pytest.raises(ConfigError, match="limits.redis_url"):
         RedisCounters(SecretStr(url), 1)
 
 
 async def test_a_password_that_is_wrong_is_an_outage(own_redis: Redis) -> None:
-    """It is in no log line."""
+    """A wrong password counts as an outage, and is not logged."""
     async with server(own_redis.url.replace(Redis.PASSWORD, "wrong-password")) as counters:
         with capture_logs() as lines, pytest.raises(LimitsUnavailable):
             await counters.take([requests()])
@@ -310,7 +310,7 @@ def limiter(counters: RedisCounters, workers: int = 1, **per_key: float) -> Limi
 
 
 async def burst(limits: Limiter, calls: int) -> list[Grant]:
-    """Calls at once; those that were let through."""
+    """Make calls at once, and return the grants of those that were allowed."""
     found = await asyncio.gather(*(admit(limits, principal=CALLER) for _ in range(calls)), return_exceptions=True)
     assert {type(one) for one in found} <= {Grant, RateLimited}
     return [one for one in found if isinstance(one, Grant)]
@@ -318,11 +318,11 @@ async def burst(limits: Limiter, calls: int) -> list[Grant]:
 
 @pytest.mark.parametrize("during", [0, 4])
 async def test_the_first_burst_after_an_outage_is_counted_once(own_redis: Redis, during: int) -> None:
-    """Whether or not it was known already that Redis is back, and with what was let through while it was not."""
+    """The first calls after an outage count together with those granted during it, never twice."""
     async with server(own_redis.url) as counters:
         limits = limiter(counters, requests_per_minute=7)
         own_redis.kill()
-        await away(counters)
+        await notice_outage(counters)
         let_through = len(await burst(limits, during))
         own_redis.start()
 
@@ -337,31 +337,31 @@ async def test_the_first_burst_after_an_outage_is_counted_once(own_redis: Redis,
 
 
 async def test_what_two_workers_counted_is_counted_together(own_redis: Redis) -> None:
-    """Each has had its share, and none has another after that."""
+    """What two workers granted during an outage is added up afterwards."""
     async with server(own_redis.url) as one, server(own_redis.url) as two:
         workers = [limiter(counters, workers=2, requests_per_minute=8) for counters in (one, two)]
         own_redis.kill()
         for counters, limits in zip((one, two), workers, strict=True):
-            await away(counters)
+            await notice_outage(counters)
             assert len(await burst(limits, 9)) == 4
         own_redis.start()
-        await asyncio.gather(back(one), back(two))
+        await asyncio.gather(wait_until_back(one), wait_until_back(two))
         assert await burst(workers[0], 5) == await burst(workers[1], 5) == []
 
 
 async def test_a_minute_that_began_in_an_outage_ends_a_minute_later(own_redis: Redis) -> None:
-    """What was counted here is as old there."""
+    """Calls counted during an outage keep their age in Redis."""
     clock, own = Clock(), Clock()
     own.now = 17.9
     async with server(own_redis.url, clock) as counters:
         limits = Limiter(Quotas(LimitsConfig.model_validate({"per_key": {"requests_per_minute": 2}})), shared=counters, clock=own)
         own_redis.kill()
-        await away(counters)
+        await notice_outage(counters)
         assert len(await burst(limits, 1)) == 1
         own.now += 30
         assert len(await burst(limits, 2)) == 1
         own_redis.start()
-        await back(counters)
+        await wait_until_back(counters)
         clock.now += 29.9
         assert len(await burst(limits, 2)) == 0
         clock.now += 0.2
@@ -373,15 +373,15 @@ async def test_a_minute_that_began_in_an_outage_ends_a_minute_later(own_redis: R
 
 
 async def test_a_call_that_began_in_an_outage_holds_its_place_until_it_ends(own_redis: Redis) -> None:
-    """And its tokens are settled with what it used."""
+    """A call that began in an outage keeps its place until it ends, and its tokens are settled."""
     request = ChatRequest("m", (Message(Role.USER, (Text("x" * 40),)),), stream=True)
     async with server(own_redis.url) as counters:
         limits = limiter(counters, concurrent_streams=1, tokens_per_minute=100)
         own_redis.kill()
-        await away(counters)
+        await notice_outage(counters)
         grant = await admit(limits, request, principal=CALLER)
         own_redis.start()
-        await back(counters)
+        await wait_until_back(counters)
         assert await burst(limits, 2) == []
         assert counters._leases
         await grant.settle(Usage(90, 10, 100))
@@ -392,18 +392,18 @@ async def test_a_call_that_began_in_an_outage_holds_its_place_until_it_ends(own_
 
 
 async def test_a_redis_that_can_only_be_read_is_not_back(own_redis: Redis) -> None:
-    """It would count nothing: a replica that nobody has made a primary yet, or one without memory."""
+    """A Redis that refuses writes does not count as available."""
     async with server(own_redis.url) as counters:
         await counters.take([requests()])
         await counters._redis.config_set("maxmemory", 1)
         with capture_logs() as lines:
-            await away(counters)
+            await notice_outage(counters)
 
             async def tried() -> bool:
                 return (await counters._redis.info("commandstats")).get("cmdstat_set", {}).get("rejected_calls", 0) > 2
 
             await until(tried)
-            await away(counters)
+            await notice_outage(counters)
             await counters._redis.config_set("maxmemory", 0)
-            await back(counters)
+            await wait_until_back(counters)
         assert [line["event"] for line in lines] == ["limits_unavailable", "limits_available"]

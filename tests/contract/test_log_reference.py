@@ -1,4 +1,4 @@
-"""The page on the log, held to what the code can log."""
+"""The reference page of the log matches what the code can log."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "erro
 
 
 class Logged(NamedTuple):
-    """A place that logs. `fields` are those that its line can have, besides what every line has."""
+    """A place that logs. `fields` are those of its line, besides the fields that every line has."""
 
     event: str
     level: str
@@ -29,7 +29,7 @@ def _constants(node: ast.AST) -> Iterator[str]:
 
 
 def _fields(call: ast.Call, tree: ast.Module) -> frozenset[str]:
-    """The names of the fields of a line; of `**name` those that `name` is given in the same file."""
+    """Return the names of the fields of a log line; for `**name`, those that `name` gets in the same file."""
     named = {keyword.arg for keyword in call.keywords if keyword.arg is not None} - {"exc_info"}
     if any(keyword.arg == "exc_info" for keyword in call.keywords) or getattr(call.func, "attr", "") == "exception":
         named.add("exception")
@@ -56,39 +56,39 @@ def _events(node: ast.expr) -> list[str]:
 
 
 def logged() -> set[Logged]:
-    """Every place of the code that logs an event by its name."""
+    """Return every place in the code that logs an event by its name."""
     found = set()
     for path in PACKAGE.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or not node.args:
                 continue
-            if getattr(node.func, "id", "") == "log_line" and len(node.args) == 2:  # a line of the supervisor's own
+            if getattr(node.func, "id", "") == "log_line" and len(node.args) == 2:  # the supervisor's own line
                 found |= {Logged(event, *_events(node.args[1]), _fields(node, tree)) for event in _events(node.args[0])}
             if not isinstance(node.func, ast.Attribute):
                 continue
             whose = getattr(node.func.value, "id", "")
             if whose in LOGGERS and node.func.attr in LEVELS:
                 found |= {Logged(event, LEVELS[node.func.attr], _fields(node, tree)) for event in _events(node.args[0])}
-            elif whose == "self" and node.func.attr == "_log":  # a child's, by the supervisor
+            elif whose == "self" and node.func.attr == "_log":  # the supervisor's line about a child
                 found |= {Logged(event, "error", _fields(node, tree) | {"child"}) for event in _events(node.args[0])}
     return found
 
 
 def documented() -> set[Logged]:
-    """What the page's tables of events have."""
+    """Return the events in the page's tables."""
     rows = re.findall(r"^\| `([^`]+)` \| (debug|info|warning|error) \|([^|]*)\|", PAGE, re.MULTILINE)
     return {Logged(event, level, frozenset(re.findall(r"`(\w+)`", fields))) for event, level, fields in rows}
 
 
 def test_every_event_is_documented_with_its_fields() -> None:
-    """And nothing is documented that is not logged."""
+    """Every event is documented with its level and fields, and nothing else is."""
     assert len(logged()) > 30
     assert documented() == logged()
 
 
 def test_what_every_line_may_have_is_documented() -> None:
-    """What is bound to a call, and what the edge writes of a request."""
+    """The fields that are bound to a call, and those in the edge's access log, are documented."""
     bound = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

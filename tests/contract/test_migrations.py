@@ -1,4 +1,4 @@
-"""The schema, and how a database comes to it."""
+"""The schema, and how a database is migrated to it."""
 
 import asyncio
 import shutil
@@ -30,7 +30,7 @@ from antiphon.limits.ledger import Ledger
 HELLO = [Message(Role.USER, (Text("hello 🎉"),))]
 
 NEXT = '''
-"""What a later version may do: a column with a value for each row there is, and an index."""
+"""A migration of a later version: a column with a value for each existing row, and an index."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -48,7 +48,7 @@ def upgrade() -> None:
 
 @pytest.fixture
 def later(tmp_path: Path) -> Path:
-    """The migrations of a later version."""
+    """Return the migrations of an imagined later version."""
     scripts = tmp_path / "100% later"
     shutil.copytree(SCRIPTS, scripts)
     (scripts / "versions" / "next.py").write_text(NEXT)
@@ -64,7 +64,7 @@ async def in_database(url: str, statement: str) -> list[tuple[object, ...]]:
 
 
 async def test_the_migrations_make_the_tables(store: Store) -> None:
-    """What they make is what the program expects: tables, columns and indices."""
+    """The migrations make the tables, columns and indices that the program expects."""
     assert isinstance(store, SqlStore)
 
     def differences(connection: Connection) -> list[object]:
@@ -74,7 +74,7 @@ async def test_the_migrations_make_the_tables(store: Store) -> None:
 
 
 async def test_an_older_database_is_upgraded_without_loss(url: str, later: Path) -> None:
-    """Every conversation, message and turn of it is as it was; to migrate again changes nothing."""
+    """An upgrade keeps every conversation, message and turn, and a second migration changes nothing."""
     store = SqlStore(open_database(url))
     made = await store.create("me", title="t", source="s", pinned=True, messages=HELLO * 3)
     fork = await store.fork("me", made.id, title="f")
@@ -95,7 +95,7 @@ async def test_an_older_database_is_upgraded_without_loss(url: str, later: Path)
 
 
 async def test_a_newer_database_is_refused(url: str, later: Path) -> None:
-    """With words that tell what to do; and it stays as it is."""
+    """A newer database is refused with advice, and is not changed."""
     await migrate(url, scripts=later)
     with pytest.raises(ConfigError, match="newer version"):
         await migrate(url)
@@ -103,7 +103,7 @@ async def test_a_newer_database_is_refused(url: str, later: Path) -> None:
 
 
 def add(scripts: Path, revision: str, before: str, *, additive: bool) -> None:
-    """One more migration, which makes a table."""
+    """Add a migration that makes a table."""
     text = f"""
 import sqlalchemy as sa
 from alembic import op
@@ -118,7 +118,7 @@ def upgrade() -> None:
 
 
 async def test_a_newer_database_of_additions_is_gone_on_with(url: str, later: Path) -> None:
-    """It stays as it is, all works on it, and the newer version finds what the older one wrote."""
+    """A newer database with only additive changes is used unchanged, and the newer version reads what was written."""
     script = later / "versions" / "next.py"
     script.write_text(script.read_text().replace("revision =", "additive = True\nrevision =", 1))
     add(later, "after", "next", additive=True)
@@ -150,7 +150,7 @@ async def test_a_newer_database_of_additions_is_gone_on_with(url: str, later: Pa
 
 @pytest.mark.parametrize("steps", [[False], [False, True], [True, False], [True, False, True]])
 async def test_one_step_that_is_no_addition_is_enough_to_refuse(url: str, tmp_path: Path, steps: list[bool]) -> None:
-    """Wherever it stands among those that are new."""
+    """One new migration that is not additive, in any position, is enough to refuse the database."""
     scripts = tmp_path / "later"
     shutil.copytree(SCRIPTS, scripts)
     for number, additive in enumerate(steps):
@@ -161,12 +161,12 @@ async def test_one_step_that_is_no_addition_is_enough_to_refuse(url: str, tmp_pa
 
 
 async def test_how_far_back_the_schema_can_be_used_is_written_down(url: str) -> None:
-    """By all ways in which a database comes to it."""
+    """The oldest compatible version is stored, however the database got its schema."""
     assert await in_database(url, "SELECT oldest FROM compatibility") == [("0004",)]
 
 
 async def test_a_migration_that_fails_changes_nothing(url: str, later: Path) -> None:
-    """Not even what it did before it failed."""
+    """A failed migration changes nothing, not even what it did before it failed."""
     script = later / "versions" / "next.py"
     script.write_text(script.read_text() + "    op.execute('SELECT nonsense')\n")
     with pytest.raises(StoreUnavailable):
@@ -177,7 +177,7 @@ async def test_a_migration_that_fails_changes_nothing(url: str, later: Path) -> 
 
 
 async def test_several_processes_may_migrate_at_once(empty_url: str) -> None:
-    """A new database: one makes it, the others find it made."""
+    """Of several processes that migrate a new database at once, one does it, and the others find it done."""
     code = f"import asyncio; from antiphon.database.migrate import migrate; asyncio.run(migrate({empty_url!r}))"
     processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
     await asyncio.gather(*(migrate(empty_url) for _ in range(4)))
@@ -186,7 +186,7 @@ async def test_several_processes_may_migrate_at_once(empty_url: str) -> None:
 
 
 async def test_a_sqlite_file_is_its_owners_alone(sqlite_url: str, tmp_path: Path) -> None:
-    """What people wrote is not for everybody on the machine: the file that `migrate` makes, those beside it, and their folder."""
+    """Only its owner can read a SQLite file, the files beside it, and the folder that `migrate` makes."""
     path = tmp_path / "deep" / "er" / "history.db"
     await migrate(f"sqlite:///{path}")
     store = SqlStore(open_database(f"sqlite:///{path}"))
@@ -200,8 +200,8 @@ async def test_a_sqlite_file_is_its_owners_alone(sqlite_url: str, tmp_path: Path
 @pytest.mark.parametrize(
     "bad", ["", "x", "mysql://h/d", "sqlite://", "sqlite:///:memory:", "sqlite:///", "postgresql+asyncpg://h/d"]
 )
-async def test_a_url_that_is_none_is_refused(bad: str) -> None:
-    """By both who take one; the message names the setting."""
+async def test_an_invalid_url_is_refused(bad: str) -> None:
+    """An invalid URL is refused with the name of the setting."""
     with pytest.raises(ConfigError, match=r"database\.url"):
         SqlStore(open_database(bad))
     with pytest.raises(ConfigError, match=r"database\.url"):
@@ -209,7 +209,7 @@ async def test_a_url_that_is_none_is_refused(bad: str) -> None:
 
 
 async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
-    """As what it is, and it stays as it is."""
+    """A file that is not a SQLite database is refused with a clear message, and is not changed."""
     file = tmp_path / "notes.txt"
     file.write_bytes(b"something else" * 1000)
     with pytest.raises(ConfigError, match=r"database\.url: the file .*notes\.txt is not a SQLite database"):
@@ -217,7 +217,7 @@ async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     assert file.read_bytes() == b"something else" * 1000
 
 
-async def test_a_server_that_is_not_there(unused_tcp_port: int) -> None:
-    """Is told as such."""
+async def test_an_unreachable_server_is_unavailable(unused_tcp_port: int) -> None:
+    """An unreachable server raises `StoreUnavailable`."""
     with pytest.raises(StoreUnavailable):
         await migrate(f"postgresql://u:p@127.0.0.1:{unused_tcp_port}/d", timeout=1)

@@ -1,4 +1,4 @@
-"""Dashboards, alert rules and the page of reference, held to the table of metrics and to each other."""
+"""Dashboards, alert rules and the reference page are consistent with the table of metrics and with each other."""
 
 import json
 import re
@@ -44,7 +44,7 @@ VALUES = {
     "kind": {"input", "output", "cached_input", "cache_write", "reasoning", "audio_input", "audio_output"},
     "outcome": {"complete", "failed", "cancelled", "replayed"},
 }
-"""What labels may be that are not the configuration's."""
+"""The possible values of labels that do not come from the configuration."""
 
 
 def rules() -> list[dict[str, Any]]:
@@ -58,7 +58,7 @@ def queries() -> list[str]:
 
 @pytest.mark.parametrize("query", queries())
 def test_every_query_is_of_metrics_and_labels_that_exist(query: str) -> None:
-    """And compares a label that has few values only with values that it may have."""
+    """Every query uses existing metrics and labels, and compares labels only with possible values."""
     named = _METRIC.findall(_NO_METRIC.sub("", query))
     assert named
     assert [series for series in named if series not in LABELS] == []
@@ -73,19 +73,19 @@ def test_every_query_is_of_metrics_and_labels_that_exist(query: str) -> None:
 
 
 def test_every_metric_is_on_a_dashboard() -> None:
-    """What nobody looks at need not be counted."""
-    shown = " ".join(queries())
-    assert [metric.name for metric in TABLE if metric.name not in shown] == []
+    """Every metric is used by a dashboard or an alert."""
+    used = " ".join(queries())
+    assert [metric.name for metric in TABLE if metric.name not in used] == []
 
 
 @pytest.mark.parametrize("path", observe.files(), ids=lambda path: path.name)
-def test_what_is_committed_is_what_the_table_makes(path: Path) -> None:
-    """Else: python deploy/observe.py."""
+def test_the_generated_files_are_up_to_date(path: Path) -> None:
+    """The generated files are up to date; otherwise run `python deploy/observe.py`."""
     assert path.read_text(encoding="utf-8") == observe.files()[path]
 
 
 def test_panels_do_not_lie_upon_each_other() -> None:
-    """And each dashboard is JSON with ids of its own."""
+    """Panels do not overlap, and ids are unique in each dashboard."""
     assert len({dashboard.uid for dashboard in observe.DASHBOARDS}) == len(list(observe.FOLDER.glob("*.json")))
     for file in observe.FOLDER.glob("*.json"):
         taken: set[tuple[int, int]] = set()
@@ -100,7 +100,7 @@ def test_panels_do_not_lie_upon_each_other() -> None:
 
 
 def test_every_alert_has_a_page_of_what_to_do() -> None:
-    """A heading of docs/guide/operate.md that is as the rule is called."""
+    """Every alert has a section in docs/guide/operate.md with its name as heading."""
     headings = {line.lstrip("# ").strip().lower() for line in OPERATE.read_text().splitlines() if line.startswith("#")}
     for rule in rules():
         page, _, anchor = rule["annotations"]["runbook"].partition("#")
@@ -113,13 +113,13 @@ def test_every_alert_has_a_page_of_what_to_do() -> None:
 @pytest.mark.skipif(PROMTOOL is None, reason="wants Prometheus' own promtool")
 @pytest.mark.parametrize("command", [("check", "rules", ALERTS), ("test", "rules", CASES)], ids=["good", "right"])
 def test_prometheus_takes_the_alert_rules(command: tuple[str, str, Path]) -> None:
-    """They are rules, fire where they have to with the words that they have to, and are silent where nothing is wrong."""
+    """Prometheus accepts the alert rules, and they fire, with the right text, only when they should."""
     done = subprocess.run(["promtool", *command], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_alert_has_a_case_of_both_kinds() -> None:
-    """One in which it fires, and one in which it is silent."""
+    """Every alert has a test case in which it fires, and one in which it does not."""
     cases = [case for test in yaml.safe_load(CASES.read_text())["tests"] for case in test["alert_rule_test"]]
     names = {rule["alert"] for rule in rules()}
     assert {case["alertname"] for case in cases if case.get("exp_alerts")} == names
@@ -128,9 +128,9 @@ def test_every_alert_has_a_case_of_both_kinds() -> None:
 
 @pytest.mark.parametrize("board", observe.DASHBOARDS, ids=lambda board: board.uid)
 def test_every_panel_is_in_a_picture(board: observe.Dashboard) -> None:
-    """Else: make pictures. The guide shows them all."""
+    """Every panel is in a picture of the guide; otherwise run `make pictures`."""
     name = board.uid.replace("antiphon-", "dashboard-") + ".svg"
-    picture = ET.parse(IMAGES / name)  # noqa: S314  # our own
+    picture = ET.parse(IMAGES / name)  # noqa: S314  # our own file
     texts = {element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")}
     assert {board.title, *(panel.title for panel in board.panels)} <= texts
     assert not [text for text in texts if text and text.startswith("no data")]

@@ -1,4 +1,4 @@
-"""What crosses the gateway in the OpenAI dialect and the OpenAI protocol: as it was sent, and as it was answered."""
+"""Requests and replies in the OpenAI dialect and protocol cross the gateway unchanged."""
 
 import json
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ EXTRA = st.dictionaries(st.sampled_from(["x_one", "x_two", "cache_control", "wei
 
 @st.composite
 def objects(draw: st.DrawFn, needed: Json, optional: Json | None = None) -> Json:
-    """A JSON object of these fields, and of some that nobody knows."""
+    """Draw a JSON object with these fields and some unknown ones."""
     known = draw(st.fixed_dictionaries(needed, optional=optional or {}))
     return {**draw(EXTRA), **known}
 
@@ -98,25 +98,25 @@ REQUESTS = objects(
 
 
 def sent(body: Json) -> Any:
-    """What the provider is sent of a body."""
+    """Return what the provider is sent for a body."""
     parsed = parse(json.dumps(body).encode(), openai.ChatCompletionBody)
-    asked = openai.request_from_body(parsed, stream=bool(parsed.stream))
-    return json.loads(encode(asked, "p", stream_usage=True))
+    request = openai.request_from_body(parsed, stream=bool(parsed.stream))
+    return json.loads(encode(request, "p", stream_usage=True))
 
 
-def taken_back(message: Json) -> Json:
-    """A message without what the gateway itself adds to replies, and without thoughts that led to no call of a tool.
+def returned_message(message: Json) -> Json:
+    """Return a message without what the gateway adds to replies, and without reasoning unless it led to a tool call.
 
-    Of a host that nobody here knows it is not known that it takes them.
+    For an unknown host it is not known whether it accepts reasoning.
     """
     if message["role"] != "assistant":
         return message
-    kept = {name: value for name, value in message.items() if not (name in ADDED and value == ADDED[name])}
-    if kept.get("tool_calls"):
-        kept["tool_calls"] = [{name: value for name, value in call.items() if name != "index"} for call in kept["tool_calls"]]
-    elif isinstance(kept.get("reasoning_content"), str):
-        del kept["reasoning_content"]
-    return kept
+    rest = {name: value for name, value in message.items() if not (name in ADDED and value == ADDED[name])}
+    if rest.get("tool_calls"):
+        rest["tool_calls"] = [{name: value for name, value in call.items() if name != "index"} for call in rest["tool_calls"]]
+    elif isinstance(rest.get("reasoning_content"), str):
+        del rest["reasoning_content"]
+    return rest
 
 
 ADDED: Json = {"refusal": None, "audio": None, "annotations": []}
@@ -125,10 +125,10 @@ ADDED: Json = {"refusal": None, "audio": None, "annotations": []}
 @settings(max_examples=300, deadline=None)
 @given(REQUESTS)
 def test_a_request_reaches_the_provider_as_it_was_sent(body: Json) -> None:
-    """Every field where it stood and with its value, but for what the gateway adds to replies; a stream's usage is asked for."""
+    """Every field of a request reaches the provider unchanged, except for fields that the gateway adds. Usage is requested."""
     if not body.get("stream_options", True):
         del body["stream_options"]
-    body = {**body, "messages": list(map(taken_back, body["messages"]))} if "messages" in body else body
+    body = {**body, "messages": list(map(returned_message, body["messages"]))} if "messages" in body else body
     expected = {**body, "stream_options": {**body.get("stream_options", {}), "include_usage": True}} if body.get("stream") else body
     assert sent(body) == expected
 
@@ -136,7 +136,7 @@ def test_a_request_reaches_the_provider_as_it_was_sent(body: Json) -> None:
 @settings(max_examples=200, deadline=None)
 @given(MESSAGES)
 def test_a_message_that_is_stored_comes_back_as_it_was_sent(body: Json) -> None:
-    """To who fetches it, but for what the gateway adds to replies."""
+    """A stored message is returned as it was sent, except for fields that the gateway adds to replies."""
     expected = {
         name: value for name, value in body.items() if body["role"] != "assistant" or name not in ADDED or value != ADDED[name]
     }
@@ -157,8 +157,8 @@ def test_a_message_that_is_stored_comes_back_as_it_was_sent(body: Json) -> None:
         {"stop": "x", "tools": [], "modalities": []},
     ],
 )
-def test_what_was_once_changed_is_not(fields: Json) -> None:
-    """Fields on two levels, an empty list, whole numbers of any length, a voice of one's own."""
+def test_unusual_values_are_not_changed(fields: Json) -> None:
+    """Unknown fields on two levels, empty lists, long integers and custom voices are not changed."""
     body = {"model": "m", "messages": [{"role": "user", "content": "x"}], **fields}
     assert sent(body) == body
 
@@ -193,8 +193,8 @@ def chunk(delta: Json, **fields: Any) -> Json:
     return {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": choices, **fields}
 
 
-def told(events: list[domain.Event]) -> Iterator[Json]:
-    """The chunks that a caller is told."""
+def streamed_chunks(events: list[domain.Event]) -> Iterator[Json]:
+    """Yield the chunks that a caller receives."""
     writer = ChunkWriter(include_usage=False)
     data = writer.write(events) + writer.end().removesuffix(DONE)
     for line in data.decode().split("\n\n"):
@@ -242,7 +242,7 @@ WHOLE = objects(
 
 
 def without_nulls_in_calls(body: Json) -> Json:
-    """Of a tool call, null is the same as nothing."""
+    """Remove nulls from tool calls, where null means the same as no field."""
     for call in body["choices"][0]["message"].get("tool_calls", ()):
         for name in [name for name, value in call.items() if value is None]:
             del call[name]
@@ -252,20 +252,20 @@ def without_nulls_in_calls(body: Json) -> Json:
 @settings(max_examples=300, deadline=None)
 @given(WHOLE)
 def test_an_answer_reaches_the_caller_as_it_was_answered(body: Json) -> None:
-    """Every field where it stood, of the reply, its choice, its message and its tool calls; null and "" each as it is."""
+    """Every field of a reply reaches the caller unchanged; null and "" stay different."""
     assert answered(body) == without_nulls_in_calls(body)
 
 
 @settings(max_examples=200, deadline=None)
 @given(WHOLE)
 def test_a_reply_goes_back_to_the_provider_as_it_was_answered(body: Json) -> None:
-    """By a caller that sends it as it came, and out of the history; thoughts with calls alone, no reply of thoughts alone."""
+    """A reply goes back to the provider unchanged, from a caller and from the history; reasoning only with tool calls."""
     message = without_nulls_in_calls(body)["choices"][0]["message"]
-    left = {name for name, value in taken_back(message).items() if value is not None or name not in ("content", "refusal")}
+    left = {name for name, value in returned_message(message).items() if value is not None or name not in ("content", "refusal")}
     if isinstance(message.get("reasoning_content"), str) and left == {"role"}:
         assert sent({"model": "m", "messages": [message]})["messages"] == []
         return
-    assert sent({"model": "m", "messages": [message]})["messages"] == [taken_back(message)]
+    assert sent({"model": "m", "messages": [message]})["messages"] == [returned_message(message)]
     events = ReplyReader(domain.ChatRequest("m", (), stream=False), "p").read_object(json.dumps(body).encode())
     stored = put_together(events).message()
     messages = json.loads(encode(domain.ChatRequest("m", (stored,), stream=False), "p", stream_usage=True))["messages"]
@@ -275,7 +275,7 @@ def test_a_reply_goes_back_to_the_provider_as_it_was_answered(body: Json) -> Non
     known = {name: value for name, value in message.items() if value is not None}
     if not known.get("tool_calls"):
         known.pop("reasoning_content", None)
-    if known.get("content") == "" and again["content"] is None:  # a reply that is not there
+    if known.get("content") == "" and again["content"] is None:  # an empty reply
         del known["content"]
     assert {name: value for name, value in again.items() if value is not None} == known
 
@@ -302,7 +302,7 @@ DELTAS = st.lists(
 @settings(max_examples=200, deadline=None)
 @given(DELTAS)
 def test_a_stream_adds_up(deltas: list[Json]) -> None:
-    """The object is what the deltas make, and so are the chunks that a caller is told."""
+    """A stream's deltas and the chunks for the caller add up to the same object."""
     text: dict[str, str] = {}
     expected: Json = {}
     details: dict[int, Json] = {}
@@ -337,14 +337,14 @@ def test_a_stream_adds_up(deltas: list[Json]) -> None:
         expected["content"] = None
     events = read(*map(chunk, deltas), chunk({}, finish_reason="stop"))
     assert completion(put_together(events))["choices"][0]["message"] == expected
-    again = read(*told(events))
+    again = read(*streamed_chunks(events))
     assert completion(put_together(again))["choices"][0]["message"] == {**expected, "content": expected["content"] or None} | (
         {"content": ""} if expected["content"] == "" else {}
     )
 
 
 def test_a_custom_tool_call_that_is_streamed() -> None:
-    """One call, named once, without the `index` that only chunks have; and so it is stored and sent back."""
+    """A streamed custom tool call is one call, named once, without `index`, and stored and sent back like that."""
     deltas = [
         {"role": "assistant", "content": None, "tool_calls": [{"index": 0, "id": "c1", "type": "custom", "custom": {"name": "g"}}]},
         {"tool_calls": [{"index": 0, "type": "custom", "custom": {"input": "pri"}}]},
@@ -363,30 +363,30 @@ def test_a_custom_tool_call_that_is_streamed() -> None:
     stored = reply.message()
     assert message_json(stored) == message
     assert json.loads(encode(domain.ChatRequest("m", (stored,), stream=False), "p", stream_usage=True))["messages"] == [message]
-    streamed = [call for one in told(events) for call in one["choices"][0]["delta"].get("tool_calls", ())]
+    streamed = [call for one in streamed_chunks(events) for call in one["choices"][0]["delta"].get("tool_calls", ())]
     assert streamed == [
         {"index": 0, "id": "c1", "type": "custom", "custom": {"name": "g", "input": ""}},
         {"index": 0, "custom": {"input": "pri"}},
         {"index": 0, "custom": {"input": "nt()"}},
         {"index": 1, "id": "c2", "type": "function", "function": {"name": "f", "arguments": ""}},
         {"index": 1, "function": {"arguments": "{}"}},
-        {"index": 1, "function": {"arguments": ""}, "extra_content": {"google": 1}},  # told when the call is whole
+        {"index": 1, "function": {"arguments": ""}, "extra_content": {"google": 1}},  # sent when the call is complete
     ]
 
 
 def test_a_function_call_of_2023() -> None:
-    """It stays one, whole and in pieces, with its own reason, and no text beside it."""
+    """An old-style function call keeps its form, whole and in pieces, with its own finish reason and no text."""
     deltas = [{"role": "assistant", "content": "", "function_call": {"name": "f", "arguments": ""}}]
     deltas += [{"function_call": {"arguments": piece}} for piece in ('{"a"', ": 1}")]
     events = read(*map(chunk, deltas), chunk({}, finish_reason="function_call"))
     (choice,) = completion(put_together(events))["choices"]
     assert choice["message"]["function_call"] == {"name": "f", "arguments": '{"a": 1}'}
     assert (choice["message"]["content"], choice["finish_reason"]) == (None, "function_call")
-    assert [one["choices"][0]["finish_reason"] for one in told(events)][-1] == "function_call"
+    assert [one["choices"][0]["finish_reason"] for one in streamed_chunks(events)][-1] == "function_call"
 
 
 def test_fields_beside_the_message_and_beside_the_choices() -> None:
-    """The last that was told, wherever in the stream; in chunks once, and those of a choice in its last one as well."""
+    """The last value of other fields wins, wherever it is in the stream. Chunks have each field once."""
     events = read(
         chunk({"content": "a"}, x_found={"hate": {"filtered": False, "severity": "safe"}}),
         chunk({"content": "b"}, x_found={"hate": {"filtered": False, "severity": "safe"}}, citations=["u"]),
@@ -397,7 +397,7 @@ def test_fields_beside_the_message_and_beside_the_choices() -> None:
     assert whole["choices"][0]["x_found"] == {"hate": {"filtered": False, "severity": "low"}, "tokens": 2}
     top = {"citations": ["u", "v"], "service_tier": "flex", "system_fingerprint": "fp"}
     assert {name: whole[name] for name in top} == top
-    chunks = list(told(events))
+    chunks = list(streamed_chunks(events))
     assert [{name: one[name] for name in top if name in one} for one in chunks] == [
         {},
         {},
@@ -413,7 +413,7 @@ def test_fields_beside_the_message_and_beside_the_choices() -> None:
 
 
 def test_content_that_is_null_and_content_that_is_empty() -> None:
-    """Each as the provider said it; in a stream of a tool call, "" is not said in place of it."""
+    """Null and empty content stay as the provider sent them; a streamed tool call has null instead of ""."""
     finish = chunk({}, finish_reason="stop")
     call = {"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}]}
     for deltas, content in (

@@ -1,4 +1,4 @@
-"""Replies that real hosts sent, where a folder of them is given by `ANTIPHON_RECORDED`: none is cut, changed or doubled."""
+"""Recorded replies of real hosts, from the folder `ANTIPHON_RECORDED` if set: none is cut, changed or doubled."""
 
 import json
 import os
@@ -20,7 +20,7 @@ REQUEST = domain.ChatRequest("m", (), stream=True)
 
 
 def recorded(pattern: str) -> Iterator[Any]:
-    """Files of chat completions, streams as lists of their chunks."""
+    """Yield the chat completions in the files, streams as lists of their chunks."""
     for path in sorted(Path(FOLDER).rglob(pattern)) if FOLDER else ():
         try:
             lines = path.read_text().strip()
@@ -53,14 +53,14 @@ def read(data: bytes, size: int) -> list[domain.Event]:
 
 
 def text_of(delta: dict[str, Any]) -> str:
-    """The text of a delta, in whichever form."""
+    """Return the text of a delta in either form."""
     content = delta.get("content") or ""
     return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content if part["type"] == "text")
 
 
 @pytest.mark.parametrize("chunks", list(recorded("*.chunks.txt")))
 def test_a_stream(chunks: list[dict[str, Any]]) -> None:
-    """It is whole however it is cut, its text and calls are those of its deltas, and what a caller is told of it reads the same."""
+    """A recorded stream is complete however it is cut, and a caller's stream of it reads the same."""
     data = b"".join(b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks)
     events = read(data, len(data))
     choices = [choice for chunk in chunks for choice in chunk["choices"]]
@@ -82,7 +82,7 @@ def test_a_stream(chunks: list[dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize("body", list(recorded("*.json")))
 def test_a_whole_reply(body: dict[str, Any]) -> None:
-    """Its text, reason and tokens are those that the host sent."""
+    """A recorded reply keeps its text, finish reason and tokens."""
     events = ReplyReader(REQUEST, "p").read_object(json.dumps(body).encode())
     check(events)
     reply = folded(events)

@@ -1,4 +1,4 @@
-"""Replies in the shapes that hosts send: streamed and whole they are the same blocks, and each host takes back what it said."""
+"""Replies in the formats of different hosts: streamed and whole they give the same blocks, and go back as they came."""
 
 import json
 from typing import Any, Final
@@ -29,16 +29,16 @@ SUMMARY: Final = {"type": "reasoning", "summary": [{"type": "summary_text", "tex
 
 
 class Shape(Struct, frozen=True):
-    """What a host sends, as deltas and as a message, and what it is."""
+    """A reply in one host's format, as deltas and as a message, and its expected blocks."""
 
     host: str
     deltas: tuple[Json, ...]
     whole: Json
     blocks: tuple[domain.Block, ...]
     back: Json
-    """What the host is sent of it, when a client of the chat API sends it back."""
+    """What the host is sent when a client of the chat API sends the reply back."""
     fields: Json = {}  # it is frozen
-    """What the message has beside its blocks."""
+    """The message's fields besides its blocks."""
 
 
 SHAPES: Final[dict[str, Shape]] = {
@@ -172,7 +172,7 @@ def reply_of(events: list[domain.Event]) -> Reply:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_streamed_and_whole_are_the_same_blocks(name: str) -> None:
-    """By the rules of events; and with the fields that only this host has."""
+    """A streamed and a whole reply give the same blocks and valid events."""
     shape = SHAPES[name]
     check(streamed(shape))
     check(whole(shape))
@@ -182,7 +182,7 @@ def test_streamed_and_whole_are_the_same_blocks(name: str) -> None:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_what_the_caller_streams_is_what_it_would_get_whole(name: str) -> None:
-    """What is read of the chunks that are written is the same reply."""
+    """The chunks for a caller read back as the same reply."""
     shape = SHAPES[name]
     events = streamed(shape)
     writer = ChunkWriter(include_usage=True)
@@ -193,7 +193,7 @@ def test_what_the_caller_streams_is_what_it_would_get_whole(name: str) -> None:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_host_is_sent_back_what_it_takes(name: str) -> None:
-    """From the history, and from a client that sends `reply.choices[0].message` back."""
+    """A reply goes back to its host in a form that it accepts, from the history and from a client."""
     shape = SHAPES[name]
     reply = reply_of(streamed(shape))
     stored = reply.message()
@@ -202,6 +202,6 @@ def test_a_host_is_sent_back_what_it_takes(name: str) -> None:
     (from_client,) = Encoder(shape.host, takes, "gpt-oss-120b", known_fields=False).encode([sent])
     from_client = {name: value for name, value in from_client.items() if name != "channel"}
     assert from_client == {"role": "assistant", **shape.back}
-    if "thinking model" not in name:  # of which a client has the text alone
+    if "thinking model" not in name:  # for which a client has only the text
         (from_history,) = Encoder(shape.host, takes, "gpt-oss-120b", known_fields=False).encode([stored])
         assert {name: value for name, value in from_history.items() if name != "channel"} == {"role": "assistant", **shape.back}

@@ -1,4 +1,4 @@
-"""All that is kept of one owner, given out and removed, on SQLite and on PostgreSQL."""
+"""Export and erasure of all data of one owner, on SQLite and on PostgreSQL."""
 
 import json
 from collections.abc import AsyncGenerator
@@ -41,20 +41,22 @@ def owners(database: Database) -> Owners:
     return Owners(database, {ANN: ["static:laptop"]})
 
 
-def said(*texts: str) -> list[Message]:
+def user_messages(*texts: str) -> list[Message]:
     return [Message(Role.USER, (Text(text),)) for text in texts]
 
 
 async def fill(database: Database, owner: str) -> StoredKey:
-    """Something of each kind: a conversation with a branch, a fork of it, a turn in progress, keys, usage, refusals."""
+    """Store some data of each kind: a conversation with a branch, a fork, a turn in progress, keys, usage, refusals."""
     store = SqlStore(database)
-    made = await store.create(owner, title=f"of {owner}", source="web", pinned=True, messages=said(f"I am {owner}", "two", "three"))
+    made = await store.create(
+        owner, title=f"of {owner}", source="web", pinned=True, messages=user_messages(f"I am {owner}", "two", "three")
+    )
     await store.fork(owner, made.id)
-    turn = await store.begin_turn(owner, made.id, said("an edit 🎉"), parent_id=BEGINNING, request_id="r")
+    turn = await store.begin_turn(owner, made.id, user_messages("an edit 🎉"), parent_id=BEGINNING, request_id="r")
     await store.end_turn(
         owner, turn.reply.id, TurnEnd(MessageState.COMPLETE, Message(Role.ASSISTANT, (Text("hi"),)), "m", "p", Usage(1, 2, 3))
     )
-    await store.begin_turn(owner, None, said("in progress"))
+    await store.begin_turn(owner, None, user_messages("in progress"))
     keys = KeyStore(database)
     key, _ = await keys.create(name=f"{owner}'s", owner=owner, grants=Grants((Scope.ADMIN,)), expires=None, origin=BOSS)
     other, _ = await keys.create(name=owner, owner=owner, grants=Grants((Scope.CHAT,)), expires=None, origin=BOSS)
@@ -71,7 +73,7 @@ async def fill(database: Database, owner: str) -> StoredKey:
 
 
 async def everything(database: Database) -> dict[str, list[str]]:
-    """Every row of every table that there is, and not only of those that we know of."""
+    """Return every row of every table in the database, including unknown tables."""
 
     def work(connection: Any) -> dict[str, list[str]]:
         names = inspect(connection).get_table_names()
@@ -90,7 +92,7 @@ async def exported(owners: Owners, owner: str) -> list[dict[str, Any]]:
 
 
 async def test_all_of_an_owner_is_given_out(database: Database, owners: Owners) -> None:
-    """Each message once, however many conversations have it; nothing of anybody else; no secret, nor its digest."""
+    """The export has each message once, nothing of other owners, and no secret or digest."""
     key = await fill(database, ANN)
     await fill(database, BEN)
     found = await exported(owners, ANN)
@@ -125,12 +127,14 @@ async def test_all_of_an_owner_is_given_out(database: Database, owners: Owners) 
 
 
 async def test_pieces_are_small_and_messages_are_whole(database: Database, owners: Owners, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However large a message is, and however many there are."""
+    """The export comes in small pieces with complete lines, however many and large the messages are."""
     monkeypatch.setattr(data, "PIECE", 10_000)
     monkeypatch.setattr(data, "_ROWS", 3)
     store = SqlStore(database)
     for number in range(8):
-        await store.create(ANN, title=str(number), source="", pinned=False, messages=said(*"abcdefg", "x" * 12_345 * (number % 3)))
+        await store.create(
+            ANN, title=str(number), source="", pinned=False, messages=user_messages(*"abcdefg", "x" * 12_345 * (number % 3))
+        )
     pieces = [part async for part in owners.export(ANN, BOSS)]
     assert max(map(len, pieces)) <= 10_000
     found = [json.loads(line) for line in b"".join(pieces).splitlines()]
@@ -141,7 +145,7 @@ async def test_pieces_are_small_and_messages_are_whole(database: Database, owner
 
 
 async def test_nothing_of_an_owner_is_left(database: Database, owners: Owners, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In no column of any table; what is of others is as it was, and the audit log tells that it was done, and by whom."""
+    """After an erasure no column mentions the owner, and the audit log records who did it."""
     monkeypatch.setattr(retention, "MESSAGES", 1)
     key = await fill(database, ANN)
     audit = AuditLog(database)
@@ -153,8 +157,10 @@ async def test_nothing_of_an_owner_is_left(database: Database, owners: Owners, m
     left = await everything(database)
     assert set(METADATA.tables) < set(left)
     for name, rows in left.items():
-        told = [row for row in rows if any(word in row for word in ("ann", "laptop", f"key:{key.id}", "198.51.100.7", "an edit"))]
-        assert told == [], name
+        exported_fields = [
+            row for row in rows if any(word in row for word in ("ann", "laptop", f"key:{key.id}", "198.51.100.7", "an edit"))
+        ]
+        assert exported_fields == [], name
     assert {name: len(rows) for name, rows in left.items() if rows and name not in NOT_OF_OWNERS} == {"audit_events": events + 1}
     found = [stored.event for stored in (await audit.list(size=99)).events]
     assert [(event.action, event.actor, event.target) for event in found if event.action.startswith("owners.")] == [
@@ -167,7 +173,7 @@ async def test_nothing_of_an_owner_is_left(database: Database, owners: Owners, m
 
 
 async def test_others_are_left_alone(database: Database, owners: Owners) -> None:
-    """To the row."""
+    """An erasure does not change the rows of other owners."""
     await fill(database, BEN)
     before = await everything(database)
     await fill(database, ANN)
@@ -179,7 +185,7 @@ async def test_others_are_left_alone(database: Database, owners: Owners) -> None
 
 
 async def test_every_table_that_names_an_owner_is_known() -> None:
-    """A table that comes later is to be given out and removed too."""
+    """Every table with an owner is known, so a new one must be exported and erased too."""
     assert {name for name, table in METADATA.tables.items() if "owner" in table.c} == {
         "trees",
         "conversations",
@@ -191,10 +197,10 @@ async def test_every_table_that_names_an_owner_is_known() -> None:
 
 
 async def test_an_erasure_that_breaks_off_is_gone_on_with(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The keys are gone by then, and it is recorded."""
+    """An interrupted erasure can be repeated. Keys are removed first."""
     monkeypatch.setattr(retention, "MESSAGES", 1)
 
-    class Away:
+    class UnreliableDatabase:
         """A database that is lost after so many writes."""
 
         writes = 2
@@ -210,7 +216,7 @@ async def test_an_erasure_that_breaks_off_is_gone_on_with(database: Database, mo
 
     await fill(database, ANN)
     with pytest.raises(StoreUnavailable):
-        await Owners(Away()).erase(ANN, BOSS)  # type: ignore[arg-type]
+        await Owners(UnreliableDatabase()).erase(ANN, BOSS)  # type: ignore[arg-type]
     left = await everything(database)
     assert left["api_keys"] == []
     assert 0 < len(left["conversations"]) < 3
@@ -220,8 +226,8 @@ async def test_an_erasure_that_breaks_off_is_gone_on_with(database: Database, mo
 
 
 @pytest.mark.parametrize("odd", ["", "a\0b", "\ud800", "x" * 2000])
-async def test_a_name_that_nobody_has_is_refused(owners: Owners, odd: str) -> None:
-    """Before anything is asked of the database."""
+async def test_an_impossible_owner_name_is_refused(owners: Owners, odd: str) -> None:
+    """An impossible owner name is refused before the database is asked."""
     with pytest.raises(InvalidRequest, match="owner"):
         await owners.erase(odd, BOSS)
     with pytest.raises(InvalidRequest, match="owner"):
@@ -229,7 +235,7 @@ async def test_a_name_that_nobody_has_is_refused(owners: Owners, odd: str) -> No
 
 
 async def test_the_columns_that_are_given_out_are_all_but_a_few(database: Database, owners: Owners) -> None:
-    """A column that comes later is given out, unless it is said here that it is not."""
+    """All columns are exported except those listed here, so a new column is exported by default."""
     await fill(database, ANN)
     found = {line["kind"]: set(line) - {"kind"} for line in await exported(owners, ANN)}
     tables = {
@@ -252,5 +258,5 @@ async def test_the_columns_that_are_given_out_are_all_but_a_few(database: Databa
     }
     for kind, name in tables.items():
         columns = {column.name for column in METADATA.tables[name].c} - kept_back.get(kind, set())
-        told = {field.removesuffix("_time") for field in found[kind]}
-        assert told == {renamed.get(column, column) for column in columns}, kind
+        exported_fields = {field.removesuffix("_time") for field in found[kind]}
+        assert exported_fields == {renamed.get(column, column) for column in columns}, kind

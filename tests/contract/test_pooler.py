@@ -1,4 +1,4 @@
-"""What a pooler in transaction mode makes different: connections to the server that callers share, each for a transaction."""
+"""The database behind a pooler in transaction mode, where callers share connections for one transaction at a time."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -30,7 +30,7 @@ def settings(connection: Connection) -> list[str]:
 
 
 async def test_each_transaction_has_its_settings_and_leaves_none(pooled: Database, pooled_url: str) -> None:
-    """Whoever has the connection to the server next has none of them."""
+    """Settings apply to one transaction only; the next user of the connection does not have them."""
     assert await pooled.read(settings) == await pooled.write(settings) == ["2s", "2s", "off", "off"]
     other = await asyncpg.connect(pooled_url, statement_cache_size=0)
     try:
@@ -41,7 +41,7 @@ async def test_each_transaction_has_its_settings_and_leaves_none(pooled: Databas
 
 
 async def test_many_more_callers_than_connections_to_the_server(pooled_url: str) -> None:
-    """Two processes with ten connections each share three, with the same statements."""
+    """Two processes with ten connections each work over three connections to the server."""
     both = [open_database(pooled_url, pooler=True, statement_cache=False) for _ in range(2)]
     stores = [SqlStore(database) for database in both]
     made = await asyncio.gather(
@@ -58,8 +58,8 @@ async def test_many_more_callers_than_connections_to_the_server(pooled_url: str)
         await database.close()
 
 
-async def test_without_the_setting_a_pooler_refuses_and_it_is_told(pooled_url: str) -> None:
-    """It knows no such startup parameter; nothing is half done."""
+async def test_without_the_setting_a_pooler_refuses_the_connection(pooled_url: str) -> None:
+    """Without `database.pooler` the pooler refuses the startup parameters, which raises `StoreUnavailable`."""
     opened = open_database(pooled_url)
     with pytest.raises(StoreUnavailable):
         await opened.read(settings)
@@ -67,7 +67,7 @@ async def test_without_the_setting_a_pooler_refuses_and_it_is_told(pooled_url: s
 
 
 async def test_a_database_is_migrated_through_a_pooler(pgbouncer: PgBouncer, empty_postgres_url: str) -> None:
-    """By several processes at once, as without one."""
+    """Several processes may migrate at once through a pooler."""
     url = pgbouncer.url_of(empty_postgres_url)
     await asyncio.gather(*(migrate(url, pooler=True) for _ in range(3)))
     opened = open_database(url, pooler=True, statement_cache=False)
@@ -78,7 +78,7 @@ async def test_a_database_is_migrated_through_a_pooler(pgbouncer: PgBouncer, emp
 
 
 async def test_the_work_goes_on_when_the_pooler_is_started_again(pooled: Database, pgbouncer: PgBouncer) -> None:
-    """Connections that it took with it are not used again."""
+    """After a restart of the pooler its dead connections are not used again."""
     assert await pooled.read(settings)
     pgbouncer.kill()
     with pytest.raises(StoreUnavailable):
@@ -89,18 +89,18 @@ async def test_the_work_goes_on_when_the_pooler_is_started_again(pooled: Databas
 
 @pytest.mark.parametrize("cached", [True, False])
 async def test_settings_go_with_transactions_where_statements_are_kept_too(fresh_postgres_url: str, *, cached: bool) -> None:
-    """The two are switched apart: some poolers keep prepared statements for their callers."""
+    """Settings per transaction and cached statements are independent, as some poolers support prepared statements."""
     opened = open_database(fresh_postgres_url, 2.0, connections=1, pooler=True, statement_cache=cached)
     assert await opened.read(settings) == ["2s", "2s", "off", "off"]
     assert await opened.read(settings) == ["2s", "2s", "off", "off"]
     names = text("SELECT count(*) FROM pg_prepared_statements WHERE name <> ''")
-    kept = await opened.read(lambda connection: connection.execute(names).scalar_one())
-    assert (kept > 0) is cached
+    statements = await opened.read(lambda connection: connection.execute(names).scalar_one())
+    assert (statements > 0) is cached
     await opened.close()
 
 
 async def test_no_more_connections_than_configured(fresh_postgres_url: str) -> None:
-    """Whoever has none waits for one, for as long as the time-out says."""
+    """No more connections are opened than configured. Other callers wait until the time-out."""
     opened = open_database(fresh_postgres_url, connections=2)
     count = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'antiphon'")
 

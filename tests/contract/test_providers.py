@@ -1,4 +1,4 @@
-"""What every provider does: one suite over every implementation, the real upstream of `llmock` behind those that reach out."""
+"""The contract of every provider: one suite for every protocol, with `llmock` as the upstream of those that need one."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -33,7 +33,7 @@ def config(protocol: str, llmock: LLMockServer) -> ProviderConfig:
 
 
 def test_every_protocol_is_here(llmock: LLMockServer) -> None:
-    """The suite knows an upstream for every protocol that can be configured."""
+    """The suite covers every protocol that can be configured."""
     assert set(PROTOCOLS) == {"echo", "openai"}
 
 
@@ -47,7 +47,7 @@ async def provider(request: pytest.FixtureRequest, llmock: LLMockServer) -> Asyn
 
 @pytest.fixture
 async def endless(provider: Provider, llmock: LLMockServer) -> Provider:
-    """The provider, whose next stream says something and then nothing for a long time."""
+    """Return the provider; its next stream sends something and then nothing for a long time."""
     if type(provider) is PROTOCOLS["openai"]:
         llmock.state.scenarios.add(StreamFault("stall", after_chunks=2, stall_seconds=20))
         return provider
@@ -72,18 +72,18 @@ def text(batches: list[Batch], choice: int = 0) -> str:
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 async def test_order_of_events(provider: Provider, stream: bool) -> None:
-    """It starts once, says something, tells its usage at most once, and ends each choice once, after all else."""
+    """Events start once, have text, report usage at most once, and end each choice last."""
     batches = await read(provider, ask(stream=stream))
     events = [event for batch in batches for event in batch]
     check(events)
-    started, *said, usage, finished = without_frames(events)
+    started, *content, usage, finished = without_frames(events)
     assert isinstance(started, Started)
     assert started.origin.provider == "acme"
     assert started.id
     assert started.model
     assert started.created > 1_600_000_000
-    assert said
-    assert {type(event) for event in said} - {ExtraFields} == {TextDelta}
+    assert content
+    assert {type(event) for event in content} - {ExtraFields} == {TextDelta}
     assert isinstance(usage, Usage)
     assert usage.total_tokens == usage.input_tokens + usage.output_tokens > 0
     assert finished == Finished(0, FinishReason.STOP, "stop")
@@ -91,14 +91,14 @@ async def test_order_of_events(provider: Provider, stream: bool) -> None:
 
 
 async def test_stream_and_whole_agree(provider: Provider) -> None:
-    """The pieces of a stream are the whole reply."""
+    """The pieces of a stream add up to the whole reply."""
     streamed, whole = await read(provider, ask()), await read(provider, ask(stream=False))
     assert text(streamed) == text(whole)
     assert "How are you" in text(whole)
 
 
 async def test_choices(provider: Provider) -> None:
-    """Every choice that is asked for is said and ended."""
+    """Every requested choice has text and an end."""
     batches = await read(provider, ask(sampling=Sampling(choices=2)))
     assert text(batches, 0)
     assert text(batches, 1)
@@ -107,7 +107,7 @@ async def test_choices(provider: Provider) -> None:
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 async def test_tool_calls(provider: Provider, llmock: LLMockServer, stream: bool) -> None:
-    """A tool call has its id and name once, and JSON as its arguments."""
+    """A tool call has its id and name once, and JSON arguments."""
     llmock.state.scenarios.add(Reply(tool_calls=(ToolCall("find", {"q": "x"}),)))
     choice = ToolChoice(ToolChoiceMode.TOOL, "find")
     batches = await read(provider, ask(stream=stream, text="x", tools=(TOOL,), tool_choice=choice))
@@ -124,7 +124,7 @@ async def test_tool_calls(provider: Provider, llmock: LLMockServer, stream: bool
 
 
 async def test_many_at_once(provider: Provider) -> None:
-    """Calls do not mix."""
+    """Concurrent calls do not mix."""
     texts = [f"number {number}" for number in range(20)]
     replies = await asyncio.gather(*(read(provider, ask(text=one)) for one in texts))
     for one, reply in zip(texts, replies, strict=True):
@@ -132,7 +132,7 @@ async def test_many_at_once(provider: Provider) -> None:
 
 
 async def test_closing_in_the_middle(endless: Provider) -> None:
-    """Closing the generator ends at once, and leaves no task."""
+    """Closing the generator ends it at once and leaves no task."""
     tasks = asyncio.all_tasks()
     stream = endless.stream(ask())
     await anext(stream)
@@ -144,16 +144,16 @@ async def test_closing_in_the_middle(endless: Provider) -> None:
 
 
 async def test_cancelling_in_the_middle(endless: Provider) -> None:
-    """Cancelling the task that waits ends at once, and leaves no task."""
+    """Cancelling the waiting task ends it at once and leaves no task."""
     tasks = asyncio.all_tasks()
-    begun = asyncio.Event()
+    has_begun = asyncio.Event()
 
     async def call() -> None:
         async for _ in endless.stream(ask()):
-            begun.set()
+            has_begun.set()
 
     task = asyncio.create_task(call())
-    await begun.wait()
+    await has_begun.wait()
     task.cancel()
     async with asyncio.timeout(5):
         with pytest.raises(asyncio.CancelledError):
@@ -162,11 +162,11 @@ async def test_cancelling_in_the_middle(endless: Provider) -> None:
 
 
 async def test_a_stream_that_is_not_begun(provider: Provider) -> None:
-    """A generator that was never asked for a batch has asked nobody, and closes."""
+    """A generator that was never started makes no request, and can be closed."""
     await provider.stream(ask()).aclose()
 
 
 async def test_closing_a_provider_twice(provider: Provider) -> None:
-    """Closing may come twice, and before the first call."""
+    """A provider may be closed twice, and before its first call."""
     await provider.close()
     await provider.close()

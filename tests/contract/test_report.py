@@ -1,4 +1,4 @@
-"""The report of what was used, on SQLite and on a real PostgreSQL."""
+"""The usage report, on SQLite and on a real PostgreSQL."""
 
 from collections.abc import AsyncGenerator
 from datetime import UTC, date, datetime
@@ -21,7 +21,7 @@ FIRST, LAST = date(2026, 11, 1), date(2026, 11, 3)
 
 @pytest_asyncio.fixture
 async def database(url: str) -> AsyncGenerator[Database, None]:
-    """Three days, two owners, one of them with two keys; and a day before."""
+    """Yield a database with usage of three days and the day before, by two owners, one of them with two keys."""
     opened = open_database(url)
     for day in (datetime(2026, 10, 31, tzinfo=UTC), *(datetime(2026, 11, number, 12, tzinfo=UTC) for number in (1, 2, 3))):
         ledger = Ledger(opened, day.timestamp)
@@ -33,8 +33,8 @@ async def database(url: str) -> AsyncGenerator[Database, None]:
     await opened.close()
 
 
-async def test_it_tells_by_day_and_owner(database: Database) -> None:
-    """The newest day first; the keys of an owner are one; the days of the range, and no others."""
+async def test_it_reports_by_day_and_owner(database: Database) -> None:
+    """The report is by day and owner, the newest day first, and only for days in the range."""
     page = await UsageReport(database).page(FIRST, LAST, size=50)
     assert page.next_token == ""
     assert [(use.day.day, use.owner) for use in page.uses if use.owner == "acme"] == [(3, "acme"), (2, "acme"), (1, "acme")]
@@ -45,7 +45,7 @@ async def test_it_tells_by_day_and_owner(database: Database) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 4, 5])
 async def test_pages_are_the_whole(database: Database, size: int) -> None:
-    """Each entry once, in order, wherever the pages end."""
+    """The pages together have each entry once and in order."""
     report = UsageReport(database)
     whole = (await report.page(FIRST, LAST, size=50)).uses
     found: list[DailyUse] = []
@@ -61,7 +61,7 @@ async def test_pages_are_the_whole(database: Database, size: int) -> None:
 
 
 async def test_of_one_owner(database: Database) -> None:
-    """And of nobody else."""
+    """A report of one owner has only its entries."""
     report = UsageReport(database)
     page = await report.page(FIRST, LAST, size=50, owner="Zoë & co")
     assert {use.owner for use in page.uses} == {"Zoë & co"}
@@ -71,7 +71,7 @@ async def test_of_one_owner(database: Database) -> None:
 
 
 async def test_a_token_is_for_the_list_that_gave_it(database: Database) -> None:
-    """Other filters, or anything else, are refused."""
+    """A page token is refused with other filters, and if it is forged."""
     report = UsageReport(database)
     token = (await report.page(FIRST, LAST, size=1)).next_token
     with pytest.raises(InvalidRequest):
@@ -84,12 +84,12 @@ async def test_a_token_is_for_the_list_that_gave_it(database: Database) -> None:
 
 
 MODELLED = [("azure", "gpt-4o", 2.0), ("openai", "gpt-4o", 1.0), ("openai", "gpt-4o-mini", 0.5)]
-"""Provider, model, and what a call of it costs."""
+"""Provider, model, and the cost of one call in USD."""
 
 
 @pytest_asyncio.fixture
 async def modelled(database: Database) -> UsageReport:
-    """The third day, and the second, with models: two keys, of one owner each."""
+    """Return a report with usage by model on two days, by two keys of different owners."""
     for day in (2, 3):
         ledger = Ledger(database, datetime(2026, 11, day, 13, tzinfo=UTC).timestamp)
         for provider, model, cost in MODELLED:
@@ -100,8 +100,8 @@ async def modelled(database: Database) -> UsageReport:
     return UsageReport(database)
 
 
-async def test_it_tells_by_model_and_provider(modelled: UsageReport) -> None:
-    """What was counted without a model, as by an earlier version, has none; and the sum is that of the days."""
+async def test_it_reports_by_model_and_provider(modelled: UsageReport) -> None:
+    """Usage without a model, as an earlier version wrote it, has an empty model, and the total equals that by day."""
     by_model = (await modelled.page(FIRST, LAST, size=50, by={Dimension.MODEL, Dimension.PROVIDER})).uses
     assert [(use.provider, use.model, use.requests, use.cost_usd) for use in by_model] == [
         ("", "", 12, 3 * 3 * 0.25),
@@ -123,8 +123,8 @@ async def test_it_tells_by_model_and_provider(modelled: UsageReport) -> None:
     [set(Dimension) - {Dimension.TAG}, {Dimension.MODEL}, {Dimension.DAY}, {Dimension.KEY, Dimension.MODEL}],
     ids=lambda by: "-".join(sorted(by)),
 )
-async def test_pages_are_the_whole_whatever_it_is_told_by(modelled: UsageReport, by: set[Dimension], size: int) -> None:
-    """In one order, each entry once."""
+async def test_pages_are_the_whole_for_any_grouping(modelled: UsageReport, by: set[Dimension], size: int) -> None:
+    """For any grouping, the pages together have each entry once and in order."""
     whole = (await modelled.page(FIRST, LAST, size=50, by=by)).uses
     found: list[DailyUse] = []
     token = ""
@@ -140,7 +140,7 @@ async def test_pages_are_the_whole_whatever_it_is_told_by(modelled: UsageReport,
 
 
 async def test_an_owner_has_no_more_than_its_own_by_model(modelled: UsageReport) -> None:
-    """Its own keys, its own models."""
+    """A report of one owner by key and model has only its own."""
     page = await modelled.page(FIRST, LAST, size=50, owner="new", by={Dimension.KEY, Dimension.MODEL})
     assert [(use.key, use.model, use.requests) for use in page.uses] == [("static:n", "", 2), ("static:n", "gpt-4o", 2)]
     token = (await modelled.page(FIRST, LAST, size=1, owner="new", by={Dimension.MODEL})).next_token
@@ -150,7 +150,7 @@ async def test_an_owner_has_no_more_than_its_own_by_model(modelled: UsageReport)
 
 
 async def test_a_stored_key_has_its_name(database: Database) -> None:
-    """As long as there is one."""
+    """A stored key is reported with its name while it exists."""
     key, _ = await KeyStore(database).create(
         name="web", owner="", grants=Grants((Scope.CHAT,)), expires=None, origin=Origin("a", "b", "c")
     )
@@ -162,7 +162,7 @@ async def test_a_stored_key_has_its_name(database: Database) -> None:
 
 
 async def test_a_caller_does_not_fill_the_table_with_models(database: Database) -> None:
-    """So many of a key and day have their names; the others are one row, day by day anew."""
+    """Beyond a maximum of models per key and day, calls are counted in one row for all others."""
     now = datetime(2026, 11, 20, tzinfo=UTC).timestamp()
     ledger = Ledger(database, lambda: now)
     caller = Principal("x", owner="x", id="key:x")
@@ -183,8 +183,8 @@ async def test_a_caller_does_not_fill_the_table_with_models(database: Database) 
     assert [use.model for use in (await report.page(second, second, size=500, by={Dimension.MODEL})).uses] == ["another"]
 
 
-async def test_it_tells_by_tag(database: Database) -> None:
-    """By any of day, owner and key besides, page by page; what has no tag is not told, and models cannot be."""
+async def test_it_reports_by_tag(database: Database) -> None:
+    """Usage by tag can be combined with day, owner and key, but not with models. Usage without tags is omitted."""
     ledger = Ledger(database, datetime(2026, 11, 2, 13, tzinfo=UTC).timestamp)
     for key, tags in (("key:1", {"team": "search", "feature": "x"}), ("key:2", {"team": "search"})):
         ledger.add(Principal(key, owner="acme", id=key), Usage(10, 5, 15), 0.25, tags=tags)

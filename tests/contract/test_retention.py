@@ -1,4 +1,4 @@
-"""What is removed because nobody has touched it for long, on SQLite and on PostgreSQL."""
+"""Removal of data that was not changed for long, on SQLite and on PostgreSQL."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -42,7 +42,7 @@ async def make(store: SqlStore, count: int = 1, owner: str = "me") -> Conversati
 
 
 async def age(database: Database, *made: Conversation, days: float = DAYS + 1) -> None:
-    """Make them as if nobody had touched them for so long."""
+    """Make conversations look unchanged for this many days."""
     old = update(conversations).where(conversations.c.id.in_([each.id for each in made]))
     await database.write(lambda connection: connection.execute(old.values(updated=clock.now() - int(days * DAY))) and None)
 
@@ -57,8 +57,8 @@ async def counts(database: Database) -> list[int]:
     ]
 
 
-async def test_what_was_touched_for_the_last_time_long_ago_is_removed(database: Database, store: SqlStore) -> None:
-    """With its messages, whoever it is of; what is younger stays, and so does what is gone on with."""
+async def test_conversations_that_were_not_changed_for_long_are_removed(database: Database, store: SqlStore) -> None:
+    """Old conversations are removed with their messages, for all owners; recently changed ones stay."""
     old, other, young, taken_up = [await make(store, 3, owner) for owner in ("me", "you", "me", "me")]
     await age(database, old, other, taken_up)
     await age(database, young, days=DAYS - 1)
@@ -70,7 +70,7 @@ async def test_what_was_touched_for_the_last_time_long_ago_is_removed(database: 
 
 
 async def test_a_fork_keeps_what_it_shares(database: Database, store: SqlStore) -> None:
-    """Until it is old itself."""
+    """A fork keeps the messages that it shares with a removed conversation, until it is old itself."""
     old = await make(store, 3)
     fork = await store.fork("me", old.id)
     await store.append("me", old.id, HELLO)
@@ -85,7 +85,7 @@ async def test_a_fork_keeps_what_it_shares(database: Database, store: SqlStore) 
 
 
 async def test_a_part_at_a_time(database: Database, store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So many conversations, and of long ones fewer; the oldest first, and a longer one than that by itself."""
+    """Conversations are removed in limited portions, the oldest first; a very long one is removed alone."""
     monkeypatch.setattr(retention, "CONVERSATIONS", 3)
     monkeypatch.setattr(retention, "MESSAGES", 10)
     for number, count in enumerate([20, 1, 1, 1, 9, 2]):
@@ -95,7 +95,7 @@ async def test_a_part_at_a_time(database: Database, store: SqlStore, monkeypatch
 
 
 async def test_several_processes_prune_at_once(database: Database, store: SqlStore, url: str) -> None:
-    """Each conversation is removed by one of them, while others are being talked in."""
+    """Several processes prune at once while conversations are in use, and each conversation is removed once."""
     await age(database, *[await make(store, 2) for _ in range(120)])
     alive = await make(store)
     others = [open_database(url) for _ in range(3)]
@@ -115,7 +115,7 @@ async def test_several_processes_prune_at_once(database: Database, store: SqlSto
 
 
 async def test_usage_of_days_long_ago_is_removed(database: Database) -> None:
-    """A day at a time, the oldest first; the day at the limit stays."""
+    """Old usage is removed one day at a time, the oldest first. The day at the limit stays."""
     today = datetime.now(UTC).date()
     figures = {"requests": 1, "prompt_tokens": 1, "completion_tokens": 1, "cost_nanos": 1, "unpriced": 0}
     rows = [

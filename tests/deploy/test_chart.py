@@ -1,4 +1,4 @@
-"""The Helm chart: Helm's own rendering of it against the kustomize base."""
+"""The Helm chart, as Helm renders it, compared with the kustomize base."""
 
 from __future__ import annotations
 
@@ -42,14 +42,17 @@ def _helm(folder: Path, values: dict[str, Any] | None) -> subprocess.CompletedPr
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=variables)
 
 
-def test_the_templates_are_what_the_base_makes() -> None:
-    """A change of the base that did not reach the chart is found."""
+def test_the_templates_are_up_to_date_with_the_base() -> None:
+    """The chart's templates are up to date with the base."""
     done = subprocess.run([sys.executable, ROOT / "deploy" / "chart.py", "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
 def test_with_its_own_values_it_is_the_base(tmp_path: Path) -> None:
-    """But for the migrations, which Helm runs before the rest is there, document for document."""
+    """With default values the chart renders the documents of the base, except for the migrations.
+
+    Helm runs those before the other documents exist, so they have their own ConfigMap and no service account.
+    """
     rendered, base = _render(tmp_path), kustomize("base")
     for document in base:
         found = find(rendered, document["kind"], document["metadata"]["name"])
@@ -72,14 +75,14 @@ def test_with_its_own_values_it_is_the_base(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["its own values", "all of them"])
-def test_kubernetes_takes_what_it_renders(values: dict[str, Any], version: str, tmp_path: Path) -> None:
-    """Each document is good by the strict schema of its kind."""
+def test_rendered_documents_are_valid(values: dict[str, Any], version: str, tmp_path: Path) -> None:
+    """Each rendered document is valid by the strict schema of its kind."""
     for document in _render(tmp_path, values):
         kubernetes_validate.validate(document, version, strict=True)
 
 
 def test_values_reach_the_pods(tmp_path: Path) -> None:
-    """Images, TLS, Redis, replicas, where pods go, and how the Service is reached."""
+    """Values for images, TLS, Redis, replicas, scheduling and the Service appear in the rendered documents."""
     rendered = _render(tmp_path, EVERYTHING)
     deployment = find(rendered, "Deployment", "antiphon")["spec"]
     assert deployment["replicas"] == 4
@@ -112,15 +115,15 @@ def test_values_reach_the_pods(tmp_path: Path) -> None:
     [{"imgae": "antiphon:1"}, {"replicas": "4"}, {"config": {"grpc": {"listen": "0.0.0.0:1"}}}, {"service": {"type": "Ingress"}}],
     ids=["misspelt", "of another type", "a port that the probes do not ask", "unknown"],
 )
-def test_values_that_cannot_be_meant_are_refused(values: dict[str, Any], tmp_path: Path) -> None:
-    """The schema says so before anything is rendered."""
+def test_mistaken_values_are_refused(values: dict[str, Any], tmp_path: Path) -> None:
+    """The schema of the values refuses misspelt names, wrong types, and ports that the probes do not use."""
     done = _helm(tmp_path, values)
     assert done.returncode != 0
     assert "values don't meet the specifications" in done.stderr
 
 
-def test_helm_finds_nothing_to_mend(tmp_path: Path) -> None:
-    """`helm lint --strict` has no word against it."""
+def test_helm_lint_succeeds(tmp_path: Path) -> None:
+    """`helm lint --strict` succeeds."""
     command = [PROGRAMS / "helm", "lint", "--strict", CHART]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env={"HOME": str(tmp_path), "PATH": ""})
     assert done.returncode == 0, done.stdout

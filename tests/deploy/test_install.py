@@ -1,4 +1,4 @@
-"""What `make run` shows while it installs: a real pip, and a package that needs no index."""
+"""The progress that `make run` shows during installation, with a real pip and a package that needs no index."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ INSTALL = Path(__file__).parents[2] / "deploy" / "install.py"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A wheel, a lock that names it, and one that names another."""
+    """Return a folder with a wheel, a lock file that names it, and a lock file that names a missing package."""
     info = "tiny-1.0.dist-info"
     with zipfile.ZipFile(tmp_path / "tiny-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("tiny.py", "")
@@ -33,7 +33,7 @@ def command(folder: Path, lock: str) -> list[str]:
 
 
 def test_a_log_has_whole_lines(folder: Path) -> None:
-    """The beginning and the end at least, and nothing of pip's own."""
+    """Without a terminal, the output has at least a first and a last line, and no output of pip itself."""
     done = subprocess.run(command(folder, "good.lock"), capture_output=True, text=True, check=True)
     first, *_, last = done.stdout.splitlines()
     assert first == "The title: starting"
@@ -42,8 +42,8 @@ def test_a_log_has_whole_lines(folder: Path) -> None:
     assert (folder / "there" / "tiny.py").exists()
 
 
-def test_a_failure_is_told_with_what_pip_says_of_it(folder: Path) -> None:
-    """And by the exit code, at which make stops."""
+def test_a_failure_is_shown_with_the_error_of_pip(folder: Path) -> None:
+    """If pip fails, its error is shown and the exit code is 1, at which make stops."""
     done = subprocess.run(command(folder, "bad.lock"), capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1].startswith("The title: failed (")
@@ -51,10 +51,10 @@ def test_a_failure_is_told_with_what_pip_says_of_it(folder: Path) -> None:
 
 
 async def test_a_terminal_has_one_line_that_changes(folder: Path) -> None:
-    """Within its width, and counted without what is for other systems."""
+    """On a terminal there is one changing line. It fits the width, and does not count packages for other systems."""
     with Terminal(command(folder, "good.lock"), {"PATH": os.environ["PATH"]}, columns=30) as terminal:
-        assert await terminal.ends() == 0
-    lines = terminal.shown.replace("\r\n", "\n").rstrip("\n").split("\r")
+        assert await terminal.wait_for_exit() == 0
+    lines = terminal.output.replace("\r\n", "\n").rstrip("\n").split("\r")
     assert "\n" not in "".join(lines)
     assert max(map(len, lines)) < 30
     assert lines[-1].startswith("The title: done (")

@@ -1,4 +1,4 @@
-"""The manifests of deploy/kubernetes: what they have to hold together, and what Kubernetes' own schemas say of them."""
+"""The manifests of deploy/kubernetes: they are valid by Kubernetes' schemas, and they are consistent with each other."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ CUSTOM = {
     "Certificate": cert_manager.Certificate,
     "Issuer": cert_manager.Issuer,
 }
-"""Kinds that are not Kubernetes' own, so that its schemas know nothing of them, with those of their projects."""
+"""The models of kinds that Kubernetes' own schemas do not include, from the projects that define them."""
 
 MEMORY = {"Mi": 2**20, "Gi": 2**30}
 
 AT_REST = 215 * 10**6
-"""Bytes that a server has at the most before requests come."""
+"""The most bytes of memory that a server uses before any request."""
 
 
 @pytest.fixture(scope="module", params=OVERLAYS)
@@ -60,8 +60,8 @@ def _configuration(documents: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
-def test_kubernetes_takes_them(overlay: list[dict[str, Any]], version: str) -> None:
-    """Each document is good by the strict schema of its kind, in the oldest and the newest version that is supported."""
+def test_documents_are_valid(overlay: list[dict[str, Any]], version: str) -> None:
+    """Each document is valid by the strict schema of its kind, in the oldest and the newest supported version."""
     for document in overlay:
         _validate(document, version)
 
@@ -74,7 +74,7 @@ def _validate(document: dict[str, Any], version: str) -> None:
 
 
 def test_the_schemas_find_mistakes(overlay: list[dict[str, Any]]) -> None:
-    """A misspelt field of a container is refused: the schemas do look at it."""
+    """A misspelt field is refused, so the schemas do check the documents."""
     broken = copy.deepcopy(find(overlay, "Deployment", "antiphon"))
     broken["spec"]["template"]["spec"]["containers"][0]["misspelt"] = 1
     with pytest.raises(kubernetes_validate.ValidationError):
@@ -86,7 +86,10 @@ def test_the_schemas_find_mistakes(overlay: list[dict[str, Any]]) -> None:
 
 
 def test_pods_are_restricted(overlay: list[dict[str, Any]]) -> None:
-    """Every container is what the restricted pod security standard asks for, and more: read-only, bounded, no token."""
+    """Every container meets the restricted pod security standard.
+
+    It also has a read-only file system, a memory limit and no token.
+    """
     for name, pod in pods(overlay):
         assert pod["automountServiceAccountToken"] is False, name
         assert pod["serviceAccountName"] == "antiphon"
@@ -110,8 +113,8 @@ def test_pods_are_restricted(overlay: list[dict[str, Any]]) -> None:
     assert account["automountServiceAccountToken"] is False
 
 
-def test_no_secret_stands_in_them(overlay: list[dict[str, Any]]) -> None:
-    """Secrets are named and not made, and only the server and the migrations have them in their environment."""
+def test_manifests_contain_no_secret(overlay: list[dict[str, Any]]) -> None:
+    """Manifests refer to Secrets but contain none, and only the server and the migrations have them in their environment."""
     assert not [document for document in overlay if document["kind"] == "Secret"]
     for _, pod in pods(overlay):
         for name, container in containers(pod).items():
@@ -119,7 +122,7 @@ def test_no_secret_stands_in_them(overlay: list[dict[str, Any]]) -> None:
 
 
 def test_selectors_find_their_pods(overlay: list[dict[str, Any]]) -> None:
-    """Services, budgets and policies select pods that are there, and Services name ports that these have."""
+    """Services, disruption budgets and policies select existing pods, and Services name ports that these pods have."""
     templates = [document["spec"]["template"] for document in overlay if document["kind"] in ("Deployment", "Job")]
     for document in overlay:
         spec = document.get("spec", {})
@@ -140,7 +143,7 @@ def test_selectors_find_their_pods(overlay: list[dict[str, Any]]) -> None:
 
 
 def test_configurations_are_good(overlay: list[dict[str, Any]], tmp_path: Path) -> None:
-    """The sample configuration is read without a mistake, and its ports are those of the containers."""
+    """The sample configuration is valid, and its ports are those of the containers."""
     folder = write_config_map(find(overlay, "ConfigMap", "antiphon-config"), tmp_path / "config")
     config = load(folder / "antiphon.yaml", {"REDIS_URL": "redis://localhost"})
     ports = {
@@ -160,7 +163,10 @@ def test_configurations_are_good(overlay: list[dict[str, Any]], tmp_path: Path) 
 
 
 def test_edge_and_servers_know_each_other() -> None:
-    """Of the overlay with TLS between the two: each mounts its own certificate, the name in the servers' is the one asked for."""
+    """With TLS between edge and servers, each mounts its own certificate.
+
+    The servers' certificate has the name that the edge expects.
+    """
     documents = kustomize("overlays/edge-apart-tls")
     config = _configuration(documents)
     tls = config["rest"]["upstream"]["tls"]
@@ -180,7 +186,10 @@ def test_edge_and_servers_know_each_other() -> None:
 
 
 def test_the_configuration_is_reloaded_and_the_gateway_rolled_out(overlay: list[dict[str, Any]]) -> None:
-    """The configuration's name is without a hash and its mount a folder, the gateway's has one: that change makes new pods."""
+    """A changed configuration is reloaded, and a changed gateway makes new pods.
+
+    Therefore only the name of the gateway's ConfigMap has a hash, and the configuration is mounted as a folder.
+    """
     names = {document["metadata"]["name"] for document in overlay if document["kind"] == "ConfigMap"}
     assert "antiphon-config" in names
     (gateway,) = names - {"antiphon-config"}
@@ -192,16 +201,16 @@ def test_the_configuration_is_reloaded_and_the_gateway_rolled_out(overlay: list[
         assert used <= names
 
 
-def test_the_gateway_is_whole() -> None:
-    """The ConfigMap has every file that Envoy reads, and those that the edge's TLS is made of, byte for byte."""
+def test_the_gateway_has_every_file() -> None:
+    """The gateway's ConfigMap has every file that Envoy reads, and the parts from which the edge's TLS files are made."""
     kustomization = yaml.safe_load((ROOT / "gateway" / "kustomization.yaml").read_text())
     (generator,) = kustomization["configMapGenerator"]
     assert set(generator["files"]) == {*edge.FILES, "listener_tls.yaml", "cluster_tls.yaml"}
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_envoy_takes_the_very_files(name: str, tmp_path: Path) -> None:
-    """Envoy's folder, made by the init container's own command out of the ConfigMaps, passes Envoy's validation."""
+def test_envoy_accepts_the_files(name: str, tmp_path: Path) -> None:
+    """The init container's own command makes Envoy's folder from the ConfigMaps, and Envoy's validation accepts it."""
     documents = kustomize(name)
     mounts = {
         "/run/antiphon": tmp_path / "run",
@@ -229,7 +238,7 @@ def test_envoy_takes_the_very_files(name: str, tmp_path: Path) -> None:
 
 
 def test_a_sidecar_starts_before_the_server_and_ends_after_it() -> None:
-    """Envoy is an init container that goes on, behind the one that makes its folder; both it and the server see that folder."""
+    """Envoy is a sidecar after the init container that makes its folder, and both Envoy and the server mount that folder."""
     for name in ("base", "overlays/local", "overlays/production"):
         pod = find(kustomize(name), "Deployment", "antiphon")["spec"]["template"]["spec"]
         names = [container["name"] for container in pod["initContainers"]]
@@ -240,7 +249,7 @@ def test_a_sidecar_starts_before_the_server_and_ends_after_it() -> None:
 
 
 def test_there_is_time_to_drain(overlay: list[dict[str, Any]]) -> None:
-    """Kubernetes waits for the hook before the stop, the delay, the drain, and 15 seconds more."""
+    """The grace period of a pod covers the hook before the stop, the delay, the drain, and 15 more seconds."""
     limits = _configuration(overlay)["limits"]
     for _, pod in pods(overlay):
         for name, container in containers(pod).items():
@@ -257,7 +266,7 @@ def test_there_is_time_to_drain(overlay: list[dict[str, Any]]) -> None:
 
 
 def test_memory_is_bounded_above_what_is_allowed(overlay: list[dict[str, Any]]) -> None:
-    """A server may hold all the requests that its configuration lets it, and Envoy its whole heap, before either is killed."""
+    """The memory limits leave room for all requests that the configuration permits to a server, and for Envoy's whole heap."""
     bootstrap = yaml.safe_load(find(overlay, "ConfigMap", "antiphon-gateway")["data"]["bootstrap.yaml"])
     heap = bootstrap["overload_manager"]["resource_monitors"][0]["typed_config"]["max_heap_size_bytes"]
     requests = _configuration(overlay)["limits"]["request_bytes_per_worker"]
@@ -268,8 +277,11 @@ def test_memory_is_bounded_above_what_is_allowed(overlay: list[dict[str, Any]]) 
             assert name != "envoy" or limit >= heap * 1.2
 
 
-def test_a_rollout_takes_nothing_away() -> None:
-    """Where there are several replicas, a new one is there before an old one goes, and an eviction takes one at a time."""
+def test_a_rollout_keeps_the_number_of_replicas() -> None:
+    """A rollout starts a new replica before an old one stops.
+
+    There is a disruption budget, and replicas are spread over zones and hosts.
+    """
     for name in ("base", "overlays/production", "overlays/edge-apart", "overlays/edge-apart-tls"):
         documents = kustomize(name)
         deployments = [document for document in documents if document["kind"] == "Deployment"]
@@ -287,7 +299,7 @@ def test_a_rollout_takes_nothing_away() -> None:
 
 
 def _with(component: str, folder: Path) -> list[dict[str, Any]]:
-    """Return what the base is with a component."""
+    """Return the documents of the base with a component."""
     paths = {
         "resources": [os.path.relpath(MANIFESTS / "base", folder)],
         "components": [os.path.relpath(MANIFESTS / "components" / component, folder)],
@@ -297,14 +309,14 @@ def _with(component: str, folder: Path) -> list[dict[str, Any]]:
 
 
 def test_calls_in_flight_are_an_option(tmp_path: Path) -> None:
-    """The component adds the metric to the autoscaler's, and Kubernetes takes it."""
+    """The component `calls-in-flight` adds its metric to the autoscaler, which stays valid."""
     autoscaler = find(_with("calls-in-flight", tmp_path), "HorizontalPodAutoscaler", "antiphon")
     assert [metric["type"] for metric in autoscaler["spec"]["metrics"]] == ["ContainerResource", "Pods"]
     _validate(autoscaler, OLDEST)
 
 
 def test_a_monitor_is_an_option(tmp_path: Path) -> None:
-    """It selects the servers' pods and their port, and the operator takes it."""
+    """The component `pod-monitor` selects the servers' pods and an existing port, and is valid by the operator's model."""
     documents = _with("pod-monitor", tmp_path)
     monitor = find(documents, "PodMonitor", "antiphon")
     from cloudcoil.models.prometheus_operator.v1 import PodMonitor  # takes seconds

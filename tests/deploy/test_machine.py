@@ -1,4 +1,4 @@
-"""What runs the gateway on one machine: the unit of systemd, and the compose file. And the examples of routes."""
+"""The files that run the gateway on one machine, for systemd and compose, and the example routes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def _setting(name: str) -> str:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd's own checker")
-def test_systemd_takes_the_unit(tmp_path: Path) -> None:
-    """Its own checker knows each setting, and has nothing against them."""
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    """`systemd-analyze verify` has no complaint about the unit."""
     unit = tmp_path / UNIT.name
     unit.write_text(UNIT.read_text().replace("/opt/antiphon/bin/antiphon", str(Path(sys.executable).parent / "antiphon")))
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False, timeout=60)
@@ -36,18 +36,18 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
 
 
 def test_systemd_waits_for_the_drain() -> None:
-    """It kills no sooner than the drain, the delay before it and what is left of a stop may take."""
+    """The unit gives the gateway time for the drain, the delay before it, and 15 more seconds before systemd kills it."""
     assert int(_setting("TimeoutStopSec")) >= load(None, {}).limits.drain + 5 + 15
     assert _setting("KillMode") == "mixed"
 
 
 def test_envoy_may_compile_its_lua() -> None:
-    """Memory that is written and then run is not forbidden to it."""
+    """The unit does not forbid memory that is written and then executed, which Envoy's Lua needs."""
     assert "\nMemoryDenyWriteExecute" not in UNIT.read_text()
 
 
-def test_compose_names_settings_that_there_are() -> None:
-    """Its environment is read as a configuration without a mistake, and it publishes its ports on this host alone."""
+def test_compose_names_existing_settings() -> None:
+    """The environment in the compose file is a valid configuration, and the ports are published on this host only."""
     (service,) = yaml.safe_load(COMPOSE.read_text())["services"].values()
     variables = {name: value for name, value in service["environment"].items() if value is not None}
     config = load(None, variables)
@@ -67,12 +67,12 @@ def _examples() -> dict[str, Any]:
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 def test_kubernetes_takes_the_ingress(version: str) -> None:
-    """It is good by the strict schema of its kind; those of the other examples are not Kubernetes' own."""
+    """The example Ingress is valid by its strict schema. The kinds of the other examples are not Kubernetes' own."""
     kubernetes_validate.validate(_examples()["ingress"], version, strict=True)
 
 
 def test_routes_reach_the_service_and_cut_no_stream() -> None:
-    """Each names a port that the Service has, in its namespace, and what may be set there of time-outs is none, or an hour."""
+    """Each example names a port and the namespace of the Service, and its time-outs are off or one hour."""
     service = find(kustomize("overlays/local"), "Service", "antiphon")
     ports = {port["name"]: port["port"] for port in service["spec"]["ports"]}
     examples = _examples()

@@ -1,4 +1,4 @@
-"""A pod of the base, played with its own commands and files on this machine: Envoy and the server over a unix socket."""
+"""A pod of the base, run with its own commands and files on this machine: Envoy and the server over a Unix socket."""
 
 from __future__ import annotations
 
@@ -22,23 +22,27 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from antiphon.edge import files as edge
 from tests.certificates import Authority
 from tests.e2e.conftest import KEY
-from tests.kubernetes import Place, change_config_map, containers, find, kustomize, pods, write_config_map
+from tests.kubernetes import PodFolders, change_config_map, containers, find, kustomize, pods, write_config_map
 from tests.ports import free_port
 from tests.postgres import Postgres
 from tests.redis import Redis
 from tests.waiting import block_until, until
 
 START = 60
-"""Seconds that a container, or a reload, may take: the startup probes give as many."""
+"""The most seconds that the start of a container, or a reload, may take; the startup probes allow the same."""
 
 CALL = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}
 
 
 class Pod:
-    """What the kubelet does with the containers of a Deployment, with folders and ports of this machine in place of the pod's."""
+    """The containers of a Deployment, run as the kubelet does, with folders and ports of this machine instead of the pod's."""
 
     def __init__(self, folder: Path, overlay: str, secrets: Mapping[str, str], beside: Pod | None = None) -> None:
-        """`secrets` are the URLs in the Secrets that the containers name, by name. `beside` has the same ports and authority."""
+        """Prepare the folders and the configuration.
+
+        `secrets` are the URLs in the Secrets that the containers name, by name of the Secret. If `beside` is given, this pod uses
+        its ports and its certificate authority.
+        """
         folder.mkdir(exist_ok=True)
         documents = kustomize(overlay)
         self.containers = {name: container for _, pod in pods(documents) for name, container in containers(pod).items()}
@@ -67,17 +71,17 @@ class Pod:
             "/var/lib/antiphon": folder / "data",
             "/etc/antiphon-tls": folder / "tls",
             "/etc/antiphon-mtls": folder / "mtls",
-            Place.TMP: folder / "tmp",
+            PodFolders.TMP: folder / "tmp",
         }
         for mount in mounts.values():
             mount.mkdir(exist_ok=True)
-        self.place = Place(mounts, {"ANTIPHON_KEY": KEY}, secrets)
+        self.folders = PodFolders(mounts, {"ANTIPHON_KEY": KEY}, secrets)
         self.log = folder / "output.txt"
         self.output = self.log.open("wb")
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str) -> subprocess.Popen[bytes]:
-        command = self.place.command(self.containers[name])
+        command = self.folders.command(self.containers[name])
         started = subprocess.Popen(
             command.arguments, cwd=command.folder, env=command.environment, stdout=self.output, stderr=self.output
         )
@@ -85,12 +89,12 @@ class Pod:
         return started
 
     def hook(self, name: str) -> int:
-        """Run what is to be run before the stop."""
-        command = self.place.hook(self.containers[name])
+        """Run the container's hook before the stop, and return its exit code."""
+        command = self.folders.hook(self.containers[name])
         return subprocess.run(command, check=False, stdout=self.output, timeout=60).returncode
 
     def passes(self, name: str, probe: str) -> bool:
-        """Whether a container passes a probe: what the kubelet asks, over HTTP or gRPC."""
+        """Return whether a container passes a probe over HTTP or gRPC, as the kubelet checks it."""
         match self.containers[name][probe]:
             case {"httpGet": {"path": path, "port": "edge", **more}}:
                 url = f"{more.get('scheme', 'HTTP').lower()}://localhost:{self.edge}{path}"
@@ -111,7 +115,7 @@ class Pod:
                 raise AssertionError(other)
 
     def is_ready(self) -> bool:
-        """Whether the pod is in its Services."""
+        """Return whether the pod's Services would include it."""
         return self.passes("envoy", "readinessProbe") and self.passes("server", "readinessProbe")
 
     def stop(self) -> None:
@@ -140,7 +144,7 @@ def _start(pod: Pod) -> None:
 
 @pytest.mark.slow
 async def test_a_pod_answers_until_its_calls_are_done(pod: Pod) -> None:
-    """From init containers to a streamed answer; the hook then asks callers to leave, and a stream that goes on is not cut."""
+    """A pod works from its init containers to a streamed answer. The hook asks callers to close connections, and cuts no stream."""
     await asyncio.to_thread(_start, pod)
     headers = {"authorization": f"Bearer {KEY}"}
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{pod.edge}", headers=headers, trust_env=False, timeout=60) as http:
@@ -152,7 +156,7 @@ async def test_a_pod_answers_until_its_calls_are_done(pod: Pod) -> None:
 
             async def read() -> None:
                 async for line in streamed.aiter_lines():
-                    lines.append(line)  # noqa: PERF401  # one by one, as they come
+                    lines.append(line)  # noqa: PERF401  # `lines` is read while the stream goes on
 
             reading = asyncio.create_task(read())
             hook = asyncio.create_task(asyncio.to_thread(pod.hook, "server"))
@@ -165,19 +169,19 @@ async def test_a_pod_answers_until_its_calls_are_done(pod: Pod) -> None:
             await until(asked_to_leave)
             assert not await asyncio.to_thread(pod.passes, "envoy", "readinessProbe")
             assert await hook == 0
-            came, server = len(lines), pod.running["server"]
-            assert came
+            count, server = len(lines), pod.running["server"]
+            assert count
             server.send_signal(signal.SIGTERM)
             await reading
-        assert "data: [DONE]" in lines[came:]
-        assert len(lines) > came + 20  # it did go on
+        assert "data: [DONE]" in lines[count:]
+        assert len(lines) > count + 20  # it was not cut
         assert await asyncio.to_thread(server.wait, 30) == 0
         assert pod.running["envoy"].poll() is None
 
 
 @pytest.mark.slow
 def test_production_has_tls_a_database_and_redis(postgres: Postgres, tmp_path: Path) -> None:
-    """The Job migrates PostgreSQL, the probes pass over TLS, a call is answered, with Redis there, and the metrics are told."""
+    """In the production overlay the Job migrates PostgreSQL, probes pass over TLS, a call is answered, and metrics are served."""
     with Redis() as redis:
         pod = Pod(tmp_path, "overlays/production", {"antiphon-database": postgres.url, "antiphon-redis": redis.url})
         try:
@@ -187,7 +191,7 @@ def test_production_has_tls_a_database_and_redis(postgres: Postgres, tmp_path: P
             assert answer.status_code == 200
             assert answer.json()["choices"][0]["finish_reason"] == "stop"
             counted = httpx2.get(f"http://127.0.0.1:{pod.metrics}/metrics", trust_env=False).text
-            assert "\nantiphon_calls_in_flight" in counted  # which the component calls-in-flight scales on
+            assert "\nantiphon_calls_in_flight" in counted  # the component calls-in-flight scales on it
         finally:
             pod.stop()
 
@@ -195,7 +199,7 @@ def test_production_has_tls_a_database_and_redis(postgres: Postgres, tmp_path: P
 @pytest.mark.slow
 @pytest.mark.parametrize("overlay", ["overlays/edge-apart", "overlays/edge-apart-tls"])
 def test_an_edge_that_is_apart_answers(overlay: str, postgres: Postgres, tmp_path: Path) -> None:
-    """Two pods, over TCP: probes pass, and a call is answered. With TLS between the two, nobody else connects."""
+    """With edge and server in two pods, probes pass and a call is answered. With TLS between them, no other client can connect."""
     server = Pod(tmp_path / "server", overlay, {"antiphon-database": postgres.url})
     edge = Pod(tmp_path / "edge", overlay, {}, beside=server)
     try:
@@ -221,7 +225,7 @@ def test_an_edge_that_is_apart_answers(overlay: str, postgres: Postgres, tmp_pat
 
 
 def _answers(port: int, credentials: grpc.ChannelCredentials | None) -> bool:
-    """Whether the server's health can be asked for so."""
+    """Return whether the server answers a health check over a connection with these credentials."""
     options = [("grpc.ssl_target_name_override", "antiphon-headless")]
     address = f"127.0.0.1:{port}"
     channel = grpc.insecure_channel(address) if credentials is None else grpc.secure_channel(address, credentials, options)
@@ -240,7 +244,7 @@ def _models(pod: Pod) -> list[str]:
 
 
 def _counted(pod: Pod) -> dict[str, float]:
-    """Calls of the list of models by their end, and the workers that ended."""
+    """Return the counters of calls that list models, and of workers that ended."""
     text = httpx2.get(f"http://127.0.0.1:{pod.metrics}/metrics", trust_env=False).text
     lines = [line.rsplit(" ", 1) for line in text.splitlines() if "ListModels" in line or line.startswith("antiphon_worker_exits")]
     return {name: float(value) for name, value in lines if "_bucket" not in name and "_created" not in name}
@@ -248,13 +252,13 @@ def _counted(pod: Pod) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_a_changed_config_map_is_a_reload_and_no_rollout(pod: Pod) -> None:
-    """Both containers go on, and somebody who calls without a pause sees no error; a broken one changes nothing; no counter drops.
+    """A changed ConfigMap is reloaded without a restart of the containers, an error for a caller, or a counter that drops.
 
-    The server's successor is found again by an Envoy that starts anew, and a server that starts anew takes its place.
+    A broken configuration changes nothing. A restarted Envoy finds the reloaded server, and a restarted server takes its place.
     """
     _start(pod)
     before = {name: pod.running[name].pid for name in ("server", "envoy")}
-    folder = Path(pod.place.here("/etc/antiphon"))
+    folder = Path(pod.folders.to_local("/etc/antiphon"))
     text = (folder / "antiphon.yaml").read_text()
     assert _models(pod) == ["echo"]
     counted = _counted(pod)
@@ -281,7 +285,7 @@ def test_a_changed_config_map_is_a_reload_and_no_rollout(pod: Pod) -> None:
 
 @pytest.mark.slow
 def test_a_server_that_hangs_is_not_alive_and_is_started_again(pod: Pod) -> None:
-    """By its supervisor, before the kubelet would do it; the pod is ready again, and its containers are the same."""
+    """The supervisor restarts a worker that hangs before the kubelet would restart the container, and the pod is ready again."""
     _start(pod)
     server = pod.running["server"]
     (worker,) = map(int, Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split())
@@ -294,7 +298,7 @@ def test_a_server_that_hangs_is_not_alive_and_is_started_again(pod: Pod) -> None
 
 @pytest.mark.parametrize("name", ["server", "envoy"])
 def test_a_container_that_starts_again_finds_its_socket(pod: Pod, name: str) -> None:
-    """One that was killed left a socket behind; the next one takes its name, and the pod is ready again."""
+    """A killed container leaves its socket behind. Its successor replaces it, and the pod is ready again."""
     _start(pod)
     pod.running[name].kill()
     pod.running[name].wait(10)
@@ -305,7 +309,7 @@ def test_a_container_that_starts_again_finds_its_socket(pod: Pod, name: str) -> 
 
 
 def test_the_init_container_may_run_again(pod: Pod) -> None:
-    """It writes the same files into the folder that is there already."""
+    """A second run of the init container writes the same files into the existing folder."""
     first = _files(pod)
     assert first == _files(pod)
     assert set(edge.FILES) <= first.keys()

@@ -1,4 +1,4 @@
-"""A balancer of TCP connections, as a Kubernetes Service is one: it knows which gateways are ready, and nothing of what passes."""
+"""A TCP load balancer like a Kubernetes Service: it knows which gateways are ready, and does not look at the data."""
 
 import asyncio
 import contextlib
@@ -10,11 +10,11 @@ from antiphon.config import split_address
 from tests.e2e.wire import connect, read_answer
 
 INTERVAL = 0.1
-"""Seconds between two looks at whether a gateway is ready."""
+"""Seconds between two checks whether a gateway is ready."""
 
 
 class Balancer:
-    """Gives each new connection to the next gateway that was ready when it was last asked."""
+    """Gives each new connection to the next gateway that was ready at the last check."""
 
     def __init__(self) -> None:
         self.address = ""
@@ -41,7 +41,7 @@ class Balancer:
         self._gateways[address] = rest
 
     def ready(self, address: str) -> bool:
-        """Whether new connections go there."""
+        """Return whether new connections go to this address."""
         return address in self._ready
 
     async def _look(self) -> None:
@@ -59,7 +59,7 @@ class Balancer:
                 there, back = await asyncio.open_connection(host, port)
                 with contextlib.closing(back):
                     await asyncio.gather(_pass(reader, back), _pass(there, writer))
-        except (OSError, ZeroDivisionError, asyncio.CancelledError):  # a task that ends as cancelled is told of as a fault
+        except (OSError, ZeroDivisionError, asyncio.CancelledError):  # asyncio would log a cancelled handler as an error
             writer.transport.abort()
         finally:
             self._tasks.discard(task)

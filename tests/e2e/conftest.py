@@ -1,6 +1,6 @@
-"""A real gateway: `antiphon up`, its Envoy and its workers, in front of upstreams that others wrote and one of odd manners.
+"""A real gateway for the tests: `antiphon up` with Envoy and workers, in front of third-party test upstreams and `OddUpstream`.
 
-All tests here share one event loop, as the upstream lives in it.
+All tests here share one event loop, because the upstream runs in it.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ READY = "Antiphon is up."
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One loop for all asynchronous tests of this folder."""
+    """Run all asynchronous tests of this folder in one event loop."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents and isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
@@ -39,16 +39,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Gateway:
-    """One `antiphon up`."""
+    """One process of `antiphon up`."""
 
     group: int | None = None
-    """0: it has a process group of its own."""
+    """The process group; 0 gives the process a group of its own."""
 
     session = False
-    """True: it has a session of its own, and so no terminal, as a daemon."""
+    """True if the process has a session of its own, and so no terminal, like a daemon."""
 
     running: ClassVar[set[Self]] = set()
-    """Those that were started, and not yet stopped by `stop`."""
+    """The gateways that were started and not stopped yet."""
 
     def __init__(self, folder: Path, config: dict[str, Any], **environment: str) -> None:
         self.grpc = f"127.0.0.1:{free_port()}"
@@ -76,43 +76,43 @@ class Gateway:
         self.running.add(self)
 
     def configure(self, config: dict[str, Any]) -> None:
-        """Write the configuration file, whole at once."""
+        """Write the configuration file in one step."""
         addresses = {"grpc": {"listen": self.grpc}, "rest": {"listen": self.rest}}
         new = self.path.with_suffix(".new")
         new.write_text(yaml.safe_dump({**addresses, **config}))
         new.replace(self.path)
 
     @property
-    def said(self) -> str:
+    def output_text(self) -> str:
         return self.output.read_text()
 
     def wait_for(self, text: str, count: int = 1) -> None:
-        """Until the gateway has printed it so often."""
+        """Wait until the gateway has printed `text` `count` times."""
         try:
-            block_until(lambda: self.said.count(text) >= count or self.process.poll() is not None)
+            block_until(lambda: self.output_text.count(text) >= count or self.process.poll() is not None)
         except TimeoutError:
-            pytest.fail(f"said {text!r} {self.said.count(text)} times: {self.said}")
-        assert self.said.count(text) >= count, f"ended with {self.process.returncode}: {self.said}"
+            pytest.fail(f"printed {text!r} {self.output_text.count(text)} times: {self.output_text}")
+        assert self.output_text.count(text) >= count, f"ended with {self.process.returncode}: {self.output_text}"
 
     def stop(self) -> int:
-        """Tells it to stop, and returns its exit code."""
+        """Stop the gateway by SIGTERM, and return its exit code."""
         self.running.discard(self)
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(20)
 
     def client(self, **options: Any) -> httpx2.AsyncClient:
-        """A plain HTTP client with a good key."""
+        """Return a plain HTTP client with a valid key."""
         headers = {"authorization": f"Bearer {KEY}"} | options.pop("headers", {})
         return httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=20, trust_env=False, **options)
 
     def sdk(self, **options: Any) -> openai.AsyncOpenAI:
-        """The OpenAI SDK: nothing but base URL and key."""
+        """Return the OpenAI SDK, configured with only a base URL and a key."""
         return openai.AsyncOpenAI(**{"base_url": self.url, "api_key": KEY, "max_retries": 0, "timeout": 20, **options})
 
 
 def configuration(upstream: OddUpstream, llm: LLMockServer, **more: Any) -> dict[str, Any]:
-    """Two providers: `odd` for every model that begins with "odd-", and llmock."""
+    """Return a configuration with the providers `odd`, for all models that begin with "odd-", llmock, `nowhere` and `echo`."""
     return {
         "models": {"default": "gpt-4o-mini"},
         "providers": {
@@ -134,8 +134,8 @@ def llm() -> Iterator[LLMockServer]:
 
 
 @pytest.fixture(autouse=True)
-def no_gateway_stays() -> Iterator[None]:
-    """A test that fails leaves none of its own behind for those that follow."""
+def kill_leftover_gateways() -> Iterator[None]:
+    """Kill the gateways that a failed test has left running."""
     before = set(Gateway.running)
     yield
     for gateway in Gateway.running - before:
@@ -144,8 +144,8 @@ def no_gateway_stays() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def clean_llm(llm: LLMockServer) -> None:
-    """No scenario of another test."""
+def reset_llm(llm: LLMockServer) -> None:
+    """Remove the scenarios of other tests from llmock."""
     llm.state.scenarios.clear()
 
 
@@ -163,16 +163,16 @@ async def gateway(
     await asyncio.to_thread(started.wait_for, READY)
     yield started
     assert await asyncio.to_thread(started.stop) == 0
-    assert KEY not in started.said
-    assert PROVIDER_KEY not in started.said
-    assert "call_failed" not in started.said, "the server met an exception that it does not know"
+    assert KEY not in started.output_text
+    assert PROVIDER_KEY not in started.output_text
+    assert "call_failed" not in started.output_text, "the server had an unexpected exception"
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def persona_gateway(
     upstream: OddUpstream, llm: LLMockServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[Gateway, None]:
-    """Two callers, a persona of its own, automatic sessions; `echo` is the default model."""
+    """Yield a gateway with two keys, a persona and automatic sessions. Its default model is `echo`."""
     more = {
         "models": {"default": "echo"},
         "auth": {"keys": [{"name": "test", "key_env": "TEST_KEY"}, {"name": "other", "key_env": "OTHER_KEY"}]},
@@ -184,12 +184,12 @@ async def persona_gateway(
     await asyncio.to_thread(started.wait_for, READY)
     yield started
     assert await asyncio.to_thread(started.stop) == 0
-    assert "call_failed" not in started.said, "the server met an exception that it does not know"
+    assert "call_failed" not in started.output_text, "the server had an unexpected exception"
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def source() -> AsyncGenerator[OddUpstream, None]:
-    """What the URLs of clients' contexts lead to."""
+    """Yield the upstream to which the URLs of client contexts point."""
     async with OddUpstream() as server:
         yield server
 
@@ -198,7 +198,7 @@ async def source() -> AsyncGenerator[OddUpstream, None]:
 async def admin_gateway(
     upstream: OddUpstream, source: OddUpstream, llm: LLMockServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[Gateway, None]:
-    """The key is an admin's; clients have contexts; the provider `odd` may be asked with its own key alone."""
+    """Yield a gateway whose key is an admin's, with client contexts, and with `odd` as a provider for callers' own keys."""
     folder = tmp_path_factory.mktemp("admin")
     (folder / "filed.txt").write_text("Filed sells files.")
     url = source.base_url.removesuffix("/v1") + "/context"
@@ -217,21 +217,21 @@ async def admin_gateway(
     await asyncio.to_thread(started.wait_for, READY)
     yield started
     assert await asyncio.to_thread(started.stop) == 0
-    assert KEY not in started.said
-    assert PROVIDER_KEY not in started.said
-    assert "call_failed" not in started.said, "the server met an exception that it does not know"
+    assert KEY not in started.output_text
+    assert PROVIDER_KEY not in started.output_text
+    assert "call_failed" not in started.output_text, "the server had an unexpected exception"
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def admin(admin_gateway: Gateway) -> AsyncGenerator[httpx2.AsyncClient, None]:
-    """A plain HTTP client with an admin's key."""
+    """Yield a plain HTTP client with an admin key."""
     async with admin_gateway.client() as made:
         yield made
 
 
 @pytest_asyncio.fixture(params=["direct", "envoy"], loop_scope="session")
 async def channel(request: pytest.FixtureRequest, gateway: Gateway) -> AsyncGenerator[grpc.aio.Channel, None]:
-    """GRPC straight to the server, and through Envoy."""
+    """Yield a gRPC channel: once directly to the server, once through Envoy."""
     address = gateway.grpc if request.param == "direct" else gateway.rest
     async with grpc.aio.insecure_channel(address) as made:
         yield made
@@ -239,13 +239,13 @@ async def channel(request: pytest.FixtureRequest, gateway: Gateway) -> AsyncGene
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def sdk(gateway: Gateway) -> AsyncGenerator[openai.AsyncOpenAI, None]:
-    """The OpenAI SDK with a good key."""
+    """Yield the OpenAI SDK with a valid key."""
     async with gateway.sdk() as made:
         yield made
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def http(gateway: Gateway) -> AsyncGenerator[httpx2.AsyncClient, None]:
-    """A plain HTTP client with a good key."""
+    """Yield a plain HTTP client with a valid key."""
     async with gateway.client() as made:
         yield made

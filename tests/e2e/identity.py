@@ -1,4 +1,4 @@
-"""An identity provider that others wrote: nanoidp, in a process of its own."""
+"""A third-party identity provider, nanoidp, in a process of its own."""
 
 import contextlib
 import os
@@ -18,11 +18,11 @@ PASSWORD = "user-password"  # noqa: S105 - of no server but the tests'
 
 
 class IdentityProvider:
-    """`ann` is a user, `boss` one in the group `llm-admins`, and `robot` a client of its own."""
+    """Has the users `ann` and `boss`, who is in the group `llm-admins`, and the client `robot`."""
 
     def __init__(self, folder: Path, port: int, audience: str) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        self.given: list[str] = []
+        self.issued: list[str] = []
         """Every token that it gave, so that a test can look for them where they should not be."""
         client = dict(zip(("client_id", "client_secret"), CLIENT, strict=True))
         settings = {
@@ -45,7 +45,7 @@ class IdentityProvider:
         self._http = httpx2.Client(base_url=self.url, trust_env=False, timeout=10)
 
     def wait(self) -> Self:
-        """Until it answers."""
+        """Wait until it answers, and return it."""
 
         def answers() -> bool:
             assert self._process.poll() is None, "it ended"
@@ -57,13 +57,13 @@ class IdentityProvider:
         return self
 
     def tokens(self, user: str | None = None) -> dict[str, Any]:
-        """What the token endpoint gives a user, or, for None, the client itself."""
+        """Return the token endpoint's answer for a user, or for the client itself if `user` is None."""
         grant = {"grant_type": "client_credentials"}
         if user is not None:
             grant = {"grant_type": "password", "username": user, "password": PASSWORD, "scope": "openid email profile"}
         response = self._http.post("/token", data=grant, auth=CLIENT)
         found: dict[str, Any] = response.raise_for_status().json()
-        self.given += [value for name, value in found.items() if name.endswith("_token")]
+        self.issued += [value for name, value in found.items() if name.endswith("_token")]
         return found
 
     def access_token(self, user: str | None = None) -> str:
@@ -71,11 +71,11 @@ class IdentityProvider:
         return token
 
     def rotate(self) -> None:
-        """From now on it signs with a new key; the one before stays in its key set."""
+        """Sign with a new key from now on. The previous key stays in the key set."""
         self._http.post("/api/keys/rotate").raise_for_status()
 
     def stop(self) -> None:
-        """It is gone: its port refuses."""
+        """Kill it; its port then refuses connections."""
         self._http.close()
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGKILL)

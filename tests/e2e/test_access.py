@@ -1,4 +1,4 @@
-"""Who may call what: every method of every service that the server tells of by reflection, whoever calls it."""
+"""Access control for every method of every service that the server's reflection lists."""
 
 import contextlib
 from typing import Any
@@ -21,9 +21,9 @@ OPEN = {
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
     "/antiphon.rest.v1.EngineService/GetHealth",
 }
-"""What wants no key."""
+"""The methods that need no key."""
 
-# What opens each service, and the methods that differ. A new one that is not here fails the test.
+# The scope of each service, and of methods that differ. A new service that is missing here fails the test.
 SCOPES = {
     "antiphon.v1.ChatService": "chat",
     "antiphon.v1.ModelService": "chat",
@@ -41,7 +41,7 @@ SCOPES = {
 
 
 async def methods(channel: grpc.aio.Channel) -> dict[str, bool]:
-    """Every method, and whether it streams its answers."""
+    """Return every method, and whether it streams its answers."""
     stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
 
     async def ask(request: Any) -> Any:
@@ -64,12 +64,12 @@ def scope_of(method: str) -> str:
 
 
 async def code_of(channel: grpc.aio.Channel, method: str, streams: bool, key: str | None) -> tuple[grpc.StatusCode, str]:
-    """How a call with an empty request ends, and in which words."""
+    """Return the status code and message with which a call with an empty request ends."""
     metadata = () if key is None else (("authorization", f"Bearer {key}"),)
     if streams:
         call: Any = channel.unary_stream(method)(b"", metadata=metadata, timeout=20)
         try:
-            async for _ in call:  # a REST method says the error in its dialect first
+            async for _ in call:  # a REST method first sends the error in its dialect
                 pass
         except grpc.aio.AioRpcError:
             pass
@@ -88,7 +88,7 @@ async def make(channel: grpc.aio.Channel, *scopes: str) -> Any:
 
 @pytest.mark.parametrize("who", ["nobody", "a stranger", "a revoked key"])
 async def test_no_method_is_open_to(admin_gateway: Gateway, who: str) -> None:
-    """UNAUTHENTICATED, in the same words for every method, but for the few that want no key."""
+    """Callers without a valid key get UNAUTHENTICATED from every method, except for the few that need no key."""
     async with grpc.aio.insecure_channel(admin_gateway.grpc) as channel:
         key: str | None = {"nobody": None, "a stranger": "sk-none"}.get(who)
         if who == "a revoked key":
@@ -111,15 +111,15 @@ async def test_no_method_is_open_to(admin_gateway: Gateway, who: str) -> None:
 
 
 @pytest.mark.parametrize("scope", ["chat", "history", "proxy", "engine", "admin"])
-async def test_a_scope_opens_its_methods_alone(admin_gateway: Gateway, scope: str) -> None:
-    """Every other one is PERMISSION_DENIED, though the request is at fault as well."""
+async def test_a_scope_permits_only_its_methods(admin_gateway: Gateway, scope: str) -> None:
+    """A key gets PERMISSION_DENIED from all methods of other scopes, even if the request is also invalid."""
     async with grpc.aio.insecure_channel(admin_gateway.grpc) as channel:
         made = await make(channel, scope)
         for method, streams in (await methods(channel)).items():
             if method in OPEN:
                 continue
             code, words = await code_of(channel, method, streams, made.secret)
-            # A target that is not listed is PERMISSION_DENIED too, but an empty request names none.
+            # A target that is not allowed is PERMISSION_DENIED too, but an empty request has none.
             assert (code is grpc.StatusCode.PERMISSION_DENIED) is (scope_of(method) != scope), (method, code, words)
 
 
@@ -135,8 +135,8 @@ OTHERS: list[tuple[str, str, Any]] = [
 """Every REST call that names a conversation."""
 
 
-async def test_what_is_anothers_is_as_what_is_not_there(admin_gateway: Gateway) -> None:
-    """The same status, headers and body, but for ids and times; and afterwards it is what it was."""
+async def test_anothers_conversation_looks_like_a_missing_one(admin_gateway: Gateway) -> None:
+    """Another owner's conversation looks exactly like a missing one, and such calls do not change it."""
     words = "nobody else's"
     async with grpc.aio.insecure_channel(admin_gateway.grpc) as channel, admin_gateway.client() as owner:
         new = {"title": words, "messages": [{"role": "user", "content": words}]}
@@ -145,25 +145,25 @@ async def test_what_is_anothers_is_as_what_is_not_there(admin_gateway: Gateway) 
         made = await make(channel, "chat", "history")
         async with admin_gateway.client(headers={"authorization": f"Bearer {made.secret}"}) as other:
             for method, path, body in OTHERS:
-                told = []
+                answers = []
                 for chat in (theirs, theirs[:-4] + "0000"):
                     filled = {name: chat if value == "{}" else value for name, value in (body or {}).items()}
                     answer = await other.request(method, path.format(chat), json=filled if body else None)
                     assert words not in answer.text
                     headers = {name: value for name, value in answer.headers.items() if name not in {"x-request-id", "date"}}
-                    told.append((answer.status_code, headers, answer.text.replace(chat, "")))
-                assert told[0] == told[1], (method, path)
-                assert told[0][0] == 404, (method, path, told)
+                    answers.append((answer.status_code, headers, answer.text.replace(chat, "")))
+                assert answers[0] == answers[1], (method, path)
+                assert answers[0][0] == 404, (method, path, answers)
             assert words not in (await other.get("/chat/history")).text
         assert (await owner.get(f"/chat/fetch/{theirs}")).json() == before
 
 
 def others(chat: str, message: str, own: str, own_message: str) -> dict[str, tuple[str, Any]]:
-    """Every gRPC call that names a conversation or a message: the method, and the request."""
-    said = [message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="Hello"))])]
+    """Return every gRPC call that names a conversation or a message: the method, and the request."""
+    hello = [message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="Hello"))])]
 
     def turn(**recording: str) -> chat_pb2.GenerateRequest:
-        return chat_pb2.GenerateRequest(model="echo", messages=said, recording=chat_pb2.Recording(**recording))
+        return chat_pb2.GenerateRequest(model="echo", messages=hello, recording=chat_pb2.Recording(**recording))
 
     history, generate = "/antiphon.v1.HistoryService/", "/antiphon.v1.ChatService/"
     renamed = history_pb2.UpdateConversationRequest(conversation=history_pb2.Conversation(id=chat, title="mine"))
@@ -181,11 +181,11 @@ def others(chat: str, message: str, own: str, own_message: str) -> dict[str, tup
         "fork at my own": (f"{history}ForkConversation", fork(id=chat, message_id=own_message)),
         "fork mine at theirs": (f"{history}ForkConversation", fork(id=own, message_id=message)),
         "list": (f"{history}ListMessages", history_pb2.ListMessagesRequest(conversation_id=chat)),
-        "append": (f"{history}AppendMessages", append(conversation_id=chat, messages=said)),
-        "append at": (f"{history}AppendMessages", append(conversation_id=chat, messages=said, expected_head_message_id=message)),
+        "append": (f"{history}AppendMessages", append(conversation_id=chat, messages=hello)),
+        "append at": (f"{history}AppendMessages", append(conversation_id=chat, messages=hello, expected_head_message_id=message)),
         "append to mine at theirs": (
             f"{history}AppendMessages",
-            append(conversation_id=own, messages=said, expected_head_message_id=message),
+            append(conversation_id=own, messages=hello, expected_head_message_id=message),
         ),
         "delete": (f"{history}DeleteConversation", history_pb2.DeleteConversationRequest(id=chat)),
         "turn": (f"{generate}Generate", turn(conversation_id=chat)),
@@ -198,15 +198,15 @@ def others(chat: str, message: str, own: str, own_message: str) -> dict[str, tup
 
 
 async def test_every_method_of_the_history_is_among_them() -> None:
-    """A new one that names a conversation or a message has to be here."""
+    """Every method of the history service that names a conversation or a message is in `others`."""
     tried = {method.rpartition("/")[2] for method, _ in others("", "", "", "").values()}
     declared = history_pb2.DESCRIPTOR.services_by_name["HistoryService"].methods_by_name
     assert set(declared) - tried == {"ListConversations", "CreateConversation"}
 
 
 @pytest.mark.parametrize("through", ["grpc", "rest"])
-async def test_what_is_anothers_is_as_what_is_not_there_over_grpc(admin_gateway: Gateway, through: str) -> None:
-    """The same code, details and metadata, straight and through Envoy; and afterwards it is what it was."""
+async def test_anothers_conversation_looks_like_a_missing_one_over_grpc(admin_gateway: Gateway, through: str) -> None:
+    """Over gRPC, another owner's conversation looks exactly like a missing one, directly and through Envoy, and does not change."""
     words = "nobody else's"
     message = message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=words))])
     async with grpc.aio.insecure_channel(getattr(admin_gateway, through)) as channel:
@@ -229,27 +229,27 @@ async def test_what_is_anothers_is_as_what_is_not_there_over_grpc(admin_gateway:
         made = await make(channel, "chat", "history")
         key = (("authorization", f"Bearer {made.secret}"),)
         own = await begin(key)
-        assert own != theirs, "a request_id counts among the caller's own"
+        assert own != theirs, "request ids of different owners are independent"
         own_before, own_messages = await all_of(own, key)
-        told: dict[str, list[Any]] = {}
+        ends: dict[str, list[Any]] = {}
         nothing = (theirs[:-4] + "0000", messages[0].id[:-4] + "0000")
-        for chat, said in ((theirs, messages[0].id), nothing):
-            for what, (method, request) in others(chat, said, own, own_messages[0].id).items():
-                code, words_of_it, trailers = await ended(channel, method, request, key)
-                unnamed = [text.replace(chat.encode(), b"").replace(said.encode(), b"") for text in (words_of_it, trailers)]
-                assert words.encode() not in words_of_it + trailers
-                told.setdefault(what, []).append((code, *unnamed))
-        for what, (of_theirs, of_none) in told.items():
+        for chat, message_id in ((theirs, messages[0].id), nothing):
+            for what, (method, request) in others(chat, message_id, own, own_messages[0].id).items():
+                code, details, trailers = await ended(channel, method, request, key)
+                unnamed = [text.replace(chat.encode(), b"").replace(message_id.encode(), b"") for text in (details, trailers)]
+                assert words.encode() not in details + trailers
+                ends.setdefault(what, []).append((code, *unnamed))
+        for what, (of_theirs, of_none) in ends.items():
             assert of_theirs == of_none, what
             wanted = grpc.StatusCode.ABORTED if what == "append to mine at theirs" else grpc.StatusCode.NOT_FOUND
             assert of_theirs[0] is wanted, (what, of_theirs)
-        # A page token of another's is as one that nobody was given.
+        # Another owner's page token gets the same answer as an invalid one.
         await history.CreateConversation(history_pb2.CreateConversationRequest(), metadata=ADMIN)
         listed = await history.ListConversations(history_pb2.ListConversationsRequest(page_size=1), metadata=ADMIN)
         assert listed.next_page_token
         method = "/antiphon.v1.HistoryService/ListConversations"
-        asked = [history_pb2.ListConversationsRequest(page_token=token) for token in (listed.next_page_token, "none")]
-        of_theirs, of_none = [await ended(channel, method, request, key) for request in asked]
+        requests = [history_pb2.ListConversationsRequest(page_token=token) for token in (listed.next_page_token, "none")]
+        of_theirs, of_none = [await ended(channel, method, request, key) for request in requests]
         assert of_theirs == of_none
         assert of_theirs[0] is grpc.StatusCode.INVALID_ARGUMENT
         mine = await history.ListConversations(history_pb2.ListConversationsRequest(page_size=1000), metadata=key)
@@ -259,7 +259,7 @@ async def test_what_is_anothers_is_as_what_is_not_there_over_grpc(admin_gateway:
 
 
 async def ended(channel: grpc.aio.Channel, method: str, request: Any, key: Any) -> tuple[grpc.StatusCode, bytes, bytes]:
-    """How a call ends: its code, its details, and its metadata but for ids and times of the call itself."""
+    """Return how a call ends: its code, its details, and its metadata without ids and times of the call itself."""
     data = request.SerializeToString()
     if method.endswith("StreamGenerate"):
         call: Any = channel.unary_stream(method)(data, metadata=key, timeout=20)

@@ -1,4 +1,4 @@
-"""POST /api/v1/ai/chat through the real Envoy, in front of an upstream of odd manners."""
+"""POST /api/v1/ai/chat through the real Envoy, in front of a scripted upstream."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ def asking(model: str | None = "odd-ai", **fields: Any) -> dict[str, Any]:
 
 
 async def test_the_documented_answer(admin: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """To the byte, but for the text; the model's text survives."""
+    """The answer has the documented format, and the model's text is unchanged."""
     upstream.script("odd-ai", [answer(REPLY)])
     reply = await admin.post(PATH, json=asking(client_id="acme-retail", stream=False, unknown={"a": 1}))
     assert (reply.status_code, reply.headers["content-type"]) == (200, "application/json")
@@ -44,7 +44,7 @@ async def test_the_documented_answer(admin: httpx2.AsyncClient, upstream: OddUps
 
 
 async def test_a_refusal_is_content(admin: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """Whole and streamed: it is no empty answer."""
+    """A refusal of the model appears as content, whole and streamed, so the answer is not empty."""
     choice = {"index": 0, "message": {"role": "assistant", "content": None, "refusal": "no"}, "finish_reason": "stop"}
     upstream.script("odd-ai", [answer({**REPLY, "choices": [choice]})])
     reply = await admin.post(PATH, json=asking())
@@ -58,22 +58,22 @@ async def test_a_refusal_is_content(admin: httpx2.AsyncClient, upstream: OddUpst
 
 
 async def test_only_known_fields_of_messages_reach_the_provider(admin: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """Strict hosts refuse others."""
+    """Unknown fields of messages are not sent, because strict hosts refuse them."""
     upstream.script("odd-ai", [answer(REPLY)])
     assert (await admin.post(PATH, json=asking() | {"messages": [{**ASKED, "id": "m1", "timestamp": 1}]})).status_code == 200
     assert upstream.requests[-1].json["messages"] == [ASKED]
 
 
 async def test_the_platforms_default_model(admin: httpx2.AsyncClient) -> None:
-    """Where the body names none, or null."""
+    """The default model answers if the body names none, or null."""
     for body in ({"messages": [ASKED]}, asking(None)):
         reply = await admin.post(PATH, json=body)
         assert reply.status_code == 200
         assert reply.json()["data"]["message"]["role"] == "assistant"
 
 
-async def test_a_stream_comes_as_it_is_said(admin: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """The first word is read before the second is said; chunks, and [DONE]."""
+async def test_a_stream_arrives_without_delay(admin: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+    """A stream arrives as the provider sends it: chunks without delay, and then [DONE]."""
     more = asyncio.Event()
     upstream.script("odd-ai", [head(), chunk(sse(delta("Hel"))), more, chunk(sse(delta("lo", "stop"), "[DONE]")), LAST])
     async with admin.stream("POST", PATH, json=asking(stream=True)) as reply:
@@ -84,7 +84,7 @@ async def test_a_stream_comes_as_it_is_said(admin: httpx2.AsyncClient, upstream:
 
 
 async def first_lines(reply: httpx2.Response, word: str, then: asyncio.Event) -> Any:
-    """The events but [DONE], which has to come; `then` is set once `word` was read."""
+    """Yield the events except [DONE], which must come last. `then` is set once `word` was read."""
     done = False
     async for line in reply.aiter_lines():
         if word in line:
@@ -98,7 +98,7 @@ async def first_lines(reply: httpx2.Response, word: str, then: asyncio.Event) ->
 
 
 async def test_contexts_from_a_file_and_from_a_url(admin: httpx2.AsyncClient, upstream: OddUpstream, source: OddUpstream) -> None:
-    """The URL is asked once, with its token, however many calls there are."""
+    """Contexts come from a file or a URL. The URL is fetched once, with its token, for any number of calls."""
     upstream.script("odd-ai", [answer(REPLY)])
     source.default = [Pause(0.05), answer(b"Asked sells answers.\n", content_type="text/plain")]
     before = len(source.requests)
@@ -114,7 +114,7 @@ async def test_contexts_from_a_file_and_from_a_url(admin: httpx2.AsyncClient, up
 
 
 async def test_a_context_that_cannot_be_read(admin: httpx2.AsyncClient, upstream: OddUpstream, source: OddUpstream) -> None:
-    """503, and the provider is not asked: an answer without it would be a wrong one. What was read before is used instead."""
+    """A context that cannot be read makes the call fail with 503 without asking the provider, unless an earlier copy exists."""
     before = len(upstream.requests)
     source.default = [CUT]
     reply = await admin.post(PATH, json=asking(client_id="lost"))
@@ -136,7 +136,7 @@ async def test_a_context_that_cannot_be_read(admin: httpx2.AsyncClient, upstream
 
 @pytest.mark.parametrize("key", [None, "Bearer sk-wrong", "Basic abc", "Bearer"])
 async def test_no_good_key(admin_gateway: Gateway, key: str | None) -> None:
-    """401 before the body is looked at."""
+    """Without a valid key the answer is 401, before the body is looked at."""
     headers = {} if key is None else {"authorization": key}
     async with httpx2.AsyncClient(base_url=admin_gateway.url, trust_env=False) as client:
         reply = await client.post(PATH, content=b"nonsense", headers=headers)
@@ -146,7 +146,7 @@ async def test_no_good_key(admin_gateway: Gateway, key: str | None) -> None:
 
 
 async def test_a_key_that_is_no_admins(http: httpx2.AsyncClient) -> None:
-    """403."""
+    """A key that is not an admin's gets 403."""
     reply = await http.post(PATH, json=asking())
     assert (reply.status_code, reply.json()) == (403, {"error": "Forbidden", "message": "This needs an admin key.", "code": 403})
 
@@ -163,7 +163,7 @@ async def test_a_key_that_is_no_admins(http: httpx2.AsyncClient) -> None:
     ],
 )
 async def test_a_body_that_is_wrong(admin: httpx2.AsyncClient, upstream: OddUpstream, body: bytes, fields: list[str]) -> None:
-    """400 with every field at fault, types included."""
+    """An invalid body gets 400 with every invalid field, and the provider is not asked."""
     before = len(upstream.requests)
     reply = await admin.post(PATH, content=body, headers={"content-type": "application/json"})
     assert reply.status_code == 400
@@ -175,8 +175,8 @@ async def test_a_body_that_is_wrong(admin: httpx2.AsyncClient, upstream: OddUpst
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_the_provider_refuses(admin: httpx2.AsyncClient, upstream: OddUpstream, stream: bool) -> None:
-    """Its rate limit is 429 with the seconds in body and header; all else, its 401 too, is 502. Its words stay here."""
+async def test_the_providers_refusals(admin: httpx2.AsyncClient, upstream: OddUpstream, stream: bool) -> None:
+    """The provider's rate limit becomes 429 with the seconds to wait. Its other errors become 502, without its message."""
     limit = answer({"error": {"message": "sk-secret"}}, "429 Too Many Requests", "application/json", "retry-after: 7")
     upstream.script("odd-ai", [limit])
     reply = await admin.post(PATH, json=asking(stream=stream))
@@ -192,7 +192,7 @@ async def test_what_the_provider_refuses(admin: httpx2.AsyncClient, upstream: Od
 
 
 async def test_a_late_failure(admin: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """An event in the shape of the errors, and no [DONE]."""
+    """A failure in the middle of a stream is an error event, and no [DONE] follows."""
     upstream.script("odd-ai", [head(), chunk(sse(delta("Hel"))), CUT])
     reply = await admin.post(PATH, json=asking(stream=True))
     events = [line.removeprefix("data: ") for line in reply.text.splitlines() if line]
@@ -201,7 +201,7 @@ async def test_a_late_failure(admin: httpx2.AsyncClient, upstream: OddUpstream) 
 
 
 async def test_what_envoy_refuses_has_the_same_shape(admin: httpx2.AsyncClient) -> None:
-    """A wrong method, a body that is too large."""
+    """Envoy's own refusals, for a wrong method and a body that is too large, have the dialect's format."""
     reply = await admin.get(PATH)
     assert (reply.status_code, reply.headers["allow"]) == (405, "POST")
     assert set(reply.json()) == {"error", "message", "code"}

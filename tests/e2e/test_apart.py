@@ -1,4 +1,4 @@
-"""An edge and a server that are apart, each of which asks the other for a certificate."""
+"""An edge and a server on separate machines, each of which requires a certificate of the other."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ HELLO = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}
 
 
 class Apart:
-    """`antiphon serve` that asks for a certificate, and an Envoy with the files that `antiphon edge` wrote."""
+    """`antiphon serve` that requires client certificates, and an Envoy with the files that `antiphon edge` writes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -66,7 +66,7 @@ class Apart:
         self.run("serve", config=config)
 
     def envoy(self, **tls: str | None) -> None:
-        """Starts an edge that knows the server by `tls`."""
+        """Start an edge. `tls` overrides its settings for the connection to the server."""
         wanted = {"ca": "ca.crt", "server_name": "server.test", "certificate": "edge.crt", "key": "edge.key", **tls}
         upstream = {"address": self.grpc, "tls": wanted}
         config = {**ECHO, "grpc": {"listen": self.grpc}, "rest": {"listen": self.rest, "upstream": upstream}}
@@ -77,7 +77,7 @@ class Apart:
         )
 
     async def status(self, wanted: int) -> None:
-        """Until a call ends so."""
+        """Wait until a call is answered with this status."""
         headers = {"authorization": f"Bearer {KEY}"}
         async with httpx2.AsyncClient(base_url=f"http://{self.rest}/api/v1", headers=headers, trust_env=False, timeout=20) as http:
 
@@ -109,7 +109,7 @@ def apart(tmp_path: Path) -> Iterator[Apart]:
 
 
 async def test_an_edge_and_a_server_that_are_apart_know_each_other(apart: Apart) -> None:
-    """Each shows a certificate; a call goes through, and after a change of both certificates the next one too."""
+    """Both present certificates and a call succeeds, also after both certificates were replaced."""
     await asyncio.to_thread(apart.serve)
     await asyncio.to_thread(apart.envoy)
     await apart.status(200)
@@ -128,8 +128,8 @@ async def test_an_edge_and_a_server_that_are_apart_know_each_other(apart: Apart)
     ],
     ids=["no certificate", "a stranger's", "another name of the server", "another authority of the server"],
 )
-async def test_who_does_not_fit_is_not_connected(apart: Apart, tls: dict[str, str | None]) -> None:
-    """Callers get 503: nothing was sent to a server that may be another's."""
+async def test_a_wrong_certificate_is_not_connected(apart: Apart, tls: dict[str, str | None]) -> None:
+    """If a certificate does not match, callers get 503, and nothing is sent to the other side."""
     other = Authority()
     other.write(apart.folder / "other-ca.crt")
     other.issue("edge.test").write(apart.folder, "other")
@@ -137,7 +137,7 @@ async def test_who_does_not_fit_is_not_connected(apart: Apart, tls: dict[str, st
     await until(apart.listening, 30)
     await asyncio.to_thread(lambda: apart.envoy(**tls))
     await apart.status(503)
-    # Not only until the first health check.
+    # And not only until the first health check.
     async with _admin(apart.folder / "envoy") as admin:
 
         async def failed() -> bool:
@@ -148,7 +148,7 @@ async def test_who_does_not_fit_is_not_connected(apart: Apart, tls: dict[str, st
 
 
 async def test_a_caller_of_an_edge_without_a_server_connects_elsewhere_next(apart: Apart) -> None:
-    """A connection takes no more calls, over HTTP/1.1 as over HTTP/2: so the next may come to an edge that has one."""
+    """An edge without a server closes connections after 503, so that the next call can reach another edge."""
     await asyncio.to_thread(apart.envoy)
     await apart.status(503)
     async with httpx2.AsyncClient(base_url=f"http://{apart.rest}", trust_env=False, timeout=20) as http:
@@ -163,7 +163,7 @@ async def test_a_caller_of_an_edge_without_a_server_connects_elsewhere_next(apar
 
 
 def test_edge_becomes_an_envoy_without_secrets(tmp_path: Path) -> None:
-    """`antiphon edge --run` writes the files and goes on as Envoy in their folder, under the same process id, with no secret."""
+    """`antiphon edge --run` writes the files and becomes Envoy under the same process id, with no secret in its environment."""
     config = tmp_path / "antiphon.yaml"
     rest = f"127.0.0.1:{free_port()}"
     config.write_text(f'{{rest: {{listen: "{rest}", upstream: {{address: "127.0.0.1:{free_port()}"}}}}}}')

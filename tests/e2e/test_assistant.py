@@ -1,4 +1,4 @@
-"""The assistant dialect, over plain HTTP, by a plain reader of events."""
+"""The assistant dialect over plain HTTP, with a simple reader of events."""
 
 import asyncio
 import json
@@ -18,13 +18,13 @@ HI = [{"role": "user", "content": "Hi"}]
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def http(persona_gateway: Gateway) -> AsyncGenerator[httpx2.AsyncClient, None]:
-    """A plain client of the gateway whose default model is `echo`."""
+    """Yield a client of the gateway whose default model is `echo`."""
     async with persona_gateway.client() as made:
         yield made
 
 
 def events(text: str) -> list[Any]:
-    """What the events of a stream hold, the last one included."""
+    """Return the data of a stream's events, including the last one."""
     assert text.endswith("\n\n")
     found = [line.removeprefix("data: ") for line in text.split("\n\n")[:-1]]
     return [entry if entry == "[DONE]" else json.loads(entry) for entry in found]
@@ -42,12 +42,12 @@ async def fetch(http: httpx2.AsyncClient, chat: str) -> Any:
     return response.json()
 
 
-async def said(http: httpx2.AsyncClient, chat: str) -> list[tuple[str, Any]]:
+async def stored_texts(http: httpx2.AsyncClient, chat: str) -> list[tuple[str, Any]]:
     return [(message["role"], message["content"]) for message in (await fetch(http, chat))["messages"]]
 
 
 async def test_generate_answers_201_and_keeps_the_chat(http: httpx2.AsyncClient) -> None:
-    """Every documented field; null, false and numbers as they are."""
+    """Generate answers 201 with every documented field, and stores the chat."""
     made = await generate(http, query="?source=slack&username=ann&title=Weather%20%26%20more", persona="maya", scope="internal")
     assert made["result"] == {
         "response": {"role": "assistant", "content": "You said: Hi"},
@@ -67,13 +67,13 @@ async def test_generate_answers_201_and_keeps_the_chat(http: httpx2.AsyncClient)
 
 
 async def test_the_documents_example(http: httpx2.AsyncClient) -> None:
-    """Without a query; the title comes from the first message."""
+    """A call without a query works, and the title comes from the first message."""
     made = await generate(http, [{"role": "user", "content": "What's the weather like?"}], persona="maya")
     assert made["title"] == "What's the weather like?"
 
 
 async def test_a_chat_goes_on_and_only_its_tail_is_new(http: httpx2.AsyncClient) -> None:
-    """The whole history again, the chat's id in the query or in the body; then only the new message."""
+    """A client may resend the whole history or only the new message. Messages that are stored already are not stored again."""
     made = await generate(http)
     chat = made["chatId"]
     history = [*HI, {"role": "assistant", "content": "You said: Hi"}, {"role": "user", "content": "And now?"}]
@@ -83,12 +83,12 @@ async def test_a_chat_goes_on_and_only_its_tail_is_new(http: httpx2.AsyncClient)
     await generate(http, [{"role": "user", "content": "The last."}], f"?chat_id={chat}")
     texts = ["Hi", "And now?", "And then?", "The last."]
     expected = [pair for text in texts for pair in (("user", text), ("assistant", f"You said: {text}"))]
-    assert await said(http, chat) == expected
+    assert await stored_texts(http, chat) == expected
 
 
 @pytest.mark.parametrize("path", ["/chat/generate", "/chat/generate/stream"])
 async def test_a_stream_is_events_as_documented(http: httpx2.AsyncClient, path: str) -> None:
-    """Planning, the reply piece by piece, the metadata, the end."""
+    """A stream has the documented events: planning, the reply piece by piece, the metadata, the end."""
     response = await http.post(path, json={"chat_history": HI, "stream": True})
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/event-stream"
@@ -107,7 +107,7 @@ async def test_a_stream_is_events_as_documented(http: httpx2.AsyncClient, path: 
 
 
 async def test_what_the_model_thinks_is_an_update(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """One for each delta, before the reply."""
+    """Each delta of the model's reasoning is a `thinking_update` before the reply."""
     pieces = [delta(reasoning_content="Hm"), delta(reasoning_content=", so"), delta("Yes", "stop")]
     upstream.script("odd-persona", [head(), chunk(sse(*pieces, "[DONE]")), b"0\r\n\r\n"])
     response = await http.post("/chat/generate/stream", json={"chat_history": HI, "persona": "odd"})
@@ -120,7 +120,7 @@ async def test_what_the_model_thinks_is_an_update(http: httpx2.AsyncClient, upst
 
 
 async def test_persona_and_context_reach_the_provider_and_are_not_kept(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """They stand before the chat, each time; sampling and model are the persona's; the tools are told."""
+    """Persona and context are sent before the chat each time and not stored. Model, sampling and tools reach the provider."""
     upstream.script("odd-persona", [head(), chunk(sse(delta("Yes", "stop"), "[DONE]")), b"0\r\n\r\n"])
     tools = {"look": {"description": "Looks.", "parameters": {"type": "object"}}, "depth": 3}
     body = {"persona": "odd", "fastContext": ["It rains.", {"content": "In Rome."}, {"a": 1}], "tools": tools, "stream": True}
@@ -128,7 +128,7 @@ async def test_persona_and_context_reach_the_provider_and_are_not_kept(http: htt
     chat = events(first.text)[-2]["content"]["chatId"]
     history = [*HI, {"role": "assistant", "content": "Yes"}, {"role": "user", "content": "More"}]
     await http.post(f"/chat/generate?chatId={chat}", json={"chat_history": history, **body})
-    assert await said(http, chat) == [("user", "Hi"), ("assistant", "Yes"), ("user", "More"), ("assistant", "Yes")]
+    assert await stored_texts(http, chat) == [("user", "Hi"), ("assistant", "Yes"), ("user", "More"), ("assistant", "Yes")]
     sent = upstream.requests[-1].json
     assert sent["messages"] == [
         {"role": "system", "content": "You are odd."},
@@ -140,7 +140,7 @@ async def test_persona_and_context_reach_the_provider_and_are_not_kept(http: htt
 
 
 async def test_a_direct_chat_keeps_nothing(http: httpx2.AsyncClient) -> None:
-    """As documented, with the time in milliseconds."""
+    """POST /chat stores nothing, and reports the time taken in milliseconds."""
     before = (await http.get("/chat/history?pageSize=1000")).json()["chats"]
     response = await http.post("/chat", json={"chat_history": HI, "persona": "maya"})
     assert response.status_code == 200
@@ -152,7 +152,7 @@ async def test_a_direct_chat_keeps_nothing(http: httpx2.AsyncClient) -> None:
 
 
 async def test_history_is_paged_pinned_first(http: httpx2.AsyncClient) -> None:
-    """Then the one that changed last; the token is null at the end; filters hold across pages."""
+    """The history lists pinned chats first, then the last changed. Filters hold across pages, and the last token is null."""
     source = "paging"
     made = [await generate(http, query=f"?source={source}&title=Chat%20{number}") for number in range(5)]
     await http.put(f"/chat/{made[1]['chatId']}/pin", json={"pinned": True})
@@ -172,7 +172,7 @@ async def test_history_is_paged_pinned_first(http: httpx2.AsyncClient) -> None:
 
 
 async def test_fork(http: httpx2.AsyncClient) -> None:
-    """Up to a message by its id or its place; the original stays as it is; each goes its own way."""
+    """A fork has the messages up to one given by id or index. Afterwards the original and the fork are independent."""
     made = await generate(http)
     chat = made["chatId"]
     await generate(http, [{"role": "user", "content": "More"}], f"?chatId={chat}")
@@ -183,12 +183,12 @@ async def test_fork(http: httpx2.AsyncClient) -> None:
         fork = response.json()
         assert (fork["title"], fork["forkedFrom"], fork["messageCount"]) == ("Hi", chat, 2)
         await generate(http, [{"role": "user", "content": "Otherwise"}], f"?chatId={fork['chatId']}")
-        assert [text for _, text in await said(http, fork["chatId"])][2:] == ["Otherwise", "You said: Otherwise"]
-    assert [text for _, text in await said(http, chat)][2:] == ["More", "You said: More"]
+        assert [text for _, text in await stored_texts(http, fork["chatId"])][2:] == ["Otherwise", "You said: Otherwise"]
+    assert [text for _, text in await stored_texts(http, chat)][2:] == ["More", "You said: More"]
 
 
 async def test_pin_update_delete(http: httpx2.AsyncClient) -> None:
-    """Pin with a body and without; a new title; after the deletion nothing but 404."""
+    """A chat can be pinned with or without a body, renamed and deleted. After that every path answers 404."""
     chat = (await generate(http))["chatId"]
     assert (await http.put(f"/chat/{chat}/pin")).json()["pinned"] is True
     assert (await http.put(f"/chat/{chat}/pin", json={"pinned": False})).json()["pinned"] is False
@@ -208,7 +208,7 @@ async def test_pin_update_delete(http: httpx2.AsyncClient) -> None:
 
 
 async def test_a_new_chat_is_kept_as_it_was_sent(http: httpx2.AsyncClient) -> None:
-    """Texts and lists of parts, tool calls and their results; 201 with its id."""
+    """POST /chat/new stores texts, lists of parts, tool calls and results as they were sent, and answers 201 with the id."""
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "What is this?"}]},
@@ -270,7 +270,7 @@ async def test_a_new_chat_is_kept_as_it_was_sent(http: httpx2.AsyncClient) -> No
     ],
 )
 async def test_bad_requests_are_400_with_a_message(http: httpx2.AsyncClient, method: str, path: str, body: Any) -> None:
-    """And with nothing else."""
+    """Invalid requests get 400 with a message and nothing else."""
     response = await http.request(method, path, json=body)
     assert response.status_code == 400, response.text
     assert set(response.json()) == {"message"}
@@ -292,29 +292,29 @@ async def test_bad_requests_are_400_with_a_message(http: httpx2.AsyncClient, met
     ],
 )
 async def test_a_query_at_fault_names_its_field(http: httpx2.AsyncClient, query: str, message: str) -> None:
-    """Also where Envoy is the one that cannot read it."""
+    """An invalid query gets 400 with the name of the field, also where Envoy cannot read it."""
     response = await http.get(f"/chat/history?{query}")
     assert (response.status_code, response.json()) == (400, {"message": message})
 
 
 async def test_unknown_fields_of_messages_are_kept_and_not_sent(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """Neither in the call that brings them, nor in one that goes on with the chat; strict hosts refuse them."""
+    """Unknown fields of messages are stored, but not sent to the provider now or later, because strict hosts refuse them."""
     upstream.script("odd-persona", [head(), chunk(sse(delta("Hm", "stop"), "[DONE]")), LAST])
     sent = [{"role": "user", "content": "Hi", "id": "m1", "timestamp": 1}]
-    told = [{"role": "system", "content": "You are odd."}, *HI]
+    expected = [{"role": "system", "content": "You are odd."}, *HI]
     assert (await http.post("/chat", json={"chat_history": sent, "persona": "odd"})).status_code == 200
-    assert upstream.requests[-1].json["messages"] == told
+    assert upstream.requests[-1].json["messages"] == expected
     chat = (await generate(http, sent, persona="odd"))["chatId"]
-    assert upstream.requests[-1].json["messages"] == told
+    assert upstream.requests[-1].json["messages"] == expected
     stored = (await fetch(http, chat))["messages"][0]
     assert (stored["id"], stored["timestamp"]) == ("m1", 1)
     stream = await http.post("/chat/generate/stream", json={"chat_history": HI, "persona": "odd", "chatId": chat})
     assert stream.status_code == 200
-    assert upstream.requests[-1].json["messages"] == [*told, {"role": "assistant", "content": "Hm"}, *HI]
+    assert upstream.requests[-1].json["messages"] == [*expected, {"role": "assistant", "content": "Hm"}, *HI]
 
 
-async def test_a_nul_is_told_of_the_field_that_was_sent(http: httpx2.AsyncClient) -> None:
-    """Of the message, not of the title that is made from it."""
+async def test_a_nul_is_reported_for_the_field_that_was_sent(http: httpx2.AsyncClient) -> None:
+    """A NUL character is reported for the message that has it, not for the title that is made from the message."""
     body = {"messages": [{"role": "user", "content": "a\0b"}]}
     response = await http.post("/chat/new", json=body)
     assert (response.status_code, response.json()["message"]) == (400, "messages.0: has a NUL character, which cannot be stored")
@@ -323,7 +323,7 @@ async def test_a_nul_is_told_of_the_field_that_was_sent(http: httpx2.AsyncClient
 
 
 async def test_a_blank_title_is_none(http: httpx2.AsyncClient) -> None:
-    """It is then taken from what the user said; where that is blank too, a chat still has a name."""
+    """A blank title is replaced by the user's text, or by "New chat" if that is blank too."""
     assert (await generate(http, query="?title=%20"))["title"] == "Hi"
     made = await http.post("/chat/new", json={"title": " ", "messages": [{"role": "user", "content": " \n "}]})
     assert made.json()["title"] == "New chat"
@@ -331,8 +331,8 @@ async def test_a_blank_title_is_none(http: httpx2.AsyncClient) -> None:
     assert fork.json()["title"] == "New chat"
 
 
-async def test_a_pin_is_no_change_of_what_was_said(http: httpx2.AsyncClient) -> None:
-    """`updatedAt` stays; a title changes it."""
+async def test_a_pin_does_not_change_the_time_of_change(http: httpx2.AsyncClient) -> None:
+    """Pinning does not change `updatedAt`. A new title does."""
     chat = (await generate(http))["chatId"]
     before = (await fetch(http, chat))["updatedAt"]
     assert (await http.put(f"/chat/{chat}/pin")).json()["updatedAt"] == before
@@ -357,7 +357,7 @@ async def test_a_pin_is_no_change_of_what_was_said(http: httpx2.AsyncClient) -> 
     ],
 )
 async def test_a_wrong_method_is_405(http: httpx2.AsyncClient, method: str, path: str, allow: str) -> None:
-    """It says which one the path takes, and takes the name of no path for that of a chat."""
+    """A wrong method gets 405 with the allowed ones, and fixed paths such as /chat/new are not read as chat ids."""
     response = await http.request(method, path)
     assert (response.status_code, response.headers["allow"]) == (405, allow)
     assert response.headers["x-should-retry"] == "false"
@@ -365,7 +365,7 @@ async def test_a_wrong_method_is_405(http: httpx2.AsyncClient, method: str, path
 
 
 async def test_no_key_is_401_and_nothing_of_others_is_seen(persona_gateway: Gateway) -> None:
-    """401 before the body is looked at; another's chat is 404 on every path."""
+    """Without a key the answer is 401, before the body is looked at. Another owner's chat is 404 on every path."""
     async with persona_gateway.client() as http, persona_gateway.client(headers={"authorization": "Bearer sk-other"}) as other:
         chat = (await generate(http))["chatId"]
         for response in (
@@ -385,7 +385,7 @@ async def test_no_key_is_401_and_nothing_of_others_is_seen(persona_gateway: Gate
 
 
 async def test_a_provider_that_fails_at_once_is_a_status(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """Also for a stream: nothing is said before the provider has answered."""
+    """A provider that fails at once gives status 502, also for a stream."""
     upstream.script("odd-persona", [head("503 Service Unavailable", "text/html"), b"0\r\n\r\n"])
     for path in ("/chat/generate", "/chat/generate/stream", "/chat"):
         response = await http.post(path, json={"chat_history": HI, "persona": "odd"})
@@ -394,7 +394,7 @@ async def test_a_provider_that_fails_at_once_is_a_status(http: httpx2.AsyncClien
 
 
 async def test_a_late_failure_is_an_event_and_what_came_is_kept(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """No [DONE]; the reply is stored as incomplete; tried again, it takes the place of the one that broke off."""
+    """A failure in mid-stream is an error event, and the text so far is stored as incomplete. A retry replaces that reply."""
     upstream.script("odd-persona", [head(), chunk(sse(delta("Hel"))), CUT])
     response = await http.post("/chat/generate/stream?source=cut", json={"chat_history": HI, "persona": "odd"})
     found = events(response.text)
@@ -405,11 +405,11 @@ async def test_a_late_failure_is_an_event_and_what_came_is_kept(http: httpx2.Asy
     last = (await fetch(http, chat))["messages"][-1]
     assert (last["content"], last["status"]) == ("Hel", "incomplete")
     await generate(http, query=f"?chatId={chat}")
-    assert await said(http, chat) == [("user", "Hi"), ("assistant", "You said: Hi")]
+    assert await stored_texts(http, chat) == [("user", "Hi"), ("assistant", "You said: Hi")]
 
 
 async def test_a_caller_that_leaves_mid_stream_leaves_what_came(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """Stored as cancelled, with its text; the provider's call is gone."""
+    """If the caller leaves, the provider's call is cancelled, and the text so far is stored as cancelled."""
     upstream.script("odd-persona", [head(), chunk(sse(delta("Hel"))), HANG])
     while not upstream.left.empty():
         upstream.left.get_nowait()
@@ -435,11 +435,11 @@ async def test_a_caller_that_leaves_mid_stream_leaves_what_came(http: httpx2.Asy
 
 
 async def test_no_text_can_forge_an_event(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """Line ends of every kind, and what looks like an event, arrive as text."""
+    """Line ends of every kind, and text that looks like an event, arrive as text."""
     odd = 'a\n\ndata: [DONE]\n\nb\r\n\u2028data: {"type":"error"}\u2029\x85\u2028c'
     upstream.script("odd-persona", [head(), chunk(sse(delta(odd, "stop"), "[DONE]")), b"0\r\n\r\n"])
     response = await http.post("/chat/generate/stream", json={"chat_history": HI, "persona": "odd"})
     assert all(line.startswith("data: ") for line in response.text.splitlines() if line)
     found = events(response.text)
     assert [event["content"] for event in found if event != "[DONE]" and event["type"] == "final_response"] == [odd]
-    assert (await said(http, found[-2]["content"]["chatId"]))[-1] == ("assistant", odd)
+    assert (await stored_texts(http, found[-2]["content"]["chatId"]))[-1] == ("assistant", odd)

@@ -1,6 +1,6 @@
-"""What one caller can take of the gateway: each figure of docs/reference/bounds.md, through real sockets, and what is told past it.
+"""The limits in docs/reference/bounds.md for what one caller can use, through real sockets, and the answers beyond them.
 
-Times and numbers that no test can wait for are made smaller in a second edge, with the same files, in front of the same server.
+Times and numbers that a test cannot wait for are reduced in a second edge, with the same files, in front of the same server.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ Edge = Callable[..., AbstractAsyncContextManager[str]]
 
 @pytest.fixture
 def smaller_edge(admin_gateway: Gateway, tmp_path: Path) -> Edge:
-    """Makes an edge in front of a server where the key may do everything, with some figures replaced: its address."""
+    """Return a context manager that runs an edge with some figures replaced, and yields its address. The key is an admin's."""
 
     @asynccontextmanager
     async def made(*figures: tuple[str, str]) -> AsyncIterator[str]:
@@ -90,7 +90,7 @@ def smaller_edge(admin_gateway: Gateway, tmp_path: Path) -> Edge:
 
 
 async def answers(address: str) -> bool:
-    """Whether a caller is served."""
+    """Return whether a new caller gets an answer."""
     with suppress(ConnectionError):
         found = await ask(address, b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         return [answer.status for answer in found] == [200]
@@ -98,7 +98,7 @@ async def answers(address: str) -> bool:
 
 
 def check_shape(path: str, answer: Answer, status: int) -> None:
-    """The status, JSON in the shape of its dialect, and nothing of what is behind it."""
+    """Check the status, that the body has the dialect's format, and that the answer does not name Envoy."""
     assert answer.status == status, answer
     assert set(json.loads(answer.body)) == DIALECTS[path], answer
     assert "envoy" not in str(answer).lower()
@@ -109,7 +109,7 @@ def check_shape(path: str, answer: Answer, status: int) -> None:
 
 @pytest.mark.parametrize("path", DIALECTS)
 async def test_a_body_that_is_too_large_is_413(admin_gateway: Gateway, path: str) -> None:
-    """In the shape of the dialect, whether its length is told or not, and the connection is of no more use."""
+    """A body that is too large gets 413 in the dialect's format."""
     request = post(path, headers={**WITH_KEY, "content-length": MAX_MESSAGE_BYTES + 1}) + b" " * (MAX_MESSAGE_BYTES + 1)
     (answer,) = await ask(admin_gateway.rest, request)
     check_shape(path, answer, 413)
@@ -118,7 +118,7 @@ async def test_a_body_that_is_too_large_is_413(admin_gateway: Gateway, path: str
 @pytest.mark.parametrize("path", DIALECTS)
 @pytest.mark.parametrize("headers", LARGE.values(), ids=LARGE)
 async def test_headers_that_are_too_large_are_431(gateway: Gateway, path: str, headers: dict[str, str]) -> None:
-    """In the shape of the dialect, in HTTP/1.1 and HTTP/2; other calls of the connection go on."""
+    """Headers that are too large get 431 in the dialect's format, and other calls on the connection go on."""
     request = post(path, json.dumps(ASK).encode(), {**WITH_KEY, "connection": "close", **headers})
     (answer,) = await ask(gateway.rest, request)
     check_shape(path, answer, 431)
@@ -131,7 +131,7 @@ async def test_headers_that_are_too_large_are_431(gateway: Gateway, path: str, h
 
 
 async def test_headers_within_the_bounds_pass(gateway: Gateway) -> None:
-    """100 of them, and 60 KiB less what Envoy adds."""
+    """100 headers, and 60 KiB minus what Envoy adds, are accepted."""
     for headers in ({f"x-{number}": "x" for number in range(96)}, {"x-large": "x" * 60_500}):
         request = post(CHAT, json.dumps(ASK).encode(), {**WITH_KEY, "connection": "close", **headers})
         (answer,) = await ask(gateway.rest, request)
@@ -139,7 +139,7 @@ async def test_headers_within_the_bounds_pass(gateway: Gateway) -> None:
 
 
 async def test_headers_that_no_filter_sees(gateway: Gateway) -> None:
-    """Beyond Envoy's own bounds the answer has the shape of no dialect; in HTTP/2 the stream is reset, and no other."""
+    """Beyond Envoy's own limits, the answer is 431 in the default format; in HTTP/2 only that stream is reset."""
     headers = {f"x-{number}": "x" for number in range(500)}
     (answer,) = await ask(gateway.rest, post(CHAT, b"", {**WITH_KEY, **headers}))
     assert (answer.status, set(json.loads(answer.body))) == (431, {"error", "message", "code"})
@@ -155,7 +155,7 @@ async def test_headers_that_no_filter_sees(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("headers", LARGE.values(), ids=LARGE)
 async def test_headers_of_grpc_that_are_too_large(gateway: Gateway, headers: dict[str, str]) -> None:
-    """Through the edge they are RESOURCE_EXHAUSTED, and in words."""
+    """Over gRPC, headers that are too large get RESOURCE_EXHAUSTED with a message from the edge."""
     async with grpc.aio.insecure_channel(gateway.rest) as channel:
         stub: Any = chat_pb2_grpc.ChatServiceStub(channel)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -165,7 +165,7 @@ async def test_headers_of_grpc_that_are_too_large(gateway: Gateway, headers: dic
 
 
 def in_frames(stream: int, block: bytes, size: int = 16_000) -> list[bytes]:
-    """A block of headers in as many frames as it needs."""
+    """Split a block of headers into as many frames as it needs."""
     pieces = [block[at : at + size] for at in range(0, len(block), size)]
     return [
         frame(CONTINUATION if number else HEADERS, END_HEADERS if number == len(pieces) - 1 else 0, stream, piece)
@@ -175,7 +175,7 @@ def in_frames(stream: int, block: bytes, size: int = 16_000) -> list[bytes]:
 
 @pytest.mark.parametrize("large", ["headers", "message"])
 async def test_sizes_of_grpc(channel: grpc.aio.Channel, large: str) -> None:
-    """RESOURCE_EXHAUSTED for a message of more than 32 MiB; metadata of more than 64 KiB do not arrive."""
+    """A message of more than 32 MiB gets RESOURCE_EXHAUSTED. Metadata of more than 64 KiB is refused as well."""
     stub: Any = chat_pb2_grpc.ChatServiceStub(channel)
     text = "x" * (MAX_MESSAGE_BYTES if large == "message" else 10)
     request = chat_pb2.GenerateRequest(
@@ -184,14 +184,14 @@ async def test_sizes_of_grpc(channel: grpc.aio.Channel, large: str) -> None:
     metadata = [("authorization", f"Bearer {KEY}")] + ([("x-large", "x" * 90_000)] if large == "headers" else [])
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.Generate(request, metadata=metadata)
-    told = {grpc.StatusCode.RESOURCE_EXHAUSTED} | ({grpc.StatusCode.UNAVAILABLE} if large == "headers" else set())
-    assert caught.value.code() in told, caught.value
+    expected = {grpc.StatusCode.RESOURCE_EXHAUSTED} | ({grpc.StatusCode.UNAVAILABLE} if large == "headers" else set())
+    assert caught.value.code() in expected, caught.value
 
 
 @pytest.mark.parametrize("path", [path for path in DIALECTS if "/proxy/" not in path])
 @pytest.mark.parametrize("depth", [101, 5_000, 500_000])
 async def test_json_that_is_too_deep_is_refused(admin_gateway: Gateway, path: str, depth: int) -> None:
-    """As a body at fault: 400, or 422 where the dialect has it so."""
+    """JSON that is nested too deeply gets 400, or 422 in the dialects that use it for invalid bodies."""
     deep = "[" * depth + "]" * depth
     body = json.dumps({**ASK, "chat_input": "x", "chat_history": ASK["messages"], "deep": 0}).replace(
         '"deep": 0', f'"deep": {deep}'
@@ -205,7 +205,7 @@ async def test_json_that_is_too_deep_is_refused(admin_gateway: Gateway, path: st
     ("path", "field"), [(CHAT, "messages"), ("/api/v1/chat/generate", "chat_history"), ("/api/v1/ai/chat", "messages")]
 )
 async def test_messages_that_are_too_many_are_refused(admin_gateway: Gateway, path: str, field: str) -> None:
-    """10,001 of them."""
+    """More than 10,000 messages are refused."""
     body = json.dumps({"model": "echo", field: ASK["messages"] * 10_001})
     (answer,) = await ask(admin_gateway.rest, post(path, body.encode(), {**WITH_KEY, "connection": "close"}))
     assert answer.status in {400, 422}, answer
@@ -215,10 +215,10 @@ async def test_messages_that_are_too_many_are_refused(admin_gateway: Gateway, pa
 @pytest.mark.parametrize("path", [path for path in DIALECTS if "/proxy/" not in path])
 @pytest.mark.parametrize("entry", ["[]", '{"a":0}', "0"])
 async def test_json_that_holds_too_much_is_refused(admin_gateway: Gateway, path: str, entry: str) -> None:
-    """As a body at fault, in the shape of the dialect: 65,536 values are the most, wherever they stand."""
-    told = {**ASK, "chat_input": "x", "chat_history": ASK["messages"]}
+    """A body with more than 65,536 JSON values is refused in the dialect's format, wherever the values are."""
+    valid = {**ASK, "chat_input": "x", "chat_history": ASK["messages"]}
     many = ",".join([entry] * 2 * MAX_VALUES)
-    body = f'{json.dumps(told)[:-1]},"extra":[{{"more":[{many}]}}]}}'.encode()
+    body = f'{json.dumps(valid)[:-1]},"extra":[{{"more":[{many}]}}]}}'.encode()
     (answer,) = await ask(admin_gateway.rest, post(path, body, {**WITH_KEY, "connection": "close"}))
     assert answer.status in {400, 422}, answer
     assert set(json.loads(answer.body)) <= DIALECTS[path] | {"details"}
@@ -226,7 +226,7 @@ async def test_json_that_holds_too_much_is_refused(admin_gateway: Gateway, path:
 
 
 async def test_a_long_body_has_no_key_in_it(admin_gateway: Gateway) -> None:
-    """The engine looks for a key in 256 KiB, and says where to send it instead; with it there, the same body is taken."""
+    """The engine looks for a key only in bodies up to 256 KiB. For a longer one it asks for the header, which then works."""
     path = "/api/engine/chat/echo"
     body = json.dumps({"model": "echo", "chat_input": "x" * MAX_KEYLESS_BYTES, "api_key": KEY}).encode()
     (answer,) = await ask(admin_gateway.rest, post(path, body, {"connection": "close"}))
@@ -240,7 +240,7 @@ async def test_a_long_body_has_no_key_in_it(admin_gateway: Gateway) -> None:
 
 
 async def test_grpc_messages_that_hold_too_much_are_refused(gateway: Gateway) -> None:
-    """In a field of any JSON, and in parts of a message; through the edge and at the server's own port."""
+    """A gRPC request with more than 65,536 values is refused, at the edge and at the server's own port."""
     many = chat_pb2.GenerateRequest(
         model="echo", messages=[message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="x"))])]
     )
@@ -258,7 +258,7 @@ async def test_grpc_messages_that_hold_too_much_are_refused(gateway: Gateway) ->
 
 
 async def test_grpc_messages_that_are_too_many_are_refused(gateway: Gateway) -> None:
-    """As over REST."""
+    """Over gRPC too, more than 10,000 messages are refused."""
     message = message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="x"))])
     async with grpc.aio.insecure_channel(gateway.grpc) as channel:
         stub: Any = chat_pb2_grpc.ChatServiceStub(channel)
@@ -271,7 +271,7 @@ async def test_grpc_messages_that_are_too_many_are_refused(gateway: Gateway) -> 
 
 
 async def test_headers_that_trickle_are_408(smaller_edge: Edge) -> None:
-    """In HTTP/1.1 and HTTP/2: within request_headers_timeout, however often a byte comes."""
+    """Headers that are not complete within request_headers_timeout get 408, in HTTP/1.1 and HTTP/2, even if bytes keep coming."""
     async with smaller_edge(("request_headers_timeout: 10s", "request_headers_timeout: 0.5s")) as address:
         reader, writer = await connect(address)
         trickling = asyncio.create_task(trickle(writer, b"x-a: b\r\n"))
@@ -287,7 +287,7 @@ async def test_headers_that_trickle_are_408(smaller_edge: Edge) -> None:
 
 @pytest.mark.slow
 async def test_bodies_that_trickle_are_408(smaller_edge: Edge) -> None:
-    """In the shape of the dialect, within request_timeout, however often a byte comes; the connection is closed."""
+    """A body that is not complete within request_timeout gets 408 in the dialect's format, and the connection is closed."""
 
     async def check(address: str, path: str) -> None:
         for length in ({"content-length": 1000}, {"transfer-encoding": "chunked", "x-none": ""}):
@@ -310,7 +310,7 @@ async def test_bodies_that_trickle_are_408(smaller_edge: Edge) -> None:
 
 
 async def trickle(writer: asyncio.StreamWriter, piece: bytes) -> None:
-    """A piece now and then, until the other side has closed."""
+    """Write a piece now and then, until the other side has closed the connection."""
     with suppress(ConnectionError):
         while not writer.is_closing():
             writer.write(piece)
@@ -326,7 +326,7 @@ async def ended(trickling: asyncio.Task[None]) -> None:
 
 @pytest.mark.slow
 async def test_idle_connections_are_closed(smaller_edge: Edge) -> None:
-    """Within idle_timeout: those that never asked anything, and those that did."""
+    """Idle connections are closed after idle_timeout, whether or not they had a call before."""
     async with smaller_edge(("idle_timeout: 900s", "idle_timeout: 0.5s")) as address:
         reader, writer = await connect(address)
         await until_closed(reader)
@@ -341,7 +341,7 @@ async def test_idle_connections_are_closed(smaller_edge: Edge) -> None:
 
 
 async def test_connections_are_counted(smaller_edge: Edge) -> None:
-    """One more than the most is closed at once; others go on, and when one has gone there is room again."""
+    """A connection beyond the maximum is closed at once. Others go on, and a closed one makes room for another."""
     most = "max_active_downstream_connections: "
     async with smaller_edge((f"{most}20000", f"{most}3")) as address, http2(address) as kept:
         held = [await connect(address) for _ in range(2)]
@@ -357,7 +357,7 @@ async def test_connections_are_counted(smaller_edge: Edge) -> None:
 
 @pytest.mark.parametrize("port", ["edge", "server"])
 async def test_streams_of_a_connection_are_counted(gateway: Gateway, port: str) -> None:
-    """1,000, which the settings tell; at the edge, one that comes beyond is refused, and nothing else."""
+    """A connection may have 1,000 streams, as its settings state. The edge refuses only a stream beyond that."""
     async with http2(gateway.rest if port == "edge" else gateway.grpc) as caller:
         hello = await caller.receive()
         assert hello is not None
@@ -376,13 +376,13 @@ async def test_streams_of_a_connection_are_counted(gateway: Gateway, port: str) 
 
 
 def settings(found: Frame) -> dict[int, int]:
-    """By identifier: 3 is SETTINGS_MAX_CONCURRENT_STREAMS."""
+    """Return the values of a SETTINGS frame by identifier; 3 is SETTINGS_MAX_CONCURRENT_STREAMS."""
     pairs = [found.payload[at : at + 6] for at in range(0, len(found.payload), 6)]
     return {int.from_bytes(pair[:2], "big"): int.from_bytes(pair[2:], "big") for pair in pairs}
 
 
 async def test_calls_of_a_worker_are_counted(upstream: OddUpstream, llm: Any, tmp_path: Path) -> None:
-    """One more than the most is 429 with a time to try again, in the dialect's shape, or RESOURCE_EXHAUSTED; 401 all the same."""
+    """A call beyond a worker's maximum gets 429 with a time to retry, or RESOURCE_EXHAUSTED. A bad key still gets 401."""
     upstream.script("odd-busy", [HANG])
     held = Gateway(tmp_path, configuration(upstream, llm, limits={"calls_per_worker": 2, "drain": 0}))
     try:
@@ -417,18 +417,18 @@ async def test_calls_of_a_worker_are_counted(upstream: OddUpstream, llm: Any, tm
 
 
 def _floods(caller: Http2) -> dict[str, list[bytes]]:
-    asked = caller.request(CHAT, "POST", content_type="application/json", **WITH_KEY)
-    opened = frame(HEADERS, END_HEADERS, 1, asked)
+    request = caller.request(CHAT, "POST", content_type="application/json", **WITH_KEY)
+    opened = frame(HEADERS, END_HEADERS, 1, request)
     reset = frame(RST_STREAM, 0, 0, b"\0\0\0\x08")
     return {
         "rapid reset": [
-            frame(HEADERS, END_HEADERS, n, asked) + reset[:5] + n.to_bytes(4, "big") + reset[9:] for n in range(1, 6000, 2)
+            frame(HEADERS, END_HEADERS, n, request) + reset[:5] + n.to_bytes(4, "big") + reset[9:] for n in range(1, 6000, 2)
         ],
         "continuation": [
-            frame(HEADERS, 0, 1, asked),
+            frame(HEADERS, 0, 1, request),
             *[frame(CONTINUATION, 0, 1, fields({f"x-{n}": "y" * 1000})) for n in range(2000)],
         ],
-        "empty continuation": [frame(HEADERS, 0, 1, asked), *[frame(CONTINUATION, 0, 1)] * 20_000],
+        "empty continuation": [frame(HEADERS, 0, 1, request), *[frame(CONTINUATION, 0, 1)] * 20_000],
         "empty data": [opened, *[frame(DATA, 0, 1)] * 20_000],
         "settings": [frame(SETTINGS)] * 20_000,
         "ping": [frame(PING, payload=bytes(8))] * 20_000,
@@ -443,7 +443,7 @@ def _floods(caller: Http2) -> dict[str, list[bytes]]:
     ["rapid reset", "continuation", "empty continuation", "empty data", "settings", "ping", "priority", "window update"],
 )
 async def test_a_flood_harms_nobody_else(gateway: Gateway, port: str, flood: str) -> None:
-    """What is asked meanwhile and afterwards on other connections is answered; at the edge the flood's connection is closed."""
+    """During and after a flood, other connections are served. The edge closes the connection of the flood."""
     address = gateway.rest if port == "edge" else gateway.grpc
     async with http2(address) as caller:
         sending = asyncio.create_task(caller.send(*_floods(caller)[flood]))
@@ -451,14 +451,14 @@ async def test_a_flood_harms_nobody_else(gateway: Gateway, port: str, flood: str
             assert await answers(gateway.rest)
         with suppress(ConnectionError):
             await sending
-        if port == "edge" and flood != "continuation":  # of that, the stream
+        if port == "edge" and flood != "continuation":  # after that one, only the stream is closed
             await caller.until_closed()
     async with gateway.client() as http:
         assert (await http.post("/chat/completions", json=ASK)).status_code == 200
 
 
 async def test_pings_without_a_call_end_the_connection(gateway: Gateway) -> None:
-    """At the server's own port: the third within 10 seconds, as gRPC says it to clients."""
+    """At the server's own port, the third ping within 10 seconds without a call ends the connection, as gRPC specifies."""
     async with http2(gateway.grpc) as caller:
         await caller.send(*[frame(PING, payload=bytes(8))] * 5)
         codes = [found.code for found in await caller.until_closed() if found.kind == GOAWAY]
@@ -467,7 +467,7 @@ async def test_pings_without_a_call_end_the_connection(gateway: Gateway) -> None
 
 @pytest.mark.slow
 async def test_a_connection_that_says_nothing_is_closed(gateway: Gateway) -> None:
-    """At the server's own port, within the time for its handshake."""
+    """The server's own port closes a connection that sends nothing within the time for its handshake."""
     reader, writer = await connect(gateway.grpc)
     await until_closed(reader)
     await close(writer)
@@ -498,7 +498,7 @@ TWO_LENGTHS = [
 
 
 async def test_a_length_that_can_be_read_in_two_ways_is_400(gateway: Gateway) -> None:
-    """One answer, a closed connection, and nothing of the body is taken for a request."""
+    """An ambiguous length gets one answer, 400, on a connection that is then closed. The body is never read as a request."""
     body = b"0\r\n\r\n" + SECOND
     heads = [f"POST {CHAT} HTTP/1.1\r\nhost: x\r\n{headers.format(len(body))}\r\n\r\n" for headers in TWO_LENGTHS]
     found = await asyncio.gather(*(ask(gateway.rest, head.encode("latin-1") + body) for head in heads))
@@ -522,8 +522,8 @@ NO_HEADERS = [
 ]
 
 
-async def test_what_is_no_header_gives_no_right(gateway: Gateway) -> None:
-    """400 or 401, whatever a parser could make of it: folded lines, bare line ends, odd names, two of them."""
+async def test_a_malformed_header_never_authenticates(gateway: Gateway) -> None:
+    """A malformed header never authenticates: folded lines, bare line ends, odd names and duplicates get 400 or 401."""
     heads = [
         f"GET /api/v1/models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers.format(f'Bearer {KEY}')}\r\n\r\n"
         for headers in NO_HEADERS
@@ -534,7 +534,7 @@ async def test_what_is_no_header_gives_no_right(gateway: Gateway) -> None:
 
 
 OPEN = "/health?/../{}"
-"""What follows the question mark is the query of a path that wants no key."""
+"""What follows the question mark is the query of a path that needs no key."""
 
 TARGETS = [
     OPEN,
@@ -570,8 +570,8 @@ TARGETS = [
 @pytest.mark.parametrize(
     "path", ["api/v1/models", "api/v1/chat/history", "api/engine/providers", "antiphon.v1.AdminService/ListKeys"]
 )
-async def test_no_way_to_write_a_path_goes_round_the_key(gateway: Gateway, path: str) -> None:
-    """It is refused, or it is the path that it means, and wants what that wants."""
+async def test_no_spelling_of_a_path_avoids_the_key(gateway: Gateway, path: str) -> None:
+    """No spelling of a path avoids the key: it is refused, or it needs the key of the path that it means."""
     found = await asyncio.gather(*(ask(gateway.rest, GET.format(target.format(path)).encode("latin-1")) for target in TARGETS))
     for target, (answer,) in zip(TARGETS, found, strict=True):
         assert answer.status in ({200} if target == OPEN else {400, 401, 404, 405}), (target, answer)

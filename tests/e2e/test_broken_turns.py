@@ -1,4 +1,4 @@
-"""Turns that broke off, were refused, or were begun at once: their chat goes on, and shows all that was said in it."""
+"""Chats continue after turns that broke off, were refused, or started at the same time, and show all their messages."""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ NO_MODEL = {"error": {"message": "no such model", "type": "invalid_request_error
 
 
 def ends(*deltas: dict[str, Any], finish: str | None = "stop") -> list[Step]:
-    """A reply that ends, or with `finish` None is cut."""
+    """Return the steps of a reply that ends, or is cut if `finish` is None."""
     if finish is None:
         return [head(), chunk(sse(*deltas)), CUT]
     return [head(), chunk(sse(*deltas, delta(finish=finish), "[DONE]")), LAST]
@@ -46,7 +46,7 @@ TURNS: dict[str, tuple[list[Step], list[str]]] = {
     "a filter before a word": (ends(finish="content_filter"), []),
     "a failure for a moment": ([answer({"error": {"message": "busy"}}, "503 Service Unavailable")], ["ask"]),
 }
-"""What the provider answers to "ask", and what it is sent of that turn in the next one."""
+"""The provider's answer to "ask", and the contents of that turn that are sent to it in the next one."""
 
 
 def user(text: str) -> dict[str, Any]:
@@ -54,13 +54,13 @@ def user(text: str) -> dict[str, Any]:
 
 
 def sent(upstream: OddUpstream) -> list[Any]:
-    """The contents that the provider was sent last, without instructions."""
+    """Return the contents of the messages last sent to the provider, without instructions."""
     messages = upstream.requests[-1].json["messages"]
     assert not any("tool_calls" in message or message["role"] == "tool" for message in messages)
     return [message["content"] for message in messages if message["role"] != "system"]
 
 
-async def say(http: httpx2.AsyncClient, dialect: str, chat: str, messages: Sequence[dict[str, Any]]) -> httpx2.Response:
+async def send_turn(http: httpx2.AsyncClient, dialect: str, chat: str, messages: Sequence[dict[str, Any]]) -> httpx2.Response:
     if dialect == "sessions":
         body = {"model": "odd-persona", "messages": messages, "session_id": chat, "stream": True}
         return await http.post("/chat/completions", json=body)
@@ -68,7 +68,7 @@ async def say(http: httpx2.AsyncClient, dialect: str, chat: str, messages: Seque
 
 
 async def make(http: httpx2.AsyncClient, *texts: str) -> str:
-    """A chat in which this was said, by the user and the model in turns."""
+    """Create a chat with these texts, by user and model in turns, and return its id."""
     messages = [{"role": "assistant" if at % 2 else "user", "content": text} for at, text in enumerate(texts)]
     chat: str = (await http.post("/chat/new", json={"messages": messages})).json()["chatId"]
     return chat
@@ -78,22 +78,22 @@ async def make(http: httpx2.AsyncClient, *texts: str) -> str:
 @pytest.mark.parametrize("dialect", ["sessions", "chats"])
 @pytest.mark.parametrize("resent", [False, True])
 async def test_a_chat_goes_on(persona_gateway: Gateway, upstream: OddUpstream, turn: str, dialect: str, resent: bool) -> None:
-    """With its new message alone, or with what it is shown of the chat; a fork of it goes on as well."""
+    """After each kind of broken turn the chat and its fork go on, with the new message alone or with the history resent."""
     script, left = TURNS[turn]
     async with persona_gateway.client() as http:
         chat = await make(http, "hello", "Hi.")
         upstream.script("odd-persona", script)
-        await say(http, dialect, chat, [user("ask")])
+        await send_turn(http, dialect, chat, [user("ask")])
         upstream.script("odd-persona", ends(delta("ok")))
         fork = (await http.post("/chat/fork", json={"chatId": chat})).json()["chatId"]
         for each in (chat, fork):
             before = (await http.get(f"/chat/fetch/{each}")).json()["messages"] if resent else []
-            answered = await say(http, dialect, each, [*before, user("and now?")])
+            answered = await send_turn(http, dialect, each, [*before, user("and now?")])
             assert "ok" in answered.text
             assert sent(upstream) == ["hello", "Hi.", *left, "and now?"]
-            shown = (await http.get(f"/chat/fetch/{each}")).json()["messages"]
-            assert [message["content"] for message in shown][-2:] == ["and now?", "ok"]
-            assert "ask" in [message["content"] for message in shown], "what the user said is kept"
+            stored = (await http.get(f"/chat/fetch/{each}")).json()["messages"]
+            assert [message["content"] for message in stored][-2:] == ["and now?", "ok"]
+            assert "ask" in [message["content"] for message in stored], "the user's message is kept"
 
 
 @pytest.mark.parametrize("dialect", ["sessions", "chats"])
@@ -101,68 +101,68 @@ async def test_a_chat_goes_on(persona_gateway: Gateway, upstream: OddUpstream, t
 async def test_a_chat_goes_on_behind_a_refused_turn_that_was_tried_again(
     persona_gateway: Gateway, upstream: OddUpstream, dialect: str, resent: bool
 ) -> None:
-    """What was refused twice is not sent with the next turn either."""
+    """A message that was refused twice is not sent with the next turn either."""
     async with persona_gateway.client() as http:
         chat = await make(http, "hello", "Hi.")
         before = (await http.get(f"/chat/fetch/{chat}")).json()["messages"] if resent else []
         upstream.script("odd-persona", [answer(REFUSAL, "400 Bad Request")])
         for _ in range(2):
-            await say(http, dialect, chat, [*before, user("ask")])
+            await send_turn(http, dialect, chat, [*before, user("ask")])
             assert sent(upstream) == ["hello", "Hi.", "ask"]
         upstream.script("odd-persona", ends(delta("ok")))
         before = (await http.get(f"/chat/fetch/{chat}")).json()["messages"] if resent else []
-        await say(http, dialect, chat, [*before, user("and now?")])
+        await send_turn(http, dialect, chat, [*before, user("and now?")])
         assert sent(upstream) == ["hello", "Hi.", "and now?"]
-        shown = (await http.get(f"/chat/fetch/{chat}")).json()["messages"]
-        assert [message["content"] for message in shown] == ["hello", "Hi.", "ask", "and now?", "ok"]
+        stored = (await http.get(f"/chat/fetch/{chat}")).json()["messages"]
+        assert [message["content"] for message in stored] == ["hello", "Hi.", "ask", "and now?", "ok"]
 
 
 async def test_a_session_over_grpc_goes_on(persona_gateway: Gateway, upstream: OddUpstream) -> None:
-    """Behind every kind of turn, one after the other."""
+    """A session over gRPC goes on after every kind of broken turn, one after the other."""
     async with grpc.aio.insecure_channel(persona_gateway.rest) as channel, persona_gateway.client() as http:
         stub, chat = chat_pb2_grpc.ChatServiceStub(channel), await make(http, "hello", "Hi.")
 
-        def asked(text: str) -> chat_pb2.GenerateRequest:
+        def recorded_request(text: str) -> chat_pb2.GenerateRequest:
             message = message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=text))])
             recording = chat_pb2.Recording(conversation_id=chat)
             return chat_pb2.GenerateRequest(model="odd-persona", messages=[message], recording=recording)
 
-        said = ["hello", "Hi."]
+        expected = ["hello", "Hi."]
         for script, left in TURNS.values():
             upstream.script("odd-persona", script)
             with suppress(grpc.aio.AioRpcError):
-                async for _ in stub.StreamGenerate(asked("ask"), metadata=METADATA):
+                async for _ in stub.StreamGenerate(recorded_request("ask"), metadata=METADATA):
                     pass
             upstream.script("odd-persona", ends(delta("ok")))
-            await stub.Generate(asked("and now?"), metadata=METADATA)
-            said += [*left, "and now?"]
-            assert sent(upstream) == said
-            said.append("ok")
+            await stub.Generate(recorded_request("and now?"), metadata=METADATA)
+            expected += [*left, "and now?"]
+            assert sent(upstream) == expected
+            expected.append("ok")
 
 
 async def test_turns_that_were_begun_at_once_are_all_found(persona_gateway: Gateway, upstream: OddUpstream) -> None:
-    """In a chat that several tabs hold: one of them is its path, the others are branches, which can be forked."""
+    """If several tabs send turns at once, one becomes the path and the others branches, which can be forked."""
     async with persona_gateway.client() as http:
         chat = await make(http, "hello", "Hi.")
         start = (await http.get(f"/chat/fetch/{chat}")).json()["messages"]
-        go, asked = asyncio.Event(), len(upstream.requests)
+        go, before = asyncio.Event(), len(upstream.requests)
         upstream.script("odd-persona", [head(), go, *ends(delta("ok"))[1:]])
-        tabs = [asyncio.create_task(say(http, "chats", chat, [*start, user(f"tab {tab}")])) for tab in range(6)]
-        await until(lambda: len(upstream.requests) >= asked + len(tabs))
+        tabs = [asyncio.create_task(send_turn(http, "chats", chat, [*start, user(f"tab {tab}")])) for tab in range(6)]
+        await until(lambda: len(upstream.requests) >= before + len(tabs))
         go.set()
         await asyncio.gather(*tabs)
         found = (await http.get(f"/chat/fetch/{chat}")).json()
         assert found["messageCount"] == len(found["messages"])
         branches = [[message["content"] for message in branch["messages"]] for branch in found["branches"]]
-        said = [message["content"] for message in found["messages"]] + [text for branch in branches for text in branch]
-        assert sorted(text for text in said if text.startswith("tab")) == [f"tab {tab}" for tab in range(6)]
-        assert said.count("ok") == 6
+        texts = [message["content"] for message in found["messages"]] + [text for branch in branches for text in branch]
+        assert sorted(text for text in texts if text.startswith("tab")) == [f"tab {tab}" for tab in range(6)]
+        assert texts.count("ok") == 6
         assert found["nextBranchToken"] is None
         known = {message["messageId"] for message in found["messages"]}
         for branch in found["branches"]:
             assert branch["messageId"] in known
             known |= {message["messageId"] for message in branch["messages"]}
-        await say(http, "chats", chat, [*start, user("an edit")])
+        await send_turn(http, "chats", chat, [*start, user("an edit")])
         found = (await http.get(f"/chat/fetch/{chat}")).json()
         assert [message["content"] for message in found["messages"]] == ["hello", "Hi.", "an edit", "ok"]
         last = found["branches"][0]["messages"][-1]
@@ -173,15 +173,15 @@ async def test_turns_that_were_begun_at_once_are_all_found(persona_gateway: Gate
         assert fork.json()["messageCount"] == len(forked["messages"])
 
 
-async def test_what_failed_and_said_nothing_is_not_shown(persona_gateway: Gateway, upstream: OddUpstream) -> None:
-    """Nor counted, on the path and on branches; what was asked is."""
+async def test_a_failed_reply_without_text_is_not_shown(persona_gateway: Gateway, upstream: OddUpstream) -> None:
+    """A failed reply without text is neither shown nor counted, on the path or on branches. The user's message is."""
     async with persona_gateway.client() as http:
         chat = await make(http, "hello", "Hi.")
         source = (await http.get(f"/chat/fetch/{chat}")).json()["messages"]
         upstream.script("odd-persona", [answer(REFUSAL, "400 Bad Request")])
         for text in ("a", "b"):
-            await say(http, "chats", chat, [user(text)])
-        await say(http, "chats", chat, [*source, user("an edit")])
+            await send_turn(http, "chats", chat, [user(text)])
+        await send_turn(http, "chats", chat, [*source, user("an edit")])
         found = (await http.get(f"/chat/fetch/{chat}")).json()
         assert [message["content"] for message in found["messages"]] == ["hello", "Hi.", "an edit"]
         assert [branch["messageId"] for branch in found["branches"]] == [source[1]["messageId"]]
@@ -193,7 +193,7 @@ async def test_what_failed_and_said_nothing_is_not_shown(persona_gateway: Gatewa
 
 
 async def test_branches_come_in_pages(persona_gateway: Gateway) -> None:
-    """A hundred in an answer, the newest first; each is there once."""
+    """Branches come in pages of a hundred, the newest first, each exactly once."""
     async with persona_gateway.client() as http:
         chat = await make(http, "hello", "Hi.")
         start = (await http.get(f"/chat/fetch/{chat}")).json()["messages"]
@@ -213,7 +213,7 @@ async def test_branches_come_in_pages(persona_gateway: Gateway) -> None:
 
 
 async def test_a_large_chat_is_whole_over_rest_and_in_pages_over_grpc(gateway: Gateway) -> None:
-    """Though it is larger than any message may be: a client of gRPC that nobody has told anything takes its pages."""
+    """A chat larger than any message is complete over REST, and comes in pages to a default gRPC client."""
     picture = message_pb2.Block(image=message_pb2.Image(media=message_pb2.Media(data=bytes(900_000), media_type="image/png")))
     messages = [message_pb2.Message(role="ROLE_USER", blocks=[picture])] * 15
     async with grpc.aio.insecure_channel(gateway.rest) as channel, gateway.client() as http:

@@ -14,23 +14,23 @@ from tests.terminal import Terminal
 @pytest.mark.slow
 @pytest.mark.parametrize("edge", [False, True], ids=["direct", "envoy"])
 async def test_ctrl_c_ends_the_call_of_the_provider(gateway: Gateway, upstream: OddUpstream, edge: bool) -> None:
-    """At once, and the conversation goes on, with another model, through the edge as well."""
+    """Ctrl-C ends the provider's call at once, and the conversation goes on with another model."""
     upstream.script("odd-endless", [head(), chunk(sse(delta("One and"))), HANG])
     command = [sys.executable, "-m", "antiphon", "chat", "-m", "odd-endless"]
     address = gateway.rest if edge else gateway.grpc
     environment = {"PATH": os.environ["PATH"], "ANTIPHON_ADDRESS": address, "ANTIPHON_KEY": KEY, "TERM": "xterm"}
     with Terminal(command, environment) as terminal:
-        await terminal.sees("you> ")
+        await terminal.wait_for("you> ")
         terminal.type("Count!\r")
-        await terminal.sees("One and")
+        await terminal.wait_for("One and")
         terminal.type("\x03")
         await asyncio.wait_for(upstream.left.get(), 20)
-        await terminal.sees("you> ")
+        await terminal.wait_for("you> ")
         terminal.type("/model echo\r")
-        await terminal.sees("The model is echo.")
+        await terminal.wait_for("The model is echo.")
         terminal.type("Go on.\r")
-        await terminal.sees("You said: Go on.")
-        await terminal.sees("echo · ")
-        await terminal.sees("you> ")
+        await terminal.wait_for("You said: Go on.")
+        await terminal.wait_for("echo · ")
+        await terminal.wait_for("you> ")
         terminal.type("\x04")
-        assert await terminal.ends() == 0
+        assert await terminal.wait_for_exit() == 0

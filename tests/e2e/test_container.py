@@ -1,4 +1,4 @@
-"""The container image: built, and run as a cluster would run it."""
+"""The container image: built, and run as in a cluster."""
 
 import json
 import os
@@ -20,10 +20,10 @@ BUILDER, BASE = "localhost/antiphon-builder:latest", "localhost/antiphon-base:am
 IMAGE = "localhost/antiphon-test"
 KEY = "sk-test-of-the-image"
 LARGEST = 150e6
-"""Bytes, compressed."""
+"""The maximum compressed size of the image, in bytes."""
 
 PODMAN = ["podman", "--cgroup-manager", "cgroupfs"]
-# Another runtime and limits than podman's own, so that it runs inside of a container, too.
+# Not podman's default runtime and limits, so that it runs inside of a container, too.
 CONFINED = ["--runtime", "runc", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", "--network", "host"]
 CONFINED += ["--read-only", "--read-only-tmpfs=false", "--cap-drop", "all", "--security-opt", "no-new-privileges"]
 
@@ -38,7 +38,7 @@ pytestmark = [
 
 
 def shell(*command: str, **environment: str) -> str:
-    """What a program that has to succeed prints."""
+    """Run a program that must succeed, and return its output."""
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -46,28 +46,28 @@ def shell(*command: str, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def built() -> Iterator[str]:
-    """What was printed when the image was built, its name among it. The image is gone afterwards."""
+    """Build the image, and yield the output of the build, which has the image's name. The image is removed afterwards."""
     if not all(shell("buildah", "images", "--quiet", "--filter", f"reference={name}") for name in (BUILDER, BASE)):
         shell("deploy/container/debian-base")
     images = {"BUILDER": BUILDER, "BASE": BASE, "IMAGE": IMAGE}
-    said = shell("deploy/container/build", sys.executable, BUILDAH_ISOLATION="chroot", **images)
-    yield said
-    shell("buildah", "rmi", "--force", _name(said))
+    output = shell("deploy/container/build", sys.executable, BUILDAH_ISOLATION="chroot", **images)
+    yield output
+    shell("buildah", "rmi", "--force", _name(output))
 
 
-def _name(said: str) -> str:
-    return next(line for line in said.splitlines() if line.startswith(f"{IMAGE}:"))
+def _name(output: str) -> str:
+    return next(line for line in output.splitlines() if line.startswith(f"{IMAGE}:"))
 
 
 @pytest.fixture
 def image(built: str) -> str:
-    """The name of the image."""
+    """Return the name of the image."""
     return _name(built)
 
 
 @pytest.fixture
 def mounted(tmp_path: Path) -> list[str]:
-    """Mount a configuration as the files of a ConfigMap lie, links through a folder, and a folder for the database."""
+    """Return options that mount a configuration as a ConfigMap is mounted, and a folder for the database."""
     tmp_path.chmod(0o755)
     config, data, at_first = tmp_path / "config", tmp_path / "data", tmp_path / "config" / "..2026_11_29"
     at_first.mkdir(parents=True)
@@ -80,7 +80,7 @@ def mounted(tmp_path: Path) -> list[str]:
 
 
 class Container:
-    """A container that runs."""
+    """A running container."""
 
     def __init__(self, image: str, folder: Path, options: list[str]) -> None:
         self.name, self.rest = f"antiphon-test-{os.getpid()}", f"127.0.0.1:{free_port()}"
@@ -93,17 +93,17 @@ class Container:
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """What it has logged; each line has to be JSON."""
+        """Return its log; each line must be JSON."""
         return [json.loads(line) for line in self.out.read_text().splitlines()]
 
     def ask(self, code: str) -> str:
-        """What Python prints in there."""
+        """Run Python code in the container, and return what it prints."""
         return shell(*PODMAN, "exec", self.name, "python3", "-c", code).strip()
 
 
 @pytest.fixture
 def container(image: str, tmp_path: Path, mounted: list[str]) -> Iterator[Container]:
-    """One that is up."""
+    """Yield a container whose gateway is up."""
     found = Container(image, tmp_path, mounted)
     try:
         block_until(lambda: found.process.poll() is not None or "Antiphon is up." in found.out.read_text(), 60)
@@ -116,7 +116,7 @@ def container(image: str, tmp_path: Path, mounted: list[str]) -> Iterator[Contai
 
 
 def test_it_answers_with_nothing_that_a_strict_cluster_takes_away(container: Container, tmp_path: Path) -> None:
-    """It streams an answer as user 10001, without a capability, a shell or a root that can be written, and ends with code 0."""
+    """The gateway works as user 10001 without capabilities, a shell or a writable root, and ends with code 0."""
     body = {"model": "echo", "messages": [{"role": "user", "content": "Hello!"}], "stream": True}
     answer = httpx2.post(f"http://{container.rest}/v1/chat/completions", json=body, headers={"authorization": f"Bearer {KEY}"})
     assert answer.status_code == 200
@@ -136,7 +136,7 @@ def test_it_answers_with_nothing_that_a_strict_cluster_takes_away(container: Con
 
 
 def test_one_image_migrates_and_checks(image: str, mounted: list[str], tmp_path: Path) -> None:
-    """The commands of an init container and a job run in it, as confined as the server."""
+    """The commands of an init container and a job run in the image, with the server's restrictions."""
     confined = [*PODMAN, "run", "--rm", *CONFINED, *mounted, "--env", f"ANTIPHON_KEY={KEY}", image]
     assert json.loads(shell(*confined, "migrate", "--json", "--config", "/etc/antiphon/antiphon.yaml"))
     assert (tmp_path / "data" / "antiphon.db").exists()
@@ -147,7 +147,7 @@ def test_one_image_migrates_and_checks(image: str, mounted: list[str], tmp_path:
 
 
 def test_it_is_small_and_says_what_is_in_it(built: str, image: str) -> None:
-    """It is at most 150 MB when compressed, and its bill of materials names what was locked, Envoy and Debian's packages."""
+    """The image has at most 150 MB compressed, and its bill of materials names locked packages, Envoy and Debian's packages."""
     version, architecture = image.rpartition(":")[2].rsplit("-", 1)
     stem = ROOT / "dist" / f"antiphon-{version}-linux-{architecture}"
     (size,) = (line for line in built.splitlines() if line.endswith(" components"))

@@ -1,4 +1,4 @@
-"""The database of a whole gateway: through a pooler, and what is removed from it after a time."""
+"""The database of a whole gateway: through a connection pooler, and with retention."""
 
 import asyncio
 from pathlib import Path
@@ -28,7 +28,7 @@ ECHO: dict[str, Any] = {
 @pytest.mark.slow
 @pytest.mark.skipif(BINARY is None, reason="pgbouncer is not installed: apt-get install pgbouncer")
 async def test_two_workers_behind_a_pooler(postgres: Postgres, tmp_path: Path) -> None:
-    """They migrate, record and read through three connections to the server; the URL is in a file."""
+    """Two workers migrate, record and read through at most three connections to the server, with the URL in a file."""
     postgres.run("CREATE DATABASE pooled")
     with PgBouncer(postgres.url) as pooler:
         (tmp_path / "url").write_text(pooler.url_of(postgres.url_of("pooled")))
@@ -51,17 +51,17 @@ async def test_two_workers_behind_a_pooler(postgres: Postgres, tmp_path: Path) -
                 page = await history.ListMessages(history_pb2.ListMessagesRequest(conversation_id=conversation), metadata=METADATA)
                 return [stored.message.blocks[0].text.text for stored in page.messages]
 
-            told = await asyncio.gather(*map(talk, range(40)))
-        assert told == [[f"one {n}", f"You said: one {n}", f"two {n}", f"You said: two {n}"] for n in range(40)]
+            texts = await asyncio.gather(*map(talk, range(40)))
+        assert texts == [[f"one {n}", f"You said: one {n}", f"two {n}", f"You said: two {n}"] for n in range(40)]
         assert postgres.run("SELECT count(*) FROM pg_stat_activity WHERE datname = 'pooled'") <= "3"
         assert await asyncio.to_thread(gateway.stop) == 0
-        assert "pg-password" not in gateway.said
-        assert "store_unavailable" not in gateway.said
+        assert "pg-password" not in gateway.output_text
+        assert "store_unavailable" not in gateway.output_text
 
 
 @pytest.mark.slow
-async def test_what_nobody_has_touched_is_removed_by_a_gateway(tmp_path: Path) -> None:
-    """The housekeeping does it, for as many days as are configured; the URL is in a variable."""
+async def test_old_conversations_are_removed_by_a_gateway(tmp_path: Path) -> None:
+    """The gateway removes conversations not changed for the configured number of days. The URL is in a variable."""
     url = f"sqlite:///{tmp_path / 'kept.db'}"
     await asyncio.to_thread(asyncio.run, migrate(url))
     database = open_database(url)

@@ -1,4 +1,4 @@
-"""The snippets of the documentation, run as they stand against a real gateway."""
+"""The snippets of the documentation, run unchanged against a real gateway."""
 
 import asyncio
 import re
@@ -17,7 +17,7 @@ def snippets(page: str, language: str) -> list[str]:
 
 
 async def run(gateway: Gateway, *command: str) -> str:
-    """What a program prints that ends well; addresses of the documentation are those of this gateway."""
+    """Run a program with this gateway's addresses instead of the documented ones, and return its output. It must succeed."""
     here = [part.replace("127.0.0.1:8080", gateway.rest).replace("127.0.0.1:50051", gateway.grpc) for part in command]
     process = await asyncio.create_subprocess_exec(
         *here, env={"PATH": "/usr/bin:/bin", "ANTIPHON_KEY": KEY}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
@@ -29,7 +29,7 @@ async def run(gateway: Gateway, *command: str) -> str:
 
 @pytest.mark.parametrize("page", ["README.md", "docs/guide/clients.md", "docs/guide/grpc.md"])
 async def test_python_snippets_get_an_answer(gateway: Gateway, page: str) -> None:
-    """Of the OpenAI SDK, and of the generated stubs."""
+    """The Python snippets for the OpenAI SDK and for the generated stubs get an answer."""
     found = snippets(page, "python")
     assert found
     for snippet in found:
@@ -37,18 +37,18 @@ async def test_python_snippets_get_an_answer(gateway: Gateway, page: str) -> Non
 
 
 async def test_the_first_answer_is_the_one_of_the_readme(gateway: Gateway) -> None:
-    """The line to paste, with its stream."""
+    """The curl command in the README gets a stream that ends with [DONE]."""
     line = re.search(r"^\$ (curl .*?\n.*?)\n", snippets("README.md", "console")[0], re.MULTILINE)
     assert line
-    said = await run(gateway, "bash", "-c", line[1])
-    assert '"object":"chat.completion.chunk"' in said
-    assert said.endswith("data: [DONE]\n\n")
+    output = await run(gateway, "bash", "-c", line[1])
+    assert '"object":"chat.completion.chunk"' in output
+    assert output.endswith("data: [DONE]\n\n")
 
 
 async def test_every_rest_path_answers_by_curl(admin_gateway: Gateway) -> None:
-    """With an admin's key, as `make run` prints one; but for the proxies, whose targets are real providers."""
+    """Every curl command of the REST reference works with an admin key, except for the proxies, which need real providers."""
     first, *others = snippets("docs/reference/rest.md", "sh")
     strict = first.replace("export ANTIPHON_KEY=sk-...", "").replace("curl -sS", "curl -sS --fail-with-body")
     script = "\n".join(["set -euo pipefail", strict, *(text for text in others if "/api/v1/proxy/" not in text)])
-    said = await run(admin_gateway, "bash", "-c", script)
-    assert said.count("You said: Hello!") >= 3
+    output = await run(admin_gateway, "bash", "-c", script)
+    assert output.count("You said: Hello!") >= 3

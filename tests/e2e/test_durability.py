@@ -1,4 +1,4 @@
-"""What a client was told is stored, is stored: through kills of the server, and through a database that fails."""
+"""A reply that a client received stays stored, through kills of the server and failures of the database."""
 
 import asyncio
 import contextlib
@@ -22,46 +22,46 @@ from tests.postgres import Postgres
 from tests.waiting import until
 
 KILLS = int(os.environ.get("ANTIPHON_TEST_KILLS", "6"))
-"""How often the server is killed; more for a longer look."""
+"""How often the server is killed; more for a longer test."""
 
 WRITERS = 16
 
 
-class Told(NamedTuple):
-    """A turn that a client was told is whole."""
+class ReceivedTurn(NamedTuple):
+    """A turn whose complete reply a client received."""
 
     conversation: str
     message: str
     request: str
-    said: str
-    answered: str
+    prompt: str
+    reply: str
 
 
-def turn(said: str, request: str, conversation: str = "", model: str = "echo") -> chat_pb2.GenerateRequest:
+def turn(prompt: str, request: str, conversation: str = "", model: str = "echo") -> chat_pb2.GenerateRequest:
     return chat_pb2.GenerateRequest(
         model=model,
-        messages=[message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=said))])],
+        messages=[message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=prompt))])],
         recording=chat_pb2.Recording(conversation_id=conversation, request_id=request),
     )
 
 
-async def write(stub: chat_pb2_grpc.ChatServiceStub, number: int, told: list[Told], stop: asyncio.Event) -> None:
-    """One client: conversation after conversation of five turns; a turn that failed is tried again under the same request id."""
+async def write(stub: chat_pb2_grpc.ChatServiceStub, number: int, received: list[ReceivedTurn], stop: asyncio.Event) -> None:
+    """Act as one client: record conversations of five turns, and retry a failed turn under the same request id, until `stop`."""
     conversation, turns, count = "", 0, 0
     while not stop.is_set():
         count += 1
         request = f"{number}-{count}"
-        said = f"{request} {random.random()}"
+        prompt = f"{request} {random.random()}"
         while not stop.is_set():
             try:
-                answer = await stub.Generate(turn(said, request, conversation), metadata=METADATA, timeout=5)
+                answer = await stub.Generate(turn(prompt, request, conversation), metadata=METADATA, timeout=5)
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.ABORTED:
                     break  # the turn broke off with the server that was killed, or is not settled yet
                 await asyncio.sleep(0.02)
             else:
                 text = answer.choices[0].message.blocks[0].text.text
-                told.append(Told(answer.conversation_id, answer.message_id, request, said, text))
+                received.append(ReceivedTurn(answer.conversation_id, answer.message_id, request, prompt, text))
                 conversation, turns = answer.conversation_id, turns + 1
                 break
         if turns == 5:
@@ -69,7 +69,7 @@ async def write(stub: chat_pb2_grpc.ChatServiceStub, number: int, told: list[Tol
 
 
 async def stored(stub: history_pb2_grpc.HistoryServiceStub) -> dict[str, list[Any]]:
-    """Every conversation with its messages."""
+    """Return every conversation with its messages."""
     found: dict[str, list[Any]] = {}
     token = ""
     while True:
@@ -88,7 +88,7 @@ async def stored(stub: history_pb2_grpc.HistoryServiceStub) -> dict[str, list[An
 async def recorded(
     request: pytest.FixtureRequest, tmp_path: Path, upstream: OddUpstream
 ) -> AsyncGenerator[tuple[Gateway, Postgres | None], None]:
-    """A gateway with a history, in each kind of database."""
+    """Yield a gateway with a history, and its PostgreSQL if it has one, for each kind of database."""
     postgres: Postgres | None = None
     url = f"sqlite:///{tmp_path}/history.db"
     if request.param == "postgresql":
@@ -103,22 +103,22 @@ async def recorded(
     await asyncio.to_thread(gateway.wait_for, READY)
     yield gateway, postgres
     assert await asyncio.to_thread(gateway.stop) == 0
-    assert "pg-password" not in gateway.said
+    assert "pg-password" not in gateway.output_text
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.slow
-async def test_nothing_that_was_told_is_lost_when_the_server_is_killed(recorded: tuple[Gateway, Postgres | None]) -> None:
-    """Under a load of writers: every turn that a client was told of is there, none twice, and none is left unsettled."""
+async def test_no_received_turn_is_lost_when_the_server_is_killed(recorded: tuple[Gateway, Postgres | None]) -> None:
+    """Under load and kills, every turn whose reply a client received is stored once, and no turn is left in progress."""
     gateway, _ = recorded
-    told: list[Told] = []
+    received: list[ReceivedTurn] = []
     stop = asyncio.Event()
     async with grpc.aio.insecure_channel(gateway.rest) as channel:
         stub = chat_pb2_grpc.ChatServiceStub(channel)
-        writers = [asyncio.create_task(write(stub, number, told, stop)) for number in range(WRITERS)]
+        writers = [asyncio.create_task(write(stub, number, received, stop)) for number in range(WRITERS)]
         for _ in range(KILLS):
-            enough = len(told) + 20 + random.randrange(40)  # it serves again, and is anywhere in its work
-            await until(lambda: len(told) >= enough)  # noqa: B023 - it is over before the next round
+            enough = len(received) + 20 + random.randrange(40)  # the server works again, and is killed at a random moment
+            await until(lambda: len(received) >= enough)  # noqa: B023 - awaited here
             for worker in children(gateway, "serve"):
                 os.kill(worker, signal.SIGKILL)
         stop.set()
@@ -131,23 +131,23 @@ async def test_nothing_that_was_told_is_lost_when_the_server_is_killed(recorded:
                 return history_pb2.MESSAGE_STATE_IN_PROGRESS not in states
             return False
 
-        await until(settled, 60)  # turns of a process that is gone are settled within some seconds
+        await until(settled, 60)  # turns of a dead process are settled within seconds
         found = await stored(history)
-    assert len(told) > KILLS * 20
+    assert len(received) > KILLS * 20
     by_id = {message.id: message for messages in found.values() for message in messages}
-    for turn_ in told:
-        assert by_id[turn_.message].message.blocks[0].text.text == turn_.answered == f"You said: {turn_.said}"
+    for turn_ in received:
+        assert by_id[turn_.message].message.blocks[0].text.text == turn_.reply == f"You said: {turn_.prompt}"
         assert by_id[turn_.message].state == history_pb2.MESSAGE_STATE_COMPLETE
-        said = [m for m in found[turn_.conversation] if m.message.blocks and m.message.blocks[0].text.text == turn_.said]
-        assert len(said) == 1, "once"
-    for messages in found.values():  # each path is whole
+        matches = [m for m in found[turn_.conversation] if m.message.blocks and m.message.blocks[0].text.text == turn_.prompt]
+        assert len(matches) == 1, "it is stored once"
+    for messages in found.values():  # each path is complete
         assert [message.parent_message_id for message in messages] == ["", *(message.id for message in messages)][:-1]
 
 
 async def test_a_caller_that_leaves_has_its_partial_reply_stored(
     recorded: tuple[Gateway, Postgres | None], upstream: OddUpstream
 ) -> None:
-    """As cancelled, with the text that had come."""
+    """If the caller leaves, the partial reply is stored as cancelled."""
     gateway, _ = recorded
     upstream.script("odd-left", [head(), chunk(sse(delta("Hel"), delta("lo 🎼"))), HANG])
     async with grpc.aio.insecure_channel(gateway.rest) as channel:
@@ -165,8 +165,8 @@ async def test_a_caller_that_leaves_has_its_partial_reply_stored(
     assert found[1].message.blocks[0].text.text == "Hello 🎼"
 
 
-async def test_what_a_reply_had_said_survives_its_worker(recorded: tuple[Gateway, Postgres | None], upstream: OddUpstream) -> None:
-    """Killed in mid-stream: the text is there, settled as incomplete soon after, by the worker that takes the place of the dead."""
+async def test_the_text_of_a_reply_survives_its_worker(recorded: tuple[Gateway, Postgres | None], upstream: OddUpstream) -> None:
+    """If a worker is killed in mid-stream, the text so far stays, and its successor soon marks the reply as incomplete."""
     gateway, _ = recorded
     upstream.script("odd-slow", [head(), chunk(sse(delta("Never "), delta("lose a word 🎼"))), HANG])
     async with grpc.aio.insecure_channel(gateway.rest) as channel:
@@ -177,19 +177,19 @@ async def test_what_a_reply_had_said_survives_its_worker(recorded: tuple[Gateway
         found: list[Any] = []
 
         async def look() -> Any:
-            """Returns the last message."""
+            """Return the last message."""
             nonlocal found
             with contextlib.suppress(grpc.aio.AioRpcError):
                 found = (await stored(history))[started.conversation_id]
             return found[-1]
 
-        async def spoken() -> bool:
+        async def has_text() -> bool:
             return bool((await look()).message.blocks)
 
         async def settled() -> bool:
             return (await look()).state != history_pb2.MESSAGE_STATE_IN_PROGRESS
 
-        await until(spoken)
+        await until(has_text)
         assert found[-1].state == history_pb2.MESSAGE_STATE_IN_PROGRESS
         os.kill(worker, signal.SIGKILL)
         await until(settled)
@@ -206,12 +206,15 @@ async def test_what_a_reply_had_said_survives_its_worker(recorded: tuple[Gateway
 async def test_a_turn_whose_worker_was_killed_before_a_word_is_tried_again(
     recorded: tuple[Gateway, Postgres | None], upstream: OddUpstream, *, goes_on: bool
 ) -> None:
-    """Under its request id: first told that it is going on, then answered by the model, in the same place, and stored once."""
+    """A turn whose worker was killed before any text can be retried under its request id.
+
+    The retry is first refused as in progress, then answered by the model in the same place, and stored once.
+    """
     gateway, _ = recorded
     model = f"odd-killed-{gateway.rest.rpartition(':')[2]}-{goes_on}"
     upstream.script(model, [HANG])
 
-    def asked() -> int:
+    def request_count() -> int:
         return sum(request.json["model"] == model for request in upstream.requests)
 
     async with grpc.aio.insecure_channel(gateway.rest) as channel:
@@ -220,7 +223,7 @@ async def test_a_turn_whose_worker_was_killed_before_a_word_is_tried_again(
         before = (await stub.Generate(turn("One", ""), metadata=METADATA)).conversation_id if goes_on else ""
         request = turn("Hi", "again", before, model)
         call = stub.Generate(request, metadata=METADATA)
-        await until(lambda: asked() or call.done())
+        await until(lambda: request_count() or call.done())
         assert not call.done()
         (worker,) = children(gateway, "serve")
         os.kill(worker, signal.SIGKILL)
@@ -243,19 +246,22 @@ async def test_a_turn_whose_worker_was_killed_before_a_word_is_tried_again(
         assert answer.conversation_id == before or not goes_on
         assert (await stub.Generate(request, metadata=METADATA)).message_id == answer.message_id
         found = await stored(history)
-    assert asked() == 2
+    assert request_count() == 2
     assert list(found) == [answer.conversation_id]
-    told = [(message.message.blocks[0].text.text, message.state) for message in found[answer.conversation_id]][-2:]
-    assert told == [("Hi", history_pb2.MESSAGE_STATE_COMPLETE), ("Hello", history_pb2.MESSAGE_STATE_COMPLETE)]
+    states = [(message.message.blocks[0].text.text, message.state) for message in found[answer.conversation_id]][-2:]
+    assert states == [("Hi", history_pb2.MESSAGE_STATE_COMPLETE), ("Hello", history_pb2.MESSAGE_STATE_COMPLETE)]
     assert len(found[answer.conversation_id]) == (4 if goes_on else 2)
 
 
 @pytest.mark.slow
-async def test_a_database_that_hangs_or_stops_is_told_and_comes_back(recorded: tuple[Gateway, Postgres | None]) -> None:
-    """A clear error within the time-out; calls that are not recorded go on; no restart is needed; what was told is there."""
+async def test_calls_survive_a_database_that_hangs_or_stops(recorded: tuple[Gateway, Postgres | None]) -> None:
+    """If the database hangs or stops, recorded calls fail with a clear error within the time-out.
+
+    Calls that are not recorded go on. When the database is back, no restart is needed, and nothing is lost.
+    """
     gateway, postgres = recorded
     if postgres is None:
-        pytest.skip("a file does not hang; that a disk can be full is tested with the store")
+        pytest.skip("a file does not hang; a full disk is tested with the store")
     async with grpc.aio.insecure_channel(gateway.rest) as channel:
         stub = chat_pb2_grpc.ChatServiceStub(channel)
         first = await stub.Generate(turn("one", "r1"), metadata=METADATA)

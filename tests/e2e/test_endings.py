@@ -1,4 +1,4 @@
-"""What a host says at the end of a reply, what its caller is told, and what is stored: as JSON, as events, and over gRPC."""
+"""How the end of a provider's reply reaches the caller and the store: as JSON, as events, and over gRPC."""
 
 import json
 from collections.abc import Iterable
@@ -22,23 +22,23 @@ ERROR = {
 }
 
 
-def said(*events: dict[str, Any] | str, then: Step = LAST) -> list[Step]:
-    """A text, and then this."""
+def reply_with(*events: dict[str, Any] | str, then: Step = LAST) -> list[Step]:
+    """Return the steps of a reply with a text, these events, and a last step."""
     return [head(), *(chunk(sse(event)) for event in (delta("Hi"), *events)), then]
 
 
 def ended(reason: Any) -> list[Step]:
-    return said(delta(finish=reason), "[DONE]")
+    return reply_with(delta(finish=reason), "[DONE]")
 
 
 def whole(reason: str | None, **fields: Any) -> list[Step]:
-    """A reply in one JSON object."""
+    """Return the steps of a reply in one JSON object."""
     choice = {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": reason, **fields}
     return [answer({"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]})]
 
 
 class Row(NamedTuple):
-    """What the host does, and the finish reason that follows from it; None: a failure."""
+    """The steps of a provider, and the finish reason that follows from them, or None for a failure."""
 
     steps: list[Step]
     reason: str | None
@@ -47,8 +47,8 @@ class Row(NamedTuple):
 
 ROWS = {
     "stop, [DONE]": Row(ended("stop"), "stop"),
-    "stop, end of the body": Row(said(STOP), "stop"),
-    "stop, silence": Row(said(STOP, then=HANG), "stop"),
+    "stop, end of the body": Row(reply_with(STOP), "stop"),
+    "stop, silence": Row(reply_with(STOP, then=HANG), "stop"),
     "stop after every chunk, [DONE]": Row(
         [
             head(),
@@ -63,24 +63,24 @@ ROWS = {
         [head(), chunk(sse(delta("Hi"), STOP)), Pause(2.6), chunk(sse(CALL, delta(finish="tool_calls"), "[DONE]")), LAST],
         "tool_calls",
     ),
-    "a call, tool_calls, stop": Row(said(CALL, delta(finish="tool_calls"), STOP, "[DONE]"), "tool_calls"),
+    "a call, tool_calls, stop": Row(reply_with(CALL, delta(finish="tool_calls"), STOP, "[DONE]"), "tool_calls"),
     "MAX_TOKENS": Row(ended("MAX_TOKENS"), "length"),
     "SAFETY": Row(ended("content_filter: SAFETY"), "content_filter"),
     "end_turn": Row(ended("end_turn"), "stop"),
     "abort": Row(ended("abort"), None),
     "an object of the type abort": Row(ended({"type": "abort"}), None),
-    "stop, then abort": Row(said(STOP, delta(finish="abort"), "[DONE]"), None),
+    "stop, then abort": Row(reply_with(STOP, delta(finish="abort"), "[DONE]"), None),
     "network_error": Row(ended("network_error"), None),
     "insufficient_system_resource": Row(ended("insufficient_system_resource"), None),
     "a malformed call": Row(ended("function_call_filter: MALFORMED_FUNCTION_CALL"), None),
     "error": Row(ended("error"), None),
-    "an error in the choice": Row(said(ERROR), None),
+    "an error in the choice": Row(reply_with(ERROR), None),
     "an error in the choice, and stop": Row(
-        said({**ERROR, "choices": [{**ERROR["choices"][0], "finish_reason": "stop"}]}, "[DONE]"), None
+        reply_with({**ERROR, "choices": [{**ERROR["choices"][0], "finish_reason": "stop"}]}, "[DONE]"), None
     ),
-    "no reason, [DONE]": Row(said("[DONE]"), None),
-    "no reason, end of the body": Row(said(), None),
-    "a cut": Row(said(then=CUT), None),
+    "no reason, [DONE]": Row(reply_with("[DONE]"), None),
+    "no reason, end of the body": Row(reply_with(), None),
+    "a cut": Row(reply_with(then=CUT), None),
     "one object, stop": Row(whole("stop"), "stop"),
     "one object, aborted": Row(whole("aborted"), None),
     "one object, an error in the choice": Row(whole(None, error={"code": 502, "message": "x"}), None),
@@ -88,15 +88,15 @@ ROWS = {
 
 
 async def stored(channel: grpc.aio.Channel, chat: str) -> tuple[str, str]:
-    """The state and the text of the last message."""
+    """Return the state and the text of the last message."""
     history = history_pb2_grpc.HistoryServiceStub(channel)
     last = (await history.ListMessages(history_pb2.ListMessagesRequest(conversation_id=chat), metadata=METADATA)).messages[-1]
     state = history_pb2.MessageState.Name(last.state).removeprefix("MESSAGE_STATE_")
     return state, "".join(block.text.text for block in last.message.blocks)
 
 
-async def begun(http: httpx2.AsyncClient) -> str:
-    """A chat of one message."""
+async def new_chat(http: httpx2.AsyncClient) -> str:
+    """Create a chat with one message, and return its id."""
     chat: str = (await http.post("/chat/new", json={"messages": [{"role": "user", "content": "Hello"}]})).json()["chatId"]
     return chat
 
@@ -106,7 +106,7 @@ def asking(chat: str, *, stream: bool) -> dict[str, Any]:
 
 
 SLOW = {"stop, silence", "stop, a pause, a call, tool_calls", "seconds after the reason", "after the reason, and no end"}
-"""A host's silence takes its time."""
+"""The cases that wait for a silent host."""
 
 
 def rows(names: Iterable[str]) -> list[Any]:
@@ -115,13 +115,16 @@ def rows(names: Iterable[str]) -> list[Any]:
 
 @pytest.mark.parametrize("name", rows(ROWS))
 async def test_the_end_of_a_reply(name: str, persona_gateway: Gateway, upstream: OddUpstream) -> None:
-    """One reason and a complete message, or a failure in all three, and what came kept as incomplete, or nothing as failed."""
+    """All three APIs report the same finish reason and a complete message, or a failure.
+
+    After a failure the text so far is stored as incomplete, and a reply without text as failed.
+    """
     steps, reason, text = ROWS[name]
     upstream.script(MODEL, steps)
     is_object = name.startswith("one object")
     half = ("FAILED", "") if is_object else ("INCOMPLETE", text)
     async with persona_gateway.client() as http, grpc.aio.insecure_channel(persona_gateway.rest) as channel:
-        chat = await begun(http)
+        chat = await new_chat(http)
         response = await http.post("/chat/completions", json=asking(chat, stream=False))
         if reason is None:
             assert (response.status_code, await stored(channel, chat)) == (502, ("FAILED", ""))
@@ -131,7 +134,7 @@ async def test_the_end_of_a_reply(name: str, persona_gateway: Gateway, upstream:
             assert bool(choice["message"].get("tool_calls")) is (reason == "tool_calls")
             assert await stored(channel, chat) == ("COMPLETE", text)
 
-        chat = await begun(http)
+        chat = await new_chat(http)
         response = await http.post("/chat/completions", json=asking(chat, stream=True))
         if reason is None and is_object:
             assert response.status_code == 502
@@ -145,7 +148,7 @@ async def test_the_end_of_a_reply(name: str, persona_gateway: Gateway, upstream:
             assert [choice["finish_reason"] for choice in choices if choice["finish_reason"]] == ([reason] if reason else [])
         assert await stored(channel, chat) == (half if reason is None else ("COMPLETE", text))
 
-        chat = await begun(http)
+        chat = await new_chat(http)
         message = message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="More"))])
         request = chat_pb2.GenerateRequest(model=MODEL, messages=[message], recording=chat_pb2.Recording(conversation_id=chat))
         found: list[chat_pb2.StreamEvent] = []
@@ -167,16 +170,16 @@ async def test_the_end_of_a_reply(name: str, persona_gateway: Gateway, upstream:
 
 USAGE = {**delta(), "choices": [], "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}}
 LATE: dict[str, list[Step]] = {
-    "behind [DONE], at once": said(STOP, "[DONE]", USAGE),
+    "behind [DONE], at once": reply_with(STOP, "[DONE]", USAGE),
     "behind [DONE], later, and no end": [head(), chunk(sse(delta("Hi"), STOP, "[DONE]")), Pause(0.05), chunk(sse(USAGE)), HANG],
     "seconds after the reason": [head(), chunk(sse(delta("Hi"), STOP)), Pause(3), chunk(sse(USAGE, "[DONE]")), LAST],
-    "after the reason, and no end": said(STOP, USAGE, then=HANG),
+    "after the reason, and no end": reply_with(STOP, USAGE, then=HANG),
 }
 
 
 @pytest.mark.parametrize("name", rows(LATE))
 async def test_usage_that_comes_late(name: str, http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """It is the provider's own count, streamed and whole."""
+    """Usage that the provider sends late is still reported, streamed and whole."""
     upstream.script("odd-x", LATE[name])
     body: dict[str, Any] = {"model": "odd-x", "messages": [{"role": "user", "content": "Hi"}]}
     usage = (await http.post("/chat/completions", json=body)).json()["usage"]

@@ -1,4 +1,4 @@
-"""The engine dialect through the real Envoy, with a client that does what LLMstudio's do."""
+"""The engine dialect through the real Envoy, with requests as LLMstudio's clients send them."""
 
 import asyncio
 import json
@@ -41,13 +41,13 @@ def asking(model: str = "odd-priced", **fields: Any) -> dict[str, Any]:
 
 
 def as_03(**fields: Any) -> dict[str, Any]:
-    """The body that LLMstudio 0.3.11 sends."""
+    """Return the body that LLMstudio 0.3.11 sends."""
     unset = dict.fromkeys(("session_id", "api_key", "api_endpoint", "api_version", "base_url"))
     return {"model": "odd-priced", **unset, "chat_input": "Hi", "is_stream": False, "retries": 0, "parameters": {}, **fields}
 
 
 def as_10(**fields: Any) -> dict[str, Any]:
-    """The body that LLMstudio 1.0.6 sends."""
+    """Return the body that LLMstudio 1.0.6 sends."""
     return {"chat_input": "Hi", "model": "odd-priced", "is_stream": False, "retries": 0, "parameters": {}, **fields}
 
 
@@ -57,7 +57,7 @@ def scripted(upstream: OddUpstream) -> None:
 
 
 async def pieces(gateway: Gateway, body: dict[str, Any]) -> AsyncGenerator[bytes, None]:
-    """The pieces of the transfer as they are on the wire, each of them an item to LLMstudio's clients; no key but the body's."""
+    """Yield the transfer's chunks as LLMstudio's clients see them. The request has no key but the one in the body."""
     host, _, port = gateway.rest.partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
@@ -77,20 +77,20 @@ async def pieces(gateway: Gateway, body: dict[str, Any]) -> AsyncGenerator[bytes
 
 @pytest.fixture
 def engine(admin: httpx2.AsyncClient, admin_gateway: Gateway) -> httpx2.AsyncClient:
-    """The client with a good key, at the root."""
+    """Return the client with a valid key and the gateway's root as its base URL."""
     admin.base_url = httpx2.URL(f"http://{admin_gateway.rest}")
     return admin
 
 
 @pytest.fixture
 def stranger(engine: httpx2.AsyncClient) -> httpx2.AsyncClient:
-    """Without a key."""
+    """Return the client without a key."""
     del engine.headers["authorization"]
     return engine
 
 
 async def test_the_documented_answer(engine: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """Measured on the provider's stream, though the caller does not stream; priced, with what was cached."""
+    """The answer has the documented fields, with times measured on the provider's stream and a cost that includes cached tokens."""
     reply = await engine.post(PATH, json=asking(api_key="None", parameters="None", is_stream="False"))
     assert (reply.status_code, reply.headers["content-type"]) == (200, "application/json")
     found = reply.json()
@@ -116,34 +116,34 @@ async def test_the_documented_answer(engine: httpx2.AsyncClient, upstream: OddUp
     assert (sent.json["stream"], sent.json["max_tokens"], sent.headers["authorization"]) == (True, 2048, f"Bearer {PROVIDER_KEY}")
 
 
-async def test_a_stream_is_text_as_it_is_said(engine: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """The first word is read before the second is said."""
+async def test_a_stream_is_plain_text_without_delay(engine: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+    """A stream is plain text that arrives as the provider sends it."""
     more = asyncio.Event()
     upstream.script("odd-priced", [head(), chunk(sse(delta("Hel"))), more, chunk(sse(delta("lo", "stop"), USAGE, "[DONE]")), LAST])
-    said = ""
+    received = ""
     async with engine.stream("POST", PATH, json=asking(is_stream=True)) as reply:
         assert reply.headers["content-type"] == "text/plain; charset=utf-8"
         assert reply.headers["x-accel-buffering"] == "no"
         async for text in reply.aiter_text():
-            said += text
+            received += text
             more.set()
-    assert said == "Hello"
+    assert received == "Hello"
 
 
 async def test_llmstudio_03(admin_gateway: Gateway, stranger: httpx2.AsyncClient) -> None:
-    """It looks for /health, knows no header for its key, and decodes each piece of a stream alone."""
+    """LLMstudio 0.3 works: it uses /health, sends its key in the body, and decodes each piece of a stream alone."""
     health = await stranger.get("/health")
     assert (health.status_code, health.json()["status"]) == (200, "healthy")
     reply = await stranger.post(PATH, json=as_03(api_key=KEY, session_id="s", parameters={"max_tokens": 5, "max_output_tokens": 5}))
     assert (reply.status_code, reply.json()["session_id"]) == (200, "s")
-    said = [piece.decode() async for piece in pieces(admin_gateway, as_03(api_key=KEY, is_stream=True, has_end_token=True))]
-    assert said[:2] == ["Hé", "llo 🎩"]
-    assert said[2].startswith("<END_TOKEN>,input_tokens=6,output_tokens=26,cost_usd=0.000264,latency_s=0.")
-    assert len(said) == 3
+    received = [piece.decode() async for piece in pieces(admin_gateway, as_03(api_key=KEY, is_stream=True, has_end_token=True))]
+    assert received[:2] == ["Hé", "llo 🎩"]
+    assert received[2].startswith("<END_TOKEN>,input_tokens=6,output_tokens=26,cost_usd=0.000264,latency_s=0.")
+    assert len(received) == 3
 
 
 async def test_llmstudio_10(admin_gateway: Gateway, stranger: httpx2.AsyncClient) -> None:
-    """Each piece of a stream is one JSON chunk; the asynchronous client can only put its key into the parameters."""
+    """LLMstudio 1.0 works: each piece of a stream is one JSON chunk, and the key may be in the parameters."""
     assert (await stranger.post(PATH, json=as_10(parameters={"api_key": KEY}))).json()["parameters"] == {}
     chunks = [json.loads(piece) async for piece in pieces(admin_gateway, as_10(api_key=KEY, is_stream=True))]
     assert "".join(chunk["choices"][0]["delta"]["content"] or "" for chunk in chunks) == "Héllo 🎩"
@@ -153,19 +153,19 @@ async def test_llmstudio_10(admin_gateway: Gateway, stranger: httpx2.AsyncClient
 
 @pytest.mark.parametrize("body", [as_03(is_stream=True, has_end_token=True), as_10(is_stream=True)])
 async def test_a_reply_that_breaks_off_breaks_the_transfer(engine: httpx2.AsyncClient, upstream: OddUpstream, body: Any) -> None:
-    """What had come is there; the client's own library raises."""
+    """A reply that breaks off breaks the HTTP transfer after the text so far, so the client's own library raises."""
     upstream.script("odd-priced", [head(), chunk(sse(delta("Hel"))), CUT])
-    said = b""
+    received = b""
     with pytest.raises(httpx2.RemoteProtocolError):
         async with engine.stream("POST", PATH, json=body) as reply:
             async for piece in reply.aiter_raw():
-                said += piece
-    assert b"Hel" in said
-    assert b"<END_TOKEN>" not in said
+                received += piece
+    assert b"Hel" in received
+    assert b"<END_TOKEN>" not in received
 
 
 async def test_the_callers_own_key(admin_gateway: Gateway, engine: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """It is the one that the provider gets; if it is refused that is 502, and neither the caller nor the log reads it."""
+    """The caller's own provider key is sent to the provider. If it is refused, neither the 502 nor the log repeats it."""
     await engine.post(PATH, json=asking(api_key="own-key-of-ann", base_url="http://127.0.0.1:1", api_endpoint="http://127.0.0.1:1"))
     assert upstream.requests[-1].headers["authorization"] == "Bearer own-key-of-ann"
     assert b"own-key" not in upstream.requests[-1].body
@@ -173,13 +173,13 @@ async def test_the_callers_own_key(admin_gateway: Gateway, engine: httpx2.AsyncC
     reply = await engine.post(PATH, json=asking(api_key="own-key-of-ann"))
     assert (reply.status_code, reply.json()) == (502, {"detail": "The provider odd refused the key of the request."})
     await asyncio.to_thread(admin_gateway.wait_for, "Bad key: [redacted]")
-    assert "own-key-of-ann" not in admin_gateway.said
+    assert "own-key-of-ann" not in admin_gateway.output_text
 
 
 async def test_who_may_call_without_a_key_of_the_gateway(
     http: httpx2.AsyncClient, gateway: Gateway, stranger: httpx2.AsyncClient
 ) -> None:
-    """Nobody by default; where the operator says so, who has a key of that provider's, for that provider."""
+    """Only where the operator allows it may a caller use its own provider key instead of a gateway key, for that provider."""
     good = asking(api_key="own-key-of-ann")
     assert (await stranger.post(PATH, json=good)).status_code == 200
     elsewhere = ("/api/engine/chat/echo", {**good, "model": "echo"})
@@ -206,13 +206,13 @@ async def test_who_may_call_without_a_key_of_the_gateway(
     ],
 )
 async def test_refusals(engine: httpx2.AsyncClient, path: str, body: Any, status: int, detail: Any) -> None:
-    """Always {"detail"}, Envoy's own included."""
+    """Errors always have the form {"detail"}, including Envoy's own."""
     reply = await engine.post(path, json=body)
     assert (reply.status_code, reply.json()) == (status, {"detail": detail})
 
 
-async def test_what_the_provider_refuses(engine: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """429 with the time to wait, streaming or not; 502."""
+async def test_the_providers_refusals(engine: httpx2.AsyncClient, upstream: OddUpstream) -> None:
+    """The provider's rate limit becomes 429 with the time to wait, streaming or not. Its other errors become 502."""
     for stream in (False, True):
         upstream.script("odd-priced", [answer({"error": {}}, "429 Too Many Requests", "application/json", "retry-after: 3")])
         reply = await engine.post(PATH, json=asking(is_stream=stream))
@@ -222,7 +222,7 @@ async def test_what_the_provider_refuses(engine: httpx2.AsyncClient, upstream: O
 
 
 async def test_the_lists(engine: httpx2.AsyncClient) -> None:
-    """As LLMstudio gives them."""
+    """The lists of providers, models and parameters have LLMstudio's format."""
     assert (await engine.get("/api/engine/providers")).json() == ["echo", "llmock", "nowhere", "odd"]
     models = (await engine.get("/api/engine/models")).json()
     assert models["llmock"] == {"name": "llmock", "models": ["gpt-4o", "gpt-4o-mini"]}
@@ -242,8 +242,10 @@ async def test_the_lists(engine: httpx2.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_who_leaves_ends_the_providers_call(engine: httpx2.AsyncClient, upstream: OddUpstream, stream: bool) -> None:
-    """At once, streaming or not."""
+async def test_a_caller_that_leaves_ends_the_providers_call(
+    engine: httpx2.AsyncClient, upstream: OddUpstream, stream: bool
+) -> None:
+    """If the caller leaves, the provider's call ends at once, streaming or not."""
     while not upstream.left.empty():
         upstream.left.get_nowait()
     upstream.script("odd-priced", [head(), chunk(sse(delta("Hel"))), HANG])
@@ -266,7 +268,7 @@ NO_TEXT: dict[str, tuple[list[dict[str, Any]], str]] = {
 
 @pytest.mark.parametrize("kind", NO_TEXT)
 async def test_a_reply_without_text_is_no_empty_answer(engine: httpx2.AsyncClient, upstream: OddUpstream, kind: str) -> None:
-    """Whole, as bare text, and in the chunks of a 1.x client, all the same."""
+    """A refusal, a tool call or a transcript appears as the output, whole, as text, and in chunks."""
     deltas, output = NO_TEXT[kind]
     upstream.script("odd-priced", [head(), chunk(sse(*deltas, "[DONE]")), LAST])
     assert (await engine.post(PATH, json=as_03())).json()["chat_output"] == output
@@ -277,9 +279,11 @@ async def test_a_reply_without_text_is_no_empty_answer(engine: httpx2.AsyncClien
 
 
 async def test_only_known_fields_of_messages_reach_the_provider(engine: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """Strict hosts refuse others; the answer repeats them."""
-    said = [{"role": "user", "name": "ann", "content": [{"type": "text", "text": "Hi", "id": "t1"}], "id": "m1", "timestamp": 1}]
-    reply = await engine.post(PATH, json=asking(chat_input=said))
-    assert reply.json()["context"] == said
-    told = [{"role": "user", "name": "ann", "content": [{"type": "text", "text": "Hi"}]}]
-    assert upstream.requests[-1].json["messages"] == told
+    """Unknown fields of messages are not sent, because strict hosts refuse them, but the answer repeats them."""
+    messages = [
+        {"role": "user", "name": "ann", "content": [{"type": "text", "text": "Hi", "id": "t1"}], "id": "m1", "timestamp": 1}
+    ]
+    reply = await engine.post(PATH, json=asking(chat_input=messages))
+    assert reply.json()["context"] == messages
+    expected = [{"role": "user", "name": "ann", "content": [{"type": "text", "text": "Hi"}]}]
+    assert upstream.requests[-1].json["messages"] == expected

@@ -1,4 +1,4 @@
-"""A plain gRPC client, straight to the server and through Envoy."""
+"""A plain gRPC client, directly to the server and through Envoy."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from tests.waiting import until
 METADATA = (("authorization", f"Bearer {KEY}"),)
 
 
-def asked(model: str, text: str = "Hello") -> chat_pb2.GenerateRequest:
+def generate_request(model: str, text: str = "Hello") -> chat_pb2.GenerateRequest:
     message = message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=text))])
     return chat_pb2.GenerateRequest(model=model, messages=[message])
 
@@ -33,7 +33,7 @@ def reason(error: grpc.aio.AioRpcError) -> str:
 
 
 async def test_reflection_and_health_need_no_key(channel: grpc.aio.Channel) -> None:
-    """What a tool such as grpcurl asks first."""
+    """Reflection and health, which tools such as grpcurl use first, need no key."""
     stub = reflection_pb2_grpc.ServerReflectionStub(channel)
 
     async def ask(**fields: Any) -> Any:
@@ -50,11 +50,11 @@ async def test_reflection_and_health_need_no_key(channel: grpc.aio.Channel) -> N
 
 
 async def test_stream_generate(channel: grpc.aio.Channel) -> None:
-    """Numbered events from started to finished, that together are what Generate answers."""
+    """The events are numbered, go from started to finished, and together are what Generate answers."""
     stub = chat_pb2_grpc.ChatServiceStub(channel)
     events: list[chat_pb2.StreamEvent] = []
     times: list[float] = []
-    async for answer in stub.StreamGenerate(asked("echo", "one two three"), metadata=METADATA):
+    async for answer in stub.StreamGenerate(generate_request("echo", "one two three"), metadata=METADATA):
         assert answer.sequence == len(events) + 1
         events += answer.events
         times.append(time.monotonic())
@@ -63,25 +63,27 @@ async def test_stream_generate(channel: grpc.aio.Channel) -> None:
     assert events[-3].usage.total_tokens > 0
     assert events[-2].metrics.chunks == 5
     assert times[-1] - times[0] > 0.04, "the words come one after the other"
-    whole = await stub.Generate(asked("echo", "one two three"), metadata=METADATA)
+    whole = await stub.Generate(generate_request("echo", "one two three"), metadata=METADATA)
     assert whole.choices[0].message.blocks[0].text.text == "".join(event.text.text for event in events)
 
 
 async def test_models(channel: grpc.aio.Channel) -> None:
-    """The same list as over REST."""
+    """The list of models is the same as over REST."""
     stub = models_pb2_grpc.ModelServiceStub(channel)
     page = await stub.ListModels(models_pb2.ListModelsRequest(), metadata=METADATA)
     assert [model.name for model in page.models if model.is_default] == ["gpt-4o-mini"]
 
 
 async def test_a_deadline_of_a_second_ends_after_a_second(channel: grpc.aio.Channel, upstream: OddUpstream) -> None:
-    """With a provider that hangs: the status, its reason, and the provider's call is gone."""
+    """If the provider hangs, a deadline ends the call on time with a reason, and ends the provider's call."""
     upstream.script("odd-hang", [HANG])
     while not upstream.left.empty():
         upstream.left.get_nowait()
     start = time.monotonic()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async for _ in chat_pb2_grpc.ChatServiceStub(channel).StreamGenerate(asked("odd-hang"), metadata=METADATA, timeout=1):
+        async for _ in chat_pb2_grpc.ChatServiceStub(channel).StreamGenerate(
+            generate_request("odd-hang"), metadata=METADATA, timeout=1
+        ):
             pass
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert reason(caught.value) == "DEADLINE_EXCEEDED"
@@ -90,20 +92,20 @@ async def test_a_deadline_of_a_second_ends_after_a_second(channel: grpc.aio.Chan
 
 
 async def test_a_cancelled_call_leaves_the_provider_at_once(channel: grpc.aio.Channel, upstream: OddUpstream) -> None:
-    """Within half a second, streaming or not."""
+    """A cancelled call ends the provider's call within half a second, streaming or not."""
     upstream.script("odd-slow", [head(), chunk(sse(delta("Hel"))), HANG])
     upstream.script("odd-mute", [HANG])
     stub = chat_pb2_grpc.ChatServiceStub(channel)
     while not upstream.left.empty():
         upstream.left.get_nowait()
-    stream = stub.StreamGenerate(asked("odd-slow"), metadata=METADATA)
+    stream = stub.StreamGenerate(generate_request("odd-slow"), metadata=METADATA)
     assert (await stream.read()).events[2].text.text == "Hel"
     left = time.monotonic()
     stream.cancel()
     assert await asyncio.wait_for(upstream.left.get(), 2) - left < 0.5
 
     before = len(upstream.requests)
-    whole = asyncio.ensure_future(stub.Generate(asked("odd-mute"), metadata=METADATA))
+    whole = asyncio.ensure_future(stub.Generate(generate_request("odd-mute"), metadata=METADATA))
     await until(lambda: len(upstream.requests) > before)
     left = time.monotonic()
     whole.cancel()
@@ -111,9 +113,9 @@ async def test_a_cancelled_call_leaves_the_provider_at_once(channel: grpc.aio.Ch
 
 
 async def test_a_provider_that_is_cut_is_an_error_event(channel: grpc.aio.Channel, upstream: OddUpstream) -> None:
-    """What came before it is there; then the event, with the next number; then the status."""
+    """If the provider breaks off, the text so far is followed by an error event with the next number, and then the status."""
     upstream.script("odd-cut", [head(), chunk(sse(delta("Hel"))), CUT])
-    call = chat_pb2_grpc.ChatServiceStub(channel).StreamGenerate(asked("odd-cut"), metadata=METADATA)
+    call = chat_pb2_grpc.ChatServiceStub(channel).StreamGenerate(generate_request("odd-cut"), metadata=METADATA)
     events: list[chat_pb2.StreamEvent] = []
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         async for answer in call:
@@ -123,24 +125,24 @@ async def test_a_provider_that_is_cut_is_an_error_event(channel: grpc.aio.Channe
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert reason(caught.value) == "PROVIDER_PROTOCOL"
     with pytest.raises(grpc.aio.AioRpcError):
-        await chat_pb2_grpc.ChatServiceStub(channel).Generate(asked("odd-cut"), metadata=METADATA)
+        await chat_pb2_grpc.ChatServiceStub(channel).Generate(generate_request("odd-cut"), metadata=METADATA)
 
 
 @pytest.mark.parametrize(
     ("request_", "metadata", "code", "why"),
     [
-        (asked("echo"), (), "UNAUTHENTICATED", "UNAUTHENTICATED"),
-        (asked("echo"), (("authorization", "Bearer sk-wrong"),), "UNAUTHENTICATED", "UNAUTHENTICATED"),
-        (asked("nope"), METADATA, "NOT_FOUND", "MODEL_NOT_FOUND"),
+        (generate_request("echo"), (), "UNAUTHENTICATED", "UNAUTHENTICATED"),
+        (generate_request("echo"), (("authorization", "Bearer sk-wrong"),), "UNAUTHENTICATED", "UNAUTHENTICATED"),
+        (generate_request("nope"), METADATA, "NOT_FOUND", "MODEL_NOT_FOUND"),
         (chat_pb2.GenerateRequest(model="echo"), METADATA, "INVALID_ARGUMENT", "INVALID_REQUEST"),
-        (asked("echo", "a\0b"), METADATA, "INVALID_ARGUMENT", "INVALID_REQUEST"),
-        (asked("lost"), METADATA, "UNAVAILABLE", "PROVIDER_UNAVAILABLE"),
+        (generate_request("echo", "a\0b"), METADATA, "INVALID_ARGUMENT", "INVALID_REQUEST"),
+        (generate_request("lost"), METADATA, "UNAVAILABLE", "PROVIDER_UNAVAILABLE"),
     ],
 )
 async def test_every_failure_has_a_code_and_a_reason(
     channel: grpc.aio.Channel, request_: chat_pb2.GenerateRequest, metadata: Any, code: str, why: str
 ) -> None:
-    """On both methods."""
+    """Each failure has its code and reason, on both methods."""
     stub = chat_pb2_grpc.ChatServiceStub(channel)
     for call in (stub.Generate(request_, metadata=metadata), stub.StreamGenerate(request_, metadata=metadata).read()):
         with pytest.raises(grpc.aio.AioRpcError) as caught:

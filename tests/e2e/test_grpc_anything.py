@@ -1,4 +1,4 @@
-"""Anything at all as a call: bytes by chance, messages of any content, metadata of any size. The server stays well."""
+"""Random calls: random bytes, messages of any content, metadata of any size. The server stays healthy."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ METHODS: Final[Mapping[str, MethodDescriptor]] = {
     for service in descriptor_pool.Default().FindFileByName(file.name).services_by_name.values()
     for method in service.methods
 }
-"""All of the protos."""
-OURS: Final = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNIMPLEMENTED}
-"""What would be a fault of the server's."""
+"""All methods of the protos."""
+SERVER_FAULTS: Final = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNIMPLEMENTED}
+"""The codes that would mean a fault of the server."""
 
 WORDS: Final = (
     "echo",
@@ -77,7 +77,7 @@ METADATA: Final = st.lists(
 
 @st.composite
 def filled(draw: st.DrawFn, kind: Descriptor, depth: int = 4) -> Any:
-    """A message of a kind, with some of its fields set to anything that they may hold."""
+    """Draw a message of a type, with some of its fields set to any valid value."""
     made = message_factory.GetMessageClass(kind)()
     for field in (
         draw(st.lists(st.sampled_from(list(kind.fields)), max_size=6, unique_by=lambda field: field.name)) if kind.fields else ()
@@ -104,7 +104,7 @@ def filled(draw: st.DrawFn, kind: Descriptor, depth: int = 4) -> Any:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def server(tmp_path: Path) -> AsyncGenerator[str, None]:
-    """A server in this process, with SQLite: its address."""
+    """Yield the address of a server in this process, with SQLite."""
     config = Config(
         grpc=GrpcConfig(listen=f"127.0.0.1:{free_port()}"),
         database=DatabaseConfig(url=f"sqlite:///{tmp_path}/anything.db"),
@@ -123,7 +123,7 @@ async def server(tmp_path: Path) -> AsyncGenerator[str, None]:
 
 
 def call(channel: grpc.Channel, path: str, data: bytes, metadata: list[tuple[str, Any]]) -> grpc.StatusCode:
-    """How it ends."""
+    """Make one call, and return the code with which it ends."""
     kind: Callable[..., Any] = channel.unary_stream if METHODS[path].server_streaming else channel.unary_unary
     method = kind(path, request_serializer=None, response_deserializer=None)
     try:
@@ -137,9 +137,9 @@ def call(channel: grpc.Channel, path: str, data: bytes, metadata: list[tuple[str
     return grpc.StatusCode.OK
 
 
-async def ours() -> int:
-    """As many objects as there are of our classes."""
-    for _ in range(1000):  # so many that the loop lets go of its cancelled timers, each of which holds a call until it is due
+async def our_objects() -> int:
+    """Return the number of live objects of our own classes."""
+    for _ in range(1000):  # so that the loop drops its cancelled timers; each keeps a call alive until it is due
         asyncio.get_running_loop().call_later(60, int).cancel()
     await asyncio.sleep(0)
     gc.collect()
@@ -148,7 +148,7 @@ async def ours() -> int:
 
 @pytest.mark.slow
 async def test_anything_at_all_is_answered(server: str) -> None:
-    """No fault of the server's, whatever the method, the message and the metadata; and nothing is left behind of any call."""
+    """No method, message or metadata causes a fault of the server, and no call leaves objects or tasks behind."""
     paths = st.sampled_from(sorted(METHODS))
     anything = paths.flatmap(
         lambda path: st.tuples(
@@ -165,14 +165,14 @@ async def test_anything_at_all_is_answered(server: str) -> None:
 
         @settings(max_examples=3 * settings.default.max_examples)
         @given(anything)
-        def every(asked: tuple[str, bytes, list[tuple[str, Any]]]) -> None:
-            code = call(channel, *asked)
+        def every(random_call: tuple[str, bytes, list[tuple[str, Any]]]) -> None:
+            code = call(channel, *random_call)
             seen[code] = seen.get(code, 0) + 1
-            assert code not in OURS
+            assert code not in SERVER_FAULTS
 
-        for path in METHODS:  # what is made once for each method
+        for path in METHODS:  # fill what is made once per method
             await asyncio.to_thread(call, channel, path, b"", [])
-        tasks, kept = len(asyncio.all_tasks()), await ours()
+        tasks, kept = len(asyncio.all_tasks()), await our_objects()
         with capture_logs() as logs:
             await asyncio.to_thread(every)
         assert not [entry for entry in logs if entry["event"] == "call_failed"]
@@ -180,14 +180,14 @@ async def test_anything_at_all_is_answered(server: str) -> None:
         health = await health_pb2_grpc.HealthStub(fresh).Check(health_pb2.HealthCheckRequest())
         assert health.status == health_pb2.HealthCheckResponse.SERVING
     await until(lambda: len(asyncio.all_tasks()) <= tasks)
-    print(f"{sum(seen.values())} calls: {', '.join(f'{code.name} {count}' for code, count in seen.items())}")  # noqa: T201 - for who fuzzes
-    assert await ours() - kept < sum(seen.values()) // 10, "something is kept of each call"
+    print(f"{sum(seen.values())} calls: {', '.join(f'{code.name} {count}' for code, count in seen.items())}")  # noqa: T201 - shown when fuzzing
+    assert await our_objects() - kept < sum(seen.values()) // 10, "each call leaves objects behind"
     assert grpc.StatusCode.OK in seen
     assert grpc.StatusCode.INVALID_ARGUMENT in seen
 
 
-async def test_who_has_no_key_cannot_fill_the_log(server: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """A method that needs none does not look at its request, so that bytes which are none are no failure of the server's."""
+async def test_invalid_bytes_without_a_key_do_not_fill_the_log(server: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """A method without a key ignores invalid bytes in its request, and does not log a failure."""
     async with grpc.aio.insecure_channel(server) as channel:
         stream = channel.unary_stream("/antiphon.rest.v1.EngineService/GetHealth")
         assert len([piece async for piece in stream(b"\xff\xff\xff")]) == 1

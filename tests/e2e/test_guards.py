@@ -1,4 +1,4 @@
-"""Guards, through the real Envoy: what a provider splits over its chunks is found, and text flows all the same."""
+"""Guards through the real Envoy: they find text that a provider splits over chunks, and streams still flow."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from llmock.testing import LLMockServer
 
 from antiphon.v1 import chat_pb2, chat_pb2_grpc, history_pb2, history_pb2_grpc
 from tests.e2e.conftest import READY, Gateway, configuration
-from tests.e2e.test_grpc import METADATA, asked
+from tests.e2e.test_grpc import METADATA, generate_request
 from tests.odd_upstream import HANG, LAST, OddUpstream, Step, answer, chunk, delta, head, sse
 
 GUARDS = [
@@ -28,13 +28,13 @@ GUARDS = [
 LEAK = "Write to jane.doe@example.com, darn, or pay with 4111 1111 1111 1111 "
 WHOLE = {"id": "x", "object": "chat.completion", "created": 1, "model": "odd-model"}
 HELP = "You may name help@example.com, and sesame42."
-"""The operator's own words."""
+"""Text of the operator."""
 
 MASKED = "Write to [EMAIL], ****, or pay with [CREDIT_CARD] "
 
 
 def steps(*texts: str) -> list[Step]:
-    """A stream of them, a chunk of the transfer each."""
+    """Return a stream of these texts, one chunk of the transfer each."""
     return [head(), *(chunk(sse(delta(text))) for text in texts), chunk(sse(delta(finish="stop"), "[DONE]")), LAST]
 
 
@@ -55,9 +55,9 @@ async def guarded(
     await asyncio.to_thread(started.wait_for, READY)
     yield started
     assert await asyncio.to_thread(started.stop) == 0
-    assert "call_failed" not in started.said, "the server met an exception that it does not know"
+    assert "call_failed" not in started.output_text, "the server had an unexpected exception"
     for text in ("jane.doe", "4111 1111", "sesame"):
-        assert text not in started.said, "what was found went into the log"
+        assert text not in started.output_text, "the log has text that a guard found"
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -90,40 +90,40 @@ def text_of(chunk: dict[str, Any]) -> str:
 async def test_what_a_provider_splits_is_masked_in_json_and_in_a_stream(
     http: httpx2.AsyncClient, upstream: OddUpstream, size: int
 ) -> None:
-    """Character by character, in pieces, or whole."""
+    """Personal data is masked in JSON and in a stream, however the provider splits it."""
     upstream.script("odd-leak", steps(*(LEAK[at : at + size] for at in range(0, len(LEAK), size))))
     whole = await http.post("/chat/completions", json=asking())
     assert whole.json()["choices"][0]["message"]["content"] == MASKED
     async with http.stream("POST", "/chat/completions", json=asking(stream=True)) as response:
-        told = [text_of(each) async for each in chunks(response)]
-    assert "".join(told) == MASKED
+        pieces = [text_of(each) async for each in chunks(response)]
+    assert "".join(pieces) == MASKED
 
 
 async def test_the_first_text_comes_before_the_reply_is_whole(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """The provider says more only when the caller has read what it has said."""
+    """Text that is safe to send reaches the caller before the provider continues."""
     more = asyncio.Event()
     upstream.script("odd-leak", [head(), chunk(sse(delta("Write to jane"))), more, *steps(".doe@example.com!")[1:]])
     async with http.stream("POST", "/chat/completions", json=asking(stream=True)) as response:
-        told = ""
+        text = ""
         async for each in chunks(response):
-            told += text_of(each)
-            if told == "Write to ":
+            text += text_of(each)
+            if text == "Write to ":
                 more.set()
-    assert told == "Write to [EMAIL]!"
+    assert text == "Write to [EMAIL]!"
 
 
 async def test_a_blocked_reply_ends_as_filtered_and_the_provider_is_left(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """With what came before, and with tokens, though the provider would never have told them."""
+    """A blocked reply ends with `content_filter` after the text before it, with usage, and the provider's call ends."""
     upstream.script("odd-leak", [head(), *(chunk(sse(delta(text))) for text in ("It is cod", "e", " ", "red", ", I say")), HANG])
     while not upstream.left.empty():
         upstream.left.get_nowait()
     async with http.stream(
         "POST", "/chat/completions", json=asking(stream=True, stream_options={"include_usage": True})
     ) as response:
-        told = [each async for each in chunks(response)]
-    assert "".join(map(text_of, told)) == "It is "
-    assert [each["choices"][0]["finish_reason"] for each in told if each["choices"]][-1] == "content_filter"
-    assert told[-1]["usage"]["total_tokens"] > 0
+        received = [each async for each in chunks(response)]
+    assert "".join(map(text_of, received)) == "It is "
+    assert [each["choices"][0]["finish_reason"] for each in received if each["choices"]][-1] == "content_filter"
+    assert received[-1]["usage"]["total_tokens"] > 0
     await asyncio.wait_for(upstream.left.get(), 10)
     whole = {"index": 0, "message": {"role": "assistant", "content": "It is code red, I say"}, "finish_reason": "stop"}
     upstream.script("odd-leak", [answer({**WHOLE, "choices": [whole]})])
@@ -135,7 +135,7 @@ async def test_a_blocked_reply_ends_as_filtered_and_the_provider_is_left(http: h
 async def test_a_blocked_request_is_400_and_never_reaches_the_provider(
     http: httpx2.AsyncClient, upstream: OddUpstream, stream: bool
 ) -> None:
-    """With the guard's name, not with what it found; not to be tried again."""
+    """A blocked request gets 400 with the guard's name, without the text that it found, and no retry is suggested."""
     before = len(upstream.requests)
     response = await http.post("/chat/completions", json=asking("open sesame42", stream=stream))
     assert (response.status_code, response.headers["x-should-retry"]) == (400, "false")
@@ -147,19 +147,19 @@ async def test_a_blocked_request_is_400_and_never_reaches_the_provider(
 
 
 async def test_over_grpc_too(channel: grpc.aio.Channel, upstream: OddUpstream) -> None:
-    """`StreamGenerate` masks; what is blocked is INVALID_ARGUMENT with its reason, or ends as filtered."""
+    """Over gRPC text is masked too. A blocked request gets INVALID_ARGUMENT, and a blocked reply ends as filtered."""
     stub = chat_pb2_grpc.ChatServiceStub(channel)
     upstream.script("odd-leak", steps(*LEAK))
-    answers = [answer async for answer in stub.StreamGenerate(asked("odd-leak"), metadata=METADATA, timeout=20)]
+    answers = [answer async for answer in stub.StreamGenerate(generate_request("odd-leak"), metadata=METADATA, timeout=20)]
     events = [event for answer in answers for event in answer.events]
     assert "".join(event.text.text for event in events) == MASKED
     assert [answer.sequence for answer in answers] == [*accumulate((len(answer.events) for answer in answers[:-1]), initial=1)]
     upstream.script("odd-leak", steps("It is code", " red"))
-    reply = await stub.Generate(asked("odd-leak"), metadata=METADATA, timeout=20)
+    reply = await stub.Generate(generate_request("odd-leak"), metadata=METADATA, timeout=20)
     assert reply.choices[0].finish_reason == chat_pb2.FINISH_REASON_CONTENT_FILTER
     assert [block.text.text for block in reply.choices[0].message.blocks] == ["It is "]
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stub.Generate(asked("odd-leak", "CODE  RED"), metadata=METADATA, timeout=20)
+        await stub.Generate(generate_request("odd-leak", "CODE  RED"), metadata=METADATA, timeout=20)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     status = from_call(caught.value)
     assert status is not None
@@ -169,7 +169,7 @@ async def test_over_grpc_too(channel: grpc.aio.Channel, upstream: OddUpstream) -
 
 
 async def test_what_is_stored_and_what_the_provider_gets_is_masked(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """Message, title and reply of a chat; its next turn repeats them, and they are still the same turn."""
+    """A chat's messages, title and reply are masked in the store and at the provider, and resent messages still match."""
     upstream.script("odd-leak", steps(*LEAK))
     mine = {"role": "user", "content": "I am jane.doe@example.com"}
     response = await http.post("/chat/generate", json={"chat_history": [mine]})
@@ -189,7 +189,7 @@ async def test_what_is_stored_and_what_the_provider_gets_is_masked(http: httpx2.
 
 
 async def test_what_callers_store_themselves_is_masked_or_refused(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """A title with a call, a chat that was held elsewhere, a new title, the title of a fork."""
+    """Titles and messages that callers store without a call are masked or refused too."""
     upstream.script("odd-leak", steps("Hello"))
     body = {"chat_history": [{"role": "user", "content": "Hi"}]}
     assert (await http.post("/chat/generate?title=To%20jane.doe@example.com", json=body)).json()["title"] == "To [EMAIL]"
@@ -212,13 +212,13 @@ async def test_what_callers_store_themselves_is_masked_or_refused(http: httpx2.A
 async def test_context_that_a_caller_sends_is_guarded_and_the_personas_is_not(
     http: httpx2.AsyncClient, upstream: OddUpstream, path: str
 ) -> None:
-    """Masked on its way to the provider, and refused before anything is stored."""
+    """Context that a caller sends is masked, or refused before anything is stored. The persona's own text is not changed."""
     upstream.script("odd-leak", steps("Hello"))
     body = {"chat_history": [{"role": "user", "content": "Hi"}], "persona": "helper"}
     response = await http.post(path, json={**body, "fastContext": ["I am jane.doe@example.com", {"jane.doe@example.com": 1}]})
     assert response.is_success, response.text
-    told = [message["content"] for message in upstream.requests[-1].json["messages"]]
-    assert told == [HELP, 'Context for this chat:\n\nI am [EMAIL]\n\n{"[EMAIL]":1}', "Hi"]
+    sent = [message["content"] for message in upstream.requests[-1].json["messages"]]
+    assert sent == [HELP, 'Context for this chat:\n\nI am [EMAIL]\n\n{"[EMAIL]":1}', "Hi"]
     chats = len((await http.get("/chat/history")).json()["chats"])
     asked_before = len(upstream.requests)
     for context in (["open sesame42"], [{"text": "open sesame42"}], [{"a": ["sesame42"]}]):
@@ -230,17 +230,17 @@ async def test_context_that_a_caller_sends_is_guarded_and_the_personas_is_not(
 
 
 async def test_the_operators_words_go_as_they_are_where_nothing_is_kept(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """A persona of /chat, a client's context of /ai/chat."""
+    """A persona of /chat and a client context of /ai/chat are sent unchanged."""
     upstream.script("odd-leak", steps("Hello"))
-    said = asking("I am jane.doe@example.com")["messages"]
+    messages = asking("I am jane.doe@example.com")["messages"]
     for path, body in (
-        ("/chat", {"chat_history": said, "persona": "helper"}),
-        ("/ai/chat", {"model": "odd-leak", "messages": said, "client_id": "acme"}),
+        ("/chat", {"chat_history": messages, "persona": "helper"}),
+        ("/ai/chat", {"model": "odd-leak", "messages": messages, "client_id": "acme"}),
     ):
         response = await http.post(path, json=body)
         assert response.status_code == 200, response.text
-    told = [[message["content"] for message in asked.json["messages"]] for asked in upstream.requests[-2:]]
-    assert told == [[HELP, "I am [EMAIL]"]] * 2
+    sent = [[message["content"] for message in request.json["messages"]] for request in upstream.requests[-2:]]
+    assert sent == [[HELP, "I am [EMAIL]"]] * 2
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ async def test_the_operators_words_go_as_they_are_where_nothing_is_kept(http: ht
 async def test_no_field_carries_words_past_the_guards(
     http: httpx2.AsyncClient, upstream: OddUpstream, field: dict[str, Any]
 ) -> None:
-    """Masked where they stood; what a guard that blocks finds in the same place is refused."""
+    """No field of a request avoids the guards: a match is masked in place, or refused by a blocking guard."""
     upstream.script("odd-leak", steps("Hello"))
     response = await http.post("/chat/completions", json=asking(**field))
     assert response.status_code == 200, response.text
@@ -286,23 +286,23 @@ async def test_no_field_carries_words_past_the_guards(
 async def test_where_a_chat_came_from_is_guarded(
     http: httpx2.AsyncClient, channel: grpc.aio.Channel, upstream: OddUpstream
 ) -> None:
-    """As its title is, whichever way it is stored."""
+    """The source of a chat is guarded like its title, whichever way it is stored."""
     upstream.script("odd-leak", steps("Hello"))
-    said = [{"role": "user", "content": "Hi"}]
-    generated = (await http.post("/chat/generate?source=jane.doe@example.com", json={"chat_history": said})).json()["chatId"]
-    kept = (await http.post("/chat/new", json={"messages": said, "source": "jane.doe@example.com"})).json()["chatId"]
+    messages = [{"role": "user", "content": "Hi"}]
+    generated = (await http.post("/chat/generate?source=jane.doe@example.com", json={"chat_history": messages})).json()["chatId"]
+    kept = (await http.post("/chat/new", json={"messages": messages, "source": "jane.doe@example.com"})).json()["chatId"]
     history = history_pb2_grpc.HistoryServiceStub(channel)
     wanted = history_pb2.Conversation(title="x", source="jane.doe@example.com")
     request = history_pb2.CreateConversationRequest(conversation=wanted)
     made = (await history.CreateConversation(request, metadata=METADATA, timeout=20)).conversation.id
     for chat in (generated, kept, made):
         assert (await http.get(f"/chat/fetch/{chat}")).json()["source"] == "[EMAIL]"
-    assert (await http.post("/chat/generate?source=sesame42", json={"chat_history": said})).status_code == 400
-    assert (await http.post("/chat/new", json={"messages": said, "source": "sesame42"})).status_code == 400
+    assert (await http.post("/chat/generate?source=sesame42", json={"chat_history": messages})).status_code == 400
+    assert (await http.post("/chat/new", json={"messages": messages, "source": "sesame42"})).status_code == 400
 
 
 async def test_the_proxies_pass_bytes_through(http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """As their contract is: they are not read, and so not guarded."""
+    """The proxies pass bytes on without reading them, and so without guarding them."""
     upstream.script("odd-leak", [answer({**WHOLE, "note": LEAK})])
     target = upstream.base_url.replace(":", "%3A").replace("/", "%2F")
     response = await http.post(f"/proxy/{target}/sk-x/chat/completions", json=asking("open sesame42"))

@@ -1,4 +1,4 @@
-"""HEAD, through the real Envoy: what GET answers, without its body (RFC 9110, section 9.3.2)."""
+"""HEAD through the real Envoy: the answer of GET without its body (RFC 9110, section 9.3.2)."""
 
 import httpx2
 import pytest
@@ -7,7 +7,7 @@ from tests.e2e.conftest import KEY, Gateway
 from tests.e2e.wire import END_HEADERS, END_STREAM, HEADERS, close, connect, frame, http2, read_answer
 
 OWN = {"date", "x-request-id", "content-length", "transfer-encoding"}
-"""Headers that are each response's own, or tell of a body."""
+"""Headers that differ between responses, or that describe a body."""
 
 
 @pytest.mark.parametrize(
@@ -31,14 +31,14 @@ OWN = {"date", "x-request-id", "content-length", "transfer-encoding"}
     ],
 )
 async def test_head_is_answered_as_get(http: httpx2.AsyncClient, gateway: Gateway, path: str, status: int) -> None:
-    """The same status and headers, with a key and without one, and no body."""
+    """HEAD gets the status and headers of GET and no body, with a valid key and with a bad one."""
     url = f"http://{gateway.rest}{path}"
     for key in ({}, {"authorization": "Bearer sk-wrong"}):
         got, head = await http.get(url, headers=key), await http.head(url, headers=key)
         assert key or got.status_code == status
         assert head.status_code == got.status_code
-        told, expected = ({n: v for n, v in each.headers.items() if n not in OWN} for each in (head, got))
-        assert told == expected
+        actual, expected = ({n: v for n, v in each.headers.items() if n not in OWN} for each in (head, got))
+        assert actual == expected
         assert (bool(got.content), head.content) == (True, b"")
 
 
@@ -54,19 +54,19 @@ async def test_head_is_answered_as_get(http: httpx2.AsyncClient, gateway: Gatewa
     ],
 )
 async def test_head_of_what_has_no_get_is_405(http: httpx2.AsyncClient, path: str, allow: str) -> None:
-    """It asks no model."""
+    """HEAD of a path without GET gets 405 with the allowed methods, and asks no model."""
     response = await http.head(path)
     assert (response.status_code, response.headers["allow"], response.content) == (405, allow, b"")
 
 
 async def test_what_takes_get_takes_head(http: httpx2.AsyncClient) -> None:
-    """And says so."""
+    """A path that accepts GET lists HEAD in its `allow` header too."""
     assert (await http.post("models")).headers["allow"] == "GET, HEAD"
 
 
 @pytest.mark.parametrize("path", ["/health", "/api/v1/models", "/nothing"])
 async def test_the_connection_stays_good_for_the_next_request(gateway: Gateway, path: str) -> None:
-    """In HTTP/1.1 no byte follows the headers; in HTTP/2 the stream ends."""
+    """The connection stays usable: in HTTP/1.1 no byte follows the headers, and in HTTP/2 the stream ends."""
     reader, writer = await connect(gateway.rest)
     for _ in range(2):
         writer.write(f"HEAD {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n\r\n".encode())
@@ -77,7 +77,7 @@ async def test_the_connection_stays_good_for_the_next_request(gateway: Gateway, 
     await close(writer)
     async with http2(gateway.rest) as caller:
         for stream, method in enumerate(("HEAD", "GET", "HEAD", "GET")):
-            asked = caller.request(path if method == "HEAD" else "/health", method, authorization=f"Bearer {KEY}")
-            await caller.send(frame(HEADERS, END_HEADERS | END_STREAM, 2 * stream + 1, asked))
+            request = caller.request(path if method == "HEAD" else "/health", method, authorization=f"Bearer {KEY}")
+            await caller.send(frame(HEADERS, END_HEADERS | END_STREAM, 2 * stream + 1, request))
             body = await caller.answer(2 * stream + 1)
             assert (b"healthy" in body) if method == "GET" else body == b""

@@ -1,4 +1,4 @@
-"""What a caller sees while the model is silent, through the real Envoy."""
+"""Streams while the model is silent, through the real Envoy."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -13,7 +13,7 @@ from llmock.testing import LLMockServer
 
 from antiphon.v1 import chat_pb2_grpc
 from tests.e2e.conftest import KEY, READY, Gateway, configuration
-from tests.e2e.test_grpc import METADATA, asked
+from tests.e2e.test_grpc import METADATA, generate_request
 from tests.odd_upstream import CUT, LAST, OddUpstream, Step, chunk, delta, head, sse
 
 COMMENT = b": waiting\n\n"
@@ -25,7 +25,7 @@ HELLO: list[Step] = [chunk(sse(delta("Hello", "stop"), "[DONE]")), LAST]
 async def quick(
     upstream: OddUpstream, llm: LLMockServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[Gateway, None]:
-    """A gateway whose heart beats every fifth of a second."""
+    """Yield a gateway that sends a heartbeat every fifth of a second."""
     more = {
         "streams": {"heartbeat": 0.2},
         "personas": {"thinker": {"model": "odd-thinker"}},
@@ -35,7 +35,7 @@ async def quick(
     await asyncio.to_thread(started.wait_for, READY)
     yield started
     assert await asyncio.to_thread(started.stop) == 0
-    assert "call_failed" not in started.said
+    assert "call_failed" not in started.output_text
 
 
 PATHS: list[tuple[str, dict[str, Any], bytes]] = [
@@ -50,7 +50,7 @@ PATHS: list[tuple[str, dict[str, Any], bytes]] = [
 async def test_a_stream_shows_that_it_lives(
     path: str, body: dict[str, Any], before: bytes, quick: Gateway, upstream: OddUpstream
 ) -> None:
-    """Headers and comments go out while the model thinks, though the provider has only begun; then the reply comes."""
+    """Headers and comments are sent while the model is silent, and the reply follows."""
     thought = asyncio.Event()
     upstream.script("odd-thinker", [head(), chunk(sse(THINKS)), thought, *HELLO])
     async with httpx2.AsyncClient(timeout=20, trust_env=False) as client:
@@ -71,7 +71,7 @@ async def test_a_stream_shows_that_it_lives(
 
 
 async def test_a_failure_before_the_first_heartbeat_is_a_status(quick: Gateway, upstream: OddUpstream) -> None:
-    """Though the provider had begun its answer."""
+    """A failure before the first heartbeat is a status, even if the provider had begun its answer."""
     upstream.script("odd-brief", [head(), chunk(sse(THINKS)), CUT])
     async with quick.sdk() as sdk:
         with pytest.raises(openai.InternalServerError) as caught:
@@ -79,20 +79,20 @@ async def test_a_failure_before_the_first_heartbeat_is_a_status(quick: Gateway, 
     assert caught.value.status_code == 502
 
 
-async def test_a_failure_after_a_heartbeat_is_told_in_band(quick: Gateway, upstream: OddUpstream) -> None:
-    """The OpenAI SDK passes over the comment, and raises the error."""
+async def test_a_failure_after_a_heartbeat_is_an_event(quick: Gateway, upstream: OddUpstream) -> None:
+    """After a heartbeat a failure is an event in the stream. The OpenAI SDK ignores the comment and raises the error."""
     thought = asyncio.Event()
     upstream.script("odd-late", [head(), chunk(sse(THINKS)), thought, CUT])
     async with quick.sdk() as sdk:
         stream = await sdk.chat.completions.create(model="odd-late", messages=[{"role": "user", "content": "Hi"}], stream=True)
-        thought.set()  # the headers are there: so was a heartbeat
+        thought.set()  # the headers came, so a heartbeat was sent
         with pytest.raises(openai.APIError, match="odd"):
             async for _ in stream:
                 pass
 
 
 async def test_a_model_that_pauses_within_its_reply_is_covered_too(quick: Gateway, upstream: OddUpstream) -> None:
-    """Comments come between two deltas."""
+    """Comments are also sent between two deltas."""
     pause = asyncio.Event()
     upstream.script("odd-pause", [head(), chunk(sse(delta("Hel"))), pause, chunk(sse(delta("lo", "stop"), "[DONE]")), LAST])
     body = {"model": "odd-pause", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
@@ -109,11 +109,11 @@ async def test_a_model_that_pauses_within_its_reply_is_covered_too(quick: Gatewa
 
 @pytest.mark.parametrize("way", ["grpc", "rest"])
 async def test_a_typed_stream_has_its_headers(way: str, quick: Gateway, upstream: OddUpstream) -> None:
-    """Straight to the server and through Envoy: initial metadata, and no message without an event."""
+    """A gRPC stream gets its initial metadata early, directly and through Envoy, and no message without events."""
     thought = asyncio.Event()
     upstream.script("odd-typed", [head(), chunk(sse(THINKS)), thought, *HELLO])
     async with grpc.aio.insecure_channel(getattr(quick, way)) as channel:
-        call = chat_pb2_grpc.ChatServiceStub(channel).StreamGenerate(asked("odd-typed"), metadata=METADATA)
+        call = chat_pb2_grpc.ChatServiceStub(channel).StreamGenerate(generate_request("odd-typed"), metadata=METADATA)
         assert dict(await call.initial_metadata())["x-request-id"]
         thought.set()
         answers = [answer async for answer in call]

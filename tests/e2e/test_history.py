@@ -1,4 +1,4 @@
-"""The typed history, and that it is the same as that of the REST paths."""
+"""The history over gRPC, and that it is the same as over REST."""
 
 import asyncio
 from typing import Any
@@ -14,17 +14,17 @@ from tests.odd_upstream import OddUpstream, chunk, delta, head, sse
 from tests.waiting import until
 
 
-def asked(text: str, **recording: Any) -> chat_pb2.GenerateRequest:
+def recorded_request(text: str, **recording: Any) -> chat_pb2.GenerateRequest:
     message = message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=text))])
     return chat_pb2.GenerateRequest(model="echo", messages=[message], recording=chat_pb2.Recording(**recording))
 
 
 async def test_a_recorded_turn_is_in_the_history_of_both(channel: grpc.aio.Channel, http: httpx2.AsyncClient) -> None:
-    """Made over gRPC, read over gRPC and REST, gone on with over REST."""
+    """A turn recorded over gRPC is read over gRPC and REST, and the conversation goes on over REST."""
     chat, history = chat_pb2_grpc.ChatServiceStub(channel), history_pb2_grpc.HistoryServiceStub(channel)
-    reply = await chat.Generate(asked("one", title="Typed", source="grpc"), metadata=METADATA)
-    again = await chat.Generate(asked("two", conversation_id=reply.conversation_id, request_id="r"), metadata=METADATA)
-    same = await chat.Generate(asked("two", conversation_id=reply.conversation_id, request_id="r"), metadata=METADATA)
+    reply = await chat.Generate(recorded_request("one", title="Typed", source="grpc"), metadata=METADATA)
+    again = await chat.Generate(recorded_request("two", conversation_id=reply.conversation_id, request_id="r"), metadata=METADATA)
+    same = await chat.Generate(recorded_request("two", conversation_id=reply.conversation_id, request_id="r"), metadata=METADATA)
     assert same.message_id == again.message_id
     request = history_pb2.ListMessagesRequest(conversation_id=reply.conversation_id)
     stored = (await history.ListMessages(request, metadata=METADATA)).messages
@@ -32,19 +32,19 @@ async def test_a_recorded_turn_is_in_the_history_of_both(channel: grpc.aio.Chann
     assert (stored[1].id, stored[1].provider, stored[1].usage.total_tokens) == (reply.message_id, "echo", 4)
     body = {"model": "echo", "messages": [{"role": "user", "content": "three"}], "session_id": reply.conversation_id}
     assert (await http.post("/chat/completions", json=body)).headers["x-session-id"] == reply.conversation_id
-    shown = (await http.get(f"/chat/fetch/{reply.conversation_id}")).json()
-    assert (shown["title"], shown["source"], shown["messageCount"]) == ("Typed", "grpc", 6)
-    assert [message["content"] for message in shown["messages"]][3:] == ["You said: two", "three", "You said: three"]
+    chat_json = (await http.get(f"/chat/fetch/{reply.conversation_id}")).json()
+    assert (chat_json["title"], chat_json["source"], chat_json["messageCount"]) == ("Typed", "grpc", 6)
+    assert [message["content"] for message in chat_json["messages"]][3:] == ["You said: two", "three", "You said: three"]
 
 
 async def deleted_meanwhile(upstream: OddUpstream, http: httpx2.AsyncClient, call: Any) -> Any:
-    """What `call` gets, whose provider has begun to answer when the chat of that id, which it is told, is deleted."""
+    """Return the result of `call(chat_id)`; the chat is deleted after the provider has begun its answer."""
     go = asyncio.Event()
     upstream.script("odd-persona", [head(), chunk(sse(delta("Hel"))), go, chunk(sse(delta("lo", "stop"), "[DONE]")), chunk(b"")])
     chat = (await http.post("/chat/new", json={"messages": [{"role": "user", "content": "Hi"}]})).json()["chatId"]
-    asked = len(upstream.requests)
+    before = len(upstream.requests)
     task = asyncio.create_task(call(chat))
-    await until(lambda: len(upstream.requests) > asked)
+    await until(lambda: len(upstream.requests) > before)
     assert (await http.delete(f"/chat/{chat}")).is_success
     go.set()
     return await task
@@ -55,7 +55,7 @@ async def deleted_meanwhile(upstream: OddUpstream, http: httpx2.AsyncClient, cal
 async def test_a_chat_that_is_deleted_while_it_is_answered(
     persona_gateway: Gateway, upstream: OddUpstream, path: str, stream: bool
 ) -> None:
-    """Is a 404, or where the answer has begun, an error in band and no `[DONE]`: nothing of it is stored."""
+    """A chat deleted during a call gives 404, or an error event without [DONE] if the stream has begun. Nothing is stored."""
     messages = [{"role": "user", "content": "More"}]
 
     async def call(chat: str) -> httpx2.Response:
@@ -71,19 +71,19 @@ async def test_a_chat_that_is_deleted_while_it_is_answered(
 
 
 async def test_a_conversation_that_is_deleted_while_it_is_answered(persona_gateway: Gateway, upstream: OddUpstream) -> None:
-    """Is NOT_FOUND over gRPC too, and nothing is told to be finished."""
+    """Over gRPC a conversation deleted during a call gives NOT_FOUND, and no event says that it finished."""
     async with persona_gateway.client() as http, grpc.aio.insecure_channel(persona_gateway.grpc) as channel:
         chat = chat_pb2_grpc.ChatServiceStub(channel)
 
         async def generate(conversation: str) -> Any:
-            request = asked("More", conversation_id=conversation)
+            request = recorded_request("More", conversation_id=conversation)
             request.model = "odd-persona"
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await chat.Generate(request, metadata=METADATA)
             return caught.value.code()
 
         async def stream(conversation: str) -> Any:
-            request = asked("More", conversation_id=conversation)
+            request = recorded_request("More", conversation_id=conversation)
             request.model = "odd-persona"
             events: list[str] = []
             with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -1,4 +1,4 @@
-"""The typed history against a model of it: any order of calls to a real server with SQLite leaves what the model has."""
+"""The history over gRPC compared with a model: any order of calls to a real server with SQLite gives the model's content."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ TITLE = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 TEXTS = st.lists(TEXT.filter(bool), max_size=4)
 
 
-class Kept(Struct):
-    """What a conversation should be."""
+class Expected(Struct):
+    """The expected state of a conversation."""
 
     title: str
     pinned: bool
@@ -47,16 +47,16 @@ def messages(texts: list[str]) -> list[message_pb2.Message]:
 
 
 class History(RuleBasedStateMachine):
-    """Calls, and what they should have done. Each run has a source of its own, and sees nothing else."""
+    """Random calls and their expected results. Each run has a source of its own, and sees only its conversations."""
 
     channel: grpc.Channel
     ids = Bundle("ids")
 
     @initialize()
     def begin(self) -> None:
-        self.source = uuid.uuid4().hex  # not from `random`, which Hypothesis seeds
+        self.source = uuid.uuid4().hex  # not from `random`, because Hypothesis seeds that
         self.stub: Any = history_pb2_grpc.HistoryServiceStub(self.channel)
-        self.kept: dict[str, Kept] = {}
+        self.expected: dict[str, Expected] = {}
         self.gone: set[str] = set()
 
     @rule(target=ids, title=TITLE, pinned=st.booleans(), texts=TEXTS)
@@ -64,37 +64,39 @@ class History(RuleBasedStateMachine):
         wanted = h.Conversation(title=title, pinned=pinned, source=self.source)
         request = h.CreateConversationRequest(conversation=wanted, messages=messages(texts))
         made = self.stub.CreateConversation(request, metadata=METADATA).conversation
-        assert made.id not in self.kept.keys() | self.gone
+        assert made.id not in self.expected.keys() | self.gone
         stored = self.read(made.id, 0)
         assert [text for _, text in stored] == texts
-        self.kept[made.id] = Kept(title, pinned, stored)
+        self.expected[made.id] = Expected(title, pinned, stored)
         return str(made.id)
 
     @rule(chat=ids, texts=TEXTS.filter(bool), head=st.sampled_from(["", "right", "wrong"]))
     def append(self, chat: str, texts: list[str], head: str) -> None:
-        kept = self.kept[chat]
-        expected = kept.messages[-1][0] if head == "right" and kept.messages else "no-such-message" if head == "wrong" else ""
-        request = h.AppendMessagesRequest(conversation_id=chat, messages=messages(texts), expected_head_message_id=expected)
+        expected = self.expected[chat]
+        expected_head = (
+            expected.messages[-1][0] if head == "right" and expected.messages else "no-such-message" if head == "wrong" else ""
+        )
+        request = h.AppendMessagesRequest(conversation_id=chat, messages=messages(texts), expected_head_message_id=expected_head)
         if head == "wrong":
             self.refused(self.stub.AppendMessages, request, grpc.StatusCode.ABORTED)
             return
         answer = self.stub.AppendMessages(request, metadata=METADATA)
-        before = kept.messages[-1][0] if kept.messages else ""
+        before = expected.messages[-1][0] if expected.messages else ""
         for stored in answer.messages:
             assert stored.parent_message_id == before
             before = stored.id
-        kept.messages += [(stored.id, stored.message.blocks[0].text.text) for stored in answer.messages]
-        assert [text for _, text in kept.messages[-len(texts) :]] == texts
+        expected.messages += [(stored.id, stored.message.blocks[0].text.text) for stored in answer.messages]
+        assert [text for _, text in expected.messages[-len(texts) :]] == texts
 
     @rule(target=ids, chat=ids, at=st.integers(0, 9), whole=st.booleans(), title=TITLE)
     def fork(self, chat: str, at: int, whole: bool, title: str) -> str:
-        kept = self.kept[chat]
-        up_to = len(kept.messages) if whole or not kept.messages else at % len(kept.messages) + 1
-        message_id = "" if whole or not kept.messages else kept.messages[up_to - 1][0]
+        expected = self.expected[chat]
+        up_to = len(expected.messages) if whole or not expected.messages else at % len(expected.messages) + 1
+        message_id = "" if whole or not expected.messages else expected.messages[up_to - 1][0]
         request = h.ForkConversationRequest(id=chat, message_id=message_id, title=title)
         made = self.stub.ForkConversation(request, metadata=METADATA).conversation
         assert made.forked_from == chat
-        self.kept[made.id] = Kept(title or kept.title, False, kept.messages[:up_to])
+        self.expected[made.id] = Expected(title or expected.title, False, expected.messages[:up_to])
         return str(made.id)
 
     @rule(chat=ids, title=TITLE, pinned=st.booleans(), mask=st.sampled_from([["title"], ["pinned"], ["title", "pinned"]]))
@@ -104,14 +106,14 @@ class History(RuleBasedStateMachine):
             h.UpdateConversationRequest(conversation=wanted, update_mask=FieldMask(paths=mask)), metadata=METADATA
         )
         if "title" in mask:
-            self.kept[chat].title = title
+            self.expected[chat].title = title
         if "pinned" in mask:
-            self.kept[chat].pinned = pinned
+            self.expected[chat].pinned = pinned
 
     @rule(chat=consumes(ids))
     def delete(self, chat: str) -> None:
         self.stub.DeleteConversation(h.DeleteConversationRequest(id=chat), metadata=METADATA)
-        del self.kept[chat]
+        del self.expected[chat]
         self.gone.add(chat)
         for call, request in (
             (self.stub.DeleteConversation, h.DeleteConversationRequest(id=chat)),
@@ -130,28 +132,28 @@ class History(RuleBasedStateMachine):
 
     @rule(chat=ids, size=st.integers(1, 3))
     def read_in_pages(self, chat: str, size: int) -> None:
-        assert self.read(chat, size) == self.kept[chat].messages
+        assert self.read(chat, size) == self.expected[chat].messages
 
     @rule(size=st.integers(1, 3), pinned=st.sampled_from([None, True, False]))
     def list_in_pages(self, size: int, pinned: bool | None) -> None:
         found = self.list(size, pinned)
         order = [(entry.pinned, entry.update_time.ToNanoseconds(), entry.id) for entry in found]
         assert order == sorted(order, reverse=True)
-        wanted = {chat for chat, kept in self.kept.items() if pinned in (None, kept.pinned)}
+        wanted = {chat for chat, expected in self.expected.items() if pinned in (None, expected.pinned)}
         assert len(found) == len(wanted)
         assert {entry.id for entry in found} == wanted
 
     @invariant()
-    def all_is_as_it_should_be(self) -> None:
+    def conversations_are_as_expected(self) -> None:
         for entry in self.list(1000, None):
-            kept = self.kept[entry.id]
-            head = kept.messages[-1][0] if kept.messages else ""
+            expected = self.expected[entry.id]
+            head = expected.messages[-1][0] if expected.messages else ""
             found = (entry.title, entry.pinned, entry.message_count, entry.head_message_id)
-            assert found == (kept.title, kept.pinned, len(kept.messages), head)
+            assert found == (expected.title, expected.pinned, len(expected.messages), head)
 
     def teardown(self) -> None:
-        for chat, kept in self.kept.items():
-            assert self.read(chat, 0) == kept.messages, "a deleted relative took its messages along"
+        for chat, expected in self.expected.items():
+            assert self.read(chat, 0) == expected.messages, "the deletion of a fork removed shared messages"
 
     def list(self, size: int, pinned: bool | None) -> list[h.Conversation]:
         found: list[h.Conversation] = []
@@ -183,7 +185,7 @@ class History(RuleBasedStateMachine):
 
 
 async def test_any_order_of_calls_leaves_what_the_model_has(gateway: Gateway) -> None:
-    """Create, append, fork, change, delete, list and read, in pages of any size; no deletion takes what another shares."""
+    """After any order of calls the server has the model's content, and a deletion keeps messages that a fork shares."""
     with grpc.insecure_channel(gateway.grpc) as channel:
         machine = type("Machine", (History,), {"channel": channel})
         examples = max(5, settings.default.max_examples // 10)

@@ -1,4 +1,4 @@
-"""`antiphon up` where standard output takes the log, as in a container."""
+"""`antiphon up` with its log on standard output, as in a container."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tests.waiting import block_until
 
 
 class Started:
-    """A gateway whose two streams are apart: the first is a file, or a terminal, the second a file."""
+    """A gateway with separate output streams: standard output is a file or a terminal, standard error a file."""
 
     def __init__(self, folder: Path, out: int, temporary: Path, **environment: str) -> None:
         self.rest = f"127.0.0.1:{free_port()}"
@@ -50,13 +50,13 @@ class Started:
 
 @pytest.fixture
 def temporary() -> Iterator[Path]:
-    """A folder for TMPDIR, whose path has room for sockets."""
+    """Yield a folder for TMPDIR with a path short enough for sockets."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 
 def test_standard_output_has_nothing_but_json(tmp_path: Path, temporary: Path) -> None:
-    """The log, what the supervisor tells, the warnings of a start and Envoy's lines; no banner, and nothing on standard error."""
+    """Everything printed is JSON on standard output: the log, the supervisor's messages, warnings and Envoy's lines."""
     file = tmp_path / "out"
     with file.open("wb") as out:
         gateway = Started(tmp_path, out.fileno(), temporary, ANTIPHON_KEY=KEY)
@@ -67,10 +67,10 @@ def test_standard_output_has_nothing_but_json(tmp_path: Path, temporary: Path) -
         code = gateway.stop()
     assert code == 0
     lines: list[dict[str, Any]] = [json.loads(line) for line in file.read_text().splitlines()]
-    told = [line["event"] for line in lines if line.get("process") == "supervisor"]
-    assert told[0].startswith("grpc.listen (0.0.0.0:")
-    assert told[1] == READY
-    assert told[2].startswith("Stopping.")
+    events = [line["event"] for line in lines if line.get("process") == "supervisor"]
+    assert events[0].startswith("grpc.listen (0.0.0.0:")
+    assert events[1] == READY
+    assert events[2].startswith("Stopping.")
     assert {"serving", "stopped"} <= {line["event"] for line in lines}
     assert all(line["level"] in {"debug", "info", "warning", "error"} and line["timestamp"] for line in lines)
     assert "sk-" not in file.read_text()
@@ -78,23 +78,23 @@ def test_standard_output_has_nothing_but_json(tmp_path: Path, temporary: Path) -
 
 
 def test_a_terminal_is_shown_the_banner(tmp_path: Path, temporary: Path) -> None:
-    """With the key that was made for the run: somebody is there to read it."""
+    """On a terminal the banner appears, with the key that was made for the run."""
     ours, theirs = pty.openpty()
     gateway = Started(tmp_path, theirs, temporary)
     os.close(theirs)
-    shown = ""
+    output = ""
     try:
-        while "StreamGenerate" not in shown:
-            shown += os.read(ours, 4096).decode()
+        while "StreamGenerate" not in output:
+            output += os.read(ours, 4096).decode()
     finally:
         gateway.stop()
         os.close(ours)
-    assert READY in shown
-    assert "export ANTIPHON_KEY=sk-" in shown
+    assert READY in output
+    assert "export ANTIPHON_KEY=sk-" in output
 
 
-def test_no_key_is_made_that_nobody_would_see(tmp_path: Path, temporary: Path) -> None:
-    """Without a terminal it is a mistake of the configuration that there is none."""
+def test_no_key_is_made_without_a_terminal(tmp_path: Path, temporary: Path) -> None:
+    """Without a terminal no key is made, and a missing key is a configuration error."""
     with (tmp_path / "out").open("wb") as out:
         gateway = Started(tmp_path, out.fileno(), temporary)
     assert gateway.process.wait(30) == 2
@@ -103,7 +103,7 @@ def test_no_key_is_made_that_nobody_would_see(tmp_path: Path, temporary: Path) -
 
 
 def test_the_health_check_tells_whether_the_gateway_answers(tmp_path: Path, temporary: Path) -> None:
-    """It fails before the start and after the end, and holds in between."""
+    """The health check fails before the start and after the end, and succeeds in between."""
     file = tmp_path / "out"
     with file.open("wb") as out:
         gateway = Started(tmp_path, out.fileno(), temporary, ANTIPHON_KEY=KEY)
@@ -118,7 +118,7 @@ def test_the_health_check_tells_whether_the_gateway_answers(tmp_path: Path, temp
 
 @pytest.mark.slow
 def test_the_health_check_fails_while_no_worker_answers(tmp_path: Path, temporary: Path) -> None:
-    """The only worker hangs: it fails once Envoy has found out, and holds again once the worker goes on."""
+    """If the only worker hangs, the health check fails once Envoy notices, and succeeds again when the worker continues."""
     file = tmp_path / "out"
     with file.open("wb") as out:
         gateway = Started(tmp_path, out.fileno(), temporary, ANTIPHON_KEY=KEY)

@@ -1,4 +1,4 @@
-"""Tokens refused by Envoy itself, before the server: in each dialect's words, and with everything else let through."""
+"""Tokens that Envoy itself refuses before the server, in each dialect's format; everything else passes."""
 
 import asyncio
 import io
@@ -27,7 +27,7 @@ AUDIENCE = "antiphon"
 DOTTED_KEY = "a.static.key"
 HELLO = {"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}
 GONE = "http://127.0.0.1:9"
-"""An issuer that nobody reaches."""
+"""An issuer that cannot be reached."""
 REFUSED = "The token is not valid."
 OPENAI_ERROR = {"message": REFUSED, "type": "authentication_error", "param": None, "code": None}
 OPENAI_BODY = {"detail": REFUSED, "error": OPENAI_ERROR}
@@ -42,7 +42,7 @@ async def idp(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Identi
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def guarded(idp: IdentityProvider, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Gateway, None]:
-    """Two issuers, one of which nobody reaches, and two keys."""
+    """Yield a gateway with two issuers, one of which cannot be reached, and two keys."""
     keys = {"audience": AUDIENCE, "keys_cooldown": 0.2, "keys_ttl": 0.5}
     address = f"127.0.0.1:{free_port()}"
     config = {
@@ -63,9 +63,9 @@ async def guarded(idp: IdentityProvider, tmp_path_factory: pytest.TempPathFactor
     await asyncio.to_thread(started.wait_for, READY)
     yield started
     assert await asyncio.to_thread(started.stop) == 0
-    assert "call_failed" not in started.said
-    for token in idp.given:
-        assert not any(part in started.said for part in token.split("."))
+    assert "call_failed" not in started.output_text
+    for token in idp.issued:
+        assert not any(part in started.output_text for part in token.split("."))
 
 
 async def ask(gateway: Gateway, credential: str, path: str = "/chat/completions", **headers: str) -> httpx2.Response:
@@ -74,14 +74,15 @@ async def ask(gateway: Gateway, credential: str, path: str = "/chat/completions"
 
 
 def by_envoy(gateway: Gateway, response: httpx2.Response) -> bool:
-    """Whether Envoy refused the call, and so the server has no line of it."""
+    """Return whether Envoy refused the call, so that the server has no log line for it."""
     return not any(
-        response.headers["x-request-id"] in line and '"logger":"envoy.access"' not in line for line in gateway.said.splitlines()
+        response.headers["x-request-id"] in line and '"logger":"envoy.access"' not in line
+        for line in gateway.output_text.splitlines()
     )
 
 
-def strangers(token: str) -> dict[str, str]:
-    """Tokens that cannot be good, made of a good one."""
+def invalid_tokens(token: str) -> dict[str, str]:
+    """Return invalid tokens made from a valid one, by what is wrong with them."""
     head, payload, signature = token.split(".")
     return {
         "another signature": f"{head}.{payload}.{signature[:-8]}AAAAAAAA",
@@ -93,7 +94,7 @@ def strangers(token: str) -> dict[str, str]:
 
 
 async def test_a_good_token_passes(guarded: Gateway, idp: IdentityProvider) -> None:
-    """It reaches the server, which asks for it as well; also after the issuer has a new key."""
+    """A valid token passes Envoy and the server, also after the issuer has a new key."""
     assert (await ask(guarded, await asyncio.to_thread(idp.access_token, "ann"))).status_code == 200
     await asyncio.to_thread(idp.rotate)
     token = await asyncio.to_thread(idp.access_token, "ann")
@@ -106,7 +107,7 @@ async def test_a_good_token_passes(guarded: Gateway, idp: IdentityProvider) -> N
 
 @pytest.mark.parametrize("credential", [KEY, DOTTED_KEY])
 async def test_a_key_passes(guarded: Gateway, credential: str) -> None:
-    """Also one with dots in it, and whatever the scheme's case."""
+    """An API key passes, also one with dots in it, and with any case of the scheme."""
     assert (await ask(guarded, credential)).status_code == 200
     async with guarded.client(headers={"authorization": f"bearer {credential}"}) as http:
         assert (await http.post("/chat/completions", json=HELLO)).status_code == 200
@@ -114,8 +115,8 @@ async def test_a_key_passes(guarded: Gateway, credential: str) -> None:
 
 @pytest.mark.parametrize("kind", ["another signature", "no signature", "another payload", "no payload", "an unknown issuer"])
 async def test_a_bad_token_is_refused_by_envoy(guarded: Gateway, idp: IdentityProvider, kind: str) -> None:
-    """401, with what a client needs; the server never hears of it, nor does the answer say why."""
-    token = strangers(await asyncio.to_thread(idp.access_token, "ann"))[kind]
+    """Envoy refuses an invalid token with 401 and the headers that a client needs, without the reason."""
+    token = invalid_tokens(await asyncio.to_thread(idp.access_token, "ann"))[kind]
     response = await ask(guarded, token)
     assert (response.status_code, response.json()) == (401, OPENAI_BODY)
     assert response.headers["www-authenticate"] == "Bearer"
@@ -125,14 +126,14 @@ async def test_a_bad_token_is_refused_by_envoy(guarded: Gateway, idp: IdentityPr
 
 @pytest.mark.parametrize("odd", ["bearer {}", "Bearer  {}", "BEARER {}", "Bearer {}, Bearer sk-x"])
 async def test_what_envoy_does_not_look_at_the_server_does(guarded: Gateway, idp: IdentityProvider, odd: str) -> None:
-    """Another way to write the header gets past Envoy, and no further."""
-    token = strangers(await asyncio.to_thread(idp.access_token, "ann"))["another signature"]
+    """An unusual spelling of the header passes Envoy, but the server refuses it."""
+    token = invalid_tokens(await asyncio.to_thread(idp.access_token, "ann"))["another signature"]
     async with guarded.client(headers={"authorization": odd.format(token)}) as http:
         assert (await http.post("/chat/completions", json=HELLO)).status_code == 401
 
 
 async def test_no_credential_is_the_servers_to_refuse(guarded: Gateway) -> None:
-    """Envoy asks for no token where there is none; nor does it take one from the query."""
+    """Envoy does not require a token, nor read one from the query. The server refuses the call."""
     async with httpx2.AsyncClient(base_url=guarded.url, trust_env=False) as http:
         for path in ("/chat/completions", "/chat/completions?access_token=eyJhbGciOiJub25lIn0.e30."):
             response = await http.post(path, json=HELLO)
@@ -164,8 +165,8 @@ async def test_no_credential_is_the_servers_to_refuse(guarded: Gateway) -> None:
 async def test_a_refusal_has_the_shape_of_its_dialect(
     guarded: Gateway, idp: IdentityProvider, path: str, body: dict[str, Any]
 ) -> None:
-    """As the server's own would have."""
-    token = strangers(await asyncio.to_thread(idp.access_token, "ann"))["another signature"]
+    """Envoy's refusal has the same format as the server's."""
+    token = invalid_tokens(await asyncio.to_thread(idp.access_token, "ann"))["another signature"]
     url = f"http://{guarded.rest}/api/engine/chat/echo" if "engine" in path else path
     response = await ask(guarded, token, url)
     assert (response.status_code, response.json()) == (401, body)
@@ -174,8 +175,8 @@ async def test_a_refusal_has_the_shape_of_its_dialect(
 
 
 async def test_a_refusal_over_grpc_is_a_status(guarded: Gateway, idp: IdentityProvider) -> None:
-    """Through Envoy too."""
-    token = strangers(await asyncio.to_thread(idp.access_token, "ann"))["another signature"]
+    """Over gRPC Envoy's refusal is a status."""
+    token = invalid_tokens(await asyncio.to_thread(idp.access_token, "ann"))["another signature"]
     request = chat_pb2.GenerateRequest(
         model="echo", messages=[message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="Hi"))])]
     )
@@ -185,8 +186,8 @@ async def test_a_refusal_over_grpc_is_a_status(guarded: Gateway, idp: IdentityPr
     assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.UNAUTHENTICATED, REFUSED)
 
 
-async def test_an_issuer_that_nobody_reaches_harms_only_its_own(guarded: Gateway, idp: IdentityProvider) -> None:
-    """Its tokens are refused, without a wait; keys and the tokens of others are good meanwhile."""
+async def test_an_unreachable_issuer_affects_only_its_own_tokens(guarded: Gateway, idp: IdentityProvider) -> None:
+    """Tokens of an unreachable issuer are refused without delay, while keys and other issuers' tokens still work."""
     async with asyncio.timeout(5):
         assert (await ask(guarded, signer.sign(signer.claims(iss=GONE)))).status_code == 401
     assert (await ask(guarded, await asyncio.to_thread(idp.access_token, "ann"))).status_code == 200
@@ -198,10 +199,10 @@ async def test_an_issuer_that_nobody_reaches_harms_only_its_own(guarded: Gateway
     [(True, MAX_MESSAGE_BYTES + 1, 413), (False, MAX_MESSAGE_BYTES + 1, 401), (True, MAX_MESSAGE_BYTES - 4096, 422)],
 )
 async def test_the_bound_of_a_body_holds(guarded: Gateway, idp: IdentityProvider, good: bool, size: int, status: int) -> None:
-    """Behind a look at the token it is the same; the body of a bad one is not even taken. Below it, the server has its say."""
+    """The limit of the body's size is the same with token checks. With a bad token the body is not read at all."""
     token = await asyncio.to_thread(idp.access_token, "ann")
     headers = {
-        "Authorization": f"Bearer {token if good else strangers(token)['another signature']}",
+        "Authorization": f"Bearer {token if good else invalid_tokens(token)['another signature']}",
         "Content-Type": "application/json",
     }
     body = io.BytesIO(b'"' + b"x" * (size - 2) + b'"')
@@ -212,7 +213,7 @@ async def test_the_bound_of_a_body_holds(guarded: Gateway, idp: IdentityProvider
 @pytest.mark.slow
 @pytest.mark.parametrize("others", [(), (GONE,)])
 async def test_a_key_that_envoy_has_not_read_is_the_servers_to_judge(tmp_path: Path, others: tuple[str, ...]) -> None:
-    """A token with the issuer's new key is good at once; what else is bad of a token still ends at Envoy."""
+    """A token signed with the issuer's new key is accepted at once. Envoy still refuses tokens that are invalid otherwise."""
     published = ["ec-1"]
 
     async def keys(request: web.Request) -> web.Response:
@@ -244,14 +245,14 @@ async def test_a_key_that_envoy_has_not_read_is_the_servers_to_judge(tmp_path: P
         published[:] = ["ec-2"]
         assert (await ask(gateway, new)).status_code == 200
         for bad in (
-            strangers(old)["another signature"],
-            strangers(old)["an unknown issuer"],
+            invalid_tokens(old)["another signature"],
+            invalid_tokens(old)["an unknown issuer"],
             signer.sign(signer.claims(exp=1), "ec-1", "ES256"),
             signer.sign(signer.claims(exp=1), "ec-2", "ES256"),
         ):
             refused = await ask(gateway, bad)
             assert (refused.status_code, refused.json(), by_envoy(gateway, refused)) == (401, OPENAI_BODY, True)
-        forged = await ask(gateway, strangers(new)["another signature"])
+        forged = await ask(gateway, invalid_tokens(new)["another signature"])
         body = {**OPENAI_BODY, "error": {**OPENAI_ERROR, "code": "unauthenticated"}}
         assert (forged.status_code, forged.json(), by_envoy(gateway, forged)) == (401, body, False)
     finally:
@@ -262,15 +263,15 @@ async def test_a_key_that_envoy_has_not_read_is_the_servers_to_judge(tmp_path: P
 @pytest.mark.slow
 @pytest.mark.parametrize("trusted", [True, False])
 async def test_keys_are_read_over_tls(tmp_path: Path, trusted: bool) -> None:
-    """By Envoy, from a host whose authority this system trusts, and from no other."""
+    """Envoy reads an issuer's keys over TLS only from a host that the system's authorities trust."""
     authority = Authority()
     authority.issue("localhost").write(tmp_path, "issuer")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(tmp_path / "issuer.crt", tmp_path / "issuer.key")
-    asked = []
+    fetches = []
 
     async def keys(request: web.Request) -> web.Response:
-        asked.append(request)
+        fetches.append(request)
         return web.Response(body=signer.jwks(signer.entry("ec-1")), content_type="application/json")
 
     application = web.Application()
@@ -295,7 +296,7 @@ async def test_keys_are_read_over_tls(tmp_path: Path, trusted: bool) -> None:
         await asyncio.to_thread(gateway.wait_for, READY)
         response = await ask(gateway, signer.sign(signer.claims(), "ec-1", "ES256"))
         assert response.status_code == (200 if trusted else 401), response.text
-        assert len(asked) == (2 if trusted else 0)
+        assert len(fetches) == (2 if trusted else 0)
     finally:
         assert await asyncio.to_thread(gateway.stop) == 0
         await runner.cleanup()

@@ -1,4 +1,4 @@
-"""Stored keys through the real Envoy: what each opens, and that it ends when it is said to end."""
+"""Stored keys through the real Envoy: what each may call, and that it ends on time."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ ADMIN = (("authorization", f"Bearer {KEY}"),)
 HELLO = [message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="Hello"))])]
 ASK = {"messages": [{"role": "user", "content": "Hello"}]}
 
-# One call of each kind: method, path, body, and the scope that opens it.
+# One call of each kind: method, path, body, and the scope that it needs.
 CALLS: list[tuple[str, str, Any, str]] = [
     ("POST", "/api/v1/chat/completions", {"model": "echo", **ASK}, "chat"),
     ("GET", "/api/v1/models", None, "chat"),
@@ -59,7 +59,7 @@ CALLS: list[tuple[str, str, Any, str]] = [
 
 
 def anybody(gateway: Gateway) -> httpx2.AsyncClient:
-    """A plain HTTP client without a key."""
+    """Return a plain HTTP client without a key."""
     return httpx2.AsyncClient(base_url=f"http://{gateway.rest}", timeout=20, trust_env=False)
 
 
@@ -82,7 +82,7 @@ async def statuses(http: httpx2.AsyncClient, headers: dict[str, str]) -> dict[tu
 
 
 async def test_each_scope_opens_its_own_paths(admin_gateway: Gateway) -> None:
-    """And no other: every path is 403 to a key without its scope, whatever else is wrong with the request."""
+    """Every path is 403 for a key without its scope, whatever else is wrong with the request."""
     async with (
         grpc.aio.insecure_channel(admin_gateway.grpc) as channel,
         anybody(admin_gateway) as http,
@@ -95,7 +95,7 @@ async def test_each_scope_opens_its_own_paths(admin_gateway: Gateway) -> None:
 
 
 async def test_no_key_and_bad_keys_are_401_everywhere(admin_gateway: Gateway) -> None:
-    """None, another's form, one that was never made, one that is revoked, one that has expired."""
+    """Without a valid key every path is 401: no key, another format, an unknown, a revoked and an expired one."""
     async with (
         grpc.aio.insecure_channel(admin_gateway.grpc) as channel,
         anybody(admin_gateway) as http,
@@ -119,7 +119,7 @@ async def test_no_key_and_bad_keys_are_401_everywhere(admin_gateway: Gateway) ->
 
 
 async def test_a_revocation_is_in_force_within_seconds(admin_gateway: Gateway) -> None:
-    """For a key that is in use all the time."""
+    """A revoked key is refused within seconds, even if it is in constant use."""
     async with (
         grpc.aio.insecure_channel(admin_gateway.grpc) as channel,
         anybody(admin_gateway) as http,
@@ -136,8 +136,8 @@ async def test_a_revocation_is_in_force_within_seconds(admin_gateway: Gateway) -
         assert (await http.get("/api/v1/models", headers=headers)).status_code == 401
 
 
-async def test_a_key_may_use_its_models_alone(admin_gateway: Gateway) -> None:
-    """Others are 403, and listed nowhere; told of by name, they are as models that are not there."""
+async def test_a_key_may_use_only_its_models(admin_gateway: Gateway) -> None:
+    """A key may call only its models. Others are 403 in calls, not listed, and 404 when asked for by name."""
     async with (
         grpc.aio.insecure_channel(admin_gateway.grpc) as channel,
         anybody(admin_gateway) as http,
@@ -163,7 +163,7 @@ async def test_a_key_may_use_its_models_alone(admin_gateway: Gateway) -> None:
 
 
 async def test_owners_see_their_own(admin_gateway: Gateway) -> None:
-    """Two keys of one owner share their conversations; another owner's are not there."""
+    """Two keys of one owner share conversations. Another owner's do not exist for them."""
     async with grpc.aio.insecure_channel(admin_gateway.grpc) as channel:
         first, second = await make(channel, owner="team"), await make(channel, owner="team")
         other = await make(channel, owner="others")
@@ -183,7 +183,7 @@ async def test_owners_see_their_own(admin_gateway: Gateway) -> None:
 
 
 async def test_only_admins_make_keys(admin_gateway: Gateway) -> None:
-    """PERMISSION_DENIED to others, UNAUTHENTICATED to nobody; both are in the audit log, and so is what was done."""
+    """Only admins may manage keys. Refusals and actions are in the audit log, without secrets."""
     async with grpc.aio.insecure_channel(admin_gateway.grpc) as channel:
         stub = service(channel)
         made = await make(channel, name="mere")
@@ -210,8 +210,8 @@ async def test_only_admins_make_keys(admin_gateway: Gateway) -> None:
         assert made.secret not in str(page)
 
 
-async def test_bad_wishes_are_refused(admin_gateway: Gateway) -> None:
-    """With the fields at fault."""
+async def test_invalid_requests_are_refused(admin_gateway: Gateway) -> None:
+    """Requests to make or rotate a key with invalid fields get INVALID_ARGUMENT."""
     async with grpc.aio.insecure_channel(admin_gateway.grpc) as channel:
         stub = service(channel)
         past = admin_pb2.Key(name="x")
@@ -244,7 +244,7 @@ async def test_bad_wishes_are_refused(admin_gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("odd", ["a\nb", "a\x1b[2Jb", "a\0b", "a\u202eb", "a\u2066b", "a\u200bb", "a\x7f"], ids=ascii)
 async def test_a_name_that_does_not_show_is_refused(odd: str, admin_gateway: Gateway) -> None:
-    """So is an owner, and the name of a model; with the field at fault."""
+    """Names of keys, owners and models with non-printable characters are refused, with the field at fault."""
     async with grpc.aio.insecure_channel(admin_gateway.grpc) as channel:
         for field, key in (
             ("key.name", admin_pb2.Key(name=odd)),
@@ -262,21 +262,21 @@ async def test_a_name_that_does_not_show_is_refused(odd: str, admin_gateway: Gat
 
 
 async def keys(gateway: Gateway, *words: str, code: int = 0, key: str = KEY) -> str:
-    """What `antiphon keys` prints."""
+    """Run `antiphon keys`, check its exit code, and return its output."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "antiphon", "keys", *words),
         env={"PATH": os.environ["PATH"], "ANTIPHON_ADDRESS": gateway.grpc, "ANTIPHON_KEY": key},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    said, _ = await process.communicate()
-    assert process.returncode == code, said.decode()
-    assert b"Traceback" not in said
-    return said.decode()
+    output, _ = await process.communicate()
+    assert process.returncode == code, output.decode()
+    assert b"Traceback" not in output
+    return output.decode()
 
 
 async def test_keys_from_the_terminal(admin_gateway: Gateway) -> None:
-    """Made, shown once, listed, given another secret, ended; and what is wrong is told in a line."""
+    """`antiphon keys` makes, lists, rotates and revokes keys, shows a secret once, and reports errors in one line."""
     run = partial(keys, admin_gateway)
     made = await run("create", "from-terminal", "--owner", "ops", "--scope", "chat", "--model", "echo", "--days", "1")
     secret = made.split()[-1]
@@ -300,7 +300,7 @@ async def test_keys_from_the_terminal(admin_gateway: Gateway) -> None:
 
 @pytest.mark.slow
 async def test_a_key_is_named_by_its_name_where_that_is_enough(admin_gateway: Gateway) -> None:
-    """By `revoke` and `rotate`; a name that two keys have is refused with the ids to choose from, and both keys stay."""
+    """`revoke` and `rotate` accept a name. If two keys have it, both stay, and the ids to choose from are shown."""
     run = partial(keys, admin_gateway)
     first = json.loads(await run("create", "twin", "--owner", "one", "--requests", "60", "--daily-usd", "2.5", "--json"))
     made = json.loads(await run("rotate", "twin", "--json"))
@@ -308,10 +308,10 @@ async def test_a_key_is_named_by_its_name_where_that_is_enough(admin_gateway: Ga
     assert made["secret"] not in {"", first["secret"]}
     second = json.loads(await run("create", "twin", "--owner", "two", "--json"))["key"]
     for command in ("revoke", "rotate"):
-        told = await run(command, "twin", code=1)
-        assert told.startswith("error: 2 keys are called twin. Give the id of the one that you mean:\n")
-        assert f"  {first['key']['id']}  owner one, secret ...{made['key']['hint']}, never used\n" in told
-        assert f"  {second['id']}  owner two, " in told
+        output = await run(command, "twin", code=1)
+        assert output.startswith("error: 2 keys are called twin. Give the id of the one that you mean:\n")
+        assert f"  {first['key']['id']}  owner one, secret ...{made['key']['hint']}, never used\n" in output
+        assert f"  {second['id']}  owner two, " in output
     assert json.loads(await run("revoke", second["id"], "--json"))["key"]["state"] == "revoked"
     assert "is revoked" in await run("revoke", "twin")
     assert "NOT_FOUND" in await run("revoke", "twin", code=1)
@@ -331,7 +331,7 @@ async def test_a_key_is_named_by_its_name_where_that_is_enough(admin_gateway: Ga
 
 @pytest.mark.slow
 async def test_when_a_key_was_last_used_is_listed(admin_gateway: Gateway) -> None:
-    """A while after its call, with its whole id and its limits."""
+    """The list shows soon after a call when a key was last used, with its full id and its limits."""
     run = partial(keys, admin_gateway)
     made = json.loads(await run("create", "in-use", "--tokens", "5000", "--json"))
     async with anybody(admin_gateway) as http:

@@ -1,4 +1,4 @@
-"""LangChain's OpenAI client, which is told nothing but another base URL and key."""
+"""LangChain's OpenAI client, configured with only another base URL and key."""
 
 from langchain_core.messages import AIMessageChunk, HumanMessage
 from langchain_core.tools import tool
@@ -15,7 +15,7 @@ def model(gateway: Gateway) -> ChatOpenAI:
 
 
 async def test_invoke_and_stream(gateway: Gateway, llm: LLMockServer) -> None:
-    """The same words, and the tokens used."""
+    """Whole and streamed replies have the same text, and usage."""
     llm.state.scenarios.add(Reply(text="One two three four", times=2))
     whole = await model(gateway).ainvoke([HumanMessage("Count")])
     assert whole.content == "One two three four"
@@ -30,11 +30,11 @@ async def test_invoke_and_stream(gateway: Gateway, llm: LLMockServer) -> None:
 
 
 async def test_tools_and_structured_output(gateway: Gateway, llm: LLMockServer) -> None:
-    """A tool call, and an object of a schema."""
+    """Tool calls and structured output work."""
 
     @tool
     def get_weather(city: str) -> str:
-        """The weather of a city."""
+        """Return the weather of a city."""
         return city
 
     class Invoice(BaseModel):

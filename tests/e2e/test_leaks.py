@@ -1,4 +1,4 @@
-"""A thousand callers that leave in the middle leave nothing behind."""
+"""A thousand callers that leave in mid-stream leave nothing behind."""
 
 import asyncio
 import gc
@@ -19,7 +19,7 @@ from antiphon.edge import files as edge
 from antiphon.up.readiness import missing
 from antiphon.v1 import chat_pb2_grpc
 from tests.e2e.conftest import KEY
-from tests.e2e.test_grpc import METADATA, asked
+from tests.e2e.test_grpc import METADATA, generate_request
 from tests.odd_upstream import HANG, OddUpstream, chunk, delta, head, sse
 from tests.ports import free_port
 from tests.waiting import until
@@ -61,7 +61,7 @@ async def gateway_here(folder: Path, upstream: OddUpstream) -> AsyncGenerator[He
 
 
 async def leave_rest(here: Here) -> None:
-    """Reads the first words of a stream, then closes the connection."""
+    """Read the first words of a stream, then close the connection."""
     body = b'{"model": "odd-leak", "stream": true, "messages": [{"role": "user", "content": "x"}]}'
     reader, writer = await asyncio.open_connection("127.0.0.1", here.rest_port)
     writer.write(
@@ -74,9 +74,9 @@ async def leave_rest(here: Here) -> None:
 
 
 async def leave_grpc(here: Here) -> None:
-    """Reads the first event of a stream, then cancels."""
+    """Read the first event of a stream, then cancel the call."""
     async with grpc.aio.insecure_channel(here.grpc) as channel:
-        call = chat_pb2_grpc.ChatServiceStub(channel).StreamGenerate(asked("odd-leak"), metadata=METADATA)
+        call = chat_pb2_grpc.ChatServiceStub(channel).StreamGenerate(generate_request("odd-leak"), metadata=METADATA)
         await call.read()
         call.cancel()
 
@@ -84,12 +84,12 @@ async def leave_grpc(here: Here) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("leave", [leave_rest, leave_grpc])
 async def test_a_thousand_cancelled_streams_leave_nothing(leave: Callable[[Here], Awaitable[None]], tmp_path: Path) -> None:
-    """No task, no connection to the provider, no call, and no memory that grows with their number."""
+    """Cancelled streams leave no task, provider connection or call, and memory does not grow with their number."""
     async with OddUpstream() as upstream, gateway_here(tmp_path, upstream) as here:
         upstream.script("odd-leak", [head(), chunk(sse(delta("Hel"))), HANG])
 
         async def settled(count: int) -> tuple[int, int]:
-            """Runs `count` of them; then the number of tasks and of live objects."""
+            """Cancel `count` calls, and return the number of tasks and of live objects."""
             for _ in range(count // AT_ONCE):
                 await asyncio.gather(*(leave(here) for _ in range(AT_ONCE)))
             await until(lambda: not upstream.open_connections and not here.app.in_flight)
@@ -104,5 +104,5 @@ async def test_a_thousand_cancelled_streams_leave_nothing(leave: Callable[[Here]
         assert upstream.connections >= 1200
         assert upstream.left.qsize() == 1200, "every one was cancelled at the provider"
         assert after_tasks <= tasks + 2
-        assert after_objects - objects < 1000, "less than an object for each"
+        assert after_objects - objects < 1000, "fewer than one object for each call"
         assert grown < 10_000, "kB"

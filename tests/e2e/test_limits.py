@@ -1,4 +1,4 @@
-"""Limits, through the real Envoy: in every dialect, shared by two gateways through a real Redis, and while that is out of reach."""
+"""Limits through the real Envoy: in every dialect, shared by two gateways through a real Redis, and while that is down."""
 
 import asyncio
 import re
@@ -54,7 +54,7 @@ def variable(name: str) -> str:
 
 
 def keys(**quotas: dict[str, Any]) -> dict[str, Any]:
-    """Keys with limits of their own, each an admin, as one dialect wants that."""
+    """Return the configuration of keys with these limits. Each is an admin key, as one dialect needs that."""
     return {"keys": [{"name": n, "key_env": variable(n), "admin": True, "limits": quota} for n, quota in quotas.items()]}
 
 
@@ -80,7 +80,7 @@ def detail(error: grpc.aio.AioRpcError, kind: Any) -> Any:
 async def limited(
     upstream: OddUpstream, llm: LLMockServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[Gateway, None]:
-    """For each dialect a key that may call once a minute, and one that may spend next to nothing."""
+    """Yield a gateway with, for each dialect, a key for one call a minute and a key with a tiny budget."""
     quotas = {name: {"requests_per_minute": 1, "tokens_per_minute": 1000} for name in NAMES}
     budgets = {f"{name}-poor": {"daily_usd": 0.000001} for name in (*NAMES, "keyed")}
     written = {name: {"tokens_per_minute": 2000} for name in ("caller", "broken-caller", "tooled", "teller")}
@@ -95,11 +95,11 @@ async def limited(
     await asyncio.to_thread(started.wait_for, READY)
     yield started
     assert await asyncio.to_thread(started.stop) == 0
-    assert "call_failed" not in started.said
+    assert "call_failed" not in started.output_text
 
 
 def body_of(name: str, status: int, message: str, wait: int) -> Any:
-    """The documented shape of each dialect."""
+    """Return the documented error body of a dialect."""
     limit = status == 429
     kind, code = ("rate_limit_error", "rate_limit_exceeded") if limit else ("insufficient_quota", "budget_exceeded")
     error = {"message": message, "type": kind, "param": None, "code": code}
@@ -132,13 +132,13 @@ async def post(http: httpx2.AsyncClient, name: str, llm: LLMockServer) -> httpx2
 
 
 def path_of(name: str) -> str:
-    """The whole path."""
+    """Return the whole path of a dialect."""
     path, _ = DIALECTS[name]
     return path.replace("/..", "/api", 1) if path.startswith("/..") else f"/api/v1{path}"
 
 
 def test_every_method_that_asks_a_model_is_here() -> None:
-    """A dialect that is added has to be limited, too."""
+    """Every method that calls a model is tested here, so a new dialect must be limited too."""
     paths = [path_of(name) for name in DIALECTS]
     for row in ROWS:
         for name, method in row.methods.items():
@@ -148,15 +148,15 @@ def test_every_method_that_asks_a_model_is_here() -> None:
 
 
 @pytest.mark.parametrize("name", [*DIALECTS, *PROXIES])
-async def test_a_limit_is_told_in_each_dialect(name: str, limited: Gateway, llm: LLMockServer) -> None:
-    """The call that is let through tells what is left; the next one is a 429 in the dialect's shape, and tells when to return."""
+async def test_a_limit_is_reported_in_each_dialect(name: str, limited: Gateway, llm: LLMockServer) -> None:
+    """An allowed call reports what is left. The next one gets 429 in the dialect's format with the time to wait."""
     async with calling(limited, name) as http:
         first = await post(http, name, llm)
         assert first.status_code in {200, 201}, first.text
         assert first.headers["x-ratelimit-limit-requests"] == "1"
         assert first.headers["x-ratelimit-remaining-requests"] == "0"
         assert first.headers["x-ratelimit-reset-requests"].startswith(("1m0", "59", "1m"))
-        if name not in PROXIES:  # their tokens are not known
+        if name not in PROXIES:  # the tokens of proxied calls are not known
             assert first.headers["x-ratelimit-limit-tokens"] == "1000"
             assert 0 < int(first.headers["x-ratelimit-remaining-tokens"]) < 1000
         second = await post(http, name, llm)
@@ -167,15 +167,15 @@ async def test_a_limit_is_told_in_each_dialect(name: str, limited: Gateway, llm:
     assert second.headers["x-ratelimit-remaining-requests"] == "0"
     assert second.headers["x-request-id"]
     message = "The limit of this key, 1 requests a minute, is reached."
-    told = second.json()
+    actual = second.json()
     assert message in second.text
-    full = next(value for value in _texts(told) if value.startswith(message))
-    assert told == body_of(name, 429, full, wait)
+    full = next(value for value in _texts(actual) if value.startswith(message))
+    assert actual == body_of(name, 429, full, wait)
 
 
 @pytest.mark.parametrize("name", DIALECTS)
-async def test_a_spent_budget_is_told_in_each_dialect(name: str, limited: Gateway, llm: LLMockServer) -> None:
-    """As 402, without a time to come again."""
+async def test_a_spent_budget_is_reported_in_each_dialect(name: str, limited: Gateway, llm: LLMockServer) -> None:
+    """A spent budget gives 402 in the dialect's format, without a time to retry."""
     async with calling(limited, f"{name}-poor") as http:
         assert (await post(http, name, llm)).status_code in {200, 201}
         second = await post(http, name, llm)
@@ -186,7 +186,7 @@ async def test_a_spent_budget_is_told_in_each_dialect(name: str, limited: Gatewa
 
 
 async def test_only_a_key_in_place_of_the_gateways_pays(limited: Gateway) -> None:
-    """One that is sent to a provider that asks for none is no way past a budget."""
+    """A caller's own key avoids the budget only if the provider uses it in place of the gateway's."""
 
     async def ask(provider: str, model: str, **key: str) -> int:
         body = {"model": model, "chat_input": "Hello", **key}
@@ -206,7 +206,7 @@ def _texts(value: Any) -> list[str]:
 
 @pytest.mark.parametrize("name", TYPED_METHODS)
 async def test_over_grpc_a_limit_is_a_reason_and_a_time(name: str, limited: Gateway) -> None:
-    """RESOURCE_EXHAUSTED with which limit it is; a budget has no time."""
+    """Over gRPC a limit is RESOURCE_EXHAUSTED with its name and the time to wait; a budget has no time."""
     async with grpc.aio.insecure_channel(limited.grpc) as channel:
         stub = chat_pb2_grpc.ChatServiceStub(channel)
 
@@ -235,7 +235,7 @@ async def test_over_grpc_a_limit_is_a_reason_and_a_time(name: str, limited: Gate
 
 
 async def test_the_openai_sdk_knows_the_limit(limited: Gateway) -> None:
-    """As the error that its callers catch."""
+    """The OpenAI SDK raises its own error class for a limit."""
     async with limited.sdk(api_key=key_of("sdk")) as sdk:
         raw = await sdk.chat.completions.with_raw_response.create(**ASKED)  # type: ignore[call-overload]
         assert raw.headers["x-ratelimit-remaining-requests"] == "0"
@@ -245,7 +245,7 @@ async def test_the_openai_sdk_knows_the_limit(limited: Gateway) -> None:
 
 
 async def test_a_cancelled_stream_gives_back_its_place_and_its_tokens(limited: Gateway, upstream: OddUpstream) -> None:
-    """At once: the next call is let through, and of the tokens only what had come is gone."""
+    """A cancelled stream frees its place at once, and only the tokens received so far are counted."""
     upstream.script("odd-slow", [head(), chunk(sse(delta("Hello"))), asyncio.Event()])
     upstream.script("odd-quick", [head(), chunk(sse(delta("Hi", "stop"), "[DONE]")), LAST])
     quick = {"model": "odd-quick", "messages": HELLO, "max_tokens": 400}
@@ -271,12 +271,12 @@ async def test_a_cancelled_stream_gives_back_its_place_and_its_tokens(limited: G
 
 
 @pytest.mark.parametrize("broken", [False, True], ids=["whole", "broken-off"])
-async def test_tool_calls_without_usage_take_of_the_limit(broken: bool, limited: Gateway, upstream: OddUpstream) -> None:
-    """An upstream that tells no tokens, whether it ends or breaks off: what it wrote into a call is gone of the limit."""
+async def test_tool_calls_without_usage_count_towards_the_limit(broken: bool, limited: Gateway, upstream: OddUpstream) -> None:
+    """If the upstream reports no usage, tokens of tool calls are estimated and counted, even if the reply breaks off."""
     call = {"index": 0, "id": "c", "type": "function", "function": {"name": "write", "arguments": "x" * 8000}}
-    said = chunk(sse(delta(tool_calls=[call])))
+    arguments = chunk(sse(delta(tool_calls=[call])))
     end = [End.RESET] if broken else [chunk(sse(delta(finish="tool_calls"), "[DONE]")), LAST]
-    upstream.script("odd-caller", [head(), said, *end])
+    upstream.script("odd-caller", [head(), arguments, *end])
     name = "broken-caller" if broken else "caller"
     body = {"model": "odd-caller", "messages": HELLO, "stream": True, "max_tokens": 10}
     async with calling(limited, name) as http:
@@ -291,40 +291,40 @@ async def test_tool_calls_without_usage_take_of_the_limit(broken: bool, limited:
 
 
 async def test_an_estimate_is_the_same_in_each_dialect(limited: Gateway, upstream: OddUpstream) -> None:
-    """A reply that is nothing but a tool call, of an upstream that tells no tokens."""
+    """Estimated usage is the same in each dialect, for a reply with only a tool call."""
     call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "x" * 399}}
     upstream.script("odd-teller", [head(), chunk(sse(delta(tool_calls=[call]), delta(finish="tool_calls"), "[DONE]")), LAST])
-    asked = {"model": "odd-teller", "messages": HELLO}
+    body = {"model": "odd-teller", "messages": HELLO}
     async with calling(limited, "teller") as http:
-        openai_ = (await http.post("/chat/completions", json=asked)).json()["usage"]
-        analytics = (await http.post("/ai/chat", json=asked)).json()["data"]["usage"]
+        openai_ = (await http.post("/chat/completions", json=body)).json()["usage"]
+        analytics = (await http.post("/ai/chat", json=body)).json()["data"]["usage"]
         body = {"model": "odd-teller", "chat_input": "Hello"}
         engine = (await http.post(f"http://{limited.rest}/api/engine/chat/odd", json=body)).json()["metrics"]
     async with grpc.aio.insecure_channel(limited.grpc) as channel:
         request = chat_pb2.GenerateRequest(model="odd-teller", messages=TYPED.messages)
         metadata = (("authorization", f"Bearer {key_of('teller')}"),)
         typed = (await chat_pb2_grpc.ChatServiceStub(channel).Generate(request, metadata=metadata)).usage
-    told = [(usage["prompt_tokens"], usage["completion_tokens"], usage["estimated"]) for usage in (openai_, analytics)]
-    assert told == [(6, 100, True)] * 2
+    actual = [(usage["prompt_tokens"], usage["completion_tokens"], usage["estimated"]) for usage in (openai_, analytics)]
+    assert actual == [(6, 100, True)] * 2
     assert (typed.input_tokens, typed.output_tokens, typed.estimated) == (6, 100, True)
     assert (engine["input_tokens"], engine["output_tokens"]) == (6, 100)
 
 
-async def test_tools_and_pictures_take_of_the_limit(limited: Gateway) -> None:
-    """A prompt of them alone can be too large, however short its text is; the base64 of a picture is no text."""
+async def test_tools_and_pictures_count_towards_the_limit(limited: Gateway) -> None:
+    """Tools and pictures count as prompt tokens. The base64 data of a picture does not count as text."""
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "description": "x" * 9000}}}
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000, "detail": "low"}}
     async with calling(limited, "tooled") as http:
         refused = await http.post("/chat/completions", json={**ASKED, "tools": [tool]})
-        let = await http.post("/chat/completions", json={**ASKED, "messages": [{"role": "user", "content": [picture]}]})
-    assert (refused.status_code, let.status_code) == (429, 200)
+        allowed = await http.post("/chat/completions", json={**ASKED, "messages": [{"role": "user", "content": [picture]}]})
+    assert (refused.status_code, allowed.status_code) == (429, 200)
     assert "too large" in refused.text
-    assert let.json()["usage"]["prompt_tokens"] < 100
+    assert allowed.json()["usage"]["prompt_tokens"] < 100
 
 
 @pytest.mark.slow
 async def test_two_workers_have_a_share_each(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer) -> None:
-    """Without Redis: half of the limit, so that both together let through the whole."""
+    """Without Redis each of two workers has half of the limit, so both together allow exactly the limit."""
     more = {"workers": 2, "auth": keys(shared={"requests_per_minute": 20})}
     gateway = Gateway(tmp_path, {**configuration(upstream, llm), **more}, **environment("shared"))
     await asyncio.to_thread(gateway.wait_for, READY)
@@ -336,7 +336,7 @@ async def test_two_workers_have_a_share_each(tmp_path: Path, upstream: OddUpstre
 
 @pytest.mark.slow
 async def test_a_budget_survives_a_restart(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer) -> None:
-    """The gateway that is started again knows what was spent."""
+    """After a restart the gateway knows what was spent."""
     more = {
         "auth": keys(spender={"monthly_usd": 0.00002}),
         "prices": {"echo": {"input": 1, "output": 1}},
@@ -371,7 +371,7 @@ async def two_gateways(folder: Path, config: dict[str, Any], redis: Redis, *name
 
 
 async def test_two_gateways_with_one_redis_hold_the_limit(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer) -> None:
-    """Of 64 callers at once, at both: to the call."""
+    """Two gateways with one Redis together allow exactly the limit for 64 callers at once."""
     more = {
         "workers": 2,
         "auth": keys(many={"requests_per_minute": 300, "concurrent_streams": 1000}),
@@ -388,14 +388,14 @@ async def test_two_gateways_with_one_redis_hold_the_limit(tmp_path: Path, upstre
         statuses = [status for found in await asyncio.gather(*map(caller, range(64))) for status in found]
         for gateway in gateways:
             assert await asyncio.to_thread(gateway.stop) == 0
-            assert "limits_unavailable" not in gateway.said
-            assert Redis.PASSWORD not in gateway.said
+            assert "limits_unavailable" not in gateway.output_text
+            assert Redis.PASSWORD not in gateway.output_text
     assert (statuses.count(200), statuses.count(429)) == (300, 212)
 
 
 @pytest.mark.slow
 async def test_a_redis_that_dies_under_load(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer) -> None:
-    """`open` goes on, `closed` refuses at once with 503, each says so once; and both are as before when it is back."""
+    """If Redis dies, `open` goes on and `closed` refuses with 503. Each logs it once, and both recover when it is back."""
     config = {
         **configuration(upstream, llm),
         "auth": keys(many={"requests_per_minute": 100_000}, few={"requests_per_minute": 5}),
@@ -431,7 +431,7 @@ async def test_a_redis_that_dies_under_load(tmp_path: Path, upstream: OddUpstrea
         await asyncio.gather(get("open", 200), get("closed", 200))
         redis.kill()
         await asyncio.gather(get("open", 200), get("closed", 503))
-        async with calling(gateways["open"], "few") as http:  # it counts for itself
+        async with calling(gateways["open"], "few") as http:  # this gateway counts for itself
             statuses = [(await http.post("/chat/completions", json=ASKED)).status_code for _ in range(8)]
         assert statuses == [200] * 5 + [429] * 3
         redis.start()
@@ -447,5 +447,5 @@ async def test_a_redis_that_dies_under_load(tmp_path: Path, upstream: OddUpstrea
         assert bodies[0]["error"]["code"] == "limits_unavailable"
         for gateway in gateways.values():
             assert await asyncio.to_thread(gateway.stop) == 0
-            assert gateway.said.count('"event":"limits_unavailable"') == 1
-            assert Redis.PASSWORD not in gateway.said
+            assert gateway.output_text.count('"event":"limits_unavailable"') == 1
+            assert Redis.PASSWORD not in gateway.output_text

@@ -1,6 +1,6 @@
-"""The real llmstudio clients, 0.3.11 and 1.0.6: each pins dependencies of its own, so each has an environment of its own.
+"""The real llmstudio clients, 0.3.11 and 1.0.6. Each pins its own dependencies, so each has its own environment.
 
-`make test-all` makes the environments; where a client cannot be installed its test is left out, and `test_engine.py` sends what the
+`make test-all` makes the environments. If a client cannot be installed, its test is skipped; `test_engine.py` sends what the
 clients send.
 """
 
@@ -40,7 +40,7 @@ print("\\n" + json.dumps({"whole": whole.chat_output, "metrics": dict(whole.metr
 @pytest.mark.slow
 @pytest.mark.parametrize(("version", "program"), [("0.3.11", OLD), ("1.0.6", NEW)])
 def test_the_client_works_as_it_is(version: str, program: str, gateway: Gateway, tmp_path: Path) -> None:
-    """Whole replies with their measurements, and streams piece by piece; told nothing but the address and a key."""
+    """With only an address and a key, the client gets whole replies with metrics, and streams piece by piece."""
     python = CLIENTS / f"llmstudio-{version}" / "bin" / "python"
     if not python.exists():
         pytest.skip("it could not be installed")

@@ -1,4 +1,4 @@
-"""Metrics and probes of a whole gateway: two workers scraped as one, after a load that was counted."""
+"""Metrics and probes of a whole gateway: two workers scraped as one, after a known load."""
 
 import asyncio
 import json
@@ -28,8 +28,8 @@ from tests.waiting import until
 METADATA = (("authorization", f"Bearer {KEY}"),)
 USAGE = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
 MESSAGE = {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
-WHOLE = {"id": "c", "object": "chat.completion", "created": 1, "model": "told", "choices": [MESSAGE]}
-OPERATION = 'gen_ai_operation_name="chat",gen_ai_provider_name="odd",gen_ai_request_model="told"'
+WHOLE = {"id": "c", "object": "chat.completion", "created": 1, "model": "reported", "choices": [MESSAGE]}
+OPERATION = 'gen_ai_operation_name="chat",gen_ai_provider_name="odd",gen_ai_request_model="reported"'
 CALLS, STREAMS, INVENTED, LIMITED, TURNS, GONE = 30, 6, 5, 8, 4, 3
 
 
@@ -41,12 +41,12 @@ class Counted(Gateway):
         config = {
             "workers": 2,
             "metrics": {"listen": self.metrics},
-            "models": {"default": "told"},
+            "models": {"default": "reported"},
             "providers": {
-                "odd": {"base_url": upstream.base_url, "models": ["told", "down", "waits", "silent", "slow", "*"]},
+                "odd": {"base_url": upstream.base_url, "models": ["reported", "down", "waits", "silent", "slow", "*"]},
                 "echo": {"protocol": "echo", "models": ["echo"], "token_delay": 0.001},
             },
-            "prices": {"odd/told": {"input": 1, "output": 2}},
+            "prices": {"odd/reported": {"input": 1, "output": 2}},
             "auth": {
                 "keys": [
                     {"name": "test", "key_env": "TEST_KEY"},
@@ -57,7 +57,7 @@ class Counted(Gateway):
         super().__init__(folder, config, LIMITED_KEY="sk-limited")
 
     async def scrape(self) -> dict[str, float]:
-        """The value of each series, as Prometheus' own parser reads them; labels in order of name."""
+        """Return the value of each series as Prometheus' own parser reads it, with labels ordered by name."""
         text = (await self.probe("/metrics")).text
         families = text_string_to_metric_families(text)
         return {_series(sample.name, sample.labels): sample.value for family in families for sample in family.samples}
@@ -72,45 +72,45 @@ class Counted(Gateway):
 
 
 def _series(name: str, labels: dict[str, str]) -> str:
-    told = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
-    return f"{name}{{{told}}}" if told else name
+    pairs = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
+    return f"{name}{{{pairs}}}" if pairs else name
 
 
-def asked(model: str, **more: Any) -> dict[str, Any]:
+def chat_body(model: str, **more: Any) -> dict[str, Any]:
     return {"model": model, "messages": [{"role": "user", "content": "Hi"}], **more}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def counted(upstream: OddUpstream, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Counted, None]:
-    upstream.script("told", [answer({**WHOLE, "usage": USAGE})])
+    upstream.script("reported", [answer({**WHOLE, "usage": USAGE})])
     upstream.script("silent", [answer(WHOLE)])
     upstream.script("down", [answer({"error": {"message": "no"}}, "503 Service Unavailable")])
     upstream.script("waits", [head(), chunk(sse(delta("Hi"))), asyncio.Event()])
     started = Counted(tmp_path_factory.mktemp("counted"), upstream)
-    Gateway.running.discard(started)  # it stays for all tests of this file
+    Gateway.running.discard(started)  # it runs for all tests of this file
     await asyncio.to_thread(started.wait_for, READY)
     yield started
     assert await asyncio.to_thread(started.stop) == 0
 
 
 async def load(gateway: Counted, upstream: OddUpstream) -> int:
-    """Make calls of every kind, each through the edge; return how many a limit refused."""
+    """Make calls of every kind through the edge, and return how many a limit refused."""
     streamed = [head(), chunk(sse(delta("Hi"))), chunk(sse(delta(" you"), delta(finish="stop"))), LAST]
     async with gateway.client() as http:
 
         async def chat(body: dict[str, Any], **headers: str) -> int:
             return (await http.post("/chat/completions", json=body, headers=headers)).status_code
 
-        assert set(await asyncio.gather(*(chat(asked("told")) for _ in range(CALLS)))) == {200}
+        assert set(await asyncio.gather(*(chat(chat_body("reported")) for _ in range(CALLS)))) == {200}
         usage = {**delta(), "choices": [], "usage": USAGE}
-        upstream.script("told", [*streamed[:-1], chunk(sse(usage, "[DONE]")), LAST])
-        assert set(await asyncio.gather(*(chat(asked("told", stream=True)) for _ in range(STREAMS)))) == {200}
-        upstream.script("told", [answer({**WHOLE, "usage": USAGE})])
-        assert [await chat(asked(f"invented-{number}")) for number in range(INVENTED)] == [502] * INVENTED
-        assert [await chat(asked("silent")), await chat(asked("down"))] == [200, 502]
-        statuses = [await chat(asked("told"), authorization="Bearer sk-limited") for _ in range(LIMITED)]
+        upstream.script("reported", [*streamed[:-1], chunk(sse(usage, "[DONE]")), LAST])
+        assert set(await asyncio.gather(*(chat(chat_body("reported", stream=True)) for _ in range(STREAMS)))) == {200}
+        upstream.script("reported", [answer({**WHOLE, "usage": USAGE})])
+        assert [await chat(chat_body(f"invented-{number}")) for number in range(INVENTED)] == [502] * INVENTED
+        assert [await chat(chat_body("silent")), await chat(chat_body("down"))] == [200, 502]
+        statuses = [await chat(chat_body("reported"), authorization="Bearer sk-limited") for _ in range(LIMITED)]
         for _ in range(GONE):
-            async with http.stream("POST", "/chat/completions", json=asked("waits", stream=True)) as response:
+            async with http.stream("POST", "/chat/completions", json=chat_body("waits", stream=True)) as response:
                 await anext(aiter(response.aiter_lines()))
             await upstream.left.get()
     async with grpc.aio.insecure_channel(gateway.rest) as channel:
@@ -125,17 +125,17 @@ async def load(gateway: Counted, upstream: OddUpstream) -> int:
 
 @pytest.mark.slow
 async def test_two_workers_are_scraped_as_one(counted: Counted, upstream: OddUpstream) -> None:
-    """Every metric of the table is there, and its value is that of the load, which both workers answered."""
+    """Every documented metric exists, and its value matches the load, which both workers served."""
     refused = await load(counted, upstream)
     assert refused
     await until(lambda: _is_idle(counted))
     found = await counted.scrape()
-    told = CALLS + STREAMS + LIMITED - refused
+    ok = CALLS + STREAMS + LIMITED - refused
     stated = {
         "antiphon_workers": 2,
         "antiphon_worker_exits_total": 0,
         "antiphon_config_last_reload_successful": 1,
-        'antiphon_attempts_total{class="ok",provider="odd"}': told + 1,
+        'antiphon_attempts_total{class="ok",provider="odd"}': ok + 1,
         'antiphon_attempts_total{class="ok",provider="echo"}': TURNS,
         'antiphon_attempts_total{class="overloaded",provider="odd"}': 1,
         'antiphon_attempts_total{class="gone",provider="odd"}': GONE,
@@ -143,18 +143,18 @@ async def test_two_workers_are_scraped_as_one(counted: Counted, upstream: OddUps
         'antiphon_cancel_seconds_count{provider="odd"}': GONE,
         'antiphon_limits_refused_total{limit="requests_per_minute",scope="key"}': refused,
         'antiphon_failed_calls_total{reason="RATE_LIMIT_EXCEEDED"}': refused,
-        'antiphon_tokens_total{kind="input",model="told",provider="odd"}': 1000 * told,
-        'antiphon_tokens_total{kind="output",model="told",provider="odd"}': 100 * told,
-        'antiphon_cost_usd_total{model="told",provider="odd"}': pytest.approx(0.0012 * told),
+        'antiphon_tokens_total{kind="input",model="reported",provider="odd"}': 1000 * ok,
+        'antiphon_tokens_total{kind="output",model="reported",provider="odd"}': 100 * ok,
+        'antiphon_cost_usd_total{model="reported",provider="odd"}': pytest.approx(0.0012 * ok),
         'antiphon_estimated_usage_total{model="silent",provider="odd"}': 1,
         'antiphon_turns_recorded_total{outcome="complete"}': TURNS,
-        f'gen_ai_client_token_usage_sum{{{OPERATION},gen_ai_token_type="input"}}': 1000 * told,
-        f'gen_ai_client_token_usage_count{{{OPERATION},gen_ai_token_type="output"}}': told,
-        f'gen_ai_client_operation_duration_seconds_count{{error_type="",{OPERATION}}}': told,
+        f'gen_ai_client_token_usage_sum{{{OPERATION},gen_ai_token_type="input"}}': 1000 * ok,
+        f'gen_ai_client_token_usage_count{{{OPERATION},gen_ai_token_type="output"}}': ok,
+        f'gen_ai_client_operation_duration_seconds_count{{error_type="",{OPERATION}}}': ok,
         f"gen_ai_server_time_to_first_token_seconds_count{{{OPERATION}}}": STREAMS,
         f"gen_ai_server_time_per_output_token_seconds_count{{{OPERATION}}}": STREAMS,
         'grpc_server_call_duration_seconds_count{grpc_method="ChatService/Generate",grpc_status="OK"}': TURNS,
-        "antiphon_overhead_seconds_count": told + 1 + TURNS + INVENTED + 1 + GONE,
+        "antiphon_overhead_seconds_count": ok + 1 + TURNS + INVENTED + 1 + GONE,
         "antiphon_calls_in_flight": 0,
         "antiphon_stream_buffer_bytes": 0,
     }
@@ -163,7 +163,7 @@ async def test_two_workers_are_scraped_as_one(counted: Counted, upstream: OddUps
         name = metric.name + ("_count" if metric.buckets else "")
         assert any(series.partition("{")[0] == name for series in found), metric.name
     assert not [series for series in found if "invented" in series]
-    lines = [json.loads(line) for line in counted.said.splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in counted.output_text.splitlines() if line.startswith("{")]
     answered = {line["worker"] for line in lines if line["event"] == "call"}
     assert answered == {0, 1}
 
@@ -172,15 +172,15 @@ async def _is_idle(gateway: Counted) -> bool:
     return (await gateway.scrape())["antiphon_calls_in_flight"] == 0
 
 
-async def test_what_slow_readers_have_not_read_is_told(counted: Counted, upstream: OddUpstream) -> None:
-    """In bytes, and bounded, whatever the provider sends; nothing once they are gone."""
+async def test_the_buffers_of_slow_readers_are_reported(counted: Counted, upstream: OddUpstream) -> None:
+    """The bytes buffered for slow readers are reported and bounded, and go back to zero when the readers leave."""
     piece = chunk(sse(delta("x" * 1000)))
     upstream.script("slow", [head(), *[piece] * 20_000, LAST])
-    body = json.dumps(asked("slow", stream=True)).encode()
+    body = json.dumps(chat_body("slow", stream=True)).encode()
     host, _, port = counted.rest.partition(":")
     readers = []
     for _ in range(2):
-        _, writer = await asyncio.open_connection(host, int(port), limit=1)  # it reads no more than the system takes
+        _, writer = await asyncio.open_connection(host, int(port), limit=1)  # it reads no more than the system buffers
         lines = f"POST /api/v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
         writer.write(f"{lines}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
         readers.append(writer)
@@ -203,12 +203,12 @@ async def test_what_slow_readers_have_not_read_is_told(counted: Counted, upstrea
 
 
 async def test_counters_never_drop_when_a_worker_is_killed(counted: Counted) -> None:
-    """What it had told stays in the sum, and what its successor counts comes on top."""
+    """The counters of a killed worker stay in the sum, and its successor's are added."""
     series = 'antiphon_attempts_total{class="ok",provider="odd"}'
     async with counted.client() as http:
 
         async def call() -> None:
-            assert (await http.post("/chat/completions", json=asked("told"))).status_code == 200
+            assert (await http.post("/chat/completions", json=chat_body("reported"))).status_code == 200
 
         for _ in range(10):
             await call()
@@ -227,14 +227,14 @@ async def test_counters_never_drop_when_a_worker_is_killed(counted: Counted) -> 
         assert after[series] == before[series] >= 10
         made = 0
         while (await counted.scrape())[series] < before[series] + 5:
-            with suppress(AssertionError, httpx2.TransportError):  # the edge may not know the new one yet
+            with suppress(AssertionError, httpx2.TransportError):  # the edge may not know the new worker yet
                 await call()
                 made += 1
         assert made == 5
 
 
-async def test_methods_that_there_are_not_are_no_label(counted: Counted) -> None:
-    """Anybody may call them."""
+async def test_unknown_methods_are_no_label(counted: Counted) -> None:
+    """An unknown method, which anybody may call, does not become a label."""
     async with grpc.aio.insecure_channel(counted.grpc) as channel:
         call = channel.unary_unary("/antiphon.v1.ChatService/Invented")
         with pytest.raises(grpc.aio.AioRpcError) as error:
@@ -244,7 +244,7 @@ async def test_methods_that_there_are_not_are_no_label(counted: Counted) -> None
 
 
 async def test_the_port_answers_probes(counted: Counted) -> None:
-    """And needs no key; the edge has no metrics."""
+    """The metrics port answers probes without a key, and the edge serves no metrics."""
     assert (await counted.probe("/healthz")).json() == {"status": "ok"}
 
     async def ready() -> bool:
@@ -256,7 +256,7 @@ async def test_the_port_answers_probes(counted: Counted) -> None:
 
 
 async def test_a_server_alone_has_the_port_itself(tmp_path: Path) -> None:
-    """`antiphon serve` answers there as the supervisor does for its workers. It is not ready until somebody migrates."""
+    """`antiphon serve` has the same metrics port. It is not ready until the database is migrated."""
     listen, metrics = (f"127.0.0.1:{free_port()}" for _ in range(2))
     database = f"sqlite:///{tmp_path}/antiphon.db"
     config = {
@@ -301,11 +301,11 @@ async def test_a_server_alone_has_the_port_itself(tmp_path: Path) -> None:
                 messages = [message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="Hi"))])]
                 await stub.Generate(chat_pb2.GenerateRequest(model="echo", messages=messages), metadata=METADATA)
 
-            async def told() -> bool:
+            async def is_counted() -> bool:
                 return 'antiphon_attempts_total{class="ok",provider="echo"} 1.0' in (await http.get("/metrics")).text
 
-            await until(told)
-            text = (await http.get("/metrics")).text  # with the names that were asked for, and no others
+            await until(is_counted)
+            text = (await http.get("/metrics")).text  # with the selected names, and no others
             assert "gen_ai_client_inference_duration_seconds_count{" in text
             assert "gen_ai_client_operation_duration_seconds" not in text
     finally:

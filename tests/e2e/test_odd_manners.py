@@ -1,4 +1,4 @@
-"""Providers of odd manners, through the real gateway: none may turn into a clean, short answer."""
+"""Providers with unusual or broken answers, through the real gateway: no failure may look like a complete, short answer."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from antiphon.v1 import chat_pb2, chat_pb2_grpc
-from tests.e2e.test_grpc import METADATA, asked
+from tests.e2e.test_grpc import METADATA, generate_request
 from tests.odd_upstream import CUT, LAST, RESET, OddUpstream, Step, answer, chunk, delta, head, sse
 
 WHOLE = sse(delta("", role="assistant"), delta("Hel"), delta("lo"), delta(finish="stop"), "[DONE]")
@@ -81,7 +81,7 @@ def asking(model: str, *, stream: bool) -> dict[str, Any]:
 
 
 def read(body: str) -> tuple[str, list[dict[str, Any]], bool]:
-    """The text, the other events, and whether it ended with [DONE]."""
+    """Return the text, the error events, and whether the stream ended with [DONE]."""
     events = [line.removeprefix("data: ") for line in body.split("\n") if line]
     done = events[-1] == "[DONE]"
     found = [json.loads(event) for event in (events[:-1] if done else events)]
@@ -90,16 +90,16 @@ def read(body: str) -> tuple[str, list[dict[str, Any]], bool]:
 
 
 @pytest.mark.parametrize("name", GOOD)
-async def test_what_is_only_odd_is_a_whole_answer(
+async def test_an_unusual_but_valid_answer_is_complete(
     name: str, http: httpx2.AsyncClient, channel: grpc.aio.Channel, upstream: OddUpstream
 ) -> None:
-    """As a stream, as JSON, and as typed events."""
+    """An unusual but valid answer is complete as a stream, as JSON, and over gRPC."""
     upstream.script("odd-x", GOOD[name])
     response = await http.post("/chat/completions", json=asking("odd-x", stream=True))
     assert read(response.text) == ("Hello", [], True)
     response = await http.post("/chat/completions", json=asking("odd-x", stream=False))
     assert response.json()["choices"][0]["message"]["content"] == "Hello"
-    answers = chat_pb2_grpc.ChatServiceStub(channel).StreamGenerate(asked("odd-x"), metadata=METADATA)
+    answers = chat_pb2_grpc.ChatServiceStub(channel).StreamGenerate(generate_request("odd-x"), metadata=METADATA)
     events = [event async for answer_ in answers for event in answer_.events]
     assert "".join(event.text.text for event in events) == "Hello"
     assert events[-1].finished.reason == chat_pb2.FINISH_REASON_STOP
@@ -107,7 +107,7 @@ async def test_what_is_only_odd_is_a_whole_answer(
 
 @pytest.mark.parametrize("reason", ["null", '""'])
 async def test_an_object_without_a_reason_is_whole(reason: str, http: httpx2.AsyncClient, upstream: OddUpstream) -> None:
-    """It cannot have been cut: its caller is told that there was no reason."""
+    """A JSON object without a finish reason is complete, because it cannot have been cut. The caller gets no reason."""
     upstream.script("odd-x", [answer(json.dumps(REPLY).replace('"stop"', reason).encode())])
     (choice,) = (await http.post("/chat/completions", json=asking("odd-x", stream=False))).json()["choices"]
     assert (choice["message"]["content"], choice["finish_reason"]) == ("Hello", None)
@@ -120,7 +120,7 @@ async def test_an_object_without_a_reason_is_whole(reason: str, http: httpx2.Asy
 async def test_a_failure_before_the_first_byte_is_a_status(
     name: str, stream: bool, http: httpx2.AsyncClient, upstream: OddUpstream
 ) -> None:
-    """In the dialect's shape, in our words."""
+    """A failure before the first byte is a status in the dialect's format, without the provider's text."""
     steps, status = BAD[name]
     upstream.script("odd-x", steps)
     response = await http.post("/chat/completions", json=asking("odd-x", stream=stream))
@@ -134,7 +134,7 @@ async def test_a_failure_before_the_first_byte_is_a_status(
 SPENT = {"error": {"message": "x", "type": "insufficient_quota", "code": "insufficient_quota"}}
 AGAIN = {"error": {"message": "x", "type": "requests", "code": "rate_limit_exceeded"}}
 
-# What a provider answers: our status, our gRPC code, and whether a retry is worth it.
+# The provider's answer, our status, our gRPC code, and whether a retry can help.
 RETRIES: dict[str, tuple[bytes, int, str, bool]] = {
     "a rate limit": (answer(AGAIN, "429 Too Many Requests"), 429, "RESOURCE_EXHAUSTED", True),
     "a quota that is used up": (answer(SPENT, "429 Too Many Requests"), 429, "RESOURCE_EXHAUSTED", False),
@@ -151,14 +151,14 @@ RETRIES: dict[str, tuple[bytes, int, str, bool]] = {
 async def test_a_retry_is_asked_for_where_it_is_worth_it(
     name: str, http: httpx2.AsyncClient, channel: grpc.aio.Channel, upstream: OddUpstream
 ) -> None:
-    """`x-should-retry: false` and a code that clients do not try again, where the provider would say the same once more."""
+    """Where a retry cannot help, the answer has `x-should-retry: false` and a code that clients do not retry."""
     step, status, code, retry = RETRIES[name]
     upstream.script("odd-x", [step])
     response = await http.post("/chat/completions", json=asking("odd-x", stream=False))
     assert (response.status_code, response.headers.get("x-should-retry")) == (status, None if retry else "false")
     assert status != 429 or int(response.headers["retry-after"]) >= 1
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await chat_pb2_grpc.ChatServiceStub(channel).Generate(asked("odd-x"), metadata=METADATA)
+        await chat_pb2_grpc.ChatServiceStub(channel).Generate(generate_request("odd-x"), metadata=METADATA)
     assert caught.value.code().name == code
 
 
@@ -166,7 +166,7 @@ async def test_a_retry_is_asked_for_where_it_is_worth_it(
 async def test_a_failure_after_the_first_byte_is_an_event(
     name: str, http: httpx2.AsyncClient, channel: grpc.aio.Channel, upstream: OddUpstream
 ) -> None:
-    """What came before is there, then an error, and no [DONE]; as JSON it is a 502; over gRPC an event and a status."""
+    """A failure after the first byte is an error event without [DONE], a 502 as JSON, and an event and a status over gRPC."""
     upstream.script("odd-x", LATE[name])
     response = await http.post("/chat/completions", json=asking("odd-x", stream=True))
     text, errors, done = read(response.text)
@@ -176,6 +176,6 @@ async def test_a_failure_after_the_first_byte_is_an_event(
     assert (await http.post("/chat/completions", json=asking("odd-x", stream=False))).status_code == 502
     events: list[str | None] = []
     with pytest.raises(grpc.aio.AioRpcError):
-        async for answer_ in chat_pb2_grpc.ChatServiceStub(channel).StreamGenerate(asked("odd-x"), metadata=METADATA):
+        async for answer_ in chat_pb2_grpc.ChatServiceStub(channel).StreamGenerate(generate_request("odd-x"), metadata=METADATA):
             events += [event.WhichOneof("event") for event in answer_.events]
     assert events == ["started", "block_started", "text", "error"]

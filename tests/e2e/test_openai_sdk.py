@@ -1,4 +1,4 @@
-"""The real OpenAI SDK, which is told nothing but another base URL and key, against llmock."""
+"""The real OpenAI SDK, configured with only another base URL and key, against llmock."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -27,7 +27,7 @@ WEATHER: Any = [
 
 
 async def test_create(sdk: AsyncOpenAI, llm: LLMockServer) -> None:
-    """The text of the provider, its usage and its reason."""
+    """A reply has the provider's text, usage and finish reason."""
     llm.state.scenarios.add(Reply(text='Hello, "world" — שלום 🎼\n\u2028data: [DONE]'))
     reply = await sdk.chat.completions.create(model="gpt-4o", messages=HELLO)
     assert reply.choices[0].message.content == 'Hello, "world" — שלום 🎼\n\u2028data: [DONE]'
@@ -38,7 +38,7 @@ async def test_create(sdk: AsyncOpenAI, llm: LLMockServer) -> None:
 
 
 async def test_stream_and_create_agree(sdk: AsyncOpenAI, llm: LLMockServer) -> None:
-    """The same words, piece by piece; usage in a last chunk if asked for."""
+    """A stream has the same text, in pieces, and usage in a last chunk if asked for."""
     text = "One two three: four, five. \u2028 six\n\nseven"
     llm.state.scenarios.add(Reply(text=text, times=2))
     stream = await sdk.chat.completions.create(model="gpt-4o", messages=HELLO, stream=True, stream_options={"include_usage": True})
@@ -54,7 +54,7 @@ async def test_stream_and_create_agree(sdk: AsyncOpenAI, llm: LLMockServer) -> N
 
 
 async def test_tools(sdk: AsyncOpenAI, llm: LLMockServer) -> None:
-    """A call comes, its result goes back, and the provider speaks."""
+    """A tool call arrives, its result goes back, and the provider answers."""
     llm.state.scenarios.add(Reply(tool_calls=(ToolCall("get_weather", {"city": "Paris"}),)))
     reply = await sdk.chat.completions.create(model="gpt-4o", messages=HELLO, tools=WEATHER)
     message = reply.choices[0].message
@@ -69,7 +69,7 @@ async def test_tools(sdk: AsyncOpenAI, llm: LLMockServer) -> None:
 
 
 async def test_tools_streamed(sdk: AsyncOpenAI, llm: LLMockServer) -> None:
-    """The SDK's own accumulator puts the call together."""
+    """The SDK's own accumulator assembles a streamed tool call."""
     llm.state.scenarios.add(Reply(tool_calls=(ToolCall("get_weather", {"city": "Paris, in the rain and in the sun"}),)))
     async with sdk.chat.completions.stream(model="gpt-4o", messages=HELLO, tools=WEATHER) as stream:
         reply = await stream.get_final_completion()
@@ -110,7 +110,7 @@ SPOKEN = {
 
 
 def joined(pieces: Iterable[Any]) -> Any:
-    """Pieces together, however many they are: a call begins when its name is whole."""
+    """Join pieces of any number, as the gateway may split or combine the provider's."""
     found: Any = None
     for piece in pieces:
         match piece, found:
@@ -133,7 +133,7 @@ def joined(pieces: Iterable[Any]) -> Any:
 async def test_what_a_provider_streams_reaches_the_sdk_and_comes_back(
     sdk: AsyncOpenAI, upstream: OddUpstream, name: str, field: str
 ) -> None:
-    """Whole in the object, in pieces in the chunks; and what is sent back is what the provider said."""
+    """Unusual fields reach the SDK, whole and in chunks, and go back to the provider unchanged."""
     events, expected = SPOKEN[name]
     upstream.script("odd-x", [head(), chunk(sse(*events, "[DONE]")), LAST])
     reply = await sdk.chat.completions.create(model="odd-x", messages=HELLO)
@@ -149,30 +149,30 @@ async def test_what_a_provider_streams_reaches_the_sdk_and_comes_back(
     assert joined(pieces) == joined(one["choices"][0]["delta"].get(field) for one in events)
 
     await sdk.chat.completions.create(model="odd-x", messages=[*HELLO, message, *HELLO])
-    message.pop("refusal")  # the null of every reply, which no provider needs back
+    message.pop("refusal")  # null in every reply; providers do not need it back
     assert upstream.requests[-1].json["messages"][1] == message
 
 
 @pytest.mark.parametrize("name", SPOKEN)
-async def test_a_session_tells_the_provider_what_it_said(persona_gateway: Gateway, upstream: OddUpstream, name: str) -> None:
-    """A caller that sends its new messages alone has the provider's own words before them."""
+async def test_a_session_sends_the_provider_its_own_replies(persona_gateway: Gateway, upstream: OddUpstream, name: str) -> None:
+    """In a session, the provider gets its own earlier reply back unchanged before the new messages."""
     events, expected = SPOKEN[name]
     upstream.script("odd-x", [head(), chunk(sse(*events, "[DONE]")), LAST])
     async with persona_gateway.sdk() as sdk:
         raw = await sdk.chat.completions.with_raw_response.create(model="odd-x", messages=HELLO)
-        said = raw.parse().choices[0].message.model_dump(exclude_none=True)
+        first_reply = raw.parse().choices[0].message.model_dump(exclude_none=True)
         session: Any = {"session_id": raw.headers["x-session-id"]}
-        new: Any = [{"role": "tool", "tool_call_id": call["id"], "content": "Done"} for call in said.get("tool_calls", ())]
+        new: Any = [{"role": "tool", "tool_call_id": call["id"], "content": "Done"} for call in first_reply.get("tool_calls", ())]
         new.append({"role": "user", "content": "And?"})
         await sdk.chat.completions.create(model="odd-x", messages=new, extra_body=session)
     _, reply, *rest = upstream.requests[-1].json["messages"]
     assert rest == new
-    assert {field: value for field, value in reply.items() if value is not None} == said
-    assert expected in said.values()
+    assert {field: value for field, value in reply.items() if value is not None} == first_reply
+    assert expected in first_reply.values()
 
 
 async def test_parse_with_a_schema(sdk: AsyncOpenAI) -> None:
-    """The schema reaches the provider, and its reply is an object of it."""
+    """A schema reaches the provider, and its reply is parsed as an object of it."""
 
     class Invoice(BaseModel):
         number: str
@@ -183,7 +183,7 @@ async def test_parse_with_a_schema(sdk: AsyncOpenAI) -> None:
 
 
 async def test_models(sdk: AsyncOpenAI) -> None:
-    """What is configured by name; one of them; and one that is not there."""
+    """The configured models are listed, one can be retrieved, and an unknown one is not found."""
     assert [model.id async for model in sdk.models.list()] == ["echo", "gpt-4o", "gpt-4o-mini", "lost"]
     assert (await sdk.models.retrieve("gpt-4o")).owned_by == "llmock"
     with pytest.raises(openai.NotFoundError):
@@ -191,13 +191,13 @@ async def test_models(sdk: AsyncOpenAI) -> None:
 
 
 async def test_no_model_means_the_default(sdk: AsyncOpenAI) -> None:
-    """Null, as the document has it."""
+    """A null model means the default model, as documented."""
     reply = await sdk.chat.completions.create(model=None, messages=HELLO)  # type: ignore[call-overload]  # documented
     assert reply.model.startswith("gpt-4o-mini")
 
 
 async def test_422(sdk: AsyncOpenAI, llm: LLMockServer) -> None:
-    """The SDK's own class, the detail list, and the provider is never asked."""
+    """An invalid request raises the SDK's own class with the list of details, and the provider is not asked."""
     before = len(llm.state.journal.records())
     with pytest.raises(openai.UnprocessableEntityError) as caught:
         await sdk.chat.completions.create(model="gpt-4o", messages="Hello", temperature="hot")  # type: ignore[call-overload]
@@ -211,7 +211,7 @@ async def test_422(sdk: AsyncOpenAI, llm: LLMockServer) -> None:
 
 
 async def test_401(sdk: AsyncOpenAI) -> None:
-    """Before the body is looked at, with its header."""
+    """A bad key raises the SDK's own class with its header, before the body is looked at."""
     with pytest.raises(openai.AuthenticationError) as caught:
         await sdk.with_options(api_key="sk-wrong").chat.completions.create(model="gpt-4o", messages="wrong")  # type: ignore[call-overload]
     assert caught.value.response.headers["www-authenticate"] == "Bearer"
@@ -221,7 +221,7 @@ async def test_401(sdk: AsyncOpenAI) -> None:
 
 
 async def test_a_base_url_that_ends_in_v1(gateway: Gateway, llm: LLMockServer) -> None:
-    """As most clients expect it: chat, streams and models, a bad key, a bad request, and what is not served."""
+    """A base URL that ends in /v1, which most clients expect, works too."""
     async with gateway.sdk(base_url=f"http://{gateway.rest}/v1") as sdk:
         llm.state.scenarios.add(Reply(text="Hello you", times=2))
         reply = await sdk.chat.completions.create(model="gpt-4o", messages=HELLO)
@@ -238,7 +238,7 @@ async def test_a_base_url_that_ends_in_v1(gateway: Gateway, llm: LLMockServer) -
 
 @pytest.mark.parametrize("base", ["/v1", "/api/v1"])
 async def test_what_is_not_served_is_not_found(gateway: Gateway, base: str) -> None:
-    """The SDK can tell: its own class, with a message."""
+    """Paths that are not served raise the SDK's NotFoundError with a message."""
     async with gateway.sdk(base_url=f"http://{gateway.rest}{base}") as sdk:
         for call in (
             sdk.embeddings.create(model="x", input="y"),
@@ -266,21 +266,21 @@ TOO_LONG = {
 async def test_what_a_provider_refuses_of_a_request_is_the_callers_400(
     gateway: Gateway, upstream: OddUpstream, status: str, stream: bool
 ) -> None:
-    """The class, code, param and message that it would be without a gateway, and no second try; nothing of what is behind it."""
+    """If the provider refuses a request as invalid, the caller gets its code and message as 400, without secrets or retries."""
     upstream.script("odd-long", [answer({"error": TOO_LONG}, status)])
     before = len(upstream.requests)
     async with gateway.sdk(max_retries=2) as sdk:
         with pytest.raises(openai.BadRequestError) as caught:
             await sdk.chat.completions.create(model="odd-long", messages=HELLO, stream=stream)
-    shown = "This model's maximum context length is 8192 tokens, says [redacted] to [redacted]."
-    assert caught.value.body == {**TOO_LONG, "message": shown}
+    redacted = "This model's maximum context length is 8192 tokens, says [redacted] to [redacted]."
+    assert caught.value.body == {**TOO_LONG, "message": redacted}
     assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "messages")
     assert caught.value.response.headers["x-should-retry"] == "false"
     assert len(upstream.requests) == before + 1
 
 
 async def test_a_refusal_in_the_middle_of_a_stream_is_the_same_object(sdk: AsyncOpenAI, upstream: OddUpstream) -> None:
-    """Told in band, as there is no status any more."""
+    """In mid-stream the same error object comes as an event, because the status is already sent."""
     upstream.script("odd-late", [head(), chunk(sse(delta("Hel"), {"error": TOO_LONG})), LAST])
     stream = await sdk.chat.completions.create(model="odd-late", messages=HELLO, stream=True)
     with pytest.raises(openai.APIError) as caught:
@@ -310,7 +310,7 @@ async def test_a_refusal_in_the_middle_of_a_stream_is_the_same_object(sdk: Async
 async def test_a_provider_that_refuses_is_a_status(
     sdk: AsyncOpenAI, llm: LLMockServer, fault: Fail, status: int, kind: str, stream: bool
 ) -> None:
-    """429 with the time to wait, 400 for what is the request's fault; all else is the gateway's 502, never the caller's 401."""
+    """The provider's 429 and 400 are the caller's. Its other errors are 502, never a 401 for the caller."""
     llm.state.scenarios.add(fault)
     with pytest.raises(openai.APIStatusError) as caught:
         await sdk.chat.completions.create(model="gpt-4o", messages=HELLO, stream=stream)
@@ -325,21 +325,21 @@ async def test_a_provider_that_refuses_is_a_status(
 
 @pytest.mark.parametrize("kind", ["disconnect", "truncate", "malformed"])
 async def test_a_stream_that_breaks_raises_in_the_sdk(sdk: AsyncOpenAI, llm: LLMockServer, kind: Any) -> None:
-    """Even the silent one: what came before is there, and then an error, not an end."""
+    """A stream that breaks in any way raises in the SDK after the text so far."""
     llm.state.scenarios.add(Reply(text="one two three four five six"))
     llm.state.scenarios.add(StreamFault(kind, after_chunks=4))
     stream = await sdk.chat.completions.create(model="gpt-4o", messages=HELLO, stream=True)
     pieces = []
     with pytest.raises(openai.APIError) as caught:
         async for chunk in stream:
-            pieces.append(chunk.choices[0].delta.content or "")  # noqa: PERF401  # what came before the error counts
+            pieces.append(chunk.choices[0].delta.content or "")  # noqa: PERF401  # the text before the error
     assert "".join(pieces).startswith("one")
     assert isinstance(caught.value.body, dict)
     assert caught.value.body["code"] == "provider_protocol"
 
 
 async def test_a_provider_that_is_not_there(sdk: AsyncOpenAI) -> None:
-    """502, and the message has no address in it."""
+    """An unreachable provider gives 502, without its address in the message."""
     with pytest.raises(openai.InternalServerError) as caught:
         await sdk.chat.completions.create(model="lost", messages=HELLO)
     assert caught.value.status_code == 502
@@ -347,7 +347,7 @@ async def test_a_provider_that_is_not_there(sdk: AsyncOpenAI) -> None:
 
 
 async def test_unknown_fields_reach_the_provider(sdk: AsyncOpenAI, llm: LLMockServer) -> None:
-    """In the body and in a message; what is the gateway's own does not."""
+    """Unknown fields of the body and of messages reach the provider; the gateway's own fields do not."""
     messages: Any = [{"role": "user", "content": "x", "prefix": True}]
     extra = {"top_k": 4, "session_id": None}
     await sdk.chat.completions.create(model="gpt-4o", messages=messages, extra_body=extra, max_tokens=5, seed=7)

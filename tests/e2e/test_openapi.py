@@ -1,6 +1,6 @@
-"""Every documented path through the real Envoy, with requests that the OpenAPI document allows and some that it does not.
+"""Every documented path through the real Envoy, with requests that the OpenAPI document allows and with invalid ones.
 
-Whatever comes, the answer has to be a documented one: its status, its content type, and its JSON by its schema.
+Every answer must be documented: its status, its content type, and its JSON by its schema.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.odd_upstream import LAST, OddUpstream, chunk, delta, head, sse
 SCHEMA = schemathesis.openapi.from_dict(document())
 OPERATIONS = {f"{found.ok().method.upper()} {found.ok().path}": found.ok() for found in SCHEMA.get_all_operations()}
 WRONG = [name for name, found in OPERATIONS.items() if found.body or found.query or found.path_parameters]
-"""Those of which a request can be wrong."""
+"""The operations that can have an invalid request."""
 CHECKED = CHECKS.get_by_names(
     ["not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance"]
 )
@@ -38,7 +38,7 @@ KNOWN = ("echo", "odd-whole")
 async def documented(
     upstream: OddUpstream, llm: LLMockServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[Gateway, None]:
-    """A gateway whose every path can be called: an admin's key, proxies with a target, automatic sessions."""
+    """Yield a gateway on which every path can be called: an admin key, proxies with a target, automatic sessions."""
     upstream.script("odd-whole", [head(), chunk(sse(delta("Hello"), delta(finish="stop"), "[DONE]")), LAST])
     target = upstream.base_url.removesuffix("/v1")
     more = {
@@ -51,9 +51,9 @@ async def documented(
     await asyncio.to_thread(started.wait_for, READY)
     yield started
     assert await asyncio.to_thread(started.stop) == 0
-    assert KEY not in started.said
-    assert PROVIDER_KEY not in started.said
-    assert "call_failed" not in started.said, "the server met an exception that it does not know"
+    assert KEY not in started.output_text
+    assert PROVIDER_KEY not in started.output_text
+    assert "call_failed" not in started.output_text, "the server had an unexpected exception"
 
 
 class Session(requests.Session):
@@ -72,7 +72,7 @@ def session() -> Iterator[Session]:
         made.trust_env = False
         made.headers["authorization"] = f"Bearer {KEY}"
         yield made
-        print(f"{made.sent} requests")  # noqa: T201 - for who fuzzes
+        print(f"{made.sent} requests")  # noqa: T201 - shown when fuzzing
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def session() -> Iterator[Session]:
     + [pytest.param(name, GenerationMode.NEGATIVE, marks=pytest.mark.slow) for name in WRONG],
 )
 async def test_every_answer_is_documented(documented: Gateway, session: Session, name: str, mode: GenerationMode) -> None:
-    """No fault of the server's, no status, content type or JSON that the document does not have."""
+    """No answer is a server error, or has an undocumented status, content type or JSON."""
     operation = OPERATIONS[name]
     url = f"http://{documented.rest}"
     chat = (await asyncio.to_thread(session.post, f"{url}/api/v1/chat/new", json={"messages": []})).json()["chatId"]
@@ -99,7 +99,7 @@ async def test_every_answer_is_documented(documented: Gateway, session: Session,
 
 
 def aim(case: schemathesis.Case, model: str | None, chat: str | None) -> None:
-    """Makes a request one for something that exists: chance alone would never find it."""
+    """Change a request so that it names things that exist, which random values would hardly do."""
     places: list[Any] = [case.path_parameters, case.query, case.body]
     known = {"model": model, "provider": model and model.partition("-")[0], "chatId": chat, "session_id": chat}
     for place in places:
@@ -108,14 +108,14 @@ def aim(case: schemathesis.Case, model: str | None, chat: str | None) -> None:
 
 
 def check_events(stream: bytes) -> None:
-    """Raises unless every event is JSON, and the last one "[DONE]", or an error."""
+    """Check that every event is JSON and the last one is "[DONE]" or an error."""
     *events, last, nothing = stream.decode().split("\n\n")
     assert nothing == ""
-    told = [json.loads(event.removeprefix("data: ")) for event in events]
-    assert last == "data: [DONE]" or "error" in json.loads(last.removeprefix("data: ")), told
+    parsed = [json.loads(event.removeprefix("data: ")) for event in events]
+    assert last == "data: [DONE]" or "error" in json.loads(last.removeprefix("data: ")), parsed
 
 
 def is_1x_stream(case: schemathesis.Case) -> bool:
-    """Several objects one after another: no schema can tell that."""
+    """Return whether the answer is a stream of several JSON objects, which no schema can describe."""
     body = case.body
     return isinstance(body, dict) and "retries" in body and bool(body.get("is_stream"))

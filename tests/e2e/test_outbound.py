@@ -1,4 +1,4 @@
-"""A gateway whose way out is an outbound proxy, to hosts whose authority nobody else knows: models, targets, an issuer's keys."""
+"""A gateway that reaches hosts with a private certificate authority through an outbound proxy: providers, targets, an issuer."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ SIGNER = ECKey.generate_key("P-256", parameters={"kid": "one", "alg": "ES256", "
 
 
 class Away(NamedTuple):
-    """A gateway, the proxy that it goes by, and what is behind that."""
+    """A gateway, its outbound proxy, and the hosts behind that."""
 
     gateway: Gateway
     proxy: OutboundProxy
@@ -78,12 +78,12 @@ async def away(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Away,
             yield Away(started, proxy, host, issuer)
             assert await asyncio.to_thread(started.stop) == 0
     for secret in (proxy.PASSWORD, "p%40ssword", "pr0xy", "wr0ng", "Basic ", KEY, PROVIDER_KEY):
-        assert secret not in started.said
-    assert "call_failed" not in started.said
+        assert secret not in started.output_text
+    assert "call_failed" not in started.output_text
 
 
 async def test_a_model_behind_the_proxy(away: Away) -> None:
-    """It answers, whole and streamed, with its own key and nothing of the proxy's."""
+    """A provider behind the proxy answers, whole and streamed, and gets its own key and none of the proxy's headers."""
     async with away.gateway.client() as http:
         answered = await http.post("/chat/completions", json={"model": "away", **CHAT})
         assert answered.status_code == 200, answered.text
@@ -91,13 +91,13 @@ async def test_a_model_behind_the_proxy(away: Away) -> None:
         streamed = await http.post("/chat/completions", json={"model": "streamed", "stream": True, **CHAT})
     pieces = [json.loads(line[6:]) for line in streamed.text.splitlines() if line.startswith("data: {")]
     assert "".join(piece["choices"][0]["delta"].get("content", "") for piece in pieces) == "hats"
-    assert f"CONNECT models.test:{away.host.port}" in away.proxy.asked
+    assert f"CONNECT models.test:{away.host.port}" in away.proxy.requests
     assert all("proxy-authorization" not in request.headers for request in away.host.requests)
     assert away.host.requests[-1].headers["authorization"] == f"Bearer {PROVIDER_KEY}"
 
 
 async def test_a_target_behind_the_proxy(away: Away) -> None:
-    """A request that is passed on byte for byte goes the same way, though nobody here can resolve the target's name."""
+    """A proxied request goes through the outbound proxy too, which also resolves the target's name."""
     async with away.gateway.client() as http:
         target = quote(f"https://models.test:{away.host.port}/v1", safe="")
         answered = await http.post(f"/proxy/{target}/sk-own/chat/completions", json={"model": "x", **CHAT})
@@ -106,7 +106,7 @@ async def test_a_target_behind_the_proxy(away: Away) -> None:
 
 
 async def test_a_host_that_is_not_trusted_is_one_clear_failure(away: Away) -> None:
-    """502 for the caller, with no advice to come again; one line with the reason; the host never sees a request."""
+    """An untrusted certificate gives 502 without a retry and one log line, and the host gets no request."""
     before = len(away.host.requests)
     async with away.gateway.client() as http:
         answered = await http.post("/chat/completions", json={"model": "untrusted", **CHAT})
@@ -114,25 +114,25 @@ async def test_a_host_that_is_not_trusted_is_one_clear_failure(away: Away) -> No
     assert answered.json()["error"]["message"] == "The provider untrusted shows a certificate that is not trusted."
     assert answered.headers["x-should-retry"] == "false"
     assert len(away.host.requests) == before
-    lines = [line for line in away.gateway.said.splitlines() if "provider_out_of_reach" in line and "untrusted" in line]
+    lines = [line for line in away.gateway.output_text.splitlines() if "provider_out_of_reach" in line and "untrusted" in line]
     assert len(lines) == 1
     assert "certificate of 127.0.0.1 is not trusted" in lines[0]
 
 
 async def test_a_proxy_that_refuses_is_a_bad_gateway(away: Away) -> None:
-    """Its reason is in the log, and its URL nowhere."""
+    """If the outbound proxy refuses, the caller gets 502. The log has the reason, without the proxy's URL."""
     async with away.gateway.client() as http:
         answered = await http.post("/chat/completions", json={"model": "refused", **CHAT})
     assert answered.status_code == 502, answered.text
     assert str(away.proxy.port) not in answered.text
-    assert "the outbound proxy does not take its user and password (407)" in away.gateway.said
+    assert "the outbound proxy does not take its user and password (407)" in away.gateway.output_text
 
 
 async def test_an_issuers_keys_are_fetched_by_the_proxy(away: Away) -> None:
-    """So that its tokens are good."""
+    """An issuer's keys are fetched through the outbound proxy, so that its tokens are accepted."""
     claims = {"iss": "https://issuer.test", "aud": "antiphon", "sub": "somebody", "exp": int(time.time()) + 60}
     token = jwt.encode({"alg": "ES256", "kid": "one"}, claims, SIGNER)
     async with away.gateway.client(headers={"authorization": f"Bearer {token}"}) as http:
         answered = await http.post("/chat/completions", json={"model": "away", **CHAT})
     assert answered.status_code == 200, answered.text
-    assert f"CONNECT issuer.test:{away.issuer.port}" in away.proxy.asked
+    assert f"CONNECT issuer.test:{away.issuer.port}" in away.proxy.requests

@@ -1,4 +1,4 @@
-"""All that is kept of one owner, given out and removed by an admin, from a terminal."""
+"""Export and erasure of all data of one owner, by an admin, from a terminal."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ MEGABYTE = 1024 * 1024
 
 
 async def antiphon(address: str, *words: str, key: str = KEY) -> tuple[int, bytes, str]:
-    """The exit code, and what it printed."""
+    """Run `antiphon owners`, and return its exit code, its output and its errors."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "antiphon", "owners", *words),
         env={"PATH": os.environ["PATH"], "ANTIPHON_ADDRESS": address, "ANTIPHON_KEY": key},
@@ -29,22 +29,24 @@ async def antiphon(address: str, *words: str, key: str = KEY) -> tuple[int, byte
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    printed, said = await process.communicate()
+    printed, errors = await process.communicate()
     assert process.returncode is not None
-    return process.returncode, printed, said.decode()
+    return process.returncode, printed, errors.decode()
 
 
 async def fill(gateway: Gateway, owner: str) -> str:
-    """A key of the owner's, by which a conversation larger than any one message of gRPC's, and a call, were made."""
+    """Record a conversation larger than a gRPC message, and a call, for an owner. Return the owner's key."""
     async with grpc.aio.insecure_channel(gateway.grpc) as channel:
         admin: Any = admin_pb2_grpc.AdminServiceStub(channel)
         made = await admin.CreateKey(admin_pb2.CreateKeyRequest(key=admin_pb2.Key(name=f"{owner}'s", owner=owner)), metadata=ADMIN)
         history: Any = history_pb2_grpc.HistoryServiceStub(channel)
-        said = [
+        messages = [
             message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text=letter * LARGE))])
             for letter in "abcd"
         ]
-        request = history_pb2.CreateConversationRequest(conversation=history_pb2.Conversation(title=f"of {owner}"), messages=said)
+        request = history_pb2.CreateConversationRequest(
+            conversation=history_pb2.Conversation(title=f"of {owner}"), messages=messages
+        )
         await history.CreateConversation(request, metadata=(("authorization", f"Bearer {made.secret}"),))
     headers = {"authorization": f"Bearer {made.secret}", "x-antiphon-tags": "team=search"}
     async with httpx2.AsyncClient(trust_env=False, headers=headers) as http:
@@ -55,7 +57,7 @@ async def fill(gateway: Gateway, owner: str) -> str:
 
 
 async def test_all_is_given_out_in_parts_that_fit(admin_gateway: Gateway) -> None:
-    """With any client, which takes 4 MiB at a time; straight, and through Envoy; to admins alone."""
+    """An export works with default gRPC clients, which accept 4 MiB at a time, directly and through Envoy, for admins only."""
     secret = await fill(admin_gateway, "erin")
     for address in (admin_gateway.grpc, admin_gateway.rest):
         code, printed, _ = await antiphon(address, "export", "erin")
@@ -71,27 +73,27 @@ async def test_all_is_given_out_in_parts_that_fit(admin_gateway: Gateway) -> Non
     assert len(parts) == 9
     assert max(parts) <= MEGABYTE
     for command in (("export", "erin"), ("erase", "erin", "--yes")):
-        code, printed, said = await antiphon(admin_gateway.grpc, *command, key=secret)
+        code, printed, errors = await antiphon(admin_gateway.grpc, *command, key=secret)
         assert (code, printed) == (1, b"")
-        assert "PERMISSION_DENIED" in said
+        assert "PERMISSION_DENIED" in errors
     code, printed, _ = await antiphon(admin_gateway.grpc, "export", "nobody at all")
     assert (code, [json.loads(line)["action"] for line in printed.splitlines()]) == (0, ["owners.export"])
-    code, _, said = await antiphon(admin_gateway.grpc, "export", "")
+    code, _, errors = await antiphon(admin_gateway.grpc, "export", "")
     assert code == 1
-    assert "owner" in said
+    assert "owner" in errors
 
 
 async def test_all_is_removed_once_it_is_confirmed(admin_gateway: Gateway) -> None:
-    """The counts are told, the owner's key is refused, and the audit log has it without the name."""
+    """After confirmation everything is removed, counts are printed, the key is refused, and the audit log omits the name."""
     secret = await fill(admin_gateway, "frank")
     async with httpx2.AsyncClient(trust_env=False, headers={"authorization": f"Bearer {secret}"}) as http:
 
         async def status() -> int:
             return (await http.get(f"{admin_gateway.url}/models")).status_code
 
-        code, printed, said = await antiphon(admin_gateway.grpc, "erase", "frank")
+        code, printed, errors = await antiphon(admin_gateway.grpc, "erase", "frank")
         assert (code, printed.strip()) == (1, b"")
-        assert "Aborted" in said
+        assert "Aborted" in errors
         assert await status() == 200
         code, printed, _ = await antiphon(admin_gateway.grpc, "erase", "frank", "--yes")
         assert code == 0
@@ -103,7 +105,7 @@ async def test_all_is_removed_once_it_is_confirmed(admin_gateway: Gateway) -> No
         await until(refused)
 
     async def none_left() -> bool:
-        """What the call used may have been written after the rest was removed."""
+        """Erase again until nothing is left: the usage of the call may have been written later."""
         return (await antiphon(admin_gateway.grpc, "erase", "frank", "--yes"))[1].startswith(
             b"Removed what was kept of frank: 0 conversations, 0 messages, 0 keys, 0 usage rows,"
         )
@@ -121,7 +123,7 @@ async def test_all_is_removed_once_it_is_confirmed(admin_gateway: Gateway) -> No
 
 @pytest.mark.parametrize("method", ["ExportOwner", "EraseOwner"])
 async def test_a_request_without_an_owner_is_invalid(admin_gateway: Gateway, method: str) -> None:
-    """And removes nothing of those who call without a key, whose owner has no name."""
+    """A request without an owner is invalid, so it cannot remove data of callers without a key."""
     async with grpc.aio.insecure_channel(admin_gateway.grpc) as channel:
         call = getattr(admin_pb2_grpc.AdminServiceStub(channel), method)(getattr(admin_pb2, f"{method}Request")(), metadata=ADMIN)
         with pytest.raises(grpc.aio.AioRpcError) as caught:

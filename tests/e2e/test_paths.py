@@ -1,4 +1,4 @@
-"""What stands in a path is what is meant, through the real Envoy: nothing beside it overrides it, and it reads in one way only."""
+"""Paths through the real Envoy: nothing in query or body overrides a path, and a path can be read in only one way."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ RULES = {
     for method in dialect.service.methods
     for verb, path in bindings(method)
 }
-"""Every HTTP rule of the protos, those of dialects to come too."""
+"""Every HTTP rule of the protos, including those of future dialects."""
 
 
-class Asked(grpc.GenericRpcHandler):
-    """Answers every call, and keeps the name and the message of the last."""
+class RecordingHandler(grpc.GenericRpcHandler):
+    """Answers every call, and keeps the method and the message of the last one."""
 
     def __init__(self) -> None:
         self.method = ""
         self.message = b""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """A handler for whatever is not health."""
+        """Return a handler for every method except health checks."""
 
         async def answer(request: bytes, _: Any) -> AsyncIterator[bytes]:
             self.method, self.message = handler_call_details.method, request
@@ -65,10 +65,10 @@ class Asked(grpc.GenericRpcHandler):
 
 
 class Recorder:
-    """Envoy in front of a server that only listens."""
+    """Envoy in front of a server that only records calls."""
 
-    def __init__(self, asked: Asked, http: httpx2.AsyncClient) -> None:
-        self.asked = asked
+    def __init__(self, handler: RecordingHandler, http: httpx2.AsyncClient) -> None:
+        self.handler = handler
         self.http = http
 
 
@@ -77,9 +77,9 @@ async def recorder(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[R
     folder = tmp_path_factory.mktemp("recorder")
     address = f"127.0.0.1:{free_port()}"
     edge.prepare(folder, RestConfig(listen=address), [readiness.worker_socket(0)])
-    asked = Asked()
+    handler = RecordingHandler()
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((asked,))
+    server.add_generic_rpc_handlers((handler,))
     healthy = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     server.add_insecure_port(f"unix:{folder / readiness.worker_socket(0)}")
@@ -94,7 +94,7 @@ async def recorder(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[R
 
         await until(ready)
         async with httpx2.AsyncClient(base_url=f"http://{address}", timeout=20, trust_env=False) as http:
-            yield Recorder(asked, http)
+            yield Recorder(handler, http)
     finally:
         envoy.terminate()
         await envoy.wait()
@@ -102,21 +102,21 @@ async def recorder(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[R
 
 
 def texts(method: MethodDescriptor) -> list[FieldDescriptor]:
-    """The fields of a request that are text."""
+    """Return the text fields of a request."""
     return [field for field in method.input_type.fields if field.type == FieldDescriptor.TYPE_STRING]
 
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("spelling", ["name", "json_name"])
 async def test_nothing_overrides_what_the_path_says(recorder: Recorder, rule: str, spelling: str) -> None:
-    """Neither query nor body, in either spelling; what is documented as a parameter of the query arrives."""
+    """Neither query nor body overrides a field of the path, in either spelling. Documented query parameters arrive."""
     method, verb, path = RULES[rule]
     others = {getattr(field, spelling): "other" for field in texts(method)}
     params = {**others, "body.data": "b3RoZXI=", "body.contentType": "other"}
     response = await recorder.http.request(verb, VARIABLE.sub("own", path), params=params, json={**others, "body": others})
     assert response.status_code == 200, response.text
-    assert recorder.asked.method == f"/{method.containing_service.full_name}/{method.name}"
-    found: Any = GetMessageClass(method.input_type).FromString(recorder.asked.message)
+    assert recorder.handler.method == f"/{method.containing_service.full_name}/{method.name}"
+    found: Any = GetMessageClass(method.input_type).FromString(recorder.handler.message)
     own = set(VARIABLE.findall(path))
     queried = {each["name"] for each in openapi.document()["paths"][_documented(path, method)][verb.lower()]["parameters"]}
     for field in texts(method):
@@ -134,7 +134,7 @@ def _documented(path: str, method: MethodDescriptor) -> str:
 
 @pytest.mark.parametrize("rule", RULES)
 async def test_a_body_is_one_field_or_none(recorder: Recorder, rule: str) -> None:
-    """POST, PUT and PATCH have theirs in `body`, as it came; that of any other method would be read as fields, and is dropped."""
+    """POST, PUT and PATCH have their body unchanged in `body`. For other methods it is dropped, not read as fields."""
     method, verb, path = RULES[rule]
     assert (verb in {"POST", "PUT", "PATCH"}) == ("body" in method.input_type.fields_by_name)
     for content, content_type in ((b"{bad", "application/json"), (b"a=1", "application/x-www-form-urlencoded")):
@@ -142,12 +142,12 @@ async def test_a_body_is_one_field_or_none(recorder: Recorder, rule: str) -> Non
             verb, VARIABLE.sub("own", path), content=content, headers={"content-type": content_type}
         )
         assert response.status_code == 200, response.text
-        found: Any = GetMessageClass(method.input_type).FromString(recorder.asked.message)
+        found: Any = GetMessageClass(method.input_type).FromString(recorder.handler.message)
         assert verb in {"GET", "DELETE"} or found.body.data == content
 
 
 async def test_the_chat_of_the_path_is_deleted(http: httpx2.AsyncClient) -> None:
-    """And not the one that query or body name."""
+    """DELETE removes the chat in the path, not one that query or body name."""
     new = {"messages": ASK["messages"]}
     for more in ({"params": {"chatId": ""}}, {"params": {"chat_id": ""}}, {"json": {"chat_id": ""}}):
         named, other = [(await http.post("/chat/new", json=new)).json()["chatId"] for _ in range(2)]
@@ -160,7 +160,7 @@ async def test_the_chat_of_the_path_is_deleted(http: httpx2.AsyncClient) -> None
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_a_body_where_none_belongs_is_ignored(http: httpx2.AsyncClient, method: str) -> None:
-    """In HTTP/1.1 and chunked too; without a key it is 401 all the same."""
+    """A body of GET or HEAD is ignored, chunked too. Without a key the answer is still 401."""
 
     async def pieces() -> AsyncIterator[bytes]:
         yield b"{b"
@@ -173,7 +173,7 @@ async def test_a_body_where_none_belongs_is_ignored(http: httpx2.AsyncClient, me
 
 
 def test_every_shape_of_errors_has_a_path_here() -> None:
-    """What is refused, here and elsewhere, is refused in all of them."""
+    """`DIALECTS` has a path for every error format, so that tests of refusals cover them all."""
     for row in ROWS:
         for shape in {id(shape): shape for shape in map(row.errors_of, row.methods)}.values():
             fields = [DIALECTS[path] for path in DIALECTS if re.fullmatch(shape.paths, path)]
@@ -183,7 +183,7 @@ def test_every_shape_of_errors_has_a_path_here() -> None:
 @pytest.mark.parametrize("path", DIALECTS)
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "x-unknown", "gzip, identity"])
 async def test_a_body_with_an_encoding_is_415(gateway: Gateway, path: str, encoding: str) -> None:
-    """In the dialect's shape, and tells what is taken (RFC 9110, section 15.5.16); once more would be the same."""
+    """An encoded body gets 415 in the dialect's format, with the accepted encoding and no retry (RFC 9110, section 15.5.16)."""
     headers = {"authorization": f"Bearer {KEY}", "content-encoding": encoding, "connection": "close"}
     (answer,) = await ask(gateway.rest, post(path, b"\x1f\x8b", headers))
     assert (answer.status, set(json.loads(answer.body))) == (415, DIALECTS[path])
@@ -192,8 +192,8 @@ async def test_a_body_with_an_encoding_is_415(gateway: Gateway, path: str, encod
 
 
 @pytest.mark.parametrize("encoding", ["identity", "Identity", ""])
-async def test_no_encoding_may_be_named(http: httpx2.AsyncClient, encoding: str) -> None:
-    """It is the body as it is."""
+async def test_the_encoding_identity_is_accepted(http: httpx2.AsyncClient, encoding: str) -> None:
+    """The encoding `identity`, or an empty one, is accepted."""
     response = await http.post("/chat/completions", json=ASK, headers={"content-encoding": encoding})
     assert response.status_code == 200
 
@@ -212,7 +212,7 @@ async def test_no_encoding_may_be_named(http: httpx2.AsyncClient, encoding: str)
     ],
 )
 async def test_a_path_that_can_be_read_in_two_ways_is_400(gateway: Gateway, path: str) -> None:
-    """What stands before the gateway, and goes by paths, must see what it sees."""
+    """An ambiguous path gets 400, so that a proxy in front of the gateway sees the same path."""
     (answer,) = await ask(gateway.rest, GET.format(path, KEY, "").encode())
     assert answer.status == 400, answer
     assert answer.headers["x-request-id"]
@@ -221,18 +221,18 @@ async def test_a_path_that_can_be_read_in_two_ways_is_400(gateway: Gateway, path
 
 @pytest.mark.parametrize("model", [".hidden", "a..b", "...", "a%2Fb", "%2e%2e%2ex"])
 async def test_dots_and_slashes_in_a_name_are_the_names(http: httpx2.AsyncClient, model: str) -> None:
-    """Only a segment that is nothing but one or two dots has another meaning."""
+    """Dots and encoded slashes in a name are part of it; only "." and ".." alone are special."""
     assert (await http.get(f"/models/{model}")).status_code == 404
 
 
 async def test_two_hosts_are_400(gateway: Gateway) -> None:
-    """RFC 9112, section 3.2."""
+    """Two host headers get 400 (RFC 9112, section 3.2)."""
     (answer,) = await ask(gateway.rest, GET.format("/api/v1/models", KEY, "host: y\r\n").encode())
     assert answer.status == 400, answer
 
 
-async def test_what_is_refused_at_once_has_a_request_id(gateway: Gateway) -> None:
-    """Also where Envoy never made one, and the log has the same."""
+async def test_an_immediate_refusal_has_a_request_id(gateway: Gateway) -> None:
+    """A request that is refused immediately has a request id too, which is also in the log."""
     heads = [
         "GET /api/v1/models HTTP/1.1\r\n\r\n",
         "GET nowhere HTTP/1.1\r\nhost: x\r\n\r\n",
@@ -244,11 +244,11 @@ async def test_what_is_refused_at_once_has_a_request_id(gateway: Gateway) -> Non
     assert {answer.status for answer in answers} == {400, 431}
     names = {answer.headers["x-request-id"] for answer in answers}
     assert len(names) == len(heads)
-    await until(lambda: all(name in gateway.said for name in names))  # Envoy writes its log now and then
+    await until(lambda: all(name in gateway.output_text for name in names))  # Envoy writes its log at intervals
 
 
 async def test_a_header_that_is_not_valid_costs_its_own_stream(gateway: Gateway) -> None:
-    """And no other of the connection."""
+    """An invalid header ends only its own stream of the connection."""
     async with http2(gateway.rest) as caller:
         bad = caller.request("/health") + b"\0\x05X bad\x01x"
         await caller.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, bad))
@@ -258,7 +258,7 @@ async def test_a_header_that_is_not_valid_costs_its_own_stream(gateway: Gateway)
 
 @pytest.mark.parametrize("content_type", ["application/grpc", "application/grpc+proto", "application/grpc; charset=utf-8"])
 async def test_a_grpc_call_passes_whatever_name_its_format_has(gateway: Gateway, content_type: str) -> None:
-    """With its compression and its metadata: all are spellings of the protocol."""
+    """All spellings of gRPC's content type are accepted, with compression and metadata."""
     message = gzip.compress(chat_pb2.GenerateRequest(model="echo", messages=[HELLO]).SerializeToString())
     async with http2(gateway.rest) as caller:
         head = caller.request(
@@ -276,12 +276,12 @@ async def test_a_grpc_call_passes_whatever_name_its_format_has(gateway: Gateway,
 
 
 def grpc_message(data: bytes, *, compressed: bool) -> bytes:
-    """As the protocol frames it."""
+    """Frame a message as gRPC does."""
     return bytes([compressed]) + len(data).to_bytes(4, "big") + data
 
 
-async def test_a_body_may_be_said_to_be_as_it_is_twice(gateway: Gateway) -> None:
-    """Two headers, which Envoy joins."""
+async def test_two_identity_encodings_are_accepted(gateway: Gateway) -> None:
+    """Two `identity` headers, which Envoy joins, are accepted."""
     body = b'{"chat_history": [{"role": "user", "content": "Hello"}]}'
     lines = [
         "POST /api/v1/chat HTTP/1.1",
@@ -298,7 +298,7 @@ async def test_a_body_may_be_said_to_be_as_it_is_twice(gateway: Gateway) -> None
 
 
 async def test_a_400_of_the_edge_has_details_where_the_dialect_has_them(http: httpx2.AsyncClient) -> None:
-    """As all that are the server's own."""
+    """A 400 of the edge has `details` in the dialect that has them, like the server's own."""
     answer = await http.post("/ai/chat", headers={"grpc-timeout": "30"}, json={})
     assert (answer.status_code, set(answer.json()), answer.json()["details"]) == (400, {"error", "message", "code", "details"}, [])
 
@@ -322,18 +322,18 @@ AT_FAULT = (
         "/",
     ],
 )
-async def test_a_400_of_the_edge_tells_what_is_wrong(gateway: Gateway, path: str) -> None:
-    """Where the edge knows: in the same words in the shape of every dialect."""
+async def test_a_400_of_the_edge_explains_what_is_wrong(gateway: Gateway, path: str) -> None:
+    """A 400 of the edge explains what is wrong, in the same words in every dialect's format."""
     requests = [GET.format(path + more, KEY, line).encode() for more, line, _ in AT_FAULT]
     answers = await asyncio.gather(*(ask(gateway.rest, request) for request in requests))
     for (answer,), (_, _, words) in zip(answers, AT_FAULT, strict=True):
-        said = json.loads(answer.body)
+        error = json.loads(answer.body)
         assert answer.status == 400, answer
-        assert (said.get("message") or said.get("detail") or said["error"]["message"]) == words
+        assert (error.get("message") or error.get("detail") or error["error"]["message"]) == words
 
 
-async def test_a_grpc_caller_is_told_what_is_wrong_too(gateway: Gateway) -> None:
-    """As the message of its status."""
+async def test_a_400_of_the_edge_is_explained_over_grpc_too(gateway: Gateway) -> None:
+    """A gRPC caller gets the same explanation as the message of its status."""
     async with grpc.aio.insecure_channel(gateway.rest) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             await channel.unary_unary("/antiphon.v1.ChatService/../Generate")(b"")

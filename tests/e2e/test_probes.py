@@ -1,4 +1,4 @@
-"""Probes of every kind, against a whole gateway: none of them leaves a line in the log."""
+"""Probes of every kind against a whole gateway: none of them writes a log line."""
 
 import asyncio
 import json
@@ -35,27 +35,27 @@ class Probed(Gateway):
         super().__init__(folder, config | more)
 
     def lines(self) -> list[dict[str, Any]]:
-        """What the log has, of Envoy and of the workers."""
-        return [json.loads(line) for line in self.said.splitlines() if line.startswith("{")]
+        """Return the log lines of Envoy and the workers."""
+        return [json.loads(line) for line in self.output_text.splitlines() if line.startswith("{")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def probed(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Probed, None]:
     started = Probed(tmp_path_factory.mktemp("probed"))
-    Gateway.running.discard(started)  # it stays for all tests of this file
+    Gateway.running.discard(started)  # it runs for all tests of this file
     await asyncio.to_thread(started.wait_for, READY)
     yield started
     assert await asyncio.to_thread(started.stop) == 0
 
 
 async def get(url: str, method: str = "GET") -> int:
-    """One request on a connection of its own, as probes make them."""
+    """Return the status of one request on a new connection, as probes make it."""
     async with httpx2.AsyncClient(trust_env=False, timeout=20) as http:
         return (await http.request(method, url, headers={"user-agent": "kube-probe/1.36"})).status_code
 
 
 async def check(address: str, service: str) -> Any:
-    """One gRPC health check on a connection of its own; its status, or the code that it failed with."""
+    """Return the status of one gRPC health check on a new connection, or the code with which it failed."""
     async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         try:
@@ -65,7 +65,7 @@ async def check(address: str, service: str) -> Any:
 
 
 def connect(address: str, *, reset: bool) -> None:
-    """Open a connection, say nothing, and go: with a reset as Kubernetes does, or with an end."""
+    """Open a connection, send nothing, and close it: with a reset, as Kubernetes does, or normally."""
     host, _, port = address.partition(":")
     with socket.create_connection((host, int(port)), timeout=20) as opened:
         if reset:
@@ -73,7 +73,7 @@ def connect(address: str, *, reset: bool) -> None:
 
 
 async def test_probes_leave_no_line(probed: Probed) -> None:
-    """HTTP, gRPC and bare TCP, at the edge, at the worker and at the metrics, those that are refused too."""
+    """HTTP, gRPC and TCP probes of all ports leave no log line, not even those that are refused."""
     async with probed.client() as http:
         first = await http.post("/chat/completions", json={"messages": [{"role": "user", "content": "Hi"}]})
     await until(lambda: any(line.get("request_id") == first.headers["x-request-id"] for line in probed.lines()))
@@ -98,7 +98,7 @@ async def test_probes_leave_no_line(probed: Probed) -> None:
 
 
 async def test_probes_of_a_gateway_that_leaves_leave_no_line(tmp_path: Path) -> None:
-    """They are refused then, and often: what a stop says, it says without them."""
+    """During a stop probes are refused, and do not add log lines."""
     gateway = Probed(tmp_path, limits={"drain_delay": 2})
     await asyncio.to_thread(gateway.wait_for, READY)
     gateway.process.terminate()
@@ -113,5 +113,5 @@ async def test_probes_of_a_gateway_that_leaves_leave_no_line(tmp_path: Path) -> 
         assert await check(gateway.grpc, "") == health_pb2.HealthCheckResponse.NOT_SERVING
     assert await asyncio.to_thread(gateway.process.wait, 20) == 0  # a second signal would cut it short
     Gateway.running.discard(gateway)
-    said = [line["event"] for line in gateway.lines() if line["event"] != "caught SIGINT"]  # Envoy's own end
-    assert said == ["serving", "draining", "stopped"]
+    events = [line["event"] for line in gateway.lines() if line["event"] != "caught SIGINT"]  # Envoy's own end
+    assert events == ["serving", "draining", "stopped"]

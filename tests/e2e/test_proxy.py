@@ -1,4 +1,4 @@
-"""Both proxies, through a real Envoy, with the real clients and with odd upstreams."""
+"""Both proxies through a real Envoy, with the real clients and with scripted upstreams."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ CONTENTS: Any = [{"parts": [{"text": "Hello"}]}]
 async def proxy(
     upstream: OddUpstream, llm: LLMockServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[Gateway, None]:
-    """A gateway that lets its callers reach the two upstreams; no key of theirs is in anything that it prints."""
+    """Yield a gateway that lets callers reach the two upstreams. None of the callers' keys may be in its output."""
     allowed = {
         "allow": [upstream.base_url.removesuffix("/v1"), llm.base_url("openai"), llm.base_url("gemini"), "http://127.0.0.1:9"],
         "aliases": {"default": llm.base_url("openai")},
@@ -42,8 +42,8 @@ async def proxy(
     yield started
     assert await asyncio.to_thread(started.stop) == 0
     for secret in (KEY, PATH_KEY, GEMINI_KEY, quote(PATH_KEY, safe=""), "proxy/http", "v1beta"):
-        assert secret not in started.said
-    assert "call_failed" not in started.said
+        assert secret not in started.output_text
+    assert "call_failed" not in started.output_text
 
 
 def path_of(base_url: str, key: str = PATH_KEY) -> str:
@@ -62,13 +62,13 @@ def asking(model: str, **fields: Any) -> dict[str, Any]:
 
 
 def sdk(proxy: Gateway, base_url: str) -> openai.AsyncOpenAI:
-    """The OpenAI SDK: its key is the gateway's, the provider's is in the base URL."""
+    """Return the OpenAI SDK with the gateway's key, and with the provider's key in the base URL."""
     return proxy.sdk(base_url=f"{proxy.url}{path_of(base_url).removesuffix('/chat/completions')}")
 
 
 @pytest.mark.parametrize("written", ["whole", "alias", "host"])
 async def test_the_openai_sdk(proxy: Gateway, llm: LLMockServer, written: str) -> None:
-    """JSON and events; the target as a URL, as an alias, and as a host alone."""
+    """The OpenAI SDK works, whole and streamed, with the target as a URL, an alias, or a host alone."""
     base_url = llm.base_url("openai")
     targets = {"whole": base_url, "alias": "default", "host": base_url.removeprefix("http://").removesuffix("/v1")}
     llm.state.scenarios.add(Reply(text="Hello, \u2028 שלום 🎼", times=2))
@@ -83,7 +83,7 @@ async def test_the_openai_sdk(proxy: Gateway, llm: LLMockServer, written: str) -
 
 
 async def test_the_openai_sdk_reads_the_providers_errors(proxy: Gateway, llm: LLMockServer, upstream: OddUpstream) -> None:
-    """The provider's 401 and 429 are the caller's; a stream that breaks off raises."""
+    """The provider's 401 and 429 reach the caller unchanged, and a stream that breaks off raises."""
     async with sdk(proxy, llm.base_url("openai")) as client:
         llm.state.scenarios.add(Fail(429))
         with pytest.raises(openai.RateLimitError):
@@ -97,12 +97,12 @@ async def test_the_openai_sdk_reads_the_providers_errors(proxy: Gateway, llm: LL
         got = []
         with pytest.raises(openai.APIError, match="broke off"):
             async for part in stream:
-                got.append(part.choices[0].delta.content)  # noqa: PERF401  # what came before it broke off
+                got.append(part.choices[0].delta.content)  # noqa: PERF401  # the text before the break
         assert got == ["Hel"]
 
 
 def gemini(proxy: Gateway, base_url: str) -> genai.Client:
-    """The Gemini SDK: its key is the provider's, the gateway's is in a header."""
+    """Return the Gemini SDK with the provider's key, and with the gateway's key in a header."""
     options = types.HttpOptions(
         base_url=f"{proxy.url}/proxy/{quote(base_url, safe='')}",
         headers={"Authorization": f"Bearer {KEY}"},
@@ -114,7 +114,7 @@ def gemini(proxy: Gateway, base_url: str) -> genai.Client:
 
 @pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")  # the SDK's own
 async def test_the_gemini_sdk(proxy: Gateway, llm: LLMockServer) -> None:
-    """Generate and stream; the provider's errors, and ours, as it knows them."""
+    """The Gemini SDK generates and streams, and understands the provider's errors and ours."""
     client = gemini(proxy, llm.base_url("gemini"))
     models = client.aio.models
     try:
@@ -150,7 +150,7 @@ async def test_the_gemini_sdk(proxy: Gateway, llm: LLMockServer) -> None:
 
 @pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")  # the SDK's own
 async def test_the_gemini_sdk_counts_tokens(proxy: Gateway, upstream: OddUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which llmock does not know: the path, the key and the figure."""
+    """The Gemini SDK counts tokens with the right path and key. llmock does not support it, so the upstream is scripted."""
     monkeypatch.setattr(upstream, "default", [answer({"totalTokens": 31})])
     client = gemini(proxy, upstream.base_url)
     try:
@@ -176,7 +176,7 @@ ODD_BODIES = [
 
 @pytest.mark.parametrize("body", ODD_BODIES, ids=range(len(ODD_BODIES)))
 async def test_bodies_pass_byte_for_byte(proxy: Gateway, upstream: OddUpstream, body: bytes) -> None:
-    """Both ways, in both proxies: order, white space, escapes, numbers and unknown fields included."""
+    """Bodies pass unchanged both ways in both proxies: order, white space, escapes, numbers and unknown fields."""
     upstream.script("odd", [answer(body, "200 OK", "application/json; charset=utf-8")])
     async with proxy.client() as http:
         response = await http.post(path_of(upstream.base_url), content=body, headers={"content-type": "application/json"})
@@ -204,7 +204,7 @@ STREAMS = {
 @pytest.mark.parametrize("name", STREAMS)
 @pytest.mark.parametrize("bytewise", [True, False])
 async def test_streams_pass_byte_for_byte(proxy: Gateway, upstream: OddUpstream, name: str, bytewise: bool) -> None:
-    """Whatever their form, however they are cut."""
+    """Streams pass unchanged, whatever their format and however they are cut."""
     data = STREAMS[name]
     pieces = [data[i : i + 1] for i in range(len(data))] if bytewise else [data] * bool(data)
     upstream.script("odd", [head("200 OK", "text/event-stream; charset=utf-8"), *map(chunk, pieces), LAST])
@@ -216,7 +216,7 @@ async def test_streams_pass_byte_for_byte(proxy: Gateway, upstream: OddUpstream,
 
 
 async def test_a_compressed_answer_stays_as_it_is(proxy: Gateway, upstream: OddUpstream) -> None:
-    """None is asked for; who sends one all the same is passed on with its encoding."""
+    """No compression is requested, but a compressed answer is passed on with its encoding."""
     packed = bytes.fromhex("1f8b08000000000002ffab56aa0500990f7aab03000000")
     upstream.script("odd", [answer(packed, "200 OK", "application/json", "content-encoding: gzip")])
     async with (
@@ -229,7 +229,7 @@ async def test_a_compressed_answer_stays_as_it_is(proxy: Gateway, upstream: OddU
 
 
 async def test_pieces_come_as_the_provider_sends_them(proxy: Gateway, upstream: OddUpstream) -> None:
-    """The first one is there while the provider still thinks of the second."""
+    """A piece arrives before the provider has sent the next."""
     gate = asyncio.Event()
     upstream.script("odd", [head(), chunk(sse(delta("Hel"))), gate, chunk(sse(delta("lo"), "[DONE]")), LAST])
     async with (
@@ -257,7 +257,7 @@ async def test_pieces_come_as_the_provider_sends_them(proxy: Gateway, upstream: 
     ],
 )
 async def test_the_query_passes_byte_for_byte(proxy: Gateway, upstream: OddUpstream, query: str) -> None:
-    """Whatever it is; the names of our own fields in it mean nothing. A header of its name changes nothing."""
+    """The query passes unchanged. Names of our own fields in it, and a header named like its field, have no effect."""
     upstream.script("odd", [answer(b"{}")])
     ours, theirs = path_of(upstream.base_url), gemini_path(upstream.base_url)
     body = json.dumps({**asking("odd"), "contents": CONTENTS}).encode()
@@ -278,7 +278,7 @@ async def test_the_query_passes_byte_for_byte(proxy: Gateway, upstream: OddUpstr
 
 
 async def test_only_the_headers_that_matter_pass(proxy: Gateway, upstream: OddUpstream) -> None:
-    """Of the request and of the answer; each side's key stays on its side."""
+    """Only selected headers of requests and answers pass, and each side's key stays on its side."""
     steps = (
         "x-request-id: up-1",
         "openai-processing-ms: 12",
@@ -336,7 +336,7 @@ async def test_only_the_headers_that_matter_pass(proxy: Gateway, upstream: OddUp
     "status", ["400 Bad", "401 No", "402 Pay", "403 No", "404 No", "418 Tea", "422 No", "429 Slow", "500 Oh", "529 Busy"]
 )
 async def test_the_providers_errors_are_the_answer(proxy: Gateway, upstream: OddUpstream, status: str) -> None:
-    """Status, body and type as they came; its 401 too."""
+    """The provider's errors pass unchanged, with status, body and type, including its 401."""
     body = b'{ "error" : {"message": "Incorrect API key provided", "code": "x"} }\n'
     upstream.script("odd", [answer(body, status, "application/problem+json", "retry-after: 9")])
     async with proxy.client() as http:
@@ -351,8 +351,8 @@ OPENAI_SHAPE = {"message", "type", "param", "code"}
 GEMINI_SHAPE = {"code", "message", "status"}
 
 
-async def told(proxy: Gateway, path: str, body: Any, shape: set[str], **headers: str) -> tuple[int, dict[str, Any]]:
-    """The status and the error of a call that fails here, in its dialect's shape, with no key in it."""
+async def failed_call(proxy: Gateway, path: str, body: Any, shape: set[str], **headers: str) -> tuple[int, dict[str, Any]]:
+    """Make a call that the gateway refuses, check the error's format and that it has no key, and return status and error."""
     async with proxy.client() as http:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         response = await http.post(path, content=content, headers=headers)
@@ -399,19 +399,19 @@ async def told(proxy: Gateway, path: str, body: Any, shape: set[str], **headers:
         ("http:\\\\127.0.0.1:9", 400),
         ("http://127.0.0.1.:9", 400),
         ("http://\uff11\uff12\uff17.0.0.1:9", 400),
-        ("http://127.0.0.1:9", 502),  # allowed, but nobody is there
+        ("http://127.0.0.1:9", 502),  # allowed, but nothing listens there
     ],
 )
 async def test_targets_that_may_not_be_reached(proxy: Gateway, target: str, status: int) -> None:
-    """400 for what is malformed, 403 for what is not on the list, in both shapes."""
-    got, error = await told(proxy, path_of(target), asking("odd"), OPENAI_SHAPE)
+    """A malformed target gets 400 and one that is not allowed 403, in both formats."""
+    got, error = await failed_call(proxy, path_of(target), asking("odd"), OPENAI_SHAPE)
     assert (got, error["param"]) == (status, "proxy_url" if status == 400 else None)
-    got, error = await told(proxy, gemini_path(target), {"contents": CONTENTS}, GEMINI_SHAPE)
+    got, error = await failed_call(proxy, gemini_path(target), {"contents": CONTENTS}, GEMINI_SHAPE)
     assert (got, error["status"]) == (status, {400: "INVALID_ARGUMENT", 403: "PERMISSION_DENIED", 502: "UNAVAILABLE"}[status])
 
 
-async def test_what_cannot_be_right_never_leaves(proxy: Gateway, upstream: OddUpstream) -> None:
-    """400 with the field at fault."""
+async def test_invalid_requests_are_not_sent(proxy: Gateway, upstream: OddUpstream) -> None:
+    """An invalid request gets 400 with the field at fault, and is not sent."""
     before = len(upstream.requests)
     url = upstream.base_url
     for body, param, code in (
@@ -424,7 +424,7 @@ async def test_what_cannot_be_right_never_leaves(proxy: Gateway, upstream: OddUp
         ({"model": "odd", "messages": {}}, "messages", "invalid_type"),
         ({"model": "odd", "messages": [[]] * 70_000}, "body", "too_large"),
     ):
-        status, error = await told(proxy, path_of(url), body, OPENAI_SHAPE)
+        status, error = await failed_call(proxy, path_of(url), body, OPENAI_SHAPE)
         assert (status, error["type"], error["param"], error["code"]) == (400, "invalid_request_error", param, code)
     for wrong, where in (
         (b"{", "body"),
@@ -444,7 +444,7 @@ async def test_what_cannot_be_right_never_leaves(proxy: Gateway, upstream: OddUp
         ({"contents": CONTENTS, "generationConfig": {"temperature": "hot"}}, "generationConfig.temperature"),
         ({"contents": CONTENTS, "generation_config": {"max_output_tokens": 1.5}}, "generation_config.max_output_tokens"),
     ):
-        status, error = await told(proxy, gemini_path(url), wrong, GEMINI_SHAPE)
+        status, error = await failed_call(proxy, gemini_path(url), wrong, GEMINI_SHAPE)
         assert (status, error["status"]) == (400, "INVALID_ARGUMENT")
         assert error["message"].startswith(f"{where} ")
     for model, task in (
@@ -453,26 +453,26 @@ async def test_what_cannot_be_right_never_leaves(proxy: Gateway, upstream: OddUp
         ("a%2Fb", "generateContent"),
         ("%2e%2e%2f", "countTokens"),
     ):
-        status, _ = await told(proxy, gemini_path(url, task, model), {"contents": CONTENTS}, GEMINI_SHAPE)
+        status, _ = await failed_call(proxy, gemini_path(url, task, model), {"contents": CONTENTS}, GEMINI_SHAPE)
         assert status == 400
-    status, error = await told(proxy, path_of(url, "a key\r\nx: y"), asking("odd"), OPENAI_SHAPE)
+    status, error = await failed_call(proxy, path_of(url, "a key\r\nx: y"), asking("odd"), OPENAI_SHAPE)
     assert (status, error["param"]) == (400, "api_key")
     assert len(upstream.requests) == before
 
 
 async def test_no_gateway_key_is_401_before_anything_else(proxy: Gateway, upstream: OddUpstream) -> None:
-    """The provider's key does not open the gateway."""
+    """Without a gateway key the answer is 401 before anything else is checked. A provider's key does not count."""
     before = len(upstream.requests)
     for key in ("", "Bearer", f"Bearer {PATH_KEY}", f"Bearer {GEMINI_KEY}"):
-        status, _ = await told(proxy, path_of(upstream.base_url), b"{", OPENAI_SHAPE, authorization=key)
+        status, _ = await failed_call(proxy, path_of(upstream.base_url), b"{", OPENAI_SHAPE, authorization=key)
         assert status == 401
-        status, error = await told(proxy, gemini_path("http://evil.example"), b"{", GEMINI_SHAPE, authorization=key)
+        status, error = await failed_call(proxy, gemini_path("http://evil.example"), b"{", GEMINI_SHAPE, authorization=key)
         assert (status, error["status"]) == (401, "UNAUTHENTICATED")
     assert len(upstream.requests) == before
 
 
 async def test_what_envoy_refuses_has_the_proxies_shapes(proxy: Gateway, upstream: OddUpstream) -> None:
-    """404, 405 and 413, and neither the path nor its key in them."""
+    """Envoy's own 404, 405 and 413 have the proxies' formats, and do not repeat the path or its key."""
     async with proxy.client() as http:
         for method, path, status, shape in (
             ("GET", path_of(upstream.base_url), 405, OPENAI_SHAPE),
@@ -492,7 +492,7 @@ async def test_what_envoy_refuses_has_the_proxies_shapes(proxy: Gateway, upstrea
 
 
 async def test_failures_before_the_first_byte(proxy: Gateway, upstream: OddUpstream) -> None:
-    """502 for what is no answer, a redirect or no status of HTTP, 504 for silence and for the caller's own deadline."""
+    """An invalid answer, a redirect or an unknown status gives 502. Silence, or the caller's own deadline, gives 504."""
     redirect = answer(b"", "302 Found", "text/html", "location: http://169.254.169.254/")
     weird = [
         [answer(b"{}", "600 Weird")],
@@ -502,11 +502,11 @@ async def test_failures_before_the_first_byte(proxy: Gateway, upstream: OddUpstr
     gone = [[CUT], [RESET], [b"SSH-2.0-x\r\n\r\n", CUT], [redirect]]
     for steps, status in (*((steps, 502) for steps in (*gone, *weird)), ([HANG], 504)):
         upstream.script("odd", steps)
-        assert (await told(proxy, path_of(upstream.base_url), asking("odd"), OPENAI_SHAPE))[0] == status
+        assert (await failed_call(proxy, path_of(upstream.base_url), asking("odd"), OPENAI_SHAPE))[0] == status
         body = {"model": "odd", "contents": CONTENTS}
-        assert (await told(proxy, gemini_path(upstream.base_url), body, GEMINI_SHAPE))[0] == status
+        assert (await failed_call(proxy, gemini_path(upstream.base_url), body, GEMINI_SHAPE))[0] == status
     start = time.monotonic()
-    status, error = await told(proxy, path_of(upstream.base_url), asking("odd"), OPENAI_SHAPE, **{"grpc-timeout": "1S"})
+    status, error = await failed_call(proxy, path_of(upstream.base_url), asking("odd"), OPENAI_SHAPE, **{"grpc-timeout": "1S"})
     assert (status, error["code"]) == (504, "deadline_exceeded")
     assert 0.9 < time.monotonic() - start < 1.5
 
@@ -514,7 +514,7 @@ async def test_failures_before_the_first_byte(proxy: Gateway, upstream: OddUpstr
 @pytest.mark.parametrize("end", [CUT, RESET, HANG])
 @pytest.mark.parametrize("sent", [sse(delta("Hel")), b"data: {", sse(delta("Hel"), end="\r\n\r\n")], ids=["between", "in", "CRLF"])
 async def test_a_stream_of_events_that_breaks_off_says_so(proxy: Gateway, upstream: OddUpstream, sent: bytes, end: Step) -> None:
-    """With an event of its dialect's shape, and no [DONE]; also where the break is inside an event."""
+    """A broken event stream ends with an error event of its dialect and no [DONE], also if it broke inside an event."""
     upstream.script("odd", [head(), chunk(sent), Pause(0.05), end])
     body = {**asking("odd"), "contents": CONTENTS}
     async with proxy.client() as http:
@@ -537,9 +537,9 @@ LENGTH = [b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length:
 async def test_any_other_answer_that_breaks_off_is_a_broken_transfer(
     proxy: Gateway, upstream: OddUpstream, steps: list[Step], end: Step
 ) -> None:
-    """And what came before it is there; other calls to the same worker go on."""
+    """Any other broken answer is a broken transfer after the bytes so far. Other calls of the worker go on."""
     gate = asyncio.Event()
-    # Heard of when the one that hangs has been silent for most of the time that it may be.
+    # It sends more shortly before the silent provider's time-out.
     pause = [Pause(1.5)] if end is HANG else []
     upstream.script("other", [head(), chunk(b"data: 1\n\n"), *pause, chunk(b"data: 2\n\n"), gate, chunk(b"data: 3\n\n"), LAST])
     upstream.script("odd", [*steps, end])
@@ -563,34 +563,34 @@ async def test_any_other_answer_that_breaks_off_is_a_broken_transfer(
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha", "v1beta"])
 async def test_each_version_of_gemini_reaches_the_provider_as_itself(proxy: Gateway, upstream: OddUpstream, version: str) -> None:
-    """Google's own client asks for v1 where nothing else is said."""
+    """Each version of the Gemini API keeps its path; Google's own client uses v1 by default."""
     upstream.script("odd", [answer(b"{}")])
     path = gemini_path(upstream.base_url).replace("v1beta", version)
     async with proxy.client() as http:
         assert (await http.post(path, json={"model": "odd", "contents": CONTENTS})).status_code == 200
     assert upstream.requests[-1].path == f"/v1/{version}/models/gemini-2.0-flash:generateContent"
-    status, _ = await told(proxy, path.replace(version, "v1x"), {"contents": CONTENTS}, GEMINI_SHAPE)
+    status, _ = await failed_call(proxy, path.replace(version, "v1x"), {"contents": CONTENTS}, GEMINI_SHAPE)
     assert status == 400
 
 
-@pytest.mark.parametrize("begun", [True, False])
-async def test_a_caller_that_leaves_ends_the_providers_call(proxy: Gateway, upstream: OddUpstream, begun: bool) -> None:
-    """Within half a second, before the first byte or after."""
-    upstream.script("odd", [head(), chunk(sse(delta("Hel"))), HANG] if begun else [HANG])
+@pytest.mark.parametrize("answering", [True, False])
+async def test_a_caller_that_leaves_ends_the_providers_call(proxy: Gateway, upstream: OddUpstream, answering: bool) -> None:
+    """If the caller leaves, the provider's call ends within half a second, before the first byte or after."""
+    upstream.script("odd", [head(), chunk(sse(delta("Hel"))), HANG] if answering else [HANG])
     while not upstream.left.empty():
         upstream.left.get_nowait()
     before = len(upstream.requests)
     async with proxy.client() as http:
         task = asyncio.create_task(http.post(path_of(upstream.base_url), json=asking("odd")))
         await until(lambda: len(upstream.requests) > before)
-        assert (await http.get("/models")).status_code == 200  # a round trip later: so the first byte, if there is one, is there
+        assert (await http.get("/models")).status_code == 200  # after this round trip, the first byte has arrived, if there is one
         task.cancel()
         left = time.monotonic()
     assert await asyncio.wait_for(upstream.left.get(), 2) - left < 0.5
 
 
 async def test_connections_to_a_target_are_kept(proxy: Gateway, upstream: OddUpstream) -> None:
-    """One for calls that come one after the other."""
+    """Consecutive calls to a target use one connection."""
     upstream.script("odd", [head(), chunk(sse(delta("Hel"), "[DONE]")), LAST])
     async with proxy.client() as http:
         await http.post(path_of(upstream.base_url), json=asking("odd"))
@@ -602,10 +602,10 @@ async def test_connections_to_a_target_are_kept(proxy: Gateway, upstream: OddUps
 
 @pytest.mark.parametrize("query", ["api_key={}", "access_token={}", "a=b&authorization=Bearer+{}", "{}", "%6bey={}"])
 async def test_the_gateways_key_does_not_leave_in_the_query(proxy: Gateway, upstream: OddUpstream, query: str) -> None:
-    """Under whatever name; nor in a header that is passed on. It is not repeated in the error either."""
+    """The gateway's key in a query or a forwarded header is refused, whatever its name, and not repeated in the error."""
     before = len(upstream.requests)
     for path, shape in ((path_of(upstream.base_url), OPENAI_SHAPE), (gemini_path(upstream.base_url), GEMINI_SHAPE)):
         body = {**asking("odd"), "contents": CONTENTS}
-        assert (await told(proxy, f"{path}?{query.format(KEY)}", body, shape))[0] == 400
-        assert (await told(proxy, path, body, shape, **{"user-agent": KEY}))[0] == 400
+        assert (await failed_call(proxy, f"{path}?{query.format(KEY)}", body, shape))[0] == 400
+        assert (await failed_call(proxy, path, body, shape, **{"user-agent": KEY}))[0] == 400
     assert len(upstream.requests) == before

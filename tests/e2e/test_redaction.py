@@ -1,4 +1,4 @@
-"""No secret is where it can be read: every kind of credential, through good and bad calls, and then every place is searched."""
+"""No secret can be read anywhere: every kind of credential is used in good and bad calls, and then all output is searched."""
 
 import asyncio
 import base64
@@ -24,7 +24,7 @@ from tests.odd_upstream import CUT, LAST, OddUpstream, Step, answer, chunk, delt
 from tests.ports import free_port
 from tests.unit.auth import signer
 
-# Shaped like no key that a pattern could know, with characters that every encoding changes.
+# No pattern for keys matches these, and every encoding changes some of their characters.
 STATIC = "Wren/Static+1~owl=="
 PROVIDER = "Heron/Provider+2~jay="
 OTHER_PROVIDER = "Stork/Header+3~jay="
@@ -50,14 +50,14 @@ ADMIN_PAGES = (
 
 
 def forms(secret: str) -> set[bytes]:
-    """What it looks like as it is, percent-encoded, as JSON has it, in hexadecimal digits, and inside of base64."""
+    """Return the forms that a secret can have: plain, percent-encoded, escaped for JSON, hexadecimal, and inside of base64."""
     plain = secret.encode()
     encoded = quote(secret, safe="")
     lower = re.sub("%..", lambda match: match[0].lower(), encoded)
     found = {plain, encoded.encode(), lower.encode(), plain.replace(b"/", rb"\/")}
     found |= {quote(secret).encode(), plain.hex().encode(), json.dumps(secret)[1:-1].encode()}
     for before in range(3):
-        # The characters that no neighbour has a part in.
+        # Only the characters that encode no bits of a neighbour.
         first = (before * 8 + 5) // 6
         last = (before + len(plain)) * 8 // 6
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
@@ -66,7 +66,7 @@ def forms(secret: str) -> set[bytes]:
 
 
 def assert_none(where: str, text: bytes | str, secrets: Iterator[str] | list[str]) -> None:
-    """None of the secrets, in none of their forms, is in the text."""
+    """Check that no secret is in the text in any form."""
     data = text.encode() if isinstance(text, str) else text
     for secret in secrets:
         for form in forms(secret):
@@ -75,24 +75,24 @@ def assert_none(where: str, text: bytes | str, secrets: Iterator[str] | list[str
 
 
 def echo_of(*secrets: str) -> bytes:
-    """A provider's error that quotes its request, however it likes."""
+    """Return a provider's error that quotes these secrets in every form."""
     quoted = [form.decode() for secret in secrets for form in sorted(forms(secret))]
     error = {"message": " ".join(["Bad key:", *quoted]), "type": quoted[0], "code": secrets[0], "param": quoted[-1]}
     return json.dumps({"error": error}).encode()
 
 
 class Run(NamedTuple):
-    """A gateway that has answered all the calls, and what it said to whom."""
+    """A gateway after all the calls, and everything that it has answered."""
 
     gateway: Gateway
     folder: Path
     secrets: list[str]
     answers: list[tuple[str, str]]
-    """What was called, and all that came back but for what a proxy passes on."""
+    """Pairs of a call and its whole answer, except for what a proxy passes on."""
 
 
 def children_of(process: int) -> Iterator[int]:
-    """A process, and all that it started."""
+    """Yield the id of a process and of all its descendants."""
     yield process
     for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
         yield from children_of(int(child))
@@ -103,7 +103,7 @@ def command_lines(gateway: Gateway) -> list[bytes]:
 
 
 def runtime_folder(gateway: Gateway) -> Path:
-    """Where its Envoy runs."""
+    """Return the folder in which the gateway's Envoy runs."""
     (line,) = (line for line in command_lines(gateway) if b"--socket" in line)
     arguments = line.decode().split("\0")
     return Path(arguments[arguments.index("--socket") + 1]).parent
@@ -115,7 +115,8 @@ FAMILIES = {
     "own": (ENGINE, OTHER_PROVIDER, PROVIDER),
     "pass": (PATH_KEY, GEMINI_HEADER, GEMINI_QUERY),
 }
-"""What a provider can know, and so quote, in calls with its own key, with that of the engine dialect's body, and by a proxy."""
+"""The secrets that a provider knows, and so may quote, in calls with its configured key, with the caller's own key in the engine
+dialect, and by a proxy."""
 
 
 def script(upstream: OddUpstream) -> None:
@@ -130,15 +131,15 @@ def script(upstream: OddUpstream) -> None:
             "away": [answer(b"", "302 Found", "text/plain", f"location: http://x/?key={quote(known[0], safe='')}")],
         }
         for number, status in enumerate(("400 Bad", "401 No", "429 Slow", "500 Oh")):
-            # Each is the first in one of them: the log has the beginning.
+            # Each secret comes first in one of them, because the log has only the beginning.
             first = number % len(known)
             scripts[status[:3]] = [answer(echo_of(*known[first:], *known[:first]), status)]
         for what, steps in scripts.items():
             upstream.script(f"{family}-{what}", steps)
 
 
-async def call_rest(gateway: Gateway, base_url: str, key: str, told: list[tuple[str, str]]) -> None:
-    """Every dialect with this key, well and badly."""
+async def call_rest(gateway: Gateway, base_url: str, key: str, answers: list[tuple[str, str]]) -> None:
+    """Make good and bad calls with this key in every dialect, and append the answers to `answers`."""
     target = quote(base_url, safe="")
     root = quote(base_url.removesuffix("/v1"), safe="")
     openai_path = f"/api/v1/proxy/{target}/{quote(PATH_KEY, safe='')}/chat/completions"
@@ -149,13 +150,15 @@ async def call_rest(gateway: Gateway, base_url: str, key: str, told: list[tuple[
         async def call(path: str, body: Any, *, passed_on: bool = False, method: str = "POST", **headers: str) -> None:
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
             named = {"authorization": f"Bearer {key}", "content-type": "application/json", **headers}
-            came = b""
+            received = b""
             async with http.stream(method, path, content=content, headers=named) as response:
-                with contextlib.suppress(httpx2.RemoteProtocolError):  # it breaks off
+                with contextlib.suppress(httpx2.RemoteProtocolError):  # a broken transfer
                     async for piece in response.aiter_bytes():
-                        came += piece
+                        received += piece
             if not passed_on:
-                told.append((f"{method} {path}", f"{response.status_code} {response.headers} {came.decode(errors='replace')}"))
+                answers.append(
+                    (f"{method} {path}", f"{response.status_code} {response.headers} {received.decode(errors='replace')}")
+                )
 
         for what in WHAT:
             messages = {"model": f"leak-{what}", "messages": [{"role": "user", "content": "Hello"}]}
@@ -165,7 +168,7 @@ async def call_rest(gateway: Gateway, base_url: str, key: str, told: list[tuple[
             engine = {"model": f"own-{what}", "chat_input": "Hello", "api_key": ENGINE}
             await call("/api/engine/chat/odd", engine)
             await call("/api/engine/chat/odd", {**engine, "is_stream": True})
-            # What the provider says there is the caller's to read.
+            # The caller may read a provider's answer through a proxy.
             proxied = {"model": f"pass-{what}", "contents": CONTENTS, "messages": messages["messages"]}
             await call(openai_path, proxied, passed_on=True)
             await call(gemini_path, proxied, passed_on=True, **{"x-goog-api-key": GEMINI_HEADER})
@@ -181,7 +184,7 @@ async def call_rest(gateway: Gateway, base_url: str, key: str, told: list[tuple[
                 await call(path, bad)
             await call(gemini_path, bad, **{"x-goog-api-key": GEMINI_HEADER})
             await call(f"{gemini_path}?key={quote(GEMINI_QUERY, safe='')}", bad)
-        # In the wrong places.
+        # Keys in wrong places.
         await call("/api/v1/chat/completions", b"", authorization=f"Bearer {key}x")
         await call("/api/v1/chat/completions", b"", authorization=key)
         await call("/api/v1/chat/completions", b"", authorization=f"Basic {base64.b64encode(f'u:{key}'.encode()).decode()}")
@@ -189,7 +192,7 @@ async def call_rest(gateway: Gateway, base_url: str, key: str, told: list[tuple[
         await call(f"/api/v1/{quote(key, safe='')}", b"")
         await call(f"/api/v1/chat/fetch/{quote(key, safe='')}", b"", method="GET")
         await call("/api/v1/models", b"", method="GET", **{"x-api-key": key, "cookie": f"key={key}", "user-agent": key})
-        # The caller reads the name of a model or provider that is not there as it was sent.
+        # The answer repeats the unknown name of a model or provider to its caller.
         await call(f"/api/engine/chat/{quote(key, safe='')}", {"chat_input": "Hello"}, passed_on=True)
         named = {"model": key, "messages": [{"role": "user", "content": "Hello"}]}
         await call("/api/v1/chat/completions", named, passed_on=True)
@@ -198,8 +201,8 @@ async def call_rest(gateway: Gateway, base_url: str, key: str, told: list[tuple[
         await call(f"/api/v1/proxy/{target}/{quote(key, safe='')}/chat/completions", {"model": "m", "messages": CONTENTS})
 
 
-async def call_grpc(address: str, key: str, told: list[tuple[str, str]]) -> None:
-    """Generate and StreamGenerate, recorded; of failures the details and the trailers."""
+async def call_grpc(address: str, key: str, answers: list[tuple[str, str]]) -> None:
+    """Make recorded gRPC calls, and append messages, error details and trailers to `answers`."""
     message = message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="Hello"))])
     async with grpc.aio.insecure_channel(address) as channel:
         stub: Any = chat_pb2_grpc.ChatServiceStub(channel)
@@ -209,16 +212,16 @@ async def call_grpc(address: str, key: str, told: list[tuple[str, str]]) -> None
                 metadata = (("authorization", f"Bearer {sent}"),)
                 calls: list[Any] = [stub.Generate(request, metadata=metadata), stub.StreamGenerate(request, metadata=metadata)]
                 for call in calls:
-                    said = ""
+                    text = ""
                     try:
-                        said = str(await call) if call is calls[0] else "".join([str(part) async for part in call])
+                        text = str(await call) if call is calls[0] else "".join([str(part) async for part in call])
                     except grpc.aio.AioRpcError as error:
-                        said += f"{error.details()} {error.debug_error_string()}"
+                        text += f"{error.details()} {error.debug_error_string()}"
                     trailers = b" ".join(
                         value if isinstance(value, bytes) else value.encode() for _, value in await call.trailing_metadata() or ()
                     )
-                    if model != key:  # as over REST
-                        told.append((f"gRPC {model}", said + trailers.decode("latin-1")))
+                    if model != key:  # the answer repeats an unknown name, as over REST
+                        answers.append((f"gRPC {model}", text + trailers.decode("latin-1")))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -248,7 +251,7 @@ async def run(upstream: OddUpstream, tmp_path_factory: pytest.TempPathFactory) -
         "engine": {"own_key_providers": ["odd"]},
         "proxy": {"allow": [root, upstream.base_url]},
         "sessions": {"automatic": True},
-        # Nobody is there: what is said of it is searched too.
+        # Nothing listens there; the messages about it are searched too.
         "limits": {"redis_url_env": "TEST_REDIS_URL", "per_key": {"requests_per_minute": 1_000_000}},
         "log": {"level": "debug"},
     }
@@ -266,20 +269,20 @@ async def run(upstream: OddUpstream, tmp_path_factory: pytest.TempPathFactory) -
             stored = (await stub.CreateKey(admin_pb2.CreateKeyRequest(key=wanted), metadata=metadata)).secret
         token = signer.sign(signer.claims(iss=ISSUER), "oct-1", "HS256")
         expired = signer.sign(signer.claims(iss=ISSUER, exp=1), "oct-1", "HS256")
-        told: list[tuple[str, str]] = []
+        answers: list[tuple[str, str]] = []
         for key in (STATIC, stored, token, expired):
-            await call_rest(gateway, upstream.base_url, key, told)
-            await call_grpc(gateway.grpc, key, told)
-            await call_grpc(gateway.rest, key, told)
+            await call_rest(gateway, upstream.base_url, key, answers)
+            await call_grpc(gateway.grpc, key, answers)
+            await call_grpc(gateway.rest, key, answers)
         secrets = [STATIC, stored, token, expired, token.rpartition(".")[2], expired.rpartition(".")[2], signer.SECRET]
         secrets += [PROVIDER, OTHER_PROVIDER, PATH_KEY, GEMINI_HEADER, GEMINI_QUERY, ENGINE, REDIS]
-        yield Run(gateway, folder, secrets, told)
+        yield Run(gateway, folder, secrets, answers)
     finally:
         await asyncio.to_thread(gateway.stop)
 
 
 def test_a_secret_is_found_in_every_form() -> None:
-    """The search itself finds what it is to find."""
+    """The search itself finds a secret in each form."""
     for text in (
         PROVIDER,
         quote(PROVIDER, safe=""),
@@ -291,24 +294,24 @@ def test_a_secret_is_found_in_every_form() -> None:
                 assert_none("here", before + text, [PROVIDER])
 
 
-def test_no_log_holds_one(run: Run) -> None:
-    """Neither the server's, at the level "debug", nor Envoy's access log."""
+def test_no_log_has_a_secret(run: Run) -> None:
+    """No secret is in the server's log at the level "debug", nor in Envoy's access log."""
     for event in ("provider_error_body", "[redacted]", "request failed", "limits_unavailable", "token_refused", '"event":"call"'):
-        assert event in run.gateway.said, f"{event}: it would have had something to tell"
-    assert_none("the log", run.gateway.said, run.secrets)
-    assert "call_failed" not in run.gateway.said
+        assert event in run.gateway.output_text, f"{event}: the log could have had a secret there"
+    assert_none("the log", run.gateway.output_text, run.secrets)
+    assert "call_failed" not in run.gateway.output_text
 
 
-def test_no_answer_holds_one(run: Run) -> None:
-    """Not the bodies and headers, nor the details and trailers of gRPC, of good calls and of bad ones."""
+def test_no_answer_has_a_secret(run: Run) -> None:
+    """No secret is in bodies, headers, gRPC details or trailers, of good calls or bad ones."""
     assert len(run.answers) > 400
-    assert sum(said.startswith("200") for _, said in run.answers) > 20
-    for what, said in run.answers:
-        assert_none(f"the answer to {what}", said, run.secrets)
+    assert sum(text.startswith("200") for _, text in run.answers) > 20
+    for what, text in run.answers:
+        assert_none(f"the answer to {what}", text, run.secrets)
 
 
-async def test_envoy_keeps_none(run: Run) -> None:
-    """On its admin socket, and in the folder where it runs."""
+async def test_envoy_keeps_no_secret(run: Run) -> None:
+    """No secret is on Envoy's admin socket or in its folder."""
     folder = runtime_folder(run.gateway)
     transport = httpx2.AsyncHTTPTransport(uds=str(folder / "admin.sock"))
     async with httpx2.AsyncClient(base_url="http://envoy", transport=transport, trust_env=False) as http:
@@ -320,23 +323,23 @@ async def test_envoy_keeps_none(run: Run) -> None:
     files = {path for path in folder.rglob("*") if path.is_file()}
     copies = {
         path for path in files if path.name in {CONFIG, NEXT}
-    }  # the operator's own words, which hold what the operator wrote there
+    }  # copies of the operator's configuration, which may have secrets in it
     assert copies
     assert all(path.stat().st_mode & 0o077 == 0 for path in copies)
     for path in files - copies:
         assert_none(str(path), path.read_bytes(), run.secrets)
 
 
-def test_no_command_line_holds_one(run: Run) -> None:
-    """Of the gateway and of all that it started: everybody on the machine can read them."""
+def test_no_command_line_has_a_secret(run: Run) -> None:
+    """No secret is on a command line of the gateway or its children, which everybody on the machine can read."""
     lines = command_lines(run.gateway)
     assert len(lines) >= 3
     for line in lines:
         assert_none("a command line", line, run.secrets)
 
 
-def test_no_file_holds_one(run: Run) -> None:
-    """The database, with what SQLite writes beside it. Of stored keys there is a hash."""
+def test_no_file_has_a_secret(run: Run) -> None:
+    """No secret is in the database, nor in the files that SQLite writes beside it. Stored keys are hashed."""
     databases = list(run.folder.rglob("antiphon.db*"))
     assert {path.name for path in databases} >= {"antiphon.db", "antiphon.db-wal"}
     for path in databases:
@@ -344,7 +347,7 @@ def test_no_file_holds_one(run: Run) -> None:
 
 
 def antiphon(folder: Path, *arguments: str, **environment: str) -> str:
-    """All that a command says."""
+    """Run a command, and return all that it prints."""
     process = subprocess.Popen(
         [sys.executable, "-m", "antiphon", *arguments, "--config", str(folder / "antiphon.yaml")],
         cwd=folder,
@@ -354,19 +357,19 @@ def antiphon(folder: Path, *arguments: str, **environment: str) -> str:
         text=True,
     )
     assert process.stdout is not None
-    said = ""
+    output = ""
     with process:
         for line in process.stdout:
-            said += line
-            if "waiting for the database" in line:  # `up` does, for ever
+            output += line
+            if "waiting for the database" in line:  # `up` waits for ever
                 process.terminate()
-    return said
+    return output
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wrong", [False, True])
-def test_no_command_tells_one(tmp_path: Path, wrong: bool) -> None:
-    """check-config in both forms, migrate and up, with a database that cannot be reached; and with a setting that is wrong."""
+def test_no_command_prints_a_secret(tmp_path: Path, wrong: bool) -> None:
+    """Commands print no secret, with an unreachable database and with an invalid setting."""
     port = free_port()
     query = quote(GEMINI_QUERY, safe="")
     config = {
@@ -385,11 +388,11 @@ def test_no_command_tells_one(tmp_path: Path, wrong: bool) -> None:
     }
     (tmp_path / "antiphon.yaml").write_text(json.dumps(config))
     for arguments in (["check-config"], ["check-config", "--json"], ["migrate"], ["up"]):
-        said = antiphon(tmp_path, *arguments, TEST_KEY=STATIC, TEST_PROVIDER_KEY=PROVIDER)
-        assert said
-        assert ("x-other" in said) is wrong
+        output = antiphon(tmp_path, *arguments, TEST_KEY=STATIC, TEST_PROVIDER_KEY=PROVIDER)
+        assert output
+        assert ("x-other" in output) is wrong
         secrets = [STATIC, PROVIDER, OTHER_PROVIDER, GEMINI_HEADER, GEMINI_QUERY, POSTGRES, REDIS]
-        assert_none(f"what {arguments} says", said, secrets)
+        assert_none(f"what {arguments} says", output, secrets)
 
 
 @pytest.mark.slow
@@ -420,9 +423,9 @@ def test_no_command_tells_one(tmp_path: Path, wrong: bool) -> None:
     ],
     ids=lambda config: next(iter(config)),
 )
-def test_a_mistake_is_told_without_the_secret_in_it(tmp_path: Path, config: dict[str, Any]) -> None:
-    """A password in a URL that cannot be read, and a key where the name of its variable belongs."""
+def test_a_mistake_is_reported_without_its_secret(tmp_path: Path, config: dict[str, Any]) -> None:
+    """An error in the configuration is reported without a password in a URL, or a key given as a variable's name."""
     (tmp_path / "antiphon.yaml").write_text(json.dumps(config))
-    said = antiphon(tmp_path, "check-config")
-    assert f"antiphon.yaml: {next(iter(config))}" in said
-    assert_none("what check-config says", said, [STATIC, POSTGRES])
+    output = antiphon(tmp_path, "check-config")
+    assert f"antiphon.yaml: {next(iter(config))}" in output
+    assert_none("what check-config says", output, [STATIC, POSTGRES])

@@ -1,4 +1,4 @@
-"""A chat that a client sends again and again, through the real Envoy: what is new of it is stored once, and nothing is lost."""
+"""Clients that resend their whole chat, through the real Envoy: new messages are stored once, and nothing is lost."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -31,7 +31,7 @@ def user(text: str) -> dict[str, Any]:
 
 
 class Client:
-    """Holds the chat, and sends of it what it likes."""
+    """Keeps the id of a chat, and sends the given messages to it."""
 
     def __init__(self, http: httpx2.AsyncClient, dialect: str) -> None:
         self._http = http
@@ -39,7 +39,7 @@ class Client:
         self.id = ""
 
     async def say(self, messages: Chat) -> dict[str, Any]:
-        """Sends them, and returns the reply as a message."""
+        """Send messages, and return the reply as a message."""
         if self._dialect == "sessions":
             body = {"model": "odd-persona", "messages": messages, "session_id": self.id or None}
             answer = await self._http.post("/chat/completions", json=body)
@@ -55,15 +55,15 @@ class Client:
         return {name: value for name, value in reply.items() if name in {"role", "content", "tool_calls"}}
 
     async def stored(self) -> list[tuple[str, Any]]:
-        """Who said what, on the current path."""
-        return self._said((await self._http.get(f"/chat/fetch/{self.id}")).json())
+        """Return role and content of each message on the current path."""
+        return self._messages((await self._http.get(f"/chat/fetch/{self.id}")).json())
 
     async def branches(self) -> list[list[tuple[str, Any]]]:
-        """The same beside it, the newest first."""
-        return [self._said(branch) for branch in (await self._http.get(f"/chat/fetch/{self.id}")).json()["branches"]]
+        """Return the same for each branch, the newest first."""
+        return [self._messages(branch) for branch in (await self._http.get(f"/chat/fetch/{self.id}")).json()["branches"]]
 
     @staticmethod
-    def _said(found: dict[str, Any]) -> list[tuple[str, Any]]:
+    def _messages(found: dict[str, Any]) -> list[tuple[str, Any]]:
         assert {message["status"] for message in found["messages"]} == {"complete"}
         return [
             (message["role"], message["tool_calls"][0]["id"] if "tool_calls" in message else message["content"])
@@ -73,18 +73,18 @@ class Client:
 
 @pytest_asyncio.fixture(params=["sessions", "chats"], loop_scope="session")
 async def client(request: pytest.FixtureRequest, persona_gateway: Gateway) -> Any:
-    """Of either dialect that keeps what is said."""
+    """Yield a client of each dialect that stores chats."""
     async with persona_gateway.client() as http:
         yield Client(http, request.param)
 
 
-def told(upstream: OddUpstream) -> list[Any]:
-    """What the provider was told last, without instructions."""
+def sent(upstream: OddUpstream) -> list[Any]:
+    """Return the contents of the messages last sent to the provider, without instructions."""
     return [message["content"] for message in upstream.requests[-1].json["messages"] if message["role"] != "system"]
 
 
 async def test_tools_a_trimmed_reply_and_a_window(client: Client, upstream: OddUpstream) -> None:
-    """Each turn adds what is new of it; what the client has changed, or left out, is a branch; nothing is lost."""
+    """Each turn stores only its new messages. What the client has changed or left out becomes a branch."""
     call = {"tool_calls": [{"index": 0, **CALL}]}
     answering(upstream, delta(**call), finish="tool_calls")
     chat: Chat = [user("How is it in Paris?")]
@@ -103,28 +103,28 @@ async def test_tools_a_trimmed_reply_and_a_window(client: Client, upstream: OddU
     expected = [*begin, ("assistant", "It is 20 °C"), ("user", "And in Oslo?"), ("assistant", "Colder.")]
     assert await client.stored() == expected
     assert await client.branches() == [[("assistant", "  It is 20 °C in Paris, and sunny.\n")]]
-    assert told(upstream)[3:] == ["It is 20 °C", "And in Oslo?"], "the reply as the client has it now"
+    assert sent(upstream)[3:] == ["It is 20 °C", "And in Oslo?"], "the reply in the client's version"
 
     answering(upstream, delta("Warmer."))
     chat.append(user("And in Rome?"))
-    chat.append(await client.say(chat[-4:]))  # begins with the reply that was trimmed
+    chat.append(await client.say(chat[-4:]))  # begins with the trimmed reply
     expected += [("user", "And in Rome?"), ("assistant", "Warmer.")]
     assert await client.stored() == expected
-    assert len(told(upstream)) == 7, "all that is stored, whatever the window"
+    assert len(sent(upstream)) == 7, "the whole stored chat, whatever the window"
 
     answering(upstream, delta("Bye."))
     plain = [message for message in chat if message["role"] != "tool" and "tool_calls" not in message]
     await client.say([*plain, user("Thanks ")])
     left, expected = expected[1:], [*expected[:1], *expected[3:], ("user", "Thanks "), ("assistant", "Bye.")]
-    assert await client.stored() == expected, "a client that knows no tools"
+    assert await client.stored() == expected, "the client left out tool calls"
     assert left in await client.branches()
 
     await client.say([*plain, user("Thanks")])
-    assert await client.stored() == expected, "the last reply was wanted again"
+    assert await client.stored() == expected, "the last reply was regenerated"
 
 
 async def test_a_chat_that_begins_with_a_greeting(client: Client, upstream: OddUpstream) -> None:
-    """It is stored once, whether the client repeats it or not."""
+    """A greeting by the assistant is stored once, whether the client repeats it or not."""
     answering(upstream, delta("Hi."))
     greeting = {"role": "assistant", "content": "Welcome!"}
     chat: Chat = [greeting, user("Hello")]
@@ -144,23 +144,23 @@ async def test_a_chat_that_begins_with_a_greeting(client: Client, upstream: OddU
 
 
 async def test_an_image_that_is_left_out_later(client: Client, upstream: OddUpstream) -> None:
-    """The chat begins anew as the client sends it now; with its image it is a branch."""
+    """If the client later leaves out an image, the chat begins anew without it, and the old one becomes a branch."""
     answering(upstream, delta("A cat."))
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
     chat: Chat = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, picture]}]
     chat.append(await client.say(chat))
-    assert told(upstream)[0][1]["type"] == "image_url"
+    assert sent(upstream)[0][1]["type"] == "image_url"
     first = await client.stored()
     chat = [user("What is this?"), chat[1], user("And its colour?")]
     chat.append(await client.say(chat))
-    assert told(upstream) == ["What is this?", "A cat.", "And its colour?"]
+    assert sent(upstream) == ["What is this?", "A cat.", "And its colour?"]
     await client.say([*chat, user("And its age?")])
     assert [role for role, _ in await client.stored()] == ["user", "assistant"] * 3
     assert await client.branches() == [first]
 
 
 async def test_a_branch_from_the_beginning_can_be_forked(persona_gateway: Gateway, upstream: OddUpstream) -> None:
-    """A chat whose first message was changed has the old one as a branch behind no message."""
+    """If the first message was changed, the old chat is a branch after no message, and can be forked."""
     answering(upstream, delta("Hi."))
     async with persona_gateway.client() as http:
         client = Client(http, "chats")
@@ -199,7 +199,7 @@ REPLIES: dict[str, dict[str, Any]] = {
 async def test_a_reply_as_the_sdk_has_it_is_a_repetition(
     persona_gateway: Gateway, upstream: OddUpstream, kind: str, nulls: bool
 ) -> None:
-    """Whatever it says: the next turn goes on behind it, and is no branch."""
+    """A reply of any kind that the SDK sends back is recognised, so the next turn continues the path without a branch."""
     answering(upstream, REPLIES[kind], finish="tool_calls" if "call" in kind else "stop")
     async with persona_gateway.sdk() as sdk, persona_gateway.client() as http:
         chat: Any = [user("How is it in Paris?")]
@@ -217,12 +217,12 @@ async def test_a_reply_as_the_sdk_has_it_is_a_repetition(
 @pytest.mark.parametrize(
     ("expires", "sent"),
     [(4_000_000_000, {"content": None, "audio": {"id": "audio-1"}}), (1_760_000_000, {"content": "Sunny."})],
-    ids=["by its id", "by its transcript, where the id is good no more"],
+    ids=["by its id", "by its transcript, when the id has expired"],
 )
-async def test_a_reply_in_sound_is_known_by_its_id(
+async def test_a_reply_in_audio_is_recognised_by_its_id(
     persona_gateway: Gateway, upstream: OddUpstream, expires: int, sent: dict[str, Any]
 ) -> None:
-    """It is no branch, and is told as long as that can be."""
+    """It begins no branch. The provider gets the id until it expires, and then the transcript."""
     answering(upstream, delta(audio={"id": "audio-1", "data": "AAAA", "transcript": "Sunny.", "expires_at": expires}))
     async with persona_gateway.client() as http:
         client = Client(http, "sessions")
@@ -237,7 +237,7 @@ async def test_a_reply_in_sound_is_known_by_its_id(
 
 
 async def test_a_window_of_langchain(persona_gateway: Gateway, upstream: OddUpstream) -> None:
-    """What `trim_messages` leaves of a chat is understood, and the model is told all of it."""
+    """The window that `trim_messages` leaves of a chat is understood, and the model gets the whole chat."""
     answering(upstream, delta("Fine."))
     async with persona_gateway.client() as http:
         client = Client(http, "sessions")
@@ -251,14 +251,14 @@ async def test_a_window_of_langchain(persona_gateway: Gateway, upstream: OddUpst
             chat.append(HumanMessage(f"turn {turn}"))
             window = trim_messages(chat, max_tokens=4, token_counter=len, strategy="last")
             chat.append(await model.ainvoke(window))
-        said = [text for turn in range(5) for text in (f"turn {turn}", "Fine.")]
-        assert [content for _, content in await client.stored()] == said
-        assert told(upstream) == said[:-1]
+        expected = [text for turn in range(5) for text in (f"turn {turn}", "Fine.")]
+        assert [content for _, content in await client.stored()] == expected
+        assert sent(upstream) == expected[:-1]
         assert await client.branches() == []
 
 
 async def test_instructions_that_change_and_change_back(persona_gateway: Gateway, upstream: OddUpstream) -> None:
-    """The model is told those that were sent last, first of all, and none that they took the place of."""
+    """The model gets only the latest instructions, as the first message."""
     answering(upstream, delta("Hi."))
     async with persona_gateway.client() as http:
         client = Client(http, "sessions")
@@ -266,14 +266,14 @@ async def test_instructions_that_change_and_change_back(persona_gateway: Gateway
         for words in ("Be brief.", "Be long.", "Be brief."):
             chat.append(user("Hello"))
             chat.append(await client.say([{"role": "system", "content": words}, *chat]))
-            sent = upstream.requests[-1].json["messages"]
-            assert [each["content"] for each in sent if each["role"] == "system"] == [sent[0]["content"]] == [words]
+            messages = upstream.requests[-1].json["messages"]
+            assert [each["content"] for each in messages if each["role"] == "system"] == [messages[0]["content"]] == [words]
         stored = [content for role, content in await client.stored() if role == "system"]
         assert stored == ["Be brief.", "Be long.", "Be brief."]
 
 
 async def test_a_turn_that_the_sdk_tries_again_is_stored_once(persona_gateway: Gateway, upstream: OddUpstream) -> None:
-    """Though it sends its new message only, and the provider failed two times: after a turn, not only at the beginning."""
+    """A turn that the SDK retries after failures is stored once, although only the new message is sent."""
     answering(upstream, delta("Hi."))
     async with persona_gateway.sdk(max_retries=2) as client, persona_gateway.client() as http:
         first = await client.chat.completions.create(model="odd-persona", messages=[{"role": "user", "content": "Hello"}])
@@ -282,16 +282,16 @@ async def test_a_turn_that_the_sdk_tries_again_is_stored_once(persona_gateway: G
         upstream.script("odd-persona", [answer({"error": {"message": "busy"}}, "503 Service Unavailable")])
         with pytest.raises(openai.InternalServerError):
             await client.chat.completions.create(**turn)
-        asked = [received.json["messages"] for received in upstream.requests[-3:]]
-        assert [[message["content"] for message in messages] for messages in asked] == [["Hello", "Hi.", "More"]] * 3
+        requests = [received.json["messages"] for received in upstream.requests[-3:]]
+        assert [[message["content"] for message in messages] for messages in requests] == [["Hello", "Hi.", "More"]] * 3
         answering(upstream, delta("There."))
         await client.chat.completions.create(**turn)
         chat = (await http.get(f"/chat/fetch/{session}")).json()
         assert [message["content"] for message in chat["messages"]] == ["Hello", "Hi.", "More", "There."]
 
 
-async def test_a_message_at_fault_is_told_by_its_place_in_what_was_sent(persona_gateway: Gateway, upstream: OddUpstream) -> None:
-    """And not by its place among those that are new."""
+async def test_an_invalid_message_is_named_by_its_index_in_the_request(persona_gateway: Gateway, upstream: OddUpstream) -> None:
+    """An error names a message by its index in the request, not among the new messages."""
     answering(upstream, delta("Hi."))
     async with persona_gateway.client() as http:
         chat: Chat = [user("Hello")]

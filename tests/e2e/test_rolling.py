@@ -1,4 +1,4 @@
-"""Gateways behind a balancer, exchanged one after the other, or reconfigured, while all kinds of clients go on asking."""
+"""Gateways behind a balancer, replaced one after the other, or reconfigured, while clients of all kinds keep calling."""
 
 import asyncio
 import os
@@ -34,11 +34,11 @@ LONG: list[Any] = [{"role": "user", "content": "word " * 150}]
 BEARER = {"authorization": f"Bearer {KEY}"}
 
 EACH = 2
-"""Clients of each kind."""
+"""The number of clients of each kind."""
 
 
 class Callers:
-    """Clients that ask again and again, each over connections that it keeps; no client tries a call again by itself."""
+    """Clients that call repeatedly over connections that they keep. None retries by itself."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -46,7 +46,7 @@ class Callers:
         self.calls: Counter[str] = Counter()
         self.failed: list[str] = []
 
-    async def _again(self, kind: str, call: Callable[[], Awaitable[object]]) -> None:
+    async def _repeat(self, kind: str, call: Callable[[], Awaitable[object]]) -> None:
         while not self._over.is_set():
             try:
                 await call()
@@ -60,7 +60,7 @@ class Callers:
             async def call() -> None:
                 assert (await client.get("/api/v1/models")).status_code == 200
 
-            await self._again("http", call)
+            await self._repeat("http", call)
 
     async def _sdk(self, *, stream: bool) -> None:
         async with openai.AsyncOpenAI(base_url=f"http://{self._address}/v1", api_key=KEY, max_retries=0, timeout=20) as client:
@@ -73,7 +73,7 @@ class Callers:
                 chunks = [chunk async for chunk in await client.chat.completions.create(model="echo", messages=LONG, stream=True)]
                 assert any(chunk.choices[0].finish_reason == "stop" for chunk in chunks if chunk.choices)
 
-            await self._again("stream" if stream else "sdk", streamed if stream else whole)
+            await self._repeat("stream" if stream else "sdk", streamed if stream else whole)
 
     async def _grpc(self) -> None:
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
@@ -83,15 +83,15 @@ class Callers:
             async def call() -> None:
                 await stub.ListModels(models_pb2.ListModelsRequest(), metadata=list(BEARER.items()), timeout=20)
 
-            await self._again("grpc", call)
+            await self._repeat("grpc", call)
 
     @asynccontextmanager
-    async def asking(self) -> AsyncIterator[None]:
-        """Ask for as long as the block lasts, and then until each call has ended."""
+    async def calling(self) -> AsyncIterator[None]:
+        """Make calls during the block, and then wait until each call has ended."""
         async with asyncio.TaskGroup() as group:
             for _ in range(EACH):
-                for ask in (self._http(), self._sdk(stream=False), self._sdk(stream=True), self._grpc()):
-                    group.create_task(ask)
+                for client in (self._http(), self._sdk(stream=False), self._sdk(stream=True), self._grpc()):
+                    group.create_task(client)
             try:
                 yield
             finally:
@@ -100,7 +100,7 @@ class Callers:
 
 @pytest.mark.slow
 async def test_a_rolling_restart_costs_no_call(tmp_path: Path) -> None:
-    """Two gateways are exchanged one after the other: no call of any client fails, and no stream is cut."""
+    """When two gateways are replaced one after the other, no call fails and no stream is cut."""
     made: list[Gateway] = []
 
     async def start(balancer: Balancer) -> Gateway:
@@ -110,13 +110,13 @@ async def test_a_rolling_restart_costs_no_call(tmp_path: Path) -> None:
         made.append(gateway)
         await asyncio.to_thread(gateway.wait_for, READY)
         balancer.add(gateway.rest, gateway.rest)
-        await until(lambda: balancer.ready(gateway.rest), 90)  # the clients and the balancer share a core with it
+        await until(lambda: balancer.ready(gateway.rest), 90)  # it shares its core with the clients and the balancer
         return gateway
 
     async with Balancer() as balancer:
         gateways = [await start(balancer), await start(balancer)]
         callers = Callers(balancer.address)
-        async with callers.asking():
+        async with callers.calling():
             for old in gateways:
                 await start(balancer)
                 before = callers.calls.copy()
@@ -128,19 +128,19 @@ async def test_a_rolling_restart_costs_no_call(tmp_path: Path) -> None:
 
 
 class Daemon(Gateway):
-    """A gateway that no terminal belongs to, as a service manager starts it."""
+    """A gateway without a terminal, as a service manager starts it."""
 
     session = True
 
 
 def workers(gateway: Gateway) -> set[int]:
-    """The process ids of the workers."""
+    """Return the process ids of the workers."""
     found = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text().split()
     return {int(child) for child in found if b"serve" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")}
 
 
 async def models(gateway: Gateway, key: str = KEY) -> list[str] | int:
-    """The models' names; the status where that is not 200."""
+    """Return the names of the models, or the status if it is not 200."""
     async with gateway.client(headers={"authorization": f"Bearer {key}"}) as http:
         answer = await http.get("/models")
         return [model["id"] for model in answer.json()["data"]] if answer.status_code == 200 else answer.status_code
@@ -152,17 +152,17 @@ def with_models(*names: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 async def test_a_reload_costs_no_call(tmp_path: Path) -> None:
-    """A changed file, and SIGHUP, exchange both workers under load: new models are served, no call through the edge fails."""
+    """A changed file, and SIGHUP, replace both workers under load. New models are served, and no call fails."""
     gateway = Daemon(tmp_path, {**with_models("echo"), "workers": 2})
     await asyncio.to_thread(gateway.wait_for, READY)
     before = workers(gateway)
     callers = Callers(gateway.rest)
-    async with callers.asking():
+    async with callers.calling():
         gateway.configure({**with_models("echo", "second"), "workers": 2})
-        await until(lambda: "Reloaded." in gateway.said, 90)
+        await until(lambda: "Reloaded." in gateway.output_text, 90)
         assert await models(gateway) == ["echo", "second"]
         gateway.process.send_signal(signal.SIGHUP)
-        await until(lambda: gateway.said.count("Reloaded.") == 2, 90)
+        await until(lambda: gateway.output_text.count("Reloaded.") == 2, 90)
     assert callers.failed == []
     assert all(callers.calls[kind] for kind in ("http", "sdk", "stream", "grpc"))
     await until(lambda: len(workers(gateway)) == 2)
@@ -171,7 +171,7 @@ async def test_a_reload_costs_no_call(tmp_path: Path) -> None:
 
 
 async def test_a_stream_outlives_a_reload(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer) -> None:
-    """However long it takes: the worker that has it stays until it ends, and longer than `limits.drain`, which is for a stop."""
+    """An old worker stays until its stream ends, even longer than `limits.drain`, which applies to a stop."""
     gate = asyncio.Event()
     upstream.script("odd-reload", [head(), chunk(sse(delta("Hel"))), gate, chunk(sse(delta("lo", "stop"), "[DONE]")), LAST])
     config = configuration(upstream, llm, limits={"drain": 0.1})
@@ -192,31 +192,31 @@ async def test_a_stream_outlives_a_reload(tmp_path: Path, upstream: OddUpstream,
                 gate.set()
     assert text.endswith("data: [DONE]\n\n")
     await until(lambda: old not in workers(gateway))
-    assert "starting it again" not in gateway.said
+    assert "starting it again" not in gateway.output_text
     assert await asyncio.to_thread(gateway.stop) == 0
 
 
-async def test_what_cannot_be_taken_up_changes_nothing(tmp_path: Path) -> None:
-    """A file that is broken, or asks for more workers, is refused with its reason; a worker that dies comes back as it was."""
+async def test_a_configuration_that_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
+    """A broken file, or one that needs a restart, is refused with the reason. A restarted worker keeps the old configuration."""
     gateway = Daemon(tmp_path, with_models("echo"))
     await asyncio.to_thread(gateway.wait_for, READY)
     (worker,) = workers(gateway)
     gateway.path.write_text("providers: {")
     await asyncio.to_thread(gateway.wait_for, "Not reloaded")
-    assert "not YAML" in gateway.said
+    assert "not YAML" in gateway.output_text
     os.kill(worker, signal.SIGKILL)
     await until(lambda: workers(gateway) - {worker})
     await until(lambda: _serves(gateway))
     gateway.configure({**with_models("echo", "second"), "workers": 3, "log": {"file": "other.txt"}})
     await asyncio.to_thread(gateway.wait_for, "Not reloaded", 2)
-    assert "workers: cannot change while the gateway runs" in gateway.said
-    assert "log.file: cannot change while the gateway runs" in gateway.said
+    assert "workers: cannot change while the gateway runs" in gateway.output_text
+    assert "log.file: cannot change while the gateway runs" in gateway.output_text
     assert await models(gateway) == ["echo"]
     assert await asyncio.to_thread(gateway.stop) == 0
 
 
 async def test_a_key_file_that_changes_is_read_again(tmp_path: Path) -> None:
-    """The new key is good, and the old one is not."""
+    """After a key file changes, the new key is valid, and the old one is not."""
     file = tmp_path / "key"
     file.write_text("sk-first")
     gateway = Daemon(tmp_path, {**with_models("echo"), "auth": {"keys": [{"name": "filed", "key_file": str(file)}]}})
@@ -239,17 +239,17 @@ import os, pty, sys
 pid, terminal = pty.fork()
 if pid == 0:
     os.execv(sys.executable, [sys.executable, "-m", "antiphon", "up", "--config", sys.argv[1]])
-said = b""
-while b"Antiphon is up." not in said:
-    said += os.read(terminal, 4096)
+output = b""
+while b"Antiphon is up." not in output:
+    output += os.read(terminal, 4096)
 os.close(terminal)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
 
 
 async def test_a_terminal_that_hangs_up_ends_the_gateway(tmp_path: Path) -> None:
-    """As it always did: there, nobody waits for a reload."""
-    other = Daemon(tmp_path, with_models("echo"))  # for a file with free addresses
+    """In a terminal, SIGHUP stops the gateway instead of reloading it."""
+    other = Daemon(tmp_path, with_models("echo"))  # to get a configuration file with free addresses
     await asyncio.to_thread(other.wait_for, READY)
     assert await asyncio.to_thread(other.stop) == 0
     ended = await asyncio.to_thread(
@@ -264,18 +264,20 @@ async def test_a_terminal_that_hangs_up_ends_the_gateway(tmp_path: Path) -> None
 
 @pytest.mark.slow
 async def test_a_start_without_a_database_waits_for_it(tmp_path: Path) -> None:
-    """It says so, and is not ready; and starts when the database does. One that is lost afterwards leaves it ready."""
+    """Without a database the start waits for it and is not ready. A database lost later leaves the gateway ready."""
     postgres = Postgres()
     try:
         gateway = Daemon(tmp_path, {**with_models("echo"), "database": {"url": postgres.url}})
         await asyncio.to_thread(gateway.wait_for, "waiting for the database", 2)
-        assert READY not in gateway.said
+        assert READY not in gateway.output_text
         await asyncio.to_thread(postgres.start)
         await asyncio.to_thread(gateway.wait_for, READY)
-        failures = gateway.said.count("store_unavailable")
+        failures = gateway.output_text.count("store_unavailable")
         await asyncio.to_thread(postgres.kill)
         async with gateway.client() as http:
-            await asyncio.to_thread(gateway.wait_for, "store_unavailable", failures + 1)  # the housekeeper looks every five seconds
+            await asyncio.to_thread(
+                gateway.wait_for, "store_unavailable", failures + 1
+            )  # the housekeeper checks every five seconds
             assert (await http.get(f"http://{gateway.rest}/readyz")).json() == {"status": "ready"}
         assert await models(gateway) == ["echo"]
         assert await asyncio.to_thread(gateway.stop) == 0
@@ -286,14 +288,14 @@ async def test_a_start_without_a_database_waits_for_it(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["worker 0", "Envoy"])
 async def test_a_part_that_hangs_is_started_again(tmp_path: Path, part: str) -> None:
-    """A process that lives and does nothing is killed, which is told, and calls succeed again."""
+    """A worker or Envoy that hangs is logged and replaced, and calls succeed again."""
     gateway = Daemon(tmp_path, with_models("echo"))
     await asyncio.to_thread(gateway.wait_for, READY)
     children = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text().split()
     pids = workers(gateway) if part == "worker 0" else {int(child) for child in children} - workers(gateway)
     (pid,) = pids
     os.kill(pid, signal.SIGSTOP)
-    await asyncio.to_thread(block_until, lambda: f"{part} hangs" in gateway.said, 60)
+    await asyncio.to_thread(block_until, lambda: f"{part} hangs" in gateway.output_text, 60)
 
     async def serves() -> bool:
         try:

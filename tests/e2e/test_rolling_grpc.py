@@ -1,4 +1,4 @@
-"""Replicas that gRPC callers reach without an edge, exchanged one after the other, or reconfigured, while calls go on."""
+"""Replicas that gRPC clients reach without an edge, replaced one after the other, or reconfigured, while calls go on."""
 
 import asyncio
 import json
@@ -27,14 +27,14 @@ WORDS = chat_pb2.GenerateRequest(
 )
 
 EACH = 2
-"""Channels of each kind."""
+"""The number of channels of each kind."""
 
 SLOW = 120
-"""Seconds: all that a gateway does is slow while clients take every core."""
+"""Seconds to wait for a gateway, which is slow while clients use every core."""
 
 
 def documented() -> dict[str, Any]:
-    """The service config that the guide gives to callers."""
+    """Return the service config that the guide recommends."""
     found = re.search(r"```json\n(\{\"loadBalancingConfig\".*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     assert found
     config: dict[str, Any] = json.loads(found[1])
@@ -42,22 +42,22 @@ def documented() -> dict[str, Any]:
 
 
 def one_channel() -> dict[str, Any]:
-    """The same for a channel that has one connection at a time, as channels have without a service config."""
+    """Return the same for a channel with one connection at a time, as channels have by default."""
     return {"methodConfig": documented()["methodConfig"]}
 
 
 class Callers:
-    """Channels on which calls of both kinds go on without a pause."""
+    """Channels on which unary and streamed calls follow each other without a pause."""
 
     def __init__(self, addresses: list[str], configs: dict[str, dict[str, Any]]) -> None:
-        """`configs` are service configs, by the name of the kind of channel."""
-        self._target = "ipv4:" + ",".join(addresses)  # as the name of a headless Service has them
+        """Take the addresses, and service configs by the name of the kind of channel."""
+        self._target = "ipv4:" + ",".join(addresses)  # as the name of a headless Service resolves
         self._configs = configs
         self._over = asyncio.Event()
         self.calls: Counter[str] = Counter()
         self.failed: list[str] = []
 
-    async def _again(self, kind: str, call: Callable[[], Awaitable[object]]) -> None:
+    async def _repeat(self, kind: str, call: Callable[[], Awaitable[object]]) -> None:
         while not self._over.is_set():
             try:
                 await call()
@@ -70,7 +70,10 @@ class Callers:
         options = [
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.service_config", json.dumps(config)),
-            ("grpc.max_reconnect_backoff_ms", 1000),  # the address is the same, while a new pod has one that nobody waits for
+            (
+                "grpc.max_reconnect_backoff_ms",
+                1000,
+            ),  # a new pod has a new address, but here the address stays and would be in backoff
         ]
         async with grpc.aio.insecure_channel(self._target, options=options) as channel:
             models, chat = models_pb2_grpc.ModelServiceStub(channel), chat_pb2_grpc.ChatServiceStub(channel)
@@ -83,12 +86,12 @@ class Callers:
                 assert answers[-1].events[-1].WhichOneof("event") == "finished"
 
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._again(f"{kind}, unary", unary))
-                group.create_task(self._again(f"{kind}, stream", stream))
+                group.create_task(self._repeat(f"{kind}, unary", unary))
+                group.create_task(self._repeat(f"{kind}, stream", stream))
 
     @asynccontextmanager
-    async def asking(self) -> AsyncIterator[None]:
-        """Ask for as long as the block lasts, and then until each call has ended."""
+    async def calling(self) -> AsyncIterator[None]:
+        """Make calls during the block, and then wait until each call has ended."""
         async with asyncio.TaskGroup() as group:
             for kind, config in self._configs.items():
                 for _ in range(EACH):
@@ -99,22 +102,22 @@ class Callers:
                 self._over.set()
 
     async def all_have_called(self) -> None:
-        """Return when each kind of call has ended once more."""
+        """Wait until one more call of each kind has ended."""
         before = self.calls.copy()
         kinds = [f"{kind}, {method}" for kind in self._configs for method in ("unary", "stream")]
         await until(lambda: all(self.calls[kind] > before[kind] for kind in kinds), SLOW)
 
 
 async def start(folder: Path, address: str, name: str) -> Gateway:
-    """A replica at this address."""
+    """Start a replica at this address, and wait until it is up."""
     (folder / name).mkdir()
     gateway = Gateway(folder / name, {**ECHO, "grpc": {"listen": address}})
-    await until(lambda: READY in gateway.said, SLOW)
+    await until(lambda: READY in gateway.output_text, SLOW)
     return gateway
 
 
 def connections(address: str) -> int:
-    """Connections that a replica has, of which callers know in a moment."""
+    """Return the number of established connections at a replica's port."""
     port = f":{int(address.rpartition(':')[2]):04X}"
     tables = [Path("/proc/net", name).read_text(encoding="ascii") for name in ("tcp", "tcp6")]
     rows = [row.split() for table in tables for row in table.splitlines()[1:]]
@@ -124,16 +127,16 @@ def connections(address: str) -> int:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_a_rolling_restart_costs_no_call_of_a_caller_past_the_edge(tmp_path: Path) -> None:
-    """Two replicas are exchanged: with the service config of the guide no call fails, however many connections a channel has."""
+    """With the guide's service config, no call fails while two replicas are replaced."""
     addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
     replicas = [await start(tmp_path, address, f"old-{number}") for number, address in enumerate(addresses)]
     callers = Callers(addresses, {"round robin": documented(), "one channel": one_channel()})
-    async with callers.asking():
+    async with callers.calling():
         for number, address in enumerate(addresses):
             await callers.all_have_called()
             assert await asyncio.to_thread(replicas[number].stop) == 0
             replicas[number] = await start(tmp_path, address, f"new-{number}")
-            await until(lambda: connections(address) >= EACH, SLOW)  # noqa: B023  # those of "round robin"
+            await until(lambda: connections(address) >= EACH, SLOW)  # noqa: B023  # the connections of "round robin"
         await callers.all_have_called()
     assert callers.failed == []
     for replica in replicas:
@@ -143,17 +146,17 @@ async def test_a_rolling_restart_costs_no_call_of_a_caller_past_the_edge(tmp_pat
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_a_reload_costs_no_call_of_a_caller_past_the_edge(tmp_path: Path) -> None:
-    """Nor does the exchange of both workers of the only gateway there is."""
+    """No call fails while both workers of a single gateway are replaced."""
     address = f"127.0.0.1:{free_port()}"
     config = {**with_models("echo"), "workers": 2, "grpc": {"listen": address}}
     gateway = Daemon(tmp_path, config)
-    await until(lambda: READY in gateway.said, SLOW)
+    await until(lambda: READY in gateway.output_text, SLOW)
     callers = Callers([address], {"round robin": documented(), "one channel": one_channel()})
-    async with callers.asking():
+    async with callers.calling():
         for count in (1, 2):
             await callers.all_have_called()
             gateway.process.send_signal(signal.SIGHUP)
-            await until(lambda: gateway.said.count("Reloaded.") == count, SLOW)  # noqa: B023  # awaited here
+            await until(lambda: gateway.output_text.count("Reloaded.") == count, SLOW)  # noqa: B023  # awaited here
         await callers.all_have_called()
     assert callers.failed == []
     assert await asyncio.to_thread(gateway.stop) == 0

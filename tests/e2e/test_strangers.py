@@ -1,6 +1,6 @@
-"""What a caller without a key can take of the gateway: nothing is held for it, at either port, however many streams it opens.
+"""Callers without a key: no memory is used for them at either port, however many streams they open.
 
-The attacks here are bounded, and what they are measured by is memory.
+The attacks are limited in size; memory is measured.
 """
 
 import asyncio
@@ -45,22 +45,22 @@ ENGINE = "/api/engine/chat/echo"
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def door(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
-    """A gateway with one worker, whose memory is looked at."""
+    """Yield a gateway with one worker, whose memory is measured."""
     started = Gateway(tmp_path_factory.mktemp("door"), {**ECHO, "workers": 1})
     await asyncio.to_thread(started.wait_for, READY)
     yield started
     assert await asyncio.to_thread(started.stop) == 0
-    assert "call_failed" not in started.said
+    assert "call_failed" not in started.output_text
 
 
 def memory(gateway: Gateway, of: str) -> float:
-    """What a part of the gateway has in memory, in MiB."""
+    """Return the memory that a part of the gateway uses, in MiB."""
     (pid,) = children(gateway, of)
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / MIB
 
 
 class Peak:
-    """The most that the parts have grown by while a block ran, in MiB."""
+    """The maximum growth of each part's memory while a block ran, in MiB."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -90,12 +90,12 @@ class Peak:
             self.grown[part] = max(self.grown[part], memory(self._gateway, part) - before)
 
 
-# Refused before a body comes
+# Refusals before the body is sent
 
 
 @pytest.mark.parametrize("path", DIALECTS)
-async def test_a_large_body_without_a_key_is_401_before_it_comes(door: Gateway, path: str) -> None:
-    """In the shape of the dialect, in HTTP/1.1 and HTTP/2, whether its length is told or not."""
+async def test_a_large_body_without_a_key_is_401_before_it_is_sent(door: Gateway, path: str) -> None:
+    """Without a key a large body gets 401 before it is sent, in the dialect's format, in HTTP/1.1 and HTTP/2."""
     lengths: list[dict[str, Any]] = [{"content-length": 30 * MIB}, {"content-length": 300_000}, {"transfer-encoding": "chunked"}]
     for length in lengths:
         for key in ({}, {"authorization": "Bearer sk-bad"}):
@@ -116,7 +116,7 @@ async def test_a_large_body_without_a_key_is_401_before_it_comes(door: Gateway, 
 
 
 async def test_a_body_that_holds_its_key_may_have_256_kib(door: Gateway) -> None:
-    """As the engine's clients send it: above that, and where its length is not told, the key stands in the headers as well."""
+    """A body with the key in it may have 256 KiB. A longer one needs the key in a header as well."""
     async with httpx2.AsyncClient(base_url=f"http://{door.rest}", trust_env=False, timeout=20) as http:
         empty = {"authorization": ""}
         for size, headers, status in ((200_000, {}, 200), (300_000, {}, 401), (300_000, empty, 401), (300_000, WITH_KEY, 200)):
@@ -125,7 +125,7 @@ async def test_a_body_that_holds_its_key_may_have_256_kib(door: Gateway) -> None
 
 
 async def test_many_at_once_may_have_their_key_in_the_body(door: Gateway) -> None:
-    """As a batch of an engine's client has it: none is taken for a stranger that holds a place."""
+    """Many calls at once with their key in the body all succeed, as batches of the engine's clients send them."""
     body = {"model": "echo", "chat_input": "x" * 100_000, "api_key": KEY}
     async with httpx2.AsyncClient(base_url=f"http://{door.rest}", trust_env=False, timeout=20) as http:
         for _ in range(3):
@@ -134,7 +134,7 @@ async def test_many_at_once_may_have_their_key_in_the_body(door: Gateway) -> Non
 
 
 async def test_large_bodies_with_a_key_pass(door: Gateway) -> None:
-    """Of a told length and of an unknown one; a small one needs no length."""
+    """With a key, large bodies pass, with and without a known length."""
     text = json.dumps({**HELLO, "messages": [{"role": "user", "content": "x" * 2_000_000}]}).encode()
 
     async def pieces(data: bytes) -> AsyncIterator[bytes]:
@@ -151,10 +151,10 @@ async def test_large_bodies_with_a_key_pass(door: Gateway) -> None:
 
 
 class Sender:
-    """Sends bodies of streams in one connection of HTTP/2, as much as the windows allow."""
+    """Sends the bodies of several streams in one HTTP/2 connection, as much as flow control allows."""
 
     def __init__(self, caller: Http2, streams: dict[int, int]) -> None:
-        """`streams`: how many bytes each is to send after the five that stand before a message."""
+        """`streams` are the bytes to send in each stream after the five-byte prefix of the message."""
         self._caller = caller
         self._left = streams
         self._initial = 65535
@@ -163,7 +163,7 @@ class Sender:
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Until all is sent, every stream has ended, or nothing may be sent any more."""
+        """Send until all is sent, every stream has ended, or flow control allows no more."""
         reading = asyncio.create_task(self._read())
         with suppress(ConnectionError, TimeoutError):
             while self._left:
@@ -205,15 +205,15 @@ class Sender:
         self._changed.set()
 
 
-async def half_sent(address: str, path: str, streams: int, told: int, sent: int, headers: dict[str, str]) -> None:
-    """Messages of `told` bytes of which `sent` come, each in a stream of its own of one connection."""
+async def half_sent(address: str, path: str, streams: int, announced: int, size: int, headers: dict[str, str]) -> None:
+    """Open streams in one connection, each announcing a message of `announced` bytes and sending only `size` of them."""
     async with http2(address) as caller:
         head = caller.request(path, "POST", content_type="application/grpc", te="trailers", **headers)
         numbers = [1 + 2 * number for number in range(streams)]
-        prefix = b"\0" + told.to_bytes(4, "big")
+        prefix = b"\0" + announced.to_bytes(4, "big")
         for number in numbers:
             await caller.send(frame(HEADERS, END_HEADERS, number, head), frame(DATA, 0, number, prefix))
-        await Sender(caller, dict.fromkeys(numbers, sent)).run()
+        await Sender(caller, dict.fromkeys(numbers, size)).run()
 
 
 def typed(size: int) -> chat_pb2.GenerateRequest:
@@ -256,7 +256,7 @@ ATTACKS: dict[str, Callable[[Gateway], Awaitable[Any]]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("attack", ATTACKS)
 async def test_nothing_is_held_for_a_stranger(door: Gateway, attack: str) -> None:
-    """Neither in the worker nor in Envoy; and the gateway answers others meanwhile."""
+    """An attack without a key does not use much memory in the worker or in Envoy, and others are served meanwhile."""
     async with door.client() as http, Peak(door) as peak:
         attacking = asyncio.ensure_future(ATTACKS[attack](door))
         while not attacking.done():
@@ -271,7 +271,7 @@ async def test_nothing_is_held_for_a_stranger(door: Gateway, attack: str) -> Non
 @pytest.mark.parametrize("path", ["/grpc.health.v1.Health/Check", "/antiphon.rest.v1.EngineService/CreateEngineChat"])
 @pytest.mark.parametrize("port", ["edge", "server"])
 async def test_little_is_held_where_no_key_is_needed(door: Gateway, path: str, port: str) -> None:
-    """Some messages are taken from anybody: eight of them at a time."""
+    """Methods without a key accept at most eight messages at a time."""
     async with door.client() as http, Peak(door) as peak:
         attacking = asyncio.ensure_future(half_sent(door.rest if port == "edge" else door.grpc, path, 60, 31 * MIB, 24 * MIB, {}))
         while not attacking.done():

@@ -1,4 +1,4 @@
-"""Tags of keys and of calls, by REST, by gRPC and through the proxies: in usage and in the log, and nowhere else."""
+"""Tags of keys and calls, over REST, gRPC and the proxies: they are in usage and in the log, and nowhere else."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ CHAT = {"model": "echo", "messages": [{"role": "user", "content": "Hi"}]}
 async def gateway(
     upstream: OddUpstream, llm: LLMockServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncGenerator[Gateway, None]:
-    """A configured key with a tag, an admin's, targets for the proxies, and metrics."""
+    """Yield a gateway with a tagged key, an admin key, targets for the proxies, and metrics."""
     more = {
         "auth": {
             "keys": [
@@ -44,7 +44,7 @@ async def gateway(
     await asyncio.to_thread(started.wait_for, READY)
     yield started
     assert await asyncio.to_thread(started.stop) == 0
-    assert "call_failed" not in started.said
+    assert "call_failed" not in started.output_text
 
 
 async def antiphon(gateway: Gateway, *words: str) -> str:
@@ -54,13 +54,13 @@ async def antiphon(gateway: Gateway, *words: str) -> str:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    said, _ = await process.communicate()
-    assert process.returncode == 0, said.decode()
-    return said.decode()
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+    return output.decode()
 
 
 async def used(gateway: Gateway, owner: str) -> dict[str, int]:
-    """Requests of an owner by tag."""
+    """Return an owner's requests by tag."""
     async with grpc.aio.insecure_channel(gateway.grpc) as channel:
         stub: Any = admin_pb2_grpc.AdminServiceStub(channel)
         request = admin_pb2.GetUsageRequest(owner=owner, group_by=["USAGE_DIMENSION_TAG"])
@@ -69,14 +69,14 @@ async def used(gateway: Gateway, owner: str) -> dict[str, int]:
 
 
 def logged(gateway: Gateway, request_id: str) -> dict[str, Any]:
-    """The log line of a call."""
-    lines = [json.loads(line) for line in gateway.said.splitlines() if request_id in line]
+    """Return the log line of a call."""
+    lines = [json.loads(line) for line in gateway.output_text.splitlines() if request_id in line]
     found: dict[str, Any] = next(line for line in lines if line["event"] == "call")
     return found
 
 
-async def test_calls_are_told_apart_by_their_tags(gateway: Gateway, upstream: OddUpstream) -> None:
-    """Those of the key and of the call, by every way in; the provider is told none of it, and no metric has one."""
+async def test_usage_is_counted_by_tags(gateway: Gateway, upstream: OddUpstream) -> None:
+    """Tags of keys and calls are counted for every API. The provider and the metrics do not get them."""
     made = json.loads(await antiphon(gateway, "keys", "create", "ann", "--owner", "ann", "--tag", "team=ads", "--json"))
     assert made["key"]["tags"] == {"team": "ads"}
     headers = {"authorization": f"Bearer {made['secret']}", "x-antiphon-tags": "feature=x, team=search"}
@@ -89,8 +89,8 @@ async def test_calls_are_told_apart_by_their_tags(gateway: Gateway, upstream: Od
     assert not [name for name in upstream.requests[-1].headers if "tags" in name]
     async with grpc.aio.insecure_channel(gateway.grpc) as channel:
         stub: Any = chat_pb2_grpc.ChatServiceStub(channel)
-        said = [message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="Hi"))])]
-        request = chat_pb2.GenerateRequest(model="echo", messages=said, tags={"feature": "y", "env": "prod"})
+        messages = [message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="Hi"))])]
+        request = chat_pb2.GenerateRequest(model="echo", messages=messages, tags={"feature": "y", "env": "prod"})
         key = ("authorization", f"Bearer {made['secret']}")
         await stub.Generate(request, metadata=(key, ("x-antiphon-tags", "feature=x,run=1")))
         async for _ in stub.StreamGenerate(request, metadata=(key,)):
@@ -101,8 +101,8 @@ async def test_calls_are_told_apart_by_their_tags(gateway: Gateway, upstream: Od
         return await used(gateway, "ann") == wanted
 
     await until(written)
-    shown = await antiphon(gateway, "usage", "--by", "owner,tag", "--owner", "ann")
-    assert all(tag in shown for tag in wanted)
+    table = await antiphon(gateway, "usage", "--by", "owner,tag", "--owner", "ann")
+    assert all(tag in table for tag in wanted)
     assert logged(gateway, answered.headers["x-request-id"])["tags"] == {"team": "ads", "feature": "x"}
     async with httpx2.AsyncClient(trust_env=False) as http:
         metrics = (await http.get(f"http://{gateway.metrics}/metrics")).text  # type: ignore[attr-defined]
@@ -115,7 +115,7 @@ async def test_calls_are_told_apart_by_their_tags(gateway: Gateway, upstream: Od
 
 
 async def test_a_key_of_the_configuration_has_tags(gateway: Gateway) -> None:
-    """And a call without any of its own has those."""
+    """A call without tags of its own has those of its configured key."""
     async with gateway.client(headers={"authorization": "Bearer sk-tagged"}) as http:
         answered = await http.post("/chat/completions", json=CHAT)
     assert answered.status_code == 200
@@ -128,15 +128,15 @@ async def test_a_key_of_the_configuration_has_tags(gateway: Gateway) -> None:
 
 
 async def test_a_call_without_tags_has_none(gateway: Gateway) -> None:
-    """Not even an empty field in the log."""
+    """A call without tags has no such field in the log."""
     async with gateway.client() as http:
         answered = await http.post("/chat/completions", json=CHAT)
     assert "tags" not in logged(gateway, answered.headers["x-request-id"])
 
 
 @pytest.mark.parametrize("tags", ["Team=search", ",".join(f"t{number}=v" for number in range(9)), f"a={'v' * 65}"])
-async def test_tags_that_are_none_are_the_callers_fault(gateway: Gateway, tags: str) -> None:
-    """In each dialect's own shape, and in gRPC's."""
+async def test_invalid_tags_are_refused(gateway: Gateway, tags: str) -> None:
+    """Invalid tags are refused in each dialect's format and over gRPC."""
     async with gateway.client(headers={"x-antiphon-tags": tags}) as http:
         openai = await http.post(f"http://{gateway.rest}/v1/chat/completions", json=CHAT)
         assert openai.status_code in {400, 422}
@@ -145,11 +145,11 @@ async def test_tags_that_are_none_are_the_callers_fault(gateway: Gateway, tags: 
         assert engine.status_code in {400, 404, 422}
     async with grpc.aio.insecure_channel(gateway.grpc) as channel:
         stub: Any = chat_pb2_grpc.ChatServiceStub(channel)
-        said = [message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="Hi"))])]
+        messages = [message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="Hi"))])]
         pairs = dict(pair.split("=") for pair in tags.split(","))
         for request, metadata in (
-            (chat_pb2.GenerateRequest(model="echo", messages=said), (("x-antiphon-tags", tags),)),
-            (chat_pb2.GenerateRequest(model="echo", messages=said, tags=pairs), ()),
+            (chat_pb2.GenerateRequest(model="echo", messages=messages), (("x-antiphon-tags", tags),)),
+            (chat_pb2.GenerateRequest(model="echo", messages=messages, tags=pairs), ()),
         ):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await stub.Generate(request, metadata=(*ADMIN, *metadata))

@@ -1,4 +1,4 @@
-"""TLS on both ports, as callers of many kinds see it, and as an attacker does."""
+"""TLS on both ports, with many kinds of callers and with attackers."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ METADATA = (("authorization", f"Bearer {KEY}"),)
 
 
 class Secured:
-    """A gateway with TLS on both ports, and what its callers need. Each port has a certificate of its own."""
+    """A gateway with TLS on both ports, each with its own certificate, and what its callers need."""
 
     def __init__(self, folder: Path, *, mutual: bool) -> None:
         self.folder = folder
@@ -86,7 +86,10 @@ class Secured:
     def handshake(
         self, port: str, context: ssl.SSLContext | None = None, name: str = "localhost", alpn: tuple[str, ...] = ("h2", "http/1.1")
     ) -> tuple[int, str | None]:
-        """The serial number of the certificate that is shown, and the protocol; awaits a byte, as TLS 1.3 refuses late."""
+        """Return the serial number of the server's certificate, and the negotiated protocol.
+
+        With HTTP/2 it waits for a byte, because TLS 1.3 refuses a client certificate only after the handshake.
+        """
         context = context or self.context()
         context.check_hostname = False
         context.set_alpn_protocols(list(alpn))
@@ -99,13 +102,13 @@ class Secured:
                 assert made.recv(1), "closed"
             return x509.load_der_x509_certificate(der).serial_number, made.selected_alpn_protocol()
 
-    async def shows(self, port: str, pair: Pair) -> None:
-        """Until a new connection gets it."""
+    async def wait_for_certificate(self, port: str, pair: Pair) -> None:
+        """Wait until a new connection gets this certificate."""
 
-        async def shown() -> bool:
+        async def is_in_use() -> bool:
             return (await asyncio.to_thread(self.handshake, port))[0] == pair.serial
 
-        await until(shown)
+        await until(is_in_use)
 
 
 async def _up(folder: Path, *, mutual: bool) -> AsyncGenerator[Secured, None]:
@@ -113,10 +116,10 @@ async def _up(folder: Path, *, mutual: bool) -> AsyncGenerator[Secured, None]:
     await asyncio.to_thread(made.gateway.wait_for, READY)
     yield made
     assert await asyncio.to_thread(made.gateway.stop) == 0
-    assert "call_failed" not in made.gateway.said
-    assert KEY not in made.gateway.said
-    assert "PRIVATE" not in made.gateway.said
-    assert "Handshake failed" not in made.gateway.said, "anybody could fill the log"
+    assert "call_failed" not in made.gateway.output_text
+    assert KEY not in made.gateway.output_text
+    assert "PRIVATE" not in made.gateway.output_text
+    assert "Handshake failed" not in made.gateway.output_text, "anybody could fill the log"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -146,7 +149,7 @@ def chat(channel: grpc.aio.Channel, model: str = "echo", text: str = "Hello", me
 
 
 async def test_the_sdk_over_tls(secured: Secured) -> None:
-    """JSON and a stream; all that it is told is the authority and, where one is asked for, its certificate."""
+    """The OpenAI SDK works with the authority, and with a client certificate where one is required."""
     http = httpx2.AsyncClient(verify=secured.context(), trust_env=False)
     async with openai.AsyncOpenAI(base_url=secured.url, api_key=KEY, max_retries=0, http_client=http) as sdk:
         whole = await sdk.chat.completions.create(**HELLO)  # type: ignore[call-overload]
@@ -157,7 +160,7 @@ async def test_the_sdk_over_tls(secured: Secured) -> None:
 
 @pytest.mark.parametrize("port", PORTS)
 async def test_grpc_over_tls(secured: Secured, port: str) -> None:
-    """Straight to the server, and through Envoy."""
+    """A gRPC call works directly to the server and through Envoy."""
     async with secured.channel(port) as channel:
         events = [event async for answer in chat(channel) for event in answer.events]
     assert events[-1].WhichOneof("event") == "finished"
@@ -165,7 +168,7 @@ async def test_grpc_over_tls(secured: Secured, port: str) -> None:
 
 @pytest.mark.parametrize("port", PORTS)
 async def test_a_certificate_is_no_key(mutual: Secured, port: str) -> None:
-    """It lets connect. A call without a key is refused as ever."""
+    """A client certificate permits the connection only. A call without a key is still refused."""
     async with mutual.channel(port) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await chat(channel, metadata=None).read()
@@ -174,22 +177,33 @@ async def test_a_certificate_is_no_key(mutual: Secured, port: str) -> None:
         assert (await http.post("/chat/completions", json=HELLO)).status_code == 401
 
 
-@pytest.mark.parametrize(("version", "said"), [("--http1.1", "1.1"), ("--http2", "2")])
-async def test_curl_over_tls(secured: Secured, version: str, said: str) -> None:
-    """HTTP/2 and HTTP/1.1, as the caller chooses."""
-    show = ["--cert", str(secured.client_files[0]), "--key", str(secured.client_files[1])] if secured.mutual else []
+@pytest.mark.parametrize(("version", "http_version"), [("--http1.1", "1.1"), ("--http2", "2")])
+async def test_curl_over_tls(secured: Secured, version: str, http_version: str) -> None:
+    """The caller chooses between HTTP/2 and HTTP/1.1."""
+    certificate = ["--cert", str(secured.client_files[0]), "--key", str(secured.client_files[1])] if secured.mutual else []
     process = await asyncio.create_subprocess_exec(
-        *("curl", "-sS", version, "--noproxy", "*", "--cacert", str(secured.ca), *show, "-w", " %{http_code} %{http_version}"),
+        *(
+            "curl",
+            "-sS",
+            version,
+            "--noproxy",
+            "*",
+            "--cacert",
+            str(secured.ca),
+            *certificate,
+            "-w",
+            " %{http_code} %{http_version}",
+        ),
         *("-H", f"Authorization: Bearer {KEY}", f"{secured.url}/models"),
         stdout=subprocess.PIPE,
     )
     output, _ = await process.communicate()
-    assert output.decode().endswith(f" 200 {said}")
+    assert output.decode().endswith(f" 200 {http_version}")
 
 
 @pytest.mark.slow
 async def test_the_terminal_over_tls(secured: Secured) -> None:
-    """Authority and certificate come from the environment; without the authority nothing is said."""
+    """`antiphon chat` takes authority and certificate from the environment, and fails with a clear error without them."""
     for port in PORTS:
         environment = {
             "PATH": os.environ["PATH"],
@@ -216,8 +230,8 @@ async def test_the_terminal_over_tls(secured: Secured) -> None:
             assert words in output.decode()
 
 
-async def test_what_a_caller_says_of_its_certificate_is_dropped(mutual: Secured) -> None:
-    """A header that Envoy itself could have written does no harm, and no good."""
+async def test_forged_headers_about_certificates_are_dropped(mutual: Secured) -> None:
+    """A forged header about the client certificate has no effect."""
     forged = {"x-forwarded-client-cert": 'By=spiffe://x;Hash=00;Subject="CN=admin"'}
     async with mutual.http() as http:
         assert (await http.post("/chat/completions", json=HELLO, headers=forged)).status_code == 200
@@ -230,7 +244,7 @@ async def test_what_a_caller_says_of_its_certificate_is_dropped(mutual: Secured)
 
 @pytest.mark.parametrize("port", PORTS)
 async def test_plain_text_is_not_answered(secured: Secured, port: str) -> None:
-    """HTTP/1.1 and gRPC alike; and the gateway is none the worse for it."""
+    """Plain HTTP and gRPC without TLS get no answer, and the gateway keeps working."""
     with pytest.raises(httpx2.TransportError):
         async with httpx2.AsyncClient(trust_env=False, timeout=10) as http:
             await http.get(f"http://{secured.addresses[port]}/api/v1/models", headers={"authorization": f"Bearer {KEY}"})
@@ -245,7 +259,7 @@ async def test_plain_text_is_not_answered(secured: Secured, port: str) -> None:
 @pytest.mark.parametrize("port", PORTS)
 @pytest.mark.parametrize(("version", "good"), [("tls1", False), ("tls1_1", False), ("tls1_2", True), ("tls1_3", True)])
 async def test_old_versions_are_refused(one_way: Secured, port: str, version: str, good: bool) -> None:
-    """TLS 1.0 and 1.1, even of a caller who takes any cipher."""
+    """TLS 1.0 and 1.1 are refused, even if the caller accepts any cipher."""
     process = await asyncio.create_subprocess_exec(
         *("openssl", "s_client", f"-{version}", "-connect", one_way.addresses[port], "-cipher", "DEFAULT:@SECLEVEL=0"),
         *("-alpn", "h2", "-CAfile", str(one_way.ca)),
@@ -253,7 +267,7 @@ async def test_old_versions_are_refused(one_way: Secured, port: str, version: st
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    output = (await process.communicate())[0].decode(errors="replace")  # of HTTP/2, what the server begins with
+    output = (await process.communicate())[0].decode(errors="replace")  # it includes the server's binary HTTP/2 preface
     assert ("Cipher is (NONE)" not in output) is good
     assert ("Verify return code: 0 (ok)" in output and "ALPN protocol: h2" in output) is good
     if not good:
@@ -263,7 +277,7 @@ async def test_old_versions_are_refused(one_way: Secured, port: str, version: st
 @pytest.mark.parametrize("port", PORTS)
 @pytest.mark.parametrize("client", ["none", "stranger", "expired", "early", "good"])
 async def test_only_a_good_certificate_connects(mutual: Secured, tmp_path: Path, port: str, client: str) -> None:
-    """None, one of another authority, one that has ended, or is not good yet: no connection, and so no call."""
+    """Without a certificate, or with one that is untrusted, expired or not valid yet, no connection is made."""
     pairs = {
         "stranger": Authority().issue("client"),
         "expired": mutual.authority.issue("client", days=-1, age=2),
@@ -283,21 +297,21 @@ async def test_only_a_good_certificate_connects(mutual: Secured, tmp_path: Path,
 @pytest.mark.parametrize("port", PORTS)
 @pytest.mark.parametrize("name", ["x" * 63 + ".test", "*.*.test", "127.0.0.1", "xn--nxasmq6b.test", "a_b.test"])
 async def test_any_name_gets_the_one_certificate(one_way: Secured, port: str, name: str) -> None:
-    """What a caller calls the server makes no difference: there is one certificate, and nothing is looked up by the name."""
+    """Any server name gets the same certificate, as nothing is looked up by the name."""
     serial, _ = await asyncio.to_thread(one_way.handshake, port, None, name)
     assert serial == one_way.pairs[port].serial
 
 
 @pytest.mark.parametrize("port", PORTS)
 async def test_garbage_in_a_handshake_does_no_harm(one_way: Secured, port: str) -> None:
-    """Neither in a name, nor in a length, nor a beginning without an end."""
+    """Garbage in a handshake, or an incomplete one, does not harm the gateway."""
     host, number = one_way.addresses[port].split(":")
     hello = _client_hello(b"\x00\xff\r\n../../etc/passwd")
     for sent in (hello, hello[:40], b"\x16\x03\x01\xff\xff" + b"\x01" * 100, os.urandom(1000)):
         with (
             socket.create_connection((host, int(number)), 10) as made,
             contextlib.suppress(OSError),
-        ):  # it is gone, at once or in between
+        ):  # the connection may be closed at any moment
             made.sendall(sent)
             made.shutdown(socket.SHUT_WR)
             while made.recv(65536):
@@ -307,7 +321,7 @@ async def test_garbage_in_a_handshake_does_no_harm(one_way: Secured, port: str) 
 
 
 def _client_hello(name: bytes) -> bytes:
-    """A real one whose name is replaced by one of the same length, and more."""
+    """Return a real client hello with its server name replaced by these bytes."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     stand_in = "n" * len(name)
     made = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=stand_in)
@@ -320,7 +334,7 @@ def _client_hello(name: bytes) -> bytes:
 
 @pytest.mark.parametrize("port", PORTS)
 async def test_nobody_renegotiates(one_way: Secured, port: str) -> None:
-    """A caller that asks for a new handshake within TLS 1.2 loses the connection."""
+    """A caller that renegotiates within TLS 1.2 loses the connection."""
     process = await asyncio.create_subprocess_exec(
         *("openssl", "s_client", "-tls1_2", "-connect", one_way.addresses[port], "-alpn", "h2"),
         stdin=subprocess.PIPE,
@@ -329,9 +343,9 @@ async def test_nobody_renegotiates(one_way: Secured, port: str) -> None:
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    said = b""
-    while b"Extended master secret" not in said:
-        said += await process.stdout.readline()
+    output = b""
+    while b"Extended master secret" not in output:
+        output += await process.stdout.readline()
     process.stdin.write(b"R\n")
     async with asyncio.timeout(20):
         rest = await process.stdout.read()
@@ -342,7 +356,7 @@ async def test_nobody_renegotiates(one_way: Secured, port: str) -> None:
 
 @pytest.mark.parametrize("port", PORTS)
 async def test_a_caller_does_not_take_a_stranger_for_the_gateway(one_way: Secured, port: str) -> None:
-    """What has another authority, or another name, is not spoken to: the caller's key stays with it."""
+    """A client does not call a server with another authority or name, so its key is not revealed."""
     strange = grpc.ssl_channel_credentials(Authority().pem)
     options = [("grpc.ssl_target_name_override", "gateway.test")]
     named = grpc.ssl_channel_credentials(one_way.authority.pem)
@@ -361,13 +375,13 @@ async def test_a_caller_does_not_take_a_stranger_for_the_gateway(one_way: Secure
 
 @pytest.mark.parametrize("port", PORTS)
 async def test_a_new_certificate_breaks_nothing(secured: Secured, port: str) -> None:
-    """A stream that is going on goes on to its end; who connects from then on is shown the new one."""
+    """When a certificate is replaced, streams go on to their end, and new connections get the new one."""
     text = " ".join(f"word{number}" for number in range(20))
     async with secured.channel(port) as channel:
         call = chat(channel, "slow", text)
         answers = aiter(call)
         events = list((await anext(answers)).events)
-        await secured.shows(port, secured.renew(port))
+        await secured.wait_for_certificate(port, secured.renew(port))
         assert not call.done(), "the stream was over before the change"
         events += [event async for answer in answers for event in answer.events]
         assert events[-1].WhichOneof("event") == "finished"
@@ -380,10 +394,10 @@ async def test_a_new_certificate_breaks_nothing(secured: Secured, port: str) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("port", PORTS)
 async def test_a_broken_certificate_keeps_the_one_before(one_way: Secured, port: str) -> None:
-    """Half a certificate, then a key of another one: a line in the log each; a good pair ends it."""
+    """A broken certificate, or a key that does not match, is logged, and the old pair stays until a valid one comes."""
     before = one_way.pairs[port]
     certificate, key = (one_way.folder / f"{port}.{kind}" for kind in ("crt", "key"))
-    lines = one_way.gateway.said.count("certificate_not_read")
+    lines = one_way.gateway.output_text.count("certificate_not_read")
     for number, (path, data) in enumerate(
         ((certificate, before.certificate[:200]), (certificate, before.certificate), (key, Authority().issue("x").key))
     ):
@@ -393,13 +407,13 @@ async def test_a_broken_certificate_keeps_the_one_before(one_way: Secured, port:
             await asyncio.to_thread(one_way.gateway.wait_for, "certificate_not_read", lines)
         for _ in range(5):
             assert (await asyncio.to_thread(one_way.handshake, port))[0] == before.serial
-    assert f"{port}.tls.key: {port}.key: is not the key of the first certificate in {port}.crt" in one_way.gateway.said
-    await one_way.shows(port, one_way.renew(port))
+    assert f"{port}.tls.key: {port}.key: is not the key of the first certificate in {port}.crt" in one_way.gateway.output_text
+    await one_way.wait_for_certificate(port, one_way.renew(port))
 
 
 @pytest.mark.parametrize("kind", ["a mounted secret", pytest.param("two folders", marks=pytest.mark.slow)])
 async def test_the_edge_sees_every_kind_of_change(tmp_path: Path, kind: str) -> None:
-    """A link that comes to point to another folder, as Kubernetes replaces a secret; and files that lie apart."""
+    """The edge notices a replaced link, as Kubernetes replaces a Secret, and changed files in separate folders."""
     authority = Authority()
     first, second = authority.issue(*NAMES), authority.issue(*NAMES)
     if kind == "two folders":
@@ -428,16 +442,16 @@ async def test_the_edge_sees_every_kind_of_change(tmp_path: Path, kind: str) -> 
             (tmp_path / "..new").symlink_to("..2")
             (tmp_path / "..new").replace(tmp_path / "..data")
 
-        async def shown() -> bool:
+        async def is_in_use() -> bool:
             return await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port)) == second.certificate.decode()
 
-        await until(shown)
+        await until(is_in_use)
     finally:
         assert await asyncio.to_thread(gateway.stop) == 0
 
 
 async def test_another_authority_of_callers_is_taken_up(tmp_path: Path) -> None:
-    """On both ports, without a restart; callers of the one before no longer connect."""
+    """A changed client authority is used on both ports without a restart. Clients of the old one no longer connect."""
     async for made in _up(tmp_path, mutual=True):
         other = Authority()
         files = other.issue("client").write(tmp_path, "other")
@@ -457,7 +471,7 @@ async def test_another_authority_of_callers_is_taken_up(tmp_path: Path) -> None:
                 await asyncio.to_thread(made.handshake, port, made.context(made.client_files))
 
 
-# What an operator is told
+# Messages for operators
 
 
 def _antiphon(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -474,7 +488,7 @@ def _antiphon(*arguments: str, folder: Path, **environment: str) -> subprocess.C
 
 @pytest.mark.parametrize("command", ["check-config", "up", "serve"])
 def test_a_file_that_is_not_usable_ends_a_start(command: str, tmp_path: Path) -> None:
-    """With one line, that names the setting and the file."""
+    """An unusable file ends the start with one line that names the setting and the file."""
     Authority().issue(*NAMES).write(tmp_path, "tls")
     (tmp_path / "tls.key").write_text("none")
     names = {"ANTIPHON_GRPC__TLS__CERTIFICATE": "tls.crt", "ANTIPHON_GRPC__TLS__KEY": "tls.key", "ANTIPHON_KEY": KEY}
@@ -484,18 +498,18 @@ def test_a_file_that_is_not_usable_ends_a_start(command: str, tmp_path: Path) ->
 
 
 async def test_plain_text_beyond_this_machine_is_warned_of(tmp_path: Path) -> None:
-    """Once, at the start, for what has no TLS."""
+    """A port without TLS that other machines can reach gives one warning at the start."""
     rest, number = f"0.0.0.0:{free_port()}", free_port()
     gateway = Gateway(tmp_path, {**ECHO, "rest": {"listen": rest}, "grpc": {"listen": f"127.0.0.1:{number}"}})
     await asyncio.to_thread(gateway.wait_for, READY)
-    assert gateway.said.count("warning:") == 1
-    assert f"warning: rest.listen ({rest}): other machines can connect" in gateway.said
+    assert gateway.output_text.count("warning:") == 1
+    assert f"warning: rest.listen ({rest}): other machines can connect" in gateway.output_text
     assert await asyncio.to_thread(gateway.stop) == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 async def test_nobody_else_reaches_a_worker(one_way: Secured) -> None:
-    """The sockets between Envoy and the workers are in a folder of this user's, and this user's alone themselves."""
+    """Only this user can connect to the sockets between Envoy and the workers, even if their folder were open."""
     listed = Path("/proc/net/unix").read_text()
     children = Path(f"/proc/{one_way.gateway.process.pid}/task/{one_way.gateway.process.pid}/children").read_text().split()
     commands = [Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0") for child in children]
@@ -506,7 +520,7 @@ async def test_nobody_else_reaches_a_worker(one_way: Secured) -> None:
     program = "import os, socket, sys; os.setuid(65534); socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False)
     assert "PermissionError" in done.stderr
-    # Nor if the folder were open.
+    # Not even if the folder were open.
     path.parent.chmod(0o755)
     try:
         done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Tokens of an identity provider as credentials, through the real Envoy: one that others wrote, and some that fail."""
+"""Tokens of identity providers as credentials, through the real Envoy: a third-party provider, and some that fail."""
 
 import asyncio
 import base64
@@ -35,7 +35,7 @@ async def idp(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Identi
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def mortal(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[IdentityProvider, None]:
-    """One that a test stops."""
+    """Yield an identity provider that a test stops."""
     started = IdentityProvider(tmp_path_factory.mktemp("mortal") / "config", free_port(), AUDIENCE)
     yield await asyncio.to_thread(started.wait)
     started.stop()
@@ -43,7 +43,7 @@ async def mortal(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Ide
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def silent() -> AsyncGenerator[OddUpstream, None]:
-    """One that takes requests and says nothing."""
+    """Yield an issuer that accepts requests and never answers."""
     async with OddUpstream() as server:
         server.default = [HANG]
         yield server
@@ -58,7 +58,7 @@ async def tokened(
     silent: OddUpstream,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncGenerator[Gateway, None]:
-    """A gateway that knows five issuers."""
+    """Yield a gateway with five issuers."""
     usual = {"audience": AUDIENCE, "keys_cooldown": 0.2}
     issuers = [
         {"name": "corp", "issuer": idp.url, **usual, "admin": {"claim": "groups", "value": "llm-admins"}},
@@ -76,19 +76,19 @@ async def tokened(
     await asyncio.to_thread(started.wait_for, READY)
     yield started
     assert await asyncio.to_thread(started.stop) == 0
-    assert "call_failed" not in started.said, "the server met an exception that it does not know"
-    for token in (*idp.given, *mortal.given):
-        assert not any(part in started.said for part in token.split("."))
-    assert signer.SECRET not in started.said
-    assert "openid" not in started.said
+    assert "call_failed" not in started.output_text, "the server had an unexpected exception"
+    for token in (*idp.issued, *mortal.issued):
+        assert not any(part in started.output_text for part in token.split("."))
+    assert signer.SECRET not in started.output_text
+    assert "openid" not in started.output_text
 
 
 def shared(**claims: Any) -> str:
     return signer.sign(signer.claims(iss=SECRET_ISSUER, **claims), "oct-1", "HS256")
 
 
-def unasked(issuer: str) -> str:
-    """A token of an issuer that cannot be asked."""
+def unknown_key_token(issuer: str) -> str:
+    """Return a token signed with a key that the gateway has not read from this issuer."""
     return signer.sign(signer.claims(iss=issuer))
 
 
@@ -99,7 +99,7 @@ async def ask(gateway: Gateway, token: str, path: str = "/chat/completions", bod
 
 @pytest.mark.parametrize("user", [None, "ann"])
 async def test_an_access_token_is_as_good_as_a_key(tokened: Gateway, idp: IdentityProvider, user: str | None) -> None:
-    """Of a client, with no scopes at all, and of a user, with those of OpenID Connect; by the SDK, streaming."""
+    """An access token of a client or a user works like a key, with the SDK and streaming."""
     token = await asyncio.to_thread(idp.access_token, user)
     async with tokened.sdk(api_key=token) as sdk:
         stream = await sdk.chat.completions.create(stream=True, **HELLO)  # type: ignore[call-overload]
@@ -107,7 +107,7 @@ async def test_an_access_token_is_as_good_as_a_key(tokened: Gateway, idp: Identi
 
 
 async def test_a_token_is_good_over_grpc_too(tokened: Gateway, idp: IdentityProvider) -> None:
-    """Without Envoy; a bad one has the status and the reason that a bad key has."""
+    """A token works over gRPC without Envoy. An invalid one gets the same status and reason as an invalid key."""
     token = await asyncio.to_thread(idp.access_token, "ann")
     request = chat_pb2.GenerateRequest(
         model="echo", messages=[message_pb2.Message(role="ROLE_USER", blocks=[message_pb2.Block(text=message_pb2.Text(text="Hi"))])]
@@ -123,7 +123,7 @@ async def test_a_token_is_good_over_grpc_too(tokened: Gateway, idp: IdentityProv
 
 
 async def test_a_claim_makes_an_admin(tokened: Gateway, idp: IdentityProvider) -> None:
-    """The one who is in the group, and no other."""
+    """Only a user in the configured group is an admin."""
     body = {"messages": [{"role": "user", "content": "Hello"}], "client_id": "acme", "model": "echo"}
     for user, status in (("boss", 200), ("ann", 403), (None, 403)):
         token = await asyncio.to_thread(idp.access_token, user)
@@ -131,7 +131,7 @@ async def test_a_claim_makes_an_admin(tokened: Gateway, idp: IdentityProvider) -
 
 
 async def test_a_conversation_belongs_to_the_subject(tokened: Gateway, idp: IdentityProvider) -> None:
-    """Whichever token it has; nobody else sees it, be it another user, a key, or one of that name at another issuer."""
+    """A conversation belongs to the token's subject. Other users, keys and issuers do not see it."""
     first, second, other = [await asyncio.to_thread(idp.access_token, user) for user in ("ann", "ann", "boss")]
     assert first != second
     async with grpc.aio.insecure_channel(tokened.grpc) as channel:
@@ -151,7 +151,7 @@ async def test_a_conversation_belongs_to_the_subject(tokened: Gateway, idp: Iden
 
 
 async def test_a_new_key_is_good_at_once_and_the_old_one_stays(tokened: Gateway, idp: IdentityProvider) -> None:
-    """The provider rotates its key twice: the first token of each new one makes the gateway read the set again."""
+    """After the provider rotates its key, the first new token makes the gateway read the key set again. Old tokens stay valid."""
     old = await asyncio.to_thread(idp.access_token)
     assert (await ask(tokened, old)).status_code == 200
     for _ in range(2):
@@ -159,9 +159,9 @@ async def test_a_new_key_is_good_at_once_and_the_old_one_stays(tokened: Gateway,
         new = await asyncio.to_thread(idp.access_token)
 
         async def good() -> bool:
-            return (await ask(tokened, new)).status_code == 200  # noqa: B023 - it is over before the next round
+            return (await ask(tokened, new)).status_code == 200  # noqa: B023 - awaited here
 
-        await until(good)  # the last reading may be within the cooldown
+        await until(good)  # the keys may have been read within the cooldown
         assert (await ask(tokened, old)).status_code == 200
 
 
@@ -183,8 +183,8 @@ PATHS = [
 
 
 @pytest.mark.parametrize(("method", "path"), PATHS)
-async def test_a_bad_token_is_told_as_a_bad_key_is(tokened: Gateway, idp: IdentityProvider, method: str, path: str) -> None:
-    """On every path: the status, the headers, and the shape of the body, before the body is looked at."""
+async def test_a_bad_token_gets_the_answer_of_a_bad_key(tokened: Gateway, idp: IdentityProvider, method: str, path: str) -> None:
+    """An invalid token gets the same answer as an invalid key on every path, before the body is looked at."""
     tokens = await asyncio.to_thread(idp.tokens, "ann")
     access: str = tokens["access_token"]
     header, body, _ = access.split(".")
@@ -213,12 +213,12 @@ async def test_a_bad_token_is_told_as_a_bad_key_is(tokened: Gateway, idp: Identi
 
 
 def shape(value: Any) -> Any:
-    """A JSON value without its texts."""
+    """Return a JSON value with its texts replaced by their types."""
     return {name: shape(entry) for name, entry in value.items()} if isinstance(value, dict) else type(value).__name__
 
 
 async def test_the_longest_token_comes_through(tokened: Gateway) -> None:
-    """8 KiB in all, over REST and over gRPC, each time."""
+    """A token of almost 8 KiB works every time."""
     longest = shared(pad="x" * 5800)
     assert 8000 < len(longest) <= 8192
     for _ in range(5):
@@ -226,11 +226,11 @@ async def test_the_longest_token_comes_through(tokened: Gateway) -> None:
 
 
 @pytest.mark.parametrize("issuer", ["silent", "gone"])
-async def test_an_issuer_that_does_not_answer_holds_nobody_up(tokened: Gateway, silent: OddUpstream, issuer: str) -> None:
-    """Its tokens are 503 with a time to try again; it is asked once; keys and other issuers' tokens are good meanwhile."""
+async def test_an_issuer_that_does_not_answer_delays_no_other_call(tokened: Gateway, silent: OddUpstream, issuer: str) -> None:
+    """Tokens of an issuer that does not answer get 503 with a time to retry, and it is asked once. Others are not delayed."""
     url = _url_of(issuer, tokened)
     async with asyncio.timeout(15):
-        waiting = [asyncio.create_task(ask(tokened, unasked(url))) for _ in range(20)]
+        waiting = [asyncio.create_task(ask(tokened, unknown_key_token(url))) for _ in range(20)]
         good = await asyncio.gather(ask(tokened, KEY), ask(tokened, shared()))
         assert [response.status_code for response in good] == [200, 200]
         for response in await asyncio.gather(*waiting):
@@ -249,26 +249,26 @@ def _url_of(name: str, gateway: Gateway) -> str:
 
 
 async def test_keys_that_are_known_outlive_their_issuer(tokened: Gateway, mortal: IdentityProvider) -> None:
-    """A token that was never seen is good though its issuer is gone; one with another key cannot be judged."""
+    """When an issuer is down, tokens with a known key are still valid. Those with an unknown key get 503."""
     seen, unseen = [await asyncio.to_thread(mortal.access_token, user) for user in ("ann", "boss")]
     assert (await ask(tokened, seen)).status_code == 200
     mortal.stop()
     assert (await ask(tokened, unseen)).status_code == 200
     assert (await ask(tokened, seen)).status_code == 200
-    answers = [await ask(tokened, unasked(mortal.url))]
+    answers = [await ask(tokened, unknown_key_token(mortal.url))]
 
     async def unavailable() -> bool:
-        answers.append(await ask(tokened, unasked(mortal.url)))
+        answers.append(await ask(tokened, unknown_key_token(mortal.url)))
         return answers[-1].status_code != 401
 
-    await until(unavailable)  # the last reading may be within the cooldown
+    await until(unavailable)  # the keys may have been read within the cooldown
     assert answers[-1].status_code == 503
     assert answers[-1].headers["retry-after"] == "1"
     assert (await ask(tokened, unseen)).status_code == 200
 
 
 async def test_a_key_in_the_body_may_be_a_token_of_either_side(tokened: Gateway, upstream: OddUpstream) -> None:
-    """One of ours lets in and stays here; one that is meant for the provider goes there, and says nothing to us."""
+    """A token in the body is used by the gateway if it is ours, and passed to the provider if it is meant for that."""
     upstream.script("odd-own", [head(), chunk(sse(delta("Hi"), delta(finish="stop"), "[DONE]")), LAST])
     asking = {"model": "odd-own", "chat_input": "Hi"}
     theirs = signer.sign(signer.claims(iss=SECRET_ISSUER, aud="https://provider.test"), "rsa-1")
@@ -283,7 +283,7 @@ async def test_a_key_in_the_body_may_be_a_token_of_either_side(tokened: Gateway,
         for headers in ({}, {"authorization": f"Bearer {KEY}"}):
             response = await http.post("/api/engine/chat/odd", json={**asking, "api_key": expired}, headers=headers)
             assert response.status_code == 401
-        unjudged = unasked(_url_of("gone", tokened))
-        response = await http.post("/api/engine/chat/odd", json={**asking, "api_key": unjudged})
+        unverifiable = unknown_key_token(_url_of("gone", tokened))
+        response = await http.post("/api/engine/chat/odd", json={**asking, "api_key": unverifiable})
         assert response.status_code == 503
     assert len(upstream.requests) == before

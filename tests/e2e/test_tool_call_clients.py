@@ -1,7 +1,7 @@
-"""Streams of tool calls as hosts send them, read by clients that others wrote.
+"""Streams of tool calls as hosts send them, read by third-party clients.
 
-The OpenAI SDK's stream helper and LangChain are in the tests' own environment; LlamaIndex and Vercel's `ai` have environments of
-their own, which `make test-all` makes: where one cannot be installed, or there is no Node, its tests are left out.
+The OpenAI SDK and LangChain are in the tests' own environment. LlamaIndex and Vercel's `ai` have environments that `make test-all`
+makes; if one cannot be installed, its tests are skipped.
 """
 
 import asyncio
@@ -82,17 +82,17 @@ STREAMS: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
 
 
 UNREAD = {
-    "test_llama_index": {"a text, a thought and two calls in one delta", "no index"},  # it reads the first call of a delta alone
-    "test_ai": {"a name in pieces"},  # another name is another call to it
+    "test_llama_index": {"a text, a thought and two calls in one delta", "no index"},  # it reads only the first call of a delta
+    "test_ai": {"a name in pieces"},  # it takes another name for another call
 }
-"""What a client cannot read, whoever sends it."""
+"""The streams that a client cannot read from any server."""
 
 
 @pytest.fixture(params=STREAMS)
 def cities(request: pytest.FixtureRequest, upstream: OddUpstream) -> list[str]:
-    """Those that the stream asks for; the upstream sends it."""
+    """Script the upstream, and return the cities in its tool calls."""
     if request.param in UNREAD.get(request.node.originalname, ()):
-        pytest.skip("the client cannot read it, whoever sends it")
+        pytest.skip("the client cannot read it from any server")
     events, expected = STREAMS[request.param]
     upstream.script(
         MODEL, [head(), *(chunk(sse(event)) for event in events), chunk(sse(delta(finish="tool_calls"), "[DONE]")), LAST]
@@ -101,7 +101,7 @@ def cities(request: pytest.FixtureRequest, upstream: OddUpstream) -> list[str]:
 
 
 async def test_the_stream_helper_of_openai(gateway: Gateway, cities: list[str]) -> None:
-    """Names, arguments and ids of all calls."""
+    """The OpenAI SDK's stream helper reads names, arguments and distinct ids of all calls."""
     async with gateway.sdk() as sdk:
         messages: Any = [{"role": "user", "content": "Weather?"}]
         async with sdk.chat.completions.stream(model=MODEL, messages=messages, tools=[TOOL]) as stream:
@@ -114,7 +114,7 @@ async def test_the_stream_helper_of_openai(gateway: Gateway, cities: list[str]) 
 
 
 async def test_langchain(gateway: Gateway, cities: list[str]) -> None:
-    """Calls that it takes for good ones."""
+    """LangChain reads all calls as valid."""
     model = ChatOpenAI(base_url=gateway.url, api_key=SecretStr(KEY), model=MODEL, max_retries=0, timeout=20).bind_tools([TOOL])
     together: Any = None
     async for piece in model.astream("Weather?"):
@@ -161,7 +161,7 @@ console.log("\\n" + JSON.stringify(calls));
 
 
 async def run(gateway: Gateway, *command: str | Path, cwd: Path) -> Any:
-    """What a program writes in its last line."""
+    """Run a program, and return the JSON in the last line of its output."""
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(cwd),
@@ -182,7 +182,7 @@ async def run(gateway: Gateway, *command: str | Path, cwd: Path) -> Any:
 @pytest.mark.timeout(240)
 @pytest.mark.slow
 async def test_llama_index(gateway: Gateway, cities: list[str], tmp_path: Path) -> None:
-    """Calls with their arguments as objects."""
+    """LlamaIndex reads all calls with their arguments as objects."""
     python = CLIENTS / "llama-index-llms-openai-like-0.8.1" / "bin" / "python"
     if not python.exists():
         pytest.skip("it could not be installed")
@@ -193,7 +193,7 @@ async def test_llama_index(gateway: Gateway, cities: list[str], tmp_path: Path) 
 @pytest.mark.timeout(240)
 @pytest.mark.slow
 async def test_ai(gateway: Gateway, cities: list[str]) -> None:
-    """Calls with their input as objects, and no error."""
+    """Vercel's `ai` reads all calls with their input as objects, without an error."""
     folder = CLIENTS / "ai"
     if not folder.exists():
         pytest.skip("there is no Node")

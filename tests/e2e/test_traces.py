@@ -1,4 +1,4 @@
-"""Traces of a whole gateway: through the real Envoy, and a collector that others wrote."""
+"""Traces of a whole gateway: through the real Envoy and a third-party collector."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ METADATA = (("authorization", f"Bearer {KEY}"),)
 PROMPT = "What nobody else may read"
 USAGE = {"prompt_tokens": 20, "completion_tokens": 4, "total_tokens": 24, "prompt_tokens_details": {"cached_tokens": 8}}
 MESSAGE = {"index": 0, "message": {"role": "assistant", "content": "A secret answer"}, "finish_reason": "stop"}
-REPLY = answer({"id": "c", "object": "chat.completion", "created": 1, "model": "told", "choices": [MESSAGE], "usage": USAGE})
+REPLY = answer({"id": "c", "object": "chat.completion", "created": 1, "model": "reported", "choices": [MESSAGE], "usage": USAGE})
 STREAM = [head(), chunk(sse(delta("A secret"))), chunk(sse(delta(" answer", finish="stop"), "[DONE]")), LAST]
 
 
@@ -41,20 +41,20 @@ def configuration(upstream: OddUpstream, **more: Any) -> dict[str, Any]:
 
 
 class Traced(Gateway):
-    """A gateway, and where its spans arrive."""
+    """A gateway, and the receiver of its spans."""
 
     receiver: Receiver
 
     async def spans(self, trace: str, count: int) -> list[Received]:
-        """The spans of a trace, once there are so many."""
+        """Return the spans of a trace when there are at least `count`."""
         await until(lambda: len(self.receiver.spans(trace)) >= count)
         return self.receiver.spans(trace)
 
     async def line(self, request_id: str) -> dict[str, Any]:
-        """The log line of a call."""
+        """Return the log line of a call."""
 
         def found() -> list[dict[str, Any]]:
-            lines = [json.loads(line) for line in self.said.splitlines() if line.startswith("{")]
+            lines = [json.loads(line) for line in self.output_text.splitlines() if line.startswith("{")]
             return [line for line in lines if line["event"] == "call" and line["request_id"] == request_id]
 
         await until(found)
@@ -74,19 +74,19 @@ async def traced(upstream: OddUpstream, tmp_path_factory: pytest.TempPathFactory
         config = configuration(upstream, traces={"endpoint": url})
         started = Traced(folder, config, OTEL_BSP_SCHEDULE_DELAY="50", OTEL_SERVICE_NAME="gateway")
         started.receiver = receiver
-        Gateway.running.discard(started)  # it stays for all tests of this file
+        Gateway.running.discard(started)  # it runs for all tests of this file
         await asyncio.to_thread(started.wait_for, READY)
         yield started
         assert await asyncio.to_thread(started.stop) == 0
 
 
 def caller(flags: str = "01") -> tuple[str, str, dict[str, str]]:
-    """A trace, a span in it, and the headers that tell them."""
+    """Return a trace id, a span id in it, and the headers that pass them on."""
     trace, span = secrets.token_hex(16), secrets.token_hex(8)
     return trace, span, {"traceparent": f"00-{trace}-{span}-{flags}", "tracestate": "other=1,more=2", "x-request-id": f"of-{trace}"}
 
 
-def asked(model: str, **more: Any) -> dict[str, Any]:
+def chat_body(model: str, **more: Any) -> dict[str, Any]:
     return {"model": model, "messages": [{"role": "user", "content": PROMPT}], **more}
 
 
@@ -98,10 +98,10 @@ def generate(model: str) -> chat_pb2.GenerateRequest:
 
 
 async def test_a_rest_call_is_a_span_below_its_callers_and_above_its_providers(traced: Traced, upstream: OddUpstream) -> None:
-    """One trace from the caller to the provider, with what the conventions want to know, and in the log."""
+    """A REST call and its provider call are spans in the caller's trace, with the conventional attributes and a log line."""
     trace, span, headers = caller()
     async with traced.client() as http:
-        assert (await http.post("/chat/completions", json=asked("traced-whole"), headers=headers)).status_code == 200
+        assert (await http.post("/chat/completions", json=chat_body("traced-whole"), headers=headers)).status_code == 200
     server, client = await traced.spans(trace, 2)
     assert (server.name, server.kind, server.parent) == ("OpenAIService/CreateChatCompletion", "SERVER", span)
     assert (client.name, client.kind, client.parent) == ("chat traced-whole", "CLIENT", server.span)
@@ -136,7 +136,7 @@ async def test_a_rest_call_is_a_span_below_its_callers_and_above_its_providers(t
 
 @pytest.mark.parametrize("through_edge", [True, False])
 async def test_a_grpc_stream_is_traced(traced: Traced, upstream: OddUpstream, through_edge: bool) -> None:
-    """Through the edge and without it; the time to its first token is in its span."""
+    """A gRPC stream is traced through the edge and without it, with the time to its first token."""
     trace, span, headers = caller()
     async with grpc.aio.insecure_channel(traced.rest if through_edge else traced.grpc) as channel:
         stub: Any = chat_pb2_grpc.ChatServiceStub(channel)
@@ -149,9 +149,9 @@ async def test_a_grpc_stream_is_traced(traced: Traced, upstream: OddUpstream, th
 
 
 async def test_a_call_without_a_trace_begins_one(traced: Traced, upstream: OddUpstream) -> None:
-    """Which the log names, so that it can be found."""
+    """A call without a trace begins one, which the log names."""
     async with traced.client() as http:
-        response = await http.post("/chat/completions", json=asked("traced-stream", stream=True))
+        response = await http.post("/chat/completions", json=chat_body("traced-stream", stream=True))
         assert response.status_code == 200
     trace = (await traced.line(response.headers["x-request-id"]))["trace_id"]
     server, client = await traced.spans(trace, 2)
@@ -171,10 +171,10 @@ async def test_a_call_without_a_trace_begins_one(traced: Traced, upstream: OddUp
 async def test_a_failure_is_an_error_of_whoever_made_it(
     traced: Traced, model: str, status: int, code: str, reason: str, end: str | None
 ) -> None:
-    """A provider's is one of the try, and of the call; a caller's is no error of the server."""
+    """A provider's failure is an error of both spans. A caller's mistake is not an error of the server."""
     trace, _, headers = caller()
     async with traced.client() as http:
-        assert (await http.post("/chat/completions", json=asked(model), headers=headers)).status_code == status
+        assert (await http.post("/chat/completions", json=chat_body(model), headers=headers)).status_code == status
     server, *tries = await traced.spans(trace, 1 if end is None else 2)
     assert (server.attributes["rpc.response.status_code"], server.attributes["error.type"]) == (code, reason)
     assert server.error is (end is not None)
@@ -182,11 +182,11 @@ async def test_a_failure_is_an_error_of_whoever_made_it(
 
 
 async def test_a_caller_that_leaves_ends_both_spans(traced: Traced, upstream: OddUpstream) -> None:
-    """And neither is a fault."""
+    """If the caller leaves, both spans end without an error."""
     trace, _, headers = caller()
     async with (
         traced.client() as http,
-        http.stream("POST", "/chat/completions", json=asked("traced-waits", stream=True), headers=headers) as response,
+        http.stream("POST", "/chat/completions", json=chat_body("traced-waits", stream=True), headers=headers) as response,
     ):
         await anext(aiter(response.aiter_lines()))
     await upstream.left.get()
@@ -196,33 +196,33 @@ async def test_a_caller_that_leaves_ends_both_spans(traced: Traced, upstream: Od
 
 
 async def test_a_call_that_is_not_sampled_has_no_span(traced: Traced, upstream: OddUpstream) -> None:
-    """Its trace is in the log, and goes on to the provider as it came."""
+    """A call that is not sampled has no span. Its trace is in the log, and passed on unchanged to the provider."""
     trace, _, headers = caller("00")
     async with traced.client() as http:
-        assert (await http.post("/chat/completions", json=asked("traced-whole"), headers=headers)).status_code == 200
+        assert (await http.post("/chat/completions", json=chat_body("traced-whole"), headers=headers)).status_code == 200
         received = upstream.requests[-1].headers
         assert (received["traceparent"], received["tracestate"]) == (headers["traceparent"], headers["tracestate"])
         assert (await traced.line(headers["x-request-id"]))["trace_id"] == trace
         later, _, more = caller()
-        await http.post("/chat/completions", json=asked("traced-whole"), headers=more)
+        await http.post("/chat/completions", json=chat_body("traced-whole"), headers=more)
     await traced.spans(later, 2)
     assert traced.receiver.spans(trace) == []
 
 
 async def test_a_proxied_call_is_traced_as_a_request(traced: Traced, upstream: OddUpstream) -> None:
-    """No model of it is known; its target is told the trace, and nothing of the URL is in the span but its host."""
+    """A proxied call is traced without a model, and the span has only the host of the URL."""
     trace, _, headers = caller()
     path = f"/proxy/{quote(upstream.base_url, safe='')}/sk-of-the-caller/chat/completions"
     async with traced.client() as http:
-        assert (await http.post(path, json=asked("traced-whole"), headers=headers)).status_code == 200
+        assert (await http.post(path, json=chat_body("traced-whole"), headers=headers)).status_code == 200
     server, client = await traced.spans(trace, 2)
     assert (client.name, client.kind, client.parent) == ("POST", "CLIENT", server.span)
     assert client.attributes.keys() == {"http.request.method", "server.address"}
     assert upstream.requests[-1].headers["traceparent"] == f"00-{trace}-{client.span}-01"
 
 
-def test_nothing_is_said_in_a_span_that_is_not_for_all_eyes(traced: Traced) -> None:
-    """After all of the above: no words of a conversation, no key, no query."""
+def test_spans_have_no_confidential_data(traced: Traced) -> None:
+    """After the calls above, no span has text of a conversation, a key or a query."""
     sent = b"".join(traced.receiver.bodies)
     assert b"gen_ai.provider.name" in sent
     for secret in (PROMPT, "secret", "answer", KEY, PROVIDER_KEY, "in-the-url", "sk-of-the-caller", "http:", "acme"):
@@ -230,8 +230,8 @@ def test_nothing_is_said_in_a_span_that_is_not_for_all_eyes(traced: Traced) -> N
 
 
 @pytest.mark.slow
-async def test_a_collector_that_is_down_costs_nothing_and_is_told_once(upstream: OddUpstream, tmp_path: Path) -> None:
-    """Calls are answered; the log has one line, and one more when it is back. OpenTelemetry's own variables do."""
+async def test_a_collector_that_is_down_costs_nothing_and_is_logged_once(upstream: OddUpstream, tmp_path: Path) -> None:
+    """If the collector is down, calls are answered, and the log has one line for it and one when it is back."""
     upstream.script("traced-whole", [REPLY])
     port = free_port()
     environment = {
@@ -246,7 +246,7 @@ async def test_a_collector_that_is_down_costs_nothing_and_is_told_once(upstream:
     async with gateway.client() as http:
 
         async def call() -> None:
-            assert (await http.post("/chat/completions", json=asked("traced-whole"))).status_code == 200
+            assert (await http.post("/chat/completions", json=chat_body("traced-whole"))).status_code == 200
 
         await call()
         await asyncio.to_thread(gateway.wait_for, down)
@@ -256,24 +256,24 @@ async def test_a_collector_that_is_down_costs_nothing_and_is_told_once(upstream:
 
             async def is_back() -> bool:
                 await call()
-                return back in gateway.said
+                return back in gateway.output_text
 
             await until(is_back)
-            assert (gateway.said.count(down), gateway.said.count(back)) == (1, 1)
+            assert (gateway.output_text.count(down), gateway.output_text.count(back)) == (1, 1)
             assert receiver.headers[0]["x-api-key"] == "sk-of-the-collector"
-            receiver.let.clear()
-            came = receiver.came
+            receiver.may_answer.clear()
+            count = receiver.request_count
             await call()
-            await until(lambda: receiver.came > came)
+            await until(lambda: receiver.request_count > count)
             await call()
             assert await asyncio.to_thread(gateway.stop) == 0
-    assert "opentelemetry" not in gateway.said
-    assert "sk-of-the-collector" not in gateway.said
+    assert "opentelemetry" not in gateway.output_text
+    assert "sk-of-the-collector" not in gateway.output_text
 
 
 @pytest.mark.slow
 async def test_a_stop_sends_what_is_left(upstream: OddUpstream, tmp_path: Path) -> None:
-    """Of every worker, though the next batch would be due much later."""
+    """A stop sends the remaining spans of every worker."""
     upstream.script("traced-whole", [REPLY])
     with Receiver() as receiver:
         config = configuration(upstream, workers=2, traces={"endpoint": receiver.url})
@@ -282,7 +282,7 @@ async def test_a_stop_sends_what_is_left(upstream: OddUpstream, tmp_path: Path) 
         calls = 20
         for _ in range(calls):
             async with gateway.client() as http:
-                assert (await http.post("/chat/completions", json=asked("traced-whole"))).status_code == 200
+                assert (await http.post("/chat/completions", json=chat_body("traced-whole"))).status_code == 200
         assert receiver.spans() == []
         assert await asyncio.to_thread(gateway.stop) == 0
         assert len(receiver.spans()) == 2 * calls
@@ -290,8 +290,8 @@ async def test_a_stop_sends_what_is_left(upstream: OddUpstream, tmp_path: Path) 
 
 
 @pytest.mark.slow
-async def test_with_a_share_of_none_no_span_is_made(upstream: OddUpstream, tmp_path: Path) -> None:
-    """But for a caller who has decided."""
+async def test_with_a_sample_of_zero_no_span_is_made(upstream: OddUpstream, tmp_path: Path) -> None:
+    """With `sample: 0` only calls that the caller has sampled have spans."""
     upstream.script("traced-whole", [REPLY])
     with Receiver() as receiver:
         gateway = Gateway(tmp_path, configuration(upstream, traces={"endpoint": receiver.url, "sample": 0}))
@@ -299,9 +299,9 @@ async def test_with_a_share_of_none_no_span_is_made(upstream: OddUpstream, tmp_p
         trace, _, headers = caller()
         async with gateway.client() as http:
             for more in ({}, headers, {}):
-                assert (await http.post("/chat/completions", json=asked("traced-whole"), headers=more)).status_code == 200
+                assert (await http.post("/chat/completions", json=chat_body("traced-whole"), headers=more)).status_code == 200
         assert "traceparent" not in upstream.requests[-1].headers
         assert await asyncio.to_thread(gateway.stop) == 0
         assert {span.trace for span in receiver.spans()} == {trace}
-    lines = [json.loads(line) for line in gateway.said.splitlines() if '"event":"call"' in line]
+    lines = [json.loads(line) for line in gateway.output_text.splitlines() if '"event":"call"' in line]
     assert [line.get("trace_id") for line in lines] == [None, trace, None]

@@ -1,4 +1,4 @@
-"""`antiphon up` as an operator sees it, and the command line around it."""
+"""`antiphon up` from an operator's point of view, and the other commands."""
 
 import asyncio
 import contextlib
@@ -48,29 +48,29 @@ def two_workers(tmp_path: Path) -> Iterator[Gateway]:
 
 @pytest.fixture
 def temporary() -> Iterator[Path]:
-    """A folder for TMPDIR: a path as long as pytest's has no room for sockets, and the gateway would choose another."""
+    """Yield a folder for TMPDIR. pytest's own path is too long for sockets, so the gateway would choose another."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 
 def children(gateway: Gateway, of: str) -> list[int]:
-    """The process ids of the gateway's children whose command line has `of` in it."""
+    """Return the process ids of the gateway's children with `of` in their command line."""
     found = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text().split()
     return [int(child) for child in found if of.encode() in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 def stat(pid: int) -> list[str]:
-    """What the system tells of a process, from its state on. Raises `FileNotFoundError`."""
+    """Return the fields of /proc/PID/stat, from the state on. Raises `FileNotFoundError`."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def age(pid: int) -> float:
-    """Seconds since a process was started."""
+    """Return the seconds since a process was started."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) - int(stat(pid)[19]) / os.sysconf("SC_CLK_TCK")
 
 
-async def answers(http: httpx2.AsyncClient) -> None:
-    """Until the gateway does."""
+async def wait_for_answer(http: httpx2.AsyncClient) -> None:
+    """Wait until the gateway answers a call."""
 
     async def answered() -> bool:
         with contextlib.suppress(httpx2.TransportError):
@@ -94,7 +94,7 @@ def antiphon(*arguments: str, folder: Path, **environment: str) -> subprocess.Co
 
 @pytest.mark.parametrize("part", ["serve", "envoy"])
 async def test_a_part_that_is_killed_is_started_again(two_workers: Gateway, part: str) -> None:
-    """With a line that says so; the gateway answers all the while, or at once after, to many callers as to one."""
+    """A killed worker or Envoy is replaced, with a log line, and calls are answered at once or soon after."""
     (victim, *_) = children(two_workers, part)
     os.kill(victim, signal.SIGKILL)
     await asyncio.to_thread(two_workers.wait_for, "by SIGKILL")
@@ -114,18 +114,18 @@ async def test_a_part_that_is_killed_is_started_again(two_workers: Gateway, part
 
 @pytest.mark.slow
 async def test_a_kill_again_and_again_costs_no_delay(two_workers: Gateway) -> None:
-    """A worker that had lived a second is started again at once, however often it is killed."""
+    """A worker that has lived for a second is replaced at once, however often it is killed."""
     for count in range(1, 4):
         await asyncio.to_thread(two_workers.wait_for, '"event":"serving"', count + 1)
         victim = max(children(two_workers, "serve"))
-        await until(lambda: age(victim) > 1)  # noqa: B023 - it is over before the next round
+        await until(lambda: age(victim) > 1)  # noqa: B023 - awaited here
         os.kill(victim, signal.SIGKILL)
         await asyncio.to_thread(two_workers.wait_for, "starting it again", count)
-    assert two_workers.said.count("starting it again now") == 3
+    assert two_workers.output_text.count("starting it again now") == 3
 
 
 def test_envoy_has_no_secret(two_workers: Gateway) -> None:
-    """Its environment has none; that of the workers has to."""
+    """Envoy's environment has no secret; the workers' has."""
     (envoy,) = children(two_workers, "bootstrap.yaml")
     assert KEY.encode() not in Path(f"/proc/{envoy}/environ").read_bytes()
     assert KEY.encode() in Path(f"/proc/{children(two_workers, 'serve')[0]}/environ").read_bytes()
@@ -133,7 +133,7 @@ def test_envoy_has_no_secret(two_workers: Gateway) -> None:
 
 @pytest.mark.slow
 async def test_a_log_that_cannot_be_written_breaks_nothing(tmp_path: Path) -> None:
-    """Calls succeed and fail as they would, a worker that dies is started again, and a stop is a stop."""
+    """If the log cannot be written, calls, restarts of workers and a stop work as usual."""
     gateway = Gateway(tmp_path, {**ECHO, "log": {"file": "/dev/full", "level": "debug"}})
     await asyncio.to_thread(gateway.wait_for, READY)
     (worker,) = children(gateway, "serve")
@@ -142,14 +142,14 @@ async def test_a_log_that_cannot_be_written_breaks_nothing(tmp_path: Path) -> No
         assert (await http.post("/chat/completions", json={**HELLO, "model": "none"})).status_code == 404
         os.kill(worker, signal.SIGKILL)
         await asyncio.to_thread(gateway.wait_for, "by SIGKILL")
-        await answers(http)
+        await wait_for_answer(http)
     assert await asyncio.to_thread(gateway.stop) == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-", "| true"])
-async def test_nobody_has_to_listen(closed: str, tmp_path: Path) -> None:
-    """Standard streams may be closed from the start, or lose their reader."""
+async def test_standard_streams_may_be_closed(closed: str, tmp_path: Path) -> None:
+    """The gateway works if its standard streams are closed from the start or lose their reader."""
     rest = f"127.0.0.1:{free_port()}"
     reader = "2>&1 | true" if closed == "| true" else closed
     process = subprocess.Popen(
@@ -168,34 +168,34 @@ async def test_nobody_has_to_listen(closed: str, tmp_path: Path) -> None:
     async with httpx2.AsyncClient(
         base_url=f"http://{rest}/api/v1", trust_env=False, headers={"authorization": f"Bearer {KEY}"}
     ) as http:
-        await answers(http)
+        await wait_for_answer(http)
         pid = int((tmp_path / "pid").read_text())
         found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         (worker,) = (int(child) for child in found if b"serve" in Path(f"/proc/{child}/cmdline").read_bytes())
-        os.kill(worker, signal.SIGKILL)  # of which a line would be said
-        await answers(http)
+        os.kill(worker, signal.SIGKILL)  # the supervisor prints a line about it
+        await wait_for_answer(http)
     os.kill(pid, signal.SIGTERM)
     await asyncio.to_thread(process.wait, 20)
     assert (tmp_path / "code").read_text() == "0\n"
 
 
 async def test_every_worker_serves(two_workers: Gateway) -> None:
-    """Each process is an endpoint of its own."""
+    """Calls are spread over all workers."""
     async with two_workers.client() as http:
         for _ in range(20):
             await http.post("/chat/completions", json=HELLO)
-    workers = set(re.findall(r'"event":"call".*"worker":(\d)', two_workers.said))
+    workers = set(re.findall(r'"event":"call".*"worker":(\d)', two_workers.output_text))
     assert workers == {"0", "1"}
 
 
 class OwnGroup(Gateway):
-    """In a process group of its own, as a shell starts it."""
+    """A gateway in a process group of its own, as a shell starts it."""
 
     group = 0
 
 
 @pytest.mark.parametrize(
-    "told",
+    "signalled",
     [
         "it",
         pytest.param("its group", marks=pytest.mark.slow),
@@ -203,8 +203,8 @@ class OwnGroup(Gateway):
         pytest.param("all of its processes, itself first", marks=pytest.mark.slow),
     ],
 )
-async def test_a_stop_lets_streams_finish(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer, told: str) -> None:
-    """The stream that was going on when SIGTERM came is whole, whoever else was told; nothing is started again; code 0."""
+async def test_a_stop_lets_streams_finish(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer, signalled: str) -> None:
+    """A stream in progress finishes after SIGTERM, whichever processes get the signal. Nothing is restarted; the code is 0."""
     gate = asyncio.Event()
     upstream.script("odd-drain", [head(), chunk(sse(delta("Hel"))), gate, chunk(sse(delta("lo", "stop"), "[DONE]")), LAST])
     gateway = OwnGroup(tmp_path, configuration(upstream, llm))
@@ -213,10 +213,18 @@ async def test_a_stop_lets_streams_finish(tmp_path: Path, upstream: OddUpstream,
     pids = [*children(gateway, "envoy"), *children(gateway, "serve"), itself]
     assert len(pids) == 3
 
-    def tell() -> None:
-        if told == "its group":
+    def send_signals() -> None:
+        if signalled == "its group":
             os.killpg(itself, signal.SIGTERM)
-        for pid in [itself] if told == "it" else pids if "Envoy first" in told else pids[::-1] if "itself first" in told else []:
+        for pid in (
+            [itself]
+            if signalled == "it"
+            else pids
+            if "Envoy first" in signalled
+            else pids[::-1]
+            if "itself first" in signalled
+            else []
+        ):
             os.kill(pid, signal.SIGTERM)
 
     async with gateway.client() as http:
@@ -226,18 +234,18 @@ async def test_a_stop_lets_streams_finish(tmp_path: Path, upstream: OddUpstream,
             async for piece in response.aiter_text():
                 text += piece
                 if "Hel" in text and not gate.is_set():
-                    tell()
+                    send_signals()
                     await asyncio.to_thread(gateway.wait_for, "draining")
                     gate.set()
     assert text.endswith("data: [DONE]\n\n")
     assert await asyncio.to_thread(gateway.process.wait, 20) == 0
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
-    assert "starting it again" not in gateway.said
-    assert '"level":"error"' not in gateway.said.replace('": "', '":"')
+    assert "starting it again" not in gateway.output_text
+    assert '"level":"error"' not in gateway.output_text.replace('": "', '":"')
 
 
-async def test_a_stop_waits_for_nobody_who_has_no_call(tmp_path: Path) -> None:
-    """Neither for watchers and reflection nor for a request that does not come, at both ports, whatever limits.drain is."""
+async def test_a_stop_waits_only_for_calls(tmp_path: Path) -> None:
+    """A stop does not wait for health watchers, reflection or incomplete requests, however long limits.drain is."""
     gateway = Gateway(tmp_path, {**ECHO, "limits": {"drain": 600}})
     await asyncio.to_thread(gateway.wait_for, READY)
     async with grpc.aio.insecure_channel(gateway.grpc) as direct, grpc.aio.insecure_channel(gateway.rest) as edge:
@@ -250,7 +258,7 @@ async def test_a_stop_waits_for_nobody_who_has_no_call(tmp_path: Path) -> None:
             await reflection.read()
             half = channel.stream_unary("/antiphon.v1.ChatService/Generate")(metadata=[("authorization", f"Bearer {KEY}")])
             await half.wait_for_connection()
-            # The connection's streams are served in order: when this one is answered, the others are there.
+            # A connection's streams are served in order: when this call is answered, the server has the others.
             models = models_pb2_grpc.ModelServiceStub(channel)
             await models.ListModels(models_pb2.ListModelsRequest(), metadata=[("authorization", f"Bearer {KEY}")])
             ends += [reflection, half]
@@ -260,12 +268,12 @@ async def test_a_stop_waits_for_nobody_who_has_no_call(tmp_path: Path) -> None:
         for watch in watching:
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
             assert await watch.read() is grpc.aio.EOF
-    assert '"level":"error"' not in gateway.said.replace('": "', '":"')
+    assert '"level":"error"' not in gateway.output_text.replace('": "', '":"')
 
 
 @pytest.mark.parametrize("kind", ["unary", "stream"])
 async def test_a_worker_that_dies_is_unavailable(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer, kind: str) -> None:
-    """To gRPC callers through the edge, as long as nothing was answered: that is what their clients try again."""
+    """If a worker dies before its answer, gRPC callers through the edge get UNAVAILABLE, which clients retry."""
     upstream.script("odd-dies", [asyncio.Event()])
     gateway = Gateway(tmp_path, configuration(upstream, llm))
     await asyncio.to_thread(gateway.wait_for, READY)
@@ -288,16 +296,16 @@ async def test_a_worker_that_dies_is_unavailable(tmp_path: Path, upstream: OddUp
 
 
 async def test_a_stop_in_the_middle_of_a_start_leaves_nothing(temporary: Path) -> None:
-    """As soon as there is a folder to take away, and before anybody is there who would: it goes, with code 0."""
+    """A stop during the start removes the temporary folder and exits with code 0."""
     gateway = Gateway(temporary, ECHO, TMPDIR=str(temporary))
     await until(lambda: list(temporary.glob("antiphon-*")))
-    assert await asyncio.to_thread(gateway.stop) == 0, gateway.said
+    assert await asyncio.to_thread(gateway.stop) == 0, gateway.output_text
     assert not list(temporary.glob("antiphon-*"))
 
 
 @pytest.mark.slow
-async def test_what_a_killed_gateway_left_goes_with_the_next_start(temporary: Path) -> None:
-    """Its folder, and not that of one that runs; the log file is its owner's alone."""
+async def test_the_next_start_removes_the_folder_of_a_killed_gateway(temporary: Path) -> None:
+    """The next start removes the folder of a killed gateway, but not of a running one. Only the owner can read the log file."""
     (temporary / "a").mkdir()
     (temporary / "b").mkdir()
     config = {**ECHO, "log": {"file": str(temporary / "log")}}
@@ -322,8 +330,8 @@ async def test_what_a_killed_gateway_left_goes_with_the_next_start(temporary: Pa
     assert not list(temporary.glob("antiphon-*"))
 
 
-async def test_a_stop_tells_streams_that_do_not_finish(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer) -> None:
-    """After the grace an error event, and no [DONE]."""
+async def test_a_stop_ends_unfinished_streams_with_an_error(tmp_path: Path, upstream: OddUpstream, llm: LLMockServer) -> None:
+    """A stream that does not finish in time ends with an error event and no [DONE]."""
     upstream.script("odd-endless", [head(), chunk(sse(delta("Hel"))), asyncio.Event()])
     gateway = Gateway(tmp_path, configuration(upstream, llm, limits={"drain": 0.3}))
     await asyncio.to_thread(gateway.wait_for, READY)
@@ -341,7 +349,7 @@ async def test_a_stop_tells_streams_that_do_not_finish(tmp_path: Path, upstream:
 
 
 def test_children_die_with_a_supervisor_that_is_killed(two_workers: Gateway) -> None:
-    """No orphan holds a port."""
+    """When the supervisor is killed, its children end too, so no orphan holds a port."""
     pids = children(two_workers, "")
     assert len(pids) == 3
     two_workers.process.kill()
@@ -357,8 +365,8 @@ def test_children_die_with_a_supervisor_that_is_killed(two_workers: Gateway) -> 
 
 
 @pytest.mark.parametrize("setting", ["grpc", "rest"])
-def test_a_port_that_is_taken_is_told_by_its_setting(setting: str, tmp_path: Path) -> None:
-    """A line, no traceback, and exit code 1."""
+def test_a_port_in_use_is_reported_with_its_setting(setting: str, tmp_path: Path) -> None:
+    """A port in use is reported with its setting, without a traceback, with exit code 1."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -376,7 +384,7 @@ def test_a_port_that_is_taken_is_told_by_its_setting(setting: str, tmp_path: Pat
 
 
 def test_with_no_configuration_a_key_is_made_and_printed_once(tmp_path: Path) -> None:
-    """With a curl line that works as it is, and a key that no log line has."""
+    """Without a configuration a key is made and printed, with a curl line that works. The key is not in the log."""
     grpc, rest = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     output = tmp_path / "output.txt"
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "ANTIPHON_GRPC__LISTEN": grpc, "ANTIPHON_REST__LISTEN": rest}
@@ -394,8 +402,8 @@ def test_with_no_configuration_a_key_is_made_and_printed_once(tmp_path: Path) ->
         assert answer.stdout.endswith("data: [DONE]\n\n")
         made = re.search(r"export ANTIPHON_KEY=(\S+)", output.read_text())
         assert made is not None
-        said = antiphon("chat", "Hello", "there", folder=tmp_path, ANTIPHON_KEY=made[1], ANTIPHON_ADDRESS=grpc)
-        assert said.stdout == "You said: Hello there\n"
+        chat = antiphon("chat", "Hello", "there", folder=tmp_path, ANTIPHON_KEY=made[1], ANTIPHON_ADDRESS=grpc)
+        assert chat.stdout == "You said: Hello there\n"
         printed = re.search(r"REST +(\S+)", output.read_text())
         assert printed is not None
         for address in (rest, printed[1]):
@@ -413,16 +421,16 @@ def test_with_no_configuration_a_key_is_made_and_printed_once(tmp_path: Path) ->
 
 
 def test_the_environment_switches_a_provider_on(tmp_path: Path) -> None:
-    """Its usual variables, and nothing else; the key is not shown."""
-    shown = antiphon("check-config", folder=tmp_path, OPENAI_API_KEY="sk-very-secret", OLLAMA_HOST="127.0.0.1:11434")
-    assert shown.returncode == 0
-    assert "https://api.openai.com/v1" in shown.stdout
-    assert "ollama" in shown.stdout
-    assert "secret" not in shown.stdout + shown.stderr
+    """A provider's usual variables are enough to enable it, and its key is not printed."""
+    checked = antiphon("check-config", folder=tmp_path, OPENAI_API_KEY="sk-very-secret", OLLAMA_HOST="127.0.0.1:11434")
+    assert checked.returncode == 0
+    assert "https://api.openai.com/v1" in checked.stdout
+    assert "ollama" in checked.stdout
+    assert "secret" not in checked.stdout + checked.stderr
 
 
-def test_what_each_key_and_token_opens_is_shown(tmp_path: Path) -> None:
-    """Scopes, models, end and limits of each key and the rules of each issuer; where a list is empty, that it opens nothing."""
+def test_check_config_shows_what_keys_and_tokens_permit(tmp_path: Path) -> None:
+    """check-config shows the scopes, models, end and limits of each key, and each issuer's rules; an empty list opens nothing."""
     (tmp_path / "a.yaml").write_text(
         "auth:\n"
         "  keys:\n"
@@ -435,20 +443,20 @@ def test_what_each_key_and_token_opens_is_shown(tmp_path: Path) -> None:
         "       scopes: {llm: [chat], nil: []}}\n"
     )
     secrets = {"A": "sk-hush-1", "B": "sk-hush-2", "C": "sk-hush-3", "D": "hush" * 8, "COLUMNS": "80"}
-    shown = antiphon("check-config", "--config", "a.yaml", folder=tmp_path, **secrets)
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.stdout.splitlines() if line.startswith("│")]
+    checked = antiphon("check-config", "--config", "a.yaml", folder=tmp_path, **secrets)
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in checked.stdout.splitlines() if line.startswith("│")]
     assert ["usual", "usual", "no", "chat engine history proxy", "all", "never", "none"] in rows
     assert ["closed", "closed", "no", "opens nothing", "none", "never", "none"] in rows
     assert ["ops", "team", "yes", "admin chat", "gpt-*", "2020-01-01 00:00 UTC (ended)", "daily_usd=2.0"] in rows
     assert ["corp", "scope, scp", "llm: chat; nil: opens nothing", "opens nothing", "no"] in rows
-    assert "hush" not in shown.stdout + shown.stderr
-    told = json.loads(antiphon("check-config", "--config", "a.yaml", "--json", folder=tmp_path, **secrets).stdout)
-    assert [key["opens"] for key in told["keys"]] == ["chat engine history proxy", "opens nothing", "admin chat"]
-    assert told["tokens"][0]["without it"] == "opens nothing"
+    assert "hush" not in checked.stdout + checked.stderr
+    parsed = json.loads(antiphon("check-config", "--config", "a.yaml", "--json", folder=tmp_path, **secrets).stdout)
+    assert [key["opens"] for key in parsed["keys"]] == ["chat engine history proxy", "opens nothing", "admin chat"]
+    assert parsed["tokens"][0]["without it"] == "opens nothing"
 
 
-def test_what_a_configuration_amounts_to_is_shown_whole(tmp_path: Path) -> None:
-    """Names of keys, the database, limits and the log: not cut for a program, and without a key or password."""
+def test_check_config_shows_the_whole_configuration(tmp_path: Path) -> None:
+    """check-config shows keys, database, limits and log in full, without a secret."""
     address = f"https://models.{'long.' * 30}test/v1"
     (tmp_path / "a.yaml").write_text(
         f"providers: {{far: {{base_url: '{address}', models: [m], api_key_env: FAR}}}}\n"
@@ -462,8 +470,8 @@ def test_what_a_configuration_amounts_to_is_shown_whole(tmp_path: Path) -> None:
     for options in ([], ["--json"]):
         secrets = {"ALICE": "sk-hush-1", "BOB": "sk-hush-2", "FAR": "sk-hush-3", "COLUMNS": "80"}
         secrets["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = collector
-        shown = antiphon("check-config", "--config", "a.yaml", *options, folder=tmp_path, **secrets)
-        assert shown.returncode == 0
+        checked = antiphon("check-config", "--config", "a.yaml", *options, folder=tmp_path, **secrets)
+        assert checked.returncode == 0
         for part in (
             "alice (admin), bob",
             "postgresql://me:***@db.test/chats",
@@ -474,15 +482,15 @@ def test_what_a_configuration_amounts_to_is_shown_whole(tmp_path: Path) -> None:
             "here.log",
             "to collector.test:4318, 0.25 of the calls",
         ):
-            assert part in shown.stdout
-        assert options or address in shown.stdout
-        assert "hush" not in shown.stdout + shown.stderr
+            assert part in checked.stdout
+        assert options or address in checked.stdout
+        assert "hush" not in checked.stdout + checked.stderr
     assert not (tmp_path / "here.log").exists()
 
 
 @pytest.mark.parametrize("command", [["models"], ["chat", "Hello"]])
-def test_a_gateway_that_is_not_there_is_told_in_a_line(command: list[str], tmp_path: Path) -> None:
-    """With its address as it was given, without the library's own words."""
+def test_an_unreachable_gateway_is_reported_in_a_line(command: list[str], tmp_path: Path) -> None:
+    """An unreachable gateway is reported in one line with its address."""
     address = f"http://127.0.0.1:{free_port()}/api/v1"
     ended = antiphon(*command, "--address", address, folder=tmp_path)
     assert ended.returncode == 1
@@ -490,7 +498,7 @@ def test_a_gateway_that_is_not_there_is_told_in_a_line(command: list[str], tmp_p
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("wrokers: 2", "wrokers"),
         ("providers: {openai: {api_key_env: NOT_THERE}}", "antiphon.yaml: providers.openai.api_key_env: "),
@@ -505,17 +513,17 @@ def test_a_gateway_that_is_not_there_is_told_in_a_line(command: list[str], tmp_p
 @pytest.mark.parametrize(
     "command", ["check-config", pytest.param("up", marks=pytest.mark.slow), pytest.param("serve", marks=pytest.mark.slow)]
 )
-def test_a_configuration_that_is_not_usable_is_told_in_a_line(text: str, told: str, command: str, tmp_path: Path) -> None:
-    """By every command alike, before anything starts, with exit code 2."""
+def test_an_invalid_configuration_is_reported_in_a_line(text: str, expected: str, command: str, tmp_path: Path) -> None:
+    """Every command reports an invalid configuration in one line before it starts anything, with exit code 2."""
     (tmp_path / "antiphon.yaml").write_text(text)
     ended = antiphon(command, "--config", "antiphon.yaml", folder=tmp_path, ANTIPHON_KEY=KEY)
     assert ended.returncode == 2
-    assert told in ended.stderr
+    assert expected in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
 def test_a_server_does_not_share_the_port_of_another(two_workers: Gateway, tmp_path: Path) -> None:
-    """Though the workers of one gateway share theirs: it would get some of the other's calls."""
+    """A second server cannot share a gateway's port, or it would get some of its calls."""
     (tmp_path / "serve.yaml").write_text(f"grpc: {{listen: '{two_workers.grpc}'}}")
     ended = antiphon("serve", "--config", "serve.yaml", folder=tmp_path, ANTIPHON_KEY=KEY)
     assert ended.returncode == 1
@@ -524,7 +532,7 @@ def test_a_server_does_not_share_the_port_of_another(two_workers: Gateway, tmp_p
 
 
 def test_the_archives_hold_every_file_of_the_sources(tmp_path: Path) -> None:
-    """What is read at run time and is no Python, such as Redis's scripts, is in the wheel and in the sdist."""
+    """The wheel and the sdist include all files that are read at run time, such as Redis's scripts."""
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
     (wheel,), (sdist,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:
@@ -539,7 +547,7 @@ def test_the_archives_hold_every_file_of_the_sources(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_the_installed_wheel_is_whole(tmp_path: Path) -> None:
-    """Built from the sources, installed beside the dependencies, started from another folder: it answers."""
+    """A gateway from the built and installed wheel starts in another folder and answers."""
     made = tmp_path / "venv"
     venv.create(made, system_site_packages=False, with_pip=False)
     site = made / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
@@ -547,7 +555,7 @@ async def test_the_installed_wheel_is_whole(tmp_path: Path) -> None:
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(site)], check=True)
-    # The dependencies of the tests' own environment, but not the sources that it points at.
+    # The dependencies of the tests' environment, without the sources that are installed in it.
     dependencies = str(Path(httpx2.__file__).parents[1])
     check = "import antiphon, sys; print(antiphon.__file__)"
     environment = {"PYTHONPATH": f"{site}:{dependencies}"}
@@ -571,7 +579,7 @@ async def test_the_installed_wheel_is_whole(tmp_path: Path) -> None:
     try:
         headers = {"authorization": f"Bearer {KEY}"}
         async with httpx2.AsyncClient(base_url=f"http://{rest}/api/v1", trust_env=False, headers=headers) as http:
-            await answers(http)
+            await wait_for_answer(http)
             response = await http.post("/chat/completions", json=HELLO)
         assert response.json()["choices"][0]["message"]["content"] == "You said: Hello"
     finally:

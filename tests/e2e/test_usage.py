@@ -1,4 +1,4 @@
-"""What was used, as admins read it and nobody else does."""
+"""Usage, which only admins may read."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ REPLY = {
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def spent(admin_gateway: Gateway, upstream: OddUpstream) -> dict[str, str]:
-    """The secrets of two owners who have each made calls, by owner."""
+    """Make calls for two owners, and return the secret of each owner's key."""
     upstream.script("odd-priced", [answer(REPLY)])
     secrets = {}
 
@@ -51,9 +51,9 @@ async def spent(admin_gateway: Gateway, upstream: OddUpstream) -> dict[str, str]
                     assert (await http.post(f"{admin_gateway.url}/chat/completions", json=body)).status_code == 200
 
             async def written() -> bool:
-                return await requests(stub, owner) >= before + calls  # noqa: B023 - it is over before the next round
+                return await requests(stub, owner) >= before + calls  # noqa: B023 - awaited here
 
-            await until(written)  # which it is now and then
+            await until(written)  # usage is written at intervals
     return secrets
 
 
@@ -64,13 +64,13 @@ async def antiphon(gateway: Gateway, *words: str, key: str = KEY, code: int = 0)
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    said, _ = await process.communicate()
-    assert process.returncode == code, said.decode()
-    return said.decode()
+    output, _ = await process.communicate()
+    assert process.returncode == code, output.decode()
+    return output.decode()
 
 
-async def test_what_was_used_is_read_by_admins_alone(admin_gateway: Gateway, spent: dict[str, str]) -> None:
-    """Requests, tokens and USD by day and owner, page by page; an owner may not even read its own."""
+async def test_only_admins_read_usage(admin_gateway: Gateway, spent: dict[str, str]) -> None:
+    """Admins read requests, tokens and USD by day and owner, in pages. Owners may not read even their own."""
     async with grpc.aio.insecure_channel(admin_gateway.grpc) as channel:
         stub: Any = admin_pb2_grpc.AdminServiceStub(channel)
         page = await stub.GetUsage(admin_pb2.GetUsageRequest(owner="spender"), metadata=ADMIN)
@@ -116,8 +116,8 @@ async def test_what_was_used_is_read_by_admins_alone(admin_gateway: Gateway, spe
         {"group_by": ["USAGE_DIMENSION_MODEL", 77]},
     ],
 )
-async def test_bad_wishes_are_refused(admin_gateway: Gateway, wrong: dict[str, Any]) -> None:
-    """With the field at fault."""
+async def test_invalid_requests_are_refused(admin_gateway: Gateway, wrong: dict[str, Any]) -> None:
+    """Invalid requests for usage get INVALID_ARGUMENT."""
     async with grpc.aio.insecure_channel(admin_gateway.grpc) as channel:
         stub: Any = admin_pb2_grpc.AdminServiceStub(channel)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -127,10 +127,10 @@ async def test_bad_wishes_are_refused(admin_gateway: Gateway, wrong: dict[str, A
 
 @pytest.mark.slow
 async def test_usage_from_the_terminal(admin_gateway: Gateway, spent: dict[str, str]) -> None:
-    """A table with its sum, or JSON; and what is wrong is told in a line."""
-    shown = await antiphon(admin_gateway, "usage", "--owner", "spender")
-    row = next(line for line in shown.splitlines() if "spender" in line)
-    total = next(line for line in shown.splitlines() if "total" in line)
+    """`antiphon usage` prints a table with a total, or JSON, and reports errors in one line."""
+    table = await antiphon(admin_gateway, "usage", "--owner", "spender")
+    row = next(line for line in table.splitlines() if "spender" in line)
+    total = next(line for line in table.splitlines() if "total" in line)
     assert row.split("│")[3:] == total.split("│")[3:]
     read = json.loads(await antiphon(admin_gateway, "usage", "--json", "--owner", "spender"))
     assert set(read["days"][0]) == {
@@ -146,20 +146,20 @@ async def test_usage_from_the_terminal(admin_gateway: Gateway, spent: dict[str, 
 
 @pytest.mark.slow
 async def test_usage_by_model_key_provider_and_day(admin_gateway: Gateway, spent: dict[str, str]) -> None:
-    """In the terminal and as JSON, with a sum that is the same whatever it is told by; a word that is none is refused."""
-    shown = await antiphon(admin_gateway, "usage", "--by", "model,provider", "--owner", "spender")
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if line.startswith("│")]
+    """Usage can be grouped by any dimension, with the same total each time. An unknown dimension is refused."""
+    table = await antiphon(admin_gateway, "usage", "--by", "model,provider", "--owner", "spender")
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines() if line.startswith("│")]
     assert ["odd-priced", "odd"] in [row[:2] for row in rows]
     requests = {}
     for by in (("model",), ("key",), ("provider",), ("day",), ("day", "model"), ("key", "model", "provider")):
         words = [word for each in by for word in ("--by", each)]
-        told = json.loads(await antiphon(admin_gateway, "usage", *words, "--json", "--since", "2026-01-01"))["usage"]
-        assert set(told[0]) == {
+        rows_json = json.loads(await antiphon(admin_gateway, "usage", *words, "--json", "--since", "2026-01-01"))["usage"]
+        assert set(rows_json[0]) == {
             *by,
             *(("key_name",) if "key" in by else ()),
             *("requests", "prompt_tokens", "completion_tokens", "cost_usd", "unpriced_requests"),
         }
-        requests[by] = sum(row["requests"] for row in told)
+        requests[by] = sum(row["requests"] for row in rows_json)
     assert len(set(requests.values())) == 1, requests
     named = json.loads(await antiphon(admin_gateway, "usage", "--by", "key", "--json", "--since", "2026-01-01"))["usage"]
     assert {"spender", "miser"} <= {row["key_name"] for row in named}
@@ -169,9 +169,11 @@ async def test_usage_by_model_key_provider_and_day(admin_gateway: Gateway, spent
     )
 
 
-async def test_the_log_line_of_a_call_tells_whose_it_was_and_what_it_took(admin_gateway: Gateway, spent: dict[str, str]) -> None:
-    """Owner, route, tokens, cost and the time to the first token, beside the key, the provider and the model."""
-    lines = [json.loads(line) for line in admin_gateway.said.splitlines() if '"event":"call"' in line and line.startswith("{")]
+async def test_the_log_line_of_a_call_has_owner_and_usage(admin_gateway: Gateway, spent: dict[str, str]) -> None:
+    """The log line of a call has owner, key, route, provider, model, tokens, cost and the time to the first token."""
+    lines = [
+        json.loads(line) for line in admin_gateway.output_text.splitlines() if '"event":"call"' in line and line.startswith("{")
+    ]
     line = next(line for line in lines if line.get("owner") == "spender")
     assert line["method"] == "OpenAIService/CreateChatCompletion"
     assert (line["key"], line["route"], line["provider"], line["model"]) == ("spender", "odd-priced", "odd", "odd-priced")

@@ -1,4 +1,4 @@
-"""HTTP as nobody should speak it: bytes and frames by hand, as libraries send none that break the rules."""
+"""HTTP by hand, as bytes and frames, because libraries refuse to send invalid requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATIENCE: Final = 20.0
 
 
 class Answer(NamedTuple):
-    """What came of a request in HTTP/1.1: header names in lower case."""
+    """An HTTP/1.1 answer, with header names in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -27,12 +27,12 @@ class Answer(NamedTuple):
 
 
 async def connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection to "host:port"."""
+    """Open a connection to "host:port"."""
     return await asyncio.open_connection(*split_address(address))
 
 
 async def read_answer(reader: asyncio.StreamReader) -> Answer:
-    """The next answer on a connection. Raises `IncompleteReadError` if the other side closes before its end."""
+    """Read the next answer on a connection. Raises `IncompleteReadError` if the connection closes before its end."""
     async with asyncio.timeout(PATIENCE):
         head = await reader.readuntil(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").strip().split("\r\n")
@@ -48,7 +48,7 @@ async def read_answer(reader: asyncio.StreamReader) -> Answer:
 
 
 async def ask(address: str, request: bytes) -> list[Answer]:
-    """Every answer to some bytes, until the other side closes: so the last request in them asks for that."""
+    """Send bytes, and return all answers until the connection closes. So the last request must ask for that."""
     reader, writer = await connect(address)
     writer.write(request)
     answers = []
@@ -63,7 +63,7 @@ async def ask(address: str, request: bytes) -> list[Answer]:
 
 
 async def until_closed(reader: asyncio.StreamReader) -> None:
-    """Until the other side has closed, whatever it still says."""
+    """Read until the other side has closed the connection."""
     with suppress(ConnectionError):
         async with asyncio.timeout(PATIENCE):
             while await reader.read(65536):
@@ -71,14 +71,14 @@ async def until_closed(reader: asyncio.StreamReader) -> None:
 
 
 async def close(writer: asyncio.StreamWriter) -> None:
-    """Closes a connection, and returns when it is."""
+    """Close a connection, and wait until it is closed."""
     writer.close()
     with suppress(ConnectionError):
         await writer.wait_closed()
 
 
 class Frame(NamedTuple):
-    """One frame of HTTP/2."""
+    """One HTTP/2 frame."""
 
     kind: int
     flags: int
@@ -87,17 +87,17 @@ class Frame(NamedTuple):
 
     @property
     def code(self) -> int:
-        """The error code of a RST_STREAM or GOAWAY."""
+        """Return the error code of a RST_STREAM or GOAWAY frame."""
         return int.from_bytes(self.payload[4:8] if self.kind == GOAWAY else self.payload[:4], "big")
 
 
 def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
-    """The bytes of a frame."""
+    """Return the bytes of a frame."""
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
 def fields(headers: Mapping[str, str]) -> bytes:
-    """Headers in HPACK's plainest form."""
+    """Encode headers in HPACK's simplest form."""
     return b"".join(b"\0" + _text(name) + _text(value) for name, value in headers.items())
 
 
@@ -116,7 +116,7 @@ def _text(text: str) -> bytes:
 
 
 class Http2:
-    """One connection of HTTP/2, without TLS."""
+    """One HTTP/2 connection without TLS."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, authority: str) -> None:
         self._reader = reader
@@ -124,17 +124,17 @@ class Http2:
         self._authority = authority
 
     def request(self, path: str, method: str = "GET", **headers: str) -> bytes:
-        """The headers of a request, encoded; underscores in names stand for hyphens."""
+        """Return the encoded headers of a request. Underscores in names stand for hyphens."""
         pseudo = {":method": method, ":path": path, ":scheme": "http", ":authority": self._authority}
         return fields({**pseudo, **{name.replace("_", "-"): value for name, value in headers.items()}})
 
     async def send(self, *frames: bytes) -> None:
-        """Raises `ConnectionError` once the other side has closed."""
+        """Send frames. Raises `ConnectionError` once the other side has closed."""
         self._writer.write(b"".join(frames))
         await self._writer.drain()
 
     async def receive(self) -> Frame | None:
-        """The next frame; None when the other side has closed."""
+        """Return the next frame, or None when the other side has closed."""
         try:
             async with asyncio.timeout(PATIENCE):
                 head = await self._reader.readexactly(9)
@@ -144,14 +144,14 @@ class Http2:
         return Frame(head[3], head[4], int.from_bytes(head[5:], "big"), payload)
 
     async def until_closed(self) -> list[Frame]:
-        """Everything that still comes."""
+        """Return all frames until the other side closes."""
         found = []
         while (received := await self.receive()) is not None:
             found.append(received)
         return found
 
     async def answer(self, stream: int) -> bytes:
-        """The body of a stream's answer. Fails where the stream is reset, or the connection ends."""
+        """Return the body of a stream's answer. Fails if the stream is reset or the connection ends."""
         body = b""
         while True:
             received = await self.receive()
@@ -177,7 +177,7 @@ DIALECTS = {
 
 @asynccontextmanager
 async def http2(address: str, settings: bytes = b"") -> AsyncIterator[Http2]:
-    """A connection to "host:port" that has said hello."""
+    """Open an HTTP/2 connection to "host:port", with preface and settings sent."""
     reader, writer = await connect(address)
     try:
         made = Http2(reader, writer, address)
@@ -188,6 +188,6 @@ async def http2(address: str, settings: bytes = b"") -> AsyncIterator[Http2]:
 
 
 def post(path: str, body: bytes = b"", headers: Mapping[str, Any] | None = None) -> bytes:
-    """A POST in HTTP/1.1, with its length unless `headers` say otherwise."""
+    """Return an HTTP/1.1 POST, with its length unless `headers` replace it."""
     named = {"host": "gateway", "content-type": "application/json", "content-length": len(body), **(headers or {})}
     return f"POST {path} HTTP/1.1\r\n".encode() + b"".join(f"{n}: {v}\r\n".encode() for n, v in named.items()) + b"\r\n" + body

@@ -1,6 +1,7 @@
-"""Fuzzes every target in turn, guided by coverage, and shows how far it is: `python -m tests.fuzz SECONDS [TARGET...]`.
+"""Fuzz every target in turn, guided by coverage, and show the progress: `python -m tests.fuzz SECONDS [TARGET...]`.
 
-What was found worth keeping is kept in `.fuzz/<target>` for the next run, and an input that failed beside it. Fails if one did.
+Inputs that reached new code are kept in `.fuzz/<target>` for the next run, and an input that failed in `.fuzz`. The exit code is 1
+if a target failed.
 """
 
 import re
@@ -18,23 +19,27 @@ from tests.fuzz.targets import TARGETS
 
 FOLDER = Path(".fuzz")
 LINE = re.compile(r"#(\d+)\s+(\w+)\s+cov: (\d+)")
-"""Of libFuzzer: how many inputs were tried, why it says so, and how many places of the code they have reached."""
+"""A progress line of libFuzzer: the number of inputs tried, the kind of event, and the number of code branches reached."""
 
 SLOWEST = 10
-"""Seconds that one input may take."""
+"""The most seconds that one input may take."""
 
 
 class Result(NamedTuple):
-    """Of one target. Places are branches of the code that is instrumented."""
+    """The result for one target.
+
+    `places` counts the branches reached in the instrumented code, `seeded` those that the first inputs reached. `failed` is the
+    path of the log if the target failed, else empty.
+    """
 
     tried: int
-    begun_with: int
+    seeded: int
     places: int
     failed: str
 
 
 def prepare(name: str) -> tuple[Path, Path]:
-    """The folder of a target's inputs, with the seeds in it, and the file of its words."""
+    """Return the folder of a target's inputs, with the seeds in it, and the file of its dictionary."""
     folder = FOLDER / name.replace(" ", "-")
     folder.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(SEEDS[name].inputs):
@@ -46,33 +51,33 @@ def prepare(name: str) -> tuple[Path, Path]:
 
 
 def fuzz(name: str, seconds: int, progress: Progress) -> Result:
-    """Fuzzes one target."""
+    """Fuzz one target for `seconds`, show its progress, and return the result."""
     folder, words = prepare(name)
     task = progress.add_task(name, total=seconds, tried=0, places=0)
     options = [f"-max_total_time={seconds}", f"-timeout={SLOWEST}", "-max_len=4096", f"-artifact_prefix={FOLDER}/"]
     if SEEDS[name].words:  # a file without any is refused
         options.append(f"-dict={words}")
     command = [sys.executable, "-m", "tests.fuzz.one", name, *options, str(folder)]
-    tried = begun_with = places = 0
-    said: list[str] = []
+    tried = seeded = places = 0
+    output: list[str] = []
     with subprocess.Popen(command, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True, errors="replace") as process:
         assert process.stdout is not None
         for line in process.stdout:
-            said.append(line)
+            output.append(line)
             if (found := LINE.match(line)) is not None:
                 tried, places = int(found[1]), int(found[3])
-                begun_with = places if found[2] == "INITED" else begun_with
+                seeded = places if found[2] == "INITED" else seeded
                 progress.update(task, tried=tried, places=places)
             progress.update(task, completed=min(seconds, progress.tasks[task].elapsed or 0))
     progress.update(task, completed=seconds)
     if process.returncode == 0:
-        return Result(tried, begun_with, places, "")
-    (FOLDER / f"{folder.name}.log").write_text("".join(said))
-    return Result(tried, begun_with, places, str(FOLDER / f"{folder.name}.log"))
+        return Result(tried, seeded, places, "")
+    (FOLDER / f"{folder.name}.log").write_text("".join(output))
+    return Result(tried, seeded, places, str(FOLDER / f"{folder.name}.log"))
 
 
 def main(seconds: int, names: list[str]) -> int:
-    """The exit code."""
+    """Fuzz the named targets, or all of them, print the results, and return the exit code."""
     console = Console()
     columns = (
         SpinnerColumn(),
@@ -87,7 +92,7 @@ def main(seconds: int, names: list[str]) -> int:
             results[name] = fuzz(name, seconds, progress)
     table = Table("target", "inputs tried", "places reached", "new ones", "failed")
     for name, result in results.items():
-        new = result.places - result.begun_with
+        new = result.places - result.seeded
         table.add_row(name, f"{result.tried:,}", str(result.places), str(new), result.failed or "nothing")
     table.add_section()
     table.add_row("all", f"{sum(result.tried for result in results.values()):,}")

@@ -1,4 +1,4 @@
-"""Fuzzes one target, guided by coverage, with libFuzzer's options: `python -m tests.fuzz.one NAME -max_total_time=60 FOLDER`."""
+"""Fuzz one target, guided by coverage, with libFuzzer's options: `python -m tests.fuzz.one NAME -max_total_time=60 FOLDER`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What a fuzzer begins with, for each target: whole inputs, and words that it may put together."""
+"""The first inputs of the fuzzer for each target: whole inputs, and words for it to combine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from msgspec import Struct
 
 
 class Seeds(Struct, frozen=True):
-    """For one target."""
+    """The inputs and words of one target."""
 
     inputs: Sequence[bytes]
     words: Sequence[str] = ()
@@ -197,4 +197,4 @@ SEEDS: Final = {
         ),
     ),
 }
-"""By name of the target."""
+"""The seeds by name of the target."""

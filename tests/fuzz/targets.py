@@ -1,7 +1,7 @@
-"""What is fuzzed: each target takes any bytes, and raises for a defect. Knows no fuzzer.
+"""The functions to fuzz: each takes any bytes, and raises if it finds a defect. This module does not depend on a fuzzer.
 
-A target feeds one parser of what comes from outside. Only errors that the parser documents may leave it, and what else
-always holds, such as that a stream means the same wherever it is cut, that is checked too.
+A target feeds one parser of data from outside. The parser may raise only the errors that it documents. The target also checks what
+must always hold, for example that the result does not depend on where a stream is cut.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ from antiphon.rest.shared.json import dumps
 from antiphon.rest.shared.message_json import message_json
 
 
-def cut(data: bytes, every: int) -> list[bytes]:
-    """In pieces of so many bytes."""
-    return [data[at : at + every] for at in range(0, len(data), every)]
+def cut(data: bytes, size: int) -> list[bytes]:
+    """Split data into pieces of `size` bytes."""
+    return [data[at : at + size] for at in range(0, len(data), size)]
 
 
-# What providers answer.
+# Answers of providers.
 
 
 def sse(data: bytes) -> None:
-    """A stream of events is the same wherever it is cut, and no larger event than allowed comes out of it."""
-    every, data = 1 + (data[0] if data else 0) % 13, data[1:]
+    """Check that events do not depend on where the stream is cut, and that no event is larger than the maximum."""
+    size, data = 1 + (data[0] if data else 0) % 13, data[1:]
 
     def read(pieces: list[bytes]) -> tuple[list[SseEvent], SseEvent | None]:
         reader = SseReader(1 << 20)
@@ -71,45 +71,45 @@ def sse(data: bytes) -> None:
         return events, reader.end()
 
     whole = read([data])
-    assert read(cut(data, every)) == whole, "it depends on where it is cut"
+    assert read(cut(data, size)) == whole, "the result depends on where it is cut"
     assert not any(b"\n" in name for name, _ in whole[0])
     small = SseReader(16)
     try:
-        for piece in cut(data, every):
+        for piece in cut(data, size):
             assert all(len(payload) <= 16 for _, payload in small.feed(piece))
     except EventTooLarge:
         pass
 
 
-ASKED: Final = domain.ChatRequest("m", (domain.Message(domain.Role.USER, (domain.Text("x"),)),), stream=True)
+REQUEST: Final = domain.ChatRequest("m", (domain.Message(domain.Role.USER, (domain.Text("x"),)),), stream=True)
 
 
 def reply_stream(data: bytes) -> None:
-    """A streamed reply ends, or fails as a provider's fault, and says the same wherever it is cut."""
-    every, data = 1 + (data[0] if data else 0) % 13, data[1:]
+    """Check that a streamed reply ends or raises `ProviderError`, and that its text does not depend on where the stream is cut."""
+    size, data = 1 + (data[0] if data else 0) % 13, data[1:]
 
     def read(pieces: list[bytes]) -> tuple[str, type[Exception] | None]:
-        reader = ReplyReader(ASKED, "p")
-        said: list[str] = []
+        reader = ReplyReader(REQUEST, "p")
+        texts: list[str] = []
         try:
             for piece in pieces:
-                said += [event.text for event in reader.feed(piece) if isinstance(event, domain.TextDelta)]
+                texts += [event.text for event in reader.feed(piece) if isinstance(event, domain.TextDelta)]
                 if reader.failure is not None:
                     raise reader.failure
                 if reader.ending.done:
                     break
-            said += [event.text for event in reader.end() if isinstance(event, domain.TextDelta)]
+            texts += [event.text for event in reader.end() if isinstance(event, domain.TextDelta)]
         except ProviderError as error:
-            return "".join(said), type(error)
-        return "".join(said), None
+            return "".join(texts), type(error)
+        return "".join(texts), None
 
-    assert read([data]) == read(cut(data, every)), "it depends on where it is cut"
+    assert read([data]) == read(cut(data, size)), "the result depends on where it is cut"
 
 
 def reply_json(data: bytes) -> None:
-    """A reply in one object is whole, or a provider's fault."""
+    """Check that a reply in one JSON object either is complete or raises `ProviderError`."""
     try:
-        events = ReplyReader(ASKED, "p").read_object(data)
+        events = ReplyReader(REQUEST, "p").read_object(data)
     except ProviderError:
         return
     assert any(isinstance(event, domain.Finished) for event in events)
@@ -118,48 +118,51 @@ def reply_json(data: bytes) -> None:
 
 
 def refusal(data: bytes) -> None:
-    """Whatever a provider refuses with is an error of ours; a time to wait is one."""
+    """Check that any error answer of a provider becomes one of our errors, and that a retry delay is finite and not negative."""
     status, data = 400 + (data[0] if data else 0) % 200, data[1:]
     text = data[:40].decode("latin-1")
     for headers in ({"retry-after": text}, {"retry-after-ms": text}, {}):
         error = failure.error_of_status("p", status, headers, data)
         failure.explain(error, data, ("open-sesame",))
         assert error.retry_after is None or 0 <= error.retry_after < float("inf")
-        _told(openai_errors.render_error, error)
+        _check_rendered(openai_errors.render_error, error)
 
 
-# What callers send.
+# Requests of callers.
 
 
 def body(data: bytes) -> None:
-    """A body of any dialect is a request that a provider can be sent and a database can keep, or the caller's fault."""
+    """Check that a body of any dialect is either refused, or a valid request.
+
+    A valid request can be sent to a provider and stored in a database.
+    """
     which, data = (data[0] if data else 0) % len(_BODIES), data[1:]
     read, render = _BODIES[which]
     try:
-        asked = read(data)
-        if asked is None:
+        request = read(data)
+        if request is None:
             return
-        for message in asked.messages:
+        for message in request.messages:
             dumps(message_json(message))
-        sent = orjson.loads(openai_request.encode(asked, "p", stream_usage=True))
+        sent = orjson.loads(openai_request.encode(request, "p", stream_usage=True))
         assert isinstance(sent, dict)
     except InvalidRequest as error:
-        _told(render, error)
+        _check_rendered(render, error)
 
 
-def _told(render: Callable[[AntiphonError], tuple[int, Any, bytes]], error: AntiphonError) -> None:
-    status, headers, told = render(error)
+def _check_rendered(render: Callable[[AntiphonError], tuple[int, Any, bytes]], error: AntiphonError) -> None:
+    status, headers, rendered = render(error)
     assert 400 <= status < 600
-    assert isinstance(orjson.loads(told), dict)
+    assert isinstance(orjson.loads(rendered), dict)
     assert all(value.isprintable() for value in headers.values())
 
 
-def _generate(asked: assistant.GenerateBody) -> domain.ChatRequest:
-    return domain.ChatRequest("m", assistant._messages(asked), stream=True, tools=assistant._tools(asked.tools))
+def _generate(body: assistant.GenerateBody) -> domain.ChatRequest:
+    return domain.ChatRequest("m", assistant._messages(body), stream=True, tools=assistant._tools(body.tools))
 
 
-def _engine(asked: engine_request.EngineChatBody) -> domain.ChatRequest:
-    return engine_request.request_from_body(asked, engine_request.EngineChat(asked, "p"))
+def _engine(body: engine_request.EngineChatBody) -> domain.ChatRequest:
+    return engine_request.request_from_body(body, engine_request.EngineChat(body, "p"))
 
 
 _REQUESTS: Final[Mapping[type[Any], Callable[[Any], domain.ChatRequest]]] = {
@@ -168,13 +171,13 @@ _REQUESTS: Final[Mapping[type[Any], Callable[[Any], domain.ChatRequest]]] = {
     assistant.GenerateBody: _generate,
     engine_request.EngineChatBody: _engine,
 }
-"""What makes a request of a body. Of the body of a dialect that is not here, only the fields are checked."""
+"""Functions that make a chat request of a body. For a dialect that is not here, only the fields of the body are checked."""
 
 
 def _reader(kind: type[Any]) -> Callable[[bytes], domain.ChatRequest | None]:
     def read(data: bytes) -> domain.ChatRequest | None:
-        asked, make = parse(data, kind), _REQUESTS.get(kind)
-        return make(asked) if make else None
+        body, make = parse(data, kind), _REQUESTS.get(kind)
+        return make(body) if make else None
 
     return read
 
@@ -190,11 +193,11 @@ _BODIES: Final[Sequence[tuple[Callable[[bytes], domain.ChatRequest | None], Call
         if method.body is not None and not method.passes_on
     }.values(),
 )
-"""What reads each body, and what renders its errors."""
+"""Pairs of functions: one reads a body, the other renders its errors."""
 
 
 def page(data: bytes) -> None:
-    """A page token is one of ours, or the caller's fault."""
+    """Check that any text is either refused as a page token, or read the same after it is written again."""
     kinds: tuple[type[Any], ...] = (rows.ListToken, rows.PathToken)
     written = data[1:].decode("utf-8", "surrogateescape")
     kind = kinds[(data[0] if data else 0) % len(kinds)]
@@ -206,9 +209,9 @@ def page(data: bytes) -> None:
         assert rows.read_token(page_token(found), kind) == found
 
 
-# Who callers say they are.
+# Credentials of callers.
 
-SECRET: Final = "a-secret-of-thirty-two-bytes-or-more"  # noqa: S105 - of no issuer but this one
+SECRET: Final = "a-secret-of-thirty-two-bytes-or-more"  # noqa: S105 - used only in this module
 NOW: Final = 1_700_000_000
 
 
@@ -222,7 +225,7 @@ TOKENS: Final = _tokens()
 
 
 def finished(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """What a coroutine returns that waits for nothing but its turn."""
+    """Run a coroutine that never waits for I/O, and return its result. Raises `AssertionError` if it does wait."""
     try:
         while coroutine.send(None) is None:
             pass
@@ -232,22 +235,22 @@ def finished(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 def token(data: bytes) -> None:
-    """A token that nobody signed lets nobody in; one that is signed says who, or is refused."""
+    """Check that only a correctly signed token authenticates, and that its owner has the prefix of the issuer."""
     header, _, claims = data.partition(b"\n")
     signed = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in (header, claims))
     signature = base64.urlsafe_b64encode(hmac.new(SECRET.encode(), signed, hashlib.sha256).digest()).rstrip(b"=")
-    good = (signed + b"." + signature).decode()
+    valid = (signed + b"." + signature).decode()
     unsigned = (data.decode("utf-8", "surrogateescape"), signed.decode() + ".", signed.decode() + "." + "A" * 43)
-    for credential in (good, *unsigned):
+    for credential in (valid, *unsigned):
         try:
             principal = finished(TOKENS.authenticate(credential))
         except Unauthenticated:
             continue
-        assert principal is None or (credential == good and principal.owner.startswith("corp:")), "it is not signed"
+        assert principal is None or (credential == valid and principal.owner.startswith("corp:")), "it is not signed"
 
 
 def key_set(data: bytes) -> None:
-    """What an issuer publishes is a key set, or unusable; no secret is a key of it."""
+    """Check that any document is either a key set without private keys, or raises `KeysUnusable`."""
     try:
         found = parse_keys(data)
     except KeysUnusable:
@@ -256,7 +259,10 @@ def key_set(data: bytes) -> None:
 
 
 def header(data: bytes) -> None:
-    """An authorization header holds a credential, or is refused; what a provider's headers say can be a header again."""
+    """Check the headers of callers and of providers' answers.
+
+    An authorization header has a credential or is refused; the answer headers that are passed on are printable ASCII.
+    """
     text = data.decode("latin-1")
     try:
         credential = bearer(text)
@@ -264,14 +270,14 @@ def header(data: bytes) -> None:
         assert credential == credential.strip()
     except Unauthenticated:
         pass
-    name, _, value = text.partition(":")
-    answer: Any = SimpleNamespace(status=429, headers={name: value, "content-type": value})
-    for told in (*proxy.answer_metadata(answer, {"authorization": "Bearer key"}).values(), proxy._content_type(answer)):
-        assert told.isascii()
-        assert told.isprintable() or not told
+    name, _, content = text.partition(":")
+    answer: Any = SimpleNamespace(status=429, headers={name: content, "content-type": content})
+    for value in (*proxy.answer_metadata(answer, {"authorization": "Bearer key"}).values(), proxy._content_type(answer)):
+        assert value.isascii()
+        assert value.isprintable() or not value
 
 
-# Where callers want to go.
+# Targets that callers name.
 
 POLICY: Final = EgressPolicy(
     ProxyConfig(
@@ -283,7 +289,7 @@ ALLOWED: Final = {("https", "api.openai.com", 443), ("http", "10.1.2.3", 8000), 
 
 
 def target(data: bytes) -> None:
-    """A target is one of those that are allowed, also to whoever reads its URL, or it is refused."""
+    """Check that a target is either refused, or one of the allowed hosts, also when another library parses its URL."""
     try:
         found: Target = POLICY.target(data.decode("utf-8", "surrogateescape"), default_path="/v1")
     except (InvalidRequest, PermissionDenied):
@@ -294,7 +300,7 @@ def target(data: bytes) -> None:
     assert url.path == found.path + "/chat/completions"
 
 
-# What guards read.
+# Text that guards filter.
 
 GUARDS: Final[Sequence[Guard]] = (
     KINDS["personal_data"](GuardConfig(name="p", kind="personal_data", regions=["US", "DE"])),
@@ -308,8 +314,8 @@ MASKING: Final = KINDS["blocklist"](GuardConfig(name="m", kind="blocklist", patt
 
 
 def guard(data: bytes) -> None:
-    """What passes a guard does not depend on where the text is cut."""
-    which, every = (data[0] if data else 0), 1 + (data[1] if len(data) > 1 else 0) % 31
+    """Check that the output of a guard does not depend on where the text is cut."""
+    which, size = (data[0] if data else 0), 1 + (data[1] if len(data) > 1 else 0) % 31
     text = data[2:].decode("utf-8", "replace")
     make = GUARDS[which % len(GUARDS)]
 
@@ -322,32 +328,35 @@ def guard(data: bytes) -> None:
             return "".join(passed) + blocked.before + "!"
         return "".join(passed)
 
-    assert fed(make(), every) == fed(make(), 512), "it depends on where it is cut"
+    assert fed(make(), size) == fed(make(), 512), "the result depends on where it is cut"
 
 
 def guarded_json(data: bytes) -> None:
-    """What passes guards in JSON is JSON, as it was where nothing was found, and holds no match in any string, name or number."""
-    every, text = 1 + (data[0] if data else 0) % 31, data[1:].decode("utf-8", "replace")
+    """Check the JSON that guards let through.
+
+    It must still be JSON, unchanged where nothing was found, and without a match in any string, name or number.
+    """
+    size, text = 1 + (data[0] if data else 0) % 31, data[1:].decode("utf-8", "replace")
     if re.search(r"[0-9.eE+-]{100}|[ \n\r\t]{100}", text):
-        return  # of a number too long to wait for, a stream cannot tell that it is one
+        return  # the filter does not wait for the end of such a long number, so it treats it as text
 
     async def fed(step: int) -> str:
         chain = JsonChain([MASKING])
         passed = [await chain.feed(text[at : at + step]) for at in range(0, len(text), step)]
         return "".join(passed) + await chain.feed("", final=True)
 
-    told = finished(filter_json([MASKING], text))
-    assert finished(fed(every)) == told, "it depends on where it is cut"
+    filtered = finished(filter_json([MASKING], text))
+    assert finished(fed(size)) == filtered, "the result depends on where it is cut"
     try:
         read = _texts(text)
     except (ValueError, RecursionError):
         return
-    assert "abb" not in "\0".join(_texts(told)), "it is told"
-    assert "abb" in "\0".join(read) or told == text, "it was changed for nothing"
+    assert "abb" not in "\0".join(_texts(filtered)), "a match is let through"
+    assert "abb" in "\0".join(read) or filtered == text, "it was changed for nothing"
 
 
 def _texts(text: str) -> list[str]:
-    """Names, strings and numbers of JSON, as they are written."""
+    """Return the names, strings and numbers of a JSON text, as they are written."""
     found: list[str] = []
 
     def collect(value: Any) -> None:
@@ -375,4 +384,4 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "guard": guard,
     "guarded json": guarded_json,
 }
-"""By name."""
+"""The targets by name."""

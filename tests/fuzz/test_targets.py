@@ -1,4 +1,4 @@
-"""The fuzzed targets, without a fuzzer: what it begins with, and a few inputs by chance."""
+"""The fuzz targets without a fuzzer: its seeds, and a few random inputs."""
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +10,7 @@ from tests.fuzz.targets import TARGETS
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_every_target_takes_what_it_is_given(name: str) -> None:
-    """Its seeds, those cut short, and bytes and words put together anyhow."""
+    """No target fails for its seeds, for any prefix of a seed, or for random bytes and words."""
     seeds, run = SEEDS[name], TARGETS[name]
     for seed in seeds.inputs:
         for end in range(len(seed) + 1):

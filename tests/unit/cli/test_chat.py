@@ -95,7 +95,7 @@ async def terminal(address: str) -> AsyncIterator[Terminal]:
     """`antiphon chat` in a terminal, at its prompt."""
     words = [sys.executable, "-m", "antiphon", "chat"]
     with Terminal(words, {"PATH": os.environ["PATH"], "ANTIPHON_ADDRESS": address, "TERM": "xterm", "NO_COLOR": "1"}) as opened:
-        await opened.sees("you> ")
+        await opened.wait_for("you> ")
         yield opened
 
 
@@ -163,10 +163,10 @@ def test_what_would_command_a_terminal_does_not_reach_one() -> None:
 async def test_a_terminal_is_told_model_tokens_and_cost(terminal: Terminal) -> None:
     """After each answer, in a line; Ctrl-D leaves."""
     terminal.type("one\r")
-    await terminal.sees("1 messages\r\nusual · 1,234 tokens in, 5 out · 0.00125 USD\r\n")
-    await terminal.sees("you> ")
+    await terminal.wait_for("1 messages\r\nusual · 1,234 tokens in, 5 out · 0.00125 USD\r\n")
+    await terminal.wait_for("you> ")
     terminal.type("\x04")
-    assert await terminal.ends() == 0
+    assert await terminal.wait_for_exit() == 0
 
 
 async def test_commands_of_a_conversation(terminal: Terminal) -> None:
@@ -184,27 +184,27 @@ async def test_commands_of_a_conversation(terminal: Terminal) -> None:
         ("/etc/passwd is what?", "3 messages"),
     ):
         terminal.type(f"{typed}\r")
-        await terminal.sees(f"{typed}\r\n")
-        await terminal.sees(seen)
-        await terminal.sees("you> ")
+        await terminal.wait_for(f"{typed}\r\n")
+        await terminal.wait_for(seen)
+        await terminal.wait_for("you> ")
     terminal.type("/quit\r")
-    assert await terminal.ends() == 0
+    assert await terminal.wait_for_exit() == 0
 
 
 async def test_ctrl_c_ends_the_answer_alone(terminal: Terminal, told: Told) -> None:
     """The gateway's call is cancelled, what came stays in the conversation, and that goes on; at the prompt it leaves."""
     terminal.type("hang\r")
-    await terminal.sees("1 messages and more")
+    await terminal.wait_for("1 messages and more")
     terminal.type("\x03")
     await asyncio.wait_for(told.left.wait(), 20)
-    await terminal.sees("Ctrl-C again, or Ctrl-D, leaves.\r\nyou> ")
+    await terminal.wait_for("Ctrl-C again, or Ctrl-D, leaves.\r\nyou> ")
     terminal.type("two\r")
-    await terminal.sees("3 messages\r\nusual · ")
-    await terminal.sees_prompt("you> ")
+    await terminal.wait_for("3 messages\r\nusual · ")
+    await terminal.wait_for_prompt("you> ")
     terminal.type("\x03")
-    await terminal.sees_prompt("leaves.\r\nyou> ")
+    await terminal.wait_for_prompt("leaves.\r\nyou> ")
     terminal.type("\x03")
-    assert await terminal.ends() == 0
+    assert await terminal.wait_for_exit() == 0
 
 
 async def test_an_interrupt_without_a_terminal_ends_it_all(address: str, told: Told) -> None:

@@ -77,9 +77,9 @@ async def test_https_is_tunnelled_by_the_proxy_which_looks_the_name_up(
 ) -> None:
     """TLS is with the host, the password is for the proxy alone, and the tunnel is used again."""
     url = f"https://{NAME}:{host.port}/v1/x"
-    before = len(proxy.asked)
+    before = len(proxy.requests)
     assert await ask(way(tmp_path, proxy=proxy.url_with_password, authority=authority), url, url) == [b"hats", b"hats"]
-    assert proxy.asked[before:] == [f"CONNECT {NAME}:{host.port}"]
+    assert proxy.requests[before:] == [f"CONNECT {NAME}:{host.port}"]
     assert host.connections == 1
     for request in host.requests:
         assert request.headers == {"host": f"{NAME}:{host.port}", "x-key": "k", "content-length": "2"}
@@ -87,9 +87,9 @@ async def test_https_is_tunnelled_by_the_proxy_which_looks_the_name_up(
 
 async def test_plain_http_is_asked_of_the_proxy_with_its_password(proxy: OutboundProxy, plain: OddUpstream, tmp_path: Path) -> None:
     """Which takes its header away before the host sees it."""
-    before = len(proxy.asked)
+    before = len(proxy.requests)
     assert await ask(way(tmp_path, proxy=proxy.url_with_password), f"http://{NAME}:{plain.port}/v1/x") == [b"hats"]
-    assert proxy.asked[before:] == [f"POST {NAME}:{plain.port}"]
+    assert proxy.requests[before:] == [f"POST {NAME}:{plain.port}"]
     assert "proxy-authorization" not in plain.requests[0].headers
     assert plain.requests[0].headers["x-key"] == "k"
 
@@ -178,10 +178,10 @@ async def test_documents_take_the_same_way(proxy: OutboundProxy, authority: Auth
     """As the keys of issuers do: by the proxy, with the authority; and why not is told without the password."""
     fetcher = Fetcher()
     url = httpx2.URL(f"https://{NAME}:{host.port}/keys")
-    before = len(proxy.asked)
+    before = len(proxy.requests)
     chosen = way(tmp_path, proxy=proxy.url_with_password, authority=authority)
     assert await fetcher.get(url, {}, 100, chosen) == b"hats"
-    assert proxy.asked[before:] == [f"CONNECT {NAME}:{host.port}"]
+    assert proxy.requests[before:] == [f"CONNECT {NAME}:{host.port}"]
     for broken, told in (
         (way(tmp_path, proxy=proxy.url_with_password, authority=Authority()), "the certificate is not trusted"),
         (way(tmp_path, proxy=proxy.url_with_password.replace("secret", "wrong")), "the outbound proxy refuses"),
@@ -241,5 +241,5 @@ async def test_a_proxy_that_speaks_tls_itself(authority: Authority, host: OddUps
         fetcher = Fetcher()
         assert await fetcher.get(httpx2.URL(url), {}, 100, chosen) == b"hats"
         await fetcher.close()
-        assert proxy.asked == [f"CONNECT {NAME}:{host.port}"] * 2
+        assert proxy.requests == [f"CONNECT {NAME}:{host.port}"] * 2
         assert isinstance(await failure(way(tmp_path, proxy=secure), url), ProviderUnavailable)

@@ -60,13 +60,13 @@ def test_a_collector_that_takes_too_few_holds_nobody_up(quick: None, monkeypatch
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "20")
     provider = make_provider(None, "1")
     with Receiver() as receiver, capture_logs() as logged:
-        receiver.let.clear()
+        receiver.may_answer.clear()
         export(provider, receiver.url)
         make_spans(provider, 4)
-        block_until(lambda: receiver.came)
+        block_until(lambda: receiver.request_count)
         make_spans(provider, 20)
         assert [line["event"] for line in logged] == ["traces are lost"]
-        receiver.let.set()
+        receiver.may_answer.set()
         flush(provider)
         assert len(receiver.spans()) == 4 + 8
 
@@ -75,7 +75,7 @@ def test_a_stop_waits_no_longer_than_it_may(quick: None) -> None:
     """For a collector that does not answer."""
     provider = make_provider(None, "1")
     with Receiver() as receiver:
-        receiver.let.clear()
+        receiver.may_answer.clear()
         export(provider, receiver.url)
         make_spans(provider, 1)
         flush(provider, 0.1)
