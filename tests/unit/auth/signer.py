@@ -1,4 +1,4 @@
-"""An issuer of tokens: real keys, and tokens of any shape that are signed with them, or not."""
+"""A token issuer for tests: real keys, and tokens with any header, claims and signature."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ SECRET = "a-secret-of-thirty-two-bytes-or-more"  # noqa: S105 - of no server but
 
 @cache
 def key(name: str) -> Key:
-    """The key of this name, the same each time: its kind, and a number."""
+    """Return the key of this name, the same object each time. A name is a kind and a number, such as `rsa-1`."""
     match name.split("-", maxsplit=1)[0]:
         case "rsa":
             return RSAKey.generate_key(2048, {"kid": name})
@@ -44,7 +44,7 @@ def key(name: str) -> Key:
 
 
 def entry(name: str, **members: Any) -> dict[str, Any]:
-    """The public half of a key, as a JWKS has it; a member that is None is left out."""
+    """Return the public half of a key as a JWKS entry. `members` replace its members, and None removes one."""
     found = key(name).as_dict(private=False) | members
     return {member: value for member, value in found.items() if value is not None}
 
@@ -58,19 +58,22 @@ def b64(data: bytes) -> str:
 
 
 def at(seconds: float) -> Callable[[int], Any]:
-    """A time so many seconds from when the token is made."""
+    """Return a claim value: a function that adds `seconds` to the time at which the token is made."""
     return lambda now: now + seconds
 
 
 def claims(**more: Any) -> dict[str, Any]:
-    """Good ones; one that is None is left out."""
+    """Return valid claims. `more` replaces some of them, and None removes one."""
     now = int(time.time())
     found = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "iat": now, "exp": now + 300, "scope": "openid email profile"} | more
     return {claim: value(now) if callable(value) else value for claim, value in found.items() if value is not None}
 
 
 def sign(said: dict[str, Any] | bytes, by: str = "rsa-1", alg: str = "RS256", /, header: Any = None, **more: Any) -> str:
-    """A token: `header` in place of the usual one, or `more` in it; one that is None is left out."""
+    """Return a token with these claims, signed with the key `by`.
+
+    `header` replaces the whole header, `more` replaces members of it, and None removes one.
+    """
     usual = {"alg": alg, "typ": "JWT", "kid": by} | more
     head = {name: value for name, value in usual.items() if value is not None} if header is None else header
     first = head if isinstance(head, bytes) else json.dumps(head).encode()

@@ -1,10 +1,10 @@
-"""What an API key looks like."""
+"""Tests of the form of an API key."""
 
 from antiphon.auth.api_keys.secret import digest, is_well_formed, new_key
 
 
 def test_a_made_key_is_known_and_a_slip_is_not() -> None:
-    """Each character counts; what was not made here is none."""
+    """A generated key is well-formed. A key with one changed, missing or added character is not."""
     key = new_key().get_secret_value()
     assert is_well_formed(key)
     for at in range(len("sk-ap-"), len(key)):
@@ -14,6 +14,6 @@ def test_a_made_key_is_known_and_a_slip_is_not() -> None:
 
 
 def test_no_two_are_alike() -> None:
-    """Nor are their digests."""
+    """A hundred generated keys have a hundred different digests."""
     keys = {new_key().get_secret_value() for _ in range(100)}
     assert len({digest(key) for key in keys}) == 100
