@@ -1,4 +1,4 @@
-"""The chat service."""
+"""Tests of the chat service."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -93,7 +93,7 @@ def asked(model: str = "", *messages: Message) -> ChatRequest:
 
 
 async def test_it_asks_the_provider_by_the_providers_own_name_of_the_model() -> None:
-    """A prefix is dropped, the rest of the request is handed on."""
+    """The provider's prefix is removed from the model's name, and the rest of the request is passed on unchanged."""
     provider = ScriptedProvider()
     reply = await collect(service(provider).stream(Call(), asked("scripted/up-1")))
     assert provider.requests == [asked("up-1")]
@@ -101,7 +101,7 @@ async def test_it_asks_the_provider_by_the_providers_own_name_of_the_model() -> 
 
 
 async def test_a_caller_that_leaves_closes_the_providers_call() -> None:
-    """And the call is no longer counted."""
+    """If the caller leaves, the provider's call is closed and the call is not in flight any more."""
     provider = ScriptedProvider([START, TextDelta(0, "Hel")], None)
     chat = service(provider)
     async with aclosing(chat.stream(Call(), asked())) as batches:
@@ -111,7 +111,7 @@ async def test_a_caller_that_leaves_closes_the_providers_call() -> None:
 
 
 async def test_nothing_is_told_before_the_first_delta() -> None:
-    """What comes before it comes with it, so that a failure until then can still be a status."""
+    """Events before the first delta are sent together with it, so that an earlier failure can still become a status."""
     provider = ScriptedProvider([START], [TextDelta(0, "")], [TextDelta(0, "Hel")], [TextDelta(0, "lo")], [USAGE, STOP])
     batches = [batch async for batch in service(provider).stream(Call(), asked())]
     assert batches[:2] == [[START, BEGIN, TextDelta(0, ""), TextDelta(0, "Hel")], [TextDelta(0, "lo")]]
@@ -123,7 +123,7 @@ async def test_nothing_is_told_before_the_first_delta() -> None:
 
 
 async def test_no_more_is_held_back_than_some_events() -> None:
-    """A provider that sends nothing but fields without a delta does not fill the memory."""
+    """At most MAX_HELD events are held back, so that a provider that sends no delta does not fill the memory."""
     empty = ExtraFields(0, {"annotations": []})
     provider = ScriptedProvider([START], *([empty] for _ in range(MAX_HELD)), None)
     async with aclosing(service(provider).stream(Call(), asked())) as batches:
@@ -132,7 +132,7 @@ async def test_no_more_is_held_back_than_some_events() -> None:
 
 @pytest.mark.parametrize(("own", "callers"), [(0.01, None), (60, 0.01), (0.01, 60)])
 async def test_the_shorter_deadline_ends_the_call(own: float, callers: float | None) -> None:
-    """The configured one, or the caller's; the provider's call is closed before it is told."""
+    """The shorter of the configured and the caller's deadline ends the call, and the provider's call is closed."""
     provider = ScriptedProvider([START], None)
     with pytest.raises(DeadlineExceeded):
         await collect(service(provider, own).stream(Call(timeout=callers), asked()))
@@ -140,7 +140,7 @@ async def test_the_shorter_deadline_ends_the_call(own: float, callers: float | N
 
 
 async def test_calls_in_flight_can_be_interrupted() -> None:
-    """A server that stops ends them with an error that their callers are told."""
+    """`interrupt` ends all calls in flight with `ShuttingDown` and closes the calls to the provider."""
     provider = ScriptedProvider([START], None)
     chat = service(provider)
     calls = [asyncio.create_task(collect(chat.stream(Call(), asked()))) for _ in range(3)]
@@ -154,7 +154,7 @@ async def test_calls_in_flight_can_be_interrupted() -> None:
 
 
 async def test_a_bad_request_never_reaches_a_provider() -> None:
-    """No message, a NUL, a model that nobody has."""
+    """A request without messages, with a NUL or for an unknown model raises before the provider is asked."""
     provider = ScriptedProvider()
     chat = service(provider)
     with pytest.raises(InvalidRequest):
@@ -168,7 +168,7 @@ async def test_a_bad_request_never_reaches_a_provider() -> None:
 
 
 async def test_what_happens_in_a_call_is_told_once() -> None:
-    """In order, with what is known by then."""
+    """The observer gets each event of a call once and in order; afterwards the call has its route, provider, model and usage."""
     listener = Listener()
     call = Call(observer=listener)
     await collect(service(ScriptedProvider()).stream(call, asked("scripted/up-1")))
@@ -178,7 +178,7 @@ async def test_what_happens_in_a_call_is_told_once() -> None:
 
 
 async def test_a_model_that_a_key_may_not_use_is_known_to_the_log() -> None:
-    """An operator sees what was refused."""
+    """A call that is refused for its model has the route set, so that the log shows what was refused."""
     call = Call(caller=Principal("ann", owner="ann", models=("other",)))
     with pytest.raises(PermissionDenied):
         await collect(service(ScriptedProvider()).stream(call, asked("scripted/up-1")))
@@ -186,7 +186,7 @@ async def test_a_model_that_a_key_may_not_use_is_known_to_the_log() -> None:
 
 
 async def test_a_caller_that_leaves_is_told_of() -> None:
-    """The provider's call is closed before it is settled."""
+    """If the caller leaves, the observer gets `cancelled_upstream` and `attempt_ended` before `settled`."""
     listener = Listener()
     chat = service(ScriptedProvider([START, TextDelta(0, "Hel")], None))
     async with aclosing(chat.stream(Call(observer=listener), asked())) as batches:
@@ -195,7 +195,7 @@ async def test_a_caller_that_leaves_is_told_of() -> None:
 
 
 async def test_a_database_that_fails_is_no_fault_of_the_provider() -> None:
-    """Its attempt has ended well before the reply is stored."""
+    """If storing the reply fails, the provider's attempt has still ended without an error."""
 
     class Failing(MemoryStore):
         async def end_turn(self, owner: str, message_id: str, end: TurnEnd) -> bool:
@@ -209,7 +209,7 @@ async def test_a_database_that_fails_is_no_fault_of_the_provider() -> None:
 
 
 async def test_a_provider_that_ends_without_a_word_has_not_answered() -> None:
-    """What came is no whole reply."""
+    """A stream that ends without a finish reason raises `ProviderProtocolError`."""
     with pytest.raises(ProviderProtocolError):
         await collect(service(ScriptedProvider([START, TextDelta(0, "Hel")])).stream(Call(), asked()))
 
@@ -218,7 +218,7 @@ async def test_a_provider_that_ends_without_a_word_has_not_answered() -> None:
 
 
 class Limited:
-    """A chat service whose only caller has limits."""
+    """A chat service whose only caller has the limits `quota`."""
 
     def __init__(
         self, provider: ScriptedProvider, store: MemoryStore | None = None, wants_key: Sequence[str] = (), **quota: Any
@@ -245,7 +245,7 @@ class Limited:
 
 
 async def test_a_call_over_the_limit_reaches_neither_provider_nor_database() -> None:
-    """Nothing of it is stored."""
+    """A call over the limit reaches no provider, and nothing of it is stored."""
     store = MemoryStore()
     limited = Limited(ScriptedProvider(), store, requests_per_minute=1)
     await limited.ask(Record("me"))
@@ -257,7 +257,7 @@ async def test_a_call_over_the_limit_reaches_neither_provider_nor_database() -> 
 
 @pytest.mark.parametrize("resent", [False, True])
 async def test_what_is_stored_counts_before_the_provider_is_asked(resent: bool) -> None:
-    """A short message behind a long conversation is a long prompt: beyond the limit it is refused, and not stored."""
+    """The stored conversation counts as prompt tokens. A short message that makes the prompt too long is refused and not stored."""
     store = MemoryStore()
     limited = Limited(ScriptedProvider(), store, tokens_per_minute=1000, requests_per_minute=3)
     long = Message(Role.USER, (Text("x" * 4000),))
@@ -272,7 +272,7 @@ async def test_what_is_stored_counts_before_the_provider_is_asked(resent: bool) 
 
 
 async def test_what_is_stored_and_cannot_be_sent_does_not_count() -> None:
-    """It is no part of the prompt."""
+    """Stored messages that cannot be sent to the provider do not count as prompt tokens."""
     store = MemoryStore()
     limited = Limited(ScriptedProvider(), store, tokens_per_minute=1000)
     thought = Message(Role.ASSISTANT, (Thinking("Hm" * 4000),))
@@ -282,7 +282,7 @@ async def test_what_is_stored_and_cannot_be_sent_does_not_count() -> None:
 
 
 async def test_a_turn_is_one_request_and_holds_what_it_comes_to() -> None:
-    """Looked at twice, it is counted once: as one request, and with all of its prompt while it goes on."""
+    """A recorded turn counts as one request and reserves the tokens of its whole prompt, though its limits are checked twice."""
     store = MemoryStore()
     limited = Limited(ScriptedProvider([START], None), store, tokens_per_minute=1000, requests_per_minute=9, concurrent_streams=1)
     made = await store.create("me", title="", source="", pinned=False, messages=[Message(Role.USER, (Text("x" * 400),))])
@@ -299,7 +299,7 @@ async def test_a_turn_is_one_request_and_holds_what_it_comes_to() -> None:
 
 
 async def test_a_call_is_settled_before_its_last_batch() -> None:
-    """Who has the whole reply may call again, though only one call at once is allowed."""
+    """A call is settled before its last batch is sent, so that the caller may start another call at once."""
     limited = Limited(ScriptedProvider(), concurrent_streams=1, tokens_per_minute=30)
     batches = limited.chat.stream(Call(observer=limited.ledger), asked())
     async with aclosing(batches):
@@ -317,7 +317,7 @@ async def test_a_call_is_settled_before_its_last_batch() -> None:
     ],
 )
 async def test_a_call_that_is_broken_off_gives_back_what_it_did_not_use(first: Any, spent: float) -> None:
-    """Its place and its tokens; what had come is paid for."""
+    """A cancelled call releases its place and the tokens that it did not use; the prompt and the text so far are charged."""
     limited = Limited(ScriptedProvider(first, None), concurrent_streams=1, tokens_per_minute=1000)
     call = asyncio.create_task(limited.ask(max_tokens=200))
     while not limited.provider.requests:
@@ -336,7 +336,7 @@ async def test_a_call_that_is_broken_off_gives_back_what_it_did_not_use(first: A
 
 
 async def test_a_prompt_is_used_where_its_reply_is_too_late() -> None:
-    """Whoever sets a deadline that no reply can keep, pays for what the provider was sent."""
+    """The prompt of a call that ends by its deadline is charged."""
     limited = Limited(ScriptedProvider(None), tokens_per_minute=1000)
     with pytest.raises(DeadlineExceeded):
         await collect(limited.chat.stream(Call(timeout=0.01, observer=limited.ledger), ChatRequest("one", (HELLO,), stream=True)))
@@ -344,7 +344,7 @@ async def test_a_prompt_is_used_where_its_reply_is_too_late() -> None:
 
 
 async def test_a_call_that_fails_gives_back_all_but_its_request() -> None:
-    """The provider never took it."""
+    """A call that fails at the provider returns its place and tokens, but counts as a request."""
     error = ProviderProtocolError("x", provider="scripted")
     limited = Limited(ScriptedProvider(error), concurrent_streams=1, tokens_per_minute=1000, requests_per_minute=3)
     told = limited.headers
@@ -358,7 +358,7 @@ async def test_a_call_that_fails_gives_back_all_but_its_request() -> None:
 
 
 async def test_a_callers_own_key_costs_the_gateway_nothing() -> None:
-    """Its tokens are counted."""
+    """A call with the caller's own provider key counts tokens, but costs nothing and needs no budget."""
     limited = Limited(ScriptedProvider(), wants_key=["scripted"], daily_usd=1, tokens_per_minute=1000)
     request = ChatRequest("one", (HELLO,), stream=True, api_key=SecretStr("sk-own"))
     await collect(limited.chat.stream(Call(observer=limited.ledger), request))
@@ -370,7 +370,7 @@ async def test_a_callers_own_key_costs_the_gateway_nothing() -> None:
 
 
 async def test_a_key_that_no_provider_asks_for_is_no_way_past_a_budget() -> None:
-    """Such a call is on who runs the provider, whatever its caller sends."""
+    """A caller's key for a provider that takes none is ignored: the call is charged and needs a budget."""
     limited = Limited(ScriptedProvider(), daily_usd=5)
     request = ChatRequest("one", (HELLO,), stream=True, api_key=SecretStr("x"))
     await collect(limited.chat.stream(Call(observer=limited.ledger), request))
@@ -381,7 +381,7 @@ async def test_a_key_that_no_provider_asks_for_is_no_way_past_a_budget() -> None
 
 
 async def test_a_budget_that_is_spent_is_told_to_the_next_caller() -> None:
-    """By the price of what was used."""
+    """A call is charged by its price, and the next call raises `BudgetExceeded` if the budget is spent."""
     limited = Limited(ScriptedProvider(), daily_usd=5)
     reply = await limited.ask()
     assert reply.metrics
@@ -399,13 +399,16 @@ def recording(provider: ScriptedProvider, store: MemoryStore) -> ChatService:
 
 
 async def path(store: MemoryStore) -> tuple[StoredMessage, ...]:
-    """The messages of the owner's only conversation."""
+    """Return the messages of the owner's only conversation."""
     (conversation,) = (await store.list("ann", size=10)).conversations
     return (await store.messages("ann", conversation.id)).messages
 
 
 async def test_a_turn_is_stored_before_the_provider_is_asked_and_whole_before_it_is_told() -> None:
-    """The new message and the reply in progress first; complete when the last batch comes."""
+    """The message and a reply in progress are stored before the first batch.
+
+    The reply is stored as complete before the last batch is sent.
+    """
     store = MemoryStore()
     provider = ScriptedProvider()
     batches = recording(provider, store).stream(Call(), asked(), Record("ann"))
@@ -420,7 +423,7 @@ async def test_a_turn_is_stored_before_the_provider_is_asked_and_whole_before_it
 
 
 async def test_a_conversation_is_told_to_the_model_from_its_beginning() -> None:
-    """The request brings only what is new."""
+    """The provider gets the whole stored conversation, though the request has only the new message."""
     store = MemoryStore()
     provider = ScriptedProvider()
     chat = recording(provider, store)
@@ -433,7 +436,7 @@ async def test_a_conversation_is_told_to_the_model_from_its_beginning() -> None:
 
 
 async def test_a_request_id_seen_again_is_answered_from_the_store() -> None:
-    """The provider is asked once; the answer is the same, with the same ids."""
+    """A repeated request id gets the stored reply with the same ids, without a second request to the provider."""
     store = MemoryStore()
     provider = ScriptedProvider()
     chat = recording(provider, store)
@@ -449,7 +452,10 @@ async def test_a_request_id_seen_again_is_answered_from_the_store() -> None:
 
 
 async def test_a_turn_that_goes_on_or_broke_off_is_not_begun_again() -> None:
-    """The first is a conflict for now; the second is told as what it is, after what had come of it."""
+    """A repeated request id raises `TurnInProgress` while the turn runs.
+
+    If the turn broke off, it gets the stored text and then `TurnNotComplete`.
+    """
     store = MemoryStore()
     provider = ScriptedProvider([START, TextDelta(0, "Hel")], None)
     chat = recording(provider, store)
@@ -468,7 +474,7 @@ async def test_a_turn_that_goes_on_or_broke_off_is_not_begun_again() -> None:
 
 
 async def test_a_turn_whose_caller_left_unheard_is_begun_again() -> None:
-    """By its request id: the retry has the conversation that the first attempt made, and there is no second one."""
+    """If a turn was cancelled before any text came, the same request id runs it again in the same conversation."""
     store = MemoryStore()
     provider = ScriptedProvider([START], None)
     chat = recording(provider, store)
@@ -495,7 +501,7 @@ async def test_a_turn_whose_caller_left_unheard_is_begun_again() -> None:
     ],
 )
 async def test_a_failed_turn_keeps_what_had_come(batches: tuple[object, ...], state: MessageState, text: str) -> None:
-    """Stored before the failure is told."""
+    """The text before a failure is stored as an incomplete reply with the error's reason."""
     store = MemoryStore()
     with pytest.raises((ProviderProtocolError, ZeroDivisionError)):
         await collect(recording(ScriptedProvider(*batches), store).stream(Call(), asked(), Record("ann")))  # type: ignore[arg-type]
@@ -506,7 +512,7 @@ async def test_a_failed_turn_keeps_what_had_come(batches: tuple[object, ...], st
 
 @pytest.mark.parametrize("before", [(), ([START],)])
 async def test_a_first_turn_of_which_nothing_comes_leaves_no_conversation(before: tuple[Batch, ...]) -> None:
-    """However often it is tried, under a request id or not; nobody was told of one."""
+    """A new conversation is removed if its first turn fails without any text, and the caller is not given its id."""
     store, told = MemoryStore(), list[str]()
     provider = ScriptedProvider(*before, ProviderProtocolError("Cut.", provider="p"))
     chat = recording(provider, store)
@@ -522,7 +528,7 @@ async def test_a_first_turn_of_which_nothing_comes_leaves_no_conversation(before
 
 
 async def test_a_conversation_that_is_named_keeps_a_turn_that_failed() -> None:
-    """And it is told of, also with the failure."""
+    """An existing conversation keeps a failed turn, and the caller gets its id."""
     store, told = MemoryStore(), list[str]()
     made = await store.create("ann", title="", source="", pinned=False, messages=())
     chat = recording(ScriptedProvider(ProviderProtocolError("Cut.", provider="p")), store)
@@ -533,7 +539,7 @@ async def test_a_conversation_that_is_named_keeps_a_turn_that_failed() -> None:
 
 
 async def test_a_conversation_that_somebody_has_found_meanwhile_stays() -> None:
-    """Whoever has renamed it wants it; its turn is told as what it is."""
+    """A new conversation that was renamed during its failing first turn is kept, with the turn as failed."""
     store = MemoryStore()
 
     class Renaming(ScriptedProvider):
@@ -550,7 +556,7 @@ async def test_a_conversation_that_somebody_has_found_meanwhile_stays() -> None:
 
 
 async def test_a_turn_whose_conversation_is_deleted_meanwhile_is_told_so() -> None:
-    """It has no clean end, as there is nothing that it is stored in."""
+    """If the conversation is deleted during the reply, the call raises `ConversationNotFound` and has no clean end."""
     store = MemoryStore()
     found: Batch = []
     with pytest.raises(ConversationNotFound):
@@ -563,7 +569,7 @@ async def test_a_turn_whose_conversation_is_deleted_meanwhile_is_told_so() -> No
 
 
 async def test_a_turn_that_another_worker_has_begun_again_is_told_so() -> None:
-    """Its end is not what is stored: the caller is to ask again for what is."""
+    """If another worker has taken over the turn, the call raises `TurnInProgress`, because its reply is not the stored one."""
 
     class Taken(MemoryStore):
         async def end_turn(self, owner: str, reply_id: str, end: TurnEnd) -> bool:
@@ -574,7 +580,7 @@ async def test_a_turn_that_another_worker_has_begun_again_is_told_so() -> None:
 
 
 async def test_what_only_the_provider_knew_is_replayed() -> None:
-    """Calls of other kinds, fields of calls and of the message, parts of the content, and the reason of 2023."""
+    """A replayed reply equals the first one: all kinds of blocks, states, unknown fields and the provider's finish reason."""
     signed = State("s", {"signed": 1})
     blocks: list[Block] = [
         Thinking("", "reasoning", state=signed),
@@ -603,7 +609,7 @@ async def test_what_only_the_provider_knew_is_replayed() -> None:
 
 
 async def test_a_replayed_block_is_one_delta() -> None:
-    """Within its frame."""
+    """Each block of a replayed reply is one delta between its start and end."""
     call = [BlockStarted(1, 0, ToolCall("c1", "f", "", state=State(fields={"signed": 1}))), InputDelta(1, "{}")]
     pieces = [TextDelta(0, "H"), TextDelta(0, "i"), *call]
     provider = ScriptedProvider([START, *pieces], [USAGE, Finished(0, FinishReason.TOOL_CALLS, "tool_calls")])
@@ -615,7 +621,7 @@ async def test_a_replayed_block_is_one_delta() -> None:
 
 
 async def test_a_request_id_is_good_for_one_turn() -> None:
-    """With other messages it is told to be used, and no reply of another question is given."""
+    """A request id with other messages raises `RequestIdReused`."""
     provider = ScriptedProvider()
     chat = recording(provider, MemoryStore())
     await collect(chat.stream(Call(), asked(), Record("ann", request_id="r")))
@@ -625,7 +631,7 @@ async def test_a_request_id_is_good_for_one_turn() -> None:
 
 
 async def test_a_caller_that_leaves_has_its_turn_settled_behind_it() -> None:
-    """As cancelled, with the text; the caller does not wait for it."""
+    """If the caller leaves, its turn is stored in the background as cancelled, with the text so far."""
     store = MemoryStore()
     chat = recording(ScriptedProvider([START, TextDelta(0, "Hel")], None), store)
     async with aclosing(chat.stream(Call(), asked(), Record("ann"))) as batches:
@@ -636,7 +642,10 @@ async def test_a_caller_that_leaves_has_its_turn_settled_behind_it() -> None:
 
 
 async def test_what_a_long_reply_has_said_is_written_down_now_and_then() -> None:
-    """Not before it has gone on for a while, not again without a new word, and all turns in one go."""
+    """A checkpoint stores the text of replies in progress, with one call of the store for all of them.
+
+    A reply is stored from its second checkpoint on, and only if it has new text.
+    """
     store = MemoryStore()
     recorder = Recorder(store)
     provider = ScriptedProvider([START, TextDelta(0, "Hel")], [TextDelta(0, "lo")], None)
@@ -661,7 +670,7 @@ async def test_what_a_long_reply_has_said_is_written_down_now_and_then() -> None
 
 
 async def test_what_cannot_be_written_down_is_tried_the_next_time() -> None:
-    """And its call goes on meanwhile."""
+    """A checkpoint that fails is tried again at the next pass, and the call goes on."""
 
     class Failing(MemoryStore):
         failures = 1
@@ -683,7 +692,7 @@ async def test_what_cannot_be_written_down_is_tried_the_next_time() -> None:
 
 
 class FailingStore(MemoryStore):
-    """Cannot end a turn the first `failures` times."""
+    """A store whose `end_turn` fails the first `failures` times."""
 
     failures = 2
 
@@ -695,7 +704,7 @@ class FailingStore(MemoryStore):
 
 
 async def test_a_reply_that_cannot_be_stored_for_a_moment_is_tried_on() -> None:
-    """What was said is not lost, and the caller is told that it is whole only when it is stored."""
+    """Storing the end of a turn is retried, and the caller gets the last batch after it has succeeded."""
     store = FailingStore()
     provider = ScriptedProvider([START, TextDelta(0, "Hello")], [STOP])
     await collect(recording(provider, store).stream(Call(), asked(), Record("ann")))
@@ -703,7 +712,7 @@ async def test_a_reply_that_cannot_be_stored_for_a_moment_is_tried_on() -> None:
 
 
 async def test_what_is_told_of_a_recorded_reply_is_what_is_stored() -> None:
-    """A NUL, which no database holds, is replaced in both."""
+    """A NUL in a reply is replaced by U+FFFD both in the stream and in the store."""
     store = MemoryStore()
     provider = ScriptedProvider([START, TextDelta(0, "a\0b")], [USAGE, STOP])
     reply = await collect(recording(provider, store).stream(Call(), asked(), Record("ann")))
@@ -713,7 +722,7 @@ async def test_what_is_told_of_a_recorded_reply_is_what_is_stored() -> None:
 
 @pytest.mark.parametrize("role", [Role.USER, Role.ASSISTANT])
 async def test_only_a_reply_of_which_nothing_came_is_not_told_to_the_model(role: Role) -> None:
-    """Another message without content is told, as in a call that is not recorded."""
+    """An empty reply of the assistant is not sent to the provider; an empty message of another role is."""
     provider = ScriptedProvider()
     empty = Message(role, ())
     await collect(recording(provider, MemoryStore()).stream(Call(), asked("", HELLO, empty), Record("ann")))
@@ -726,13 +735,13 @@ def saying(text: str) -> Message:
 
 @pytest.mark.parametrize("resent", [False, True])
 async def test_a_message_that_the_provider_refused_is_not_sent_again(resent: bool) -> None:
-    """It stays in the history, the next turns go without it, and the log tells it once."""
+    """A message that the provider rejected stays in the history, is left out of later requests, and is logged once."""
     store, provider = MemoryStore(), ScriptedProvider()
     chat = recording(provider, store)
     made = await store.create("ann", title="", source="", pinned=False, messages=[HELLO, Message(Role.ASSISTANT, (Text("Hi"),))])
 
     async def say(*messages: Message) -> list[Message]:
-        """Returns what the provider was sent behind the first turn."""
+        """Send messages and return what the provider got after the first turn."""
         record = Record("ann", conversation=made.id, resent=resent)
         await collect(chat.stream(Call(), asked("one", *messages), record))
         return list(provider.requests[-1].messages[2:])
@@ -763,7 +772,7 @@ def guarding(provider: ScriptedProvider, store: MemoryStore, action: str = "mask
 
 
 async def test_what_is_masked_goes_neither_to_the_provider_nor_into_the_history_nor_to_the_caller() -> None:
-    """Message, title, source and reply, and what is said for this turn alone; what the operator has put before goes as it is."""
+    """Message, instructions, title, source and reply are masked for provider, store and caller. The operator's preamble is not."""
     store = MemoryStore()
     provider = ScriptedProvider([START, TextDelta(0, "You said b")], [TextDelta(0, "ad."), USAGE, STOP])
     words = (Message(Role.SYSTEM, (Text("bad"),)),)
@@ -778,7 +787,7 @@ async def test_what_is_masked_goes_neither_to_the_provider_nor_into_the_history_
 
 
 async def test_a_blocked_request_is_neither_asked_nor_recorded() -> None:
-    """Recorded or not."""
+    """A blocked request raises `ContentBlocked`, reaches no provider and is not stored."""
     store, provider = MemoryStore(), ScriptedProvider()
     bad = saying("a bad one")
     for record, said in (
@@ -794,7 +803,10 @@ async def test_a_blocked_request_is_neither_asked_nor_recorded() -> None:
 
 
 async def test_a_blocked_reply_is_whole_as_filtered() -> None:
-    """Stored so, with tokens that are estimated where the provider did not come to tell them."""
+    """A blocked reply ends with CONTENT_FILTER and is stored as complete with the text before the match.
+
+    Missing usage is estimated.
+    """
     store = MemoryStore()
     provider = ScriptedProvider([START, TextDelta(0, "You said bad ")], None)
     reply = await collect(guarding(provider, store, "block").stream(Call(), asked(), Record("ann")))
@@ -807,7 +819,7 @@ async def test_a_blocked_reply_is_whole_as_filtered() -> None:
 
 
 async def test_what_was_stored_before_there_were_guards_is_guarded_on_its_way_to_the_provider() -> None:
-    """It may also have come by another way than through a chat."""
+    """Stored messages pass the guards before they are sent to the provider, because they may be older than the guards."""
     store, provider = MemoryStore(), ScriptedProvider()
     first = await collect(recording(provider, store).stream(Call(), asked("one", saying("a bad one")), Record("ann")))
     assert first.started is not None
