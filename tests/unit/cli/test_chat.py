@@ -1,4 +1,4 @@
-"""`antiphon chat` against a server that answers as it is told, over gRPC."""
+"""Tests of `antiphon chat` against a scripted gRPC server."""
 
 import asyncio
 import io
@@ -23,9 +23,10 @@ ODD = "all:\n\tcc a.c :bug: \x1b[31mred [bold]x[/]"
 
 
 class Told(chat_pb2_grpc.ChatServiceServicer):
-    """Fails for "fail", calls two tools at once for "tools", says ODD for "odd"; else tells how many messages it got.
+    """A chat service that answers with the number of messages that it got, unless the last message is a command.
 
-    For "hang" it never ends after that, and sets `left` once its caller is gone.
+    "fail" fails after the text, "tools" makes two tool calls at once, "odd" answers ODD. "hang" never ends, and sets `left` when
+    its caller is gone.
     """
 
     def __init__(self) -> None:
@@ -62,7 +63,7 @@ class Told(chat_pb2_grpc.ChatServiceServicer):
 
 
 class Models(models_pb2_grpc.ModelServiceServicer):
-    """Two models."""
+    """A model service with two models."""
 
     async def ListModels(self, request: models_pb2.ListModelsRequest, context: Any) -> models_pb2.ListModelsResponse:
         models = [models_pb2.Model(name="other"), models_pb2.Model(name="usual", is_default=True)]
@@ -92,7 +93,7 @@ async def address(told: Told) -> AsyncIterator[str]:
 
 @pytest_asyncio.fixture
 async def terminal(address: str) -> AsyncIterator[Terminal]:
-    """`antiphon chat` in a terminal, at its prompt."""
+    """Run `antiphon chat` in a terminal, up to its prompt."""
     words = [sys.executable, "-m", "antiphon", "chat"]
     with Terminal(words, {"PATH": os.environ["PATH"], "ANTIPHON_ADDRESS": address, "TERM": "xterm", "NO_COLOR": "1"}) as opened:
         await opened.sees("you> ")
@@ -102,7 +103,7 @@ async def terminal(address: str) -> AsyncIterator[Terminal]:
 async def chat(
     address: str, *words: str | bytes, said: bytes = b"", variables: Mapping[str, str] = MappingProxyType({})
 ) -> tuple[int, str, str]:
-    """The exit code, what was printed, and what was told besides."""
+    """Run `antiphon chat` with `said` as its input. Return the exit code, standard output and standard error."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "antiphon", "chat", *words),
         env={"PATH": os.environ["PATH"], "ANTIPHON_ADDRESS": address, **variables},
@@ -117,7 +118,7 @@ async def chat(
 
 
 async def test_an_answer_that_fails_does_not_end_a_conversation(address: str) -> None:
-    """It is told, and left out of what is said next; a program learns of it by the exit code."""
+    """A failed reply is printed as an error and left out of later requests. The conversation goes on, and the exit code is 1."""
     code, shown, told = await chat(address, said=b"one\nfail\nthree\n")
     assert shown.splitlines() == ["1 messages", "3 messages", "3 messages"]
     assert told == f"RESOURCE_EXHAUSTED from {address}: Too much.\n"
@@ -126,13 +127,13 @@ async def test_an_answer_that_fails_does_not_end_a_conversation(address: str) ->
 
 
 async def test_one_question_that_fails_ends_it(address: str) -> None:
-    """With exit code 1."""
+    """A single question that fails ends with exit code 1."""
     code, _, told = await chat(address, "fail")
     assert (code, told) == (1, f"RESOURCE_EXHAUSTED from {address}: Too much.\n")
 
 
 async def test_what_is_not_utf_8_is_told_in_a_line(address: str) -> None:
-    """From the input, and the conversation goes on; from the command line; and of a key, whatever it is made of."""
+    """A line, an argument or a key that is not valid gets a one-line error. The conversation goes on after a bad line."""
     code, shown, told = await chat(address, said=b"caf\xe9\ntwo\n")
     assert (code, shown, told) == (1, "1 messages\n", "error: the line is not UTF-8.\n")
     code, _, told = await chat(address, b"caf\xe9")
@@ -144,24 +145,24 @@ async def test_what_is_not_utf_8_is_told_in_a_line(address: str) -> None:
 
 
 async def test_tool_calls_have_a_line_each(address: str) -> None:
-    """Though their pieces come mixed."""
+    """Each tool call is printed in a line of its own, though their pieces arrive interleaved."""
     assert (await chat(address, "tools"))[1] == 'add({"a": [1]})\nmul({"b": 2})\n'
 
 
 async def test_what_a_model_says_is_shown_to_the_letter(address: str) -> None:
-    """Tabs, and what would be an emoji, or markup, of the library that prints."""
+    """The reply is printed unchanged: tabs, emoji codes and markup of the Rich library are not interpreted."""
     assert (await chat(address, "odd"))[1] == ODD + "\n"
 
 
 def test_what_would_command_a_terminal_does_not_reach_one() -> None:
-    """A model could else change its title, or what stands above."""
+    """Escape characters are removed when printing to a terminal, because a model could change its title or overwrite text."""
     shown = io.StringIO()
     _write(Console(file=shown, force_terminal=True, color_system="standard"), ODD, "yellow")  # no terminal here
     assert shown.getvalue() == "\x1b[33m" + ODD.replace("\x1b", "") + "\x1b[0m"
 
 
 async def test_a_terminal_is_told_model_tokens_and_cost(terminal: Terminal) -> None:
-    """After each answer, in a line; Ctrl-D leaves."""
+    """In a terminal each reply is followed by a line with model, tokens and cost. Ctrl-D ends the program."""
     terminal.type("one\r")
     await terminal.sees("1 messages\r\nusual · 1,234 tokens in, 5 out · 0.00125 USD\r\n")
     await terminal.sees("you> ")
@@ -170,7 +171,7 @@ async def test_a_terminal_is_told_model_tokens_and_cost(terminal: Terminal) -> N
 
 
 async def test_commands_of_a_conversation(terminal: Terminal) -> None:
-    """They are not said to the model; what is no command is told, and ends nothing."""
+    """Commands such as `/model` are not sent to the model. An unknown command prints an error, and the conversation goes on."""
     for typed, seen in (
         ("one", "1 messages"),
         ("/help", "/new           start a new conversation"),
@@ -192,7 +193,10 @@ async def test_commands_of_a_conversation(terminal: Terminal) -> None:
 
 
 async def test_ctrl_c_ends_the_answer_alone(terminal: Terminal, told: Told) -> None:
-    """The gateway's call is cancelled, what came stays in the conversation, and that goes on; at the prompt it leaves."""
+    """Ctrl-C during a reply cancels the call and keeps the text so far in the conversation.
+
+    At the prompt, pressed twice, it ends the program.
+    """
     terminal.type("hang\r")
     await terminal.sees("1 messages and more")
     terminal.type("\x03")
@@ -208,7 +212,7 @@ async def test_ctrl_c_ends_the_answer_alone(terminal: Terminal, told: Told) -> N
 
 
 async def test_an_interrupt_without_a_terminal_ends_it_all(address: str, told: Told) -> None:
-    """With the exit code that shells have for it, and the gateway's call is cancelled."""
+    """Without a terminal an interrupt cancels the call and ends the program with exit code 130."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "antiphon", "chat", "hang"),
         env={"PATH": os.environ["PATH"], "ANTIPHON_ADDRESS": address},
@@ -225,7 +229,10 @@ async def test_an_interrupt_without_a_terminal_ends_it_all(address: str, told: T
 
 
 async def test_commands_through_a_pipe(address: str) -> None:
-    """Their words go to standard error: standard output has what the model said alone, and what is no command is said to it."""
+    """Through a pipe, commands print to standard error, so that standard output has only replies.
+
+    An unknown command is sent to the model.
+    """
     code, shown, errors = await chat(address, said=b"one\n/model other\ntwo\n/new\n/nonsense\n")
     assert (code, shown.splitlines()) == (0, ["1 messages", "3 messages", "1 messages"])
     assert errors == "The model is other.\nA new conversation.\n"

@@ -1,4 +1,4 @@
-"""`antiphon check-config --probe` against real parts: PostgreSQL, Redis, hosts with TLS, an issuer, an outbound proxy."""
+"""Tests of `antiphon check-config --probe` with real PostgreSQL, Redis, TLS hosts, a token issuer and an outbound proxy."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ PASSWORD = "pr0be-password"  # noqa: S105 - of nothing but this test
 
 
 async def run(folder: Path, config: dict[str, Any], *options: str, **environment: str) -> tuple[int, str]:
-    """The command, in a process of its own: its exit code and all that it printed."""
+    """Run the command as a process. Return its exit code and all of its output."""
     path = folder / "antiphon.yaml"
     path.write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "antiphon", "check-config", "--config", str(path), "--probe", *options]
@@ -38,7 +38,7 @@ async def run(folder: Path, config: dict[str, Any], *options: str, **environment
 
 
 async def found(config: dict[str, Any], folder: Path, patience: float = 10, **environment: str) -> dict[str, tuple[bool, str]]:
-    """What came of each thing, by kind and name."""
+    """Probe a configuration in this process. Return ok and detail by kind and name, such as "provider odd"."""
     path = folder / "antiphon.yaml"
     path.write_text(yaml.safe_dump(config))
     variables = {"HOME": str(folder), "ANTIPHON_KEY": "sk-mine", "PROVIDER_KEY": KEY, **environment}
@@ -48,7 +48,7 @@ async def found(config: dict[str, Any], folder: Path, patience: float = 10, **en
 
 @pytest.mark.slow
 async def test_all_is_well(tmp_path: Path) -> None:
-    """A tick and the time for each, in whatever order they answer, and the exit code 0; no secret in any of it."""
+    """If all is reachable, each probe has a tick and its time, the exit code is 0, and no secret is printed."""
     authority = Authority()
     tls = authority.issue("127.0.0.1").context(tmp_path)
     ca = str(authority.write(tmp_path / "ca.pem"))
@@ -102,7 +102,7 @@ async def test_all_is_well(tmp_path: Path) -> None:
 
 
 async def test_each_failure_is_a_cross_with_its_reason(tmp_path: Path) -> None:
-    """And the exit code is 1: refused, out of reach, not resolved, not trusted; passwords are not told."""
+    """Each failed probe has its reason, the exit code is 1, and no password is printed."""
     async with OddUpstream(Authority().issue("127.0.0.1").context(tmp_path)) as strange, OddUpstream() as host:
         host.default = [answer({"error": {"message": "no"}}, "401 Unauthorized")]
         with Redis() as redis:
@@ -146,13 +146,13 @@ async def test_each_failure_is_a_cross_with_its_reason(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("status", "ok", "told"),
     [
-        ("404 Not ProbeResult", True, "reachable, but lists no models (404), so that the key is not known to be good"),
+        ("404 Not Found", True, "reachable, but lists no models (404), so that the key is not known to be good"),
         ("429 Too Many Requests", True, "reachable, but for now it takes no more requests (429)"),
         ("503 Service Unavailable", False, "answers 503"),
     ],
 )
 async def test_what_a_provider_answers(tmp_path: Path, status: str, ok: bool, told: str) -> None:
-    """A host without that list is no failure; one that is down is."""
+    """A provider that has no list of models, or is rate limited, is reachable; one that answers 503 is not."""
     async with OddUpstream() as host:
         host.default = [answer(b"", status)]
         config = {"providers": {"odd": {"base_url": host.base_url + "?api-version=1", "models": ["a"]}}}
@@ -161,7 +161,7 @@ async def test_what_a_provider_answers(tmp_path: Path, status: str, ok: bool, to
 
 
 async def test_what_hangs_is_given_up(tmp_path: Path) -> None:
-    """Together with all else that hangs, and the connection is dropped."""
+    """Probes that hang end together after `patience` seconds, and their connections are closed."""
     async with OddUpstream() as host:
         host.default = [HANG]
         providers = {name: {"base_url": host.base_url, "models": ["a"]} for name in ("one", "two")}
@@ -172,7 +172,7 @@ async def test_what_hangs_is_given_up(tmp_path: Path) -> None:
 
 
 async def test_a_database_that_is_a_file(tmp_path: Path) -> None:
-    """It is not made, and its schema is told once it is there."""
+    """A probe does not create a missing SQLite file. It reports the schema of an existing one, or that it is not a database."""
     url = f"sqlite:///{tmp_path}/here.db"
     config = {"database": {"url": url}, "providers": {"echo": {"protocol": "echo", "models": ["echo"]}}}
     ok, told = (await found(config, tmp_path))["database"]
