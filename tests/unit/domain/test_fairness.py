@@ -1,4 +1,4 @@
-"""Giving way to other calls."""
+"""Tests of yielding to other calls."""
 
 import asyncio
 import socket
@@ -8,7 +8,7 @@ from antiphon.domain.fairness import yield_to_other_calls
 
 
 async def test_who_waited_for_a_socket_or_the_clock_has_a_turn() -> None:
-    """Though what they wait for came only while the caller was at work."""
+    """`yield_to_other_calls` lets tasks run whose socket or timer became ready while the caller was working."""
     loop = asyncio.get_running_loop()
     done: list[str] = []
     ours, theirs = socket.socketpair()
