@@ -1,4 +1,4 @@
-"""Texts in pieces, for filters."""
+"""Helpers that feed a text to a filter in pieces."""
 
 from hypothesis import strategies as st
 
@@ -6,7 +6,7 @@ from antiphon.guards.base import Blocked, Filter
 
 
 def fed(reader: Filter, pieces: list[str]) -> str:
-    """All that is passed on, by the end or until it is blocked."""
+    """Return all text that the filter passes on. A blocked text ends with "!"."""
     passed = []
     try:
         for piece in pieces:
@@ -19,7 +19,7 @@ def fed(reader: Filter, pieces: list[str]) -> str:
 
 @st.composite
 def pieces(draw: st.DrawFn, text: st.SearchStrategy[str]) -> list[str]:
-    """A text, cut anywhere."""
+    """Draw a text that is cut at any places."""
     whole = draw(text)
     cuts = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=12)))
     return [whole[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]

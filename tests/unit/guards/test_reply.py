@@ -1,4 +1,4 @@
-"""Guards over replies, event by event."""
+"""Tests of guards on the events of a reply."""
 
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
@@ -52,7 +52,7 @@ async def framed(*batches: Batch | Exception | None, **options: Any) -> list[Bat
 
 
 async def told(*batches: Batch | Exception | None, **options: Any) -> list[Batch]:
-    """What is told, but for what only frames the blocks."""
+    """Return the batches that the guards pass on, without events that only frame blocks."""
     found = [without_frames(batch) for batch in await framed(*batches, **options)]
     return [batch for batch in found if batch]
 
@@ -66,7 +66,7 @@ def call(block: int, call_id: str, name: str, arguments: str, state: State | Non
 
 
 async def test_text_is_told_as_it_comes_but_for_what_may_be_the_beginning_of_a_match() -> None:
-    """The rest comes before the end."""
+    """Text is passed on at once, but for the possible beginning of a match, which comes before the end at the latest."""
     assert await told([START, TextDelta(0, "so b")], [TextDelta(0, "a")], [TextDelta(0, "d ba")], [USAGE, STOP]) == [
         [START, TextDelta(0, "so ")],
         [TextDelta(0, "# ")],
@@ -77,7 +77,7 @@ async def test_text_is_told_as_it_comes_but_for_what_may_be_the_beginning_of_a_m
 @settings(max_examples=100, deadline=None)
 @given(st.data(), st.sampled_from(["mask", "block"]))
 async def test_a_reply_is_the_same_whichever_way_it_is_split(data: st.DataObject, action: str) -> None:
-    """Text of two choices that come by turns, and thoughts before."""
+    """The result does not depend on how thoughts and text of two choices are split into deltas."""
     texts = pieces(st.text(alphabet="bad 4\n", max_size=20))
     split = [data.draw(texts) for _ in range(4)]
 
@@ -109,7 +109,7 @@ async def test_a_reply_is_the_same_whichever_way_it_is_split(data: st.DataObject
 @settings(max_examples=200, deadline=None)
 @given(st.data(), st.sampled_from(["mask", "block"]))
 async def test_a_text_over_many_blocks_is_one(data: st.DataObject, action: str) -> None:
-    """What is told of it is the same as of one block; what no guard changes stays in its block, and the frames are in order."""
+    """A match is found across blocks of text. Text without a match stays in its block."""
     split = data.draw(pieces(st.text(alphabet="bad 4", max_size=20)))
     events: list[Event] = []
     for number, piece in enumerate(split):
@@ -126,7 +126,7 @@ async def test_a_text_over_many_blocks_is_one(data: st.DataObject, action: str) 
 
 
 async def test_a_block_that_was_changed_has_no_signature() -> None:
-    """Nor have its sources a place in it; the others keep theirs, also where a match goes over two."""
+    """A changed block loses its signature, and its citations their positions. Other blocks keep them."""
     source = CitationDelta(0, Citation("u", "t", start=0, end=2))
     events: list[Event] = []
     for number, text in enumerate(("so b", "ad", " good")):
@@ -142,7 +142,7 @@ async def test_a_block_that_was_changed_has_no_signature() -> None:
 
 
 async def test_a_match_ends_the_reply_and_the_providers_call() -> None:
-    """As filtered, with what came before it, though the provider would go on."""
+    """A blocking match ends the reply with CONTENT_FILTER after the text before it, and closes the provider's call."""
     provider = ScriptedProvider([START, TextDelta(0, "so ba")], [TextDelta(0, "d "), TextDelta(0, "more")], None)
     batches = reading(provider, "block")
     assert await anext(batches) == [START, begin(0), TextDelta(0, "so ")]
@@ -153,7 +153,7 @@ async def test_a_match_ends_the_reply_and_the_providers_call() -> None:
 
 
 async def test_each_choice_ends_for_itself() -> None:
-    """The call goes on for those that are left, and ends when none is."""
+    """A blocking match ends its choice only. The provider's call is closed when no choice is left."""
     two = [begin(1, 1), TextDelta(1, "good"), Finished(0, FinishReason.STOP, "stop"), Finished(1, FinishReason.LENGTH, "length")]
     assert await told([START, TextDelta(0, "bad !")], [TextDelta(0, "more")], two, action="block", choices=2) == [
         [START],
@@ -166,19 +166,19 @@ async def test_each_choice_ends_for_itself() -> None:
 
 
 async def test_a_whole_reply_keeps_its_usage() -> None:
-    """The provider has counted it already."""
+    """A blocked whole reply keeps the provider's usage."""
     assert await told([START, TextDelta(0, "so bad"), USAGE, STOP], action="block") == [
         [START, TextDelta(0, "so "), USAGE, FILTERED]
     ]
 
 
 async def test_a_match_that_ends_with_the_reply_is_found() -> None:
-    """Nothing comes after it."""
+    """A match at the very end of the reply is found."""
     assert await told([START, TextDelta(0, "so bad")], [STOP], action="block") == [[START, TextDelta(0, "so ")], [FILTERED]]
 
 
 async def test_tool_calls_come_whole_when_all_is_said() -> None:
-    """Their arguments stay JSON: names and values are masked, escaped or not, and the function's name as in a request."""
+    """Tool calls come whole at the end. Names and values in their arguments are masked, and the arguments stay JSON."""
     batches = [
         [START, TextDelta(0, "Ba"), *call(1, "a", "bad", '{"bad": "b')],
         [InputDelta(1, '\\u0061d", "n": 44'), *call(2, "b", "good", '{"x":  1}')],
@@ -196,7 +196,7 @@ async def test_tool_calls_come_whole_when_all_is_said() -> None:
 
 @pytest.mark.parametrize(("name", "arguments"), [("a_bad_f", "{}"), ("f", '{"bad": 1}'), ("f", '{"a": 1, "a": "\\u0062ad"}')])
 async def test_names_in_a_call_are_read(name: str, arguments: str) -> None:
-    """That of the function, and those of fields: fields that only the provider knows could tell them."""
+    """The name of the function and the names of arguments are masked, and unknown fields, which could repeat them, are dropped."""
     made = call(0, "a", name, arguments)
     assert await told([START, *made, ExtraFields(0, {"x": 1}), STOP], action="block") == [[START, FILTERED]]
     (masked,) = await told([START, *made, ExtraFields(0, {"x": 1}), STOP])
@@ -205,7 +205,7 @@ async def test_names_in_a_call_are_read(name: str, arguments: str) -> None:
 
 
 async def test_a_thought_ends_where_something_else_comes() -> None:
-    """A signature is told only where nothing was masked: it is good for that text alone. What is encrypted passes."""
+    """A thought that was masked loses its signature, which is valid for the original text only. Encrypted thoughts pass."""
     sealed = BlockStarted(3, 0, RedactedThinking(state=State("d")))
     assert await told(
         [START, ThinkingDelta(0, "good b"), TextDelta(1, "Hi")],
@@ -221,7 +221,7 @@ async def test_a_thought_ends_where_something_else_comes() -> None:
 
 
 async def test_fields_of_a_reply_as_a_whole_pass_unless_a_guard_finds_something_in_them() -> None:
-    """At its start, and later."""
+    """Unknown fields of the whole reply pass, at its start and later, unless a guard finds something in them."""
     start = replace(START, fields={"service_tier": "default", "citations": ["bad.example"]})
     batches = [
         [start],
@@ -240,7 +240,7 @@ async def test_fields_of_a_reply_as_a_whole_pass_unless_a_guard_finds_something_
 
 
 async def test_refusals_and_transcripts_are_read() -> None:
-    """Sound passes."""
+    """Refusals and transcripts are masked; sound passes."""
     sound = BlockStarted(1, 0, Audio(Media(), "id"))
     batches = [
         [START, RefusalDelta(0, "No b"), sound, MediaDelta(1, "QUJD", "so ba")],
@@ -257,7 +257,10 @@ def token(text: str, *others: str) -> dict[str, Any]:
 
 
 async def test_log_probabilities_come_with_the_text_that_they_spell_until_it_is_changed() -> None:
-    """With the end of their piece of it. Those that spell something else, or have an alternative that is masked, are left out."""
+    """Log probabilities come with the text that they spell.
+
+    Those of other or masked text, or with a masked alternative, are dropped.
+    """
     hi, bar, ba, d = token("Hi "), token("bar"), token("ba"), token("d")
     batches = [
         [START, TextDelta(0, "Hi ", (hi,)), TextDelta(0, "ba", (token("ba"),))],
@@ -277,7 +280,7 @@ async def test_log_probabilities_come_with_the_text_that_they_spell_until_it_is_
 
 
 async def test_log_probabilities_wait_for_their_text_where_some_of_it_came_without() -> None:
-    """Those of what is held back would spell a match that is masked a moment later."""
+    """Log probabilities wait until their text is passed on, because they would spell a match that is still held back."""
     bar, held = token("r "), token("xy ba")
     batches = [[START, TextDelta(0, "ba"), TextDelta(0, "r ", (bar,)), TextDelta(0, "xy ba", (held,))], [TextDelta(0, "d"), STOP]]
     events = [event for batch in await told(*batches) for event in batch]
@@ -285,7 +288,7 @@ async def test_log_probabilities_wait_for_their_text_where_some_of_it_came_witho
 
 
 async def test_fields_that_only_the_provider_knows_come_last_where_nothing_was_changed() -> None:
-    """As they came, but for log probabilities of refusals, which nobody has matched with what they spell."""
+    """Unknown fields come last, and only if no guard changed the reply. Log probabilities of refusals are always dropped."""
     fields = ExtraFields(0, {"annotations": [{"url": "x"}]})
     beside = ExtraFields(0, {"stop": None, "logprobs": {"refusal": [{"token": "b"}]}}, Place.CHOICE)
     passed = ExtraFields(0, {"stop": None}, Place.CHOICE)
@@ -305,7 +308,7 @@ async def test_fields_that_only_the_provider_knows_come_last_where_nothing_was_c
 
 
 async def test_fields_of_a_tool_call_come_with_it_where_nothing_was_changed() -> None:
-    """Without them where a guard finds something in them, or elsewhere; without a signature where the call was changed."""
+    """A call has its unknown fields only if no guard found anything in the reply, and its signature only if it is unchanged."""
     state = State("s", {"x": "good"})
     made = call(1, "a", "f", "{}", state)
     assert await told([START, DeltaGroup(0, 3), TextDelta(0, "x# "), *made], [STOP]) == [
@@ -322,7 +325,7 @@ async def test_fields_of_a_tool_call_come_with_it_where_nothing_was_changed() ->
 
 
 async def test_pictures_pass_and_sources_in_which_something_is_found_do_not() -> None:
-    """A source stays behind the text that it is of."""
+    """Images pass. A citation in which a guard finds something is dropped; others come after the text that they cite for."""
     picture = BlockStarted(1, 0, Image(Media("data:image/png;base64,AA")))
     good, bad = CitationDelta(0, Citation("https://good.example")), CitationDelta(0, Citation("u", "bad"))
     assert await told([START, TextDelta(0, "so b"), good, bad, picture], [STOP]) == [
@@ -332,7 +335,7 @@ async def test_pictures_pass_and_sources_in_which_something_is_found_do_not() ->
 
 
 async def test_what_is_repeated_of_a_reply_passes_as_such() -> None:
-    """So that a caller is told it as often as the provider tells it."""
+    """Fields that the provider repeats pass as repeats, without those in which a guard finds something."""
     again = ExtraFields(None, {"fp": "x"}, Place.REPLY, repeats=True)
     bad, none = ExtraFields(None, {"fp": "bad"}, Place.REPLY, repeats=True), ExtraFields(None, {}, Place.REPLY, repeats=True)
     assert await told([START, again, bad], [STOP]) == [[START, again, none], [STOP]]
@@ -348,13 +351,13 @@ async def test_what_is_repeated_of_a_reply_passes_as_such() -> None:
     ],
 )
 async def test_fields_in_which_something_is_found_are_left_out(fields: list[dict[str, Any]], action: str) -> None:
-    """However they are split; and the reply goes on."""
+    """Unknown fields in which a guard finds something are dropped, however they are split, and the reply goes on."""
     events = [[START], *([ExtraFields(0, each)] for each in fields), [TextDelta(0, "good"), STOP]]
     assert await told(*events, action=action) == [[START], [TextDelta(0, "good"), STOP]]  # type: ignore[arg-type]
 
 
 async def test_a_masked_number_of_a_reply_that_is_to_be_json_becomes_a_string() -> None:
-    """And the stream is not held back for it."""
+    """In a JSON reply a masked number becomes a string, and the stream is not held back for it."""
     assert await told(
         [START, TextDelta(0, '{"n": 44')], [TextDelta(0, "44, ")], [TextDelta(0, '"x": 1}'), STOP], form=JsonObjectFormat()
     ) == [
@@ -365,7 +368,7 @@ async def test_a_masked_number_of_a_reply_that_is_to_be_json_becomes_a_string() 
 
 
 async def test_what_came_before_a_cut_is_told() -> None:
-    """And then the cut is."""
+    """If the provider fails, the text that was held back is sent first and then the error."""
     batches = reading(ScriptedProvider([START, TextDelta(0, "so ba")], ProviderProtocolError("Cut.", provider="p")))
     assert [await anext(batches), await anext(batches)] == [[START, begin(0), TextDelta(0, "so ")], [TextDelta(0, "ba")]]
     with pytest.raises(ProviderProtocolError):
@@ -373,7 +376,7 @@ async def test_what_came_before_a_cut_is_told() -> None:
 
 
 async def test_a_caller_that_leaves_closes_the_providers_call() -> None:
-    """At once."""
+    """If the caller leaves, the provider's call is closed at once."""
     provider = ScriptedProvider([START], None)
     batches = reading(provider)
     await anext(batches)
