@@ -1,4 +1,4 @@
-"""What is new in a conversation that is sent again."""
+"""Tests of finding the new messages when a client sends a conversation again."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -36,7 +36,10 @@ STATES = {"!": MessageState.CANCELLED, "?": MessageState.IN_PROGRESS}
 
 
 def say(text: str) -> Message:
-    """Who and what, as in "u:Hi"; "a" alone is a reply without text, "c:1" a call of a tool and "t:1" what one gave."""
+    """Return the message that a short text stands for.
+
+    "u:Hi" is the user's "Hi", "a" an empty reply, "c:1" a tool call and "t:1" its result.
+    """
     role, _, said = text.partition(":")
     if role == "c":
         return Message(Role.ASSISTANT, (ToolCall(said, "f", "{}"),))
@@ -50,12 +53,12 @@ def talk(line: str) -> tuple[Message, ...]:
 
 
 def tail_of(found: Continuation) -> tuple[tuple[Message, ...], Parent, tuple[int, ...]]:
-    """What is new, and where it belongs."""
+    """Return the new messages, the parent to store them after, and their places in the request."""
     return found.new, found.parent_id, found.places
 
 
 def stored(line: str) -> list[StoredMessage]:
-    """With the ids 0, 1, 2, ...; "a!:Hi" broke off, "a?" is going on."""
+    """Return stored messages with the ids 0, 1, 2, ...; "a!:Hi" is a cancelled reply and "a?" one in progress."""
     found = []
     for index, text in enumerate(line.split()):
         state = STATES.get(text[1:2], MessageState.COMPLETE)
@@ -157,7 +160,7 @@ def stored(line: str) -> list[StoredMessage]:
     ],
 )
 def test_what_is_new(path: str, sent: str, new: str, parent: Parent) -> None:
-    """And where it belongs."""
+    """The new messages of a request and the parent to store them after are found by comparing it with the stored path."""
     found = continuation(stored(path), talk(sent))
     assert (found.new, found.parent_id) == (talk(new), parent)
     assert tuple(talk(sent)[place] for place in found.places) == found.new
@@ -183,7 +186,7 @@ def test_what_is_new(path: str, sent: str, new: str, parent: Parent) -> None:
     ],
 )
 def test_when_two_messages_are_the_same(kept: tuple[Block, ...], sent: tuple[Block, ...], same: bool) -> None:
-    """By what they say: not by thoughts and space, which clients do not send back."""
+    """Messages are compared by their content, without thoughts, outer space and unknown fields, which clients may not send back."""
     path = [*stored("u:0"), reply(*kept), *stored("u:0 a:1 u:2 a:3")[2:]]
     found = continuation(path, (say("u:0"), Message(Role.ASSISTANT, sent), *talk("u:2 a:3 u:4")))
     assert (found.new == talk("u:4")) is same
@@ -199,7 +202,7 @@ def test_when_two_messages_are_the_same(kept: tuple[Block, ...], sent: tuple[Blo
     ],
 )
 def test_all_that_is_said_counts(said: Block, other: Block) -> None:
-    """Calls of tools of any kind by their id and name, and a refusal by its text."""
+    """Calls are compared by id and name, whatever their type, and refusals by their text."""
     path = [*stored("u:0"), reply(said)]
     for value, same in ((said, True), (other, False)):
         sent = (say("u:0"), Message(Role.ASSISTANT, (value,)), say("u:1"))
@@ -207,7 +210,10 @@ def test_all_that_is_said_counts(said: Block, other: Block) -> None:
 
 
 def test_what_only_a_provider_knows_is_told_as_it_is_stored() -> None:
-    """Order, signatures, what the provider ran, and fields of its message, of which a client that has texts only knows nothing."""
+    """A repeated reply is sent to the provider as it is stored, plus new `extra` fields of the request.
+
+    It keeps the order of its blocks, its signatures and its unknown fields, which a client may not have.
+    """
     origin = Origin("openai-chat", "p")
     blocks = (
         Thinking("one", state=State("s1")),
@@ -254,28 +260,31 @@ def test_what_only_a_provider_knows_is_told_as_it_is_stored() -> None:
     ],
 )
 def test_what_the_model_is_told(path: str, sent: str, told: str) -> None:
-    """What was sent, and what is stored of the rest."""
+    """The provider gets the messages of the request, and the stored messages that the request leaves out."""
     assert told_of(stored(path), talk(sent)) == talk(told)
 
 
 def told_of(path: Sequence[StoredMessage], sent: Sequence[Message], *between: StoredMessage) -> tuple[Message, ...]:
-    """What the model is told of the turn that is begun; `between` are messages that come before it is."""
+    """Return the messages for the model. `between` are stored messages that were added before the turn began."""
     found = continuation(path, sent)
     return messages_of(found, [*up_to(path, found.parent_id), *between])
 
 
 def messages_of(found: Continuation, before: Sequence[StoredMessage]) -> tuple[Message, ...]:
-    """What `told` has, whether it is stored or new."""
+    """Return the messages that the continuation gives the model, stored or new."""
     return tuple(entry.message for entry in found.for_model(before))
 
 
 def reply(*parts: Block, **fields: Any) -> StoredMessage:
-    """The reply to the first message."""
+    """Return a stored reply to the first message."""
     return StoredMessage("1", "0", Message(Role.ASSISTANT, parts, **fields), MessageState.COMPLETE, NOW)
 
 
 def test_a_repeated_reply_keeps_its_thoughts() -> None:
-    """Clients do not send them back, and some providers ask for them; what a client made of them, and of space, is not told."""
+    """The stored thoughts of a repeated reply are sent, because clients leave them out and some providers need them.
+
+    The client's thoughts and spaces are ignored.
+    """
     path = [*stored("u:1"), reply(Thinking("Hm", state=State("sig")), Text("Hi"), ToolCall("c", "f", "{}"))]
     sent = Message(Role.ASSISTANT, (Thinking("made up"), Text("Hi "), ToolCall("c", "f", "{}")))
     told = told_of(path, (say("u:1"), sent, *talk("t:c")))
@@ -284,7 +293,7 @@ def test_a_repeated_reply_keeps_its_thoughts() -> None:
 
 @pytest.mark.parametrize("thoughts", [(), (Thinking("Hm"),)])
 def test_a_reply_that_said_nothing_is_told_as_it_is_stored(thoughts: tuple[Block, ...]) -> None:
-    """A client has an empty text of it, which no provider takes; what is stored is known to say nothing, and left out."""
+    """An empty reply that the client repeats as an empty text is taken from the store, because providers refuse an empty text."""
     path = [*stored("u:1"), reply(*thoughts)]
     found = continuation(path, (say("u:1"), Message(Role.ASSISTANT, (Text(""),)), say("u:2")))
     assert found.new == talk("u:2")
@@ -292,21 +301,24 @@ def test_a_reply_that_said_nothing_is_told_as_it_is_stored(thoughts: tuple[Block
 
 
 def test_a_reply_of_thoughts_alone_need_not_be_repeated() -> None:
-    """Clients show nothing of it; the turn that it ended is tried again, or goes on."""
+    """A client may leave out a reply that has thoughts alone, whether it goes on or tries the turn again."""
     path = [*stored("u:1"), reply(Thinking("Hm"))]
     assert tail_of(continuation(path, talk("u:1 u:2"))) == (talk("u:2"), "1", (1,))
     assert tail_of(continuation(path, talk("u:1"))) == ((), "0", ())
 
 
 def test_a_call_that_its_caller_has_changed_is_told_as_it_is_now() -> None:
-    """Beside what the tool gave for that."""
+    """A tool call whose arguments the client has changed is sent as the client has it."""
     path = [*stored("u:1"), reply(ToolCall("c", "f", '{"a":1}'))]
     changed = Message(Role.ASSISTANT, (ToolCall("c", "f", '{"a":2}'),))
     assert told_of(path, (say("u:1"), changed, say("t:c")))[1] == changed
 
 
 def test_fields_beside_the_text_are_told_as_they_are_now() -> None:
-    """A marker of what to keep in mind, which moves on with each turn; a name; what only the provider knows of a reply stays."""
+    """Names and `extra` fields of repeated messages are those of the request, such as a moving cache marker.
+
+    Unknown fields of a stored reply are kept.
+    """
     marked = Message(Role.USER, (Text("1", extra={"cache_control": {"type": "ephemeral"}}),), name="ann")
     path = [StoredMessage("0", None, marked, MessageState.COMPLETE, NOW), reply(Text("2"), extra={"annotations": [1], "x": 1})]
     plain, again = Message(Role.USER, (Text("1"),), name="bob"), Message(Role.ASSISTANT, (Text("2"),), extra={"x": 2})
@@ -315,7 +327,10 @@ def test_fields_beside_the_text_are_told_as_they_are_now() -> None:
 
 
 def test_a_turn_that_came_between_is_told_to_who_sends_new_messages_only() -> None:
-    """It is on the path by the time that theirs is stored. Who sends the chat goes on behind what was sent, on a branch."""
+    """If another turn was stored meanwhile, a request with new messages alone goes on after it.
+
+    A request with the whole chat makes a branch.
+    """
     path = stored("u:1 a:2")
     other = stored("u:1 a:2 u:3 a:4")[2:]
     assert told_of(path, talk("s:0 u:5"), *other) == talk("s:0 u:1 a:2 u:3 a:4 u:5")
@@ -323,7 +338,7 @@ def test_a_turn_that_came_between_is_told_to_who_sends_new_messages_only() -> No
 
 
 def test_messages_that_are_not_compared_are_told_behind_the_path() -> None:
-    """As a typed request brings them: instructions too, beside those that are stored."""
+    """Messages of a typed request are not compared: all are new, and come after the stored path."""
     typed = Continuation(talk("s:9 u:3"), (0, 1))
     assert typed.new == talk("s:9 u:3")
     assert messages_of(typed, stored("s:0 u:1 a:2")) == talk("s:0 u:1 a:2 s:9 u:3")
@@ -341,7 +356,7 @@ def message(role: Role, text: str) -> Message:
 
 @st.composite
 def turns(draw: st.DrawFn, number: int) -> list[tuple[Message, MessageState]]:
-    """One turn: a question of its own, a reply that broke off or none, calls of tools or none, a reply with a thought or none."""
+    """Draw one turn: a question, perhaps a reply that broke off, perhaps tool calls, and a reply with or without a thought."""
     said = [(message(Role.USER, f"{draw(WORDS)} {number}"), MessageState.COMPLETE)]
     if draw(st.booleans()):
         said.append((message(Role.ASSISTANT, draw(st.sampled_from(["", f"cut {number}"]))), MessageState.INCOMPLETE))
@@ -357,7 +372,7 @@ def turns(draw: st.DrawFn, number: int) -> list[tuple[Message, MessageState]]:
 
 @st.composite
 def paths(draw: st.DrawFn) -> list[StoredMessage]:
-    """Instructions or none, a greeting or none, turns."""
+    """Draw a stored path: perhaps instructions, perhaps a greeting, then turns."""
     said = [(message(Role.SYSTEM, "Be brief."), MessageState.COMPLETE)] if draw(st.booleans()) else []
     if draw(st.booleans()):
         said.append((message(Role.ASSISTANT, "Welcome."), MessageState.COMPLETE))
@@ -367,7 +382,7 @@ def paths(draw: st.DrawFn) -> list[StoredMessage]:
 
 @st.composite
 def received(draw: st.DrawFn, path: Sequence[StoredMessage]) -> list[Message]:
-    """The talk of it as a client has it: without thoughts, some of it with other space, replies that broke off left out or not."""
+    """Draw the conversation as a client has it: without thoughts, with other spaces, and perhaps without replies that broke off."""
     found = []
     for row in path:
         cut = row.state is not MessageState.COMPLETE
@@ -382,7 +397,7 @@ def received(draw: st.DrawFn, path: Sequence[StoredMessage]) -> list[Message]:
 
 @st.composite
 def requests(draw: st.DrawFn, sent: Sequence[Message]) -> tuple[list[Message], list[Message]]:
-    """Instructions or none, what is `sent` of the chat, and a message or two that are new; and these."""
+    """Draw a request of perhaps instructions, the messages `sent` and one or two new ones. Return it and the new ones."""
     new = [message(Role.USER, NEW), *draw(st.sampled_from([[], [message(Role.USER, "and more")]]))]
     opening = draw(st.sampled_from([[], [message(Role.SYSTEM, "Be brief.")], [message(Role.SYSTEM, "Be long.")]]))
     return [*opening, *sent, *new], new
@@ -391,7 +406,7 @@ def requests(draw: st.DrawFn, sent: Sequence[Message]) -> tuple[list[Message], l
 @given(st.data())
 @settings(max_examples=200, deadline=None)
 def test_a_prefix_that_is_sent_again_is_gone_on_with(data: st.DataObject) -> None:
-    """The stored path continues where the prefix ends, nothing is stored twice or lost, and the model is told what was sent."""
+    """A request that repeats a prefix of the path continues after it, stores nothing twice, and the provider gets what was sent."""
     path = data.draw(paths())
     prefix = path[: data.draw(st.integers(1, len(path)))]
     known = data.draw(received(prefix))
@@ -412,7 +427,10 @@ def test_a_prefix_that_is_sent_again_is_gone_on_with(data: st.DataObject) -> Non
 @given(st.data())
 @settings(max_examples=200, deadline=None)
 def test_an_end_that_is_sent_again_is_gone_on_with(data: st.DataObject) -> None:
-    """Nothing is stored twice or lost, and the model is told all of the chat."""
+    """A request that repeats the end of the path continues after it and stores nothing twice.
+
+    The provider gets the whole conversation.
+    """
     path = data.draw(paths())
     known = data.draw(received(path[data.draw(st.integers(0, len(path) - 1)) :]))
     sent, new = data.draw(requests(known))
@@ -424,7 +442,7 @@ def test_an_end_that_is_sent_again_is_gone_on_with(data: st.DataObject) -> None:
 
 
 def trimmed(each: Message) -> Message:
-    """Of a repeated reply the stored text is told, and not the client's, in which space may differ."""
+    """Return a reply without trailing spaces, in which the stored and the client's text may differ."""
     if each.role is not Role.ASSISTANT:
         return each
     return replace(
@@ -445,7 +463,10 @@ TALK = ["u:1", "u:2", "a:1", "a:2", "a", "c:1", "t:1", "s:1", "s:2"]
 @example(["a:1", "s:1", "u:1"], ["a:1", "u:1"])
 @settings(max_examples=500, deadline=None)
 def test_nothing_is_lost_and_nothing_told_twice_whatever_is_sent(path: list[str], sent: list[str]) -> None:
-    """What was sent is told once, in its order; what else is told is stored before it, or broke off; and so it is stored."""
+    """For any request the provider gets each sent message once and in order.
+
+    All it gets besides is stored before it, and the same is stored.
+    """
     rows, messages = stored(" ".join(path)), talk(" ".join(sent))
     found = continuation(rows, messages)
     before = up_to(rows, found.parent_id)
@@ -466,7 +487,7 @@ def said(messages: Iterable[Message]) -> list[Message]:
 @given(st.data())
 @settings(max_examples=200, deadline=None)
 def test_a_turn_that_failed_is_the_same_when_it_is_sent_again(data: st.DataObject) -> None:
-    """Nothing more is stored, and the model is told what it was told before: with all of the chat, or with new messages alone."""
+    """Sending a failed turn again stores nothing new, and the provider gets the same messages as before."""
     path = data.draw(paths())
     known = data.draw(st.one_of(st.just([]), received(path[data.draw(st.integers(0, len(path) - 1)) :])))
     sent, _ = data.draw(requests(known))
@@ -482,7 +503,7 @@ def test_a_turn_that_failed_is_the_same_when_it_is_sent_again(data: st.DataObjec
 
 
 def test_a_chat_that_says_one_thing_over_and_over_is_found_in_it() -> None:
-    """All of it or its end, however many places it could begin at."""
+    """A repetitive conversation of 8,000 messages is matched correctly and fast, whole or from any place."""
     path = stored("u:yes a:yes " * 4000)
     chat = tuple(row.message for row in path)
     for sent in (chat, chat[4000:], chat[-2:]):

@@ -1,4 +1,4 @@
-"""What is told of a reply is what can be stored."""
+"""Tests of making the events of a reply storable."""
 
 import pytest
 
@@ -36,7 +36,7 @@ from antiphon.history.storable import storable
     ],
 )
 def test_a_nul_is_replaced(event: Event, told: Event) -> None:
-    """Wherever a model may write one."""
+    """A NUL in any text or field of an event is replaced by U+FFFD."""
     assert storable(event) == told
 
 
@@ -52,5 +52,5 @@ def test_a_nul_is_replaced(event: Event, told: Event) -> None:
     ],
 )
 def test_all_else_is_left_alone(event: Event) -> None:
-    """Also what only looks like one."""
+    """An event without a NUL is returned as the same object."""
     assert storable(event) is event
