@@ -1,4 +1,4 @@
-"""Letting calls through, whatever comes in whatever order: held against a plain account of what was taken and given back."""
+"""Property test of the limiter against a simple account of what was taken and returned."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ STEPS = st.lists(
     ),
     max_size=60,
 )
-"""A call with a prompt of so many characters; the end of one that used so many tokens, or failed; seconds that go by."""
+"""Steps of a test: a call with a prompt of so many characters, the end of a call, or a wait in seconds.
+
+The end has the tokens that the call used, or None if it failed.
+"""
 
 
 class Taken(Struct):
-    """So many tokens, in that second."""
+    """Tokens that a call took, and the second in which it did."""
 
     second: int
     tokens: int
@@ -37,7 +40,10 @@ class Taken(Struct):
 
 @given(STEPS)
 def test_what_is_left_is_the_limit_less_what_was_used(steps: list[tuple[str, int | None]]) -> None:
-    """Never negative nor above the limit; what a call did not use, or one that failed had taken, is free at once."""
+    """The rest is always the limit less what is used, never negative or above the limit.
+
+    Tokens that are not used are free at once.
+    """
     asyncio.run(follow(steps))
 
 
