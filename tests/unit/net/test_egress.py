@@ -1,4 +1,4 @@
-"""Which targets and addresses may be reached."""
+"""Tests of which targets and addresses the proxy may reach."""
 
 import ipaddress
 import socket
@@ -59,7 +59,7 @@ POLICY = EgressPolicy(
     ],
 )
 def test_what_is_on_the_list_is_reached(written: str, url: str) -> None:
-    """In one form, however it is written."""
+    """An allowed target or an alias gives one normal form of URL, however it is written."""
     assert POLICY.target(written, default_path="/base").url == url
 
 
@@ -105,7 +105,7 @@ def test_what_is_on_the_list_is_reached(written: str, url: str) -> None:
     ],
 )
 def test_what_is_not_on_the_list_is_refused(written: str) -> None:
-    """Well-formed or not makes a difference to the caller, not to the target."""
+    """A well-formed target that is not allowed raises `PermissionDenied`."""
     with pytest.raises(PermissionDenied):
         POLICY.target(written)
 
@@ -276,14 +276,17 @@ def test_what_is_not_on_the_list_is_refused(written: str) -> None:
     ],
 )
 def test_what_could_be_read_in_two_ways_is_refused(written: str) -> None:
-    """As malformed: nothing is repaired."""
+    """A target that parsers might read in different ways raises `InvalidRequest`, which does not repeat it.
+
+    Nothing is corrected.
+    """
     with pytest.raises(InvalidRequest) as caught:
         POLICY.target(written)
     assert written.strip() not in caught.value.message or len(written.strip()) < 3, "it may hold a secret"
 
 
 def test_with_no_list_nothing_is_reached() -> None:
-    """The default."""
+    """By default no target is allowed."""
     policy = EgressPolicy(ProxyConfig())
     for written in ("https://api.openai.com/v1", "api.openai.com", "default", "http://127.0.0.1:80"):
         with pytest.raises(PermissionDenied):
@@ -296,7 +299,7 @@ def test_with_no_list_nothing_is_reached() -> None:
      "http://0.0.0.0:80", "http://[::]:80", "http://224.0.0.1:80", "https://b.example:0", "https://b.example/../x"],
 )  # fmt: skip
 def test_an_entry_that_is_no_base_url_is_told_at_start(entry: str) -> None:
-    """In the list and among the aliases, by name."""
+    """An allowed entry or alias that is not a base URL is a `ConfigError` that names it."""
     with pytest.raises(ConfigError, match=r"^proxy\.allow\.0: "):
         EgressPolicy(ProxyConfig(allow=(entry,)))
     with pytest.raises(ConfigError, match=r"^proxy\.aliases\.mine: "):
@@ -369,12 +372,12 @@ NEVER = [
     ],
 )
 def test_every_kind_of_address_is_known(address: str, expected: AddressKind) -> None:
-    """Public, inside, or neither."""
+    """Each address is classified as public, private or forbidden."""
     assert classify(ipaddress.ip_address(address)) is expected
 
 
 def scripted(*answers: Sequence[str]) -> tuple[PinnedResolver, list[tuple[str, int]]]:
-    """A resolver whose system answers so, one look-up after the other, and what it was asked."""
+    """Return a resolver with these answers, one for each look-up, and the list of its look-ups."""
     asked: list[tuple[str, int]] = []
 
     async def lookup(host: str, port: int) -> Sequence[str]:
@@ -385,7 +388,7 @@ def scripted(*answers: Sequence[str]) -> tuple[PinnedResolver, list[tuple[str, i
 
 
 async def test_the_addresses_that_were_checked_are_the_ones_handed_out() -> None:
-    """As numbers, in their order, after one look-up."""
+    """The resolver returns the checked addresses as numbers, in order, after one look-up."""
     resolver, asked = scripted(["93.184.216.34", "2606:4700::1111"])
     results = await resolver.resolve("api.openai.com", 443)
     assert [(r["hostname"], r["host"], r["port"], r["family"]) for r in results] == [
@@ -398,7 +401,7 @@ async def test_the_addresses_that_were_checked_are_the_ones_handed_out() -> None
 
 @pytest.mark.parametrize("address", [*PRIVATE, *NEVER])
 async def test_a_public_name_that_stands_for_something_inside_is_refused(address: str) -> None:
-    """Also if only one of its addresses does."""
+    """A name is refused if any of its addresses is private or forbidden."""
     for answer in ([address], ["93.184.216.34", address], [address, "93.184.216.34"]):
         resolver, _ = scripted(answer)
         with pytest.raises(PermissionDenied) as caught:
@@ -408,7 +411,7 @@ async def test_a_public_name_that_stands_for_something_inside_is_refused(address
 
 @pytest.mark.parametrize(("host", "port"), [("models.internal", 8000), ("public.example", 443), ("llm.internal", 9001)])
 async def test_a_name_with_its_port_on_the_list_may_be_inside(host: str, port: int) -> None:
-    """At that port, and nowhere that no name may stand for."""
+    """A name that is allowed with its port may have private addresses at that port, but never forbidden ones."""
     for address in (*PRIVATE, *PUBLIC):
         resolver, _ = scripted([address])
         assert [r["host"] for r in await resolver.resolve(host, port)] == [address]
@@ -423,7 +426,7 @@ async def test_a_name_with_its_port_on_the_list_may_be_inside(host: str, port: i
 
 
 async def test_a_name_that_means_something_else_the_second_time_gains_nothing() -> None:
-    """DNS rebinding: every look-up is checked, and what is handed out was checked in that one."""
+    """Every look-up is checked by itself, so that DNS rebinding has no effect."""
     resolver, asked = scripted(["93.184.216.34"], ["169.254.169.254"], ["127.0.0.1"], ["93.184.216.34"])
     assert [r["host"] for r in await resolver.resolve("api.openai.com", 443)] == ["93.184.216.34"]
     for _ in range(2):
@@ -434,7 +437,7 @@ async def test_a_name_that_means_something_else_the_second_time_gains_nothing() 
 
 
 async def test_a_name_without_an_address_is_an_error_of_the_network() -> None:
-    """Of the family that was asked for, too."""
+    """A name without an address, or without one of the wanted family, raises `OSError`."""
     resolver, _ = scripted([], ["93.184.216.34"])
     with pytest.raises(OSError, match="no address"):
         await resolver.resolve("api.openai.com", 443)
@@ -444,7 +447,7 @@ async def test_a_name_without_an_address_is_an_error_of_the_network() -> None:
 
 
 async def test_the_system_is_asked_by_default() -> None:
-    """The name of this machine is inside."""
+    """By default the system resolves names; `localhost` is private and allowed only with its port."""
     resolver = PinnedResolver(EgressPolicy(ProxyConfig(allow=("http://localhost:9000",))))
     assert {r["host"] for r in await resolver.resolve("localhost", 9000)} <= {"127.0.0.1", "::1"}
     with pytest.raises(AntiphonError):

@@ -1,4 +1,4 @@
-"""The way out: a real proxy that others wrote, a real TLS host whose authority nobody else knows."""
+"""Tests of outbound connections with a real HTTP proxy and a TLS host of a private authority."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -36,7 +36,7 @@ def authority() -> Authority:
 
 @pytest.fixture
 async def host(authority: Authority, tmp_path: Path) -> AsyncIterator[OddUpstream]:
-    """A host with a certificate of `authority`, for its name and its address."""
+    """Run a host with a certificate of `authority` for its name and address."""
     async with OddUpstream(authority.issue(NAME, "127.0.0.1").context(tmp_path)) as started:
         started.default = [answer(b"hats")]
         yield started
@@ -50,7 +50,7 @@ async def plain() -> AsyncIterator[OddUpstream]:
 
 
 def way(tmp_path: Path, *, proxy: str | None = None, authority: Authority | None = None) -> Outbound:
-    """As the configuration would have it."""
+    """Return the outbound settings as they are built from a configuration."""
     config = OutboundConfig(
         proxy_env=None if proxy is None else "PROXY_URL",
         ca=None if authority is None else authority.write(tmp_path / "ca.pem"),
@@ -75,7 +75,7 @@ async def failure(way: Outbound, url: str) -> ProviderError:
 async def test_https_is_tunnelled_by_the_proxy_which_looks_the_name_up(
     proxy: OutboundProxy, authority: Authority, host: OddUpstream, tmp_path: Path
 ) -> None:
-    """TLS is with the host, the password is for the proxy alone, and the tunnel is used again."""
+    """HTTPS goes through a tunnel that is reused: the proxy resolves the name and gets the password, and the host does not."""
     url = f"https://{NAME}:{host.port}/v1/x"
     before = len(proxy.asked)
     assert await ask(way(tmp_path, proxy=proxy.url_with_password, authority=authority), url, url) == [b"hats", b"hats"]
@@ -86,7 +86,7 @@ async def test_https_is_tunnelled_by_the_proxy_which_looks_the_name_up(
 
 
 async def test_plain_http_is_asked_of_the_proxy_with_its_password(proxy: OutboundProxy, plain: OddUpstream, tmp_path: Path) -> None:
-    """Which takes its header away before the host sees it."""
+    """Plain HTTP is sent to the proxy with its password, which the host does not get."""
     before = len(proxy.asked)
     assert await ask(way(tmp_path, proxy=proxy.url_with_password), f"http://{NAME}:{plain.port}/v1/x") == [b"hats"]
     assert proxy.asked[before:] == [f"POST {NAME}:{plain.port}"]
@@ -98,7 +98,7 @@ async def test_plain_http_is_asked_of_the_proxy_with_its_password(proxy: Outboun
 async def test_a_proxy_that_refuses_is_told_without_the_password(
     proxy: OutboundProxy, tmp_path: Path, capfd: pytest.CaptureFixture[str], scheme: str
 ) -> None:
-    """The host is out of reach then: to the caller as any, and to the operator with the reason."""
+    """If the proxy refuses its password, the call raises `ProviderUnavailable`. The reason is logged without the password."""
     wrong = proxy.url_with_password.replace("secret", "wr0ng-secret")
     with structlog.testing.capture_logs() as lines:
         error = await failure(way(tmp_path, proxy=wrong), f"{scheme}://{NAME}:4433/")
@@ -111,7 +111,7 @@ async def test_a_proxy_that_refuses_is_told_without_the_password(
 
 
 async def test_a_proxy_that_is_not_there(plain: OddUpstream, tmp_path: Path) -> None:
-    """Nobody is asked past it: a host that would answer directly is out of reach."""
+    """If the proxy is unavailable, the host is not connected to directly."""
     with structlog.testing.capture_logs() as lines:
         error = await failure(way(tmp_path, proxy=f"http://127.0.0.1:{free_port()}"), plain.base_url)
     assert isinstance(error, ProviderUnavailable)
@@ -120,7 +120,7 @@ async def test_a_proxy_that_is_not_there(plain: OddUpstream, tmp_path: Path) -> 
 
 
 async def test_no_name_but_the_proxys_has_an_address() -> None:
-    """So that no connection can be made past it, whatever the client does."""
+    """With a proxy, only the proxy's name is resolved, so that no direct connection is possible."""
     resolver = ProxyResolver("localhost")
     assert {found["host"] for found in await resolver.resolve("localhost", 3128)} <= {"127.0.0.1", "::1"}
     with pytest.raises(PermissionDenied):
@@ -132,7 +132,7 @@ async def test_no_name_but_the_proxys_has_an_address() -> None:
 
 
 async def test_the_environment_names_no_proxy(plain: OddUpstream, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What others follow silently is not followed, by either client."""
+    """Neither HTTP client uses proxies of the environment."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         for written in (name, name.lower()):
             monkeypatch.setenv(written, f"http://127.0.0.1:{free_port()}")
@@ -143,7 +143,7 @@ async def test_the_environment_names_no_proxy(plain: OddUpstream, monkeypatch: p
 
 
 async def test_a_certificate_of_no_authority_that_is_trusted(host: OddUpstream, tmp_path: Path) -> None:
-    """It is told as such, once: the host sees one handshake and no request, and no caller is asked to come again."""
+    """An untrusted certificate raises a `ProviderUnavailable` that is not retryable. It is logged once."""
     for outbound_ in (DIRECT, way(tmp_path, authority=Authority("Another CA"))):
         with structlog.testing.capture_logs() as lines:
             error = await failure(outbound_, f"https://127.0.0.1:{host.port}/")
@@ -158,7 +158,7 @@ async def test_a_certificate_of_no_authority_that_is_trusted(host: OddUpstream, 
 async def test_the_authorities_are_read_again_when_the_file_changes(
     host: OddUpstream, authority: Authority, tmp_path: Path
 ) -> None:
-    """A host is trusted from the next request on, and is not any more, although its connection is still open."""
+    """A changed authority file holds for the next request, even on an open connection."""
     chosen = way(tmp_path, authority=authority)
     url = URL(f"https://127.0.0.1:{host.port}/")
     client = Client(connect_timeout=5, read_timeout=5, keep_alive=5, outbound=chosen)
@@ -175,7 +175,7 @@ async def test_the_authorities_are_read_again_when_the_file_changes(
 
 
 async def test_documents_take_the_same_way(proxy: OutboundProxy, authority: Authority, host: OddUpstream, tmp_path: Path) -> None:
-    """As the keys of issuers do: by the proxy, with the authority; and why not is told without the password."""
+    """Fetched documents, such as an issuer's keys, use the same proxy and authority; errors do not have the password."""
     fetcher = Fetcher()
     url = httpx2.URL(f"https://{NAME}:{host.port}/keys")
     before = len(proxy.asked)
@@ -206,14 +206,14 @@ async def test_documents_take_the_same_way(proxy: OutboundProxy, authority: Auth
     ],
 )
 def test_a_url_that_is_no_proxys_is_refused(written: str) -> None:
-    """With the name of the setting, and nothing of the URL."""
+    """An invalid proxy URL is a `ConfigError` that names the setting and does not repeat the URL."""
     with pytest.raises(ConfigError, match=r"^providers\.acme\.proxy: must be a URL") as raised:
         outbound.build("providers.acme", OutboundConfig(proxy_env="P"), {"P": written})
     assert "hunter2" not in str(raised.value)
 
 
 def test_a_password_is_not_for_the_file() -> None:
-    """It is taken from a variable or a file."""
+    """A proxy password in the configuration file is refused; it must come from a variable or a file."""
     with pytest.raises(ConfigError, match="must not hold a password") as raised:
         outbound.build("proxy", OutboundConfig(proxy="http://u:hunter2@proxy:1"), {})
     assert "hunter2" not in str(raised.value)
@@ -222,7 +222,7 @@ def test_a_password_is_not_for_the_file() -> None:
 
 
 def test_what_may_be_quoted_holds_no_password() -> None:
-    """Neither the URL that the client is given, nor the options for a tunnel but for their one header."""
+    """Neither the proxy's URL nor `repr` has the password; only the authorization header does."""
     made = Outbound(URL("http://proxy:3128").with_user("user").with_password("hunter2"))
     assert str(made.proxy) == "http://proxy:3128"
     assert made.authorization == "Basic dXNlcjpodW50ZXIy"
@@ -230,7 +230,7 @@ def test_what_may_be_quoted_holds_no_password() -> None:
 
 
 async def test_a_proxy_that_speaks_tls_itself(authority: Authority, host: OddUpstream, tmp_path: Path) -> None:
-    """Its certificate is checked with the same authorities, and TLS with the host goes within the other."""
+    """A proxy with TLS is checked with the same authorities, and the host's TLS is inside that of the proxy."""
     certificate, key = authority.issue("localhost").write(tmp_path, "proxy")
     (tmp_path / "proxy").mkdir()
     with OutboundProxy(tmp_path / "proxy", "--cert-file", str(certificate), "--key-file", str(key)) as proxy:
