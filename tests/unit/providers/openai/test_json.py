@@ -1,4 +1,4 @@
-"""JSON that hosts write, which is not always quite JSON."""
+"""Tests of reading the JSON of hosts, which is not always valid."""
 
 import itertools
 import json
@@ -23,7 +23,7 @@ STOP = Finished(0, FinishReason.STOP, "stop")
 
 
 def streamed(*events: bytes | dict[str, Any]) -> list[Event]:
-    """All events of a stream but its start."""
+    """Return all events of a stream but its start."""
     reader = ReplyReader(ChatRequest("m", (), stream=True), "p")
     data = b"".join(b"data: " + (one if isinstance(one, bytes) else json.dumps(one).encode()) + b"\n\n" for one in events)
     batch = [*reader.feed(data), *reader.end()]
@@ -32,13 +32,13 @@ def streamed(*events: bytes | dict[str, Any]) -> list[Event]:
 
 
 def text(*deltas: str, finish: str = "stop") -> str:
-    """The text of the first choice."""
+    """Return the text of the first choice of a stream with these deltas."""
     events = streamed(*(delta(one) for one in deltas), delta(finish=finish))
     return "".join(event.text for event in events if isinstance(event, TextDelta))
 
 
 def test_numbers_are_what_they_are() -> None:
-    """Of however many digits; and those that JSON has no words for are read too."""
+    """Integers of any length are read exactly, and Infinity is read too."""
     reader = JsonReader()
     assert reader.read(b'{"a": 123456789012345678901234567890, "b": 1.5}') == {"a": 123456789012345678901234567890, "b": 1.5}
     assert reader.read(b"[-Infinity, Infinity]") == [-math.inf, math.inf]
@@ -47,14 +47,14 @@ def test_numbers_are_what_they_are() -> None:
 
 @pytest.mark.parametrize("bad", [b"", b"{", b"{]", b"nope", b'"\xff"', b"{'a': 1}", b"[1] [2]"])
 def test_what_is_no_json_is_none(bad: bytes) -> None:
-    """It raises."""
+    """Invalid JSON raises `ValueError`."""
     with pytest.raises(ValueError):  # noqa: PT011  # each of those that read it has its own
         JsonReader().read(bad)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), st.lists(st.integers(0, 16), max_size=3))
 def test_a_text_may_be_cut_within_a_character(said: str, cuts: list[int]) -> None:
-    """Whichever way its UTF-16 is cut into deltas, it comes out as it was."""
+    """A text whose UTF-16 is cut between deltas at any place comes out unchanged."""
     halves = said.encode("utf-16-be", "surrogatepass")
     places = [0, *sorted(min(cut * 2, len(halves)) for cut in cuts), len(halves)]
     pieces = [halves[a:b].decode("utf-16-be", "surrogatepass") for a, b in itertools.pairwise(places)]
@@ -62,7 +62,7 @@ def test_a_text_may_be_cut_within_a_character(said: str, cuts: list[int]) -> Non
 
 
 def test_half_a_character_without_the_other_is_replaced() -> None:
-    """At the end, before another text, behind one, and in a whole reply."""
+    """Half a surrogate pair without its other half is replaced by U+FFFD."""
     assert text("a\ud83d") == "a\ufffd"
     assert text("a\ud83d", "b") == "a\ufffdb"
     assert text("\ude00a", "\ud83d\ud83d", "\ude00") == "\ufffda\ufffd\U0001f600"
@@ -73,7 +73,7 @@ def test_half_a_character_without_the_other_is_replaced() -> None:
 
 
 def test_each_text_waits_for_its_own_half() -> None:
-    """Of its choice, and of its tool call."""
+    """Each choice and each tool call waits for the other half of its own surrogate pair."""
 
     def call(index: int, arguments: str, **more: Any) -> dict[str, Any]:
         return {"index": index, "function": {"arguments": arguments, **more}}
@@ -98,7 +98,7 @@ def test_each_text_waits_for_its_own_half() -> None:
 
 
 def test_log_probabilities_that_are_no_numbers() -> None:
-    """Infinitely unlikely is what the API writes for it; not a number is null."""
+    """A log probability of -Infinity becomes -9999, as the API writes it, and NaN becomes null."""
     token = b'{"token":"a","logprob":-Infinity,"top_logprobs":[{"token":"b","logprob":NaN}]}'
     choice = b'{"delta":{"content":"a"},"logprobs":{"content":[%b]},"finish_reason":"stop"}' % token
     event = b'{"id":"x","choices":[%b]}' % choice
@@ -107,7 +107,7 @@ def test_log_probabilities_that_are_no_numbers() -> None:
 
 
 def test_events_that_are_no_chunks() -> None:
-    """Null, spaces around [DONE], and what keeps a connection alive, even as the first event."""
+    """Null, empty data and keep-alives are ignored, even as the first event, and spaces around [DONE] are allowed."""
     reader = ReplyReader(ChatRequest("m", (), stream=True), "p")
     assert reader.feed(b'event: ping\ndata: {"type": "ping"}\n\ndata: {"type":"ping"}\n\ndata: null\n\ndata:   \n\n') == []
     batch = reader.feed(b"data:  " + json.dumps(delta("a", finish="stop")).encode() + b"\n\ndata:   [DONE]  \n\n")
@@ -117,7 +117,7 @@ def test_events_that_are_no_chunks() -> None:
 
 
 def test_what_holds_too_much_is_not_read() -> None:
-    """A reply of very many values counts as one that is not JSON."""
+    """A reply with more values than MAX_VALUES is handled as invalid JSON."""
     data = b'{"choices":[' + b"[]," * MAX_VALUES + b"0]}"
     with pytest.raises(TooMuch):
         JsonReader().read(data)
